@@ -1,0 +1,58 @@
+"""From a portal's avatar, ours or twisted.mail's, to the mailbox of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from inspect import isawaitable
+from typing import cast
+
+from twisted.cred.credentials import ICredentials
+from twisted.cred.error import LoginFailed as CredLoginFailed
+from twisted.cred.portal import Portal
+from twisted.mail.interfaces import IMailboxPOP3
+
+from popserv.auth.avatar import adapt
+from popserv.errors import LoginFailed
+from popserv.interfaces import IAPOPChecker, IAPOPCredentials, IMailbox
+from popserv.session import Release
+
+
+class PortalLogin:
+    """Logs in to a portal whose realm knows IMailbox or IMailboxPOP3."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+
+    def offers_apop(self) -> bool:
+        """Tell whether some user can log in by APOP now."""
+        checker = self._portal.checkers.get(IAPOPCredentials)
+        return IAPOPChecker.providedBy(checker) and checker.offers_apop()
+
+    async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
+        """Return the open mailbox and what gives it up again.
+
+        :raises LoginFailed: for whatever reason; the log knows it.
+        :raises popserv.errors.POPError: what opening the maildrop raised.
+        """
+        try:
+            interface, avatar, logout = await self._portal.login(
+                credentials, None, IMailbox, IMailboxPOP3
+            )
+        except CredLoginFailed as reason:
+            raise LoginFailed from reason
+        release = partial(_give_up, logout)
+        if interface is IMailbox:
+            return cast(IMailbox, avatar), release
+        try:
+            return await adapt(cast(IMailboxPOP3, avatar)), release
+        except BaseException:
+            await release()
+            raise
+
+
+async def _give_up(logout: Callable[[], object]) -> None:
+    # cred asks for no result of a logout; ours is awaitable, others' are None.
+    outcome = logout()
+    if isawaitable(outcome):
+        await outcome

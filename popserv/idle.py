@@ -1,0 +1,52 @@
+"""The inactivity autologout timer (RFC 1725 section 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.protocols.policies import TimeoutMixin
+
+MINIMUM = 600
+"""Seconds: "Such a timer MUST be of at least 10 minutes' duration"."""
+
+
+class IdleTimeoutMixin(TimeoutMixin):
+    """End a connection on which nothing moves, without a word.
+
+    Call :meth:`start_idle_timer` once connected and ``resetTimeout`` where
+    something moved: a command came in, or output drained.  So a client that reads
+    slowly stays, and one that stopped reading goes.  The timer runs on while a
+    command waits for its store, since a paused transport does not notice a lost
+    peer.
+    """
+
+    LINGER = 30
+    """Seconds that a closing connection has to take its last octets."""
+
+    # ITCPTransport and IConsumer in one, for which there is no type.
+    transport: Any
+    closing = False
+
+    def start_idle_timer(self, seconds: float) -> None:
+        """Close the connection once nothing has moved for that long."""
+        self.setTimeout(seconds)
+
+    def stop_idle_timer(self) -> None:
+        """Leave the connection alone; it is gone."""
+        self.setTimeout(None)
+
+    def close(self) -> None:
+        """Close once all output is out; break the connection if that takes over LINGER seconds."""
+        if not self.closing:
+            self.closing = True
+            self.setTimeout(self.LINGER)
+            # A transport with a producer would wait for it.
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def timeoutConnection(self) -> None:
+        """Close, or break a connection that would not close."""
+        if self.closing:
+            self.transport.abortConnection()
+        else:
+            self.close()

@@ -1,0 +1,63 @@
+"""Maildrops in memory: the reference for the contract, and what tests and demonstrations use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import count
+
+from zope.interface import implementer
+
+from popserv.errors import MaildropBusy, NoSuchMessage
+from popserv.interfaces import IMailbox, IMaildropFactory
+from popserv.maildrop import Message, Snapshot
+from popserv.wire import count_octets
+
+
+@implementer(IMaildropFactory)
+class MemoryMaildrops:
+    """Every user's messages, as stored, by unique-id; a name never delivered to is empty."""
+
+    def __init__(self) -> None:
+        self.stored: dict[bytes, dict[bytes, bytes]] = {}
+        self.locked: set[bytes] = set()
+        self._serial = count(1)
+
+    def deliver(self, user: bytes, message: bytes) -> bytes:
+        """Put a message last in the user's maildrop and return its unique-id."""
+        uid = b"m%d" % next(self._serial)
+        self.stored.setdefault(user, {})[uid] = message
+        return uid
+
+    async def open_maildrop(self, user: bytes) -> MemoryMailbox:
+        """See IMaildropFactory."""
+        if user in self.locked:
+            raise MaildropBusy
+        self.locked.add(user)
+        return MemoryMailbox(self, user)
+
+
+@implementer(IMailbox)
+class MemoryMailbox:
+    """One user's messages as they were when it was opened."""
+
+    def __init__(self, maildrops: MemoryMaildrops, user: bytes) -> None:
+        self._maildrops = maildrops
+        self._user = user
+        self._stored = maildrops.stored.setdefault(user, {})
+        octets = [count_octets([message]) for message in self._stored.values()]
+        self.messages = Snapshot(octets, list(self._stored))
+
+    async def open(self, message: Message) -> Iterable[bytes]:
+        """See IMailbox."""
+        if message.uid not in self._stored:
+            raise NoSuchMessage
+        return [self._stored[message.uid]]
+
+    async def remove(self, messages: Iterable[Message]) -> None:
+        """See IMailbox."""
+        for message in messages:
+            self._stored.pop(message.uid, None)
+
+    async def release(self) -> None:
+        """See IMailbox."""
+        self._maildrops.locked.remove(self._user)

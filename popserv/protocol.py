@@ -1,0 +1,339 @@
+"""A LineReceiver that turns lines into commands and replies into bytes, one at a time.
+
+Rules of this file:
+ 1. One command runs at a time.  While one is pending, or its body is being sent,
+    or the client does not read what it was sent, no input is taken: pipelining
+    needs no queue, and a session no more memory than a read and a few chunks.
+ 2. A session ends once, and never while a command of it still runs: so no removal
+    is interrupted, and no lock that is still being taken is lost.
+ 3. Once a status line is out there is no -ERR: what fails in mid-body breaks the
+    connection, and never passes a stump off as a whole message.
+ 4. No text of an unexpected exception reaches a client.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from functools import partial
+from ipaddress import ip_address
+from socket import gethostname
+from typing import Any
+
+from twisted.cred.portal import Portal
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IPushProducer,
+    ISSLTransport,
+    ITransport,
+)
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from popserv.auth.login import PortalLogin
+from popserv.body import BodySender
+from popserv.command import CommandTable
+from popserv.errors import BadCommand, LoginFailed, POPError, TryLater
+from popserv.idle import MINIMUM, IdleTimeoutMixin
+from popserv.session import Session, State
+from popserv.wire import MAX_LINE, After, ListingFramer, Reply, err, ok, split_line
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class POP3Server(LineReceiver, IdleTimeoutMixin):
+    """One connection: RFC 1725's command grammar on the wire, a :class:`Session` behind it."""
+
+    # A bare LF ends a line too, for people who type at it through nc.
+    delimiter = b"\n"
+    MAX_LENGTH = MAX_LINE + 1
+
+    MAX_GUESSES = 3
+    """Failed logins that end a connection."""
+    MAX_BLUNDERS = 20
+    """Lines in a row that are no command, which end a connection: this is no POP3 client."""
+    GUESS_DELAY = 2.0
+    """Seconds before a failed login is answered."""
+
+    log = Logger()
+    # ITCPTransport and IConsumer in one, for which there is no type.
+    transport: Any
+    factory: POP3Factory
+    session: Session
+
+    _busy = False
+    _output_full = False
+    _input_over = False
+    _gone = False
+    _body: BodySender | None = None
+    _guesses = 0
+    _blunders = 0
+
+    # The connection
+
+    def connectionMade(self) -> None:
+        """Greet (RFC 1725 section 4)."""
+        factory = self.factory
+        login = factory.login
+        self.session = Session(
+            login.authenticate,
+            host=factory.host,
+            timestamp=factory.make_timestamp() if login.offers_apop() else None,
+            takes_passwords=factory.allow_plaintext or is_private(self.transport),
+        )
+        # Back-pressure: the transport calls pauseProducing when the client does not read.
+        self.transport.registerProducer(self, True)
+        self.start_idle_timer(factory.idle_timeout)
+        if not factory.make_room():
+            self.transport.write(err(TryLater(b"too many connections, try again later")))
+            self.close()
+            return
+        factory.connections[self] = None
+        greeting = b"POP3 server ready"
+        if self.session.timestamp is not None:
+            greeting += b" " + self.session.timestamp
+        self.transport.write(ok(greeting))
+
+    def readConnectionLost(self) -> None:
+        """The client will send no more, but what it sent is still answered."""
+        self._input_over = True
+        self._close_if_over()
+
+    def writeConnectionLost(self) -> None:
+        """The client can be told nothing more."""
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End the session, without UPDATE unless QUIT has begun it."""
+        self.stop_idle_timer()
+        self.factory.connections.pop(self, None)
+        self.closing = self._gone = True
+        if self._body is not None:
+            self._body.stop()
+            self._body = None
+            self._busy = False
+        if not self._busy:
+            self._end_session()
+
+    def _end_session(self) -> None:
+        session = self.session
+        if session.state is not State.AUTHORIZATION:
+            self.log.info(
+                "{peer}: session of {user!r} over, {removed} messages removed, {left} left",
+                user=session.name,
+                peer=self._peer(),
+                removed=session.removed,
+                left=len(session.mailbox.messages) - session.removed,
+            )
+        Deferred.fromCoroutine(session.end()).addErrback(
+            lambda failure: self.log.failure("a maildrop could not be released", failure)
+        )
+
+    # Input: lines to commands
+
+    def lineReceived(self, line: bytes) -> None:
+        """Run one command."""
+        if self.closing:
+            return
+        self.resetTimeout()
+        self._busy = True
+        try:
+            keyword, argument = split_line(line.removesuffix(b"\r"))
+            command = self.factory.commands.find(self.session, keyword)
+            outcome = command.run(self.session, *command.parse(argument))
+        except Exception:
+            self._refuse(Failure())
+        else:
+            if isinstance(outcome, Reply):
+                self._answer(outcome)
+            else:
+                Deferred.fromCoroutine(outcome).addCallback(self._answer).addErrback(self._refuse)
+        if self._busy:
+            LineReceiver.pauseProducing(self)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Answer once and close: what follows may be anything."""
+        if not self.closing:
+            self.transport.write(err(BadCommand(b"line too long")))
+            self.close()
+
+    def _peer(self) -> str:
+        peer = self.transport.getPeer()
+        return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else str(peer)
+
+    # Output: replies and bodies
+
+    def _answer(self, reply: Reply) -> None:
+        """Send a positive reply, then do what it says comes after."""
+        self._blunders = 0
+        if reply.body is None:
+            self.transport.write(ok(reply.text))
+            self._done(reply.after)
+            return
+        framer = reply.framer or ListingFramer()
+        finished = partial(self._body_sent, reply.after)
+        body = BodySender(ok(reply.text), reply.body, framer, self.transport.write, finished)
+        if self._gone:
+            body.stop()
+            self._done(After.CLOSE)
+            return
+        self._body = body
+        if not self._output_full:
+            body.resume()
+
+    def _body_sent(self, after: After, failure: Failure | None) -> None:
+        self._body = None
+        if failure is None:
+            self._done(after)
+        else:
+            self.log.failure("a message could not be read to its end", failure)
+            self._done(After.CLOSE)
+            self.transport.abortConnection()
+
+    def _refuse(self, failure: Failure) -> None:
+        """Send a negative reply; a failed login waits for it, so that guessing takes time."""
+        error = failure.value
+        if not isinstance(error, POPError):
+            self.log.failure("a command failed", failure)
+            error = TryLater()
+        elif error.__cause__ is not None:
+            self.log.warn(
+                "{peer}: {user!r} was told {text!r}: {cause}",
+                peer=self._peer(),
+                user=self.session.name,
+                text=error.text,
+                cause=error.__cause__,
+            )
+        if isinstance(error, LoginFailed):
+            self._guesses += 1
+            self.callLater(self.GUESS_DELAY, partial(self._deny, error))
+        else:
+            self._blunders += isinstance(error, BadCommand)
+            self._deny(error)
+
+    def _deny(self, error: POPError) -> None:
+        self.transport.write(err(error))
+        enough = (
+            self._guesses >= self.MAX_GUESSES
+            or self._blunders >= self.MAX_BLUNDERS
+            or self.session.state is State.UPDATE
+        )
+        self._done(After.CLOSE if enough else After.CONTINUE)
+
+    def _done(self, after: After) -> None:
+        """The command is over: take the next line, or close."""
+        self._busy = False
+        if self._gone:
+            self._end_session()
+        elif after is After.CLOSE:
+            self.close()
+        else:
+            self._take_input()
+
+    def _take_input(self) -> None:
+        if self.paused and not self._output_full:
+            LineReceiver.resumeProducing(self)
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        if self._input_over and not self._busy and not self.paused:
+            self.close()
+
+    def close(self) -> None:
+        """Close once what was written is out; a body under way stays a stump."""
+        if self._body is not None:
+            self._body.stop()
+        super().close()
+
+    # IPushProducer: the transport says whether the client reads
+
+    def pauseProducing(self) -> None:
+        """The client does not read: write no more, and take no more commands."""
+        self._output_full = True
+        if self._body is not None:
+            self._body.pause()
+        if not self.paused:
+            LineReceiver.pauseProducing(self)
+
+    def resumeProducing(self) -> None:
+        """The client has read: go on."""
+        self._output_full = False
+        self.resetTimeout()
+        if self._body is not None:
+            self._body.resume()
+        elif not self._busy:
+            self._take_input()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; connectionLost follows."""
+        self.paused = True
+
+
+def is_private(transport: ITransport) -> bool:
+    """Tell whether nobody else can read along: TLS, or a client on this very machine."""
+    if ISSLTransport.providedBy(transport):
+        return True
+    peer = transport.getPeer()
+    if isinstance(peer, UNIXAddress):
+        return True
+    try:
+        address = ip_address(getattr(peer, "host", ""))
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+class POP3Factory(ServerFactory):
+    """Makes a :class:`POP3Server` for each connection.
+
+    ``commands`` is the table they obey and ``portal`` where they log in: its realm
+    must know ``IMailbox`` or ``twisted.mail``'s ``IMailboxPOP3``.  ``idle_timeout``
+    is in seconds, and RFC 1725 section 3 wants 600 at least.  Passwords in the
+    clear are taken over TLS and from this machine alone, unless ``allow_plaintext``.
+    Beyond ``max_connections`` the oldest connection not logged in makes room.
+    """
+
+    protocol: Any = POP3Server
+    noisy = False
+
+    def __init__(
+        self,
+        commands: CommandTable,
+        portal: Portal,
+        *,
+        host: bytes | None = None,
+        idle_timeout: float = MINIMUM,
+        allow_plaintext: bool = False,
+        max_connections: int = 10_000,
+    ) -> None:
+        self.commands = commands
+        self.login = PortalLogin(portal)
+        self.host = host or gethostname().encode("ascii", "replace")
+        self.idle_timeout = idle_timeout
+        self.allow_plaintext = allow_plaintext
+        self.max_connections = max_connections
+        self.connections: dict[POP3Server, None] = {}
+
+    def make_timestamp(self) -> bytes:
+        """Return a greeting's timestamp, in the form of RFC 1725 section 7's example.
+
+        Some clients take no other form than ``<digits.digits@host>``.
+        """
+        return b"<%d.%d@%b>" % (secrets.randbits(64), time.time_ns() // 1000, self.host)
+
+    def make_room(self) -> bool:
+        """Tell whether one more connection fits, after closing one that never logged in."""
+        if len(self.connections) < self.max_connections:
+            return True
+        strangers = (c for c in self.connections if c.session.state is State.AUTHORIZATION)
+        oldest = next(strangers, None)
+        if oldest is None:
+            return False
+        del self.connections[oldest]
+        oldest.transport.abortConnection()
+        return True

@@ -1,0 +1,221 @@
+"""``twistd pop3``: from options to a service; the one room that knows everybody."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
+
+from twisted.application import strports
+from twisted.application.service import IService, MultiService
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.portal import Portal
+from twisted.cred.strcred import AuthOptionMixin
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from twisted.python import usage
+
+from popserv import __version__
+from popserv.auth.passwd import PasswdFileChecker
+from popserv.auth.realm import MaildropRealm
+from popserv.auth.users_file import UsersFileError, default_path
+from popserv.command import CommandTable
+from popserv.commands import rfc1725
+from popserv.idle import MINIMUM
+from popserv.interfaces import IAPOPCredentials
+from popserv.maildrops.layout import Layout
+from popserv.maildrops.maildir import MaildirMaildrops
+from popserv.protocol import POP3Factory
+
+_log = Logger()
+
+_EXAMPLES = """
+Examples:
+  twistd -n pop3 --maildir /var/mail
+  twistd -n pop3 --maildir '/srv/mail/%d/%n' --auth passwd-file:/etc/popserv/users
+  twistd -n pop3 --maildir ~/mail --listen tcp:1110:interface=127.0.0.1
+
+Users: popserv user add NAME --maildir ROOT
+"""
+
+_FDS_A_CONNECTION = 4
+"""A socket, and the directories of a Maildir."""
+
+
+class Options(usage.Options, AuthOptionMixin):
+    """The command line of ``twistd pop3``."""
+
+    synopsis = "[options]"
+    longdesc = "Serve mail from Maildirs by POP3 (RFC 1725)."
+    supportedInterfaces = (IUsernamePassword, IAPOPCredentials)
+
+    optParameters = [
+        [
+            "maildir",
+            "m",
+            None,
+            "Where the mail is: a directory that holds one Maildir for each user, or the "
+            "path of a Maildir with %u (the user's name), %n (its part before the @) "
+            "and %d (the part behind it) in it.  Needed.",
+        ],
+        [
+            "timeout",
+            "t",
+            str(MINIMUM),
+            "Seconds without a command after which a connection is closed.",
+        ],
+        [
+            "max-connections",
+            None,
+            None,
+            "Connections at a time; beyond, the oldest that has not logged in makes room. "
+            "[default: what the limit of open files allows, at most 10000]",
+        ],
+    ]
+    optFlags = [
+        [
+            "allow-plaintext",
+            None,
+            "Take passwords in the clear over any connection; without this, over TLS and "
+            "from this machine alone.",
+        ],
+    ]
+    compData = usage.Completions(optActions={"maildir": usage.CompleteDirs()})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Listen here: a server endpoint, such as tcp:110 or tcp:110:interface=127.0.0.1; repeatable. [default: tcp:110]"""
+        from twisted.internet import reactor
+
+        try:
+            serverFromString(reactor, endpoint)
+        except Exception as error:
+            raise usage.UsageError(
+                f"--listen {endpoint} is no server endpoint ({error}); one would be "
+                "tcp:110, tcp:1110:interface=127.0.0.1 or unix:/run/pop3.sock"
+            ) from error
+        self["listen"].append(endpoint)
+
+    opt_l = opt_listen
+
+    def opt_version(self) -> None:
+        """Print the version of popserv and exit."""
+        print(f"popserv {__version__}")
+        sys.exit(0)
+
+    def postOptions(self) -> None:
+        """Check everything that can be checked before the service is made."""
+        if self["maildir"] is None:
+            raise usage.UsageError(
+                "--maildir ROOT is needed: a directory that holds one Maildir for each user"
+            )
+        root = self._root()
+        self["timeout"] = self._positive("timeout", float, "seconds, such as 600")
+        if self["max-connections"] is not None:
+            self["max-connections"] = self._positive("max-connections", int, "a number")
+        checkers = self.get("credCheckers")
+        if checkers is None:
+            try:
+                self.addChecker(PasswdFileChecker.at_start(default_path(root)))
+            except UsersFileError as error:
+                raise usage.UsageError(str(error)) from error
+        for interface, several in self["credInterfaces"].items():
+            if len(several) > 1:
+                raise usage.UsageError(
+                    f"--auth given {len(several)} times for {interface.__name__}: "
+                    "one place alone can decide about a user, give one"
+                )
+
+    def _root(self) -> str:
+        template = self["maildir"]
+        try:
+            root = os.fsdecode(Layout(template).root)
+        except ValueError as error:
+            raise usage.UsageError(f"--maildir {template}: {error}") from error
+        if not os.path.isdir(root):
+            raise usage.UsageError(
+                f"--maildir {template}: there is no directory {root}; make it first"
+            )
+        if "%" not in template and {"new", "cur"} <= set(os.listdir(root)):
+            raise usage.UsageError(
+                f"--maildir {template}: this is a Maildir itself; give the directory above, "
+                "which holds one for each user"
+            )
+        return root
+
+    def _positive(self, name: str, kind: Callable[[str], float], wanted: str) -> float:
+        given = self[name]
+        try:
+            value = kind(given)
+            if 0 < value < math.inf:
+                return value
+        except ValueError:
+            pass
+        raise usage.UsageError(f"--{name} takes {wanted}, not {given!r}")
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Return the help text, with examples at its end."""
+        return super().getUsage(width) + _EXAMPLES
+
+
+def makeService(options: Options) -> IService:
+    """Return the service that the options describe."""
+    if options["timeout"] < MINIMUM:
+        _log.warn(
+            "--timeout {given:g}: RFC 1725 section 3 wants {minimum} seconds at least; "
+            "slow clients and people will be cut off",
+            given=options["timeout"],
+            minimum=MINIMUM,
+        )
+    portal = Portal(MaildropRealm(MaildirMaildrops(options["maildir"])))
+    for checker in options["credCheckers"]:
+        portal.registerChecker(checker)
+    factory = POP3Factory(
+        CommandTable(rfc1725.COMMANDS),
+        portal,
+        idle_timeout=options["timeout"],
+        allow_plaintext=bool(options["allow-plaintext"]),
+        max_connections=options["max-connections"] or _room(),
+    )
+    listeners = Listeners()
+    for endpoint in options["listen"] or ["tcp:110"]:
+        strports.service(endpoint, factory).setServiceParent(listeners)
+    return listeners
+
+
+def _room() -> int:
+    """Return how many connections the limit of open files allows, having raised it."""
+    _, hard = getrlimit(RLIMIT_NOFILE)
+    setrlimit(RLIMIT_NOFILE, (hard, hard))
+    files = 1 << 20 if hard == RLIM_INFINITY else hard
+    return max(1, min(10_000, (files - 100) // _FDS_A_CONNECTION))
+
+
+class CannotStart(SystemExit, Exception):
+    """Ends twistd with one line; an Exception, too, so that twistd removes its pidfile first."""
+
+
+class Listeners(MultiService):
+    """Ports, which are all opened or end the server."""
+
+    def privilegedStartService(self) -> None:
+        """Bind, while there is still the right to; the reason and a hint if that fails."""
+        try:
+            super().privilegedStartService()
+        except CannotListenError as error:
+            raise CannotStart(f"popserv: {error}{_hint(error)}") from None
+
+
+def _hint(error: CannotListenError) -> str:
+    if isinstance(error.socketError, PermissionError):
+        return (
+            " Ports below 1024 are root's: start as root with twistd's --uid and --gid, "
+            "or try --listen tcp:1110"
+        )
+    return " Is another server running there? Try another: --listen tcp:1110"

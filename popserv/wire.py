@@ -1,0 +1,292 @@
+"""Bytes to words and replies to bytes: RFC 1725 section 3 and nothing else.
+
+Rules of this file:
+ 1. Nothing here waits, and nothing here knows a command, a session or a store.
+ 2. A message's *wire form* is its lines, each ended by CRLF: a bare LF becomes
+    CRLF, CRLF stays, a lone CR is data, and a last line without end gets one.
+ 3. Octets are those of the wire form before dot-stuffing (RFC 1725 section 10),
+    and :func:`count_octets` goes the same road as what is sent.
+ 4. Any bytes may come in chunks cut anywhere; the outcome never depends on where.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+from popserv.errors import BadCommand, POPError
+
+Chunk = bytes | Awaitable[bytes]
+"""A piece of a body: there already, or to be waited for."""
+
+Parse = Callable[["bytes | None"], "tuple[Any, ...]"]
+"""From what follows the keyword (None if nothing does) to a command's arguments."""
+
+MAX_LINE = 1024
+"""The longest command line in octets, without its end; RFC 2449 section 4 asks for 255."""
+
+
+# Commands: words in
+
+
+def split_line(line: bytes) -> tuple[bytes, bytes | None]:
+    """Part a command line into its keyword, upper-cased, and the rest, untouched."""
+    keyword, space, argument = line.partition(b" ")
+    return keyword.upper(), argument if space else None
+
+
+_CONTROL = re.compile(rb"[\x00-\x20\x7f]")
+
+
+def word(text: bytes) -> bytes:
+    """Accept any word without control characters, 8-bit names included."""
+    if _CONTROL.search(text):
+        raise BadCommand(b"control characters are not allowed here")
+    return text
+
+
+# int() would take "+1", "0_1" and the digits of other scripts.
+_NUMBER = re.compile(rb"[0-9]{1,10}")
+
+
+def number(text: bytes) -> int:
+    """Accept a decimal number of one to ten digits."""
+    if not _NUMBER.fullmatch(text):
+        raise BadCommand(b"a number was expected")
+    return int(text)
+
+
+def words(*kinds: Callable[[bytes], Any], optional: int = 0) -> Parse:
+    """Build the parser of arguments parted by single spaces.
+
+    ``kinds`` reads one argument each; the last ``optional`` of them may be left
+    out.  One trailing space is tolerated, for old Outlook.
+    """
+    most = len(kinds)
+    least = most - optional
+
+    def parse(argument: bytes | None) -> tuple[Any, ...]:
+        if not argument:
+            given: Sequence[bytes] = ()
+        else:
+            given = argument.removesuffix(b" ").split(b" ")
+        if not least <= len(given) <= most:
+            raise BadCommand(_arity(least, most))
+        return tuple(kind(text) for kind, text in zip(kinds, map(_not_empty, given)))
+
+    return parse
+
+
+nothing = words()
+
+
+def _not_empty(text: bytes) -> bytes:
+    if not text:
+        raise BadCommand(b"arguments are parted by single spaces")
+    return text
+
+
+def _arity(least: int, most: int) -> bytes:
+    if most == 0:
+        return b"no argument allowed"
+    count = b"%d" % most if least == most else b"%d to %d" % (least, most)
+    return b"%b argument%b expected" % (count, b"" if most == 1 else b"s")
+
+
+def rest(argument: bytes | None) -> tuple[bytes]:
+    """Take all that follows the keyword as one argument, spaces and all."""
+    if not argument:
+        raise BadCommand(_arity(1, 1))
+    return (argument,)
+
+
+def name_and_word(argument: bytes | None) -> tuple[bytes, bytes]:
+    """Part at the last space, so that a name may hold spaces and a digest none."""
+    name, _, last = (argument or b"").removesuffix(b" ").rpartition(b" ")
+    if not name or not last:
+        raise BadCommand(_arity(2, 2))
+    return name, last
+
+
+# Replies: one status line, and perhaps a body
+
+
+class After(Enum):
+    """What the connection does once a reply is out."""
+
+    CONTINUE = "continue"
+    CLOSE = "close"
+
+
+class Framer(Protocol):
+    """From a body's chunks to the lines of a multi-line response.
+
+    ``done`` turns true when the rest of the body is not wanted.
+    """
+
+    done: bool
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return the octets to send for this chunk."""
+
+    def finish(self) -> bytes:
+        """Return the octets that end the response, the terminator included."""
+
+
+class Reply(NamedTuple):
+    """A positive reply: status line, the body of a multi-line response, and what comes after."""
+
+    text: bytes
+    body: Iterable[Chunk] | None = None
+    framer: Framer | None = None
+    after: After = After.CONTINUE
+
+
+def ok(text: bytes) -> bytes:
+    """Return the status line ``+OK text``."""
+    return b"+OK %b\r\n" % text
+
+
+def err(error: POPError) -> bytes:
+    """Return the status line ``-ERR [code] text``."""
+    if error.code is None:
+        return b"-ERR %b\r\n" % error.text
+    return b"-ERR [%b] %b\r\n" % (error.code, error.text)
+
+
+# Bodies: chunks in, dot-stuffed lines out
+
+
+class LineEnds:
+    """Bring every line end of a chunked text to a bare LF, and leave a lone CR alone.
+
+    A CR at a chunk's edge is held until what follows it is known.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self._held:
+            chunk = self._held + chunk
+            self._held = b""
+        if b"\r" not in chunk:
+            return chunk
+        if chunk.endswith(b"\r"):
+            self._held = b"\r"
+            chunk = chunk[:-1]
+        return chunk.replace(b"\r\n", b"\n")
+
+    def finish(self) -> bytes:
+        held, self._held = self._held, b""
+        return held
+
+
+class OctetCounter:
+    """Count the octets of a message's wire form, chunk by chunk."""
+
+    def __init__(self) -> None:
+        self._ends = LineEnds()
+        self._octets = 0
+        self._ended = True
+
+    def feed(self, chunk: bytes) -> None:
+        self._count(self._ends.feed(chunk))
+
+    def finish(self) -> int:
+        """Return the octets; a last line without end counts as ended."""
+        self._count(self._ends.finish())
+        return self._octets + (0 if self._ended else 2)
+
+    def _count(self, text: bytes) -> None:
+        if text:
+            self._octets += len(text) + text.count(b"\n")
+            self._ended = text.endswith(b"\n")
+
+
+def count_octets(chunks: Iterable[bytes]) -> int:
+    """Return the octets of a message's wire form."""
+    counter = OctetCounter()
+    for chunk in chunks:
+        counter.feed(chunk)
+    return counter.finish()
+
+
+class MessageFramer:
+    """Send a message whole, as RETR does."""
+
+    done = False
+
+    def __init__(self) -> None:
+        self._ends = LineEnds()
+        self._at_line_start = True
+
+    def feed(self, chunk: bytes) -> bytes:
+        return self._lines(self._ends.feed(chunk))
+
+    def finish(self) -> bytes:
+        last = self._lines(self._ends.finish())
+        if not self._at_line_start:
+            last += b"\r\n"
+        return last + b".\r\n"
+
+    def _lines(self, text: bytes) -> bytes:
+        if not text:
+            return b""
+        stuffed = text.replace(b"\n.", b"\n..")
+        if self._at_line_start and text.startswith(b"."):
+            stuffed = b"." + stuffed
+        self._at_line_start = text.endswith(b"\n")
+        return stuffed.replace(b"\n", b"\r\n")
+
+
+class TopFramer(MessageFramer):
+    """Send a message's header, the blank line, and the first ``lines`` lines of its body.
+
+    RFC 1725 section 7: a message with fewer lines is sent whole.
+    """
+
+    def __init__(self, lines: int) -> None:
+        super().__init__()
+        self._wanted = lines
+        self._in_header = True
+
+    def _lines(self, text: bytes) -> bytes:
+        return super()._lines(text[: self._cut(text)])
+
+    def _cut(self, text: bytes) -> int:
+        """Return how much of the text is wanted, and note where in the message it ends."""
+        end = 0
+        if self._in_header:
+            end = self._header_end(text)
+            if end < 0:
+                return len(text)
+            self._in_header = False
+        while self._wanted:
+            end = text.find(b"\n", end) + 1
+            if not end:
+                return len(text)
+            self._wanted -= 1
+        self.done = True
+        return end
+
+    def _header_end(self, text: bytes) -> int:
+        """Return the offset behind the blank line, or -1 if it is not in this text."""
+        if self._at_line_start and text.startswith(b"\n"):
+            return 1
+        blank = text.find(b"\n\n")
+        return blank if blank < 0 else blank + 2
+
+
+class ListingFramer:
+    """Send chunks of lines that are in wire form already, as listings are."""
+
+    done = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        return chunk
+
+    def finish(self) -> bytes:
+        return b".\r\n"
