@@ -1,0 +1,201 @@
+"""Make a maildrop to try a server and clients on: ``python sample_maildrop.py ROOT``.
+
+In ROOT there will be a users file with one user and a Maildir of a dozen messages,
+the same octets each time.  What is there already is left as it is.  The password is
+known to all, so let the server listen on this machine alone.
+"""
+
+import sys
+from datetime import datetime, timedelta, timezone
+from email import policy
+from email.message import EmailMessage
+from email.utils import format_datetime
+from pathlib import Path
+
+from popserv.auth.schemes import new_scram_sha256
+from popserv.auth.users_file import default_path, set_secret
+
+USER = "joe"
+PASSWORD = "secret"  # noqa: S105
+PORT = 1110
+
+START = datetime(2024, 3, 1, 8, 0, tzinfo=timezone.utc)
+"""When the first message came; another came each hour."""
+
+HOW_TO = f"""\
+user {USER}, password {PASSWORD}
+curl --user {USER}:{PASSWORD} pop3://127.0.0.1:{PORT}/1
+python3 -c 'import poplib; pop = poplib.POP3("127.0.0.1", {PORT}); pop.user("{USER}"); \
+pop.pass_("{PASSWORD}"); print(b"\\n".join(pop.retr(1)[1]).decode())'
+"""
+
+
+def messages():
+    """Return the messages in order, as bytes that a delivery agent would store."""
+    return [make(_head(number)) for number, make in enumerate(_MAKERS, 1)]
+
+
+def _head(number):
+    """Return what every message starts with."""
+    return (
+        b"Return-Path: <ann@example.org>\n"
+        b"Date: %b\n"
+        b"Message-ID: <%d.sample@example.org>\n"
+        b"From: Ann Other <ann@example.org>\n"
+        b"To: Joe <joe@example.net>\n"
+    ) % (format_datetime(_came(number)).encode("ascii"), number)
+
+
+def _came(number):
+    return START + timedelta(hours=number)
+
+
+def _entity(subject):
+    entity = EmailMessage(policy=policy.default.clone(linesep="\n"))
+    entity["Subject"] = subject
+    return entity
+
+
+def _bytes(entity):
+    """Return a MIME entity's bytes, its parts set apart by boundaries that never change."""
+    multiparts = (part for part in entity.walk() if part.is_multipart())
+    for number, part in enumerate(multiparts):
+        if part.get_content_maintype() == "multipart":
+            part.set_boundary(f"=-=sample-{number}=-=")
+    return entity.as_bytes()
+
+
+def _plain(head):
+    return head + b"Subject: Welcome\n\nThis is mail.  There is more behind it.\n\n-- \nAnn\n"
+
+
+def _alternative(head):
+    entity = _entity("Dinner, as text and as HTML")
+    entity.set_content("Eight o'clock?\n")
+    entity.add_alternative("<p>Eight&nbsp;o'clock?</p>\n", subtype="html")
+    return head + _bytes(entity)
+
+
+def _attachment(head):
+    entity = _entity("A table")
+    entity.set_content("It is attached.\n")
+    table = b"".join(b"%d;%d\r\n" % (n, n * n) for n in range(200))
+    entity.add_attachment(table, maintype="text", subtype="csv", filename="squares.csv")
+    return head + _bytes(entity)
+
+
+def _latin_1(head):
+    # Raw 8-bit text that no header announces: such mail is about.
+    return head + "Subject: Grüße aus Köln\n\nAuf bald, dein Jürgen.\n".encode("latin-1")
+
+
+def _utf_8(head):
+    text = "Subject: Добрый день, 今日は\nContent-Type: text/plain; charset=utf-8\n"
+    return head + f"{text}Content-Transfer-Encoding: 8bit\n\nŽluťoučký kůň – 😀\n".encode()
+
+
+def _dots(head):
+    return head + b"Subject: Dots\n\n.\n..\n...and so on\n.\n\nThe lone dots end nothing.\n"
+
+
+def _no_final_newline(head):
+    return head + b"Subject: Cut short\n\nThe last line of this one has no end"
+
+
+def _crlf(head):
+    text = head + b"Subject: Stored with CRLF\n\n" + b"One.\n.Two.\n" * 20
+    return text.replace(b"\n", b"\r\n")
+
+
+def _large(head):
+    entity = _entity("Three megabytes")
+    entity.set_content("The picture.\n")
+    picture = bytes(range(256)) * 8_800
+    entity.add_attachment(picture, maintype="image", subtype="x-raw", filename="picture.raw")
+    return head + _bytes(entity)
+
+
+def _digest(head):
+    entity = _entity("sample-list Digest, Vol 7, Issue 40")
+    entity["List-Id"] = "<sample-list.example.org>"
+    entity["Content-Type"] = "multipart/digest"
+    for number in range(1, 41):
+        post = _entity(f"Re: [sample-list] Dots at the start of lines ({number})")
+        post["From"] = f"writer{number}@example.org"
+        post.set_content("> What if a line is one dot?\n.\n> Nothing.\n" * number)
+        part = _entity_of("message/rfc822", [post])
+        entity.attach(part)
+    return head + _bytes(entity)
+
+
+def _bounce(head):
+    entity = _entity("Undelivered Mail Returned to Sender")
+    entity["Content-Type"] = 'multipart/report; report-type="delivery-status"'
+    notice = EmailMessage()
+    notice.set_content("I'm sorry to have to tell you that your message was not delivered.\n")
+    server, recipient, returned = EmailMessage(), EmailMessage(), _entity("Hello?")
+    server["Reporting-MTA"] = "dns; mail.example.org"
+    recipient["Final-Recipient"] = "rfc822; nobody@example.com"
+    recipient["Action"] = "failed"
+    recipient["Status"] = "5.1.1"
+    returned.set_content("Is anybody there?\n")
+    entity.attach(notice)
+    entity.attach(_entity_of("message/delivery-status", [server, recipient]))
+    entity.attach(_entity_of("message/rfc822", [returned]))
+    return head + _bytes(entity)
+
+
+def _entity_of(content_type, payload):
+    entity = EmailMessage()
+    entity["Content-Type"] = content_type
+    entity.set_payload(payload)
+    return entity
+
+
+def _header_alone(head):
+    return head + b"Subject: Nothing but a header\n"
+
+
+_MAKERS = (
+    _plain,
+    _alternative,
+    _attachment,
+    _latin_1,
+    _utf_8,
+    _dots,
+    _no_final_newline,
+    _crlf,
+    _large,
+    _digest,
+    _bounce,
+    _header_alone,
+)
+
+
+def make(root):
+    """Make a users file and a Maildir below ``root``, which must not be there yet."""
+    maildir = root / USER
+    for name in ("tmp", "new", "cur"):
+        (maildir / name).mkdir(parents=True)
+    for number, message in enumerate(messages(), 1):
+        seconds = int(_came(number).timestamp())
+        written = maildir / "tmp" / f"{seconds}.M{number:06}P1.example.net"
+        written.write_bytes(message)
+        written.rename(maildir / "new" / written.name)
+    secret = new_scram_sha256(PASSWORD.encode("ascii"))
+    set_secret(default_path(str(root)), USER.encode("ascii"), secret, new=True)
+
+
+def main(arguments):
+    """Make the maildrop unless it is there, and say how to read it."""
+    if len(arguments) != 1:
+        return "usage: sample_maildrop.py ROOT"
+    root = Path(arguments[0])
+    if not root.exists():
+        make(root)
+    print(HOW_TO, end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

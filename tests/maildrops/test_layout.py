@@ -1,0 +1,216 @@
+"""popserv.maildrops.layout: no name leads out of the root, and no link but the operator's."""
+
+import os
+from unittest import mock
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.layout import Layout
+
+SOMEBODY = 12345
+"""A user's number that is neither root's nor this process's."""
+
+PLACES = [
+    ("/srv/mail", b"ann", b"/srv/mail/ann"),
+    ("/srv/mail/", b"ann", b"/srv/mail/ann"),
+    ("/srv/mail", b"ann@here.org", b"/srv/mail/ann@here.org"),
+    ("/srv/mail/%u", b"ann@here.org", b"/srv/mail/ann@here.org"),
+    ("/srv/mail/%n", b"ann@here.org", b"/srv/mail/ann"),
+    ("/srv/mail/%n", b"ann", b"/srv/mail/ann"),
+    ("/srv/%d/%n", b"ann@here.org", b"/srv/here.org/ann"),
+    ("/srv/%d/%n", b"an@n@here.org", b"/srv/here.org/an@n"),
+    ("/srv/%d/mail/%u/Maildir", b"a@b", b"/srv/b/mail/a@b/Maildir"),
+    ("/srv/100%%/%n-%d", b"a@b", b"/srv/100%/a-b"),
+    ("/%u", b"ann", b"/ann"),
+    ("/srv/mail", b"an n", b"/srv/mail/an n"),
+    ("/srv/mail", b"\xe9\xff%u\n", b"/srv/mail/\xe9\xff%u\n"),
+    ("/srv/mail", b"ann..", b"/srv/mail/ann.."),
+    ("/srv/mail/.%u", b"ann", b"/srv/mail/.ann"),
+]
+
+BAD_NAMES = [
+    ("/srv/mail", b""),
+    ("/srv/mail", b"."),
+    ("/srv/mail", b".."),
+    ("/srv/mail", b".users"),
+    ("/srv/mail", b"../etc"),
+    ("/srv/mail", b"ann/new"),
+    ("/srv/mail", b"/etc"),
+    ("/srv/mail", b"ann\0"),
+    ("/srv/mail/.%u", b"."),
+    ("/srv/%d/%n", b"ann"),
+    ("/srv/%d/%n", b"ann@"),
+    ("/srv/%d/%n", b"@here.org"),
+    ("/srv/%d/%n", b"ann@.."),
+    ("/srv/%d/%n", b"..@here.org"),
+    ("/srv/%d/%n", b"a/b@here.org"),
+    ("/srv/%d/%n", b"a@b@../c"),
+]
+
+BAD_TEMPLATES = [
+    ("/srv/%x/%u", "%x is not known"),
+    ("/srv/%U", "%U is not known"),
+    ("/srv/%u%", "% is not known"),
+    ("/srv/%\xe9/%u", " is not known"),
+    ("/srv/%d", "one maildrop"),
+    ("/srv/100%%", "one maildrop"),
+]
+
+
+def watch_descriptors(case):
+    """Fail the test if it leaves a file open that was not open before."""
+    before = os.listdir("/dev/fd")
+    case.addCleanup(lambda: case.assertEqual(set(os.listdir("/dev/fd")) - set(before), set()))
+
+
+class PlaceTests(SynchronousTestCase):
+    """From a template and a name to a path."""
+
+    def test_places(self):
+        """Each variable stands for its part of the name."""
+        for template, user, path in PLACES:
+            layout = Layout(template)
+            placed = os.path.join(layout.root, *layout.place(user))
+            self.assertEqual(placed, path, (template, user))
+
+    def test_bad_names(self):
+        """What is empty, starts with a dot, or holds a slash or NUL, names no maildrop."""
+        for template, user in BAD_NAMES:
+            layout = Layout(template)
+            with self.assertRaisesRegex(ValueError, "is no name for a maildrop"):
+                self.fail((template, user, layout.place(user)))
+
+    def test_bad_templates(self):
+        """A template that cannot be meant is refused, and the message says why."""
+        for template, reason in BAD_TEMPLATES:
+            with self.assertRaisesRegex(ValueError, reason):
+                self.fail((template, Layout(template).root))
+
+    def test_relative(self):
+        """A relative template is relative to the directory that the server starts in."""
+        self.assertEqual(Layout("mail").root, os.fsencode(os.path.abspath("mail")))
+
+    @settings(deadline=None)
+    @given(
+        st.sampled_from(["/m", "/m/%u", "/m/%d/%n", "/m/x%n/%d", "/m/.%u", "/m/%u%n/Maildir"]),
+        st.binary() | st.text(".@/\0a%", max_size=8).map(os.fsencode),
+    )
+    def test_any_name(self, template, user):
+        """Whatever the name, it is refused or its maildrop is below the root."""
+        layout = Layout(template)
+        try:
+            parts = layout.place(user)
+        except ValueError:
+            return
+        for part in parts:
+            self.assertNotIn(part, (b"", b".", b".."))
+            self.assertFalse({b"/", b"\0"} & {bytes([byte]) for byte in part})
+        path = os.path.join(layout.root, *parts)
+        self.assertEqual(os.path.normpath(path), path)
+        self.assertTrue(path.startswith(b"/m/"))
+
+
+class OpenTests(SynchronousTestCase):
+    """From a name to an open directory."""
+
+    def setUp(self):
+        """Make here.org/ann below a root, and a directory elsewhere."""
+        self.root = os.path.abspath(self.mktemp())
+        self.elsewhere = os.path.abspath(self.mktemp())
+        os.makedirs(self.at("here.org/ann"))
+        os.makedirs(os.path.join(self.elsewhere, "ann"))
+        self.layout = Layout(self.root + "/%d/%n")
+        watch_descriptors(self)
+
+    def at(self, path):
+        """Return a path below the root."""
+        return os.path.join(self.root, path)
+
+    def link(self, name, to, owner):
+        """Make a symbolic link of that owner: root, this process's user, or somebody."""
+        os.symlink(to, self.at(name))
+        mine = os.geteuid()
+        if mine == 0:
+            os.lchown(self.at(name), owner, -1)
+        elif owner == SOMEBODY:
+            # Only root can give away: be somebody else than who made the link.
+            self.patch(os, "geteuid", lambda: mine + 1)
+
+    def assert_opens(self, user, path):
+        """Check that the user's maildrop is that directory."""
+        fd = self.layout.open(user)
+        try:
+            self.assertTrue(os.path.samestat(os.fstat(fd), os.stat(path)))
+            self.assertFalse(os.get_inheritable(fd))
+        finally:
+            os.close(fd)
+
+    def assert_refuses(self, user, *errors):
+        """Check that opening fails with exactly one of these errors."""
+        with self.assertRaises(OSError) as refused:
+            self.layout.open(user)
+        self.assertIn(type(refused.exception), errors)
+
+    def test_directory(self):
+        """A maildrop is a directory, and what runs later inherits it not."""
+        self.assert_opens(b"ann@here.org", self.at("here.org/ann"))
+
+    def test_missing(self):
+        """A maildrop that is not there is told from a root that is not there."""
+        self.assert_refuses(b"bob@here.org", FileNotFoundError)
+        self.assert_refuses(b"ann@there.org", FileNotFoundError)
+        self.layout = Layout(self.at("nowhere/%d/%n"))
+        self.assert_refuses(b"ann@here.org", NotADirectoryError)
+
+    def test_no_directory(self):
+        """A file is no maildrop, nor leads it to one."""
+        for path in ("here.org/bob", "there.org"):
+            os.mknod(self.at(path))
+        for user in (b"bob@here.org", b"ann@there.org"):
+            self.assert_refuses(user, NotADirectoryError)
+
+    def test_too_long(self):
+        """A name longer than the file system takes opens nothing."""
+        self.assert_refuses(b"a" * 300 + b"@here.org", OSError)
+
+    def test_operators_link(self):
+        """A link in a maildrop's place is followed if root or the server's user made it."""
+        for owner, name in ((0, "roots"), (os.geteuid(), "mine")):
+            self.link(f"here.org/{name}", self.elsewhere, owner)
+            self.assert_opens(name.encode() + b"@here.org", self.elsewhere)
+
+    def test_roots_link(self):
+        """A link of root's is followed by a server that is not root."""
+        self.link("here.org/bob", self.elsewhere, 0)
+        with mock.patch.object(os, "geteuid", return_value=os.stat(self.root).st_uid or SOMEBODY):
+            self.assert_opens(b"bob@here.org", self.elsewhere)
+
+    def test_somebodys_link(self):
+        """A link that anybody else made is not followed."""
+        self.link("here.org/bob", self.elsewhere, SOMEBODY)
+        self.assert_refuses(b"bob@here.org", NotADirectoryError, OSError)
+
+    def test_link_to_a_file(self):
+        """A link to what is no directory opens nothing, whoever made it."""
+        os.mknod(self.at("file"))
+        self.link("here.org/bob", self.at("file"), os.geteuid())
+        self.assert_refuses(b"bob@here.org", NotADirectoryError)
+
+    def test_dangling_link(self):
+        """A maildrop that a link says is elsewhere, and is not, is no maildrop without mail."""
+        self.link("here.org/bob", "nowhere", os.geteuid())
+        self.assert_refuses(b"bob@here.org", NotADirectoryError)
+
+    def test_link_on_the_way(self):
+        """A link on the way to a maildrop is not followed, whoever made it."""
+        for owner, domain in ((0, "roots.org"), (os.geteuid(), "mine.org")):
+            self.link(domain, self.elsewhere, owner)
+            self.assert_refuses(b"ann@" + domain.encode(), NotADirectoryError, OSError)
+
+    def test_linked_root(self):
+        """The root itself may be reached by links: nobody but the operator chose it."""
+        self.link("link", self.root, os.geteuid())
+        self.layout = Layout(self.at("link/here.org"))
+        self.assert_opens(b"ann", self.at("here.org/ann"))

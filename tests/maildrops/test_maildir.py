@@ -1,0 +1,876 @@
+"""popserv.maildrops.maildir, among other programs, odd files and a failing system."""
+
+import asyncio
+import errno
+import gc
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tracemalloc
+from contextlib import contextmanager
+from functools import partial
+from hashlib import blake2b
+from inspect import getsource
+from itertools import chain, count
+from unittest import mock
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from popserv.errors import (
+    MaildropBusy,
+    MaildropUnavailable,
+    NoSuchMessage,
+    RemovalFailed,
+    TryLater,
+)
+from popserv.maildrop import Message
+from popserv.maildrops import maildir
+from popserv.maildrops.maildir import MaildirMaildrops
+from popserv.testing import ODD_MESSAGES, MailboxContract, naive_octets, read_all
+from tests.maildrops.test_layout import watch_descriptors
+
+NOBODY = 65534
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+async def here(function, *args):
+    """Run what may block without a thread."""
+    return function(*args)
+
+
+def now(coroutine):
+    """Return what a coroutine returns that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits")
+
+
+def read(mailbox, at):
+    """Return the bytes of the message at a position, from 0."""
+    return now(read_all(now(mailbox.open(mailbox.messages[at]))))
+
+
+def uids(mailbox):
+    """Return the unique-ids in order."""
+    return [message.uid for message in mailbox.messages]
+
+
+@contextmanager
+def failing(owner, name, error, when=lambda *args: True):
+    """Have a function raise an error, at the calls that ``when`` tells from their arguments."""
+    real = getattr(owner, name)
+
+    def function(*args, **kwargs):
+        if when(*args):
+            raise error
+        return real(*args, **kwargs)
+
+    with mock.patch.object(owner, name, function):
+        yield
+
+
+@contextmanager
+def preceded(owner, name, action):
+    """Have another program act just before each call of a function, with its first argument."""
+    real = getattr(owner, name)
+
+    def function(argument, **kwargs):
+        action(argument)
+        return real(argument, **kwargs)
+
+    with mock.patch.object(owner, name, function):
+        yield
+
+
+class MaildirContract(MailboxContract):
+    """What MaildirMaildrops must do, wherever it blocks."""
+
+    options = {}  # noqa: RUF012
+
+    def make_factory(self, messages):
+        """Write the messages, every other one into cur/."""
+        self.root = self.mktemp()
+        os.makedirs(self.root)
+        for user, delivered in messages.items():
+            for folder in (b"new", b"cur", b"tmp"):
+                os.makedirs(os.path.join(os.fsencode(self.root), user, folder))
+            for serial, message in enumerate(delivered):
+                name = b"cur/%d.x:2,S" if serial % 2 else b"new/%d.x"
+                path = os.path.join(os.fsencode(self.root), user, name % serial)
+                with open(path, "wb") as file:
+                    file.write(message)
+        return MaildirMaildrops(self.root, **self.options)
+
+    def forget_behind(self, factory, user, index):
+        """Remove the message's file."""
+        name = b"cur/%d.x:2,S" if index % 2 else b"new/%d.x"
+        os.unlink(os.path.join(os.fsencode(self.root), user, name % index))
+        return True
+
+
+class ThreadedContractTests(MaildirContract, TestCase):
+    """With the threads that a server has."""
+
+
+class InlineContractTests(MaildirContract, TestCase):
+    """Without threads."""
+
+    options = {"run": here}  # noqa: RUF012
+
+
+class MaildirCase(SynchronousTestCase):
+    """Ann's Maildir, and what other programs do to it; no test may leave a file open."""
+
+    def setUp(self):
+        """Make an empty Maildir."""
+        self.ticks = count(1)
+        self.root = os.path.abspath(self.mktemp())
+        self.make_maildir()
+        self.maildrops = MaildirMaildrops(self.root, run=here)
+        watch_descriptors(self)
+
+    def make_maildir(self, user=b"ann"):
+        """Make an empty Maildir."""
+        for folder in (b"new", b"cur", b"tmp"):
+            os.makedirs(self.at(folder, user))
+
+    def at(self, name, user=b"ann"):
+        """Return the path of a name in a Maildir."""
+        return os.path.join(os.fsencode(self.root), user, name)
+
+    def put(self, name, message=b"x\n", user=b"ann"):
+        """Write a message into ``new/`` or ``cur/``."""
+        with open(self.at(name, user), "wb") as file:
+            file.write(message)
+
+    def move(self, old, new):
+        """Rename a message, and have the folders' times tell it however coarse the clock is."""
+        os.rename(self.at(old), self.at(new))
+        for folder in {os.path.dirname(old), os.path.dirname(new)}:
+            os.utime(self.at(folder), ns=(0, next(self.ticks)))
+
+    def reflag(self, name):
+        """Change the flags of a message in cur/ that is to be unlinked or opened by this name."""
+        unique, _, flags = name.partition(b":2,")
+        self.move(b"cur/" + name, b"cur/%b:2,%b" % (unique, b"S" if flags == b"" else b""))
+
+    def stored(self):
+        """Return the names in new/ and cur/."""
+        folders = (b"new", b"cur")
+        return sorted(b"%b/%b" % (f, name) for f in folders for name in os.listdir(self.at(f)))
+
+    @contextmanager
+    def session(self, user=b"ann", maildrops=None):
+        """Open a maildrop, and release it in the end."""
+        mailbox = now((maildrops or self.maildrops).open_maildrop(user))
+        try:
+            yield mailbox
+        finally:
+            now(mailbox.release())
+
+    def shown(self):
+        """Return the messages of a session of its own, with their octets checked."""
+        with self.session() as mailbox:
+            messages = [read(mailbox, at) for at in range(len(mailbox.messages))]
+            self.assertEqual([*mailbox.messages.octets], [*map(naive_octets, messages)])
+        return messages
+
+    def assert_refused(self, error, user=b"ann"):
+        """Check that opening raises this POPError, its text the usual one; return its cause."""
+        with self.assertRaises(error) as refused:
+            now(self.maildrops.open_maildrop(user))
+        self.assertEqual(refused.exception.text, error().text)
+        return refused.exception.__cause__
+
+    def during_scan(self, actions):
+        """Have other programs act, one action after each listing of a folder."""
+        real = os.scandir
+        actions = iter(actions)
+
+        @contextmanager
+        def scandir(fd):
+            with real(fd) as entries:
+                listed = list(entries)
+            next(actions, lambda: None)()
+            yield listed
+
+        return mock.patch.object(os, "scandir", scandir)
+
+    @contextmanager
+    def files_read(self):
+        """Collect the names of the messages that are opened."""
+        names = []
+        folders = (b"new", b"cur", b"ann", b"bob", b"cid", os.fsencode(self.root))
+        with failing(os, "open", None, lambda name, *_: name not in folders and names.append(name)):
+            yield names
+
+
+ORDERS = {
+    "by time": [b"new/8.x", b"cur/9.b:2,S", b"new/10.a", b"cur/100.c:2,"],
+    "then by name": [b"cur/5.A:2,", b"new/5.B", b"cur/5.a:2,RS", b"new/5.b"],
+    "flags have no say": [b"cur/5.a:2,S", b"cur/5.aa:2,", b"new/5.ab"],
+    "what is no time comes first": [b"new/ 3.x", b"cur/+2.x", b"new/1_0.x", b"new/Zed", b"new/1.x"],
+    "nor are other scripts' digits": ["new/\u0663.x".encode(), b"new/1.x"],
+    "a time may be all there is": [b"new/6.x", b"new/7", b"cur/8:2,"],
+    "zeros may lead": [b"new/7.x", b"new/008.x", b"new/9.x"],
+    "more than 19 digits are no time": [b"new/%b.a" % (b"1" * n) for n in (20, 240, 1, 19)],
+}
+
+
+class OrderTests(MaildirCase):
+    """Messages come by the time that their names start with, then by name."""
+
+    def test_orders(self):
+        """The order is that of the table, however the files came to be."""
+        for rule, names in ORDERS.items():
+            user = rule.encode()
+            self.make_maildir(user)
+            for name in sorted(names, key=hash):
+                self.put(name, name, user)
+            with self.session(user) as mailbox:
+                order = [read(mailbox, at) for at in range(len(mailbox.messages))]
+            self.assertEqual(order, names, rule)
+
+    def test_many(self):
+        """A big maildrop is in order, and its snapshot takes few bytes a message."""
+        messages = 20_000
+        names = [b"%d.M%06dP1234.host.example.org" % (1_700_000_000 + n, n) for n in range(messages)]
+        for n in range(messages):
+            name = names[n * 7919 % messages]
+            os.close(os.open(self.at(b"cur/%b:2,S" % name), os.O_CREAT | os.O_WRONLY))
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before, _ = tracemalloc.get_traced_memory()
+        with self.session() as mailbox:
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+            self.assertEqual(mailbox.messages.uids, names)
+        self.assertLess((after - before) / messages, 250)
+
+
+class UniqueIdTests(MaildirCase):
+    """A unique-id is the unique part of the name, or a digest of it (RFC 1725 section 7)."""
+
+    def test_legal(self):
+        """A name of 1 to 70 bytes from 0x21 to 0x7E is its unique-id."""
+        for name in (b"1.a", b"1." + b"a" * 68, b"!\"#$%&'()*+,-;<=>?@[\\]^_`{|}~", b"2.a,S=9,W=9"):
+            self.put(b"new/" + name)
+            with self.session() as mailbox:
+                self.assertIn(name, uids(mailbox))
+
+    def test_digests(self):
+        """Any other name has a digest, which no later version may change."""
+        names = [b"1." + b"a" * 69, b"1 a", b"1\xe9", b"1\n.", b"1\x7f", b"1\t", b"", b"\xff" * 250]
+        for name in names:
+            self.put(b"cur/" + name + b":2,")
+        with self.session() as mailbox:
+            digests = [blake2b(name, digest_size=20).hexdigest().encode() for name in names]
+            self.assertEqual(sorted(uids(mailbox)), sorted(digests))
+
+    def test_stable(self):
+        """Neither flags nor folders change a unique-id."""
+        seen = []
+        self.put(b"new/1.a")
+        self.put(b"new/1 b")
+        for old, new in ((b"new/%b", b"cur/%b:2,"), (b"cur/%b:2,", b"cur/%b:2,RS")):
+            with self.session() as mailbox:
+                seen.append(uids(mailbox))
+            for name in (b"1.a", b"1 b"):
+                self.move(old % name, new % name)
+        with self.session() as mailbox:
+            self.assertEqual(seen, [uids(mailbox)] * 2)
+
+    def test_twice(self):
+        """Two files of one unique part are one message, for unique-ids are unique."""
+        self.put(b"new/1.a", b"new\n")
+        self.put(b"cur/1.a:2,S", b"cur, and longer\n")
+        self.assertEqual(len(self.shown()), 1)
+
+    def test_twice_then_once(self):
+        """Once one of two such files is gone, the octets are those of the other."""
+        self.put(b"new/1.a", b"new\n")
+        self.put(b"cur/1.a:2,S", b"cur, and longer\n")
+        self.shown()
+        os.unlink(self.at(b"cur/1.a:2,S"))
+        self.assertEqual(self.shown(), [b"new\n"])
+
+
+SPECIAL = {
+    "a directory": os.mkdir,
+    "a FIFO": os.mkfifo,
+    "a socket": lambda path: os.mknod(path, stat.S_IFSOCK | 0o600),
+    "a link to a file": partial(os.symlink, os.path.abspath(__file__)),
+    "a dangling link": partial(os.symlink, "nowhere"),
+    "a link to itself": lambda path: os.symlink(os.path.basename(path), path),
+    "a link to a directory": partial(os.symlink, "/"),
+}
+
+
+class SpecialFileTests(MaildirCase):
+    """Only regular files are mail, and nothing else is ever opened."""
+
+    def test_never_listed(self):
+        """What is no regular file is no message, nor is a file with a dot in front."""
+        for folder in (b"new", b"cur"):
+            self.put(folder + b"/.hidden")
+            self.put(folder + b"/1." + folder)
+            for n, make in enumerate(SPECIAL.values()):
+                make(self.at(b"%b/%d.x" % (folder, n)))
+        with self.session() as mailbox:
+            self.assertEqual(uids(mailbox), [b"1.cur", b"1.new"])
+
+    def test_swapped_in_a_session(self):
+        """A message that has become something else has vanished; the others are there."""
+        for kind, make in SPECIAL.items():
+            self.put(b"new/1.a")
+            self.put(b"new/2.b", b"b\n")
+            with self.session() as mailbox:
+                os.unlink(self.at(b"new/1.a"))
+                make(self.at(b"new/1.a"))
+                with self.assertRaises(NoSuchMessage, msg=kind):
+                    read(mailbox, 0)
+                self.assertEqual(read(mailbox, 1), b"b\n")
+            shutil.rmtree(self.at(b"new"))
+            os.mkdir(self.at(b"new"))
+
+    def test_swapped_at_login(self):
+        """A file that becomes something else before it is counted is left out."""
+        for make in SPECIAL.values():
+            self.put(b"new/1.a")
+            self.put(b"cur/2.b")
+
+            def swap(make=make):
+                os.unlink(self.at(b"new/1.a"))
+                make(self.at(b"new/1.a"))
+
+            with (
+                mock.patch.object(maildir._Folders, "_changed", return_value=None),
+                self.during_scan([swap]),
+                self.session() as mailbox,
+            ):
+                self.assertEqual(uids(mailbox), [b"2.b"])
+            shutil.rmtree(self.at(b"new"))
+            os.mkdir(self.at(b"new"))
+
+
+class OctetsTests(MaildirCase):
+    """Octets are counted from the bytes, once a message (RFC 1725 section 10)."""
+
+    def test_lying_names(self):
+        """No size in a name is believed."""
+        for n, message in enumerate(ODD_MESSAGES):
+            self.put(b"new/%d.x,S=1,W=1" % n, message)
+            self.put(b"cur/%d.y,W=7,S=7:2,S" % n, message)
+        self.assertEqual(self.shown(), [m for message in ODD_MESSAGES for m in (message, message)])
+
+    def test_counted_once(self):
+        """A later login reads what was delivered since, and nothing else."""
+        self.put(b"new/1.a")
+        self.put(b"cur/2.b:2,")
+        with self.files_read() as names:
+            self.maildrops_opened(b"ann")
+            self.assertEqual(sorted(names), [b"1.a", b"2.b:2,"])
+        self.move(b"new/1.a", b"cur/1.a:2,S")
+        self.put(b"new/3.c")
+        with self.files_read() as names:
+            self.maildrops_opened(b"ann", b"ann")
+            self.assertEqual(names, [b"3.c"])
+        self.assertEqual(len(self.shown()), 3)
+
+    def test_forgets_the_least_recently_used(self):
+        """Octets of ``remember`` messages are kept, those of the last used maildrops."""
+        for user in (b"bob", b"cid"):
+            self.make_maildir(user)
+        for user in (b"ann", b"bob", b"cid"):
+            self.put(b"new/1." + user, user=user)
+        self.maildrops = MaildirMaildrops(self.root, remember=2, run=here)
+        with self.files_read() as names:
+            self.maildrops_opened(b"ann", b"bob", b"ann", b"cid", b"ann")
+            self.assertEqual(names, [b"1.ann", b"1.bob", b"1.cid"])
+            self.maildrops_opened(b"bob", b"ann")
+            self.assertEqual(names[3:], [b"1.bob"])
+
+    def test_gives_room_back(self):
+        """What was removed takes no more room."""
+        self.make_maildir(b"bob")
+        self.put(b"new/1.bob", user=b"bob")
+        self.put(b"new/1.a")
+        self.put(b"new/2.a")
+        self.maildrops = MaildirMaildrops(self.root, remember=2, run=here)
+        self.maildrops_opened(b"ann")
+        os.unlink(self.at(b"new/1.a"))
+        with self.files_read() as names:
+            self.maildrops_opened(b"ann", b"bob", b"ann", b"bob")
+            self.assertEqual(names, [b"1.bob"])
+
+    def test_remember_nothing(self):
+        """Without room to remember every login counts, and counts right."""
+        self.maildrops = MaildirMaildrops(self.root, remember=0, run=here)
+        for n, message in enumerate(ODD_MESSAGES):
+            self.put(b"new/%d.x" % n, message)
+        for _ in range(2):
+            with self.files_read() as names:
+                self.maildrops_opened(b"ann")
+                self.assertEqual(len(names), len(ODD_MESSAGES))
+            self.assertEqual(self.shown(), ODD_MESSAGES)
+
+    def test_unreadable(self):
+        """A message that this server may not read is left out, with a warning."""
+        self.put(b"new/1.a")
+        self.put(b"new/2.b", b"b\n")
+        denied = PermissionError(errno.EACCES, "denied")
+        with (
+            failing(os, "open", denied, lambda name, *_: name == b"1.a"),
+            mock.patch.object(maildir, "_log") as log,
+        ):
+            self.assertEqual(self.shown(), [b"b\n"])
+        log.warn.assert_called_once()
+        self.assertEqual(len(self.shown()), 2)
+
+    def maildrops_opened(self, *users):
+        """Open and release maildrops, one after the other."""
+        for user in users:
+            with self.session(user):
+                pass
+
+
+MOVES = [
+    (b"new/1.a", b"cur/1.a:2,"),
+    (b"new/1.a", b"cur/1.a:2,RS"),
+    (b"cur/1.a:2,", b"cur/1.a:2,S"),
+    (b"cur/1.a:2,S", b"cur/1.a:2,"),
+    (b"cur/1.a:2,S", b"cur/1.a"),
+    (b"cur/1.a:2,", b"new/1.a"),
+]
+
+
+class RenameTests(MaildirCase):
+    """Other programs rename as they please: a message is found again by its unique part."""
+
+    def test_before_reading(self):
+        """A message renamed since the login is read where it is."""
+        for old, new in MOVES:
+            self.put(old)
+            with self.session() as mailbox:
+                self.move(old, new)
+                self.assertEqual(read(mailbox, 0), b"x\n", new)
+            os.unlink(self.at(new))
+
+    def test_before_removal(self):
+        """A message renamed since the login is removed all the same (RFC 1725 section 6)."""
+        for old, new in MOVES:
+            self.put(old)
+            with self.session() as mailbox:
+                self.move(old, new)
+                now(mailbox.remove(mailbox.messages))
+            self.assertEqual(self.stored(), [], new)
+
+    def test_during_removal(self):
+        """Messages renamed under a removal's hands are removed all the same."""
+        for name in (b"1.a:2,", b"2.b:2,", b"3.c:2,"):
+            self.put(b"cur/" + name)
+        untouched = {b"1.a:2,", b"2.b:2,", b"3.c:2,"}
+
+        def reflag_once(name):
+            if name in untouched:
+                untouched.remove(name)
+                self.reflag(name)
+
+        with self.session() as mailbox, preceded(os, "unlink", reflag_once):
+            now(mailbox.remove(mailbox.messages))
+        self.assertEqual((self.stored(), untouched), ([], set()))
+
+    def test_during_removal_for_ever(self):
+        """A removal that other programs always forestall gives up and says so."""
+        self.put(b"cur/1.a:2,")
+        self.put(b"cur/2.b:2,")
+        with self.session() as mailbox:
+            with preceded(os, "unlink", self.reflag), self.assertRaises(RemovalFailed) as failed:
+                now(mailbox.remove(mailbox.messages))
+            self.assertEqual(failed.exception.remaining, 2)
+        self.assertEqual(len(self.stored()), 2)
+
+    def test_during_scan(self):
+        """A message renamed while folders are listed is seen once, and found."""
+        for old, new in MOVES:
+            for listings in range(3):
+                self.put(old)
+                others = [lambda: None] * listings
+                move = partial(self.move, old, new)
+                with self.during_scan([*others, move]), self.session() as mailbox:
+                    self.assertEqual(uids(mailbox), [b"1.a"], (new, listings))
+                    self.assertEqual(read(mailbox, 0), b"x\n")
+                    now(mailbox.remove(mailbox.messages))
+                self.assertEqual(self.stored(), [], (new, listings))
+
+    def test_before_counting(self):
+        """A message renamed between listing and counting is looked for again."""
+        self.put(b"cur/1.a:2,")
+        move = partial(self.move, b"cur/1.a:2,", b"cur/1.a:2,S")
+        with (
+            mock.patch.object(maildir._Folders, "_changed", return_value=None),
+            self.during_scan([lambda: None, move]),
+            self.session() as mailbox,
+        ):
+            self.assertEqual(read(mailbox, 0), b"x\n")
+
+    def test_during_scan_for_ever(self):
+        """A folder that never rests is listed all the same; what cannot be caught is left out."""
+        self.put(b"new/1.a")
+        self.put(b"cur/2.b:2,")
+        moves = [(b"cur/2.b:2,", b"cur/2.b:2,S"), (b"cur/2.b:2,S", b"cur/2.b:2,")]
+        # The scan lists new/ and cur/ in turn; only behind cur/ is the message renamed.
+        restless = chain.from_iterable((lambda: None, partial(self.move, *moves[n % 2])) for n in count())
+        with self.during_scan(restless), self.session() as mailbox:
+            self.assertEqual(uids(mailbox), [b"1.a"])
+
+    def test_vanished(self):
+        """A message that another program removed cannot be read, at the first try or later."""
+        self.put(b"new/1.a")
+        with self.session() as mailbox:
+            os.unlink(self.at(b"new/1.a"))
+            for _ in range(2):
+                with self.assertRaises(NoSuchMessage):
+                    read(mailbox, 0)
+            now(mailbox.remove(mailbox.messages))
+
+
+class RemovalTests(MaildirCase):
+    """+OK to QUIT means that everything marked is gone for good (RFC 1725 section 6)."""
+
+    def setUp(self):
+        """Deliver three messages."""
+        super().setUp()
+        self.names = [b"cur/2.b:2,", b"new/1.a", b"new/3.c"]
+        for name in self.names:
+            self.put(name)
+
+    def test_partial(self):
+        """What cannot be removed is counted, and the rest is removed."""
+        for code in (errno.EACCES, errno.EPERM, errno.EROFS):
+            for name in self.names:
+                self.put(name)
+            denied = OSError(code, "denied")
+            with self.session() as mailbox:
+                with (
+                    failing(os, "unlink", denied, lambda name: name == b"2.b:2,"),
+                    self.assertRaises(RemovalFailed) as failed,
+                ):
+                    now(mailbox.remove(mailbox.messages))
+                self.assertEqual(failed.exception.remaining, 1)
+                self.assertIs(failed.exception.__cause__, denied)
+            self.assertEqual(self.stored(), [b"cur/2.b:2,"])
+
+    def test_look_again_fails(self):
+        """If a renamed message cannot be looked for, it remains and is counted."""
+        with self.session() as mailbox:
+            self.move(b"cur/2.b:2,", b"cur/2.b:2,S")
+            with (
+                failing(os, "scandir", OSError(errno.EMFILE, "too many")),
+                self.assertRaises(RemovalFailed) as failed,
+            ):
+                now(mailbox.remove(mailbox.messages))
+            self.assertEqual(failed.exception.remaining, 1)
+        self.assertEqual(self.stored(), [b"cur/2.b:2,S"])
+
+    def test_durable(self):
+        """Both folders are written to disk, after everything is removed."""
+        synced = []
+
+        def fsync(fd):
+            synced.append((os.fstat(fd).st_ino, self.stored()))
+
+        with self.session() as mailbox, mock.patch.object(os, "fsync", fsync):
+            now(mailbox.remove(mailbox.messages))
+        inodes = [os.stat(self.at(folder)).st_ino for folder in (b"new", b"cur")]
+        self.assertEqual(synced, [(inode, []) for inode in inodes])
+
+    def test_not_durable(self):
+        """A removal that cannot be made durable is no success."""
+        with self.session() as mailbox, failing(os, "fsync", OSError(errno.EIO, "broken")):
+            with self.assertRaises((OSError, RemovalFailed)):
+                now(mailbox.remove(mailbox.messages))
+
+    def test_came_back(self):
+        """A message that vanished and came back is there to be removed."""
+        with self.session() as mailbox:
+            self.move(b"new/1.a", b"tmp/1.a")
+            with self.assertRaises(NoSuchMessage):
+                read(mailbox, 0)
+            self.move(b"tmp/1.a", b"cur/1.a:2,")
+            now(mailbox.remove(mailbox.messages))
+        self.assertEqual(self.stored(), [])
+
+    def test_read_only(self):
+        """A Maildir that cannot be written to can be read."""
+        folders = [self.at(folder) for folder in (b"new", b"cur", b"")]
+        for path in [*map(self.at, self.names), *folders]:
+            self.addCleanup(os.chmod, path, 0o700)
+            os.chmod(path, 0o555 if path in folders else 0o444)
+        with self.nobody():
+            self.assertEqual(self.shown(), [b"x\n"] * 3)
+            with self.session() as mailbox, self.assertRaises(RemovalFailed) as failed:
+                now(mailbox.remove(mailbox.messages))
+        self.assertEqual(failed.exception.remaining, 3)
+        self.assertEqual(self.stored(), self.names)
+
+    @contextmanager
+    def nobody(self):
+        """Be a user without privileges."""
+        if os.geteuid():
+            yield
+            return
+        os.seteuid(NOBODY)
+        try:
+            if not os.access(self.root, os.X_OK, effective_ids=True):
+                self.skipTest("another user cannot reach this directory")
+            yield
+        finally:
+            os.seteuid(0)
+
+
+class RefusalTests(MaildirCase):
+    """What cannot be opened is refused with a reason for the log and none for the client."""
+
+    def test_no_maildrop(self):
+        """A user to whom nothing was ever delivered has an empty mailbox."""
+        with self.session(b"bob") as mailbox:
+            self.assertEqual(len(mailbox.messages), 0)
+            with self.assertRaises(NoSuchMessage):
+                now(mailbox.open(Message(1, b"x", 0)))
+            now(mailbox.remove([]))
+
+    def test_missing_folders(self):
+        """A folder that is not there holds nothing."""
+        for missing in ([b"new"], [b"cur"], [b"new", b"cur"]):
+            left = {b"new", b"cur"} - set(missing)
+            for folder in left:
+                self.put(folder + b"/1.a")
+            for folder in missing:
+                os.rmdir(self.at(folder))
+            self.assertEqual(len(self.shown()), len(left), missing)
+            with self.session() as mailbox:
+                now(mailbox.remove(mailbox.messages))
+            for folder in missing:
+                os.mkdir(self.at(folder))
+
+    def test_strange_folders(self):
+        """A folder that is a link is not followed, nor is anything else that is no directory."""
+        for folder in (b"new", b"cur"):
+            for kind, make in {**SPECIAL, "a link to tmp": partial(os.symlink, "tmp")}.items():
+                if make is os.mkdir:
+                    continue
+                os.rmdir(self.at(folder))
+                make(self.at(folder))
+                self.assertIsInstance(self.assert_refused(MaildropUnavailable), OSError, kind)
+                os.unlink(self.at(folder))
+                os.mkdir(self.at(folder))
+
+    def test_strange_maildrops(self):
+        """What is no directory is no maildrop, nor is what has no name for one."""
+        self.put(b"", user=b"file")
+        os.symlink("nowhere", self.at(b"bob")[:-4] + b"dangling")
+        for user, cause in {
+            b"file": NotADirectoryError,
+            b"dangling": NotADirectoryError,
+            b"a" * 300: OSError,
+            b"../ann": ValueError,
+        }.items():
+            self.assertIsInstance(self.assert_refused(MaildropUnavailable, user), cause)
+
+    def test_no_root(self):
+        """Without its root no user's maildrop is empty."""
+        self.maildrops = MaildirMaildrops(self.root + "/nowhere", run=here)
+        self.assertIsInstance(self.assert_refused(MaildropUnavailable), NotADirectoryError)
+
+    def test_failures(self):
+        """What the system says decides: to be mended, or to be tried again; no file stays open."""
+        self.put(b"new/1.a")
+        lasting = {errno.EACCES, errno.EPERM, errno.EIO}
+        passing = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK, errno.ESTALE}
+        places = {
+            "root": (os, "open", lambda name, *_: name == os.fsencode(self.root)),
+            "maildrop": (os, "open", lambda name, *_: name == b"ann"),
+            "new": (os, "open", lambda name, *_: name == b"new"),
+            "cur": (os, "open", lambda name, *_: name == b"cur"),
+            "lock": (maildir.fcntl, "flock", lambda *_: True),
+            "scan": (os, "scandir", lambda *_: True),
+            "message": (os, "open", lambda name, *_: name == b"1.a"),
+            "bytes": (os, "read", lambda *_: True),
+        }
+        for place, (owner, name, when) in places.items():
+            for code in lasting | passing:
+                if place == "message" and code in (errno.EACCES, errno.EPERM):
+                    continue
+                error = OSError(code, "secret")
+                refusal = TryLater if code in passing else MaildropUnavailable
+                with failing(owner, name, error, when):
+                    self.assertIs(self.assert_refused(refusal), error, (place, code))
+        self.assertEqual(len(self.shown()), 1)
+
+    def test_denied_later(self):
+        """A message that may not be read any more is not said to have vanished."""
+        self.put(b"new/1.a")
+        denied = PermissionError(errno.EACCES, "denied")
+        with self.session() as mailbox, failing(os, "open", denied):
+            with self.assertRaises(PermissionError):
+                read(mailbox, 0)
+
+
+HOLDER = f"""
+import asyncio, sys
+from popserv.maildrops.maildir import MaildirMaildrops
+
+{getsource(here)}
+
+asyncio.run(MaildirMaildrops(sys.argv[1], run=here).open_maildrop(b"ann"))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+class LockTests(MaildirCase):
+    """One session at a time, in whatever process (RFC 1725 section 4)."""
+
+    @contextmanager
+    def holder(self):
+        """Have another process hold the lock."""
+        command = [sys.executable, "-c", HOLDER, self.root]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(command, env=environment, **pipes) as process:
+            self.assertEqual(process.stdout.readline(), b"locked\n")
+            yield process
+
+    def test_within_a_process(self):
+        """Another factory in this process is refused until the lock is given up."""
+        other = MaildirMaildrops(self.root, run=here)
+        with self.session():
+            self.assertIsInstance(self.assert_refused(MaildropBusy), BlockingIOError)
+            with self.assertRaises(MaildropBusy), self.session(maildrops=other):
+                pass
+        with self.session(maildrops=other):
+            self.assert_refused(MaildropBusy)
+
+    def test_across_processes(self):
+        """Another process's session is respected to its end."""
+        with self.holder() as process:
+            self.assert_refused(MaildropBusy)
+            process.communicate()
+            self.assertEqual(self.shown(), [])
+
+    def test_killed(self):
+        """A process that is killed holds nothing."""
+        with self.holder() as process:
+            process.kill()
+            process.wait()
+            self.assertEqual(self.shown(), [])
+
+    def test_failed_opening(self):
+        """A maildrop that could not be opened is not locked."""
+        with failing(os, "scandir", OSError(errno.EIO, "broken")):
+            self.assert_refused(MaildropUnavailable)
+        self.assertEqual(self.shown(), [])
+
+    def test_untouched(self):
+        """A session that only reads leaves the Maildir as it was: no file for the lock, no rename."""
+        self.put(b"new/1.a")
+        before = [os.stat(self.at(folder)).st_mtime_ns for folder in (b"", b"new", b"cur", b"tmp")]
+        self.shown()
+        after = [os.stat(self.at(folder)).st_mtime_ns for folder in (b"", b"new", b"cur", b"tmp")]
+        self.assertEqual(after, before)
+
+
+class BodyTests(MaildirCase):
+    """A message is read in pieces: at once from memory, in a thread from disk."""
+
+    message = b"".join(b"%d\n" % n for n in range(100_000))
+
+    def setUp(self):
+        """Deliver one big message."""
+        super().setUp()
+        self.put(b"new/1.a", self.message)
+
+    @contextmanager
+    def body(self):
+        """Open the message, and close it in the end."""
+        with self.session() as mailbox:
+            body = now(mailbox.open(mailbox.messages[0]))
+            try:
+                yield body
+            finally:
+                body.close()
+
+    def uncached(self):
+        """Have nothing in the page cache."""
+        return failing(os, "preadv", BlockingIOError(errno.EAGAIN, "not there yet"))
+
+    def test_cached(self):
+        """What the page cache has is there at once."""
+        real = os.preadv
+        # Not every file system knows RWF_NOWAIT.
+        with (
+            mock.patch.object(os, "preadv", lambda fd, to, at, _flags: real(fd, to, at)),
+            self.body() as body,
+        ):
+            self.assert_whole(list(body))
+
+    def test_uncached(self):
+        """What the page cache has not is read in a thread, one chunk at a time."""
+        with self.uncached(), self.body() as body:
+            self.assert_whole([now(chunk) for chunk in body])
+
+    def assert_whole(self, chunks):
+        """Check chunks and their sizes."""
+        self.assertEqual(b"".join(chunks), self.message)
+        self.assertEqual({len(chunk) for chunk in chunks[:-1]}, {1 << 17})
+        self.assertLessEqual(len(chunks[-1]), 1 << 17)
+
+    def test_shrunk(self):
+        """A file that became shorter is an error, never a message that ends early."""
+        for size in (0, 1 << 17, len(self.message) - 1):
+            self.put(b"new/1.a", self.message)
+            with self.body() as body:
+                os.truncate(self.at(b"new/1.a"), size)
+                with self.assertRaises(OSError):
+                    now(read_all(body))
+
+    def test_shrunk_under_the_cache(self):
+        """So it is if only half a chunk is in the page cache."""
+        with self.body() as body, mock.patch.object(os, "preadv", return_value=1):
+            self.assertEqual(b"".join([now(chunk) for chunk in body]), self.message)
+
+    def test_grown(self):
+        """Of a file that became longer as much is sent as there was."""
+        with self.body() as body, open(self.at(b"new/1.a"), "ab") as file:
+            file.write(b"more\n" * 100_000)
+            file.flush()
+            self.assertEqual(now(read_all(mock.MagicMock(wraps=body, __iter__=lambda _: body))), self.message)
+
+    def test_closed_early(self):
+        """A body closes its file whether it is read whole, in part or not at all."""
+        for chunks in (0, 1, 2, 100):
+            before = os.listdir("/dev/fd")
+            with self.session() as mailbox:
+                body = now(mailbox.open(mailbox.messages[0]))
+                for _ in zip(range(chunks), body):
+                    pass
+            body.close()
+            self.assertEqual(os.listdir("/dev/fd"), before, chunks)
+
+    def test_outlives_the_session(self):
+        """A message removed, or a maildrop released, while it is read is read to its end."""
+        with self.session() as mailbox:
+            body = now(mailbox.open(mailbox.messages[0]))
+            start = next(body)
+            now(mailbox.remove(mailbox.messages))
+        self.assertEqual(self.stored(), [])
+        start = start if isinstance(start, bytes) else now(start)
+        self.assertEqual(start + now(read_all(body)), self.message)

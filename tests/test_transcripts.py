@@ -1,0 +1,64 @@
+"""Every transcript, in memory and over a socket, on every store, in packets of every kind."""
+
+from unittest.mock import patch
+
+from twisted.internet import reactor
+from twisted.trial.unittest import TestCase
+
+from popserv.protocol import POP3Server
+from tests.transcripts import (
+    MESSAGES,
+    TRANSCRIPTS,
+    MemoryPeer,
+    SocketPeer,
+    here,
+    maildir_store,
+    make_factory,
+    memory_store,
+    play,
+)
+
+LEFT = {"rfc1725_section_9": 0, "deletion": 1, "pipelined": 1}
+"""How many messages a transcript leaves, where it is not both."""
+
+
+class TranscriptTests(TestCase):
+    """What the server says is a function of what was said, and of nothing else."""
+
+    async def _left(self, store, path):
+        """Check what is in the maildrop after the transcript, and that it is not locked."""
+        user = b"mrose" if "APOP mrose c4c9" in path.read_text("latin-1") else b"joe"
+        mailbox = await store.open_maildrop(user)
+        self.assertEqual(len(mailbox.messages), LEFT.get(path.stem, 2), path.name)
+        await mailbox.release()
+
+    async def test_memory(self):
+        """In memory; scene by scene, and one octet at a time."""
+        for path in TRANSCRIPTS:
+            for size in (None, 1, 7):
+                store = memory_store(MESSAGES)
+                peer = MemoryPeer(make_factory(store, self.mktemp()))
+                await play(self, path, peer, size)
+                await self._left(store, path)
+
+    async def test_maildir(self):
+        """On Maildirs."""
+        for path in TRANSCRIPTS:
+            store = maildir_store(MESSAGES, self.mktemp(), run=here)
+            await play(self, path, MemoryPeer(make_factory(store, self.mktemp())))
+            await self._left(store, path)
+
+    @patch.object(POP3Server, "GUESS_DELAY", 0.01)
+    async def test_socket(self):
+        """Over a socket, on Maildirs, with threads."""
+        for path in TRANSCRIPTS:
+            store = maildir_store(MESSAGES, self.mktemp())
+            factory = make_factory(store, self.mktemp())
+            port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+            peer = await SocketPeer.connect(reactor, port.getHost().port)
+            try:
+                await play(self, path, peer)
+            finally:
+                await peer.lose()
+                await port.stopListening()
+            await self._left(store, path)

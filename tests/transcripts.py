@@ -1,0 +1,212 @@
+"""Transcripts: sessions as text, played against a server in memory or over a socket.
+
+A file in transcripts/ is lines of what the client sends, ``C: LINE``, and of all that
+the server answers, ``S: LINE``, each ended by CRLF on the wire.  ``#`` starts a
+comment.  In angle brackets, as RFC 1725 section 9 has it, stands what is no line:
+``S: <message 1>`` for a message's lines, dot-stuffed; ``S: <closed>`` for the
+server's closing; ``C: <lost>`` for a client that goes away; others are scenery.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol
+
+from popserv.auth.passwd import PasswdFileChecker
+from popserv.auth.realm import MaildropRealm
+from popserv.command import CommandTable
+from popserv.commands import rfc1725
+from popserv.maildrops.maildir import MaildirMaildrops
+from popserv.maildrops.memory import MemoryMaildrops
+from popserv.protocol import POP3Factory
+from popserv.testing import Conversation
+from popserv.wire import MessageFramer
+
+TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
+
+TIMESTAMP = b"<1896.697170952@dbc.mtview.ca.us>"
+
+MESSAGES = [
+    b"From: a@example.org\nSubject: one\n\n.a dot\n..\n.\nand no more, but for what fills it up, "
+    b"to one hundred, and twenty.",
+    b"From: b@example.org\r\nSubject: two\r\n\r\nThe second message, stored with CRLF.\r\n"
+    b"\r\nIt has an empty line, and this one, which makes it two hundred octets long: "
+    b"as the example of the RFC would have it, so.\r\n",
+]
+
+USERS = b"joe:{PLAIN}secret\nmrose:{APOP}tanstaaf\nspacey:{PLAIN} two  words \n"
+
+
+async def here(function, *args):
+    """Call at once, instead of in a thread."""
+    return function(*args)
+
+
+def memory_store(messages):
+    """A memory store in which joe and mrose have these messages."""
+    store = MemoryMaildrops()
+    for user in (b"joe", b"mrose"):
+        for message in messages:
+            store.deliver(user, message)
+    return store
+
+
+def maildir_store(messages, directory, **options):
+    """The same in Maildirs below a new directory."""
+    for user in ("joe", "mrose"):
+        for folder in ("new", "cur", "tmp"):
+            os.makedirs(os.path.join(directory, user, folder))
+        for number, message in enumerate(messages, 1):
+            # The names that MemoryMaildrops would give to joe's.
+            Path(directory, user, "new", f"m{number}").write_bytes(message)
+    return MaildirMaildrops(directory, **options)
+
+
+def make_factory(store, users_file, run=here, **options):
+    """A server of that store, with the users of all transcripts."""
+    Path(users_file).write_bytes(USERS)
+    os.chmod(users_file, 0o600)
+    checker = PasswdFileChecker(users_file, run)
+    factory = POP3Factory(
+        CommandTable(rfc1725.COMMANDS), Portal(MaildropRealm(store), [checker]), host=b"dewey", **options
+    )
+    factory.make_timestamp = lambda: TIMESTAMP
+    return factory
+
+
+class MemoryPeer:
+    """A client in memory; waiting for an answer moves the clock."""
+
+    def __init__(self, factory):
+        self._conversation = Conversation(factory)
+        self._read = b""
+
+    async def send(self, octets):
+        """Send octets in one packet."""
+        self._read += self._conversation.send(octets)
+
+    async def read(self, octets):
+        """Return so many octets, or fewer if no more ever come."""
+        self._read += self._conversation.received()
+        if len(self._read) < octets:
+            self._conversation.clock.advance(3)
+            self._read += self._conversation.received()
+        taken, self._read = self._read[:octets], self._read[octets:]
+        return taken
+
+    async def lose(self):
+        """Go away without a word."""
+        self._conversation.lose()
+
+    async def closed(self):
+        """Return what is left to read, once the server has closed; None if it has not."""
+        self._read += self._conversation.received()
+        return self._read if self._conversation.closed else None
+
+
+class SocketPeer(Protocol):
+    """A client over a real socket."""
+
+    def __init__(self):
+        self._read = b""
+        self._wanted = 0
+        self._waiting = None
+        self.over = Deferred()
+
+    @classmethod
+    async def connect(cls, reactor, port):
+        """Return a client connected to a port of this machine."""
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+        return await connectProtocol(endpoint, cls())
+
+    def dataReceived(self, data):
+        """Keep what comes, and hand it over when it is enough."""
+        self._read += data
+        self._hand_over()
+
+    def connectionLost(self, reason):
+        """No more will come."""
+        self._wanted = 0
+        self._hand_over()
+        self.over.callback(None)
+
+    def _hand_over(self):
+        if self._waiting is not None and len(self._read) >= self._wanted:
+            waiting, self._waiting = self._waiting, None
+            waiting.callback(None)
+
+    async def send(self, octets):
+        """Send octets."""
+        self.transport.write(octets)
+
+    async def read(self, octets):
+        """Return so many octets, or what there is when the server closes."""
+        if len(self._read) < octets:
+            self._wanted, self._waiting = octets, Deferred()
+            await self._waiting
+        taken, self._read = self._read[:octets], self._read[octets:]
+        return taken
+
+    async def lose(self):
+        """Go away without a word."""
+        self.transport.abortConnection()
+        await self.over
+
+    async def closed(self):
+        """Return what is left to read once the server has closed."""
+        await self.over
+        return self._read
+
+
+def scenes(text):
+    """Yield (client's lines, server's lines) in turn; each line without ``C:`` and ``S:``."""
+    sent, expected = [], []
+    for line in text.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        who, said = line[:2], line[2:].removeprefix(" ")
+        # RFC 1725 section 9 sets its lines off by four spaces.
+        said = said.removeprefix("   ")
+        if _SCENERY.fullmatch(said.strip()):
+            continue
+        if who == "C:":
+            if expected:
+                yield sent, expected
+                sent, expected = [], []
+            sent.append(said)
+        else:
+            expected.append(said)
+    yield sent, expected
+
+
+_MESSAGE = re.compile(r"<(?:the POP3 server sends )?message (\d+)>")
+_SCENERY = re.compile(r"<(wait for|open connection|close connection).*>")
+
+
+def on_the_wire(line):
+    """The octets of one of the server's lines."""
+    message = _MESSAGE.fullmatch(line)
+    if message:
+        framer = MessageFramer()
+        stored = MESSAGES[int(message[1]) - 1]
+        return (framer.feed(stored) + framer.finish()).removesuffix(b".\r\n")
+    return line.encode("latin-1") + b"\r\n"
+
+
+async def play(case, path, peer, size=None):
+    """Play a transcript; ``size`` is how many octets go in one packet, None for a scene's all."""
+    for sent, expected in scenes(path.read_text("latin-1")):
+        if sent == ["<lost>"]:
+            await peer.lose()
+            continue
+        octets = b"".join(line.encode("latin-1") + b"\r\n" for line in sent)
+        for at in range(0, len(octets), size or len(octets) or 1):
+            await peer.send(octets[at : at + (size or len(octets))])
+        wanted = b"".join(on_the_wire(line) for line in expected if line != "<closed>")
+        case.assertEqual(await peer.read(len(wanted)), wanted, f"{path.name}: {sent}")
+        if "<closed>" in expected:
+            case.assertEqual(await peer.closed(), b"", f"{path.name}: {sent}")
