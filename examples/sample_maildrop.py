@@ -91,7 +91,7 @@ def _latin_1(head):
 
 def _utf_8(head):
     text = "Subject: Добрый день, 今日は\nContent-Type: text/plain; charset=utf-8\n"
-    return head + f"{text}Content-Transfer-Encoding: 8bit\n\nŽluťoučký kůň – 😀\n".encode()
+    return head + f"{text}Content-Transfer-Encoding: 8bit\n\nŽluťoučký kůň 😀\n".encode()
 
 
 def _dots(head):
@@ -118,6 +118,7 @@ def _large(head):
 def _digest(head):
     entity = _entity("sample-list Digest, Vol 7, Issue 40")
     entity["List-Id"] = "<sample-list.example.org>"
+    entity["MIME-Version"] = "1.0"
     entity["Content-Type"] = "multipart/digest"
     for number in range(1, 41):
         post = _entity(f"Re: [sample-list] Dots at the start of lines ({number})")
@@ -130,6 +131,7 @@ def _digest(head):
 
 def _bounce(head):
     entity = _entity("Undelivered Mail Returned to Sender")
+    entity["MIME-Version"] = "1.0"
     entity["Content-Type"] = 'multipart/report; report-type="delivery-status"'
     notice = EmailMessage()
     notice.set_content("I'm sorry to have to tell you that your message was not delivered.\n")

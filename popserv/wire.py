@@ -58,21 +58,21 @@ def number(text: bytes) -> int:
     return int(text)
 
 
-def words(*kinds: Callable[[bytes], Any], optional: int = 0) -> Parse:
+def words(*kinds: Callable[[bytes], Any], optional: bool = False) -> Parse:
     """Build the parser of arguments parted by single spaces.
 
-    ``kinds`` reads one argument each; the last ``optional`` of them may be left
-    out.  One trailing space is tolerated, for old Outlook.
+    ``kinds`` reads one argument each; if ``optional`` there may be none at all.  One
+    trailing space is tolerated, for old Outlook.
     """
     most = len(kinds)
-    least = most - optional
+    least = 0 if optional else most
 
     def parse(argument: bytes | None) -> tuple[Any, ...]:
         if not argument:
             given: Sequence[bytes] = ()
         else:
             given = argument.removesuffix(b" ").split(b" ")
-        if not least <= len(given) <= most:
+        if len(given) not in (least, most):
             raise BadCommand(_arity(least, most))
         return tuple(kind(text) for kind, text in zip(kinds, map(_not_empty, given)))
 
@@ -91,8 +91,8 @@ def _not_empty(text: bytes) -> bytes:
 def _arity(least: int, most: int) -> bytes:
     if most == 0:
         return b"no argument allowed"
-    count = b"%d" % most if least == most else b"%d to %d" % (least, most)
-    return b"%b argument%b expected" % (count, b"" if most == 1 else b"s")
+    bound = b"" if least == most else b"at most "
+    return b"%b%d argument%b expected" % (bound, most, b"" if most == 1 else b"s")
 
 
 def rest(argument: bytes | None) -> tuple[bytes]:

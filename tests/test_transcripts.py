@@ -55,7 +55,7 @@ class TranscriptTests(TestCase):
             store = maildir_store(MESSAGES, self.mktemp())
             factory = make_factory(store, self.mktemp())
             port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-            peer = await SocketPeer.connect(reactor, port.getHost().port)
+            peer = await SocketPeer.connect(port.getHost().port)
             try:
                 await play(self, path, peer)
             finally:

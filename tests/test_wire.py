@@ -157,11 +157,18 @@ class GrammarTests(SynchronousTestCase):
 
     def test_words(self):
         """Arguments are parted by single spaces; one space at the end is let pass."""
-        parse = wire.words(wire.number, wire.word, optional=1)
-        self.assertEqual(parse(b"1"), (1,))
-        self.assertEqual(parse(b"1 "), (1,))
+        parse = wire.words(wire.number, wire.word)
         self.assertEqual(parse(b"1 x"), (1, b"x"))
-        for wrong in (None, b"", b" ", b" 1", b"1  x", b"1 x  ", b"1 x y", b"x 1", b"1 \t"):
+        self.assertEqual(parse(b"1 x "), (1, b"x"))
+        for wrong in (None, b"", b" ", b"1", b" 1 x", b"1  x", b"1 x  ", b"1 x y", b"x 1", b"1 \t"):
+            self.assertRaises(BadCommand, parse, wrong)
+
+    def test_optional_words(self):
+        """Arguments that may be left out are left out or given whole."""
+        parse = wire.words(wire.number, optional=True)
+        for argument, parsed in [(None, ()), (b"", ()), (b"1", (1,)), (b"1 ", (1,))]:
+            self.assertEqual(parse(argument), parsed)
+        for wrong in (b" ", b" 1", b"1  ", b"1 2", b"x"):
             self.assertRaises(BadCommand, parse, wrong)
 
     def test_nothing(self):
@@ -179,7 +186,7 @@ class GrammarTests(SynchronousTestCase):
             wire.rest,
             wire.name_and_word,
             wire.words(wire.word),
-            wire.words(wire.number, wire.number, optional=1),
+            wire.words(wire.number, wire.number, optional=True),
         ):
             try:
                 self.assertIsInstance(parse(argument), tuple)

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from twisted.cred.portal import Portal
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
@@ -116,9 +117,10 @@ class SocketPeer(Protocol):
         self._wanted = 0
         self._waiting = None
         self.over = Deferred()
+        self.lost = False
 
     @classmethod
-    async def connect(cls, reactor, port):
+    async def connect(cls, port):
         """Return a client connected to a port of this machine."""
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
         return await connectProtocol(endpoint, cls())
@@ -130,6 +132,7 @@ class SocketPeer(Protocol):
 
     def connectionLost(self, reason):
         """No more will come."""
+        self.lost = True
         self._wanted = 0
         self._hand_over()
         self.over.callback(None)
@@ -145,9 +148,9 @@ class SocketPeer(Protocol):
 
     async def read(self, octets):
         """Return so many octets, or what there is when the server closes."""
-        if len(self._read) < octets:
+        if len(self._read) < octets and not self.lost:
             self._wanted, self._waiting = octets, Deferred()
-            await self._waiting
+            await self._waiting.addTimeout(20, reactor)
         taken, self._read = self._read[:octets], self._read[octets:]
         return taken
 
@@ -158,7 +161,7 @@ class SocketPeer(Protocol):
 
     async def closed(self):
         """Return what is left to read once the server has closed."""
-        await self.over
+        await self.over.addTimeout(20, reactor)
         return self._read
 
 

@@ -75,7 +75,7 @@ def stat(session: Session) -> Reply:
     return Reply(b"%d %d" % (session.maildrop.count, session.maildrop.octets))
 
 
-@command(b"LIST", State.TRANSACTION, words(number, optional=1))
+@command(b"LIST", State.TRANSACTION, words(number, optional=True))
 def list_(session: Session, n: int | None = None) -> Reply:
     """Give the scan listing of one message, or of all."""
     maildrop = session.maildrop
@@ -120,7 +120,7 @@ async def top(session: Session, n: int, lines: int) -> Reply:
     return Reply(b"top of message follows", await _open(session, n), TopFramer(lines))
 
 
-@command(b"UIDL", State.TRANSACTION, words(number, optional=1))
+@command(b"UIDL", State.TRANSACTION, words(number, optional=True))
 def uidl(session: Session, n: int | None = None) -> Reply:
     """Give the unique-id listing of one message, or of all."""
     maildrop = session.maildrop
