@@ -78,12 +78,12 @@ def failing(owner, name, error, when=lambda *args: True):
 
 @contextmanager
 def preceded(owner, name, action):
-    """Have another program act just before each call of a function, with its first argument."""
+    """Do something just before each call of a function, given its first argument."""
     real = getattr(owner, name)
 
-    def function(argument, **kwargs):
+    def function(argument, *args, **kwargs):
         action(argument)
-        return real(argument, **kwargs)
+        return real(argument, *args, **kwargs)
 
     with mock.patch.object(owner, name, function):
         yield
@@ -157,9 +157,9 @@ class MaildirCase(SynchronousTestCase):
             os.utime(self.at(folder), ns=(0, next(self.ticks)))
 
     def reflag(self, name):
-        """Change the flags of a message in cur/ that is to be unlinked or opened by this name."""
+        """Change the flags of a message in cur/."""
         unique, _, flags = name.partition(b":2,")
-        self.move(b"cur/" + name, b"cur/%b:2,%b" % (unique, b"S" if flags == b"" else b""))
+        self.move(b"cur/" + name, b"cur/%b:2,%b" % (unique, b"" if flags else b"S"))
 
     def stored(self):
         """Return the names in new/ and cur/."""
@@ -203,14 +203,6 @@ class MaildirCase(SynchronousTestCase):
 
         return mock.patch.object(os, "scandir", scandir)
 
-    @contextmanager
-    def files_read(self):
-        """Collect the names of the messages that are opened."""
-        names = []
-        folders = (b"new", b"cur", b"ann", b"bob", b"cid", os.fsencode(self.root))
-        with failing(os, "open", None, lambda name, *_: name not in folders and names.append(name)):
-            yield names
-
 
 ORDERS = {
     "by time": [b"new/8.x", b"cur/9.b:2,S", b"new/10.a", b"cur/100.c:2,"],
@@ -232,7 +224,7 @@ class OrderTests(MaildirCase):
         for rule, names in ORDERS.items():
             user = rule.encode()
             self.make_maildir(user)
-            for name in sorted(names, key=hash):
+            for name in reversed(names):
                 self.put(name, name, user)
             with self.session(user) as mailbox:
                 order = [read(mailbox, at) for at in range(len(mailbox.messages))]
@@ -241,7 +233,9 @@ class OrderTests(MaildirCase):
     def test_many(self):
         """A big maildrop is in order, and its snapshot takes few bytes a message."""
         messages = 20_000
-        names = [b"%d.M%06dP1234.host.example.org" % (1_700_000_000 + n, n) for n in range(messages)]
+        names = [
+            b"%d.M%06dP1234.host.example.org" % (1_700_000_000 + n, n) for n in range(messages)
+        ]
         for n in range(messages):
             name = names[n * 7919 % messages]
             os.close(os.open(self.at(b"cur/%b:2,S" % name), os.O_CREAT | os.O_WRONLY))
@@ -374,14 +368,10 @@ class OctetsTests(MaildirCase):
         """A later login reads what was delivered since, and nothing else."""
         self.put(b"new/1.a")
         self.put(b"cur/2.b:2,")
-        with self.files_read() as names:
-            self.maildrops_opened(b"ann")
-            self.assertEqual(sorted(names), [b"1.a", b"2.b:2,"])
+        self.assertEqual(sorted(self.read_at_logins(b"ann")), [b"1.a", b"2.b:2,"])
         self.move(b"new/1.a", b"cur/1.a:2,S")
         self.put(b"new/3.c")
-        with self.files_read() as names:
-            self.maildrops_opened(b"ann", b"ann")
-            self.assertEqual(names, [b"3.c"])
+        self.assertEqual(self.read_at_logins(b"ann", b"ann"), [b"3.c"])
         self.assertEqual(len(self.shown()), 3)
 
     def test_forgets_the_least_recently_used(self):
@@ -391,11 +381,9 @@ class OctetsTests(MaildirCase):
         for user in (b"ann", b"bob", b"cid"):
             self.put(b"new/1." + user, user=user)
         self.maildrops = MaildirMaildrops(self.root, remember=2, run=here)
-        with self.files_read() as names:
-            self.maildrops_opened(b"ann", b"bob", b"ann", b"cid", b"ann")
-            self.assertEqual(names, [b"1.ann", b"1.bob", b"1.cid"])
-            self.maildrops_opened(b"bob", b"ann")
-            self.assertEqual(names[3:], [b"1.bob"])
+        logins = (b"ann", b"bob", b"ann", b"cid", b"ann")
+        self.assertEqual(self.read_at_logins(*logins), [b"1.ann", b"1.bob", b"1.cid"])
+        self.assertEqual(self.read_at_logins(b"bob", b"ann"), [b"1.bob"])
 
     def test_gives_room_back(self):
         """What was removed takes no more room."""
@@ -404,11 +392,9 @@ class OctetsTests(MaildirCase):
         self.put(b"new/1.a")
         self.put(b"new/2.a")
         self.maildrops = MaildirMaildrops(self.root, remember=2, run=here)
-        self.maildrops_opened(b"ann")
+        self.assertEqual(len(self.read_at_logins(b"ann")), 2)
         os.unlink(self.at(b"new/1.a"))
-        with self.files_read() as names:
-            self.maildrops_opened(b"ann", b"bob", b"ann", b"bob")
-            self.assertEqual(names, [b"1.bob"])
+        self.assertEqual(self.read_at_logins(b"ann", b"bob", b"ann", b"bob"), [b"1.bob"])
 
     def test_remember_nothing(self):
         """Without room to remember every login counts, and counts right."""
@@ -416,9 +402,7 @@ class OctetsTests(MaildirCase):
         for n, message in enumerate(ODD_MESSAGES):
             self.put(b"new/%d.x" % n, message)
         for _ in range(2):
-            with self.files_read() as names:
-                self.maildrops_opened(b"ann")
-                self.assertEqual(len(names), len(ODD_MESSAGES))
+            self.assertEqual(len(self.read_at_logins(b"ann")), len(ODD_MESSAGES))
             self.assertEqual(self.shown(), ODD_MESSAGES)
 
     def test_unreadable(self):
@@ -434,11 +418,15 @@ class OctetsTests(MaildirCase):
         log.warn.assert_called_once()
         self.assertEqual(len(self.shown()), 2)
 
-    def maildrops_opened(self, *users):
-        """Open and release maildrops, one after the other."""
-        for user in users:
-            with self.session(user):
-                pass
+    def read_at_logins(self, *users):
+        """Open and release maildrops, one after the other; return the names of the files read."""
+        names = []
+        with preceded(os, "open", names.append):
+            for user in users:
+                with self.session(user):
+                    pass
+        folders = (b"new", b"cur", b"ann", b"bob", b"cid", os.fsencode(self.root))
+        return [name for name in names if name not in folders]
 
 
 MOVES = [
@@ -527,7 +515,9 @@ class RenameTests(MaildirCase):
         self.put(b"cur/2.b:2,")
         moves = [(b"cur/2.b:2,", b"cur/2.b:2,S"), (b"cur/2.b:2,S", b"cur/2.b:2,")]
         # The scan lists new/ and cur/ in turn; only behind cur/ is the message renamed.
-        restless = chain.from_iterable((lambda: None, partial(self.move, *moves[n % 2])) for n in count())
+        restless = chain.from_iterable(
+            (lambda: None, partial(self.move, *moves[n % 2])) for n in count()
+        )
         with self.during_scan(restless), self.session() as mailbox:
             self.assertEqual(uids(mailbox), [b"1.a"])
 
@@ -614,6 +604,8 @@ class RemovalTests(MaildirCase):
         for path in [*map(self.at, self.names), *folders]:
             self.addCleanup(os.chmod, path, 0o700)
             os.chmod(path, 0o555 if path in folders else 0o444)
+        # What trial makes is closed to others.
+        os.chmod(os.path.dirname(self.root), 0o711)
         with self.nobody():
             self.assertEqual(self.shown(), [b"x\n"] * 3)
             with self.session() as mailbox, self.assertRaises(RemovalFailed) as failed:
@@ -675,8 +667,8 @@ class RefusalTests(MaildirCase):
 
     def test_strange_maildrops(self):
         """What is no directory is no maildrop, nor is what has no name for one."""
-        self.put(b"", user=b"file")
-        os.symlink("nowhere", self.at(b"bob")[:-4] + b"dangling")
+        os.mknod(os.path.join(self.root, "file"))
+        os.symlink("nowhere", os.path.join(self.root, "dangling"))
         for user, cause in {
             b"file": NotADirectoryError,
             b"dangling": NotADirectoryError,
@@ -840,19 +832,18 @@ class BodyTests(MaildirCase):
             with self.body() as body:
                 os.truncate(self.at(b"new/1.a"), size)
                 with self.assertRaises(OSError):
-                    now(read_all(body))
+                    now(read_all(chain(body)))
 
-    def test_shrunk_under_the_cache(self):
-        """So it is if only half a chunk is in the page cache."""
+    def test_half_cached(self):
+        """A chunk of which the page cache has a part is read in a thread, and whole."""
         with self.body() as body, mock.patch.object(os, "preadv", return_value=1):
             self.assertEqual(b"".join([now(chunk) for chunk in body]), self.message)
 
     def test_grown(self):
         """Of a file that became longer as much is sent as there was."""
-        with self.body() as body, open(self.at(b"new/1.a"), "ab") as file:
-            file.write(b"more\n" * 100_000)
-            file.flush()
-            self.assertEqual(now(read_all(mock.MagicMock(wraps=body, __iter__=lambda _: body))), self.message)
+        with self.body() as body:
+            self.put(b"new/1.a", self.message + b"more\n" * 100_000)
+            self.assertEqual(now(read_all(chain(body))), self.message)
 
     def test_closed_early(self):
         """A body closes its file whether it is read whole, in part or not at all."""
@@ -874,3 +865,166 @@ class BodyTests(MaildirCase):
         self.assertEqual(self.stored(), [])
         start = start if isinstance(start, bytes) else now(start)
         self.assertEqual(start + now(read_all(body)), self.message)
+
+
+LINES = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"x", b"\xff"]), max_size=12).map(
+    b"".join
+)
+NAMES = st.builds(
+    b"%b%b%b".__mod__,
+    st.tuples(
+        st.sampled_from([b"", b"1.", b"2.", b"10.", b"x.", b"." * 2]),
+        st.binary(max_size=90).map(lambda name: name.translate(None, b"/\0")),
+        st.sampled_from([b"", b":2,", b":2,FS"]),
+    ),
+).filter(lambda name: name not in (b"", b".", b".."))
+
+
+def by_unique_part(file):
+    """Return what no two files of a Maildir have in common."""
+    return file[1].partition(b":")[0]
+
+
+def naive_listing(files):
+    """Return unique-id, octets and bytes of each message, by the rules at maildir.py's head."""
+    rows = []
+    for _, name, message in files:
+        unique = name.split(b":")[0]
+        time = re.match(rb"([0-9]{1,19})(?:\.|$)", unique)
+        uid = unique
+        if not re.fullmatch(rb"[!-~]{1,70}", unique):
+            uid = blake2b(unique, digest_size=20).hexdigest().encode()
+        if not name.startswith(b"."):
+            order = (int(time[1]) if time else 0, unique)
+            rows.append((order, (uid, naive_octets(message), message)))
+    return [row for _, row in sorted(rows)]
+
+
+class AnyMaildirTests(MaildirCase):
+    """Whatever names and bytes a Maildir holds, it is shown as the plainest code would."""
+
+    @PATIENT
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from([b"new", b"cur"]), NAMES, LINES), unique_by=by_unique_part
+        )
+    )
+    def test_any_files(self, files):
+        """Order, unique-ids, octets and bytes are those of the naive listing."""
+        user = b"u%d" % next(self.ticks)
+        self.make_maildir(user)
+        for folder, name, message in files:
+            self.put(b"%b/%b" % (folder, name), message, user)
+        with self.session(user) as mailbox:
+            listing = [
+                (message.uid, message.octets, read(mailbox, at))
+                for at, message in enumerate(mailbox.messages)
+            ]
+        self.assertEqual(listing, naive_listing(files))
+
+
+class Traffic:
+    """One Maildir, what ought to be in it, and the programs and the session at work on it.
+
+    Each public method is one action; its number says on which message, or how.
+    """
+
+    def __init__(self, case, user):
+        self._case = case
+        self._user = user
+        self._serial = count()
+        self._stored = {}
+        self._mailbox = None
+        case.make_maildir(user)
+
+    def deliver(self, number):
+        """Deliver a message, not always the latest in order."""
+        unique = b"%d.%d" % (number % 3, next(self._serial))
+        self._stored[unique] = b".%b\n" % unique * (number % 4)
+        self._case.put(b"new/" + unique, self._stored[unique], self._user)
+
+    def reflag(self, number):
+        """Move a message to cur/, or change its flags there."""
+        for unique, path in self._one_of(number):
+            os.rename(
+                path, self._case.at(b"cur/%b:2,%b" % (unique, b"FRS"[: number % 4]), self._user)
+            )
+
+    def unread(self, number):
+        """Move a message back to new/."""
+        for unique, path in self._one_of(number):
+            os.rename(path, self._case.at(b"new/" + unique, self._user))
+
+    def forget(self, number):
+        """Remove a message behind the session's back."""
+        for unique, path in self._one_of(number):
+            os.unlink(path)
+            del self._stored[unique]
+
+    def login(self, number):
+        """Open the maildrop: it holds what is stored; a second session is refused."""
+        if self._mailbox is not None:
+            with self._case.assertRaises(MaildropBusy), self._case.session(self._user):
+                pass
+            return
+        self._mailbox = now(self._case.maildrops.open_maildrop(self._user))
+        order = sorted(self._stored, key=lambda unique: (int(unique[:1]), unique))
+        self._case.assertEqual(uids(self._mailbox), order)
+        octets = [naive_octets(self._stored[unique]) for unique in order]
+        self._case.assertEqual([*self._mailbox.messages.octets], octets)
+
+    def retr(self, number):
+        """Read a message: its bytes, or that it is gone."""
+        for message in self._chosen(number):
+            if message.uid in self._stored:
+                self._case.assertEqual(
+                    read(self._mailbox, message.position), self._stored[message.uid]
+                )
+            else:
+                with self._case.assertRaises(NoSuchMessage):
+                    read(self._mailbox, message.position)
+
+    def remove(self, number):
+        """Remove two messages, or one, or none."""
+        chosen = {*self._chosen(number), *self._chosen(number // 3)}
+        if chosen:
+            now(self._mailbox.remove(chosen))
+            for message in chosen:
+                self._stored.pop(message.uid, None)
+
+    def logout(self, number=0):
+        """Release the maildrop; what ought to be there is."""
+        if self._mailbox is not None:
+            now(self._mailbox.release())
+            self._mailbox = None
+        self._case.assertEqual(sorted(self._paths()), sorted(self._stored))
+
+    def _paths(self):
+        folders = [self._case.at(folder, self._user) for folder in (b"new", b"cur")]
+        return {n.partition(b":")[0]: os.path.join(f, n) for f in folders for n in os.listdir(f)}
+
+    def _one_of(self, number):
+        paths = sorted(self._paths().items())
+        return paths and [paths[number % len(paths)]]
+
+    def _chosen(self, number):
+        messages = () if self._mailbox is None else self._mailbox.messages
+        return messages and [messages[number % len(messages)]]
+
+
+ACTIONS = st.sampled_from(sorted(name for name in vars(Traffic) if name[0] != "_"))
+
+
+class TrafficTests(MaildirCase):
+    """Whatever programs and sessions do in turns, a session sees what it ought to."""
+
+    @PATIENT
+    @given(st.lists(st.tuples(ACTIONS, st.integers(0, 30)), min_size=5, max_size=40))
+    def test_any_traffic(self, actions):
+        """No action of other programs makes a session show, keep or remove the wrong thing."""
+        traffic = Traffic(self, b"u%d" % next(self.ticks))
+        try:
+            for action, number in actions:
+                getattr(traffic, action)(number)
+        finally:
+            traffic.logout()

@@ -1,0 +1,52 @@
+"""The realm that opens maildrops."""
+
+from twisted.cred.checkers import ANONYMOUS
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import IRealm
+from twisted.mail.interfaces import IMailboxPOP3
+from twisted.trial.unittest import TestCase
+from zope.interface.verify import verifyObject
+
+from popserv.auth.realm import MaildropRealm
+from popserv.errors import MaildropBusy
+from popserv.interfaces import IMailbox
+from popserv.maildrops.memory import MemoryMaildrops
+
+
+class MaildropRealmTests(TestCase):
+    """MaildropRealm: the avatar is the open maildrop."""
+
+    def setUp(self):
+        """Put a message into a store, and a realm before it."""
+        self.maildrops = MemoryMaildrops()
+        self.maildrops.deliver(b"ann", b"hello\n")
+        self.realm = MaildropRealm(self.maildrops)
+
+    def test_interface(self):
+        """It is a realm of twisted.cred."""
+        verifyObject(IRealm, self.realm)
+
+    async def test_avatar(self):
+        """The avatar is the user's mailbox, under its lock until the logout."""
+        interfaces = (IMailboxPOP3, IMailbox)
+        interface, avatar, logout = await self.realm.requestAvatar(b"ann", None, *interfaces)
+        self.assertIs(interface, IMailbox)
+        verifyObject(IMailbox, avatar)
+        self.assertEqual([message.octets for message in avatar.messages], [7])
+        self.assertEqual(self.maildrops.locked, {b"ann"})
+        with self.assertRaises(MaildropBusy):
+            await self.realm.requestAvatar(b"ann", None, IMailbox)
+        await logout()
+        self.assertEqual(self.maildrops.locked, set())
+
+    def test_other_interfaces(self):
+        """Who asks for no IMailbox is told so, and nothing is opened."""
+        for interfaces in ((), (IMailboxPOP3,)):
+            with self.assertRaises(NotImplementedError):
+                self.realm.requestAvatar(b"ann", None, *interfaces)
+        self.assertEqual(self.maildrops.locked, set())
+
+    def test_anonymous(self):
+        """An anonymous user has no maildrop."""
+        with self.assertRaises(UnauthorizedLogin):
+            self.realm.requestAvatar(ANONYMOUS, None, IMailbox)

@@ -1,0 +1,104 @@
+"""The house: which room may know which.  Imports go downward only."""
+
+import ast
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "popserv"
+
+GROUND = {"errors"}
+CORE = GROUND | {"interfaces", "wire", "maildrop"}
+SERVICES = CORE | {"threads"}
+
+MAY_IMPORT = {
+    "errors": set(),
+    "interfaces": set(),
+    "wire": {"errors"},
+    "maildrop": {"errors"},
+    "session": {"interfaces", "maildrop"},
+    "command": {"errors", "session", "wire"},
+    "commands.rfc1725": CORE | {"command", "session", "auth.credentials"},
+    "threads": {"errors"},
+    "maildrops.layout": set(),
+    "maildrops.memory": CORE,
+    "maildrops.maildir": SERVICES | {"maildrops.layout"},
+    "auth.schemes": set(),
+    "auth.users_file": {"auth.schemes"},
+    "auth.credentials": {"interfaces"},
+    "auth.passwd": SERVICES | {"auth.schemes", "auth.users_file"},
+    "auth.realm": CORE,
+    "auth.avatar": CORE,
+    "auth.login": CORE | {"auth.avatar", "session"},
+    "idle": set(),
+    "body": {"wire"},
+    "protocol": CORE | {"auth.login", "body", "command", "idle", "session"},
+    "testing": CORE | {"protocol"},
+    "cli": {"auth.schemes", "auth.users_file", "maildrops.layout"},
+}
+"""What each module may import of popserv; ``tap``, which puts all together, anything."""
+
+WITHOUT_REACTOR = ("errors", "wire", "maildrop", "command", "session", "commands.rfc1725")
+"""They only await what they are handed."""
+
+
+def imports(path):
+    """Yield the names of the modules that a file imports, but for those for types alone."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parent = f"{node.module}."
+            for alias in node.names:
+                is_module = (ROOT / (parent + alias.name).replace(".", "/")).with_suffix(".py")
+                yield parent + alias.name if is_module.exists() else node.module
+
+
+def modules():
+    """Yield (name below popserv, path) of every module that is not a package's front page."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name != "__init__.py":
+            yield ".".join(path.relative_to(PACKAGE).with_suffix("").parts), path
+
+
+class LayerTests(SynchronousTestCase):
+    """The table above is true, and whole."""
+
+    def test_every_module_has_its_place(self):
+        """A new module needs a line in the table, and a gone one has none."""
+        self.assertEqual({name for name, _ in modules()} - {"tap"}, set(MAY_IMPORT))
+
+    def test_imports_go_downward(self):
+        """No module imports what its line does not name."""
+        for name, path in modules():
+            ours = {
+                found.removeprefix("popserv.")
+                for found in imports(path)
+                if found.startswith("popserv.")
+            }
+            self.assertLessEqual(ours - MAY_IMPORT.get(name, ours), set(), name)
+
+    def test_core_knows_no_reactor(self):
+        """The core and the verbs import nothing of twisted.internet."""
+        for name, path in modules():
+            if name in WITHOUT_REACTOR:
+                found = [each for each in imports(path) if each.startswith("twisted.internet")]
+                self.assertEqual(found, [], name)
+
+    def test_no_reactor_at_import(self):
+        """No module imports the reactor before it is chosen."""
+        for name, path in modules():
+            body = ast.parse(path.read_text()).body
+            found = [
+                ast.unparse(node)
+                for node in body
+                if isinstance(node, ast.ImportFrom)
+                and node.module == "twisted.internet"
+                and "reactor" in [alias.name for alias in node.names]
+            ]
+            self.assertEqual(found, [], name)

@@ -1,0 +1,106 @@
+"""Snapshots, message-numbers and marks."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.errors import NoSuchMessage
+from popserv.maildrop import Maildrop, Message, Snapshot, counted, legal_uid
+
+
+def snapshot(*octets):
+    """A snapshot of messages that long, with unique-ids a, b, c..."""
+    return Snapshot(octets, [b"%c" % (97 + i) for i in range(len(octets))])
+
+
+class SnapshotTests(SynchronousTestCase):
+    """RFC 1725 section 4: the server notes the size of each message."""
+
+    def test_messages(self):
+        """A snapshot is a sequence of messages, each with its position."""
+        messages = snapshot(120, 200)
+        self.assertEqual(list(messages), [Message(120, b"a", 0), Message(200, b"b", 1)])
+        self.assertEqual(messages[-1], Message(200, b"b", 1))
+        self.assertEqual(messages[:1], [Message(120, b"a", 0)])
+        self.assertEqual((len(messages), messages.total), (2, 320))
+        self.assertRaises(IndexError, lambda: messages[2])
+        self.assertRaises(IndexError, lambda: messages[-3])
+
+    def test_columns_belong_together(self):
+        """A snapshot with more sizes than unique-ids is none."""
+        self.assertRaises(ValueError, Snapshot, [1, 2], [b"a"])
+
+    def test_large(self):
+        """Sizes go beyond 4 GiB."""
+        self.assertEqual(snapshot(2**33, 2**33).total, 2**34)
+
+
+class MaildropTests(SynchronousTestCase):
+    """RFC 1725 section 5."""
+
+    def test_numbers(self):
+        """Message-numbers run from 1 to the number of messages, and 0 is none."""
+        maildrop = Maildrop(snapshot(120, 200))
+        self.assertEqual(maildrop[1].octets, 120)
+        for number in (0, 3, 10**10 - 1):
+            error = self.assertRaises(NoSuchMessage, lambda n=number: maildrop[n])
+            self.assertEqual(error.text, b"no such message, only 2 messages in maildrop")
+
+    def test_marks(self):
+        """A marked message is in no total, no listing and under no number, till unmarked."""
+        maildrop = Maildrop(snapshot(120, 200, 80))
+        maildrop.mark(2)
+        self.assertEqual((maildrop.count, maildrop.octets), (2, 200))
+        self.assertRaises(NoSuchMessage, lambda: maildrop[2])
+        self.assertRaises(NoSuchMessage, maildrop.mark, 2)
+        self.assertEqual(b"".join(maildrop.scan_listing()), b"1 120\r\n3 80\r\n")
+        self.assertEqual(b"".join(maildrop.unique_id_listing()), b"1 a\r\n3 c\r\n")
+        self.assertEqual([message.uid for message in maildrop.marked], [b"b"])
+        maildrop.unmark_all()
+        self.assertEqual((maildrop.count, maildrop.octets), (3, 400))
+        self.assertEqual(maildrop[2].octets, 200)
+        self.assertEqual(maildrop.marked, [])
+
+    @given(st.lists(st.integers(0, 2**40), max_size=1200), st.data())
+    def test_model(self, octets, data):
+        """Totals and listings are what a plain list of messages says."""
+        uids = [b"u%d" % i for i in range(len(octets))]
+        maildrop = Maildrop(Snapshot(octets, uids))
+        marked = data.draw(st.sets(st.sampled_from(range(1, len(octets) + 1)), max_size=20)) if octets else set()
+        for number in marked:
+            maildrop.mark(number)
+        left = [n for n in range(1, len(octets) + 1) if n not in marked]
+        self.assertEqual(maildrop.count, len(left))
+        self.assertEqual(maildrop.octets, sum(octets[n - 1] for n in left))
+        scan = b"".join(b"%d %d\r\n" % (n, octets[n - 1]) for n in left)
+        self.assertEqual(b"".join(maildrop.scan_listing()), scan)
+        ids = b"".join(b"%d %b\r\n" % (n, uids[n - 1]) for n in left)
+        self.assertEqual(b"".join(maildrop.unique_id_listing()), ids)
+        self.assertEqual([m.position + 1 for m in maildrop.marked], sorted(marked))
+
+    def test_listing_comes_in_steps(self):
+        """A long listing is made piece by piece."""
+        maildrop = Maildrop(Snapshot([1] * 2000, [b"u%d" % i for i in range(2000)]))
+        pieces = list(maildrop.scan_listing())
+        self.assertGreater(len(pieces), 2)
+        self.assertEqual(b"".join(pieces).count(b"\r\n"), 2000)
+
+    def test_counted(self):
+        """RFC 1725 section 7's example has 1 message, section 9's has 2 messages."""
+        self.assertEqual([counted(n) for n in range(3)], [b"0 messages", b"1 message", b"2 messages"])
+
+
+class LegalUidTests(SynchronousTestCase):
+    """RFC 1725 section 7: characters in the range 0x21 to 0x7E; RFC 1939: at most 70."""
+
+    @given(st.binary())
+    def test_any_name(self, name):
+        """A name that may be a unique-id is one, and any other gets a digest that may."""
+        uid = legal_uid(name)
+        legal = 1 <= len(name) <= 70 and all(0x21 <= octet <= 0x7E for octet in name)
+        self.assertEqual(uid == name, legal)
+        self.assertTrue(1 <= len(uid) <= 70 and all(0x21 <= octet <= 0x7E for octet in uid))
+
+    def test_stays(self):
+        """A digest never changes, or clients would fetch everything again (b2sum -l 160)."""
+        self.assertEqual(legal_uid(b"a b"), b"407024d66cde17bdcf02effc1c376cb80387f3ec")
