@@ -56,9 +56,8 @@ class Snapshot(Sequence[Message]):
     def __getitem__(self, index: int | slice) -> Message | list[Message]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        if index < 0:
-            index += len(self)
-        return Message(self.octets[index], self.uids[index], index)
+        position = range(len(self))[index]
+        return Message(self.octets[position], self.uids[position], position)
 
 
 class Maildrop:

@@ -212,7 +212,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self._guesses += 1
             self.callLater(self.GUESS_DELAY, partial(self._deny, error))
         else:
-            self._blunders += isinstance(error, BadCommand)
+            self._blunders = self._blunders + 1 if isinstance(error, BadCommand) else 0
             self._deny(error)
 
     def _deny(self, error: POPError) -> None:
@@ -236,8 +236,9 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     def _take_input(self) -> None:
         if self.paused and not self._output_full:
+            # Runs the lines that are here already, until one of them must wait.
             LineReceiver.resumeProducing(self)
-        self._close_if_over()
+            self._close_if_over()
 
     def _close_if_over(self) -> None:
         if self._input_over and not self._busy and not self.paused:

@@ -51,6 +51,8 @@ class PasswdFileChecker:
 
         :raises UsersFileError: what is wrong with the file, and what mends it.
         """
+        if not path:
+            raise UsersFileError("the users file has no name; give it as passwd-file:PATH")
         if not UsersFile(path).read().secrets:
             cls.log.warn(
                 "no users in {path} yet; add the first: popserv user add --users {quoted} NAME",

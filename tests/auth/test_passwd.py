@@ -75,7 +75,7 @@ class CheckerCase(UsersFileCase):
 
     def refusal(self, credentials, kind=UnauthorizedLogin):
         """Return the text of the error with which the checker must refuse."""
-        return str(self.failureResultOf(self.checker.requestAvatarId(credentials), kind).value)
+        return repr(self.failureResultOf(self.checker.requestAvatarId(credentials), kind).value)
 
     def accepts(self, credentials):
         """Tell whether the checker lets in, and as whom it was asked to."""

@@ -91,14 +91,15 @@ def temporary_directory(test=None):
 class Server:
     """A twistd with popserv; ``ports`` and ``log`` say where it listens and what it says."""
 
-    def __init__(self, *options, root=None, prefix=(), run=None):
+    def __init__(self, *options, root=None, tac=None, prefix=()):
         self.root = root or temporary_directory()
         self._log = temporary_directory() / "log"
         self._names = count(1)
-        run = run or ["pop3", "--maildir", self.root, *options]
-        if "--listen" not in run and "pop3" in run:
-            run += ["--listen", LOOPBACK]
-        twistd = [*prefix, BIN / "twistd", "--nodaemon", "--pidfile=", *run]
+        plugin = ["pop3", "--maildir", self.root, *options]
+        if "--listen" not in options:
+            plugin += ["--listen", LOOPBACK]
+        what = ["--python", tac] if tac else plugin
+        twistd = [*prefix, BIN / "twistd", "--nodaemon", "--pidfile=", *what]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 list(map(str, twistd)),

@@ -1,0 +1,200 @@
+"""From credentials to an open mailbox, through a portal of twisted.cred."""
+
+from itertools import product
+
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse as Passwords
+from twisted.cred.credentials import Anonymous, UsernamePassword
+from twisted.cred.error import LoginFailed as CredLoginFailed
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.mail.interfaces import IMailboxPOP3
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from popserv.auth.login import PortalLogin
+from popserv.auth.passwd import PasswdFileChecker
+from popserv.auth.realm import MaildropRealm
+from popserv.errors import LoginFailed, MaildropBusy, TryLater
+from popserv.interfaces import IMailbox
+from popserv.maildrops.memory import MemoryMaildrops
+from popserv.session import Session
+from popserv.testing import read_all
+from tests.auth.test_avatar import ListAvatar
+from tests.auth.test_passwd import by_apop
+from tests.auth.test_users_file import UsersFileCase
+
+ANN = UsernamePassword(b"ann", b"password")
+WRONG = UsernamePassword(b"ann", b"wrong")
+STRANGER = UsernamePassword(b"bob", b"password")
+
+
+@implementer(IRealm)
+class ForeignRealm:
+    """A realm as other mail stacks have them: it knows IMailboxPOP3 and nothing of popserv.
+
+    ``logs_out`` makes what its logouts return.
+    """
+
+    def __init__(self, avatar, logs_out=lambda: None):
+        """Have this one avatar for everybody."""
+        self.avatar = avatar
+        self.logs_out = logs_out
+        self.logouts = 0
+
+    def requestAvatar(self, _avatar_id, _mind, *interfaces):
+        """Return the avatar, if it is one for the interfaces."""
+        if IMailboxPOP3 not in interfaces:
+            raise NotImplementedError
+        return succeed((IMailboxPOP3, self.avatar, self.logout))
+
+    def logout(self):
+        """Count."""
+        self.logouts += 1
+        return self.logs_out()
+
+
+def login_of(realm, *checkers):
+    """Return a PortalLogin before a realm; ann is let in unless checkers are given."""
+    return PortalLogin(Portal(realm, checkers or [Passwords(ann=b"password")]))
+
+
+class OwnRealmTests(UsersFileCase, TestCase):
+    """PortalLogin with popserv's own realm."""
+
+    def setUp(self):
+        """Give ann a message."""
+        super().setUp()
+        self.maildrops = MemoryMaildrops()
+        self.maildrops.deliver(b"ann", b"hello\n")
+        self.realm = MaildropRealm(self.maildrops)
+
+    async def test_mailbox(self):
+        """The mailbox is open under its lock until it is released."""
+        mailbox, release = await login_of(self.realm).authenticate(ANN)
+        verifyObject(IMailbox, mailbox)
+        self.assertEqual(len(mailbox.messages), 1)
+        self.assertEqual(self.maildrops.locked, {b"ann"})
+        await release()
+        self.assertEqual(self.maildrops.locked, set())
+
+    async def test_refused(self):
+        """All who are refused are told the same (RFC 1725 section 12); the log knows the reason."""
+        login, texts = login_of(self.realm), set()
+        for credentials in (WRONG, STRANGER, Anonymous()):
+            with self.assertRaises(LoginFailed) as caught:
+                await login.authenticate(credentials)
+            self.assertIsInstance(caught.exception.__cause__, CredLoginFailed)
+            texts.add((caught.exception.code, caught.exception.text))
+        self.assertEqual(len(texts), 1)
+        self.assertEqual(self.maildrops.locked, set())
+
+    async def test_pop_errors_come_through(self):
+        """What the store and the checker say in the RFC's terms is not called a wrong password."""
+        login = login_of(self.realm)
+        _, release = await login.authenticate(ANN)
+        with self.assertRaises(MaildropBusy):
+            await login.authenticate(ANN)
+        await release()
+        self.write(b"ann:{PLAIN}password", 0o644)
+        with self.assertRaises(TryLater):
+            await login_of(self.realm, PasswdFileChecker(self.path)).authenticate(ANN)
+
+    async def test_users_file(self):
+        """A users file's users get in by password or by APOP (RFC 1725 sections 7 and 12)."""
+        self.write(b"ann:{PLAIN}password\nmrose:{APOP}tanstaaf\n")
+        login = login_of(self.realm, PasswdFileChecker(self.path))
+        for credentials in (ANN, by_apop(b"mrose")):
+            _, release = await login.authenticate(credentials)
+            self.assertEqual(self.maildrops.locked, {credentials.username})
+            await release()
+        for credentials in (WRONG, by_apop(b"ann"), UsernamePassword(b"mrose", b"tanstaaf")):
+            with self.assertRaises(LoginFailed):
+                await login.authenticate(credentials)
+
+    def test_offers_apop(self):
+        """APOP is offered if the portal's checker of it says so; others know nothing of it."""
+        login = login_of(self.realm, PasswdFileChecker(self.path))
+        self.assertIs(login.offers_apop(), False)
+        self.write(b"mrose:{APOP}tanstaaf\n")
+        self.assertIs(login.offers_apop(), True)
+        self.assertIs(login_of(self.realm).offers_apop(), False)
+        self.assertIs(PortalLogin(Portal(self.realm)).offers_apop(), False)
+
+
+class ForeignRealmTests(TestCase):
+    """PortalLogin with realms whose avatars are twisted.mail's."""
+
+    async def test_adapted(self):
+        """The avatar is adapted, its deleted messages left out."""
+        realm = ForeignRealm(ListAvatar([b"one\n", None, b"three\n"], later=succeed))
+        mailbox, release = await login_of(realm).authenticate(ANN)
+        verifyObject(IMailbox, mailbox)
+        bodies = [await read_all(await mailbox.open(message)) for message in mailbox.messages]
+        self.assertEqual(bodies, [b"one\n", b"three\n"])
+        self.assertEqual(realm.logouts, 0)
+        await release()
+        self.assertEqual(realm.logouts, 1)
+
+    async def test_logouts(self):
+        """A logout may return anything, and is waited for if it is to be."""
+        waiting = Deferred()
+        for result in (None, succeed(None), "done", waiting):
+            realm = ForeignRealm(ListAvatar([]), lambda result=result: result)
+            _, release = await login_of(realm).authenticate(ANN)
+            outcome = Deferred.fromCoroutine(release())
+            if result is waiting:
+                self.assertNoResult(outcome)
+                waiting.callback(None)
+            self.assertIsNone(self.successResultOf(outcome))
+            self.assertEqual(realm.logouts, 1)
+
+    async def test_logout_fails(self):
+        """A logout that fails is heard of."""
+        realm = ForeignRealm(ListAvatar([]), lambda: fail(OSError()))
+        _, release = await login_of(realm).authenticate(ANN)
+        with self.assertRaises(OSError):
+            await release()
+
+    async def test_not_adaptable(self):
+        """An avatar that cannot be adapted is logged out, once, whatever was wrong with it."""
+
+        def broken(_):
+            raise OSError("no list")
+
+        lists = (broken, lambda _: fail(OSError("no list")), lambda _: [3, 3, 3], lambda _: [3, 3])
+        for later, logs_out in product(lists, (lambda: None, lambda: succeed(None))):
+            realm = ForeignRealm(ListAvatar([b"a\n", None], later=later), logs_out)
+            with self.assertRaises((OSError, ValueError)):
+                await login_of(realm).authenticate(ANN)
+            self.assertEqual(realm.logouts, 1)
+
+    def test_given_up_while_listing(self):
+        """A client that leaves while its messages are listed leaves nobody logged in."""
+        listing = Deferred()
+        realm = ForeignRealm(ListAvatar([b"a\n"], later=lambda _: listing))
+        outcome = Deferred.fromCoroutine(login_of(realm).authenticate(ANN))
+        self.assertNoResult(outcome)
+        outcome.cancel()
+        self.failureResultOf(outcome)
+        self.assertEqual(realm.logouts, 1)
+
+    async def test_no_such_interface(self):
+        """A realm of no mail at all is the operator's mistake, not a wrong password."""
+        realm = ForeignRealm(None)
+        realm.requestAvatar = lambda *_: fail(NotImplementedError())
+        with self.assertRaises(NotImplementedError):
+            await login_of(realm).authenticate(ANN)
+
+    async def test_session(self):
+        """In a whole session deletions reach the avatar at QUIT, and the logout comes last."""
+        avatar = ListAvatar([b"one\n", b"two\n"])
+        realm = ForeignRealm(avatar, lambda: avatar.calls.append(("logout",)))
+        session = Session(login_of(realm).authenticate)
+        await session.login(b"ann", ANN)
+        session.maildrop.mark(2)
+        self.assertEqual(avatar.calls, [])
+        await session.update()
+        await session.end()
+        self.assertEqual(avatar.calls, [("delete", 1), ("sync",), ("logout",)])
+        self.assertEqual(avatar.messages, [b"one\n", None])

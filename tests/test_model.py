@@ -1,0 +1,125 @@
+"""Whole sessions against a model of RFC 1725 that is as plain as can be."""
+
+import re
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.memory import MemoryMaildrops
+from popserv.testing import Conversation
+from tests.test_wire import naive_lines, naive_response, naive_top, texts
+from tests.transcripts import make_factory
+
+numbers = st.integers(0, 4).map(lambda n: b"%d" % n) | st.sampled_from(
+    [b"", b"x", b"-1", b"+1", b"0_1", b"99999999999", b"1 1", b"01"]
+)
+keywords = st.sampled_from(b"STAT LIST RETR DELE NOOP RSET UIDL list rEtR dele XYZ".split())
+lines = (
+    st.tuples(keywords, numbers).map(b" ".join)
+    | st.tuples(numbers, numbers).map(lambda pair: b"TOP %b %b" % pair)
+    | keywords
+    | st.binary(max_size=12).filter(lambda line: b"\n" not in line)
+)
+
+
+class Model:
+    """A maildrop of messages, as a client may see it by RFC 1725 section 5 and 7."""
+
+    def __init__(self, messages):
+        self.messages = dict(enumerate(messages, 1))
+        self.marked = set()
+        self.blunders = 0
+
+    def octets(self, number):
+        """The octets of a message."""
+        return sum(len(line) + 2 for line in naive_lines(self.messages[number]))
+
+    def answer(self, line):
+        """The answer to a line: a pattern for the status line, and the body if there is one."""
+        line = line.removesuffix(b"\r")
+        keyword, _, rest = line.partition(b" ")
+        keyword = keyword.upper()
+        given = rest.removesuffix(b" ").split(b" ") if rest else []
+        wanted = {b"STAT": (0,), b"NOOP": (0,), b"RSET": (0,), b"LIST": (0, 1), b"UIDL": (0, 1)}
+        wanted |= {b"RETR": (1,), b"DELE": (1,), b"TOP": (2,)}
+        is_command = len(given) in wanted.get(keyword, ()) and all(
+            re.fullmatch(rb"[0-9]{1,10}", word) for word in given
+        )
+        self.blunders = 0 if is_command else self.blunders + 1
+        if not is_command:
+            return rb"-ERR .+", None
+        left = [n for n in self.messages if n not in self.marked]
+        if given and int(given[0]) not in left:
+            # Refused, but a command all the same.
+            return rb"-ERR .+", None
+        return self.do(keyword, left, *map(int, given))
+
+    def do(self, keyword, left, number=None, lines=0):
+        """Do what a command says, as it is in order."""
+        one = [number] if number else left
+        total = sum(map(self.octets, left))
+        if keyword == b"STAT":
+            return rb"\+OK %d %d" % (len(left), total), None
+        if keyword in (b"LIST", b"UIDL"):
+            value = self.octets if keyword == b"LIST" else lambda n: n
+            form = b"%d %d" if keyword == b"LIST" else b"%d m%d"
+            listed = [form % (n, value(n)) for n in one]
+            return (rb"\+OK " + listed[0], None) if number else (rb"\+OK.*", listed)
+        if keyword == b"RETR":
+            return rb"\+OK %d octets" % self.octets(number), naive_lines(self.messages[number])
+        if keyword == b"TOP":
+            return rb"\+OK.*", naive_top(self.messages[number], lines)
+        if keyword == b"DELE":
+            self.marked.add(number)
+        if keyword == b"RSET":
+            self.marked.clear()
+        return rb"\+OK.*", None
+
+
+class ModelTests(SynchronousTestCase):
+    """The server answers as the model does, and leaves what the model leaves."""
+
+    @settings(max_examples=300)
+    @given(st.lists(texts, max_size=3), st.lists(lines, max_size=25), st.integers(1, 40))
+    def test_sessions(self, messages, said, packet):
+        """Any session at all, in packets of any size, up to its QUIT."""
+        store = MemoryMaildrops()
+        for message in messages:
+            store.deliver(b"joe", message)
+        model = Model(messages)
+        talk = Conversation(make_factory(store, self.mktemp()))
+        talk.send(b"USER joe\r\nPASS secret\r\n")
+        for line in said:
+            octets = line + b"\r\n"
+            heard = b"".join(
+                talk.send(octets[at : at + packet]) for at in range(0, len(octets), packet)
+            )
+            status, body = model.answer(line)
+            end = heard.index(b"\r\n")
+            self.assertRegex(heard[:end], b"^" + status + b"$", line)
+            wanted = b"" if body is None else naive_response(body)
+            self.assertEqual(heard[end + 2 :], wanted, line)
+            self.assertEqual(talk.closed, model.blunders >= 20)
+            if talk.closed:
+                model.marked.clear()
+                break
+        talk.send(b"QUIT\r\n")
+        self.assertTrue(talk.closed)
+        talk.lose()
+        left = [message for n, message in model.messages.items() if n not in model.marked]
+        self.assertEqual(list(store.stored.get(b"joe", {}).values()), left)
+        self.assertEqual(store.locked, set())
+
+    @given(st.binary(max_size=400), st.integers(1, 50))
+    def test_anything(self, octets, packet):
+        """Any octets get answers, lines that start with an indicator, or a closed connection."""
+        talk = Conversation(make_factory(MemoryMaildrops(), self.mktemp()))
+        heard = b"".join(
+            talk.send(octets[at : at + packet]) for at in range(0, len(octets), packet)
+        )
+        talk.clock.advance(9)
+        heard += talk.received()
+        for answer in heard.split(b"\r\n")[:-1]:
+            self.assertRegex(answer, rb"^(\+OK|-ERR) [ -~]*$")
+        self.assertEqual(self.flushLoggedErrors(), [])

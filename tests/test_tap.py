@@ -1,0 +1,178 @@
+"""Options and the service they make; tests/live runs twistd itself."""
+
+import os
+import socket
+from pathlib import Path
+from unittest.mock import patch
+
+from twisted.application.service import IService
+from twisted.cred.credentials import UsernamePassword
+from twisted.internet.error import CannotListenError
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import globalLogPublisher
+from twisted.python import usage
+from twisted.trial.unittest import TestCase
+from zope.interface.verify import verifyObject
+
+from popserv import __version__, tap
+from popserv.auth.users_file import set_secret
+from popserv.testing import Conversation
+
+
+class OptionsCase(TestCase):
+    """A root with a users file."""
+
+    def setUp(self):
+        """Make the root, and a record of the log."""
+        self.root = self.mktemp()
+        os.makedirs(self.root)
+        set_secret(os.path.join(self.root, ".users"), b"joe", b"{PLAIN}secret", new=True)
+        self.log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+
+    def parse(self, *arguments):
+        """Options as from a command line."""
+        options = tap.Options()
+        options.parseOptions(["--maildir", self.root, *arguments])
+        return options
+
+
+class OptionsTests(OptionsCase):
+    """A wrong value says what is wrong, and what would be right."""
+
+    def test_defaults(self):
+        """The root is all that is needed."""
+        options = self.parse()
+        self.assertEqual((options["timeout"], options["listen"]), (600, []))
+        self.assertFalse(options["allow-plaintext"])
+
+    def test_wrong_values(self):
+        """Each wrong value has its message."""
+        maildir = self.mktemp()
+        for folder in ("new", "cur"):
+            os.makedirs(os.path.join(maildir, folder))
+        for arguments, told in [
+            (["--maildir", "/nowhere"], "there is no directory /nowhere"),
+            (["--maildir", maildir], "give the directory above"),
+            (["--maildir", "/srv/%x"], "%x is not known: use %u, %n, %d"),
+            (["--maildir", "/srv/%d"], "use %u or %n"),
+            (["--timeout", "soon"], "--timeout takes seconds, such as 600, not 'soon'"),
+            (["--timeout", "0"], "--timeout takes seconds"),
+            (["--timeout", "inf"], "--timeout takes seconds"),
+            (["--max-connections", "-1"], "--max-connections takes a number, not '-1'"),
+            (["--max-connections", "1.5"], "--max-connections takes a number"),
+            (["--listen", "tcp:pop3s3"], "one would be tcp:110"),
+            (["--listen", "carrier:pigeon"], "one would be tcp:110"),
+            (["--auth", "nonsense"], "not recognized"),
+            (["--auth", "anonymous"], "not supported"),
+            (["--auth", "passwd-file"], "passwd-file:PATH"),
+            (["--auth", "memory:a:b", "--auth", "memory:c:d"], "--auth given 2 times"),
+        ]:
+            error = self.assertRaises(usage.UsageError, self.parse, *arguments)
+            self.assertIn(told, str(error))
+
+    def test_maildir_is_needed(self):
+        """Without a root there is nothing to serve."""
+        error = self.assertRaises(usage.UsageError, tap.Options().parseOptions, [])
+        self.assertIn("--maildir ROOT is needed", str(error))
+
+    def test_public_users_file(self):
+        """A users file that everybody can read is refused with what mends it."""
+        users = Path(self.root, ".users")
+        users.chmod(0o644)
+        error = self.assertRaises(usage.UsageError, self.parse)
+        self.assertIn(f"chmod o= {users.absolute()}", str(error))
+
+    def test_no_users(self):
+        """Without a users file the server starts, and says how to make one."""
+        os.unlink(os.path.join(self.root, ".users"))
+        self.parse()
+        event = next(event for event in self.log if "quoted" in event)
+        self.assertIn("popserv user add --users", event["log_format"])
+
+    def test_version(self):
+        """--version is ours."""
+        with patch("builtins.print") as printed:
+            self.assertRaises(SystemExit, self.parse, "--version")
+        printed.assert_called_once_with(f"popserv {__version__}")
+
+    def test_help(self):
+        """--help has every option, and examples."""
+        text = tap.Options().getUsage()
+        for option in ("maildir", "listen", "auth", "timeout", "allow-plaintext", "max-connections"):
+            self.assertIn(f"--{option}", text)
+        self.assertIn("twistd -n pop3 --maildir /var/mail", text)
+
+
+class ServiceTests(OptionsCase):
+    """makeService puts the parts together."""
+
+    def factory(self, *arguments):
+        """The factory that a service would listen with."""
+        with patch.object(tap.strports, "service") as service:
+            tap.makeService(self.parse(*arguments))
+        self.endpoints = [call.args[0] for call in service.call_args_list]
+        return service.call_args.args[1]
+
+    async def test_login(self):
+        """What the options describe lets its users in."""
+        factory = self.factory()
+        self.assertEqual(self.endpoints, ["tcp:110"])
+        mailbox, release = await factory.login.authenticate(UsernamePassword(b"joe", b"secret"))
+        self.assertEqual(len(mailbox.messages), 0)
+        await release()
+
+    def test_options_arrive(self):
+        """Every option does something."""
+        factory = self.factory(
+            "--timeout=900", "--allow-plaintext", "--max-connections=7", "-l", "tcp:1", "-l", "tcp:2"
+        )
+        self.assertEqual((factory.idle_timeout, factory.max_connections), (900, 7))
+        self.assertTrue(factory.allow_plaintext)
+        self.assertEqual(self.endpoints, ["tcp:1", "tcp:2"])
+
+    def test_short_timeout(self):
+        """Less than ten minutes is taken with a warning that names the RFC's section."""
+        self.assertEqual(self.factory("--timeout=60").idle_timeout, 60)
+        formats = [event["log_format"] for event in self.log]
+        self.assertTrue(any("RFC 1725 section 3" in each for each in formats))
+
+    def test_auth(self):
+        """--auth stands in place of the users file."""
+        talk = Conversation(self.factory("--auth", "memory:ann:pw"))
+        talk.send(b"USER joe\r\nPASS secret\r\n")
+        talk.clock.advance(3)
+        self.assertIn(b"[AUTH]", talk.received())
+        talk.lose()
+
+    def test_room(self):
+        """By default as many connections as there can be open files for, at most 10,000."""
+        with patch.object(tap, "setrlimit"):
+            for hard, connections in [(1024, 231), (10, 1), (1 << 20, 10_000), (-1, 10_000)]:
+                with patch.object(tap, "getrlimit", return_value=(1024, hard)):
+                    self.assertEqual(self.factory().max_connections, connections)
+
+    async def test_listens(self):
+        """The service opens its ports and closes them."""
+        service = tap.makeService(self.parse("--listen", "tcp:0:interface=127.0.0.1"))
+        self.assertTrue(verifyObject(IService, service))
+        service.privilegedStartService()
+        service.startService()
+        await service.stopService()
+
+    def test_port_taken(self):
+        """A port that is taken ends the server with the reason and a hint."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            service = tap.makeService(self.parse("--listen", f"tcp:{port}:interface=127.0.0.1"))
+            end = self.assertRaises(tap.CannotStart, service.privilegedStartService)
+        self.assertIn("Is another server running there?", str(end))
+        self.assertIsInstance(end, SystemExit)
+
+    def test_port_forbidden(self):
+        """A port that only root may open has another hint."""
+        service = tap.makeService(self.parse("--listen", "tcp:0"))
+        refusal = CannotListenError("", 110, PermissionError(13, "Permission denied"))
+        with patch("twisted.internet.reactor.listenTCP", side_effect=refusal):
+            end = self.assertRaises(tap.CannotStart, service.privilegedStartService)
+        self.assertIn("--listen tcp:1110", str(end))
+        self.assertIn("--uid", str(end))
