@@ -1,4 +1,4 @@
-"""Send the body of a multi-line response: chunks in, framed octets out, as fast as they are read."""
+"""Send the body of a multi-line response: chunks in, octets out, as fast as they are read."""
 
 from __future__ import annotations
 

@@ -80,4 +80,4 @@ class IAPOPChecker(Interface):
     """A credentials checker that takes IAPOPCredentials and knows for how many."""
 
     def offers_apop() -> bool:
-        """Tell whether any user has an APOP secret now: only then do greetings carry a timestamp."""
+        """Tell whether any user has an APOP secret now: only then do greetings have a timestamp."""

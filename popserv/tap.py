@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
+from typing import ClassVar
 
 from twisted.application import strports
 from twisted.application.service import IService, MultiService
@@ -52,7 +53,7 @@ class Options(usage.Options, AuthOptionMixin):
     longdesc = "Serve mail from Maildirs by POP3 (RFC 1725)."
     supportedInterfaces = (IUsernamePassword, IAPOPCredentials)
 
-    optParameters = [
+    optParameters: ClassVar[list[list[str | None]]] = [
         [
             "maildir",
             "m",
@@ -75,7 +76,7 @@ class Options(usage.Options, AuthOptionMixin):
             "[default: what the limit of open files allows, at most 10000]",
         ],
     ]
-    optFlags = [
+    optFlags: ClassVar[list[list[str | None]]] = [
         [
             "allow-plaintext",
             None,
@@ -90,7 +91,7 @@ class Options(usage.Options, AuthOptionMixin):
         self["listen"] = []
 
     def opt_listen(self, endpoint: str) -> None:
-        """Listen here: a server endpoint, such as tcp:110 or tcp:110:interface=127.0.0.1; repeatable. [default: tcp:110]"""
+        """Listen on this server endpoint; may be given again; without any, tcp:110."""
         from twisted.internet import reactor
 
         try:

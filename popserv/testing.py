@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
@@ -100,8 +100,10 @@ class MailboxContract:
     """
 
     def make_factory(self, messages: dict[bytes, list[bytes]]) -> object:
-        """Return an IMaildropFactory, or an awaitable of one, in which each user has these
-        messages, as bytes that the store keeps as they are, delivered in that order."""
+        """Return an IMaildropFactory, or an awaitable of one, that holds these messages.
+
+        Each user's are delivered in that order, and kept as they are.
+        """
         raise NotImplementedError
 
     def forget_behind(self, factory: IMaildropFactory, user: bytes, index: int) -> bool:
@@ -116,9 +118,7 @@ class MailboxContract:
     def _case(self) -> TestCase:
         return cast(TestCase, self)
 
-    async def _opened(
-        self, messages: list[bytes]
-    ) -> tuple[IMaildropFactory, IMailbox]:
+    async def _opened(self, messages: list[bytes]) -> tuple[IMaildropFactory, IMailbox]:
         factory = await self._made({b"ann": messages})
         return factory, await factory.open_maildrop(b"ann")
 

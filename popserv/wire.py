@@ -74,7 +74,7 @@ def words(*kinds: Callable[[bytes], Any], optional: bool = False) -> Parse:
             given = argument.removesuffix(b" ").split(b" ")
         if len(given) not in (least, most):
             raise BadCommand(_arity(least, most))
-        return tuple(kind(text) for kind, text in zip(kinds, map(_not_empty, given)))
+        return tuple(kind(text) for kind, text in zip(kinds, map(_not_empty, given), strict=False))
 
     return parse
 
@@ -169,6 +169,7 @@ class LineEnds:
         self._held = b""
 
     def feed(self, chunk: bytes) -> bytes:
+        """Return the text that is certain by now."""
         if self._held:
             chunk = self._held + chunk
             self._held = b""
@@ -180,6 +181,7 @@ class LineEnds:
         return chunk.replace(b"\r\n", b"\n")
 
     def finish(self) -> bytes:
+        """Return what was held back."""
         held, self._held = self._held, b""
         return held
 
@@ -193,6 +195,7 @@ class OctetCounter:
         self._ended = True
 
     def feed(self, chunk: bytes) -> None:
+        """Count a chunk."""
         self._count(self._ends.feed(chunk))
 
     def finish(self) -> int:
@@ -224,9 +227,11 @@ class MessageFramer:
         self._at_line_start = True
 
     def feed(self, chunk: bytes) -> bytes:
+        """See Framer."""
         return self._lines(self._ends.feed(chunk))
 
     def finish(self) -> bytes:
+        """See Framer."""
         last = self._lines(self._ends.finish())
         if not self._at_line_start:
             last += b"\r\n"
@@ -286,7 +291,9 @@ class ListingFramer:
     done = False
 
     def feed(self, chunk: bytes) -> bytes:
+        """See Framer."""
         return chunk
 
     def finish(self) -> bytes:
+        """See Framer."""
         return b".\r\n"

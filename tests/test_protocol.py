@@ -444,9 +444,7 @@ class EndTests(ProtocolCase):
         ann = self.logged_in()
         ann.send(b"DELE 1\r\nQUIT\r\nNOOP\r\n")
         self.store.waiting["remove"].errback(OSError("disk"))
-        self.assertEqual(
-            ann.received(), b"-ERR [SYS/TEMP] temporary failure, try again later\r\n"
-        )
+        self.assertEqual(ann.received(), b"-ERR [SYS/TEMP] temporary failure, try again later\r\n")
         self.assertTrue(ann.closed)
         self.assertReleased()
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)

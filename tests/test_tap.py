@@ -98,7 +98,7 @@ class OptionsTests(OptionsCase):
     def test_help(self):
         """--help has every option, and examples."""
         text = tap.Options().getUsage()
-        for option in ("maildir", "listen", "auth", "timeout", "allow-plaintext", "max-connections"):
+        for option in "maildir listen auth timeout allow-plaintext max-connections".split():
             self.assertIn(f"--{option}", text)
         self.assertIn("twistd -n pop3 --maildir /var/mail", text)
 
@@ -124,7 +124,7 @@ class ServiceTests(OptionsCase):
     def test_options_arrive(self):
         """Every option does something."""
         factory = self.factory(
-            "--timeout=900", "--allow-plaintext", "--max-connections=7", "-l", "tcp:1", "-l", "tcp:2"
+            *"--timeout=900 --allow-plaintext --max-connections=7 -l tcp:1 -l tcp:2".split()
         )
         self.assertEqual((factory.idle_timeout, factory.max_connections), (900, 7))
         self.assertTrue(factory.allow_plaintext)

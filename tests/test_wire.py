@@ -1,5 +1,7 @@
 """The grammar and the framing, against naive oracles and at every split."""
 
+from itertools import pairwise
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -22,7 +24,7 @@ def chunked(draw):
     text = draw(texts)
     cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=8)))
     edges = [0, *cuts, len(text)]
-    return text, [text[a:b] for a, b in zip(edges, edges[1:])]
+    return text, [text[a:b] for a, b in pairwise(edges)]
 
 
 def framed(framer, chunks):

@@ -72,9 +72,9 @@ def make_factory(store, users_file, run=here, **options):
     Path(users_file).write_bytes(USERS)
     os.chmod(users_file, 0o600)
     checker = PasswdFileChecker(users_file, run)
-    factory = POP3Factory(
-        CommandTable(rfc1725.COMMANDS), Portal(MaildropRealm(store), [checker]), host=b"dewey", **options
-    )
+    commands = CommandTable(rfc1725.COMMANDS)
+    portal = Portal(MaildropRealm(store), [checker])
+    factory = POP3Factory(commands, portal, host=b"dewey", **options)
     factory.make_timestamp = lambda: TIMESTAMP
     return factory
 

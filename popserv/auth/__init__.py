@@ -1,0 +1,1 @@
+"""Who may log in: pieces for twisted.cred."""

@@ -1,4 +1,4 @@
-"""An avatar of twisted.mail's IMailboxPOP3 as an IMailbox, so that existing realms work as they are.
+"""An avatar of twisted.mail's IMailboxPOP3 as an IMailbox, so that its realms work as they are.
 
 Deletions reach the avatar at QUIT alone, so that one which removes at once, as
 twisted.mail's own Maildir does, removes nothing before.  Sizes are counted from

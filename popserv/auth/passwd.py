@@ -38,9 +38,7 @@ class PasswdFileChecker:
 
     log = Logger()
 
-    def __init__(
-        self, path: str, run: Callable[..., Awaitable[Any]] = _hashing.run
-    ) -> None:
+    def __init__(self, path: str, run: Callable[..., Awaitable[Any]] = _hashing.run) -> None:
         self._users = UsersFile(path)
         self._run = run
         self._key = os.urandom(16)

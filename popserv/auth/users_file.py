@@ -84,7 +84,8 @@ def refuse_if_public(path: str, mode: int) -> None:
     """Raise UsersFileError if everybody may read or write a file of that mode."""
     if mode & stat.S_IRWXO:
         raise UsersFileError(
-            f"{path} can be used by everybody on this machine; mend it: chmod o= {shlex.quote(path)}"
+            f"{path} can be used by everybody on this machine; "
+            f"mend it: chmod o= {shlex.quote(path)}"
         )
 
 
@@ -143,7 +144,9 @@ def set_secret(path: str, name: bytes, field: bytes, *, new: bool) -> None:
         at = _find(lines, name)
         if new:
             if at is not None:
-                raise UsersFileError(f"{os.fsdecode(name)} is in {path} already; see: popserv user passwd")
+                raise UsersFileError(
+                    f"{os.fsdecode(name)} is in {path} already; see: popserv user passwd"
+                )
             return [*lines, name + b":" + field]
         if at is None:
             raise UsersFileError(f"{os.fsdecode(name)} is not in {path}; see: popserv user add")

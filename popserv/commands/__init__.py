@@ -1,0 +1,1 @@
+"""The verbs: one module for the RFC's commands, one for each extension."""

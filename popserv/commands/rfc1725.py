@@ -36,9 +36,7 @@ def _takes_passwords(session: Session) -> bool:
 _NEEDS_TLS = b"no passwords in the clear on this connection, use TLS"
 
 
-@command(
-    b"USER", State.AUTHORIZATION, words(word), available=_takes_passwords, refusal=_NEEDS_TLS
-)
+@command(b"USER", State.AUTHORIZATION, words(word), available=_takes_passwords, refusal=_NEEDS_TLS)
 def user(session: Session, name: bytes) -> Reply:
     """Take the name to log in with; every name is answered alike (RFC 1725 section 12)."""
     session.claimed_name = name
@@ -126,9 +124,7 @@ def uidl(session: Session, n: int | None = None) -> Reply:
     maildrop = session.maildrop
     if n is not None:
         return Reply(b"%d %b" % (n, maildrop[n].uid))
-    return Reply(
-        b"unique-id listing follows", maildrop.unique_id_listing(), ListingFramer()
-    )
+    return Reply(b"unique-id listing follows", maildrop.unique_id_listing(), ListingFramer())
 
 
 @command(

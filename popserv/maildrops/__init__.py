@@ -1,0 +1,1 @@
+"""Where mail is kept: one module for each store."""

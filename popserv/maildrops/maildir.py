@@ -152,7 +152,7 @@ class MaildirMailbox:
     def __init__(self, folders: _Folders, known: _Known, run: Run) -> None:
         self._folders = folders
         self._run = run
-        octets = dict(zip(known.uniques, known.octets))
+        octets = dict(zip(known.uniques, known.octets, strict=True))
         for _ in range(_TRIES):
             found = folders.scan()
             missed = folders.count(found, octets)
@@ -336,7 +336,7 @@ def _in_order(uniques: list[bytes]) -> list[bytes]:
 
 
 class _FileBody:
-    """The chunks of an open file: at once what the page cache has, from a thread what it has not."""
+    """The chunks of an open file: at once if the page cache has them, else from a thread."""
 
     def __init__(self, fd: int, run: Run) -> None:
         self._fd = fd

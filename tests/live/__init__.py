@@ -1,0 +1,1 @@
+"""Tests of a running twistd, with real clients."""
