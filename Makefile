@@ -4,14 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 
-.PHONY: help serve test lint docs packages clean
+.PHONY: help serve test lint docs clean
 
 help:
 	@echo "make serve     serve a sample maildrop on 127.0.0.1:1110"
 	@echo "make test      run the whole test suite"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      build docs/_build/html, warnings as errors"
-	@echo "make packages  build and try the sdist, the wheel and an editable install"
 	@echo "make clean     remove what these make"
 
 serve: $(VENV)/serve

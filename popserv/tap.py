@@ -174,6 +174,8 @@ def makeService(options: Options) -> IService:
             given=options["timeout"],
             minimum=MINIMUM,
         )
+    # A thread that reads a huge directory must not hold up the reactor for the usual 5 ms.
+    sys.setswitchinterval(0.0005)
     portal = Portal(MaildropRealm(MaildirMaildrops(options["maildir"])))
     for checker in options["credCheckers"]:
         portal.registerChecker(checker)

@@ -152,7 +152,9 @@ class MaildirMailbox:
     def __init__(self, folders: _Folders, known: _Known, run: Run) -> None:
         self._folders = folders
         self._run = run
-        octets = dict(zip(known.uniques, known.octets, strict=True))
+        # Not dict(zip()): a comprehension lets other threads run.
+        learnt = zip(known.uniques, known.octets, strict=True)
+        octets = {unique: size for unique, size in learnt}  # noqa: C416
         for _ in range(_TRIES):
             found = folders.scan()
             missed = folders.count(found, octets)

@@ -1,12 +1,10 @@
 """twisted.mail's avatars as mailboxes: bytes, octets, unique-ids, and removal at QUIT alone."""
 
-import os
 from io import BytesIO
 from itertools import compress
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.mail.interfaces import IMailboxPOP3
-from twisted.mail.maildir import MaildirMailbox, initializeMaildir
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -239,33 +237,3 @@ class AdaptTests(TestCase):
         mailbox = await adapt(avatar)
         (await mailbox.open(mailbox.messages[0])).close()
         self.assertTrue(avatar.opened[-1].closed)
-
-
-class TwistedMaildirTests(TestCase):
-    """The mailbox that twisted.mail itself has for Maildirs."""
-
-    def deliver(self, **messages):
-        """Return an avatar with these messages, by name."""
-        root = os.path.abspath(self.mktemp())
-        initializeMaildir(os.fsencode(root))
-        for name, message in messages.items():
-            with open(os.path.join(root, "new", name), "wb") as file:
-                file.write(message)
-        return MaildirMailbox(os.fsencode(root))
-
-    async def test_twisted_maildir(self):
-        """Its messages come byte for byte, and go at QUIT and not before."""
-        avatar = self.deliver(m1=b"one\n", m2=b"two\r\n\xff\x00")
-        mailbox = await adapt(avatar)
-        bodies = [await read_all(await mailbox.open(message)) for message in mailbox.messages]
-        self.assertEqual(bodies, [b"one\n", b"two\r\n\xff\x00"])
-        await mailbox.remove([mailbox.messages[0]])
-        self.assertEqual(os.listdir(os.path.join(avatar.path, b"new")), [b"m2"])
-
-    async def test_vanished(self):
-        """A file that another program removed is a message that vanished."""
-        avatar = self.deliver(m1=b"one\n", m2=b"two\n")
-        mailbox = await adapt(avatar)
-        os.unlink(avatar.list[0])
-        with self.assertRaises(NoSuchMessage):
-            await mailbox.open(mailbox.messages[0])
