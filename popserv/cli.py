@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from popserv import __version__
-from popserv.auth.schemes import join_field, new_scram_sha256, split_field
+from popserv.auth.schemes import join_field, new_scram_sha256, scheme_of
 from popserv.auth.users_file import (
     UsersFile,
     UsersFileError,
@@ -104,8 +104,7 @@ def _remove(options: argparse.Namespace) -> None:
 
 def _list(options: argparse.Namespace) -> None:
     for name, field in UsersFile(_path(options)).read().secrets.items():
-        scheme, _ = split_field(field)
-        print(f"{os.fsdecode(name)}\t{scheme.decode('ascii')}")
+        print(f"{name.decode('utf-8', 'backslashreplace')}\t{scheme_of(field).decode('ascii')}")
 
 
 def _ask_secret() -> bytes:
@@ -114,7 +113,11 @@ def _ask_secret() -> bytes:
         if getpass.getpass("Once more: ") != secret:
             raise UsersFileError("the two are not the same; nothing changed")
     else:
-        secret = sys.stdin.readline().rstrip("\r\n")
+        return _not_empty(sys.stdin.buffer.readline().rstrip(b"\r\n"))
+    return _not_empty(os.fsencode(secret))
+
+
+def _not_empty(secret: bytes) -> bytes:
     if not secret:
         raise UsersFileError("an empty password lets nobody in; nothing changed")
-    return os.fsencode(secret)
+    return secret

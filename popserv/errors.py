@@ -18,7 +18,7 @@ class POPError(Exception):
     code: bytes | None = None
 
     def __init__(self, text: bytes, code: bytes | None = None) -> None:
-        super().__init__(text)
+        super().__init__(text.decode("ascii", "backslashreplace"))
         self.text = text
         if code is not None:
             self.code = code

@@ -151,7 +151,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             if isinstance(outcome, Reply):
                 self._answer(outcome)
             else:
-                Deferred.fromCoroutine(outcome).addCallback(self._answer).addErrback(self._refuse)
+                Deferred.fromCoroutine(outcome).addCallbacks(self._answer, self._refuse)
         if self._busy:
             LineReceiver.pauseProducing(self)
 

@@ -6,6 +6,7 @@ Never the reactor's own pool: that one resolves names and is everybody's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -25,6 +26,7 @@ class Threads:
         self._backlog = backlog
         self._reactor = reactor
         self._pending = 0
+        self._lock = Lock()
 
     def run(self, function: Callable[..., T], *args: Any) -> Deferred[T]:
         """Return what ``function(*args)`` returns in a thread.
@@ -35,8 +37,17 @@ class Threads:
             raise TryLater(b"server too busy, try again later")
         if not self._pool.started:
             self._start()
-        self._pending += 1
-        return deferToThreadPool(self._reactor, self._pool, function, *args).addBoth(self._over)
+        with self._lock:
+            self._pending += 1
+        return deferToThreadPool(self._reactor, self._pool, self._run, function, *args)
+
+    def _run(self, function: Callable[..., T], *args: Any) -> T:
+        try:
+            return function(*args)
+        finally:
+            # Not a callback of the Deferred, which may be cancelled while this goes on.
+            with self._lock:
+                self._pending -= 1
 
     def _start(self) -> None:
         if self._reactor is None:
@@ -45,7 +56,3 @@ class Threads:
             self._reactor = reactor
         self._pool.start()
         self._reactor.addSystemEventTrigger("during", "shutdown", self._pool.stop)
-
-    def _over(self, outcome: T) -> T:
-        self._pending -= 1
-        return outcome

@@ -9,6 +9,7 @@ is not what is sent.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from inspect import isawaitable
 from typing import IO, Any
 
@@ -22,6 +23,9 @@ from popserv.maildrop import Message, Snapshot, legal_uid
 from popserv.wire import OctetCounter
 
 _CHUNK = 1 << 16
+
+# IMailboxPOP3 names the first two; stores of files often let the third through.
+_GONE = (ValueError, IndexError, FileNotFoundError)
 
 
 async def adapt(avatar: IMailboxPOP3) -> IMailbox:
@@ -38,7 +42,7 @@ async def adapt(avatar: IMailboxPOP3) -> IMailbox:
 def _count(avatar: IMailboxPOP3, indices: list[int], octets: list[int]) -> Iterator[None]:
     for index in indices:
         counter = OctetCounter()
-        for chunk in _chunks(avatar.getMessage(index)):
+        for chunk in _Chunks(avatar.getMessage(index)):
             counter.feed(chunk)
             yield
         octets.append(counter.finish())
@@ -53,15 +57,17 @@ class _AdaptedMailbox:
 
     async def open(self, message: Message) -> Iterable[bytes]:
         try:
-            return _chunks(self._avatar.getMessage(self._indices[message.position]))
-        except (ValueError, IndexError) as gone:
+            return _Chunks(self._avatar.getMessage(self._indices[message.position]))
+        except _GONE as gone:
             raise NoSuchMessage from gone
 
     async def remove(self, messages: Iterable[Message]) -> None:
         wanted = list(messages)
         try:
             for message in wanted:
-                self._avatar.deleteMessage(self._indices[message.position])
+                # What has vanished by itself counts as removed.
+                with suppress(*_GONE):
+                    self._avatar.deleteMessage(self._indices[message.position])
             await _result(self._avatar.sync())
         except Exception as reason:
             raise RemovalFailed(len(wanted)) from reason
@@ -70,10 +76,21 @@ class _AdaptedMailbox:
         """Do nothing: the avatar's own logout gives it up."""
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
+class _Chunks(Iterator[bytes]):
+    # Not a generator: one that was never started would not close its file.
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def __next__(self) -> bytes:
+        chunk = b"" if self._file.closed else self._file.read(_CHUNK)
+        if not chunk:
+            self.close()
+            raise StopIteration
+        return chunk
+
+    def close(self) -> None:
+        self._file.close()
 
 
 async def _result(outcome: Any) -> Any:

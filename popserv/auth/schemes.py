@@ -62,9 +62,15 @@ def split_field(field: bytes) -> tuple[bytes, bytes]:
     return scheme, text
 
 
+def scheme_of(field: bytes) -> bytes:
+    """Return a password field's scheme, upper-cased, whatever its text is."""
+    found = _FIELD.fullmatch(field)
+    return b"CRYPT" if found is None else found[1].upper()
+
+
 def is_apop(field: bytes) -> bool:
     """Tell whether a password field holds an APOP secret, which is for nothing else."""
-    return field[:6].upper() in (b"{APOP}", b"{APOP.")
+    return scheme_of(field) == b"APOP"
 
 
 def join_field(scheme: bytes, text: bytes) -> bytes:
@@ -117,8 +123,15 @@ def _pbkdf2(text: bytes, password: bytes) -> bool:
     _, version, salt, rounds, stored = text.split(b"$")
     if version != b"1":
         raise ValueError("PBKDF2 secrets start with $1$")
-    new = hashlib.pbkdf2_hmac("sha1", password, salt, int(rounds)).hex()
+    new = hashlib.pbkdf2_hmac("sha1", password, salt, _rounds(rounds)).hex()
     return hmac.compare_digest(new.encode("ascii"), stored)
+
+
+def _rounds(text: bytes) -> int:
+    """Return a number of PBKDF2 rounds; more than hashlib can do would be an OverflowError."""
+    if not re.fullmatch(rb"[0-9]{1,9}", text):
+        raise ValueError("that is no number of rounds")
+    return int(text)
 
 
 def _scram_keys(hash_name: str, password: bytes, salt: bytes, rounds: int) -> tuple[bytes, bytes]:
@@ -131,7 +144,7 @@ def _scram_keys(hash_name: str, password: bytes, salt: bytes, rounds: int) -> tu
 
 def _scram(hash_name: str, text: bytes, password: bytes) -> bool:
     rounds, salt, stored_key, server_key = text.split(b",")
-    new = _scram_keys(hash_name, password, _unbase64(salt), int(rounds))
+    new = _scram_keys(hash_name, password, _unbase64(salt), _rounds(rounds))
     stored = _unbase64(stored_key), _unbase64(server_key)
     return hmac.compare_digest(b"".join(new), b"".join(stored))
 
@@ -141,6 +154,8 @@ def _argon2(text: bytes, password: bytes) -> bool:
         from argon2 import exceptions, low_level
     except ImportError as missing:
         raise UnknownScheme("Argon2 needs: pip install 'popserv[argon2]'") from missing
+    if b"\0" in text:
+        raise ValueError("an Argon2 secret holds no NUL, where the library would stop reading")
     kind = low_level.Type.ID if text.startswith(b"$argon2id$") else low_level.Type.I
     try:
         return low_level.verify_secret(text, password, kind)
@@ -172,9 +187,15 @@ def _crypt_r() -> Callable[[bytes, bytes], bytes | None]:
     return call
 
 
+_CRYPT_MAX = 511
+"""The longest password that libxcrypt hashes, in bytes; longer ones it calls an error."""
+
+
 def _crypt(prefix: bytes, text: bytes, password: bytes) -> bool:
     if not text.startswith(prefix):
         raise ValueError(f"secrets of this scheme start with {prefix.decode()}")
+    if len(password) > _CRYPT_MAX:
+        return False
     new = _crypt_r()(password, text)
     # crypt(3) tells a setting that it does not know by NULL or a token that starts with "*".
     if new is None or new.startswith(b"*"):

@@ -77,7 +77,7 @@ class UsersFile:
 
 
 def _stamp(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_mode
 
 
 def refuse_if_public(path: str, mode: int) -> None:
@@ -91,13 +91,15 @@ def refuse_if_public(path: str, mode: int) -> None:
 
 def _parse(path: str, text: bytes) -> Users:
     secrets: dict[bytes, bytes] = {}
+    seen: set[bytes] = set()
     for number, line in enumerate(text.split(b"\n"), 1):
         line = line.removesuffix(b"\r")
         if not line.strip() or line.startswith(b"#"):
             continue
         name, colon, fields = line.partition(b":")
         secret, _, others = fields.partition(b":")
-        problem = _problem(name, colon, others, secrets)
+        problem = _problem(name, colon, others, seen)
+        seen.add(name)
         if problem:
             # Never the line itself: it holds a secret.
             _log.warn("{path}, line {number}: {why}", path=path, number=number, why=problem)
@@ -109,7 +111,7 @@ def _parse(path: str, text: bytes) -> Users:
 _SHUT_OUT = re.compile(rb"(?:^|[\s:])(nologin|allow_nets)(?:=|\s|$)")
 
 
-def _problem(name: bytes, colon: bytes, others: bytes, known: dict[bytes, bytes]) -> str | None:
+def _problem(name: bytes, colon: bytes, others: bytes, known: set[bytes]) -> str | None:
     """Return why a line gives nobody a login, or None."""
     if not colon or not name:
         return "not of the form name:{SCHEME}secret, passed over"
@@ -121,7 +123,7 @@ def _problem(name: bytes, colon: bytes, others: bytes, known: dict[bytes, bytes]
     return None
 
 
-_NAME = re.compile(rb"[^\x00-\x20\x7f:#.][^\x00-\x20\x7f:/]*")
+_NAME = re.compile(rb"[^\x00-\x20\x7f:/#.][^\x00-\x20\x7f:/]*")
 
 
 def check_name(name: bytes) -> None:
@@ -164,10 +166,9 @@ def remove_user(path: str, name: bytes) -> None:
     """
 
     def edit(lines: list[bytes]) -> list[bytes]:
-        at = _find(lines, name)
-        if at is None:
+        if _find(lines, name) is None:
             raise UsersFileError(f"{os.fsdecode(name)} is not in {path}")
-        return lines[:at] + lines[at + 1 :]
+        return [line for line in lines if not line.startswith(name + b":")]
 
     _rewrite(path, edit)
 
@@ -186,7 +187,8 @@ def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
             try:
                 with open(path, "rb") as file:
                     like = os.fstat(file.fileno())
-                    lines = file.read().removesuffix(b"\n").split(b"\n")
+                    text = file.read()
+                    lines = text.removesuffix(b"\n").split(b"\n") if text else []
                     mode = stat.S_IMODE(like.st_mode) & 0o660
             except FileNotFoundError:
                 # Whoever owns the maildrops is who the server runs as.

@@ -149,8 +149,8 @@ async def _open(session: Session, n: int) -> Iterable[Chunk]:
     message = session.maildrop[n]
     try:
         return await session.mailbox.open(message)
-    except NoSuchMessage as gone:
-        raise NoSuchMessage(b"message %d was removed by another program" % n) from gone
+    except NoSuchMessage:
+        raise NoSuchMessage(b"message %d was removed by another program" % n) from None
 
 
 def _contents(maildrop: Maildrop) -> bytes:

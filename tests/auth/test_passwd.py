@@ -261,6 +261,10 @@ class AtStartTests(CheckerCase):
         self.assertIn("chmod o=", self.error_of(PasswdFileChecker.at_start, self.path))
         self.assertRaises(UsersFileError, makeChecker, "passwd-file:" + self.path)
 
+    def test_no_path(self):
+        """Without a path the server does not start, and says how to give one."""
+        self.assertIn("passwd-file:PATH", self.error_of(PasswdFileChecker.at_start, ""))
+
     def test_plugin(self):
         """``--auth passwd-file:FILE`` makes one."""
         checker = makeChecker("passwd-file:" + self.path)

@@ -232,9 +232,7 @@ class OrderTests(MaildirCase):
     def test_many(self):
         """A big maildrop is in order, and its snapshot takes few bytes a message."""
         messages = 20_000
-        names = [
-            b"%d.M%06dP1234.host.example.org" % (1_700_000_000 + n, n) for n in range(messages)
-        ]
+        names = [b"%d.M%06dP1234.host.example.org" % (999_990_000 + n, n) for n in range(messages)]
         for n in range(messages):
             name = names[n * 7919 % messages]
             os.close(os.open(self.at(b"cur/%b:2,S" % name), os.O_CREAT | os.O_WRONLY))
