@@ -89,7 +89,11 @@ def new_scram_sha256(password: bytes, rounds: int = SCRAM_ROUNDS) -> bytes:
 
 
 def _unbase64(text: bytes) -> bytes:
-    return b64decode(text, validate=True)
+    decoded = b64decode(text, validate=True)
+    if b64encode(decoded) != text:
+        # Before Python 3.11 stray padding passes.
+        raise ValueError("not base64")
+    return decoded
 
 
 def _never(text: bytes, password: bytes) -> bool:

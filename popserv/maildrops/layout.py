@@ -51,7 +51,9 @@ class Layout:
         :raises ValueError: the name can have no maildrop here.
         """
         local, at, domain = user.rpartition(b"@")
-        values = {b"u": user, b"n": local if at else user, b"d": domain, b"%": b"%"}
+        if not at:
+            local, domain = user, b""
+        values = {b"u": user, b"n": local, b"d": domain, b"%": b"%"}
 
         def value(found: re.Match[bytes]) -> bytes:
             text = values[found[1]]
@@ -92,4 +94,8 @@ def _open_last(name: bytes, parent: int) -> int:
         found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if not stat.S_ISLNK(found.st_mode) or found.st_uid not in (0, os.geteuid()):
             raise
-        return os.open(name, _INTO, dir_fd=parent)
+        try:
+            return os.open(name, _INTO, dir_fd=parent)
+        except FileNotFoundError:
+            # The link says that there is a maildrop: this one is lost, not empty.
+            raise error from None

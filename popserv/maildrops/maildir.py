@@ -89,7 +89,7 @@ class MaildirMaildrops:
         known = self._known.get(user, _NOTHING)
         mailbox: IMailbox = await self._run(self._open, user, known)
         if isinstance(mailbox, MaildirMailbox):
-            self._remember(user, _Known(mailbox.uniques, mailbox.messages.octets))
+            self._remember(user, mailbox.learnt())
         return mailbox
 
     def _open(self, user: bytes, known: _Known) -> IMailbox:
@@ -167,6 +167,13 @@ class MaildirMailbox:
             [legal_uid(unique) for unique in self.uniques],
         )
 
+    def learnt(self) -> _Known:
+        """Return what a later session may rely on."""
+        if self._folders.twice:
+            # Octets are remembered by the unique part, which is not unique here.
+            return _NOTHING
+        return _Known(self.uniques, self.messages.octets)
+
     async def open(self, message: Message) -> Iterable[Chunk]:
         """See IMailbox."""
         at = message.position
@@ -192,23 +199,29 @@ class MaildirMailbox:
         await self._run(self._remove, [message.position for message in messages])
 
     def _remove(self, wanted: list[int]) -> None:
-        failed: list[OSError] = []
+        refused: list[OSError] = []
+        lost: OSError | None = None
         for _ in range(_TRIES):
-            wanted = [at for at in wanted if not self._unlink(at, failed)]
+            wanted = [at for at in wanted if not self._unlink(at, refused)]
             if not wanted:
                 break
-            self._look_again()
+            try:
+                self._look_again()
+            except OSError as error:
+                lost = error
+                break
+            wanted = [at for at in wanted if self._places[at] is not None]
         self._folders.sync()
-        if failed or wanted:
-            raise RemovalFailed(len(failed) + len(wanted)) from next(iter(failed), None)
+        if refused or wanted:
+            raise RemovalFailed(len(refused) + len(wanted)) from [*refused, lost][0]
 
-    def _unlink(self, at: int, failed: list[OSError]) -> bool:
-        """Tell whether the message is dealt with; one that is not was renamed."""
+    def _unlink(self, at: int, refused: list[OSError]) -> bool:
+        """Tell whether the message is dealt with; one that is not must be looked for."""
         place = self._places[at]
         try:
-            return place is None or self._folders.unlink(place, self.uniques[at])
+            return place is not None and self._folders.unlink(place, self.uniques[at])
         except OSError as error:
-            failed.append(error)
+            refused.append(error)
             return True
 
     async def release(self) -> None:
@@ -226,6 +239,7 @@ class _Folders:
     def __init__(self, maildir: int) -> None:
         self._maildir = maildir
         self._fds: list[int] = []
+        self.twice = False
 
     def lock(self) -> None:
         """Take the lock, then open the folders; one that is not there holds nothing."""
@@ -244,7 +258,7 @@ class _Folders:
             os.close(fd)
 
     def scan(self) -> dict[bytes, bytes]:
-        """Return each message's place by its unique part.
+        """Return each message's place by its unique part, and note if one came ``twice``.
 
         A file that is renamed while its directory is read may be seen twice or
         not at all, so that a change meanwhile means to read again.
@@ -252,6 +266,7 @@ class _Folders:
         for _ in range(_TRIES):
             before = self._changed()
             found: dict[bytes, bytes] = {}
+            self.twice = False
             for folder in range(len(self._fds)):
                 self._list(folder, found)
             if self._changed() == before:
@@ -269,6 +284,7 @@ class _Folders:
                 if entry.name[0] != "." and entry.is_file(follow_symlinks=False):
                     unique, colon, flags = os.fsencode(entry.name).partition(b":")
                     place = start + colon + flags
+                    self.twice = self.twice or unique in found
                     found[unique] = shared.setdefault(place, place)
 
     def count(self, found: dict[bytes, bytes], octets: dict[bytes, int]) -> bool:

@@ -91,7 +91,7 @@ def preceded(owner, name, action):
 class MaildirContract(MailboxContract):
     """What MaildirMaildrops must do, wherever it blocks."""
 
-    options = {}  # noqa: RUF012
+    options = {}
 
     def make_factory(self, messages):
         """Write the messages, every other one into cur/."""
@@ -121,7 +121,7 @@ class ThreadedContractTests(MaildirContract, TestCase):
 class InlineContractTests(MaildirContract, TestCase):
     """Without threads."""
 
-    options = {"run": here}  # noqa: RUF012
+    options = {"run": here}
 
 
 class MaildirCase(SynchronousTestCase):
