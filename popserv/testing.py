@@ -8,7 +8,7 @@ the test moves.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from inspect import isawaitable
 from typing import Any, cast
 
@@ -95,16 +95,13 @@ class Conversation:
 class MailboxContract:
     """What a store must do; mix it into a ``twisted.trial.unittest.TestCase``.
 
-    Give it a :meth:`make_factory`, and :meth:`forget_behind` if messages can vanish
-    behind the store's back.
+    Give it a ``make_factory(messages)``, which returns an IMaildropFactory, or an
+    awaitable of one, that holds each user's messages, delivered in that order and
+    kept as they are; and :meth:`forget_behind` if messages can vanish behind the
+    store's back.
     """
 
-    def make_factory(self, messages: dict[bytes, list[bytes]]) -> object:
-        """Return an IMaildropFactory, or an awaitable of one, that holds these messages.
-
-        Each user's are delivered in that order, and kept as they are.
-        """
-        raise NotImplementedError
+    make_factory: Callable[[dict[bytes, list[bytes]]], object]
 
     def forget_behind(self, factory: IMaildropFactory, user: bytes, index: int) -> bool:
         """Make the user's ``index``-th message vanish as if another program had removed it.

@@ -115,6 +115,16 @@ class ProtocolCase(SynchronousTestCase):
         """A conversation in the TRANSACTION state."""
         return self.connect(b"USER ann", b"PASS pw")
 
+    def fill(self, conversation):
+        """Let each write fill the transport's buffer, as if the client did not read."""
+        write = conversation.transport.write
+
+        def full(octets):
+            write(octets)
+            conversation.server.pauseProducing()
+
+        conversation.transport.write = full
+
     def assertReleased(self, times=1):
         """The lock was given up, so many times."""
         self.assertEqual((self.store.released, self.store.locked), (times, set()))
@@ -239,6 +249,16 @@ class InputTests(ProtocolCase):
             self.assertEqual(ann.received(), b"-ERR [AUTH] name or password is wrong\r\n")
         self.assertTrue(ann.closed)
 
+    def test_vanished(self):
+        """A message that another program removed is refused, and the session lives."""
+        ann = self.logged_in()
+        self.store.stored[b"ann"].pop(b"m1")
+        gone = b"-ERR message 1 was removed by another program\r\n"
+        self.assertEqual(ann.send(b"RETR 1\r\n"), gone)
+        self.assertEqual(ann.send(b"TOP 1 0\r\n"), gone)
+        self.assertEqual(ann.send(b"DELE 1\r\n"), b"+OK message 1 deleted\r\n")
+        self.assertIn(b"+OK", ann.send(b"QUIT\r\n"))
+
     def test_busy(self):
         """A second session is told so, may try again, and gets in when the first has gone."""
         first = self.logged_in()
@@ -267,13 +287,7 @@ class OutputTests(ProtocolCase):
         written = 0
         ann.server.pauseProducing()
         self.assertEqual(ann.send(b"HUGE\r\n"), b"")
-        write = ann.transport.write
-
-        def full(octets):
-            write(octets)
-            ann.server.pauseProducing()
-
-        ann.transport.write = full
+        self.fill(ann)
         for _ in range(5):
             ann.server.resumeProducing()
             written = len(ann.received())
@@ -285,18 +299,11 @@ class OutputTests(ProtocolCase):
     def test_commands_wait_for_the_client(self):
         """A client that does not read is not listened to, so its answers cannot pile up."""
         ann = self.logged_in()
-        write = ann.transport.write
-
-        def full(octets):
-            write(octets)
-            ann.server.pauseProducing()
-
-        ann.transport.write = full
+        self.fill(ann)
         self.assertEqual(ann.send(b"STAT\r\nNOOP\r\nLIST 1\r\n"), b"+OK 2 10\r\n")
         self.assertEqual(ann.transport.producerState, "paused")
         ann.server.resumeProducing()
         self.assertEqual(ann.received(), b"+OK nothing done\r\n")
-        ann.transport.write = write
         ann.server.resumeProducing()
         self.assertEqual(ann.received(), b"+OK 1 5\r\n")
 
@@ -360,7 +367,7 @@ class TimeTests(ProtocolCase):
     def test_stalled_reader(self):
         """A client that stopped reading is cut off; what it did not take is not waited for."""
         ann = self.logged_in()
-        ann.server.pauseProducing()
+        self.fill(ann)
         ann.send(b"HUGE\r\n")
         ann.clock.advance(601)
         self.assertTrue(ann.closed)
@@ -476,6 +483,13 @@ class EndTests(ProtocolCase):
     def test_half_closed_idle(self):
         """A client that closes its side with nothing under way is gone."""
         ann = self.logged_in()
+        ann.server.readConnectionLost()
+        self.assertTrue(ann.closed)
+
+    def test_half_closed_after_quit(self):
+        """A client may close its side while the server closes the connection."""
+        ann = self.logged_in()
+        ann.send(b"QUIT\r\n")
         ann.server.readConnectionLost()
         self.assertTrue(ann.closed)
 

@@ -91,7 +91,7 @@ def new_scram_sha256(password: bytes, rounds: int = SCRAM_ROUNDS) -> bytes:
 def _unbase64(text: bytes) -> bytes:
     decoded = b64decode(text, validate=True)
     if b64encode(decoded) != text:
-        # Before Python 3.11 stray padding passes.
+        # Stray bits at the end, and before Python 3.11 stray padding, pass b64decode.
         raise ValueError("not base64")
     return decoded
 
