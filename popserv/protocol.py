@@ -25,6 +25,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
+    IHandshakeListener,
     IPushProducer,
     ISSLTransport,
     ITransport,
@@ -44,7 +45,7 @@ from popserv.session import Session, State
 from popserv.wire import MAX_LINE, After, ListingFramer, Reply, err, ok, split_line
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class POP3Server(LineReceiver, IdleTimeoutMixin):
     """One connection: RFC 1725's command grammar on the wire, a :class:`Session` behind it."""
 
@@ -76,7 +77,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     # The connection
 
     def connectionMade(self) -> None:
-        """Greet (RFC 1725 section 4)."""
+        """Begin the session: at once, or once TLS is there."""
         factory = self.factory
         login = factory.login
         self.session = Session(
@@ -85,14 +86,23 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             timestamp=factory.make_timestamp() if login.offers_apop() else None,
             takes_passwords=factory.allow_plaintext or is_private(self.transport),
         )
-        # Back-pressure: the transport calls pauseProducing when the client does not read.
-        self.transport.registerProducer(self, True)
         self.start_idle_timer(factory.idle_timeout)
         if not factory.make_room():
             self.transport.write(err(TryLater(b"too many connections, try again later")))
             self.close()
             return
         factory.connections[self] = None
+        if not ISSLTransport.providedBy(self.transport):
+            self._greet()
+
+    def handshakeCompleted(self) -> None:
+        """Greet over TLS: before its handshake, a producer is told to pause, and with it input."""
+        self._greet()
+
+    def _greet(self) -> None:
+        """Send the greeting (RFC 1725 section 4)."""
+        # Back-pressure: the transport calls pauseProducing when the client does not read.
+        self.transport.registerProducer(self, True)
         greeting = b"POP3 server ready"
         if self.session.timestamp is not None:
             greeting += b" " + self.session.timestamp

@@ -221,4 +221,4 @@ def _hint(error: CannotListenError) -> str:
             " Ports below 1024 are root's: start as root with twistd's --uid and --gid, "
             "or try --listen tcp:1110"
         )
-    return " Is another server running there? Try another: --listen tcp:1110"
+    return " Is another server running there? Give another port by --listen"

@@ -72,20 +72,16 @@ def words(*kinds: Callable[[bytes], Any], optional: bool = False) -> Parse:
             given: Sequence[bytes] = ()
         else:
             given = argument.removesuffix(b" ").split(b" ")
+            if b"" in given:
+                raise BadCommand(b"arguments are parted by single spaces")
         if len(given) not in (least, most):
             raise BadCommand(_arity(least, most))
-        return tuple(kind(text) for kind, text in zip(kinds, map(_not_empty, given), strict=False))
+        return tuple(kind(text) for kind, text in zip(kinds, given, strict=False))
 
     return parse
 
 
 nothing = words()
-
-
-def _not_empty(text: bytes) -> bytes:
-    if not text:
-        raise BadCommand(b"arguments are parted by single spaces")
-    return text
 
 
 def _arity(least: int, most: int) -> bytes:

@@ -5,6 +5,7 @@ from twisted.cred.portal import Portal
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport
+from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver, StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,7 +18,7 @@ from popserv.commands import rfc1725
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.protocol import POP3Factory, is_private
 from popserv.session import State
-from popserv.testing import Conversation
+from popserv.testing import Conversation, MemoryTransport
 from popserv.wire import Reply, nothing
 
 STRANGER = IPv4Address("TCP", "192.0.2.1", 4321)
@@ -166,6 +167,19 @@ class GreetingTests(ProtocolCase):
         stranger = self.connect(b"USER ann", peer=STRANGER)
         self.assertIn(b"+OK", stranger.send(b"PASS pw\r\n"))
         stranger.lose()
+
+    def test_tls(self):
+        """Over TLS the greeting waits for the handshake, and passwords are private."""
+        server = self.factory.buildProtocol(None)
+        server.callLater = Clock().callLater
+        transport = MemoryTransport(peerAddress=STRANGER)
+        directlyProvides(transport, ISSLTransport)
+        server.makeConnection(transport)
+        self.assertEqual((transport.value(), transport.producer), (b"", None))
+        server.handshakeCompleted()
+        self.assertEqual(transport.value(), b"+OK POP3 server ready\r\n")
+        server.dataReceived(b"USER ann\r\nPASS pw\r\n")
+        self.assertIn(b"maildrop has 2 messages", transport.value())
 
     def test_is_private(self):
         """Private is TLS, and what does not leave the machine."""

@@ -51,13 +51,14 @@ class PasswdFileChecker:
         """
         if not path:
             raise UsersFileError("the users file has no name; give it as passwd-file:PATH")
-        if not UsersFile(path).read().secrets:
+        checker = cls(path)
+        if not checker._users.read().secrets:
             cls.log.warn(
                 "no users in {path} yet; add the first: popserv user add --users {quoted} NAME",
                 path=path,
                 quoted=shlex.quote(path),
             )
-        return cls(path)
+        return checker
 
     def offers_apop(self) -> bool:
         """Tell whether some user has an APOP secret; a file in disorder offers none."""
@@ -78,7 +79,6 @@ class PasswdFileChecker:
         try:
             matches = await self._run(check, credentials)
         except UsersFileError as error:
-            self.log.critical("{error}", error=error)
             raise TryLater from error
         except UnknownScheme as error:
             raise UnauthorizedLogin(f"the user's secret: {error}") from None

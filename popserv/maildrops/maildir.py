@@ -10,8 +10,7 @@ Rules of this file:
  4. Octets are counted from the bytes, once a message.  ``,W=`` in a name is another
     program's word: Dovecot's leaves out the CRLF that a last line without end gets.
  5. The lock is flock(2) on the Maildir's directory: it needs no file of its own and
-    no permission to write, and goes with the process however that ends.  Where a
-    directory cannot be locked, as on NFS, a file in it is.
+    no permission to write, and goes with the process however that ends.
  6. Whatever may block runs in a thread, save opening one file and reading what the
     page cache holds.
 """
@@ -239,36 +238,24 @@ class _Folders:
 
     def __init__(self, maildir: int) -> None:
         self._maildir = maildir
-        self._lock_file: int | None = None
         self._fds: list[int] = []
         self.twice = False
 
     def lock(self) -> None:
         """Take the lock, then open the folders; one that is not there holds nothing."""
         try:
-            self._flock()
-        except BlockingIOError as error:
-            raise MaildropBusy from error
+            fcntl.flock(self._maildir, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MaildropBusy from None
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         for name in (b"new", b"cur"):
             with suppress(FileNotFoundError):
                 self._fds.append(os.open(name, flags, dir_fd=self._maildir))
 
-    def _flock(self) -> None:
-        try:
-            fcntl.flock(self._maildir, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._lock_file = os.open(b"popserv.lock", flags, 0o600, dir_fd=self._maildir)
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
     def close(self) -> None:
         """Close everything, and give up the lock with it."""
-        for fd in (*self._fds, self._lock_file, self._maildir):
-            if fd is not None:
-                os.close(fd)
+        for fd in (*self._fds, self._maildir):
+            os.close(fd)
 
     def scan(self) -> dict[bytes, bytes]:
         """Return each message's place by its unique part, and note if one came ``twice``.

@@ -189,10 +189,12 @@ class CheckerTests(CheckerCase):
         """A file that everybody can read lets nobody in, and is not the user's fault."""
         self.write(USERS, 0o644)
         for credentials in (by_password(b"ann"), by_apop(b"mrose"), by_password(b"unknown")):
-            self.events.clear()
-            self.assertNotIn(self.path, self.refusal(credentials, TryLater))
-            self.assertIn("chmod o=", self.logged())
+            outcome = self.checker.requestAvatarId(credentials)
+            error = self.failureResultOf(outcome, TryLater).value
+            self.assertNotIn(self.path, str(error))
+            self.assertIn("chmod o=", str(error.__cause__))
         self.assertFalse(self.checker.offers_apop())
+        self.assertIn("chmod o=", self.logged())
 
     def test_reasons(self):
         """The reason, which is for the log, names the trouble and quotes no secret."""

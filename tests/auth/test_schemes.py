@@ -91,7 +91,7 @@ YESCRYPT = b"{CRYPT}$y$j75$abcdefghijklmnop$N9VtQBnMZBfUGPXsEdXe5UwVLyMe6bKcaAgK
 
 MALFORMED = {
     b"SCRAM-SHA-256": b"x 4096,AAAA,AAAA many,AAAA,AAAA,AAAA 1,A,AAAA,AAAA 0,AAAA,AAAA,AAAA"
-    b" -1,AAAA,AAAA,AAAA 1,AAAA,AAAA,= 1,AAAA,AAAA,AB== 99999999999999999999,AAAA,AAAA,AAAA".split(),
+    b" -1,AAAA,AAAA,AAAA 1,AAAA,AAAA,= 1,AAAA,AAAA,AB== 9999999999,AAAA,AAAA,AAAA".split(),
     b"SCRAM-SHA-1": [b",,,", b"1,AAAA,AAAA,AAAA,AAAA", b"1,AAAA,\xff,AAAA"],
     b"ARGON2ID": [b"x", b"\0", b"$argon2id$", b"$argon2id$v=19$m=8,t=1,p=1$\xff", b"$argon2i$"],
     b"ARGON2I": [b"x", b"$argon2d$v=19$m=8,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAA"],
