@@ -26,7 +26,7 @@ from popserv.auth.users_file import default_path, set_secret
 CHECKOUT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 LOOPBACK = "tcp:0:interface=127.0.0.1"
-PATIENCE = 60
+PATIENCE = 10
 """Seconds after which a test that waits fails, rather than to wait for ever."""
 
 SAMPLE = CHECKOUT / "examples" / "sample_maildrop.py"
@@ -91,7 +91,7 @@ def temporary_directory(test=None):
 class Server:
     """A twistd with popserv; ``ports`` and ``log`` say where it listens and what it says."""
 
-    def __init__(self, *options, root=None, tac=None, prefix=()):
+    def __init__(self, *options, root=None, tac=None, twistd=()):
         self.root = root or temporary_directory()
         self._log = temporary_directory() / "log"
         self._names = count(1)
@@ -99,10 +99,10 @@ class Server:
         if "--listen" not in options:
             plugin += ["--listen", LOOPBACK]
         what = ["--python", tac] if tac else plugin
-        twistd = [*prefix, BIN / "twistd", "--nodaemon", "--pidfile=", *what]
+        command = [BIN / "twistd", "--nodaemon", "--pidfile=", *twistd, *what]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                list(map(str, twistd)),
+                list(map(str, command)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
