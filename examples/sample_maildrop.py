@@ -16,7 +16,7 @@ from popserv.auth.schemes import new_scram_sha256
 from popserv.auth.users_file import default_path, set_secret
 
 USER = "joe"
-PASSWORD = "secret"  # noqa: S105
+PASSWORD = "secret"
 PORT = 1110
 
 START = datetime(2024, 3, 1, 8, 0, tzinfo=timezone.utc)

@@ -11,6 +11,10 @@ from typing import ClassVar
 
 from twisted.application import strports
 from twisted.application.service import IService, MultiService
+from twisted.cred.checkers import (
+    ICredentialsChecker,
+    InMemoryUsernamePasswordDatabaseDontUse,
+)
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.portal import Portal
 from twisted.cred.strcred import AuthOptionMixin
@@ -104,6 +108,26 @@ class Options(usage.Options, AuthOptionMixin):
         self["listen"].append(endpoint)
 
     opt_l = opt_listen
+
+    def opt_auth(self, description: str) -> None:
+        """Ask this checker who may log in, such as passwd-file:PATH; --help-auth lists others."""
+        try:
+            super().opt_auth(description)
+        except usage.UsageError as error:
+            raise usage.UsageError(
+                f"--auth {description.partition(':')[0]}: {error}; --help-auth lists what there "
+                "is, such as passwd-file:PATH"
+            ) from error
+
+    def addChecker(self, checker: ICredentialsChecker) -> None:
+        """Take a checker of --auth."""
+        if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
+            # Twisted's own memory: keeps text, and what clients send is bytes.
+            checker.users = {
+                os.fsencode(name): os.fsencode(password)
+                for name, password in checker.users.items()
+            }
+        super().addChecker(checker)
 
     def opt_version(self) -> None:
         """Print the version of popserv and exit."""

@@ -62,7 +62,7 @@ class OptionsTests(OptionsCase):
             (["--max-connections", "1.5"], "--max-connections takes a number"),
             (["--listen", "tcp:pop3s3"], "one would be tcp:110"),
             (["--listen", "carrier:pigeon"], "one would be tcp:110"),
-            (["--auth", "nonsense"], "not recognized"),
+            (["--auth", "nonsense"], "--help-auth"),
             (["--auth", "anonymous"], "not supported"),
             (["--auth", "passwd-file"], "passwd-file:PATH"),
             (["--auth", "memory:a:b", "--auth", "memory:c:d"], "--auth given 2 times"),
@@ -138,6 +138,8 @@ class ServiceTests(OptionsCase):
 
     def test_auth(self):
         """--auth stands in place of the users file."""
+        talk = Conversation(self.factory("--auth", "memory:ann:pw"))
+        talk.send(b"USER ann\r\nPASS pw\r\nQUIT\r\n")
         talk = Conversation(self.factory("--auth", "memory:ann:pw"))
         talk.send(b"USER joe\r\nPASS secret\r\n")
         talk.clock.advance(3)

@@ -49,7 +49,7 @@ class BoundsTests(ServerTestCase):
         connection, maildir = self.login()
         connection.close()
         count = 100_000
-        new = maildir / "new"
+        new = original = maildir / "new"
         for number in range(count):
             name = new / f"{1_700_000_000 + number}.M1P1.somewhere.example.org"
             if number % 50_000:
