@@ -124,8 +124,7 @@ class Options(usage.Options, AuthOptionMixin):
         if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
             # Twisted's own memory: keeps text, and what clients send is bytes.
             checker.users = {
-                os.fsencode(name): os.fsencode(password)
-                for name, password in checker.users.items()
+                os.fsencode(name): os.fsencode(password) for name, password in checker.users.items()
             }
         super().addChecker(checker)
 
