@@ -26,7 +26,7 @@ from popserv.auth.users_file import default_path, set_secret
 CHECKOUT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 LOOPBACK = "tcp:0:interface=127.0.0.1"
-PATIENCE = 10
+PATIENCE = 60
 """Seconds after which a test that waits fails, rather than to wait for ever."""
 
 SAMPLE = CHECKOUT / "examples" / "sample_maildrop.py"
@@ -46,9 +46,10 @@ def wire_form(message, end=b"\r\n"):
 
 
 def deliver(maildir, messages):
-    """Put messages into a Maildir, in this order and behind what is there."""
+    """Put messages into a Maildir, in this order and behind what is there; make it if need be."""
+    for folder in ("tmp", "new", "cur"):
+        Path(maildir, folder).mkdir(parents=True, exist_ok=True)
     new = Path(maildir, "new")
-    new.mkdir(parents=True, exist_ok=True)
     first = 1_700_000_000 + len(os.listdir(new))
     for seconds, message in enumerate(messages, first):
         (new / f"{seconds}.M1P1.host").write_bytes(message)
@@ -148,13 +149,19 @@ class Server:
             raise AssertionError(f"no login: {reply!r}")
         return connection
 
-    def add_user(self, messages=(), *, apop=False, password="secret"):
-        """Add a user who has these messages; return the name and the Maildir."""
+    def add_user(self, messages=(), *, apop=False, password="secret", link=None):
+        """Add a user who has these messages, or the Maildir that a link leads to.
+
+        Return the name and the Maildir.
+        """
         name = f"user{next(self._names)}"
         field = join_field(b"APOP" if apop else b"PLAIN", password.encode())
         set_secret(default_path(str(self.root)), name.encode(), field, new=True)
-        deliver(self.root / name, messages)
-        return name, self.root / name
+        maildir = self.root / name
+        if link:
+            maildir.symlink_to(link)
+        deliver(maildir, messages)
+        return name, maildir
 
     def stop(self, number=signal.SIGTERM):
         """End the server, and return its exit code."""

@@ -18,6 +18,7 @@ from tests.live.harness import (
     PATIENCE,
     SAMPLES,
     ServerTestCase,
+    deliver,
     lines_of,
     run,
     stored,
@@ -147,6 +148,25 @@ class _OldClient(POP3Client):
         self.over.callback(self.received)
 
 
+class _Client(AdvancedPOP3Client):
+    """Twisted's client, which tells when it was greeted and when all is over."""
+
+    allowInsecureLogin = True
+    MAX_LENGTH = 1 << 20
+
+    def __init__(self):
+        self.greeted = Deferred()
+        self.over = Deferred()
+
+    def serverGreeting(self, greeting):
+        super().serverGreeting(greeting)
+        self.greeted.callback(None)
+
+    def connectionLost(self, reason):
+        super().connectionLost(reason)
+        self.over.callback(None)
+
+
 class TwistedTests(ClientTests):
     """Twisted's clients."""
 
@@ -160,13 +180,9 @@ class TwistedTests(ClientTests):
     async def test_advanced_client(self):
         """AdvancedPOP3Client logs in as it likes best, reads all, and deletes."""
         name, maildir = self.user()
-        client = AdvancedPOP3Client()
-        client.allowInsecureLogin = True
-        client.MAX_LENGTH = 1 << 20
-        greeted = Deferred()
-        client.serverGreeting = greeted.callback
+        client = _Client()
         await self.connected(client)
-        await greeted
+        await client.greeted
         await client.login(name.encode(), b"secret")
         self.assertEqual(await client.stat(), (len(MESSAGES), sum(OCTETS)))
         self.assertEqual(await client.listSize(), OCTETS)
@@ -179,6 +195,7 @@ class TwistedTests(ClientTests):
         await client.noop()
         await client.delete(1)
         await client.quit()
+        await client.over
         self.assertEqual(stored(maildir), MESSAGES[:1] + MESSAGES[2:])
 
 
@@ -262,8 +279,7 @@ class ProgramTests(ClientTests):
             f"auth {'apop' if self.apop else 'user'}\nuser {name}\npassword secret\n"
             "uidls_file {home}/uidls\ndelivery maildir {home}/got\nreceived_header off\n"
         )
-        for folder in ("tmp", "new", "cur"):
-            (home / "got" / folder).mkdir(parents=True)
+        deliver(home / "got", [])
         expected = sorted(wire_form(message, b"\n") for message in MESSAGES)
         for keep in ("on", "on", "off"):
             self.program("mpop", "--file", home / "rc", f"--keep={keep}")

@@ -1,99 +1,92 @@
-"""What is installed is what is here: wheel, sdist and editable install, each in a new place."""
+"""The packages: what is in them, and that twistd finds the plugin in each kind of install."""
 
-import os
 import shutil
-import subprocess
 import sys
 import tarfile
-import venv
 import zipfile
-from pathlib import Path
+from functools import cache
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, TestCase
 
 from popserv import __version__
-from tests.live.harness import CHECKOUT, temporary_directory
+from tests.live.harness import BIN, CHECKOUT, run, temporary_directory
 
-LEFT_OUT = shutil.ignore_patterns(
-    ".*", "*.egg-info", "__pycache__", "_trial_temp*", "_build", "build", "dist", "sample"
-)
+LEAVE = (".git", ".venv", "*.egg-info", "build", "dist", "_build", "sample", "__pycache__")
+LEAVE += ("_trial_temp*", ".coverage*", ".*_cache", ".hypothesis", "dropin.cache")
+"""What in a checkout was made and not written."""
 
 
-def run(*command, cwd):
-    """Run a command elsewhere than here; return what it prints."""
-    # Nothing of the environment that runs the tests shows through.
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=clean, capture_output=True, text=True
-    )
+def must_run(*command, **options):
+    """Run a program of another environment; raise if it fails."""
+    done = run(*command, **options)
     if done.returncode:
-        raise AssertionError(f"{command}: {done.stdout}{done.stderr}")
-    return done.stdout
+        raise AssertionError(f"{command}:\n{(done.stdout + done.stderr).decode()}")
+    return done.stdout.decode()
 
 
-class PackagingTests(SynchronousTestCase):
-    """Each kind of package gives twistd its pop3, from whatever directory."""
+def copied():
+    """Return a new copy of the checkout, so that nothing is built in the checkout itself."""
+    copy = temporary_directory() / "copy"
+    shutil.copytree(CHECKOUT, copy, ignore=shutil.ignore_patterns(*LEAVE))
+    return copy
 
-    def setUp(self):
-        """Copy the checkout, so that building leaves nothing in it."""
-        self.place = temporary_directory(self)
-        self.source = self.place / "source"
-        shutil.copytree(CHECKOUT, self.source, ignore=LEFT_OUT)
 
-    def environment(self, *packages):
-        """Return the bin directory of a new environment with these packages alone."""
-        path = self.place / "environment"
-        venv.create(path, with_pip=True)
-        pip = [path / "bin" / "python", "-m", "pip", "install", "--quiet"]
-        run(*pip, "--disable-pip-version-check", *packages, cwd=self.place)
-        return path / "bin"
+@cache
+def built():
+    """Return the names of the checkout's files, an sdist, and the wheel built from that."""
+    copy, out = copied(), temporary_directory()
+    written = {str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()}
+    if not (BIN / "pyproject-build").exists():
+        raise SkipTest("build is not installed")
+    must_run("pyproject-build", "--outdir", out, copy, cwd=out)
+    (sdist,) = out.glob("*.tar.gz")
+    (wheel,) = out.glob("*.whl")
+    return written, sdist, wheel
 
-    def build(self, kind):
-        """Return the path of a new package."""
-        run(sys.executable, "-m", "build", f"--{kind}", "-o", self.place, self.source, cwd="/")
-        (package,) = self.place.glob("popserv-*")
-        return package
 
-    def assert_works(self, programs):
-        """Check that twistd lists and runs pop3, and popserv runs, from another directory."""
-        elsewhere = temporary_directory(self)
-        self.assertIn("pop3", run(programs / "twistd", "--help", cwd=elsewhere))
-        for command in (["twistd", "pop3", "--version"], ["popserv", "--version"]):
-            said = run(programs / command[0], *command[1:], cwd=elsewhere)
-            self.assertEqual(said, f"popserv {__version__}\n")
-        help_auth = run(programs / "twistd", "pop3", "--help-auth", cwd=elsewhere)
-        self.assertIn("passwd-file", help_auth)
-
-    def test_wheel(self):
-        """A wheel holds what runs and no more, and works."""
-        wheel = self.build("wheel")
-        names = set(zipfile.ZipFile(wheel).namelist())
-        modules = {str(path.relative_to(CHECKOUT)) for path in CHECKOUT.glob("popserv/**/*.py")}
-        self.assertLessEqual(modules | {"popserv/py.typed"}, names)
-        self.assertIn("twisted/plugins/popserv_plugin.py", names)
-        self.assertNotIn("twisted/__init__.py", names)
-        tops = {Path(name).parts[0] for name in names}
-        self.assertEqual(tops, {"popserv", "twisted", f"popserv-{__version__}.dist-info"})
-        self.assert_works(self.environment(wheel))
+class PackageTests(TestCase):
+    """What the packages hold."""
 
     def test_sdist(self):
-        """An sdist holds the tests, the documents and the examples."""
-        with tarfile.open(self.build("sdist")) as archive:
-            names = {name.partition("/")[2] for name in archive.getnames()}
-        for wanted in (
-            "tests/test_wire.py",
-            "tests/live/harness.py",
-            "tests/transcripts/rfc1725_section_9.txt",
-            "docs/conf.py",
-            "docs/index.rst",
-            "examples/sample_maildrop.py",
-            "LICENSE",
-            "CHANGELOG.rst",
-            "Makefile",
-            "popserv/py.typed",
-        ):
-            self.assertIn(wanted, names)
+        """The sdist holds all that the checkout does, tests, docs and examples included."""
+        written, sdist, _ = built()
+        with tarfile.open(sdist) as archive:
+            held = {name.partition("/")[2] for name in archive.getnames()}
+        folders = ("popserv/", "twisted/", "tests/", "docs/", "examples/", "newsfragments/")
+        wanted = {name for name in written if name.startswith(folders)}
+        wanted |= {"Makefile", "LICENSE", "README.rst", "CHANGELOG.rst", "pyproject.toml"}
+        self.assertEqual({name for name in wanted - held if ".gitignore" not in name}, set())
+
+    def test_wheel(self):
+        """The wheel holds the code, its type marker and the plugin, and claims no more."""
+        written, _, wheel = built()
+        with zipfile.ZipFile(wheel) as archive:
+            held = set(archive.namelist())
+        wanted = {name for name in written if name.startswith(("popserv/", "twisted/"))}
+        self.assertTrue({"popserv/py.typed", "twisted/plugins/popserv_plugin.py"} <= wanted)
+        metadata = f"popserv-{__version__}.dist-info/"
+        self.assertEqual({name for name in held if not name.startswith(metadata)}, wanted)
+        self.assertIn(f"{metadata}entry_points.txt", held)
+
+
+class InstallTests(TestCase):
+    """Installs in an empty environment, used from another directory."""
+
+    def assert_installs(self, *what):
+        """Install it, and have twistd list it and tell its version."""
+        home = temporary_directory(self)
+        must_run(sys.executable, "-m", "venv", home / "venv")
+        programs = home / "venv" / "bin"
+        must_run(programs / "python", "-m", "pip", "install", "--quiet", *what, cwd=home)
+        self.assertRegex(must_run(programs / "twistd", "--help", cwd=home), r"(?m)^ +pop3 +\S")
+        for command in ((programs / "twistd", "pop3"), (programs / "popserv",)):
+            said = must_run(*command, "--version", cwd=home)
+            self.assertEqual(said, f"popserv {__version__}\n")
+
+    def test_wheel(self):
+        """The wheel's plugin is found."""
+        self.assert_installs(built()[-1])
 
     def test_editable(self):
-        """An editable install shows twistd the plugin, too."""
-        self.assert_works(self.environment("--editable", self.source))
+        """An editable install's plugin is found, too."""
+        self.assert_installs("--editable", copied())

@@ -75,7 +75,6 @@ class CommandLineTests(TestCase):
         root = temporary_directory(self)
         maildir = root / "joe"
         deliver(maildir, [])
-        (maildir / "cur").mkdir()
         public = root / "public"
         (public / "x").mkdir(parents=True)
         for users in (public / ".users", root / "users"):
@@ -180,6 +179,7 @@ class StartTests(TestCase):
 
     def assert_serves(self, connection, name="joe"):
         """Log in and fetch all that joe has."""
+        self.addCleanup(connection.abandon)
         connection.ask(f"USER {name}".encode())
         self.assertStartsWith(connection.ask(b"PASS secret"), b"+OK")
         for n, message in enumerate(ODD_MESSAGES, 1):

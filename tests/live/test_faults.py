@@ -1,0 +1,256 @@
+"""What goes wrong: killed servers, vanishing clients and messages, hostile input.
+
+No mail may be lost by any of it, no lock stay behind, and no secret come to light.
+"""
+
+import random
+import signal
+import socket
+
+from twisted.trial.unittest import TestCase
+
+from popserv.protocol import POP3Server
+from popserv.wire import MAX_LINE
+from tests.live.harness import (
+    Server,
+    ServerTestCase,
+    lines_of,
+    stored,
+    temporary_directory,
+    until,
+)
+
+MESSAGES = [b"Subject: %d\n\n.\nbody %d\n" % (n, n) for n in range(1, 6)]
+LARGE = b"Subject: large\n\n" + b"0123456789abcdef" * 4 * 250_000 + b"\n"
+
+CANARY = "Canary-7f3a9c"
+
+
+class KilledServerTests(TestCase):
+    """A server that gets no time to say goodbye."""
+
+    def test_kill(self):
+        """What a killed server's session had marked is all there for the next one."""
+        first = Server(root=temporary_directory(self))
+        name, maildir = first.add_user(MESSAGES)
+        session = first.login(name)
+        self.addCleanup(session.abandon)
+        for n in range(1, 4):
+            session.ask(b"DELE %d" % n)
+        first.stop(signal.SIGKILL)
+        second = Server(root=first.root)
+        self.addCleanup(second.stop)
+        session = second.login(name)
+        self.assertEqual(session.ask(b"STAT").split()[1], b"%d" % len(MESSAGES))
+        session.close()
+        self.assertEqual(stored(maildir), MESSAGES)
+
+
+class MaildropFaultTests(ServerTestCase):
+    """Maildrops that others change, hold, or cannot open."""
+
+    def attempt(self, name):
+        """Return the reply to the user's password."""
+        connection = self.server.connect()
+        self.addCleanup(connection.abandon)
+        connection.ask(b"USER " + name.encode())
+        return connection.ask(b"PASS secret")
+
+    def assert_freed(self, name):
+        """Wait until the user can log in, which needs the lock."""
+        until(lambda: self.attempt(name).startswith(b"+OK"), "the lock to be freed")
+
+    def test_client_killed(self):
+        """A client that vanishes in the middle of RETR leaves neither lock nor change."""
+        name, maildir = self.server.add_user([*MESSAGES, LARGE])
+        for how in (self.close, self.reset):
+            session = self.server.login(name)
+            session.ask(b"DELE 1")
+            session.ask(b"RETR 6")
+            how(session)
+            self.assert_freed(name)
+            self.assertEqual(stored(maildir), [*MESSAGES, LARGE])
+            self.doCleanups()
+
+    def close(self, connection):
+        """Go away as a program that ends."""
+        connection.abandon()
+
+    def reset(self, connection):
+        """Go away as a machine that was restarted."""
+        linger = (1).to_bytes(4, "little") + bytes(4)
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        connection.abandon()
+
+    def test_no_quit(self):
+        """A session that ends without QUIT removes nothing (RFC 1725 section 6)."""
+        name, maildir = self.server.add_user(MESSAGES)
+        session = self.server.login(name)
+        session.ask(b"DELE 1")
+        session.abandon()
+        self.assert_freed(name)
+        self.assertEqual(stored(maildir), MESSAGES)
+
+    def test_changed_by_others(self):
+        """Messages that others rename are found, removed ones refused; the rest is as it was."""
+        session, maildir = self.login(MESSAGES)
+        first, second, *_ = sorted((maildir / "new").iterdir())
+        first.rename(maildir / "cur" / f"{first.name}:2,S")
+        second.unlink()
+        self.assertEqual(session.ask(b"RETR 1")[:3], b"+OK")
+        self.assertEqual(session.lines(), lines_of(MESSAGES[0]))
+        self.assertEqual(session.ask(b"RETR 2")[:5], b"-ERR ")
+        self.assertEqual(session.ask(b"RETR 3")[:3], b"+OK")
+        self.assertEqual(session.lines(), lines_of(MESSAGES[2]))
+        self.assertEqual(session.ask(b"STAT").split()[1], b"5")
+        for n in (1, 2):
+            session.ask(b"DELE %d" % n)
+        self.assertEqual(session.close()[:3], b"+OK")
+        self.assertEqual(stored(maildir), MESSAGES[2:])
+
+    def test_busy(self):
+        """A second session of one user is refused while the first lasts (RFC 1725 section 4)."""
+        name, _ = self.server.add_user(MESSAGES)
+        session = self.server.login(name)
+        self.assertTrue(self.attempt(name).startswith(b"-ERR [IN-USE] "))
+        session.close()
+        self.assert_freed(name)
+
+    def test_unreadable(self):
+        """A maildrop that cannot be opened is the operator's: the reason is in the log alone."""
+        name, maildir = self.server.add_user()
+        (maildir / "new").rmdir()
+        (maildir / "new").write_bytes(b"")
+        reply = self.attempt(name)
+        self.assertTrue(reply.startswith(b"-ERR [SYS/PERM] "), repr(reply))
+        self.assertNotIn(b"irectory", reply)
+        self.assertIn("Not a directory", self.server.log)
+
+
+class HostileInputTests(ServerTestCase):
+    """Clients that are none."""
+
+    def assert_alive(self):
+        """Fail unless the server still serves others."""
+        self.assertEqual(self.server.connect().close()[:3], b"+OK")
+        self.assertIsNone(self.server.process.poll())
+        self.assertNotIn("Traceback", self.server.log)
+
+    def talk(self, octets):
+        """Send octets on a new connection, and no more; return all replies behind the greeting."""
+        connection = self.server.connect()
+        self.addCleanup(connection.abandon)
+        connection.socket.sendall(octets)
+        connection.socket.shutdown(socket.SHUT_WR)
+        return connection.rest()
+
+    def test_random(self):
+        """Random octets are answered by -ERR, line by line, or the connection closed."""
+        chance = random.Random(1725)
+        for _ in range(50):
+            replies = self.talk(chance.randbytes(chance.randrange(1, 3000)))
+            for line in replies.splitlines():
+                self.assertTrue(line.startswith(b"-ERR "), repr(line))
+        self.assert_alive()
+
+    def test_endless_line(self):
+        """A line of 10 MB is answered once, and never held."""
+        connection = self.server.connect()
+        self.addCleanup(connection.abandon)
+        before = self.server.memory
+        chunk = b"x" * (1 << 16)
+        try:
+            for _ in range(160):
+                connection.socket.sendall(chunk)
+        except OSError:
+            # The server had closed; its answer is in the buffer unless that was reset.
+            pass
+        self.assertIn(connection.rest(), (b"-ERR line too long\r\n", b""))
+        self.assertLess(self.server.memory - before, 2 << 20)
+        self.assert_alive()
+
+    def test_line_too_long(self):
+        """A line over the limit is answered once, then the connection closed."""
+        connection = self.server.connect()
+        self.addCleanup(connection.abandon)
+        self.assertTrue(connection.ask(b"N" * MAX_LINE).startswith(b"-ERR unknown"))
+        self.assertEqual(connection.ask(b"N" * (MAX_LINE + 1)), b"-ERR line too long")
+        self.assertEqual(connection.rest(), b"")
+
+    def session(self, *commands):
+        """Return the octets of a whole session: login, commands, QUIT."""
+        name, _ = self.server.add_user(MESSAGES)
+        return b"".join(
+            command + b"\r\n"
+            for command in (b"USER " + name.encode(), b"PASS secret", *commands, b"QUIT")
+        )
+
+    def test_pipelined(self):
+        """Thousands of commands in one write get a reply each, in order (RFC 2449 section 6.8)."""
+        count = 5000
+        replies = self.talk(self.session(*[b"NOOP", b"LIST 2", b"RETR 9"] * count))
+        _, _, *inner, parting = replies.splitlines()
+        self.assertEqual([line.split()[0] for line in inner], [b"+OK", b"+OK", b"-ERR"] * count)
+        self.assertIn(b"signing off", parting)
+
+    def test_split_everywhere(self):
+        """A session sent octet by octet is answered as one sent whole."""
+        octets = self.session(b"STAT", b"RETR 1", b"TOP 2 1", b"UIDL", b"DELE 1")
+        connection = self.server.connect()
+        self.addCleanup(connection.abandon)
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(len(octets)):
+            connection.socket.sendall(octets[at : at + 1])
+        whole = self.talk(self.session(b"STAT", b"RETR 1", b"TOP 2 1", b"UIDL", b"DELE 1"))
+        self.assertEqual(connection.rest().splitlines()[2:], whole.splitlines()[2:])
+
+    def test_half_closed(self):
+        """A client that sends all it has to say and shuts its side gets every reply."""
+        replies = self.talk(self.session(*[b"RETR %d" % n for n in range(1, 6)] * 200))
+        self.assertEqual(replies.count(b"\r\n.\r\n"), 1000)
+        self.assertIn(b"signing off", replies.splitlines()[-1])
+
+    def test_nul(self):
+        """A NUL in a command is one octet of a bad command, in a name or anywhere else."""
+        for line in (b"\0", b"NO\0OP", b"USER a\0b", b"USER joe\0", b"APOP a\0b " + b"0" * 32):
+            self.assertTrue(self.talk(line + b"\r\n").startswith(b"-ERR "), repr(line))
+        self.assert_alive()
+
+    def test_blunders(self):
+        """Twenty lines in a row that are no command end the connection."""
+        allowed = POP3Server.MAX_BLUNDERS
+        replies = self.talk(b"GET / HTTP/1.1\r\n" * (allowed + 5))
+        self.assertEqual(replies, b"-ERR unknown command\r\n" * allowed)
+
+    def test_guesses(self):
+        """Three wrong logins end a connection, and the password is in no log."""
+        connection = self.server.connect()
+        self.addCleanup(connection.abandon)
+        name, _ = self.server.add_user()
+        attempts = (name, "nobody", name)
+        replies = []
+        for attempt in attempts:
+            connection.ask(b"USER " + attempt.encode())
+            replies.append(connection.ask(b"PASS " + CANARY.encode()))
+        self.assertEqual(len(attempts), POP3Server.MAX_GUESSES)
+        # The same for a wrong password and an unknown user (RFC 1725 section 12).
+        self.assertEqual(replies, [b"-ERR [AUTH] name or password is wrong"] * 3)
+        self.assertEqual(connection.rest(), b"")
+
+    def test_canary(self):
+        """No password is in the log, right or wrong, in whatever line it came."""
+        name, _ = self.server.add_user(MESSAGES, password=CANARY)
+        self.server.login(name, CANARY).close()
+        user = b"USER " + name.encode() + b"\r\n"
+        for octets in (
+            user + b"PASS " + CANARY.encode() + b"x\r\n",
+            b"PASS " + CANARY.encode() + b"\r\n",
+            user + b"PASS \0" + CANARY.encode() + b"\xff\r\n",
+            b"APOP " + name.encode() + b" " + CANARY.encode() + b"\r\n",
+            CANARY.encode() + b"\r\n",
+            b"PASS " + CANARY.encode() * 200 + b"\r\n",
+        ):
+            self.talk(octets)
+        self.assertIn(name, self.server.log)
+        self.assertNotIn(CANARY, self.server.log)
+        self.assert_alive()
