@@ -142,7 +142,7 @@ class Options(usage.Options, AuthOptionMixin):
         root = self._root()
         self["timeout"] = self._positive("timeout", float, "seconds, such as 600")
         if self["max-connections"] is not None:
-            self["max-connections"] = self._positive("max-connections", int, "a number")
+            self["max-connections"] = self._positive("max-connections", int, "a number above 0")
         checkers = self.get("credCheckers")
         if checkers is None:
             try:

@@ -58,7 +58,7 @@ class OptionsTests(OptionsCase):
             (["--timeout", "soon"], "--timeout takes seconds, such as 600, not 'soon'"),
             (["--timeout", "0"], "--timeout takes seconds"),
             (["--timeout", "inf"], "--timeout takes seconds"),
-            (["--max-connections", "-1"], "--max-connections takes a number, not '-1'"),
+            (["--max-connections", "-1"], "--max-connections takes a number above 0, not '-1'"),
             (["--max-connections", "1.5"], "--max-connections takes a number"),
             (["--listen", "tcp:pop3s3"], "one would be tcp:110"),
             (["--listen", "carrier:pigeon"], "one would be tcp:110"),

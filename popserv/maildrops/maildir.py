@@ -238,23 +238,27 @@ class _Folders:
 
     def __init__(self, maildir: int) -> None:
         self._maildir = maildir
-        self._fds: list[int] = []
+        self._folders: dict[int, int] = {}
         self.twice = False
 
     def lock(self) -> None:
-        """Take the lock, then open the folders; one that is not there holds nothing."""
+        """Take the lock."""
         try:
             fcntl.flock(self._maildir, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise MaildropBusy from None
+
+    def _open_folders(self) -> None:
+        """Open what is not open yet; a folder that is not there holds nothing."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        for name in (b"new", b"cur"):
-            with suppress(FileNotFoundError):
-                self._fds.append(os.open(name, flags, dir_fd=self._maildir))
+        for number, name in enumerate((b"new", b"cur")):
+            if number not in self._folders:
+                with suppress(FileNotFoundError):
+                    self._folders[number] = os.open(name, flags, dir_fd=self._maildir)
 
     def close(self) -> None:
         """Close everything, and give up the lock with it."""
-        for fd in (*self._fds, self._maildir):
+        for fd in (*self._folders.values(), self._maildir):
             os.close(fd)
 
     def scan(self) -> dict[bytes, bytes]:
@@ -264,22 +268,23 @@ class _Folders:
         not at all, so that a change meanwhile means to read again.
         """
         for _ in range(_TRIES):
+            self._open_folders()
             before = self._changed()
             found: dict[bytes, bytes] = {}
             self.twice = False
-            for folder in range(len(self._fds)):
-                self._list(folder, found)
+            for number, folder in self._folders.items():
+                self._list(number, folder, found)
             if self._changed() == before:
                 break
         return found
 
     def _changed(self) -> list[int]:
-        return [os.fstat(fd).st_mtime_ns for fd in self._fds]
+        return [os.fstat(fd).st_mtime_ns for fd in self._folders.values()]
 
-    def _list(self, folder: int, found: dict[bytes, bytes]) -> None:
-        start = bytes([folder])
+    def _list(self, number: int, folder: int, found: dict[bytes, bytes]) -> None:
+        start = bytes([number])
         shared: dict[bytes, bytes] = {}
-        with os.scandir(self._fds[folder]) as entries:
+        with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name[0] != "." and entry.is_file(follow_symlinks=False):
                     unique, colon, flags = os.fsencode(entry.name).partition(b":")
@@ -307,7 +312,7 @@ class _Folders:
         """Return an open file descriptor, or None if no regular file is there."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            fd = os.open(unique + place[1:], flags, dir_fd=self._fds[place[0]])
+            fd = os.open(unique + place[1:], flags, dir_fd=self._folders[place[0]])
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
                 return None
@@ -320,14 +325,14 @@ class _Folders:
     def unlink(self, place: bytes, unique: bytes) -> bool:
         """Remove a message; False if it is not there."""
         try:
-            os.unlink(unique + place[1:], dir_fd=self._fds[place[0]])
+            os.unlink(unique + place[1:], dir_fd=self._folders[place[0]])
         except FileNotFoundError:
             return False
         return True
 
     def sync(self) -> None:
         """Make removals durable."""
-        for fd in self._fds:
+        for fd in self._folders.values():
             os.fsync(fd)
 
 

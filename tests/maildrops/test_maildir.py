@@ -588,6 +588,16 @@ class RemovalTests(MaildirCase):
         ):
             now(mailbox.remove(mailbox.messages))
 
+    def test_folder_made_later(self):
+        """A folder that another program makes in mid-session is looked in, too."""
+        shutil.rmtree(self.at(b"cur"))
+        with self.session() as mailbox:
+            os.mkdir(self.at(b"cur"))
+            self.move(b"new/1.a", b"cur/1.a:2,S")
+            read(mailbox, 0)
+            now(mailbox.remove(mailbox.messages))
+        self.assertEqual(self.stored(), [])
+
     def test_came_back(self):
         """A message that vanished and came back is there to be removed."""
         with self.session() as mailbox:
