@@ -103,7 +103,10 @@ def _remove(options: argparse.Namespace) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    for name, field in UsersFile(_path(options)).read().secrets.items():
+    path = _path(options)
+    if not os.path.exists(path):
+        raise UsersFileError(f"there is no {path}; popserv user add makes it")
+    for name, field in UsersFile(path).read().secrets.items():
         print(f"{name.decode('utf-8', 'backslashreplace')}\t{scheme_of(field).decode('ascii')}")
 
 

@@ -40,6 +40,8 @@ class IdleTimeoutMixin(TimeoutMixin):
         if not self.closing:
             self.closing = True
             self.setTimeout(self.LINGER)
+            # A TLS connection is over once the client's close_notify was read.
+            self.transport.resumeProducing()
             # A transport with a producer would wait for it.
             self.transport.unregisterProducer()
             self.transport.loseConnection()

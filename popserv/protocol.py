@@ -59,6 +59,10 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     """Lines in a row that are no command, which end a connection: this is no POP3 client."""
     GUESS_DELAY = 2.0
     """Seconds before a failed login is answered."""
+    LOGGED_A_SESSION = 100
+    """Refusals of one connection after which no more reasons are logged."""
+    LINES_A_TURN = 50
+    """Pipelined commands answered before other sessions have their turn."""
 
     log = Logger()
     # ITCPTransport and IConsumer in one, for which there is no type.
@@ -73,6 +77,8 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     _body: BodySender | None = None
     _guesses = 0
     _blunders = 0
+    _lines = 0
+    _logged = 0
 
     # The connection
 
@@ -97,7 +103,8 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     def handshakeCompleted(self) -> None:
         """Greet over TLS: before its handshake, a producer is told to pause, and with it input."""
-        self._greet()
+        if not self.closing:
+            self._greet()
 
     def _greet(self) -> None:
         """Send the greeting (RFC 1725 section 4)."""
@@ -145,6 +152,11 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     # Input: lines to commands
 
+    def dataReceived(self, data: bytes) -> None:
+        """Take input, unless closing: TLS goes on reading, for the client's close_notify."""
+        if not self.closing:
+            super().dataReceived(data)
+
     def lineReceived(self, line: bytes) -> None:
         """Run one command."""
         if self.closing:
@@ -162,8 +174,12 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
                 self._answer(outcome)
             else:
                 Deferred.fromCoroutine(outcome).addCallbacks(self._answer, self._refuse)
+        self._lines += 1
         if self._busy:
             LineReceiver.pauseProducing(self)
+        elif self._lines % self.LINES_A_TURN == 0 and not self.paused and not self.closing:
+            LineReceiver.pauseProducing(self)
+            self.callLater(0, self._take_input)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Answer once and close: what follows may be anything."""
@@ -187,7 +203,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         framer = reply.framer or ListingFramer()
         finished = partial(self._body_sent, reply.after)
         body = BodySender(ok(reply.text), reply.body, framer, self.transport.write, finished)
-        if self._gone:
+        if self.closing:
             body.stop()
             self._done(After.CLOSE)
             return
@@ -207,10 +223,13 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     def _refuse(self, failure: Failure) -> None:
         """Send a negative reply; a failed login waits for it, so that guessing takes time."""
         error = failure.value
+        to_log = self._logged < self.LOGGED_A_SESSION
+        self._logged += 1
         if not isinstance(error, POPError):
-            self.log.failure("a command failed", failure)
+            if to_log:
+                self.log.failure("a command failed", failure)
             error = TryLater()
-        elif error.__cause__ is not None:
+        elif to_log and error.__cause__ is not None:
             self.log.warn(
                 "{peer}: {user!r} was told {text!r}: {cause}",
                 peer=self._peer(),
@@ -245,7 +264,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self._take_input()
 
     def _take_input(self) -> None:
-        if self.paused and not self._output_full:
+        if self.paused and not (self._output_full or self._busy or self.closing):
             # Runs the lines that are here already, until one of them must wait.
             LineReceiver.resumeProducing(self)
             self._close_if_over()
@@ -258,6 +277,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         """Close once what was written is out; a body under way stays a stump."""
         if self._body is not None:
             self._body.stop()
+        self.clearLineBuffer()
         super().close()
 
     # IPushProducer: the transport says whether the client reads

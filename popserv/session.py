@@ -12,6 +12,7 @@ from enum import Enum
 
 from twisted.cred.credentials import ICredentials
 
+from popserv.errors import RemovalFailed
 from popserv.interfaces import IMailbox
 from popserv.maildrop import Maildrop
 
@@ -79,7 +80,10 @@ class Session:
         try:
             if marked:
                 await self.mailbox.remove(marked)
-                self.removed = len(marked)
+            self.removed = len(marked)
+        except RemovalFailed as failed:
+            self.removed = len(marked) - failed.remaining
+            raise
         finally:
             await self.end()
 

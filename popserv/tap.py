@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import sys
@@ -100,6 +101,12 @@ class Options(usage.Options, AuthOptionMixin):
 
         try:
             serverFromString(reactor, endpoint)
+        except (ImportError, NameError) as error:
+            raise usage.UsageError(
+                f"--listen {endpoint}: {error}; TLS needs the extra: pip install 'popserv[tls]'"
+            ) from error
+        except OSError as error:
+            raise usage.UsageError(f"--listen {endpoint}: {error}") from error
         except Exception as error:
             raise usage.UsageError(
                 f"--listen {endpoint} is no server endpoint ({error}); one would be "
@@ -115,7 +122,8 @@ class Options(usage.Options, AuthOptionMixin):
             super().opt_auth(description)
         except usage.UsageError as error:
             raise usage.UsageError(
-                f"--auth {description.partition(':')[0]}: {error}; --help-auth lists what there "
+                f"--auth {description.partition(':')[0]}: "
+                f"{str(error).removeprefix('Unexpected error: ')}; --help-auth lists what there "
                 "is, such as passwd-file:PATH"
             ) from error
 
@@ -135,7 +143,7 @@ class Options(usage.Options, AuthOptionMixin):
 
     def postOptions(self) -> None:
         """Check everything that can be checked before the service is made."""
-        if self["maildir"] is None:
+        if not self["maildir"]:
             raise usage.UsageError(
                 "--maildir ROOT is needed: a directory that holds one Maildir for each user"
             )
@@ -163,10 +171,11 @@ class Options(usage.Options, AuthOptionMixin):
         except ValueError as error:
             raise usage.UsageError(f"--maildir {template}: {error}") from error
         if not os.path.isdir(root):
-            raise usage.UsageError(
-                f"--maildir {template}: there is no directory {root}; make it first"
-            )
-        if "%" not in template and {"new", "cur"} <= set(os.listdir(root)):
+            wrong = "is no directory" if os.path.exists(root) else "is not there; make it first"
+            raise usage.UsageError(f"--maildir {template}: the directory {root} {wrong}")
+        if "%" not in template and all(
+            os.path.isdir(os.path.join(root, folder)) for folder in ("new", "cur")
+        ):
             raise usage.UsageError(
                 f"--maildir {template}: this is a Maildir itself; give the directory above, "
                 "which holds one for each user"
@@ -236,6 +245,8 @@ class Listeners(MultiService):
             super().privilegedStartService()
         except CannotListenError as error:
             raise CannotStart(f"popserv: {error}{_hint(error)}") from None
+        except (OSError, OverflowError) as error:
+            raise CannotStart(f"popserv: cannot listen: {error}") from None
 
 
 def _hint(error: CannotListenError) -> str:
@@ -244,4 +255,6 @@ def _hint(error: CannotListenError) -> str:
             " Ports below 1024 are root's: start as root with twistd's --uid and --gid, "
             "or try --listen tcp:1110"
         )
+    if getattr(error.socketError, "errno", None) == errno.EADDRNOTAVAIL:
+        return " This machine has no such address."
     return " Is another server running there? Give another port by --listen"

@@ -265,6 +265,10 @@ class TopFramer(MessageFramer):
             if end < 0:
                 return len(text)
             self._in_header = False
+        there = text.count(b"\n", end)
+        if there < self._wanted:
+            self._wanted -= there
+            return len(text)
         while self._wanted:
             end = text.find(b"\n", end) + 1
             if not end:

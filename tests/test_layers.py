@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "interfaces": set(),
     "wire": {"errors"},
     "maildrop": {"errors"},
-    "session": {"interfaces", "maildrop"},
+    "session": {"errors", "interfaces", "maildrop"},
     "command": {"errors", "session", "wire"},
     "commands.rfc1725": CORE | {"command", "session", "auth.credentials"},
     "threads": {"errors"},

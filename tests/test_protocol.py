@@ -178,6 +178,7 @@ class GreetingTests(ProtocolCase):
         self.assertEqual((transport.value(), transport.producer), (b"", None))
         server.handshakeCompleted()
         self.assertEqual(transport.value(), b"+OK POP3 server ready\r\n")
+        self.assertIs(transport.producer, server)
         server.dataReceived(b"USER ann\r\nPASS pw\r\n")
         self.assertIn(b"maildrop has 2 messages", transport.value())
 
@@ -216,6 +217,30 @@ class InputTests(ProtocolCase):
             b"+OK dewey POP3 server signing off (2 messages left)\r\n",
         )
         self.assertTrue(ann.closed)
+
+    def test_turns(self):
+        """However much is pipelined, other sessions have their turn after some commands."""
+        ann = self.logged_in()
+        first = ann.send(b"NOOP\r\n" * 118)
+        self.assertEqual(first.count(b"+OK"), 48)
+        ann.clock.advance(0)
+        self.assertEqual(ann.received().count(b"+OK"), 70)
+
+    def test_turn_of_the_lost(self):
+        """A connection that is lost between two turns has no further one."""
+        ann = self.logged_in()
+        ann.send(b"DELE 1\r\n" + b"NOOP\r\n" * 60 + b"QUIT\r\n")
+        ann.lose()
+        ann.clock.advance(0)
+        self.assertReleased()
+        self.assertEqual(len(self.store.stored[b"ann"]), 2)
+
+    def test_input_after_closing(self):
+        """What TLS still reads after the server closed is not kept."""
+        ann = self.logged_in()
+        ann.send(b"QUIT\r\n" + b"x" * 500)
+        ann.send(b"y" * 100_000)
+        self.assertEqual(ann.server.clearLineBuffer(), b"")
 
     def test_bare_lf(self):
         """People at a terminal may end lines by LF."""
@@ -355,6 +380,17 @@ class OutputTests(ProtocolCase):
 
 class TimeTests(ProtocolCase):
     """RFC 1725 section 3: the autologout timer."""
+
+    def test_closed_while_waiting(self):
+        """A body that comes after the server has closed is not sent."""
+        self.store.slow = {"open"}
+        ann = self.logged_in()
+        ann.send(b"RETR 1\r\n")
+        ann.clock.advance(601)
+        self.store.waiting["open"].callback(None)
+        self.assertEqual((ann.received(), ann.closed), (b"", True))
+        ann.lose()
+        self.assertReleased()
 
     def test_idle(self):
         """Ten minutes without a command end a session, silently and without UPDATE."""
@@ -559,6 +595,8 @@ class CrowdTests(ProtocolCase):
             second.received(), b"-ERR [SYS/TEMP] too many connections, try again later\r\n"
         )
         self.assertTrue(second.closed)
+        second.server.handshakeCompleted()
+        self.assertEqual(second.received(), b"")
         second.lose()
         ann.lose()
         self.assertEqual(Conversation(self.factory).received()[:3], b"+OK")
@@ -585,6 +623,14 @@ class LogTests(ProtocolCase):
         event = next(event for event in self.log if "cause" in event)
         self.assertEqual((event["user"], event["peer"]), (b"ann", "127.0.0.1:54321"))
         self.assertNotIn("canary", repr(list(self.log)))
+
+    def test_log_is_bounded(self):
+        """One session cannot fill the log with its refusals."""
+        ann = self.logged_in()
+        for _ in range(150):
+            ann.send(b"FAIL\r\n")
+            ann.clock.advance(0)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 100)
 
     def test_peer_without_port(self):
         """A peer on a UNIX socket has no port to log."""

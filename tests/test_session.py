@@ -62,6 +62,7 @@ class SessionTests(TestCase):
         """The lock is given up even if the removal fails, and the failure is told."""
         await self.session.login(b"ann", "ann's")
         self.session.maildrop.mark(1)
+        self.session.maildrop.mark(2)
 
         async def remove(messages):
             raise RemovalFailed(1)
@@ -69,4 +70,4 @@ class SessionTests(TestCase):
         self.session.mailbox.remove = remove
         with self.assertRaises(RemovalFailed):
             await self.session.update()
-        self.assertEqual((self.released, self.session.removed), (1, 0))
+        self.assertEqual((self.released, self.session.removed), (1, 1))

@@ -51,8 +51,11 @@ class OptionsTests(OptionsCase):
         for folder in ("new", "cur"):
             os.makedirs(os.path.join(maildir, folder))
         for arguments, told in [
-            (["--maildir", "/nowhere"], "there is no directory /nowhere"),
+            (["--maildir", "/nowhere"], "the directory /nowhere is not there; make it first"),
             (["--maildir", maildir], "give the directory above"),
+            (["--maildir", ""], "--maildir ROOT is needed"),
+            (["--maildir", __file__], "is no directory"),
+            (["--listen", "ssl:0:privateKey=/nowhere.pem"], "No such file"),
             (["--maildir", "/srv/%x"], "%x is not known: use %u, %n, %d"),
             (["--maildir", "/srv/%d"], "use %u or %n"),
             (["--timeout", "soon"], "--timeout takes seconds, such as 600, not 'soon'"),
@@ -167,6 +170,23 @@ class ServiceTests(OptionsCase):
             end = self.assertRaises(tap.CannotStart, service.privilegedStartService)
         self.assertIn("Is another server running there?", str(end))
         self.assertIsInstance(end, SystemExit)
+
+    def test_no_tls(self):
+        """Without the extra, a TLS endpoint says which package it lacks."""
+        with patch.object(tap, "serverFromString", side_effect=ImportError("OpenSSL")):
+            error = self.assertRaises(usage.UsageError, self.parse, "--listen", "ssl:995")
+        self.assertIn("pip install 'popserv[tls]'", str(error))
+
+    def test_odd_ports(self):
+        """What is no address or no port here ends the server by one line, too."""
+        for endpoint, told in [
+            ("tcp:0:interface=192.0.2.77", "This machine has no such address."),
+            ("tcp:99999", "cannot listen"),
+            ("unix:/nowhere/socket", "cannot listen"),
+        ]:
+            service = tap.makeService(self.parse("--listen", endpoint))
+            end = self.assertRaises(tap.CannotStart, service.privilegedStartService)
+            self.assertIn(told, str(end))
 
     def test_port_forbidden(self):
         """A port that only root may open has another hint."""

@@ -70,6 +70,9 @@ class _AdaptedMailbox:
                     self._avatar.deleteMessage(self._indices[message.position])
             await _result(self._avatar.sync())
         except Exception as reason:
+            # Or the avatar's next sync() would remove what the client is told remains.
+            with suppress(Exception):
+                self._avatar.undeleteMessages()
             raise RemovalFailed(len(wanted)) from reason
 
     async def release(self) -> None:

@@ -94,6 +94,8 @@ class PasswdFileChecker:
         field = users.secrets.get(credentials.username)
         if field is None or is_apop(field):
             self._waste_time(users.passwords, credentials)
+            if field is not None:
+                raise UnauthorizedLogin("this user logs in by APOP alone")
             return False
         return verify(field, credentials.password)
 
@@ -106,7 +108,9 @@ class PasswdFileChecker:
                 verify(decoy, credentials.password)
 
     def _apop_matches(self, credentials: IAPOPCredentials) -> bool:
-        field = self._users.read().secrets.get(credentials.username, b"")
-        known = is_apop(field)
-        secret = split_field(field)[1] if known else b""
-        return credentials.check_secret(secret) and known and secret != b""
+        field = self._users.read().secrets.get(credentials.username)
+        secret = split_field(field)[1] if field is not None and is_apop(field) else b""
+        matches = credentials.check_secret(secret) and secret != b""
+        if field is not None and not is_apop(field):
+            raise UnauthorizedLogin("this user logs in by password alone")
+        return matches

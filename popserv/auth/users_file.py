@@ -70,6 +70,8 @@ class UsersFile:
                     users = _parse(self.path, file.read())
                     self._known = (_stamp(found), users)
         except FileNotFoundError:
+            if stamp:
+                raise UsersFileError(f"{self.path} was there, and has gone") from None
             return _NOBODY
         except OSError as error:
             raise UsersFileError(f"cannot read {self.path}: {error.strerror}") from error

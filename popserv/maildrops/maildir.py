@@ -21,9 +21,12 @@ import errno
 import fcntl
 import os
 import stat
+import time
+from array import array
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from heapq import merge
 from typing import Any, NamedTuple
 
@@ -55,19 +58,24 @@ _CHUNK = 1 << 17
 # Elsewhere than on Linux a flag that no preadv takes, so that all is read in threads.
 _NOWAIT: int = getattr(os, "RWF_NOWAIT", -1)
 _TRIES = 5
+_PATIENCE = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""Seconds to wait, one after the other, for another program to be done with its renames."""
+_TICK = 20_000_000
+"""Nanoseconds in which some kernels give two changes of a directory the same time."""
 
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK, errno.ESTALE})
 """Errors that say nothing about the maildrop."""
 
 
 class _Known(NamedTuple):
-    """What an earlier session learnt of a maildrop: the messages' names and octets."""
+    """What an earlier session learnt of a maildrop: the messages' names, octets and stamps."""
 
     uniques: Sequence[bytes]
     octets: Sequence[int]
+    stamps: Sequence[int]
 
 
-_NOTHING = _Known((), ())
+_NOTHING = _Known((), (), ())
 
 
 @implementer(IMaildropFactory)
@@ -83,45 +91,54 @@ class MaildirMaildrops:
         self._run = run
         self._room = remember
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._empty: set[bytes] = set()
 
     async def open_maildrop(self, user: bytes) -> IMailbox:
         """See IMaildropFactory."""
         known = self._known.get(user, _NOTHING)
-        mailbox: IMailbox = await self._run(self._open, user, known)
-        if isinstance(mailbox, MaildirMailbox):
+        mailbox: MaildirMailbox | None = await self._run(self._open, user, known)
+        if mailbox is not None:
             self._remember(user, mailbox.learnt())
-        return mailbox
+            return mailbox
+        if user in self._empty:
+            raise MaildropBusy
+        self._empty.add(user)
+        return EmptyMailbox(partial(self._empty.remove, user))
 
-    def _open(self, user: bytes, known: _Known) -> IMailbox:
-        """Open in a thread."""
+    def _open(self, user: bytes, known: _Known) -> MaildirMailbox | None:
+        """Open in a thread; None if nothing was ever delivered."""
         try:
             fd = self._layout.open(user)
         except FileNotFoundError:
-            return EmptyMailbox()
+            return None
         except (OSError, ValueError) as error:
             raise _unavailable(error) from error
         folders = _Folders(fd)
         try:
             folders.lock()
-            return MaildirMailbox(folders, known, self._run)
+            return MaildirMailbox(folders, known, self._run, partial(self._forget, user))
         except BaseException as error:
             folders.close()
             if isinstance(error, OSError):
                 raise _unavailable(error) from error
             raise
 
+    def _forget(self, user: bytes) -> None:
+        self._room += len(self._known.pop(user, _NOTHING).octets)
+
     def _remember(self, user: bytes, known: _Known) -> None:
         """Keep what was learnt, and let go of what was used least recently."""
-        self._room += len(self._known.pop(user, _NOTHING).octets) - len(known.octets)
+        self._forget(user)
+        self._room -= len(known.octets)
         self._known[user] = known
         while self._room < 0:
             _, oldest = self._known.popitem(last=False)
             self._room += len(oldest.octets)
 
 
-def _unavailable(error: OSError | ValueError) -> POPError:
+def _unavailable(error: OSError | ValueError, *text: bytes) -> POPError:
     passing = isinstance(error, OSError) and error.errno in _PASSING
-    return TryLater() if passing else MaildropUnavailable()
+    return TryLater() if passing else MaildropUnavailable(*text)
 
 
 @implementer(IMailbox)
@@ -129,6 +146,9 @@ class EmptyMailbox:
     """What a user has to whom nothing was ever delivered."""
 
     messages = Snapshot()
+
+    def __init__(self, unlock: Callable[[], None]) -> None:
+        self._unlock = unlock
 
     async def open(self, message: Message) -> Iterable[Chunk]:
         """See IMailbox."""
@@ -139,6 +159,7 @@ class EmptyMailbox:
 
     async def release(self) -> None:
         """See IMailbox."""
+        self._unlock()
 
 
 @implementer(IMailbox)
@@ -149,50 +170,70 @@ class MaildirMailbox:
     delivery that a name starts with, then by name.
     """
 
-    def __init__(self, folders: _Folders, known: _Known, run: Run) -> None:
+    def __init__(
+        self, folders: _Folders, known: _Known, run: Run, forget: Callable[[], None]
+    ) -> None:
         self._folders = folders
         self._run = run
-        # Not dict(zip()): a comprehension lets other threads run.
-        learnt = zip(known.uniques, known.octets, strict=True)
-        octets = {unique: size for unique, size in learnt}  # noqa: C416
+        self._forget = forget
+        learnt = zip(known.uniques, known.octets, known.stamps, strict=True)
+        counted = {unique: (octets, stamp) for unique, octets, stamp in learnt}
         for _ in range(_TRIES):
             found = folders.scan()
-            missed = folders.count(found, octets)
+            missed = folders.count(found, counted)
             if not missed:
                 break
-        self.uniques = _in_order([unique for unique in found if unique in octets])
+        self.uniques = _in_order([unique for unique in found if unique in counted])
         self._places: list[bytes | None] = [found[unique] for unique in self.uniques]
+        # One that came twice is never looked for: what is found might be the other.
+        self._doubles = folders.twice
+        self._stamps = array("Q", [counted[unique][1] for unique in self.uniques])
         self.messages = Snapshot(
-            [octets[unique] for unique in self.uniques],
+            [counted[unique][0] for unique in self.uniques],
             [legal_uid(unique) for unique in self.uniques],
         )
 
     def learnt(self) -> _Known:
         """Return what a later session may rely on."""
-        if self._folders.twice:
+        if self._doubles:
             # Octets are remembered by the unique part, which is not unique here.
             return _NOTHING
-        return _Known(self.uniques, self.messages.octets)
+        return _Known(self.uniques, self.messages.octets, self._stamps)
 
     async def open(self, message: Message) -> Iterable[Chunk]:
         """See IMailbox."""
         at = message.position
-        fd = self._open(at)
-        if fd is None and self._places[at] is not None:
-            await self._run(self._look_again)
+        try:
             fd = self._open(at)
+            if fd is None:
+                await self._run(self._look_again)
+                fd = self._open(at)
+        except OSError as error:
+            raise _unavailable(error, b"message cannot be read, tell the operator") from error
         if fd is None:
             raise NoSuchMessage
-        return _FileBody(fd, self._run)
+        body = _FileBody(fd, self._run)
+        if body.stamp != self._stamps[at]:
+            # Its octets were told already: they must be those that are sent.
+            octets, self._stamps[at] = await self._run(_count, fd)
+            if octets != message.octets:
+                body.close()
+                self._forget()
+                raise TryLater(b"the message has changed, log in again")
+        return body
 
     def _open(self, at: int) -> int | None:
         place = self._places[at]
         return None if place is None else self._folders.open(place, self.uniques[at])
 
-    def _look_again(self) -> None:
-        """Note where every message is now; in a thread."""
+    def _look_again(self) -> bool:
+        """Note where every message is now; tell whether what was not found is gone; in a thread."""
         found = self._folders.scan()
-        self._places = [found.get(unique) for unique in self.uniques]
+        self._places = [
+            place if unique in self._doubles else found.get(unique)
+            for unique, place in zip(self.uniques, self._places, strict=True)
+        ]
+        return self._folders.at_rest()
 
     async def remove(self, messages: Iterable[Message]) -> None:
         """See IMailbox."""
@@ -201,16 +242,18 @@ class MaildirMailbox:
     def _remove(self, wanted: list[int]) -> None:
         refused: list[OSError] = []
         lost: OSError | None = None
-        for _ in range(_TRIES):
+        for seconds in _PATIENCE:
             wanted = [at for at in wanted if not self._unlink(at, refused)]
             if not wanted:
                 break
+            time.sleep(seconds)
             try:
-                self._look_again()
+                settled = self._look_again()
             except OSError as error:
                 lost = error
                 break
-            wanted = [at for at in wanted if self._places[at] is not None]
+            if settled:
+                wanted = [at for at in wanted if self._places[at] is not None]
         self._folders.sync()
         if refused or wanted:
             raise RemovalFailed(len(refused) + len(wanted)) from [*refused, lost][0]
@@ -239,7 +282,8 @@ class _Folders:
     def __init__(self, maildir: int) -> None:
         self._maildir = maildir
         self._folders: dict[int, int] = {}
-        self.twice = False
+        self.twice: frozenset[bytes] = frozenset()
+        self.settled = False
 
     def lock(self) -> None:
         """Take the lock."""
@@ -262,7 +306,7 @@ class _Folders:
             os.close(fd)
 
     def scan(self) -> dict[bytes, bytes]:
-        """Return each message's place by its unique part, and note if one came ``twice``.
+        """Return each message's place by its unique part, and note which came ``twice``.
 
         A file that is renamed while its directory is read may be seen twice or
         not at all, so that a change meanwhile means to read again.
@@ -271,17 +315,23 @@ class _Folders:
             self._open_folders()
             before = self._changed()
             found: dict[bytes, bytes] = {}
-            self.twice = False
+            twice: set[bytes] = set()
             for number, folder in self._folders.items():
-                self._list(number, folder, found)
-            if self._changed() == before:
+                self._list(number, folder, found, twice)
+            self.twice = frozenset(twice)
+            self.settled = self._changed() == before
+            if self.settled:
                 break
         return found
+
+    def at_rest(self) -> bool:
+        """Tell whether the last scan cannot have missed a change."""
+        return self.settled and max(self._changed(), default=0) + _TICK < time.time_ns()
 
     def _changed(self) -> list[int]:
         return [os.fstat(fd).st_mtime_ns for fd in self._folders.values()]
 
-    def _list(self, number: int, folder: int, found: dict[bytes, bytes]) -> None:
+    def _list(self, number: int, folder: int, found: dict[bytes, bytes], twice: set[bytes]) -> None:
         start = bytes([number])
         shared: dict[bytes, bytes] = {}
         with os.scandir(folder) as entries:
@@ -289,14 +339,15 @@ class _Folders:
                 if entry.name[0] != "." and entry.is_file(follow_symlinks=False):
                     unique, colon, flags = os.fsencode(entry.name).partition(b":")
                     place = start + colon + flags
-                    self.twice = self.twice or unique in found
+                    if unique in found:
+                        twice.add(unique)
                     found[unique] = shared.setdefault(place, place)
 
-    def count(self, found: dict[bytes, bytes], octets: dict[bytes, int]) -> bool:
-        """Count into ``octets`` what it lacks; tell whether some message was not in its place."""
+    def count(self, found: dict[bytes, bytes], counted: dict[bytes, tuple[int, int]]) -> bool:
+        """Add the octets and stamps that are lacking; tell if a message was not in its place."""
         missed = False
         for unique, place in found.items():
-            if unique not in octets:
+            if unique not in counted:
                 try:
                     fd = self.open(place, unique)
                 except PermissionError as error:
@@ -305,7 +356,10 @@ class _Folders:
                 if fd is None:
                     missed = True
                 else:
-                    octets[unique] = _count(fd)
+                    try:
+                        counted[unique] = _count(fd)
+                    finally:
+                        os.close(fd)
         return missed
 
     def open(self, place: bytes, unique: bytes) -> int | None:
@@ -336,14 +390,18 @@ class _Folders:
             os.fsync(fd)
 
 
-def _count(fd: int) -> int:
+def _stamp(found: os.stat_result) -> int:
+    """Return 64 bits that change when a file's content does."""
+    return hash((found.st_size, found.st_mtime_ns)) & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def _count(fd: int) -> tuple[int, int]:
+    """Return a file's octets and, from before they were read, its stamp."""
     counter = OctetCounter()
-    try:
-        while chunk := os.read(fd, _CHUNK):
-            counter.feed(chunk)
-    finally:
-        os.close(fd)
-    return counter.finish()
+    stamp = _stamp(os.fstat(fd))
+    while chunk := os.read(fd, _CHUNK):
+        counter.feed(chunk)
+    return counter.finish(), stamp
 
 
 def _delivered(unique: bytes) -> tuple[int, bytes]:
@@ -364,7 +422,9 @@ class _FileBody:
     def __init__(self, fd: int, run: Run) -> None:
         self._fd = fd
         self._run = run
-        self._size = os.fstat(fd).st_size
+        found = os.fstat(fd)
+        self.stamp = _stamp(found)
+        self._size = found.st_size
         self._offset = 0
 
     def __iter__(self) -> Iterator[Chunk]:

@@ -284,6 +284,20 @@ class UniqueIdTests(MaildirCase):
         self.put(b"cur/1.a:2,S", b"cur, and longer\n")
         self.assertEqual(len(self.shown()), 1)
 
+    def test_changed(self):
+        """A message whose octets are no longer those that were told is not sent."""
+        self.put(b"new/1.a", b"short\n")
+        self.put(b"new/2.b", b"same\n")
+        for change in (b"longer than before\n", b"shorter?\n"):
+            with self.session() as mailbox:
+                self.put(b"new/1.a", change)
+                self.put(b"new/2.b", b"SAME\n")
+                with self.assertRaises(TryLater) as refused:
+                    read(mailbox, 0)
+                self.assertIn(b"has changed", refused.exception.text)
+                self.assertEqual(read(mailbox, 1), b"SAME\n")
+            self.assertEqual(self.shown(), [change, b"SAME\n"])
+
     def test_twice_then_once(self):
         """Once one of two such files is gone, the octets are those of the other."""
         self.put(b"new/1.a", b"new\n")
@@ -598,6 +612,28 @@ class RemovalTests(MaildirCase):
             now(mailbox.remove(mailbox.messages))
         self.assertEqual(self.stored(), [])
 
+    def test_renamed_without_end(self):
+        """While others rename without a pause, what is not found is not said to be removed."""
+        with self.session() as mailbox:
+            os.rename(self.at(b"cur/2.b:2,"), self.at(b"tmp/2.b"))
+            with (
+                mock.patch.object(maildir._Folders, "_changed", lambda _: [next(self.ticks)]),
+                mock.patch.object(maildir, "_PATIENCE", (0, 0)),
+                self.assertRaises(RemovalFailed) as failed,
+            ):
+                now(mailbox.remove(mailbox.messages))
+            self.assertEqual(failed.exception.remaining, 1)
+
+    def test_other_of_two(self):
+        """Of two files with one unique part, the one that was not shown is not removed."""
+        self.put(b"new/5.dup", b"never seen\n")
+        self.put(b"cur/5.dup:2,S", b"shown\n")
+        with self.session() as mailbox:
+            os.unlink(self.at(b"cur/5.dup:2,S"))
+            with self.assertRaises(RemovalFailed):
+                now(mailbox.remove(mailbox.messages))
+        self.assertEqual(self.stored(), [b"new/5.dup"])
+
     def test_came_back(self):
         """A message that vanished and came back is there to be removed."""
         with self.session() as mailbox:
@@ -724,9 +760,20 @@ class RefusalTests(MaildirCase):
         with (
             self.session() as mailbox,
             failing(os, "open", denied),
-            self.assertRaises(PermissionError),
+            self.assertRaises(MaildropUnavailable) as refused,
         ):
             read(mailbox, 0)
+        self.assertIs(refused.exception.__cause__, denied)
+
+    def test_no_maildrop_twice(self):
+        """A user without a maildrop has one session at a time, too: they are not for hoarding."""
+        with self.session(b"nobody"):
+            self.assert_refused(MaildropBusy, b"nobody")
+        with self.session(b"nobody") as mailbox:
+            self.assertEqual(len(mailbox.messages), 0)
+            with self.assertRaises(NoSuchMessage):
+                now(mailbox.open(Message(1, b"x", 0)))
+            now(mailbox.remove([]))
 
 
 HOLDER = f"""
