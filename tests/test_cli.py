@@ -102,7 +102,9 @@ class UserTests(CliCase):
         listed = "bob\tAPOP\nann\tSHA\ncid\tCRYPT\n"
         self.assertEqual(self.user("list"), (0, listed, ""))
         os.unlink(self.path)
-        self.assertEqual(self.user("list"), (0, "", ""))
+        code, out, err = self.user("list")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn(f"there is no {self.path}", err)
 
     def test_list_odd_users(self):
         """A malformed secret or a name in another charset does not hide the other users."""

@@ -156,13 +156,16 @@ class ChangeTests(UsersFileCase):
     """A UsersFile that lives on while its file changes."""
 
     def test_absent(self):
-        """No file is no users, until there is one, and again once it is gone."""
+        """No file is no users, until there is one; one that has gone is a fault to mend."""
         users = UsersFile(self.path)
         self.assertEqual(users.read(), ({}, []))
         self.write(b"ann:{PLAIN}a")
         self.assertEqual(users.read().secrets, {b"ann": b"{PLAIN}a"})
         os.unlink(self.path)
-        self.assertEqual(users.read(), ({}, []))
+        with self.assertRaisesRegex(UsersFileError, "was there, and has gone"):
+            users.read()
+        self.write(b"ann:{PLAIN}a")
+        self.assertEqual(users.read().secrets, {b"ann": b"{PLAIN}a"})
 
     def test_reread(self):
         """A change is seen at the next login, however it was made; no change costs no reading."""
