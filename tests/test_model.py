@@ -19,7 +19,7 @@ lines = (
     st.tuples(keywords, numbers).map(b" ".join)
     | st.tuples(numbers, numbers).map(lambda pair: b"TOP %b %b" % pair)
     | keywords
-    | st.binary(max_size=12).filter(lambda line: b"\n" not in line)
+    | st.binary(max_size=12).filter(lambda line: b"\n" not in line and b"QUIT" not in line.upper())
 )
 
 
