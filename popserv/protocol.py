@@ -183,9 +183,8 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Answer once and close: what follows may be anything."""
-        if not self.closing:
-            self.transport.write(err(BadCommand(b"line too long")))
-            self.close()
+        self.transport.write(err(BadCommand(b"line too long")))
+        self.close()
 
     def _peer(self) -> str:
         peer = self.transport.getPeer()

@@ -269,11 +269,9 @@ class TopFramer(MessageFramer):
         if there < self._wanted:
             self._wanted -= there
             return len(text)
-        while self._wanted:
-            end = text.find(b"\n", end) + 1
-            if not end:
-                return len(text)
-            self._wanted -= 1
+        for _ in range(self._wanted):
+            end = text.index(b"\n", end) + 1
+        self._wanted = 0
         self.done = True
         return end
 
