@@ -62,7 +62,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     LOGGED_A_SESSION = 100
     """Refusals of one connection after which no more reasons are logged."""
     LINES_A_TURN = 50
-    """Pipelined commands answered before other sessions have their turn."""
+    """Pipelined commands answered before other sessions have their turn; a body counts as ten."""
 
     log = Logger()
     # ITCPTransport and IConsumer in one, for which there is no type.
@@ -177,7 +177,8 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         self._lines += 1
         if self._busy:
             LineReceiver.pauseProducing(self)
-        elif self._lines % self.LINES_A_TURN == 0 and not self.paused and not self.closing:
+        elif self._lines >= self.LINES_A_TURN and not self.paused and not self.closing:
+            self._lines = 0
             LineReceiver.pauseProducing(self)
             self.callLater(0, self._take_input)
 
@@ -199,6 +200,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self.transport.write(ok(reply.text))
             self._done(reply.after)
             return
+        self._lines += 9
         framer = reply.framer or ListingFramer()
         finished = partial(self._body_sent, reply.after)
         body = BodySender(ok(reply.text), reply.body, framer, self.transport.write, finished)

@@ -74,6 +74,8 @@ class Conversation:
     def send(self, octets: bytes) -> bytes:
         """Send octets as one packet; return what the server has written since."""
         self.server.dataReceived(octets)
+        # What the server puts off to the reactor's next round is due at once.
+        self.clock.advance(0)
         return self.received()
 
     def received(self) -> bytes:
