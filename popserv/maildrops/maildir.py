@@ -214,13 +214,20 @@ class MaildirMailbox:
             raise NoSuchMessage
         body = _FileBody(fd, self._run)
         if body.stamp != self._stamps[at]:
-            # Its octets were told already: they must be those that are sent.
-            octets, self._stamps[at] = await self._run(_count, fd)
-            if octets != message.octets:
+            try:
+                await self._recount(message, fd)
+            except BaseException:
                 body.close()
-                self._forget()
-                raise TryLater(b"the message has changed, log in again")
+                raise
         return body
+
+    async def _recount(self, message: Message, fd: int) -> None:
+        """Refuse a changed message if its octets, told already, are not those to be sent."""
+        octets, stamp = await self._run(_count, fd)
+        if octets != message.octets:
+            self._forget()
+            raise TryLater(b"the message has changed, log in again")
+        self._stamps[message.position] = stamp
 
     def _open(self, at: int) -> int | None:
         place = self._places[at]
@@ -233,7 +240,7 @@ class MaildirMailbox:
             place if unique in self._doubles else found.get(unique)
             for unique, place in zip(self.uniques, self._places, strict=True)
         ]
-        return self._folders.at_rest()
+        return self._folders.at_rest
 
     async def remove(self, messages: Iterable[Message]) -> None:
         """See IMailbox."""
@@ -283,7 +290,7 @@ class _Folders:
         self._maildir = maildir
         self._folders: dict[int, int] = {}
         self.twice: frozenset[bytes] = frozenset()
-        self.settled = False
+        self.at_rest = False
 
     def lock(self) -> None:
         """Take the lock."""
@@ -309,24 +316,23 @@ class _Folders:
         """Return each message's place by its unique part, and note which came ``twice``.
 
         A file that is renamed while its directory is read may be seen twice or
-        not at all, so that a change meanwhile means to read again.
+        not at all, so that a change meanwhile means to read again.  ``at_rest``
+        is true afterwards if no change can have gone unseen.
         """
         for _ in range(_TRIES):
             self._open_folders()
+            began = time.time_ns()
             before = self._changed()
             found: dict[bytes, bytes] = {}
             twice: set[bytes] = set()
             for number, folder in self._folders.items():
                 self._list(number, folder, found, twice)
             self.twice = frozenset(twice)
-            self.settled = self._changed() == before
-            if self.settled:
+            unchanged = self._changed() == before
+            self.at_rest = unchanged and max(before, default=0) + _TICK < began
+            if unchanged:
                 break
         return found
-
-    def at_rest(self) -> bool:
-        """Tell whether the last scan cannot have missed a change."""
-        return self.settled and max(self._changed(), default=0) + _TICK < time.time_ns()
 
     def _changed(self) -> list[int]:
         return [os.fstat(fd).st_mtime_ns for fd in self._folders.values()]
