@@ -18,19 +18,14 @@ Rules of this file:
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
-import stat
 import time
 from array import array
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from heapq import merge
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from popserv.errors import (
@@ -43,25 +38,15 @@ from popserv.errors import (
 )
 from popserv.interfaces import IMailbox, IMaildropFactory
 from popserv.maildrop import Message, Snapshot, legal_uid
+from popserv.maildrops.folders import TRIES, FileBody, Folders, Run, count_file
 from popserv.maildrops.layout import Layout
 from popserv.threads import Threads
-from popserv.wire import Chunk, OctetCounter
+from popserv.wire import Chunk
 
-_log = Logger()
 _disk = Threads("popserv-disk", threads=4)
 
-Run = Callable[..., Awaitable[Any]]
-"""Calls a function with arguments where blocking is no harm, and returns what it returns."""
-
-_CHUNK = 1 << 17
-
-# Elsewhere than on Linux a flag that no preadv takes, so that all is read in threads.
-_NOWAIT: int = getattr(os, "RWF_NOWAIT", -1)
-_TRIES = 5
 _PATIENCE = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds to wait, one after the other, for another program to be done with its renames."""
-_TICK = 20_000_000
-"""Nanoseconds in which some kernels give two changes of a directory the same time."""
 
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK, errno.ESTALE})
 """Errors that say nothing about the maildrop."""
@@ -113,7 +98,7 @@ class MaildirMaildrops:
             return None
         except (OSError, ValueError) as error:
             raise _unavailable(error) from error
-        folders = _Folders(fd)
+        folders = Folders(fd)
         try:
             folders.lock()
             return MaildirMailbox(folders, known, self._run, partial(self._forget, user))
@@ -171,14 +156,14 @@ class MaildirMailbox:
     """
 
     def __init__(
-        self, folders: _Folders, known: _Known, run: Run, forget: Callable[[], None]
+        self, folders: Folders, known: _Known, run: Run, forget: Callable[[], None]
     ) -> None:
         self._folders = folders
         self._run = run
         self._forget = forget
         learnt = zip(known.uniques, known.octets, known.stamps, strict=True)
         counted = {unique: (octets, stamp) for unique, octets, stamp in learnt}
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             found = folders.scan()
             missed = folders.count(found, counted)
             if not missed:
@@ -212,7 +197,7 @@ class MaildirMailbox:
             raise _unavailable(error, b"message cannot be read, tell the operator") from error
         if fd is None:
             raise NoSuchMessage
-        body = _FileBody(fd, self._run)
+        body = FileBody(fd, self._run)
         if body.stamp != self._stamps[at]:
             try:
                 await self._recount(message, fd)
@@ -223,7 +208,7 @@ class MaildirMailbox:
 
     async def _recount(self, message: Message, fd: int) -> None:
         """Refuse a changed message if its octets, told already, are not those to be sent."""
-        octets, stamp = await self._run(_count, fd)
+        octets, stamp = await self._run(count_file, fd)
         if octets != message.octets:
             self._forget()
             raise TryLater(b"the message has changed, log in again")
@@ -279,137 +264,6 @@ class MaildirMailbox:
         self._folders.close()
 
 
-class _Folders:
-    """new/ and cur/ of one Maildir, held open.
-
-    A message's *place* is the number of its folder in one byte, then what follows
-    the unique part in its name; a few of these serve any number of messages.
-    """
-
-    def __init__(self, maildir: int) -> None:
-        self._maildir = maildir
-        self._folders: dict[int, int] = {}
-        self.twice: frozenset[bytes] = frozenset()
-        self.at_rest = False
-
-    def lock(self) -> None:
-        """Take the lock."""
-        try:
-            fcntl.flock(self._maildir, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise MaildropBusy from None
-
-    def _open_folders(self) -> None:
-        """Open what is not open yet; a folder that is not there holds nothing."""
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        for number, name in enumerate((b"new", b"cur")):
-            if number not in self._folders:
-                with suppress(FileNotFoundError):
-                    self._folders[number] = os.open(name, flags, dir_fd=self._maildir)
-
-    def close(self) -> None:
-        """Close everything, and give up the lock with it."""
-        for fd in (*self._folders.values(), self._maildir):
-            os.close(fd)
-
-    def scan(self) -> dict[bytes, bytes]:
-        """Return each message's place by its unique part, and note which came ``twice``.
-
-        A file that is renamed while its directory is read may be seen twice or
-        not at all, so that a change meanwhile means to read again.  ``at_rest``
-        is true afterwards if no change can have gone unseen.
-        """
-        for _ in range(_TRIES):
-            self._open_folders()
-            began = time.time_ns()
-            before = self._changed()
-            found: dict[bytes, bytes] = {}
-            twice: set[bytes] = set()
-            for number, folder in self._folders.items():
-                self._list(number, folder, found, twice)
-            self.twice = frozenset(twice)
-            unchanged = self._changed() == before
-            self.at_rest = unchanged and max(before, default=0) + _TICK < began
-            if unchanged:
-                break
-        return found
-
-    def _changed(self) -> list[int]:
-        return [os.fstat(fd).st_mtime_ns for fd in self._folders.values()]
-
-    def _list(self, number: int, folder: int, found: dict[bytes, bytes], twice: set[bytes]) -> None:
-        start = bytes([number])
-        shared: dict[bytes, bytes] = {}
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name[0] != "." and entry.is_file(follow_symlinks=False):
-                    unique, colon, flags = os.fsencode(entry.name).partition(b":")
-                    place = start + colon + flags
-                    if unique in found:
-                        twice.add(unique)
-                    found[unique] = shared.setdefault(place, place)
-
-    def count(self, found: dict[bytes, bytes], counted: dict[bytes, tuple[int, int]]) -> bool:
-        """Add the octets and stamps that are lacking; tell if a message was not in its place."""
-        missed = False
-        for unique, place in found.items():
-            if unique not in counted:
-                try:
-                    fd = self.open(place, unique)
-                except PermissionError as error:
-                    _log.warn("a message is left out: {error}", error=error)
-                    continue
-                if fd is None:
-                    missed = True
-                else:
-                    try:
-                        counted[unique] = _count(fd)
-                    finally:
-                        os.close(fd)
-        return missed
-
-    def open(self, place: bytes, unique: bytes) -> int | None:
-        """Return an open file descriptor, or None if no regular file is there."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            fd = os.open(unique + place[1:], flags, dir_fd=self._folders[place[0]])
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
-                return None
-            raise
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            return fd
-        os.close(fd)
-        return None
-
-    def unlink(self, place: bytes, unique: bytes) -> bool:
-        """Remove a message; False if it is not there."""
-        try:
-            os.unlink(unique + place[1:], dir_fd=self._folders[place[0]])
-        except FileNotFoundError:
-            return False
-        return True
-
-    def sync(self) -> None:
-        """Make removals durable."""
-        for fd in self._folders.values():
-            os.fsync(fd)
-
-
-def _stamp(found: os.stat_result) -> int:
-    """Return 64 bits that change when a file's content does."""
-    return hash((found.st_size, found.st_mtime_ns)) & 0xFFFF_FFFF_FFFF_FFFF
-
-
-def _count(fd: int) -> tuple[int, int]:
-    """Return a file's octets and, from before they were read, its stamp."""
-    counter = OctetCounter()
-    stamp = _stamp(os.fstat(fd))
-    while chunk := os.read(fd, _CHUNK):
-        counter.feed(chunk)
-    return counter.finish(), stamp
-
-
 def _delivered(unique: bytes) -> tuple[int, bytes]:
     """Return what messages are put in order by."""
     seconds = unique.partition(b".")[0]
@@ -420,45 +274,3 @@ def _in_order(uniques: list[bytes]) -> list[bytes]:
     # One long sort() would let no other thread run: sort pieces, and merge them.
     pieces = (uniques[at : at + 4096] for at in range(0, len(uniques), 4096))
     return list(merge(*(sorted(piece, key=_delivered) for piece in pieces), key=_delivered))
-
-
-class _FileBody:
-    """The chunks of an open file: at once if the page cache has them, else from a thread."""
-
-    def __init__(self, fd: int, run: Run) -> None:
-        self._fd = fd
-        self._run = run
-        found = os.fstat(fd)
-        self.stamp = _stamp(found)
-        self._size = found.st_size
-        self._offset = 0
-
-    def __iter__(self) -> Iterator[Chunk]:
-        return self
-
-    def __next__(self) -> Chunk:
-        octets = min(_CHUNK, self._size - self._offset)
-        if octets <= 0:
-            raise StopIteration
-        offset, self._offset = self._offset, self._offset + octets
-        return _cached(self._fd, octets, offset) or self._run(_read, self._fd, octets, offset)
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-def _cached(fd: int, octets: int, offset: int) -> bytes | None:
-    """Return a part of a file if the page cache has it all."""
-    buffer = bytearray(octets)
-    try:
-        got = os.preadv(fd, [buffer], offset, _NOWAIT)
-    except OSError:
-        return None
-    return bytes(buffer) if got == octets else None
-
-
-def _read(fd: int, octets: int, offset: int) -> bytes:
-    chunk = os.pread(fd, octets, offset)
-    if len(chunk) < octets:
-        raise OSError(errno.EIO, "a message has become shorter")
-    return chunk

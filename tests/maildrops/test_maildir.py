@@ -29,7 +29,7 @@ from popserv.errors import (
     TryLater,
 )
 from popserv.maildrop import Message
-from popserv.maildrops import maildir
+from popserv.maildrops import folders, maildir
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.testing import ODD_MESSAGES, MailboxContract, naive_octets, read_all
 from tests.maildrops.test_layout import watch_descriptors
@@ -358,7 +358,7 @@ class SpecialFileTests(MaildirCase):
                 make(self.at(b"new/1.a"))
 
             with (
-                mock.patch.object(maildir._Folders, "_changed", return_value=[]),
+                mock.patch.object(folders.Folders, "_changed", return_value=[]),
                 self.during_scan([swap]),
                 self.session() as mailbox,
             ):
@@ -425,7 +425,7 @@ class OctetsTests(MaildirCase):
         denied = PermissionError(errno.EACCES, "denied")
         with (
             failing(os, "open", denied, lambda name, *_: name == b"1.a"),
-            mock.patch.object(maildir, "_log") as log,
+            mock.patch.object(folders, "_log") as log,
         ):
             self.assertEqual(self.shown(), [b"b\n"])
         log.warn.assert_called_once()
@@ -516,7 +516,7 @@ class RenameTests(MaildirCase):
         self.put(b"cur/1.a:2,")
         move = partial(self.move, b"cur/1.a:2,", b"cur/1.a:2,S")
         with (
-            mock.patch.object(maildir._Folders, "_changed", return_value=[]),
+            mock.patch.object(folders.Folders, "_changed", return_value=[]),
             self.during_scan([lambda: None, move]),
             self.session() as mailbox,
         ):
@@ -619,7 +619,7 @@ class RemovalTests(MaildirCase):
         with self.session() as mailbox:
             os.rename(self.at(b"cur/2.b:2,"), self.at(b"tmp/2.b"))
             with (
-                mock.patch.object(maildir._Folders, "_changed", lambda _: [next(self.ticks)]),
+                mock.patch.object(folders.Folders, "_changed", lambda _: [next(self.ticks)]),
                 mock.patch.object(maildir, "_PATIENCE", (0, 0)),
                 self.assertRaises(RemovalFailed) as failed,
             ):
@@ -631,7 +631,7 @@ class RemovalTests(MaildirCase):
         with self.session() as mailbox:
             os.rename(self.at(b"cur/2.b:2,"), self.at(b"tmp/2.b"))
             with (
-                mock.patch.object(maildir._Folders, "_changed", return_value=[time.time_ns()]),
+                mock.patch.object(folders.Folders, "_changed", return_value=[time.time_ns()]),
                 mock.patch.object(maildir, "_PATIENCE", (0, 0)),
                 self.assertRaises(RemovalFailed) as failed,
             ):
@@ -752,7 +752,7 @@ class RefusalTests(MaildirCase):
             "maildrop": (os, "open", lambda name, *_: name == b"ann"),
             "new": (os, "open", lambda name, *_: name == b"new"),
             "cur": (os, "open", lambda name, *_: name == b"cur"),
-            "lock": (maildir.fcntl, "flock", lambda *_: True),
+            "lock": (folders.fcntl, "flock", lambda *_: True),
             "scan": (os, "scandir", lambda *_: True),
             "message": (os, "open", lambda name, *_: name == b"1.a"),
             "bytes": (os, "read", lambda *_: True),

@@ -1,0 +1,210 @@
+"""new/ and cur/ of one Maildir: what is in them, where it is now, and its bytes.
+
+Only regular files are mail; everything is opened relative to its directory and
+never through a link.  All of it may block, save opening one file and reading what
+the page cache holds.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from twisted.logger import Logger
+
+from popserv.errors import MaildropBusy
+from popserv.wire import Chunk, OctetCounter
+
+_log = Logger()
+
+Run = Callable[..., Awaitable[Any]]
+"""Calls a function with arguments where blocking is no harm, and returns what it returns."""
+
+_CHUNK = 1 << 17
+
+# Elsewhere than on Linux a flag that no preadv takes, so that all is read in threads.
+_NOWAIT: int = getattr(os, "RWF_NOWAIT", -1)
+TRIES = 5
+"""How often to read again what changed while it was read."""
+_TICK = 20_000_000
+"""Nanoseconds in which some kernels give two changes of a directory the same time."""
+
+
+class Folders:
+    """new/ and cur/ of one Maildir, held open.
+
+    A message's *place* is the number of its folder in one byte, then what follows
+    the unique part in its name; a few of these serve any number of messages.
+    """
+
+    def __init__(self, maildir: int) -> None:
+        self._maildir = maildir
+        self._folders: dict[int, int] = {}
+        self.twice: frozenset[bytes] = frozenset()
+        self.at_rest = False
+
+    def lock(self) -> None:
+        """Take the lock."""
+        try:
+            fcntl.flock(self._maildir, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MaildropBusy from None
+
+    def _open_folders(self) -> None:
+        """Open what is not open yet; a folder that is not there holds nothing."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        for number, name in enumerate((b"new", b"cur")):
+            if number not in self._folders:
+                with suppress(FileNotFoundError):
+                    self._folders[number] = os.open(name, flags, dir_fd=self._maildir)
+
+    def close(self) -> None:
+        """Close everything, and give up the lock with it."""
+        for fd in (*self._folders.values(), self._maildir):
+            os.close(fd)
+
+    def scan(self) -> dict[bytes, bytes]:
+        """Return each message's place by its unique part, and note which came ``twice``.
+
+        A file that is renamed while its directory is read may be seen twice or
+        not at all, so that a change meanwhile means to read again.  ``at_rest``
+        is true afterwards if no change can have gone unseen.
+        """
+        for _ in range(TRIES):
+            self._open_folders()
+            began = time.time_ns()
+            before = self._changed()
+            found: dict[bytes, bytes] = {}
+            twice: set[bytes] = set()
+            for number, folder in self._folders.items():
+                self._list(number, folder, found, twice)
+            self.twice = frozenset(twice)
+            unchanged = self._changed() == before
+            self.at_rest = unchanged and max(before, default=0) + _TICK < began
+            if unchanged:
+                break
+        return found
+
+    def _changed(self) -> list[int]:
+        return [os.fstat(fd).st_mtime_ns for fd in self._folders.values()]
+
+    def _list(self, number: int, folder: int, found: dict[bytes, bytes], twice: set[bytes]) -> None:
+        start = bytes([number])
+        shared: dict[bytes, bytes] = {}
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name[0] != "." and entry.is_file(follow_symlinks=False):
+                    unique, colon, flags = os.fsencode(entry.name).partition(b":")
+                    place = start + colon + flags
+                    if unique in found:
+                        twice.add(unique)
+                    found[unique] = shared.setdefault(place, place)
+
+    def count(self, found: dict[bytes, bytes], counted: dict[bytes, tuple[int, int]]) -> bool:
+        """Add the octets and stamps that are lacking; tell if a message was not in its place."""
+        missed = False
+        for unique, place in found.items():
+            if unique not in counted:
+                try:
+                    fd = self.open(place, unique)
+                except PermissionError as error:
+                    _log.warn("a message is left out: {error}", error=error)
+                    continue
+                if fd is None:
+                    missed = True
+                else:
+                    try:
+                        counted[unique] = count_file(fd)
+                    finally:
+                        os.close(fd)
+        return missed
+
+    def open(self, place: bytes, unique: bytes) -> int | None:
+        """Return an open file descriptor, or None if no regular file is there."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            fd = os.open(unique + place[1:], flags, dir_fd=self._folders[place[0]])
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+                return None
+            raise
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+        return None
+
+    def unlink(self, place: bytes, unique: bytes) -> bool:
+        """Remove a message; False if it is not there."""
+        try:
+            os.unlink(unique + place[1:], dir_fd=self._folders[place[0]])
+        except FileNotFoundError:
+            return False
+        return True
+
+    def sync(self) -> None:
+        """Make removals durable."""
+        for fd in self._folders.values():
+            os.fsync(fd)
+
+
+def _stamp(found: os.stat_result) -> int:
+    """Return 64 bits that change when a file's content does."""
+    return hash((found.st_size, found.st_mtime_ns)) & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def count_file(fd: int) -> tuple[int, int]:
+    """Return a file's octets and, from before they were read, its stamp."""
+    counter = OctetCounter()
+    stamp = _stamp(os.fstat(fd))
+    while chunk := os.read(fd, _CHUNK):
+        counter.feed(chunk)
+    return counter.finish(), stamp
+
+
+class FileBody:
+    """The chunks of an open file: at once if the page cache has them, else from a thread."""
+
+    def __init__(self, fd: int, run: Run) -> None:
+        self._fd = fd
+        self._run = run
+        found = os.fstat(fd)
+        self.stamp = _stamp(found)
+        self._size = found.st_size
+        self._offset = 0
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        octets = min(_CHUNK, self._size - self._offset)
+        if octets <= 0:
+            raise StopIteration
+        offset, self._offset = self._offset, self._offset + octets
+        return _cached(self._fd, octets, offset) or self._run(_read, self._fd, octets, offset)
+
+    def close(self) -> None:
+        """Close the file; not under a read."""
+        os.close(self._fd)
+
+
+def _cached(fd: int, octets: int, offset: int) -> bytes | None:
+    """Return a part of a file if the page cache has it all."""
+    buffer = bytearray(octets)
+    try:
+        got = os.preadv(fd, [buffer], offset, _NOWAIT)
+    except OSError:
+        return None
+    return bytes(buffer) if got == octets else None
+
+
+def _read(fd: int, octets: int, offset: int) -> bytes:
+    chunk = os.pread(fd, octets, offset)
+    if len(chunk) < octets:
+        raise OSError(errno.EIO, "a message has become shorter")
+    return chunk
