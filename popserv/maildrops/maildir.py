@@ -1,6 +1,6 @@
 """Maildir: a file a message in new/ and cur/, one Maildir a user.
 
-Rules of this file:
+Rules of this store, here and in folders.py:
  1. Other programs deliver, rename (flags, new/ to cur/) and remove at any time and
     lock nothing.  A message is found again by the unique part of its name, the
     part before ``:``, or it has vanished.
