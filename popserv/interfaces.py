@@ -17,8 +17,9 @@ from twisted.cred.credentials import ICredentials
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
+    from popserv.auth.schemes import ScramKeys
     from popserv.maildrop import Message, Snapshot
     from popserv.wire import Chunk
 
@@ -76,8 +77,58 @@ class IAPOPCredentials(ICredentials):
         """Tell, in time that depends on no secret, whether the digest was made from this one."""
 
 
-class IAPOPChecker(Interface):
-    """A credentials checker that takes IAPOPCredentials and knows for how many."""
+class IScramCredentials(ICredentials):
+    """One SCRAM exchange (RFC 5802) under way: the client has named itself, and waits.
 
-    def offers_apop() -> bool:
-        """Tell whether any user has an APOP secret now: only then do greetings have a timestamp."""
+    Providers provide one of the two interfaces below, for the hash they use.
+    """
+
+    username: bytes = Attribute("The name given.")
+
+    def check_keys(keys: ScramKeys) -> Awaitable[bool]:
+        """Challenge the client with these keys' salt and rounds; tell whether it proved them.
+
+        To a client that did the server has then proved itself in turn.
+
+        :raises popserv.errors.POPError: the client broke the exchange off, or its form.
+        """
+
+
+class IScramSHA256Credentials(IScramCredentials):
+    """SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 7677)."""
+
+
+class IScramSHA1Credentials(IScramCredentials):
+    """SCRAM-SHA-1 (RFC 5802)."""
+
+
+class ICertificateCredentials(ICredentials):
+    """A TLS client certificate that was verified, for EXTERNAL (RFC 4422 appendix A)."""
+
+    names: Sequence[bytes] = Attribute("The users' names that the certificate vouches for.")
+
+    username: bytes = Attribute(
+        "The one among the names that the client asked to be; empty if it did not say."
+    )
+
+
+class ITokenCredentials(ICredentials):
+    """A bearer token (RFC 6750), from OAUTHBEARER or XOAUTH2 (RFC 7628)."""
+
+    username: bytes = Attribute("The name given; empty if none was.")
+
+    token: bytes = Attribute("The token, as it came.")
+
+    def refuse(reason: Mapping[str, str]) -> Awaitable[None]:
+        """Tell the client why, as RFC 7628 section 3.2.2 has it, before the login fails.
+
+        ``reason`` is the error as a flat JSON object: ``status``, and where known
+        ``scope`` and ``openid-configuration``.
+        """
+
+
+class IOfferingChecker(Interface):
+    """A credentials checker that knows which of its kinds of credentials can succeed now."""
+
+    def offers(credentials: type[Interface]) -> bool:
+        """Tell whether to offer clients what makes these credentials."""

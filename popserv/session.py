@@ -7,8 +7,9 @@ ends, :meth:`Session.end` gives the lock back, once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
+from typing import Protocol
 
 from twisted.cred.credentials import ICredentials
 
@@ -19,6 +20,21 @@ from popserv.maildrop import Maildrop
 Release = Callable[[], Awaitable[None]]
 Authenticate = Callable[[ICredentials], Awaitable[tuple[IMailbox, Release]]]
 """From credentials to an open mailbox and what gives it up; raises a POPError."""
+
+
+Ask = Callable[[bytes], Awaitable[bytes]]
+"""Sends a SASL challenge and returns the client's response, both decoded; raises a POPError
+if the client breaks the exchange off, or answers with what is no response."""
+
+
+class Channel(Protocol):
+    """What the TLS under a connection knows, for the mechanisms that build on it."""
+
+    def binding(self, kind: bytes) -> bytes | None:
+        """Return the channel binding data of a kind, such as ``tls-exporter``; None if not to be had."""
+
+    def certified_names(self) -> Sequence[bytes]:
+        """Return the users' names that the client's certificate vouches for, if it sent one."""
 
 
 class State(Enum):

@@ -16,6 +16,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from functools import cache, partial
+from typing import NamedTuple
 
 Verify = Callable[[bytes, bytes], bool]
 
@@ -82,9 +83,8 @@ def join_field(scheme: bytes, text: bytes) -> bytes:
 
 def new_scram_sha256(password: bytes, rounds: int = SCRAM_ROUNDS) -> bytes:
     """Return the password field of a new SCRAM-SHA-256 secret (RFC 5802 section 3)."""
-    salt = os.urandom(16)
-    keys = _scram_keys("sha256", password, salt, rounds)
-    text = b",".join([b"%d" % rounds, b64encode(salt), *map(b64encode, keys)])
+    keys = scram_keys("sha256", password, rounds=rounds)
+    text = b",".join([b"%d" % rounds, *map(b64encode, keys[1:])])
     return join_field(b"SCRAM-SHA-256", text)
 
 
@@ -138,19 +138,39 @@ def _rounds(text: bytes) -> int:
     return int(text)
 
 
-def _scram_keys(hash_name: str, password: bytes, salt: bytes, rounds: int) -> tuple[bytes, bytes]:
-    """Return StoredKey and ServerKey (RFC 5802 section 3)."""
+class ScramKeys(NamedTuple):
+    """What a server knows of a password for SCRAM (RFC 5802 section 3)."""
+
+    rounds: int
+    salt: bytes
+    stored_key: bytes
+    server_key: bytes
+
+
+def scram_keys(
+    hash_name: str, password: bytes, salt: bytes | None = None, rounds: int = SCRAM_ROUNDS
+) -> ScramKeys:
+    """Return a password's keys; without ``salt`` under a new one."""
+    if salt is None:
+        salt = os.urandom(16)
     salted = hashlib.pbkdf2_hmac(hash_name, password, salt, rounds)
     client_key = hmac.digest(salted, b"Client Key", hash_name)
     server_key = hmac.digest(salted, b"Server Key", hash_name)
-    return hashlib.new(hash_name, client_key).digest(), server_key
+    return ScramKeys(rounds, salt, hashlib.new(hash_name, client_key).digest(), server_key)
+
+
+def parse_scram_keys(text: bytes) -> ScramKeys:
+    """Return the keys of a SCRAM secret's text, ``rounds,salt,StoredKey,ServerKey``."""
+    rounds, salt, stored_key, server_key = text.split(b",")
+    return ScramKeys(_rounds(rounds), *map(_unbase64, (salt, stored_key, server_key)))
 
 
 def _scram(hash_name: str, text: bytes, password: bytes) -> bool:
-    rounds, salt, stored_key, server_key = text.split(b",")
-    new = _scram_keys(hash_name, password, _unbase64(salt), _rounds(rounds))
-    stored = _unbase64(stored_key), _unbase64(server_key)
-    return hmac.compare_digest(b"".join(new), b"".join(stored))
+    stored = parse_scram_keys(text)
+    new = scram_keys(hash_name, password, stored.salt, stored.rounds)
+    return hmac.compare_digest(
+        new.stored_key + new.server_key, stored.stored_key + stored.server_key
+    )
 
 
 def _argon2(text: bytes, password: bytes) -> bool:
