@@ -1,7 +1,8 @@
-"""What a command is, and the table that dispatch reads.
+"""What a command is, and the table that dispatch and CAPA read.
 
 A command is an entry, not a method: no name from the wire ever reaches ``getattr``.
-Its ``available`` predicate is the only word on whether a session has it.
+Its ``available`` predicate is the only word on whether a session has it, so what
+CAPA announces is what is answered.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from typing import Any
 
 from popserv.errors import BadCommand
 from popserv.session import Session, State
+from popserv.texts import Text
 from popserv.wire import Parse, Reply
 
 Run = Callable[..., "Reply | Coroutine[Any, Any, Reply]"]
 """Called with the session and the parsed arguments; may raise a POPError."""
+
+Announce = Callable[[Session], Iterable[bytes]]
+"""From a session to the lines that a command adds to its capability list."""
 
 
 def always(session: Session) -> bool:
@@ -23,12 +28,22 @@ def always(session: Session) -> bool:
     return True
 
 
+def nowhere(session: Session) -> Iterable[bytes]:
+    """Announce nothing."""
+    return ()
+
+
+_NOT_OFFERED = Text("command not offered here")
+
+
 @dataclass(frozen=True)
 class Command:
     """One entry of the table.
 
     ``states`` are those it may be given in, ``parse`` reads its arguments,
-    ``refusal`` is what a client is told where ``available`` says no.
+    ``refusal`` is what a client is told where ``available`` says no, and
+    ``announce`` is asked for lines of the capability list where it says yes
+    (RFC 2449 section 5), in the AUTHORIZATION and the TRANSACTION state alike.
     """
 
     keyword: bytes
@@ -36,7 +51,8 @@ class Command:
     parse: Parse
     run: Run
     available: Callable[[Session], bool] = always
-    refusal: bytes = b"command not offered here"
+    refusal: Text = _NOT_OFFERED
+    announce: Announce = nowhere
 
 
 def command(
@@ -45,21 +61,23 @@ def command(
     parse: Parse,
     *,
     available: Callable[[Session], bool] = always,
-    refusal: bytes = Command.refusal,
+    refusal: Text = _NOT_OFFERED,
+    announce: Announce | bytes = nowhere,
 ) -> Callable[[Run], Command]:
-    """Make a function the entry that runs it."""
+    """Make a function the entry that runs it; ``announce`` may be the one line."""
+    lines: Announce = (lambda session: [announce]) if isinstance(announce, bytes) else announce
 
     def entry(run: Run) -> Command:
         given_in = states if isinstance(states, tuple) else (states,)
-        return Command(keyword, given_in, parse, run, available, refusal)
+        return Command(keyword, given_in, parse, run, available, refusal, lines)
 
     return entry
 
 
 _NOT_NOW = {
-    State.AUTHORIZATION: b"log in first",
-    State.TRANSACTION: b"already logged in",
-    State.UPDATE: b"the session is over",
+    State.AUTHORIZATION: Text("log in first"),
+    State.TRANSACTION: Text("already logged in"),
+    State.UPDATE: Text("the session is over"),
 }
 
 
@@ -76,6 +94,9 @@ class CommandTable:
     def __iter__(self) -> Iterator[Command]:
         return iter(self._commands.values())
 
+    def __contains__(self, keyword: object) -> bool:
+        return keyword in self._commands
+
     def find(self, session: Session, keyword: bytes) -> Command:
         """Return the command of that keyword, given in upper case.
 
@@ -83,9 +104,15 @@ class CommandTable:
         """
         found = self._commands.get(keyword)
         if found is None:
-            raise BadCommand(b"unknown command")
+            raise BadCommand("unknown command")
         if session.state not in found.states:
             raise BadCommand(_NOT_NOW[session.state])
         if not found.available(session):
             raise BadCommand(found.refusal)
         return found
+
+    def capabilities(self, session: Session) -> list[bytes]:
+        """Return the lines of the capability list of this session, as it is now."""
+        return [
+            line for entry in self if entry.available(session) for line in entry.announce(session)
+        ]

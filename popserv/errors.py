@@ -7,21 +7,31 @@ said; what they said goes to the log through ``raise ... from``.
 
 from __future__ import annotations
 
+from popserv.texts import Counted, Text
+
 
 class POPError(Exception):
     """A negative reply.
 
-    ``text`` is what follows ``-ERR``; ``code`` is a response code without its
-    brackets (RFC 2449 section 8, RFC 3206), or None.
+    ``text`` is what follows ``-ERR``; it is given with the arguments that it is about,
+    as to :class:`~popserv.texts.Text`, and each kind of error has one of its own that
+    stands if none is given.  ``code`` is a response code without its brackets
+    (RFC 2449 section 8, RFC 3206, RFC 6856 section 6), or None.
     """
 
     code: bytes | None = None
+    text: Text = Text("refused")
 
-    def __init__(self, text: bytes, code: bytes | None = None) -> None:
-        super().__init__(text.decode("ascii", "backslashreplace"))
-        self.text = text
+    def __init__(
+        self, text: str | Text | None = None, *arguments: object, code: bytes | None = None
+    ) -> None:
+        if isinstance(text, str):
+            text = Text(text, *arguments)
+        if text is not None:
+            self.text = text
         if code is not None:
             self.code = code
+        super().__init__(str(self.text))
 
 
 class BadCommand(POPError):
@@ -31,44 +41,50 @@ class BadCommand(POPError):
 class NoSuchMessage(POPError):
     """The message-number names no message, or one that is marked or has vanished."""
 
-    def __init__(self, text: bytes = b"no such message") -> None:
-        super().__init__(text)
+    text = Text("no such message")
 
 
 class LoginFailed(POPError):
     """The credentials open nothing; the text is one for every reason (RFC 1725 section 12)."""
 
     code = b"AUTH"
+    text = Text("name or password is wrong")
 
-    def __init__(self, text: bytes = b"name or password is wrong") -> None:
-        super().__init__(text)
+
+class LoginTooSoon(POPError):
+    """The user has logged in a short while ago (RFC 2449 section 8.1.1)."""
+
+    code = b"LOGIN-DELAY"
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(
+            Counted(
+                "you logged in a moment ago, wait %d second",
+                "you logged in a moment ago, wait %d seconds",
+                seconds,
+            )
+        )
 
 
 class MaildropBusy(POPError):
     """Another session holds the exclusive-access lock (RFC 1725 section 4)."""
 
     code = b"IN-USE"
-
-    def __init__(self, text: bytes = b"maildrop already locked") -> None:
-        super().__init__(text)
+    text = Text("maildrop already locked")
 
 
 class MaildropUnavailable(POPError):
     """The maildrop cannot be opened until somebody mends it."""
 
     code = b"SYS/PERM"
-
-    def __init__(self, text: bytes = b"maildrop cannot be opened, tell the operator") -> None:
-        super().__init__(text)
+    text = Text("maildrop cannot be opened, tell the operator")
 
 
 class TryLater(POPError):
     """Something failed that may work the next time."""
 
     code = b"SYS/TEMP"
-
-    def __init__(self, text: bytes = b"temporary failure, try again later") -> None:
-        super().__init__(text)
+    text = Text("temporary failure, try again later")
 
 
 class RemovalFailed(POPError):
@@ -77,5 +93,7 @@ class RemovalFailed(POPError):
     code = b"SYS/TEMP"
 
     def __init__(self, remaining: int) -> None:
-        super().__init__(b"%d deleted messages not removed" % remaining)
+        super().__init__(
+            Counted("%d deleted message not removed", "%d deleted messages not removed", remaining)
+        )
         self.remaining = remaining

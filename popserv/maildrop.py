@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple, overload
 
+from popserv.downgrade import Sizes
 from popserv.errors import NoSuchMessage
+from popserv.texts import Counted, Text
 
 _LINES_A_CHUNK = 500
 """A listing's lines are made in steps this long, so that a huge one never holds up others."""
@@ -32,17 +34,44 @@ class Snapshot(Sequence[Message]):
 
     ``octets`` are sizes in wire form (:func:`popserv.wire.count_octets`); ``uids``
     are unique-ids: 1 to 70 bytes from 0x21 to 0x7E, no two alike (RFC 1725
-    section 7, RFC 1939 section 7).
+    section 7, RFC 1939 section 7).  ``downgraded`` has the octets of those messages,
+    by position, that have a form for clients that cannot take UTF-8 in headers
+    (:class:`popserv.downgrade.MessageCounter`); a store that never looks says nothing.
     """
 
-    __slots__ = ("octets", "total", "uids")
+    __slots__ = ("downgraded", "octets", "total", "uids")
 
-    def __init__(self, octets: Iterable[int] = (), uids: Sequence[bytes] = ()) -> None:
+    def __init__(
+        self,
+        octets: Iterable[int] = (),
+        uids: Sequence[bytes] = (),
+        downgraded: Mapping[int, int] | None = None,
+    ) -> None:
         self.octets = array("Q", octets)
         self.uids = uids
+        self.downgraded = downgraded or {}
         self.total = sum(self.octets)
         if len(self.octets) != len(uids):
             raise ValueError(f"{len(self.octets)} sizes for {len(uids)} unique-ids")
+
+    @classmethod
+    def of_sizes(cls, sizes: Iterable[Sizes], uids: Sequence[bytes]) -> Snapshot:
+        """Return a snapshot of messages that were measured."""
+        sizes = list(sizes)
+        downgraded = {
+            position: size.downgraded
+            for position, size in enumerate(sizes)
+            if size.downgraded is not None
+        }
+        return cls([size.octets for size in sizes], uids, downgraded)
+
+    def sizes(self) -> Iterator[Sizes]:
+        """Yield the sizes of each message."""
+        return map(self.sizes_of, range(len(self)))
+
+    def sizes_of(self, position: int) -> Sizes:
+        """Return the sizes of the message at a position, from 0."""
+        return Sizes(self.octets[position], self.downgraded.get(position))
 
     def __len__(self) -> int:
         return len(self.octets)
@@ -61,13 +90,23 @@ class Snapshot(Sequence[Message]):
 
 
 class Maildrop:
-    """One session's view of a snapshot: message-numbers from 1, and deletion marks."""
+    """One session's view of a snapshot: message-numbers from 1, and deletion marks.
 
-    def __init__(self, messages: Snapshot) -> None:
+    Unless ``as_stored``, octets are those of the downgraded form of the messages that
+    have one.
+    """
+
+    def __init__(self, messages: Snapshot, *, as_stored: bool = True) -> None:
         self._messages = messages
         self._marked: set[int] = set()
-        self.count = len(messages)
-        self.octets = messages.total
+        self._downgraded: Mapping[int, int] = {} if as_stored else messages.downgraded
+        self._sizes: array[int] = messages.octets
+        if self._downgraded:
+            self._sizes = messages.octets[:]
+            for position, octets in self._downgraded.items():
+                self._sizes[position] = octets
+        self._total = sum(self._sizes) if self._downgraded else messages.total
+        self._count_again()
 
     def __getitem__(self, number: int) -> Message:
         """Return the message of that number; the one gate for numbers that clients send.
@@ -76,11 +115,26 @@ class Maildrop:
         """
         if not 0 < number <= len(self._messages):
             raise NoSuchMessage(
-                b"no such message, only %b in maildrop" % counted(len(self._messages))
+                "no such message, only %s in maildrop", counted(len(self._messages))
             )
         if number - 1 in self._marked:
-            raise NoSuchMessage(b"message %d already deleted" % number)
-        return self._messages[number - 1]
+            raise NoSuchMessage("message %d already deleted", number)
+        return Message(self._sizes[number - 1], self._messages.uids[number - 1], number - 1)
+
+    def is_downgraded(self, number: int) -> bool:
+        """Tell whether that message is sent in its downgraded form."""
+        return number - 1 in self._downgraded
+
+    def show_as_stored(self) -> None:
+        """Give the octets of every message as it is stored from now on."""
+        self._downgraded = {}
+        self._sizes = self._messages.octets
+        self._total = self._messages.total
+        self._count_again()
+
+    def contents(self) -> Text:
+        """Return ``n messages (m octets)``, of those not marked."""
+        return Text("%s (%d octets)", counted(self.count), self.octets)
 
     def mark(self, number: int) -> None:
         """Mark a message as deleted.
@@ -95,8 +149,11 @@ class Maildrop:
     def unmark_all(self) -> None:
         """Take all marks away; numbers never change."""
         self._marked.clear()
-        self.count = len(self._messages)
-        self.octets = self._messages.total
+        self._count_again()
+
+    def _count_again(self) -> None:
+        self.count = len(self._sizes) - len(self._marked)
+        self.octets = self._total - sum(self._sizes[index] for index in self._marked)
 
     @property
     def marked(self) -> list[Message]:
@@ -105,7 +162,7 @@ class Maildrop:
 
     def scan_listing(self) -> Iterator[bytes]:
         """Yield chunks of lines ``number octets``, one for each message not marked."""
-        return self._listing(self._messages.octets, b"%d %d\r\n")
+        return self._listing(self._sizes, b"%d %d\r\n")
 
     def unique_id_listing(self) -> Iterator[bytes]:
         """Yield chunks of lines ``number unique-id``, one for each message not marked."""
@@ -121,9 +178,9 @@ class Maildrop:
             )
 
 
-def counted(messages: int) -> bytes:
+def counted(messages: int) -> Text:
     """Return ``1 message`` or ``n messages``."""
-    return b"%d message%b" % (messages, b"" if messages == 1 else b"s")
+    return Counted("%d message", "%d messages", messages)
 
 
 _LEGAL_UID = re.compile(rb"[\x21-\x7e]{1,70}")

@@ -26,6 +26,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
+    IOpenSSLServerConnectionCreator,
     IPushProducer,
     ISSLTransport,
     ITransport,
@@ -41,8 +42,19 @@ from popserv.body import BodySender
 from popserv.command import CommandTable
 from popserv.errors import BadCommand, LoginFailed, POPError, TryLater
 from popserv.idle import MINIMUM, IdleTimeoutMixin
-from popserv.session import Session, State
-from popserv.wire import MAX_LINE, After, ListingFramer, Reply, err, ok, split_line
+from popserv.interfaces import IAPOPCredentials
+from popserv.session import Channel, Session, State
+from popserv.wire import (
+    MAX_LINE,
+    MAX_SASL_LINE,
+    After,
+    ListingFramer,
+    Reply,
+    challenge,
+    err,
+    ok,
+    split_line,
+)
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
@@ -51,7 +63,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     # A bare LF ends a line too, for people who type at it through nc.
     delimiter = b"\n"
-    MAX_LENGTH = MAX_LINE + 1
+    MAX_LENGTH = MAX_SASL_LINE + 1
 
     MAX_GUESSES = 3
     """Failed logins that end a connection."""
@@ -69,8 +81,11 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     transport: Any
     factory: POP3Factory
     session: Session
+    _timestamp: bytes | None
 
     _busy = False
+    _asked: Deferred[bytes] | None = None
+    _greeted = False
     _output_full = False
     _input_over = False
     _gone = False
@@ -85,16 +100,11 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     def connectionMade(self) -> None:
         """Begin the session: at once, or once TLS is there."""
         factory = self.factory
-        login = factory.login
-        self.session = Session(
-            login.authenticate,
-            host=factory.host,
-            timestamp=factory.make_timestamp() if login.offers_apop() else None,
-            takes_passwords=factory.allow_plaintext or is_private(self.transport),
-        )
+        self._timestamp = factory.make_timestamp() if factory.offers_apop() else None
+        self._begin_session()
         self.start_idle_timer(factory.idle_timeout)
         if not factory.make_room():
-            self.transport.write(err(TryLater(b"too many connections, try again later")))
+            self._write_error(TryLater("too many connections, try again later"))
             self.close()
             return
         factory.connections[self] = None
@@ -102,18 +112,51 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self._greet()
 
     def handshakeCompleted(self) -> None:
-        """Greet over TLS: before its handshake, a producer is told to pause, and with it input."""
-        if not self.closing:
+        """Greet over TLS, unless that was done before STLS."""
+        if self.closing:
+            return
+        if self._greeted:
+            self._register_producer()
+        else:
             self._greet()
+
+    def _begin_session(self) -> None:
+        factory, transport = self.factory, self.transport
+        has_tls = ISSLTransport.providedBy(transport)
+        self.session = Session(
+            factory.login,
+            host=factory.host,
+            timestamp=self._timestamp,
+            takes_logins=has_tls or not factory.require_tls,
+            takes_passwords=factory.allow_plaintext or is_private(transport),
+            can_start_tls=factory.tls is not None and not has_tls,
+            as_stored=b"UTF8" not in factory.commands,
+            channel=factory.make_channel(transport) if has_tls else None,
+            capabilities=factory.commands.capabilities,
+            ask=self._ask,
+        )
 
     def _greet(self) -> None:
         """Send the greeting (RFC 1725 section 4)."""
-        # Back-pressure: the transport calls pauseProducing when the client does not read.
-        self.transport.registerProducer(self, True)
+        self._greeted = True
+        self._register_producer()
         greeting = b"POP3 server ready"
-        if self.session.timestamp is not None:
-            greeting += b" " + self.session.timestamp
+        if self._timestamp is not None:
+            greeting += b" " + self._timestamp
         self.transport.write(ok(greeting))
+
+    def _register_producer(self) -> None:
+        # Back-pressure: the transport calls pauseProducing when the client does not read.
+        # Over TLS it does so before the handshake, too, and would then never read it.
+        self.transport.registerProducer(self, True)
+
+    def _start_tls(self) -> None:
+        """Go on over TLS as if nothing had been said (RFC 2595 sections 4 and 7)."""
+        # What came with STLS, whole lines or half a one, came from anybody.
+        self.clearLineBuffer()
+        self.transport.unregisterProducer()
+        self.transport.startTLS(self.factory.tls)
+        self._begin_session()
 
     def readConnectionLost(self) -> None:
         """The client will send no more, but what it sent is still answered."""
@@ -133,7 +176,10 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self._body.stop()
             self._body = None
             self._busy = False
-        if not self._busy:
+        if self._asked is not None:
+            asked, self._asked = self._asked, None
+            asked.errback(_gone())
+        elif not self._busy:
             self._end_session()
 
     def _end_session(self) -> None:
@@ -162,9 +208,20 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         if self.closing:
             return
         self.resetTimeout()
+        if self._asked is not None:
+            asked, self._asked = self._asked, None
+            asked.callback(line.removesuffix(b"\r"))
+        elif len(line) > MAX_LINE + 1 and line[:5].upper() != b"AUTH ":
+            # RFC 5034 section 4: an initial response may be as long as an answer.
+            self.lineLengthExceeded(line)
+        else:
+            self._run(line.removesuffix(b"\r"))
+        self._take_turns()
+
+    def _run(self, line: bytes) -> None:
         self._busy = True
         try:
-            keyword, argument = split_line(line.removesuffix(b"\r"))
+            keyword, argument = split_line(line)
             command = self.factory.commands.find(self.session, keyword)
             outcome = command.run(self.session, *command.parse(argument))
         except Exception:
@@ -174,8 +231,11 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
                 self._answer(outcome)
             else:
                 Deferred.fromCoroutine(outcome).addCallbacks(self._answer, self._refuse)
+
+    def _take_turns(self) -> None:
+        """Take no further line while a command is pending, or others should have their turn."""
         self._lines += 1
-        if self._busy:
+        if self._busy and self._asked is None:
             LineReceiver.pauseProducing(self)
         elif self._lines >= self.LINES_A_TURN and not self.paused and not self.closing:
             self._lines = 0
@@ -184,8 +244,18 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Answer once and close: what follows may be anything."""
-        self.transport.write(err(BadCommand(b"line too long")))
+        self._write_error(BadCommand("line too long"))
         self.close()
+
+    def _ask(self, octets: bytes) -> Deferred[bytes]:
+        """Send a SASL challenge and hand over the line that answers it; see Session."""
+        if self._gone:
+            raise _gone()
+        asked: Deferred[bytes] = Deferred()
+        self._asked = asked
+        self.transport.write(challenge(octets))
+        self._take_input()
+        return asked
 
     def _peer(self) -> str:
         peer = self.transport.getPeer()
@@ -197,13 +267,14 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         """Send a positive reply, then do what it says comes after."""
         self._blunders = 0
         if reply.body is None:
-            self.transport.write(ok(reply.text))
+            self.transport.write(ok(reply.text, self.session.language))
             self._done(reply.after)
             return
         self._lines += 9
         framer = reply.framer or ListingFramer()
+        head = ok(reply.text, self.session.language)
         finished = partial(self._body_sent, reply.after)
-        body = BodySender(ok(reply.text), reply.body, framer, self.transport.write, finished)
+        body = BodySender(head, reply.body, framer, self.transport.write, finished)
         if self.closing:
             body.stop()
             self._done(After.CLOSE)
@@ -235,7 +306,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
                 "{peer}: {user!r} was told {text!r}: {cause}",
                 peer=self._peer(),
                 user=self.session.name,
-                text=error.text,
+                text=str(error.text),
                 cause=error.__cause__,
             )
         if isinstance(error, LoginFailed):
@@ -245,8 +316,11 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self._blunders = self._blunders + 1 if isinstance(error, BadCommand) else 0
             self._deny(error)
 
+    def _write_error(self, error: POPError) -> None:
+        self.transport.write(err(error, self.session.language))
+
     def _deny(self, error: POPError) -> None:
-        self.transport.write(err(error))
+        self._write_error(error)
         enough = (
             self._guesses >= self.MAX_GUESSES
             or self._blunders >= self.MAX_BLUNDERS
@@ -262,16 +336,23 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         elif after is After.CLOSE:
             self.close()
         else:
+            if after is After.START_TLS:
+                self._start_tls()
             self._take_input()
 
+    @property
+    def _is_listening(self) -> bool:
+        """Whether the next line is wanted: as a command, or as an answer to a challenge."""
+        return self._asked is not None or not self._busy
+
     def _take_input(self) -> None:
-        if self.paused and not (self._output_full or self._busy or self.closing):
+        if self.paused and self._is_listening and not (self._output_full or self.closing):
             # Runs the lines that are here already, until one of them must wait.
             LineReceiver.resumeProducing(self)
             self._close_if_over()
 
     def _close_if_over(self) -> None:
-        if self._input_over and not self._busy and not self.paused:
+        if self._input_over and self._is_listening and not self.paused:
             self.close()
 
     def close(self) -> None:
@@ -297,12 +378,16 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         self.resetTimeout()
         if self._body is not None:
             self._body.resume()
-        elif not self._busy:
+        else:
             self._take_input()
 
     def stopProducing(self) -> None:
         """The connection is lost; connectionLost follows."""
         self.paused = True
+
+
+def _gone() -> POPError:
+    return POPError("the client has gone")
 
 
 def is_private(transport: ITransport) -> bool:
@@ -327,7 +412,9 @@ class POP3Factory(ServerFactory):
     must know ``IMailbox`` or ``twisted.mail``'s ``IMailboxPOP3``.  ``idle_timeout``
     is in seconds, and RFC 1725 section 3 wants 600 at least.  Passwords in the
     clear are taken over TLS and from this machine alone, unless ``allow_plaintext``.
-    Beyond ``max_connections`` the oldest connection not logged in makes room.
+    ``tls`` is what STLS begins TLS with, such as :class:`popserv.tls.Certificates`;
+    with ``require_tls`` nobody logs in without TLS.  Beyond ``max_connections`` the
+    oldest connection not logged in makes room.
     """
 
     protocol: Any = POP3Server
@@ -341,6 +428,8 @@ class POP3Factory(ServerFactory):
         host: bytes | None = None,
         idle_timeout: float = MINIMUM,
         allow_plaintext: bool = False,
+        tls: IOpenSSLServerConnectionCreator | None = None,
+        require_tls: bool = False,
         max_connections: int = 10_000,
     ) -> None:
         self.commands = commands
@@ -348,8 +437,20 @@ class POP3Factory(ServerFactory):
         self.host = host or gethostname().encode("ascii", "replace")
         self.idle_timeout = idle_timeout
         self.allow_plaintext = allow_plaintext
+        self.tls = tls
+        self.require_tls = require_tls
         self.max_connections = max_connections
         self.connections: dict[POP3Server, None] = {}
+
+    def offers_apop(self) -> bool:
+        """Tell whether greetings carry a timestamp."""
+        return b"APOP" in self.commands and self.login.offers(IAPOPCredentials)
+
+    def make_channel(self, transport: Any) -> Channel:
+        """Return what TLS knows of a connection."""
+        from popserv.tls import TLSChannel
+
+        return TLSChannel(transport.getHandle())
 
     def make_timestamp(self) -> bytes:
         """Return a greeting's timestamp, in the form of RFC 1725 section 7's example.

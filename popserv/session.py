@@ -12,14 +12,14 @@ from enum import Enum
 from typing import Protocol
 
 from twisted.cred.credentials import ICredentials
+from zope.interface import Interface
 
-from popserv.errors import RemovalFailed
+from popserv.errors import BadCommand, RemovalFailed
 from popserv.interfaces import IMailbox
 from popserv.maildrop import Maildrop
+from popserv.texts import ENGLISH, Text
 
 Release = Callable[[], Awaitable[None]]
-Authenticate = Callable[[ICredentials], Awaitable[tuple[IMailbox, Release]]]
-"""From credentials to an open mailbox and what gives it up; raises a POPError."""
 
 
 Ask = Callable[[bytes], Awaitable[bytes]]
@@ -31,7 +31,7 @@ class Channel(Protocol):
     """What the TLS under a connection knows, for the mechanisms that build on it."""
 
     def binding(self, kind: bytes) -> bytes | None:
-        """Return the channel binding data of a kind, such as ``tls-exporter``; None if not to be had."""
+        """Return the channel binding data of a kind, such as ``tls-exporter``, if to be had."""
 
     def certified_names(self) -> Sequence[bytes]:
         """Return the users' names that the client's certificate vouches for, if it sent one."""
@@ -45,14 +45,39 @@ class State(Enum):
     UPDATE = "UPDATE"
 
 
+class Login(Protocol):
+    """Where sessions log in."""
+
+    async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
+        """Return the mailbox that the credentials open, and what gives it up.
+
+        :raises popserv.errors.POPError: they open none.
+        """
+
+    def offers(self, credentials: type[Interface]) -> bool:
+        """Tell whether some user can log in by credentials of this kind now."""
+
+
+async def _no_ask(challenge: bytes) -> bytes:
+    raise BadCommand("this connection takes no dialogue")
+
+
 class Session:
     """One client's session, from greeting to end.
 
+    What it needs to know of its connection:
     ``host`` is the server's name; ``timestamp`` the one in the greeting, or None
-    where APOP is not offered; ``takes_passwords`` tells whether a password may be
-    sent in the clear over this connection.  ``claimed_name`` is what USER said,
-    ``name`` the one that the last login was tried with.  Since TRANSACTION there
-    are ``mailbox`` and ``maildrop``.
+    where APOP is not offered; ``takes_logins`` tells whether a login may be tried
+    over this connection, ``takes_passwords`` whether one with a password in the clear
+    may, ``can_start_tls`` whether STLS is possible; ``channel`` is what TLS knows, or
+    None without TLS.  ``capabilities`` returns the lines of this session's capability
+    list, and ``ask`` carries SASL's dialogue.
+
+    What it knows of itself: ``claimed_name`` is what USER said, ``name`` the one that
+    the last login was tried with; ``as_stored`` tells whether messages are sent as they
+    are stored, or internationalized ones downgraded (RFC 6856 section 2); ``language``
+    is that of the replies' texts.  Since TRANSACTION there are ``mailbox`` and
+    ``maildrop``.
     """
 
     mailbox: IMailbox
@@ -60,21 +85,39 @@ class Session:
 
     def __init__(
         self,
-        authenticate: Authenticate,
+        login: Login,
         *,
         host: bytes = b"localhost",
         timestamp: bytes | None = None,
+        takes_logins: bool = True,
         takes_passwords: bool = True,
+        can_start_tls: bool = False,
+        as_stored: bool = True,
+        channel: Channel | None = None,
+        capabilities: Callable[[Session], Sequence[bytes]] = lambda session: (),
+        ask: Ask = _no_ask,
     ) -> None:
         self.host = host
         self.timestamp = timestamp
-        self.takes_passwords = takes_passwords
+        self.takes_logins = takes_logins
+        self.takes_passwords = takes_passwords and takes_logins
+        self.can_start_tls = can_start_tls
+        self.as_stored = as_stored
+        self.channel = channel
+        self.offers = login.offers
+        self.ask = ask
         self.state = State.AUTHORIZATION
+        self.language = ENGLISH
         self.claimed_name: bytes | None = None
         self.name: bytes | None = None
         self.removed = 0
-        self._authenticate = authenticate
+        self._login = login
+        self._capabilities = capabilities
         self._release: Release | None = None
+
+    def capabilities(self) -> Sequence[bytes]:
+        """Return the lines of the capability list, as it is now (RFC 2449 section 5)."""
+        return self._capabilities(self)
 
     async def login(self, name: bytes, credentials: ICredentials) -> None:
         """Enter TRANSACTION with the maildrop that the credentials open.
@@ -82,9 +125,25 @@ class Session:
         :raises popserv.errors.POPError: they open none; the state stays.
         """
         self.name = name
-        self.mailbox, self._release = await self._authenticate(credentials)
-        self.maildrop = Maildrop(self.mailbox.messages)
+        self.claimed_name = None
+        self.mailbox, self._release = await self._login.authenticate(credentials)
+        self.maildrop = Maildrop(self.mailbox.messages, as_stored=self.as_stored)
         self.state = State.TRANSACTION
+
+    def welcome(self) -> Text:
+        """Return the text that answers a login."""
+        contents = self.maildrop.contents()
+        name = self.name or b""
+        # RFC 1725 section 3: status lines are printable ASCII, arguments up to 40 characters.
+        if name and name.isascii() and len(name) <= 40:
+            return Text("%s's maildrop has %s", name.decode("ascii"), contents)
+        return Text("maildrop has %s", contents)
+
+    def send_as_stored(self) -> None:
+        """Send messages as they are stored from now on; octets follow."""
+        self.as_stored = True
+        if self.state is State.TRANSACTION:
+            self.maildrop.show_as_stored()
 
     async def update(self) -> None:
         """Enter UPDATE: remove what is marked, then give up the lock (RFC 1725 section 6).

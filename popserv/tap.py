@@ -5,46 +5,74 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from twisted.application import strports
+from twisted.application.internet import TimerService
 from twisted.application.service import IService, MultiService
 from twisted.cred.checkers import (
     ICredentialsChecker,
     InMemoryUsernamePasswordDatabaseDontUse,
 )
-from twisted.cred.credentials import IUsernamePassword
-from twisted.cred.portal import Portal
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
+from twisted.cred.portal import IRealm, Portal
 from twisted.cred.strcred import AuthOptionMixin
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.python import usage
 
 from popserv import __version__
+from popserv.auth.delay import LoginDelayRealm
+from popserv.auth.mechanisms import BY_DEFAULT, MECHANISMS, Mechanism
 from popserv.auth.passwd import PasswdFileChecker
 from popserv.auth.realm import MaildropRealm
 from popserv.auth.users_file import UsersFileError, default_path
-from popserv.command import CommandTable
-from popserv.commands import rfc1725
+from popserv.command import Command, CommandTable
+from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.idle import MINIMUM
-from popserv.interfaces import IAPOPCredentials
+from popserv.interfaces import (
+    IAPOPCredentials,
+    ICertificateCredentials,
+    IScramSHA1Credentials,
+    IScramSHA256Credentials,
+    ITokenCredentials,
+)
+from popserv.languages import DEFAULT, Languages
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.protocol import POP3Factory
 
+if TYPE_CHECKING:
+    from popserv.tls import Certificates
+
 _log = Logger()
+
+_OPTIONAL = (b"TOP", b"UIDL", b"APOP", b"CAPA", b"STLS", b"AUTH", b"UTF8", b"LANG")
+"""The commands that a server may do without."""
 
 _EXAMPLES = """
 Examples:
   twistd -n pop3 --maildir /var/mail
   twistd -n pop3 --maildir '/srv/mail/%d/%n' --auth passwd-file:/etc/popserv/users
+  twistd -n pop3 --maildir /var/mail --certificate /etc/popserv/example.org.pem
   twistd -n pop3 --maildir ~/mail --listen tcp:1110:interface=127.0.0.1
 
 Users: popserv user add NAME --maildir ROOT
+
+Commands, and where they come from:
+  RFC 1725  USER PASS APOP QUIT STAT LIST RETR DELE NOOP RSET TOP UIDL
+  RFC 2449  CAPA, response codes; RFC 3206 more of these
+  RFC 2595  STLS
+  RFC 5034  AUTH, with the mechanisms of RFC 5802 and 7677 (SCRAM), 4422 (EXTERNAL),
+            7628 (OAUTHBEARER), 4616 (PLAIN), 2195 (CRAM-MD5); XOAUTH2 and LOGIN
+  RFC 6856  UTF8, LANG
+TOP, UIDL, APOP, CAPA, STLS, AUTH, UTF8 and LANG can be left out by --without.
 """
 
 _FDS_A_CONNECTION = 4
@@ -55,8 +83,16 @@ class Options(usage.Options, AuthOptionMixin):
     """The command line of ``twistd pop3``."""
 
     synopsis = "[options]"
-    longdesc = "Serve mail from Maildirs by POP3 (RFC 1725)."
-    supportedInterfaces = (IUsernamePassword, IAPOPCredentials)
+    longdesc = "Serve mail from Maildirs by POP3 (RFC 1725 and what came after it)."
+    supportedInterfaces = (
+        IUsernamePassword,
+        IAPOPCredentials,
+        IScramSHA256Credentials,
+        IScramSHA1Credentials,
+        IUsernameHashedPassword,
+        ICertificateCredentials,
+        ITokenCredentials,
+    )
 
     optParameters: ClassVar[list[list[str | None]]] = [
         [
@@ -80,6 +116,47 @@ class Options(usage.Options, AuthOptionMixin):
             "Connections at a time; beyond, the oldest that has not logged in makes room. "
             "[default: what the limit of open files allows, at most 10000]",
         ],
+        [
+            "certificate",
+            None,
+            None,
+            "For TLS: a PEM file of the server's certificate, with those that lead to a root "
+            "behind it, or a directory of such files, among which the client's choice of a "
+            "name decides.  Re-read when it changes.",
+        ],
+        [
+            "private-key",
+            None,
+            None,
+            "The certificate's private key, if it is not in the same file.",
+        ],
+        [
+            "client-ca",
+            None,
+            None,
+            "A PEM file of the authorities whose client certificates let their owners in by "
+            "AUTH EXTERNAL.",
+        ],
+        [
+            "sasl",
+            None,
+            None,
+            "The mechanisms that AUTH offers, parted by commas, best first; each where a "
+            "checker can serve it.  [default: all but CRAM-MD5]",
+        ],
+        [
+            "login-delay",
+            None,
+            "0",
+            "Seconds that a user must wait between two logins.",
+        ],
+        [
+            "expire",
+            None,
+            None,
+            "Days after which another program removes mail, for CAPA to announce. [default: never]",
+        ],
+        ["language", None, DEFAULT, "The language that LANG * chooses."],
     ]
     optFlags: ClassVar[list[list[str | None]]] = [
         [
@@ -88,33 +165,42 @@ class Options(usage.Options, AuthOptionMixin):
             "Take passwords in the clear over any connection; without this, over TLS and "
             "from this machine alone.",
         ],
+        ["require-tls", None, "Let nobody log in without TLS, from this machine neither."],
+        ["hide-version", None, "Do not tell popserv's version in CAPA."],
     ]
-    compData = usage.Completions(optActions={"maildir": usage.CompleteDirs()})
+    compData = usage.Completions(
+        optActions={
+            "maildir": usage.CompleteDirs(),
+            "certificate": usage.CompleteFiles(),
+            "private-key": usage.CompleteFiles(),
+            "client-ca": usage.CompleteFiles(),
+        }
+    )
+    certificates: Certificates | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self["listen"] = []
+        self["listen-tls"] = []
+        self["without"] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """Listen on this server endpoint; may be given again; without any, tcp:110."""
-        from twisted.internet import reactor
-
-        try:
-            serverFromString(reactor, endpoint)
-        except (ImportError, NameError) as error:
-            raise usage.UsageError(
-                f"--listen {endpoint}: {error}; TLS needs the extra: pip install 'popserv[tls]'"
-            ) from error
-        except OSError as error:
-            raise usage.UsageError(f"--listen {endpoint}: {error}") from error
-        except Exception as error:
-            raise usage.UsageError(
-                f"--listen {endpoint} is no server endpoint ({error}); one would be "
-                "tcp:110, tcp:1110:interface=127.0.0.1 or unix:/run/pop3.sock"
-            ) from error
-        self["listen"].append(endpoint)
+        self["listen"].append(_checked("listen", endpoint))
 
     opt_l = opt_listen
+
+    def opt_listen_tls(self, endpoint: str) -> None:
+        """Listen here for TLS from the first octet on (RFC 8314); may be given again."""
+        self["listen-tls"].append(_checked("listen-tls", endpoint))
+
+    def opt_without(self, keyword: str) -> None:
+        """Leave an optional command out, such as UTF8 or AUTH; may be given again."""
+        if keyword.upper().encode("ascii", "replace") not in _OPTIONAL:
+            raise usage.UsageError(
+                f"--without {keyword}: these can be left out: {b' '.join(_OPTIONAL).decode()}"
+            )
+        self["without"].append(keyword.upper().encode("ascii"))
 
     def opt_auth(self, description: str) -> None:
         """Ask this checker who may log in, such as passwd-file:PATH; --help-auth lists others."""
@@ -151,6 +237,18 @@ class Options(usage.Options, AuthOptionMixin):
         self["timeout"] = self._positive("timeout", float, "seconds, such as 600")
         if self["max-connections"] is not None:
             self["max-connections"] = self._positive("max-connections", int, "a number above 0")
+        self["login-delay"] = self._number("login-delay", "a whole number of seconds")
+        if self["expire"] is not None:
+            self["expire"] = self._number("expire", "a whole number of days")
+        self["sasl"] = self._mechanisms()
+        try:
+            self["language"] = Languages(preferred=self["language"])
+        except ValueError as error:
+            raise usage.UsageError(f"--language: {error}") from error
+        self._check_tls()
+        if not (self["listen"] or self["listen-tls"]):
+            self["listen"] = ["tcp:110"]
+            self["listen-tls"] = ["tcp:995"] if self.certificates else []
         checkers = self.get("credCheckers")
         if checkers is None:
             try:
@@ -182,6 +280,39 @@ class Options(usage.Options, AuthOptionMixin):
             )
         return root
 
+    def _mechanisms(self) -> Iterable[Mechanism]:
+        if self["sasl"] is None:
+            return BY_DEFAULT
+        known = {each.name.decode("ascii"): each for each in MECHANISMS}
+        wanted = self["sasl"].upper().split(",")
+        for name in wanted:
+            if name not in known:
+                raise usage.UsageError(f"--sasl {name}: there are {', '.join(known)}")
+        return tuple(known[name] for name in dict.fromkeys(wanted))
+
+    def _check_tls(self) -> None:
+        if self["certificate"] is None:
+            for name in ("private-key", "client-ca", "require-tls", "listen-tls"):
+                if self[name]:
+                    raise usage.UsageError(f"--{name} needs --certificate FILE")
+            return
+        try:
+            from popserv.tls import CertificateError, Certificates
+        except ImportError as error:
+            raise usage.UsageError(f"--certificate: {error}; {_TLS_EXTRA}") from error
+        try:
+            self.certificates = Certificates(
+                self["certificate"], self["private-key"], client_ca=self["client-ca"]
+            )
+        except CertificateError as error:
+            raise usage.UsageError(str(error)) from error
+
+    def _number(self, name: str, wanted: str) -> int:
+        given = self[name]
+        if not re.fullmatch(r"[0-9]{1,6}", given):
+            raise usage.UsageError(f"--{name} takes {wanted}, not {given!r}")
+        return int(given)
+
     def _positive(self, name: str, kind: Callable[[str], float], wanted: str) -> float:
         given = self[name]
         try:
@@ -197,6 +328,27 @@ class Options(usage.Options, AuthOptionMixin):
         return super().getUsage(width) + _EXAMPLES
 
 
+_TLS_EXTRA = "TLS needs the extra: pip install 'popserv[tls]'"
+
+
+def _checked(option: str, endpoint: str) -> str:
+    """Return the endpoint if it is one."""
+    from twisted.internet import reactor
+
+    try:
+        serverFromString(reactor, endpoint)
+    except (ImportError, NameError) as error:
+        raise usage.UsageError(f"--{option} {endpoint}: {error}; {_TLS_EXTRA}") from error
+    except OSError as error:
+        raise usage.UsageError(f"--{option} {endpoint}: {error}") from error
+    except Exception as error:
+        raise usage.UsageError(
+            f"--{option} {endpoint} is no server endpoint ({error}); one would be "
+            "tcp:110, tcp:1110:interface=127.0.0.1 or unix:/run/pop3.sock"
+        ) from error
+    return endpoint
+
+
 def makeService(options: Options) -> IService:
     """Return the service that the options describe."""
     if options["timeout"] < MINIMUM:
@@ -208,20 +360,57 @@ def makeService(options: Options) -> IService:
         )
     # A thread that reads a huge directory must not hold up the reactor for the usual 5 ms.
     sys.setswitchinterval(0.0005)
-    portal = Portal(MaildropRealm(MaildirMaildrops(options["maildir"])))
+    realm: IRealm = MaildropRealm(MaildirMaildrops(options["maildir"]))
+    if options["login-delay"]:
+        realm = LoginDelayRealm(realm, options["login-delay"])
+    portal = Portal(realm)
     for checker in options["credCheckers"]:
         portal.registerChecker(checker)
+    certificates = options.certificates
     factory = POP3Factory(
-        CommandTable(rfc1725.COMMANDS),
+        CommandTable(_commands(options)),
         portal,
         idle_timeout=options["timeout"],
         allow_plaintext=bool(options["allow-plaintext"]),
+        tls=certificates,
+        require_tls=bool(options["require-tls"]),
         max_connections=options["max-connections"] or _room(),
     )
     listeners = Listeners()
-    for endpoint in options["listen"] or ["tcp:110"]:
+    for endpoint in options["listen"]:
         strports.service(endpoint, factory).setServiceParent(listeners)
+    if certificates is not None:
+        over_tls = _over_tls(certificates, factory)
+        for endpoint in options["listen-tls"]:
+            strports.service(endpoint, over_tls).setServiceParent(listeners)
+        TimerService(_DAY, certificates.warn_of_expiry).setServiceParent(listeners)
     return listeners
+
+
+_DAY = 24 * 60 * 60
+
+
+def _over_tls(certificates: Certificates, factory: POP3Factory) -> IProtocolFactory:
+    from twisted.protocols.tls import TLSMemoryBIOFactory
+
+    over_tls: IProtocolFactory = TLSMemoryBIOFactory(certificates, False, factory)
+    return over_tls
+
+
+def _commands(options: Options) -> Iterable[Command]:
+    """Return the commands that the options leave."""
+    groups = (
+        rfc1725.COMMANDS,
+        capa.commands(
+            implementation=None if options["hide-version"] else b"popserv-" + __version__.encode(),
+            expire_days=options["expire"],
+            login_delay=options["login-delay"],
+        ),
+        stls.COMMANDS,
+        sasl.commands(options["sasl"]),
+        (utf8.utf8, utf8.lang_command(options["language"])),
+    )
+    return [entry for group in groups for entry in group if entry.keyword not in options["without"]]
 
 
 def _room() -> int:

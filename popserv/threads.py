@@ -34,7 +34,7 @@ class Threads:
         :raises TryLater: the backlog is full.
         """
         if self._pending >= self._backlog:
-            raise TryLater(b"server too busy, try again later")
+            raise TryLater("server too busy, try again later")
         if not self._pool.started:
             self._start()
         with self._lock:

@@ -12,11 +12,13 @@ Rules of this file:
 from __future__ import annotations
 
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from popserv.errors import BadCommand, POPError
+from popserv.texts import ENGLISH, Counted, Language, Text
 
 Chunk = bytes | Awaitable[bytes]
 """A piece of a body: there already, or to be waited for."""
@@ -26,6 +28,9 @@ Parse = Callable[["bytes | None"], "tuple[Any, ...]"]
 
 MAX_LINE = 1024
 """The longest command line in octets, without its end; RFC 2449 section 4 asks for 255."""
+
+MAX_SASL_LINE = 100_000
+"""The longest answer to a SASL challenge, and AUTH command; a token of 64 KiB fits in base64."""
 
 
 # Commands: words in
@@ -43,7 +48,7 @@ _CONTROL = re.compile(rb"[\x00-\x20\x7f]")
 def word(text: bytes) -> bytes:
     """Accept any word without control characters, 8-bit names included."""
     if _CONTROL.search(text):
-        raise BadCommand(b"control characters are not allowed here")
+        raise BadCommand("control characters are not allowed here")
     return text
 
 
@@ -54,18 +59,18 @@ _NUMBER = re.compile(rb"[0-9]{1,10}")
 def number(text: bytes) -> int:
     """Accept a decimal number of one to ten digits."""
     if not _NUMBER.fullmatch(text):
-        raise BadCommand(b"a number was expected")
+        raise BadCommand("a number was expected")
     return int(text)
 
 
-def words(*kinds: Callable[[bytes], Any], optional: bool = False) -> Parse:
+def words(*kinds: Callable[[bytes], Any], least: int | None = None) -> Parse:
     """Build the parser of arguments parted by single spaces.
 
-    ``kinds`` reads one argument each; if ``optional`` there may be none at all.  One
-    trailing space is tolerated, for old Outlook.
+    ``kinds`` reads one argument each; ``least`` is how many must be there, all of them
+    unless given.  One trailing space is tolerated, for old Outlook.
     """
     most = len(kinds)
-    least = 0 if optional else most
+    fewest = most if least is None else least
 
     def parse(argument: bytes | None) -> tuple[Any, ...]:
         if not argument:
@@ -73,9 +78,9 @@ def words(*kinds: Callable[[bytes], Any], optional: bool = False) -> Parse:
         else:
             given = argument.removesuffix(b" ").split(b" ")
             if b"" in given:
-                raise BadCommand(b"arguments are parted by single spaces")
-        if len(given) not in (least, most):
-            raise BadCommand(_arity(least, most))
+                raise BadCommand("arguments are parted by single spaces")
+        if not fewest <= len(given) <= most:
+            raise BadCommand(_arity(fewest, most))
         return tuple(kind(text) for kind, text in zip(kinds, given, strict=False))
 
     return parse
@@ -84,11 +89,12 @@ def words(*kinds: Callable[[bytes], Any], optional: bool = False) -> Parse:
 nothing = words()
 
 
-def _arity(least: int, most: int) -> bytes:
+def _arity(least: int, most: int) -> Text:
     if most == 0:
-        return b"no argument allowed"
-    bound = b"" if least == most else b"at most "
-    return b"%b%d argument%b expected" % (bound, most, b"" if most == 1 else b"s")
+        return Text("no argument allowed")
+    if least == most:
+        return Counted("%d argument expected", "%d arguments expected", most)
+    return Counted("at most %d argument expected", "at most %d arguments expected", most)
 
 
 def rest(argument: bytes | None) -> tuple[bytes]:
@@ -114,6 +120,7 @@ class After(Enum):
 
     CONTINUE = "continue"
     CLOSE = "close"
+    START_TLS = "start TLS"
 
 
 class Framer(Protocol):
@@ -122,7 +129,9 @@ class Framer(Protocol):
     ``done`` turns true when the rest of the body is not wanted.
     """
 
-    done: bool
+    @property
+    def done(self) -> bool:
+        """Whether the rest of the body is not wanted."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the octets to send for this chunk."""
@@ -132,24 +141,47 @@ class Framer(Protocol):
 
 
 class Reply(NamedTuple):
-    """A positive reply: status line, the body of a multi-line response, and what comes after."""
+    """A positive reply: status line, the body of a multi-line response, and what comes after.
 
-    text: bytes
+    ``text`` is bytes where a program reads it, and a Text where a person does.
+    """
+
+    text: bytes | Text
     body: Iterable[Chunk] | None = None
     framer: Framer | None = None
     after: After = After.CONTINUE
 
 
-def ok(text: bytes) -> bytes:
-    """Return the status line ``+OK text``."""
+def ok(text: bytes | Text, language: Language = ENGLISH) -> bytes:
+    """Return the status line ``+OK text``, its text in this language."""
+    if isinstance(text, Text):
+        text = text.render(language).encode("utf-8")
     return b"+OK %b\r\n" % text
 
 
-def err(error: POPError) -> bytes:
+def err(error: POPError, language: Language = ENGLISH) -> bytes:
     """Return the status line ``-ERR [code] text``."""
+    text = error.text.render(language).encode("utf-8")
     if error.code is None:
-        return b"-ERR %b\r\n" % error.text
-    return b"-ERR [%b] %b\r\n" % (error.code, error.text)
+        return b"-ERR %b\r\n" % text
+    return b"-ERR [%b] %b\r\n" % (error.code, text)
+
+
+def challenge(octets: bytes) -> bytes:
+    """Return the line that carries a SASL challenge (RFC 5034 section 4)."""
+    return b"+ %b\r\n" % b64encode(octets)
+
+
+def unbase64(text: bytes) -> bytes:
+    """Return what was encoded by exactly this base64 text (RFC 4648 section 4).
+
+    :raises ValueError: it is not base64, or not the one way to write it.
+    """
+    decoded = b64decode(text, validate=True)
+    if b64encode(decoded) != text:
+        # Stray bits at the end, and before Python 3.11 stray padding, pass b64decode.
+        raise ValueError("not base64")
+    return decoded
 
 
 # Bodies: chunks in, dot-stuffed lines out

@@ -17,10 +17,10 @@ from twisted.internet.task import coiterate
 from twisted.mail.interfaces import IMailboxPOP3
 from zope.interface import implementer
 
+from popserv.downgrade import MessageCounter, Sizes
 from popserv.errors import NoSuchMessage, RemovalFailed
 from popserv.interfaces import IMailbox
 from popserv.maildrop import Message, Snapshot, legal_uid
-from popserv.wire import OctetCounter
 
 _CHUNK = 1 << 16
 
@@ -33,19 +33,19 @@ async def adapt(avatar: IMailboxPOP3) -> IMailbox:
     listed = await _result(avatar.listMessages())
     # A size of 0 is how IMailboxPOP3 says that there is no such message any more.
     indices = [index for index, size in enumerate(listed) if size]
-    octets: list[int] = []
-    await coiterate(_count(avatar, indices, octets))
+    sizes: list[Sizes] = []
+    await coiterate(_count(avatar, indices, sizes))
     uids = [legal_uid(avatar.getUidl(index)) for index in indices]
-    return _AdaptedMailbox(avatar, indices, Snapshot(octets, uids))
+    return _AdaptedMailbox(avatar, indices, Snapshot.of_sizes(sizes, uids))
 
 
-def _count(avatar: IMailboxPOP3, indices: list[int], octets: list[int]) -> Iterator[None]:
+def _count(avatar: IMailboxPOP3, indices: list[int], sizes: list[Sizes]) -> Iterator[None]:
     for index in indices:
-        counter = OctetCounter()
+        counter = MessageCounter()
         for chunk in _Chunks(avatar.getMessage(index)):
             counter.feed(chunk)
             yield
-        octets.append(counter.finish())
+        sizes.append(counter.finish())
 
 
 @implementer(IMailbox)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import md5
-from hmac import compare_digest
+from hmac import HMAC, compare_digest
 
+from twisted.cred.credentials import IUsernameHashedPassword
 from zope.interface import implementer
 
-from popserv.interfaces import IAPOPCredentials
+from popserv.interfaces import IAPOPCredentials, ICertificateCredentials
 
 
 @implementer(IAPOPCredentials)
@@ -23,3 +25,27 @@ class APOPCredentials:
         """Tell whether the digest is the one of this secret: 32 lower-case hex digits."""
         right = md5(self._timestamp + secret, usedforsecurity=False).hexdigest()
         return compare_digest(right.encode("ascii"), self._digest)
+
+
+@implementer(IUsernameHashedPassword)
+class CramMD5Credentials:
+    """A digest of a challenge and a password that the server knows (RFC 2195)."""
+
+    def __init__(self, username: bytes, challenge: bytes, digest: bytes) -> None:
+        self.username = username
+        self._challenge = challenge
+        self._digest = digest
+
+    def checkPassword(self, password: bytes) -> bool:
+        """Tell whether the digest is the one of this password: 32 lower-case hex digits."""
+        right = HMAC(password, self._challenge, "md5").hexdigest()
+        return compare_digest(right.encode("ascii"), self._digest)
+
+
+@implementer(ICertificateCredentials)
+class CertificateCredentials:
+    """The names in a verified client certificate, and the one among them to log in as."""
+
+    def __init__(self, names: Sequence[bytes], username: bytes) -> None:
+        self.names = names
+        self.username = username

@@ -11,10 +11,11 @@ from twisted.cred.credentials import ICredentials
 from twisted.cred.error import LoginFailed as CredLoginFailed
 from twisted.cred.portal import Portal
 from twisted.mail.interfaces import IMailboxPOP3
+from zope.interface import Interface
 
 from popserv.auth.avatar import adapt
 from popserv.errors import LoginFailed
-from popserv.interfaces import IAPOPChecker, IAPOPCredentials, IMailbox
+from popserv.interfaces import IMailbox, IOfferingChecker
 from popserv.session import Release
 
 
@@ -24,10 +25,12 @@ class PortalLogin:
     def __init__(self, portal: Portal) -> None:
         self._portal = portal
 
-    def offers_apop(self) -> bool:
-        """Tell whether some user can log in by APOP now."""
-        checker = self._portal.checkers.get(IAPOPCredentials)
-        return IAPOPChecker.providedBy(checker) and checker.offers_apop()
+    def offers(self, credentials: type[Interface]) -> bool:
+        """Tell whether some user can log in by credentials of this kind now."""
+        checker = self._portal.checkers.get(credentials)
+        if IOfferingChecker.providedBy(checker):
+            return bool(checker.offers(credentials))
+        return checker is not None
 
     async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
         """Return the open mailbox and what gives it up again.

@@ -1,8 +1,11 @@
-"""The checker of a users file, for passwords and for APOP.
+"""The checker of a users file, for all ways to log in that a record in it can serve.
 
 A user's record decides how the user logs in: one with an ``{APOP}`` secret by APOP
 only, every other never by APOP (RFC 1725 section 12).  Whoever is refused has cost
 what a user costs: an unknown name is checked against somebody's secret, too.
+
+SCRAM and CRAM-MD5 are offered only if every password in the file can serve them:
+clients take the best that they are offered, and do not try another if it fails.
 """
 
 from __future__ import annotations
@@ -15,26 +18,53 @@ from hashlib import blake2b
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.credentials import ICredentials, IUsernamePassword
+from twisted.cred.credentials import ICredentials, IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
-from popserv.auth.schemes import UnknownScheme, is_apop, split_field, verify
-from popserv.auth.users_file import UsersFile, UsersFileError
+from popserv.auth.prepare import password_forms, prepared_name
+from popserv.auth.schemes import (
+    PLAIN_SCHEMES,
+    SCRAM_ROUNDS,
+    ScramKeys,
+    UnknownScheme,
+    is_apop,
+    parse_scram_keys,
+    scheme_of,
+    scram_keys,
+    split_field,
+    verify,
+)
+from popserv.auth.scram import decoy_keys
+from popserv.auth.users_file import Users, UsersFile, UsersFileError
 from popserv.errors import TryLater
-from popserv.interfaces import IAPOPChecker, IAPOPCredentials
+from popserv.interfaces import (
+    IAPOPCredentials,
+    ICertificateCredentials,
+    IOfferingChecker,
+    IScramCredentials,
+    IScramSHA1Credentials,
+    IScramSHA256Credentials,
+)
 from popserv.threads import Threads
 
 _hashing = Threads("popserv-hash", threads=2, backlog=200)
 
 
-@implementer(ICredentialsChecker, IAPOPChecker)
+@implementer(ICredentialsChecker, IOfferingChecker)
 class PasswdFileChecker:
     """Checks credentials against a users file, hashing in threads of its own."""
 
-    credentialInterfaces = (IUsernamePassword, IAPOPCredentials)
+    credentialInterfaces = (
+        IUsernamePassword,
+        IAPOPCredentials,
+        IScramSHA256Credentials,
+        IScramSHA1Credentials,
+        IUsernameHashedPassword,
+        ICertificateCredentials,
+    )
 
     log = Logger()
 
@@ -60,24 +90,28 @@ class PasswdFileChecker:
             )
         return checker
 
-    def offers_apop(self) -> bool:
-        """Tell whether some user has an APOP secret; a file in disorder offers none."""
+    def offers(self, credentials: type[Interface]) -> bool:
+        """See IOfferingChecker; a file in disorder offers nothing."""
+        if credentials is IUsernamePassword:
+            return True
         try:
-            return self._users.read().offers_apop
+            users = self._users.read()
         except UsersFileError as error:
             self.log.critical("{error}", error=error)
             return False
+        if credentials is IAPOPCredentials:
+            return users.has_apop
+        if credentials is ICertificateCredentials:
+            return bool(users.secrets)
+        return users.all_of(_CAN_SERVE[credentials])
 
     def requestAvatarId(self, credentials: ICredentials) -> Deferred[bytes | tuple[()]]:
         """Return the name, as cred wants it, or fail with UnauthorizedLogin."""
         return Deferred.fromCoroutine(self._check(credentials))
 
     async def _check(self, credentials: Any) -> bytes | tuple[()]:
-        name: bytes = credentials.username
-        by_apop = IAPOPCredentials.providedBy(credentials)
-        check = self._apop_matches if by_apop else self._password_matches
         try:
-            matches = await self._run(check, credentials)
+            name = await self._name(credentials)
         except UsersFileError as error:
             raise TryLater from error
         except UnknownScheme as error:
@@ -85,32 +119,103 @@ class PasswdFileChecker:
         except ValueError:
             # What is wrong with a secret might quote it.
             raise UnauthorizedLogin("the user's secret is malformed") from None
-        if not matches:
+        if name is None:
             raise UnauthorizedLogin("no such user, or a wrong secret")
         return name
 
-    def _password_matches(self, credentials: IUsernamePassword) -> bool:
+    async def _name(self, credentials: Any) -> bytes | None:
+        """Return the name of the user that the credentials are right for."""
+        name: bytes | None
+        check: Callable[[Any], bytes | None]
+        if IScramCredentials.providedBy(credentials):
+            name, keys = await self._run(self._scram_keys, credentials)
+            return name if await credentials.check_keys(keys) else None
+        if IUsernamePassword.providedBy(credentials):
+            check = self._by_password
+        elif IAPOPCredentials.providedBy(credentials):
+            check = self._by_apop
+        elif ICertificateCredentials.providedBy(credentials):
+            check = self._by_certificate
+        else:
+            check = self._by_cram
+        name = await self._run(check, credentials)
+        return name
+
+    def _by_password(self, credentials: IUsernamePassword) -> bytes | None:
         users = self._users.read()
-        field = users.secrets.get(credentials.username)
+        name, field = _find(users, credentials.username)
+        forms = password_forms(credentials.password)
         if field is None or is_apop(field):
-            self._waste_time(users.passwords, credentials)
+            self._waste_time(users, credentials.username, forms)
             if field is not None:
                 raise UnauthorizedLogin("this user logs in by APOP alone")
-            return False
-        return verify(field, credentials.password)
+            return None
+        return name if any(verify(field, form) for form in forms) else None
 
-    def _waste_time(self, passwords: list[bytes], credentials: IUsernamePassword) -> None:
-        """Check against some user's secret, always the same for one unknown name."""
-        if passwords:
-            digest = blake2b(credentials.username, key=self._key, digest_size=8).digest()
-            decoy = passwords[int.from_bytes(digest, "big") % len(passwords)]
+    def _waste_time(self, users: Users, name: bytes, forms: list[bytes]) -> None:
+        """Check against some user's secret."""
+        if users.passwords:
+            decoy = self._decoy(users, name)
             with suppress(ValueError):
-                verify(decoy, credentials.password)
+                for form in forms:
+                    verify(decoy, form)
 
-    def _apop_matches(self, credentials: IAPOPCredentials) -> bool:
-        field = self._users.read().secrets.get(credentials.username)
+    def _decoy(self, users: Users, name: bytes) -> bytes:
+        """Return some user's password field, always the same for one unknown name."""
+        digest = blake2b(name, key=self._key, digest_size=8).digest()
+        return users.passwords[int.from_bytes(digest, "big") % len(users.passwords)]
+
+    def _by_apop(self, credentials: IAPOPCredentials) -> bytes | None:
+        name, field = _find(self._users.read(), credentials.username)
         secret = split_field(field)[1] if field is not None and is_apop(field) else b""
         matches = credentials.check_secret(secret) and secret != b""
         if field is not None and not is_apop(field):
             raise UnauthorizedLogin("this user logs in by password alone")
-        return matches
+        return name if matches else None
+
+    def _by_cram(self, credentials: IUsernameHashedPassword) -> bytes | None:
+        name, field = _find(self._users.read(), credentials.username)
+        is_plain = field is not None and scheme_of(field) in PLAIN_SCHEMES
+        secret = split_field(field)[1] if field is not None and is_plain else b""
+        return name if credentials.checkPassword(secret) and secret else None
+
+    def _by_certificate(self, credentials: ICertificateCredentials) -> bytes | None:
+        users = self._users.read()
+        wanted = [credentials.username] if credentials.username else credentials.names
+        found = (_find(users, name)[0] for name in wanted if name in credentials.names)
+        return next((name for name in found if name is not None), None)
+
+    def _scram_keys(self, credentials: IScramCredentials) -> tuple[bytes | None, ScramKeys]:
+        """Return the user's name and keys; no name, and keys that nothing fits, for no user."""
+        users = self._users.read()
+        by_hash = IScramSHA256Credentials.providedBy(credentials)
+        hash_name, scheme = ("sha256", b"SCRAM-SHA-256") if by_hash else ("sha1", b"SCRAM-SHA-1")
+        name, field = _find(users, credentials.username)
+        if not users.passwords:
+            raise UnauthorizedLogin("there are no passwords")
+        # The salt of a name must stay over restarts, or it would tell who is a user.
+        salt_key = blake2b(users.passwords[0]).digest()
+        nobodys = decoy_keys(hash_name, credentials.username, salt_key, SCRAM_ROUNDS)
+        is_user = field is not None and scheme_of(field) in {scheme, *PLAIN_SCHEMES}
+        model = field if field is not None and is_user else self._decoy(users, credentials.username)
+        if scheme_of(model) == scheme:
+            keys = parse_scram_keys(split_field(model)[1])
+        else:
+            keys = scram_keys(hash_name, split_field(model)[1], nobodys.salt, SCRAM_ROUNDS)
+        return (name, keys) if is_user else (None, nobodys._replace(rounds=keys.rounds))
+
+
+_CAN_SERVE: dict[type[Interface], frozenset[bytes]] = {
+    IScramSHA256Credentials: PLAIN_SCHEMES | {b"SCRAM-SHA-256"},
+    IScramSHA1Credentials: PLAIN_SCHEMES | {b"SCRAM-SHA-1"},
+    IUsernameHashedPassword: PLAIN_SCHEMES,
+}
+"""The schemes whose secrets can serve each kind of credentials."""
+
+
+def _find(users: Users, name: bytes) -> tuple[bytes | None, bytes | None]:
+    """Return the name that a user has in the file, and the password field; or None and None."""
+    for form in (name, prepared_name(name)):
+        if form in users.secrets:
+            return form, users.secrets[form]
+    return None, None

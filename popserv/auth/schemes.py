@@ -13,10 +13,12 @@ import hashlib
 import hmac
 import os
 import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Callable
 from functools import cache, partial
 from typing import NamedTuple
+
+from popserv.wire import unbase64
 
 Verify = Callable[[bytes, bytes], bool]
 
@@ -56,7 +58,7 @@ def split_field(field: bytes) -> tuple[bytes, bytes]:
     scheme = scheme.upper()
     if encoding is not None:
         is_hex = encoding.lower() == b"hex"
-        text = bytes.fromhex(text.decode("ascii")) if is_hex else _unbase64(text)
+        text = bytes.fromhex(text.decode("ascii")) if is_hex else unbase64(text)
         if scheme in _DIGESTS:
             # An encoding stands for the bare digest, which these schemes keep in base64.
             text = b64encode(text)
@@ -88,14 +90,6 @@ def new_scram_sha256(password: bytes, rounds: int = SCRAM_ROUNDS) -> bytes:
     return join_field(b"SCRAM-SHA-256", text)
 
 
-def _unbase64(text: bytes) -> bytes:
-    decoded = b64decode(text, validate=True)
-    if b64encode(decoded) != text:
-        # Stray bits at the end, and before Python 3.11 stray padding, pass b64decode.
-        raise ValueError("not base64")
-    return decoded
-
-
 def _never(text: bytes, password: bytes) -> bool:
     return False
 
@@ -108,14 +102,14 @@ def _digest(hash_name: str, text: bytes, password: bytes) -> bool:
     """Compare with a bare digest, in base64 or hex as its length tells."""
     new = hashlib.new(hash_name, password, usedforsecurity=False)
     is_hex = len(text) == 2 * new.digest_size
-    stored = bytes.fromhex(text.decode("ascii")) if is_hex else _unbase64(text)
+    stored = bytes.fromhex(text.decode("ascii")) if is_hex else unbase64(text)
     return hmac.compare_digest(stored, new.digest())
 
 
 def _salted(hash_name: str, text: bytes, password: bytes) -> bool:
     """Compare with base64 of a digest and the salt behind it."""
     new = hashlib.new(hash_name, password, usedforsecurity=False)
-    stored = _unbase64(text)
+    stored = unbase64(text)
     if len(stored) <= new.digest_size:
         raise ValueError("no salt behind the digest")
     new.update(stored[new.digest_size :])
@@ -162,7 +156,7 @@ def scram_keys(
 def parse_scram_keys(text: bytes) -> ScramKeys:
     """Return the keys of a SCRAM secret's text, ``rounds,salt,StoredKey,ServerKey``."""
     rounds, salt, stored_key, server_key = text.split(b",")
-    return ScramKeys(_rounds(rounds), *map(_unbase64, (salt, stored_key, server_key)))
+    return ScramKeys(_rounds(rounds), *map(unbase64, (salt, stored_key, server_key)))
 
 
 def _scram(hash_name: str, text: bytes, password: bytes) -> bool:
@@ -259,3 +253,6 @@ SCHEMES: dict[bytes, Verify] = {
     b"CLEAR": _plain,
     b"APOP": _never,
 }
+
+PLAIN_SCHEMES = frozenset({b"PLAIN", b"CLEARTEXT", b"CLEAR"})
+"""The schemes whose text is the password itself, which can serve every mechanism."""

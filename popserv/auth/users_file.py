@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
-from popserv.auth.schemes import is_apop
+from popserv.auth.schemes import is_apop, scheme_of
 
 _log = Logger()
 
@@ -34,18 +34,27 @@ def default_path(root: str) -> str:
 
 
 class Users(NamedTuple):
-    """What a users file said: each user's password field, and the fields that are for passwords."""
+    """What a users file said.
+
+    ``secrets`` is each user's password field, ``passwords`` those fields that are for
+    passwords, and ``schemes`` what schemes these are of.
+    """
 
     secrets: dict[bytes, bytes]
     passwords: list[bytes]
+    schemes: frozenset[bytes]
 
     @property
-    def offers_apop(self) -> bool:
+    def has_apop(self) -> bool:
         """Whether some user has an APOP secret."""
         return len(self.passwords) < len(self.secrets)
 
+    def all_of(self, schemes: frozenset[bytes]) -> bool:
+        """Tell whether there are passwords, and all are of one of these schemes."""
+        return bool(self.schemes) and self.schemes <= schemes
 
-_NOBODY = Users({}, [])
+
+_NOBODY = Users({}, [], frozenset())
 
 
 class UsersFile:
@@ -107,7 +116,8 @@ def _parse(path: str, text: bytes) -> Users:
             _log.warn("{path}, line {number}: {why}", path=path, number=number, why=problem)
         else:
             secrets[name] = secret
-    return Users(secrets, [field for field in secrets.values() if not is_apop(field)])
+    passwords = [field for field in secrets.values() if not is_apop(field)]
+    return Users(secrets, passwords, frozenset(map(scheme_of, passwords)))
 
 
 _SHUT_OUT = re.compile(rb"(?:^|[\s:])(nologin|allow_nets)(?:=|\s|$)")

@@ -18,8 +18,9 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from popserv.downgrade import MessageCounter, Sizes
 from popserv.errors import MaildropBusy
-from popserv.wire import Chunk, OctetCounter
+from popserv.wire import Chunk
 
 _log = Logger()
 
@@ -106,8 +107,8 @@ class Folders:
                         twice.add(unique)
                     found[unique] = shared.setdefault(place, place)
 
-    def count(self, found: dict[bytes, bytes], counted: dict[bytes, tuple[int, int]]) -> bool:
-        """Add the octets and stamps that are lacking; tell if a message was not in its place."""
+    def count(self, found: dict[bytes, bytes], counted: dict[bytes, tuple[Sizes, int]]) -> bool:
+        """Add the sizes and stamps that are lacking; tell if a message was not in its place."""
         missed = False
         for unique, place in found.items():
             if unique not in counted:
@@ -158,9 +159,9 @@ def _stamp(found: os.stat_result) -> int:
     return hash((found.st_size, found.st_mtime_ns)) & 0xFFFF_FFFF_FFFF_FFFF
 
 
-def count_file(fd: int) -> tuple[int, int]:
-    """Return a file's octets and, from before they were read, its stamp."""
-    counter = OctetCounter()
+def count_file(fd: int) -> tuple[Sizes, int]:
+    """Return a file's sizes and, from before they were read, its stamp."""
+    counter = MessageCounter()
     stamp = _stamp(os.fstat(fd))
     while chunk := os.read(fd, _CHUNK):
         counter.feed(chunk)

@@ -40,6 +40,7 @@ from popserv.interfaces import IMailbox, IMaildropFactory
 from popserv.maildrop import Message, Snapshot, legal_uid
 from popserv.maildrops.folders import TRIES, FileBody, Folders, Run, count_file
 from popserv.maildrops.layout import Layout
+from popserv.texts import Text
 from popserv.threads import Threads
 from popserv.wire import Chunk
 
@@ -53,14 +54,14 @@ _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK, er
 
 
 class _Known(NamedTuple):
-    """What an earlier session learnt of a maildrop: the messages' names, octets and stamps."""
+    """What an earlier session learnt of a maildrop: the messages' names, sizes and stamps."""
 
     uniques: Sequence[bytes]
-    octets: Sequence[int]
+    messages: Snapshot
     stamps: Sequence[int]
 
 
-_NOTHING = _Known((), (), ())
+_NOTHING = _Known((), Snapshot(), ())
 
 
 @implementer(IMaildropFactory)
@@ -109,19 +110,19 @@ class MaildirMaildrops:
             raise
 
     def _forget(self, user: bytes) -> None:
-        self._room += len(self._known.pop(user, _NOTHING).octets)
+        self._room += len(self._known.pop(user, _NOTHING).uniques)
 
     def _remember(self, user: bytes, known: _Known) -> None:
         """Keep what was learnt, and let go of what was used least recently."""
         self._forget(user)
-        self._room -= len(known.octets)
+        self._room -= len(known.uniques)
         self._known[user] = known
         while self._room < 0:
             _, oldest = self._known.popitem(last=False)
-            self._room += len(oldest.octets)
+            self._room += len(oldest.uniques)
 
 
-def _unavailable(error: OSError | ValueError, *text: bytes) -> POPError:
+def _unavailable(error: OSError | ValueError, *text: Text) -> POPError:
     passing = isinstance(error, OSError) and error.errno in _PASSING
     return TryLater() if passing else MaildropUnavailable(*text)
 
@@ -161,8 +162,8 @@ class MaildirMailbox:
         self._folders = folders
         self._run = run
         self._forget = forget
-        learnt = zip(known.uniques, known.octets, known.stamps, strict=True)
-        counted = {unique: (octets, stamp) for unique, octets, stamp in learnt}
+        learnt = zip(known.uniques, known.messages.sizes(), known.stamps, strict=True)
+        counted = {unique: (sizes, stamp) for unique, sizes, stamp in learnt}
         for _ in range(TRIES):
             found = folders.scan()
             missed = folders.count(found, counted)
@@ -173,7 +174,7 @@ class MaildirMailbox:
         # One that came twice is never looked for: what is found might be the other.
         self._doubles = folders.twice
         self._stamps = array("Q", [counted[unique][1] for unique in self.uniques])
-        self.messages = Snapshot(
+        self.messages = Snapshot.of_sizes(
             [counted[unique][0] for unique in self.uniques],
             [legal_uid(unique) for unique in self.uniques],
         )
@@ -183,7 +184,7 @@ class MaildirMailbox:
         if self._doubles:
             # Octets are remembered by the unique part, which is not unique here.
             return _NOTHING
-        return _Known(self.uniques, self.messages.octets, self._stamps)
+        return _Known(self.uniques, self.messages, self._stamps)
 
     async def open(self, message: Message) -> Iterable[Chunk]:
         """See IMailbox."""
@@ -194,7 +195,7 @@ class MaildirMailbox:
                 await self._run(self._look_again)
                 fd = self._open(at)
         except OSError as error:
-            raise _unavailable(error, b"message cannot be read, tell the operator") from error
+            raise _unavailable(error, Text("message cannot be read, tell the operator")) from error
         if fd is None:
             raise NoSuchMessage
         body = FileBody(fd, self._run)
@@ -207,11 +208,11 @@ class MaildirMailbox:
         return body
 
     async def _recount(self, message: Message, fd: int) -> None:
-        """Refuse a changed message if its octets, told already, are not those to be sent."""
-        octets, stamp = await self._run(count_file, fd)
-        if octets != message.octets:
+        """Refuse a changed message if its sizes, told already, are not those to be sent."""
+        sizes, stamp = await self._run(count_file, fd)
+        if sizes != self.messages.sizes_of(message.position):
             self._forget()
-            raise TryLater(b"the message has changed, log in again")
+            raise TryLater("the message has changed, log in again")
         self._stamps[message.position] = stamp
 
     def _open(self, at: int) -> int | None:

@@ -7,10 +7,10 @@ from itertools import count
 
 from zope.interface import implementer
 
+from popserv.downgrade import measure
 from popserv.errors import MaildropBusy, NoSuchMessage
 from popserv.interfaces import IMailbox, IMaildropFactory
 from popserv.maildrop import Message, Snapshot
-from popserv.wire import count_octets
 
 
 @implementer(IMaildropFactory)
@@ -44,8 +44,8 @@ class MemoryMailbox:
         self._maildrops = maildrops
         self._user = user
         self._stored = maildrops.stored.setdefault(user, {})
-        octets = [count_octets([message]) for message in self._stored.values()]
-        self.messages = Snapshot(octets, list(self._stored))
+        sizes = [measure([message]) for message in self._stored.values()]
+        self.messages = Snapshot.of_sizes(sizes, list(self._stored))
 
     async def open(self, message: Message) -> Iterable[bytes]:
         """See IMailbox."""

@@ -1,0 +1,76 @@
+"""AUTH: SASL's dialogue on a POP3 connection (RFC 5034)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from popserv.auth.mechanisms import BY_DEFAULT, Mechanism
+from popserv.command import Command, command
+from popserv.errors import BadCommand, POPError
+from popserv.session import Session, State
+from popserv.texts import Text
+from popserv.wire import ListingFramer, Reply, unbase64, word, words
+
+
+def commands(mechanisms: Sequence[Mechanism] = BY_DEFAULT) -> tuple[Command, ...]:
+    """Return the command, with these mechanisms in order of preference."""
+    by_name = {each.name: each for each in mechanisms}
+
+    def offered(session: Session) -> list[bytes]:
+        return [each.name for each in mechanisms if each.available(session)]
+
+    def announce(session: Session) -> Iterable[bytes]:
+        names = offered(session)
+        return [b"SASL " + b" ".join(names)] if names else ()
+
+    @command(
+        b"AUTH",
+        State.AUTHORIZATION,
+        words(word, word, least=0),
+        available=lambda session: session.takes_logins,
+        refusal=Text("no logins on this connection, use TLS"),
+        announce=announce,
+    )
+    async def auth(
+        session: Session, name: bytes | None = None, initial: bytes | None = None
+    ) -> Reply:
+        """Log in by a mechanism; without one, list them, for old clients."""
+        session.claimed_name = None
+        if name is None:
+            lines = b"".join(each + b"\r\n" for each in offered(session))
+            return Reply(Text("mechanisms follow"), [lines], ListingFramer())
+        names = offered(session)
+        mechanism = by_name.get(name.upper())
+        if mechanism is None or mechanism.name not in names:
+            raise BadCommand("this mechanism is not offered here")
+        if initial is not None and mechanism.server_first:
+            raise BadCommand("this mechanism takes no initial response")
+        exchange = _Exchange(session, initial)
+        credentials = await mechanism.run(exchange.ask, session, names)
+        await session.login(credentials.username, credentials)
+        return Reply(session.welcome())
+
+    return (auth,)
+
+
+class _Exchange:
+    """The dialogue, decoded; an initial response stands for the first answer."""
+
+    def __init__(self, session: Session, initial: bytes | None) -> None:
+        self._session = session
+        # Section 4: "=" is an initial response that is empty.
+        self._initial = b"" if initial == b"=" else initial
+
+    async def ask(self, challenge: bytes) -> bytes:
+        line, self._initial = self._initial, None
+        if line is None:
+            line = await self._session.ask(challenge)
+        if line == b"*":
+            raise POPError("authentication cancelled")
+        try:
+            return unbase64(line)
+        except ValueError:
+            raise BadCommand("not base64, or not of its strict form") from None
+
+
+COMMANDS = commands()

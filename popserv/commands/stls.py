@@ -1,0 +1,31 @@
+"""STLS: TLS on a connection that began without it (RFC 2595 section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from popserv.command import command
+from popserv.session import Session, State
+from popserv.texts import Text
+from popserv.wire import After, Reply, nothing
+
+
+def _announce(session: Session) -> Iterable[bytes]:
+    # RFC 2595 section 4: announced in the AUTHORIZATION state only.
+    return [b"STLS"] if session.state is State.AUTHORIZATION else ()
+
+
+@command(
+    b"STLS",
+    State.AUTHORIZATION,
+    nothing,
+    available=lambda session: session.can_start_tls,
+    refusal=Text("TLS cannot be started here"),
+    announce=_announce,
+)
+def stls(session: Session) -> Reply:
+    """Let TLS begin behind this reply; the shell forgets all that was said before it."""
+    return Reply(Text("begin TLS negotiation"), after=After.START_TLS)
+
+
+COMMANDS = (stls,)

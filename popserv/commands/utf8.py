@@ -1,0 +1,55 @@
+"""UTF8 and LANG: messages and replies beyond ASCII (RFC 6856)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from popserv.auth import prepare
+from popserv.command import Command, command
+from popserv.errors import POPError
+from popserv.languages import Languages
+from popserv.session import Session, State
+from popserv.texts import Text
+from popserv.wire import ListingFramer, Reply, nothing, word, words
+
+
+def _announce(session: Session) -> Iterable[bytes]:
+    # Section 2: USER says that names and passwords may be UTF-8, and are prepared.
+    return [b"UTF8 USER" if prepare.is_available() else b"UTF8"]
+
+
+# Section 2 has it in the AUTHORIZATION state; Outlook gives it after the login.
+@command(b"UTF8", (State.AUTHORIZATION, State.TRANSACTION), nothing, announce=_announce)
+def utf8(session: Session) -> Reply:
+    """Send internationalized messages as they are from now on, not downgraded."""
+    session.send_as_stored()
+    return Reply(Text("messages are sent as they are stored"))
+
+
+def lang_command(languages: Languages) -> Command:
+    """Return the LANG command for these languages."""
+
+    @command(
+        b"LANG",
+        (State.AUTHORIZATION, State.TRANSACTION),
+        words(word, least=0),
+        announce=b"LANG",
+    )
+    def lang(session: Session, wanted: bytes | None = None) -> Reply:
+        """List the languages of replies, or choose one (section 3)."""
+        if wanted is None:
+            listing = "".join(f"{tag} {name}\r\n" for tag, name in languages.listing())
+            return Reply(
+                Text("language listing follows"), [listing.encode("utf-8")], ListingFramer()
+            )
+        tag = languages.match(wanted)
+        if tag is None:
+            raise POPError("no such language")
+        session.language = languages[tag]
+        # Section 3: the tag comes first, the rest is in the new language.
+        return Reply(Text("%s language changed", tag))
+
+    return lang
+
+
+COMMANDS = (utf8, lang_command(Languages()))

@@ -1,0 +1,70 @@
+"""What people read in replies: English texts, which a language may have otherwise.
+
+A text keeps its arguments apart until it is sent, so that it can be looked up in
+a catalog then (RFC 6856 section 3).
+"""
+
+from __future__ import annotations
+
+from gettext import NullTranslations
+from typing import Protocol
+
+
+class Language(Protocol):
+    """A catalog of texts, as :mod:`gettext` has them."""
+
+    def gettext(self, message: str, /) -> str:
+        """Return the text in this language; in English if the catalog lacks it."""
+
+    def ngettext(self, singular: str, plural: str, n: int, /) -> str:
+        """Return the form of the text that this language has for ``n``."""
+
+
+ENGLISH: Language = NullTranslations()
+"""The texts as they stand in the code: i-default, in the words of RFC 2277 section 4.5."""
+
+
+class Text:
+    """A text and what it is about: ``Text("message %d deleted", 3)``.
+
+    Arguments may be texts themselves.
+    """
+
+    __slots__ = ("_arguments", "_english")
+
+    def __init__(self, english: str, *arguments: object) -> None:
+        self._english = english
+        self._arguments = arguments
+
+    def render(self, language: Language = ENGLISH) -> str:
+        """Return the text in a language."""
+        return self._template(language) % tuple(
+            argument.render(language) if isinstance(argument, Text) else argument
+            for argument in self._arguments
+        )
+
+    def _template(self, language: Language) -> str:
+        return language.gettext(self._english)
+
+    def __str__(self) -> str:
+        return self.render()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Text) and str(other) == str(self)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+class Counted(Text):
+    """A text that depends on a number: ``Counted("%d message", "%d messages", 3)``."""
+
+    __slots__ = ("_n", "_plural")
+
+    def __init__(self, singular: str, plural: str, n: int) -> None:
+        super().__init__(singular, n)
+        self._plural = plural
+        self._n = n
+
+    def _template(self, language: Language) -> str:
+        return language.ngettext(self._english, self._plural, self._n)
