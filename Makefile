@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 
-.PHONY: help serve test lint docs clean
+.PHONY: help serve test lint docs translations clean
 
 help:
 	@echo "make serve     serve a sample maildrop on 127.0.0.1:1110"
 	@echo "make test      run the whole test suite"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      build docs/_build/html, warnings as errors"
+	@echo "make translations   compile popserv/locale after an edit"
 	@echo "make clean     remove what these make"
 
 serve: $(VENV)/serve
@@ -30,6 +31,9 @@ lint: $(VENV)/dev
 
 docs: $(VENV)/dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+translations: $(VENV)/dev
+	$(BIN)/pybabel compile -D popserv -d popserv/locale
 
 clean:
 	rm -rf $(VENV) build dist docs/_build sample *.egg-info .coverage* _trial_temp*

@@ -5,11 +5,15 @@ from __future__ import annotations
 import gettext
 import os
 from collections.abc import Iterable
+from glob import glob
 
-from popserv.texts import ENGLISH, Language
+from popserv.texts import ENGLISH, Language, Text
 
-_DOMAIN = "popserv"
+_CATALOG = "popserv.mo"
 _BUNDLED = os.path.join(os.path.dirname(__file__), "locale")
+
+_NAME = Text("English")
+"""Each catalog has its own language's name for itself in this one's place."""
 
 DEFAULT = "i-default"
 """English for everybody, before a language is chosen (RFC 2277 section 4.5)."""
@@ -18,19 +22,16 @@ DEFAULT = "i-default"
 class Languages:
     """English, and what is found below a directory ``TAG/LC_MESSAGES/popserv.mo``.
 
-    A catalog's header ``Language-Name`` is the language's name for itself.
     ``preferred`` is the tag that ``LANG *`` chooses.
     """
 
     def __init__(self, directory: str = _BUNDLED, *, preferred: str = DEFAULT) -> None:
         self._languages: dict[str, Language] = {DEFAULT: ENGLISH, "en": ENGLISH}
-        self._names = {DEFAULT: "English (default)", "en": "English"}
-        for path in sorted(gettext.find(_DOMAIN, directory, os.listdir(directory), all=True)):
+        for path in sorted(glob(os.path.join(directory, "*", "LC_MESSAGES", _CATALOG))):
             with open(path, "rb") as file:
                 catalog = gettext.GNUTranslations(file)
             tag = path.split(os.sep)[-3].replace("_", "-")
             self._languages[tag] = catalog
-            self._names[tag] = catalog.info().get("language-name", tag)
         if preferred not in self._languages:
             raise ValueError(f"no language {preferred}; there are {', '.join(self._languages)}")
         self._preferred = preferred
@@ -40,7 +41,7 @@ class Languages:
 
     def listing(self) -> Iterable[tuple[str, str]]:
         """Return each tag and the language's name for itself."""
-        return self._names.items()
+        return [(tag, _NAME.render(language)) for tag, language in self._languages.items()]
 
     def match(self, wanted: bytes) -> str | None:
         """Return the tag for a basic language range by RFC 4647's lookup, or None.

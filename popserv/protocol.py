@@ -63,7 +63,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     # A bare LF ends a line too, for people who type at it through nc.
     delimiter = b"\n"
-    MAX_LENGTH = MAX_SASL_LINE + 1
+    MAX_LENGTH = MAX_LINE + 1
 
     MAX_GUESSES = 3
     """Failed logins that end a connection."""
@@ -86,6 +86,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     _busy = False
     _asked: Deferred[bytes] | None = None
     _greeted = False
+    _put_back = False
     _output_full = False
     _input_over = False
     _gone = False
@@ -202,20 +203,22 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         """Take input, unless closing: TLS goes on reading, for the client's close_notify."""
         if not self.closing:
             super().dataReceived(data)
+            if self._put_back:
+                self._put_back = False
+                super().dataReceived(b"")
 
     def lineReceived(self, line: bytes) -> None:
         """Run one command."""
         if self.closing:
             return
         self.resetTimeout()
+        self.MAX_LENGTH = MAX_LINE + 1
+        line = line.removesuffix(b"\r")
         if self._asked is not None:
             asked, self._asked = self._asked, None
-            asked.callback(line.removesuffix(b"\r"))
-        elif len(line) > MAX_LINE + 1 and line[:5].upper() != b"AUTH ":
-            # RFC 5034 section 4: an initial response may be as long as an answer.
-            self.lineLengthExceeded(line)
+            asked.callback(line)
         else:
-            self._run(line.removesuffix(b"\r"))
+            self._run(line)
         self._take_turns()
 
     def _run(self, line: bytes) -> None:
@@ -244,6 +247,13 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Answer once and close: what follows may be anything."""
+        if line[:5].upper() == b"AUTH " and self.MAX_LENGTH <= MAX_LINE + 1:
+            # RFC 5034 section 4: an initial response may be as long as an answer.
+            self.MAX_LENGTH = MAX_SASL_LINE + 1
+            # The receiver is busy, so that this only fills its buffer again.
+            super().dataReceived(line)
+            self._put_back = True
+            return
         self._write_error(BadCommand("line too long"))
         self.close()
 
@@ -253,6 +263,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             raise _gone()
         asked: Deferred[bytes] = Deferred()
         self._asked = asked
+        self.MAX_LENGTH = MAX_SASL_LINE + 1
         self.transport.write(challenge(octets))
         self._take_input()
         return asked

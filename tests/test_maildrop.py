@@ -44,7 +44,7 @@ class MaildropTests(SynchronousTestCase):
         self.assertEqual(maildrop[1].octets, 120)
         for number in (0, 3, 10**10 - 1):
             error = self.assertRaises(NoSuchMessage, lambda n=number: maildrop[n])
-            self.assertEqual(error.text, b"no such message, only 2 messages in maildrop")
+            self.assertEqual(str(error), "no such message, only 2 messages in maildrop")
 
     def test_marks(self):
         """A marked message is in no total, no listing and under no number, till unmarked."""

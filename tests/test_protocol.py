@@ -174,6 +174,7 @@ class GreetingTests(ProtocolCase):
         server.callLater = Clock().callLater
         transport = MemoryTransport(peerAddress=STRANGER)
         directlyProvides(transport, ISSLTransport)
+        transport.getHandle = lambda: None
         server.makeConnection(transport)
         self.assertEqual((transport.value(), transport.producer), (b"", None))
         server.handshakeCompleted()

@@ -42,7 +42,7 @@ class OptionsTests(OptionsCase):
     def test_defaults(self):
         """The root is all that is needed."""
         options = self.parse()
-        self.assertEqual((options["timeout"], options["listen"]), (600, []))
+        self.assertEqual((options["timeout"], options["listen"]), (600, ["tcp:110"]))
         self.assertFalse(options["allow-plaintext"])
 
     def test_wrong_values(self):

@@ -182,7 +182,7 @@ class AdaptTests(TestCase):
             with self.assertRaises(RemovalFailed) as caught:
                 await mailbox.remove(mailbox.messages[:2])
             self.assertEqual(caught.exception.remaining, 2)
-            self.assertNotIn(b"s3cret", caught.exception.text)
+            self.assertNotIn("s3cret", str(caught.exception))
             self.assertIsInstance(caught.exception.__cause__, OSError)
 
     async def test_delete_fails(self):
@@ -200,7 +200,7 @@ class AdaptTests(TestCase):
         avatar.messages[0] = None
         with self.assertRaises(NoSuchMessage) as caught:
             await mailbox.open(mailbox.messages[0])
-        self.assertNotIn(b"s3cret", caught.exception.text)
+        self.assertNotIn("s3cret", str(caught.exception))
         await mailbox.remove(mailbox.messages)
         self.assertEqual(avatar.messages, [None, None])
 

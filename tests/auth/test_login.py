@@ -16,7 +16,7 @@ from popserv.auth.login import PortalLogin
 from popserv.auth.passwd import PasswdFileChecker
 from popserv.auth.realm import MaildropRealm
 from popserv.errors import LoginFailed, MaildropBusy, TryLater
-from popserv.interfaces import IMailbox
+from popserv.interfaces import IAPOPCredentials, IMailbox
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.session import Session
 from popserv.testing import read_all
@@ -115,11 +115,11 @@ class OwnRealmTests(UsersFileCase, TestCase):
     def test_offers_apop(self):
         """APOP is offered if the portal's checker of it says so; others know nothing of it."""
         login = login_of(self.realm, PasswdFileChecker(self.path))
-        self.assertIs(login.offers_apop(), False)
+        self.assertIs(login.offers(IAPOPCredentials), False)
         self.write(b"mrose:{APOP}tanstaaf\n")
-        self.assertIs(login.offers_apop(), True)
-        self.assertIs(login_of(self.realm).offers_apop(), False)
-        self.assertIs(PortalLogin(Portal(self.realm)).offers_apop(), False)
+        self.assertIs(login.offers(IAPOPCredentials), True)
+        self.assertIs(login_of(self.realm).offers(IAPOPCredentials), False)
+        self.assertIs(PortalLogin(Portal(self.realm)).offers(IAPOPCredentials), False)
 
 
 class ForeignRealmTests(TestCase):
@@ -190,7 +190,7 @@ class ForeignRealmTests(TestCase):
         """In a whole session deletions reach the avatar at QUIT, and the logout comes last."""
         avatar = ListAvatar([b"one\n", b"two\n"])
         realm = ForeignRealm(avatar, lambda: avatar.calls.append(("logout",)))
-        session = Session(login_of(realm).authenticate)
+        session = Session(login_of(realm))
         await session.login(b"ann", ANN)
         session.maildrop.mark(2)
         self.assertEqual(avatar.calls, [])

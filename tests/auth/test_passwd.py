@@ -18,7 +18,7 @@ from popserv.auth.passwd import PasswdFileChecker
 from popserv.auth.schemes import new_scram_sha256
 from popserv.auth.users_file import UsersFileError
 from popserv.errors import TryLater
-from popserv.interfaces import IAPOPChecker, IAPOPCredentials
+from popserv.interfaces import IAPOPCredentials, IOfferingChecker
 from tests.auth.test_credentials import DIGEST, SECRET, TIMESTAMP
 from tests.auth.test_users_file import UsersFileCase
 
@@ -88,11 +88,9 @@ class CheckerTests(CheckerCase):
     """PasswdFileChecker.requestAvatarId."""
 
     def test_interfaces(self):
-        """It is a checker of passwords and of APOP, and of nothing else."""
+        """It is a checker of all that a record can serve, and knows which can now."""
         verifyObject(ICredentialsChecker, self.checker)
-        verifyObject(IAPOPChecker, self.checker)
-        kinds = (IUsernamePassword, IAPOPCredentials)
-        self.assertEqual(self.checker.credentialInterfaces, kinds)
+        verifyObject(IOfferingChecker, self.checker)
         self.assertTrue(IUsernamePassword.providedBy(by_password(b"x")))
 
     def test_who_gets_in(self):
@@ -172,7 +170,7 @@ class CheckerTests(CheckerCase):
         checker = PasswdFileChecker("/nonexistent/users", lambda *_: held)
         outcome = checker.requestAvatarId(by_password(b"ann"))
         self.assertNoResult(outcome)
-        held.callback(True)
+        held.callback(b"ann")
         self.assertEqual(self.successResultOf(outcome), b"ann")
         self.assertEqual(self.verified, [])
 
@@ -193,7 +191,7 @@ class CheckerTests(CheckerCase):
             error = self.failureResultOf(outcome, TryLater).value
             self.assertNotIn(self.path, str(error))
             self.assertIn("chmod o=", str(error.__cause__))
-        self.assertFalse(self.checker.offers_apop())
+        self.assertFalse(self.checker.offers(IAPOPCredentials))
         self.assertIn("chmod o=", self.logged())
 
     def test_reasons(self):
@@ -222,8 +220,8 @@ class CheckerTests(CheckerCase):
         self.assertFalse(self.accepts(by_password(b"ann", b"other")))
 
 
-class OffersAPOPTests(CheckerCase):
-    """PasswdFileChecker.offers_apop."""
+class OffersTests(CheckerCase):
+    """PasswdFileChecker.offers."""
 
     def test_offers_apop(self):
         """APOP is offered exactly while some user has a secret for it (RFC 1725 section 7)."""
@@ -235,7 +233,7 @@ class OffersAPOPTests(CheckerCase):
             (b"bob:{APOP}b:::::: nologin", False),
         ):
             self.write(text)
-            self.assertIs(self.checker.offers_apop(), offered)
+            self.assertIs(self.checker.offers(IAPOPCredentials), offered)
         self.assertEqual(self.ran, [])
 
 

@@ -132,9 +132,9 @@ class ReadTests(UsersFileCase):
         self.write(b"ann:{APOP}a\nbob:{PLAIN}b\ncid:{apop.hex}63\n")
         users = UsersFile(self.path).read()
         self.assertEqual(users.passwords, [b"{PLAIN}b"])
-        self.assertTrue(users.offers_apop)
+        self.assertTrue(users.has_apop)
         self.write(b"bob:{PLAIN}b\n")
-        self.assertFalse(UsersFile(self.path).read().offers_apop)
+        self.assertFalse(UsersFile(self.path).read().has_apop)
 
     @settings(deadline=None, database=None)
     @given(
@@ -158,7 +158,7 @@ class ChangeTests(UsersFileCase):
     def test_absent(self):
         """No file is no users, until there is one; one that has gone is a fault to mend."""
         users = UsersFile(self.path)
-        self.assertEqual(users.read(), ({}, []))
+        self.assertEqual(users.read(), ({}, [], frozenset()))
         self.write(b"ann:{PLAIN}a")
         self.assertEqual(users.read().secrets, {b"ann": b"{PLAIN}a"})
         os.unlink(self.path)

@@ -296,7 +296,7 @@ class UniqueIdTests(MaildirCase):
                 for _ in range(2):
                     with self.assertRaises(TryLater) as refused:
                         read(mailbox, 0)
-                    self.assertIn(b"has changed", refused.exception.text)
+                    self.assertIn("has changed", str(refused.exception))
                 self.assertEqual(read(mailbox, 1), b"SAME\n")
             self.assertEqual(self.shown(), [change, b"SAME\n"])
 

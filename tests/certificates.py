@@ -1,0 +1,160 @@
+"""Certificates for the tests of TLS, made as they are needed."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
+SERVER = ExtendedKeyUsageOID.SERVER_AUTH
+
+KEYS = {
+    "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "rsa": lambda: rsa.generate_private_key(65537, 2048),
+    "rsa1024": lambda: rsa.generate_private_key(65537, 1024),
+    "x25519": x25519.X25519PrivateKey.generate,
+    "ed25519": ed25519.Ed25519PrivateKey.generate,
+}
+"""Kinds of keys, by name."""
+
+
+class Issued(NamedTuple):
+    """A certificate, its key, and what issued it, up to the CA that clients know."""
+
+    certificate: x509.Certificate
+    key: object
+    chain: tuple[x509.Certificate, ...] = ()
+
+    def pem(self, passphrase=None):
+        """Return the certificate, its chain and its key."""
+        return self.certificate_pem() + self.key_pem(passphrase)
+
+    def certificate_pem(self):
+        """Return the certificate and its chain."""
+        return b"".join(one.public_bytes(Encoding.PEM) for one in (self.certificate, *self.chain))
+
+    def key_pem(self, passphrase=None):
+        """Return the key."""
+        encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+    def der(self):
+        """Return the certificate in DER."""
+        return self.certificate.public_bytes(Encoding.DER)
+
+
+VERSION_1 = b"""\
+-----BEGIN CERTIFICATE-----
+MIIBJTCBywIURhduxfis+bCSU9pIEIM2o9V4QiwwCgYIKoZIzj0EAwIwFDESMBAG
+A1UEAwwJdmVyc2lvbiAxMCAXDTI2MTEyMTA2NTA1OVoYDzIxMjYxMDI4MDY1MDU5
+WjAUMRIwEAYDVQQDDAl2ZXJzaW9uIDEwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AATYJrP7aZiCYQHQybwbiVF6xqCS2hPzzK9dlwAh/Gzp3TPr9fMh/uQGIVLncX0F
+DFVP4rtEZXt2MK0llqer6ipTMAoGCCqGSM49BAMCA0kAMEYCIQCuMWr6Z83IhRvC
+Iyqb/4ni/SBUHgL2lrU21StC14A3tQIhAKVr3KzhcTiDM8SpK28/3j3KH+Ti59O3
+IOy1QaYU36C9
+-----END CERTIFICATE-----
+"""
+"""A CA's of X.509 version 1, which has no extensions."""
+
+MD5 = b"""\
+-----BEGIN CERTIFICATE-----
+MIIB+jCCAWOgAwIBAgIUdQ6nmsqYPYWx/FYrVL9u4Y4SlwAwDQYJKoZIhvcNAQEE
+BQAwDjEMMAoGA1UEAwwDbWQ1MCAXDTI2MTEyMTA2NTA1OVoYDzIxMjYxMDI4MDY1
+MDU5WjAOMQwwCgYDVQQDDANtZDUwgZ8wDQYJKoZIhvcNAQEBBQADgY0AMIGJAoGB
+ALvj5RQr5QB6Uo6H6JWzKn+L3kyW8crLLBy5Yp0OX9Mo797NRWF05VaBhE3YsNy+
+Ps1iGpLURNjjyBWALdRUNGUWGq9BhrSCzmDNuAsPAkO3nxVMQBxttid3Ipe1YvlX
+VJ9CuOIGtsg0bzcPEA+i3UxX7NUJRd5/IgU02WG/gVYnAgMBAAGjUzBRMB0GA1Ud
+DgQWBBT4JFbznHkIsm1LPk11qSVE8i2x7zAfBgNVHSMEGDAWgBT4JFbznHkIsm1L
+Pk11qSVE8i2x7zAPBgNVHRMBAf8EBTADAQH/MA0GCSqGSIb3DQEBBAUAA4GBAHw/
+Vk0NhYdmB7S4whEjkowDmLmPt5VZHs7oJJzOAcJjDDbRTIjxgloNjPGocQWPYm7y
+soQjfZAKKW4Rcrqi9I+j0GjYPXrw3F4YeRQQYOvsQkNov5RHIIO9OLZb69yxwces
++EH0eOGeSFOHarHt8d4+iD3JtDTjd+tNsBwqn9xA
+-----END CERTIFICATE-----
+"""
+"""Signed with MD5."""
+
+SHA1 = b"""\
+-----BEGIN CERTIFICATE-----
+MIIB/DCCAWWgAwIBAgIUTpN9KYdAkJo80QTGeHfO0dJ1zCUwDQYJKoZIhvcNAQEF
+BQAwDzENMAsGA1UEAwwEc2hhMTAgFw0yNjExMjEwNjUwNTlaGA8yMTI2MTAyODA2
+NTA1OVowDzENMAsGA1UEAwwEc2hhMTCBnzANBgkqhkiG9w0BAQEFAAOBjQAwgYkC
+gYEA4531kJF8VIGqPBGvPh7x/5Uf8yyJaBfwDRTjpSRX4prfQcpM/+a5K+ekSugG
+PunGrWRJegUJSBP1gI56GqUgjLbdDi55DlObHk+JG0bQl7i38VzAt4n33rc5QSSq
+Qb6U5V4/TKwUiEJgjGzn/FCif4znjnoI2qjLRDfqozCkIAkCAwEAAaNTMFEwHQYD
+VR0OBBYEFPSOr9UA6wkqtxCX8Hk1R1EKMXCGMB8GA1UdIwQYMBaAFPSOr9UA6wkq
+txCX8Hk1R1EKMXCGMA8GA1UdEwEB/wQFMAMBAf8wDQYJKoZIhvcNAQEFBQADgYEA
+pMXcIzsyOzeZ0u9WlQzLivjI3eW+2nAK33MT3ybn0WJp+tf1q9uzmV+8FjrmfS/3
+hfGZJaZIbf/MDki5ItDNw1Hrxfs9eYrQEhxsrG5nb+V0jxoqwdU8vTXsGmFWQPbk
+JbslfDl2VcpK/0TwfP5+BXomCSIoeUlWEkyoWDed9rA=
+-----END CERTIFICATE-----
+"""
+"""Signed with SHA-1."""
+
+
+def issue(
+    *hosts,
+    issuer=None,
+    mail=(),
+    others=(),
+    subject=((NameOID.COMMON_NAME, "somebody"),),
+    usage=(),
+    ends=90,
+    begins=-30,
+    kind="p256",
+    algorithm=None,
+    authority=False,
+    extension=None,
+):
+    """Make a key of a kind and a certificate for it, by an issuer or by itself.
+
+    ``hosts``, ``mail`` and ``others`` (general names) make its subjectAltName, if any
+    are given, or else ``extension``; ``begins`` and ``ends`` are days from now;
+    ``algorithm`` is the hash of the signature, SHA-256 unless the issuer's key has its
+    own; with ``authority`` None the certificate does not say whether it is a CA's.
+    """
+    key = KEYS[kind]()
+    name = x509.Name([x509.NameAttribute(oid, value, _validate=False) for oid, value in subject])
+    signer = issuer.key if issuer else key
+    if algorithm is None and not isinstance(signer, ed25519.Ed25519PrivateKey):
+        algorithm = hashes.SHA256()
+    now = datetime.now(timezone.utc)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(issuer.certificate.subject if issuer else name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + timedelta(days=begins))
+        .not_valid_after(now + timedelta(days=ends))
+    )
+    if authority is not None:
+        builder = builder.add_extension(x509.BasicConstraints(authority, None), critical=True)
+    if extension:
+        builder = builder.add_extension(extension, critical=False)
+    names = [x509.DNSName(host) for host in hosts]
+    names += [x509.RFC822Name(address) for address in mail]
+    names += others
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    if usage:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+    chain = ()
+    if issuer and issuer.certificate.issuer != issuer.certificate.subject:
+        chain = (issuer.certificate, *issuer.chain)
+    return Issued(builder.sign(signer, algorithm), key, chain)
+
+
+def make_authority(name="the CA", issuer=None, **options):
+    """Make a CA, or one below another."""
+    return issue(issuer=issuer, subject=[(NameOID.COMMON_NAME, name)], authority=True, **options)
