@@ -8,39 +8,55 @@ from twisted.trial.unittest import SynchronousTestCase
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "popserv"
 
-GROUND = {"errors"}
-CORE = GROUND | {"interfaces", "wire", "maildrop"}
+GROUND = {"errors", "texts"}
+CORE = GROUND | {"interfaces", "wire", "downgrade", "maildrop"}
 SERVICES = CORE | {"threads"}
+VERB = GROUND | {"wire", "session", "command"}
 
 MAY_IMPORT = {
-    "errors": set(),
+    "texts": set(),
+    "errors": {"texts"},
     "interfaces": set(),
-    "wire": {"errors"},
-    "maildrop": {"errors"},
-    "session": {"errors", "interfaces", "maildrop"},
-    "command": {"errors", "session", "wire"},
-    "commands.rfc1725": CORE | {"command", "session", "auth.credentials"},
+    "wire": GROUND,
+    "downgrade": {"wire"},
+    "maildrop": GROUND | {"downgrade"},
+    "session": GROUND | {"interfaces", "maildrop"},
+    "command": GROUND | {"session", "wire"},
+    "commands.rfc1725": CORE | VERB | {"auth.credentials"},
+    "commands.capa": VERB,
+    "commands.stls": VERB,
+    "commands.sasl": VERB | {"auth.mechanisms"},
+    "commands.utf8": VERB | {"auth.prepare", "languages"},
+    "languages": {"texts"},
     "threads": {"errors"},
+    "tls": {"session"},
     "maildrops.layout": set(),
     "maildrops.memory": CORE,
-    "maildrops.folders": {"errors", "wire"},
+    "maildrops.folders": CORE,
     "maildrops.maildir": SERVICES | {"maildrops.folders", "maildrops.layout"},
-    "auth.schemes": set(),
+    "auth.schemes": {"wire"},
     "auth.users_file": {"auth.schemes"},
     "auth.credentials": {"interfaces"},
-    "auth.passwd": SERVICES | {"auth.schemes", "auth.users_file"},
+    "auth.prepare": set(),
+    "auth.scram": CORE | {"session", "auth.schemes"},
+    "auth.mechanisms": CORE | {"session", "auth.credentials", "auth.scram"},
+    "auth.passwd": SERVICES | {"auth.prepare", "auth.schemes", "auth.scram", "auth.users_file"},
+    "auth.delay": {"errors"},
     "auth.realm": CORE,
     "auth.avatar": CORE,
     "auth.login": CORE | {"auth.avatar", "session"},
     "idle": set(),
     "body": {"wire"},
-    "protocol": CORE | {"auth.login", "body", "command", "idle", "session"},
+    "protocol": CORE | {"auth.login", "body", "command", "idle", "session", "tls"},
     "testing": CORE | {"protocol"},
     "cli": {"auth.schemes", "auth.users_file", "maildrops.layout"},
 }
 """What each module may import of popserv; ``tap``, which puts all together, anything."""
 
-WITHOUT_REACTOR = ("errors", "wire", "maildrop", "command", "session", "commands.rfc1725")
+WITHOUT_REACTOR = (
+    *("texts", "errors", "wire", "downgrade", "maildrop", "session", "command"),
+    *(f"commands.{verb}" for verb in ("rfc1725", "capa", "stls", "sasl", "utf8")),
+)
 """They only await what they are handed."""
 
 
