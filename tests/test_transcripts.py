@@ -18,7 +18,15 @@ from tests.transcripts import (
     play,
 )
 
-LEFT = {"rfc1725_section_9": 0, "deletion": 1, "pipelined": 1}
+LEFT = {
+    "rfc1725_section_9": 0,
+    "deletion": 1,
+    "pipelined": 1,
+    "client_gmail": 0,
+    "client_outlook": 1,
+    "client_thunderbird": 1,
+    "languages": 1,
+}
 """How many messages a transcript leaves, where it is not both."""
 
 

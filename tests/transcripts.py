@@ -20,7 +20,7 @@ from twisted.internet.protocol import Protocol
 from popserv.auth.passwd import PasswdFileChecker
 from popserv.auth.realm import MaildropRealm
 from popserv.command import CommandTable
-from popserv.commands import rfc1725
+from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.protocol import POP3Factory
@@ -72,7 +72,7 @@ def make_factory(store, users_file, run=here, **options):
     Path(users_file).write_bytes(USERS)
     os.chmod(users_file, 0o600)
     checker = PasswdFileChecker(users_file, run)
-    commands = CommandTable(rfc1725.COMMANDS)
+    commands = CommandTable(*(each.COMMANDS for each in (rfc1725, capa, stls, sasl, utf8)))
     portal = Portal(MaildropRealm(store), [checker])
     factory = POP3Factory(commands, portal, host=b"dewey", **options)
     factory.make_timestamp = lambda: TIMESTAMP
