@@ -155,7 +155,10 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         """Go on over TLS as if nothing had been said (RFC 2595 sections 4 and 7)."""
         # What came with STLS, whole lines or half a one, came from anybody.
         self.clearLineBuffer()
+        # A producer that is paused now would stay so, and the handshake must be read.
         self.transport.unregisterProducer()
+        self._output_full = self.paused = False
+        self.transport.resumeProducing()
         self.transport.startTLS(self.factory.tls)
         self._begin_session()
 
@@ -185,6 +188,8 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     def _end_session(self) -> None:
         session = self.session
+        # It leads back to this very connection.
+        session.channel = None
         if session.state is not State.AUTHORIZATION:
             self.log.info(
                 "{peer}: session of {user!r} over, {removed} messages removed, {left} left",

@@ -254,7 +254,9 @@ class Options(usage.Options, AuthOptionMixin):
             try:
                 self.addChecker(PasswdFileChecker.at_start(default_path(root)))
             except UsersFileError as error:
-                raise usage.UsageError(str(error)) from error
+                raise usage.UsageError(
+                f"{error} (--certificate, --private-key, --client-ca)"
+            ) from error
         for interface, several in self["credInterfaces"].items():
             if len(several) > 1:
                 raise usage.UsageError(

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509.oid import NameOID, ObjectIdentifier
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from OpenSSL.crypto import X509, X509StoreFlags
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
@@ -58,7 +58,12 @@ _PRIVATE_KEY = re.compile(
     rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL
 )
 
-_UNREADABLE = (ValueError, x509.DuplicateExtension, x509.InvalidVersion)
+_UNREADABLE = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 """What cryptography raises on certificates that OpenSSL lets pass."""
 
 _BETTER_KEY = "have one made for a key of P-256, or of 2048 bits of RSA"
@@ -288,14 +293,14 @@ class _Authorities:
         for certificate in self.certificates:
             if not _is_authority(certificate):
                 raise CertificateError(
-                    f"{path}: {certificate.subject.rfc4514_string()} is not the certificate of a "
+                    f"{path}: {_subject(certificate)} is not the certificate of a "
                     "CA; give those of the CAs that issue certificates to your users"
                 )
 
     def warn_of_expiry(self) -> None:
         """Log a line for each CA that has ended or soon will."""
         for certificate in self.certificates:
-            _warn_of_expiry(self._file, certificate, [certificate.subject.rfc4514_string()])
+            _warn_of_expiry(self._file, certificate, [_subject(certificate)])
 
 
 # Files
@@ -367,9 +372,14 @@ def _certificates(path: str, pem: bytes) -> list[x509.Certificate]:
             f"{path}: no certificate in this file; it must be PEM, with BEGIN CERTIFICATE"
         )
     try:
-        return x509.load_pem_x509_certificates(pem)
-    except _UNREADABLE:
+        certificates = x509.load_pem_x509_certificates(pem)
+        for certificate in certificates:
+            # Either library finds faults that the other does not.
+            X509.from_cryptography(certificate)
+            certificate.subject.rfc4514_string()
+    except (*_UNREADABLE, crypto.Error):
         raise CertificateError(f"{path}: a certificate in it is damaged; copy it anew") from None
+    return certificates
 
 
 def _private_key(path: str, pem: bytes) -> Any:
@@ -421,7 +431,12 @@ def _dns_names(path: str, certificate: x509.Certificate) -> list[str]:
             f"{path}: the certificate's names cannot be read; have a valid one made"
         ) from None
     names = alternatives.get_values_for_type(x509.DNSName) if alternatives is not None else []
-    return [name.lower() for name in names]
+    return [name.lower() for name in names if name.isprintable()]
+
+
+def _subject(certificate: x509.Certificate) -> str:
+    subject = certificate.subject.rfc4514_string()
+    return "".join(one if one.isprintable() else "?" for one in subject)
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:

@@ -348,6 +348,30 @@ class ErrorTests(FilesCase):
             for line in pem.splitlines()[1:-1]:
                 self.assertNotIn(line.decode(), str(caught.exception))
 
+    def test_damage(self):
+        """Whatever happens to an octet, what is not loaded is told of in a line."""
+        whole = [CA.der(), SERVER_CERTIFICATE.der()]
+        key = SERVER_CERTIFICATE.key_pem()
+
+        @given(st.integers(0, 1), st.integers(0), st.integers(0, 255))
+        @example(0, whole[0].index(b"the CA"), 0xFF)
+        @example(0, whole[0].index(b"the CA") - 2, 0x1E)
+        def check(which, position, octet):
+            ders = [bytearray(der) for der in whole]
+            ders[which][position % len(ders[which])] = octet
+            files = [
+                self.write(name, ssl.DER_cert_to_PEM_cert(bytes(der)).encode() + key)
+                for name, der in zip(["ca.pem", "server.pem"], ders, strict=True)
+            ]
+            try:
+                self.serve(files[1], client_ca=files[0])
+            except CertificateError as error:
+                self.assertNotIn("\n", str(error))
+            # Of what is odd, but not wrong enough.
+            self.flushWarnings()
+
+        check()
+
     def test_weak(self):
         """A key of 1024 bits is too weak, whatever the OpenSSL beneath would take."""
         weak = self.write("weak.pem", issue("pop.example.org", kind="rsa1024").pem())
@@ -388,6 +412,10 @@ class ErrorTests(FilesCase):
         self.assertRefused(
             f"^{mixed}: CN=somebody is not the certificate of a CA; give", client_ca=mixed
         )
+        lines = self.write(
+            "lines.pem", issue(subject=[(NameOID.COMMON_NAME, "a\nb")]).certificate_pem()
+        )
+        self.assertRefused(f"^{lines}: CN=a[?]b is not the certificate of a CA", client_ca=lines)
         broken = self.write("b.pem", issue(extension=BROKEN_NAMES, authority=True).pem())
         self.assertRefused(f"^{broken}: .* is not the certificate of a CA; ", client_ca=broken)
 
@@ -896,9 +924,11 @@ class NameTests(ClientCase):
         )
 
     def test_unreadable(self):
-        """Names that cannot be read vouch for nobody."""
+        """Names that cannot be read, or are of a kind that is not known, vouch for nobody."""
         subject = [(NameOID.USER_ID, "u")]
-        self.assertEqual(self.names(extension=BROKEN_NAMES, subject=subject), [])
+        x400 = x509.UnrecognizedExtension(BROKEN_NAMES.oid, bytes.fromhex("3002a300"))
+        for names in (BROKEN_NAMES, x400):
+            self.assertEqual(self.names(extension=names, subject=subject), [])
 
 
 class Completed(SSL.Connection):
