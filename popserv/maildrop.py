@@ -36,20 +36,23 @@ class Snapshot(Sequence[Message]):
     are unique-ids: 1 to 70 bytes from 0x21 to 0x7E, no two alike (RFC 1725
     section 7, RFC 1939 section 7).  ``downgraded`` has the octets of those messages,
     by position, that have a form for clients that cannot take UTF-8 in headers
-    (:class:`popserv.downgrade.MessageCounter`); a store that never looks says nothing.
+    (:class:`popserv.downgrade.MessageCounter`), ``endless`` the positions of those whose
+    header has no end, for there is no empty line; a store that never looks says nothing.
     """
 
-    __slots__ = ("downgraded", "octets", "total", "uids")
+    __slots__ = ("downgraded", "endless", "octets", "total", "uids")
 
     def __init__(
         self,
         octets: Iterable[int] = (),
         uids: Sequence[bytes] = (),
         downgraded: Mapping[int, int] | None = None,
+        endless: Iterable[int] = (),
     ) -> None:
         self.octets = array("Q", octets)
         self.uids = uids
         self.downgraded = downgraded or {}
+        self.endless = frozenset(endless)
         self.total = sum(self.octets)
         if len(self.octets) != len(uids):
             raise ValueError(f"{len(self.octets)} sizes for {len(uids)} unique-ids")
@@ -63,7 +66,8 @@ class Snapshot(Sequence[Message]):
             for position, size in enumerate(sizes)
             if size.downgraded is not None
         }
-        return cls([size.octets for size in sizes], uids, downgraded)
+        endless = [position for position, size in enumerate(sizes) if not size.header_ends]
+        return cls([size.octets for size in sizes], uids, downgraded, endless)
 
     def sizes(self) -> Iterator[Sizes]:
         """Yield the sizes of each message."""
@@ -71,7 +75,9 @@ class Snapshot(Sequence[Message]):
 
     def sizes_of(self, position: int) -> Sizes:
         """Return the sizes of the message at a position, from 0."""
-        return Sizes(self.octets[position], self.downgraded.get(position))
+        return Sizes(
+            self.octets[position], self.downgraded.get(position), position not in self.endless
+        )
 
     def __len__(self) -> int:
         return len(self.octets)
@@ -93,19 +99,29 @@ class Maildrop:
     """One session's view of a snapshot: message-numbers from 1, and deletion marks.
 
     Unless ``as_stored``, octets are those of the downgraded form of the messages that
-    have one.
+    have one; with ``ends_headers`` they include an empty line behind those that have none.
     """
 
-    def __init__(self, messages: Snapshot, *, as_stored: bool = True) -> None:
+    def __init__(
+        self, messages: Snapshot, *, as_stored: bool = True, ends_headers: bool = False
+    ) -> None:
         self._messages = messages
         self._marked: set[int] = set()
-        self._downgraded: Mapping[int, int] = {} if as_stored else messages.downgraded
-        self._sizes: array[int] = messages.octets
-        if self._downgraded:
-            self._sizes = messages.octets[:]
-            for position, octets in self._downgraded.items():
+        self._endless = messages.endless if ends_headers else frozenset()
+        self._show(messages.downgraded if not as_stored else {})
+
+    def _show(self, downgraded: Mapping[int, int]) -> None:
+        """Give these octets from now on to the messages that have them, their own to others."""
+        self._downgraded = downgraded
+        self._sizes = self._messages.octets
+        self._total = self._messages.total
+        if downgraded or self._endless:
+            self._sizes = self._sizes[:]
+            for position, octets in downgraded.items():
                 self._sizes[position] = octets
-        self._total = sum(self._sizes) if self._downgraded else messages.total
+            for position in self._endless:
+                self._sizes[position] += 2
+            self._total = sum(self._sizes)
         self._count_again()
 
     def __getitem__(self, number: int) -> Message:
@@ -125,12 +141,13 @@ class Maildrop:
         """Tell whether that message is sent in its downgraded form."""
         return number - 1 in self._downgraded
 
+    def is_endless(self, number: int) -> bool:
+        """Tell whether that message is sent with an empty line that it has not."""
+        return number - 1 in self._endless
+
     def show_as_stored(self) -> None:
         """Give the octets of every message as it is stored from now on."""
-        self._downgraded = {}
-        self._sizes = self._messages.octets
-        self._total = self._messages.total
-        self._count_again()
+        self._show({})
 
     def contents(self) -> Text:
         """Return ``n messages (m octets)``, of those not marked."""

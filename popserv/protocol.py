@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Collection
 from functools import partial
 from ipaddress import ip_address
 from socket import gethostname
@@ -132,6 +133,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             takes_passwords=factory.allow_plaintext or is_private(transport),
             can_start_tls=factory.tls is not None and not has_tls,
             as_stored=b"UTF8" not in factory.commands,
+            workarounds=factory.workarounds,
             channel=factory.make_channel(transport) if has_tls else None,
             capabilities=factory.commands.capabilities,
             ask=self._ask,
@@ -429,7 +431,8 @@ class POP3Factory(ServerFactory):
     is in seconds, and RFC 1725 section 3 wants 600 at least.  Passwords in the
     clear are taken over TLS and from this machine alone, unless ``allow_plaintext``.
     ``tls`` is what STLS begins TLS with, such as :class:`popserv.tls.Certificates`;
-    with ``require_tls`` nobody logs in without TLS.  Beyond ``max_connections`` the
+    with ``require_tls`` nobody logs in without TLS.  ``workarounds`` are names of
+    :mod:`popserv.workarounds`.  Beyond ``max_connections`` the
     oldest connection not logged in makes room.
     """
 
@@ -446,6 +449,7 @@ class POP3Factory(ServerFactory):
         allow_plaintext: bool = False,
         tls: IOpenSSLServerConnectionCreator | None = None,
         require_tls: bool = False,
+        workarounds: Collection[str] = (),
         max_connections: int = 10_000,
     ) -> None:
         self.commands = commands
@@ -455,6 +459,7 @@ class POP3Factory(ServerFactory):
         self.allow_plaintext = allow_plaintext
         self.tls = tls
         self.require_tls = require_tls
+        self.workarounds = frozenset(workarounds)
         self.max_connections = max_connections
         self.connections: dict[POP3Server, None] = {}
 

@@ -7,7 +7,7 @@ ends, :meth:`Session.end` gives the lock back, once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from popserv.errors import BadCommand, RemovalFailed
 from popserv.interfaces import IMailbox
 from popserv.maildrop import Maildrop
 from popserv.texts import ENGLISH, Text
+from popserv.workarounds import OE_NS_EOH
 
 Release = Callable[[], Awaitable[None]]
 
@@ -71,7 +72,8 @@ class Session:
     over this connection, ``takes_passwords`` whether one with a password in the clear
     may, ``can_start_tls`` whether STLS is possible; ``channel`` is what TLS knows, or
     None without TLS.  ``capabilities`` returns the lines of this session's capability
-    list, and ``ask`` carries SASL's dialogue.
+    list, and ``ask`` carries SASL's dialogue.  ``workarounds`` are those of
+    :mod:`popserv.workarounds` that the client may need.
 
     What it knows of itself: ``claimed_name`` is what USER said, ``name`` the one that
     the last login was tried with; ``as_stored`` tells whether messages are sent as they
@@ -93,6 +95,7 @@ class Session:
         takes_passwords: bool = True,
         can_start_tls: bool = False,
         as_stored: bool = True,
+        workarounds: Collection[str] = (),
         channel: Channel | None = None,
         capabilities: Callable[[Session], Sequence[bytes]] = lambda session: (),
         ask: Ask = _no_ask,
@@ -103,6 +106,7 @@ class Session:
         self.takes_passwords = takes_passwords and takes_logins
         self.can_start_tls = can_start_tls
         self.as_stored = as_stored
+        self.workarounds = workarounds
         self.channel = channel
         self.offers = login.offers
         self.ask = ask
@@ -127,7 +131,11 @@ class Session:
         self.name = name
         self.claimed_name = None
         self.mailbox, self._release = await self._login.authenticate(credentials)
-        self.maildrop = Maildrop(self.mailbox.messages, as_stored=self.as_stored)
+        self.maildrop = Maildrop(
+            self.mailbox.messages,
+            as_stored=self.as_stored,
+            ends_headers=OE_NS_EOH in self.workarounds,
+        )
         self.state = State.TRANSACTION
 
     def welcome(self) -> Text:

@@ -47,6 +47,7 @@ from popserv.languages import DEFAULT, Languages
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.protocol import POP3Factory
+from popserv.workarounds import WORKAROUNDS
 
 if TYPE_CHECKING:
     from popserv.tls import Certificates
@@ -156,6 +157,12 @@ class Options(usage.Options, AuthOptionMixin):
             None,
             "Days after which another program removes mail, for CAPA to announce. [default: never]",
         ],
+        [
+            "workarounds",
+            None,
+            "",
+            f"For old clients, parted by commas: {', '.join(WORKAROUNDS)}.",
+        ],
         ["language", None, DEFAULT, "The language that LANG * chooses."],
     ]
     optFlags: ClassVar[list[list[str | None]]] = [
@@ -241,6 +248,10 @@ class Options(usage.Options, AuthOptionMixin):
         if self["expire"] is not None:
             self["expire"] = self._number("expire", "a whole number of days")
         self["sasl"] = self._mechanisms()
+        self["workarounds"] = [name for name in self["workarounds"].split(",") if name]
+        for name in self["workarounds"]:
+            if name not in WORKAROUNDS:
+                raise usage.UsageError(f"--workarounds {name}: there are {', '.join(WORKAROUNDS)}")
         try:
             self["language"] = Languages(preferred=self["language"])
         except ValueError as error:
@@ -255,8 +266,8 @@ class Options(usage.Options, AuthOptionMixin):
                 self.addChecker(PasswdFileChecker.at_start(default_path(root)))
             except UsersFileError as error:
                 raise usage.UsageError(
-                f"{error} (--certificate, --private-key, --client-ca)"
-            ) from error
+                    f"{error} (--certificate, --private-key, --client-ca)"
+                ) from error
         for interface, several in self["credInterfaces"].items():
             if len(several) > 1:
                 raise usage.UsageError(
@@ -307,7 +318,9 @@ class Options(usage.Options, AuthOptionMixin):
                 self["certificate"], self["private-key"], client_ca=self["client-ca"]
             )
         except CertificateError as error:
-            raise usage.UsageError(str(error)) from error
+            raise usage.UsageError(
+                f"{error} (--certificate, --private-key, --client-ca)"
+            ) from error
 
     def _number(self, name: str, wanted: str) -> int:
         given = self[name]
@@ -376,6 +389,7 @@ def makeService(options: Options) -> IService:
         allow_plaintext=bool(options["allow-plaintext"]),
         tls=certificates,
         require_tls=bool(options["require-tls"]),
+        workarounds=options["workarounds"],
         max_connections=options["max-connections"] or _room(),
     )
     listeners = Listeners()

@@ -215,7 +215,12 @@ class LineEnds:
 
 
 class OctetCounter:
-    """Count the octets of a message's wire form, chunk by chunk."""
+    """Count the octets of a message's wire form, chunk by chunk.
+
+    ``header_ends`` tells whether an empty line was among what was counted.
+    """
+
+    header_ends = False
 
     def __init__(self) -> None:
         self._ends = LineEnds()
@@ -233,6 +238,9 @@ class OctetCounter:
 
     def _count(self, text: bytes) -> None:
         if text:
+            if not self.header_ends:
+                at_start = self._ended and text.startswith(b"\n")
+                self.header_ends = at_start or b"\n\n" in text
             self._octets += len(text) + text.count(b"\n")
             self._ended = text.endswith(b"\n")
 
@@ -313,6 +321,38 @@ class TopFramer(MessageFramer):
             return 1
         blank = text.find(b"\n\n")
         return blank if blank < 0 else blank + 2
+
+
+class Filter(Protocol):
+    """From a message's chunks to those of another form of it."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return what is certain by now."""
+
+    def finish(self) -> bytes:
+        """Return what was held back."""
+
+
+class FilteredFramer:
+    """Send what a filter makes of a message, as another framer does."""
+
+    def __init__(self, filter_: Filter, framer: Framer) -> None:
+        self._filter = filter_
+        self._framer = framer
+
+    @property
+    def done(self) -> bool:
+        """See Framer."""
+        return self._framer.done
+
+    def feed(self, chunk: bytes) -> bytes:
+        """See Framer."""
+        return self._framer.feed(self._filter.feed(chunk))
+
+    def finish(self) -> bytes:
+        """See Framer."""
+        last = b"" if self.done else self._framer.feed(self._filter.finish())
+        return last + self._framer.finish()
 
 
 class ListingFramer:

@@ -37,13 +37,15 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from popserv import cli
 from popserv.auth.realm import MaildropRealm
+from popserv.auth.mechanisms import MECHANISMS
 from popserv.auth.schemes import SCHEMES
 from popserv.command import CommandTable
-from popserv.commands import rfc1725
+from popserv.command import CommandTable
+from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.protocol import POP3Factory
-from popserv.session import State
+from popserv.session import Session, State
 from popserv.tap import Options
 from popserv.testing import Conversation, MailboxContract
 
@@ -415,18 +417,32 @@ class ShellTests(Base):
         self.assertEqual(listed.getvalue(), "ann\tSCRAM-SHA-256\nbob\tAPOP\n")
 
 
+VERBS = (rfc1725, capa, stls, sasl, utf8)
+KEYWORDS = {entry.keyword.decode("ascii") for module in VERBS for entry in module.COMMANDS}
+
+
+class Everybody:
+    """A place to log in that offers everything."""
+
+    def offers(self, credentials):
+        """Offer it."""
+        return True
+
+
 class ListingTests(SynchronousTestCase):
     """What the documentation lists is what there is."""
 
     def test_commands(self):
-        """The table of commands.rst has every command in order, with its states."""
-        shown = [(row[0], row[1]) for row in tables(DOCS / "commands.rst")[0]]
+        """The table of commands.rst has every command in order, its states and its module."""
+        shown = [(row[0], row[1], row[4]) for row in tables(DOCS / "commands.rst")[0]]
         there = [
             (
                 entry.keyword.decode("ascii"),
                 ", ".join(state.name for state in State if state in entry.states),
+                module.__name__.rpartition(".")[2],
             )
-            for entry in rfc1725.COMMANDS
+            for module in VERBS
+            for entry in module.COMMANDS
         ]
         self.assertEqual(shown, there)
 
@@ -440,7 +456,28 @@ class ListingTests(SynchronousTestCase):
     def test_readme_commands(self):
         """The README's table names every command."""
         shown = {word for _, what, _ in tables(README)[0] for word in what.split(", ")}
-        self.assertLessEqual({entry.keyword.decode("ascii") for entry in rfc1725.COMMANDS}, shown)
+        self.assertLessEqual(KEYWORDS, shown)
+
+    def test_help_commands(self):
+        """--help names every command, and which can be left out."""
+        shown = str(Options())
+        for keyword in KEYWORDS:
+            self.assertRegex(shown, rf"\b{keyword}\b")
+        self.assertIn("AUTH, UTF8 and LANG can be left out by --without", shown)
+
+    def test_mechanisms(self):
+        """The table of commands.rst has every mechanism, in order."""
+        shown = [row[0] for row in tables(DOCS / "commands.rst")[3]]
+        self.assertEqual(shown, [each.name.decode("ascii") for each in MECHANISMS])
+
+    def test_capabilities(self):
+        """The table of commands.rst has every capability that there is."""
+        shown = {name for row in tables(DOCS / "commands.rst")[2] for name in row[0].split(", ")}
+        commands = capa.commands(implementation=b"x", login_delay=1)
+        table = CommandTable(rfc1725.COMMANDS, commands, *(each.COMMANDS for each in VERBS[2:]))
+        session = Session(Everybody(), can_start_tls=True)
+        there = {line.split()[0].decode("ascii") for line in table.capabilities(session)}
+        self.assertEqual(shown, there)
 
     def test_options(self):
         """operating.rst explains every option, under its long name and its short one."""

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "popserv"
 
 GROUND = {"errors", "texts"}
-CORE = GROUND | {"interfaces", "wire", "downgrade", "maildrop"}
+CORE = GROUND | {"interfaces", "wire", "fields", "downgrade", "maildrop"}
 SERVICES = CORE | {"threads"}
 VERB = GROUND | {"wire", "session", "command"}
 
@@ -18,17 +18,19 @@ MAY_IMPORT = {
     "errors": {"texts"},
     "interfaces": set(),
     "wire": GROUND,
-    "downgrade": {"wire"},
+    "fields": set(),
+    "downgrade": {"fields", "wire"},
     "maildrop": GROUND | {"downgrade"},
-    "session": GROUND | {"interfaces", "maildrop"},
+    "session": GROUND | {"interfaces", "maildrop", "workarounds"},
     "command": GROUND | {"session", "wire"},
-    "commands.rfc1725": CORE | VERB | {"auth.credentials"},
+    "commands.rfc1725": CORE | VERB | {"auth.credentials", "workarounds"},
     "commands.capa": VERB,
     "commands.stls": VERB,
     "commands.sasl": VERB | {"auth.mechanisms"},
     "commands.utf8": VERB | {"auth.prepare", "languages"},
     "languages": {"texts"},
     "threads": {"errors"},
+    "workarounds": set(),
     "tls": {"session"},
     "maildrops.layout": set(),
     "maildrops.memory": CORE,
@@ -54,7 +56,7 @@ MAY_IMPORT = {
 """What each module may import of popserv; ``tap``, which puts all together, anything."""
 
 WITHOUT_REACTOR = (
-    *("texts", "errors", "wire", "downgrade", "maildrop", "session", "command"),
+    *("texts", "errors", "wire", "fields", "downgrade", "maildrop", "session", "command"),
     *(f"commands.{verb}" for verb in ("rfc1725", "capa", "stls", "sasl", "utf8")),
 )
 """They only await what they are handed."""

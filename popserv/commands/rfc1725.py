@@ -6,13 +6,14 @@ from twisted.cred.credentials import UsernamePassword
 
 from popserv.auth.credentials import APOPCredentials
 from popserv.command import command
-from popserv.downgrade import DowngradingFramer
+from popserv.downgrade import Downgrader
 from popserv.errors import BadCommand, NoSuchMessage
 from popserv.maildrop import counted
 from popserv.session import Session, State
 from popserv.texts import Text
 from popserv.wire import (
     After,
+    FilteredFramer,
     Framer,
     ListingFramer,
     MessageFramer,
@@ -25,6 +26,7 @@ from popserv.wire import (
     word,
     words,
 )
+from popserv.workarounds import OUTLOOK_NO_NULS, HeaderEndFilter, NulFilter
 
 # Section 4: the AUTHORIZATION state
 
@@ -166,6 +168,15 @@ async def _send(session: Session, n: int, text: Text, framer: Framer) -> Reply:
         body = await session.mailbox.open(message)
     except NoSuchMessage:
         raise NoSuchMessage("message %d was removed by another program", n) from None
+    return Reply(text, body, _through_filters(session, n, framer))
+
+
+def _through_filters(session: Session, n: int, framer: Framer) -> Framer:
+    """Return a framer that gets the message as it is to be sent; the last filter comes first."""
+    if session.maildrop.is_endless(n):
+        framer = FilteredFramer(HeaderEndFilter(), framer)
+    if OUTLOOK_NO_NULS in session.workarounds:
+        framer = FilteredFramer(NulFilter(), framer)
     if session.maildrop.is_downgraded(n):
-        framer = DowngradingFramer(framer)
-    return Reply(text, body, framer)
+        framer = FilteredFramer(Downgrader(), framer)
+    return framer
