@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from popserv import __version__
+from popserv.auth.prepare import prepared_name, prepared_password
 from popserv.auth.schemes import join_field, new_scram_sha256, scheme_of
 from popserv.auth.users_file import (
     UsersFile,
@@ -91,9 +92,9 @@ def _passwd(options: argparse.Namespace) -> None:
 
 
 def _set(options: argparse.Namespace, *, new: bool) -> None:
-    name = os.fsencode(options.name)
+    name = prepared_name(os.fsencode(options.name))
     check_name(name)
-    secret = _ask_secret()
+    secret = prepared_password(_ask_secret())
     field = join_field(b"APOP", secret) if options.apop else new_scram_sha256(secret)
     set_secret(_path(options), name, field, new=new)
 

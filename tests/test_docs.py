@@ -20,14 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from base64 import b64encode
 from contextlib import closing, redirect_stdout
-from datetime import datetime
 from hashlib import md5
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
 
+from twisted.application.service import IServiceCollection
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
 from twisted.internet import reactor
@@ -36,10 +37,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from popserv import cli
-from popserv.auth.realm import MaildropRealm
 from popserv.auth.mechanisms import MECHANISMS
+from popserv.auth.realm import MaildropRealm
 from popserv.auth.schemes import SCHEMES
-from popserv.command import CommandTable
 from popserv.command import CommandTable
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.maildrops.maildir import MaildirMaildrops
@@ -48,6 +48,7 @@ from popserv.protocol import POP3Factory
 from popserv.session import Session, State
 from popserv.tap import Options
 from popserv.testing import Conversation, MailboxContract
+from tests.certificates import issue
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.rst"
@@ -266,6 +267,30 @@ class EmbeddingTests(Base):
         """Return the MD5 digest that APOP sends."""
         return md5(text, usedforsecurity=False).hexdigest().encode("ascii")
 
+    def test_own_mechanism(self):
+        """The mechanism of one's own is announced, and lets in who has a ticket."""
+        checker = InMemoryUsernamePasswordDatabaseDontUse(ann=b"7")
+        portal = Portal(MaildropRealm(MemoryMaildrops()), [checker])
+        client = Conversation(POP3Factory(load("xticket").table, portal))
+        self.assertIn(b"SASL PLAIN LOGIN X-TICKET\r\n", client.send(b"CAPA\r\n"))
+        self.assertEqual(client.send(b"AUTH X-TICKET\r\n"), b"+ eW91ciB0aWNrZXQ/\r\n")
+        self.assertIn(b"+OK ann's maildrop", client.send(b64encode(b"ann 7") + b"\r\n"))
+        client.lose()
+
+    def test_tls_server(self):
+        """The server with TLS listens on both ports, and has every command."""
+        for name in ("var/mail", "etc/popserv"):
+            Path(self.directory, name).mkdir(parents=True)
+        issued = issue("localhost")
+        Path(self.directory, "etc/popserv/cert.pem").write_bytes(issued.certificate_pem())
+        Path(self.directory, "etc/popserv/key.pem").write_bytes(issued.key_pem())
+        names = {}
+        exec(re.sub(r"/(?=var|etc)", f"{self.directory}/", EMBEDDING.get("tls_server")), names)
+        self.assertEqual({entry.keyword.decode("ascii") for entry in names["table"]}, KEYWORDS)
+        self.assertIs(names["factory"].tls, names["certificates"])
+        ports = [each.endpoint._port for each in IServiceCollection(names["application"])]
+        self.assertEqual(ports, [110, 995])
+
     def test_own_command(self):
         """The command of one's own is answered before a login."""
         client = Conversation(POP3Factory(load("xday").table, Portal(None)))
@@ -381,24 +406,10 @@ class ShellTests(Base):
                 Options().parseOptions([self.place(each) for each in arguments])
 
     def make_certificate(self, directory):
-        """Make a key and a certificate that an ssl endpoint can read."""
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-        certificate = (
-            x509.CertificateBuilder(name, name, key.public_key(), 1)
-            .not_valid_before(datetime(2020, 1, 1))
-            .not_valid_after(datetime(2040, 1, 1))
-            .sign(key, hashes.SHA256())
-        )
-        pem = serialization.Encoding.PEM
-        (directory / "cert.pem").write_bytes(certificate.public_bytes(pem))
-        (directory / "key.pem").write_bytes(
-            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        )
+        """Make a key and a certificate that TLS can show."""
+        issued = issue("localhost")
+        (directory / "cert.pem").write_bytes(issued.certificate_pem())
+        (directory / "key.pem").write_bytes(issued.key_pem())
 
     def test_popserv_lines(self):
         """Every popserv line of operating.rst works, in the order shown."""

@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "body": {"wire"},
     "protocol": CORE | {"auth.login", "body", "command", "idle", "session", "tls"},
     "testing": CORE | {"protocol"},
-    "cli": {"auth.schemes", "auth.users_file", "maildrops.layout"},
+    "cli": {"auth.prepare", "auth.schemes", "auth.users_file", "maildrops.layout"},
 }
 """What each module may import of popserv; ``tap``, which puts all together, anything."""
 

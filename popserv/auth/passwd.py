@@ -14,6 +14,7 @@ import os
 import shlex
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import cache
 from hashlib import blake2b
 from typing import Any
 
@@ -50,6 +51,9 @@ from popserv.interfaces import (
 )
 from popserv.threads import Threads
 
+_MACHINE_ID = "/etc/machine-id"
+"""A secret of this machine to those who are not on it (machine-id(5))."""
+
 _hashing = Threads("popserv-hash", threads=2, backlog=200)
 
 
@@ -71,7 +75,6 @@ class PasswdFileChecker:
     def __init__(self, path: str, run: Callable[..., Awaitable[Any]] = _hashing.run) -> None:
         self._users = UsersFile(path)
         self._run = run
-        self._key = os.urandom(16)
 
     @classmethod
     def at_start(cls, path: str) -> PasswdFileChecker:
@@ -155,15 +158,10 @@ class PasswdFileChecker:
     def _waste_time(self, users: Users, name: bytes, forms: list[bytes]) -> None:
         """Check against some user's secret."""
         if users.passwords:
-            decoy = self._decoy(users, name)
+            decoy = _decoy(users, name)
             with suppress(ValueError):
                 for form in forms:
                     verify(decoy, form)
-
-    def _decoy(self, users: Users, name: bytes) -> bytes:
-        """Return some user's password field, always the same for one unknown name."""
-        digest = blake2b(name, key=self._key, digest_size=8).digest()
-        return users.passwords[int.from_bytes(digest, "big") % len(users.passwords)]
 
     def _by_apop(self, credentials: IAPOPCredentials) -> bytes | None:
         name, field = _find(self._users.read(), credentials.username)
@@ -193,11 +191,10 @@ class PasswdFileChecker:
         name, field = _find(users, credentials.username)
         if not users.passwords:
             raise UnauthorizedLogin("there are no passwords")
-        # The salt of a name must stay over restarts, or it would tell who is a user.
-        salt_key = blake2b(users.passwords[0]).digest()
-        nobodys = decoy_keys(hash_name, credentials.username, salt_key, SCRAM_ROUNDS)
+        name_key = _lasting_secret()
+        nobodys = decoy_keys(hash_name, credentials.username, name_key, SCRAM_ROUNDS)
         is_user = field is not None and scheme_of(field) in {scheme, *PLAIN_SCHEMES}
-        model = field if field is not None and is_user else self._decoy(users, credentials.username)
+        model = field if field is not None and is_user else _decoy(users, credentials.username)
         if scheme_of(model) == scheme:
             keys = parse_scram_keys(split_field(model)[1])
         else:
@@ -211,6 +208,26 @@ _CAN_SERVE: dict[type[Interface], frozenset[bytes]] = {
     IUsernameHashedPassword: PLAIN_SCHEMES,
 }
 """The schemes whose secrets can serve each kind of credentials."""
+
+
+@cache
+def _lasting_secret() -> bytes:
+    """Return what outlives a restart: if it did not, salts that change would tell who is no user.
+
+    Never one made of users' secrets: who sees many salts could search for those.
+    """
+    try:
+        with open(_MACHINE_ID, "rb") as file:
+            machine_id = file.read().strip()
+    except OSError:
+        machine_id = b""
+    return blake2b(machine_id or os.urandom(64), person=b"popserv").digest()
+
+
+def _decoy(users: Users, name: bytes) -> bytes:
+    """Return some user's password field, always the same for one unknown name."""
+    digest = blake2b(name, key=_lasting_secret(), digest_size=8).digest()
+    return users.passwords[int.from_bytes(digest, "big") % len(users.passwords)]
 
 
 def _find(users: Users, name: bytes) -> tuple[bytes | None, bytes | None]:

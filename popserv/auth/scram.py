@@ -16,7 +16,6 @@ import re
 import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from functools import partial
 from operator import xor
 
 from zope.interface import implementer
@@ -120,7 +119,7 @@ class _ScramCredentials:
         if not fits:
             return False
         verifier = hmac.digest(keys.server_key, message, self.hash_name)
-        # POP3's +OK carries no data: a challenge, with nothing to answer (RFC 4422 section 3.6).
+        # POP3's +OK carries no data: a challenge, with nothing to answer (RFC 5034 section 4).
         if await self._ask(b"v=" + b64encode(verifier)):
             raise BadCommand("an empty response was expected")
         return True
@@ -204,13 +203,12 @@ async def scram(
 def decoy_keys(hash_name: str, name: bytes, secret: bytes, rounds: int) -> ScramKeys:
     """Return keys for a name that is no user's, so that it is challenged like a user's.
 
-    They are the same each time for one name and ``secret``, as a user's are (RFC 5802
-    section 9), and no password fits them.  Whoever sees salts change with the secret,
-    or ``rounds`` that no user has, knows who is none.
+    They are the same each time for one name and ``secret``, as a user's are, and no
+    password fits them.  Whoever sees a salt change with the secret, or ``rounds`` that
+    no user has, knows who is none.
     """
-    derive = partial(_derive, hash_name, name, secret)
+
+    def derive(what: bytes) -> bytes:
+        return hmac.digest(secret, b"%b\0%b" % (what, name), hash_name)
+
     return ScramKeys(rounds, derive(b"salt")[:16], derive(b"stored key"), derive(b"server key"))
-
-
-def _derive(hash_name: str, name: bytes, secret: bytes, what: bytes) -> bytes:
-    return hmac.digest(secret, b"%b\0%b\0%b" % (what, hash_name.encode(), name), hash_name)

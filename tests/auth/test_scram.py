@@ -65,6 +65,7 @@ class FakeChannel:
 
     def binding(self, kind):
         """See Channel."""
+        assert isinstance(kind, bytes)
         return self.bindings.get(kind)
 
     def certified_names(self):
@@ -179,7 +180,7 @@ class Client:
     def end(self, challenge):
         """Be content with the server's signature and nothing else."""
         if challenge != self.expected:
-            raise BadCommand(b"that is not the server")
+            raise BadCommand("that is not the server")
         return self.instead.get("end", b"")
 
 
@@ -275,10 +276,12 @@ class ExchangeTests(SynchronousTestCase):
 
     def test_once(self):
         """An exchange can be checked once: a second check would challenge a second time."""
-        credentials = begin(Client())
-        self.assertIs(finish(credentials.check_keys(KEYS["sha256"])), True)
-        with self.assertRaises(RuntimeError):
-            finish(credentials.check_keys(KEYS["sha256"]))
+        for password, expected in ((b"pencil", True), (b"wrong", False)):
+            credentials = begin(Client(password=password))
+            self.assertIs(finish(credentials.check_keys(KEYS["sha256"])), expected)
+            credentials._ask = asking(self.fail)
+            with self.assertRaises(RuntimeError):
+                finish(credentials.check_keys(KEYS["sha256"]))
 
     def test_silent_failure(self):
         """A client that proved nothing is asked nothing more (RFC 5802 section 5.1)."""
@@ -582,7 +585,7 @@ class RefusalTests(SynchronousTestCase):
 
 
 class DecoyTests(SynchronousTestCase):
-    """decoy_keys: who is no user is challenged like one (RFC 5802 section 9)."""
+    """decoy_keys: who is no user is challenged like one."""
 
     @given(st.binary(), st.binary(), st.sampled_from(["sha1", "sha256"]), st.integers(1, 10**9))
     def test_form(self, name, secret, hash_name, rounds):
