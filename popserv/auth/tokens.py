@@ -39,6 +39,10 @@ Now = Callable[[], float]
 """A clock in seconds since the epoch."""
 
 
+_LAST_SECOND = 1 << 40
+"""More than any time in seconds, and less than today's in milliseconds."""
+
+
 class InvalidToken(Exception):
     """The token opens nothing.
 
@@ -116,12 +120,11 @@ def _seconds(claims: Mapping[str, Any], name: str) -> float | None:
     value = claims.get(name)
     if value is None:
         return None
-    # A bool is an int to Python; NaN, which Python's JSON has, is not less than anything.
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidToken(f"has an {name} that is no number")
-    if not -math.inf < value < math.inf:
-        raise InvalidToken(f"has an {name} that is no number")
-    return value
+    # A bool is an int to Python; and NaN, which its JSON knows, is within no bounds.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < _LAST_SECOND:
+        raise InvalidToken(f"has an {name} that is no time")
+    return float(value)
 
 
 class _Kind(NamedTuple):

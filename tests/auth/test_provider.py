@@ -42,10 +42,11 @@ class Answers(Resource):
         """Keep the request and its body; answer."""
         self.requests.append(request)
         self.bodies.append(request.content.read())
+        answer = self.answer(request)
         arrived, self.arrived = self.arrived, []
         for waiter in arrived:
             waiter.callback(None)
-        return self.answer(request)
+        return answer
 
     def next(self):
         """Return a Deferred that fires when the next request is there."""
