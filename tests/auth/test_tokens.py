@@ -963,8 +963,10 @@ class IntrospectionTests(ProviderCase):
         while len(held) < 2:
             await self.resource.next()
         self.resource.answer = with_object(RFC7662)
+        text = json.dumps(RFC7662).encode()
         for request in held:
-            request.write(json.dumps(RFC7662).encode())
+            request.setHeader(b"content-length", b"%d" % len(text))
+            request.write(text)
             request.finish()
         self.assertEqual(await gatherResults(outcomes), [RFC7662] * 5)
         self.assertEqual(len(self.resource.requests), 5)
