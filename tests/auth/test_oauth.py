@@ -1,9 +1,13 @@
 """The checker of tokens: whose they are, what the refused learn; and its file."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 from unittest.mock import patch
 
 from hypothesis import given
@@ -19,6 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from popserv.auth import oauth, tokens
 from popserv.auth.oauth import OAuthFileError, TokenChecker
 from popserv.auth.provider import ProviderFault
 from popserv.auth.realm import MaildropRealm
@@ -214,7 +219,7 @@ class CheckerTests(SynchronousTestCase):
             self.assertEqual(self.credentials.reasons[0]["scope"], "a b")
 
     def test_fault(self):
-        """If the verifier cannot tell, the client may try later, and is asked for no other token."""
+        """If the verifier cannot tell, the client may try later, and is asked for no other."""
         fault = ProviderFault("https://x: answered 500")
         error = self.failureResultOf(self.check(fault), TryLater).value
         self.assertIs(error.__cause__, fault)
@@ -589,3 +594,51 @@ class WholeTests(ProviderCase):
         for canary in canaries:
             for part in canary.split(b"."):
                 self.assertNotIn(part.decode(), logged)
+
+
+DOCS = Path(__file__).parent.parent.parent / "docs" / "oauth.rst"
+
+
+class DocumentationTests(FileCase):
+    """What oauth.rst shows and lists."""
+
+    def setUp(self):
+        """Read it."""
+        super().setUp()
+        self.text = DOCS.read_text("utf-8")
+
+    def test_examples(self):
+        """Every file that is shown can be used."""
+        blocks = re.findall(r"\.\. code-block:: ini\n\n((?:   .*\n|\n)+)", self.text)
+        self.assertEqual(len(blocks), 2)
+        for block in blocks:
+            self.write_file("oauth.ini", textwrap.dedent(block))
+            self.assertIsInstance(TokenChecker.at_start(self.path), TokenChecker)
+
+    def test_keys(self):
+        """Every key is explained, and no other."""
+        listed = self.text.partition("\nKeys\n")[2].partition("\nNames\n")[0]
+        terms = re.findall(r"^``.*``$", listed, re.MULTILINE)
+        explained = {key for term in terms for key in re.findall("``(.+?)``", term)}
+        self.assertEqual(explained, set().union(*oauth._KEYS.values()))
+        for name in tokens.ALGORITHMS:
+            self.assertIn(name, listed)
+
+    def test_reasons(self):
+        """Every reason why a token can be refused is explained."""
+        explained = " ".join(self.text.split())
+        found = 0
+        for module in (oauth, tokens):
+            for node in ast.walk(ast.parse(Path(module.__file__).read_text("utf-8"))):
+                if not isinstance(node, ast.Call) or ast.unparse(node.func) not in (
+                    "InvalidToken",
+                    "InsufficientScope",
+                ):
+                    continue
+                (said,) = node.args
+                parts = said.values if isinstance(said, ast.JoinedStr) else [said]
+                for part in parts:
+                    if isinstance(part, ast.Constant):
+                        found += 1
+                        self.assertIn(part.value.strip(), explained)
+        self.assertGreater(found, 20)

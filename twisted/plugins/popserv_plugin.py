@@ -52,9 +52,7 @@ class _TokenCheckerFactory:
         try:
             from popserv.auth.oauth import TokenChecker
         except ImportError as missing:
-            raise ImportError(
-                f"{missing.name} is missing; pip install 'popserv[oauth]'"
-            ) from missing
+            raise ImportError(f"{missing}; pip install 'popserv[oauth]'") from missing
 
         return TokenChecker.at_start(argString)
 
