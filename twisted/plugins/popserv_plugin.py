@@ -6,7 +6,7 @@ from twisted.cred.strcred import ICheckerFactory
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from popserv.interfaces import IAPOPCredentials
+from popserv.interfaces import IAPOPCredentials, ITokenCredentials
 
 popserv = ServiceMaker(
     "popserv",
@@ -34,3 +34,27 @@ class _PasswdFileCheckerFactory:
 
 
 passwd_file = _PasswdFileCheckerFactory()
+
+
+@implementer(ICheckerFactory, IPlugin)
+class _TokenCheckerFactory:
+    authType = "oauth"
+    argStringFormat = "the path of a file with a section [oauth]"
+    authHelp = """
+    Bearer tokens of an OAuth or OpenID provider, for OAUTHBEARER and XOAUTH2.
+    The file says who issues them and how they are verified: by the provider's keys
+    (jwks) or by asking the provider (introspection).  It is read at the start.
+    Needs: pip install 'popserv[oauth]'
+    """
+    credentialInterfaces = (ITokenCredentials,)
+
+    def generateChecker(self, argString):
+        try:
+            from popserv.auth.oauth import TokenChecker
+        except ImportError as missing:
+            raise ImportError(f"{missing}; pip install 'popserv[oauth]'") from missing
+
+        return TokenChecker.at_start(argString)
+
+
+oauth = _TokenCheckerFactory()
