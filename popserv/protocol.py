@@ -156,6 +156,8 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         # What came with STLS, whole lines or half a one, came from anybody.
         self.clearLineBuffer()
         self.transport.unregisterProducer()
+        # Nobody would say that it has drained, and the handshake must be read.
+        self._output_full = False
         self.transport.startTLS(self.factory.tls)
         self._begin_session()
 
