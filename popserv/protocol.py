@@ -157,10 +157,9 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         """Go on over TLS as if nothing had been said (RFC 2595 sections 4 and 7)."""
         # What came with STLS, whole lines or half a one, came from anybody.
         self.clearLineBuffer()
-        # A producer that is paused now would stay so, and the handshake must be read.
         self.transport.unregisterProducer()
-        self._output_full = self.paused = False
-        self.transport.resumeProducing()
+        # Nobody would say that it has drained, and the handshake must be read.
+        self._output_full = False
         self.transport.startTLS(self.factory.tls)
         self._begin_session()
 

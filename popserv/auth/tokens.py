@@ -480,7 +480,7 @@ class IntrospectionVerifier:
 
     async def _ask(self, token: bytes) -> Mapping[str, Any]:
         if len(self._turns.waiting) >= self.MAX_WAITING:
-            raise TryLater(b"server too busy, try again later")
+            raise TryLater("server too busy, try again later")
         form = {"token": token.decode("ascii"), "token_type_hint": "access_token"}
         await self._turns.acquire()
         try:

@@ -56,7 +56,7 @@ class Credentials:
         """Remember the reason, which must be fit for JSON."""
         self.reasons.append(json.loads(json.dumps(reason)))
         if self.breaks_off:
-            raise BadCommand(b"exchange broken off")
+            raise BadCommand("exchange broken off")
 
 
 @implementer(ITokenVerifier)
@@ -228,7 +228,7 @@ class CheckerTests(SynchronousTestCase):
 
     def test_other_errors(self):
         """What a verifier raises else comes through, and lets nobody in."""
-        for error in (TryLater(b"busy"), RuntimeError("odd"), KeyError("exp")):
+        for error in (TryLater("busy"), RuntimeError("odd"), KeyError("exp")):
             self.assertIs(self.failureResultOf(self.check(error)).value, error)
             self.assertEqual(self.credentials.reasons, [])
 

@@ -1,17 +1,23 @@
 """What twistd and --auth find: names alone, nothing of popserv is imported to list them."""
 
 from twisted.application.service import ServiceMaker
-from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.strcred import ICheckerFactory
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from popserv.interfaces import IAPOPCredentials, ITokenCredentials
+from popserv.interfaces import (
+    IAPOPCredentials,
+    ICertificateCredentials,
+    IScramSHA1Credentials,
+    IScramSHA256Credentials,
+    ITokenCredentials,
+)
 
 popserv = ServiceMaker(
     "popserv",
     "popserv.tap",
-    "A POP3 server: mail from Maildirs, the whole of RFC 1725",
+    "A POP3 server: mail from Maildirs, with TLS and SASL",
     "pop3",
 )
 
@@ -23,9 +29,17 @@ class _PasswdFileCheckerFactory:
     authHelp = """
     A users file in the format of Dovecot's passwd-file: name:{SCHEME}secret,
     a user a line.  "popserv user add" writes one.  It is re-read when it changes.
-    A user with an {APOP} secret logs in by APOP, every other by password.
+    A user with an {APOP} secret logs in by APOP, every other by password, or
+    by SCRAM, CRAM-MD5 or a client certificate where that is offered.
     """
-    credentialInterfaces = (IUsernamePassword, IAPOPCredentials)
+    credentialInterfaces = (
+        IUsernamePassword,
+        IAPOPCredentials,
+        IScramSHA256Credentials,
+        IScramSHA1Credentials,
+        IUsernameHashedPassword,
+        ICertificateCredentials,
+    )
 
     def generateChecker(self, argString):
         from popserv.auth.passwd import PasswdFileChecker

@@ -1,0 +1,1 @@
+"""The extensions' commands, each on a whole connection."""
