@@ -6,7 +6,6 @@ over implicit TLS; what it tells of the session shows that it really used that o
 
 import os
 import pty
-import re
 import shutil
 import subprocess
 import sys
@@ -182,8 +181,13 @@ def delivery_agent(login):
     return file
 
 
+def _has_body(message):
+    """Tell whether a message has one, if an empty one: some clients add it."""
+    return b"" in lines_of(message)
+
+
 class _Curl(Client):
-    """Curl sends AUTH without a first response, and prefers OAUTHBEARER to XOAUTH2, SASL to USER."""
+    """Curl sends AUTH alone, and prefers OAUTHBEARER to XOAUTH2, and SASL to USER."""
 
     program = "curl"
     mechanisms = ("PLAIN", "LOGIN", "CRAM-MD5", "OAUTHBEARER", "EXTERNAL")
@@ -240,10 +244,7 @@ class _Fetchmail(Client):
 
     program = "fetchmail"
     mechanisms = ("USER", "CRAM-MD5")
-
-    def keeps(self, message):
-        # It gives a message that is nothing but a header an empty body.
-        return b"" in lines_of(message)
+    keeps = staticmethod(_has_body)
 
     def fetch(self, login):
         transport = {
@@ -256,6 +257,7 @@ class _Fetchmail(Client):
             login,
             "set invisible",
             f"set idfile {login.home}/ids",
+            f"set pidfile {login.home}/pid",
             f"poll localhost service {login.port} proto pop3 uidl auth {auth}",
             f"user {login.user} password {login.secret} is root here",
             f"{transport[login.transport]} keep no rewrite mda {delivery_agent(login)}",
@@ -272,6 +274,7 @@ class _Getmail(Client):
     transports = ("plain", "tls")
     mechanisms = ("USER", "XOAUTH2")
     refused = "ERR"
+    keeps = staticmethod(_has_body)
 
     def used(self, mechanism):
         return "$"
@@ -557,7 +560,9 @@ class SecureClientTests(ServerTestCase):
 
     def check_untrusted(self, client, transport):
         """Check that a client that does not know our CA says nothing of its user."""
-        login = self.prepared(client, transport, client.mechanisms[0], ca=Authority("another CA").file)
+        login = self.prepared(
+            client, transport, client.mechanisms[0], ca=Authority("another CA").file
+        )
         made = client.fetch(login)
         self.assertFalse(made.welcome, made.trace)
         self.assertNotIn(login.user, self.server.log)

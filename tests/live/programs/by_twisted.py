@@ -25,6 +25,12 @@ class Client(AdvancedPOP3Client):
         super().serverGreeting(greeting)
         self.greeted.callback(None)
 
+    def connectionLost(self, reason):
+        """See AdvancedPOP3Client."""
+        super().connectionLost(reason)
+        if not self.greeted.called:
+            self.greeted.errback(reason)
+
     def sendLine(self, line):
         """See LineOnlyReceiver."""
         print(line.decode(), file=sys.stderr)
