@@ -1,0 +1,28 @@
+# Fetches all mail by Net::POP3 and Authen::SASL, and traces what it says.
+use strict;
+use warnings;
+use Authen::SASL qw(Perl);
+use Net::POP3;
+
+my ($port, $transport, $mechanism, $user, $secret, $ca, $certificate, $got) = @ARGV;
+
+my %tls = (SSL_ca_file => $ca, SSL_verify_mode => 1);
+$tls{SSL_cert_file} = $tls{SSL_key_file} = $certificate if $certificate;
+my %implicit = $transport eq "tls" ? (SSL => 1, %tls) : ();
+my $client = Net::POP3->new("localhost", Port => $port, Timeout => 60, Debug => 1, %implicit)
+    or die "no connection: $@";
+$client->starttls(%tls) or die "no TLS: $@" if $transport eq "stls";
+
+my %sasl = (user => $user, pass => $secret);
+my $welcome
+    = $mechanism eq "USER"
+    ? defined $client->login($user, $secret)
+    : $client->auth(Authen::SASL->new(mechanism => $mechanism, callback => \%sasl));
+$welcome or die "no login";
+
+for my $number (keys %{$client->list}) {
+    open my $file, ">:raw", "$got/$number" or die;
+    print $file @{$client->get($number)};
+    close $file or die;
+}
+$client->quit or die "no QUIT";
