@@ -22,6 +22,7 @@ from twisted.trial.unittest import TestCase
 
 from popserv.auth.schemes import join_field
 from popserv.auth.users_file import default_path, set_secret
+from popserv.downgrade import Downgrader
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -43,6 +44,12 @@ def lines_of(message):
 def wire_form(message, end=b"\r\n"):
     """Return a stored message with all its lines ended alike."""
     return b"".join(line + end for line in lines_of(message))
+
+
+def shown(message):
+    """Return a stored message as a client sees it that did not say UTF8."""
+    downgrader = Downgrader()
+    return downgrader.feed(message) + downgrader.finish()
 
 
 def deliver(maildir, messages):

@@ -21,12 +21,14 @@ from tests.live.harness import (
     deliver,
     lines_of,
     run,
+    shown,
     stored,
     temporary_directory,
     wire_form,
 )
 
-MESSAGES = [*ODD_MESSAGES, *SAMPLES]
+STORED = [*ODD_MESSAGES, *SAMPLES]
+MESSAGES = [shown(message) for message in STORED]
 OCTETS = [naive_octets(message) for message in MESSAGES]
 UIDS = [b"%d.M1P1.host" % (1_700_000_000 + at) for at in range(len(MESSAGES))]
 
@@ -52,7 +54,7 @@ class ClientTests:
 
     apop = False
 
-    def user(self, messages=MESSAGES):
+    def user(self, messages=STORED):
         """Add a user who has these messages; return the name and the Maildir."""
         return self.server.add_user(messages, apop=self.apop)
 
@@ -228,8 +230,8 @@ class ProgramTests(ClientTests):
         for n, message in enumerate(MESSAGES, 1):
             # It prints an empty line for a message without lines.
             self.assertEqual(self.curl(name, n), wire_form(message) or b"\r\n")
-        some = b"".join(line + b"\r\n" for line in top(SAMPLES[0], 1))
-        asked = f"TOP {MESSAGES.index(SAMPLES[0]) + 1} 1"
+        some = b"".join(line + b"\r\n" for line in top(shown(SAMPLES[0]), 1))
+        asked = f"TOP {STORED.index(SAMPLES[0]) + 1} 1"
         self.assertEqual(self.curl(name, "", "--request", asked), some)
 
     def test_curl_deletion(self):

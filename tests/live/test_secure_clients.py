@@ -32,6 +32,7 @@ from tests.live.harness import (
     deliver,
     lines_of,
     run,
+    shown,
     stored,
     temporary_directory,
     wire_form,
@@ -537,7 +538,7 @@ class SecureClientTests(ServerTestCase):
         self.assertTrue(made.welcome, made.trace)
         self.assertRegex(made.trace, client.used(mechanism))
         end = client.line_end(transport)
-        expected = [wire_form(message, end) for message in filter(client.keeps, SAMPLES)]
+        expected = [wire_form(shown(message), end) for message in filter(client.keeps, SAMPLES)]
         self.assertEqual(sorted(stored(login.home / "got")), sorted(expected))
 
     def check_refused(self, client, transport):
