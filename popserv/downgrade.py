@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from itertools import count
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -22,10 +21,10 @@ from popserv.wire import OctetCounter, count_octets
 _MAX_HEADER = 1 << 20
 """Octets of one header; a longer one passes as it is, and so does what it is the header of."""
 
-_MAX_FIELD = 1 << 16
+_MAX_FIELD = 1 << 15
 """Octets of one field; a longer one passes as it is."""
 
-_MAX_DOWNGRADED = 1 << 18
+_MAX_DOWNGRADED = 1 << 16
 """Octets of a message's fields that are downgraded; the fields behind them pass as they are."""
 
 _MAX_EFFORT = 100_000
@@ -62,7 +61,7 @@ class Downgrader:
         self._over = False
         self._effort = _MAX_EFFORT
         self._left = _MAX_DOWNGRADED
-        # In a header: its first line that may still end it, and what the header is of.
+        # In a header: the offset of the line that may end it, and what it is the header of.
         self._in_header = True
         self._scanned = 0
         self._is_status = False
@@ -118,7 +117,6 @@ class Downgrader:
                 self._held = data[at:]
                 return -1
             end = len(data)
-        self._scanned = 0
         self._entity(data[at:end], is_whole)
         return end
 
@@ -212,6 +210,7 @@ class Downgrader:
 
     def _enter_header(self, default: str = "", is_status: bool = False) -> None:
         self._in_header = True
+        self._scanned = 0
         self._default = default
         self._is_status = is_status
 
@@ -223,6 +222,10 @@ class Downgrader:
 
     def _entity(self, header: bytes, is_whole: bool) -> None:
         """Send a header downgraded, and go on with what it is the header of."""
+        self._spend(10)
+        if self._over:
+            self._emit(header)
+            return
         downgraded = self._downgraded(header)
         if downgraded is not header:
             self.changed = True
@@ -230,9 +233,7 @@ class Downgrader:
             octets, text = self._labels.change()
             self.gained += octets
             self._out.append(text)
-        self._spend(10)
-        is_part = not self._is_status and not self._over
-        content = _content(header, self._default) if is_part else _Content("")
+        content = _Content("") if self._is_status else _content(header, self._default)
         kind = _KINDS.get(content.type) if content.is_identity else None
         if kind and kind.downgraded:
             relabelled = _relabelled(downgraded, content.type, kind.downgraded)
@@ -464,7 +465,7 @@ def _find_value(low: bytes, name: bytes) -> tuple[int, int]:
     while at >= 0:
         match = _VALUE.match(low, at + len(name))
         if match and len(match[1]) <= _MAX_FIELD:
-            return match.start(1) - 1, match.end(1) - 1
+            return match.start(1) - 1, match.end(1) - 1 - match[1].endswith(b"\r")
         at = low.find(name, at + 1)
     return 0, 0
 
@@ -482,7 +483,7 @@ def _boundary(parameters: dict[str, str]) -> bytes:
     if not boundary:
         boundary = _extended(parameters.get("boundary*", ""))
     if not boundary:
-        for section in count():
+        for section in range(len(parameters)):
             name = f"boundary*{section}"
             if name in parameters:
                 boundary += parameters[name]

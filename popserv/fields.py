@@ -13,7 +13,6 @@ import re
 from binascii import b2a_base64
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from itertools import count
 from typing import NamedTuple
 from unicodedata import category, normalize
 from urllib.parse import quote
@@ -68,12 +67,12 @@ def _unfolded(value: str) -> str:
     return value.replace("\r\n", "\n").replace("\n", "")
 
 
-_WIDTH = 76
-_ENCODED_WIDTH = 74
-"""A comma or parenthesis may follow; lines with encoded-words have 76 (RFC 2047 section 2)."""
+_WIDTH = 74
+"""Two more may follow, as in ``),``; lines with encoded-words have 76 (RFC 2047 section 2)."""
 
+_AROUND = len("=?UTF-8?Q??=")
 _LEAST = 18
-"""Characters of an encoded-word that are worth beginning one on this line."""
+"""Characters within an encoded-word that are worth beginning one on this line."""
 
 _VALID = re.compile(r"(?:[ \t]*[!-~][\t -~]*(?:\n(?=[ \t])|\Z))+")
 _UNFOLDABLE = re.compile(r"([ \t]*)((?:\\[ \t]|[^ \t])+)")
@@ -92,10 +91,13 @@ class _Folded:
         self._text = [name, ":"]
         self._column = len(name) + 1
 
-    def put(self, word: str, space: str = " ") -> None:
-        """Write a word that cannot be folded, behind white space that can, or none."""
+    def put(self, word: str, space: str = " ", more: int = 0) -> None:
+        """Write a word that cannot be folded, behind white space that can, or none.
+
+        There will be room for ``more`` characters behind it, if that can be.
+        """
         width = len(space) + len(word)
-        if space and self._column + width > _WIDTH:
+        if space and self._column + width + more > _WIDTH:
             self._break()
         self._text += (space, word)
         self._column += width
@@ -115,11 +117,11 @@ class _Folded:
         octets = len(quoted) if is_quoted else len(data)
         start = 0
         while start < octets:
-            room = _ENCODED_WIDTH - self._column - len(space) - len("=?UTF-8?Q??=")
+            room = _WIDTH - self._column - len(space) - _AROUND
             if room < _LEAST:
                 self._break()
                 space = space or " "
-                room = max(_LEAST, _ENCODED_WIDTH - len(space) - len("=?UTF-8?Q??="))
+                room = max(_LEAST, _WIDTH - len(space) - _AROUND)
             if is_quoted:
                 end = _cut(quoted, start, room, "=")
                 word = f"=?UTF-8?Q?{quoted[start:end]}?="
@@ -337,7 +339,7 @@ def _comment(field: _Folded, comment: str, space: str = " ") -> None:
         _words(field, words)
         words = []
         depth += 1 if raw == "(" else -1
-        field.put(raw, before if depth > 1 or raw == ")" else space)
+        field.put(raw, before if depth > 1 or raw == ")" else space, _AROUND + _LEAST)
     _words(field, words)
     field.put(")" * depth, "")
 
@@ -492,9 +494,13 @@ def _a_labels(domain: str) -> str:
 
 _LONGEST_LABEL = 63
 _LETTERS_AND_DIGITS = {"Ll", "Lo", "Lm", "Mn", "Mc", "Nd"}
-# RFC 5892 section 2.6: valid though not stable, and invalid though letters.
-_VALID_CHARACTERS = "\u00df\u03c2\u0f0b\u3007"
-_INVALID_CHARACTERS = "\u0640\u07fa\u302e\u302f\u3031\u3032\u3033\u3034\u3035\u303b"
+# RFC 5892 section 2.6: valid though not stable.
+_EXCEPTIONS = "\u00df\u03c2\u0f0b\u3007"
+# RFC 5892 sections 2.3, 2.4, 2.6 and 2.9: invalid though letters or marks.
+_INVALID = re.compile(
+    "[\u034f\u0640\u07fa\u1100-\u11ff\u17b4\u17b5\u180b-\u180f\u302e\u302f\u3031-\u3035\u303b\u3164"
+    "\ua960-\ua97c\ud7b0-\ud7fb\ufe00-\ufe0f\u20d0-\u20ff\U0001d100-\U0001d24f\U000e0100-\U000e01ef]"
+)
 
 
 @lru_cache(1000)
@@ -515,6 +521,7 @@ def _a_label(label: str) -> str:
         or label[0] == "-"
         or label[-1] == "-"
         or category(label[0])[0] == "M"
+        or _INVALID.search(label)
         or not all(map(_is_in_u_label, label))
     ):
         return ""
@@ -525,10 +532,8 @@ def _a_label(label: str) -> str:
 def _is_in_u_label(character: str) -> bool:
     if character.isascii():
         return character.isalnum() or character == "-"
-    if character in _INVALID_CHARACTERS:
-        return False
     stable = normalize("NFKC", normalize("NFKC", character).casefold())
-    return character in _VALID_CHARACTERS or (
+    return character in _EXCEPTIONS or (
         category(character) in _LETTERS_AND_DIGITS and stable == character
     )
 
@@ -569,28 +574,36 @@ class _Parameter(NamedTuple):
     star: str
     value: str
 
+    @property
+    def is_whole(self) -> bool:
+        """Not one of several sections, and not extended."""
+        return not self.section and not self.star
+
 
 def _mime(field: _Folded, text: str) -> bool:
     """Section 3.2.5: MIME-Value downgrading (section 3.1.4) and Comment downgrading."""
     first, *rest = _segments(_lex(text))
     parameters = [_parameter(segment) for segment in rest]
     names = {"".join(each[:3]).lower() for each in parameters if each}
-    raw = {each.name.lower() for each in parameters if each and not _is_plain(each.value)}
+    raw = {
+        (each.name.lower(), each.is_whole)
+        for each in parameters
+        if each and not _is_plain(each.value)
+    }
     if not _structured(field, first):
         return False
     for segment, parameter in zip(rest, parameters, strict=True):
-        if parameter is None or parameter.name.lower() not in raw:
+        if parameter is None or (parameter.name.lower(), parameter.is_whole) not in raw:
             field.put(";", "")
             if not _structured(field, segment):
                 return False
             continue
         name = parameter.name.lower()
-        is_whole = not parameter.section and not parameter.star
         # It is there in ASCII already, beside one for clients that know no RFC 2231.
-        if is_whole and names & {name + "*", name + "*0", name + "*0*"}:
+        if parameter.is_whole and names & {name + "*", name + "*0", name + "*0*"}:
             continue
         field.put(";", "")
-        if is_whole:
+        if parameter.is_whole:
             _extended(field, parameter)
         else:
             _extended_section(field, parameter)
@@ -615,15 +628,15 @@ def _extended(field: _Folded, parameter: _Parameter) -> None:
     if len(whole) < _WIDTH:
         field.put(whole)
         return
-    start = 0
-    for section in count():
+    start = section = 0
+    while start < len(value):
+        if section:
+            field.put(";", "")
         head = f"{parameter.name}*{section}*=" + ("" if section else "UTF-8''")
-        end = _cut(value, start, max(_LEAST, _WIDTH - len(head) - 2), "%")
+        end = _cut(value, start, max(_LEAST, _WIDTH - len(head) - 1), "%")
         field.put(head + value[start:end])
         start = end
-        if start == len(value):
-            return
-        field.put(";", "")
+        section += 1
 
 
 def _extended_section(field: _Folded, parameter: _Parameter) -> None:
