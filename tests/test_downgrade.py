@@ -186,8 +186,8 @@ class StreamTests(SynchronousTestCase):
         whole = downgraded(text)
         octets = count_octets([text])
         lines = b"\n" + text.replace(b"\r\n", b"\n")
-        downgraded = None if whole == text else count_octets([whole])
-        sizes = Sizes(octets, downgraded, b"\n\n" in lines)
+        changed = None if whole == text else count_octets([whole])
+        sizes = Sizes(octets, changed, b"\n\n" in lines)
         self.assertEqual(counted(text), sizes)
         for chunks in chunkings:
             self.assertEqual(downgraded(*chunks), whole)

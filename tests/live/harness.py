@@ -245,9 +245,13 @@ class ServerTestCase(TestCase):
         if owner is not type(self) or server.process.poll() is not None:
             if server is not None:
                 server.stop()
-            server = Server(*self.options)
+            server = self.new_server()
             ServerTestCase._running = type(self), server
         return server
+
+    def new_server(self):
+        """Start a server for this class."""
+        return Server(*self.options)
 
     def login(self, messages=(), **options):
         """Return a connection of a new user who has these messages, and the Maildir."""

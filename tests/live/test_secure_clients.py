@@ -4,11 +4,13 @@ Each client is asked for every mechanism that it knows, in the clear, after STLS
 over implicit TLS; what it tells of the session shows that it really used that one.
 """
 
+import json
 import os
 import pty
 import shutil
 import subprocess
 import sys
+import time
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -18,21 +20,24 @@ from pathlib import Path
 from threading import Timer
 from typing import NamedTuple
 
+import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from jwt.algorithms import ECAlgorithm
 
+from popserv.auth.users_file import default_path
 from tests.live.harness import (
     BIN,
     LOOPBACK,
     PATIENCE,
     SAMPLES,
+    Server,
     ServerTestCase,
     deliver,
     lines_of,
     run,
-    shown,
     stored,
     temporary_directory,
     wire_form,
@@ -100,6 +105,29 @@ def server_certificate():
     return authority().issue("server", x509.SubjectAlternativeName([x509.DNSName("localhost")]))
 
 
+class Provider:
+    """Who gives tokens to users, and the file by which popserv knows it."""
+
+    def __init__(self):
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.file = temporary_directory() / "oauth"
+        keys = {"keys": [{**ECAlgorithm.to_jwk(self.key.public_key(), as_dict=True), "kid": "1"}]}
+        self.file.with_suffix(".json").write_text(json.dumps(keys))
+        self.file.write_text(
+            "[oauth]\njwks = oauth.json\nuser = sub\n"
+            "issuer = https://idp.example\naudience = pop3\n"
+        )
+
+    def token(self, name):
+        """Return a new token for a user."""
+        end = int(time.time()) + 600
+        claims = {"iss": "https://idp.example", "aud": "pop3", "sub": name, "exp": end}
+        return jwt.encode(claims, self.key, algorithm="ES256", headers={"kid": "1"})
+
+
+provider = cache(Provider)
+
+
 class Login(NamedTuple):
     """All that a client must know for a session."""
 
@@ -130,12 +158,20 @@ class Outcome(NamedTuple):
     """What the client tells of the session."""
 
 
+def header_of(message):
+    """Return a message's header, to its end or to the message's."""
+    lines = lines_of(message)
+    return b"\n".join(lines[: lines.index(b"")] if b"" in lines else lines)
+
+
 class Client:
     """A program that fetches mail; each way tells what is peculiar to it."""
 
     program: str
     transports = ("plain", "stls", "tls")
     mechanisms: tuple
+    chooses = False
+    """Whether it chooses a mechanism for itself if it is told of none."""
     refused = "-ERR"
     """What the trace has if the server refused the login."""
 
@@ -149,11 +185,14 @@ class Client:
 
     def used(self, mechanism):
         """Return a pattern that is in the trace of a session with this mechanism."""
+        if not mechanism:
+            return "$"
         return r"\bUSER \S" if mechanism == "USER" else rf"\bAUTH {mechanism}(?![-\w])"
 
-    def keeps(self, message):
-        """Tell whether it stores a message unmended."""
-        return True
+    def gets(self, message):
+        """Tell whether it stores a message as it is on the server."""
+        # Without UTF8, a header that needs it is sent in another form (RFC 6856).
+        return header_of(message).isascii()
 
     def line_end(self, transport):
         """Return how it ends the lines of what it stores."""
@@ -182,15 +221,11 @@ def delivery_agent(login):
     return file
 
 
-def _has_body(message):
-    """Tell whether a message has one, if an empty one: some clients add it."""
-    return b"" in lines_of(message)
-
-
 class _Curl(Client):
     """Curl sends AUTH alone, and prefers OAUTHBEARER to XOAUTH2, and SASL to USER."""
 
     program = "curl"
+    chooses = True
     mechanisms = ("PLAIN", "LOGIN", "CRAM-MD5", "OAUTHBEARER", "EXTERNAL")
 
     def line_end(self, transport):
@@ -200,7 +235,8 @@ class _Curl(Client):
         password = login.secret if login.mechanism not in NEED_TLS + TOKENS else ""
         options = ["--verbose", "--silent", "--fail-early", "--cacert", login.ca]
         options += ["--user", f"{login.user}:{password}"]
-        options += ["--login-options", f"AUTH={login.mechanism}"]
+        if login.mechanism:
+            options += ["--login-options", f"AUTH={login.mechanism}"]
         if login.mechanism in TOKENS:
             options += ["--oauth2-bearer", login.secret]
         if login.certificate:
@@ -216,6 +252,7 @@ class _Mpop(Client):
     """Mpop sends an initial response with OAUTHBEARER alone, and pipelines."""
 
     program = "mpop"
+    chooses = True
     mechanisms = ("USER", *SASL)
 
     def fetch(self, login):
@@ -229,7 +266,7 @@ class _Mpop(Client):
             f"tls_starttls {'on' if login.transport == 'stls' else 'off'}",
             f"tls_trust_file {login.ca}",
             certificate if login.certificate else "",
-            f"auth {login.mechanism.lower()}",
+            f"auth {login.mechanism.lower() or 'on'}",
             f"user {login.user}",
             f"password {login.secret}",
             f"uidls_file {login.home}/uidls",
@@ -244,8 +281,12 @@ class _Fetchmail(Client):
     """Fetchmail, which reads by TOP."""
 
     program = "fetchmail"
+    chooses = True
     mechanisms = ("USER", "CRAM-MD5")
-    keeps = staticmethod(_has_body)
+
+    def gets(self, message):
+        # It gives a message that is nothing but a header an empty body.
+        return super().gets(message) and b"" in lines_of(message)
 
     def fetch(self, login):
         transport = {
@@ -253,7 +294,7 @@ class _Fetchmail(Client):
             "stls": f"sslproto TLS1.2+ sslcertck sslcertfile {login.ca}",
             "tls": f"ssl sslcertck sslcertfile {login.ca}",
         }
-        auth = "password" if login.mechanism == "USER" else login.mechanism.lower()
+        auth = {"USER": "password", "CRAM-MD5": "cram-md5", "": "any"}[login.mechanism]
         file = configuration(
             login,
             "set invisible",
@@ -275,7 +316,10 @@ class _Getmail(Client):
     transports = ("plain", "tls")
     mechanisms = ("USER", "XOAUTH2")
     refused = "ERR"
-    keeps = staticmethod(_has_body)
+
+    def gets(self, message):
+        # It gives a message that is nothing but a header an empty body.
+        return super().gets(message) and b"" in lines_of(message)
 
     def used(self, mechanism):
         return "$"
@@ -309,11 +353,12 @@ class _Mutt(Client):
     """Mutt, on a terminal of its own, names whom it acts as even if that is itself."""
 
     program = "mutt"
+    chooses = True
     mechanisms = ("USER", *SASL)
 
     def authenticators(self, login):
         """Return the line that chooses the mechanism."""
-        return f'set pop_authenticators="{login.mechanism.lower()}"'
+        return f'set pop_authenticators="{login.mechanism.lower()}"' if login.mechanism else ""
 
     def debugging(self, login):
         """Return the options that make it write a trace, and the trace's file."""
@@ -329,7 +374,7 @@ class _Mutt(Client):
             login,
             f'set pop_host="{scheme}://{login.user}@localhost:{login.port}"',
             f'set pop_pass="{login.secret}"',
-            f'set pop_oauth_refresh_command="{token}"',
+            f'set pop_oauth_refresh_command="{token}"' if login.mechanism in TOKENS else "",
             self.authenticators(login),
             f"set ssl_starttls={'yes' if login.transport == 'stls' else 'no'}",
             f"set ssl_force_tls={'no' if login.transport == 'plain' else 'yes'}",
@@ -347,17 +392,16 @@ class _Mutt(Client):
 
 
 class _Neomutt(_Mutt):
-    """Neomutt, which takes the best mechanism of GNU SASL's unless it is told of a few others."""
+    """Neomutt, which can be told of these alone, and else takes what GNU SASL likes best."""
 
     program = "neomutt"
-    mechanisms = ("USER", "SCRAM-SHA-256", "OAUTHBEARER")
+    mechanisms = ("USER", "OAUTHBEARER")
     refused = "failed"
 
     def used(self, mechanism):
+        if not mechanism:
+            return "$"
         return r"Logging in" if mechanism == "USER" else rf"Authenticating \({mechanism}\)"
-
-    def authenticators(self, login):
-        return "" if login.mechanism == "SCRAM-SHA-256" else super().authenticators(login)
 
     def debugging(self, login):
         return ("-d", "2", "-l", login.home / "trace"), login.home / "trace0"
@@ -449,6 +493,7 @@ class _NetPOP3(_Script):
     """Perl's Net::POP3 with Authen::SASL, which sends an initial response if it has one."""
 
     program = "perl"
+    chooses = True
     script = "net_pop3.pl"
     mechanisms = ("USER", "PLAIN", "LOGIN", "CRAM-MD5", "EXTERNAL")
 
@@ -463,11 +508,14 @@ class _NetPOP3(_Script):
 
 
 class _Poplib(_Script):
-    """Python's poplib, and scramp, which sends an initial response and binds to the certificate."""
+    """Python's poplib with UTF8, and scramp, which binds to the certificate."""
 
     program = sys.executable
     script = "by_poplib.py"
     mechanisms = ("USER", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS")
+
+    def gets(self, message):
+        return True
 
 
 class _Twisted(_Script):
@@ -492,21 +540,19 @@ CLIENTS = {
 }
 
 
-class SecureClientTests(ServerTestCase):
-    """Each client, by each transport, by each mechanism."""
+class _SecureTestCase(ServerTestCase):
+    """Tests of clients with a server that has both ports, and users with passwords or tokens."""
 
-    @property
-    def options(self):
-        """What is given to ``twistd pop3``: both ports, and all mechanisms."""
-        return (
+    def new_server(self):
+        root = temporary_directory()
+        return Server(
             *("--listen", LOOPBACK, "--listen-tls", LOOPBACK),
             *("--certificate", server_certificate(), "--client-ca", authority().file),
-            *("--sasl", ",".join([*SASL, "SCRAM-SHA-256-PLUS"])),
+            *("--auth", f"passwd-file:{default_path(str(root))}"),
+            *("--auth", f"oauth:{provider().file}"),
+            *self.options,
+            root=root,
         )
-
-    def token(self, name):
-        """Return a bearer token for a user."""
-        raise NotImplementedError
 
     def needs(self, client):
         """Skip the test where the client is not installed, but never in CI."""
@@ -516,8 +562,8 @@ class SecureClientTests(ServerTestCase):
             self.skipTest(f"{client.program} is not installed")
 
     def prepared(self, client, transport, mechanism, ca=None):
-        """Add a user with all the samples that the client keeps; return what it must know."""
-        name, _ = self.server.add_user(list(filter(client.keeps, SAMPLES)))
+        """Add a user who has all samples; return what the client must know."""
+        name, _ = self.server.add_user(SAMPLES)
         home = temporary_directory(self)
         deliver(home / "got", [])
         return Login(
@@ -525,7 +571,7 @@ class SecureClientTests(ServerTestCase):
             transport,
             mechanism,
             name,
-            self.token(name) if mechanism in TOKENS else "secret",
+            provider().token(name) if mechanism in TOKENS else "secret",
             ca or authority().file,
             authority().issue(name) if mechanism == "EXTERNAL" else "",
             home,
@@ -537,9 +583,10 @@ class SecureClientTests(ServerTestCase):
         made = client.fetch(login)
         self.assertTrue(made.welcome, made.trace)
         self.assertRegex(made.trace, client.used(mechanism))
-        end = client.line_end(transport)
-        expected = [wire_form(shown(message), end) for message in filter(client.keeps, SAMPLES)]
-        self.assertEqual(sorted(stored(login.home / "got")), sorted(expected))
+        got, end = stored(login.home / "got"), client.line_end(transport)
+        self.assertEqual(len(got), len(SAMPLES))
+        whole = [wire_form(message, end) for message in filter(client.gets, SAMPLES)]
+        self.assertEqual([message for message in whole if message not in got], [])
 
     def check_refused(self, client, transport):
         """Check that a wrong secret, or another's certificate, opens nothing by any mechanism."""
@@ -570,6 +617,16 @@ class SecureClientTests(ServerTestCase):
         self.assertEqual(stored(login.home / "got"), [])
 
 
+class MechanismTests(_SecureTestCase):
+    """Each client, by each transport, by each mechanism that it can be told to use."""
+
+    options = ("--sasl", ",".join([*SASL, "SCRAM-SHA-256-PLUS"]))
+
+
+class ChoiceTests(_SecureTestCase):
+    """Each client, by each transport, if neither it nor the server is told of mechanisms."""
+
+
 def _test(check, title, client, *arguments):
     def test(self):
         self.needs(client)
@@ -580,21 +637,27 @@ def _test(check, title, client, *arguments):
 
 
 def _add_tests():
-    """Give the class a test for each line of the table above."""
+    """Give the classes a test for each client, transport and mechanism."""
+    fetched, refused, untrusted = (
+        _SecureTestCase.check_fetched,
+        _SecureTestCase.check_refused,
+        _SecureTestCase.check_untrusted,
+    )
     for name, client in CLIENTS.items():
         *_, safest = client.transports
-        named = {f"test_{name}_refused": (SecureClientTests.check_refused, safest)}
+        tests = [(MechanismTests, "refused", refused, safest)]
         for transport in client.transports:
             if transport != "plain":
-                check = SecureClientTests.check_untrusted
-                named[f"test_{name}_{transport}_untrusted"] = (check, transport)
+                tests.append((MechanismTests, f"{transport}_untrusted", untrusted, transport))
+            if client.chooses:
+                tests.append((ChoiceTests, transport, fetched, transport, ""))
             for mechanism in client.mechanisms:
                 if transport != "plain" or mechanism not in NEED_TLS:
-                    title = f"test_{name}_{transport}_{mechanism.lower().replace('-', '_')}"
-                    check = SecureClientTests.check_fetched
-                    named[title] = (check, transport, mechanism)
-        for title, (check, *arguments) in named.items():
-            setattr(SecureClientTests, title, _test(check, check.__doc__, client, *arguments))
+                    title = f"{transport}_{mechanism.lower().replace('-', '_')}"
+                    tests.append((MechanismTests, title, fetched, transport, mechanism))
+        for owner, title, check, *arguments in tests:
+            test = _test(check, check.__doc__, client, *arguments)
+            setattr(owner, f"test_{name}_{title}", test)
 
 
 _add_tests()

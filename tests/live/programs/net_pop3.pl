@@ -17,6 +17,8 @@ my %sasl = (user => $user, pass => $secret);
 my $welcome
     = $mechanism eq "USER"
     ? defined $client->login($user, $secret)
+    : $mechanism eq ""
+    ? $client->auth($user, $secret)
     : $client->auth(Authen::SASL->new(mechanism => $mechanism, callback => \%sasl));
 $welcome or die "no login";
 
