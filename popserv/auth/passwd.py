@@ -11,6 +11,7 @@ clients take the best that they are offered, and do not try another if it fails.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -71,7 +72,7 @@ class PasswdFileChecker:
     def __init__(self, path: str, run: Callable[..., Awaitable[Any]] = _hashing.run) -> None:
         self._users = UsersFile(path)
         self._run = run
-        self._key = os.urandom(16)
+        self._key = _lasting_secret()
 
     @classmethod
     def at_start(cls, path: str) -> PasswdFileChecker:
@@ -193,15 +194,15 @@ class PasswdFileChecker:
         name, field = _find(users, credentials.username)
         if not users.passwords:
             raise UnauthorizedLogin("there are no passwords")
-        # The salt of a name must stay over restarts, or it would tell who is a user.
-        salt_key = blake2b(users.passwords[0]).digest()
-        nobodys = decoy_keys(hash_name, credentials.username, salt_key, SCRAM_ROUNDS)
+        nobodys = decoy_keys(hash_name, credentials.username, self._key, SCRAM_ROUNDS)
         is_user = field is not None and scheme_of(field) in {scheme, *PLAIN_SCHEMES}
         model = field if field is not None and is_user else self._decoy(users, credentials.username)
         if scheme_of(model) == scheme:
             keys = parse_scram_keys(split_field(model)[1])
         else:
-            keys = scram_keys(hash_name, split_field(model)[1], nobodys.salt, SCRAM_ROUNDS)
+            password = split_field(model)[1]
+            is_user = is_user and password != b""
+            keys = scram_keys(hash_name, password, nobodys.salt, SCRAM_ROUNDS)
         return (name, keys) if is_user else (None, nobodys._replace(rounds=keys.rounds))
 
 
@@ -211,6 +212,25 @@ _CAN_SERVE: dict[type[Interface], frozenset[bytes]] = {
     IUsernameHashedPassword: PLAIN_SCHEMES,
 }
 """The schemes whose secrets can serve each kind of credentials."""
+
+
+_MACHINE_ID = "/etc/machine-id"
+
+
+def _lasting_secret() -> bytes:
+    """Return what the challenges of unknown names are made of.
+
+    The salt of a name must stay over restarts, or it would tell who is a user.  It must
+    not be made of anybody's password: whoever asked for it could try passwords at home.
+    """
+    try:
+        with open(_MACHINE_ID, "rb") as file:
+            known = file.read(33).strip()
+    except OSError:
+        known = b""
+    if not re.fullmatch(rb"[0-9a-f]{32}", known):
+        known = os.urandom(32)
+    return blake2b(known, person=b"popserv decoys").digest()
 
 
 def _find(users: Users, name: bytes) -> tuple[bytes | None, bytes | None]:
