@@ -35,6 +35,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -131,7 +132,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             timestamp=self._timestamp,
             takes_logins=has_tls or not factory.require_tls,
             takes_passwords=factory.allow_plaintext or is_private(transport),
-            can_start_tls=factory.tls is not None and not has_tls,
+            can_start_tls=factory.tls is not None and not has_tls and not is_wrapped(transport),
             as_stored=b"UTF8" not in factory.commands,
             workarounds=factory.workarounds,
             channel=factory.make_channel(transport) if has_tls else None,
@@ -420,6 +421,15 @@ def is_private(transport: ITransport) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
+
+
+def is_wrapped(transport: ITransport) -> bool:
+    """Tell whether another protocol is in between, as where ``haproxy:`` listens.
+
+    TLS would begin below that one, which says nothing of it: neither when the handshake
+    is over nor that there is TLS at all.
+    """
+    return isinstance(transport, ProtocolWrapper)
 
 
 class POP3Factory(ServerFactory):

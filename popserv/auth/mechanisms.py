@@ -8,6 +8,7 @@ the credentials, which talk for themselves then.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
@@ -124,13 +125,17 @@ class TokenCredentials:
             await self._ask(json.dumps(dict(reason)).encode("ascii"))
 
 
+# RFC 5801 section 4, without channel binding; as in SCRAM an authzid may be empty.
+_GS2_HEADER = re.compile(rb"[ny],(?:a=((?:[^\x00,=]|=2C|=3D)*))?,")
+
+
 async def _oauthbearer(ask: Ask, session: Session, offered: Container[bytes]) -> TokenCredentials:
     """OAUTHBEARER (RFC 7628 section 3.1)."""
     header, *pairs = (await ask(b"")).split(b"\x01")
-    flag, _, name = header.removesuffix(b",").partition(b",")
-    if flag not in (b"n", b"y") or not header.endswith(b",") or name[:2] not in (b"", b"a="):
+    found = _GS2_HEADER.fullmatch(header)
+    if found is None:
         raise BadCommand("not the form of OAUTHBEARER")
-    return TokenCredentials(unescape(name[2:]), _bearer(pairs), ask)
+    return TokenCredentials(unescape(found[1] or b""), _bearer(pairs), ask)
 
 
 async def _xoauth2(ask: Ask, session: Session, offered: Container[bytes]) -> TokenCredentials:

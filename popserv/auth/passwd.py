@@ -11,10 +11,10 @@ clients take the best that they are offered, and do not try another if it fails.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import cache
 from hashlib import blake2b
 from typing import Any
 
@@ -51,9 +51,6 @@ from popserv.interfaces import (
 )
 from popserv.threads import Threads
 
-_MACHINE_ID = "/etc/machine-id"
-"""A secret of this machine to those who are not on it (machine-id(5))."""
-
 _hashing = Threads("popserv-hash", threads=2, backlog=200)
 
 
@@ -75,6 +72,7 @@ class PasswdFileChecker:
     def __init__(self, path: str, run: Callable[..., Awaitable[Any]] = _hashing.run) -> None:
         self._users = UsersFile(path)
         self._run = run
+        self._key = _lasting_secret()
 
     @classmethod
     def at_start(cls, path: str) -> PasswdFileChecker:
@@ -158,10 +156,15 @@ class PasswdFileChecker:
     def _waste_time(self, users: Users, name: bytes, forms: list[bytes]) -> None:
         """Check against some user's secret."""
         if users.passwords:
-            decoy = _decoy(users, name)
+            decoy = self._decoy(users, name)
             with suppress(ValueError):
                 for form in forms:
                     verify(decoy, form)
+
+    def _decoy(self, users: Users, name: bytes) -> bytes:
+        """Return some user's password field, always the same for one unknown name."""
+        digest = blake2b(name, key=self._key, digest_size=8).digest()
+        return users.passwords[int.from_bytes(digest, "big") % len(users.passwords)]
 
     def _by_apop(self, credentials: IAPOPCredentials) -> bytes | None:
         name, field = _find(self._users.read(), credentials.username)
@@ -191,14 +194,15 @@ class PasswdFileChecker:
         name, field = _find(users, credentials.username)
         if not users.passwords:
             raise UnauthorizedLogin("there are no passwords")
-        name_key = _lasting_secret()
-        nobodys = decoy_keys(hash_name, credentials.username, name_key, SCRAM_ROUNDS)
+        nobodys = decoy_keys(hash_name, credentials.username, self._key, SCRAM_ROUNDS)
         is_user = field is not None and scheme_of(field) in {scheme, *PLAIN_SCHEMES}
-        model = field if field is not None and is_user else _decoy(users, credentials.username)
+        model = field if field is not None and is_user else self._decoy(users, credentials.username)
         if scheme_of(model) == scheme:
             keys = parse_scram_keys(split_field(model)[1])
         else:
-            keys = scram_keys(hash_name, split_field(model)[1], nobodys.salt, SCRAM_ROUNDS)
+            password = split_field(model)[1]
+            is_user = is_user and password != b""
+            keys = scram_keys(hash_name, password, nobodys.salt, SCRAM_ROUNDS)
         return (name, keys) if is_user else (None, nobodys._replace(rounds=keys.rounds))
 
 
@@ -210,24 +214,24 @@ _CAN_SERVE: dict[type[Interface], frozenset[bytes]] = {
 """The schemes whose secrets can serve each kind of credentials."""
 
 
-@cache
-def _lasting_secret() -> bytes:
-    """Return what outlives a restart: if it did not, salts that change would tell who is no user.
+_MACHINE_ID = "/etc/machine-id"
+"""A secret of this machine to those who are not on it (machine-id(5))."""
 
-    Never one made of users' secrets: who sees many salts could search for those.
+
+def _lasting_secret() -> bytes:
+    """Return what the challenges of unknown names are made of.
+
+    The salt of a name must stay over restarts, or it would tell who is a user.  It must
+    not be made of anybody's password: whoever asked for it could try passwords at home.
     """
     try:
         with open(_MACHINE_ID, "rb") as file:
-            machine_id = file.read().strip()
+            known = file.read(33).strip()
     except OSError:
-        machine_id = b""
-    return blake2b(machine_id or os.urandom(64), person=b"popserv").digest()
-
-
-def _decoy(users: Users, name: bytes) -> bytes:
-    """Return some user's password field, always the same for one unknown name."""
-    digest = blake2b(name, key=_lasting_secret(), digest_size=8).digest()
-    return users.passwords[int.from_bytes(digest, "big") % len(users.passwords)]
+        known = b""
+    if not re.fullmatch(rb"[0-9a-f]{32}", known):
+        known = os.urandom(32)
+    return blake2b(known, person=b"popserv decoys").digest()
 
 
 def _find(users: Users, name: bytes) -> tuple[bytes | None, bytes | None]:

@@ -1,11 +1,17 @@
 """The checker of a users file: who gets in, how, and what the refused learn."""
 
 import threading
+from base64 import b64decode, b64encode
 from hashlib import md5
+from hmac import HMAC
 from itertools import product
 
 from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.credentials import IUsernamePassword, UsernamePassword
+from twisted.cred.credentials import (
+    IUsernameHashedPassword,
+    IUsernamePassword,
+    UsernamePassword,
+)
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import makeChecker
 from twisted.internet.defer import Deferred
@@ -13,13 +19,29 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from popserv.auth import passwd
-from popserv.auth.credentials import APOPCredentials
+from popserv.auth.credentials import (
+    APOPCredentials,
+    CertificateCredentials,
+    CramMD5Credentials,
+)
 from popserv.auth.passwd import PasswdFileChecker
-from popserv.auth.schemes import new_scram_sha256
+from popserv.auth.schemes import (
+    new_scram_sha256,
+    parse_scram_keys,
+    scram_keys,
+    split_field,
+)
 from popserv.auth.users_file import UsersFileError
 from popserv.errors import TryLater
-from popserv.interfaces import IAPOPCredentials, IOfferingChecker
+from popserv.interfaces import (
+    IAPOPCredentials,
+    ICertificateCredentials,
+    IOfferingChecker,
+    IScramSHA1Credentials,
+    IScramSHA256Credentials,
+)
 from tests.auth.test_credentials import DIGEST, SECRET, TIMESTAMP
+from tests.auth.test_scram import Client, attributes, begin
 from tests.auth.test_users_file import UsersFileCase
 
 USERS = b"""
@@ -235,6 +257,239 @@ class OffersTests(CheckerCase):
             self.write(text)
             self.assertIs(self.checker.offers(IAPOPCredentials), offered)
         self.assertEqual(self.ran, [])
+
+    def test_offers_scram(self):
+        """SCRAM is offered if every password can serve it: clients try nothing weaker then."""
+        sha256, sha1 = new_scram_sha256(b"a", 1), b"{SCRAM-SHA-1}1,AAAA,AAAA,AAAA"
+        for text, offered in (
+            (b"", set()),
+            (b"mrose:{APOP}x", set()),
+            (b"ann:%b" % sha256, {IScramSHA256Credentials}),
+            (b"ann:%b" % sha1, {IScramSHA1Credentials}),
+            (b"ann:{PLAIN}a", ALL_BY_PASSWORD),
+            (b"ann:{cleartext.hex}61", ALL_BY_PASSWORD),
+            (b"ann:{PLAIN}a\nbob:%b" % sha256, {IScramSHA256Credentials}),
+            (b"ann:{PLAIN}a\nbob:%b" % sha1, {IScramSHA1Credentials}),
+            (b"ann:%b\nbob:%b" % (sha256, sha1), set()),
+            (b"ann:{PLAIN}a\nbob:{SSHA}x", set()),
+            (b"ann:{PLAIN}a\nmrose:{APOP}x", ALL_BY_PASSWORD),
+            (b"ann:{PLAIN}a\nbob:{SSHA}x:::::: nologin", ALL_BY_PASSWORD),
+        ):
+            self.write(text)
+            there = {kind for kind in ALL_BY_PASSWORD if self.checker.offers(kind)}
+            self.assertEqual(there, offered, text)
+
+    def test_offers_by_certificate(self):
+        """A certificate serves any user, and so needs one."""
+        for text, offered in ((b"", False), (b"ann:", True), (b"mrose:{APOP}x", True)):
+            self.write(text)
+            self.assertIs(self.checker.offers(ICertificateCredentials), offered)
+
+    def test_in_disorder(self):
+        """A file in disorder offers passwords alone, whose refusal then says to try later."""
+        self.write(USERS, 0o644)
+        kinds = PasswdFileChecker.credentialInterfaces
+        there = {kind for kind in kinds if self.checker.offers(kind)}
+        self.assertEqual(there, {IUsernamePassword})
+
+
+ALL_BY_PASSWORD = {IScramSHA256Credentials, IScramSHA1Credentials, IUsernameHashedPassword}
+
+
+class ScramTests(CheckerCase):
+    """SCRAM with the file's secrets."""
+
+    def setUp(self):
+        """Make keys cheap, and have a machine with an id."""
+        super().setUp()
+        self.patch(passwd, "SCRAM_ROUNDS", 7)
+        self.patch(passwd, "_MACHINE_ID", self.mktemp())
+        with open(passwd._MACHINE_ID, "wb") as file:
+            file.write(b"0123456789abcdef" * 2 + b"\n")
+        self.checker = PasswdFileChecker(self.path, self.run_now)
+
+    def login(self, name, password=b"password", hash_name="sha256"):
+        """Return the name that an exchange lets in as, or None; note the challenge."""
+        client = Client(hash_name, password, name=name)
+
+        def answer(challenge):
+            if challenge:
+                self.told = self.told or attributes(challenge)
+            return client(challenge)
+
+        self.told = None
+        outcome = self.checker.requestAvatarId(begin(answer, hash_name))
+        outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
+        return self.successResultOf(outcome)
+
+    def challenge(self, name, hash_name="sha256"):
+        """Return the salt and rounds that a name is challenged with."""
+        self.assertIsNone(self.login(name, b"wrong", hash_name))
+        return self.told[b"s"], self.told[b"i"]
+
+    def test_who_gets_in(self):
+        """A secret serves the hash it was made for, a password in the clear both."""
+        self.write(
+            b"ann:%b\nbob:{PLAIN}password\ncid:{PLAIN.b64}cGFzc3dvcmQ=\n"
+            b"dan:{SSHA}x\nmrose:{APOP}password\nnone:\nshut:{PLAIN}password:::::: nologin\n"
+            % new_scram_sha256(b"password", 5)
+        )
+        for hash_name, allowed in (("sha256", b"ann bob cid"), ("sha1", b"bob cid")):
+            for name in b"ann bob cid dan mrose none shut unknown ANN".split():
+                wanted = name if name in allowed.split() else None
+                self.assertEqual(self.login(name, hash_name=hash_name), wanted)
+                self.assertIsNone(self.login(name, b"wrong", hash_name))
+
+    def test_sha1_secret(self):
+        """A secret of SCRAM-SHA-1's, as Dovecot makes it."""
+        keys = scram_keys("sha1", b"password", b"salt", 9)
+        text = b",".join([b"9", *map(b64encode, keys[1:])])
+        self.write(b"ann:{SCRAM-SHA-1}" + text)
+        self.assertEqual(self.login(b"ann", hash_name="sha1"), b"ann")
+        self.assertIsNone(self.login(b"ann", b"wrong", "sha1"))
+        self.assertIsNone(self.login(b"ann"))
+
+    def test_empty(self):
+        """An empty secret lets nobody in, an empty password neither."""
+        self.write(b"none:{PLAIN}\nnull:\nann:{PLAIN}a")
+        for name in (b"none", b"null", b"ann", b"unknown"):
+            for hash_name in ("sha256", "sha1"):
+                self.assertIsNone(self.login(name, b"", hash_name))
+
+    def test_by_user(self):
+        """A user's own salt and rounds are used."""
+        keys = parse_scram_keys(split_field(new_scram_sha256(b"password", 5))[1])
+        text = b",".join([b"5", *map(b64encode, keys[1:])])
+        self.write(b"ann:{SCRAM-SHA-256}" + text)
+        self.assertEqual(self.challenge(b"ann"), (b64encode(keys.salt), b"5"))
+
+    def test_unknown(self):
+        """An unknown name is challenged as a user is, the same way each time, in each hash."""
+        for text, rounds in (
+            (b"ann:%b" % new_scram_sha256(b"a", 5), b"5"),
+            (b"ann:{PLAIN}a", b"7"),
+        ):
+            self.write(text)
+            seen = {self.challenge(b"x%d" % n) for n in range(20)}
+            self.assertEqual({many for _, many in seen}, {rounds})
+            self.assertEqual({len(b64decode(salt)) for salt, _ in seen}, {16})
+            self.assertEqual(len(seen), 20)
+            self.assertEqual({self.challenge(b"x%d" % n) for n in range(20)}, seen)
+            self.assertEqual(self.challenge(b"ann")[1], rounds)
+        self.assertNotEqual(self.challenge(b"x"), self.challenge(b"x", "sha1"))
+
+    def test_over_restarts(self):
+        """An unknown name's challenge outlives the server, as a user's does."""
+        many = [b"u%d:%b" % (n, new_scram_sha256(b"a", n + 1)) for n in range(9)]
+        for text in (b"ann:{PLAIN}a", b"\n".join(many)):
+            self.write(text)
+            before = [self.challenge(b"x%d" % n) for n in range(9)]
+            self.checker = PasswdFileChecker(self.path, self.run_now)
+            self.assertEqual([self.challenge(b"x%d" % n) for n in range(9)], before)
+
+    def test_challenges_tell_no_password(self):
+        """No challenge is made of a password, or whoever asks could try them all at home."""
+        self.write(b"ann:{PLAIN}a")
+        before = self.challenge(b"x"), self.challenge(b"ann")
+        self.write(b"ann:{PLAIN}b")
+        self.assertEqual((self.challenge(b"x"), self.challenge(b"ann")), before)
+
+    def test_without_a_machine_id(self):
+        """Where a machine has no id, challenges stay while the server runs."""
+        for text in (None, b"", b"uninitialized\n", b"0" * 64):
+            path = self.mktemp()
+            if text is not None:
+                with open(path, "wb") as file:
+                    file.write(text)
+            self.patch(passwd, "_MACHINE_ID", path)
+            self.write(b"ann:{PLAIN}a")
+            seen = set()
+            for _ in range(2):
+                self.checker = PasswdFileChecker(self.path, self.run_now)
+                seen.add(self.challenge(b"x"))
+                self.assertIn(self.challenge(b"x"), seen)
+            self.assertEqual(len(seen), 2)
+
+    def test_nobody(self):
+        """Where nobody has a password nobody is challenged."""
+        self.write(b"mrose:{APOP}x")
+        self.assertIsNone(self.login(b"mrose"))
+        self.assertIsNone(self.told)
+
+    def test_malformed(self):
+        """A malformed secret lets nobody in, and is not told to anybody."""
+        for field in (b"{SCRAM-SHA-256}s3cret", b"{PLAIN.b64}s3cret!"):
+            self.write(b"ann:" + field)
+            for name in (b"ann", b"unknown"):
+                self.assertIsNone(self.login(name))
+        self.assertNotIn("s3cret", self.logged())
+
+    def test_in_the_pool(self):
+        """Keys are made by ``run``, and the client is waited for outside it."""
+        self.write(b"ann:{PLAIN}password")
+        self.login(b"ann")
+        self.assertEqual(len(self.ran), 1)
+        held = Deferred()
+        checker = PasswdFileChecker(self.path, lambda *_: held)
+        outcome = checker.requestAvatarId(begin(Client(name=b"ann")))
+        self.assertNoResult(outcome)
+        held.callback((None, scram_keys("sha256", b"password", b"salt", 1)))
+        self.failureResultOf(outcome, UnauthorizedLogin)
+
+
+class CramTests(CheckerCase):
+    """CRAM-MD5 with the file's secrets."""
+
+    def accepts_cram(self, name, password=b"password"):
+        """Tell whether a digest with this password lets in."""
+        digest = HMAC(password, b"<1.2@host>", "md5").hexdigest().encode()
+        return self.accepts(CramMD5Credentials(name, b"<1.2@host>", digest))
+
+    def test_who_gets_in(self):
+        """Passwords in the clear serve, and nothing else."""
+        self.write(
+            b"ann:{PLAIN}password\nbob:{clear.hex}%b\ncid:%b\nmrose:{APOP}password\nnone:\n"
+            b"empty:{PLAIN}\nshut:{PLAIN}password:::::: nologin\nbad:{PLAIN.hex}s3cret\n"
+            % (b"password".hex().encode(), new_scram_sha256(b"password", 1))
+        )
+        for name in b"ann bob cid mrose none empty shut bad unknown ANN".split():
+            self.assertIs(self.accepts_cram(name), name in (b"ann", b"bob"))
+            self.assertFalse(self.accepts_cram(name, b"wrong"))
+            self.assertFalse(self.accepts_cram(name, b""))
+
+
+class CertificateTests(CheckerCase):
+    """EXTERNAL with the file's names."""
+
+    def name_of(self, names, wanted=b""):
+        """Return the name that a certificate lets in as, or None."""
+        outcome = self.checker.requestAvatarId(CertificateCredentials(names, wanted))
+        outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
+        return self.successResultOf(outcome)
+
+    def test_names(self):
+        """The name asked for must be in the certificate, and a user's; else the first user's is."""
+        for names, wanted, found in [
+            ([b"ann"], b"", b"ann"),
+            ([b"ann"], b"ann", b"ann"),
+            ([b"unknown", b"bob", b"ann"], b"", b"bob"),
+            ([b"unknown", b"bob", b"ann"], b"ann", b"ann"),
+            ([b"unknown", b"ann"], b"unknown", None),
+            ([b"ann"], b"bob", None),
+            ([b"ann"], b"ANN", None),
+            ([b"unknown"], b"", None),
+            ([b"shut"], b"", None),
+            ([], b"", None),
+            ([], b"ann", None),
+            ([b""], b"", None),
+        ]:
+            self.assertEqual(self.name_of(names, wanted), found, (names, wanted))
+
+    def test_any_secret(self):
+        """What the user's secret is, or that there is none, is no matter."""
+        for name in (b"ann", b"mrose", b"none", b"bad", b"alien"):
+            self.assertEqual(self.name_of([name]), name)
+        self.assertEqual(self.verified, [])
 
 
 class AtStartTests(CheckerCase):

@@ -137,7 +137,7 @@ class Client(Conversation):
     def starttls(self):
         """Give STLS, and have the handshake."""
         answer = self.send(b"STLS\r\n")
-        assert answer == b"+OK begin TLS negotiation\r\n", answer
+        assert answer.startswith(b"+OK "), answer
         self.server.handshakeCompleted()
 
     def late(self, octets=b""):
