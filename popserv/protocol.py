@@ -19,7 +19,7 @@ from collections.abc import Collection
 from functools import partial
 from ipaddress import ip_address
 from socket import gethostname
-from typing import Any
+from typing import Any, cast
 
 from twisted.cred.portal import Portal
 from twisted.internet.address import UNIXAddress
@@ -89,6 +89,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     _asked: Deferred[bytes] | None = None
     _greeted = False
     _put_back = False
+    _heard = False
     _output_full = False
     _input_over = False
     _gone = False
@@ -102,6 +103,9 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     def connectionMade(self) -> None:
         """Begin the session: at once, or once TLS is there."""
+        if self._greeted:
+            # STLS behind a wrapper: only the transport is new.
+            return
         factory = self.factory
         self._timestamp = factory.make_timestamp() if factory.offers_apop() else None
         self._begin_session()
@@ -132,7 +136,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             timestamp=self._timestamp,
             takes_logins=has_tls or not factory.require_tls,
             takes_passwords=factory.allow_plaintext or is_private(transport),
-            can_start_tls=factory.tls is not None and not has_tls and not is_wrapped(transport),
+            can_start_tls=factory.tls is not None and not has_tls,
             as_stored=b"UTF8" not in factory.commands,
             workarounds=factory.workarounds,
             channel=factory.make_channel(transport) if has_tls else None,
@@ -161,8 +165,24 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         self.transport.unregisterProducer()
         # Nobody would say that it has drained, and the handshake must be read.
         self._output_full = False
-        self.transport.startTLS(self.factory.tls)
+        if isinstance(self.transport, ProtocolWrapper):
+            self._start_tls_behind(self.transport)
+        else:
+            self.transport.startTLS(self.factory.tls)
         self._begin_session()
+
+    def _start_tls_behind(self, wrapper: ProtocolWrapper) -> None:
+        """Begin TLS between us and what wraps us, such as ``haproxy:``.
+
+        The wrapper would pass startTLS on to the transport below it, and hear of no TLS.
+        """
+        # An optional library's.
+        from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+
+        factory: Any = TLSMemoryBIOFactory(cast(Any, self.factory.tls), False, cast(Any, None))
+        tls = TLSMemoryBIOProtocol(factory, self)
+        wrapper.wrappedProtocol = tls
+        tls.makeConnection(wrapper)
 
     def readConnectionLost(self) -> None:
         """The client will send no more, but what it sent is still answered."""
@@ -208,11 +228,17 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     def dataReceived(self, data: bytes) -> None:
         """Take input, unless closing: TLS goes on reading, for the client's close_notify."""
-        if not self.closing:
-            super().dataReceived(data)
-            if self._put_back:
-                self._put_back = False
-                super().dataReceived(b"")
+        if self.closing:
+            return
+        if not self._heard:
+            self._heard = True
+            if isinstance(self.transport, ProtocolWrapper):
+                # By haproxy: the client's address is known only now.
+                self._begin_session()
+        super().dataReceived(data)
+        if self._put_back:
+            self._put_back = False
+            super().dataReceived(b"")
 
     def lineReceived(self, line: bytes) -> None:
         """Run one command."""
@@ -421,15 +447,6 @@ def is_private(transport: ITransport) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
-
-
-def is_wrapped(transport: ITransport) -> bool:
-    """Tell whether another protocol is in between, as where ``haproxy:`` listens.
-
-    TLS would begin below that one, which says nothing of it: neither when the handshake
-    is over nor that there is TLS at all.
-    """
-    return isinstance(transport, ProtocolWrapper)
 
 
 class POP3Factory(ServerFactory):

@@ -143,7 +143,7 @@ class Options(usage.Options, AuthOptionMixin):
             None,
             None,
             "The mechanisms that AUTH offers, parted by commas, best first; each where a "
-            "checker can serve it.  [default: all but CRAM-MD5]",
+            "checker can serve it.  [default: all but CRAM-MD5 and those ending in -PLUS]",
         ],
         [
             "login-delay",

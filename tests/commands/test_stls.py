@@ -30,6 +30,7 @@ from tests.transcripts import SocketPeer
 
 BEGIN = b"+OK begin TLS negotiation\r\n"
 NOT_HERE = b"-ERR TLS cannot be started here\r\n"
+NEEDS_TLS = b"-ERR no passwords in the clear on this connection, use TLS\r\n"
 
 
 class STLSTests(ServerCase):
@@ -378,14 +379,24 @@ class SocketTests(TestCase):
         await self.over
 
     async def test_behind_a_proxy(self):
-        """Behind a proxy that says whom it speaks for there is TLS from the first octet alone.
-
-        STLS would begin it below the proxy's own protocol, and nobody would know.
-        """
+        """Behind a proxy that says whom it speaks for there is TLS as everywhere."""
         behind = {"kind": "haproxy:tcp", "first": b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"}
         peer = await self.connect(**behind)
+        await self.talk(peer, b"USER ann\r\n", NEEDS_TLS)
+        await self.starttls(peer, b"STLS\r\nUSER ann\r\nCAPA\r\nNO")
+        await self.talk(peer, b"PASS pw\r\n", b"-ERR USER comes first\r\n")
         await self.talk(peer, b"STLS\r\n", NOT_HERE)
+        (server,) = self.servers
+        self.assertEqual((server._peer(), server.session.takes_passwords), ("192.0.2.1:1", True))
+        self.assertEqual(list(self.factory.connections), [server])
+        await self.talk(
+            peer,
+            b"USER ann\r\nPASS pw\r\nRETR 1\r\n",
+            b"+OK send PASS\r\n+OK ann's maildrop has 1 message (5 octets)\r\n"
+            b"+OK 5 octets\r\none\r\n.\r\n",
+        )
         await self.leave(peer)
+        self.assertEqual(list(self.factory.connections), [])
         self.serve()
         over_tls = TLSMemoryBIOFactory(self.certificates, False, self.factory)
         peer = await self.connect(over_tls, tls=True, **behind)
