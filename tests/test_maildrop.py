@@ -88,8 +88,8 @@ class MaildropTests(SynchronousTestCase):
 
     def test_counted(self):
         """RFC 1725 section 7's example has 1 message, section 9's has 2 messages."""
-        wanted = [b"0 messages", b"1 message", b"2 messages"]
-        self.assertEqual([counted(n) for n in range(3)], wanted)
+        wanted = ["0 messages", "1 message", "2 messages"]
+        self.assertEqual([str(counted(n)) for n in range(3)], wanted)
 
 
 class LegalUidTests(SynchronousTestCase):

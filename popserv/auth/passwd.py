@@ -93,13 +93,14 @@ class PasswdFileChecker:
 
     def offers(self, credentials: type[Interface]) -> bool:
         """See IOfferingChecker; a file in disorder offers nothing."""
-        if credentials is IUsernamePassword:
-            return True
         try:
             users = self._users.read()
         except UsersFileError as error:
             self.log.critical("{error}", error=error)
             return False
+        if credentials is IUsernamePassword:
+            # Without users, too, since the first one will probably have a password.
+            return bool(users.passwords) or not users.secrets
         if credentials is IAPOPCredentials:
             return users.has_apop
         if credentials is ICertificateCredentials:

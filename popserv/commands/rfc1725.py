@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from twisted.cred.credentials import UsernamePassword
+from collections.abc import Iterable
+
+from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 
 from popserv.auth.credentials import APOPCredentials
 from popserv.command import command
@@ -35,6 +37,10 @@ def _takes_passwords(session: Session) -> bool:
     return session.takes_passwords
 
 
+def _announce_user(session: Session) -> Iterable[bytes]:
+    return [b"USER"] if session.offers(IUsernamePassword) else ()
+
+
 _NEEDS_TLS = Text("no passwords in the clear on this connection, use TLS")
 
 
@@ -44,7 +50,7 @@ _NEEDS_TLS = Text("no passwords in the clear on this connection, use TLS")
     words(word),
     available=_takes_passwords,
     refusal=_NEEDS_TLS,
-    announce=b"USER",
+    announce=_announce_user,
 )
 def user(session: Session, name: bytes) -> Reply:
     """Take the name to log in with; every name is answered alike (RFC 1725 section 12)."""

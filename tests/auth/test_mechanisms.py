@@ -120,10 +120,9 @@ class TableTests(MechanismsCase):
         )
 
     def test_by_default(self):
-        """CRAM-MD5 must be asked for."""
-        self.assertEqual(
-            {each.name for each in MECHANISMS} - {each.name for each in BY_DEFAULT}, {b"CRAM-MD5"}
-        )
+        """CRAM-MD5 and channel binding must be asked for."""
+        left_out = {each.name for each in MECHANISMS} - {each.name for each in BY_DEFAULT}
+        self.assertEqual(left_out, {b"CRAM-MD5", b"SCRAM-SHA-256-PLUS", b"SCRAM-SHA-1-PLUS"})
 
     def test_available(self):
         """What shows a secret needs privacy, what builds on TLS needs that, all need a login."""

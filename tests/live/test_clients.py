@@ -111,7 +111,7 @@ class PoplibTests(ClientTests):
         self.assertEqual(client.list()[1], SIZES[:1] + SIZES[2:])
         self.assertRaises(poplib.error_proto, client.rpop, name)
         client.quit()
-        self.assertEqual(stored(maildir), MESSAGES[:1] + MESSAGES[2:])
+        self.assertEqual(stored(maildir), STORED[:1] + STORED[2:])
 
 
 class _OldClient(POP3Client):
@@ -198,7 +198,7 @@ class TwistedTests(ClientTests):
         await client.delete(1)
         await client.quit()
         await client.over
-        self.assertEqual(stored(maildir), MESSAGES[:1] + MESSAGES[2:])
+        self.assertEqual(stored(maildir), STORED[:1] + STORED[2:])
 
 
 class ProgramTests(ClientTests):
@@ -238,7 +238,7 @@ class ProgramTests(ClientTests):
         """Curl deletes by DELE, and says QUIT."""
         name, maildir = self.user()
         self.curl(name, "2", "--request", "DELE", "--head")
-        self.assertEqual(stored(maildir), MESSAGES[:1] + MESSAGES[2:])
+        self.assertEqual(stored(maildir), STORED[:1] + STORED[2:])
 
     def home(self, rc):
         """Return a directory of the test's own, and in it a program's configuration."""
