@@ -206,7 +206,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         """Take input, unless closing: TLS goes on reading, for the client's close_notify."""
         if not self.closing:
             super().dataReceived(data)
-            if self._put_back:
+            while self._put_back:
                 self._put_back = False
                 super().dataReceived(b"")
 
