@@ -236,7 +236,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
                 # By haproxy: the client's address is known only now.
                 self._begin_session()
         super().dataReceived(data)
-        if self._put_back:
+        while self._put_back:
             self._put_back = False
             super().dataReceived(b"")
 

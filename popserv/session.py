@@ -141,10 +141,10 @@ class Session:
     def welcome(self) -> Text:
         """Return the text that answers a login."""
         contents = self.maildrop.contents()
-        name = self.name or b""
+        name = (self.name or b"").decode("ascii", "replace")
         # RFC 1725 section 3: status lines are printable ASCII, arguments up to 40 characters.
-        if name and name.isascii() and len(name) <= 40:
-            return Text("%s's maildrop has %s", name.decode("ascii"), contents)
+        if name and name.isascii() and name.isprintable() and len(name) <= 40:
+            return Text("%s's maildrop has %s", name, contents)
         return Text("maildrop has %s", contents)
 
     def send_as_stored(self) -> None:

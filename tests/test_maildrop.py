@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.downgrade import Sizes
 from popserv.errors import NoSuchMessage
 from popserv.maildrop import Maildrop, Message, Snapshot, counted, legal_uid
 
@@ -90,6 +91,98 @@ class MaildropTests(SynchronousTestCase):
         """RFC 1725 section 7's example has 1 message, section 9's has 2 messages."""
         wanted = ["0 messages", "1 message", "2 messages"]
         self.assertEqual([str(counted(n)) for n in range(3)], wanted)
+
+
+class DowngradedTests(SynchronousTestCase):
+    """RFC 6856 section 2: until UTF8 the octets are those of the downgraded form."""
+
+    def setUp(self):
+        """The second of three messages has such a form, which is longer."""
+        self.snapshot = Snapshot([120, 200, 80], [b"a", b"b", b"c"], {1: 205})
+
+    def told(self, maildrop):
+        """All that a maildrop tells of its octets."""
+        return (
+            (maildrop.count, maildrop.octets),
+            b"".join(maildrop.scan_listing()).split(b"\r\n")[:-1],
+            [maildrop[n].octets for n in range(1, 4)],
+            [maildrop.is_downgraded(n) for n in range(1, 4)],
+        )
+
+    def test_downgraded(self):
+        """Drop listing, scan listing and message all tell the same."""
+        maildrop = Maildrop(self.snapshot, as_stored=False)
+        wanted = ((3, 405), [b"1 120", b"2 205", b"3 80"], [120, 205, 80], [False, True, False])
+        self.assertEqual(self.told(maildrop), wanted)
+
+    def test_as_stored(self):
+        """So they do of the form that is stored, from the start or later."""
+        wanted = ((3, 400), [b"1 120", b"2 200", b"3 80"], [120, 200, 80], [False] * 3)
+        maildrop = Maildrop(self.snapshot, as_stored=False)
+        maildrop.show_as_stored()
+        self.assertEqual(self.told(maildrop), wanted)
+        self.assertEqual(self.told(Maildrop(self.snapshot)), wanted)
+
+    def test_marks(self):
+        """Marks outlive the change, and take off the octets of either form."""
+        maildrop = Maildrop(self.snapshot, as_stored=False)
+        maildrop.mark(2)
+        self.assertEqual((maildrop.count, maildrop.octets), (2, 200))
+        maildrop.show_as_stored()
+        self.assertEqual((maildrop.count, maildrop.octets), (2, 200))
+        maildrop.mark(1)
+        self.assertEqual((maildrop.count, maildrop.octets), (1, 80))
+        maildrop.unmark_all()
+        self.assertEqual((maildrop.count, maildrop.octets), (3, 400))
+
+    def test_marked(self):
+        """What is marked is told to the store as the store knows it."""
+        maildrop = Maildrop(self.snapshot, as_stored=False)
+        maildrop.mark(2)
+        self.assertEqual(maildrop.marked, [self.snapshot[1]])
+
+    def test_sizes(self):
+        """A snapshot of messages that were measured is the same."""
+        sizes = [Sizes(120, None), Sizes(200, 205), Sizes(80, None)]
+        measured = Snapshot.of_sizes(sizes, [b"a", b"b", b"c"])
+        self.assertEqual(measured.downgraded, {1: 205})
+        self.assertEqual(list(measured), list(self.snapshot))
+        self.assertEqual(list(measured.sizes()), sizes)
+        self.assertEqual(measured.total, 400)
+
+    def test_snapshot_stays(self):
+        """A snapshot, which sessions may share, never changes."""
+        maildrop = Maildrop(self.snapshot, as_stored=False)
+        maildrop.mark(2)
+        maildrop.show_as_stored()
+        self.assertEqual(list(self.snapshot.octets), [120, 200, 80])
+        self.assertEqual((self.snapshot.total, self.snapshot.downgraded), (400, {1: 205}))
+
+    @given(
+        st.lists(st.tuples(st.integers(0, 99), st.none() | st.integers(0, 99)), max_size=20),
+        st.lists(st.integers(0, 21), max_size=20),
+        st.integers(0, 20),
+    )
+    def test_model(self, sizes, marks, at):
+        """Whatever is marked, and whenever the form changes, totals are those of the listing."""
+        uids = [b"u%d" % i for i in range(len(sizes))]
+        snapshot = Snapshot.of_sizes([Sizes(*size) for size in sizes], uids)
+        maildrop = Maildrop(snapshot, as_stored=False)
+        marked = set()
+        for step, number in enumerate([*marks, 0]):
+            if step == at:
+                maildrop.show_as_stored()
+            if 0 < number <= len(sizes) and number not in marked:
+                maildrop.mark(number)
+                marked.add(number)
+            elif number == 21:
+                maildrop.unmark_all()
+                marked.clear()
+            shown = [stored if other is None or step >= at else other for stored, other in sizes]
+            left = {n: octets for n, octets in enumerate(shown, 1) if n not in marked}
+            self.assertEqual((maildrop.count, maildrop.octets), (len(left), sum(left.values())))
+            scan = b"".join(b"%d %d\r\n" % each for each in left.items())
+            self.assertEqual(b"".join(maildrop.scan_listing()), scan)
 
 
 class LegalUidTests(SynchronousTestCase):

@@ -5,18 +5,25 @@ import socket
 from pathlib import Path
 from unittest.mock import patch
 
+from twisted.application.internet import TimerService
 from twisted.application.service import IService
 from twisted.cred.credentials import UsernamePassword
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import globalLogPublisher
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import usage
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from popserv import __version__, tap
 from popserv.auth.users_file import set_secret
-from popserv.errors import LoginFailed
+from popserv.errors import LoginFailed, LoginTooSoon
+from tests.certificates import issue, make_authority
+from tests.commands.harness import Client
+
+CA = make_authority()
+SERVER = issue("pop.example.org", issuer=CA)
 
 
 class OptionsCase(TestCase):
@@ -73,6 +80,71 @@ class OptionsTests(OptionsCase):
             error = self.assertRaises(usage.UsageError, self.parse, *arguments)
             self.assertIn(told, str(error))
 
+    def write(self, name, octets):
+        """Write a file below the root; return its path."""
+        path = os.path.join(self.root, name)
+        with open(path, "wb") as file:
+            file.write(octets)
+        return path
+
+    def test_wrong_extensions(self):
+        """So has each wrong value of what came after RFC 1725."""
+        pem = self.write("pop.pem", SERVER.pem())
+        alone = self.write("alone.pem", SERVER.certificate_pem())
+        key = self.write("key.pem", issue("other.example.org").key_pem())
+        empty = self.write("empty.pem", b"")
+        for arguments, told in [
+            (["--certificate", "/nowhere.pem"], "/nowhere.pem: there is no such file"),
+            (["--certificate", empty], "no certificate in this file"),
+            (["--certificate", alone], "no private key in this file"),
+            (["--certificate", alone, "--private-key", key], "does not fit"),
+            (["--certificate", pem, "--client-ca", empty], "no certificate in this file"),
+            (["--certificate", pem, "--client-ca", pem], "is not the certificate of a CA"),
+            (["--private-key", key], "--private-key needs --certificate FILE"),
+            (["--client-ca", pem], "--client-ca needs --certificate FILE"),
+            (["--require-tls"], "--require-tls needs --certificate FILE"),
+            (["--listen-tls", "tcp:995"], "--listen-tls needs --certificate FILE"),
+            (["--listen-tls", "carrier:pigeon"], "--listen-tls carrier:pigeon is no server"),
+            (["--sasl", "plain,kerberos"], "--sasl KERBEROS: there are SCRAM-SHA-256-PLUS, SCRAM"),
+            (["--sasl", ""], "--sasl : there are"),
+            (["--sasl", "PLAIN, LOGIN"], "--sasl  LOGIN: there are"),
+            (["--login-delay", "-1"], "--login-delay takes a whole number of seconds, not '-1'"),
+            (["--login-delay", "1.5"], "--login-delay takes a whole number of seconds"),
+            (["--login-delay", "1234567"], "--login-delay takes"),
+            (["--login-delay", "٣"], "--login-delay takes"),
+            (["--expire", "never"], "--expire takes a whole number of days, not 'never'"),
+            (["--language", "tlh"], "--language: no language tlh; there are i-default, en, de, fr"),
+            (["--without", "STAT"], "--without STAT: these can be left out: TOP UIDL APOP CAPA"),
+            (["--without", "ümlaut"], "--without ümlaut: these can be left out"),
+        ]:
+            error = self.assertRaises(usage.UsageError, self.parse, *arguments)
+            self.assertIn(told, str(error))
+            self.assertNotIn("\n", str(error))
+
+    def test_where(self):
+        """With a certificate there is TLS on 995, unless it is said where to listen."""
+        certificate = ["--certificate", self.write("pop.pem", SERVER.pem())]
+        for arguments, plain, over_tls in [
+            ([], ["tcp:110"], []),
+            (certificate, ["tcp:110"], ["tcp:995"]),
+            ([*certificate, "--listen", "tcp:1"], ["tcp:1"], []),
+            ([*certificate, "--listen-tls", "tcp:2"], [], ["tcp:2"]),
+            (
+                [*certificate, "-l", "tcp:1", "--listen-tls", "tcp:2", "--listen-tls", "tcp:3"],
+                ["tcp:1"],
+                ["tcp:2", "tcp:3"],
+            ),
+        ]:
+            options = self.parse(*arguments)
+            self.assertEqual((options["listen"], options["listen-tls"]), (plain, over_tls))
+
+    def test_no_tls_extra(self):
+        """Without what TLS needs, --certificate says which package it lacks; all else works."""
+        with patch.dict("sys.modules", {"popserv.tls": None}):
+            self.parse()
+            error = self.assertRaises(usage.UsageError, self.parse, "--certificate", "x.pem")
+        self.assertIn("pip install 'popserv[tls]'", str(error))
+
     def test_maildir_is_needed(self):
         """Without a root there is nothing to serve."""
         error = self.assertRaises(usage.UsageError, tap.Options().parseOptions, [])
@@ -101,7 +173,10 @@ class OptionsTests(OptionsCase):
     def test_help(self):
         """--help has every option, and examples."""
         text = tap.Options().getUsage()
-        for option in "maildir listen auth timeout allow-plaintext max-connections".split():
+        for option in (
+            "maildir listen auth timeout allow-plaintext max-connections certificate private-key "
+            "client-ca listen-tls require-tls sasl login-delay expire hide-version language without"
+        ).split():
             self.assertIn(f"--{option}", text)
         self.assertIn("twistd -n pop3 --maildir /var/mail", text)
 
@@ -132,6 +207,110 @@ class ServiceTests(OptionsCase):
         self.assertEqual((factory.idle_timeout, factory.max_connections), (900, 7))
         self.assertTrue(factory.allow_plaintext)
         self.assertEqual(self.endpoints, ["tcp:1", "tcp:2"])
+
+    def capabilities(self, *arguments, **connection):
+        """The lines of CAPA on a connection to what the options make."""
+        return Client(self.factory(*arguments), **connection).capabilities()
+
+    def certificate(self):
+        """The options of a server's certificate."""
+        path = os.path.join(self.root, "pop.pem")
+        with open(path, "wb") as file:
+            file.write(SERVER.pem())
+        return ["--certificate", path]
+
+    def test_capabilities(self):
+        """What is not said is announced as safely as can be."""
+        self.assertEqual(
+            self.capabilities(),
+            [
+                *(b"USER", b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING"),
+                *(b"EXPIRE NEVER", b"IMPLEMENTATION popserv-" + __version__.encode()),
+                *(b"SASL SCRAM-SHA-256 SCRAM-SHA-1 PLAIN LOGIN", b"UTF8 USER", b"LANG"),
+            ],
+        )
+
+    def test_traits(self):
+        """What the options say of the server is announced."""
+        lines = self.capabilities(*"--login-delay=30 --expire=90 --hide-version".split())
+        self.assertLessEqual({b"LOGIN-DELAY 30", b"EXPIRE 90"}, set(lines))
+        self.assertNotIn(b"popserv", b"".join(lines))
+
+    def test_sasl(self):
+        """The mechanisms are those given, in that order, each once."""
+        for given, line in [
+            ("login,PLAIN,Login", b"SASL LOGIN PLAIN"),
+            ("cram-md5", b"SASL CRAM-MD5"),
+            ("external,oauthbearer,plain", b"SASL PLAIN"),
+        ]:
+            self.assertIn(line, self.capabilities("--sasl", given))
+
+    def test_without(self):
+        """What is left out is not there, in whatever case it was given."""
+        for keyword in "TOP uidl APOP CAPA STLS AUTH UTF8 Lang".split():
+            client = Client(self.factory("--without", keyword))
+            answer = client.send(keyword.encode() + b"\r\n")
+            self.assertEqual(answer, b"-ERR unknown command\r\n")
+        client = Client(self.factory(*"--without=UTF8 --without=LANG --without=utf8".split()))
+        self.assertEqual(client.send(b"UTF8\r\nLANG\r\n"), b"-ERR unknown command\r\n" * 2)
+
+    def test_language(self):
+        """--language is what LANG * chooses."""
+        client = Client(self.factory("--language", "fr"))
+        self.assertEqual(client.send(b"LANG *\r\n")[:7], b"+OK fr ")
+
+    async def test_login_delay(self):
+        """A user waits between two logins, and is told so."""
+        login = self.factory("--login-delay", "900").login
+        _, release = await login.authenticate(UsernamePassword(b"joe", b"secret"))
+        await release()
+        with self.assertRaises(LoginTooSoon):
+            await login.authenticate(UsernamePassword(b"joe", b"secret"))
+        with self.assertRaises(LoginFailed):
+            await login.authenticate(UsernamePassword(b"joe", b"wrong"))
+
+    def test_tls(self):
+        """A certificate brings STLS, and a port for TLS from the first octet on."""
+        certificate = self.certificate()
+        with patch.object(tap.strports, "service") as service:
+            tap.makeService(self.parse(*certificate))
+        (plain, factory), (tls, over_tls) = [call.args for call in service.call_args_list]
+        self.assertEqual((plain, tls), ("tcp:110", "tcp:995"))
+        self.assertIsInstance(over_tls, TLSMemoryBIOFactory)
+        self.assertIs(over_tls.wrappedFactory, factory)
+        self.assertIn(b"STLS", Client(factory).capabilities())
+        self.assertFalse(factory.require_tls)
+
+    def test_require_tls(self):
+        """--require-tls lets nobody in without TLS, from this machine neither."""
+        client = Client(self.factory(*self.certificate(), "--require-tls", "-l", "tcp:1"))
+        lines = client.capabilities()
+        self.assertIn(b"STLS", lines)
+        self.assertNotIn(b"USER", lines)
+        self.assertIsNone(client.mechanisms())
+
+    def test_client_ca(self):
+        """--client-ca has clients asked for a certificate."""
+        path = os.path.join(self.root, "ca.pem")
+        with open(path, "wb") as file:
+            file.write(CA.certificate_pem())
+        for more, asked in [([], 0), (["--client-ca", path], 1)]:
+            certificates = self.parse(*self.certificate(), *more).certificates
+            connection = certificates.serverConnectionForTLS(None)
+            self.assertEqual(len(connection.get_client_ca_list()), asked)
+
+    async def test_warns_of_expiry(self):
+        """A certificate that ends is warned of each day."""
+        warned = []
+        options = self.parse(*self.certificate(), "-l", "tcp:0:interface=127.0.0.1")
+        options.certificates.warn_of_expiry = lambda: warned.append(True)
+        service = tap.makeService(options)
+        (timer,) = [each for each in service if isinstance(each, TimerService)]
+        self.assertEqual(timer.step, 24 * 60 * 60)
+        service.privilegedStartService()
+        service.startService()
+        await service.stopService()
+        self.assertTrue(warned)
 
     def test_short_timeout(self):
         """Less than ten minutes is taken with a warning that names the RFC's section."""

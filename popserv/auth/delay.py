@@ -39,11 +39,11 @@ class LoginDelayRealm:
         :raises LoginTooSoon: the user had it a moment ago.
         """
         now = self._now()
-        while self._logins and next(iter(self._logins.values())) <= now - self._seconds:
+        while self._logins and now - next(iter(self._logins.values())) >= self._seconds:
             self._logins.popitem(last=False)
         last = self._logins.get(avatarId)
         if last is not None:
-            raise LoginTooSoon(math.ceil(last + self._seconds - now))
+            raise LoginTooSoon(math.ceil(self._seconds - (now - last)))
         asked = maybeDeferred(self._realm.requestAvatar, avatarId, mind, *interfaces)
         return asked.addCallback(self._logged_in, avatarId)
 

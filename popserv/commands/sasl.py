@@ -35,7 +35,7 @@ def commands(mechanisms: Sequence[Mechanism] = BY_DEFAULT) -> tuple[Command, ...
         session: Session, name: bytes | None = None, initial: bytes | None = None
     ) -> Reply:
         """Log in by a mechanism; without one, list them, for old clients."""
-        session.claimed_name = None
+        session.claimed_name = session.name = None
         if name is None:
             lines = b"".join(each + b"\r\n" for each in offered(session))
             return Reply(Text("mechanisms follow"), [lines], ListingFramer())

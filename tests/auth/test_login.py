@@ -3,7 +3,12 @@
 from itertools import product
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse as Passwords
-from twisted.cred.credentials import Anonymous, UsernamePassword
+from twisted.cred.credentials import (
+    Anonymous,
+    IUsernameHashedPassword,
+    IUsernamePassword,
+    UsernamePassword,
+)
 from twisted.cred.error import LoginFailed as CredLoginFailed
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred, fail, succeed
@@ -12,17 +17,19 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from popserv.auth.delay import LoginDelayRealm
 from popserv.auth.login import PortalLogin
 from popserv.auth.passwd import PasswdFileChecker
 from popserv.auth.realm import MaildropRealm
-from popserv.errors import LoginFailed, MaildropBusy, TryLater
-from popserv.interfaces import IAPOPCredentials, IMailbox
+from popserv.errors import LoginFailed, LoginTooSoon, MaildropBusy, TryLater
+from popserv.interfaces import IAPOPCredentials, IMailbox, ITokenCredentials
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.session import Session
 from popserv.testing import read_all
 from tests.auth.test_avatar import ListAvatar
 from tests.auth.test_passwd import by_apop
 from tests.auth.test_users_file import UsersFileCase
+from tests.commands.harness import KINDS, Checker
 
 ANN = UsernamePassword(b"ann", b"password")
 WRONG = UsernamePassword(b"ann", b"wrong")
@@ -120,6 +127,38 @@ class OwnRealmTests(UsersFileCase, TestCase):
         self.assertIs(login.offers(IAPOPCredentials), True)
         self.assertIs(login_of(self.realm).offers(IAPOPCredentials), False)
         self.assertIs(PortalLogin(Portal(self.realm)).offers(IAPOPCredentials), False)
+
+    def test_offers(self):
+        """A checker that says what it offers is asked; of others, all that they take is offered."""
+
+        class Refusing(Passwords):
+            """Takes passwords, and says nothing."""
+
+        says = Checker(lambda credentials: None, IUsernamePassword, ITokenCredentials, offered=())
+        for checkers, kinds in [
+            ([], set()),
+            ([Refusing()], {IUsernamePassword, IUsernameHashedPassword}),
+            ([says], set()),
+            ([Refusing(), PasswdFileChecker(self.path)], {IUsernamePassword}),
+        ]:
+            login = PortalLogin(Portal(self.realm, checkers))
+            there = {kind for kind in KINDS if login.offers(kind)}
+            self.assertEqual(there, kinds, checkers)
+        says.offered = (ITokenCredentials,)
+        login = PortalLogin(Portal(self.realm, [says]))
+        self.assertIs(login.offers(ITokenCredentials), True)
+        self.assertIs(login.offers(IUsernamePassword), False)
+
+    async def test_too_soon(self):
+        """Who must wait is told so, and is neither called wrong nor let in."""
+        login = login_of(LoginDelayRealm(self.realm, 60, lambda: 0))
+        _, release = await login.authenticate(ANN)
+        await release()
+        with self.assertRaises(LoginTooSoon):
+            await login.authenticate(ANN)
+        with self.assertRaises(LoginFailed):
+            await login.authenticate(WRONG)
+        self.assertEqual(self.maildrops.locked, set())
 
 
 class ForeignRealmTests(TestCase):
