@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import TestCase
 
-from popserv.errors import LoginFailed, RemovalFailed
+from popserv.errors import BadCommand, LoginFailed, RemovalFailed
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.session import Session, State
 
@@ -53,6 +53,11 @@ class SessionTests(TestCase):
         self.assertIs(self.session.state, State.AUTHORIZATION)
         await self.session.end()
         self.assertEqual(self.released, 0)
+
+    async def test_no_dialogue(self):
+        """A session whose connection has no dialogue refuses one."""
+        with self.assertRaises(BadCommand):
+            await self.session.ask(b"?")
 
     async def test_end(self):
         """However often a session ends, it removes nothing and gives the lock up once."""

@@ -113,6 +113,7 @@ class OptionsTests(OptionsCase):
             (["--login-delay", "1234567"], "--login-delay takes"),
             (["--login-delay", "٣"], "--login-delay takes"),
             (["--expire", "never"], "--expire takes a whole number of days, not 'never'"),
+            (["--workarounds", "oe-ns-eoh,x"], "--workarounds x: there are outlook-no-nuls, oe-"),
             (["--language", "tlh"], "--language: no language tlh; there are i-default, en, de, fr"),
             (["--without", "STAT"], "--without STAT: these can be left out: TOP UIDL APOP CAPA"),
             (["--without", "ümlaut"], "--without ümlaut: these can be left out"),

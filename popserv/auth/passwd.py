@@ -92,12 +92,12 @@ class PasswdFileChecker:
         return checker
 
     def offers(self, credentials: type[Interface]) -> bool:
-        """See IOfferingChecker; a file in disorder offers nothing."""
+        """See IOfferingChecker; a file in disorder offers passwords, for clients to be told so."""
         try:
             users = self._users.read()
         except UsersFileError as error:
             self.log.critical("{error}", error=error)
-            return False
+            return credentials is IUsernamePassword
         if credentials is IUsernamePassword:
             # Without users, too, since the first one will probably have a password.
             return bool(users.passwords) or not users.secrets

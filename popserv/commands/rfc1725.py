@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 
 from popserv.auth.credentials import APOPCredentials
@@ -34,11 +32,7 @@ from popserv.workarounds import OUTLOOK_NO_NULS, HeaderEndFilter, NulFilter
 
 
 def _takes_passwords(session: Session) -> bool:
-    return session.takes_passwords
-
-
-def _announce_user(session: Session) -> Iterable[bytes]:
-    return [b"USER"] if session.offers(IUsernamePassword) else ()
+    return session.takes_passwords and session.offers(IUsernamePassword)
 
 
 _NEEDS_TLS = Text("no passwords in the clear on this connection, use TLS")
@@ -50,7 +44,7 @@ _NEEDS_TLS = Text("no passwords in the clear on this connection, use TLS")
     words(word),
     available=_takes_passwords,
     refusal=_NEEDS_TLS,
-    announce=_announce_user,
+    announce=b"USER",
 )
 def user(session: Session, name: bytes) -> Reply:
     """Take the name to log in with; every name is answered alike (RFC 1725 section 12)."""
