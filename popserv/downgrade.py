@@ -48,10 +48,12 @@ class Downgrader:
 
     A message has any line ends that :mod:`popserv.wire` takes, and keeps them.
     ``changed`` says whether any field was downgraded so far, and ``gained`` how many
-    octets the wire form has grown by that.
+    octets the wire form has grown by that.  ``fell_short`` says that some field passed
+    which should have been downgraded, for it is beyond the bounds.
     """
 
     changed = False
+    fell_short = False
     gained = 0
 
     def __init__(self) -> None:
@@ -110,6 +112,7 @@ class Downgrader:
             return at
         if end < 0:
             if len(data) >= stop:
+                self._pass(data[at:stop])
                 self._emit(data[at:stop])
                 self._enter_body(data[stop - 1 : stop] == b"\n")
                 return stop
@@ -258,13 +261,28 @@ class Downgrader:
         fields = _FIELD.findall(header)
         is_changed = False
         for index, field in enumerate(fields):
-            if not field.isascii() and len(field) <= min(_MAX_FIELD, self._left):
+            if field.isascii():
+                continue
+            if len(field) > min(_MAX_FIELD, self._left):
+                self._pass(field)
+            else:
                 downgraded = downgraded_field(field)
                 if downgraded is not field:
                     self._left -= len(field)
                     fields[index] = downgraded
                     is_changed = True
         return b"".join(fields) if is_changed else header
+
+    def _pass(self, fields: bytes) -> None:
+        """Note whether there is a field to downgrade among those that pass."""
+        self.fell_short |= any(map(_is_internationalized, _FIELD.findall(fields)))
+
+
+def _is_internationalized(field: bytes) -> bool:
+    try:
+        return not field.isascii() and bool(field.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 class _Found(NamedTuple):
@@ -351,7 +369,9 @@ class _Labels:
 class Sizes(NamedTuple):
     """The octets of a message's wire form, and of its downgraded form if that differs.
 
-    ``header_ends`` tells whether there is an empty line, which ends a header.
+    A message that has no such form, for what it has to downgrade is beyond the bounds, has
+    0 octets of it.  ``header_ends`` tells whether there is an empty line, which ends a
+    header.
     """
 
     octets: int
@@ -395,6 +415,8 @@ class MessageCounter:
             return Sizes(octets, None, self._octets.header_ends)
         downgrader.finish()
         downgraded = octets + downgrader.gained if downgrader.changed else None
+        if downgrader.fell_short:
+            downgraded = 0
         return Sizes(octets, downgraded, self._octets.header_ends)
 
 

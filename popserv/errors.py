@@ -66,6 +66,13 @@ class LoginTooSoon(POPError):
         )
 
 
+class NeedsUTF8(POPError):
+    """The message cannot be had without the UTF8 command (RFC 6856 section 6)."""
+
+    code = b"UTF8"
+    text = Text("this message needs the UTF8 command")
+
+
 class MaildropBusy(POPError):
     """Another session holds the exclusive-access lock (RFC 1725 section 4)."""
 

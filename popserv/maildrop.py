@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import NamedTuple, overload
 
 from popserv.downgrade import Sizes
-from popserv.errors import NoSuchMessage
+from popserv.errors import NeedsUTF8, NoSuchMessage
 from popserv.texts import Counted, Text
 
 _LINES_A_CHUNK = 500
@@ -35,9 +35,10 @@ class Snapshot(Sequence[Message]):
     ``octets`` are sizes in wire form (:func:`popserv.wire.count_octets`); ``uids``
     are unique-ids: 1 to 70 bytes from 0x21 to 0x7E, no two alike (RFC 1725
     section 7, RFC 1939 section 7).  ``downgraded`` has the octets of those messages,
-    by position, that have a form for clients that cannot take UTF-8 in headers
-    (:class:`popserv.downgrade.MessageCounter`), ``endless`` the positions of those whose
-    header has no end, for there is no empty line; a store that never looks says nothing.
+    by position, that have another form for clients that cannot take UTF-8 in headers
+    (:class:`popserv.downgrade.MessageCounter`), 0 if it cannot be made; ``endless`` has
+    the positions of those whose header has no end, for there is no empty line.  A store
+    that never looks says nothing of both.
     """
 
     __slots__ = ("downgraded", "endless", "octets", "total", "uids")
@@ -118,7 +119,8 @@ class Maildrop:
         if downgraded or self._endless:
             self._sizes = self._sizes[:]
             for position, octets in downgraded.items():
-                self._sizes[position] = octets
+                if octets:
+                    self._sizes[position] = octets
             for position in self._endless:
                 self._sizes[position] += 2
             self._total = sum(self._sizes)
@@ -138,8 +140,14 @@ class Maildrop:
         return Message(self._sizes[number - 1], self._messages.uids[number - 1], number - 1)
 
     def is_downgraded(self, number: int) -> bool:
-        """Tell whether that message is sent in its downgraded form."""
-        return number - 1 in self._downgraded
+        """Tell whether that message is sent in its downgraded form.
+
+        :raises NeedsUTF8: it should be, and has none.
+        """
+        octets = self._downgraded.get(number - 1)
+        if octets == 0:
+            raise NeedsUTF8
+        return octets is not None
 
     def is_endless(self, number: int) -> bool:
         """Tell whether that message is sent with an empty line that it has not."""

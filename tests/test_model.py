@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.downgrade import Downgrader
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.testing import Conversation
 from tests.test_wire import naive_lines, naive_response, naive_top, texts
@@ -19,15 +20,32 @@ lines = (
     st.tuples(keywords, numbers).map(b" ".join)
     | st.tuples(numbers, numbers).map(lambda pair: b"TOP %b %b" % pair)
     | keywords
+    | st.just(b"UTF8")
     | st.binary(max_size=12).filter(lambda line: b"\n" not in line and b"QUIT" not in line.upper())
 )
+
+
+internationalized = st.tuples(
+    st.sampled_from(
+        ["Subject: gr\xfcn", "x: \u65e5\u672c", "To: J\xf6 <j\xf6@example.org>", "a: b"]
+    ),
+    st.sampled_from(["", "\r"]),
+    st.sampled_from(["body\n", ".\n\xe4", "\r"]),
+).map(lambda parts: f"{parts[0]}{parts[1]}\n{parts[1]}\n{parts[2]}".encode())
+
+
+def downgraded(message):
+    """What a client is sent that has not said UTF8."""
+    downgrader = Downgrader()
+    return downgrader.feed(message) + downgrader.finish()
 
 
 class Model:
     """A maildrop of messages, as a client may see it by RFC 1725 section 5 and 7."""
 
     def __init__(self, messages):
-        self.messages = dict(enumerate(messages, 1))
+        self.messages = dict(enumerate(map(downgraded, messages), 1))
+        self.stored = dict(enumerate(messages, 1))
         self.marked = set()
         self.blunders = 0
 
@@ -42,7 +60,7 @@ class Model:
         keyword = keyword.upper()
         given = rest.removesuffix(b" ").split(b" ") if rest else []
         wanted = {b"STAT": (0,), b"NOOP": (0,), b"RSET": (0,), b"LIST": (0, 1), b"UIDL": (0, 1)}
-        wanted |= {b"RETR": (1,), b"DELE": (1,), b"TOP": (2,)}
+        wanted |= {b"UTF8": (0,), b"RETR": (1,), b"DELE": (1,), b"TOP": (2,)}
         is_command = len(given) in wanted.get(keyword, ()) and all(
             re.fullmatch(rb"[0-9]{1,10}", word) for word in given
         )
@@ -74,6 +92,8 @@ class Model:
             self.marked.add(number)
         if keyword == b"RSET":
             self.marked.clear()
+        if keyword == b"UTF8":
+            self.messages = self.stored
         return rb"\+OK.*", None
 
 
@@ -81,7 +101,11 @@ class ModelTests(SynchronousTestCase):
     """The server answers as the model does, and leaves what the model leaves."""
 
     @settings(max_examples=300)
-    @given(st.lists(texts, max_size=3), st.lists(lines, max_size=25), st.integers(1, 40))
+    @given(
+        st.lists(texts | internationalized, max_size=3),
+        st.lists(lines, max_size=25),
+        st.integers(1, 40),
+    )
     def test_sessions(self, messages, said, packet):
         """Any session at all, in packets of any size, up to its QUIT."""
         store = MemoryMaildrops()
@@ -107,7 +131,7 @@ class ModelTests(SynchronousTestCase):
         talk.send(b"QUIT\r\n")
         self.assertTrue(talk.closed)
         talk.lose()
-        left = [message for n, message in model.messages.items() if n not in model.marked]
+        left = [message for n, message in model.stored.items() if n not in model.marked]
         self.assertEqual(list(store.stored.get(b"joe", {}).values()), left)
         self.assertEqual(store.locked, set())
 

@@ -164,11 +164,12 @@ COMMANDS = (user, pass_, quit_, stat, list_, retr, dele, noop, rset, top, uidl, 
 
 async def _send(session: Session, n: int, text: Text, framer: Framer) -> Reply:
     message = session.maildrop[n]
+    framer = _through_filters(session, n, framer)
     try:
         body = await session.mailbox.open(message)
     except NoSuchMessage:
         raise NoSuchMessage("message %d was removed by another program", n) from None
-    return Reply(text, body, _through_filters(session, n, framer))
+    return Reply(text, body, framer)
 
 
 def _through_filters(session: Session, n: int, framer: Framer) -> Framer:

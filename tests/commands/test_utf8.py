@@ -56,6 +56,24 @@ class UTF8Tests(ServerCase):
         self.assertIn(b"2 messages (14 octets)", client.send(b"PASS pw\r\n"))
         self.assertTold(client, self.DOWNGRADED)
 
+    def test_no_downgraded_form(self):
+        """A message that cannot be downgraded is refused with [UTF8] until then (section 6)."""
+        opened = self.store.open_maildrop
+
+        async def open_maildrop(user):
+            mailbox = await opened(user)
+            mailbox.messages.downgraded[1] = 0
+            return mailbox
+
+        self.store.open_maildrop = open_maildrop
+        client = self.connect(b"USER ann", b"PASS pw")
+        refusal = b"-ERR [UTF8] this message needs the UTF8 command\r\n"
+        self.assertEqual(client.send(b"RETR 2\r\n"), refusal)
+        self.assertEqual(client.send(b"TOP 2 0\r\n"), refusal)
+        self.assertEqual(client.send(b"LIST 2\r\n"), b"+OK 2 5\r\n")
+        self.assertEqual(client.send(b"UTF8\r\n"), AS_STORED)
+        self.assertTold(client, self.AS_STORED)
+
     def test_before_login(self):
         """UTF8 is given before the login, by any mechanism."""
         for lines in ([b"USER ann", b"PASS pw"], [b"AUTH PLAIN " + encoded(b"\0ann\0pw").strip()]):
