@@ -73,6 +73,7 @@ class PasswdFileChecker:
         self._users = UsersFile(path)
         self._run = run
         self._key = _lasting_secret()
+        self._trouble = ""
 
     @classmethod
     def at_start(cls, path: str) -> PasswdFileChecker:
@@ -92,14 +93,23 @@ class PasswdFileChecker:
         return checker
 
     def offers(self, credentials: type[Interface]) -> bool:
-        """See IOfferingChecker; a file in disorder offers nothing."""
-        if credentials is IUsernamePassword:
-            return True
+        """See IOfferingChecker.
+
+        A file in disorder offers passwords alone: who gives one is told to try later.
+        """
+        by_password = credentials is IUsernamePassword
         try:
             users = self._users.read()
         except UsersFileError as error:
-            self.log.critical("{error}", error=error)
-            return False
+            # Once, for clients ask as often as they like.
+            if self._trouble != str(error):
+                self._trouble = str(error)
+                self.log.critical("{error}", error=error)
+            return by_password
+        self._trouble = ""
+        if by_password:
+            # Or clients would take PLAIN where APOP alone lets users in.
+            return bool(users.passwords)
         if credentials is IAPOPCredentials:
             return users.has_apop
         if credentials is ICertificateCredentials:
