@@ -737,17 +737,21 @@ class PendingTests(ServerCase):
 
     def test_checker_asks_the_gone(self):
         """Who is asked something after it has gone has broken the exchange off."""
-        waiting = Deferred()
+        waiting, ended = Deferred(), []
 
         async def check(credentials):
             await waiting
-            await credentials.check_keys(scram_keys("sha256", b"pw", b"salt", 1))
+            try:
+                await credentials.check_keys(scram_keys("sha256", b"pw", b"salt", 1))
+            finally:
+                ended.append(True)
 
         self.serve(Checker(lambda c: Deferred.fromCoroutine(check(c)), IScramSHA256Credentials))
         client = self.connect()
         client.send(b"AUTH SCRAM-SHA-256 " + encoded(b"n,,n=ann,r=x"))
         client.lose()
         waiting.callback(None)
+        self.assertEqual(ended, [True])
         client.clock.advance(3)
         self.assertReleased(0)
         self.assertEqual(client.clock.getDelayedCalls(), [])
