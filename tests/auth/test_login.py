@@ -130,7 +130,6 @@ class OwnRealmTests(UsersFileCase, TestCase):
 
     def test_offers(self):
         """A checker that says what it offers is asked; of others, all that they take is offered."""
-
         says = Checker(lambda credentials: None, IUsernamePassword, ITokenCredentials, offered=())
         for checkers, kinds in [
             ([], set()),
