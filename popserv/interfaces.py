@@ -108,14 +108,18 @@ class ICertificateCredentials(ICredentials):
     names: Sequence[bytes] = Attribute("The users' names that the certificate vouches for.")
 
     username: bytes = Attribute(
-        "The one among the names that the client asked to be; empty if it did not say."
+        "The one among the names that the client asked to be, empty if it did not say; "
+        "a checker that lets it in puts the user's name here, for the log."
     )
 
 
 class ITokenCredentials(ICredentials):
     """A bearer token (RFC 6750), from OAUTHBEARER or XOAUTH2 (RFC 7628)."""
 
-    username: bytes = Attribute("The name given; empty if none was.")
+    username: bytes = Attribute(
+        "The name given, empty if none was; a checker that lets it in puts the user's name here, "
+        "for the log."
+    )
 
     token: bytes = Attribute("The token, as it came.")
 

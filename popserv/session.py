@@ -131,6 +131,7 @@ class Session:
         self.name = name
         self.claimed_name = None
         self.mailbox, self._release = await self._login.authenticate(credentials)
+        self.name = getattr(credentials, "username", name)
         self.maildrop = Maildrop(
             self.mailbox.messages,
             as_stored=self.as_stored,

@@ -163,6 +163,12 @@ class Options(usage.Options, AuthOptionMixin):
             "",
             f"For old clients, parted by commas: {', '.join(WORKAROUNDS)}.",
         ],
+        [
+            "hostname",
+            None,
+            None,
+            "The server's name, in its goodbye and in APOP's timestamp. [default: this machine's]",
+        ],
         ["language", None, DEFAULT, "The language that LANG * chooses."],
     ]
     optFlags: ClassVar[list[list[str | None]]] = [
@@ -247,6 +253,8 @@ class Options(usage.Options, AuthOptionMixin):
         self["login-delay"] = self._number("login-delay", "a whole number of seconds")
         if self["expire"] is not None:
             self["expire"] = self._number("expire", "a whole number of days")
+        if self["hostname"] is not None:
+            self["hostname"] = self._hostname()
         self["sasl"] = self._mechanisms()
         self["workarounds"] = [name for name in self["workarounds"].split(",") if name]
         for name in self["workarounds"]:
@@ -303,9 +311,19 @@ class Options(usage.Options, AuthOptionMixin):
                 raise usage.UsageError(f"--sasl {name}: there are {', '.join(known)}")
         return tuple(known[name] for name in dict.fromkeys(wanted))
 
+    def _hostname(self) -> bytes:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", self["hostname"]):
+            raise usage.UsageError(
+                f"--hostname takes a name such as pop.example.org, not {self['hostname']!r}"
+            )
+        return str(self["hostname"]).encode("ascii")
+
     def _check_tls(self) -> None:
         if self["certificate"] is None:
-            for name in ("private-key", "client-ca", "require-tls", "listen-tls"):
+            needy = ["private-key", "client-ca", "listen-tls"]
+            if not any(endpoint.startswith(("ssl:", "tls:")) for endpoint in self["listen"]):
+                needy.append("require-tls")
+            for name in needy:
                 if self[name]:
                     raise usage.UsageError(f"--{name} needs --certificate FILE")
             return
@@ -385,6 +403,7 @@ def makeService(options: Options) -> IService:
     factory = POP3Factory(
         CommandTable(_commands(options)),
         portal,
+        host=options["hostname"],
         idle_timeout=options["timeout"],
         allow_plaintext=bool(options["allow-plaintext"]),
         tls=certificates,

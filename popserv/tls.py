@@ -99,7 +99,8 @@ class Certificates:
     Files are looked at before a handshake, but no more than once a second of ``clock``,
     and read at once: they must be local, and readable to the user whom the server runs
     as.  What cannot be loaded anew stays as it is; that is logged, once for each
-    change, and tried again.  Connections under way keep what they have.
+    change, and tried again.  Connections under way keep what they have.  Call
+    :meth:`warn_of_expiry` at the start and each day.
 
     :raises CertificateError: something cannot be loaded at the start.
     """
@@ -124,7 +125,6 @@ class Certificates:
         self._wrong = self._load()
         for _, problem in self._wrong.values():
             raise CertificateError(problem)
-        self.warn_of_expiry()
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Return the server's end of a TLS connection, not yet begun."""

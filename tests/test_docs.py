@@ -334,7 +334,7 @@ class TourTests(SynchronousTestCase):
         checker = InMemoryUsernamePasswordDatabaseDontUse(joe=b"secret")
         client = Conversation(
             POP3Factory(
-                CommandTable(rfc1725.COMMANDS),
+                CommandTable(*(module.COMMANDS for module in VERBS)),
                 Portal(MaildropRealm(MaildirMaildrops(root, run=maybeDeferred)), [checker]),
                 host=b"pop.example.net",
             )

@@ -67,6 +67,12 @@ class SessionTests(TestCase):
         await self.session.end()
         self.assertEqual((self.released, len(self.store.stored[b"ann"])), (1, 2))
 
+    async def test_no_dialogue(self):
+        """A session that was given no way to ask its client asks nothing."""
+        with self.assertRaises(BadCommand):
+            await self.session.ask(b"")
+        self.assertEqual(self.session.capabilities(), ())
+
     async def test_failed_removal(self):
         """The lock is given up even if the removal fails, and the failure is told."""
         await self.session.login(b"ann", "ann's")

@@ -113,6 +113,7 @@ class OptionsTests(OptionsCase):
             (["--login-delay", "1234567"], "--login-delay takes"),
             (["--login-delay", "٣"], "--login-delay takes"),
             (["--expire", "never"], "--expire takes a whole number of days, not 'never'"),
+            (["--hostname", "two words"], "--hostname takes a name such as pop.example.org"),
             (["--workarounds", "oe-ns-eoh,x"], "--workarounds x: there are outlook-no-nuls, oe-"),
             (["--language", "tlh"], "--language: no language tlh; there are i-default, en, de, fr"),
             (["--without", "STAT"], "--without STAT: these can be left out: TOP UIDL APOP CAPA"),
@@ -176,7 +177,8 @@ class OptionsTests(OptionsCase):
         text = tap.Options().getUsage()
         for option in (
             "maildir listen auth timeout allow-plaintext max-connections certificate private-key "
-            "client-ca listen-tls require-tls sasl login-delay expire hide-version language without"
+            "client-ca listen-tls require-tls sasl login-delay expire hide-version language without "
+            "hostname workarounds"
         ).split():
             self.assertIn(f"--{option}", text)
         self.assertIn("twistd -n pop3 --maildir /var/mail", text)
@@ -254,6 +256,19 @@ class ServiceTests(OptionsCase):
             self.assertEqual(answer, b"-ERR unknown command\r\n")
         client = Client(self.factory(*"--without=UTF8 --without=LANG --without=utf8".split()))
         self.assertEqual(client.send(b"UTF8\r\nLANG\r\n"), b"-ERR unknown command\r\n" * 2)
+
+    def test_hostname(self):
+        """--hostname is the name that the server calls itself."""
+        client = Client(self.factory("--hostname", "pop.example.org"))
+        self.assertEqual(
+            client.send(b"QUIT\r\n"), b"+OK pop.example.org POP3 server signing off\r\n"
+        )
+
+    def test_tls_endpoints(self):
+        """--require-tls will do with an endpoint that has TLS of its own."""
+        _, pem = self.certificate()
+        options = self.parse("--require-tls", "--listen", f"ssl:0:privateKey={pem}")
+        self.assertTrue(options["require-tls"])
 
     def test_language(self):
         """--language is what LANG * chooses."""

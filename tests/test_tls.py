@@ -693,13 +693,15 @@ class ExpiryTests(FilesCase):
     """An operator is told before users are."""
 
     def test_warnings(self):
-        """Certificates that ended or soon will are warned of, at load and when asked."""
+        """Certificates that ended or soon will are warned of when asked, as at the start."""
         ends = datetime.now(timezone.utc) + timedelta(days=13)
         a = self.write("certs/a.pem", issue("a.example.org", "b.example.org", ends=13).pem())
         b = self.write("certs/b.pem", issue(ends=-1).pem())
         self.write("certs/c.pem", issue("c.example.org", ends=15).pem())
         ca = self.write("ca.pem", make_authority("old", ends=-2).certificate_pem())
         certificates = self.serve(self.path("certs"), client_ca=ca)
+        self.assertEqual(self.logged(), [])
+        certificates.warn_of_expiry()
         lines = self.logged()
         names = "a.example.org, b.example.org"
         self.assertEqual(

@@ -105,6 +105,7 @@ class TokenChecker:
             name = self._name(claims)
             if credentials.username not in (b"", name):
                 raise InvalidToken(f"is of {name!r:.200}")
+            credentials.username = name
             return name
         except ProviderFault as fault:
             raise TryLater from fault

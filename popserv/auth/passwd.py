@@ -25,13 +25,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
-from popserv.auth.prepare import password_forms, prepared_name
+from popserv.auth.prepare import password_forms, prepared_name, prepared_password
 from popserv.auth.schemes import (
     PLAIN_SCHEMES,
     SCRAM_ROUNDS,
     ScramKeys,
     UnknownScheme,
     is_apop,
+    is_empty,
     parse_scram_keys,
     scheme_of,
     scram_keys,
@@ -73,6 +74,7 @@ class PasswdFileChecker:
         self._users = UsersFile(path)
         self._run = run
         self._key = _lasting_secret()
+        self._trouble = ""
 
     @classmethod
     def at_start(cls, path: str) -> PasswdFileChecker:
@@ -92,14 +94,22 @@ class PasswdFileChecker:
         return checker
 
     def offers(self, credentials: type[Interface]) -> bool:
-        """See IOfferingChecker; a file in disorder offers passwords, for clients to be told so."""
+        """See IOfferingChecker.
+
+        A file in disorder offers passwords alone: who gives one is told to try later.
+        """
+        by_password = credentials is IUsernamePassword
         try:
             users = self._users.read()
         except UsersFileError as error:
-            self.log.critical("{error}", error=error)
-            return credentials is IUsernamePassword
-        if credentials is IUsernamePassword:
-            # Without users, too, since the first one will probably have a password.
+            # Once, for clients ask as often as they like.
+            if self._trouble != str(error):
+                self._trouble = str(error)
+                self.log.critical("{error}", error=error)
+            return by_password
+        self._trouble = ""
+        if by_password:
+            # Not where APOP alone lets users in, or clients would take PLAIN there.
             return bool(users.passwords) or not users.secrets
         if credentials is IAPOPCredentials:
             return users.has_apop
@@ -185,7 +195,10 @@ class PasswdFileChecker:
         users = self._users.read()
         wanted = [credentials.username] if credentials.username else credentials.names
         found = (_find(users, name)[0] for name in wanted if name in credentials.names)
-        return next((name for name in found if name is not None), None)
+        name = next((name for name in found if name is not None), None)
+        if name is not None:
+            credentials.username = name
+        return name
 
     def _scram_keys(self, credentials: IScramCredentials) -> tuple[bytes | None, ScramKeys]:
         """Return the user's name and keys; no name, and keys that nothing fits, for no user."""
@@ -196,13 +209,16 @@ class PasswdFileChecker:
         if not users.passwords:
             raise UnauthorizedLogin("there are no passwords")
         nobodys = decoy_keys(hash_name, credentials.username, self._key, SCRAM_ROUNDS)
-        is_user = field is not None and scheme_of(field) in {scheme, *PLAIN_SCHEMES}
+        is_user = (
+            field is not None
+            and not is_empty(field)
+            and scheme_of(field) in {scheme, *PLAIN_SCHEMES}
+        )
         model = field if field is not None and is_user else self._decoy(users, credentials.username)
         if scheme_of(model) == scheme:
             keys = parse_scram_keys(split_field(model)[1])
         else:
-            password = split_field(model)[1]
-            is_user = is_user and password != b""
+            password = prepared_password(split_field(model)[1])
             keys = scram_keys(hash_name, password, nobodys.salt, SCRAM_ROUNDS)
         return (name, keys) if is_user else (None, nobodys._replace(rounds=keys.rounds))
 

@@ -76,6 +76,11 @@ def is_apop(field: bytes) -> bool:
     return scheme_of(field) == b"APOP"
 
 
+def is_empty(field: bytes) -> bool:
+    """Tell whether a password field holds no secret, and so matches nothing."""
+    return re.fullmatch(rb"(\{[^}]*\})?", field) is not None
+
+
 def join_field(scheme: bytes, text: bytes) -> bytes:
     """Return the password field of a secret, encoded if it would not stand in a line as it is."""
     if re.fullmatch(rb"[\x21-\x39\x3b-\x7e]+", text):

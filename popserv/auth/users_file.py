@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
-from popserv.auth.schemes import is_apop, scheme_of
+from popserv.auth.schemes import is_apop, is_empty, scheme_of
 
 _log = Logger()
 
@@ -47,7 +47,7 @@ class Users(NamedTuple):
     @property
     def has_apop(self) -> bool:
         """Whether some user has an APOP secret."""
-        return len(self.passwords) < len(self.secrets)
+        return any(map(is_apop, self.secrets.values()))
 
     def all_of(self, schemes: frozenset[bytes]) -> bool:
         """Tell whether there are passwords, and all are of one of these schemes."""
@@ -116,7 +116,8 @@ def _parse(path: str, text: bytes) -> Users:
             _log.warn("{path}, line {number}: {why}", path=path, number=number, why=problem)
         else:
             secrets[name] = secret
-    passwords = [field for field in secrets.values() if not is_apop(field)]
+    # A record without a secret is for a client certificate.
+    passwords = [field for field in secrets.values() if not (is_apop(field) or is_empty(field))]
     return Users(secrets, passwords, frozenset(map(scheme_of, passwords)))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from popserv.auth.mechanisms import BY_DEFAULT, Mechanism
 from popserv.command import Command, command
-from popserv.errors import BadCommand, POPError
+from popserv.errors import BadCommand
 from popserv.session import Session, State
 from popserv.texts import Text
 from popserv.wire import ListingFramer, Reply, unbase64, word, words
@@ -66,7 +66,7 @@ class _Exchange:
         if line is None:
             line = await self._session.ask(challenge)
         if line == b"*":
-            raise POPError("authentication cancelled")
+            raise BadCommand("authentication cancelled")
         try:
             return unbase64(line)
         except ValueError:

@@ -130,16 +130,11 @@ class OwnRealmTests(UsersFileCase, TestCase):
 
     def test_offers(self):
         """A checker that says what it offers is asked; of others, all that they take is offered."""
-
-        class Refusing(Passwords):
-            """Takes passwords, and says nothing."""
-
         says = Checker(lambda credentials: None, IUsernamePassword, ITokenCredentials, offered=())
         for checkers, kinds in [
             ([], set()),
-            ([Refusing()], {IUsernamePassword, IUsernameHashedPassword}),
+            ([Passwords()], {IUsernamePassword, IUsernameHashedPassword}),
             ([says], set()),
-            ([Refusing(), PasswdFileChecker(self.path)], {IUsernamePassword}),
         ]:
             login = PortalLogin(Portal(self.realm, checkers))
             there = {kind for kind in KINDS if login.offers(kind)}

@@ -285,12 +285,30 @@ class OffersTests(CheckerCase):
             self.write(text)
             self.assertIs(self.checker.offers(ICertificateCredentials), offered)
 
-    def test_in_disorder(self):
+    def test_offers_passwords(self):
+        """Passwords are not offered where all have APOP secrets: curl would take PLAIN."""
+        for text, offered in ((b"", True), (b"ann:{SSHA}x", True), (b"mrose:{APOP}x", False)):
+            self.write(text)
+            self.assertIs(self.checker.offers(IUsernamePassword), offered)
+
+    def test_file_in_disorder(self):
         """A file in disorder offers passwords alone, whose refusal then says to try later."""
         self.write(USERS, 0o644)
         kinds = PasswdFileChecker.credentialInterfaces
         there = {kind for kind in kinds if self.checker.offers(kind)}
         self.assertEqual(there, {IUsernamePassword})
+
+    def test_trouble_is_logged_once(self):
+        """However often clients ask what is offered, a file in disorder is logged once."""
+        for _ in range(2):
+            self.events.clear()
+            self.write(USERS, 0o644)
+            for _ in range(9):
+                self.checker.offers(IAPOPCredentials)
+                self.checker.offers(IScramSHA256Credentials)
+            self.assertEqual(len(self.events), 1)
+            self.write(USERS)
+            self.assertTrue(self.checker.offers(IAPOPCredentials))
 
 
 ALL_BY_PASSWORD = {IScramSHA256Credentials, IScramSHA1Credentials, IUsernameHashedPassword}
