@@ -214,7 +214,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         session.channel = None
         if session.state is not State.AUTHORIZATION:
             self.log.info(
-                "{peer}: session of {user!r} over, {removed} messages removed, {left} left",
+                "{peer}: session of {user!r} over, {removed} removed, {left} left",
                 user=session.name,
                 peer=self._peer(),
                 removed=session.removed,

@@ -54,11 +54,6 @@ class SessionTests(TestCase):
         await self.session.end()
         self.assertEqual(self.released, 0)
 
-    async def test_no_dialogue(self):
-        """A session whose connection has no dialogue refuses one."""
-        with self.assertRaises(BadCommand):
-            await self.session.ask(b"?")
-
     async def test_end(self):
         """However often a session ends, it removes nothing and gives the lock up once."""
         await self.session.login(b"ann", "ann's")

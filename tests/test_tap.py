@@ -177,8 +177,8 @@ class OptionsTests(OptionsCase):
         text = tap.Options().getUsage()
         for option in (
             "maildir listen auth timeout allow-plaintext max-connections certificate private-key "
-            "client-ca listen-tls require-tls sasl login-delay expire hide-version language without "
-            "hostname workarounds"
+            "client-ca listen-tls require-tls sasl login-delay expire hide-version language "
+            "without hostname workarounds"
         ).split():
             self.assertIn(f"--{option}", text)
         self.assertIn("twistd -n pop3 --maildir /var/mail", text)
