@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
+from popserv.downgrade import measure
 from popserv.errors import MaildropBusy, NoSuchMessage
 from popserv.interfaces import IMailbox, IMaildropFactory
 from popserv.protocol import POP3Factory, POP3Server
@@ -32,6 +33,7 @@ ODD_MESSAGES = [
     b"Subject: no end\n\nlast line",
     b"Subject: mixed\r\n\nlone \r here\n\r\n\r",
     b"Subject: 8-bit \xe9\n\n\x00\xff\n",
+    b"Subject: UTF-8 \xc3\xa9\n\n\xc3\xa9\n",
     b"header alone\n",
     b"\n\nheaderless\n",
     b"",
@@ -156,6 +158,15 @@ class MailboxContract:
             [message.octets for message in mailbox.messages],
             [naive_octets(message) for message in ODD_MESSAGES],
         )
+        await mailbox.release()
+
+    async def test_downgraded(self) -> None:
+        """A store that tells of downgraded forms at all tells of each, and its octets."""
+        _, mailbox = await self._opened(ODD_MESSAGES)
+        told = mailbox.messages
+        if told.downgraded or told.endless:
+            measured = [measure([message]) for message in ODD_MESSAGES]
+            self._case.assertEqual(list(told.sizes()), measured)
         await mailbox.release()
 
     async def test_unique_ids(self) -> None:

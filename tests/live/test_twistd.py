@@ -24,6 +24,7 @@ from tests.live.harness import (
     deliver,
     lines_of,
     run,
+    shown,
     temporary_directory,
     until,
 )
@@ -185,7 +186,7 @@ class StartTests(TestCase):
         self.assertStartsWith(connection.ask(b"PASS secret"), b"+OK")
         for n, message in enumerate(ODD_MESSAGES, 1):
             self.assertStartsWith(connection.ask(b"RETR %d" % n), b"+OK")
-            self.assertEqual(connection.lines(), lines_of(message))
+            self.assertEqual(connection.lines(), lines_of(shown(message)))
         connection.close()
 
     def assertStartsWith(self, text, start):
