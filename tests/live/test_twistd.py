@@ -344,13 +344,14 @@ from twisted.cred.portal import Portal
 from popserv.auth.passwd import PasswdFileChecker
 from popserv.auth.realm import MaildropRealm
 from popserv.command import CommandTable
-from popserv.commands import rfc1725
+from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.protocol import POP3Factory
 
 portal = Portal(MaildropRealm(MaildirMaildrops("{root}")))
 portal.registerChecker(PasswdFileChecker("{root}/.users"))
 application = service.Application("mail")
-factory = POP3Factory(CommandTable(rfc1725.COMMANDS), portal)
+table = CommandTable(*(each.COMMANDS for each in (rfc1725, capa, stls, sasl, utf8)))
+factory = POP3Factory(table, portal)
 strports.service("{listen}", factory).setServiceParent(application)
 """
