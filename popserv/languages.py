@@ -22,7 +22,7 @@ DEFAULT = "i-default"
 class Languages:
     """English, and what is found below a directory ``TAG/LC_MESSAGES/popserv.mo``.
 
-    ``preferred`` is the tag that ``LANG *`` chooses.
+    ``preferred`` is the language that ``LANG *`` chooses.
     """
 
     def __init__(self, directory: str = _BUNDLED, *, preferred: str = DEFAULT) -> None:
@@ -32,9 +32,11 @@ class Languages:
                 catalog = gettext.GNUTranslations(file)
             tag = path.split(os.sep)[-3].replace("_", "-")
             self._languages[tag] = catalog
-        if preferred not in self._languages:
+        self._preferred = DEFAULT
+        found = self.match(preferred.encode("utf-8"))
+        if found is None:
             raise ValueError(f"no language {preferred}; there are {', '.join(self._languages)}")
-        self._preferred = preferred
+        self._preferred = found
 
     def __getitem__(self, tag: str) -> Language:
         return self._languages[tag]

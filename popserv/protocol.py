@@ -24,6 +24,7 @@ from typing import Any, cast
 from twisted.cred.portal import Portal
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -88,6 +89,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     _busy = False
     _asked: Deferred[bytes] | None = None
     _greeted = False
+    _shook_hands = False
     _put_back = False
     _heard = False
     _output_full = False
@@ -120,6 +122,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     def handshakeCompleted(self) -> None:
         """Greet over TLS, unless that was done before STLS."""
+        self._shook_hands = True
         if self.closing:
             return
         if self._greeted:
@@ -198,6 +201,12 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         self.stop_idle_timer()
         self.factory.connections.pop(self, None)
         self.closing = self._gone = True
+        has_tls = ISSLTransport.providedBy(self.transport)
+        # A client that just went away has told nothing.
+        if has_tls and not (self._shook_hands or reason.check(ConnectionClosed)):
+            self.log.info(
+                "{peer}: no TLS: {reason}", peer=self._peer(), reason=_in_short(reason.value)
+            )
         if self._body is not None:
             self._body.stop()
             self._body = None
@@ -432,6 +441,14 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
 def _gone() -> POPError:
     return POPError("the client has gone")
+
+
+def _in_short(error: BaseException | None) -> str:
+    """Return what an error says; of OpenSSL's tuples the reasons alone."""
+    told = error.args[0] if error is not None and error.args else ""
+    if isinstance(told, list):
+        told = "; ".join(str(each[-1]) for each in told)
+    return str(told) or type(error).__name__
 
 
 def is_private(transport: ITransport) -> bool:

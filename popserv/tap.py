@@ -208,23 +208,25 @@ class Options(usage.Options, AuthOptionMixin):
         self["listen-tls"].append(_checked("listen-tls", endpoint))
 
     def opt_without(self, keyword: str) -> None:
-        """Leave an optional command out, such as UTF8 or AUTH; may be given again."""
-        if keyword.upper().encode("ascii", "replace") not in _OPTIONAL:
-            raise usage.UsageError(
-                f"--without {keyword}: these can be left out: {b' '.join(_OPTIONAL).decode()}"
-            )
-        self["without"].append(keyword.upper().encode("ascii"))
+        """Leave optional commands out, such as UTF8,LANG; may be given again."""
+        for word in keyword.upper().split(","):
+            if word.encode("ascii", "replace") not in _OPTIONAL:
+                raise usage.UsageError(
+                    f"--without {word}: these can be left out: {b' '.join(_OPTIONAL).decode()}"
+                )
+            self["without"].append(word.encode("ascii"))
 
     def opt_auth(self, description: str) -> None:
         """Ask this checker who may log in, such as passwd-file:PATH; --help-auth lists others."""
         try:
             super().opt_auth(description)
         except usage.UsageError as error:
-            raise usage.UsageError(
-                f"--auth {description.partition(':')[0]}: "
-                f"{str(error).removeprefix('Unexpected error: ')}; --help-auth lists what there "
-                "is, such as passwd-file:PATH"
-            ) from error
+            told = str(error)
+            if told.startswith("Unexpected error: "):
+                told = told.removeprefix("Unexpected error: ")
+            else:
+                told += "; --help-auth lists what there is, such as passwd-file:PATH"
+            raise usage.UsageError(f"--auth {description.partition(':')[0]}: {told}") from error
 
     def addChecker(self, checker: ICredentialsChecker) -> None:
         """Take a checker of --auth."""
@@ -268,6 +270,7 @@ class Options(usage.Options, AuthOptionMixin):
         if not (self["listen"] or self["listen-tls"]):
             self["listen"] = ["tcp:110"]
             self["listen-tls"] = ["tcp:995"] if self.certificates else []
+        self._check_require_tls()
         checkers = self.get("credCheckers")
         if checkers is None:
             try:
@@ -321,7 +324,7 @@ class Options(usage.Options, AuthOptionMixin):
     def _check_tls(self) -> None:
         if self["certificate"] is None:
             needy = ["private-key", "client-ca", "listen-tls"]
-            if not any(endpoint.startswith(("ssl:", "tls:")) for endpoint in self["listen"]):
+            if not self._has_own_tls():
                 needy.append("require-tls")
             for name in needy:
                 if self[name]:
@@ -339,6 +342,19 @@ class Options(usage.Options, AuthOptionMixin):
             raise usage.UsageError(
                 f"{error} (--certificate, --private-key, --client-ca)"
             ) from error
+
+    def _has_own_tls(self) -> bool:
+        return any(endpoint.startswith(("ssl:", "tls:")) for endpoint in self["listen"])
+
+    def _check_require_tls(self) -> None:
+        if not self["require-tls"]:
+            return
+        if self["allow-plaintext"]:
+            raise usage.UsageError("--require-tls and --allow-plaintext: give one of them")
+        if b"STLS" in self["without"] and not (self["listen-tls"] or self._has_own_tls()):
+            raise usage.UsageError(
+                "--require-tls and --without STLS: nobody could log in; give a --listen-tls, too"
+            )
 
     def _number(self, name: str, wanted: str) -> int:
         given = self[name]

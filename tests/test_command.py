@@ -56,7 +56,7 @@ class CommandTableTests(SynchronousTestCase):
             (
                 session(takes_passwords=False),
                 b"USER",
-                "no passwords in the clear on this connection, use TLS",
+                "no passwords in the clear on this connection, use TLS or AUTH",
             ),
             (update, b"QUIT", "the session is over"),
         ]:

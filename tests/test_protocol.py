@@ -161,7 +161,7 @@ class GreetingTests(ProtocolCase):
         for line in (b"USER ann", b"PASS pw"):
             self.assertEqual(
                 stranger.send(line + b"\r\n"),
-                b"-ERR no passwords in the clear on this connection, use TLS\r\n",
+                b"-ERR no passwords in the clear on this connection, use TLS or AUTH\r\n",
             )
         self.factory = self.make_factory(allow_plaintext=True)
         stranger = self.connect(b"USER ann", peer=STRANGER)

@@ -117,7 +117,16 @@ class OptionsTests(OptionsCase):
             (["--workarounds", "oe-ns-eoh,x"], "--workarounds x: there are outlook-no-nuls, oe-"),
             (["--language", "tlh"], "--language: no language tlh; there are i-default, en, de, fr"),
             (["--without", "STAT"], "--without STAT: these can be left out: TOP UIDL APOP CAPA"),
-            (["--without", "ümlaut"], "--without ümlaut: these can be left out"),
+            (["--without", "ümlaut"], "--without ÜMLAUT: these can be left out"),
+            (["--without", "LANG,STAT"], "--without STAT: these can be left out"),
+            (
+                ["--certificate", pem, "--require-tls", "--allow-plaintext"],
+                "--require-tls and --allow-plaintext: give one of them",
+            ),
+            (
+                ["--certificate", pem, "--require-tls", "--without=STLS", "-l", "tcp:110"],
+                "nobody could log in; give a --listen-tls, too",
+            ),
         ]:
             error = self.assertRaises(usage.UsageError, self.parse, *arguments)
             self.assertIn(told, str(error))
@@ -254,7 +263,7 @@ class ServiceTests(OptionsCase):
             client = Client(self.factory("--without", keyword))
             answer = client.send(keyword.encode() + b"\r\n")
             self.assertEqual(answer, b"-ERR unknown command\r\n")
-        client = Client(self.factory(*"--without=UTF8 --without=LANG --without=utf8".split()))
+        client = Client(self.factory(*"--without=UTF8,LANG --without=utf8".split()))
         self.assertEqual(client.send(b"UTF8\r\nLANG\r\n"), b"-ERR unknown command\r\n" * 2)
 
     def test_hostname(self):

@@ -72,6 +72,7 @@ async def _plain(ask: Ask, session: Session, offered: Container[bytes]) -> Usern
     if len(parts) != 3 or not all(parts[1:]):
         raise BadCommand("not the form of PLAIN")
     act_as, name, password = parts
+    session.name = name
     if act_as not in (b"", name):
         raise LoginFailed from PermissionError("nobody may act as another user")
     return UsernamePassword(name, password)
@@ -101,8 +102,10 @@ async def _external(
     """EXTERNAL (RFC 4422 appendix A): TLS has vouched for the client."""
     name = await ask(b"")
     names = session.channel.certified_names() if session.channel else ()
+    session.name = name
     if name and name not in names:
-        raise LoginFailed from PermissionError("the certificate does not name that user")
+        told = ", ".join(map(repr, names)) or "nobody"
+        raise LoginFailed from PermissionError(f"the certificate is for {told:.500}, not for that")
     return CertificateCredentials(names, name)
 
 

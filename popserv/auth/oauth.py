@@ -168,19 +168,17 @@ class _Settings:
     def __init__(self, path: str) -> None:
         self.path = path
         self._values = self._read()
+        known = set().union(*_KEYS.values())
+        for key in self._values:
+            if key not in known:
+                raise self.error(key, f"no such key; there are {', '.join(sorted(known))}")
         ways = [way for way in _KEYS if way in self._values]
         if len(ways) != 1:
             raise self.error("jwks", "give this or introspection, one of them")
         self.way = ways[0]
         for key in self._values:
             if key not in _KEYS[self.way]:
-                known = any(key in keys for keys in _KEYS.values())
-                raise self.error(
-                    key,
-                    f"goes not with {self.way}, take it out"
-                    if known
-                    else f"no such key; there are {', '.join(sorted(_KEYS[self.way]))}",
-                )
+                raise self.error(key, f"goes not with {self.way}, take it out")
             if not self._values[key]:
                 raise self.error(key, "is empty; give a value or take it out")
 

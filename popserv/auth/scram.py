@@ -110,13 +110,11 @@ class _ScramCredentials:
         without_proof, binding, nonce, proof = found.groups()
         message = b",".join([self._first, first, without_proof])
         # All is looked at before any of it decides, so that time tells nothing.
-        fits = (
-            self._is_proof(keys, message, b64decode(proof))
-            & hmac.compare_digest(nonce, self._nonce)
-            & hmac.compare_digest(binding, self._binding)
-            & self._is_own
-        )
-        if not fits:
+        is_proof = self._is_proof(keys, message, b64decode(proof))
+        is_bound = hmac.compare_digest(binding, self._binding)
+        if not (is_proof & is_bound & hmac.compare_digest(nonce, self._nonce) & self._is_own):
+            if is_proof and not is_bound:
+                raise LoginFailed from ValueError("the client saw another connection than this one")
             return False
         verifier = hmac.digest(keys.server_key, message, self.hash_name)
         # POP3's +OK carries no data: a challenge, with nothing to answer (RFC 5034 section 4).

@@ -35,7 +35,7 @@ def _takes_passwords(session: Session) -> bool:
     return session.takes_passwords and session.offers(IUsernamePassword)
 
 
-_NEEDS_TLS = Text("no passwords in the clear on this connection, use TLS")
+_NEEDS_TLS = Text("no passwords in the clear on this connection, use TLS or AUTH")
 
 
 @command(

@@ -392,7 +392,9 @@ class FileTests(FileCase):
         said = self.error(("isuer", "x"))
         self.assertIn("FILE: isuer: no such key; there are algorithms, audience, ", said)
         said = self.error(("client_secret", "s3cret"), base=INTROSPECTION)
-        self.assertIn("FILE: client_secret: no such key; there are audience, cache, ", said)
+        self.assertIn(
+            "FILE: client_secret: no such key; there are algorithms, audience, cache, ", said
+        )
 
     def test_empty(self):
         """A key without a value is named."""

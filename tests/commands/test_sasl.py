@@ -515,8 +515,8 @@ class RefusalTests(ServerCase):
         client = self.connect(tls=True)
         for lines, name, why in [
             (self.GUESSES[0], b"ann", "the checker's own words"),
-            (self.GUESSES[1], None, "nobody may act as another user"),
-            (self.GUESSES[6], None, "the certificate does not name that user"),
+            (self.GUESSES[1], b"ann", "nobody may act as another user"),
+            (self.GUESSES[6], b"bob", "the certificate is for b'ann', not for that"),
         ]:
             self.log._events.clear()
             self.guess(client, lines)

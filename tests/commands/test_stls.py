@@ -13,6 +13,8 @@ from twisted.internet.ssl import (
     trustRootFromCertificates,
 )
 from twisted.internet.task import deferLater
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
@@ -30,7 +32,7 @@ from tests.transcripts import SocketPeer
 
 BEGIN = b"+OK begin TLS negotiation\r\n"
 NOT_HERE = b"-ERR TLS cannot be started here\r\n"
-NEEDS_TLS = b"-ERR no passwords in the clear on this connection, use TLS\r\n"
+NEEDS_TLS = b"-ERR no passwords in the clear on this connection, use TLS or AUTH\r\n"
 
 
 class STLSTests(ServerCase):
@@ -316,7 +318,8 @@ class SocketTests(TestCase):
         self.assertEqual(await peer.closed(), b"")
 
     async def test_garbage(self):
-        """What is no ClientHello ends the connection, and is nothing to log."""
+        """What is no ClientHello ends the connection, and the log says why."""
+        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
         for garbage in (b"USER ann\r\n", b"\0" * 4096, b"\x16\x03\x01" + b"\xff" * 600):
             self.serve()
             peer = await self.connect()
@@ -325,6 +328,9 @@ class SocketTests(TestCase):
             await self.over
             self.assertNotIn(b"OK", await peer.closed())
             self.assertEqual(self.factory.connections, {})
+        told = [formatEvent(event) for event in log if "no TLS" in formatEvent(event)]
+        self.assertEqual(len(told), 3)
+        self.assertRegex(told[0], r"^127\.0\.0\.1:\d+: no TLS: [a-z ]+$")
 
     async def test_never_shakes_hands(self):
         """A client that begins no handshake, or never ends one, is cut off by the idle timer."""
