@@ -4,10 +4,12 @@ from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver, StringTransport
 from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
@@ -182,6 +184,23 @@ class GreetingTests(ProtocolCase):
         self.assertIs(transport.producer, server)
         server.dataReceived(b"USER ann\r\nPASS pw\r\n")
         self.assertIn(b"maildrop has 2 messages", transport.value())
+
+    def test_no_tls(self):
+        """Why a handshake failed is logged, but not that a client went away in it."""
+        for error, told in [
+            (ValueError("odd"), "odd"),
+            (ValueError(), "ValueError"),
+            (ConnectionLost(), None),
+        ]:
+            server = self.factory.buildProtocol(None)
+            transport = MemoryTransport(peerAddress=STRANGER)
+            directlyProvides(transport, ISSLTransport)
+            transport.getHandle = lambda: None
+            server.makeConnection(transport)
+            server.connectionLost(Failure(error))
+            logged = [event["reason"] for event in self.log if "reason" in event]
+            self.assertEqual(logged, [told] if told else [])
+            self.log._events.clear()
 
     def test_is_private(self):
         """Private is TLS, and what does not leave the machine."""

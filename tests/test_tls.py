@@ -712,6 +712,8 @@ class ExpiryTests(FilesCase):
         self.assertEqual(len(lines), 3)
         certificates.warn_of_expiry()
         self.assertEqual(self.logged(), lines)
+        self.serve(self.path("certs/c.pem")).warn_of_expiry()
+        self.assertEqual(self.logged(), [])
 
     def test_reloaded(self):
         """What is loaded anew is looked at, too, and the rest is not told again."""
