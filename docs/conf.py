@@ -12,4 +12,5 @@ html_theme_options = {"description": "A POP3 server for Twisted", "page_width": 
 html_show_sourcelink = False
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
+autodoc_preserve_defaults = True
 default_role = "code"

@@ -108,7 +108,8 @@ class CommandTable:
         if session.state not in found.states:
             raise BadCommand(_NOT_NOW[session.state])
         if not found.available(session):
-            raise BadCommand(found.refusal)
+            told = keyword.decode("ascii", "replace")
+            raise BadCommand(found.refusal) from LookupError(f"{told} is not offered to it")
         return found
 
     def capabilities(self, session: Session) -> list[bytes]:

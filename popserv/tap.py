@@ -29,6 +29,7 @@ from twisted.python import usage
 
 from popserv import __version__
 from popserv.auth.delay import LoginDelayRealm
+from popserv.auth.login import PortalLogin
 from popserv.auth.mechanisms import BY_DEFAULT, MECHANISMS, Mechanism
 from popserv.auth.passwd import PasswdFileChecker
 from popserv.auth.realm import MaildropRealm
@@ -205,6 +206,11 @@ class Options(usage.Options, AuthOptionMixin):
 
     def opt_listen_tls(self, endpoint: str) -> None:
         """Listen here for TLS from the first octet on (RFC 8314); may be given again."""
+        if endpoint.startswith(("ssl:", "tls:")):
+            raise usage.UsageError(
+                f"--listen-tls {endpoint}: this begins TLS by itself, give it as --listen; "
+                "here it would be tcp:995"
+            )
         self["listen-tls"].append(_checked("listen-tls", endpoint))
 
     def opt_without(self, keyword: str) -> None:
@@ -276,9 +282,7 @@ class Options(usage.Options, AuthOptionMixin):
             try:
                 self.addChecker(PasswdFileChecker.at_start(default_path(root)))
             except UsersFileError as error:
-                raise usage.UsageError(
-                    f"{error} (--certificate, --private-key, --client-ca)"
-                ) from error
+                raise usage.UsageError(str(error)) from error
         for interface, several in self["credInterfaces"].items():
             if len(several) > 1:
                 raise usage.UsageError(
@@ -308,10 +312,12 @@ class Options(usage.Options, AuthOptionMixin):
         if self["sasl"] is None:
             return BY_DEFAULT
         known = {each.name.decode("ascii"): each for each in MECHANISMS}
-        wanted = self["sasl"].upper().split(",")
+        wanted = [name.strip() for name in self["sasl"].upper().split(",")]
         for name in wanted:
             if name not in known:
-                raise usage.UsageError(f"--sasl {name}: there are {', '.join(known)}")
+                raise usage.UsageError(
+                    f"--sasl: no mechanism is called {name!r}; there are {', '.join(known)}"
+                )
         return tuple(known[name] for name in dict.fromkeys(wanted))
 
     def _hostname(self) -> bytes:
@@ -416,6 +422,12 @@ def makeService(options: Options) -> IService:
     for checker in options["credCheckers"]:
         portal.registerChecker(checker)
     certificates = options.certificates
+    for mechanism in options["sasl"] if options["sasl"] is not BY_DEFAULT else ():
+        if not PortalLogin(portal).offers(mechanism.credentials):
+            _log.warn(
+                "AUTH does not offer {name} now: no checker can serve it to all its users",
+                name=mechanism.name.decode("ascii"),
+            )
     factory = POP3Factory(
         CommandTable(_commands(options)),
         portal,

@@ -510,6 +510,18 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(len(shown), len(set(shown)))
         self.assertEqual(set(shown), {scheme.decode("ascii") for scheme in SCHEMES})
 
+    def test_clients(self):
+        """Each test that clients.rst names is there."""
+        rows = [row for table in tables(DOCS / "clients.rst") for row in table if row[2]]
+        self.assertGreater(len(rows), 25)
+        for *_, named in rows:
+            places, _, test = named.partition(": ")
+            for place in places.split(", "):
+                path = ROOT / "tests" / place
+                is_transcript = place.startswith("transcripts/")
+                text = path.with_suffix(".txt" if is_transcript else ".py").read_text("latin-1")
+                self.assertIn(f"def {test}(" if test else "", text, named)
+
     def test_log(self):
         """operating.rst or oauth.rst explains every line that popserv writes to the log."""
         explained = words(DOCS / "operating.rst") + " " + words(DOCS / "oauth.rst")

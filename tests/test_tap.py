@@ -10,7 +10,7 @@ from twisted.application.service import IService
 from twisted.cred.credentials import UsernamePassword
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import EventLoggingObserver
-from twisted.logger import globalLogPublisher
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import usage
 from twisted.trial.unittest import TestCase
@@ -105,9 +105,12 @@ class OptionsTests(OptionsCase):
             (["--require-tls"], "--require-tls needs --certificate FILE"),
             (["--listen-tls", "tcp:995"], "--listen-tls needs --certificate FILE"),
             (["--listen-tls", "carrier:pigeon"], "--listen-tls carrier:pigeon is no server"),
-            (["--sasl", "plain,kerberos"], "--sasl KERBEROS: there are SCRAM-SHA-256-PLUS, SCRAM"),
-            (["--sasl", ""], "--sasl : there are"),
-            (["--sasl", "PLAIN, LOGIN"], "--sasl  LOGIN: there are"),
+            (
+                ["--sasl", "plain,kerberos"],
+                "called 'KERBEROS'; there are SCRAM-SHA-256-PLUS, SCRAM",
+            ),
+            (["--sasl", ""], "--sasl: no mechanism is called ''; there are"),
+            (["--listen-tls", "ssl:995"], "this begins TLS by itself, give it as --listen"),
             (["--login-delay", "-1"], "--login-delay takes a whole number of seconds, not '-1'"),
             (["--login-delay", "1.5"], "--login-delay takes a whole number of seconds"),
             (["--login-delay", "1234567"], "--login-delay takes"),
@@ -251,11 +254,21 @@ class ServiceTests(OptionsCase):
     def test_sasl(self):
         """The mechanisms are those given, in that order, each once."""
         for given, line in [
-            ("login,PLAIN,Login", b"SASL LOGIN PLAIN"),
+            ("login, PLAIN ,Login", b"SASL LOGIN PLAIN"),
             ("cram-md5", b"SASL CRAM-MD5"),
             ("external,oauthbearer,plain", b"SASL PLAIN"),
         ]:
             self.assertIn(line, self.capabilities("--sasl", given))
+
+    def test_mechanism_for_nobody(self):
+        """A mechanism that was asked for and cannot be offered is warned of at the start."""
+        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        self.factory("--sasl", "PLAIN,CRAM-MD5,OAUTHBEARER")
+        told = [formatEvent(event) for event in log]
+        self.assertIn(
+            "AUTH does not offer OAUTHBEARER now: no checker can serve it to all its users", told
+        )
+        self.assertFalse([line for line in told if "PLAIN" in line])
 
     def test_without(self):
         """What is left out is not there, in whatever case it was given."""

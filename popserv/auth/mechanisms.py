@@ -53,7 +53,7 @@ class Mechanism:
     name: bytes
     credentials: type[Interface]
     run: Run
-    in_the_clear: bool = False
+    in_the_clear: bool
     server_first: bool = False
     usable: Callable[[Session], bool] = _always
 
@@ -175,18 +175,22 @@ def _scram(name: bytes, hash_name: str, credentials: type[Interface]) -> tuple[M
         )
 
     return (
-        Mechanism(bound, credentials, partial(run, True), usable=_can_bind),
-        Mechanism(name, credentials, partial(run, False)),
+        Mechanism(bound, credentials, partial(run, True), in_the_clear=False, usable=_can_bind),
+        Mechanism(name, credentials, partial(run, False), in_the_clear=False),
     )
 
 
 MECHANISMS = (
     *_scram(b"SCRAM-SHA-256", "sha256", IScramSHA256Credentials),
     *_scram(b"SCRAM-SHA-1", "sha1", IScramSHA1Credentials),
-    Mechanism(b"EXTERNAL", ICertificateCredentials, _external, usable=_is_certified),
+    Mechanism(
+        b"EXTERNAL", ICertificateCredentials, _external, in_the_clear=False, usable=_is_certified
+    ),
     Mechanism(b"OAUTHBEARER", ITokenCredentials, _oauthbearer, in_the_clear=True),
     Mechanism(b"XOAUTH2", ITokenCredentials, _xoauth2, in_the_clear=True),
-    Mechanism(b"CRAM-MD5", IUsernameHashedPassword, _cram_md5, server_first=True),
+    Mechanism(
+        b"CRAM-MD5", IUsernameHashedPassword, _cram_md5, in_the_clear=False, server_first=True
+    ),
     Mechanism(b"PLAIN", IUsernamePassword, _plain, in_the_clear=True),
     Mechanism(b"LOGIN", IUsernamePassword, _login, in_the_clear=True),
 )

@@ -788,7 +788,7 @@ class TroubleTests(ServerCase):
                     await ask(b"?")
                 raise RuntimeError("a secret of the server's")
 
-            self.serve(mechanisms=[Mechanism(b"X", IUsernamePassword, run)])
+            self.serve(mechanisms=[Mechanism(b"X", IUsernamePassword, run, in_the_clear=True)])
             client = self.connect()
             answer = client.send(b"AUTH X\r\n" + b"\r\n" * asks)
             self.assertEqual(answer, b"+ Pw==\r\n" * asks + TRY_LATER)
