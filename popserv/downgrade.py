@@ -27,6 +27,9 @@ _MAX_FIELD = 1 << 15
 _MAX_DOWNGRADED = 1 << 16
 """Octets of a message's fields that are downgraded; the fields behind them pass as they are."""
 
+_MAX_FIELDS = 2000
+"""Fields of a message that hold more than ASCII; those behind them pass as they are."""
+
 _MAX_EFFORT = 100_000
 """Lines of a message that look like a delimiter, each part counting as ten of them."""
 
@@ -48,8 +51,8 @@ class Downgrader:
 
     A message has any line ends that :mod:`popserv.wire` takes, and keeps them.
     ``changed`` says whether any field was downgraded so far, and ``gained`` how many
-    octets the wire form has grown by that.  ``fell_short`` says that some field passed
-    which should have been downgraded, for it is beyond the bounds.
+    octets the wire form has grown by that.  ``fell_short`` says that a field may have
+    passed which should have been downgraded, for it is beyond the bounds.
     """
 
     changed = False
@@ -63,6 +66,7 @@ class Downgrader:
         self._over = False
         self._effort = _MAX_EFFORT
         self._left = _MAX_DOWNGRADED
+        self._fields_left = _MAX_FIELDS
         # In a header: the offset of the line that may end it, and what it is the header of.
         self._in_header = True
         self._scanned = 0
@@ -112,7 +116,7 @@ class Downgrader:
             return at
         if end < 0:
             if len(data) >= stop:
-                self._pass(data[at:stop])
+                self.fell_short |= not data[at:stop].isascii()
                 self._emit(data[at:stop])
                 self._enter_body(data[stop - 1 : stop] == b"\n")
                 return stop
@@ -263,8 +267,12 @@ class Downgrader:
         for index, field in enumerate(fields):
             if field.isascii():
                 continue
+            self._fields_left -= 1
+            if self._fields_left < 0:
+                self.fell_short = True
+                break
             if len(field) > min(_MAX_FIELD, self._left):
-                self._pass(field)
+                self.fell_short |= _is_utf8(field)
             else:
                 downgraded = downgraded_field(field)
                 if downgraded is not field:
@@ -273,16 +281,13 @@ class Downgrader:
                     is_changed = True
         return b"".join(fields) if is_changed else header
 
-    def _pass(self, fields: bytes) -> None:
-        """Note whether there is a field to downgrade among those that pass."""
-        self.fell_short |= any(map(_is_internationalized, _FIELD.findall(fields)))
 
-
-def _is_internationalized(field: bytes) -> bool:
+def _is_utf8(field: bytes) -> bool:
     try:
-        return not field.isascii() and bool(field.decode())
+        field.decode()
     except UnicodeDecodeError:
         return False
+    return True
 
 
 class _Found(NamedTuple):

@@ -445,7 +445,8 @@ def _mailbox(field: _Folded, lexemes: list[str]) -> None:
         text = "".join(in_ascii).strip(" \t")
         field.copy(f"<{text}>" if in_angle else text)
         # Behind the address, for within it they could not be folded.
-        _phrase(field, (each for each in address if each not in in_ascii and _is_comment(each)))
+        kept = set(in_ascii)
+        _phrase(field, (each for each in address if each not in kept and _is_comment(each)))
     _phrase(field, after)
 
 

@@ -200,6 +200,11 @@ class Options(usage.Options, AuthOptionMixin):
 
     def opt_listen(self, endpoint: str) -> None:
         """Listen on this server endpoint; may be given again; without any, tcp:110."""
+        if endpoint.startswith(("haproxy:ssl:", "haproxy:tls:")):
+            raise usage.UsageError(
+                f"--listen {endpoint}: proxies send their header before TLS; "
+                "give --listen-tls haproxy:tcp:995, and --certificate"
+            )
         self["listen"].append(_checked("listen", endpoint))
 
     opt_l = opt_listen

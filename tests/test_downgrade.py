@@ -226,6 +226,7 @@ class StreamTests(SynchronousTestCase):
             ("_MAX_HEADER", 30),
             ("_MAX_FIELD", 20),
             ("_MAX_DOWNGRADED", 20),
+            ("_MAX_FIELDS", 1),
             ("_MAX_EFFORT", 25),
             ("_MAX_DEPTH", 1),
             ("_MAX_DELIMITER", 4),
@@ -236,14 +237,16 @@ class StreamTests(SynchronousTestCase):
                 self.assertConsistent(text, chunks, octets)
 
     def test_fell_short(self):
-        """A message with a field beyond the bounds has no downgraded form; Latin-1 needs none."""
+        """A message that may have a field beyond the bounds has no downgraded form."""
         for message, fits in [
             (SUBJECT + b"\n", True),
             (b"x: " + "\xe4".encode() * 17_000 + b"\n\nbody\n", False),
             (b"x: " + b"\xe4" * 34_000 + b"\n\nbody\n", True),
             ((b"x: " + "\xe4".encode() * 12_000 + b"\n") * 3, False),
             (SUBJECT + b"x: y\n" * 220_000, False),
-            (b"x: \xe4\n" + b"x: y\n" * 220_000, True),
+            (b"x: \xe4\n" + b"x: y\n" * 220_000, False),
+            (b"x: \xe4\n" * 1999 + SUBJECT + b"\n", True),
+            (b"x: \xe4\n" * 2000 + SUBJECT + b"\n", False),
             (b"x: y\n" * 220_000, True),
         ]:
             sizes = measure([message])

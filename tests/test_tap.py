@@ -110,6 +110,7 @@ class OptionsTests(OptionsCase):
                 "called 'KERBEROS'; there are SCRAM-SHA-256-PLUS, SCRAM",
             ),
             (["--sasl", ""], "--sasl: no mechanism is called ''; there are"),
+            (["--listen", "haproxy:ssl:995"], "give --listen-tls haproxy:tcp:995"),
             (["--listen-tls", "ssl:995"], "this begins TLS by itself, give it as --listen"),
             (["--login-delay", "-1"], "--login-delay takes a whole number of seconds, not '-1'"),
             (["--login-delay", "1.5"], "--login-delay takes a whole number of seconds"),

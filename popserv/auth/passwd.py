@@ -208,13 +208,15 @@ class PasswdFileChecker:
         name, field = _find(users, credentials.username)
         if not users.passwords:
             raise UnauthorizedLogin("there are no passwords")
-        nobodys = decoy_keys(hash_name, credentials.username, self._key, SCRAM_ROUNDS)
+        # A user's name opens a record in other spellings, too, so these are alike.
+        spelled = prepared_name(credentials.username)
+        nobodys = decoy_keys(hash_name, spelled, self._key, SCRAM_ROUNDS)
         is_user = (
             field is not None
             and not is_empty(field)
             and scheme_of(field) in {scheme, *PLAIN_SCHEMES}
         )
-        model = field if field is not None and is_user else self._decoy(users, credentials.username)
+        model = field if field is not None and is_user else self._decoy(users, spelled)
         if scheme_of(model) == scheme:
             keys = parse_scram_keys(split_field(model)[1])
         else:

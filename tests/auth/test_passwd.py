@@ -395,6 +395,9 @@ class ScramTests(CheckerCase):
             self.assertEqual({self.challenge(b"x%d" % n) for n in range(20)}, seen)
             self.assertEqual(self.challenge(b"ann")[1], rounds)
         self.assertNotEqual(self.challenge(b"x"), self.challenge(b"x", "sha1"))
+        for name in (b"x", b"ann"):
+            wide = bytes(name).decode().translate({each: each + 0xFEE0 for each in name}).encode()
+            self.assertEqual(self.challenge(wide), self.challenge(name))
 
     def test_over_restarts(self):
         """An unknown name's challenge outlives the server, as a user's does."""
