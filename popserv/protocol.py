@@ -356,7 +356,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             error = TryLater()
         elif to_log and error.__cause__ is not None:
             self.log.warn(
-                "{peer}: {user!r} was told {text!r}: {cause}",
+                "{peer}: {user!r:.200} was told {text!r}: {cause}",
                 peer=self._peer(),
                 user=self.session.name,
                 text=str(error.text),

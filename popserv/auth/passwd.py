@@ -41,7 +41,7 @@ from popserv.auth.schemes import (
 )
 from popserv.auth.scram import decoy_keys
 from popserv.auth.users_file import Users, UsersFile, UsersFileError
-from popserv.errors import TryLater
+from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
     ICertificateCredentials,
@@ -140,8 +140,7 @@ class PasswdFileChecker:
         name: bytes | None
         check: Callable[[Any], bytes | None]
         if IScramCredentials.providedBy(credentials):
-            name, keys = await self._run(self._scram_keys, credentials)
-            return name if await credentials.check_keys(keys) else None
+            return await self._by_scram(credentials)
         if IUsernamePassword.providedBy(credentials):
             check = self._by_password
         elif IAPOPCredentials.providedBy(credentials):
@@ -152,6 +151,21 @@ class PasswdFileChecker:
             check = self._by_cram
         name = await self._run(check, credentials)
         return name
+
+    async def _by_scram(self, credentials: IScramCredentials) -> bytes | None:
+        name: bytes | None
+        before = self._users.read()
+        name, keys = await self._run(self._scram_keys, credentials)
+        try:
+            is_right = await credentials.check_keys(keys)
+        except POPError as error:
+            # It may have cost as much as a wrong password, and must not be had for less.
+            raise UnauthorizedLogin(f"SCRAM was broken off: {error}") from error
+        if not is_right or name is None:
+            return None
+        # The dialogue may have been open for minutes.
+        is_same = self._users.read().secrets.get(name) == before.secrets.get(name)
+        return name if is_same else None
 
     def _by_password(self, credentials: IUsernamePassword) -> bytes | None:
         users = self._users.read()
@@ -174,7 +188,7 @@ class PasswdFileChecker:
 
     def _decoy(self, users: Users, name: bytes) -> bytes:
         """Return some user's password field, always the same for one unknown name."""
-        digest = blake2b(name, key=self._key, digest_size=8).digest()
+        digest = blake2b(prepared_name(name), key=self._key, digest_size=8).digest()
         return users.passwords[int.from_bytes(digest, "big") % len(users.passwords)]
 
     def _by_apop(self, credentials: IAPOPCredentials) -> bytes | None:
@@ -208,15 +222,15 @@ class PasswdFileChecker:
         name, field = _find(users, credentials.username)
         if not users.passwords:
             raise UnauthorizedLogin("there are no passwords")
-        # A user's name opens a record in other spellings, too, so these are alike.
-        spelled = prepared_name(credentials.username)
-        nobodys = decoy_keys(hash_name, spelled, self._key, SCRAM_ROUNDS)
+        # A user has one salt in all spellings of the name, so nobody must have two.
+        spelt = prepared_name(credentials.username)
+        nobodys = decoy_keys(hash_name, spelt, self._key, SCRAM_ROUNDS)
         is_user = (
             field is not None
             and not is_empty(field)
             and scheme_of(field) in {scheme, *PLAIN_SCHEMES}
         )
-        model = field if field is not None and is_user else self._decoy(users, spelled)
+        model = field if field is not None and is_user else self._decoy(users, spelt)
         if scheme_of(model) == scheme:
             keys = parse_scram_keys(split_field(model)[1])
         else:

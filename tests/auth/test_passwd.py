@@ -32,7 +32,7 @@ from popserv.auth.schemes import (
     split_field,
 )
 from popserv.auth.users_file import UsersFileError
-from popserv.errors import TryLater
+from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
     ICertificateCredentials,
@@ -398,6 +398,58 @@ class ScramTests(CheckerCase):
         for name in (b"x", b"ann"):
             wide = bytes(name).decode().translate({each: each + 0xFEE0 for each in name}).encode()
             self.assertEqual(self.challenge(wide), self.challenge(name))
+
+    def test_offers_passwords(self):
+        """Passwords are taken unless all users have APOP secrets: PLAIN would shut these out."""
+        for text, offered in (
+            (b"ann:{PLAIN}a\nbob:{APOP}b", True),
+            (b"bob:{APOP}b\ncid:{APOP}c", False),
+            (b"bob:{APOP}b\nann:{PLAIN}a:::::: nologin", False),
+            (b"", True),
+        ):
+            self.write(text)
+            self.assertIs(self.checker.offers(IUsernamePassword), offered)
+
+    def test_spellings_of_nobody(self):
+        """An unknown name has one challenge in all its spellings, as a user has."""
+        users = (b"ann:%b" % new_scram_sha256(b"a", 5), b"ann:{PLAIN}a")
+        many = [b"u%d:%b" % (n, new_scram_sha256(b"a", n + 1)) for n in range(9)]
+        for text in (*users, b"\n".join(many)):
+            self.write(text)
+            for name in ("ann", "eve", "u3", "x1"):
+                wide = "".join(chr(ord(letter) + 0xFEE0) for letter in name)
+                self.assertEqual(self.challenge(wide.encode()), self.challenge(name.encode()))
+
+    def test_broken_off(self):
+        """Who has a challenge and breaks off is refused like one with a wrong password."""
+        self.write(b"ann:{PLAIN}a")
+
+        def cancelled(client, challenge):
+            raise POPError("authentication cancelled")
+
+        def malformed(client, challenge):
+            return b"x"
+
+        for name, break_off in product((b"ann", b"unknown"), (cancelled, malformed)):
+            client = Client("sha256", b"a", name=name)
+
+            def answer(challenge, client=client, break_off=break_off):
+                return break_off(client, challenge) if challenge else client(challenge)
+
+            self.assertIn("broken off", self.refusal(begin(answer)))
+
+    def test_changed_meanwhile(self):
+        """A user who was taken out, or has a new secret, cannot end what began before."""
+        for text in (b"bob:{PLAIN}a", b"ann:{PLAIN}new"):
+            self.write(b"ann:{PLAIN}a")
+            client = Client("sha256", b"a", name=b"ann")
+
+            def answer(challenge, text=text, client=client):
+                if challenge.startswith(b"r="):
+                    self.write(text)
+                return client(challenge)
+
+            self.assertIn("wrong secret", self.refusal(begin(answer)))
 
     def test_over_restarts(self):
         """An unknown name's challenge outlives the server, as a user's does."""

@@ -902,7 +902,7 @@ class UsersFileTests(UsersFileCase, ServerCase):
         self.assertEqual(len(salts), 1)
 
     def test_file_changes_in_mid_dialogue(self):
-        """What was offered when the exchange began is what it is judged by."""
+        """A users file that is gone when the exchange ends lets nobody in."""
         self.write(b"ann:{PLAIN}pw")
         client = self.connect()
         scram = ScramClient("sha256", b"pw", name=b"ann")
@@ -910,21 +910,18 @@ class UsersFileTests(UsersFileCase, ServerCase):
         os.unlink(self.path)
         answer = client.send(encoded(scram(unbase64(answer[2:-2]))))
         self.assertTrue(answer.startswith(b"+ "))
-        self.assertEqual(client.send(b"\r\n"), WELCOME)
+        self.assertTrue(client.send(b"\r\n").startswith(b"-ERR [SYS/TEMP]"))
 
     def test_last_step(self):
         """A client that breaks off at the server's signature is not logged in."""
         self.write(b"ann:{PLAIN}pw")
-        for end, refusal in (
-            (b"*", CANCELLED),
-            (b"eA==", b"-ERR an empty response was expected\r\n"),
-        ):
+        for end in (b"*", b"eA=="):
             client = self.connect()
             scram = ScramClient("sha256", b"pw", name=b"ann")
             answer = client.send(b"AUTH SCRAM-SHA-256 " + encoded(scram(b"")))
             answer = client.send(encoded(scram(unbase64(answer[2:-2]))))
             self.assertTrue(answer.startswith(b"+ "))
-            self.assertEqual(client.send(end + b"\r\n"), refusal)
+            self.assertEqual(client.late(end + b"\r\n"), REFUSED)
             self.assertEqual(client.send(b"STAT\r\n"), b"-ERR log in first\r\n")
         self.assertReleased(0)
 
