@@ -253,6 +253,15 @@ class StreamTests(SynchronousTestCase):
             self.assertEqual(sizes.octets, count_octets([message]))
             self.assertEqual(sizes.downgraded != 0, fits, repr(message[:20]))
 
+    def test_no_delimiter_is_that_long(self):
+        """A line that is too long for a delimiter comes out before its end is known."""
+        downgrader = Downgrader()
+        head = "Subject: \xe4\nContent-Type: multipart/mixed; boundary=a\n\n".encode()
+        downgrader.feed(head)
+        self.assertEqual(downgrader.feed(b"--a"), b"")
+        line = b"--a" + b" " * 2000
+        self.assertEqual(downgrader.feed(line[3:]), line)
+
     def test_early(self):
         """A header comes out with its empty line, and a body as it comes in."""
         downgrader = Downgrader()
