@@ -42,7 +42,9 @@ MAY_IMPORT = {
     "auth.prepare": set(),
     "auth.scram": CORE | {"session", "auth.schemes"},
     "auth.mechanisms": CORE | {"session", "auth.credentials", "auth.scram"},
-    "auth.passwd": SERVICES | {"auth.prepare", "auth.schemes", "auth.scram", "auth.users_file"},
+    "auth.verified": set(),
+    "auth.passwd": SERVICES
+    | {"auth.prepare", "auth.schemes", "auth.scram", "auth.users_file", "auth.verified"},
     "auth.delay": {"errors"},
     "auth.provider": set(),
     "auth.tokens": SERVICES | {"auth.provider"},

@@ -41,6 +41,7 @@ from popserv.auth.schemes import (
 )
 from popserv.auth.scram import decoy_keys
 from popserv.auth.users_file import Users, UsersFile, UsersFileError
+from popserv.auth.verified import VerifiedPasswords
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
@@ -73,6 +74,7 @@ class PasswdFileChecker:
     def __init__(self, path: str, run: Callable[..., Awaitable[Any]] = _hashing.run) -> None:
         self._users = UsersFile(path)
         self._run = run
+        self._verified = VerifiedPasswords()
         self._key = _lasting_secret()
         self._trouble = ""
 
@@ -142,8 +144,8 @@ class PasswdFileChecker:
         if IScramCredentials.providedBy(credentials):
             return await self._by_scram(credentials)
         if IUsernamePassword.providedBy(credentials):
-            check = self._by_password
-        elif IAPOPCredentials.providedBy(credentials):
+            return await self._by_password(credentials)
+        if IAPOPCredentials.providedBy(credentials):
             check = self._by_apop
         elif ICertificateCredentials.providedBy(credentials):
             check = self._by_certificate
@@ -167,7 +169,16 @@ class PasswdFileChecker:
         is_same = self._users.read().secrets.get(name) == before.secrets.get(name)
         return name if is_same else None
 
-    def _by_password(self, credentials: IUsernamePassword) -> bytes | None:
+    async def _by_password(self, credentials: IUsernamePassword) -> bytes | None:
+        found = _find(self._users.read(), credentials.username)
+        if found[1] is None or not self._verified.holds(found[1], credentials.password):
+            found = await self._run(self._hashed, credentials)
+            if found[1] is not None:
+                self._verified.add(found[1], credentials.password)
+        return found[0]
+
+    def _hashed(self, credentials: IUsernamePassword) -> tuple[bytes | None, bytes | None]:
+        """Return the user's name and password field if the password is right, or None and None."""
         users = self._users.read()
         name, field = _find(users, credentials.username)
         forms = password_forms(credentials.password)
@@ -175,8 +186,9 @@ class PasswdFileChecker:
             self._waste_time(users, credentials.username, forms)
             if field is not None:
                 raise UnauthorizedLogin("this user logs in by APOP alone")
-            return None
-        return name if any(verify(field, form) for form in forms) else None
+            return None, None
+        is_right = any(verify(field, form) for form in forms)
+        return (name, field) if is_right else (None, None)
 
     def _waste_time(self, users: Users, name: bytes, forms: list[bytes]) -> None:
         """Check against some user's secret."""

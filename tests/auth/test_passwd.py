@@ -192,9 +192,22 @@ class CheckerTests(CheckerCase):
         checker = PasswdFileChecker("/nonexistent/users", lambda *_: held)
         outcome = checker.requestAvatarId(by_password(b"ann"))
         self.assertNoResult(outcome)
-        held.callback(b"ann")
+        held.callback((b"ann", b"{PLAIN}password"))
         self.assertEqual(self.successResultOf(outcome), b"ann")
         self.assertEqual(self.verified, [])
+
+    def test_hashed_once(self):
+        """A password that was right is not hashed again, until the user's line changes."""
+        self.assertTrue(self.accepts(by_password(b"ann")))
+        self.ran.clear()
+        self.assertTrue(self.accepts(by_password(b"ann")))
+        self.assertEqual(self.ran, [])
+        self.assertFalse(self.accepts(by_password(b"ann", b"no")))
+        self.assertEqual(len(self.ran), 1)
+        self.write(b"ann:{PLAIN}new")
+        self.assertFalse(self.accepts(by_password(b"ann")))
+        self.write(b"bob:{PLAIN}password")
+        self.assertFalse(self.accepts(by_password(b"ann")))
 
     def test_busy(self):
         """A pool that takes no more is a TryLater, no wrong password."""
