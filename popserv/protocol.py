@@ -16,6 +16,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 from socket import gethostname
@@ -150,11 +151,18 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     def _greet(self) -> None:
         """Send the greeting (RFC 1725 section 4)."""
         self._greeted = True
+        self._send_at_once()
         self._register_producer()
         greeting = b"POP3 server ready"
         if self._timestamp is not None:
             greeting += b" " + self._timestamp
         self.transport.write(ok(greeting))
+
+    def _send_at_once(self) -> None:
+        # Or the kernel keeps a reply back until the one before it is acknowledged (RFC 1122
+        # section 4.2.3.4), which may take 40 ms.  What is no TCP has nothing to switch off.
+        with suppress(AttributeError, OSError):
+            self.transport.setTcpNoDelay(True)
 
     def _register_producer(self) -> None:
         # Back-pressure: the transport calls pauseProducing when the client does not read.

@@ -37,24 +37,21 @@ class Users(NamedTuple):
     """What a users file said.
 
     ``secrets`` is each user's password field, ``passwords`` those fields that are for
-    passwords, and ``schemes`` what schemes these are of.
+    passwords, and ``schemes`` what schemes these are of; ``has_apop`` tells whether some
+    user has an APOP secret.  All is known once and for all, for it is asked at each greeting.
     """
 
     secrets: dict[bytes, bytes]
     passwords: list[bytes]
     schemes: frozenset[bytes]
-
-    @property
-    def has_apop(self) -> bool:
-        """Whether some user has an APOP secret."""
-        return any(map(is_apop, self.secrets.values()))
+    has_apop: bool
 
     def all_of(self, schemes: frozenset[bytes]) -> bool:
         """Tell whether there are passwords, and all are of one of these schemes."""
         return bool(self.schemes) and self.schemes <= schemes
 
 
-_NOBODY = Users({}, [], frozenset())
+_NOBODY = Users({}, [], frozenset(), False)
 
 
 class UsersFile:
@@ -118,7 +115,8 @@ def _parse(path: str, text: bytes) -> Users:
             secrets[name] = secret
     # A record without a secret is for a client certificate.
     passwords = [field for field in secrets.values() if not (is_apop(field) or is_empty(field))]
-    return Users(secrets, passwords, frozenset(map(scheme_of, passwords)))
+    has_apop = any(map(is_apop, secrets.values()))
+    return Users(secrets, passwords, frozenset(map(scheme_of, passwords)), has_apop)
 
 
 _SHUT_OUT = re.compile(rb"(?:^|[\s:])(nologin|allow_nets)(?:=|\s|$)")
