@@ -2,15 +2,20 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# make bench WORKLOAD=poll-500, or several parted by commas; more options in BENCH.
+WORKLOAD ?=
+BENCH ?=
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 
-.PHONY: help serve test lint docs translations clean
+.PHONY: help serve test lint docs bench translations clean
 
 help:
 	@echo "make serve     serve a sample maildrop on 127.0.0.1:1110"
 	@echo "make test      run the whole test suite"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      build docs/_build/html, warnings as errors"
+	@echo "make bench     measure popserv beside Dovecot and twisted.mail, see benchmarks/README.rst;"
+	@echo "               WORKLOAD=poll-500 for one workload, BENCH=--help for options"
 	@echo "make translations   compile popserv/locale after an edit"
 	@echo "make clean     remove what these make"
 
@@ -32,11 +37,20 @@ lint: $(VENV)/dev
 docs: $(VENV)/dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
+bench: $(VENV)/bench build/load
+	@$(BIN)/python benchmarks/run.py $(if $(WORKLOAD),--workload $(WORKLOAD)) $(BENCH)
+
+build/load: benchmarks/load.c
+	@command -v $(CC) >/dev/null || \
+		{ echo "make bench needs a C compiler, and there is no $(CC): Debian's gcc and libc6-dev" >&2; exit 1; }
+	@mkdir -p build
+	$(CC) -O2 -Wall -Wextra -pthread -o $@ $<
+
 translations: $(VENV)/dev
 	$(BIN)/pybabel compile -D popserv -d popserv/locale
 
 clean:
-	rm -rf $(VENV) build dist docs/_build sample *.egg-info .coverage* _trial_temp*
+	rm -rf $(VENV) build dist benchmarks/results docs/_build sample *.egg-info .coverage* _trial_temp*
 
 $(VENV)/python: setup.cfg pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
@@ -48,4 +62,8 @@ $(VENV)/serve: $(VENV)/python
 
 $(VENV)/dev: $(VENV)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@ $(VENV)/serve
+
+$(VENV)/bench: $(VENV)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	touch $@ $(VENV)/serve
