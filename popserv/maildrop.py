@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple, overload
 
@@ -17,8 +17,11 @@ from popserv.downgrade import Sizes
 from popserv.errors import NeedsUTF8, NoSuchMessage
 from popserv.texts import Counted, Text
 
-_LINES_A_CHUNK = 500
-"""A listing's lines are made in steps this long, so that a huge one never holds up others."""
+_LINES_A_CHUNK = 750
+"""A listing's lines are made in steps this long, so that a huge one never holds up others.
+
+No line has more than 86 octets, so that a chunk has less than 64 KiB.
+"""
 
 
 class Message(NamedTuple):
@@ -27,6 +30,53 @@ class Message(NamedTuple):
     octets: int
     uid: bytes
     position: int
+
+
+class Listing:
+    """``number value`` for each value of a column: lines that are made when first asked for."""
+
+    __slots__ = ("_chunks", "_column", "_line")
+
+    def __init__(self, column: Sequence[int] | Sequence[bytes], line: bytes) -> None:
+        self._column = column
+        self._line = line
+        self._chunks: list[bytes | None] = [None] * -(-len(column) // _LINES_A_CHUNK)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield all lines, in chunks."""
+        for at, chunk in enumerate(self._chunks):
+            if chunk is None:
+                chunk = self._chunks[at] = self._make(at * _LINES_A_CHUNK, ())
+            yield chunk
+
+    def without(self, marked: Collection[int]) -> Iterator[bytes]:
+        """Yield the lines but those at these positions, in chunks."""
+        for start in range(0, len(self._column), _LINES_A_CHUNK):
+            yield self._make(start, marked)
+
+    def _make(self, start: int, marked: Collection[int]) -> bytes:
+        line = self._line
+        return b"".join(
+            line % (number, value)
+            for number, value in enumerate(self._column[start : start + _LINES_A_CHUNK], start + 1)
+            if number - 1 not in marked
+        )
+
+    def begin_as(self, other: Listing, values: int) -> None:
+        """Take over what another listing has made of the first values, which are the same."""
+        whole = values // _LINES_A_CHUNK
+        self._chunks[:whole] = other._chunks[:whole]
+
+
+class Octets:
+    """The octets of a snapshot's messages in one of their forms, with their total and listing."""
+
+    __slots__ = ("listing", "sizes", "total")
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = sizes
+        self.total = sum(sizes)
+        self.listing = Listing(sizes, b"%d %d\r\n")
 
 
 class Snapshot(Sequence[Message]):
@@ -38,10 +88,11 @@ class Snapshot(Sequence[Message]):
     by position, that have another form for clients that cannot take UTF-8 in headers
     (:class:`popserv.downgrade.MessageCounter`), 0 if it cannot be made; ``endless`` has
     the positions of those whose header has no end, for there is no empty line.  A store
-    that never looks says nothing of both.
+    that never looks says nothing of both.  What sessions show of a snapshot is made once:
+    ``unique_ids``, the listing, and :meth:`shown`.
     """
 
-    __slots__ = ("downgraded", "endless", "octets", "total", "uids")
+    __slots__ = ("_shown", "downgraded", "endless", "octets", "total", "uids", "unique_ids")
 
     def __init__(
         self,
@@ -54,21 +105,54 @@ class Snapshot(Sequence[Message]):
         self.uids = uids
         self.downgraded = downgraded or {}
         self.endless = frozenset(endless)
-        self.total = sum(self.octets)
+        self._shown = {(False, False): Octets(self.octets)}
+        self.total = self._shown[False, False].total
+        self.unique_ids = Listing(uids, b"%d %b\r\n")
         if len(self.octets) != len(uids):
             raise ValueError(f"{len(self.octets)} sizes for {len(uids)} unique-ids")
 
     @classmethod
     def of_sizes(cls, sizes: Iterable[Sizes], uids: Sequence[bytes]) -> Snapshot:
         """Return a snapshot of messages that were measured."""
-        sizes = list(sizes)
-        downgraded = {
-            position: size.downgraded
-            for position, size in enumerate(sizes)
-            if size.downgraded is not None
-        }
-        endless = [position for position, size in enumerate(sizes) if not size.header_ends]
-        return cls([size.octets for size in sizes], uids, downgraded, endless)
+        return cls().changed(0, sizes, uids)
+
+    def changed(self, same: int, sizes: Iterable[Sizes], uids: Sequence[bytes]) -> Snapshot:
+        """Return a snapshot with this one's first messages, as many as are ``same``, then others.
+
+        ``uids`` are those of all.
+        """
+        octets = self.octets[:same]
+        downgraded = {at: size for at, size in self.downgraded.items() if at < same}
+        endless = [at for at in self.endless if at < same]
+        for at, size in enumerate(sizes, same):
+            octets.append(size.octets)
+            if size.downgraded is not None:
+                downgraded[at] = size.downgraded
+            if not size.header_ends:
+                endless.append(at)
+        after = type(self)(octets, uids, downgraded, endless)
+        after.unique_ids.begin_as(self.unique_ids, same)
+        # A copy, for sessions may add to it meanwhile.
+        for form, before in list(self._shown.items()):
+            after.shown(*form).listing.begin_as(before.listing, same)
+        return after
+
+    def shown(self, downgraded: bool, ends_headers: bool) -> Octets:
+        """Return the octets: of the downgraded form where there is one, and with headers ended."""
+        form = (downgraded and bool(self.downgraded), ends_headers and bool(self.endless))
+        octets = self._shown.get(form)
+        if octets is None:
+            octets = self._shown[form] = Octets(self._sizes_in(*form))
+        return octets
+
+    def _sizes_in(self, downgraded: bool, ends_headers: bool) -> Sequence[int]:
+        sizes = self.octets[:]
+        for position, octets in self.downgraded.items() if downgraded else ():
+            if octets:
+                sizes[position] = octets
+        for position in self.endless if ends_headers else ():
+            sizes[position] += 2
+        return sizes
 
     def sizes(self) -> Iterator[Sizes]:
         """Yield the sizes of each message."""
@@ -108,22 +192,14 @@ class Maildrop:
     ) -> None:
         self._messages = messages
         self._marked: set[int] = set()
-        self._endless = messages.endless if ends_headers else frozenset()
-        self._show(messages.downgraded if not as_stored else {})
+        self._ends_headers = ends_headers
+        self._show(downgraded=not as_stored)
 
-    def _show(self, downgraded: Mapping[int, int]) -> None:
-        """Give these octets from now on to the messages that have them, their own to others."""
-        self._downgraded = downgraded
-        self._sizes = self._messages.octets
-        self._total = self._messages.total
-        if downgraded or self._endless:
-            self._sizes = self._sizes[:]
-            for position, octets in downgraded.items():
-                if octets:
-                    self._sizes[position] = octets
-            for position in self._endless:
-                self._sizes[position] += 2
-            self._total = sum(self._sizes)
+    def _show(self, *, downgraded: bool) -> None:
+        """Give the octets of this form from now on."""
+        self._downgrades = downgraded
+        self._shown = self._messages.shown(downgraded, self._ends_headers)
+        self._sizes = self._shown.sizes
         self._count_again()
 
     def __getitem__(self, number: int) -> Message:
@@ -144,18 +220,18 @@ class Maildrop:
 
         :raises NeedsUTF8: it should be, and has none.
         """
-        octets = self._downgraded.get(number - 1)
+        octets = self._messages.downgraded.get(number - 1) if self._downgrades else None
         if octets == 0:
             raise NeedsUTF8
         return octets is not None
 
     def is_endless(self, number: int) -> bool:
         """Tell whether that message is sent with an empty line that it has not."""
-        return number - 1 in self._endless
+        return self._ends_headers and number - 1 in self._messages.endless
 
     def show_as_stored(self) -> None:
         """Give the octets of every message as it is stored from now on."""
-        self._show({})
+        self._show(downgraded=False)
 
     def contents(self) -> Text:
         """Return ``n messages (m octets)``, of those not marked."""
@@ -178,7 +254,7 @@ class Maildrop:
 
     def _count_again(self) -> None:
         self.count = len(self._sizes) - len(self._marked)
-        self.octets = self._total - sum(self._sizes[index] for index in self._marked)
+        self.octets = self._shown.total - sum(self._sizes[index] for index in self._marked)
 
     @property
     def marked(self) -> list[Message]:
@@ -187,20 +263,14 @@ class Maildrop:
 
     def scan_listing(self) -> Iterator[bytes]:
         """Yield chunks of lines ``number octets``, one for each message not marked."""
-        return self._listing(self._sizes, b"%d %d\r\n")
+        return self._unmarked(self._shown.listing)
 
     def unique_id_listing(self) -> Iterator[bytes]:
         """Yield chunks of lines ``number unique-id``, one for each message not marked."""
-        return self._listing(self._messages.uids, b"%d %b\r\n")
+        return self._unmarked(self._messages.unique_ids)
 
-    def _listing(self, column: Sequence[int] | Sequence[bytes], line: bytes) -> Iterator[bytes]:
-        marked = self._marked
-        for start in range(0, len(column), _LINES_A_CHUNK):
-            yield b"".join(
-                line % (number, value)
-                for number, value in enumerate(column[start : start + _LINES_A_CHUNK], start + 1)
-                if number - 1 not in marked
-            )
+    def _unmarked(self, listing: Listing) -> Iterator[bytes]:
+        return listing.without(self._marked) if self._marked else iter(listing)
 
 
 def counted(messages: int) -> Text:

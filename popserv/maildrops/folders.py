@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -20,12 +20,15 @@ from twisted.logger import Logger
 
 from popserv.downgrade import MessageCounter, Sizes
 from popserv.errors import MaildropBusy
+from popserv.maildrops.warm import never_asks, open_warm
 from popserv.wire import Chunk
 
 _log = Logger()
 
 Run = Callable[..., Awaitable[Any]]
 """Calls a function with arguments where blocking is no harm, and returns what it returns."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _CHUNK = 1 << 17
 
@@ -35,6 +38,15 @@ TRIES = 5
 """How often to read again what changed while it was read."""
 _TICK = 20_000_000
 """Nanoseconds in which some kernels give two changes of a directory the same time."""
+_REST = 2_000_000_000
+"""The same for any file system: some keep whole seconds, and a file server's clock is its own."""
+
+Times = list[tuple[int, ...]]
+"""For each folder that is there its number, device, inode, and times in nanoseconds."""
+
+
+Counted = tuple[Sizes, int]
+"""A message's sizes and stamp."""
 
 
 class Folders:
@@ -49,6 +61,7 @@ class Folders:
         self._folders: dict[int, int] = {}
         self.twice: frozenset[bytes] = frozenset()
         self.at_rest = False
+        self.times: Times | None = None
 
     def lock(self) -> None:
         """Take the lock."""
@@ -57,13 +70,28 @@ class Folders:
         except BlockingIOError:
             raise MaildropBusy from None
 
-    def _open_folders(self) -> None:
+    def _open_folders(self, warm: bool = False) -> None:
         """Open what is not open yet; a folder that is not there holds nothing."""
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         for number, name in enumerate((b"new", b"cur")):
             if number not in self._folders:
                 with suppress(FileNotFoundError):
-                    self._folders[number] = os.open(name, flags, dir_fd=self._maildir)
+                    self._folders[number] = (
+                        open_warm(name, _FOLDER, self._maildir)
+                        if warm
+                        else os.open(name, _FOLDER, dir_fd=self._maildir)
+                    )
+
+    def are_as_at(self, times: Times | None, *, warm: bool = False) -> bool:
+        """Tell whether nothing came, went or was renamed since the scan that had these times.
+
+        If ``warm``, do so without waiting for a disk, or raise OSError.
+        """
+        self._open_folders(warm)
+        return self._changed() == times
+
+    def never_ask(self) -> bool:
+        """Tell whether ``warm`` is for them."""
+        return all(map(never_asks, (self._maildir, *self._folders.values())))
 
     def close(self) -> None:
         """Close everything, and give up the lock with it."""
@@ -75,7 +103,8 @@ class Folders:
 
         A file that is renamed while its directory is read may be seen twice or
         not at all, so that a change meanwhile means to read again.  ``at_rest``
-        is true afterwards if no change can have gone unseen.
+        is true afterwards if no change can have gone unseen.  ``times`` are then those
+        of which any later change makes others, or None if a change can leave them.
         """
         for _ in range(TRIES):
             self._open_folders()
@@ -87,27 +116,35 @@ class Folders:
                 self._list(number, folder, found, twice)
             self.twice = frozenset(twice)
             unchanged = self._changed() == before
-            self.at_rest = unchanged and max(before, default=0) + _TICK < began
+            latest = max((max(folder[-2:]) for folder in before), default=0)
+            self.at_rest = unchanged and latest + _TICK < began
+            self.times = before if unchanged and latest + _REST < began else None
             if unchanged:
                 break
         return found
 
-    def _changed(self) -> list[int]:
-        return [os.fstat(fd).st_mtime_ns for fd in self._folders.values()]
+    def _changed(self) -> Times:
+        # Programs that copy set st_mtime to what it was elsewhere; nobody sets st_ctime.
+        times: Times = []
+        for number, fd in self._folders.items():
+            now = os.fstat(fd)
+            times.append((number, now.st_dev, now.st_ino, now.st_mtime_ns, now.st_ctime_ns))
+        return times
 
     def _list(self, number: int, folder: int, found: dict[bytes, bytes], twice: set[bytes]) -> None:
         start = bytes([number])
         shared: dict[bytes, bytes] = {}
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name[0] != "." and entry.is_file(follow_symlinks=False):
-                    unique, colon, flags = os.fsencode(entry.name).partition(b":")
+                name = entry.name
+                if name[0] != "." and entry.is_file(follow_symlinks=False):
+                    unique, colon, flags = os.fsencode(name).partition(b":")
                     place = start + colon + flags
                     if unique in found:
                         twice.add(unique)
                     found[unique] = shared.setdefault(place, place)
 
-    def count(self, found: dict[bytes, bytes], counted: dict[bytes, tuple[Sizes, int]]) -> bool:
+    def count(self, found: Mapping[bytes, bytes], counted: dict[bytes, Counted]) -> bool:
         """Add the sizes and stamps that are lacking; tell if a message was not in its place."""
         missed = False
         for unique, place in found.items():
@@ -116,9 +153,12 @@ class Folders:
                     fd = self.open(place, unique)
                 except PermissionError as error:
                     _log.warn("a message is left out: {error}", error=error)
+                    # It may be let in by what changes no folder.
+                    self.times = None
                     continue
                 if fd is None:
                     missed = True
+                    self.times = None
                 else:
                     try:
                         counted[unique] = count_file(fd)
@@ -159,7 +199,7 @@ def _stamp(found: os.stat_result) -> int:
     return hash((found.st_size, found.st_mtime_ns)) & 0xFFFF_FFFF_FFFF_FFFF
 
 
-def count_file(fd: int) -> tuple[Sizes, int]:
+def count_file(fd: int) -> Counted:
     """Return a file's sizes and, from before they were read, its stamp."""
     counter = MessageCounter()
     stamp = _stamp(os.fstat(fd))

@@ -12,6 +12,8 @@ import os
 import re
 import stat
 
+from popserv.maildrops.warm import open_warm
+
 # Only to pass through: search permission is enough.
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _INTO = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -83,6 +85,19 @@ class Layout:
             return _open_last(last, here)
         finally:
             os.close(here)
+
+    def open_warm(self, user: bytes) -> int:
+        """Return what :meth:`open` would, without waiting for a disk.
+
+        :raises ValueError: as :meth:`place`.
+        :raises OSError: only :meth:`open` can tell.
+        """
+        # -1: the root is an absolute path.
+        root = open_warm(self.root, _THROUGH, -1, links=True)
+        try:
+            return open_warm(b"/".join(self.place(user)), _INTO, root)
+        finally:
+            os.close(root)
 
 
 def _open_last(name: bytes, parent: int) -> int:

@@ -20,10 +20,13 @@ from __future__ import annotations
 import errno
 import time
 from array import array
+from bisect import bisect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from heapq import merge
+from itertools import count
 from typing import NamedTuple
 
 from zope.interface import implementer
@@ -38,7 +41,7 @@ from popserv.errors import (
 )
 from popserv.interfaces import IMailbox, IMaildropFactory
 from popserv.maildrop import Message, Snapshot, legal_uid
-from popserv.maildrops.folders import TRIES, FileBody, Folders, Run, count_file
+from popserv.maildrops.folders import TRIES, Counted, FileBody, Folders, Run, Times, count_file
 from popserv.maildrops.layout import Layout
 from popserv.texts import Text
 from popserv.threads import Threads
@@ -54,22 +57,36 @@ _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK, er
 
 
 class _Known(NamedTuple):
-    """What an earlier session learnt of a maildrop: the messages' names, sizes and stamps."""
+    """What a scan found, for the session that it was made for and for later ones.
+
+    ``uniques`` are the messages' names up to the ``:``, in order: by the time of
+    delivery that a name starts with, then by name.  Of the messages ``doubles`` there was
+    more than one file.  ``times`` are None if the next session has to look again anyhow;
+    ``warm`` tells whether it may look without a thread.
+    """
 
     uniques: Sequence[bytes]
+    places: Sequence[bytes | None]
+    stamps: array[int]
     messages: Snapshot
-    stamps: Sequence[int]
+    times: Times | None
+    warm: bool
+    doubles: frozenset[bytes] = frozenset()
 
 
-_NOTHING = _Known((), Snapshot(), ())
+_NOTHING = _Known((), (), array("Q"), Snapshot(), None, False)
+
+_MAILDROP = 10
+"""What a maildrop itself takes of memory, in messages."""
 
 
 @implementer(IMaildropFactory)
 class MaildirMaildrops:
     """The Maildirs of a :class:`~popserv.maildrops.layout.Layout`.
 
-    The octets of up to ``remember`` messages are kept from session to session, at
-    some 120 bytes of memory each.
+    Up to ``remember`` messages are kept from session to session, those of the maildrops
+    used last, at some 200 bytes of memory each: name, place, octets, stamp and lines of
+    listings.  A maildrop counts as ten messages more.
     """
 
     def __init__(self, template: str, *, remember: int = 500_000, run: Run = _disk.run) -> None:
@@ -82,14 +99,30 @@ class MaildirMaildrops:
     async def open_maildrop(self, user: bytes) -> IMailbox:
         """See IMaildropFactory."""
         known = self._known.get(user, _NOTHING)
-        mailbox: MaildirMailbox | None = await self._run(self._open, user, known)
+        mailbox = self._open_warm(user, known) if known.warm else None
+        if mailbox is None:
+            mailbox = await self._run(self._open, user, known)
         if mailbox is not None:
-            self._remember(user, mailbox.learnt())
+            self._remember(user, mailbox.known)
             return mailbox
         if user in self._empty:
             raise MaildropBusy
         self._empty.add(user)
         return EmptyMailbox(partial(self._empty.remove, user))
+
+    def _open_warm(self, user: bytes, known: _Known) -> MaildirMailbox | None:
+        """Open what is as it was, if no disk must be waited for."""
+        try:
+            folders = Folders(self._layout.open_warm(user))
+        except OSError:
+            return None
+        # Whatever is in the way, the thread finds out what to say of it.
+        with suppress(OSError, MaildropBusy):
+            folders.lock()
+            if folders.are_as_at(known.times, warm=True):
+                return self._mailbox(user, folders, known)
+        folders.close()
+        return None
 
     def _open(self, user: bytes, known: _Known) -> MaildirMailbox | None:
         """Open in a thread; None if nothing was ever delivered."""
@@ -102,24 +135,71 @@ class MaildirMaildrops:
         folders = Folders(fd)
         try:
             folders.lock()
-            return MaildirMailbox(folders, known, self._run, partial(self._forget, user))
+            if not folders.are_as_at(known.times):
+                known = _look(folders, known)
+            return self._mailbox(user, folders, known)
         except BaseException as error:
             folders.close()
             if isinstance(error, OSError):
                 raise _unavailable(error) from error
             raise
 
+    def _mailbox(self, user: bytes, folders: Folders, known: _Known) -> MaildirMailbox:
+        return MaildirMailbox(folders, known, self._run, partial(self._forget, user))
+
     def _forget(self, user: bytes) -> None:
-        self._room += len(self._known.pop(user, _NOTHING).uniques)
+        known = self._known.pop(user, None)
+        if known is not None:
+            self._room += _MAILDROP + len(known.uniques)
 
     def _remember(self, user: bytes, known: _Known) -> None:
-        """Keep what was learnt, and let go of what was used least recently."""
+        """Keep what was found, and let go of what was used least recently."""
         self._forget(user)
-        self._room -= len(known.uniques)
-        self._known[user] = known
+        # Octets are remembered by the unique part, which is not unique if there are doubles.
+        if not known.doubles:
+            self._room -= _MAILDROP + len(known.uniques)
+            self._known[user] = known
         while self._room < 0:
-            _, oldest = self._known.popitem(last=False)
-            self._room += len(oldest.uniques)
+            self._forget(next(iter(self._known)))
+
+
+def _look(folders: Folders, known: _Known) -> _Known:
+    """Return what is in the folders, and count what is not known; in a thread."""
+    where = dict(zip(known.uniques, count()))
+    counted: dict[bytes, Counted] = {}
+    for _ in range(TRIES):
+        found = folders.scan()
+        fresh = {unique: place for unique, place in found.items() if unique not in where}
+        if not folders.count(fresh, counted):
+            break
+    kept = [unique for unique in known.uniques if unique in found]
+    uniques = _merged(kept, _in_order([unique for unique in fresh if unique in counted]))
+    # Of most maildrops that have changed the beginning has not.
+    pairs = enumerate(zip(uniques, known.uniques, strict=False))
+    same = next((at for at, (now, then) in pairs if now != then), min(len(uniques), len(where)))
+    stamps = known.stamps[:same]
+    uids = list(known.messages.uids[:same])
+    sizes = []
+    for unique in uniques[same:]:
+        if unique in where:
+            at = where[unique]
+            size, stamp = known.messages.sizes_of(at), known.stamps[at]
+            uid = known.messages.uids[at]
+        else:
+            size, stamp = counted[unique]
+            uid = legal_uid(unique)
+        sizes.append(size)
+        stamps.append(stamp)
+        uids.append(uid)
+    return _Known(
+        uniques,
+        [found[unique] for unique in uniques],
+        stamps,
+        known.messages.changed(same, sizes, uids),
+        folders.times,
+        folders.times is not None and folders.never_ask(),
+        folders.twice,
+    )
 
 
 def _unavailable(error: OSError | ValueError, *text: Text) -> POPError:
@@ -150,41 +230,19 @@ class EmptyMailbox:
 
 @implementer(IMailbox)
 class MaildirMailbox:
-    """One Maildir, under its lock; made and asked to remove in a thread.
-
-    ``uniques`` are the messages' names up to the ``:``, in order: by the time of
-    delivery that a name starts with, then by name.
-    """
+    """One Maildir, under its lock."""
 
     def __init__(
         self, folders: Folders, known: _Known, run: Run, forget: Callable[[], None]
     ) -> None:
+        self.known = known
+        self.messages = known.messages
         self._folders = folders
         self._run = run
         self._forget = forget
-        learnt = zip(known.uniques, known.messages.sizes(), known.stamps, strict=True)
-        counted = {unique: (sizes, stamp) for unique, sizes, stamp in learnt}
-        for _ in range(TRIES):
-            found = folders.scan()
-            missed = folders.count(found, counted)
-            if not missed:
-                break
-        self.uniques = _in_order([unique for unique in found if unique in counted])
-        self._places: list[bytes | None] = [found[unique] for unique in self.uniques]
-        # One that came twice is never looked for: what is found might be the other.
-        self._doubles = folders.twice
-        self._stamps = array("Q", [counted[unique][1] for unique in self.uniques])
-        self.messages = Snapshot.of_sizes(
-            [counted[unique][0] for unique in self.uniques],
-            [legal_uid(unique) for unique in self.uniques],
-        )
-
-    def learnt(self) -> _Known:
-        """Return what a later session may rely on."""
-        if self._doubles:
-            # Octets are remembered by the unique part, which is not unique here.
-            return _NOTHING
-        return _Known(self.uniques, self.messages, self._stamps)
+        self._uniques = known.uniques
+        self._places = known.places
+        self._stamps = known.stamps
 
     async def open(self, message: Message) -> Iterable[Chunk]:
         """See IMailbox."""
@@ -217,14 +275,15 @@ class MaildirMailbox:
 
     def _open(self, at: int) -> int | None:
         place = self._places[at]
-        return None if place is None else self._folders.open(place, self.uniques[at])
+        return None if place is None else self._folders.open(place, self._uniques[at])
 
     def _look_again(self) -> bool:
         """Note where every message is now; tell whether what was not found is gone; in a thread."""
         found = self._folders.scan()
         self._places = [
-            place if unique in self._doubles else found.get(unique)
-            for unique, place in zip(self.uniques, self._places, strict=True)
+            # One that came twice is never looked for: what is found might be the other.
+            place if unique in self.known.doubles else found.get(unique)
+            for unique, place in zip(self._uniques, self._places, strict=True)
         ]
         return self._folders.at_rest
 
@@ -255,7 +314,7 @@ class MaildirMailbox:
         """Tell whether the message is dealt with; one that is not must be looked for."""
         place = self._places[at]
         try:
-            return place is not None and self._folders.unlink(place, self.uniques[at])
+            return place is not None and self._folders.unlink(place, self._uniques[at])
         except OSError as error:
             refused.append(error)
             return True
@@ -269,6 +328,20 @@ def _delivered(unique: bytes) -> tuple[int, bytes]:
     """Return what messages are put in order by."""
     seconds = unique.partition(b".")[0]
     return int(seconds) if seconds.isdigit() and len(seconds) < 20 else 0, unique
+
+
+def _merged(kept: list[bytes], fresh: list[bytes]) -> list[bytes]:
+    """Return all in order, of two lists that are."""
+    if not kept:
+        return fresh
+    merged: list[bytes] = []
+    at = 0
+    for unique in fresh:
+        to = bisect(kept, _delivered(unique), at, key=_delivered)
+        merged += kept[at:to]
+        merged.append(unique)
+        at = to
+    return merged + kept[at:]
 
 
 def _in_order(uniques: list[bytes]) -> list[bytes]:

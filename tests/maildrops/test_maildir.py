@@ -393,7 +393,7 @@ class OctetsTests(MaildirCase):
             self.make_maildir(user)
         for user in (b"ann", b"bob", b"cid"):
             self.put(b"new/1." + user, user=user)
-        self.maildrops = MaildirMaildrops(self.root, remember=2, run=here)
+        self.maildrops = MaildirMaildrops(self.root, remember=2 * 11, run=here)
         logins = (b"ann", b"bob", b"ann", b"cid", b"ann")
         self.assertEqual(self.read_at_logins(*logins), [b"1.ann", b"1.bob", b"1.cid"])
         self.assertEqual(self.read_at_logins(b"bob", b"ann"), [b"1.bob"])
@@ -404,7 +404,7 @@ class OctetsTests(MaildirCase):
         self.put(b"new/1.bob", user=b"bob")
         self.put(b"new/1.a")
         self.put(b"new/2.a")
-        self.maildrops = MaildirMaildrops(self.root, remember=2, run=here)
+        self.maildrops = MaildirMaildrops(self.root, remember=2 * 11 + 1, run=here)
         self.assertEqual(len(self.read_at_logins(b"ann")), 2)
         os.unlink(self.at(b"new/1.a"))
         self.assertEqual(self.read_at_logins(b"ann", b"bob", b"ann", b"bob"), [b"1.bob"])
@@ -619,7 +619,7 @@ class RemovalTests(MaildirCase):
         with self.session() as mailbox:
             os.rename(self.at(b"cur/2.b:2,"), self.at(b"tmp/2.b"))
             with (
-                mock.patch.object(folders.Folders, "_changed", lambda _: [next(self.ticks)]),
+                mock.patch.object(folders.Folders, "_changed", lambda _: [(next(self.ticks),) * 2]),
                 mock.patch.object(maildir, "_PATIENCE", (0, 0)),
                 self.assertRaises(RemovalFailed) as failed,
             ):
@@ -631,7 +631,9 @@ class RemovalTests(MaildirCase):
         with self.session() as mailbox:
             os.rename(self.at(b"cur/2.b:2,"), self.at(b"tmp/2.b"))
             with (
-                mock.patch.object(folders.Folders, "_changed", return_value=[time.time_ns()]),
+                mock.patch.object(
+                    folders.Folders, "_changed", return_value=[(time.time_ns(),) * 2]
+                ),
                 mock.patch.object(maildir, "_PATIENCE", (0, 0)),
                 self.assertRaises(RemovalFailed) as failed,
             ):
