@@ -191,11 +191,12 @@ def _look(folders: Folders, known: _Known) -> _Known:
         sizes.append(size)
         stamps.append(stamp)
         uids.append(uid)
+    # Tuples, for the garbage collector need not look into them again and again.
     return _Known(
-        uniques,
-        [found[unique] for unique in uniques],
+        tuple(uniques),
+        tuple([found[unique] for unique in uniques]),
         stamps,
-        known.messages.changed(same, sizes, uids),
+        known.messages.changed(same, sizes, tuple(uids)),
         folders.times,
         folders.times is not None and folders.never_ask(),
         folders.twice,

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from popserv import maildrop
 from popserv.errors import (
     MaildropBusy,
     MaildropUnavailable,
@@ -29,10 +30,11 @@ from popserv.errors import (
     TryLater,
 )
 from popserv.maildrop import Message
-from popserv.maildrops import folders, maildir
+from popserv.maildrops import folders, maildir, warm
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.testing import ODD_MESSAGES, MailboxContract, naive_octets, read_all
 from tests.maildrops.test_layout import watch_descriptors
+from tests.maildrops.test_warm import can_open_warm
 
 NOBODY = 65534
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -243,7 +245,7 @@ class OrderTests(MaildirCase):
         with self.session() as mailbox:
             gc.collect()
             after, _ = tracemalloc.get_traced_memory()
-            self.assertEqual(mailbox.messages.uids, names)
+            self.assertEqual(list(mailbox.messages.uids), names)
         self.assertLess((after - before) / messages, 250)
 
 
@@ -440,6 +442,292 @@ class OctetsTests(MaildirCase):
                     pass
         folders = (b"new", b"cur", b"ann", b"bob", b"cid", os.fsencode(self.root))
         return [name for name in names if name not in folders]
+
+
+def tick_of(nanoseconds):
+    """Give folders the times that a kernel with such a tick would, and have two be rest enough."""
+    real = folders.Folders._changed
+
+    def changed(self):
+        return [
+            (*folder[:-2], *(at // nanoseconds * nanoseconds for at in folder[-2:]))
+            for folder in real(self)
+        ]
+
+    @contextmanager
+    def patched():
+        with (
+            mock.patch.object(folders.Folders, "_changed", changed),
+            mock.patch.object(folders, "_REST", 2 * nanoseconds),
+        ):
+            yield
+
+    return patched()
+
+
+def rest():
+    """Wait until the times of files are old enough to be trusted, if that is a tick."""
+    until = time.time_ns() + folders._TICK
+    while time.clock_gettime_ns(folders._CLOCK) <= until:
+        time.sleep(0.004)
+
+
+CHANGES = {
+    "a delivery": lambda case: case.put(b"new/3.c", b"third\n"),
+    "a delivery among others": lambda case: case.put(b"new/1.aa"),
+    "a delivery to cur": lambda case: case.put(b"cur/0.z:2,"),
+    "a removal": lambda case: os.unlink(case.at(b"new/1.a")),
+    "another's read": lambda case: os.rename(case.at(b"new/1.a"), case.at(b"cur/1.a:2,S")),
+    "other flags": lambda case: os.rename(case.at(b"cur/2.b:2,"), case.at(b"cur/2.b:2,FS")),
+    "another's replacement": lambda case: (
+        case.put(b"tmp/1.aaa", b"other\n"),
+        os.rename(case.at(b"tmp/1.aaa"), case.at(b"new/1.aaa")),
+        os.unlink(case.at(b"new/1.a")),
+    ),
+    "a delivery in the past": lambda case: (
+        case.put(b"new/3.c"),
+        os.utime(case.at(b"new"), ns=(0, case.before)),
+    ),
+    "a special file": lambda case: (
+        os.unlink(case.at(b"new/1.a")),
+        os.mkfifo(case.at(b"new/1.a")),
+    ),
+    "another folder": lambda case: (
+        os.rename(case.at(b"cur"), case.at(b"old")),
+        os.mkdir(case.at(b"cur")),
+    ),
+    "no folder": lambda case: shutil.rmtree(case.at(b"cur")),
+    "no Maildir": lambda case: shutil.rmtree(case.at(b"")),
+    "another Maildir": lambda case: (
+        shutil.rmtree(case.at(b"")),
+        case.make_maildir(),
+        case.put(b"new/7.g"),
+    ),
+    "a link to another Maildir": lambda case: (
+        case.make_maildir(b"bob"),
+        case.put(b"new/8.h", user=b"bob"),
+        shutil.rmtree(case.at(b"")),
+        os.symlink("bob", case.at(b"").rstrip(b"/")),
+    ),
+}
+
+
+class UnchangedTests(MaildirCase):
+    """What has not changed is opened from memory, and what has changed never is."""
+
+    def setUp(self):
+        """Deliver two messages, and forget what is older than a tick."""
+        super().setUp()
+        self.put(b"new/1.a", b"first\n")
+        self.put(b"cur/2.b:2,", b"second\n")
+        self.before = os.stat(self.at(b"new")).st_mtime_ns
+        self.patch(folders, "_REST", folders._TICK)
+
+    def scans(self):
+        """Open and release the maildrop; return its messages, and how many folders were listed."""
+        listed = []
+        with preceded(os, "scandir", listed.append), self.session() as mailbox:
+            return mailbox.messages, len(listed)
+
+    def test_unchanged(self):
+        """A second login shows the same snapshot, and has looked at nothing."""
+        rest()
+        first, scans = self.scans()
+        self.assertEqual(scans, 2)
+        second, scans = self.scans()
+        self.assertEqual(scans, 0)
+        self.assertIs(second, first)
+        self.assertEqual(self.shown(), [b"first\n", b"second\n"])
+
+    def test_without_threads(self):
+        """It needs no thread where the kernel can tell that no disk must be waited for."""
+        if not can_open_warm(self.root):
+            self.skipTest("not for this system")
+        runs = []
+
+        async def run(function, *args):
+            runs.append(function)
+            return function(*args)
+
+        self.maildrops = MaildirMaildrops(self.root, run=run)
+        rest()
+        for _ in range(2):
+            self.scans()
+        self.assertEqual(len(runs), 1)
+
+    def test_cold(self):
+        """If it cannot tell, be it of the first directory or of the last, a thread looks."""
+        rest()
+        first, _ = self.scans()
+        for code in (errno.EAGAIN, errno.ENOSYS, errno.EPERM):
+            for at in range(4):
+                calls = count()
+                cold = failing(
+                    warm, "_SYSCALL", OSError(code, "no"), lambda *_, at=at, n=calls: next(n) == at
+                )
+                with cold:
+                    messages, scans = self.scans()
+                self.assertIs(messages, first)
+                self.assertEqual(scans, 0)
+
+    def test_not_local(self):
+        """On file systems that may ask others only a thread looks."""
+        with mock.patch.object(folders, "never_asks", return_value=False):
+            rest()
+            first, _ = self.scans()
+            with failing(warm, "_SYSCALL", AssertionError("asked")):
+                self.assertIs(self.scans()[0], first)
+
+    def test_locked(self):
+        """It is locked like any other, and refused while it is."""
+        rest()
+        self.scans()
+        with self.session():
+            self.assertIsNone(self.assert_refused(MaildropBusy))
+        with self.session(maildrops=MaildirMaildrops(self.root, run=here)):
+            self.assertIsNone(self.assert_refused(MaildropBusy))
+
+    def test_changes(self):
+        """After any change a login shows what a store shows that remembers nothing."""
+        for change, act in CHANGES.items():
+            rest()
+            self.scans()
+            self.assertEqual(self.scans()[1], 0, change)
+            act(self)
+            plain = MaildirMaildrops(self.root, remember=0, run=here)
+            for _ in range(2):
+                with self.session(maildrops=plain) as mailbox:
+                    wanted = list(mailbox.messages)
+                with self.session() as mailbox:
+                    self.assertEqual(list(mailbox.messages), wanted, change)
+                    for at in range(len(wanted)):
+                        read(mailbox, at)
+                rest()
+            shutil.rmtree(self.root)
+            self.make_maildir()
+            self.put(b"new/1.a", b"first\n")
+            self.put(b"cur/2.b:2,", b"second\n")
+            self.before = os.stat(self.at(b"new")).st_mtime_ns
+
+    def test_folder_made_later(self):
+        """A folder that was not there is looked for at each login."""
+        os.unlink(self.at(b"new/1.a"))
+        os.rmdir(self.at(b"new"))
+        rest()
+        self.assertEqual([len(self.scans()[0]) for _ in range(2)], [1, 1])
+        os.mkdir(self.at(b"new"))
+        rest()
+        self.assertEqual([len(self.scans()[0]) for _ in range(2)], [1, 1])
+        self.put(b"new/1.a")
+        self.assertEqual(len(self.scans()[0]), 2)
+
+    def test_own_removal(self):
+        """What a session removed is not shown again, to the user or to another of that Maildir."""
+        os.symlink("ann", self.at(b"", b"bob").rstrip(b"/"))
+        rest()
+        for _ in range(2):
+            with self.session(b"bob") as mailbox:
+                self.assertEqual(len(mailbox.messages), 2)
+            self.scans()
+        with self.session() as mailbox:
+            now(mailbox.remove([mailbox.messages[0]]))
+        for user in (b"ann", b"bob"):
+            with self.session(user) as mailbox:
+                self.assertEqual(uids(mailbox), [b"2.b"])
+
+    def test_times_to_come(self):
+        """Folders from the future are listed at each login: their next time may be the same."""
+        for name in (b"new", b"cur"):
+            os.utime(self.at(name), ns=(0, time.time_ns() + 10**12))
+        rest()
+        self.assertEqual([self.scans()[1] for _ in range(3)], [2, 2, 2])
+
+    def test_left_out(self):
+        """A message that could not be read is tried again, though no folder changes by chmod."""
+        denied = PermissionError(errno.EACCES, "denied")
+        rest()
+        with failing(os, "open", denied, lambda name, *_: name == b"1.a"):
+            self.assertEqual(len(self.scans()[0]), 1)
+        self.assertEqual(len(self.scans()[0]), 2)
+
+    def test_vanishing(self):
+        """A file that is listed but not there is looked for again by the next login."""
+        rest()
+        gone = FileNotFoundError(errno.ENOENT, "gone")
+        with failing(os, "open", gone, lambda name, *_: name == b"1.a"):
+            self.assertEqual(len(self.scans()[0]), 1)
+        self.assertEqual(len(self.scans()[0]), 2)
+
+    def test_twice(self):
+        """Of a maildrop with two files of one unique part nothing is kept."""
+        self.put(b"cur/1.a:2,S")
+        rest()
+        self.assertEqual([self.scans()[1] for _ in range(2)], [2, 2])
+
+    def test_rewritten(self):
+        """A message rewritten in place is refused once, and right from then on."""
+        rest()
+        self.scans()
+        self.put(b"new/1.a", b"rewritten\n")
+        with self.session() as mailbox, self.assertRaises(TryLater):
+            read(mailbox, 0)
+        self.assertEqual(self.shown(), [b"rewritten\n", b"second\n"])
+
+    def test_listings(self):
+        """Listings are made once for all sessions, and what comes behind costs no line again."""
+        self.patch(maildrop, "_LINES_A_CHUNK", 2)
+        self.put(b"new/3.c")
+        seen = []
+        for delivered in (b"new/4.d", None):
+            rest()
+            for _ in range(2):
+                with self.session() as mailbox:
+                    view = maildrop.Maildrop(mailbox.messages)
+                    seen.append([*view.scan_listing(), *view.unique_id_listing()])
+            if delivered:
+                self.put(delivered)
+        for one, other in zip(*seen[:2], strict=True):
+            self.assertIs(one, other)
+        self.assertEqual([a is b for a, b in zip(*seen[1:3], strict=True)], [True, False] * 2)
+
+    def test_memory_of_nothing(self):
+        """Maildrops without messages take room, too."""
+        self.maildrops = MaildirMaildrops(self.root, remember=25, run=here)
+        for user in (b"bob", b"cid", b"dan"):
+            self.make_maildir(user)
+            with self.session(user):
+                pass
+        self.assertEqual(list(self.maildrops._known), [b"cid", b"dan"])
+
+
+class TickTests(MaildirCase):
+    """No change is missed that comes within the clock tick of a scan."""
+
+    def check(self, pauses):
+        """Change the Maildir and scan it, again and again, with a pause between."""
+        for name in os.listdir(self.at(b"new")):
+            os.unlink(self.at(b"new/" + name))
+        names = [b"0.first"]
+        self.put(b"new/0.first")
+        for n, pause in enumerate(pauses, 1):
+            time.sleep(pause)
+            with self.session() as mailbox:
+                self.assertEqual(uids(mailbox), names)
+            names.append(b"%d.x" % n)
+            self.put(b"new/" + names[-1])
+            if len(names) > 3:
+                os.unlink(self.at(b"new/" + names.pop(0)))
+
+    def test_at_once(self):
+        """A delivery follows each scan at once, thousands of times, with a tick of 4 ms or 1 s."""
+        for tick in (4_000_000, 1_000_000_000):
+            with tick_of(tick):
+                self.check([0] * 2000)
+
+    def test_at_the_edge(self):
+        """Scans that are just trusted, or just not, miss nothing either."""
+        with tick_of(4_000_000):
+            self.check(n / 50_000 for n in range(300, 500))
 
 
 MOVES = [
@@ -1011,6 +1299,7 @@ class Traffic:
         self._serial = count()
         self._stored = {}
         self._mailbox = None
+        self._rewritten = set()
         case.make_maildir(user)
 
     def deliver(self, number):
@@ -1036,6 +1325,7 @@ class Traffic:
         for unique, path in self._one_of(number):
             os.unlink(path)
             del self._stored[unique]
+            self._rewritten.discard(unique)
 
     def login(self, _number):
         """Open the maildrop: it holds what is stored; a second session is refused."""
@@ -1046,19 +1336,43 @@ class Traffic:
         self._mailbox = now(self._case.maildrops.open_maildrop(self._user))
         order = sorted(self._stored, key=lambda unique: (int(unique[:1]), unique))
         self._case.assertEqual(uids(self._mailbox), order)
-        octets = [naive_octets(self._stored[unique]) for unique in order]
-        self._case.assertEqual([*self._mailbox.messages.octets], octets)
+        for unique, told in zip(order, self._mailbox.messages.octets, strict=True):
+            if unique not in self._rewritten:
+                self._case.assertEqual(told, naive_octets(self._stored[unique]))
+
+    def rest(self, number):
+        """Nothing happens for a while, save perhaps a login."""
+        rest()
+        if self._mailbox is None and number % 4:
+            self.login(number)
+            self.logout(number)
+
+    def rewrite(self, number):
+        """Change the bytes of a message, as no program ought to."""
+        for unique, path in self._one_of(number):
+            with open(path, "wb") as file:
+                file.write(b"rewritten %d times\n" % number)
+            self._stored[unique] = b"rewritten %d times\n" % number
+            self._rewritten.add(unique)
 
     def retr(self, number):
-        """Read a message: its bytes, or that it is gone."""
+        """Read a message: its bytes, or that it is gone, or that its octets are not those told."""
         for message in self._chosen(number):
-            if message.uid in self._stored:
+            if message.uid not in self._stored:
+                with self._case.assertRaises(NoSuchMessage):
+                    read(self._mailbox, message.position)
+            elif message.octets != naive_octets(self._stored[message.uid]):
+                self._case.assertIn(message.uid, self._rewritten)
+                with self._case.assertRaises(TryLater):
+                    read(self._mailbox, message.position)
+                # From now on all is right again.
+                self._rewritten.clear()
+                self.logout()
+                self.login(number)
+            else:
                 self._case.assertEqual(
                     read(self._mailbox, message.position), self._stored[message.uid]
                 )
-            else:
-                with self._case.assertRaises(NoSuchMessage):
-                    read(self._mailbox, message.position)
 
     def remove(self, number):
         """Remove two messages, or one, or none."""
@@ -1067,6 +1381,7 @@ class Traffic:
             now(self._mailbox.remove(chosen))
             for message in chosen:
                 self._stored.pop(message.uid, None)
+                self._rewritten.discard(message.uid)
 
     def logout(self, _number=0):
         """Release the maildrop; what ought to be there is."""
@@ -1094,10 +1409,18 @@ ACTIONS = st.sampled_from(sorted(name for name in vars(Traffic) if name[0] != "_
 class TrafficTests(MaildirCase):
     """Whatever programs and sessions do in turns, a session sees what it ought to."""
 
-    @PATIENT
-    @given(st.lists(st.tuples(ACTIONS, st.integers(0, 30)), min_size=5, max_size=40))
-    def test_any_traffic(self, actions):
-        """No action of other programs makes a session show, keep or remove the wrong thing."""
+    @settings(PATIENT, max_examples=70)
+    @given(
+        st.lists(st.tuples(ACTIONS, st.integers(0, 30)), min_size=5, max_size=40),
+        st.sampled_from([0, 13, 500]),
+    )
+    def test_any_traffic(self, actions, remember):
+        """No action of other programs makes a session show, keep or remove the wrong thing.
+
+        Nor does it matter how much is remembered.
+        """
+        self.patch(folders, "_REST", folders._TICK)
+        self.maildrops = MaildirMaildrops(self.root, remember=remember, run=here)
         traffic = Traffic(self, b"u%d" % next(self.ticks))
         try:
             for action, number in actions:
