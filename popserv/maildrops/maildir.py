@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from heapq import merge
-from itertools import count
 from typing import NamedTuple
 
 from zope.interface import implementer
@@ -165,7 +164,8 @@ class MaildirMaildrops:
 
 def _look(folders: Folders, known: _Known) -> _Known:
     """Return what is in the folders, and count what is not known; in a thread."""
-    where = dict(zip(known.uniques, count()))
+    # Not dict(zip()), which would let no other thread run.
+    where = {unique: at for at, unique in enumerate(known.uniques)}
     counted: dict[bytes, Counted] = {}
     for _ in range(TRIES):
         found = folders.scan()
