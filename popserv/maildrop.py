@@ -11,7 +11,7 @@ import re
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from popserv.downgrade import Sizes
 from popserv.errors import NeedsUTF8, NoSuchMessage
@@ -22,6 +22,9 @@ _LINES_A_CHUNK = 750
 
 No line has more than 86 octets, so that a chunk has less than 64 KiB.
 """
+
+
+T = TypeVar("T")
 
 
 class Message(NamedTuple):
@@ -114,23 +117,35 @@ class Snapshot(Sequence[Message]):
     @classmethod
     def of_sizes(cls, sizes: Iterable[Sizes], uids: Sequence[bytes]) -> Snapshot:
         """Return a snapshot of messages that were measured."""
-        return cls().changed(0, sizes, uids)
+        return cls().changed(sizes, uids, range(len(uids)))
 
-    def changed(self, same: int, sizes: Iterable[Sizes], uids: Sequence[bytes]) -> Snapshot:
-        """Return a snapshot with this one's first messages, as many as are ``same``, then others.
+    def changed(
+        self, sizes: Iterable[Sizes], uids: Sequence[bytes], order: Sequence[int]
+    ) -> Snapshot:
+        """Return a snapshot of messages of this one, and of others that were measured.
 
-        ``uids`` are those of all.
+        ``order`` has their positions: those of the others are behind this one's last.
         """
-        octets = self.octets[:same]
-        downgraded = {at: size for at, size in self.downgraded.items() if at < same}
-        endless = [at for at in self.endless if at < same]
-        for at, size in enumerate(sizes, same):
+        octets = self.octets[:]
+        downgraded = dict(self.downgraded)
+        endless = set(self.endless)
+        for at, size in enumerate(sizes, len(self)):
             octets.append(size.octets)
             if size.downgraded is not None:
                 downgraded[at] = size.downgraded
             if not size.header_ends:
-                endless.append(at)
-        after = type(self)(octets, uids, downgraded, endless)
+                endless.add(at)
+        if downgraded:
+            downgraded = {
+                now: downgraded[then] for now, then in enumerate(order) if then in downgraded
+            }
+        after = type(self)(
+            picked(octets, order),
+            picked((*self.uids, *uids), order),
+            downgraded,
+            [now for now, then in enumerate(order) if then in endless] if endless else (),
+        )
+        same = min(unmoved(order), len(self))
         after.unique_ids.begin_as(self.unique_ids, same)
         # A copy, for sessions may add to it meanwhile.
         for form, before in list(self._shown.items()):
@@ -271,6 +286,26 @@ class Maildrop:
 
     def _unmarked(self, listing: Listing) -> Iterator[bytes]:
         return listing.without(self._marked) if self._marked else iter(listing)
+
+
+def unmoved(order: Sequence[int]) -> int:
+    """Return how many of the first positions in an order are their own."""
+    return next((now for now, then in enumerate(order) if now != then), len(order))
+
+
+@overload
+def picked(column: array[int], order: Sequence[int]) -> array[int]: ...
+
+
+@overload
+def picked(column: tuple[T, ...], order: Sequence[int]) -> tuple[T, ...]: ...
+
+
+def picked(column: Any, order: Sequence[int]) -> Any:
+    """Return the values of a column at these positions, an array or a tuple as that is."""
+    same = unmoved(order)
+    rest = [column[at] for at in order[same:]]
+    return column[:same] + (array("Q", rest) if isinstance(column, array) else tuple(rest))
 
 
 def counted(messages: int) -> Text:

@@ -1,9 +1,12 @@
 """Snapshots, message-numbers and marks."""
 
+from itertools import islice
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv import maildrop
 from popserv.downgrade import Sizes
 from popserv.errors import NoSuchMessage
 from popserv.maildrop import Maildrop, Message, Snapshot, counted, legal_uid
@@ -184,6 +187,61 @@ class DowngradedTests(SynchronousTestCase):
             self.assertEqual((maildrop.count, maildrop.octets), (len(left), sum(left.values())))
             scan = b"".join(b"%d %d\r\n" % each for each in left.items())
             self.assertEqual(b"".join(maildrop.scan_listing()), scan)
+
+
+SIZES = st.builds(Sizes, st.integers(0, 99), st.none() | st.integers(0, 99), st.booleans())
+FORMS = [(False, False), (False, True), (True, False), (True, True)]
+
+
+class ChangedTests(SynchronousTestCase):
+    """What changes of a maildrop is made anew, and what does not is kept."""
+
+    def listings(self, snapshot):
+        """All that is listed of a snapshot."""
+        listings = [snapshot.unique_ids, *(snapshot.shown(*form).listing for form in FORMS)]
+        return [b"".join(listing) for listing in listings]
+
+    @given(st.lists(SIZES, max_size=12), st.lists(SIZES, max_size=4), st.data())
+    def test_any_change(self, old, new, data):
+        """Whatever goes, comes and was listed before, all is as if it were made from nothing."""
+        self.patch(maildrop, "_LINES_A_CHUNK", 3)
+        sizes = [*old, *new]
+        uids = tuple(b"u%d" % n for n in range(len(sizes)))
+        before = Snapshot.of_sizes(old, uids[: len(old)])
+        for form in data.draw(st.sets(st.sampled_from(FORMS))):
+            for _ in islice(before.shown(*form).listing, data.draw(st.integers(0, 5))):
+                pass
+        for _ in islice(before.unique_ids, data.draw(st.integers(0, 5))):
+            pass
+        order = data.draw(
+            st.sets(st.sampled_from(range(len(sizes)))).map(sorted)
+            | st.permutations(range(len(sizes)))
+            if sizes
+            else st.just([])
+        )
+        after = before.changed(new, uids[len(old) :], order)
+        wanted = Snapshot.of_sizes([sizes[at] for at in order], [uids[at] for at in order])
+        self.assertEqual(list(after), list(wanted))
+        self.assertEqual(list(after.sizes()), [sizes[at] for at in order])
+        self.assertEqual(self.listings(after), self.listings(wanted))
+        self.assertEqual(after.total, wanted.total)
+        self.assertEqual(list(before.sizes()), old)
+
+    def test_kept(self):
+        """Sessions share lines and totals; a session with marks has its own."""
+        snapshot = Snapshot([120, 200, 80], [b"a", b"b", b"c"], {1: 205}, [2])
+        for form in FORMS:
+            options = {"as_stored": not form[0], "ends_headers": form[1]}
+            one, other = (Maildrop(snapshot, **options) for _ in range(2))
+            for here, there in zip(one.scan_listing(), other.scan_listing(), strict=True):
+                self.assertIs(here, there)
+            one.mark(1)
+            self.assertNotEqual([*one.scan_listing()], [*other.scan_listing()])
+
+    def test_one_form(self):
+        """Where forms are alike they are kept once."""
+        plain = snapshot(120, 200)
+        self.assertEqual(len({id(plain.shown(*form)) for form in FORMS}), 1)
 
 
 class LegalUidTests(SynchronousTestCase):

@@ -144,9 +144,10 @@ class Folders:
                 if name[0] != "." and entry.is_file(follow_symlinks=False):
                     unique, colon, flags = os.fsencode(name).partition(b":")
                     place = start + colon + flags
-                    if unique in found:
+                    place = shared.setdefault(place, place)
+                    if found.setdefault(unique, place) is not place:
                         twice.add(unique)
-                    found[unique] = shared.setdefault(place, place)
+                        found[unique] = place
 
     def count(self, found: Mapping[bytes, bytes], counted: dict[bytes, Counted]) -> bool:
         """Add the sizes and stamps that are lacking; tell if a message was not in its place."""

@@ -39,7 +39,7 @@ from popserv.errors import (
     TryLater,
 )
 from popserv.interfaces import IMailbox, IMaildropFactory
-from popserv.maildrop import Message, Snapshot, legal_uid
+from popserv.maildrop import Message, Snapshot, legal_uid, picked
 from popserv.maildrops.folders import TRIES, Counted, FileBody, Folders, Run, Times, count_file
 from popserv.maildrops.layout import Layout
 from popserv.texts import Text
@@ -64,8 +64,8 @@ class _Known(NamedTuple):
     ``warm`` tells whether it may look without a thread.
     """
 
-    uniques: Sequence[bytes]
-    places: Sequence[bytes | None]
+    uniques: tuple[bytes, ...]
+    places: tuple[bytes | None, ...]
     stamps: array[int]
     messages: Snapshot
     times: Times | None
@@ -164,39 +164,25 @@ class MaildirMaildrops:
 
 def _look(folders: Folders, known: _Known) -> _Known:
     """Return what is in the folders, and count what is not known; in a thread."""
-    # Not dict(zip()), which would let no other thread run.
-    where = {unique: at for at, unique in enumerate(known.uniques)}
     counted: dict[bytes, Counted] = {}
     for _ in range(TRIES):
         found = folders.scan()
-        fresh = {unique: place for unique, place in found.items() if unique not in where}
-        if not folders.count(fresh, counted):
+        # What is left in there is new.
+        places = [found.pop(unique, None) for unique in known.uniques]
+        if not folders.count(found, counted):
             break
-    kept = [unique for unique in known.uniques if unique in found]
-    uniques = _merged(kept, _in_order([unique for unique in fresh if unique in counted]))
-    # Of most maildrops that have changed the beginning has not.
-    pairs = enumerate(zip(uniques, known.uniques, strict=False))
-    same = next((at for at, (now, then) in pairs if now != then), min(len(uniques), len(where)))
-    stamps = known.stamps[:same]
-    uids = list(known.messages.uids[:same])
-    sizes = []
-    for unique in uniques[same:]:
-        if unique in where:
-            at = where[unique]
-            size, stamp = known.messages.sizes_of(at), known.stamps[at]
-            uid = known.messages.uids[at]
-        else:
-            size, stamp = counted[unique]
-            uid = legal_uid(unique)
-        sizes.append(size)
-        stamps.append(stamp)
-        uids.append(uid)
+    fresh = _in_order([unique for unique in found if unique in counted])
+    uniques = (*known.uniques, *fresh)
+    kept = [at for at, place in enumerate(places) if place is not None]
+    order = _merged(kept, uniques, len(known.uniques))
+    sizes = [counted[unique][0] for unique in fresh]
+    stamps = array("Q", [counted[unique][1] for unique in fresh])
     # Tuples, for the garbage collector need not look into them again and again.
     return _Known(
-        tuple(uniques),
-        tuple([found[unique] for unique in uniques]),
-        stamps,
-        known.messages.changed(same, sizes, tuple(uids)),
+        picked(uniques, order),
+        picked((*places, *(found[unique] for unique in fresh)), order),
+        picked(known.stamps + stamps, order),
+        known.messages.changed(sizes, [legal_uid(unique) for unique in fresh], order),
         folders.times,
         folders.times is not None and folders.never_ask(),
         folders.twice,
@@ -281,11 +267,11 @@ class MaildirMailbox:
     def _look_again(self) -> bool:
         """Note where every message is now; tell whether what was not found is gone; in a thread."""
         found = self._folders.scan()
-        self._places = [
+        self._places = tuple(
             # One that came twice is never looked for: what is found might be the other.
             place if unique in self.known.doubles else found.get(unique)
             for unique, place in zip(self._uniques, self._places, strict=True)
-        ]
+        )
         return self._folders.at_rest
 
     async def remove(self, messages: Iterable[Message]) -> None:
@@ -331,18 +317,19 @@ def _delivered(unique: bytes) -> tuple[int, bytes]:
     return int(seconds) if seconds.isdigit() and len(seconds) < 20 else 0, unique
 
 
-def _merged(kept: list[bytes], fresh: list[bytes]) -> list[bytes]:
-    """Return all in order, of two lists that are."""
+def _merged(kept: list[int], uniques: Sequence[bytes], fresh: int) -> list[int]:
+    """Return in order where names are: those kept and those from ``fresh`` on, each in order."""
     if not kept:
-        return fresh
-    merged: list[bytes] = []
-    at = 0
-    for unique in fresh:
-        to = bisect(kept, _delivered(unique), at, key=_delivered)
-        merged += kept[at:to]
-        merged.append(unique)
-        at = to
-    return merged + kept[at:]
+        return list(range(fresh, len(uniques)))
+    merged: list[int] = []
+    begin = 0
+    for at in range(fresh, len(uniques)):
+        key = _delivered(uniques[at])
+        end = bisect(kept, key, begin, key=lambda other: _delivered(uniques[other]))
+        merged += kept[begin:end]
+        merged.append(at)
+        begin = end
+    return merged + kept[begin:]
 
 
 def _in_order(uniques: list[bytes]) -> list[bytes]:
