@@ -13,6 +13,8 @@ Rules of this store, here and in folders.py:
     no permission to write, and goes with the process however that ends.
  6. Whatever may block runs in a thread, save opening one file and reading what the
     page cache holds.
+ 7. What was found is shown again only while device, inode and times of new/ and cur/
+    are those from before the scan, and only if any change since would have made others.
 """
 
 from __future__ import annotations
