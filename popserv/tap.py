@@ -119,6 +119,13 @@ class Options(usage.Options, AuthOptionMixin):
             "[default: what the limit of open files allows, at most 10000]",
         ],
         [
+            "remember",
+            None,
+            "500000",
+            "Messages that are remembered from session to session, at some 200 bytes each; "
+            "those of the maildrops used last.",
+        ],
+        [
             "certificate",
             None,
             None,
@@ -263,6 +270,7 @@ class Options(usage.Options, AuthOptionMixin):
         self["timeout"] = self._positive("timeout", float, "seconds, such as 600")
         if self["max-connections"] is not None:
             self["max-connections"] = self._positive("max-connections", int, "a number above 0")
+        self["remember"] = self._number("remember", "a number of messages", digits=9)
         self["login-delay"] = self._number("login-delay", "a whole number of seconds")
         if self["expire"] is not None:
             self["expire"] = self._number("expire", "a whole number of days")
@@ -367,9 +375,9 @@ class Options(usage.Options, AuthOptionMixin):
                 "--require-tls and --without STLS: nobody could log in; give a --listen-tls, too"
             )
 
-    def _number(self, name: str, wanted: str) -> int:
+    def _number(self, name: str, wanted: str, digits: int = 6) -> int:
         given = self[name]
-        if not re.fullmatch(r"[0-9]{1,6}", given):
+        if not re.fullmatch(rf"[0-9]{{1,{digits}}}", given):
             raise usage.UsageError(f"--{name} takes {wanted}, not {given!r}")
         return int(given)
 
@@ -420,7 +428,8 @@ def makeService(options: Options) -> IService:
         )
     # A thread that reads a huge directory must not hold up the reactor for the usual 5 ms.
     sys.setswitchinterval(0.0005)
-    realm: IRealm = MaildropRealm(MaildirMaildrops(options["maildir"]))
+    maildrops = MaildirMaildrops(options["maildir"], remember=options["remember"])
+    realm: IRealm = MaildropRealm(maildrops)
     if options["login-delay"]:
         realm = LoginDelayRealm(realm, options["login-delay"])
     portal = Portal(realm)

@@ -112,6 +112,7 @@ class OptionsTests(OptionsCase):
             (["--sasl", ""], "--sasl: no mechanism is called ''; there are"),
             (["--listen", "haproxy:ssl:995"], "give --listen-tls haproxy:tcp:995"),
             (["--listen-tls", "ssl:995"], "this begins TLS by itself, give it as --listen"),
+            (["--remember", "all"], "--remember takes a number of messages, not 'all'"),
             (["--login-delay", "-1"], "--login-delay takes a whole number of seconds, not '-1'"),
             (["--login-delay", "1.5"], "--login-delay takes a whole number of seconds"),
             (["--login-delay", "1234567"], "--login-delay takes"),
@@ -191,7 +192,7 @@ class OptionsTests(OptionsCase):
         for option in (
             "maildir listen auth timeout allow-plaintext max-connections certificate private-key "
             "client-ca listen-tls require-tls sasl login-delay expire hide-version language "
-            "without hostname workarounds"
+            "without hostname workarounds remember"
         ).split():
             self.assertIn(f"--{option}", text)
         self.assertIn("twistd -n pop3 --maildir /var/mail", text)
