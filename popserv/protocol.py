@@ -16,14 +16,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Collection
-from contextlib import suppress
 from functools import partial
-from ipaddress import ip_address
 from socket import gethostname
-from typing import Any, cast
+from typing import Any
 
 from twisted.cred.portal import Portal
-from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import (
@@ -32,7 +29,6 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
     IPushProducer,
     ISSLTransport,
-    ITransport,
 )
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
@@ -47,7 +43,15 @@ from popserv.command import CommandTable
 from popserv.errors import BadCommand, LoginFailed, POPError, TryLater
 from popserv.idle import MINIMUM, IdleTimeoutMixin
 from popserv.interfaces import IAPOPCredentials
-from popserv.session import Channel, Session, State
+from popserv.session import Session, State
+from popserv.transports import (
+    in_short,
+    is_private,
+    make_channel,
+    peer_name,
+    send_at_once,
+    start_tls,
+)
 from popserv.wire import (
     MAX_LINE,
     MAX_SASL_LINE,
@@ -143,7 +147,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             can_start_tls=factory.tls is not None and not has_tls,
             as_stored=b"UTF8" not in factory.commands,
             workarounds=factory.workarounds,
-            channel=factory.make_channel(transport) if has_tls else None,
+            channel=make_channel(transport) if has_tls else None,
             capabilities=factory.commands.capabilities,
             ask=self._ask,
         )
@@ -151,18 +155,12 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     def _greet(self) -> None:
         """Send the greeting (RFC 1725 section 4)."""
         self._greeted = True
-        self._send_at_once()
+        send_at_once(self.transport)
         self._register_producer()
         greeting = b"POP3 server ready"
         if self._timestamp is not None:
             greeting += b" " + self._timestamp
         self.transport.write(ok(greeting))
-
-    def _send_at_once(self) -> None:
-        # Or the kernel keeps a reply back until the one before it is acknowledged (RFC 1122
-        # section 4.2.3.4), which may take 40 ms.  What is no TCP has nothing to switch off.
-        with suppress(AttributeError, OSError):
-            self.transport.setTcpNoDelay(True)
 
     def _register_producer(self) -> None:
         # Back-pressure: the transport calls pauseProducing when the client does not read.
@@ -176,24 +174,8 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         self.transport.unregisterProducer()
         # Nobody would say that it has drained, and the handshake must be read.
         self._output_full = False
-        if isinstance(self.transport, ProtocolWrapper):
-            self._start_tls_behind(self.transport)
-        else:
-            self.transport.startTLS(self.factory.tls)
+        start_tls(self.transport, self.factory.tls, self)
         self._begin_session()
-
-    def _start_tls_behind(self, wrapper: ProtocolWrapper) -> None:
-        """Begin TLS between us and what wraps us, such as ``haproxy:``.
-
-        The wrapper would pass startTLS on to the transport below it, and hear of no TLS.
-        """
-        # An optional library's.
-        from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
-
-        factory: Any = TLSMemoryBIOFactory(cast(Any, self.factory.tls), False, cast(Any, None))
-        tls = TLSMemoryBIOProtocol(factory, self)
-        wrapper.wrappedProtocol = tls
-        tls.makeConnection(wrapper)
 
     def readConnectionLost(self) -> None:
         """The client will send no more, but what it sent is still answered."""
@@ -213,7 +195,9 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         # A client that just went away has told nothing.
         if has_tls and not (self._shook_hands or reason.check(ConnectionClosed)):
             self.log.info(
-                "{peer}: no TLS: {reason}", peer=self._peer(), reason=_in_short(reason.value)
+                "{peer}: no TLS: {reason}",
+                peer=peer_name(self.transport),
+                reason=in_short(reason.value),
             )
         if self._body is not None:
             self._body.stop()
@@ -233,7 +217,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self.log.info(
                 "{peer}: session of {user!r} over, {removed} removed, {left} left",
                 user=session.name,
-                peer=self._peer(),
+                peer=peer_name(self.transport),
                 removed=session.removed,
                 left=len(session.mailbox.messages) - session.removed,
             )
@@ -318,10 +302,6 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         self._take_input()
         return asked
 
-    def _peer(self) -> str:
-        peer = self.transport.getPeer()
-        return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else str(peer)
-
     # Output: replies and bodies
 
     def _answer(self, reply: Reply) -> None:
@@ -365,7 +345,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         elif to_log and error.__cause__ is not None:
             self.log.warn(
                 "{peer}: {user!r:.200} was told {text!r}: {cause}",
-                peer=self._peer(),
+                peer=peer_name(self.transport),
                 user=self.session.name,
                 text=str(error.text),
                 cause=error.__cause__,
@@ -451,29 +431,6 @@ def _gone() -> POPError:
     return POPError("the client has gone")
 
 
-def _in_short(error: BaseException | None) -> str:
-    """Return what an error says; of OpenSSL's tuples the reasons alone."""
-    told = error.args[0] if error is not None and error.args else ""
-    if isinstance(told, list):
-        told = "; ".join(str(each[-1]) for each in told)
-    return str(told) or type(error).__name__
-
-
-def is_private(transport: ITransport) -> bool:
-    """Tell whether nobody else can read along: TLS, or a client on this very machine."""
-    if ISSLTransport.providedBy(transport):
-        return True
-    peer = transport.getPeer()
-    if isinstance(peer, UNIXAddress):
-        return True
-    try:
-        address = ip_address(getattr(peer, "host", ""))
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
-
-
 class POP3Factory(ServerFactory):
     """Makes a :class:`POP3Server` for each connection.
 
@@ -517,12 +474,6 @@ class POP3Factory(ServerFactory):
     def offers_apop(self) -> bool:
         """Tell whether greetings carry a timestamp."""
         return b"APOP" in self.commands and self.login.offers(IAPOPCredentials)
-
-    def make_channel(self, transport: Any) -> Channel:
-        """Return what TLS knows of a connection."""
-        from popserv.tls import TLSChannel
-
-        return TLSChannel(transport.getHandle())
 
     def make_timestamp(self) -> bytes:
         """Return a greeting's timestamp, in the form of RFC 1725 section 7's example.

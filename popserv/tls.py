@@ -1,4 +1,4 @@
-"""The certificates that a server shows, and what the TLS of one connection vouches for.
+"""The certificates that a server shows to its clients, and the authorities that it trusts.
 
 Needs the extra ``tls``.
 """
@@ -11,24 +11,22 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import NameOID, ObjectIdentifier
 from OpenSSL import SSL, crypto
-from OpenSSL.crypto import X509, X509StoreFlags
+from OpenSSL.crypto import X509, X509Store, X509StoreFlags
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from popserv.session import Channel
+from popserv.channel import UNREADABLE, VERIFIES, alternative_names
 
 if TYPE_CHECKING:
     from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -58,18 +56,7 @@ _PRIVATE_KEY = re.compile(
     rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL
 )
 
-_UNREADABLE = (
-    ValueError,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
-"""What cryptography raises on certificates that OpenSSL lets pass."""
-
 _BETTER_KEY = "have one made for a key of P-256, or of 2048 bits of RSA"
-
-_VERIFIES = object()
-"""Marks the contexts that verify client certificates."""
 
 
 class CertificateError(Exception):
@@ -273,14 +260,13 @@ class _Shown:
                 f"{self._file}: OpenSSL does not take it ({_reason(error)}); {_BETTER_KEY}"
             ) from None
         if self._authorities:
-            store = context.get_cert_store()
-            assert store is not None  # noqa: S101
+            store = cast(X509Store, context.get_cert_store())
             store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
             for authority in self._authorities:
                 store.add_cert(X509.from_cryptography(authority))
                 context.add_client_ca(authority)
             context.set_verify(SSL.VERIFY_PEER)
-            context.set_app_data(_VERIFIES)
+            context.set_app_data(VERIFIES)
         return context
 
 
@@ -377,7 +363,7 @@ def _certificates(path: str, pem: bytes) -> list[x509.Certificate]:
             # Either library finds faults that the other does not.
             X509.from_cryptography(certificate)
             certificate.subject.rfc4514_string()
-    except (*_UNREADABLE, crypto.Error):
+    except (*UNREADABLE, crypto.Error):
         raise CertificateError(f"{path}: a certificate in it is damaged; copy it anew") from None
     return certificates
 
@@ -415,18 +401,11 @@ def _reason(error: Exception) -> str:
 # Certificates
 
 
-def _alternatives(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return None
-
-
 def _dns_names(path: str, certificate: x509.Certificate) -> list[str]:
     """Return the certificate's DNS names, in lower case."""
     try:
-        alternatives = _alternatives(certificate)
-    except _UNREADABLE:
+        alternatives = alternative_names(certificate)
+    except UNREADABLE:
         raise CertificateError(
             f"{path}: the certificate's names cannot be read; have a valid one made"
         ) from None
@@ -445,7 +424,7 @@ def _is_authority(certificate: x509.Certificate) -> bool:
     except x509.ExtensionNotFound:
         # Before X.509 version 3 a CA could not say that it is one.
         return certificate.version is x509.Version.v1
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
 
 
@@ -473,91 +452,3 @@ def _select_alpn(connection: SSL.Connection, offered: list[bytes]) -> bytes:
         return ALPN
     # As an error of OpenSSL's, so that Twisted takes it for one.
     raise SSL.Error([("SSL routines", "", "no application protocol")])
-
-
-# Connections
-
-
-class TLSChannel(Channel):
-    """What a connection's TLS vouches for, once its handshake is completed.
-
-    ``connection`` is what ``ISSLTransport.getHandle()`` returns.
-    """
-
-    def __init__(self, connection: SSL.Connection) -> None:
-        self._connection = connection
-
-    def _completed(self) -> bool:
-        # The client's Finished proves that it has its certificate's key.
-        return self._connection.get_peer_finished() is not None
-
-    def binding(self, kind: bytes) -> bytes | None:
-        """Return the channel binding data of a kind; None if it is not to be had here.
-
-        ``tls-exporter`` (RFC 9266) in TLS 1.3 alone: in TLS 1.2 it needs the extended
-        master secret, of which pyOpenSSL cannot tell.  ``tls-server-end-point`` (RFC
-        5929 section 4.1) not with Ed25519 and the like, whose signatures name no hash.
-        """
-        if not self._completed():
-            return None
-        if kind == b"tls-exporter":
-            if self._connection.get_protocol_version() < SSL.TLS1_3_VERSION:
-                return None
-            return self._connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
-        if kind == b"tls-server-end-point":
-            return _end_point(self._connection.get_certificate())
-        return None
-
-    def certified_names(self) -> Sequence[bytes]:
-        """Return the users' names that the client's verified certificate vouches for.
-
-        Those are the mail addresses in subjectAltName.  Without any, it is the
-        subject's UID; without that, its emailAddress; and without that, its CN, but
-        only if there is no subjectAltName at all: a certificate for a host, whose CN
-        may be anything, is nobody's.  The first of these that is there decides: if it
-        is there twice, or holds what cannot be printed, nothing else takes its place.
-        Empty, too, if the connection was not made by :class:`Certificates` with CAs.
-        """
-        if self._connection.get_context().get_app_data() is not _VERIFIES or not self._completed():
-            return ()
-        certificate = self._connection.get_peer_certificate()
-        if certificate is None:
-            return ()
-        try:
-            names = _user_names(certificate.to_cryptography())
-        except _UNREADABLE:
-            return ()
-        return [name.encode() for name in names if name.isprintable() and name]
-
-
-def _end_point(certificate: X509 | None) -> bytes | None:
-    if certificate is None:
-        return None
-    shown = certificate.to_cryptography()
-    try:
-        algorithm = shown.signature_hash_algorithm
-    except UnsupportedAlgorithm:
-        return None
-    if algorithm is None:
-        return None
-    if algorithm.name in ("md5", "sha1"):
-        algorithm = hashes.SHA256()
-    return shown.fingerprint(algorithm)
-
-
-_SUBJECT: Sequence[ObjectIdentifier] = (NameOID.USER_ID, NameOID.EMAIL_ADDRESS)
-
-
-def _user_names(certificate: x509.Certificate) -> list[str]:
-    alternatives = _alternatives(certificate)
-    addresses = (
-        alternatives.get_values_for_type(x509.RFC822Name) if alternatives is not None else []
-    )
-    if addresses:
-        return addresses
-    fields = _SUBJECT if alternatives is not None else (*_SUBJECT, NameOID.COMMON_NAME)
-    for field in fields:
-        found = certificate.subject.get_attributes_for_oid(field)
-        if found:
-            return [str(found[0].value)] if len(found) == 1 else []
-    return []

@@ -44,9 +44,9 @@ from popserv.command import CommandTable
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.maildrops.memory import MemoryMaildrops
+from popserv.options import Options
 from popserv.protocol import POP3Factory
 from popserv.session import Session, State
-from popserv.tap import Options
 from popserv.testing import Conversation, MailboxContract
 from tests.certificates import issue
 
@@ -470,8 +470,12 @@ class ListingTests(SynchronousTestCase):
         self.assertLessEqual(KEYWORDS, shown)
 
     def test_help_commands(self):
-        """--help names every command, and which can be left out."""
+        """--help names every command, its module, and which can be left out."""
         shown = str(Options())
+        for module in VERBS:
+            name = module.__name__.rpartition(".")[2]
+            first = module.COMMANDS[0].keyword.decode("ascii")
+            self.assertRegex(shown, rf"RFC \d{{4}} +{name} +{first}\b")
         for keyword in KEYWORDS:
             self.assertRegex(shown, rf"\b{keyword}\b")
         self.assertIn("AUTH, UTF8 and LANG can be left out by --without", shown)

@@ -31,7 +31,9 @@ MAY_IMPORT = {
     "languages": {"texts"},
     "threads": {"errors"},
     "workarounds": set(),
-    "tls": {"session"},
+    "channel": {"session"},
+    "tls": {"channel"},
+    "transports": {"channel", "session"},
     "maildrops.warm": set(),
     "maildrops.layout": {"maildrops.warm"},
     "maildrops.memory": CORE,
@@ -55,8 +57,12 @@ MAY_IMPORT = {
     "auth.login": CORE | {"auth.avatar", "session"},
     "idle": set(),
     "body": {"wire"},
-    "protocol": CORE | {"auth.login", "body", "command", "idle", "session", "tls"},
+    "protocol": CORE | {"auth.login", "body", "command", "idle", "session", "transports"},
     "testing": CORE | {"protocol"},
+    "options": {
+        *("auth.mechanisms", "auth.passwd", "auth.users_file", "idle", "interfaces", "languages"),
+        *("maildrops.layout", "tls", "workarounds"),
+    },
     "cli": {"auth.prepare", "auth.schemes", "auth.users_file", "maildrops.layout"},
 }
 """What each module may import of popserv; ``tap``, which puts all together, anything."""

@@ -2,12 +2,12 @@
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport
 from twisted.internet.task import Clock
-from twisted.internet.testing import EventLoggingObserver, StringTransport
+from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,7 +18,7 @@ from popserv.auth.realm import MaildropRealm
 from popserv.command import CommandTable, command
 from popserv.commands import rfc1725
 from popserv.maildrops.memory import MemoryMaildrops
-from popserv.protocol import POP3Factory, is_private
+from popserv.protocol import POP3Factory
 from popserv.session import State
 from popserv.testing import Conversation, MemoryTransport
 from popserv.wire import Reply, nothing
@@ -201,23 +201,6 @@ class GreetingTests(ProtocolCase):
             logged = [event["reason"] for event in self.log if "reason" in event]
             self.assertEqual(logged, [told] if told else [])
             self.log._events.clear()
-
-    def test_is_private(self):
-        """Private is TLS, and what does not leave the machine."""
-        for peer, private in [
-            (STRANGER, False),
-            (IPv4Address("TCP", "127.9.9.9", 1), True),
-            (IPv6Address("TCP", "::1", 1), True),
-            (IPv6Address("TCP", "::ffff:127.0.0.1", 1), True),
-            (IPv6Address("TCP", "::ffff:192.0.2.1", 1), False),
-            (IPv6Address("TCP", "fe80::1%eth0", 1), False),
-            (UNIXAddress(b"/s"), True),
-            (object(), False),
-        ]:
-            self.assertEqual(is_private(StringTransport(peerAddress=peer)), private, peer)
-        tls = StringTransport(peerAddress=STRANGER)
-        directlyProvides(tls, ISSLTransport)
-        self.assertTrue(is_private(tls))
 
 
 class InputTests(ProtocolCase):

@@ -392,7 +392,7 @@ class ServiceTests(OptionsCase):
 
     def test_no_tls(self):
         """Without the extra, a TLS endpoint says which package it lacks."""
-        with patch.object(tap, "serverFromString", side_effect=ImportError("OpenSSL")):
+        with patch("popserv.options.serverFromString", side_effect=ImportError("OpenSSL")):
             error = self.assertRaises(usage.UsageError, self.parse, "--listen", "ssl:995")
         self.assertIn("pip install 'popserv[tls]'", str(error))
 

@@ -194,7 +194,8 @@ class _Settings:
             raise OAuthFileError(f"{self.path}: is not UTF-8; save it as that") from None
         except ConfigError as error:
             # Its own text quotes the line, which may hold the secret.
-            line = getattr(error, "lineno", None) or error.errors[0][0]  # type: ignore[attr-defined]
+            found = vars(error)
+            line = found["lineno"] if "lineno" in found else found["errors"][0][0]
             raise OAuthFileError(
                 f"{self.path}, line {line}: must be [oauth], or below it key = value, each once"
             ) from None

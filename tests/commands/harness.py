@@ -14,6 +14,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides, implementer
 
+from popserv import protocol
 from popserv.auth.mechanisms import MECHANISMS
 from popserv.auth.realm import MaildropRealm
 from popserv.command import CommandTable
@@ -184,7 +185,7 @@ class ServerCase(SynchronousTestCase):
         entries = [each for group in groups for each in group if each.keyword not in without]
         portal = Portal(MaildropRealm(self.store), checkers)
         self.factory = POP3Factory(CommandTable(entries), portal, host=b"dewey", **options)
-        self.factory.make_channel = lambda transport: self.channel
+        self.patch(protocol, "make_channel", lambda transport: self.channel)
 
     def connect(self, *lines, peer=HERE, tls=False):
         """A client that has said these lines, their answers read."""

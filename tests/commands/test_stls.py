@@ -25,6 +25,7 @@ from popserv.maildrops.memory import MemoryMaildrops
 from popserv.protocol import POP3Factory
 from popserv.session import State
 from popserv.tls import Certificates
+from popserv.transports import peer_name
 from popserv.wire import Reply, nothing
 from tests.certificates import issue, make_authority
 from tests.commands.harness import HERE, STRANGER, Checker, ServerCase, password_of_ann
@@ -393,7 +394,9 @@ class SocketTests(TestCase):
         await self.talk(peer, b"PASS pw\r\n", b"-ERR USER comes first\r\n")
         await self.talk(peer, b"STLS\r\n", NOT_HERE)
         (server,) = self.servers
-        self.assertEqual((server._peer(), server.session.takes_passwords), ("192.0.2.1:1", True))
+        self.assertEqual(
+            (peer_name(server.transport), server.session.takes_passwords), ("192.0.2.1:1", True)
+        )
         self.assertEqual(list(self.factory.connections), [server])
         await self.talk(
             peer,
@@ -407,7 +410,9 @@ class SocketTests(TestCase):
         over_tls = TLSMemoryBIOFactory(self.certificates, False, self.factory)
         peer = await self.connect(over_tls, tls=True, **behind)
         (server,) = self.servers
-        self.assertEqual((server._peer(), server.session.takes_passwords), ("192.0.2.1:1", True))
+        self.assertEqual(
+            (peer_name(server.transport), server.session.takes_passwords), ("192.0.2.1:1", True)
+        )
         await self.leave(peer)
 
     async def test_from_the_first_octet(self):

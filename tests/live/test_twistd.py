@@ -14,7 +14,7 @@ from pathlib import Path
 from twisted.trial.unittest import TestCase
 
 from popserv import __version__
-from popserv.tap import Options
+from popserv.options import Options
 from popserv.testing import ODD_MESSAGES
 from tests.live.harness import (
     BIN,

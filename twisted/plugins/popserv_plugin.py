@@ -1,18 +1,9 @@
 """What twistd and --auth find: names alone, nothing of popserv is imported to list them."""
 
 from twisted.application.service import ServiceMaker
-from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.strcred import ICheckerFactory
 from twisted.plugin import IPlugin
 from zope.interface import implementer
-
-from popserv.interfaces import (
-    IAPOPCredentials,
-    ICertificateCredentials,
-    IScramSHA1Credentials,
-    IScramSHA256Credentials,
-    ITokenCredentials,
-)
 
 popserv = ServiceMaker(
     "popserv",
@@ -32,14 +23,12 @@ class _PasswdFileCheckerFactory:
     A user with an {APOP} secret logs in by APOP, every other by password, or
     by SCRAM, CRAM-MD5 or a client certificate where that is offered.
     """
-    credentialInterfaces = (
-        IUsernamePassword,
-        IAPOPCredentials,
-        IScramSHA256Credentials,
-        IScramSHA1Credentials,
-        IUsernameHashedPassword,
-        ICertificateCredentials,
-    )
+
+    @property
+    def credentialInterfaces(self):
+        from popserv.auth.passwd import PasswdFileChecker
+
+        return PasswdFileChecker.credentialInterfaces
 
     def generateChecker(self, argString):
         from popserv.auth.passwd import PasswdFileChecker
@@ -60,7 +49,12 @@ class _TokenCheckerFactory:
     (jwks) or by asking the provider (introspection).  It is read at the start.
     Needs: pip install 'popserv[oauth]'
     """
-    credentialInterfaces = (ITokenCredentials,)
+
+    @property
+    def credentialInterfaces(self):
+        from popserv.interfaces import ITokenCredentials
+
+        return (ITokenCredentials,)
 
     def generateChecker(self, argString):
         try:

@@ -1,0 +1,81 @@
+"""What a server must know of a connection's transport, and do with it, whatever kind it is."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Any, cast
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import (
+    IOpenSSLServerConnectionCreator,
+    IProtocol,
+    ISSLTransport,
+    ITransport,
+)
+from twisted.protocols.policies import ProtocolWrapper
+
+from popserv.session import Channel
+
+
+def is_private(transport: ITransport) -> bool:
+    """Tell whether nobody else can read along: TLS, or a client on this very machine."""
+    if ISSLTransport.providedBy(transport):
+        return True
+    peer = transport.getPeer()
+    if isinstance(peer, UNIXAddress):
+        return True
+    try:
+        address = ip_address(getattr(peer, "host", ""))
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def peer_name(transport: ITransport) -> str:
+    """Return the client's address and port, for the log."""
+    peer: Any = transport.getPeer()
+    return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else str(peer)
+
+
+def send_at_once(transport: Any) -> None:
+    """Have each reply sent when it is written.
+
+    Or the kernel keeps it back until the one before it is acknowledged (RFC 1122 section
+    4.2.3.4), which may take 40 ms.
+    """
+    # What is no TCP has nothing to switch off.
+    with suppress(AttributeError, OSError):
+        transport.setTcpNoDelay(True)
+
+
+def start_tls(
+    transport: Any, tls: IOpenSSLServerConnectionCreator | None, protocol: IProtocol
+) -> None:
+    """Begin TLS below the protocol, whose ``transport`` may be another one then."""
+    if not isinstance(transport, ProtocolWrapper):
+        transport.startTLS(tls)
+        return
+    # A wrapper such as haproxy: would pass startTLS on to the transport below it, and hear
+    # of no TLS.  The library is optional.
+    from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+
+    factory: Any = TLSMemoryBIOFactory(cast(Any, tls), False, cast(Any, None))
+    transport.wrappedProtocol = TLSMemoryBIOProtocol(factory, cast(Any, protocol))
+    transport.wrappedProtocol.makeConnection(transport)
+
+
+def make_channel(transport: Any) -> Channel:
+    """Return what TLS knows of a connection."""
+    from popserv.channel import TLSChannel
+
+    return TLSChannel(transport.getHandle())
+
+
+def in_short(error: BaseException | None) -> str:
+    """Return what an error says; of OpenSSL's tuples the reasons alone."""
+    told = error.args[0] if error is not None and error.args else ""
+    if isinstance(told, list):
+        told = "; ".join(str(each[-1]) for each in told)
+    return str(told) or type(error).__name__
