@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "commands.utf8": VERB | {"auth.prepare", "languages"},
     "languages": {"texts"},
     "threads": {"errors"},
+    "exchange": set(),
     "workarounds": set(),
     "channel": {"session"},
     "tls": {"channel"},

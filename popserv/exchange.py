@@ -1,0 +1,53 @@
+"""What the workers of one server tell each other.
+
+A topic is one component's, the same in each worker.  What is told are small facts of JSON;
+each stands for itself, may be told again, and takes some time to arrive.  A server of one
+process has nobody to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+
+class Listener(Protocol):
+    """A component that shares a topic with its like in the other workers."""
+
+    def hear(self, fact: Any) -> None:
+        """Take a fact that another worker told."""
+
+    def facts(self) -> Iterable[Any]:
+        """Yield what a worker that has just begun should know."""
+
+
+class Exchange:
+    """One worker's end: tells the others, and hands on what they tell.
+
+    ``carry`` takes a topic and a fact to all others, as soon as may be.
+    """
+
+    def __init__(self, carry: Callable[[str, Any], object] | None = None) -> None:
+        self._carry = carry
+        self._listeners: dict[str, Listener] = {}
+
+    def join(self, topic: str, listener: Listener) -> None:
+        """Hand what others tell of a topic to this listener."""
+        self._listeners[topic] = listener
+
+    def tell(self, topic: str, fact: Any) -> None:
+        """Tell all others."""
+        if self._carry is not None:
+            self._carry(topic, fact)
+
+    def hear(self, topic: str, fact: Any) -> None:
+        """Take in what another worker told."""
+        listener = self._listeners.get(topic)
+        if listener is not None:
+            listener.hear(fact)
+
+    def tell_all(self) -> None:
+        """Tell everything again, for a worker that has just begun."""
+        for topic, listener in self._listeners.items():
+            for fact in listener.facts():
+                self.tell(topic, fact)
