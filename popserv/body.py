@@ -9,13 +9,17 @@ from twisted.python.failure import Failure
 
 from popserv.wire import Chunk, Framer
 
-_ENOUGH = 1 << 16
+ENOUGH = 1 << 16
 """Octets gathered for one write; what a transport buffers before it says stop."""
+
+_WRITES_A_TURN = 4
+"""How often to write before other sessions have their turn."""
 
 
 class BodySender:
     """Feeds a body through its framer to ``write``, until told to pause.
 
+    ``later`` calls a function after so many seconds, such as a reactor's ``callLater``.
     ``finished`` is called once: with None after the last octet was written, or
     with the failure that cut the body short.  Nothing is called after ``stop``.
     """
@@ -26,6 +30,7 @@ class BodySender:
         body: Iterable[Chunk],
         framer: Framer,
         write: Callable[[bytes], object],
+        later: Callable[[float, Callable[[], None]], object],
         finished: Callable[[Failure | None], None],
     ) -> None:
         self._out = [head]
@@ -33,9 +38,11 @@ class BodySender:
         self._chunks: Iterator[Chunk] = iter(body)
         self._framer = framer
         self._write = write
+        self._later = later
         self._finished = finished
         self._paused = False
         self._waiting = False
+        self._yielding = False
         self._over = False
 
     def pause(self) -> None:
@@ -45,11 +52,25 @@ class BodySender:
     def resume(self) -> None:
         """Write on until paused, until a chunk must be waited for, or to the end."""
         self._paused = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Write on, but let others have their turn before a client that reads as fast."""
+        writes = 0
         try:
-            while not (self._paused or self._waiting or self._over):
-                self._step()
+            while not (self._paused or self._waiting or self._yielding or self._over):
+                if writes < _WRITES_A_TURN:
+                    self._step()
+                    writes += 1
+                else:
+                    self._yielding = True
+                    self._later(0, self._take_turn)
         except Exception:
             self._end(Failure())
+
+    def _take_turn(self) -> None:
+        self._yielding = False
+        self._go_on()
 
     def stop(self) -> None:
         """Want no more of the body."""
@@ -67,7 +88,7 @@ class BodySender:
     def _step(self) -> None:
         """Write once: the chunks that are there, up to enough."""
         gathered = 0
-        while gathered < _ENOUGH:
+        while gathered < ENOUGH:
             chunk = None if self._framer.done else next(self._chunks, None)
             if chunk is None:
                 self._out.append(self._framer.finish())

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from socket import gethostname
 from typing import Any
@@ -38,8 +38,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from popserv.auth.login import PortalLogin
-from popserv.body import BodySender
+from popserv.body import ENOUGH, BodySender
 from popserv.command import CommandTable
+from popserv.coroutines import begun
 from popserv.errors import BadCommand, LoginFailed, POPError, TryLater
 from popserv.idle import MINIMUM, IdleTimeoutMixin
 from popserv.interfaces import IAPOPCredentials
@@ -47,7 +48,9 @@ from popserv.session import Session, State
 from popserv.transports import (
     in_short,
     is_private,
+    lose_at_once,
     make_channel,
+    make_send,
     peer_name,
     send_at_once,
     start_tls,
@@ -90,6 +93,8 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     factory: POP3Factory
     session: Session
     _timestamp: bytes | None
+    _send: Callable[[bytes], object]
+    _out: list[bytes]
 
     _busy = False
     _asked: Deferred[bytes] | None = None
@@ -97,6 +102,9 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     _shook_hands = False
     _put_back = False
     _heard = False
+    _gathers = False
+    _took_line = False
+    _unsent = 0
     _output_full = False
     _input_over = False
     _gone = False
@@ -110,10 +118,12 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     def connectionMade(self) -> None:
         """Begin the session: at once, or once TLS is there."""
+        self._send = make_send(self.transport)
         if self._greeted:
             # STLS behind a wrapper: only the transport is new.
             return
         factory = self.factory
+        self._out = []
         self._timestamp = factory.make_timestamp() if factory.offers_apop() else None
         self._begin_session()
         self.start_idle_timer(factory.idle_timeout)
@@ -160,7 +170,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         greeting = b"POP3 server ready"
         if self._timestamp is not None:
             greeting += b" " + self._timestamp
-        self.transport.write(ok(greeting))
+        self._write(ok(greeting))
 
     def _register_producer(self) -> None:
         # Back-pressure: the transport calls pauseProducing when the client does not read.
@@ -169,12 +179,14 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     def _start_tls(self) -> None:
         """Go on over TLS as if nothing had been said (RFC 2595 sections 4 and 7)."""
+        self._flush()
         # What came with STLS, whole lines or half a one, came from anybody.
         self.clearLineBuffer()
         self.transport.unregisterProducer()
         # Nobody would say that it has drained, and the handshake must be read.
         self._output_full = False
         start_tls(self.transport, self.factory.tls, self)
+        self._send = make_send(self.transport)
         self._begin_session()
 
     def readConnectionLost(self) -> None:
@@ -236,16 +248,25 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             if isinstance(self.transport, ProtocolWrapper):
                 # By haproxy: the client's address is known only now.
                 self._begin_session()
+        if self._gathers:
+            super().dataReceived(data)
+            return
+        self._gathers = True
         super().dataReceived(data)
         while self._put_back:
             self._put_back = False
             super().dataReceived(b"")
+        self._gathers = False
+        self._flush()
+        if self._took_line:
+            self._took_line = False
+            self.resetTimeout()
 
     def lineReceived(self, line: bytes) -> None:
         """Run one command."""
         if self.closing:
             return
-        self.resetTimeout()
+        self._took_line = True
         self.MAX_LENGTH = MAX_LINE + 1
         line = line.removesuffix(b"\r")
         if self._asked is not None:
@@ -261,13 +282,15 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             keyword, argument = split_line(line)
             command = self.factory.commands.find(self.session, keyword)
             outcome = command.run(self.session, *command.parse(argument))
+            if not isinstance(outcome, Reply):
+                outcome = begun(outcome)
         except Exception:
             self._refuse(Failure())
         else:
             if isinstance(outcome, Reply):
                 self._answer(outcome)
             else:
-                Deferred.fromCoroutine(outcome).addCallbacks(self._answer, self._refuse)
+                outcome.addCallbacks(self._answer, self._refuse)
 
     def _take_turns(self) -> None:
         """Take no further line while a command is pending, or others should have their turn."""
@@ -298,24 +321,41 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         asked: Deferred[bytes] = Deferred()
         self._asked = asked
         self.MAX_LENGTH = MAX_SASL_LINE + 1
-        self.transport.write(challenge(octets))
+        self._write(challenge(octets))
         self._take_input()
         return asked
 
     # Output: replies and bodies
 
+    def _write(self, octets: bytes) -> None:
+        """Send now, or together with what else answers the input at hand."""
+        if not self._gathers:
+            self._send(octets)
+            return
+        self._out.append(octets)
+        self._unsent += len(octets)
+        if self._unsent >= ENOUGH:
+            self._flush()
+
+    def _flush(self) -> None:
+        out = self._out
+        if out:
+            self._out = []
+            self._unsent = 0
+            self._send(out[0] if len(out) == 1 else b"".join(out))
+
     def _answer(self, reply: Reply) -> None:
         """Send a positive reply, then do what it says comes after."""
         self._blunders = 0
         if reply.body is None:
-            self.transport.write(ok(reply.text, self.session.language))
+            self._write(ok(reply.text, self.session.language))
             self._done(reply.after)
             return
         self._lines += 9
         framer = reply.framer or ListingFramer()
         head = ok(reply.text, self.session.language)
         finished = partial(self._body_sent, reply.after)
-        body = BodySender(head, reply.body, framer, self.transport.write, finished)
+        body = BodySender(head, reply.body, framer, self._write, self.callLater, finished)
         if self.closing:
             body.stop()
             self._done(After.CLOSE)
@@ -358,7 +398,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self._deny(error)
 
     def _write_error(self, error: POPError) -> None:
-        self.transport.write(err(error, self.session.language))
+        self._write(err(error, self.session.language))
 
     def _deny(self, error: POPError) -> None:
         self._write_error(error)
@@ -401,7 +441,10 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         if self._body is not None:
             self._body.stop()
         self.clearLineBuffer()
-        super().close()
+        self._flush()
+        # Which ends in connectionLost.
+        if self.closing or not lose_at_once(self.transport):
+            super().close()
 
     # IPushProducer: the transport says whether the client reads
 

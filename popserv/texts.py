@@ -30,17 +30,32 @@ class Text:
     Arguments may be texts themselves.
     """
 
-    __slots__ = ("_arguments", "_english")
+    __slots__ = ("_arguments", "_english", "_rendered")
 
     def __init__(self, english: str, *arguments: object) -> None:
         self._english = english
         self._arguments = arguments
+        self._rendered: tuple[Language | None, bytes] = (None, b"")
+
+    def encoded(self, language: Language = ENGLISH) -> bytes:
+        """Return the text in a language, in UTF-8."""
+        # Many are constants.
+        rendered, octets = self._rendered
+        if rendered is not language:
+            octets = self.render(language).encode("utf-8")
+            self._rendered = (language, octets)
+        return octets
 
     def render(self, language: Language = ENGLISH) -> str:
         """Return the text in a language."""
-        return self._template(language) % tuple(
-            argument.render(language) if isinstance(argument, Text) else argument
-            for argument in self._arguments
+        template = self._template(language)
+        if not self._arguments:
+            return template % ()
+        return template % tuple(
+            [
+                argument.render(language) if isinstance(argument, Text) else argument
+                for argument in self._arguments
+            ]
         )
 
     def _template(self, language: Language) -> str:

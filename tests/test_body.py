@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.body import BodySender
@@ -37,9 +38,14 @@ class BodySenderTests(SynchronousTestCase):
 
     def sender(self, body, framer=None):
         """A sender that notes what it writes and how it ends."""
-        self.written, self.ends = [], []
+        self.written, self.ends, self.clock = [], [], Clock()
         return BodySender(
-            b"+OK\r\n", body, framer or MessageFramer(), self.written.append, self.ends.append
+            b"+OK\r\n",
+            body,
+            framer or MessageFramer(),
+            self.written.append,
+            self.clock.callLater,
+            self.ends.append,
         )
 
     def test_small(self):
@@ -70,6 +76,30 @@ class BodySenderTests(SynchronousTestCase):
         for _ in range(5):
             sender.resume()
         self.assertEqual((sum(map(len, self.written)), self.ends), (5 + 350_000 + 2 + 3, [None]))
+
+    def test_turns(self):
+        """A client that reads as fast as a body is written has no more than its turns."""
+        body = Body(*[b"x" * 70_000] * 7)
+        sender = self.sender(body)
+        sender.resume()
+        self.assertEqual(len(self.written), 4)
+        # However often it is paused and resumed meanwhile.
+        for _ in range(3):
+            sender.pause()
+            sender.resume()
+        self.assertEqual(len(self.written), 4)
+        self.clock.advance(0)
+        self.assertEqual(sum(map(len, self.written)), 5 + 490_000 + 2 + 3)
+        self.assertEqual((self.ends, self.clock.getDelayedCalls()), ([None], []))
+
+    def test_stopped_between_turns(self):
+        """A body that is stopped has no further turn."""
+        body = Body(*[b"x" * 70_000] * 7)
+        sender = self.sender(body)
+        sender.resume()
+        sender.stop()
+        self.clock.advance(0)
+        self.assertEqual((len(self.written), self.ends, body.closed), (4, [], 1))
 
     def test_wait(self):
         """What is there leaves before a wait, and what comes afterwards follows."""

@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "languages": {"texts"},
     "threads": {"errors"},
     "exchange": set(),
+    "coroutines": set(),
     "workarounds": set(),
     "channel": {"session"},
     "tls": {"channel"},
@@ -58,7 +59,7 @@ MAY_IMPORT = {
     "auth.login": CORE | {"auth.avatar", "session"},
     "idle": set(),
     "body": {"wire"},
-    "protocol": CORE | {"auth.login", "body", "command", "idle", "session", "transports"},
+    "protocol": CORE | {"auth.login", "body", "command", "coroutines", "idle", "session", "transports"},
     "testing": CORE | {"protocol"},
     "options": {
         *("auth.mechanisms", "auth.passwd", "auth.users_file", "idle", "interfaces", "languages"),

@@ -344,12 +344,33 @@ class OutputTests(ProtocolCase):
         """A client that does not read is not listened to, so its answers cannot pile up."""
         ann = self.logged_in()
         self.fill(ann)
-        self.assertEqual(ann.send(b"STAT\r\nNOOP\r\nLIST 1\r\n"), b"+OK 2 10\r\n")
+        self.assertEqual(ann.send(b"STAT\r\n"), b"+OK 2 10\r\n")
         self.assertEqual(ann.transport.producerState, "paused")
+        self.assertEqual(ann.send(b"NOOP\r\nLIST 1\r\n"), b"")
         ann.server.resumeProducing()
-        self.assertEqual(ann.received(), b"+OK nothing done\r\n")
-        ann.server.resumeProducing()
-        self.assertEqual(ann.received(), b"+OK 1 5\r\n")
+        self.assertEqual(ann.received(), b"+OK nothing done\r\n+OK 1 5\r\n")
+
+    def test_answers_leave_together(self):
+        """What answers one packet leaves in one write, unless that were a large one."""
+        ann = self.logged_in()
+        writes = self.patch_write(ann)
+        ann.send(b"NOOP\r\n" * 5 + b"RETR 1\r\nSTAT\r\n")
+        self.assertEqual(len(writes), 1)
+        ann.send(b"LIST\r\nHUGE\r\n")
+        self.assertTrue(all(len(octets) < 3 << 16 for octets in writes))
+        ann.lose()
+
+    def patch_write(self, conversation):
+        """Note each write, and let the transport be full once there was a large one."""
+        writes = []
+
+        def write(octets):
+            writes.append(octets)
+            if len(octets) > 1 << 16:
+                conversation.server.pauseProducing()
+
+        conversation.transport.write = write
+        return writes
 
     def test_full_while_waiting(self):
         """A command that ends while the client does not read lets no further one in."""

@@ -38,6 +38,9 @@ def _takes_passwords(session: Session) -> bool:
 _NEEDS_TLS = Text("no passwords in the clear on this connection, use TLS or AUTH")
 
 
+_SEND_PASS = Reply(Text("send PASS"))
+
+
 @command(
     b"USER",
     State.AUTHORIZATION,
@@ -49,7 +52,7 @@ _NEEDS_TLS = Text("no passwords in the clear on this connection, use TLS or AUTH
 def user(session: Session, name: bytes) -> Reply:
     """Take the name to log in with; every name is answered alike (RFC 1725 section 12)."""
     session.claimed_name = name
-    return Reply(Text("send PASS"))
+    return _SEND_PASS
 
 
 @command(b"PASS", State.AUTHORIZATION, rest, available=_takes_passwords, refusal=_NEEDS_TLS)
@@ -109,13 +112,13 @@ def dele(session: Session, n: int) -> Reply:
     return Reply(Text("message %d deleted", n))
 
 
-_NOTHING_DONE = Text("nothing done")
+_NOTHING_DONE = Reply(Text("nothing done"))
 
 
 @command(b"NOOP", State.TRANSACTION, nothing)
 def noop(session: Session) -> Reply:
     """Do nothing."""
-    return Reply(_NOTHING_DONE)
+    return _NOTHING_DONE
 
 
 @command(b"RSET", State.TRANSACTION, nothing)
@@ -128,10 +131,16 @@ def rset(session: Session) -> Reply:
 # Section 7: optional commands
 
 
+_TOP_FOLLOWS = Text("top of message follows")
+
+
 @command(b"TOP", State.TRANSACTION, words(number, number), announce=b"TOP")
 async def top(session: Session, n: int, lines: int) -> Reply:
     """Send a message's header and the first lines of its body."""
-    return await _send(session, n, Text("top of message follows"), TopFramer(lines))
+    return await _send(session, n, _TOP_FOLLOWS, TopFramer(lines))
+
+
+_UNIQUE_IDS_FOLLOW = Text("unique-id listing follows")
 
 
 @command(b"UIDL", State.TRANSACTION, words(number, least=0), announce=b"UIDL")
@@ -141,7 +150,7 @@ def uidl(session: Session, n: int | None = None) -> Reply:
     if n is not None:
         return Reply(b"%d %b" % (n, maildrop[n].uid))
     listing = maildrop.unique_id_listing()
-    return Reply(Text("unique-id listing follows"), listing, ListingFramer())
+    return Reply(_UNIQUE_IDS_FOLLOW, listing, ListingFramer())
 
 
 @command(

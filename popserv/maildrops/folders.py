@@ -239,14 +239,18 @@ class FileBody:
         os.close(self._fd)
 
 
+# The reactor's thread alone reads into it.
+_BUFFER = memoryview(bytearray(_CHUNK))
+
+
 def _cached(fd: int, octets: int, offset: int) -> bytes | None:
     """Return a part of a file if the page cache has it all."""
-    buffer = bytearray(octets)
+    part = _BUFFER[:octets]
     try:
-        got = os.preadv(fd, [buffer], offset, _NOWAIT)
+        got = os.preadv(fd, (part,), offset, _NOWAIT)
     except OSError:
         return None
-    return bytes(buffer) if got == octets else None
+    return bytes(part) if got == octets else None
 
 
 def _read(fd: int, octets: int, offset: int) -> bytes:

@@ -292,9 +292,10 @@ class PacketTests(ServerCase):
             client.server.pauseProducing()
 
         client.transport.write = full
-        answer = client.send(self.DIALOGUE)
-        for wanted in (1, 2, 3, 4):
-            self.assertEqual(answer.count(b"\r\n"), wanted)
+        client.server.pauseProducing()
+        answer = b""
+        for line in self.DIALOGUE.splitlines(keepends=True):
+            self.assertEqual(client.send(line), b"")
             client.server.resumeProducing()
             answer += client.received()
         self.assertEqual(answer, self.ANSWER)
