@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -16,24 +17,25 @@ def begun(coroutine: Coroutine[Any, Any, T]) -> T | Deferred[T]:
     What it raises before it waits is raised here.  A Deferred for each costs more than what
     most of them do.
     """
+    # What it sets of its context is its own.
+    context = copy_context()
     try:
-        awaited = coroutine.send(None)
+        awaited = context.run(coroutine.send, None)
     except StopIteration as over:
         value: T = over.value
         return value
-    return Deferred.fromCoroutine(_rest(coroutine, awaited))
+    return context.run(Deferred.fromCoroutine, _rest(coroutine, awaited))
 
 
 def _rest(coroutine: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
     while True:
         try:
-            result = yield awaited
-        except BaseException as error:
-            go_on, given = coroutine.throw, error
-        else:
-            go_on, given = coroutine.send, result
-        try:
-            awaited = go_on(given)
+            try:
+                result = yield awaited
+            except BaseException as error:
+                awaited = coroutine.throw(error)
+            else:
+                awaited = coroutine.send(result)
         except StopIteration as over:
             value: T = over.value
             return value

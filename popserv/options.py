@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, ClassVar
 
 from twisted.cred.checkers import (
@@ -79,7 +80,7 @@ class Options(usage.Options, AuthOptionMixin):
             "max-connections",
             None,
             None,
-            "Connections at a time; beyond, the oldest that has not logged in makes room. "
+            "Connections at a time; beyond, one that has not logged in makes room. "
             "[default: what the limit of open files allows, at most 10000]",
         ],
         [
@@ -168,6 +169,7 @@ class Options(usage.Options, AuthOptionMixin):
         self["listen"] = []
         self["listen-tls"] = []
         self["without"] = []
+        self["trusted"] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """Listen on this server endpoint; may be given again; without any, tcp:110."""
@@ -197,6 +199,13 @@ class Options(usage.Options, AuthOptionMixin):
                     f"--without {word}: these can be left out: {b' '.join(_OPTIONAL).decode()}"
                 )
             self["without"].append(word.encode("ascii"))
+
+    def opt_trusted(self, network: str) -> None:
+        """Many log in through this address or network, as a webmail; may be given again."""
+        try:
+            self["trusted"].append(ip_network(network))
+        except ValueError as error:
+            raise usage.UsageError(f"--trusted: {error}") from error
 
     def opt_auth(self, description: str) -> None:
         """Ask this checker who may log in, such as passwd-file:PATH; --help-auth lists others."""

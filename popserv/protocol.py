@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from socket import gethostname
 from typing import Any
 
+from twisted.cred.credentials import ICredentials
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import (
+    IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
     IOpenSSLServerConnectionCreator,
@@ -35,17 +37,23 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from popserv.auth.login import PortalLogin
+from popserv.auth.penalties import Penalties, what_failed
+from popserv.auth.turns import Turn, Turns
 from popserv.body import ENOUGH, BodySender
 from popserv.command import CommandTable
 from popserv.coroutines import begun
+from popserv.crowd import Crowd
 from popserv.errors import BadCommand, LoginFailed, POPError, TryLater
+from popserv.exchange import Exchange
 from popserv.idle import MINIMUM, IdleTimeoutMixin
-from popserv.interfaces import IAPOPCredentials
-from popserv.session import Session, State
+from popserv.interfaces import IAPOPCredentials, IMailbox
+from popserv.networks import Network, Networks
+from popserv.session import Release, Session, State, still_there
 from popserv.transports import (
+    has_gone,
     in_short,
     is_private,
     lose_at_once,
@@ -81,7 +89,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     MAX_BLUNDERS = 20
     """Lines in a row that are no command, which end a connection: this is no POP3 client."""
     GUESS_DELAY = 2.0
-    """Seconds before a failed login is answered."""
+    """Seconds before a failed login is answered, if its network had none before it."""
     LOGGED_A_SESSION = 100
     """Refusals of one connection after which no more reasons are logged."""
     LINES_A_TURN = 50
@@ -95,6 +103,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     _timestamp: bytes | None
     _send: Callable[[bytes], object]
     _out: list[bytes]
+    _network: str | None
 
     _busy = False
     _asked: Deferred[bytes] | None = None
@@ -109,6 +118,8 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     _input_over = False
     _gone = False
     _body: BodySender | None = None
+    _turn: Turn | None = None
+    _late: IDelayedCall | None = None
     _guesses = 0
     _blunders = 0
     _lines = 0
@@ -131,7 +142,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self._write_error(TryLater("too many connections, try again later"))
             self.close()
             return
-        factory.connections[self] = None
+        factory.connections.add(self, self._network)
         if not ISSLTransport.providedBy(self.transport):
             self._greet()
 
@@ -148,8 +159,9 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     def _begin_session(self) -> None:
         factory, transport = self.factory, self.transport
         has_tls = ISSLTransport.providedBy(transport)
+        self._network = factory.networks.of(transport)
         self.session = Session(
-            factory.login,
+            self,
             host=factory.host,
             timestamp=self._timestamp,
             takes_logins=has_tls or not factory.require_tls,
@@ -201,7 +213,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the session, without UPDATE unless QUIT has begun it."""
         self.stop_idle_timer()
-        self.factory.connections.pop(self, None)
+        self.factory.connections.remove(self)
         self.closing = self._gone = True
         has_tls = ISSLTransport.providedBy(self.transport)
         # A client that just went away has told nothing.
@@ -215,6 +227,11 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self._body.stop()
             self._body = None
             self._busy = False
+        if self._turn is not None:
+            self.factory.turns.leave(self._turn)
+        if self._late is not None:
+            # Nobody waits for the answer; the failed login's turn goes on.
+            self._late.reset(0)
         if self._asked is not None:
             asked, self._asked = self._asked, None
             asked.errback(_gone())
@@ -248,6 +265,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             if isinstance(self.transport, ProtocolWrapper):
                 # By haproxy: the client's address is known only now.
                 self._begin_session()
+                self.factory.connections.move(self, self._network)
         if self._gathers:
             super().dataReceived(data)
             return
@@ -281,9 +299,8 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         try:
             keyword, argument = split_line(line)
             command = self.factory.commands.find(self.session, keyword)
-            outcome = command.run(self.session, *command.parse(argument))
-            if not isinstance(outcome, Reply):
-                outcome = begun(outcome)
+            run = command.run(self.session, *command.parse(argument))
+            outcome = run if isinstance(run, Reply) else begun(run)
         except Exception:
             self._refuse(Failure())
         else:
@@ -320,10 +337,61 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             raise _gone()
         asked: Deferred[bytes] = Deferred()
         self._asked = asked
+        if self._turn is not None:
+            # The client may take its time, and others have their turn.
+            self.factory.turns.end(self._turn)
+            asked.addCallback(self._go_on, self._turn)
         self.MAX_LENGTH = MAX_SASL_LINE + 1
         self._write(challenge(octets))
         self._take_input()
         return asked
+
+    def _go_on(self, line: bytes, turn: Turn) -> bytes | Deferred[bytes]:
+        waiting = self.factory.turns.begin(turn)
+        return line if waiting is None else waiting.addCallback(lambda _: line)
+
+    # Login, which the session asks for
+
+    def offers(self, credentials: type[Interface]) -> bool:
+        """See Login."""
+        return self.factory.login.offers(credentials)
+
+    async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
+        """Log in when it is the turn of one from the client's network; see Login."""
+        factory, network = self.factory, self._network
+        if network is not None:
+            turn = Turn(network, self.session.name or b"", credentials, self._is_there)
+            waiting = factory.turns.enter(turn)
+            self._turn = turn
+            if waiting is not None:
+                await waiting
+        still_there.set(self._is_there)
+        opened = await factory.login.authenticate(credentials)
+        if network is not None:
+            self._end_turn()
+            factory.penalties.succeeded(network, turn.name)
+        factory.connections.settle(self)
+        return opened
+
+    def _is_there(self) -> bool:
+        return not (self._gone or has_gone(self.transport))
+
+    def _end_turn(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            self.factory.turns.end(turn)
+
+    def _penalize(self) -> float:
+        """Note a failed login; return the seconds after which it is answered, and its turn over."""
+        network, turn = self._network, self._turn
+        self._turn = None
+        if network is None:
+            return self.GUESS_DELAY
+        what = what_failed(self.session.name, turn.credentials if turn is not None else None)
+        seconds = self.GUESS_DELAY * self.factory.penalties.failed(network, what)
+        if turn is not None:
+            self.callLater(seconds, partial(self.factory.turns.end, turn))
+        return seconds
 
     # Output: replies and bodies
 
@@ -392,8 +460,10 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             )
         if isinstance(error, LoginFailed):
             self._guesses += 1
-            self.callLater(self.GUESS_DELAY, partial(self._deny, error))
+            seconds = self._penalize()
+            self._late = self.callLater(0 if self._gone else seconds, partial(self._deny, error))
         else:
+            self._end_turn()
             self._blunders = self._blunders + 1 if isinstance(error, BadCommand) else 0
             self._deny(error)
 
@@ -401,6 +471,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         self._write(err(error, self.session.language))
 
     def _deny(self, error: POPError) -> None:
+        self._late = None
         self._write_error(error)
         enough = (
             self._guesses >= self.MAX_GUESSES
@@ -483,8 +554,10 @@ class POP3Factory(ServerFactory):
     clear are taken over TLS and from this machine alone, unless ``allow_plaintext``.
     ``tls`` is what STLS begins TLS with, such as :class:`popserv.tls.Certificates`;
     with ``require_tls`` nobody logs in without TLS.  ``workarounds`` are names of
-    :mod:`popserv.workarounds`.  Beyond ``max_connections`` the
-    oldest connection not logged in makes room.
+    :mod:`popserv.workarounds`.  Beyond ``max_connections`` the oldest connection not logged
+    in makes room, of the network that has most of them.  Networks in ``trusted`` stand for
+    many clients: what one of those does is not held against the others.  ``exchange``
+    leads to the other workers of this server.
     """
 
     protocol: Any = POP3Server
@@ -502,6 +575,8 @@ class POP3Factory(ServerFactory):
         require_tls: bool = False,
         workarounds: Collection[str] = (),
         max_connections: int = 10_000,
+        trusted: Iterable[Network] = (),
+        exchange: Exchange | None = None,
     ) -> None:
         self.commands = commands
         self.login = PortalLogin(portal)
@@ -512,7 +587,10 @@ class POP3Factory(ServerFactory):
         self.require_tls = require_tls
         self.workarounds = frozenset(workarounds)
         self.max_connections = max_connections
-        self.connections: dict[POP3Server, None] = {}
+        self.networks = Networks(trusted)
+        self.penalties = Penalties(exchange)
+        self.turns = Turns(self.penalties.knows)
+        self.connections: Crowd[POP3Server] = Crowd()
 
     def offers_apop(self) -> bool:
         """Tell whether greetings carry a timestamp."""
@@ -529,10 +607,8 @@ class POP3Factory(ServerFactory):
         """Tell whether one more connection fits, after closing one that never logged in."""
         if len(self.connections) < self.max_connections:
             return True
-        strangers = (c for c in self.connections if c.session.state is State.AUTHORIZATION)
-        oldest = next(strangers, None)
+        oldest = self.connections.pop()
         if oldest is None:
             return False
-        del self.connections[oldest]
         oldest.transport.abortConnection()
         return True

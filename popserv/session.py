@@ -8,6 +8,7 @@ ends, :meth:`Session.end` gives the lock back, once.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextvars import ContextVar
 from enum import Enum
 from typing import Protocol
 
@@ -26,6 +27,11 @@ Release = Callable[[], Awaitable[None]]
 Ask = Callable[[bytes], Awaitable[bytes]]
 """Sends a SASL challenge and returns the client's response, both decoded; raises a POPError
 if the client breaks the exchange off, or answers with what is no response."""
+
+
+still_there: ContextVar[Callable[[], bool]] = ContextVar("still_there", default=lambda: True)
+"""Tells, in any thread, whether the client is still there whose login a checker is asked about;
+to be read when it is asked."""
 
 
 class Channel(Protocol):

@@ -23,6 +23,7 @@ from popserv.auth.mechanisms import BY_DEFAULT
 from popserv.auth.realm import MaildropRealm
 from popserv.command import Command, CommandTable
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
+from popserv.exchange import Exchange
 from popserv.idle import MINIMUM
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.options import Options
@@ -62,6 +63,7 @@ def makeService(options: Options) -> IService:
                 "AUTH does not offer {name} now: no checker can serve it to all its users",
                 name=mechanism.name.decode("ascii"),
             )
+    exchange = Exchange()
     factory = POP3Factory(
         CommandTable(_commands(options)),
         portal,
@@ -72,6 +74,8 @@ def makeService(options: Options) -> IService:
         require_tls=bool(options["require-tls"]),
         workarounds=options["workarounds"],
         max_connections=options["max-connections"] or _room(),
+        trusted=options["trusted"],
+        exchange=exchange,
     )
     listeners = Listeners()
     for endpoint in options["listen"]:

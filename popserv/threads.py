@@ -6,8 +6,9 @@ Never the reactor's own pool: that one resolves names and is everybody's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
@@ -16,6 +17,9 @@ from twisted.python.threadpool import ThreadPool
 from popserv.errors import TryLater
 
 T = TypeVar("T")
+
+Wanted = Callable[[], bool]
+"""Tells, in any thread, whether somebody still waits for what was asked for."""
 
 
 class Threads:
@@ -26,20 +30,34 @@ class Threads:
         self._backlog = backlog
         self._reactor = reactor
         self._pending = 0
+        # Of those pending what has not begun, and may be dropped.
+        self._droppable: dict[object, Wanted] = {}
         self._lock = Lock()
 
-    def run(self, function: Callable[..., T], *args: Any) -> Deferred[T]:
+    def run(
+        self, function: Callable[..., T], *args: Any, wanted: Wanted | None = None
+    ) -> Deferred[T]:
         """Return what ``function(*args)`` returns in a thread.
+
+        With ``wanted`` it is not begun once that has turned false, and takes up no room in a
+        backlog that is full; the Deferred fails then.
 
         :raises TryLater: the backlog is full.
         """
         if self._pending >= self._backlog:
+            self._drop_unwanted()
+        if self._pending >= self._backlog:
             raise TryLater("server too busy, try again later")
         if not self._pool.started:
             self._start()
+        work: Callable[..., T] = self._run
         with self._lock:
             self._pending += 1
-        return deferToThreadPool(self._reactor, self._pool, self._run, function, *args)
+            if wanted is not None:
+                job = object()
+                self._droppable[job] = wanted
+                work = partial(self._run_if_wanted, job)
+        return deferToThreadPool(self._reactor, self._pool, work, function, *args)
 
     def _run(self, function: Callable[..., T], *args: Any) -> T:
         try:
@@ -49,6 +67,19 @@ class Threads:
             with self._lock:
                 self._pending -= 1
 
+    def _run_if_wanted(self, job: object, function: Callable[..., T], *args: Any) -> T:
+        with self._lock:
+            wanted = self._droppable.pop(job, None)
+        if wanted is None:
+            raise TryLater
+        return self._run(function if wanted() else _drop, *args)
+
+    def _drop_unwanted(self) -> None:
+        with self._lock:
+            for job in [job for job, wanted in self._droppable.items() if not wanted()]:
+                del self._droppable[job]
+                self._pending -= 1
+
     def _start(self) -> None:
         if self._reactor is None:
             from twisted.internet import reactor
@@ -56,3 +87,7 @@ class Threads:
             self._reactor = reactor
         self._pool.start()
         self._reactor.addSystemEventTrigger("during", "shutdown", self._pool.stop)
+
+
+def _drop(*args: Any) -> NoReturn:
+    raise TryLater

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -41,6 +42,24 @@ def _is_loopback(host: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_loopback)
+
+
+def has_gone(transport: Any) -> bool:
+    """Tell, in any thread, whether the connection is broken, though nothing is read from it.
+
+    A client that has closed it in order cannot be told from one that has said all and waits
+    for its answers; that one has not gone.
+    """
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    if not hasattr(transport, "fileno"):
+        return False
+    try:
+        poll = select.poll()
+        poll.register(transport.fileno(), 0)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):
+        return True
 
 
 def peer_name(transport: ITransport) -> str:

@@ -32,8 +32,11 @@ from twisted.application.service import IServiceCollection
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
 from twisted.internet import reactor
+from twisted.internet.address import IPv6Address
 from twisted.internet.defer import maybeDeferred, succeed
 from twisted.internet.task import deferLater
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import eventAsText, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from popserv import cli
@@ -534,6 +537,25 @@ class ListingTests(SynchronousTestCase):
         for text in found:
             for piece in re.split(r"\{[^}]*\}", text):
                 self.assertIn(piece.strip(), explained, text)
+
+    def test_fail2ban(self):
+        """The filter for fail2ban finds the address in the line of a failed login, and no other."""
+        block = dict(blocks(DOCS / "operating.rst", "ini"))["fail2ban"]
+        pattern = re.search(r"^failregex = (.*)$", block, re.MULTILINE)[1]
+        host = r"(?P<host>[0-9A-Fa-f.:]+)"
+        find = re.compile(pattern.replace("<HOST>", host)).search
+        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        name = b"] 198.51.100.1:1: b'x' was told 'name or password is wrong': x"
+        checkers = [InMemoryUsernamePasswordDatabaseDontUse()]
+        portal = Portal(MaildropRealm(MemoryMaildrops()), checkers)
+        factory = POP3Factory(CommandTable(rfc1725.COMMANDS), portal, allow_plaintext=True)
+        for peer in ("192.0.2.1", "2001:db8::1"):
+            conversation = Conversation(factory, IPv6Address("TCP", peer, 4321))
+            conversation.send(b"USER " + name.replace(b" ", b"_") + b"\r\nPASS x\r\n")
+            line = eventAsText(log[-1], includeTimestamp=False)
+            for stamp in ("", "2026-11-21T09:52:34+0000 "):
+                self.assertEqual(find(stamp + line)["host"], peer, line)
+            conversation.lose()
 
     def test_response_codes(self):
         """commands.rst's table has every response code that an error carries."""

@@ -30,6 +30,8 @@ MAY_IMPORT = {
     "commands.utf8": VERB | {"auth.prepare", "languages"},
     "languages": {"texts"},
     "threads": {"errors"},
+    "networks": set(),
+    "crowd": set(),
     "exchange": set(),
     "coroutines": set(),
     "workarounds": set(),
@@ -49,8 +51,11 @@ MAY_IMPORT = {
     "auth.mechanisms": CORE | {"session", "auth.credentials", "auth.scram"},
     "auth.verified": set(),
     "auth.passwd": SERVICES
-    | {"auth.prepare", "auth.schemes", "auth.scram", "auth.users_file", "auth.verified"},
+    | {"auth.prepare", "auth.schemes", "auth.scram", "auth.users_file", "auth.verified"}
+    | {"session"},
     "auth.delay": {"errors"},
+    "auth.penalties": {"exchange"},
+    "auth.turns": {"errors"},
     "auth.provider": set(),
     "auth.tokens": SERVICES | {"auth.provider"},
     "auth.oauth": SERVICES | {"auth.provider", "auth.tokens", "auth.users_file"},
@@ -59,7 +64,9 @@ MAY_IMPORT = {
     "auth.login": CORE | {"auth.avatar", "session"},
     "idle": set(),
     "body": {"wire"},
-    "protocol": CORE | {"auth.login", "body", "command", "coroutines", "idle", "session", "transports"},
+    "protocol": CORE
+    | {"auth.login", "auth.penalties", "auth.turns", "body", "command", "coroutines", "crowd"}
+    | {"exchange", "idle", "networks", "session", "transports"},
     "testing": CORE | {"protocol"},
     "options": {
         *("auth.mechanisms", "auth.passwd", "auth.users_file", "idle", "interfaces", "languages"),

@@ -8,8 +8,9 @@ from unittest.mock import patch
 from twisted.application.internet import TimerService
 from twisted.application.service import IService
 from twisted.cred.credentials import UsernamePassword
+from twisted.internet.address import IPv6Address
 from twisted.internet.error import CannotListenError
-from twisted.internet.testing import EventLoggingObserver
+from twisted.internet.testing import EventLoggingObserver, StringTransport
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import usage
@@ -112,6 +113,8 @@ class OptionsTests(OptionsCase):
             (["--sasl", ""], "--sasl: no mechanism is called ''; there are"),
             (["--listen", "haproxy:ssl:995"], "give --listen-tls haproxy:tcp:995"),
             (["--listen-tls", "ssl:995"], "this begins TLS by itself, give it as --listen"),
+            (["--trusted", "here"], "--trusted: 'here' does not appear to be an IPv4 or IPv6 net"),
+            (["--trusted", "192.0.2.1/24"], "--trusted: 192.0.2.1/24 has host bits set"),
             (["--remember", "all"], "--remember takes a number of messages, not 'all'"),
             (["--login-delay", "-1"], "--login-delay takes a whole number of seconds, not '-1'"),
             (["--login-delay", "1.5"], "--login-delay takes a whole number of seconds"),
@@ -224,6 +227,18 @@ class ServiceTests(OptionsCase):
         self.assertEqual((factory.idle_timeout, factory.max_connections), (900, 7))
         self.assertTrue(factory.allow_plaintext)
         self.assertEqual(self.endpoints, ["tcp:1", "tcp:2"])
+
+    def test_trusted(self):
+        """Each --trusted is a network whose clients are not taken for one."""
+        factory = self.factory("--trusted=192.0.2.0/24", "--trusted=2001:db8::7")
+        for host, network in [
+            ("192.0.2.1", None),
+            ("2001:db8::7", None),
+            ("192.0.3.1", "192.0.3.1"),
+            ("2001:db8::8", "2001:db8::/64"),
+        ]:
+            peer = IPv6Address("TCP", host, 1)
+            self.assertEqual(factory.networks.of(StringTransport(peerAddress=peer)), network)
 
     def capabilities(self, *arguments, **connection):
         """The lines of CAPA on a connection to what the options make."""

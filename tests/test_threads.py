@@ -88,3 +88,39 @@ class ThreadsTests(TestCase):
         with self.assertRaises(TryLater):
             threads.run(int)
         gate.set()
+
+    async def test_unwanted(self):
+        """What nobody wants when it could begin is not begun, and takes up no room then."""
+        threads = self.make(backlog=4)
+        gate, begun, first = self.hold(threads)
+        begun.wait()
+        ran, wanted = [], {1: False, 2: True, 3: True}
+        jobs = {n: threads.run(ran.append, n, wanted=lambda n=n: wanted[n]) for n in wanted}
+        wanted[3] = False
+        gate.set()
+        await first
+        await jobs[2]
+        for n in (1, 3):
+            with self.assertRaises(TryLater):
+                await jobs[n]
+        self.assertEqual(ran, [2])
+        self.assertEqual(await gatherResults([threads.run(int, n) for n in "4567"]), [4, 5, 6, 7])
+
+    async def test_room_of_the_unwanted(self):
+        """In a full backlog the unwanted make room, and nobody else does."""
+        threads = self.make(backlog=3)
+        gate, begun, first = self.hold(threads)
+        begun.wait()
+        wanted = [True, True]
+        jobs = [threads.run(int, "2", wanted=lambda n=n: wanted[n]) for n in (0, 1)]
+        with self.assertRaises(TryLater):
+            threads.run(int)
+        wanted[0] = False
+        third = threads.run(int, "3")
+        with self.assertRaises(TryLater):
+            threads.run(int)
+        gate.set()
+        self.assertEqual(await gatherResults([first, jobs[1], third]), ["done", 2, 3])
+        with self.assertRaises(TryLater):
+            await jobs[0]
+        self.assertEqual(await gatherResults([threads.run(int, n) for n in "456"]), [4, 5, 6])

@@ -51,9 +51,15 @@ from popserv.interfaces import (
     IScramSHA1Credentials,
     IScramSHA256Credentials,
 )
+from popserv.session import still_there
 from popserv.threads import Threads
 
 _hashing = Threads("popserv-hash", threads=2, backlog=200)
+
+
+def _in_thread(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+    """Run it in a thread, if the client is still there when it could begin."""
+    return _hashing.run(function, *args, wanted=still_there.get())
 
 
 @implementer(ICredentialsChecker, IOfferingChecker)
@@ -71,7 +77,7 @@ class PasswdFileChecker:
 
     log = Logger()
 
-    def __init__(self, path: str, run: Callable[..., Awaitable[Any]] = _hashing.run) -> None:
+    def __init__(self, path: str, run: Callable[..., Awaitable[Any]] = _in_thread) -> None:
         self._users = UsersFile(path)
         self._run = run
         self._verified = VerifiedPasswords()

@@ -40,6 +40,7 @@ from popserv.interfaces import (
     IScramSHA1Credentials,
     IScramSHA256Credentials,
 )
+from popserv.session import still_there
 from tests.auth.test_credentials import DIGEST, SECRET, TIMESTAMP
 from tests.auth.test_scram import Client, attributes, begin
 from tests.auth.test_users_file import UsersFileCase
@@ -628,3 +629,15 @@ class RealThreadsTests(UsersFileCase, TestCase):
         checker = PasswdFileChecker(self.path)
         self.assertEqual(await checker.requestAvatarId(by_password(b"ann", b"a")), b"ann")
         self.assertEqual(["popserv-hash" in thread.name for thread in where], [True])
+
+    async def test_gone(self):
+        """A password whose client has gone before a thread was free is not hashed."""
+        self.patch(passwd, "verify", lambda *_: self.fail("hashed"))
+        self.write(b"ann:{PLAIN}a")
+        checker = PasswdFileChecker(self.path)
+        token = still_there.set(lambda: False)
+        try:
+            with self.assertRaises(TryLater):
+                await checker.requestAvatarId(by_password(b"ann", b"a"))
+        finally:
+            still_there.reset(token)

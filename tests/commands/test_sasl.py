@@ -619,7 +619,7 @@ class EndTests(ServerCase):
         """Nothing of the connection is left."""
         client.clock.advance(5)
         self.assertEqual(client.clock.getDelayedCalls(), [])
-        self.assertEqual(self.factory.connections, {})
+        self.assertEqual(list(self.factory.connections), [])
         self.assertIsNone(client.server._asked)
         self.assertIs(client.server.session.state, State.AUTHORIZATION)
         self.assertReleased(0)
