@@ -39,6 +39,8 @@ class IdleTimeoutMixin(TimeoutMixin):
         """Close once all output is out; break the connection if that takes over LINGER seconds."""
         if not self.closing:
             self.closing = True
+            # A call put forward is looked for among those of all connections.
+            self.setTimeout(None)
             self.setTimeout(self.LINGER)
             # A TLS connection is over once the client's close_notify was read.
             self.transport.resumeProducing()

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, ClassVar
 
@@ -82,6 +82,12 @@ class Options(usage.Options, AuthOptionMixin):
             None,
             "Connections at a time; beyond, one that has not logged in makes room. "
             "[default: what the limit of open files allows, at most 10000]",
+        ],
+        [
+            "workers",
+            None,
+            "1",
+            "Processes that share the work; auto: one for each core.",
         ],
         [
             "remember",
@@ -163,6 +169,8 @@ class Options(usage.Options, AuthOptionMixin):
         }
     )
     certificates: Certificates | None = None
+    arguments: Sequence[str] = ()
+    """What was parsed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,6 +178,11 @@ class Options(usage.Options, AuthOptionMixin):
         self["listen-tls"] = []
         self["without"] = []
         self["trusted"] = []
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse the arguments, those of the process if none are given."""
+        self.arguments = list(sys.argv[1:] if options is None else options)
+        super().parseOptions(self.arguments)
 
     def opt_listen(self, endpoint: str) -> None:
         """Listen on this server endpoint; may be given again; without any, tcp:110."""
@@ -243,6 +256,7 @@ class Options(usage.Options, AuthOptionMixin):
         self["timeout"] = self._positive("timeout", float, "seconds, such as 600")
         if self["max-connections"] is not None:
             self["max-connections"] = self._positive("max-connections", int, "a number above 0")
+        self["workers"] = self._workers()
         self["remember"] = self._number("remember", "a number of messages", digits=9)
         self["login-delay"] = self._number("login-delay", "a whole number of seconds")
         if self["expire"] is not None:
@@ -293,6 +307,19 @@ class Options(usage.Options, AuthOptionMixin):
                 "which holds one for each user"
             )
         return root
+
+    def _workers(self) -> int:
+        if self["workers"] == "auto":
+            return _cores()
+        workers = self._number("workers", "a number of processes, or auto", digits=3)
+        if workers < 1:
+            raise usage.UsageError("--workers takes a number above 0, or auto, not 0")
+        if workers > (self["max-connections"] or workers):
+            raise usage.UsageError(
+                f"--workers {workers} and --max-connections {self['max-connections']}: "
+                "each worker has its part of the connections, one at least"
+            )
+        return workers
 
     def _mechanisms(self) -> Iterable[Mechanism]:
         if self["sasl"] is None:
@@ -367,6 +394,13 @@ class Options(usage.Options, AuthOptionMixin):
     def getUsage(self, width: int | None = None) -> str:
         """Return the help text, with examples at its end."""
         return super().getUsage(width) + _EXAMPLES
+
+
+def _cores() -> int:
+    """Return how many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 _TLS_EXTRA = "TLS needs the extra: pip install 'popserv[tls]'"

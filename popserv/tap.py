@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Iterable
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
@@ -10,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from twisted.application import strports
 from twisted.application.internet import TimerService
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService
 from twisted.cred.portal import IRealm, Portal
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
@@ -23,14 +21,18 @@ from popserv.auth.mechanisms import BY_DEFAULT
 from popserv.auth.realm import MaildropRealm
 from popserv.command import Command, CommandTable
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
-from popserv.exchange import Exchange
 from popserv.idle import MINIMUM
+from popserv.listeners import CannotStart, Listeners
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.options import Options
 from popserv.protocol import POP3Factory
+from popserv.workers.share import Share
+from popserv.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from popserv.tls import Certificates
+
+__all__ = ["CannotStart", "Options", "makeService"]
 
 _log = Logger()
 
@@ -38,8 +40,17 @@ _FDS_A_CONNECTION = 4
 """A socket, and the directories of a Maildir."""
 
 
-def makeService(options: Options) -> IService:
-    """Return the service that the options describe."""
+def makeService(options: Options, share: Share | None = None) -> IService:
+    """Return the service that the options describe.
+
+    Without a ``share`` it is the whole: with ``--workers`` the supervisor of processes that
+    each have their share.
+    """
+    supervisor = None
+    if share is None and options["workers"] > 1:
+        supervisor = Supervisor(options["workers"], options.arguments)
+        share = Share(reactor=supervisor.opener)
+    share = share or Share()
     if options["timeout"] < MINIMUM:
         _log.warn(
             "--timeout {given:g}: RFC 1725 section 3 wants {minimum} seconds at least; "
@@ -49,10 +60,10 @@ def makeService(options: Options) -> IService:
         )
     # A thread that reads a huge directory must not hold up the reactor for the usual 5 ms.
     sys.setswitchinterval(0.0005)
-    maildrops = MaildirMaildrops(options["maildir"], remember=options["remember"])
+    maildrops = MaildirMaildrops(options["maildir"], remember=share.part(options["remember"]))
     realm: IRealm = MaildropRealm(maildrops)
     if options["login-delay"]:
-        realm = LoginDelayRealm(realm, options["login-delay"])
+        realm = LoginDelayRealm(realm, options["login-delay"], exchange=share.exchange)
     portal = Portal(realm)
     for checker in options["credCheckers"]:
         portal.registerChecker(checker)
@@ -63,7 +74,6 @@ def makeService(options: Options) -> IService:
                 "AUTH does not offer {name} now: no checker can serve it to all its users",
                 name=mechanism.name.decode("ascii"),
             )
-    exchange = Exchange()
     factory = POP3Factory(
         CommandTable(_commands(options)),
         portal,
@@ -73,18 +83,20 @@ def makeService(options: Options) -> IService:
         tls=certificates,
         require_tls=bool(options["require-tls"]),
         workarounds=options["workarounds"],
-        max_connections=options["max-connections"] or _room(),
+        max_connections=share.part(options["max-connections"] or 0) or _room(),
         trusted=options["trusted"],
-        exchange=exchange,
+        exchange=share.exchange,
     )
-    listeners = Listeners()
+    listeners = supervisor or Listeners()
     for endpoint in options["listen"]:
-        strports.service(endpoint, factory).setServiceParent(listeners)
+        strports.service(endpoint, factory, reactor=share.reactor).setServiceParent(listeners)
     if certificates is not None:
         over_tls = _over_tls(certificates, factory)
         for endpoint in options["listen-tls"]:
-            strports.service(endpoint, over_tls).setServiceParent(listeners)
-        TimerService(_DAY, certificates.warn_of_expiry).setServiceParent(listeners)
+            strports.service(endpoint, over_tls, reactor=share.reactor).setServiceParent(listeners)
+        if supervisor is None and share.number == 1:
+            # The supervisor shows no certificates, and does not read them anew.
+            TimerService(_DAY, certificates.warn_of_expiry).setServiceParent(listeners)
     return listeners
 
 
@@ -120,31 +132,3 @@ def _room() -> int:
     setrlimit(RLIMIT_NOFILE, (hard, hard))
     files = 1 << 20 if hard == RLIM_INFINITY else hard
     return max(1, min(10_000, (files - 100) // _FDS_A_CONNECTION))
-
-
-class CannotStart(SystemExit, Exception):
-    """Ends twistd with one line; an Exception, too, so that twistd removes its pidfile first."""
-
-
-class Listeners(MultiService):
-    """Ports, which are all opened or end the server."""
-
-    def privilegedStartService(self) -> None:
-        """Bind, while there is still the right to; the reason and a hint if that fails."""
-        try:
-            super().privilegedStartService()
-        except CannotListenError as error:
-            raise CannotStart(f"popserv: {error}{_hint(error)}") from None
-        except (OSError, OverflowError) as error:
-            raise CannotStart(f"popserv: cannot listen: {error}") from None
-
-
-def _hint(error: CannotListenError) -> str:
-    if isinstance(error.socketError, PermissionError):
-        return (
-            " Ports below 1024 are root's: start as root with twistd's --uid and --gid, "
-            "or try --listen tcp:1110"
-        )
-    if getattr(error.socketError, "errno", None) == errno.EADDRNOTAVAIL:
-        return " This machine has no such address."
-    return " Is another server running there? Give another port by --listen"

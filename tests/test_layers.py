@@ -34,6 +34,16 @@ MAY_IMPORT = {
     "crowd": set(),
     "exchange": set(),
     "coroutines": set(),
+    "listeners": set(),
+    "workers.share": {"exchange"},
+    "workers.link": set(),
+    "workers.sockets": set(),
+    "workers.launch": set(),
+    "workers.supervisor": {"listeners", "workers.launch", "workers.link", "workers.sockets"},
+    "workers.worker": {
+        *("exchange", "listeners", "tap"),
+        *("workers.link", "workers.share", "workers.sockets"),
+    },
     "workarounds": set(),
     "channel": {"session"},
     "tls": {"channel"},
@@ -53,7 +63,7 @@ MAY_IMPORT = {
     "auth.passwd": SERVICES
     | {"auth.prepare", "auth.schemes", "auth.scram", "auth.users_file", "auth.verified"}
     | {"session"},
-    "auth.delay": {"errors"},
+    "auth.delay": {"errors", "exchange"},
     "auth.penalties": {"exchange"},
     "auth.turns": {"errors"},
     "auth.provider": set(),

@@ -27,6 +27,19 @@ CA = make_authority()
 SERVER = issue("pop.example.org", issuer=CA)
 
 
+class Missing:
+    """A module that lacks something."""
+
+    def __init__(self, module, name):
+        self._module = module
+        self._name = name
+
+    def __getattr__(self, name):
+        if name == self._name:
+            raise AttributeError(name)
+        return getattr(self._module, name)
+
+
 class OptionsCase(TestCase):
     """A root with a users file."""
 
@@ -66,6 +79,10 @@ class OptionsTests(OptionsCase):
             (["--listen", "ssl:0:privateKey=/nowhere.pem"], "No such file"),
             (["--maildir", "/srv/%x"], "%x is not known: use %u, %n, %d"),
             (["--maildir", "/srv/%d"], "use %u or %n"),
+            (["--workers", "many"], "--workers takes a number of processes, or auto, not 'many'"),
+            (["--workers", "0"], "--workers takes a number above 0, or auto"),
+            (["--workers", "-1"], "--workers takes a number of processes"),
+            (["--workers", "3", "--max-connections", "2"], "each worker has its part"),
             (["--timeout", "soon"], "--timeout takes seconds, such as 600, not 'soon'"),
             (["--timeout", "0"], "--timeout takes seconds"),
             (["--timeout", "inf"], "--timeout takes seconds"),
@@ -157,6 +174,25 @@ class OptionsTests(OptionsCase):
             options = self.parse(*arguments)
             self.assertEqual((options["listen"], options["listen-tls"]), (plain, over_tls))
 
+    def test_workers(self):
+        """One process by default; auto is one for each core that may be used."""
+        self.assertEqual(self.parse()["workers"], 1)
+        self.assertEqual(self.parse("--workers=3", "--max-connections=3")["workers"], 3)
+        with patch("os.sched_getaffinity", lambda _: {0, 2, 5}, create=True):
+            self.assertEqual(self.parse("--workers=auto")["workers"], 3)
+        with patch("popserv.options.os", Missing(os, "sched_getaffinity")):
+            for cores, workers in ((7, 7), (None, 1)):
+                with patch("os.cpu_count", lambda cores=cores: cores):
+                    self.assertEqual(self.parse("--workers=auto")["workers"], workers)
+
+    def test_arguments(self):
+        """What was parsed is kept, for the workers to parse it again."""
+        self.assertEqual(self.parse("-t", "700").arguments, ["--maildir", self.root, "-t", "700"])
+        options = tap.Options()
+        with patch("sys.argv", ["program", "--maildir", self.root]):
+            options.parseOptions()
+        self.assertEqual(options.arguments, ["--maildir", self.root])
+
     def test_no_tls_extra(self):
         """Without what TLS needs, --certificate says which package it lacks; all else works."""
         with patch.dict("sys.modules", {"popserv.tls": None}):
@@ -195,7 +231,7 @@ class OptionsTests(OptionsCase):
         for option in (
             "maildir listen auth timeout allow-plaintext max-connections certificate private-key "
             "client-ca listen-tls require-tls sasl login-delay expire hide-version language "
-            "without hostname workarounds remember"
+            "without hostname workarounds remember workers"
         ).split():
             self.assertIn(f"--{option}", text)
         self.assertIn("twistd -n pop3 --maildir /var/mail", text)
@@ -387,6 +423,28 @@ class ServiceTests(OptionsCase):
             for hard, connections in [(1024, 231), (10, 1), (1 << 20, 10_000), (-1, 10_000)]:
                 with patch.object(tap, "getrlimit", return_value=(1024, hard)):
                     self.assertEqual(self.factory().max_connections, connections)
+
+    def test_share(self):
+        """A worker has its part of what is bounded, and listens by what it was given."""
+        reactor = object()
+        for number, connections in ((1, 4), (2, 3)):
+            with patch.object(tap.strports, "service") as service:
+                tap.makeService(
+                    self.parse("--max-connections=7", "--workers=2"),
+                    tap.Share(number, 2, reactor=reactor),
+                )
+            self.assertEqual(service.call_args.args[1].max_connections, connections)
+            self.assertIs(service.call_args.kwargs["reactor"], reactor)
+
+    def test_supervisor(self):
+        """Several workers have a supervisor, which opens the ports, and does nothing else."""
+        with patch.object(tap.strports, "service") as service:
+            supervisor = tap.makeService(self.parse("--workers=2", *self.certificate()))
+        self.assertIsInstance(supervisor, tap.Supervisor)
+        for call in service.call_args_list:
+            self.assertIs(call.kwargs["reactor"], supervisor.opener)
+        self.assertEqual(len(service.call_args_list), 2)
+        self.assertEqual(list(supervisor), [])
 
     async def test_listens(self):
         """The service opens its ports and closes them."""

@@ -1,5 +1,7 @@
 """The shortest time between two logins of one user (RFC 2449 section 6.5)."""
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.cred.error import UnauthorizedLogin
@@ -12,6 +14,7 @@ from zope.interface.verify import verifyObject
 
 from popserv.auth.delay import LoginDelayRealm
 from popserv.errors import LoginTooSoon, MaildropBusy
+from popserv.exchange import Exchange
 from popserv.interfaces import IMailbox
 
 
@@ -128,8 +131,43 @@ class DelayTests(SynchronousTestCase):
         """Nobody is remembered longer than the delay."""
         for n in range(100):
             self.successResultOf(self.login(b"u%d" % n))
+            self.realm.hear([f"v{n}", self.clock.seconds()])
+            self.clock.advance(1)
+        self.assertLessEqual(len(self.realm._logins), 120)
+        for n in range(100):
+            self.realm.hear([f"w{n}", self.clock.seconds()])
             self.clock.advance(1)
         self.assertLessEqual(len(self.realm._logins), 60)
+
+    def test_told(self):
+        """A login in another process counts as if it had been here, and is told to others."""
+        told = []
+        here, there = (
+            LoginDelayRealm(self.inner, 60, self.clock.seconds, exchange=Exchange(carry))
+            for carry in (lambda *fact: told.append(fact), lambda *fact: None)
+        )
+        for user in (b"ann", b"\xff", b"", ()):
+            self.realm = here
+            self.successResultOf(self.login(user))
+            topic, fact = told.pop()
+            self.assertEqual(topic, "logins")
+            there.hear(json.loads(json.dumps(fact)))
+            self.realm = there
+            self.assertTold("you logged in a moment ago, wait 60 seconds", user)
+        self.assertEqual(list(there.facts()), list(here.facts()))
+        self.assertEqual(len(list(here.facts())), 4)
+
+    def test_told_late(self):
+        """What is told late or twice shortens no delay, and keeps nobody out for longer."""
+        self.clock.advance(100)
+        self.successResultOf(self.login(b"bob"))
+        self.successResultOf(self.login())
+        self.realm.hear(["ann", 90.0])
+        self.assertTold("you logged in a moment ago, wait 60 seconds")
+        self.realm.hear(["carl", 90.0])
+        self.clock.advance(55)
+        self.successResultOf(self.login(b"carl"))
+        self.assertTold("you logged in a moment ago, wait 5 seconds", b"bob")
 
     @given(
         st.integers(1, 1000),

@@ -1,0 +1,1 @@
+"""One server in several processes: who opens the sockets, who serves, what joins them."""

@@ -1,0 +1,1 @@
+"""Tests of popserv.workers, a file for a file."""
