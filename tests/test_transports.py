@@ -6,15 +6,26 @@ import struct
 from types import SimpleNamespace
 
 from OpenSSL import SSL
+from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides
 
-from popserv.transports import has_gone, in_short, is_private, peer_name
+from popserv.transports import (
+    has_gone,
+    in_short,
+    is_private,
+    lose_at_once,
+    make_send,
+    peer_name,
+)
 from tests.test_protocol import STRANGER
 
 RESET = struct.pack("ii", 1, 0)
@@ -87,3 +98,106 @@ class TransportTests(SynchronousTestCase):
             (ValueError(), "ValueError"),
         ]:
             self.assertEqual(in_short(error), told)
+
+
+class Silent(Protocol):
+    """Says nothing, and notes how its connection ends."""
+
+    def __init__(self):
+        self.over = Deferred()
+
+    def connectionLost(self, reason):
+        """Note it."""
+        self.over.callback(reason.type)
+
+
+class SocketTests(TestCase):
+    """Sockets that nothing is put before."""
+
+    def setUp(self):
+        """Connect two."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.client = socket.create_connection(listener.getsockname())
+            server, _ = listener.accept()
+        self.addCleanup(self.client.close)
+        # As little as the kernel lets through at once.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self.protocol = Silent()
+        factory = Factory.forProtocol(lambda: self.protocol)
+        with server:
+            reactor.adoptStreamConnection(server.fileno(), socket.AF_INET, factory)
+        self.transport = self.protocol.transport
+        self.send = make_send(self.transport)
+        self.client.settimeout(0)
+
+    def over(self):
+        """How the connection has ended, or what waits for that."""
+        if not self.protocol.over.called:
+            self.transport.loseConnection()
+        return self.protocol.over
+
+    async def read(self):
+        """Everything up to the end, as it comes."""
+        read = []
+        while True:
+            try:
+                octets = self.client.recv(1 << 16)
+            except BlockingIOError:
+                await deferLater(reactor, 0.001)
+            else:
+                read.append(octets)
+                if not octets:
+                    return b"".join(read)
+
+    def test_at_once(self):
+        """The kernel has octets before the reactor has its turn."""
+        self.send(b"+OK\r\n")
+        self.client.settimeout(5)
+        self.assertEqual(self.client.recv(10), b"+OK\r\n")
+        return self.over()
+
+    async def test_order(self):
+        """What the kernel does not take waits, and so does all that comes after it."""
+        wanted = [bytes([65 + at]) * (1 << 20) for at in range(3)] + [b"end"]
+        for octets in wanted:
+            self.send(octets)
+        self.assertFalse(lose_at_once(self.transport))
+        self.transport.loseConnection()
+        self.assertEqual(await self.read(), b"".join(wanted))
+        self.assertIs(await self.protocol.over, ConnectionDone)
+
+    async def test_full(self):
+        """A kernel that takes nothing at all changes nothing."""
+        while self.transport.writeSomeData(b"x" * 4096):
+            pass
+        self.send(b"end")
+        self.transport.loseConnection()
+        self.assertTrue((await self.read()).endswith(b"xend"))
+        await self.protocol.over
+
+    async def test_broken(self):
+        """Octets for a client that has gone are nobody's, and its end is found by the reactor."""
+        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.client.close()
+        self.send(b"lost")
+        self.send(b"lost")
+        await self.protocol.over
+        self.send(b"lost")
+        self.assertFalse(lose_at_once(self.transport))
+
+    async def test_lose_at_once(self):
+        """A connection that has sent everything is closed, and its protocol told, at once."""
+        self.send(b"+OK\r\n")
+        self.assertTrue(lose_at_once(self.transport))
+        self.assertIs(self.successResultOf(self.protocol.over), ConnectionDone)
+        self.assertEqual(await self.read(), b"+OK\r\n")
+
+    def test_with_something_between(self):
+        """What is between a protocol and its socket is asked to write and to close."""
+        directlyProvides(self.transport, ISSLTransport)
+        between = StringTransport()
+        make_send(between)(b"+OK\r\n")
+        self.assertEqual(between.value(), b"+OK\r\n")
+        self.assertFalse(lose_at_once(between))
+        self.assertFalse(lose_at_once(self.transport))
+        return self.over()
