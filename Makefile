@@ -7,7 +7,7 @@ WORKLOAD ?=
 BENCH ?=
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 
-.PHONY: help serve test lint docs bench translations clean
+.PHONY: help serve test lint docs bench bench-growth profile performance translations clean
 
 help:
 	@echo "make serve     serve a sample maildrop on 127.0.0.1:1110"
@@ -16,6 +16,9 @@ help:
 	@echo "make docs      build docs/_build/html, warnings as errors"
 	@echo "make bench     measure popserv beside Dovecot and twisted.mail, see benchmarks/README.rst;"
 	@echo "               WORKLOAD=poll-500 for one workload, BENCH=--help for options"
+	@echo "make bench-growth   how a poll grows with the messages, and memory with connections"
+	@echo "make profile   say where popserv spends its time; WORKLOAD and BENCH as above"
+	@echo "make performance   all three, for the figures in docs/performance.rst"
 	@echo "make translations   compile popserv/locale after an edit"
 	@echo "make clean     remove what these make"
 
@@ -39,6 +42,18 @@ docs: $(VENV)/dev
 
 bench: $(VENV)/bench build/load
 	@$(BIN)/python benchmarks/run.py $(if $(WORKLOAD),--workload $(WORKLOAD)) $(BENCH)
+
+bench-growth: $(VENV)/bench build/load
+	@$(BIN)/python benchmarks/growth.py $(BENCH)
+
+profile: $(VENV)/bench build/load
+	@$(BIN)/python benchmarks/profiles.py $(if $(WORKLOAD),--workload $(WORKLOAD)) $(BENCH)
+
+# The tables and plots of docs/performance.rst; BENCH for options that all three take.
+performance: $(VENV)/bench build/load
+	@for each in run growth profiles; do \
+		$(BIN)/python benchmarks/$$each.py --docs docs/performance $(BENCH) >/dev/null || exit 1; \
+	done
 
 build/load: benchmarks/load.c
 	@command -v $(CC) >/dev/null || \

@@ -10,7 +10,7 @@ import random
 import shutil
 from collections import defaultdict
 from functools import partial
-from itertools import count
+from itertools import count, cycle, islice
 from pathlib import Path
 
 KB = 1 << 10
@@ -89,18 +89,20 @@ class Mail:
             with open(f"{folder}/{number}", "wb", buffering=0) as file:
                 file.write(head + text[start:end])
 
-    def fill(self, maildir, kind, number, owner=None, put=os.link):
+    def fill(self, maildir, kind, number, owner=None, put=os.link, sources=None):
         """Make a Maildir, unless it is there, and put so many messages into its cur/.
 
         They are in cur/ and have been seen, so that no peer has a reason to move them.
         Their names say no sizes.  ``put`` is given shutil.copyfile where they will be removed:
-        to remove one of several links is cheaper than to remove a file.
+        to remove one of several links is cheaper than to remove a file.  With ``sources`` only
+        so many messages are different.
         """
         for folder in (maildir, *(maildir / name for name in ("tmp", "new", "cur"))):
             folder.mkdir(exist_ok=True)
             if owner is not None:
                 os.chown(folder, *owner)
-        for path in self.messages(kind, number):
+        paths = self.messages(kind, min(number, sources or number))
+        for path in islice(cycle(paths), number):
             put(path, f"{maildir}/cur/{self._name(maildir)}:2,S")
 
     def deliver(self, maildir, kind="small"):

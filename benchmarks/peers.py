@@ -83,6 +83,9 @@ class Peer:
     most_connections = None
     """How many connections at most memory is measured with; None: any number."""
 
+    files = 1
+    """How many a process has open for a session, its socket among them."""
+
     stalls = False
     """Whether it waits some 40 ms for every message that is not asked for in a pipeline."""
 
@@ -177,6 +180,10 @@ class Peer:
         self.stop()
         self.start()
 
+    def pids(self):
+        """Return the processes of the whole tree."""
+        return list(_tree(self.process.pid))
+
     def cpu(self):
         """Return the seconds that the whole tree has used, with all who have ended in it."""
         total = 0.0
@@ -186,6 +193,12 @@ class Peer:
             total += max((user + system) / _TICKS, _nanoseconds(pid) / 1e9)
             total += (ended_user + ended_system) / _TICKS
         return total
+
+    def cpu_of(self, work):
+        """Return what ``work()`` returns, and the seconds that the whole tree used for it."""
+        before = self.settled_cpu()
+        found = work()
+        return found, self.settled_cpu() - before
 
     def settled_cpu(self):
         """Return the same when nothing more is added: servers tidy up behind a reply."""
@@ -202,7 +215,7 @@ class Peer:
     def memory(self):
         """Return the octets that the whole tree uses, shared ones in proportion (PSS)."""
         total = 0
-        for pid in _tree(self.process.pid):
+        for pid in self.pids():
             try:
                 rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
             except (FileNotFoundError, ProcessLookupError):
@@ -214,6 +227,9 @@ class Peer:
 class Popserv(Peer):
     """popserv, as twistd runs it, with more arguments if such are to be compared."""
 
+    files = 4
+    twistd = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+
     def __init__(self, directory, arguments=()):
         self._arguments = arguments
         self.name = " ".join(("popserv", *arguments))
@@ -221,10 +237,9 @@ class Popserv(Peer):
 
     def command(self):
         """See Peer."""
-        twistd = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
         listen = f"tcp:{self.port}:backlog=1024:interface=127.0.0.1"
         options = ("--maildir", self.root, "--listen", listen, *self._arguments)
-        return (*twistd, "--nodaemon", "--pidfile=", "pop3", *options)
+        return (*self.twistd, "--nodaemon", "--pidfile=", "pop3", *options)
 
 
 class TwistedMail(Peer):

@@ -1,5 +1,6 @@
 """What was found, as tables and as pictures."""
 
+import csv
 import json
 from dataclasses import asdict
 from statistics import median
@@ -17,19 +18,27 @@ _MORE = ("tab:purple", "tab:cyan", "tab:olive", "tab:brown", "tab:pink")
 """For popserv with other arguments."""
 
 
-def write(folder, chosen, peers, results, noise, about, say):
+def write(arguments, chosen, peers, results, noise, about, say):
     """Write latest.md, latest.json and the plots; return the tables."""
+    folder = arguments.results
     folder.mkdir(parents=True, exist_ok=True)
+    used = _ratios(chosen, peers, results, "value", with_targets=True)
+    rates = _ratios(chosen, peers, results, "rate")
     text = "\n\n".join(
         (
             "# Measured",
             _about(about, noise),
             "## CPU time of the server, or memory; the tuned Dovecot's = 1",
-            _ratios(chosen, peers, results, "value"),
+            table(*used),
             "## Operations a second; the tuned Dovecot's = 1",
-            _ratios(chosen, peers, results, "rate"),
+            table(*rates),
         )
     )
+    if arguments.docs:
+        plain = _ratios(chosen, peers, results, "value", with_targets=False)
+        write_csv(arguments.docs / "results-cpu.csv", *plain)
+        write_csv(arguments.docs / "results-rate.csv", *rates)
+        (arguments.docs / "results-about.txt").write_text(f"{_about(about, noise)}\n")
     whole = f"{text}\n\n## Every figure\n\n{_details(chosen, peers, results)}\n"
     (folder / "latest.md").write_text(whole)
     (folder / "latest.json").write_text(
@@ -50,12 +59,7 @@ def write(folder, chosen, peers, results, noise, about, say):
         )
         + "\n"
     )
-    try:
-        import matplotlib
-    except ImportError:
-        say("no plots: matplotlib is missing (pip install 'popserv[bench]')")
-    else:
-        matplotlib.use("Agg")
+    if can_plot(say):
         _plot_ratios(folder / "ratios.png", chosen, peers, results)
         _plot_polls(folder / "poll.png", chosen, peers, results)
         _plot_memory(folder / "memory.png", peers, results)
@@ -111,10 +115,9 @@ def _about(about, noise):
     return "\n".join(lines)
 
 
-def _ratios(chosen, peers, results, field):
-    """Return the table of one figure."""
+def _ratios(chosen, peers, results, field, *, with_targets=False):
+    """Return the head and the rows of one figure."""
     others = [peer for peer in peers if peer != STANDARD]
-    with_targets = field == "value"
     head = ["workload", STANDARD]
     for peer in others:
         head.append(peer)
@@ -138,7 +141,7 @@ def _ratios(chosen, peers, results, field):
             if with_targets and peer.startswith("popserv"):
                 row.append(_target(workload, value, standard))
         rows.append(row)
-    return _table(head, rows)
+    return head, rows
 
 
 def _absolute(runs, field, unit):
@@ -181,10 +184,17 @@ def _details(chosen, peers, results):
                 else:
                     row += ["", "", ""]
             rows.append(row)
-    return _table(head, rows)
+    return table(head, rows)
 
 
-def _table(head, rows):
+def write_csv(path, head, rows):
+    """Write a table for the documentation, which includes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([head, *rows])
+
+
+def table(head, rows):
     """Return a table that people can read as it is, and Markdown too."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
 
@@ -200,11 +210,23 @@ def _colours(peers):
     return COLOURS | {peer: _MORE[at % len(_MORE)] for at, peer in enumerate(unnamed)}
 
 
-def _figure(width, height):
+def can_plot(say):
+    """Tell whether there is what draws; say it if there is not."""
+    try:
+        import matplotlib
+    except ImportError:
+        say("no plots: matplotlib is missing (pip install 'popserv[bench]')")
+        return False
+    matplotlib.use("Agg")
+    return True
+
+
+def figure(width, height):
+    """Return a figure of so many inches, and its axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
+    picture = Figure(figsize=(width, height), layout="constrained")
+    return picture, picture.add_subplot()
 
 
 def _plot_ratios(path, chosen, peers, results):
@@ -216,7 +238,7 @@ def _plot_ratios(path, chosen, peers, results):
     ]
     if not rows:
         return
-    figure, axes = _figure(10, 1 + 0.6 * len(rows))
+    picture, axes = figure(10, 1 + 0.6 * len(rows))
     colours = _colours(peers)
     others = [peer for peer in peers if peer != STANDARD]
     height = 0.8 / max(1, len(others))
@@ -242,8 +264,8 @@ def _plot_ratios(path, chosen, peers, results):
     axes.set_yticks(range(len(rows)), [each.title for each in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("CPU time of the server, or memory; less is better")
-    figure.legend(loc="outside upper right", ncols=3)
-    figure.savefig(path, dpi=100)
+    picture.legend(loc="outside upper right", ncols=3)
+    picture.savefig(path, dpi=100)
 
 
 def _plot_polls(path, chosen, peers, results):
@@ -251,7 +273,7 @@ def _plot_polls(path, chosen, peers, results):
     sizes = [each for each in chosen if each.name.startswith("poll-")]
     if len(sizes) < 2:
         return
-    figure, axes = _figure(8, 5)
+    picture, axes = figure(8, 5)
     colours = _colours(peers)
     for peer in peers:
         points = [
@@ -265,7 +287,7 @@ def _plot_polls(path, chosen, peers, results):
     axes.set_ylabel("CPU seconds of the server for login UIDL LIST QUIT")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=100)
+    picture.savefig(path, dpi=100)
 
 
 def _plot_memory(path, peers, results):
@@ -273,7 +295,7 @@ def _plot_memory(path, peers, results):
     found = results.get("memory")
     if not found:
         return
-    figure, axes = _figure(8, 5)
+    picture, axes = figure(8, 5)
     colours = _colours(peers)
     for peer in peers:
         if not isinstance(found[peer], str) and found[peer]:
@@ -289,4 +311,4 @@ def _plot_memory(path, peers, results):
     axes.set_ylabel("MB of the whole process tree (PSS)")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=100)
+    picture.savefig(path, dpi=100)

@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 
@@ -33,14 +34,14 @@ class Bench:
         self.mail = Mail(directory)
         self.seconds = 0.05 if arguments.tiny else arguments.seconds
         self.opened = set()
-        self.most_connections = _most_connections()
+        self.files = _most_files()
         self._program = arguments.load
 
-    def fill(self, peer, user, kind, messages):
-        """Make a user and a maildrop, unless they are there."""
+    def fill(self, peer, user, kind, messages, sources=None):
+        """Make a user and a maildrop, unless they are there; of so many sources at most."""
         maildir = peer.maildir(user)
         if not maildir.exists():
-            self.mail.fill(maildir, kind, messages, peer.owner)
+            self.mail.fill(maildir, kind, messages, peer.owner, sources=sources)
 
     def count(self, peer, user):
         """Return how many messages a maildrop has."""
@@ -57,11 +58,17 @@ class Bench:
             return load.ask()
 
 
-def _most_connections():
-    """Raise the limit of open files; return how many sessions that leaves to any peer."""
+def _most_files():
+    """Raise the limit of open files, and return how many that leaves for connections."""
     _, hard = getrlimit(RLIMIT_NOFILE)
-    setrlimit(RLIMIT_NOFILE, (hard, hard))
-    return (hard - 200) // 4
+    limit = max(hard, 4 * 10_000 + 200)
+    try:
+        # Only root may go beyond the hard one.
+        setrlimit(RLIMIT_NOFILE, (limit, limit))
+    except (ValueError, OSError):
+        limit = hard
+        setrlimit(RLIMIT_NOFILE, (limit, limit))
+    return limit - 200
 
 
 class Progress:
@@ -175,6 +182,24 @@ def names_of(known):
     return parse
 
 
+def add_common(parser):
+    """Add the options that all commands here have."""
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a steady run [default: 1]")
+    parser.add_argument("--tiny", action="store_true", help="try the code, measure nothing")
+    parser.add_argument("--directory", help="where the mail is made [default: a temporary one]")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--docs", type=Path, help="where tables for the documentation go, too")
+    parser.add_argument("--load", type=Path, default=HERE.parent / "build" / "load")
+
+
+def parse(parser, given):
+    """Return the arguments, if the load is there."""
+    arguments = parser.parse_args(given)
+    if not arguments.load.exists():
+        parser.error(f"{arguments.load} is not there: make build/load")
+    return arguments
+
+
 def arguments_of(given):
     """Return what the command line says."""
     names = [each.name for each in workloads(million=True)]
@@ -189,19 +214,48 @@ def arguments_of(given):
         help="measure popserv with these arguments as well, such as '--timeout 900'",
     )
     parser.add_argument("--rounds", type=int, default=3, help="[default: 3]")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a steady run [default: 1]")
     parser.add_argument("--million", action="store_true", help="poll 1,000,000 messages, too")
     parser.add_argument(
         "--connections", type=int, default=2000, help="for memory, up to 10000 [default: 2000]"
     )
-    parser.add_argument("--tiny", action="store_true", help="try the code, measure nothing")
-    parser.add_argument("--directory", help="where the mail is made [default: a temporary one]")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--load", type=Path, default=HERE.parent / "build" / "load")
-    arguments = parser.parse_args(given)
-    if not arguments.load.exists():
-        parser.error(f"{arguments.load} is not there: make build/load")
-    return arguments
+    add_common(parser)
+    return parse(parser, given)
+
+
+@contextmanager
+def workplace(arguments):
+    """Have a directory for mail; yield it and a list of peers, all of which is gone at the end."""
+    # No server may outlive this, whatever ends it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    os.umask(0o022)
+    gc.disable()  # it would come into the calibration
+    directory = Path(tempfile.mkdtemp(prefix="popserv-bench-", dir=arguments.directory))
+    directory.chmod(0o755)
+    peers = []
+    try:
+        yield directory, peers
+    finally:
+        for peer in peers:
+            peer.stop()
+        say("removing mail")
+        shutil.rmtree(directory)
+
+
+def settle(arguments):
+    """Wait until the mail is on the disk, and old enough for any server to trust its times."""
+    os.sync()  # or it would be written while something is measured
+    if not arguments.tiny:
+        time.sleep(2.5)
+
+
+def about_here():
+    """Return what the figures depend on."""
+    return {
+        "python": platform.python_version(),
+        "twisted": twisted.__version__,
+        "kernel": platform.release(),
+        "cores": os.cpu_count(),
+    }
 
 
 def main(given=None):
@@ -214,34 +268,19 @@ def main(given=None):
         )
         if each.name in arguments.workload
     ]
-    # No server may outlive this, whatever ends it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    os.umask(0o022)
-    gc.disable()  # it would come into the calibration
     began = time.monotonic()
-    directory = Path(tempfile.mkdtemp(prefix="popserv-bench-", dir=arguments.directory))
-    directory.chmod(0o755)
-    peers = []
-    try:
+    with workplace(arguments) as (directory, peers):
         bench = Bench(arguments, directory)
-        peers, absent = find_peers(arguments, directory)
+        found, absent = find_peers(arguments, directory)
+        peers += found
         say("making mail")
         for workload in chosen:
             for peer in peers:
                 workload.prepare(bench, peer)
-        os.sync()  # or it would be written while something is measured
+        settle(arguments)
         rounds = 1 if arguments.tiny else arguments.rounds
         results, noise = measure(bench, in_order(chosen, peers, rounds))
-    finally:
-        for peer in peers:
-            peer.stop()
-        say("removing mail")
-        shutil.rmtree(directory)
-    about = {
-        "python": platform.python_version(),
-        "twisted": twisted.__version__,
-        "kernel": platform.release(),
-        "cores": os.cpu_count(),
+    about = about_here() | {
         "rounds": rounds,
         "tiny": arguments.tiny,
         "seconds": bench.seconds,
@@ -249,7 +288,7 @@ def main(given=None):
         "absent": absent,
     }
     names = [peer.name for peer in peers]
-    print(report.write(arguments.results, chosen, names, results, noise, about, say))
+    print(report.write(arguments, chosen, names, results, noise, about, say))
     failed = [
         name
         for found in results.values()

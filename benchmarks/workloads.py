@@ -111,6 +111,7 @@ class Steady(Workload):
     clients: int = 1
     depth: int = 1
     warm: int = 1
+    sources: int | None = None
     estimate = 0.6
 
     @property
@@ -120,7 +121,8 @@ class Steady(Workload):
     def prepare(self, bench, peer):
         """See Workload."""
         for number in range(self.clients):
-            bench.fill(peer, self._user.replace("#", str(number)), self.mail, self.messages)
+            user = self._user.replace("#", str(number))
+            bench.fill(peer, user, self.mail, self.messages, self.sources)
 
     def measure(self, bench, peer):
         """See Workload."""
@@ -128,9 +130,7 @@ class Steady(Workload):
         options = ["--clients", self.clients, "--depth", self.depth, "--messages", messages]
         options += ["--seconds", bench.seconds, "--warm", self.warm]
         with bench.load(peer, self.kind, self._user, *options) as load:
-            before = peer.settled_cpu()
-            found = load.ask()
-            cpu = peer.settled_cpu() - before
+            found, cpu = peer.cpu_of(load.ask)
         return run_of([found], cpu)
 
 
@@ -180,9 +180,8 @@ class First(Workload):
         peer.start()
         # What a server does once, at anybody's first login, is no matter of the maildrop.
         bench.poll(peer, "starter")
-        before = peer.settled_cpu()
-        founds = [bench.poll(peer, user) for user in self._users]
-        return run_of(founds, peer.settled_cpu() - before)
+        founds, cpu = peer.cpu_of(lambda: [bench.poll(peer, user) for user in self._users])
+        return run_of(founds, cpu)
 
 
 @dataclass
@@ -207,9 +206,9 @@ class Delivery(Workload):
         founds, cpu = [], 0.0
         for _ in range(self.times):
             bench.mail.deliver(peer.root / self._user)
-            before = peer.settled_cpu()
-            founds.append(bench.poll(peer, self._user))
-            cpu += peer.settled_cpu() - before
+            found, used = peer.cpu_of(lambda: bench.poll(peer, self._user))
+            founds.append(found)
+            cpu += used
         return run_of(founds, cpu)
 
 
@@ -232,9 +231,7 @@ class Emptying(Workload):
         os.sync()  # what has never reached the disk is removed more cheaply, too
         options = ("--calls", 1, "--messages", messages)
         with bench.load(peer, "dele", "emptied", *options) as load:
-            before = peer.settled_cpu()
-            found = load.ask()
-            cpu = peer.settled_cpu() - before
+            found, cpu = peer.cpu_of(load.ask)
         if left := bench.count(peer, "emptied"):
             raise Failed(f"QUIT left {left} messages of {messages}")
         return run_of([found], cpu)
@@ -249,10 +246,13 @@ class Memory(Workload):
     unit = "B"
 
     def _steps(self, bench, peer):
-        most = bench.most_connections
+        most = bench.files // peer.files
         if peer.most_connections is not None:
             most = min(most, peer.most_connections)
-        return [step for step in self.connections if step <= most]
+        steps = {step for step in self.connections if step <= most}
+        if most < max(self.connections):
+            steps.add(most // 100 * 100)
+        return sorted(steps)
 
     def prepare(self, bench, peer):
         """See Workload."""

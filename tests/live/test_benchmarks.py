@@ -3,14 +3,17 @@
 Nothing here is measured, and nothing depends on how fast the machine is.
 """
 
+import csv
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 from functools import cache
 from threading import Thread
+from xml.etree import ElementTree
 
 from twisted.trial.unittest import SkipTest, TestCase
 
@@ -196,3 +199,99 @@ class SuiteTests(TestCase):
         )
         self.assertEqual(done.returncode, 2)
         self.assertIn("poll-500", done.stderr)
+
+
+class TinyTestCase(TestCase):
+    """Has one of the other commands run, with as little to do as can be."""
+
+    def run_tiny(self, command, *options, **environment):
+        """Return the folder of its results, and what it said on stderr."""
+        results = temporary_directory(self)
+        run = [sys.executable, CHECKOUT / "benchmarks" / command, "--tiny", "--load", program()]
+        done = subprocess.run(
+            [*run, "--results", results, "--docs", results / "docs", *options],
+            capture_output=True,
+            text=True,
+            timeout=10 * PATIENCE,
+            check=False,
+            env=os.environ | environment,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return results, done.stderr
+
+    def table(self, path):
+        """Return the rows of a table for the documentation, by their first cell."""
+        with path.open(newline="") as file:
+            return {row[0]: row[1:] for row in csv.reader(file)}
+
+
+class GrowthTests(TinyTestCase):
+    """make bench-growth."""
+
+    def test_growth(self):
+        """Polls and memory of every server grow into a table, and a plot that the docs show."""
+        results, _ = self.run_tiny("growth.py")
+        polls = self.table(results / "docs" / "growth-poll.csv")
+        self.assertEqual(list(polls), ["messages", "3", "30"])
+        self.assertEqual(polls["messages"][0], "popserv")
+        self.assertIn("twisted.mail", polls["messages"])
+        memory = self.table(results / "docs" / "growth-memory.csv")
+        self.assertEqual(list(memory), ["connections", "0", "1", "5", "a connection"])
+        for row in (*polls.values(), *memory.values()):
+            self.assertEqual(len(row), len(polls["messages"]))
+            self.assertFalse([cell for cell in row if "fails" in cell])
+        self.assertIn("mean nothing", (results / "growth.md").read_text())
+        for plot in (results / "docs").glob("*.png"):
+            self.assertLess(plot.stat().st_size, 60_000)
+
+    def test_part(self):
+        """One part can be run alone, and a larger maildrop than others take is popserv's alone."""
+        results, _ = self.run_tiny("growth.py", "--part", "poll", "--peers-messages", "3")
+        polls = self.table(results / "growth-poll.csv")
+        self.assertEqual(set(polls["30"][1:]), {"not tried"})
+        self.assertNotEqual(polls["30"][0], "not tried")
+        self.assertFalse((results / "growth-memory.csv").exists())
+
+    def test_no_plots(self):
+        """Without matplotlib it is said that there are no plots, and the tables are there."""
+        hidden = temporary_directory(self)
+        (hidden / "matplotlib.py").write_text("raise ImportError\n")
+        results, said = self.run_tiny(
+            "growth.py", "--part", "poll", "--peers", "popserv", PYTHONPATH=str(hidden)
+        )
+        self.assertIn("matplotlib is missing", said)
+        self.assertTrue((results / "growth-poll.csv").exists())
+        self.assertEqual(list(results.rglob("*.png")), [])
+
+
+class ProfileTests(TinyTestCase):
+    """make profile."""
+
+    def test_profile(self):
+        """Rooms have all the time, functions are named, and system calls counted where they can."""
+        results, said = self.run_tiny("profiles.py", "--workload", "login,retr", "--samples", "9")
+        rooms = self.table(results / "docs" / "profile-rooms.csv")
+        self.assertEqual(rooms["room"], ["login, us", "retr, us"])
+        for at in (0, 1):
+            parts = re.findall(r"(\d+)%", " ".join(row[at] for row in rooms.values()))
+            # All of them are rounded.
+            self.assertLess(abs(sum(map(int, parts)) - 100), 6)
+        functions = self.table(results / "docs" / "profile-functions-retr.csv")
+        self.assertTrue(
+            [name for name in functions if name.startswith(("``twisted/", "``popserv/"))]
+        )
+        if "not counted" not in said:
+            calls = self.table(results / "docs" / "profile-calls.csv")
+            self.assertGreater(float(calls["sendto"][1]), 0.5)
+        for name in ("login", "retr"):
+            root = ElementTree.parse(results / f"flame-{name}.svg").getroot()
+            self.assertTrue(root.findall(".//{*}rect"))
+
+    def test_no_strace(self):
+        """Without strace it is said that system calls are not counted, and the rest is there."""
+        results, said = self.run_tiny(
+            "profiles.py", "--workload", "noop", "--samples", "1", PATH="/nowhere"
+        )
+        self.assertIn("strace is missing", said)
+        self.assertFalse((results / "docs" / "profile-calls.csv").exists())
+        self.assertTrue((results / "docs" / "profile-rooms.csv").exists())
