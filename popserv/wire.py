@@ -188,6 +188,9 @@ def unbase64(text: bytes) -> bytes:
 
 # Bodies: chunks in, dot-stuffed lines out
 
+_HEADER = 256
+"""Octets that nearly every header has."""
+
 
 class LineEnds:
     """Bring every line end of a chunked text to a bare LF, and leave a lone CR alone.
@@ -245,6 +248,18 @@ class OctetCounter:
                 self.header_ends = at_start or b"\n\n" in text
             self._octets += len(text) + text.count(b"\n")
             self._ended = text.endswith(b"\n")
+
+
+def count_whole(text: bytes) -> tuple[int, bool]:
+    """Return octets and ``header_ends``, as OctetCounter has them, of a message in one piece."""
+    if 13 in text:
+        text = text.replace(b"\r\n", b"\n")
+    octets = len(text) + text.count(b"\n")
+    if text and text[-1] != 10:
+        octets += 2
+    # Most headers are longer than this, and then less is searched.
+    is_there = text.find(b"\n\n", _HEADER) >= 0 or b"\n\n" in text
+    return octets, is_there or text.startswith(b"\n")
 
 
 def count_octets(chunks: Iterable[bytes]) -> int:

@@ -52,7 +52,10 @@ MAY_IMPORT = {
     "maildrops.layout": {"maildrops.warm"},
     "maildrops.memory": CORE,
     "maildrops.folders": CORE | {"maildrops.warm"},
-    "maildrops.maildir": SERVICES | {"maildrops.folders", "maildrops.layout"},
+    "maildrops.uniques": {"maildrop"},
+    "maildrops.sizes_file": {"maildrops.folders", "maildrops.uniques"},
+    "maildrops.maildir": SERVICES
+    | {"maildrops.folders", "maildrops.layout", "maildrops.sizes_file", "maildrops.uniques"},
     "auth.schemes": {"wire"},
     "auth.users_file": {"auth.schemes"},
     "auth.credentials": {"interfaces"},

@@ -125,6 +125,17 @@ class FramingTests(SynchronousTestCase):
         self.assertEqual(framed(wire.MessageFramer(), []), b".\r\n")
         self.assertEqual(wire.count_octets([]), 0)
 
+    @given(texts, st.binary(max_size=300))
+    def test_count_whole(self, text, more):
+        """A message counted in one piece has the octets, and the end of a header, of any pieces."""
+        for whole in (text, text + more, more + text, b"x" * 250 + text):
+            counter = wire.OctetCounter()
+            for at in range(len(whole)):
+                counter.feed(whole[at : at + 1])
+            octets = counter.finish()
+            self.assertEqual(wire.count_whole(whole), (octets, counter.header_ends))
+            self.assertEqual(octets, naive_octets(whole))
+
 
 class GrammarTests(SynchronousTestCase):
     """RFC 1725 section 3: keywords and arguments."""

@@ -13,8 +13,10 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from array import array
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from twisted.logger import Logger
@@ -22,7 +24,7 @@ from twisted.logger import Logger
 from popserv.downgrade import MessageCounter, Sizes
 from popserv.errors import MaildropBusy
 from popserv.maildrops.warm import never_asks, open_warm
-from popserv.wire import Chunk
+from popserv.wire import Chunk, count_whole
 
 _log = Logger()
 
@@ -30,8 +32,14 @@ Run = Callable[..., Awaitable[Any]]
 """Calls a function with arguments where blocking is no harm, and returns what it returns."""
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MESSAGE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_GONE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)
 
 _CHUNK = 1 << 17
+_SMALL = 1 << 14
+_NAMES = 1024
+
+_SPREAD = 0x9E37_79B9_7F4A_7C15
 
 # Elsewhere than on Linux a flag that no preadv takes, so that all is read in threads.
 _NOWAIT: int = getattr(os, "RWF_NOWAIT", -1)
@@ -49,8 +57,28 @@ Times = list[tuple[int, ...]]
 """For each folder that is there its number, device, inode, and times in nanoseconds."""
 
 
-Counted = tuple[Sizes, int]
-"""A message's sizes and stamp."""
+class Counts:
+    """Columns of messages that were counted: names, sizes and stamps; and if some were ``missed``.
+
+    Messages that have another ``downgraded`` form, and ``endless`` ones, are known by position,
+    as in :class:`~popserv.maildrop.Snapshot`.
+    """
+
+    def __init__(self) -> None:
+        self.uniques: list[bytes] = []
+        self.octets = array("Q")
+        self.stamps = array("Q")
+        self.downgraded: dict[int, int] = {}
+        self.endless: list[int] = []
+        self.missed = False
+
+    def add(self, unique: bytes, octets: int, header_ends: bool, stamp: int) -> None:
+        """Take a message in."""
+        if not header_ends:
+            self.endless.append(len(self.uniques))
+        self.uniques.append(unique)
+        self.octets.append(octets)
+        self.stamps.append(stamp)
 
 
 class Folders:
@@ -61,7 +89,7 @@ class Folders:
     """
 
     def __init__(self, maildir: int) -> None:
-        self._maildir = maildir
+        self.maildir = maildir
         self._folders: dict[int, int] = {}
         self.twice: frozenset[bytes] = frozenset()
         self.at_rest = False
@@ -70,7 +98,7 @@ class Folders:
     def lock(self) -> None:
         """Take the lock."""
         try:
-            fcntl.flock(self._maildir, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.maildir, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise MaildropBusy from None
 
@@ -80,9 +108,9 @@ class Folders:
             if number not in self._folders:
                 with suppress(FileNotFoundError):
                     self._folders[number] = (
-                        open_warm(name, _FOLDER, self._maildir)
+                        open_warm(name, _FOLDER, self.maildir)
                         if warm
-                        else os.open(name, _FOLDER, dir_fd=self._maildir)
+                        else os.open(name, _FOLDER, dir_fd=self.maildir)
                     )
 
     def are_as_at(self, times: Times | None, *, warm: bool = False) -> bool:
@@ -95,11 +123,11 @@ class Folders:
 
     def never_ask(self) -> bool:
         """Tell whether ``warm`` is for them."""
-        return all(map(never_asks, (self._maildir, *self._folders.values())))
+        return all(map(never_asks, (self.maildir, *self._folders.values())))
 
     def close(self) -> None:
         """Close everything, and give up the lock with it."""
-        for fd in (*self._folders.values(), self._maildir):
+        for fd in (*self._folders.values(), self.maildir):
             os.close(fd)
 
     def scan(self) -> dict[bytes, bytes]:
@@ -136,48 +164,70 @@ class Folders:
         return times
 
     def _list(self, number: int, folder: int, found: dict[bytes, bytes], twice: set[bytes]) -> None:
-        start = bytes([number])
-        shared: dict[bytes, bytes] = {}
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = entry.name
-                if name[0] != "." and entry.is_file(follow_symlinks=False):
-                    unique, colon, flags = os.fsencode(name).partition(b":")
-                    place = start + colon + flags
-                    place = shared.setdefault(place, place)
+        places: dict[bytes, bytes] = {}
+        with os.scandir(folder) as scanned:
+            entries = iter(scanned)
+            # In pieces, for to decode each name by itself has its price.
+            while piece := list(islice(entries, _NAMES)):
+                names = [
+                    entry.name
+                    for entry in piece
+                    if entry.name[0] != "." and entry.is_file(follow_symlinks=False)
+                ]
+                for name in os.fsencode("\0".join(names)).split(b"\0") if names else ():
+                    unique, colon, flags = name.partition(b":")
+                    rest = colon + flags
+                    place = places.get(rest)
+                    if place is None:
+                        place = places[rest] = bytes([number]) + rest
                     if found.setdefault(unique, place) is not place:
                         twice.add(unique)
                         found[unique] = place
 
-    def count(self, found: Mapping[bytes, bytes], counted: dict[bytes, Counted]) -> bool:
-        """Add the sizes and stamps that are lacking; tell if a message was not in its place."""
-        missed = False
-        for unique, place in found.items():
-            if unique not in counted:
-                try:
-                    fd = self.open(place, unique)
-                except PermissionError as error:
-                    _log.warn("a message is left out: {error}", error=error)
-                    # It may be let in by what changes no folder.
-                    self.times = None
+    def count(self, uniques: Iterable[bytes], found: Mapping[bytes, bytes]) -> Counts:
+        """Count these of the messages that a scan has found, as far as they can be read."""
+        counts = Counts()
+        ways = {place: (place[1:], self._folders[place[0]]) for place in set(found.values())}
+        for unique in uniques:
+            rest, folder = ways[found[unique]]
+            try:
+                fd = os.open(unique + rest, _MESSAGE, dir_fd=folder)
+            except PermissionError as error:
+                _log.warn("a message is left out: {error}", error=error)
+                # It may be let in by what changes no folder.
+                self.times = None
+                continue
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+                counts.missed = True
+                continue
+            try:
+                now = os.fstat(fd)
+                if not stat.S_ISREG(now.st_mode):
+                    counts.missed = True
                     continue
-                if fd is None:
-                    missed = True
-                    self.times = None
+                # One length for all is what the allocator likes best.
+                text = os.read(fd, _SMALL) if now.st_size < _SMALL else b""
+                if len(text) == now.st_size and text.isascii():
+                    counts.add(unique, *count_whole(text), _stamp(now))
                 else:
-                    try:
-                        counted[unique] = count_file(fd)
-                    finally:
-                        os.close(fd)
-        return missed
+                    sizes, stamp = count_file(fd)
+                    if sizes.downgraded is not None:
+                        counts.downgraded[len(counts.uniques)] = sizes.downgraded
+                    counts.add(unique, sizes.octets, sizes.header_ends, stamp)
+            finally:
+                os.close(fd)
+        if counts.missed:
+            self.times = None
+        return counts
 
     def open(self, place: bytes, unique: bytes) -> int | None:
         """Return an open file descriptor, or None if no regular file is there."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            fd = os.open(unique + place[1:], flags, dir_fd=self._folders[place[0]])
+            fd = os.open(unique + place[1:], _MESSAGE, dir_fd=self._folders[place[0]])
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            if error.errno in _GONE:
                 return None
             raise
         if stat.S_ISREG(os.fstat(fd).st_mode):
@@ -200,17 +250,19 @@ class Folders:
 
 
 def _stamp(found: os.stat_result) -> int:
-    """Return 64 bits that change when a file's content does."""
-    return hash((found.st_size, found.st_mtime_ns)) & 0xFFFF_FFFF_FFFF_FFFF
+    """Return 64 bits that change when a file's content does, the same in every process."""
+    return (found.st_mtime_ns + found.st_size * _SPREAD) & 0xFFFF_FFFF_FFFF_FFFF
 
 
-def count_file(fd: int) -> Counted:
+def count_file(fd: int) -> tuple[Sizes, int]:
     """Return a file's sizes and, from before they were read, its stamp."""
     counter = MessageCounter()
-    stamp = _stamp(os.fstat(fd))
-    while chunk := os.read(fd, _CHUNK):
+    now = os.fstat(fd)
+    os.lseek(fd, 0, os.SEEK_SET)
+    octets = min(now.st_size + 1, _CHUNK)
+    while chunk := os.read(fd, octets):
         counter.feed(chunk)
-    return counter.finish(), stamp
+    return counter.finish(), _stamp(now)
 
 
 class FileBody:

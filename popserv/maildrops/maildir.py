@@ -15,6 +15,7 @@ Rules of this store, here and in folders.py:
     page cache holds.
  7. What was found is shown again only while device, inode and times of new/ and cur/
     are those from before the scan, and only if any change since would have made others.
+ 8. Sizes outlive the server in a file (sizes_file.py), which is believed no further than that.
 """
 
 from __future__ import annotations
@@ -22,12 +23,10 @@ from __future__ import annotations
 import errno
 import time
 from array import array
-from bisect import bisect
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from heapq import merge
 from typing import NamedTuple
 
 from zope.interface import implementer
@@ -41,9 +40,12 @@ from popserv.errors import (
     TryLater,
 )
 from popserv.interfaces import IMailbox, IMaildropFactory
-from popserv.maildrop import Message, Snapshot, legal_uid, picked
-from popserv.maildrops.folders import TRIES, Counted, FileBody, Folders, Run, Times, count_file
+from popserv.maildrop import Message, Snapshot, picked
+from popserv.maildrops import sizes_file
+from popserv.maildrops.folders import TRIES, Counts, FileBody, Folders, Run, Times, count_file
 from popserv.maildrops.layout import Layout
+from popserv.maildrops.sizes_file import Saved
+from popserv.maildrops.uniques import in_order, put_between, unique_ids
 from popserv.texts import Text
 from popserv.threads import Threads
 from popserv.wire import Chunk
@@ -57,6 +59,20 @@ _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK, er
 """Errors that say nothing about the maildrop."""
 
 
+class _File:
+    """What is known of a maildrop's file of sizes.
+
+    How many messages it has, how many it lacks that were counted, and whether it has times.
+    """
+
+    __slots__ = ("has", "has_times", "lacks")
+
+    def __init__(self, has: int = 0, has_times: bool = False) -> None:
+        self.has = has
+        self.has_times = has_times
+        self.lacks = 0
+
+
 class _Known(NamedTuple):
     """What a scan found, for the session that it was made for and for later ones.
 
@@ -67,18 +83,29 @@ class _Known(NamedTuple):
     """
 
     uniques: tuple[bytes, ...]
-    places: tuple[bytes | None, ...]
+    places: tuple[bytes, ...]
     stamps: array[int]
     messages: Snapshot
     times: Times | None
     warm: bool
+    file: _File
     doubles: frozenset[bytes] = frozenset()
 
+    def is_worth_saving(self) -> bool:
+        """Tell whether to write the file of sizes anew."""
+        messages = len(self.uniques)
+        return not self.doubles and (
+            self.file.lacks >= max(_WORTH, messages // 100)
+            or self.file.has >= max(_WORTH, 2 * messages)
+            or (self.file.has > 0 and self.times is not None and not self.file.has_times)
+        )
 
-_NOTHING = _Known((), (), array("Q"), Snapshot(), None, False)
 
 _MAILDROP = 10
 """What a maildrop itself takes of memory, in messages."""
+
+_WORTH = 50
+"""Messages whose sizes are worth a file, or to write it anew; of many messages it is one in 100."""
 
 
 @implementer(IMaildropFactory)
@@ -93,14 +120,15 @@ class MaildirMaildrops:
     def __init__(self, template: str, *, remember: int = 500_000, run: Run = _disk.run) -> None:
         self._layout = Layout(template)
         self._run = run
-        self._room = remember
+        self._remembers = self._room = remember
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._wary: set[bytes] = set()
         self._empty: set[bytes] = set()
 
     async def open_maildrop(self, user: bytes) -> IMailbox:
         """See IMaildropFactory."""
-        known = self._known.get(user, _NOTHING)
-        mailbox = self._open_warm(user, known) if known.warm else None
+        known = self._known.get(user)
+        mailbox = self._open_warm(user, known) if known is not None and known.warm else None
         if mailbox is None:
             mailbox = await self._run(self._open, user, known)
         if mailbox is not None:
@@ -125,7 +153,7 @@ class MaildirMaildrops:
         folders.close()
         return None
 
-    def _open(self, user: bytes, known: _Known) -> MaildirMailbox | None:
+    def _open(self, user: bytes, known: _Known | None) -> MaildirMailbox | None:
         """Open in a thread; None if nothing was ever delivered."""
         try:
             fd = self._layout.open(user)
@@ -136,6 +164,8 @@ class MaildirMaildrops:
         folders = Folders(fd)
         try:
             folders.lock()
+            if known is None:
+                known = _nothing(_File()) if user in self._wary else _restored(folders)
             if not folders.are_as_at(known.times):
                 known = _look(folders, known)
             return self._mailbox(user, folders, known)
@@ -146,7 +176,15 @@ class MaildirMaildrops:
             raise
 
     def _mailbox(self, user: bytes, folders: Folders, known: _Known) -> MaildirMailbox:
-        return MaildirMailbox(folders, known, self._run, partial(self._forget, user))
+        return MaildirMailbox(folders, known, self._run, partial(self._disown, user, folders))
+
+    async def _disown(self, user: bytes, folders: Folders) -> None:
+        """Remember nothing of a maildrop any more, for something of it is wrong."""
+        self._forget(user)
+        # Until the file is known to be gone.
+        self._wary.add(user)
+        if await self._run(sizes_file.remove, folders.maildir):
+            self._wary.discard(user)
 
     def _forget(self, user: bytes) -> None:
         known = self._known.pop(user, None)
@@ -156,38 +194,81 @@ class MaildirMaildrops:
     def _remember(self, user: bytes, known: _Known) -> None:
         """Keep what was found, and let go of what was used least recently."""
         self._forget(user)
+        room = _MAILDROP + len(known.uniques)
         # Octets are remembered by the unique part, which is not unique if there are doubles.
-        if not known.doubles:
-            self._room -= _MAILDROP + len(known.uniques)
+        # What is too large would drive out all others, and be gone before its next session.
+        if not known.doubles and room <= self._remembers:
+            self._room -= room
             self._known[user] = known
         while self._room < 0:
             self._forget(next(iter(self._known)))
 
 
+def _nothing(file: _File) -> _Known:
+    return _Known((), (), array("Q"), Snapshot(), None, False, file)
+
+
+def _restored(folders: Folders) -> _Known:
+    """Return what the file of sizes says; in a thread."""
+    saved = sizes_file.load(folders.maildir)
+    if saved is None:
+        return _nothing(_File())
+    uniques = tuple(saved.uniques)
+    uids = unique_ids(uniques)
+    return _Known(
+        uniques,
+        tuple(saved.places),
+        saved.stamps,
+        Snapshot(saved.octets, uids, saved.downgraded, saved.endless),
+        saved.times,
+        folders.never_ask(),
+        _File(len(uniques), saved.times is not None),
+    )
+
+
 def _look(folders: Folders, known: _Known) -> _Known:
     """Return what is in the folders, and count what is not known; in a thread."""
-    counted: dict[bytes, Counted] = {}
     for _ in range(TRIES):
         found = folders.scan()
+        if folders.twice:
+            # Whose sizes are known, nobody can tell.
+            known = _nothing(known.file)
         # What is left in there is new.
-        places = [found.pop(unique, None) for unique in known.uniques]
-        if not folders.count(found, counted):
+        places = [found.pop(unique, b"") for unique in known.uniques]
+        counts = folders.count(in_order(list(found)), found)
+        known = _updated(known, places, counts, found)
+        if not counts.missed:
             break
-    fresh = _in_order([unique for unique in found if unique in counted])
-    uniques = (*known.uniques, *fresh)
-    kept = [at for at, place in enumerate(places) if place is not None]
-    order = _merged(kept, uniques, len(known.uniques))
-    sizes = [counted[unique][0] for unique in fresh]
-    stamps = array("Q", [counted[unique][1] for unique in fresh])
+    return known._replace(
+        times=folders.times,
+        warm=folders.times is not None and folders.never_ask(),
+        doubles=folders.twice,
+    )
+
+
+def _updated(
+    known: _Known, places: list[bytes], counts: Counts, found: Mapping[bytes, bytes]
+) -> _Known:
+    """Return what is known with its places now, empty for what is gone, and what was counted."""
+    known.file.lacks += len(counts.uniques)
+    fresh = tuple(counts.uniques)
+    kept = [at for at, place in enumerate(places) if place]
+    if not fresh and len(kept) == len(places):
+        return known._replace(places=tuple(places))
+    messages = Snapshot(counts.octets, unique_ids(fresh), counts.downgraded, counts.endless)
     # Tuples, for the garbage collector need not look into them again and again.
-    return _Known(
-        picked(uniques, order),
-        picked((*places, *(found[unique] for unique in fresh)), order),
-        picked(known.stamps + stamps, order),
-        known.messages.changed(sizes, [legal_uid(unique) for unique in fresh], order),
-        folders.times,
-        folders.times is not None and folders.never_ask(),
-        folders.twice,
+    fresh_places = tuple([found[unique] for unique in fresh])
+    if not kept:
+        return known._replace(
+            uniques=fresh, places=fresh_places, stamps=counts.stamps, messages=messages
+        )
+    uniques = (*known.uniques, *fresh)
+    order = put_between(kept, uniques, len(known.uniques))
+    return known._replace(
+        uniques=picked(uniques, order),
+        places=picked((*places, *fresh_places), order),
+        stamps=picked(known.stamps + counts.stamps, order),
+        messages=known.messages.changed(messages.sizes(), messages.uids, order),
     )
 
 
@@ -222,15 +303,16 @@ class MaildirMailbox:
     """One Maildir, under its lock."""
 
     def __init__(
-        self, folders: Folders, known: _Known, run: Run, forget: Callable[[], None]
+        self, folders: Folders, known: _Known, run: Run, disown: Callable[[], Awaitable[None]]
     ) -> None:
         self.known = known
         self.messages = known.messages
         self._folders = folders
         self._run = run
-        self._forget = forget
+        self._disown = disown
+        self._is_right = True
         self._uniques = known.uniques
-        self._places = known.places
+        self._places: tuple[bytes | None, ...] = known.places
         self._stamps = known.stamps
 
     async def open(self, message: Message) -> Iterable[Chunk]:
@@ -258,7 +340,8 @@ class MaildirMailbox:
         """Refuse a changed message if its sizes, told already, are not those to be sent."""
         sizes, stamp = await self._run(count_file, fd)
         if sizes != self.messages.sizes_of(message.position):
-            self._forget()
+            self._is_right = False
+            await self._disown()
             raise TryLater("the message has changed, log in again")
         self._stamps[message.position] = stamp
 
@@ -281,6 +364,7 @@ class MaildirMailbox:
         await self._run(self._remove, [message.position for message in messages])
 
     def _remove(self, wanted: list[int]) -> None:
+        asked = len(wanted)
         refused: list[OSError] = []
         lost: OSError | None = None
         for seconds in _PATIENCE:
@@ -296,6 +380,7 @@ class MaildirMailbox:
             if settled:
                 wanted = [at for at in wanted if self._places[at] is not None]
         self._folders.sync()
+        self.known.file.lacks -= min(self.known.file.lacks, asked - len(refused) - len(wanted))
         if refused or wanted:
             raise RemovalFailed(len(refused) + len(wanted)) from [*refused, lost][0]
 
@@ -310,31 +395,26 @@ class MaildirMailbox:
 
     async def release(self) -> None:
         """See IMailbox."""
-        self._folders.close()
+        try:
+            if self._is_right and self.known.is_worth_saving():
+                # If all threads are busy, there will be another time.
+                with suppress(TryLater):
+                    await self._run(self._save)
+        finally:
+            self._folders.close()
 
-
-def _delivered(unique: bytes) -> tuple[int, bytes]:
-    """Return what messages are put in order by."""
-    seconds = unique.partition(b".")[0]
-    return int(seconds) if seconds.isdigit() and len(seconds) < 20 else 0, unique
-
-
-def _merged(kept: list[int], uniques: Sequence[bytes], fresh: int) -> list[int]:
-    """Return in order where names are: those kept and those from ``fresh`` on, each in order."""
-    if not kept:
-        return list(range(fresh, len(uniques)))
-    merged: list[int] = []
-    begin = 0
-    for at in range(fresh, len(uniques)):
-        key = _delivered(uniques[at])
-        end = bisect(kept, key, begin, key=lambda other: _delivered(uniques[other]))
-        merged += kept[begin:end]
-        merged.append(at)
-        begin = end
-    return merged + kept[begin:]
-
-
-def _in_order(uniques: list[bytes]) -> list[bytes]:
-    # One long sort() would let no other thread run: sort pieces, and merge them.
-    pieces = (uniques[at : at + 4096] for at in range(0, len(uniques), 4096))
-    return list(merge(*(sorted(piece, key=_delivered) for piece in pieces), key=_delivered))
+    def _save(self) -> None:
+        """Write the file of sizes, or remove it if there is nothing to say; in a thread."""
+        known, maildir = self.known, self._folders.maildir
+        if known.uniques:
+            columns = (known.messages.octets, known.stamps, known.messages.downgraded)
+            sizes_file.save(
+                maildir,
+                Saved(known.uniques, known.places, *columns, known.messages.endless, known.times),
+            )
+        else:
+            sizes_file.remove(maildir)
+        # What has failed is not tried again before there is more of it.
+        known.file.lacks = 0
+        known.file.has = len(known.uniques)
+        known.file.has_times = known.times is not None

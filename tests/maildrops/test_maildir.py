@@ -30,7 +30,7 @@ from popserv.errors import (
     TryLater,
 )
 from popserv.maildrop import Message
-from popserv.maildrops import folders, maildir, warm
+from popserv.maildrops import folders, maildir, sizes_file, warm
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.testing import ODD_MESSAGES, MailboxContract, naive_octets, read_all
 from tests.maildrops.test_layout import watch_descriptors
@@ -379,6 +379,32 @@ class OctetsTests(MaildirCase):
             self.put(b"cur/%d.y,W=7,S=7:2,S" % n, message)
         self.assertEqual(self.shown(), [m for message in ODD_MESSAGES for m in (message, message)])
 
+    def test_lengths(self):
+        """Octets are right on either side of the lengths at which another way is taken to count."""
+        for n, edge in enumerate((folders._SMALL, folders._CHUNK)):
+            for length in range(edge - 2, edge + 3):
+                for m, line in enumerate((b"x\n", b"x\r\n", b"\xe9\n")):
+                    message = (line * edge)[:length]
+                    self.put(b"new/16000000%d%d.%d" % (n, m, length), message)
+        self.assertEqual(len(self.shown()), 2 * 5 * 3)
+
+    def test_changing(self):
+        """A message that grows or shrinks while it is counted is counted as it is then."""
+        for after in (b"longer than before\n", b"x\n", b""):
+            self.maildrops = MaildirMaildrops(self.root, run=here)
+            self.put(b"new/1.a", b"before\n")
+            real = os.fstat
+
+            def fstat(fd, real=real, after=after):
+                found = real(fd)
+                if stat.S_ISREG(found.st_mode) and found.st_size == len(b"before\n"):
+                    self.put(b"new/1.a", after)
+                return found
+
+            with mock.patch.object(os, "fstat", fstat), self.session() as mailbox:
+                self.assertEqual([*mailbox.messages.octets], [naive_octets(after)])
+            self.assertEqual(self.shown(), [after])
+
     def test_counted_once(self):
         """A later login reads what was delivered since, and nothing else."""
         self.put(b"new/1.a")
@@ -411,6 +437,17 @@ class OctetsTests(MaildirCase):
         os.unlink(self.at(b"new/1.a"))
         self.assertEqual(self.read_at_logins(b"ann", b"bob", b"ann", b"bob"), [b"1.bob"])
 
+    def test_too_large_to_remember(self):
+        """A maildrop that has no room by itself takes none from others."""
+        self.make_maildir(b"bob")
+        self.put(b"new/1.bob", user=b"bob")
+        for n in range(3):
+            self.put(b"new/%d.a" % n)
+        self.maildrops = MaildirMaildrops(self.root, remember=12, run=here)
+        names = self.read_at_logins(b"bob", b"ann", b"bob", b"ann", b"bob")
+        self.assertEqual(names.count(b"1.bob"), 1)
+        self.assertEqual(names.count(b"0.a"), 2)
+
     def test_remember_nothing(self):
         """Without room to remember every login counts, and counts right."""
         self.maildrops = MaildirMaildrops(self.root, remember=0, run=here)
@@ -440,8 +477,8 @@ class OctetsTests(MaildirCase):
             for user in users:
                 with self.session(user):
                     pass
-        folders = (b"new", b"cur", b"ann", b"bob", b"cid", os.fsencode(self.root))
-        return [name for name in names if name not in folders]
+        others = (b"new", b"cur", b"ann", b"bob", b"cid", os.fsencode(self.root), sizes_file.NAME)
+        return [name for name in names if name not in others]
 
 
 def tick_of(nanoseconds):
@@ -950,18 +987,23 @@ class RemovalTests(MaildirCase):
 
     def test_read_only(self):
         """A Maildir that cannot be written to can be read."""
-        folders = [self.at(folder) for folder in (b"new", b"cur", b"")]
-        for path in [*map(self.at, self.names), *folders]:
+        closed = [self.at(folder) for folder in (b"new", b"cur", b"")]
+        for path in [*map(self.at, self.names), *closed]:
             self.addCleanup(os.chmod, path, 0o700)
-            os.chmod(path, 0o555 if path in folders else 0o444)
+            os.chmod(path, 0o555 if path in closed else 0o444)
         # What trial makes is closed to others.
         os.chmod(os.path.dirname(self.root), 0o711)
-        with self.nobody():
+        self.patch(maildir, "_WORTH", 1)
+        with self.nobody(), mock.patch.object(folders, "_log") as log:
             self.assertEqual(self.shown(), [b"x\n"] * 3)
+            self.maildrops = MaildirMaildrops(self.root, run=here)
+            self.assertEqual(self.shown(), [b"x\n"] * 3)
+            self.assertEqual(log.mock_calls, [])
             with self.session() as mailbox, self.assertRaises(RemovalFailed) as failed:
                 now(mailbox.remove(mailbox.messages))
         self.assertEqual(failed.exception.remaining, 3)
         self.assertEqual(self.stored(), self.names)
+        self.assertEqual(sorted(os.listdir(self.at(b""))), [b"cur", b"new", b"tmp"])
 
     @contextmanager
     def nobody(self):
@@ -1142,6 +1184,262 @@ class LockTests(MaildirCase):
         self.shown()
         after = [os.stat(self.at(folder)).st_mtime_ns for folder in (b"", b"new", b"cur", b"tmp")]
         self.assertEqual(after, before)
+
+
+class SizesFileTests(MaildirCase):
+    """What was counted is known to the server's next run, and never believed too much."""
+
+    names = [b"cur/1600000002.b:2,S", b"new/1600000001.a", b"new/1600000003.c"]
+
+    def setUp(self):
+        """Deliver three messages, which are worth a file."""
+        super().setUp()
+        self.patch(maildir, "_WORTH", 2)
+        self.patch(folders, "_REST", folders._TICK)
+        for name in self.names:
+            self.put(name, name + b"\n")
+        self.file = self.at(sizes_file.NAME)
+
+    def restart(self):
+        """Know nothing but what is in files."""
+        self.maildrops = MaildirMaildrops(self.root, run=here)
+
+    def opened(self):
+        """Return the names of what a session of a new server opens, the Maildir's parts aside."""
+        self.restart()
+        names = []
+        with preceded(os, "open", names.append), self.session():
+            pass
+        return [name for name in names if name[:1].isdigit()]
+
+    def listing(self, maildrops=None):
+        """Return all that a session shows."""
+        with self.session(maildrops=maildrops) as mailbox:
+            return list(mailbox.messages), list(mailbox.messages.sizes())
+
+    def assert_right(self):
+        """Check that a new server shows what one does that has nothing but the mail."""
+        self.restart()
+        shown = self.listing()
+        self.restart()
+        with mock.patch.object(sizes_file, "load", return_value=None):
+            self.assertEqual(shown, self.listing())
+
+    def test_restart(self):
+        """After a restart nothing is counted, and nothing listed that has not changed."""
+        rest()
+        first = self.listing()
+        self.restart()
+        with (
+            failing(os, "scandir", AssertionError("listed")),
+            failing(os, "open", AssertionError("read"), lambda name, *_: name in self.names),
+        ):
+            self.assertEqual(self.listing(), first)
+        self.assertEqual(self.shown(), [name + b"\n" for name in sorted(self.names, key=by_time)])
+
+    def test_all_is_kept(self):
+        """Downgraded forms and headers without end are known after a restart, too."""
+        self.put(b"new/1600000004.d", "Subject: \u00e4\n\nx\n".encode())
+        self.put(b"new/1600000005.e", "Subject: \u00e4\n\n".encode() * 2)
+        self.put(b"new/1600000006.f", b"\xff\n" * 100_000)
+        first = self.listing()
+        self.assertEqual(self.opened(), [])
+        self.assertEqual(self.listing(), first)
+
+    def test_fresh(self):
+        """What came since is counted, what went is gone, and what was renamed is found."""
+        self.listing()
+        self.put(b"new/1600000000.z")
+        os.unlink(self.at(self.names[0]))
+        os.rename(self.at(self.names[1]), self.at(b"cur/1600000001.a:2,FS"))
+        self.assertEqual(self.opened(), [b"1600000000.z"])
+        self.assert_right()
+        self.assertEqual(self.shown(), [b"x\n", b"new/1600000001.a\n", b"new/1600000003.c\n"])
+
+    def test_any_byte(self):
+        """Whatever byte of it is wrong, and wherever it ends, all is shown as if it were not."""
+        rest()
+        first = self.listing()
+        with open(self.file, "rb") as file:
+            whole = file.read()
+        for at in range(len(whole)):
+            flipped = whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :]
+            for data in (flipped, whole[:at]):
+                with open(self.file, "wb") as file:
+                    file.write(data)
+                self.restart()
+                self.assertEqual(self.listing(), first, at)
+        self.assertEqual(self.shown(), [name + b"\n" for name in sorted(self.names, key=by_time)])
+
+    def test_not_worth_it(self):
+        """There is no file of a few messages, nor is one written for a few more."""
+        self.patch(maildir, "_WORTH", 4)
+        self.listing()
+        self.assertFalse(os.path.exists(self.file))
+        self.put(b"new/1600000004.d")
+        self.listing()
+        rest()
+        self.listing()
+        before = os.stat(self.file)
+        for n in range(3):
+            self.put(b"new/160000001%d.x" % n)
+            self.listing()
+        self.assertEqual(os.stat(self.file).st_ino, before.st_ino)
+        self.assertEqual(len(self.opened()), 3)
+        self.put(b"new/1600000020.x")
+        self.listing()
+        self.assertEqual(self.opened(), [])
+
+    def test_times_later(self):
+        """A file without times is written anew once there are some, and then no more."""
+        self.listing()
+        rest()
+        inodes = []
+        with preceded(os, "rename", inodes.append):
+            for _ in range(3):
+                self.listing()
+                self.restart()
+                with self.session():
+                    pass
+        self.assertLessEqual(len(inodes), 1)
+        with failing(os, "scandir", AssertionError("listed")):
+            self.listing()
+
+    def test_removed(self):
+        """Messages that a session removes are not worth a file, and a file of none is removed."""
+        with self.session() as mailbox:
+            now(mailbox.remove(mailbox.messages[:2]))
+        self.assertFalse(os.path.exists(self.file))
+        for n in range(2):
+            self.put(b"new/160000001%d.x" % n)
+        self.listing()
+        self.assertTrue(os.path.exists(self.file))
+        with self.session() as mailbox:
+            now(mailbox.remove(mailbox.messages))
+        self.listing()
+        self.assertFalse(os.path.exists(self.file))
+        self.assertEqual(self.opened(), [])
+
+    def test_replaced(self):
+        """A message replaced behind the file's back is refused once, and right ever after."""
+        for restarts in (False, True):
+            self.listing()
+            self.put(self.names[1], b"replaced" * (9 + restarts))
+            self.restart()
+            with self.session() as mailbox, self.assertRaises(TryLater):
+                read(mailbox, 0)
+            self.assertFalse(os.path.exists(self.file))
+            if restarts:
+                self.restart()
+            self.assertEqual(self.shown()[0], b"replaced" * (9 + restarts))
+            self.assert_right()
+
+    def test_cannot_be_removed(self):
+        """A file that was wrong and cannot be removed is believed no more."""
+        self.listing()
+        self.put(self.names[1], b"replaced\n")
+        self.restart()
+        denied = OSError(errno.EROFS, "read-only")
+        self.maildrops = MaildirMaildrops(self.root, remember=0, run=here)
+        with failing(os, "unlink", denied), failing(os, "rename", denied):
+            with self.session() as mailbox, self.assertRaises(TryLater):
+                read(mailbox, 0)
+            for _ in range(2):
+                self.assertEqual(self.shown()[0], b"replaced\n")
+
+    def test_same_octets(self):
+        """A message replaced by one of the same octets is sent, the file being what it is."""
+        self.listing()
+        self.put(self.names[1], b"new/1600000001.A\n")
+        os.utime(self.at(self.names[1]), ns=(0, 0))
+        self.restart()
+        with self.session() as mailbox:
+            self.assertEqual(read(mailbox, 0), b"new/1600000001.A\n")
+        self.assert_right()
+
+    def test_twice(self):
+        """Of a maildrop with two files of one unique part no file is written, nor one believed."""
+        self.listing()
+        self.put(b"cur/1600000001.a:2,S", b"another one\n")
+        self.assert_right()
+        os.unlink(self.file)
+        self.restart()
+        self.listing()
+        self.assertFalse(os.path.exists(self.file))
+
+    def test_other_folder(self):
+        """Times that tell of another folder are nothing, though all names are the same."""
+        rest()
+        self.listing()
+        for folder in (b"new", b"cur"):
+            shutil.copytree(self.at(folder), self.at(b"tmp/x"))
+            shutil.rmtree(self.at(folder))
+            os.rename(self.at(b"tmp/x"), self.at(folder))
+        os.unlink(self.at(self.names[2]))
+        self.assert_right()
+        self.assertEqual(len(self.shown()), 2)
+
+    def test_no_room(self):
+        """A file that cannot be written is no matter, and not tried again at each session."""
+        for name in ("open", "write", "rename"):
+            self.restart()
+            error = OSError(errno.ENOSPC, "full")
+            tried = []
+
+            def is_ours(first, *_, name=name, tried=tried):
+                ours = name == "write" or first == sizes_file._UNFINISHED
+                tried.extend([1] * ours)
+                return ours
+
+            with failing(os, name, error, is_ours), mock.patch.object(folders, "_log") as log:
+                for _ in range(3):
+                    self.listing()
+            self.assertEqual((len(tried), log.mock_calls), (1, []))
+            self.assertEqual(os.listdir(self.at(b"")).count(sizes_file.NAME), 0)
+
+    def test_busy(self):
+        """If no thread is free when a session ends, there is no file, and the lock is given up."""
+
+        async def run(function, *args):
+            if function.__name__ == "_save":
+                raise TryLater
+            return function(*args)
+
+        self.maildrops = MaildirMaildrops(self.root, run=run)
+        self.listing()
+        self.assertFalse(os.path.exists(self.file))
+        self.maildrops._run = here
+        self.listing()
+        self.assertTrue(os.path.exists(self.file))
+
+    def test_under_lock(self):
+        """The file is written before the lock is given up."""
+        busy = []
+        other = MaildirMaildrops(self.root, run=here)
+
+        def attempt(_):
+            with self.assertRaises(MaildropBusy):
+                now(other.open_maildrop(b"ann"))
+            busy.append(True)
+
+        with preceded(os, "rename", attempt):
+            self.listing()
+        self.assertEqual(busy, [True])
+
+    def test_links(self):
+        """A link in its place is not followed, nor what it points to changed."""
+        self.listing()
+        os.rename(self.file, self.at(b"other"))
+        os.symlink("other", self.file)
+        before = os.stat(self.at(b"other"))
+        self.assertEqual(len(self.opened()), 3)
+        self.assertFalse(os.path.islink(self.file))
+        self.assertEqual(os.stat(self.at(b"other")).st_mtime_ns, before.st_mtime_ns)
+
+
+def by_time(name):
+    """Return what the names of SizesFileTests are put in order by."""
+    return name.partition(b"/")[2]
 
 
 class BodyTests(MaildirCase):
@@ -1347,6 +1645,22 @@ class Traffic:
             self.login(number)
             self.logout(number)
 
+    def restart(self, _number):
+        """Have another server, which knows nothing but what is in files."""
+        if self._mailbox is None:
+            self._case.restart()
+
+    def spoil(self, number):
+        """Do something to the file of sizes."""
+        path = self._case.at(sizes_file.NAME, self._user)
+        if self._mailbox is None and os.path.exists(path):
+            with open(path, "r+b") as file:
+                data = file.read()
+                at = number * len(data) // 31
+                file.seek(at)
+                file.write(bytes([data[at] ^ 1]))
+                file.truncate(len(data) - number % 3)
+
     def rewrite(self, number):
         """Change the bytes of a message, as no program ought to."""
         for unique, path in self._one_of(number):
@@ -1409,6 +1723,10 @@ ACTIONS = st.sampled_from(sorted(name for name in vars(Traffic) if name[0] != "_
 class TrafficTests(MaildirCase):
     """Whatever programs and sessions do in turns, a session sees what it ought to."""
 
+    def restart(self):
+        """Begin with nothing in memory."""
+        self.maildrops = MaildirMaildrops(self.root, remember=self.remember, run=here)
+
     @settings(PATIENT, max_examples=70)
     @given(
         st.lists(st.tuples(ACTIONS, st.integers(0, 30)), min_size=5, max_size=40),
@@ -1420,7 +1738,9 @@ class TrafficTests(MaildirCase):
         Nor does it matter how much is remembered.
         """
         self.patch(folders, "_REST", folders._TICK)
-        self.maildrops = MaildirMaildrops(self.root, remember=remember, run=here)
+        self.patch(maildir, "_WORTH", 2)
+        self.remember = remember
+        self.restart()
         traffic = Traffic(self, b"u%d" % next(self.ticks))
         try:
             for action, number in actions:
