@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 
 from popserv.auth.credentials import APOPCredentials
 from popserv.command import command
 from popserv.downgrade import Downgrader
 from popserv.errors import BadCommand, NoSuchMessage
-from popserv.maildrop import counted
+from popserv.maildrop import Message, counted
 from popserv.session import Session, State
 from popserv.texts import Text
 from popserv.wire import (
@@ -99,10 +102,10 @@ def list_(session: Session, n: int | None = None) -> Reply:
 
 
 @command(b"RETR", State.TRANSACTION, words(number))
-async def retr(session: Session, n: int) -> Reply:
+def retr(session: Session, n: int) -> Coroutine[Any, Any, Reply]:
     """Send a message."""
-    octets = Text("%d octets", session.maildrop[n].octets)
-    return await _send(session, n, octets, MessageFramer())
+    message = session.maildrop[n]
+    return _send(session, n, message, Text("%d octets", message.octets), MessageFramer())
 
 
 @command(b"DELE", State.TRANSACTION, words(number))
@@ -135,9 +138,9 @@ _TOP_FOLLOWS = Text("top of message follows")
 
 
 @command(b"TOP", State.TRANSACTION, words(number, number), announce=b"TOP")
-async def top(session: Session, n: int, lines: int) -> Reply:
+def top(session: Session, n: int, lines: int) -> Coroutine[Any, Any, Reply]:
     """Send a message's header and the first lines of its body."""
-    return await _send(session, n, _TOP_FOLLOWS, TopFramer(lines))
+    return _send(session, n, session.maildrop[n], _TOP_FOLLOWS, TopFramer(lines))
 
 
 _UNIQUE_IDS_FOLLOW = Text("unique-id listing follows")
@@ -171,8 +174,7 @@ async def apop(session: Session, name: bytes, digest: bytes) -> Reply:
 COMMANDS = (user, pass_, quit_, stat, list_, retr, dele, noop, rset, top, uidl, apop)
 
 
-async def _send(session: Session, n: int, text: Text, framer: Framer) -> Reply:
-    message = session.maildrop[n]
+async def _send(session: Session, n: int, message: Message, text: Text, framer: Framer) -> Reply:
     framer = _through_filters(session, n, framer)
     try:
         body = await session.mailbox.open(message)

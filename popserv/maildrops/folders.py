@@ -210,7 +210,7 @@ class Folders:
                 # One length for all is what the allocator likes best.
                 text = os.read(fd, _SMALL) if now.st_size < _SMALL else b""
                 if len(text) == now.st_size and text.isascii():
-                    counts.add(unique, *count_whole(text), _stamp(now))
+                    counts.add(unique, *count_whole(text), stamp_of(now))
                 else:
                     sizes, stamp = count_file(fd)
                     if sizes.downgraded is not None:
@@ -222,16 +222,17 @@ class Folders:
             self.times = None
         return counts
 
-    def open(self, place: bytes, unique: bytes) -> int | None:
-        """Return an open file descriptor, or None if no regular file is there."""
+    def open(self, place: bytes, unique: bytes) -> tuple[int, os.stat_result] | None:
+        """Return an open file descriptor and its status, or None if no regular file is there."""
         try:
             fd = os.open(unique + place[1:], _MESSAGE, dir_fd=self._folders[place[0]])
         except OSError as error:
             if error.errno in _GONE:
                 return None
             raise
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            return fd
+        found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode):
+            return fd, found
         os.close(fd)
         return None
 
@@ -249,7 +250,7 @@ class Folders:
             os.fsync(fd)
 
 
-def _stamp(found: os.stat_result) -> int:
+def stamp_of(found: os.stat_result) -> int:
     """Return 64 bits that change when a file's content does, the same in every process."""
     return (found.st_mtime_ns + found.st_size * _SPREAD) & 0xFFFF_FFFF_FFFF_FFFF
 
@@ -262,18 +263,26 @@ def count_file(fd: int) -> tuple[Sizes, int]:
     octets = min(now.st_size + 1, _CHUNK)
     while chunk := os.read(fd, octets):
         counter.feed(chunk)
-    return counter.finish(), _stamp(now)
+    return counter.finish(), stamp_of(now)
 
 
-class FileBody:
+def body_of(fd: int, octets: int, run: Run) -> Iterable[Chunk]:
+    """Return the chunks of a file of so many octets, and close it after them."""
+    if octets <= _CHUNK:
+        whole = _cached(fd, octets, 0)
+        if whole is not None:
+            os.close(fd)
+            return (whole,)
+    return _FileBody(fd, octets, run)
+
+
+class _FileBody:
     """The chunks of an open file: at once if the page cache has them, else from a thread."""
 
-    def __init__(self, fd: int, run: Run) -> None:
+    def __init__(self, fd: int, octets: int, run: Run) -> None:
         self._fd = fd
         self._run = run
-        found = os.fstat(fd)
-        self.stamp = _stamp(found)
-        self._size = found.st_size
+        self._size = octets
         self._offset = 0
 
     def __iter__(self) -> Iterator[Chunk]:

@@ -21,6 +21,7 @@ Rules of this store, here and in folders.py:
 from __future__ import annotations
 
 import errno
+import os
 import time
 from array import array
 from collections import OrderedDict
@@ -42,7 +43,16 @@ from popserv.errors import (
 from popserv.interfaces import IMailbox, IMaildropFactory
 from popserv.maildrop import Message, Snapshot, picked
 from popserv.maildrops import sizes_file
-from popserv.maildrops.folders import TRIES, Counts, FileBody, Folders, Run, Times, count_file
+from popserv.maildrops.folders import (
+    TRIES,
+    Counts,
+    Folders,
+    Run,
+    Times,
+    body_of,
+    count_file,
+    stamp_of,
+)
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.sizes_file import Saved
 from popserv.maildrops.uniques import in_order, put_between, unique_ids
@@ -319,22 +329,22 @@ class MaildirMailbox:
         """See IMailbox."""
         at = message.position
         try:
-            fd = self._open(at)
-            if fd is None:
+            opened = self._open(at)
+            if opened is None:
                 await self._run(self._look_again)
-                fd = self._open(at)
+                opened = self._open(at)
         except OSError as error:
             raise _unavailable(error, Text("message cannot be read, tell the operator")) from error
-        if fd is None:
+        if opened is None:
             raise NoSuchMessage
-        body = FileBody(fd, self._run)
-        if body.stamp != self._stamps[at]:
+        fd, found = opened
+        if stamp_of(found) != self._stamps[at]:
             try:
                 await self._recount(message, fd)
             except BaseException:
-                body.close()
+                os.close(fd)
                 raise
-        return body
+        return body_of(fd, found.st_size, self._run)
 
     async def _recount(self, message: Message, fd: int) -> None:
         """Refuse a changed message if its sizes, told already, are not those to be sent."""
@@ -345,7 +355,7 @@ class MaildirMailbox:
             raise TryLater("the message has changed, log in again")
         self._stamps[message.position] = stamp
 
-    def _open(self, at: int) -> int | None:
+    def _open(self, at: int) -> tuple[int, os.stat_result] | None:
         place = self._places[at]
         return None if place is None else self._folders.open(place, self._uniques[at])
 
