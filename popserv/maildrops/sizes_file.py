@@ -49,7 +49,7 @@ _DIGEST = 32
 _PIECE = 1 << 18
 
 _MAGIC = b"popserv-sizes 1 %b " % sys.byteorder.encode("ascii")
-_HEAD = re.compile(_MAGIC + rb"((?:-?[0-9]{1,20} ?){6,16})\n")
+_HEAD = re.compile(_MAGIC + rb"(-?[0-9]{1,20}(?: -?[0-9]{1,20}){5,15})\n")
 _PLACE = re.compile(rb"[01](?::[^/\0]*)?", re.DOTALL)
 
 
@@ -231,7 +231,7 @@ def save(maildir: int, saved: Saved) -> bool:
                 _write(fd, part)
         finally:
             os.close(fd)
-        # To rename over a file makes some file systems write the new one to disk at once.
+        # Some file systems write a file to the disk at once that is renamed over another.
         with suppress(FileNotFoundError):
             os.unlink(NAME, dir_fd=maildir)
         os.rename(_UNFINISHED, NAME, src_dir_fd=maildir, dst_dir_fd=maildir)

@@ -1265,6 +1265,8 @@ class SizesFileTests(MaildirCase):
         for at in range(len(whole)):
             flipped = whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :]
             for data in (flipped, whole[:at]):
+                # To write over a file may wait for the disk.
+                os.unlink(self.file)
                 with open(self.file, "wb") as file:
                     file.write(data)
                 self.restart()

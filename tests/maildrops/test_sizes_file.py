@@ -133,6 +133,12 @@ class FormTests(SynchronousTestCase):
         for start in (b"", sizes_file._MAGIC, sizes_file._MAGIC + b"1 1 1 0 0 -1\n"):
             is_taken(signed(start + octets))
 
+    def test_hostile_digits(self):
+        """A head that never ends is refused at once, not after trying all ways to part it."""
+        for number in (b"1", b"1 ", b"-1", b"12345678901234567890 "):
+            self.assertFalse(is_taken(signed(sizes_file._MAGIC + number * 10**6)))
+            self.assertFalse(is_taken(signed(sizes_file._MAGIC + number * 16 + b"\0")))
+
     @given(st.lists(st.integers(-2, 2**40), min_size=6, max_size=16), st.binary(max_size=60))
     def test_hostile_numbers(self, numbers, octets):
         """Numbers promise what they like: nothing is made of them that is not there."""
