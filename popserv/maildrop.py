@@ -58,12 +58,16 @@ class Listing:
             yield self._make(start, marked)
 
     def _make(self, start: int, marked: Collection[int]) -> bytes:
-        line = self._line
-        return b"".join(
-            line % (number, value)
-            for number, value in enumerate(self._column[start : start + _LINES_A_CHUNK], start + 1)
-            if number - 1 not in marked
-        )
+        values: Sequence[int | bytes] = self._column[start : start + _LINES_A_CHUNK]
+        numbers: Sequence[int] = range(start + 1, start + 1 + len(values))
+        if marked:
+            numbers = [number for number in numbers if number - 1 not in marked]
+            values = [values[number - 1 - start] for number in numbers]
+        # One format for all takes half the time of one for each.
+        flat: list[object] = [None] * (2 * len(values))
+        flat[::2] = numbers
+        flat[1::2] = values
+        return (self._line * len(values)) % tuple(flat)
 
     def begin_as(self, other: Listing, values: int) -> None:
         """Take over what another listing has made of the first values, which are the same."""

@@ -327,7 +327,7 @@ class TopFramer(MessageFramer):
             if end < 0:
                 return len(text)
             self._in_header = False
-        there = text.count(b"\n", end)
+        there = text.count(b"\n", end) if self._wanted else 0
         if there < self._wanted:
             self._wanted -= there
             return len(text)
