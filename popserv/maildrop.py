@@ -199,6 +199,9 @@ class Snapshot(Sequence[Message]):
         return Message(self.octets[position], self.uids[position], position)
 
 
+_NONE: frozenset[int] = frozenset()
+
+
 class Maildrop:
     """One session's view of a snapshot: message-numbers from 1, and deletion marks.
 
@@ -206,11 +209,17 @@ class Maildrop:
     have one; with ``ends_headers`` they include an empty line behind those that have none.
     """
 
+    __slots__ = (
+        *("_downgrades", "_ends_headers", "_marked", "_messages", "_shown", "_sizes"),
+        *("count", "octets"),
+    )
+
     def __init__(
         self, messages: Snapshot, *, as_stored: bool = True, ends_headers: bool = False
     ) -> None:
         self._messages = messages
-        self._marked: set[int] = set()
+        # A set of its own once there is a mark, for most sessions make none.
+        self._marked: set[int] | frozenset[int] = _NONE
         self._ends_headers = ends_headers
         self._show(downgraded=not as_stored)
 
@@ -262,13 +271,15 @@ class Maildrop:
         :raises NoSuchMessage: there is none, or it is marked already.
         """
         message = self[number]
+        if not isinstance(self._marked, set):
+            self._marked = set()
         self._marked.add(message.position)
         self.count -= 1
         self.octets -= message.octets
 
     def unmark_all(self) -> None:
         """Take all marks away; numbers never change."""
-        self._marked.clear()
+        self._marked = _NONE
         self._count_again()
 
     def _count_again(self) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from socket import gethostname
 from typing import Any
@@ -58,8 +58,8 @@ from popserv.transports import (
     is_private,
     lose_at_once,
     make_channel,
-    make_send,
     peer_name,
+    send,
     send_at_once,
     start_tls,
 )
@@ -101,8 +101,6 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     factory: POP3Factory
     session: Session
     _timestamp: bytes | None
-    _send: Callable[[bytes], object]
-    _out: list[bytes]
     _network: str | None
 
     _busy = False
@@ -114,6 +112,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     _gathers = False
     _took_line = False
     _unsent = 0
+    _out: list[bytes] | None = None
     _output_full = False
     _input_over = False
     _gone = False
@@ -129,12 +128,10 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     def connectionMade(self) -> None:
         """Begin the session: at once, or once TLS is there."""
-        self._send = make_send(self.transport)
         if self._greeted:
             # STLS behind a wrapper: only the transport is new.
             return
         factory = self.factory
-        self._out = []
         self._timestamp = factory.make_timestamp() if factory.offers_apop() else None
         self._begin_session()
         self.start_idle_timer(factory.idle_timeout)
@@ -170,7 +167,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             as_stored=b"UTF8" not in factory.commands,
             workarounds=factory.workarounds,
             channel=make_channel(transport) if has_tls else None,
-            capabilities=factory.commands.capabilities,
+            capabilities=factory.capabilities,
             ask=self._ask,
         )
 
@@ -198,7 +195,6 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         # Nobody would say that it has drained, and the handshake must be read.
         self._output_full = False
         start_tls(self.transport, self.factory.tls, self)
-        self._send = make_send(self.transport)
         self._begin_session()
 
     def readConnectionLost(self) -> None:
@@ -398,19 +394,20 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     def _write(self, octets: bytes) -> None:
         """Send now, or together with what else answers the input at hand."""
         if not self._gathers:
-            self._send(octets)
+            send(self.transport, octets)
             return
+        if self._out is None:
+            self._out = []
         self._out.append(octets)
         self._unsent += len(octets)
         if self._unsent >= ENOUGH:
             self._flush()
 
     def _flush(self) -> None:
-        out = self._out
+        out, self._out = self._out, None
         if out:
-            self._out = []
             self._unsent = 0
-            self._send(out[0] if len(out) == 1 else b"".join(out))
+            send(self.transport, out[0] if len(out) == 1 else b"".join(out))
 
     def _answer(self, reply: Reply) -> None:
         """Send a positive reply, then do what it says comes after."""
@@ -579,6 +576,7 @@ class POP3Factory(ServerFactory):
         exchange: Exchange | None = None,
     ) -> None:
         self.commands = commands
+        self.capabilities = commands.capabilities
         self.login = PortalLogin(portal)
         self.host = host or gethostname().encode("ascii", "replace")
         self.idle_timeout = idle_timeout

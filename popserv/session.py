@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextvars import ContextVar
 from enum import Enum
+from inspect import isawaitable
 from typing import Protocol
 
 from twisted.cred.credentials import ICredentials
@@ -21,7 +22,8 @@ from popserv.maildrop import Maildrop
 from popserv.texts import ENGLISH, Text
 from popserv.workarounds import OE_NS_EOH
 
-Release = Callable[[], Awaitable[None]]
+Release = Callable[[], object]
+"""Gives up a mailbox and its lock; what it returns may have to be awaited."""
 
 
 Ask = Callable[[bytes], Awaitable[bytes]]
@@ -88,6 +90,13 @@ class Session:
     ``maildrop``.
     """
 
+    # One for each client, and many clients are idle.
+    __slots__ = (
+        *("_capabilities", "_login", "_release", "as_stored", "ask", "can_start_tls", "channel"),
+        *("claimed_name", "host", "language", "mailbox", "maildrop", "name", "removed", "state"),
+        *("takes_logins", "takes_passwords", "timestamp", "workarounds"),
+    )
+
     mailbox: IMailbox
     maildrop: Maildrop
 
@@ -114,7 +123,6 @@ class Session:
         self.as_stored = as_stored
         self.workarounds = workarounds
         self.channel = channel
-        self.offers = login.offers
         self.ask = ask
         self.state = State.AUTHORIZATION
         self.language = ENGLISH
@@ -124,6 +132,10 @@ class Session:
         self._login = login
         self._capabilities = capabilities
         self._release: Release | None = None
+
+    def offers(self, credentials: type[Interface]) -> bool:
+        """Tell whether some user can log in by credentials of this kind now."""
+        return self._login.offers(credentials)
 
     def capabilities(self) -> Sequence[bytes]:
         """Return the lines of the capability list, as it is now (RFC 2449 section 5)."""
@@ -181,4 +193,12 @@ class Session:
         """Give up the lock, if there is one still to give up."""
         release, self._release = self._release, None
         if release is not None:
-            await release()
+            await give_up(release)
+
+
+async def give_up(release: Release) -> None:
+    """Call what gives up a mailbox."""
+    outcome = release()
+    # cred asks for no result of a logout; ours is awaitable, others' are None.
+    if isawaitable(outcome):
+        await outcome

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import ip_address
@@ -79,24 +78,19 @@ def send_at_once(transport: Any) -> None:
         transport.setTcpNoDelay(True)
 
 
-def make_send(transport: Any) -> Callable[[bytes], object]:
-    """Return what gives octets to the kernel at once, if none wait before them.
+def send(transport: Any, octets: bytes) -> None:
+    """Give octets to the kernel at once, if none wait before them.
 
     A transport's own ``write`` leaves that to a turn of the reactor, before and after which
     epoll must be told what to watch.  What the kernel does not take goes that way, too.
     """
-    is_bare = _is_bare(transport)
-
-    def send(octets: bytes) -> None:
-        sent = 0
-        if is_bare and transport.connected and _has_sent_all(transport):
-            # Or what ended the connection, which the reactor will find out.
-            taken = transport.writeSomeData(octets)
-            sent = taken if isinstance(taken, int) else 0
-        if sent < len(octets):
-            transport.write(octets[sent:])
-
-    return send
+    sent = 0
+    if _can_send(transport):
+        # Or what ended the connection, which the reactor will find out.
+        taken = transport.writeSomeData(octets)
+        sent = taken if isinstance(taken, int) else 0
+    if sent < len(octets):
+        transport.write(octets[sent:])
 
 
 def lose_at_once(transport: Any) -> bool:
@@ -104,7 +98,7 @@ def lose_at_once(transport: Any) -> bool:
 
     What ``loseConnection`` does, without turns of the reactor in which to find that out.
     """
-    if not (_is_bare(transport) and transport.connected and _has_sent_all(transport)):
+    if not _can_send(transport):
         return False
     transport.stopReading()
     transport.stopWriting()
@@ -112,13 +106,13 @@ def lose_at_once(transport: Any) -> bool:
     return True
 
 
-def _is_bare(transport: Any) -> bool:
-    """Tell whether nothing is between a transport and its socket."""
-    return type(transport) in (tcp.Server, unix.Server) and not ISSLTransport.providedBy(transport)
-
-
-def _has_sent_all(transport: Any) -> bool:
-    return not (transport.dataBuffer or transport._tempDataBuffer)
+def _can_send(transport: Any) -> bool:
+    """Tell whether nothing is between a transport and its socket, and everything was sent."""
+    return (
+        type(transport) in (tcp.Server, unix.Server)
+        and transport.connected
+        and not (transport.TLS or transport.dataBuffer or transport._tempDataBuffer)
+    )
 
 
 def start_tls(

@@ -3,6 +3,7 @@
 import select
 import socket
 import struct
+from functools import partial
 from types import SimpleNamespace
 
 from OpenSSL import SSL
@@ -23,8 +24,8 @@ from popserv.transports import (
     in_short,
     is_private,
     lose_at_once,
-    make_send,
     peer_name,
+    send,
 )
 from tests.test_protocol import STRANGER
 
@@ -127,7 +128,7 @@ class SocketTests(TestCase):
         with server:
             reactor.adoptStreamConnection(server.fileno(), socket.AF_INET, factory)
         self.transport = self.protocol.transport
-        self.send = make_send(self.transport)
+        self.send = partial(send, self.transport)
         self.client.settimeout(0)
 
     def over(self):
@@ -194,10 +195,11 @@ class SocketTests(TestCase):
 
     def test_with_something_between(self):
         """What is between a protocol and its socket is asked to write and to close."""
-        directlyProvides(self.transport, ISSLTransport)
         between = StringTransport()
-        make_send(between)(b"+OK\r\n")
+        send(between, b"+OK\r\n")
         self.assertEqual(between.value(), b"+OK\r\n")
         self.assertFalse(lose_at_once(between))
+        self.transport.TLS = True
         self.assertFalse(lose_at_once(self.transport))
+        self.transport.TLS = False
         return self.over()

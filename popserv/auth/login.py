@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from inspect import isawaitable
 from typing import cast
 
 from twisted.cred.credentials import ICredentials
@@ -16,7 +13,7 @@ from zope.interface import Interface
 from popserv.auth.avatar import adapt
 from popserv.errors import LoginFailed
 from popserv.interfaces import IMailbox, IOfferingChecker
-from popserv.session import Release
+from popserv.session import Release, give_up
 
 
 class PortalLogin:
@@ -44,18 +41,10 @@ class PortalLogin:
             )
         except CredLoginFailed as reason:
             raise LoginFailed from reason
-        release = partial(_give_up, logout)
         if interface is IMailbox:
-            return cast(IMailbox, avatar), release
+            return cast(IMailbox, avatar), logout
         try:
-            return await adapt(cast(IMailboxPOP3, avatar)), release
+            return await adapt(cast(IMailboxPOP3, avatar)), logout
         except BaseException:
-            await release()
+            await give_up(logout)
             raise
-
-
-async def _give_up(logout: Callable[[], object]) -> None:
-    # cred asks for no result of a logout; ours is awaitable, others' are None.
-    outcome = logout()
-    if isawaitable(outcome):
-        await outcome

@@ -81,6 +81,9 @@ class Counts:
         self.stamps.append(stamp)
 
 
+_NONE: frozenset[bytes] = frozenset()
+
+
 class Folders:
     """new/ and cur/ of one Maildir, held open.
 
@@ -88,10 +91,12 @@ class Folders:
     the unique part in its name; a few of these serve any number of messages.
     """
 
+    __slots__ = ("_folders", "at_rest", "maildir", "times", "twice")
+
     def __init__(self, maildir: int) -> None:
         self.maildir = maildir
         self._folders: dict[int, int] = {}
-        self.twice: frozenset[bytes] = frozenset()
+        self.twice = _NONE
         self.at_rest = False
         self.times: Times | None = None
 

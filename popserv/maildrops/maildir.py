@@ -25,7 +25,7 @@ import os
 import time
 from array import array
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -129,7 +129,7 @@ class MaildirMaildrops:
 
     def __init__(self, template: str, *, remember: int = 500_000, run: Run = _disk.run) -> None:
         self._layout = Layout(template)
-        self._run = run
+        self.run = run
         self._remembers = self._room = remember
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._wary: set[bytes] = set()
@@ -140,7 +140,7 @@ class MaildirMaildrops:
         known = self._known.get(user)
         mailbox = self._open_warm(user, known) if known is not None and known.warm else None
         if mailbox is None:
-            mailbox = await self._run(self._open, user, known)
+            mailbox = await self.run(self._open, user, known)
         if mailbox is not None:
             self._remember(user, mailbox.known)
             return mailbox
@@ -186,14 +186,14 @@ class MaildirMaildrops:
             raise
 
     def _mailbox(self, user: bytes, folders: Folders, known: _Known) -> MaildirMailbox:
-        return MaildirMailbox(folders, known, self._run, partial(self._disown, user, folders))
+        return MaildirMailbox(self, user, folders, known)
 
-    async def _disown(self, user: bytes, folders: Folders) -> None:
+    async def disown(self, user: bytes, folders: Folders) -> None:
         """Remember nothing of a maildrop any more, for something of it is wrong."""
         self._forget(user)
         # Until the file is known to be gone.
         self._wary.add(user)
-        if await self._run(sizes_file.remove, folders.maildir):
+        if await self.run(sizes_file.remove, folders.maildir):
             self._wary.discard(user)
 
     def _forget(self, user: bytes) -> None:
@@ -312,18 +312,19 @@ class EmptyMailbox:
 class MaildirMailbox:
     """One Maildir, under its lock."""
 
+    # One for each client that is logged in.
+    __slots__ = ("_folders", "_is_right", "_maildrops", "_places", "_user", "known", "messages")
+
     def __init__(
-        self, folders: Folders, known: _Known, run: Run, disown: Callable[[], Awaitable[None]]
+        self, maildrops: MaildirMaildrops, user: bytes, folders: Folders, known: _Known
     ) -> None:
         self.known = known
         self.messages = known.messages
+        self._maildrops = maildrops
+        self._user = user
         self._folders = folders
-        self._run = run
-        self._disown = disown
-        self._is_right = True
-        self._uniques = known.uniques
         self._places: tuple[bytes | None, ...] = known.places
-        self._stamps = known.stamps
+        self._is_right = True
 
     async def open(self, message: Message) -> Iterable[Chunk]:
         """See IMailbox."""
@@ -331,33 +332,33 @@ class MaildirMailbox:
         try:
             opened = self._open(at)
             if opened is None:
-                await self._run(self._look_again)
+                await self._maildrops.run(self._look_again)
                 opened = self._open(at)
         except OSError as error:
             raise _unavailable(error, Text("message cannot be read, tell the operator")) from error
         if opened is None:
             raise NoSuchMessage
         fd, found = opened
-        if stamp_of(found) != self._stamps[at]:
+        if stamp_of(found) != self.known.stamps[at]:
             try:
                 await self._recount(message, fd)
             except BaseException:
                 os.close(fd)
                 raise
-        return body_of(fd, found.st_size, self._run)
+        return body_of(fd, found.st_size, self._maildrops.run)
 
     async def _recount(self, message: Message, fd: int) -> None:
         """Refuse a changed message if its sizes, told already, are not those to be sent."""
-        sizes, stamp = await self._run(count_file, fd)
+        sizes, stamp = await self._maildrops.run(count_file, fd)
         if sizes != self.messages.sizes_of(message.position):
             self._is_right = False
-            await self._disown()
+            await self._maildrops.disown(self._user, self._folders)
             raise TryLater("the message has changed, log in again")
-        self._stamps[message.position] = stamp
+        self.known.stamps[message.position] = stamp
 
     def _open(self, at: int) -> tuple[int, os.stat_result] | None:
         place = self._places[at]
-        return None if place is None else self._folders.open(place, self._uniques[at])
+        return None if place is None else self._folders.open(place, self.known.uniques[at])
 
     def _look_again(self) -> bool:
         """Note where every message is now; tell whether what was not found is gone; in a thread."""
@@ -365,13 +366,13 @@ class MaildirMailbox:
         self._places = tuple(
             # One that came twice is never looked for: what is found might be the other.
             place if unique in self.known.doubles else found.get(unique)
-            for unique, place in zip(self._uniques, self._places, strict=True)
+            for unique, place in zip(self.known.uniques, self._places, strict=True)
         )
         return self._folders.at_rest
 
     async def remove(self, messages: Iterable[Message]) -> None:
         """See IMailbox."""
-        await self._run(self._remove, [message.position for message in messages])
+        await self._maildrops.run(self._remove, [message.position for message in messages])
 
     def _remove(self, wanted: list[int]) -> None:
         asked = len(wanted)
@@ -398,7 +399,7 @@ class MaildirMailbox:
         """Tell whether the message is dealt with; one that is not must be looked for."""
         place = self._places[at]
         try:
-            return place is not None and self._folders.unlink(place, self._uniques[at])
+            return place is not None and self._folders.unlink(place, self.known.uniques[at])
         except OSError as error:
             refused.append(error)
             return True
@@ -409,7 +410,7 @@ class MaildirMailbox:
             if self._is_right and self.known.is_worth_saving():
                 # If all threads are busy, there will be another time.
                 with suppress(TryLater):
-                    await self._run(self._save)
+                    await self._maildrops.run(self._save)
         finally:
             self._folders.close()
 

@@ -24,7 +24,7 @@ from popserv.auth.realm import MaildropRealm
 from popserv.errors import LoginFailed, LoginTooSoon, MaildropBusy, TryLater
 from popserv.interfaces import IAPOPCredentials, IMailbox, ITokenCredentials
 from popserv.maildrops.memory import MemoryMaildrops
-from popserv.session import Session
+from popserv.session import Session, give_up
 from popserv.testing import read_all
 from tests.auth.test_avatar import ListAvatar
 from tests.auth.test_passwd import by_apop
@@ -167,7 +167,7 @@ class ForeignRealmTests(TestCase):
         bodies = [await read_all(await mailbox.open(message)) for message in mailbox.messages]
         self.assertEqual(bodies, [b"one\n", b"three\n"])
         self.assertEqual(realm.logouts, 0)
-        await release()
+        await give_up(release)
         self.assertEqual(realm.logouts, 1)
 
     async def test_logouts(self):
@@ -176,7 +176,7 @@ class ForeignRealmTests(TestCase):
         for result in (None, succeed(None), "done", waiting):
             realm = ForeignRealm(ListAvatar([]), lambda result=result: result)
             _, release = await login_of(realm).authenticate(ANN)
-            outcome = Deferred.fromCoroutine(release())
+            outcome = Deferred.fromCoroutine(give_up(release))
             if result is waiting:
                 self.assertNoResult(outcome)
                 waiting.callback(None)
@@ -188,7 +188,7 @@ class ForeignRealmTests(TestCase):
         realm = ForeignRealm(ListAvatar([]), lambda: fail(OSError()))
         _, release = await login_of(realm).authenticate(ANN)
         with self.assertRaises(OSError):
-            await release()
+            await give_up(release)
 
     async def test_not_adaptable(self):
         """An avatar that cannot be adapted is logged out, once, whatever was wrong with it."""

@@ -147,9 +147,10 @@ class TableTests(MechanismsCase):
 
     def test_offers(self):
         """What no checker offers is not there."""
-        nowhere = session()
-        nowhere.offers = lambda kind: kind is IUsernamePassword
-        there = [each.name for each in MECHANISMS if each.available(nowhere)]
+        login = Everywhere()
+        login.offers = lambda kind: kind is IUsernamePassword
+        somewhere = Session(login)
+        there = [each.name for each in MECHANISMS if each.available(somewhere)]
         self.assertEqual(there, [b"PLAIN", b"LOGIN"])
 
 
