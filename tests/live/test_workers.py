@@ -153,6 +153,22 @@ class SharingTests(WorkersCase):
         self.await_workers(server, 3)
         until(lambda: all(refused() for _ in range(20)), "the new one to be told")
 
+    def test_penalties(self):
+        """Failed logins of one address count together, whichever workers they meet."""
+        server = self.start(*("--listen", f"haproxy:{LOOPBACK}", "--allow-plaintext"), workers=6)
+        late = "192.0.2.9: logins fail one after the other, and are answered late"
+        for attempt in range(1, 8):
+            connection = server.connect()
+            self.addCleanup(connection.abandon)
+            connection.socket.sendall(
+                b"PROXY TCP4 192.0.2.9 203.0.113.1 4711 110\r\nUSER joe\r\nPASS %d\r\n" % attempt
+            )
+            until(lambda wanted=attempt: server.log.count("was told") >= wanted, "a refusal")
+            if late in server.log:
+                break
+        # By itself hardly any of six workers sees four of these.
+        self.assertIn(late, server.log)
+
     def test_max_connections(self):
         """--max-connections is the sum of what the workers take."""
         server = self.start("--max-connections", "5")
