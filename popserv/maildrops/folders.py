@@ -85,7 +85,7 @@ _NONE: frozenset[bytes] = frozenset()
 
 
 class Folders:
-    """new/ and cur/ of one Maildir, held open.
+    """new/ and cur/ of one Maildir, which is held open, and they while they are used.
 
     A message's *place* is the number of its folder in one byte, then what follows
     the unique part in its name; a few of these serve any number of messages.
@@ -118,6 +118,14 @@ class Folders:
                         else os.open(name, _FOLDER, dir_fd=self.maildir)
                     )
 
+    def _folder(self, number: int) -> int:
+        """Return an open file descriptor of a folder that was there."""
+        fd = self._folders.get(number)
+        if fd is None:
+            name = (b"new", b"cur")[number]
+            fd = self._folders[number] = os.open(name, _FOLDER, dir_fd=self.maildir)
+        return fd
+
     def are_as_at(self, times: Times | None, *, warm: bool = False) -> bool:
         """Tell whether nothing came, went or was renamed since the scan that had these times.
 
@@ -130,10 +138,16 @@ class Folders:
         """Tell whether ``warm`` is for them."""
         return all(map(never_asks, (self.maildir, *self._folders.values())))
 
+    def rest(self) -> None:
+        """Hold no more than the lock; what is used again is opened again."""
+        folders, self._folders = self._folders, {}
+        for fd in folders.values():
+            os.close(fd)
+
     def close(self) -> None:
         """Close everything, and give up the lock with it."""
-        for fd in (*self._folders.values(), self.maildir):
-            os.close(fd)
+        self.rest()
+        os.close(self.maildir)
 
     def scan(self) -> dict[bytes, bytes]:
         """Return each message's place by its unique part, and note which came ``twice``.
@@ -230,7 +244,7 @@ class Folders:
     def open(self, place: bytes, unique: bytes) -> tuple[int, os.stat_result] | None:
         """Return an open file descriptor and its status, or None if no regular file is there."""
         try:
-            fd = os.open(unique + place[1:], _MESSAGE, dir_fd=self._folders[place[0]])
+            fd = os.open(unique + place[1:], _MESSAGE, dir_fd=self._folder(place[0]))
         except OSError as error:
             if error.errno in _GONE:
                 return None
@@ -244,7 +258,7 @@ class Folders:
     def unlink(self, place: bytes, unique: bytes) -> bool:
         """Remove a message; False if it is not there."""
         try:
-            os.unlink(unique + place[1:], dir_fd=self._folders[place[0]])
+            os.unlink(unique + place[1:], dir_fd=self._folder(place[0]))
         except FileNotFoundError:
             return False
         return True

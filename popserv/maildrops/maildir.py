@@ -186,6 +186,7 @@ class MaildirMaildrops:
             raise
 
     def _mailbox(self, user: bytes, folders: Folders, known: _Known) -> MaildirMailbox:
+        folders.rest()
         return MaildirMailbox(self, user, folders, known)
 
     async def disown(self, user: bytes, folders: Folders) -> None:

@@ -325,6 +325,29 @@ SPECIAL = {
 class SpecialFileTests(MaildirCase):
     """Only regular files are mail, and nothing else is ever opened."""
 
+    def test_folder_becomes_a_link(self):
+        """A link that takes a folder's place in a session leads to nobody else's mail."""
+        self.make_maildir(b"bob")
+        for user in (b"ann", b"bob"):
+            self.put(b"cur/1.x", user, user=user)
+        with self.session() as mailbox:
+            os.rename(self.at(b"cur"), self.at(b"away"))
+            os.symlink("../bob/cur", self.at(b"cur"))
+            with self.assertRaises(MaildropUnavailable):
+                read(mailbox, 0)
+            with self.assertRaises(RemovalFailed):
+                now(mailbox.remove([mailbox.messages[0]]))
+        self.assertEqual(os.listdir(self.at(b"cur", b"bob")), [b"1.x"])
+
+    def test_idle(self):
+        """A client that is logged in and does nothing takes one open file, whatever was known."""
+        self.put(b"cur/1.x", b"x\n")
+        for _ in range(2):
+            before = len(os.listdir("/dev/fd"))
+            with self.session() as mailbox:
+                self.assertEqual(len(os.listdir("/dev/fd")), before + 1)
+                self.assertEqual(read(mailbox, 0), b"x\n")
+
     def test_never_listed(self):
         """What is no regular file is no message, nor is a file with a dot in front."""
         for folder in (b"new", b"cur"):
@@ -1410,7 +1433,7 @@ class SizesFileTests(MaildirCase):
         self.maildrops = MaildirMaildrops(self.root, run=run)
         self.listing()
         self.assertFalse(os.path.exists(self.file))
-        self.maildrops._run = here
+        self.maildrops.run = here
         self.listing()
         self.assertTrue(os.path.exists(self.file))
 
