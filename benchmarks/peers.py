@@ -227,7 +227,7 @@ class Peer:
 class Popserv(Peer):
     """popserv, as twistd runs it, with more arguments if such are to be compared."""
 
-    files = 4
+    files = 2
     twistd = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
     def __init__(self, directory, arguments=()):

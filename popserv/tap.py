@@ -37,7 +37,7 @@ __all__ = ["CannotStart", "Options", "makeService"]
 _log = Logger()
 
 _FDS_A_CONNECTION = 4
-"""A socket, and the directories of a Maildir."""
+"""A socket and a Maildir, and its folders once a message is read."""
 
 
 def makeService(options: Options, share: Share | None = None) -> IService:
