@@ -435,8 +435,11 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self._done(after)
         else:
             self.log.failure("a message could not be read to its end", failure)
-            self._done(After.CLOSE)
+            # Before it could be closed in order.
+            self.closing = True
+            self._out = None
             self.transport.abortConnection()
+            self._done(After.CLOSE)
 
     def _refuse(self, failure: Failure) -> None:
         """Send a negative reply; a failed login waits for it, so that guessing takes time."""

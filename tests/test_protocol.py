@@ -1,16 +1,20 @@
 """The shell: input, output, time, and connections that end in every way."""
 
+import socket
+
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
+from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver
+from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
@@ -402,6 +406,29 @@ class OutputTests(ProtocolCase):
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         ann.lose()
         self.assertReleased()
+
+
+class SocketTests(TestCase):
+    """What becomes of a real connection."""
+
+    setUp = ProtocolCase.setUp
+    make_factory = ProtocolCase.make_factory
+
+    async def test_stump(self):
+        """A message that is cut short ends in a broken connection, and not in order."""
+        port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+
+        def read_all():
+            with socket.create_connection(("127.0.0.1", port.getHost().port), 30) as client:
+                client.sendall(b"USER ann\r\nPASS pw\r\nSTUMP\r\n")
+                while client.recv(1 << 16):
+                    pass
+
+        with self.assertRaises(ConnectionResetError):
+            await deferToThread(read_all)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertEqual((self.store.released, self.store.locked), (1, set()))
 
 
 class TimeTests(ProtocolCase):
