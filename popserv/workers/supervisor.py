@@ -47,7 +47,7 @@ LONG_LIVED = 60.0
 LONGEST_WAIT = 60.0
 """Seconds at most until one that keeps ending is started again."""
 SILENCE = 6
-"""Beats without a sign of life, after which it is killed."""
+"""Beats without a sign of life, after which it is killed; as long as START."""
 UNHEARD = 8 << 20
 """Octets that wait for a worker that does not read, beyond which it is killed."""
 
@@ -191,7 +191,8 @@ class Worker(ProcessProtocol):
     def count_silence(self) -> None:
         """Kill it if it has given no sign of life for long."""
         self._silent += 1
-        if self.ready and self._silent > SILENCE:
+        # Also on its way to be ready, for clients are given to it meanwhile.
+        if self._process is not None and self._silent > SILENCE:
             _log.error("worker {number} gives no sign of life; killed", number=self._number)
             self._kill()
 

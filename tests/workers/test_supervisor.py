@@ -251,14 +251,25 @@ class RelayTests(SupervisorCase):
         self.reactor.advance(module.BEAT)
 
     def test_slow_start(self):
-        """One that is not ready yet may take its time."""
+        """One that is not ready yet may take a minute, and is then killed."""
         processes = self.start()
         self.launcher.first = b"failed_not ready\n"
         processes[1].ended(code=1)
         self.reactor.advance(0)
-        for _ in range(10):
+        for _ in range(module.SILENCE):
             self.supervisor.workers[1].count_silence()
         self.assertEqual(self.launcher.started[-1].signals, [])
+        self.supervisor.workers[1].count_silence()
+        self.assertEqual(self.launcher.started[-1].signals, ["KILL"])
+
+    def test_waiting(self):
+        """One that waits to be started is not missed."""
+        processes = self.start()
+        for process in (processes[1], self.launcher.started[-1]):
+            process.ended(code=1)
+        for _ in range(2 * module.SILENCE):
+            self.supervisor.workers[1].count_silence()
+        self.assertNotIn("worker 2 gives no sign of life; killed", self.told())
 
 
 class RestartTests(SupervisorCase):
