@@ -44,12 +44,19 @@ MOST_OCTETS = 1 << 26
 _MOST_SIZE = 1 << 50
 """Octets of one message that are believed."""
 
+_MOST_PLACES = 1 << 16
+"""Octets of all places: there are few, of any number of messages."""
+
+_LONGEST_NAME = 1 << 10
+"""Octets of a unique part, which may stand in the log; no file system has more than 765."""
+
 _DIGEST = 32
 
 _PIECE = 1 << 18
 
 _MAGIC = b"popserv-sizes 1 %b " % sys.byteorder.encode("ascii")
-_HEAD = re.compile(_MAGIC + rb"(-?[0-9]{1,20}(?: -?[0-9]{1,20}){5,15})\n")
+# In one way only, or to find that there is none would take for ever.
+_HEAD = re.compile(_MAGIC + rb"((?:-?[0-9]{1,20} ){5,15}-?[0-9]{1,20})\n")
 _PLACE = re.compile(rb"[01](?::[^/\0]*)?", re.DOTALL)
 
 
@@ -70,13 +77,18 @@ class Saved(NamedTuple):
 
 
 def dumps(saved: Saved) -> Iterator[bytes]:
-    """Yield the file's contents, in parts; there must be a message."""
+    """Yield the file's contents, in parts; there must be a message.
+
+    :raises ValueError: they would not be read again.
+    """
     kinds: dict[bytes, int] = {}
     which = array("I", [kinds.setdefault(place, len(kinds)) for place in saved.places])
     places = b"\0".join(b"%d%b" % (place[0], place[1:]) for place in kinds)
     names = b"\0".join(saved.uniques)
     folders = [-1] if saved.times is None else [len(saved.times), *sum(saved.times, ())]
     lengths = [len(which), len(places), len(names), len(saved.downgraded), len(saved.endless)]
+    if len(places) > _MOST_PLACES:
+        raise ValueError("more places than are read again")
     digest = blake2b(digest_size=_DIGEST)
     for part in (
         _MAGIC + b" ".join(b"%d" % number for number in (*lengths, *folders)) + b"\n",
@@ -108,6 +120,8 @@ def loads(data: bytes) -> Saved:
     if not (
         0 < count <= MOST_MESSAGES
         and min(downgraded, endless, *lengths) >= 0
+        and max(downgraded, endless) <= count
+        and lengths[0] <= _MOST_PLACES
         and len(times) == 5 * max(folders, 0)
         and head.end() + sum(sections) + sum(lengths) + _DIGEST == len(data)
     ):
@@ -124,7 +138,7 @@ def loads(data: bytes) -> Saved:
         at += length
     octets, stamps, changed, others, ends, which = columns
     saved = Saved(
-        _names(data, at + lengths[0], len(data) - _DIGEST),
+        _names(data, at + lengths[0], len(data) - _DIGEST, count),
         _places(data[at : at + lengths[0]], which),
         octets,
         stamps,
@@ -136,13 +150,19 @@ def loads(data: bytes) -> Saved:
     return saved
 
 
-def _names(data: bytes, at: int, end: int) -> tuple[bytes, ...]:
+def _names(data: bytes, at: int, end: int, count: int) -> tuple[bytes, ...]:
     names: list[bytes] = []
-    while at <= end:
+    # Of a file that says anything at all there might be sixty times as many.
+    while at <= end and len(names) < count:
         # In pieces, so that other threads have their turns.
         cut = data.find(b"\0", min(at + _PIECE, end), end)
-        names += data[at : cut if cut >= 0 else end].split(b"\0")
+        piece = data[at : cut if cut >= 0 else end].split(b"\0")
+        if max(map(len, piece)) > _LONGEST_NAME:
+            raise ValueError("a name that no file has")
+        names += piece
         at = cut + 1 if cut >= 0 else end + 1
+    if at <= end or len(names) != count:
+        raise ValueError("not as many names")
     return tuple(names)
 
 
@@ -166,8 +186,7 @@ def _check(saved: Saved) -> None:
     names = b"\0" + b"\0".join(saved.uniques)
     there = {folder[0] for folder in saved.times or ()}
     if (
-        len(saved.uniques) != messages
-        or max(saved.octets) > _MOST_SIZE
+        max(saved.octets) > _MOST_SIZE
         or max(saved.downgraded.values(), default=0) > _MOST_SIZE
         or max(saved.downgraded, default=0) >= messages
         or max(saved.endless, default=0) >= messages
@@ -235,7 +254,7 @@ def save(maildir: int, saved: Saved) -> bool:
         with suppress(FileNotFoundError):
             os.unlink(NAME, dir_fd=maildir)
         os.rename(_UNFINISHED, NAME, src_dir_fd=maildir, dst_dir_fd=maildir)
-    except OSError:
+    except (OSError, ValueError):
         with suppress(OSError):
             os.unlink(_UNFINISHED, dir_fd=maildir)
         return False

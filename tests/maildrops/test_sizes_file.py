@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tracemalloc
 from array import array
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -168,6 +169,9 @@ class FormTests(SynchronousTestCase):
             {"downgraded": {0: 2**50 + 1}},
             {"downgraded": {3: 1}},
             {"endless": [3]},
+            {"endless": [0, 0, 0, 0]},
+            {"uniques": [*names[:2], b"x" * 1025]},
+            {"uniques": [b""] * (1 << 16)},
             {"times": TIMES[:1]},
             {"times": []},
         ):
@@ -177,6 +181,40 @@ class FormTests(SynchronousTestCase):
         kinds = data.index(b"0\x00" + b"1:2,S")
         with self.assertRaises(ValueError):
             loads(signed(data[: kinds - 1] + b"\xff" + data[kinds:]))
+
+    def test_long_heads(self):
+        """To find out that a head is none takes no time that grows with the ways to read it."""
+        command = [sys.executable, "-c", HEADS]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        # Each took longer than the sun will shine.
+        subprocess.run(command, env=environment, check=True, timeout=60)
+
+    def test_many_places(self):
+        """Places are few: of a file that says otherwise nothing is made, and none is written."""
+        places = [b"\0:" + b"%0250d" % n for n in range(300)]
+        found = saved(300, places=places)
+        with self.assertRaises(ValueError):
+            whole(found)
+        self.patch(sizes_file, "_MOST_PLACES", 1 << 20)
+        data = whole(found)
+        self.assertEqual(plain(loads(data)), plain(found))
+        self.patch(sizes_file, "_MOST_PLACES", 1 << 16)
+        with self.assertRaises(ValueError):
+            loads(data)
+
+    def test_more_than_is_said(self):
+        """Columns and names that are more than the messages are not unpacked to see that."""
+        head = sizes_file._MAGIC + b"1 1 %d 0 %d -1\n"
+        for names, endless in ((b"a\0" * 200_000, b""), (b"a", bytes(8 * 200_000))):
+            columns = bytes(16) + endless + bytes(4) + b"0"
+            data = signed(head % (len(names), len(endless) // 8) + columns + names)
+            self.patch(sizes_file, "_PIECE", 10)
+            tracemalloc.start()
+            with self.assertRaises(ValueError):
+                loads(data)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            self.assertLess(peak, 100_000)
 
     def test_versions(self):
         """Another format, or other machines' columns, count for nothing."""
@@ -368,6 +406,8 @@ class FileTests(SynchronousTestCase):
         self.patch(sizes_file, "MOST_MESSAGES", 3)
         self.patch(sizes_file, "MOST_OCTETS", 100)
         self.assertFalse(save(self.fd, saved(3)))
+        self.patch(sizes_file, "_MOST_PLACES", 3)
+        self.assertFalse(save(self.fd, saved(3)))
         self.assertEqual(self.names(), [])
 
     def test_killed(self):
@@ -389,6 +429,17 @@ class FileTests(SynchronousTestCase):
         self.assertEqual((code, self.names()), (0, [NAME]))
         self.assertEqual([*dict.fromkeys(left)], [1, None, 3])
 
+
+HEADS = """
+from popserv.maildrops import sizes_file
+
+for head in (b"0" * 300, b"-1 " * 300, b"00 " * 16, b"-" * 300, b" " * 300):
+    for end in (b"", b"x", b" ", b"\\n"):
+        try:
+            sizes_file.loads(sizes_file._MAGIC + head + end)
+        except ValueError:
+            pass
+"""
 
 KILLED = """
 import os, signal, sys
