@@ -7,7 +7,7 @@ process has nobody to tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 
@@ -46,8 +46,10 @@ class Exchange:
         if listener is not None:
             listener.hear(fact)
 
-    def tell_all(self) -> None:
-        """Tell everything again, for a worker that has just begun."""
+    def tell_all(self) -> Iterator[None]:
+        """Tell everything again, a fact a step, for a worker that has just begun."""
         for topic, listener in self._listeners.items():
-            for fact in listener.facts():
+            # As it is now, for meanwhile it may change.
+            for fact in list(listener.facts()):
                 self.tell(topic, fact)
+                yield

@@ -51,7 +51,10 @@ class ExchangeTests(SynchronousTestCase):
         """A worker that has just begun is told everything that the listeners know."""
         self.exchange.join("colours", Book("red", "blue"))
         self.exchange.join("tastes", Book("sweet"))
-        self.exchange.tell_all()
+        telling = self.exchange.tell_all()
+        next(telling)
+        self.assertEqual(len(self.carried), 1)
+        list(telling)
         self.assertEqual(
             self.carried, [("colours", "red"), ("colours", "blue"), ("tastes", "sweet")]
         )

@@ -178,6 +178,9 @@ class MaildirMaildrops:
                 known = _nothing(_File()) if user in self._wary else _restored(folders)
             if not folders.are_as_at(known.times):
                 known = _look(folders, known)
+            elif not known.warm:
+                # It comes from the file, or asks somebody else as ever.
+                known = known._replace(warm=folders.never_ask())
             return self._mailbox(user, folders, known)
         except BaseException as error:
             folders.close()
@@ -232,7 +235,7 @@ def _restored(folders: Folders) -> _Known:
         saved.stamps,
         Snapshot(saved.octets, uids, saved.downgraded, saved.endless),
         saved.times,
-        folders.never_ask(),
+        False,
         _File(len(uniques), saved.times is not None),
     )
 

@@ -14,13 +14,14 @@ import traceback
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -83,6 +84,7 @@ class Worker:
         self._dropped = 0
         self._ending = False
         self._exchange = Exchange(self._carry)
+        self._cooperator = Cooperator(scheduler=partial(reactor.callLater, 0))
         self._beat = LoopingCall(self._link.send, b"alive")
         self._beat.clock = reactor
 
@@ -189,7 +191,8 @@ class Worker:
             if word == b"tell":
                 self._exchange.hear(*json.loads(rest))
             elif word == b"tell-all":
-                self._exchange.tell_all()
+                # It may be much, and clients and the link need their turns.
+                self._cooperator.cooperate(self._exchange.tell_all())
         except Exception:
             _log.failure("what another worker told was not understood")
 

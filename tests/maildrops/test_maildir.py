@@ -1422,6 +1422,23 @@ class SizesFileTests(MaildirCase):
             self.assertEqual((len(tried), log.mock_calls), (1, []))
             self.assertEqual(os.listdir(self.at(b"")).count(sizes_file.NAME), 0)
 
+    def test_warm_after_a_restart(self):
+        """A maildrop from the file is opened without a thread, if its folders' disks allow it."""
+        if not can_open_warm(self.root):
+            self.skipTest("nothing is opened so on this file system")
+        for asks in (False, True):
+            self.listing()
+            rest()
+            self.listing()
+            self.restart()
+            with mock.patch.object(folders, "never_asks", return_value=not asks):
+                self.listing()
+            with mock.patch.object(self.maildrops, "run", side_effect=TryLater):
+                if asks:
+                    self.assertRaises(TryLater, self.listing)
+                else:
+                    self.listing()
+
     def test_busy(self):
         """If no thread is free when a session ends, there is no file, and the lock is given up."""
 
@@ -1506,6 +1523,12 @@ class BodyTests(MaildirCase):
         """What the page cache has not is read in a thread, one chunk at a time."""
         with self.uncached(), self.body() as body:
             self.assert_whole([now(chunk) for chunk in body])
+
+    def test_small_uncached(self):
+        """A small one that the page cache has not is read in a thread as well."""
+        self.put(b"new/1.a", b"small\n")
+        with self.uncached(), self.body() as body:
+            self.assertEqual([now(chunk) for chunk in body], [b"small\n"])
 
     def assert_whole(self, chunks):
         """Check chunks and their sizes."""

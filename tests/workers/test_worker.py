@@ -237,6 +237,7 @@ class ExchangeTests(WorkerCase):
         self.end.sendall(b'tell ["colours", ["green"]]\ntell-all\nwhatever\n')
         self.reactor.read()
         self.assertEqual(self.heard, [["green"]])
+        self.reactor.advance(0)
         self.assertEqual(self.said(), [b'tell ["colours", "red"]', b'tell ["colours", 1]'])
 
     def test_fault(self):
