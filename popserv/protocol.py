@@ -39,9 +39,8 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
+from popserv.auth.gate import Gate, Guard
 from popserv.auth.login import PortalLogin
-from popserv.auth.penalties import Penalties, what_failed
-from popserv.auth.turns import Turn, Turns
 from popserv.body import ENOUGH, BodySender
 from popserv.command import CommandTable
 from popserv.coroutines import begun
@@ -51,7 +50,7 @@ from popserv.exchange import Exchange
 from popserv.idle import MINIMUM, IdleTimeoutMixin
 from popserv.interfaces import IAPOPCredentials, IMailbox
 from popserv.networks import Network, Networks
-from popserv.session import Release, Session, State, still_there
+from popserv.session import Release, Session, State
 from popserv.transports import (
     has_gone,
     in_short,
@@ -101,7 +100,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     factory: POP3Factory
     session: Session
     _timestamp: bytes | None
-    _network: str | None
+    _guard: Guard
 
     _busy = False
     _asked: Deferred[bytes] | None = None
@@ -117,7 +116,6 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     _input_over = False
     _gone = False
     _body: BodySender | None = None
-    _turn: Turn | None = None
     _late: IDelayedCall | None = None
     _guesses = 0
     _blunders = 0
@@ -139,7 +137,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self._write_error(TryLater("too many connections, try again later"))
             self.close()
             return
-        factory.connections.add(self, self._network)
+        factory.connections.add(self, self._guard.network)
         if not ISSLTransport.providedBy(self.transport):
             self._greet()
 
@@ -156,7 +154,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     def _begin_session(self) -> None:
         factory, transport = self.factory, self.transport
         has_tls = ISSLTransport.providedBy(transport)
-        self._network = factory.networks.of(transport)
+        self._guard = Guard(factory.gate, factory.networks.of(transport), self)
         self.session = Session(
             self,
             host=factory.host,
@@ -223,8 +221,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self._body.stop()
             self._body = None
             self._busy = False
-        if self._turn is not None:
-            self.factory.turns.leave(self._turn)
+        self._guard.leave()
         if self._late is not None:
             # Nobody waits for the answer; the failed login's turn goes on.
             self._late.reset(0)
@@ -261,7 +258,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             if isinstance(self.transport, ProtocolWrapper):
                 # By haproxy: the client's address is known only now.
                 self._begin_session()
-                self.factory.connections.move(self, self._network)
+                self.factory.connections.move(self, self._guard.network)
         if self._gathers:
             super().dataReceived(data)
             return
@@ -333,61 +330,27 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             raise _gone()
         asked: Deferred[bytes] = Deferred()
         self._asked = asked
-        if self._turn is not None:
-            # The client may take its time, and others have their turn.
-            self.factory.turns.end(self._turn)
-            asked.addCallback(self._go_on, self._turn)
+        self._guard.pause(asked)
         self.MAX_LENGTH = MAX_SASL_LINE + 1
         self._write(challenge(octets))
         self._take_input()
         return asked
 
-    def _go_on(self, line: bytes, turn: Turn) -> bytes | Deferred[bytes]:
-        waiting = self.factory.turns.begin(turn)
-        return line if waiting is None else waiting.addCallback(lambda _: line)
-
-    # Login, which the session asks for
+    # Login, which the session asks for; and Client, which its guard asks
 
     def offers(self, credentials: type[Interface]) -> bool:
         """See Login."""
-        return self.factory.login.offers(credentials)
+        return self.factory.gate.login.offers(credentials)
 
     async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
-        """Log in when it is the turn of one from the client's network; see Login."""
-        factory, network = self.factory, self._network
-        if network is not None:
-            turn = Turn(network, self.session.name or b"", credentials, self._is_there)
-            waiting = factory.turns.enter(turn)
-            self._turn = turn
-            if waiting is not None:
-                await waiting
-        still_there.set(self._is_there)
-        opened = await factory.login.authenticate(credentials)
-        if network is not None:
-            self._end_turn()
-            factory.penalties.succeeded(network, turn.name)
-        factory.connections.settle(self)
+        """See Login."""
+        opened = await self._guard.let_in(self.session.name or b"", credentials)
+        self.factory.connections.settle(self)
         return opened
 
-    def _is_there(self) -> bool:
+    def is_there(self) -> bool:
+        """See Client."""
         return not (self._gone or has_gone(self.transport))
-
-    def _end_turn(self) -> None:
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            self.factory.turns.end(turn)
-
-    def _penalize(self) -> float:
-        """Note a failed login; return the seconds after which it is answered, and its turn over."""
-        network, turn = self._network, self._turn
-        self._turn = None
-        if network is None:
-            return self.GUESS_DELAY
-        what = what_failed(self.session.name, turn.credentials if turn is not None else None)
-        seconds = self.GUESS_DELAY * self.factory.penalties.failed(network, what)
-        if turn is not None:
-            self.callLater(seconds, partial(self.factory.turns.end, turn))
-        return seconds
 
     # Output: replies and bodies
 
@@ -460,10 +423,10 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             )
         if isinstance(error, LoginFailed):
             self._guesses += 1
-            seconds = self._penalize()
+            seconds = self._guard.failed(self.session.name, self.GUESS_DELAY)
             self._late = self.callLater(0 if self._gone else seconds, partial(self._deny, error))
         else:
-            self._end_turn()
+            self._guard.over()
             self._blunders = self._blunders + 1 if isinstance(error, BadCommand) else 0
             self._deny(error)
 
@@ -580,7 +543,7 @@ class POP3Factory(ServerFactory):
     ) -> None:
         self.commands = commands
         self.capabilities = commands.capabilities
-        self.login = PortalLogin(portal)
+        self.gate = Gate(PortalLogin(portal), exchange or Exchange())
         self.host = host or gethostname().encode("ascii", "replace")
         self.idle_timeout = idle_timeout
         self.allow_plaintext = allow_plaintext
@@ -589,13 +552,11 @@ class POP3Factory(ServerFactory):
         self.workarounds = frozenset(workarounds)
         self.max_connections = max_connections
         self.networks = Networks(trusted)
-        self.penalties = Penalties(exchange)
-        self.turns = Turns(self.penalties.knows)
         self.connections: Crowd[POP3Server] = Crowd()
 
     def offers_apop(self) -> bool:
         """Tell whether greetings carry a timestamp."""
-        return b"APOP" in self.commands and self.login.offers(IAPOPCredentials)
+        return b"APOP" in self.commands and self.gate.login.offers(IAPOPCredentials)
 
     def make_timestamp(self) -> bytes:
         """Return a greeting's timestamp, in the form of RFC 1725 section 7's example.

@@ -55,7 +55,7 @@ class GuessingCase(ServerCase):
     def serve(self, *checkers, **options):
         """Make the server."""
         super().serve(*checkers, allow_plaintext=True, **options)
-        self.factory.penalties._now = self.clock.seconds
+        self.factory.gate.penalties._now = self.clock.seconds
 
     def connect(self, *lines, peer=STRANGER):
         """A client that has said these lines, their answers read."""
@@ -204,8 +204,8 @@ class PenaltyTests(GuessingCase):
             for password in (b"later", b"bug"):
                 self.try_password(password).lose()
         self.flushLoggedErrors(RuntimeError)
-        self.assertEqual(self.factory.penalties.factor("192.0.2.1"), 1)
-        self.assertEqual(self.factory.turns._taken, {})
+        self.assertEqual(self.factory.gate.penalties.factor("192.0.2.1"), 1)
+        self.assertEqual(self.factory.gate.turns._taken, {})
 
     def test_workers(self):
         """What one worker saw fail makes guesses slow at another, too."""
@@ -233,9 +233,9 @@ class PenaltyTests(GuessingCase):
         client.lose()
         self.clock.advance(0)
         pending = self.clock.getDelayedCalls()
-        self.assertEqual([call.func.func for call in pending], [self.factory.turns.end])
+        self.assertEqual([call.func.func for call in pending], [self.factory.gate.turns.end])
         self.clock.advance(2)
-        self.assertEqual(self.factory.turns._taken, {})
+        self.assertEqual(self.factory.gate.turns._taken, {})
 
 
 class TurnTests(GuessingCase):
@@ -287,7 +287,7 @@ class TurnTests(GuessingCase):
         self.assertEqual(seen, AT_ONCE)
         self.refuse()
         self.assertEqual(len(self.checker.seen), seen)
-        self.assertEqual((self.factory.turns._taken, self.factory.turns._lines), ({}, {}))
+        self.assertEqual((self.factory.gate.turns._taken, self.factory.gate.turns._lines), ({}, {}))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_not_waiting_for_answers(self):
@@ -388,16 +388,16 @@ class DialogueTurnTests(GuessingCase):
         begun = [self.begin(b"%d" % n) for n in range(20)]
         for client, proof in begun:
             client.send(proof)
-        factors = len(self.factory.penalties._recent("192.0.2.1"))
+        factors = len(self.factory.gate.penalties._recent("192.0.2.1"))
         self.assertEqual(factors, AT_ONCE)
         for client, _ in begun[::2]:
             client.lose()
-        self.assertLessEqual(len(self.factory.penalties._recent("192.0.2.1")), AT_ONCE + 8)
+        self.assertLessEqual(len(self.factory.gate.penalties._recent("192.0.2.1")), AT_ONCE + 8)
         for _ in range(200):
             self.clock.advance(1)
         for client, _ in begun[1::2]:
             self.assertEqual(client.received(), REFUSED)
-        self.assertEqual((self.factory.turns._taken, self.factory.turns._lines), ({}, {}))
+        self.assertEqual((self.factory.gate.turns._taken, self.factory.gate.turns._lines), ({}, {}))
 
 
 class RoomTests(GuessingCase):
@@ -445,6 +445,6 @@ class RoomTests(GuessingCase):
             one.dataReceived(b"USER ann\r\nPASS %d\r\n" % n)
             self.clock.advance(5)
         factors = [
-            self.factory.penalties.factor(f"{each}") for each in ("198.51.100.7", "192.0.2.1")
+            self.factory.gate.penalties.factor(f"{each}") for each in ("198.51.100.7", "192.0.2.1")
         ]
         self.assertEqual(factors, [4, 1])

@@ -69,6 +69,7 @@ MAY_IMPORT = {
     "auth.delay": {"errors", "exchange"},
     "auth.penalties": {"exchange"},
     "auth.turns": {"errors"},
+    "auth.gate": {"auth.penalties", "auth.turns", "exchange", "interfaces", "session"},
     "auth.provider": set(),
     "auth.tokens": SERVICES | {"auth.provider"},
     "auth.oauth": SERVICES | {"auth.provider", "auth.tokens", "auth.users_file"},
@@ -78,7 +79,7 @@ MAY_IMPORT = {
     "idle": set(),
     "body": {"wire"},
     "protocol": CORE
-    | {"auth.login", "auth.penalties", "auth.turns", "body", "command", "coroutines", "crowd"}
+    | {"auth.gate", "auth.login", "body", "command", "coroutines", "crowd"}
     | {"exchange", "idle", "networks", "session", "transports"},
     "testing": CORE | {"protocol"},
     "options": {

@@ -251,7 +251,9 @@ class ServiceTests(OptionsCase):
         """What the options describe lets its users in."""
         factory = self.factory()
         self.assertEqual(self.endpoints, ["tcp:110"])
-        mailbox, release = await factory.login.authenticate(UsernamePassword(b"joe", b"secret"))
+        mailbox, release = await factory.gate.login.authenticate(
+            UsernamePassword(b"joe", b"secret")
+        )
         self.assertEqual(len(mailbox.messages), 0)
         await release()
 
@@ -352,7 +354,7 @@ class ServiceTests(OptionsCase):
 
     async def test_login_delay(self):
         """A user waits between two logins, and is told so."""
-        login = self.factory("--login-delay", "900").login
+        login = self.factory("--login-delay", "900").gate.login
         _, release = await login.authenticate(UsernamePassword(b"joe", b"secret"))
         await release()
         with self.assertRaises(LoginTooSoon):
@@ -411,7 +413,7 @@ class ServiceTests(OptionsCase):
 
     async def test_auth(self):
         """--auth stands in place of the users file; memory: is Twisted's own."""
-        login = self.factory("--auth", "memory:ann:pw").login
+        login = self.factory("--auth", "memory:ann:pw").gate.login
         _, release = await login.authenticate(UsernamePassword(b"ann", b"pw"))
         await release()
         with self.assertRaises(LoginFailed):

@@ -210,7 +210,7 @@ class WorkersTests(PenaltiesCase):
             exchange = Exchange(carrier(n))
             workers.append((Penalties(exchange, now=self.clock.seconds, **options), exchange))
             # As whoever brings workers up does for one that has just begun.
-            workers[0][1].tell_all()
+            list(workers[0][1].tell_all())
         return workers
 
     def test_failures(self):
@@ -238,7 +238,7 @@ class WorkersTests(PenaltiesCase):
         one.succeeded(HERE, b"ann")
         one.succeeded("192.0.2.9", b"bob")
         self.told.clear()
-        exchange.tell_all()
+        list(exchange.tell_all())
         kinds = [fact[0] for fact in self.told if fact[0] != "key"]
         self.assertEqual(sorted(kinds), ["failed", "failed", "known"])
         for key in (b"\0" * 32, b"\xff" * 32):
