@@ -122,6 +122,8 @@ def idle(arguments, peers):
     for peer in peers:
         if peer.most_connections is not None:
             peer.most_connections = arguments.processes
+        if isinstance(peer, Popserv):
+            peer.takes = arguments.connections + 1
     return in_order([Memory("memory", "memory", rounds=1, connections=sizes)], peers, 1)
 
 

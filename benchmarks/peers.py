@@ -228,6 +228,9 @@ class Popserv(Peer):
     """popserv, as twistd runs it, with more arguments if such are to be compared."""
 
     files = 2
+    takes = None
+    """Connections at a time; None: as many as it takes by itself, whatever they do."""
+
     twistd = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
     def __init__(self, directory, arguments=()):
@@ -238,7 +241,9 @@ class Popserv(Peer):
     def command(self):
         """See Peer."""
         listen = f"tcp:{self.port}:backlog=1024:interface=127.0.0.1"
-        options = ("--maildir", self.root, "--listen", listen, *self._arguments)
+        options = ["--maildir", self.root, "--listen", listen, *self._arguments]
+        if self.takes is not None:
+            options += ["--max-connections", self.takes]
         return (*self.twistd, "--nodaemon", "--pidfile=", "pop3", *options)
 
 
