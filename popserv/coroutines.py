@@ -32,6 +32,10 @@ def _rest(coroutine: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any
         try:
             try:
                 result = yield awaited
+            except GeneratorExit:
+                # Nobody will wait any more; the collector may have been at it before.
+                coroutine.close()
+                raise
             except BaseException as error:
                 awaited = coroutine.throw(error)
             else:

@@ -263,6 +263,8 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             super().dataReceived(data)
             return
         self._gathers = True
+        # The reactor has just given it a turn.
+        self._lines = 0
         super().dataReceived(data)
         while self._put_back:
             self._put_back = False
@@ -308,7 +310,6 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         if self._busy and self._asked is None:
             LineReceiver.pauseProducing(self)
         elif self._lines >= self.LINES_A_TURN and not self.paused and not self.closing:
-            self._lines = 0
             LineReceiver.pauseProducing(self)
             self.callLater(0, self._take_input)
 

@@ -1,5 +1,7 @@
 """Coroutines that may have nothing to wait for."""
 
+import gc
+import sys
 from contextvars import ContextVar
 
 from twisted.internet.defer import Deferred, succeed
@@ -71,6 +73,23 @@ class BegunTests(SynchronousTestCase):
         result = begun(coroutine())
         wait.errback(KeyError())
         self.assertEqual(self.successResultOf(result), "mended")
+
+    def test_abandoned(self):
+        """What nobody waits for any more is closed without a word."""
+        closed = []
+
+        async def coroutine():
+            try:
+                await Deferred()
+            finally:
+                closed.append(True)
+
+        unraisable = []
+        self.patch(sys, "unraisablehook", unraisable.append)
+        for _ in range(3):
+            begun(coroutine())
+            gc.collect()
+        self.assertEqual((closed, unraisable), ([True] * 3, []))
 
     def test_context(self):
         """What a coroutine sets of its context is there after its waits, and for nobody else."""
