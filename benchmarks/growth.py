@@ -18,6 +18,7 @@ from run import (
     Bench,
     about_here,
     add_common,
+    exit_code,
     find_peers,
     in_order,
     measure,
@@ -306,13 +307,7 @@ def main(given=None):
         results, _ = measure(bench, steps)
     minutes = round((time.monotonic() - began) / 60, 1)
     print(write(arguments, results, about(arguments, results, absent, minutes)))
-    failed = [
-        peer
-        for found in results.values()
-        for peer, runs in found.items()
-        if peer.startswith("popserv") and isinstance(runs, str)
-    ]
-    return 1 if failed else 0
+    return exit_code(results)
 
 
 if __name__ == "__main__":

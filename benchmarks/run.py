@@ -258,6 +258,17 @@ def about_here():
     }
 
 
+def exit_code(results):
+    """Return 1 if popserv itself fails a workload, else 0."""
+    return int(
+        any(
+            name.startswith("popserv") and isinstance(runs, str)
+            for found in results.values()
+            for name, runs in found.items()
+        )
+    )
+
+
 def main(given=None):
     """Return the exit code: 1 if popserv failed anywhere."""
     arguments = arguments_of(given)
@@ -289,13 +300,7 @@ def main(given=None):
     }
     names = [peer.name for peer in peers]
     print(report.write(arguments, chosen, names, results, noise, about, say))
-    failed = [
-        name
-        for found in results.values()
-        for name, runs in found.items()
-        if name.startswith("popserv") and isinstance(runs, str)
-    ]
-    return 1 if failed else 0
+    return exit_code(results)
 
 
 if __name__ == "__main__":

@@ -163,7 +163,8 @@ class Folders:
             before = self._changed()
             found: dict[bytes, bytes] = {}
             twice: set[bytes] = set()
-            for number, folder in self._folders.items():
+            # new/ before cur/, whichever was opened first: so what moves on is seen, if not twice.
+            for number, folder in sorted(self._folders.items()):
                 self._list(number, folder, found, twice)
             self.twice = frozenset(twice)
             unchanged = self._changed() == before
@@ -177,7 +178,7 @@ class Folders:
     def _changed(self) -> Times:
         # Programs that copy set st_mtime to what it was elsewhere; nobody sets st_ctime.
         times: Times = []
-        for number, fd in self._folders.items():
+        for number, fd in sorted(self._folders.items()):
             now = os.fstat(fd)
             times.append((number, now.st_dev, now.st_ino, now.st_mtime_ns, now.st_ctime_ns))
         return times

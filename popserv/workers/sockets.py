@@ -21,6 +21,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
+from twisted.internet.tcp import Port
 from twisted.logger import Logger
 from zope.interface import directlyProvides, implementer, providedBy
 
@@ -91,7 +92,7 @@ class Opener(_StandIn):
         :raises CannotListenError: anybody else listens there, or another reason.
         """
         # Twisted's own port, which tells its mistakes, and takes no port that others share.
-        listening = self._reactor.listenTCP(port, factory, backlog, interface)
+        listening: Port = self._reactor.listenTCP(port, factory, backlog, interface)
         listening.stopReading()
         first = _dup(listening.fileno())
         sockets = [first]
@@ -101,7 +102,7 @@ class Opener(_StandIn):
             first.shutdown(socket.SHUT_RD)
             first.close()
         self.listeners.append(Listener(sockets, backlog))
-        return listening  # type: ignore[no-any-return]
+        return listening
 
     def listenUNIX(
         self,
@@ -112,10 +113,10 @@ class Opener(_StandIn):
         wantPID: int = 0,
     ) -> IListeningPort:
         """Open one socket for all, as IReactorUNIX has it."""
-        listening = self._reactor.listenUNIX(address, factory, backlog, mode, wantPID)
+        listening: Port = self._reactor.listenUNIX(address, factory, backlog, mode, wantPID)
         listening.stopReading()
         self.listeners.append(Listener([_dup(listening.fileno())], backlog))
-        return listening  # type: ignore[no-any-return]
+        return listening
 
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory

@@ -812,6 +812,19 @@ class RenameTests(MaildirCase):
                 self.assertEqual(read(mailbox, 0), b"x\n", new)
             os.unlink(self.at(new))
 
+    def test_new_before_cur(self):
+        """Folders are listed in the order in which messages move, whichever was used first."""
+        self.put(b"new/1.a")
+        self.put(b"cur/2.b:2,")
+        listed = []
+        with self.session() as mailbox:
+            read(mailbox, 1)
+            self.move(b"new/1.a", b"cur/1.a:2,S")
+            with preceded(os, "scandir", lambda fd: listed.append(os.fstat(fd).st_ino)):
+                self.assertEqual(read(mailbox, 0), b"x\n")
+        folders = [os.stat(self.at(name)).st_ino for name in (b"new", b"cur")]
+        self.assertEqual(listed[:2], folders)
+
     def test_before_removal(self):
         """A message renamed since the login is removed all the same (RFC 1725 section 6)."""
         for old, new in MOVES:
