@@ -16,7 +16,9 @@ from popserv.session import Session, State
 from popserv.texts import Text
 from popserv.wire import Parse, Reply
 
-Run = Callable[..., "Reply | Coroutine[Any, Any, Reply]"]
+Outcome = Reply | Coroutine[Any, Any, Reply]
+
+Run = Callable[..., Outcome]
 """Called with the session and the parsed arguments; may raise a POPError."""
 
 Announce = Callable[[Session], Iterable[bytes]]

@@ -50,6 +50,19 @@ class IMailbox(Interface):
         """Give up the exclusive-access lock.  Called once."""
 
 
+class IRetrievalRecord(IMailbox):
+    """A mailbox that remembers from session to session what was retrieved, for LAST (RFC 1460)."""
+
+    def last_retrieved() -> Awaitable[Message | None]:
+        """Return the last in order of the messages that earlier sessions retrieved, if any."""
+
+    def note_retrieved(messages: Iterable[Message]) -> Awaitable[None]:
+        """Remember that these were retrieved; what has vanished or cannot be noted is passed over.
+
+        Asked once, at the end of a session that has retrieved some, after :meth:`remove`.
+        """
+
+
 class IMaildropFactory(Interface):
     """A store of mailboxes."""
 
@@ -129,6 +142,15 @@ class ITokenCredentials(ICredentials):
         ``reason`` is the error as a flat JSON object: ``status``, and where known
         ``scope`` and ``openid-configuration``.
         """
+
+
+class IRemoteUserCredentials(ICredentials):
+    """What RPOP brings (RFC 1225): who the client's host says that its user is."""
+
+    username: bytes = Attribute("The user whose maildrop is asked for.")
+    remote_user: bytes = Attribute("Who the user is on the client's host, as that says.")
+    host: str = Attribute("The client's IP address.")
+    port: int = Attribute("The client's port.")
 
 
 class IOfferingChecker(Interface):

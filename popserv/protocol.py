@@ -167,14 +167,20 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             channel=make_channel(transport) if has_tls else None,
             capabilities=factory.capabilities,
             ask=self._ask,
+            peer=self._peer,
         )
+
+    def _peer(self) -> tuple[str, int] | None:
+        """Return the client's address and port; see Session."""
+        peer: Any = self.transport.getPeer()
+        return (peer.host, peer.port) if hasattr(peer, "port") else None
 
     def _greet(self) -> None:
         """Send the greeting (RFC 1725 section 4)."""
         self._greeted = True
         send_at_once(self.transport)
         self._register_producer()
-        greeting = b"POP3 server ready"
+        greeting = self.factory.greeting
         if self._timestamp is not None:
             greeting += b" " + self._timestamp
         self._write(ok(greeting))
@@ -521,7 +527,8 @@ class POP3Factory(ServerFactory):
     :mod:`popserv.workarounds`.  Beyond ``max_connections`` the oldest connection not logged
     in makes room, of the network that has most of them.  Networks in ``trusted`` stand for
     many clients: what one of those does is not held against the others.  ``exchange``
-    leads to the other workers of this server.
+    leads to the other workers of this server.  ``greeting`` is the greeting's text, as the
+    dialect of ``commands`` has it (:mod:`popserv.dialects`).
     """
 
     protocol: Any = POP3Server
@@ -541,11 +548,13 @@ class POP3Factory(ServerFactory):
         max_connections: int = 10_000,
         trusted: Iterable[Network] = (),
         exchange: Exchange | None = None,
+        greeting: bytes = b"POP3 server ready",
     ) -> None:
         self.commands = commands
         self.capabilities = commands.capabilities
         self.gate = Gate(PortalLogin(portal), exchange or Exchange())
         self.host = host or gethostname().encode("ascii", "replace")
+        self.greeting = greeting
         self.idle_timeout = idle_timeout
         self.allow_plaintext = allow_plaintext
         self.tls = tls

@@ -16,6 +16,7 @@ from typing import Protocol
 from twisted.cred.credentials import ICredentials
 from zope.interface import Interface
 
+from popserv.access import Access
 from popserv.errors import BadCommand, RemovalFailed
 from popserv.interfaces import IMailbox
 from popserv.maildrop import Maildrop
@@ -80,21 +81,22 @@ class Session:
     over this connection, ``takes_passwords`` whether one with a password in the clear
     may, ``can_start_tls`` whether STLS is possible; ``channel`` is what TLS knows, or
     None without TLS.  ``capabilities`` returns the lines of this session's capability
-    list, and ``ask`` carries SASL's dialogue.  ``workarounds`` are those of
+    list, ``ask`` carries SASL's dialogue, and ``peer`` the client's IP address and port, or
+    None where there are none.  ``workarounds`` are those of
     :mod:`popserv.workarounds` that the client may need.
 
     What it knows of itself: ``claimed_name`` is what USER said, ``name`` the one that
     the last login was tried with; ``as_stored`` tells whether messages are sent as they
     are stored, or internationalized ones downgraded (RFC 6856 section 2); ``language``
     is that of the replies' texts.  Since TRANSACTION there are ``mailbox`` and
-    ``maildrop``.
+    ``maildrop``; where commands keep it, ``access`` is what of that was accessed.
     """
 
     # One for each client, and many clients are idle.
     __slots__ = (
-        *("_capabilities", "_login", "_release", "as_stored", "ask", "can_start_tls", "channel"),
-        *("claimed_name", "host", "language", "mailbox", "maildrop", "name", "removed", "state"),
-        *("takes_logins", "takes_passwords", "timestamp", "workarounds"),
+        *("_capabilities", "_login", "_release", "access", "as_stored", "ask", "can_start_tls"),
+        *("channel", "claimed_name", "host", "language", "mailbox", "maildrop", "name", "peer"),
+        *("removed", "state", "takes_logins", "takes_passwords", "timestamp", "workarounds"),
     )
 
     mailbox: IMailbox
@@ -114,6 +116,7 @@ class Session:
         channel: Channel | None = None,
         capabilities: Callable[[Session], Sequence[bytes]] = lambda session: (),
         ask: Ask = _no_ask,
+        peer: Callable[[], tuple[str, int] | None] = lambda: None,
     ) -> None:
         self.host = host
         self.timestamp = timestamp
@@ -124,11 +127,13 @@ class Session:
         self.workarounds = workarounds
         self.channel = channel
         self.ask = ask
+        self.peer = peer
         self.state = State.AUTHORIZATION
         self.language = ENGLISH
         self.claimed_name: bytes | None = None
         self.name: bytes | None = None
         self.removed = 0
+        self.access: Access | None = None
         self._login = login
         self._capabilities = capabilities
         self._release: Release | None = None
@@ -160,11 +165,12 @@ class Session:
     def welcome(self) -> Text:
         """Return the text that answers a login."""
         contents = self.maildrop.contents()
-        name = (self.name or b"").decode("ascii", "replace")
-        # RFC 1725 section 3: status lines are printable ASCII, arguments up to 40 characters.
-        if name and name.isascii() and name.isprintable() and len(name) <= 40:
-            return Text("%s's maildrop has %s", name, contents)
-        return Text("maildrop has %s", contents)
+        name = tellable(self.name)
+        return (
+            Text("%s's maildrop has %s", name, contents)
+            if name
+            else Text("maildrop has %s", contents)
+        )
 
     def send_as_stored(self) -> None:
         """Send messages as they are stored from now on; octets follow."""
@@ -189,11 +195,31 @@ class Session:
         finally:
             await self.end()
 
+    def before_end(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Await this at the end, in whatever way that comes, while the lock is still held."""
+        release = self._release
+
+        async def act_and_release() -> None:
+            try:
+                await act()
+            finally:
+                if release is not None:
+                    await give_up(release)
+
+        self._release = act_and_release
+
     async def end(self) -> None:
         """Give up the lock, if there is one still to give up."""
         release, self._release = self._release, None
         if release is not None:
             await give_up(release)
+
+
+def tellable(name: bytes | None) -> str:
+    """Return a user's name as it may stand in a reply, empty if it may not."""
+    told = (name or b"").decode("ascii", "replace")
+    # RFC 1725 section 3: status lines are printable ASCII, arguments up to 40 characters.
+    return told if told.isascii() and told.isprintable() and len(told) <= 40 else ""
 
 
 async def give_up(release: Release) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
-from typing import TYPE_CHECKING
+from socket import gethostname
+from typing import TYPE_CHECKING, Any
 
 from twisted.application import strports
 from twisted.application.internet import TimerService
@@ -20,12 +21,13 @@ from popserv.auth.login import PortalLogin
 from popserv.auth.mechanisms import BY_DEFAULT
 from popserv.auth.realm import MaildropRealm
 from popserv.command import Command, CommandTable
-from popserv.commands import capa, rfc1725, sasl, stls, utf8
+from popserv.commands import capa, rfc1460, sasl, utf8
 from popserv.idle import MINIMUM
 from popserv.listeners import CannotStart, Listeners
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.options import Options
 from popserv.protocol import POP3Factory
+from popserv.session_options import SessionOptions
 from popserv.workers.share import Share
 from popserv.workers.supervisor import Supervisor
 
@@ -51,38 +53,16 @@ def makeService(options: Options, share: Share | None = None) -> IService:
         supervisor = Supervisor(options["workers"], options.arguments)
         share = Share(reactor=supervisor.opener)
     share = share or Share()
-    if options["timeout"] < MINIMUM:
-        _log.warn(
-            "--timeout {given:g}: RFC 1725 section 3 wants {minimum} seconds at least; "
-            "slow clients and people will be cut off",
-            given=options["timeout"],
-            minimum=MINIMUM,
-        )
     # A thread that reads a huge directory must not hold up the reactor for the usual 5 ms.
     sys.setswitchinterval(0.0005)
     maildrops = MaildirMaildrops(options["maildir"], remember=share.part(options["remember"]))
     realm: IRealm = MaildropRealm(maildrops)
     if options["login-delay"]:
         realm = LoginDelayRealm(realm, options["login-delay"], exchange=share.exchange)
-    portal = Portal(realm)
-    for checker in options["credCheckers"]:
-        portal.registerChecker(checker)
-    certificates = options.certificates
-    for mechanism in options["sasl"] if options["sasl"] is not BY_DEFAULT else ():
-        if not PortalLogin(portal).offers(mechanism.credentials):
-            _log.warn(
-                "AUTH does not offer {name} now: no checker can serve it to all its users",
-                name=mechanism.name.decode("ascii"),
-            )
-    factory = POP3Factory(
-        CommandTable(_commands(options)),
-        portal,
-        host=options["hostname"],
-        idle_timeout=options["timeout"],
-        allow_plaintext=bool(options["allow-plaintext"]),
-        tls=certificates,
-        require_tls=bool(options["require-tls"]),
-        workarounds=options["workarounds"],
+    factory = make_factory(
+        options,
+        realm,
+        login_delay=options["login-delay"],
         max_connections=share.part(options["max-connections"] or 0) or _room(),
         trusted=options["trusted"],
         exchange=share.exchange,
@@ -90,6 +70,7 @@ def makeService(options: Options, share: Share | None = None) -> IService:
     listeners = supervisor or Listeners()
     for endpoint in options["listen"]:
         strports.service(endpoint, factory, reactor=share.reactor).setServiceParent(listeners)
+    certificates = options.certificates
     if certificates is not None:
         over_tls = _over_tls(certificates, factory)
         for endpoint in options["listen-tls"]:
@@ -110,20 +91,60 @@ def _over_tls(certificates: Certificates, factory: POP3Factory) -> IProtocolFact
     return over_tls
 
 
-def _commands(options: Options) -> Iterable[Command]:
-    """Return the commands that the options leave."""
-    groups = (
-        rfc1725.COMMANDS,
-        capa.commands(
+def make_factory(
+    options: SessionOptions, realm: IRealm, *, login_delay: int = 0, **traits: Any
+) -> POP3Factory:
+    """Return the factory that the options describe, for users of the realm.
+
+    ``traits`` are further ones of the factory.
+    """
+    if options["timeout"] < MINIMUM:
+        _log.warn(
+            "--timeout {given:g}: RFC 1725 section 3 wants {minimum} seconds at least; "
+            "slow clients and people will be cut off",
+            given=options["timeout"],
+            minimum=MINIMUM,
+        )
+    portal = Portal(realm, options["credCheckers"])
+    for mechanism in options["sasl"] if options["sasl"] is not BY_DEFAULT else ():
+        if not PortalLogin(portal).offers(mechanism.credentials):
+            _log.warn(
+                "AUTH does not offer {name} now: no checker can serve it to all its users",
+                name=mechanism.name.decode("ascii"),
+            )
+    host = options["hostname"] or gethostname().encode("ascii", "replace")
+    return POP3Factory(
+        CommandTable(_commands(options, login_delay)),
+        portal,
+        host=host,
+        idle_timeout=options["timeout"],
+        allow_plaintext=bool(options["allow-plaintext"]),
+        tls=options.certificates,
+        require_tls=bool(options["require-tls"]),
+        workarounds=options["workarounds"],
+        greeting=options["dialect"].greeting(host),
+        **traits,
+    )
+
+
+def _commands(options: SessionOptions, login_delay: int) -> Iterable[Command]:
+    """Return the commands of the dialect that the options leave, as the options want them."""
+    wanted = (
+        *capa.commands(
             implementation=None if options["hide-version"] else b"popserv-" + __version__.encode(),
             expire_days=options["expire"],
-            login_delay=options["login-delay"],
+            login_delay=login_delay,
         ),
-        stls.COMMANDS,
-        sasl.commands(options["sasl"]),
-        (utf8.utf8, utf8.lang_command(options["language"])),
+        *sasl.commands(options["sasl"]),
+        utf8.lang_command(options["language"]),
+        *([rfc1460.retr] if options["mark-seen"] else ()),
     )
-    return [entry for group in groups for entry in group if entry.keyword not in options["without"]]
+    instead = {entry.keyword: entry for entry in wanted}
+    return [
+        instead.get(entry.keyword, entry)
+        for entry in options["dialect"].commands
+        if entry.keyword not in options["without"]
+    ]
 
 
 def _room() -> int:

@@ -22,7 +22,7 @@ from zope.interface.verify import verifyObject
 
 from popserv.downgrade import measure
 from popserv.errors import MaildropBusy, NoSuchMessage
-from popserv.interfaces import IMailbox, IMaildropFactory
+from popserv.interfaces import IMailbox, IMaildropFactory, IRetrievalRecord
 from popserv.protocol import POP3Factory, POP3Server
 from popserv.wire import Chunk
 
@@ -218,6 +218,26 @@ class MailboxContract:
         mailbox = await factory.open_maildrop(b"ann")
         self._case.assertEqual(await self._bodies(mailbox), [b"2\n", b"4\n"])
         await mailbox.release()
+
+    async def test_retrieved(self) -> None:
+        """A store that remembers what was retrieved knows the last of it, whatever is removed."""
+        factory, mailbox = await self._opened([b"1\n", b"2\n", b"3\n"])
+        record = IRetrievalRecord(mailbox, None)
+        if record is not None:
+            self._case.assertTrue(verifyObject(IRetrievalRecord, mailbox))
+            await record.note_retrieved(mailbox.messages[:2])
+            await mailbox.release()
+            record = mailbox = await self._reopened(factory)
+            self._case.assertEqual(await record.last_retrieved(), mailbox.messages[1])
+            await mailbox.remove(mailbox.messages[:1])
+            await mailbox.release()
+            record = mailbox = await self._reopened(factory)
+            self._case.assertEqual(await record.last_retrieved(), mailbox.messages[0])
+            self._case.assertEqual(await self._bodies(mailbox), [b"2\n", b"3\n"])
+        await mailbox.release()
+
+    async def _reopened(self, factory: IMaildropFactory) -> Any:
+        return await factory.open_maildrop(b"ann")
 
     async def test_snapshot(self) -> None:
         """Removing changes nothing in what the session saw."""

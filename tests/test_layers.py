@@ -21,13 +21,20 @@ MAY_IMPORT = {
     "fields": set(),
     "downgrade": {"fields", "wire"},
     "maildrop": GROUND | {"downgrade"},
-    "session": GROUND | {"interfaces", "maildrop", "workarounds"},
+    "access": {"interfaces", "maildrop"},
+    "session": GROUND | {"access", "interfaces", "maildrop", "workarounds"},
     "command": GROUND | {"session", "wire"},
     "commands.rfc1725": CORE | VERB | {"auth.credentials", "workarounds"},
+    "commands.rfc1460": VERB | {"access", "commands.rfc1725"},
+    "commands.rfc1225": CORE | VERB | {"auth.credentials", "commands.rfc1725"},
     "commands.capa": VERB,
     "commands.stls": VERB,
     "commands.sasl": VERB | {"auth.mechanisms"},
     "commands.utf8": VERB | {"auth.prepare", "languages"},
+    "dialects": {
+        *("command", "commands.capa", "commands.rfc1225", "commands.rfc1460", "commands.rfc1725"),
+        *("commands.sasl", "commands.stls", "commands.utf8"),
+    },
     "languages": {"texts"},
     "threads": {"errors"},
     "networks": set(),
@@ -59,6 +66,7 @@ MAY_IMPORT = {
     "auth.schemes": {"wire"},
     "auth.users_file": {"auth.schemes"},
     "auth.credentials": {"interfaces"},
+    "auth.rhosts": CORE,
     "auth.prepare": set(),
     "auth.scram": CORE | {"session", "auth.schemes"},
     "auth.mechanisms": CORE | {"session", "auth.credentials", "auth.scram"},
@@ -82,17 +90,22 @@ MAY_IMPORT = {
     | {"auth.gate", "auth.login", "body", "command", "coroutines", "crowd"}
     | {"exchange", "idle", "networks", "session", "transports"},
     "testing": CORE | {"protocol"},
-    "options": {
-        *("auth.mechanisms", "auth.passwd", "auth.users_file", "idle", "interfaces", "languages"),
-        *("maildrops.layout", "tls", "workarounds"),
+    "session_options": {
+        *("auth.mechanisms", "auth.passwd", "auth.rhosts", "auth.users_file", "dialects", "idle"),
+        *("interfaces", "languages", "maildrops.layout", "tls", "workarounds"),
     },
+    "options": {"session_options"},
     "cli": {"auth.prepare", "auth.schemes", "auth.users_file", "maildrops.layout"},
 }
 """What each module may import of popserv; ``tap``, which puts all together, anything."""
 
 WITHOUT_REACTOR = (
-    *("texts", "errors", "wire", "fields", "downgrade", "maildrop", "session", "command"),
-    *(f"commands.{verb}" for verb in ("rfc1725", "capa", "stls", "sasl", "utf8")),
+    *("texts", "errors", "wire", "fields", "downgrade", "maildrop", "access", "session"),
+    *("command", "dialects"),
+    *(
+        f"commands.{verb}"
+        for verb in ("rfc1725", "rfc1460", "rfc1225", "capa", "stls", "sasl", "utf8")
+    ),
 )
 """They only await what they are handed."""
 

@@ -9,7 +9,11 @@ from hmac import HMAC, compare_digest
 from twisted.cred.credentials import IUsernameHashedPassword
 from zope.interface import implementer
 
-from popserv.interfaces import IAPOPCredentials, ICertificateCredentials
+from popserv.interfaces import (
+    IAPOPCredentials,
+    ICertificateCredentials,
+    IRemoteUserCredentials,
+)
 
 
 @implementer(IAPOPCredentials)
@@ -49,3 +53,14 @@ class CertificateCredentials:
     def __init__(self, names: Sequence[bytes], username: bytes) -> None:
         self.names = names
         self.username = username
+
+
+@implementer(IRemoteUserCredentials)
+class RemoteUserCredentials:
+    """Who a client's host says that its user is, and the user whose maildrop that one wants."""
+
+    def __init__(self, username: bytes, remote_user: bytes, host: str, port: int) -> None:
+        self.username = username
+        self.remote_user = remote_user
+        self.host = host
+        self.port = port

@@ -256,6 +256,23 @@ class Folders:
         os.close(fd)
         return None
 
+    def mark_seen(self, place: bytes, unique: bytes) -> bool:
+        """Give a message the flag S, in cur/, where alone messages have flags.
+
+        False if it is not there.  One of the name that it would get is left alone with it.
+        """
+        seen = seen_place(place)
+        name, folder = unique + seen[1:], self._folder(seen[0])
+        if seen == place or _is_there(name, folder):
+            return True
+        try:
+            os.rename(
+                unique + place[1:], name, src_dir_fd=self._folder(place[0]), dst_dir_fd=folder
+            )
+        except FileNotFoundError:
+            return False
+        return True
+
     def unlink(self, place: bytes, unique: bytes) -> bool:
         """Remove a message; False if it is not there."""
         try:
@@ -268,6 +285,30 @@ class Folders:
         """Make removals durable."""
         for fd in self._folders.values():
             os.fsync(fd)
+
+
+_FLAGS = b":2,"
+"""What begins the flags in a name; what begins otherwise is of some other kind."""
+
+
+def is_seen(place: bytes) -> bool:
+    """Tell whether a message in this place has the flag S."""
+    return place[1:4] == _FLAGS and b"S" in place[4:]
+
+
+def seen_place(place: bytes) -> bytes:
+    """Return the place of a message that gets the flag S; the same if it has it, or cannot."""
+    if place[1:4] not in (_FLAGS, b"") or is_seen(place):
+        return place
+    return b"\1" + _FLAGS + bytes(sorted(place[4:] + b"S"))
+
+
+def _is_there(name: bytes, folder: int) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def stamp_of(found: os.stat_result) -> int:

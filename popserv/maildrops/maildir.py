@@ -4,7 +4,7 @@ Rules of this store, here and in folders.py:
  1. Other programs deliver, rename (flags, new/ to cur/) and remove at any time and
     lock nothing.  A message is found again by the unique part of its name, the
     part before ``:``, or it has vanished.
- 2. Nothing is renamed or removed but what a session asks to remove.
+ 2. Nothing is renamed or removed but what a session asks to remove, or to note as retrieved.
  3. Only regular files are mail; messages, new/ and cur/ are opened relative to
     their directory and never through a link.
  4. Octets are counted from the bytes, once a message.  ``,W=`` in a name is another
@@ -30,6 +30,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from popserv.errors import (
@@ -40,7 +41,7 @@ from popserv.errors import (
     RemovalFailed,
     TryLater,
 )
-from popserv.interfaces import IMailbox, IMaildropFactory
+from popserv.interfaces import IMailbox, IMaildropFactory, IRetrievalRecord
 from popserv.maildrop import Message, Snapshot, picked
 from popserv.maildrops import sizes_file
 from popserv.maildrops.folders import (
@@ -51,6 +52,7 @@ from popserv.maildrops.folders import (
     Times,
     body_of,
     count_file,
+    is_seen,
     stamp_of,
 )
 from popserv.maildrops.layout import Layout
@@ -59,6 +61,8 @@ from popserv.maildrops.uniques import in_order, put_between, unique_ids
 from popserv.texts import Text
 from popserv.threads import Threads
 from popserv.wire import Chunk
+
+_log = Logger()
 
 _disk = Threads("popserv-disk", threads=4)
 
@@ -312,7 +316,7 @@ class EmptyMailbox:
         self._unlock()
 
 
-@implementer(IMailbox)
+@implementer(IRetrievalRecord)
 class MaildirMailbox:
     """One Maildir, under its lock."""
 
@@ -407,6 +411,39 @@ class MaildirMailbox:
         except OSError as error:
             refused.append(error)
             return True
+
+    async def last_retrieved(self) -> Message | None:
+        """See IRetrievalRecord: whatever program gave a message the flag S has shown it."""
+        at = await self._maildrops.run(self._last_seen)
+        return None if at is None else self.messages[at]
+
+    def _last_seen(self) -> int | None:
+        # Of places there are few.
+        seen = {place for place in set(self.known.places) if is_seen(place)}
+        places = enumerate(reversed(self.known.places))
+        back = next((back for back, place in places if place in seen), None) if seen else None
+        return None if back is None else len(self.known.places) - 1 - back
+
+    async def note_retrieved(self, messages: Iterable[Message]) -> None:
+        """See IRetrievalRecord."""
+        await self._maildrops.run(self._mark_seen, [message.position for message in messages])
+
+    def _mark_seen(self, wanted: list[int]) -> None:
+        doubles = self.known.doubles
+        wanted = [at for at in wanted if self.known.uniques[at] not in doubles]
+        try:
+            moved = [at for at in wanted if not self._see(at)]
+            if moved:
+                self._look_again()
+                for at in moved:
+                    self._see(at)
+        except OSError as error:
+            _log.warn("what was retrieved cannot be noted: {error}", error=error)
+
+    def _see(self, at: int) -> bool:
+        """Tell whether the message has its flag or is gone; one that has neither has moved."""
+        place = self._places[at]
+        return place is None or self._folders.mark_seen(place, self.known.uniques[at])
 
     async def release(self) -> None:
         """See IMailbox."""

@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from popserv.downgrade import measure
 from popserv.errors import MaildropBusy, NoSuchMessage
-from popserv.interfaces import IMailbox, IMaildropFactory
+from popserv.interfaces import IMaildropFactory, IRetrievalRecord
 from popserv.maildrop import Message, Snapshot
 
 
@@ -20,6 +20,7 @@ class MemoryMaildrops:
     def __init__(self) -> None:
         self.stored: dict[bytes, dict[bytes, bytes]] = {}
         self.locked: set[bytes] = set()
+        self.retrieved: dict[bytes, set[bytes]] = {}
         self._serial = count(1)
 
     def deliver(self, user: bytes, message: bytes) -> bytes:
@@ -36,7 +37,7 @@ class MemoryMaildrops:
         return MemoryMailbox(self, user)
 
 
-@implementer(IMailbox)
+@implementer(IRetrievalRecord)
 class MemoryMailbox:
     """One user's messages as they were when it was opened."""
 
@@ -44,6 +45,7 @@ class MemoryMailbox:
         self._maildrops = maildrops
         self._user = user
         self._stored = maildrops.stored.setdefault(user, {})
+        self._retrieved = maildrops.retrieved.setdefault(user, set())
         sizes = [measure([message]) for message in self._stored.values()]
         self.messages = Snapshot.of_sizes(sizes, list(self._stored))
 
@@ -57,6 +59,15 @@ class MemoryMailbox:
         """See IMailbox."""
         for message in messages:
             self._stored.pop(message.uid, None)
+
+    async def last_retrieved(self) -> Message | None:
+        """See IRetrievalRecord."""
+        retrieved = [message for message in self.messages if message.uid in self._retrieved]
+        return retrieved[-1] if retrieved else None
+
+    async def note_retrieved(self, messages: Iterable[Message]) -> None:
+        """See IRetrievalRecord."""
+        self._retrieved.update(message.uid for message in messages)
 
     async def release(self) -> None:
         """See IMailbox."""

@@ -1,0 +1,75 @@
+"""Which messages a session has accessed, for LAST (RFC 1460 section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from twisted.logger import Logger
+
+from popserv.interfaces import IMailbox, IRetrievalRecord
+from popserv.maildrop import Message
+
+
+class Access:
+    """The "highest number accessed" of one session, and what it has retrieved.
+
+    What earlier sessions retrieved counts as accessed, if the mailbox remembers it
+    (:class:`~popserv.interfaces.IRetrievalRecord`), until :meth:`reset`.
+    """
+
+    log = Logger()
+
+    def __init__(self, mailbox: IMailbox) -> None:
+        self._record: IRetrievalRecord | None = IRetrievalRecord(mailbox, None)
+        self._to_ask: IRetrievalRecord | None = self._record
+        self._highest = 0
+        self._retrieved: dict[int, Message] = {}
+        self._latest: Message | None = None
+
+    async def highest(self) -> int:
+        """Return the highest message-number accessed, 0 if none was."""
+        record, self._to_ask = self._to_ask, None
+        if record is not None:
+            last = await record.last_retrieved()
+            if last is not None:
+                self.touch(last.position + 1)
+        return self._highest
+
+    def touch(self, number: int) -> None:
+        """Note that the message of that number was accessed."""
+        self._highest = max(self._highest, number)
+
+    def retrieve(self, message: Message) -> None:
+        """Note that a message was accessed, and is being sent."""
+        self.touch(message.position + 1)
+        self._accept_latest()
+        self._latest = message
+
+    def reset(self) -> None:
+        """Begin anew, as if nothing had ever been accessed."""
+        self._to_ask = None
+        self._highest = 0
+        self._retrieved.clear()
+        self._latest = None
+
+    async def end(self, removed: Iterable[Message] | None) -> None:
+        """Have the mailbox remember what was retrieved, but for what was ``removed``.
+
+        ``removed`` is None if the session was broken off: the last message that it retrieved
+        may not have come through then.
+        """
+        if removed is not None:
+            self._accept_latest()
+        for message in removed or ():
+            self._retrieved.pop(message.position, None)
+        if self._record is None or not self._retrieved:
+            return
+        try:
+            await self._record.note_retrieved(self._retrieved.values())
+        except Exception:
+            # What the client asked for was done; it will see these messages as new once more.
+            self.log.failure("what was retrieved cannot be remembered")
+
+    def _accept_latest(self) -> None:
+        if self._latest is not None:
+            self._retrieved[self._latest.position] = self._latest

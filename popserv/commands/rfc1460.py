@@ -1,0 +1,61 @@
+"""LAST, and the commands that change its answer (RFC 1460 section 5).
+
+A session of a dialect that has LAST keeps an :class:`~popserv.access.Access` from the
+first of these commands on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, cast
+
+from popserv.access import Access
+from popserv.command import Outcome, command
+from popserv.commands import rfc1725
+from popserv.session import Session, State
+from popserv.wire import Reply, nothing, number, words
+
+
+@command(b"LAST", State.TRANSACTION, nothing)
+async def last(session: Session) -> Reply:
+    """Give the highest message-number accessed."""
+    return Reply(b"%d" % await _access(session).highest())
+
+
+@command(b"RETR", State.TRANSACTION, words(number))
+async def retr(session: Session, n: int) -> Reply:
+    """Send a message, which is accessed by that."""
+    message = session.maildrop[n]
+    reply = await cast("Coroutine[Any, Any, Reply]", rfc1725.retr.run(session, n))
+    _access(session).retrieve(message)
+    return reply
+
+
+@command(b"DELE", State.TRANSACTION, words(number))
+def dele(session: Session, n: int) -> Outcome:
+    """Mark a message as deleted, which is accessed by that."""
+    outcome = rfc1725.dele.run(session, n)
+    _access(session).touch(n)
+    return outcome
+
+
+@command(b"RSET", State.TRANSACTION, nothing)
+def rset(session: Session) -> Outcome:
+    """Take all marks away; nothing is accessed any more."""
+    _access(session).reset()
+    return rfc1725.rset.run(session)
+
+
+COMMANDS = (last, retr, dele, rset)
+
+
+def _access(session: Session) -> Access:
+    if session.access is None:
+        access = session.access = Access(session.mailbox)
+
+        async def end() -> None:
+            in_order = session.state is State.UPDATE
+            await access.end(session.maildrop.marked if in_order else None)
+
+        session.before_end(end)
+    return session.access
