@@ -2,6 +2,7 @@
 
 from unittest.mock import patch
 
+from popserv.commands import rfc1460
 from popserv.dialects import DIALECTS
 from popserv.errors import RemovalFailed
 from popserv.maildrops.memory import MemoryMailbox
@@ -151,3 +152,11 @@ class LastTests(ServerCase):
             client = self.connect(*LOGIN, b"RETR 4", b"QUIT")
             client.lose()
         self.assertEqual(self.store.retrieved[b"ann"], set())
+
+    def test_marking(self):
+        """Its RETR in another dialect notes what was retrieved; RSET there takes none back."""
+        modern = [each for each in DIALECTS["modern"].commands if each.keyword != b"RETR"]
+        self.serve(dialect=DIALECTS["modern"]._replace(commands=(*modern, rfc1460.retr)))
+        client = self.connect(*LOGIN, b"RETR 3", b"RSET", b"QUIT")
+        client.lose()
+        self.assertEqual(self.store.retrieved[b"ann"], {b"m3"})
