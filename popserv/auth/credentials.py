@@ -9,7 +9,7 @@ from hmac import HMAC, compare_digest
 from twisted.cred.credentials import IUsernameHashedPassword
 from zope.interface import implementer
 
-from popserv.interfaces import IAPOPCredentials, ICertificateCredentials
+from popserv.interfaces import IAPOPCredentials, ICertificateCredentials, IRemoteUserCredentials
 
 
 @implementer(IAPOPCredentials)
@@ -49,3 +49,17 @@ class CertificateCredentials:
     def __init__(self, names: Sequence[bytes], username: bytes) -> None:
         self.names = names
         self.username = username
+
+
+@implementer(IRemoteUserCredentials)
+class RemoteUserCredentials:
+    """A user of the client's host, by that host's word, who asks for a maildrop (RFC 1225, RPOP).
+
+    ``host`` and ``port`` are the client's, as the server sees them.
+    """
+
+    def __init__(self, username: bytes, remote_user: bytes, host: str, port: int) -> None:
+        self.username = username
+        self.remote_user = remote_user
+        self.host = host
+        self.port = port
