@@ -418,8 +418,10 @@ class RhostsChecker:
     async def _check(self, credentials: Any) -> bytes | tuple[()]:
         if not 0 < credentials.port < RESERVED:
             raise UnauthorizedLogin("the client's port is not reserved")
+        host = credentials.host
         try:
-            address = address_of(str(credentials.host))
+            # Numbers and packed octets are addresses to ipaddress, too.
+            address = address_of(host if isinstance(host, str) else "")
         except ValueError:
             raise UnauthorizedLogin("the client has no IP address") from None
         name = credentials.username
