@@ -89,7 +89,7 @@ class Entry(NamedTuple):
             return spelt
         if self.local == _SAME:
             return remote_user if remote_user in (name, spelt) else None
-        return self.local if {self.local, self.spelt} & {name, spelt} else None
+        return self.local if spelt in (self.local, self.spelt) else None
 
 
 Entries = tuple[Entry, ...]
@@ -233,9 +233,7 @@ def _network(word: str) -> Network:
             f"or {given} for one host"
         )
     mapped = first.ipv4_mapped if isinstance(first, IPv6Address) else None
-    if mapped is None or network.prefixlen < 96:
-        return network
-    return IPv4Network((int(mapped), network.prefixlen - 96))
+    return network if mapped is None else IPv4Network((int(mapped), network.prefixlen - 96))
 
 
 # Addresses

@@ -333,9 +333,10 @@ class FileTests(RhostsCase):
         self.write(b"192.0.2.7 + =")
         link = os.path.join(self.directory, "link")
         os.symlink(self.path, link)
-        self.assertEqual(len(RhostsFile(link).read()), 1)
+        file = RhostsFile(link)
+        self.assertEqual(len(file.read()), 1)
         os.chmod(self.path, 0o620)
-        self.assertIn("chmod go-w", self.error_of(RhostsFile(link).read))
+        self.assertIn("chmod go-w", self.error_of(file.read))
 
     def test_no_file(self):
         """A directory, a FIFO that nobody writes, and a socket are refused at once."""
@@ -699,6 +700,7 @@ class HostNamesTests(RhostsCase):
         outcome = self.ask(b"ann")
         self.clock.advance(LOOKUP_SECONDS)
         self.assertIn("line 2 denies it", str(self.failureResultOf(outcome).value))
+        self.assertEqual(len(self.held), 1)
         self.slow(b"a.example + +\n192.0.2.7 + +")
         outcome = self.ask(b"ann")
         self.clock.advance(LOOKUP_SECONDS)
