@@ -548,7 +548,8 @@ class ListingTests(SynchronousTestCase):
 
     def test_log(self):
         """operating.rst or oauth.rst explains every line that popserv writes to the log."""
-        explained = words(DOCS / "operating.rst") + " " + words(DOCS / "oauth.rst")
+        pages = ("operating", "oauth", "rhosts", "pre-authenticated")
+        explained = " ".join(words(DOCS / f"{page}.rst") for page in pages)
         found = [text for path in (ROOT / "popserv").rglob("*.py") for text in logged(path)]
         self.assertGreater(len(found), 8)
         for text in found:
