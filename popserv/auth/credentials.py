@@ -51,6 +51,10 @@ class CertificateCredentials:
         self.username = username
 
 
+RESERVED = 1024
+"""The first port that is not reserved to a machine's administrator (RFC 1225, RPOP)."""
+
+
 @implementer(IRemoteUserCredentials)
 class RemoteUserCredentials:
     """A user of the client's host, by that host's word, who asks for a maildrop (RFC 1225, RPOP).

@@ -33,15 +33,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
+from popserv.auth.credentials import RESERVED
 from popserv.auth.prepare import prepared_name
 from popserv.auth.users_file import UsersFileError, check_name, stamp_of
 from popserv.errors import TryLater
 from popserv.interfaces import IOfferingChecker, IRemoteUserCredentials
 from popserv.session import still_there
 from popserv.threads import Threads, Wanted
-
-RESERVED = 1024
-"""Ports below it only root can have, where that is so (RFC 1225, RPOP)."""
 
 LOOKUP_SECONDS = 10.0
 """How long one check waits for host names, all together; those not found by then are unknown."""

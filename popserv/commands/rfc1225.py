@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, cast
 
-from popserv.auth.credentials import RemoteUserCredentials
+from popserv.auth.credentials import RESERVED, RemoteUserCredentials
 from popserv.command import Command, command
 from popserv.commands import rfc1725
 from popserv.errors import BadCommand, LoginFailed
@@ -17,9 +17,6 @@ from popserv.interfaces import IRemoteUserCredentials
 from popserv.session import Session, State, tellable
 from popserv.texts import Text
 from popserv.wire import Reply, nothing, word, words
-
-RESERVED = 1024
-"""The first port that is not reserved to a machine's administrator."""
 
 
 def _takes_remote_users(session: Session) -> bool:

@@ -10,7 +10,12 @@ from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.credentials import APOPCredentials, CertificateCredentials, CramMD5Credentials
+from popserv.auth.credentials import (
+    APOPCredentials,
+    CertificateCredentials,
+    CramMD5Credentials,
+    RemoteUserCredentials,
+)
 from popserv.auth.mechanisms import TokenCredentials
 from popserv.auth.penalties import FACTORS, FORGOTTEN, KEPT, KNOWN, Penalties, what_failed
 from popserv.exchange import Exchange
@@ -351,6 +356,7 @@ class WhatFailedTests(SynchronousTestCase):
             (b"ann", UsernamePassword(b"ann", b"pw"), [b"ann", b"pw"]),
             (None, TokenCredentials(b"", b"token", None), [b"", b"token"]),
             (b"ann", CertificateCredentials([b"bob", b"eve"], b"ann"), [b"ann", b"bob", b"eve"]),
+            (b"ann", RemoteUserCredentials(b"ann", b"anne", "192.0.2.7", 1), [b"ann", b"anne"]),
             (b"ann", APOPCredentials(b"ann", b"<1@h>", b"d"), None),
             (b"ann", CramMD5Credentials(b"ann", b"<1@h>", b"d"), None),
             (b"ann", UsernamePassword(b"ann", "of no octets"), None),

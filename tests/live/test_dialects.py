@@ -3,11 +3,14 @@
 import os
 import poplib
 import signal
+import socket
+from contextlib import closing
 
 from twisted.trial.unittest import TestCase
 
 from popserv.dialects import DIALECTS
 from tests.live.harness import (
+    PATIENCE,
     SAMPLES,
     Server,
     ServerTestCase,
@@ -143,3 +146,69 @@ class MarkSeenTests(ServerTestCase):
         client.close()
         self.assertEqual([each.name[:10] for each in maildir.glob("cur/*:2,S")], ["1700000000"])
         self.assertEqual(stored(maildir), MESSAGES)
+
+
+class RPOPTests(ServerTestCase):
+    """RPOP of RFC 1225, from ports that root alone can have."""
+
+    def new_server(self):
+        """A server that trusts this machine as far as mrose is concerned."""
+        rhosts = temporary_directory() / "rhosts"
+        rhosts.write_text("-127.0.0.9 + +\n127.0.0.0/8 mrose +\n")
+        rhosts.chmod(0o644)
+        return Server("--dialect", "rfc1225", "--rhosts", rhosts)
+
+    def rpop(self, port, name, remote_user, host="127.0.0.1"):
+        """Return the answer to RPOP from this port and address."""
+        with closing(socket.socket()) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind((host, port))
+            except PermissionError:
+                self.skipTest("reserved ports are root's")
+            sock.settimeout(PATIENCE)
+            sock.connect(("127.0.0.1", self.server.port))
+            with sock.makefile("rwb") as file:
+                file.write(b"USER %b\r\nRPOP %b\r\n" % (name.encode(), remote_user))
+                file.flush()
+                return [file.readline() for _ in range(3)][2]
+
+    def test_reserved(self):
+        """Whom the file trusts gets in from a reserved port, and from no other."""
+        name, _ = self.server.add_user(MESSAGES)
+        self.assertRegex(self.rpop(1011, name, b"mrose"), rb"^\+OK .*3 messages")
+        told = b"-ERR RPOP is for clients on a reserved port\r\n"
+        self.assertEqual(self.rpop(0, name, b"mrose"), told)
+        self.assertEqual(self.rpop(1024, name, b"mrose"), told)
+
+    def test_denied(self):
+        """Whom the file does not trust is denied permission; so are denied hosts, first."""
+        name, _ = self.server.add_user(MESSAGES)
+        denied = b"-ERR [AUTH] permission denied\r\n"
+        self.assertEqual(self.rpop(1012, name, b"eve"), denied)
+        self.assertEqual(self.rpop(1013, name, b"mrose", "127.0.0.9"), denied)
+
+    def test_warning(self):
+        """The log says at the start what is trusted."""
+        self.assertIn("without a password", self.server.log)
+
+    def test_fetchmail(self):
+        """Fetchmail, which still knows RPOP, gets its mail through a reserved port."""
+        name, _ = self.server.add_user(MESSAGES)
+        home = temporary_directory(self)
+        (home / "got").mkdir()
+        (home / "rc").write_text(
+            # It wants to connect to a reserved port as well.
+            "set invisible\npoll 127.0.0.1 service 110 proto rpop plugin "
+            f'"socat STDIO TCP:%h:{self.server.port},sourceport=1014,reuseaddr" user {name} '
+            f"password mrose is root here keep no rewrite mda {home}/agent\n"
+        )
+        (home / "rc").chmod(0o600)
+        (home / "agent").write_text(f"#!/bin/sh\ncd {home}/got && exec cat > $(ls | wc -l)\n")
+        (home / "agent").chmod(0o700)
+        fetchmail = run(
+            "fetchmail", "-v", "--fetchmailrc", home / "rc", "--nodetach",
+            env={**os.environ, "HOME": str(home)},
+        )  # fmt: skip
+        self.assertIn(b"RPOP *", fetchmail.stdout)
+        self.assertEqual(len(list(home.glob("got/*"))), 3, fetchmail.stdout)
