@@ -78,6 +78,41 @@ def run(program, *arguments, **options):
     )
 
 
+class Fetchmail:
+    """A fetchmail of one test, which is skipped where there is none; ``poll`` is its line."""
+
+    def __init__(self, test, poll):
+        for program in ("fetchmail", *(["socat"] if "socat" in poll else [])):
+            if not shutil.which(program):
+                test.skipTest(f"{program} is not installed")
+        self._test = test
+        self.home = temporary_directory(test)
+        (self.home / "got").mkdir()
+        agent = self.home / "agent"
+        agent.write_text(f"#!/bin/sh\ncd {self.home}/got && exec cat > $(ls | wc -l)\n")
+        agent.chmod(0o700)
+        rc = self.home / "rc"
+        rc.write_text(
+            f"set invisible\nset idfile {self.home}/ids\npoll 127.0.0.1 {poll} "
+            f"is root here no rewrite mda {agent}\n"
+        )
+        rc.chmod(0o600)
+
+    def got(self):
+        """Return all messages that it has fetched, in order."""
+        files = sorted((self.home / "got").iterdir(), key=lambda file: int(file.name))
+        return [file.read_bytes() for file in files]
+
+    def fetch(self, *options, nothing_new=False):
+        """Run it; return what it has printed."""
+        done = run(
+            *("fetchmail", "--fetchmailrc", self.home / "rc", "--nodetach", *options),
+            env={**os.environ, "HOME": str(self.home)},
+        )
+        self._test.assertEqual(done.returncode, int(nothing_new), repr(done))
+        return done.stdout
+
+
 def until(condition, what):
     """Wait until a condition holds; return what made it true."""
     deadline = time.monotonic() + PATIENCE

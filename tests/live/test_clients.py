@@ -4,7 +4,6 @@ All of it twice: by password from a server that has no APOP users, and by APOP f
 that has no others.  What a client stores is held against the plainest wire form.
 """
 
-import os
 import poplib
 import shutil
 import warnings
@@ -17,6 +16,7 @@ from popserv.testing import ODD_MESSAGES, naive_octets
 from tests.live.harness import (
     PATIENCE,
     SAMPLES,
+    Fetchmail,
     ServerTestCase,
     deliver,
     lines_of,
@@ -251,26 +251,19 @@ class ProgramTests(ClientTests):
         """Fetchmail keeps, then finds nothing new by UIDL, then empties the maildrop."""
         messages = list(filter(_fetchmail_keeps, MESSAGES))
         name, maildir = self.user(messages)
-        home = self.home(
-            "set invisible\nset idfile {home}/ids\npoll 127.0.0.1 service {port} uidl bad-header "
-            f"accept {'proto apop' if self.apop else 'proto pop3 auth password'} user {name} "
-            'password secret is root here sslproto "" no rewrite mda {home}/agent\n'
+        fetchmail = Fetchmail(
+            self,
+            f"service {self.server.port} uidl bad-header accept "
+            f"{'proto apop' if self.apop else 'proto pop3 auth password'} user {name} "
+            'password secret sslproto ""',
         )
-        (home / "got").mkdir()
-        (home / "agent").write_text(f"#!/bin/sh\ncd {home}/got && exec cat > $(ls | wc -l)\n")
-        (home / "agent").chmod(0o700)
         expected = [wire_form(message, b"\n") for message in messages]
-        environment = {**os.environ, "HOME": str(home)}
-        nothing_new = 1
-        for options, code, times in (
-            (["--keep"], 0, 1),
-            (["--keep"], nothing_new, 1),
-            (["--nokeep", "--fetchall"], 0, 2),
-        ):
-            arguments = ("--fetchmailrc", home / "rc", "--nodetach", *options)
-            self.program("fetchmail", *arguments, codes=(code,), env=environment)
-            got = sorted(home.glob("got/*"), key=lambda file: int(file.name))
-            self.assertEqual([file.read_bytes() for file in got], expected * times)
+        fetchmail.fetch("--keep")
+        self.assertEqual(fetchmail.got(), expected)
+        fetchmail.fetch("--keep", nothing_new=True)
+        self.assertEqual(fetchmail.got(), expected)
+        fetchmail.fetch("--nokeep", "--fetchall")
+        self.assertEqual(fetchmail.got(), expected * 2)
         self.assertEqual(stored(maildir), [])
 
     def test_mpop(self):

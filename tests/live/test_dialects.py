@@ -1,6 +1,5 @@
 """Servers of the old dialects, with clients that still speak them."""
 
-import os
 import poplib
 import signal
 import socket
@@ -12,9 +11,9 @@ from popserv.dialects import DIALECTS
 from tests.live.harness import (
     PATIENCE,
     SAMPLES,
+    Fetchmail,
     Server,
     ServerTestCase,
-    run,
     shown,
     stored,
     temporary_directory,
@@ -29,37 +28,24 @@ class LastTests(ServerTestCase):
 
     options = ("--dialect", "rfc1460")
 
-    def fetch(self, home, name):
-        """Have fetchmail keep what it gets; return its exit code, and what is new."""
-        before = set(home.glob("got/*"))
-        fetchmail = run(
-            "fetchmail", "--fetchmailrc", home / "rc", "--nodetach",
-            env={**os.environ, "HOME": str(home)},
-        )  # fmt: skip
-        self.assertIn(fetchmail.returncode, (0, 1), fetchmail.stderr)
-        new = sorted(set(home.glob("got/*")) - before, key=lambda file: int(file.name))
-        return [file.read_bytes() for file in new]
-
     def test_fetchmail(self):
         """Fetchmail keeps all mail, and gets each message once, whatever is removed meanwhile."""
         name, maildir = self.server.add_user(MESSAGES)
-        home = temporary_directory(self)
-        (home / "got").mkdir()
-        (home / "rc").write_text(
-            f"set invisible\npoll 127.0.0.1 service {self.server.port} proto pop3 auth password "
-            f"no uidl bad-header accept user {name} password secret is root here keep "
-            f'sslproto "" no rewrite mda {home}/agent\n'
+        fetchmail = Fetchmail(
+            self,
+            f"service {self.server.port} proto pop3 auth password no uidl bad-header accept "
+            f'user {name} password secret keep sslproto ""',
         )
-        (home / "rc").chmod(0o600)
-        (home / "agent").write_text(f"#!/bin/sh\ncd {home}/got && exec cat > $(ls | wc -l)\n")
-        (home / "agent").chmod(0o700)
-        self.assertEqual(self.fetch(home, name), [wire_form(each, b"\n") for each in MESSAGES])
-        self.assertEqual(self.fetch(home, name), [])
+        expected = [wire_form(each, b"\n") for each in MESSAGES]
+        fetchmail.fetch()
+        self.assertEqual(fetchmail.got(), expected)
+        fetchmail.fetch(nothing_new=True)
         self.assertEqual(len(list(maildir.glob("cur/*:2,S"))), 3)
-        next(iter(sorted(maildir.glob("cur/*")))).unlink()
+        min(maildir.glob("cur/*")).unlink()
         (maildir / "new" / "1800000000.x").write_bytes(SAMPLES[4])
-        self.assertEqual(self.fetch(home, name), [wire_form(SAMPLES[4], b"\n")])
-        self.assertEqual(self.fetch(home, name), [])
+        fetchmail.fetch()
+        self.assertEqual(fetchmail.got(), [*expected, wire_form(SAMPLES[4], b"\n")])
+        fetchmail.fetch(nothing_new=True)
 
     def test_killed(self):
         """A server that is killed has noted nothing of sessions under way, and lost nothing."""
@@ -195,20 +181,11 @@ class RPOPTests(ServerTestCase):
     def test_fetchmail(self):
         """Fetchmail, which still knows RPOP, gets its mail through a reserved port."""
         name, _ = self.server.add_user(MESSAGES)
-        home = temporary_directory(self)
-        (home / "got").mkdir()
-        (home / "rc").write_text(
+        fetchmail = Fetchmail(
+            self,
             # It wants to connect to a reserved port as well.
-            "set invisible\npoll 127.0.0.1 service 110 proto rpop plugin "
-            f'"socat STDIO TCP:%h:{self.server.port},sourceport=1014,reuseaddr" user {name} '
-            f"password mrose is root here keep no rewrite mda {home}/agent\n"
+            f'service 110 proto rpop plugin "socat STDIO TCP:%h:{self.server.port},'
+            f'sourceport=1014,reuseaddr" user {name} password mrose',
         )
-        (home / "rc").chmod(0o600)
-        (home / "agent").write_text(f"#!/bin/sh\ncd {home}/got && exec cat > $(ls | wc -l)\n")
-        (home / "agent").chmod(0o700)
-        fetchmail = run(
-            "fetchmail", "-v", "--fetchmailrc", home / "rc", "--nodetach",
-            env={**os.environ, "HOME": str(home)},
-        )  # fmt: skip
-        self.assertIn(b"RPOP *", fetchmail.stdout)
-        self.assertEqual(len(list(home.glob("got/*"))), 3, fetchmail.stdout)
+        self.assertIn(b"RPOP *", fetchmail.fetch("-v", "--keep"))
+        self.assertEqual(fetchmail.got(), [wire_form(each, b"\n") for each in MESSAGES])
