@@ -22,6 +22,7 @@ from popserv.auth.users_file import set_secret
 from popserv.commands import rfc1460, rfc1725
 from popserv.dialects import DIALECTS
 from popserv.errors import LoginFailed, LoginTooSoon
+from popserv.interfaces import IRemoteUserCredentials
 from tests.certificates import issue, make_authority
 from tests.commands.harness import Client
 
@@ -51,6 +52,13 @@ class OptionsCase(TestCase):
         os.makedirs(self.root)
         set_secret(os.path.join(self.root, ".users"), b"joe", b"{PLAIN}secret", new=True)
         self.log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+
+    def write(self, name, octets):
+        """Write a file below the root; return its path."""
+        path = os.path.join(self.root, name)
+        with open(path, "wb") as file:
+            file.write(octets)
+        return path
 
     def parse(self, *arguments):
         """Options as from a command line."""
@@ -99,13 +107,6 @@ class OptionsTests(OptionsCase):
         ]:
             error = self.assertRaises(usage.UsageError, self.parse, *arguments)
             self.assertIn(told, str(error))
-
-    def write(self, name, octets):
-        """Write a file below the root; return its path."""
-        path = os.path.join(self.root, name)
-        with open(path, "wb") as file:
-            file.write(octets)
-        return path
 
     def test_wrong_extensions(self):
         """So has each wrong value of what came after RFC 1725."""
@@ -291,6 +292,21 @@ class ServiceTests(OptionsCase):
             self.assertEqual(factory.greeting, dialect.greeting(b"dewey.example.org"))
             factory = self.factory("--dialect", name, "--without", "TOP")
             self.assertEqual({each.keyword for each in factory.commands}, wanted - {b"TOP"})
+
+    def test_rhosts(self):
+        """--rhosts has RPOP offered, in a dialect that has it; a bad line ends the start."""
+        path = self.write("rhosts", b"# ours\n192.0.2.0/24 + =\n")
+        os.chmod(path, 0o644)
+        factory = self.factory("--dialect=rfc1225", "--rhosts", path)
+        self.assertTrue(factory.gate.login.offers(IRemoteUserCredentials))
+        self.assertFalse(
+            self.factory("--dialect=rfc1225").gate.login.offers(IRemoteUserCredentials)
+        )
+        path = self.write("rhosts", b"# ours\n192.0.2.0/24 +\n")
+        error = self.assertRaises(
+            usage.UsageError, self.parse, "--dialect=rfc1225", "--rhosts", path
+        )
+        self.assertRegex(str(error), "rhosts.*line 2")
 
     def test_mark_seen(self):
         """--mark-seen has RETR of a dialect without LAST noted as one with it does."""
