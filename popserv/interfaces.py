@@ -145,12 +145,18 @@ class ITokenCredentials(ICredentials):
 
 
 class IRemoteUserCredentials(ICredentials):
-    """What RPOP brings (RFC 1225): who the client's host says that its user is."""
+    """What RPOP brings (RFC 1225, RPOP): a user of the client's host asks for a maildrop.
 
-    username: bytes = Attribute("The user whose maildrop is asked for.")
-    remote_user: bytes = Attribute("Who the user is on the client's host, as that says.")
+    Nothing of it proves anything but the address and the port, and these not much.
+    """
+
+    username: bytes = Attribute("The name given by USER: whose maildrop is asked for.")
+
+    remote_user: bytes = Attribute("Who the client says that its user is, on its own host.")
+
     host: str = Attribute("The client's IP address.")
-    port: int = Attribute("The client's port.")
+
+    port: int = Attribute("The client's TCP port; whoever checks must refuse one that anybody has.")
 
 
 class IPreauthenticated(ICredentials):

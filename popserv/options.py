@@ -31,6 +31,9 @@ Commands, the RFC that each is from, and the module of popserv.commands that has
   RFC 5034  sasl     AUTH, with the mechanisms of RFC 5802 and 7677 (SCRAM), 4422 (EXTERNAL),
                      7628 (OAUTHBEARER), 4616 (PLAIN), 2195 (CRAM-MD5); XOAUTH2 and LOGIN
   RFC 6856  utf8     UTF8, LANG
+Other dialects have others:
+  RFC 1460  rfc1460  LAST
+  RFC 1225  rfc1225  RPOP
 TOP, UIDL, APOP, CAPA, STLS, AUTH, UTF8 and LANG can be left out by --without.
 """
 

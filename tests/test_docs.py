@@ -44,7 +44,8 @@ from popserv.auth.mechanisms import MECHANISMS
 from popserv.auth.realm import MaildropRealm
 from popserv.auth.schemes import SCHEMES
 from popserv.command import CommandTable
-from popserv.commands import capa, rfc1725, sasl, stls, utf8
+from popserv.commands import capa, rfc1460, rfc1725, sasl, stls, utf8
+from popserv.dialects import DIALECTS
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.options import Options
@@ -460,6 +461,22 @@ class ListingTests(SynchronousTestCase):
         ]
         self.assertEqual(shown, there)
 
+    def test_dialects(self):
+        """The table of history.rst has every command of every dialect, and where it is from."""
+        rows = tables(DOCS / "history.rst")[0]
+        names = ["pop-revised", "rfc1225", "rfc1460", "rfc1725", "modern"]
+        self.assertEqual(set(names), set(DIALECTS))
+        shown = {
+            name: {row[0].encode("ascii"): row[at] for row in rows if row[at]}
+            for at, name in enumerate(names, 1)
+        }
+        for name, sections in shown.items():
+            dialect = DIALECTS[name]
+            self.assertEqual(set(sections), {entry.keyword for entry in dialect.commands}, name)
+            form = {"pop-revised": "[ATUO](, U)?", "rfc1225": "[ATUO](, U)?", "modern": ".+: .+"}
+            for section in sections.values():
+                self.assertRegex(section, f"^{form.get(name, '[4-7](, 6)?')}$")
+
     def test_readme_modules(self):
         """Every module that the README's table of RFCs names can be imported."""
         rows = tables(README)[0]
@@ -475,11 +492,11 @@ class ListingTests(SynchronousTestCase):
     def test_help_commands(self):
         """--help names every command, its module, and which can be left out."""
         shown = str(Options())
-        for module in VERBS:
+        for module in (*VERBS, rfc1460):
             name = module.__name__.rpartition(".")[2]
             first = module.COMMANDS[0].keyword.decode("ascii")
             self.assertRegex(shown, rf"RFC \d{{4}} +{name} +{first}\b")
-        for keyword in KEYWORDS:
+        for keyword in {*KEYWORDS, "LAST", "RPOP"}:
             self.assertRegex(shown, rf"\b{keyword}\b")
         self.assertIn("AUTH, UTF8 and LANG can be left out by --without", shown)
 
@@ -531,7 +548,8 @@ class ListingTests(SynchronousTestCase):
 
     def test_log(self):
         """operating.rst or oauth.rst explains every line that popserv writes to the log."""
-        explained = words(DOCS / "operating.rst") + " " + words(DOCS / "oauth.rst")
+        pages = ("operating", "oauth", "rhosts", "pre-authenticated")
+        explained = " ".join(words(DOCS / f"{page}.rst") for page in pages)
         found = [text for path in (ROOT / "popserv").rglob("*.py") for text in logged(path)]
         self.assertGreater(len(found), 8)
         for text in found:

@@ -81,6 +81,7 @@ MAY_IMPORT = {
     "auth.provider": set(),
     "auth.tokens": SERVICES | {"auth.provider"},
     "auth.oauth": SERVICES | {"auth.provider", "auth.tokens", "auth.users_file"},
+    "auth.rhosts": SERVICES | {"auth.prepare", "auth.users_file", "session"},
     "auth.realm": CORE,
     "auth.avatar": CORE,
     "auth.login": CORE | {"auth.avatar", "session"},

@@ -1,4 +1,4 @@
-"""Whole sessions against a model of RFC 1725 that is as plain as can be."""
+"""Whole sessions, in every dialect, against a model that is as plain as can be."""
 
 import re
 
@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.dialects import DIALECTS
 from popserv.downgrade import Downgrader
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.testing import Conversation
@@ -15,11 +16,15 @@ from tests.transcripts import make_factory
 numbers = st.integers(0, 4).map(lambda n: b"%d" % n) | st.sampled_from(
     [b"", b"x", b"-1", b"+1", b"0_1", b"99999999999", b"1 1", b"01"]
 )
-keywords = st.sampled_from(b"STAT LIST RETR DELE NOOP RSET UIDL list rEtR dele XYZ".split())
+keywords = st.sampled_from(
+    b"STAT LIST RETR DELE NOOP RSET UIDL LAST last list rEtR dele XYZ".split()
+)
+others = st.sampled_from(b"USER a,PASS b,APOP a b,RPOP a,CAPA x,STLS,AUTH,LANG x".split(b","))
 lines = (
     st.tuples(keywords, numbers).map(b" ".join)
     | st.tuples(numbers, numbers).map(lambda pair: b"TOP %b %b" % pair)
     | keywords
+    | others
     | st.just(b"UTF8")
     | st.binary(max_size=12).filter(lambda line: b"\n" not in line and b"QUIT" not in line.upper())
 )
@@ -41,11 +46,19 @@ def downgraded(message):
 
 
 class Model:
-    """A maildrop of messages, as a client may see it by RFC 1725 section 5 and 7."""
+    """A maildrop of messages, as a client may see it by RFC 1725 section 5 and 7, or 1460's 5.
 
-    def __init__(self, messages):
-        self.messages = dict(enumerate(map(downgraded, messages), 1))
+    ``seen`` are the numbers that earlier sessions retrieved.
+    """
+
+    def __init__(self, messages, keywords, seen):
+        forms = map(downgraded, messages) if b"UTF8" in keywords else messages
+        self.messages = dict(enumerate(forms, 1))
         self.stored = dict(enumerate(messages, 1))
+        self.keywords = keywords
+        self.retrieved = set()
+        self.sent = []
+        self.highest = max(seen, default=0)
         self.marked = set()
         self.blunders = 0
 
@@ -60,9 +73,11 @@ class Model:
         keyword = keyword.upper()
         given = rest.removesuffix(b" ").split(b" ") if rest else []
         wanted = {b"STAT": (0,), b"NOOP": (0,), b"RSET": (0,), b"LIST": (0, 1), b"UIDL": (0, 1)}
-        wanted |= {b"UTF8": (0,), b"RETR": (1,), b"DELE": (1,), b"TOP": (2,)}
-        is_command = len(given) in wanted.get(keyword, ()) and all(
-            re.fullmatch(rb"[0-9]{1,10}", word) for word in given
+        wanted |= {b"UTF8": (0,), b"RETR": (1,), b"DELE": (1,), b"TOP": (2,), b"LAST": (0,)}
+        is_command = (
+            keyword in self.keywords
+            and len(given) in wanted.get(keyword, ())
+            and all(re.fullmatch(rb"[0-9]{1,10}", word) for word in given)
         )
         self.blunders = 0 if is_command else self.blunders + 1
         if not is_command:
@@ -84,7 +99,13 @@ class Model:
             form = b"%d %d" if keyword == b"LIST" else b"%d m%d"
             listed = [form % (n, value(n)) for n in one]
             return (rb"\+OK " + listed[0], None) if number else (rb"\+OK.*", listed)
+        if keyword == b"LAST":
+            return rb"\+OK %d" % self.highest, None
+        if keyword in (b"RETR", b"DELE"):
+            self.highest = max(self.highest, number)
         if keyword == b"RETR":
+            self.retrieved.add(number)
+            self.sent.append(number)
             return rb"\+OK %d octets" % self.octets(number), naive_lines(self.messages[number])
         if keyword == b"TOP":
             return rb"\+OK.*", naive_top(self.messages[number], lines)
@@ -92,6 +113,9 @@ class Model:
             self.marked.add(number)
         if keyword == b"RSET":
             self.marked.clear()
+            self.retrieved.clear()
+            self.sent.clear()
+            self.highest = 0
         if keyword == b"UTF8":
             self.messages = self.stored
         return rb"\+OK.*", None
@@ -105,14 +129,18 @@ class ModelTests(SynchronousTestCase):
         st.lists(texts | internationalized, max_size=3),
         st.lists(lines, max_size=25),
         st.integers(1, 40),
+        st.sampled_from(list(DIALECTS.values())),
+        st.sets(st.integers(1, 3)),
     )
-    def test_sessions(self, messages, said, packet):
+    def test_sessions(self, messages, said, packet, dialect, seen):
         """Any session at all, in packets of any size, up to its QUIT."""
         store = MemoryMaildrops()
-        for message in messages:
-            store.deliver(b"joe", message)
-        model = Model(messages)
-        talk = Conversation(make_factory(store, self.mktemp()))
+        uids = [store.deliver(b"joe", message) for message in messages]
+        seen &= set(range(1, len(messages) + 1))
+        store.retrieved[b"joe"] = {uids[n - 1] for n in seen}
+        keywords = {command.keyword for command in dialect.commands}
+        model = Model(messages, keywords, seen)
+        talk = Conversation(make_factory(store, self.mktemp(), dialect=dialect))
         talk.send(b"USER joe\r\nPASS secret\r\n")
         for line in said:
             octets = line + b"\r\n"
@@ -127,6 +155,8 @@ class ModelTests(SynchronousTestCase):
             self.assertEqual(talk.closed, model.blunders >= 20)
             if talk.closed:
                 model.marked.clear()
+                # The last of them may not have come through.
+                model.retrieved &= set(model.sent[:-1])
                 break
         talk.send(b"QUIT\r\n")
         self.assertTrue(talk.closed)
@@ -134,11 +164,14 @@ class ModelTests(SynchronousTestCase):
         left = [message for n, message in model.stored.items() if n not in model.marked]
         self.assertEqual(list(store.stored.get(b"joe", {}).values()), left)
         self.assertEqual(store.locked, set())
+        if b"LAST" in keywords:
+            seen |= model.retrieved - model.marked
+        self.assertEqual(store.retrieved[b"joe"], {uids[n - 1] for n in seen})
 
-    @given(st.binary(max_size=400), st.integers(1, 50))
-    def test_anything(self, octets, packet):
+    @given(st.binary(max_size=400), st.integers(1, 50), st.sampled_from(list(DIALECTS.values())))
+    def test_anything(self, octets, packet, dialect):
         """Any octets get answers, lines that start with an indicator, or a closed connection."""
-        talk = Conversation(make_factory(MemoryMaildrops(), self.mktemp()))
+        talk = Conversation(make_factory(MemoryMaildrops(), self.mktemp(), dialect=dialect))
         heard = b"".join(
             talk.send(octets[at : at + packet]) for at in range(0, len(octets), packet)
         )

@@ -19,6 +19,8 @@ from zope.interface.verify import verifyObject
 
 from popserv import __version__, tap
 from popserv.auth.users_file import set_secret
+from popserv.commands import rfc1460, rfc1725
+from popserv.dialects import DIALECTS
 from popserv.errors import LoginFailed, LoginTooSoon
 from tests.certificates import issue, make_authority
 from tests.commands.harness import Client
@@ -150,7 +152,36 @@ class OptionsTests(OptionsCase):
             ),
             (
                 ["--certificate", pem, "--require-tls", "--without=STLS", "-l", "tcp:110"],
-                "nobody could log in; give a --listen-tls, too",
+                "--require-tls and --without STLS: nobody could log in; give a --listen-tls, too",
+            ),
+            (
+                ["--certificate", pem, "--require-tls", "--dialect=rfc1225", "-l", "tcp:110"],
+                "--require-tls and --dialect rfc1225: nobody could log in; give a --listen-tls",
+            ),
+            (
+                ["--dialect", "pop2"],
+                "--dialect pop2: there are modern, rfc1725, rfc1460, rfc1225, pop-revised",
+            ),
+            (
+                ["--dialect", "rfc1460", "--sasl", "PLAIN"],
+                "--sasl is for AUTH, which --dialect rfc1460 has not; these have it: modern",
+            ),
+            (["--dialect=rfc1725", "--expire=9"], "--expire is for CAPA, which --dialect rfc1725"),
+            (["--dialect=rfc1725", "--hide-version"], "--hide-version is for CAPA"),
+            (["--dialect=rfc1725", "--language=de"], "--language is for LANG"),
+            (["--dialect=rfc1725", "--client-ca", pem], "--client-ca is for AUTH"),
+            (
+                ["--rhosts", empty],
+                "--rhosts is for RPOP, which --dialect modern has not; "
+                "these have it: rfc1225, pop-revised",
+            ),
+            (
+                ["--dialect=rfc1460", "--without=TOP,UIDL"],
+                "--without UIDL: --dialect rfc1460 has none",
+            ),
+            (
+                ["--dialect=rfc1225", "--mark-seen"],
+                "--mark-seen: --dialect rfc1225 does so anyway, for LAST",
             ),
         ]:
             error = self.assertRaises(usage.UsageError, self.parse, *arguments)
@@ -173,6 +204,9 @@ class OptionsTests(OptionsCase):
         ]:
             options = self.parse(*arguments)
             self.assertEqual((options["listen"], options["listen-tls"]), (plain, over_tls))
+        self.assertEqual(self.parse("--dialect=pop-revised")["listen"], ["tcp:109"])
+        self.parse(*certificate, "--require-tls", "--dialect=rfc1225", "--listen-tls=tcp:995")
+        self.parse(*certificate, "--require-tls", "--dialect=rfc1225")
 
     def test_workers(self):
         """One process by default; auto is one for each core that may be used."""
@@ -231,7 +265,7 @@ class OptionsTests(OptionsCase):
         for option in (
             "maildir listen auth timeout allow-plaintext max-connections certificate private-key "
             "client-ca listen-tls require-tls sasl login-delay expire hide-version language "
-            "without hostname workarounds remember workers"
+            "without hostname workarounds remember workers dialect mark-seen rhosts"
         ).split():
             self.assertIn(f"--{option}", text)
         self.assertIn("twistd -n pop3 --maildir /var/mail", text)
@@ -246,6 +280,27 @@ class ServiceTests(OptionsCase):
             tap.makeService(self.parse(*arguments))
         self.endpoints = [call.args[0] for call in service.call_args_list]
         return service.call_args.args[1]
+
+    def test_dialects(self):
+        """Each dialect has its commands and its greeting; --without leaves out of any."""
+        for name, dialect in DIALECTS.items():
+            factory = self.factory("--dialect", name, "--hostname", "dewey.example.org")
+            self.assertEqual(self.endpoints, [f"tcp:{dialect.port}"])
+            wanted = {command.keyword for command in dialect.commands}
+            self.assertEqual({command.keyword for command in factory.commands}, wanted)
+            self.assertEqual(factory.greeting, dialect.greeting(b"dewey.example.org"))
+            factory = self.factory("--dialect", name, "--without", "TOP")
+            self.assertEqual({each.keyword for each in factory.commands}, wanted - {b"TOP"})
+
+    def test_mark_seen(self):
+        """--mark-seen has RETR of a dialect without LAST noted as one with it does."""
+        for name, dialect in DIALECTS.items():
+            noted = dialect.has(b"LAST")
+            for arguments in [()] if noted else [(), ("--mark-seen",)]:
+                factory = self.factory("--dialect", name, *arguments)
+                (retr,) = [each for each in factory.commands if each.keyword == b"RETR"]
+                wanted = rfc1460.retr if noted or arguments else rfc1725.retr
+                self.assertIs(retr, wanted)
 
     async def test_login(self):
         """What the options describe lets its users in."""

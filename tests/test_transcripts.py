@@ -7,9 +7,9 @@ from twisted.trial.unittest import TestCase
 
 from popserv.protocol import POP3Server
 from tests.transcripts import (
-    MESSAGES,
     TRANSCRIPTS,
     MemoryPeer,
+    Setting,
     SocketPeer,
     here,
     maildir_store,
@@ -20,6 +20,9 @@ from tests.transcripts import (
 
 LEFT = {
     "rfc1725_section_9": 0,
+    "rfc1460_section_9": 0,
+    "rfc1225_example": 0,
+    "pop_revised_example": 0,
     "deletion": 1,
     "pipelined": 1,
     "client_gmail": 0,
@@ -35,33 +38,38 @@ class TranscriptTests(TestCase):
 
     async def _left(self, store, path):
         """Check what is in the maildrop after the transcript, and that it is not locked."""
-        user = b"mrose" if "APOP mrose c4c9" in path.read_text("latin-1") else b"joe"
-        mailbox = await store.open_maildrop(user)
-        self.assertEqual(len(mailbox.messages), LEFT.get(path.stem, 2), path.name)
+        setting = Setting(path)
+        mailbox = await store.open_maildrop(setting.user)
+        left = LEFT.get(path.stem, len(setting.messages))
+        self.assertEqual(len(mailbox.messages), left, path.name)
         await mailbox.release()
 
     async def test_memory(self):
         """In memory; scene by scene, and one octet at a time."""
         for path in TRANSCRIPTS:
             for size in (None, 1, 7):
-                store = memory_store(MESSAGES)
-                peer = MemoryPeer(make_factory(store, self.mktemp()))
+                setting = Setting(path)
+                store = memory_store(setting.messages)
+                peer = MemoryPeer(make_factory(store, self.mktemp(), **setting.server))
                 await play(self, path, peer, size)
                 await self._left(store, path)
 
     async def test_maildir(self):
         """On Maildirs."""
         for path in TRANSCRIPTS:
-            store = maildir_store(MESSAGES, self.mktemp(), run=here)
-            await play(self, path, MemoryPeer(make_factory(store, self.mktemp())))
+            setting = Setting(path)
+            store = maildir_store(setting.messages, self.mktemp(), run=here)
+            factory = make_factory(store, self.mktemp(), **setting.server)
+            await play(self, path, MemoryPeer(factory))
             await self._left(store, path)
 
     @patch.object(POP3Server, "GUESS_DELAY", 0.01)
     async def test_socket(self):
         """Over a socket, on Maildirs, with threads."""
         for path in TRANSCRIPTS:
-            store = maildir_store(MESSAGES, self.mktemp())
-            factory = make_factory(store, self.mktemp())
+            setting = Setting(path)
+            store = maildir_store(setting.messages, self.mktemp())
+            factory = make_factory(store, self.mktemp(), **setting.server)
             port = reactor.listenTCP(0, factory, interface="127.0.0.1")
             peer = await SocketPeer.connect(port.getHost().port)
             try:

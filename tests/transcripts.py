@@ -5,10 +5,13 @@ the server answers, ``S: LINE``, each ended by CRLF on the wire.  ``#`` starts a
 comment.  In angle brackets, as RFC 1725 section 9 has it, stands what is no line:
 ``S: <message 1>`` for a message's lines, dot-stuffed; ``S: <closed>`` for the
 server's closing; ``C: <lost>`` for a client that goes away; others are scenery.
+``# server:`` has options of the server, as for ``twistd pop3``; ``# maildrop:`` names
+one of MAILDROPS.
 """
 
 import os
 import re
+from argparse import ArgumentParser
 from pathlib import Path
 
 from twisted.cred.portal import Portal
@@ -20,7 +23,7 @@ from twisted.internet.protocol import Protocol
 from popserv.auth.passwd import PasswdFileChecker
 from popserv.auth.realm import MaildropRealm
 from popserv.command import CommandTable
-from popserv.commands import capa, rfc1725, sasl, stls, utf8
+from popserv.dialects import DIALECTS, MODERN
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.protocol import POP3Factory
@@ -39,6 +42,11 @@ MESSAGES = [
     b"as the example of the RFC would have it, so.\r\n",
 ]
 
+FOUR = [b"S: %d\n\n" % n + b"x" * (octets - 10) for n, octets in enumerate((60, 70, 120, 70), 1)]
+"""The maildrop of RFC 1460's example of LAST: its third message has 120 octets, all have 320."""
+
+MAILDROPS = {"two": MESSAGES, "four": FOUR}
+
 USERS = b"joe:{PLAIN}secret\nmrose:{APOP}tanstaaf\nspacey:{PLAIN} two  words \n"
 
 
@@ -47,12 +55,31 @@ async def here(function, *args):
     return function(*args)
 
 
+class Setting:
+    """What a transcript's comments say of the server that it is played with."""
+
+    def __init__(self, path):
+        text = path.read_text("latin-1")
+        found = re.search(r"^# server: (.*)", text, re.MULTILINE)
+        parser = ArgumentParser()
+        parser.add_argument("--dialect", default=MODERN.name)
+        parser.add_argument("--hostname", default="dewey")
+        options = parser.parse_args(found[1].split() if found else [])
+        self.server = {
+            "dialect": DIALECTS[options.dialect],
+            "host": options.hostname.encode("ascii"),
+        }
+        found = re.search(r"^# maildrop: (.*)", text, re.MULTILINE)
+        self.messages = MAILDROPS[found[1] if found else "two"]
+        self.user = b"mrose" if re.search(r"^C: +(USER|APOP) mrose", text, re.MULTILINE) else b"joe"
+
+
 def memory_store(messages):
-    """A memory store in which joe and mrose have these messages."""
+    """A memory store in which joe and mrose have these messages, the first of four retrieved."""
     store = MemoryMaildrops()
     for user in (b"joe", b"mrose"):
-        for message in messages:
-            store.deliver(user, message)
+        uids = [store.deliver(user, message) for message in messages]
+        store.retrieved[user] = set(uids[: len(uids) // 4])
     return store
 
 
@@ -63,18 +90,21 @@ def maildir_store(messages, directory, **options):
             os.makedirs(os.path.join(directory, user, folder))
         for number, message in enumerate(messages, 1):
             # The names that MemoryMaildrops would give to joe's.
-            Path(directory, user, "new", f"m{number}").write_bytes(message)
+            place = f"cur/m{number}:2,S" if number <= len(messages) // 4 else f"new/m{number}"
+            Path(directory, user, place).write_bytes(message)
     return MaildirMaildrops(directory, **options)
 
 
-def make_factory(store, users_file, run=here, **options):
-    """A server of that store, with the users of all transcripts."""
-    Path(users_file).write_bytes(USERS)
+def make_factory(store, users_file, run=here, *, dialect=MODERN, host=b"dewey", **options):
+    """A server of that store, with the users of all transcripts; mrose has APOP if it is there."""
+    users = USERS if dialect.has(b"APOP") else USERS.replace(b"{APOP}tanstaaf", b"{PLAIN}secret")
+    Path(users_file).write_bytes(users)
     os.chmod(users_file, 0o600)
     checker = PasswdFileChecker(users_file, run)
-    commands = CommandTable(*(each.COMMANDS for each in (rfc1725, capa, stls, sasl, utf8)))
     portal = Portal(MaildropRealm(store), [checker])
-    factory = POP3Factory(commands, portal, host=b"dewey", **options)
+    commands = CommandTable(dialect.commands)
+    greeting = dialect.greeting(host)
+    factory = POP3Factory(commands, portal, host=host, greeting=greeting, **options)
     factory.make_timestamp = lambda: TIMESTAMP
     return factory
 
@@ -169,7 +199,7 @@ def scenes(text):
     """Yield (client's lines, server's lines) in turn; each line without ``C:`` and ``S:``."""
     sent, expected = [], []
     for line in text.splitlines():
-        if not line or line.startswith("#"):
+        if not line or line == "..." or line.startswith("#"):
             continue
         who, said = line[:2], line[2:].removeprefix(" ")
         # RFC 1725 section 9 sets its lines off by four spaces.
@@ -186,22 +216,23 @@ def scenes(text):
     yield sent, expected
 
 
-_MESSAGE = re.compile(r"<(?:the POP3 server sends )?message (\d+)>")
+_MESSAGE = re.compile(r"<(?:the POP3? server sends )?(?:message (\d+)|the entire message here)>")
 _SCENERY = re.compile(r"<(wait for|open connection|close connection).*>")
 
 
-def on_the_wire(line):
-    """The octets of one of the server's lines."""
+def on_the_wire(line, messages, asked):
+    """The octets of one of the server's lines, after the client has ``asked`` for that message."""
     message = _MESSAGE.fullmatch(line)
     if message:
         framer = MessageFramer()
-        stored = MESSAGES[int(message[1]) - 1]
+        stored = messages[int(message[1] or asked) - 1]
         return (framer.feed(stored) + framer.finish()).removesuffix(b".\r\n")
     return line.encode("latin-1") + b"\r\n"
 
 
 async def play(case, path, peer, size=None):
     """Play a transcript; ``size`` is how many octets go in one packet, None for a scene's all."""
+    messages = Setting(path).messages
     for sent, expected in scenes(path.read_text("latin-1")):
         if sent == ["<lost>"]:
             await peer.lose()
@@ -209,7 +240,10 @@ async def play(case, path, peer, size=None):
         octets = b"".join(line.encode("latin-1") + b"\r\n" for line in sent)
         for at in range(0, len(octets), size or len(octets) or 1):
             await peer.send(octets[at : at + (size or len(octets))])
-        wanted = b"".join(on_the_wire(line) for line in expected if line != "<closed>")
+        asked = sent[-1].rpartition(" ")[2] if sent else ""
+        wanted = b"".join(
+            on_the_wire(line, messages, asked) for line in expected if line != "<closed>"
+        )
         case.assertEqual(await peer.read(len(wanted)), wanted, f"{path.name}: {sent}")
         if "<closed>" in expected:
             case.assertEqual(await peer.closed(), b"", f"{path.name}: {sent}")

@@ -9,11 +9,7 @@ from hmac import HMAC, compare_digest
 from twisted.cred.credentials import IUsernameHashedPassword
 from zope.interface import implementer
 
-from popserv.interfaces import (
-    IAPOPCredentials,
-    ICertificateCredentials,
-    IRemoteUserCredentials,
-)
+from popserv.interfaces import IAPOPCredentials, ICertificateCredentials, IRemoteUserCredentials
 
 
 @implementer(IAPOPCredentials)
@@ -57,7 +53,10 @@ class CertificateCredentials:
 
 @implementer(IRemoteUserCredentials)
 class RemoteUserCredentials:
-    """Who a client's host says that its user is, and the user whose maildrop that one wants."""
+    """A user of the client's host, by that host's word, who asks for a maildrop (RFC 1225, RPOP).
+
+    ``host`` and ``port`` are the client's, as the server sees them.
+    """
 
     def __init__(self, username: bytes, remote_user: bytes, host: str, port: int) -> None:
         self.username = username

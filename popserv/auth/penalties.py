@@ -180,7 +180,7 @@ def what_failed(name: bytes | None, credentials: ICredentials | None) -> Sequenc
     given: Any = credentials
     if credentials is None:
         return [name or b""]
-    for attribute in ("password", "token"):
+    for attribute in ("password", "token", "remote_user"):
         secret = getattr(given, attribute, None)
         if isinstance(secret, bytes):
             return [name or b"", secret]

@@ -69,12 +69,12 @@ class UsersFile:
         stamp, users = self._known
         try:
             found = os.stat(self.path)
-            if stamp != _stamp(found):
+            if stamp != stamp_of(found):
                 with open(self.path, "rb") as file:
                     found = os.fstat(file.fileno())
                     refuse_if_public(self.path, found.st_mode)
                     users = _parse(self.path, file.read())
-                    self._known = (_stamp(found), users)
+                    self._known = (stamp_of(found), users)
         except FileNotFoundError:
             if stamp:
                 raise UsersFileError(f"{self.path} was there, and has gone") from None
@@ -84,7 +84,8 @@ class UsersFile:
         return users
 
 
-def _stamp(found: os.stat_result) -> tuple[int, ...]:
+def stamp_of(found: os.stat_result) -> tuple[int, ...]:
+    """Return what differs once a file has changed, in its content or its permissions."""
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_mode
 
 

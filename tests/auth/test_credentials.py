@@ -1,11 +1,11 @@
-"""APOP's credentials, against the RFC's own example."""
+"""APOP's credentials, against the RFC's own example, and RPOP's."""
 
 from twisted.cred.credentials import ICredentials, IUsernameHashedPassword
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from popserv.auth.credentials import APOPCredentials
-from popserv.interfaces import IAPOPCredentials
+from popserv.auth.credentials import APOPCredentials, RemoteUserCredentials
+from popserv.interfaces import IAPOPCredentials, IRemoteUserCredentials
 
 # RFC 1725 section 7, the example of APOP.
 TIMESTAMP = b"<1896.697170952@dbc.mtview.ca.us>"
@@ -43,3 +43,18 @@ class APOPCredentialsTests(SynchronousTestCase):
         """A digest is 32 lower-case hexadecimal digits, and nothing in another form."""
         for digest in (b"", DIGEST.upper(), DIGEST[:-1], DIGEST + b"0", b"\xff" * 32, b"0" * 32):
             self.assertIs(APOPCredentials(b"mrose", TIMESTAMP, digest).check_secret(SECRET), False)
+
+
+class RemoteUserCredentialsTests(SynchronousTestCase):
+    """RemoteUserCredentials: what a client says of itself, for a checker to believe or not."""
+
+    def test_interfaces(self):
+        """They hold what USER and RPOP said, and where the client is (RFC 1225, RPOP)."""
+        credentials = RemoteUserCredentials(b"mrose", b"rose", "192.0.2.7", 1023)
+        verifyObject(IRemoteUserCredentials, credentials)
+        verifyObject(ICredentials, credentials)
+        self.assertFalse(IUsernameHashedPassword.providedBy(credentials))
+        self.assertEqual(
+            (credentials.username, credentials.remote_user, credentials.host, credentials.port),
+            (b"mrose", b"rose", "192.0.2.7", 1023),
+        )

@@ -171,7 +171,9 @@ class ServerCase(SynchronousTestCase):
         self.log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
         self.serve()
 
-    def serve(self, *checkers, without=(), mechanisms=MECHANISMS, traits=None, **options):
+    def serve(
+        self, *checkers, without=(), mechanisms=MECHANISMS, traits=None, dialect=None, **options
+    ):
         """Make the server; unless checkers are given ann gets in by password "pw"."""
         if not checkers:
             checkers = [Checker(password_of_ann, IUsernamePassword)]
@@ -182,6 +184,8 @@ class ServerCase(SynchronousTestCase):
             sasl.commands(mechanisms),
             utf8.COMMANDS,
         )
+        if dialect is not None:
+            groups = (dialect.commands,)
         entries = [each for group in groups for each in group if each.keyword not in without]
         portal = Portal(MaildropRealm(self.store), checkers)
         self.factory = POP3Factory(CommandTable(entries), portal, host=b"dewey", **options)
