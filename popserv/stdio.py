@@ -16,6 +16,9 @@ from twisted.python.failure import Failure
 
 from popserv.transports import DescriptorAddress
 
+# mypy thinks of the one of Windows.
+_Base: Any = StandardIO
+
 _ADOPTED = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 """The families of sockets that Twisted has a transport for."""
 
@@ -70,9 +73,11 @@ class Standard:
             os.close(each)
 
 
-class StandardTransport(StandardIO):
+class StandardTransport(_Base):
     """Twisted's transport for terminals, pipes and files, which can be broken off, too."""
 
+    _reader: Any
+    _writer: Any
     _aborting = False
 
     def __init__(self, protocol: IProtocol, standard: Standard, reactor: Any) -> None:
@@ -108,19 +113,22 @@ class StandardTransport(StandardIO):
 def check_open(*descriptors: int) -> None:
     """Raise NoClient unless all are open."""
     for each in descriptors:
-        try:
-            os.fstat(each)
-        except OSError:
-            raise NoClient(f"descriptor {each} is closed, where the client should be") from None
+        if _status(each) is None:
+            raise NoClient(f"descriptor {each} is closed, where the client should be")
 
 
 def leads_to_client(error: int, *descriptors: int) -> bool:
     """Tell whether what is written there the client would read, or nobody."""
+    there = _status(error)
+    others = [_status(each) for each in descriptors]
+    return there is None or any(each and os.path.samestat(there, each) for each in others)
+
+
+def _status(descriptor: int) -> os.stat_result | None:
     try:
-        there = os.fstat(error)
-        return any(os.path.samestat(there, os.fstat(each)) for each in descriptors)
+        return os.fstat(descriptor)
     except OSError:
-        return True
+        return None
 
 
 def _dup(descriptor: int) -> int:

@@ -14,7 +14,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from popserv.errors import POPError
+from popserv.errors import NoUser
 from popserv.interfaces import IPreauthenticated
 from popserv.threads import Threads
 
@@ -36,7 +36,7 @@ class PreauthenticatedChecker:
 
     credentialInterfaces = (IPreauthenticated,)
 
-    def requestAvatarId(self, credentials: IPreauthenticated) -> Deferred[bytes]:
+    def requestAvatarId(self, credentials: IPreauthenticated) -> Deferred[bytes | tuple[()]]:
         """Return the name."""
         return succeed(credentials.username)
 
@@ -44,11 +44,10 @@ class PreauthenticatedChecker:
 async def name_of(uid: int) -> bytes:
     """Return the name of one of the system's users.
 
-    :raises POPError: there is none, or too many are being asked for.
+    :raises NoUser: there is none.
+    :raises popserv.errors.TryLater: too many are being asked for.
     """
     try:
         return os.fsencode((await _names.run(pwd.getpwuid, uid)).pw_name)
     except KeyError:
-        raise POPError("you are no user of this system", code=b"AUTH") from UnauthorizedLogin(
-            f"uid {uid} has no name"
-        )
+        raise NoUser from UnauthorizedLogin(f"uid {uid} has no name")
