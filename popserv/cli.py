@@ -24,6 +24,9 @@ from popserv.maildrops.layout import Layout
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; errors go to stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["session"]:
+        return _session(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
         options.act(options)
@@ -41,7 +44,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="popserv", description="Look after a popserv mail server (run it: twistd pop3 --help)."
     )
     parser.add_argument("--version", action="version", version=f"popserv {__version__}")
-    user = parser.add_subparsers(title="commands", required=True).add_parser(
+    commands = parser.add_subparsers(title="commands", required=True)
+    # For the list of commands alone: its options are of the same make as those of twistd pop3.
+    commands.add_parser(
+        "session", help="speak POP3 on standard input and output", add_help=False
+    ).set_defaults(act=lambda options: sys.exit(_session([])))
+    user = commands.add_parser(
         "user",
         help="who may read mail",
         description="Edit a users file.  Passwords are asked for, or read as one line from "
@@ -75,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     add("remove", _remove, "take a user out; the mail stays", name)
     add("list", _list, "show each user and the kind of secret")
     return parser
+
+
+def _session(arguments: Sequence[str]) -> int:
+    # Which takes longer to import than all that the other commands do.
+    from popserv.session_command import main as session
+
+    return session(arguments)
 
 
 def _path(options: argparse.Namespace) -> str:

@@ -51,6 +51,13 @@ class LoginFailed(POPError):
     text = Text("name or password is wrong")
 
 
+class NoUser(POPError):
+    """Who the client is was found out, and is nobody who could have a maildrop."""
+
+    code = b"AUTH"
+    text = Text("you are no user of this system")
+
+
 class LoginTooSoon(POPError):
     """The user has logged in a short while ago (RFC 2449 section 8.1.1)."""
 

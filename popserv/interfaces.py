@@ -159,6 +159,15 @@ class IRemoteUserCredentials(ICredentials):
     port: int = Attribute("The client's TCP port; whoever checks must refuse one that anybody has.")
 
 
+class IPreauthenticated(ICredentials):
+    """A user for whom somebody else has vouched before a word was said.
+
+    Only a portal whose every client has passed that somebody may have a checker for these.
+    """
+
+    username: bytes = Attribute("The user's name.")
+
+
 class IOfferingChecker(Interface):
     """A credentials checker that knows which of its kinds of credentials can succeed now."""
 

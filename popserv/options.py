@@ -12,6 +12,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from popserv.session_options import TLS_EXTRA, SessionOptions
+from popserv.transports import HAS_PEER_UID
 
 _EXAMPLES = """
 Examples:
@@ -19,6 +20,7 @@ Examples:
   twistd -n pop3 --maildir '/srv/mail/%d/%n' --auth passwd-file:/etc/popserv/users
   twistd -n pop3 --maildir /var/mail --certificate /etc/popserv/example.org.pem
   twistd -n pop3 --maildir ~/mail --listen tcp:1110:interface=127.0.0.1
+  twistd -n pop3 --maildir /var/mail --preauth unix:/run/popserv/pop3.sock:mode=666
 
 Users: popserv user add NAME --maildir ROOT
 
@@ -77,6 +79,7 @@ class Options(SessionOptions):
         super().__init__()
         self["listen"] = []
         self["listen-tls"] = []
+        self["preauth"] = []
         self["trusted"] = []
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
@@ -85,7 +88,7 @@ class Options(SessionOptions):
         super().parseOptions(self.arguments)
 
     def opt_listen(self, endpoint: str) -> None:
-        """Listen on this server endpoint; may be given again; without any, tcp:110."""
+        """Listen on this server endpoint; may be given again; without any of these, tcp:110."""
         if endpoint.startswith(("haproxy:ssl:", "haproxy:tls:")):
             raise usage.UsageError(
                 f"--listen {endpoint}: proxies send their header before TLS; "
@@ -104,6 +107,19 @@ class Options(SessionOptions):
             )
         self["listen-tls"].append(_checked("listen-tls", endpoint))
 
+    def opt_preauth(self, endpoint: str) -> None:
+        """Listen on this UNIX socket, where the system says who a client is; may be given again."""
+        if not endpoint.startswith("unix:"):
+            raise usage.UsageError(
+                f"--preauth {endpoint}: of no other socket does the system say whose it is; "
+                "give one such as unix:/run/popserv/pop3.sock:mode=666"
+            )
+        if not HAS_PEER_UID:
+            raise usage.UsageError(
+                f"--preauth {endpoint}: this system does not say who is at the other end"
+            )
+        self["preauth"].append(_checked("preauth", endpoint))
+
     def opt_trusted(self, network: str) -> None:
         """Many log in through this address or network, as a webmail; may be given again."""
         try:
@@ -119,9 +135,13 @@ class Options(SessionOptions):
         self["workers"] = self._workers()
         self["remember"] = self.number("remember", "a number of messages", digits=9)
         self["login-delay"] = self.number("login-delay", "a whole number of seconds")
-        if not (self["listen"] or self["listen-tls"]):
+        if not (self["listen"] or self["listen-tls"] or self["preauth"]):
             self["listen"] = [f"tcp:{self['dialect'].port}"]
             self["listen-tls"] = ["tcp:995"] if self.certificates else []
+
+    def takes_logins(self) -> bool:
+        """Tell whether there is anything else than --preauth."""
+        return bool(self["listen"] or self["listen-tls"]) or not self["preauth"]
 
     def needs_certificate(self) -> Iterable[str]:
         """Return the options that are nothing without --certificate."""

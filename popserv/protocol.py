@@ -176,10 +176,13 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         return (peer.host, peer.port) if hasattr(peer, "port") else None
 
     def _greet(self) -> None:
-        """Send the greeting (RFC 1725 section 4)."""
         self._greeted = True
         send_at_once(self.transport)
         self._register_producer()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Send the greeting (RFC 1725 section 4)."""
         greeting = self.factory.greeting
         if self._timestamp is not None:
             greeting += b" " + self._timestamp
@@ -237,7 +240,8 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         elif not self._busy:
             self._end_session()
 
-    def _end_session(self) -> None:
+    def _end_session(self) -> Deferred[None]:
+        """Release what the session has; called once, as the last of a connection."""
         session = self.session
         # It leads back to this very connection.
         session.channel = None
@@ -249,7 +253,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
                 removed=session.removed,
                 left=len(session.mailbox.messages) - session.removed,
             )
-        Deferred.fromCoroutine(session.end()).addErrback(
+        return Deferred.fromCoroutine(session.end()).addErrback(
             lambda failure: self.log.failure("a maildrop could not be released", failure)
         )
 
@@ -528,7 +532,8 @@ class POP3Factory(ServerFactory):
     in makes room, of the network that has most of them.  Networks in ``trusted`` stand for
     many clients: what one of those does is not held against the others.  ``exchange``
     leads to the other workers of this server.  ``greeting`` is the greeting's text, as the
-    dialect of ``commands`` has it (:mod:`popserv.dialects`).
+    dialect of ``commands`` has it (:mod:`popserv.dialects`).  ``connections`` are those of
+    another factory, if the limit is one for both.
     """
 
     protocol: Any = POP3Server
@@ -549,6 +554,7 @@ class POP3Factory(ServerFactory):
         trusted: Iterable[Network] = (),
         exchange: Exchange | None = None,
         greeting: bytes = b"POP3 server ready",
+        connections: Crowd[POP3Server] | None = None,
     ) -> None:
         self.commands = commands
         self.capabilities = commands.capabilities
@@ -562,7 +568,7 @@ class POP3Factory(ServerFactory):
         self.workarounds = frozenset(workarounds)
         self.max_connections = max_connections
         self.networks = Networks(trusted)
-        self.connections: Crowd[POP3Server] = Crowd()
+        self.connections: Crowd[POP3Server] = Crowd() if connections is None else connections
 
     def offers_apop(self) -> bool:
         """Tell whether greetings carry a timestamp."""

@@ -47,6 +47,12 @@ _NEEDS = {
 }
 """The options that only a dialect with some command has a use for."""
 
+_FOR_LOGINS = (
+    *("sasl", "rhosts", "certificate", "private-key", "client-ca"),
+    *("allow-plaintext", "require-tls"),
+)
+"""The options that only a client who has still to log in has a use for, beside --auth."""
+
 TLS_EXTRA = "TLS needs the extra: pip install 'popserv[tls]'"
 
 
@@ -207,6 +213,8 @@ class SessionOptions(usage.Options, AuthOptionMixin):
             raise usage.UsageError(
                 "--maildir ROOT is needed: a directory that holds one Maildir for each user"
             )
+        if not self.takes_logins():
+            self._check_no_logins()
         root = self._root()
         self["dialect"] = self._dialect()
         self["timeout"] = self.positive("timeout", float, "seconds, such as 600")
@@ -226,13 +234,13 @@ class SessionOptions(usage.Options, AuthOptionMixin):
         self._check_tls()
         self._check_require_tls()
         try:
-            if self.get("credCheckers") is None:
+            if self.get("credCheckers") is None and self.takes_logins():
                 self.addChecker(PasswdFileChecker.at_start(default_path(root)))
             if self["rhosts"] is not None:
                 self.addChecker(RhostsChecker.at_start(self["rhosts"]))
         except (UsersFileError, RhostsFileError) as error:
             raise usage.UsageError(str(error)) from error
-        for interface, several in self["credInterfaces"].items():
+        for interface, several in self.get("credInterfaces", {}).items():
             if len(several) > 1:
                 raise usage.UsageError(
                     f"--auth given {len(several)} times for {interface.__name__}: "
@@ -315,6 +323,17 @@ class SessionOptions(usage.Options, AuthOptionMixin):
             raise usage.UsageError(
                 f"{error} (--certificate, --private-key, --client-ca)"
             ) from error
+
+    def takes_logins(self) -> bool:
+        """Tell whether clients log in, or are known before they say a word."""
+        return True
+
+    def _check_no_logins(self) -> None:
+        given = [name for name in _FOR_LOGINS if self[name] != self.defaults[name]]
+        for name in ["auth"] * ("credCheckers" in self) + given:
+            raise usage.UsageError(
+                f"--{name} is for logins, and here nobody logs in: it is known who the client is"
+            )
 
     def needs_certificate(self) -> Iterable[str]:
         """Return the options that are nothing without --certificate."""

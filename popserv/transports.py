@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import select
+import socket
+import struct
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, cast
@@ -11,6 +14,7 @@ from typing import Any, cast
 from twisted.internet import tcp, unix
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import (
+    IAddress,
     IOpenSSLServerConnectionCreator,
     IProtocol,
     ISSLTransport,
@@ -19,8 +23,28 @@ from twisted.internet.interfaces import (
 from twisted.internet.main import CONNECTION_DONE
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from popserv.session import Channel
+
+HAS_PEER_UID = hasattr(socket, "SO_PEERCRED")
+"""Whether this system tells who is at the other end of a UNIX socket."""
+
+
+@implementer(IAddress)
+@dataclass(frozen=True)
+class DescriptorAddress:
+    """Where a client is that came with two open descriptors: a terminal, a pipe, a file.
+
+    ``is_local`` tells whether they lead nowhere but to this machine, or to a line that is
+    plugged into it.
+    """
+
+    name: str
+    is_local: bool
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def is_private(transport: ITransport) -> bool:
@@ -28,9 +52,10 @@ def is_private(transport: ITransport) -> bool:
     if ISSLTransport.providedBy(transport):
         return True
     peer = transport.getPeer()
-    if isinstance(peer, UNIXAddress):
-        return True
-    return _is_loopback(getattr(peer, "host", ""))
+    host = getattr(peer, "host", None)
+    if host is not None:
+        return _is_loopback(host)
+    return isinstance(peer, UNIXAddress) or getattr(peer, "is_local", False)
 
 
 @lru_cache(1000)
@@ -65,6 +90,23 @@ def peer_name(transport: ITransport) -> str:
     """Return the client's address and port, for the log."""
     peer: Any = transport.getPeer()
     return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else str(peer)
+
+
+def peer_uid(transport: Any) -> int:
+    """Return the number of the system's user who made the connection, which is a UNIX socket's.
+
+    It is the one who was in effect then; for who is of another user namespace it is the
+    system's overflow uid.
+    """
+    credentials = transport.getHandle().getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+    )
+    uid: int = _CREDENTIALS.unpack(credentials)[1]
+    return uid
+
+
+_CREDENTIALS = struct.Struct("iII")
+"""Process, user and group, as Linux has them."""
 
 
 def send_at_once(transport: Any) -> None:

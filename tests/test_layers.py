@@ -90,12 +90,25 @@ MAY_IMPORT = {
     | {"auth.gate", "auth.login", "body", "command", "coroutines", "crowd"}
     | {"exchange", "idle", "networks", "session", "transports"},
     "testing": CORE | {"protocol"},
+    "auth.preauth": CORE | {"threads"},
+    "preauth": CORE | {"auth.preauth", "command", "protocol", "session", "transports"},
+    "stdio": {"transports"},
     "session_options": {
         *("auth.mechanisms", "auth.passwd", "auth.rhosts", "auth.users_file", "dialects", "idle"),
         *("interfaces", "languages", "maildrops.layout", "tls", "workarounds"),
     },
-    "options": {"session_options"},
-    "cli": {"auth.prepare", "auth.schemes", "auth.users_file", "maildrops.layout"},
+    "options": {"session_options", "transports"},
+    "factories": {
+        *("auth.login", "auth.mechanisms", "auth.preauth", "command"),
+        *("commands.capa", "commands.rfc1460", "commands.sasl", "commands.utf8"),
+        *("idle", "preauth", "protocol", "session_options"),
+    },
+    "session_command": {
+        *("auth.prepare", "auth.realm", "factories", "maildrops.layout", "maildrops.maildir"),
+        *("preauth", "protocol", "session", "session_options", "stdio", "wire"),
+    },
+    "cli": {"session_command"}
+    | {"auth.prepare", "auth.schemes", "auth.users_file", "maildrops.layout"},
 }
 """What each module may import of popserv; ``tap``, which puts all together, anything."""
 

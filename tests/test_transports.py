@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides
 
 from popserv.transports import (
+    DescriptorAddress,
     has_gone,
     in_short,
     is_private,
@@ -46,6 +47,8 @@ class TransportTests(SynchronousTestCase):
             (IPv6Address("TCP", "::ffff:192.0.2.1", 1), False),
             (IPv6Address("TCP", "fe80::1%eth0", 1), False),
             (UNIXAddress(b"/s"), True),
+            (DescriptorAddress("/dev/ttyS0", True), True),
+            (DescriptorAddress("standard input", False), False),
             (object(), False),
         ]:
             self.assertEqual(is_private(StringTransport(peerAddress=peer)), private, peer)
@@ -58,6 +61,7 @@ class TransportTests(SynchronousTestCase):
         for peer, name in [
             (STRANGER, "192.0.2.1:4321"),
             (IPv6Address("TCP", "::1", 1), "::1:1"),
+            (DescriptorAddress("/dev/ttyS0", True), "/dev/ttyS0"),
             (UNIXAddress(b"/s"), "UNIXAddress('/s')"),
         ]:
             self.assertEqual(peer_name(StringTransport(peerAddress=peer)), name)
