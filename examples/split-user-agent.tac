@@ -3,11 +3,13 @@
     python examples/sample_maildrop.py sample
     twistd -ny examples/split-user-agent.tac
 
-Who posts is a user agent that has logged in and no trusted relay: it posts under its own
+Who posts is a user agent that has logged in, and no trusted relay: it posts under its own
 address alone, and its messages are completed (RFC 6409).  They are written into the Maildirs
 that POP3 serves; what is for other hosts goes to a smart host, if there is one.  There is no
 queue: 250 means that all recipients have it.  docs/split-user-agent.rst has the settings.
 """
+
+# ruff: noqa: D102 (what Twisted calls, Twisted explains)
 
 import os
 import re
@@ -35,7 +37,7 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.mail.smtp import COMMAND, DATA, ESMTP, ESMTPClient
+from twisted.mail import smtp
 from twisted.mail.smtp import SMTPBadRcpt, SMTPBadSender, SMTPServerError
 from twisted.python.failure import Failure
 
@@ -57,21 +59,320 @@ from popserv.transports import has_gone, is_private, peer_name
 from popserv.wire import unbase64
 
 MAX_CONNECTIONS = 1000
-MAX_COMMANDS = 500  # For a message: the replies, which a client may not read, are in memory.
+MAX_COMMANDS = 500  # A message: replies that a client does not read are kept in memory.
 MAX_RECIPIENTS = 100
 MAX_OCTETS = 32 << 20
 MAX_HEADER = 256 << 10
 IDLE = 300  # Seconds without a line (RFC 5321 section 4.5.3.2.7).
 RELAYING = 240  # Seconds that the smart host has; clients wait for ten minutes.
 
-HOST = socket.getfqdn().lower().encode("ascii")
-HOSTS = {HOST, socket.gethostname().lower().encode("ascii"), b"localhost"}
-
 log = Logger("split_user_agent")
 disk = Threads("split-user-agent", threads=4, backlog=MAX_CONNECTIONS)
 
 
+# The SMTP server
+
+LINE = re.compile(rb"[ -~]{1,1000}")
+NAME = re.compile(rb"[\w.:\[\]-]{1,255}")
+PATH = rb"<(?:[^\s<>@\"\\:,]+(?:@[\w.-]+)?)?>"
+SIZE = rb"SIZE=(?P<size>\d{1,20})"
+FROM = re.compile(rb"FROM: ?%b(?: (?:%b|BODY=7BIT|BODY=8BITMIME|AUTH=\S+))*" % (PATH, SIZE), re.I)
+TO = re.compile(rb"TO: ?%b" % PATH, re.I)
+BY_PASSWORD = {each.name: each for each in MECHANISMS if each.credentials is IUsernamePassword}
+
+
+class Submission(IdleTimeoutMixin, smtp.ESMTP):
+    """Twisted's ESMTP server, for user agents alone.
+
+    It obeys one line after the other, each when the one before is answered.  ``_from`` and
+    ``_to`` are Twisted's names for the envelope, which it empties where SMTP wants it.
+    """
+
+    callLater = reactor.callLater
+    timeout = IDLE
+    helo = b"unknown"
+    user = spool = asked = guard = None
+    is_busy = goes_on = False
+    commands = guesses = 0
+
+    def connectionMade(self):
+        self.lines = deque()
+        self.host = HOST
+        self.factory.connections += 1
+        if self.factory.connections > MAX_CONNECTIONS:
+            self.sendCode(421, b"too many connections, try again later")
+            self.close()
+        else:
+            super().connectionMade()
+
+    def greeting(self):
+        return HOST + b" ESMTP"
+
+    def dataReceived(self, data):
+        if not self.closing:
+            super().dataReceived(data)
+
+    def lineLengthExceeded(self, line):
+        # Twisted would go on, and take the rest for commands.
+        self.sendCode(500, b"line too long")
+        self.close()
+
+    def lineReceived(self, line):
+        self.lines.append(line)
+        self.go_on()
+
+    def go_on(self):
+        """Obey what lines there are, until one must wait."""
+        if self.goes_on:
+            return
+        self.goes_on = True
+        while self.lines and not self.closing and (self.asked or not self.is_busy):
+            self.obey(self.lines.popleft())
+        self.goes_on = False
+        if self.lines and not self.closing:
+            self.transport.pauseProducing()
+
+    def obey(self, line):
+        """Obey one line; the session outlives whatever goes wrong in that."""
+        if self.asked is not None:
+            asked, self.asked = self.asked, None
+            asked.callback(line)
+            return
+        try:
+            super().lineReceived(line)
+        except Exception:
+            self.failed(Failure())
+
+    def wait_for(self, coroutine):
+        """Obey nothing else until a coroutine is over."""
+        self.is_busy = True
+        Deferred.fromCoroutine(coroutine).addErrback(self.failed).addCallback(self.waited)
+
+    def waited(self, _):
+        self.is_busy = False
+        if not self.closing:
+            self.setTimeout(IDLE)
+            self.transport.resumeProducing()
+            self.go_on()
+
+    def failed(self, failure):
+        log.failure("a command failed", failure)
+        self.sendCode(451, b"something is wrong here, try again later")
+
+    def timeoutConnection(self):
+        if not self.closing:
+            self.sendCode(421, b"nothing came for too long")
+        super().timeoutConnection()
+
+    def connectionLost(self, reason=connectionDone):
+        super().connectionLost(reason)
+        self.factory.connections -= 1
+        self.closing = True
+        if self.guard is not None:
+            self.guard.leave()
+        if self.asked is not None:
+            self.asked.errback(POPError("the client has gone"))
+        if self.spool is not None and not self.is_busy:
+            self.spool.close()
+
+    def state_COMMAND(self, line):
+        self.commands += 1
+        if self.commands > MAX_COMMANDS:
+            self.sendCode(421, b"too many commands")
+            self.close()
+        elif LINE.fullmatch(line):
+            super().state_COMMAND(line)
+        else:
+            self.sendSyntaxError()
+
+    def extensions(self):
+        names = {b"PIPELINING": None, b"8BITMIME": None, b"SIZE": [b"%d" % MAX_OCTETS]}
+        return {**names, b"AUTH": [*BY_PASSWORD] if is_private(self.transport) else []}
+
+    def do_EHLO(self, rest):
+        self.do_HELO(rest, self.listExtensions())
+
+    def do_HELO(self, rest, extensions=b""):
+        self.helo = rest if NAME.fullmatch(rest) else b"unknown"
+        self._from, self._to = None, []
+        self.sendCode(250, HOST + b"\n" + extensions)
+
+    def do_NOOP(self, rest):
+        self.sendCode(250, b"done")
+
+    def do_QUIT(self, rest):
+        self.sendCode(221, b"bye")
+        self.close()
+
+    def ext_AUTH(self, rest):
+        name, _, self.initial = rest.partition(b" ")
+        if self.user is not None or self._from is not None:
+            self.sendCode(503, b"not now")
+        elif not is_private(self.transport):
+            self.sendCode(538, b"passwords are taken over TLS alone")
+        elif name.upper() not in BY_PASSWORD:
+            self.sendCode(504, b"this mechanism is not offered")
+        else:
+            self.wait_for(self.log_in(BY_PASSWORD[name.upper()]))
+
+    async def log_in(self, mechanism):
+        """Log in (RFC 4954), by the rules that POP3 has for guessing."""
+        self.guard = Guard(gate, pop.networks.of(self.transport), self)
+        self.name = None
+        try:
+            credentials = await mechanism.run(self.ask, self, ())
+            self.name = credentials.username
+            self.user = await self.guard.let_in(self.name, credentials)
+            self.sendCode(235, b"welcome")
+        except LoginFailed as error:
+            who = {"peer": peer_name(self.transport), "name": self.name}
+            log.warn("{peer}: {name!r:.200} did not log in: {why}", why=error.__cause__, **who)
+            await deferLater(reactor, self.guard.failed(self.name, POP3Server.GUESS_DELAY))
+            self.sendCode(535, str(error).encode("ascii"))
+            self.guesses += 1
+            if self.guesses >= POP3Server.MAX_GUESSES:
+                self.close()
+        except POPError as error:
+            self.guard.over()
+            code = 501 if isinstance(error, BadCommand) else 454
+            self.sendCode(code, str(error).encode("ascii"))
+
+    async def ask(self, challenge):
+        """Return what the client answers; as popserv.session.Ask."""
+        line, self.initial = self.initial, b""
+        if line == b"=":
+            return b""
+        if not line:
+            self.sendCode(334, b64encode(challenge))
+            self.asked = Deferred()
+            line = await self.asked
+        if line == b"*":
+            raise BadCommand("authentication cancelled")
+        try:
+            return unbase64(line)
+        except ValueError:
+            raise BadCommand("not base64") from None
+
+    def is_there(self):
+        """Tell whether the client waits still; as popserv.auth.gate.Client."""
+        return not (self.closing or has_gone(self.transport))
+
+    def do_MAIL(self, rest):
+        found = FROM.fullmatch(rest)
+        if self.user is None:
+            by = b"AUTH" if is_private(self.transport) else b"AUTH, over TLS"
+            self.sendCode(530, b"log in first: " + by)
+        elif found is None:
+            self.sendCode(501, b"not of the form MAIL FROM:<address>, or an unknown parameter")
+        elif int(found["size"] or 0) > MAX_OCTETS:
+            self.sendCode(552, b"the message is too large")
+        else:
+            super().do_MAIL(rest)
+
+    def validateFrom(self, helo, origin):
+        if canonical(bytes(origin)) != canonical(self.user):
+            raise SMTPBadSender(origin, 550, "it is not the address of who has logged in")
+        return origin
+
+    def do_RCPT(self, rest):
+        if TO.fullmatch(rest):
+            super().do_RCPT(rest)
+        else:
+            self.sendCode(501, b"not of the form RCPT TO:<address>")
+
+    def validateTo(self, user):
+        if len(self._to) >= MAX_RECIPIENTS:
+            raise SMTPServerError(452, "too many recipients")
+        try:
+            name = users.find(bytes(user.dest))
+        except LookupError:
+            raise SMTPBadRcpt(user, 550, "no such user here") from None
+        if name is None and smart_host is None:
+            raise SMTPBadRcpt(user, 550, "relaying refused, this host has no way to others")
+        return name
+
+    def do_DATA(self, rest):
+        if not self._to:
+            self.sendCode(503, b"no sender, or no recipient")
+            return
+        self.spool, self.size, self.flaw = TemporaryFile(), 0, None  # noqa: SIM115
+        self.mode = smtp.DATA
+        self.sendCode(354, b"go on")
+
+    def state_DATA(self, line):
+        if line == b".":
+            self.mode = smtp.COMMAND
+            self.wait_for(self.post())
+            return
+        line = line.removeprefix(b".")
+        self.size += len(line) + 2
+        if self.size > MAX_OCTETS:
+            self.flaw = SMTPServerError(552, "the message is too large")
+        elif b"\r" in line or b"\n" in line:
+            self.flaw = self.flaw or SMTPServerError(554, "a CR or an LF stands alone")
+        if self.flaw is None:
+            self.spool.write(line + b"\n")
+
+    async def post(self):
+        """Deliver a message, and answer it when all recipients have it."""
+        poster, recipients = bytes(self._from), self._to
+        self._from, self._to = None, []
+        self.setTimeout(None)
+        delivery = Delivery()
+        try:
+            if self.flaw is not None:
+                raise self.flaw
+            # What can fail, then what cannot be undone, then what hardly fails.
+            mail = await disk.run(complete, self.spool, poster, self.received())
+            with mail:
+                ours = {name for _, name in recipients if name is not None}
+                await disk.run(delivery.write, mail, poster, ours)
+                others = [user.dest for user, name in recipients if name is None]
+                if others:
+                    await relay(mail, poster, others)
+            await disk.run(delivery.commit)
+            self.commands = 0
+            self.sendCode(250, b"all recipients have it")
+        except SMTPServerError as error:
+            self.sendCode(error.code, error.resp.encode("ascii"))
+        except Exception:
+            log.failure("a message was not delivered")
+            self.sendCode(451, b"the message was not delivered, try again later")
+        finally:
+            self.spool.close()
+            await disk.run(delivery.end)
+
+    def received(self):
+        """Return the field that says where the message came from (RFC 5321 section 4.4)."""
+        peer = getattr(self.transport.getPeer(), "host", "127.0.0.1")
+        peer = f"[IPv6:{peer}]" if ":" in peer else f"[{peer}]"
+        how = "ESMTPSA" if ISSLTransport.providedBy(self.transport) else "ESMTPA"
+        field = f"Received: from {self.helo.decode()} ({peer})\n\tby {HOST.decode()} with {how};\n"
+        return f"{field}\t{formatdate(localtime=True)}\n".encode("ascii")
+
+
+class SubmissionFactory(ServerFactory):
+    """Makes a Submission for each connection, and counts them."""
+
+    protocol = Submission
+    connections = 0
+
+
+class PasswordLogin:
+    """The same passwords as POP3's, but no maildrop is opened; as popserv.session.Login."""
+
+    async def authenticate(self, credentials):
+        try:
+            return await checker.requestAvatarId(credentials)
+        except UnauthorizedLogin as reason:
+            raise LoginFailed from reason
+
+
 # Addresses
+
+FQDN, HOSTNAME = (name.lower().encode("ascii") for name in (socket.getfqdn(), socket.gethostname()))
+HOST = HOSTNAME if FQDN.startswith(b"localhost") else FQDN
+HOSTS = {FQDN, HOSTNAME, b"localhost"}
 
 
 def canonical(address):
@@ -91,7 +392,7 @@ class Users:
     def find(self, address):
         """Return the name of the user who has an address, or None if its domain is not ours.
 
-        :raises LookupError: it is this host's, or that of other users, and nobody has it.
+        :raises LookupError: its domain is this host's, or that of users, and nobody has it.
         """
         users, address = self._file.read(), canonical(address)
         if users is not self._read:
@@ -103,13 +404,13 @@ class Users:
         return self._names.get(address)
 
 
-# A message: completed (RFC 6409 section 8), then delivered; all of this in threads
+# Messages; all of this in threads
 
 FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 
 
 def complete(spool, poster, received):
-    """Return a file of the message with what its header lacks, without what nobody may see."""
+    """Return a file of a message, its header in order (RFC 6409 section 8)."""
     fields, size = [], 0
     spool.seek(0)
     for line in spool:
@@ -128,13 +429,13 @@ def complete(spool, poster, received):
     if mailboxes(fields, b"sender") != own:
         unwanted.add(b"sender")
     names = {name for name, _ in fields} - unwanted
-    mail = TemporaryFile()
+    mail = TemporaryFile()  # noqa: SIM115
     mail.write(received)
     mail.writelines(field for name, field in fields if name not in unwanted)
     if b"date" not in names:
         mail.write(b"Date: %b\n" % formatdate(localtime=True).encode("ascii"))
     if b"message-id" not in names:
-        mail.write(b"Message-ID: %b\n" % make_msgid(domain=HOST.decode("ascii")).encode("ascii"))
+        mail.write(b"Message-ID: %b\n" % make_msgid(domain=HOST.decode()).encode("ascii"))
     if b"sender" not in names and mailboxes(fields, b"from") != own:
         mail.write(b"Sender: <%b>\n" % poster)
     spool.seek(size)
@@ -147,28 +448,26 @@ def complete(spool, poster, received):
 def mailboxes(fields, wanted):
     """Return the addresses in all fields of a name."""
     texts = [field.partition(b":")[2].decode("latin-1") for name, field in fields if name == wanted]
-    with suppress(RecursionError):  # Of a thousand parentheses.
+    with suppress(RecursionError):  # By a thousand parentheses.
         return [canonical(address.encode("latin-1")) for _, address in getaddresses(texts)]
     return []
 
 
 class Delivery:
-    """A message's way into Maildirs: written whole into each tmp/, then moved into each new/."""
+    """A message's way into Maildirs: whole into each tmp/ first, then from there into new/."""
 
     def __init__(self):
         self._written = []
         self._stack = ExitStack()
 
-    def write(self, mail, poster, users):
-        """Write it for these users, none of whom sees it yet."""
-        for user in users:
-            maildir = self._opened(open_maildir(user))
-            for name in (b"tmp", b"new", b"cur"):
-                make_directory(name, maildir)
-            tmp, new = (
-                self._opened(os.open(name, os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=maildir))
-                for name in (b"tmp", b"new")
-            )
+    def write(self, mail, poster, names):
+        """Write it for these users, who do not see it yet."""
+        for name in names:
+            maildir = self._opened(open_maildir(name))
+            for folder in (b"tmp", b"new", b"cur"):
+                make_directory(folder, maildir)
+            flags = os.O_DIRECTORY | os.O_NOFOLLOW
+            tmp, new = (self._opened(os.open(d, flags, dir_fd=maildir)) for d in (b"tmp", b"new"))
             when = b"%d.M%06d" % divmod(time.time_ns() // 1000, 10**6)
             unique = b"%bP%dR%b.%b" % (when, os.getpid(), token_hex(8).encode("ascii"), HOST)
             fd = os.open(unique, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=tmp)
@@ -182,13 +481,13 @@ class Delivery:
             self._written.append((unique, tmp, new))
 
     def commit(self):
-        """Let the users see it."""
+        """Let the users see it, for good."""
         for unique, tmp, new in self._written:
             os.rename(unique, unique, src_dir_fd=tmp, dst_dir_fd=new)
             os.fsync(new)
 
     def end(self):
-        """Close all, and leave nothing in tmp/."""
+        """Close all, and take what was not committed out of tmp/."""
         self._stack.close()
 
     def _opened(self, fd):
@@ -196,30 +495,30 @@ class Delivery:
         return fd
 
 
-def open_maildir(user):
+def open_maildir(name):
     """Return the descriptor of a user's Maildir, which is made if there is none."""
     with suppress(FileNotFoundError):
-        return layout.open(user)
+        return layout.open(name)
     path = layout.root
-    for part in layout.place(user):
+    for part in layout.place(name):
         parent = os.open(path, os.O_DIRECTORY)
         try:
             make_directory(part, parent)
         finally:
             os.close(parent)
         path = os.path.join(path, part)
-    return layout.open(user)
+    return layout.open(name)
 
 
 def make_directory(name, parent):
-    """Make a directory that outlives a crash, unless it is there."""
+    """Make a directory, unless it is there."""
     with suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent)
         os.fsync(parent)
 
 
 def remove(unique, tmp):
-    """Remove a file, unless it has been moved."""
+    """Remove a file, unless it was moved."""
     with suppress(FileNotFoundError):
         os.unlink(unique, dir_fd=tmp)
 
@@ -227,9 +526,9 @@ def remove(unique, tmp):
 # The smart host
 
 
-async def relay(poster, recipients, mail):
+async def relay(mail, poster, recipients):
     """Hand a message on; raise SMTPServerError unless the smart host took it for all of them."""
-    client = Relay(poster, recipients, mail)
+    client = Relay(mail, poster, recipients)
     try:
         await connectProtocol(smart_host, client)
         code, text = await client.outcome.addTimeout(RELAYING, reactor)
@@ -243,405 +542,63 @@ async def relay(poster, recipients, mail):
         raise SMTPServerError(554 if code >= 500 else 451, f"the smart host says: {code} {said}")
 
 
-class Relay(ESMTPClient):
+class Relay(smtp.ESMTPClient):
     """Hands one message to the smart host, for all recipients or not at all."""
 
     debug = heloFallback = takes_8_bit = False
     begins_line = True
     timeout = RELAYING
 
-    def __init__(self, poster, recipients, mail):
+    def __init__(self, mail, poster, recipients):
         super().__init__(None, identity=HOST)
-        self.poster, self.recipients, self.mail = poster, recipients, mail
+        self.mail, self.poster, self.recipients = mail, smtp.Address(poster), recipients
         self.outcome = Deferred()
 
     def tryTLS(self, code, resp, items):
-        """Note what the smart host can do."""
         self.takes_8_bit = b"8BITMIME" in items
         super().tryTLS(code, resp, items)
 
     def sendLine(self, line):
-        """Say what may come (RFC 6152), which Twisted does not."""
         declares = self.takes_8_bit and line.startswith(b"MAIL FROM:")
         super().sendLine(line + b" BODY=8BITMIME" if declares else line)
 
     def getMailFrom(self):
-        """Return the sender; None when asked again, behind the message."""
+        # Asked again behind the message, when there is no other.
         poster, self.poster = self.poster, None
         return poster
 
     def getMailTo(self):
-        """Return the recipients."""
         return self.recipients
 
     def smtpState_toOrData(self, code, resp):
-        """Go on until a recipient is refused."""
         if self.lastAddress is not None and code >= 300:
             self.smtpState_msgSent(code, resp)
         else:
             super().smtpState_toOrData(code, resp)
 
     def getMailData(self):
-        """Return the message."""
         self.mail.seek(0)
         return self.mail
 
     def transformChunk(self, chunk):
-        """Stuff a dot that begins a chunk, too, which Twisted does not."""
+        # Twisted stuffs no dot that begins a chunk, and would let a message end there.
         dot = b"." if self.begins_line and chunk.startswith(b".") else b""
         self.begins_line = chunk.endswith(b"\n")
         return dot + super().transformChunk(chunk)
 
     def sentMail(self, code, resp, numOk, addresses, log):
-        """Note what has become of the message."""
-        self._end((code, resp))
+        self.end((code, resp))
 
     def sendError(self, exc):
-        """Note that something went wrong."""
-        self._end(Failure(exc))
+        self.end(Failure(exc))
 
     def connectionLost(self, reason=connectionDone):
-        """Note that the smart host has gone."""
         super().connectionLost(reason)
-        self._end(reason)
+        self.end(reason)
 
-    def _end(self, outcome):
+    def end(self, outcome):
         if not self.outcome.called:
             self.outcome.callback(outcome)
-
-
-# The server
-
-PATH = rb"<(?:[^\s<>@\"\\:,]+(?:@[\w.-]+)?)?>"
-SENDER = re.compile(
-    rb"FROM: ?%b(?: (?:SIZE=(?P<size>\d{1,20})|BODY=(?:7BIT|8BITMIME)|AUTH=\S+))*" % PATH, re.I
-)
-RECIPIENT = re.compile(rb"TO: ?%b" % PATH, re.I)
-LINE = re.compile(rb"[ -~]{1,1000}")
-NAME = re.compile(rb"[\w.:\[\]-]{1,255}")
-BY_PASSWORD = {each.name: each for each in MECHANISMS if each.credentials is IUsernamePassword}
-
-
-class Submission(IdleTimeoutMixin, ESMTP):
-    """Twisted's ESMTP server for one user agent, which waits for each command to be over.
-
-    ``_from`` and ``_to`` are Twisted's: the envelope so far.
-    """
-
-    host = HOST
-    timeout = IDLE
-    callLater = reactor.callLater
-    helo = b"unknown"
-    user = spool = asked = guard = None
-    busy = goes_on = False
-    commands = guesses = 0
-
-    # The connection, and its lines
-
-    def connectionMade(self):
-        """Greet."""
-        self.lines = deque()
-        self.factory.connections += 1
-        if self.factory.connections > MAX_CONNECTIONS:
-            self.sendCode(421, b"too many connections, try again later")
-            self.close()
-        else:
-            super().connectionMade()
-
-    def greeting(self):
-        """Return the greeting."""
-        return HOST + b" ESMTP"
-
-    def dataReceived(self, data):
-        """Take input, unless closing."""
-        if not self.closing:
-            super().dataReceived(data)
-
-    def lineReceived(self, line):
-        """Take a line."""
-        self.lines.append(line)
-        self.go_on()
-
-    def lineLengthExceeded(self, line):
-        """Close, or the rest of it would be taken for commands."""
-        self.sendCode(500, b"line too long")
-        self.close()
-
-    def go_on(self):
-        """Obey what is here, line by line, and take no more while one must wait."""
-        if self.goes_on:
-            return
-        self.goes_on = True
-        while self.lines and not self.closing and (self.asked is not None or not self.busy):
-            self.obey(self.lines.popleft())
-        self.goes_on = False
-        if self.lines:
-            self.transport.pauseProducing()
-        elif not self.closing:
-            self.transport.resumeProducing()
-
-    def obey(self, line):
-        """Obey a line; whatever happens, the session goes on."""
-        if self.asked is not None:
-            asked, self.asked = self.asked, None
-            asked.callback(line)
-            return
-        try:
-            super().lineReceived(line)
-        except Exception:
-            self.failed(Failure())
-
-    def perform(self, coroutine):
-        """Obey no other line until this one is over."""
-        self.busy = True
-        Deferred.fromCoroutine(coroutine).addErrback(self.failed).addCallback(self.over)
-
-    def over(self, _):
-        """Go on with the next line."""
-        self.busy = False
-        if not self.closing:
-            self.setTimeout(IDLE)
-        self.go_on()
-
-    def failed(self, failure):
-        """Answer what nobody expected."""
-        log.failure("a command failed", failure)
-        self.sendCode(451, b"something is wrong here, try again later")
-
-    def timeoutConnection(self):
-        """Close."""
-        if not self.closing:
-            self.sendCode(421, b"idle for too long")
-        super().timeoutConnection()
-
-    def connectionLost(self, reason=connectionDone):
-        """End what waits for the client."""
-        super().connectionLost(reason)
-        self.factory.connections -= 1
-        self.closing = True
-        if self.guard is not None:
-            self.guard.leave()
-        if self.asked is not None:
-            self.asked.errback(POPError("the client has gone"))
-        if self.spool is not None and not self.busy:
-            self.spool.close()
-
-    # Commands
-
-    def state_COMMAND(self, line):
-        """Obey a command."""
-        self.commands += 1
-        if self.commands > MAX_COMMANDS:
-            self.sendCode(421, b"too many commands")
-            self.close()
-        elif LINE.fullmatch(line):
-            super().state_COMMAND(line)
-        else:
-            self.sendSyntaxError()
-
-    def extensions(self):
-        """Return what EHLO announces."""
-        offered = {b"PIPELINING": None, b"8BITMIME": None, b"SIZE": [b"%d" % MAX_OCTETS]}
-        if is_private(self.transport):
-            offered[b"AUTH"] = list(BY_PASSWORD)
-        return offered
-
-    def do_EHLO(self, rest):
-        """Begin anew."""
-        self.do_HELO(rest, self.listExtensions())
-
-    def do_HELO(self, rest, extensions=b""):
-        """Begin anew."""
-        self.helo = rest if NAME.fullmatch(rest) else b"unknown"
-        self._from, self._to = None, []
-        self.sendCode(250, HOST + b"\n" + extensions)
-
-    def do_NOOP(self, rest):
-        """Do nothing."""
-        self.sendCode(250)
-
-    def do_QUIT(self, rest):
-        """Close."""
-        self.sendCode(221, b"bye")
-        self.close()
-
-    def ext_AUTH(self, rest):
-        """Log in (RFC 4954)."""
-        name, _, self.initial = rest.partition(b" ")
-        if self.user is not None or self._from is not None:
-            self.sendCode(503, b"not now")
-        elif not is_private(self.transport):
-            self.sendCode(538, b"passwords are taken over TLS alone")
-        elif name.upper() not in BY_PASSWORD:
-            self.sendCode(504, b"this mechanism is not offered")
-        else:
-            self.perform(self.log_in(BY_PASSWORD[name.upper()]))
-
-    async def log_in(self, mechanism):
-        """Ask for name and password, and check them when it is the turn."""
-        self.name = None
-        self.guard = Guard(gate, pop.networks.of(self.transport), self)
-        try:
-            credentials = await mechanism.run(self.ask, self, ())
-            self.name = credentials.username
-            self.user = await self.guard.let_in(self.name, credentials)
-        except LoginFailed as error:
-            cause = error.__cause__
-            log.warn(
-                "{peer}: {name!r:.200} was told {text!r}: {cause}",
-                peer=peer_name(self.transport), name=self.name, text=str(error), cause=cause,
-            )
-            await deferLater(reactor, self.guard.failed(self.name, POP3Server.GUESS_DELAY))
-            self.sendCode(535, str(error).encode("ascii"))
-            self.guesses += 1
-            if self.guesses >= POP3Server.MAX_GUESSES:
-                self.close()
-        except POPError as error:
-            self.guard.over()
-            code = 501 if isinstance(error, BadCommand) else 454
-            self.sendCode(code, str(error).encode("ascii"))
-        else:
-            self.sendCode(235, b"welcome")
-
-    async def ask(self, challenge):
-        """Return the client's response; see popserv.session.Ask."""
-        line, self.initial = self.initial, b""
-        if line == b"=":
-            return b""
-        if not line:
-            self.sendCode(334, b64encode(challenge))
-            self.asked = Deferred()
-            line = await self.asked
-        if line == b"*":
-            raise BadCommand("authentication cancelled")
-        try:
-            return unbase64(line)
-        except ValueError:
-            raise BadCommand("not base64") from None
-
-    def is_there(self):
-        """See popserv.auth.gate.Client."""
-        return not (self.closing or has_gone(self.transport))
-
-    def do_MAIL(self, rest):
-        """Begin a message."""
-        found = SENDER.fullmatch(rest)
-        if self.user is None:
-            how = b"AUTH" if is_private(self.transport) else b"TLS, then AUTH"
-            self.sendCode(530, b"log in first, by %b" % how)
-        elif found is None:
-            self.sendCode(501, b"not MAIL FROM:<address>, or a parameter that is not known")
-        elif int(found["size"] or 0) > MAX_OCTETS:
-            self.sendCode(552, b"the message is too large")
-        else:
-            super().do_MAIL(rest)
-
-    def validateFrom(self, helo, origin):
-        """Let users post under their own address alone."""
-        if canonical(bytes(origin)) != canonical(self.user):
-            raise SMTPBadSender(origin, 550, "it is not that of the user who has logged in")
-        return origin
-
-    def do_RCPT(self, rest):
-        """Add a recipient."""
-        if RECIPIENT.fullmatch(rest):
-            super().do_RCPT(rest)
-        else:
-            self.sendCode(501, b"not RCPT TO:<address>")
-
-    def validateTo(self, user):
-        """Return the name of the user who is to have the message, None for the smart host."""
-        if len(self._to) >= MAX_RECIPIENTS:
-            raise SMTPServerError(452, "too many recipients")
-        try:
-            name = users.find(bytes(user.dest))
-            if name is not None:
-                layout.place(name)
-        except (LookupError, ValueError):
-            raise SMTPBadRcpt(user, 550, "no such user here") from None
-        if name is None and smart_host is None:
-            raise SMTPBadRcpt(user, 550, "relaying refused, this host delivers to its users alone")
-        return name
-
-    def do_DATA(self, rest):
-        """Let the message come."""
-        if not self._to:
-            self.sendCode(503, b"no sender, or no recipient")
-            return
-        self.spool, self.size, self.flaw = TemporaryFile(), 0, None
-        self.mode = DATA
-        self.sendCode(354, b"go on")
-
-    def state_DATA(self, line):
-        """Take a line of the message."""
-        if line == b".":
-            self.mode = COMMAND
-            self.perform(self.post())
-            return
-        line = line.removeprefix(b".")
-        self.size += len(line) + 2
-        if self.size > MAX_OCTETS:
-            self.flaw = 552, "the message is too large"
-        elif b"\r" in line or b"\n" in line:
-            self.flaw = self.flaw or (554, "lines must end with CRLF, and have no CR or LF in them")
-        if self.flaw is None:
-            self.spool.write(line + b"\n")
-
-    async def post(self):
-        """Deliver, and say so when it is done."""
-        poster, recipients = self._from, self._to
-        self._from, self._to = None, []
-        self.setTimeout(None)
-        delivery = Delivery()
-        try:
-            if self.flaw is not None:
-                raise SMTPServerError(*self.flaw)
-            mail = await disk.run(complete, self.spool, bytes(poster), self.received())
-            ours = {name for _, name in recipients if name is not None}
-            others = [user.dest for user, name in recipients if name is None]
-            with mail:
-                # What can fail, first; then relaying, which cannot be undone; then what cannot fail.
-                await disk.run(delivery.write, mail, bytes(poster), ours)
-                if others:
-                    await relay(poster, others, mail)
-            await disk.run(delivery.commit)
-        except SMTPServerError as error:
-            self.sendCode(error.code, error.resp.encode("ascii"))
-        except Exception:
-            log.failure("a message was not delivered")
-            self.sendCode(451, b"the message was not delivered, try again later")
-        else:
-            self.commands = 0
-            self.sendCode(250, b"all recipients have it")
-        finally:
-            self.spool.close()
-            await disk.run(delivery.end)
-
-    def received(self):
-        """Return the field that says whence the message came (RFC 5321 section 4.4)."""
-        peer = getattr(self.transport.getPeer(), "host", "127.0.0.1").encode("ascii")
-        how = b"ESMTPSA" if ISSLTransport.providedBy(self.transport) else b"ESMTPA"
-        place = (self.helo, b"IPv6:" + peer if b":" in peer else peer, HOST, how)
-        date = formatdate(localtime=True).encode("ascii")
-        return b"Received: from %b ([%b])\n\tby %b with %b;\n\t%b\n" % (*place, date)
-
-
-class SubmissionFactory(ServerFactory):
-    """Makes a Submission for each connection."""
-
-    protocol = Submission
-    connections = 0
-
-
-class PasswordLogin:
-    """The login of those who post: by the passwords of POP3, and no maildrop is opened."""
-
-    async def authenticate(self, credentials):
-        """See popserv.session.Login; return the user's name."""
-        try:
-            return await checker.requestAvatarId(credentials)
-        except UnauthorizedLogin as reason:
-            raise LoginFailed from reason
 
 
 # All together
@@ -657,7 +614,7 @@ def setting(variable, default, read):
 
 
 def checked_root(text):
-    """Return the place of the Maildirs, if it is there."""
+    """Return where the Maildirs are, if there is such a directory."""
     if not os.path.isdir(Layout(text).root):
         raise ValueError(
             "no such directory; name the one that holds the users' Maildirs, "
@@ -668,8 +625,8 @@ def checked_root(text):
 
 def smart_host_of(text):
     """Return the endpoint of ``host``, ``host:port`` or an endpoint's description."""
-    host, _, port = text.partition(":")
-    if re.fullmatch(r"[\w.-]+(:\d+)?", text):
+    if re.fullmatch(r"[\w.-]+(:\d{1,5})?", text):
+        host, _, port = text.partition(":")
         return HostnameEndpoint(reactor, host, int(port or 25))
     return clientFromString(reactor, text) if text else None
 
@@ -678,7 +635,6 @@ class Doors(service.MultiService):
     """Ports, which are all opened or end the server."""
 
     def privilegedStartService(self):
-        """Bind."""
         try:
             super().privilegedStartService()
         except Exception as error:
@@ -694,7 +650,7 @@ smart_host = setting("POPSERV_SMART_HOST", "", smart_host_of)
 
 table = CommandTable(*(group.COMMANDS for group in (rfc1725, capa, stls, sasl, utf8)))
 pop = POP3Factory(table, Portal(MaildropRealm(MaildirMaildrops(root)), [checker]))
-# One gate for both doors: what fails at one makes guessing at the other slow.
+# The same gate: who guesses at one door is slow at both.
 gate = copy(pop.gate)
 gate.login = PasswordLogin()
 
@@ -705,6 +661,6 @@ for variable, port, factory in (
     ("POPSERV_POP_LISTEN", 1110, pop),
     ("POPSERV_SMTP_LISTEN", 1587, SubmissionFactory()),
 ):
-    default = f"tcp:{port}:interface=127.0.0.1"
-    door = setting(variable, default, partial(strports.service, factory=factory))
+    listen = partial(strports.service, factory=factory)
+    door = setting(variable, f"tcp:{port}:interface=127.0.0.1", listen)
     door.setServiceParent(doors)
