@@ -200,6 +200,9 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
     def do_NOOP(self, rest):
         self.sendCode(250, b"done")
 
+    def do_VRFY(self, rest):
+        self.sendCode(252, b"try RCPT")
+
     def do_QUIT(self, rest):
         self.sendCode(221, b"bye")
         self.close()

@@ -1,0 +1,419 @@
+"""The example in which users post by SMTP and read by POP3, as it stands and by real clients."""
+
+import os
+import poplib
+import re
+import runpy
+import shutil
+import signal
+import smtplib
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from base64 import b64encode
+from contextlib import closing
+from email import message_from_bytes
+from email.utils import parseaddr, parsedate_to_datetime
+from io import BytesIO
+from pathlib import Path
+from unittest.mock import patch
+
+from aiosmtpd.controller import Controller
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from popserv.auth.schemes import join_field
+from popserv.auth.users_file import default_path, set_secret
+from popserv.maildrops.layout import Layout
+from popserv.testing import ODD_MESSAGES
+from tests.certificates import issue
+from tests.live.harness import (
+    BIN,
+    CHECKOUT,
+    LOOPBACK,
+    PATIENCE,
+    SAMPLES,
+    Connection,
+    Server,
+    ServerTestCase,
+    run,
+    stored,
+    temporary_directory,
+    until,
+    wire_form,
+)
+from tests.live.test_twistd import outside
+
+TAC = CHECKOUT / "examples" / "split-user-agent.tac"
+SIZE = 32 << 20
+MESSAGE = (
+    b"From: Ann <%b>\nTo: bob@localhost\nDate: Sat, 21 Nov 2026 12:00:00 +0000\n"
+    b"Message-ID: <1@example.org>\nSubject: hello\n\nHello, Bob.\n"
+)
+
+
+def login(name, password="secret"):
+    """Return the command that logs in at once."""
+    return b"AUTH PLAIN " + b64encode(f"\0{name}\0{password}".encode())
+
+
+def environment(root, **settings):
+    """Return the variables of a server on free ports."""
+    listen = {"POPSERV_POP_LISTEN": LOOPBACK, "POPSERV_SMTP_LISTEN": LOOPBACK}
+    given = {f"POPSERV_{key}": str(value) for key, value in settings.items()}
+    return {"POPSERV_MAILDIR": str(root), **listen, **given}
+
+
+class SplitServer(Server):
+    """The example, for the users ann, bob and carol@example.org."""
+
+    USERS = ("ann", "bob", "carol@example.org")
+
+    def __init__(self, *, root=None, twistd=(), **settings):
+        root = root or temporary_directory()
+        for user in self.USERS:
+            field = join_field(b"PLAIN", b"secret")
+            set_secret(
+                default_path(Layout(str(root)).root.decode()), user.encode(), field, new=True
+            )
+        with patch.dict(os.environ, environment(root, **settings)):
+            super().__init__(root=root, tac=TAC, twistd=twistd)
+        until(lambda: len(self.ports) > 1, "the second port")
+
+    @property
+    def smtp_port(self):
+        """Where it takes mail."""
+        return self.ports[1]
+
+    def talk(self, *, name=None, address=None, **options):
+        """Return a connection to post on, logged in under a name."""
+        connection = Talk(address or ("127.0.0.1", self.smtp_port), **options)
+        if name and not connection.ask(login(name)).startswith(b"235 "):
+            raise AssertionError(f"{name} cannot log in")
+        return connection
+
+    def post(self, message, *recipients, name="ann", sender=None):
+        """Post lines that end with LF; return the last reply."""
+        with closing(self.talk(name=name)) as talk:
+            return talk.post(message, *recipients, sender=sender or f"{name}@localhost")
+
+    def mail(self, name):
+        """Return what the Maildir of a user holds."""
+        return stored(Path(self.root, name))
+
+    def read(self, name):
+        """Return what a user fetches by POP3, as lines that end with CRLF."""
+        pop = poplib.POP3("127.0.0.1", self.port, timeout=PATIENCE)
+        # It reads no line beyond 2,048 octets unless told.
+        with closing(pop), patch.object(poplib, "_MAXLINE", 1 << 20):
+            pop.user(name)
+            pop.pass_("secret")
+            numbers = range(1, pop.stat()[0] + 1)
+            messages = [b"\r\n".join([*pop.retr(number)[1], b""]) for number in numbers]
+            pop.quit()
+        return messages
+
+    def empty(self):
+        """Remove all mail."""
+        for user in self.USERS:
+            shutil.rmtree(self.root / user, ignore_errors=True)
+
+
+class Talk(Connection):
+    """A client's end of SMTP, spoken by hand."""
+
+    def ask(self, command):
+        """Send a command; return the reply, the lines of which are parted by LF."""
+        self.socket.sendall(command + b"\r\n")
+        return self.reply()
+
+    def reply(self):
+        """Return the next reply."""
+        lines = [self.line()]
+        while lines[-1][3:4] == b"-":
+            lines.append(self.line())
+        return b"\n".join(lines)
+
+    def envelope(self, *recipients, sender):
+        """Say what comes before a message; return the reply to the last that was said."""
+        reply = self.ask(f"MAIL FROM:<{sender}>".encode())
+        for recipient in recipients:
+            if not reply.startswith(b"250 "):
+                return reply
+            reply = self.ask(f"RCPT TO:<{recipient}>".encode())
+        return self.ask(b"DATA") if reply.startswith(b"250 ") else reply
+
+    def post(self, message, *recipients, sender="ann@localhost"):
+        """Post a message; return the last reply."""
+        reply = self.envelope(*recipients, sender=sender)
+        if not reply.startswith(b"354 "):
+            return reply
+        lines = [b"." + line if line.startswith(b".") else line for line in message.split(b"\n")]
+        self.socket.sendall(b"\r\n".join(lines) + b".\r\n")
+        return self.reply()
+
+
+def own(name="ann"):
+    """Return a message under the poster's own address, which lacks nothing."""
+    return MESSAGE % f"{name}@localhost".encode()
+
+
+def parted(message):
+    """Part a message that was delivered into its trace and the rest."""
+    found = re.match(rb"Return-Path: <.*>\nReceived: .*\n(?:[\t ].*\n)*", message)
+    return message[: found.end()], message[found.end() :]
+
+
+class SplitTestCase(ServerTestCase):
+    """Tests that share one running example."""
+
+    settings = {}
+
+    def new_server(self):
+        """Start the example."""
+        return SplitServer(**self.settings)
+
+    def setUp(self):
+        """Begin without mail."""
+        self.server.empty()
+
+    def assert_start(self, text, start):
+        """Fail unless a text starts with this."""
+        self.assertTrue(text.startswith(start), repr(text))
+
+    def posted(self, message, *recipients, **options):
+        """Post a message, which must be taken; return what bob has then, without the trace."""
+        reply = self.server.post(message, *(recipients or ["bob@localhost"]), **options)
+        self.assert_start(reply, b"250 ")
+        return parted(self.server.mail("bob")[-1])[1]
+
+
+class PostingTests(SplitTestCase):
+    """From posting to reading."""
+
+    def test_trace(self):
+        """Return-Path and Received stand above the message (RFC 5321 section 4.4)."""
+        self.assert_start(self.server.post(own(), "bob@localhost"), b"250 ")
+        trace, rest = parted(self.server.mail("bob")[0])
+        self.assertRegex(
+            trace,
+            rb"\AReturn-Path: <ann@localhost>\nReceived: from unknown \(\[127\.0\.0\.1\]\)\n"
+            rb"\tby \S+ with ESMTPA;\n\t\w{3}, \d\d \w{3} \d{4} [\d:]{8} [+-]\d{4}\n\Z",
+        )
+        self.assertEqual(rest, own())
+
+    def test_octets(self):
+        """What has a whole header arrives octet for octet, dots and 8-bit among them."""
+        head = own().partition(b"\n\n")[0] + b"\n\n"
+        bodies = [b"", b"\n", b".\n..\n...a\n.\n\n", bytes(range(128, 256)) + b"\n", b"\0\t \n"]
+        bodies += [b"x" * 16_000 + b"\n", b"Date: none\n", b"\n\n.\n" * 30_000]
+        with closing(self.server.talk(name="ann")) as talk:
+            for body in bodies:
+                self.assert_start(talk.post(head + body, "bob@localhost"), b"250 ")
+        self.assertEqual(
+            [parted(each)[1] for each in self.server.mail("bob")], [head + body for body in bodies]
+        )
+        read = [each.partition(b"From: Ann")[2] for each in self.server.read("bob")]
+        expected = [
+            (head + body).replace(b"\n", b"\r\n").partition(b"From: Ann")[2] for body in bodies
+        ]
+        self.assertEqual(read, expected)
+
+    def test_samples(self):
+        """Messages as they come from mail programs lose nothing but Return-Path."""
+        for message in (*SAMPLES, *ODD_MESSAGES):
+            message = wire_form(message, b"\n")
+            if b"\r" in message or max(map(len, message.split(b"\n"))) > 16_000:
+                continue
+            arrived = self.posted(message).split(b"\n")
+            sent = message.removeprefix(b"Return-Path: <ann@example.org>\n").split(b"\n")
+            added = re.compile(rb"(Date|Message-ID|Sender): ")
+            here = [line for line in arrived if line in sent or not added.match(line)]
+            while here[:1] == [b""] and sent[:1] != [b""]:
+                # What has no header got one.
+                here.pop(0)
+            self.assertEqual([line for line in here if line], [line for line in sent if line])
+
+    def test_open_session(self):
+        """A session shows what was there when it began; the next one shows the rest."""
+        self.assert_start(self.server.post(own(), "bob"), b"250 ")
+        session = self.server.login("bob")
+        self.assert_start(self.server.post(own(), "bob"), b"250 ")
+        self.assert_start(session.ask(b"STAT"), b"+OK 1 ")
+        session.ask(b"DELE 1")
+        self.assert_start(session.close(), b"+OK")
+        self.assertEqual(len(self.server.read("bob")), 1)
+
+    def test_first_message(self):
+        """Who has no Maildir gets one that is closed to others, at the first message."""
+        self.assertFalse((self.server.root / "bob").exists())
+        session = self.server.login("bob")
+        self.assert_start(self.server.post(own(), "bob"), b"250 ")
+        self.assert_start(session.ask(b"STAT"), b"+OK 0 ")
+        session.close()
+        self.assertEqual(len(self.server.read("bob")), 1)
+        maildir = self.server.root / "bob"
+        self.assertEqual(sorted(os.listdir(maildir)), ["cur", "new", "tmp"])
+        modes = {path: path.stat().st_mode & 0o777 for path in (maildir, *maildir.iterdir())}
+        self.assertEqual(set(modes.values()), {0o700})
+        (message,) = (maildir / "new").iterdir()
+        self.assertEqual(message.stat().st_mode & 0o777, 0o600)
+        self.assertRegex(message.name, r"\A\d{10}\.M\d{6}P\d+R[0-9a-f]{16}\.[^/:]+\Z")
+
+    def test_recipients(self):
+        """All recipients have it, each once, whatever way they were named."""
+        to = ("bob", "bob@LOCALHOST", "bob@localhost", "carol@EXAMPLE.org", "ann@localhost")
+        self.assert_start(self.server.post(own(), *to), b"250 ")
+        for user in SplitServer.USERS:
+            self.assertEqual([parted(each)[1] for each in self.server.mail(user)], [own()])
+
+    def test_memory(self):
+        """A large message is in a file, and not in memory."""
+        self.posted(own())
+        before = self.server.memory
+        self.posted(own() + (b"0123456789" * 7 + b"\n") * 400_000)
+        self.assertLess(self.server.memory - before, 8 << 20)
+
+    def test_pipelining(self):
+        """Commands that come together are answered one by one, in order (RFC 2920)."""
+        once = (
+            b"MAIL FROM:<ann>\r\nRCPT TO:<bob>\r\nRCPT TO:<nobody>\r\nDATA\r\nSubject: %d\r\n.\r\n"
+        )
+        posts = [once % number for number in range(5)]
+        with closing(self.server.talk()) as talk:
+            commands = [login("ann"), b"\r\n", *posts, b"AUTH PLAIN\r\n", b"NOOP\r\n"]
+            talk.socket.sendall(b"".join(commands))
+            replies = [talk.reply()[:3] for _ in range(1 + 5 * 5 + 2)]
+        self.assertEqual(
+            replies, [b"235", *[b"250", b"250", b"550", b"354", b"250"] * 5, b"503", b"250"]
+        )
+        subjects = [message_from_bytes(each)["Subject"] for each in self.server.mail("bob")]
+        self.assertEqual(subjects, list("01234"))
+
+
+class HeaderTests(SplitTestCase):
+    """What becomes of a header (RFC 6409 section 8)."""
+
+    def test_missing(self):
+        """Date and Message-ID are added where they are missing, and only there."""
+        for header, added in (
+            (b"From: ann\nDate: x\nMessage-ID: y\n", []),
+            (b"From: ann\ndATE : x\nMESSAGE-id: y\n", []),
+            (b"From: ann\nDate:\n x\nMessage-Id:\n\ty\n", []),
+            (b"From: ann\nDate: x\n", ["Message-ID"]),
+            (b"From: ann\nMessage-ID: y\n", ["Date"]),
+            (b"From: ann\nSubject: a\n Date: b\n\tMessage-ID: c\n", ["Date", "Message-ID"]),
+            (b"From: ann\nX-Date: b\nResent-Message-ID: c\n", ["Date", "Message-ID"]),
+            (b"From: ann\nDate\n", ["Date", "Message-ID"]),
+        ):
+            parsed = message_from_bytes(self.posted(header + b"\nDate: no\nMessage-ID: no\n"))
+            before = len(message_from_bytes(header).keys())
+            self.assertEqual(parsed.keys()[before:], added, repr(header))
+
+    def test_form(self):
+        """What is added is of RFC 5322's form."""
+        parsed = message_from_bytes(self.posted(b"From: ann\n\nx\n"))
+        self.assertLess(abs(parsedate_to_datetime(parsed["Date"]).timestamp() - time.time()), 600)
+        self.assertRegex(parsed["Message-ID"], r"\A<[\w.]+@[\w.-]+>\Z")
+
+    def test_no_header(self):
+        """What has no header, or no empty line behind it, keeps its body."""
+        added = rb"Date: .*\nMessage-ID: .*\nSender: <ann@localhost>\n"
+        for message, pattern in (
+            (b"", rb"\A%b\Z" % added),
+            (b"Hello: there is\nno header\n", rb"\AHello: there is\n%b\nno header\n\Z" % added),
+            (b"Hello, Bob\nDate: no\n", rb"\A%b\nHello, Bob\nDate: no\n\Z" % added),
+            (b"\nDate: no\n", rb"\A%b\nDate: no\n\Z" % added),
+            (b" folded\nDate: no\n", rb"\A%b\n folded\nDate: no\n\Z" % added),
+            (b"http //x: y\nDate: no\n", rb"\A%b\nhttp //x: y\nDate: no\n\Z" % added),
+            (b"Subject: x\n", rb"\ASubject: x\n%b\Z" % added),
+            (b"Subject: x\nHello\n", rb"\ASubject: x\n%b\nHello\n\Z" % added),
+        ):
+            self.assertRegex(self.posted(message), pattern)
+
+    def test_sender(self):
+        """Sender names the poster where From does not, and nobody else ever."""
+        own_sender = "<ann@localhost>"
+        for header, sender in (
+            (b"From: ann@localhost\n", None),
+            (b"From: Ann <ann@LOCALHOST>\n", None),
+            (b'FROM :\n "Ann, Other" <ann@localhost>\n', None),
+            (b"From: bob@localhost\n", own_sender),
+            (b"From: Ann@localhost\n", own_sender),
+            (b"From: ann@localhost <bob@localhost>\n", own_sender),
+            (b"From: ann@localhost, bob@localhost\n", own_sender),
+            (b"From: ann@localhost\nFrom: bob@localhost\n", own_sender),
+            (b"From: ann@example.org\n", own_sender),
+            (b"From: undisclosed:;\n", own_sender),
+            (b"From: " + b"(" * 5000 + b"\n", own_sender),
+            (b"From: \xff\xfe <\xff@\xfe>\n", own_sender),
+            (b"Subject: no From\n", own_sender),
+            (b"From: ann@localhost\nSender: bob@localhost\n", None),
+            (b"From: bob@localhost\nSender:\n bob@localhost\n", own_sender),
+            (b"From: bob@localhost\nSender: ann@localhost\n", "ann@localhost"),
+            (b"From: bob@localhost\nSender: ann@localhost\nSender: bob@localhost\n", own_sender),
+        ):
+            parsed = message_from_bytes(self.posted(header + b"\nx\n"))
+            self.assertEqual(parsed.get_all("Sender", [None]), [sender], repr(header))
+
+    def test_bcc(self):
+        """Bcc lines are taken out, folded ones whole, and not out of the body."""
+        message = own().replace(b"To: ", b"Bcc: carol@example.org,\n ann\nbcc :x\nTo: ")
+        body = b"Bcc: stays\n"
+        self.assertEqual(self.posted(message + body, "bob", "carol@example.org"), own() + body)
+        self.assertNotIn(b"carol", self.server.mail("carol@example.org")[0])
+        self.assertEqual(self.posted(b"Return-Path: <x@y>\nResent-Bcc: x\n" + own()), own())
+
+    def test_large(self):
+        """A header that is too large is refused, however it is folded."""
+        for line in (b"X: y\n", b" y\n"):
+            reply = self.server.post(b"Subject: x\n" + line * 100_000, "bob")
+            self.assert_start(reply, b"552 ")
+        self.assertEqual(self.server.mail("bob"), [])
+
+
+class CompletionTests(SynchronousTestCase):
+    """The function that completes messages, held against the plainest way to say it."""
+
+    NAMES = ("From", "date", "DATE", "Message-ID", "message-id", "Bcc", "Sender", "To", "X-Y")
+    FIELDS = st.tuples(
+        st.sampled_from(NAMES),
+        st.sampled_from([": ", ":", " : ", ":\n ", ":\n\t"]),
+        st.sampled_from(["ann@localhost", "bob@localhost", "a b", "Date: x", "x\n Bcc: y", "\xe9"]),
+    )
+    BODIES = st.binary(max_size=40).map(lambda body: body.replace(b"\r", b""))
+    example = None
+
+    def complete(self, message):
+        """Return a message as the example completes it, what it makes up replaced by X."""
+        if CompletionTests.example is None:
+            with patch.dict(os.environ, environment(temporary_directory())):
+                CompletionTests.example = runpy.run_path(str(TAC))
+        complete = CompletionTests.example["complete"]
+        with complete(BytesIO(message), b"ann@localhost", b"Received: x\n") as mail:
+            mail.seek(0)
+            done = re.sub(rb"(?m)^Date: \w{3}, \d.*:.*$", b"Date: X", mail.read())
+        return re.sub(rb"(?m)^Message-ID: <\d.*@.*>$", b"Message-ID: X", done)
+
+    @given(st.lists(FIELDS, max_size=8), BODIES, st.booleans())
+    def test_complete(self, fields, body, has_blank):
+        """All is there, in its order, but for what must go; what lacks is behind the header."""
+        if not has_blank and (b":" in body or body[:1] in (b" ", b"\t")):
+            body = b"x"
+        senders = [text for name, _, text in fields if name == "Sender"]
+        authors = [text for name, _, text in fields if name == "From"]
+        has_sender = senders == ["ann@localhost"]
+        gone = {"Bcc"} if has_sender else {"Bcc", "Sender"}
+        lines = [name + colon + text for name, colon, text in fields if name not in gone]
+        names = {name.lower() for name, *_ in fields}
+        lines += [f"{name}: X" for name in ("Date", "Message-ID") if name.lower() not in names]
+        if authors != ["ann@localhost"] and not has_sender:
+            lines.append("Sender: <ann@localhost>")
+        blank = b"\n" if has_blank else b""
+        stored = b"\n" if body and not has_blank and not body.startswith(b"\n") else blank
+        expected = "".join(f"{line}\n" for line in ["Received: x", *lines]).encode("latin-1")
+        head = "".join(f"{name}{colon}{text}\n" for name, colon, text in fields).encode("latin-1")
+        self.assertTrue(self.complete(head + blank + body) == expected + stored + body)
