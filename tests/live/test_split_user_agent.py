@@ -2,6 +2,7 @@
 
 import os
 import poplib
+import random
 import re
 import runpy
 import shutil
@@ -26,7 +27,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from popserv.auth.schemes import join_field
-from popserv.auth.users_file import default_path, set_secret
+from popserv.auth.users_file import default_path, remove_user, set_secret
 from popserv.maildrops.layout import Layout
 from popserv.testing import ODD_MESSAGES
 from tests.certificates import issue
@@ -72,7 +73,7 @@ class SplitServer(Server):
 
     USERS = ("ann", "bob", "carol@example.org")
 
-    def __init__(self, *, root=None, twistd=(), **settings):
+    def __init__(self, *, root=None, twistd=(), ports=2, **settings):
         root = root or temporary_directory()
         for user in self.USERS:
             field = join_field(b"PLAIN", b"secret")
@@ -81,7 +82,7 @@ class SplitServer(Server):
             )
         with patch.dict(os.environ, environment(root, **settings)):
             super().__init__(root=root, tac=TAC, twistd=twistd)
-        until(lambda: len(self.ports) > 1, "the second port")
+        until(lambda: len(self.ports) == ports, "its ports")
 
     @property
     def smtp_port(self):
@@ -417,3 +418,307 @@ class CompletionTests(SynchronousTestCase):
         expected = "".join(f"{line}\n" for line in ["Received: x", *lines]).encode("latin-1")
         head = "".join(f"{name}{colon}{text}\n" for name, colon, text in fields).encode("latin-1")
         self.assertTrue(self.complete(head + blank + body) == expected + stored + body)
+
+
+class RefusalTests(SplitTestCase):
+    """What is refused, and that the session outlives it."""
+
+    def assert_dialogue(self, talk, *lines):
+        """Send lines; compare the start of each reply."""
+        for line, start in lines:
+            reply = talk.ask(line)
+            self.assertTrue(reply.startswith(start), f"{line!r}: {reply!r}")
+
+    def assert_quiet(self):
+        """Fail if the server has met with what it did not expect."""
+        self.assertNotIn("Traceback", self.server.log)
+
+    def test_no_login(self):
+        """Who has not logged in may not post (RFC 4954 section 6)."""
+        with closing(self.server.talk()) as talk:
+            self.assertIn(b"AUTH PLAIN LOGIN", talk.ask(b"EHLO here"))
+            self.assert_dialogue(
+                talk,
+                (b"MAIL FROM:<ann@localhost>", b"530 log in first"),
+                (b"RCPT TO:<bob@localhost>", b"503 "),
+                (b"DATA", b"503 "),
+                (login("ann"), b"235 "),
+                (b"MAIL FROM:<ann@localhost>", b"250 "),
+            )
+
+    def test_senders(self):
+        """A user posts under the own address alone, and never as nobody."""
+        host = socket.gethostname().upper()
+        for name, right, wrong in (
+            (
+                "ann",
+                ["ann", "ann@localhost", "ann@LocalHost", f"ann@{host}"],
+                ["", "bob", "bob@localhost", "Ann@localhost", "ann@example.org", "@localhost"],
+            ),
+            (
+                "carol@example.org",
+                ["carol@example.org", "carol@Example.ORG"],
+                ["carol", "carol@localhost", "Carol@example.org", "ann@example.org"],
+            ),
+        ):
+            with closing(self.server.talk(name=name)) as talk:
+                for sender in right:
+                    line = f"mail from:<{sender}>".encode()
+                    self.assert_dialogue(talk, (line, b"250 "), (b"RSET", b"250 "))
+                for sender in wrong:
+                    self.assert_dialogue(talk, (f"MAIL FROM:<{sender}>".encode(), b"5"))
+
+    def test_recipients(self):
+        """Whom nobody knows here, and other hosts, are refused at RCPT."""
+        with closing(self.server.talk(name="ann")) as talk:
+            self.assert_dialogue(
+                talk,
+                (b"MAIL FROM:<ann>", b"250 "),
+                (b"RCPT TO:<nobody@localhost>", b"550 no such user"),
+                (b"RCPT TO:<nobody@example.org>", b"550 no such user"),
+                (b"RCPT TO:<carol@localhost>", b"550 no such user"),
+                (b"RCPT TO:<../bob@localhost>", b"550 no such user"),
+                (b"RCPT TO:<bob@example.com>", b"550 relaying refused"),
+                (b"RCPT TO:<bob%example.com@localhost>", b"550 "),
+                (b"RCPT TO:<@localhost:bob@example.com>", b"501 "),
+                (b"RCPT TO:<>", b"501 "),
+                (b"DATA", b"503 "),
+                (b"RCPT TO:<bob@localhost>", b"250 "),
+                (b"DATA", b"354 "),
+                (b"\r\nHello.\r\n.", b"250 "),
+            )
+        self.assertEqual(len(self.server.mail("bob")), 1)
+
+    def test_new_user(self):
+        """A user who was added a moment ago gets mail; one who was removed none."""
+        path = default_path(str(self.server.root))
+        self.assertEqual(self.server.post(own(), "dave")[:3], b"550")
+        set_secret(path, b"dave", b"{PLAIN}secret", new=True)
+        self.assertEqual(self.server.post(own(), "dave")[:3], b"250")
+        remove_user(path, b"dave")
+        self.assertEqual(self.server.post(own(), "dave")[:3], b"550")
+
+    def test_many_recipients(self):
+        """A hundred recipients are taken, and no more (RFC 5321 section 4.5.3.1.8)."""
+        with closing(self.server.talk(name="ann")) as talk:
+            talk.ask(b"MAIL FROM:<ann>")
+            replies = [talk.ask(b"RCPT TO:<bob>")[:3] for _ in range(101)]
+        self.assertEqual(replies, [*[b"250"] * 100, b"452"])
+
+    def test_size(self):
+        """A message that is too large is refused when that is said, and when it comes."""
+        with closing(self.server.talk(name="ann")) as talk:
+            self.assertIn(b"SIZE %d" % SIZE, talk.ask(b"EHLO here"))
+            self.assert_dialogue(
+                talk,
+                (b"MAIL FROM:<ann> SIZE=%d" % (SIZE + 1), b"552 "),
+                (b"MAIL FROM:<ann> SIZE=%d" % 10**19, b"552 "),
+                (b"MAIL FROM:<ann> SIZE=%d BODY=8BITMIME AUTH=<>" % SIZE, b"250 "),
+                (b"RSET", b"250 "),
+            )
+            head, line = b"Subject: x\n\n", b"x" * 1022 + b"\n"
+            whole = (SIZE - 14) // 1024
+            last = b"y" * (SIZE - 14 - 1024 * whole - 2)
+            for end, reply in ((last + b"\n", b"250 "), (last + b"z\n", b"552 ")):
+                self.assert_start(talk.post(head + line * whole + end, "bob"), reply)
+            self.assert_start(talk.post(own(), "bob"), b"250 ")
+        self.assertEqual(len(self.server.mail("bob")), 2)
+
+    def test_line_ends(self):
+        """A CR or LF that stands alone is refused, and ends nothing (RFC 5321 section 2.3.8)."""
+        for text in (
+            b"a\n.\nb\r\n",
+            b"a\n.\r\nb\r\n",
+            b"a\r.\r\nb\r\n",
+            b"a\r\n.\nb\r\n",
+            b"a\r\r\n",
+        ):
+            with closing(self.server.talk(name="ann")) as talk:
+                talk.envelope("bob", sender="ann")
+                self.assert_dialogue(talk, (b"\r\n" + text + b".", b"554 "), (b"NOOP", b"250 "))
+        self.assertEqual(self.server.mail("bob"), [])
+
+    def test_long_lines(self):
+        """A line too long ends the connection; nothing of it is taken for a command."""
+        for begin in ([], [b"MAIL FROM:<ann>", b"RCPT TO:<bob>", b"DATA"]):
+            talk = self.server.talk(name="ann")
+            for line in begin:
+                talk.ask(line)
+            self.assert_start(talk.ask(b"x" * 17_000 + b"\r\nNOOP"), b"500 ")
+            self.assertEqual(talk.rest(), b"")
+            talk.abandon()
+        self.assertEqual(self.server.mail("bob"), [])
+
+    def test_dialogue(self):
+        """AUTH answers whatever comes, by codes of RFC 4954, and shows no exceptions."""
+        with closing(self.server.talk()) as talk:
+            self.assert_dialogue(
+                talk,
+                (b"AUTH", b"504 "),
+                (b"AUTH NTLM", b"504 "),
+                (b"AUTH SCRAM-SHA-256 biwsbj1hLHI9eA==", b"504 "),
+                (b"AUTH PLAIN", b"334 "),
+                (b"not base64", b"501 "),
+                (b"AUTH PLAIN", b"334 "),
+                (b"\xff\x00", b"501 "),
+                (b"AUTH PLAIN", b"334 "),
+                (b"*", b"501 "),
+                (b"AUTH PLAIN =", b"501 "),
+                (b"AUTH PLAIN YW5u", b"501 "),
+                (b"AUTH LOGIN", b"334 VXNlcm5hbWU6"),
+                (b"", b"334 UGFzc3dvcmQ6"),
+                (b"", b"501 "),
+                (b"auth login YW5u", b"334 UGFzc3dvcmQ6"),
+                (b"c2VjcmV0", b"235 "),
+                (b"AUTH PLAIN", b"503 "),
+                (b"NOOP", b"250 "),
+            )
+        self.assert_quiet()
+
+    def test_nonsense(self):
+        """Any line is answered, and the session goes on."""
+        lines = [
+            b"",
+            b" ",
+            b"\0",
+            b"\xff\xfe",
+            b"MAIL",
+            b"RCPT",
+            b"DATA x",
+            b"UNKNOWN",
+            b"VRFY ann",
+        ]
+        lines += [b"STARTTLS", b"EHLO", b"HELO \t", b"MAIL FROM:", b"MAIL FROM:<ann", b"a\nb"]
+        lines += [
+            b'MAIL FROM:<"a b"@localhost>',
+            b"MAIL FROM:<ann@a@b>",
+            b"MAIL FROM:ann",
+            b"x" * 2000,
+        ]
+        lines += [
+            b"MAIL FROM:<ann> " + word for word in (b"SIZE=", b"SIZE=-1", b"BODY=X", b"X=Y", b"\n")
+        ]
+        with closing(self.server.talk(name="ann")) as talk:
+            for line in lines:
+                self.assertRegex(talk.ask(line), rb"\A[245]\d\d", repr(line))
+            self.assert_start(talk.post(own(), "bob"), b"250 ")
+        self.assert_quiet()
+
+    def test_random(self):
+        """Random octets do no harm, before and after the login."""
+        chance = random.Random(1225)
+        words = [b"AUTH PLAIN ", b"AUTH LOGIN\r\n", b"MAIL FROM:<ann>\r\n", b"RCPT TO:<bob>\r\n"]
+        words += [
+            b"DATA\r\n",
+            b".\r\n",
+            b"*\r\n",
+            b"RSET\r\n",
+            b"EHLO x\r\n",
+            b"\r\n",
+            b"\n",
+            b"\0",
+        ]
+        for number in range(60):
+            talk = self.server.talk(name="ann" if number % 2 else None)
+            pieces = [
+                *chance.choices(words, k=40),
+                chance.randbytes(50),
+                *chance.choices(words, k=40),
+            ]
+            talk.socket.sendall(b"".join(pieces))
+            talk.socket.shutdown(socket.SHUT_WR)
+            talk.rest()
+            talk.abandon()
+        self.assert_start(self.server.post(own(), "bob"), b"250 ")
+        self.assert_quiet()
+
+    def test_many_commands(self):
+        """Replies that nobody reads do not pile up: a session has so many commands a message."""
+        talk = self.server.talk()
+        talk.socket.sendall(b"EHLO x\r\n" * 3000)
+        replies = talk.rest().split(b"\r\n")
+        talk.abandon()
+        self.assert_start(replies[-2], b"421 ")
+        self.assertEqual(sum(reply.startswith(b"250 ") for reply in replies), 500)
+
+    def test_client_gone(self):
+        """A client that goes in the middle of a message has posted nothing."""
+        for end in (b"", b"."):
+            talk = self.server.talk(name="ann")
+            talk.envelope("bob", sender="ann")
+            talk.socket.sendall(b"Subject: cut\r\n" + end)
+            talk.abandon()
+        self.assert_start(self.server.post(own(), "bob"), b"250 ")
+        self.assertEqual([parted(each)[1] for each in self.server.mail("bob")], [own()])
+
+
+class LoginTests(SplitTestCase):
+    """Who may log in where, and what becomes of guesses."""
+
+    def test_guesses(self):
+        """All that fail are answered alike and late, and the third ends the connection."""
+        talk = self.server.talk()
+        begun = time.monotonic()
+        wrong = (
+            login("ann", "wrong"),
+            login("nobody"),
+            b"AUTH PLAIN " + b64encode(b"bob\0ann\0secret"),
+        )
+        replies = {talk.ask(each) for each in wrong}
+        self.assertGreaterEqual(time.monotonic() - begun, 6)
+        self.assertEqual(replies, {b"535 name or password is wrong"})
+        self.assertEqual(talk.rest(), b"")
+        talk.abandon()
+        self.assertRegex(
+            self.server.log, r"127\.0\.0\.1:\d+: b'nobody' did not log in: no such user"
+        )
+        self.assertNotIn("wrong'", self.server.log)
+
+    def test_elsewhere(self):
+        """From other hosts passwords are taken over TLS alone, and guesses count at both doors."""
+        address = outside()
+        if address is None:
+            self.skipTest("this machine has no address but loopback")
+        root = temporary_directory(self)
+        issued = issue(address)
+        (root / "cert.pem").write_bytes(issued.certificate_pem())
+        (root / "key.pem").write_bytes(issued.key_pem())
+        key = f"privateKey={root}/key.pem:certKey={root}/cert.pem"
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        for smtp in (f"tcp:0:interface={address}", f"ssl:0:{key}:interface={address}"):
+            pop = f"tcp:0:interface={address}"
+            with patch.object(
+                SplitServer, "connect", lambda self: Connection((address, self.port))
+            ):
+                server = SplitServer(SMTP_LISTEN=smtp, POP_LISTEN=pop)
+            self.addCleanup(server.stop)
+            there = {"address": (address, server.smtp_port)}
+            if smtp.startswith("tcp"):
+                with closing(server.talk(**there)) as talk:
+                    self.assertNotIn(b"AUTH", talk.ask(b"EHLO x"))
+                    for line in (b"AUTH PLAIN", login("ann")):
+                        self.assert_start(talk.ask(line), b"538 ")
+                    self.assertIn(b"TLS", talk.ask(b"MAIL FROM:<ann>"))
+                continue
+            with closing(server.talk(wrap=context.wrap_socket, **there)) as talk:
+                self.assertIn(b"AUTH", talk.ask(b"EHLO x"))
+                self.assert_start(talk.ask(login("ann", "wrong")), b"535 ")
+                self.assert_start(talk.ask(login("ann")), b"235 ")
+                self.assert_start(talk.post(own(), "bob"), b"250 ")
+                begun = time.monotonic()
+                with closing(server.talk(wrap=context.wrap_socket, **there)) as other:
+                    other.ask(login("ann", "wronger"))
+                self.assertGreaterEqual(time.monotonic() - begun, 4)
+            self.assertIn(b"with ESMTPSA;", server.mail("bob")[0])
+
+    def test_unix_socket(self):
+        """On a UNIX socket nobody reads along, and the example does not stumble over it."""
+        root = temporary_directory(self)
+        server = SplitServer(SMTP_LISTEN=f"unix:{root}/socket", ports=1)
+        self.addCleanup(server.stop)
+        with closing(server.talk(name="ann", address=f"{root}/socket")) as talk:
+            for hello in (b"HELO x", b"EHLO x"):
+                self.assert_start(talk.ask(hello), b"250")
+            self.assert_start(talk.post(own(), "bob"), b"250 ")
+        self.assertIn(b"from x ([127.0.0.1])", server.mail("bob")[0])
