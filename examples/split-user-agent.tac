@@ -312,7 +312,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         if self.size > MAX_OCTETS:
             self.flaw = SMTPServerError(552, "the message is too large")
         elif b"\r" in line or b"\n" in line:
-            self.flaw = self.flaw or SMTPServerError(554, "a CR or an LF stands alone")
+            self.flaw = self.flaw or SMTPServerError(554, "lines must end with CR and LF, both")
         if self.flaw is None:
             self.spool.write(line + b"\n")
 
@@ -630,18 +630,21 @@ def smart_host_of(text):
     """Return the endpoint of ``host``, ``host:port`` or an endpoint's description."""
     if re.fullmatch(r"[\w.-]+(:\d{1,5})?", text):
         host, _, port = text.partition(":")
+        if int(port or 25) not in range(1, 1 << 16):
+            raise ValueError(f"there is no port {port}")
         return HostnameEndpoint(reactor, host, int(port or 25))
     return clientFromString(reactor, text) if text else None
 
 
 class Doors(service.MultiService):
-    """Ports, which are all opened or end the server."""
+    """Ports, named after their settings, which are all opened or end the server."""
 
     def privilegedStartService(self):
-        try:
-            super().privilegedStartService()
-        except Exception as error:
-            raise CannotStart(f"POPSERV_POP_LISTEN, POPSERV_SMTP_LISTEN: {error}") from None
+        for door in self:
+            try:
+                door.privilegedStartService()
+            except Exception as error:
+                raise CannotStart(f"{door.name}: {error}") from None
 
 
 root = setting("POPSERV_MAILDIR", "sample", checked_root)
@@ -666,4 +669,5 @@ for variable, port, factory in (
 ):
     listen = partial(strports.service, factory=factory)
     door = setting(variable, f"tcp:{port}:interface=127.0.0.1", listen)
+    door.setName(variable)
     door.setServiceParent(doors)

@@ -1,5 +1,6 @@
 """The example in which users post by SMTP and read by POP3, as it stands and by real clients."""
 
+import contextlib
 import os
 import poplib
 import random
@@ -11,12 +12,11 @@ import smtplib
 import socket
 import ssl
 import subprocess
-import threading
 import time
 from base64 import b64encode
 from contextlib import closing
 from email import message_from_bytes
-from email.utils import parseaddr, parsedate_to_datetime
+from email.utils import parsedate_to_datetime
 from io import BytesIO
 from pathlib import Path
 from unittest.mock import patch
@@ -73,15 +73,22 @@ class SplitServer(Server):
 
     USERS = ("ann", "bob", "carol@example.org")
 
-    def __init__(self, *, root=None, twistd=(), ports=2, **settings):
+    def __init__(self, *, root=None, prefix=(), ports=2, **settings):
+        is_new = root is None
         root = root or temporary_directory()
-        for user in self.USERS:
+        popen = subprocess.Popen
+
+        def start(command, **options):
+            return popen([*prefix, *command], **options)
+
+        for user in self.USERS if is_new else ():
             field = join_field(b"PLAIN", b"secret")
             set_secret(
                 default_path(Layout(str(root)).root.decode()), user.encode(), field, new=True
             )
-        with patch.dict(os.environ, environment(root, **settings)):
-            super().__init__(root=root, tac=TAC, twistd=twistd)
+        variables = patch.dict(os.environ, environment(root, **settings))
+        with variables, patch.object(subprocess, "Popen", start):
+            super().__init__(root=root, tac=TAC)
         until(lambda: len(self.ports) == ports, "its ports")
 
     @property
@@ -674,43 +681,51 @@ class LoginTests(SplitTestCase):
         )
         self.assertNotIn("wrong'", self.server.log)
 
-    def test_elsewhere(self):
-        """From other hosts passwords are taken over TLS alone, and guesses count at both doors."""
+    def elsewhere(self, kind):
+        """Return an example on another address than loopback, and how to connect to it."""
         address = outside()
         if address is None:
             self.skipTest("this machine has no address but loopback")
-        root = temporary_directory(self)
-        issued = issue(address)
-        (root / "cert.pem").write_bytes(issued.certificate_pem())
-        (root / "key.pem").write_bytes(issued.key_pem())
-        key = f"privateKey={root}/key.pem:certKey={root}/cert.pem"
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        for smtp in (f"tcp:0:interface={address}", f"ssl:0:{key}:interface={address}"):
-            pop = f"tcp:0:interface={address}"
-            with patch.object(
-                SplitServer, "connect", lambda self: Connection((address, self.port))
-            ):
-                server = SplitServer(SMTP_LISTEN=smtp, POP_LISTEN=pop)
-            self.addCleanup(server.stop)
-            there = {"address": (address, server.smtp_port)}
-            if smtp.startswith("tcp"):
-                with closing(server.talk(**there)) as talk:
-                    self.assertNotIn(b"AUTH", talk.ask(b"EHLO x"))
-                    for line in (b"AUTH PLAIN", login("ann")):
-                        self.assert_start(talk.ask(line), b"538 ")
-                    self.assertIn(b"TLS", talk.ask(b"MAIL FROM:<ann>"))
-                continue
-            with closing(server.talk(wrap=context.wrap_socket, **there)) as talk:
-                self.assertIn(b"AUTH", talk.ask(b"EHLO x"))
-                self.assert_start(talk.ask(login("ann", "wrong")), b"535 ")
-                self.assert_start(talk.ask(login("ann")), b"235 ")
-                self.assert_start(talk.post(own(), "bob"), b"250 ")
-                begun = time.monotonic()
-                with closing(server.talk(wrap=context.wrap_socket, **there)) as other:
-                    other.ask(login("ann", "wronger"))
-                self.assertGreaterEqual(time.monotonic() - begun, 4)
-            self.assertIn(b"with ESMTPSA;", server.mail("bob")[0])
+        listen, options = f"{kind}:0:interface={address}", {}
+        if kind == "ssl":
+            root, issued = temporary_directory(self), issue(address)
+            (root / "pem").write_bytes(issued.pem())
+            listen += f":privateKey={root}/pem:certKey={root}/pem"
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            options = {"wrap": context.wrap_socket}
+
+        def connect(server):
+            return Connection((address, server.port), **options)
+
+        self.patch(SplitServer, "connect", connect)
+        server = SplitServer(SMTP_LISTEN=listen, POP_LISTEN=listen)
+        self.addCleanup(server.stop)
+        return server, {"address": (address, server.smtp_port), **options}
+
+    def test_in_the_clear(self):
+        """From other hosts passwords are not taken in the clear, and AUTH is not announced."""
+        server, there = self.elsewhere("tcp")
+        with closing(server.talk(**there)) as talk:
+            self.assertNotIn(b"AUTH", talk.ask(b"EHLO x"))
+            for line in (b"AUTH PLAIN", login("ann")):
+                self.assert_start(talk.ask(line), b"538 ")
+            self.assertIn(b"TLS", talk.ask(b"MAIL FROM:<ann>"))
+
+    def test_tls(self):
+        """Over TLS they are, from anywhere; and guesses at one door make the other one slow."""
+        server, there = self.elsewhere("ssl")
+        with closing(server.talk(**there)) as talk:
+            self.assertIn(b"AUTH", talk.ask(b"EHLO x"))
+            self.assert_start(talk.ask(login("ann", "wrong")), b"535 ")
+            self.assert_start(talk.ask(login("ann")), b"235 ")
+            self.assert_start(talk.post(own(), "bob"), b"250 ")
+        self.assertIn(b"with ESMTPSA;", server.mail("bob")[0])
+        begun = time.monotonic()
+        with closing(server.connect()) as pop:
+            pop.ask(b"USER ann")
+            self.assert_start(pop.ask(b"PASS wronger"), b"-ERR [AUTH]")
+        self.assertGreaterEqual(time.monotonic() - begun, 4)
 
     def test_unix_socket(self):
         """On a UNIX socket nobody reads along, and the example does not stumble over it."""
@@ -722,3 +737,414 @@ class LoginTests(SplitTestCase):
                 self.assert_start(talk.ask(hello), b"250")
             self.assert_start(talk.post(own(), "bob"), b"250 ")
         self.assertIn(b"from x ([127.0.0.1])", server.mail("bob")[0])
+
+
+class DeliveryTests(SplitTestCase):
+    """What goes wrong with Maildirs and disks: nothing is lost, nothing is there by half."""
+
+    def in_tmp(self):
+        """Return what was left in any tmp/."""
+        return [*self.server.root.glob("*/tmp/*")]
+
+    def test_unwritable(self):
+        """If one Maildir cannot be written, nobody gets the message, and the client tries later."""
+        (self.server.root / "carol@example.org").mkdir()
+        (self.server.root / "carol@example.org" / "new").write_bytes(b"")
+        reply = self.server.post(own(), "ann", "bob", "carol@example.org")
+        self.assertEqual(reply, b"451 the message was not delivered, try again later")
+        self.assertIn("Not a directory", self.server.log)
+        self.assertEqual(self.server.mail("ann") + self.server.mail("bob") + self.in_tmp(), [])
+        self.assert_start(self.server.post(own(), "ann", "bob"), b"250 ")
+
+    def test_link(self):
+        """A Maildir, or a folder of it, that is another's link is not followed."""
+        other = temporary_directory(self)
+        maildir = self.server.root / "bob"
+        maildir.mkdir()
+        (maildir / "tmp").mkdir()
+        (maildir / "new").symlink_to(other)
+        self.assert_start(self.server.post(own(), "bob"), b"451 ")
+        self.assertEqual(os.listdir(other), [])
+
+    def test_no_users_file(self):
+        """A users file in disorder is a passing failure, of which the client learns nothing."""
+        path = Path(default_path(str(self.server.root)))
+        with closing(self.server.talk(name="ann")) as talk:
+            talk.ask(b"MAIL FROM:<ann>")
+            path.chmod(0o644)
+            try:
+                self.assertRegex(talk.ask(b"RCPT TO:<bob>"), rb"\A451 [\w: ]+\Z")
+            finally:
+                path.chmod(0o600)
+            self.assert_start(talk.ask(b"RCPT TO:<bob>"), b"250 ")
+
+    def strace(self, inject):
+        """Start an example that meets with a fault in a system call, once in each thread."""
+        if not shutil.which("strace"):
+            if "CI" in os.environ:
+                self.fail("strace is not installed")
+            self.skipTest("strace is not installed")
+        call = inject.partition(":")[0]
+        options = ("-D", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject)
+        server = SplitServer(prefix=("strace", *options[:-1], f"inject={inject}"))
+        self.addCleanup(server.stop)
+        return server
+
+    def test_disk_fails(self):
+        """What the disk refuses is answered 4xx; what had a 250 is there, and whole."""
+        for inject in ("fsync:error=ENOSPC", "renameat:error=EIO", "mkdirat:error=EACCES"):
+            server = self.strace(f"{inject}:when=1")
+            with closing(server.talk(name="ann")) as talk:
+                replies = [talk.post(own(), "ann", "bob") for _ in range(8)]
+            self.assertEqual({reply[:3] for reply in (replies[0], replies[-1])}, {b"451", b"250"})
+            self.assertEqual({reply for reply in replies if reply.startswith(b"451")}, {replies[0]})
+            taken = sum(reply.startswith(b"250") for reply in replies)
+            for name in ("ann", "bob"):
+                mail = [parted(each)[1] for each in server.mail(name)]
+                self.assertGreaterEqual(len(mail), taken)
+                self.assertEqual({*mail}, {own()})
+            self.assertEqual([*server.root.glob("*/tmp/*")], [])
+            server.stop()
+
+    def test_killed(self):
+        """Whenever the server is killed: what is in new/ is whole, and what had a 250 is there."""
+        kills = 0
+        for call in ("fsync", "renameat", "mkdirat"):
+            for when in (1, 2, 3, 5):
+                server = self.strace(f"{call}:signal=KILL:when={when}")
+                taken = 0
+                with contextlib.suppress(OSError, AssertionError):
+                    talk = server.talk(name="ann")
+                    self.addCleanup(talk.abandon)
+                    while taken < 8 and talk.post(own(), "ann", "bob").startswith(b"250 "):
+                        taken += 1
+                killed = taken < 8
+                if killed:
+                    kills += 1
+                    self.assertEqual(server.process.wait(PATIENCE), -signal.SIGKILL)
+                server.stop()
+                for name in ("ann", "bob"):
+                    mail = [parted(each)[1] for each in server.mail(name)]
+                    self.assertIn(len(mail), (taken, taken + 1))
+                    self.assertLessEqual({*mail}, {own()})
+        self.assertGreater(kills, 6)
+
+    def test_killed_while_writing(self):
+        """Killed in the midst of a large message, it leaves a piece in tmp/, and none in new/."""
+        server = SplitServer()
+        talk = server.talk(name="ann")
+        talk.envelope("bob", sender="ann")
+        talk.socket.sendall(b"Subject: large\r\n\r\n" + (b"x" * 78 + b"\r\n") * 400_000 + b".\r\n")
+        until(lambda: [*server.root.glob("bob/tmp/*")], "a file in tmp/")
+        server.stop(signal.SIGKILL)
+        talk.abandon()
+        self.assertLessEqual({len(each) > 32_000_000 for each in server.mail("bob")}, {True})
+        server = SplitServer(root=server.root)
+        self.addCleanup(server.stop)
+        before = len(server.mail("bob"))
+        self.assert_start(server.post(own(), "bob"), b"250 ")
+        self.assertEqual(len(server.read("bob")), before + 1)
+
+
+class SmartHost:
+    """Another server's SMTP: aiosmtpd, which notes what it takes; ``refuses`` maps to replies."""
+
+    def __init__(self, test, **options):
+        self.taken = []
+        self.refuses = {}
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        controller = Controller(self, "127.0.0.1", port, **options)
+        controller.start()
+        test.addCleanup(controller.stop)
+        self.address = f"127.0.0.1:{port}"
+
+    async def handle_EHLO(self, server, session, envelope, hostname, responses):
+        """Say what is offered."""
+        session.host_name = hostname
+        refused = self.refuses.get("EHLO")
+        return [refused] if refused else responses
+
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        """Take a recipient."""
+        if address not in self.refuses:
+            envelope.rcpt_tos.append(address)
+        return self.refuses.get(address, "250 fine")
+
+    async def handle_DATA(self, server, session, envelope):
+        """Take a message."""
+        if "DATA" not in self.refuses:
+            self.taken.append(envelope)
+        return self.refuses.get("DATA", "250 fine")
+
+
+class SmartHostTests(SplitTestCase):
+    """What is for other hosts."""
+
+    def setUp(self):
+        """Start a smart host and an example that uses it."""
+        self.smart = SmartHost(self)
+        self.split = SplitServer(SMART_HOST=self.smart.address)
+        self.addCleanup(self.split.stop)
+
+    def post(self, message=None, *recipients):
+        """Post to bob and to others."""
+        return self.split.post(message or own(), "bob@localhost", *recipients)
+
+    def assert_nothing(self, reply, start):
+        """Fail unless nobody got anything, and the client knows it."""
+        self.assert_start(reply, start)
+        self.assertEqual(self.smart.taken + self.split.mail("bob"), [])
+        self.assertEqual([*self.split.root.glob("*/tmp/*")], [])
+
+    def test_passed_on(self):
+        """What is for others arrives there, octet for octet, and is not delivered again here."""
+        bcc = own().replace(b"To: ", b"Bcc: dave@example.com\nTo: ") + b"\xff\xfe 8-bit\n.\n..\n"
+        to = ("dave@example.com", "eve@Example.NET", "carol@example.org")
+        self.assert_start(self.post(bcc, *to), b"250 ")
+        (envelope,) = self.smart.taken
+        self.assertEqual(envelope.mail_from, "ann@localhost")
+        self.assertEqual(envelope.rcpt_tos, ["dave@example.com", "eve@Example.NET"])
+        self.assertEqual(envelope.mail_options, ["BODY=8BITMIME"])
+        received = re.match(rb"Received: .*\r\n(?:[ \t].*\r\n)*", envelope.content)[0]
+        there = envelope.content.removeprefix(received).replace(b"\r\n", b"\n")
+        expected = own() + b"\xff\xfe 8-bit\n.\n..\n"
+        self.assertEqual(there, expected)
+        for name in ("bob", "carol@example.org"):
+            self.assertEqual([parted(each)[1] for each in self.split.mail(name)], [expected])
+
+    def test_dots(self):
+        """Dots at the start of lines arrive wherever the message is cut into pieces."""
+        for octets in (2, 3):
+            line = b"." * (octets - 1) + b"\n"
+            self.assert_start(self.post(own() + line * 60_000, "dave@example.com"), b"250 ")
+            body = self.smart.taken[-1].content.replace(b"\r\n", b"\n").partition(b"Bob.\n")[2]
+            self.assertTrue(body == line * 60_000)
+
+    def test_here(self):
+        """An unknown user of this host, or of a domain that users have, goes to nobody else."""
+        for recipient in ("nobody@localhost", "nobody@example.org"):
+            self.assert_nothing(self.post(None, recipient), b"550 ")
+
+    def test_refused(self):
+        """If one recipient, or the message, is refused there, nobody gets it, here neither."""
+        for where, reply, code in (
+            (
+                "eve@example.com",
+                "550 5.1.1 no eve here",
+                b"554 the smart host says: 550 5.1.1 no eve",
+            ),
+            ("eve@example.com", "450 eve sleeps", b"451 the smart host says: 450 eve sleeps"),
+            ("DATA", "554 spam", b"554 the smart host says: 554 spam"),
+            ("DATA", "451 later", b"451 the smart host says: 451 later"),
+            ("EHLO", "554 go away", b"451 the smart host does not answer"),
+        ):
+            self.smart.refuses = {where: reply}
+            self.assert_nothing(self.post(None, "dave@example.com", "eve@example.com"), code)
+        self.smart.refuses = {}
+        self.assert_start(self.post(None, "eve@example.com"), b"250 ")
+
+    def test_silent(self):
+        """A smart host that is away, or goes away, is a passing failure; the log says more."""
+        with socket.create_server(("127.0.0.1", 0)) as bad:
+            port = bad.getsockname()[1]
+            for answers in (b"", b"nonsense\r\n", b"220 x\r\n", b"421 closed\r\n"):
+                server = SplitServer(SMART_HOST=f"tcp:127.0.0.1:{port}")
+                self.addCleanup(server.stop)
+                with closing(server.talk(name="ann")) as talk:
+                    talk.envelope("bob", "dave@example.com", sender="ann")
+                    talk.socket.sendall(b".\r\n")
+                    peer, _ = bad.accept()
+                    peer.sendall(answers)
+                    peer.shutdown(socket.SHUT_WR)
+                    reply = talk.reply()
+                    peer.close()
+                self.assertEqual(reply, b"451 the smart host does not answer, try again later")
+                self.assertEqual(server.mail("bob"), [])
+                self.assertIn("the smart host has taken nothing: ", server.log)
+        with closing(server.talk(name="ann")) as talk:
+            self.assert_start(talk.post(own(), "dave@example.com", "bob"), b"451 ")
+
+
+class ProgramTests(SplitTestCase):
+    """Programs of other makers post and read."""
+
+    def program(self, name, *arguments, code=0, **options):
+        """Run it; skip the test where it is not installed, but never in CI."""
+        if not shutil.which(name):
+            if "CI" in os.environ:
+                self.fail(f"{name} is not installed")
+            self.skipTest(f"{name} is not installed")
+        done = run(name, *arguments, **options)
+        self.assertEqual(done.returncode, code, repr(done))
+        return done.stdout + done.stderr
+
+    def home(self, name, text):
+        """Write a configuration into a directory of its own; return both paths."""
+        home = temporary_directory(self)
+        path = home / name
+        path.write_text(text.format(home=home, smtp=self.server.smtp_port, pop=self.server.port))
+        path.chmod(0o600)
+        return home, path
+
+    def assert_arrived(self):
+        """Fail unless bob has the message, and nothing else."""
+        self.assertEqual([parted(each)[1] for each in self.server.mail("bob")], [MAIL])
+
+    def curl(self, *options, user="ann:secret", sender="ann@localhost", **how):
+        """Post by curl."""
+        _, path = self.home("message", "")
+        path.write_bytes(MAIL)
+        url = f"smtp://127.0.0.1:{self.server.smtp_port}"
+        envelope = ("--mail-from", sender, "--mail-rcpt", "bob@localhost", "--user", user)
+        arguments = ("--silent", "--show-error", "--crlf", *envelope, "--upload-file", path)
+        return self.program("curl", *arguments, *options, url, **how)
+
+    def test_curl(self):
+        """Curl posts by PLAIN and by LOGIN."""
+        self.curl()
+        self.assert_arrived()
+        self.server.empty()
+        self.curl("--login-options", "AUTH=LOGIN")
+        self.assert_arrived()
+
+    def test_curl_refused(self):
+        """Curl sees a refusal, with exit codes of its own."""
+        login_denied, mail_refused = 67, 55
+        self.curl(user="ann:wrong", code=login_denied)
+        self.curl(sender="bob@localhost", code=mail_refused)
+        self.assertEqual(self.server.mail("bob"), [])
+
+    def test_swaks(self):
+        """Swaks posts, by both mechanisms, pipelining."""
+        for mechanism in ("PLAIN", "LOGIN"):
+            server = ("--server", "127.0.0.1", "--port", self.server.smtp_port, "--pipeline")
+            auth = ("--auth", mechanism, "--auth-user", "ann", "--auth-password", "secret")
+            envelope = ("--from", "ann@localhost", "--to", "bob@localhost", "--data", "-")
+            # It ends lines by CRLF, and the message with one line more.
+            told = self.program("swaks", *server, *auth, *envelope, input=MAIL)
+            self.assertIn(b"<-  250 all recipients have it", told)
+        for message in self.server.mail("bob"):
+            self.assertEqual(parted(message)[1].rstrip(b"\n"), MAIL.rstrip(b"\n"))
+        self.assertEqual(len(self.server.mail("bob")), 2)
+
+    def test_msmtp(self):
+        """Msmtp posts what it is given."""
+        _, rc = self.home(
+            "rc",
+            "account default\nhost 127.0.0.1\nport {smtp}\ntls off\nauth plain\n"
+            "user ann\npassword secret\nfrom ann@localhost\n"
+            "set_from_header off\nset_date_header off\n",
+        )
+        self.program("msmtp", "--file", rc, "bob@localhost", input=MAIL)
+        self.assert_arrived()
+
+    def test_smtplib(self):
+        """Smtplib posts by each mechanism, and is told why not."""
+        for method in ("auth_plain", "auth_login"):
+            with smtplib.SMTP("127.0.0.1", self.server.smtp_port, timeout=PATIENCE) as client:
+                client.ehlo()
+                client.user, client.password = "ann", "secret"
+                client.auth(method.removeprefix("auth_").upper(), getattr(client, method))
+                client.sendmail(
+                    "ann@localhost",
+                    ["bob@localhost"],
+                    MAIL.replace(b"\n", b"\r\n"),
+                    ["BODY=8BITMIME"],
+                )
+                with self.assertRaises(smtplib.SMTPRecipientsRefused):
+                    client.sendmail("ann@localhost", ["nobody@localhost"], MAIL)
+                with self.assertRaises(smtplib.SMTPSenderRefused):
+                    client.sendmail("bob@localhost", ["bob@localhost"], MAIL)
+        self.assertEqual([parted(each)[1] for each in self.server.mail("bob")], [MAIL] * 2)
+
+    def test_mpop(self):
+        """Mpop reads what was posted, and leaves nothing."""
+        self.posted(MAIL)
+        home, rc = self.home(
+            "rc",
+            "account default\nhost 127.0.0.1\nport {pop}\ntls off\nauth user\nuser bob\n"
+            "password secret\nkeep off\nuidls_file {home}/uidls\nreceived_header off\n"
+            "delivery maildir {home}/got\n",
+        )
+        for folder in ("tmp", "new", "cur"):
+            (home / "got" / folder).mkdir(parents=True)
+        self.program("mpop", "--file", rc)
+        self.assertEqual([parted(each)[1] for each in stored(home / "got")], [MAIL])
+        self.assertEqual(self.server.mail("bob"), [])
+
+    def test_fetchmail(self):
+        """Fetchmail reads what was posted, and leaves nothing."""
+        self.posted(MAIL)
+        home, rc = self.home(
+            "rc",
+            "set invisible\nset idfile {home}/ids\npoll 127.0.0.1 service {pop} "
+            "proto pop3 auth password user bob password secret is root here "
+            'sslproto "" no rewrite fetchall nokeep mda "cat > {home}/got"\n',
+        )
+        environ = {**os.environ, "HOME": str(home)}
+        self.program("fetchmail", "--fetchmailrc", rc, "--nodetach", env=environ)
+        self.assertEqual(parted((home / "got").read_bytes())[1], MAIL)
+        self.assertEqual(self.server.mail("bob"), [])
+
+
+MAIL = own() + b".\n..\n.dot\n\nGr\xc3\xbc\xc3\x9fe\n"
+
+
+class StartTests(TestCase):
+    """What the settings may be, and that a wrong one ends the start in a sentence."""
+
+    def failed(self, **settings):
+        """Start the example in vain; return the last line that it printed."""
+        environ = {**os.environ, **environment(temporary_directory(self)), **settings}
+        command = ("twistd", "--pidfile=", "--nodaemon", "--python", TAC)
+        done = run(*command, env=environ, cwd=temporary_directory(self))
+        said = (done.stdout + done.stderr).decode()
+        self.assertEqual(done.returncode, 1, said)
+        self.assertNotIn("Traceback", said)
+        return said.splitlines()[-1]
+
+    def test_wrong(self):
+        """The sentence names the variable, and what it was set to."""
+        root = temporary_directory(self)
+        (root / "public").touch(0o644)
+        (root / "public").chmod(0o644)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            busy = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+            for variable, wrong, why in (
+                ("MAILDIR", "", "no such directory; .* examples/sample_maildrop.py sample"),
+                ("MAILDIR", "/nonesuch/%u", "no such directory"),
+                ("MAILDIR", "/tmp/%x", "%x is not known"),
+                ("USERS", f"{root}/public", "chmod o="),
+                ("POP_LISTEN", "tcp:x", "x"),
+                ("SMTP_LISTEN", "nonesuch:1", "nonesuch"),
+                ("SMTP_LISTEN", busy, "[Aa]ddress already in use"),
+                ("POP_LISTEN", busy, "[Aa]ddress already in use"),
+                ("SMART_HOST", "http://example.org", "http"),
+                ("SMART_HOST", "example.org:99999", "99999"),
+            ):
+                said = self.failed(**{f"POPSERV_{variable}": wrong})
+                self.assertRegex(said, rf"POPSERV_{variable}\b.*{why}")
+
+    def test_sample(self):
+        """Without settings it serves the sample, as the other example makes it."""
+        directory = temporary_directory(self)
+        done = run("python", CHECKOUT / "examples" / "sample_maildrop.py", directory / "sample")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        environ = environment(
+            "", POP_LISTEN=f"unix:{directory}/pop", SMTP_LISTEN=f"unix:{directory}/smtp"
+        )
+        server = subprocess.Popen(
+            [BIN / "twistd", "--pidfile=", "--logfile=log", "--nodaemon", "--python", TAC],
+            cwd=directory,
+            env={**os.environ, **environ},
+        )
+        self.addCleanup(server.wait)
+        self.addCleanup(server.terminate)
+        until((directory / "smtp").exists, "its sockets")
+        with closing(Talk(f"{directory}/smtp")) as talk:
+            talk.ask(login("joe"))
+            self.assertEqual(talk.post(own("joe"), "joe", sender="joe")[:3], b"250")
+        with closing(Connection(f"{directory}/pop")) as pop:
+            pop.ask(b"USER joe")
+            self.assertIn(b"13 messages", pop.ask(b"PASS secret"))
