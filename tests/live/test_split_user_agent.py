@@ -17,6 +17,7 @@ from base64 import b64encode
 from contextlib import closing
 from email import message_from_bytes
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from unittest.mock import patch
@@ -24,6 +25,8 @@ from unittest.mock import patch
 from aiosmtpd.controller import Controller
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from popserv.auth.schemes import join_field
@@ -47,6 +50,7 @@ from tests.live.harness import (
     wire_form,
 )
 from tests.live.test_twistd import outside
+from tests.test_docs import blocks
 
 TAC = CHECKOUT / "examples" / "split-user-agent.tac"
 SIZE = 32 << 20
@@ -383,6 +387,13 @@ class HeaderTests(SplitTestCase):
         self.assertEqual(self.server.mail("bob"), [])
 
 
+@lru_cache
+def example():
+    """Return what the example defines, in this process."""
+    with patch.dict(os.environ, environment(temporary_directory())):
+        return runpy.run_path(str(TAC))
+
+
 class CompletionTests(SynchronousTestCase):
     """The function that completes messages, held against the plainest way to say it."""
 
@@ -393,14 +404,10 @@ class CompletionTests(SynchronousTestCase):
         st.sampled_from(["ann@localhost", "bob@localhost", "a b", "Date: x", "x\n Bcc: y", "\xe9"]),
     )
     BODIES = st.binary(max_size=40).map(lambda body: body.replace(b"\r", b""))
-    example = None
 
     def complete(self, message):
         """Return a message as the example completes it, what it makes up replaced by X."""
-        if CompletionTests.example is None:
-            with patch.dict(os.environ, environment(temporary_directory())):
-                CompletionTests.example = runpy.run_path(str(TAC))
-        complete = CompletionTests.example["complete"]
+        complete = example()["complete"]
         with complete(BytesIO(message), b"ann@localhost", b"Received: x\n") as mail:
             mail.seek(0)
             done = re.sub(rb"(?m)^Date: \w{3}, \d.*:.*$", b"Date: X", mail.read())
@@ -425,6 +432,33 @@ class CompletionTests(SynchronousTestCase):
         expected = "".join(f"{line}\n" for line in ["Received: x", *lines]).encode("latin-1")
         head = "".join(f"{name}{colon}{text}\n" for name, colon, text in fields).encode("latin-1")
         self.assertTrue(self.complete(head + blank + body) == expected + stored + body)
+
+
+class IdleTests(SynchronousTestCase):
+    """A client that says nothing, or does not let go."""
+
+    def test_idle(self):
+        """After five minutes without a line it is told so; after half a minute more, cut off."""
+        clock, transport = Clock(), StringTransport()
+        factory = example()["SubmissionFactory"]()
+        server = factory.buildProtocol(None)
+        server.callLater = clock.callLater
+        server.makeConnection(transport)
+        transport.registerProducer(server, True)
+        clock.advance(200)
+        server.dataReceived(b"NOOP\r\nNO")
+        clock.advance(200)
+        server.dataReceived(b"O")
+        clock.advance(99)
+        self.assertNotIn(b"421", transport.value())
+        clock.advance(1)
+        self.assertIn(b"421 nothing came for too long\r\n", transport.value())
+        self.assertTrue(transport.disconnecting)
+        server.dataReceived(b"P\r\n")
+        clock.advance(30)
+        self.assertTrue(transport.disconnected)
+        server.connectionLost()
+        self.assertEqual((clock.getDelayedCalls(), factory.connections), ([], 0))
 
 
 class RefusalTests(SplitTestCase):
@@ -680,6 +714,14 @@ class LoginTests(SplitTestCase):
             self.server.log, r"127\.0\.0\.1:\d+: b'nobody' did not log in: no such user"
         )
         self.assertNotIn("wrong'", self.server.log)
+
+    def test_many_at_once(self):
+        """Logins that come together are answered one by one, however many wait."""
+        with closing(self.server.talk()) as talk:
+            talk.socket.sendall(login("nobody") + b"\r\n" + b"AUTH PLAIN YQ==\r\n" * 400)
+            talk.socket.sendall(login("ann") + b"\r\nNOOP\r\n")
+            replies = [talk.reply()[:3] for _ in range(403)]
+        self.assertEqual(replies, [b"535", *[b"501"] * 400, b"235", b"250"])
 
     def elsewhere(self, kind):
         """Return an example on another address than loopback, and how to connect to it."""
@@ -1148,3 +1190,25 @@ class StartTests(TestCase):
         with closing(Connection(f"{directory}/pop")) as pop:
             pop.ask(b"USER joe")
             self.assertIn(b"13 messages", pop.ask(b"PASS secret"))
+
+    def test_documentation(self):
+        """The page explains every setting, and its commands post and read."""
+        page = (CHECKOUT / "docs" / "split-user-agent.rst").read_text()
+        explained = re.findall("^``(POPSERV_.*)``$", page, re.MULTILINE)
+        self.assertEqual({*explained}, {*re.findall('"(POPSERV_[A-Z_]+)"', TAC.read_text())})
+        commands = dict(blocks(CHECKOUT / "docs" / "split-user-agent.rst", "shell"))["post"]
+        for name in ("curl", "swaks", "mpop"):
+            if not shutil.which(name) and "CI" not in os.environ:
+                self.skipTest(f"{name} is not installed")
+        directory = temporary_directory(self)
+        run("python", CHECKOUT / "examples" / "sample_maildrop.py", directory / "sample")
+        server = SplitServer(root=directory / "sample")
+        self.addCleanup(server.stop)
+        for shown, port in (("1587", server.smtp_port), ("1110", server.port)):
+            commands = commands.replace(f":{shown}", f":{port}").replace(f"={shown}", f"={port}")
+        done = run("bash", "-ec", commands, cwd=directory)
+        self.assertEqual(done.returncode, 0, repr(done))
+        self.assertIn(b"Subject: posted\r\nDate: ", done.stdout)
+        self.assertIn(b"\r\n\r\nIt works.\r\n", done.stdout)
+        for subject in (b"Welcome", b"posted", b"test "):
+            self.assertIn(b"\nSubject: " + subject, (directory / "mail").read_bytes())
