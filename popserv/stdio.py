@@ -37,16 +37,18 @@ class Standard:
     :raises NoClient: one of them is closed, or a socket that nobody is connected to.
     """
 
-    def __init__(self, input: int = 0, output: int = 1, error: int = 2) -> None:  # noqa: A002
-        check_open(input, output)
-        self.family = _family(input, output)
-        self.address = DescriptorAddress(_name(input), not _is_remote(input, output))
-        self._flags = [fcntl.fcntl(each, fcntl.F_GETFL) for each in (input, output)]
-        takes_error = leads_to_client(error, input, output)
-        # Beyond the standard ones, should error be free.
-        self.input, self.output = (_dup(each) for each in (input, output))
+    def __init__(self, in_: int = 0, out: int = 1, error: int = 2) -> None:
+        check_open(in_, out)
+        self.family = _family(in_, out)
+        self.address = DescriptorAddress(_name(in_), not _is_remote(in_, out))
+        self._flags = [fcntl.fcntl(each, fcntl.F_GETFL) for each in (in_, out)]
+        takes_error = leads_to_client(error, in_, out)
+        # Beyond the standard ones, for that of errors may be free.
+        self.input, self.output = (
+            fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, error + 1) for each in (in_, out)
+        )
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        for each in (input, output, *([error] if takes_error else ())):
+        for each in (in_, out, *([error] if takes_error else ())):
             os.dup2(null, each)
         if null != error:
             os.close(null)
@@ -82,6 +84,8 @@ class StandardTransport(_Base):
 
     def __init__(self, protocol: IProtocol, standard: Standard, reactor: Any) -> None:
         self._address = standard.address
+        self._input = standard.input
+        self._is_terminal = os.isatty(standard.input)
         self._reactor = reactor
         super().__init__(protocol, standard.input, standard.output, reactor)
 
@@ -103,11 +107,12 @@ class StandardTransport(_Base):
         self._reactor.callLater(0, self.connectionLost, Failure(ConnectionAborted()))
 
     def _readConnectionLost(self, reason: Failure) -> None:
-        if reason.check(ConnectionDone):
-            super()._readConnectionLost(reason)
-        else:
-            # A terminal that has hung up.
+        # A terminal that has hung up is none any more, and may seem to have said all.
+        has_hung_up = self._is_terminal and not os.isatty(self._input)
+        if has_hung_up or not reason.check(ConnectionDone):
             self.abortConnection()
+        else:
+            super()._readConnectionLost(reason)
 
 
 def check_open(*descriptors: int) -> None:
@@ -131,20 +136,16 @@ def _status(descriptor: int) -> os.stat_result | None:
         return None
 
 
-def _dup(descriptor: int) -> int:
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
-
-
 def _socket(descriptor: int) -> socket.socket:
     return socket.socket(fileno=os.dup(descriptor))
 
 
-def _family(input: int, output: int) -> int | None:  # noqa: A002
+def _family(in_: int, out: int) -> int | None:
     """Return the family of the connection that both of them are, if they are one."""
-    there = os.fstat(input)
+    there = os.fstat(in_)
     if not S_ISSOCK(there.st_mode):
         return None
-    with _socket(input) as client:
+    with _socket(in_) as client:
         try:
             client.getpeername()
         except OSError as error:
@@ -153,7 +154,7 @@ def _family(input: int, output: int) -> int | None:  # noqa: A002
                 "the client has gone, or it is one to listen on (in inetd.conf, give nowait)"
             ) from None
         if (
-            os.path.samestat(there, os.fstat(output))
+            os.path.samestat(there, os.fstat(out))
             and client.type == socket.SOCK_STREAM
             and client.family in _ADOPTED
         ):
