@@ -167,6 +167,8 @@ class OptionsTests(OptionsCase):
                 ["--dialect", "rfc1460", "--sasl", "PLAIN"],
                 "--sasl is for AUTH, which --dialect rfc1460 has not; these have it: modern",
             ),
+            (["--preauth", "tcp:1110"], "of no other socket does the system say whose it is"),
+            (["--preauth=unix:/x", "--sasl=PLAIN"], "--sasl is for logins, and here nobody logs"),
             (["--dialect=rfc1725", "--expire=9"], "--expire is for CAPA, which --dialect rfc1725"),
             (["--dialect=rfc1725", "--hide-version"], "--hide-version is for CAPA"),
             (["--dialect=rfc1725", "--language=de"], "--language is for LANG"),
@@ -206,6 +208,11 @@ class OptionsTests(OptionsCase):
             options = self.parse(*arguments)
             self.assertEqual((options["listen"], options["listen-tls"]), (plain, over_tls))
         self.assertEqual(self.parse("--dialect=pop-revised")["listen"], ["tcp:109"])
+        options = self.parse("--preauth", "unix:/x")
+        self.assertEqual((options["listen"], options["preauth"]), ([], ["unix:/x"]))
+        with patch("popserv.options.HAS_PEER_UID", False):
+            error = self.assertRaises(usage.UsageError, self.parse, "--preauth", "unix:/x")
+        self.assertIn("this system does not say", str(error))
         self.parse(*certificate, "--require-tls", "--dialect=rfc1225", "--listen-tls=tcp:995")
         self.parse(*certificate, "--require-tls", "--dialect=rfc1225")
 
