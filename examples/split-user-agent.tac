@@ -314,6 +314,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         elif b"\r" in line or b"\n" in line:
             self.flaw = self.flaw or SMTPServerError(554, "lines must end with CR and LF, both")
         if self.flaw is None:
+            # Nothing waits for the disk here.
             self.spool.write(line + b"\n")
 
     async def post(self):
@@ -541,6 +542,8 @@ async def relay(mail, poster, recipients):
             client.transport.abortConnection()
         raise SMTPServerError(451, "the smart host does not answer, try again later") from error
     if not 200 <= code < 300:
+        # It may have spoken before it has heard the end, and nobody sends that any more.
+        client.transport.abortConnection()
         said = re.sub(r"[^ -~]", "?", text.decode("latin-1").partition("\n")[0])[:300]
         raise SMTPServerError(554 if code >= 500 else 451, f"the smart host says: {code} {said}")
 
