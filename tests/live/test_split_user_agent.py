@@ -848,6 +848,17 @@ class DeliveryTests(SplitTestCase):
             self.assertEqual([*server.root.glob("*/tmp/*")], [])
             server.stop()
 
+    def test_no_room(self):
+        """A message that no file can hold is answered once, at its end; the next one is taken."""
+        server = SplitServer(prefix=("prlimit", "--fsize=1000000"))
+        self.addCleanup(server.stop)
+        with closing(server.talk(name="ann")) as talk:
+            for body, reply in ((b"x\n" * 2_000_000, b"452 "), (b"x\n", b"250 ")):
+                self.assert_start(talk.post(own() + body, "bob"), reply)
+            self.assert_start(talk.ask(b"NOOP"), b"250 done")
+        self.assertEqual([parted(each)[1] for each in server.mail("bob")], [own() + b"x\n"])
+        self.assertIn("File too large", server.log)
+
     def test_killed(self):
         """Whenever the server is killed: what is in new/ is whole, and what had a 250 is there."""
         kills = 0
