@@ -173,7 +173,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         if self.asked is not None:
             self.asked.errback(POPError("the client has gone"))
         if self.spool is not None and not self.is_busy:
-            self.spool.close()
+            self.drop_spool()
 
     def state_COMMAND(self, line):
         self.commands += 1
@@ -314,7 +314,12 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         elif b"\r" in line or b"\n" in line:
             self.flaw = self.flaw or SMTPServerError(554, "lines must end with CR and LF, both")
         if self.flaw is None:
-            self.spool.write(line + b"\n")
+            try:
+                self.spool.write(line + b"\n")
+            except OSError:
+                # What comes must not be answered yet, nor what is cut be delivered.
+                log.failure("a message has no room")
+                self.flaw = SMTPServerError(452, "there is no room for the message")
 
     async def post(self):
         """Deliver a message, and answer it when all recipients have it."""
@@ -342,8 +347,12 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             log.failure("a message was not delivered")
             self.sendCode(451, b"the message was not delivered, try again later")
         finally:
-            self.spool.close()
+            self.drop_spool()
             await disk.run(delivery.end)
+
+    def drop_spool(self):
+        with suppress(OSError):  # Of a disk that is full.
+            self.spool.close()
 
     def received(self):
         """Return the field that says where the message came from (RFC 5321 section 4.4)."""
@@ -445,6 +454,7 @@ def complete(spool, poster, received):
     line = spool.readline()
     mail.write(line if line in (b"", b"\n") else b"\n" + line)
     copyfileobj(spool, mail)
+    mail.flush()
     return mail
 
 
@@ -541,6 +551,8 @@ async def relay(mail, poster, recipients):
             client.transport.abortConnection()
         raise SMTPServerError(451, "the smart host does not answer, try again later") from error
     if not 200 <= code < 300:
+        # It may have spoken before it has heard the end, and nobody sends that any more.
+        client.transport.abortConnection()
         said = re.sub(r"[^ -~]", "?", text.decode("latin-1").partition("\n")[0])[:300]
         raise SMTPServerError(554 if code >= 500 else 451, f"the smart host says: {code} {said}")
 

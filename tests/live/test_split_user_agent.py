@@ -848,6 +848,17 @@ class DeliveryTests(SplitTestCase):
             self.assertEqual([*server.root.glob("*/tmp/*")], [])
             server.stop()
 
+    def test_no_room(self):
+        """A message that no file can hold is answered once, at its end; the next one is taken."""
+        server = SplitServer(prefix=("prlimit", "--fsize=1000000"))
+        self.addCleanup(server.stop)
+        with closing(server.talk(name="ann")) as talk:
+            for body, reply in ((b"x\n" * 2_000_000, b"452 "), (b"x\n", b"250 ")):
+                self.assert_start(talk.post(own() + body, "bob"), reply)
+            self.assert_start(talk.ask(b"NOOP"), b"250 done")
+        self.assertEqual([parted(each)[1] for each in server.mail("bob")], [own() + b"x\n"])
+        self.assertIn("File too large", server.log)
+
     def test_killed(self):
         """Whenever the server is killed: what is in new/ is whole, and what had a 250 is there."""
         kills = 0
@@ -985,6 +996,23 @@ class SmartHostTests(SplitTestCase):
             self.assert_nothing(self.post(None, "dave@example.com", "eve@example.com"), code)
         self.smart.refuses = {}
         self.assert_start(self.post(None, "eve@example.com"), b"250 ")
+
+    def test_refused_early(self):
+        """A smart host that does not want to hear the end of a message refuses it."""
+        with socket.create_server(("127.0.0.1", 0)) as hasty:
+            server = SplitServer(SMART_HOST=f"127.0.0.1:{hasty.getsockname()[1]}")
+            self.addCleanup(server.stop)
+            with closing(server.talk(name="ann")) as talk:
+                talk.envelope("dave@example.com", sender="ann")
+                talk.socket.sendall((b"x" * 78 + b"\r\n") * 300_000 + b".\r\n")
+                peer, _ = hasty.accept()
+                with peer, peer.makefile("rb") as lines:
+                    for reply in (b"220 x", b"250 x", b"250 fine", b"250 fine", b"354 go on"):
+                        peer.sendall(reply + b"\r\n")
+                        lines.readline()
+                    peer.sendall(b"552 enough\r\n")
+                    self.assertEqual(talk.reply(), b"554 the smart host says: 552 enough")
+        self.assertNotIn("Traceback", server.log)
 
     def test_silent(self):
         """A smart host that is away, or goes away, is a passing failure; the log says more."""
