@@ -94,9 +94,10 @@ class Session:
 
     # One for each client, and many clients are idle.
     __slots__ = (
-        *("_capabilities", "_login", "_release", "access", "as_stored", "ask", "can_start_tls"),
-        *("channel", "claimed_name", "host", "language", "mailbox", "maildrop", "name", "peer"),
-        *("removed", "state", "takes_logins", "takes_passwords", "timestamp", "workarounds"),
+        *("_capabilities", "_last_act", "_login", "_release", "access", "as_stored", "ask"),
+        *("can_start_tls", "channel", "claimed_name", "host", "language", "mailbox", "maildrop"),
+        *("name", "peer", "removed", "state", "takes_logins", "takes_passwords", "timestamp"),
+        "workarounds",
     )
 
     mailbox: IMailbox
@@ -136,6 +137,7 @@ class Session:
         self.access: Access | None = None
         self._login = login
         self._capabilities = capabilities
+        self._last_act: Callable[[], Awaitable[None]] | None = None
         self._release: Release | None = None
 
     def offers(self, credentials: type[Interface]) -> bool:
@@ -196,23 +198,22 @@ class Session:
             await self.end()
 
     def before_end(self, act: Callable[[], Awaitable[None]]) -> None:
-        """Await this at the end, in whatever way that comes, while the lock is still held."""
-        release = self._release
+        """Await this at the end, in whatever way that comes, while the lock is still held.
 
-        async def act_and_release() -> None:
-            try:
-                await act()
-            finally:
-                if release is not None:
-                    await give_up(release)
-
-        self._release = act_and_release
+        There is one such act; a later one takes the place of it.
+        """
+        self._last_act = act
 
     async def end(self) -> None:
         """Give up the lock, if there is one still to give up."""
+        act, self._last_act = self._last_act, None
         release, self._release = self._release, None
-        if release is not None:
-            await give_up(release)
+        try:
+            if act is not None:
+                await act()
+        finally:
+            if release is not None:
+                await give_up(release)
 
 
 def tellable(name: bytes | None) -> str:

@@ -23,6 +23,7 @@ from popserv.commands import rfc1460, rfc1725
 from popserv.dialects import DIALECTS
 from popserv.errors import LoginFailed, LoginTooSoon
 from popserv.interfaces import IRemoteUserCredentials
+from popserv.preauth import PreauthenticatedFactory
 from tests.certificates import issue, make_authority
 from tests.commands.harness import Client
 
@@ -533,6 +534,15 @@ class ServiceTests(OptionsCase):
         service.privilegedStartService()
         service.startService()
         await service.stopService()
+
+    def test_preauth(self):
+        """Connections whose users are known count with the others, and have no logins."""
+        with patch.object(tap.strports, "service") as service:
+            tap.makeService(self.parse("--listen=tcp:0", "--preauth=unix:/x"))
+        (plain, known) = (call.args for call in service.call_args_list)
+        self.assertEqual((plain[0], known[0]), ("tcp:0", "unix:/x"))
+        self.assertIsInstance(known[1], PreauthenticatedFactory)
+        self.assertIs(known[1].connections, plain[1].connections)
 
     def test_port_taken(self):
         """A port that is taken ends the server with the reason and a hint."""

@@ -49,6 +49,7 @@ class TransportTests(SynchronousTestCase):
             (UNIXAddress(b"/s"), True),
             (DescriptorAddress("/dev/ttyS0", True), True),
             (DescriptorAddress("standard input", False), False),
+            (SimpleNamespace(host="localhost"), False),
             (object(), False),
         ]:
             self.assertEqual(is_private(StringTransport(peerAddress=peer)), private, peer)
