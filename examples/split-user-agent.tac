@@ -15,14 +15,12 @@ import os
 import re
 import socket
 import sys
-import time
 from base64 import b64encode
 from collections import deque
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from copy import copy
 from email.utils import formatdate, getaddresses, make_msgid
 from functools import partial
-from secrets import token_hex
 from shutil import copyfileobj
 from tempfile import TemporaryFile
 
@@ -51,6 +49,7 @@ from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.errors import BadCommand, LoginFailed, POPError
 from popserv.idle import IdleTimeoutMixin
 from popserv.listeners import CannotStart
+from popserv.maildrops.delivery import Delivery
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.protocol import POP3Factory, POP3Server
@@ -326,7 +325,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         poster, recipients = bytes(self._from), self._to
         self._from, self._to = None, []
         self.setTimeout(None)
-        delivery = Delivery()
+        delivery = Delivery(layout)
         try:
             if self.flaw is not None:
                 raise self.flaw
@@ -334,7 +333,8 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             mail = await disk.run(complete, self.spool, poster, self.received())
             with mail:
                 ours = {name for _, name in recipients if name is not None}
-                await disk.run(delivery.write, mail, poster, ours)
+                path = b"Return-Path: <%b>\n" % poster
+                await disk.run(partial(delivery.write, mail, ours, before=path))
                 others = [user.dest for user, name in recipients if name is None]
                 if others:
                     await relay(mail, poster, others)
@@ -464,76 +464,6 @@ def mailboxes(fields, wanted):
     with suppress(RecursionError):  # By a thousand parentheses.
         return [canonical(address.encode("latin-1")) for _, address in getaddresses(texts)]
     return []
-
-
-class Delivery:
-    """A message's way into Maildirs: whole into each tmp/ first, then from there into new/."""
-
-    def __init__(self):
-        self._written = []
-        self._stack = ExitStack()
-
-    def write(self, mail, poster, names):
-        """Write it for these users, who do not see it yet."""
-        for name in names:
-            maildir = self._opened(open_maildir(name))
-            for folder in (b"tmp", b"new", b"cur"):
-                make_directory(folder, maildir)
-            flags = os.O_DIRECTORY | os.O_NOFOLLOW
-            tmp, new = (self._opened(os.open(d, flags, dir_fd=maildir)) for d in (b"tmp", b"new"))
-            when = b"%d.M%06d" % divmod(time.time_ns() // 1000, 10**6)
-            unique = b"%bP%dR%b.%b" % (when, os.getpid(), token_hex(8).encode("ascii"), HOST)
-            fd = os.open(unique, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=tmp)
-            self._stack.callback(remove, unique, tmp)
-            with open(fd, "wb") as file:
-                file.write(b"Return-Path: <%b>\n" % poster)
-                mail.seek(0)
-                copyfileobj(mail, file)
-                file.flush()
-                os.fsync(fd)
-            self._written.append((unique, tmp, new))
-
-    def commit(self):
-        """Let the users see it, for good."""
-        for unique, tmp, new in self._written:
-            os.rename(unique, unique, src_dir_fd=tmp, dst_dir_fd=new)
-            os.fsync(new)
-
-    def end(self):
-        """Close all, and take what was not committed out of tmp/."""
-        self._stack.close()
-
-    def _opened(self, fd):
-        self._stack.callback(os.close, fd)
-        return fd
-
-
-def open_maildir(name):
-    """Return the descriptor of a user's Maildir, which is made if there is none."""
-    with suppress(FileNotFoundError):
-        return layout.open(name)
-    path = layout.root
-    for part in layout.place(name):
-        parent = os.open(path, os.O_DIRECTORY)
-        try:
-            make_directory(part, parent)
-        finally:
-            os.close(parent)
-        path = os.path.join(path, part)
-    return layout.open(name)
-
-
-def make_directory(name, parent):
-    """Make a directory, unless it is there."""
-    with suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=parent)
-        os.fsync(parent)
-
-
-def remove(unique, tmp):
-    """Remove a file, unless it was moved."""
-    with suppress(FileNotFoundError):
-        os.unlink(unique, dir_fd=tmp)
 
 
 # The smart host

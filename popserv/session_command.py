@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import syslog
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,19 +22,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ReactorNotRunning
 from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import connectionDone
-from twisted.logger import (
-    ILogObserver,
-    LogEvent,
-    Logger,
-    LogLevel,
-    eventAsText,
-    globalLogBeginner,
-    textFileLogObserver,
-)
+from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
+from popserv import session_log
 from popserv.auth.prepare import prepared_name
 from popserv.auth.realm import MaildropRealm
 from popserv.factories import make_factory, make_preauthenticated, warn_of_timeout
@@ -129,7 +120,7 @@ def main(arguments: Sequence[str]) -> int:
 
         return run(arguments, reactor, Standard)
     except NoClient as error:
-        complain(str(error))
+        session_log.complain(str(error))
         return 1
 
 
@@ -149,22 +140,11 @@ def run(arguments: Sequence[str], reactor: Any, take: Callable[[], Standard]) ->
                 "are not one"
             )
     except usage.UsageError as error:
-        complain(str(error))
+        session_log.complain(str(error))
         return 2
-    observer = SyslogObserver() if to_syslog else textFileLogObserver(sys.stderr)
-    # Which also has what anything prints, rather than the client.
-    globalLogBeginner.beginLoggingTo([Sieve(observer, everything=bool(options["syslog"]))])
+    session_log.begin(to_syslog=to_syslog, everything=bool(options["syslog"]))
     warn_of_timeout(options)
     return OneSession(options, standard, reactor).run()
-
-
-def complain(text: str) -> None:
-    """Tell the operator in a line: on standard error, or in syslog if the client would read it."""
-    if leads_to_client(2, 0, 1) and not os.isatty(2):
-        syslog.openlog(_SYSLOG_NAME, syslog.LOG_PID, syslog.LOG_MAIL)
-        syslog.syslog(syslog.LOG_ERR, text)
-    else:
-        print(f"popserv session: {text}", file=sys.stderr)
 
 
 class OneSession:
@@ -271,47 +251,3 @@ class _KnownSession(_WatchedSession, PreauthenticatedServer):
 
     def _went_well(self) -> bool:
         return super()._went_well() and self.session.state is not State.AUTHORIZATION
-
-
-# The log
-
-_SYSLOG_NAME = "popserv"
-
-_PRIORITIES = {
-    LogLevel.debug: syslog.LOG_DEBUG,
-    LogLevel.info: syslog.LOG_INFO,
-    LogLevel.warn: syslog.LOG_WARNING,
-    LogLevel.error: syslog.LOG_ERR,
-    LogLevel.critical: syslog.LOG_CRIT,
-}
-
-
-@implementer(ILogObserver)
-class SyslogObserver:
-    """Sends events to syslog, facility mail, a line at a time."""
-
-    def __init__(self) -> None:
-        syslog.openlog(_SYSLOG_NAME, syslog.LOG_PID, syslog.LOG_MAIL)
-
-    def __call__(self, event: LogEvent) -> None:
-        """Send one."""
-        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-        priority = _PRIORITIES[event.get("log_level", LogLevel.info)]
-        for line in text.replace("\0", "\\0").splitlines():
-            syslog.syslog(priority, line)
-
-
-@implementer(ILogObserver)
-class Sieve:
-    """Lets warnings and what is worse through to an observer; or ``everything`` of popserv's."""
-
-    def __init__(self, observer: ILogObserver, *, everything: bool) -> None:
-        self._observer = observer
-        self._everything = everything
-
-    def __call__(self, event: LogEvent) -> None:
-        """Take an event."""
-        ours = event.get("log_namespace", "").startswith("popserv")
-        least = LogLevel.info if ours and self._everything else LogLevel.warn
-        if event.get("log_level", LogLevel.info) >= least:
-            self._observer(event)

@@ -57,6 +57,7 @@ MAY_IMPORT = {
     "transports": {"channel", "session"},
     "maildrops.warm": set(),
     "maildrops.layout": {"maildrops.warm"},
+    "maildrops.delivery": {"maildrops.layout"},
     "maildrops.memory": CORE,
     "maildrops.folders": CORE | {"maildrops.warm"},
     "maildrops.uniques": {"maildrop"},
@@ -103,9 +104,10 @@ MAY_IMPORT = {
         *("commands.capa", "commands.rfc1460", "commands.sasl", "commands.utf8"),
         *("idle", "preauth", "protocol", "session_options"),
     },
+    "session_log": {"stdio"},
     "session_command": {
         *("auth.prepare", "auth.realm", "factories", "maildrops.layout", "maildrops.maildir"),
-        *("preauth", "protocol", "session", "session_options", "stdio", "wire"),
+        *("preauth", "protocol", "session", "session_log", "session_options", "stdio", "wire"),
     },
     "cli": {"session_command"}
     | {"auth.prepare", "auth.schemes", "auth.users_file", "maildrops.layout"},

@@ -4,7 +4,7 @@ from unittest.mock import Mock, patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv import session_command
+from popserv import session_command, session_log
 from popserv.session_command import OneSession, Options
 from popserv.session_options import SessionOptions
 
@@ -24,11 +24,11 @@ class SessionCommandTests(SynchronousTestCase):
     def test_complaint_to_syslog(self):
         """A wrong command line is told to syslog where the client would read standard error."""
         with (
-            patch.object(session_command, "leads_to_client", return_value=True),
-            patch.object(session_command.os, "isatty", return_value=False),
-            patch.object(session_command, "syslog") as syslog,
+            patch.object(session_log, "leads_to_client", return_value=True),
+            patch.object(session_log.os, "isatty", return_value=False),
+            patch.object(session_log, "syslog") as syslog,
         ):
-            session_command.complain("no")
+            session_log.complain("no")
         self.assertEqual(syslog.syslog.call_args.args[1], "no")
 
     def test_gone(self):

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import stat
+from contextlib import suppress
 
 from popserv.maildrops.warm import open_warm
 
@@ -86,6 +87,29 @@ class Layout:
         finally:
             os.close(here)
 
+    def make(self, user: bytes) -> int:
+        """Return what :meth:`open` does, after making the directories that are missing.
+
+        They are their owner's alone.  Below them nothing is made.
+
+        :raises ValueError: as :meth:`place`.
+        :raises OSError: one cannot be made or opened, or a link led out.
+        """
+        with suppress(FileNotFoundError):
+            return self.open(user)
+        *way, last = self.place(user)
+        here = os.open(self.root, _INTO)
+        try:
+            for part in way:
+                make_directory(part, here)
+                there = os.open(part, _INTO | os.O_NOFOLLOW, dir_fd=here)
+                os.close(here)
+                here = there
+            make_directory(last, here)
+        finally:
+            os.close(here)
+        return self.open(user)
+
     def open_warm(self, user: bytes) -> int:
         """Return what :meth:`open` would, without waiting for a disk.
 
@@ -98,6 +122,16 @@ class Layout:
             return open_warm(b"/".join(self.place(user)), _INTO, root)
         finally:
             os.close(root)
+
+
+def make_directory(name: bytes, parent: int) -> None:
+    """Make a directory that lasts, unless there is something of that name.
+
+    :raises OSError: it cannot be made.
+    """
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+        os.fsync(parent)
 
 
 def _open_last(name: bytes, parent: int) -> int:

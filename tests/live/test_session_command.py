@@ -50,6 +50,7 @@ MEASURED = (
 )
 if "coverage" not in sys.modules:
     MEASURED = ()
+SESSION = (*MEASURED, str(BIN / "popserv"), "session")
 
 
 def lock(maildir):
@@ -84,8 +85,7 @@ class SessionCase(TestCase):
     def command(self, *options, login=False):
         """Return the words of a command line."""
         who = ["--login"] if login else ["--user", "ann"]
-        command = [str(BIN / "popserv"), "session", "--maildir", str(self.root), *who, *options]
-        return [*MEASURED, *command]
+        return [*SESSION, "--maildir", str(self.root), *who, *options]
 
     def session(self, *options, said=b"", login=False, **more):
         """Run one to its end, with this for its input."""
@@ -317,7 +317,7 @@ class PipeTests(SessionCase):
             ([*login, "--require-tls"], "--require-tls needs --certificate"),
             ([*login, "--private-key", "x"], "--private-key needs --certificate"),
         ):
-            done = run("popserv", "session", *options)
+            done = run(*SESSION, *options)
             self.assertEqual((done.returncode, done.stdout), (2, b""))
             self.assertEqual(done.stderr.count(b"\n"), 1, done.stderr)
             self.assertIn(told, done.stderr.decode())

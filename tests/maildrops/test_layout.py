@@ -171,6 +171,31 @@ class OpenTests(SynchronousTestCase):
         for user in (b"bob@here.org", b"ann@there.org"):
             self.assert_refuses(user, NotADirectoryError)
 
+    def test_make(self):
+        """What is missing is made, for its owner alone; what is there stays as it is."""
+        os.chmod(self.at("here.org/ann"), 0o750)
+        for user, path, mode in (
+            (b"ann@here.org", "here.org/ann", 0o750),
+            (b"bob@here.org", "here.org/bob", 0o700),
+            (b"ann@there.org", "there.org/ann", 0o700),
+        ):
+            fd = self.layout.make(user)
+            self.addCleanup(os.close, fd)
+            self.assertTrue(os.path.samestat(os.fstat(fd), os.stat(self.at(path))))
+            self.assertEqual(os.stat(self.at(path)).st_mode & 0o777, mode)
+        self.assertEqual(os.stat(self.at("there.org")).st_mode & 0o777, 0o700)
+
+    def test_make_elsewhere(self):
+        """Nothing is made behind a link, in a root that is not there, or for no name."""
+        os.symlink(self.elsewhere, self.at("bobs.org"))
+        for user in (b"bob@bobs.org", b"a" * 300 + b"@here.org"):
+            self.assertRaises(OSError, self.layout.make, user)
+        self.assertRaises(ValueError, self.layout.make, b"bob")
+        self.layout = Layout(self.at("nowhere/%d/%n"))
+        self.assertRaises(NotADirectoryError, self.layout.make, b"ann@here.org")
+        self.assertEqual(os.listdir(self.elsewhere), ["ann"])
+        self.assertEqual(sorted(os.listdir(self.root)), ["bobs.org", "here.org"])
+
     def test_too_long(self):
         """A name longer than the file system takes opens nothing."""
         self.assert_refuses(b"a" * 300 + b"@here.org", OSError)
