@@ -18,7 +18,6 @@ import sys
 from base64 import b64encode
 from collections import deque
 from contextlib import suppress
-from copy import copy
 from email.utils import formatdate, getaddresses, make_msgid
 from functools import partial
 from shutil import copyfileobj
@@ -66,7 +65,8 @@ IDLE = 300  # Seconds without a line (RFC 5321 section 4.5.3.2.7).
 RELAYING = 240  # Seconds that the smart host has; clients wait for ten minutes.
 
 log = Logger("split_user_agent")
-disk = Threads("split-user-agent", threads=4, backlog=MAX_CONNECTIONS)
+# Of connections that have gone there may be work, too.
+disk = Threads("split-user-agent", threads=4, backlog=10 * MAX_CONNECTIONS)
 
 
 # The SMTP server
@@ -235,9 +235,10 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             if self.guesses >= POP3Server.MAX_GUESSES:
                 self.close()
         except POPError as error:
-            self.guard.over()
             code = 501 if isinstance(error, BadCommand) else 454
             self.sendCode(code, str(error).encode("ascii"))
+        finally:
+            self.guard.over()
 
     async def ask(self, challenge):
         """Return what the client answers; as popserv.session.Ask."""
@@ -598,9 +599,7 @@ smart_host = setting("POPSERV_SMART_HOST", "", smart_host_of)
 
 table = CommandTable(*(group.COMMANDS for group in (rfc1725, capa, stls, sasl, utf8)))
 pop = POP3Factory(table, Portal(MaildropRealm(MaildirMaildrops(root)), [checker]))
-# The same gate: who guesses at one door is slow at both.
-gate = copy(pop.gate)
-gate.login = PasswordLogin()
+gate = pop.gate.beside(PasswordLogin())
 
 application = service.Application("split-user-agent")
 doors = Doors()

@@ -24,13 +24,12 @@ class Access:
         self._to_ask: IRetrievalRecord | None = self._record
         self._highest = 0
         self._retrieved: dict[int, Message] = {}
-        self._latest: Message | None = None
 
     async def highest(self) -> int:
         """Return the highest message-number accessed, 0 if none was."""
-        record, self._to_ask = self._to_ask, None
-        if record is not None:
-            last = await record.last_retrieved()
+        if self._to_ask is not None:
+            last = await self._to_ask.last_retrieved()
+            self._to_ask = None
             if last is not None:
                 self.touch(last.position + 1)
         return self._highest
@@ -42,25 +41,17 @@ class Access:
     def retrieve(self, message: Message) -> None:
         """Note that a message was accessed, and is being sent."""
         self.touch(message.position + 1)
-        self._accept_latest()
-        self._latest = message
+        self._retrieved[message.position] = message
 
     def reset(self) -> None:
         """Begin anew, as if nothing had ever been accessed."""
         self._to_ask = None
         self._highest = 0
         self._retrieved.clear()
-        self._latest = None
 
-    async def end(self, removed: Iterable[Message] | None) -> None:
-        """Have the mailbox remember what was retrieved, but for what was ``removed``.
-
-        ``removed`` is None if the session was broken off: the last message that it retrieved
-        may not have come through then.
-        """
-        if removed is not None:
-            self._accept_latest()
-        for message in removed or ():
+    async def remember(self, removed: Iterable[Message]) -> None:
+        """Have the mailbox remember what was retrieved, but for what was ``removed``."""
+        for message in removed:
             self._retrieved.pop(message.position, None)
         if self._record is None or not self._retrieved:
             return
@@ -69,7 +60,3 @@ class Access:
         except Exception:
             # What the client asked for was done; it will see these messages as new once more.
             self.log.failure("what was retrieved cannot be remembered")
-
-    def _accept_latest(self) -> None:
-        if self._latest is not None:
-            self._retrieved[self._latest.position] = self._latest

@@ -46,9 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"popserv {__version__}")
     commands = parser.add_subparsers(title="commands", required=True)
     # For the list of commands alone: its options are of the same make as those of twistd pop3.
-    commands.add_parser(
-        "session", help="speak POP3 on standard input and output", add_help=False
-    ).set_defaults(act=lambda options: sys.exit(_session([])))
+    commands.add_parser("session", help="speak POP3 on standard input and output")
     user = commands.add_parser(
         "user",
         help="who may read mail",

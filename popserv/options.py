@@ -72,6 +72,7 @@ class Options(SessionOptions):
             "Seconds that a user must wait between two logins.",
         ],
     ]
+    instead_of_stls = "; give a --listen-tls, too"
     arguments: Sequence[str] = ()
     """What was parsed."""
 

@@ -36,7 +36,7 @@ from popserv.preauth import Identify, PreauthenticatedServer
 from popserv.protocol import POP3Factory, POP3Server
 from popserv.session import State
 from popserv.session_options import SessionOptions
-from popserv.stdio import NoClient, Standard, check_open, leads_to_client
+from popserv.stdio import NoClient, Standard, check_open, family_of, leads_to_client
 from popserv.wire import After, Reply
 
 _log = Logger()
@@ -112,36 +112,25 @@ class Options(SessionOptions):
 
 def main(arguments: Sequence[str]) -> int:
     """Be a session, and return the exit code."""
+    options = Options()
     try:
+        # Or what is opened from here on would get their numbers.
         check_open(0, 1)
         # Before anything else has a reactor.
         import_module(f"twisted.internet.{_REACTOR}reactor").install()
         from twisted.internet import reactor
 
-        return run(arguments, reactor, Standard)
-    except NoClient as error:
-        session_log.complain(str(error))
-        return 1
-
-
-def run(arguments: Sequence[str], reactor: Any, take: Callable[[], Standard]) -> int:
-    """Have a session with the client whom ``take`` returns; return the exit code.
-
-    :raises NoClient: there is none.
-    """
-    options = Options()
-    try:
         options.parseOptions(arguments)
-        to_syslog = bool(options["syslog"]) or leads_to_client(2, 0, 1)
-        standard = take()
-        if options.certificates is not None and standard.family is None:
+        if options.certificates is not None and family_of(0, 1) is None:
             raise usage.UsageError(
                 "--certificate: only on a socket can TLS begin, and standard input and output "
                 "are not one"
             )
-    except usage.UsageError as error:
+        to_syslog = bool(options["syslog"]) or leads_to_client(2, 0, 1)
+        standard = Standard()
+    except (NoClient, usage.UsageError) as error:
         session_log.complain(str(error))
-        return 2
+        return 1 if isinstance(error, NoClient) else 2
     session_log.begin(to_syslog=to_syslog, everything=bool(options["syslog"]))
     warn_of_timeout(options)
     return OneSession(options, standard, reactor).run()
@@ -173,7 +162,7 @@ class OneSession:
         realm = MaildropRealm(MaildirMaildrops(options["maildir"]))
         if options["login"]:
             factory = make_factory(options, realm)
-            factory.protocol = partial(self._make_server, _LoginSession)
+            factory.protocol = partial(self._make_server, _WatchedSession)
         else:
             factory = make_preauthenticated(options, realm, _identify_as(options["user"]))
             factory.protocol = partial(self._make_server, _KnownSession)
@@ -240,10 +229,6 @@ class _WatchedSession(POP3Server):
     def _end_session(self) -> Deferred[None]:
         ended = super()._end_session()
         return ended.addCallback(lambda _: self._over(self._went_well()))
-
-
-class _LoginSession(_WatchedSession):
-    """A session that begins with a login."""
 
 
 class _KnownSession(_WatchedSession, PreauthenticatedServer):

@@ -167,6 +167,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
         }
     )
     certificates: Certificates | None = None
+    instead_of_stls = ""
 
     def __init__(self) -> None:
         super().__init__()
@@ -330,9 +331,12 @@ class SessionOptions(usage.Options, AuthOptionMixin):
 
     def _check_no_logins(self) -> None:
         given = [name for name in _FOR_LOGINS if self[name] != self.defaults[name]]
-        for name in ["auth"] * ("credCheckers" in self) + given:
+        if "credCheckers" in self:
+            given = ["auth"]
+        if given:
             raise usage.UsageError(
-                f"--{name} is for logins, and here nobody logs in: it is known who the client is"
+                f"--{given[0]} is for logins, and here nobody logs in: "
+                "it is known who the client is"
             )
 
     def needs_certificate(self) -> Iterable[str]:
@@ -356,7 +360,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
             return
         if not self.has_tls_from_the_start():
             raise usage.UsageError(
-                f"--require-tls and {lacks}: nobody could log in; give a --listen-tls, too"
+                f"--require-tls and {lacks}: nobody could log in{self.instead_of_stls}"
             )
 
     def number(self, name: str, wanted: str, digits: int = 6) -> int:

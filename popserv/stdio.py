@@ -39,7 +39,7 @@ class Standard:
 
     def __init__(self, in_: int = 0, out: int = 1, error: int = 2) -> None:
         check_open(in_, out)
-        self.family = _family(in_, out)
+        self.family = family_of(in_, out)
         self.address = DescriptorAddress(_name(in_), not _is_remote(in_, out))
         self._flags = [fcntl.fcntl(each, fcntl.F_GETFL) for each in (in_, out)]
         takes_error = leads_to_client(error, in_, out)
@@ -62,9 +62,8 @@ class Standard:
             os.set_blocking(self.input, False)
             reactor.adoptStreamConnection(self.input, self.family, factory)
             return
-        protocol = factory.buildProtocol(self.address)
-        if protocol is not None:
-            StandardTransport(protocol, self, reactor)
+        protocol: Any = factory.buildProtocol(self.address)
+        StandardTransport(protocol, self, reactor)
 
     def give_back(self) -> None:
         """Leave the descriptors as they were found, and close them.  To be called once."""
@@ -140,8 +139,11 @@ def _socket(descriptor: int) -> socket.socket:
     return socket.socket(fileno=os.dup(descriptor))
 
 
-def _family(in_: int, out: int) -> int | None:
-    """Return the family of the connection that both of them are, if they are one."""
+def family_of(in_: int, out: int) -> int | None:
+    """Return the family of the connection that both of them are, if they are one.
+
+    :raises NoClient: they are a socket that nobody is connected to.
+    """
     there = os.fstat(in_)
     if not S_ISSOCK(there.st_mode):
         return None

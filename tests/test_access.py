@@ -32,7 +32,7 @@ class AccessTests(TestCase):
         messages, _ = await self.opened()
         access.retrieve(messages[1])
         self.assertEqual(await access.highest(), 2)
-        await access.end([])
+        await access.remember([])
 
     async def test_asked_once(self):
         """The mailbox is asked when the number is, and not again."""
@@ -55,16 +55,8 @@ class AccessTests(TestCase):
         messages, access = await self.opened()
         for message in (messages[3], messages[0], messages[1], messages[3]):
             access.retrieve(message)
-        await access.end([messages[0]])
+        await access.remember([messages[0]])
         self.assertEqual(self.store.retrieved[b"ann"], {messages[1].uid, messages[3].uid})
-
-    async def test_broken_off(self):
-        """Of a session that was broken off the last message is not remembered."""
-        messages, access = await self.opened()
-        access.retrieve(messages[0])
-        access.retrieve(messages[1])
-        await access.end(None)
-        self.assertEqual(self.store.retrieved[b"ann"], {messages[0].uid})
 
     async def test_nothing(self):
         """A session that retrieved nothing asks nothing of the mailbox."""
@@ -72,5 +64,5 @@ class AccessTests(TestCase):
         access.touch(4)
         access.log = None
         self.store.retrieved.clear()
-        await access.end([])
+        await access.remember([])
         self.assertEqual(self.store.retrieved, {})

@@ -271,11 +271,6 @@ class ConnectionTests(StandardCase):
             self.give_back(standard)
             self.assertEqual(client.recv(10), b"")
 
-    def test_no_protocol(self):
-        """A factory may want no connection."""
-        self.factory.buildProtocol = lambda address: None
-        self.connect(*self.pipe())
-
     async def test_output_broken(self):
         """Who has closed its end can be told nothing: the connection is broken off."""
         in_, _ = self.pipe()

@@ -7,6 +7,7 @@ first of these commands on.
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, cast
 
 from popserv.access import Access
@@ -51,11 +52,12 @@ COMMANDS = (last, retr, dele, rset)
 
 def _access(session: Session) -> Access:
     if session.access is None:
-        access = session.access = Access(session.mailbox)
-
-        async def end() -> None:
-            in_order = session.state is State.UPDATE
-            await access.end(session.maildrop.marked if in_order else None)
-
-        session.before_end(end)
+        session.access = Access(session.mailbox)
+        session.before_end(partial(_remember, session, session.access))
     return session.access
+
+
+async def _remember(session: Session, access: Access) -> None:
+    # Of a session that was broken off nobody knows what came through.
+    if session.state is State.UPDATE:
+        await access.remember(session.maildrop.marked)

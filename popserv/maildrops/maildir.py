@@ -431,19 +431,30 @@ class MaildirMailbox:
     def _mark_seen(self, wanted: list[int]) -> None:
         doubles = self.known.doubles
         wanted = [at for at in wanted if self.known.uniques[at] not in doubles]
-        try:
-            moved = [at for at in wanted if not self._see(at)]
-            if moved:
+        refused: list[OSError] = []
+        moved = [at for at in wanted if not self._see(at, refused)]
+        if moved:
+            try:
                 self._look_again()
-                for at in moved:
-                    self._see(at)
-        except OSError as error:
-            _log.warn("what was retrieved cannot be noted: {error}", error=error)
+            except OSError as error:
+                refused.append(error)
+            for at in moved:
+                self._see(at, refused)
+        if refused:
+            _log.warn(
+                "what was retrieved cannot be noted: {error}; messages: {count}",
+                error=refused[0],
+                count=len(refused),
+            )
 
-    def _see(self, at: int) -> bool:
-        """Tell whether the message has its flag or is gone; one that has neither has moved."""
+    def _see(self, at: int, refused: list[OSError]) -> bool:
+        """Tell whether the message is dealt with; one that is not must be looked for."""
         place = self._places[at]
-        return place is None or self._folders.mark_seen(place, self.known.uniques[at])
+        try:
+            return place is None or self._folders.mark_seen(place, self.known.uniques[at])
+        except OSError as error:
+            refused.append(error)
+            return True
 
     async def release(self) -> None:
         """See IMailbox."""

@@ -199,6 +199,28 @@ class RetrievedTests(MaildirCase):
         self.assertEqual(len(log.warn.mock_calls), 1)
         self.assertEqual(sorted(os.listdir(self.at(b"new"))), [b"1.x", b"2.x"])
 
+    def test_cannot_look(self):
+        """Where the folders cannot be listed after a rename by others, the log says so."""
+        self.put(b"new/1.x")
+        with self.session() as mailbox:
+            self.move(b"new/1.x", b"cur/1.x:2,F")
+            with (
+                mock.patch.object(maildir, "_log") as log,
+                failing(os, "scandir", PermissionError(13, "no")),
+            ):
+                now(mailbox.note_retrieved(mailbox.messages))
+        self.assertEqual(len(log.warn.mock_calls), 1)
+
+    def test_too_long(self):
+        """A name that has no room for the flag keeps no other message from being noted."""
+        longest = b"3." + b"x" * 252
+        for name in (b"1.x", longest, b"2.x"):
+            self.put(b"new/" + name)
+        with mock.patch.object(maildir, "_log") as log:
+            self.note(1, 2, 3)
+        self.assertEqual(log.warn.call_args.kwargs["count"], 1)
+        self.assertEqual(self.stored(), [b"cur/1.x:2,S", b"cur/2.x:2,S", b"new/" + longest])
+
     @given(st.text("ABFRSTab", max_size=6), st.sampled_from([b"\0", b"\1"]))
     def test_place(self, flags, folder):
         """A place becomes one in cur/ with all flags that it had and S, in order; once."""
