@@ -14,7 +14,7 @@ class Access:
     """The "highest number accessed" of one session, and what it has retrieved.
 
     What earlier sessions retrieved counts as accessed, if the mailbox remembers it
-    (:class:`~popserv.interfaces.IRetrievalRecord`), until :meth:`reset`.
+    (:class:`~popserv.interfaces.IRetrievalRecord`), until :meth:`begin_at_zero`.
     """
 
     log = Logger()
@@ -43,11 +43,16 @@ class Access:
         self.touch(message.position + 1)
         self._retrieved[message.position] = message
 
-    def reset(self) -> None:
-        """Begin anew, as if nothing had ever been accessed."""
-        self._to_ask = None
+    def begin_anew(self) -> None:
+        """Be as at the beginning of the session."""
+        self._to_ask = self._record
         self._highest = 0
         self._retrieved.clear()
+
+    def begin_at_zero(self) -> None:
+        """Be as if nothing had ever been accessed."""
+        self.begin_anew()
+        self._to_ask = None
 
     async def remember(self, removed: Iterable[Message]) -> None:
         """Have the mailbox remember what was retrieved, but for what was ``removed``."""

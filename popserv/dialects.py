@@ -17,19 +17,6 @@ from typing import NamedTuple
 
 from popserv.command import Command
 from popserv.commands import capa, rfc1225, rfc1460, rfc1725, sasl, stls, utf8
-from popserv.commands.rfc1225 import rpop
-from popserv.commands.rfc1460 import last
-from popserv.commands.rfc1725 import (
-    apop,
-    dele,
-    list_,
-    noop,
-    pass_,
-    retr,
-    rset,
-    stat,
-    top,
-)
 
 
 class Dialect(NamedTuple):
@@ -61,18 +48,18 @@ RFC1725 = Dialect("rfc1725", rfc1725.COMMANDS)
 RFC1460 = Dialect(
     "rfc1460",
     (
-        *(rfc1725.user, pass_, rfc1725.quit_, stat, list_),
-        *(rfc1460.retr, rfc1460.dele, noop, last, rfc1460.rset),
-        *(apop, top),
+        *(rfc1725.user, rfc1725.pass_, rfc1725.quit_, rfc1725.stat, rfc1725.list_),
+        *(rfc1460.retr, rfc1460.dele, rfc1725.noop, rfc1460.last, rfc1460.rset),
+        *(rfc1725.apop, rfc1725.top),
     ),
 )
 
 RFC1225 = Dialect(
     "rfc1225",
     (
-        *(rfc1225.user, pass_, rfc1225.quit_, stat, list_),
-        *(rfc1460.retr, rfc1460.dele, noop, last, rfc1460.rset),
-        *(rpop, top),
+        *(rfc1225.user, rfc1725.pass_, rfc1225.quit_, rfc1725.stat, rfc1725.list_),
+        *(rfc1460.retr, rfc1460.dele, rfc1725.noop, rfc1460.last, rfc1225.rset),
+        *(rfc1225.rpop, rfc1725.top),
     ),
     greeting=partial(rfc1225.greeting_as, "POP3"),
 )
@@ -80,9 +67,9 @@ RFC1225 = Dialect(
 POP_REVISED = Dialect(
     "pop-revised",
     (
-        *(rfc1225.user, pass_, rfc1225.signing_off_as("POP"), stat, list_),
-        *(retr, dele, noop, rset),
-        *(rpop, top),
+        *(rfc1225.user, rfc1725.pass_, rfc1225.signing_off_as("POP"), rfc1725.stat, rfc1725.list_),
+        *(rfc1725.retr, rfc1725.dele, rfc1725.noop, rfc1725.rset),
+        *(rfc1225.rpop, rfc1725.top),
     ),
     port=109,
     greeting=partial(rfc1225.greeting_as, "POP"),

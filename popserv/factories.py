@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from socket import gethostname
 from typing import Any
 
 from twisted.cred.portal import IRealm, Portal
@@ -23,9 +22,7 @@ from popserv.session_options import SessionOptions
 _log = Logger()
 
 
-def make_factory(
-    options: SessionOptions, realm: IRealm, *, login_delay: int = 0, **traits: Any
-) -> POP3Factory:
+def make_factory(options: SessionOptions, realm: IRealm, **traits: Any) -> POP3Factory:
     """Return a factory for users of the realm who log in as the options want it.
 
     ``traits`` are further ones of the factory.
@@ -38,7 +35,7 @@ def make_factory(
                 name=mechanism.name.decode("ascii"),
             )
     return POP3Factory(
-        CommandTable(_commands(options, login_delay)),
+        CommandTable(_commands(options)),
         portal,
         allow_plaintext=bool(options["allow-plaintext"]),
         tls=options.certificates,
@@ -49,19 +46,14 @@ def make_factory(
 
 
 def make_preauthenticated(
-    options: SessionOptions,
-    realm: IRealm,
-    identify: Identify,
-    *,
-    login_delay: int = 0,
-    **traits: Any,
+    options: SessionOptions, realm: IRealm, identify: Identify, **traits: Any
 ) -> PreauthenticatedFactory:
     """Return a factory for users of the realm whom ``identify`` names.
 
     ``traits`` are further ones of the factory.
     """
     return PreauthenticatedFactory(
-        CommandTable(_commands(options, login_delay)),
+        CommandTable(_commands(options)),
         Portal(realm, [PreauthenticatedChecker()]),
         identify=identify,
         **_traits(options),
@@ -81,22 +73,21 @@ def warn_of_timeout(options: SessionOptions) -> None:
 
 
 def _traits(options: SessionOptions) -> Mapping[str, Any]:
-    host = options["hostname"] or gethostname().encode("ascii", "replace")
     return {
-        "host": host,
+        "host": options["hostname"],
         "idle_timeout": options["timeout"],
         "workarounds": options["workarounds"],
-        "greeting": options["dialect"].greeting(host),
+        "greeting": options["dialect"].greeting,
     }
 
 
-def _commands(options: SessionOptions, login_delay: int) -> Iterable[Command]:
+def _commands(options: SessionOptions) -> Iterable[Command]:
     """Return the commands of the dialect that the options leave, as the options want them."""
     wanted = (
         *capa.commands(
             implementation=None if options["hide-version"] else b"popserv-" + __version__.encode(),
             expire_days=options["expire"],
-            login_delay=login_delay,
+            login_delay=options.get("login-delay", 0),
         ),
         *sasl.commands(options["sasl"]),
         utf8.lang_command(options["language"]),

@@ -12,7 +12,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from popserv.session_options import TLS_EXTRA, SessionOptions
-from popserv.transports import HAS_PEER_UID
+from popserv.system_users import HAS_PEER_UID
 
 _EXAMPLES = """
 Examples:

@@ -14,24 +14,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITransport
 from twisted.protocols.basic import LineReceiver
 
-from popserv.auth.preauth import Preauthenticated, name_of
+from popserv.auth.preauth import Preauthenticated
 from popserv.command import CommandTable
-from popserv.errors import POPError
 from popserv.protocol import POP3Factory, POP3Server
 from popserv.session import State
-from popserv.transports import peer_uid
-from popserv.wire import After, Reply
+from popserv.wire import Reply
 
 Identify = Callable[[ITransport], Awaitable[bytes]]
 """Tells the name of the user at the other end; raises a POPError if it is nobody's."""
-
-
-async def peer_user(transport: ITransport) -> bytes:
-    """Return the name of the system's user who made the connection, which is a UNIX socket's.
-
-    :raises popserv.errors.POPError: there is no name.
-    """
-    return await name_of(peer_uid(transport))
 
 
 class PreauthenticatedServer(POP3Server):
@@ -46,7 +36,7 @@ class PreauthenticatedServer(POP3Server):
     # A connection's first octets tell nothing that is not known.
     _heard = True
 
-    def _begin(self) -> None:
+    def _greet(self) -> None:
         """Log in, then send the greeting (RFC 1725 section 4)."""
         self._busy = True
         LineReceiver.pauseProducing(self)
@@ -57,13 +47,8 @@ class PreauthenticatedServer(POP3Server):
         await self.session.login(name, Preauthenticated(name))
         return Reply(b"%b, %b" % (self.factory.greeting, self.session.welcome().encoded()))
 
-    def _deny(self, error: POPError) -> None:
-        if self.session.state is not State.AUTHORIZATION:
-            super()._deny(error)
-            return
-        self._late = None
-        self._write_error(error)
-        self._done(After.CLOSE)
+    def _has_had_enough(self) -> bool:
+        return self.session.state is State.AUTHORIZATION or super()._has_had_enough()
 
 
 class PreauthenticatedFactory(POP3Factory):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from socket import gethostname
 from typing import Any
@@ -139,7 +139,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             return
         factory.connections.add(self, self._guard.network)
         if not ISSLTransport.providedBy(self.transport):
-            self._greet()
+            self._start()
 
     def handshakeCompleted(self) -> None:
         """Greet over TLS, unless that was done before STLS."""
@@ -149,7 +149,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         if self._greeted:
             self._register_producer()
         else:
-            self._greet()
+            self._start()
 
     def _begin_session(self) -> None:
         factory, transport = self.factory, self.transport
@@ -175,13 +175,13 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         peer: Any = self.transport.getPeer()
         return (peer.host, peer.port) if hasattr(peer, "port") else None
 
-    def _greet(self) -> None:
+    def _start(self) -> None:
         self._greeted = True
         send_at_once(self.transport)
         self._register_producer()
-        self._begin()
+        self._greet()
 
-    def _begin(self) -> None:
+    def _greet(self) -> None:
         """Send the greeting (RFC 1725 section 4)."""
         greeting = self.factory.greeting
         if self._timestamp is not None:
@@ -447,12 +447,15 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     def _deny(self, error: POPError) -> None:
         self._late = None
         self._write_error(error)
-        enough = (
+        self._done(After.CLOSE if self._has_had_enough() else After.CONTINUE)
+
+    def _has_had_enough(self) -> bool:
+        """Whether a refusal ends the session."""
+        return (
             self._guesses >= self.MAX_GUESSES
             or self._blunders >= self.MAX_BLUNDERS
             or self.session.state is State.UPDATE
         )
-        self._done(After.CLOSE if enough else After.CONTINUE)
 
     def _done(self, after: After) -> None:
         """The command is over: take the next line, or close."""
@@ -531,8 +534,9 @@ class POP3Factory(ServerFactory):
     :mod:`popserv.workarounds`.  Beyond ``max_connections`` the oldest connection not logged
     in makes room, of the network that has most of them.  Networks in ``trusted`` stand for
     many clients: what one of those does is not held against the others.  ``exchange``
-    leads to the other workers of this server.  ``greeting`` is the greeting's text, as the
-    dialect of ``commands`` has it (:mod:`popserv.dialects`).  ``connections`` are those of
+    leads to the other workers of this server.  ``greeting`` makes the greeting's text from
+    ``host``, the server's name, as the dialect of ``commands`` has it
+    (:mod:`popserv.dialects`).  ``connections`` are those of
     another factory, if the limit is one for both.
     """
 
@@ -553,14 +557,14 @@ class POP3Factory(ServerFactory):
         max_connections: int = 10_000,
         trusted: Iterable[Network] = (),
         exchange: Exchange | None = None,
-        greeting: bytes = b"POP3 server ready",
+        greeting: Callable[[bytes], bytes] = lambda host: b"POP3 server ready",
         connections: Crowd[POP3Server] | None = None,
     ) -> None:
         self.commands = commands
         self.capabilities = commands.capabilities
         self.gate = Gate(PortalLogin(portal), exchange or Exchange())
         self.host = host or gethostname().encode("ascii", "replace")
-        self.greeting = greeting
+        self.greeting = greeting(self.host)
         self.idle_timeout = idle_timeout
         self.allow_plaintext = allow_plaintext
         self.tls = tls

@@ -22,7 +22,8 @@ from twisted.python import usage
 from popserv import __version__
 from popserv.auth.mechanisms import BY_DEFAULT, MECHANISMS, Mechanism
 from popserv.auth.passwd import PasswdFileChecker
-from popserv.auth.rhosts import RhostsChecker, RhostsFileError
+from popserv.auth.rhosts import RhostsChecker
+from popserv.auth.rhosts_file import RhostsFileError
 from popserv.auth.users_file import UsersFileError, default_path
 from popserv.dialects import DIALECTS, MODERN, Dialect
 from popserv.idle import MINIMUM

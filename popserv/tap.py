@@ -18,8 +18,8 @@ from popserv.factories import make_factory, make_preauthenticated, warn_of_timeo
 from popserv.listeners import CannotStart, Listeners
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.options import Options
-from popserv.preauth import peer_user
 from popserv.protocol import POP3Factory
+from popserv.system_users import peer_user
 from popserv.workers.share import Share
 from popserv.workers.supervisor import Supervisor
 
@@ -53,22 +53,21 @@ def makeService(options: Options, share: Share | None = None) -> IService:
     factory = make_factory(
         options,
         realm,
-        login_delay=options["login-delay"],
         max_connections=share.part(options["max-connections"] or 0) or _room(),
         trusted=options["trusted"],
         exchange=share.exchange,
     )
-    known = make_preauthenticated(
-        options,
-        realm,
-        peer_user,
-        login_delay=options["login-delay"],
-        max_connections=factory.max_connections,
-        connections=factory.connections,
-    )
     listeners = supervisor or Listeners()
     for endpoint in options["listen"]:
         strports.service(endpoint, factory, reactor=share.reactor).setServiceParent(listeners)
+    if options["preauth"]:
+        known = make_preauthenticated(
+            options,
+            realm,
+            peer_user,
+            max_connections=factory.max_connections,
+            connections=factory.connections,
+        )
     for endpoint in options["preauth"]:
         strports.service(endpoint, known, reactor=share.reactor).setServiceParent(listeners)
     certificates = options.certificates

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import select
-import socket
-import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,17 +25,14 @@ from zope.interface import implementer
 
 from popserv.session import Channel
 
-HAS_PEER_UID = hasattr(socket, "SO_PEERCRED")
-"""Whether this system tells who is at the other end of a UNIX socket."""
-
 
 @implementer(IAddress)
 @dataclass(frozen=True)
 class DescriptorAddress:
     """Where a client is that came with two open descriptors: a terminal, a pipe, a file.
 
-    ``is_local`` tells whether they lead nowhere but to this machine, or to a line that is
-    plugged into it.
+    ``is_local`` tells whether they lead to another process of this machine, or to a line that
+    is plugged into it; what is behind that process nobody here can see.
     """
 
     name: str
@@ -90,23 +85,6 @@ def peer_name(transport: ITransport) -> str:
     """Return the client's address and port, for the log."""
     peer: Any = transport.getPeer()
     return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else str(peer)
-
-
-def peer_uid(transport: Any) -> int:
-    """Return the number of the system's user who made the connection, which is a UNIX socket's.
-
-    It is the one who was in effect then; for who is of another user namespace it is the
-    system's overflow uid.
-    """
-    credentials = transport.getHandle().getsockopt(
-        socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
-    )
-    uid: int = _CREDENTIALS.unpack(credentials)[1]
-    return uid
-
-
-_CREDENTIALS = struct.Struct("iII")
-"""Process, user and group, as Linux has them."""
 
 
 def send_at_once(transport: Any) -> None:

@@ -47,8 +47,10 @@ class AccessTests(TestCase):
         """What earlier sessions retrieved counts no more after a reset."""
         messages, access = await self.opened()
         self.store.retrieved[b"ann"].add(messages[2].uid)
-        access.reset()
+        access.begin_at_zero()
         self.assertEqual(await access.highest(), 0)
+        access.begin_anew()
+        self.assertEqual(await access.highest(), 3)
 
     async def test_record(self):
         """All that was retrieved is remembered, but for what was removed."""

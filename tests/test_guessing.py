@@ -130,6 +130,17 @@ class PenaltyTests(GuessingCase):
         client.lose()
         self.assertEqual(self.waits(b"3"), [8])
 
+    def test_another_door(self):
+        """A guess at one of two doors counts at the other, too; each has its own login."""
+        gate = self.factory.gate
+        other = object()
+        self.assertIs(gate.beside(other).login, other)
+        self.assertIsNot(gate.login, other)
+        self.factory.gate = gate.beside(gate.login)
+        self.assertEqual(self.waits(b"1", b"2"), [2, 4])
+        self.factory.gate = gate
+        self.assertEqual(self.waits(b"3"), [8])
+
     def test_who_stands_for_many(self):
         """From this machine, and from where many log in through, all wait the usual time."""
         self.serve(trusted=[ip_network("198.51.100.0/24")])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.dialects import DIALECTS
+from popserv.dialects import DIALECTS, RFC1225
 from popserv.downgrade import Downgrader
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.testing import Conversation
@@ -51,13 +51,15 @@ class Model:
     ``seen`` are the numbers that earlier sessions retrieved.
     """
 
-    def __init__(self, messages, keywords, seen):
+    def __init__(self, messages, dialect, seen):
+        keywords = {command.keyword for command in dialect.commands}
         forms = map(downgraded, messages) if b"UTF8" in keywords else messages
         self.messages = dict(enumerate(forms, 1))
         self.stored = dict(enumerate(messages, 1))
         self.keywords = keywords
         self.retrieved = set()
         self.highest = max(seen, default=0)
+        self.highest_after_rset = self.highest if dialect is RFC1225 else 0
         self.marked = set()
         self.blunders = 0
 
@@ -112,7 +114,7 @@ class Model:
         if keyword == b"RSET":
             self.marked.clear()
             self.retrieved.clear()
-            self.highest = 0
+            self.highest = self.highest_after_rset
         if keyword == b"UTF8":
             self.messages = self.stored
         return rb"\+OK.*", None
@@ -135,8 +137,7 @@ class ModelTests(SynchronousTestCase):
         uids = [store.deliver(b"joe", message) for message in messages]
         seen &= set(range(1, len(messages) + 1))
         store.retrieved[b"joe"] = {uids[n - 1] for n in seen}
-        keywords = {command.keyword for command in dialect.commands}
-        model = Model(messages, keywords, seen)
+        model = Model(messages, dialect, seen)
         talk = Conversation(make_factory(store, self.mktemp(), dialect=dialect))
         talk.send(b"USER joe\r\nPASS secret\r\n")
         for line in said:
@@ -160,7 +161,7 @@ class ModelTests(SynchronousTestCase):
         left = [message for n, message in model.stored.items() if n not in model.marked]
         self.assertEqual(list(store.stored.get(b"joe", {}).values()), left)
         self.assertEqual(store.locked, set())
-        if b"LAST" in keywords:
+        if dialect.has(b"LAST"):
             seen |= model.retrieved - model.marked
         self.assertEqual(store.retrieved[b"joe"], {uids[n - 1] for n in seen})
 

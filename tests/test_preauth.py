@@ -1,21 +1,15 @@
 """Sessions that begin with a login nobody has to ask for, in memory."""
 
-import os
-import pwd
-import socket
-from types import SimpleNamespace
-
 from twisted.cred.portal import Portal
 from twisted.internet.address import UNIXAddress
 from twisted.logger import formatEvent
-from twisted.trial.unittest import TestCase
 
 from popserv.auth.preauth import PreauthenticatedChecker
 from popserv.auth.realm import MaildropRealm
 from popserv.command import CommandTable
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.errors import MaildropUnavailable, NoUser
-from popserv.preauth import PreauthenticatedFactory, peer_user
+from popserv.preauth import PreauthenticatedFactory
 from popserv.protocol import POP3Factory
 from popserv.testing import Conversation
 from popserv.workarounds import OE_NS_EOH
@@ -64,7 +58,7 @@ class GreetingTests(PreauthenticatedCase):
 
     def test_own_words(self):
         """The greeting's text is the factory's; a name that cannot be told is not in it."""
-        self.factory = self.make_factory(greeting=b"dewey POP server ready")
+        self.factory = self.make_factory(greeting=lambda host: host + b" POP server ready")
         self.identified = "änne".encode()
         client = Conversation(self.factory)
         self.assertEqual(
@@ -257,15 +251,3 @@ class CrowdTests(PreauthenticatedCase):
         for each in (*strangers, known):
             each.lose()
         self.assertEqual(len(other.connections), 0)
-
-
-class PeerTests(TestCase):
-    """Who is at the other end of a UNIX socket."""
-
-    async def test_peer_user(self):
-        """It is the user who made the connection, by the name that the system has."""
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            transport = SimpleNamespace(getHandle=lambda: ours)
-            name = await peer_user(transport)
-        self.assertEqual(name.decode(), pwd.getpwuid(os.geteuid()).pw_name)

@@ -103,8 +103,7 @@ def make_factory(store, users_file, run=here, *, dialect=MODERN, host=b"dewey", 
     checker = PasswdFileChecker(users_file, run)
     portal = Portal(MaildropRealm(store), [checker])
     commands = CommandTable(dialect.commands)
-    greeting = dialect.greeting(host)
-    factory = POP3Factory(commands, portal, host=host, greeting=greeting, **options)
+    factory = POP3Factory(commands, portal, host=host, greeting=dialect.greeting, **options)
     factory.make_timestamp = lambda: TIMESTAMP
     return factory
 

@@ -1,16 +1,16 @@
 """RPOP, and what else RFC 1225 and the draft before it had otherwise (RFC 1225, "POP (revised)").
 
-Those texts have no sections: USER and QUIT are in "The AUTHORIZATION State" and "The
-UPDATE State", RPOP in "Optional POP3 Commands".
+Those texts have no sections: USER is in "The AUTHORIZATION State", RSET in "The TRANSACTION
+State", QUIT in "The UPDATE State", and RPOP in "Optional POP3 Commands".
 """
 
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, cast
+from typing import Any
 
 from popserv.auth.credentials import RESERVED, RemoteUserCredentials
-from popserv.command import Command, command
+from popserv.command import Command, Outcome, command
 from popserv.commands import rfc1725
 from popserv.errors import BadCommand, LoginFailed
 from popserv.interfaces import IRemoteUserCredentials
@@ -58,16 +58,21 @@ async def rpop(session: Session, remote_user: bytes) -> Reply:
     return Reply(session.welcome())
 
 
+@command(b"RSET", State.TRANSACTION, nothing)
+def rset(session: Session) -> Outcome:
+    """Take all marks away; what was accessed before the session is accessed still."""
+    if session.access is not None:
+        session.access.begin_anew()
+    return rfc1725.rset.run(session)
+
+
 def signing_off_as(service: str) -> Command:
     """Return QUIT of a server that calls itself that, and its host by the short name."""
 
     @command(b"QUIT", (State.AUTHORIZATION, State.TRANSACTION), nothing)
-    async def quit_(session: Session) -> Reply:
+    def quit_(session: Session) -> Coroutine[Any, Any, Reply]:
         """Say goodbye; after a login, remove what is marked first."""
-        reply = await cast("Coroutine[Any, Any, Reply]", rfc1725.quit_.run(session))
-        modern = session.host.decode("ascii") + " POP3 server"
-        told = str(reply.text).replace(modern, f"{_short(session.host)} {service} server", 1)
-        return reply._replace(text=told.encode("ascii"))
+        return rfc1725.sign_off(session, _short(session.host), service)
 
     return quit_
 
@@ -84,5 +89,3 @@ def _short(host: bytes) -> str:
 
 
 quit_ = signing_off_as("POP3")
-
-COMMANDS = (user, rpop, quit_)

@@ -6,9 +6,7 @@ first of these commands on.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from functools import partial
-from typing import Any, cast
 
 from popserv.access import Access
 from popserv.command import Outcome, command
@@ -27,7 +25,7 @@ async def last(session: Session) -> Reply:
 async def retr(session: Session, n: int) -> Reply:
     """Send a message, which is accessed by that."""
     message = session.maildrop[n]
-    reply = await cast("Coroutine[Any, Any, Reply]", rfc1725.retr.run(session, n))
+    reply = await rfc1725.send_message(session, n)
     _access(session).retrieve(message)
     return reply
 
@@ -43,7 +41,7 @@ def dele(session: Session, n: int) -> Outcome:
 @command(b"RSET", State.TRANSACTION, nothing)
 def rset(session: Session) -> Outcome:
     """Take all marks away; nothing is accessed any more."""
-    _access(session).reset()
+    _access(session).begin_at_zero()
     return rfc1725.rset.run(session)
 
 

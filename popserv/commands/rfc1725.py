@@ -69,18 +69,9 @@ async def pass_(session: Session, password: bytes) -> Reply:
 
 
 @command(b"QUIT", (State.AUTHORIZATION, State.TRANSACTION), nothing)
-async def quit_(session: Session) -> Reply:
+def quit_(session: Session) -> Coroutine[Any, Any, Reply]:
     """Say goodbye; after a login, remove what is marked first (sections 4 and 6)."""
-    host = session.host.decode("ascii")
-    if session.state is State.AUTHORIZATION:
-        return Reply(Text("%s POP3 server signing off", host), after=After.CLOSE)
-    await session.update()
-    left = session.maildrop.count
-    if left:
-        parting = Text("%s POP3 server signing off (%s left)", host, counted(left))
-    else:
-        parting = Text("%s POP3 server signing off (maildrop empty)", host)
-    return Reply(parting, after=After.CLOSE)
+    return sign_off(session, session.host.decode("ascii"), "POP3")
 
 
 # Section 5: the TRANSACTION state
@@ -104,8 +95,7 @@ def list_(session: Session, n: int | None = None) -> Reply:
 @command(b"RETR", State.TRANSACTION, words(number))
 def retr(session: Session, n: int) -> Coroutine[Any, Any, Reply]:
     """Send a message."""
-    message = session.maildrop[n]
-    return _send(session, n, message, Text("%d octets", message.octets), MessageFramer())
+    return send_message(session, n)
 
 
 @command(b"DELE", State.TRANSACTION, words(number))
@@ -172,6 +162,31 @@ async def apop(session: Session, name: bytes, digest: bytes) -> Reply:
 
 
 COMMANDS = (user, pass_, quit_, stat, list_, retr, dele, noop, rset, top, uidl, apop)
+
+
+async def sign_off(session: Session, host: str, service: str) -> Reply:
+    """End the session in the state that it is in; the goodbye names the host and its service.
+
+    :raises popserv.errors.RemovalFailed: as :meth:`popserv.session.Session.update`.
+    """
+    if session.state is State.AUTHORIZATION:
+        return Reply(Text("%s %s server signing off", host, service), after=After.CLOSE)
+    await session.update()
+    left = session.maildrop.count
+    if left:
+        parting = Text("%s %s server signing off (%s left)", host, service, counted(left))
+    else:
+        parting = Text("%s %s server signing off (maildrop empty)", host, service)
+    return Reply(parting, after=After.CLOSE)
+
+
+def send_message(session: Session, n: int) -> Coroutine[Any, Any, Reply]:
+    """Return what sends the message of that number.
+
+    :raises popserv.errors.NoSuchMessage: there is none, or it is marked.
+    """
+    message = session.maildrop[n]
+    return _send(session, n, message, Text("%d octets", message.octets), MessageFramer())
 
 
 async def _send(session: Session, n: int, message: Message, text: Text, framer: Framer) -> Reply:

@@ -19,15 +19,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from popserv.auth import prepare, rhosts
+from popserv.auth import host_names, prepare, rhosts, rhosts_file
 from popserv.auth.credentials import RemoteUserCredentials
-from popserv.auth.rhosts import (
-    LOOKUP_SECONDS,
-    HostNames,
-    RhostsChecker,
+from popserv.auth.host_names import HostNames, address_of
+from popserv.auth.rhosts import LOOKUP_SECONDS, RhostsChecker
+from popserv.auth.rhosts_file import (
     RhostsFile,
     RhostsFileError,
-    address_of,
     parse,
 )
 from popserv.errors import TryLater
@@ -108,7 +106,7 @@ class RhostsCase(UsersFileCase):
         """Make the file; note what is looked up."""
         super().setUp()
         self.asked = []
-        self.patch(rhosts, "getaddrinfo", self.getaddrinfo)
+        self.patch(host_names, "getaddrinfo", self.getaddrinfo)
         self.clock = Clock()
         self.checker = RhostsChecker(self.path, HostNames(self.run_now, self.clock))
 
@@ -354,7 +352,7 @@ class FileTests(RhostsCase):
 
     def test_unreadable(self):
         """What cannot be read is refused, with the system's reason."""
-        self.patch(rhosts, "_open_at_once", self.forbidden)
+        self.patch(rhosts_file, "_open_at_once", self.forbidden)
         self.write(b"")
         error = self.error_of(RhostsFile(self.path).read)
         self.assertIn(f"cannot read {self.path}: Permission denied", error)
@@ -776,7 +774,7 @@ class RealNamesTests(UsersFileCase, TestCase):
             where.append(threading.current_thread().name)
             return socket.getaddrinfo(*args, **more)
 
-        self.patch(rhosts, "getaddrinfo", getaddrinfo)
+        self.patch(host_names, "getaddrinfo", getaddrinfo)
         checker = self.checker(b"LocalHost ann ann")
         for host, right in (("127.0.0.1", True), ("::ffff:127.0.0.1", True), ("192.0.2.7", False)):
             credentials = RemoteUserCredentials(b"ann", b"ann", host, 1023)
@@ -797,7 +795,7 @@ class RealNamesTests(UsersFileCase, TestCase):
 
     async def test_gone(self):
         """A name whose client has gone before a thread was free is not looked up."""
-        self.patch(rhosts, "getaddrinfo", lambda *_, **__: self.fail("looked up"))
+        self.patch(host_names, "getaddrinfo", lambda *_, **__: self.fail("looked up"))
         checker = self.checker(b"localhost ann ann")
         token = still_there.set(lambda: False)
         try:
@@ -821,7 +819,7 @@ class DocumentationTests(RhostsCase):
 
     def test_example(self):
         """The example does what its comments say."""
-        self.patch(rhosts, "getaddrinfo", self.hub)
+        self.patch(host_names, "getaddrinfo", self.hub)
         self.write(block("rhosts").encode())
         self.checker = RhostsChecker(self.path, HostNames(self.run_now, self.clock))
         for name, remote, host, right in (

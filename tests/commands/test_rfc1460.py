@@ -72,6 +72,18 @@ class LastTests(ServerCase):
         client.send(b"RETR 1\r\n")
         self.assertEqual(self.last(client), 1)
 
+    def test_rset_of_rfc1225(self):
+        """RFC 1225's RSET sets it to what it was at the beginning, and forgets as much."""
+        self.serve(dialect=DIALECTS["rfc1225"])
+        self.assertEqual(self.after(b"RETR 2"), 2)
+        client = self.connect(*LOGIN, b"RSET")
+        self.assertEqual(self.last(client), 2)
+        client.send(b"RETR 4\r\nRSET\r\n")
+        self.assertEqual(self.last(client), 2)
+        client.send(b"QUIT\r\n")
+        client.lose()
+        self.assertEqual(self.after(), 2)
+
     def test_rset_first(self):
         """RSET as the first thing sets it to zero, too; what was retrieved before stays known."""
         self.assertEqual(self.after(b"RETR 2"), 2)

@@ -1,0 +1,47 @@
+"""The users of this system, whom it knows at the other end of a UNIX socket."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import struct
+from typing import Any
+
+from twisted.cred.error import UnauthorizedLogin
+
+from popserv.errors import NoUser
+from popserv.threads import Threads
+
+HAS_PEER_UID = hasattr(socket, "SO_PEERCRED")
+"""Whether this system tells who is at the other end of a UNIX socket."""
+
+_CREDENTIALS = struct.Struct("iII")
+"""Process, user and group, as Linux has them."""
+
+# Names may come from a directory server.
+_names = Threads("popserv-names", threads=2, backlog=200)
+
+
+async def peer_user(transport: Any) -> bytes:
+    """Return the name of the system's user who made the connection, which is a UNIX socket's.
+
+    It is the one who was in effect then.
+
+    :raises NoUser: there is no name.
+    :raises popserv.errors.TryLater: too many are being asked for.
+    """
+    uid = _peer_uid(transport)
+    try:
+        return os.fsencode((await _names.run(pwd.getpwuid, uid)).pw_name)
+    except KeyError:
+        raise NoUser from UnauthorizedLogin(f"uid {uid} has no name")
+
+
+def _peer_uid(transport: Any) -> int:
+    # Who is of another user namespace is the system's overflow uid, such as nobody's.
+    credentials = transport.getHandle().getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+    )
+    uid: int = _CREDENTIALS.unpack(credentials)[1]
+    return uid

@@ -1,0 +1,40 @@
+"""Who is at the other end of a UNIX socket."""
+
+import os
+import pwd
+import socket
+from types import SimpleNamespace
+
+from twisted.trial.unittest import TestCase
+
+from popserv import system_users
+from popserv.errors import NoUser
+from popserv.system_users import peer_user
+
+UNKNOWN_UID = next(
+    uid for uid in range(54321, 1 << 16) if uid not in {e.pw_uid for e in pwd.getpwall()}
+)
+"""A number that is no user's."""
+
+
+class PeerTests(TestCase):
+    """The user who made the connection, by the name that the system has."""
+
+    def setUp(self):
+        """Connect to ourselves."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        self.transport = SimpleNamespace(getHandle=lambda: ours)
+
+    async def test_name(self):
+        """It is this process's own."""
+        name = await peer_user(self.transport)
+        self.assertEqual(name.decode(), pwd.getpwuid(os.geteuid()).pw_name)
+
+    async def test_no_name(self):
+        """A number without a name is refused; the log has the number."""
+        self.patch(system_users, "_peer_uid", lambda transport: UNKNOWN_UID)
+        with self.assertRaises(NoUser) as caught:
+            await peer_user(self.transport)
+        self.assertEqual(str(caught.exception.__cause__), f"uid {UNKNOWN_UID} has no name")
