@@ -148,7 +148,9 @@ class OneSession:
 
     def run(self) -> int:
         """Have the session, until it is over or a signal ends it; return the exit code."""
-        before = {number: signal.signal(number, self._ended) for number in _END}
+        # What was ignored before, as by nohup, still is.
+        heeded = [each for each in _END if signal.getsignal(each) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._ended) for number in heeded}
         self._reactor.callWhenRunning(self._begin)
         try:
             # Twisted's handlers know no SIGHUP.
@@ -170,6 +172,8 @@ class OneSession:
 
     def _make_server(self, kind: type[_WatchedSession]) -> POP3Server:
         self._server = kind(self._over)
+        # No other client needs what a slow one keeps.
+        self._server.LINGER = self._factory.idle_timeout
         return self._server
 
     def _begin(self) -> None:
@@ -209,7 +213,7 @@ class _WatchedSession(POP3Server):
     """Says when it is over, all of it, and whether it went well."""
 
     _said_goodbye = False
-    _closed_in_order = False
+    _took_all = False
 
     def __init__(self, over: Callable[[bool], None]) -> None:
         self._over = over
@@ -220,11 +224,11 @@ class _WatchedSession(POP3Server):
         super()._answer(reply)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._closed_in_order = self._input_over and reason.check(ConnectionDone) is not None
+        self._took_all = reason.check(ConnectionDone) is not None
         super().connectionLost(reason)
 
     def _went_well(self) -> bool:
-        return self._said_goodbye or self._closed_in_order
+        return self._took_all and (self._said_goodbye or self._input_over)
 
     def _end_session(self) -> Deferred[None]:
         ended = super()._end_session()

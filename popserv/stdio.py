@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import stat
 from contextlib import suppress
-from stat import S_ISSOCK
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
@@ -31,8 +31,9 @@ class Standard:
     """Two descriptors that lead to a client, taken away from everything else in the process.
 
     /dev/null takes their place, and that of ``error`` if it leads to the client, too: so
-    nothing but the protocol's own octets is ever sent.  What is shared with other processes,
-    such as a shell, is put back by :meth:`give_back`.
+    nothing but the protocol's own octets is ever sent.  Whether they block is a flag that other
+    processes may share, such as a shell: terminals and pipes are opened anew, so that they have
+    one of their own, and any others' is put back by :meth:`give_back`.
 
     :raises NoClient: one of them is closed, or a socket that nobody is connected to.
     """
@@ -44,9 +45,8 @@ class Standard:
         self._flags = [fcntl.fcntl(each, fcntl.F_GETFL) for each in (in_, out)]
         takes_error = leads_to_client(error, in_, out)
         # Beyond the standard ones, for that of errors may be free.
-        self.input, self.output = (
-            fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, error + 1) for each in (in_, out)
-        )
+        self.input = _copy(in_, os.O_RDONLY, error + 1)
+        self.output = _copy(out, os.O_WRONLY, error + 1)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for each in (in_, out, *([error] if takes_error else ())):
             os.dup2(null, each)
@@ -114,6 +114,19 @@ class StandardTransport(_Base):
             super()._readConnectionLost(reason)
 
 
+def _copy(descriptor: int, access: int, least: int) -> int:
+    """Return another descriptor of the same, of that number or above."""
+    opened = None
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode) or os.isatty(descriptor):
+        # It may be another user's, or nobody be at the other end any more.
+        with suppress(OSError):
+            opened = os.open(f"/proc/self/fd/{descriptor}", access | os.O_NONBLOCK | os.O_NOCTTY)
+    copy = fcntl.fcntl(descriptor if opened is None else opened, fcntl.F_DUPFD_CLOEXEC, least)
+    if opened is not None:
+        os.close(opened)
+    return copy
+
+
 def check_open(*descriptors: int) -> None:
     """Raise NoClient unless all are open."""
     for each in descriptors:
@@ -145,7 +158,7 @@ def family_of(in_: int, out: int) -> int | None:
     :raises NoClient: they are a socket that nobody is connected to.
     """
     there = os.fstat(in_)
-    if not S_ISSOCK(there.st_mode):
+    if not stat.S_ISSOCK(there.st_mode):
         return None
     with _socket(in_) as client:
         try:
@@ -166,7 +179,7 @@ def family_of(in_: int, out: int) -> int | None:
 
 def _is_remote(*descriptors: int) -> bool:
     for each in descriptors:
-        if S_ISSOCK(os.fstat(each).st_mode):
+        if stat.S_ISSOCK(os.fstat(each).st_mode):
             with _socket(each) as client:
                 if client.family != socket.AF_UNIX:
                     return True

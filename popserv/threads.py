@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -23,10 +23,22 @@ Wanted = Callable[[], bool]
 
 
 class Threads:
-    """A pool of its own, with a bounded backlog; it starts at its first use, after any fork."""
+    """A pool of its own, with a bounded backlog; it starts at its first use, after any fork.
 
-    def __init__(self, name: str, threads: int, backlog: int = 1000, reactor: Any = None) -> None:
-        self._pool = ThreadPool(0, threads, name)
+    The server ends when what has begun is over, unless nobody needs that (``awaited``).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        threads: int,
+        backlog: int = 1000,
+        reactor: Any = None,
+        *,
+        awaited: bool = True,
+    ) -> None:
+        self._pool = (ThreadPool if awaited else _UnawaitedPool)(0, threads, name)
+        self._awaited = awaited
         self._backlog = backlog
         self._reactor = reactor
         self._pending = 0
@@ -86,7 +98,12 @@ class Threads:
 
             self._reactor = reactor
         self._pool.start()
-        self._reactor.addSystemEventTrigger("during", "shutdown", self._pool.stop)
+        if self._awaited:
+            self._reactor.addSystemEventTrigger("during", "shutdown", self._pool.stop)
+
+
+class _UnawaitedPool(ThreadPool):
+    threadFactory: Any = partial(Thread, daemon=True)
 
 
 def _drop(*args: Any) -> NoReturn:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import select
+import sys
+import termios
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +13,7 @@ from ipaddress import ip_address
 from typing import Any, cast
 
 from twisted.internet import tcp, unix
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import (
     IAddress,
@@ -133,6 +137,29 @@ def _can_send(transport: Any) -> bool:
         and transport.connected
         and not (transport.TLS or transport.dataBuffer or transport._tempDataBuffer)
     )
+
+
+def untaken(transport: Any) -> int:
+    """Return how many octets the client has not taken yet, in all buffers that can be seen.
+
+    Those of a terminal cannot, nor those on the way.
+    """
+    while hasattr(transport, "transport"):
+        transport = transport.transport
+    # Standard output has one of its own.
+    writer = getattr(transport, "_writer", transport)
+    if not isinstance(writer, FileDescriptor) or writer.fileno() < 0:
+        return 0
+    waiting = len(writer.dataBuffer) - writer.offset + writer._tempDataLen
+    return waiting + _in_kernel(writer.fileno())
+
+
+def _in_kernel(fd: int) -> int:
+    # The first is for terminals and sockets, the second for pipes.
+    for request in (termios.TIOCOUTQ, termios.FIONREAD):
+        with suppress(OSError):
+            return int.from_bytes(fcntl.ioctl(fd, request, bytes(4)), sys.byteorder)
+    return 0
 
 
 def start_tls(

@@ -90,7 +90,7 @@ MAY_IMPORT = {
     "auth.realm": CORE,
     "auth.avatar": CORE,
     "auth.login": CORE | {"auth.avatar", "session"},
-    "idle": set(),
+    "idle": {"transports"},
     "body": {"wire"},
     "protocol": CORE
     | {"auth.gate", "auth.login", "body", "command", "coroutines", "crowd"}

@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
+from popserv import idle
 from popserv.auth.realm import MaildropRealm
 from popserv.command import CommandTable, command
 from popserv.commands import rfc1725
@@ -496,6 +497,32 @@ class TimeTests(ProtocolCase):
             ann.server.resumeProducing()
             ann.server.pauseProducing()
         self.assertFalse(ann.closed)
+
+    def test_still_reading(self):
+        """As long as the client takes some of its output, if slowly, the time begins anew."""
+        untaken = iter([9, 8, 7, 7, 7, 6, 6])
+        self.patch(idle, "untaken", lambda transport: next(untaken))
+        ann = self.logged_in()
+        for _ in range(3):
+            ann.clock.advance(601)
+        self.assertFalse(ann.closed)
+        ann.clock.advance(601)
+        self.assertTrue(ann.closed)
+        ann.clock.advance(31)
+        self.assertFalse(ann.transport.aborted)
+        ann.clock.advance(31)
+        self.assertTrue(ann.transport.aborted)
+
+    def test_read_and_stalled(self):
+        """What waited before the last command is no measure of what waits after it."""
+        untaken = iter([5, 9, 8])
+        self.patch(idle, "untaken", lambda transport: next(untaken))
+        ann = self.logged_in()
+        ann.clock.advance(601)
+        ann.send(b"LIST\r\n")
+        for _ in range(2):
+            ann.clock.advance(601)
+            self.assertFalse(ann.closed)
 
     def test_stuck_store(self):
         """The timer runs while a command waits; the lock is given up once the store answers."""

@@ -198,7 +198,8 @@ class TakingTests(StandardCase):
     def test_flags(self):
         """What others share is put back as it was: a shell may be waiting to read there."""
         for blocking in (True, False):
-            in_, out = self.pipe()
+            _, in_ = self.pair()
+            _, out = self.pair()
             others = self.keep(os.dup(in_), os.dup(out))
             for each in others:
                 os.set_blocking(each, blocking)
@@ -207,6 +208,29 @@ class TakingTests(StandardCase):
             self.protocol.transport.abortConnection()
             self.give_back(standard)
             self.assertEqual(list(map(os.get_blocking, others)), [blocking] * 2)
+
+    async def test_own_flags(self):
+        """Those of terminals and pipes are not touched at all, however the process ends."""
+        in_, to_server = self.pipe()
+        ours, theirs = self.keep(*os.openpty())
+        tty.setraw(theirs)
+        self.connect(in_, theirs)
+        os.write(to_server, b"hello")
+        await self.protocol.happened
+        self.assertEqual(self.protocol.heard, b"hello")
+        self.protocol.transport.write(b"bye")
+        self.assertEqual(await deferToThread(os.read, ours, 10), b"bye")
+        self.assertEqual([os.get_blocking(each) for each in (to_server, ours)], [True, True])
+        self.protocol.transport.abortConnection()
+        await self.protocol.happened
+
+    def test_nobody_to_open_for(self):
+        """A pipe that nobody reads is none that can be opened, and still is one's output."""
+        in_, _ = self.pipe()
+        from_server, out = os.pipe()
+        self.keep(out)
+        os.close(from_server)
+        self.take(in_, out)
 
     def test_not_inherited(self):
         """No other program gets them."""

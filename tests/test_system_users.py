@@ -1,9 +1,11 @@
 """Who is at the other end of a UNIX socket."""
 
+import io
 import os
 import pwd
 import socket
 from types import SimpleNamespace
+from unittest.mock import patch
 
 from twisted.trial.unittest import TestCase
 
@@ -31,6 +33,30 @@ class PeerTests(TestCase):
         """It is this process's own."""
         name = await peer_user(self.transport)
         self.assertEqual(name.decode(), pwd.getpwuid(os.geteuid()).pw_name)
+
+    async def test_other_namespace(self):
+        """Who has no number in this namespace of users has the kernel's, which is no name."""
+        self.patch(system_users, "_peer_uid", lambda transport: 65534)
+        self.addCleanup(system_users._stranger.cache_clear)
+        for known, refused in (
+            ("         0          0 4294967295\n", False),
+            ("0 1000 1\n1 100000 65536\n", True),
+            (None, False),
+        ):
+            files = {"/proc/self/uid_map": known, "/proc/sys/kernel/overflowuid": "65534\n"}
+
+            def read(path, encoding, files=files):
+                if files[path] is None:
+                    raise FileNotFoundError(path)
+                return io.StringIO(files[path])
+
+            system_users._stranger.cache_clear()
+            with patch.object(system_users, "open", read, create=True):
+                self.assertEqual(system_users._stranger(), 65534 if refused else None)
+            if refused:
+                with self.assertRaises(NoUser) as caught:
+                    await peer_user(self.transport)
+                self.assertIn("stands for all", str(caught.exception.__cause__))
 
     async def test_no_name(self):
         """A number without a name is refused; the log has the number."""

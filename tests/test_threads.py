@@ -57,6 +57,13 @@ class ThreadsTests(TestCase):
                     [trigger[:2] for trigger in self.triggers], [("during", "shutdown")]
                 )
 
+    async def test_unawaited(self):
+        """What nobody needs holds up the end of nothing."""
+        threads = self.make(awaited=False)
+        self.assertTrue(await threads.run(lambda: threading.current_thread().daemon))
+        self.assertEqual(self.triggers, [])
+        self.assertFalse(await self.make().run(lambda: threading.current_thread().daemon))
+
     async def test_backlog(self):
         """A full backlog refuses at once, and takes more when there is room again."""
         threads = self.make(backlog=2)

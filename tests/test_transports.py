@@ -1,5 +1,6 @@
 """Transports of all kinds; STLS over real ones is in commands/test_stls."""
 
+import os
 import select
 import socket
 import struct
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 from OpenSSL import SSL
 from twisted.internet import reactor
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -27,6 +29,7 @@ from popserv.transports import (
     lose_at_once,
     peer_name,
     send,
+    untaken,
 )
 from tests.test_protocol import STRANGER
 
@@ -94,6 +97,45 @@ class TransportTests(SynchronousTestCase):
         """Go away as a program that is killed with unread octets."""
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         client.close()
+
+    def test_untaken(self):
+        """What the client has not read is counted, wherever it waits."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            client = socket.create_connection(server.getsockname())
+            accepted, _ = server.accept()
+        for theirs, ours in (
+            os.pipe(),
+            [each.detach() for each in socket.socketpair()],
+            [client.detach(), accepted.detach()],
+        ):
+            for fd in (theirs, ours):
+                self.addCleanup(os.close, fd)
+                os.set_blocking(fd, False)
+            transport = FileDescriptor(object())
+            transport.fileno = lambda fd=ours: fd
+            wrapped = SimpleNamespace(transport=transport)
+            self.assertEqual(untaken(wrapped), 0)
+            with self.assertRaises(BlockingIOError):
+                while True:
+                    os.write(ours, b"x" * 10_000)
+            in_kernel = untaken(wrapped)
+            self.assertGreater(in_kernel, 10_000)
+            transport.dataBuffer, transport.offset = b"123456", 1
+            transport._tempDataLen = 2
+            self.assertEqual(untaken(wrapped), in_kernel + 7)
+            with self.assertRaises(BlockingIOError):
+                while True:
+                    os.read(theirs, 10_000)
+            self.assertLess(untaken(wrapped), in_kernel)
+
+    def test_untaken_unknown(self):
+        """Where nothing can be known, there is nothing."""
+        transport = FileDescriptor(object())
+        self.assertEqual(untaken(transport), 0)
+        with open(os.devnull, "wb") as null:
+            transport.fileno = null.fileno
+            self.assertEqual(untaken(transport), 0)
+        self.assertEqual(untaken(StringTransport()), 0)
 
     def test_in_short(self):
         """Of OpenSSL's errors the reasons are told, of others what they say, or what they are."""

@@ -13,7 +13,8 @@ from twisted.python.failure import Failure
 from popserv.session import still_there
 from popserv.threads import Threads, Wanted
 
-_resolving = Threads("popserv-rhosts", threads=4, backlog=200)
+# A resolver may take a minute.
+_resolving = Threads("popserv-rhosts", threads=4, backlog=200, awaited=False)
 
 Address = IPv4Address | IPv6Address
 Addresses = frozenset[Address]

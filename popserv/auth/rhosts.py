@@ -60,12 +60,13 @@ class RhostsChecker:
         return checker
 
     def offers(self, credentials: type[Interface]) -> bool:
-        """Tell whether some entry lets somebody in; a file in disorder does not."""
-        try:
-            entries = self._read()
-        except RhostsFileError:
+        """Tell whether some entry lets somebody in; so it is for a file in disorder."""
+        if credentials is not IRemoteUserCredentials:
             return False
-        return credentials is IRemoteUserCredentials and any(entry.lets_in for entry in entries)
+        try:
+            return any(entry.lets_in for entry in self._read())
+        except RhostsFileError:
+            return True
 
     def requestAvatarId(self, credentials: ICredentials) -> Deferred[bytes | tuple[()]]:
         """Return whose maildrop it is, as the file or RFC 8265 spells it.

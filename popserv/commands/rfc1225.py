@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
+from twisted.cred.error import UnauthorizedLogin
+
 from popserv.auth.credentials import RESERVED, RemoteUserCredentials
 from popserv.command import Command, Outcome, command
 from popserv.commands import rfc1725
@@ -50,7 +52,8 @@ async def rpop(session: Session, remote_user: bytes) -> Reply:
         raise BadCommand("USER comes first")
     host, port = session.peer() or ("", 0)
     if not 0 < port < RESERVED:
-        raise BadCommand("RPOP is for clients on a reserved port")
+        cause = "the client's port is not reserved" if host else "the client has no IP address"
+        raise BadCommand("RPOP is for clients on a reserved port") from UnauthorizedLogin(cause)
     try:
         await session.login(name, RemoteUserCredentials(name, remote_user, host, port))
     except LoginFailed as failed:

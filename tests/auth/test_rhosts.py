@@ -572,7 +572,7 @@ class ChangingTests(RhostsCase):
                     failure = self.failureResultOf(self.ask(b"ann"), TryLater)
                     self.assertNotIn(self.path, str(failure.value))
                     self.assertIn(said, str(failure.value.__cause__))
-                    self.assertFalse(self.checker.offers(IRemoteUserCredentials))
+                    self.assertTrue(self.checker.offers(IRemoteUserCredentials))
                 self.assertEqual([event["log_level"].name for event in self.events], ["critical"])
                 self.assertIn(said, self.logged())
                 self.write(good)

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import termios
+import time
 import tty
 from contextlib import contextmanager
 from pathlib import Path
@@ -221,6 +222,20 @@ class PipeTests(SessionCase):
             self.assertEqual((process.stdout.read(), self.errors.read_bytes()), (b"", b""))
         self.assertEqual(stored(self.maildir), SMALL)
 
+    def test_nohup(self):
+        """A signal that was ignored before is ignored still."""
+        process = self.start(
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        )
+        process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        self.assertEqual(self.ask(process, b"STAT"), b"+OK 2 41\r\n")
+        self.ask(process, b"QUIT")
+        self.assert_ended(process, 0)
+
     def test_client_gone(self):
         """A client that closes both ends, or the one it reads from, leaves nothing behind."""
         for which, code in (("stdin stdout", None), ("stdout", 1)):
@@ -264,8 +279,9 @@ class PipeTests(SessionCase):
 
     def test_flags(self):
         """Input and output block again at the end: the next program finds them so."""
-        in_, to_session = os.pipe()
-        from_session, out = os.pipe()
+        (in_, to_session), (from_session, out) = (
+            [each.detach() for each in socket.socketpair()] for _ in range(2)
+        )
         for each in (in_, to_session, from_session, out):
             self.addCleanup(os.close, each)
         for number in (None, signal.SIGTERM):
@@ -376,6 +392,28 @@ class SlowReaderTests(SessionCase):
         self.assertTrue(got[len(start) :].startswith(body + b".\r\n+OK "))
         self.assertLess(most - before, 15 * MB)
         self.assert_ended(process, 0)
+
+    def test_slow(self):
+        """A client that takes longer for what waits for it than the timeout is not cut off."""
+        process = self.start(
+            *("--timeout", "1"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
+        self.begun(process)
+        process.stdin.write(b"QUIT\r\n")
+        for _ in range(12):
+            time.sleep(0.25)
+            os.read(process.stdout.fileno(), 10_000)
+        rest = process.stdout.read()
+        self.assertIn(b"\r\n.\r\n+OK ", rest[-200:])
+        self.assert_ended(process, 0)
+
+    def test_gone_before_goodbye(self):
+        """Who did not take all that was said to him was cut off, though he had said QUIT."""
+        process = self.start(stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self.begun(process)
+        process.stdin.write(b"QUIT\r\n")
+        process.stdout.close()
+        self.assert_ended(process, 1)
 
     def test_killed(self):
         """A message that is cut off never ends as a whole one does, and the lock is free."""
