@@ -42,7 +42,7 @@ from popserv.auth.gate import Guard
 from popserv.auth.mechanisms import MECHANISMS
 from popserv.auth.passwd import PasswdFileChecker
 from popserv.auth.realm import MaildropRealm
-from popserv.auth.users_file import UsersFile, default_path
+from popserv.auth.users_file import UsersFile, UsersFileError, default_path
 from popserv.command import CommandTable
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.errors import BadCommand, LoginFailed, POPError
@@ -288,8 +288,13 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             raise SMTPServerError(452, "too many recipients")
         try:
             name = users.find(bytes(user.dest))
-        except LookupError:
+            if name is not None:
+                layout.place(name)
+        except (LookupError, ValueError):
             raise SMTPBadRcpt(user, 550, "no such user here") from None
+        except UsersFileError as error:
+            log.warn("nobody is known: {error}", error=error)
+            raise SMTPServerError(451, "the users are not known now, try again later") from None
         if name is None and smart_host is None:
             raise SMTPBadRcpt(user, 550, "relaying refused, this host has no way to others")
         return name
@@ -298,8 +303,13 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         if not self._to:
             self.sendCode(503, b"no sender, or no recipient")
             return
-        self.spool, self.size, self.flaw = TemporaryFile(), 0, None  # noqa: SIM115
-        self.mode = smtp.DATA
+        try:
+            self.spool = TemporaryFile()  # noqa: SIM115
+        except OSError:
+            log.failure("a message has no room")
+            self.sendCode(452, b"there is no room for the message")
+            return
+        self.size, self.flaw, self.mode = 0, None, smtp.DATA
         self.sendCode(354, b"go on")
 
     def state_DATA(self, line):
@@ -338,7 +348,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
                 await disk.run(partial(delivery.write, mail, ours, before=path))
                 others = [user.dest for user, name in recipients if name is None]
                 if others:
-                    await relay(mail, poster, others)
+                    await relay(mail, canonical(poster), others)
             await disk.run(delivery.commit)
             self.commands = 0
             self.sendCode(250, b"all recipients have it")
@@ -391,7 +401,7 @@ HOSTS = {FQDN, HOSTNAME, b"localhost"}
 def canonical(address):
     """Return the form in which addresses are compared; a bare name is one of this host."""
     local, at, domain = address.rpartition(b"@") if b"@" in address else (address, b"@", HOST)
-    domain = domain.lower()
+    domain = domain.lower().removesuffix(b".")
     return local + at + (HOST if domain in HOSTS else domain)
 
 
@@ -409,7 +419,7 @@ class Users:
         """
         users, address = self._file.read(), canonical(address)
         if users is not self._read:
-            self._names = {canonical(name): name for name in users.secrets}
+            self._names = {canonical(name): name for name in users.names}
             self._domains = {HOST, *(each.rpartition(b"@")[2] for each in self._names)}
             self._read = users
         if address not in self._names and address.rpartition(b"@")[2] in self._domains:
@@ -426,12 +436,13 @@ def complete(spool, poster, received):
     """Return a file of a message, its header in order (RFC 6409 section 8)."""
     fields, size = [], 0
     spool.seek(0)
-    for line in spool:
+    for at, line in enumerate(spool):
         if FIELD.match(line):
             fields.append([line])
         elif fields and line[:1] in b" \t":
             fields[-1].append(line)
-        else:
+        elif at or not line.startswith(b"From "):
+            # A mailbox file's own line is no part of the message.
             break
         size += len(line)
         if size > MAX_HEADER:
@@ -499,6 +510,7 @@ class Relay(smtp.ESMTPClient):
         super().__init__(None, identity=HOST)
         self.mail, self.poster, self.recipients = mail, smtp.Address(poster), recipients
         self.outcome = Deferred()
+        self.has_sent_all = False
 
     def tryTLS(self, code, resp, items):
         self.takes_8_bit = b"8BITMIME" in items
@@ -532,7 +544,19 @@ class Relay(smtp.ESMTPClient):
         self.begins_line = chunk.endswith(b"\n")
         return dot + super().transformChunk(chunk)
 
+    def finishedFileTransfer(self, lastsent):
+        super().finishedFileTransfer(lastsent)
+        self.has_sent_all = True
+
+    def esmtpEHLORequired(self, code=-1, resp=None):
+        self.end((code, resp))
+
+    def smtpConnectionFailed(self, code, resp):
+        self.end((code, resp))
+
     def sentMail(self, code, resp, numOk, addresses, log):
+        if code < 300 and not self.has_sent_all:
+            code, resp = 451, b"the message was not sent, and was answered by %d" % code
         self.end((code, resp))
 
     def sendError(self, exc):

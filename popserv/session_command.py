@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone, ReactorNotRunning
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ReactorNotRunning
 from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -212,23 +212,24 @@ def _identify_as(name: bytes) -> Identify:
 class _WatchedSession(POP3Server):
     """Says when it is over, all of it, and whether it went well."""
 
-    _said_goodbye = False
-    _took_all = False
+    _said_goodbye = _closed_in_order = False
 
     def __init__(self, over: Callable[[bool], None]) -> None:
         self._over = over
 
     def _answer(self, reply: Reply) -> None:
-        if reply.after is After.CLOSE:
-            self._said_goodbye = True
+        self._said_goodbye = reply.after is After.CLOSE and not self._gone
         super()._answer(reply)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._took_all = reason.check(ConnectionDone) is not None
+        if reason.check(ConnectionAborted):
+            # Before all was out.
+            self._said_goodbye = False
+        self._closed_in_order = self._input_over and reason.check(ConnectionDone) is not None
         super().connectionLost(reason)
 
     def _went_well(self) -> bool:
-        return self._took_all and (self._said_goodbye or self._input_over)
+        return self._said_goodbye or self._closed_in_order
 
     def _end_session(self) -> Deferred[None]:
         ended = super()._end_session()

@@ -38,20 +38,22 @@ class Users(NamedTuple):
 
     ``secrets`` is each user's password field, ``passwords`` those fields that are for
     passwords, and ``schemes`` what schemes these are of; ``has_apop`` tells whether some
-    user has an APOP secret.  All is known once and for all, for it is asked at each greeting.
+    user has an APOP secret.  ``names`` are all users, with those who cannot log in.
+    All is known once and for all, for it is asked at each greeting.
     """
 
     secrets: dict[bytes, bytes]
     passwords: list[bytes]
     schemes: frozenset[bytes]
     has_apop: bool
+    names: frozenset[bytes]
 
     def all_of(self, schemes: frozenset[bytes]) -> bool:
         """Tell whether there are passwords, and all are of one of these schemes."""
         return bool(self.schemes) and self.schemes <= schemes
 
 
-_NOBODY = Users({}, [], frozenset(), False)
+_NOBODY = Users({}, [], frozenset(), False, frozenset())
 
 
 class UsersFile:
@@ -117,7 +119,9 @@ def _parse(path: str, text: bytes) -> Users:
     # A record without a secret is for a client certificate.
     passwords = [field for field in secrets.values() if not (is_apop(field) or is_empty(field))]
     has_apop = any(map(is_apop, secrets.values()))
-    return Users(secrets, passwords, frozenset(map(scheme_of, passwords)), has_apop)
+    return Users(
+        secrets, passwords, frozenset(map(scheme_of, passwords)), has_apop, frozenset(seen)
+    )
 
 
 _SHUT_OUT = re.compile(rb"(?:^|[\s:])(nologin|allow_nets)(?:=|\s|$)")

@@ -78,13 +78,18 @@ def run(program, *arguments, **options):
     )
 
 
+def need(test, *programs):
+    """Skip a test one of whose programs is not installed; in CI, where all are, fail it."""
+    for name in programs:
+        if not ((BIN / name).exists() or shutil.which(name)):
+            (test.fail if "CI" in os.environ else test.skipTest)(f"{name} is not installed")
+
+
 class Fetchmail:
     """A fetchmail of one test, which is skipped where there is none; ``poll`` is its line."""
 
     def __init__(self, test, poll):
-        for program in ("fetchmail", *(["socat"] if "socat" in poll else [])):
-            if not shutil.which(program):
-                test.skipTest(f"{program} is not installed")
+        need(test, "fetchmail", *(["socat"] if "socat" in poll else []))
         self._test = test
         self.home = temporary_directory(test)
         (self.home / "got").mkdir()

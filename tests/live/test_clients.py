@@ -5,7 +5,6 @@ that has no others.  What a client stores is held against the plainest wire form
 """
 
 import poplib
-import shutil
 import warnings
 
 from twisted.internet.defer import Deferred
@@ -20,6 +19,7 @@ from tests.live.harness import (
     ServerTestCase,
     deliver,
     lines_of,
+    need,
     run,
     shown,
     stored,
@@ -206,8 +206,7 @@ class ProgramTests(ClientTests):
 
     def program(self, name, *arguments, codes=(0,), **options):
         """Run it, and return what it printed."""
-        if not shutil.which(name):
-            self.skipTest(f"{name} is not installed")
+        need(self, name)
         done = run(name, *arguments, **options)
         self.assertIn(done.returncode, codes, repr(done))
         return done.stdout

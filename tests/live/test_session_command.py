@@ -127,7 +127,7 @@ class SessionCase(TestCase):
 
     def assert_ended(self, process, code):
         """Wait for its end, after which nobody has the lock."""
-        self.assertEqual(process.wait(PATIENCE), code, self.errors.read_bytes())
+        self.assertEqual(process.wait(PATIENCE), code, self.errors.read_text())
         self.assertFalse(is_locked(self.maildir))
 
 

@@ -4,7 +4,6 @@ import os
 import pwd
 import re
 import shlex
-import shutil
 import signal
 import socket
 import ssl
@@ -23,6 +22,7 @@ from tests.live.harness import (
     Server,
     deliver,
     lines_of,
+    need,
     run,
     shown,
     temporary_directory,
@@ -152,8 +152,8 @@ class CommandLineTests(TestCase):
         least = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
         if not least.exists() or int(least.read_text()) < 2:
             self.skipTest("every user may have every port here")
-        if IS_ROOT and not shutil.which("setpriv"):
-            self.skipTest("setpriv is not installed, with which root could do without its rights")
+        if IS_ROOT:
+            need(self, "setpriv")
         prefix = ("setpriv", "--bounding-set=-net_bind_service") if IS_ROOT else ()
         said = self.cannot_listen(1, prefix=prefix)
         self.assertIn("Permission denied", said)
@@ -270,8 +270,7 @@ class StartTests(TestCase):
 
     def listen_tls(self, root, address):
         """Return --listen for TLS, having made a key and a certificate of this address."""
-        if not shutil.which("openssl"):
-            self.skipTest("openssl is not installed")
+        need(self, "openssl")
         arguments = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost".split()
         files = ("-keyout", root / "key.pem", "-out", root / "cert.pem")
         run("openssl", *arguments, "-addext", f"subjectAltName=IP:{address}", *files)
