@@ -9,6 +9,7 @@ import math
 import os
 import re
 import sys
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -326,9 +327,9 @@ class SessionOptions(usage.Options, AuthOptionMixin):
                 f"{error} (--certificate, --private-key, --client-ca)"
             ) from error
 
+    @abstractmethod
     def takes_logins(self) -> bool:
         """Tell whether clients log in, or are known before they say a word."""
-        return True
 
     def _check_no_logins(self) -> None:
         given = [name for name in _FOR_LOGINS if self[name] != self.defaults[name]]

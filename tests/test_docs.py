@@ -11,6 +11,7 @@ import importlib
 import io
 import os
 import poplib
+import pwd
 import re
 import shlex
 import shutil
@@ -174,9 +175,9 @@ class EmbeddingTests(Base):
             self.assertTrue(name)
             self.assertIn(f'("{name}"', here)
 
-    def serve(self, arguments, **environment):
+    def serve(self, arguments, path=None, **environment):
         """Start a server on a UNIX socket, which must come up; return a client of it."""
-        path = os.path.join(self.directory, "socket")
+        path = path or os.path.join(self.directory, "socket")
         with open(os.path.join(self.directory, "log"), "w+") as log:
             server = subprocess.Popen(
                 [sys.executable, *arguments],
@@ -280,6 +281,21 @@ class EmbeddingTests(Base):
         self.assertEqual(client.send(b"AUTH X-TICKET\r\n"), b"+ eW91ciB0aWNrZXQ/\r\n")
         self.assertIn(b"+OK ann's maildrop", client.send(b64encode(b"ann 7") + b"\r\n"))
         client.lose()
+
+    def test_old_times(self):
+        """The server of sessions without a login serves the user whose process asks, with LAST."""
+        name = pwd.getpwuid(os.geteuid()).pw_name
+        new = Path(self.directory, "var", "mail", name, "new")
+        new.mkdir(parents=True)
+        (new / "1.1.host").write_bytes(b"x\n")
+        path = os.path.join(self.directory, "sock")
+        script = self.place(EMBEDDING.get("old_times")).replace("/run/pop3.sock", path)
+        Path(self.directory, "old_times.tac").write_text(script)
+        client = self.serve(["-c", TWISTD, "--pidfile=", "-ny", "old_times.tac"], path=path)
+        with closing(client):
+            self.assertIn(b"POP3 server ready, %b's maildrop has 1" % name.encode(), client.welcome)
+            self.assertEqual(client._shortcmd("LAST"), b"+OK 0")
+            client.quit()
 
     def test_tls_server(self):
         """The server with TLS listens on both ports, and has every command."""

@@ -1,12 +1,13 @@
 """What of popserv session needs a fault to be seen; tests/live runs the command itself."""
 
+import os
+import signal
 from unittest.mock import Mock, patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv import session_command, session_log
 from popserv.session_command import OneSession, Options
-from popserv.session_options import SessionOptions
 
 
 class SessionCommandTests(SynchronousTestCase):
@@ -15,11 +16,6 @@ class SessionCommandTests(SynchronousTestCase):
     def test_usage(self):
         """--help ends with examples and exit codes."""
         self.assertIn("Exit codes: 0 after QUIT", Options().getUsage())
-
-    def test_logins(self):
-        """Sessions have logins unless said otherwise, and no TLS without STLS."""
-        self.assertTrue(SessionOptions().takes_logins())
-        self.assertFalse(SessionOptions().has_tls_from_the_start())
 
     def test_complaint_to_syslog(self):
         """A wrong command line is told to syslog where the client would read standard error."""
@@ -33,14 +29,17 @@ class SessionCommandTests(SynchronousTestCase):
 
     def test_gone(self):
         """A client that has gone before the session begins ends it, with a line in the log."""
-        session = OneSession.__new__(OneSession)
-        session._standard, session._factory, session._reactor = Mock(), None, Mock()
-        session._server = None
-        session._standard.connect.side_effect = OSError(107, "not connected")
+        root = self.mktemp()
+        os.mkdir(root)
+        options = Options()
+        options.parseOptions(["--user", "ann", "--maildir", root])
+        standard, reactor = Mock(), Mock()
+        standard.connect.side_effect = OSError(107, "not connected")
+        reactor.callWhenRunning = reactor.callFromThread = lambda function: function()
+        # A signal finds nothing to break off then.
+        reactor.run = lambda **_: os.kill(os.getpid(), signal.SIGHUP)
         with patch.object(session_command, "_log") as log:
-            session._begin()
+            self.assertEqual(OneSession(options, standard, reactor).run(), 1)
         self.assertEqual(len(log.warn.mock_calls), 1)
-        session._standard.give_back.assert_called_once_with()
-        session._reactor.stop.assert_called_once_with()
-        # A signal then has nothing to break off.
-        session._abort()
+        standard.give_back.assert_called_once_with()
+        reactor.stop.assert_called_once_with()

@@ -134,6 +134,9 @@ class MarkSeenTests(ServerTestCase):
         self.assertEqual(stored(maildir), MESSAGES)
 
 
+RESERVED = range(1023, 511, -1)
+
+
 class RPOPTests(ServerTestCase):
     """RPOP of RFC 1225, from ports that root alone can have."""
 
@@ -144,14 +147,24 @@ class RPOPTests(ServerTestCase):
         rhosts.chmod(0o644)
         return Server("--dialect", "rfc1225", "--rhosts", rhosts)
 
-    def rpop(self, port, name, remote_user, host="127.0.0.1"):
-        """Return the answer to RPOP from this port and address."""
-        with closing(socket.socket()) as sock:
+    def bound(self, ports, host="127.0.0.1"):
+        """Return a socket of the first of these ports that is free."""
+        for port in ports:
+            sock = socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 sock.bind((host, port))
+                return sock
             except PermissionError:
+                sock.close()
                 self.skipTest("reserved ports are root's")
+            except OSError:
+                sock.close()
+        raise AssertionError("no port is free")
+
+    def rpop(self, ports, name, remote_user, host="127.0.0.1"):
+        """Return the answer to RPOP from one of these ports, and this address."""
+        with closing(self.bound(ports, host)) as sock:
             sock.settimeout(PATIENCE)
             sock.connect(("127.0.0.1", self.server.port))
             with sock.makefile("rwb") as file:
@@ -162,17 +175,17 @@ class RPOPTests(ServerTestCase):
     def test_reserved(self):
         """Whom the file trusts gets in from a reserved port, and from no other."""
         name, _ = self.server.add_user(MESSAGES)
-        self.assertRegex(self.rpop(1011, name, b"mrose"), rb"^\+OK .*3 messages")
+        self.assertRegex(self.rpop(RESERVED, name, b"mrose"), rb"^\+OK .*3 messages")
         told = b"-ERR RPOP is for clients on a reserved port\r\n"
-        self.assertEqual(self.rpop(0, name, b"mrose"), told)
-        self.assertEqual(self.rpop(1024, name, b"mrose"), told)
+        self.assertEqual(self.rpop([0], name, b"mrose"), told)
+        self.assertEqual(self.rpop(range(1024, 2000), name, b"mrose"), told)
 
     def test_denied(self):
         """Whom the file does not trust is denied permission; so are denied hosts, first."""
         name, _ = self.server.add_user(MESSAGES)
         denied = b"-ERR [AUTH] permission denied\r\n"
-        self.assertEqual(self.rpop(1012, name, b"eve"), denied)
-        self.assertEqual(self.rpop(1013, name, b"mrose", "127.0.0.9"), denied)
+        self.assertEqual(self.rpop(RESERVED, name, b"eve"), denied)
+        self.assertEqual(self.rpop(RESERVED, name, b"mrose", "127.0.0.9"), denied)
 
     def test_warning(self):
         """The log says at the start what is trusted."""
@@ -181,11 +194,13 @@ class RPOPTests(ServerTestCase):
     def test_fetchmail(self):
         """Fetchmail, which still knows RPOP, gets its mail through a reserved port."""
         name, _ = self.server.add_user(MESSAGES)
+        with closing(self.bound(RESERVED)) as sock:
+            port = sock.getsockname()[1]
         fetchmail = Fetchmail(
             self,
             # It wants to connect to a reserved port as well.
             f'service 110 proto rpop plugin "socat STDIO TCP:%h:{self.server.port},'
-            f'sourceport=1014,reuseaddr" user {name} password mrose',
+            f'sourceport={port},reuseaddr" user {name} password mrose',
         )
         self.assertIn(b"RPOP *", fetchmail.fetch("-v", "--keep"))
         self.assertEqual(fetchmail.got(), [wire_form(each, b"\n") for each in MESSAGES])
