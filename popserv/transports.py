@@ -86,8 +86,11 @@ def has_gone(transport: Any) -> bool:
 
 
 def peer_name(transport: ITransport) -> str:
-    """Return the client's address and port, for the log."""
+    """Return the client's address and port for the log, or what it has in their place."""
     peer: Any = transport.getPeer()
+    if isinstance(peer, UNIXAddress):
+        # Of clients hardly one has a name.
+        return "UNIX socket"
     return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else str(peer)
 
 
