@@ -68,8 +68,8 @@ def makeService(options: Options, share: Share | None = None) -> IService:
             max_connections=factory.max_connections,
             connections=factory.connections,
         )
-    for endpoint in options["preauth"]:
-        strports.service(endpoint, known, reactor=share.reactor).setServiceParent(listeners)
+        for endpoint in options["preauth"]:
+            strports.service(endpoint, known, reactor=share.reactor).setServiceParent(listeners)
     certificates = options.certificates
     if certificates is not None:
         over_tls = _over_tls(certificates, factory)

@@ -2,12 +2,15 @@
 
 import os
 import signal
+from pathlib import Path
 from unittest.mock import Mock, patch
 
+from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv import session_command, session_log
 from popserv.session_command import OneSession, Options
+from tests.certificates import issue
 
 
 class SessionCommandTests(SynchronousTestCase):
@@ -16,6 +19,20 @@ class SessionCommandTests(SynchronousTestCase):
     def test_usage(self):
         """--help ends with examples and exit codes."""
         self.assertIn("Exit codes: 0 after QUIT", Options().getUsage())
+
+    def test_no_stls(self):
+        """Where TLS can begin by STLS alone, that cannot be needed and left out."""
+        root = self.mktemp()
+        os.mkdir(root)
+        pem = self.mktemp()
+        Path(pem).write_bytes(issue("localhost").pem())
+        error = self.assertRaises(
+            usage.UsageError,
+            Options().parseOptions,
+            ["--login", "--maildir", root, "--certificate", pem]
+            + ["--require-tls", "--without", "STLS"],
+        )
+        self.assertEqual(str(error), "--require-tls and --without STLS: nobody could log in")
 
     def test_complaint_to_syslog(self):
         """A wrong command line is told to syslog where the client would read standard error."""

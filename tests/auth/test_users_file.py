@@ -158,7 +158,7 @@ class ChangeTests(UsersFileCase):
     def test_absent(self):
         """No file is no users, until there is one; one that has gone is a fault to mend."""
         users = UsersFile(self.path)
-        self.assertEqual(users.read(), ({}, [], frozenset(), False))
+        self.assertEqual(users.read(), ({}, [], frozenset(), False, frozenset()))
         self.write(b"ann:{PLAIN}a")
         self.assertEqual(users.read().secrets, {b"ann": b"{PLAIN}a"})
         os.unlink(self.path)
