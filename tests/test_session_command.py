@@ -26,12 +26,8 @@ class SessionCommandTests(SynchronousTestCase):
         os.mkdir(root)
         pem = self.mktemp()
         Path(pem).write_bytes(issue("localhost").pem())
-        error = self.assertRaises(
-            usage.UsageError,
-            Options().parseOptions,
-            ["--login", "--maildir", root, "--certificate", pem]
-            + ["--require-tls", "--without", "STLS"],
-        )
+        words = f"--login --maildir {root} --certificate {pem} --require-tls --without STLS".split()
+        error = self.assertRaises(usage.UsageError, Options().parseOptions, words)
         self.assertEqual(str(error), "--require-tls and --without STLS: nobody could log in")
 
     def test_complaint_to_syslog(self):
