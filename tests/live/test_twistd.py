@@ -132,8 +132,14 @@ class CommandLineTests(TestCase):
         plugin = ("pop3", "--maildir", root, "--listen", f"tcp:{port}:interface=127.0.0.1")
         command = (BIN / "twistd", *how, f"--pidfile={root}/pid", *plugin)
         done = run(*map(str, (*prefix, *command)))
-        said = (done.stdout + done.stderr).decode() + (log.read_text() if daemon else "")
+        said = (done.stdout + done.stderr).decode()
         self.assertEqual(done.returncode, 1, said)
+        if daemon:
+            # The daemon writes it after it has told the process that is over now.
+            said += until(
+                lambda: "listen on" in (text := log.read_text()) and text, "the reason in the log"
+            )
+            until(lambda: not (root / "pid").exists(), "the end of the daemon")
         self.assertFalse((root / "pid").exists())
         return said
 
