@@ -158,10 +158,9 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         log.failure("a command failed", failure)
         self.sendCode(451, b"something is wrong here, try again later")
 
-    def timeoutConnection(self):
-        if not self.closing:
-            self.sendCode(421, b"nothing came for too long")
-        super().timeoutConnection()
+    def timed_out(self):
+        self.sendCode(421, b"nothing came for too long")
+        self.close()
 
     def connectionLost(self, reason=connectionDone):
         super().connectionLost(reason)
@@ -359,7 +358,10 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             self.sendCode(451, b"the message was not delivered, try again later")
         finally:
             self.drop_spool()
-            await disk.run(delivery.end)
+            try:
+                await disk.run(delivery.end)
+            except Exception:
+                log.failure("something is left in tmp")
 
     def drop_spool(self):
         with suppress(OSError):  # Of a disk that is full.
@@ -521,9 +523,7 @@ class Relay(smtp.ESMTPClient):
         super().sendLine(line + b" BODY=8BITMIME" if declares else line)
 
     def getMailFrom(self):
-        # Asked again behind the message, when there is no other.
-        poster, self.poster = self.poster, None
-        return poster
+        return self.poster
 
     def getMailTo(self):
         return self.recipients
@@ -554,10 +554,12 @@ class Relay(smtp.ESMTPClient):
     def smtpConnectionFailed(self, code, resp):
         self.end((code, resp))
 
-    def sentMail(self, code, resp, numOk, addresses, log):
+    def smtpState_msgSent(self, code, resp):
+        # Twisted would say RSET, and ask for another message.
         if code < 300 and not self.has_sent_all:
             code, resp = 451, b"the message was not sent, and was answered by %d" % code
         self.end((code, resp))
+        self._disconnectFromServer()
 
     def sendError(self, exc):
         self.end(Failure(exc))

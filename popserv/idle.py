@@ -66,4 +66,8 @@ class IdleTimeoutMixin(TimeoutMixin):
         elif self.closing:
             self.transport.abortConnection()
         else:
-            self.close()
+            self.timed_out()
+
+    def timed_out(self) -> None:
+        """Close, for nothing has moved for too long."""
+        self.close()

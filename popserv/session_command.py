@@ -37,6 +37,7 @@ from popserv.protocol import POP3Factory, POP3Server
 from popserv.session import State
 from popserv.session_options import SessionOptions
 from popserv.stdio import NoClient, Standard, check_open, family_of, leads_to_client
+from popserv.transports import unsent
 from popserv.wire import After, Reply
 
 _log = Logger()
@@ -212,7 +213,7 @@ def _identify_as(name: bytes) -> Identify:
 class _WatchedSession(POP3Server):
     """Says when it is over, all of it, and whether it went well."""
 
-    _said_goodbye = _closed_in_order = False
+    _said_goodbye = _closed = _closed_in_order = False
 
     def __init__(self, over: Callable[[bool], None]) -> None:
         self._over = over
@@ -221,11 +222,15 @@ class _WatchedSession(POP3Server):
         self._said_goodbye = reply.after is After.CLOSE and not self._gone
         super()._answer(reply)
 
+    def close(self) -> None:
+        self._closed = True
+        super().close()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if reason.check(ConnectionAborted):
-            # Before all was out.
+        if reason.check(ConnectionAborted) or unsent(self.transport):
             self._said_goodbye = False
-        self._closed_in_order = self._input_over and reason.check(ConnectionDone) is not None
+        by_client = self._input_over or not self._closed
+        self._closed_in_order = by_client and reason.check(ConnectionDone) is not None
         super().connectionLost(reason)
 
     def _went_well(self) -> bool:

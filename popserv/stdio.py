@@ -105,6 +105,13 @@ class StandardTransport(_Base):
                 half.stopWriting()
         self._reactor.callLater(0, self.connectionLost, Failure(ConnectionAborted()))
 
+    def _writeConnectionLost(self, reason: Failure) -> None:
+        if self.disconnecting and not reason.check(ConnectionDone):
+            # With what waited to be sent.
+            self.abortConnection()
+        else:
+            super()._writeConnectionLost(reason)
+
     def _readConnectionLost(self, reason: Failure) -> None:
         # A terminal that has hung up is none any more, and may seem to have said all.
         has_hung_up = self._is_terminal and not os.isatty(self._input)
@@ -118,9 +125,12 @@ def _copy(descriptor: int, access: int, least: int) -> int:
     """Return another descriptor of the same, of that number or above."""
     opened = None
     if stat.S_ISFIFO(os.fstat(descriptor).st_mode) or os.isatty(descriptor):
+        path = f"/proc/self/fd/{descriptor}"
         # It may be another user's, or nobody be at the other end any more.
         with suppress(OSError):
-            opened = os.open(f"/proc/self/fd/{descriptor}", access | os.O_NONBLOCK | os.O_NOCTTY)
+            # Who opens a master gets another terminal.
+            if os.path.basename(os.readlink(path)) != "ptmx":
+                opened = os.open(path, access | os.O_NONBLOCK | os.O_NOCTTY)
     copy = fcntl.fcntl(descriptor if opened is None else opened, fcntl.F_DUPFD_CLOEXEC, least)
     if opened is not None:
         os.close(opened)

@@ -147,17 +147,32 @@ def untaken(transport: Any) -> int:
 
     Those of a terminal cannot, nor those on the way.
     """
+    writer = _writer(transport)
+    return 0 if writer is None else _unsent(writer) + _in_kernel(writer.fileno())
+
+
+def unsent(transport: Any) -> int:
+    """Return how many octets the kernel has not taken yet, also of a connection that is lost."""
+    writer = _writer(transport)
+    return 0 if writer is None else _unsent(writer)
+
+
+def _writer(transport: Any) -> FileDescriptor | None:
     while hasattr(transport, "transport"):
         transport = transport.transport
     # Standard output has one of its own.
     writer = getattr(transport, "_writer", transport)
-    if not isinstance(writer, FileDescriptor) or writer.fileno() < 0:
-        return 0
-    waiting = len(writer.dataBuffer) - writer.offset + writer._tempDataLen
-    return waiting + _in_kernel(writer.fileno())
+    return writer if isinstance(writer, FileDescriptor) else None
+
+
+def _unsent(writer: Any) -> int:
+    waiting: int = len(writer.dataBuffer) - writer.offset + writer._tempDataLen
+    return waiting
 
 
 def _in_kernel(fd: int) -> int:
+    if fd < 0:
+        return 0
     # The first is for terminals and sockets, the second for pipes.
     for request in (termios.TIOCOUTQ, termios.FIONREAD):
         with suppress(OSError):

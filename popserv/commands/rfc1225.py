@@ -50,6 +50,8 @@ async def rpop(session: Session, remote_user: bytes) -> Reply:
     name = session.claimed_name
     if name is None:
         raise BadCommand("USER comes first")
+    # As who it was refused, for the log.
+    session.name = name
     host, port = session.peer() or ("", 0)
     if not 0 < port < RESERVED:
         cause = "the client's port is not reserved" if host else "the client has no IP address"

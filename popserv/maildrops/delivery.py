@@ -70,7 +70,10 @@ class Delivery:
             os.fsync(new)
 
     def end(self) -> None:
-        """Leave nothing open, and in tmp/ nothing that was not committed."""
+        """Leave nothing open, and in tmp/ nothing that was not committed.
+
+        :raises OSError: something could not be removed, and all else was.
+        """
         self._stack.close()
 
     def _opened(self, fd: int) -> int:

@@ -83,7 +83,7 @@ class RPOPTests(ServerCase):
         told = client.send(b"RPOP anne\r\n")
         self.assertEqual(told, b"-ERR RPOP is for clients on a reserved port\r\n")
         self.assertEqual(self.checker.seen, [])
-        self.assertIn("192.0.2.7:1024: None was told", self.logged())
+        self.assertIn("192.0.2.7:1024: b'ann' was told", self.logged())
         for cause in ("the client's port is not reserved", "the client has no IP address"):
             self.assertIn(f"reserved port': {cause}", self.logged())
         # The name still stands.

@@ -415,6 +415,19 @@ class SlowReaderTests(SessionCase):
         process.stdout.close()
         self.assert_ended(process, 1)
 
+    def test_goodbye_not_sent(self):
+        """Who has gone while the goodbye waited to be sent was cut off."""
+        process = self.start(stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self.begun(process)
+        process.stdin.write(b"QUIT\r\n")
+        # All but the end of the message is read, and the rest waits in the process.
+        left = naive_octets(LARGE)
+        while left > 200_000:
+            left -= len(os.read(process.stdout.fileno(), 50_000))
+        process.stdin.close()
+        process.stdout.close()
+        self.assert_ended(process, 1)
+
     def test_killed(self):
         """A message that is cut off never ends as a whole one does, and the lock is free."""
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -478,6 +491,18 @@ class TerminalTests(SessionCase):
         self.heard(ours, b"(2 messages left)\r\n")
         self.assert_ended(process, 0)
         self.assertTrue(os.get_blocking(self.shared))
+
+    def test_master(self):
+        """Whose input is the master's side serves who is at the other side."""
+        ours, theirs = os.openpty()
+        self.addCleanup(os.close, theirs)
+        tty.setraw(theirs)
+        process = self.start(stdin=ours, stdout=ours)
+        os.close(ours)
+        self.assertEqual(self.heard(theirs, b"\r\n"), GREETING + b"\r\n")
+        os.write(theirs, b"QUIT\r\n")
+        self.heard(theirs, b"(2 messages left)\r\n")
+        self.assert_ended(process, 0)
 
     def test_person(self):
         """At a terminal as shells have it people type, see what they type, and end with ^D."""
@@ -597,8 +622,9 @@ class InetdTests(SessionCase):
             self.assertEqual(file.read().count(b"[AUTH]"), 3)
             self.assert_ended(process, 1)
 
-    def test_stls(self):
-        """STLS works, and wants nothing of the operator but a certificate."""
+    @contextmanager
+    def over_tls(self):
+        """Have a session over TLS by STLS; yield the process, and the client's socket."""
         authority = make_authority()
         certificate = self.errors.parent / "pop.pem"
         certificate.write_bytes(issue("localhost", issuer=authority).pem())
@@ -610,10 +636,22 @@ class InetdTests(SessionCase):
             self.assertEqual(self.say(file, b"USER ann")[:4], b"-ERR")
             self.assertEqual(self.say(file, b"STLS")[:3], b"+OK")
             over_tls = context.wrap_socket(client, server_hostname="localhost")
-            with over_tls, over_tls.makefile("rwb", 0) as secret:
-                self.say(secret, b"USER ann")
-                self.assertEqual(self.say(secret, b"PASS secret")[:3], b"+OK")
-                self.assertEqual(self.say(secret, b"QUIT")[:3], b"+OK")
+            with over_tls:
+                yield process, over_tls
+
+    def test_stls(self):
+        """STLS works, and wants nothing of the operator but a certificate."""
+        with self.over_tls() as (process, secret):
+            with secret, secret.makefile("rwb", 0) as file:
+                self.say(file, b"USER ann")
+                self.assertEqual(self.say(file, b"PASS secret")[:3], b"+OK")
+                self.assertEqual(self.say(file, b"QUIT")[:3], b"+OK")
+            self.assert_ended(process, 0)
+
+    def test_tls_closed(self):
+        """A client that closes TLS in order has closed in order."""
+        with self.over_tls() as (process, secret):
+            secret.unwrap().close()
             self.assert_ended(process, 0)
 
     def test_wrong_command(self):

@@ -29,6 +29,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from popserv import idle
 from popserv.auth.schemes import join_field
 from popserv.auth.users_file import default_path, remove_user, set_secret
 from popserv.maildrops.layout import Layout
@@ -442,6 +443,8 @@ class IdleTests(SynchronousTestCase):
 
     def test_idle(self):
         """After five minutes without a line it is told so; after half a minute more, cut off."""
+        # What it is told then is not there for it to read in time.
+        self.patch(idle, "untaken", lambda transport: int(b"421" in transport.value()))
         clock, transport = Clock(), StringTransport()
         factory = example()["SubmissionFactory"]()
         server = factory.buildProtocol(None)
@@ -864,6 +867,14 @@ class DeliveryTests(SplitTestCase):
         self.addCleanup(server.stop)
         return server
 
+    def test_something_left(self):
+        """What cannot be taken out of tmp/ is told to the log alone."""
+        server = self.strace("unlinkat:error=EIO:when=1")
+        with closing(server.talk(name="ann")) as talk:
+            self.assertEqual(talk.post(own(), "bob"), b"250 all recipients have it")
+            self.assertEqual(talk.ask(b"NOOP"), b"250 done")
+        self.assertIn("something is left in tmp", server.log)
+
     def test_disk_fails(self):
         """What the disk refuses is answered 4xx; what had a 250 is there, and whole."""
         for inject in ("fsync:error=ENOSPC", "renameat:error=EIO", "mkdirat:error=EACCES"):
@@ -1054,6 +1065,27 @@ class SmartHostTests(SplitTestCase):
                 replies = (b"220 x", b"250 x", b"250 fine", b"250 fine", last)
                 told = self.talk_to(hasty, *replies, size=size)
             self.assert_start(told, b"451 the smart host says: 451 the message was not sent")
+
+    def test_parting(self):
+        """A smart host that has the message is left, whatever it says to that."""
+        with socket.create_server(("127.0.0.1", 0)) as rude:
+            server = SplitServer(SMART_HOST=f"127.0.0.1:{rude.getsockname()[1]}")
+            self.addCleanup(server.stop)
+            with closing(server.talk(name="ann")) as talk:
+                talk.envelope("dave@example.com", sender="ann")
+                talk.socket.sendall(b".\r\n")
+                peer, _ = rude.accept()
+                with peer, peer.makefile("rb") as lines:
+                    for reply in (b"220 x", b"250 x", b"250 fine", b"250 fine", b"354 go on"):
+                        peer.sendall(reply + b"\r\n")
+                        line = lines.readline()
+                    while line != b".\r\n":
+                        line = lines.readline()
+                    peer.sendall(b"250 taken\r\n")
+                    self.assertEqual(talk.reply(), b"250 all recipients have it")
+                    self.assertEqual(lines.readline(), b"QUIT\r\n")
+                    peer.sendall(b"500 what\r\n")
+                    self.assertEqual(lines.readline(), b"")
 
     def test_greeted_badly(self):
         """What a smart host says instead of a greeting is handed on."""
