@@ -113,7 +113,8 @@ MAY_IMPORT = {
     "session_log": {"stdio"},
     "session_command": {
         *("auth.prepare", "auth.realm", "factories", "maildrops.layout", "maildrops.maildir"),
-        *("preauth", "protocol", "session", "session_log", "session_options", "stdio", "wire"),
+        *("preauth", "protocol", "session", "session_log", "session_options", "stdio"),
+        *("transports", "wire"),
     },
     "cli": {"session_command"}
     | {"auth.prepare", "auth.schemes", "auth.users_file", "maildrops.layout"},
