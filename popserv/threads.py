@@ -103,7 +103,7 @@ class Threads:
 
 
 class _UnawaitedPool(ThreadPool):
-    threadFactory: Any = partial(Thread, daemon=True)
+    threadFactory: Any = staticmethod(partial(Thread, daemon=True))
 
 
 def _drop(*args: Any) -> NoReturn:

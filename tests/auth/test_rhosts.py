@@ -238,7 +238,8 @@ class ParseTests(SynchronousTestCase):
             (b"0.0.0.1/0", "0.0.0.0/0", "0.0.0.1"),
         ):
             said = self.problem(host + b" + =")
-            self.assertIn(network, said)
+            # Which Python 3.13 writes otherwise, if it is mapped.
+            self.assertIn(str(ip_network(network)), said)
             for right in (network, address):
                 self.assertEqual(len(parse("F", right.encode() + b" + =")), 1)
 
