@@ -265,6 +265,16 @@ class TwistedMail(Peer):
         return (sys.executable, HERE / "twisted_mail.py", self.port, self.root)
 
 
+class Floor(Peer):
+    """What Twisted and the kernel take for themselves, see floor.py."""
+
+    name = "floor"
+
+    def command(self):
+        """See Peer."""
+        return (sys.executable, HERE / "floor.py", self.port, self.root)
+
+
 _DOVECOT = """\
 base_dir = {run}
 state_dir = {run}
@@ -392,5 +402,9 @@ KINDS = {
     "dovecot-tuned": TunedDovecot,
     "dovecot": Dovecot,
     "twisted": TwistedMail,
+    "floor": Floor,
 }
 """By the names that --peers takes."""
+
+SERVERS = [name for name in KINDS if name != "floor"]
+"""Those that somebody could use."""

@@ -19,7 +19,7 @@ from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 
 import report
 from mail import Mail
-from peers import KINDS, Absent, Failed, Popserv
+from peers import KINDS, SERVERS, Absent, Failed, Popserv
 from workloads import Load, stored, workloads
 
 import twisted
@@ -205,7 +205,7 @@ def arguments_of(given):
     names = [each.name for each in workloads(million=True)]
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workload", type=names_of(names), default=names, help=", ".join(names))
-    parser.add_argument("--peers", type=names_of(KINDS), default=list(KINDS), help=", ".join(KINDS))
+    parser.add_argument("--peers", type=names_of(KINDS), default=SERVERS, help=", ".join(KINDS))
     parser.add_argument(
         "--popserv",
         action="append",

@@ -191,6 +191,24 @@ class SuiteTests(TestCase):
         left = {path.name for path in results.iterdir() if path.suffix != ".png"}
         self.assertEqual(left, {"latest.md", "latest.json"})
 
+    def test_floor(self):
+        """What cannot be undercut answers as the servers do, where no mail comes or goes."""
+        names = "connect,login,poll-500,retr,retr-16,top,noop"
+        results = temporary_directory(self)
+        run = [sys.executable, CHECKOUT / "benchmarks" / "run.py", "--tiny", "--peers", "floor"]
+        done = subprocess.run(
+            [*run, "--workload", names, "--load", program(), "--results", results],
+            capture_output=True,
+            text=True,
+            timeout=10 * PATIENCE,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        found = json.loads((results / "latest.json").read_text())["results"]
+        self.assertEqual(set(found), set(names.split(",")))
+        for workload, peers in found.items():
+            self.assertEqual(len(peers["floor"]), 1, f"{workload}: {peers}")
+
     def test_unknown_workload(self):
         """A workload that does not exist is refused with a list of those that do."""
         run = [sys.executable, CHECKOUT / "benchmarks" / "run.py", "--load", program()]
