@@ -2,7 +2,7 @@
 
 A LineReceiver that makes the system calls of a login and of a RETR, writes a line to Twisted's
 log for each session, and does nothing else: it has no users, asks nobody, checks nothing, has
-no limits and no timers, knows the maildrops' contents by heart, and gives up at what is unusual.
+no limits and no timers, knows all listings by heart, and gives up at what is unusual.
 """
 
 import fcntl
@@ -18,6 +18,7 @@ from twisted.protocols.basic import LineReceiver
 from popserv.transports import send
 
 log = Logger()
+maildrops = {}
 
 
 class Maildrop:
@@ -36,7 +37,6 @@ class Floor(LineReceiver):
 
     delimiter = b"\n"
     root = ""
-    maildrops = {}  # noqa: RUF012 (of the process)
 
     def connectionMade(self):
         """Greet."""
@@ -82,9 +82,9 @@ class Floor(LineReceiver):
             fd = os.open(folder, os.O_RDONLY, dir_fd=self.maildir)
             os.fstat(fd)
             os.close(fd)
-        if self.name not in self.maildrops:
-            self.maildrops[self.name] = Maildrop(f"{self.root}/{self.name}")
-        self.maildrop = self.maildrops[self.name]
+        if self.name not in maildrops:
+            maildrops[self.name] = Maildrop(f"{self.root}/{self.name}")
+        self.maildrop = maildrops[self.name]
 
 
 def _read(path):

@@ -170,6 +170,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
     )
     certificates: Certificates | None = None
     instead_of_stls = ""
+    """What to advise where TLS is required, and STLS is not offered."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from popserv.auth.host_names import address_of
 from popserv.auth.prepare import prepared_name
-from popserv.auth.users_file import UsersFileError, check_name, stamp_of
+from popserv.auth.users_file import UsersFileError, check_name, fingerprint_of
 
 Network = IPv4Network | IPv6Network
 
@@ -73,7 +73,7 @@ class RhostsFile:
         """
         stamp, entries = self._known
         try:
-            if stamp != stamp_of(os.stat(self._path)):
+            if stamp != fingerprint_of(os.stat(self._path)):
                 stamp, entries = self._known = self._load()
         except FileNotFoundError:
             raise RhostsFileError(
@@ -96,7 +96,7 @@ class RhostsFile:
                     f"{self._path} can be written by others than its owner; "
                     f"mend it: chmod go-w {shlex.quote(self._path)}"
                 )
-            return stamp_of(found), parse(self._path, file.read())
+            return fingerprint_of(found), parse(self._path, file.read())
 
 
 def _open_at_once(path: str, flags: int) -> int:

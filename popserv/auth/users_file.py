@@ -71,12 +71,12 @@ class UsersFile:
         stamp, users = self._known
         try:
             found = os.stat(self.path)
-            if stamp != stamp_of(found):
+            if stamp != fingerprint_of(found):
                 with open(self.path, "rb") as file:
                     found = os.fstat(file.fileno())
                     refuse_if_public(self.path, found.st_mode)
                     users = _parse(self.path, file.read())
-                    self._known = (stamp_of(found), users)
+                    self._known = (fingerprint_of(found), users)
         except FileNotFoundError:
             if stamp:
                 raise UsersFileError(f"{self.path} was there, and has gone") from None
@@ -86,7 +86,7 @@ class UsersFile:
         return users
 
 
-def stamp_of(found: os.stat_result) -> tuple[int, ...]:
+def fingerprint_of(found: os.stat_result) -> tuple[int, ...]:
     """Return what differs once a file has changed, in its content or its permissions."""
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_mode
 

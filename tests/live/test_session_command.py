@@ -30,6 +30,7 @@ from tests.live.harness import (
     Fetchmail,
     Server,
     deliver,
+    need,
     run,
     stored,
     temporary_directory,
@@ -670,8 +671,7 @@ class InetdTests(SessionCase):
     def test_real_one(self):
         """Systemd's own starts it for each connection."""
         program = "systemd-socket-activate"
-        if run("sh", "-c", f"command -v {program}").returncode:
-            self.skipTest(f"there is no {program}")
+        need(self, program)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         command = [program, "--accept", "--inetd", f"--listen=127.0.0.1:{port}"]
