@@ -19,7 +19,7 @@ help:
 	@echo "make bench-growth   how a poll grows with the messages, and memory with connections"
 	@echo "make profile   say where popserv spends its time; WORKLOAD and BENCH as above"
 	@echo "make performance   all three, for the figures in docs/performance.rst"
-	@echo "make translations   compile popserv/locale after an edit"
+	@echo "make translations   compile popserv/core/locale after an edit"
 	@echo "make clean     remove what these make"
 
 serve: $(VENV)/serve
@@ -62,7 +62,7 @@ build/load: benchmarks/load.c
 	$(CC) -O2 -Wall -Wextra -pthread -o $@ $<
 
 translations: $(VENV)/dev
-	$(BIN)/pybabel compile -D popserv -d popserv/locale
+	$(BIN)/pybabel compile -D popserv -d popserv/core/locale
 
 clean:
 	rm -rf $(VENV) build dist benchmarks/results docs/_build sample *.egg-info .coverage* _trial_temp*

@@ -15,7 +15,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 from twisted.protocols.basic import LineReceiver
 
-from popserv.transports import send
+from popserv.transports.transports import send
 
 log = Logger()
 maildrops = {}

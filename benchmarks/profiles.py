@@ -41,11 +41,11 @@ ROOMS = {
     "logging": (r"twisted/(logger/|python/log\.py)",),
     "lines and protocol": (
         r"twisted/(protocols/|internet/protocol)",
-        r"popserv/(protocol|body|idle|transports)\.py",
+        r"popserv/(server|transports|tls)/",
     ),
-    "commands": (r"popserv/(commands/|command\.py|wire|texts|languages|workarounds)",),
-    "session, portal and checkers": (r"popserv/(auth/|session|threads)", r"twisted/cred/"),
-    "maildrops": (r"popserv/(maildrops/|maildrop\.py|downgrade|fields)",),
+    "commands": (r"popserv/(commands|core|texts\.py)",),
+    "session, portal and checkers": (r"popserv/(auth|runtime)/", r"twisted/cred/"),
+    "maildrops": (r"popserv/(maildrops|messages)/",),
     "other": (r"popserv/",),
 }
 """Rooms, with what the frames of each are called; the first that fits has it."""

@@ -6,7 +6,7 @@
 Who posts is a user agent that has logged in, and no trusted relay: it posts under its own
 address alone, and its messages are completed (RFC 6409).  They are written into the Maildirs
 that POP3 serves; what is for other hosts goes to a smart host, if there is one.  There is no
-queue: 250 means that all recipients have it.  docs/split-user-agent.rst has the settings.
+queue: 250 means that all recipients have it.  docs/howto/split-user-agent.rst has the settings.
 """
 
 # ruff: noqa: D102 (what Twisted calls, Twisted explains)
@@ -38,23 +38,23 @@ from twisted.mail import smtp
 from twisted.mail.smtp import SMTPBadRcpt, SMTPBadSender, SMTPServerError
 from twisted.python.failure import Failure
 
-from popserv.auth.gate import Guard
-from popserv.auth.mechanisms import MECHANISMS
-from popserv.auth.passwd import PasswdFileChecker
+from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.users_file import UsersFile, UsersFileError, default_path
 from popserv.auth.realm import MaildropRealm
-from popserv.auth.users_file import UsersFile, UsersFileError, default_path
-from popserv.command import CommandTable
+from popserv.auth.sasl.mechanisms import MECHANISMS
+from popserv.auth.throttle.throttle import Guard
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
+from popserv.core.command import CommandTable
+from popserv.core.wire import unbase64
 from popserv.errors import BadCommand, LoginFailed, POPError
-from popserv.idle import IdleTimeoutMixin
-from popserv.listeners import CannotStart
-from popserv.maildrops.delivery import Delivery
-from popserv.maildrops.layout import Layout
-from popserv.maildrops.maildir import MaildirMaildrops
-from popserv.protocol import POP3Factory, POP3Server
-from popserv.threads import Threads
-from popserv.transports import has_gone, is_private, peer_name
-from popserv.wire import unbase64
+from popserv.maildrops.maildir.delivery import Delivery
+from popserv.maildrops.maildir.layout import Layout
+from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.runtime.threads import Threads
+from popserv.server.idle import IdleTimeoutMixin
+from popserv.server.listeners import CannotStart
+from popserv.server.protocol import POP3Factory, POP3Server
+from popserv.transports.transports import has_gone, is_private, peer_name
 
 MAX_CONNECTIONS = 1000
 MAX_COMMANDS = 500  # A message: replies that a client does not read are kept in memory.
@@ -240,7 +240,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             self.guard.over()
 
     async def ask(self, challenge):
-        """Return what the client answers; as popserv.session.Ask."""
+        """Return what the client answers; as popserv.core.session.Ask."""
         line, self.initial = self.initial, b""
         if line == b"=":
             return b""
@@ -256,7 +256,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             raise BadCommand("not base64") from None
 
     def is_there(self):
-        """Tell whether the client waits still; as popserv.auth.gate.Client."""
+        """Tell whether the client waits still; as popserv.auth.throttle.throttle.Client."""
         return not (self.closing or has_gone(self.transport))
 
     def do_MAIL(self, rest):
@@ -384,7 +384,7 @@ class SubmissionFactory(ServerFactory):
 
 
 class PasswordLogin:
-    """The same passwords as POP3's, but no maildrop is opened; as popserv.session.Login."""
+    """The same passwords as POP3's, but no maildrop is opened; as popserv.core.session.Login."""
 
     async def authenticate(self, credentials):
         try:

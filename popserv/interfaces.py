@@ -19,9 +19,9 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
-    from popserv.auth.schemes import ScramKeys
-    from popserv.maildrop import Message, Snapshot
-    from popserv.wire import Chunk
+    from popserv.auth.passwords.schemes import ScramKeys
+    from popserv.core.maildrop import Message, Snapshot
+    from popserv.core.wire import Chunk
 
 
 class IMailbox(Interface):

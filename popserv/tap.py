@@ -12,19 +12,19 @@ from twisted.application.service import IService
 from twisted.cred.portal import IRealm
 from twisted.internet.interfaces import IProtocolFactory
 
-from popserv.auth.delay import LoginDelayRealm
 from popserv.auth.realm import MaildropRealm
-from popserv.factories import make_factory, make_preauthenticated, warn_of_timeout
-from popserv.listeners import CannotStart, Listeners
-from popserv.maildrops.maildir import MaildirMaildrops
-from popserv.options import Options
-from popserv.protocol import POP3Factory
-from popserv.system_users import peer_user
-from popserv.workers.share import Share
+from popserv.auth.throttle.login_delay import LoginDelayRealm
+from popserv.commandline.factories import make_factory, make_preauthenticated, warn_of_timeout
+from popserv.commandline.options import Options
+from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.server.listeners import CannotStart, Listeners
+from popserv.server.protocol import POP3Factory
+from popserv.transports.unix_users import peer_user
+from popserv.workers.role import Share
 from popserv.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from popserv.tls import Certificates
+    from popserv.tls.certificates import Certificates
 
 __all__ = ["CannotStart", "Options", "makeService"]
 

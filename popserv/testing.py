@@ -20,11 +20,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from popserv.downgrade import measure
+from popserv.core.wire import Chunk
 from popserv.errors import MaildropBusy, NoSuchMessage
 from popserv.interfaces import IMailbox, IMaildropFactory, IRetrievalRecord
-from popserv.protocol import POP3Factory, POP3Server
-from popserv.wire import Chunk
+from popserv.messages.downgrade import measure
+from popserv.server.protocol import POP3Factory, POP3Server
 
 ODD_MESSAGES = [
     b"Subject: plain\n\nbody\n",

@@ -16,16 +16,16 @@ from twisted.logger import formatEvent
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.python.failure import Failure
 
-from popserv.auth.schemes import scram_keys
-from popserv.auth.turns import AT_ONCE
+from popserv.auth.passwords.schemes import scram_keys
+from popserv.auth.throttle.slots import AT_ONCE
+from popserv.core.session import still_there
 from popserv.errors import POPError, TryLater
-from popserv.exchange import Exchange
 from popserv.interfaces import (
     IScramSHA256Credentials,
 )
-from popserv.session import still_there
+from popserv.runtime.bus import Exchange
 from popserv.testing import MemoryTransport
-from tests.auth.test_scram import Client as ScramClient
+from tests.auth.sasl.test_scram import Client as ScramClient
 from tests.commands.harness import (
     HERE,
     KINDS,
@@ -171,7 +171,7 @@ class PenaltyTests(GuessingCase):
         ]:
             self.serve(Checker(self.refuse, *KINDS))
             self.channel = FakeChannel([b"eve"])
-            with patch("popserv.auth.scram.secrets.token_urlsafe", return_value="0"):
+            with patch("popserv.auth.sasl.scram.secrets.token_urlsafe", return_value="0"):
                 waits = [self.wait(self.over_tls(*lines)) for _ in range(2)]
             self.assertEqual(waits, [2, again], lines)
 

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.dialects import DIALECTS, RFC1225
-from popserv.downgrade import Downgrader
+from popserv.commands.dialects import DIALECTS, RFC1225
 from popserv.maildrops.memory import MemoryMaildrops
+from popserv.messages.downgrade import Downgrader
 from popserv.testing import Conversation
-from tests.test_wire import naive_lines, naive_response, naive_top, texts
+from tests.core.test_wire import naive_lines, naive_response, naive_top, texts
 from tests.transcripts import make_factory
 
 numbers = st.integers(0, 4).map(lambda n: b"%d" % n) | st.sampled_from(

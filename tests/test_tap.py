@@ -18,12 +18,12 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from popserv import __version__, tap
-from popserv.auth.users_file import set_secret
+from popserv.auth.passwords.users_file import set_secret
 from popserv.commands import rfc1460, rfc1725
-from popserv.dialects import DIALECTS
+from popserv.commands.dialects import DIALECTS
 from popserv.errors import LoginFailed, LoginTooSoon
 from popserv.interfaces import IRemoteUserCredentials
-from popserv.preauth import PreauthenticatedFactory
+from popserv.server.preauth import PreauthenticatedFactory
 from tests.certificates import issue, make_authority
 from tests.commands.harness import Client
 
@@ -211,7 +211,7 @@ class OptionsTests(OptionsCase):
         self.assertEqual(self.parse("--dialect=pop-revised")["listen"], ["tcp:109"])
         options = self.parse("--preauth", "unix:/x")
         self.assertEqual((options["listen"], options["preauth"]), ([], ["unix:/x"]))
-        with patch("popserv.options.HAS_PEER_UID", False):
+        with patch("popserv.commandline.options.HAS_PEER_UID", False):
             error = self.assertRaises(usage.UsageError, self.parse, "--preauth", "unix:/x")
         self.assertIn("this system does not say", str(error))
         self.parse(*certificate, "--require-tls", "--dialect=rfc1225", "--listen-tls=tcp:995")
@@ -223,7 +223,7 @@ class OptionsTests(OptionsCase):
         self.assertEqual(self.parse("--workers=3", "--max-connections=3")["workers"], 3)
         with patch("os.sched_getaffinity", lambda _: {0, 2, 5}, create=True):
             self.assertEqual(self.parse("--workers=auto")["workers"], 3)
-        with patch("popserv.options.os", Missing(os, "sched_getaffinity")):
+        with patch("popserv.commandline.options.os", Missing(os, "sched_getaffinity")):
             for cores, workers in ((7, 7), (None, 1)):
                 with patch("os.cpu_count", lambda cores=cores: cores):
                     self.assertEqual(self.parse("--workers=auto")["workers"], workers)
@@ -238,7 +238,7 @@ class OptionsTests(OptionsCase):
 
     def test_no_tls_extra(self):
         """Without what TLS needs, --certificate says which package it lacks; all else works."""
-        with patch.dict("sys.modules", {"popserv.tls": None}):
+        with patch.dict("sys.modules", {"popserv.tls.certificates": None}):
             self.parse()
             error = self.assertRaises(usage.UsageError, self.parse, "--certificate", "x.pem")
         self.assertIn("pip install 'popserv[tls]'", str(error))
@@ -555,7 +555,9 @@ class ServiceTests(OptionsCase):
 
     def test_no_tls(self):
         """Without the extra, a TLS endpoint says which package it lacks."""
-        with patch("popserv.options.serverFromString", side_effect=ImportError("OpenSSL")):
+        with patch(
+            "popserv.commandline.options.serverFromString", side_effect=ImportError("OpenSSL")
+        ):
             error = self.assertRaises(usage.UsageError, self.parse, "--listen", "ssl:995")
         self.assertIn("pip install 'popserv[tls]'", str(error))
 

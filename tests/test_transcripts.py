@@ -5,7 +5,7 @@ from unittest.mock import patch
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
-from popserv.protocol import POP3Server
+from popserv.server.protocol import POP3Server
 from tests.transcripts import (
     TRANSCRIPTS,
     MemoryPeer,

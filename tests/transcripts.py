@@ -20,15 +20,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 
-from popserv.auth.passwd import PasswdFileChecker
+from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.realm import MaildropRealm
-from popserv.command import CommandTable
-from popserv.dialects import DIALECTS, MODERN
-from popserv.maildrops.maildir import MaildirMaildrops
+from popserv.commands.dialects import DIALECTS, MODERN
+from popserv.core.command import CommandTable
+from popserv.core.wire import MessageFramer
+from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.memory import MemoryMaildrops
-from popserv.protocol import POP3Factory
+from popserv.server.protocol import POP3Factory
 from popserv.testing import Conversation
-from popserv.wire import MessageFramer
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
 

@@ -10,10 +10,10 @@ from twisted.cred.portal import Portal
 from twisted.mail.interfaces import IMailboxPOP3
 from zope.interface import Interface
 
-from popserv.auth.avatar import adapt
+from popserv.auth.twisted_mail import adapt
+from popserv.core.session import Release, give_up
 from popserv.errors import LoginFailed
 from popserv.interfaces import IMailbox, IOfferingChecker
-from popserv.session import Release, give_up
 
 
 class PortalLogin:

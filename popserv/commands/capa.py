@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from popserv.command import Command, command
-from popserv.session import Session, State
+from popserv.core.command import Command, command
+from popserv.core.session import Session, State
+from popserv.core.wire import ListingFramer, Reply, nothing
 from popserv.texts import Text
-from popserv.wire import ListingFramer, Reply, nothing
 
 
 def commands(
@@ -20,8 +20,8 @@ def commands(
 
     ``expire_days`` are the days after which the store removes messages by itself, None
     if it never does; ``login_delay`` the seconds between two logins of one user that
-    :class:`popserv.auth.delay.LoginDelayRealm` enforces; ``implementation`` a name and
-    a version, None to keep them private.
+    :class:`popserv.auth.throttle.login_delay.LoginDelayRealm` enforces;
+    ``implementation`` a name and a version, None to keep them private.
     """
     traits = [
         b"RESP-CODES",

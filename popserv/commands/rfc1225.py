@@ -12,13 +12,13 @@ from typing import Any
 from twisted.cred.error import UnauthorizedLogin
 
 from popserv.auth.credentials import RESERVED, RemoteUserCredentials
-from popserv.command import Command, Outcome, command
 from popserv.commands import rfc1725
+from popserv.core.command import Command, Outcome, command
+from popserv.core.session import Session, State, tellable
+from popserv.core.wire import Reply, nothing, word, words
 from popserv.errors import BadCommand, LoginFailed
 from popserv.interfaces import IRemoteUserCredentials
-from popserv.session import Session, State, tellable
 from popserv.texts import Text
-from popserv.wire import Reply, nothing, word, words
 
 
 def _takes_remote_users(session: Session) -> bool:

@@ -1,6 +1,6 @@
 """LAST, and the commands that change its answer (RFC 1460 section 5).
 
-A session of a dialect that has LAST keeps an :class:`~popserv.access.Access` from the
+A session of a dialect that has LAST keeps an :class:`~popserv.core.access.Access` from the
 first of these commands on.
 """
 
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from popserv.access import Access
-from popserv.command import Outcome, command
 from popserv.commands import rfc1725
-from popserv.session import Session, State
-from popserv.wire import Reply, nothing, number, words
+from popserv.core.access import Access
+from popserv.core.command import Outcome, command
+from popserv.core.session import Session, State
+from popserv.core.wire import Reply, nothing, number, words
 
 
 @command(b"LAST", State.TRANSACTION, nothing)

@@ -8,13 +8,10 @@ from typing import Any
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 
 from popserv.auth.credentials import APOPCredentials
-from popserv.command import command
-from popserv.downgrade import Downgrader
-from popserv.errors import BadCommand, NoSuchMessage
-from popserv.maildrop import Message, counted
-from popserv.session import Session, State
-from popserv.texts import Text
-from popserv.wire import (
+from popserv.core.command import command
+from popserv.core.maildrop import Message, counted
+from popserv.core.session import Session, State
+from popserv.core.wire import (
     After,
     FilteredFramer,
     Framer,
@@ -29,7 +26,10 @@ from popserv.wire import (
     word,
     words,
 )
-from popserv.workarounds import OUTLOOK_NO_NULS, HeaderEndFilter, NulFilter
+from popserv.errors import BadCommand, NoSuchMessage
+from popserv.messages.downgrade import Downgrader
+from popserv.messages.workarounds import OUTLOOK_NO_NULS, HeaderEndFilter, NulFilter
+from popserv.texts import Text
 
 # Section 4: the AUTHORIZATION state
 
@@ -167,7 +167,7 @@ COMMANDS = (user, pass_, quit_, stat, list_, retr, dele, noop, rset, top, uidl, 
 async def sign_off(session: Session, host: str, service: str) -> Reply:
     """End the session in the state that it is in; the goodbye names the host and its service.
 
-    :raises popserv.errors.RemovalFailed: as :meth:`popserv.session.Session.update`.
+    :raises popserv.errors.RemovalFailed: as :meth:`popserv.core.session.Session.update`.
     """
     if session.state is State.AUTHORIZATION:
         return Reply(Text("%s %s server signing off", host, service), after=After.CLOSE)

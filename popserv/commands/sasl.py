@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from popserv.auth.mechanisms import BY_DEFAULT, Mechanism
-from popserv.command import Command, command
+from popserv.auth.sasl.mechanisms import BY_DEFAULT, Mechanism
+from popserv.core.command import Command, command
+from popserv.core.session import Session, State
+from popserv.core.wire import ListingFramer, Reply, unbase64, word, words
 from popserv.errors import BadCommand
-from popserv.session import Session, State
 from popserv.texts import Text
-from popserv.wire import ListingFramer, Reply, unbase64, word, words
 
 
 def commands(mechanisms: Sequence[Mechanism] = BY_DEFAULT) -> tuple[Command, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from popserv.command import command
-from popserv.session import Session, State
+from popserv.core.command import command
+from popserv.core.session import Session, State
+from popserv.core.wire import After, Reply, nothing
 from popserv.texts import Text
-from popserv.wire import After, Reply, nothing
 
 
 def _announce(session: Session) -> Iterable[bytes]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from popserv.auth import prepare
-from popserv.command import Command, command
+from popserv.auth import precis
+from popserv.core.command import Command, command
+from popserv.core.languages import Languages
+from popserv.core.session import Session, State
+from popserv.core.wire import ListingFramer, Reply, nothing, word, words
 from popserv.errors import POPError
-from popserv.languages import Languages
-from popserv.session import Session, State
 from popserv.texts import Text
-from popserv.wire import ListingFramer, Reply, nothing, word, words
 
 
 def _announce(session: Session) -> Iterable[bytes]:
     # Section 2: USER says that names and passwords may be UTF-8, and are prepared.
-    return [b"UTF8 USER" if prepare.is_available() else b"UTF8"]
+    return [b"UTF8 USER" if precis.is_available() else b"UTF8"]
 
 
 # Section 2 has it in the AUTHORIZATION state; Outlook gives it after the login.

@@ -7,10 +7,10 @@ from itertools import count
 
 from zope.interface import implementer
 
-from popserv.downgrade import measure
+from popserv.core.maildrop import Message, Snapshot
 from popserv.errors import MaildropBusy, NoSuchMessage
 from popserv.interfaces import IMaildropFactory, IRetrievalRecord
-from popserv.maildrop import Message, Snapshot
+from popserv.messages.downgrade import measure
 
 
 @implementer(IMaildropFactory)

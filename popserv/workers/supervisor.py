@@ -31,8 +31,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, eventFromJSON, globalLogPublisher
 from twisted.python.failure import Failure
 
-from popserv.listeners import CannotStart, Listeners
-from popserv.workers.launch import Launcher
+from popserv.server.listeners import CannotStart, Listeners
+from popserv.workers.launcher import Launcher
 from popserv.workers.link import BEAT, Link
 from popserv.workers.sockets import Opener
 

@@ -34,10 +34,10 @@ from twisted.logger import (
 from twisted.python import usage
 from zope.interface import implementer
 
-from popserv.exchange import Exchange
-from popserv.listeners import CannotStart
+from popserv.runtime.bus import Exchange
+from popserv.server.listeners import CannotStart
 from popserv.workers.link import BEAT, Link
-from popserv.workers.share import Share
+from popserv.workers.role import Share
 from popserv.workers.sockets import Adopter
 
 _log = Logger()

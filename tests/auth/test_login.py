@@ -17,18 +17,18 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from popserv.auth.delay import LoginDelayRealm
 from popserv.auth.login import PortalLogin
-from popserv.auth.passwd import PasswdFileChecker
+from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.realm import MaildropRealm
+from popserv.auth.throttle.login_delay import LoginDelayRealm
+from popserv.core.session import Session, give_up
 from popserv.errors import LoginFailed, LoginTooSoon, MaildropBusy, TryLater
 from popserv.interfaces import IAPOPCredentials, IMailbox, ITokenCredentials
 from popserv.maildrops.memory import MemoryMaildrops
-from popserv.session import Session, give_up
 from popserv.testing import read_all
-from tests.auth.test_avatar import ListAvatar
-from tests.auth.test_passwd import by_apop
-from tests.auth.test_users_file import UsersFileCase
+from tests.auth.passwords.test_checker import by_apop
+from tests.auth.passwords.test_users_file import UsersFileCase
+from tests.auth.test_twisted_mail import ListAvatar
 from tests.commands.harness import KINDS, Checker
 
 ANN = UsernamePassword(b"ann", b"password")

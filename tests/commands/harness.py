@@ -14,11 +14,10 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides, implementer
 
-from popserv import protocol
-from popserv.auth.mechanisms import MECHANISMS
 from popserv.auth.realm import MaildropRealm
-from popserv.command import CommandTable
+from popserv.auth.sasl.mechanisms import MECHANISMS
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
+from popserv.core.command import CommandTable
 from popserv.interfaces import (
     IAPOPCredentials,
     ICertificateCredentials,
@@ -27,9 +26,10 @@ from popserv.interfaces import (
     IScramSHA256Credentials,
     ITokenCredentials,
 )
-from popserv.protocol import POP3Factory
+from popserv.server import protocol
+from popserv.server.protocol import POP3Factory
 from popserv.testing import Conversation, MemoryTransport
-from tests.test_protocol import SlowMaildrops
+from tests.server.test_protocol import SlowMaildrops
 
 HERE = IPv4Address("TCP", "127.0.0.1", 54321)
 STRANGER = IPv4Address("TCP", "192.0.2.1", 4321)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse as Passwords
 from twisted.cred.credentials import IUsernamePassword
 
-from popserv.auth.mechanisms import BY_DEFAULT, MECHANISMS
+from popserv.auth.sasl.mechanisms import BY_DEFAULT, MECHANISMS
 from popserv.commands import capa
 from popserv.interfaces import ICertificateCredentials, IScramSHA256Credentials
 from tests.commands.harness import (

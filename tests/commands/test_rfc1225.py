@@ -4,7 +4,7 @@ from twisted.cred.credentials import IUsernamePassword
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from zope.interface.verify import verifyObject
 
-from popserv.dialects import DIALECTS
+from popserv.commands.dialects import DIALECTS
 from popserv.interfaces import IRemoteUserCredentials
 from tests.commands.harness import STRANGER, Checker, ServerCase, password_of_ann
 

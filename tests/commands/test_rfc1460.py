@@ -3,7 +3,7 @@
 from unittest.mock import patch
 
 from popserv.commands import rfc1460
-from popserv.dialects import DIALECTS
+from popserv.commands.dialects import DIALECTS
 from popserv.errors import RemovalFailed
 from popserv.maildrops.memory import MemoryMailbox
 from tests.commands.harness import ServerCase

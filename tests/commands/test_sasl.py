@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.internet.defer import Deferred, succeed
 
-from popserv.auth import passwd
-from popserv.auth.mechanisms import MECHANISMS, Mechanism
-from popserv.auth.passwd import PasswdFileChecker
-from popserv.auth.schemes import new_scram_sha256, scram_keys
+from popserv.auth.passwords import checker as passwd
+from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.schemes import new_scram_sha256, scram_keys
+from popserv.auth.sasl.mechanisms import MECHANISMS, Mechanism
+from popserv.core.session import State
+from popserv.core.wire import MAX_SASL_LINE, unbase64
 from popserv.errors import LoginFailed
 from popserv.interfaces import ICertificateCredentials, IScramSHA256Credentials, ITokenCredentials
-from popserv.session import State
-from popserv.wire import MAX_SASL_LINE, unbase64
-from tests.auth.test_mechanisms import GOOGLES, RFC_7628
-from tests.auth.test_scram import Client as ScramClient
-from tests.auth.test_users_file import UsersFileCase
+from tests.auth.passwords.test_users_file import UsersFileCase
+from tests.auth.sasl.test_mechanisms import GOOGLES, RFC_7628
+from tests.auth.sasl.test_scram import Client as ScramClient
 from tests.commands.harness import (
     CANCELLED,
     KINDS,

@@ -19,14 +19,14 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
 from popserv.auth.realm import MaildropRealm
-from popserv.command import CommandTable, command
 from popserv.commands import capa, rfc1725, stls
+from popserv.core.command import CommandTable, command
+from popserv.core.session import State
+from popserv.core.wire import Reply, nothing
 from popserv.maildrops.memory import MemoryMaildrops
-from popserv.protocol import POP3Factory
-from popserv.session import State
-from popserv.tls import Certificates
-from popserv.transports import peer_name
-from popserv.wire import Reply, nothing
+from popserv.server.protocol import POP3Factory
+from popserv.tls.certificates import Certificates
+from popserv.transports.transports import peer_name
 from tests.certificates import issue, make_authority
 from tests.commands.harness import HERE, STRANGER, Checker, ServerCase, password_of_ann
 from tests.transcripts import SocketPeer

@@ -1,11 +1,11 @@
 """UTF8 and LANG (RFC 6856)."""
 
-from popserv.auth import prepare
+from popserv.auth import precis
 from popserv.commands import utf8
-from popserv.languages import Languages
-from popserv.maildrop import Snapshot
+from popserv.core.languages import Languages
+from popserv.core.maildrop import Snapshot
 from tests.commands.harness import ServerCase, encoded
-from tests.test_command import session as make_session
+from tests.core.test_command import session as make_session
 
 AS_STORED = b"+OK messages are sent as they are stored\r\n"
 
@@ -124,7 +124,7 @@ class UTF8Tests(ServerCase):
     def test_announced(self):
         """USER is announced where names and passwords are prepared (section 2.1)."""
         for available, line in ((True, b"UTF8 USER"), (False, b"UTF8")):
-            self.patch(prepare, "is_available", lambda available=available: available)
+            self.patch(precis, "is_available", lambda available=available: available)
             self.assertEqual(utf8.utf8.announce(make_session()), [line])
             self.assertIn(line, self.connect().capabilities())
 

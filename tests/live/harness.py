@@ -20,9 +20,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-from popserv.auth.schemes import join_field
-from popserv.auth.users_file import default_path, set_secret
-from popserv.downgrade import Downgrader
+from popserv.auth.passwords.schemes import join_field
+from popserv.auth.passwords.users_file import default_path, set_secret
+from popserv.messages.downgrade import Downgrader
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from twisted.trial.unittest import TestCase
 
-from popserv.dialects import DIALECTS
+from popserv.commands.dialects import DIALECTS
 from tests.live.harness import (
     PATIENCE,
     SAMPLES,

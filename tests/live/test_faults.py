@@ -9,8 +9,8 @@ import socket
 
 from twisted.trial.unittest import TestCase
 
-from popserv.protocol import POP3Server
-from popserv.wire import MAX_LINE
+from popserv.core.wire import MAX_LINE
+from popserv.server.protocol import POP3Server
 from tests.live.harness import (
     Server,
     ServerTestCase,

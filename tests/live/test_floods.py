@@ -6,9 +6,9 @@ Counted are answers and lines of the log: no test here depends on how fast the m
 import re
 import socket
 
-from popserv.auth.schemes import new_scram_sha256
-from popserv.auth.turns import AT_ONCE
-from popserv.auth.users_file import default_path, set_secret
+from popserv.auth.passwords.schemes import new_scram_sha256
+from popserv.auth.passwords.users_file import default_path, set_secret
+from popserv.auth.throttle.slots import AT_ONCE
 from tests.live.harness import ServerTestCase, until
 
 FLOODER = "192.0.2.66"

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from jwt.algorithms import ECAlgorithm
 
-from popserv.auth.users_file import default_path
+from popserv.auth.passwords.users_file import default_path
 from tests.live.harness import (
     BIN,
     LOOPBACK,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-from popserv.auth.users_file import default_path, set_secret
+from popserv.auth.passwords.users_file import default_path, set_secret
 from popserv.testing import naive_octets
 from tests.certificates import issue, make_authority
 from tests.live.harness import (
@@ -37,7 +37,7 @@ from tests.live.harness import (
     until,
     wire_form,
 )
-from tests.test_system_users import UNKNOWN_UID
+from tests.transports.test_unix_users import UNKNOWN_UID
 
 MB = 1 << 20
 SMALL = [b"Subject: one\n\n1\n", b"Subject: two\n\n.\n2\n"]

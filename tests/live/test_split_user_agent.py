@@ -29,10 +29,10 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from popserv import idle
-from popserv.auth.schemes import join_field
-from popserv.auth.users_file import default_path, remove_user, set_secret
-from popserv.maildrops.layout import Layout
+from popserv.auth.passwords.schemes import join_field
+from popserv.auth.passwords.users_file import default_path, remove_user, set_secret
+from popserv.maildrops.maildir.layout import Layout
+from popserv.server import idle
 from popserv.testing import ODD_MESSAGES
 from tests.certificates import issue
 from tests.live.harness import (

@@ -13,7 +13,7 @@ from pathlib import Path
 from twisted.trial.unittest import TestCase
 
 from popserv import __version__
-from popserv.options import Options
+from popserv.commandline.options import Options
 from popserv.testing import ODD_MESSAGES
 from tests.live.harness import (
     BIN,
@@ -346,12 +346,12 @@ _TAC = """\
 from twisted.application import service, strports
 from twisted.cred.portal import Portal
 
-from popserv.auth.passwd import PasswdFileChecker
+from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.realm import MaildropRealm
-from popserv.command import CommandTable
+from popserv.core.command import CommandTable
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
-from popserv.maildrops.maildir import MaildirMaildrops
-from popserv.protocol import POP3Factory
+from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.server.protocol import POP3Factory
 
 portal = Portal(MaildropRealm(MaildirMaildrops("{root}")))
 portal.registerChecker(PasswdFileChecker("{root}/.users"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-from popserv.auth.users_file import set_secret
+from popserv.auth.passwords.users_file import set_secret
 from tests.certificates import issue, make_authority
 from tests.live.harness import (
     BIN,
@@ -506,7 +506,9 @@ class StartingTests(WorkersCase):
                 self.assert_serves(Connection(("127.0.0.1", port)))
                 self.assert_serves(Connection(str(elsewhere / "socket")))
             until(lambda: log.read_text().count("session of b'joe' over") == 12, "the log")
-            self.assertRegex(log.read_text(), r"\[worker 1: popserv.protocol.POP3Server#info\]")
+            self.assertRegex(
+                log.read_text(), r"\[worker 1: popserv.server.protocol.POP3Server#info\]"
+            )
         finally:
             os.kill(pid, signal.SIGTERM)
         until(lambda: not (root / "pid").exists(), "the pidfile to go")

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from popserv.errors import NoSuchMessage
-from popserv.maildrops import maildir
-from popserv.maildrops.folders import is_seen, seen_place
-from popserv.maildrops.maildir import MaildirMaildrops
-from tests.maildrops.test_maildir import (
+from popserv.maildrops.maildir import store as maildir
+from popserv.maildrops.maildir.folders import is_seen, seen_place
+from popserv.maildrops.maildir.store import MaildirMaildrops
+from tests.maildrops.maildir.test_store import (
     MaildirCase,
     failing,
     here,

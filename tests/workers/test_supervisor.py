@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from popserv.listeners import CannotStart
+from popserv.server.listeners import CannotStart
 from popserv.workers import supervisor as module
 from popserv.workers.supervisor import Supervisor
 from popserv.workers.worker import as_json

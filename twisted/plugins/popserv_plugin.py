@@ -26,12 +26,12 @@ class _PasswdFileCheckerFactory:
 
     @property
     def credentialInterfaces(self):
-        from popserv.auth.passwd import PasswdFileChecker
+        from popserv.auth.passwords.checker import PasswdFileChecker
 
         return PasswdFileChecker.credentialInterfaces
 
     def generateChecker(self, argString):
-        from popserv.auth.passwd import PasswdFileChecker
+        from popserv.auth.passwords.checker import PasswdFileChecker
 
         return PasswdFileChecker.at_start(argString)
 
@@ -58,7 +58,7 @@ class _TokenCheckerFactory:
 
     def generateChecker(self, argString):
         try:
-            from popserv.auth.oauth import TokenChecker
+            from popserv.auth.oauth.checker import TokenChecker
         except ImportError as missing:
             raise ImportError(f"{missing}; pip install 'popserv[oauth]'") from missing
 

@@ -1,0 +1,1 @@
+"""Thread pools, coroutines and the bus between workers."""

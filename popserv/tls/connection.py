@@ -1,0 +1,122 @@
+"""What the TLS of one connection vouches for: bindings, and the names of its client.
+
+Needs the extra ``tls``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import NameOID, ObjectIdentifier
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+
+from popserv.core.session import Channel
+
+VERIFIES = object()
+"""Marks the contexts that verify client certificates."""
+
+UNREADABLE = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What cryptography raises on certificates that OpenSSL lets pass."""
+
+
+def alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
+    """Return the certificate's subjectAltName, if it has one."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+class TLSChannel(Channel):
+    """What a connection's TLS vouches for, once its handshake is completed.
+
+    ``connection`` is what ``ISSLTransport.getHandle()`` returns.
+    """
+
+    def __init__(self, connection: SSL.Connection) -> None:
+        self._connection = connection
+
+    def _completed(self) -> bool:
+        # The client's Finished proves that it has its certificate's key.
+        return self._connection.get_peer_finished() is not None
+
+    def binding(self, kind: bytes) -> bytes | None:
+        """Return the channel binding data of a kind; None if it is not to be had here.
+
+        ``tls-exporter`` (RFC 9266) in TLS 1.3 alone: in TLS 1.2 it needs the extended
+        master secret, of which pyOpenSSL cannot tell.  ``tls-server-end-point`` (RFC
+        5929 section 4.1) not with Ed25519 and the like, whose signatures name no hash.
+        """
+        if not self._completed():
+            return None
+        if kind == b"tls-exporter":
+            if self._connection.get_protocol_version() < SSL.TLS1_3_VERSION:
+                return None
+            return self._connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
+        if kind == b"tls-server-end-point":
+            return _end_point(self._connection.get_certificate())
+        return None
+
+    def certified_names(self) -> Sequence[bytes]:
+        """Return the users' names that the client's verified certificate vouches for.
+
+        Those are the mail addresses in subjectAltName.  Without any, it is the
+        subject's UID; without that, its emailAddress; and without that, its CN, but
+        only if there is no subjectAltName at all: a certificate for a host, whose CN
+        may be anything, is nobody's.  The first of these that is there decides: if it
+        is there twice, or holds what cannot be printed, nothing else takes its place.
+        Empty, too, if the connection was not made by
+        :class:`popserv.tls.certificates.Certificates` with CAs.
+        """
+        if self._connection.get_context().get_app_data() is not VERIFIES or not self._completed():
+            return ()
+        certificate = self._connection.get_peer_certificate()
+        if certificate is None:
+            return ()
+        try:
+            names = _user_names(certificate.to_cryptography())
+        except UNREADABLE:
+            return ()
+        return [name.encode() for name in names if name.isprintable() and name]
+
+
+def _end_point(certificate: X509 | None) -> bytes | None:
+    if certificate is None:
+        return None
+    shown = certificate.to_cryptography()
+    try:
+        algorithm = shown.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return None
+    if algorithm is None:
+        return None
+    if algorithm.name in ("md5", "sha1"):
+        algorithm = hashes.SHA256()
+    return shown.fingerprint(algorithm)
+
+
+_SUBJECT: Sequence[ObjectIdentifier] = (NameOID.USER_ID, NameOID.EMAIL_ADDRESS)
+
+
+def _user_names(certificate: x509.Certificate) -> list[str]:
+    alternatives = alternative_names(certificate)
+    addresses = (
+        alternatives.get_values_for_type(x509.RFC822Name) if alternatives is not None else []
+    )
+    if addresses:
+        return addresses
+    fields = _SUBJECT if alternatives is not None else (*_SUBJECT, NameOID.COMMON_NAME)
+    for field in fields:
+        found = certificate.subject.get_attributes_for_oid(field)
+        if found:
+            return [str(found[0].value)] if len(found) == 1 else []
+    return []

@@ -1,0 +1,643 @@
+"""The checker of a users file: who gets in, how, and what the refused learn."""
+
+import threading
+from base64 import b64decode, b64encode
+from hashlib import md5
+from hmac import HMAC
+from itertools import product
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import (
+    IUsernameHashedPassword,
+    IUsernamePassword,
+    UsernamePassword,
+)
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.strcred import makeChecker
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+from zope.interface.verify import verifyObject
+
+from popserv.auth.credentials import (
+    APOPCredentials,
+    CertificateCredentials,
+    CramMD5Credentials,
+)
+from popserv.auth.passwords import checker as passwd
+from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.schemes import (
+    new_scram_sha256,
+    parse_scram_keys,
+    scram_keys,
+    split_field,
+)
+from popserv.auth.passwords.users_file import UsersFileError
+from popserv.core.session import still_there
+from popserv.errors import POPError, TryLater
+from popserv.interfaces import (
+    IAPOPCredentials,
+    ICertificateCredentials,
+    IOfferingChecker,
+    IScramSHA1Credentials,
+    IScramSHA256Credentials,
+)
+from tests.auth.passwords.test_users_file import UsersFileCase
+from tests.auth.sasl.test_scram import Client, attributes, begin
+from tests.auth.test_credentials import DIGEST, SECRET, TIMESTAMP
+
+USERS = b"""
+ann:%b
+bob:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=
+mrose:{APOP}%b
+hexed:{apop.hex}%b
+shut:{PLAIN}password:::::: nologin
+none:
+nobody:{APOP}
+bad:{SSHA.hex}s3cret
+badapop:{APOP.b64}s3cret
+alien:{CRAM-MD5}s3cret
+""" % (new_scram_sha256(b"password", 1), SECRET, SECRET.hex().encode())
+
+
+def by_password(name, password=b"password"):
+    """Return what PASS brings."""
+    return UsernamePassword(name, password)
+
+
+def by_apop(name, digest=DIGEST):
+    """Return what APOP brings."""
+    return APOPCredentials(name, TIMESTAMP, digest)
+
+
+def digest_of(secret):
+    """Return the digest that a client makes of the secret (RFC 1725 section 7)."""
+    return md5(TIMESTAMP + secret, usedforsecurity=False).hexdigest().encode()
+
+
+class CheckerCase(UsersFileCase):
+    """Has a checker that hashes at once, and counts how often."""
+
+    def setUp(self):
+        """Write the users; note each hashing and each call that would be a thread's."""
+        super().setUp()
+        self.write(USERS)
+        self.verified, self.ran = [], []
+
+        def verify(field, password):
+            self.verified.append(field)
+            return real(field, password)
+
+        real = passwd.verify
+        self.patch(passwd, "verify", verify)
+        self.checker = PasswdFileChecker(self.path, self.run_now)
+
+    async def run_now(self, function, *args):
+        """Stand in for a pool of threads."""
+        self.ran.append(function)
+        return function(*args)
+
+    def refusal(self, credentials, kind=UnauthorizedLogin):
+        """Return the text of the error with which the checker must refuse."""
+        return repr(self.failureResultOf(self.checker.requestAvatarId(credentials), kind).value)
+
+    def accepts(self, credentials):
+        """Tell whether the checker lets in, and as whom it was asked to."""
+        outcome = self.checker.requestAvatarId(credentials)
+        outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
+        return self.successResultOf(outcome) == credentials.username
+
+
+class CheckerTests(CheckerCase):
+    """PasswdFileChecker.requestAvatarId."""
+
+    def test_interfaces(self):
+        """It is a checker of all that a record can serve, and knows which can now."""
+        verifyObject(ICredentialsChecker, self.checker)
+        verifyObject(IOfferingChecker, self.checker)
+        self.assertTrue(IUsernamePassword.providedBy(by_password(b"x")))
+
+    def test_who_gets_in(self):
+        """A user gets in by password or by APOP, never by both (RFC 1725 section 12)."""
+        allowed = {(b"ann", by_password), (b"bob", by_password)}
+        allowed |= {(b"mrose", by_apop), (b"hexed", by_apop)}
+        names = b"ann bob mrose hexed shut none nobody bad badapop alien unknown ANN".split()
+        for name, how in product([*names, b"", b"\xff"], (by_password, by_apop)):
+            self.assertIs(self.accepts(how(name)), (name, how) in allowed, f"{name!r} {how}")
+
+    def test_wrong(self):
+        """A wrong password, the APOP secret as a password, and a wrong digest are refused."""
+        for name, password in product((b"ann", b"mrose"), (b"", b"wrong", SECRET, b"\xff", b"\0")):
+            self.assertFalse(self.accepts(by_password(name, password)))
+        for name, digest in product((b"mrose", b"ann", b"nobody"), (b"", DIGEST.upper())):
+            self.assertFalse(self.accepts(by_apop(name, digest)))
+
+    def test_empty_apop_secret(self):
+        """The digest of an empty secret opens nothing, for users and for strangers."""
+        digest = digest_of(b"")
+        for name in (b"nobody", b"ann", b"none", b"unknown", b"mrose"):
+            self.assertFalse(self.accepts(by_apop(name, digest)), f"{name!r}")
+
+    def test_apop_with_unknown_encoding(self):
+        """An APOP secret in an encoding that is none opens nothing, not even as it stands."""
+        self.write(b"ann:{APOP.rot13}gnafgnns\n")
+        digest = digest_of(b"{APOP.rot13}gnafgnns")
+        self.assertFalse(self.accepts(by_apop(b"ann", digest)))
+
+    def test_same_cost(self):
+        """Whoever is unknown, or may not use a password, costs the one hashing of a user."""
+        self.write(b"\n".join(USERS.splitlines()[:5]))
+        for name in (b"ann", b"bob", b"unknown", b"mrose", b"shut", b"", b"\xff"):
+            self.verified.clear()
+            self.accepts(by_password(name, b"wrong"))
+            self.assertEqual(len(self.verified), 1, f"{name!r}")
+
+    def test_same_decoy(self):
+        """An unknown name is always checked against the same secret, other names against others."""
+        fields = [b"{PLAIN}%d" % n for n in range(50)]
+        self.write(b"\n".join(b"u%d:%b" % user for user in enumerate(fields)))
+        names = [b"x%d" % n for n in range(50)]
+        for name in names * 2:
+            self.assertFalse(self.accepts(by_password(name)))
+        self.assertEqual(self.verified[:50], self.verified[50:])
+        self.assertGreater(len(set(self.verified)), 1)
+        self.assertLessEqual(set(self.verified), set(fields))
+
+    def test_decoy_never_lets_in(self):
+        """An unknown user with somebody's password is refused all the same."""
+        self.write(b"ann:{PLAIN}password\nmrose:{APOP}password\n")
+        for name in (b"unknown", b"mrose"):
+            self.assertFalse(self.accepts(by_password(name)))
+            self.assertEqual(self.verified.pop(), b"{PLAIN}password")
+
+    def test_malformed_decoy(self):
+        """A malformed secret of somebody else's does not change how an unknown name is refused."""
+        for field in (b"{SSHA}!", b"{CRAM-MD5}x", b"{SCRAM-SHA-256}%d,AAAA,AAAA,AAAA" % 10**20):
+            self.write(b"bad:" + field)
+            self.assertIn("no such user", self.refusal(by_password(b"unknown")))
+
+    def test_nobody(self):
+        """Without any users, or with APOP's alone, nobody gets in by password."""
+        for text in (b"", b"mrose:{APOP}tanstaaf"):
+            self.write(text)
+            self.assertIn("no such user", self.refusal(by_password(b"ann")))
+        self.assertEqual(self.verified, [])
+
+    def test_in_the_pool(self):
+        """All that reads or hashes goes through the ``run`` that it was given, once a login."""
+        for credentials in (by_password(b"ann"), by_password(b"unknown"), by_apop(b"mrose")):
+            self.ran.clear()
+            self.accepts(credentials)
+            self.assertEqual(len(self.ran), 1)
+        self.verified.clear()
+        held = Deferred()
+        checker = PasswdFileChecker("/nonexistent/users", lambda *_: held)
+        outcome = checker.requestAvatarId(by_password(b"ann"))
+        self.assertNoResult(outcome)
+        held.callback((b"ann", b"{PLAIN}password"))
+        self.assertEqual(self.successResultOf(outcome), b"ann")
+        self.assertEqual(self.verified, [])
+
+    def test_hashed_once(self):
+        """A password that was right is not hashed again, until the user's line changes."""
+        self.assertTrue(self.accepts(by_password(b"ann")))
+        self.ran.clear()
+        self.assertTrue(self.accepts(by_password(b"ann")))
+        self.assertEqual(self.ran, [])
+        self.assertFalse(self.accepts(by_password(b"ann", b"no")))
+        self.assertEqual(len(self.ran), 1)
+        self.write(b"ann:{PLAIN}new")
+        self.assertFalse(self.accepts(by_password(b"ann")))
+        self.write(b"bob:{PLAIN}password")
+        self.assertFalse(self.accepts(by_password(b"ann")))
+
+    def test_busy(self):
+        """A pool that takes no more is a TryLater, no wrong password."""
+
+        def busy(*_):
+            raise TryLater
+
+        self.checker = PasswdFileChecker(self.path, busy)
+        self.refusal(by_password(b"ann"), TryLater)
+
+    def test_unusable_file(self):
+        """A file that everybody can read lets nobody in, and is not the user's fault."""
+        self.write(USERS, 0o644)
+        for credentials in (by_password(b"ann"), by_apop(b"mrose"), by_password(b"unknown")):
+            outcome = self.checker.requestAvatarId(credentials)
+            error = self.failureResultOf(outcome, TryLater).value
+            self.assertNotIn(self.path, str(error))
+            self.assertIn("chmod o=", str(error.__cause__))
+        self.assertFalse(self.checker.offers(IAPOPCredentials))
+        self.assertIn("chmod o=", self.logged())
+
+    def test_reasons(self):
+        """The reason, which is for the log, names the trouble and quotes no secret."""
+        for credentials, reason in (
+            (by_password(b"ann", b"s3cret"), "no such user, or a wrong secret"),
+            (by_password(b"unknown", b"s3cret"), "no such user, or a wrong secret"),
+            (by_password(b"bad", b"s3cret"), "malformed"),
+            (by_apop(b"badapop"), "malformed"),
+            (by_password(b"alien", b"s3cret"), "CRAM-MD5 is not known"),
+        ):
+            failure = self.failureResultOf(self.checker.requestAvatarId(credentials))
+            self.assertIn(reason, str(failure.value))
+            self.assertIsNone(failure.value.__cause__)
+            self.assertTrue(failure.value.__suppress_context__ or failure.value.__context__ is None)
+        for text in (self.logged(), failure.getTraceback()):
+            self.assertNotIn("s3cret", text)
+
+    def test_reread(self):
+        """A changed password, and a user taken out, count from the next login."""
+        self.assertTrue(self.accepts(by_password(b"ann")))
+        self.write(b"ann:{PLAIN}other\n")
+        self.assertFalse(self.accepts(by_password(b"ann")))
+        self.assertTrue(self.accepts(by_password(b"ann", b"other")))
+        self.write(b"\n")
+        self.assertFalse(self.accepts(by_password(b"ann", b"other")))
+
+
+class OffersTests(CheckerCase):
+    """PasswdFileChecker.offers."""
+
+    def test_offers_apop(self):
+        """APOP is offered exactly while some user has a secret for it (RFC 1725 section 7)."""
+        for text, offered in (
+            (b"ann:{PLAIN}a\nbob:{APOP}b", True),
+            (b"ann:{PLAIN}a", False),
+            (b"", False),
+            (b"bob:{apop.hex}62", True),
+            (b"bob:{APOP}b:::::: nologin", False),
+        ):
+            self.write(text)
+            self.assertIs(self.checker.offers(IAPOPCredentials), offered)
+        self.assertEqual(self.ran, [])
+
+    def test_offers_scram(self):
+        """SCRAM is offered if every password can serve it: clients try nothing weaker then."""
+        sha256, sha1 = new_scram_sha256(b"a", 1), b"{SCRAM-SHA-1}1,AAAA,AAAA,AAAA"
+        for text, offered in (
+            (b"", set()),
+            (b"mrose:{APOP}x", set()),
+            (b"ann:%b" % sha256, {IScramSHA256Credentials}),
+            (b"ann:%b" % sha1, {IScramSHA1Credentials}),
+            (b"ann:{PLAIN}a", ALL_BY_PASSWORD),
+            (b"ann:{cleartext.hex}61", ALL_BY_PASSWORD),
+            (b"ann:{PLAIN}a\nbob:%b" % sha256, {IScramSHA256Credentials}),
+            (b"ann:{PLAIN}a\nbob:%b" % sha1, {IScramSHA1Credentials}),
+            (b"ann:%b\nbob:%b" % (sha256, sha1), set()),
+            (b"ann:{PLAIN}a\nbob:{SSHA}x", set()),
+            (b"ann:{PLAIN}a\nmrose:{APOP}x", ALL_BY_PASSWORD),
+            (b"ann:{PLAIN}a\nbob:{SSHA}x:::::: nologin", ALL_BY_PASSWORD),
+        ):
+            self.write(text)
+            there = {kind for kind in ALL_BY_PASSWORD if self.checker.offers(kind)}
+            self.assertEqual(there, offered, text)
+
+    def test_offers_by_certificate(self):
+        """A certificate serves any user, and so needs one."""
+        for text, offered in ((b"", False), (b"ann:", True), (b"mrose:{APOP}x", True)):
+            self.write(text)
+            self.assertIs(self.checker.offers(ICertificateCredentials), offered)
+
+    def test_offers_passwords(self):
+        """Passwords are not offered where all have APOP secrets: curl would take PLAIN."""
+        for text, offered in ((b"", True), (b"ann:{SSHA}x", True), (b"mrose:{APOP}x", False)):
+            self.write(text)
+            self.assertIs(self.checker.offers(IUsernamePassword), offered)
+
+    def test_file_in_disorder(self):
+        """A file in disorder offers passwords alone, whose refusal then says to try later."""
+        self.write(USERS, 0o644)
+        kinds = PasswdFileChecker.credentialInterfaces
+        there = {kind for kind in kinds if self.checker.offers(kind)}
+        self.assertEqual(there, {IUsernamePassword})
+
+    def test_trouble_is_logged_once(self):
+        """However often clients ask what is offered, a file in disorder is logged once."""
+        for _ in range(2):
+            self.events.clear()
+            self.write(USERS, 0o644)
+            for _ in range(9):
+                self.checker.offers(IAPOPCredentials)
+                self.checker.offers(IScramSHA256Credentials)
+            self.assertEqual(len(self.events), 1)
+            self.write(USERS)
+            self.assertTrue(self.checker.offers(IAPOPCredentials))
+
+
+ALL_BY_PASSWORD = {IScramSHA256Credentials, IScramSHA1Credentials, IUsernameHashedPassword}
+
+
+class ScramTests(CheckerCase):
+    """SCRAM with the file's secrets."""
+
+    def setUp(self):
+        """Make keys cheap, and have a machine with an id."""
+        super().setUp()
+        self.patch(passwd, "SCRAM_ROUNDS", 7)
+        self.patch(passwd, "_MACHINE_ID", self.mktemp())
+        with open(passwd._MACHINE_ID, "wb") as file:
+            file.write(b"0123456789abcdef" * 2 + b"\n")
+        self.checker = PasswdFileChecker(self.path, self.run_now)
+
+    def login(self, name, password=b"password", hash_name="sha256"):
+        """Return the name that an exchange lets in as, or None; note the challenge."""
+        client = Client(hash_name, password, name=name)
+
+        def answer(challenge):
+            if challenge:
+                self.told = self.told or attributes(challenge)
+            return client(challenge)
+
+        self.told = None
+        outcome = self.checker.requestAvatarId(begin(answer, hash_name))
+        outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
+        return self.successResultOf(outcome)
+
+    def challenge(self, name, hash_name="sha256"):
+        """Return the salt and rounds that a name is challenged with."""
+        self.assertIsNone(self.login(name, b"wrong", hash_name))
+        return self.told[b"s"], self.told[b"i"]
+
+    def test_who_gets_in(self):
+        """A secret serves the hash it was made for, a password in the clear both."""
+        self.write(
+            b"ann:%b\nbob:{PLAIN}password\ncid:{PLAIN.b64}cGFzc3dvcmQ=\n"
+            b"dan:{SSHA}x\nmrose:{APOP}password\nnone:\nshut:{PLAIN}password:::::: nologin\n"
+            % new_scram_sha256(b"password", 5)
+        )
+        for hash_name, allowed in (("sha256", b"ann bob cid"), ("sha1", b"bob cid")):
+            for name in b"ann bob cid dan mrose none shut unknown ANN".split():
+                wanted = name if name in allowed.split() else None
+                self.assertEqual(self.login(name, hash_name=hash_name), wanted)
+                self.assertIsNone(self.login(name, b"wrong", hash_name))
+
+    def test_sha1_secret(self):
+        """A secret of SCRAM-SHA-1's, as Dovecot makes it."""
+        keys = scram_keys("sha1", b"password", b"salt", 9)
+        text = b",".join([b"9", *map(b64encode, keys[1:])])
+        self.write(b"ann:{SCRAM-SHA-1}" + text)
+        self.assertEqual(self.login(b"ann", hash_name="sha1"), b"ann")
+        self.assertIsNone(self.login(b"ann", b"wrong", "sha1"))
+        self.assertIsNone(self.login(b"ann"))
+
+    def test_empty(self):
+        """An empty secret lets nobody in, an empty password neither."""
+        self.write(b"none:{PLAIN}\nnull:\nann:{PLAIN}a")
+        for name in (b"none", b"null", b"ann", b"unknown"):
+            for hash_name in ("sha256", "sha1"):
+                self.assertIsNone(self.login(name, b"", hash_name))
+
+    def test_by_user(self):
+        """A user's own salt and rounds are used."""
+        keys = parse_scram_keys(split_field(new_scram_sha256(b"password", 5))[1])
+        text = b",".join([b"5", *map(b64encode, keys[1:])])
+        self.write(b"ann:{SCRAM-SHA-256}" + text)
+        self.assertEqual(self.challenge(b"ann"), (b64encode(keys.salt), b"5"))
+
+    def test_unknown(self):
+        """An unknown name is challenged as a user is, the same way each time, in each hash."""
+        for text, rounds in (
+            (b"ann:%b" % new_scram_sha256(b"a", 5), b"5"),
+            (b"ann:{PLAIN}a", b"7"),
+        ):
+            self.write(text)
+            seen = {self.challenge(b"x%d" % n) for n in range(20)}
+            self.assertEqual({many for _, many in seen}, {rounds})
+            self.assertEqual({len(b64decode(salt)) for salt, _ in seen}, {16})
+            self.assertEqual(len(seen), 20)
+            self.assertEqual({self.challenge(b"x%d" % n) for n in range(20)}, seen)
+            self.assertEqual(self.challenge(b"ann")[1], rounds)
+        self.assertNotEqual(self.challenge(b"x"), self.challenge(b"x", "sha1"))
+        for name in (b"x", b"ann"):
+            wide = bytes(name).decode().translate({each: each + 0xFEE0 for each in name}).encode()
+            self.assertEqual(self.challenge(wide), self.challenge(name))
+
+    def test_offers_passwords(self):
+        """Passwords are taken unless all users have APOP secrets: PLAIN would shut these out."""
+        for text, offered in (
+            (b"ann:{PLAIN}a\nbob:{APOP}b", True),
+            (b"bob:{APOP}b\ncid:{APOP}c", False),
+            (b"bob:{APOP}b\nann:{PLAIN}a:::::: nologin", False),
+            (b"", True),
+        ):
+            self.write(text)
+            self.assertIs(self.checker.offers(IUsernamePassword), offered)
+
+    def test_spellings_of_nobody(self):
+        """An unknown name has one challenge in all its spellings, as a user has."""
+        users = (b"ann:%b" % new_scram_sha256(b"a", 5), b"ann:{PLAIN}a")
+        many = [b"u%d:%b" % (n, new_scram_sha256(b"a", n + 1)) for n in range(9)]
+        for text in (*users, b"\n".join(many)):
+            self.write(text)
+            for name in ("ann", "eve", "u3", "x1"):
+                wide = "".join(chr(ord(letter) + 0xFEE0) for letter in name)
+                self.assertEqual(self.challenge(wide.encode()), self.challenge(name.encode()))
+
+    def test_broken_off(self):
+        """Who has a challenge and breaks off is refused like one with a wrong password."""
+        self.write(b"ann:{PLAIN}a")
+
+        def cancelled(client, challenge):
+            raise POPError("authentication cancelled")
+
+        def malformed(client, challenge):
+            return b"x"
+
+        for name, break_off in product((b"ann", b"unknown"), (cancelled, malformed)):
+            client = Client("sha256", b"a", name=name)
+
+            def answer(challenge, client=client, break_off=break_off):
+                return break_off(client, challenge) if challenge else client(challenge)
+
+            self.assertIn("broken off", self.refusal(begin(answer)))
+
+    def test_changed_meanwhile(self):
+        """A user who was taken out, or has a new secret, cannot end what began before."""
+        for text in (b"bob:{PLAIN}a", b"ann:{PLAIN}new"):
+            self.write(b"ann:{PLAIN}a")
+            client = Client("sha256", b"a", name=b"ann")
+
+            def answer(challenge, text=text, client=client):
+                if challenge.startswith(b"r="):
+                    self.write(text)
+                return client(challenge)
+
+            self.assertIn("wrong secret", self.refusal(begin(answer)))
+
+    def test_over_restarts(self):
+        """An unknown name's challenge outlives the server, as a user's does."""
+        many = [b"u%d:%b" % (n, new_scram_sha256(b"a", n + 1)) for n in range(9)]
+        for text in (b"ann:{PLAIN}a", b"\n".join(many)):
+            self.write(text)
+            before = [self.challenge(b"x%d" % n) for n in range(9)]
+            self.checker = PasswdFileChecker(self.path, self.run_now)
+            self.assertEqual([self.challenge(b"x%d" % n) for n in range(9)], before)
+
+    def test_challenges_tell_no_password(self):
+        """No challenge is made of a password, or whoever asks could try them all at home."""
+        self.write(b"ann:{PLAIN}a")
+        before = self.challenge(b"x"), self.challenge(b"ann")
+        self.write(b"ann:{PLAIN}b")
+        self.assertEqual((self.challenge(b"x"), self.challenge(b"ann")), before)
+
+    def test_without_a_machine_id(self):
+        """Where a machine has no id, challenges stay while the server runs."""
+        for text in (None, b"", b"uninitialized\n", b"0" * 64):
+            path = self.mktemp()
+            if text is not None:
+                with open(path, "wb") as file:
+                    file.write(text)
+            self.patch(passwd, "_MACHINE_ID", path)
+            self.write(b"ann:{PLAIN}a")
+            seen = set()
+            for _ in range(2):
+                self.checker = PasswdFileChecker(self.path, self.run_now)
+                seen.add(self.challenge(b"x"))
+                self.assertIn(self.challenge(b"x"), seen)
+            self.assertEqual(len(seen), 2)
+
+    def test_nobody(self):
+        """Where nobody has a password nobody is challenged."""
+        self.write(b"mrose:{APOP}x")
+        self.assertIsNone(self.login(b"mrose"))
+        self.assertIsNone(self.told)
+
+    def test_malformed(self):
+        """A malformed secret lets nobody in, and is not told to anybody."""
+        for field in (b"{SCRAM-SHA-256}s3cret", b"{PLAIN.b64}s3cret!"):
+            self.write(b"ann:" + field)
+            for name in (b"ann", b"unknown"):
+                self.assertIsNone(self.login(name))
+        self.assertNotIn("s3cret", self.logged())
+
+    def test_in_the_pool(self):
+        """Keys are made by ``run``, and the client is waited for outside it."""
+        self.write(b"ann:{PLAIN}password")
+        self.login(b"ann")
+        self.assertEqual(len(self.ran), 1)
+        held = Deferred()
+        checker = PasswdFileChecker(self.path, lambda *_: held)
+        outcome = checker.requestAvatarId(begin(Client(name=b"ann")))
+        self.assertNoResult(outcome)
+        held.callback((None, scram_keys("sha256", b"password", b"salt", 1)))
+        self.failureResultOf(outcome, UnauthorizedLogin)
+
+
+class CramTests(CheckerCase):
+    """CRAM-MD5 with the file's secrets."""
+
+    def accepts_cram(self, name, password=b"password"):
+        """Tell whether a digest with this password lets in."""
+        digest = HMAC(password, b"<1.2@host>", "md5").hexdigest().encode()
+        return self.accepts(CramMD5Credentials(name, b"<1.2@host>", digest))
+
+    def test_who_gets_in(self):
+        """Passwords in the clear serve, and nothing else."""
+        self.write(
+            b"ann:{PLAIN}password\nbob:{clear.hex}%b\ncid:%b\nmrose:{APOP}password\nnone:\n"
+            b"empty:{PLAIN}\nshut:{PLAIN}password:::::: nologin\nbad:{PLAIN.hex}s3cret\n"
+            % (b"password".hex().encode(), new_scram_sha256(b"password", 1))
+        )
+        for name in b"ann bob cid mrose none empty shut bad unknown ANN".split():
+            self.assertIs(self.accepts_cram(name), name in (b"ann", b"bob"))
+            self.assertFalse(self.accepts_cram(name, b"wrong"))
+            self.assertFalse(self.accepts_cram(name, b""))
+
+
+class CertificateTests(CheckerCase):
+    """EXTERNAL with the file's names."""
+
+    def name_of(self, names, wanted=b""):
+        """Return the name that a certificate lets in as, or None."""
+        outcome = self.checker.requestAvatarId(CertificateCredentials(names, wanted))
+        outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
+        return self.successResultOf(outcome)
+
+    def test_names(self):
+        """The name asked for must be in the certificate, and a user's; else the first user's is."""
+        for names, wanted, found in [
+            ([b"ann"], b"", b"ann"),
+            ([b"ann"], b"ann", b"ann"),
+            ([b"unknown", b"bob", b"ann"], b"", b"bob"),
+            ([b"unknown", b"bob", b"ann"], b"ann", b"ann"),
+            ([b"unknown", b"ann"], b"unknown", None),
+            ([b"ann"], b"bob", None),
+            ([b"ann"], b"ANN", None),
+            ([b"unknown"], b"", None),
+            ([b"shut"], b"", None),
+            ([], b"", None),
+            ([], b"ann", None),
+            ([b""], b"", None),
+        ]:
+            self.assertEqual(self.name_of(names, wanted), found, (names, wanted))
+
+    def test_any_secret(self):
+        """What the user's secret is, or that there is none, is no matter."""
+        for name in (b"ann", b"mrose", b"none", b"bad", b"alien"):
+            self.assertEqual(self.name_of([name]), name)
+        self.assertEqual(self.verified, [])
+
+
+class AtStartTests(CheckerCase):
+    """PasswdFileChecker.at_start, and the plugin that calls it."""
+
+    def test_in_order(self):
+        """With users there is nothing to say."""
+        self.write(b"ann:{PLAIN}a")
+        self.assertIsInstance(PasswdFileChecker.at_start(self.path), PasswdFileChecker)
+        self.assertEqual(self.events, [])
+
+    def test_no_users_yet(self):
+        """Without users the server starts, and the log has the command that adds the first."""
+        self.path += " of mine"
+        for _ in range(2):
+            self.events.clear()
+            PasswdFileChecker.at_start(self.path)
+            self.assertIn(f"popserv user add --users '{self.path}' NAME", self.logged())
+            self.write(b"# nobody yet\n")
+
+    def test_in_disorder(self):
+        """With a file that everybody can read the server does not start."""
+        self.write(USERS, 0o644)
+        self.assertIn("chmod o=", self.error_of(PasswdFileChecker.at_start, self.path))
+        self.assertRaises(UsersFileError, makeChecker, "passwd-file:" + self.path)
+
+    def test_no_path(self):
+        """Without a path the server does not start, and says how to give one."""
+        self.assertIn("passwd-file:PATH", self.error_of(PasswdFileChecker.at_start, ""))
+
+    def test_plugin(self):
+        """``--auth passwd-file:FILE`` makes one."""
+        checker = makeChecker("passwd-file:" + self.path)
+        self.assertIsInstance(checker, PasswdFileChecker)
+
+
+class RealThreadsTests(UsersFileCase, TestCase):
+    """The checker on its own pool of threads."""
+
+    async def test_off_the_reactors_thread(self):
+        """Unless told otherwise it hashes in threads that are not the reactor's."""
+        where = []
+
+        def verify(*_):
+            where.append(threading.current_thread())
+            return True
+
+        self.patch(passwd, "verify", verify)
+        self.write(b"ann:{PLAIN}a")
+        checker = PasswdFileChecker(self.path)
+        self.assertEqual(await checker.requestAvatarId(by_password(b"ann", b"a")), b"ann")
+        self.assertEqual(["popserv-hash" in thread.name for thread in where], [True])
+
+    async def test_gone(self):
+        """A password whose client has gone before a thread was free is not hashed."""
+        self.patch(passwd, "verify", lambda *_: self.fail("hashed"))
+        self.write(b"ann:{PLAIN}a")
+        checker = PasswdFileChecker(self.path)
+        token = still_there.set(lambda: False)
+        try:
+            with self.assertRaises(TryLater):
+                await checker.requestAvatarId(by_password(b"ann", b"a"))
+        finally:
+            still_there.reset(token)

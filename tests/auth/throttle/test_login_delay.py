@@ -1,0 +1,195 @@
+"""The shortest time between two logins of one user (RFC 2449 section 6.5)."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import IRealm
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from popserv.auth.throttle.login_delay import LoginDelayRealm
+from popserv.errors import LoginTooSoon, MaildropBusy
+from popserv.interfaces import IMailbox
+from popserv.runtime.bus import Exchange
+
+
+@implementer(IRealm)
+class Realm:
+    """Another realm, whose answers the test makes."""
+
+    def __init__(self):
+        self.answer = lambda: succeed((IMailbox, "avatar", None))
+        self.asked = []
+
+    def requestAvatar(self, *arguments):
+        """Note what was asked."""
+        self.asked.append(arguments)
+        return self.answer()
+
+
+class DelayTests(SynchronousTestCase):
+    """LoginDelayRealm."""
+
+    def setUp(self):
+        """A realm with a delay of 60 seconds."""
+        self.inner = Realm()
+        self.clock = Clock()
+        self.realm = LoginDelayRealm(self.inner, 60, self.clock.seconds)
+
+    def login(self, user=b"ann"):
+        """Log in; return the avatar or a failure."""
+        try:
+            return self.realm.requestAvatar(user, None, IMailbox)
+        except LoginTooSoon as error:
+            return fail(error)
+
+    def assertTold(self, text, user=b"ann"):
+        """The login is refused with this text."""
+        error = self.failureResultOf(self.login(user), LoginTooSoon).value
+        self.assertEqual((error.code, str(error.text)), (b"LOGIN-DELAY", text))
+
+    def test_interface(self):
+        """It is a realm, and hands on what it is asked."""
+        verifyObject(IRealm, self.realm)
+        self.assertEqual(self.successResultOf(self.login())[1], "avatar")
+        self.assertEqual(self.inner.asked, [(b"ann", None, IMailbox)])
+
+    def test_too_soon(self):
+        """Who was in is not let in again before the time is over, and then is."""
+        self.successResultOf(self.login())
+        self.assertTold("you logged in a moment ago, wait 60 seconds")
+        self.clock.advance(58.5)
+        self.assertTold("you logged in a moment ago, wait 2 seconds")
+        self.clock.advance(0.75)
+        self.assertTold("you logged in a moment ago, wait 1 second")
+        self.assertEqual(len(self.inner.asked), 1)
+        self.clock.advance(0.75)
+        self.successResultOf(self.login())
+
+    def test_refusals_do_not_count(self):
+        """To have been told to wait makes nobody wait longer."""
+        self.successResultOf(self.login())
+        self.clock.advance(59)
+        self.assertTold("you logged in a moment ago, wait 1 second")
+        self.clock.advance(1)
+        self.successResultOf(self.login())
+
+    def test_by_user(self):
+        """Each user waits alone; whoever has no name, too."""
+        for user in (b"ann", b"bob", ()):
+            self.successResultOf(self.login(user))
+            self.assertTold("you logged in a moment ago, wait 60 seconds", user)
+
+    def test_failures_do_not_count(self):
+        """A maildrop that was not to be had, at once or later, was no login."""
+
+        def broken():
+            raise NotImplementedError
+
+        for answer, error in [
+            (lambda: fail(MaildropBusy()), MaildropBusy),
+            (lambda: fail(UnauthorizedLogin()), UnauthorizedLogin),
+            (broken, NotImplementedError),
+        ]:
+            self.inner.answer = answer
+            for _ in range(2):
+                self.failureResultOf(self.login(), error)
+
+    def test_counts_from_the_login(self):
+        """A maildrop that takes its time to open is a login when it is open."""
+        opened = Deferred()
+        self.inner.answer = lambda: opened
+        outcome = self.login()
+        self.clock.advance(30)
+        self.assertNoResult(outcome)
+        opened.callback((IMailbox, "avatar", None))
+        self.successResultOf(outcome)
+        self.clock.advance(59)
+        self.assertTold("you logged in a moment ago, wait 1 second")
+
+    def test_out_of_order(self):
+        """Of two logins that cross, the later counts, and nothing is forgotten too early."""
+        slow = Deferred()
+        self.inner.answer = lambda: slow
+        first = self.login()
+        self.inner.answer = lambda: succeed("avatar")
+        self.successResultOf(self.login())
+        self.successResultOf(self.login(b"bob"))
+        self.clock.advance(30)
+        slow.callback("avatar")
+        self.successResultOf(first)
+        self.clock.advance(30)
+        self.successResultOf(self.login(b"bob"))
+        self.assertTold("you logged in a moment ago, wait 30 seconds")
+
+    def test_memory(self):
+        """Nobody is remembered longer than the delay."""
+        for n in range(100):
+            self.successResultOf(self.login(b"u%d" % n))
+            self.realm.hear([f"v{n}", self.clock.seconds()])
+            self.clock.advance(1)
+        self.assertLessEqual(len(self.realm._logins), 120)
+        for n in range(100):
+            self.realm.hear([f"w{n}", self.clock.seconds()])
+            self.clock.advance(1)
+        self.assertLessEqual(len(self.realm._logins), 60)
+
+    def test_told(self):
+        """A login in another process counts as if it had been here, and is told to others."""
+        told = []
+        here, there = (
+            LoginDelayRealm(self.inner, 60, self.clock.seconds, exchange=Exchange(carry))
+            for carry in (lambda *fact: told.append(fact), lambda *fact: None)
+        )
+        for user in (b"ann", b"\xff", b"", ()):
+            self.realm = here
+            self.successResultOf(self.login(user))
+            topic, fact = told.pop()
+            self.assertEqual(topic, "logins")
+            there.hear(json.loads(json.dumps(fact)))
+            self.realm = there
+            self.assertTold("you logged in a moment ago, wait 60 seconds", user)
+        self.assertEqual(list(there.facts()), list(here.facts()))
+        self.assertEqual(len(list(here.facts())), 4)
+
+    def test_told_late(self):
+        """What is told late or twice shortens no delay, and keeps nobody out for longer."""
+        self.clock.advance(100)
+        self.successResultOf(self.login(b"bob"))
+        self.successResultOf(self.login())
+        self.realm.hear(["ann", 90.0])
+        self.assertTold("you logged in a moment ago, wait 60 seconds")
+        self.realm.hear(["carl", 90.0])
+        self.clock.advance(55)
+        self.successResultOf(self.login(b"carl"))
+        self.assertTold("you logged in a moment ago, wait 5 seconds", b"bob")
+
+    @given(
+        st.integers(1, 1000),
+        st.lists(st.tuples(st.sampled_from([b"ann", b"bob"]), st.floats(0, 700))),
+        st.floats(0, 1e9),
+    )
+    def test_model(self, seconds, logins, began):
+        """Whatever the times, who waited as long as told gets in, and nobody before."""
+        clock = Clock()
+        clock.rightNow = began
+        realm = LoginDelayRealm(self.inner, seconds, clock.seconds)
+        last = {}
+        for user, after in logins:
+            clock.rightNow += after
+            now = clock.seconds()
+            try:
+                self.successResultOf(realm.requestAvatar(user, None, IMailbox))
+            except LoginTooSoon as error:
+                told = int(str(error.text).split()[-2])
+                self.assertTrue(1 <= told <= seconds)
+                self.assertLess(now, last[user] + seconds + 1e-6)
+                self.assertGreaterEqual(now + told, last[user] + seconds - 1e-6)
+            else:
+                self.assertTrue(user not in last or now >= last[user] + seconds - 1e-6)
+                last[user] = now

@@ -1,0 +1,84 @@
+"""popserv.maildrops.maildir.base_names, against sorting and digesting one by one."""
+
+from unittest import mock
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.core.maildrop import legal_uid
+from popserv.maildrops.maildir import base_names
+from popserv.maildrops.maildir.base_names import (
+    are_in_order,
+    delivered,
+    in_order,
+    put_between,
+    unique_ids,
+)
+
+USUAL = st.from_regex(rb"1[0-9]{9}\.[!-~]{0,3}", fullmatch=True)
+ODD = st.one_of(
+    USUAL,
+    st.from_regex(rb"[0-9]{0,20}(\.[a-z ]{0,2})?", fullmatch=True),
+    st.binary(max_size=75).map(lambda name: name.translate(None, b"/:\0")),
+)
+
+
+class UniquesTests(SynchronousTestCase):
+    """Whatever the names, the outcome is that of the plainest code."""
+
+    def setUp(self):
+        """Have a few names be many."""
+        self.patch(base_names, "_PIECE", 4)
+        self.patch(base_names, "_SAMPLE", 2)
+
+    @given(st.one_of(st.sets(USUAL, max_size=60), st.sets(ODD, max_size=30)))
+    def test_in_order(self, names):
+        """Names are in the order of their times, then in their own."""
+        ordered = in_order(list(names))
+        self.assertEqual(ordered, sorted(names, key=delivered))
+        self.assertTrue(are_in_order(ordered))
+
+    @given(st.one_of(st.lists(USUAL, max_size=12), st.lists(ODD, max_size=12)))
+    def test_are_in_order(self, names):
+        """Names are in order if each comes before the next, and no two are alike."""
+        keys = [delivered(name) for name in names]
+        self.assertEqual(are_in_order(names), sorted(set(keys)) == keys)
+
+    @given(st.one_of(st.lists(USUAL), st.lists(ODD)))
+    def test_unique_ids(self, names):
+        """Each name has its own unique-id."""
+        self.assertEqual(unique_ids(tuple(names)), tuple(map(legal_uid, names)))
+
+    def test_legal_as_they_are(self):
+        """Where all names are legal the unique-ids take no memory."""
+        names = tuple(b"%d.x" % (10**9 + n) for n in range(10))
+        self.assertIs(unique_ids(names), names)
+
+    @given(st.sets(ODD, max_size=20), st.sets(ODD, max_size=20), st.sets(st.integers(0, 19)))
+    def test_put_between(self, known, fresh, gone):
+        """What is kept and what is new are one list in order."""
+        known = in_order(list(known))
+        fresh = in_order(list(fresh.difference(known)))
+        kept = [at for at in range(len(known)) if at not in gone]
+        order = put_between(kept, (*known, *fresh), len(known))
+        names = [(*known, *fresh)[at] for at in order]
+        wanted = [*fresh, *(known[at] for at in kept)]
+        self.assertEqual(names, sorted(wanted, key=delivered))
+
+    def test_never_the_whole(self):
+        """No sort takes more than some pieces' worth, for other threads could not run in it."""
+        names = [b"%d.x" % (10**9 + n * 7919 % 4999) for n in range(4999)]
+        self.patch(base_names, "_PIECE", 64)
+        self.patch(base_names, "_SAMPLE", 8)
+        lengths = []
+
+        def sorted_(items, **options):
+            items = sorted(items, **options)
+            lengths.append(len(items))
+            return items
+
+        with mock.patch.object(base_names, "sorted", sorted_, create=True):
+            in_order(names)
+        samples = 4999 // 8 + 100
+        self.assertLess(max(lengths), samples)

@@ -1,0 +1,475 @@
+"""popserv.maildrops.maildir.size_file: torn, stale, hostile, or not there at all."""
+
+import errno
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import tracemalloc
+from array import array
+from contextlib import contextmanager
+from hashlib import blake2b
+from unittest import mock
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.maildir import size_file
+from popserv.maildrops.maildir.base_names import in_order
+from popserv.maildrops.maildir.size_file import (
+    MOST_OCTETS,
+    NAME,
+    Saved,
+    dumps,
+    load,
+    loads,
+    remove,
+    save,
+)
+from tests.maildrops.maildir.test_layout import watch_descriptors
+
+UNFINISHED = size_file._UNFINISHED
+NOBODY = 65534
+TIMES = [(0, 1, 2, -3, 4), (1, 5, 6, 2**63, 0)]
+
+
+def saved(messages=3, **changes):
+    """Return what a file may hold."""
+    usual = Saved(
+        [b"%d.x" % (10**9 + n) for n in range(messages)],
+        [b"\0", b"\1:2,S", b"\1:2,", b"\0"][:messages] * -(-messages // 4),
+        array("Q", range(100, 100 + messages)),
+        array("Q", [2**64 - 1 - n for n in range(messages)]),
+        {1: 0, 2: 999} if messages > 2 else {},
+        [0],
+        TIMES,
+    )
+    return usual._replace(places=usual.places[:messages])._replace(**changes)
+
+
+def plain(found):
+    """Return the same in types that compare."""
+    return Saved(*map(list, found[:4]), dict(found.downgraded), sorted(found.endless), found.times)
+
+
+def whole(found):
+    """Return the contents of a file."""
+    return b"".join(dumps(found))
+
+
+def signed(text):
+    """Return contents with the digest that they ought to have."""
+    return text + blake2b(text, digest_size=32).digest()
+
+
+def is_taken(data):
+    """Tell whether contents count for something; nothing but a refusal may come of others."""
+    try:
+        loads(data)
+    except ValueError:
+        return False
+    return True
+
+
+UNIQUES = st.binary(max_size=20).map(lambda name: name.translate(None, b"/:\0").lstrip(b"."))
+SIZES = st.integers(0, 2**50)
+
+
+@st.composite
+def any_saved(draw):
+    """Return anything that a file may hold."""
+    names = in_order(draw(st.lists(UNIQUES, min_size=1, max_size=8, unique=True)))
+    places = st.sampled_from([b"\0", b"\1", b"\1:", b"\0:2,\n", b"\1:2,FS\xff"])
+    column = st.lists(st.integers(0, 2**64 - 1), min_size=len(names), max_size=len(names))
+    positions = st.integers(0, len(names) - 1)
+    return Saved(
+        names,
+        draw(st.lists(places, min_size=len(names), max_size=len(names))),
+        array("Q", draw(st.lists(SIZES, min_size=len(names), max_size=len(names)))),
+        array("Q", draw(column)),
+        draw(st.dictionaries(positions, SIZES)),
+        draw(st.sets(positions)),
+        draw(st.sampled_from([None, TIMES])),
+    )
+
+
+class FormTests(SynchronousTestCase):
+    """What was written is read again, and nothing else is."""
+
+    @given(any_saved())
+    def test_round_trip(self, found):
+        """Whatever a Maildir holds comes back as it was."""
+        self.assertEqual(plain(loads(whole(found))), plain(found))
+
+    def test_large(self):
+        """Names that are more than a piece come back, too."""
+        found = saved(100)
+        for piece in (1, 11, 12, 13, 500, 5000):
+            self.patch(size_file, "_PIECE", piece)
+            self.assertEqual(plain(loads(whole(found))), plain(found))
+
+    def test_no_names(self):
+        """A folder's times may be lacking, or all of them."""
+        for times, places in (([], None), ([TIMES[0]], [b"\0"] * 3)):
+            changes = {"times": times} | ({"places": places} if places else {"times": None})
+            found = saved(**changes)
+            self.assertEqual(plain(loads(whole(found))), plain(found))
+
+    def test_flipped(self):
+        """A file with any bit flipped counts for nothing."""
+        data = bytearray(whole(saved()))
+        for at in range(len(data)):
+            for bit in range(8):
+                data[at] ^= 1 << bit
+                with self.assertRaises(ValueError):
+                    loads(bytes(data))
+                data[at] ^= 1 << bit
+
+    def test_truncated(self):
+        """A file that ends anywhere too early, or too late, counts for nothing."""
+        data = whole(saved())
+        for length in range(len(data)):
+            with self.assertRaises(ValueError):
+                loads(data[:length])
+        with self.assertRaises(ValueError):
+            loads(data + b"\0")
+
+    @given(st.binary(max_size=300))
+    def test_hostile_head(self, octets):
+        """What follows the first words may be anything, with a digest that is right."""
+        for start in (b"", size_file._MAGIC, size_file._MAGIC + b"1 1 1 0 0 -1\n"):
+            is_taken(signed(start + octets))
+
+    def test_hostile_digits(self):
+        """A head that never ends is refused at once, not after trying all ways to part it."""
+        for number in (b"1", b"1 ", b"-1", b"12345678901234567890 "):
+            self.assertFalse(is_taken(signed(size_file._MAGIC + number * 10**6)))
+            self.assertFalse(is_taken(signed(size_file._MAGIC + number * 16 + b"\0")))
+
+    @given(st.lists(st.integers(-2, 2**40), min_size=6, max_size=16), st.binary(max_size=60))
+    def test_hostile_numbers(self, numbers, octets):
+        """Numbers promise what they like: nothing is made of them that is not there."""
+        head = size_file._MAGIC + b" ".join(b"%d" % number for number in numbers) + b"\n"
+        is_taken(signed(head + octets))
+
+    def test_hostile_columns(self):
+        """What no Maildir can hold is refused, whoever made the digest."""
+        names = saved().uniques
+        for wrong in (
+            {"uniques": [b"1/x", *names[1:]]},
+            {"uniques": [b"../../x", *names[1:]]},
+            {"uniques": [b".", *names[1:]]},
+            {"uniques": [b"..", *names[1:]]},
+            {"uniques": [names[0], b".x", names[2]]},
+            {"uniques": [b"1:x", *names[1:]]},
+            {"uniques": [names[0], names[0], names[2]]},
+            {"uniques": names[::-1]},
+            {"uniques": names[:2]},
+            {"uniques": [*names, b"9999999999.x"]},
+            {"uniques": [b"a\0b", *names[1:]]},
+            {"places": [b"\2", *saved().places[1:]]},
+            {"places": [b"\0/../x", *saved().places[1:]]},
+            {"places": [b"\0:/x", *saved().places[1:]]},
+            {"places": [b"\0x", *saved().places[1:]]},
+            {"octets": array("Q", [2**50 + 1, 1, 1])},
+            {"downgraded": {0: 2**50 + 1}},
+            {"downgraded": {3: 1}},
+            {"endless": [3]},
+            {"endless": [0, 0, 0, 0]},
+            {"uniques": [*names[:2], b"x" * 1025]},
+            {"uniques": [b""] * (1 << 16)},
+            {"times": TIMES[:1]},
+            {"times": []},
+        ):
+            with self.assertRaises(ValueError, msg=wrong):
+                loads(whole(saved(**wrong)))
+        data = whole(saved())[:-32]
+        kinds = data.index(b"0\x00" + b"1:2,S")
+        with self.assertRaises(ValueError):
+            loads(signed(data[: kinds - 1] + b"\xff" + data[kinds:]))
+
+    def test_long_heads(self):
+        """To find out that a head is none takes no time that grows with the ways to read it."""
+        command = [sys.executable, "-c", HEADS]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        # Each took longer than the sun will shine.
+        subprocess.run(command, env=environment, check=True, timeout=60)
+
+    def test_many_places(self):
+        """Places are few: of a file that says otherwise nothing is made, and none is written."""
+        places = [b"\0:" + b"%0250d" % n for n in range(300)]
+        found = saved(300, places=places)
+        with self.assertRaises(ValueError):
+            whole(found)
+        self.patch(size_file, "_MOST_PLACES", 1 << 20)
+        data = whole(found)
+        self.assertEqual(plain(loads(data)), plain(found))
+        self.patch(size_file, "_MOST_PLACES", 1 << 16)
+        with self.assertRaises(ValueError):
+            loads(data)
+
+    def test_more_than_is_said(self):
+        """Columns and names that are more than the messages are not unpacked to see that."""
+        head = size_file._MAGIC + b"1 1 %d 0 %d -1\n"
+        for names, endless in ((b"a\0" * 200_000, b""), (b"a", bytes(8 * 200_000))):
+            columns = bytes(16) + endless + bytes(4) + b"0"
+            data = signed(head % (len(names), len(endless) // 8) + columns + names)
+            self.patch(size_file, "_PIECE", 10)
+            tracemalloc.start()
+            with self.assertRaises(ValueError):
+                loads(data)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            self.assertLess(peak, 100_000)
+
+    def test_versions(self):
+        """Another format, or other machines' columns, count for nothing."""
+        data = whole(saved())
+        other = {"little": b"big", "big": b"little"}[sys.byteorder]
+        for old, new in ((b"sizes 1", b"sizes 2"), (sys.byteorder.encode(), other)):
+            with self.assertRaises(ValueError):
+                loads(signed(data[:-32].replace(old, new, 1)))
+
+
+class FileTests(SynchronousTestCase):
+    """The file in its directory; no test may leave anything open."""
+
+    def setUp(self):
+        """Make a directory."""
+        self.path = os.path.abspath(self.mktemp())
+        os.mkdir(self.path, 0o700)
+        watch_descriptors(self)
+        self.fd = os.open(self.path, os.O_RDONLY)
+        self.addCleanup(lambda: os.close(self.fd))
+
+    def at(self, name):
+        """Return a path in it."""
+        return os.path.join(os.fsencode(self.path), name)
+
+    def names(self):
+        """Return what is in it."""
+        return sorted(os.listdir(os.fsencode(self.path)))
+
+    def assert_holds(self, found):
+        """Check what the file says."""
+        self.assertEqual(plain(load(self.fd)), plain(found))
+
+    def test_replaced(self):
+        """A file is replaced by the next, and nothing else is left."""
+        self.assertIsNone(load(self.fd))
+        for messages in (3, 500, 1):
+            self.assertTrue(save(self.fd, saved(messages)))
+            self.assert_holds(saved(messages))
+            self.assertEqual(self.names(), [NAME])
+        self.assertEqual([remove(self.fd), remove(self.fd)], [True, True])
+        self.assertEqual(self.names(), [])
+
+    def test_modes(self):
+        """The file is the owner's, the group's if the Maildir is, and never everybody's."""
+        for mode, wanted in ((0o700, 0o600), (0o755, 0o640), (0o2770, 0o660), (0o777, 0o660)):
+            os.chmod(self.path, mode)
+            self.assertTrue(save(self.fd, saved()))
+            self.assertEqual(stat.S_IMODE(os.stat(self.at(NAME)).st_mode), wanted)
+
+    def test_owner(self):
+        """The file belongs to whom the Maildir belongs to, if the server is root."""
+        if os.geteuid():
+            self.skipTest("for root")
+        os.chown(self.path, NOBODY, NOBODY)
+        self.assertTrue(save(self.fd, saved()))
+        found = os.stat(self.at(NAME))
+        self.assertEqual((found.st_uid, found.st_gid), (NOBODY, NOBODY))
+
+    def test_not_given_away(self):
+        """A server that can give nothing away keeps the file to itself."""
+        os.chmod(self.path, 0o770)
+        other = os.stat_result([0o40770, 0, 0, 0, 12345, 12345, *[0] * 4])
+        real = os.fstat
+        with (
+            mock.patch.object(os, "fchown", side_effect=PermissionError(errno.EPERM, "no")),
+            mock.patch.object(os, "fstat", lambda fd: other if fd == self.fd else real(fd)),
+        ):
+            self.assertTrue(save(self.fd, saved()))
+        self.assertEqual(stat.S_IMODE(os.stat(self.at(NAME)).st_mode), 0o600)
+
+    def test_special_files(self):
+        """What is no regular file is not read, nor a link followed, and the next save mends it."""
+        target = self.at(b"target")
+        with open(target, "wb") as file:
+            file.write(whole(saved()))
+        for make in (
+            lambda path: os.symlink(b"target", path),
+            lambda path: os.symlink(b"nowhere", path),
+            os.mkfifo,
+        ):
+            make(self.at(NAME))
+            self.assertIsNone(load(self.fd))
+            self.assertTrue(save(self.fd, saved(1)))
+            self.assert_holds(saved(1))
+            self.assertTrue(stat.S_ISREG(os.lstat(self.at(NAME)).st_mode))
+            os.unlink(self.at(NAME))
+        with open(target, "rb") as file:
+            self.assertEqual(file.read(), whole(saved()))
+
+    def test_directory(self):
+        """A directory in its place is left alone."""
+        for name in (NAME, UNFINISHED):
+            os.makedirs(self.at(name + b"/x"))
+            self.assertEqual([load(self.fd), save(self.fd, saved())], [None, False])
+            self.assertEqual([remove(self.fd), self.names()], [name != NAME, [name]])
+            os.removedirs(self.at(name + b"/x"))
+            os.makedirs(self.path, exist_ok=True)
+
+    def test_leftover(self):
+        """What a killed server left is overwritten, and what it points to is not."""
+        victim = self.at(b"victim")
+        with open(victim, "wb") as file:
+            file.write(b"precious")
+        for make in (
+            lambda path: os.symlink(b"victim", path),
+            lambda path: os.link(victim, path),
+            lambda path: open(path, "wb").close(),
+            os.mkfifo,
+        ):
+            make(self.at(UNFINISHED))
+            self.assertTrue(save(self.fd, saved()))
+            self.assert_holds(saved())
+            with open(victim, "rb") as file:
+                self.assertEqual(file.read(), b"precious")
+            self.assertEqual(self.names(), [NAME, b"victim"])
+
+    def test_too_large(self):
+        """A file that is larger than any is not read."""
+        with open(self.at(NAME), "wb") as file:
+            file.truncate(MOST_OCTETS + 1)
+        self.assertIsNone(load(self.fd))
+
+    def test_shrinking(self):
+        """A file that becomes shorter while it is read counts for nothing."""
+        self.assertTrue(save(self.fd, saved(500)))
+        real = os.read
+        with mock.patch.object(os, "read", lambda fd, octets: real(fd, min(octets, 7))):
+            self.assert_holds(saved(500))
+        with mock.patch.object(os, "read", return_value=b""):
+            self.assertIsNone(load(self.fd))
+
+    def test_failures(self):
+        """Whatever fails, the old file is there, or none if the last step fails."""
+        for name in ("open", "fchmod", "fstat", "write", "close", "rename", "unlink"):
+            for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES):
+                self.assertTrue(save(self.fd, saved(1)))
+                with self.failing(name, OSError(code, "no")):
+                    self.assertFalse(save(self.fd, saved(500)), name)
+                if os.path.exists(self.at(UNFINISHED)):
+                    self.assertEqual(name, "unlink")
+                    os.unlink(self.at(UNFINISHED))
+                if name == "rename":
+                    self.assertEqual(self.names(), [])
+                else:
+                    self.assertEqual(self.names(), [NAME])
+                    self.assert_holds(saved(1))
+
+    @contextmanager
+    def failing(self, name, error):
+        """Have a function do its work and then raise, or raise at once."""
+        real = getattr(os, name)
+
+        def function(*args, **kwargs):
+            if name == "close":
+                real(*args)
+            if name == "unlink" and args[0] != UNFINISHED:
+                return real(*args, **kwargs)
+            raise error
+
+        with mock.patch.object(os, name, function):
+            yield
+
+    def test_unreadable(self):
+        """A file that cannot be opened or read is as good as none."""
+        self.assertTrue(save(self.fd, saved()))
+        for name in ("open", "read"):
+            with mock.patch.object(os, name, side_effect=OSError(errno.EIO, "broken")):
+                self.assertIsNone(load(self.fd))
+
+    def test_full_disk(self):
+        """On a disk that is full in the midst of it the old file stays."""
+        self.assertTrue(save(self.fd, saved(1)))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            self.assertFalse(save(self.fd, saved(5000)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, handler)
+        self.assertEqual(self.names(), [NAME])
+        self.assert_holds(saved(1))
+
+    def test_too_many(self):
+        """Of more messages than are plausible there is no file, nor a larger one."""
+        self.patch(size_file, "MOST_MESSAGES", 2)
+        self.assertFalse(save(self.fd, saved(3)))
+        self.patch(size_file, "MOST_MESSAGES", 3)
+        self.patch(size_file, "MOST_OCTETS", 100)
+        self.assertFalse(save(self.fd, saved(3)))
+        self.patch(size_file, "_MOST_PLACES", 3)
+        self.assertFalse(save(self.fd, saved(3)))
+        self.assertEqual(self.names(), [])
+
+    def test_killed(self):
+        """A server that is killed at any step leaves the old file, the new one, or none."""
+        left = []
+        for step in range(40):
+            self.assertTrue(save(self.fd, saved(1)))
+            command = [sys.executable, "-c", KILLED, self.path, str(step)]
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+            code = subprocess.run(command, env=environment, check=False).returncode
+            found = load(self.fd)
+            left.append(found and len(found.uniques))
+            if found:
+                self.assert_holds(saved(len(found.uniques)))
+            self.assertLessEqual(set(self.names()), {NAME, UNFINISHED})
+            if code == 0:
+                break
+            self.assertEqual(code, -signal.SIGKILL)
+        self.assertEqual((code, self.names()), (0, [NAME]))
+        self.assertEqual([*dict.fromkeys(left)], [1, None, 3])
+
+
+HEADS = """
+from popserv.maildrops.maildir import size_file
+
+for head in (b"0" * 300, b"-1 " * 300, b"00 " * 16, b"-" * 300, b" " * 300):
+    for end in (b"", b"x", b" ", b"\\n"):
+        try:
+            size_file.loads(size_file._MAGIC + head + end)
+        except ValueError:
+            pass
+"""
+
+KILLED = """
+import os, signal, sys
+from popserv.maildrops.maildir import size_file
+from tests.maildrops.maildir.test_size_file import saved
+
+path, step = sys.argv[1], int(sys.argv[2])
+fd = os.open(path, os.O_RDONLY)
+calls = 0
+
+def counted(real):
+    def function(*args, **kwargs):
+        global calls
+        if calls == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        calls += 1
+        return real(*args, **kwargs)
+    return function
+
+for name in ("unlink", "open", "write", "close", "rename"):
+    setattr(os, name, counted(getattr(os, name)))
+size_file.save(fd, saved(3))
+os._exit(0)
+"""

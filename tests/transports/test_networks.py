@@ -1,0 +1,78 @@
+"""The network that a client comes from, as one party."""
+
+from ipaddress import ip_address, ip_network
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.transports.networks import Networks
+
+
+def network_of(networks, host):
+    """Return the network of a client with that address."""
+    return networks.of(StringTransport(peerAddress=IPv6Address("TCP", host, 1)))
+
+
+class NetworksTests(SynchronousTestCase):
+    """Networks.of."""
+
+    def test_networks(self):
+        """It is one address of IPv4, however it is written, and a /64 of IPv6."""
+        networks = Networks()
+        for host, network in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8::1", "2001:db8::/64"),
+            ("2001:db8:0:0:ffff::", "2001:db8::/64"),
+            ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+            ("fe80::1%eth0", "fe80::/64"),
+        ]:
+            self.assertEqual(network_of(networks, host), network)
+
+    def test_many(self):
+        """What stands for many has none: this machine, and what is no Internet address."""
+        networks = Networks()
+        for peer in (
+            IPv4Address("TCP", "127.9.9.9", 1),
+            IPv6Address("TCP", "::1", 1),
+            IPv6Address("TCP", "::ffff:127.0.0.1", 1),
+            UNIXAddress(b"/s"),
+            UNIXAddress(None),
+            object(),
+        ):
+            self.assertIsNone(networks.of(StringTransport(peerAddress=peer)))
+
+    def test_trusted(self):
+        """Nor has what is trusted, and everybody else keeps theirs."""
+        networks = Networks([ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")])
+        for host in ("192.0.2.1", "::ffff:192.0.2.1", "2001:db8:7::1", "127.0.0.1"):
+            self.assertIsNone(network_of(networks, host))
+        for host in ("192.0.3.1", "2001:db9::1"):
+            self.assertIsNotNone(network_of(networks, host))
+
+    @given(st.ip_addresses(), st.ip_addresses())
+    def test_model(self, one, other):
+        """Two are of one network if their first 32 or 64 bits are the same."""
+        networks = Networks()
+        mapped = [getattr(each, "ipv4_mapped", None) or each for each in (one, other)]
+        names = [network_of(networks, str(each)) for each in mapped]
+        for each, name in zip(mapped, names, strict=True):
+            self.assertEqual(name is None, each.is_loopback)
+            if name is not None:
+                self.assertIn(each, ip_network(name))
+                bits = 32 if each.version == 4 else 64
+                self.assertEqual(ip_network(name).prefixlen, bits)
+        if None not in names and mapped[0] != mapped[1]:
+            same = {(each.version, int(each) >> (each.max_prefixlen // 2)) for each in mapped}
+            is_same = len(same) == 1 and mapped[0].version == 6
+            self.assertEqual(names[0] == names[1], is_same)
+
+    def test_neighbours(self):
+        """The last address of a /64 and the first of the next are two networks'."""
+        border = int(ip_address("2001:db8:0:1::"))
+        networks = Networks()
+        names = {network_of(networks, str(ip_address(border + n))) for n in (-1, 0, 1)}
+        self.assertEqual(names, {"2001:db8::/64", "2001:db8:0:1::/64"})
