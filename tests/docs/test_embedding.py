@@ -1,0 +1,234 @@
+"""The blocks of docs/howto/embedding.rst are run as they stand.
+
+Each is the module that its caption names; it reads its endpoint and its root from the
+environment.
+"""
+
+import os
+import pwd
+import re
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from contextlib import closing
+from hashlib import md5
+from pathlib import Path
+from types import ModuleType
+
+from twisted.application.service import IServiceCollection
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.portal import Portal
+from twisted.internet import reactor
+from twisted.internet.defer import succeed
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from popserv.auth.realm import MaildropRealm
+from popserv.commands import rfc1725
+from popserv.core.command import CommandTable
+from popserv.maildrops.memory import MemoryMaildrops
+from popserv.server.protocol import POP3Factory
+from popserv.testing import Conversation, MailboxContract
+from tests.certificates import issue
+from tests.docs.harness import (
+    DOCS,
+    KEYWORDS,
+    TWISTD,
+    WAIT,
+    Base,
+    UnixPOP3,
+    blocks,
+)
+
+EMBEDDING = dict(blocks(DOCS / "howto/embedding.rst", "python"))
+
+
+def load(name):
+    """Return a block of embedding.rst as a module, which other blocks can then import."""
+    if name not in sys.modules:
+        module = ModuleType(name)
+        code = compile(EMBEDDING[name], f"embedding.rst: {name}", "exec")
+        exec(code, module.__dict__)
+        sys.modules[name] = module
+    return sys.modules[name]
+
+
+load("sqlmail")
+load("memory_server")
+SQLMaildropsTests = load("test_sqlmail").SQLMaildropsTests
+ServerTests = load("test_memory_server").ServerTests
+
+
+class EmbeddingTests(Base):
+    """The blocks of embedding.rst do what the page says."""
+
+    def test_all_blocks_are_run(self):
+        """Every block has a name, and the name is one that a test here runs."""
+        here = Path(__file__).read_text("utf-8")
+        for name in EMBEDDING:
+            self.assertTrue(name)
+            self.assertIn(f'("{name}"', here)
+
+    def serve(self, arguments, path=None, **environment):
+        """Start a server on a UNIX socket, which must come up; return a client of it."""
+        path = path or os.path.join(self.directory, "socket")
+        with open(os.path.join(self.directory, "log"), "w+") as log:
+            server = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=self.directory,
+                env={**self.environment, "POP3_ENDPOINT": f"unix:{path}", **environment},
+                stdout=log,
+                stderr=log,
+            )
+            self.addCleanup(server.wait)
+            self.addCleanup(server.terminate)
+            end = time.monotonic() + WAIT
+            while True:
+                try:
+                    return UnixPOP3(path, timeout=WAIT)
+                except OSError:
+                    if time.monotonic() > end or server.poll() is not None:
+                        log.seek(0)
+                        self.fail(log.read())
+                    time.sleep(0.05)
+
+    def write(self, name, path):
+        """Put a block into our directory."""
+        with open(os.path.join(self.directory, path), "w", encoding="utf-8") as file:
+            file.write(EMBEDDING[name])
+
+    def fetch(self, client):
+        """Log in as ann and return the lines of the first message."""
+        with closing(client):
+            client.user("ann")
+            client.pass_("secret")
+            _, lines, _ = client.retr(1)
+            client.quit()
+            return lines
+
+    def test_composed_server(self):
+        """The first script is a server as it stands."""
+        self.write("memory_server", "memory_server.py")
+        client = self.serve(["memory_server.py"])
+        self.assertEqual(self.fetch(client), [b"Subject: hello", b"", b"Hello, Ann."])
+
+    def test_tac(self):
+        """The .tac file is run by twistd, and serves a Maildir to a user of its users file."""
+        self.write("pop3_tac", "pop3.tac")
+        new = Path(self.directory, "mail", "ann", "new")
+        new.mkdir(parents=True)
+        (new / "1.1.host").write_bytes(b"Subject: hello\n\nIt works.\n")
+        users = Path(self.directory, "mail", ".users")
+        users.write_bytes(b"ann:{PLAIN}secret\n")
+        users.chmod(0o600)
+        client = self.serve(
+            ["-c", TWISTD, "--pidfile=", "-ny", "pop3.tac"], MAIL_ROOT=str(users.parent)
+        )
+        self.assertEqual(self.fetch(client), [b"Subject: hello", b"", b"It works."])
+
+    def test_store_is_complete(self):
+        """The store of one's own is tested by the contract and nothing less."""
+        load("test_sqlmail")
+        self.assertTrue(issubclass(SQLMaildropsTests, MailboxContract))
+
+    def converse(self, checkers):
+        """Return a conversation with a server that has an empty maildrop, and its greeting."""
+        portal = Portal(MaildropRealm(MemoryMaildrops()), checkers)
+        client = Conversation(POP3Factory(CommandTable(rfc1725.COMMANDS), portal, host=b"h"))
+        self.addCleanup(client.lose)
+        return client, client.received()
+
+    def test_asking_checker(self):
+        """The checker lets in whom its coroutine function lets in, and offers no APOP."""
+
+        async def is_right(name, password):
+            return await succeed((name, password) == (b"ann", b"secret"))
+
+        client, greeting = self.converse([load("asking").AskingChecker(is_right)])
+        self.assertEqual(greeting, b"+OK POP3 server ready\r\n")
+        client.send(b"USER ann\r\nPASS guess\r\n")
+        client.clock.advance(2)
+        self.assertIn(b"-ERR [AUTH]", client.received())
+        self.assertIn(b"+OK ann's maildrop", client.send(b"USER ann\r\nPASS secret\r\n"))
+
+    def test_secrets_checker(self):
+        """The APOP checker makes greetings carry a timestamp, and wants the right digest."""
+        client, greeting = self.converse([load("asking").SecretsChecker({b"ann": b"tanstaaf"})])
+        timestamp = re.search(rb"<.*>", greeting)[0]
+        digest = self.digest(timestamp + b"tanstaaf")
+        client.send(b"APOP ann " + self.digest(timestamp) + b"\r\n")
+        client.clock.advance(2)
+        self.assertIn(b"-ERR [AUTH]", client.received())
+        self.assertIn(b"+OK ann's maildrop", client.send(b"APOP ann %b\r\n" % digest))
+        self.assertEqual(self.converse([load("asking").SecretsChecker({})])[1][-3:], b"y\r\n")
+
+    def digest(self, text):
+        """Return the MD5 digest that APOP sends."""
+        return md5(text, usedforsecurity=False).hexdigest().encode("ascii")
+
+    def test_own_mechanism(self):
+        """The mechanism of one's own is announced, and lets in who has a ticket."""
+        checker = InMemoryUsernamePasswordDatabaseDontUse(ann=b"7")
+        portal = Portal(MaildropRealm(MemoryMaildrops()), [checker])
+        client = Conversation(POP3Factory(load("xticket").table, portal))
+        self.assertIn(b"SASL PLAIN LOGIN X-TICKET\r\n", client.send(b"CAPA\r\n"))
+        self.assertEqual(client.send(b"AUTH X-TICKET\r\n"), b"+ eW91ciB0aWNrZXQ/\r\n")
+        self.assertIn(b"+OK ann's maildrop", client.send(b64encode(b"ann 7") + b"\r\n"))
+        client.lose()
+
+    def test_old_times(self):
+        """The server of sessions without a login serves the user whose process asks, with LAST."""
+        name = pwd.getpwuid(os.geteuid()).pw_name
+        new = Path(self.directory, "var", "mail", name, "new")
+        new.mkdir(parents=True)
+        (new / "1.1.host").write_bytes(b"x\n")
+        path = os.path.join(self.directory, "sock")
+        script = self.place(EMBEDDING.get("old_times")).replace("/run/pop3.sock", path)
+        Path(self.directory, "old_times.tac").write_text(script)
+        client = self.serve(["-c", TWISTD, "--pidfile=", "-ny", "old_times.tac"], path=path)
+        with closing(client):
+            self.assertIn(b"POP3 server ready, %b's maildrop has 1" % name.encode(), client.welcome)
+            self.assertEqual(client._shortcmd("LAST"), b"+OK 0")
+            client.quit()
+
+    def test_tls_server(self):
+        """The server with TLS listens on both ports, and has every command."""
+        for name in ("var/mail", "etc/popserv"):
+            Path(self.directory, name).mkdir(parents=True)
+        issued = issue("localhost")
+        Path(self.directory, "etc/popserv/cert.pem").write_bytes(issued.certificate_pem())
+        Path(self.directory, "etc/popserv/key.pem").write_bytes(issued.key_pem())
+        names = {}
+        exec(re.sub(r"/(?=var|etc)", f"{self.directory}/", EMBEDDING.get("tls_server")), names)
+        self.assertEqual({entry.keyword.decode("ascii") for entry in names["table"]}, KEYWORDS)
+        self.assertIs(names["factory"].tls, names["certificates"])
+        ports = [each.endpoint._port for each in IServiceCollection(names["application"])]
+        self.assertEqual(ports, [110, 995])
+
+    def test_own_command(self):
+        """The command of one's own is answered before a login."""
+        client = Conversation(POP3Factory(load("xday").table, Portal(None)))
+        client.received()
+        self.assertRegex(client.send(b"xday\r\n"), rb"^\+OK \d{4}-\d\d-\d\d\r\n$")
+        client.lose()
+
+
+class MailRealmTests(TestCase):
+    """The realm of twisted.mail in embedding.rst is served; its mail is counted in steps."""
+
+    async def test_mail_realm(self):
+        """Octets are popserv's, and a message is lost at QUIT alone."""
+        module = load("notices")
+        client = Conversation(module.factory)
+        said = client.send(b"USER ann\r\nPASS secret\r\n")
+        while b"maildrop" not in said:
+            await deferLater(reactor, 0.01)
+            said += client.received()
+        self.assertIn(b"2 messages (38 octets)", said)
+        self.assertEqual(client.send(b"DELE 1\r\nUIDL 2\r\n")[-16:], b"+OK 2 notice-1\r\n")
+        self.assertTrue(module.notices[0])
+        client.send(b"QUIT\r\n")
+        self.assertTrue(client.closed)
+        self.assertEqual(module.notices, [b"", b"Subject: two\n\n2\n"])
+        client.lose()

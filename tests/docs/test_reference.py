@@ -1,0 +1,196 @@
+"""What the documentation lists is what the code has."""
+
+import ast
+import importlib
+import re
+
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.portal import Portal
+from twisted.internet.address import IPv6Address
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import eventAsText, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.auth.passwords.schemes import SCHEMES
+from popserv.auth.realm import MaildropRealm
+from popserv.auth.sasl.mechanisms import MECHANISMS
+from popserv.commandline.options import Options
+from popserv.commands import capa, rfc1460, rfc1725
+from popserv.commands.dialects import DIALECTS
+from popserv.core.command import CommandTable
+from popserv.core.session import Session, State
+from popserv.maildrops.memory import MemoryMaildrops
+from popserv.server.protocol import POP3Factory
+from popserv.testing import Conversation
+from tests.docs.harness import (
+    DOCS,
+    KEYWORDS,
+    README,
+    ROOT,
+    VERBS,
+    blocks,
+    tables,
+    words,
+)
+
+
+class Everybody:
+    """A place to log in that offers everything."""
+
+    def offers(self, credentials):
+        """Offer it."""
+        return True
+
+
+class ListingTests(SynchronousTestCase):
+    """What the documentation lists is what there is."""
+
+    def test_commands(self):
+        """The table of commands.rst has every command in order, its states and its module."""
+        shown = [(row[0], row[1], row[4]) for row in tables(DOCS / "reference/commands.rst")[0]]
+        there = [
+            (
+                entry.keyword.decode("ascii"),
+                ", ".join(state.name for state in State if state in entry.states),
+                module.__name__.rpartition(".")[2],
+            )
+            for module in VERBS
+            for entry in module.COMMANDS
+        ]
+        self.assertEqual(shown, there)
+
+    def test_dialects(self):
+        """The table of history.rst has every command of every dialect, and where it is from."""
+        rows = tables(DOCS / "history.rst")[0]
+        names = ["pop-revised", "rfc1225", "rfc1460", "rfc1725", "modern"]
+        self.assertEqual(set(names), set(DIALECTS))
+        shown = {
+            name: {row[0].encode("ascii"): row[at] for row in rows if row[at]}
+            for at, name in enumerate(names, 1)
+        }
+        for name, sections in shown.items():
+            dialect = DIALECTS[name]
+            self.assertEqual(set(sections), {entry.keyword for entry in dialect.commands}, name)
+            form = {"pop-revised": "[ATUO](, U)?", "rfc1225": "[ATUO](, U)?", "modern": ".+: .+"}
+            for section in sections.values():
+                self.assertRegex(section, f"^{form.get(name, '[4-7](, 6)?')}$")
+
+    def test_readme_modules(self):
+        """Every module that the README's table of RFCs names can be imported."""
+        rows = tables(README)[0]
+        self.assertGreater(len(rows), 10)
+        for _, _, module in rows:
+            self.assertEqual(importlib.import_module(module).__name__, module)
+
+    def test_readme_commands(self):
+        """The README's table names every command."""
+        shown = {word for _, what, _ in tables(README)[0] for word in what.split(", ")}
+        self.assertLessEqual(KEYWORDS, shown)
+
+    def test_help_commands(self):
+        """--help names every command, its module, and which can be left out."""
+        shown = str(Options())
+        for module in (*VERBS, rfc1460):
+            name = module.__name__.rpartition(".")[2]
+            first = module.COMMANDS[0].keyword.decode("ascii")
+            self.assertRegex(shown, rf"RFC \d{{4}} +{name} +{first}\b")
+        for keyword in {*KEYWORDS, "LAST", "RPOP"}:
+            self.assertRegex(shown, rf"\b{keyword}\b")
+        self.assertIn("AUTH, UTF8 and LANG can be left out by --without", shown)
+
+    def test_mechanisms(self):
+        """The table of commands.rst has every mechanism, in order."""
+        shown = [row[0] for row in tables(DOCS / "reference/commands.rst")[3]]
+        self.assertEqual(shown, [each.name.decode("ascii") for each in MECHANISMS])
+
+    def test_capabilities(self):
+        """The table of commands.rst has every capability that there is."""
+        shown = {
+            name
+            for row in tables(DOCS / "reference/commands.rst")[2]
+            for name in row[0].split(", ")
+        }
+        commands = capa.commands(implementation=b"x", login_delay=1)
+        table = CommandTable(rfc1725.COMMANDS, commands, *(each.COMMANDS for each in VERBS[2:]))
+        session = Session(Everybody(), can_start_tls=True)
+        there = {line.split()[0].decode("ascii") for line in table.capabilities(session)}
+        self.assertEqual(shown, there)
+
+    def test_options(self):
+        """operating.rst explains every option, under its long name and its short one."""
+        explained = re.findall(
+            r"^``--[a-z-]+``(?:, ``-[a-z]``)?$",
+            (DOCS / "reference/operating.rst").read_text("utf-8"),
+            re.MULTILINE,
+        )
+        shown = {option for line in explained for option in re.findall("``(.+?)``", line)}
+        options = Options()
+        there = {f"--{name.rstrip('=')}" for name in options.longOpt}
+        there |= {f"-{letter}" for letter in options.shortOpt if letter != ":"}
+        self.assertEqual(shown, there)
+
+    def test_schemes(self):
+        """operating.rst's table has every password scheme, and no other."""
+        found = [table for table in tables(DOCS / "reference/operating.rst") if "APOP" in table[-1]]
+        shown = [scheme for row in found[0] for scheme in row[0].split(", ")]
+        self.assertEqual(len(shown), len(set(shown)))
+        self.assertEqual(set(shown), {scheme.decode("ascii") for scheme in SCHEMES})
+
+    def test_clients(self):
+        """Each test that clients.rst names is there."""
+        rows = [row for table in tables(DOCS / "reference/clients.rst") for row in table if row[2]]
+        self.assertGreater(len(rows), 25)
+        for *_, named in rows:
+            places, _, test = named.partition(": ")
+            for place in places.split(", "):
+                path = ROOT / "tests" / place
+                is_transcript = place.startswith("transcripts/")
+                text = path.with_suffix(".txt" if is_transcript else ".py").read_text("latin-1")
+                self.assertIn(f"def {test}(" if test else "", text, named)
+
+    def test_log(self):
+        """operating.rst or oauth.rst explains every line that popserv writes to the log."""
+        pages = ("reference/operating", "howto/oauth", "howto/rhosts", "howto/pre-authenticated")
+        explained = " ".join(words(DOCS / f"{page}.rst") for page in pages)
+        found = [text for path in (ROOT / "popserv").rglob("*.py") for text in logged(path)]
+        self.assertGreater(len(found), 8)
+        for text in found:
+            for piece in re.split(r"\{[^}]*\}", text):
+                self.assertIn(piece.strip(), explained, text)
+
+    def test_fail2ban(self):
+        """The filter for fail2ban finds the address in the line of a failed login, and no other."""
+        block = dict(blocks(DOCS / "reference/operating.rst", "ini"))["fail2ban"]
+        pattern = re.search(r"^failregex = (.*)$", block, re.MULTILINE)[1]
+        host = r"(?P<host>[0-9A-Fa-f.:]+)"
+        find = re.compile(pattern.replace("<HOST>", host)).search
+        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        name = b"] 198.51.100.1:1: b'x' was told 'name or password is wrong': x"
+        checkers = [InMemoryUsernamePasswordDatabaseDontUse()]
+        portal = Portal(MaildropRealm(MemoryMaildrops()), checkers)
+        factory = POP3Factory(CommandTable(rfc1725.COMMANDS), portal, allow_plaintext=True)
+        for peer in ("192.0.2.1", "2001:db8::1"):
+            conversation = Conversation(factory, IPv6Address("TCP", peer, 4321))
+            conversation.send(b"USER " + name.replace(b" ", b"_") + b"\r\nPASS x\r\n")
+            line = eventAsText(log[-1], includeTimestamp=False)
+            for stamp in ("", "2026-11-21T09:52:34+0000 "):
+                self.assertEqual(find(stamp + line)["host"], peer, line)
+            conversation.lose()
+
+    def test_response_codes(self):
+        """commands.rst's table has every response code that an error carries."""
+        shown = {row[0].strip("[]") for row in tables(DOCS / "reference/commands.rst")[1]}
+        source = (ROOT / "popserv" / "errors.py").read_text("utf-8")
+        self.assertEqual(shown, set(re.findall(r'    code = b"(.+)"', source)))
+
+
+def logged(path):
+    """Yield the format of each line that a module may log."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in ("debug", "info", "warn", "error", "critical", "failure")
+            and "log" in ast.unparse(node.func.value)
+        ):
+            yield ast.literal_eval(node.args[0])
