@@ -155,7 +155,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             self.go_on()
 
     def failed(self, failure):
-        log.failure("a command failed", failure)
+        log.failure("unexpected error in a command", failure)
         self.sendCode(451, b"something is wrong here, try again later")
 
     def timed_out(self):
@@ -169,7 +169,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         if self.guard is not None:
             self.guard.leave()
         if self.asked is not None:
-            self.asked.errback(POPError("the client has gone"))
+            self.asked.errback(POPError("client disconnected"))
         if self.spool is not None and not self.is_busy:
             self.drop_spool()
 

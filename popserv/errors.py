@@ -48,14 +48,14 @@ class LoginFailed(POPError):
     """The credentials open nothing; the text is one for every reason (RFC 1725 section 12)."""
 
     code = b"AUTH"
-    text = Text("name or password is wrong")
+    text = Text("authentication failed")
 
 
 class NoUser(POPError):
     """Who the client is was found out, and is nobody who could have a maildrop."""
 
     code = b"AUTH"
-    text = Text("you are no user of this system")
+    text = Text("you are not a user of this system")
 
 
 class LoginTooSoon(POPError):
@@ -66,8 +66,8 @@ class LoginTooSoon(POPError):
     def __init__(self, seconds: int) -> None:
         super().__init__(
             Counted(
-                "you logged in a moment ago, wait %d second",
-                "you logged in a moment ago, wait %d seconds",
+                "too soon after the last login, wait %d second",
+                "too soon after the last login, wait %d seconds",
                 seconds,
             )
         )
@@ -77,7 +77,7 @@ class NeedsUTF8(POPError):
     """The message cannot be had without the UTF8 command (RFC 6856 section 6)."""
 
     code = b"UTF8"
-    text = Text("this message needs the UTF8 command")
+    text = Text("message requires the UTF8 command")
 
 
 class MaildropBusy(POPError):
@@ -91,7 +91,7 @@ class MaildropUnavailable(POPError):
     """The maildrop cannot be opened until somebody mends it."""
 
     code = b"SYS/PERM"
-    text = Text("maildrop cannot be opened, tell the operator")
+    text = Text("maildrop cannot be opened, contact your administrator")
 
 
 class TryLater(POPError):

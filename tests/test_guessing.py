@@ -99,9 +99,9 @@ class PenaltyTests(GuessingCase):
         self.assertEqual(self.waits(b"1", b"2", peer=OTHER), [2, 4])
         self.clock.advance(600)
         self.assertEqual(self.waits(b"7", b"8"), [2, 4])
-        told = [line for line in self.lines() if "one after the other" in line]
+        told = [line for line in self.lines() if "repeated login failures" in line]
         self.assertEqual(
-            told, ["192.0.2.1: logins fail one after the other, and are answered late"] * len(told)
+            told, ["192.0.2.1: repeated login failures, replies are delayed"] * len(told)
         )
         self.assertEqual(len(told), 1)
 
@@ -232,9 +232,10 @@ class PenaltyTests(GuessingCase):
     def test_fail2ban(self):
         """Each failed login has its line in the log, which starts with the address."""
         self.waits(b"1", b"1")
-        told = [line for line in self.lines() if "was told" in line]
+        told = [line for line in self.lines() if "was refused with" in line]
         line = (
-            "192.0.2.1:4321: b'ann' was told 'name or password is wrong': the checker's own words"
+            "192.0.2.1:4321: b'ann' was refused with 'authentication failed': "
+            "the checker's own words"
         )
         self.assertEqual(told, [line] * 2)
 
@@ -377,7 +378,7 @@ class DialogueTurnTests(GuessingCase):
         return Deferred.fromCoroutine(check())
 
     def begin(self, password, **options):
-        """Return a client that was told its salt, and its proof."""
+        """Return a client that was sent its salt, and its proof."""
         scram = ScramClient("sha256", password, name=b"ann")
         client = self.connect(**options)
         answer = client.send(b"AUTH SCRAM-SHA-256 " + encoded(scram(b"")))

@@ -181,7 +181,7 @@ class OneSession:
         try:
             self._standard.connect(self._factory, self._reactor)
         except OSError as error:
-            _log.warn("the session could not begin: {error}", error=error)
+            _log.warn("cannot start the session: {error}", error=error)
             self._stop()
 
     def _over(self, went_well: bool) -> None:

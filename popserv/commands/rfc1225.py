@@ -43,19 +43,19 @@ def user(session: Session, name: bytes) -> Reply:
     State.AUTHORIZATION,
     words(word),
     available=_takes_remote_users,
-    refusal=Text("RPOP is not offered here"),
+    refusal=Text("RPOP is not available"),
 )
 async def rpop(session: Session, remote_user: bytes) -> Reply:
     """Log in as who the client's host says that its user is, without a password."""
     name = session.claimed_name
     if name is None:
-        raise BadCommand("USER comes first")
+        raise BadCommand("send USER first")
     # As who it was refused, for the log.
     session.name = name
     host, port = session.peer() or ("", 0)
     if not 0 < port < RESERVED:
         cause = "the client's port is not reserved" if host else "the client has no IP address"
-        raise BadCommand("RPOP is for clients on a reserved port") from UnauthorizedLogin(cause)
+        raise BadCommand("RPOP requires a reserved client port") from UnauthorizedLogin(cause)
     try:
         await session.login(name, RemoteUserCredentials(name, remote_user, host, port))
     except LoginFailed as failed:

@@ -38,7 +38,7 @@ def _takes_passwords(session: Session) -> bool:
     return session.takes_passwords and session.offers(IUsernamePassword)
 
 
-_NEEDS_TLS = Text("no passwords in the clear on this connection, use TLS or AUTH")
+_NEEDS_TLS = Text("cleartext passwords are not allowed without TLS")
 
 
 _SEND_PASS = Reply(Text("send PASS"))
@@ -63,7 +63,7 @@ async def pass_(session: Session, password: bytes) -> Reply:
     """Log in; the password is all the rest of the line."""
     name = session.claimed_name
     if name is None:
-        raise BadCommand("USER comes first")
+        raise BadCommand("send USER first")
     await session.login(name, UsernamePassword(name, password))
     return Reply(session.welcome())
 
@@ -151,7 +151,7 @@ def uidl(session: Session, n: int | None = None) -> Reply:
     State.AUTHORIZATION,
     name_and_word,
     available=lambda session: session.timestamp is not None and session.takes_logins,
-    refusal=Text("APOP is not offered here"),
+    refusal=Text("APOP is not available"),
 )
 async def apop(session: Session, name: bytes, digest: bytes) -> Reply:
     """Log in by a digest of the greeting's timestamp and a shared secret."""

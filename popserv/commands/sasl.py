@@ -28,7 +28,7 @@ def commands(mechanisms: Sequence[Mechanism] = BY_DEFAULT) -> tuple[Command, ...
         State.AUTHORIZATION,
         words(word, word, least=0),
         available=lambda session: session.takes_logins,
-        refusal=Text("no logins on this connection, use TLS"),
+        refusal=Text("login requires TLS"),
         announce=announce,
     )
     async def auth(
@@ -42,9 +42,9 @@ def commands(mechanisms: Sequence[Mechanism] = BY_DEFAULT) -> tuple[Command, ...
         names = offered(session)
         mechanism = by_name.get(name.upper())
         if mechanism is None or mechanism.name not in names:
-            raise BadCommand("this mechanism is not offered here")
+            raise BadCommand("mechanism not available")
         if initial is not None and mechanism.server_first:
-            raise BadCommand("this mechanism takes no initial response")
+            raise BadCommand("mechanism does not accept an initial response")
         exchange = _Exchange(session, initial)
         credentials = await mechanism.run(exchange.ask, session, names)
         await session.login(credentials.username, credentials)
@@ -70,7 +70,7 @@ class _Exchange:
         try:
             return unbase64(line)
         except ValueError:
-            raise BadCommand("not base64, or not of its strict form") from None
+            raise BadCommand("invalid base64") from None
 
 
 COMMANDS = commands()

@@ -20,7 +20,7 @@ def _announce(session: Session) -> Iterable[bytes]:
     State.AUTHORIZATION,
     nothing,
     available=lambda session: session.can_start_tls,
-    refusal=Text("TLS cannot be started here"),
+    refusal=Text("TLS is not available on this connection"),
     announce=_announce,
 )
 def stls(session: Session) -> Reply:

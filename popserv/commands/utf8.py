@@ -23,7 +23,7 @@ def _announce(session: Session) -> Iterable[bytes]:
 def utf8(session: Session) -> Reply:
     """Send internationalized messages as they are from now on, not downgraded."""
     session.send_as_stored()
-    return Reply(Text("messages are sent as they are stored"))
+    return Reply(Text("messages are sent as stored"))
 
 
 def lang_command(languages: Languages) -> Command:

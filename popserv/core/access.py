@@ -64,4 +64,4 @@ class Access:
             await self._record.note_retrieved(self._retrieved.values())
         except Exception:
             # What the client asked for was done; it will see these messages as new once more.
-            self.log.failure("what was retrieved cannot be remembered")
+            self.log.failure("cannot record the retrieved messages")

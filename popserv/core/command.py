@@ -35,7 +35,7 @@ def nowhere(session: Session) -> Iterable[bytes]:
     return ()
 
 
-_NOT_OFFERED = Text("command not offered here")
+_NOT_OFFERED = Text("command not available")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def command(
 _NOT_NOW = {
     State.AUTHORIZATION: Text("log in first"),
     State.TRANSACTION: Text("already logged in"),
-    State.UPDATE: Text("the session is over"),
+    State.UPDATE: Text("session has ended"),
 }
 
 
@@ -111,7 +111,9 @@ class CommandTable:
             raise BadCommand(_NOT_NOW[session.state])
         if not found.available(session):
             told = keyword.decode("ascii", "replace")
-            raise BadCommand(found.refusal) from LookupError(f"{told} is not offered to it")
+            raise BadCommand(found.refusal) from LookupError(
+                f"{told} is not available on this connection"
+            )
         return found
 
     def capabilities(self, session: Session) -> list[bytes]:

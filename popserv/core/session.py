@@ -69,7 +69,7 @@ class Login(Protocol):
 
 
 async def _no_ask(challenge: bytes) -> bytes:
-    raise BadCommand("this connection takes no dialogue")
+    raise BadCommand("challenges are not supported on this connection")
 
 
 class Session:

@@ -48,7 +48,7 @@ _CONTROL = re.compile(rb"[\x00-\x20\x7f]")
 def word(text: bytes) -> bytes:
     """Accept any word without control characters, 8-bit names included."""
     if _CONTROL.search(text):
-        raise BadCommand("control characters are not allowed here")
+        raise BadCommand("control characters are not allowed")
     return text
 
 
@@ -59,7 +59,7 @@ _NUMBER = re.compile(rb"[0-9]{1,10}")
 def number(text: bytes) -> int:
     """Accept a decimal number of one to ten digits."""
     if not _NUMBER.fullmatch(text):
-        raise BadCommand("a number was expected")
+        raise BadCommand("number expected")
     return int(text)
 
 
@@ -80,7 +80,7 @@ def words(*kinds: Callable[[bytes], Any], least: int | None = None) -> Parse:
         else:
             given = argument.removesuffix(b" ").split(b" ")
             if b"" in given:
-                raise BadCommand("arguments are parted by single spaces")
+                raise BadCommand("separate arguments with single spaces")
         if not fewest <= len(given) <= most:
             raise BadCommand(_arity(fewest, most))
         return tuple(kind(text) for kind, text in zip(kinds, given, strict=False))

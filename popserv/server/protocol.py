@@ -222,7 +222,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         # A client that just went away has told nothing.
         if has_tls and not (self._shook_hands or reason.check(ConnectionClosed)):
             self.log.info(
-                "{peer}: no TLS: {reason}",
+                "{peer}: TLS handshake failed: {reason}",
                 peer=peer_name(self.transport),
                 reason=in_short(reason.value),
             )
@@ -247,14 +247,14 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         session.channel = None
         if session.state is not State.AUTHORIZATION:
             self.log.info(
-                "{peer}: session of {user!r} over, {removed} removed, {left} left",
+                "{peer}: session of {user!r} ended, {removed} removed, {left} left",
                 user=session.name,
                 peer=peer_name(self.transport),
                 removed=session.removed,
                 left=len(session.mailbox.messages) - session.removed,
             )
         return Deferred.fromCoroutine(session.end()).addErrback(
-            lambda failure: self.log.failure("a maildrop could not be released", failure)
+            lambda failure: self.log.failure("cannot release a maildrop", failure)
         )
 
     # Input: lines to commands
@@ -408,7 +408,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         if failure is None:
             self._done(after)
         else:
-            self.log.failure("a message could not be read to its end", failure)
+            self.log.failure("reading a message failed, connection aborted", failure)
             # Before it could be closed in order.
             self.closing = True
             self._out = None
@@ -422,11 +422,11 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         self._logged += 1
         if not isinstance(error, POPError):
             if to_log:
-                self.log.failure("a command failed", failure)
+                self.log.failure("unexpected error in a command", failure)
             error = TryLater()
         elif to_log and error.__cause__ is not None:
             self.log.warn(
-                "{peer}: {user!r:.200} was told {text!r}: {cause}",
+                "{peer}: {user!r:.200} was refused with {text!r}: {cause}",
                 peer=peer_name(self.transport),
                 user=self.session.name,
                 text=str(error.text),
@@ -519,7 +519,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
 
 def _gone() -> POPError:
-    return POPError("the client has gone")
+    return POPError("client disconnected")
 
 
 class POP3Factory(ServerFactory):

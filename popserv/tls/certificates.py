@@ -133,10 +133,13 @@ class Certificates:
         told, self._wrong = self._wrong, self._load()
         for path, (stamps, problem) in self._wrong.items():
             if told.get(path) != (stamps, problem):
-                _log.error("TLS goes on with what it had: {problem}", problem=problem)
+                _log.error(
+                    "TLS certificates not reloaded, the previous ones stay in use: {problem}",
+                    problem=problem,
+                )
         for files, (_, loaded) in self._loaded.items():
             if files not in before or before[files][1] is not loaded:
-                _log.info("{file}: loaded for TLS", file=files[0])
+                _log.info("{file}: TLS certificates reloaded", file=files[0])
                 loaded.warn_of_expiry()
 
     def _load(self) -> Wrong:

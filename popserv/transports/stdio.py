@@ -56,7 +56,7 @@ class Standard:
     def connect(self, factory: IProtocolFactory, reactor: Any) -> None:
         """Have a protocol of the factory speak to the client.
 
-        :raises OSError: the client has gone.
+        :raises OSError: client disconnected.
         """
         if self.family is not None:
             os.set_blocking(self.input, False)
@@ -176,7 +176,7 @@ def family_of(in_: int, out: int) -> int | None:
         except OSError as error:
             raise NoClient(
                 f"standard input is a socket that nobody is connected to ({error.strerror}): "
-                "the client has gone, or it is one to listen on (in inetd.conf, give nowait)"
+                "client disconnected, or it is one to listen on (in inetd.conf, give nowait)"
             ) from None
         if (
             os.path.samestat(there, os.fstat(out))

@@ -260,10 +260,10 @@ class _SharedUNIXPort(FileDescriptor):
         try:
             accepted, _ = self._socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            # Another worker was faster, or the client has gone.
+            # Another worker was faster, or client disconnected.
             return
         except OSError as error:
-            _log.warn("cannot accept: {error}", error=error)
+            _log.warn("cannot accept a connection: {error}", error=error)
             self.stopReading()
             self._reactor.callLater(self.EMFILE_DELAY, self._read_on)
             return

@@ -194,7 +194,7 @@ class Worker:
                 # It may be much, and clients and the link need their turns.
                 self._cooperator.cooperate(self._exchange.tell_all())
         except Exception:
-            _log.failure("what another worker told was not understood")
+            _log.failure("invalid message from another worker")
 
 
 def as_json(event: LogEvent) -> bytes:

@@ -45,7 +45,7 @@ KINDS = (
 )
 """All that a mechanism, or APOP, can make."""
 
-REFUSED = b"-ERR [AUTH] name or password is wrong\r\n"
+REFUSED = b"-ERR [AUTH] authentication failed\r\n"
 TRY_LATER = b"-ERR [SYS/TEMP] temporary failure, try again later\r\n"
 CANCELLED = b"-ERR authentication cancelled\r\n"
 

@@ -181,11 +181,11 @@ CIRCUMSTANCES = st.fixed_dictionaries(
 
 NOT_HAD = (
     b"-ERR unknown command",
-    b"-ERR no passwords in the clear",
-    b"-ERR TLS cannot be started here",
-    b"-ERR no logins on this connection",
-    b"-ERR this mechanism is not offered here",
-    b"-ERR APOP is not offered here",
+    b"-ERR cleartext passwords are not allowed",
+    b"-ERR TLS is not available on this connection",
+    b"-ERR login requires TLS",
+    b"-ERR mechanism not available",
+    b"-ERR APOP is not available",
 )
 
 

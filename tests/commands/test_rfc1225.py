@@ -9,7 +9,7 @@ from popserv.interfaces import IRemoteUserCredentials
 from tests.commands.harness import STRANGER, Checker, ServerCase, password_of_ann
 
 RESERVED = IPv4Address("TCP", "192.0.2.7", 1023)
-NOT_OFFERED = b"-ERR RPOP is not offered here\r\n"
+NOT_OFFERED = b"-ERR RPOP is not available\r\n"
 WELCOME = b"+OK ann's maildrop has 2 messages (10 octets)\r\n"
 
 
@@ -48,10 +48,10 @@ class RPOPTests(ServerCase):
     def test_user_first(self):
         """RPOP without USER before it is refused, and each needs a USER of its own."""
         client = self.connect(peer=RESERVED)
-        self.assertEqual(client.send(b"RPOP anne\r\n"), b"-ERR USER comes first\r\n")
+        self.assertEqual(client.send(b"RPOP anne\r\n"), b"-ERR send USER first\r\n")
         client.send(b"USER ann\r\n")
         client.late(b"RPOP bob\r\n")
-        self.assertEqual(client.send(b"RPOP anne\r\n"), b"-ERR USER comes first\r\n")
+        self.assertEqual(client.send(b"RPOP anne\r\n"), b"-ERR send USER first\r\n")
 
     def test_denied(self):
         """Whom the checker refuses is denied permission, as late as a wrong password."""
@@ -78,14 +78,14 @@ class RPOPTests(ServerCase):
             for kind, host in ((IPv4Address, "192.0.2.7"), (IPv6Address, "::ffff:192.0.2.7")):
                 client = self.connect(b"USER ann", peer=kind("TCP", host, port))
                 told = client.send(b"RPOP anne\r\n")
-                self.assertEqual(told, b"-ERR RPOP is for clients on a reserved port\r\n")
+                self.assertEqual(told, b"-ERR RPOP requires a reserved client port\r\n")
         client = self.connect(b"USER ann", peer=UNIXAddress("/x"))
         told = client.send(b"RPOP anne\r\n")
-        self.assertEqual(told, b"-ERR RPOP is for clients on a reserved port\r\n")
+        self.assertEqual(told, b"-ERR RPOP requires a reserved client port\r\n")
         self.assertEqual(self.checker.seen, [])
-        self.assertIn("192.0.2.7:1024: b'ann' was told", self.logged())
+        self.assertIn("192.0.2.7:1024: b'ann' was refused with", self.logged())
         for cause in ("the client's port is not reserved", "the client has no IP address"):
-            self.assertIn(f"reserved port': {cause}", self.logged())
+            self.assertIn(f"reserved client port': {cause}", self.logged())
         # The name still stands.
         self.assertEqual(client.send(b"PASS pw\r\n"), WELCOME)
 
@@ -102,14 +102,14 @@ class RPOPTests(ServerCase):
     def test_without_passwords(self):
         """USER is there for RPOP where no password may be sent; PASS is not."""
         client = self.connect(b"USER ann", peer=RESERVED)
-        self.assertEqual(client.send(b"PASS pw\r\n")[:24], b"-ERR no passwords in the")
+        self.assertEqual(client.send(b"PASS pw\r\n")[:24], b"-ERR cleartext passwords")
         self.assertEqual(client.send(b"RPOP anne\r\n"), WELCOME)
 
     def test_user_refused(self):
         """USER is refused where neither may be given."""
         self.serve(dialect=DIALECTS["rfc1225"])
         client = self.connect(peer=STRANGER)
-        self.assertEqual(client.send(b"USER ann\r\n")[:24], b"-ERR no passwords in the")
+        self.assertEqual(client.send(b"USER ann\r\n")[:24], b"-ERR cleartext passwords")
 
     def test_after_login(self):
         """RPOP after the login is refused."""

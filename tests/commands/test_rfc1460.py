@@ -142,7 +142,7 @@ class LastTests(ServerCase):
         client.lose()
         self.assertReleased()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        self.assertIn("what was retrieved cannot be remembered", self.logged())
+        self.assertIn("cannot record the retrieved messages", self.logged())
 
     def test_fault_in_last(self):
         """A store that cannot say what was retrieved gets LAST an -ERR, and is asked again."""

@@ -38,10 +38,10 @@ from tests.commands.harness import (
 WELCOME = b"+OK ann's maildrop has 2 messages (10 octets)\r\n"
 NAMELESS = b"+OK maildrop has 2 messages (10 octets)\r\n"
 EMPTY = b"+ \r\n"
-NOT_BASE64 = b"-ERR not base64, or not of its strict form\r\n"
-NOT_OFFERED = b"-ERR this mechanism is not offered here\r\n"
+NOT_BASE64 = b"-ERR invalid base64\r\n"
+NOT_OFFERED = b"-ERR mechanism not available\r\n"
 TOO_LONG = b"-ERR line too long\r\n"
-USER_FIRST = b"-ERR USER comes first\r\n"
+USER_FIRST = b"-ERR send USER first\r\n"
 
 PLAIN = b"\0ann\0pw"
 WRONG = b"\0ann\0wrong"
@@ -83,7 +83,7 @@ class SyntaxTests(ServerCase):
     def test_empty_initial_response(self):
         """A "=" is an initial response that is empty, not the lack of one."""
         client = self.connect()
-        self.assertEqual(client.send(b"AUTH PLAIN =\r\n"), b"-ERR not the form of PLAIN\r\n")
+        self.assertEqual(client.send(b"AUTH PLAIN =\r\n"), b"-ERR malformed PLAIN response\r\n")
         self.serve(Checker(anybody, ICertificateCredentials))
         self.channel = FakeChannel([b"ann"])
         client = self.connect(tls=True)
@@ -185,7 +185,7 @@ class SyntaxTests(ServerCase):
         for initial in (b"=", b"dGlt"):
             self.assertEqual(
                 client.send(b"AUTH CRAM-MD5 %b\r\n" % initial),
-                b"-ERR this mechanism takes no initial response\r\n",
+                b"-ERR mechanism does not accept an initial response\r\n",
             )
         challenge = client.send(b"AUTH CRAM-MD5\r\n")
         self.assertRegex(unbase64(challenge[2:-2]), rb"^<\d+\.\d+@dewey>$")
@@ -199,7 +199,7 @@ class SyntaxTests(ServerCase):
     def test_no_logins(self):
         """Where nobody can log in there is no AUTH, its list neither."""
         self.serve(require_tls=True)
-        refusal = b"-ERR no logins on this connection, use TLS\r\n"
+        refusal = b"-ERR login requires TLS\r\n"
         for line in (b"AUTH\r\n", b"AUTH PLAIN\r\n"):
             self.assertEqual(self.connect().send(line), refusal)
 
@@ -516,7 +516,11 @@ class RefusalTests(ServerCase):
         client = self.connect(tls=True)
         for lines, name, why in [
             (self.GUESSES[0], b"ann", "the checker's own words"),
-            (self.GUESSES[1], b"ann", "nobody may act as another user"),
+            (
+                self.GUESSES[1],
+                b"ann",
+                "the authorization identity is not the authentication identity",
+            ),
             (self.GUESSES[6], b"bob", "the certificate is for b'ann', not for that"),
         ]:
             self.log._events.clear()
@@ -728,7 +732,7 @@ class PendingTests(ServerCase):
         self.assertReleased()
 
     def test_lost_in_the_store(self):
-        """A lock that is got after the client has gone is given up at once."""
+        """A lock that is got after client disconnected is given up at once."""
         self.store.slow = {"login"}
         client = self.connect()
         client.send(b"AUTH PLAIN " + encoded(PLAIN))

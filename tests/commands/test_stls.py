@@ -32,8 +32,8 @@ from tests.commands.harness import HERE, STRANGER, Checker, ServerCase, password
 from tests.transcripts import SocketPeer
 
 BEGIN = b"+OK begin TLS negotiation\r\n"
-NOT_HERE = b"-ERR TLS cannot be started here\r\n"
-NEEDS_TLS = b"-ERR no passwords in the clear on this connection, use TLS or AUTH\r\n"
+NOT_HERE = b"-ERR TLS is not available on this connection\r\n"
+NEEDS_TLS = b"-ERR cleartext passwords are not allowed without TLS\r\n"
 
 
 class STLSTests(ServerCase):
@@ -82,7 +82,7 @@ class STLSTests(ServerCase):
         """What USER said before STLS, anybody may have said (section 7)."""
         client = self.connect(b"USER ann")
         client.starttls()
-        self.assertEqual(client.send(b"PASS pw\r\n"), b"-ERR USER comes first\r\n")
+        self.assertEqual(client.send(b"PASS pw\r\n"), b"-ERR send USER first\r\n")
 
     def test_modes_are_forgotten(self):
         """So are the language, and UTF8."""
@@ -118,7 +118,7 @@ class STLSTests(ServerCase):
         client.server.handshakeCompleted()
         self.assertEqual(client.received(), b"")
         self.assertEqual(client.send(b"OP\r\n"), b"-ERR unknown command\r\n")
-        self.assertEqual(client.send(b"PASS pw\r\n"), b"-ERR USER comes first\r\n")
+        self.assertEqual(client.send(b"PASS pw\r\n"), b"-ERR send USER first\r\n")
 
     def test_long_line_is_dropped(self):
         """So is the beginning of a line that is too long, or would be an AUTH's."""
@@ -140,7 +140,7 @@ class STLSTests(ServerCase):
             self.assertEqual(said, b"+OK send PASS\r\n" + BEGIN)
             client.server.handshakeCompleted()
             self.assertEqual(client.received(), b"")
-            self.assertEqual(client.send(b"PASS pw\r\n"), b"-ERR USER comes first\r\n")
+            self.assertEqual(client.send(b"PASS pw\r\n"), b"-ERR send USER first\r\n")
 
     @given(st.integers(0, 120), st.integers(0, 120))
     def test_behind_others(self, before, behind):
@@ -306,7 +306,7 @@ class SocketTests(TestCase):
         peer = await self.connect()
         await self.starttls(peer, b"STLS\r\nUSER ann\r\nCAPA\r\nNO")
         await self.talk(peer, b"OP\r\nPASS pw\r\n", b"-ERR unknown command\r\n")
-        await self.expect(peer, b"-ERR USER comes first\r\n")
+        await self.expect(peer, b"-ERR send USER first\r\n")
         await self.leave(peer)
 
     async def test_eager(self):
@@ -329,9 +329,9 @@ class SocketTests(TestCase):
             await self.over
             self.assertNotIn(b"OK", await peer.closed())
             self.assertEqual(list(self.factory.connections), [])
-        told = [formatEvent(event) for event in log if "no TLS" in formatEvent(event)]
+        told = [formatEvent(event) for event in log if "TLS handshake failed" in formatEvent(event)]
         self.assertEqual(len(told), 3)
-        self.assertRegex(told[0], r"^127\.0\.0\.1:\d+: no TLS: [a-z ]+$")
+        self.assertRegex(told[0], r"^127\.0\.0\.1:\d+: TLS handshake failed: [a-z ]+$")
 
     async def test_never_shakes_hands(self):
         """A client that begins no handshake, or never ends one, is cut off by the idle timer."""
@@ -391,7 +391,7 @@ class SocketTests(TestCase):
         peer = await self.connect(**behind)
         await self.talk(peer, b"USER ann\r\n", NEEDS_TLS)
         await self.starttls(peer, b"STLS\r\nUSER ann\r\nCAPA\r\nNO")
-        await self.talk(peer, b"PASS pw\r\n", b"-ERR USER comes first\r\n")
+        await self.talk(peer, b"PASS pw\r\n", b"-ERR send USER first\r\n")
         await self.talk(peer, b"STLS\r\n", NOT_HERE)
         (server,) = self.servers
         self.assertEqual(

@@ -7,7 +7,7 @@ from popserv.core.maildrop import Snapshot
 from tests.commands.harness import ServerCase, encoded
 from tests.core.test_command import session as make_session
 
-AS_STORED = b"+OK messages are sent as they are stored\r\n"
+AS_STORED = b"+OK messages are sent as stored\r\n"
 
 
 class UTF8Tests(ServerCase):
@@ -67,7 +67,7 @@ class UTF8Tests(ServerCase):
 
         self.store.open_maildrop = open_maildrop
         client = self.connect(b"USER ann", b"PASS pw")
-        refusal = b"-ERR [UTF8] this message needs the UTF8 command\r\n"
+        refusal = b"-ERR [UTF8] message requires the UTF8 command\r\n"
         self.assertEqual(client.send(b"RETR 2\r\n"), refusal)
         self.assertEqual(client.send(b"TOP 2 0\r\n"), refusal)
         self.assertEqual(client.send(b"LIST 2\r\n"), b"+OK 2 5\r\n")

@@ -51,14 +51,14 @@ class CommandTableTests(SynchronousTestCase):
             (session(), b"", "unknown command"),
             (session(), b"__CLASS__", "unknown command"),
             (session(), b"STAT", "log in first"),
-            (session(), b"XYZ", "command not offered here"),
-            (session(), b"APOP", "APOP is not offered here"),
+            (session(), b"XYZ", "command not available"),
+            (session(), b"APOP", "APOP is not available"),
             (
                 session(takes_passwords=False),
                 b"USER",
-                "no passwords in the clear on this connection, use TLS or AUTH",
+                "cleartext passwords are not allowed without TLS",
             ),
-            (update, b"QUIT", "the session is over"),
+            (update, b"QUIT", "session has ended"),
         ]:
             refusal = self.assertRaises(BadCommand, table.find, where, keyword)
             self.assertEqual(str(refusal.text), text)

@@ -165,7 +165,7 @@ class ListingTests(SynchronousTestCase):
         host = r"(?P<host>[0-9A-Fa-f.:]+)"
         find = re.compile(pattern.replace("<HOST>", host)).search
         log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
-        name = b"] 198.51.100.1:1: b'x' was told 'name or password is wrong': x"
+        name = b"] 198.51.100.1:1: b'x' was refused with 'authentication failed': x"
         checkers = [InMemoryUsernamePasswordDatabaseDontUse()]
         portal = Portal(MaildropRealm(MemoryMaildrops()), checkers)
         factory = POP3Factory(CommandTable(rfc1725.COMMANDS), portal, allow_plaintext=True)

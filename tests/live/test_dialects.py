@@ -176,7 +176,7 @@ class RPOPTests(ServerTestCase):
         """Whom the file trusts gets in from a reserved port, and from no other."""
         name, _ = self.server.add_user(MESSAGES)
         self.assertRegex(self.rpop(RESERVED, name, b"mrose"), rb"^\+OK .*3 messages")
-        told = b"-ERR RPOP is for clients on a reserved port\r\n"
+        told = b"-ERR RPOP requires a reserved client port\r\n"
         self.assertEqual(self.rpop([0], name, b"mrose"), told)
         self.assertEqual(self.rpop(range(1024, 2000), name, b"mrose"), told)
 

@@ -234,7 +234,7 @@ class HostileInputTests(ServerTestCase):
             replies.append(connection.ask(b"PASS " + CANARY.encode()))
         self.assertEqual(len(attempts), POP3Server.MAX_GUESSES)
         # The same for a wrong password and an unknown user (RFC 1725 section 12).
-        self.assertEqual(replies, [b"-ERR [AUTH] name or password is wrong"] * 3)
+        self.assertEqual(replies, [b"-ERR [AUTH] authentication failed"] * 3)
         self.assertEqual(connection.rest(), b"")
 
     def test_canary(self):

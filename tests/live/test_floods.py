@@ -42,7 +42,7 @@ class FloodCase(ServerTestCase):
 
     def refused(self, address):
         """Return how many failed logins the log has of an address."""
-        line = rf"{re.escape(address)}:\d+: b'.*' was told 'name or password is wrong'"
+        line = rf"{re.escape(address)}:\d+: b'.*' was refused with 'authentication failed'"
         return len(re.findall(line, self.server.log))
 
 
@@ -84,7 +84,7 @@ class LoginFloodTests(FloodCase):
         ]
         until(lambda: self.refused(guesser) >= AT_ONCE, "the first guesses to be looked at")
         self.assertEqual(self.log_in("198.51.100.99", name)[:3], b"+OK")
-        told = "logins fail one after the other, and are answered late"
+        told = "repeated login failures, replies are delayed"
         self.assertEqual(self.server.log.count(f"{guesser}: {told}"), 1)
         for guess in guesses:
             guess.abandon()

@@ -196,7 +196,7 @@ class PipeTests(SessionCase):
         self.maildir.write_bytes(b"no directory")
         done = self.session(said=b"STAT\r\n")
         self.assertEqual(done.stdout[:15], b"-ERR [SYS/PERM]")
-        self.assertEqual((done.returncode, done.stderr.count(b"was told")), (1, 1))
+        self.assertEqual((done.returncode, done.stderr.count(b"was refused with")), (1, 1))
 
     def test_limits(self):
         """Long lines and nonsense end the session, as they do on a port."""
@@ -765,7 +765,7 @@ class PreauthSocketTests(SessionCase):
             )
             self.assertEqual(lines[1][:6], b"+OK %d " % count)
         lines = self.said_to(UNKNOWN_UID)
-        self.assertEqual(lines, [b"-ERR [AUTH] you are no user of this system", b""])
+        self.assertEqual(lines, [b"-ERR [AUTH] you are not a user of this system", b""])
         until(lambda: f"uid {UNKNOWN_UID} has no name" in server.log, "the log")
 
     def test_beside_others(self):

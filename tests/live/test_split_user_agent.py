@@ -744,7 +744,7 @@ class LoginTests(SplitTestCase):
         )
         replies = {talk.ask(each) for each in wrong}
         self.assertGreaterEqual(time.monotonic() - begun, 6)
-        self.assertEqual(replies, {b"535 name or password is wrong"})
+        self.assertEqual(replies, {b"535 authentication failed"})
         self.assertEqual(talk.rest(), b"")
         talk.abandon()
         self.assertRegex(

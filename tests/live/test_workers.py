@@ -156,14 +156,14 @@ class SharingTests(WorkersCase):
     def test_penalties(self):
         """Failed logins of one address count together, whichever workers they meet."""
         server = self.start(*("--listen", f"haproxy:{LOOPBACK}", "--allow-plaintext"), workers=6)
-        late = "192.0.2.9: logins fail one after the other, and are answered late"
+        late = "192.0.2.9: repeated login failures, replies are delayed"
         for attempt in range(1, 8):
             connection = server.connect()
             self.addCleanup(connection.abandon)
             connection.socket.sendall(
                 b"PROXY TCP4 192.0.2.9 203.0.113.1 4711 110\r\nUSER joe\r\nPASS %d\r\n" % attempt
             )
-            until(lambda wanted=attempt: server.log.count("was told") >= wanted, "a refusal")
+            until(lambda wanted=attempt: server.log.count("was refused with") >= wanted, "a refusal")
             if late in server.log:
                 break
         # By itself hardly any of six workers sees four of these.
@@ -357,7 +357,7 @@ class EndingTests(WorkersCase):
             self.assertEqual(server.stop(number), -number)
             self.assertEqual([pid for pid in pids if is_there(pid)], [])
             self.assertEqual([session.rest() for session in sessions], [b""] * 11)
-            self.assertIn("session of b'joe' over, 0 removed, 1 left", server.log)
+            self.assertIn("session of b'joe' ended, 0 removed, 1 left", server.log)
             self.assertIn("Server Shut Down", server.log)
             self.assertNotIn("Traceback", server.log)
             self.assertNotIn("started again", server.log)
@@ -392,7 +392,7 @@ class EndingTests(WorkersCase):
                 server.login("joe").close()
         finally:
             os.kill(server.process.pid, signal.SIGCONT)
-        until(lambda: server.log.count("session of b'joe' over") == 500, "the log")
+        until(lambda: server.log.count("session of b'joe' ended") == 500, "the log")
 
 
 class StartingTests(WorkersCase):
@@ -505,7 +505,7 @@ class StartingTests(WorkersCase):
             for _ in range(6):
                 self.assert_serves(Connection(("127.0.0.1", port)))
                 self.assert_serves(Connection(str(elsewhere / "socket")))
-            until(lambda: log.read_text().count("session of b'joe' over") == 12, "the log")
+            until(lambda: log.read_text().count("session of b'joe' ended") == 12, "the log")
             self.assertRegex(
                 log.read_text(), r"\[worker 1: popserv.server.protocol.POP3Server#info\]"
             )

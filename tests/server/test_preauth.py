@@ -93,7 +93,7 @@ class GreetingTests(PreauthenticatedCase):
         """The log has the end of the session, and who it was."""
         client = Conversation(self.factory, UNIXAddress(b"/s"))
         client.lose()
-        self.assertIn("session of b'ann' over, 0 removed, 2 left", formatEvent(self.log[-1]))
+        self.assertIn("session of b'ann' ended, 0 removed, 2 left", formatEvent(self.log[-1]))
 
     def test_idle(self):
         """The idle timer runs as ever, and closes without a word or a removal."""
@@ -203,7 +203,7 @@ class RefusedTests(PreauthenticatedCase):
         """A client whom nobody knows is told so; the log knows why."""
         self.identified = NoUser()
         self.identified.__cause__ = Exception("uid 7 has no name")
-        self.assertEqual(self.refused(), b"-ERR [AUTH] you are no user of this system\r\n")
+        self.assertEqual(self.refused(), b"-ERR [AUTH] you are not a user of this system\r\n")
         self.assertIn("uid 7 has no name", formatEvent(self.log[-1]))
 
     def test_fault(self):
@@ -219,7 +219,7 @@ class RefusedTests(PreauthenticatedCase):
         client = Conversation(self.factory)
         self.assertEqual(client.received(), b"")
         client.clock.advance(2)
-        self.assertEqual(client.received(), b"-ERR [AUTH] name or password is wrong\r\n")
+        self.assertEqual(client.received(), b"-ERR [AUTH] authentication failed\r\n")
         self.assertTrue(client.closed)
         client.lose()
 

@@ -168,7 +168,7 @@ class GreetingTests(ProtocolCase):
         for line in (b"USER ann", b"PASS pw"):
             self.assertEqual(
                 stranger.send(line + b"\r\n"),
-                b"-ERR no passwords in the clear on this connection, use TLS or AUTH\r\n",
+                b"-ERR cleartext passwords are not allowed without TLS\r\n",
             )
         self.factory = self.make_factory(allow_plaintext=True)
         stranger = self.connect(b"USER ann", peer=STRANGER)
@@ -302,7 +302,7 @@ class InputTests(ProtocolCase):
             ann.clock.advance(1.9)
             self.assertEqual(ann.received(), b"")
             ann.clock.advance(0.2)
-            self.assertEqual(ann.received(), b"-ERR [AUTH] name or password is wrong\r\n")
+            self.assertEqual(ann.received(), b"-ERR [AUTH] authentication failed\r\n")
         self.assertTrue(ann.closed)
 
     def test_vanished(self):
@@ -548,7 +548,7 @@ class EndTests(ProtocolCase):
     """Whatever way a connection ends, the lock is given up once and no mail is lost."""
 
     def test_lost_while_logging_in(self):
-        """A lock that is got after the client has gone is given up at once."""
+        """A lock that is got after client disconnected is given up at once."""
         self.store.slow = {"login"}
         ann = self.connect(b"USER ann", b"PASS pw")
         ann.lose()

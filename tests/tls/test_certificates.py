@@ -555,7 +555,7 @@ class ReloadTests(FilesCase):
         self.assertEqual(Pair(certificates).shown(), SERVER_CERTIFICATE.der())
         self.later()
         self.assertEqual(Pair(certificates).shown(), new.der())
-        self.assertEqual(self.logged(), [f"{path}: loaded for TLS"])
+        self.assertEqual(self.logged(), [f"{path}: TLS certificates reloaded"])
         self.assertEqual(before.talk(), (b"from the server", b"from the client"))
 
     def test_in_mid_handshake(self):
@@ -596,14 +596,14 @@ class ReloadTests(FilesCase):
         (line,) = self.logged()
         self.assertEqual(
             line,
-            f"TLS goes on with what it had: {certificate}: no certificate in this file; "
-            "it must be PEM, with BEGIN CERTIFICATE",
+            "TLS certificates not reloaded, the previous ones stay in use: "
+            f"{certificate}: no certificate in this file; it must be PEM, with BEGIN CERTIFICATE",
         )
         self.write("cert.pem", new.certificate_pem())
         self.write("key.pem", new.key_pem())
         self.later()
         self.assertEqual(Pair(certificates).shown(), new.der())
-        self.assertEqual(self.logged(), [f"{certificate}: loaded for TLS"])
+        self.assertEqual(self.logged(), [f"{certificate}: TLS certificates reloaded"])
 
     def test_in_place(self):
         """A file that is written in place, through a link, counts as changed, too."""
@@ -662,7 +662,7 @@ class ReloadTests(FilesCase):
         os.unlink(self.path("certs/a.pem"))
         self.later()
         self.assertEqual([shown(name) for name in "abcd"], list("cccd"))
-        self.assertEqual(self.logged(), [f"{self.path('certs/d.pem')}: loaded for TLS"])
+        self.assertEqual(self.logged(), [f"{self.path('certs/d.pem')}: TLS certificates reloaded"])
 
     def test_directory_emptied(self):
         """A directory that is emptied or goes away leaves what was there."""
@@ -724,7 +724,7 @@ class ExpiryTests(FilesCase):
         self.later()
         certificates.serverConnectionForTLS(None)
         loaded, warned = self.logged()
-        self.assertIn("b.pem: loaded for TLS", loaded)
+        self.assertIn("b.pem: TLS certificates reloaded", loaded)
         self.assertIn("b.pem: the certificate for b.example.org ends on", warned)
 
 

@@ -138,9 +138,9 @@ class PasswdFileChecker:
             raise UnauthorizedLogin(f"the user's secret: {error}") from None
         except ValueError:
             # What is wrong with a secret might quote it.
-            raise UnauthorizedLogin("the user's secret is malformed") from None
+            raise UnauthorizedLogin("malformed password field") from None
         if name is None:
-            raise UnauthorizedLogin("no such user, or a wrong secret")
+            raise UnauthorizedLogin("unknown user or wrong password")
         return name
 
     async def _name(self, credentials: Any) -> bytes | None:
@@ -168,7 +168,7 @@ class PasswdFileChecker:
             is_right = await credentials.check_keys(keys)
         except POPError as error:
             # It may have cost as much as a wrong password, and must not be had for less.
-            raise UnauthorizedLogin(f"SCRAM was broken off: {error}") from error
+            raise UnauthorizedLogin(f"SCRAM exchange aborted: {error}") from error
         if not is_right or name is None:
             return None
         # The dialogue may have been open for minutes.
@@ -191,7 +191,7 @@ class PasswdFileChecker:
         if field is None or is_apop(field):
             self._waste_time(users, credentials.username, forms)
             if field is not None:
-                raise UnauthorizedLogin("this user logs in by APOP alone")
+                raise UnauthorizedLogin("this user must log in by APOP")
             return None, None
         is_right = any(verify(field, form) for form in forms)
         return (name, field) if is_right else (None, None)
@@ -214,7 +214,7 @@ class PasswdFileChecker:
         secret = split_field(field)[1] if field is not None and is_apop(field) else b""
         matches = credentials.check_secret(secret) and secret != b""
         if field is not None and not is_apop(field):
-            raise UnauthorizedLogin("this user logs in by password alone")
+            raise UnauthorizedLogin("this user must not log in by APOP")
         return name if matches else None
 
     def _by_cram(self, credentials: IUsernameHashedPassword) -> bytes | None:

@@ -79,7 +79,7 @@ class UsersFile:
                     self._known = (fingerprint_of(found), users)
         except FileNotFoundError:
             if stamp:
-                raise UsersFileError(f"{self.path} was there, and has gone") from None
+                raise UsersFileError(f"{self.path} has been removed") from None
             return _NOBODY
         except OSError as error:
             raise UsersFileError(f"cannot read {self.path}: {error.strerror}") from error
@@ -143,7 +143,7 @@ _NAME = re.compile(rb"[^\x00-\x20\x7f:/#.][^\x00-\x20\x7f:/]*")
 
 
 def check_name(name: bytes) -> None:
-    """Raise UsersFileError if no user can be called that."""
+    """Raise UsersFileError if not a valid user name."""
     if not _NAME.fullmatch(name):
         raise UsersFileError(
             f"{os.fsdecode(name)!r} cannot be a user's name: no spaces, colons or slashes, "

@@ -98,7 +98,7 @@ class RhostsChecker:
         self._told = entries
         count = sum(entry.lets_in for entry in entries)
         if not count:
-            self.log.warn("no entry of {path} lets anybody in", path=self._path)
+            self.log.warn("no entry of {path} grants access", path=self._path)
             return
         self.log.warn(
             "entries of {path} that let in without a password: {count}; whoever is root on "
@@ -123,7 +123,7 @@ class RhostsChecker:
             check_name(name)
             check_name(spelt)
         except UsersFileError:
-            raise UnauthorizedLogin("no user can be called that") from None
+            raise UnauthorizedLogin("not a valid user name") from None
         try:
             entries = self._read()
         except RhostsFileError as error:

@@ -70,11 +70,13 @@ async def _plain(ask: Ask, session: Session, offered: Container[bytes]) -> Usern
     """PLAIN (RFC 4616): who to be, who one is, and the password, parted by NUL."""
     parts = (await ask(b"")).split(b"\0")
     if len(parts) != 3 or not all(parts[1:]):
-        raise BadCommand("not the form of PLAIN")
+        raise BadCommand("malformed PLAIN response")
     act_as, name, password = parts
     session.name = name
     if act_as not in (b"", name):
-        raise LoginFailed from PermissionError("nobody may act as another user")
+        raise LoginFailed from PermissionError(
+            "the authorization identity is not the authentication identity"
+        )
     return UsernamePassword(name, password)
 
 
@@ -83,7 +85,7 @@ async def _login(ask: Ask, session: Session, offered: Container[bytes]) -> Usern
     name = await ask(b"Username:")
     password = await ask(b"Password:")
     if not name or not password or b"\0" in name + password:
-        raise BadCommand("not the form of LOGIN")
+        raise BadCommand("malformed LOGIN response")
     return UsernamePassword(name, password)
 
 
@@ -92,7 +94,7 @@ async def _cram_md5(ask: Ask, session: Session, offered: Container[bytes]) -> Cr
     challenge = b"<%d.%d@%b>" % (secrets.randbits(64), time.time_ns(), session.host)
     name, _, digest = (await ask(challenge)).rpartition(b" ")
     if not name:
-        raise BadCommand("not the form of CRAM-MD5")
+        raise BadCommand("malformed CRAM-MD5 response")
     return CramMD5Credentials(name, challenge, digest)
 
 
@@ -137,7 +139,7 @@ async def _oauthbearer(ask: Ask, session: Session, offered: Container[bytes]) ->
     header, *pairs = (await ask(b"")).split(b"\x01")
     found = _GS2_HEADER.fullmatch(header)
     if found is None:
-        raise BadCommand("not the form of OAUTHBEARER")
+        raise BadCommand("malformed OAUTHBEARER response")
     return TokenCredentials(unescape(found[1] or b""), _bearer(pairs), ask)
 
 
@@ -145,7 +147,7 @@ async def _xoauth2(ask: Ask, session: Session, offered: Container[bytes]) -> Tok
     """XOAUTH2: what OAUTHBEARER grew from, and what Microsoft's and Google's clients speak."""
     first, *pairs = (await ask(b"")).split(b"\x01")
     if not first.startswith(b"user="):
-        raise BadCommand("not the form of XOAUTH2")
+        raise BadCommand("malformed XOAUTH2 response")
     return TokenCredentials(first.removeprefix(b"user="), _bearer(pairs), ask)
 
 
@@ -154,7 +156,7 @@ def _bearer(pairs: Sequence[bytes]) -> bytes:
     found = [pair.removeprefix(b"auth=") for pair in pairs if pair.startswith(b"auth=")]
     kind, _, token = found[0].partition(b" ") if len(found) == 1 else (b"", b"", b"")
     if list(pairs[-2:]) != [b"", b""] or kind.lower() != b"bearer" or not token.strip():
-        raise BadCommand("not the form of a bearer token")
+        raise BadCommand("malformed bearer token")
     return token.strip()
 
 

@@ -48,7 +48,7 @@ _CLIENT_FINAL = re.compile(rb"(c=%b,r=%b%b),p=%b" % (_BASE64, _NONCE, _EXTENSION
 def _match(pattern: re.Pattern[bytes], message: bytes) -> re.Match[bytes]:
     found = pattern.fullmatch(message)
     if found is None or not _is_utf8(message):
-        raise BadCommand("that is no SCRAM message")
+        raise BadCommand("malformed SCRAM message")
     return found
 
 
@@ -114,12 +114,14 @@ class _ScramCredentials:
         is_bound = hmac.compare_digest(binding, self._binding)
         if not (is_proof & is_bound & hmac.compare_digest(nonce, self._nonce) & self._is_own):
             if is_proof and not is_bound:
-                raise LoginFailed from ValueError("the client saw another connection than this one")
+                raise LoginFailed from ValueError(
+                    "the channel binding does not match this connection"
+                )
             return False
         verifier = hmac.digest(keys.server_key, message, self.hash_name)
         # POP3's +OK carries no data: a challenge, with nothing to answer (RFC 5034 section 4).
         if await self._ask(b"v=" + b64encode(verifier)):
-            raise BadCommand("an empty response was expected")
+            raise BadCommand("empty response expected")
         return True
 
     def _is_proof(self, keys: ScramKeys, message: bytes, proof: bytes) -> bool:
@@ -178,15 +180,15 @@ async def scram(
     binding = header
     if plus:
         if kind is None:
-            raise BadCommand("this mechanism needs channel binding")
+            raise BadCommand("mechanism requires channel binding")
         data = channel.binding(kind) if channel is not None else None
         if not data:
-            raise BadCommand("that kind of channel binding is not to be had here")
+            raise BadCommand("channel binding type not available")
         binding += data
     elif kind is not None:
-        raise BadCommand("channel binding is for the -PLUS mechanisms")
+        raise BadCommand("channel binding requires a -PLUS mechanism")
     elif is_deceived and plus_offered:
-        raise LoginFailed from ValueError("the client was not shown the -PLUS mechanisms")
+        raise LoginFailed from ValueError("the client did not see the -PLUS mechanisms")
     return _CREDENTIALS[hash_name](
         ask,
         unescape(name),

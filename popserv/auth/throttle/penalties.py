@@ -88,7 +88,7 @@ class Penalties:
         if self.factor(network) == FACTORS[-1] and network not in self._slowest:
             self._slowest.add(network)
             self.log.warn(
-                "{network}: logins fail one after the other, and are answered late", network=network
+                "{network}: repeated login failures, replies are delayed", network=network
             )
         return factor
 

@@ -89,7 +89,7 @@ class Turns:
     def leave(self, turn: Turn) -> None:
         """Take a turn out of the line, if it is in it; what it waits for fails."""
         if turn in self._lines.get(turn.network, {}):
-            self._take_out(turn).errback(POPError("the client has gone"))
+            self._take_out(turn).errback(POPError("client disconnected"))
 
     def _free(self, network: str) -> None:
         # Whoever is next may be over at once: one after the other, not one within the other.

@@ -66,7 +66,7 @@ class Guard:
         """Log in when it is the turn.
 
         :raises popserv.errors.POPError: as :meth:`popserv.core.session.Login.authenticate`, or
-            there are too many in line, or the client has gone.
+            there are too many in line, or client disconnected.
         """
         gate, network, client = self._gate, self.network, self._client
         if network is not None:
@@ -113,6 +113,6 @@ class Guard:
         return seconds
 
     def leave(self) -> None:
-        """Wait no more, for the client has gone."""
+        """Wait no more, for client disconnected."""
         if self._turn is not None:
             self._gate.turns.leave(self._turn)

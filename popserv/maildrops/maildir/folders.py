@@ -213,7 +213,7 @@ class Folders:
             try:
                 fd = os.open(unique + rest, _MESSAGE, dir_fd=folder)
             except PermissionError as error:
-                _log.warn("a message is left out: {error}", error=error)
+                _log.warn("message skipped: {error}", error=error)
                 # It may be let in by what changes no folder.
                 self.times = None
                 continue

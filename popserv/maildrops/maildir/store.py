@@ -343,7 +343,9 @@ class MaildirMailbox:
                 await self._maildrops.run(self._look_again)
                 opened = self._open(at)
         except OSError as error:
-            raise _unavailable(error, Text("message cannot be read, tell the operator")) from error
+            raise _unavailable(
+                error, Text("message cannot be read, contact your administrator")
+            ) from error
         if opened is None:
             raise NoSuchMessage
         fd, found = opened
@@ -361,7 +363,7 @@ class MaildirMailbox:
         if sizes != self.messages.sizes_of(message.position):
             self._is_right = False
             await self._maildrops.disown(self._user, self._folders)
-            raise TryLater("the message has changed, log in again")
+            raise TryLater("message has changed, log in again")
         self.known.stamps[message.position] = stamp
 
     def _open(self, at: int) -> tuple[int, os.stat_result] | None:
@@ -442,7 +444,7 @@ class MaildirMailbox:
                 self._see(at, refused)
         if refused:
             _log.warn(
-                "what was retrieved cannot be noted: {error}; messages: {count}",
+                "cannot mark retrieved messages as seen: {error}; messages: {count}",
                 error=refused[0],
                 count=len(refused),
             )

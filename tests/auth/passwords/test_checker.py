@@ -173,13 +173,13 @@ class CheckerTests(CheckerCase):
         """A malformed secret of somebody else's does not change how an unknown name is refused."""
         for field in (b"{SSHA}!", b"{CRAM-MD5}x", b"{SCRAM-SHA-256}%d,AAAA,AAAA,AAAA" % 10**20):
             self.write(b"bad:" + field)
-            self.assertIn("no such user", self.refusal(by_password(b"unknown")))
+            self.assertIn("unknown user", self.refusal(by_password(b"unknown")))
 
     def test_nobody(self):
         """Without any users, or with APOP's alone, nobody gets in by password."""
         for text in (b"", b"mrose:{APOP}tanstaaf"):
             self.write(text)
-            self.assertIn("no such user", self.refusal(by_password(b"ann")))
+            self.assertIn("unknown user", self.refusal(by_password(b"ann")))
         self.assertEqual(self.verified, [])
 
     def test_in_the_pool(self):
@@ -233,8 +233,8 @@ class CheckerTests(CheckerCase):
     def test_reasons(self):
         """The reason, which is for the log, names the trouble and quotes no secret."""
         for credentials, reason in (
-            (by_password(b"ann", b"s3cret"), "no such user, or a wrong secret"),
-            (by_password(b"unknown", b"s3cret"), "no such user, or a wrong secret"),
+            (by_password(b"ann", b"s3cret"), "unknown user or wrong password"),
+            (by_password(b"unknown", b"s3cret"), "unknown user or wrong password"),
             (by_password(b"bad", b"s3cret"), "malformed"),
             (by_apop(b"badapop"), "malformed"),
             (by_password(b"alien", b"s3cret"), "CRAM-MD5 is not known"),
@@ -450,7 +450,7 @@ class ScramTests(CheckerCase):
             def answer(challenge, client=client, break_off=break_off):
                 return break_off(client, challenge) if challenge else client(challenge)
 
-            self.assertIn("broken off", self.refusal(begin(answer)))
+            self.assertIn("aborted", self.refusal(begin(answer)))
 
     def test_changed_meanwhile(self):
         """A user who was taken out, or has a new secret, cannot end what began before."""
@@ -463,7 +463,7 @@ class ScramTests(CheckerCase):
                     self.write(text)
                 return client(challenge)
 
-            self.assertIn("wrong secret", self.refusal(begin(answer)))
+            self.assertIn("wrong password", self.refusal(begin(answer)))
 
     def test_over_restarts(self):
         """An unknown name's challenge outlives the server, as a user's does."""

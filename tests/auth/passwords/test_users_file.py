@@ -162,7 +162,7 @@ class ChangeTests(UsersFileCase):
         self.write(b"ann:{PLAIN}a")
         self.assertEqual(users.read().secrets, {b"ann": b"{PLAIN}a"})
         os.unlink(self.path)
-        with self.assertRaisesRegex(UsersFileError, "was there, and has gone"):
+        with self.assertRaisesRegex(UsersFileError, "has been removed"):
             users.read()
         self.write(b"ann:{PLAIN}a")
         self.assertEqual(users.read().secrets, {b"ann": b"{PLAIN}a"})

@@ -62,11 +62,11 @@ class DelayTests(SynchronousTestCase):
     def test_too_soon(self):
         """Who was in is not let in again before the time is over, and then is."""
         self.successResultOf(self.login())
-        self.assertTold("you logged in a moment ago, wait 60 seconds")
+        self.assertTold("too soon after the last login, wait 60 seconds")
         self.clock.advance(58.5)
-        self.assertTold("you logged in a moment ago, wait 2 seconds")
+        self.assertTold("too soon after the last login, wait 2 seconds")
         self.clock.advance(0.75)
-        self.assertTold("you logged in a moment ago, wait 1 second")
+        self.assertTold("too soon after the last login, wait 1 second")
         self.assertEqual(len(self.inner.asked), 1)
         self.clock.advance(0.75)
         self.successResultOf(self.login())
@@ -75,7 +75,7 @@ class DelayTests(SynchronousTestCase):
         """To have been told to wait makes nobody wait longer."""
         self.successResultOf(self.login())
         self.clock.advance(59)
-        self.assertTold("you logged in a moment ago, wait 1 second")
+        self.assertTold("too soon after the last login, wait 1 second")
         self.clock.advance(1)
         self.successResultOf(self.login())
 
@@ -83,7 +83,7 @@ class DelayTests(SynchronousTestCase):
         """Each user waits alone; whoever has no name, too."""
         for user in (b"ann", b"bob", ()):
             self.successResultOf(self.login(user))
-            self.assertTold("you logged in a moment ago, wait 60 seconds", user)
+            self.assertTold("too soon after the last login, wait 60 seconds", user)
 
     def test_failures_do_not_count(self):
         """A maildrop that was not to be had, at once or later, was no login."""
@@ -110,7 +110,7 @@ class DelayTests(SynchronousTestCase):
         opened.callback((IMailbox, "avatar", None))
         self.successResultOf(outcome)
         self.clock.advance(59)
-        self.assertTold("you logged in a moment ago, wait 1 second")
+        self.assertTold("too soon after the last login, wait 1 second")
 
     def test_out_of_order(self):
         """Of two logins that cross, the later counts, and nothing is forgotten too early."""
@@ -125,7 +125,7 @@ class DelayTests(SynchronousTestCase):
         self.successResultOf(first)
         self.clock.advance(30)
         self.successResultOf(self.login(b"bob"))
-        self.assertTold("you logged in a moment ago, wait 30 seconds")
+        self.assertTold("too soon after the last login, wait 30 seconds")
 
     def test_memory(self):
         """Nobody is remembered longer than the delay."""
@@ -153,7 +153,7 @@ class DelayTests(SynchronousTestCase):
             self.assertEqual(topic, "logins")
             there.hear(json.loads(json.dumps(fact)))
             self.realm = there
-            self.assertTold("you logged in a moment ago, wait 60 seconds", user)
+            self.assertTold("too soon after the last login, wait 60 seconds", user)
         self.assertEqual(list(there.facts()), list(here.facts()))
         self.assertEqual(len(list(here.facts())), 4)
 
@@ -163,11 +163,11 @@ class DelayTests(SynchronousTestCase):
         self.successResultOf(self.login(b"bob"))
         self.successResultOf(self.login())
         self.realm.hear(["ann", 90.0])
-        self.assertTold("you logged in a moment ago, wait 60 seconds")
+        self.assertTold("too soon after the last login, wait 60 seconds")
         self.realm.hear(["carl", 90.0])
         self.clock.advance(55)
         self.successResultOf(self.login(b"carl"))
-        self.assertTold("you logged in a moment ago, wait 5 seconds", b"bob")
+        self.assertTold("too soon after the last login, wait 5 seconds", b"bob")
 
     @given(
         st.integers(1, 1000),

@@ -136,7 +136,7 @@ class FactorTests(PenaltiesCase):
             self.clock.advance(FORGOTTEN)
         self.assertEqual(
             set(self.lines()),
-            {"192.0.2.1: logins fail one after the other, and are answered late"},
+            {"192.0.2.1: repeated login failures, replies are delayed"},
         )
 
     def test_memory(self):

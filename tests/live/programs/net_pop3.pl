@@ -11,7 +11,7 @@ $tls{SSL_cert_file} = $tls{SSL_key_file} = $certificate if $certificate;
 my %implicit = $transport eq "tls" ? (SSL => 1, %tls) : ();
 my $client = Net::POP3->new("localhost", Port => $port, Timeout => 60, Debug => 1, %implicit)
     or die "no connection: $@";
-$client->starttls(%tls) or die "no TLS: $@" if $transport eq "stls";
+$client->starttls(%tls) or die "TLS handshake failed: $@" if $transport eq "stls";
 
 my %sasl = (user => $user, pass => $secret);
 my $welcome
