@@ -196,7 +196,7 @@ class OneSession:
         self._stop()
 
     def _stop(self) -> None:
-        self._standard.give_back()
+        self._standard.restore()
         with suppress(ReactorNotRunning):
             self._reactor.stop()
 
