@@ -28,9 +28,9 @@ def start_tls(
 
 def tls_state(transport: Any) -> TLSConnectionState:
     """Return the TLS state of a connection."""
-    from popserv.tls.connection import TLSChannel
+    from popserv.tls.state import OpenSSLConnectionState
 
-    return TLSChannel(transport.getHandle())
+    return OpenSSLConnectionState(transport.getHandle())
 
 
 def short_reason(error: BaseException | None) -> str:
