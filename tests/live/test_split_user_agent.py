@@ -52,7 +52,7 @@ from tests.live.harness import (
     wire_form,
 )
 from tests.live.test_twistd import outside
-from tests.test_docs import blocks
+from tests.docs.harness import blocks
 
 TAC = CHECKOUT / "examples" / "split-user-agent.tac"
 SIZE = 32 << 20
@@ -748,7 +748,7 @@ class LoginTests(SplitTestCase):
         self.assertEqual(talk.rest(), b"")
         talk.abandon()
         self.assertRegex(
-            self.server.log, r"127\.0\.0\.1:\d+: b'nobody' did not log in: no such user"
+            self.server.log, r"127\.0\.0\.1:\d+: b'nobody' did not log in: unknown user or wrong password"
         )
         self.assertNotIn("wrong'", self.server.log)
 
@@ -1305,10 +1305,10 @@ class StartTests(TestCase):
 
     def test_documentation(self):
         """The page explains every setting, and its commands post and read."""
-        page = (CHECKOUT / "docs" / "split-user-agent.rst").read_text()
-        explained = re.findall("^``(POPSERV_.*)``$", page, re.MULTILINE)
+        page = CHECKOUT / "docs" / "howto" / "split-user-agent.rst"
+        explained = re.findall("^``(POPSERV_.*)``$", page.read_text(), re.MULTILINE)
         self.assertEqual({*explained}, {*re.findall('"(POPSERV_[A-Z_]+)"', TAC.read_text())})
-        commands = dict(blocks(CHECKOUT / "docs" / "split-user-agent.rst", "shell"))["post"]
+        commands = dict(blocks(page, "shell"))["post"]
         need(self, "curl", "swaks", "mpop")
         directory = temporary_directory(self)
         run("python", CHECKOUT / "examples" / "sample_maildrop.py", directory / "sample")
