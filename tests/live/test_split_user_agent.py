@@ -35,6 +35,7 @@ from popserv.maildrops.maildir.layout import Layout
 from popserv.server import idle
 from popserv.testing import ODD_MESSAGES
 from tests.certificates import issue
+from tests.docs.harness import blocks
 from tests.live.harness import (
     BIN,
     CHECKOUT,
@@ -52,7 +53,6 @@ from tests.live.harness import (
     wire_form,
 )
 from tests.live.test_twistd import outside
-from tests.docs.harness import blocks
 
 TAC = CHECKOUT / "examples" / "split-user-agent.tac"
 SIZE = 32 << 20
@@ -748,7 +748,8 @@ class LoginTests(SplitTestCase):
         self.assertEqual(talk.rest(), b"")
         talk.abandon()
         self.assertRegex(
-            self.server.log, r"127\.0\.0\.1:\d+: b'nobody' did not log in: unknown user or wrong password"
+            self.server.log,
+            r"127\.0\.0\.1:\d+: b'nobody' did not log in: unknown user or wrong password",
         )
         self.assertNotIn("wrong'", self.server.log)
 
