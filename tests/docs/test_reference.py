@@ -150,8 +150,8 @@ class ListingTests(SynchronousTestCase):
 
     def test_log(self):
         """operating.rst or oauth.rst explains every line that popserv writes to the log."""
-        pages = ("reference/operating", "howto/oauth", "howto/rhosts", "howto/pre-authenticated")
-        explained = " ".join(words(DOCS / f"{page}.rst") for page in pages)
+        names = ("operating", "oauth-file", "rhosts-file", "session-command")
+        explained = " ".join(words(DOCS / f"reference/{name}.rst") for name in names)
         found = [text for path in (ROOT / "popserv").rglob("*.py") for text in logged(path)]
         self.assertGreater(len(found), 8)
         for text in found:
