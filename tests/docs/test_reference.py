@@ -22,8 +22,8 @@ from popserv.commands.dialects import DIALECTS
 from popserv.core.command import CommandTable
 from popserv.core.session import Session, State
 from popserv.maildrops.memory import MemoryMaildrops
-from popserv.server.protocol import POP3Factory
-from popserv.testing import Conversation
+from popserv.server.factory import POP3Factory
+from popserv.testing import MemoryClient
 from tests.docs.harness import (
     DOCS,
     KEYWORDS,
@@ -39,7 +39,7 @@ from tests.docs.harness import (
 class Everybody:
     """A place to log in that offers everything."""
 
-    def offers(self, credentials):
+    def supports(self, credentials):
         """Offer it."""
         return True
 
@@ -211,15 +211,15 @@ class ListingTests(SynchronousTestCase):
             for name in (forged[40:], forged, b"mail twistd[4711]: " + forged):
                 response = b64encode(b"\0" + name + b"\0x")
                 factory = POP3Factory(table, portal, allow_plaintext=True)
-                conversation = Conversation(factory, IPv6Address("TCP", peer, 4321))
-                conversation.send(b"AUTH PLAIN " + response + b"\r\n")
+                client = MemoryClient(factory, IPv6Address("TCP", peer, 4321))
+                client.send(b"AUTH PLAIN " + response + b"\r\n")
                 line = eventAsText(log[-1], includeTimestamp=False)
                 self.assertIn(repr(name)[2:-1], line)
                 worker = line.replace("[", "[worker 2: ", 1)
                 for start in ("", " ", time, f"mail.example.org twistd[4711]: {time}"):
                     self.assertEqual(find(start + line)["host"], peer, line)
                     self.assertEqual(find(start + worker)["host"], peer, line)
-                conversation.lose()
+                client.lose()
 
     def test_response_codes(self):
         """commands.rst's table has every response code that an error carries."""

@@ -28,8 +28,8 @@ from popserv.commandline.options import Options
 from popserv.commandline.session import Options as SessionOptions
 from popserv.core.command import CommandTable
 from popserv.maildrops.maildir.store import MaildirMaildrops
-from popserv.server.protocol import POP3Factory
-from popserv.testing import Conversation
+from popserv.server.factory import POP3Factory
+from popserv.testing import MemoryClient
 from tests.certificates import issue, make_authority
 from tests.docs.harness import (
     DOCS,
@@ -57,7 +57,7 @@ class TourTests(SynchronousTestCase):
             check=True,
         )
         checker = InMemoryUsernamePasswordDatabaseDontUse(joe=b"secret")
-        client = Conversation(
+        client = MemoryClient(
             POP3Factory(
                 CommandTable(*(module.COMMANDS for module in VERBS)),
                 Portal(MaildropRealm(MaildirMaildrops(root, run=maybeDeferred)), [checker]),
