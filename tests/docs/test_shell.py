@@ -132,6 +132,10 @@ class ShellTests(Base):
         issued = issue("localhost", issuer=authority)
         (directory / "cert.pem").write_bytes(issued.certificate_pem())
         (directory / "key.pem").write_bytes(issued.key_pem())
+        certbot = directory.with_name("letsencrypt") / "live/pop.example.org"
+        certbot.mkdir(parents=True)
+        (certbot / "fullchain.pem").write_bytes(issued.certificate_pem())
+        (certbot / "privkey.pem").write_bytes(issued.key_pem())
         (directory / "ca.pem").write_bytes(authority.certificate_pem())
         (directory / "rhosts").write_text("192.0.2.1 ann =\n")
         (directory / "oauth.ini").write_text(
@@ -143,10 +147,9 @@ class ShellTests(Base):
         """Every popserv command line of a page works, in the order shown."""
         lines = {page: commands(page, "popserv") for page in PAGES}
         self.assertGreater(sum(map(len, lines.values())), 6)
-        listed = {page: self.run_popserv(shown) for page, shown in lines.items() if shown}
+        printed = {page: self.run_popserv(shown) for page, shown in lines.items()}
         users = DOCS / "howto/users.rst"
-        self.assertEqual(listed.pop(users), dict(blocks(users, "text"))["users"])
-        self.assertEqual(set(listed.values()), {""})
+        self.assertEqual(printed[users], dict(blocks(users, "text"))["users"])
 
     def run_popserv(self, lines):
         """Run the lines of one page, which starts without users; return what they print."""
