@@ -270,7 +270,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             raise BadCommand("invalid base64") from None
 
     def is_there(self):
-        """Return whether the client is connected; see popserv.auth.throttle.login_throttle.Client."""
+        """Return whether the client is connected; see the throttle's Client."""
         return not (self.closing or has_disconnected(self.transport))
 
     def do_MAIL(self, rest):
@@ -407,7 +407,7 @@ class SubmissionFactory(ServerFactory):
 
 
 class PasswordAuthenticator:
-    """Checks passwords as POP3 does, without opening a maildrop; see popserv.core.session.Authenticator."""
+    """An Authenticator that checks passwords as POP3 does, without opening a maildrop."""
 
     async def authenticate(self, credentials):
         try:

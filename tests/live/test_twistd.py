@@ -150,7 +150,7 @@ class CommandLineTests(TestCase):
             for daemon in (False, True):
                 said = self.cannot_listen(port, daemon=daemon)
                 self.assertRegex(said, rf":{port}: .*[Aa]ddress already in use")
-                self.assertIn("Is another server running there?", said)
+                self.assertIn("Is another server listening there?", said)
             self.assertNotIn("Traceback", self.cannot_listen(port))
 
     def test_port_not_permitted(self):

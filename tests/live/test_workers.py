@@ -425,7 +425,7 @@ class StartingTests(WorkersCase):
                 for workers in ("1", "2")
             ]
         self.assertEqual(said[0], said[1])
-        self.assertIn("Is another server running there?", said[0])
+        self.assertIn("Is another server listening there?", said[0])
 
     def test_two_servers(self):
         """Two servers cannot share a port without knowing."""
@@ -434,7 +434,7 @@ class StartingTests(WorkersCase):
             *("--maildir", self.root(), "--workers", "2"),
             *("--listen", f"tcp:{server.port}:interface=127.0.0.1"),
         )
-        self.assertIn("Is another server running there?", said)
+        self.assertIn("Is another server listening there?", said)
 
     def test_user(self):
         """Started as root it binds, and the workers are the user that --uid names."""
