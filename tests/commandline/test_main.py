@@ -13,6 +13,7 @@ import popserv
 from popserv.auth.passwords.schemes import SCRAM_ROUNDS, split_field, verify
 from popserv.auth.passwords.users_file import UsersFile
 from popserv.commandline import main as cli
+from popserv.commandline import users
 from tests.auth.passwords.test_users_file import UsersFileCase
 
 
@@ -157,7 +158,7 @@ class UserTests(CliCase):
     def test_interrupted(self):
         """Whoever thinks better of it has changed nothing."""
         for reason in (KeyboardInterrupt, EOFError):
-            with mock.patch.object(cli.getpass, "getpass", side_effect=reason):
+            with mock.patch.object(users.getpass, "getpass", side_effect=reason):
                 code, out, err = self.run_main(
                     ["user", "add", "ann", "--users", self.path], Terminal()
                 )
@@ -167,7 +168,7 @@ class UserTests(CliCase):
     def test_typed_twice(self):
         """At a terminal the password is asked for twice, and must be the same."""
         for answers, expected in ((["a", "b"], 1), (["", ""], 1), (["password"] * 2, 0)):
-            with mock.patch.object(cli.getpass, "getpass", side_effect=answers) as asked:
+            with mock.patch.object(users.getpass, "getpass", side_effect=answers) as asked:
                 code, out, err = self.run_main(
                     ["user", "add", "ann", "--users", self.path], Terminal()
                 )

@@ -8,9 +8,9 @@ from unittest.mock import Mock, patch
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.commandline import session as session_command
-from popserv.commandline import session_log
-from popserv.commandline.session import OneSession, Options
+from popserv.commandline import session_log, single_session
+from popserv.commandline.session import Options
+from popserv.commandline.single_session import OneSession
 from tests.certificates import issue
 
 
@@ -52,7 +52,7 @@ class SessionCommandTests(SynchronousTestCase):
         reactor.callWhenRunning = reactor.callFromThread = lambda function: function()
         # A signal finds nothing to break off then.
         reactor.run = lambda **_: os.kill(os.getpid(), signal.SIGHUP)
-        with patch.object(session_command, "_log") as log:
+        with patch.object(single_session, "_log") as log:
             self.assertEqual(OneSession(options, standard, reactor).run(), 1)
         self.assertEqual(len(log.warn.mock_calls), 1)
         standard.restore.assert_called_once_with()
