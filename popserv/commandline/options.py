@@ -11,6 +11,7 @@ from typing import ClassVar
 from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
+from popserv.commandline.option_values import number, positive
 from popserv.commandline.session_options import TLS_EXTRA, SessionOptions
 from popserv.transports.unix_users import HAS_PEER_UID
 
@@ -132,10 +133,16 @@ class Options(SessionOptions):
         """Check everything that can be checked before the service is made."""
         super().postOptions()
         if self["max-connections"] is not None:
-            self["max-connections"] = self.positive("max-connections", int, "a number above 0")
+            self["max-connections"] = positive(
+                "max-connections", self["max-connections"], int, "a number above 0"
+            )
         self["workers"] = self._workers()
-        self["cache-messages"] = self.number("cache-messages", "a number of messages", digits=9)
-        self["login-delay"] = self.number("login-delay", "a whole number of seconds")
+        self["cache-messages"] = number(
+            "cache-messages", self["cache-messages"], "a number of messages", digits=9
+        )
+        self["login-delay"] = number(
+            "login-delay", self["login-delay"], "a whole number of seconds"
+        )
         if not (self["listen"] or self["listen-tls"] or self["preauth"]):
             self["listen"] = [f"tcp:{self['dialect'].port}"]
             self["listen-tls"] = ["tcp:995"] if self.certificates else []
@@ -160,7 +167,7 @@ class Options(SessionOptions):
     def _workers(self) -> int:
         if self["workers"] == "auto":
             return _cores()
-        workers = self.number("workers", "a number of processes, or auto", digits=3)
+        workers = number("workers", self["workers"], "a number of processes, or auto", digits=3)
         if workers < 1:
             raise usage.UsageError("--workers takes a number above 0, or auto, not 0")
         if workers > (self["max-connections"] or workers):

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from twisted.cred.checkers import (
@@ -26,34 +25,23 @@ from popserv.auth.passwords.users_file import UsersFileError, default_path
 from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.rhosts.file import RhostsFileError
 from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS, MECHANISMS, Mechanism
-from popserv.commands.dialects import DIALECTS, MODERN, Dialect
-from popserv.core.languages import DEFAULT, Languages
+from popserv.commandline.option_table import (
+    COMPLETIONS,
+    FLAGS,
+    FOR_LOGINS,
+    NEEDS,
+    OPTIONAL,
+    PARAMETERS,
+)
+from popserv.commandline.option_values import number, positive
+from popserv.commands.dialects import DIALECTS, Dialect
+from popserv.core.languages import Languages
 from popserv.interfaces import IRemoteUserCredentials, ITokenCredentials
 from popserv.maildrops.maildir.layout import Layout
 from popserv.messages.workarounds import WORKAROUNDS
-from popserv.server.idle import MINIMUM_TIMEOUT
 
 if TYPE_CHECKING:
     from popserv.tls.certificates import Certificates
-
-_OPTIONAL = (b"TOP", b"UIDL", b"APOP", b"CAPA", b"STLS", b"AUTH", b"UTF8", b"LANG")
-"""The commands that a server may do without."""
-
-_NEEDS = {
-    "sasl": b"AUTH",
-    "client-ca": b"AUTH",
-    "expire": b"CAPA",
-    "hide-version": b"CAPA",
-    "language": b"LANG",
-    "rhosts": b"RPOP",
-}
-"""The options that only a dialect with some command has a use for."""
-
-_FOR_LOGINS = (
-    *("sasl", "rhosts", "certificate", "private-key", "client-ca"),
-    *("allow-plaintext", "require-tls"),
-)
-"""The options that only a client who has still to log in has a use for, beside --auth."""
 
 TLS_EXTRA = "TLS needs the extra: pip install 'popserv[tls]'"
 
@@ -67,107 +55,9 @@ class SessionOptions(usage.Options, AuthOptionMixin):
         IRemoteUserCredentials,
     )
 
-    optParameters: ClassVar[list[list[str | None]]] = [
-        [
-            "maildir",
-            "m",
-            None,
-            "Where the mail is: a directory that holds one Maildir for each user, or the "
-            "path of a Maildir with %u (the user's name), %n (its part before the @) "
-            "and %d (the part behind it) in it.  Needed.",
-        ],
-        [
-            "dialect",
-            None,
-            MODERN.name,
-            f"The text whose commands are offered, and no others: {', '.join(DIALECTS)}.",
-        ],
-        [
-            "timeout",
-            "t",
-            str(MINIMUM_TIMEOUT),
-            "Seconds without a command after which a connection is closed.",
-        ],
-        [
-            "certificate",
-            None,
-            None,
-            "For TLS: a PEM file of the server's certificate, with those that lead to a root "
-            "behind it, or a directory of such files, among which the client's choice of a "
-            "name decides.  Re-read when it changes.",
-        ],
-        [
-            "private-key",
-            None,
-            None,
-            "The certificate's private key, if it is not in the same file.",
-        ],
-        [
-            "client-ca",
-            None,
-            None,
-            "A PEM file of the authorities whose client certificates let their owners in by "
-            "AUTH EXTERNAL.",
-        ],
-        [
-            "sasl",
-            None,
-            None,
-            "The mechanisms that AUTH offers, parted by commas, best first; each where a "
-            "checker can serve it.  [default: all but CRAM-MD5 and those ending in -PLUS]",
-        ],
-        [
-            "rhosts",
-            None,
-            None,
-            "For RPOP: a file in the manner of hosts.equiv that says whose users are trusted, "
-            "without a password, on which hosts.  In a dialect that has RPOP only.",
-        ],
-        [
-            "expire",
-            None,
-            None,
-            "Days after which another program removes mail, for CAPA to announce. [default: never]",
-        ],
-        [
-            "workarounds",
-            None,
-            "",
-            f"For old clients, parted by commas: {', '.join(WORKAROUNDS)}.",
-        ],
-        [
-            "hostname",
-            None,
-            None,
-            "The server's name, in its goodbye and in APOP's timestamp. [default: this machine's]",
-        ],
-        ["language", None, DEFAULT, "The language that LANG * chooses."],
-    ]
-    optFlags: ClassVar[list[list[str | None]]] = [
-        [
-            "mark-seen",
-            None,
-            "Note in the Maildir which messages were retrieved, by the flag S; a dialect that has "
-            "LAST does so anyway.",
-        ],
-        [
-            "allow-plaintext",
-            None,
-            "Take passwords in the clear over any connection; without this, over TLS and "
-            "from this machine alone.",
-        ],
-        ["require-tls", None, "Let nobody log in without TLS, from this machine neither."],
-        ["hide-version", None, "Do not tell popserv's version in CAPA."],
-    ]
-    compData = usage.Completions(
-        optActions={
-            "maildir": usage.CompleteDirs(),
-            "certificate": usage.CompleteFiles(),
-            "private-key": usage.CompleteFiles(),
-            "client-ca": usage.CompleteFiles(),
-            "rhosts": usage.CompleteFiles(),
-        }
-    )
+    optParameters: ClassVar[list[list[str | None]]] = PARAMETERS
+    optFlags: ClassVar[list[list[str | None]]] = FLAGS
+    compData = COMPLETIONS
     certificates: Certificates | None = None
     instead_of_stls = ""
     """What to advise where TLS is required, and STLS is not offered."""
@@ -179,9 +69,9 @@ class SessionOptions(usage.Options, AuthOptionMixin):
     def opt_without(self, keyword: str) -> None:
         """Leave optional commands out, such as UTF8,LANG; may be given again."""
         for word in keyword.upper().split(","):
-            if word.encode("ascii", "replace") not in _OPTIONAL:
+            if word.encode("ascii", "replace") not in OPTIONAL:
                 raise usage.UsageError(
-                    f"--without {word}: these can be left out: {b' '.join(_OPTIONAL).decode()}"
+                    f"--without {word}: these can be left out: {b' '.join(OPTIONAL).decode()}"
                 )
             self["without"].append(word.encode("ascii"))
 
@@ -221,9 +111,9 @@ class SessionOptions(usage.Options, AuthOptionMixin):
             self._check_no_logins()
         root = self._root()
         self["dialect"] = self._dialect()
-        self["timeout"] = self.positive("timeout", float, "seconds, such as 600")
+        self["timeout"] = positive("timeout", self["timeout"], float, "seconds, such as 600")
         if self["expire"] is not None:
-            self["expire"] = self.number("expire", "a whole number of days")
+            self["expire"] = number("expire", self["expire"], "a whole number of days")
         if self["hostname"] is not None:
             self["hostname"] = self._hostname()
         self["sasl"] = self._mechanisms()
@@ -273,7 +163,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
         dialect = DIALECTS.get(self["dialect"])
         if dialect is None:
             raise usage.UsageError(f"--dialect {self['dialect']}: there are {', '.join(DIALECTS)}")
-        for name, keyword in _NEEDS.items():
+        for name, keyword in NEEDS.items():
             if self[name] != self.defaults[name] and not dialect.has(keyword):
                 raise usage.UsageError(
                     f"--{name} is for {keyword.decode()}, which --dialect {dialect.name} has not; "
@@ -334,7 +224,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
         """Tell whether clients log in, or are known before they say a word."""
 
     def _check_no_logins(self) -> None:
-        given = [name for name in _FOR_LOGINS if self[name] != self.defaults[name]]
+        given = [name for name in FOR_LOGINS if self[name] != self.defaults[name]]
         if "credCheckers" in self:
             given = ["auth"]
         if given:
@@ -366,24 +256,6 @@ class SessionOptions(usage.Options, AuthOptionMixin):
             raise usage.UsageError(
                 f"--require-tls and {lacks}: nobody could log in{self.instead_of_stls}"
             )
-
-    def number(self, name: str, wanted: str, digits: int = 6) -> int:
-        """Return an option that is a number of at most so many digits."""
-        given = self[name]
-        if not re.fullmatch(rf"[0-9]{{1,{digits}}}", given):
-            raise usage.UsageError(f"--{name} takes {wanted}, not {given!r}")
-        return int(given)
-
-    def positive(self, name: str, kind: Callable[[str], float], wanted: str) -> float:
-        """Return an option that is a number above 0."""
-        given = self[name]
-        try:
-            value = kind(given)
-            if 0 < value < math.inf:
-                return value
-        except ValueError:
-            pass
-        raise usage.UsageError(f"--{name} takes {wanted}, not {given!r}")
 
 
 def _those_with(keyword: bytes) -> str:
