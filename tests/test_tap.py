@@ -83,28 +83,46 @@ class OptionsTests(OptionsCase):
         for folder in ("new", "cur"):
             os.makedirs(os.path.join(maildir, folder))
         for arguments, told in [
-            (["--maildir", "/nowhere"], "the directory /nowhere is not there; make it first"),
-            (["--maildir", maildir], "give the directory above"),
-            (["--maildir", ""], "--maildir ROOT is needed"),
-            (["--maildir", __file__], "is no directory"),
+            (["--maildir", "/nowhere"], "the directory /nowhere does not exist; create it"),
+            (["--maildir", maildir], "give its parent directory"),
+            (["--maildir", ""], "--maildir is required"),
+            (["--maildir", __file__], "is not a directory"),
             (["--listen", "ssl:0:privateKey=/nowhere.pem"], "No such file"),
             (["--maildir", "/srv/%x"], "%x is not known: use %u, %n, %d"),
             (["--maildir", "/srv/%d"], "use %u or %n"),
-            (["--workers", "many"], "--workers takes a number of processes, or auto, not 'many'"),
-            (["--workers", "0"], "--workers takes a number above 0, or auto"),
-            (["--workers", "-1"], "--workers takes a number of processes"),
-            (["--workers", "3", "--max-connections", "2"], "each worker has its part"),
-            (["--timeout", "soon"], "--timeout takes seconds, such as 600, not 'soon'"),
-            (["--timeout", "0"], "--timeout takes seconds"),
-            (["--timeout", "inf"], "--timeout takes seconds"),
-            (["--max-connections", "-1"], "--max-connections takes a number above 0, not '-1'"),
-            (["--max-connections", "1.5"], "--max-connections takes a number"),
-            (["--listen", "tcp:pop3s3"], "one would be tcp:110"),
-            (["--listen", "carrier:pigeon"], "one would be tcp:110"),
+            (
+                ["--workers", "many"],
+                "--workers must be a whole number of processes from 1 to 999, or auto, not 'many'",
+            ),
+            (
+                ["--workers", "0"],
+                "--workers must be a whole number of processes from 1 to 999, or auto",
+            ),
+            (["--workers", "-1"], "--workers must be a whole number of processes"),
+            (
+                ["--workers", "3", "--max-connections", "2"],
+                "each worker needs at least one connection",
+            ),
+            (
+                ["--timeout", "soon"],
+                "--timeout must be a number of seconds above 0, such as 600, not 'soon'",
+            ),
+            (["--timeout", "0"], "--timeout must be a number of seconds"),
+            (["--timeout", "inf"], "--timeout must be a number of seconds"),
+            (
+                ["--max-connections", "-1"],
+                "--max-connections must be a whole number above 0, not '-1'",
+            ),
+            (["--max-connections", "1.5"], "--max-connections must be a whole number"),
+            (["--listen", "tcp:pop3s3"], "use one such as tcp:110"),
+            (["--listen", "carrier:pigeon"], "use one such as tcp:110"),
             (["--auth", "nonsense"], "--help-auth"),
             (["--auth", "anonymous"], "not supported"),
             (["--auth", "passwd-file"], "passwd-file:PATH"),
-            (["--auth", "memory:a:b", "--auth", "memory:c:d"], "--auth given 2 times"),
+            (
+                ["--auth", "memory:a:b", "--auth", "memory:c:d"],
+                "--auth: 2 checkers support IUsernamePassword; give only one",
+            ),
         ]:
             error = self.assertRaises(usage.UsageError, self.parse, *arguments)
             self.assertIn(told, str(error))
@@ -122,18 +140,21 @@ class OptionsTests(OptionsCase):
             (["--certificate", alone, "--private-key", key], "does not match"),
             (["--certificate", pem, "--client-ca", empty], "no certificate in this file"),
             (["--certificate", pem, "--client-ca", pem], "is not the certificate of a CA"),
-            (["--private-key", key], "--private-key needs --certificate FILE"),
-            (["--client-ca", pem], "--client-ca needs --certificate FILE"),
-            (["--require-tls"], "--require-tls needs --certificate FILE"),
-            (["--listen-tls", "tcp:995"], "--listen-tls needs --certificate FILE"),
-            (["--listen-tls", "carrier:pigeon"], "--listen-tls carrier:pigeon is no server"),
+            (["--private-key", key], "--private-key requires --certificate"),
+            (["--client-ca", pem], "--client-ca requires --certificate"),
+            (["--require-tls"], "--require-tls requires --certificate"),
+            (["--listen-tls", "tcp:995"], "--listen-tls requires --certificate"),
+            (
+                ["--listen-tls", "carrier:pigeon"],
+                "--listen-tls carrier:pigeon is not a server endpoint",
+            ),
             (
                 ["--sasl", "plain,kerberos"],
-                "called 'KERBEROS'; there are SCRAM-SHA-256-PLUS, SCRAM",
+                "--sasl KERBEROS: must be one of SCRAM-SHA-256-PLUS, SCRAM",
             ),
-            (["--sasl", ""], "--sasl: no mechanism is called ''; there are"),
-            (["--listen", "haproxy:ssl:995"], "give --listen-tls haproxy:tcp:995"),
-            (["--listen-tls", "ssl:995"], "this begins TLS by itself, give it as --listen"),
+            (["--sasl", ""], "--sasl '': must be one of SCRAM"),
+            (["--listen", "haproxy:ssl:995"], "use --listen-tls haproxy:tcp:995"),
+            (["--listen-tls", "ssl:995"], "this endpoint starts TLS itself; use it with --listen"),
             (
                 ["--trusted-networks", "here"],
                 "--trusted-networks: 'here' does not appear to be an IPv4 or IPv6 net",
@@ -142,56 +163,85 @@ class OptionsTests(OptionsCase):
                 ["--trusted-networks", "192.0.2.1/24"],
                 "--trusted-networks: 192.0.2.1/24 has host bits set",
             ),
-            (["--cache-messages", "all"], "--cache-messages takes a number of messages, not 'all'"),
-            (["--login-delay", "-1"], "--login-delay takes a whole number of seconds, not '-1'"),
-            (["--login-delay", "1.5"], "--login-delay takes a whole number of seconds"),
-            (["--login-delay", "1234567"], "--login-delay takes"),
-            (["--login-delay", "٣"], "--login-delay takes"),
-            (["--expire", "never"], "--expire takes a whole number of days, not 'never'"),
-            (["--hostname", "two words"], "--hostname takes a name such as pop.example.org"),
-            (["--workarounds", "oe-ns-eoh,x"], "--workarounds x: there are outlook-no-nuls, oe-"),
+            (
+                ["--cache-messages", "all"],
+                "--cache-messages must be a whole number of messages from 0 to 999999999, "
+                "not 'all'",
+            ),
+            (
+                ["--login-delay", "-1"],
+                "--login-delay must be a whole number of seconds from 0 to 999999, not '-1'",
+            ),
+            (["--login-delay", "1.5"], "--login-delay must be a whole number of seconds"),
+            (["--login-delay", "1234567"], "--login-delay must be"),
+            (["--login-delay", "٣"], "--login-delay must be"),
+            (
+                ["--expire", "never"],
+                "--expire must be a whole number of days from 0 to 999999, not 'never'",
+            ),
+            (
+                ["--hostname", "two words"],
+                "--hostname must be a host name such as pop.example.org, not 'two words'",
+            ),
+            (
+                ["--workarounds", "oe-ns-eoh,x"],
+                "--workarounds x: must be one of outlook-no-nuls, oe-",
+            ),
             (["--language", "tlh"], "--language: no language tlh; there are i-default, en, de, fr"),
-            (["--without", "STAT"], "--without STAT: these can be left out: TOP UIDL APOP CAPA"),
-            (["--without", "ümlaut"], "--without ÜMLAUT: these can be left out"),
-            (["--without", "LANG,STAT"], "--without STAT: these can be left out"),
+            (["--without", "STAT"], "--without STAT: must be one of TOP, UIDL, APOP, CAPA"),
+            (["--without", "ümlaut"], "--without ÜMLAUT: must be one of"),
+            (["--without", "LANG,STAT"], "--without STAT: must be one of"),
             (
                 ["--certificate", pem, "--require-tls", "--allow-plaintext"],
-                "--require-tls and --allow-plaintext: give one of them",
+                "--require-tls and --allow-plaintext cannot be combined; remove one of them",
             ),
             (
                 ["--certificate", pem, "--require-tls", "--without=STLS", "-l", "tcp:110"],
-                "--require-tls and --without STLS: nobody could log in; give a --listen-tls, too",
+                "--require-tls and --without STLS cannot be combined, because no client could "
+                "start TLS; add --listen-tls",
             ),
             (
                 ["--certificate", pem, "--require-tls", "--dialect=rfc1225", "-l", "tcp:110"],
-                "--require-tls and --dialect rfc1225: nobody could log in; give a --listen-tls",
+                "--require-tls and --dialect rfc1225 cannot be combined, because no client could "
+                "start TLS; add --listen-tls",
             ),
             (
                 ["--dialect", "pop2"],
-                "--dialect pop2: there are modern, rfc1725, rfc1460, rfc1225, pop-revised",
+                "--dialect pop2: must be one of modern, rfc1725, rfc1460, rfc1225, pop-revised",
             ),
             (
                 ["--dialect", "rfc1460", "--sasl", "PLAIN"],
-                "--sasl is for AUTH, which --dialect rfc1460 has not; these have it: modern",
+                "--sasl requires AUTH, which --dialect rfc1460 does not have; "
+                "use one of these dialects: modern",
             ),
-            (["--preauth", "tcp:1110"], "of no other socket does the system say whose it is"),
-            (["--preauth=unix:/x", "--sasl=PLAIN"], "--sasl is for logins, and here nobody logs"),
-            (["--dialect=rfc1725", "--expire=9"], "--expire is for CAPA, which --dialect rfc1725"),
-            (["--dialect=rfc1725", "--hide-version"], "--hide-version is for CAPA"),
-            (["--dialect=rfc1725", "--language=de"], "--language is for LANG"),
-            (["--dialect=rfc1725", "--client-ca", pem], "--client-ca is for AUTH"),
+            (
+                ["--preauth", "tcp:1110"],
+                "the operating system identifies only clients of UNIX sockets",
+            ),
+            (
+                ["--preauth=unix:/x", "--sasl=PLAIN"],
+                "--sasl requires that clients log in; add --listen or --listen-tls, "
+                "or remove --sasl",
+            ),
+            (
+                ["--dialect=rfc1725", "--expire=9"],
+                "--expire requires CAPA, which --dialect rfc1725",
+            ),
+            (["--dialect=rfc1725", "--hide-version"], "--hide-version requires CAPA"),
+            (["--dialect=rfc1725", "--language=de"], "--language requires LANG"),
+            (["--dialect=rfc1725", "--client-ca", pem], "--client-ca requires AUTH"),
             (
                 ["--rhosts", empty],
-                "--rhosts is for RPOP, which --dialect modern has not; "
-                "these have it: rfc1225, pop-revised",
+                "--rhosts requires RPOP, which --dialect modern does not have; "
+                "use one of these dialects: rfc1225, pop-revised",
             ),
             (
                 ["--dialect=rfc1460", "--without=TOP,UIDL"],
-                "--without UIDL: --dialect rfc1460 has none",
+                "--without UIDL: --dialect rfc1460 does not have this command",
             ),
             (
                 ["--dialect=rfc1225", "--mark-seen"],
-                "--mark-seen: --dialect rfc1225 does so anyway, for LAST",
+                "--mark-seen cannot be combined with --dialect rfc1225",
             ),
         ]:
             error = self.assertRaises(usage.UsageError, self.parse, *arguments)
@@ -219,7 +269,7 @@ class OptionsTests(OptionsCase):
         self.assertEqual((options["listen"], options["preauth"]), ([], ["unix:/x"]))
         with patch("popserv.commandline.options.HAS_PEER_UID", False):
             error = self.assertRaises(usage.UsageError, self.parse, "--preauth", "unix:/x")
-        self.assertIn("this system does not say", str(error))
+        self.assertIn("this operating system does not identify clients", str(error))
         self.parse(*certificate, "--require-tls", "--dialect=rfc1225", "--listen-tls=tcp:995")
         self.parse(*certificate, "--require-tls", "--dialect=rfc1225")
 
@@ -252,7 +302,7 @@ class OptionsTests(OptionsCase):
     def test_maildir_is_needed(self):
         """Without a root there is nothing to serve."""
         error = self.assertRaises(usage.UsageError, tap.Options().parseOptions, [])
-        self.assertIn("--maildir ROOT is needed", str(error))
+        self.assertIn("--maildir is required", str(error))
 
     def test_public_users_file(self):
         """A users file that everybody can read is refused with what mends it."""
@@ -406,7 +456,7 @@ class ServiceTests(OptionsCase):
         self.factory("--sasl", "PLAIN,CRAM-MD5,OAUTHBEARER")
         told = [formatEvent(event) for event in log]
         self.assertIn(
-            "AUTH does not offer OAUTHBEARER now: no checker can serve it to all its users", told
+            "AUTH does not offer OAUTHBEARER: no checker supports it for all its users", told
         )
         self.assertFalse([line for line in told if "PLAIN" in line])
 

@@ -1,4 +1,4 @@
-"""The ``popserv`` command: what an operator does beside running the server."""
+"""The ``popserv`` command: manages users, and runs single sessions."""
 
 from __future__ import annotations
 
@@ -12,42 +12,53 @@ from popserv.commandline import users
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; errors go to stderr."""
+    """Run the command and return its exit code: 0 on success, 1 after an error, 2 for usage.
+
+    Errors are printed to standard error.  The default of the arguments is those of the process.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["session"]:
-        return _session(arguments[1:])
+        return _run_session(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
-        options.act(options)
+        options.run(options)
     except (UsersFileError, ValueError) as error:
         print(f"popserv: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, EOFError):
-        print("popserv: nothing changed", file=sys.stderr)
+        print("popserv: interrupted; nothing was changed", file=sys.stderr)
         return 1
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="popserv", description="Look after a popserv mail server (run it: twistd pop3 --help)."
+        prog="popserv",
+        description="Manage the users of a popserv POP3 server, or serve a single session. "
+        "To run the server, see: twistd pop3 --help",
     )
-    parser.add_argument("--version", action="version", version=f"popserv {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True)
-    # For the list of commands alone: its options are of the same make as those of twistd pop3.
-    commands.add_parser("session", help="speak POP3 on standard input and output")
-    user = commands.add_parser(
-        "user",
-        help="who may read mail",
-        description="Edit a users file.  Passwords are asked for, or read as one line from "
-        "standard input; a running server sees a change at the next login.",
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"popserv {__version__}",
+        help="print the version of popserv and exit",
     )
-    users.add_commands(user)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    # Only for the list of commands; main() passes its arguments to the parser of Twisted.
+    commands.add_parser("session", help="serve one POP3 session on standard input and output")
+    users.add_commands(
+        commands.add_parser(
+            "user",
+            help="add, change, remove and list users",
+            description="Edit or list a users file. A running server sees a change at the next "
+            "login.",
+        )
+    )
     return parser
 
 
-def _session(arguments: Sequence[str]) -> int:
-    # Which takes longer to import than all that the other commands do.
+def _run_session(arguments: Sequence[str]) -> int:
+    # Its imports take longer than all other commands.
     from popserv.commandline.session import main as session
 
     return session(arguments)

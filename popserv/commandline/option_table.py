@@ -1,4 +1,8 @@
-"""The options that ``twistd pop3`` and ``popserv session`` have in common."""
+"""The options that ``twistd pop3`` and ``popserv session`` have in common.
+
+An entry of ``PARAMETERS`` consists of a name, a letter, a default and a help text, and one of
+``FLAGS`` of a name, a letter and a help text.  Each help text names the default.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,10 @@ from popserv.core.languages import DEFAULT
 from popserv.messages.workarounds import WORKAROUNDS
 from popserv.server.idle import MINIMUM_TIMEOUT
 
-OPTIONAL = (b"TOP", b"UIDL", b"APOP", b"CAPA", b"STLS", b"AUTH", b"UTF8", b"LANG")
-"""The commands that a server may do without."""
+OPTIONAL_COMMANDS = ("TOP", "UIDL", "APOP", "CAPA", "STLS", "AUTH", "UTF8", "LANG")
+"""The commands that ``--without`` can remove."""
 
-NEEDS = {
+REQUIRED_COMMANDS = {
     "sasl": b"AUTH",
     "client-ca": b"AUTH",
     "expire": b"CAPA",
@@ -20,107 +24,141 @@ NEEDS = {
     "language": b"LANG",
     "rhosts": b"RPOP",
 }
-"""The options that only a dialect with some command has a use for."""
+"""The command that the dialect must have for an option."""
 
-FOR_LOGINS = (
+LOGIN_OPTIONS = (
     *("sasl", "rhosts", "certificate", "private-key", "client-ca"),
     *("allow-plaintext", "require-tls"),
 )
-"""The options that only a client who has still to log in has a use for, beside --auth."""
+"""The options that require clients to log in; ``--auth`` is another one."""
+
+
+def dialects_with(command: bytes) -> str:
+    """Return the names of the dialects that have this command, separated by commas."""
+    return ", ".join(name for name, dialect in DIALECTS.items() if dialect.has(command))
+
 
 PARAMETERS: list[list[str | None]] = [
     [
         "maildir",
         "m",
         None,
-        "Where the mail is: a directory that holds one Maildir for each user, or the "
-        "path of a Maildir with %u (the user's name), %n (its part before the @) "
-        "and %d (the part behind it) in it.  Needed.",
+        "The directory that contains one Maildir for each user, or the path of a Maildir with "
+        "the variables %u (the user name), %n (its part before the last @) and %d (its part "
+        "after the last @). This option is required.",
     ],
     [
         "dialect",
         None,
         MODERN.name,
-        f"The text whose commands are offered, and no others: {', '.join(DIALECTS)}.",
+        f"The POP specification whose commands are available: {', '.join(DIALECTS)}. "
+        f"The default is {MODERN.name}.",
     ],
     [
         "timeout",
         "t",
         str(MINIMUM_TIMEOUT),
-        "Seconds without a command after which a connection is closed.",
+        "The number of seconds without a command after which a connection is closed. RFC 1725 "
+        f"requires at least {MINIMUM_TIMEOUT}. The default is {MINIMUM_TIMEOUT}.",
     ],
     [
         "certificate",
         None,
         None,
-        "For TLS: a PEM file of the server's certificate, with those that lead to a root "
-        "behind it, or a directory of such files, among which the client's choice of a "
-        "name decides.  Re-read when it changes.",
+        "The server certificate for TLS: a PEM file that also contains the intermediate "
+        "certificates, or a directory of such files, one of which is selected by the server "
+        "name that the client requests (SNI). Changed files are loaded without a restart. "
+        "Requires the extra tls. The default is no TLS.",
     ],
     [
         "private-key",
         None,
         None,
-        "The certificate's private key, if it is not in the same file.",
+        "A PEM file with the private key of the certificate. Requires --certificate. Cannot be "
+        "combined with a directory of certificates. The default is the file of the certificate.",
     ],
     [
         "client-ca",
         None,
         None,
-        "A PEM file of the authorities whose client certificates let their owners in by "
-        "AUTH EXTERNAL.",
+        "A PEM file of CA certificates. A client with a certificate that one of these CAs has "
+        "issued can log in with AUTH EXTERNAL. Requires --certificate. The default is to "
+        "request no client certificates.",
     ],
     [
         "sasl",
         None,
         None,
-        "The mechanisms that AUTH offers, parted by commas, best first; each where a "
-        "checker can serve it.  [default: all but CRAM-MD5 and those ending in -PLUS]",
+        "The mechanisms of AUTH in order of preference, separated by commas. A mechanism is "
+        "available only if a checker supports it. The default is all mechanisms except "
+        "CRAM-MD5 and those that end in -PLUS.",
     ],
     [
         "rhosts",
         None,
         None,
-        "For RPOP: a file in the manner of hosts.equiv that says whose users are trusted, "
-        "without a password, on which hosts.  In a dialect that has RPOP only.",
+        "A file that lists the hosts and users that RPOP trusts without a password, in a format "
+        f"like that of hosts.equiv. Requires one of these dialects: {dialects_with(b'RPOP')}. "
+        "The default is to reject RPOP.",
     ],
     [
         "expire",
         None,
         None,
-        "Days after which another program removes mail, for CAPA to announce. [default: never]",
+        "The number of days after which another program removes messages, which CAPA announces. "
+        "The default is to announce EXPIRE NEVER.",
     ],
     [
         "workarounds",
         None,
         "",
-        f"For old clients, parted by commas: {', '.join(WORKAROUNDS)}.",
+        f"Workarounds for old clients, separated by commas: {', '.join(WORKAROUNDS)}. "
+        "The default is none.",
     ],
     [
         "hostname",
         None,
         None,
-        "The server's name, in its goodbye and in APOP's timestamp. [default: this machine's]",
+        "The name of the server in the reply to QUIT and in the timestamp of APOP. "
+        "The default is the host name of this machine.",
     ],
-    ["language", None, DEFAULT, "The language that LANG * chooses."],
+    [
+        "language",
+        None,
+        DEFAULT,
+        f"The tag of the language that LANG * selects, such as de. The default is {DEFAULT}, "
+        "which is English.",
+    ],
 ]
 
 FLAGS: list[list[str | None]] = [
     [
         "mark-seen",
         None,
-        "Note in the Maildir which messages were retrieved, by the flag S; a dialect that has "
-        "LAST does so anyway.",
+        "At QUIT, set the Maildir flag S on the messages that the session has retrieved. Cannot "
+        f"be combined with a dialect that has LAST ({dialects_with(b'LAST')}), which always sets "
+        "the flag.",
     ],
     [
         "allow-plaintext",
         None,
-        "Take passwords in the clear over any connection; without this, over TLS and "
-        "from this machine alone.",
+        "Accept cleartext passwords on all connections. The default is to accept them only over "
+        "TLS and from this machine.",
     ],
-    ["require-tls", None, "Let nobody log in without TLS, from this machine neither."],
-    ["hide-version", None, "Do not tell popserv's version in CAPA."],
+    [
+        "require-tls",
+        None,
+        "Reject all logins without TLS, including those from this machine. Requires "
+        "--certificate. Cannot be combined with --allow-plaintext.",
+    ],
+    ["hide-version", None, "Omit the version of popserv from the reply to CAPA."],
 ]
+
+INHERITED_HELP = {
+    "help-auth": "List the available checkers and exit.",
+    "help-auth-type": "Describe one checker, such as passwd-file, and exit.",
+}
+"""Help texts of options that Twisted defines."""
 
 COMPLETIONS = usage.Completions(
     optActions={

@@ -1,10 +1,10 @@
-"""``popserv session``: one session on standard input and output.
+"""``popserv session``: serves one session on standard input and output.
 
 Its exit code is
 
-* 0 if the client has said QUIT and was told that all is done, or has closed in order;
-* 1 if the session could not begin, or ended in another way;
-* 2 if the command line is wrong.
+* 0 if QUIT was answered ``+OK``, or if the client closed the connection in order;
+* 1 if the session could not start, or ended in another way;
+* 2 if the command line is invalid.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from twisted.python import usage
 
 from popserv.auth.precis import prepared_name
 from popserv.commandline import session_log
-from popserv.commandline.factories import warn_of_timeout
+from popserv.commandline.factories import warn_about_short_timeout
 from popserv.commandline.session_options import SessionOptions
-from popserv.commandline.single_session import OneSession
+from popserv.commandline.single_session import SingleSession
 from popserv.maildrops.maildir.layout import Layout
 from popserv.transports.stdio import (
     NoClientError,
@@ -32,25 +32,28 @@ from popserv.transports.stdio import (
 )
 
 _REACTOR = "select" if sys.platform == "darwin" else "poll"
-"""Which of Twisted's: epoll takes no files, and kqueue no terminals."""
+"""A reactor that supports files and terminals: epoll rejects files, and kqueue terminals."""
 
-_EXAMPLES = """
+_EPILOGUE = """
 Examples:
   popserv session --user ann --maildir /home/%u/Maildir
   popserv session --login --maildir /var/mail --certificate /etc/popserv/cert.pem
 
-Exit codes: 0 after QUIT or when the client has closed, 1 if the session could not begin or
-was cut off, 2 for a wrong command line.
+Exit codes: 0 after QUIT, or if the client closed the connection in order; 1 if the session
+could not start or was aborted; 2 if the command line is invalid.
 """
 
 
 class Options(SessionOptions):
-    """The command line of ``popserv session``."""
+    """The command line of ``popserv session``.
 
-    synopsis = "Usage: popserv session {--user NAME | --login} --maildir ROOT [options]"
+    After parsing, ``user`` is the prepared name of the user in octets, or None.
+    """
+
+    synopsis = "Usage: popserv session {--user NAME | --login} --maildir PATH [options]"
     longdesc = (
-        "Speak POP3 on standard input and output, for one session: as a command of ssh, as a "
-        "login shell, on a terminal line, under inetd."
+        "Serve one POP3 session on standard input and output: as a command of ssh, as a login "
+        "shell, on a terminal line, or under inetd."
     )
 
     optParameters: ClassVar[list[list[str | None]]] = [
@@ -58,33 +61,39 @@ class Options(SessionOptions):
             "user",
             "u",
             None,
-            "Whose session it is: who the client is was found out by others, and it begins "
-            "without a login.",
+            "The user whose maildrop is opened. The session starts without a login; the command "
+            "trusts its caller. Either --user or --login is required.",
         ],
     ]
     optFlags: ClassVar[list[list[str | None]]] = [
-        ["login", None, "Have the client log in, as on a port of the server."],
+        [
+            "login",
+            None,
+            "The client logs in, as on a port of the server. Either --user or --login is required.",
+        ],
         [
             "syslog",
             None,
-            "Log to syslog; without this, warnings and errors go to standard error, if that is "
-            "not the client's.",
+            "Send the whole log to syslog, facility mail. The default is to write warnings and "
+            "errors to standard error, or to send them to syslog if the client would read them.",
         ],
     ]
+    login_remedy = "use --login instead of --user"
 
     def parseArgs(self) -> None:
-        """Take no arguments."""
+        """Accept no arguments besides options."""
 
     def allows_login(self) -> bool:
-        """Tell whether the client logs in."""
+        """Return whether the client logs in."""
         return bool(self["login"])
 
     def postOptions(self) -> None:
-        """Check everything that can be checked before the session begins."""
+        """Convert the values, and check those that depend on each other.
+
+        :raises UsageError: an option is invalid.
+        """
         if bool(self["login"]) == (self["user"] is not None):
-            raise usage.UsageError(
-                "give one of --user NAME, whose session begins at once, and --login"
-            )
+            raise usage.UsageError("either --user NAME or --login is required, but not both")
         super().postOptions()
         if self["user"] is not None:
             self["user"] = prepared_name(os.fsencode(self["user"]))
@@ -94,31 +103,32 @@ class Options(SessionOptions):
                 raise usage.UsageError(f"--user: {error}") from error
 
     def getUsage(self, width: int | None = None) -> str:
-        """Return the help text, with examples at its end."""
-        return super().getUsage(width) + _EXAMPLES
+        """Return the help text, followed by examples and the exit codes."""
+        return super().getUsage(width) + _EPILOGUE
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Be a session, and return the exit code."""
+    """Serve the session, and return the exit code of the process."""
     options = Options()
     try:
-        # Or what is opened from here on would get their numbers.
+        # Files that are opened from here on would otherwise take the place of a closed stream.
         check_open(0, 1)
-        # Before anything else has a reactor.
+        # Before any import of twisted.internet.reactor installs the default reactor.
         import_module(f"twisted.internet.{_REACTOR}reactor").install()
         from twisted.internet import reactor
 
         options.parseOptions(arguments)
         if options.certificates is not None and family_of(0, 1) is None:
             raise usage.UsageError(
-                "--certificate: only on a socket can TLS begin, and standard input and output "
-                "are not one"
+                "--certificate requires that standard input and output are one connected stream "
+                "socket, because TLS cannot start on pipes, files and terminals; remove "
+                "--certificate"
             )
         to_syslog = bool(options["syslog"]) or is_client_stream(2, 0, 1)
-        standard = StandardStreams()
+        streams = StandardStreams()
     except (NoClientError, usage.UsageError) as error:
-        session_log.complain(str(error))
+        session_log.report_error(str(error))
         return 1 if isinstance(error, NoClientError) else 2
-    session_log.begin(to_syslog=to_syslog, everything=bool(options["syslog"]))
-    warn_of_timeout(options)
-    return OneSession(options, standard, reactor).run()
+    session_log.start(to_syslog=to_syslog, include_info=bool(options["syslog"]))
+    warn_about_short_timeout(options)
+    return SingleSession(options, streams, reactor).run()

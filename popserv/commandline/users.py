@@ -1,4 +1,4 @@
-"""``popserv user``: commands that edit a users file."""
+"""``popserv user``: commands that edit or list a users file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import getpass
 import os
 import sys
+from collections.abc import Callable
 
 from popserv.auth.passwords.schemes import join_field, new_scram_sha256, scheme_of
 from popserv.auth.passwords.users_file import (
@@ -19,83 +20,129 @@ from popserv.auth.passwords.users_file import (
 from popserv.auth.precis import prepared_name, prepared_password
 from popserv.maildrops.maildir.layout import Layout
 
+_INPUT_HELP = (
+    "The password is read twice from the terminal, or as one line from standard input if that is "
+    "not a terminal."
+)
+
 
 def add_commands(user: argparse.ArgumentParser) -> None:
-    """Add the commands to the parser of ``popserv user``."""
-    kinds = user.add_subparsers(title="commands", required=True)
+    """Add the commands to the parser of ``popserv user``.
+
+    Each sets ``run``, a function of the parsed options.  It raises UsersFileError or ValueError
+    if the command fails.
+    """
+    commands = user.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     file = argparse.ArgumentParser(add_help=False)
-    where = file.add_mutually_exclusive_group(required=True)
-    where.add_argument("--users", metavar="FILE", help="the users file")
-    where.add_argument(
-        "--maildir", metavar="ROOT", help="as for twistd pop3: the users file is ROOT/.users"
+    paths = file.add_mutually_exclusive_group(required=True)
+    paths.add_argument("--users", metavar="FILE", help="the users file")
+    paths.add_argument(
+        "--maildir",
+        metavar="PATH",
+        help="the value of --maildir of twistd pop3; the users file is .users in that directory, "
+        "or in the part of the path before the first variable",
     )
     name = argparse.ArgumentParser(add_help=False)
-    name.add_argument("name", metavar="NAME")
+    name.add_argument("name", metavar="NAME", help="the user name")
     secret = argparse.ArgumentParser(add_help=False)
     secret.add_argument(
         "--apop",
         action="store_true",
-        help="an APOP secret: the user logs in by APOP only, and the server must keep the "
-        "secret as it is; without this, SCRAM-SHA-256",
+        help="store an APOP secret in cleartext, with which the user can log in by APOP only; "
+        "the default is to store a SCRAM-SHA-256 secret",
     )
 
-    def add(command: str, act: object, text: str, *parents: argparse.ArgumentParser) -> None:
-        kinds.add_parser(
-            command, help=text, description=text, parents=[*parents, file]
-        ).set_defaults(act=act)
+    def add(
+        command: str,
+        run: Callable[[argparse.Namespace], None],
+        text: str,
+        description: str,
+        *parents: argparse.ArgumentParser,
+    ) -> None:
+        commands.add_parser(
+            command, help=text, description=description, parents=[*parents, file]
+        ).set_defaults(run=run)
 
-    add("add", _add, "add a user", name, secret)
-    add("passwd", _passwd, "change a user's password", name, secret)
-    add("remove", _remove, "take a user out; the mail stays", name)
-    add("list", _list, "show each user and the kind of secret")
+    add(
+        "add",
+        _add_user,
+        "add a user",
+        f"Add a user, and create the users file if it does not exist. {_INPUT_HELP}",
+        name,
+        secret,
+    )
+    add(
+        "passwd",
+        _change_password,
+        "change the password of a user",
+        f"Change the password of a user. {_INPUT_HELP}",
+        name,
+        secret,
+    )
+    add(
+        "remove",
+        _remove_user,
+        "remove a user",
+        "Remove a user from the users file. The mail of the user is not removed.",
+        name,
+    )
+    add(
+        "list",
+        _list_users,
+        "list the users",
+        "Print the name and the password scheme of each user, separated by a tab.",
+    )
 
 
 def _path(options: argparse.Namespace) -> str:
+    """Return the path of the users file."""
     if options.users is not None:
         return str(options.users)
     return default_path(os.fsdecode(Layout(options.maildir).root))
 
 
-def _add(options: argparse.Namespace) -> None:
-    _set(options, new=True)
+def _add_user(options: argparse.Namespace) -> None:
+    _write_secret(options, new=True)
 
 
-def _passwd(options: argparse.Namespace) -> None:
-    _set(options, new=False)
+def _change_password(options: argparse.Namespace) -> None:
+    _write_secret(options, new=False)
 
 
-def _set(options: argparse.Namespace, *, new: bool) -> None:
+def _write_secret(options: argparse.Namespace, *, new: bool) -> None:
     name = prepared_name(os.fsencode(options.name))
+    # Before the user types a password in vain.
     check_name(name)
-    secret = prepared_password(_ask_secret())
-    field = join_field(b"APOP", secret) if options.apop else new_scram_sha256(secret)
+    password = prepared_password(_read_password())
+    field = join_field(b"APOP", password) if options.apop else new_scram_sha256(password)
     set_secret(_path(options), name, field, new=new)
 
 
-def _remove(options: argparse.Namespace) -> None:
+def _remove_user(options: argparse.Namespace) -> None:
     remove_user(_path(options), os.fsencode(options.name))
 
 
-def _list(options: argparse.Namespace) -> None:
+def _list_users(options: argparse.Namespace) -> None:
     path = _path(options)
     if not os.path.exists(path):
-        raise UsersFileError(f"there is no {path}; popserv user add makes it")
+        raise UsersFileError(f"{path} does not exist; popserv user add creates it")
     for name, field in UsersFile(path).read().secrets.items():
         print(f"{name.decode('utf-8', 'backslashreplace')}\t{scheme_of(field).decode('ascii')}")
 
 
-def _ask_secret() -> bytes:
+def _read_password() -> bytes:
+    """Read a password twice from the terminal, or as one line from standard input.
+
+    :raises UsersFileError: the passwords differ or are empty.
+    """
     if sys.stdin.isatty():
-        secret = getpass.getpass("Password: ")
-        if getpass.getpass("Once more: ") != secret:
-            raise UsersFileError("the two are not the same; nothing changed")
+        text = getpass.getpass("New password: ")
+        if getpass.getpass("Retype new password: ") != text:
+            raise UsersFileError("passwords do not match; nothing was changed")
+        password = os.fsencode(text)
     else:
-        return _not_empty(sys.stdin.buffer.readline().rstrip(b"\r\n"))
-    return _not_empty(os.fsencode(secret))
-
-
-def _not_empty(secret: bytes) -> bytes:
-    if not secret:
-        raise UsersFileError("an empty password lets nobody in; nothing changed")
-    return secret
+        password = sys.stdin.buffer.readline().rstrip(b"\r\n")
+    if not password:
+        raise UsersFileError("an empty password is not allowed; nothing was changed")
+    return password

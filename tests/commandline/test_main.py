@@ -105,7 +105,7 @@ class UserTests(CliCase):
         os.unlink(self.path)
         code, out, err = self.user("list")
         self.assertEqual((code, out), (1, ""))
-        self.assertIn(f"there is no {self.path}", err)
+        self.assertIn(f"{self.path} does not exist", err)
 
     def test_list_odd_users(self):
         """A malformed secret or a name in another charset does not hide the other users."""
@@ -162,7 +162,9 @@ class UserTests(CliCase):
                 code, out, err = self.run_main(
                     ["user", "add", "ann", "--users", self.path], Terminal()
                 )
-            self.assertEqual((code, out, err), (1, "", "popserv: nothing changed\n"))
+            self.assertEqual(
+                (code, out, err), (1, "", "popserv: interrupted; nothing was changed\n")
+            )
         self.assertEqual(os.listdir(self.directory), [])
 
     def test_typed_twice(self):
@@ -173,7 +175,7 @@ class UserTests(CliCase):
                     ["user", "add", "ann", "--users", self.path], Terminal()
                 )
             self.assertEqual((code, out, asked.call_count), (expected, "", 2))
-            self.assertEqual("nothing changed" in err, bool(expected))
+            self.assertEqual("nothing was changed" in err, bool(expected))
             self.assertEqual(os.path.exists(self.path), not expected)
         self.assertTrue(verify(self.field(), b"password"))
 
@@ -254,7 +256,7 @@ class InstalledTests(CliCase):
         ) as process:
             os.close(theirs)
             shown = b""
-            for prompt in (b"Password: ", b"Once more: "):
+            for prompt in (b"New password: ", b"Retype new password: "):
                 while not shown.endswith(prompt):
                     shown += os.read(ours, 1000)
                 os.write(ours, b"password\n")
@@ -264,5 +266,5 @@ class InstalledTests(CliCase):
             except OSError:
                 """The other end is closed, which a terminal tells so."""
         self.assertEqual(process.returncode, 0, f"{shown!r}")
-        self.assertEqual(shown.split(), b"Password: Once more:".split())
+        self.assertEqual(shown.split(), b"New password: Retype new password:".split())
         self.assertTrue(verify(self.field(), b"password"))

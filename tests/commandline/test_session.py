@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.commandline import session_log, single_session
 from popserv.commandline.session import Options
-from popserv.commandline.single_session import OneSession
+from popserv.commandline.single_session import SingleSession
 from tests.certificates import issue
 
 
@@ -29,7 +29,11 @@ class SessionCommandTests(SynchronousTestCase):
         Path(pem).write_bytes(issue("localhost").pem())
         words = f"--login --maildir {root} --certificate {pem} --require-tls --without STLS".split()
         error = self.assertRaises(usage.UsageError, Options().parseOptions, words)
-        self.assertEqual(str(error), "--require-tls and --without STLS: nobody could log in")
+        self.assertEqual(
+            str(error),
+            "--require-tls and --without STLS cannot be combined, because no client could start "
+            "TLS; remove one of them",
+        )
 
     def test_complaint_to_syslog(self):
         """A wrong command line is told to syslog where the client would read standard error."""
@@ -38,7 +42,7 @@ class SessionCommandTests(SynchronousTestCase):
             patch.object(session_log.os, "isatty", return_value=False),
             patch.object(session_log, "syslog") as syslog,
         ):
-            session_log.complain("no")
+            session_log.report_error("no")
         self.assertEqual(syslog.syslog.call_args.args[1], "no")
 
     def test_gone(self):
@@ -53,7 +57,7 @@ class SessionCommandTests(SynchronousTestCase):
         # A signal finds nothing to break off then.
         reactor.run = lambda **_: os.kill(os.getpid(), signal.SIGHUP)
         with patch.object(single_session, "_log") as log:
-            self.assertEqual(OneSession(options, standard, reactor).run(), 1)
+            self.assertEqual(SingleSession(options, standard, reactor).run(), 1)
         self.assertEqual(len(log.warn.mock_calls), 1)
         standard.restore.assert_called_once_with()
         reactor.stop.assert_called_once_with()
