@@ -22,7 +22,7 @@ from popserv.core.replies import After, Reply
 from popserv.core.session import Session, State
 from popserv.core.snapshot import Message
 from popserv.errors import BadCommand, NoSuchMessage
-from popserv.messages.downgrade import Downgrader
+from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.framing import (
     FilteredFramer,
     Framer,

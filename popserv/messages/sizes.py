@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from popserv.messages.downgrade import Downgrader
+from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.octets import OctetCounter
 
 _EARLY = 1 << 20

@@ -22,7 +22,7 @@ from twisted.trial.unittest import TestCase
 
 from popserv.auth.passwords.schemes import join_field
 from popserv.auth.passwords.users_file import default_path, set_secret
-from popserv.messages.downgrade import Downgrader
+from popserv.messages.downgrade.downgrader import Downgrader
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

@@ -13,9 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.messages import downgrade, sizes
-from popserv.messages.downgrade import Downgrader
-from popserv.messages.fields import downgraded_field
+from popserv.messages import sizes
+from popserv.messages.downgrade import downgrader as downgrade
+from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.messages.fields.table import downgraded_field
 from popserv.messages.framing import TopFramer
 from popserv.messages.octets import count_octets
 from popserv.messages.sizes import MessageCounter, Sizes, measure

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.messages.fields import _METHODS, _a_label, downgraded_field, mime_value
+from popserv.messages.fields.table import _METHODS, _a_label, downgraded_field, mime_value
 
 NAMES = [*_METHODS, "subject", "x-unknown", "list-id"]
 

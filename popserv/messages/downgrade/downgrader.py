@@ -14,7 +14,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from popserv.messages.fields import downgraded_field, mime_value
+from popserv.messages.fields.table import downgraded_field, mime_value
 from popserv.messages.octets import count_octets
 
 _MAX_HEADER = 1 << 20
