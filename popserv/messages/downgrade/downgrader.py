@@ -14,7 +14,8 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from popserv.messages.fields.table import downgraded_field, mime_value
+from popserv.messages.fields.parameters import parse_mime_value
+from popserv.messages.fields.table import downgrade_field
 from popserv.messages.octets import count_octets
 
 _MAX_HEADER = 1 << 20
@@ -270,7 +271,7 @@ class Downgrader:
             if len(field) > min(_MAX_FIELD, self._left):
                 self.fell_short |= _is_utf8(field)
             else:
-                downgraded = downgraded_field(field)
+                downgraded = downgrade_field(field)
                 if downgraded is not field:
                     self._left -= len(field)
                     fields[index] = downgraded
@@ -409,11 +410,11 @@ def _content(header: bytes, default: str) -> _Content:
     start, end = _find_value(low, _TYPE)
     if not end:
         return _Content(default)
-    kind, parameters = mime_value(header[start:end])
+    kind, parameters = parse_mime_value(header[start:end])
     if kind.startswith("multipart/"):
         return _Content(kind, _boundary(parameters))
     start, end = _find_value(low, _ENCODING)
-    encoding, _ = mime_value(header[start:end])
+    encoding, _ = parse_mime_value(header[start:end])
     return _Content(kind, is_identity=encoding in ("", "7bit", "8bit", "binary"))
 
 

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.messages import sizes
 from popserv.messages.downgrade import downgrader as downgrade
 from popserv.messages.downgrade.downgrader import Downgrader
-from popserv.messages.fields.table import downgraded_field
+from popserv.messages.fields.table import downgrade_field
 from popserv.messages.framing import TopFramer
 from popserv.messages.octets import count_octets
 from popserv.messages.sizes import MessageCounter, Sizes, measure
@@ -126,7 +126,7 @@ class NaiveWalk:
             else:
                 fields.append(line)
         for field in fields:
-            new = downgraded_field(field)
+            new = downgrade_field(field)
             if new is not field:
                 for at, kind in self.waiting:
                     pattern = re.compile(re.escape(kind.encode()), re.IGNORECASE)

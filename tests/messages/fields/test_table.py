@@ -10,9 +10,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.messages.fields.table import _METHODS, _a_label, downgraded_field, mime_value
+from popserv.messages.fields.idna import a_label
+from popserv.messages.fields.parameters import parse_mime_value
+from popserv.messages.fields.table import METHODS, downgrade_field
 
-NAMES = [*_METHODS, "subject", "x-unknown", "list-id"]
+NAMES = [*METHODS, "subject", "x-unknown", "list-id"]
 
 # What structured fields trip over, beside plain words.
 texts = st.lists(
@@ -30,7 +32,7 @@ words = st.lists(st.sampled_from([*WORDS, "\U0001f600", "e\u0301"]), min_size=1,
 
 def downgraded(text):
     """A field of text, without its last line end, downgraded the same way."""
-    return downgraded_field(text.encode() + b"\n").decode("ascii").removesuffix("\n")
+    return downgrade_field(text.encode() + b"\n").decode("ascii").removesuffix("\n")
 
 
 def unfolded(text):
@@ -71,18 +73,18 @@ class AnyFieldTests(SynchronousTestCase):
     def test_any_text(self, name, text):
         """Any text becomes lines of one field, and ASCII stays as it is."""
         field = f"{name}:{text.rstrip(chr(13))}\n".encode()
-        result = downgraded_field(field)
+        result = downgrade_field(field)
         if field.isascii():
             self.assertIs(result, field)
         else:
             self.assertField(name, result)
-            self.assertIs(downgraded_field(result), result)
+            self.assertIs(downgrade_field(result), result)
 
     @given(st.binary(max_size=60))
     def test_any_bytes(self, data):
         """Any bytes are taken; what is not UTF-8 comes back as it is."""
         for field in (data, b"Subject: " + data, b"To:" + data):
-            result = downgraded_field(field)
+            result = downgrade_field(field)
             try:
                 field.decode()
             except UnicodeDecodeError:
@@ -92,12 +94,12 @@ class AnyFieldTests(SynchronousTestCase):
         """A line without a name in ASCII is no field (RFC 6532 section 3.2)."""
         for line in ("\xfc\n", "Gr\xfc\xdfe: x\n", " a: \xfc\n", ":\xfc\n", "a" * 201 + ": \xfc\n"):
             field = line.encode()
-            self.assertIs(downgraded_field(field), field)
+            self.assertIs(downgrade_field(field), field)
 
     def test_line_ends(self):
         """A field keeps the line end that it has, and gets one if it has none."""
         for end, kept in ((b"\r\n", b"\r\n"), (b"\n", b"\n"), (b"", b"\n")):
-            field = downgraded_field(b"Subject:" + " \xfc".encode() * 60 + end)
+            field = downgrade_field(b"Subject:" + " \xfc".encode() * 60 + end)
             self.assertTrue(field.endswith(b"?=" + kept))
             self.assertEqual(field.count(b"\r"), field.count(b"\n") if end == b"\r\n" else 0)
 
@@ -264,7 +266,7 @@ class DomainTests(SynchronousTestCase):
     def test_a_labels(self, text):
         """A label that IDNA 2008 takes, if it is taken, becomes what IDNA 2008 makes of it."""
         assume(not text.isascii())
-        label = _a_label(text)
+        label = a_label(text)
         try:
             expected = idna.alabel(idna.uts46_remap(text, transitional=False)).decode()
         except idna.IDNAError:
@@ -275,8 +277,8 @@ class DomainTests(SynchronousTestCase):
     def test_examples(self):
         """Labels of several scripts."""
         for text in ("b\xfccher", "stra\xdfe", "\u03b2\u03cc\u03bb\u03bf\u03c2", "\u4f8b\u3048"):
-            self.assertEqual(_a_label(text), idna.alabel(text).decode())
-        self.assertEqual(_a_label("com"), "com")
+            self.assertEqual(a_label(text), idna.alabel(text).decode())
+        self.assertEqual(a_label("com"), "com")
 
     def test_no_u_label(self):
         """What is no U-label has no A-label."""
@@ -290,9 +292,9 @@ class DomainTests(SynchronousTestCase):
             "\xfc" * 64,
             "\0",
         ):
-            self.assertEqual(_a_label(text), "")
+            self.assertEqual(a_label(text), "")
         for text in ("\u212a", "\xfc_", "\u4e00" * 60):
-            self.assertEqual(_a_label(text), "")
+            self.assertEqual(a_label(text), "")
 
 
 class OtherFieldTests(SynchronousTestCase):
@@ -401,12 +403,14 @@ class MimeTests(SynchronousTestCase):
     @given(st.binary(max_size=40))
     def test_reading_never_fails(self, data):
         """Any bytes have a first part and parameters."""
-        mime_value(data)
+        parse_mime_value(data)
 
     def test_reading(self):
         """Names and the first part are in lower case; comments and quotes are gone."""
         self.assertEqual(
-            mime_value(b' Multipart/Mixed (a;b=c) ;\r\n\tBoundary = "A\\"; b" (x); boundary=c;d'),
+            parse_mime_value(
+                b' Multipart/Mixed (a;b=c) ;\r\n\tBoundary = "A\\"; b" (x); boundary=c;d'
+            ),
             ("multipart/mixed", {"boundary": 'A"; b', "d": ""}),
         )
 
