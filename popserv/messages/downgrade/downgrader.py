@@ -1,462 +1,215 @@
-"""Internationalized messages for clients that did not say UTF8 (RFC 6856 section 4, RFC 6857).
+"""The downgraded form of a message, for clients without UTF8 (RFC 6856 section 4, RFC 6857).
 
-Rules of this file:
- 1. Only a header field that holds characters beyond ASCII, all of them valid UTF-8, is
-    downgraded; all else goes out as it came in, byte for byte, bodies above all.
- 2. The fields of MIME parts and of embedded messages are fields, too (RFC 6857 section 4).
- 3. Any bytes may come in chunks cut anywhere; the outcome never depends on where.
- 4. No bytes make it raise, or hold more than a header; past the bounds below, things pass.
+The rules:
+
+1. A header field is downgraded if it contains characters outside ASCII and is valid UTF-8.
+   Everything else, bodies above all, passes unchanged, octet for octet.
+2. The header fields of MIME parts and of embedded messages are downgraded, too (RFC 6857
+   section 4).
+3. A message may be cut into chunks at any octet; the result does not depend on where.
+4. No message raises an exception.  Memory is bounded: it holds at most one header, and the
+   64 KiB of :mod:`~popserv.messages.downgrade.held_output`.  Parts of a message beyond the
+   limits of this package pass unchanged.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
-from urllib.parse import unquote
 
-from popserv.messages.fields.parameters import parse_mime_value
-from popserv.messages.fields.table import downgrade_field
+from popserv.messages.downgrade.content import MESSAGE_TYPES, Content, read_content, replace_type
+from popserv.messages.downgrade.headers import HeaderDowngrader
+from popserv.messages.downgrade.held_output import HeldOutput
+from popserv.messages.downgrade.multiparts import Delimiter, Multiparts
 from popserv.messages.octets import count_octets
 
-_MAX_HEADER = 1 << 20
-"""Octets of one header; a longer one passes as it is, and so does what it is the header of."""
+MAX_HEADER = 1 << 20
+"""The longest header in octets; a longer one passes unchanged, and so does its body."""
 
-_MAX_FIELD = 1 << 15
-"""Octets of one field; a longer one passes as it is."""
+MAX_DEPTH = 100
+"""The multiparts that may be nested; the body of one within them passes unchanged."""
 
-_MAX_DOWNGRADED = 1 << 16
-"""Octets of a message's fields that are downgraded; the fields behind them pass as they are."""
-
-_MAX_FIELDS = 2000
-"""Fields of a message that hold more than ASCII; those behind them pass as they are."""
-
-_MAX_EFFORT = 100_000
-"""Lines of a message that look like a delimiter, each part counting as ten of them."""
-
-_MAX_DEPTH = 100
-"""Multiparts within each other."""
-
-_MAX_DELIMITER = 1000
-"""Octets of a delimiter line, its padding included and its end not."""
-
-_MAX_HELD = 1 << 16
-"""Octets held back until it is known whether a message/global holds anything to downgrade."""
+_BLANK = re.compile(rb"\r?\n")
+_LINE_AND_BLANK = re.compile(rb"\n\r?\n")
+_NO_CONTENT = Content("")
 
 
 class Downgrader:
-    """Make of a chunked message its downgraded form (RFC 6857), in chunks.
+    """Converts the chunks of a message to the chunks of its downgraded form.
 
-    A message has any line ends that :mod:`popserv.messages.octets` takes, and keeps them.
-    ``changed`` says whether any field was downgraded so far, and ``gained`` how many
-    octets the wire form has grown by that.  ``fell_short`` says that a field may have
-    passed which should have been downgraded, for it is beyond the bounds.
+    The message may have all line ends of :mod:`popserv.messages.octets`; they stay.
+    ``changed`` tells whether a field has been downgraded so far, and ``octets_gained`` is the
+    number of octets by which the wire form has grown.
     """
 
     changed = False
-    fell_short = False
-    gained = 0
+    octets_gained = 0
 
     def __init__(self) -> None:
-        self._out: list[bytes] = []
-        self._held = b""
-        # Nothing more will be changed.
-        self._over = False
-        self._effort = _MAX_EFFORT
-        self._left = _MAX_DOWNGRADED
-        self._fields_left = _MAX_FIELDS
-        # In a header: the offset of the line that may end it, and what it is the header of.
+        self._output: list[bytes] = []
+        self._pending = b""
+        # Whether the rest of the message passes unchanged.
+        self._is_done = False
+        self._had_long_header = False
+        # In a header: the offset of the line to search from, and what the header belongs to.
         self._in_header = True
-        self._scanned = 0
-        self._is_status = False
-        self._default = ""
+        self._searched = 0
+        self._in_field_groups = False
+        self._default_type = ""
         # In a body: whether its next octet is at the start of a line.
         self._at_line_start = True
-        # The open multiparts, from the outermost.
-        self._multiparts: list[_Multipart] = []
-        self._labels = _Labels()
+        self._multiparts = Multiparts()
+        self._headers = HeaderDowngrader()
+        self._held = HeldOutput()
+
+    @property
+    def exceeded_limits(self) -> bool:
+        """Whether a field has passed unchanged that has to be downgraded, or may have to be."""
+        return self._had_long_header or self._headers.exceeded_limits
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return what is certain by now."""
-        if self._over and not self._labels:
+        """Return the output that is certain after this chunk."""
+        if self._is_done and not self._held:
             return chunk
-        return self._walk(chunk, final=False)
+        return self._walk(chunk, is_last=False)
 
     def finish(self) -> bytes:
-        """Return what was held back."""
-        text = self._walk(b"", final=True)
-        return text + self._labels.release()
+        """Return the output that was held back."""
+        text = self._walk(b"", is_last=True)
+        return text + self._held.release()
 
-    def _walk(self, chunk: bytes, *, final: bool) -> bytes:
-        data, self._held = self._held + chunk, b""
+    def _walk(self, chunk: bytes, *, is_last: bool) -> bytes:
+        data, self._pending = self._pending + chunk, b""
         at = 0
         while 0 <= at < len(data):
-            if self._over:
+            if self._is_done:
                 self._emit(data[at:])
                 break
-            step = self._header if self._in_header else self._body
-            at = step(data, at, final)
-        text = b"".join(self._out)
-        self._out.clear()
+            step = self._walk_header if self._in_header else self._walk_body
+            at = step(data, at, is_last)
+        text = b"".join(self._output)
+        self._output.clear()
         return text
 
     def _emit(self, text: bytes) -> None:
-        if self._labels:
-            text = self._labels.hold(text)
-        self._out.append(text)
+        if self._held:
+            text = self._held.hold(text)
+        self._output.append(text)
 
-    # Each step takes the walk from one offset to the next, or to -1 if it must wait for more.
+    # Each step takes the walk from one offset to the next, or to -1 if it needs more data.
 
-    def _header(self, data: bytes, at: int, final: bool) -> int:
-        stop = at + _MAX_HEADER
-        end, is_whole = self._header_end(data, at, min(stop, len(data)))
-        if self._over:
+    def _walk_header(self, data: bytes, at: int, is_last: bool) -> int:
+        stop = at + MAX_HEADER
+        end, has_blank_line = self._find_header_end(data, at, min(stop, len(data)))
+        if self._is_done:
             return at
         if end < 0:
             if len(data) >= stop:
-                self.fell_short |= not data[at:stop].isascii()
+                self._had_long_header |= not data[at:stop].isascii()
                 self._emit(data[at:stop])
                 self._enter_body(data[stop - 1 : stop] == b"\n")
                 return stop
-            if not final:
-                self._held = data[at:]
+            if not is_last:
+                self._pending = data[at:]
                 return -1
             end = len(data)
-        self._entity(data[at:end], is_whole)
+        self._pass_header(data[at:end], has_blank_line)
         return end
 
-    def _header_end(self, data: bytes, at: int, stop: int) -> tuple[int, bool]:
-        """Return where the header ends, -1 if not before ``stop``; and if by an empty line."""
-        line = at + self._scanned
+    def _find_header_end(self, data: bytes, at: int, stop: int) -> tuple[int, bool]:
+        """Return the end of the header, and whether an empty line ends it.
+
+        The end is -1 if it is not before ``stop``.
+        """
+        line = at + self._searched
         blank = _BLANK.match(data, line, stop) or _LINE_AND_BLANK.search(data, line, stop)
         end = blank.end() if blank else stop
         if self._multiparts:
-            found = self._delimiter(data, line, True, end)
-            if found:
-                return found.start, False
+            delimiter = self._find_delimiter(data, line, True, end)
+            if delimiter:
+                return delimiter.start, False
         if blank:
             return end, True
-        self._scanned = max(line, data.rfind(b"\n", line, stop) + 1) - at
+        self._searched = max(line, data.rfind(b"\n", line, stop) + 1) - at
         return -1, False
 
-    def _body(self, data: bytes, at: int, final: bool) -> int:
-        found = self._delimiter(data, at, self._at_line_start, len(data))
-        if self._over:
+    def _walk_body(self, data: bytes, at: int, is_last: bool) -> int:
+        delimiter = self._find_delimiter(data, at, self._at_line_start, len(data))
+        if self._is_done:
             return at
-        if found:
-            self._emit(data[at : found.end])
-            self._delimited(found)
-            return found.end
+        if delimiter:
+            self._emit(data[at : delimiter.end])
+            self._pass_delimiter(delimiter)
+            return delimiter.end
         tail = data.rfind(b"\n", at) + 1
         if not tail:
             tail = at if self._at_line_start else len(data) + 1
-        self._at_line_start = not final and self._may_delimit(data, tail)
+        self._at_line_start = not is_last and self._multiparts.may_be_delimiter(data, tail)
         if not self._at_line_start:
             tail = len(data)
         self._emit(data[at:tail])
-        self._held = data[tail:]
+        self._pending = data[tail:]
         return -1
 
-    def _may_delimit(self, data: bytes, line: int) -> bool:
-        """Say whether a line without its end may still become a delimiter."""
-        if not 0 <= len(data) - line <= _MAX_DELIMITER:
-            return False
-        text, prefix = data[line:], self._multiparts[-1].prefix[1:]
-        return text.startswith(prefix) or prefix.startswith(text)
+    def _find_delimiter(
+        self, data: bytes, at: int, at_line_start: bool, stop: int
+    ) -> Delimiter | None:
+        delimiter = self._multiparts.find_delimiter(data, at, at_line_start, stop)
+        self._is_done = self._multiparts.is_exhausted
+        return delimiter
 
-    def _delimiter(self, data: bytes, at: int, at_line_start: bool, stop: int) -> _Found | None:
-        """Return the first line within data[at:stop] that delimits an open multipart."""
-        _, delimiters, prefix = self._multiparts[-1]
-        if at_line_start and data.startswith(prefix[1:], at, stop):
-            line = at
-        else:
-            line = data.find(prefix, at, stop) + 1
-            if not line:
-                return None
-        while (end := data.find(b"\n", line, stop)) >= 0:
-            if end - line <= _MAX_DELIMITER:
-                text = data[line:end].removesuffix(b"\r").rstrip(b" \t")
-                if text in delimiters:
-                    return _Found(line, end + 1, *delimiters[text])
-            self._spend(1)
-            line = data.find(prefix, end, stop) + 1
-            if self._over or not line:
-                break
-        return None
-
-    def _spend(self, effort: int) -> None:
-        self._effort -= effort
-        if self._effort < 0:
-            self._over = True
-
-    def _delimited(self, found: _Found) -> None:
-        """Go on behind a delimiter: with a part's header, or with what follows a multipart."""
-        if self._labels:
-            self._out.append(self._labels.close(found.level))
-        del self._multiparts[found.level + (not found.is_last) :]
-        if found.is_last:
+    def _pass_delimiter(self, delimiter: Delimiter) -> None:
+        """Go on behind a delimiter: with the header of a part, or the body around a multipart."""
+        if self._held:
+            self._output.append(self._held.close(delimiter.level))
+        self._multiparts.pass_delimiter(delimiter)
+        if delimiter.is_close:
             self._enter_body(True)
         else:
-            self._enter_header(self._multiparts[-1].default)
+            self._enter_header(self._multiparts.default_type)
 
-    def _enter_multipart(self, content: _Content) -> None:
-        level = len(self._multiparts)
-        delimiter = b"--" + content.boundary
-        # Those of an inner multipart win.
-        delimiters = {delimiter: (level, False), delimiter + b"--": (level, True)}
-        prefix = b"\n" + delimiter
-        if level:
-            outer = self._multiparts[-1]
-            delimiters = {**outer.delimiters, **delimiters}
-            prefix = _common_prefix(outer.prefix, prefix)
-        default = "message/rfc822" if content.type == "multipart/digest" else ""
-        self._multiparts.append(_Multipart(default, delimiters, prefix))
-        self._enter_body(True)
-
-    def _enter_header(self, default: str = "", is_status: bool = False) -> None:
+    def _enter_header(self, default_type: str = "", in_field_groups: bool = False) -> None:
         self._in_header = True
-        self._scanned = 0
-        self._default = default
-        self._is_status = is_status
+        self._searched = 0
+        self._default_type = default_type
+        self._in_field_groups = in_field_groups
 
     def _enter_body(self, at_line_start: bool) -> None:
         self._in_header = False
         self._at_line_start = at_line_start
         if not self._multiparts:
-            self._over = True
+            self._is_done = True
 
-    def _entity(self, header: bytes, is_whole: bool) -> None:
-        """Send a header downgraded, and go on with what it is the header of."""
-        self._spend(10)
-        if self._over:
+    def _pass_header(self, header: bytes, has_blank_line: bool) -> None:
+        """Emit a header downgraded, and go on with the body that it describes."""
+        self._multiparts.spend(10)
+        if self._multiparts.is_exhausted:
+            self._is_done = True
             self._emit(header)
             return
-        downgraded = self._downgraded(header)
+        downgraded = self._headers.downgrade(header)
         if downgraded is not header:
             self.changed = True
-            self.gained += count_octets([downgraded]) - count_octets([header])
-            octets, text = self._labels.change()
-            self.gained += octets
-            self._out.append(text)
-        content = _Content("") if self._is_status else _content(header, self._default)
-        kind = _KINDS.get(content.type) if content.is_identity else None
-        if kind and kind.downgraded:
-            relabelled = _relabelled(downgraded, content.type, kind.downgraded)
-            self._labels.add(len(self._multiparts), downgraded, relabelled)
+            self.octets_gained += count_octets([downgraded]) - count_octets([header])
+            gained, text = self._held.change_types()
+            self.octets_gained += gained
+            self._output.append(text)
+        content = _NO_CONTENT
+        if not self._in_field_groups:
+            content = read_content(header, self._default_type)
+        message_type = MESSAGE_TYPES.get(content.type) if content.is_identity else None
+        if message_type and message_type.downgraded:
+            retyped = replace_type(downgraded, content.type, message_type.downgraded)
+            self._held.open(len(self._multiparts), downgraded, retyped)
         else:
             self._emit(downgraded)
-        if not is_whole:
+        if not has_blank_line:
             self._enter_body(True)
-        elif self._is_status:
-            self._enter_header(is_status=True)
-        elif kind:
-            self._enter_header(is_status=kind.is_status)
-        elif content.boundary and len(self._multiparts) < _MAX_DEPTH:
-            self._enter_multipart(content)
+        elif self._in_field_groups:
+            self._enter_header(in_field_groups=True)
+        elif message_type:
+            self._enter_header(in_field_groups=message_type.has_field_groups)
+        elif content.boundary and len(self._multiparts) < MAX_DEPTH:
+            self._multiparts.enter(content)
+            self._enter_body(True)
         else:
             self._enter_body(True)
-
-    def _downgraded(self, header: bytes) -> bytes:
-        """Return a header with its fields downgraded, the same object if none had to be."""
-        if header.isascii():
-            return header
-        fields = _FIELD.findall(header)
-        is_changed = False
-        for index, field in enumerate(fields):
-            if field.isascii():
-                continue
-            self._fields_left -= 1
-            if self._fields_left < 0:
-                self.fell_short = True
-                break
-            if len(field) > min(_MAX_FIELD, self._left):
-                self.fell_short |= _is_utf8(field)
-            else:
-                downgraded = downgrade_field(field)
-                if downgraded is not field:
-                    self._left -= len(field)
-                    fields[index] = downgraded
-                    is_changed = True
-        return b"".join(fields) if is_changed else header
-
-
-def _is_utf8(field: bytes) -> bool:
-    try:
-        field.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-class _Found(NamedTuple):
-    """A delimiter line: its offsets, and which multipart it delimits or ends."""
-
-    start: int
-    end: int
-    level: int
-    is_last: bool
-
-
-class _Multipart(NamedTuple):
-    """An open multipart.
-
-    The type of a part that names none, the lines that delimit it or one around it, and
-    what all of these begin with, the line end before them included.
-    """
-
-    default: str
-    delimiters: dict[bytes, tuple[int, bool]]
-    prefix: bytes
-
-
-def _common_prefix(one: bytes, other: bytes) -> bytes:
-    for at, (here, there) in enumerate(zip(one, other, strict=False)):
-        if here != there:
-            return one[:at]
-    return min(one, other, key=len)
-
-
-_BLANK = re.compile(rb"\r?\n")
-_LINE_AND_BLANK = re.compile(rb"\n\r?\n")
-_FIELD = re.compile(rb"[^\n]+(?:\n[ \t][^\n]*)*\n?|\n")
-
-
-class _Labels:
-    """Headers that say message/global, and all behind them, held until it is known if that is so.
-
-    A message/global whose fields are downgraded is a message/rfc822 then (RFC 6532
-    section 3.7, RFC 6533 section 4.4); one without any such field keeps its name.
-    """
-
-    def __init__(self) -> None:
-        self._open: list[tuple[int, int, bytes]] = []
-        self._held: list[bytes] = []
-        self._octets = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._open)
-
-    def add(self, depth: int, header: bytes, relabelled: bytes) -> None:
-        """Hold the header of such a part, which lies within ``depth`` multiparts."""
-        self._open.append((depth, len(self._held), relabelled))
-        self._held.append(header)
-
-    def hold(self, text: bytes) -> bytes:
-        """Hold what follows, and return all if that is too much."""
-        self._held.append(text)
-        self._octets += len(text)
-        return self.release() if self._octets > _MAX_HELD else b""
-
-    def change(self) -> tuple[int, bytes]:
-        """Relabel, for a field within was downgraded; return the octets gained, and all."""
-        gained = 0
-        for _, index, relabelled in self._open:
-            gained += count_octets([relabelled]) - count_octets([self._held[index]])
-            self._held[index] = relabelled
-        return gained, self.release()
-
-    def close(self, level: int) -> bytes:
-        """End the parts within the multipart of that level; return all if none is open."""
-        self._open = [each for each in self._open if each[0] <= level]
-        return b"" if self._open else self.release()
-
-    def release(self) -> bytes:
-        """Return all that is held."""
-        text = b"".join(self._held)
-        self._open.clear()
-        self._held.clear()
-        self._octets = 0
-        return text
-
-
-# Structure: what a header says of its body
-
-
-class _Kind(NamedTuple):
-    """A message/* type that is looked into, and what it becomes by that."""
-
-    is_status: bool
-    downgraded: bytes = b""
-
-
-_KINDS = {
-    "message/rfc822": _Kind(False),
-    "message/global": _Kind(False, b"message/rfc822"),
-    "message/global-headers": _Kind(False, b"text/rfc822-headers"),
-    "message/delivery-status": _Kind(True),
-    "message/global-delivery-status": _Kind(True, b"message/delivery-status"),
-    "message/disposition-notification": _Kind(True),
-    "message/global-disposition-notification": _Kind(True, b"message/disposition-notification"),
-}
-
-
-class _Content(NamedTuple):
-    """What a header says of its body: the type, what parts it, and that it is not encoded."""
-
-    type: str
-    boundary: bytes = b""
-    is_identity: bool = True
-
-
-_TYPE = b"\ncontent-type"
-_ENCODING = b"\ncontent-transfer-encoding"
-_VALUE = re.compile(rb"[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)")
-
-
-def _content(header: bytes, default: str) -> _Content:
-    """Read Content-Type and Content-Transfer-Encoding."""
-    low = b"\n" + header.lower()
-    if not default and b"multipart/" not in low and b"message/" not in low:
-        return _Content(default)
-    start, end = _find_value(low, _TYPE)
-    if not end:
-        return _Content(default)
-    kind, parameters = parse_mime_value(header[start:end])
-    if kind.startswith("multipart/"):
-        return _Content(kind, _boundary(parameters))
-    start, end = _find_value(low, _ENCODING)
-    encoding, _ = parse_mime_value(header[start:end])
-    return _Content(kind, is_identity=encoding in ("", "7bit", "8bit", "binary"))
-
-
-def _find_value(low: bytes, name: bytes) -> tuple[int, int]:
-    """Return where in a header the first such field's value is; (0, 0) if there is none.
-
-    ``low`` is the header in lower case, behind a line end.
-    """
-    at = low.find(name)
-    while at >= 0:
-        match = _VALUE.match(low, at + len(name))
-        if match and len(match[1]) <= _MAX_FIELD:
-            return match.start(1) - 1, match.end(1) - 1 - match[1].endswith(b"\r")
-        at = low.find(name, at + 1)
-    return 0, 0
-
-
-def _relabelled(header: bytes, old: str, new: bytes) -> bytes:
-    """Return a header with another Content-Type."""
-    low = b"\n" + header.lower()
-    at = low.find(old.encode("ascii"), _find_value(low, _TYPE)[0] + 1) - 1
-    return header[:at] + new + header[at + len(old) :]
-
-
-def _boundary(parameters: dict[str, str]) -> bytes:
-    """Return the parameter ``boundary``, which may come in the sections of RFC 2231."""
-    boundary = parameters.get("boundary", "")
-    if not boundary:
-        boundary = _extended(parameters.get("boundary*", ""))
-    if not boundary:
-        for section in range(len(parameters)):
-            name = f"boundary*{section}"
-            if name in parameters:
-                boundary += parameters[name]
-            elif name + "*" in parameters:
-                value = parameters[name + "*"]
-                boundary += unquote(value, "latin-1") if section else _extended(value)
-            else:
-                break
-    return boundary.rstrip(" \t").encode("latin-1")
-
-
-def _extended(value: str) -> str:
-    """Return an extended value without its charset and language, which are nothing to octets."""
-    return unquote(value.split("'", 2)[-1], "latin-1")
