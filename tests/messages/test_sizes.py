@@ -9,7 +9,7 @@ from popserv.messages import sizes as sizes_module
 from popserv.messages.octets import count_octets
 from popserv.messages.sizes import Sizes, measure
 from tests.messages.downgrade.harness import SUBJECT, UMLAUT, downgrade
-from tests.messages.test_framing import naive_lines, texts
+from tests.messages.harness import naive_lines, split, texts
 
 
 class MeasureTests(SynchronousTestCase):
@@ -25,8 +25,7 @@ class MeasureTests(SynchronousTestCase):
         head = b"Content-Type: multipart/mixed; boundary=a\n\n"
         for filler in (b"x\n" * 10, b"x\n" * 1_000_000):
             message = head + filler + b"--a\n" + SUBJECT + b"\n"
-            chunks = [message[at : at + 100_000] for at in range(0, len(message), 100_000)]
-            sizes = measure(chunks)
+            sizes = measure(split(message, 100_000))
             self.assertEqual(sizes.octets, count_octets([message]))
             self.assertEqual(sizes.downgraded, count_octets([downgrade(message)]))
 
@@ -56,5 +55,4 @@ class MeasureTests(SynchronousTestCase):
     def test_has_blank_line(self, text):
         """A message is header-only if it has no empty line, whatever its chunks are."""
         self.assertEqual(measure([text]).has_blank_line, b"" in naive_lines(text))
-        octets = [text[at : at + 1] for at in range(len(text))]
-        self.assertEqual(measure(octets), measure([text]))
+        self.assertEqual(measure(split(text, 1)), measure([text]))

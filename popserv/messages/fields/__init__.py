@@ -1,1 +1,4 @@
-"""Downgrades single header fields to ASCII (RFC 6857 section 3)."""
+"""Parses a single header field, and downgrades it to ASCII (RFC 6857 section 3).
+
+Imports the standard library only.
+"""

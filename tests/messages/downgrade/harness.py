@@ -1,7 +1,5 @@
 """Messages to downgrade, and what the tests of downgrading share."""
 
-from itertools import pairwise
-
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -54,15 +52,6 @@ BOUNCE = (
     b"\n" + UMLAUT + b"\n--aa--\n--a--\n"
 )
 """The report of a server that could not deliver an internationalized message (RFC 6533)."""
-
-
-@st.composite
-def chunked(draw, texts=messages):
-    """A message, and the same message cut into chunks at any octets, empty ones included."""
-    text = draw(texts)
-    cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=8)))
-    edges = [0, *cuts, len(text)]
-    return text, [text[a:b] for a, b in pairwise(edges)]
 
 
 def downgrade(*chunks):

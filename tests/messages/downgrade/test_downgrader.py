@@ -26,9 +26,10 @@ from tests.messages.downgrade.harness import (
     SUBJECT,
     UMLAUT,
     StructureTestCase,
-    chunked,
     downgrade,
+    messages,
 )
+from tests.messages.harness import chunked
 
 NEW_TYPES = {
     "message/global": b"message/rfc822",
@@ -181,7 +182,7 @@ class StreamTests(SynchronousTestCase):
             self.assertEqual(measure(chunks), measured)
         return whole
 
-    @given(chunked())
+    @given(chunked(messages))
     @example((b"--a\n", [b"--a\n"]))
     def test_naive(self, case):
         """The result is that of a walk over the whole message in memory."""
@@ -201,7 +202,7 @@ class StreamTests(SynchronousTestCase):
             cuts = ([text[:cut], text[cut:]] for cut in range(len(text) + 1))
             self.assertConsistent(text, *cuts)
 
-    @given(chunked())
+    @given(chunked(messages))
     def test_small_limits(self, case):
         """Parts beyond the limits are the same in any chunks."""
         text, chunks = case
