@@ -12,7 +12,7 @@ RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 help:
 	@echo "make serve     serve a sample maildrop on 127.0.0.1:1110"
 	@echo "make test      run the whole test suite"
-	@echo "make lint      ruff and mypy"
+	@echo "make lint      ruff, mypy, and the layers of the packages"
 	@echo "make docs      build docs/_build/html, warnings as errors"
 	@echo "make bench     measure popserv beside Dovecot and twisted.mail, see benchmarks/README.rst;"
 	@echo "               WORKLOAD=poll-500 for one workload, BENCH=--help for options"
@@ -36,6 +36,7 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 docs: $(VENV)/dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

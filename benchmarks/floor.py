@@ -15,7 +15,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 from twisted.protocols.basic import LineReceiver
 
-from popserv.transports.transports import send
+from popserv.transports.output import write_now
 
 log = Logger()
 maildrops = {}
@@ -41,11 +41,11 @@ class Floor(LineReceiver):
     def connectionMade(self):
         """Greet."""
         self.transport.setTcpNoDelay(True)
-        send(self.transport, b"+OK POP3 server ready\r\n")
+        write_now(self.transport, b"+OK POP3 server ready\r\n")
 
     def lineReceived(self, line):
         """Answer a line."""
-        send(self.transport, self.answer(*line.split()))
+        write_now(self.transport, self.answer(*line.split()))
 
     def answer(self, keyword, argument=b"", *_):
         """Return the answer to a command."""

@@ -34,7 +34,7 @@ MESSAGES = tuple(10**power for power in range(1, 7))
 CONNECTIONS = (0, 1, 10, 100, 1000, 10_000)
 PARTS = ("poll", "memory")
 REMEMBERED = 500_000
-"""Messages that popserv remembers without --remember."""
+"""Messages that popserv remembers without --cache-messages."""
 SOURCES = 1000
 """How many different messages there are in a maildrop, at most; the rest are links to them."""
 
@@ -101,7 +101,7 @@ def polls(arguments, directory, peers):
         if size > arguments.messages or not fits(directory, size * max(1, len(who))):
             break
         if size > REMEMBERED and any(isinstance(peer, Popserv) for peer in peers):
-            large = large or Popserv(directory, ("--remember", f"{size + 1000}"))
+            large = large or Popserv(directory, ("--cache-messages", f"{size + 1000}"))
             who = [*who, large]
         elif not who:
             who = [peer for peer in peers if isinstance(peer, Popserv)]

@@ -42,19 +42,20 @@ from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.users_file import UsersFile, UsersFileError, default_path
 from popserv.auth.realm import MaildropRealm
 from popserv.auth.sasl.mechanisms import MECHANISMS
-from popserv.auth.throttle.throttle import Guard
+from popserv.auth.throttle.login_throttle import ClientThrottle
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.core.command import CommandTable
-from popserv.core.wire import unbase64
+from popserv.core.grammar import decode_base64
 from popserv.errors import BadCommand, LoginFailed, POPError
 from popserv.maildrops.maildir.delivery import Delivery
 from popserv.maildrops.maildir.layout import Layout
 from popserv.maildrops.maildir.store import MaildirMaildrops
-from popserv.runtime.threads import Threads
+from popserv.runtime.threads import BoundedThreadPool
+from popserv.server.factory import POP3Factory
 from popserv.server.idle import IdleTimeoutMixin
 from popserv.server.listeners import CannotStart
-from popserv.server.protocol import POP3Factory, POP3Server
-from popserv.transports.transports import has_gone, is_private, peer_name
+from popserv.server.protocol import POP3Server
+from popserv.transports.peers import has_disconnected, is_private, peer_name
 
 MAX_CONNECTIONS = 1000
 MAX_COMMANDS = 500  # A message: replies that a client does not read are kept in memory.
@@ -66,7 +67,7 @@ RELAYING = 240  # Seconds that the smart host has; clients wait for ten minutes.
 
 log = Logger("split_user_agent")
 # Of connections that have gone there may be work, too.
-disk = Threads("split-user-agent", threads=4, backlog=10 * MAX_CONNECTIONS)
+disk = BoundedThreadPool("split-user-agent", threads=4, backlog=10 * MAX_CONNECTIONS)
 
 
 # The SMTP server
@@ -218,20 +219,20 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
 
     async def log_in(self, mechanism):
         """Log in (RFC 4954), by the rules that POP3 has for guessing."""
-        self.guard = Guard(gate, pop.networks.of(self.transport), self)
+        self.guard = ClientThrottle(gate, pop.networks.of(self.transport), self)
         self.name = None
         try:
             credentials = await mechanism.run(self.ask, self, ())
             self.name = credentials.username
-            self.user = await self.guard.let_in(self.name, credentials)
+            self.user = await self.guard.authenticate(self.name, credentials)
             self.sendCode(235, b"welcome")
         except LoginFailed as error:
             who = {"peer": peer_name(self.transport), "name": self.name}
             log.warn("{peer}: {name!r:.200} did not log in: {why}", why=error.__cause__, **who)
-            await deferLater(reactor, self.guard.failed(self.name, POP3Server.GUESS_DELAY))
+            await deferLater(reactor, self.guard.failed(self.name, POP3Server.FAILED_LOGIN_DELAY))
             self.sendCode(535, str(error).encode("ascii"))
             self.guesses += 1
-            if self.guesses >= POP3Server.MAX_GUESSES:
+            if self.guesses >= POP3Server.MAX_FAILED_LOGINS:
                 self.close()
         except POPError as error:
             code = 501 if isinstance(error, BadCommand) else 454
@@ -240,7 +241,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             self.guard.over()
 
     async def ask(self, challenge):
-        """Return what the client answers; as popserv.core.session.Ask."""
+        """Return what the client answers; as popserv.core.session.SendChallenge."""
         line, self.initial = self.initial, b""
         if line == b"=":
             return b""
@@ -251,13 +252,13 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         if line == b"*":
             raise BadCommand("authentication cancelled")
         try:
-            return unbase64(line)
+            return decode_base64(line)
         except ValueError:
             raise BadCommand("not base64") from None
 
     def is_there(self):
-        """Tell whether the client waits still; as popserv.auth.throttle.throttle.Client."""
-        return not (self.closing or has_gone(self.transport))
+        """Tell whether the client waits still; as popserv.auth.throttle.login_throttle.Client."""
+        return not (self.closing or has_disconnected(self.transport))
 
     def do_MAIL(self, rest):
         found = FROM.fullmatch(rest)
@@ -384,7 +385,7 @@ class SubmissionFactory(ServerFactory):
 
 
 class PasswordLogin:
-    """The same passwords as POP3's, but no maildrop is opened; as popserv.core.session.Login."""
+    """Checks the passwords of POP3, and opens no maildrop; a popserv.core.session.Authenticator."""
 
     async def authenticate(self, credentials):
         try:
@@ -619,13 +620,13 @@ class Doors(service.MultiService):
 root = setting("POPSERV_MAILDIR", "sample", checked_root)
 layout = Layout(root)
 users_file = default_path(os.fsdecode(layout.root))
-checker = setting("POPSERV_USERS", users_file, PasswdFileChecker.at_start)
+checker = setting("POPSERV_USERS", users_file, PasswdFileChecker.from_file)
 users = setting("POPSERV_USERS", users_file, Users)
 smart_host = setting("POPSERV_SMART_HOST", "", smart_host_of)
 
 table = CommandTable(*(group.COMMANDS for group in (rfc1725, capa, stls, sasl, utf8)))
 pop = POP3Factory(table, Portal(MaildropRealm(MaildirMaildrops(root)), [checker]))
-gate = pop.gate.beside(PasswordLogin())
+gate = pop.throttle.beside(PasswordLogin())
 
 application = service.Application("split-user-agent")
 doors = Doors()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
     from popserv.auth.passwords.schemes import ScramKeys
-    from popserv.core.maildrop import Message, Snapshot
-    from popserv.core.wire import Chunk
+    from popserv.core.snapshot import Message, Snapshot
+    from popserv.messages.framing import Chunk
 
 
 class IMailbox(Interface):
@@ -56,7 +56,7 @@ class IRetrievalRecord(IMailbox):
     def last_retrieved() -> Awaitable[Message | None]:
         """Return the last in order of the messages that earlier sessions retrieved, if any."""
 
-    def note_retrieved(messages: Iterable[Message]) -> Awaitable[None]:
+    def record_retrieved(messages: Iterable[Message]) -> Awaitable[None]:
         """Remember that these were retrieved; what has vanished or cannot be noted is passed over.
 
         Asked once, at the end of a session that has retrieved some, after :meth:`remove`.
@@ -168,8 +168,8 @@ class IPreauthenticated(ICredentials):
     username: bytes = Attribute("The user's name.")
 
 
-class IOfferingChecker(Interface):
+class ICredentialsSupport(Interface):
     """A credentials checker that knows which of its kinds of credentials can succeed now."""
 
-    def offers(credentials: type[Interface]) -> bool:
+    def supports(credentials: type[Interface]) -> bool:
         """Tell whether to offer clients what makes these credentials."""

@@ -17,10 +17,10 @@ from popserv.auth.throttle.login_delay import LoginDelayRealm
 from popserv.commandline.factories import make_factory, make_preauthenticated, warn_of_timeout
 from popserv.commandline.options import Options
 from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.server.factory import POP3Factory
 from popserv.server.listeners import CannotStart, Listeners
-from popserv.server.protocol import POP3Factory
 from popserv.transports.unix_users import peer_user
-from popserv.workers.role import Share
+from popserv.workers.role import WorkerRole
 from popserv.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _FDS_A_CONNECTION = 4
 """A socket and a Maildir, and its folders once a message is read."""
 
 
-def makeService(options: Options, share: Share | None = None) -> IService:
+def makeService(options: Options, share: WorkerRole | None = None) -> IService:
     """Return the service that the options describe.
 
     Without a ``share`` it is the whole: with ``--workers`` the supervisor of processes that
@@ -40,22 +40,24 @@ def makeService(options: Options, share: Share | None = None) -> IService:
     """
     supervisor = None
     if share is None and options["workers"] > 1:
-        supervisor = Supervisor(options["workers"], options.arguments)
-        share = Share(reactor=supervisor.opener)
-    share = share or Share()
+        supervisor = Supervisor(options["workers"], __name__, options.arguments)
+        share = WorkerRole(reactor=supervisor.opener)
+    share = share or WorkerRole()
     # A thread that reads a huge directory must not hold up the reactor for the usual 5 ms.
     sys.setswitchinterval(0.0005)
-    maildrops = MaildirMaildrops(options["maildir"], remember=share.part(options["remember"]))
+    maildrops = MaildirMaildrops(
+        options["maildir"], cache_messages=share.part(options["cache-messages"])
+    )
     realm: IRealm = MaildropRealm(maildrops)
     if options["login-delay"]:
-        realm = LoginDelayRealm(realm, options["login-delay"], exchange=share.exchange)
+        realm = LoginDelayRealm(realm, options["login-delay"], bus=share.bus)
     warn_of_timeout(options)
     factory = make_factory(
         options,
         realm,
         max_connections=share.part(options["max-connections"] or 0) or _room(),
-        trusted=options["trusted"],
-        exchange=share.exchange,
+        trusted_networks=options["trusted-networks"],
+        bus=share.bus,
     )
     listeners = supervisor or Listeners()
     for endpoint in options["listen"]:

@@ -20,13 +20,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from popserv.core.wire import Chunk
 from popserv.errors import MaildropBusy, NoSuchMessage
 from popserv.interfaces import IMailbox, IMaildropFactory, IRetrievalRecord
-from popserv.messages.downgrade import measure
-from popserv.server.protocol import POP3Factory, POP3Server
+from popserv.messages.framing import Chunk
+from popserv.messages.sizes import measure
+from popserv.server.factory import POP3Factory
+from popserv.server.protocol import POP3Server
 
-ODD_MESSAGES = [
+SAMPLE_MESSAGES = [
     b"Subject: plain\n\nbody\n",
     b"Subject: crlf\r\n\r\nbody\r\n",
     b".first octet a dot\n\n.\n..\n.x\n",
@@ -57,7 +58,7 @@ class MemoryTransport(StringTransport):
         self.loseConnection()
 
 
-class Conversation:
+class MemoryClient:
     """A client's end of a connection that is all in memory.
 
     Time passes by ``clock.advance(seconds)`` alone.  ``peer`` is the client's
@@ -107,7 +108,7 @@ class MailboxContract:
 
     make_factory: Callable[[dict[bytes, list[bytes]]], object]
 
-    def forget_behind(self, factory: IMaildropFactory, user: bytes, index: int) -> bool:
+    def remove_externally(self, factory: IMaildropFactory, user: bytes, index: int) -> bool:
         """Make the user's ``index``-th message vanish as if another program had removed it.
 
         Return False, as this does, if nothing else can reach the store.
@@ -147,25 +148,25 @@ class MailboxContract:
 
     async def test_bytes_and_order(self) -> None:
         """Messages come in the order of delivery, their bytes as stored."""
-        _, mailbox = await self._opened(ODD_MESSAGES)
-        self._case.assertEqual(await self._bodies(mailbox), ODD_MESSAGES)
+        _, mailbox = await self._opened(SAMPLE_MESSAGES)
+        self._case.assertEqual(await self._bodies(mailbox), SAMPLE_MESSAGES)
         await mailbox.release()
 
     async def test_octets(self) -> None:
         """Octets are those of the wire form (RFC 1725 section 10)."""
-        _, mailbox = await self._opened(ODD_MESSAGES)
+        _, mailbox = await self._opened(SAMPLE_MESSAGES)
         self._case.assertEqual(
             [message.octets for message in mailbox.messages],
-            [naive_octets(message) for message in ODD_MESSAGES],
+            [naive_octets(message) for message in SAMPLE_MESSAGES],
         )
         await mailbox.release()
 
     async def test_downgraded(self) -> None:
         """A store that tells of downgraded forms at all tells of each, and its octets."""
-        _, mailbox = await self._opened(ODD_MESSAGES)
+        _, mailbox = await self._opened(SAMPLE_MESSAGES)
         told = mailbox.messages
-        if told.downgraded or told.endless:
-            measured = [measure([message]) for message in ODD_MESSAGES]
+        if told.downgraded or told.header_only:
+            measured = [measure([message]) for message in SAMPLE_MESSAGES]
             self._case.assertEqual(list(told.sizes()), measured)
         await mailbox.release()
 
@@ -203,11 +204,11 @@ class MailboxContract:
 
     async def test_nothing_removed_unasked(self) -> None:
         """Reading and releasing removes nothing (section 6)."""
-        factory, mailbox = await self._opened(ODD_MESSAGES)
+        factory, mailbox = await self._opened(SAMPLE_MESSAGES)
         await self._bodies(mailbox)
         await mailbox.release()
         mailbox = await factory.open_maildrop(b"ann")
-        self._case.assertEqual(await self._bodies(mailbox), ODD_MESSAGES)
+        self._case.assertEqual(await self._bodies(mailbox), SAMPLE_MESSAGES)
         await mailbox.release()
 
     async def test_remove(self) -> None:
@@ -225,7 +226,7 @@ class MailboxContract:
         record = IRetrievalRecord(mailbox, None)
         if record is not None:
             self._case.assertTrue(verifyObject(IRetrievalRecord, mailbox))
-            await record.note_retrieved(mailbox.messages[:2])
+            await record.record_retrieved(mailbox.messages[:2])
             await mailbox.release()
             record = mailbox = await self._reopened(factory)
             self._case.assertEqual(await record.last_retrieved(), mailbox.messages[1])
@@ -250,7 +251,7 @@ class MailboxContract:
     async def test_vanished(self) -> None:
         """A vanished message cannot be opened, the others can, and removing it is no error."""
         factory, mailbox = await self._opened([b"1\n", b"2\n"])
-        if self.forget_behind(factory, b"ann", 0):
+        if self.remove_externally(factory, b"ann", 0):
             with self._case.assertRaises(NoSuchMessage):
                 await mailbox.open(mailbox.messages[0])
             body = await mailbox.open(mailbox.messages[1])

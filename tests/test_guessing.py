@@ -17,13 +17,13 @@ from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.python.failure import Failure
 
 from popserv.auth.passwords.schemes import scram_keys
-from popserv.auth.throttle.slots import AT_ONCE
-from popserv.core.session import still_there
+from popserv.auth.throttle.slots import MAX_CONCURRENT
+from popserv.core.session import client_is_connected
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
     IScramSHA256Credentials,
 )
-from popserv.runtime.bus import Exchange
+from popserv.runtime.bus import WorkerBus
 from popserv.testing import MemoryTransport
 from tests.auth.sasl.test_scram import Client as ScramClient
 from tests.commands.harness import (
@@ -55,7 +55,7 @@ class GuessingCase(ServerCase):
     def serve(self, *checkers, **options):
         """Make the server."""
         super().serve(*checkers, allow_plaintext=True, **options)
-        self.factory.gate.penalties._now = self.clock.seconds
+        self.factory.throttle.penalties._now = self.clock.seconds
 
     def connect(self, *lines, peer=STRANGER):
         """A client that has said these lines, their answers read."""
@@ -132,18 +132,18 @@ class PenaltyTests(GuessingCase):
 
     def test_another_door(self):
         """A guess at one of two doors counts at the other, too; each has its own login."""
-        gate = self.factory.gate
+        gate = self.factory.throttle
         other = object()
         self.assertIs(gate.beside(other).login, other)
         self.assertIsNot(gate.login, other)
-        self.factory.gate = gate.beside(gate.login)
+        self.factory.throttle = gate.beside(gate.login)
         self.assertEqual(self.waits(b"1", b"2"), [2, 4])
-        self.factory.gate = gate
+        self.factory.throttle = gate
         self.assertEqual(self.waits(b"3"), [8])
 
     def test_who_stands_for_many(self):
         """From this machine, and from where many log in through, all wait the usual time."""
-        self.serve(trusted=[ip_network("198.51.100.0/24")])
+        self.serve(trusted_networks=[ip_network("198.51.100.0/24")])
         for peer in (HERE, UNIXAddress(b"/s"), OTHER):
             self.assertEqual(self.waits(*b"12345".hex(" ").encode().split(), peer=peer), [2] * 5)
 
@@ -170,7 +170,7 @@ class PenaltyTests(GuessingCase):
             ([b"AUTH SCRAM-SHA-256 " + scram, b"*"], 4),
         ]:
             self.serve(Checker(self.refuse, *KINDS))
-            self.channel = FakeChannel([b"eve"])
+            self.tls_state = FakeChannel([b"eve"])
             with patch("popserv.auth.sasl.scram.secrets.token_urlsafe", return_value="0"):
                 waits = [self.wait(self.over_tls(*lines)) for _ in range(2)]
             self.assertEqual(waits, [2, again], lines)
@@ -215,18 +215,18 @@ class PenaltyTests(GuessingCase):
             for password in (b"later", b"bug"):
                 self.try_password(password).lose()
         self.flushLoggedErrors(RuntimeError)
-        self.assertEqual(self.factory.gate.penalties.factor("192.0.2.1"), 1)
-        self.assertEqual(self.factory.gate.turns._taken, {})
+        self.assertEqual(self.factory.throttle.penalties.factor("192.0.2.1"), 1)
+        self.assertEqual(self.factory.throttle.turns._taken, {})
 
     def test_workers(self):
         """What one worker saw fail makes guesses slow at another, too."""
         told = []
-        self.serve(exchange=Exchange(lambda topic, fact: told.append((topic, fact))))
+        self.serve(bus=WorkerBus(lambda topic, fact: told.append((topic, fact))))
         self.waits(b"1", b"2", b"3")
-        exchange = Exchange()
-        self.serve(exchange=exchange)
+        bus = WorkerBus()
+        self.serve(bus=bus)
         for topic, fact in told:
-            exchange.hear(topic, fact)
+            bus.receive(topic, fact)
         self.assertEqual(self.waits(b"4"), [15])
 
     def test_fail2ban(self):
@@ -245,9 +245,9 @@ class PenaltyTests(GuessingCase):
         client.lose()
         self.clock.advance(0)
         pending = self.clock.getDelayedCalls()
-        self.assertEqual([call.func.func for call in pending], [self.factory.gate.turns.end])
+        self.assertEqual([call.func.func for call in pending], [self.factory.throttle.turns.end])
         self.clock.advance(2)
-        self.assertEqual(self.factory.gate.turns._taken, {})
+        self.assertEqual(self.factory.throttle.turns._taken, {})
 
 
 class TurnTests(GuessingCase):
@@ -282,11 +282,11 @@ class TurnTests(GuessingCase):
     def test_few_at_once(self):
         """However many log in from one network, the checker is asked about a few at a time."""
         clients = [self.try_password(b"%d" % n) for n in range(50)]
-        self.assertEqual(len(self.waiting), AT_ONCE)
+        self.assertEqual(len(self.waiting), MAX_CONCURRENT)
         self.assertEqual(self.connect(b"USER ann", peer=OTHER).send(b"PASS pw\r\n"), WELCOME)
         while self.waiting:
             self.refuse()
-            self.assertLessEqual(len(self.waiting), AT_ONCE)
+            self.assertLessEqual(len(self.waiting), MAX_CONCURRENT)
         answers = {client.received()[:15] for client in clients}
         self.assertEqual(answers, {b"-ERR [SYS/TEMP]"})
 
@@ -296,23 +296,25 @@ class TurnTests(GuessingCase):
         for client in clients:
             client.lose()
         seen = len(self.checker.seen)
-        self.assertEqual(seen, AT_ONCE)
+        self.assertEqual(seen, MAX_CONCURRENT)
         self.refuse()
         self.assertEqual(len(self.checker.seen), seen)
-        self.assertEqual((self.factory.gate.turns._taken, self.factory.gate.turns._lines), ({}, {}))
+        self.assertEqual(
+            (self.factory.throttle.turns._taken, self.factory.throttle.turns._lines), ({}, {})
+        )
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_not_waiting_for_answers(self):
         """Who goes away instead of waiting for the answer guesses no faster."""
         guesses = []
         for second in range(300):
-            passwords = [b"%d.%d" % (second, n) for n in range(AT_ONCE + 1)]
+            passwords = [b"%d.%d" % (second, n) for n in range(MAX_CONCURRENT + 1)]
             for client in [self.try_password(password) for password in passwords]:
                 client.lose()
             guesses.append(len(self.waiting))
             self.guess()
             self.clock.advance(1)
-        self.assertLessEqual(sum(guesses[30:]), 270 / 15 * AT_ONCE + AT_ONCE)
+        self.assertLessEqual(sum(guesses[30:]), 270 / 15 * MAX_CONCURRENT + MAX_CONCURRENT)
         self.assertGreater(sum(guesses[30:]), 0)
 
     def test_neighbour(self):
@@ -332,10 +334,10 @@ class TurnTests(GuessingCase):
         for n in range(20):
             self.try_password(b"%d" % n, name=b"bob")
         self.connect(b"USER ann", b"PASS pw").lose()
-        self.assertEqual(len(self.waiting), AT_ONCE)
+        self.assertEqual(len(self.waiting), MAX_CONCURRENT)
         for n in range(5):
             self.try_password(b"%d" % n, name=b"ann")
-        self.assertEqual(len(self.waiting), AT_ONCE + 1)
+        self.assertEqual(len(self.waiting), MAX_CONCURRENT + 1)
 
     def test_who_stands_for_many(self):
         """From where many log in through all log in at once."""
@@ -349,10 +351,10 @@ class TurnTests(GuessingCase):
         asked = []
 
         def decide(credentials):
-            asked.append(still_there.get())
+            asked.append(client_is_connected.get())
             return Deferred()
 
-        self.assertTrue(still_there.get()())
+        self.assertTrue(client_is_connected.get()())
         self.serve(Checker(decide, IUsernamePassword))
         clients = [self.try_password(b"1", peer=peer) for peer in (HERE, STRANGER, OTHER)]
         clients[1].lose()
@@ -386,7 +388,7 @@ class DialogueTurnTests(GuessingCase):
 
     def test_dawdling(self):
         """Clients that take their time to answer hold nobody up."""
-        for _ in range(3 * AT_ONCE):
+        for _ in range(3 * MAX_CONCURRENT):
             self.begin(b"pw")
         client, proof = self.begin(b"pw")
         self.assertEqual(client.send(proof)[:2], b"+ ")
@@ -400,16 +402,20 @@ class DialogueTurnTests(GuessingCase):
         begun = [self.begin(b"%d" % n) for n in range(20)]
         for client, proof in begun:
             client.send(proof)
-        factors = len(self.factory.gate.penalties._recent("192.0.2.1"))
-        self.assertEqual(factors, AT_ONCE)
+        factors = len(self.factory.throttle.penalties._recent("192.0.2.1"))
+        self.assertEqual(factors, MAX_CONCURRENT)
         for client, _ in begun[::2]:
             client.lose()
-        self.assertLessEqual(len(self.factory.gate.penalties._recent("192.0.2.1")), AT_ONCE + 8)
+        self.assertLessEqual(
+            len(self.factory.throttle.penalties._recent("192.0.2.1")), MAX_CONCURRENT + 8
+        )
         for _ in range(200):
             self.clock.advance(1)
         for client, _ in begun[1::2]:
             self.assertEqual(client.received(), REFUSED)
-        self.assertEqual((self.factory.gate.turns._taken, self.factory.gate.turns._lines), ({}, {}))
+        self.assertEqual(
+            (self.factory.throttle.turns._taken, self.factory.throttle.turns._lines), ({}, {})
+        )
 
 
 class RoomTests(GuessingCase):
@@ -457,6 +463,7 @@ class RoomTests(GuessingCase):
             one.dataReceived(b"USER ann\r\nPASS %d\r\n" % n)
             self.clock.advance(5)
         factors = [
-            self.factory.gate.penalties.factor(f"{each}") for each in ("198.51.100.7", "192.0.2.1")
+            self.factory.throttle.penalties.factor(f"{each}")
+            for each in ("198.51.100.7", "192.0.2.1")
         ]
         self.assertEqual(factors, [4, 1])

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.commands.dialects import DIALECTS, RFC1225
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.messages.downgrade import Downgrader
-from popserv.testing import Conversation
-from tests.core.test_wire import naive_lines, naive_response, naive_top, texts
+from popserv.testing import MemoryClient
+from tests.messages.test_framing import naive_lines, naive_response, naive_top, texts
 from tests.transcripts import make_factory
 
 numbers = st.integers(0, 4).map(lambda n: b"%d" % n) | st.sampled_from(
@@ -138,7 +138,7 @@ class ModelTests(SynchronousTestCase):
         seen &= set(range(1, len(messages) + 1))
         store.retrieved[b"joe"] = {uids[n - 1] for n in seen}
         model = Model(messages, dialect, seen)
-        talk = Conversation(make_factory(store, self.mktemp(), dialect=dialect))
+        talk = MemoryClient(make_factory(store, self.mktemp(), dialect=dialect))
         talk.send(b"USER joe\r\nPASS secret\r\n")
         for line in said:
             octets = line + b"\r\n"
@@ -168,7 +168,7 @@ class ModelTests(SynchronousTestCase):
     @given(st.binary(max_size=400), st.integers(1, 50), st.sampled_from(list(DIALECTS.values())))
     def test_anything(self, octets, packet, dialect):
         """Any octets get answers, lines that start with an indicator, or a closed connection."""
-        talk = Conversation(make_factory(MemoryMaildrops(), self.mktemp(), dialect=dialect))
+        talk = MemoryClient(make_factory(MemoryMaildrops(), self.mktemp(), dialect=dialect))
         heard = b"".join(
             talk.send(octets[at : at + packet]) for at in range(0, len(octets), packet)
         )

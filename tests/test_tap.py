@@ -134,9 +134,15 @@ class OptionsTests(OptionsCase):
             (["--sasl", ""], "--sasl: no mechanism is called ''; there are"),
             (["--listen", "haproxy:ssl:995"], "give --listen-tls haproxy:tcp:995"),
             (["--listen-tls", "ssl:995"], "this begins TLS by itself, give it as --listen"),
-            (["--trusted", "here"], "--trusted: 'here' does not appear to be an IPv4 or IPv6 net"),
-            (["--trusted", "192.0.2.1/24"], "--trusted: 192.0.2.1/24 has host bits set"),
-            (["--remember", "all"], "--remember takes a number of messages, not 'all'"),
+            (
+                ["--trusted-networks", "here"],
+                "--trusted-networks: 'here' does not appear to be an IPv4 or IPv6 net",
+            ),
+            (
+                ["--trusted-networks", "192.0.2.1/24"],
+                "--trusted-networks: 192.0.2.1/24 has host bits set",
+            ),
+            (["--cache-messages", "all"], "--cache-messages takes a number of messages, not 'all'"),
             (["--login-delay", "-1"], "--login-delay takes a whole number of seconds, not '-1'"),
             (["--login-delay", "1.5"], "--login-delay takes a whole number of seconds"),
             (["--login-delay", "1234567"], "--login-delay takes"),
@@ -274,7 +280,7 @@ class OptionsTests(OptionsCase):
         for option in (
             "maildir listen auth timeout allow-plaintext max-connections certificate private-key "
             "client-ca listen-tls require-tls sasl login-delay expire hide-version language "
-            "without hostname workarounds remember workers dialect mark-seen rhosts"
+            "without hostname workarounds cache-messages workers dialect mark-seen rhosts"
         ).split():
             self.assertIn(f"--{option}", text)
         self.assertIn("twistd -n pop3 --maildir /var/mail", text)
@@ -306,9 +312,9 @@ class ServiceTests(OptionsCase):
         path = self.write("rhosts", b"# ours\n192.0.2.0/24 + =\n")
         os.chmod(path, 0o644)
         factory = self.factory("--dialect=rfc1225", "--rhosts", path)
-        self.assertTrue(factory.gate.login.offers(IRemoteUserCredentials))
+        self.assertTrue(factory.throttle.login.supports(IRemoteUserCredentials))
         self.assertFalse(
-            self.factory("--dialect=rfc1225").gate.login.offers(IRemoteUserCredentials)
+            self.factory("--dialect=rfc1225").throttle.login.supports(IRemoteUserCredentials)
         )
         path = self.write("rhosts", b"# ours\n192.0.2.0/24 +\n")
         error = self.assertRaises(
@@ -330,7 +336,7 @@ class ServiceTests(OptionsCase):
         """What the options describe lets its users in."""
         factory = self.factory()
         self.assertEqual(self.endpoints, ["tcp:110"])
-        mailbox, release = await factory.gate.login.authenticate(
+        mailbox, release = await factory.throttle.login.authenticate(
             UsernamePassword(b"joe", b"secret")
         )
         self.assertEqual(len(mailbox.messages), 0)
@@ -346,8 +352,8 @@ class ServiceTests(OptionsCase):
         self.assertEqual(self.endpoints, ["tcp:1", "tcp:2"])
 
     def test_trusted(self):
-        """Each --trusted is a network whose clients are not taken for one."""
-        factory = self.factory("--trusted=192.0.2.0/24", "--trusted=2001:db8::7")
+        """Each --trusted-networks is a network whose clients are not taken for one."""
+        factory = self.factory("--trusted-networks=192.0.2.0/24", "--trusted-networks=2001:db8::7")
         for host, network in [
             ("192.0.2.1", None),
             ("2001:db8::7", None),
@@ -433,7 +439,7 @@ class ServiceTests(OptionsCase):
 
     async def test_login_delay(self):
         """A user waits between two logins, and is told so."""
-        login = self.factory("--login-delay", "900").gate.login
+        login = self.factory("--login-delay", "900").throttle.login
         _, release = await login.authenticate(UsernamePassword(b"joe", b"secret"))
         await release()
         with self.assertRaises(LoginTooSoon):
@@ -492,7 +498,7 @@ class ServiceTests(OptionsCase):
 
     async def test_auth(self):
         """--auth stands in place of the users file; memory: is Twisted's own."""
-        login = self.factory("--auth", "memory:ann:pw").gate.login
+        login = self.factory("--auth", "memory:ann:pw").throttle.login
         _, release = await login.authenticate(UsernamePassword(b"ann", b"pw"))
         await release()
         with self.assertRaises(LoginFailed):
@@ -512,7 +518,7 @@ class ServiceTests(OptionsCase):
             with patch.object(tap.strports, "service") as service:
                 tap.makeService(
                     self.parse("--max-connections=7", "--workers=2"),
-                    tap.Share(number, 2, reactor=reactor),
+                    tap.WorkerRole(number, 2, reactor=reactor),
                 )
             self.assertEqual(service.call_args.args[1].max_connections, connections)
             self.assertIs(service.call_args.kwargs["reactor"], reactor)

@@ -3,7 +3,7 @@
 from twisted.trial.unittest import TestCase
 
 from popserv.maildrops.memory import MemoryMaildrops
-from popserv.testing import ODD_MESSAGES, MailboxContract, naive_octets
+from popserv.testing import SAMPLE_MESSAGES, MailboxContract, naive_octets
 
 
 class WithoutBackDoor(MailboxContract, TestCase):
@@ -28,4 +28,4 @@ class NaiveTests(TestCase):
     def test_octets(self):
         """Every line counts with a CRLF, and a lone CR as itself."""
         counts = [24, 23, 33, 30, 36, 24, 25, 14, 16, 0]
-        self.assertEqual([naive_octets(message) for message in ODD_MESSAGES[:10]], counts)
+        self.assertEqual([naive_octets(message) for message in SAMPLE_MESSAGES[:10]], counts)

@@ -63,7 +63,7 @@ class TranscriptTests(TestCase):
             await play(self, path, MemoryPeer(factory))
             await self._left(store, path)
 
-    @patch.object(POP3Server, "GUESS_DELAY", 0.01)
+    @patch.object(POP3Server, "FAILED_LOGIN_DELAY", 0.01)
     async def test_socket(self):
         """Over a socket, on Maildirs, with threads."""
         for path in TRANSCRIPTS:

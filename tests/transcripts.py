@@ -24,11 +24,11 @@ from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.realm import MaildropRealm
 from popserv.commands.dialects import DIALECTS, MODERN
 from popserv.core.command import CommandTable
-from popserv.core.wire import MessageFramer
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.memory import MemoryMaildrops
-from popserv.server.protocol import POP3Factory
-from popserv.testing import Conversation
+from popserv.messages.framing import MessageFramer
+from popserv.server.factory import POP3Factory
+from popserv.testing import MemoryClient
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
 
@@ -112,7 +112,7 @@ class MemoryPeer:
     """A client in memory; waiting for an answer moves the clock."""
 
     def __init__(self, factory):
-        self._conversation = Conversation(factory)
+        self._conversation = MemoryClient(factory)
         self._read = b""
 
     async def send(self, octets):

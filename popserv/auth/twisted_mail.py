@@ -17,10 +17,10 @@ from twisted.internet.task import coiterate
 from twisted.mail.interfaces import IMailboxPOP3
 from zope.interface import implementer
 
-from popserv.core.maildrop import Message, Snapshot, legal_uid
+from popserv.core.snapshot import Message, Snapshot, valid_unique_id
 from popserv.errors import NoSuchMessage, RemovalFailed
 from popserv.interfaces import IMailbox
-from popserv.messages.downgrade import MessageCounter, Sizes
+from popserv.messages.sizes import MessageCounter, Sizes
 
 _CHUNK = 1 << 16
 
@@ -35,8 +35,8 @@ async def adapt(avatar: IMailboxPOP3) -> IMailbox:
     indices = [index for index, size in enumerate(listed) if size]
     sizes: list[Sizes] = []
     await coiterate(_count(avatar, indices, sizes))
-    uids = [legal_uid(avatar.getUidl(index)) for index in indices]
-    return _AdaptedMailbox(avatar, indices, Snapshot.of_sizes(sizes, uids))
+    uids = [valid_unique_id(avatar.getUidl(index)) for index in indices]
+    return _AdaptedMailbox(avatar, indices, Snapshot.from_sizes(sizes, uids))
 
 
 def _count(avatar: IMailboxPOP3, indices: list[int], sizes: list[Sizes]) -> Iterator[None]:

@@ -9,15 +9,15 @@ from twisted.cred.portal import IRealm, Portal
 from twisted.logger import Logger
 
 from popserv import __version__
-from popserv.auth.login import PortalLogin
+from popserv.auth.portal import PortalAuthenticator
 from popserv.auth.preauth import PreauthenticatedChecker
-from popserv.auth.sasl.mechanisms import BY_DEFAULT
+from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS
 from popserv.commandline.session_options import SessionOptions
 from popserv.commands import capa, rfc1460, sasl, utf8
 from popserv.core.command import Command, CommandTable
-from popserv.server.idle import MINIMUM
+from popserv.server.factory import POP3Factory
+from popserv.server.idle import MINIMUM_TIMEOUT
 from popserv.server.preauth import Identify, PreauthenticatedFactory
-from popserv.server.protocol import POP3Factory
 
 _log = Logger()
 
@@ -28,8 +28,8 @@ def make_factory(options: SessionOptions, realm: IRealm, **traits: Any) -> POP3F
     ``traits`` are further ones of the factory.
     """
     portal = Portal(realm, options.get("credCheckers", ()))
-    for mechanism in options["sasl"] if options["sasl"] is not BY_DEFAULT else ():
-        if not PortalLogin(portal).offers(mechanism.credentials):
+    for mechanism in options["sasl"] if options["sasl"] is not DEFAULT_MECHANISMS else ():
+        if not PortalAuthenticator(portal).supports(mechanism.credentials):
             _log.warn(
                 "AUTH does not offer {name} now: no checker can serve it to all its users",
                 name=mechanism.name.decode("ascii"),
@@ -63,12 +63,12 @@ def make_preauthenticated(
 
 def warn_of_timeout(options: SessionOptions) -> None:
     """Log a line if the timeout is shorter than the RFC's."""
-    if options["timeout"] < MINIMUM:
+    if options["timeout"] < MINIMUM_TIMEOUT:
         _log.warn(
             "--timeout {given:g}: RFC 1725 section 3 wants {minimum} seconds at least; "
             "slow clients and people will be cut off",
             given=options["timeout"],
-            minimum=MINIMUM,
+            minimum=MINIMUM_TIMEOUT,
         )
 
 

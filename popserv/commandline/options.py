@@ -59,7 +59,7 @@ class Options(SessionOptions):
             "Processes that share the work; auto: one for each core.",
         ],
         [
-            "remember",
+            "cache-messages",
             None,
             "500000",
             "Messages that are remembered from session to session, at some 200 bytes each; "
@@ -81,7 +81,7 @@ class Options(SessionOptions):
         self["listen"] = []
         self["listen-tls"] = []
         self["preauth"] = []
-        self["trusted"] = []
+        self["trusted-networks"] = []
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse the arguments, those of the process if none are given."""
@@ -121,12 +121,12 @@ class Options(SessionOptions):
             )
         self["preauth"].append(_checked("preauth", endpoint))
 
-    def opt_trusted(self, network: str) -> None:
+    def opt_trusted_networks(self, network: str) -> None:
         """Many log in through this address or network, as a webmail; may be given again."""
         try:
-            self["trusted"].append(ip_network(network))
+            self["trusted-networks"].append(ip_network(network))
         except ValueError as error:
-            raise usage.UsageError(f"--trusted: {error}") from error
+            raise usage.UsageError(f"--trusted-networks: {error}") from error
 
     def postOptions(self) -> None:
         """Check everything that can be checked before the service is made."""
@@ -134,13 +134,13 @@ class Options(SessionOptions):
         if self["max-connections"] is not None:
             self["max-connections"] = self.positive("max-connections", int, "a number above 0")
         self["workers"] = self._workers()
-        self["remember"] = self.number("remember", "a number of messages", digits=9)
+        self["cache-messages"] = self.number("cache-messages", "a number of messages", digits=9)
         self["login-delay"] = self.number("login-delay", "a whole number of seconds")
         if not (self["listen"] or self["listen-tls"] or self["preauth"]):
             self["listen"] = [f"tcp:{self['dialect'].port}"]
             self["listen-tls"] = ["tcp:995"] if self.certificates else []
 
-    def takes_logins(self) -> bool:
+    def allows_login(self) -> bool:
         """Tell whether there is anything else than --preauth."""
         return bool(self["listen"] or self["listen-tls"]) or not self["preauth"]
 

@@ -31,14 +31,21 @@ from popserv.auth.realm import MaildropRealm
 from popserv.commandline import session_log
 from popserv.commandline.factories import make_factory, make_preauthenticated, warn_of_timeout
 from popserv.commandline.session_options import SessionOptions
+from popserv.core.replies import After, Reply
 from popserv.core.session import State
-from popserv.core.wire import After, Reply
 from popserv.maildrops.maildir.layout import Layout
 from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.server.factory import POP3Factory
 from popserv.server.preauth import Identify, PreauthenticatedServer
-from popserv.server.protocol import POP3Factory, POP3Server
-from popserv.transports.stdio import NoClient, Standard, check_open, family_of, leads_to_client
-from popserv.transports.transports import unsent
+from popserv.server.protocol import POP3Server
+from popserv.transports.output import unsent_octets
+from popserv.transports.stdio import (
+    NoClientError,
+    StandardStreams,
+    check_open,
+    family_of,
+    is_client_stream,
+)
 
 _log = Logger()
 
@@ -88,7 +95,7 @@ class Options(SessionOptions):
     def parseArgs(self) -> None:
         """Take no arguments."""
 
-    def takes_logins(self) -> bool:
+    def allows_login(self) -> bool:
         """Tell whether the client logs in."""
         return bool(self["login"])
 
@@ -127,11 +134,11 @@ def main(arguments: Sequence[str]) -> int:
                 "--certificate: only on a socket can TLS begin, and standard input and output "
                 "are not one"
             )
-        to_syslog = bool(options["syslog"]) or leads_to_client(2, 0, 1)
-        standard = Standard()
-    except (NoClient, usage.UsageError) as error:
+        to_syslog = bool(options["syslog"]) or is_client_stream(2, 0, 1)
+        standard = StandardStreams()
+    except (NoClientError, usage.UsageError) as error:
         session_log.complain(str(error))
-        return 1 if isinstance(error, NoClient) else 2
+        return 1 if isinstance(error, NoClientError) else 2
     session_log.begin(to_syslog=to_syslog, everything=bool(options["syslog"]))
     warn_of_timeout(options)
     return OneSession(options, standard, reactor).run()
@@ -140,7 +147,7 @@ def main(arguments: Sequence[str]) -> int:
 class OneSession:
     """The one session of this process."""
 
-    def __init__(self, options: Options, standard: Standard, reactor: Any) -> None:
+    def __init__(self, options: Options, standard: StandardStreams, reactor: Any) -> None:
         self._standard = standard
         self._reactor = reactor
         self._server: POP3Server | None = None
@@ -174,7 +181,7 @@ class OneSession:
     def _make_server(self, kind: type[_WatchedSession]) -> POP3Server:
         self._server = kind(self._over)
         # No other client needs what a slow one keeps.
-        self._server.LINGER = self._factory.idle_timeout
+        self._server.CLOSE_TIMEOUT = self._factory.idle_timeout
         return self._server
 
     def _begin(self) -> None:
@@ -227,7 +234,7 @@ class _WatchedSession(POP3Server):
         super().close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if reason.check(ConnectionAborted) or unsent(self.transport):
+        if reason.check(ConnectionAborted) or unsent_octets(self.transport):
             self._said_goodbye = False
         by_client = self._input_over or not self._closed
         self._closed_in_order = by_client and reason.check(ConnectionDone) is not None

@@ -18,7 +18,7 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-from popserv.transports.stdio import leads_to_client
+from popserv.transports.stdio import is_client_stream
 
 _PRIORITIES = {
     LogLevel.debug: syslog.LOG_DEBUG,
@@ -58,7 +58,7 @@ def begin(*, to_syslog: bool, everything: bool) -> None:
 
 def complain(text: str) -> None:
     """Tell a line on standard error, or in syslog if the client would read it there."""
-    if leads_to_client(2, 0, 1) and not os.isatty(2):
+    if is_client_stream(2, 0, 1) and not os.isatty(2):
         SyslogObserver()({"log_level": LogLevel.error, "log_format": "{text}", "text": text})
     else:
         print(f"popserv session: {text}", file=sys.stderr)

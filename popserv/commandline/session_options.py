@@ -25,13 +25,13 @@ from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.users_file import UsersFileError, default_path
 from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.rhosts.file import RhostsFileError
-from popserv.auth.sasl.mechanisms import BY_DEFAULT, MECHANISMS, Mechanism
+from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS, MECHANISMS, Mechanism
 from popserv.commands.dialects import DIALECTS, MODERN, Dialect
 from popserv.core.languages import DEFAULT, Languages
 from popserv.interfaces import IRemoteUserCredentials, ITokenCredentials
 from popserv.maildrops.maildir.layout import Layout
 from popserv.messages.workarounds import WORKAROUNDS
-from popserv.server.idle import MINIMUM
+from popserv.server.idle import MINIMUM_TIMEOUT
 
 if TYPE_CHECKING:
     from popserv.tls.certificates import Certificates
@@ -85,7 +85,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
         [
             "timeout",
             "t",
-            str(MINIMUM),
+            str(MINIMUM_TIMEOUT),
             "Seconds without a command after which a connection is closed.",
         ],
         [
@@ -217,7 +217,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
             raise usage.UsageError(
                 "--maildir ROOT is needed: a directory that holds one Maildir for each user"
             )
-        if not self.takes_logins():
+        if not self.allows_login():
             self._check_no_logins()
         root = self._root()
         self["dialect"] = self._dialect()
@@ -238,10 +238,10 @@ class SessionOptions(usage.Options, AuthOptionMixin):
         self._check_tls()
         self._check_require_tls()
         try:
-            if self.get("credCheckers") is None and self.takes_logins():
-                self.addChecker(PasswdFileChecker.at_start(default_path(root)))
+            if self.get("credCheckers") is None and self.allows_login():
+                self.addChecker(PasswdFileChecker.from_file(default_path(root)))
             if self["rhosts"] is not None:
-                self.addChecker(RhostsChecker.at_start(self["rhosts"]))
+                self.addChecker(RhostsChecker.from_file(self["rhosts"]))
         except (UsersFileError, RhostsFileError) as error:
             raise usage.UsageError(str(error)) from error
         for interface, several in self.get("credInterfaces", {}).items():
@@ -292,7 +292,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
 
     def _mechanisms(self) -> Iterable[Mechanism]:
         if self["sasl"] is None:
-            return BY_DEFAULT
+            return DEFAULT_MECHANISMS
         known = {each.name.decode("ascii"): each for each in MECHANISMS}
         wanted = [name.strip() for name in self["sasl"].upper().split(",")]
         for name in wanted:
@@ -329,7 +329,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
             ) from error
 
     @abstractmethod
-    def takes_logins(self) -> bool:
+    def allows_login(self) -> bool:
         """Tell whether clients log in, or are known before they say a word."""
 
     def _check_no_logins(self) -> None:

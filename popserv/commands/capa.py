@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from popserv.core.command import Command, command
+from popserv.core.grammar import no_arguments
+from popserv.core.replies import Reply
 from popserv.core.session import Session, State
-from popserv.core.wire import ListingFramer, Reply, nothing
+from popserv.messages.framing import ListingFramer
 from popserv.texts import Text
 
 
@@ -37,7 +39,7 @@ def commands(
     @command(
         b"CAPA",
         (State.AUTHORIZATION, State.TRANSACTION),
-        nothing,
+        no_arguments,
         announce=lambda session: traits,
     )
     def capa(session: Session) -> Reply:

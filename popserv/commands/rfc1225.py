@@ -14,34 +14,35 @@ from twisted.cred.error import UnauthorizedLogin
 from popserv.auth.credentials import RESERVED, RemoteUserCredentials
 from popserv.commands import rfc1725
 from popserv.core.command import Command, Outcome, command
-from popserv.core.session import Session, State, tellable
-from popserv.core.wire import Reply, nothing, word, words
+from popserv.core.grammar import arguments, no_arguments, word
+from popserv.core.replies import Reply
+from popserv.core.session import Session, State, printable_name
 from popserv.errors import BadCommand, LoginFailed
 from popserv.interfaces import IRemoteUserCredentials
 from popserv.texts import Text
 
 
 def _takes_remote_users(session: Session) -> bool:
-    return session.takes_logins and session.offers(IRemoteUserCredentials)
+    return session.allows_login and session.supports(IRemoteUserCredentials)
 
 
 @command(
     b"USER",
     State.AUTHORIZATION,
-    words(word),
+    arguments(word),
     available=lambda session: rfc1725.user.available(session) or _takes_remote_users(session),
     refusal=rfc1725.user.refusal,
 )
 def user(session: Session, name: bytes) -> Reply:
     """Take the name to log in with; every name is as welcome as the texts' own."""
     session.claimed_name = name
-    return Reply(Text("%s is a real hoopy frood", tellable(name) or "this"))
+    return Reply(Text("%s is a real hoopy frood", printable_name(name) or "this"))
 
 
 @command(
     b"RPOP",
     State.AUTHORIZATION,
-    words(word),
+    arguments(word),
     available=_takes_remote_users,
     refusal=Text("RPOP is not available"),
 )
@@ -63,18 +64,18 @@ async def rpop(session: Session, remote_user: bytes) -> Reply:
     return Reply(session.welcome())
 
 
-@command(b"RSET", State.TRANSACTION, nothing)
+@command(b"RSET", State.TRANSACTION, no_arguments)
 def rset(session: Session) -> Outcome:
     """Take all marks away; what was accessed before the session is accessed still."""
     if session.access is not None:
-        session.access.begin_anew()
+        session.access.reset_to_start()
     return rfc1725.rset.run(session)
 
 
 def signing_off_as(service: str) -> Command:
     """Return QUIT of a server that calls itself that, and its host by the short name."""
 
-    @command(b"QUIT", (State.AUTHORIZATION, State.TRANSACTION), nothing)
+    @command(b"QUIT", (State.AUTHORIZATION, State.TRANSACTION), no_arguments)
     def quit_(session: Session) -> Coroutine[Any, Any, Reply]:
         """Say goodbye; after a login, remove what is marked first."""
         return rfc1725.sign_off(session, _short(session.host), service)

@@ -1,6 +1,6 @@
 """LAST, and the commands that change its answer (RFC 1460 section 5).
 
-A session of a dialect that has LAST keeps an :class:`~popserv.core.access.Access` from the
+A session of a dialect that has LAST keeps an :class:`~popserv.core.access.AccessRecord` from the
 first of these commands on.
 """
 
@@ -9,53 +9,54 @@ from __future__ import annotations
 from functools import partial
 
 from popserv.commands import rfc1725
-from popserv.core.access import Access
+from popserv.core.access import AccessRecord
 from popserv.core.command import Outcome, command
+from popserv.core.grammar import arguments, no_arguments, number
+from popserv.core.replies import Reply
 from popserv.core.session import Session, State
-from popserv.core.wire import Reply, nothing, number, words
 
 
-@command(b"LAST", State.TRANSACTION, nothing)
+@command(b"LAST", State.TRANSACTION, no_arguments)
 async def last(session: Session) -> Reply:
     """Give the highest message-number accessed."""
     return Reply(b"%d" % await _access(session).highest())
 
 
-@command(b"RETR", State.TRANSACTION, words(number))
+@command(b"RETR", State.TRANSACTION, arguments(number))
 async def retr(session: Session, n: int) -> Reply:
     """Send a message, which is accessed by that."""
     message = session.maildrop[n]
     reply = await rfc1725.send_message(session, n)
-    _access(session).retrieve(message)
+    _access(session).record_retrieval(message)
     return reply
 
 
-@command(b"DELE", State.TRANSACTION, words(number))
+@command(b"DELE", State.TRANSACTION, arguments(number))
 def dele(session: Session, n: int) -> Outcome:
     """Mark a message as deleted, which is accessed by that."""
     outcome = rfc1725.dele.run(session, n)
-    _access(session).touch(n)
+    _access(session).record_access(n)
     return outcome
 
 
-@command(b"RSET", State.TRANSACTION, nothing)
+@command(b"RSET", State.TRANSACTION, no_arguments)
 def rset(session: Session) -> Outcome:
     """Take all marks away; nothing is accessed any more."""
-    _access(session).begin_at_zero()
+    _access(session).reset_to_zero()
     return rfc1725.rset.run(session)
 
 
 COMMANDS = (last, retr, dele, rset)
 
 
-def _access(session: Session) -> Access:
+def _access(session: Session) -> AccessRecord:
     if session.access is None:
-        session.access = Access(session.mailbox)
-        session.before_end(partial(_remember, session, session.access))
+        session.access = AccessRecord(session.mailbox)
+        session.on_end(partial(_remember, session, session.access))
     return session.access
 
 
-async def _remember(session: Session, access: Access) -> None:
+async def _remember(session: Session, access: AccessRecord) -> None:
     # Of a session that was broken off nobody knows what came through.
     if session.state is State.UPDATE:
-        await access.remember(session.maildrop.marked)
+        await access.save(session.maildrop.marked)

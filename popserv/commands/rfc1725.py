@@ -9,33 +9,35 @@ from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 
 from popserv.auth.credentials import APOPCredentials
 from popserv.core.command import command
-from popserv.core.maildrop import Message, counted
+from popserv.core.grammar import (
+    arguments,
+    name_and_digest,
+    no_arguments,
+    number,
+    rest_of_line,
+    word,
+)
+from popserv.core.maildrop import message_count
+from popserv.core.replies import After, Reply
 from popserv.core.session import Session, State
-from popserv.core.wire import (
-    After,
+from popserv.core.snapshot import Message
+from popserv.errors import BadCommand, NoSuchMessage
+from popserv.messages.downgrade import Downgrader
+from popserv.messages.framing import (
     FilteredFramer,
     Framer,
     ListingFramer,
     MessageFramer,
-    Reply,
     TopFramer,
-    name_and_word,
-    nothing,
-    number,
-    rest,
-    word,
-    words,
 )
-from popserv.errors import BadCommand, NoSuchMessage
-from popserv.messages.downgrade import Downgrader
-from popserv.messages.workarounds import OUTLOOK_NO_NULS, HeaderEndFilter, NulFilter
+from popserv.messages.workarounds import OUTLOOK_NO_NULS, BlankLineFilter, NulFilter
 from popserv.texts import Text
 
 # Section 4: the AUTHORIZATION state
 
 
 def _takes_passwords(session: Session) -> bool:
-    return session.takes_passwords and session.offers(IUsernamePassword)
+    return session.allows_cleartext and session.supports(IUsernamePassword)
 
 
 _NEEDS_TLS = Text("cleartext passwords are not allowed without TLS")
@@ -47,7 +49,7 @@ _SEND_PASS = Reply(Text("send PASS"))
 @command(
     b"USER",
     State.AUTHORIZATION,
-    words(word),
+    arguments(word),
     available=_takes_passwords,
     refusal=_NEEDS_TLS,
     announce=b"USER",
@@ -58,7 +60,7 @@ def user(session: Session, name: bytes) -> Reply:
     return _SEND_PASS
 
 
-@command(b"PASS", State.AUTHORIZATION, rest, available=_takes_passwords, refusal=_NEEDS_TLS)
+@command(b"PASS", State.AUTHORIZATION, rest_of_line, available=_takes_passwords, refusal=_NEEDS_TLS)
 async def pass_(session: Session, password: bytes) -> Reply:
     """Log in; the password is all the rest of the line."""
     name = session.claimed_name
@@ -68,7 +70,7 @@ async def pass_(session: Session, password: bytes) -> Reply:
     return Reply(session.welcome())
 
 
-@command(b"QUIT", (State.AUTHORIZATION, State.TRANSACTION), nothing)
+@command(b"QUIT", (State.AUTHORIZATION, State.TRANSACTION), no_arguments)
 def quit_(session: Session) -> Coroutine[Any, Any, Reply]:
     """Say goodbye; after a login, remove what is marked first (sections 4 and 6)."""
     return sign_off(session, session.host.decode("ascii"), "POP3")
@@ -77,13 +79,13 @@ def quit_(session: Session) -> Coroutine[Any, Any, Reply]:
 # Section 5: the TRANSACTION state
 
 
-@command(b"STAT", State.TRANSACTION, nothing)
+@command(b"STAT", State.TRANSACTION, no_arguments)
 def stat(session: Session) -> Reply:
     """Give the drop listing: how many messages, how many octets."""
     return Reply(b"%d %d" % (session.maildrop.count, session.maildrop.octets))
 
 
-@command(b"LIST", State.TRANSACTION, words(number, least=0))
+@command(b"LIST", State.TRANSACTION, arguments(number, minimum=0))
 def list_(session: Session, n: int | None = None) -> Reply:
     """Give the scan listing of one message, or of all."""
     maildrop = session.maildrop
@@ -92,13 +94,13 @@ def list_(session: Session, n: int | None = None) -> Reply:
     return Reply(maildrop.contents(), maildrop.scan_listing(), ListingFramer())
 
 
-@command(b"RETR", State.TRANSACTION, words(number))
+@command(b"RETR", State.TRANSACTION, arguments(number))
 def retr(session: Session, n: int) -> Coroutine[Any, Any, Reply]:
     """Send a message."""
     return send_message(session, n)
 
 
-@command(b"DELE", State.TRANSACTION, words(number))
+@command(b"DELE", State.TRANSACTION, arguments(number))
 def dele(session: Session, n: int) -> Reply:
     """Mark a message as deleted."""
     session.maildrop.mark(n)
@@ -108,13 +110,13 @@ def dele(session: Session, n: int) -> Reply:
 _NOTHING_DONE = Reply(Text("nothing done"))
 
 
-@command(b"NOOP", State.TRANSACTION, nothing)
+@command(b"NOOP", State.TRANSACTION, no_arguments)
 def noop(session: Session) -> Reply:
     """Do nothing."""
     return _NOTHING_DONE
 
 
-@command(b"RSET", State.TRANSACTION, nothing)
+@command(b"RSET", State.TRANSACTION, no_arguments)
 def rset(session: Session) -> Reply:
     """Take all marks away."""
     session.maildrop.unmark_all()
@@ -127,7 +129,7 @@ def rset(session: Session) -> Reply:
 _TOP_FOLLOWS = Text("top of message follows")
 
 
-@command(b"TOP", State.TRANSACTION, words(number, number), announce=b"TOP")
+@command(b"TOP", State.TRANSACTION, arguments(number, number), announce=b"TOP")
 def top(session: Session, n: int, lines: int) -> Coroutine[Any, Any, Reply]:
     """Send a message's header and the first lines of its body."""
     return _send(session, n, session.maildrop[n], _TOP_FOLLOWS, TopFramer(lines))
@@ -136,7 +138,7 @@ def top(session: Session, n: int, lines: int) -> Coroutine[Any, Any, Reply]:
 _UNIQUE_IDS_FOLLOW = Text("unique-id listing follows")
 
 
-@command(b"UIDL", State.TRANSACTION, words(number, least=0), announce=b"UIDL")
+@command(b"UIDL", State.TRANSACTION, arguments(number, minimum=0), announce=b"UIDL")
 def uidl(session: Session, n: int | None = None) -> Reply:
     """Give the unique-id listing of one message, or of all."""
     maildrop = session.maildrop
@@ -149,8 +151,8 @@ def uidl(session: Session, n: int | None = None) -> Reply:
 @command(
     b"APOP",
     State.AUTHORIZATION,
-    name_and_word,
-    available=lambda session: session.timestamp is not None and session.takes_logins,
+    name_and_digest,
+    available=lambda session: session.timestamp is not None and session.allows_login,
     refusal=Text("APOP is not available"),
 )
 async def apop(session: Session, name: bytes, digest: bytes) -> Reply:
@@ -174,7 +176,7 @@ async def sign_off(session: Session, host: str, service: str) -> Reply:
     await session.update()
     left = session.maildrop.count
     if left:
-        parting = Text("%s %s server signing off (%s left)", host, service, counted(left))
+        parting = Text("%s %s server signing off (%s left)", host, service, message_count(left))
     else:
         parting = Text("%s %s server signing off (maildrop empty)", host, service)
     return Reply(parting, after=After.CLOSE)
@@ -200,8 +202,8 @@ async def _send(session: Session, n: int, message: Message, text: Text, framer: 
 
 def _through_filters(session: Session, n: int, framer: Framer) -> Framer:
     """Return a framer that gets the message as it is to be sent; the last filter comes first."""
-    if session.maildrop.is_endless(n):
-        framer = FilteredFramer(HeaderEndFilter(), framer)
+    if session.maildrop.is_header_only(n):
+        framer = FilteredFramer(BlankLineFilter(), framer)
     if OUTLOOK_NO_NULS in session.workarounds:
         framer = FilteredFramer(NulFilter(), framer)
     if session.maildrop.is_downgraded(n):

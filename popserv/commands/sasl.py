@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from popserv.auth.sasl.mechanisms import BY_DEFAULT, Mechanism
+from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS, Mechanism
 from popserv.core.command import Command, command
+from popserv.core.grammar import arguments, decode_base64, word
+from popserv.core.replies import Reply
 from popserv.core.session import Session, State
-from popserv.core.wire import ListingFramer, Reply, unbase64, word, words
 from popserv.errors import BadCommand
+from popserv.messages.framing import ListingFramer
 from popserv.texts import Text
 
 
-def commands(mechanisms: Sequence[Mechanism] = BY_DEFAULT) -> tuple[Command, ...]:
+def commands(mechanisms: Sequence[Mechanism] = DEFAULT_MECHANISMS) -> tuple[Command, ...]:
     """Return the command, with these mechanisms in order of preference."""
     by_name = {each.name: each for each in mechanisms}
 
@@ -26,8 +28,8 @@ def commands(mechanisms: Sequence[Mechanism] = BY_DEFAULT) -> tuple[Command, ...
     @command(
         b"AUTH",
         State.AUTHORIZATION,
-        words(word, word, least=0),
-        available=lambda session: session.takes_logins,
+        arguments(word, word, minimum=0),
+        available=lambda session: session.allows_login,
         refusal=Text("login requires TLS"),
         announce=announce,
     )
@@ -46,7 +48,7 @@ def commands(mechanisms: Sequence[Mechanism] = BY_DEFAULT) -> tuple[Command, ...
         if initial is not None and mechanism.server_first:
             raise BadCommand("mechanism does not accept an initial response")
         exchange = _Exchange(session, initial)
-        credentials = await mechanism.run(exchange.ask, session, names)
+        credentials = await mechanism.run(exchange.send_challenge, session, names)
         await session.login(credentials.username, credentials)
         return Reply(session.welcome())
 
@@ -61,14 +63,14 @@ class _Exchange:
         # Section 4: "=" is an initial response that is empty.
         self._initial = b"" if initial == b"=" else initial
 
-    async def ask(self, challenge: bytes) -> bytes:
+    async def send_challenge(self, challenge: bytes) -> bytes:
         line, self._initial = self._initial, None
         if line is None:
-            line = await self._session.ask(challenge)
+            line = await self._session.send_challenge(challenge)
         if line == b"*":
             raise BadCommand("authentication cancelled")
         try:
-            return unbase64(line)
+            return decode_base64(line)
         except ValueError:
             raise BadCommand("invalid base64") from None
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from popserv.core.command import command
+from popserv.core.grammar import no_arguments
+from popserv.core.replies import After, Reply
 from popserv.core.session import Session, State
-from popserv.core.wire import After, Reply, nothing
 from popserv.texts import Text
 
 
@@ -18,7 +19,7 @@ def _announce(session: Session) -> Iterable[bytes]:
 @command(
     b"STLS",
     State.AUTHORIZATION,
-    nothing,
+    no_arguments,
     available=lambda session: session.can_start_tls,
     refusal=Text("TLS is not available on this connection"),
     announce=_announce,

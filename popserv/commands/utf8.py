@@ -6,10 +6,12 @@ from collections.abc import Iterable
 
 from popserv.auth import precis
 from popserv.core.command import Command, command
+from popserv.core.grammar import arguments, no_arguments, word
 from popserv.core.languages import Languages
+from popserv.core.replies import Reply
 from popserv.core.session import Session, State
-from popserv.core.wire import ListingFramer, Reply, nothing, word, words
 from popserv.errors import POPError
+from popserv.messages.framing import ListingFramer
 from popserv.texts import Text
 
 
@@ -19,7 +21,7 @@ def _announce(session: Session) -> Iterable[bytes]:
 
 
 # Section 2 has it in the AUTHORIZATION state; Outlook gives it after the login.
-@command(b"UTF8", (State.AUTHORIZATION, State.TRANSACTION), nothing, announce=_announce)
+@command(b"UTF8", (State.AUTHORIZATION, State.TRANSACTION), no_arguments, announce=_announce)
 def utf8(session: Session) -> Reply:
     """Send internationalized messages as they are from now on, not downgraded."""
     session.send_as_stored()
@@ -32,7 +34,7 @@ def lang_command(languages: Languages) -> Command:
     @command(
         b"LANG",
         (State.AUTHORIZATION, State.TRANSACTION),
-        words(word, least=0),
+        arguments(word, minimum=0),
         announce=b"LANG",
     )
     def lang(session: Session, wanted: bytes | None = None) -> Reply:

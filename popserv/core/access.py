@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from twisted.logger import Logger
 
-from popserv.core.maildrop import Message
+from popserv.core.snapshot import Message
 from popserv.interfaces import IMailbox, IRetrievalRecord
 
 
-class Access:
+class AccessRecord:
     """The "highest number accessed" of one session, and what it has retrieved.
 
     What earlier sessions retrieved counts as accessed, if the mailbox remembers it
@@ -31,37 +31,37 @@ class Access:
             last = await self._to_ask.last_retrieved()
             self._to_ask = None
             if last is not None:
-                self.touch(last.position + 1)
+                self.record_access(last.position + 1)
         return self._highest
 
-    def touch(self, number: int) -> None:
+    def record_access(self, number: int) -> None:
         """Note that the message of that number was accessed."""
         self._highest = max(self._highest, number)
 
-    def retrieve(self, message: Message) -> None:
+    def record_retrieval(self, message: Message) -> None:
         """Note that a message was accessed, and is being sent."""
-        self.touch(message.position + 1)
+        self.record_access(message.position + 1)
         self._retrieved[message.position] = message
 
-    def begin_anew(self) -> None:
+    def reset_to_start(self) -> None:
         """Be as at the beginning of the session."""
         self._to_ask = self._record
         self._highest = 0
         self._retrieved.clear()
 
-    def begin_at_zero(self) -> None:
+    def reset_to_zero(self) -> None:
         """Be as if nothing had ever been accessed."""
-        self.begin_anew()
+        self.reset_to_start()
         self._to_ask = None
 
-    async def remember(self, removed: Iterable[Message]) -> None:
+    async def save(self, removed: Iterable[Message]) -> None:
         """Have the mailbox remember what was retrieved, but for what was ``removed``."""
         for message in removed:
             self._retrieved.pop(message.position, None)
         if self._record is None or not self._retrieved:
             return
         try:
-            await self._record.note_retrieved(self._retrieved.values())
+            await self._record.record_retrieved(self._retrieved.values())
         except Exception:
             # What the client asked for was done; it will see these messages as new once more.
             self.log.failure("cannot record the retrieved messages")

@@ -11,26 +11,27 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from popserv.core.grammar import ArgumentParser
+from popserv.core.replies import Reply
 from popserv.core.session import Session, State
-from popserv.core.wire import Parse, Reply
 from popserv.errors import BadCommand
 from popserv.texts import Text
 
 Outcome = Reply | Coroutine[Any, Any, Reply]
 
-Run = Callable[..., Outcome]
+Handler = Callable[..., Outcome]
 """Called with the session and the parsed arguments; may raise a POPError."""
 
 Announce = Callable[[Session], Iterable[bytes]]
 """From a session to the lines that a command adds to its capability list."""
 
 
-def always(session: Session) -> bool:
+def always_available(session: Session) -> bool:
     """Offer the command in every session."""
     return True
 
 
-def nowhere(session: Session) -> Iterable[bytes]:
+def announce_nothing(session: Session) -> Iterable[bytes]:
     """Announce nothing."""
     return ()
 
@@ -50,26 +51,26 @@ class Command:
 
     keyword: bytes
     states: tuple[State, ...]
-    parse: Parse
-    run: Run
-    available: Callable[[Session], bool] = always
+    parse: ArgumentParser
+    run: Handler
+    available: Callable[[Session], bool] = always_available
     refusal: Text = _NOT_OFFERED
-    announce: Announce = nowhere
+    announce: Announce = announce_nothing
 
 
 def command(
     keyword: bytes,
     states: State | tuple[State, ...],
-    parse: Parse,
+    parse: ArgumentParser,
     *,
-    available: Callable[[Session], bool] = always,
+    available: Callable[[Session], bool] = always_available,
     refusal: Text = _NOT_OFFERED,
-    announce: Announce | bytes = nowhere,
-) -> Callable[[Run], Command]:
+    announce: Announce | bytes = announce_nothing,
+) -> Callable[[Handler], Command]:
     """Make a function the entry that runs it; ``announce`` may be the one line."""
     lines: Announce = (lambda session: [announce]) if isinstance(announce, bytes) else announce
 
-    def entry(run: Run) -> Command:
+    def entry(run: Handler) -> Command:
         given_in = states if isinstance(states, tuple) else (states,)
         return Command(keyword, given_in, parse, run, available, refusal, lines)
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from twisted.cred.credentials import ICredentials
 from zope.interface import Interface
 
-from popserv.core.access import Access
+from popserv.core.access import AccessRecord
 from popserv.core.maildrop import Maildrop
 from popserv.errors import BadCommand, RemovalFailed
 from popserv.interfaces import IMailbox
@@ -27,23 +27,25 @@ Release = Callable[[], object]
 """Gives up a mailbox and its lock; what it returns may have to be awaited."""
 
 
-Ask = Callable[[bytes], Awaitable[bytes]]
+SendChallenge = Callable[[bytes], Awaitable[bytes]]
 """Sends a SASL challenge and returns the client's response, both decoded; raises a POPError
 if the client breaks the exchange off, or answers with what is no response."""
 
 
-still_there: ContextVar[Callable[[], bool]] = ContextVar("still_there", default=lambda: True)
+client_is_connected: ContextVar[Callable[[], bool]] = ContextVar(
+    "client_is_connected", default=lambda: True
+)
 """Tells, in any thread, whether the client is still there whose login a checker is asked about;
 to be read when it is asked."""
 
 
-class Channel(Protocol):
+class TLSConnectionState(Protocol):
     """What the TLS under a connection knows, for the mechanisms that build on it."""
 
-    def binding(self, kind: bytes) -> bytes | None:
+    def channel_binding(self, kind: bytes) -> bytes | None:
         """Return the channel binding data of a kind, such as ``tls-exporter``, if to be had."""
 
-    def certified_names(self) -> Sequence[bytes]:
+    def certificate_names(self) -> Sequence[bytes]:
         """Return the users' names that the client's certificate vouches for, if it sent one."""
 
 
@@ -55,7 +57,7 @@ class State(Enum):
     UPDATE = "UPDATE"
 
 
-class Login(Protocol):
+class Authenticator(Protocol):
     """Where sessions log in."""
 
     async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
@@ -64,7 +66,7 @@ class Login(Protocol):
         :raises popserv.errors.POPError: they open none.
         """
 
-    def offers(self, credentials: type[Interface]) -> bool:
+    def supports(self, credentials: type[Interface]) -> bool:
         """Tell whether some user can log in by credentials of this kind now."""
 
 
@@ -94,10 +96,10 @@ class Session:
 
     # One for each client, and many clients are idle.
     __slots__ = (
-        *("_capabilities", "_last_act", "_login", "_release", "access", "as_stored", "ask"),
-        *("can_start_tls", "channel", "claimed_name", "host", "language", "mailbox", "maildrop"),
-        *("name", "peer", "removed", "state", "takes_logins", "takes_passwords", "timestamp"),
-        "workarounds",
+        *("_authenticator", "_capabilities", "_end_callback", "_release", "access"),
+        *("allows_cleartext", "allows_login", "as_stored", "can_start_tls", "claimed_name"),
+        *("host", "language", "mailbox", "maildrop", "name", "peer", "removed"),
+        *("send_challenge", "state", "timestamp", "tls_state", "workarounds"),
     )
 
     mailbox: IMailbox
@@ -105,44 +107,44 @@ class Session:
 
     def __init__(
         self,
-        login: Login,
+        authenticator: Authenticator,
         *,
         host: bytes = b"localhost",
         timestamp: bytes | None = None,
-        takes_logins: bool = True,
-        takes_passwords: bool = True,
+        allows_login: bool = True,
+        allows_cleartext: bool = True,
         can_start_tls: bool = False,
         as_stored: bool = True,
         workarounds: Collection[str] = (),
-        channel: Channel | None = None,
+        tls_state: TLSConnectionState | None = None,
         capabilities: Callable[[Session], Sequence[bytes]] = lambda session: (),
-        ask: Ask = _no_ask,
+        send_challenge: SendChallenge = _no_ask,
         peer: Callable[[], tuple[str, int] | None] = lambda: None,
     ) -> None:
         self.host = host
         self.timestamp = timestamp
-        self.takes_logins = takes_logins
-        self.takes_passwords = takes_passwords and takes_logins
+        self.allows_login = allows_login
+        self.allows_cleartext = allows_cleartext and allows_login
         self.can_start_tls = can_start_tls
         self.as_stored = as_stored
         self.workarounds = workarounds
-        self.channel = channel
-        self.ask = ask
+        self.tls_state = tls_state
+        self.send_challenge = send_challenge
         self.peer = peer
         self.state = State.AUTHORIZATION
         self.language = ENGLISH
         self.claimed_name: bytes | None = None
         self.name: bytes | None = None
         self.removed = 0
-        self.access: Access | None = None
-        self._login = login
+        self.access: AccessRecord | None = None
+        self._authenticator = authenticator
         self._capabilities = capabilities
-        self._last_act: Callable[[], Awaitable[None]] | None = None
+        self._end_callback: Callable[[], Awaitable[None]] | None = None
         self._release: Release | None = None
 
-    def offers(self, credentials: type[Interface]) -> bool:
+    def supports(self, credentials: type[Interface]) -> bool:
         """Tell whether some user can log in by credentials of this kind now."""
-        return self._login.offers(credentials)
+        return self._authenticator.supports(credentials)
 
     def capabilities(self) -> Sequence[bytes]:
         """Return the lines of the capability list, as it is now (RFC 2449 section 5)."""
@@ -155,19 +157,19 @@ class Session:
         """
         self.name = name
         self.claimed_name = None
-        self.mailbox, self._release = await self._login.authenticate(credentials)
+        self.mailbox, self._release = await self._authenticator.authenticate(credentials)
         self.name = getattr(credentials, "username", name)
         self.maildrop = Maildrop(
             self.mailbox.messages,
             as_stored=self.as_stored,
-            ends_headers=OE_NS_EOH in self.workarounds,
+            adds_blank_lines=OE_NS_EOH in self.workarounds,
         )
         self.state = State.TRANSACTION
 
     def welcome(self) -> Text:
         """Return the text that answers a login."""
         contents = self.maildrop.contents()
-        name = tellable(self.name)
+        name = printable_name(self.name)
         return (
             Text("%s's maildrop has %s", name, contents)
             if name
@@ -197,33 +199,33 @@ class Session:
         finally:
             await self.end()
 
-    def before_end(self, act: Callable[[], Awaitable[None]]) -> None:
+    def on_end(self, act: Callable[[], Awaitable[None]]) -> None:
         """Await this at the end, in whatever way that comes, while the lock is still held.
 
         There is one such act; a later one takes the place of it.
         """
-        self._last_act = act
+        self._end_callback = act
 
     async def end(self) -> None:
         """Give up the lock, if there is one still to give up."""
-        act, self._last_act = self._last_act, None
+        act, self._end_callback = self._end_callback, None
         release, self._release = self._release, None
         try:
             if act is not None:
                 await act()
         finally:
             if release is not None:
-                await give_up(release)
+                await call_release(release)
 
 
-def tellable(name: bytes | None) -> str:
+def printable_name(name: bytes | None) -> str:
     """Return a user's name as it may stand in a reply, empty if it may not."""
     told = (name or b"").decode("ascii", "replace")
     # RFC 1725 section 3: status lines are printable ASCII, arguments up to 40 characters.
     return told if told.isascii() and told.isprintable() and len(told) <= 40 else ""
 
 
-async def give_up(release: Release) -> None:
+async def call_release(release: Release) -> None:
     """Call what gives up a mailbox."""
     outcome = release()
     # cred asks for no result of a logout; ours is awaitable, others' are None.

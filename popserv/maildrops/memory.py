@@ -7,10 +7,10 @@ from itertools import count
 
 from zope.interface import implementer
 
-from popserv.core.maildrop import Message, Snapshot
+from popserv.core.snapshot import Message, Snapshot
 from popserv.errors import MaildropBusy, NoSuchMessage
 from popserv.interfaces import IMaildropFactory, IRetrievalRecord
-from popserv.messages.downgrade import measure
+from popserv.messages.sizes import measure
 
 
 @implementer(IMaildropFactory)
@@ -47,7 +47,7 @@ class MemoryMailbox:
         self._stored = maildrops.stored.setdefault(user, {})
         self._retrieved = maildrops.retrieved.setdefault(user, set())
         sizes = [measure([message]) for message in self._stored.values()]
-        self.messages = Snapshot.of_sizes(sizes, list(self._stored))
+        self.messages = Snapshot.from_sizes(sizes, list(self._stored))
 
     async def open(self, message: Message) -> Iterable[bytes]:
         """See IMailbox."""
@@ -65,7 +65,7 @@ class MemoryMailbox:
         retrieved = [message for message in self.messages if message.uid in self._retrieved]
         return retrieved[-1] if retrieved else None
 
-    async def note_retrieved(self, messages: Iterable[Message]) -> None:
+    async def record_retrieved(self, messages: Iterable[Message]) -> None:
         """See IRetrievalRecord."""
         self._retrieved.update(message.uid for message in messages)
 

@@ -11,12 +11,11 @@ Rules of this file:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from popserv.core.wire import OctetCounter, count_octets
 from popserv.messages.fields import downgraded_field, mime_value
+from popserv.messages.octets import count_octets
 
 _MAX_HEADER = 1 << 20
 """Octets of one header; a longer one passes as it is, and so does what it is the header of."""
@@ -42,14 +41,11 @@ _MAX_DELIMITER = 1000
 _MAX_HELD = 1 << 16
 """Octets held back until it is known whether a message/global holds anything to downgrade."""
 
-_EARLY = 1 << 20
-"""Octets of ASCII that a counter keeps before it looks for the structure."""
-
 
 class Downgrader:
     """Make of a chunked message its downgraded form (RFC 6857), in chunks.
 
-    A message has any line ends that :mod:`popserv.core.wire` takes, and keeps them.
+    A message has any line ends that :mod:`popserv.messages.octets` takes, and keeps them.
     ``changed`` says whether any field was downgraded so far, and ``gained`` how many
     octets the wire form has grown by that.  ``fell_short`` says that a field may have
     passed which should have been downgraded, for it is beyond the bounds.
@@ -369,68 +365,6 @@ class _Labels:
         self._held.clear()
         self._octets = 0
         return text
-
-
-class Sizes(NamedTuple):
-    """The octets of a message's wire form, and of its downgraded form if that differs.
-
-    A message that has no such form, for what it has to downgrade is beyond the bounds, has
-    0 octets of it.  ``header_ends`` tells whether there is an empty line, which ends a
-    header.
-    """
-
-    octets: int
-    downgraded: int | None
-    header_ends: bool = True
-
-
-class MessageCounter:
-    """Count a message's octets as it is and as downgraded, chunk by chunk.
-
-    Costs next to nothing beyond :class:`~popserv.core.wire.OctetCounter` while a message
-    is ASCII.
-    """
-
-    def __init__(self) -> None:
-        self._octets = OctetCounter()
-        self._early: list[bytes] = []
-        self._kept = 0
-        self._downgrader: Downgrader | None = None
-
-    def feed(self, chunk: bytes) -> None:
-        """Count a chunk."""
-        self._octets.feed(chunk)
-        if self._downgrader is None:
-            self._early.append(chunk)
-            self._kept += len(chunk)
-            if chunk.isascii() and self._kept <= _EARLY:
-                return
-            self._downgrader = Downgrader()
-            for early in self._early:
-                self._downgrader.feed(early)
-            self._early.clear()
-        else:
-            self._downgrader.feed(chunk)
-
-    def finish(self) -> Sizes:
-        """Return the sizes."""
-        octets = self._octets.finish()
-        downgrader = self._downgrader
-        if downgrader is None:
-            return Sizes(octets, None, self._octets.header_ends)
-        downgrader.finish()
-        downgraded = octets + downgrader.gained if downgrader.changed else None
-        if downgrader.fell_short:
-            downgraded = 0
-        return Sizes(octets, downgraded, self._octets.header_ends)
-
-
-def measure(chunks: Iterable[bytes]) -> Sizes:
-    """Return the sizes of a message."""
-    counter = MessageCounter()
-    for chunk in chunks:
-        counter.feed(chunk)
-    return counter.finish()
 
 
 # Structure: what a header says of its body

@@ -28,7 +28,7 @@ class NulFilter:
         return b""
 
 
-class HeaderEndFilter:
+class BlankLineFilter:
     """Put an empty line behind a message that has none."""
 
     def __init__(self) -> None:

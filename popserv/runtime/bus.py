@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 
-class Listener(Protocol):
+class Subscriber(Protocol):
     """A component that shares a topic with its like in the other workers."""
 
-    def hear(self, fact: Any) -> None:
+    def receive(self, fact: Any) -> None:
         """Take a fact that another worker told."""
 
-    def facts(self) -> Iterable[Any]:
+    def replay(self) -> Iterable[Any]:
         """Yield what a worker that has just begun should know."""
 
 
-class Exchange:
+class WorkerBus:
     """One worker's end: tells the others, and hands on what they tell.
 
     ``carry`` takes a topic and a fact to all others, as soon as may be.
@@ -29,27 +29,27 @@ class Exchange:
 
     def __init__(self, carry: Callable[[str, Any], object] | None = None) -> None:
         self._carry = carry
-        self._listeners: dict[str, Listener] = {}
+        self._listeners: dict[str, Subscriber] = {}
 
-    def join(self, topic: str, listener: Listener) -> None:
+    def subscribe(self, topic: str, listener: Subscriber) -> None:
         """Hand what others tell of a topic to this listener."""
         self._listeners[topic] = listener
 
-    def tell(self, topic: str, fact: Any) -> None:
+    def publish(self, topic: str, fact: Any) -> None:
         """Tell all others."""
         if self._carry is not None:
             self._carry(topic, fact)
 
-    def hear(self, topic: str, fact: Any) -> None:
+    def receive(self, topic: str, fact: Any) -> None:
         """Take in what another worker told."""
         listener = self._listeners.get(topic)
         if listener is not None:
-            listener.hear(fact)
+            listener.receive(fact)
 
-    def tell_all(self) -> Iterator[None]:
+    def replay_all(self) -> Iterator[None]:
         """Tell everything again, a fact a step, for a worker that has just begun."""
         for topic, listener in self._listeners.items():
             # As it is now, for meanwhile it may change.
-            for fact in list(listener.facts()):
-                self.tell(topic, fact)
+            for fact in list(listener.replay()):
+                self.publish(topic, fact)
                 yield

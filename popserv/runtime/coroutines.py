@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 T = TypeVar("T")
 
 
-def begun(coroutine: Coroutine[Any, Any, T]) -> T | Deferred[T]:
+def run_eagerly(coroutine: Coroutine[Any, Any, T]) -> T | Deferred[T]:
     """Run a coroutine to where it must wait: return what it returned, else a Deferred of that.
 
     What it raises before it waits is raised here.  A Deferred for each costs more than what

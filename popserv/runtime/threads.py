@@ -18,11 +18,11 @@ from popserv.errors import TryLater
 
 T = TypeVar("T")
 
-Wanted = Callable[[], bool]
+StillNeeded = Callable[[], bool]
 """Tells, in any thread, whether somebody still waits for what was asked for."""
 
 
-class Threads:
+class BoundedThreadPool:
     """A pool of its own, with a bounded backlog; it starts at its first use, after any fork.
 
     The server ends when what has begun is over, unless nobody needs that (``awaited``).
@@ -35,19 +35,19 @@ class Threads:
         backlog: int = 1000,
         reactor: Any = None,
         *,
-        awaited: bool = True,
+        wait_at_shutdown: bool = True,
     ) -> None:
-        self._pool = (ThreadPool if awaited else _UnawaitedPool)(0, threads, name)
-        self._awaited = awaited
+        self._pool = (ThreadPool if wait_at_shutdown else _UnawaitedPool)(0, threads, name)
+        self._awaited = wait_at_shutdown
         self._backlog = backlog
         self._reactor = reactor
         self._pending = 0
         # Of those pending what has not begun, and may be dropped.
-        self._droppable: dict[object, Wanted] = {}
+        self._droppable: dict[object, StillNeeded] = {}
         self._lock = Lock()
 
     def run(
-        self, function: Callable[..., T], *args: Any, wanted: Wanted | None = None
+        self, function: Callable[..., T], *args: Any, still_needed: StillNeeded | None = None
     ) -> Deferred[T]:
         """Return what ``function(*args)`` returns in a thread.
 
@@ -65,9 +65,9 @@ class Threads:
         work: Callable[..., T] = self._run
         with self._lock:
             self._pending += 1
-            if wanted is not None:
+            if still_needed is not None:
                 job = object()
-                self._droppable[job] = wanted
+                self._droppable[job] = still_needed
                 work = partial(self._run_if_wanted, job)
         return deferToThreadPool(self._reactor, self._pool, work, function, *args)
 
@@ -81,14 +81,14 @@ class Threads:
 
     def _run_if_wanted(self, job: object, function: Callable[..., T], *args: Any) -> T:
         with self._lock:
-            wanted = self._droppable.pop(job, None)
-        if wanted is None:
+            still_needed = self._droppable.pop(job, None)
+        if still_needed is None:
             raise TryLater
-        return self._run(function if wanted() else _drop, *args)
+        return self._run(function if still_needed() else _drop, *args)
 
     def _drop_unwanted(self) -> None:
         with self._lock:
-            for job in [job for job, wanted in self._droppable.items() if not wanted()]:
+            for job in [job for job, still_needed in self._droppable.items() if not still_needed()]:
                 del self._droppable[job]
                 self._pending -= 1
 

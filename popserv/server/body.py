@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from popserv.core.wire import Chunk, Framer
+from popserv.messages.framing import Chunk, Framer
 
 ENOUGH = 1 << 16
 """Octets gathered for one write; what a transport buffers before it says stop."""

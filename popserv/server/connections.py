@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 C = TypeVar("C", bound=Hashable)
 
 
-class Crowd(Generic[C]):
+class Connections(Generic[C]):
     """Connections, in order of their age; those that have not logged in are strangers.
 
     Nothing here takes longer because there are many.

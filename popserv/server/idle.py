@@ -6,9 +6,9 @@ from typing import Any
 
 from twisted.protocols.policies import TimeoutMixin
 
-from popserv.transports.transports import untaken
+from popserv.transports.output import unread_octets
 
-MINIMUM = 600
+MINIMUM_TIMEOUT = 600
 """Seconds: "Such a timer MUST be of at least 10 minutes' duration"."""
 
 
@@ -23,7 +23,7 @@ class IdleTimeoutMixin(TimeoutMixin):
     not notice a lost peer.
     """
 
-    LINGER: float = 30
+    CLOSE_TIMEOUT: float = 30
     """Seconds in which a closing connection must take some of its last octets."""
 
     # ITCPTransport and IConsumer in one, for which there is no type.
@@ -50,8 +50,8 @@ class IdleTimeoutMixin(TimeoutMixin):
             self.closing = True
             # A call put forward is looked for among those of all connections.
             self.setTimeout(None)
-            self.setTimeout(self.LINGER)
-            self._untaken = untaken(self.transport)
+            self.setTimeout(self.CLOSE_TIMEOUT)
+            self._untaken = unread_octets(self.transport)
             # A TLS connection is over once the client's close_notify was read.
             self.transport.resumeProducing()
             # A transport with a producer would wait for it.
@@ -60,7 +60,7 @@ class IdleTimeoutMixin(TimeoutMixin):
 
     def timeoutConnection(self) -> None:
         """Close, or break a connection that would not close, unless the client still reads."""
-        before, self._untaken = self._untaken, untaken(self.transport)
+        before, self._untaken = self._untaken, unread_octets(self.transport)
         if self._untaken and (self._untaken < before or not before):
             self.setTimeout(self.timeOut)
         elif self.closing:

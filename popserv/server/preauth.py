@@ -16,9 +16,10 @@ from twisted.protocols.basic import LineReceiver
 
 from popserv.auth.preauth import Preauthenticated
 from popserv.core.command import CommandTable
+from popserv.core.replies import Reply
 from popserv.core.session import State
-from popserv.core.wire import Reply
-from popserv.server.protocol import POP3Factory, POP3Server
+from popserv.server.factory import POP3Factory
+from popserv.server.protocol import POP3Server
 
 Identify = Callable[[ITransport], Awaitable[bytes]]
 """Tells the name of the user at the other end; raises a POPError if it is nobody's."""

@@ -13,66 +13,42 @@ Rules of this file:
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from socket import gethostname
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.cred.credentials import ICredentials
-from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
-    IOpenSSLServerConnectionCreator,
     IPushProducer,
     ISSLTransport,
 )
-from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
-from popserv.auth.login import PortalLogin
-from popserv.auth.throttle.throttle import Gate, Guard
-from popserv.core.command import CommandTable
+from popserv.auth.throttle.login_throttle import ClientThrottle
+from popserv.core.grammar import MAX_LINE, MAX_SASL_LINE, split_line
+from popserv.core.replies import After, Reply, challenge_line, err_line, ok_line
 from popserv.core.session import Release, Session, State
-from popserv.core.wire import (
-    MAX_LINE,
-    MAX_SASL_LINE,
-    After,
-    ListingFramer,
-    Reply,
-    challenge,
-    err,
-    ok,
-    split_line,
-)
 from popserv.errors import BadCommand, LoginFailed, POPError, TryLater
-from popserv.interfaces import IAPOPCredentials, IMailbox
-from popserv.runtime.bus import Exchange
-from popserv.runtime.coroutines import begun
+from popserv.interfaces import IMailbox
+from popserv.messages.framing import ListingFramer
+from popserv.runtime.coroutines import run_eagerly
 from popserv.server.body import ENOUGH, BodySender
-from popserv.server.connections import Crowd
-from popserv.server.idle import MINIMUM, IdleTimeoutMixin
-from popserv.transports.networks import Network, Networks
-from popserv.transports.transports import (
-    has_gone,
-    in_short,
-    is_private,
-    lose_at_once,
-    make_channel,
-    peer_name,
-    send,
-    send_at_once,
-    start_tls,
-)
+from popserv.server.idle import IdleTimeoutMixin
+from popserv.transports.output import close_now, disable_nagle, write_now
+from popserv.transports.peers import has_disconnected, is_private, peer_name
+from popserv.transports.starttls import short_reason, start_tls, tls_state
+
+if TYPE_CHECKING:
+    from popserv.server.factory import POP3Factory
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
@@ -83,15 +59,15 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     delimiter = b"\n"
     MAX_LENGTH = MAX_LINE + 1
 
-    MAX_GUESSES = 3
+    MAX_FAILED_LOGINS = 3
     """Failed logins that end a connection."""
-    MAX_BLUNDERS = 20
+    MAX_BAD_COMMANDS = 20
     """Lines in a row that are no command, which end a connection: this is no POP3 client."""
-    GUESS_DELAY = 2.0
+    FAILED_LOGIN_DELAY = 2.0
     """Seconds before a failed login is answered, if its network had none before it."""
-    LOGGED_A_SESSION = 100
+    MAX_LOGGED_ERRORS = 100
     """Refusals of one connection after which no more reasons are logged."""
-    LINES_A_TURN = 50
+    LINES_PER_TURN = 50
     """Pipelined commands answered before other sessions have their turn; a body counts as ten."""
 
     log = Logger()
@@ -100,7 +76,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     factory: POP3Factory
     session: Session
     _timestamp: bytes | None
-    _guard: Guard
+    _guard: ClientThrottle
 
     _busy = False
     _asked: Deferred[bytes] | None = None
@@ -130,10 +106,10 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             # STLS behind a wrapper: only the transport is new.
             return
         factory = self.factory
-        self._timestamp = factory.make_timestamp() if factory.offers_apop() else None
+        self._timestamp = factory.make_timestamp() if factory.apop_available() else None
         self._begin_session()
         self.start_idle_timer(factory.idle_timeout)
-        if not factory.make_room():
+        if not factory.admit():
             self._write_error(TryLater("too many connections, try again later"))
             self.close()
             return
@@ -154,19 +130,19 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     def _begin_session(self) -> None:
         factory, transport = self.factory, self.transport
         has_tls = ISSLTransport.providedBy(transport)
-        self._guard = Guard(factory.gate, factory.networks.of(transport), self)
+        self._guard = ClientThrottle(factory.throttle, factory.networks.of(transport), self)
         self.session = Session(
             self,
             host=factory.host,
             timestamp=self._timestamp,
-            takes_logins=has_tls or not factory.require_tls,
-            takes_passwords=factory.allow_plaintext or is_private(transport),
+            allows_login=has_tls or not factory.require_tls,
+            allows_cleartext=factory.allow_plaintext or is_private(transport),
             can_start_tls=factory.tls is not None and not has_tls,
             as_stored=b"UTF8" not in factory.commands,
             workarounds=factory.workarounds,
-            channel=make_channel(transport) if has_tls else None,
+            tls_state=tls_state(transport) if has_tls else None,
             capabilities=factory.capabilities,
-            ask=self._ask,
+            send_challenge=self._ask,
             peer=self._peer,
         )
 
@@ -177,7 +153,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     def _start(self) -> None:
         self._greeted = True
-        send_at_once(self.transport)
+        disable_nagle(self.transport)
         self._register_producer()
         self._greet()
 
@@ -186,7 +162,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         greeting = self.factory.greeting
         if self._timestamp is not None:
             greeting += b" " + self._timestamp
-        self._write(ok(greeting))
+        self._write(ok_line(greeting))
 
     def _register_producer(self) -> None:
         # Back-pressure: the transport calls pauseProducing when the client does not read.
@@ -224,7 +200,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self.log.info(
                 "{peer}: TLS handshake failed: {reason}",
                 peer=peer_name(self.transport),
-                reason=in_short(reason.value),
+                reason=short_reason(reason.value),
             )
         if self._body is not None:
             self._body.stop()
@@ -244,7 +220,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         """Release what the session has; called once, as the last of a connection."""
         session = self.session
         # It leads back to this very connection.
-        session.channel = None
+        session.tls_state = None
         if session.state is not State.AUTHORIZATION:
             self.log.info(
                 "{peer}: session of {user!r} ended, {removed} removed, {left} left",
@@ -305,7 +281,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             keyword, argument = split_line(line)
             command = self.factory.commands.find(self.session, keyword)
             run = command.run(self.session, *command.parse(argument))
-            outcome = run if isinstance(run, Reply) else begun(run)
+            outcome = run if isinstance(run, Reply) else run_eagerly(run)
         except Exception:
             self._refuse(Failure())
         else:
@@ -319,7 +295,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         self._lines += 1
         if self._busy and self._asked is None:
             LineReceiver.pauseProducing(self)
-        elif self._lines >= self.LINES_A_TURN and not self.paused and not self.closing:
+        elif self._lines >= self.LINES_PER_TURN and not self.paused and not self.closing:
             LineReceiver.pauseProducing(self)
             self.callLater(0, self._take_input)
 
@@ -343,32 +319,32 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         self._asked = asked
         self._guard.pause(asked)
         self.MAX_LENGTH = MAX_SASL_LINE + 1
-        self._write(challenge(octets))
+        self._write(challenge_line(octets))
         self._take_input()
         return asked
 
     # Login, which the session asks for; and Client, which its guard asks
 
-    def offers(self, credentials: type[Interface]) -> bool:
+    def supports(self, credentials: type[Interface]) -> bool:
         """See Login."""
-        return self.factory.gate.login.offers(credentials)
+        return self.factory.throttle.login.supports(credentials)
 
     async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
         """See Login."""
-        opened = await self._guard.let_in(self.session.name or b"", credentials)
+        opened = await self._guard.authenticate(self.session.name or b"", credentials)
         self.factory.connections.settle(self)
         return opened
 
     def is_there(self) -> bool:
         """See Client."""
-        return not (self._gone or has_gone(self.transport))
+        return not (self._gone or has_disconnected(self.transport))
 
     # Output: replies and bodies
 
     def _write(self, octets: bytes) -> None:
         """Send now, or together with what else answers the input at hand."""
         if not self._gathers:
-            send(self.transport, octets)
+            write_now(self.transport, octets)
             return
         if self._out is None:
             self._out = []
@@ -381,18 +357,18 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         out, self._out = self._out, None
         if out:
             self._unsent = 0
-            send(self.transport, out[0] if len(out) == 1 else b"".join(out))
+            write_now(self.transport, out[0] if len(out) == 1 else b"".join(out))
 
     def _answer(self, reply: Reply) -> None:
         """Send a positive reply, then do what it says comes after."""
         self._blunders = 0
         if reply.body is None:
-            self._write(ok(reply.text, self.session.language))
+            self._write(ok_line(reply.text, self.session.language))
             self._done(reply.after)
             return
         self._lines += 9
         framer = reply.framer or ListingFramer()
-        head = ok(reply.text, self.session.language)
+        head = ok_line(reply.text, self.session.language)
         finished = partial(self._body_sent, reply.after)
         body = BodySender(head, reply.body, framer, self._write, self.callLater, finished)
         if self.closing:
@@ -418,7 +394,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     def _refuse(self, failure: Failure) -> None:
         """Send a negative reply; a failed login waits for it, so that guessing takes time."""
         error = failure.value
-        to_log = self._logged < self.LOGGED_A_SESSION
+        to_log = self._logged < self.MAX_LOGGED_ERRORS
         self._logged += 1
         if not isinstance(error, POPError):
             if to_log:
@@ -434,7 +410,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             )
         if isinstance(error, LoginFailed):
             self._guesses += 1
-            seconds = self._guard.failed(self.session.name, self.GUESS_DELAY)
+            seconds = self._guard.failed(self.session.name, self.FAILED_LOGIN_DELAY)
             self._late = self.callLater(0 if self._gone else seconds, partial(self._deny, error))
         else:
             self._guard.over()
@@ -442,7 +418,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self._deny(error)
 
     def _write_error(self, error: POPError) -> None:
-        self._write(err(error, self.session.language))
+        self._write(err_line(error, self.session.language))
 
     def _deny(self, error: POPError) -> None:
         self._late = None
@@ -452,8 +428,8 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
     def _has_had_enough(self) -> bool:
         """Whether a refusal ends the session."""
         return (
-            self._guesses >= self.MAX_GUESSES
-            or self._blunders >= self.MAX_BLUNDERS
+            self._guesses >= self.MAX_FAILED_LOGINS
+            or self._blunders >= self.MAX_BAD_COMMANDS
             or self.session.state is State.UPDATE
         )
 
@@ -491,7 +467,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         self.clearLineBuffer()
         self._flush()
         # Which ends in connectionLost.
-        if self.closing or not lose_at_once(self.transport):
+        if self.closing or not close_now(self.transport):
             super().close()
 
     # IPushProducer: the transport says whether the client reads
@@ -520,77 +496,3 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
 def _gone() -> POPError:
     return POPError("client disconnected")
-
-
-class POP3Factory(ServerFactory):
-    """Makes a :class:`POP3Server` for each connection.
-
-    ``commands`` is the table they obey and ``portal`` where they log in: its realm
-    must know ``IMailbox`` or ``twisted.mail``'s ``IMailboxPOP3``.  ``idle_timeout``
-    is in seconds, and RFC 1725 section 3 wants 600 at least.  Passwords in the
-    clear are taken over TLS and from this machine alone, unless ``allow_plaintext``.
-    ``tls`` is what STLS begins TLS with, such as :class:`popserv.tls.certificates.Certificates`;
-    with ``require_tls`` nobody logs in without TLS.  ``workarounds`` are names of
-    :mod:`popserv.messages.workarounds`.  Beyond ``max_connections`` the oldest connection not
-    logged in makes room, of the network that has most of them.  Networks in ``trusted`` stand for
-    many clients: what one of those does is not held against the others.  ``exchange``
-    leads to the other workers of this server.  ``greeting`` makes the greeting's text from
-    ``host``, the server's name, as the dialect of ``commands`` has it
-    (:mod:`popserv.commands.dialects`).  ``connections`` are those of
-    another factory, if the limit is one for both.
-    """
-
-    protocol: Any = POP3Server
-    noisy = False
-
-    def __init__(
-        self,
-        commands: CommandTable,
-        portal: Portal,
-        *,
-        host: bytes | None = None,
-        idle_timeout: float = MINIMUM,
-        allow_plaintext: bool = False,
-        tls: IOpenSSLServerConnectionCreator | None = None,
-        require_tls: bool = False,
-        workarounds: Collection[str] = (),
-        max_connections: int = 10_000,
-        trusted: Iterable[Network] = (),
-        exchange: Exchange | None = None,
-        greeting: Callable[[bytes], bytes] = lambda host: b"POP3 server ready",
-        connections: Crowd[POP3Server] | None = None,
-    ) -> None:
-        self.commands = commands
-        self.capabilities = commands.capabilities
-        self.gate = Gate(PortalLogin(portal), exchange or Exchange())
-        self.host = host or gethostname().encode("ascii", "replace")
-        self.greeting = greeting(self.host)
-        self.idle_timeout = idle_timeout
-        self.allow_plaintext = allow_plaintext
-        self.tls = tls
-        self.require_tls = require_tls
-        self.workarounds = frozenset(workarounds)
-        self.max_connections = max_connections
-        self.networks = Networks(trusted)
-        self.connections: Crowd[POP3Server] = Crowd() if connections is None else connections
-
-    def offers_apop(self) -> bool:
-        """Tell whether greetings carry a timestamp."""
-        return b"APOP" in self.commands and self.gate.login.offers(IAPOPCredentials)
-
-    def make_timestamp(self) -> bytes:
-        """Return a greeting's timestamp, in the form of RFC 1725 section 7's example.
-
-        Some clients take no other form than ``<digits.digits@host>``.
-        """
-        return b"<%d.%d@%b>" % (secrets.randbits(64), time.time_ns() // 1000, self.host)
-
-    def make_room(self) -> bool:
-        """Tell whether one more connection fits, after closing one that never logged in."""
-        if len(self.connections) < self.max_connections:
-            return True
-        oldest = self.connections.pop()
-        if oldest is None:
-            return False
-        oldest.transport.abortConnection()
-        return True

@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
-from popserv.core.session import Channel
+from popserv.core.session import TLSConnectionState
 
 VERIFIES = object()
 """Marks the contexts that verify client certificates."""
@@ -36,7 +36,7 @@ def alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeN
         return None
 
 
-class TLSChannel(Channel):
+class TLSChannel(TLSConnectionState):
     """What a connection's TLS vouches for, once its handshake is completed.
 
     ``connection`` is what ``ISSLTransport.getHandle()`` returns.
@@ -49,7 +49,7 @@ class TLSChannel(Channel):
         # The client's Finished proves that it has its certificate's key.
         return self._connection.get_peer_finished() is not None
 
-    def binding(self, kind: bytes) -> bytes | None:
+    def channel_binding(self, kind: bytes) -> bytes | None:
         """Return the channel binding data of a kind; None if it is not to be had here.
 
         ``tls-exporter`` (RFC 9266) in TLS 1.3 alone: in TLS 1.2 it needs the extended
@@ -66,7 +66,7 @@ class TLSChannel(Channel):
             return _end_point(self._connection.get_certificate())
         return None
 
-    def certified_names(self) -> Sequence[bytes]:
+    def certificate_names(self) -> Sequence[bytes]:
         """Return the users' names that the client's verified certificate vouches for.
 
         Those are the mail addresses in subjectAltName.  Without any, it is the

@@ -24,8 +24,8 @@ class Networks:
     not be taken for one; they have no network here, and neither have UNIX sockets.
     """
 
-    def __init__(self, trusted: Iterable[Network] = ()) -> None:
-        self._trusted = (*LOOPBACK, *trusted)
+    def __init__(self, trusted_networks: Iterable[Network] = ()) -> None:
+        self._trusted_networks = (*LOOPBACK, *trusted_networks)
         # To parse one costs as much as the rest of a greeting.
         self._known = lru_cache(10_000)(self._network)
 
@@ -39,7 +39,7 @@ class Networks:
         except ValueError:
             return None
         address = getattr(address, "ipv4_mapped", None) or address
-        if any(address in network for network in self._trusted):
+        if any(address in network for network in self._trusted_networks):
             return None
         if isinstance(address, IPv6Address):
             # By its number, for it may have a zone.

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.stdio import StandardIO
 from twisted.python.failure import Failure
 
-from popserv.transports.transports import DescriptorAddress
+from popserv.transports.peers import DescriptorAddress
 
 # mypy thinks of the one of Windows.
 _Base: Any = StandardIO
@@ -23,11 +23,11 @@ _ADOPTED = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 """The families of sockets that Twisted has a transport for."""
 
 
-class NoClient(Exception):
+class NoClientError(Exception):
     """Standard input and output lead to nobody; the message says why."""
 
 
-class Standard:
+class StandardStreams:
     """Two descriptors that lead to a client, taken away from everything else in the process.
 
     /dev/null takes their place, and that of ``error`` if it leads to the client, too: so
@@ -43,7 +43,7 @@ class Standard:
         self.family = family_of(in_, out)
         self.address = DescriptorAddress(_name(in_), not _is_remote(in_, out))
         self._flags = [fcntl.fcntl(each, fcntl.F_GETFL) for each in (in_, out)]
-        takes_error = leads_to_client(error, in_, out)
+        takes_error = is_client_stream(error, in_, out)
         # Beyond the standard ones, for that of errors may be free.
         self.input = _copy(in_, os.O_RDONLY, error + 1)
         self.output = _copy(out, os.O_WRONLY, error + 1)
@@ -81,7 +81,7 @@ class StandardTransport(_Base):
     _writer: Any
     _aborting = False
 
-    def __init__(self, protocol: IProtocol, standard: Standard, reactor: Any) -> None:
+    def __init__(self, protocol: IProtocol, standard: StandardStreams, reactor: Any) -> None:
         self._address = standard.address
         self._input = standard.input
         self._is_terminal = os.isatty(standard.input)
@@ -141,10 +141,10 @@ def check_open(*descriptors: int) -> None:
     """Raise NoClient unless all are open."""
     for each in descriptors:
         if _status(each) is None:
-            raise NoClient(f"descriptor {each} is closed, where the client should be")
+            raise NoClientError(f"descriptor {each} is closed, where the client should be")
 
 
-def leads_to_client(error: int, *descriptors: int) -> bool:
+def is_client_stream(error: int, *descriptors: int) -> bool:
     """Tell whether what is written there the client would read, or nobody."""
     there = _status(error)
     others = [_status(each) for each in descriptors]
@@ -174,7 +174,7 @@ def family_of(in_: int, out: int) -> int | None:
         try:
             client.getpeername()
         except OSError as error:
-            raise NoClient(
+            raise NoClientError(
                 f"standard input is a socket that nobody is connected to ({error.strerror}): "
                 "client disconnected, or it is one to listen on (in inetd.conf, give nowait)"
             ) from None

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.cred.error import UnauthorizedLogin
 
 from popserv.errors import NoUser
-from popserv.runtime.threads import Threads
+from popserv.runtime.threads import BoundedThreadPool
 
 HAS_PEER_UID = hasattr(socket, "SO_PEERCRED")
 """Whether this system tells who is at the other end of a UNIX socket."""
@@ -23,7 +23,7 @@ _CREDENTIALS = struct.Struct("iII")
 """Process, user and group, as Linux has them."""
 
 # Names may come from a directory server.
-_names = Threads("popserv-names", threads=2, backlog=200, awaited=False)
+_names = BoundedThreadPool("popserv-names", threads=2, backlog=200, wait_at_shutdown=False)
 
 
 async def peer_user(transport: Any) -> bytes:

@@ -25,13 +25,15 @@ main(int(sys.argv[1]))
 class Launcher:
     """Knows how this process was started, and starts workers alike.
 
-    To be made before twistd goes to another directory or becomes a daemon.  ``arguments``
-    are those of ``twistd pop3``.
+    To be made before twistd goes to another directory or becomes a daemon.  ``maker`` is the
+    name of the module that has ``Options`` and ``makeService``, and ``arguments`` are those of
+    ``twistd pop3``.
     """
 
-    def __init__(self, arguments: Sequence[str], reactor: Any) -> None:
+    def __init__(self, maker: str, arguments: Sequence[str], reactor: Any) -> None:
         self._reactor = reactor
         self._setup = {
+            "maker": maker,
             "arguments": list(arguments),
             # Where relative paths in them begin.
             "directory": os.getcwd(),

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from popserv.runtime.bus import Exchange
+from popserv.runtime.bus import WorkerBus
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkerRole:
     """Worker ``number`` of so many, counted from 1."""
 
     number: int = 1
     of: int = 1
-    exchange: Exchange = field(default_factory=Exchange)
+    bus: WorkerBus = field(default_factory=WorkerBus)
     """To the other workers."""
     reactor: Any = None
     """What the server's endpoints listen on; None: the reactor."""

@@ -76,7 +76,7 @@ class _StandIn(ABC):
         return self.listenTCP(port, over_tls, backlog, interface)
 
 
-class Opener(_StandIn):
+class SocketOpener(_StandIn):
     """The supervisor's: sockets are opened, and nothing is accepted."""
 
     def __init__(self, reactor: Any, workers: int) -> None:
@@ -145,7 +145,7 @@ class Opener(_StandIn):
                 each.close()
 
 
-class Adopter(_StandIn):
+class SocketAdopter(_StandIn):
     """A worker's: listens on what the supervisor has opened."""
 
     def __init__(self, reactor: Any, descriptors: Iterable[tuple[int, int | None]]) -> None:

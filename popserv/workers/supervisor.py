@@ -34,7 +34,7 @@ from twisted.python.failure import Failure
 from popserv.server.listeners import CannotStart, Listeners
 from popserv.workers.launcher import Launcher
 from popserv.workers.link import BEAT, Link
-from popserv.workers.sockets import Opener
+from popserv.workers.sockets import SocketOpener
 
 _log = Logger()
 
@@ -55,18 +55,22 @@ UNHEARD = 8 << 20
 class Supervisor(Listeners):
     """The service of so many workers, with the ``arguments`` of ``twistd pop3``.
 
+    ``maker`` names the module whose ``Options`` and ``makeService`` each of them uses.
+
     Its children listen on :attr:`opener`.
 
     :raises CannotStart: when it is started and the first worker does not come up.
     """
 
-    def __init__(self, workers: int, arguments: Sequence[str], reactor: Any = None) -> None:
+    def __init__(
+        self, workers: int, maker: str, arguments: Sequence[str], reactor: Any = None
+    ) -> None:
         super().__init__()
         if reactor is None:
             from twisted.internet import reactor
         self.reactor: Any = reactor
-        self.opener = Opener(reactor, workers)
-        self.launcher = Launcher(arguments, reactor)
+        self.opener = SocketOpener(reactor, workers)
+        self.launcher = Launcher(maker, arguments, reactor)
         self.workers = [Worker(self, number, workers) for number in range(1, workers + 1)]
         self._beat = LoopingCall(self._look_after)
         self._beat.clock = reactor

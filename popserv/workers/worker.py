@@ -34,11 +34,11 @@ from twisted.logger import (
 from twisted.python import usage
 from zope.interface import implementer
 
-from popserv.runtime.bus import Exchange
+from popserv.runtime.bus import WorkerBus
 from popserv.server.listeners import CannotStart
 from popserv.workers.link import BEAT, Link
-from popserv.workers.role import Share
-from popserv.workers.sockets import Adopter
+from popserv.workers.role import WorkerRole
+from popserv.workers.sockets import SocketAdopter
 
 _log = Logger()
 
@@ -83,7 +83,7 @@ class Worker:
         self._gathering = False
         self._dropped = 0
         self._ending = False
-        self._exchange = Exchange(self._carry)
+        self._bus = WorkerBus(self._carry)
         self._cooperator = Cooperator(scheduler=partial(reactor.callLater, 0))
         self._beat = LoopingCall(self._link.send, b"alive")
         self._beat.clock = reactor
@@ -140,21 +140,21 @@ class Worker:
 
     def _make_service(self) -> IService:
         # Not before there is a reactor.
-        from popserv import tap
+        maker = import_module(self._setup["maker"])
 
         here = os.getcwd()
         # Not there for whom the worker is, or behind a chroot: then nothing relative works.
         with suppress(OSError):
             os.chdir(self._setup["directory"])
-        options = tap.Options()
+        options = maker.Options()
         options.parseOptions(self._setup["arguments"])
-        service = tap.makeService(
+        service: IService = maker.makeService(
             options,
-            Share(
+            WorkerRole(
                 self._setup["number"],
                 self._setup["of"],
-                self._exchange,
-                Adopter(self._reactor, self._setup["sockets"]),
+                self._bus,
+                SocketAdopter(self._reactor, self._setup["sockets"]),
             ),
         )
         os.chdir(here)
@@ -189,10 +189,10 @@ class Worker:
         word, _, rest = line.partition(b" ")
         try:
             if word == b"tell":
-                self._exchange.hear(*json.loads(rest))
+                self._bus.receive(*json.loads(rest))
             elif word == b"tell-all":
                 # It may be much, and clients and the link need their turns.
-                self._cooperator.cooperate(self._exchange.tell_all())
+                self._cooperator.cooperate(self._bus.replay_all())
         except Exception:
             _log.failure("invalid message from another worker")
 

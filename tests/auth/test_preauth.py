@@ -5,7 +5,7 @@ from twisted.cred.portal import Portal
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from popserv.auth.login import PortalLogin
+from popserv.auth.portal import PortalAuthenticator
 from popserv.auth.preauth import Preauthenticated, PreauthenticatedChecker
 from popserv.auth.realm import MaildropRealm
 from popserv.interfaces import IAPOPCredentials, IPreauthenticated
@@ -27,6 +27,8 @@ class CheckerTests(SynchronousTestCase):
 
     def test_nothing_else(self):
         """Nobody can log in by anything that a client could say."""
-        login = PortalLogin(Portal(MaildropRealm(MemoryMaildrops()), [PreauthenticatedChecker()]))
-        self.assertTrue(login.offers(IPreauthenticated))
-        self.assertFalse(login.offers(IAPOPCredentials))
+        login = PortalAuthenticator(
+            Portal(MaildropRealm(MemoryMaildrops()), [PreauthenticatedChecker()])
+        )
+        self.assertTrue(login.supports(IPreauthenticated))
+        self.assertFalse(login.supports(IAPOPCredentials))

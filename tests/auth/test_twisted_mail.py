@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 from popserv.auth.twisted_mail import adapt
 from popserv.errors import MaildropBusy, NoSuchMessage, RemovalFailed
 from popserv.interfaces import IMailbox, IMaildropFactory
-from popserv.testing import ODD_MESSAGES, MailboxContract, naive_octets, read_all
+from popserv.testing import SAMPLE_MESSAGES, MailboxContract, naive_octets, read_all
 
 
 @implementer(IMailboxPOP3)
@@ -103,7 +103,7 @@ class AdaptedContractTests(MailboxContract, TestCase):
         """Return a store of avatars."""
         return ListMaildrops(messages)
 
-    def forget_behind(self, factory, user, index):
+    def remove_externally(self, factory, user, index):
         """Let a message vanish that the avatar has listed."""
         factory.avatars[user].messages[index] = None
         return True
@@ -114,10 +114,10 @@ class AdaptTests(TestCase):
 
     async def test_sizes_as_sent(self):
         """Octets are counted from the message, whatever the avatar says (RFC 1725 section 10)."""
-        avatar = ListAvatar(ODD_MESSAGES)
+        avatar = ListAvatar(SAMPLE_MESSAGES)
         mailbox = await adapt(avatar)
         verifyObject(IMailbox, mailbox)
-        self.assertEqual(list(mailbox.messages.octets), [naive_octets(m) for m in ODD_MESSAGES])
+        self.assertEqual(list(mailbox.messages.octets), [naive_octets(m) for m in SAMPLE_MESSAGES])
         self.assertTrue(all(file.closed for file in avatar.opened))
 
     async def test_gone(self):

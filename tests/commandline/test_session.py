@@ -34,7 +34,7 @@ class SessionCommandTests(SynchronousTestCase):
     def test_complaint_to_syslog(self):
         """A wrong command line is told to syslog where the client would read standard error."""
         with (
-            patch.object(session_log, "leads_to_client", return_value=True),
+            patch.object(session_log, "is_client_stream", return_value=True),
             patch.object(session_log.os, "isatty", return_value=False),
             patch.object(session_log, "syslog") as syslog,
         ):

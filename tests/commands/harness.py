@@ -21,14 +21,14 @@ from popserv.core.command import CommandTable
 from popserv.interfaces import (
     IAPOPCredentials,
     ICertificateCredentials,
-    IOfferingChecker,
+    ICredentialsSupport,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
     ITokenCredentials,
 )
 from popserv.server import protocol
-from popserv.server.protocol import POP3Factory
-from popserv.testing import Conversation, MemoryTransport
+from popserv.server.factory import POP3Factory
+from popserv.testing import MemoryClient, MemoryTransport
 from tests.server.test_protocol import SlowMaildrops
 
 HERE = IPv4Address("TCP", "127.0.0.1", 54321)
@@ -62,16 +62,16 @@ class FakeChannel:
         self.names = names
         self.bindings = bindings or {}
 
-    def binding(self, kind):
+    def channel_binding(self, kind):
         """See Channel."""
         return self.bindings.get(kind)
 
-    def certified_names(self):
+    def certificate_names(self):
         """See Channel."""
         return self.names
 
 
-@implementer(ICredentialsChecker, IOfferingChecker)
+@implementer(ICredentialsChecker, ICredentialsSupport)
 class Checker:
     """Asks a function about credentials: it returns the user's name, or None, or a Deferred.
 
@@ -85,7 +85,7 @@ class Checker:
         self.decide = decide
         self.seen = []
 
-    def offers(self, credentials):
+    def supports(self, credentials):
         """See IOfferingChecker."""
         return credentials in self.offered
 
@@ -120,7 +120,7 @@ class Transport(MemoryTransport):
         """There is no TLS to know anything."""
 
 
-class Client(Conversation):
+class Client(MemoryClient):
     """A conversation whose greeting was read; ``tls`` has it over TLS from the start."""
 
     def __init__(self, factory, peer=HERE, *, tls=False):
@@ -167,7 +167,7 @@ class ServerCase(SynchronousTestCase):
         self.store = SlowMaildrops()
         self.store.deliver(b"ann", b"one\n")
         self.store.deliver(b"ann", b"two\n")
-        self.channel = FakeChannel()
+        self.tls_state = FakeChannel()
         self.log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
         self.serve()
 
@@ -189,7 +189,7 @@ class ServerCase(SynchronousTestCase):
         entries = [each for group in groups for each in group if each.keyword not in without]
         portal = Portal(MaildropRealm(self.store), checkers)
         self.factory = POP3Factory(CommandTable(entries), portal, host=b"dewey", **options)
-        self.patch(protocol, "make_channel", lambda transport: self.channel)
+        self.patch(protocol, "tls_state", lambda transport: self.tls_state)
 
     def connect(self, *lines, peer=HERE, tls=False):
         """A client that has said these lines, their answers read."""

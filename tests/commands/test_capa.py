@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse as Passwords
 from twisted.cred.credentials import IUsernamePassword
 
-from popserv.auth.sasl.mechanisms import BY_DEFAULT, MECHANISMS
+from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS, MECHANISMS
 from popserv.commands import capa
 from popserv.interfaces import ICertificateCredentials, IScramSHA256Credentials
 from tests.commands.harness import (
@@ -123,7 +123,7 @@ class CircumstancesTests(ServerCase):
         """STLS brings the mechanisms that need TLS, and goes itself (RFC 2595 section 4)."""
         checkers = Checker(anybody, ICertificateCredentials, IScramSHA256Credentials)
         self.serve(Checker(password_of_ann, IUsernamePassword), checkers, tls=object())
-        self.channel = FakeChannel([b"ann"], {b"tls-exporter": b"x" * 32})
+        self.tls_state = FakeChannel([b"ann"], {b"tls-exporter": b"x" * 32})
         client = self.connect(peer=STRANGER)
         self.assertEqual(client.mechanisms(), [b"SCRAM-SHA-256"])
         self.assertIn(b"STLS", client.capabilities())
@@ -145,7 +145,7 @@ class CircumstancesTests(ServerCase):
         """A mechanism is offered while a checker takes, and offers, what it makes."""
         checker = Checker(anybody, *KINDS)
         self.serve(checker)
-        self.channel = FakeChannel([b"ann"], {b"tls-server-end-point": b"x" * 32})
+        self.tls_state = FakeChannel([b"ann"], {b"tls-server-end-point": b"x" * 32})
         client = self.connect(tls=True)
         self.assertEqual(client.mechanisms(), [each.name for each in MECHANISMS])
         checker.offered = [IScramSHA256Credentials]
@@ -174,7 +174,7 @@ CIRCUMSTANCES = st.fixed_dictionaries(
         "offered": st.sets(st.sampled_from(KINDS)),
         "names": st.sampled_from([(), (b"ann",)]),
         "bindings": st.sampled_from([{}, {b"tls-exporter": b"x"}, {b"tls-unique": b"x"}]),
-        "mechanisms": st.sampled_from([MECHANISMS, BY_DEFAULT, MECHANISMS[1::2], ()]),
+        "mechanisms": st.sampled_from([MECHANISMS, DEFAULT_MECHANISMS, MECHANISMS[1::2], ()]),
         "without": st.sets(st.sampled_from([b"TOP", b"UIDL", b"STLS", b"AUTH", b"UTF8", b"LANG"])),
     }
 )
@@ -203,7 +203,7 @@ class PropertyTests(ServerCase):
             require_tls=facts["require_tls"],
             tls=None if facts["tls"] == "never" else object(),
         )
-        self.channel = FakeChannel(facts["names"], facts["bindings"])
+        self.tls_state = FakeChannel(facts["names"], facts["bindings"])
         client = Client(self.factory, facts["peer"], tls=facts["tls"] == "at once")
         if facts["tls"] == "by STLS" and b"STLS" not in facts["without"]:
             client.starttls()

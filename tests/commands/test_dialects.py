@@ -4,9 +4,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.commands.dialects import DIALECTS
 from popserv.core.command import CommandTable
-from popserv.core.wire import nothing
+from popserv.core.grammar import no_arguments
 from popserv.maildrops.memory import MemoryMaildrops
-from popserv.testing import Conversation
+from popserv.testing import MemoryClient
 from tests.transcripts import make_factory
 
 RFC1725 = set(b"USER PASS APOP QUIT STAT LIST RETR DELE NOOP RSET TOP UIDL".split())
@@ -55,7 +55,7 @@ class DialectTests(SynchronousTestCase):
         """A conversation in a dialect that has come so far."""
         store = MemoryMaildrops()
         store.deliver(b"joe", b"Subject: 1\n\n")
-        talk = Conversation(make_factory(store, self.mktemp(), dialect=dialect))
+        talk = MemoryClient(make_factory(store, self.mktemp(), dialect=dialect))
         talk.received()
         for line in lines:
             talk.send(line + b"\r\n")
@@ -80,6 +80,6 @@ class DialectTests(SynchronousTestCase):
                 told = talk.send(command.keyword + b" \xff  x y z \r\n")
                 self.assertEqual(told[:5], b"-ERR ", command.keyword)
                 self.assertEqual(talk.send(b"NOOP\r\n")[:4], b"+OK ")
-                if command.parse is not nothing:
+                if command.parse is not no_arguments:
                     self.assertEqual(talk.send(command.keyword + b" 1 2 3\r\n")[:5], b"-ERR ")
             self.assertEqual(talk.send(b"STAT\r\n"), b"+OK 1 14\r\n")

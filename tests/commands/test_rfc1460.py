@@ -136,7 +136,7 @@ class LastTests(ServerCase):
             raise RuntimeError("a secret of the server's")
 
         client = self.connect(*LOGIN, b"RETR 1")
-        with patch.object(MemoryMailbox, "note_retrieved", fail):
+        with patch.object(MemoryMailbox, "record_retrieved", fail):
             told = client.send(b"QUIT\r\n")
         self.assertEqual(told, b"+OK dewey POP3 server signing off (4 messages left)\r\n")
         client.lose()

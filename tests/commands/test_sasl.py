@@ -14,8 +14,8 @@ from popserv.auth.passwords import checker as passwd
 from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.schemes import new_scram_sha256, scram_keys
 from popserv.auth.sasl.mechanisms import MECHANISMS, Mechanism
+from popserv.core.grammar import MAX_SASL_LINE, decode_base64
 from popserv.core.session import State
-from popserv.core.wire import MAX_SASL_LINE, unbase64
 from popserv.errors import LoginFailed
 from popserv.interfaces import ICertificateCredentials, IScramSHA256Credentials, ITokenCredentials
 from tests.auth.passwords.test_users_file import UsersFileCase
@@ -85,14 +85,14 @@ class SyntaxTests(ServerCase):
         client = self.connect()
         self.assertEqual(client.send(b"AUTH PLAIN =\r\n"), b"-ERR malformed PLAIN response\r\n")
         self.serve(Checker(anybody, ICertificateCredentials))
-        self.channel = FakeChannel([b"ann"])
+        self.tls_state = FakeChannel([b"ann"])
         client = self.connect(tls=True)
         self.assertEqual(client.send(b"AUTH EXTERNAL =\r\n"), NAMELESS)
 
     def test_empty_response(self):
         """An empty line is an empty response; "=" is none, but in an AUTH line."""
         self.serve(Checker(anybody, ICertificateCredentials))
-        self.channel = FakeChannel([b"ann"])
+        self.tls_state = FakeChannel([b"ann"])
         client = self.connect(tls=True)
         self.assertEqual(client.send(b"AUTH EXTERNAL\r\n"), EMPTY)
         self.assertEqual(client.send(b"=\r\n"), NOT_BASE64)
@@ -143,7 +143,7 @@ class SyntaxTests(ServerCase):
         client = self.connect(b"AUTH LOGIN")
         answer = client.send(response + b"\r\n")
         try:
-            unbase64(response)
+            decode_base64(response)
         except ValueError:
             wanted = CANCELLED if response == b"*" else NOT_BASE64
         else:
@@ -188,7 +188,7 @@ class SyntaxTests(ServerCase):
                 b"-ERR mechanism does not accept an initial response\r\n",
             )
         challenge = client.send(b"AUTH CRAM-MD5\r\n")
-        self.assertRegex(unbase64(challenge[2:-2]), rb"^<\d+\.\d+@dewey>$")
+        self.assertRegex(decode_base64(challenge[2:-2]), rb"^<\d+\.\d+@dewey>$")
 
     def test_states(self):
         """AUTH is for the AUTHORIZATION state (section 4)."""
@@ -272,7 +272,7 @@ class PacketTests(ServerCase):
     def test_many(self):
         """However many exchanges are pipelined, others have their turn, and all are answered."""
         client = self.connect()
-        client.server.MAX_BLUNDERS = 1000
+        client.server.MAX_BAD_COMMANDS = 1000
         exchange = b"AUTH LOGIN\r\nYW5u\r\n*\r\n"
         client.server.dataReceived(exchange * 100 + b"AUTH PLAIN " + encoded(PLAIN))
         answer = client.received()
@@ -414,7 +414,7 @@ class RefusalTests(ServerCase):
         super().setUp()
         self.checker = Checker(lambda credentials: None, *KINDS)
         self.serve(self.checker)
-        self.channel = FakeChannel([b"ann"])
+        self.tls_state = FakeChannel([b"ann"])
 
     GUESSES = [
         [b"AUTH PLAIN " + b64encode(WRONG)],
@@ -788,12 +788,12 @@ class TroubleTests(ServerCase):
         """An exception in a mechanism, before it asks and after."""
         for asks in range(2):
 
-            async def run(ask, session, offered, asks=asks):
+            async def run(send_challenge, session, offered, asks=asks):
                 for _ in range(asks):
-                    await ask(b"?")
+                    await send_challenge(b"?")
                 raise RuntimeError("a secret of the server's")
 
-            self.serve(mechanisms=[Mechanism(b"X", IUsernamePassword, run, in_the_clear=True)])
+            self.serve(mechanisms=[Mechanism(b"X", IUsernamePassword, run, cleartext=True)])
             client = self.connect()
             answer = client.send(b"AUTH X\r\n" + b"\r\n" * asks)
             self.assertEqual(answer, b"+ Pw==\r\n" * asks + TRY_LATER)
@@ -869,7 +869,7 @@ class UsersFileTests(UsersFileCase, ServerCase):
         mechanism = mechanism or (b"SCRAM-SHA-256" if hash_name == "sha256" else b"SCRAM-SHA-1")
         answer = client.send(b"AUTH %b %b" % (mechanism, encoded(scram(b""))))
         while answer.startswith(b"+ "):
-            self.told = unbase64(answer[2:-2])
+            self.told = decode_base64(answer[2:-2])
             answer = client.late(encoded(scram(self.told)))
         client.lose()
         return answer
@@ -913,7 +913,7 @@ class UsersFileTests(UsersFileCase, ServerCase):
         scram = ScramClient("sha256", b"pw", name=b"ann")
         answer = client.send(b"AUTH SCRAM-SHA-256 " + encoded(scram(b"")))
         os.unlink(self.path)
-        answer = client.send(encoded(scram(unbase64(answer[2:-2]))))
+        answer = client.send(encoded(scram(decode_base64(answer[2:-2]))))
         self.assertTrue(answer.startswith(b"+ "))
         self.assertTrue(client.send(b"\r\n").startswith(b"-ERR [SYS/TEMP]"))
 
@@ -924,7 +924,7 @@ class UsersFileTests(UsersFileCase, ServerCase):
             client = self.connect()
             scram = ScramClient("sha256", b"pw", name=b"ann")
             answer = client.send(b"AUTH SCRAM-SHA-256 " + encoded(scram(b"")))
-            answer = client.send(encoded(scram(unbase64(answer[2:-2]))))
+            answer = client.send(encoded(scram(decode_base64(answer[2:-2]))))
             self.assertTrue(answer.startswith(b"+ "))
             self.assertEqual(client.late(end + b"\r\n"), REFUSED)
             self.assertEqual(client.send(b"STAT\r\n"), b"-ERR log in first\r\n")
@@ -935,7 +935,7 @@ class UsersFileTests(UsersFileCase, ServerCase):
         self.write(b"ann:{PLAIN}pw")
         for password, wanted in ((b"pw", WELCOME), (b"no", REFUSED)):
             client = self.connect()
-            challenge = unbase64(client.send(b"AUTH CRAM-MD5\r\n")[2:-2])
+            challenge = decode_base64(client.send(b"AUTH CRAM-MD5\r\n")[2:-2])
             digest = HMAC(password, challenge, "md5").hexdigest().encode()
             self.assertEqual(client.late(encoded(b"ann " + digest)), wanted)
             client.lose()
@@ -943,7 +943,7 @@ class UsersFileTests(UsersFileCase, ServerCase):
     def test_external(self):
         """EXTERNAL where TLS vouches for a user's name."""
         self.write(b"ann:%b" % new_scram_sha256(b"pw", 5))
-        self.channel = FakeChannel([b"office", b"ann"])
+        self.tls_state = FakeChannel([b"office", b"ann"])
         for response, wanted in [
             (b"=", WELCOME),
             (b64encode(b"ann"), WELCOME),

@@ -21,12 +21,13 @@ from twisted.trial.unittest import TestCase
 from popserv.auth.realm import MaildropRealm
 from popserv.commands import capa, rfc1725, stls
 from popserv.core.command import CommandTable, command
+from popserv.core.grammar import no_arguments
+from popserv.core.replies import Reply
 from popserv.core.session import State
-from popserv.core.wire import Reply, nothing
 from popserv.maildrops.memory import MemoryMaildrops
-from popserv.server.protocol import POP3Factory
+from popserv.server.factory import POP3Factory
 from popserv.tls.certificates import Certificates
-from popserv.transports.transports import peer_name
+from popserv.transports.peers import peer_name
 from tests.certificates import issue, make_authority
 from tests.commands.harness import HERE, STRANGER, Checker, ServerCase, password_of_ann
 from tests.transcripts import SocketPeer
@@ -95,7 +96,7 @@ class STLSTests(ServerCase):
 
     def test_timestamp_stays(self):
         """There is no second greeting, so APOP's timestamp stays that of the first."""
-        self.factory.offers_apop = lambda: True
+        self.factory.apop_available = lambda: True
         client = self.connect()
         timestamp = client.server.session.timestamp
         self.assertIn(timestamp, client.greeting)
@@ -199,7 +200,7 @@ CA = make_authority()
 SERVER = issue("pop.example.org", issuer=CA)
 
 
-@command(b"BIG", State.TRANSACTION, nothing)
+@command(b"BIG", State.TRANSACTION, no_arguments)
 def big(session):
     """A body of 64 MiB, which counts what was taken of it."""
 
@@ -395,7 +396,7 @@ class SocketTests(TestCase):
         await self.talk(peer, b"STLS\r\n", NOT_HERE)
         (server,) = self.servers
         self.assertEqual(
-            (peer_name(server.transport), server.session.takes_passwords), ("192.0.2.1:1", True)
+            (peer_name(server.transport), server.session.allows_cleartext), ("192.0.2.1:1", True)
         )
         self.assertEqual(list(self.factory.connections), [server])
         await self.talk(
@@ -411,7 +412,7 @@ class SocketTests(TestCase):
         peer = await self.connect(over_tls, tls=True, **behind)
         (server,) = self.servers
         self.assertEqual(
-            (peer_name(server.transport), server.session.takes_passwords), ("192.0.2.1:1", True)
+            (peer_name(server.transport), server.session.allows_cleartext), ("192.0.2.1:1", True)
         )
         await self.leave(peer)
 

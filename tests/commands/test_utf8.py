@@ -3,7 +3,7 @@
 from popserv.auth import precis
 from popserv.commands import utf8
 from popserv.core.languages import Languages
-from popserv.core.maildrop import Snapshot
+from popserv.core.snapshot import Snapshot
 from tests.commands.harness import ServerCase, encoded
 from tests.core.test_command import session as make_session
 

@@ -3,7 +3,7 @@
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from popserv.core.access import Access
+from popserv.core.access import AccessRecord
 from popserv.interfaces import IMailbox
 from popserv.maildrops.memory import MemoryMaildrops
 
@@ -23,22 +23,22 @@ class AccessTests(TestCase):
             store.deliver(b"ann", b"x\n")
         self.store = store
         mailbox = await store.open_maildrop(b"ann")
-        return mailbox.messages, Access(mailbox)
+        return mailbox.messages, AccessRecord(mailbox)
 
     async def test_forgetful(self):
         """A mailbox that remembers nothing starts at zero, and is told nothing."""
-        access = Access(Forgetful())
+        access = AccessRecord(Forgetful())
         self.assertEqual(await access.highest(), 0)
         messages, _ = await self.opened()
-        access.retrieve(messages[1])
+        access.record_retrieval(messages[1])
         self.assertEqual(await access.highest(), 2)
-        await access.remember([])
+        await access.save([])
 
     async def test_asked_once(self):
         """The mailbox is asked when the number is, and not again."""
         messages, access = await self.opened()
         self.store.retrieved[b"ann"].add(messages[2].uid)
-        access.touch(2)
+        access.record_access(2)
         self.assertEqual(await access.highest(), 3)
         self.store.retrieved[b"ann"].add(messages[3].uid)
         self.assertEqual(await access.highest(), 3)
@@ -47,24 +47,24 @@ class AccessTests(TestCase):
         """What earlier sessions retrieved counts no more after a reset."""
         messages, access = await self.opened()
         self.store.retrieved[b"ann"].add(messages[2].uid)
-        access.begin_at_zero()
+        access.reset_to_zero()
         self.assertEqual(await access.highest(), 0)
-        access.begin_anew()
+        access.reset_to_start()
         self.assertEqual(await access.highest(), 3)
 
     async def test_record(self):
         """All that was retrieved is remembered, but for what was removed."""
         messages, access = await self.opened()
         for message in (messages[3], messages[0], messages[1], messages[3]):
-            access.retrieve(message)
-        await access.remember([messages[0]])
+            access.record_retrieval(message)
+        await access.save([messages[0]])
         self.assertEqual(self.store.retrieved[b"ann"], {messages[1].uid, messages[3].uid})
 
     async def test_nothing(self):
         """A session that retrieved nothing asks nothing of the mailbox."""
         _, access = await self.opened()
-        access.touch(4)
+        access.record_access(4)
         access.log = None
         self.store.retrieved.clear()
-        await access.remember([])
+        await access.save([])
         self.assertEqual(self.store.retrieved, {})

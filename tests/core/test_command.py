@@ -4,8 +4,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.commands import rfc1725
 from popserv.core.command import CommandTable, command
+from popserv.core.grammar import no_arguments
+from popserv.core.replies import Reply
 from popserv.core.session import Session, State
-from popserv.core.wire import Reply, nothing
 from popserv.errors import BadCommand, LoginFailed
 
 
@@ -16,7 +17,7 @@ class Nobody:
         """Refuse."""
         raise LoginFailed
 
-    def offers(self, credentials):
+    def supports(self, credentials):
         """Offer all the same."""
         return True
 
@@ -26,7 +27,7 @@ def session(**facts):
     return Session(Nobody(), **facts)
 
 
-@command(b"XYZ", State.AUTHORIZATION, nothing, available=lambda s: s.host == b"here")
+@command(b"XYZ", State.AUTHORIZATION, no_arguments, available=lambda s: s.host == b"here")
 def xyz(session):
     """Answer."""
     return Reply(b"xyz")
@@ -54,7 +55,7 @@ class CommandTableTests(SynchronousTestCase):
             (session(), b"XYZ", "command not available"),
             (session(), b"APOP", "APOP is not available"),
             (
-                session(takes_passwords=False),
+                session(allows_cleartext=False),
                 b"USER",
                 "cleartext passwords are not allowed without TLS",
             ),

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.core import maildrop
-from popserv.core.maildrop import Maildrop, Message, Snapshot, counted, legal_uid
+from popserv.core import snapshot as snapshot_module
+from popserv.core.maildrop import Maildrop, message_count
+from popserv.core.snapshot import Message, Snapshot, valid_unique_id
 from popserv.errors import NoSuchMessage
-from popserv.messages.downgrade import Sizes
+from popserv.messages.sizes import Sizes
 
 
 def snapshot(*octets):
@@ -93,7 +94,7 @@ class MaildropTests(SynchronousTestCase):
     def test_counted(self):
         """RFC 1725 section 7's example has 1 message, section 9's has 2 messages."""
         wanted = ["0 messages", "1 message", "2 messages"]
-        self.assertEqual([str(counted(n)) for n in range(3)], wanted)
+        self.assertEqual([str(message_count(n)) for n in range(3)], wanted)
 
 
 class DowngradedTests(SynchronousTestCase):
@@ -147,7 +148,7 @@ class DowngradedTests(SynchronousTestCase):
     def test_sizes(self):
         """A snapshot of messages that were measured is the same."""
         sizes = [Sizes(120, None), Sizes(200, 205), Sizes(80, None)]
-        measured = Snapshot.of_sizes(sizes, [b"a", b"b", b"c"])
+        measured = Snapshot.from_sizes(sizes, [b"a", b"b", b"c"])
         self.assertEqual(measured.downgraded, {1: 205})
         self.assertEqual(list(measured), list(self.snapshot))
         self.assertEqual(list(measured.sizes()), sizes)
@@ -169,7 +170,7 @@ class DowngradedTests(SynchronousTestCase):
     def test_model(self, sizes, marks, at):
         """Whatever is marked, and whenever the form changes, totals are those of the listing."""
         uids = [b"u%d" % i for i in range(len(sizes))]
-        snapshot = Snapshot.of_sizes([Sizes(*size) for size in sizes], uids)
+        snapshot = Snapshot.from_sizes([Sizes(*size) for size in sizes], uids)
         maildrop = Maildrop(snapshot, as_stored=False)
         marked = set()
         for step, number in enumerate([*marks, 0]):
@@ -204,10 +205,10 @@ class ChangedTests(SynchronousTestCase):
     @given(st.lists(SIZES, max_size=12), st.lists(SIZES, max_size=4), st.data())
     def test_any_change(self, old, new, data):
         """Whatever goes, comes and was listed before, all is as if it were made from nothing."""
-        self.patch(maildrop, "_LINES_A_CHUNK", 3)
+        self.patch(snapshot_module, "_LINES_A_CHUNK", 3)
         sizes = [*old, *new]
         uids = tuple(b"u%d" % n for n in range(len(sizes)))
-        before = Snapshot.of_sizes(old, uids[: len(old)])
+        before = Snapshot.from_sizes(old, uids[: len(old)])
         for form in data.draw(st.sets(st.sampled_from(FORMS))):
             for _ in islice(before.shown(*form).listing, data.draw(st.integers(0, 5))):
                 pass
@@ -219,8 +220,8 @@ class ChangedTests(SynchronousTestCase):
             if sizes
             else st.just([])
         )
-        after = before.changed(new, uids[len(old) :], order)
-        wanted = Snapshot.of_sizes([sizes[at] for at in order], [uids[at] for at in order])
+        after = before.updated(new, uids[len(old) :], order)
+        wanted = Snapshot.from_sizes([sizes[at] for at in order], [uids[at] for at in order])
         self.assertEqual(list(after), list(wanted))
         self.assertEqual(list(after.sizes()), [sizes[at] for at in order])
         self.assertEqual(self.listings(after), self.listings(wanted))
@@ -231,7 +232,7 @@ class ChangedTests(SynchronousTestCase):
         """Sessions share lines and totals; a session with marks has its own."""
         snapshot = Snapshot([120, 200, 80], [b"a", b"b", b"c"], {1: 205}, [2])
         for form in FORMS:
-            options = {"as_stored": not form[0], "ends_headers": form[1]}
+            options = {"as_stored": not form[0], "adds_blank_lines": form[1]}
             one, other = (Maildrop(snapshot, **options) for _ in range(2))
             for here, there in zip(one.scan_listing(), other.scan_listing(), strict=True):
                 self.assertIs(here, there)
@@ -250,11 +251,11 @@ class LegalUidTests(SynchronousTestCase):
     @given(st.binary())
     def test_any_name(self, name):
         """A name that may be a unique-id is one, and any other gets a digest that may."""
-        uid = legal_uid(name)
+        uid = valid_unique_id(name)
         legal = 1 <= len(name) <= 70 and all(0x21 <= octet <= 0x7E for octet in name)
         self.assertEqual(uid == name, legal)
         self.assertTrue(1 <= len(uid) <= 70 and all(0x21 <= octet <= 0x7E for octet in uid))
 
     def test_stays(self):
         """A digest never changes, or clients would fetch everything again (b2sum -l 160)."""
-        self.assertEqual(legal_uid(b"a b"), b"407024d66cde17bdcf02effc1c376cb80387f3ec")
+        self.assertEqual(valid_unique_id(b"a b"), b"407024d66cde17bdcf02effc1c376cb80387f3ec")

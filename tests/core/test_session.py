@@ -18,7 +18,7 @@ class SessionTests(TestCase):
         self.released = 0
         self.session = Session(self)
 
-    def offers(self, credentials):
+    def supports(self, credentials):
         """Offer what is asked for."""
         return True
 
@@ -65,7 +65,7 @@ class SessionTests(TestCase):
     async def test_no_dialogue(self):
         """A session that was given no way to ask its client asks nothing."""
         with self.assertRaises(BadCommand):
-            await self.session.ask(b"")
+            await self.session.send_challenge(b"")
         self.assertEqual(self.session.capabilities(), ())
 
     async def test_failed_removal(self):

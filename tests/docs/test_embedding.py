@@ -28,8 +28,8 @@ from popserv.auth.realm import MaildropRealm
 from popserv.commands import rfc1725
 from popserv.core.command import CommandTable
 from popserv.maildrops.memory import MemoryMaildrops
-from popserv.server.protocol import POP3Factory
-from popserv.testing import Conversation, MailboxContract
+from popserv.server.factory import POP3Factory
+from popserv.testing import MailboxContract, MemoryClient
 from tests.certificates import issue
 from tests.docs.harness import (
     DOCS,
@@ -135,7 +135,7 @@ class EmbeddingTests(Base):
     def converse(self, checkers):
         """Return a conversation with a server that has an empty maildrop, and its greeting."""
         portal = Portal(MaildropRealm(MemoryMaildrops()), checkers)
-        client = Conversation(POP3Factory(CommandTable(rfc1725.COMMANDS), portal, host=b"h"))
+        client = MemoryClient(POP3Factory(CommandTable(rfc1725.COMMANDS), portal, host=b"h"))
         self.addCleanup(client.lose)
         return client, client.received()
 
@@ -171,7 +171,7 @@ class EmbeddingTests(Base):
         """The mechanism of one's own is announced, and lets in who has a ticket."""
         checker = InMemoryUsernamePasswordDatabaseDontUse(ann=b"7")
         portal = Portal(MaildropRealm(MemoryMaildrops()), [checker])
-        client = Conversation(POP3Factory(load("xticket").table, portal))
+        client = MemoryClient(POP3Factory(load("xticket").table, portal))
         self.assertIn(b"SASL PLAIN LOGIN X-TICKET\r\n", client.send(b"CAPA\r\n"))
         self.assertEqual(client.send(b"AUTH X-TICKET\r\n"), b"+ eW91ciB0aWNrZXQ/\r\n")
         self.assertIn(b"+OK ann's maildrop", client.send(b64encode(b"ann 7") + b"\r\n"))
@@ -208,7 +208,7 @@ class EmbeddingTests(Base):
 
     def test_own_command(self):
         """The command of one's own is answered before a login."""
-        client = Conversation(POP3Factory(load("xday").table, Portal(None)))
+        client = MemoryClient(POP3Factory(load("xday").table, Portal(None)))
         client.received()
         self.assertRegex(client.send(b"xday\r\n"), rb"^\+OK \d{4}-\d\d-\d\d\r\n$")
         client.lose()
@@ -220,7 +220,7 @@ class MailRealmTests(TestCase):
     async def test_mail_realm(self):
         """Octets are popserv's, and a message is lost at QUIT alone."""
         module = load("notices")
-        client = Conversation(module.factory)
+        client = MemoryClient(module.factory)
         said = client.send(b"USER ann\r\nPASS secret\r\n")
         while b"maildrop" not in said:
             await deferLater(reactor, 0.01)

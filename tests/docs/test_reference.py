@@ -20,8 +20,8 @@ from popserv.commands.dialects import DIALECTS
 from popserv.core.command import CommandTable
 from popserv.core.session import Session, State
 from popserv.maildrops.memory import MemoryMaildrops
-from popserv.server.protocol import POP3Factory
-from popserv.testing import Conversation
+from popserv.server.factory import POP3Factory
+from popserv.testing import MemoryClient
 from tests.docs.harness import (
     DOCS,
     KEYWORDS,
@@ -37,7 +37,7 @@ from tests.docs.harness import (
 class Everybody:
     """A place to log in that offers everything."""
 
-    def offers(self, credentials):
+    def supports(self, credentials):
         """Offer it."""
         return True
 
@@ -170,7 +170,7 @@ class ListingTests(SynchronousTestCase):
         portal = Portal(MaildropRealm(MemoryMaildrops()), checkers)
         factory = POP3Factory(CommandTable(rfc1725.COMMANDS), portal, allow_plaintext=True)
         for peer in ("192.0.2.1", "2001:db8::1"):
-            conversation = Conversation(factory, IPv6Address("TCP", peer, 4321))
+            conversation = MemoryClient(factory, IPv6Address("TCP", peer, 4321))
             conversation.send(b"USER " + name.replace(b" ", b"_") + b"\r\nPASS x\r\n")
             line = eventAsText(log[-1], includeTimestamp=False)
             for stamp in ("", "2026-11-21T09:52:34+0000 "):

@@ -27,8 +27,8 @@ from popserv.commandline import main as cli
 from popserv.commandline.options import Options
 from popserv.core.command import CommandTable
 from popserv.maildrops.maildir.store import MaildirMaildrops
-from popserv.server.protocol import POP3Factory
-from popserv.testing import Conversation
+from popserv.server.factory import POP3Factory
+from popserv.testing import MemoryClient
 from tests.certificates import issue
 from tests.docs.harness import (
     DOCS,
@@ -54,7 +54,7 @@ class TourTests(SynchronousTestCase):
             check=True,
         )
         checker = InMemoryUsernamePasswordDatabaseDontUse(joe=b"secret")
-        client = Conversation(
+        client = MemoryClient(
             POP3Factory(
                 CommandTable(*(module.COMMANDS for module in VERBS)),
                 Portal(MaildropRealm(MaildirMaildrops(root, run=maybeDeferred)), [checker]),

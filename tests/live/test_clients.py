@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.mail.pop3 import AdvancedPOP3Client, POP3Client
 
-from popserv.testing import ODD_MESSAGES, naive_octets
+from popserv.testing import SAMPLE_MESSAGES, naive_octets
 from tests.live.harness import (
     PATIENCE,
     SAMPLES,
@@ -27,7 +27,7 @@ from tests.live.harness import (
     wire_form,
 )
 
-STORED = [*ODD_MESSAGES, *SAMPLES]
+STORED = [*SAMPLE_MESSAGES, *SAMPLES]
 MESSAGES = [shown(message) for message in STORED]
 OCTETS = [naive_octets(message) for message in MESSAGES]
 UIDS = [b"%d.M1P1.host" % (1_700_000_000 + at) for at in range(len(MESSAGES))]

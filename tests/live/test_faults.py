@@ -9,7 +9,7 @@ import socket
 
 from twisted.trial.unittest import TestCase
 
-from popserv.core.wire import MAX_LINE
+from popserv.core.grammar import MAX_LINE
 from popserv.server.protocol import POP3Server
 from tests.live.harness import (
     Server,
@@ -218,7 +218,7 @@ class HostileInputTests(ServerTestCase):
 
     def test_blunders(self):
         """Twenty lines in a row that are no command end the connection."""
-        allowed = POP3Server.MAX_BLUNDERS
+        allowed = POP3Server.MAX_BAD_COMMANDS
         replies = self.talk(b"GET / HTTP/1.1\r\n" * (allowed + 5))
         self.assertEqual(replies, b"-ERR unknown command\r\n" * allowed)
 
@@ -232,7 +232,7 @@ class HostileInputTests(ServerTestCase):
         for attempt in attempts:
             connection.ask(b"USER " + attempt.encode())
             replies.append(connection.ask(b"PASS " + CANARY.encode()))
-        self.assertEqual(len(attempts), POP3Server.MAX_GUESSES)
+        self.assertEqual(len(attempts), POP3Server.MAX_FAILED_LOGINS)
         # The same for a wrong password and an unknown user (RFC 1725 section 12).
         self.assertEqual(replies, [b"-ERR [AUTH] authentication failed"] * 3)
         self.assertEqual(connection.rest(), b"")

@@ -8,7 +8,7 @@ import socket
 
 from popserv.auth.passwords.schemes import new_scram_sha256
 from popserv.auth.passwords.users_file import default_path, set_secret
-from popserv.auth.throttle.slots import AT_ONCE
+from popserv.auth.throttle.slots import MAX_CONCURRENT
 from tests.live.harness import ServerTestCase, until
 
 FLOODER = "192.0.2.66"
@@ -82,7 +82,7 @@ class LoginFloodTests(FloodCase):
         guesses = [
             self.connect(guesser, b"USER " + name.encode(), b"PASS %d" % n) for n in range(20)
         ]
-        until(lambda: self.refused(guesser) >= AT_ONCE, "the first guesses to be looked at")
+        until(lambda: self.refused(guesser) >= MAX_CONCURRENT, "the first guesses to be looked at")
         self.assertEqual(self.log_in("198.51.100.99", name)[:3], b"+OK")
         told = "repeated login failures, replies are delayed"
         self.assertEqual(self.server.log.count(f"{guesser}: {told}"), 1)

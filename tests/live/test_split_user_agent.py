@@ -33,7 +33,7 @@ from popserv.auth.passwords.schemes import join_field
 from popserv.auth.passwords.users_file import default_path, remove_user, set_secret
 from popserv.maildrops.maildir.layout import Layout
 from popserv.server import idle
-from popserv.testing import ODD_MESSAGES
+from popserv.testing import SAMPLE_MESSAGES
 from tests.certificates import issue
 from tests.live.harness import (
     BIN,
@@ -238,7 +238,7 @@ class PostingTests(SplitTestCase):
 
     def test_samples(self):
         """Messages as they come from mail programs lose nothing but Return-Path."""
-        for message in (*SAMPLES, *ODD_MESSAGES):
+        for message in (*SAMPLES, *SAMPLE_MESSAGES):
             message = wire_form(message, b"\n")
             if b"\r" in message or max(map(len, message.split(b"\n"))) > 16_000:
                 continue
@@ -444,7 +444,7 @@ class IdleTests(SynchronousTestCase):
     def test_idle(self):
         """After five minutes without a line it is told so; after half a minute more, cut off."""
         # What it is told then is not there for it to read in time.
-        self.patch(idle, "untaken", lambda transport: int(b"421" in transport.value()))
+        self.patch(idle, "unread_octets", lambda transport: int(b"421" in transport.value()))
         clock, transport = Clock(), StringTransport()
         factory = example()["SubmissionFactory"]()
         server = factory.buildProtocol(None)

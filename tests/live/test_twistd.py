@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from popserv import __version__
 from popserv.commandline.options import Options
-from popserv.testing import ODD_MESSAGES
+from popserv.testing import SAMPLE_MESSAGES
 from tests.live.harness import (
     BIN,
     LOOPBACK,
@@ -170,7 +170,7 @@ class CommandLineTests(TestCase):
 class StartTests(TestCase):
     """Servers each started in another way."""
 
-    def root(self, messages=ODD_MESSAGES, users="joe:{PLAIN}secret\n"):
+    def root(self, messages=SAMPLE_MESSAGES, users="joe:{PLAIN}secret\n"):
         """Return a root with joe's mail."""
         root = temporary_directory(self)
         deliver(root / "joe", messages)
@@ -190,7 +190,7 @@ class StartTests(TestCase):
         self.addCleanup(connection.abandon)
         connection.ask(f"USER {name}".encode())
         self.assertStartsWith(connection.ask(b"PASS secret"), b"+OK")
-        for n, message in enumerate(ODD_MESSAGES, 1):
+        for n, message in enumerate(SAMPLE_MESSAGES, 1):
             self.assertStartsWith(connection.ask(b"RETR %d" % n), b"+OK")
             self.assertEqual(connection.lines(), lines_of(shown(message)))
         connection.close()
@@ -351,7 +351,7 @@ from popserv.auth.realm import MaildropRealm
 from popserv.core.command import CommandTable
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.maildrops.maildir.store import MaildirMaildrops
-from popserv.server.protocol import POP3Factory
+from popserv.server.factory import POP3Factory
 
 portal = Portal(MaildropRealm(MaildirMaildrops("{root}")))
 portal.registerChecker(PasswdFileChecker("{root}/.users"))

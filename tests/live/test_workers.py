@@ -96,7 +96,8 @@ class WorkersCase(TestCase):
         self.assertStartsWith(connection.greeting, b"+OK")
         self.assertStartsWith(connection.ask(b"USER joe"), b"+OK")
         self.assertEqual(
-            connection.ask(b"PASS secret"), b"+OK joe's maildrop has 1 message (3 octets)"
+            connection.ask(b"PASS secret"),
+            b"+OK joe's maildrop has 1 message (3 octets)",
         )
         self.assertStartsWith(connection.ask(b"RETR 1"), b"+OK")
         self.assertEqual(connection.lines(), [b"x"])
@@ -163,7 +164,9 @@ class SharingTests(WorkersCase):
             connection.socket.sendall(
                 b"PROXY TCP4 192.0.2.9 203.0.113.1 4711 110\r\nUSER joe\r\nPASS %d\r\n" % attempt
             )
-            until(lambda wanted=attempt: server.log.count("was refused with") >= wanted, "a refusal")
+            until(
+                lambda wanted=attempt: server.log.count("was refused with") >= wanted, "a refusal"
+            )
             if late in server.log:
                 break
         # By itself hardly any of six workers sees four of these.

@@ -17,7 +17,7 @@ class MemoryContractTests(MailboxContract, TestCase):
                 maildrops.deliver(user, message)
         return maildrops
 
-    def forget_behind(self, factory, user, index):
+    def remove_externally(self, factory, user, index):
         """Drop the message from what is stored."""
         stored = factory.stored[user]
         del stored[list(stored)[index]]

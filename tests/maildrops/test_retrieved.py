@@ -46,7 +46,7 @@ class RetrievedTests(MaildirCase):
     def note(self, *numbers):
         """Have a session note these as retrieved."""
         with self.session() as mailbox:
-            now(mailbox.note_retrieved([mailbox.messages[n - 1] for n in numbers]))
+            now(mailbox.record_retrieved([mailbox.messages[n - 1] for n in numbers]))
 
     def last(self):
         """Return the last number retrieved, 0 if none was; in a session of its own."""
@@ -126,7 +126,7 @@ class RetrievedTests(MaildirCase):
             self.put(b"new/2.b")
             with self.session() as mailbox:
                 self.move(b"new/1.a", moved)
-                now(mailbox.note_retrieved(mailbox.messages))
+                now(mailbox.record_retrieved(mailbox.messages))
             after = b"cur/1.a:2,FS" if b"F" in moved else b"cur/1.a:2,S"
             self.assertEqual(self.stored(), [after, b"cur/2.b:2,S"])
             for name in self.stored():
@@ -142,7 +142,7 @@ class RetrievedTests(MaildirCase):
                 os, "rename", lambda name: next(moves, lambda: None)() if name == b"1.a" else None
             ),
         ):
-            now(mailbox.note_retrieved(mailbox.messages))
+            now(mailbox.record_retrieved(mailbox.messages))
         self.assertEqual(self.stored(), [b"cur/1.a:2,RS"])
 
     def test_vanished(self):
@@ -154,7 +154,7 @@ class RetrievedTests(MaildirCase):
             with self.assertRaises(NoSuchMessage):
                 read(mailbox, 0)
             os.unlink(self.at(b"new/2.x"))
-            now(mailbox.note_retrieved(mailbox.messages))
+            now(mailbox.record_retrieved(mailbox.messages))
         self.assertEqual(self.stored(), [b"cur/3.x:2,S"])
 
     def test_taken(self):
@@ -162,7 +162,7 @@ class RetrievedTests(MaildirCase):
         self.put(b"new/1.a", b"one\n")
         with self.session() as mailbox:
             self.put(b"cur/1.a:2,S", b"other\n")
-            now(mailbox.note_retrieved(mailbox.messages))
+            now(mailbox.record_retrieved(mailbox.messages))
         self.assertEqual(self.stored(), [b"cur/1.a:2,S", b"new/1.a"])
         self.note(1)
         self.assertEqual(self.stored(), [b"cur/1.a:2,S", b"new/1.a"])
@@ -181,7 +181,7 @@ class RetrievedTests(MaildirCase):
         with self.session() as mailbox:
             os.unlink(self.at(b"new/1.a"))
             os.symlink(b"/etc/passwd", self.at(b"new/1.a"))
-            now(mailbox.note_retrieved(mailbox.messages))
+            now(mailbox.record_retrieved(mailbox.messages))
         self.assertEqual(len(self.stored()), 1)
         self.assertTrue(stat.S_ISLNK(os.lstat(self.at(self.stored()[0])).st_mode))
 
@@ -208,7 +208,7 @@ class RetrievedTests(MaildirCase):
                 mock.patch.object(maildir, "_log") as log,
                 failing(os, "scandir", PermissionError(13, "no")),
             ):
-                now(mailbox.note_retrieved(mailbox.messages))
+                now(mailbox.record_retrieved(mailbox.messages))
         self.assertEqual(len(log.warn.mock_calls), 1)
 
     def test_too_long(self):

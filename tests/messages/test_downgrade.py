@@ -13,10 +13,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.core.wire import TopFramer, count_octets
-from popserv.messages import downgrade
-from popserv.messages.downgrade import Downgrader, MessageCounter, Sizes, measure
+from popserv.messages import downgrade, sizes
+from popserv.messages.downgrade import Downgrader
 from popserv.messages.fields import downgraded_field
+from popserv.messages.framing import TopFramer
+from popserv.messages.octets import count_octets
+from popserv.messages.sizes import MessageCounter, Sizes, measure
 
 UMLAUT = "\xfc".encode()
 SUBJECT = b"Subject: " + UMLAUT + b"\n"
@@ -233,7 +235,8 @@ class StreamTests(SynchronousTestCase):
             ("_MAX_HELD", 40),
             ("_EARLY", 10),
         ]:
-            with patch.object(downgrade, bound, value):
+            where = sizes if bound == "_EARLY" else downgrade
+            with patch.object(where, bound, value):
                 self.assertConsistent(text, chunks, octets)
 
     def test_fell_short(self):

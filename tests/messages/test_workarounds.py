@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.core.wire import FilteredFramer, MessageFramer, TopFramer
 from popserv.maildrops.memory import MemoryMaildrops
-from popserv.messages.downgrade import measure
-from popserv.messages.workarounds import OE_NS_EOH, OUTLOOK_NO_NULS, HeaderEndFilter, NulFilter
-from popserv.testing import ODD_MESSAGES, Conversation
-from tests.core.test_wire import naive_lines, naive_response, texts
+from popserv.messages.framing import FilteredFramer, MessageFramer, TopFramer
+from popserv.messages.sizes import measure
+from popserv.messages.workarounds import OE_NS_EOH, OUTLOOK_NO_NULS, BlankLineFilter, NulFilter
+from popserv.testing import SAMPLE_MESSAGES, MemoryClient
+from tests.messages.test_framing import naive_lines, naive_response, texts
 from tests.transcripts import make_factory
 
 
@@ -36,7 +36,7 @@ class FilterTests(SynchronousTestCase):
     @given(texts.filter(lambda text: b"" not in naive_lines(text)), st.integers(1, 9))
     def test_header_end(self, text, size):
         """A message that is a header alone gets an empty line behind it."""
-        framer = FilteredFramer(HeaderEndFilter(), MessageFramer())
+        framer = FilteredFramer(BlankLineFilter(), MessageFramer())
         self.assertEqual(
             sent(framer, pieces(text, size)), naive_response([*naive_lines(text), b""])
         )
@@ -51,7 +51,7 @@ class FilterTests(SynchronousTestCase):
     @given(texts)
     def test_measured(self, text):
         """Whether a header ends is known since the message was measured."""
-        self.assertEqual(measure([text]).header_ends, b"" in naive_lines(text))
+        self.assertEqual(measure([text]).has_blank_line, b"" in naive_lines(text))
         self.assertEqual(measure(pieces(text, 1)), measure([text]))
 
 
@@ -61,13 +61,13 @@ class SessionTests(SynchronousTestCase):
     def fetch(self, *workarounds):
         """Log in, and return what LIST and RETR say of each odd message."""
         store = MemoryMaildrops()
-        for message in ODD_MESSAGES:
+        for message in SAMPLE_MESSAGES:
             store.deliver(b"joe", message)
-        talk = Conversation(make_factory(store, self.mktemp(), workarounds=workarounds))
+        talk = MemoryClient(make_factory(store, self.mktemp(), workarounds=workarounds))
         self.addCleanup(talk.lose)
         talk.send(b"USER joe\r\nPASS secret\r\n")
         told, bodies = [], []
-        for n in range(1, len(ODD_MESSAGES) + 1):
+        for n in range(1, len(SAMPLE_MESSAGES) + 1):
             told.append(int(talk.send(b"LIST %d\r\n" % n).split()[2]))
             status, _, body = talk.send(b"RETR %d\r\n" % n).partition(b"\r\n")
             self.assertEqual(status, b"+OK %d octets" % told[-1])
@@ -93,7 +93,7 @@ class SessionTests(SynchronousTestCase):
             body if b"\r\n\r\n" in b"\r\n" + body else body + b"\r\n" for body in self.fetch()
         ]
         self.assertEqual(self.fetch(OE_NS_EOH), wanted)
-        alone = ODD_MESSAGES.index(b"header alone\n")
+        alone = SAMPLE_MESSAGES.index(b"header alone\n")
         self.assertEqual(len(wanted[alone]), len(self.fetch()[alone]) + 2)
 
     def test_both(self):

@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.runtime.bus import Exchange
+from popserv.runtime.bus import WorkerBus
 
 
 class Book:
@@ -11,11 +11,11 @@ class Book:
     def __init__(self, *facts):
         self.known = list(facts)
 
-    def hear(self, fact):
+    def receive(self, fact):
         """Write it down."""
         self.known.append(fact)
 
-    def facts(self):
+    def replay(self):
         """Return everything."""
         return list(self.known)
 
@@ -26,32 +26,32 @@ class ExchangeTests(SynchronousTestCase):
     def setUp(self):
         """Note what is carried."""
         self.carried = []
-        self.exchange = Exchange(lambda topic, fact: self.carried.append((topic, fact)))
+        self.bus = WorkerBus(lambda topic, fact: self.carried.append((topic, fact)))
 
     def test_tell(self):
         """What is told is carried to the others."""
-        self.exchange.tell("colours", ["red", 1])
+        self.bus.publish("colours", ["red", 1])
         self.assertEqual(self.carried, [("colours", ["red", 1])])
 
     def test_alone(self):
         """A server of one process tells nobody."""
-        Exchange().tell("colours", "red")
+        WorkerBus().publish("colours", "red")
         self.assertEqual(self.carried, [])
 
     def test_hear(self):
         """A fact reaches the listener of its topic alone; of unknown topics, nobody."""
         colours, tastes = Book(), Book()
-        self.exchange.join("colours", colours)
-        self.exchange.join("tastes", tastes)
-        self.exchange.hear("colours", "red")
-        self.exchange.hear("sounds", "loud")
+        self.bus.subscribe("colours", colours)
+        self.bus.subscribe("tastes", tastes)
+        self.bus.receive("colours", "red")
+        self.bus.receive("sounds", "loud")
         self.assertEqual((colours.known, tastes.known), (["red"], []))
 
     def test_tell_all(self):
         """A worker that has just begun is told everything that the listeners know."""
-        self.exchange.join("colours", Book("red", "blue"))
-        self.exchange.join("tastes", Book("sweet"))
-        telling = self.exchange.tell_all()
+        self.bus.subscribe("colours", Book("red", "blue"))
+        self.bus.subscribe("tastes", Book("sweet"))
+        telling = self.bus.replay_all()
         next(telling)
         self.assertEqual(len(self.carried), 1)
         list(telling)

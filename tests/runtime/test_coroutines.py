@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.runtime.coroutines import begun
+from popserv.runtime.coroutines import run_eagerly
 
 _setting = ContextVar("setting", default="outside")
 
@@ -21,7 +21,7 @@ class BegunTests(SynchronousTestCase):
         async def coroutine():
             return await succeed(3)
 
-        self.assertEqual(begun(coroutine()), 3)
+        self.assertEqual(run_eagerly(coroutine()), 3)
 
     def test_raised_at_once(self):
         """What goes wrong before a wait is raised."""
@@ -29,7 +29,7 @@ class BegunTests(SynchronousTestCase):
         async def coroutine():
             raise KeyError("wrong")
 
-        self.assertRaises(KeyError, begun, coroutine())
+        self.assertRaises(KeyError, run_eagerly, coroutine())
 
     def test_waits(self):
         """However often it waits, the result comes at its end."""
@@ -38,7 +38,7 @@ class BegunTests(SynchronousTestCase):
         async def coroutine():
             return [await wait for wait in waits]
 
-        result = begun(coroutine())
+        result = run_eagerly(coroutine())
         for number, wait in enumerate(waits):
             self.assertNoResult(result)
             wait.callback(number)
@@ -54,7 +54,7 @@ class BegunTests(SynchronousTestCase):
             except KeyError:
                 await waits[1]
 
-        result = begun(coroutine())
+        result = run_eagerly(coroutine())
         waits[0].errback(KeyError("first"))
         self.assertNoResult(result)
         waits[1].errback(OSError("second"))
@@ -70,7 +70,7 @@ class BegunTests(SynchronousTestCase):
             except KeyError:
                 return "mended"
 
-        result = begun(coroutine())
+        result = run_eagerly(coroutine())
         wait.errback(KeyError())
         self.assertEqual(self.successResultOf(result), "mended")
 
@@ -87,7 +87,7 @@ class BegunTests(SynchronousTestCase):
         unraisable = []
         self.patch(sys, "unraisablehook", unraisable.append)
         for _ in range(3):
-            begun(coroutine())
+            run_eagerly(coroutine())
             gc.collect()
         self.assertEqual((closed, unraisable), ([True] * 3, []))
 
@@ -100,7 +100,7 @@ class BegunTests(SynchronousTestCase):
             await wait
             return _setting.get()
 
-        result = begun(coroutine())
+        result = run_eagerly(coroutine())
         self.assertEqual(_setting.get(), "outside")
         wait.callback(None)
         self.assertEqual(self.successResultOf(result), "inside")

@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, gatherResults
 from twisted.trial.unittest import TestCase
 
 from popserv.errors import TryLater
-from popserv.runtime.threads import Threads
+from popserv.runtime.threads import BoundedThreadPool
 
 
 class ThreadsTests(TestCase):
@@ -19,7 +19,7 @@ class ThreadsTests(TestCase):
         self.patch(reactor, "addSystemEventTrigger", lambda *trigger: triggers.append(trigger))
         self.addCleanup(lambda: [stop() for _, _, stop in triggers])
         self.triggers = triggers
-        return Threads("popserv-test", **{"threads": 1, **more})
+        return BoundedThreadPool("popserv-test", **{"threads": 1, **more})
 
     def hold(self, threads):
         """Keep one thread busy until what is returned first is set."""
@@ -59,7 +59,7 @@ class ThreadsTests(TestCase):
 
     async def test_unawaited(self):
         """What nobody needs holds up the end of nothing."""
-        threads = self.make(awaited=False)
+        threads = self.make(wait_at_shutdown=False)
         self.assertTrue(await threads.run(lambda: threading.current_thread().daemon))
         self.assertEqual(self.triggers, [])
         self.assertFalse(await self.make().run(lambda: threading.current_thread().daemon))
@@ -101,9 +101,12 @@ class ThreadsTests(TestCase):
         threads = self.make(backlog=4)
         gate, begun, first = self.hold(threads)
         begun.wait()
-        ran, wanted = [], {1: False, 2: True, 3: True}
-        jobs = {n: threads.run(ran.append, n, wanted=lambda n=n: wanted[n]) for n in wanted}
-        wanted[3] = False
+        ran, still_needed = [], {1: False, 2: True, 3: True}
+        jobs = {
+            n: threads.run(ran.append, n, still_needed=lambda n=n: still_needed[n])
+            for n in still_needed
+        }
+        still_needed[3] = False
         gate.set()
         await first
         await jobs[2]
@@ -118,11 +121,11 @@ class ThreadsTests(TestCase):
         threads = self.make(backlog=3)
         gate, begun, first = self.hold(threads)
         begun.wait()
-        wanted = [True, True]
-        jobs = [threads.run(int, "2", wanted=lambda n=n: wanted[n]) for n in (0, 1)]
+        still_needed = [True, True]
+        jobs = [threads.run(int, "2", still_needed=lambda n=n: still_needed[n]) for n in (0, 1)]
         with self.assertRaises(TryLater):
             threads.run(int)
-        wanted[0] = False
+        still_needed[0] = False
         third = threads.run(int, "3")
         with self.assertRaises(TryLater):
             threads.run(int)

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.core.wire import MessageFramer, TopFramer
+from popserv.messages.framing import MessageFramer, TopFramer
 from popserv.server.body import BodySender
 
 

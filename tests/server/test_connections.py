@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.server.connections import Crowd
+from popserv.server.connections import Connections
 
 
 class CrowdTests(SynchronousTestCase):
@@ -12,7 +12,7 @@ class CrowdTests(SynchronousTestCase):
 
     def crowd(self, *strangers):
         """Return a crowd of (connection, network)."""
-        crowd = Crowd()
+        crowd = Connections()
         for connection, network in strangers:
             crowd.add(connection, network)
         return crowd
@@ -79,7 +79,7 @@ class CrowdTests(SynchronousTestCase):
     )
     def test_model(self, steps):
         """Whatever happens, no other than the oldest of a largest network makes room."""
-        crowd = Crowd()
+        crowd = Connections()
         # In order of age: where each is, None if it has logged in.
         model = {}
         for step, connection, network in steps:

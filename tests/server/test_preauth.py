@@ -10,9 +10,9 @@ from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.core.command import CommandTable
 from popserv.errors import MaildropUnavailable, NoUser
 from popserv.messages.workarounds import OE_NS_EOH
+from popserv.server.factory import POP3Factory
 from popserv.server.preauth import PreauthenticatedFactory
-from popserv.server.protocol import POP3Factory
-from popserv.testing import Conversation
+from popserv.testing import MemoryClient
 from tests.server.test_protocol import STRANGER, ProtocolCase
 
 GREETING = b"+OK POP3 server ready, ann's maildrop has 2 messages (10 octets)\r\n"
@@ -47,7 +47,7 @@ class GreetingTests(PreauthenticatedCase):
 
     def test_greeting(self):
         """It says what a login is answered, without a timestamp, and TRANSACTION has begun."""
-        client = Conversation(self.factory)
+        client = MemoryClient(self.factory)
         self.assertEqual(client.received(), GREETING)
         self.assertEqual(client.send(b"STAT\r\n"), b"+OK 2 10\r\n")
         self.assertEqual(client.send(b"DELE 1\r\nQUIT\r\n")[-18:], b"(1 message left)\r\n")
@@ -60,7 +60,7 @@ class GreetingTests(PreauthenticatedCase):
         """The greeting's text is the factory's; a name that cannot be told is not in it."""
         self.factory = self.make_factory(greeting=lambda host: host + b" POP server ready")
         self.identified = "änne".encode()
-        client = Conversation(self.factory)
+        client = MemoryClient(self.factory)
         self.assertEqual(
             client.received(), b"+OK dewey POP server ready, maildrop has 0 messages (0 octets)\r\n"
         )
@@ -68,7 +68,7 @@ class GreetingTests(PreauthenticatedCase):
 
     def test_strangers_state(self):
         """Whatever logs in or goes before a login is refused by its state."""
-        client = Conversation(self.factory)
+        client = MemoryClient(self.factory)
         client.received()
         for line in (b"USER ann", b"PASS x", b"APOP ann x", b"AUTH PLAIN", b"STLS"):
             self.assertEqual(client.send(line + b"\r\n"), b"-ERR already logged in\r\n", line)
@@ -83,7 +83,7 @@ class GreetingTests(PreauthenticatedCase):
         self.store.deliver(b"ann", "Subject: é\n\n".encode())
         self.store.deliver(b"ann", b"header alone\n")
         self.factory = self.make_factory(workarounds=[OE_NS_EOH])
-        client = Conversation(self.factory)
+        client = MemoryClient(self.factory)
         client.received()
         self.assertIn(b"=?", client.send(b"RETR 3\r\n"))
         self.assertEqual(client.send(b"RETR 4\r\n"), b"+OK 16 octets\r\nheader alone\r\n\r\n.\r\n")
@@ -91,7 +91,7 @@ class GreetingTests(PreauthenticatedCase):
 
     def test_logged(self):
         """The log has the end of the session, and who it was."""
-        client = Conversation(self.factory, UNIXAddress(b"/s"))
+        client = MemoryClient(self.factory, UNIXAddress(b"/s"))
         client.lose()
         self.assertIn("session of b'ann' ended, 0 removed, 2 left", formatEvent(self.log[-1]))
 
@@ -112,7 +112,7 @@ class WaitingTests(PreauthenticatedCase):
     def test_input_waits(self):
         """What the client says before the greeting is answered behind it, in order."""
         self.store.slow.add("login")
-        client = Conversation(self.factory)
+        client = MemoryClient(self.factory)
         self.assertEqual(client.transport.producerState, "paused")
         self.assertEqual(client.send(b"STAT\r\nNOOP\r\nQU"), b"")
         self.store.waiting["login"].callback(None)
@@ -125,7 +125,7 @@ class WaitingTests(PreauthenticatedCase):
     def test_input_over(self):
         """A client that has said all before the greeting gets all its answers."""
         self.store.slow.add("login")
-        client = Conversation(self.factory)
+        client = MemoryClient(self.factory)
         client.server.dataReceived(b"DELE 1\r\n")
         client.server.readConnectionLost()
         self.assertFalse(client.closed)
@@ -140,7 +140,7 @@ class WaitingTests(PreauthenticatedCase):
         """If the client goes away meanwhile, the lock that is taken is given up again."""
         for step in ("identify", "login"):
             self.store.slow = {step}
-            client = Conversation(self.factory)
+            client = MemoryClient(self.factory)
             client.lose()
             self.store.waiting[step].callback(None)
             self.assertEqual(self.store.locked, set())
@@ -149,7 +149,7 @@ class WaitingTests(PreauthenticatedCase):
     def test_gone_refused(self):
         """A refusal that nobody waits for leaks nothing either."""
         self.store.slow = {"login"}
-        client = Conversation(self.factory)
+        client = MemoryClient(self.factory)
         client.lose()
         self.store.waiting["login"].errback(MaildropUnavailable())
         self.assertEqual(client.received()[:4], b"-ERR")
@@ -158,7 +158,7 @@ class WaitingTests(PreauthenticatedCase):
     def test_slow_reader(self):
         """The client that does not read its greeting is asked for nothing more."""
         self.store.slow = {"login"}
-        client = Conversation(self.factory)
+        client = MemoryClient(self.factory)
         client.server.dataReceived(b"STAT\r\n")
         client.server.pauseProducing()
         self.store.waiting["login"].callback(None)
@@ -170,7 +170,7 @@ class WaitingTests(PreauthenticatedCase):
     def test_idle(self):
         """The idle timer closes a connection whose login takes for ever; the lock goes with it."""
         self.store.slow = {"login"}
-        client = Conversation(self.factory)
+        client = MemoryClient(self.factory)
         client.clock.advance(600)
         self.assertTrue(client.closed)
         client.lose()
@@ -183,7 +183,7 @@ class RefusedTests(PreauthenticatedCase):
 
     def refused(self):
         """Return what a new client is told before the connection is closed."""
-        client = Conversation(self.factory)
+        client = MemoryClient(self.factory)
         told = client.received()
         self.assertTrue(client.closed)
         self.assertEqual(client.send(b"STAT\r\n"), b"")
@@ -192,7 +192,7 @@ class RefusedTests(PreauthenticatedCase):
 
     def test_busy(self):
         """A maildrop that is open elsewhere says so, and stays so."""
-        first = Conversation(self.factory)
+        first = MemoryClient(self.factory)
         self.assertEqual(self.refused(), b"-ERR [IN-USE] maildrop already locked\r\n")
         self.assertEqual(self.store.locked, {b"ann"})
         first.lose()
@@ -215,8 +215,8 @@ class RefusedTests(PreauthenticatedCase):
 
     def test_realm_refuses(self):
         """A realm that wants no such user is heard, after the delay of a failed login."""
-        self.factory.gate.login._portal.checkers.clear()
-        client = Conversation(self.factory)
+        self.factory.throttle.login._portal.checkers.clear()
+        client = MemoryClient(self.factory)
         self.assertEqual(client.received(), b"")
         client.clock.advance(2)
         self.assertEqual(client.received(), b"-ERR [AUTH] authentication failed\r\n")
@@ -225,7 +225,7 @@ class RefusedTests(PreauthenticatedCase):
 
     def test_later_refusals(self):
         """What is refused later on closes nothing, until there are too many."""
-        client = Conversation(self.factory)
+        client = MemoryClient(self.factory)
         client.received()
         self.assertIn(b"-ERR no such message", client.send(b"RETR 3\r\n"))
         self.assertFalse(client.closed)
@@ -243,8 +243,8 @@ class CrowdTests(PreauthenticatedCase):
         portal = Portal(MaildropRealm(self.store), [])
         other = POP3Factory(CommandTable(rfc1725.COMMANDS), portal, max_connections=2)
         self.factory = self.make_factory(max_connections=2, connections=other.connections)
-        strangers = [Conversation(other, STRANGER) for _ in range(2)]
-        known = Conversation(self.factory)
+        strangers = [MemoryClient(other, STRANGER) for _ in range(2)]
+        known = MemoryClient(self.factory)
         self.assertEqual([each.transport.aborted for each in strangers], [True, False])
         self.assertEqual(known.received(), GREETING)
         self.assertEqual(len(other.connections), 2)

@@ -21,12 +21,13 @@ from zope.interface.verify import verifyObject
 from popserv.auth.realm import MaildropRealm
 from popserv.commands import rfc1725
 from popserv.core.command import CommandTable, command
+from popserv.core.grammar import no_arguments
+from popserv.core.replies import Reply
 from popserv.core.session import State
-from popserv.core.wire import Reply, nothing
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.server import idle
-from popserv.server.protocol import POP3Factory
-from popserv.testing import Conversation, MemoryTransport
+from popserv.server.factory import POP3Factory
+from popserv.testing import MemoryClient, MemoryTransport
 
 STRANGER = IPv4Address("TCP", "192.0.2.1", 4321)
 
@@ -70,19 +71,19 @@ class SlowMaildrops(MemoryMaildrops):
         return mailbox
 
 
-@command(b"FAIL", State.TRANSACTION, nothing)
+@command(b"FAIL", State.TRANSACTION, no_arguments)
 def fail(session):
     """A command with a bug."""
     raise RuntimeError("a secret of the server's")
 
 
-@command(b"HUGE", State.TRANSACTION, nothing)
+@command(b"HUGE", State.TRANSACTION, no_arguments)
 def huge(session):
     """A body without end."""
     return Reply(b"huge", iter(lambda: b"x" * 1000 + b"\r\n", None))
 
 
-@command(b"STUMP", State.TRANSACTION, nothing)
+@command(b"STUMP", State.TRANSACTION, no_arguments)
 def stump(session):
     """A body that cannot be read to its end."""
 
@@ -113,7 +114,7 @@ class ProtocolCase(SynchronousTestCase):
 
     def connect(self, *lines, peer=None):
         """A conversation that has said these lines, its answers read."""
-        conversation = Conversation(self.factory, peer)
+        conversation = MemoryClient(self.factory, peer)
         for line in lines:
             conversation.send(line + b"\r\n")
         conversation.received()
@@ -143,13 +144,13 @@ class GreetingTests(ProtocolCase):
 
     def test_interfaces(self):
         """The protocol is what its transport takes it for."""
-        server = Conversation(self.factory).server
+        server = MemoryClient(self.factory).server
         self.assertTrue(verifyObject(IHalfCloseableProtocol, server))
         self.assertTrue(verifyObject(IPushProducer, server))
 
     def test_no_timestamp(self):
         """Where nobody can use APOP, the greeting does not offer it."""
-        self.assertEqual(Conversation(self.factory).received(), b"+OK POP3 server ready\r\n")
+        self.assertEqual(MemoryClient(self.factory).received(), b"+OK POP3 server ready\r\n")
 
     def test_timestamps(self):
         """Timestamps are <digits.digits@host>, and all different (section 7)."""
@@ -501,7 +502,7 @@ class TimeTests(ProtocolCase):
     def test_still_reading(self):
         """As long as the client takes some of its output, if slowly, the time begins anew."""
         untaken = iter([9, 8, 7, 7, 7, 6, 6])
-        self.patch(idle, "untaken", lambda transport: next(untaken))
+        self.patch(idle, "unread_octets", lambda transport: next(untaken))
         ann = self.logged_in()
         for _ in range(3):
             ann.clock.advance(601)
@@ -516,7 +517,7 @@ class TimeTests(ProtocolCase):
     def test_read_and_stalled(self):
         """What waited before the last command is no measure of what waits after it."""
         untaken = iter([5, 9, 8])
-        self.patch(idle, "untaken", lambda transport: next(untaken))
+        self.patch(idle, "unread_octets", lambda transport: next(untaken))
         ann = self.logged_in()
         ann.clock.advance(601)
         ann.send(b"LIST\r\n")
@@ -668,7 +669,7 @@ class CrowdTests(ProtocolCase):
         self.factory = self.make_factory(max_connections=2)
         ann = self.logged_in()
         stranger = self.connect()
-        third = Conversation(self.factory)
+        third = MemoryClient(self.factory)
         self.assertTrue(stranger.transport.aborted)
         self.assertFalse(ann.closed)
         self.assertEqual(third.received(), b"+OK POP3 server ready\r\n")
@@ -677,7 +678,7 @@ class CrowdTests(ProtocolCase):
         """When all have logged in, one more is told to come again."""
         self.factory = self.make_factory(max_connections=1)
         ann = self.logged_in()
-        second = Conversation(self.factory)
+        second = MemoryClient(self.factory)
         self.assertEqual(
             second.received(), b"-ERR [SYS/TEMP] too many connections, try again later\r\n"
         )
@@ -686,7 +687,7 @@ class CrowdTests(ProtocolCase):
         self.assertEqual(second.received(), b"")
         second.lose()
         ann.lose()
-        self.assertEqual(Conversation(self.factory).received()[:3], b"+OK")
+        self.assertEqual(MemoryClient(self.factory).received()[:3], b"+OK")
 
 
 class LogTests(ProtocolCase):

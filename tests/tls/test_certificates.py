@@ -746,7 +746,7 @@ class ClientCase(FilesCase):
         return list(
             self.connect(
                 self.serve(client_ca=self.ca), issue(*arguments, issuer=CA, **options)
-            ).certified_names()
+            ).certificate_names()
         )
 
 
@@ -756,18 +756,18 @@ class ClientCertificateTests(ClientCase):
     def test_asked_not_demanded(self):
         """Without a certificate a client is let in, and is nobody."""
         certificates = self.serve(client_ca=self.ca)
-        self.assertEqual(self.connect(certificates).certified_names(), ())
+        self.assertEqual(self.connect(certificates).certificate_names(), ())
 
     def test_verified(self):
         """A certificate of the CA's vouches, be it for clients or without a purpose."""
         for usage in ((), (CLIENT,), (CLIENT, SERVER)):
             for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-                channel = self.connect(
+                tls_state = self.connect(
                     self.serve(client_ca=self.ca),
                     issue(issuer=CA, mail=["ann@example.org"], usage=usage),
                     maximum_version=version,
                 )
-                self.assertEqual(channel.certified_names(), [b"ann@example.org"])
+                self.assertEqual(tls_state.certificate_names(), [b"ann@example.org"])
 
     def test_refused(self):
         """Another CA's, one out of date or not for clients, one that is no CA's to give."""
@@ -791,8 +791,8 @@ class ClientCertificateTests(ClientCase):
         certificates = self.serve(
             client_ca=self.write("below.pem", below.certificate.public_bytes(Encoding.PEM))
         )
-        channel = self.connect(certificates, issue(issuer=below, mail=["ann@example.org"]))
-        self.assertEqual(channel.certified_names(), [b"ann@example.org"])
+        tls_state = self.connect(certificates, issue(issuer=below, mail=["ann@example.org"]))
+        self.assertEqual(tls_state.certificate_names(), [b"ann@example.org"])
         with self.assertRaises((ssl.SSLError, SSL.Error)):
             self.connect(certificates, issue(issuer=CA, mail=["ann@example.org"]))
 
@@ -810,18 +810,18 @@ class ClientCertificateTests(ClientCase):
     def test_not_ours(self):
         """Where no CAs are named nothing is vouched for, whatever a client sends."""
         ann = issue(issuer=CA, mail=["ann@example.org"])
-        self.assertEqual(self.connect(self.serve(), ann).certified_names(), ())
+        self.assertEqual(self.connect(self.serve(), ann).certificate_names(), ())
         lax = CertificateOptions(
             privateKey=None, certificate=None, verify=False, requireCertificate=False
         )
         lax.getContext().use_certificate(SERVER_CERTIFICATE.certificate)
         lax.getContext().use_privatekey(SERVER_CERTIFICATE.key)
         lax.getContext().set_verify(SSL.VERIFY_PEER, lambda *_: True)
-        channel = self.connect(Already(SSL.Connection(lax.getContext(), None)), ann)
-        self.assertIsNotNone(channel._connection.get_peer_certificate())
-        self.assertEqual(channel.certified_names(), ())
+        tls_state = self.connect(Already(SSL.Connection(lax.getContext(), None)), ann)
+        self.assertIsNotNone(tls_state._connection.get_peer_certificate())
+        self.assertEqual(tls_state.certificate_names(), ())
         self.assertEqual(
-            channel.binding(b"tls-server-end-point"),
+            tls_state.channel_binding(b"tls-server-end-point"),
             hashlib.sha256(SERVER_CERTIFICATE.der()).digest(),
         )
 
@@ -829,10 +829,10 @@ class ClientCertificateTests(ClientCase):
         """Before the handshake is over, nothing is vouched for."""
         connection = self.serve(client_ca=self.ca).serverConnectionForTLS(None)
         connection.set_accept_state()
-        channel = TLSChannel(connection)
-        self.assertEqual(channel.certified_names(), ())
-        self.assertIsNone(channel.binding(b"tls-server-end-point"))
-        self.assertIsNone(channel.binding(b"tls-exporter"))
+        tls_state = TLSChannel(connection)
+        self.assertEqual(tls_state.certificate_names(), ())
+        self.assertIsNone(tls_state.channel_binding(b"tls-server-end-point"))
+        self.assertIsNone(tls_state.channel_binding(b"tls-exporter"))
 
     def test_reload(self):
         """Another CA takes over at the next handshake; a broken file leaves the old one."""
@@ -842,12 +842,12 @@ class ClientCertificateTests(ClientCase):
         before = self.connect(certificates, ann)
         self.write("ca.pem", b"half")
         self.later()
-        self.assertEqual(self.connect(certificates, ann).certified_names(), [b"ann@example.org"])
+        self.assertEqual(self.connect(certificates, ann).certificate_names(), [b"ann@example.org"])
         self.write("ca.pem", OTHER_CA.certificate_pem())
         self.later()
-        self.assertEqual(self.connect(certificates, bob).certified_names(), [b"bob@example.org"])
+        self.assertEqual(self.connect(certificates, bob).certificate_names(), [b"bob@example.org"])
         self.assertRaises((ssl.SSLError, SSL.Error), self.connect, certificates, ann)
-        self.assertEqual(before.certified_names(), [b"ann@example.org"])
+        self.assertEqual(before.certificate_names(), [b"ann@example.org"])
 
     def test_chosen_by_name(self):
         """Whatever certificate is shown, clients are verified by the CAs of now."""
@@ -856,12 +856,12 @@ class ClientCertificateTests(ClientCase):
         certificates = self.serve(self.path("certs"), client_ca=self.ca)
         ann = issue(issuer=CA, mail=["ann@example.org"])
         bob = issue(issuer=OTHER_CA, mail=["bob@example.org"])
-        self.assertEqual(self.connect(certificates, ann).certified_names(), [b"ann@example.org"])
+        self.assertEqual(self.connect(certificates, ann).certificate_names(), [b"ann@example.org"])
         self.assertRaises((ssl.SSLError, SSL.Error), self.connect, certificates, bob)
         self.write("ca.pem", OTHER_CA.certificate_pem())
         shutil.rmtree(self.path("certs"))
         self.later()
-        self.assertEqual(self.connect(certificates, bob).certified_names(), [b"bob@example.org"])
+        self.assertEqual(self.connect(certificates, bob).certificate_names(), [b"bob@example.org"])
         self.assertRaises((ssl.SSLError, SSL.Error), self.connect, certificates, ann)
 
 
@@ -890,7 +890,7 @@ class Upgrading(LineReceiver):
         """TLS is there."""
         self.told.append("handshakeCompleted")
         assert ISSLTransport.providedBy(self.transport)
-        self.factory.channel = TLSChannel(self.transport.getHandle())
+        self.factory.tls_state = TLSChannel(self.transport.getHandle())
 
     def pauseProducing(self):
         """What is written is not sent yet."""
@@ -970,7 +970,7 @@ class StartTLSTests(SocketCase):
         """A server with STLS."""
         factory = Factory.forProtocol(Upgrading)
         factory.certificates, factory.writes_early = self.certificates, writes_early
-        factory.told, factory.lost, factory.channel = [], Deferred(), None
+        factory.told, factory.lost, factory.tls_state = [], Deferred(), None
         return factory
 
     async def upgrade(self, options, writes_early=False):
@@ -980,7 +980,7 @@ class StartTLSTests(SocketCase):
         client = await connectProtocol(endpoint, Upgrader(options))
         await client.over
         self.reason = await factory.lost
-        self.channel = factory.channel
+        self.tls_state = factory.tls_state
         return factory.told, client.lines
 
     async def test_quiet(self):
@@ -990,7 +990,7 @@ class StartTLSTests(SocketCase):
         self.assertEqual(told[:2], ["started", "handshakeCompleted"])
         self.assertNotIn("pauseProducing", told)
         self.assertEqual(
-            self.channel.binding(b"tls-server-end-point"),
+            self.tls_state.channel_binding(b"tls-server-end-point"),
             hashlib.sha256(SERVER_CERTIFICATE.der()).digest(),
         )
 

@@ -16,11 +16,11 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from popserv.transports.stdio import (
-    NoClient,
-    Standard,
+    NoClientError,
+    StandardStreams,
     StandardTransport,
     check_open,
-    leads_to_client,
+    is_client_stream,
 )
 
 
@@ -98,7 +98,7 @@ class StandardCase(TestCase):
         """Return what is made of these, which is given back at the end."""
         if error is None:
             (error,) = self.keep(os.open(os.devnull, os.O_RDWR))
-        standard = Standard(in_, out, error)
+        standard = StandardStreams(in_, out, error)
         self.given_back = False
         self.addCleanup(self.give_back, standard)
         return standard
@@ -149,7 +149,7 @@ class TakingTests(StandardCase):
         with socket.create_server(("127.0.0.1", 0)) as listening:
             copy = listening.dup().detach()
         self.keep(copy)
-        error = self.assertRaises(NoClient, self.take, copy, copy)
+        error = self.assertRaises(NoClientError, self.take, copy, copy)
         self.assertIn("nowait", str(error))
 
     def test_closed(self):
@@ -158,7 +158,7 @@ class TakingTests(StandardCase):
         closed = os.dup(out)
         os.close(closed)
         check_open(in_, out)
-        error = self.assertRaises(NoClient, Standard, in_, closed)
+        error = self.assertRaises(NoClientError, StandardStreams, in_, closed)
         self.assertIn(f"descriptor {closed} is closed", str(error))
 
     def test_leads_to_client(self):
@@ -168,10 +168,10 @@ class TakingTests(StandardCase):
         (copy,) = self.keep(os.dup(out))
         closed = os.dup(out)
         os.close(closed)
-        self.assertTrue(leads_to_client(copy, in_, out))
-        self.assertFalse(leads_to_client(other, in_, out))
-        self.assertFalse(leads_to_client(other, closed, out))
-        self.assertTrue(leads_to_client(closed, in_, out))
+        self.assertTrue(is_client_stream(copy, in_, out))
+        self.assertFalse(is_client_stream(other, in_, out))
+        self.assertFalse(is_client_stream(other, closed, out))
+        self.assertTrue(is_client_stream(closed, in_, out))
 
     def test_stray_output(self):
         """What anything else writes there comes to nobody, nor does it to an error of the same."""

@@ -22,7 +22,7 @@ class LaunchTests(SynchronousTestCase):
         """Launch one; return the process, its setup, and our ends."""
         self.reactor = reactor or Reactor()
         with patch("popserv.workers.launcher.open", mock_open(read_data=environ), create=True):
-            launcher = Launcher(["--maildir", "mail"], self.reactor)
+            launcher = Launcher("popserv.tap", ["--maildir", "mail"], self.reactor)
         found = launcher.launch(ProcessProtocol(), {"number": 2, "of": 3}, sockets)
         process, *ends = found
         for end in ends:
@@ -38,6 +38,7 @@ class LaunchTests(SynchronousTestCase):
         self.assertEqual(
             json.loads(line),
             {
+                "maker": "popserv.tap",
                 "arguments": ["--maildir", "mail"],
                 "directory": os.getcwd(),
                 "reactor": Reactor.__module__,
@@ -102,7 +103,7 @@ class LaunchTests(SynchronousTestCase):
                 raise PermissionError
 
         before = self.descriptors()
-        launcher = Launcher([], Refusing())
+        launcher = Launcher("popserv.tap", [], Refusing())
         self.assertRaises(PermissionError, launcher.launch, None, {}, [])
         self.assertEqual(self.descriptors(), before)
 

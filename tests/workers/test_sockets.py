@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from popserv.workers import sockets
-from popserv.workers.sockets import Adopter, Opener
+from popserv.workers.sockets import SocketAdopter, SocketOpener
 from tests.certificates import issue
 
 LOOPBACK = "127.0.0.1"
@@ -45,7 +45,7 @@ class SocketsCase(TestCase):
 
     def setUp(self):
         """Make it."""
-        self.opener = Opener(reactor, 2)
+        self.opener = SocketOpener(reactor, 2)
         self.addCleanup(self.opener.close)
 
     def opened(self, port):
@@ -55,7 +55,7 @@ class SocketsCase(TestCase):
 
     def adopter(self, number):
         """Return what a worker would have."""
-        return Adopter(
+        return SocketAdopter(
             reactor,
             [(os.dup(fileno), backlog) for fileno, backlog in self.opener.descriptors(number)],
         )
@@ -142,7 +142,7 @@ class TCPTests(SocketsCase):
                 self.assertEqual(error.socketError.errno, errno.EADDRINUSE)
         _, port = self.open()
         self.assertRaises(
-            CannotListenError, Opener(reactor, 2).listenTCP, port, Factory(), 50, LOOPBACK
+            CannotListenError, SocketOpener(reactor, 2).listenTCP, port, Factory(), 50, LOOPBACK
         )
         gc.collect()
         self.flushWarnings()  # older Twisteds leave it to the collector to close what was refused
@@ -227,7 +227,7 @@ class OtherTests(SocketsCase):
             (socket.AF_INET6, ("::1", 0), IPv6Address),
             (socket.AF_UNIX, self.mktemp(), UNIXAddress),
         ]:
-            opener = Opener(reactor, 2)
+            opener = SocketOpener(reactor, 2)
             try:
                 listening = socket.socket(family)
                 listening.bind(address)
@@ -243,7 +243,7 @@ class OtherTests(SocketsCase):
             port.startListening()
             ((fileno, backlog),) = opener.descriptors(1)
             self.assertIsNone(backlog)
-            adopted = Adopter(reactor, [(os.dup(fileno), None)]).adoptStreamPort(
+            adopted = SocketAdopter(reactor, [(os.dup(fileno), None)]).adoptStreamPort(
                 0, family, named(b"1")
             )
             if family != socket.AF_INET6:
@@ -265,7 +265,7 @@ class OtherTests(SocketsCase):
 
     def test_too_many(self):
         """A worker cannot listen on more than there is."""
-        adopter = Adopter(reactor, [])
+        adopter = SocketAdopter(reactor, [])
         self.assertTrue(IReactorTCP.providedBy(adopter))
         self.assertRaises(CannotListenError, adopter.listenTCP, 110, Factory())
 

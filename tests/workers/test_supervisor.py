@@ -85,7 +85,7 @@ class SupervisorCase(SynchronousTestCase):
     def setUp(self):
         """Make it, and look at the log."""
         self.reactor = Reactor()
-        self.supervisor = Supervisor(3, ["--maildir", "mail"], self.reactor)
+        self.supervisor = Supervisor(3, "popserv.tap", ["--maildir", "mail"], self.reactor)
         self.launcher = self.supervisor.launcher = Launcher(self)
         self.paused = []
         self.patch(self.supervisor.opener, "pause", self.paused.append)
@@ -116,7 +116,7 @@ class StartTests(SupervisorCase):
     def test_service(self):
         """It is a service, and makes a launcher and an opener of its own."""
         verifyObject(IService, self.supervisor)
-        self.assertIsInstance(Supervisor(2, []).launcher, module.Launcher)
+        self.assertIsInstance(Supervisor(2, "popserv.tap", []).launcher, module.Launcher)
 
     def test_start(self):
         """All are started, each as its part; the log says which process is which."""

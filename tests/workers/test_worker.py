@@ -45,6 +45,7 @@ class WorkerCase(SynchronousTestCase):
     def worker(self, *arguments, reactor=None, **setup):
         """Return a worker with this command line."""
         sent = {
+            "maker": "popserv.tap",
             "arguments": ["--maildir", "mail", "--workers", "3", *arguments],
             "directory": self.root,
             "number": 2,
@@ -208,7 +209,7 @@ class RunTests(WorkerCase):
             options.parseOptions(
                 ["--maildir", f"{self.root}/mail", "--certificate", pem, "--workers", "2"]
             )
-            share = tap.Share(number, 2, reactor=self.reactor)
+            share = tap.WorkerRole(number, 2, reactor=self.reactor)
             service = tap.makeService(options, share)
             names = [type(each).__name__ for each in service]
             self.assertEqual(names.count("TimerService"), timers)
@@ -221,15 +222,15 @@ class ExchangeTests(WorkerCase):
         """Have a listener."""
         super().setUp()
         self.subject = self.worker()
-        self.exchange = self.subject._exchange
+        self.bus = self.subject._bus
         self.heard = []
-        self.exchange.join(
-            "colours", SimpleNamespace(hear=self.heard.append, facts=lambda: ["red", 1])
+        self.bus.subscribe(
+            "colours", SimpleNamespace(receive=self.heard.append, replay=lambda: ["red", 1])
         )
 
     def test_tell(self):
         """What a component tells goes to the supervisor."""
-        self.exchange.tell("colours", ["blue"])
+        self.bus.publish("colours", ["blue"])
         self.assertEqual(self.said(), [b'tell ["colours", ["blue"]]'])
 
     def test_hear(self):
@@ -242,7 +243,7 @@ class ExchangeTests(WorkerCase):
 
     def test_fault(self):
         """A component that does not understand is logged, and the link stays."""
-        self.exchange.join("colours", SimpleNamespace(hear=lambda fact: 1 // 0))
+        self.bus.subscribe("colours", SimpleNamespace(receive=lambda fact: 1 // 0))
         self.end.sendall(b'tell ["colours", 1]\n')
         self.reactor.read()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
@@ -252,7 +253,7 @@ class ExchangeTests(WorkerCase):
         """A supervisor that does not read is told no more facts than fit."""
         self.patch(module, "UNREAD", 1000)
         for _ in range(2000):
-            self.exchange.tell("colours", "x" * 1000)
+            self.bus.publish("colours", "x" * 1000)
         self.assertLess(self.subject._link.waiting, 3000)
 
 

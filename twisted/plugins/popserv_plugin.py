@@ -33,7 +33,7 @@ class _PasswdFileCheckerFactory:
     def generateChecker(self, argString):
         from popserv.auth.passwords.checker import PasswdFileChecker
 
-        return PasswdFileChecker.at_start(argString)
+        return PasswdFileChecker.from_file(argString)
 
 
 passwd_file = _PasswdFileCheckerFactory()
@@ -62,7 +62,7 @@ class _TokenCheckerFactory:
         except ImportError as missing:
             raise ImportError(f"{missing}; pip install 'popserv[oauth]'") from missing
 
-        return TokenChecker.at_start(argString)
+        return TokenChecker.from_file(argString)
 
 
 oauth = _TokenCheckerFactory()

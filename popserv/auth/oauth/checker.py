@@ -18,7 +18,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
-from popserv.auth.oauth.provider import ProviderFault, check_url
+from popserv.auth.oauth.provider import ProviderError, check_url
 from popserv.auth.oauth.verifiers import (
     ALGORITHMS,
     InsufficientScope,
@@ -32,14 +32,14 @@ from popserv.auth.oauth.verifiers import (
 )
 from popserv.auth.passwords.users_file import UsersFileError, refuse_if_public
 from popserv.errors import TryLater
-from popserv.interfaces import IOfferingChecker, ITokenCredentials
+from popserv.interfaces import ICredentialsSupport, ITokenCredentials
 
 
 class OAuthFileError(Exception):
     """The file cannot be used; the message is one line: the file, the key, and what mends it."""
 
 
-@implementer(ICredentialsChecker, IOfferingChecker)
+@implementer(ICredentialsChecker, ICredentialsSupport)
 class TokenChecker:
     """Lets in who brings a bearer token that ``verifier`` calls good.
 
@@ -66,7 +66,7 @@ class TokenChecker:
         self._discovery = discovery
 
     @classmethod
-    def at_start(cls, path: str) -> TokenChecker:
+    def from_file(cls, path: str) -> TokenChecker:
         """Return the checker that a file describes; see the documentation for its keys.
 
         :raises OAuthFileError: what is wrong with the file, and what mends it.
@@ -82,7 +82,7 @@ class TokenChecker:
             discovery=settings.url("discovery") if settings.has("discovery") else None,
         )
 
-    def offers(self, credentials: type[Interface]) -> bool:
+    def supports(self, credentials: type[Interface]) -> bool:
         """Tell that tokens can always succeed, and nothing else."""
         return credentials is ITokenCredentials
 
@@ -107,7 +107,7 @@ class TokenChecker:
                 raise InvalidToken(f"is of {name!r:.200}")
             credentials.username = name
             return name
-        except ProviderFault as fault:
+        except ProviderError as fault:
             raise TryLater from fault
         except InvalidToken as error:
             refusal = error
@@ -274,6 +274,6 @@ def _keys(settings: _Settings) -> KeySource:
     keys = KeyFile(os.path.join(os.path.dirname(os.path.abspath(settings.path)), place))
     try:
         keys.read()
-    except ProviderFault as fault:
+    except ProviderError as fault:
         raise settings.error("jwks", str(fault)) from None
     return keys

@@ -28,7 +28,7 @@ TIMEOUT = 10.0
 """Seconds from the first packet to the answer's last octet."""
 
 
-class ProviderFault(Exception):
+class ProviderError(Exception):
     """The provider, or a file in its stead, cannot say now whose token it is.
 
     The text is for the log: it names the place and the trouble, and no token.
@@ -89,7 +89,7 @@ class Provider:
         self._reactor = reactor
         self._creators: dict[str, IOpenSSLClientConnectionCreator] = {}
 
-    async def ask(
+    async def request(
         self,
         url: str,
         form: Mapping[str, str] | None = None,
@@ -109,17 +109,17 @@ class Provider:
 
         def late(_outcome: object, seconds: float) -> bytes:
             # Agent wraps a cancellation into an error of its own, which tells nobody the reason.
-            raise ProviderFault(f"{url}: no whole answer in {seconds:g} seconds") from None
+            raise ProviderError(f"{url}: no whole answer in {seconds:g} seconds") from None
 
         try:
             return parse_object(await exchange.addTimeout(self._timeout, self._reactor, late))
-        except ProviderFault:
+        except ProviderError:
             raise
         except ValueError as error:
-            raise ProviderFault(f"{url}: {error}") from None
+            raise ProviderError(f"{url}: {error}") from None
         except Exception as error:
             # Whatever a resolver, a socket, TLS or a parser can come up with.
-            raise ProviderFault(f"{url}: {type(error).__name__}: {error}") from error
+            raise ProviderError(f"{url}: {type(error).__name__}: {error}") from error
 
     async def _exchange(
         self,

@@ -23,11 +23,11 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
-from popserv.auth.oauth.provider import MAX_ANSWER, Provider, ProviderFault, parse_object
+from popserv.auth.oauth.provider import MAX_ANSWER, Provider, ProviderError, parse_object
 from popserv.errors import TryLater
-from popserv.runtime.threads import Threads
+from popserv.runtime.threads import BoundedThreadPool
 
-_reading = Threads("popserv-keys", threads=1, backlog=200)
+_reading = BoundedThreadPool("popserv-keys", threads=1, backlog=200)
 
 MAX_TOKEN = 1 << 16
 """The longest token, in octets; longer ones are refused before anything is computed."""
@@ -66,7 +66,7 @@ class ITokenVerifier(Interface):
         """Return the claims of a good token (RFC 7519 section 4, RFC 7662 section 2.2).
 
         :raises InvalidToken: it is not good, and will not be.
-        :raises popserv.auth.oauth.provider.ProviderFault: nobody can tell now.
+        :raises popserv.auth.oauth.provider.ProviderError: nobody can tell now.
         :raises popserv.errors.POPError: likewise, with a text for the client.
         """
 
@@ -217,7 +217,7 @@ class KeySource(Protocol):
     async def find(self, kid: str | None, algorithm: str) -> Sequence[Any]:
         """Return the keys for an algorithm, of that name if one is given; it may be none.
 
-        :raises popserv.auth.oauth.provider.ProviderFault: they cannot be had.
+        :raises popserv.auth.oauth.provider.ProviderError: they cannot be had.
         """
 
 
@@ -244,9 +244,9 @@ class KeyFile:
                     raise ValueError("no key that verifies signatures")
                 self._known = found, keys
         except OSError as error:
-            raise ProviderFault(f"cannot read {self.path}: {error.strerror}") from error
+            raise ProviderError(f"cannot read {self.path}: {error.strerror}") from error
         except ValueError as error:
-            raise ProviderFault(f"{self.path}: {error}") from None
+            raise ProviderError(f"{self.path}: {error}") from None
         return keys
 
     async def find(self, kid: str | None, algorithm: str) -> Sequence[Any]:
@@ -284,7 +284,7 @@ class KeyURL:
         self._clock = clock
         self._keys: tuple[Key, ...] = ()
         self._fetched = self._tried = -math.inf
-        self._fault: ProviderFault | None = None
+        self._fault: ProviderError | None = None
         self._waiters: list[Deferred[None]] = []
 
     async def find(self, kid: str | None, algorithm: str) -> Sequence[Any]:
@@ -296,7 +296,7 @@ class KeyURL:
             await self._renew()
             found = _fitting(self._keys, kid, algorithm)
         if self._fault and (not found or self._clock() - self._fetched >= self.STALE):
-            raise ProviderFault(str(self._fault))
+            raise ProviderError(str(self._fault))
         return found
 
     async def _renew(self) -> None:
@@ -311,12 +311,12 @@ class KeyURL:
         if self._clock() - self._tried >= self.PAUSE:
             self._tried = self._clock()
             try:
-                self._keys = parse_keys(await self._provider.ask(self.url))
+                self._keys = parse_keys(await self._provider.request(self.url))
                 self._fetched, self._fault = self._clock(), None
             except Exception as error:
                 # Whatever it is, those who wait must hear of it.
-                known = isinstance(error, ProviderFault)
-                self._fault = ProviderFault(str(error) if known else f"{self.url}: {error}")
+                known = isinstance(error, ProviderError)
+                self._fault = ProviderError(str(error) if known else f"{self.url}: {error}")
                 self.log.warn("keys not fetched: {fault}", fault=self._fault)
         # Each has a Deferred of its own: one that is cancelled must not cancel the others'.
         waiters, self._waiters = self._waiters, []
@@ -484,6 +484,6 @@ class IntrospectionVerifier:
         form = {"token": token.decode("ascii"), "token_type_hint": "access_token"}
         await self._turns.acquire()
         try:
-            return await self._provider.ask(self._url, form, self._headers)
+            return await self._provider.request(self._url, form, self._headers)
         finally:
             self._turns.release()

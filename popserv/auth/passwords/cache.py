@@ -9,7 +9,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 
 
-class VerifiedPasswords:
+class VerifiedPasswordCache:
     """Remembers that a password is the one of a password field, but neither of them.
 
     What is kept are digests under a key that only this process knows, of at most

@@ -25,12 +25,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
-from popserv.auth.passwords.cache import VerifiedPasswords
+from popserv.auth.passwords.cache import VerifiedPasswordCache
 from popserv.auth.passwords.schemes import (
     PLAIN_SCHEMES,
     SCRAM_ROUNDS,
     ScramKeys,
     UnknownScheme,
+    decoy_keys,
     is_apop,
     is_empty,
     parse_scram_keys,
@@ -41,28 +42,27 @@ from popserv.auth.passwords.schemes import (
 )
 from popserv.auth.passwords.users_file import Users, UsersFile, UsersFileError
 from popserv.auth.precis import password_forms, prepared_name, prepared_password
-from popserv.auth.sasl.scram import decoy_keys
-from popserv.core.session import still_there
+from popserv.core.session import client_is_connected
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
     ICertificateCredentials,
-    IOfferingChecker,
+    ICredentialsSupport,
     IScramCredentials,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
 )
-from popserv.runtime.threads import Threads
+from popserv.runtime.threads import BoundedThreadPool
 
-_hashing = Threads("popserv-hash", threads=2, backlog=200)
+_hashing = BoundedThreadPool("popserv-hash", threads=2, backlog=200)
 
 
 def _in_thread(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
     """Run it in a thread, if the client is still there when it could begin."""
-    return _hashing.run(function, *args, wanted=still_there.get())
+    return _hashing.run(function, *args, still_needed=client_is_connected.get())
 
 
-@implementer(ICredentialsChecker, IOfferingChecker)
+@implementer(ICredentialsChecker, ICredentialsSupport)
 class PasswdFileChecker:
     """Checks credentials against a users file, hashing in threads of its own."""
 
@@ -80,12 +80,12 @@ class PasswdFileChecker:
     def __init__(self, path: str, run: Callable[..., Awaitable[Any]] = _in_thread) -> None:
         self._users = UsersFile(path)
         self._run = run
-        self._verified = VerifiedPasswords()
+        self._verified = VerifiedPasswordCache()
         self._key = _lasting_secret()
         self._trouble = ""
 
     @classmethod
-    def at_start(cls, path: str) -> PasswdFileChecker:
+    def from_file(cls, path: str) -> PasswdFileChecker:
         """Return a checker whose file is in order, or not there yet, which the log says.
 
         :raises UsersFileError: what is wrong with the file, and what mends it.
@@ -101,7 +101,7 @@ class PasswdFileChecker:
             )
         return checker
 
-    def offers(self, credentials: type[Interface]) -> bool:
+    def supports(self, credentials: type[Interface]) -> bool:
         """See IOfferingChecker.
 
         A file in disorder offers passwords alone: who gives one is told to try later.

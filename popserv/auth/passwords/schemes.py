@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import NamedTuple
 
-from popserv.core.wire import unbase64
+from popserv.core.grammar import decode_base64
 
 Verify = Callable[[bytes, bytes], bool]
 
@@ -58,7 +58,7 @@ def split_field(field: bytes) -> tuple[bytes, bytes]:
     scheme = scheme.upper()
     if encoding is not None:
         is_hex = encoding.lower() == b"hex"
-        text = bytes.fromhex(text.decode("ascii")) if is_hex else unbase64(text)
+        text = bytes.fromhex(text.decode("ascii")) if is_hex else decode_base64(text)
         if scheme in _DIGESTS:
             # An encoding stands for the bare digest, which these schemes keep in base64.
             text = b64encode(text)
@@ -107,14 +107,14 @@ def _digest(hash_name: str, text: bytes, password: bytes) -> bool:
     """Compare with a bare digest, in base64 or hex as its length tells."""
     new = hashlib.new(hash_name, password, usedforsecurity=False)
     is_hex = len(text) == 2 * new.digest_size
-    stored = bytes.fromhex(text.decode("ascii")) if is_hex else unbase64(text)
+    stored = bytes.fromhex(text.decode("ascii")) if is_hex else decode_base64(text)
     return hmac.compare_digest(stored, new.digest())
 
 
 def _salted(hash_name: str, text: bytes, password: bytes) -> bool:
     """Compare with base64 of a digest and the salt behind it."""
     new = hashlib.new(hash_name, password, usedforsecurity=False)
-    stored = unbase64(text)
+    stored = decode_base64(text)
     if len(stored) <= new.digest_size:
         raise ValueError("no salt behind the digest")
     new.update(stored[new.digest_size :])
@@ -161,7 +161,21 @@ def scram_keys(
 def parse_scram_keys(text: bytes) -> ScramKeys:
     """Return the keys of a SCRAM secret's text, ``rounds,salt,StoredKey,ServerKey``."""
     rounds, salt, stored_key, server_key = text.split(b",")
-    return ScramKeys(_rounds(rounds), *map(unbase64, (salt, stored_key, server_key)))
+    return ScramKeys(_rounds(rounds), *map(decode_base64, (salt, stored_key, server_key)))
+
+
+def decoy_keys(hash_name: str, name: bytes, secret: bytes, rounds: int) -> ScramKeys:
+    """Return keys for a name that is no user's, so that it is challenged like a user's.
+
+    They are the same each time for one name and ``secret``, as a user's are, and no
+    password fits them.  Whoever sees a salt change with the secret, or ``rounds`` that
+    no user has, knows who is none.
+    """
+
+    def derive(what: bytes) -> bytes:
+        return hmac.digest(secret, b"%b\0%b" % (what, name), hash_name)
+
+    return ScramKeys(rounds, derive(b"salt")[:16], derive(b"stored key"), derive(b"server key"))
 
 
 def _scram(hash_name: str, text: bytes, password: bytes) -> bool:

@@ -22,13 +22,13 @@ from popserv.auth.precis import prepared_name
 from popserv.auth.rhosts.file import Entries, Network, RhostsFile, RhostsFileError
 from popserv.auth.rhosts.resolver import Addresses, HostNames, address_of
 from popserv.errors import TryLater
-from popserv.interfaces import IOfferingChecker, IRemoteUserCredentials
+from popserv.interfaces import ICredentialsSupport, IRemoteUserCredentials
 
 LOOKUP_SECONDS = 10.0
 """How long one check waits for host names, all together; those not found by then are unknown."""
 
 
-@implementer(ICredentialsChecker, IOfferingChecker)
+@implementer(ICredentialsChecker, ICredentialsSupport)
 class RhostsChecker:
     """Believes hosts about their users as a file says, whose first entry that fits decides.
 
@@ -48,7 +48,7 @@ class RhostsChecker:
         self._trouble = ""
 
     @classmethod
-    def at_start(cls, path: str) -> RhostsChecker:
+    def from_file(cls, path: str) -> RhostsChecker:
         """Return a checker whose file is in order; the log says whom it trusts.
 
         :raises RhostsFileError: what is wrong with the file, and what mends it.
@@ -59,7 +59,7 @@ class RhostsChecker:
         checker._tell(checker._file.read())
         return checker
 
-    def offers(self, credentials: type[Interface]) -> bool:
+    def supports(self, credentials: type[Interface]) -> bool:
         """Tell whether some entry lets somebody in; so it is for a file in disorder."""
         if credentials is not IRemoteUserCredentials:
             return False

@@ -10,11 +10,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from popserv.core.session import still_there
-from popserv.runtime.threads import Threads, Wanted
+from popserv.core.session import client_is_connected
+from popserv.runtime.threads import BoundedThreadPool, StillNeeded
 
 # A resolver may take a minute.
-_resolving = Threads("popserv-rhosts", threads=4, backlog=200, awaited=False)
+_resolving = BoundedThreadPool("popserv-rhosts", threads=4, backlog=200, wait_at_shutdown=False)
 
 Address = IPv4Address | IPv6Address
 Addresses = frozenset[Address]
@@ -44,12 +44,12 @@ class _Lookup:
     """A name that is being looked up, and those who wait for it."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[Deferred[Addresses | None], Wanted]] = []
+        self._waiting: list[tuple[Deferred[Addresses | None], StillNeeded]] = []
 
     def join(self) -> Deferred[Addresses | None]:
         """Return what will be the answer."""
         answer: Deferred[Addresses | None] = Deferred()
-        self._waiting.append((answer, still_there.get()))
+        self._waiting.append((answer, client_is_connected.get()))
         return answer
 
     def is_wanted(self) -> bool:
@@ -98,7 +98,7 @@ class HostNames:
 
     async def _look_up(self, host: str, lookup: _Lookup) -> Addresses | None:
         try:
-            return await self._run(addresses_of, host, wanted=lookup.is_wanted)
+            return await self._run(addresses_of, host, still_needed=lookup.is_wanted)
         except OSError:
             return None
 

@@ -22,7 +22,7 @@ from zope.interface import Interface, implementer
 
 from popserv.auth.credentials import CertificateCredentials, CramMD5Credentials
 from popserv.auth.sasl.scram import scram, unescape
-from popserv.core.session import Ask, Session
+from popserv.core.session import SendChallenge, Session
 from popserv.errors import BadCommand, LoginFailed, POPError
 from popserv.interfaces import (
     ICertificateCredentials,
@@ -31,7 +31,7 @@ from popserv.interfaces import (
     ITokenCredentials,
 )
 
-Run = Callable[[Ask, Session, Container[bytes]], Awaitable[Any]]
+Run = Callable[[SendChallenge, Session, Container[bytes]], Awaitable[Any]]
 """From a dialogue, a session and the mechanisms that it is offered to credentials with a
 ``username``; raises a POPError."""
 
@@ -53,22 +53,24 @@ class Mechanism:
     name: bytes
     credentials: type[Interface]
     run: Run
-    in_the_clear: bool
+    cleartext: bool
     server_first: bool = False
     usable: Callable[[Session], bool] = _always
 
     def available(self, session: Session) -> bool:
         """Tell whether a session is offered this mechanism now."""
         return (
-            (session.takes_passwords if self.in_the_clear else session.takes_logins)
+            (session.allows_cleartext if self.cleartext else session.allows_login)
             and self.usable(session)
-            and session.offers(self.credentials)
+            and session.supports(self.credentials)
         )
 
 
-async def _plain(ask: Ask, session: Session, offered: Container[bytes]) -> UsernamePassword:
+async def _plain(
+    send_challenge: SendChallenge, session: Session, offered: Container[bytes]
+) -> UsernamePassword:
     """PLAIN (RFC 4616): who to be, who one is, and the password, parted by NUL."""
-    parts = (await ask(b"")).split(b"\0")
+    parts = (await send_challenge(b"")).split(b"\0")
     if len(parts) != 3 or not all(parts[1:]):
         raise BadCommand("malformed PLAIN response")
     act_as, name, password = parts
@@ -80,30 +82,34 @@ async def _plain(ask: Ask, session: Session, offered: Container[bytes]) -> Usern
     return UsernamePassword(name, password)
 
 
-async def _login(ask: Ask, session: Session, offered: Container[bytes]) -> UsernamePassword:
+async def _login(
+    send_challenge: SendChallenge, session: Session, offered: Container[bytes]
+) -> UsernamePassword:
     """LOGIN: never a standard, but what Outlook speaks."""
-    name = await ask(b"Username:")
-    password = await ask(b"Password:")
+    name = await send_challenge(b"Username:")
+    password = await send_challenge(b"Password:")
     if not name or not password or b"\0" in name + password:
         raise BadCommand("malformed LOGIN response")
     return UsernamePassword(name, password)
 
 
-async def _cram_md5(ask: Ask, session: Session, offered: Container[bytes]) -> CramMD5Credentials:
+async def _cram_md5(
+    send_challenge: SendChallenge, session: Session, offered: Container[bytes]
+) -> CramMD5Credentials:
     """CRAM-MD5 (RFC 2195): a digest of a challenge that is never repeated."""
     challenge = b"<%d.%d@%b>" % (secrets.randbits(64), time.time_ns(), session.host)
-    name, _, digest = (await ask(challenge)).rpartition(b" ")
+    name, _, digest = (await send_challenge(challenge)).rpartition(b" ")
     if not name:
         raise BadCommand("malformed CRAM-MD5 response")
     return CramMD5Credentials(name, challenge, digest)
 
 
 async def _external(
-    ask: Ask, session: Session, offered: Container[bytes]
+    send_challenge: SendChallenge, session: Session, offered: Container[bytes]
 ) -> CertificateCredentials:
     """EXTERNAL (RFC 4422 appendix A): TLS has vouched for the client."""
-    name = await ask(b"")
-    names = session.channel.certified_names() if session.channel else ()
+    name = await send_challenge(b"")
+    names = session.tls_state.certificate_names() if session.tls_state else ()
     session.name = name
     if name and name not in names:
         told = ", ".join(map(repr, names)) or "nobody"
@@ -112,17 +118,17 @@ async def _external(
 
 
 def _is_certified(session: Session) -> bool:
-    return session.channel is not None and bool(session.channel.certified_names())
+    return session.tls_state is not None and bool(session.tls_state.certificate_names())
 
 
 @implementer(ITokenCredentials)
 class TokenCredentials:
     """A bearer token, and the dialogue to refuse it in."""
 
-    def __init__(self, username: bytes, token: bytes, ask: Ask) -> None:
+    def __init__(self, username: bytes, token: bytes, send_challenge: SendChallenge) -> None:
         self.username = username
         self.token = token
-        self._ask = ask
+        self._ask = send_challenge
 
     async def refuse(self, reason: Mapping[str, str]) -> None:
         """See ITokenCredentials; whatever the client answers, the login has failed."""
@@ -134,21 +140,25 @@ class TokenCredentials:
 _GS2_HEADER = re.compile(rb"[ny],(?:a=((?:[^\x00,=]|=2C|=3D)*))?,")
 
 
-async def _oauthbearer(ask: Ask, session: Session, offered: Container[bytes]) -> TokenCredentials:
+async def _oauthbearer(
+    send_challenge: SendChallenge, session: Session, offered: Container[bytes]
+) -> TokenCredentials:
     """OAUTHBEARER (RFC 7628 section 3.1)."""
-    header, *pairs = (await ask(b"")).split(b"\x01")
+    header, *pairs = (await send_challenge(b"")).split(b"\x01")
     found = _GS2_HEADER.fullmatch(header)
     if found is None:
         raise BadCommand("malformed OAUTHBEARER response")
-    return TokenCredentials(unescape(found[1] or b""), _bearer(pairs), ask)
+    return TokenCredentials(unescape(found[1] or b""), _bearer(pairs), send_challenge)
 
 
-async def _xoauth2(ask: Ask, session: Session, offered: Container[bytes]) -> TokenCredentials:
+async def _xoauth2(
+    send_challenge: SendChallenge, session: Session, offered: Container[bytes]
+) -> TokenCredentials:
     """XOAUTH2: what OAUTHBEARER grew from, and what Microsoft's and Google's clients speak."""
-    first, *pairs = (await ask(b"")).split(b"\x01")
+    first, *pairs = (await send_challenge(b"")).split(b"\x01")
     if not first.startswith(b"user="):
         raise BadCommand("malformed XOAUTH2 response")
-    return TokenCredentials(first.removeprefix(b"user="), _bearer(pairs), ask)
+    return TokenCredentials(first.removeprefix(b"user="), _bearer(pairs), send_challenge)
 
 
 def _bearer(pairs: Sequence[bytes]) -> bytes:
@@ -164,21 +174,25 @@ _BINDINGS = (b"tls-exporter", b"tls-server-end-point")
 
 
 def _can_bind(session: Session) -> bool:
-    channel = session.channel
-    return channel is not None and any(channel.binding(kind) is not None for kind in _BINDINGS)
+    tls_state = session.tls_state
+    return tls_state is not None and any(
+        tls_state.channel_binding(kind) is not None for kind in _BINDINGS
+    )
 
 
 def _scram(name: bytes, hash_name: str, credentials: type[Interface]) -> tuple[Mechanism, ...]:
     bound = name + b"-PLUS"
 
-    async def run(plus: bool, ask: Ask, session: Session, offered: Container[bytes]) -> Any:
+    async def run(
+        plus: bool, send_challenge: SendChallenge, session: Session, offered: Container[bytes]
+    ) -> Any:
         return await scram(
-            hash_name, ask, session.channel, plus=plus, plus_offered=bound in offered
+            hash_name, send_challenge, session.tls_state, plus=plus, plus_offered=bound in offered
         )
 
     return (
-        Mechanism(bound, credentials, partial(run, True), in_the_clear=False, usable=_can_bind),
-        Mechanism(name, credentials, partial(run, False), in_the_clear=False),
+        Mechanism(bound, credentials, partial(run, True), cleartext=False, usable=_can_bind),
+        Mechanism(name, credentials, partial(run, False), cleartext=False),
     )
 
 
@@ -186,19 +200,17 @@ MECHANISMS = (
     *_scram(b"SCRAM-SHA-256", "sha256", IScramSHA256Credentials),
     *_scram(b"SCRAM-SHA-1", "sha1", IScramSHA1Credentials),
     Mechanism(
-        b"EXTERNAL", ICertificateCredentials, _external, in_the_clear=False, usable=_is_certified
+        b"EXTERNAL", ICertificateCredentials, _external, cleartext=False, usable=_is_certified
     ),
-    Mechanism(b"OAUTHBEARER", ITokenCredentials, _oauthbearer, in_the_clear=True),
-    Mechanism(b"XOAUTH2", ITokenCredentials, _xoauth2, in_the_clear=True),
-    Mechanism(
-        b"CRAM-MD5", IUsernameHashedPassword, _cram_md5, in_the_clear=False, server_first=True
-    ),
-    Mechanism(b"PLAIN", IUsernamePassword, _plain, in_the_clear=True),
-    Mechanism(b"LOGIN", IUsernamePassword, _login, in_the_clear=True),
+    Mechanism(b"OAUTHBEARER", ITokenCredentials, _oauthbearer, cleartext=True),
+    Mechanism(b"XOAUTH2", ITokenCredentials, _xoauth2, cleartext=True),
+    Mechanism(b"CRAM-MD5", IUsernameHashedPassword, _cram_md5, cleartext=False, server_first=True),
+    Mechanism(b"PLAIN", IUsernamePassword, _plain, cleartext=True),
+    Mechanism(b"LOGIN", IUsernamePassword, _login, cleartext=True),
 )
 """All there are, in order of preference."""
 
-BY_DEFAULT = tuple(
+DEFAULT_MECHANISMS = tuple(
     each for each in MECHANISMS if each.name != b"CRAM-MD5" and not each.name.endswith(b"-PLUS")
 )
 """All but CRAM-MD5, which is for old clients of users whose passwords stand in the clear, and

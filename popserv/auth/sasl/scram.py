@@ -2,7 +2,7 @@
 
 :func:`scram` hears who the client says it is.  What it returns are credentials that
 talk on, once a checker has found the user's keys: the salt must reach the client
-before it can prove anything.  :func:`decoy_keys` are for a name that has none.
+before it can prove anything.
 
 A message that breaks the grammar of RFC 5802 section 7 is a BadCommand; one that
 keeps it and proves nothing is a wrong password, whatever it is that does not fit.
@@ -21,7 +21,7 @@ from operator import xor
 from zope.interface import implementer
 
 from popserv.auth.passwords.schemes import ScramKeys
-from popserv.core.session import Ask, Channel
+from popserv.core.session import SendChallenge, TLSConnectionState
 from popserv.errors import BadCommand, LoginFailed
 from popserv.interfaces import IScramSHA1Credentials, IScramSHA256Credentials
 
@@ -77,7 +77,7 @@ class _ScramCredentials:
 
     def __init__(
         self,
-        ask: Ask,
+        send_challenge: SendChallenge,
         username: bytes,
         *,
         is_own: bool,
@@ -86,7 +86,7 @@ class _ScramCredentials:
         nonce: bytes,
     ) -> None:
         self.username = username
-        self._ask = ask
+        self._ask = send_challenge
         self._is_own = is_own
         self._binding = b64encode(binding)
         self._first = first
@@ -155,8 +155,8 @@ _CREDENTIALS: dict[str, type[ScramCredentials]] = {
 
 async def scram(
     hash_name: str,
-    ask: Ask,
-    channel: Channel | None,
+    send_challenge: SendChallenge,
+    tls_state: TLSConnectionState | None,
     *,
     plus: bool,
     plus_offered: bool,
@@ -175,13 +175,13 @@ async def scram(
         binding (RFC 5802 section 6).
     :raises popserv.errors.POPError: the client broke the exchange off.
     """
-    found = _match(_CLIENT_FIRST, await ask(b""))
+    found = _match(_CLIENT_FIRST, await send_challenge(b""))
     header, is_deceived, kind, authzid, first, name, nonce = found.groups()
     binding = header
     if plus:
         if kind is None:
             raise BadCommand("mechanism requires channel binding")
-        data = channel.binding(kind) if channel is not None else None
+        data = tls_state.channel_binding(kind) if tls_state is not None else None
         if not data:
             raise BadCommand("channel binding type not available")
         binding += data
@@ -190,7 +190,7 @@ async def scram(
     elif is_deceived and plus_offered:
         raise LoginFailed from ValueError("the client did not see the -PLUS mechanisms")
     return _CREDENTIALS[hash_name](
-        ask,
+        send_challenge,
         unescape(name),
         # Nobody acts for another: who wants to be somebody else proves nothing.
         is_own=authzid in (None, name),
@@ -198,17 +198,3 @@ async def scram(
         first=first,
         nonce=nonce + make_nonce(),
     )
-
-
-def decoy_keys(hash_name: str, name: bytes, secret: bytes, rounds: int) -> ScramKeys:
-    """Return keys for a name that is no user's, so that it is challenged like a user's.
-
-    They are the same each time for one name and ``secret``, as a user's are, and no
-    password fits them.  Whoever sees a salt change with the secret, or ``rounds`` that
-    no user has, knows who is none.
-    """
-
-    def derive(what: bytes) -> bytes:
-        return hmac.digest(secret, b"%b\0%b" % (what, name), hash_name)
-
-    return ScramKeys(rounds, derive(b"salt")[:16], derive(b"stored key"), derive(b"server key"))

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface import Interface, implementer
 
 from popserv.errors import LoginTooSoon
-from popserv.runtime.bus import Exchange
+from popserv.runtime.bus import WorkerBus
 
 _TOPIC = "logins"
 
@@ -33,15 +33,15 @@ class LoginDelayRealm:
         seconds: int,
         now: Callable[[], float] = time.monotonic,
         *,
-        exchange: Exchange | None = None,
+        bus: WorkerBus | None = None,
     ) -> None:
         self._realm = realm
         self._seconds = seconds
         self._now = now
         # In the order of the logins; those long past go first.
         self._logins: OrderedDict[bytes | tuple[()], float] = OrderedDict()
-        self._exchange = exchange or Exchange()
-        self._exchange.join(_TOPIC, self)
+        self._bus = bus or WorkerBus()
+        self._bus.subscribe(_TOPIC, self)
 
     def requestAvatar(
         self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
@@ -59,7 +59,7 @@ class LoginDelayRealm:
         asked = maybeDeferred(self._realm.requestAvatar, avatarId, mind, *interfaces)
         return asked.addCallback(self._logged_in, avatarId)
 
-    def hear(self, fact: Any) -> None:
+    def receive(self, fact: Any) -> None:
         """Take a login in another process."""
         name, when = fact
         user = () if name is None else name.encode("latin-1")
@@ -67,7 +67,7 @@ class LoginDelayRealm:
             self._note(user, when)
         self._forget(self._now())
 
-    def facts(self) -> Iterable[Any]:
+    def replay(self) -> Iterable[Any]:
         """Yield all logins that count still."""
         for user, when in self._logins.items():
             yield _fact(user, when)
@@ -75,7 +75,7 @@ class LoginDelayRealm:
     def _logged_in(self, avatar: Any, user: bytes | tuple[()]) -> Any:
         when = self._now()
         self._note(user, when)
-        self._exchange.tell(_TOPIC, _fact(user, when))
+        self._bus.publish(_TOPIC, _fact(user, when))
         return avatar
 
     def _forget(self, now: float) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from twisted.cred.credentials import ICredentials
 from twisted.logger import Logger
 
-from popserv.runtime.bus import Exchange
+from popserv.runtime.bus import WorkerBus
 
 FACTORS = (1.0, 2.0, 4.0, 7.5)
 """How much longer a failed login waits, by how many others its network had before; the last
@@ -52,12 +52,12 @@ class Penalties:
 
     def __init__(
         self,
-        exchange: Exchange | None = None,
+        bus: WorkerBus | None = None,
         *,
         most: int = 10_000,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._exchange = exchange or Exchange()
+        self._bus = bus or WorkerBus()
         self._most = most
         self._now = now
         self._key = os.urandom(32)
@@ -65,7 +65,7 @@ class Penalties:
         self._failures: OrderedDict[str, dict[int, float]] = OrderedDict()
         self._slowest: set[str] = set()
         self._names: OrderedDict[tuple[str, bytes], float] = OrderedDict()
-        self._exchange.join(TOPIC, self)
+        self._bus.subscribe(TOPIC, self)
         self._tell_key()
 
     def factor(self, network: str) -> float:
@@ -84,7 +84,7 @@ class Penalties:
             self._slowest.discard(network)
         at = self._now()
         self._note(network, digest, at)
-        self._exchange.tell(TOPIC, ["failed", network, digest, at])
+        self._bus.publish(TOPIC, ["failed", network, digest, at])
         if self.factor(network) == FACTORS[-1] and network not in self._slowest:
             self._slowest.add(network)
             self.log.warn(
@@ -98,7 +98,7 @@ class Penalties:
         self._know(network, name, at)
         # The others need to know it only where logins wait.
         if network in self._failures:
-            self._exchange.tell(TOPIC, ["known", network, name.decode("latin-1"), at])
+            self._bus.publish(TOPIC, ["known", network, name.decode("latin-1"), at])
 
     def knows(self, network: str, name: bytes) -> bool:
         """Tell whether a name has logged in from a network not too long ago."""
@@ -106,7 +106,7 @@ class Penalties:
 
     # A Listener of the exchange
 
-    def hear(self, fact: Sequence[Any]) -> None:
+    def receive(self, fact: Sequence[Any]) -> None:
         """Take a fact that another worker told."""
         kind, *rest = fact
         if kind == "failed":
@@ -117,7 +117,7 @@ class Penalties:
         else:
             self._agree_on(bytes.fromhex(rest[0]))
 
-    def facts(self) -> Iterable[Sequence[Any]]:
+    def replay(self) -> Iterable[Sequence[Any]]:
         """Yield what a worker that has just begun should know."""
         yield ["key", self._key.hex()]
         for network in self._failures:
@@ -128,7 +128,7 @@ class Penalties:
                 yield ["known", network, name.decode("latin-1"), at]
 
     def _tell_key(self) -> None:
-        self._exchange.tell(TOPIC, ["key", self._key.hex()])
+        self._bus.publish(TOPIC, ["key", self._key.hex()])
 
     def _agree_on(self, key: bytes) -> None:
         if self._key < key:
@@ -172,7 +172,9 @@ class Penalties:
         return int.from_bytes(blake2b(text, key=self._key, digest_size=8).digest(), "big")
 
 
-def what_failed(name: bytes | None, credentials: ICredentials | None) -> Sequence[bytes] | None:
+def attempted_secrets(
+    name: bytes | None, credentials: ICredentials | None
+) -> Sequence[bytes] | None:
     """Return all that a client gave to log in with, or None if it is never the same twice.
 
     ``credentials`` is None where a mechanism refused the name before it had any.

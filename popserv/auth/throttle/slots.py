@@ -15,30 +15,30 @@ from twisted.internet.defer import Deferred
 
 from popserv.errors import POPError, TryLater
 
-AT_ONCE = 4
+MAX_CONCURRENT = 4
 """Logins of one network that are under way at a time."""
 
-IN_LINE = 200
+MAX_QUEUED = 200
 """Logins of one network that wait for those."""
 
 
-class Turns:
+class LoginSlots:
     """Gives each network its places.
 
     ``knows`` tells whether a name is known in a network.  Where all places are taken a
     known name has one more of its own, and need not wait for those who guess.
     """
 
-    def __init__(self, knows: Callable[[str, bytes], bool], at_once: int = AT_ONCE) -> None:
+    def __init__(self, knows: Callable[[str, bytes], bool], at_once: int = MAX_CONCURRENT) -> None:
         self._knows = knows
         self._at_once = at_once
         self._taken: dict[str, int] = {}
         self._own: set[tuple[str, bytes]] = set()
-        self._lines: dict[str, dict[Turn, Deferred[None]]] = {}
+        self._lines: dict[str, dict[LoginAttempt, Deferred[None]]] = {}
         self._freed: deque[str] = deque()
         self._is_freeing = False
 
-    def enter(self, turn: Turn) -> Deferred[None] | None:
+    def enter(self, turn: LoginAttempt) -> Deferred[None] | None:
         """Begin a turn, unless it had to wait and too many do already.
 
         :raises TryLater: it had to, and they do.
@@ -46,14 +46,14 @@ class Turns:
         if self._give_place(turn):
             return None
         line = self._lines.get(turn.network, {})
-        if len(line) >= IN_LINE:
+        if len(line) >= MAX_QUEUED:
             oldest = next(iter(line))
             if oldest.is_there():
                 raise TryLater("too many logins from your network, try again later")
             self.leave(oldest)
         return self.begin(turn)
 
-    def begin(self, turn: Turn) -> Deferred[None] | None:
+    def begin(self, turn: LoginAttempt) -> Deferred[None] | None:
         """Give a turn its place; return what fires when there is one, None if there is.
 
         It fails with a POPError if the turn leaves the line.
@@ -64,7 +64,7 @@ class Turns:
         self._lines.setdefault(turn.network, {})[turn] = waiting
         return waiting
 
-    def _give_place(self, turn: Turn) -> bool:
+    def _give_place(self, turn: LoginAttempt) -> bool:
         network = turn.network
         taken = self._taken.get(network, 0)
         if taken < self._at_once:
@@ -78,7 +78,7 @@ class Turns:
             return True
         return False
 
-    def end(self, turn: Turn) -> None:
+    def end(self, turn: LoginAttempt) -> None:
         """Take a turn's place back, if it has one."""
         place, turn.place = turn.place, None
         if isinstance(place, str):
@@ -86,7 +86,7 @@ class Turns:
         elif place is not None:
             self._own.remove(place)
 
-    def leave(self, turn: Turn) -> None:
+    def leave(self, turn: LoginAttempt) -> None:
         """Take a turn out of the line, if it is in it; what it waits for fails."""
         if turn in self._lines.get(turn.network, {}):
             self._take_out(turn).errback(POPError("client disconnected"))
@@ -115,7 +115,7 @@ class Turns:
         if not self._taken[network]:
             del self._taken[network]
 
-    def _take_out(self, turn: Turn) -> Deferred[None]:
+    def _take_out(self, turn: LoginAttempt) -> Deferred[None]:
         line = self._lines[turn.network]
         waiting = line.pop(turn)
         if not line:
@@ -123,7 +123,7 @@ class Turns:
         return waiting
 
 
-class Turn:
+class LoginAttempt:
     """One login's: from this network, by this name, with these credentials.
 
     ``is_there`` tells whether the client still waits.

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from heapq import merge
 from operator import lt
 
-from popserv.core.maildrop import legal_uid
+from popserv.core.snapshot import valid_unique_id
 
 _PIECE = 4096
 _SAMPLE = 512
@@ -63,7 +63,7 @@ def are_in_order(uniques: Sequence[bytes]) -> bool:
 
 def unique_ids(uniques: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """Return the unique-ids of names; the same tuple if they are legal themselves."""
-    return uniques if _are_usual(uniques) else tuple(map(legal_uid, uniques))
+    return uniques if _are_usual(uniques) else tuple(map(valid_unique_id, uniques))
 
 
 def put_between(kept: list[int], uniques: Sequence[bytes], fresh: int) -> list[int]:

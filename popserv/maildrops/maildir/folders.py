@@ -21,10 +21,11 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from popserv.core.wire import Chunk, count_whole
 from popserv.errors import MaildropBusy
 from popserv.maildrops.maildir.cached_open import never_asks, open_warm
-from popserv.messages.downgrade import MessageCounter, Sizes
+from popserv.messages.framing import Chunk
+from popserv.messages.octets import count_message
+from popserv.messages.sizes import MessageCounter, Sizes
 
 _log = Logger()
 
@@ -61,7 +62,7 @@ class Counts:
     """Columns of messages that were counted: names, sizes and stamps; and if some were ``missed``.
 
     Messages that have another ``downgraded`` form, and ``endless`` ones, are known by position,
-    as in :class:`~popserv.core.maildrop.Snapshot`.
+    as in :class:`~popserv.core.snapshot.Snapshot`.
     """
 
     def __init__(self) -> None:
@@ -69,13 +70,13 @@ class Counts:
         self.octets = array("Q")
         self.stamps = array("Q")
         self.downgraded: dict[int, int] = {}
-        self.endless: list[int] = []
+        self.header_only: list[int] = []
         self.missed = False
 
-    def add(self, unique: bytes, octets: int, header_ends: bool, stamp: int) -> None:
+    def add(self, unique: bytes, octets: int, has_blank_line: bool, stamp: int) -> None:
         """Take a message in."""
-        if not header_ends:
-            self.endless.append(len(self.uniques))
+        if not has_blank_line:
+            self.header_only.append(len(self.uniques))
         self.uniques.append(unique)
         self.octets.append(octets)
         self.stamps.append(stamp)
@@ -230,12 +231,12 @@ class Folders:
                 # One length for all is what the allocator likes best.
                 text = os.read(fd, _SMALL) if now.st_size < _SMALL else b""
                 if len(text) == now.st_size and text.isascii():
-                    counts.add(unique, *count_whole(text), stamp_of(now))
+                    counts.add(unique, *count_message(text), stamp_of(now))
                 else:
                     sizes, stamp = count_file(fd)
                     if sizes.downgraded is not None:
                         counts.downgraded[len(counts.uniques)] = sizes.downgraded
-                    counts.add(unique, sizes.octets, sizes.header_ends, stamp)
+                    counts.add(unique, sizes.octets, sizes.has_blank_line, stamp)
             finally:
                 os.close(fd)
         if counts.missed:

@@ -64,7 +64,7 @@ class Saved(NamedTuple):
     """What the file keeps, in columns: the messages in order.
 
     ``places`` and ``times`` are those of :class:`~popserv.maildrops.maildir.folders.Folders`, the
-    others those of :class:`~popserv.core.maildrop.Snapshot`.
+    others those of :class:`~popserv.core.snapshot.Snapshot`.
     """
 
     uniques: Sequence[bytes]
@@ -72,7 +72,7 @@ class Saved(NamedTuple):
     octets: array[int]
     stamps: array[int]
     downgraded: Mapping[int, int]
-    endless: Collection[int]
+    header_only: Collection[int]
     times: Times | None
 
 
@@ -86,7 +86,7 @@ def dumps(saved: Saved) -> Iterator[bytes]:
     places = b"\0".join(b"%d%b" % (place[0], place[1:]) for place in kinds)
     names = b"\0".join(saved.uniques)
     folders = [-1] if saved.times is None else [len(saved.times), *sum(saved.times, ())]
-    lengths = [len(which), len(places), len(names), len(saved.downgraded), len(saved.endless)]
+    lengths = [len(which), len(places), len(names), len(saved.downgraded), len(saved.header_only)]
     if len(places) > _MOST_PLACES:
         raise ValueError("more places than are read again")
     digest = blake2b(digest_size=_DIGEST)
@@ -96,7 +96,7 @@ def dumps(saved: Saved) -> Iterator[bytes]:
         saved.stamps.tobytes(),
         array("Q", saved.downgraded).tobytes(),
         array("Q", saved.downgraded.values()).tobytes(),
-        array("Q", saved.endless).tobytes(),
+        array("Q", saved.header_only).tobytes(),
         which.tobytes(),
         places,
         names,
@@ -114,13 +114,13 @@ def loads(data: bytes) -> Saved:
     head = _HEAD.match(data)
     if head is None:
         raise ValueError("not a file of sizes")
-    count, *lengths, downgraded, endless, folders = map(int, head[1].split()[:6])
+    count, *lengths, downgraded, header_only, folders = map(int, head[1].split()[:6])
     times = [*map(int, head[1].split()[6:])]
-    sections = [8 * count, 8 * count, 8 * downgraded, 8 * downgraded, 8 * endless, 4 * count]
+    sections = [8 * count, 8 * count, 8 * downgraded, 8 * downgraded, 8 * header_only, 4 * count]
     if not (
         0 < count <= MOST_MESSAGES
-        and min(downgraded, endless, *lengths) >= 0
-        and max(downgraded, endless) <= count
+        and min(downgraded, header_only, *lengths) >= 0
+        and max(downgraded, header_only) <= count
         and lengths[0] <= _MOST_PLACES
         and len(times) == 5 * max(folders, 0)
         and head.end() + sum(sections) + sum(lengths) + _DIGEST == len(data)
@@ -189,7 +189,7 @@ def _check(saved: Saved) -> None:
         max(saved.octets) > _MOST_SIZE
         or max(saved.downgraded.values(), default=0) > _MOST_SIZE
         or max(saved.downgraded, default=0) >= messages
-        or max(saved.endless, default=0) >= messages
+        or max(saved.header_only, default=0) >= messages
         or b"/" in names
         or b":" in names
         or b"\0." in names

@@ -33,8 +33,7 @@ from typing import NamedTuple
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from popserv.core.maildrop import Message, Snapshot, picked
-from popserv.core.wire import Chunk
+from popserv.core.snapshot import Message, Snapshot, select
 from popserv.errors import (
     MaildropBusy,
     MaildropUnavailable,
@@ -59,12 +58,13 @@ from popserv.maildrops.maildir.folders import (
 )
 from popserv.maildrops.maildir.layout import Layout
 from popserv.maildrops.maildir.size_file import Saved
-from popserv.runtime.threads import Threads
+from popserv.messages.framing import Chunk
+from popserv.runtime.threads import BoundedThreadPool
 from popserv.texts import Text
 
 _log = Logger()
 
-_disk = Threads("popserv-disk", threads=4)
+_disk = BoundedThreadPool("popserv-disk", threads=4)
 
 _PATIENCE = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds to wait, one after the other, for another program to be done with its renames."""
@@ -131,10 +131,12 @@ class MaildirMaildrops:
     listings.  A maildrop counts as ten messages more.
     """
 
-    def __init__(self, template: str, *, remember: int = 500_000, run: Run = _disk.run) -> None:
+    def __init__(
+        self, template: str, *, cache_messages: int = 500_000, run: Run = _disk.run
+    ) -> None:
         self._layout = Layout(template)
         self.run = run
-        self._remembers = self._room = remember
+        self._remembers = self._room = cache_messages
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._wary: set[bytes] = set()
         self._empty: set[bytes] = set()
@@ -237,7 +239,7 @@ def _restored(folders: Folders) -> _Known:
         uniques,
         tuple(saved.places),
         saved.stamps,
-        Snapshot(saved.octets, uids, saved.downgraded, saved.endless),
+        Snapshot(saved.octets, uids, saved.downgraded, saved.header_only),
         saved.times,
         False,
         _File(len(uniques), saved.times is not None),
@@ -273,7 +275,7 @@ def _updated(
     kept = [at for at, place in enumerate(places) if place]
     if not fresh and len(kept) == len(places):
         return known._replace(places=tuple(places))
-    messages = Snapshot(counts.octets, unique_ids(fresh), counts.downgraded, counts.endless)
+    messages = Snapshot(counts.octets, unique_ids(fresh), counts.downgraded, counts.header_only)
     # Tuples, for the garbage collector need not look into them again and again.
     fresh_places = tuple([found[unique] for unique in fresh])
     if not kept:
@@ -283,10 +285,10 @@ def _updated(
     uniques = (*known.uniques, *fresh)
     order = put_between(kept, uniques, len(known.uniques))
     return known._replace(
-        uniques=picked(uniques, order),
-        places=picked((*places, *fresh_places), order),
-        stamps=picked(known.stamps + counts.stamps, order),
-        messages=known.messages.changed(messages.sizes(), messages.uids, order),
+        uniques=select(uniques, order),
+        places=select((*places, *fresh_places), order),
+        stamps=select(known.stamps + counts.stamps, order),
+        messages=known.messages.updated(messages.sizes(), messages.uids, order),
     )
 
 
@@ -426,7 +428,7 @@ class MaildirMailbox:
         back = next((back for back, place in places if place in seen), None) if seen else None
         return None if back is None else len(self.known.places) - 1 - back
 
-    async def note_retrieved(self, messages: Iterable[Message]) -> None:
+    async def record_retrieved(self, messages: Iterable[Message]) -> None:
         """See IRetrievalRecord."""
         await self._maildrops.run(self._mark_seen, [message.position for message in messages])
 
@@ -475,7 +477,9 @@ class MaildirMailbox:
             columns = (known.messages.octets, known.stamps, known.messages.downgraded)
             size_file.save(
                 maildir,
-                Saved(known.uniques, known.places, *columns, known.messages.endless, known.times),
+                Saved(
+                    known.uniques, known.places, *columns, known.messages.header_only, known.times
+                ),
             )
         else:
             size_file.remove(maildir)

@@ -26,16 +26,11 @@ from zope.interface.verify import verifyObject
 from popserv.auth.oauth import checker as oauth
 from popserv.auth.oauth import verifiers as tokens
 from popserv.auth.oauth.checker import OAuthFileError, TokenChecker
-from popserv.auth.oauth.provider import ProviderFault
+from popserv.auth.oauth.provider import ProviderError
 from popserv.auth.oauth.verifiers import InvalidToken, ITokenVerifier
 from popserv.auth.realm import MaildropRealm
 from popserv.errors import BadCommand, TryLater
-from popserv.interfaces import (
-    IAPOPCredentials,
-    IMailbox,
-    IOfferingChecker,
-    ITokenCredentials,
-)
+from popserv.interfaces import IAPOPCredentials, ICredentialsSupport, IMailbox, ITokenCredentials
 from popserv.maildrops.memory import MemoryMaildrops
 from tests.auth.oauth.test_provider import ProviderCase, with_object
 from tests.auth.oauth.test_verifiers import jwk_of, rsa_key, token_of
@@ -104,10 +99,10 @@ class CheckerTests(SynchronousTestCase):
         """It is a checker for cred, for tokens alone, and offers what makes them."""
         checker = TokenChecker(Says({}))
         verifyObject(ICredentialsChecker, checker)
-        verifyObject(IOfferingChecker, checker)
+        verifyObject(ICredentialsSupport, checker)
         self.assertEqual(checker.credentialInterfaces, (ITokenCredentials,))
-        self.assertIs(checker.offers(ITokenCredentials), True)
-        self.assertIs(checker.offers(IAPOPCredentials), False)
+        self.assertIs(checker.supports(ITokenCredentials), True)
+        self.assertIs(checker.supports(IAPOPCredentials), False)
 
     def test_let_in(self):
         """Who brings a good token is let in under the name that the token says."""
@@ -221,7 +216,7 @@ class CheckerTests(SynchronousTestCase):
 
     def test_fault(self):
         """If the verifier cannot tell, the client may try later, and is asked for no other."""
-        fault = ProviderFault("https://x: answered 500")
+        fault = ProviderError("https://x: answered 500")
         error = self.failureResultOf(self.check(fault), TryLater).value
         self.assertIs(error.__cause__, fault)
         self.assertNotIn("500", str(error))
@@ -268,7 +263,7 @@ class FileCase(SynchronousTestCase):
 
     def error_now(self):
         """Return what is wrong with the file as it is."""
-        failure = self.assertRaises(OAuthFileError, TokenChecker.at_start, self.path)
+        failure = self.assertRaises(OAuthFileError, TokenChecker.from_file, self.path)
         said = str(failure)
         self.assertIn(self.path, said)
         self.assertNotIn("\n", said)
@@ -292,7 +287,7 @@ class FileTests(FileCase):
     def start(self, *changes, **options):
         """Return the checker of a file."""
         self.write(*changes, **options)
-        return TokenChecker.at_start(self.path)
+        return TokenChecker.from_file(self.path)
 
     def claim(self, checker, claims, **header):
         """Return whom the checker lets in with a token that has those claims, or the refusal."""
@@ -367,7 +362,7 @@ class FileTests(FileCase):
         with open(self.path, "rb") as file:
             text = file.read()
         self.write_file("oauth.ini", b"\xef\xbb\xbf" + text)
-        TokenChecker.at_start(self.path)
+        TokenChecker.from_file(self.path)
 
     def test_missing(self):
         """A key that is needed and not there is named."""
@@ -444,7 +439,7 @@ class FileTests(FileCase):
         self.assertIn("cannot read FILE: No such file", self.error_now())
         self.path = self.directory
         self.assertIn("cannot read FILE: Is a directory", self.error_now())
-        error = self.assertRaises(OAuthFileError, TokenChecker.at_start, "")
+        error = self.assertRaises(OAuthFileError, TokenChecker.from_file, "")
         self.assertIn("oauth:FILE", str(error))
 
     def test_no_ini(self):
@@ -620,7 +615,7 @@ class DocumentationTests(FileCase):
         self.assertEqual(len(blocks), 2)
         for block in blocks:
             self.write_file("oauth.ini", textwrap.dedent(block))
-            self.assertIsInstance(TokenChecker.at_start(self.path), TokenChecker)
+            self.assertIsInstance(TokenChecker.from_file(self.path), TokenChecker)
 
     def test_keys(self):
         """Every key is explained, and no other."""

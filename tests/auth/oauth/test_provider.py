@@ -22,7 +22,13 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from popserv.auth.oauth import provider
-from popserv.auth.oauth.provider import MAX_ANSWER, Provider, ProviderFault, check_url, parse_object
+from popserv.auth.oauth.provider import (
+    MAX_ANSWER,
+    Provider,
+    ProviderError,
+    check_url,
+    parse_object,
+)
 
 
 class Answers(Resource):
@@ -157,8 +163,8 @@ class ProviderCase(TestCase):
 
     async def fault(self, url, **options):
         """Return the text of the fault that a question ends with."""
-        with self.assertRaises(ProviderFault) as caught:
-            await Provider(**options).ask(url)
+        with self.assertRaises(ProviderError) as caught:
+            await Provider(**options).request(url)
         text = str(caught.exception)
         self.assertTrue(text.startswith(f"{url}: "), text)
         return text.removeprefix(f"{url}: ")
@@ -170,7 +176,7 @@ class AskTests(ProviderCase):
     async def test_get(self):
         """Without a form it is a GET of JSON, and the answer an object."""
         resource, url = await self.serve(with_object({"a": [1]}))
-        self.assertEqual(await Provider(reactor=reactor).ask(url), {"a": [1]})
+        self.assertEqual(await Provider(reactor=reactor).request(url), {"a": [1]})
         (request,) = resource.requests
         self.assertEqual((request.method, request.uri), (b"GET", b"/path"))
         self.assertEqual(request.getHeader(b"accept"), b"application/json")
@@ -178,7 +184,7 @@ class AskTests(ProviderCase):
     async def test_post(self):
         """With a form it is a POST of it, with the headers that are given."""
         resource, url = await self.serve(with_object({}))
-        self.assertEqual(await Provider().ask(url, {"token": "a+b/c="}, {b"X-A": b"b"}), {})
+        self.assertEqual(await Provider().request(url, {"token": "a+b/c="}, {b"X-A": b"b"}), {})
         (request,) = resource.requests
         self.assertEqual((request.method, request.getHeader(b"x-a")), (b"POST", b"b"))
         self.assertEqual(request.getHeader(b"content-type"), b"application/x-www-form-urlencoded")
@@ -212,7 +218,7 @@ class AskTests(ProviderCase):
         """An answer may have MAX_ANSWER octets, and not one more."""
         body = b'{"a": "' + b"x" * (MAX_ANSWER - 9) + b'"}'
         _, url = await self.serve(lambda _: body)
-        self.assertEqual(len((await Provider().ask(url))["a"]), MAX_ANSWER - 9)
+        self.assertEqual(len((await Provider().request(url))["a"]), MAX_ANSWER - 9)
         _, url = await self.serve(lambda _: body + b" ")
         self.assertEqual(await self.fault(url), f"an answer of more than {MAX_ANSWER} octets")
 
@@ -248,7 +254,7 @@ class AskTests(ProviderCase):
     async def test_until_close(self):
         """An answer whose end is the connection's is good, as from servers of HTTP/1.0."""
         url = await self.serve_octets(b'HTTP/1.0 200 OK\r\n\r\n{"a": 1}')
-        self.assertEqual(await Provider().ask(url), {"a": 1})
+        self.assertEqual(await Provider().request(url), {"a": 1})
 
     async def test_no_http(self):
         """What does not speak HTTP is a fault."""
@@ -305,7 +311,7 @@ class TLSTests(ProviderCase):
         with patch.dict(os.environ, SSL_CERT_FILE=root):
             asker = Provider()
             for _ in range(2):
-                self.assertEqual(await asker.ask(url), {"a": 1})
+                self.assertEqual(await asker.request(url), {"a": 1})
 
     async def test_unknown_root(self):
         """A certificate that nobody vouches for is a fault."""

@@ -22,7 +22,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from popserv.auth.oauth.provider import MAX_ANSWER, ProviderFault
+from popserv.auth.oauth.provider import MAX_ANSWER, ProviderError
 from popserv.auth.oauth.verifiers import (
     ALGORITHMS,
     MAX_TOKEN,
@@ -592,12 +592,12 @@ class KeyFileTests(TestCase):
         ):
             self.write(text)
             for _ in range(2):
-                with self.assertRaisesRegex(ProviderFault, why) as caught:
+                with self.assertRaisesRegex(ProviderError, why) as caught:
                     await self.source.find("a", "ES256")
             self.assertIn(self.path, str(caught.exception))
             self.assertNotIn("s3cret", str(caught.exception))
         os.unlink(self.path)
-        with self.assertRaisesRegex(ProviderFault, "No such file"):
+        with self.assertRaisesRegex(ProviderError, "No such file"):
             await self.source.find("a", "ES256")
         self.write({"keys": [A3_JWK]})
         self.assertEqual(len(await self.source.find(None, "ES256")), 1)
@@ -617,7 +617,7 @@ class Script:
         """Have heard no question."""
         self.questions = []
 
-    def ask(self, url):
+    def request(self, url):
         """Return an answer to come."""
         assert url == "https://provider.example/keys"
         self.questions.append(Deferred())
@@ -722,16 +722,16 @@ class KeyURLTests(SynchronousTestCase):
         while self.clock.seconds() < KeyURL.STALE - KeyURL.FRESH:
             self.clock.advance(KeyURL.FRESH)
             outcome = self.find()
-            self.script.answer(ProviderFault("out of reach"))
+            self.script.answer(ProviderError("out of reach"))
             self.assertEqual(len(self.successResultOf(outcome)), 1)
             before = self.fetched()
             self.assertTrue(self.finds())
-            self.failureResultOf(self.find("b"), ProviderFault)
+            self.failureResultOf(self.find("b"), ProviderError)
             self.assertEqual(self.fetched(), before)
         self.clock.advance(KeyURL.FRESH)
         outcome = self.find()
-        self.script.answer(ProviderFault("out of reach"))
-        self.failureResultOf(outcome, ProviderFault)
+        self.script.answer(ProviderError("out of reach"))
+        self.failureResultOf(outcome, ProviderError)
         self.clock.advance(KeyURL.PAUSE)
         outcome = self.find()
         self.script.answer(key_set("a"))
@@ -740,11 +740,11 @@ class KeyURLTests(SynchronousTestCase):
     def test_never_had(self):
         """Without any keys yet a fault is a fault, for all who wait, and is tried again."""
         outcomes = [self.find() for _ in range(3)]
-        self.script.answer(ProviderFault("https://x: answered 500"))
+        self.script.answer(ProviderError("https://x: answered 500"))
         for outcome in outcomes:
-            error = self.failureResultOf(outcome, ProviderFault).value
+            error = self.failureResultOf(outcome, ProviderError).value
             self.assertEqual(str(error), "https://x: answered 500")
-        self.failureResultOf(self.find(), ProviderFault)
+        self.failureResultOf(self.find(), ProviderError)
         self.assertEqual(self.fetched(), 1)
         self.clock.advance(KeyURL.PAUSE)
         self.start()
@@ -752,13 +752,13 @@ class KeyURLTests(SynchronousTestCase):
     def test_logged(self):
         """Each fetch that fails is a line in the log, whatever the reason."""
         for fault, why in (
-            (ProviderFault("https://x: answered 500"), "https://x: answered 500"),
+            (ProviderError("https://x: answered 500"), "https://x: answered 500"),
             (RuntimeError("odd"), "https://provider.example/keys: odd"),
             ({"keys": 1}, "https://provider.example/keys: no set of keys"),
         ):
             outcome = self.find()
             self.script.answer(fault)
-            self.failureResultOf(outcome, ProviderFault)
+            self.failureResultOf(outcome, ProviderError)
             self.assertIn(f"keys not fetched: {why}", formatEvent(self.events.pop()))
             self.clock.advance(KeyURL.PAUSE)
         self.assertEqual(self.events, [])
@@ -797,7 +797,7 @@ class RealKeyURLTests(ProviderCase):
         token = token_of()
         for answer in (resource.answer, lambda _: b"<html>", lambda _: b" " * (MAX_ANSWER + 1)):
             resource.answer = answer
-            with self.assertRaises(ProviderFault):
+            with self.assertRaises(ProviderError):
                 await verifier.verify(token)
             clock.advance(KeyURL.PAUSE)
         resource.answer = with_object({"keys": [jwk_of(rsa_key())]})
@@ -899,7 +899,7 @@ class IntrospectionTests(ProviderCase):
             with_object([RFC7662]),
         ):
             self.resource.answer = answer
-            with self.assertRaises(ProviderFault) as caught:
+            with self.assertRaises(ProviderError) as caught:
                 await self.verifier().verify(OPAQUE)
             for secret in (OPAQUE.decode(), "s3", "Authorization"):
                 self.assertNotIn(secret, str(caught.exception))

@@ -3,7 +3,7 @@
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.passwords.cache import VerifiedPasswords
+from popserv.auth.passwords.cache import VerifiedPasswordCache
 
 
 class VerifiedTests(SynchronousTestCase):
@@ -12,7 +12,7 @@ class VerifiedTests(SynchronousTestCase):
     def setUp(self):
         """Remember three logins, for ten seconds."""
         self.clock = Clock()
-        self.verified = VerifiedPasswords(seconds=10, most=3, now=self.clock.seconds)
+        self.verified = VerifiedPasswordCache(seconds=10, most=3, now=self.clock.seconds)
 
     def test_pair(self):
         """A password is remembered with its field, and with no other."""
@@ -50,7 +50,7 @@ class VerifiedTests(SynchronousTestCase):
     def test_no_secret(self):
         """Neither field nor password is kept, and another process would keep other digests."""
         self.verified.add(b"{PLAIN}secret", b"secret")
-        other = VerifiedPasswords()
+        other = VerifiedPasswordCache()
         other.add(b"{PLAIN}secret", b"secret")
         self.assertNotIn(b"secret", b"".join(self.verified._ends))
         self.assertNotEqual(list(self.verified._ends), list(other._ends))

@@ -32,12 +32,12 @@ from popserv.auth.passwords.schemes import (
     split_field,
 )
 from popserv.auth.passwords.users_file import UsersFileError
-from popserv.core.session import still_there
+from popserv.core.session import client_is_connected
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
     ICertificateCredentials,
-    IOfferingChecker,
+    ICredentialsSupport,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
 )
@@ -113,7 +113,7 @@ class CheckerTests(CheckerCase):
     def test_interfaces(self):
         """It is a checker of all that a record can serve, and knows which can now."""
         verifyObject(ICredentialsChecker, self.checker)
-        verifyObject(IOfferingChecker, self.checker)
+        verifyObject(ICredentialsSupport, self.checker)
         self.assertTrue(IUsernamePassword.providedBy(by_password(b"x")))
 
     def test_who_gets_in(self):
@@ -227,7 +227,7 @@ class CheckerTests(CheckerCase):
             error = self.failureResultOf(outcome, TryLater).value
             self.assertNotIn(self.path, str(error))
             self.assertIn("chmod o=", str(error.__cause__))
-        self.assertFalse(self.checker.offers(IAPOPCredentials))
+        self.assertFalse(self.checker.supports(IAPOPCredentials))
         self.assertIn("chmod o=", self.logged())
 
     def test_reasons(self):
@@ -269,7 +269,7 @@ class OffersTests(CheckerCase):
             (b"bob:{APOP}b:::::: nologin", False),
         ):
             self.write(text)
-            self.assertIs(self.checker.offers(IAPOPCredentials), offered)
+            self.assertIs(self.checker.supports(IAPOPCredentials), offered)
         self.assertEqual(self.ran, [])
 
     def test_offers_scram(self):
@@ -290,26 +290,26 @@ class OffersTests(CheckerCase):
             (b"ann:{PLAIN}a\nbob:{SSHA}x:::::: nologin", ALL_BY_PASSWORD),
         ):
             self.write(text)
-            there = {kind for kind in ALL_BY_PASSWORD if self.checker.offers(kind)}
+            there = {kind for kind in ALL_BY_PASSWORD if self.checker.supports(kind)}
             self.assertEqual(there, offered, text)
 
     def test_offers_by_certificate(self):
         """A certificate serves any user, and so needs one."""
         for text, offered in ((b"", False), (b"ann:", True), (b"mrose:{APOP}x", True)):
             self.write(text)
-            self.assertIs(self.checker.offers(ICertificateCredentials), offered)
+            self.assertIs(self.checker.supports(ICertificateCredentials), offered)
 
     def test_offers_passwords(self):
         """Passwords are not offered where all have APOP secrets: curl would take PLAIN."""
         for text, offered in ((b"", True), (b"ann:{SSHA}x", True), (b"mrose:{APOP}x", False)):
             self.write(text)
-            self.assertIs(self.checker.offers(IUsernamePassword), offered)
+            self.assertIs(self.checker.supports(IUsernamePassword), offered)
 
     def test_file_in_disorder(self):
         """A file in disorder offers passwords alone, whose refusal then says to try later."""
         self.write(USERS, 0o644)
         kinds = PasswdFileChecker.credentialInterfaces
-        there = {kind for kind in kinds if self.checker.offers(kind)}
+        there = {kind for kind in kinds if self.checker.supports(kind)}
         self.assertEqual(there, {IUsernamePassword})
 
     def test_trouble_is_logged_once(self):
@@ -318,11 +318,11 @@ class OffersTests(CheckerCase):
             self.events.clear()
             self.write(USERS, 0o644)
             for _ in range(9):
-                self.checker.offers(IAPOPCredentials)
-                self.checker.offers(IScramSHA256Credentials)
+                self.checker.supports(IAPOPCredentials)
+                self.checker.supports(IScramSHA256Credentials)
             self.assertEqual(len(self.events), 1)
             self.write(USERS)
-            self.assertTrue(self.checker.offers(IAPOPCredentials))
+            self.assertTrue(self.checker.supports(IAPOPCredentials))
 
 
 ALL_BY_PASSWORD = {IScramSHA256Credentials, IScramSHA1Credentials, IUsernameHashedPassword}
@@ -422,7 +422,7 @@ class ScramTests(CheckerCase):
             (b"", True),
         ):
             self.write(text)
-            self.assertIs(self.checker.offers(IUsernamePassword), offered)
+            self.assertIs(self.checker.supports(IUsernamePassword), offered)
 
     def test_spellings_of_nobody(self):
         """An unknown name has one challenge in all its spellings, as a user has."""
@@ -585,7 +585,7 @@ class AtStartTests(CheckerCase):
     def test_in_order(self):
         """With users there is nothing to say."""
         self.write(b"ann:{PLAIN}a")
-        self.assertIsInstance(PasswdFileChecker.at_start(self.path), PasswdFileChecker)
+        self.assertIsInstance(PasswdFileChecker.from_file(self.path), PasswdFileChecker)
         self.assertEqual(self.events, [])
 
     def test_no_users_yet(self):
@@ -593,19 +593,19 @@ class AtStartTests(CheckerCase):
         self.path += " of mine"
         for _ in range(2):
             self.events.clear()
-            PasswdFileChecker.at_start(self.path)
+            PasswdFileChecker.from_file(self.path)
             self.assertIn(f"popserv user add --users '{self.path}' NAME", self.logged())
             self.write(b"# nobody yet\n")
 
     def test_in_disorder(self):
         """With a file that everybody can read the server does not start."""
         self.write(USERS, 0o644)
-        self.assertIn("chmod o=", self.error_of(PasswdFileChecker.at_start, self.path))
+        self.assertIn("chmod o=", self.error_of(PasswdFileChecker.from_file, self.path))
         self.assertRaises(UsersFileError, makeChecker, "passwd-file:" + self.path)
 
     def test_no_path(self):
         """Without a path the server does not start, and says how to give one."""
-        self.assertIn("passwd-file:PATH", self.error_of(PasswdFileChecker.at_start, ""))
+        self.assertIn("passwd-file:PATH", self.error_of(PasswdFileChecker.from_file, ""))
 
     def test_plugin(self):
         """``--auth passwd-file:FILE`` makes one."""
@@ -635,9 +635,9 @@ class RealThreadsTests(UsersFileCase, TestCase):
         self.patch(passwd, "verify", lambda *_: self.fail("hashed"))
         self.write(b"ann:{PLAIN}a")
         checker = PasswdFileChecker(self.path)
-        token = still_there.set(lambda: False)
+        token = client_is_connected.set(lambda: False)
         try:
             with self.assertRaises(TryLater):
                 await checker.requestAvatarId(by_password(b"ann", b"a"))
         finally:
-            still_there.reset(token)
+            client_is_connected.reset(token)

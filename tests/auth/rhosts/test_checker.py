@@ -31,9 +31,9 @@ from popserv.auth.rhosts.file import (
     parse,
 )
 from popserv.auth.rhosts.resolver import HostNames, address_of
-from popserv.core.session import still_there
+from popserv.core.session import client_is_connected
 from popserv.errors import TryLater
-from popserv.interfaces import IOfferingChecker, IRemoteUserCredentials
+from popserv.interfaces import ICredentialsSupport, IRemoteUserCredentials
 from popserv.maildrops.maildir.layout import Layout
 from tests.auth.passwords.test_users_file import UsersFileCase
 
@@ -113,7 +113,7 @@ class RhostsCase(UsersFileCase):
         self.clock = Clock()
         self.checker = RhostsChecker(self.path, HostNames(self.run_now, self.clock))
 
-    async def run_now(self, function, *args, wanted):
+    async def run_now(self, function, *args, still_needed):
         """Stand in for a pool of threads."""
         return function(*args)
 
@@ -129,20 +129,20 @@ class RhostsCase(UsersFileCase):
         """Return the text of the RhostsFileError that the call must raise."""
         return str(self.assertRaises(RhostsFileError, call, *args, **more))
 
-    def ask(self, username, remote_user=b"ann", host="192.0.2.7", port=1023):
+    def send_challenge(self, username, remote_user=b"ann", host="192.0.2.7", port=1023):
         """Return what the checker makes of a RPOP."""
         credentials = RemoteUserCredentials(username, remote_user, host, port)
         return self.checker.requestAvatarId(credentials)
 
     def opened(self, *args, **more):
         """Return whose maildrop it opens, or None if it refuses."""
-        outcome = self.ask(*args, **more)
+        outcome = self.send_challenge(*args, **more)
         outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
         return self.successResultOf(outcome)
 
     def refusal(self, *args, kind=UnauthorizedLogin, **more):
         """Return the reason with which it refuses."""
-        return str(self.failureResultOf(self.ask(*args, **more), kind).value)
+        return str(self.failureResultOf(self.send_challenge(*args, **more), kind).value)
 
 
 class ParseTests(SynchronousTestCase):
@@ -393,7 +393,7 @@ class CheckerTests(RhostsCase):
     def test_interfaces(self):
         """It is a checker of RPOP alone, and knows whether that is any use."""
         verifyObject(ICredentialsChecker, self.checker)
-        verifyObject(IOfferingChecker, self.checker)
+        verifyObject(ICredentialsSupport, self.checker)
         self.assertEqual(self.checker.credentialInterfaces, (IRemoteUserCredentials,))
 
     @settings(deadline=None, database=None, max_examples=300)
@@ -573,10 +573,10 @@ class ChangingTests(RhostsCase):
                 self.events.clear()
                 spoil()
                 for _ in range(3):
-                    failure = self.failureResultOf(self.ask(b"ann"), TryLater)
+                    failure = self.failureResultOf(self.send_challenge(b"ann"), TryLater)
                     self.assertNotIn(self.path, str(failure.value))
                     self.assertIn(said, str(failure.value.__cause__))
-                    self.assertTrue(self.checker.offers(IRemoteUserCredentials))
+                    self.assertTrue(self.checker.supports(IRemoteUserCredentials))
                 self.assertEqual([event["log_level"].name for event in self.events], ["critical"])
                 self.assertIn(said, self.logged())
                 self.write(good)
@@ -596,8 +596,8 @@ class ChangingTests(RhostsCase):
             (b"-192.0.2.7 + +\nnone.example ann ann", True),
         ):
             self.write(text)
-            self.assertIs(self.checker.offers(IRemoteUserCredentials), offered)
-            self.assertFalse(self.checker.offers(IUsernamePassword))
+            self.assertIs(self.checker.supports(IRemoteUserCredentials), offered)
+            self.assertFalse(self.checker.supports(IUsernamePassword))
         self.assertEqual(self.asked, [])
 
     def test_warning(self):
@@ -623,18 +623,18 @@ class AtStartTests(RhostsCase):
     def test_in_order(self):
         """With a file in order there is a checker, and a warning, once."""
         self.write(b"192.0.2.7 + +")
-        self.checker = RhostsChecker.at_start(self.path)
+        self.checker = RhostsChecker.from_file(self.path)
         self.assertEqual(self.opened(b"ann"), b"ann")
         self.assertEqual([event["log_level"].name for event in self.events], ["warn"])
 
     def test_in_disorder(self):
         """Without a file in order the server does not start, and nothing is logged."""
-        self.assertIn("there is no", self.error_of(RhostsChecker.at_start, self.path))
-        self.assertIn("no name; give it as", self.error_of(RhostsChecker.at_start, ""))
+        self.assertIn("there is no", self.error_of(RhostsChecker.from_file, self.path))
+        self.assertIn("no name; give it as", self.error_of(RhostsChecker.from_file, ""))
         self.write(b"192.0.2.7 + +\n\nnonsense")
-        self.assertIn("line 3: ", self.error_of(RhostsChecker.at_start, self.path))
+        self.assertIn("line 3: ", self.error_of(RhostsChecker.from_file, self.path))
         self.write(b"192.0.2.7 + +", 0o664)
-        self.assertIn("chmod go-w", self.error_of(RhostsChecker.at_start, self.path))
+        self.assertIn("chmod go-w", self.error_of(RhostsChecker.from_file, self.path))
         self.assertEqual(self.events, [])
 
 
@@ -646,9 +646,9 @@ class HostNamesTests(RhostsCase):
         super().setUp()
         self.held = []
 
-    def hold(self, function, *args, wanted):
+    def hold(self, function, *args, still_needed):
         """Stand in for a pool of threads that are busy."""
-        self.held.append((Deferred(), wanted, *args))
+        self.held.append((Deferred(), still_needed, *args))
         return self.held[-1][0]
 
     def slow(self, text):
@@ -684,7 +684,7 @@ class HostNamesTests(RhostsCase):
     def test_slow(self):
         """A login waits ten seconds for names, for all together; none is looked up after that."""
         self.slow(b"".join(b"%b.example + +\n" % name for name in (b"a", b"b", b"c")))
-        outcome = self.ask(b"ann")
+        outcome = self.send_challenge(b"ann")
         self.clock.advance(LOOKUP_SECONDS * 0.75)
         self.held[0][0].callback(frozenset())
         self.assertEqual(len(self.held), 2)
@@ -699,28 +699,28 @@ class HostNamesTests(RhostsCase):
     def test_slow_denial(self):
         """A name that denies and is not found in time denies, though an address would let in."""
         self.slow(b"a.example + +\n-b.example + +\n192.0.2.7 + +")
-        outcome = self.ask(b"ann")
+        outcome = self.send_challenge(b"ann")
         self.clock.advance(LOOKUP_SECONDS)
         self.assertIn("line 2 denies it", str(self.failureResultOf(outcome).value))
         self.assertEqual(len(self.held), 1)
         self.slow(b"a.example + +\n192.0.2.7 + +")
-        outcome = self.ask(b"ann")
+        outcome = self.send_challenge(b"ann")
         self.clock.advance(LOOKUP_SECONDS)
         self.assertEqual(self.successResultOf(outcome), b"ann")
 
     def test_at_once(self):
         """Many who wait for one name are answered by one lookup, each with its own time."""
         self.slow(b"a.example + +")
-        outcomes = [self.ask(b"ann"), self.ask(b"bob", host="192.0.2.8")]
+        outcomes = [self.send_challenge(b"ann"), self.send_challenge(b"bob", host="192.0.2.8")]
         self.clock.advance(LOOKUP_SECONDS / 2)
-        outcomes.append(self.ask(b"carl"))
+        outcomes.append(self.send_challenge(b"carl"))
         self.assertEqual([args for _, _, *args in self.held], [["a.example"]])
         self.clock.advance(LOOKUP_SECONDS / 2)
         for outcome in outcomes[:2]:
             self.failureResultOf(outcome, UnauthorizedLogin)
         self.held[0][0].callback(frozenset({address_of("192.0.2.7")}))
         self.assertEqual(self.successResultOf(outcomes[2]), b"carl")
-        self.ask(b"ann")
+        self.send_challenge(b"ann")
         self.assertEqual(len(self.held), 2)
 
     def test_wanted(self):
@@ -728,9 +728,9 @@ class HostNamesTests(RhostsCase):
         self.slow(b"a.example + +")
         there = [True, True]
         for each in range(2):
-            token = still_there.set(lambda each=each: there[each])
-            self.addCleanup(self.ask(b"ann").addErrback, lambda _: None)
-            still_there.reset(token)
+            token = client_is_connected.set(lambda each=each: there[each])
+            self.addCleanup(self.send_challenge(b"ann").addErrback, lambda _: None)
+            client_is_connected.reset(token)
         wanted = self.held[0][1]
         for there[:], expected in (
             ([True, False], True),
@@ -742,18 +742,18 @@ class HostNamesTests(RhostsCase):
     def test_busy(self):
         """Threads that take no more are a TryLater for all who wait, and the next may ask again."""
         self.slow(b"a.example + +")
-        outcomes = [self.ask(b"ann"), self.ask(b"bob")]
+        outcomes = [self.send_challenge(b"ann"), self.send_challenge(b"bob")]
         self.held[0][0].errback(TryLater("busy"))
         for outcome in outcomes:
             self.failureResultOf(outcome, TryLater)
-        self.assertNoResult(self.ask(b"ann"))
+        self.assertNoResult(self.send_challenge(b"ann"))
         self.assertEqual(len(self.held), 2)
         self.held[1][0].callback(frozenset({address_of("192.0.2.7")}))
 
     def test_full(self):
         """A pool that is full at once is a TryLater."""
 
-        def full(function, *args, wanted):
+        def full(function, *args, still_needed):
             raise TryLater
 
         self.write(b"a.example + +")
@@ -801,12 +801,12 @@ class RealNamesTests(UsersFileCase, TestCase):
         """A name whose client has gone before a thread was free is not looked up."""
         self.patch(host_names, "getaddrinfo", lambda *_, **__: self.fail("looked up"))
         checker = self.checker(b"localhost ann ann")
-        token = still_there.set(lambda: False)
+        token = client_is_connected.set(lambda: False)
         try:
             with self.assertRaises(TryLater):
                 await checker.requestAvatarId(RemoteUserCredentials(b"ann", b"ann", "::1", 1023))
         finally:
-            still_there.reset(token)
+            client_is_connected.reset(token)
 
 
 DOCS = Path(__file__).parents[3] / "docs/howto/rhosts.rst"

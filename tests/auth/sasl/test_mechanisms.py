@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from popserv.auth.credentials import CramMD5Credentials
-from popserv.auth.sasl.mechanisms import BY_DEFAULT, MECHANISMS
+from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS, MECHANISMS
 from popserv.core.session import Session
 from popserv.errors import BadCommand, LoginFailed, POPError
 from popserv.interfaces import (
@@ -44,7 +44,7 @@ class Certified(FakeChannel):
         super().__init__({})
         self.names = names
 
-    def certified_names(self):
+    def certificate_names(self):
         """See Channel."""
         return self.names
 
@@ -52,7 +52,7 @@ class Certified(FakeChannel):
 class Everywhere:
     """A place to log in that offers everything."""
 
-    def offers(self, credentials):
+    def supports(self, credentials):
         """Offer it."""
         return True
 
@@ -69,7 +69,7 @@ class Dialogue:
         self.answers = list(answers)
         self.asked = []
 
-    async def ask(self, challenge):
+    async def send_challenge(self, challenge):
         """See Ask."""
         self.asked.append(challenge)
         answer = self.answers.pop(0)
@@ -81,7 +81,7 @@ class Dialogue:
 def run(name, *answers, offered=(), **facts):
     """Return a mechanism's credentials, and what the client was asked."""
     dialogue = Dialogue(*answers)
-    credentials = finish(BY_NAME[name].run(dialogue.ask, session(**facts), offered))
+    credentials = finish(BY_NAME[name].run(dialogue.send_challenge, session(**facts), offered))
     verifyObject(BY_NAME[name].credentials, credentials)
     return credentials, dialogue
 
@@ -121,26 +121,26 @@ class TableTests(MechanismsCase):
 
     def test_by_default(self):
         """CRAM-MD5 and channel binding must be asked for."""
-        left_out = {each.name for each in MECHANISMS} - {each.name for each in BY_DEFAULT}
+        left_out = {each.name for each in MECHANISMS} - {each.name for each in DEFAULT_MECHANISMS}
         self.assertEqual(left_out, {b"CRAM-MD5", b"SCRAM-SHA-256-PLUS", b"SCRAM-SHA-1-PLUS"})
 
     def test_available(self):
         """What shows a secret needs privacy, what builds on TLS needs that, all need a login."""
         everything = set(BY_NAME)
-        in_the_clear = {b"OAUTHBEARER", b"XOAUTH2", b"PLAIN", b"LOGIN"}
+        cleartext = {b"OAUTHBEARER", b"XOAUTH2", b"PLAIN", b"LOGIN"}
         plus = {b"SCRAM-SHA-256-PLUS", b"SCRAM-SHA-1-PLUS"}
         bound = FakeChannel({b"tls-exporter": b"x"})
         for facts, missing in [
             ({}, plus | {b"EXTERNAL"}),
-            ({"takes_passwords": False}, in_the_clear | plus | {b"EXTERNAL"}),
-            ({"takes_logins": False}, everything),
-            ({"channel": bound}, {b"EXTERNAL"}),
-            ({"channel": FakeChannel({b"tls-server-end-point": b"x"})}, {b"EXTERNAL"}),
+            ({"allows_cleartext": False}, cleartext | plus | {b"EXTERNAL"}),
+            ({"allows_login": False}, everything),
+            ({"tls_state": bound}, {b"EXTERNAL"}),
+            ({"tls_state": FakeChannel({b"tls-server-end-point": b"x"})}, {b"EXTERNAL"}),
             # RFC 9266 section 3: not tls-unique, which is not to be had in TLS 1.3.
-            ({"channel": FakeChannel({b"tls-unique": b"x"})}, plus | {b"EXTERNAL"}),
-            ({"channel": Certified(b"ann")}, plus),
-            ({"channel": Certified()}, plus | {b"EXTERNAL"}),
-            ({"channel": bound, "takes_passwords": False}, in_the_clear | {b"EXTERNAL"}),
+            ({"tls_state": FakeChannel({b"tls-unique": b"x"})}, plus | {b"EXTERNAL"}),
+            ({"tls_state": Certified(b"ann")}, plus),
+            ({"tls_state": Certified()}, plus | {b"EXTERNAL"}),
+            ({"tls_state": bound, "allows_cleartext": False}, cleartext | {b"EXTERNAL"}),
         ]:
             there = {each.name for each in MECHANISMS if each.available(session(**facts))}
             self.assertEqual(everything - there, missing, facts)
@@ -148,7 +148,7 @@ class TableTests(MechanismsCase):
     def test_offers(self):
         """What no checker offers is not there."""
         login = Everywhere()
-        login.offers = lambda kind: kind is IUsernamePassword
+        login.supports = lambda kind: kind is IUsernamePassword
         somewhere = Session(login)
         there = [each.name for each in MECHANISMS if each.available(somewhere)]
         self.assertEqual(there, [b"PLAIN", b"LOGIN"])
@@ -265,14 +265,14 @@ class ExternalTests(MechanismsCase):
         """The client may ask to be one of those in its certificate, or leave it to the server."""
         names = (b"ann@example.org", b"office@example.org")
         for wanted in (b"", *names):
-            credentials, dialogue = run(b"EXTERNAL", wanted, channel=Certified(*names))
+            credentials, dialogue = run(b"EXTERNAL", wanted, tls_state=Certified(*names))
             self.assertEqual((credentials.names, credentials.username), (names, wanted))
             self.assertEqual(dialogue.asked, [b""])
 
     def test_others(self):
         """Nobody else will do."""
         for wanted in (b"bob@example.org", b"ANN@example.org", b"ann", b"\0"):
-            self.assertFails(b"EXTERNAL", wanted, channel=Certified(b"ann@example.org"))
+            self.assertFails(b"EXTERNAL", wanted, tls_state=Certified(b"ann@example.org"))
 
     def test_certificate_gone(self):
         """Without TLS there is no name at all."""
@@ -395,7 +395,7 @@ class ScramTests(MechanismsCase):
 
     def test_entries(self):
         """Each name has its hash, and its binding."""
-        channel = FakeChannel()
+        tls_state = FakeChannel()
         for name, kind, header in [
             (b"SCRAM-SHA-256", IScramSHA256Credentials, b"n,,"),
             (b"SCRAM-SHA-1", IScramSHA1Credentials, b"n,,"),
@@ -403,9 +403,9 @@ class ScramTests(MechanismsCase):
             (b"SCRAM-SHA-1-PLUS", IScramSHA1Credentials, b"p=tls-server-end-point,,"),
         ]:
             self.assertIs(BY_NAME[name].credentials, kind)
-            credentials, _ = run(name, header + b"n=user,r=abc", channel=channel)
+            credentials, _ = run(name, header + b"n=user,r=abc", tls_state=tls_state)
             self.assertEqual(credentials.username, b"user")
-            self.assertMalformed(name, b"nonsense", channel=channel)
+            self.assertMalformed(name, b"nonsense", tls_state=tls_state)
 
     def test_hidden_plus(self):
         """A client that was not shown what it could bind by finds out (RFC 5802 section 6)."""

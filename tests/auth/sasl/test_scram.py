@@ -15,12 +15,13 @@ from zope.interface.verify import verifyObject
 
 from popserv.auth.passwords.schemes import (
     ScramKeys,
+    decoy_keys,
     new_scram_sha256,
     parse_scram_keys,
     scram_keys,
     split_field,
 )
-from popserv.auth.sasl.scram import decoy_keys, scram
+from popserv.auth.sasl.scram import scram
 from popserv.errors import BadCommand, LoginFailed, POPError, TryLater
 from popserv.interfaces import (
     IScramCredentials,
@@ -63,12 +64,12 @@ class FakeChannel:
     def __init__(self, bindings=BINDINGS):
         self.bindings = bindings
 
-    def binding(self, kind):
+    def channel_binding(self, kind):
         """See Channel."""
         assert isinstance(kind, bytes)
         return self.bindings.get(kind)
 
-    def certified_names(self):
+    def certificate_names(self):
         """See Channel."""
         return ()
 
@@ -85,18 +86,20 @@ def finish(coroutine):
 def asking(answer):
     """Make an Ask of a client's function."""
 
-    async def ask(challenge):
+    async def send_challenge(challenge):
         return answer(challenge)
 
-    return ask
+    return send_challenge
 
 
 def begin(answer, hash_name="sha256", bindings=BINDINGS, plus=False, offered=None, **more):
     """Return the credentials that come of an exchange's first message."""
     offered = plus if offered is None else offered
-    channel = FakeChannel(bindings)
-    ask = asking(answer)
-    return finish(scram(hash_name, ask, channel, plus=plus, plus_offered=offered, **more))
+    tls_state = FakeChannel(bindings)
+    send_challenge = asking(answer)
+    return finish(
+        scram(hash_name, send_challenge, tls_state, plus=plus, plus_offered=offered, **more)
+    )
 
 
 def outcome(answer, keys=None, hash_name="sha256", **more):

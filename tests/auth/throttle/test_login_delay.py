@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from popserv.auth.throttle.login_delay import LoginDelayRealm
 from popserv.errors import LoginTooSoon, MaildropBusy
 from popserv.interfaces import IMailbox
-from popserv.runtime.bus import Exchange
+from popserv.runtime.bus import WorkerBus
 
 
 @implementer(IRealm)
@@ -131,11 +131,11 @@ class DelayTests(SynchronousTestCase):
         """Nobody is remembered longer than the delay."""
         for n in range(100):
             self.successResultOf(self.login(b"u%d" % n))
-            self.realm.hear([f"v{n}", self.clock.seconds()])
+            self.realm.receive([f"v{n}", self.clock.seconds()])
             self.clock.advance(1)
         self.assertLessEqual(len(self.realm._logins), 120)
         for n in range(100):
-            self.realm.hear([f"w{n}", self.clock.seconds()])
+            self.realm.receive([f"w{n}", self.clock.seconds()])
             self.clock.advance(1)
         self.assertLessEqual(len(self.realm._logins), 60)
 
@@ -143,7 +143,7 @@ class DelayTests(SynchronousTestCase):
         """A login in another process counts as if it had been here, and is told to others."""
         told = []
         here, there = (
-            LoginDelayRealm(self.inner, 60, self.clock.seconds, exchange=Exchange(carry))
+            LoginDelayRealm(self.inner, 60, self.clock.seconds, bus=WorkerBus(carry))
             for carry in (lambda *fact: told.append(fact), lambda *fact: None)
         )
         for user in (b"ann", b"\xff", b"", ()):
@@ -151,20 +151,20 @@ class DelayTests(SynchronousTestCase):
             self.successResultOf(self.login(user))
             topic, fact = told.pop()
             self.assertEqual(topic, "logins")
-            there.hear(json.loads(json.dumps(fact)))
+            there.receive(json.loads(json.dumps(fact)))
             self.realm = there
             self.assertTold("too soon after the last login, wait 60 seconds", user)
-        self.assertEqual(list(there.facts()), list(here.facts()))
-        self.assertEqual(len(list(here.facts())), 4)
+        self.assertEqual(list(there.replay()), list(here.replay()))
+        self.assertEqual(len(list(here.replay())), 4)
 
     def test_told_late(self):
         """What is told late or twice shortens no delay, and keeps nobody out for longer."""
         self.clock.advance(100)
         self.successResultOf(self.login(b"bob"))
         self.successResultOf(self.login())
-        self.realm.hear(["ann", 90.0])
+        self.realm.receive(["ann", 90.0])
         self.assertTold("too soon after the last login, wait 60 seconds")
-        self.realm.hear(["carl", 90.0])
+        self.realm.receive(["carl", 90.0])
         self.clock.advance(55)
         self.successResultOf(self.login(b"carl"))
         self.assertTold("too soon after the last login, wait 5 seconds", b"bob")

@@ -17,8 +17,15 @@ from popserv.auth.credentials import (
     RemoteUserCredentials,
 )
 from popserv.auth.sasl.mechanisms import TokenCredentials
-from popserv.auth.throttle.penalties import FACTORS, FORGOTTEN, KEPT, KNOWN, Penalties, what_failed
-from popserv.runtime.bus import Exchange
+from popserv.auth.throttle.penalties import (
+    FACTORS,
+    FORGOTTEN,
+    KEPT,
+    KNOWN,
+    Penalties,
+    attempted_secrets,
+)
+from popserv.runtime.bus import WorkerBus
 
 HERE = "192.0.2.1"
 THERE = "2001:db8::/64"
@@ -32,12 +39,12 @@ class Book:
     """All that ever failed, and no thought of what that costs."""
 
     def __init__(self):
-        self.facts = []
+        self.replay = []
 
     def recent(self, network, now):
         """Return the digests that count, by the rules' own words."""
         seen = {}
-        for kind, *fact in self.facts:
+        for kind, *fact in self.replay:
             if kind == "failed" and fact[0] == network:
                 seen[fact[1]] = max(fact[2], seen.get(fact[1], fact[2]))
         last = sorted(seen, key=lambda digest: (seen[digest], digest))[-KEPT:]
@@ -66,7 +73,7 @@ class PenaltiesCase(SynchronousTestCase):
             self.assertEqual(topic, "penalties")
             told.append(json.loads(json.dumps(fact)))
 
-        return Penalties(Exchange(carry), now=self.clock.seconds, **options)
+        return Penalties(WorkerBus(carry), now=self.clock.seconds, **options)
 
     def lines(self):
         """Return what was logged."""
@@ -190,7 +197,7 @@ class NameTests(PenaltiesCase):
         self.penalties.succeeded(THERE, b"bob")
         self.assertEqual([fact[:3] for fact in self.told[1:]], [["known", HERE, "\xffnn"]])
         other = self.make([])
-        other.hear(self.told[1])
+        other.receive(self.told[1])
         self.assertTrue(other.knows(HERE, b"\xffnn"))
 
 
@@ -205,17 +212,17 @@ class WorkersTests(PenaltiesCase):
             def carry(topic, fact):
                 fact = json.loads(json.dumps(fact))
                 self.told.append(fact)
-                for other, (_, exchange) in enumerate(workers):
+                for other, (_, bus) in enumerate(workers):
                     if other != n:
-                        exchange.hear(topic, fact)
+                        bus.receive(topic, fact)
 
             return carry
 
         for n in range(count):
-            exchange = Exchange(carrier(n))
-            workers.append((Penalties(exchange, now=self.clock.seconds, **options), exchange))
+            bus = WorkerBus(carrier(n))
+            workers.append((Penalties(bus, now=self.clock.seconds, **options), bus))
             # As whoever brings workers up does for one that has just begun.
-            list(workers[0][1].tell_all())
+            list(workers[0][1].replay_all())
         return workers
 
     def test_failures(self):
@@ -235,7 +242,7 @@ class WorkersTests(PenaltiesCase):
 
     def test_new_worker(self):
         """One that begins anew is told all that still counts."""
-        (one, exchange), (other, _) = self.workers(2)
+        (one, bus), (other, _) = self.workers(2)
         one.failed(HERE, [b"ann", b"old"])
         self.clock.advance(FORGOTTEN)
         one.failed(HERE, [b"ann", b"new"])
@@ -243,14 +250,14 @@ class WorkersTests(PenaltiesCase):
         one.succeeded(HERE, b"ann")
         one.succeeded("192.0.2.9", b"bob")
         self.told.clear()
-        list(exchange.tell_all())
+        list(bus.replay_all())
         kinds = [fact[0] for fact in self.told if fact[0] != "key"]
         self.assertEqual(sorted(kinds), ["failed", "failed", "known"])
         for key in (b"\0" * 32, b"\xff" * 32):
             anew = self.make([])
             anew._key = key
             for fact in self.told:
-                anew.hear(fact)
+                anew.receive(fact)
             self.assertEqual([anew.factor(network) for network in (HERE, THERE)], [2, 2])
             self.assertTrue(anew.knows(HERE, b"ann"))
         self.assertFalse(other.knows(THERE, b"ann"))
@@ -258,7 +265,7 @@ class WorkersTests(PenaltiesCase):
     def test_late_news(self):
         """What is told when it counts no more is not remembered."""
         self.clock.advance(FORGOTTEN)
-        self.penalties.hear(["failed", HERE, 1, 0.0])
+        self.penalties.receive(["failed", HERE, 1, 0.0])
         self.assertEqual(self.penalties._failures, {})
 
     def test_keys_spread(self):
@@ -267,9 +274,9 @@ class WorkersTests(PenaltiesCase):
         other = self.make([])
         one._key, other._key = b"\1" * 32, b"\2" * 32
         self.told.clear()
-        one.hear(["key", other._key.hex()])
+        one.receive(["key", other._key.hex()])
         self.assertEqual(self.told, [["key", "01" * 32]])
-        other.hear(self.told[0])
+        other.receive(self.told[0])
         self.assertEqual(one._key, other._key)
 
     @given(st.data())
@@ -284,12 +291,12 @@ class WorkersTests(PenaltiesCase):
         again = data.draw(st.permutations(facts + facts[: len(facts) // 2]))
         one, other = self.make([]), self.make([])
         for fact in facts:
-            one.hear(list(fact))
+            one.receive(list(fact))
         for fact in again:
-            other.hear(list(fact))
+            other.receive(list(fact))
         now = self.clock.seconds()
         book = Book()
-        book.facts = facts
+        book.replay = facts
         for seconds in (0, FORGOTTEN / 2, FORGOTTEN):
             self.clock.rightNow = now + seconds
             for network in (HERE, THERE):
@@ -326,7 +333,7 @@ class ModelTests(PenaltiesCase):
                 told.clear()
                 expected = book.factor(first, clock.seconds())
                 factor = penalties.failed(first, second)
-                book.facts += told
+                book.replay += told
                 is_again = told[0][2] in before[first]
                 self.assertEqual(factor, FACTORS[0] if is_again else expected)
             elif step == "succeeded":
@@ -337,8 +344,8 @@ class ModelTests(PenaltiesCase):
             else:
                 other.failed(HERE if first % 2 else THERE, [b"%d" % (first % 5)])
                 fact = heard[first % len(heard)]
-                penalties.hear(fact)
-                book.facts.append(fact)
+                penalties.receive(fact)
+                book.replay.append(fact)
             for network in (HERE, THERE):
                 factor = penalties.factor(network)
                 self.assertIn(factor, FACTORS)
@@ -363,4 +370,4 @@ class WhatFailedTests(SynchronousTestCase):
             (b"ann", None, [b"ann"]),
             (None, None, [b""]),
         ]:
-            self.assertEqual(what_failed(name, credentials), what)
+            self.assertEqual(attempted_secrets(name, credentials), what)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.throttle.slots import IN_LINE, Turn, Turns
+from popserv.auth.throttle.slots import MAX_QUEUED, LoginAttempt, LoginSlots
 from popserv.errors import POPError, TryLater
 
 
@@ -14,11 +14,11 @@ class TurnsCase(SynchronousTestCase):
     def setUp(self):
         """Two places."""
         self.gone = set()
-        self.turns = Turns(lambda *name: name == ("a", b"ann"), at_once=2)
+        self.turns = LoginSlots(lambda *name: name == ("a", b"ann"), at_once=2)
 
     def begin(self, network="a", name=b"x"):
         """Return a turn, and what it waits for."""
-        turn = Turn(network, name, None, lambda: turn not in self.gone)
+        turn = LoginAttempt(network, name, None, lambda: turn not in self.gone)
         return turn, self.turns.enter(turn)
 
 
@@ -82,7 +82,7 @@ class TurnsTests(TurnsCase):
 
     def test_full(self):
         """The line has an end; if the first in it has gone there is room for one more."""
-        line = [self.begin() for _ in range(2 + IN_LINE)][2:]
+        line = [self.begin() for _ in range(2 + MAX_QUEUED)][2:]
         self.assertRaises(TryLater, self.begin)
         self.assertIsNone(self.begin("a", b"ann")[1])
         self.assertRaises(TryLater, self.begin, "a", b"ann")
@@ -96,7 +96,7 @@ class TurnsTests(TurnsCase):
         """Who has been in, and asked the client something, waits even in a full line."""
         (first, _), (second, _) = self.begin(), self.begin()
         self.turns.end(first)
-        for _ in range(1 + IN_LINE):
+        for _ in range(1 + MAX_QUEUED):
             self.begin()
         waiting = self.turns.begin(first)
         for turn, _ in list(self.turns._lines["a"].items()):
@@ -131,7 +131,7 @@ class TurnsTests(TurnsCase):
 
         line = []
         for _ in range(5000):
-            turn = Turn("a", b"x", None, lambda: True)
+            turn = LoginAttempt("a", b"x", None, lambda: True)
             waiting = self.turns.begin(turn)
             waiting.addCallback(over, turn)
             line.append(turn)
@@ -141,7 +141,7 @@ class TurnsTests(TurnsCase):
     @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("ab"))))
     def test_model(self, steps):
         """No more are under way than there are places, and nobody waits beside a free one."""
-        turns = Turns(lambda network, name: name < b"2", at_once=2)
+        turns = LoginSlots(lambda network, name: name < b"2", at_once=2)
         there = {}
         for n, network in steps:
             if n in there:
@@ -152,7 +152,7 @@ class TurnsTests(TurnsCase):
                 else:
                     turns.end(turn)
             else:
-                turn = Turn(network, b"%d" % (n % 5), None, lambda: True)
+                turn = LoginAttempt(network, b"%d" % (n % 5), None, lambda: True)
                 there[n] = turn, turns.begin(turn)
             for each in "ab":
                 its = [turn for turn, _ in there.values() if turn.network == each]

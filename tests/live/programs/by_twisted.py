@@ -45,8 +45,8 @@ class Client(AdvancedPOP3Client):
 
 async def fetch(reactor, port, transport, user, secret, ca, got):
     """Write each message, with its lines ended by LF, to a file of its own."""
-    trusted = trustRootFromCertificates([Certificate.loadPEM(Path(ca).read_bytes())])
-    options = optionsForClientTLS("localhost", trustRoot=trusted)
+    trusted_networks = trustRootFromCertificates([Certificate.loadPEM(Path(ca).read_bytes())])
+    options = optionsForClientTLS("localhost", trustRoot=trusted_networks)
     endpoint = HostnameEndpoint(reactor, b"localhost", int(port))
     if transport == "tls":
         endpoint = wrapClientTLS(options, endpoint)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.core.maildrop import legal_uid
+from popserv.core.snapshot import valid_unique_id
 from popserv.maildrops.maildir import base_names
 from popserv.maildrops.maildir.base_names import (
     are_in_order,
@@ -48,7 +48,7 @@ class UniquesTests(SynchronousTestCase):
     @given(st.one_of(st.lists(USUAL), st.lists(ODD)))
     def test_unique_ids(self, names):
         """Each name has its own unique-id."""
-        self.assertEqual(unique_ids(tuple(names)), tuple(map(legal_uid, names)))
+        self.assertEqual(unique_ids(tuple(names)), tuple(map(valid_unique_id, names)))
 
     def test_legal_as_they_are(self):
         """Where all names are legal the unique-ids take no memory."""

@@ -52,7 +52,9 @@ def saved(messages=3, **changes):
 
 def plain(found):
     """Return the same in types that compare."""
-    return Saved(*map(list, found[:4]), dict(found.downgraded), sorted(found.endless), found.times)
+    return Saved(
+        *map(list, found[:4]), dict(found.downgraded), sorted(found.header_only), found.times
+    )
 
 
 def whole(found):
@@ -177,8 +179,8 @@ class FormTests(SynchronousTestCase):
             {"octets": array("Q", [2**50 + 1, 1, 1])},
             {"downgraded": {0: 2**50 + 1}},
             {"downgraded": {3: 1}},
-            {"endless": [3]},
-            {"endless": [0, 0, 0, 0]},
+            {"header_only": [3]},
+            {"header_only": [0, 0, 0, 0]},
             {"uniques": [*names[:2], b"x" * 1025]},
             {"uniques": [b""] * (1 << 16)},
             {"times": TIMES[:1]},
@@ -214,9 +216,9 @@ class FormTests(SynchronousTestCase):
     def test_more_than_is_said(self):
         """Columns and names that are more than the messages are not unpacked to see that."""
         head = size_file._MAGIC + b"1 1 %d 0 %d -1\n"
-        for names, endless in ((b"a\0" * 200_000, b""), (b"a", bytes(8 * 200_000))):
-            columns = bytes(16) + endless + bytes(4) + b"0"
-            data = signed(head % (len(names), len(endless) // 8) + columns + names)
+        for names, header_only in ((b"a\0" * 200_000, b""), (b"a", bytes(8 * 200_000))):
+            columns = bytes(16) + header_only + bytes(4) + b"0"
+            data = signed(head % (len(names), len(header_only) // 8) + columns + names)
             self.patch(size_file, "_PIECE", 10)
             tracemalloc.start()
             with self.assertRaises(ValueError):

@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from popserv.core import maildrop
-from popserv.core.maildrop import Message
+from popserv.core import snapshot
+from popserv.core.maildrop import Maildrop
+from popserv.core.snapshot import Message
 from popserv.errors import (
     MaildropBusy,
     MaildropUnavailable,
@@ -33,7 +34,7 @@ from popserv.errors import (
 from popserv.maildrops.maildir import cached_open, folders, size_file
 from popserv.maildrops.maildir import store as maildir
 from popserv.maildrops.maildir.store import MaildirMaildrops
-from popserv.testing import ODD_MESSAGES, MailboxContract, naive_octets, read_all
+from popserv.testing import SAMPLE_MESSAGES, MailboxContract, naive_octets, read_all
 from tests.maildrops.maildir.test_cached_open import can_open_warm
 from tests.maildrops.maildir.test_layout import watch_descriptors
 
@@ -111,7 +112,7 @@ class MaildirContract(MailboxContract):
                     file.write(message)
         return MaildirMaildrops(self.root, **self.options)
 
-    def forget_behind(self, _factory, user, index):
+    def remove_externally(self, _factory, user, index):
         """Remove the message's file."""
         name = b"cur/%d.x:2,S" if index % 2 else b"new/%d.x"
         os.unlink(os.path.join(os.fsencode(self.root), user, name % index))
@@ -398,10 +399,12 @@ class OctetsTests(MaildirCase):
 
     def test_lying_names(self):
         """No size in a name is believed."""
-        for n, message in enumerate(ODD_MESSAGES):
+        for n, message in enumerate(SAMPLE_MESSAGES):
             self.put(b"new/%d.x,S=1,W=1" % n, message)
             self.put(b"cur/%d.y,W=7,S=7:2,S" % n, message)
-        self.assertEqual(self.shown(), [m for message in ODD_MESSAGES for m in (message, message)])
+        self.assertEqual(
+            self.shown(), [m for message in SAMPLE_MESSAGES for m in (message, message)]
+        )
 
     def test_lengths(self):
         """Octets are right on either side of the lengths at which another way is taken to count."""
@@ -445,7 +448,7 @@ class OctetsTests(MaildirCase):
             self.make_maildir(user)
         for user in (b"ann", b"bob", b"cid"):
             self.put(b"new/1." + user, user=user)
-        self.maildrops = MaildirMaildrops(self.root, remember=2 * 11, run=here)
+        self.maildrops = MaildirMaildrops(self.root, cache_messages=2 * 11, run=here)
         logins = (b"ann", b"bob", b"ann", b"cid", b"ann")
         self.assertEqual(self.read_at_logins(*logins), [b"1.ann", b"1.bob", b"1.cid"])
         self.assertEqual(self.read_at_logins(b"bob", b"ann"), [b"1.bob"])
@@ -456,7 +459,7 @@ class OctetsTests(MaildirCase):
         self.put(b"new/1.bob", user=b"bob")
         self.put(b"new/1.a")
         self.put(b"new/2.a")
-        self.maildrops = MaildirMaildrops(self.root, remember=2 * 11 + 1, run=here)
+        self.maildrops = MaildirMaildrops(self.root, cache_messages=2 * 11 + 1, run=here)
         self.assertEqual(len(self.read_at_logins(b"ann")), 2)
         os.unlink(self.at(b"new/1.a"))
         self.assertEqual(self.read_at_logins(b"ann", b"bob", b"ann", b"bob"), [b"1.bob"])
@@ -467,19 +470,19 @@ class OctetsTests(MaildirCase):
         self.put(b"new/1.bob", user=b"bob")
         for n in range(3):
             self.put(b"new/%d.a" % n)
-        self.maildrops = MaildirMaildrops(self.root, remember=12, run=here)
+        self.maildrops = MaildirMaildrops(self.root, cache_messages=12, run=here)
         names = self.read_at_logins(b"bob", b"ann", b"bob", b"ann", b"bob")
         self.assertEqual(names.count(b"1.bob"), 1)
         self.assertEqual(names.count(b"0.a"), 2)
 
     def test_remember_nothing(self):
         """Without room to remember every login counts, and counts right."""
-        self.maildrops = MaildirMaildrops(self.root, remember=0, run=here)
-        for n, message in enumerate(ODD_MESSAGES):
+        self.maildrops = MaildirMaildrops(self.root, cache_messages=0, run=here)
+        for n, message in enumerate(SAMPLE_MESSAGES):
             self.put(b"new/%d.x" % n, message)
         for _ in range(2):
-            self.assertEqual(len(self.read_at_logins(b"ann")), len(ODD_MESSAGES))
-            self.assertEqual(self.shown(), ODD_MESSAGES)
+            self.assertEqual(len(self.read_at_logins(b"ann")), len(SAMPLE_MESSAGES))
+            self.assertEqual(self.shown(), SAMPLE_MESSAGES)
 
     def test_unreadable(self):
         """A message that this server may not read is left out, with a warning."""
@@ -658,7 +661,7 @@ class UnchangedTests(MaildirCase):
             self.scans()
             self.assertEqual(self.scans()[1], 0, change)
             act(self)
-            plain = MaildirMaildrops(self.root, remember=0, run=here)
+            plain = MaildirMaildrops(self.root, cache_messages=0, run=here)
             for _ in range(2):
                 with self.session(maildrops=plain) as mailbox:
                     wanted = list(mailbox.messages)
@@ -739,14 +742,14 @@ class UnchangedTests(MaildirCase):
 
     def test_listings(self):
         """Listings are made once for all sessions, and what comes behind costs no line again."""
-        self.patch(maildrop, "_LINES_A_CHUNK", 2)
+        self.patch(snapshot, "_LINES_A_CHUNK", 2)
         self.put(b"new/3.c")
         seen = []
         for delivered in (b"new/4.d", None):
             rest()
             for _ in range(2):
                 with self.session() as mailbox:
-                    view = maildrop.Maildrop(mailbox.messages)
+                    view = Maildrop(mailbox.messages)
                     seen.append([*view.scan_listing(), *view.unique_id_listing()])
             if delivered:
                 self.put(delivered)
@@ -756,7 +759,7 @@ class UnchangedTests(MaildirCase):
 
     def test_memory_of_nothing(self):
         """Maildrops without messages take room, too."""
-        self.maildrops = MaildirMaildrops(self.root, remember=25, run=here)
+        self.maildrops = MaildirMaildrops(self.root, cache_messages=25, run=here)
         for user in (b"bob", b"cid", b"dan"):
             self.make_maildir(user)
             with self.session(user):
@@ -1382,7 +1385,7 @@ class SizesFileTests(MaildirCase):
         self.put(self.names[1], b"replaced\n")
         self.restart()
         denied = OSError(errno.EROFS, "read-only")
-        self.maildrops = MaildirMaildrops(self.root, remember=0, run=here)
+        self.maildrops = MaildirMaildrops(self.root, cache_messages=0, run=here)
         with failing(os, "unlink", denied), failing(os, "rename", denied):
             with self.session() as mailbox, self.assertRaises(TryLater):
                 read(mailbox, 0)
@@ -1790,21 +1793,21 @@ class TrafficTests(MaildirCase):
 
     def restart(self):
         """Begin with nothing in memory."""
-        self.maildrops = MaildirMaildrops(self.root, remember=self.remember, run=here)
+        self.maildrops = MaildirMaildrops(self.root, cache_messages=self.cache_messages, run=here)
 
     @settings(PATIENT, max_examples=70)
     @given(
         st.lists(st.tuples(ACTIONS, st.integers(0, 30)), min_size=5, max_size=40),
         st.sampled_from([0, 13, 500]),
     )
-    def test_any_traffic(self, actions, remember):
+    def test_any_traffic(self, actions, cache_messages):
         """No action of other programs makes a session show, keep or remove the wrong thing.
 
         Nor does it matter how much is remembered.
         """
         self.patch(folders, "_REST", folders._TICK)
         self.patch(maildir, "_WORTH", 2)
-        self.remember = remember
+        self.cache_messages = cache_messages
         self.restart()
         traffic = Traffic(self, b"u%d" % next(self.ticks))
         try:

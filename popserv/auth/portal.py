@@ -11,22 +11,22 @@ from twisted.mail.interfaces import IMailboxPOP3
 from zope.interface import Interface
 
 from popserv.auth.twisted_mail import adapt
-from popserv.core.session import Release, give_up
+from popserv.core.session import Release, call_release
 from popserv.errors import LoginFailed
-from popserv.interfaces import IMailbox, IOfferingChecker
+from popserv.interfaces import ICredentialsSupport, IMailbox
 
 
-class PortalLogin:
+class PortalAuthenticator:
     """Logs in to a portal whose realm knows IMailbox or IMailboxPOP3."""
 
     def __init__(self, portal: Portal) -> None:
         self._portal = portal
 
-    def offers(self, credentials: type[Interface]) -> bool:
+    def supports(self, credentials: type[Interface]) -> bool:
         """Tell whether some user can log in by credentials of this kind now."""
         checker = self._portal.checkers.get(credentials)
-        if IOfferingChecker.providedBy(checker):
-            return bool(checker.offers(credentials))
+        if ICredentialsSupport.providedBy(checker):
+            return bool(checker.supports(credentials))
         return checker is not None
 
     async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
@@ -46,5 +46,5 @@ class PortalLogin:
         try:
             return await adapt(cast(IMailboxPOP3, avatar)), logout
         except BaseException:
-            await give_up(logout)
+            await call_release(logout)
             raise

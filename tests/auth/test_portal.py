@@ -17,11 +17,11 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from popserv.auth.login import PortalLogin
 from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.portal import PortalAuthenticator
 from popserv.auth.realm import MaildropRealm
 from popserv.auth.throttle.login_delay import LoginDelayRealm
-from popserv.core.session import Session, give_up
+from popserv.core.session import Session, call_release
 from popserv.errors import LoginFailed, LoginTooSoon, MaildropBusy, TryLater
 from popserv.interfaces import IAPOPCredentials, IMailbox, ITokenCredentials
 from popserv.maildrops.memory import MemoryMaildrops
@@ -63,7 +63,7 @@ class ForeignRealm:
 
 def login_of(realm, *checkers):
     """Return a PortalLogin before a realm; ann is let in unless checkers are given."""
-    return PortalLogin(Portal(realm, checkers or [Passwords(ann=b"password")]))
+    return PortalAuthenticator(Portal(realm, checkers or [Passwords(ann=b"password")]))
 
 
 class OwnRealmTests(UsersFileCase, TestCase):
@@ -122,11 +122,11 @@ class OwnRealmTests(UsersFileCase, TestCase):
     def test_offers_apop(self):
         """APOP is offered if the portal's checker of it says so; others know nothing of it."""
         login = login_of(self.realm, PasswdFileChecker(self.path))
-        self.assertIs(login.offers(IAPOPCredentials), False)
+        self.assertIs(login.supports(IAPOPCredentials), False)
         self.write(b"mrose:{APOP}tanstaaf\n")
-        self.assertIs(login.offers(IAPOPCredentials), True)
-        self.assertIs(login_of(self.realm).offers(IAPOPCredentials), False)
-        self.assertIs(PortalLogin(Portal(self.realm)).offers(IAPOPCredentials), False)
+        self.assertIs(login.supports(IAPOPCredentials), True)
+        self.assertIs(login_of(self.realm).supports(IAPOPCredentials), False)
+        self.assertIs(PortalAuthenticator(Portal(self.realm)).supports(IAPOPCredentials), False)
 
     def test_offers(self):
         """A checker that says what it offers is asked; of others, all that they take is offered."""
@@ -136,13 +136,13 @@ class OwnRealmTests(UsersFileCase, TestCase):
             ([Passwords()], {IUsernamePassword, IUsernameHashedPassword}),
             ([says], set()),
         ]:
-            login = PortalLogin(Portal(self.realm, checkers))
-            there = {kind for kind in KINDS if login.offers(kind)}
+            login = PortalAuthenticator(Portal(self.realm, checkers))
+            there = {kind for kind in KINDS if login.supports(kind)}
             self.assertEqual(there, kinds, checkers)
         says.offered = (ITokenCredentials,)
-        login = PortalLogin(Portal(self.realm, [says]))
-        self.assertIs(login.offers(ITokenCredentials), True)
-        self.assertIs(login.offers(IUsernamePassword), False)
+        login = PortalAuthenticator(Portal(self.realm, [says]))
+        self.assertIs(login.supports(ITokenCredentials), True)
+        self.assertIs(login.supports(IUsernamePassword), False)
 
     async def test_too_soon(self):
         """Who must wait is told so, and is neither called wrong nor let in."""
@@ -167,7 +167,7 @@ class ForeignRealmTests(TestCase):
         bodies = [await read_all(await mailbox.open(message)) for message in mailbox.messages]
         self.assertEqual(bodies, [b"one\n", b"three\n"])
         self.assertEqual(realm.logouts, 0)
-        await give_up(release)
+        await call_release(release)
         self.assertEqual(realm.logouts, 1)
 
     async def test_logouts(self):
@@ -176,7 +176,7 @@ class ForeignRealmTests(TestCase):
         for result in (None, succeed(None), "done", waiting):
             realm = ForeignRealm(ListAvatar([]), lambda result=result: result)
             _, release = await login_of(realm).authenticate(ANN)
-            outcome = Deferred.fromCoroutine(give_up(release))
+            outcome = Deferred.fromCoroutine(call_release(release))
             if result is waiting:
                 self.assertNoResult(outcome)
                 waiting.callback(None)
@@ -188,7 +188,7 @@ class ForeignRealmTests(TestCase):
         realm = ForeignRealm(ListAvatar([]), lambda: fail(OSError()))
         _, release = await login_of(realm).authenticate(ANN)
         with self.assertRaises(OSError):
-            await give_up(release)
+            await call_release(release)
 
     async def test_not_adaptable(self):
         """An avatar that cannot be adapted is logged out, once, whatever was wrong with it."""

@@ -13,11 +13,11 @@ from typing import Protocol
 from twisted.cred.credentials import ICredentials
 from twisted.internet.defer import Deferred
 
-from popserv.auth.throttle.penalties import Penalties, what_failed
-from popserv.auth.throttle.slots import Turn, Turns
-from popserv.core.session import Login, Release, still_there
+from popserv.auth.throttle.penalties import Penalties, attempted_secrets
+from popserv.auth.throttle.slots import LoginAttempt, LoginSlots
+from popserv.core.session import Authenticator, Release, client_is_connected
 from popserv.interfaces import IMailbox
-from popserv.runtime.bus import Exchange
+from popserv.runtime.bus import WorkerBus
 
 
 class Client(Protocol):
@@ -30,25 +30,25 @@ class Client(Protocol):
         """Call a function after so many seconds."""
 
 
-class Gate:
+class LoginThrottle:
     """The ``login`` of a server, with what is remembered of its networks.
 
     ``exchange`` tells the other workers of failed logins.
     """
 
-    def __init__(self, login: Login, exchange: Exchange) -> None:
+    def __init__(self, login: Authenticator, bus: WorkerBus) -> None:
         self.login = login
-        self.penalties = Penalties(exchange)
-        self.turns = Turns(self.penalties.knows)
+        self.penalties = Penalties(bus)
+        self.turns = LoginSlots(self.penalties.knows)
 
-    def beside(self, login: Login) -> Gate:
+    def beside(self, login: Authenticator) -> LoginThrottle:
         """Return the gate of another door with the same memory, so that a guess counts at both."""
         other = copy(self)
         other.login = login
         return other
 
 
-class Guard:
+class ClientThrottle:
     """Lets the logins of one connection through when it is the turn of its ``network``.
 
     Those of no network need no turn.
@@ -56,26 +56,29 @@ class Guard:
 
     __slots__ = ("_client", "_gate", "_turn", "network")
 
-    def __init__(self, gate: Gate, network: str | None, client: Client) -> None:
+    def __init__(self, gate: LoginThrottle, network: str | None, client: Client) -> None:
         self.network = network
         self._gate = gate
         self._client = client
-        self._turn: Turn | None = None
+        self._turn: LoginAttempt | None = None
 
-    async def let_in(self, name: bytes, credentials: ICredentials) -> tuple[IMailbox, Release]:
+    async def authenticate(
+        self, name: bytes, credentials: ICredentials
+    ) -> tuple[IMailbox, Release]:
         """Log in when it is the turn.
 
-        :raises popserv.errors.POPError: as :meth:`popserv.core.session.Login.authenticate`, or
-            there are too many in line, or client disconnected.
+        :raises popserv.errors.POPError: as
+            :meth:`popserv.core.session.Authenticator.authenticate`, or the queue is full, or the
+            client has disconnected.
         """
         gate, network, client = self._gate, self.network, self._client
         if network is not None:
-            turn = Turn(network, name, credentials, client.is_there)
+            turn = LoginAttempt(network, name, credentials, client.is_there)
             waiting = gate.turns.enter(turn)
             self._turn = turn
             if waiting is not None:
                 await waiting
-        still_there.set(client.is_there)
+        client_is_connected.set(client.is_there)
         opened = await gate.login.authenticate(credentials)
         if network is not None:
             self.over()
@@ -88,7 +91,7 @@ class Guard:
             self._gate.turns.end(self._turn)
             asked.addCallback(self._go_on, self._turn)
 
-    def _go_on(self, answer: bytes, turn: Turn) -> bytes | Deferred[bytes]:
+    def _go_on(self, answer: bytes, turn: LoginAttempt) -> bytes | Deferred[bytes]:
         waiting = self._gate.turns.begin(turn)
         return answer if waiting is None else waiting.addCallback(lambda _: answer)
 
@@ -106,7 +109,7 @@ class Guard:
         turn, self._turn = self._turn, None
         if self.network is None:
             return delay
-        what = what_failed(name, turn.credentials if turn is not None else None)
+        what = attempted_secrets(name, turn.credentials if turn is not None else None)
         seconds = delay * self._gate.penalties.failed(self.network, what)
         if turn is not None:
             self._client.callLater(seconds, partial(self._gate.turns.end, turn))

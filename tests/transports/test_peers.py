@@ -21,16 +21,9 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides
 
-from popserv.transports.transports import (
-    DescriptorAddress,
-    has_gone,
-    in_short,
-    is_private,
-    lose_at_once,
-    peer_name,
-    send,
-    untaken,
-)
+from popserv.transports.output import close_now, unread_octets, write_now
+from popserv.transports.peers import DescriptorAddress, has_disconnected, is_private, peer_name
+from popserv.transports.starttls import short_reason
 from tests.server.test_protocol import STRANGER
 
 RESET = struct.pack("ii", 1, 0)
@@ -89,9 +82,9 @@ class TransportTests(SynchronousTestCase):
                 if gone:
                     select.select([mine], [], [], 60)
                 for transport in (wrapper, wrapper.transport):
-                    self.assertIs(has_gone(transport), gone)
-        self.assertTrue(has_gone(wrapper))
-        self.assertFalse(has_gone(StringTransport()))
+                    self.assertIs(has_disconnected(transport), gone)
+        self.assertTrue(has_disconnected(wrapper))
+        self.assertFalse(has_disconnected(StringTransport()))
 
     def reset(self, client):
         """Go away as a program that is killed with unread octets."""
@@ -114,28 +107,28 @@ class TransportTests(SynchronousTestCase):
             transport = FileDescriptor(object())
             transport.fileno = lambda fd=ours: fd
             wrapped = SimpleNamespace(transport=transport)
-            self.assertEqual(untaken(wrapped), 0)
+            self.assertEqual(unread_octets(wrapped), 0)
             with self.assertRaises(BlockingIOError):
                 while True:
                     os.write(ours, b"x" * 10_000)
-            in_kernel = untaken(wrapped)
+            in_kernel = unread_octets(wrapped)
             self.assertGreater(in_kernel, 10_000)
             transport.dataBuffer, transport.offset = b"123456", 1
             transport._tempDataLen = 2
-            self.assertEqual(untaken(wrapped), in_kernel + 7)
+            self.assertEqual(unread_octets(wrapped), in_kernel + 7)
             with self.assertRaises(BlockingIOError):
                 while True:
                     os.read(theirs, 10_000)
-            self.assertLess(untaken(wrapped), in_kernel)
+            self.assertLess(unread_octets(wrapped), in_kernel)
 
     def test_untaken_unknown(self):
         """Where nothing can be known, there is nothing."""
         transport = FileDescriptor(object())
-        self.assertEqual(untaken(transport), 0)
+        self.assertEqual(unread_octets(transport), 0)
         with open(os.devnull, "wb") as null:
             transport.fileno = null.fileno
-            self.assertEqual(untaken(transport), 0)
-        self.assertEqual(untaken(StringTransport()), 0)
+            self.assertEqual(unread_octets(transport), 0)
+        self.assertEqual(unread_octets(StringTransport()), 0)
 
     def test_in_short(self):
         """Of OpenSSL's errors the reasons are told, of others what they say, or what they are."""
@@ -145,7 +138,7 @@ class TransportTests(SynchronousTestCase):
             (ValueError("odd"), "odd"),
             (ValueError(), "ValueError"),
         ]:
-            self.assertEqual(in_short(error), told)
+            self.assertEqual(short_reason(error), told)
 
 
 class Silent(Protocol):
@@ -175,7 +168,7 @@ class SocketTests(TestCase):
         with server:
             reactor.adoptStreamConnection(server.fileno(), socket.AF_INET, factory)
         self.transport = self.protocol.transport
-        self.send = partial(send, self.transport)
+        self.send = partial(write_now, self.transport)
         self.client.settimeout(0)
 
     def over(self):
@@ -209,7 +202,7 @@ class SocketTests(TestCase):
         wanted = [bytes([65 + at]) * (1 << 20) for at in range(3)] + [b"end"]
         for octets in wanted:
             self.send(octets)
-        self.assertFalse(lose_at_once(self.transport))
+        self.assertFalse(close_now(self.transport))
         self.transport.loseConnection()
         self.assertEqual(await self.read(), b"".join(wanted))
         self.assertIs(await self.protocol.over, ConnectionDone)
@@ -231,22 +224,22 @@ class SocketTests(TestCase):
         self.send(b"lost")
         await self.protocol.over
         self.send(b"lost")
-        self.assertFalse(lose_at_once(self.transport))
+        self.assertFalse(close_now(self.transport))
 
     async def test_lose_at_once(self):
         """A connection that has sent everything is closed, and its protocol told, at once."""
         self.send(b"+OK\r\n")
-        self.assertTrue(lose_at_once(self.transport))
+        self.assertTrue(close_now(self.transport))
         self.assertIs(self.successResultOf(self.protocol.over), ConnectionDone)
         self.assertEqual(await self.read(), b"+OK\r\n")
 
     def test_with_something_between(self):
         """What is between a protocol and its socket is asked to write and to close."""
         between = StringTransport()
-        send(between, b"+OK\r\n")
+        write_now(between, b"+OK\r\n")
         self.assertEqual(between.value(), b"+OK\r\n")
-        self.assertFalse(lose_at_once(between))
+        self.assertFalse(close_now(between))
         self.transport.TLS = True
-        self.assertFalse(lose_at_once(self.transport))
+        self.assertFalse(close_now(self.transport))
         self.transport.TLS = False
         return self.over()

@@ -1,0 +1,52 @@
+"""Replies: the status line, and what the connection does after it (RFC 1725 section 3)."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable
+from enum import Enum
+from typing import NamedTuple
+
+from popserv.errors import POPError
+from popserv.messages.framing import Chunk, Framer
+from popserv.texts import ENGLISH, Language, Text
+
+
+class After(Enum):
+    """What the connection does once a reply is out."""
+
+    CONTINUE = "continue"
+    CLOSE = "close"
+    START_TLS = "start TLS"
+
+
+class Reply(NamedTuple):
+    """A positive reply: status line, the body of a multi-line response, and what comes after.
+
+    ``text`` is bytes where a program reads it, and a Text where a person does.
+    """
+
+    text: bytes | Text
+    body: Iterable[Chunk] | None = None
+    framer: Framer | None = None
+    after: After = After.CONTINUE
+
+
+def ok_line(text: bytes | Text, language: Language = ENGLISH) -> bytes:
+    """Return the status line ``+OK text``, its text in this language."""
+    if isinstance(text, Text):
+        text = text.encoded(language)
+    return b"+OK %b\r\n" % text
+
+
+def err_line(error: POPError, language: Language = ENGLISH) -> bytes:
+    """Return the status line ``-ERR [code] text``."""
+    text = error.text.encoded(language)
+    if error.code is None:
+        return b"-ERR %b\r\n" % text
+    return b"-ERR [%b] %b\r\n" % (error.code, text)
+
+
+def challenge_line(octets: bytes) -> bytes:
+    """Return the line that carries a SASL challenge (RFC 5034 section 4)."""
+    return b"+ %b\r\n" % b64encode(octets)
