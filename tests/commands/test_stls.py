@@ -363,7 +363,7 @@ class SocketTests(TestCase):
         peer.transport.pauseProducing()
         peer.transport.write(b"BIG\r\nNOOP\r\n")
         (server,) = self.servers
-        while not server._output_full and Big.taken < 1024:
+        while not server.output.is_paused and Big.taken < 1024:
             await deferLater(reactor, 0.001)
         before = -1
         while before != Big.taken:

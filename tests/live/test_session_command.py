@@ -266,7 +266,9 @@ class PipeTests(SessionCase):
                 stdin=subprocess.DEVNULL,
                 check=False,
             )
-            text = f"popserv session: descriptor {told} is closed, where the client should be\n"
+            text = (
+                f"popserv session: file descriptor {told} is closed; it must lead to the client\n"
+            )
             self.assertEqual((done.returncode, done.stdout), (1, b""))
             self.assertEqual(done.stderr.decode(), text)
         for closed, code in (("<&- >&- 2>&-", 1), ("2>&-", 0)):
