@@ -52,18 +52,22 @@ class PackageTests(TestCase):
         written, sdist, _ = built()
         with tarfile.open(sdist) as archive:
             held = {name.partition("/")[2] for name in archive.getnames()}
-        folders = ("popserv/", "twisted/", "tests/", "docs/", "examples/", "newsfragments/")
+        folders = ("popserv/", "twisted/", "tests/", "docs/", "man/", "examples/", "newsfragments/")
         wanted = {name for name in written if name.startswith(folders)}
         wanted |= {"Makefile", "LICENSE", "README.rst", "CHANGELOG.rst", "pyproject.toml"}
         self.assertEqual({name for name in wanted - held if ".gitignore" not in name}, set())
 
     def test_wheel(self):
-        """The wheel holds the code, its type marker and the plugin, and claims no more."""
+        """The wheel holds the code, its type marker, the plugin and the manual pages alone."""
         written, _, wheel = built()
         with zipfile.ZipFile(wheel) as archive:
             held = set(archive.namelist())
         wanted = {name for name in written if name.startswith(("popserv/", "twisted/"))}
         self.assertTrue({"popserv/py.typed", "twisted/plugins/popserv_plugin.py"} <= wanted)
+        wanted |= {
+            f"popserv-{__version__}.data/data/share/man/{section}/{page}"
+            for section, page in (("man1", "popserv.1"), ("man8", "twistd-pop3.8"))
+        }
         metadata = f"popserv-{__version__}.dist-info/"
         self.assertEqual({name for name in held if not name.startswith(metadata)}, wanted)
         self.assertIn(f"{metadata}entry_points.txt", held)
