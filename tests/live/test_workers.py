@@ -163,7 +163,9 @@ class SharingTests(WorkersCase):
             connection.socket.sendall(
                 b"PROXY TCP4 192.0.2.9 203.0.113.1 4711 110\r\nUSER joe\r\nPASS %d\r\n" % attempt
             )
-            until(lambda wanted=attempt: server.log.count("was refused with") >= wanted, "a refusal")
+            until(
+                lambda wanted=attempt: server.log.count("was refused with") >= wanted, "a refusal"
+            )
             if late in server.log:
                 break
         # By itself hardly any of six workers sees four of these.
