@@ -10,8 +10,8 @@ from tests.live.harness import (
     SAMPLES,
     Server,
     ServerTestCase,
+    read_maildir,
     run,
-    stored,
     temporary_directory,
     wire_form,
 )
@@ -34,12 +34,12 @@ class SampleMaildropTests(ServerTestCase):
     def test_made_once(self):
         """The Maildir holds the messages in order; a second run only says the same again."""
         root, said = self.made()
-        self.assertEqual(stored(root / "joe"), SAMPLES)
+        self.assertEqual(read_maildir(root / "joe"), SAMPLES)
         (message, *_) = (root / "joe" / "new").iterdir()
         message.unlink()
         users = (root / ".users").read_bytes()
         self.assertEqual(self.make(root).stdout.decode(), said)
-        self.assertEqual(len(stored(root / "joe")), len(SAMPLES) - 1)
+        self.assertEqual(len(read_maildir(root / "joe")), len(SAMPLES) - 1)
         self.assertEqual((root / ".users").read_bytes(), users)
 
     def test_usage(self):

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.live.harness import CHECKOUT, PATIENCE, temporary_directory
+from tests.live.harness import CHECKOUT, TIMEOUT, temporary_directory
 
 GREETING = b"+OK hello\r\n"
 LOGIN = [b"+OK\r\n", b"+OK\r\n"]
@@ -55,7 +55,7 @@ class ScriptedServer:
     def _serve(self):
         connection, _ = self._listener.accept()
         with connection, connection.makefile("rb") as lines:
-            connection.settimeout(PATIENCE)
+            connection.settimeout(TIMEOUT)
             try:
                 connection.sendall(GREETING)
                 for reply in self._replies:
@@ -68,7 +68,7 @@ class ScriptedServer:
     def _close(self):
         # Wake up accept() if no client has connected.
         socket.create_connection(("127.0.0.1", self.port)).close()
-        self._thread.join(PATIENCE)
+        self._thread.join(TIMEOUT)
         self._listener.close()
 
 
@@ -84,7 +84,7 @@ class CheckTests(TestCase):
             input="\n\n",
             capture_output=True,
             text=True,
-            timeout=2 * PATIENCE,
+            timeout=2 * TIMEOUT,
             check=False,
         )
         if done.returncode:
@@ -174,7 +174,7 @@ class SuiteTests(TestCase):
             [*run, "--load", program(), "--results", results, "--directory", results],
             capture_output=True,
             text=True,
-            timeout=10 * PATIENCE,
+            timeout=10 * TIMEOUT,
             check=False,
         )
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -200,7 +200,7 @@ class SuiteTests(TestCase):
             [*run, "--workload", names, "--load", program(), "--results", results],
             capture_output=True,
             text=True,
-            timeout=10 * PATIENCE,
+            timeout=10 * TIMEOUT,
             check=False,
         )
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -230,7 +230,7 @@ class TinyTestCase(TestCase):
             [*run, "--results", results, "--docs", results / "docs", *options],
             capture_output=True,
             text=True,
-            timeout=10 * PATIENCE,
+            timeout=10 * TIMEOUT,
             check=False,
             env=os.environ | environment,
         )

@@ -39,19 +39,19 @@ from tests.live.harness import (
     BIN,
     CHECKOUT,
     LOOPBACK,
-    PATIENCE,
     SAMPLES,
+    TIMEOUT,
     Connection,
     Server,
     ServerTestCase,
-    need,
+    read_maildir,
+    require_programs,
     run,
-    stored,
     temporary_directory,
     until,
     wire_form,
 )
-from tests.live.test_twistd import outside
+from tests.live.test_twistd import external_address
 from tests.test_docs import blocks
 
 TAC = CHECKOUT / "examples" / "split-user-agent.tac"
@@ -116,11 +116,11 @@ class SplitServer(Server):
 
     def mail(self, name):
         """Return what the Maildir of a user holds."""
-        return stored(Path(self.root, name))
+        return read_maildir(Path(self.root, name))
 
     def read(self, name):
         """Return what a user fetches by POP3, as lines that end with CRLF."""
-        pop = poplib.POP3("127.0.0.1", self.port, timeout=PATIENCE)
+        pop = poplib.POP3("127.0.0.1", self.port, timeout=TIMEOUT)
         # It reads no line beyond 2,048 octets unless told.
         with closing(pop), patch.object(poplib, "_MAXLINE", 1 << 20):
             pop.user(name)
@@ -762,7 +762,7 @@ class LoginTests(SplitTestCase):
 
     def elsewhere(self, kind):
         """Return an example on another address than loopback, and how to connect to it."""
-        address = outside()
+        address = external_address()
         if address is None:
             self.skipTest("this machine has no address but loopback")
         listen, options = f"{kind}:0:interface={address}", {}
@@ -860,7 +860,7 @@ class DeliveryTests(SplitTestCase):
 
     def strace(self, inject):
         """Start an example that meets with a fault in a system call, once in each thread."""
-        need(self, "strace")
+        require_programs(self, "strace")
         call = inject.partition(":")[0]
         options = ("-D", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject)
         server = SplitServer(prefix=("strace", *options[:-1], f"inject={inject}"))
@@ -917,7 +917,7 @@ class DeliveryTests(SplitTestCase):
                 killed = taken < 8
                 if killed:
                     kills += 1
-                    self.assertEqual(server.process.wait(PATIENCE), -signal.SIGKILL)
+                    self.assertEqual(server.process.wait(TIMEOUT), -signal.SIGKILL)
                 server.stop()
                 for name in ("ann", "bob"):
                     mail = [parted(each)[1] for each in server.mail(name)]
@@ -1128,7 +1128,7 @@ class ProgramTests(SplitTestCase):
 
     def program(self, name, *arguments, code=0, **options):
         """Run it, and return what it printed."""
-        need(self, name)
+        require_programs(self, name)
         done = run(name, *arguments, **options)
         self.assertEqual(done.returncode, code, repr(done))
         return done.stdout + done.stderr
@@ -1196,7 +1196,7 @@ class ProgramTests(SplitTestCase):
     def test_smtplib(self):
         """Smtplib posts by each mechanism, and is told why not."""
         for method in ("auth_plain", "auth_login"):
-            with smtplib.SMTP("127.0.0.1", self.server.smtp_port, timeout=PATIENCE) as client:
+            with smtplib.SMTP("127.0.0.1", self.server.smtp_port, timeout=TIMEOUT) as client:
                 client.ehlo()
                 client.user, client.password = "ann", "secret"
                 client.auth(method.removeprefix("auth_").upper(), getattr(client, method))
@@ -1224,7 +1224,7 @@ class ProgramTests(SplitTestCase):
         for folder in ("tmp", "new", "cur"):
             (home / "got" / folder).mkdir(parents=True)
         self.program("mpop", "--file", rc)
-        self.assertEqual([parted(each)[1] for each in stored(home / "got")], [MAIL])
+        self.assertEqual([parted(each)[1] for each in read_maildir(home / "got")], [MAIL])
         self.assertEqual(self.server.mail("bob"), [])
 
     def test_fetchmail(self):
@@ -1309,7 +1309,7 @@ class StartTests(TestCase):
         explained = re.findall("^``(POPSERV_.*)``$", page, re.MULTILINE)
         self.assertEqual({*explained}, {*re.findall('"(POPSERV_[A-Z_]+)"', TAC.read_text())})
         commands = dict(blocks(CHECKOUT / "docs" / "split-user-agent.rst", "shell"))["post"]
-        need(self, "curl", "swaks", "mpop")
+        require_programs(self, "curl", "swaks", "mpop")
         directory = temporary_directory(self)
         run("python", CHECKOUT / "examples" / "sample_maildrop.py", directory / "sample")
         server = SplitServer(root=directory / "sample")
