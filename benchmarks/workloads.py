@@ -295,7 +295,7 @@ def workloads(*, tiny=False, million=False, connections=2000):
         return max(3, number // 500) if tiny else number
 
     def poll(number, target=None, **options):
-        title = f"poll of {number:,} unchanged messages: USER, PASS, UIDL, LIST, QUIT"
+        title = f"poll of an unchanged maildrop with {number:,} messages"
         return Steady(
             f"poll-{number}", title, target, kind="poll", messages=scaled(number), **options
         )
