@@ -61,7 +61,7 @@ async def rpop(session: Session, remote_user: bytes) -> Reply:
         await session.login(name, RemoteUserCredentials(name, remote_user, host, port))
     except LoginFailed as failed:
         raise LoginFailed("permission denied") from failed.__cause__
-    return Reply(session.welcome())
+    return Reply(session.login_text())
 
 
 @command(b"RSET", State.TRANSACTION, no_arguments)

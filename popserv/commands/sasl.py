@@ -50,7 +50,7 @@ def commands(mechanisms: Sequence[Mechanism] = DEFAULT_MECHANISMS) -> tuple[Comm
         exchange = _Exchange(session, initial)
         credentials = await mechanism.run(exchange.send_challenge, session, names)
         await session.login(credentials.username, credentials)
-        return Reply(session.welcome())
+        return Reply(session.login_text())
 
     return (auth,)
 

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from popserv.core import snapshot
+from popserv.core import listings as listings_module
 from popserv.core.maildrop import Maildrop
 from popserv.core.snapshot import Message
 from popserv.errors import (
@@ -742,7 +742,7 @@ class UnchangedTests(MaildirCase):
 
     def test_listings(self):
         """Listings are made once for all sessions, and what comes behind costs no line again."""
-        self.patch(snapshot, "_LINES_A_CHUNK", 2)
+        self.patch(listings_module, "LINES_PER_CHUNK", 2)
         self.put(b"new/3.c")
         seen = []
         for delivered in (b"new/4.d", None):
