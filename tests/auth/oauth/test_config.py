@@ -1,0 +1,348 @@
+"""The file of the checker of tokens, and what is said of a bad one."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from unittest.mock import patch
+
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.strcred import AuthOptionMixin, makeChecker
+from twisted.internet.defer import Deferred
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.auth.oauth import checker, claims, config, introspection, jwks, jwt_verifier
+from popserv.auth.oauth.checker import TokenChecker
+from popserv.auth.oauth.config import OAuthFileError
+from popserv.interfaces import ITokenCredentials
+from tests.auth.oauth.harness import DISCOVERY, Credentials
+from tests.auth.oauth.tokens import jwk_of, rsa_key, token_of
+from twisted.plugins import popserv_plugin
+
+
+class FileCase(SynchronousTestCase):
+    """Has a directory for files."""
+
+    def setUp(self):
+        """Make the directory, and a set of keys in it."""
+        self.directory = os.path.abspath(self.mktemp())
+        os.makedirs(self.directory)
+        self.path = os.path.join(self.directory, "oauth.ini")
+        self.write_file("keys.json", json.dumps({"keys": [jwk_of(rsa_key(), kid="k1")]}))
+
+    def write_file(self, name, text, mode=0o600):
+        """Write a file."""
+        with open(os.path.join(self.directory, name), "wb") as file:
+            file.write(text if isinstance(text, bytes) else text.encode())
+            os.fchmod(file.fileno(), mode)
+
+    def write(self, *changes, without=(), base=None, mode=0o600):
+        """Write the INI file: the base's keys, without some, and with more."""
+        keys = {**(base or JWKS), **dict(changes)}
+        lines = [f"{key} = {value}" for key, value in keys.items() if key not in without]
+        self.write_file("oauth.ini", "\n".join(["[oauth]", *lines, ""]), mode)
+
+    def error(self, *changes, **options):
+        """Return what is wrong with the file."""
+        self.write(*changes, **options)
+        return self.error_now()
+
+    def error_now(self):
+        """Return what is wrong with the file as it is."""
+        failure = self.assertRaises(OAuthFileError, TokenChecker.from_file, self.path)
+        said = str(failure)
+        self.assertIn(self.path, said)
+        self.assertNotIn("\n", said)
+        self.assertNotIn("s3cret", said)
+        self.assertTrue(failure.__suppress_context__ or failure.__context__ is None)
+        return said.replace(self.path, "FILE")
+
+
+JWKS = {"jwks": "keys.json", "issuer": "https://provider.example", "audience": "mail"}
+
+INTROSPECTION = {
+    "introspection": "https://provider.example/introspect",
+    "client-id": "popserv",
+    "client-secret": "s3cret",
+}
+
+
+class FileTests(FileCase):
+    """TokenChecker.at_start: the file, and what is said of a bad one."""
+
+    def start(self, *changes, **options):
+        """Return the checker of a file."""
+        self.write(*changes, **options)
+        return TokenChecker.from_file(self.path)
+
+    def claim(self, checker, claims, **header):
+        """Return whom the checker lets in with a token that has those claims, or the refusal."""
+        claims = {"iss": JWKS["issuer"], "aud": "mail", "exp": 1 << 33, **claims}
+        credentials = Credentials(token_of(claims, **{"kid": "k1", **header}))
+        outcome = Deferred.fromCoroutine(self.check(checker, credentials))
+        return self.successResultOf(outcome)
+
+    async def check(self, checker, credentials):
+        """Ask, the file of keys being read at once."""
+
+        async def run(function):
+            return function()
+
+        checker._verifier._keys._run = run
+        try:
+            return await checker.requestAvatarId(credentials)
+        except UnauthorizedLogin as error:
+            return str(error), *credentials.reasons
+
+    def test_smallest(self):
+        """Three keys are enough for keys of the provider; the name is the email then."""
+        checker = self.start()
+        self.assertEqual(self.claim(checker, {"email": "ann"}), b"ann")
+        self.assertEqual(
+            self.claim(checker, {"aud": "other", "email": "ann"}),
+            ("the token is for the audience 'other'", {"status": "invalid_token"}),
+        )
+
+    def test_all_keys(self):
+        """Every key does what it says."""
+        checker = self.start(
+            ("jwks", os.path.join(self.directory, "keys.json")),
+            ("audience", "imap\n  mail"),
+            ("user", "upn sub"),
+            ("scope", "mail.read  offline"),
+            ("discovery", DISCOVERY),
+            ("algorithms", "PS256 ES256"),
+            ("typ", "at+jwt"),
+        )
+        good = {"sub": "100%(x)s", "scope": "offline mail.read"}
+        right = {"algorithm": "PS256", "typ": "at+jwt"}
+        self.assertEqual(self.claim(checker, good, **right), b"100%(x)s")
+        said, told = self.claim(checker, {"sub": "ann"}, **right)
+        self.assertEqual(said, "the token is not for mail.read offline")
+        self.assertEqual(
+            told,
+            {
+                "status": "insufficient_scope",
+                "scope": "mail.read offline",
+                "openid-configuration": DISCOVERY,
+            },
+        )
+        for wrong in ({"algorithm": "RS256"}, {"typ": "JWT"}, {"kid": "k2"}):
+            said, _ = self.claim(checker, good, **{**right, **wrong})
+            self.assertRegex(said, "algorithm|type|does not have")
+
+    def test_public_is_well(self):
+        """A file without a secret may be read by everybody."""
+        self.start(mode=0o644)
+
+    def test_urls(self):
+        """Keys may come from a URL, and the provider may be asked instead."""
+        self.start(("jwks", "https://provider.example/keys"))
+        self.start(("jwks", "http://127.0.0.1:8080/keys"))
+        self.start(base=INTROSPECTION)
+        self.start(("issuer", "x"), ("audience", "a b"), ("cache", "60"), base=INTROSPECTION)
+
+    def test_byte_order_mark(self):
+        """A mark at the start is passed over, for the editors that write one."""
+        self.write()
+        with open(self.path, "rb") as file:
+            text = file.read()
+        self.write_file("oauth.ini", b"\xef\xbb\xbf" + text)
+        TokenChecker.from_file(self.path)
+
+    def test_missing(self):
+        """A key that is needed and not there is named."""
+        for key in ("issuer", "audience"):
+            said = self.error(without=[key])
+            self.assertEqual(said, f"FILE: {key}: is missing; with jwks it is needed")
+        for key in ("client-id", "client-secret"):
+            said = self.error(base=INTROSPECTION, without=[key])
+            self.assertEqual(said, f"FILE: {key}: is missing; with introspection it is needed")
+
+    def test_ways(self):
+        """There must be one way to verify, and only what goes with it."""
+        for said in (self.error(without=["jwks"]), self.error(*INTROSPECTION.items())):
+            self.assertIn("FILE: jwks: give this or introspection", said)
+        for key in ("client-id", "client-secret", "cache"):
+            self.assertIn(f"FILE: {key}: goes not with jwks", self.error((key, "s3cret")))
+        for key in ("algorithms", "typ"):
+            said = self.error((key, "x"), base=INTROSPECTION)
+            self.assertIn(f"FILE: {key}: goes not with introspection", said)
+
+    def test_unknown(self):
+        """A key that there is not is named, with those that there are."""
+        said = self.error(("isuer", "x"))
+        self.assertIn("FILE: isuer: no such key; there are algorithms, audience, ", said)
+        said = self.error(("client_secret", "s3cret"), base=INTROSPECTION)
+        self.assertIn(
+            "FILE: client_secret: no such key; there are algorithms, audience, cache, ", said
+        )
+
+    def test_empty(self):
+        """A key without a value is named."""
+        for key in (*JWKS, "user", "scope", "discovery", "algorithms", "typ"):
+            self.assertIn(f"FILE: {key}: is empty", self.error((key, "")))
+
+    def test_bad_values(self):
+        """A value that cannot be is named, with what it must be."""
+        for key, value, why in (
+            ("jwks", "http://provider.example/keys", "must be an https URL"),
+            ("jwks", "https://", "must be a URL"),
+            ("jwks", "nowhere.json", "cannot read"),
+            ("discovery", "provider.example", "must be a URL"),
+            ("discovery", "http://provider.example/", "must be an https URL"),
+            ("algorithms", "HS256", "must be some of RS256 "),
+            ("algorithms", "RS256,ES256", "must be some of RS256 "),
+        ):
+            said = self.error((key, value))
+            self.assertTrue(said.startswith(f"FILE: {key}: "), said)
+            self.assertIn(why, said)
+        for key, value, why in (
+            ("introspection", "http://provider.example/", "must be an https URL"),
+            ("cache", "-1", "must be seconds, from 0 to 3600"),
+            ("cache", "3601", "must be seconds"),
+            ("cache", "1.5", "must be seconds"),
+            ("cache", "\u0661", "must be seconds"),
+            ("cache", "9" * 5000, "must be seconds"),
+        ):
+            said = self.error((key, value), base=INTROSPECTION)
+            self.assertTrue(said.startswith(f"FILE: {key}: "), said)
+            self.assertIn(why, said)
+
+    def test_bad_key_file(self):
+        """A set of keys that is none, or has none of use, ends the start."""
+        for text, why in (("s3cret", "no JSON"), ("{}", "no set of"), ('{"keys": []}', "no key")):
+            self.write_file("keys.json", text)
+            self.assertIn(why, self.error())
+
+    def test_public(self):
+        """A file with a secret that everybody can read ends the start, with what mends it."""
+        for mode in (0o644, 0o604, 0o606):
+            self.assertIn("chmod o= FILE", self.error(base=INTROSPECTION, mode=mode))
+
+    def test_no_file(self):
+        """A file that is not there, or cannot be one, ends the start."""
+        self.assertIn("cannot read FILE: No such file", self.error_now())
+        self.path = self.directory
+        self.assertIn("cannot read FILE: Is a directory", self.error_now())
+        error = self.assertRaises(OAuthFileError, TokenChecker.from_file, "")
+        self.assertIn("oauth:FILE", str(error))
+
+    def test_no_ini(self):
+        """What is no INI file ends the start with the line's number, and never quotes it."""
+        for text, why in (
+            ("client-secret = s3cret\n", "FILE, line 1: must be"),
+            ("[oauth]\ns3cret\n", "FILE, line 2: must be"),
+            ("[oauth]\nuser = a\n\nuser = s3cret\n", "FILE, line 4: must be"),
+            ("[oauth]\n[oauth]\n", "FILE, line 2: must be"),
+            ("[oauth]\n = s3cret\n", "FILE, line 2: must be"),
+            ("", "FILE: must have one section, [oauth]"),
+            ("[DEFAULT]\nuser = a\n[oauth]\n", "FILE: must have one section"),
+            ("[OAuth]\n", "FILE: must have one section"),
+            ("[oauth]\n[more]\n", "FILE: must have one section"),
+            (b"[oauth]\nuser = \xff\n", "FILE: is not UTF-8"),
+        ):
+            self.write_file("oauth.ini", text)
+            self.assertTrue(self.error_now().startswith(why), text)
+
+
+class AuthOptions(usage.Options, AuthOptionMixin):
+    """Options with --auth for tokens."""
+
+    supportedInterfaces = (ITokenCredentials,)
+
+
+class PluginTests(FileCase):
+    """``--auth oauth:FILE``."""
+
+    def test_plugin(self):
+        """It makes the checker of the file."""
+        self.write()
+        options = AuthOptions()
+        options.parseOptions(["--auth", f"oauth:{self.path}"])
+        (checker,) = options["credCheckers"]
+        self.assertIsInstance(checker, TokenChecker)
+
+    def test_bad_file(self):
+        """A bad file ends the start with its one line."""
+        self.write(("isuer", "x"))
+        error = self.assertRaises(
+            usage.UsageError, AuthOptions().parseOptions, ["--auth", f"oauth:{self.path}"]
+        )
+        self.assertIn(f"{self.path}: isuer: no such key", str(error))
+
+    def test_without_the_extra(self):
+        """Without PyJWT, or without TLS, one line says what to install."""
+        self.write()
+        for missing in ("jwt", "OpenSSL"):
+            gone = {name: None for name in sys.modules if name.split(".")[0] == missing}
+            ours = [name for name in sys.modules if name.startswith("popserv.auth.oauth.")]
+            with patch.dict(sys.modules, {missing: None, **gone}):
+                for name in (*ours, "twisted.internet.ssl"):
+                    sys.modules.pop(name, None)
+                error = self.assertRaises(ImportError, makeChecker, f"oauth:{self.path}")
+            self.assertRegex(str(error), r"^\w+.* pip install 'popserv\[oauth\]'$")
+            self.assertNotIn("\n", str(error))
+
+    def test_lazy(self):
+        """To list the checkers imports nothing of popserv.auth."""
+        self.assertEqual(popserv_plugin.oauth.credentialInterfaces, (ITokenCredentials,))
+        code = (
+            "import sys, twisted.plugins.popserv_plugin;"
+            "sys.exit(any(name.startswith('popserv.auth') for name in sys.modules))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], check=False)
+        self.assertEqual(done.returncode, 0)
+
+
+DOCS = Path(__file__).parents[3] / "docs/howto/oauth.rst"
+
+
+class DocumentationTests(FileCase):
+    """What oauth.rst shows and lists."""
+
+    def setUp(self):
+        """Read it."""
+        super().setUp()
+        self.text = DOCS.read_text("utf-8")
+
+    def test_examples(self):
+        """Every file that is shown can be used."""
+        blocks = re.findall(r"\.\. code-block:: ini\n\n((?:   .*\n|\n)+)", self.text)
+        self.assertEqual(len(blocks), 2)
+        for block in blocks:
+            self.write_file("oauth.ini", textwrap.dedent(block))
+            self.assertIsInstance(TokenChecker.from_file(self.path), TokenChecker)
+
+    def test_keys(self):
+        """Every key is explained, and no other."""
+        listed = self.text.partition("\nKeys\n")[2].partition("\nNames\n")[0]
+        terms = re.findall(r"^``.*``$", listed, re.MULTILINE)
+        explained = {key for term in terms for key in re.findall("``(.+?)``", term)}
+        self.assertEqual(explained, set().union(*config._KEYS.values()))
+        for name in jwks.ALGORITHMS:
+            self.assertIn(name, listed)
+
+    def test_reasons(self):
+        """Every reason why a token can be refused is explained."""
+        explained = " ".join(self.text.split())
+        found = 0
+        for module in (checker, claims, introspection, jwt_verifier):
+            for node in ast.walk(ast.parse(Path(module.__file__).read_text("utf-8"))):
+                if not isinstance(node, ast.Call) or ast.unparse(node.func) not in (
+                    "InvalidToken",
+                    "InsufficientScope",
+                ):
+                    continue
+                (said,) = node.args
+                parts = said.values if isinstance(said, ast.JoinedStr) else [said]
+                for part in parts:
+                    if isinstance(part, ast.Constant):
+                        found += 1
+                        self.assertIn(part.value.strip(), explained)
+        self.assertGreater(found, 20)
