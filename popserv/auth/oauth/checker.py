@@ -1,7 +1,4 @@
-"""The checker of bearer tokens, for OAUTHBEARER and XOAUTH2 (RFC 7628), and its file.
-
-A verifier says whether a token is good and what it claims; the checker, whose it is.
-"""
+"""The credentials checker for bearer tokens, which OAUTHBEARER and XOAUTH2 bring (RFC 7628)."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
-from popserv.auth.oauth.config import OAuthFileError, _Settings, _verifier
+from popserv.auth.oauth.config import OAuthFile, make_verifier
 from popserv.auth.oauth.provider import ProviderError
 from popserv.auth.oauth.verifier import InsufficientScope, InvalidToken, ITokenVerifier
 from popserv.errors import TryLater
@@ -23,13 +20,12 @@ from popserv.interfaces import ICredentialsSupport, ITokenCredentials
 
 @implementer(ICredentialsChecker, ICredentialsSupport)
 class TokenChecker:
-    """Lets in who brings a bearer token that ``verifier`` calls good.
+    """Authenticates users by bearer tokens that ``verifier`` accepts.
 
-    ``user_claims`` are the claims that may hold the user's name; the first that is
-    there, and is a text, counts.  ``scope`` is what a token must be for, words parted
-    by spaces; None is no scope.  ``discovery`` is the URL of the provider's metadata
-    (RFC 8414), which refused clients are told so that they find out where to get a
-    better token.
+    ``user_claims`` are the claims that may contain the user's name; the first that is a non-empty
+    string is used.  ``scope`` is the scope that a token must have, words separated by spaces; None
+    requires no scope.  ``discovery_url`` is the URL of the provider's metadata (RFC 8414); it is
+    sent to clients whose token is rejected, so that they can find out where to get another token.
     """
 
     credentialInterfaces = (ITokenCredentials,)
@@ -40,43 +36,42 @@ class TokenChecker:
         *,
         user_claims: Sequence[str] = ("email",),
         scope: str | None = None,
-        discovery: str | None = None,
+        discovery_url: str | None = None,
     ) -> None:
         self._verifier = verifier
         self._user_claims = tuple(user_claims)
         self._scope = scope
-        self._discovery = discovery
+        self._discovery_url = discovery_url
 
     @classmethod
     def from_file(cls, path: str) -> TokenChecker:
-        """Return the checker that a file describes; see the documentation for its keys.
+        """Return the checker that a configuration file describes; see :doc:`/howto/oauth`.
 
-        :raises OAuthFileError: what is wrong with the file, and what mends it.
+        :raises popserv.auth.oauth.config.OAuthFileError: the file cannot be read or is invalid.
         """
-        if not path:
-            raise OAuthFileError("the file has no name; give it as oauth:FILE")
-        settings = _Settings(path)
-        verifier = _verifier(settings)
+        settings = OAuthFile(path)
         return cls(
-            verifier,
+            make_verifier(settings),
             user_claims=settings.words("user", "email"),
             scope=" ".join(settings.words("scope", "")) or None,
-            discovery=settings.url("discovery") if settings.has("discovery") else None,
+            discovery_url=None if settings.get("discovery") is None else settings.url("discovery"),
         )
 
     def supports(self, credentials: type[Interface]) -> bool:
-        """Tell that tokens can always succeed, and nothing else."""
+        """Return whether these are token credentials."""
         return credentials is ITokenCredentials
 
     def requestAvatarId(self, credentials: ICredentials) -> Deferred[bytes | tuple[()]]:
-        """Return the user's name, or fail with UnauthorizedLogin once the client knows why.
+        """Return the user's name, which is the text of a claim, in UTF-8.
 
-        The name is the claim's text in UTF-8.  If the client gave one, too, it must be
-        the same, octet for octet: what is one user to a provider that knows no case
-        may be two maildrops here.
+        If the client gave a name too, both must be equal octet for octet: names that differ in
+        case may be one user to the provider, but two maildrops here.
 
-        :raises TryLater: the verifier cannot tell now.
-        :raises popserv.errors.POPError: what ``credentials.refuse`` raised.
+        The Deferred fails with UnauthorizedLogin if the token is rejected, after the client was
+        told why.
+
+        :raises TryLater: the token cannot be verified now.
+        :raises popserv.errors.POPError: ``credentials.refuse`` raised it.
         """
         return Deferred.fromCoroutine(self._check(credentials))
 
@@ -84,50 +79,50 @@ class TokenChecker:
         try:
             claims = await self._verifier.verify(credentials.token)
             self._check_scope(claims)
-            name = self._name(claims)
+            name = self._user_name(claims)
             if credentials.username not in (b"", name):
-                raise InvalidToken(f"is of {name!r:.200}")
+                raise InvalidToken(f"belongs to the user {name!r:.200}")
             credentials.username = name
             return name
-        except ProviderError as fault:
-            raise TryLater from fault
+        except ProviderError as error:
+            raise TryLater from error
         except InvalidToken as error:
             refusal = error
-        await credentials.refuse(self._reason(refusal.status))
+        await credentials.refuse(self._error_for_client(refusal.status))
         raise UnauthorizedLogin(f"the token {refusal}")
 
     def _check_scope(self, claims: Mapping[str, Any]) -> None:
         if self._scope is None:
             return
-        # RFC 7662 and RFC 9068 have a text; some providers have "scp", and lists.
+        # "scope" is a string (RFC 7662, RFC 9068); some providers have "scp", or arrays.
         granted: set[str] = set()
-        for given in (claims.get("scope"), claims.get("scp")):
-            if isinstance(given, str):
-                granted.update(given.split())
-            elif isinstance(given, list):
-                granted.update(each for each in given if isinstance(each, str))
+        for value in (claims.get("scope"), claims.get("scp")):
+            if isinstance(value, str):
+                granted.update(value.split())
+            elif isinstance(value, list):
+                granted.update(each for each in value if isinstance(each, str))
         if not granted.issuperset(self._scope.split()):
-            raise InsufficientScope(f"is not for {self._scope}")
+            raise InsufficientScope(f"does not have the scope {self._scope}")
 
-    def _name(self, claims: Mapping[str, Any]) -> bytes:
+    def _user_name(self, claims: Mapping[str, Any]) -> bytes:
         for claim in self._user_claims:
             value = claims.get(claim)
             if not isinstance(value, str) or not value:
                 continue
-            # Else whoever may write an address into a profile is everybody.
+            # Otherwise users could enter another user's address in their own profile.
             if claim == "email" and claims.get("email_verified", True) not in (True, "true"):
-                raise InvalidToken("has an email that is not verified")
+                raise InvalidToken("has an unverified email address")
             try:
                 return value.encode("utf-8")
             except UnicodeEncodeError:
-                raise InvalidToken(f"has no text in {claim}") from None
-        raise InvalidToken(f"names no user: there is no {' and no '.join(self._user_claims)}")
+                raise InvalidToken(f"has invalid Unicode in the claim {claim}") from None
+        raise InvalidToken(f"has no user name in {' or '.join(self._user_claims)}")
 
-    def _reason(self, status: str) -> Mapping[str, str]:
-        """Return what the client is told (RFC 7628 section 3.2.2)."""
-        reason = {"status": status}
+    def _error_for_client(self, status: str) -> Mapping[str, str]:
+        """Return the error that is sent to the client (RFC 7628 section 3.2.2)."""
+        error = {"status": status}
         if self._scope is not None:
-            reason["scope"] = self._scope
-        if self._discovery is not None:
-            reason["openid-configuration"] = self._discovery
-        return reason
+            error["scope"] = self._scope
+        if self._discovery_url is not None:
+            error["openid-configuration"] = self._discovery_url
+        return error

@@ -1,82 +1,85 @@
-"""What a bearer token looks like, and what its claims must say."""
+"""The syntax of a bearer token, and the claims that a token must have."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from popserv.auth.oauth.verifier import InvalidToken
 
-MAX_TOKEN = 1 << 16
-"""The longest token, in octets; longer ones are refused before anything is computed."""
+MAX_TOKEN_OCTETS = 1 << 16
+"""A longer token is rejected before anything is computed from it."""
 
 LEEWAY = 30.0
-"""Seconds that the provider's clock and ours may differ."""
+"""The accepted difference between the provider's clock and this machine's, in seconds."""
 
-Now = Callable[[], float]
-"""A clock in seconds since the epoch."""
+# Later than every time in seconds since the epoch, earlier than today in milliseconds.
+_MAX_SECONDS = 1 << 40
 
-
-_LAST_SECOND = 1 << 40
-"""More than any time in seconds, and less than today's in milliseconds."""
+_BEARER_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 
 
-_BEARER = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+def check_syntax(token: bytes) -> None:
+    """Check that the octets are a bearer token (RFC 6750 section 2.1).
 
-
-def check_form(token: bytes) -> None:
-    """Raise InvalidToken if it is no bearer token (RFC 6750 section 2.1), or is a huge one."""
-    if len(token) > MAX_TOKEN:
+    :raises InvalidToken: they are not, or there are more than ``MAX_TOKEN_OCTETS``.
+    """
+    if len(token) > MAX_TOKEN_OCTETS:
         raise InvalidToken("is too long")
-    if not _BEARER.fullmatch(token):
-        raise InvalidToken("is of no token's form")
+    if not _BEARER_TOKEN.fullmatch(token):
+        raise InvalidToken("is not a bearer token")
 
 
-class Demands(NamedTuple):
-    """What a token's claims must say besides being in time.
+class RequiredClaims:
+    """The issuer, the audience and the times that a valid token must have.
 
-    ``issuer`` is who must have issued it, None for anybody; ``audience`` for whom,
-    one of these or, if it is empty, anybody.
+    ``issuer`` is the required issuer, or None to accept any.  ``audience`` is one audience or
+    several; the token must be for at least one of them.  An empty sequence accepts any.
+    ``leeway`` is the accepted difference between clocks, in seconds.
     """
 
-    issuer: str | None = None
-    audience: tuple[str, ...] = ()
-    leeway: float = LEEWAY
+    def __init__(
+        self,
+        issuer: str | None = None,
+        audience: str | Sequence[str] = (),
+        leeway: float = LEEWAY,
+    ) -> None:
+        self._issuer = issuer
+        self._audiences = (audience,) if isinstance(audience, str) else tuple(audience)
+        self._leeway = leeway
 
     def check(self, claims: Mapping[str, Any], now: float) -> None:
-        """Raise InvalidToken unless claims that are known to be true meet the demands.
+        """Check claims whose origin is verified already; ``now`` is in seconds since the epoch.
 
-        ``exp`` is the first second at which the token is no longer good (RFC 7519 section
-        4.1.4), ``nbf`` the first at which it is, ``iat`` when it was made.
+        A token is valid before its ``exp``, and from its ``nbf`` and its ``iat`` on (RFC 7519
+        section 4.1).  A time that the claims lack is not checked.
+
+        :raises InvalidToken: a claim does not match.
         """
-        expires = _seconds(claims, "exp")
-        if expires is not None and now >= expires + self.leeway:
+        expires = _time(claims, "exp")
+        if expires is not None and now >= expires + self._leeway:
             raise InvalidToken("has expired")
         for name in ("nbf", "iat"):
-            since = _seconds(claims, name)
-            if since is not None and now < since - self.leeway:
-                raise InvalidToken(f"is not valid yet, by its {name}")
+            valid_from = _time(claims, name)
+            if valid_from is not None and now < valid_from - self._leeway:
+                raise InvalidToken(f"is not valid yet according to its {name} claim")
         issuer, audience = claims.get("iss"), claims.get("aud")
-        if self.issuer is not None and issuer != self.issuer:
-            raise InvalidToken(f"is from the issuer {issuer!r:.200}")
-        if self.audience:
-            among = audience if isinstance(audience, list) else [audience]
-            if not any(each in among for each in self.audience):
-                raise InvalidToken(f"is for the audience {audience!r:.200}")
+        if self._issuer is not None and issuer != self._issuer:
+            raise InvalidToken(f"has the wrong issuer {issuer!r:.200}")
+        if self._audiences:
+            audiences = audience if isinstance(audience, list) else [audience]
+            if not any(accepted in audiences for accepted in self._audiences):
+                raise InvalidToken(f"has the wrong audience {audience!r:.200}")
 
 
-def _seconds(claims: Mapping[str, Any], name: str) -> float | None:
-    """Return a time that a claim says (RFC 7519 section 2, NumericDate), or None."""
+def _time(claims: Mapping[str, Any], name: str) -> float | None:
+    """Return the time in a claim (NumericDate, RFC 7519 section 2), or None if it is missing."""
     value = claims.get(name)
     if value is None:
         return None
-    # A bool is an int to Python; and NaN, which its JSON knows, is within no bounds.
+    # To Python a bool is an int.  Its JSON decoder accepts NaN, which fails both comparisons.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < _LAST_SECOND:
-        raise InvalidToken(f"has an {name} that is no time")
+    if not is_number or not 0 <= value < _MAX_SECONDS:
+        raise InvalidToken(f"has an invalid {name} claim")
     return float(value)
-
-
-def _several(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)

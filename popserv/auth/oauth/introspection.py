@@ -1,4 +1,4 @@
-"""The verifier that asks the provider (RFC 7662)."""
+"""The verifier that asks the provider about each token (token introspection, RFC 7662)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote_plus
@@ -14,29 +14,32 @@ from urllib.parse import quote_plus
 from twisted.internet.defer import DeferredSemaphore
 from zope.interface import implementer
 
-from popserv.auth.oauth.claims import LEEWAY, Demands, Now, _several, check_form
-from popserv.auth.oauth.provider import Provider
+from popserv.auth.oauth.claims import LEEWAY, RequiredClaims, check_syntax
+from popserv.auth.oauth.provider import ProviderClient
 from popserv.auth.oauth.verifier import InvalidToken, ITokenVerifier
 from popserv.errors import TryLater
 
 
 @implementer(ITokenVerifier)
 class IntrospectionVerifier:
-    """Asks the provider about each token (RFC 7662), as the client that it knows us by.
+    """Sends each token to the provider's introspection endpoint (RFC 7662).
 
-    ``issuer`` and ``audience``, if given, must stand in its answers.  Good answers are
-    believed again for ``cache`` seconds, and not beyond a token's own end; without it
-    each login asks, so that a token that is revoked is so at once.
+    ``url`` is the endpoint.  ``client_id`` and ``client_secret`` are the credentials of this
+    server at the provider, sent by HTTP Basic authentication.  ``issuer`` and ``audience``, if
+    given, are required in the response.  ``leeway`` is the accepted difference between clocks, in
+    seconds; ``now`` is a clock in seconds since the epoch.
+
+    The response for an active token is cached for ``cache_seconds``; a cached response does not
+    extend the token's lifetime.  With 0 each login sends a request, so that a revoked token is
+    rejected immediately.
     """
 
-    MAX_ASKING = 20
-    """Questions at a time."""
+    MAX_CONCURRENT_REQUESTS = 20
 
-    MAX_WAITING = 200
-    """Logins that wait to ask; one more is told to try later."""
+    MAX_QUEUED_REQUESTS = 200
+    """Logins that wait until they can send a request; further logins fail with TryLater."""
 
-    MAX_CACHED = 2000
-    """Answers that are remembered."""
+    MAX_CACHED_RESPONSES = 2000
 
     def __init__(
         self,
@@ -46,47 +49,51 @@ class IntrospectionVerifier:
         *,
         issuer: str | None = None,
         audience: str | Sequence[str] = (),
-        cache: float = 0,
+        cache_seconds: float = 0,
         leeway: float = LEEWAY,
-        provider: Provider | None = None,
-        now: Now = time.time,
+        client: ProviderClient | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        # Each is encoded by itself first, so that a colon parts them (RFC 6749 section 2.3.1).
-        pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}".encode("ascii")
-        self._headers = {b"Authorization": b"Basic " + base64.b64encode(pair)}
+        # Each is URL-encoded, so that it cannot contain the colon (RFC 6749 section 2.3.1).
+        user_pass = f"{quote_plus(client_id)}:{quote_plus(client_secret)}".encode("ascii")
+        self._headers = {b"Authorization": b"Basic " + base64.b64encode(user_pass)}
         self._url = url
-        self._demands = Demands(issuer, _several(audience), leeway)
-        self._cache = cache
-        self._provider = provider or Provider()
+        self._required_claims = RequiredClaims(issuer, audience, leeway)
+        self._cache_seconds = cache_seconds
+        self._client = client or ProviderClient()
         self._now = now
-        self._turns = DeferredSemaphore(self.MAX_ASKING)
-        self._known: OrderedDict[bytes, tuple[float, Mapping[str, Any]]] = OrderedDict()
+        self._request_slots = DeferredSemaphore(self.MAX_CONCURRENT_REQUESTS)
+        # The end of an entry's validity, and the claims, by the token's digest; oldest first.
+        self._cache: OrderedDict[bytes, tuple[float, Mapping[str, Any]]] = OrderedDict()
 
     async def verify(self, token: bytes) -> Mapping[str, Any]:
-        """Return what the provider says of an active token."""
-        check_form(token)
-        name = sha256(token).digest()
-        until, claims = self._known.get(name, (-math.inf, {}))
-        # A clock that was set back must not prolong it either.
-        if not until - self._cache <= self._now() < until:
-            self._known.pop(name, None)
-            claims = await self._ask(token)
-            # Only true will do, not 1 or "true": what is odd is no yes.
+        """Return the provider's response for an active token; see :class:`ITokenVerifier`.
+
+        :raises popserv.errors.TryLater: ``MAX_QUEUED_REQUESTS`` logins are waiting.
+        """
+        check_syntax(token)
+        digest = sha256(token).digest()
+        valid_until, claims = self._cache.get(digest, (-math.inf, {}))
+        # The lower bound: a clock that was set back must not extend the validity.
+        if not valid_until - self._cache_seconds <= self._now() < valid_until:
+            self._cache.pop(digest, None)
+            claims = await self._introspect(token)
+            # Only the JSON value true is accepted, not 1 or "true".
             if claims.get("active") is not True:
                 raise InvalidToken("is not active")
-        self._demands.check(claims, self._now())
-        if self._cache and name not in self._known:
-            self._known[name] = self._now() + self._cache, claims
-            if len(self._known) > self.MAX_CACHED:
-                self._known.popitem(last=False)
+        self._required_claims.check(claims, self._now())
+        if self._cache_seconds and digest not in self._cache:
+            self._cache[digest] = self._now() + self._cache_seconds, claims
+            if len(self._cache) > self.MAX_CACHED_RESPONSES:
+                self._cache.popitem(last=False)
         return claims
 
-    async def _ask(self, token: bytes) -> Mapping[str, Any]:
-        if len(self._turns.waiting) >= self.MAX_WAITING:
+    async def _introspect(self, token: bytes) -> Mapping[str, Any]:
+        if len(self._request_slots.waiting) >= self.MAX_QUEUED_REQUESTS:
             raise TryLater("server too busy, try again later")
         form = {"token": token.decode("ascii"), "token_type_hint": "access_token"}
-        await self._turns.acquire()
+        await self._request_slots.acquire()
         try:
-            return await self._provider.request(self._url, form, self._headers)
+            return await self._client.request(self._url, form, self._headers)
         finally:
-            self._turns.release()
+            self._request_slots.release()

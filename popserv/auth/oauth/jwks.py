@@ -1,4 +1,4 @@
-"""The provider's public keys: a JWK Set, in a file or at a URL (RFC 7517)."""
+"""The provider's public keys: a JWK Set (RFC 7517), read from a file or fetched from a URL."""
 
 from __future__ import annotations
 
@@ -12,128 +12,142 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from popserv.auth.oauth.provider import MAX_ANSWER, Provider, ProviderError, parse_object
+from popserv.auth.oauth.provider import (
+    MAX_RESPONSE_OCTETS,
+    ProviderClient,
+    ProviderError,
+    parse_json_object,
+)
 from popserv.runtime.threads import BoundedThreadPool
 
-_reading = BoundedThreadPool("popserv-keys", threads=1, backlog=200)
+_file_threads = BoundedThreadPool("popserv-keys", threads=1, backlog=200)
 
 
-class _Kind(NamedTuple):
-    """What a key for an algorithm is, in a JWK's words."""
+class _KeyType(NamedTuple):
+    """The key that an algorithm requires: ``kty`` and ``crv`` of its JWK."""
 
     kty: str
     curves: tuple[str, ...] = ()
 
 
-ALGORITHMS: Mapping[str, _Kind] = {
-    "RS256": _Kind("RSA"),
-    "RS384": _Kind("RSA"),
-    "RS512": _Kind("RSA"),
-    "PS256": _Kind("RSA"),
-    "PS384": _Kind("RSA"),
-    "PS512": _Kind("RSA"),
-    "ES256": _Kind("EC", ("P-256",)),
-    "ES384": _Kind("EC", ("P-384",)),
-    "ES512": _Kind("EC", ("P-521",)),
-    "EdDSA": _Kind("OKP", ("Ed25519", "Ed448")),
+ALGORITHMS: Mapping[str, _KeyType] = {
+    "RS256": _KeyType("RSA"),
+    "RS384": _KeyType("RSA"),
+    "RS512": _KeyType("RSA"),
+    "PS256": _KeyType("RSA"),
+    "PS384": _KeyType("RSA"),
+    "PS512": _KeyType("RSA"),
+    "ES256": _KeyType("EC", ("P-256",)),
+    "ES384": _KeyType("EC", ("P-384",)),
+    "ES512": _KeyType("EC", ("P-521",)),
+    "EdDSA": _KeyType("OKP", ("Ed25519", "Ed448")),
 }
-"""The algorithms that can be allowed (RFC 7518 section 3.1, RFC 8037), and their keys.
+"""The supported signature algorithms (RFC 7518 section 3.1, RFC 8037), and their keys.
 
-None with a shared secret: what verifies such a token could also make it, and a
-public key taken for a secret would let anybody do so.
+Algorithms with a shared secret are not supported: a server that can verify such a token could
+also create it, and an attacker could use a public key as the secret (RFC 8725 section 2.1).
 """
 
-_READERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
+_KEY_LOADERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
     "RSA": RSAAlgorithm.from_jwk,
     "EC": ECAlgorithm.from_jwk,
     "OKP": OKPAlgorithm.from_jwk,
 }
 
-_PUBLIC = ("kty", "crv", "n", "e", "x", "y")
+_PUBLIC_PARAMETERS = ("kty", "crv", "n", "e", "x", "y")
 
-_RSA_BITS = 2048
-"""The least (RFC 7518 section 3.3)."""
+# RFC 7518 section 3.3.
+_MIN_RSA_BITS = 2048
 
 
-class Key(NamedTuple):
-    """A public key of the provider's, and what it verifies."""
+class JWK(NamedTuple):
+    """A public key of a JWK Set, and the algorithms whose signatures it verifies."""
 
     kid: str | None
     algorithms: frozenset[str]
-    public: Any
+    public_key: Any
 
 
-def parse_keys(document: Mapping[str, Any]) -> tuple[Key, ...]:
-    """Return those keys of a JWK Set that verify signatures; others are passed over (RFC 7517).
+def parse_jwk_set(document: Mapping[str, Any]) -> tuple[JWK, ...]:
+    """Return the keys of a JWK Set that verify signatures.
 
-    :raises ValueError: it is no JWK Set.
+    Other keys are ignored (RFC 7517 section 5), such as keys of an unknown type, invalid keys and
+    RSA keys of less than 2048 bits.
+
+    :raises ValueError: the document is not a JWK Set.
     """
     found = document.get("keys")
     if not isinstance(found, list):
-        raise ValueError("no set of keys: there is no list 'keys'")
-    return tuple(key for each in found if isinstance(each, dict) and (key := _parse_key(each)))
+        raise ValueError("not a JWK Set: it has no array 'keys'")
+    return tuple(key for each in found if isinstance(each, dict) and (key := _parse_jwk(each)))
 
 
-def _parse_key(jwk: dict[str, Any]) -> Key | None:
+def _parse_jwk(jwk: dict[str, Any]) -> JWK | None:
     kty, curve, kid = jwk.get("kty", ""), jwk.get("crv"), jwk.get("kid")
-    fits = {
+    algorithms = {
         name
-        for name, kind in ALGORITHMS.items()
-        if kind.kty == kty
-        and (not kind.curves or curve in kind.curves)
+        for name, key_type in ALGORITHMS.items()
+        if key_type.kty == kty
+        and (not key_type.curves or curve in key_type.curves)
         and jwk.get("alg", name) == name
     }
-    if not fits or jwk.get("use", "sig") != "sig" or not isinstance(kid, str | None):
+    if not algorithms or jwk.get("use", "sig") != "sig" or not isinstance(kid, str | None):
         return None
     try:
         if "verify" not in jwk.get("key_ops", ["verify"]):
             return None
-        # A file may hold the private half; it has no business here.
-        public = _READERS[kty]({name: jwk[name] for name in _PUBLIC if name in jwk})
+        # The file may contain the private key, which is not needed in memory.
+        public_key = _KEY_LOADERS[kty](
+            {name: jwk[name] for name in _PUBLIC_PARAMETERS if name in jwk}
+        )
     except Exception:
-        # One odd key of a set must not take the others with it.
+        # An invalid key must not make the other keys of the set unusable.
         return None
-    if kty == "RSA" and public.key_size < _RSA_BITS:
+    if kty == "RSA" and public_key.key_size < _MIN_RSA_BITS:
         return None
-    return Key(kid, frozenset(fits), public)
+    return JWK(kid, frozenset(algorithms), public_key)
 
 
-def _fitting(keys: Sequence[Key], kid: str | None, algorithm: str) -> list[Any]:
-    return [key.public for key in keys if algorithm in key.algorithms and kid in (None, key.kid)]
+def _matching_keys(keys: Sequence[JWK], kid: str | None, algorithm: str) -> list[Any]:
+    return [
+        key.public_key for key in keys if algorithm in key.algorithms and kid in (None, key.kid)
+    ]
 
 
 class KeySource(Protocol):
-    """Where the provider's public keys come from."""
+    """Provides the provider's public keys."""
 
     async def find(self, kid: str | None, algorithm: str) -> Sequence[Any]:
-        """Return the keys for an algorithm, of that name if one is given; it may be none.
+        """Return the keys for an algorithm; with ``kid``, only those that have this key ID.
 
-        :raises popserv.auth.oauth.provider.ProviderError: they cannot be had.
+        The sequence may be empty.
+
+        :raises popserv.auth.oauth.provider.ProviderError: the keys are unavailable.
         """
 
 
-class KeyFile:
-    """A JWK Set in a file, read again whenever the file changes."""
+class JWKSFile:
+    """A JWK Set in a file, which is read again when the file has changed."""
 
-    def __init__(self, path: str, run: Callable[..., Awaitable[Any]] = _reading.run) -> None:
+    def __init__(self, path: str, run: Callable[..., Awaitable[Any]] = _file_threads.run) -> None:
         self.path = path
         self._run = run
-        self._known: tuple[tuple[int, ...], tuple[Key, ...]] = ((), ())
+        self._cached: tuple[tuple[int, ...], tuple[JWK, ...]] = ((), ())
 
-    def read(self) -> tuple[Key, ...]:
-        """Return the keys as the file has them now; it blocks.
+    def read(self) -> tuple[JWK, ...]:
+        """Return the keys that the file has now.  This blocks.
 
-        :raises ProviderFault: the file cannot be read, or holds no key of use.
+        :raises ProviderError: the file cannot be read, is not a JWK Set, or has no usable key.
         """
-        stamp, keys = self._known
+        fingerprint, keys = self._cached
         try:
-            if stamp != _stamp(os.stat(self.path)):
+            if fingerprint != _fingerprint(os.stat(self.path)):
                 with open(self.path, "rb") as file:
-                    found = _stamp(os.fstat(file.fileno()))
-                    keys = parse_keys(parse_object(file.read(MAX_ANSWER)))
+                    fingerprint = _fingerprint(os.fstat(file.fileno()))
+                    keys = parse_jwk_set(parse_json_object(file.read(MAX_RESPONSE_OCTETS)))
                 if not keys:
-                    raise ValueError("no key that verifies signatures")
-                self._known = found, keys
+                    raise ValueError("the JWK Set has no usable signature key")
+                self._cached = fingerprint, keys
         except OSError as error:
             raise ProviderError(f"cannot read {self.path}: {error.strerror}") from error
         except ValueError as error:
@@ -141,57 +155,60 @@ class KeyFile:
         return keys
 
     async def find(self, kid: str | None, algorithm: str) -> Sequence[Any]:
-        """Return the keys that fit."""
-        return _fitting(await self._run(self.read), kid, algorithm)
+        """Return the matching keys; see :class:`KeySource`."""
+        return _matching_keys(await self._run(self.read), kid, algorithm)
 
 
-def _stamp(found: os.stat_result) -> tuple[int, ...]:
+def _fingerprint(found: os.stat_result) -> tuple[int, ...]:
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
-class KeyURL:
-    """A JWK Set at a URL, fetched when it is first needed and kept.
+class JWKSURL:
+    """A JWK Set at a URL, which is fetched when it is first needed, and cached.
 
-    It is fetched again when it is older than ``FRESH``, or when a token names a key
-    that is not there, as after a rotation; but never twice within ``PAUSE``, so that
-    invented names cannot make this server pester the provider.  While the provider
-    is out of reach, the keys last had are good for ``STALE``.  All in seconds.
+    It is fetched again when it is older than ``MAX_AGE``, or when a token has a key ID that is not
+    in the set, as after a key rotation.  There is at most one fetch in ``MIN_FETCH_INTERVAL``, so
+    that tokens with made-up key IDs cannot overload the provider.  If a fetch fails, the cached
+    keys stay in use until they are older than ``MAX_STALE_AGE``.  All are in seconds.
     """
 
-    FRESH = 3600.0
-    PAUSE = 30.0
-    STALE = 86_400.0
+    MAX_AGE = 3600.0
+    MIN_FETCH_INTERVAL = 30.0
+    MAX_STALE_AGE = 86_400.0
 
     log = Logger()
 
     def __init__(
         self,
         url: str,
-        provider: Provider | None = None,
+        client: ProviderClient | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url
-        self._provider = provider or Provider()
+        self._client = client or ProviderClient()
         self._clock = clock
-        self._keys: tuple[Key, ...] = ()
-        self._fetched = self._tried = -math.inf
-        self._fault: ProviderError | None = None
+        self._keys: tuple[JWK, ...] = ()
+        self._fetched_at = self._attempted_at = -math.inf
+        self._last_error: ProviderError | None = None
         self._waiters: list[Deferred[None]] = []
 
     async def find(self, kid: str | None, algorithm: str) -> Sequence[Any]:
-        """Return the keys that fit, having fetched them if need be."""
-        if self._clock() - self._fetched >= self.FRESH:
-            await self._renew()
-        found = _fitting(self._keys, kid, algorithm)
+        """Return the matching keys, after a fetch if necessary; see :class:`KeySource`."""
+        if self._age() >= self.MAX_AGE:
+            await self._refresh()
+        found = _matching_keys(self._keys, kid, algorithm)
         if not found:
-            await self._renew()
-            found = _fitting(self._keys, kid, algorithm)
-        if self._fault and (not found or self._clock() - self._fetched >= self.STALE):
-            raise ProviderError(str(self._fault))
+            await self._refresh()
+            found = _matching_keys(self._keys, kid, algorithm)
+        if self._last_error and (not found or self._age() >= self.MAX_STALE_AGE):
+            raise ProviderError(str(self._last_error))
         return found
 
-    async def _renew(self) -> None:
-        """Fetch the keys, or wait for the fetch that is under way; what came of it is kept."""
+    def _age(self) -> float:
+        return self._clock() - self._fetched_at
+
+    async def _refresh(self) -> None:
+        """Fetch the keys, or wait for the fetch in progress; the attributes have the outcome."""
         waiter: Deferred[None] = Deferred()
         self._waiters.append(waiter)
         if len(self._waiters) == 1:
@@ -199,17 +216,18 @@ class KeyURL:
         await waiter
 
     async def _fetch(self) -> None:
-        if self._clock() - self._tried >= self.PAUSE:
-            self._tried = self._clock()
+        if self._clock() - self._attempted_at >= self.MIN_FETCH_INTERVAL:
+            self._attempted_at = self._clock()
             try:
-                self._keys = parse_keys(await self._provider.request(self.url))
-                self._fetched, self._fault = self._clock(), None
+                self._keys = parse_jwk_set(await self._client.request(self.url))
+                self._fetched_at, self._last_error = self._clock(), None
             except Exception as error:
-                # Whatever it is, those who wait must hear of it.
-                known = isinstance(error, ProviderError)
-                self._fault = ProviderError(str(error) if known else f"{self.url}: {error}")
-                self.log.warn("keys not fetched: {fault}", fault=self._fault)
-        # Each has a Deferred of its own: one that is cancelled must not cancel the others'.
+                # Every error, also an unexpected one, must end the wait of all logins.
+                is_provider_error = isinstance(error, ProviderError)
+                text = str(error) if is_provider_error else f"{self.url}: {error}"
+                self._last_error = ProviderError(text)
+                self.log.warn("JWK Set not fetched: {error}", error=self._last_error)
+        # Each login has its own Deferred, so that one can be cancelled without the others.
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(None)

@@ -1,4 +1,8 @@
-"""What a verifier of bearer tokens is: its interface, and its errors."""
+"""The interface of a token verifier, and the errors that it raises.
+
+A verifier decides whether a bearer token is valid, and returns the token's claims.
+The user whom these claims name is found by :class:`popserv.auth.oauth.checker.TokenChecker`.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +13,30 @@ from zope.interface import Interface
 
 
 class InvalidToken(Exception):
-    """The token opens nothing.
+    """The token is rejected.
 
-    The text, for the log, goes on where "the token" begins a sentence; ``status`` is
-    the error for the client (RFC 6750 section 3.1).
+    The message is written to the log, where it completes the sentence "the token ...".  It must
+    not contain the token or a part of it.  ``status`` is the error code that is sent to the
+    client (RFC 6750 section 3.1).
     """
 
     status = "invalid_token"
 
 
 class InsufficientScope(InvalidToken):
-    """The token is good, but not for this."""
+    """The token is valid, but does not have the required scope."""
 
     status = "insufficient_scope"
 
 
 class ITokenVerifier(Interface):
-    """Tells whether a bearer token is good."""
+    """Verifies bearer tokens."""
 
     def verify(token: bytes) -> Awaitable[Mapping[str, Any]]:
-        """Return the claims of a good token (RFC 7519 section 4, RFC 7662 section 2.2).
+        """Return the claims of a valid token (RFC 7519 section 4, RFC 7662 section 2.2).
 
-        :raises InvalidToken: it is not good, and will not be.
-        :raises popserv.auth.oauth.provider.ProviderError: nobody can tell now.
-        :raises popserv.errors.POPError: likewise, with a text for the client.
+        :raises InvalidToken: the token is not valid; trying again does not help.
+        :raises popserv.auth.oauth.provider.ProviderError: the token cannot be verified now.
+        :raises popserv.errors.POPError: the token cannot be verified now; the error has a text
+            for the client.
         """

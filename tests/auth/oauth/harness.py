@@ -12,7 +12,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface import implementer
 
 from popserv.auth.oauth.provider import (
-    Provider,
+    ProviderClient,
     ProviderError,
 )
 from popserv.errors import BadCommand
@@ -154,7 +154,7 @@ class ProviderCase(TestCase):
     async def fault(self, url, **options):
         """Return the text of the fault that a question ends with."""
         with self.assertRaises(ProviderError) as caught:
-            await Provider(**options).request(url)
+            await ProviderClient(**options).request(url)
         text = str(caught.exception)
         self.assertTrue(text.startswith(f"{url}: "), text)
         return text.removeprefix(f"{url}: ")

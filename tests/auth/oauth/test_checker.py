@@ -101,15 +101,17 @@ class CheckerTests(SynchronousTestCase):
     def test_no_name(self):
         """A token without any of the claims is nobody's."""
         for claims in ({}, {"email": ""}, {"email": 1}, {"email": ["ann"]}, {"Email": "ann"}):
-            self.assertIn("names no user: there is no email", self.refusal(claims))
-        self.assertIn("there is no upn and no sub", self.refusal({}, user_claims=["upn", "sub"]))
-        self.assertIn("has no text in email", self.refusal({"email": "\ud800"}))
+            self.assertIn("has no user name in email", self.refusal(claims))
+        self.assertIn(
+            "has no user name in upn or sub", self.refusal({}, user_claims=["upn", "sub"])
+        )
+        self.assertIn("has invalid Unicode in the claim email", self.refusal({"email": "\ud800"}))
 
     def test_unverified_email(self):
         """An address that the provider has not verified is no name."""
         for verified in (False, None, "false", 0, "", []):
             claims = {"email": "ann", "email_verified": verified}
-            self.assertIn("not verified", self.refusal(claims))
+            self.assertIn("unverified", self.refusal(claims))
             self.assertEqual(self.name(claims | {"sub": "s"}, user_claims=["sub"]), b"s")
         for verified in (True, "true"):
             self.assertEqual(self.name({"email": "ann", "email_verified": verified}), b"ann")
@@ -124,7 +126,7 @@ class CheckerTests(SynchronousTestCase):
         self.assertEqual(self.name({"email": claimed}, name), name)
         self.assertEqual(self.name({"email": claimed}), name)
         if username not in (b"", name):
-            self.assertIn("is of ", self.refusal({"email": claimed}, username))
+            self.assertIn("belongs to the user ", self.refusal({"email": claimed}, username))
 
     def test_case(self):
         """Names that differ in case, or in how an accent is written, are two."""
@@ -144,7 +146,7 @@ class CheckerTests(SynchronousTestCase):
 
     def test_reason(self):
         """The client is told where to get which token, if we know (RFC 7628 section 3.2.2)."""
-        self.refusal(InvalidToken("x"), scope="mail", discovery=DISCOVERY)
+        self.refusal(InvalidToken("x"), scope="mail", discovery_url=DISCOVERY)
         told = {"status": "invalid_token", "scope": "mail", "openid-configuration": DISCOVERY}
         self.assertEqual(self.credentials.reasons, [told])
 
@@ -156,7 +158,7 @@ class CheckerTests(SynchronousTestCase):
             ({"email": "ann"}, b"bob"),
             ({}, b"ann"),
         ):
-            self.refusal(answer, username, discovery=DISCOVERY)
+            self.refusal(answer, username, discovery_url=DISCOVERY)
             told += self.credentials.reasons
         self.assertEqual(told, [told[0]] * 3)
 
@@ -181,12 +183,12 @@ class CheckerTests(SynchronousTestCase):
             {"scope": None, "scp": 1},
         ):
             said = self.refusal(claims | {"email": "ann"}, scope="a b", status="insufficient_scope")
-            self.assertEqual(said, "the token is not for a b")
+            self.assertEqual(said, "the token does not have the scope a b")
             self.assertEqual(self.credentials.reasons[0]["scope"], "a b")
 
     def test_fault(self):
         """If the verifier cannot tell, the client may try later, and is asked for no other."""
-        fault = ProviderError("https://x: answered 500")
+        fault = ProviderError("https://x: HTTP status 500")
         error = self.failureResultOf(self.check(fault), TryLater).value
         self.assertIs(error.__cause__, fault)
         self.assertNotIn("500", str(error))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.oauth.claims import Demands, check_form
+from popserv.auth.oauth.claims import RequiredClaims, check_syntax
 from popserv.auth.oauth.verifier import InvalidToken
 from tests.auth.oauth.tokens import (
     CLAIMS,
@@ -19,14 +19,14 @@ from tests.auth.oauth.tokens import (
 
 
 class SyntaxTests(SynchronousTestCase):
-    """check_form."""
+    """check_syntax."""
 
     def test_bearer(self):
         """A token has the octets of RFC 6750 section 2.1 and no others."""
         for token in (b"a", b"aZ09-._~+/", b"mF_9.B5f-4.1JqM", b"a=", b"YQ=="):
-            check_form(token)
+            check_syntax(token)
         for token in (b"", b"=", b"a=b", b"a b", b" a", b"a\n", b"a\0", b"\xff", b"a,b", b"a\x01"):
-            self.assertRaises(InvalidToken, check_form, token)
+            self.assertRaises(InvalidToken, check_syntax, token)
 
 
 class ClaimTests(VerifierCase):
@@ -55,7 +55,9 @@ class ClaimTests(VerifierCase):
         """Before its nbf and its iat, less the leeway, a token is not good yet."""
         for name in ("nbf", "iat"):
             self.assertIsNone(self.why({name: NOW + 30}))
-            self.assertEqual(self.why({name: NOW + 31}), f"is not valid yet, by its {name}")
+            self.assertEqual(
+                self.why({name: NOW + 31}), f"is not valid yet according to its {name} claim"
+            )
             self.assertIsNone(self.why({name: 0}))
 
     def test_times(self):
@@ -63,7 +65,7 @@ class ClaimTests(VerifierCase):
         odd = ("1800000000", True, [], {}, math.nan, math.inf, -math.inf, -1, 10**400, NOW * 1000)
         for value in odd:
             for name in ("exp", "nbf", "iat"):
-                self.assertEqual(self.why({name: value}), f"has an {name} that is no time")
+                self.assertEqual(self.why({name: value}), f"has an invalid {name} claim")
 
     def test_issuer(self):
         """The issuer is the one that is wanted, character for character."""
@@ -100,7 +102,7 @@ class ClaimTests(VerifierCase):
             and NOW + leeway >= times.get("iat", 0)
         )
         try:
-            Demands(leeway=leeway).check(times, NOW)
+            RequiredClaims(leeway=leeway).check(times, NOW)
         except InvalidToken:
             self.assertFalse(good)
         else:

@@ -105,7 +105,7 @@ class FileTests(FileCase):
         self.assertEqual(self.claim(checker, {"email": "ann"}), b"ann")
         self.assertEqual(
             self.claim(checker, {"aud": "other", "email": "ann"}),
-            ("the token is for the audience 'other'", {"status": "invalid_token"}),
+            ("the token has the wrong audience 'other'", {"status": "invalid_token"}),
         )
 
     def test_all_keys(self):
@@ -123,7 +123,7 @@ class FileTests(FileCase):
         right = {"algorithm": "PS256", "typ": "at+jwt"}
         self.assertEqual(self.claim(checker, good, **right), b"100%(x)s")
         said, told = self.claim(checker, {"sub": "ann"}, **right)
-        self.assertEqual(said, "the token is not for mail.read offline")
+        self.assertEqual(said, "the token does not have the scope mail.read offline")
         self.assertEqual(
             told,
             {
@@ -134,7 +134,7 @@ class FileTests(FileCase):
         )
         for wrong in ({"algorithm": "RS256"}, {"typ": "JWT"}, {"kid": "k2"}):
             said, _ = self.claim(checker, good, **{**right, **wrong})
-            self.assertRegex(said, "algorithm|type|does not have")
+            self.assertRegex(said, "algorithm|typ|JWK Set")
 
     def test_public_is_well(self):
         """A file without a secret may be read by everybody."""
@@ -159,28 +159,28 @@ class FileTests(FileCase):
         """A key that is needed and not there is named."""
         for key in ("issuer", "audience"):
             said = self.error(without=[key])
-            self.assertEqual(said, f"FILE: {key}: is missing; with jwks it is needed")
+            self.assertEqual(said, f"FILE: {key}: is missing; jwks requires it")
         for key in ("client-id", "client-secret"):
             said = self.error(base=INTROSPECTION, without=[key])
-            self.assertEqual(said, f"FILE: {key}: is missing; with introspection it is needed")
+            self.assertEqual(said, f"FILE: {key}: is missing; introspection requires it")
 
     def test_ways(self):
         """There must be one way to verify, and only what goes with it."""
         for said in (self.error(without=["jwks"]), self.error(*INTROSPECTION.items())):
-            self.assertIn("FILE: jwks: give this or introspection", said)
+            self.assertIn("FILE: jwks: set either jwks or introspection, and not both", said)
         for key in ("client-id", "client-secret", "cache"):
-            self.assertIn(f"FILE: {key}: goes not with jwks", self.error((key, "s3cret")))
+            self.assertIn(f"FILE: {key}: cannot be used with jwks", self.error((key, "s3cret")))
         for key in ("algorithms", "typ"):
             said = self.error((key, "x"), base=INTROSPECTION)
-            self.assertIn(f"FILE: {key}: goes not with introspection", said)
+            self.assertIn(f"FILE: {key}: cannot be used with introspection", said)
 
     def test_unknown(self):
         """A key that there is not is named, with those that there are."""
         said = self.error(("isuer", "x"))
-        self.assertIn("FILE: isuer: no such key; there are algorithms, audience, ", said)
+        self.assertIn("FILE: isuer: unknown key; the keys are algorithms, audience, ", said)
         said = self.error(("client_secret", "s3cret"), base=INTROSPECTION)
         self.assertIn(
-            "FILE: client_secret: no such key; there are algorithms, audience, cache, ", said
+            "FILE: client_secret: unknown key; the keys are algorithms, audience, cache, ", said
         )
 
     def test_empty(self):
@@ -204,11 +204,11 @@ class FileTests(FileCase):
             self.assertIn(why, said)
         for key, value, why in (
             ("introspection", "http://provider.example/", "must be an https URL"),
-            ("cache", "-1", "must be seconds, from 0 to 3600"),
-            ("cache", "3601", "must be seconds"),
-            ("cache", "1.5", "must be seconds"),
-            ("cache", "\u0661", "must be seconds"),
-            ("cache", "9" * 5000, "must be seconds"),
+            ("cache", "-1", "must be a number of seconds from 0 to 3600"),
+            ("cache", "3601", "must be a number of seconds"),
+            ("cache", "1.5", "must be a number of seconds"),
+            ("cache", "\u0661", "must be a number of seconds"),
+            ("cache", "9" * 5000, "must be a number of seconds"),
         ):
             said = self.error((key, value), base=INTROSPECTION)
             self.assertTrue(said.startswith(f"FILE: {key}: "), said)
@@ -216,7 +216,11 @@ class FileTests(FileCase):
 
     def test_bad_key_file(self):
         """A set of keys that is none, or has none of use, ends the start."""
-        for text, why in (("s3cret", "no JSON"), ("{}", "no set of"), ('{"keys": []}', "no key")):
+        for text, why in (
+            ("s3cret", "not JSON"),
+            ("{}", "not a JWK Set"),
+            ('{"keys": []}', "no usable signature key"),
+        ):
             self.write_file("keys.json", text)
             self.assertIn(why, self.error())
 
@@ -241,10 +245,10 @@ class FileTests(FileCase):
             ("[oauth]\nuser = a\n\nuser = s3cret\n", "FILE, line 4: must be"),
             ("[oauth]\n[oauth]\n", "FILE, line 2: must be"),
             ("[oauth]\n = s3cret\n", "FILE, line 2: must be"),
-            ("", "FILE: must have one section, [oauth]"),
-            ("[DEFAULT]\nuser = a\n[oauth]\n", "FILE: must have one section"),
-            ("[OAuth]\n", "FILE: must have one section"),
-            ("[oauth]\n[more]\n", "FILE: must have one section"),
+            ("", "FILE: must have exactly one section, [oauth]"),
+            ("[DEFAULT]\nuser = a\n[oauth]\n", "FILE: must have exactly one section"),
+            ("[OAuth]\n", "FILE: must have exactly one section"),
+            ("[oauth]\n[more]\n", "FILE: must have exactly one section"),
             (b"[oauth]\nuser = \xff\n", "FILE: is not UTF-8"),
         ):
             self.write_file("oauth.ini", text)
@@ -274,7 +278,7 @@ class PluginTests(FileCase):
         error = self.assertRaises(
             usage.UsageError, AuthOptions().parseOptions, ["--auth", f"oauth:{self.path}"]
         )
-        self.assertIn(f"{self.path}: isuer: no such key", str(error))
+        self.assertIn(f"{self.path}: isuer: unknown key", str(error))
 
     def test_without_the_extra(self):
         """Without PyJWT, or without TLS, one line says what to install."""
@@ -324,7 +328,7 @@ class DocumentationTests(FileCase):
         listed = self.text.partition("\nKeys\n")[2].partition("\nNames\n")[0]
         terms = re.findall(r"^``.*``$", listed, re.MULTILINE)
         explained = {key for term in terms for key in re.findall("``(.+?)``", term)}
-        self.assertEqual(explained, set().union(*config._KEYS.values()))
+        self.assertEqual(explained, set().union(*config.KEYS.values()))
         for name in jwks.ALGORITHMS:
             self.assertIn(name, listed)
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote_plus
 from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
-from popserv.auth.oauth.claims import MAX_TOKEN
+from popserv.auth.oauth.claims import MAX_TOKEN_OCTETS
 from popserv.auth.oauth.introspection import IntrospectionVerifier
 from popserv.auth.oauth.provider import ProviderError
 from popserv.auth.oauth.verifier import InvalidToken, ITokenVerifier
@@ -96,7 +96,7 @@ class IntrospectionTests(ProviderCase):
 
     async def test_form(self):
         """What is no token is not asked about."""
-        for token in (b"", b"a b", b"\xff", b"x" * (MAX_TOKEN + 1)):
+        for token in (b"", b"a b", b"\xff", b"x" * (MAX_TOKEN_OCTETS + 1)):
             with self.assertRaises(InvalidToken):
                 await self.verifier().verify(token)
         self.assertEqual(self.resource.requests, [])
@@ -124,7 +124,7 @@ class IntrospectionTests(ProviderCase):
 
     async def test_cache(self):
         """A good answer is believed for so long, of one token, and no longer."""
-        verifier = self.verifier(cache=60)
+        verifier = self.verifier(cache_seconds=60)
         for second, asked in ((0, 1), (59, 1), (60, 2), (119, 2), (59, 3), (118, 3), (119, 4)):
             self.now = 1419350300 + second
             self.assertEqual(await verifier.verify(OPAQUE), RFC7662)
@@ -134,7 +134,7 @@ class IntrospectionTests(ProviderCase):
 
     async def test_cache_ends_with_the_token(self):
         """What is remembered is not good beyond the token's own end."""
-        verifier = self.verifier(cache=3600, leeway=0)
+        verifier = self.verifier(cache_seconds=3600, leeway=0)
         self.now = RFC7662["exp"] - 1
         await verifier.verify(OPAQUE)
         self.now += 1
@@ -143,7 +143,7 @@ class IntrospectionTests(ProviderCase):
 
     async def test_bad_answers_not_cached(self):
         """A refusal is not remembered."""
-        verifier = self.verifier(cache=60)
+        verifier = self.verifier(cache_seconds=60)
         self.resource.answer = with_object({"active": False})
         with self.assertRaises(InvalidToken):
             await verifier.verify(OPAQUE)
@@ -152,19 +152,19 @@ class IntrospectionTests(ProviderCase):
 
     async def test_cache_is_bounded(self):
         """Of too many tokens the oldest is forgotten; none is kept as it is."""
-        self.patch(IntrospectionVerifier, "MAX_CACHED", 3)
-        verifier = self.verifier(cache=60)
+        self.patch(IntrospectionVerifier, "MAX_CACHED_RESPONSES", 3)
+        verifier = self.verifier(cache_seconds=60)
         for token in (b"a", b"b", b"c", b"d", b"d"):
             await verifier.verify(token)
         self.assertEqual(len(self.resource.requests), 4)
         self.assertEqual(
-            set(verifier._known), {sha256(each).digest() for each in (b"b", b"c", b"d")}
+            set(verifier._cache), {sha256(each).digest() for each in (b"b", b"c", b"d")}
         )
 
     async def test_turns(self):
         """So many are asked about at a time, so many wait, and one more is told to try later."""
-        self.patch(IntrospectionVerifier, "MAX_ASKING", 2)
-        self.patch(IntrospectionVerifier, "MAX_WAITING", 3)
+        self.patch(IntrospectionVerifier, "MAX_CONCURRENT_REQUESTS", 2)
+        self.patch(IntrospectionVerifier, "MAX_QUEUED_REQUESTS", 3)
         held = []
         self.resource.answer = lambda request: held.append(request) or never(request)
         verifier = self.verifier()

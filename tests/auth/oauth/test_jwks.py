@@ -9,9 +9,9 @@ from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from popserv.auth.oauth.jwks import KeyFile, KeyURL, parse_keys
+from popserv.auth.oauth.jwks import JWKSURL, JWKSFile, parse_jwk_set
 from popserv.auth.oauth.jwt_verifier import JWTVerifier
-from popserv.auth.oauth.provider import MAX_ANSWER, ProviderError
+from popserv.auth.oauth.provider import MAX_RESPONSE_OCTETS, ProviderError
 from popserv.auth.oauth.verifier import InvalidToken
 from tests.auth.oauth.harness import ProviderCase, with_object
 from tests.auth.oauth.tokens import (
@@ -26,12 +26,12 @@ from tests.auth.oauth.tokens import (
 )
 
 
-class ParseKeysTests(SynchronousTestCase):
-    """parse_keys: which keys of a set count (RFC 7517 section 5)."""
+class ParseJWKSetTests(SynchronousTestCase):
+    """parse_jwk_set: which keys of a set count (RFC 7517 section 5)."""
 
     def names(self, *jwks):
         """Return the names of those that count."""
-        return [key.kid for key in parse_keys({"keys": list(jwks)})]
+        return [key.kid for key in parse_jwk_set({"keys": list(jwks)})]
 
     def test_odd_ones(self):
         """A key that is unknown, broken, weak, or not for signatures is passed over."""
@@ -56,26 +56,26 @@ class ParseKeysTests(SynchronousTestCase):
 
     def test_private(self):
         """Of a private key the public half is taken."""
-        (key,) = parse_keys({"keys": [A3_JWK]})
-        self.assertFalse(hasattr(key.public, "sign"))
+        (key,) = parse_jwk_set({"keys": [A3_JWK]})
+        self.assertFalse(hasattr(key.public_key, "sign"))
         self.assertEqual(key.algorithms, {"ES256"})
         self.assertIsNone(key.kid)
 
     def test_no_set(self):
         """What is no set is a ValueError."""
         for document in ({}, {"keys": None}, {"keys": {}}, {"keys": "x"}):
-            self.assertRaises(ValueError, parse_keys, document)
-        self.assertEqual(parse_keys({"keys": []}), ())
+            self.assertRaises(ValueError, parse_jwk_set, document)
+        self.assertEqual(parse_jwk_set({"keys": []}), ())
 
 
-class KeyFileTests(TestCase):
-    """KeyFile."""
+class JWKSFileTests(TestCase):
+    """JWKSFile."""
 
     def setUp(self):
         """Have a path, and a file with a key."""
         self.path = os.path.abspath(self.mktemp())
         self.write({"keys": [jwk_of(key_for("ES256"), kid="a")]})
-        self.source = KeyFile(self.path)
+        self.source = JWKSFile(self.path)
 
     def write(self, document):
         """Replace the file."""
@@ -99,11 +99,11 @@ class KeyFileTests(TestCase):
         """A file that cannot be used is a fault with its reason, until it is mended."""
         await self.source.find("a", "ES256")
         for text, why in (
-            (b"", "no JSON"),
-            (b"s3cret", "no JSON"),
-            ({"keys": 1}, "no set of keys"),
-            ({"keys": []}, "no key that verifies signatures"),
-            (b" " * MAX_ANSWER + b"{}", "no JSON"),
+            (b"", "not JSON"),
+            (b"s3cret", "not JSON"),
+            ({"keys": 1}, "not a JWK Set"),
+            ({"keys": []}, "no usable signature key"),
+            (b" " * MAX_RESPONSE_OCTETS + b"{}", "not JSON"),
         ):
             self.write(text)
             for _ in range(2):
@@ -151,13 +151,13 @@ def key_set(*names):
     return {"keys": [jwk_of(key_for("ES256"), kid=name) for name in names]}
 
 
-class KeyURLTests(SynchronousTestCase):
-    """KeyURL: when keys are fetched."""
+class JWKSURLTests(SynchronousTestCase):
+    """JWKSURL: when keys are fetched."""
 
     def setUp(self):
         """Have a source whose provider and clock are ours."""
         self.clock, self.script = Clock(), Script()
-        self.source = KeyURL("https://provider.example/keys", self.script, self.clock.seconds)
+        self.source = JWKSURL("https://provider.example/keys", self.script, self.clock.seconds)
         self.events = []
         globalLogPublisher.addObserver(self.events.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
@@ -184,7 +184,7 @@ class KeyURLTests(SynchronousTestCase):
         """The keys are fetched when the first is needed, and kept."""
         self.assertEqual(self.fetched(), 0)
         self.start()
-        self.clock.advance(KeyURL.FRESH - 1)
+        self.clock.advance(JWKSURL.MAX_AGE - 1)
         self.assertTrue(self.finds())
         self.assertEqual(self.fetched(), 1)
 
@@ -203,7 +203,7 @@ class KeyURLTests(SynchronousTestCase):
     def test_rotation(self):
         """A key that is new to us is fetched when a token names it."""
         self.start()
-        self.clock.advance(KeyURL.PAUSE)
+        self.clock.advance(JWKSURL.MIN_FETCH_INTERVAL)
         outcome = self.find("b")
         self.script.answer(key_set("a", "b"))
         self.assertEqual(len(self.successResultOf(outcome)), 1)
@@ -211,9 +211,9 @@ class KeyURLTests(SynchronousTestCase):
         self.assertEqual(self.fetched(), 2)
 
     def test_storm(self):
-        """Invented names make one fetch in PAUSE seconds, and keep nobody out."""
+        """Invented names make one fetch in MIN_FETCH_INTERVAL seconds, and keep nobody out."""
         self.start()
-        for second in range(int(KeyURL.PAUSE * 3)):
+        for second in range(int(JWKSURL.MIN_FETCH_INTERVAL * 3)):
             for guess in range(5):
                 outcome = self.find(f"{second}.{guess}")
                 if not outcome.called:
@@ -224,18 +224,18 @@ class KeyURLTests(SynchronousTestCase):
         self.assertEqual(self.fetched(), 3)
 
     def test_withdrawn(self):
-        """A key that the provider has withdrawn is gone after FRESH seconds."""
+        """A key that the provider has withdrawn is gone after MAX_AGE seconds."""
         self.start()
-        self.clock.advance(KeyURL.FRESH)
+        self.clock.advance(JWKSURL.MAX_AGE)
         outcome = self.find()
         self.script.answer({"keys": []})
         self.assertEqual(self.successResultOf(outcome), [])
 
     def test_stale(self):
-        """While the provider is out of reach the keys go on for STALE seconds, and no longer."""
+        """While the provider is out of reach the keys go on for MAX_STALE_AGE seconds, and no longer."""
         self.start()
-        while self.clock.seconds() < KeyURL.STALE - KeyURL.FRESH:
-            self.clock.advance(KeyURL.FRESH)
+        while self.clock.seconds() < JWKSURL.MAX_STALE_AGE - JWKSURL.MAX_AGE:
+            self.clock.advance(JWKSURL.MAX_AGE)
             outcome = self.find()
             self.script.answer(ProviderError("out of reach"))
             self.assertEqual(len(self.successResultOf(outcome)), 1)
@@ -243,11 +243,11 @@ class KeyURLTests(SynchronousTestCase):
             self.assertTrue(self.finds())
             self.failureResultOf(self.find("b"), ProviderError)
             self.assertEqual(self.fetched(), before)
-        self.clock.advance(KeyURL.FRESH)
+        self.clock.advance(JWKSURL.MAX_AGE)
         outcome = self.find()
         self.script.answer(ProviderError("out of reach"))
         self.failureResultOf(outcome, ProviderError)
-        self.clock.advance(KeyURL.PAUSE)
+        self.clock.advance(JWKSURL.MIN_FETCH_INTERVAL)
         outcome = self.find()
         self.script.answer(key_set("a"))
         self.assertEqual(len(self.successResultOf(outcome)), 1)
@@ -255,36 +255,36 @@ class KeyURLTests(SynchronousTestCase):
     def test_never_had(self):
         """Without any keys yet a fault is a fault, for all who wait, and is tried again."""
         outcomes = [self.find() for _ in range(3)]
-        self.script.answer(ProviderError("https://x: answered 500"))
+        self.script.answer(ProviderError("https://x: HTTP status 500"))
         for outcome in outcomes:
             error = self.failureResultOf(outcome, ProviderError).value
-            self.assertEqual(str(error), "https://x: answered 500")
+            self.assertEqual(str(error), "https://x: HTTP status 500")
         self.failureResultOf(self.find(), ProviderError)
         self.assertEqual(self.fetched(), 1)
-        self.clock.advance(KeyURL.PAUSE)
+        self.clock.advance(JWKSURL.MIN_FETCH_INTERVAL)
         self.start()
 
     def test_logged(self):
         """Each fetch that fails is a line in the log, whatever the reason."""
         for fault, why in (
-            (ProviderError("https://x: answered 500"), "https://x: answered 500"),
+            (ProviderError("https://x: HTTP status 500"), "https://x: HTTP status 500"),
             (RuntimeError("odd"), "https://provider.example/keys: odd"),
-            ({"keys": 1}, "https://provider.example/keys: no set of keys"),
+            ({"keys": 1}, "https://provider.example/keys: not a JWK Set"),
         ):
             outcome = self.find()
             self.script.answer(fault)
             self.failureResultOf(outcome, ProviderError)
-            self.assertIn(f"keys not fetched: {why}", formatEvent(self.events.pop()))
-            self.clock.advance(KeyURL.PAUSE)
+            self.assertIn(f"JWK Set not fetched: {why}", formatEvent(self.events.pop()))
+            self.clock.advance(JWKSURL.MIN_FETCH_INTERVAL)
         self.assertEqual(self.events, [])
 
 
-class RealKeyURLTests(ProviderCase):
+class RealJWKSURLTests(ProviderCase):
     """JWTVerifier with keys from a real server."""
 
     def verifier(self, url, clock):
         """Return a verifier."""
-        source = KeyURL(url, clock=clock.seconds)
+        source = JWKSURL(url, clock=clock.seconds)
         return JWTVerifier(source, issuer=ISSUER, audience="mail", now=lambda: NOW)
 
     async def test_rotation(self):
@@ -298,9 +298,9 @@ class RealKeyURLTests(ProviderCase):
         ]), [CLAIMS] * 10)  # fmt: skip
         self.assertEqual(len(resource.requests), 1)
         resource.answer = with_object({"keys": [jwk_of(rsa_key("b"), kid="b")]})
-        clock.advance(KeyURL.PAUSE)
+        clock.advance(JWKSURL.MIN_FETCH_INTERVAL)
         self.assertEqual(await verifier.verify(token_of(key=rsa_key("b"), kid="b")), CLAIMS)
-        with self.assertRaisesRegex(InvalidToken, "does not have"):
+        with self.assertRaisesRegex(InvalidToken, "is not in the provider's JWK Set"):
             await verifier.verify(token)
         self.assertEqual(len(resource.requests), 2)
 
@@ -310,10 +310,14 @@ class RealKeyURLTests(ProviderCase):
         clock = Clock()
         verifier = self.verifier(url, clock)
         token = token_of()
-        for answer in (resource.answer, lambda _: b"<html>", lambda _: b" " * (MAX_ANSWER + 1)):
+        for answer in (
+            resource.answer,
+            lambda _: b"<html>",
+            lambda _: b" " * (MAX_RESPONSE_OCTETS + 1),
+        ):
             resource.answer = answer
             with self.assertRaises(ProviderError):
                 await verifier.verify(token)
-            clock.advance(KeyURL.PAUSE)
+            clock.advance(JWKSURL.MIN_FETCH_INTERVAL)
         resource.answer = with_object({"keys": [jwk_of(rsa_key())]})
         self.assertEqual(await verifier.verify(token), CLAIMS)

@@ -21,10 +21,10 @@ from twisted.web.server import NOT_DONE_YET, Site
 
 from popserv.auth.oauth import provider
 from popserv.auth.oauth.provider import (
-    MAX_ANSWER,
-    Provider,
+    MAX_RESPONSE_OCTETS,
+    ProviderClient,
     check_url,
-    parse_object,
+    parse_json_object,
 )
 from tests.auth.oauth.harness import Answers, ProviderCase, never, with_object
 
@@ -46,12 +46,12 @@ class Endless(Protocol):
 
 
 class AskTests(ProviderCase):
-    """Provider.ask."""
+    """ProviderClient.request."""
 
     async def test_get(self):
         """Without a form it is a GET of JSON, and the answer an object."""
         resource, url = await self.serve(with_object({"a": [1]}))
-        self.assertEqual(await Provider(reactor=reactor).request(url), {"a": [1]})
+        self.assertEqual(await ProviderClient(reactor=reactor).request(url), {"a": [1]})
         (request,) = resource.requests
         self.assertEqual((request.method, request.uri), (b"GET", b"/path"))
         self.assertEqual(request.getHeader(b"accept"), b"application/json")
@@ -59,7 +59,9 @@ class AskTests(ProviderCase):
     async def test_post(self):
         """With a form it is a POST of it, with the headers that are given."""
         resource, url = await self.serve(with_object({}))
-        self.assertEqual(await Provider().request(url, {"token": "a+b/c="}, {b"X-A": b"b"}), {})
+        self.assertEqual(
+            await ProviderClient().request(url, {"token": "a+b/c="}, {b"X-A": b"b"}), {}
+        )
         (request,) = resource.requests
         self.assertEqual((request.method, request.getHeader(b"x-a")), (b"POST", b"b"))
         self.assertEqual(request.getHeader(b"content-type"), b"application/x-www-form-urlencoded")
@@ -69,7 +71,7 @@ class AskTests(ProviderCase):
         """Any status but 200 is a fault, whatever comes with it."""
         for code in (201, 204, 400, 401, 404, 500, 503):
             _, url = await self.serve(with_object({"active": True}, code))
-            self.assertEqual(await self.fault(url), f"answered {code}")
+            self.assertEqual(await self.fault(url), f"HTTP status {code}")
 
     async def test_redirect(self):
         """A redirect is not followed: the answer counts that comes from where trust was put."""
@@ -80,28 +82,28 @@ class AskTests(ProviderCase):
             return b"{}"
 
         _, url = await self.serve(elsewhere)
-        self.assertEqual(await self.fault(url), "answered 302")
+        self.assertEqual(await self.fault(url), "HTTP status 302")
         self.assertEqual(other.requests, [])
 
     async def test_no_object(self):
         """What is no JSON object is a fault, and is not quoted."""
         for body in (b"", b"s3cret", b'{"a": ', b"[]", b"null", b"\xff", b"[" * 100_000):
             _, url = await self.serve(lambda _, body=body: body)
-            self.assertRegex(await self.fault(url), "^no JSON( object)?$")
+            self.assertRegex(await self.fault(url), "^not (JSON|a JSON object)$")
 
     async def test_largest(self):
-        """An answer may have MAX_ANSWER octets, and not one more."""
-        body = b'{"a": "' + b"x" * (MAX_ANSWER - 9) + b'"}'
+        """An answer may have MAX_RESPONSE_OCTETS octets, and not one more."""
+        body = b'{"a": "' + b"x" * (MAX_RESPONSE_OCTETS - 9) + b'"}'
         _, url = await self.serve(lambda _: body)
-        self.assertEqual(len((await Provider().request(url))["a"]), MAX_ANSWER - 9)
+        self.assertEqual(len((await ProviderClient().request(url))["a"]), MAX_RESPONSE_OCTETS - 9)
         _, url = await self.serve(lambda _: body + b" ")
-        self.assertEqual(await self.fault(url), f"an answer of more than {MAX_ANSWER} octets")
+        self.assertEqual(await self.fault(url), f"response exceeds {MAX_RESPONSE_OCTETS} octets")
 
     async def test_endless(self):
         """An answer without end is cut off."""
         factory = self.watched(Factory.forProtocol(Endless))
         url = f"http://127.0.0.1:{await self.listen(factory)}/"
-        self.assertEqual(await self.fault(url), f"an answer of more than {MAX_ANSWER} octets")
+        self.assertEqual(await self.fault(url), f"response exceeds {MAX_RESPONSE_OCTETS} octets")
         await self.all_gone()
 
     async def test_slow(self):
@@ -116,7 +118,7 @@ class AskTests(ProviderCase):
         urls.append(await self.serve_octets(b"HTTP/1.1 200 OK\r\nContent-", False))
         for url in urls:
             told = await self.fault(url, timeout=0.05)
-            self.assertEqual(told, "no whole answer in 0.05 seconds")
+            self.assertEqual(told, "no complete response within 0.05 seconds")
             await self.all_gone()
 
     async def test_cut_off(self):
@@ -124,12 +126,12 @@ class AskTests(ProviderCase):
         url = await self.serve_octets(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}")
         self.assertIn("ResponseFailed", await self.fault(url))
         url = await self.serve_octets(b'HTTP/1.0 200 OK\r\n\r\n{"a": ')
-        self.assertEqual(await self.fault(url), "no JSON")
+        self.assertEqual(await self.fault(url), "not JSON")
 
     async def test_until_close(self):
         """An answer whose end is the connection's is good, as from servers of HTTP/1.0."""
         url = await self.serve_octets(b'HTTP/1.0 200 OK\r\n\r\n{"a": 1}')
-        self.assertEqual(await Provider().request(url), {"a": 1})
+        self.assertEqual(await ProviderClient().request(url), {"a": 1})
 
     async def test_no_http(self):
         """What does not speak HTTP is a fault."""
@@ -170,7 +172,7 @@ def make_certificate(directory, *addresses):
 
 
 class TLSTests(ProviderCase):
-    """Provider.ask by https."""
+    """ProviderClient.request by https."""
 
     async def serve_tls(self, *addresses):
         """Serve by https with a certificate for those addresses; return URL and certificate."""
@@ -184,7 +186,7 @@ class TLSTests(ProviderCase):
         """A certificate that a root of the system vouches for is good, time and again."""
         url, root = await self.serve_tls("127.0.0.1")
         with patch.dict(os.environ, SSL_CERT_FILE=root):
-            asker = Provider()
+            asker = ProviderClient()
             for _ in range(2):
                 self.assertEqual(await asker.request(url), {"a": 1})
 
@@ -205,8 +207,8 @@ class CollectorTests(SynchronousTestCase):
 
     def test_too_much(self):
         """What comes behind too much is not kept, nor heard of again."""
-        self.patch(provider, "MAX_ANSWER", 3)
-        collector = provider._Collector()
+        self.patch(provider, "MAX_RESPONSE_OCTETS", 3)
+        collector = provider._BodyCollector()
         for _ in range(3):
             collector.dataReceived(b"xx")
         self.failureResultOf(collector.body, ValueError)
@@ -259,18 +261,18 @@ class URLTests(SynchronousTestCase):
 
 
 class ObjectTests(SynchronousTestCase):
-    """parse_object."""
+    """parse_json_object."""
 
     @given(st.binary() | st.text().map(str.encode))
     def test_anything(self, text):
         """It is an object or a ValueError that quotes nothing."""
         try:
-            self.assertIsInstance(parse_object(text), dict)
+            self.assertIsInstance(parse_json_object(text), dict)
         except ValueError as error:
-            self.assertIn(str(error), ("no JSON", "no JSON object"))
+            self.assertIn(str(error), ("not JSON", "not a JSON object"))
             self.assertTrue(error.__suppress_context__ or error.__context__ is None)
 
     @given(st.dictionaries(st.text(), st.integers() | st.text() | st.booleans() | st.none()))
     def test_objects(self, found):
         """An object is read as it is."""
-        self.assertEqual(parse_object(json.dumps(found).encode()), found)
+        self.assertEqual(parse_json_object(json.dumps(found).encode()), found)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.oauth.jwks import parse_keys
+from popserv.auth.oauth.jwks import parse_jwk_set
 from popserv.auth.oauth.jwt_verifier import JWTVerifier
 from popserv.auth.oauth.verifier import InvalidToken
 
@@ -99,14 +99,14 @@ class GivenKeys:
 
     def __init__(self, *jwks):
         """Have these."""
-        self.keys = parse_keys({"keys": list(jwks)})
+        self.keys = parse_jwk_set({"keys": list(jwks)})
         self.asked = []
 
     async def find(self, kid, algorithm):
         """Return those that fit."""
         self.asked.append((kid, algorithm))
         return [
-            key.public
+            key.public_key
             for key in self.keys
             if algorithm in key.algorithms and kid in (None, key.kid)
         ]
