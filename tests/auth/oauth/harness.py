@@ -1,4 +1,4 @@
-"""What the tests of OAuth share: a client's credentials, and real servers on this machine."""
+"""What the OAuth tests share: token credentials, and HTTP servers on this machine."""
 
 import json
 
@@ -11,10 +11,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface import implementer
 
-from popserv.auth.oauth.provider import (
-    ProviderClient,
-    ProviderError,
-)
+from popserv.auth.oauth.provider import ProviderClient, ProviderError
 from popserv.errors import BadCommand
 from popserv.interfaces import ITokenCredentials
 
@@ -23,27 +20,27 @@ DISCOVERY = "https://provider.example/.well-known/openid-configuration"
 
 @implementer(ITokenCredentials)
 class Credentials:
-    """What a client brings; remembers what it is told."""
+    """Token credentials that record the errors sent to the client."""
 
-    def __init__(self, token=b"token", username=b"", breaks_off=False):
-        """Bring a token and a name; ``breaks_off`` when told something."""
-        self.token, self.username, self.breaks_off = token, username, breaks_off
-        self.reasons = []
+    def __init__(self, token=b"token", username=b"", aborts=False):
+        """With ``aborts`` the client cancels the exchange when it is sent an error."""
+        self.token, self.username, self.aborts = token, username, aborts
+        self.errors = []
 
-    async def refuse(self, reason):
-        """Remember the reason, which must be fit for JSON."""
-        self.reasons.append(json.loads(json.dumps(reason)))
-        if self.breaks_off:
-            raise BadCommand("exchange broken off")
+    async def refuse(self, error):
+        """Record the error, which must be representable in JSON."""
+        self.errors.append(json.loads(json.dumps(error)))
+        if self.aborts:
+            raise BadCommand("exchange cancelled")
 
 
-class Answers(Resource):
-    """Answers each request as ``answer(request)`` says, and remembers it."""
+class RecordingResource(Resource):
+    """Answers each request with ``answer(request)``, and records the requests."""
 
     isLeaf = True
 
     def __init__(self, answer):
-        """Start with no requests."""
+        """Start without requests."""
         super().__init__()
         self.answer = answer
         self.requests = []
@@ -51,7 +48,7 @@ class Answers(Resource):
         self.arrived = []
 
     def render(self, request):
-        """Keep the request and its body; answer."""
+        """Record the request and its body, and answer it."""
         self.requests.append(request)
         self.bodies.append(request.content.read())
         answer = self.answer(request)
@@ -61,98 +58,98 @@ class Answers(Resource):
         return answer
 
     def next(self):
-        """Return a Deferred that fires when the next request is there."""
+        """Return a Deferred that fires when the next request has arrived."""
         self.arrived.append(Deferred())
         return self.arrived[-1]
 
 
-def with_object(found, code=200):
-    """Return what answers with a JSON object."""
+def json_answer(value, code=200):
+    """Return a function that answers a request with this JSON value."""
 
     def answer(request):
         request.setResponseCode(code)
-        return json.dumps(found).encode()
+        return json.dumps(value).encode()
 
     return answer
 
 
-def never(_request):
-    """Answer nothing, and keep the connection."""
+def no_answer(_request):
+    """Keep the connection open and send nothing."""
     return NOT_DONE_YET
 
 
-class Says(Protocol):
-    """A server that says some octets to whatever it hears, and no HTTP if it does not want to."""
+class ScriptedServer(Protocol):
+    """Sends fixed octets whenever it receives data."""
 
-    def __init__(self, octets, leaves):
-        """Say this, and close the connection if ``leaves``."""
-        self.octets, self.leaves = octets, leaves
+    def __init__(self, octets, closes):
+        """With ``closes`` it then closes the connection."""
+        self.octets, self.closes = octets, closes
 
     def dataReceived(self, _data):
-        """Say it."""
+        """Send the octets."""
         self.transport.write(self.octets)
-        if self.leaves:
+        if self.closes:
             self.transport.loseConnection()
 
 
 class ProviderCase(TestCase):
-    """Has servers on this machine, and waits at the end until all their connections are gone."""
+    """Has servers on this machine; at the end all of their connections must be closed."""
 
     def setUp(self):
-        """Note that there are no connections."""
+        """Start without connections."""
         self.open = set()
-        self.gone = None
-        self.addCleanup(self.all_gone)
+        self.closed = None
+        self.addCleanup(self.all_closed)
 
-    def all_gone(self):
-        """Return a Deferred that fires once no connection is left."""
-        self.gone = Deferred()
+    def all_closed(self):
+        """Return a Deferred that fires when no connection is open."""
+        self.closed = Deferred()
         if not self.open:
-            self.gone.callback(None)
-        return self.gone
+            self.closed.callback(None)
+        return self.closed
 
     def watch(self, protocol):
-        """Note when a server's protocol is connected and lost."""
+        """Record when a protocol of a server is connected and disconnected."""
         made, lost = protocol.makeConnection, protocol.connectionLost
 
         def makeConnection(transport):
             self.open.add(protocol)
             made(transport)
 
-        def connectionLost(reason):
+        def connectionLost(error):
             self.open.discard(protocol)
-            lost(reason)
-            if self.gone and not self.open:
-                self.gone.callback(None)
+            lost(error)
+            if self.closed and not self.open:
+                self.closed.callback(None)
 
         protocol.makeConnection, protocol.connectionLost = makeConnection, connectionLost
         return protocol
 
     def watched(self, factory):
-        """Have a factory whose protocols are all watched."""
+        """Return the factory, all of whose protocols are watched."""
         build = factory.buildProtocol
         factory.buildProtocol = lambda address: self.watch(build(address))
         return factory
 
     async def listen(self, factory):
-        """Serve by a factory; return the port."""
+        """Listen with a factory; return the port."""
         port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(factory)
         self.addCleanup(port.stopListening)
         return port.getHost().port
 
     async def serve(self, answer):
-        """Serve by HTTP; return the resource and its URL."""
-        resource = Answers(answer)
+        """Serve HTTP; return the resource and its URL."""
+        resource = RecordingResource(answer)
         port = await self.listen(self.watched(Site(resource)))
         return resource, f"http://127.0.0.1:{port}/path"
 
-    async def serve_octets(self, octets, leaves=True):
-        """Serve octets; return the URL."""
-        factory = Factory.forProtocol(lambda: Says(octets, leaves))
+    async def serve_octets(self, octets, closes=True):
+        """Serve fixed octets; return the URL."""
+        factory = Factory.forProtocol(lambda: ScriptedServer(octets, closes))
         return f"http://127.0.0.1:{await self.listen(self.watched(factory))}/"
 
-    async def fault(self, url, **options):
-        """Return the text of the fault that a question ends with."""
+    async def request_error(self, url, **options):
+        """Return the text of the ProviderError of a request, without the URL."""
         with self.assertRaises(ProviderError) as caught:
             await ProviderClient(**options).request(url)
         text = str(caught.exception)

@@ -1,4 +1,4 @@
-"""What a token looks like, and what its claims must say."""
+"""The syntax of a bearer token, and the claims that a token must have."""
 
 import math
 
@@ -22,7 +22,7 @@ class SyntaxTests(SynchronousTestCase):
     """check_syntax."""
 
     def test_bearer(self):
-        """A token has the octets of RFC 6750 section 2.1 and no others."""
+        """A bearer token consists of the octets of RFC 6750 section 2.1 and of no others."""
         for token in (b"a", b"aZ09-._~+/", b"mF_9.B5f-4.1JqM", b"a=", b"YQ=="):
             check_syntax(token)
         for token in (b"", b"=", b"a=b", b"a b", b" a", b"a\n", b"a\0", b"\xff", b"a,b", b"a\x01"):
@@ -30,10 +30,10 @@ class SyntaxTests(SynchronousTestCase):
 
 
 class ClaimTests(VerifierCase):
-    """JWTVerifier: for whom, by whom, when."""
+    """RequiredClaims, with signed tokens."""
 
     def why(self, more, **options):
-        """Return why a token with more or other claims is refused, or None."""
+        """Return why a token with changed claims is rejected, or None; "-" removes a claim."""
         claims = {name: value for name, value in (CLAIMS | more).items() if value != "-"}
         verifier = self.verifier(**options)
         outcome = Deferred.fromCoroutine(verifier.verify(token_of(claims)))
@@ -42,7 +42,7 @@ class ClaimTests(VerifierCase):
         return results[0] if results else None
 
     def test_expiry(self):
-        """At its exp, and the leeway, a token is no longer good (RFC 7519 section 4.1.4)."""
+        """A token expires at its exp plus the leeway (RFC 7519 section 4.1.4)."""
         self.assertIsNone(self.why({"exp": NOW - 29}))
         self.assertIsNone(self.why({"exp": NOW - 29.5}))
         self.assertEqual(self.why({"exp": NOW - 30}), "has expired")
@@ -52,7 +52,7 @@ class ClaimTests(VerifierCase):
             self.assertIn("has no exp", self.why({"exp": missing}))
 
     def test_not_yet(self):
-        """Before its nbf and its iat, less the leeway, a token is not good yet."""
+        """A token is not valid before its nbf and its iat, less the leeway."""
         for name in ("nbf", "iat"):
             self.assertIsNone(self.why({name: NOW + 30}))
             self.assertEqual(
@@ -61,19 +61,30 @@ class ClaimTests(VerifierCase):
             self.assertIsNone(self.why({name: 0}))
 
     def test_times(self):
-        """A time that is no number of seconds is refused."""
-        odd = ("1800000000", True, [], {}, math.nan, math.inf, -math.inf, -1, 10**400, NOW * 1000)
-        for value in odd:
+        """A time that is not a number of seconds is rejected."""
+        invalid = (
+            "1800000000",
+            True,
+            [],
+            {},
+            math.nan,
+            math.inf,
+            -math.inf,
+            -1,
+            10**400,
+            NOW * 1000,
+        )
+        for value in invalid:
             for name in ("exp", "nbf", "iat"):
                 self.assertEqual(self.why({name: value}), f"has an invalid {name} claim")
 
     def test_issuer(self):
-        """The issuer is the one that is wanted, character for character."""
+        """The issuer must be equal to the required one, character for character."""
         for other in (ISSUER + "/", ISSUER.upper(), "", None, [ISSUER], "-", {ISSUER: 1}):
             self.assertIn("issuer", self.why({"iss": other}), other)
 
     def test_audience(self):
-        """One of the audiences is one that is wanted."""
+        """One of the token's audiences must be one of the required ones."""
         for good in ("mail", ["mail"], ["x", "mail"]):
             self.assertIsNone(self.why({"aud": good}))
         self.assertIsNone(self.why({"aud": ["x", "b"]}, audience=["a", "b"]))
@@ -81,7 +92,7 @@ class ClaimTests(VerifierCase):
             self.assertIn("audience", self.why({"aud": other}), other)
 
     def test_log_is_bounded(self):
-        """A claim that is quoted is cut off."""
+        """A claim that is quoted in the log is truncated."""
         self.assertLess(len(self.why({"aud": "x" * 9999})), 300)
 
     @given(
@@ -95,7 +106,7 @@ class ClaimTests(VerifierCase):
         st.integers(0, 60),
     )
     def test_window(self, times, leeway):
-        """A token is good from its nbf and iat until before its exp, the leeway added at both."""
+        """A token is valid from its nbf and iat until its exp, both extended by the leeway."""
         good = (
             NOW - leeway < times.get("exp", math.inf)
             and NOW + leeway >= times.get("nbf", 0)

@@ -1,4 +1,4 @@
-"""The file of the checker of tokens, and what is said of a bad one."""
+"""The file of --auth oauth:FILE: its keys, and the errors for an invalid file."""
 
 import ast
 import json
@@ -29,7 +29,7 @@ class FileCase(SynchronousTestCase):
     """Has a directory for files."""
 
     def setUp(self):
-        """Make the directory, and a set of keys in it."""
+        """Make the directory, and a JWK Set in it."""
         self.directory = os.path.abspath(self.mktemp())
         os.makedirs(self.directory)
         self.path = os.path.join(self.directory, "oauth.ini")
@@ -42,18 +42,18 @@ class FileCase(SynchronousTestCase):
             os.fchmod(file.fileno(), mode)
 
     def write(self, *changes, without=(), base=None, mode=0o600):
-        """Write the INI file: the base's keys, without some, and with more."""
+        """Write the INI file: the base's keys with changes."""
         keys = {**(base or JWKS), **dict(changes)}
         lines = [f"{key} = {value}" for key, value in keys.items() if key not in without]
         self.write_file("oauth.ini", "\n".join(["[oauth]", *lines, ""]), mode)
 
     def error(self, *changes, **options):
-        """Return what is wrong with the file."""
+        """Return the error for a file with changes."""
         self.write(*changes, **options)
         return self.error_now()
 
     def error_now(self):
-        """Return what is wrong with the file as it is."""
+        """Return the error for the file as it is: one line, with the path, without secrets."""
         failure = self.assertRaises(OAuthFileError, TokenChecker.from_file, self.path)
         said = str(failure)
         self.assertIn(self.path, said)
@@ -73,7 +73,7 @@ INTROSPECTION = {
 
 
 class FileTests(FileCase):
-    """TokenChecker.at_start: the file, and what is said of a bad one."""
+    """TokenChecker.from_file."""
 
     def start(self, *changes, **options):
         """Return the checker of a file."""
@@ -81,14 +81,14 @@ class FileTests(FileCase):
         return TokenChecker.from_file(self.path)
 
     def claim(self, checker, claims, **header):
-        """Return whom the checker lets in with a token that has those claims, or the refusal."""
+        """Return the user whom a token with these claims authenticates, or the rejection."""
         claims = {"iss": JWKS["issuer"], "aud": "mail", "exp": 1 << 33, **claims}
         credentials = Credentials(token_of(claims, **{"kid": "k1", **header}))
         outcome = Deferred.fromCoroutine(self.check(checker, credentials))
         return self.successResultOf(outcome)
 
     async def check(self, checker, credentials):
-        """Ask, the file of keys being read at once."""
+        """Run the checker; the file of keys is read without a thread."""
 
         async def run(function):
             return function()
@@ -97,10 +97,10 @@ class FileTests(FileCase):
         try:
             return await checker.requestAvatarId(credentials)
         except UnauthorizedLogin as error:
-            return str(error), *credentials.reasons
+            return str(error), *credentials.errors
 
-    def test_smallest(self):
-        """Three keys are enough for keys of the provider; the name is the email then."""
+    def test_minimal(self):
+        """With jwks three keys are required; the user's name is the email by default."""
         checker = self.start()
         self.assertEqual(self.claim(checker, {"email": "ann"}), b"ann")
         self.assertEqual(
@@ -109,7 +109,7 @@ class FileTests(FileCase):
         )
 
     def test_all_keys(self):
-        """Every key does what it says."""
+        """Each key has its effect."""
         checker = self.start(
             ("jwks", os.path.join(self.directory, "keys.json")),
             ("audience", "imap\n  mail"),
@@ -136,19 +136,19 @@ class FileTests(FileCase):
             said, _ = self.claim(checker, good, **{**right, **wrong})
             self.assertRegex(said, "algorithm|typ|JWK Set")
 
-    def test_public_is_well(self):
-        """A file without a secret may be read by everybody."""
+    def test_public_file(self):
+        """A file without a secret may be readable by everybody."""
         self.start(mode=0o644)
 
     def test_urls(self):
-        """Keys may come from a URL, and the provider may be asked instead."""
+        """The keys may be at a URL, and introspection may be used instead."""
         self.start(("jwks", "https://provider.example/keys"))
         self.start(("jwks", "http://127.0.0.1:8080/keys"))
         self.start(base=INTROSPECTION)
         self.start(("issuer", "x"), ("audience", "a b"), ("cache", "60"), base=INTROSPECTION)
 
     def test_byte_order_mark(self):
-        """A mark at the start is passed over, for the editors that write one."""
+        """A byte order mark at the start is ignored."""
         self.write()
         with open(self.path, "rb") as file:
             text = file.read()
@@ -156,7 +156,7 @@ class FileTests(FileCase):
         TokenChecker.from_file(self.path)
 
     def test_missing(self):
-        """A key that is needed and not there is named."""
+        """The error names a required key that is missing."""
         for key in ("issuer", "audience"):
             said = self.error(without=[key])
             self.assertEqual(said, f"FILE: {key}: is missing; jwks requires it")
@@ -164,8 +164,8 @@ class FileTests(FileCase):
             said = self.error(base=INTROSPECTION, without=[key])
             self.assertEqual(said, f"FILE: {key}: is missing; introspection requires it")
 
-    def test_ways(self):
-        """There must be one way to verify, and only what goes with it."""
+    def test_methods(self):
+        """Exactly one verification method must be set, and only its keys."""
         for said in (self.error(without=["jwks"]), self.error(*INTROSPECTION.items())):
             self.assertIn("FILE: jwks: set either jwks or introspection, and not both", said)
         for key in ("client-id", "client-secret", "cache"):
@@ -175,7 +175,7 @@ class FileTests(FileCase):
             self.assertIn(f"FILE: {key}: cannot be used with introspection", said)
 
     def test_unknown(self):
-        """A key that there is not is named, with those that there are."""
+        """The error names an unknown key, and lists the known ones."""
         said = self.error(("isuer", "x"))
         self.assertIn("FILE: isuer: unknown key; the keys are algorithms, audience, ", said)
         said = self.error(("client_secret", "s3cret"), base=INTROSPECTION)
@@ -184,12 +184,12 @@ class FileTests(FileCase):
         )
 
     def test_empty(self):
-        """A key without a value is named."""
+        """The error names a key without a value."""
         for key in (*JWKS, "user", "scope", "discovery", "algorithms", "typ"):
             self.assertIn(f"FILE: {key}: is empty", self.error((key, "")))
 
     def test_bad_values(self):
-        """A value that cannot be is named, with what it must be."""
+        """The error names a key with an invalid value, and says what the value must be."""
         for key, value, why in (
             ("jwks", "http://provider.example/keys", "must be an https URL"),
             ("jwks", "https://", "must be a URL"),
@@ -214,8 +214,8 @@ class FileTests(FileCase):
             self.assertTrue(said.startswith(f"FILE: {key}: "), said)
             self.assertIn(why, said)
 
-    def test_bad_key_file(self):
-        """A set of keys that is none, or has none of use, ends the start."""
+    def test_bad_jwks_file(self):
+        """A file that is not a JWK Set, or without usable keys, is an error."""
         for text, why in (
             ("s3cret", "not JSON"),
             ("{}", "not a JWK Set"),
@@ -224,21 +224,21 @@ class FileTests(FileCase):
             self.write_file("keys.json", text)
             self.assertIn(why, self.error())
 
-    def test_public(self):
-        """A file with a secret that everybody can read ends the start, with what mends it."""
+    def test_public_secret(self):
+        """A file with a secret that everybody can access is an error with the remedy."""
         for mode in (0o644, 0o604, 0o606):
             self.assertIn("chmod o= FILE", self.error(base=INTROSPECTION, mode=mode))
 
     def test_no_file(self):
-        """A file that is not there, or cannot be one, ends the start."""
+        """A file that is missing or cannot be read is an error."""
         self.assertIn("cannot read FILE: No such file", self.error_now())
         self.path = self.directory
         self.assertIn("cannot read FILE: Is a directory", self.error_now())
         error = self.assertRaises(OAuthFileError, TokenChecker.from_file, "")
         self.assertIn("oauth:FILE", str(error))
 
-    def test_no_ini(self):
-        """What is no INI file ends the start with the line's number, and never quotes it."""
+    def test_not_ini(self):
+        """A file that is not an INI file is an error with the line number, without the line."""
         for text, why in (
             ("client-secret = s3cret\n", "FILE, line 1: must be"),
             ("[oauth]\ns3cret\n", "FILE, line 2: must be"),
@@ -256,7 +256,7 @@ class FileTests(FileCase):
 
 
 class AuthOptions(usage.Options, AuthOptionMixin):
-    """Options with --auth for tokens."""
+    """Options with --auth for token credentials."""
 
     supportedInterfaces = (ITokenCredentials,)
 
@@ -273,7 +273,7 @@ class PluginTests(FileCase):
         self.assertIsInstance(checker, TokenChecker)
 
     def test_bad_file(self):
-        """A bad file ends the start with its one line."""
+        """An invalid file is a usage error of one line."""
         self.write(("isuer", "x"))
         error = self.assertRaises(
             usage.UsageError, AuthOptions().parseOptions, ["--auth", f"oauth:{self.path}"]
@@ -281,20 +281,20 @@ class PluginTests(FileCase):
         self.assertIn(f"{self.path}: isuer: unknown key", str(error))
 
     def test_without_the_extra(self):
-        """Without PyJWT, or without TLS, one line says what to install."""
+        """Without PyJWT or pyOpenSSL one line says what to install."""
         self.write()
-        for missing in ("jwt", "OpenSSL"):
-            gone = {name: None for name in sys.modules if name.split(".")[0] == missing}
-            ours = [name for name in sys.modules if name.startswith("popserv.auth.oauth.")]
-            with patch.dict(sys.modules, {missing: None, **gone}):
-                for name in (*ours, "twisted.internet.ssl"):
+        for library in ("jwt", "OpenSSL"):
+            missing_modules = {name: None for name in sys.modules if name.split(".")[0] == library}
+            imported = [name for name in sys.modules if name.startswith("popserv.auth.oauth")]
+            with patch.dict(sys.modules, {library: None, **missing_modules}):
+                for name in (*imported, "twisted.internet.ssl"):
                     sys.modules.pop(name, None)
                 error = self.assertRaises(ImportError, makeChecker, f"oauth:{self.path}")
             self.assertRegex(str(error), r"^\w+.* pip install 'popserv\[oauth\]'$")
             self.assertNotIn("\n", str(error))
 
     def test_lazy(self):
-        """To list the checkers imports nothing of popserv.auth."""
+        """Listing the checkers does not import popserv.auth."""
         self.assertEqual(popserv_plugin.oauth.credentialInterfaces, (ITokenCredentials,))
         code = (
             "import sys, twisted.plugins.popserv_plugin;"
@@ -308,15 +308,15 @@ DOCS = Path(__file__).parents[3] / "docs/howto/oauth.rst"
 
 
 class DocumentationTests(FileCase):
-    """What oauth.rst shows and lists."""
+    """docs/howto/oauth.rst."""
 
     def setUp(self):
-        """Read it."""
+        """Read the page."""
         super().setUp()
         self.text = DOCS.read_text("utf-8")
 
     def test_examples(self):
-        """Every file that is shown can be used."""
+        """Every example file is valid."""
         blocks = re.findall(r"\.\. code-block:: ini\n\n((?:   .*\n|\n)+)", self.text)
         self.assertEqual(len(blocks), 2)
         for block in blocks:
@@ -324,7 +324,7 @@ class DocumentationTests(FileCase):
             self.assertIsInstance(TokenChecker.from_file(self.path), TokenChecker)
 
     def test_keys(self):
-        """Every key is explained, and no other."""
+        """The page explains every key and every algorithm, and no other key."""
         listed = self.text.partition("\nKeys\n")[2].partition("\nNames\n")[0]
         terms = re.findall(r"^``.*``$", listed, re.MULTILINE)
         explained = {key for term in terms for key in re.findall("``(.+?)``", term)}
@@ -333,7 +333,7 @@ class DocumentationTests(FileCase):
             self.assertIn(name, listed)
 
     def test_reasons(self):
-        """Every reason why a token can be refused is explained."""
+        """The page explains every reason why a token is rejected."""
         explained = " ".join(self.text.split())
         found = 0
         for module in (checker, claims, introspection, jwt_verifier):

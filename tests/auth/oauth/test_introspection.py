@@ -1,4 +1,4 @@
-"""The verifier that asks the provider."""
+"""The verifier that asks the provider about each token (RFC 7662), with a real HTTP server."""
 
 import json
 from base64 import b64decode
@@ -13,7 +13,7 @@ from popserv.auth.oauth.introspection import IntrospectionVerifier
 from popserv.auth.oauth.provider import ProviderError
 from popserv.auth.oauth.verifier import InvalidToken, ITokenVerifier
 from popserv.errors import TryLater
-from tests.auth.oauth.harness import ProviderCase, never, with_object
+from tests.auth.oauth.harness import ProviderCase, json_answer, no_answer
 
 OPAQUE = b"2YotnFZFEjr1zCsicMWpAA"
 """The token of RFC 7662 section 2.1."""
@@ -34,30 +34,30 @@ RFC7662 = {
 
 
 class IntrospectionTests(ProviderCase):
-    """IntrospectionVerifier, with a real server."""
+    """IntrospectionVerifier."""
 
     async def setUp(self):
-        """Have a server that knows the token, and a clock."""
+        """Start a provider that knows the token, and a clock."""
         super().setUp()
         self.now = 1419350300
-        self.resource, self.url = await self.serve(with_object(RFC7662))
+        self.resource, self.url = await self.serve(json_answer(RFC7662))
 
     def verifier(self, **options):
-        """Return a verifier that asks our server."""
+        """Return a verifier that asks this provider."""
         return IntrospectionVerifier(
             self.url, "po pserv", "s3:crét", now=lambda: self.now, **options
         )
 
-    async def refused(self, found, **options):
-        """Return why the token is refused after that answer."""
-        self.resource.answer = with_object(found)
+    async def rejection(self, found, **options):
+        """Return why the token is rejected after this response."""
+        self.resource.answer = json_answer(found)
         with self.assertRaises(InvalidToken) as caught:
             await self.verifier(**options).verify(OPAQUE)
         self.assertNotIn(OPAQUE.decode(), str(caught.exception))
         return str(caught.exception)
 
-    async def test_question(self):
-        """The token goes in a POST, and who asks in HTTP Basic (RFC 7662 section 2.1)."""
+    async def test_request(self):
+        """The token is sent by POST with HTTP Basic authentication (RFC 7662 section 2.1)."""
         verifier = self.verifier()
         verifyObject(ITokenVerifier, verifier)
         self.assertEqual(await verifier.verify(OPAQUE), RFC7662)
@@ -72,42 +72,42 @@ class IntrospectionTests(ProviderCase):
         self.assertEqual([unquote_plus(each) for each in parts], ["po pserv", "s3:crét"])
 
     async def test_active(self):
-        """Only a plain true is a yes (RFC 7662 section 2.2)."""
+        """Only a token whose "active" is the JSON value true is accepted (RFC 7662 section 2.2)."""
         for active in (False, None, 1, "true", "True", [True], {}):
-            self.assertEqual(await self.refused(RFC7662 | {"active": active}), "is not active")
-        self.assertEqual(await self.refused({}), "is not active")
+            self.assertEqual(await self.rejection(RFC7662 | {"active": active}), "is not active")
+        self.assertEqual(await self.rejection({}), "is not active")
 
-    async def test_demands(self):
-        """An active token must be in time, and ours if we have said so."""
+    async def test_required_claims(self):
+        """An active token must not be expired, and have the issuer and audience if required."""
         good = {"issuer": RFC7662["iss"], "audience": [RFC7662["aud"]]}
         self.assertEqual(await self.verifier(**good).verify(OPAQUE), RFC7662)
-        self.assertIn("issuer", await self.refused(RFC7662, issuer="https://other.example/"))
-        self.assertIn("audience", await self.refused(RFC7662, audience="mail"))
-        self.assertIn("audience", await self.refused({"active": True}, audience="mail"))
+        self.assertIn("issuer", await self.rejection(RFC7662, issuer="https://other.example/"))
+        self.assertIn("audience", await self.rejection(RFC7662, audience="mail"))
+        self.assertIn("audience", await self.rejection({"active": True}, audience="mail"))
         self.now = RFC7662["exp"] + 30
-        self.assertEqual(await self.refused(RFC7662), "has expired")
+        self.assertEqual(await self.rejection(RFC7662), "has expired")
         self.now = RFC7662["iat"] - 31
-        self.assertIn("not valid yet", await self.refused(RFC7662))
+        self.assertIn("not valid yet", await self.rejection(RFC7662))
 
-    async def test_no_end(self):
-        """An answer need not say when the token ends."""
-        self.resource.answer = with_object({"active": True})
+    async def test_no_exp(self):
+        """A response need not have an exp."""
+        self.resource.answer = json_answer({"active": True})
         self.assertEqual(await self.verifier().verify(OPAQUE), {"active": True})
 
-    async def test_form(self):
-        """What is no token is not asked about."""
+    async def test_syntax(self):
+        """No request is sent for a token that is not a bearer token."""
         for token in (b"", b"a b", b"\xff", b"x" * (MAX_TOKEN_OCTETS + 1)):
             with self.assertRaises(InvalidToken):
                 await self.verifier().verify(token)
         self.assertEqual(self.resource.requests, [])
 
-    async def test_faults(self):
-        """No answer of use is a fault, be it for our own name or secret."""
+    async def test_errors(self):
+        """Any other response is a ProviderError, which contains no token and no secret."""
         for answer in (
-            with_object({"active": True}, 401),
-            with_object({"active": True}, 500),
+            json_answer({"active": True}, 401),
+            json_answer({"active": True}, 500),
             lambda _: b"active",
-            with_object([RFC7662]),
+            json_answer([RFC7662]),
         ):
             self.resource.answer = answer
             with self.assertRaises(ProviderError) as caught:
@@ -116,14 +116,14 @@ class IntrospectionTests(ProviderCase):
                 self.assertNotIn(secret, str(caught.exception))
 
     async def test_no_cache(self):
-        """Unless told otherwise each login asks."""
+        """By default each login sends a request."""
         verifier = self.verifier()
         for _ in range(3):
             await verifier.verify(OPAQUE)
         self.assertEqual(len(self.resource.requests), 3)
 
     async def test_cache(self):
-        """A good answer is believed for so long, of one token, and no longer."""
+        """The response for an active token is cached for cache_seconds, for that token only."""
         verifier = self.verifier(cache_seconds=60)
         for second, asked in ((0, 1), (59, 1), (60, 2), (119, 2), (59, 3), (118, 3), (119, 4)):
             self.now = 1419350300 + second
@@ -133,7 +133,7 @@ class IntrospectionTests(ProviderCase):
         self.assertEqual(len(self.resource.requests), 5)
 
     async def test_cache_ends_with_the_token(self):
-        """What is remembered is not good beyond the token's own end."""
+        """A cached token is rejected once it has expired."""
         verifier = self.verifier(cache_seconds=3600, leeway=0)
         self.now = RFC7662["exp"] - 1
         await verifier.verify(OPAQUE)
@@ -141,17 +141,17 @@ class IntrospectionTests(ProviderCase):
         with self.assertRaisesRegex(InvalidToken, "has expired"):
             await verifier.verify(OPAQUE)
 
-    async def test_bad_answers_not_cached(self):
-        """A refusal is not remembered."""
+    async def test_rejections_not_cached(self):
+        """A rejection is not cached."""
         verifier = self.verifier(cache_seconds=60)
-        self.resource.answer = with_object({"active": False})
+        self.resource.answer = json_answer({"active": False})
         with self.assertRaises(InvalidToken):
             await verifier.verify(OPAQUE)
-        self.resource.answer = with_object(RFC7662)
+        self.resource.answer = json_answer(RFC7662)
         self.assertEqual(await verifier.verify(OPAQUE), RFC7662)
 
     async def test_cache_is_bounded(self):
-        """Of too many tokens the oldest is forgotten; none is kept as it is."""
+        """A full cache evicts the oldest entry; tokens are stored as digests."""
         self.patch(IntrospectionVerifier, "MAX_CACHED_RESPONSES", 3)
         verifier = self.verifier(cache_seconds=60)
         for token in (b"a", b"b", b"c", b"d", b"d"):
@@ -161,19 +161,19 @@ class IntrospectionTests(ProviderCase):
             set(verifier._cache), {sha256(each).digest() for each in (b"b", b"c", b"d")}
         )
 
-    async def test_turns(self):
-        """So many are asked about at a time, so many wait, and one more is told to try later."""
+    async def test_concurrency(self):
+        """Concurrent requests and queued logins are limited; another login fails with TryLater."""
         self.patch(IntrospectionVerifier, "MAX_CONCURRENT_REQUESTS", 2)
         self.patch(IntrospectionVerifier, "MAX_QUEUED_REQUESTS", 3)
         held = []
-        self.resource.answer = lambda request: held.append(request) or never(request)
+        self.resource.answer = lambda request: held.append(request) or no_answer(request)
         verifier = self.verifier()
         outcomes = [Deferred.fromCoroutine(verifier.verify(b"t%d" % n)) for n in range(5)]
         with self.assertRaisesRegex(TryLater, "too busy"):
             await verifier.verify(b"t5")
         while len(held) < 2:
             await self.resource.next()
-        self.resource.answer = with_object(RFC7662)
+        self.resource.answer = json_answer(RFC7662)
         text = json.dumps(RFC7662).encode()
         for request in held:
             request.setHeader(b"content-length", b"%d" % len(text))

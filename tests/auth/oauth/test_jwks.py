@@ -1,4 +1,4 @@
-"""The provider's keys: which count, in a file, at a URL."""
+"""JWK Sets: which of their keys are used, and when a file or a URL is read again."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from popserv.auth.oauth.jwks import JWKSURL, JWKSFile, parse_jwk_set
 from popserv.auth.oauth.jwt_verifier import JWTVerifier
 from popserv.auth.oauth.provider import MAX_RESPONSE_OCTETS, ProviderError
 from popserv.auth.oauth.verifier import InvalidToken
-from tests.auth.oauth.harness import ProviderCase, with_object
+from tests.auth.oauth.harness import ProviderCase, json_answer
 from tests.auth.oauth.tokens import (
     A3_JWK,
     CLAIMS,
@@ -27,18 +27,18 @@ from tests.auth.oauth.tokens import (
 
 
 class ParseJWKSetTests(SynchronousTestCase):
-    """parse_jwk_set: which keys of a set count (RFC 7517 section 5)."""
+    """parse_jwk_set: which keys of a set are used (RFC 7517 section 5)."""
 
     def names(self, *jwks):
-        """Return the names of those that count."""
+        """Return the key IDs of the keys that are used."""
         return [key.kid for key in parse_jwk_set({"keys": list(jwks)})]
 
-    def test_odd_ones(self):
-        """A key that is unknown, broken, weak, or not for signatures is passed over."""
+    def test_unusable_keys(self):
+        """Keys that are unknown, invalid, weak, or not for signatures are ignored."""
         good = jwk_of(rsa_key(), kid="good")
         curve = jwk_of(key_for("ES256"), kid="curve")
         edwards = jwk_of(key_for("EdDSA"), kid="edwards")
-        odd = (
+        unusable = (
             {}, None, [], "x", {"kty": "oct", "k": "AA", "kid": "s"}, {"kty": "RSA"}, {"kty": []},
             good | {"use": "enc"}, good | {"use": []}, good | {"key_ops": ["encrypt"]},
             good | {"key_ops": 1}, good | {"alg": "RSA-OAEP"}, good | {"alg": "HS256"},
@@ -51,18 +51,18 @@ class ParseJWKSetTests(SynchronousTestCase):
         )  # fmt: skip
         more = good | {"kid": "more", "use": "sig", "alg": "RS512", "key_ops": ["verify"]}
         self.assertEqual(
-            self.names(good, *odd, curve, edwards, more), ["good", "curve", "edwards", "more"]
+            self.names(good, *unusable, curve, edwards, more), ["good", "curve", "edwards", "more"]
         )
 
     def test_private(self):
-        """Of a private key the public half is taken."""
+        """Only the public part of a private key is kept."""
         (key,) = parse_jwk_set({"keys": [A3_JWK]})
         self.assertFalse(hasattr(key.public_key, "sign"))
         self.assertEqual(key.algorithms, {"ES256"})
         self.assertIsNone(key.kid)
 
-    def test_no_set(self):
-        """What is no set is a ValueError."""
+    def test_not_a_set(self):
+        """A document that is not a JWK Set is a ValueError."""
         for document in ({}, {"keys": None}, {"keys": {}}, {"keys": "x"}):
             self.assertRaises(ValueError, parse_jwk_set, document)
         self.assertEqual(parse_jwk_set({"keys": []}), ())
@@ -72,7 +72,7 @@ class JWKSFileTests(TestCase):
     """JWKSFile."""
 
     def setUp(self):
-        """Have a path, and a file with a key."""
+        """Write a file with a key."""
         self.path = os.path.abspath(self.mktemp())
         self.write({"keys": [jwk_of(key_for("ES256"), kid="a")]})
         self.source = JWKSFile(self.path)
@@ -85,7 +85,7 @@ class JWKSFileTests(TestCase):
         os.rename(self.path + "~", self.path)
 
     async def test_changes(self):
-        """A changed file counts at once, and an unchanged one is not read again."""
+        """A changed file is read again immediately; an unchanged file is not read again."""
         first = await self.source.find("a", "ES256")
         self.assertEqual(len(first), 1)
         self.assertIs((await self.source.find(None, "ES256"))[0], first[0])
@@ -95,8 +95,8 @@ class JWKSFileTests(TestCase):
         self.assertEqual(await self.source.find("a", "ES256"), [])
         self.assertEqual(len(await self.source.find("b", "RS256")), 1)
 
-    async def test_in_disorder(self):
-        """A file that cannot be used is a fault with its reason, until it is mended."""
+    async def test_invalid(self):
+        """An invalid file is a ProviderError with the reason, until the file is corrected."""
         await self.source.find("a", "ES256")
         for text, why in (
             (b"", "not JSON"),
@@ -117,37 +117,37 @@ class JWKSFileTests(TestCase):
         self.write({"keys": [A3_JWK]})
         self.assertEqual(len(await self.source.find(None, "ES256")), 1)
 
-    async def test_off_the_reactors_thread(self):
-        """The file is read in a thread that is not the reactor's."""
+    async def test_thread(self):
+        """The file is read in a thread other than the reactor's."""
         where = []
         self.patch(self.source, "read", lambda: where.append(current_thread().name) or ())
         await self.source.find(None, "ES256")
         self.assertIn("popserv-keys", where[0])
 
 
-class Script:
-    """A provider whose answers a test gives by hand."""
+class ScriptedClient:
+    """A ProviderClient whose responses are given by the test."""
 
     def __init__(self):
-        """Have heard no question."""
-        self.questions = []
+        """Start without requests."""
+        self.requests = []
 
     def request(self, url):
-        """Return an answer to come."""
+        """Return a Deferred of the response."""
         assert url == "https://provider.example/keys"
-        self.questions.append(Deferred())
-        return self.questions[-1]
+        self.requests.append(Deferred())
+        return self.requests[-1]
 
-    def answer(self, what):
-        """Answer the last question; an exception is a fault."""
-        if isinstance(what, Exception):
-            self.questions[-1].errback(what)
+    def respond(self, response):
+        """Respond to the last request; an exception makes it fail."""
+        if isinstance(response, Exception):
+            self.requests[-1].errback(response)
         else:
-            self.questions[-1].callback(what)
+            self.requests[-1].callback(response)
 
 
 def key_set(*names):
-    """Return a set of keys of those names."""
+    """Return a JWK Set of keys with these key IDs."""
     return {"keys": [jwk_of(key_for("ES256"), kid=name) for name in names]}
 
 
@@ -155,9 +155,9 @@ class JWKSURLTests(SynchronousTestCase):
     """JWKSURL: when keys are fetched."""
 
     def setUp(self):
-        """Have a source whose provider and clock are ours."""
-        self.clock, self.script = Clock(), Script()
-        self.source = JWKSURL("https://provider.example/keys", self.script, self.clock.seconds)
+        """Make a source whose client and clock the test controls."""
+        self.clock, self.client = Clock(), ScriptedClient()
+        self.source = JWKSURL("https://provider.example/keys", self.client, self.clock.seconds)
         self.events = []
         globalLogPublisher.addObserver(self.events.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
@@ -167,21 +167,21 @@ class JWKSURLTests(SynchronousTestCase):
         return Deferred.fromCoroutine(self.source.find(kid, "ES256"))
 
     def finds(self, kid="a"):
-        """Tell whether there is such a key, of those that are there or fetched at once."""
+        """Return whether the key is found without waiting for a fetch."""
         return bool(self.successResultOf(self.find(kid)))
 
     def fetched(self):
-        """Return how often the provider was asked."""
-        return len(self.script.questions)
+        """Return the number of requests."""
+        return len(self.client.requests)
 
     def start(self):
         """Fetch the key a."""
         outcome = self.find()
-        self.script.answer(key_set("a"))
+        self.client.respond(key_set("a"))
         self.assertEqual(len(self.successResultOf(outcome)), 1)
 
     def test_fetched_once(self):
-        """The keys are fetched when the first is needed, and kept."""
+        """The keys are fetched when the first is needed, and cached."""
         self.assertEqual(self.fetched(), 0)
         self.start()
         self.clock.advance(JWKSURL.MAX_AGE - 1)
@@ -189,55 +189,55 @@ class JWKSURLTests(SynchronousTestCase):
         self.assertEqual(self.fetched(), 1)
 
     def test_shared(self):
-        """All who wait meanwhile wait for one fetch, and one who leaves takes nobody along."""
+        """Concurrent lookups share one fetch; cancelling one does not affect the others."""
         outcomes = [self.find() for _ in range(5)]
         outcomes[0].cancel()
         outcomes[2].cancel()
         self.failureResultOf(outcomes[0])
         self.failureResultOf(outcomes[2])
-        self.script.answer(key_set("a"))
+        self.client.respond(key_set("a"))
         for at in (1, 3, 4):
             self.assertEqual(len(self.successResultOf(outcomes[at])), 1)
         self.assertEqual(self.fetched(), 1)
 
     def test_rotation(self):
-        """A key that is new to us is fetched when a token names it."""
+        """The keys are fetched again when a token has an unknown key ID."""
         self.start()
         self.clock.advance(JWKSURL.MIN_FETCH_INTERVAL)
         outcome = self.find("b")
-        self.script.answer(key_set("a", "b"))
+        self.client.respond(key_set("a", "b"))
         self.assertEqual(len(self.successResultOf(outcome)), 1)
         self.assertTrue(self.finds("a"))
         self.assertEqual(self.fetched(), 2)
 
     def test_storm(self):
-        """Invented names make one fetch in MIN_FETCH_INTERVAL seconds, and keep nobody out."""
+        """Unknown key IDs cause one fetch in MIN_FETCH_INTERVAL; known keys stay usable."""
         self.start()
         for second in range(int(JWKSURL.MIN_FETCH_INTERVAL * 3)):
-            for guess in range(5):
-                outcome = self.find(f"{second}.{guess}")
+            for n in range(5):
+                outcome = self.find(f"{second}.{n}")
                 if not outcome.called:
-                    self.script.answer(key_set("a"))
+                    self.client.respond(key_set("a"))
                 self.assertEqual(self.successResultOf(outcome), [])
             self.assertTrue(self.finds())
             self.clock.advance(1)
         self.assertEqual(self.fetched(), 3)
 
     def test_withdrawn(self):
-        """A key that the provider has withdrawn is gone after MAX_AGE seconds."""
+        """A key that the provider has withdrawn is not used after MAX_AGE."""
         self.start()
         self.clock.advance(JWKSURL.MAX_AGE)
         outcome = self.find()
-        self.script.answer({"keys": []})
+        self.client.respond({"keys": []})
         self.assertEqual(self.successResultOf(outcome), [])
 
     def test_stale(self):
-        """While the provider is out of reach the keys go on for MAX_STALE_AGE seconds, and no longer."""
+        """While fetches fail, the cached keys are used until MAX_STALE_AGE, and no longer."""
         self.start()
         while self.clock.seconds() < JWKSURL.MAX_STALE_AGE - JWKSURL.MAX_AGE:
             self.clock.advance(JWKSURL.MAX_AGE)
             outcome = self.find()
-            self.script.answer(ProviderError("out of reach"))
+            self.client.respond(ProviderError("out of reach"))
             self.assertEqual(len(self.successResultOf(outcome)), 1)
             before = self.fetched()
             self.assertTrue(self.finds())
@@ -245,17 +245,17 @@ class JWKSURLTests(SynchronousTestCase):
             self.assertEqual(self.fetched(), before)
         self.clock.advance(JWKSURL.MAX_AGE)
         outcome = self.find()
-        self.script.answer(ProviderError("out of reach"))
+        self.client.respond(ProviderError("out of reach"))
         self.failureResultOf(outcome, ProviderError)
         self.clock.advance(JWKSURL.MIN_FETCH_INTERVAL)
         outcome = self.find()
-        self.script.answer(key_set("a"))
+        self.client.respond(key_set("a"))
         self.assertEqual(len(self.successResultOf(outcome)), 1)
 
-    def test_never_had(self):
-        """Without any keys yet a fault is a fault, for all who wait, and is tried again."""
+    def test_first_fetch_fails(self):
+        """A failed first fetch fails all lookups, and is repeated later."""
         outcomes = [self.find() for _ in range(3)]
-        self.script.answer(ProviderError("https://x: HTTP status 500"))
+        self.client.respond(ProviderError("https://x: HTTP status 500"))
         for outcome in outcomes:
             error = self.failureResultOf(outcome, ProviderError).value
             self.assertEqual(str(error), "https://x: HTTP status 500")
@@ -265,14 +265,14 @@ class JWKSURLTests(SynchronousTestCase):
         self.start()
 
     def test_logged(self):
-        """Each fetch that fails is a line in the log, whatever the reason."""
-        for fault, why in (
+        """Each failed fetch is logged with its reason."""
+        for response, why in (
             (ProviderError("https://x: HTTP status 500"), "https://x: HTTP status 500"),
-            (RuntimeError("odd"), "https://provider.example/keys: odd"),
+            (RuntimeError("unexpected"), "https://provider.example/keys: unexpected"),
             ({"keys": 1}, "https://provider.example/keys: not a JWK Set"),
         ):
             outcome = self.find()
-            self.script.answer(fault)
+            self.client.respond(response)
             self.failureResultOf(outcome, ProviderError)
             self.assertIn(f"JWK Set not fetched: {why}", formatEvent(self.events.pop()))
             self.clock.advance(JWKSURL.MIN_FETCH_INTERVAL)
@@ -280,7 +280,7 @@ class JWKSURLTests(SynchronousTestCase):
 
 
 class RealJWKSURLTests(ProviderCase):
-    """JWTVerifier with keys from a real server."""
+    """JWTVerifier with keys from a real HTTP server."""
 
     def verifier(self, url, clock):
         """Return a verifier."""
@@ -288,8 +288,8 @@ class RealJWKSURLTests(ProviderCase):
         return JWTVerifier(source, issuer=ISSUER, audience="mail", now=lambda: NOW)
 
     async def test_rotation(self):
-        """A token by a new key is verified once the provider shows the key."""
-        resource, url = await self.serve(with_object({"keys": [jwk_of(rsa_key("a"), kid="a")]}))
+        """A token with a new key is accepted once the provider publishes the key."""
+        resource, url = await self.serve(json_answer({"keys": [jwk_of(rsa_key("a"), kid="a")]}))
         clock = Clock()
         verifier = self.verifier(url, clock)
         token = token_of(key=rsa_key("a"), kid="a")
@@ -297,16 +297,16 @@ class RealJWKSURLTests(ProviderCase):
             Deferred.fromCoroutine(verifier.verify(token)) for _ in range(10)
         ]), [CLAIMS] * 10)  # fmt: skip
         self.assertEqual(len(resource.requests), 1)
-        resource.answer = with_object({"keys": [jwk_of(rsa_key("b"), kid="b")]})
+        resource.answer = json_answer({"keys": [jwk_of(rsa_key("b"), kid="b")]})
         clock.advance(JWKSURL.MIN_FETCH_INTERVAL)
         self.assertEqual(await verifier.verify(token_of(key=rsa_key("b"), kid="b")), CLAIMS)
         with self.assertRaisesRegex(InvalidToken, "is not in the provider's JWK Set"):
             await verifier.verify(token)
         self.assertEqual(len(resource.requests), 2)
 
-    async def test_faults(self):
-        """No answer of use is a fault; then the provider recovers."""
-        resource, url = await self.serve(with_object({}, 500))
+    async def test_errors(self):
+        """An unusable response is a ProviderError; the next usable one ends the failure."""
+        resource, url = await self.serve(json_answer({}, 500))
         clock = Clock()
         verifier = self.verifier(url, clock)
         token = token_of()
@@ -319,5 +319,5 @@ class RealJWKSURLTests(ProviderCase):
             with self.assertRaises(ProviderError):
                 await verifier.verify(token)
             clock.advance(JWKSURL.MIN_FETCH_INTERVAL)
-        resource.answer = with_object({"keys": [jwk_of(rsa_key())]})
+        resource.answer = json_answer({"keys": [jwk_of(rsa_key())]})
         self.assertEqual(await verifier.verify(token), CLAIMS)

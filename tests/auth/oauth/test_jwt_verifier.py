@@ -1,4 +1,4 @@
-"""The verifier of JWTs: tokens signed by hand and by RFCs."""
+"""The verifier of JWTs, with tokens signed by the tests and the examples of RFCs."""
 
 import hmac
 import json
@@ -27,10 +27,10 @@ from tests.auth.oauth.tokens import (
 
 
 class SignatureTests(VerifierCase):
-    """JWTVerifier: who signed."""
+    """JWTVerifier: signatures and headers."""
 
     def test_algorithms(self):
-        """Each algorithm verifies what its key has signed."""
+        """Each algorithm verifies a signature of its key."""
         for name in ALGORITHMS:
             key = key_for(name)
             self.assertEqual(self.claims(token_of(algorithm=name), jwk_of(key)), CLAIMS, name)
@@ -38,42 +38,42 @@ class SignatureTests(VerifierCase):
         self.assertEqual(self.claims(token_of(algorithm="EdDSA", key=key), jwk_of(key)), CLAIMS)
 
     def test_interface(self):
-        """It is an ITokenVerifier."""
+        """JWTVerifier provides ITokenVerifier."""
         verifyObject(ITokenVerifier, self.verifier())
 
-    def test_key_by_name(self):
-        """Of several keys the named one counts; without a name all that fit are tried."""
+    def test_key_id(self):
+        """Of several keys the one with the key ID is used; without a key ID, each that matches."""
         jwks = [jwk_of(rsa_key(name), kid=name) for name in ("k1", "k2")]
         for header in ({}, {"kid": "k2"}):
             token = token_of(key=rsa_key("k2"), **header)
             self.assertEqual(self.claims(token, *jwks), CLAIMS)
         token = token_of(key=rsa_key("k2"), kid="k1")
-        self.assertEqual(self.refusal(token, *jwks), "has an invalid signature")
+        self.assertEqual(self.rejection(token, *jwks), "has an invalid signature")
         token = token_of(key=rsa_key("k2"), kid="k3")
-        self.assertIn("not in the provider's JWK Set", self.refusal(token, *jwks))
+        self.assertIn("not in the provider's JWK Set", self.rejection(token, *jwks))
 
     def test_tampered(self):
-        """A token with a changed bit, in whichever part, is refused."""
+        """A token with a changed header, payload or signature is rejected."""
         header, payload, signed = token_of().split(b".")
         other = base64url(json.dumps(CLAIMS | {"email": "root@example.org"}).encode())
-        turned = base64url(bytes([from_base64url(signed)[0] ^ 1]) + from_base64url(signed)[1:])
+        flipped = base64url(bytes([from_base64url(signed)[0] ^ 1]) + from_base64url(signed)[1:])
         for parts in (
             (header, other, signed),
-            (header, payload, turned),
+            (header, payload, flipped),
             (header, payload, b""),
             (header, payload, base64url(b"\0" * 256)),
             (base64url(b'{"alg":"RS256","a":1}'), payload, signed),
             (base64url(b'{"alg":"PS256"}'), payload, signed),
         ):
-            self.assertEqual(self.refusal(b".".join(parts)), "has an invalid signature")
+            self.assertEqual(self.rejection(b".".join(parts)), "has an invalid signature")
 
     def test_other_key(self):
-        """What somebody else has signed is refused."""
-        token = token_of(key=rsa_key("somebody's"))
-        self.assertEqual(self.refusal(token), "has an invalid signature")
+        """A token that was signed with another key is rejected."""
+        token = token_of(key=rsa_key("other"))
+        self.assertEqual(self.rejection(token), "has an invalid signature")
 
     def test_algorithm_confusion(self):
-        """A public key is never taken for a secret, in whatever form (RFC 8725 section 2.1)."""
+        """A public key in any form is not accepted as a shared secret (RFC 8725 section 2.1)."""
         public = rsa_key().public_key()
         jwk = jwk_of(rsa_key(), kid="k1")
         for secret in (
@@ -89,46 +89,46 @@ class SignatureTests(VerifierCase):
                     key=secret or b"\0", **kid,
                 )  # fmt: skip
                 self.assertEqual(
-                    self.refusal(token), "is signed with an algorithm that is not allowed"
+                    self.rejection(token), "is signed with an algorithm that is not allowed"
                 )
 
     def test_no_secret_algorithm(self):
-        """No algorithm with a secret, and not none, can be allowed."""
+        """Algorithms with a shared secret, and "none", cannot be allowed."""
         for name in ("HS256", "none", "None", "RS1", ""):
             self.assertRaises(ValueError, self.verifier, algorithms=["RS256", name])
         self.assertRaises(ValueError, self.verifier, algorithms=[])
 
     def test_none(self):
-        """A token without a signature is refused, however it writes that (RFC 7519 section 6)."""
+        """A token without a signature is rejected, however it spells "none" (RFC 7519 section 6)."""
         for name in ("none", "None", "NONE", "nOnE", "", None, 0, [], {}, ["RS256"]):
             for signed in (b"", b"x"):
                 token = token_of(algorithm=name, key=b"k", sign=lambda *_, signed=signed: signed)
-                self.assertIn("not allowed", self.refusal(token), name)
+                self.assertIn("not allowed", self.rejection(token), name)
         header = base64url(b"{}") + b"." + base64url(b"{}") + b"."
-        self.assertIn("not allowed", self.refusal(header))
+        self.assertIn("not allowed", self.rejection(header))
 
     def test_allowed(self):
-        """An algorithm that the operator has not allowed is refused, though the key could."""
+        """An algorithm that is not allowed is rejected, even if the key supports it."""
         for name in ("RS256", "PS512"):
             token = token_of(algorithm=name)
-            self.assertIn("not allowed", self.refusal(token, algorithms=["RS512", "ES256"]))
+            self.assertIn("not allowed", self.rejection(token, algorithms=["RS512", "ES256"]))
         self.assertEqual(self.claims(token_of(), algorithms=["RS256"]), CLAIMS)
 
-    def test_keys_algorithm(self):
-        """A key that says what it is for is for nothing else."""
+    def test_alg_of_a_key(self):
+        """A key with an alg parameter is used for that algorithm only."""
         jwk = jwk_of(rsa_key(), alg="PS256")
-        self.assertIn("is not in the provider's JWK Set", self.refusal(token_of(), jwk))
+        self.assertIn("is not in the provider's JWK Set", self.rejection(token_of(), jwk))
         self.assertEqual(self.claims(token_of(algorithm="PS256"), jwk), CLAIMS)
 
     def test_wrong_curve(self):
-        """A key on one curve verifies no signature of another's algorithm."""
+        """A key on one curve does not verify signatures of another curve's algorithm."""
         token = token_of(algorithm="ES256", key=key_for("ES384"))
         self.assertIn(
-            "is not in the provider's JWK Set", self.refusal(token, jwk_of(key_for("ES384")))
+            "is not in the provider's JWK Set", self.rejection(token, jwk_of(key_for("ES384")))
         )
 
     def test_critical(self):
-        """A header that must be understood is not, and refused (RFC 7515 section 4.1.11)."""
+        """A token with a crit header parameter is rejected (RFC 7515 section 4.1.11)."""
         b64 = {"crit": ["b64"]}
         for more in (
             b64 | {"b64": False},
@@ -136,36 +136,36 @@ class SignatureTests(VerifierCase):
             {"crit": ["x"], "x": 1},
             {"crit": []},
         ):
-            self.assertRegex(self.refusal(token_of(**more)), "crit|not a signed JWT")
+            self.assertRegex(self.rejection(token_of(**more)), "crit|not a signed JWT")
 
     def test_embedded_key(self):
-        """A key or an address of one that the token itself brings is not looked at."""
-        stranger = rsa_key("stranger's")
-        for more in ({"jwk": jwk_of(stranger)}, {"jku": "http://127.0.0.1:1/"}, {"x5c": ["AA=="]}):
+        """A key in the token, or the URL of one, is ignored."""
+        other = rsa_key("other")
+        for more in ({"jwk": jwk_of(other)}, {"jku": "http://127.0.0.1:1/"}, {"x5c": ["AA=="]}):
             self.assertEqual(
-                self.refusal(token_of(key=stranger, **more)), "has an invalid signature"
+                self.rejection(token_of(key=other, **more)), "has an invalid signature"
             )
 
     def test_type(self):
-        """If a type is wanted, the header must say it, in either form (RFC 7515 section 4.1.9)."""
+        """A required typ may be written in either form (RFC 7515 section 4.1.9)."""
         for typ in ("at+jwt", "application/at+jwt", "AT+JWT"):
             self.assertEqual(self.claims(token_of(typ=typ), typ="at+jwt"), CLAIMS)
             self.assertEqual(self.claims(token_of(typ=typ), typ="application/at+jwt"), CLAIMS)
             self.assertEqual(self.claims(token_of(typ=typ)), CLAIMS)
         for header in ({}, {"typ": "JWT"}, {"typ": None}, {"typ": ["at+jwt"]}):
-            self.assertEqual(self.refusal(token_of(**header), typ="at+jwt"), "has the wrong typ")
+            self.assertEqual(self.rejection(token_of(**header), typ="at+jwt"), "has the wrong typ")
 
-    def test_audience_is_somebody(self):
-        """A verifier for nobody is a mistake."""
-        for nobody in ("", [], ()):
-            self.assertRaises(ValueError, self.verifier, audience=nobody)
+    def test_audience_is_required(self):
+        """A verifier without an audience is a ValueError."""
+        for empty in ("", [], ()):
+            self.assertRaises(ValueError, self.verifier, audience=empty)
 
 
-class FormTests(VerifierCase):
-    """JWTVerifier and check_syntax: what is a token at all."""
+class SyntaxTests(VerifierCase):
+    """JWTVerifier: the syntax of tokens."""
 
     def test_malformed(self):
-        """What is not a signed JWT is refused before any key is looked for."""
+        """A token that is not a signed JWT is rejected before a key is looked up."""
         deep = base64url(b'{"alg":' + b"[" * 40_000 + b"]" * 40_000 + b"}")[: MAX_TOKEN_OCTETS - 9]
         jwe = b".".join([base64url(b'{"alg":"RSA-OAEP","enc":"A256GCM"}'), b"a", b"a", b"a", b"a"])
         for token in (
@@ -180,24 +180,24 @@ class FormTests(VerifierCase):
             self.assertEqual(verifier._keys.asked, [])
 
     def test_no_claims(self):
-        """A signed text that is no JSON object is refused."""
+        """A signed text that is not a JSON object is rejected."""
         for payload in (b"", b"[]", b"null", b"{", b"\xff", b"[" * 40_000):
             self.assertEqual(
-                self.refusal(token_of(payload)), "has claims that are not a JSON object"
+                self.rejection(token_of(payload)), "has claims that are not a JSON object"
             )
 
     def test_length(self):
-        """A token may have MAX_TOKEN_OCTETS octets, and not one more."""
+        """A token may have MAX_TOKEN_OCTETS, and not one more."""
         room = MAX_TOKEN_OCTETS - len(token_of(CLAIMS | {"x": ""}))
         longest = token_of(CLAIMS | {"x": "y" * (room * 3 // 4 - 2)})
         self.assertGreater(len(longest), MAX_TOKEN_OCTETS - 8)
         self.assertIn("x", self.claims(longest))
-        self.assertEqual(self.refusal(b"x" * (MAX_TOKEN_OCTETS + 1)), "is too long")
+        self.assertEqual(self.rejection(b"x" * (MAX_TOKEN_OCTETS + 1)), "is too long")
 
     @given(st.binary(max_size=200) | st.from_regex(rb"[\w.-]+\.[\w.-]+\.[\w.-]+"))
     def test_anything(self, token):
-        """Whatever is no token of ours is refused as such, and nothing else happens."""
-        self.refusal(token)
+        """Any other octets are rejected with InvalidToken."""
+        self.rejection(token)
 
     @given(
         st.dictionaries(
@@ -207,9 +207,9 @@ class FormTests(VerifierCase):
         st.binary(max_size=300),
     )
     def test_any_header(self, header, signed):
-        """Whatever stands in a header, a token without our signature is refused."""
+        """A token without the provider's signature is rejected, whatever its header."""
         parts = json.dumps(header).encode(), json.dumps(CLAIMS).encode(), signed
-        self.refusal(b".".join(map(base64url, parts)))
+        self.rejection(b".".join(map(base64url, parts)))
 
 
 PAYLOAD = (
@@ -251,17 +251,18 @@ ED25519_TOKEN = (
 
 
 class PublishedTests(VerifierCase):
-    """JWTVerifier with the RFCs' own tokens.
+    """JWTVerifier with the example tokens of RFCs.
 
-    They have no audience, and are refused for that alone: their signatures are right.
+    They have no audience, and are rejected for that alone: their signatures are valid.
+
     """
 
     def why(self, token, *jwks, now=1_300_819_380 - 1):
-        """Return the refusal in the last second of the tokens' lives."""
-        return self.refusal(token, *jwks, issuer="joe", now=lambda: now, leeway=0)
+        """Return why a token is rejected in the last second before its exp."""
+        return self.rejection(token, *jwks, issuer="joe", now=lambda: now, leeway=0)
 
     def test_signed(self):
-        """RFC 7515 appendices A.2 and A.3."""
+        """The signatures of RFC 7515 appendices A.2 and A.3 are valid."""
         for header, jwk, signed in (
             (b'{"alg":"RS256"}', A2_JWK, A2_SIGNATURE),
             (b'{"alg":"ES256"}', A3_JWK, A3_SIGNATURE),
@@ -273,18 +274,18 @@ class PublishedTests(VerifierCase):
             self.assertIn(self.why(cut, jwk), ("has an invalid signature", "is not a signed JWT"))
 
     def test_ed25519(self):
-        """RFC 8037 appendix A.4; what is signed there is no claims."""
+        """The signature of RFC 8037 appendix A.4 is valid; its payload is not a JSON object."""
         self.assertEqual(
             self.why(ED25519_TOKEN, ED25519_JWK), "has claims that are not a JSON object"
         )
 
     def test_hmac(self):
-        """RFC 7515 appendix A.1 is refused: its algorithm has a secret."""
+        """RFC 7515 appendix A.1 is rejected: its algorithm has a shared secret."""
         header = b"eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9"
         token = header + b"." + PAYLOAD + b".dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
         secret = {"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75"}
         self.assertIn("not allowed", self.why(token, secret, A2_JWK))
 
     def test_unsecured(self):
-        """RFC 7519 section 6.1 is refused: it is not signed."""
+        """RFC 7519 section 6.1 is rejected: it is not signed."""
         self.assertIn("not allowed", self.why(b"eyJhbGciOiJub25lIn0." + PAYLOAD + b"."))

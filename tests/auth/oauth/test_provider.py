@@ -1,4 +1,4 @@
-"""The HTTP client that asks a provider, against real servers on this machine."""
+"""The HTTP client for an OAuth provider, with real servers on this machine."""
 
 import json
 import os
@@ -26,39 +26,39 @@ from popserv.auth.oauth.provider import (
     check_url,
     parse_json_object,
 )
-from tests.auth.oauth.harness import Answers, ProviderCase, never, with_object
+from tests.auth.oauth.harness import ProviderCase, RecordingResource, json_answer, no_answer
 
 
-class Endless(Protocol):
-    """A server whose answer has no end."""
+class EndlessServer(Protocol):
+    """A server that sends an endless response."""
 
     def dataReceived(self, _data):
-        """Begin."""
+        """Start the response."""
         self.transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
         self.transport.registerProducer(self, False)
 
     def resumeProducing(self):
-        """Go on."""
+        """Send the next chunk."""
         self.transport.write(b"x" * 65536)
 
     def stopProducing(self):
-        """Be told that nobody wants more."""
+        """Do nothing; see IPullProducer."""
 
 
-class AskTests(ProviderCase):
+class RequestTests(ProviderCase):
     """ProviderClient.request."""
 
     async def test_get(self):
-        """Without a form it is a GET of JSON, and the answer an object."""
-        resource, url = await self.serve(with_object({"a": [1]}))
+        """Without a form it sends a GET for JSON and returns the object."""
+        resource, url = await self.serve(json_answer({"a": [1]}))
         self.assertEqual(await ProviderClient(reactor=reactor).request(url), {"a": [1]})
         (request,) = resource.requests
         self.assertEqual((request.method, request.uri), (b"GET", b"/path"))
         self.assertEqual(request.getHeader(b"accept"), b"application/json")
 
     async def test_post(self):
-        """With a form it is a POST of it, with the headers that are given."""
-        resource, url = await self.serve(with_object({}))
+        """With a form it sends a POST with the given headers."""
+        resource, url = await self.serve(json_answer({}))
         self.assertEqual(
             await ProviderClient().request(url, {"token": "a+b/c="}, {b"X-A": b"b"}), {}
         )
@@ -68,86 +68,90 @@ class AskTests(ProviderCase):
         self.assertEqual(resource.bodies, [b"token=a%2Bb%2Fc%3D"])
 
     async def test_status(self):
-        """Any status but 200 is a fault, whatever comes with it."""
+        """Any status other than 200 is an error, whatever the body."""
         for code in (201, 204, 400, 401, 404, 500, 503):
-            _, url = await self.serve(with_object({"active": True}, code))
-            self.assertEqual(await self.fault(url), f"HTTP status {code}")
+            _, url = await self.serve(json_answer({"active": True}, code))
+            self.assertEqual(await self.request_error(url), f"HTTP status {code}")
 
     async def test_redirect(self):
-        """A redirect is not followed: the answer counts that comes from where trust was put."""
-        other, there = await self.serve(with_object({"active": True}))
+        """A redirect is not followed: only the configured URL is trusted."""
+        other, there = await self.serve(json_answer({"active": True}))
 
         def elsewhere(request):
             request.redirect(there.encode())
             return b"{}"
 
         _, url = await self.serve(elsewhere)
-        self.assertEqual(await self.fault(url), "HTTP status 302")
+        self.assertEqual(await self.request_error(url), "HTTP status 302")
         self.assertEqual(other.requests, [])
 
-    async def test_no_object(self):
-        """What is no JSON object is a fault, and is not quoted."""
+    async def test_not_an_object(self):
+        """A body that is not a JSON object is an error, which does not quote it."""
         for body in (b"", b"s3cret", b'{"a": ', b"[]", b"null", b"\xff", b"[" * 100_000):
             _, url = await self.serve(lambda _, body=body: body)
-            self.assertRegex(await self.fault(url), "^not (JSON|a JSON object)$")
+            self.assertRegex(await self.request_error(url), "^not (JSON|a JSON object)$")
 
     async def test_largest(self):
-        """An answer may have MAX_RESPONSE_OCTETS octets, and not one more."""
+        """A response may have MAX_RESPONSE_OCTETS, and not one more."""
         body = b'{"a": "' + b"x" * (MAX_RESPONSE_OCTETS - 9) + b'"}'
         _, url = await self.serve(lambda _: body)
         self.assertEqual(len((await ProviderClient().request(url))["a"]), MAX_RESPONSE_OCTETS - 9)
         _, url = await self.serve(lambda _: body + b" ")
-        self.assertEqual(await self.fault(url), f"response exceeds {MAX_RESPONSE_OCTETS} octets")
+        self.assertEqual(
+            await self.request_error(url), f"response exceeds {MAX_RESPONSE_OCTETS} octets"
+        )
 
     async def test_endless(self):
-        """An answer without end is cut off."""
-        factory = self.watched(Factory.forProtocol(Endless))
+        """The connection of an endless response is aborted."""
+        factory = self.watched(Factory.forProtocol(EndlessServer))
         url = f"http://127.0.0.1:{await self.listen(factory)}/"
-        self.assertEqual(await self.fault(url), f"response exceeds {MAX_RESPONSE_OCTETS} octets")
-        await self.all_gone()
+        self.assertEqual(
+            await self.request_error(url), f"response exceeds {MAX_RESPONSE_OCTETS} octets"
+        )
+        await self.all_closed()
 
     async def test_slow(self):
-        """A server that says nothing, half its headers, or half its body, is cut off in time."""
+        """Servers that send nothing, half a header or half a body are cut off at the timeout."""
 
         def half(request):
             request.setHeader(b"content-length", b"100")
             request.write(b"{")
             return NOT_DONE_YET
 
-        urls = [(await self.serve(answer))[1] for answer in (never, half)]
+        urls = [(await self.serve(answer))[1] for answer in (no_answer, half)]
         urls.append(await self.serve_octets(b"HTTP/1.1 200 OK\r\nContent-", False))
         for url in urls:
-            told = await self.fault(url, timeout=0.05)
-            self.assertEqual(told, "no complete response within 0.05 seconds")
-            await self.all_gone()
+            error = await self.request_error(url, timeout=0.05)
+            self.assertEqual(error, "no complete response within 0.05 seconds")
+            await self.all_closed()
 
-    async def test_cut_off(self):
-        """An answer that ends before its end is a fault."""
+    async def test_truncated(self):
+        """A response that ends early is an error."""
         url = await self.serve_octets(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}")
-        self.assertIn("ResponseFailed", await self.fault(url))
+        self.assertIn("ResponseFailed", await self.request_error(url))
         url = await self.serve_octets(b'HTTP/1.0 200 OK\r\n\r\n{"a": ')
-        self.assertEqual(await self.fault(url), "not JSON")
+        self.assertEqual(await self.request_error(url), "not JSON")
 
     async def test_until_close(self):
-        """An answer whose end is the connection's is good, as from servers of HTTP/1.0."""
+        """A response may end with the connection, as from an HTTP/1.0 server."""
         url = await self.serve_octets(b'HTTP/1.0 200 OK\r\n\r\n{"a": 1}')
         self.assertEqual(await ProviderClient().request(url), {"a": 1})
 
     async def test_no_http(self):
-        """What does not speak HTTP is a fault."""
+        """A server that does not speak HTTP is an error."""
         url = await self.serve_octets(b"* OK IMAP4rev1 ready\r\n")
-        self.assertRegex(await self.fault(url), "^Response")
+        self.assertRegex(await self.request_error(url), "^Response")
 
     async def test_refused(self):
-        """A port where nobody listens is a fault."""
+        """A refused connection is an error."""
         port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(Factory())
         url = f"http://127.0.0.1:{port.getHost().port}/"
         await port.stopListening()
-        self.assertIn("ConnectionRefusedError", await self.fault(url))
+        self.assertIn("ConnectionRefusedError", await self.request_error(url))
 
 
 def make_certificate(directory, *addresses):
-    """Make a key and a certificate for IP addresses, which is its own root; return their paths."""
+    """Make a self-signed certificate for IP addresses; return the paths of the key and of it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "provider")])
     names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(each)) for each in addresses])
@@ -175,38 +179,38 @@ class TLSTests(ProviderCase):
     """ProviderClient.request by https."""
 
     async def serve_tls(self, *addresses):
-        """Serve by https with a certificate for those addresses; return URL and certificate."""
+        """Serve by https with a certificate for these addresses; return the URL and its path."""
         key, certificate = make_certificate(os.path.abspath(self.mktemp()), *addresses)
-        site = Site(Answers(with_object({"a": 1})))
+        site = Site(RecordingResource(json_answer({"a": 1})))
         context = DefaultOpenSSLContextFactory(key, certificate)
         port = await self.listen(TLSMemoryBIOFactory(context, False, self.watched(site)))
         return f"https://127.0.0.1:{port}/", certificate
 
     async def test_trusted(self):
-        """A certificate that a root of the system vouches for is good, time and again."""
+        """A certificate of a trusted CA is accepted, in each request."""
         url, root = await self.serve_tls("127.0.0.1")
         with patch.dict(os.environ, SSL_CERT_FILE=root):
-            asker = ProviderClient()
+            client = ProviderClient()
             for _ in range(2):
-                self.assertEqual(await asker.request(url), {"a": 1})
+                self.assertEqual(await client.request(url), {"a": 1})
 
     async def test_unknown_root(self):
-        """A certificate that nobody vouches for is a fault."""
+        """A certificate of an unknown CA is an error."""
         url, _ = await self.serve_tls("127.0.0.1")
-        self.assertIn("certificate verify failed", await self.fault(url))
+        self.assertIn("certificate verify failed", await self.request_error(url))
 
     async def test_other_host(self):
-        """A certificate for another host is a fault."""
+        """A certificate for another host is an error."""
         url, root = await self.serve_tls("192.0.2.1")
         with patch.dict(os.environ, SSL_CERT_FILE=root):
-            self.assertIn("VerificationError", await self.fault(url))
+            self.assertIn("VerificationError", await self.request_error(url))
 
 
 class CollectorTests(SynchronousTestCase):
-    """The collector of an answer's body."""
+    """The collector of a response's body."""
 
     def test_too_much(self):
-        """What comes behind too much is not kept, nor heard of again."""
+        """Octets after the limit are discarded, and the error is reported once."""
         self.patch(provider, "MAX_RESPONSE_OCTETS", 3)
         collector = provider._BodyCollector()
         for _ in range(3):
@@ -220,7 +224,7 @@ class URLTests(SynchronousTestCase):
     """check_url."""
 
     def test_good(self):
-        """HTTPS goes everywhere, http to this machine."""
+        """An https URL of any host, or an http URL of this machine, is accepted."""
         for url in (
             "https://provider.example",
             "https://provider.example:8443/realms/mail?x=y",
@@ -235,7 +239,7 @@ class URLTests(SynchronousTestCase):
             self.assertIsNone(check_url(url), url)
 
     def test_bad(self):
-        """All else is refused with a reason."""
+        """Any other URL is rejected with a reason."""
         for url, why in (
             ("http://provider.example/keys", "https"),
             ("http://192.0.2.1/keys", "https"),
@@ -265,7 +269,7 @@ class ObjectTests(SynchronousTestCase):
 
     @given(st.binary() | st.text().map(str.encode))
     def test_anything(self, text):
-        """It is an object or a ValueError that quotes nothing."""
+        """Any octets are an object or a ValueError that does not quote them."""
         try:
             self.assertIsInstance(parse_json_object(text), dict)
         except ValueError as error:
@@ -274,5 +278,5 @@ class ObjectTests(SynchronousTestCase):
 
     @given(st.dictionaries(st.text(), st.integers() | st.text() | st.booleans() | st.none()))
     def test_objects(self, found):
-        """An object is read as it is."""
+        """A JSON object is returned as it is."""
         self.assertEqual(parse_json_object(json.dumps(found).encode()), found)

@@ -1,4 +1,4 @@
-"""Tokens and keys for tests, made by hand, and a verifier of them."""
+"""JWTs, keys and a JWTVerifier for tests; tokens are signed without the library under test."""
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -23,24 +23,24 @@ HASHES = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()
 
 
 def base64url(octets):
-    """Return octets as RFC 7515 section 2 writes them."""
+    """Return the octets in base64url without padding (RFC 7515 section 2)."""
     return urlsafe_b64encode(octets).rstrip(b"=")
 
 
 def from_base64url(text):
-    """Return the octets again."""
+    """Return the octets of a base64url text."""
     return urlsafe_b64decode(text + b"=" * (-len(text) % 4))
 
 
 @cache
 def rsa_key(name="", bits=2048):
-    """Return an RSA key of that name."""
+    """Return the RSA key with this name."""
     return rsa.generate_private_key(65537, bits)
 
 
 @cache
 def key_for(algorithm):
-    """Return a key that can make such signatures."""
+    """Return a private key for an algorithm."""
     return {
         "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
         "ES384": lambda: ec.generate_private_key(ec.SECP384R1()),
@@ -67,7 +67,7 @@ def jwk_of(key, **more):
 
 
 def number(value, size=None):
-    """Return a number as a JWK has it."""
+    """Return a number in the encoding of a JWK."""
     return base64url(value.to_bytes(size or (value.bit_length() + 7) // 8, "big")).decode()
 
 
@@ -94,16 +94,16 @@ def token_of(claims=CLAIMS, algorithm="RS256", key=None, sign=signature, **heade
     return signed + b"." + base64url(sign(key or key_for(algorithm), algorithm, signed))
 
 
-class GivenKeys:
-    """A source of keys that are there, and which remembers what it was asked for."""
+class FixedKeys:
+    """A source of fixed keys that records what it was asked for."""
 
     def __init__(self, *jwks):
-        """Have these."""
+        """Start with these JWKs."""
         self.keys = parse_jwk_set({"keys": list(jwks)})
         self.asked = []
 
     async def find(self, kid, algorithm):
-        """Return those that fit."""
+        """Return the matching keys."""
         self.asked.append((kid, algorithm))
         return [
             key.public_key
@@ -116,18 +116,18 @@ class VerifierCase(SynchronousTestCase):
     """Verifies JWTs."""
 
     def verifier(self, *jwks, **options):
-        """Return a verifier that knows these keys."""
+        """Return a verifier with these keys."""
         jwks = jwks or (jwk_of(rsa_key(), kid="k1"),)
         options = {"issuer": ISSUER, "audience": "mail", "now": lambda: NOW, **options}
-        return JWTVerifier(GivenKeys(*jwks), **options)
+        return JWTVerifier(FixedKeys(*jwks), **options)
 
     def claims(self, token, *jwks, **options):
-        """Return the claims that the token is found to have."""
+        """Return the claims that the verifier returns for a token."""
         verifier = self.verifier(*jwks, **options)
         return self.successResultOf(Deferred.fromCoroutine(verifier.verify(token)))
 
-    def refusal(self, token, *jwks, **options):
-        """Return why the token is refused."""
+    def rejection(self, token, *jwks, **options):
+        """Return why a token is rejected; no error may contain a part of the token."""
         verifier = self.verifier(*jwks, **options)
         failure = self.failureResultOf(Deferred.fromCoroutine(verifier.verify(token)), InvalidToken)
         self.assertEqual(failure.value.status, "invalid_token")
