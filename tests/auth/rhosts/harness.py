@@ -1,0 +1,102 @@
+"""What the tests of rhosts share: a file, and names that are looked up at once."""
+
+import socket
+
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.task import Clock
+
+from popserv.auth.credentials import RemoteUserCredentials
+from popserv.auth.rhosts import resolver as host_names
+from popserv.auth.rhosts.checker import RhostsChecker
+from popserv.auth.rhosts.file import (
+    RhostsFileError,
+)
+from popserv.auth.rhosts.resolver import HostNames
+from tests.auth.passwords.test_users_file import UsersFileCase
+
+COMPOSED, DECOMPOSED = "jos\xe9".encode(), "jose\u0301".encode()
+
+
+def fullwidth(text):
+    """Return ASCII in the other letters that Unicode has for it."""
+    return "".join(chr(ord(each) + 0xFEE0) for each in text).encode()
+
+
+FULLWIDTH = fullwidth("ann")
+
+SPELT = {DECOMPOSED: COMPOSED, FULLWIDTH: b"ann"}
+"""What RFC 8265 makes of names that it changes."""
+
+CLIENTS = ("192.0.2.7", "::ffff:192.0.2.7", "192.0.2.8", "2001:db8::7", "fe80::1", "fe80::1%eth0")
+
+DNS = {
+    "seven.example": ["192.0.2.7", "2001:db8::7"],
+    "mapped.example": ["::ffff:192.0.2.8"],
+    "near.example": ["fe80::1%eth0"],
+    "none.example": None,
+}
+"""What names are looked up to; None is nothing."""
+
+HOSTS = {
+    b"192.0.2.7": "192.0.2.7 ::ffff:192.0.2.7",
+    b"::FFFF:192.0.2.7": "192.0.2.7 ::ffff:192.0.2.7",
+    b"192.0.2.6/31": "192.0.2.7 ::ffff:192.0.2.7",
+    b"::ffff:c000:208/125": "192.0.2.8",
+    b"0.0.0.0/0": "192.0.2.7 ::ffff:192.0.2.7 192.0.2.8",
+    b"::ffff:0:0/96": "192.0.2.7 ::ffff:192.0.2.7 192.0.2.8",
+    b"::/0": "2001:db8::7 fe80::1 fe80::1%eth0",
+    b"::/64": "",
+    b"2001:DB8::/32": "2001:db8::7",
+    b"fe80::1": "fe80::1 fe80::1%eth0",
+    b"seven.example": "192.0.2.7 ::ffff:192.0.2.7 2001:db8::7",
+    b"Seven.Example": "192.0.2.7 ::ffff:192.0.2.7 2001:db8::7",
+    b"mapped.example": "192.0.2.8",
+    b"near.example": "fe80::1 fe80::1%eth0",
+    b"none.example": None,
+}
+"""The clients that a first column is about; None: nobody can tell."""
+
+NOT_FOUND = "host names not found"
+
+
+class RhostsCase(UsersFileCase):
+    """Has a file, and names that are looked up at once."""
+
+    def setUp(self):
+        """Make the file; note what is looked up."""
+        super().setUp()
+        self.asked = []
+        self.patch(host_names, "getaddrinfo", self.getaddrinfo)
+        self.clock = Clock()
+        self.checker = RhostsChecker(self.path, HostNames(self.run_now, self.clock))
+
+    async def run_now(self, function, *args, still_needed):
+        """Stand in for a pool of threads."""
+        return function(*args)
+
+    def getaddrinfo(self, host, port, **more):
+        """Stand in for the resolver."""
+        self.asked.append(host.decode())
+        addresses = DNS.get(host.decode().rstrip("."))
+        if addresses is None:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [(0, 0, 0, "", (each, 0)) for each in addresses]
+
+    def error_of(self, call, *args, **more):
+        """Return the text of the RhostsFileError that the call must raise."""
+        return str(self.assertRaises(RhostsFileError, call, *args, **more))
+
+    def send_challenge(self, username, remote_user=b"ann", host="192.0.2.7", port=1023):
+        """Return what the checker makes of a RPOP."""
+        credentials = RemoteUserCredentials(username, remote_user, host, port)
+        return self.checker.requestAvatarId(credentials)
+
+    def opened(self, *args, **more):
+        """Return whose maildrop it opens, or None if it refuses."""
+        outcome = self.send_challenge(*args, **more)
+        outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
+        return self.successResultOf(outcome)
+
+    def refusal(self, *args, kind=UnauthorizedLogin, **more):
+        """Return the reason with which it refuses."""
+        return str(self.failureResultOf(self.send_challenge(*args, **more), kind).value)

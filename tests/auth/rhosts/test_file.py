@@ -1,0 +1,265 @@
+"""The file of rhosts: how it is read."""
+
+import os
+import re
+import socket
+import subprocess
+from ipaddress import ip_network
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.auth.rhosts import file as rhosts_file
+from popserv.auth.rhosts.file import (
+    RhostsFile,
+    RhostsFileError,
+    parse,
+)
+from popserv.auth.rhosts.resolver import address_of
+from tests.auth.rhosts.harness import (
+    COMPOSED,
+    RhostsCase,
+)
+
+
+class ParseTests(SynchronousTestCase):
+    """From a file's bytes to entries, or to the number of a bad line."""
+
+    def problem(self, line):
+        """Return what is said of a bad line, which is one wherever it stands."""
+        for before in (b"", b"# x\r\n\n", b"\xef\xbb\xbf192.0.2.1 + =\n"):
+            text = before + line + b"\n192.0.2.1 + ="
+            error = self.assertRaises(RhostsFileError, parse, "F", text)
+            place, _, said = str(error).partition(": ")
+            self.assertEqual(place, f"F, line {len(before.splitlines()) + 1}")
+        return said
+
+    def test_entry(self):
+        """An entry has its line's number, whether it lets in, a host and two users."""
+        text = b"\n192.0.2.7 ann bob\n-Host.Example. + =\n\thost  -ann\t + \n-::1 -+ +"
+        self.assertEqual(
+            [entry[:5] for entry in parse("F", text)],
+            [
+                (2, True, ip_network("192.0.2.7"), b"ann", b"bob"),
+                (3, False, "host.example.", b"+", b"="),
+                (4, False, "host", b"ann", b"+"),
+                (5, False, ip_network("::1"), b"+", b"+"),
+            ],
+        )
+
+    def test_passed_over(self):
+        """Comments, blank lines, CRLF, a BOM and no end of the last line are no matter."""
+        for text in (b"", b"\n", b"\xef\xbb\xbf", b"#", b" \t\r\n  # x y z", b"#\r#\n", b"#\xff\0"):
+            self.assertEqual(parse("F", text), ())
+        plain = parse("F", b"h a b")
+        for text in (b"\xef\xbb\xbfh a b", b" h a b\r\n", b"h a b # c # d e\n", b"h a b\t#c\r\n"):
+            self.assertEqual(parse("F", text), plain)
+
+    def test_hash_in_a_word(self):
+        """A # that stands in a word is none of a comment."""
+        self.assertEqual(parse("F", b"h a#1 b#2 #c")[0][3:5], (b"a#1", b"b#2"))
+
+    def test_any_name(self):
+        """Names are octets in any encoding, and as long as they like."""
+        for name in (b"\xff\xfe", COMPOSED, b"A" * 100_000, b"a@b", b"a=b", b"a-", b"a+"):
+            self.assertEqual(parse("F", b"h %b %b" % (name, name))[0][3:5], (name, name))
+        self.assertEqual(parse("F", b"h a/b:#. c")[0].remote, b"a/b:#.")
+
+    def test_columns(self):
+        """Another number of columns is an error, which quotes nothing of what may be a secret."""
+        for line, has in (
+            (b"host", 1),
+            (b"host ann", 2),
+            (b"host ann bob carl", 4),
+            (b"ann:{PLAIN}s3cret", 1),
+            (b"host ann #bob", 2),
+            (b"host\xc2\xa0ann\xc2\xa0bob", 1),
+        ):
+            said = self.problem(line)
+            self.assertIn(f"must have three columns and has {has}:", said)
+            self.assertNotIn("s3cret", said)
+
+    def test_control_characters(self):
+        """A control character is an error: CR alone, NUL, and UTF-16, which is full of them."""
+        utf16 = "h a b".encode("utf-16")
+        for line in (b"h a b\rh a b", b"h a\0 b", b"h a b\x7f", b"h\x0b a b", utf16):
+            self.assertIn("control character", self.problem(line))
+
+    def test_every_host(self):
+        """+ for the host is refused, with what to write if it is really meant."""
+        for line in (b"+ + +", b"+ ann ann", b"-+ + +"):
+            self.assertIn("0.0.0.0/0 and for ::/0", self.problem(line))
+
+    def test_netgroups(self):
+        """A netgroup is refused, not taken for a name."""
+        for host in (b"@lab", b"+@lab", b"-@lab", b"-+@lab"):
+            self.assertIn("netgroups are not known", self.problem(host + b" + ="))
+
+    def test_zones(self):
+        """A zone is refused, for clients' zones are not known."""
+        for host in (b"fe80::1%eth0", b"fe80::%1/64", b"-fe80::1%", b"host%1"):
+            self.assertIn("no zone here", self.problem(host + b" + ="))
+
+    def test_no_networks(self):
+        """What has a slash is a network in CIDR form, or an error."""
+        for host in (
+            *(b"192.0.2.0/33", b"192.0.2/24", b"2001:db8::/129", b"192.0.2.0/255.255.255.0"),
+            *(b"192.0.2.0/0.0.0.255", b"192.0.2.0/", b"/24", b"host/24", b"192.0.2.0/+24"),
+            *(b"192.0.2.0/24/24", b"192.0.2.0/-1", b"[::]/0", b"\xd9\xa1.0.0.0/8", b"/", b"/0"),
+        ):
+            self.problem(host + b" + =")
+
+    def test_bits_behind_the_prefix(self):
+        """A network with bits behind its prefix is refused, with both things that may be meant."""
+        for host, network, address in (
+            (b"192.0.2.7/24", "192.0.2.0/24", "192.0.2.7"),
+            (b"2001:DB8::7/64", "2001:db8::/64", "2001:db8::7"),
+            (b"::ffff:192.0.2.7/120", "::ffff:c000:200/120", "::ffff:c000:207"),
+            (b"0.0.0.1/0", "0.0.0.0/0", "0.0.0.1"),
+        ):
+            said = self.problem(host + b" + =")
+            # Which Python 3.13 writes otherwise, if it is mapped.
+            self.assertIn(str(ip_network(network)), said)
+            for right in (network, address):
+                self.assertEqual(len(parse("F", right.encode() + b" + =")), 1)
+
+    def test_no_hosts(self):
+        """What is neither a name nor an address is refused; numbers are never names."""
+        for host in (
+            *(b"-", b"--h", b"h_-", b"-h-", b".", b"h..", b".h", b"h:1", b"[::1]", b"h,i", b"*"),
+            *(b"192.0.2.256", b"192.0.2", b"3221225991", b"0xc0000207", b"h.0x7f", b"010.0.0.1"),
+            *(b"h.7", b"h.7.", b"\xff", "höst".encode(), b"a" * 64, b"a." * 127 + b"a"),
+        ):
+            self.assertIn("is no host", self.problem(host + b" + ="))
+
+    def test_names_of_hosts(self):
+        """Names are of letters, digits, hyphens and underscores, of any case."""
+        for host in (b"H", b"h.", b"a-b.C_d", b"xn--hst-sna.example", b"7.h", b"a." * 126 + b"a"):
+            self.assertEqual(parse("F", host + b" + =")[0].host, host.decode().lower())
+
+    def test_no_users(self):
+        """Users do not begin with a sign, and a local one is one that a users file would take."""
+        for users in (b"- a", b"= a", b"-= a", b"--a b", b"-+b b", b"+a b", b"@a b", b"+@a b"):
+            self.assertIn("is no user here; name one, or give +", self.problem(b"h " + users))
+        for user in (b"-b", b"+b", b"=b", b"@b", b"-", b"++", b"-+"):
+            said = self.problem(b"h + " + user)
+            self.assertIn("is no user here; name one, or give + or =", said)
+        for name in (b".ann", b"../ann", b"a/b", b"a:b", b"/"):
+            self.assertIn("cannot be a user's name", self.problem(b"h + " + name))
+
+    @settings(deadline=None, database=None)
+    @given(st.binary() | st.lists(st.sampled_from([*b"-+=#@/.%:1a \t\r\n\0\xff"])).map(bytes))
+    def test_any_bytes(self, text):
+        """Whatever the bytes are, they are entries or one error with a line's number."""
+        try:
+            entries = parse("F", text)
+        except RhostsFileError as error:
+            number = int(re.match(r"F, line (\d+): .", str(error))[1])
+            self.assertLessEqual(number, text.count(b"\n") + 1)
+            # What stands above is not to blame.
+            parse("F", b"\n".join(text.split(b"\n")[: number - 1]))
+        else:
+            self.assertLessEqual(len(entries), text.count(b"\n") + 1)
+
+    @settings(deadline=None, database=None)
+    @given(st.data(), st.sampled_from([4, 6]))
+    def test_networks(self, data, version):
+        """A network holds the addresses whose first bits are its own, and no others."""
+        bits = 32 if version == 4 else 128
+        address = data.draw(st.ip_addresses(v=version))
+        prefix = data.draw(st.integers(0, bits))
+        differs = data.draw(st.integers(0, (1 << data.draw(st.integers(0, bits))) - 1))
+        other = type(address)(int(address) ^ differs)
+        # Mapped ones are in the table.
+        assume(address_of(str(address)) == address and address_of(str(other)) == other)
+        first = type(address)(int(address) >> (bits - prefix) << (bits - prefix))
+        entry = parse("F", f"{first}/{prefix} + =".encode())[0]
+        holds = int(address) >> (bits - prefix) == int(other) >> (bits - prefix)
+        self.assertIs(other in entry.host, holds)
+
+
+class FileTests(RhostsCase):
+    """The file as it is on disk, and as it changes."""
+
+    def test_missing(self):
+        """No file is an error, for nobody is let in by a name mistyped."""
+        self.assertIn(f"there is no {self.path}", self.error_of(RhostsFile(self.path).read))
+
+    def test_empty(self):
+        """An empty file is one, and lets nobody in."""
+        self.write(b"")
+        self.assertEqual(RhostsFile(self.path).read(), ())
+        self.assertIsNone(self.opened(b"ann"))
+
+    def test_writable(self):
+        """A file that others can write is refused; the message has the command that mends it."""
+        self.path = os.path.join(self.directory, "my hosts")
+        for mode in (0o620, 0o602, 0o666, 0o664):
+            self.write(b"192.0.2.7 + =", mode)
+            error = self.error_of(RhostsFile(self.path).read)
+            subprocess.run(error.partition("mend it: ")[2], shell=True, check=True)
+            self.assertEqual(self.mode(), mode & 0o755)
+            self.assertEqual(len(RhostsFile(self.path).read()), 1)
+
+    def test_readable(self):
+        """Everybody may read it."""
+        for mode in (0o600, 0o640, 0o644, 0o444, 0o755):
+            self.write(b"", mode)
+            self.assertEqual(RhostsFile(self.path).read(), ())
+
+    def test_link(self):
+        """A link is followed, and what it leads to is judged."""
+        self.write(b"192.0.2.7 + =")
+        link = os.path.join(self.directory, "link")
+        os.symlink(self.path, link)
+        file = RhostsFile(link)
+        self.assertEqual(len(file.read()), 1)
+        os.chmod(self.path, 0o620)
+        self.assertIn("chmod go-w", self.error_of(file.read))
+
+    def test_no_file(self):
+        """A directory, a FIFO that nobody writes, and a socket are refused at once."""
+        fifo, place = (os.path.join(self.directory, name) for name in ("fifo", "socket"))
+        os.mkfifo(fifo)
+        with socket.socket(socket.AF_UNIX) as bound:
+            here = os.open(self.directory, os.O_RDONLY)
+            self.addCleanup(os.close, here)
+            bound.bind(f"/proc/self/fd/{here}/socket")
+            before = len(os.listdir("/proc/self/fd"))
+            for path in (place, self.directory):
+                self.assertIn("it must be a file", self.error_of(RhostsFile(path).read))
+            self.assertIn("is no file", self.error_of(RhostsFile(fifo).read))
+            self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_unreadable(self):
+        """What cannot be read is refused, with the system's reason."""
+        self.patch(rhosts_file, "_open_at_once", self.forbidden)
+        self.write(b"")
+        error = self.error_of(RhostsFile(self.path).read)
+        self.assertIn(f"cannot read {self.path}: Permission denied", error)
+
+    def forbidden(self, path, flags):
+        """Stand in for a file of root's."""
+        raise PermissionError(13, "Permission denied")
+
+    def test_reread(self):
+        """A change is seen at the next login, however it was made; no change costs no reading."""
+        self.write(b"192.0.2.7 + =\n")
+        file = RhostsFile(self.path)
+        first = file.read()
+        self.assertIs(file.read(), first)
+        with open(self.path, "ab") as appended:
+            appended.write(b"192.0.2.8 + =\n")
+        self.assertEqual(len(file.read()), 2)
+        self.write(b"")
+        self.assertEqual(file.read(), ())
+
+    def test_made_writable(self):
+        """A file that is opened to others at run time is refused from then on, even at once."""
+        file = RhostsFile(self.path)
+        for _ in range(50):
+            self.write(b"192.0.2.7 + =")
+            file.read()
+            os.chmod(self.path, 0o620)
+            self.assertIn("chmod go-w", self.error_of(file.read))
