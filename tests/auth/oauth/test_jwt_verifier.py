@@ -99,7 +99,7 @@ class SignatureTests(VerifierCase):
         self.assertRaises(ValueError, self.verifier, algorithms=[])
 
     def test_none(self):
-        """A token without a signature is rejected, however it writes "none" (RFC 7519 section 6)."""
+        """An unsecured JWT is rejected, however it writes "none" (RFC 7519 section 6)."""
         for name in ("none", "None", "NONE", "nOnE", "", None, 0, [], {}, ["RS256"]):
             for signed in (b"", b"x"):
                 token = token_of(algorithm=name, key=b"k", sign=lambda *_, signed=signed: signed)

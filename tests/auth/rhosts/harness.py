@@ -6,12 +6,12 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.task import Clock
 
 from popserv.auth.credentials import RemoteUserCredentials
-from popserv.auth.rhosts import resolver as host_names
+from popserv.auth.rhosts import resolver as resolver
 from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.rhosts.file import (
     RhostsFileError,
 )
-from popserv.auth.rhosts.resolver import HostNames
+from popserv.auth.rhosts.resolver import HostResolver
 from tests.auth.passwords.test_users_file import UsersFileCase
 
 COMPOSED, DECOMPOSED = "jos\xe9".encode(), "jose\u0301".encode()
@@ -56,7 +56,7 @@ HOSTS = {
 }
 """The clients that a first column is about; None: nobody can tell."""
 
-NOT_FOUND = "host names not found"
+NOT_FOUND = "host names not resolved"
 
 
 class RhostsCase(UsersFileCase):
@@ -66,9 +66,9 @@ class RhostsCase(UsersFileCase):
         """Make the file; note what is looked up."""
         super().setUp()
         self.asked = []
-        self.patch(host_names, "getaddrinfo", self.getaddrinfo)
+        self.patch(resolver, "getaddrinfo", self.getaddrinfo)
         self.clock = Clock()
-        self.checker = RhostsChecker(self.path, HostNames(self.run_now, self.clock))
+        self.checker = RhostsChecker(self.path, HostResolver(self.run_now, self.clock))
 
     async def run_now(self, function, *args, still_needed):
         """Stand in for a pool of threads."""

@@ -13,12 +13,12 @@ from zope.interface.verify import verifyObject
 
 from popserv.auth import precis
 from popserv.auth.rhosts import checker as rhosts
-from popserv.auth.rhosts import resolver as host_names
+from popserv.auth.rhosts import resolver as resolver
 from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.rhosts.file import (
     RhostsFile,
 )
-from popserv.auth.rhosts.resolver import HostNames
+from popserv.auth.rhosts.resolver import HostResolver
 from popserv.errors import TryLater
 from popserv.interfaces import ICredentialsSupport, IRemoteUserCredentials
 from popserv.maildrops.maildir.layout import Layout
@@ -209,11 +209,11 @@ class CheckerTests(RhostsCase):
         """The reason, which is for the log, holds nothing that the client said."""
         self.write(b"#\n-192.0.2.7 bad ann\nnone.example + ann\n-gone.example + ann")
         for remote, host, reason in (
-            (b"bad", "192.0.2.7", "line 2 denies it"),
-            (b"x", "192.0.2.8", f"line 4 denies it; {NOT_FOUND}: 2, the first none.example"),
+            (b"bad", "192.0.2.7", "denied by line 2"),
+            (b"x", "192.0.2.8", f"denied by line 4; {NOT_FOUND}: 2, the first none.example"),
         ):
             self.assertEqual(self.refusal(b"ann", remote, host), reason)
-        self.assertEqual(self.refusal(b"bob", b"s3cret"), "no entry lets it in")
+        self.assertEqual(self.refusal(b"bob", b"s3cret"), "no entry matches")
 
 
 class ChangingTests(RhostsCase):
@@ -233,7 +233,7 @@ class ChangingTests(RhostsCase):
         for spoil, said in (
             (lambda: self.write(good + b"\nx"), f"{self.path}, line 2: must have three columns"),
             (lambda: os.chmod(self.path, 0o622), "chmod go-w"),
-            (lambda: os.unlink(self.path), f"there is no {self.path}"),
+            (lambda: os.unlink(self.path), f"{self.path} does not exist"),
         ):
             self.write(good)
             self.assertEqual(self.opened(b"ann"), b"ann")
@@ -271,8 +271,11 @@ class ChangingTests(RhostsCase):
     def test_warning(self):
         """The log says how many entries let in, and whom they trust, when that has changed."""
         for text, said in (
-            (b"192.0.2.7 + +\n-192.0.2.8 + +\n192.0.2.0/24 ann =", "password: 2; whoever is root"),
-            (b"192.0.2.7 + +", "password: 1; whoever is root"),
+            (
+                b"192.0.2.7 + +\n-192.0.2.8 + +\n192.0.2.0/24 ann =",
+                "password: 2; root on their hosts",
+            ),
+            (b"192.0.2.7 + +", "password: 1; root on their hosts"),
             (b"-192.0.2.7 + +", "no entry"),
             (b"", "no entry"),
         ):
@@ -297,8 +300,8 @@ class AtStartTests(RhostsCase):
 
     def test_in_disorder(self):
         """Without a file in order the server does not start, and nothing is logged."""
-        self.assertIn("there is no", self.error_of(RhostsChecker.from_file, self.path))
-        self.assertIn("no name; give it as", self.error_of(RhostsChecker.from_file, ""))
+        self.assertIn("does not exist", self.error_of(RhostsChecker.from_file, self.path))
+        self.assertIn("use --rhosts FILE", self.error_of(RhostsChecker.from_file, ""))
         self.write(b"192.0.2.7 + +\n\nnonsense")
         self.assertIn("line 3: ", self.error_of(RhostsChecker.from_file, self.path))
         self.write(b"192.0.2.7 + +", 0o664)
@@ -320,9 +323,9 @@ class DocumentationTests(RhostsCase):
 
     def test_example(self):
         """The example does what its comments say."""
-        self.patch(host_names, "getaddrinfo", self.hub)
+        self.patch(resolver, "getaddrinfo", self.hub)
         self.write(block("rhosts").encode())
-        self.checker = RhostsChecker(self.path, HostNames(self.run_now, self.clock))
+        self.checker = RhostsChecker(self.path, HostResolver(self.run_now, self.clock))
         for name, remote, host, right in (
             (b"ann", b"ann", "192.0.2.1", False),
             (b"ann", b"ann", "192.0.2.7", True),

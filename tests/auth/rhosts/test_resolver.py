@@ -8,9 +8,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from popserv.auth.credentials import RemoteUserCredentials
-from popserv.auth.rhosts import resolver as host_names
-from popserv.auth.rhosts.checker import LOOKUP_SECONDS, RhostsChecker
-from popserv.auth.rhosts.resolver import HostNames, address_of
+from popserv.auth.rhosts import resolver as resolver
+from popserv.auth.rhosts.checker import LOOKUP_TIMEOUT, RhostsChecker
+from popserv.auth.rhosts.resolver import HostResolver, parse_address
 from popserv.core.session import client_is_connected
 from popserv.errors import TryLater
 from tests.auth.passwords.test_users_file import UsersFileCase
@@ -33,7 +33,7 @@ class HostNamesTests(RhostsCase):
     def slow(self, text):
         """Write the file, and have a checker whose lookups are held back."""
         self.write(text)
-        self.checker = RhostsChecker(self.path, HostNames(self.hold, self.clock))
+        self.checker = RhostsChecker(self.path, HostResolver(self.hold, self.clock))
 
     def test_only_when_needed(self):
         """A name is looked up when its entry is the next that may fit, once for a login."""
@@ -64,14 +64,14 @@ class HostNamesTests(RhostsCase):
         """A login waits ten seconds for names, for all together; none is looked up after that."""
         self.slow(b"".join(b"%b.example + +\n" % name for name in (b"a", b"b", b"c")))
         outcome = self.send_challenge(b"ann")
-        self.clock.advance(LOOKUP_SECONDS * 0.75)
+        self.clock.advance(LOOKUP_TIMEOUT * 0.75)
         self.held[0][0].callback(frozenset())
         self.assertEqual(len(self.held), 2)
-        self.clock.advance(LOOKUP_SECONDS * 0.24)
+        self.clock.advance(LOOKUP_TIMEOUT * 0.24)
         self.assertNoResult(outcome)
-        self.clock.advance(LOOKUP_SECONDS * 0.02)
+        self.clock.advance(LOOKUP_TIMEOUT * 0.02)
         reason = str(self.failureResultOf(outcome, UnauthorizedLogin).value)
-        self.assertEqual(reason, f"no entry lets it in; {NOT_FOUND}: 2, the first b.example")
+        self.assertEqual(reason, f"no entry matches; {NOT_FOUND}: 2, the first b.example")
         self.assertEqual(len(self.held), 2)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -79,25 +79,25 @@ class HostNamesTests(RhostsCase):
         """A name that denies and is not found in time denies, though an address would let in."""
         self.slow(b"a.example + +\n-b.example + +\n192.0.2.7 + +")
         outcome = self.send_challenge(b"ann")
-        self.clock.advance(LOOKUP_SECONDS)
-        self.assertIn("line 2 denies it", str(self.failureResultOf(outcome).value))
+        self.clock.advance(LOOKUP_TIMEOUT)
+        self.assertIn("denied by line 2", str(self.failureResultOf(outcome).value))
         self.assertEqual(len(self.held), 1)
         self.slow(b"a.example + +\n192.0.2.7 + +")
         outcome = self.send_challenge(b"ann")
-        self.clock.advance(LOOKUP_SECONDS)
+        self.clock.advance(LOOKUP_TIMEOUT)
         self.assertEqual(self.successResultOf(outcome), b"ann")
 
     def test_at_once(self):
         """Many who wait for one name are answered by one lookup, each with its own time."""
         self.slow(b"a.example + +")
         outcomes = [self.send_challenge(b"ann"), self.send_challenge(b"bob", host="192.0.2.8")]
-        self.clock.advance(LOOKUP_SECONDS / 2)
+        self.clock.advance(LOOKUP_TIMEOUT / 2)
         outcomes.append(self.send_challenge(b"carl"))
         self.assertEqual([args for _, _, *args in self.held], [["a.example"]])
-        self.clock.advance(LOOKUP_SECONDS / 2)
+        self.clock.advance(LOOKUP_TIMEOUT / 2)
         for outcome in outcomes[:2]:
             self.failureResultOf(outcome, UnauthorizedLogin)
-        self.held[0][0].callback(frozenset({address_of("192.0.2.7")}))
+        self.held[0][0].callback(frozenset({parse_address("192.0.2.7")}))
         self.assertEqual(self.successResultOf(outcomes[2]), b"carl")
         self.send_challenge(b"ann")
         self.assertEqual(len(self.held), 2)
@@ -127,7 +127,7 @@ class HostNamesTests(RhostsCase):
             self.failureResultOf(outcome, TryLater)
         self.assertNoResult(self.send_challenge(b"ann"))
         self.assertEqual(len(self.held), 2)
-        self.held[1][0].callback(frozenset({address_of("192.0.2.7")}))
+        self.held[1][0].callback(frozenset({parse_address("192.0.2.7")}))
 
     def test_full(self):
         """A pool that is full at once is a TryLater."""
@@ -136,7 +136,7 @@ class HostNamesTests(RhostsCase):
             raise TryLater
 
         self.write(b"a.example + +")
-        self.checker = RhostsChecker(self.path, HostNames(full, self.clock))
+        self.checker = RhostsChecker(self.path, HostResolver(full, self.clock))
         for _ in range(2):
             self.refusal(b"ann", kind=TryLater)
 
@@ -157,7 +157,7 @@ class RealNamesTests(UsersFileCase, TestCase):
             where.append(threading.current_thread().name)
             return socket.getaddrinfo(*args, **more)
 
-        self.patch(host_names, "getaddrinfo", getaddrinfo)
+        self.patch(resolver, "getaddrinfo", getaddrinfo)
         checker = self.checker(b"LocalHost ann ann")
         for host, right in (("127.0.0.1", True), ("::ffff:127.0.0.1", True), ("192.0.2.7", False)):
             credentials = RemoteUserCredentials(b"ann", b"ann", host, 1023)
@@ -178,7 +178,7 @@ class RealNamesTests(UsersFileCase, TestCase):
 
     async def test_gone(self):
         """A name whose client has gone before a thread was free is not looked up."""
-        self.patch(host_names, "getaddrinfo", lambda *_, **__: self.fail("looked up"))
+        self.patch(resolver, "getaddrinfo", lambda *_, **__: self.fail("looked up"))
         checker = self.checker(b"localhost ann ann")
         token = client_is_connected.set(lambda: False)
         try:
