@@ -1,4 +1,4 @@
-"""What the tests of rhosts share: a file, and names that are looked up at once."""
+"""What the rhosts tests share: a file, and a resolver without threads."""
 
 import socket
 
@@ -18,14 +18,14 @@ COMPOSED, DECOMPOSED = "jos\xe9".encode(), "jose\u0301".encode()
 
 
 def fullwidth(text):
-    """Return ASCII in the other letters that Unicode has for it."""
+    """Return ASCII text in Unicode's fullwidth letters."""
     return "".join(chr(ord(each) + 0xFEE0) for each in text).encode()
 
 
 FULLWIDTH = fullwidth("ann")
 
-SPELT = {DECOMPOSED: COMPOSED, FULLWIDTH: b"ann"}
-"""What RFC 8265 makes of names that it changes."""
+PREPARED = {DECOMPOSED: COMPOSED, FULLWIDTH: b"ann"}
+"""Names that RFC 8265 changes, and their prepared forms."""
 
 CLIENTS = ("192.0.2.7", "::ffff:192.0.2.7", "192.0.2.8", "2001:db8::7", "fe80::1", "fe80::1%eth0")
 
@@ -35,7 +35,7 @@ DNS = {
     "near.example": ["fe80::1%eth0"],
     "none.example": None,
 }
-"""What names are looked up to; None is nothing."""
+"""The addresses of host names; None: the name cannot be resolved."""
 
 HOSTS = {
     b"192.0.2.7": "192.0.2.7 ::ffff:192.0.2.7",
@@ -54,29 +54,29 @@ HOSTS = {
     b"near.example": "fe80::1 fe80::1%eth0",
     b"none.example": None,
 }
-"""The clients that a first column is about; None: nobody can tell."""
+"""The clients that match a first column; None: the host name cannot be resolved."""
 
-NOT_FOUND = "host names not resolved"
+NOT_RESOLVED = "host names not resolved"
 
 
 class RhostsCase(UsersFileCase):
-    """Has a file, and names that are looked up at once."""
+    """Has an rhosts file, and a resolver that answers immediately."""
 
     def setUp(self):
-        """Make the file; note what is looked up."""
+        """Make the checker; record the lookups."""
         super().setUp()
-        self.asked = []
+        self.looked_up = []
         self.patch(resolver, "getaddrinfo", self.getaddrinfo)
         self.clock = Clock()
         self.checker = RhostsChecker(self.path, HostResolver(self.run_now, self.clock))
 
     async def run_now(self, function, *args, still_needed):
-        """Stand in for a pool of threads."""
+        """Replace the thread pool."""
         return function(*args)
 
     def getaddrinfo(self, host, port, **more):
-        """Stand in for the resolver."""
-        self.asked.append(host.decode())
+        """Replace the system's resolver."""
+        self.looked_up.append(host.decode())
         addresses = DNS.get(host.decode().rstrip("."))
         if addresses is None:
             raise socket.gaierror(socket.EAI_NONAME, "no such name")
@@ -86,17 +86,17 @@ class RhostsCase(UsersFileCase):
         """Return the text of the RhostsFileError that the call must raise."""
         return str(self.assertRaises(RhostsFileError, call, *args, **more))
 
-    def send_challenge(self, username, remote_user=b"ann", host="192.0.2.7", port=1023):
-        """Return what the checker makes of a RPOP."""
+    def log_in(self, username, remote_user=b"ann", host="192.0.2.7", port=1023):
+        """Return the Deferred of the checker for an RPOP login."""
         credentials = RemoteUserCredentials(username, remote_user, host, port)
         return self.checker.requestAvatarId(credentials)
 
     def opened(self, *args, **more):
-        """Return whose maildrop it opens, or None if it refuses."""
-        outcome = self.send_challenge(*args, **more)
+        """Return the user whose maildrop is opened, or None if the login is refused."""
+        outcome = self.log_in(*args, **more)
         outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
         return self.successResultOf(outcome)
 
     def refusal(self, *args, kind=UnauthorizedLogin, **more):
-        """Return the reason with which it refuses."""
-        return str(self.failureResultOf(self.send_challenge(*args, **more), kind).value)
+        """Return the reason of a refused login."""
+        return str(self.failureResultOf(self.log_in(*args, **more), kind).value)

@@ -1,4 +1,4 @@
-"""The checker of RPOP: which hosts an entry is about, who gets in."""
+"""The checker for RPOP: which entries match a login, and how changes of the file are handled."""
 
 import os
 import re
@@ -28,29 +28,29 @@ from tests.auth.rhosts.harness import (
     DECOMPOSED,
     FULLWIDTH,
     HOSTS,
-    NOT_FOUND,
-    SPELT,
+    NOT_RESOLVED,
+    PREPARED,
     RhostsCase,
     fullwidth,
 )
 
 
 def oracle(entries, username, remote_user, client):
-    """Return whose maildrop the entries open, or None, by the book and with tables for facts."""
-    spellings = {username, SPELT.get(username, username)}
+    """Return whose maildrop the entries open, or None, by the documented rules and the tables."""
+    spellings = {username, PREPARED.get(username, username)}
     for host, remote, local in entries:
         denies = b"-" in (host[:1], remote[:1])
         if remote.lstrip(b"-") not in (b"+", remote_user):
             continue
         if local == b"+":
-            opened = SPELT.get(username, username)
+            opened = PREPARED.get(username, username)
         else:
             opened = remote_user if local == b"=" else local
-            others = set() if local == b"=" else {SPELT.get(local, local)}
+            others = set() if local == b"=" else {PREPARED.get(local, local)}
             if not spellings & {opened, *others}:
                 continue
-        there = HOSTS[host.lstrip(b"-")]
-        if denies if there is None else client in there.split():
+        matching = HOSTS[host.lstrip(b"-")]
+        if denies if matching is None else client in matching.split():
             return None if denies else opened
     return None
 
@@ -59,7 +59,7 @@ class CheckerTests(RhostsCase):
     """RhostsChecker.requestAvatarId."""
 
     def test_interfaces(self):
-        """It is a checker of RPOP alone, and knows whether that is any use."""
+        """It is a checker for RPOP credentials only, and knows whether they can succeed."""
         verifyObject(ICredentialsChecker, self.checker)
         verifyObject(ICredentialsSupport, self.checker)
         self.assertEqual(self.checker.credentialInterfaces, (IRemoteUserCredentials,))
@@ -67,7 +67,7 @@ class CheckerTests(RhostsCase):
     @settings(deadline=None, database=None, max_examples=300)
     @given(st.data())
     def test_like_the_oracle(self, data):
-        """The first entry that fits decides, and without one nobody gets in."""
+        """The first matching entry decides; without one the login is refused."""
         if not precis.is_available():
             raise SkipTest("there is no precis-i18n")
         users = st.sampled_from([b"ann", b"bob", b"Ann", COMPOSED, DECOMPOSED, FULLWIDTH])
@@ -82,15 +82,15 @@ class CheckerTests(RhostsCase):
             self.assertEqual(self.opened(*asked), oracle(entries, *asked), (entries, asked))
 
     def test_hosts(self):
-        """Each kind of first column is about the clients that it should, and no others."""
-        for host, there in HOSTS.items():
+        """Each kind of host matches the clients that it should, and no others."""
+        for host, matching in HOSTS.items():
             self.write(host + b" + +\n")
             for client in CLIENTS:
-                expected = b"ann" if client in (there or "").split() else None
+                expected = b"ann" if client in (matching or "").split() else None
                 self.assertEqual(self.opened(b"ann", host=client), expected, (host, client))
 
     def test_first_match(self):
-        """The order decides: what denies behind what lets in denies nobody."""
+        """An entry that denies has no effect after an entry that allows."""
         for text, opened in (
             (b"192.0.2.7 ann ann\n-192.0.2.7 + +", b"ann"),
             (b"-192.0.2.7 + +\n192.0.2.7 ann ann", None),
@@ -104,7 +104,7 @@ class CheckerTests(RhostsCase):
             self.assertEqual(self.opened(b"ann"), opened, text)
 
     def test_port(self):
-        """Only a reserved port is believed, whatever the caller has checked (RFC 1225, RPOP)."""
+        """Only a reserved port is accepted, whatever the caller has checked (RFC 1225, RPOP)."""
         self.write(b"0.0.0.0/0 + +")
         for port in (1, 110, 512, 1023):
             self.assertEqual(self.opened(b"ann", port=port), b"ann")
@@ -112,14 +112,14 @@ class CheckerTests(RhostsCase):
             self.assertIn("port is not reserved", self.refusal(b"ann", port=port))
 
     def test_no_address(self):
-        """What is no address of a client is no host at all."""
+        """A client without an IP address is refused."""
         self.write(b"0.0.0.0/0 + +\n::/0 + +\nseven.example + +\n-none.example + +")
         for host in (None, "", "seven.example", "/run/pop3.sock", 0, b"\x7f\0\0\1", "1.2.3", "::%"):
             self.assertIn("no IP address", self.refusal(b"ann", host=host), host)
-        self.assertEqual(self.asked, [])
+        self.assertEqual(self.looked_up, [])
 
     def test_names(self):
-        """What no users file would take opens nothing, though the file says everybody."""
+        """A name that is not valid in a users file is refused, whatever the entries."""
         self.write(b"0.0.0.0/0 + +\n0.0.0.0/0 + =")
         names = [
             b"",
@@ -153,7 +153,7 @@ class CheckerTests(RhostsCase):
     @settings(deadline=None, database=None)
     @given(st.binary(max_size=9) | st.text("./:@a\0\u2024\uff0e\uff0f", max_size=9).map(str.encode))
     def test_no_way_out(self, name):
-        """What is opened for any name at all is no path to anywhere but below the root."""
+        """Any name that is accepted leads to a path below the root."""
         self.write(b"0.0.0.0/0 x +\n0.0.0.0/0 + =\n")
         for remote in (b"x", name):
             opened = self.opened(name, remote)
@@ -167,8 +167,8 @@ class CheckerTests(RhostsCase):
                         self.assertNotIn(part[:1], (b"", b"."))
                         self.assertNotIn(b"/", part)
 
-    def test_spelling(self):
-        """A user has one maildrop in all spellings: the file's, or RFC 8265's if it has none."""
+    def test_prepared(self):
+        """All spellings of a user open one maildrop: the name in the file, or the prepared name."""
         if not precis.is_available():
             raise SkipTest("there is no precis-i18n")
         for local, remote, name, opened in (
@@ -188,8 +188,8 @@ class CheckerTests(RhostsCase):
             self.write(b"-192.0.2.7 + %b\n192.0.2.7 + +" % local)
             self.assertIs(self.opened(name, remote) is None, opened is not None)
 
-    def test_without_preparing(self):
-        """Without precis-i18n names are octets."""
+    def test_without_precis(self):
+        """Without precis-i18n names are compared octet for octet."""
         self.patch(precis, "_profile", lambda name: None)
         self.write(b"192.0.2.7 + %b\n192.0.2.8 + +" % COMPOSED)
         self.assertEqual(self.opened(COMPOSED), COMPOSED)
@@ -197,7 +197,7 @@ class CheckerTests(RhostsCase):
         self.assertEqual(self.opened(DECOMPOSED, host="192.0.2.8"), DECOMPOSED)
 
     def test_remote_user(self):
-        """Remote users are octets: what their host takes for another is another."""
+        """Remote users are compared octet for octet."""
         self.write(b"192.0.2.7 %b ann\n192.0.2.8 + ann\n192.0.2.9 ann ann" % COMPOSED)
         self.assertEqual(self.opened(b"ann", COMPOSED), b"ann")
         for remote in (DECOMPOSED, COMPOSED + b" ", b"", b"+", b"="):
@@ -206,29 +206,29 @@ class CheckerTests(RhostsCase):
             self.assertIsNone(self.opened(b"ann", remote, "192.0.2.9"))
 
     def test_reasons(self):
-        """The reason, which is for the log, holds nothing that the client said."""
+        """The reason in the log contains nothing that the client sent."""
         self.write(b"#\n-192.0.2.7 bad ann\nnone.example + ann\n-gone.example + ann")
         for remote, host, reason in (
             (b"bad", "192.0.2.7", "denied by line 2"),
-            (b"x", "192.0.2.8", f"denied by line 4; {NOT_FOUND}: 2, the first none.example"),
+            (b"x", "192.0.2.8", f"denied by line 4; {NOT_RESOLVED}: 2, the first none.example"),
         ):
             self.assertEqual(self.refusal(b"ann", remote, host), reason)
         self.assertEqual(self.refusal(b"bob", b"s3cret"), "no entry matches")
 
 
 class ChangingTests(RhostsCase):
-    """A checker that lives on while its file changes, or falls into disorder."""
+    """A running checker whose file changes or becomes invalid."""
 
     def test_reread(self):
-        """An entry taken out, and one put in, count from the next login."""
+        """An entry that is removed or added counts from the next login."""
         self.write(b"192.0.2.7 ann ann")
         self.assertEqual(self.opened(b"ann"), b"ann")
         self.write(b"192.0.2.7 ann bob")
         self.assertIsNone(self.opened(b"ann"))
         self.assertEqual(self.opened(b"bob"), b"bob")
 
-    def test_disorder(self):
-        """A file that is bad, unsafe or gone lets nobody in, logged once, until it is mended."""
+    def test_invalid(self):
+        """With an invalid file logins fail with TryLater; the error is logged once."""
         good = b"192.0.2.7 + +"
         for spoil, said in (
             (lambda: self.write(good + b"\nx"), f"{self.path}, line 2: must have three columns"),
@@ -241,7 +241,7 @@ class ChangingTests(RhostsCase):
                 self.events.clear()
                 spoil()
                 for _ in range(3):
-                    failure = self.failureResultOf(self.send_challenge(b"ann"), TryLater)
+                    failure = self.failureResultOf(self.log_in(b"ann"), TryLater)
                     self.assertNotIn(self.path, str(failure.value))
                     self.assertIn(said, str(failure.value.__cause__))
                     self.assertTrue(self.checker.supports(IRemoteUserCredentials))
@@ -250,26 +250,26 @@ class ChangingTests(RhostsCase):
                 self.write(good)
                 self.assertEqual(self.opened(b"ann"), b"ann")
 
-    def test_strangers_read_nothing(self):
-        """Who has no reserved port, or no name, does not learn that the file is in disorder."""
+    def test_refused_before_reading(self):
+        """A login with an invalid port, name or address is refused without reading the file."""
         for more in ({"port": 1024}, {"username": b"/"}, {"host": ""}):
             self.refusal(**{"username": b"ann", **more})
         self.assertEqual(self.events, [])
 
-    def test_offers(self):
-        """RPOP can succeed while some entry lets in."""
-        for text, offered in (
+    def test_supports(self):
+        """RPOP is supported while an entry allows logins."""
+        for text, supported in (
             (b"", False),
             (b"-192.0.2.7 + +\n192.0.2.7 -ann +", False),
             (b"-192.0.2.7 + +\nnone.example ann ann", True),
         ):
             self.write(text)
-            self.assertIs(self.checker.supports(IRemoteUserCredentials), offered)
+            self.assertIs(self.checker.supports(IRemoteUserCredentials), supported)
             self.assertFalse(self.checker.supports(IUsernamePassword))
-        self.assertEqual(self.asked, [])
+        self.assertEqual(self.looked_up, [])
 
     def test_warning(self):
-        """The log says how many entries let in, and whom they trust, when that has changed."""
+        """The number of entries that allow logins is logged when the file has changed."""
         for text, said in (
             (
                 b"192.0.2.7 + +\n-192.0.2.8 + +\n192.0.2.0/24 ann =",
@@ -288,18 +288,18 @@ class ChangingTests(RhostsCase):
             self.assertIn(said, self.logged())
 
 
-class AtStartTests(RhostsCase):
-    """RhostsChecker.at_start."""
+class FromFileTests(RhostsCase):
+    """RhostsChecker.from_file."""
 
-    def test_in_order(self):
-        """With a file in order there is a checker, and a warning, once."""
+    def test_valid(self):
+        """A valid file makes a checker and logs one warning."""
         self.write(b"192.0.2.7 + +")
         self.checker = RhostsChecker.from_file(self.path)
         self.assertEqual(self.opened(b"ann"), b"ann")
         self.assertEqual([event["log_level"].name for event in self.events], ["warn"])
 
-    def test_in_disorder(self):
-        """Without a file in order the server does not start, and nothing is logged."""
+    def test_invalid(self):
+        """An invalid file is an error, and nothing is logged."""
         self.assertIn("does not exist", self.error_of(RhostsChecker.from_file, self.path))
         self.assertIn("use --rhosts FILE", self.error_of(RhostsChecker.from_file, ""))
         self.write(b"192.0.2.7 + +\n\nnonsense")
@@ -319,10 +319,10 @@ def block(name):
 
 
 class DocumentationTests(RhostsCase):
-    """What rhosts.rst shows is so."""
+    """docs/howto/rhosts.rst."""
 
     def test_example(self):
-        """The example does what its comments say."""
+        """The example file does what its comments say."""
         self.patch(resolver, "getaddrinfo", self.hub)
         self.write(block("rhosts").encode())
         self.checker = RhostsChecker(self.path, HostResolver(self.run_now, self.clock))
@@ -343,16 +343,16 @@ class DocumentationTests(RhostsCase):
             self.assertEqual(self.opened(name, remote, host), name if right else None)
 
     def hub(self, host, port, **more):
-        """Stand in for the resolver of the example."""
+        """Replace the system's resolver."""
         self.assertEqual(host, b"hub.example.org")
         return [(0, 0, 0, "", ("203.0.113.5", 0))]
 
     def test_try(self):
-        """The program to try it is one."""
+        """The example program is valid Python."""
         compile(block("try"), "rhosts.rst", "exec")
 
     def test_reasons(self):
-        """Every reason that the checker gives for the log stands in what the log says."""
+        """The page explains every reason for which a login is refused."""
         text = " ".join(DOCS.read_text("utf-8").split())
         source = Path(rhosts.__file__).read_text("utf-8")
         reasons = re.findall(r'UnauthorizedLogin\(f?"(.+?)"\)', source)
@@ -362,6 +362,6 @@ class DocumentationTests(RhostsCase):
                 self.assertIn(piece.strip(), text)
 
     def test_mode(self):
-        """The file may be root's and for all to read, as the page says."""
+        """The example file may be readable by everybody."""
         self.write(block("rhosts").encode(), 0o644)
         self.assertEqual(len(RhostsFile(self.path).read()), 8)
