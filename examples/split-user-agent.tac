@@ -168,7 +168,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         self.factory.connections -= 1
         self.closing = True
         if self.guard is not None:
-            self.guard.leave()
+            self.guard.cancel()
         if self.asked is not None:
             self.asked.errback(POPError("client disconnected"))
         if self.spool is not None and not self.is_busy:
@@ -229,7 +229,9 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         except LoginFailed as error:
             who = {"peer": peer_name(self.transport), "name": self.name}
             log.warn("{peer}: {name!r:.200} did not log in: {why}", why=error.__cause__, **who)
-            await deferLater(reactor, self.guard.failed(self.name, POP3Server.FAILED_LOGIN_DELAY))
+            await deferLater(
+                reactor, self.guard.record_failure(self.name, POP3Server.FAILED_LOGIN_DELAY)
+            )
             self.sendCode(535, str(error).encode("ascii"))
             self.guesses += 1
             if self.guesses >= POP3Server.MAX_FAILED_LOGINS:
@@ -238,7 +240,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             code = 501 if isinstance(error, BadCommand) else 454
             self.sendCode(code, str(error).encode("ascii"))
         finally:
-            self.guard.over()
+            self.guard.release()
 
     async def ask(self, challenge):
         """Return what the client answers; as popserv.core.session.SendChallenge."""
@@ -256,7 +258,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         except ValueError:
             raise BadCommand("not base64") from None
 
-    def is_there(self):
+    def is_connected(self):
         """Tell whether the client waits still; as popserv.auth.throttle.login_throttle.Client."""
         return not (self.closing or has_disconnected(self.transport))
 
@@ -626,7 +628,7 @@ smart_host = setting("POPSERV_SMART_HOST", "", smart_host_of)
 
 table = CommandTable(*(group.COMMANDS for group in (rfc1725, capa, stls, sasl, utf8)))
 pop = POP3Factory(table, Portal(MaildropRealm(MaildirMaildrops(root)), [checker]))
-gate = pop.throttle.beside(PasswordLogin())
+gate = pop.throttle.with_authenticator(PasswordLogin())
 
 application = service.Application("split-user-agent")
 doors = Doors()

@@ -79,7 +79,7 @@ class POP3Factory(ServerFactory):
 
     def apop_available(self) -> bool:
         """Tell whether greetings carry a timestamp."""
-        return b"APOP" in self.commands and self.throttle.login.supports(IAPOPCredentials)
+        return b"APOP" in self.commands and self.throttle.authenticator.supports(IAPOPCredentials)
 
     def make_timestamp(self) -> bytes:
         """Return a greeting's timestamp, in the form of RFC 1725 section 7's example.

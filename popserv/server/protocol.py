@@ -206,7 +206,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             self._body.stop()
             self._body = None
             self._busy = False
-        self._guard.leave()
+        self._guard.cancel()
         if self._late is not None:
             # Nobody waits for the answer; the failed login's turn goes on.
             self._late.reset(0)
@@ -317,7 +317,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             raise _gone()
         asked: Deferred[bytes] = Deferred()
         self._asked = asked
-        self._guard.pause(asked)
+        self._guard.suspend(asked)
         self.MAX_LENGTH = MAX_SASL_LINE + 1
         self._write(challenge_line(octets))
         self._take_input()
@@ -327,7 +327,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
 
     def supports(self, credentials: type[Interface]) -> bool:
         """See Login."""
-        return self.factory.throttle.login.supports(credentials)
+        return self.factory.throttle.authenticator.supports(credentials)
 
     async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
         """See Login."""
@@ -335,7 +335,7 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
         self.factory.connections.settle(self)
         return opened
 
-    def is_there(self) -> bool:
+    def is_connected(self) -> bool:
         """See Client."""
         return not (self._gone or has_disconnected(self.transport))
 
@@ -410,10 +410,10 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
             )
         if isinstance(error, LoginFailed):
             self._guesses += 1
-            seconds = self._guard.failed(self.session.name, self.FAILED_LOGIN_DELAY)
+            seconds = self._guard.record_failure(self.session.name, self.FAILED_LOGIN_DELAY)
             self._late = self.callLater(0 if self._gone else seconds, partial(self._deny, error))
         else:
-            self._guard.over()
+            self._guard.release()
             self._blunders = self._blunders + 1 if isinstance(error, BadCommand) else 0
             self._deny(error)
 

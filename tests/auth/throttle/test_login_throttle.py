@@ -1,4 +1,4 @@
-"""Guessing and flooding, over whole sessions: they do not pay, and neighbours are not hurt."""
+"""The login throttle in whole sessions: guessing is slow, and other users are not affected."""
 
 import contextlib
 from base64 import b64decode, b64encode
@@ -44,11 +44,11 @@ OTHER = IPv4Address("TCP", "198.51.100.7", 4321)
 WELCOME = b"+OK ann's maildrop has 2 messages (10 octets)\r\n"
 
 
-class GuessingCase(ServerCase):
-    """A server that takes passwords from everywhere, all of whose time is one clock's."""
+class ThrottleCase(ServerCase):
+    """A server that accepts passwords from any address, on a test clock."""
 
     def setUp(self):
-        """Make the clock."""
+        """Make the clock and the server."""
         self.clock = Clock()
         super().setUp()
 
@@ -58,7 +58,7 @@ class GuessingCase(ServerCase):
         self.factory.throttle.penalties._now = self.clock.seconds
 
     def connect(self, *lines, peer=STRANGER):
-        """A client that has said these lines, their answers read."""
+        """Return a client that has sent these lines and read the replies."""
         client = Client(self.factory, peer)
         client.clock = self.clock
         client.server.callLater = self.clock.callLater
@@ -68,10 +68,10 @@ class GuessingCase(ServerCase):
         return client
 
     def try_password(self, password, peer=STRANGER, name=b"ann"):
-        """A new client that has given it."""
+        """Return a new client that has sent a password."""
         return self.connect(b"USER " + name, b"PASS " + password, peer=peer)
 
-    def wait(self, client):
+    def seconds_until_refused(self, client):
         """Return after how many seconds the client is refused."""
         for seconds in range(20):
             if client.received() == REFUSED:
@@ -80,33 +80,36 @@ class GuessingCase(ServerCase):
             self.clock.advance(1)
         return self.fail("never refused")
 
-    def waits(self, *passwords, **options):
-        """Return after how many seconds each password is refused, on connections of their own."""
-        return [self.wait(self.try_password(password, **options)) for password in passwords]
+    def delays(self, *passwords, **options):
+        """Return after how many seconds each password is refused, each on a new connection."""
+        return [
+            self.seconds_until_refused(self.try_password(password, **options))
+            for password in passwords
+        ]
 
     def lines(self):
-        """Return what was logged."""
+        """Return the lines of the log."""
         return [formatEvent(event) for event in self.log]
 
 
-class PenaltyTests(GuessingCase):
-    """How late a failed login is answered."""
+class PenaltyTests(ThrottleCase):
+    """The delay of the reply to a failed login."""
 
     def test_reconnecting(self):
-        """Who guesses waits longer with each guess, reconnected or not, up to a bound."""
-        self.assertEqual(self.waits(b"1", b"2", b"3", b"4", b"5"), [2, 4, 8, 15, 15])
-        self.assertEqual(self.waits(b"6", peer=NEIGHBOUR), [15])
-        self.assertEqual(self.waits(b"1", b"2", peer=OTHER), [2, 4])
+        """The delay grows with each failure of a network, on any connection, up to the maximum."""
+        self.assertEqual(self.delays(b"1", b"2", b"3", b"4", b"5"), [2, 4, 8, 15, 15])
+        self.assertEqual(self.delays(b"6", peer=NEIGHBOUR), [15])
+        self.assertEqual(self.delays(b"1", b"2", peer=OTHER), [2, 4])
         self.clock.advance(600)
-        self.assertEqual(self.waits(b"7", b"8"), [2, 4])
-        told = [line for line in self.lines() if "repeated login failures" in line]
+        self.assertEqual(self.delays(b"7", b"8"), [2, 4])
+        logged = [line for line in self.lines() if "repeated login failures" in line]
         self.assertEqual(
-            told, ["192.0.2.1: repeated login failures, replies are delayed"] * len(told)
+            logged, ["192.0.2.1: repeated login failures, replies are delayed"] * len(logged)
         )
-        self.assertEqual(len(told), 1)
+        self.assertEqual(len(logged), 1)
 
     def test_on_one_connection(self):
-        """So does who stays."""
+        """The delay grows on one connection, too."""
         client = self.connect()
         for n, seconds in enumerate((2, 4, 8)):
             client.send(b"USER ann\r\n")
@@ -118,44 +121,44 @@ class PenaltyTests(GuessingCase):
         self.assertTrue(client.closed)
 
     def test_old_password(self):
-        """A program that polls with an old password waits the usual time, and costs others one."""
-        self.assertEqual(self.waits(*[b"old"] * 9), [2] * 9)
-        self.assertEqual(self.waits(b"typo"), [4])
+        """A repeated password has the base delay, and counts once."""
+        self.assertEqual(self.delays(*[b"old"] * 9), [2] * 9)
+        self.assertEqual(self.delays(b"typo"), [4])
 
     def test_success(self):
-        """Who gets in neither waits nor has anything forgiven."""
-        self.waits(b"1", b"2")
+        """A successful login is not delayed, and does not reduce the delay."""
+        self.delays(b"1", b"2")
         client = self.connect(b"USER ann")
         self.assertEqual(client.send(b"PASS pw\r\n"), WELCOME)
         client.lose()
-        self.assertEqual(self.waits(b"3"), [8])
+        self.assertEqual(self.delays(b"3"), [8])
 
-    def test_another_door(self):
-        """A guess at one of two doors counts at the other, too; each has its own login."""
-        gate = self.factory.throttle
+    def test_other_service(self):
+        """A failure at one of two services delays the replies of both."""
+        throttle = self.factory.throttle
         other = object()
-        self.assertIs(gate.beside(other).login, other)
-        self.assertIsNot(gate.login, other)
-        self.factory.throttle = gate.beside(gate.login)
-        self.assertEqual(self.waits(b"1", b"2"), [2, 4])
-        self.factory.throttle = gate
-        self.assertEqual(self.waits(b"3"), [8])
+        self.assertIs(throttle.with_authenticator(other).authenticator, other)
+        self.assertIsNot(throttle.authenticator, other)
+        self.factory.throttle = throttle.with_authenticator(throttle.authenticator)
+        self.assertEqual(self.delays(b"1", b"2"), [2, 4])
+        self.factory.throttle = throttle
+        self.assertEqual(self.delays(b"3"), [8])
 
-    def test_who_stands_for_many(self):
-        """From this machine, and from where many log in through, all wait the usual time."""
+    def test_trusted_networks(self):
+        """Loopback, UNIX sockets and trusted networks always have the base delay."""
         self.serve(trusted_networks=[ip_network("198.51.100.0/24")])
         for peer in (HERE, UNIXAddress(b"/s"), OTHER):
-            self.assertEqual(self.waits(*b"12345".hex(" ").encode().split(), peer=peer), [2] * 5)
+            self.assertEqual(self.delays(*b"12345".hex(" ").encode().split(), peer=peer), [2] * 5)
 
     def test_networks(self):
-        """An address of IPv6 is as good as its neighbours in the /64."""
+        """The IPv6 addresses of one /64 are one network."""
         peers = [IPv6Address("TCP", f"2001:db8::{n}", 1) for n in range(4)]
-        waits = [self.waits(b"%d" % n, peer=peer)[0] for n, peer in enumerate(peers)]
-        self.assertEqual(waits, [2, 4, 8, 15])
-        self.assertEqual(self.waits(b"1", peer=IPv6Address("TCP", "2001:db8:0:1::1", 1)), [2])
+        delays = [self.delays(b"%d" % n, peer=peer)[0] for n, peer in enumerate(peers)]
+        self.assertEqual(delays, [2, 4, 8, 15])
+        self.assertEqual(self.delays(b"1", peer=IPv6Address("TCP", "2001:db8:0:1::1", 1)), [2])
 
-    def test_every_way(self):
-        """Every way to log in that fails counts, also one that a mechanism refuses by itself."""
+    def test_every_mechanism(self):
+        """Failures of every mechanism count, also those that the mechanism itself refuses."""
         scram = b64encode(b"n,,n=ann,r=x")
         for lines, again in [
             ([b"APOP ann " + b"0" * 32], 4),
@@ -172,11 +175,11 @@ class PenaltyTests(GuessingCase):
             self.serve(Checker(self.refuse, *KINDS))
             self.tls_state = FakeChannel([b"eve"])
             with patch("popserv.auth.sasl.scram.secrets.token_urlsafe", return_value="0"):
-                waits = [self.wait(self.over_tls(*lines)) for _ in range(2)]
-            self.assertEqual(waits, [2, again], lines)
+                delays = [self.seconds_until_refused(self.over_tls(*lines)) for _ in range(2)]
+            self.assertEqual(delays, [2, again], lines)
 
     def over_tls(self, *lines):
-        """A client over TLS."""
+        """Return a client over TLS that has sent these lines."""
         client = Client(self.factory, STRANGER, tls=True)
         client.server.callLater = self.clock.callLater
         client.clock = self.clock
@@ -188,24 +191,24 @@ class PenaltyTests(GuessingCase):
         return client
 
     def refuse(self, credentials):
-        """Let nobody in, by whatever dialogue."""
+        """Refuse any credentials; with SCRAM after an exchange."""
         if not IScramSHA256Credentials.providedBy(credentials):
             return None
 
         async def check():
             with contextlib.suppress(POPError):
                 await credentials.check_keys(scram_keys("sha256", b"pw", b"salt", 1))
-            raise UnauthorizedLogin("wrong, or broken off")
+            raise UnauthorizedLogin("wrong, or cancelled")
 
         return Deferred.fromCoroutine(check())
 
-    def test_others_checkers(self):
-        """Checkers that are not popserv's get the same treatment."""
+    def test_foreign_checkers(self):
+        """Failures of checkers from elsewhere count."""
         self.serve(InMemoryUsernamePasswordDatabaseDontUse(ann=b"pw"))
-        self.assertEqual(self.waits(b"1", b"2", b"3", b"4"), [2, 4, 8, 15])
+        self.assertEqual(self.delays(b"1", b"2", b"3", b"4"), [2, 4, 8, 15])
 
-    def test_trouble_is_no_guess(self):
-        """What fails for another reason than the credentials counts for nothing."""
+    def test_other_errors(self):
+        """A login that fails for another reason than its credentials does not count."""
 
         def decide(credentials):
             raise TryLater if credentials.password == b"later" else RuntimeError
@@ -215,110 +218,113 @@ class PenaltyTests(GuessingCase):
             for password in (b"later", b"bug"):
                 self.try_password(password).lose()
         self.flushLoggedErrors(RuntimeError)
-        self.assertEqual(self.factory.throttle.penalties.factor("192.0.2.1"), 1)
-        self.assertEqual(self.factory.throttle.turns._taken, {})
+        self.assertEqual(self.factory.throttle.penalties.delay_factor("192.0.2.1"), 1)
+        self.assertEqual(self.factory.throttle.slots._shared_in_use, {})
 
     def test_workers(self):
-        """What one worker saw fail makes guesses slow at another, too."""
-        told = []
-        self.serve(bus=WorkerBus(lambda topic, fact: told.append((topic, fact))))
-        self.waits(b"1", b"2", b"3")
+        """A failure at one worker delays the replies of another."""
+        updates = []
+        self.serve(bus=WorkerBus(lambda topic, update: updates.append((topic, update))))
+        self.delays(b"1", b"2", b"3")
         bus = WorkerBus()
         self.serve(bus=bus)
-        for topic, fact in told:
-            bus.receive(topic, fact)
-        self.assertEqual(self.waits(b"4"), [15])
+        for topic, update in updates:
+            bus.receive(topic, update)
+        self.assertEqual(self.delays(b"4"), [15])
 
     def test_fail2ban(self):
-        """Each failed login has its line in the log, which starts with the address."""
-        self.waits(b"1", b"1")
-        told = [line for line in self.lines() if "was refused with" in line]
+        """Each failed login has a line in the log, which starts with the client's address."""
+        self.delays(b"1", b"1")
+        logged = [line for line in self.lines() if "was refused with" in line]
         line = (
             "192.0.2.1:4321: b'ann' was refused with 'authentication failed': "
             "the checker's own words"
         )
-        self.assertEqual(told, [line] * 2)
+        self.assertEqual(logged, [line] * 2)
 
-    def test_gone(self):
-        """An answer that nobody waits for keeps no connection in memory."""
+    def test_disconnected(self):
+        """A delayed reply does not keep a closed connection in memory."""
         client = self.try_password(b"1")
         client.lose()
         self.clock.advance(0)
         pending = self.clock.getDelayedCalls()
-        self.assertEqual([call.func.func for call in pending], [self.factory.throttle.turns.end])
+        self.assertEqual(
+            [call.func.func for call in pending], [self.factory.throttle.slots.release]
+        )
         self.clock.advance(2)
-        self.assertEqual(self.factory.throttle.turns._taken, {})
+        self.assertEqual(self.factory.throttle.slots._shared_in_use, {})
 
 
-class TurnTests(GuessingCase):
-    """A few logins of one network at a time."""
+class SlotTests(ThrottleCase):
+    """Concurrent logins of one network."""
 
     def setUp(self):
-        """A checker that takes its time."""
+        """Serve with a checker that answers when the test says so."""
         super().setUp()
-        self.waiting = []
+        self.pending = []
         self.checker = Checker(self.decide, IUsernamePassword)
         self.serve(self.checker)
 
     def decide(self, credentials):
-        """Answer when the test says so, ann's password at once."""
+        """Accept ann's password at once; otherwise answer later."""
         if password_of_ann(credentials):
             return b"ann"
-        self.waiting.append(Deferred())
-        return self.waiting[-1].addCallback(lambda _: password_of_ann(credentials))
+        self.pending.append(Deferred())
+        return self.pending[-1].addCallback(lambda _: password_of_ann(credentials))
 
-    def refuse(self):
-        """Have the checker refuse all that it was asked."""
-        waiting, self.waiting = self.waiting, []
-        for each in waiting:
+    def fail_pending(self):
+        """Let the pending checks fail for another reason than the credentials."""
+        pending, self.pending = self.pending, []
+        for each in pending:
             each.errback(TryLater())
 
-    def guess(self):
-        """Have the checker find all wrong that it was asked."""
-        waiting, self.waiting = self.waiting, []
-        for each in waiting:
+    def refuse_pending(self):
+        """Let the pending checks refuse the credentials."""
+        pending, self.pending = self.pending, []
+        for each in pending:
             each.errback(UnauthorizedLogin("wrong"))
 
-    def test_few_at_once(self):
-        """However many log in from one network, the checker is asked about a few at a time."""
+    def test_limit(self):
+        """At most MAX_CONCURRENT logins of a network are checked at the same time."""
         clients = [self.try_password(b"%d" % n) for n in range(50)]
-        self.assertEqual(len(self.waiting), MAX_CONCURRENT)
+        self.assertEqual(len(self.pending), MAX_CONCURRENT)
         self.assertEqual(self.connect(b"USER ann", peer=OTHER).send(b"PASS pw\r\n"), WELCOME)
-        while self.waiting:
-            self.refuse()
-            self.assertLessEqual(len(self.waiting), MAX_CONCURRENT)
+        while self.pending:
+            self.fail_pending()
+            self.assertLessEqual(len(self.pending), MAX_CONCURRENT)
         answers = {client.received()[:15] for client in clients}
         self.assertEqual(answers, {b"-ERR [SYS/TEMP]"})
 
-    def test_gone_in_line(self):
-        """The checker is never asked about who went before their turn came."""
+    def test_disconnected_in_queue(self):
+        """A login whose client disconnects in the queue is not checked."""
         clients = [self.try_password(b"%d" % n) for n in range(50)]
         for client in clients:
             client.lose()
         seen = len(self.checker.seen)
         self.assertEqual(seen, MAX_CONCURRENT)
-        self.refuse()
+        self.fail_pending()
         self.assertEqual(len(self.checker.seen), seen)
         self.assertEqual(
-            (self.factory.throttle.turns._taken, self.factory.throttle.turns._lines), ({}, {})
+            (self.factory.throttle.slots._shared_in_use, self.factory.throttle.slots._queues),
+            ({}, {}),
         )
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_not_waiting_for_answers(self):
-        """Who goes away instead of waiting for the answer guesses no faster."""
+    def test_not_waiting_for_replies(self):
+        """A client that does not wait for the replies cannot guess faster."""
         guesses = []
         for second in range(300):
             passwords = [b"%d.%d" % (second, n) for n in range(MAX_CONCURRENT + 1)]
             for client in [self.try_password(password) for password in passwords]:
                 client.lose()
-            guesses.append(len(self.waiting))
-            self.guess()
+            guesses.append(len(self.pending))
+            self.refuse_pending()
             self.clock.advance(1)
         self.assertLessEqual(sum(guesses[30:]), 270 / 15 * MAX_CONCURRENT + MAX_CONCURRENT)
         self.assertGreater(sum(guesses[30:]), 0)
 
-    def test_neighbour(self):
-        """Behind an address that others guess from, a user who was in before need not wait."""
+    def test_known_user(self):
+        """A user who has logged in from an address need not wait for others who guess there."""
         self.connect(b"USER ann", b"PASS pw").lose()
         for n in range(20):
             self.try_password(b"%d" % n, name=b"bob")
@@ -329,25 +335,25 @@ class TurnTests(GuessingCase):
         self.assertEqual(self.try_password(b"pw", peer=NEIGHBOUR, name=b"carl").received(), b"")
 
     def test_own_account(self):
-        """To be known for one's own account lets nobody guess another's sooner."""
+        """The reserved slot of one account cannot be used to guess another's password."""
         self.connect(b"USER ann", b"PASS pw").lose()
         for n in range(20):
             self.try_password(b"%d" % n, name=b"bob")
         self.connect(b"USER ann", b"PASS pw").lose()
-        self.assertEqual(len(self.waiting), MAX_CONCURRENT)
+        self.assertEqual(len(self.pending), MAX_CONCURRENT)
         for n in range(5):
             self.try_password(b"%d" % n, name=b"ann")
-        self.assertEqual(len(self.waiting), MAX_CONCURRENT + 1)
+        self.assertEqual(len(self.pending), MAX_CONCURRENT + 1)
 
-    def test_who_stands_for_many(self):
-        """From where many log in through all log in at once."""
+    def test_trusted_networks(self):
+        """Logins of trusted networks are not limited."""
         for n in range(50):
             self.try_password(b"%d" % n, peer=HERE)
-        self.assertEqual(len(self.waiting), 50)
-        self.refuse()
+        self.assertEqual(len(self.pending), 50)
+        self.fail_pending()
 
-    def test_still_there(self):
-        """A checker can find out whether the client is still there."""
+    def test_client_is_connected(self):
+        """A checker can find out whether the client is still connected."""
         asked = []
 
         def decide(credentials):
@@ -358,19 +364,19 @@ class TurnTests(GuessingCase):
         self.serve(Checker(decide, IUsernamePassword))
         clients = [self.try_password(b"1", peer=peer) for peer in (HERE, STRANGER, OTHER)]
         clients[1].lose()
-        self.assertEqual([is_there() for is_there in asked], [True, False, True])
+        self.assertEqual([is_connected() for is_connected in asked], [True, False, True])
 
 
-class DialogueTurnTests(GuessingCase):
-    """Turns where the checker asks the client."""
+class ChallengeTests(ThrottleCase):
+    """Slots during SASL exchanges."""
 
     def setUp(self):
-        """A checker of SCRAM."""
+        """Serve with a checker of SCRAM."""
         super().setUp()
         self.serve(Checker(self.decide, IScramSHA256Credentials))
 
     def decide(self, credentials):
-        """Let in whose password is pw."""
+        """Accept the password "pw"."""
 
         async def check():
             if not await credentials.check_keys(scram_keys("sha256", b"pw", b"salt", 1)):
@@ -380,14 +386,14 @@ class DialogueTurnTests(GuessingCase):
         return Deferred.fromCoroutine(check())
 
     def begin(self, password, **options):
-        """Return a client that was sent its salt, and its proof."""
+        """Return a client that was sent the salt, and its proof."""
         scram = ScramClient("sha256", password, name=b"ann")
         client = self.connect(**options)
         answer = client.send(b"AUTH SCRAM-SHA-256 " + encoded(scram(b"")))
         return client, encoded(scram(b64decode(answer.removeprefix(b"+ "))))
 
-    def test_dawdling(self):
-        """Clients that take their time to answer hold nobody up."""
+    def test_slow_clients(self):
+        """A client that does not answer a challenge does not keep a slot."""
         for _ in range(3 * MAX_CONCURRENT):
             self.begin(b"pw")
         client, proof = self.begin(b"pw")
@@ -395,30 +401,28 @@ class DialogueTurnTests(GuessingCase):
         self.assertEqual(client.send(b"\r\n"), WELCOME)
 
     def test_guessing(self):
-        """Proofs take turns: of those that are wrong a few are looked at until they are answered.
-
-        The others wait, and can go meanwhile.
-        """
-        begun = [self.begin(b"%d" % n) for n in range(20)]
-        for client, proof in begun:
+        """Wrong proofs keep their slots until they are answered; the others wait, or disconnect."""
+        clients = [self.begin(b"%d" % n) for n in range(20)]
+        for client, proof in clients:
             client.send(proof)
-        factors = len(self.factory.throttle.penalties._recent("192.0.2.1"))
-        self.assertEqual(factors, MAX_CONCURRENT)
-        for client, _ in begun[::2]:
+        failures = len(self.factory.throttle.penalties._recent_failures("192.0.2.1"))
+        self.assertEqual(failures, MAX_CONCURRENT)
+        for client, _ in clients[::2]:
             client.lose()
         self.assertLessEqual(
-            len(self.factory.throttle.penalties._recent("192.0.2.1")), MAX_CONCURRENT + 8
+            len(self.factory.throttle.penalties._recent_failures("192.0.2.1")), MAX_CONCURRENT + 8
         )
         for _ in range(200):
             self.clock.advance(1)
-        for client, _ in begun[1::2]:
+        for client, _ in clients[1::2]:
             self.assertEqual(client.received(), REFUSED)
         self.assertEqual(
-            (self.factory.throttle.turns._taken, self.factory.throttle.turns._lines), ({}, {})
+            (self.factory.throttle.slots._shared_in_use, self.factory.throttle.slots._queues),
+            ({}, {}),
         )
 
 
-class RoomTests(GuessingCase):
+class RoomTests(ThrottleCase):
     """Who makes room when there are too many connections."""
 
     def test_flood(self):
@@ -463,7 +467,7 @@ class RoomTests(GuessingCase):
             one.dataReceived(b"USER ann\r\nPASS %d\r\n" % n)
             self.clock.advance(5)
         factors = [
-            self.factory.throttle.penalties.factor(f"{each}")
+            self.factory.throttle.penalties.delay_factor(f"{each}")
             for each in ("198.51.100.7", "192.0.2.1")
         ]
         self.assertEqual(factors, [4, 1])
