@@ -10,11 +10,8 @@ from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
-from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
-from twisted.python.failure import Failure
 
 from popserv.auth.passwords.schemes import scram_keys
 from popserv.auth.throttle.slots import MAX_CONCURRENT
@@ -24,7 +21,6 @@ from popserv.interfaces import (
     IScramSHA256Credentials,
 )
 from popserv.runtime.bus import WorkerBus
-from popserv.testing import MemoryTransport
 from tests.auth.sasl.test_scram import Client as ScramClient
 from tests.commands.harness import (
     HERE,
@@ -420,54 +416,3 @@ class ChallengeTests(ThrottleCase):
             (self.factory.throttle.slots._shared_in_use, self.factory.throttle.slots._queues),
             ({}, {}),
         )
-
-
-class RoomTests(ThrottleCase):
-    """Who makes room when there are too many connections."""
-
-    def test_flood(self):
-        """A network that floods makes room by itself; who is in, or alone, is let alone."""
-        self.serve(max_connections=6)
-        ann = self.connect(b"USER ann", b"PASS pw")
-        other = self.connect(peer=OTHER)
-        flood = [self.connect() for _ in range(30)]
-        self.assertEqual([client.transport.aborted for client in flood], [True] * 26 + [False] * 4)
-        newcomer = self.connect(peer=IPv4Address("TCP", "203.0.113.9", 1))
-        self.assertTrue(flood[26].transport.aborted)
-        for client in (ann, other, newcomer):
-            self.assertFalse(client.transport.aborted)
-
-    def test_many_behind_one(self):
-        """Strangers through a webmail are not taken for a flood; the oldest of all goes."""
-        self.serve(max_connections=6)
-        clients = [self.connect(peer=HERE) for _ in range(5)]
-        one = self.connect(peer=OTHER)
-        self.connect(peer=HERE)
-        aborted = [client.transport.aborted for client in (*clients, one)]
-        self.assertEqual(aborted, [True, *[False] * 5])
-
-    def proxied(self, source):
-        """A connection through a proxy that has told of its client, and then said NOOP."""
-        wrapper = HAProxyWrappingFactory(self.factory).buildProtocol(None)
-        wrapper.wrappedProtocol.callLater = self.clock.callLater
-        transport = MemoryTransport(peerAddress=IPv4Address("TCP", "203.0.113.1", 1))
-        wrapper.makeConnection(transport)
-        self.addCleanup(wrapper.connectionLost, Failure(ConnectionDone()))
-        wrapper.dataReceived(b"PROXY TCP4 %b 203.0.113.1 4711 110\r\nNOOP\r\n" % source)
-        return wrapper, transport
-
-    def test_proxied(self):
-        """Behind a proxy, too, clients are of their own networks: for room, and for penalties."""
-        self.serve(max_connections=6)
-        one, alone = self.proxied(b"198.51.100.7")
-        flood = [self.proxied(b"192.0.2.1")[1] for _ in range(20)]
-        self.assertEqual([each.aborted for each in flood], [True] * 15 + [False] * 5)
-        self.assertFalse(alone.aborted)
-        for n in range(2):
-            one.dataReceived(b"USER ann\r\nPASS %d\r\n" % n)
-            self.clock.advance(5)
-        factors = [
-            self.factory.throttle.penalties.delay_factor(f"{each}")
-            for each in ("198.51.100.7", "192.0.2.1")
-        ]
-        self.assertEqual(factors, [4, 1])
