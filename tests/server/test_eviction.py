@@ -7,16 +7,14 @@ from twisted.python.failure import Failure
 
 from popserv.testing import MemoryTransport
 from tests.auth.throttle.test_login_throttle import OTHER, ThrottleCase
-from tests.commands.harness import (
-    HERE,
-)
+from tests.commands.harness import HERE
 
 
-class RoomTests(ThrottleCase):
-    """Who makes room when there are too many connections."""
+class EvictionTests(ThrottleCase):
+    """Connections beyond max_connections."""
 
     def test_flood(self):
-        """A network that floods makes room by itself; who is in, or alone, is let alone."""
+        """The network with the most unauthenticated connections loses its oldest one."""
         self.serve(max_connections=6)
         ann = self.connect(b"USER ann", b"PASS pw")
         other = self.connect(peer=OTHER)
@@ -27,8 +25,8 @@ class RoomTests(ThrottleCase):
         for client in (ann, other, newcomer):
             self.assertFalse(client.transport.aborted)
 
-    def test_many_behind_one(self):
-        """Strangers through a webmail are not taken for a flood; the oldest of all goes."""
+    def test_trusted_network(self):
+        """Connections of a trusted network are not counted together; the oldest is evicted."""
         self.serve(max_connections=6)
         clients = [self.connect(peer=HERE) for _ in range(5)]
         one = self.connect(peer=OTHER)
@@ -37,7 +35,7 @@ class RoomTests(ThrottleCase):
         self.assertEqual(aborted, [True, *[False] * 5])
 
     def proxied(self, source):
-        """A connection through a proxy that has told of its client, and then said NOOP."""
+        """Return a connection through a proxy that has sent the client's address, and NOOP."""
         wrapper = HAProxyWrappingFactory(self.factory).buildProtocol(None)
         wrapper.wrappedProtocol.callLater = self.clock.callLater
         transport = MemoryTransport(peerAddress=IPv4Address("TCP", "203.0.113.1", 1))
@@ -47,7 +45,7 @@ class RoomTests(ThrottleCase):
         return wrapper, transport
 
     def test_proxied(self):
-        """Behind a proxy, too, clients are of their own networks: for room, and for penalties."""
+        """Behind a proxy the client's address counts, for eviction and for penalties."""
         self.serve(max_connections=6)
         one, alone = self.proxied(b"198.51.100.7")
         flood = [self.proxied(b"192.0.2.1")[1] for _ in range(20)]

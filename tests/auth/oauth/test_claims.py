@@ -9,13 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.auth.oauth.claims import RequiredClaims, check_syntax
 from popserv.auth.oauth.verifier import InvalidToken
-from tests.auth.oauth.tokens import (
-    CLAIMS,
-    ISSUER,
-    NOW,
-    VerifierCase,
-    token_of,
-)
+from tests.auth.oauth.tokens import CLAIMS, ISSUER, NOW, VerifierCase, token_of
 
 
 class SyntaxTests(SynchronousTestCase):

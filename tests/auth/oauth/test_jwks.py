@@ -14,16 +14,7 @@ from popserv.auth.oauth.jwt_verifier import JWTVerifier
 from popserv.auth.oauth.provider import MAX_RESPONSE_OCTETS, ProviderError
 from popserv.auth.oauth.verifier import InvalidToken
 from tests.auth.oauth.harness import ProviderCase, json_answer
-from tests.auth.oauth.tokens import (
-    A3_JWK,
-    CLAIMS,
-    ISSUER,
-    NOW,
-    jwk_of,
-    key_for,
-    rsa_key,
-    token_of,
-)
+from tests.auth.oauth.tokens import A3_JWK, CLAIMS, ISSUER, NOW, jwk_of, key_for, rsa_key, token_of
 
 
 class ParseJWKSetTests(SynchronousTestCase):

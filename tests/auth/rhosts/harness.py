@@ -6,11 +6,9 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.task import Clock
 
 from popserv.auth.credentials import RemoteUserCredentials
-from popserv.auth.rhosts import resolver as resolver
+from popserv.auth.rhosts import resolver
 from popserv.auth.rhosts.checker import RhostsChecker
-from popserv.auth.rhosts.file import (
-    RhostsFileError,
-)
+from popserv.auth.rhosts.file import RhostsFileError
 from popserv.auth.rhosts.resolver import HostResolver
 from tests.auth.passwords.test_users_file import UsersFileCase
 

@@ -13,11 +13,9 @@ from zope.interface.verify import verifyObject
 
 from popserv.auth import precis
 from popserv.auth.rhosts import checker as rhosts
-from popserv.auth.rhosts import resolver as resolver
+from popserv.auth.rhosts import resolver
 from popserv.auth.rhosts.checker import RhostsChecker
-from popserv.auth.rhosts.file import (
-    RhostsFile,
-)
+from popserv.auth.rhosts.file import RhostsFile
 from popserv.auth.rhosts.resolver import HostResolver
 from popserv.errors import TryLater
 from popserv.interfaces import ICredentialsSupport, IRemoteUserCredentials

@@ -11,16 +11,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.auth.rhosts import file
-from popserv.auth.rhosts.file import (
-    RhostsFile,
-    RhostsFileError,
-    parse_entries,
-)
+from popserv.auth.rhosts.file import RhostsFile, RhostsFileError, parse_entries
 from popserv.auth.rhosts.resolver import parse_address
-from tests.auth.rhosts.harness import (
-    COMPOSED,
-    RhostsCase,
-)
+from tests.auth.rhosts.harness import COMPOSED, RhostsCase
 
 
 class ParseTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from popserv.auth.credentials import RemoteUserCredentials
-from popserv.auth.rhosts import resolver as resolver
+from popserv.auth.rhosts import resolver
 from popserv.auth.rhosts.checker import LOOKUP_TIMEOUT, RhostsChecker
 from popserv.auth.rhosts.resolver import HostResolver, parse_address
 from popserv.core.session import client_is_connected

@@ -17,9 +17,7 @@ from popserv.auth.passwords.schemes import scram_keys
 from popserv.auth.throttle.slots import MAX_CONCURRENT
 from popserv.core.session import client_is_connected
 from popserv.errors import POPError, TryLater
-from popserv.interfaces import (
-    IScramSHA256Credentials,
-)
+from popserv.interfaces import IScramSHA256Credentials
 from popserv.runtime.bus import WorkerBus
 from tests.auth.sasl.test_scram import Client as ScramClient
 from tests.commands.harness import (
