@@ -1,7 +1,6 @@
 """Authentication by OAuth bearer tokens; requires the extra ``oauth``.
 
-It imports from :mod:`popserv.auth` only what reads and checks files, and from the packages below
-auth.
+It may import the modules of :mod:`popserv.auth` that check files, and the packages below auth.
 """
 
 from popserv.auth.oauth.checker import TokenChecker

@@ -1,4 +1,4 @@
-"""The credentials checker for bearer tokens, which OAUTHBEARER and XOAUTH2 bring (RFC 7628)."""
+"""The credentials checker for bearer tokens, sent with OAUTHBEARER or XOAUTH2 (RFC 7628)."""
 
 from __future__ import annotations
 

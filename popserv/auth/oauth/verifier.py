@@ -1,7 +1,7 @@
 """The interface of a token verifier, and the errors that it raises.
 
 A verifier decides whether a bearer token is valid, and returns the token's claims.
-The user whom these claims name is found by :class:`popserv.auth.oauth.checker.TokenChecker`.
+:class:`popserv.auth.oauth.checker.TokenChecker` finds the user's name in these claims.
 """
 
 from __future__ import annotations

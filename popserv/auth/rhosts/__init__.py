@@ -1,7 +1,7 @@
 """Authentication by RPOP (RFC 1225): hosts that are trusted to identify their users.
 
-It imports from :mod:`popserv.auth` only what reads and checks files, names and credentials, and
-from the packages below auth.
+It may import the modules of :mod:`popserv.auth` for files, names and credentials, and the packages
+below auth.
 """
 
 from popserv.auth.rhosts.checker import RhostsChecker

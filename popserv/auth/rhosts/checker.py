@@ -1,7 +1,7 @@
 """The credentials checker for RPOP (RFC 1225), which trusts the hosts in a file.
 
 A host is identified by its IP address, and is trusted to identify its user if the client's port is
-reserved, which on that host only root should be able to use.  Neither is proof, so no host is
+reserved, which on that host only root should be able to use.  Both can be faked, so no host is
 trusted unless the administrator lists it.
 """
 

@@ -1,6 +1,6 @@
 """Throttling of logins: limits and delays against password guessing, and LOGIN-DELAY.
 
-It imports nothing else of :mod:`popserv.auth`, and only from the packages below auth.
+It may import the packages below auth, and no other part of :mod:`popserv.auth`.
 """
 
 from popserv.auth.throttle.login_delay import LoginDelayRealm

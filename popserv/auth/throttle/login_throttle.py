@@ -1,8 +1,9 @@
 """The login throttle, which slows down password guessing.
 
 It limits the concurrent logins of a network (:mod:`popserv.auth.throttle.slots`), and delays the
-replies to failed logins (:mod:`popserv.auth.throttle.penalties`).  A server has one
-:class:`LoginThrottle`, and each connection a :class:`ClientThrottle`.
+replies to failed logins (:mod:`popserv.auth.throttle.penalties`).  A network is one IPv4 address
+or one IPv6 /64.  A server has one :class:`LoginThrottle`, and each connection a
+:class:`ClientThrottle`.
 """
 
 from __future__ import annotations

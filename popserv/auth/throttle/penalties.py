@@ -1,12 +1,13 @@
 """Penalties for failed logins: how long the reply to a failed login is delayed.
 
-Failures are counted by the client's network.  The reply to a network's first failure has the base
-delay.  The replies to the following failures have 2, 4 and at most 7.5 times the base delay: 2, 4,
-8 and 15 seconds if the base delay is 2 seconds.  A failure expires ten minutes after it last
-occurred.
+Failures are counted by the client's network, which is one IPv4 address or one IPv6 /64.  The reply
+to a network's first failure has the base delay.  The replies to the following failures have 2, 4
+and at most 7.5 times the base delay: 2, 4, 8 and 15 seconds if the base delay is 2 seconds.  A
+failure expires ten minutes after it last occurred.
 
 A failure that is repeated with the same name and password is counted once and always has the base
-delay.  It comes from a mail program with an outdated password, and does not help to guess one.
+delay.  The client is usually a mail program with an outdated password, and an attacker learns
+nothing from repeating a guess.
 
 A successful login does not reduce the delays.  Otherwise an attacker with an account could reset
 them between two guesses.  Instead the user name is known in the network for a day, which gives it

@@ -7,8 +7,9 @@ If its client disconnects meanwhile, the login leaves the queue and is not check
 A failed login keeps its slot until its delayed reply is due, even if the client disconnects, so
 that a client cannot guess passwords faster by reconnecting instead of waiting for the reply.
 
-A user name that has logged in from the network before has a reserved slot, which is used when no
-shared slot is free.  Such a user need not wait while others guess passwords from the same address.
+A user name that has logged in from the network within a day has a reserved slot, which is used when
+no shared slot is free.  Such a user need not wait while others guess passwords from the same
+address.
 """
 
 from __future__ import annotations
