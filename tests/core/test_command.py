@@ -6,25 +6,9 @@ from popserv.commands import rfc1725
 from popserv.core.command import CommandTable, command
 from popserv.core.grammar import no_arguments
 from popserv.core.replies import Reply
-from popserv.core.session import Session, State
-from popserv.errors import BadCommand, LoginFailed
-
-
-class NoLogins:
-    """An authenticator that rejects every login."""
-
-    async def authenticate(self, credentials):
-        """Reject the login."""
-        raise LoginFailed
-
-    def supports(self, credentials):
-        """Support all credentials."""
-        return True
-
-
-def make_session(**options):
-    """Return a session in AUTHORIZATION state."""
-    return Session(NoLogins(), **options)
+from popserv.core.session import State
+from popserv.errors import BadCommand
+from tests.core.harness import make_session
 
 
 @command(b"XYZ", State.AUTHORIZATION, no_arguments, available=lambda s: s.host == b"here")
