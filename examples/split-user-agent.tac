@@ -289,7 +289,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         try:
             name = users.find(bytes(user.dest))
             if name is not None:
-                layout.place(name)
+                layout.path_parts(name)
         except (LookupError, ValueError):
             raise SMTPBadRcpt(user, 550, "no such user here") from None
         except UsersFileError as error:
@@ -345,7 +345,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             with mail:
                 ours = {name for _, name in recipients if name is not None}
                 path = b"Return-Path: <%b>\n" % poster
-                await disk.run(partial(delivery.write, mail, ours, before=path))
+                await disk.run(partial(delivery.write, mail, ours, prefix=path))
                 others = [user.dest for user, name in recipients if name is None]
                 if others:
                     await relay(mail, canonical(poster), others)
@@ -360,7 +360,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         finally:
             self.drop_spool()
             try:
-                await disk.run(delivery.end)
+                await disk.run(delivery.close)
             except Exception:
                 log.failure("something is left in tmp")
 

@@ -22,7 +22,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from popserv.errors import MaildropBusy
-from popserv.maildrops.maildir.cached_open import never_asks, open_warm
+from popserv.maildrops.maildir.cached_open import is_local_filesystem, open_cached
 from popserv.messages.framing import Chunk
 from popserv.messages.octets import count_message
 from popserv.messages.sizes import MessageCounter, Sizes
@@ -114,7 +114,7 @@ class Folders:
             if number not in self._folders:
                 with suppress(FileNotFoundError):
                     self._folders[number] = (
-                        open_warm(name, _FOLDER, self.maildir)
+                        open_cached(name, _FOLDER, self.maildir)
                         if warm
                         else os.open(name, _FOLDER, dir_fd=self.maildir)
                     )
@@ -137,7 +137,7 @@ class Folders:
 
     def never_ask(self) -> bool:
         """Tell whether ``warm`` is for them."""
-        return all(map(never_asks, (self.maildir, *self._folders.values())))
+        return all(map(is_local_filesystem, (self.maildir, *self._folders.values())))
 
     def rest(self) -> None:
         """Hold no more than the lock; what is used again is opened again."""

@@ -44,7 +44,7 @@ from popserv.errors import (
 )
 from popserv.interfaces import IMailbox, IMaildropFactory, IRetrievalRecord
 from popserv.maildrops.maildir import size_file
-from popserv.maildrops.maildir.base_names import in_order, put_between, unique_ids
+from popserv.maildrops.maildir.base_names import merge_order, sort_base_names, unique_ids
 from popserv.maildrops.maildir.folders import (
     TRIES,
     Counts,
@@ -57,7 +57,7 @@ from popserv.maildrops.maildir.folders import (
     stamp_of,
 )
 from popserv.maildrops.maildir.layout import Layout
-from popserv.maildrops.maildir.size_file import Saved
+from popserv.maildrops.maildir.size_file import Contents
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import BoundedThreadPool
 from popserv.texts import Text
@@ -158,7 +158,7 @@ class MaildirMaildrops:
     def _open_warm(self, user: bytes, known: _Known) -> MaildirMailbox | None:
         """Open what is as it was, if no disk must be waited for."""
         try:
-            folders = Folders(self._layout.open_warm(user))
+            folders = Folders(self._layout.open_cached(user))
         except OSError:
             return None
         # Whatever is in the way, the thread finds out what to say of it.
@@ -233,11 +233,11 @@ def _restored(folders: Folders) -> _Known:
     saved = size_file.load(folders.maildir)
     if saved is None:
         return _nothing(_File())
-    uniques = tuple(saved.uniques)
+    uniques = tuple(saved.base_names)
     uids = unique_ids(uniques)
     return _Known(
         uniques,
-        tuple(saved.places),
+        tuple(saved.locations),
         saved.stamps,
         Snapshot(saved.octets, uids, saved.downgraded, saved.header_only),
         saved.times,
@@ -255,7 +255,7 @@ def _look(folders: Folders, known: _Known) -> _Known:
             known = _nothing(known.file)
         # What is left in there is new.
         places = [found.pop(unique, b"") for unique in known.uniques]
-        counts = folders.count(in_order(list(found)), found)
+        counts = folders.count(sort_base_names(list(found)), found)
         known = _updated(known, places, counts, found)
         if not counts.missed:
             break
@@ -283,7 +283,7 @@ def _updated(
             uniques=fresh, places=fresh_places, stamps=counts.stamps, messages=messages
         )
     uniques = (*known.uniques, *fresh)
-    order = put_between(kept, uniques, len(known.uniques))
+    order = merge_order(kept, uniques, len(known.uniques))
     return known._replace(
         uniques=select(uniques, order),
         places=select((*places, *fresh_places), order),
@@ -477,7 +477,7 @@ class MaildirMailbox:
             columns = (known.messages.octets, known.stamps, known.messages.downgraded)
             size_file.save(
                 maildir,
-                Saved(
+                Contents(
                     known.uniques, known.places, *columns, known.messages.header_only, known.times
                 ),
             )

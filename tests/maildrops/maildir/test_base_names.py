@@ -9,10 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.core.snapshot import valid_unique_id
 from popserv.maildrops.maildir import base_names
 from popserv.maildrops.maildir.base_names import (
-    are_in_order,
-    delivered,
-    in_order,
-    put_between,
+    are_sorted,
+    delivery_order,
+    merge_order,
+    sort_base_names,
     unique_ids,
 )
 
@@ -29,21 +29,21 @@ class UniquesTests(SynchronousTestCase):
 
     def setUp(self):
         """Have a few names be many."""
-        self.patch(base_names, "_PIECE", 4)
-        self.patch(base_names, "_SAMPLE", 2)
+        self.patch(base_names, "_BATCH", 4)
+        self.patch(base_names, "_SAMPLE_STEP", 2)
 
     @given(st.one_of(st.sets(USUAL, max_size=60), st.sets(ODD, max_size=30)))
     def test_in_order(self, names):
         """Names are in the order of their times, then in their own."""
-        ordered = in_order(list(names))
-        self.assertEqual(ordered, sorted(names, key=delivered))
-        self.assertTrue(are_in_order(ordered))
+        ordered = sort_base_names(list(names))
+        self.assertEqual(ordered, sorted(names, key=delivery_order))
+        self.assertTrue(are_sorted(ordered))
 
     @given(st.one_of(st.lists(USUAL, max_size=12), st.lists(ODD, max_size=12)))
     def test_are_in_order(self, names):
         """Names are in order if each comes before the next, and no two are alike."""
-        keys = [delivered(name) for name in names]
-        self.assertEqual(are_in_order(names), sorted(set(keys)) == keys)
+        keys = [delivery_order(name) for name in names]
+        self.assertEqual(are_sorted(names), sorted(set(keys)) == keys)
 
     @given(st.one_of(st.lists(USUAL), st.lists(ODD)))
     def test_unique_ids(self, names):
@@ -58,19 +58,19 @@ class UniquesTests(SynchronousTestCase):
     @given(st.sets(ODD, max_size=20), st.sets(ODD, max_size=20), st.sets(st.integers(0, 19)))
     def test_put_between(self, known, fresh, gone):
         """What is kept and what is new are one list in order."""
-        known = in_order(list(known))
-        fresh = in_order(list(fresh.difference(known)))
+        known = sort_base_names(list(known))
+        fresh = sort_base_names(list(fresh.difference(known)))
         kept = [at for at in range(len(known)) if at not in gone]
-        order = put_between(kept, (*known, *fresh), len(known))
+        order = merge_order(kept, (*known, *fresh), len(known))
         names = [(*known, *fresh)[at] for at in order]
         wanted = [*fresh, *(known[at] for at in kept)]
-        self.assertEqual(names, sorted(wanted, key=delivered))
+        self.assertEqual(names, sorted(wanted, key=delivery_order))
 
     def test_never_the_whole(self):
         """No sort takes more than some pieces' worth, for other threads could not run in it."""
         names = [b"%d.x" % (10**9 + n * 7919 % 4999) for n in range(4999)]
-        self.patch(base_names, "_PIECE", 64)
-        self.patch(base_names, "_SAMPLE", 8)
+        self.patch(base_names, "_BATCH", 64)
+        self.patch(base_names, "_SAMPLE_STEP", 8)
         lengths = []
 
         def sorted_(items, **options):
@@ -79,6 +79,6 @@ class UniquesTests(SynchronousTestCase):
             return items
 
         with mock.patch.object(base_names, "sorted", sorted_, create=True):
-            in_order(names)
+            sort_base_names(names)
         samples = 4999 // 8 + 100
         self.assertLess(max(lengths), samples)

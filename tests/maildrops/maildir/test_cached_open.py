@@ -8,20 +8,20 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.maildir import cached_open
-from popserv.maildrops.maildir.cached_open import never_asks, open_warm
+from popserv.maildrops.maildir.cached_open import is_local_filesystem, open_cached
 from tests.maildrops.maildir.test_layout import watch_descriptors
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def can_open_warm(path):
+def can_open_cached(path):
     """Tell whether this kernel and this file system know how."""
     try:
-        fd = open_warm(os.fsencode(path), DIRECTORY, -1)
+        fd = open_cached(os.fsencode(path), DIRECTORY, -1)
     except OSError:
         return False
     try:
-        return never_asks(fd)
+        return is_local_filesystem(fd)
     finally:
         os.close(fd)
 
@@ -37,7 +37,7 @@ class WarmTests(SynchronousTestCase):
         watch_descriptors(self)
         self.here = os.open(self.path, DIRECTORY)
         self.addCleanup(os.close, self.here)
-        if not can_open_warm(self.path):
+        if not can_open_cached(self.path):
             self.skipTest("not for this system")
 
     def opened(self, name, **options):
@@ -45,7 +45,7 @@ class WarmTests(SynchronousTestCase):
         # The kernel may shrug at any time, if somebody else renames something.
         for _ in range(100):
             with contextlib.suppress(BlockingIOError):
-                fd = open_warm(name, DIRECTORY, self.here, **options)
+                fd = open_cached(name, DIRECTORY, self.here, **options)
                 break
             os.stat(name, dir_fd=self.here)
         try:
@@ -64,7 +64,7 @@ class WarmTests(SynchronousTestCase):
     def test_links(self):
         """A link is followed only if that is asked for, wherever on the way it is."""
         wanted = os.stat(os.path.join(self.path, "a", "b")).st_ino
-        self.assertEqual(self.opened(b"link/b", links=True), wanted)
+        self.assertEqual(self.opened(b"link/b", follow_symlinks=True), wanted)
         for name in (b"link", b"link/b"):
             refused = self.assertRaises(OSError, self.opened, name)
             self.assertEqual(refused.errno, errno.ELOOP)
@@ -77,10 +77,10 @@ class WarmTests(SynchronousTestCase):
 
     def test_never_asks(self):
         """Neither what is no disk is thought local, nor what is not open, nor a strange system."""
-        self.assertTrue(never_asks(self.here))
+        self.assertTrue(is_local_filesystem(self.here))
         fd = os.open("/proc", DIRECTORY)
         self.addCleanup(os.close, fd)
-        self.assertFalse(never_asks(fd))
-        self.assertFalse(never_asks(-1))
-        with mock.patch.object(cached_open, "_KNOWN_HERE", False):
-            self.assertFalse(never_asks(self.here))
+        self.assertFalse(is_local_filesystem(fd))
+        self.assertFalse(is_local_filesystem(-1))
+        with mock.patch.object(cached_open, "_IS_SUPPORTED", False):
+            self.assertFalse(is_local_filesystem(self.here))

@@ -38,7 +38,7 @@ class DeliveryTests(MaildirCase):
             one.write(io.BytesIO(message), users, **more)
             one.commit()
         finally:
-            one.end()
+            one.close()
 
     def test_steps(self):
         """It is in tmp/ until commit, and in new/ from then on."""
@@ -47,7 +47,7 @@ class DeliveryTests(MaildirCase):
         self.assertEqual(self.files("tmp/*", "ann", "bob"), [MESSAGE] * 2)
         self.assertEqual(self.files("new/*", "ann", "bob"), [])
         one.commit()
-        one.end()
+        one.close()
         self.assertEqual(self.files("tmp/*", "ann", "bob"), [])
         for user in ("ann", "bob"):
             self.assertEqual(self.files("new/*", user), [MESSAGE])
@@ -56,7 +56,7 @@ class DeliveryTests(MaildirCase):
         """Without commit nothing is left of it."""
         one = Delivery(self.layout)
         one.write(io.BytesIO(MESSAGE), [b"ann"])
-        one.end()
+        one.close()
         self.assertEqual(self.files("*/*", "ann"), [])
 
     @given(st.binary(), st.binary(max_size=9), st.integers(0, 9))
@@ -65,9 +65,9 @@ class DeliveryTests(MaildirCase):
         file = io.BytesIO(message)
         file.seek(at)
         one = Delivery(self.layout)
-        one.write(file, [b"ann"], before=before)
+        one.write(file, [b"ann"], prefix=before)
         stored = self.files("tmp/*", "ann")
-        one.end()
+        one.close()
         self.assertEqual(stored, [before + message])
 
     def test_order(self):
@@ -100,7 +100,7 @@ class DeliveryTests(MaildirCase):
                     except OSError:
                         pass
                     finally:
-                        one.end()
+                        one.close()
                 self.assertEqual(self.files("*/*", "ann", "bob"), [])
                 shutil.rmtree(self.at(b"", b"bob"), ignore_errors=True)
                 if next(calls) <= number:
@@ -114,7 +114,7 @@ class DeliveryTests(MaildirCase):
             one.write(io.BytesIO(MESSAGE), [b"ann", b"bob"])
             with failing(os, call, FAULT):
                 self.assertRaises(OSError, one.commit)
-            one.end()
+            one.close()
             self.assertEqual(self.files("tmp/*", "ann", "bob"), [])
             self.assertEqual(self.files("new/*", "ann", "bob"), seen)
 

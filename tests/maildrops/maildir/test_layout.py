@@ -71,7 +71,7 @@ class PlaceTests(SynchronousTestCase):
         """Each variable stands for its part of the name."""
         for template, user, path in PLACES:
             layout = Layout(template)
-            placed = os.path.join(layout.root, *layout.place(user))
+            placed = os.path.join(layout.root, *layout.path_parts(user))
             self.assertEqual(placed, path, (template, user))
 
     def test_bad_names(self):
@@ -79,7 +79,7 @@ class PlaceTests(SynchronousTestCase):
         for template, user in BAD_NAMES:
             layout = Layout(template)
             with self.assertRaisesRegex(ValueError, "is no name for a maildrop"):
-                self.fail((template, user, layout.place(user)))
+                self.fail((template, user, layout.path_parts(user)))
 
     def test_bad_templates(self):
         """A template that cannot be meant is refused, and the message says why."""
@@ -100,7 +100,7 @@ class PlaceTests(SynchronousTestCase):
         """Whatever the name, it is refused or its maildrop is below the root."""
         layout = Layout(template)
         try:
-            parts = layout.place(user)
+            parts = layout.path_parts(user)
         except ValueError:
             return
         for part in parts:
@@ -179,7 +179,7 @@ class OpenTests(SynchronousTestCase):
             (b"bob@here.org", "here.org/bob", 0o700),
             (b"ann@there.org", "there.org/ann", 0o700),
         ):
-            fd = self.layout.make(user)
+            fd = self.layout.open_or_create(user)
             self.addCleanup(os.close, fd)
             self.assertTrue(os.path.samestat(os.fstat(fd), os.stat(self.at(path))))
             self.assertEqual(os.stat(self.at(path)).st_mode & 0o777, mode)
@@ -189,10 +189,10 @@ class OpenTests(SynchronousTestCase):
         """Nothing is made behind a link, in a root that is not there, or for no name."""
         os.symlink(self.elsewhere, self.at("bobs.org"))
         for user in (b"bob@bobs.org", b"a" * 300 + b"@here.org"):
-            self.assertRaises(OSError, self.layout.make, user)
-        self.assertRaises(ValueError, self.layout.make, b"bob")
+            self.assertRaises(OSError, self.layout.open_or_create, user)
+        self.assertRaises(ValueError, self.layout.open_or_create, b"bob")
         self.layout = Layout(self.at("nowhere/%d/%n"))
-        self.assertRaises(NotADirectoryError, self.layout.make, b"ann@here.org")
+        self.assertRaises(NotADirectoryError, self.layout.open_or_create, b"ann@here.org")
         self.assertEqual(os.listdir(self.elsewhere), ["ann"])
         self.assertEqual(sorted(os.listdir(self.root)), ["bobs.org", "here.org"])
 

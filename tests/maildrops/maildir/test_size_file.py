@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.maildir import size_file
-from popserv.maildrops.maildir.base_names import in_order
+from popserv.maildrops.maildir.base_names import sort_base_names
 from popserv.maildrops.maildir.size_file import (
-    MOST_OCTETS,
+    MAX_OCTETS,
     NAME,
-    Saved,
-    dumps,
+    Contents,
+    decode,
+    encode,
     load,
-    loads,
     remove,
     save,
 )
@@ -38,7 +38,7 @@ TIMES = [(0, 1, 2, -3, 4), (1, 5, 6, 2**63, 0)]
 
 def saved(messages=3, **changes):
     """Return what a file may hold."""
-    usual = Saved(
+    usual = Contents(
         [b"%d.x" % (10**9 + n) for n in range(messages)],
         [b"\0", b"\1:2,S", b"\1:2,", b"\0"][:messages] * -(-messages // 4),
         array("Q", range(100, 100 + messages)),
@@ -47,19 +47,19 @@ def saved(messages=3, **changes):
         [0],
         TIMES,
     )
-    return usual._replace(places=usual.places[:messages])._replace(**changes)
+    return usual._replace(locations=usual.locations[:messages])._replace(**changes)
 
 
 def plain(found):
     """Return the same in types that compare."""
-    return Saved(
+    return Contents(
         *map(list, found[:4]), dict(found.downgraded), sorted(found.header_only), found.times
     )
 
 
 def whole(found):
     """Return the contents of a file."""
-    return b"".join(dumps(found))
+    return b"".join(encode(found))
 
 
 def signed(text):
@@ -70,7 +70,7 @@ def signed(text):
 def is_taken(data):
     """Tell whether contents count for something; nothing but a refusal may come of others."""
     try:
-        loads(data)
+        decode(data)
     except ValueError:
         return False
     return True
@@ -83,11 +83,11 @@ SIZES = st.integers(0, 2**50)
 @st.composite
 def any_saved(draw):
     """Return anything that a file may hold."""
-    names = in_order(draw(st.lists(UNIQUES, min_size=1, max_size=8, unique=True)))
+    names = sort_base_names(draw(st.lists(UNIQUES, min_size=1, max_size=8, unique=True)))
     places = st.sampled_from([b"\0", b"\1", b"\1:", b"\0:2,\n", b"\1:2,FS\xff"])
     column = st.lists(st.integers(0, 2**64 - 1), min_size=len(names), max_size=len(names))
     positions = st.integers(0, len(names) - 1)
-    return Saved(
+    return Contents(
         names,
         draw(st.lists(places, min_size=len(names), max_size=len(names))),
         array("Q", draw(st.lists(SIZES, min_size=len(names), max_size=len(names)))),
@@ -104,21 +104,21 @@ class FormTests(SynchronousTestCase):
     @given(any_saved())
     def test_round_trip(self, found):
         """Whatever a Maildir holds comes back as it was."""
-        self.assertEqual(plain(loads(whole(found))), plain(found))
+        self.assertEqual(plain(decode(whole(found))), plain(found))
 
     def test_large(self):
         """Names that are more than a piece come back, too."""
         found = saved(100)
         for piece in (1, 11, 12, 13, 500, 5000):
-            self.patch(size_file, "_PIECE", piece)
-            self.assertEqual(plain(loads(whole(found))), plain(found))
+            self.patch(size_file, "_BATCH", piece)
+            self.assertEqual(plain(decode(whole(found))), plain(found))
 
     def test_no_names(self):
         """A folder's times may be lacking, or all of them."""
         for times, places in (([], None), ([TIMES[0]], [b"\0"] * 3)):
-            changes = {"times": times} | ({"places": places} if places else {"times": None})
+            changes = {"times": times} | ({"locations": places} if places else {"times": None})
             found = saved(**changes)
-            self.assertEqual(plain(loads(whole(found))), plain(found))
+            self.assertEqual(plain(decode(whole(found))), plain(found))
 
     def test_flipped(self):
         """A file with any bit flipped counts for nothing."""
@@ -127,7 +127,7 @@ class FormTests(SynchronousTestCase):
             for bit in range(8):
                 data[at] ^= 1 << bit
                 with self.assertRaises(ValueError):
-                    loads(bytes(data))
+                    decode(bytes(data))
                 data[at] ^= 1 << bit
 
     def test_truncated(self):
@@ -135,9 +135,9 @@ class FormTests(SynchronousTestCase):
         data = whole(saved())
         for length in range(len(data)):
             with self.assertRaises(ValueError):
-                loads(data[:length])
+                decode(data[:length])
         with self.assertRaises(ValueError):
-            loads(data + b"\0")
+            decode(data + b"\0")
 
     @given(st.binary(max_size=300))
     def test_hostile_head(self, octets):
@@ -159,39 +159,39 @@ class FormTests(SynchronousTestCase):
 
     def test_hostile_columns(self):
         """What no Maildir can hold is refused, whoever made the digest."""
-        names = saved().uniques
+        names = saved().base_names
         for wrong in (
-            {"uniques": [b"1/x", *names[1:]]},
-            {"uniques": [b"../../x", *names[1:]]},
-            {"uniques": [b".", *names[1:]]},
-            {"uniques": [b"..", *names[1:]]},
-            {"uniques": [names[0], b".x", names[2]]},
-            {"uniques": [b"1:x", *names[1:]]},
-            {"uniques": [names[0], names[0], names[2]]},
-            {"uniques": names[::-1]},
-            {"uniques": names[:2]},
-            {"uniques": [*names, b"9999999999.x"]},
-            {"uniques": [b"a\0b", *names[1:]]},
-            {"places": [b"\2", *saved().places[1:]]},
-            {"places": [b"\0/../x", *saved().places[1:]]},
-            {"places": [b"\0:/x", *saved().places[1:]]},
-            {"places": [b"\0x", *saved().places[1:]]},
+            {"base_names": [b"1/x", *names[1:]]},
+            {"base_names": [b"../../x", *names[1:]]},
+            {"base_names": [b".", *names[1:]]},
+            {"base_names": [b"..", *names[1:]]},
+            {"base_names": [names[0], b".x", names[2]]},
+            {"base_names": [b"1:x", *names[1:]]},
+            {"base_names": [names[0], names[0], names[2]]},
+            {"base_names": names[::-1]},
+            {"base_names": names[:2]},
+            {"base_names": [*names, b"9999999999.x"]},
+            {"base_names": [b"a\0b", *names[1:]]},
+            {"locations": [b"\2", *saved().locations[1:]]},
+            {"locations": [b"\0/../x", *saved().locations[1:]]},
+            {"locations": [b"\0:/x", *saved().locations[1:]]},
+            {"locations": [b"\0x", *saved().locations[1:]]},
             {"octets": array("Q", [2**50 + 1, 1, 1])},
             {"downgraded": {0: 2**50 + 1}},
             {"downgraded": {3: 1}},
             {"header_only": [3]},
             {"header_only": [0, 0, 0, 0]},
-            {"uniques": [*names[:2], b"x" * 1025]},
-            {"uniques": [b""] * (1 << 16)},
+            {"base_names": [*names[:2], b"x" * 1025]},
+            {"base_names": [b""] * (1 << 16)},
             {"times": TIMES[:1]},
             {"times": []},
         ):
             with self.assertRaises(ValueError, msg=wrong):
-                loads(whole(saved(**wrong)))
+                decode(whole(saved(**wrong)))
         data = whole(saved())[:-32]
         kinds = data.index(b"0\x00" + b"1:2,S")
         with self.assertRaises(ValueError):
-            loads(signed(data[: kinds - 1] + b"\xff" + data[kinds:]))
+            decode(signed(data[: kinds - 1] + b"\xff" + data[kinds:]))
 
     def test_long_heads(self):
         """To find out that a head is none takes no time that grows with the ways to read it."""
@@ -203,15 +203,15 @@ class FormTests(SynchronousTestCase):
     def test_many_places(self):
         """Places are few: of a file that says otherwise nothing is made, and none is written."""
         places = [b"\0:" + b"%0250d" % n for n in range(300)]
-        found = saved(300, places=places)
+        found = saved(300, locations=places)
         with self.assertRaises(ValueError):
             whole(found)
-        self.patch(size_file, "_MOST_PLACES", 1 << 20)
+        self.patch(size_file, "_MAX_LOCATION_OCTETS", 1 << 20)
         data = whole(found)
-        self.assertEqual(plain(loads(data)), plain(found))
-        self.patch(size_file, "_MOST_PLACES", 1 << 16)
+        self.assertEqual(plain(decode(data)), plain(found))
+        self.patch(size_file, "_MAX_LOCATION_OCTETS", 1 << 16)
         with self.assertRaises(ValueError):
-            loads(data)
+            decode(data)
 
     def test_more_than_is_said(self):
         """Columns and names that are more than the messages are not unpacked to see that."""
@@ -219,10 +219,10 @@ class FormTests(SynchronousTestCase):
         for names, header_only in ((b"a\0" * 200_000, b""), (b"a", bytes(8 * 200_000))):
             columns = bytes(16) + header_only + bytes(4) + b"0"
             data = signed(head % (len(names), len(header_only) // 8) + columns + names)
-            self.patch(size_file, "_PIECE", 10)
+            self.patch(size_file, "_BATCH", 10)
             tracemalloc.start()
             with self.assertRaises(ValueError):
-                loads(data)
+                decode(data)
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             self.assertLess(peak, 100_000)
@@ -233,7 +233,7 @@ class FormTests(SynchronousTestCase):
         other = {"little": b"big", "big": b"little"}[sys.byteorder]
         for old, new in ((b"sizes 1", b"sizes 2"), (sys.byteorder.encode(), other)):
             with self.assertRaises(ValueError):
-                loads(signed(data[:-32].replace(old, new, 1)))
+                decode(signed(data[:-32].replace(old, new, 1)))
 
 
 class FileTests(SynchronousTestCase):
@@ -346,7 +346,7 @@ class FileTests(SynchronousTestCase):
     def test_too_large(self):
         """A file that is larger than any is not read."""
         with open(self.at(NAME), "wb") as file:
-            file.truncate(MOST_OCTETS + 1)
+            file.truncate(MAX_OCTETS + 1)
         self.assertIsNone(load(self.fd))
 
     def test_shrinking(self):
@@ -412,12 +412,12 @@ class FileTests(SynchronousTestCase):
 
     def test_too_many(self):
         """Of more messages than are plausible there is no file, nor a larger one."""
-        self.patch(size_file, "MOST_MESSAGES", 2)
+        self.patch(size_file, "MAX_MESSAGES", 2)
         self.assertFalse(save(self.fd, saved(3)))
-        self.patch(size_file, "MOST_MESSAGES", 3)
-        self.patch(size_file, "MOST_OCTETS", 100)
+        self.patch(size_file, "MAX_MESSAGES", 3)
+        self.patch(size_file, "MAX_OCTETS", 100)
         self.assertFalse(save(self.fd, saved(3)))
-        self.patch(size_file, "_MOST_PLACES", 3)
+        self.patch(size_file, "_MAX_LOCATION_OCTETS", 3)
         self.assertFalse(save(self.fd, saved(3)))
         self.assertEqual(self.names(), [])
 
@@ -430,9 +430,9 @@ class FileTests(SynchronousTestCase):
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
             code = subprocess.run(command, env=environment, check=False).returncode
             found = load(self.fd)
-            left.append(found and len(found.uniques))
+            left.append(found and len(found.base_names))
             if found:
-                self.assert_holds(saved(len(found.uniques)))
+                self.assert_holds(saved(len(found.base_names)))
             self.assertLessEqual(set(self.names()), {NAME, UNFINISHED})
             if code == 0:
                 break
@@ -447,7 +447,7 @@ from popserv.maildrops.maildir import size_file
 for head in (b"0" * 300, b"-1 " * 300, b"00 " * 16, b"-" * 300, b" " * 300):
     for end in (b"", b"x", b" ", b"\\n"):
         try:
-            size_file.loads(size_file._MAGIC + head + end)
+            size_file.decode(size_file._MAGIC + head + end)
         except ValueError:
             pass
 """

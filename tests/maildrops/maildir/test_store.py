@@ -35,7 +35,7 @@ from popserv.maildrops.maildir import cached_open, folders, size_file
 from popserv.maildrops.maildir import store as maildir
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.testing import SAMPLE_MESSAGES, MailboxContract, naive_octets, read_all
-from tests.maildrops.maildir.test_cached_open import can_open_warm
+from tests.maildrops.maildir.test_cached_open import can_open_cached
 from tests.maildrops.maildir.test_layout import watch_descriptors
 
 NOBODY = 65534
@@ -605,7 +605,7 @@ class UnchangedTests(MaildirCase):
 
     def test_without_threads(self):
         """It needs no thread when the kernel can tell that no disk must be waited for."""
-        if not can_open_warm(self.root):
+        if not can_open_cached(self.root):
             self.skipTest("not for this system")
         runs = []
 
@@ -639,7 +639,7 @@ class UnchangedTests(MaildirCase):
 
     def test_not_local(self):
         """On file systems that may ask others only a thread looks."""
-        with mock.patch.object(folders, "never_asks", return_value=False):
+        with mock.patch.object(folders, "is_local_filesystem", return_value=False):
             rest()
             first, _ = self.scans()
             with failing(cached_open, "_SYSCALL", AssertionError("asked")):
@@ -1444,14 +1444,14 @@ class SizesFileTests(MaildirCase):
 
     def test_warm_after_a_restart(self):
         """A maildrop from the file is opened without a thread, if its folders' disks allow it."""
-        if not can_open_warm(self.root):
+        if not can_open_cached(self.root):
             self.skipTest("nothing is opened so on this file system")
         for asks in (False, True):
             self.listing()
             rest()
             self.listing()
             self.restart()
-            with mock.patch.object(folders, "never_asks", return_value=not asks):
+            with mock.patch.object(folders, "is_local_filesystem", return_value=not asks):
                 self.listing()
             with mock.patch.object(self.maildrops, "run", side_effect=TryLater):
                 if asks:
