@@ -90,10 +90,8 @@ def encode(contents: Contents) -> Iterator[bytes]:
     names = b"\0".join(contents.base_names)
     times = contents.times
     folders = [-1] if times is None else [len(times), *sum(times, ())]
-    lengths = [
-        *(len(which), len(locations), len(names)),
-        *(len(contents.downgraded), len(contents.header_only)),
-    ]
+    positions = [len(contents.downgraded), len(contents.header_only)]
+    lengths = [len(which), len(locations), len(names), *positions]
     if len(locations) > _MAX_LOCATION_OCTETS:
         raise ValueError("too many octets of locations")
     digest = blake2b(digest_size=_DIGEST)

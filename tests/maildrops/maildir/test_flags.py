@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from popserv.errors import NoSuchMessage
-from popserv.maildrops.maildir import store as maildir
-from popserv.maildrops.maildir.folders import is_seen, seen_place
+from popserv.maildrops.maildir import flags, index
+from popserv.maildrops.maildir.flags import is_seen, seen_location
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from tests.maildrops.maildir.test_store import (
     MaildirCase,
@@ -107,14 +107,13 @@ class RetrievedTests(MaildirCase):
         self.put(b"new/2.b")
         self.assertEqual(len(self.shown()), 2)
         counted = []
-        real = maildir.Folders.count
+        real = index.count_messages
 
-        def count_and_tell(folders, uniques, found):
-            uniques = list(uniques)
-            counted.extend(uniques)
-            return real(folders, uniques, found)
+        def count_and_tell(folders, base_names, locations):
+            counted.extend(base_names)
+            return real(folders, base_names, locations)
 
-        with mock.patch.object(maildir.Folders, "count", count_and_tell):
+        with mock.patch.object(index, "count_messages", count_and_tell):
             self.note(1, 2)
             self.assertEqual(self.last(), 2)
         self.assertEqual(counted, [])
@@ -190,11 +189,11 @@ class RetrievedTests(MaildirCase):
         for n in (1, 2):
             self.put(b"new/%d.x" % n)
         for error in (PermissionError(13, "no"), OSError(30, "read-only")):
-            with mock.patch.object(maildir, "_log") as log, failing(os, "rename", error):
+            with mock.patch.object(flags, "_log") as log, failing(os, "rename", error):
                 self.note(1, 2)
             self.assertEqual(len(log.warn.mock_calls), 1)
         os.rmdir(self.at(b"cur"))
-        with mock.patch.object(maildir, "_log") as log:
+        with mock.patch.object(flags, "_log") as log:
             self.note(1, 2)
         self.assertEqual(len(log.warn.mock_calls), 1)
         self.assertEqual(sorted(os.listdir(self.at(b"new"))), [b"1.x", b"2.x"])
@@ -205,7 +204,7 @@ class RetrievedTests(MaildirCase):
         with self.session() as mailbox:
             self.move(b"new/1.x", b"cur/1.x:2,F")
             with (
-                mock.patch.object(maildir, "_log") as log,
+                mock.patch.object(flags, "_log") as log,
                 failing(os, "scandir", PermissionError(13, "no")),
             ):
                 now(mailbox.record_retrieved(mailbox.messages))
@@ -216,7 +215,7 @@ class RetrievedTests(MaildirCase):
         longest = b"3." + b"x" * 252
         for name in (b"1.x", longest, b"2.x"):
             self.put(b"new/" + name)
-        with mock.patch.object(maildir, "_log") as log:
+        with mock.patch.object(flags, "_log") as log:
             self.note(1, 2, 3)
         self.assertEqual(log.warn.call_args.kwargs["count"], 1)
         self.assertEqual(self.stored(), [b"cur/1.x:2,S", b"cur/2.x:2,S", b"new/" + longest])
@@ -225,9 +224,9 @@ class RetrievedTests(MaildirCase):
     def test_place(self, flags, folder):
         """A place becomes one in cur/ with all flags that it had and S, in order; once."""
         place = folder + b":2," + flags.encode("ascii")
-        seen = seen_place(place)
+        seen = seen_location(place)
         self.assertTrue(is_seen(seen))
-        self.assertEqual(seen_place(seen), seen)
+        self.assertEqual(seen_location(seen), seen)
         if is_seen(place):
             self.assertEqual(seen, place)
         else:

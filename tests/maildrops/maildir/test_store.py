@@ -31,8 +31,9 @@ from popserv.errors import (
     RemovalFailed,
     TryLater,
 )
-from popserv.maildrops.maildir import cached_open, folders, size_file
-from popserv.maildrops.maildir import store as maildir
+from popserv.maildrops.maildir import cached_open, counting, folders, index, removal, size_file
+from popserv.maildrops.maildir.cache import IndexCache
+from popserv.maildrops.maildir.index import empty_index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.testing import SAMPLE_MESSAGES, MailboxContract, naive_octets, read_all
 from tests.maildrops.maildir.test_cached_open import can_open_cached
@@ -385,7 +386,7 @@ class SpecialFileTests(MaildirCase):
                 make(self.at(b"new/1.a"))
 
             with (
-                mock.patch.object(folders.Folders, "_changed", return_value=[]),
+                mock.patch.object(folders.Folders, "times", return_value=[]),
                 self.during_scan([swap]),
                 self.session() as mailbox,
             ):
@@ -408,7 +409,7 @@ class OctetsTests(MaildirCase):
 
     def test_lengths(self):
         """Octets are right on either side of the lengths at which another way is taken to count."""
-        for n, edge in enumerate((folders._SMALL, folders._CHUNK)):
+        for n, edge in enumerate((counting.SMALL_MESSAGE, counting.CHUNK)):
             for length in range(edge - 2, edge + 3):
                 for m, line in enumerate((b"x\n", b"x\r\n", b"\xe9\n")):
                     message = (line * edge)[:length]
@@ -491,7 +492,7 @@ class OctetsTests(MaildirCase):
         denied = PermissionError(errno.EACCES, "denied")
         with (
             failing(os, "open", denied, lambda name, *_: name == b"1.a"),
-            mock.patch.object(folders, "_log") as log,
+            mock.patch.object(counting, "_log") as log,
         ):
             self.assertEqual(self.shown(), [b"b\n"])
         log.warn.assert_called_once()
@@ -510,7 +511,7 @@ class OctetsTests(MaildirCase):
 
 def tick_of(nanoseconds):
     """Give folders the times that a kernel with such a tick would, and have two be rest enough."""
-    real = folders.Folders._changed
+    real = folders.Folders.times
 
     def changed(self):
         return [
@@ -521,8 +522,8 @@ def tick_of(nanoseconds):
     @contextmanager
     def patched():
         with (
-            mock.patch.object(folders.Folders, "_changed", changed),
-            mock.patch.object(folders, "_REST", 2 * nanoseconds),
+            mock.patch.object(folders.Folders, "times", changed),
+            mock.patch.object(folders, "TRUSTED_AGE", 2 * nanoseconds),
         ):
             yield
 
@@ -531,8 +532,8 @@ def tick_of(nanoseconds):
 
 def rest():
     """Wait until the times of files are old enough to be trusted, if that is a tick."""
-    until = time.time_ns() + folders._TICK
-    while time.clock_gettime_ns(folders._CLOCK) <= until:
+    until = time.time_ns() + folders.CLOCK_TICK
+    while time.clock_gettime_ns(folders.FILE_CLOCK) <= until:
         time.sleep(0.004)
 
 
@@ -585,7 +586,7 @@ class UnchangedTests(MaildirCase):
         self.put(b"new/1.a", b"first\n")
         self.put(b"cur/2.b:2,", b"second\n")
         self.before = os.stat(self.at(b"new")).st_mtime_ns
-        self.patch(folders, "_REST", folders._TICK)
+        self.patch(folders, "TRUSTED_AGE", folders.CLOCK_TICK)
 
     def scans(self):
         """Open and release the maildrop; return its messages, and how many folders were listed."""
@@ -759,12 +760,11 @@ class UnchangedTests(MaildirCase):
 
     def test_memory_of_nothing(self):
         """Maildrops without messages take room, too."""
-        self.maildrops = MaildirMaildrops(self.root, cache_messages=25, run=here)
-        for user in (b"bob", b"cid", b"dan"):
-            self.make_maildir(user)
-            with self.session(user):
-                pass
-        self.assertEqual(list(self.maildrops._known), [b"cid", b"dan"])
+        cache = IndexCache(25)
+        users = (b"bob", b"cid", b"dan")
+        for user in users:
+            cache.put(user, empty_index())
+        self.assertEqual([user for user in users if cache.get(user)], [b"cid", b"dan"])
 
 
 class TickTests(MaildirCase):
@@ -884,7 +884,7 @@ class RenameTests(MaildirCase):
         self.put(b"cur/1.a:2,")
         move = partial(self.move, b"cur/1.a:2,", b"cur/1.a:2,S")
         with (
-            mock.patch.object(folders.Folders, "_changed", return_value=[]),
+            mock.patch.object(folders.Folders, "times", return_value=[]),
             self.during_scan([lambda: None, move]),
             self.session() as mailbox,
         ):
@@ -987,8 +987,8 @@ class RemovalTests(MaildirCase):
         with self.session() as mailbox:
             os.rename(self.at(b"cur/2.b:2,"), self.at(b"tmp/2.b"))
             with (
-                mock.patch.object(folders.Folders, "_changed", lambda _: [(next(self.ticks),) * 2]),
-                mock.patch.object(maildir, "_PATIENCE", (0, 0)),
+                mock.patch.object(folders.Folders, "times", lambda _: [(next(self.ticks),) * 2]),
+                mock.patch.object(removal, "RETRY_DELAYS", (0, 0)),
                 self.assertRaises(RemovalFailed) as failed,
             ):
                 now(mailbox.remove(mailbox.messages))
@@ -999,10 +999,8 @@ class RemovalTests(MaildirCase):
         with self.session() as mailbox:
             os.rename(self.at(b"cur/2.b:2,"), self.at(b"tmp/2.b"))
             with (
-                mock.patch.object(
-                    folders.Folders, "_changed", return_value=[(time.time_ns(),) * 2]
-                ),
-                mock.patch.object(maildir, "_PATIENCE", (0, 0)),
+                mock.patch.object(folders.Folders, "times", return_value=[(time.time_ns(),) * 2]),
+                mock.patch.object(removal, "RETRY_DELAYS", (0, 0)),
                 self.assertRaises(RemovalFailed) as failed,
             ):
                 now(mailbox.remove(mailbox.messages))
@@ -1036,8 +1034,8 @@ class RemovalTests(MaildirCase):
             os.chmod(path, 0o555 if path in closed else 0o444)
         # What trial makes is closed to others.
         os.chmod(os.path.dirname(self.root), 0o711)
-        self.patch(maildir, "_WORTH", 1)
-        with self.nobody(), mock.patch.object(folders, "_log") as log:
+        self.patch(index, "SAVE_THRESHOLD", 1)
+        with self.nobody(), mock.patch.object(counting, "_log") as log:
             self.assertEqual(self.shown(), [b"x\n"] * 3)
             self.maildrops = MaildirMaildrops(self.root, run=here)
             self.assertEqual(self.shown(), [b"x\n"] * 3)
@@ -1237,8 +1235,8 @@ class SizesFileTests(MaildirCase):
     def setUp(self):
         """Deliver three messages, which are worth a file."""
         super().setUp()
-        self.patch(maildir, "_WORTH", 2)
-        self.patch(folders, "_REST", folders._TICK)
+        self.patch(index, "SAVE_THRESHOLD", 2)
+        self.patch(folders, "TRUSTED_AGE", folders.CLOCK_TICK)
         for name in self.names:
             self.put(name, name + b"\n")
         self.file = self.at(size_file.NAME)
@@ -1318,7 +1316,7 @@ class SizesFileTests(MaildirCase):
 
     def test_not_worth_it(self):
         """There is no file of a few messages, nor is one written for a few more."""
-        self.patch(maildir, "_WORTH", 4)
+        self.patch(index, "SAVE_THRESHOLD", 4)
         self.listing()
         self.assertFalse(os.path.exists(self.file))
         self.put(b"new/1600000004.d")
@@ -1436,7 +1434,7 @@ class SizesFileTests(MaildirCase):
                 tried.extend([1] * ours)
                 return ours
 
-            with failing(os, name, error, is_ours), mock.patch.object(folders, "_log") as log:
+            with failing(os, name, error, is_ours), mock.patch.object(counting, "_log") as log:
                 for _ in range(3):
                     self.listing()
             self.assertEqual((len(tried), log.mock_calls), (1, []))
@@ -1463,7 +1461,7 @@ class SizesFileTests(MaildirCase):
         """If no thread is free when a session ends, there is no file, and the lock is given up."""
 
         async def run(function, *args):
-            if function.__name__ == "_save":
+            if function.__name__ == "save":
                 raise TryLater
             return function(*args)
 
@@ -1805,8 +1803,8 @@ class TrafficTests(MaildirCase):
 
         Nor does it matter how much is remembered.
         """
-        self.patch(folders, "_REST", folders._TICK)
-        self.patch(maildir, "_WORTH", 2)
+        self.patch(folders, "TRUSTED_AGE", folders.CLOCK_TICK)
+        self.patch(index, "SAVE_THRESHOLD", 2)
         self.cache_messages = cache_messages
         self.restart()
         traffic = Traffic(self, b"u%d" % next(self.ticks))
