@@ -35,8 +35,8 @@ from popserv.maildrops.maildir.folders import Times
 
 NAME = b"popserv-sizes"
 
-# One fixed name, so that servers that are killed leave at most one such file behind.
-_UNFINISHED = b"popserv-sizes.new"
+UNFINISHED_NAME = b"popserv-sizes.new"
+"""The name while it is written: a fixed one, so that killed servers leave at most one such file."""
 
 MAX_MESSAGES = 1 << 20
 """A maildrop with more messages has no size file."""
@@ -243,9 +243,9 @@ def save(maildir_fd: int, contents: Contents) -> bool:
         return False
     try:
         with suppress(FileNotFoundError):
-            os.unlink(_UNFINISHED, dir_fd=maildir_fd)
+            os.unlink(UNFINISHED_NAME, dir_fd=maildir_fd)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(_UNFINISHED, flags, 0o600, dir_fd=maildir_fd)
+        fd = os.open(UNFINISHED_NAME, flags, 0o600, dir_fd=maildir_fd)
     except OSError:
         return False
     try:
@@ -262,10 +262,10 @@ def save(maildir_fd: int, contents: Contents) -> bool:
         # If a file is renamed over another, some file systems write it to disk at once.
         with suppress(FileNotFoundError):
             os.unlink(NAME, dir_fd=maildir_fd)
-        os.rename(_UNFINISHED, NAME, src_dir_fd=maildir_fd, dst_dir_fd=maildir_fd)
+        os.rename(UNFINISHED_NAME, NAME, src_dir_fd=maildir_fd, dst_dir_fd=maildir_fd)
     except (OSError, ValueError):
         with suppress(OSError):
-            os.unlink(_UNFINISHED, dir_fd=maildir_fd)
+            os.unlink(UNFINISHED_NAME, dir_fd=maildir_fd)
         return False
     return True
 
