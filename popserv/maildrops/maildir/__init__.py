@@ -9,12 +9,13 @@ Rules of this package:
     directory, and symbolic links are not followed.
  4. Octets are counted from the bytes of a message, once.  The sizes in file names are not used.
  5. The exclusive-access lock is flock(2) on the Maildir's directory: it needs neither a lock file
-    nor write permission, and the kernel releases it when the process ends in whatever way.
+    nor write permission, and the kernel releases it however the process ends.
  6. Everything that may wait for a disk runs in a thread, except opening the file of one message
     and reading what the page cache has.
  7. An index is used again only if device, inode and times of new/ and cur/ are those from before
-    its scan, and only if any change since must have given them other times.
- 8. Sizes are kept over restarts in a size file, whose times are subject to rule 7 as well.
+    its scan, and only if every change since is certain to have altered them.
+ 8. Sizes survive a restart of the server in the size file (size_file.py).  Its list of messages
+    replaces a scan only under the conditions of rule 7.
 """
 
 from popserv.maildrops.maildir.delivery import Delivery

@@ -10,7 +10,7 @@ from typing import Any
 from popserv.messages.framing import Chunk
 
 RunInThread = Callable[..., Awaitable[Any]]
-"""Calls a function with arguments where it may block, and returns what the function returns."""
+"""Calls a function with arguments where it may block; the awaitable has its return value."""
 
 _CHUNK = 1 << 17
 

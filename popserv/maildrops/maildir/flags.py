@@ -1,6 +1,6 @@
 """The flag S (seen) in the info suffix of a file name: the record of retrieved messages.
 
-Any program that knows the flag may set it.  A file with info, and so with flags, belongs in cur/.
+Other programs set it, too.  Messages have flags only in cur/, by the Maildir specification.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ CLOCK_TICK = 20_000_000
 TRUSTED_AGE = 2_000_000_000
 """Nanoseconds in which any file system may give two changes of a directory the same time.
 
-Some file systems keep whole seconds, and a file server has a clock of its own.
+Some file systems keep whole seconds, and a file server has a clock of its own.  Only older times
+are kept to compare with.
 """
 
 Times = list[tuple[int, ...]]
@@ -51,8 +52,8 @@ class Scan(NamedTuple):
 
     ``locations`` has the location of each base name, and ``duplicates`` the base names of which
     there is more than one file.  If ``is_settled``, no file was renamed unnoticed during the
-    scan, so that a base name that was not found is gone.  ``times`` are the folders' times if any
-    later change gives them others, else None.
+    scan, so that a base name that was not found is gone.  ``times`` are the folders' times if
+    every later change is certain to alter them, else None.
     """
 
     locations: dict[bytes, bytes]

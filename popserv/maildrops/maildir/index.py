@@ -19,7 +19,7 @@ from popserv.maildrops.maildir.folders import MAX_SCANS, Folders, Times
 SAVE_THRESHOLD = 50
 """The number of messages whose sizes are worth a size file, or worth rewriting it.
 
-A maildrop of more than 5000 messages has its size file rewritten for one message in 100.
+In a maildrop of more than 5000 messages it is one message in 100 instead.
 """
 
 
@@ -120,7 +120,7 @@ def load_index(maildir_fd: int) -> Index:
 
 
 def update_index(folders: Folders, index: Index) -> Index:
-    """Scan the folders and return an index of what is there; count what the old one lacks.
+    """Scan the folders and return an index of the messages found; only new ones are counted.
 
     Waits for the disk: call it in a thread.
 
@@ -161,16 +161,16 @@ def _merge(
         return index._replace(locations=tuple(locations))
     messages = Snapshot(counts.octets, unique_ids(new), counts.downgraded, counts.header_only)
     # Tuples of bytes, which the garbage collector does not traverse again and again.
-    merged_locations = tuple([new_locations[base_name] for base_name in new])
+    appended = tuple([new_locations[base_name] for base_name in new])
     if not kept:
         return index._replace(
-            base_names=new, locations=merged_locations, stamps=counts.stamps, messages=messages
+            base_names=new, locations=appended, stamps=counts.stamps, messages=messages
         )
     base_names = (*index.base_names, *new)
     order = merge_order(kept, base_names, len(index.base_names))
     return index._replace(
         base_names=select(base_names, order),
-        locations=select((*locations, *merged_locations), order),
+        locations=select((*locations, *appended), order),
         stamps=select(index.stamps + counts.stamps, order),
         messages=index.messages.updated(messages.sizes(), messages.uids, order),
     )

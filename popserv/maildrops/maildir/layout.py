@@ -1,4 +1,4 @@
-"""Where each user's maildrop is: a path made from a template, and that directory opened.
+"""The layout of maildrops: each user's path is made from a template, and opened.
 
 A user name never leads out of the root directory: each path component made from it is checked,
 and symbolic links below the root are not followed.  The one exception is a link in the place of

@@ -105,6 +105,8 @@ class MaildirMailbox:
         """Count a message again whose file has changed, and refuse it if its sizes differ.
 
         The client may have been told the old sizes.
+
+        :raises TryLater: the sizes differ.
         """
         sizes, stamp = await self._run(count_file, fd)
         if sizes != self.messages.sizes_of(position):

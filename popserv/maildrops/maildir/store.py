@@ -59,7 +59,7 @@ class MaildirMaildrops:
         return EmptyMailbox(partial(self._empty.remove, user))
 
     def _open_cached(self, user: bytes, index: Index) -> MaildirMailbox | None:
-        """Open a maildrop that has not changed, or return None if that may wait for a disk."""
+        """Open a maildrop that has not changed, without waiting; return None if that fails."""
         try:
             folders = Folders(self._layout.open_cached(user))
         except OSError:

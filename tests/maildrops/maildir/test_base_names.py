@@ -56,14 +56,14 @@ class BaseNamesTests(SynchronousTestCase):
         self.assertIs(unique_ids(names), names)
 
     @given(st.sets(ANY, max_size=20), st.sets(ANY, max_size=20), st.sets(st.integers(0, 19)))
-    def test_merge_order(self, known, fresh, gone):
+    def test_merge_order(self, old, new, removed):
         """Kept and new base names are merged into one sorted list."""
-        known = sort_base_names(list(known))
-        fresh = sort_base_names(list(fresh.difference(known)))
-        kept = [at for at in range(len(known)) if at not in gone]
-        order = merge_order(kept, (*known, *fresh), len(known))
-        names = [(*known, *fresh)[at] for at in order]
-        wanted = [*fresh, *(known[at] for at in kept)]
+        old = sort_base_names(list(old))
+        new = sort_base_names(list(new.difference(old)))
+        kept = [at for at in range(len(old)) if at not in removed]
+        order = merge_order(kept, (*old, *new), len(old))
+        names = [(*old, *new)[at] for at in order]
+        wanted = [*new, *(old[at] for at in kept)]
         self.assertEqual(names, sorted(wanted, key=delivery_order))
 
     def test_batches(self):

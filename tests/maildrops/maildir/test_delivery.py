@@ -10,7 +10,7 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popserv.maildrops.maildir import delivery
+from popserv.maildrops.maildir import delivery as delivery_module
 from popserv.maildrops.maildir.delivery import Delivery
 from popserv.maildrops.maildir.layout import Layout
 from tests.maildrops.maildir.harness import MaildirCase, failing, read_message
@@ -33,30 +33,30 @@ class DeliveryTests(MaildirCase):
 
     def deliver(self, message=MESSAGE, users=(b"ann", b"bob"), **more):
         """Deliver a message and close the delivery."""
-        delivery_ = Delivery(self.layout)
+        delivery = Delivery(self.layout)
         try:
-            delivery_.write(io.BytesIO(message), users, **more)
-            delivery_.commit()
+            delivery.write(io.BytesIO(message), users, **more)
+            delivery.commit()
         finally:
-            delivery_.close()
+            delivery.close()
 
     def test_steps(self):
         """A message is in tmp/ until commit, and in new/ afterwards."""
-        delivery_ = Delivery(self.layout)
-        delivery_.write(io.BytesIO(MESSAGE), [b"ann", b"bob"])
+        delivery = Delivery(self.layout)
+        delivery.write(io.BytesIO(MESSAGE), [b"ann", b"bob"])
         self.assertEqual(self.files("tmp/*", "ann", "bob"), [MESSAGE] * 2)
         self.assertEqual(self.files("new/*", "ann", "bob"), [])
-        delivery_.commit()
-        delivery_.close()
+        delivery.commit()
+        delivery.close()
         self.assertEqual(self.files("tmp/*", "ann", "bob"), [])
         for user in ("ann", "bob"):
             self.assertEqual(self.files("new/*", user), [MESSAGE])
 
     def test_not_committed(self):
         """Without commit, nothing of the message is left."""
-        delivery_ = Delivery(self.layout)
-        delivery_.write(io.BytesIO(MESSAGE), [b"ann"])
-        delivery_.close()
+        delivery = Delivery(self.layout)
+        delivery.write(io.BytesIO(MESSAGE), [b"ann"])
+        delivery.close()
         self.assertEqual(self.files("*/*", "ann"), [])
 
     @given(st.binary(), st.binary(max_size=9), st.integers(0, 9))
@@ -64,10 +64,10 @@ class DeliveryTests(MaildirCase):
         """The stored message is the prefix and the whole file, wherever the file's position is."""
         file = io.BytesIO(message)
         file.seek(at)
-        delivery_ = Delivery(self.layout)
-        delivery_.write(file, [b"ann"], prefix=prefix)
+        delivery = Delivery(self.layout)
+        delivery.write(file, [b"ann"], prefix=prefix)
         stored = self.files("tmp/*", "ann")
-        delivery_.close()
+        delivery.close()
         self.assertEqual(stored, [prefix + message])
 
     def test_order(self):
@@ -93,14 +93,14 @@ class DeliveryTests(MaildirCase):
         for call in ("open", "mkdir", "fsync"):
             for number in count():
                 calls = count()
-                delivery_ = Delivery(self.layout)
+                delivery = Delivery(self.layout)
                 with failing(os, call, FAILURE, lambda *_, n=number, c=calls: next(c) == n):
                     try:
-                        delivery_.write(io.BytesIO(MESSAGE), [b"ann", b"bob"])
+                        delivery.write(io.BytesIO(MESSAGE), [b"ann", b"bob"])
                     except OSError:
                         pass
                     finally:
-                        delivery_.close()
+                        delivery.close()
                 self.assertEqual(self.files("*/*", "ann", "bob"), [])
                 shutil.rmtree(self.path_of(b"", b"bob"), ignore_errors=True)
                 if next(calls) <= number:
@@ -110,18 +110,18 @@ class DeliveryTests(MaildirCase):
     def test_failure_in_commit(self):
         """If commit fails, each user has the whole message or nothing."""
         for call, seen in (("rename", []), ("fsync", [MESSAGE])):
-            delivery_ = Delivery(self.layout)
-            delivery_.write(io.BytesIO(MESSAGE), [b"ann", b"bob"])
+            delivery = Delivery(self.layout)
+            delivery.write(io.BytesIO(MESSAGE), [b"ann", b"bob"])
             with failing(os, call, FAILURE):
-                self.assertRaises(OSError, delivery_.commit)
-            delivery_.close()
+                self.assertRaises(OSError, delivery.commit)
+            delivery.close()
             self.assertEqual(self.files("tmp/*", "ann", "bob"), [])
             self.assertEqual(self.files("new/*", "ann", "bob"), seen)
 
     def test_names(self):
         """File names are unique and follow the Maildir specification."""
-        with patch.object(delivery, "gethostname", return_value="a/b:c"):
-            names = {delivery._unique_name() for _ in range(1000)}
+        with patch.object(delivery_module, "gethostname", return_value="a/b:c"):
+            names = {delivery_module._unique_name() for _ in range(1000)}
         self.assertEqual(len(names), 1000)
         for name in names:
             self.assertRegex(name, rb"\A[0-9]+\.M[0-9]{6}P[0-9]+R[0-9a-f]{16}\.a\\057b\\072c\Z")

@@ -49,16 +49,19 @@ def some_contents(messages=3, **changes):
     return usual._replace(locations=usual.locations[:messages])._replace(**changes)
 
 
-def comparable(found):
+def comparable(contents):
     """Return the same contents in types that compare equal."""
     return Contents(
-        *map(list, found[:4]), dict(found.downgraded), sorted(found.header_only), found.times
+        *map(list, contents[:4]),
+        dict(contents.downgraded),
+        sorted(contents.header_only),
+        contents.times,
     )
 
 
-def encoded(found):
+def encoded(contents):
     """Return the octets of a size file with these contents."""
-    return b"".join(encode(found))
+    return b"".join(encode(contents))
 
 
 def with_digest(text):
@@ -83,12 +86,12 @@ SIZES = st.integers(0, 2**50)
 def any_contents(draw):
     """Return any contents that a size file may have."""
     names = sort_base_names(draw(st.lists(BASE_NAMES, min_size=1, max_size=8, unique=True)))
-    places = st.sampled_from([b"\0", b"\1", b"\1:", b"\0:2,\n", b"\1:2,FS\xff"])
+    locations = st.sampled_from([b"\0", b"\1", b"\1:", b"\0:2,\n", b"\1:2,FS\xff"])
     column = st.lists(st.integers(0, 2**64 - 1), min_size=len(names), max_size=len(names))
     positions = st.integers(0, len(names) - 1)
     return Contents(
         names,
-        draw(st.lists(places, min_size=len(names), max_size=len(names))),
+        draw(st.lists(locations, min_size=len(names), max_size=len(names))),
         array("Q", draw(st.lists(SIZES, min_size=len(names), max_size=len(names)))),
         array("Q", draw(column)),
         draw(st.dictionaries(positions, SIZES)),
@@ -101,23 +104,25 @@ class FormatTests(SynchronousTestCase):
     """Encoded contents are decoded again, and nothing else is."""
 
     @given(any_contents())
-    def test_round_trip(self, found):
+    def test_round_trip(self, contents):
         """Any contents of a Maildir are decoded as they were encoded."""
-        self.assertEqual(comparable(decode(encoded(found))), comparable(found))
+        self.assertEqual(comparable(decode(encoded(contents))), comparable(contents))
 
     def test_large(self):
         """Base names of more than one batch are decoded, too."""
-        found = some_contents(100)
-        for piece in (1, 11, 12, 13, 500, 5000):
-            self.patch(size_file, "_BATCH", piece)
-            self.assertEqual(comparable(decode(encoded(found))), comparable(found))
+        contents = some_contents(100)
+        for batch in (1, 11, 12, 13, 500, 5000):
+            self.patch(size_file, "_BATCH", batch)
+            self.assertEqual(comparable(decode(encoded(contents))), comparable(contents))
 
     def test_no_times(self):
         """The times of a folder, or all times, may be missing."""
-        for times, places in (([], None), ([TIMES[0]], [b"\0"] * 3)):
-            changes = {"times": times} | ({"locations": places} if places else {"times": None})
-            found = some_contents(**changes)
-            self.assertEqual(comparable(decode(encoded(found))), comparable(found))
+        for times, locations in (([], None), ([TIMES[0]], [b"\0"] * 3)):
+            changes = {"times": times} | (
+                {"locations": locations} if locations else {"times": None}
+            )
+            contents = some_contents(**changes)
+            self.assertEqual(comparable(decode(encoded(contents))), comparable(contents))
 
     def test_flipped(self):
         """A file with any bit flipped is rejected."""
@@ -201,13 +206,13 @@ class FormatTests(SynchronousTestCase):
 
     def test_many_locations(self):
         """A file with too many octets of locations is neither read nor written."""
-        places = [b"\0:" + b"%0250d" % n for n in range(300)]
-        found = some_contents(300, locations=places)
+        locations = [b"\0:" + b"%0250d" % n for n in range(300)]
+        contents = some_contents(300, locations=locations)
         with self.assertRaises(ValueError):
-            encoded(found)
+            encoded(contents)
         self.patch(size_file, "_MAX_LOCATION_OCTETS", 1 << 20)
-        data = encoded(found)
-        self.assertEqual(comparable(decode(data)), comparable(found))
+        data = encoded(contents)
+        self.assertEqual(comparable(decode(data)), comparable(contents))
         self.patch(size_file, "_MAX_LOCATION_OCTETS", 1 << 16)
         with self.assertRaises(ValueError):
             decode(data)
@@ -254,9 +259,9 @@ class FileTests(SynchronousTestCase):
         """Return the names in the directory."""
         return sorted(os.listdir(os.fsencode(self.path)))
 
-    def assert_holds(self, found):
+    def assert_holds(self, contents):
         """Check the contents of the size file."""
-        self.assertEqual(comparable(load(self.fd)), comparable(found))
+        self.assertEqual(comparable(load(self.fd)), comparable(contents))
 
     def test_replaced(self):
         """A saved file replaces the former one, and no other file is left."""
@@ -281,8 +286,8 @@ class FileTests(SynchronousTestCase):
             self.skipTest("only root can give files away")
         os.chown(self.path, NOBODY, NOBODY)
         self.assertTrue(save(self.fd, some_contents()))
-        found = os.stat(self.path_of(NAME))
-        self.assertEqual((found.st_uid, found.st_gid), (NOBODY, NOBODY))
+        status = os.stat(self.path_of(NAME))
+        self.assertEqual((status.st_uid, status.st_gid), (NOBODY, NOBODY))
 
     def test_owner_unchanged(self):
         """If the group cannot be changed, only the owner has access."""
@@ -428,10 +433,10 @@ class FileTests(SynchronousTestCase):
             command = [sys.executable, "-c", KILLED, self.path, str(step)]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
             code = subprocess.run(command, env=environment, check=False).returncode
-            found = load(self.fd)
-            left.append(found and len(found.base_names))
-            if found:
-                self.assert_holds(some_contents(len(found.base_names)))
+            contents = load(self.fd)
+            left.append(contents and len(contents.base_names))
+            if contents:
+                self.assert_holds(some_contents(len(contents.base_names)))
             self.assertLessEqual(set(self.names()), {NAME, UNFINISHED})
             if code == 0:
                 break
