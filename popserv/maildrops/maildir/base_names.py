@@ -1,7 +1,8 @@
-"""The unique parts of messages' names: their order, and the unique-ids that they are.
+"""The base names of messages: how they are ordered, and their unique-ids.
 
-Maildrops may hold a million, so all of it works in pieces: nothing here keeps other
-threads waiting for more than some milliseconds.
+A *base name* is the file name of a message up to the colon.  A maildrop may hold a million, so
+everything here works in batches: no single call holds the interpreter lock, and so stops other
+threads, for more than a few milliseconds.
 """
 
 from __future__ import annotations
@@ -14,76 +15,87 @@ from operator import lt
 
 from popserv.core.snapshot import valid_unique_id
 
-_PIECE = 4096
-_SAMPLE = 512
+_BATCH = 4096
+_SAMPLE_STEP = 512
 
-# As nearly all are: put in order as they are spelt, and legal as they are.
-_USUAL = re.compile(rb"(?:[0-9]{10}\.[!-~]{0,59}\0)*")
-
-
-def delivered(unique: bytes) -> tuple[int, bytes]:
-    """Return what messages are put in order by: the time that a name starts with, the name."""
-    seconds = unique.partition(b".")[0]
-    return int(seconds) if seconds.isdigit() and len(seconds) < 20 else 0, unique
+# Nearly all base names: their byte order is their delivery order, and they are valid unique-ids.
+_TYPICAL = re.compile(rb"(?:[0-9]{10}\.[!-~]{0,59}\0)*")
 
 
-def in_order(uniques: Sequence[bytes]) -> list[bytes]:
-    """Return names in order."""
-    if not _are_usual(uniques):
-        pieces = (sorted(piece, key=delivered) for piece in _pieces(uniques))
-        return list(merge(*pieces, key=delivered))
-    runs = [sorted(piece) for piece in _pieces(uniques)]
-    samples = sorted(unique for run in runs for unique in run[::_SAMPLE])
+def delivery_order(base_name: bytes) -> tuple[int, bytes]:
+    """Return the sort key of a base name: its delivery time in seconds, then the name.
+
+    The delivery time is the number before the first dot; it is 0 if that is no decimal number
+    of fewer than 20 digits.
+    """
+    seconds = base_name.partition(b".")[0]
+    return int(seconds) if seconds.isdigit() and len(seconds) < 20 else 0, base_name
+
+
+def sort_base_names(base_names: Sequence[bytes]) -> list[bytes]:
+    """Return base names in delivery order."""
+    if not _are_typical(base_names):
+        batches = (sorted(batch, key=delivery_order) for batch in _batches(base_names))
+        return list(merge(*batches, key=delivery_order))
+    runs = [sorted(batch) for batch in _batches(base_names)]
+    samples = sorted(name for run in runs for name in run[::_SAMPLE_STEP])
     ordered: list[bytes] = []
     begins = [0] * len(runs)
-    for bound in samples[_PIECE // _SAMPLE :: _PIECE // _SAMPLE]:
+    for bound in samples[_BATCH // _SAMPLE_STEP :: _BATCH // _SAMPLE_STEP]:
         ends = [bisect_left(run, bound, at) for run, at in zip(runs, begins, strict=True)]
-        ordered += _merged(runs, begins, ends)
+        ordered += _merge_slices(runs, begins, ends)
         begins = ends
-    return ordered + _merged(runs, begins, [len(run) for run in runs])
+    return ordered + _merge_slices(runs, begins, [len(run) for run in runs])
 
 
-def _merged(runs: list[list[bytes]], begins: list[int], ends: list[int]) -> list[bytes]:
-    # sort() sees that they are sorted already, each for itself.
+def _merge_slices(runs: list[list[bytes]], begins: list[int], ends: list[int]) -> list[bytes]:
+    # Each slice is sorted already, and sorted() merges sorted runs.
     return sorted(
-        unique
+        base_name
         for run, begin, end in zip(runs, begins, ends, strict=True)
-        for unique in run[begin:end]
+        for base_name in run[begin:end]
     )
 
 
-def are_in_order(uniques: Sequence[bytes]) -> bool:
-    """Tell whether names are in order, and no two alike."""
-    column = uniques if _are_usual(uniques) else list(map(delivered, uniques))
+def are_sorted(base_names: Sequence[bytes]) -> bool:
+    """Return whether base names are in delivery order, without duplicates."""
+    keys = base_names if _are_typical(base_names) else list(map(delivery_order, base_names))
     return all(
-        all(map(lt, column[at : at + _PIECE], column[at + 1 : at + 1 + _PIECE]))
-        for at in range(0, len(column), _PIECE)
+        all(map(lt, keys[at : at + _BATCH], keys[at + 1 : at + 1 + _BATCH]))
+        for at in range(0, len(keys), _BATCH)
     )
 
 
-def unique_ids(uniques: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Return the unique-ids of names; the same tuple if they are legal themselves."""
-    return uniques if _are_usual(uniques) else tuple(map(valid_unique_id, uniques))
+def unique_ids(base_names: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return the unique-id of each base name (RFC 1725 section 7).
+
+    If every base name is a valid unique-id of the typical form, returns the same tuple.
+    """
+    return base_names if _are_typical(base_names) else tuple(map(valid_unique_id, base_names))
 
 
-def put_between(kept: list[int], uniques: Sequence[bytes], fresh: int) -> list[int]:
-    """Return in order where names are: those kept and those from ``fresh`` on, each in order."""
+def merge_order(kept: list[int], base_names: Sequence[bytes], first_new: int) -> list[int]:
+    """Return the positions of kept and new base names, merged into delivery order.
+
+    ``kept`` has the positions of the base names that are kept.  All from position ``first_new``
+    on are new.  Both must be in delivery order.
+    """
     if not kept:
-        return list(range(fresh, len(uniques)))
+        return list(range(first_new, len(base_names)))
     order: list[int] = []
     begin = 0
-    for at in range(fresh, len(uniques)):
-        key = delivered(uniques[at])
-        end = bisect(kept, key, begin, key=lambda other: delivered(uniques[other]))
+    for at in range(first_new, len(base_names)):
+        key = delivery_order(base_names[at])
+        end = bisect(kept, key, begin, key=lambda other: delivery_order(base_names[other]))
         order += kept[begin:end]
         order.append(at)
         begin = end
     return order + kept[begin:]
 
 
-def _pieces(uniques: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    return (uniques[at : at + _PIECE] for at in range(0, len(uniques), _PIECE))
+def _batches(base_names: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    return (base_names[at : at + _BATCH] for at in range(0, len(base_names), _BATCH))
 
 
-def _are_usual(uniques: Sequence[bytes]) -> bool:
-    return all(_USUAL.fullmatch(b"\0".join(piece) + b"\0") for piece in _pieces(uniques))
+def _are_typical(base_names: Sequence[bytes]) -> bool:
+    return all(_TYPICAL.fullmatch(b"\0".join(batch) + b"\0") for batch in _batches(base_names))

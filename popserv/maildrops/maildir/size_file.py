@@ -1,17 +1,20 @@
-"""The file in a Maildir that keeps what was counted, from one run of the server to the next.
+"""The size file: sizes of messages, kept in a Maildir from one run of the server to the next.
 
 Rules of this file:
- 1. It may vanish, be old, be torn or say anything at all, for the Maildir's owner can
-    write it: whatever is not exactly as :func:`dumps` would have it counts for nothing.
- 2. What it says are sizes as they once were.  Which messages there are says a scan, unless
-    new/ and cur/ have the very times that it names; what is sent is compared with stamps.
- 3. It is replaced whole, by another that is renamed, and only under the maildrop's lock.
- 4. Without it everything works: no failure to read or to write it is an error.
+ 1. The owner of the Maildir can write it, so it may be missing, out of date, torn or forged.
+    Unless it is exactly what :func:`encode` writes, it is ignored.
+ 2. Its sizes are those of an earlier time.  The messages of a session are those that a scan
+    finds, unless new/ and cur/ have exactly the times in this file.  Before a message is sent,
+    its file is compared with the stamp.
+ 3. It is always replaced whole: a new file is written and renamed, under the maildrop's lock.
+ 4. It is optional: a failure to read or write it is not an error.
 
-Its form, format 1: a line in ASCII, ``popserv-sizes 1``, the byte order of the columns,
-and in decimal the number of messages, the octets of the places and of the names, the
-numbers of downgraded and of endless messages, and the folders with their times; then the
-columns; then a digest of all that.  Places and names are parted by NUL.
+Format 1 starts with a line in ASCII, whose words are separated by one space each:
+``popserv-sizes 1``, the byte order of the columns (``little`` or ``big``), and then in decimal the
+number of messages, the octets of the locations, the octets of the base names, the number of
+downgraded messages, the number of header-only messages, and the number of folders (-1 without
+times) followed by five numbers for each folder.  The columns follow, and last a BLAKE2b digest of
+32 octets of everything before it.  Locations and base names are separated by NUL.
 """
 
 from __future__ import annotations
@@ -27,48 +30,48 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import NamedTuple
 
-from popserv.maildrops.maildir.base_names import are_in_order
+from popserv.maildrops.maildir.base_names import are_sorted
 from popserv.maildrops.maildir.folders import Times
 
 NAME = b"popserv-sizes"
 
-# Always the same, so that a server that was killed leaves one behind at most.
-_UNFINISHED = b"popserv-sizes.new"
+UNFINISHED_NAME = b"popserv-sizes.new"
+"""The name while it is written: a fixed one, so that killed servers leave at most one such file."""
 
-MOST_MESSAGES = 1 << 20
-"""A maildrop with more has no file."""
+MAX_MESSAGES = 1 << 20
+"""A maildrop with more messages has no size file."""
 
-MOST_OCTETS = 1 << 26
-"""Of the whole file."""
+MAX_OCTETS = 1 << 26
+"""The maximum length of the file, in octets."""
 
-_MOST_SIZE = 1 << 50
-"""Octets of one message that are believed."""
+_MAX_MESSAGE_OCTETS = 1 << 50
+"""The maximum size of one message; a file that claims more is ignored."""
 
-_MOST_PLACES = 1 << 16
-"""Octets of all places: there are few, of any number of messages."""
+_MAX_LOCATION_OCTETS = 1 << 16
+"""The maximum octets of all locations: a few different ones serve any number of messages."""
 
-_LONGEST_NAME = 1 << 10
-"""Octets of a unique part, which may stand in the log; no file system has more than 765."""
+_MAX_BASE_NAME = 1 << 10
+"""The maximum octets of a base name, which may appear in the log; file systems allow 765."""
 
 _DIGEST = 32
 
-_PIECE = 1 << 18
+_BATCH = 1 << 18
 
 _MAGIC = b"popserv-sizes 1 %b " % sys.byteorder.encode("ascii")
-# In one way only, or to find that there is none would take for ever.
+# Numbers match in one way only, so that a line that does not match is rejected in linear time.
 _HEAD = re.compile(_MAGIC + rb"((?:-?[0-9]{1,20} ){5,15}-?[0-9]{1,20})\n")
-_PLACE = re.compile(rb"[01](?::[^/\0]*)?", re.DOTALL)
+_LOCATION = re.compile(rb"[01](?::[^/\0]*)?", re.DOTALL)
 
 
-class Saved(NamedTuple):
-    """What the file keeps, in columns: the messages in order.
+class Contents(NamedTuple):
+    """The contents of a size file: columns with one value for each message, in delivery order.
 
-    ``places`` and ``times`` are those of :class:`~popserv.maildrops.maildir.folders.Folders`, the
-    others those of :class:`~popserv.core.snapshot.Snapshot`.
+    ``locations`` and ``times`` are as in :mod:`popserv.maildrops.maildir.folders`; ``octets``,
+    ``downgraded`` and ``header_only`` as in :class:`~popserv.core.snapshot.Snapshot`.
     """
 
-    uniques: Sequence[bytes]
-    places: Sequence[bytes]
+    base_names: Sequence[bytes]
+    locations: Sequence[bytes]
     octets: array[int]
     stamps: array[int]
     downgraded: Mapping[int, int]
@@ -76,29 +79,31 @@ class Saved(NamedTuple):
     times: Times | None
 
 
-def dumps(saved: Saved) -> Iterator[bytes]:
-    """Yield the file's contents, in parts; there must be a message.
+def encode(contents: Contents) -> Iterator[bytes]:
+    """Yield the octets of a size file, in parts; there must be at least one message.
 
-    :raises ValueError: they would not be read again.
+    :raises ValueError: :func:`decode` would not accept the file.
     """
     kinds: dict[bytes, int] = {}
-    which = array("I", [kinds.setdefault(place, len(kinds)) for place in saved.places])
-    places = b"\0".join(b"%d%b" % (place[0], place[1:]) for place in kinds)
-    names = b"\0".join(saved.uniques)
-    folders = [-1] if saved.times is None else [len(saved.times), *sum(saved.times, ())]
-    lengths = [len(which), len(places), len(names), len(saved.downgraded), len(saved.header_only)]
-    if len(places) > _MOST_PLACES:
-        raise ValueError("more places than are read again")
+    which = array("I", [kinds.setdefault(each, len(kinds)) for each in contents.locations])
+    locations = b"\0".join(b"%d%b" % (each[0], each[1:]) for each in kinds)
+    names = b"\0".join(contents.base_names)
+    times = contents.times
+    folders = [-1] if times is None else [len(times), *sum(times, ())]
+    positions = [len(contents.downgraded), len(contents.header_only)]
+    lengths = [len(which), len(locations), len(names), *positions]
+    if len(locations) > _MAX_LOCATION_OCTETS:
+        raise ValueError("too many octets of locations")
     digest = blake2b(digest_size=_DIGEST)
     for part in (
         _MAGIC + b" ".join(b"%d" % number for number in (*lengths, *folders)) + b"\n",
-        saved.octets.tobytes(),
-        saved.stamps.tobytes(),
-        array("Q", saved.downgraded).tobytes(),
-        array("Q", saved.downgraded.values()).tobytes(),
-        array("Q", saved.header_only).tobytes(),
+        contents.octets.tobytes(),
+        contents.stamps.tobytes(),
+        array("Q", contents.downgraded).tobytes(),
+        array("Q", contents.downgraded.values()).tobytes(),
+        array("Q", contents.header_only).tobytes(),
         which.tobytes(),
-        places,
+        locations,
         names,
     ):
         digest.update(part)
@@ -106,29 +111,30 @@ def dumps(saved: Saved) -> Iterator[bytes]:
     yield digest.digest()
 
 
-def loads(data: bytes) -> Saved:
-    """Return what such a file says.
+def decode(data: bytes) -> Contents:
+    """Return the contents of a size file.
 
-    :raises ValueError: it is no such file, or not as it was written.
+    :raises ValueError: the file is damaged, is of another format, or has contents that no
+        Maildir has.
     """
     head = _HEAD.match(data)
     if head is None:
-        raise ValueError("not a file of sizes")
+        raise ValueError("not a size file")
     count, *lengths, downgraded, header_only, folders = map(int, head[1].split()[:6])
     times = [*map(int, head[1].split()[6:])]
     sections = [8 * count, 8 * count, 8 * downgraded, 8 * downgraded, 8 * header_only, 4 * count]
     if not (
-        0 < count <= MOST_MESSAGES
+        0 < count <= MAX_MESSAGES
         and min(downgraded, header_only, *lengths) >= 0
         and max(downgraded, header_only) <= count
-        and lengths[0] <= _MOST_PLACES
+        and lengths[0] <= _MAX_LOCATION_OCTETS
         and len(times) == 5 * max(folders, 0)
         and head.end() + sum(sections) + sum(lengths) + _DIGEST == len(data)
     ):
-        raise ValueError("not of this length")
+        raise ValueError("the file's length is not what its first line says")
     whole = memoryview(data)
     if blake2b(whole[:-_DIGEST], digest_size=_DIGEST).digest() != whole[-_DIGEST:]:
-        raise ValueError("not as it was written")
+        raise ValueError("the digest is wrong")
     at = head.end()
     columns = []
     for kind, length in zip("QQQQQI", sections, strict=True):
@@ -136,81 +142,84 @@ def loads(data: bytes) -> Saved:
         column.frombytes(whole[at : at + length])
         columns.append(column)
         at += length
-    octets, stamps, changed, others, ends, which = columns
-    saved = Saved(
-        _names(data, at + lengths[0], len(data) - _DIGEST, count),
-        _places(data[at : at + lengths[0]], which),
+    octets, stamps, downgraded_at, downgraded_octets, header_only_at, which = columns
+    contents = Contents(
+        _decode_base_names(data, at + lengths[0], len(data) - _DIGEST, count),
+        _decode_locations(data[at : at + lengths[0]], which),
         octets,
         stamps,
-        dict(zip(changed, others, strict=True)),
-        ends,
-        _times(times) if folders >= 0 else None,
+        dict(zip(downgraded_at, downgraded_octets, strict=True)),
+        header_only_at,
+        _decode_times(times) if folders >= 0 else None,
     )
-    _check(saved)
-    return saved
+    _check(contents)
+    return contents
 
 
-def _names(data: bytes, at: int, end: int, count: int) -> tuple[bytes, ...]:
+def _decode_base_names(data: bytes, at: int, end: int, count: int) -> tuple[bytes, ...]:
     names: list[bytes] = []
-    # Of a file that says anything at all there might be sixty times as many.
+    # A forged file could have sixty times as many names as messages: stop at ``count``.
     while at <= end and len(names) < count:
-        # In pieces, so that other threads have their turns.
-        cut = data.find(b"\0", min(at + _PIECE, end), end)
-        piece = data[at : cut if cut >= 0 else end].split(b"\0")
-        if max(map(len, piece)) > _LONGEST_NAME:
-            raise ValueError("a name that no file has")
-        names += piece
+        # In batches, so that other threads can run in between.
+        cut = data.find(b"\0", min(at + _BATCH, end), end)
+        batch = data[at : cut if cut >= 0 else end].split(b"\0")
+        if max(map(len, batch)) > _MAX_BASE_NAME:
+            raise ValueError("a base name is too long")
+        names += batch
         at = cut + 1 if cut >= 0 else end + 1
     if at <= end or len(names) != count:
-        raise ValueError("not as many names")
+        raise ValueError("not one base name for each message")
     return tuple(names)
 
 
-def _places(data: bytes, which: array[int]) -> tuple[bytes, ...]:
-    places = data.split(b"\0")
-    if not all(map(_PLACE.fullmatch, places)):
-        raise ValueError("a place that is none")
-    kinds = [bytes([int(place[:1])]) + place[1:] for place in places]
+def _decode_locations(data: bytes, which: array[int]) -> tuple[bytes, ...]:
+    locations = data.split(b"\0")
+    if not all(map(_LOCATION.fullmatch, locations)):
+        raise ValueError("a location is invalid")
+    kinds = [bytes([int(each[:1])]) + each[1:] for each in locations]
     if max(which) >= len(kinds):
-        raise ValueError("a place that is not there")
+        raise ValueError("a location is missing")
     return tuple(kinds[kind] for kind in which)
 
 
-def _times(numbers: list[int]) -> Times:
+def _decode_times(numbers: list[int]) -> Times:
     return [tuple(numbers[at : at + 5]) for at in range(0, len(numbers), 5)]
 
 
-def _check(saved: Saved) -> None:
-    """Refuse what no Maildir can have; a digest anybody can make."""
-    messages = len(saved.octets)
-    names = b"\0" + b"\0".join(saved.uniques)
-    there = {folder[0] for folder in saved.times or ()}
+def _check(contents: Contents) -> None:
+    """Raise ValueError if no Maildir can have these contents; a forger can compute the digest."""
+    messages = len(contents.octets)
+    names = b"\0" + b"\0".join(contents.base_names)
+    folders = {folder[0] for folder in contents.times or ()}
     if (
-        max(saved.octets) > _MOST_SIZE
-        or max(saved.downgraded.values(), default=0) > _MOST_SIZE
-        or max(saved.downgraded, default=0) >= messages
-        or max(saved.header_only, default=0) >= messages
+        max(contents.octets) > _MAX_MESSAGE_OCTETS
+        or max(contents.downgraded.values(), default=0) > _MAX_MESSAGE_OCTETS
+        or max(contents.downgraded, default=0) >= messages
+        or max(contents.header_only, default=0) >= messages
         or b"/" in names
         or b":" in names
         or b"\0." in names
-        or not are_in_order(saved.uniques)
-        or (saved.times is not None and not {place[0] for place in set(saved.places)} <= there)
+        or not are_sorted(contents.base_names)
+        or (
+            contents.times is not None
+            and not {location[0] for location in set(contents.locations)} <= folders
+        )
     ):
-        raise ValueError("not what a Maildir holds")
+        raise ValueError("no Maildir has these contents")
 
 
-def load(maildir: int) -> Saved | None:
-    """Return what the file in an open Maildir says; None if there is none that counts."""
+def load(maildir_fd: int) -> Contents | None:
+    """Return the contents of an open Maildir's size file, or None without a valid one."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(NAME, flags, dir_fd=maildir)
+        fd = os.open(NAME, flags, dir_fd=maildir_fd)
     except OSError:
         return None
     try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_OCTETS:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_OCTETS:
             return None
-        return loads(_read(fd, found.st_size))
+        return decode(_read(fd, status.st_size))
     except (OSError, ValueError):
         return None
     finally:
@@ -225,44 +234,47 @@ def _read(fd: int, octets: int) -> bytes:
     return b"".join(parts)
 
 
-def save(maildir: int, saved: Saved) -> bool:
-    """Replace the file in an open Maildir, whose lock is held; tell if that was possible.
+def save(maildir_fd: int, contents: Contents) -> bool:
+    """Replace the size file of an open Maildir, whose lock is held; return whether it succeeded.
 
-    It is not synced: a file that a crash of the machine has torn is known by its digest.
+    The file is not synced: if a crash of the machine tears it, the digest is wrong.
     """
-    if len(saved.uniques) > MOST_MESSAGES:
+    if len(contents.base_names) > MAX_MESSAGES:
         return False
     try:
         with suppress(FileNotFoundError):
-            os.unlink(_UNFINISHED, dir_fd=maildir)
+            os.unlink(UNFINISHED_NAME, dir_fd=maildir_fd)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(_UNFINISHED, flags, 0o600, dir_fd=maildir)
+        fd = os.open(UNFINISHED_NAME, flags, 0o600, dir_fd=maildir_fd)
     except OSError:
         return False
     try:
         try:
-            _give_away(fd, os.fstat(maildir))
-            room = MOST_OCTETS
-            for part in dumps(saved):
-                room -= len(part)
-                if room < 0:
+            _copy_ownership(os.fstat(maildir_fd), fd)
+            available = MAX_OCTETS
+            for part in encode(contents):
+                available -= len(part)
+                if available < 0:
                     raise OSError(errno.EFBIG, "too large to be read again")
                 _write(fd, part)
         finally:
             os.close(fd)
-        # Some file systems write a file to the disk at once that is renamed over another.
+        # If a file is renamed over another, some file systems write it to disk at once.
         with suppress(FileNotFoundError):
-            os.unlink(NAME, dir_fd=maildir)
-        os.rename(_UNFINISHED, NAME, src_dir_fd=maildir, dst_dir_fd=maildir)
+            os.unlink(NAME, dir_fd=maildir_fd)
+        os.rename(UNFINISHED_NAME, NAME, src_dir_fd=maildir_fd, dst_dir_fd=maildir_fd)
     except (OSError, ValueError):
         with suppress(OSError):
-            os.unlink(_UNFINISHED, dir_fd=maildir)
+            os.unlink(UNFINISHED_NAME, dir_fd=maildir_fd)
         return False
     return True
 
 
-def _give_away(fd: int, maildir: os.stat_result) -> None:
-    """Have a file belong to whom the Maildir belongs to, as far as may be."""
+def _copy_ownership(maildir: os.stat_result, fd: int) -> None:
+    """Give a file the Maildir's owner, group, and their permissions to read and write it.
+
+    If the server may not change the group, the file stays readable to its owner alone.
+    """
     with suppress(PermissionError):
         os.fchown(fd, maildir.st_uid, maildir.st_gid)
     if os.fstat(fd).st_gid == maildir.st_gid:
@@ -275,10 +287,10 @@ def _write(fd: int, part: bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def remove(maildir: int) -> bool:
-    """Remove the file; tell whether it is gone."""
+def remove(maildir_fd: int) -> bool:
+    """Remove the size file of an open Maildir; return whether there is none afterwards."""
     try:
-        os.unlink(NAME, dir_fd=maildir)
+        os.unlink(NAME, dir_fd=maildir_fd)
     except FileNotFoundError:
         return True
     except OSError:

@@ -1,4 +1,4 @@
-"""popserv.maildrops.maildir.size_file: torn, stale, hostile, or not there at all."""
+"""popserv.maildrops.maildir.size_file: torn, out of date, forged, or missing."""
 
 import errno
 import os
@@ -18,27 +18,26 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.maildir import size_file
-from popserv.maildrops.maildir.base_names import in_order
+from popserv.maildrops.maildir.base_names import sort_base_names
 from popserv.maildrops.maildir.size_file import (
-    MOST_OCTETS,
+    MAX_OCTETS,
     NAME,
-    Saved,
-    dumps,
+    Contents,
+    decode,
+    encode,
     load,
-    loads,
     remove,
     save,
 )
-from tests.maildrops.maildir.test_layout import watch_descriptors
+from tests.maildrops.maildir.harness import NOBODY, watch_descriptors
 
-UNFINISHED = size_file._UNFINISHED
-NOBODY = 65534
+UNFINISHED = size_file.UNFINISHED_NAME
 TIMES = [(0, 1, 2, -3, 4), (1, 5, 6, 2**63, 0)]
 
 
-def saved(messages=3, **changes):
-    """Return what a file may hold."""
-    usual = Saved(
+def some_contents(messages=3, **changes):
+    """Return contents that a size file may have."""
+    usual = Contents(
         [b"%d.x" % (10**9 + n) for n in range(messages)],
         [b"\0", b"\1:2,S", b"\1:2,", b"\0"][:messages] * -(-messages // 4),
         array("Q", range(100, 100 + messages)),
@@ -47,49 +46,52 @@ def saved(messages=3, **changes):
         [0],
         TIMES,
     )
-    return usual._replace(places=usual.places[:messages])._replace(**changes)
+    return usual._replace(locations=usual.locations[:messages])._replace(**changes)
 
 
-def plain(found):
-    """Return the same in types that compare."""
-    return Saved(
-        *map(list, found[:4]), dict(found.downgraded), sorted(found.header_only), found.times
+def comparable(contents):
+    """Return the same contents in types that compare equal."""
+    return Contents(
+        *map(list, contents[:4]),
+        dict(contents.downgraded),
+        sorted(contents.header_only),
+        contents.times,
     )
 
 
-def whole(found):
-    """Return the contents of a file."""
-    return b"".join(dumps(found))
+def encoded(contents):
+    """Return the octets of a size file with these contents."""
+    return b"".join(encode(contents))
 
 
-def signed(text):
-    """Return contents with the digest that they ought to have."""
+def with_digest(text):
+    """Return octets followed by their digest."""
     return text + blake2b(text, digest_size=32).digest()
 
 
-def is_taken(data):
-    """Tell whether contents count for something; nothing but a refusal may come of others."""
+def is_accepted(data):
+    """Return whether octets are accepted; the only error that others may raise is ValueError."""
     try:
-        loads(data)
+        decode(data)
     except ValueError:
         return False
     return True
 
 
-UNIQUES = st.binary(max_size=20).map(lambda name: name.translate(None, b"/:\0").lstrip(b"."))
+BASE_NAMES = st.binary(max_size=20).map(lambda name: name.translate(None, b"/:\0").lstrip(b"."))
 SIZES = st.integers(0, 2**50)
 
 
 @st.composite
-def any_saved(draw):
-    """Return anything that a file may hold."""
-    names = in_order(draw(st.lists(UNIQUES, min_size=1, max_size=8, unique=True)))
-    places = st.sampled_from([b"\0", b"\1", b"\1:", b"\0:2,\n", b"\1:2,FS\xff"])
+def any_contents(draw):
+    """Return any contents that a size file may have."""
+    names = sort_base_names(draw(st.lists(BASE_NAMES, min_size=1, max_size=8, unique=True)))
+    locations = st.sampled_from([b"\0", b"\1", b"\1:", b"\0:2,\n", b"\1:2,FS\xff"])
     column = st.lists(st.integers(0, 2**64 - 1), min_size=len(names), max_size=len(names))
     positions = st.integers(0, len(names) - 1)
-    return Saved(
+    return Contents(
         names,
-        draw(st.lists(places, min_size=len(names), max_size=len(names))),
+        draw(st.lists(locations, min_size=len(names), max_size=len(names))),
         array("Q", draw(st.lists(SIZES, min_size=len(names), max_size=len(names)))),
         array("Q", draw(column)),
         draw(st.dictionaries(positions, SIZES)),
@@ -98,146 +100,148 @@ def any_saved(draw):
     )
 
 
-class FormTests(SynchronousTestCase):
-    """What was written is read again, and nothing else is."""
+class FormatTests(SynchronousTestCase):
+    """Encoded contents are decoded again, and nothing else is."""
 
-    @given(any_saved())
-    def test_round_trip(self, found):
-        """Whatever a Maildir holds comes back as it was."""
-        self.assertEqual(plain(loads(whole(found))), plain(found))
+    @given(any_contents())
+    def test_round_trip(self, contents):
+        """Any contents of a Maildir are decoded as they were encoded."""
+        self.assertEqual(comparable(decode(encoded(contents))), comparable(contents))
 
     def test_large(self):
-        """Names that are more than a piece come back, too."""
-        found = saved(100)
-        for piece in (1, 11, 12, 13, 500, 5000):
-            self.patch(size_file, "_PIECE", piece)
-            self.assertEqual(plain(loads(whole(found))), plain(found))
+        """Base names of more than one batch are decoded, too."""
+        contents = some_contents(100)
+        for batch in (1, 11, 12, 13, 500, 5000):
+            self.patch(size_file, "_BATCH", batch)
+            self.assertEqual(comparable(decode(encoded(contents))), comparable(contents))
 
-    def test_no_names(self):
-        """A folder's times may be lacking, or all of them."""
-        for times, places in (([], None), ([TIMES[0]], [b"\0"] * 3)):
-            changes = {"times": times} | ({"places": places} if places else {"times": None})
-            found = saved(**changes)
-            self.assertEqual(plain(loads(whole(found))), plain(found))
+    def test_no_times(self):
+        """The times of a folder, or all times, may be missing."""
+        for times, locations in (([], None), ([TIMES[0]], [b"\0"] * 3)):
+            changes = {"times": times} | (
+                {"locations": locations} if locations else {"times": None}
+            )
+            contents = some_contents(**changes)
+            self.assertEqual(comparable(decode(encoded(contents))), comparable(contents))
 
     def test_flipped(self):
-        """A file with any bit flipped counts for nothing."""
-        data = bytearray(whole(saved()))
+        """A file with any bit flipped is rejected."""
+        data = bytearray(encoded(some_contents()))
         for at in range(len(data)):
             for bit in range(8):
                 data[at] ^= 1 << bit
                 with self.assertRaises(ValueError):
-                    loads(bytes(data))
+                    decode(bytes(data))
                 data[at] ^= 1 << bit
 
     def test_truncated(self):
-        """A file that ends anywhere too early, or too late, counts for nothing."""
-        data = whole(saved())
+        """A file that is too short or too long is rejected."""
+        data = encoded(some_contents())
         for length in range(len(data)):
             with self.assertRaises(ValueError):
-                loads(data[:length])
+                decode(data[:length])
         with self.assertRaises(ValueError):
-            loads(data + b"\0")
+            decode(data + b"\0")
 
     @given(st.binary(max_size=300))
-    def test_hostile_head(self, octets):
-        """What follows the first words may be anything, with a digest that is right."""
+    def test_forged_head(self, octets):
+        """Any octets with a correct digest are accepted or rejected, without another error."""
         for start in (b"", size_file._MAGIC, size_file._MAGIC + b"1 1 1 0 0 -1\n"):
-            is_taken(signed(start + octets))
+            is_accepted(with_digest(start + octets))
 
-    def test_hostile_digits(self):
-        """A head that never ends is refused at once, not after trying all ways to part it."""
+    def test_forged_digits(self):
+        """A first line that does not end is rejected quickly, without backtracking."""
         for number in (b"1", b"1 ", b"-1", b"12345678901234567890 "):
-            self.assertFalse(is_taken(signed(size_file._MAGIC + number * 10**6)))
-            self.assertFalse(is_taken(signed(size_file._MAGIC + number * 16 + b"\0")))
+            self.assertFalse(is_accepted(with_digest(size_file._MAGIC + number * 10**6)))
+            self.assertFalse(is_accepted(with_digest(size_file._MAGIC + number * 16 + b"\0")))
 
     @given(st.lists(st.integers(-2, 2**40), min_size=6, max_size=16), st.binary(max_size=60))
-    def test_hostile_numbers(self, numbers, octets):
-        """Numbers promise what they like: nothing is made of them that is not there."""
+    def test_forged_numbers(self, numbers, octets):
+        """Numbers in the first line that do not fit the rest cause no other error."""
         head = size_file._MAGIC + b" ".join(b"%d" % number for number in numbers) + b"\n"
-        is_taken(signed(head + octets))
+        is_accepted(with_digest(head + octets))
 
-    def test_hostile_columns(self):
-        """What no Maildir can hold is refused, whoever made the digest."""
-        names = saved().uniques
+    def test_forged_columns(self):
+        """Contents that no Maildir can have are rejected, although the digest is correct."""
+        names = some_contents().base_names
         for wrong in (
-            {"uniques": [b"1/x", *names[1:]]},
-            {"uniques": [b"../../x", *names[1:]]},
-            {"uniques": [b".", *names[1:]]},
-            {"uniques": [b"..", *names[1:]]},
-            {"uniques": [names[0], b".x", names[2]]},
-            {"uniques": [b"1:x", *names[1:]]},
-            {"uniques": [names[0], names[0], names[2]]},
-            {"uniques": names[::-1]},
-            {"uniques": names[:2]},
-            {"uniques": [*names, b"9999999999.x"]},
-            {"uniques": [b"a\0b", *names[1:]]},
-            {"places": [b"\2", *saved().places[1:]]},
-            {"places": [b"\0/../x", *saved().places[1:]]},
-            {"places": [b"\0:/x", *saved().places[1:]]},
-            {"places": [b"\0x", *saved().places[1:]]},
+            {"base_names": [b"1/x", *names[1:]]},
+            {"base_names": [b"../../x", *names[1:]]},
+            {"base_names": [b".", *names[1:]]},
+            {"base_names": [b"..", *names[1:]]},
+            {"base_names": [names[0], b".x", names[2]]},
+            {"base_names": [b"1:x", *names[1:]]},
+            {"base_names": [names[0], names[0], names[2]]},
+            {"base_names": names[::-1]},
+            {"base_names": names[:2]},
+            {"base_names": [*names, b"9999999999.x"]},
+            {"base_names": [b"a\0b", *names[1:]]},
+            {"locations": [b"\2", *some_contents().locations[1:]]},
+            {"locations": [b"\0/../x", *some_contents().locations[1:]]},
+            {"locations": [b"\0:/x", *some_contents().locations[1:]]},
+            {"locations": [b"\0x", *some_contents().locations[1:]]},
             {"octets": array("Q", [2**50 + 1, 1, 1])},
             {"downgraded": {0: 2**50 + 1}},
             {"downgraded": {3: 1}},
             {"header_only": [3]},
             {"header_only": [0, 0, 0, 0]},
-            {"uniques": [*names[:2], b"x" * 1025]},
-            {"uniques": [b""] * (1 << 16)},
+            {"base_names": [*names[:2], b"x" * 1025]},
+            {"base_names": [b""] * (1 << 16)},
             {"times": TIMES[:1]},
             {"times": []},
         ):
             with self.assertRaises(ValueError, msg=wrong):
-                loads(whole(saved(**wrong)))
-        data = whole(saved())[:-32]
+                decode(encoded(some_contents(**wrong)))
+        data = encoded(some_contents())[:-32]
         kinds = data.index(b"0\x00" + b"1:2,S")
         with self.assertRaises(ValueError):
-            loads(signed(data[: kinds - 1] + b"\xff" + data[kinds:]))
+            decode(with_digest(data[: kinds - 1] + b"\xff" + data[kinds:]))
 
     def test_long_heads(self):
-        """To find out that a head is none takes no time that grows with the ways to read it."""
+        """A long first line that does not match is rejected in linear time."""
         command = [sys.executable, "-c", HEADS]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        # Each took longer than the sun will shine.
+        # With exponential backtracking, each would never end.
         subprocess.run(command, env=environment, check=True, timeout=60)
 
-    def test_many_places(self):
-        """Places are few: of a file that says otherwise nothing is made, and none is written."""
-        places = [b"\0:" + b"%0250d" % n for n in range(300)]
-        found = saved(300, places=places)
+    def test_many_locations(self):
+        """A file with too many octets of locations is neither read nor written."""
+        locations = [b"\0:" + b"%0250d" % n for n in range(300)]
+        contents = some_contents(300, locations=locations)
         with self.assertRaises(ValueError):
-            whole(found)
-        self.patch(size_file, "_MOST_PLACES", 1 << 20)
-        data = whole(found)
-        self.assertEqual(plain(loads(data)), plain(found))
-        self.patch(size_file, "_MOST_PLACES", 1 << 16)
+            encoded(contents)
+        self.patch(size_file, "_MAX_LOCATION_OCTETS", 1 << 20)
+        data = encoded(contents)
+        self.assertEqual(comparable(decode(data)), comparable(contents))
+        self.patch(size_file, "_MAX_LOCATION_OCTETS", 1 << 16)
         with self.assertRaises(ValueError):
-            loads(data)
+            decode(data)
 
-    def test_more_than_is_said(self):
-        """Columns and names that are more than the messages are not unpacked to see that."""
+    def test_more_than_announced(self):
+        """Columns and base names of more messages than announced are rejected without unpacking."""
         head = size_file._MAGIC + b"1 1 %d 0 %d -1\n"
         for names, header_only in ((b"a\0" * 200_000, b""), (b"a", bytes(8 * 200_000))):
             columns = bytes(16) + header_only + bytes(4) + b"0"
-            data = signed(head % (len(names), len(header_only) // 8) + columns + names)
-            self.patch(size_file, "_PIECE", 10)
+            data = with_digest(head % (len(names), len(header_only) // 8) + columns + names)
+            self.patch(size_file, "_BATCH", 10)
             tracemalloc.start()
             with self.assertRaises(ValueError):
-                loads(data)
+                decode(data)
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             self.assertLess(peak, 100_000)
 
     def test_versions(self):
-        """Another format, or other machines' columns, count for nothing."""
-        data = whole(saved())
+        """A file of another format or another byte order is rejected."""
+        data = encoded(some_contents())
         other = {"little": b"big", "big": b"little"}[sys.byteorder]
         for old, new in ((b"sizes 1", b"sizes 2"), (sys.byteorder.encode(), other)):
             with self.assertRaises(ValueError):
-                loads(signed(data[:-32].replace(old, new, 1)))
+                decode(with_digest(data[:-32].replace(old, new, 1)))
 
 
 class FileTests(SynchronousTestCase):
-    """The file in its directory; no test may leave anything open."""
+    """The size file in its directory; no test may leave a file open."""
 
     def setUp(self):
         """Make a directory."""
@@ -247,46 +251,46 @@ class FileTests(SynchronousTestCase):
         self.fd = os.open(self.path, os.O_RDONLY)
         self.addCleanup(lambda: os.close(self.fd))
 
-    def at(self, name):
-        """Return a path in it."""
+    def path_of(self, name):
+        """Return the path of a name in the directory."""
         return os.path.join(os.fsencode(self.path), name)
 
     def names(self):
-        """Return what is in it."""
+        """Return the names in the directory."""
         return sorted(os.listdir(os.fsencode(self.path)))
 
-    def assert_holds(self, found):
-        """Check what the file says."""
-        self.assertEqual(plain(load(self.fd)), plain(found))
+    def assert_holds(self, contents):
+        """Check the contents of the size file."""
+        self.assertEqual(comparable(load(self.fd)), comparable(contents))
 
     def test_replaced(self):
-        """A file is replaced by the next, and nothing else is left."""
+        """A saved file replaces the former one, and no other file is left."""
         self.assertIsNone(load(self.fd))
         for messages in (3, 500, 1):
-            self.assertTrue(save(self.fd, saved(messages)))
-            self.assert_holds(saved(messages))
+            self.assertTrue(save(self.fd, some_contents(messages)))
+            self.assert_holds(some_contents(messages))
             self.assertEqual(self.names(), [NAME])
         self.assertEqual([remove(self.fd), remove(self.fd)], [True, True])
         self.assertEqual(self.names(), [])
 
     def test_modes(self):
-        """The file is the owner's, the group's if the Maildir is, and never everybody's."""
+        """The owner has access, the group as to the Maildir, and others never."""
         for mode, wanted in ((0o700, 0o600), (0o755, 0o640), (0o2770, 0o660), (0o777, 0o660)):
             os.chmod(self.path, mode)
-            self.assertTrue(save(self.fd, saved()))
-            self.assertEqual(stat.S_IMODE(os.stat(self.at(NAME)).st_mode), wanted)
+            self.assertTrue(save(self.fd, some_contents()))
+            self.assertEqual(stat.S_IMODE(os.stat(self.path_of(NAME)).st_mode), wanted)
 
     def test_owner(self):
-        """The file belongs to whom the Maildir belongs to, if the server is root."""
+        """If the server is root, the file has the owner and group of the Maildir."""
         if os.geteuid():
-            self.skipTest("for root")
+            self.skipTest("only root can give files away")
         os.chown(self.path, NOBODY, NOBODY)
-        self.assertTrue(save(self.fd, saved()))
-        found = os.stat(self.at(NAME))
-        self.assertEqual((found.st_uid, found.st_gid), (NOBODY, NOBODY))
+        self.assertTrue(save(self.fd, some_contents()))
+        status = os.stat(self.path_of(NAME))
+        self.assertEqual((status.st_uid, status.st_gid), (NOBODY, NOBODY))
 
-    def test_not_given_away(self):
-        """A server that can give nothing away keeps the file to itself."""
+    def test_owner_unchanged(self):
+        """If the group cannot be changed, only the owner has access."""
         os.chmod(self.path, 0o770)
         other = os.stat_result([0o40770, 0, 0, 0, 12345, 12345, *[0] * 4])
         real = os.fstat
@@ -294,40 +298,40 @@ class FileTests(SynchronousTestCase):
             mock.patch.object(os, "fchown", side_effect=PermissionError(errno.EPERM, "no")),
             mock.patch.object(os, "fstat", lambda fd: other if fd == self.fd else real(fd)),
         ):
-            self.assertTrue(save(self.fd, saved()))
-        self.assertEqual(stat.S_IMODE(os.stat(self.at(NAME)).st_mode), 0o600)
+            self.assertTrue(save(self.fd, some_contents()))
+        self.assertEqual(stat.S_IMODE(os.stat(self.path_of(NAME)).st_mode), 0o600)
 
     def test_special_files(self):
-        """What is no regular file is not read, nor a link followed, and the next save mends it."""
-        target = self.at(b"target")
+        """A special file or a link is not read, and the next save replaces it."""
+        target = self.path_of(b"target")
         with open(target, "wb") as file:
-            file.write(whole(saved()))
+            file.write(encoded(some_contents()))
         for make in (
             lambda path: os.symlink(b"target", path),
             lambda path: os.symlink(b"nowhere", path),
             os.mkfifo,
         ):
-            make(self.at(NAME))
+            make(self.path_of(NAME))
             self.assertIsNone(load(self.fd))
-            self.assertTrue(save(self.fd, saved(1)))
-            self.assert_holds(saved(1))
-            self.assertTrue(stat.S_ISREG(os.lstat(self.at(NAME)).st_mode))
-            os.unlink(self.at(NAME))
+            self.assertTrue(save(self.fd, some_contents(1)))
+            self.assert_holds(some_contents(1))
+            self.assertTrue(stat.S_ISREG(os.lstat(self.path_of(NAME)).st_mode))
+            os.unlink(self.path_of(NAME))
         with open(target, "rb") as file:
-            self.assertEqual(file.read(), whole(saved()))
+            self.assertEqual(file.read(), encoded(some_contents()))
 
     def test_directory(self):
-        """A directory in its place is left alone."""
+        """A directory with one of the names is left alone."""
         for name in (NAME, UNFINISHED):
-            os.makedirs(self.at(name + b"/x"))
-            self.assertEqual([load(self.fd), save(self.fd, saved())], [None, False])
+            os.makedirs(self.path_of(name + b"/x"))
+            self.assertEqual([load(self.fd), save(self.fd, some_contents())], [None, False])
             self.assertEqual([remove(self.fd), self.names()], [name != NAME, [name]])
-            os.removedirs(self.at(name + b"/x"))
+            os.removedirs(self.path_of(name + b"/x"))
             os.makedirs(self.path, exist_ok=True)
 
     def test_leftover(self):
-        """What a killed server left is overwritten, and what it points to is not."""
-        victim = self.at(b"victim")
+        """An unfinished file of a killed server is replaced, and a link's target is not changed."""
+        victim = self.path_of(b"victim")
         with open(victim, "wb") as file:
             file.write(b"precious")
         for make in (
@@ -336,47 +340,47 @@ class FileTests(SynchronousTestCase):
             lambda path: open(path, "wb").close(),
             os.mkfifo,
         ):
-            make(self.at(UNFINISHED))
-            self.assertTrue(save(self.fd, saved()))
-            self.assert_holds(saved())
+            make(self.path_of(UNFINISHED))
+            self.assertTrue(save(self.fd, some_contents()))
+            self.assert_holds(some_contents())
             with open(victim, "rb") as file:
                 self.assertEqual(file.read(), b"precious")
             self.assertEqual(self.names(), [NAME, b"victim"])
 
     def test_too_large(self):
-        """A file that is larger than any is not read."""
-        with open(self.at(NAME), "wb") as file:
-            file.truncate(MOST_OCTETS + 1)
+        """A file longer than the maximum is not read."""
+        with open(self.path_of(NAME), "wb") as file:
+            file.truncate(MAX_OCTETS + 1)
         self.assertIsNone(load(self.fd))
 
     def test_shrinking(self):
-        """A file that becomes shorter while it is read counts for nothing."""
-        self.assertTrue(save(self.fd, saved(500)))
+        """A file that becomes shorter while it is read is ignored."""
+        self.assertTrue(save(self.fd, some_contents(500)))
         real = os.read
         with mock.patch.object(os, "read", lambda fd, octets: real(fd, min(octets, 7))):
-            self.assert_holds(saved(500))
+            self.assert_holds(some_contents(500))
         with mock.patch.object(os, "read", return_value=b""):
             self.assertIsNone(load(self.fd))
 
     def test_failures(self):
-        """Whatever fails, the old file is there, or none if the last step fails."""
+        """After a failure the old file is there, or none if the last step failed."""
         for name in ("open", "fchmod", "fstat", "write", "close", "rename", "unlink"):
             for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES):
-                self.assertTrue(save(self.fd, saved(1)))
+                self.assertTrue(save(self.fd, some_contents(1)))
                 with self.failing(name, OSError(code, "no")):
-                    self.assertFalse(save(self.fd, saved(500)), name)
-                if os.path.exists(self.at(UNFINISHED)):
+                    self.assertFalse(save(self.fd, some_contents(500)), name)
+                if os.path.exists(self.path_of(UNFINISHED)):
                     self.assertEqual(name, "unlink")
-                    os.unlink(self.at(UNFINISHED))
+                    os.unlink(self.path_of(UNFINISHED))
                 if name == "rename":
                     self.assertEqual(self.names(), [])
                 else:
                     self.assertEqual(self.names(), [NAME])
-                    self.assert_holds(saved(1))
+                    self.assert_holds(some_contents(1))
 
     @contextmanager
     def failing(self, name, error):
-        """Have a function do its work and then raise, or raise at once."""
+        """Make a function raise an error, ``close`` after it has closed the file."""
         real = getattr(os, name)
 
         def function(*args, **kwargs):
@@ -390,49 +394,49 @@ class FileTests(SynchronousTestCase):
             yield
 
     def test_unreadable(self):
-        """A file that cannot be opened or read is as good as none."""
-        self.assertTrue(save(self.fd, saved()))
+        """A file that cannot be opened or read is ignored."""
+        self.assertTrue(save(self.fd, some_contents()))
         for name in ("open", "read"):
             with mock.patch.object(os, name, side_effect=OSError(errno.EIO, "broken")):
                 self.assertIsNone(load(self.fd))
 
     def test_full_disk(self):
-        """On a disk that is full in the midst of it the old file stays."""
-        self.assertTrue(save(self.fd, saved(1)))
+        """If the disk is full halfway, the old file stays."""
+        self.assertTrue(save(self.fd, some_contents(1)))
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
         try:
-            self.assertFalse(save(self.fd, saved(5000)))
+            self.assertFalse(save(self.fd, some_contents(5000)))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             signal.signal(signal.SIGXFSZ, handler)
         self.assertEqual(self.names(), [NAME])
-        self.assert_holds(saved(1))
+        self.assert_holds(some_contents(1))
 
     def test_too_many(self):
-        """Of more messages than are plausible there is no file, nor a larger one."""
-        self.patch(size_file, "MOST_MESSAGES", 2)
-        self.assertFalse(save(self.fd, saved(3)))
-        self.patch(size_file, "MOST_MESSAGES", 3)
-        self.patch(size_file, "MOST_OCTETS", 100)
-        self.assertFalse(save(self.fd, saved(3)))
-        self.patch(size_file, "_MOST_PLACES", 3)
-        self.assertFalse(save(self.fd, saved(3)))
+        """A file above one of the maxima is not written."""
+        self.patch(size_file, "MAX_MESSAGES", 2)
+        self.assertFalse(save(self.fd, some_contents(3)))
+        self.patch(size_file, "MAX_MESSAGES", 3)
+        self.patch(size_file, "MAX_OCTETS", 100)
+        self.assertFalse(save(self.fd, some_contents(3)))
+        self.patch(size_file, "_MAX_LOCATION_OCTETS", 3)
+        self.assertFalse(save(self.fd, some_contents(3)))
         self.assertEqual(self.names(), [])
 
     def test_killed(self):
         """A server that is killed at any step leaves the old file, the new one, or none."""
         left = []
         for step in range(40):
-            self.assertTrue(save(self.fd, saved(1)))
+            self.assertTrue(save(self.fd, some_contents(1)))
             command = [sys.executable, "-c", KILLED, self.path, str(step)]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
             code = subprocess.run(command, env=environment, check=False).returncode
-            found = load(self.fd)
-            left.append(found and len(found.uniques))
-            if found:
-                self.assert_holds(saved(len(found.uniques)))
+            contents = load(self.fd)
+            left.append(contents and len(contents.base_names))
+            if contents:
+                self.assert_holds(some_contents(len(contents.base_names)))
             self.assertLessEqual(set(self.names()), {NAME, UNFINISHED})
             if code == 0:
                 break
@@ -447,7 +451,7 @@ from popserv.maildrops.maildir import size_file
 for head in (b"0" * 300, b"-1 " * 300, b"00 " * 16, b"-" * 300, b" " * 300):
     for end in (b"", b"x", b" ", b"\\n"):
         try:
-            size_file.loads(size_file._MAGIC + head + end)
+            size_file.decode(size_file._MAGIC + head + end)
         except ValueError:
             pass
 """
@@ -455,7 +459,7 @@ for head in (b"0" * 300, b"-1 " * 300, b"00 " * 16, b"-" * 300, b" " * 300):
 KILLED = """
 import os, signal, sys
 from popserv.maildrops.maildir import size_file
-from tests.maildrops.maildir.test_size_file import saved
+from tests.maildrops.maildir.test_size_file import some_contents
 
 path, step = sys.argv[1], int(sys.argv[2])
 fd = os.open(path, os.O_RDONLY)
@@ -472,6 +476,6 @@ def counted(real):
 
 for name in ("unlink", "open", "write", "close", "rename"):
     setattr(os, name, counted(getattr(os, name)))
-size_file.save(fd, saved(3))
+size_file.save(fd, some_contents(3))
 os._exit(0)
 """
