@@ -12,14 +12,14 @@ from zope.interface import implementer
 from popserv.core.snapshot import Message, Snapshot
 from popserv.errors import MaildropUnavailable, NoSuchMessage, POPError, RemovalFailed, TryLater
 from popserv.interfaces import IMailbox, IRetrievalRecord
-from popserv.maildrops.maildir import size_file
 from popserv.maildrops.maildir.body import RunInThread, read_body
-from popserv.maildrops.maildir.cache import IndexCache
-from popserv.maildrops.maildir.counting import count_file, stamp_of
 from popserv.maildrops.maildir.files import MessageFiles
 from popserv.maildrops.maildir.flags import last_seen, mark_seen
 from popserv.maildrops.maildir.folders import Folders
-from popserv.maildrops.maildir.index import Index
+from popserv.maildrops.maildir.listing import size_file
+from popserv.maildrops.maildir.listing.cache import IndexCache
+from popserv.maildrops.maildir.listing.counting import count_file, stamp_of
+from popserv.maildrops.maildir.listing.index import Index
 from popserv.maildrops.maildir.removal import remove_files
 from popserv.messages.framing import Chunk
 from popserv.texts import Text

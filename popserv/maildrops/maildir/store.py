@@ -10,10 +10,10 @@ from zope.interface import implementer
 from popserv.errors import MaildropBusy
 from popserv.interfaces import IMailbox, IMaildropFactory
 from popserv.maildrops.maildir.body import RunInThread
-from popserv.maildrops.maildir.cache import IndexCache
 from popserv.maildrops.maildir.folders import Folders
-from popserv.maildrops.maildir.index import Index, empty_index, load_index, update_index
 from popserv.maildrops.maildir.layout import Layout
+from popserv.maildrops.maildir.listing.cache import IndexCache
+from popserv.maildrops.maildir.listing.index import Index, empty_index, load_index, update_index
 from popserv.maildrops.maildir.mailbox import EmptyMailbox, MaildirMailbox, refusal
 from popserv.runtime.threads import BoundedThreadPool
 

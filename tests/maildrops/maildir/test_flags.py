@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from popserv.errors import NoSuchMessage
-from popserv.maildrops.maildir import flags, index
+from popserv.maildrops.maildir import flags
 from popserv.maildrops.maildir.flags import is_seen, seen_location
+from popserv.maildrops.maildir.listing import index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from tests.maildrops.maildir.harness import (
     MaildirCase,

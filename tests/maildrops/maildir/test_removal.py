@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from unittest import mock
 
 from popserv.errors import NoSuchMessage, RemovalFailed
-from popserv.maildrops.maildir import counting, folders, index, removal
+from popserv.maildrops.maildir import folders, removal
+from popserv.maildrops.maildir.listing import counting, index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from tests.maildrops.maildir.harness import (
     NOBODY,

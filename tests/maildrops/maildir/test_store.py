@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
 
 from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
-from popserv.maildrops.maildir import cached_open, folders, index
+from popserv.maildrops.maildir import cached_open, folders
+from popserv.maildrops.maildir.listing import index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.testing import MailboxContract, naive_octets
 from tests.maildrops.maildir.harness import (

@@ -6,7 +6,7 @@ from itertools import count
 from hypothesis import strategies as st
 
 from popserv.errors import MaildropBusy, NoSuchMessage, TryLater
-from popserv.maildrops.maildir import size_file
+from popserv.maildrops.maildir.listing import size_file
 from popserv.testing import naive_octets
 from tests.maildrops.maildir.harness import read_message, result, uids_of, wait_for_clock_tick
 

@@ -1,4 +1,4 @@
-"""popserv.maildrops.maildir.counting: octets are counted from the bytes (RFC 1725 section 10)."""
+"""counting: octets are counted from the bytes (RFC 1725 section 10)."""
 
 import errno
 import os
@@ -6,7 +6,8 @@ import shutil
 import stat
 from unittest import mock
 
-from popserv.maildrops.maildir import counting, folders
+from popserv.maildrops.maildir import folders
+from popserv.maildrops.maildir.listing import counting
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.testing import SAMPLE_MESSAGES, naive_octets
 from tests.maildrops.maildir.harness import SPECIAL_FILES, MaildirCase, failing, run_inline, uids_of

@@ -1,4 +1,4 @@
-"""popserv.maildrops.maildir.size_file: torn, out of date, forged, or missing."""
+"""size_file: torn, out of date, forged, or missing."""
 
 import errno
 import os
@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.maildrops.maildir import size_file
-from popserv.maildrops.maildir.base_names import sort_base_names
-from popserv.maildrops.maildir.size_file import (
+from popserv.maildrops.maildir.listing import size_file
+from popserv.maildrops.maildir.listing.base_names import sort_base_names
+from popserv.maildrops.maildir.listing.size_file import (
     MAX_OCTETS,
     NAME,
     Contents,
@@ -446,7 +446,7 @@ class FileTests(SynchronousTestCase):
 
 
 HEADS = """
-from popserv.maildrops.maildir import size_file
+from popserv.maildrops.maildir.listing import size_file
 
 for head in (b"0" * 300, b"-1 " * 300, b"00 " * 16, b"-" * 300, b" " * 300):
     for end in (b"", b"x", b" ", b"\\n"):
@@ -458,8 +458,8 @@ for head in (b"0" * 300, b"-1 " * 300, b"00 " * 16, b"-" * 300, b" " * 300):
 
 KILLED = """
 import os, signal, sys
-from popserv.maildrops.maildir import size_file
-from tests.maildrops.maildir.test_size_file import some_contents
+from popserv.maildrops.maildir.listing import size_file
+from tests.maildrops.maildir.listing.test_size_file import some_contents
 
 path, step = sys.argv[1], int(sys.argv[2])
 fd = os.open(path, os.O_RDONLY)

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from popserv.core.snapshot import Snapshot, select
-from popserv.maildrops.maildir import size_file
-from popserv.maildrops.maildir.base_names import merge_order, sort_base_names, unique_ids
-from popserv.maildrops.maildir.counting import Counts, count_messages
 from popserv.maildrops.maildir.folders import MAX_SCANS, Folders, Times
+from popserv.maildrops.maildir.listing import size_file
+from popserv.maildrops.maildir.listing.base_names import merge_order, sort_base_names, unique_ids
+from popserv.maildrops.maildir.listing.counting import Counts, count_messages
 
 SAVE_THRESHOLD = 50
 """The number of messages whose sizes are worth a size file, or worth rewriting it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from popserv.maildrops.maildir.index import Index
+from popserv.maildrops.maildir.listing.index import Index
 
 MAILDROP_COST = 10
 """The memory that a maildrop takes beside its messages, as a number of messages."""

@@ -1,9 +1,9 @@
-"""popserv.maildrops.maildir.cache: which indexes are kept, and which are evicted."""
+"""cache: which indexes are kept, and which are evicted."""
 
 import os
 
-from popserv.maildrops.maildir.cache import IndexCache
-from popserv.maildrops.maildir.index import empty_index
+from popserv.maildrops.maildir.listing.cache import IndexCache
+from popserv.maildrops.maildir.listing.index import empty_index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.testing import SAMPLE_MESSAGES
 from tests.maildrops.maildir.harness import MaildirCase, run_inline

@@ -30,8 +30,8 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import NamedTuple
 
-from popserv.maildrops.maildir.base_names import are_sorted
 from popserv.maildrops.maildir.folders import Times
+from popserv.maildrops.maildir.listing.base_names import are_sorted
 
 NAME = b"popserv-sizes"
 

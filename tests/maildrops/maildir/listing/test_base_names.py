@@ -1,4 +1,4 @@
-"""popserv.maildrops.maildir.base_names, compared with plain sorting and digesting."""
+"""base_names, compared with plain sorting and digesting."""
 
 from unittest import mock
 
@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.core.snapshot import valid_unique_id
-from popserv.maildrops.maildir import base_names
-from popserv.maildrops.maildir.base_names import (
+from popserv.maildrops.maildir.listing import base_names
+from popserv.maildrops.maildir.listing.base_names import (
     are_sorted,
     delivery_order,
     merge_order,

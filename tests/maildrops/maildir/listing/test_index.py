@@ -1,4 +1,4 @@
-"""popserv.maildrops.maildir.index: order, unique-ids, updates by scans, and the size file."""
+"""index: order, unique-ids, updates by scans, and the size file."""
 
 import errno
 import gc
@@ -11,7 +11,8 @@ from unittest import mock
 
 from popserv.core import snapshot
 from popserv.core.maildrop import Maildrop
-from popserv.maildrops.maildir import counting, folders, index, size_file
+from popserv.maildrops.maildir import folders
+from popserv.maildrops.maildir.listing import counting, index, size_file
 from tests.maildrops.maildir.harness import (
     IndexedCase,
     MaildirCase,
