@@ -42,7 +42,7 @@ class IMailbox(Interface):
         """
 
     def remove(messages: Iterable[Message]) -> Awaitable[None]:
-        """Remove messages permanently.
+        """Remove messages permanently, before the awaitable completes.
 
         A message that another program has removed counts as removed.
 
