@@ -64,5 +64,5 @@ class AccessRecord:
         try:
             await self._record.record_retrieved(self._retrieved.values())
         except Exception:
-            # The session has succeeded: later ones will only show these messages as new.
+            # The session has succeeded.  LAST of later sessions will not count these messages.
             self.log.failure("cannot record the retrieved messages")

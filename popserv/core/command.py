@@ -1,8 +1,8 @@
-"""Commands, and the table in which a server finds them.
+"""Commands, and the table in which a server finds them by keyword.
 
-A command is an entry of a table and not a method, so no octets from a client ever reach
-``getattr``.  Its predicate ``available`` alone decides whether a session has the command.  Both
-dispatch and CAPA call it, so CAPA announces exactly the commands that are accepted.
+A command is an entry of the table and not a method, so no octets from a client ever reach
+``getattr``.  The predicate ``available`` of a command decides whether a session has it.  The
+dispatch of commands and CAPA both use it, so CAPA announces only commands that are accepted.
 """
 
 from __future__ import annotations

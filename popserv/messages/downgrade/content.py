@@ -1,6 +1,6 @@
-"""Reads what a header says about its body (RFC 2045, RFC 2046).
+"""Reads the description of a body from its header (RFC 2045, RFC 2046).
 
-That is the type, the boundary of a multipart, and whether the body is encoded.
+The description is the media type, the boundary of a multipart, and whether the body is encoded.
 """
 
 from __future__ import annotations

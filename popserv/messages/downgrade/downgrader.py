@@ -7,9 +7,9 @@ The rules:
 2. The header fields of MIME parts and of embedded messages are downgraded, too (RFC 6857
    section 4).
 3. A message may be cut into chunks at any octet; the result does not depend on where.
-4. No message raises an exception.  Memory is bounded: it holds at most one header, and the
-   64 KiB of :mod:`~popserv.messages.downgrade.held_output`.  Parts of a message beyond the
-   limits of this package pass unchanged.
+4. No message causes an exception.  The memory used is limited to one header and to the 64 KiB
+   of :mod:`~popserv.messages.downgrade.held_output`.  Parts of a message that exceed the limits
+   of this package pass unchanged.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Holds back output until it is known whether a message/global has to change its type.
+"""Holds back the output behind the header of a part of type message/global.
 
-A message/global with downgraded fields is a message/rfc822 (RFC 6532 section 3.7, RFC 6533
-section 4.4).  One without such fields keeps its type.
+Such a part becomes message/rfc822 if a header field inside it is downgraded, and otherwise keeps
+its type (RFC 6532 section 3.7, RFC 6533 section 4.4).  The type stands before these fields, so
+the output from there on is held back until it is known.
 """
 
 from __future__ import annotations

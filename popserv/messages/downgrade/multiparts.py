@@ -1,4 +1,4 @@
-"""Finds the lines that delimit the parts of multiparts (RFC 2046 section 5.1)."""
+"""Finds the delimiter lines between the parts of multipart bodies (RFC 2046 section 5.1)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Splits the text of a structured header field into lexemes (RFC 5322 section 3.2).
 
-Any text has lexemes, however malformed: joined, they are the text again.
+Any text can be split, even if it is malformed.  Its lexemes, joined, are the text again.
 """
 
 from __future__ import annotations
