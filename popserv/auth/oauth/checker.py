@@ -18,6 +18,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
+from popserv.auth.files import FileError, check_private
 from popserv.auth.oauth.provider import ProviderError, check_url
 from popserv.auth.oauth.verifiers import (
     ALGORITHMS,
@@ -30,12 +31,11 @@ from popserv.auth.oauth.verifiers import (
     KeySource,
     KeyURL,
 )
-from popserv.auth.passwords.users_file import UsersFileError, refuse_if_public
 from popserv.errors import TryLater
 from popserv.interfaces import ICredentialsSupport, ITokenCredentials
 
 
-class OAuthFileError(Exception):
+class OAuthFileError(FileError):
     """The file cannot be used; the message is one line: the file, the key, and what mends it."""
 
 
@@ -203,8 +203,8 @@ class _Settings:
             raise OAuthFileError(f"{self.path}: must have one section, [oauth]")
         if parser.has_option("oauth", "client-secret"):
             try:
-                refuse_if_public(self.path, mode)
-            except UsersFileError as error:
+                check_private(self.path, mode)
+            except FileError as error:
                 raise OAuthFileError(str(error)) from None
         return dict(parser.items("oauth"))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shlex
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,12 +18,13 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
+from popserv.auth.files import FileError, check_private, fingerprint
 from popserv.auth.passwords.schemes import is_apop, is_empty, scheme_of
 
 _log = Logger()
 
 
-class UsersFileError(Exception):
+class UsersFileError(FileError):
     """The users file cannot be used; the message says what mends it."""
 
 
@@ -71,33 +71,21 @@ class UsersFile:
         stamp, users = self._known
         try:
             found = os.stat(self.path)
-            if stamp != fingerprint_of(found):
+            if stamp != fingerprint(found):
                 with open(self.path, "rb") as file:
                     found = os.fstat(file.fileno())
-                    refuse_if_public(self.path, found.st_mode)
+                    check_private(self.path, found.st_mode)
                     users = _parse(self.path, file.read())
-                    self._known = (fingerprint_of(found), users)
+                    self._known = (fingerprint(found), users)
         except FileNotFoundError:
             if stamp:
                 raise UsersFileError(f"{self.path} has been removed") from None
             return _NOBODY
+        except FileError as error:
+            raise UsersFileError(str(error)) from None
         except OSError as error:
             raise UsersFileError(f"cannot read {self.path}: {error.strerror}") from error
         return users
-
-
-def fingerprint_of(found: os.stat_result) -> tuple[int, ...]:
-    """Return what differs once a file has changed, in its content or its permissions."""
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_mode
-
-
-def refuse_if_public(path: str, mode: int) -> None:
-    """Raise UsersFileError if everybody may read or write a file of that mode."""
-    if mode & stat.S_IRWXO:
-        raise UsersFileError(
-            f"{path} can be used by everybody on this machine; "
-            f"mend it: chmod o= {shlex.quote(path)}"
-        )
 
 
 def _parse(path: str, text: bytes) -> Users:

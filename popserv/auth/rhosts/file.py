@@ -11,14 +11,15 @@ from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
-from popserv.auth.passwords.users_file import UsersFileError, check_name, fingerprint_of
+from popserv.auth.files import FileError, fingerprint
+from popserv.auth.passwords.users_file import UsersFileError, check_name
 from popserv.auth.precis import prepared_name
 from popserv.auth.rhosts.resolver import address_of
 
 Network = IPv4Network | IPv6Network
 
 
-class RhostsFileError(Exception):
+class RhostsFileError(FileError):
     """The file cannot be used; the message says where, and what mends it."""
 
 
@@ -73,7 +74,7 @@ class RhostsFile:
         """
         stamp, entries = self._known
         try:
-            if stamp != fingerprint_of(os.stat(self._path)):
+            if stamp != fingerprint(os.stat(self._path)):
                 stamp, entries = self._known = self._load()
         except FileNotFoundError:
             raise RhostsFileError(
@@ -96,7 +97,7 @@ class RhostsFile:
                     f"{self._path} can be written by others than its owner; "
                     f"mend it: chmod go-w {shlex.quote(self._path)}"
                 )
-            return fingerprint_of(found), parse(self._path, file.read())
+            return fingerprint(found), parse(self._path, file.read())
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -18,7 +18,6 @@ from popserv.auth.passwords.users_file import (
     UsersFileError,
     check_name,
     default_path,
-    refuse_if_public,
     remove_user,
     set_secret,
 )
@@ -201,13 +200,6 @@ class ChangeTests(UsersFileCase):
             self.assertIn("chmod o=", self.error_of(users.read))
         os.chmod(self.path, 0o640)
         self.assertEqual(set(users.read().secrets), {b"ann"})
-
-    def test_modes(self):
-        """Owner and group may use the file, nobody else."""
-        for mode in (0o100600, 0o100640, 0o100660, 0o100400, 0o100000):
-            refuse_if_public("users", mode)
-        for mode in (0o100601, 0o100602, 0o100604, 0o100777):
-            self.assertIn("chmod o= users", self.error_of(refuse_if_public, "users", mode))
 
     def test_unreadable(self):
         """A file that cannot be read is an error that names it."""
