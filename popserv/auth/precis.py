@@ -26,52 +26,7 @@ def is_available() -> bool:
     return _profile("OpaqueString") is not None
 
 
-def password_forms(password: bytes) -> list[bytes]:
-    """Return the one or two spellings to check a password in, the likelier first.
-
-    UTF-8 is tried as RFC 8265 section 4.2 has it (OpaqueString), then as it came, for
-    secrets that were made without it.  What is no UTF-8 is tried as it came, and then
-    as Latin-1 would read it, for clients that send that.
-    """
-    try:
-        text = password.decode()
-    except UnicodeDecodeError:
-        latin1 = password.decode("latin-1")
-        forms = [password, _enforced("OpaqueString", latin1) or password]
-    else:
-        forms = [_enforced("OpaqueString", text) or password, password]
-    return list(dict.fromkeys(forms))
-
-
-def prepared_password(password: bytes) -> bytes:
-    """Return the spelling to make a new secret of."""
-    return password_forms(password)[0]
-
-
-def prepared_name(name: bytes) -> bytes:
-    """Return the one spelling of a user's name (RFC 8265 section 3.4, UsernameCasePreserved).
-
-    What stands before and behind an ``@`` is taken by itself if that refuses the whole,
-    as of a right-to-left name at a left-to-right host.  Fullwidth forms become ASCII,
-    slashes, dots and colons among them: judge a name after this and not before.
-    """
-    try:
-        text = name.decode()
-    except UnicodeDecodeError:
-        return name
-    whole = _enforced("UsernameCasePreserved", text)
-    if whole is not None:
-        return whole
-    local, at, host = text.rpartition("@")
-    if not at or len(name) > LONGEST:
-        return name
-    prepared = _enforced("UsernameCasePreserved", local)
-    if prepared is None:
-        return name
-    return prepared + b"@" + (_enforced("UsernameCasePreserved", host) or host.encode())
-
-
-def _enforced(profile_name: str, text: str) -> bytes | None:
+def enforced(profile_name: str, text: str) -> bytes | None:
     """Return the text as the profile wants it, in UTF-8, or None if it does not want it at all."""
     octets = text.encode()
     if text.isascii():

@@ -9,16 +9,16 @@ import sys
 from collections.abc import Sequence
 
 from popserv import __version__
+from popserv.auth.names import check_name, prepared_name
+from popserv.auth.passwords.preparation import prepared_password
 from popserv.auth.passwords.schemes import join_field, new_scram_sha256, scheme_of
 from popserv.auth.passwords.users_file import (
     UsersFile,
     UsersFileError,
-    check_name,
     default_path,
     remove_user,
     set_secret,
 )
-from popserv.auth.precis import prepared_name, prepared_password
 from popserv.maildrops.maildir.layout import Layout
 
 

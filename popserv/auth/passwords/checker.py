@@ -25,7 +25,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
+from popserv.auth.names import prepared_name
 from popserv.auth.passwords.cache import VerifiedPasswordCache
+from popserv.auth.passwords.preparation import password_forms, prepared_password
 from popserv.auth.passwords.schemes import (
     PLAIN_SCHEMES,
     SCRAM_ROUNDS,
@@ -41,7 +43,6 @@ from popserv.auth.passwords.schemes import (
     verify,
 )
 from popserv.auth.passwords.users_file import Users, UsersFile, UsersFileError
-from popserv.auth.precis import password_forms, prepared_name, prepared_password
 from popserv.core.session import client_is_connected
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import (

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from twisted.logger import Logger
 
 from popserv.auth.files import FileError, check_private, fingerprint
+from popserv.auth.names import check_name
 from popserv.auth.passwords.schemes import is_apop, is_empty, scheme_of
 
 _log = Logger()
@@ -127,22 +128,11 @@ def _problem(name: bytes, colon: bytes, others: bytes, known: set[bytes]) -> str
     return None
 
 
-_NAME = re.compile(rb"[^\x00-\x20\x7f:/#.][^\x00-\x20\x7f:/]*")
-
-
-def check_name(name: bytes) -> None:
-    """Raise UsersFileError if not a valid user name."""
-    if not _NAME.fullmatch(name):
-        raise UsersFileError(
-            f"{os.fsdecode(name)!r} cannot be a user's name: no spaces, colons or slashes, "
-            "and neither # nor . at its start"
-        )
-
-
 def set_secret(path: str, name: bytes, field: bytes, *, new: bool) -> None:
     """Add a user (``new``) or change one's password field; the rest of the line stays.
 
     :raises UsersFileError: the user is there already, or is not there.
+    :raises ValueError: the name is not valid.
     """
     check_name(name)
 

@@ -17,8 +17,7 @@ from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
 from popserv.auth.credentials import RESERVED
-from popserv.auth.passwords.users_file import UsersFileError, check_name
-from popserv.auth.precis import prepared_name
+from popserv.auth.names import check_name, prepared_name
 from popserv.auth.rhosts.file import Entries, Network, RhostsFile, RhostsFileError
 from popserv.auth.rhosts.resolver import Addresses, HostNames, address_of
 from popserv.errors import TryLater
@@ -122,7 +121,7 @@ class RhostsChecker:
             # Both, for either may become a path.
             check_name(name)
             check_name(spelt)
-        except UsersFileError:
+        except ValueError:
             raise UnauthorizedLogin("not a valid user name") from None
         try:
             entries = self._read()

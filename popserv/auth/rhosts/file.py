@@ -12,8 +12,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import NamedTuple
 
 from popserv.auth.files import FileError, fingerprint
-from popserv.auth.passwords.users_file import UsersFileError, check_name
-from popserv.auth.precis import prepared_name
+from popserv.auth.names import check_name, prepared_name
 from popserv.auth.rhosts.resolver import address_of
 
 Network = IPv4Network | IPv6Network
@@ -122,7 +121,7 @@ def parse(path: str, text: bytes) -> Entries:
         if words:
             try:
                 entries.append(_entry(number, words))
-            except (ValueError, UsersFileError) as error:
+            except ValueError as error:
                 raise RhostsFileError(f"{path}, line {number}: {error}") from None
     return tuple(entries)
 

@@ -1,0 +1,117 @@
+"""Tests of popserv.auth.passwords.preparation: the examples of RFC 8265 section 4."""
+
+import unicodedata
+
+from hypothesis import example, given
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.auth import precis
+from popserv.auth.passwords.preparation import password_forms, prepared_password
+from tests.auth.test_precis import NOT_UTF8, OCTETS, TEXT, LibraryCase
+
+# What came, and what is made of it; None if it is taken as it came since the RFC refuses it.
+PASSWORDS = {
+    # RFC 8265 section 4, its table of examples; example 6 is the empty one.
+    "correct horse battery staple": "correct horse battery staple",
+    "Correct Horse Battery Staple": "Correct Horse Battery Staple",
+    "\u03c0\xdf\xe5": "\u03c0\xdf\xe5",
+    "Jack of \u2666s": "Jack of \u2666s",
+    "foo\u1680bar": "foo bar",
+    "my cat is a \x09by": None,
+    "my c\xe4t is a \x09by": None,
+    "": None,
+    # RFC 4013 section 3, examples 2, 3, 6 and 7; of 1, 4 and 5 RFC 8265 thinks otherwise.
+    "user": "user",
+    "USER": "USER",
+    "\x07": None,
+    "\xe4\x07": None,
+    "\u0627\x31": "\u0627\x31",
+    "I\xadX": None,
+    "\xaa": "\xaa",
+    "\u2168": "\u2168",
+    # Spellings of one word.
+    "gru\u0308n": "gr\xfcn",
+    "gr\xfcn": "gr\xfcn",
+    "gr\xfcn\xa0\u3000x": "gr\xfcn  x",
+    "\u212b": "\xc5",
+    "\uff30\uff37": "\uff30\uff37",
+}
+
+
+class PasswordTests(SynchronousTestCase):
+    """password_forms and prepared_password (RFC 8265 section 4)."""
+
+    def test_examples(self):
+        """The RFCs' examples: prepared first, then as it came; what is refused, as it came."""
+        for came, prepared in PASSWORDS.items():
+            octets = came.encode()
+            first = octets if prepared is None else prepared.encode()
+            expected = [first] if first == octets else [first, octets]
+            self.assertEqual(password_forms(octets), expected, ascii(came))
+            self.assertEqual(prepared_password(octets), first, ascii(came))
+
+    def test_not_utf8(self):
+        """What is no UTF-8 is taken as it came, first of all."""
+        for password in NOT_UTF8:
+            self.assertEqual(password_forms(password)[0], password)
+            self.assertEqual(prepared_password(password), password)
+
+    def test_latin1(self):
+        """Or as Latin-1 afterwards, where that makes a word; C1 controls make none."""
+        for password, reading in (
+            (b"gr\xfcn", "gr\xfcn"),
+            (b"\xc4\xa0x\xe9", "\xc4 x\xe9"),
+            (b"pass\xa0w\xf6rt", "pass w\xf6rt"),
+            (b"\xff", "\xff"),
+        ):
+            self.assertEqual(password_forms(password), [password, reading.encode()])
+        for password in (b"\x80", b"gr\xfcn\x9f", b"gr\xfcn\0", b"\xfc\xad"):
+            self.assertEqual(password_forms(password), [password])
+
+    @given(OCTETS)
+    @example("\u0344".encode())
+    def test_forms(self, password):
+        """There are one or two, all different, one of them as it came, and the same each time."""
+        forms = password_forms(password)
+        self.assertIn(len(forms), (1, 2))
+        self.assertEqual(len(set(forms)), len(forms))
+        self.assertIn(password, forms)
+        self.assertEqual(password_forms(password), forms)
+        if password.isascii():
+            self.assertEqual(forms, [password])
+
+    @given(OCTETS)
+    def test_idempotent(self, password):
+        """A prepared password is prepared; and it is what a login tries first."""
+        prepared = prepared_password(password)
+        self.assertEqual(prepared_password(prepared), prepared)
+        self.assertEqual(password_forms(prepared)[0], prepared)
+        self.assertEqual(password_forms(password)[0], prepared)
+
+    @given(TEXT)
+    def test_spellings(self, text):
+        """A new secret is opened by the composed and by the decomposed spelling."""
+        text = text[:20]
+        stored = prepared_password(text.encode())
+        if stored != text.encode():
+            for form in ("NFC", "NFD"):
+                typed = unicodedata.normalize(form, text).encode()
+                self.assertIn(stored, password_forms(typed))
+
+
+class LibraryTests(LibraryCase):
+    """Passwords without precis-i18n."""
+
+    def test_missing(self):
+        """Without the library passwords are not prepared, but may still be read as Latin-1."""
+        with self.without_library():
+            for password in [*NOT_UTF8, *map(str.encode, PASSWORDS)]:
+                self.assertEqual(password_forms(password)[0], password)
+                self.assertEqual(prepared_password(password), password)
+            expected = [b"gr\xfcn", "gr\xfcn".encode()]
+            self.assertEqual(password_forms(b"gr\xfcn"), expected)
+
+    def test_ascii(self):
+        """The library is not imported for an ASCII password."""
+        self.patch(precis, "_profile", self.fail)
+        self.assertEqual(password_forms(b"ascii"), [b"ascii"])

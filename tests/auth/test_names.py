@@ -1,0 +1,105 @@
+"""Tests of popserv.auth.names: valid names, and the examples of RFC 8265 section 3."""
+
+from hypothesis import given
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.auth import precis
+from popserv.auth.names import check_name, prepared_name
+from tests.auth.test_precis import NOT_UTF8, OCTETS, TEXT, LibraryCase
+
+BAD_NAMES = b"|.|..|.users|#ann|a:b|a b|a/b|/|a\tb|a\nb|a\rb|a\0b|\x7f|a\x7f| a|ann\n".split(b"|")
+
+NAMES = {
+    # RFC 8265 section 3, its tables of examples; here they keep their case.
+    "juliet@example.com": "juliet@example.com",
+    "fussball": "fussball",
+    "fu\xdfball": "fu\xdfball",
+    "\u03c0": "\u03c0",
+    "\u03a3": "\u03a3",
+    "\u03c3": "\u03c3",
+    "\u03c2": "\u03c2",
+    "foo bar": None,
+    "f\xf6\xf6 bar": None,
+    "": None,
+    "henry\u2163": None,
+    "\u221e": None,
+    # Spellings of one name.
+    "gru\u0308n": "gr\xfcn",
+    "gru\u0308n@exa\u0308mple.com": "gr\xfcn@ex\xe4mple.com",
+    "\uff41\uff4e\uff4e": "ann",
+    "\uff76\uff9e": "\u30ac",
+    # Refused as a whole, but for one part or both.
+    "\u05d0\u05d1@example.com": "\u05d0\u05d1@example.com",
+    "\ufb2f@example.com": "\u05d0\u05b8@example.com",
+    "\u05d0\u05d1@exa\u0308mple.com": "\u05d0\u05d1@ex\xe4mple.com",
+    "gru\u0308n@\u2163.example": "gr\xfcn@\u2163.example",
+    "gru\u0308n@exa\u0308 mple": "gr\xfcn@exa\u0308 mple",
+    "gru\u0308 n@exa\u0308mple": None,
+    "henry\u2163@exa\u0308mple": None,
+    "gru\u0308n@": "gr\xfcn@",
+    "@gru\u0308n": "@gr\xfcn",
+    "@\ufb2f": "@\u05d0\u05b8",
+    "gru\u0308n@\u2163@x": None,
+    # As a path or a line of a file it would be another one.
+    "\uff0e\uff0e\uff0fann": "../ann",
+    "ann\uff1a\xe4": "ann:\xe4",
+}
+
+
+class CheckNameTests(SynchronousTestCase):
+    """check_name."""
+
+    def test_valid(self):
+        """A name is one word that can be a line's first field and a file's name."""
+        for name in (b"ann", b"a", b"ann@example.org", b"\xff", "jürgen".encode(), b"a#.b", b"%u"):
+            check_name(name)
+        for name in BAD_NAMES:
+            error = self.assertRaises(ValueError, check_name, name)
+            self.assertIn("cannot be a user's name", str(error))
+
+
+class NameTests(SynchronousTestCase):
+    """prepared_name (RFC 8265 section 3)."""
+
+    def test_examples(self):
+        """The RFCs' examples, and what is refused, which is taken as it came."""
+        for came, prepared in NAMES.items():
+            octets = came.encode()
+            expected = octets if prepared is None else prepared.encode()
+            self.assertEqual(prepared_name(octets), expected, ascii(came))
+
+    def test_not_utf8(self):
+        """What is no UTF-8 is taken as it came."""
+        for name in NOT_UTF8:
+            self.assertEqual(prepared_name(name), name)
+
+    @given(OCTETS)
+    def test_idempotent(self, name):
+        """A prepared name is prepared, and ASCII is never touched."""
+        prepared = prepared_name(name)
+        self.assertEqual(prepared_name(prepared), prepared)
+        if name.isascii():
+            self.assertEqual(prepared, name)
+
+    @given(TEXT, TEXT)
+    def test_parts(self, local, host):
+        """Two names with an @ between them are prepared to such names, too."""
+        name = f"{local}@{host}".encode()
+        prepared = prepared_name(name)
+        self.assertEqual(prepared_name(prepared), prepared)
+        self.assertIn(b"@", prepared)
+
+
+class LibraryTests(LibraryCase):
+    """prepared_name without precis-i18n."""
+
+    def test_missing(self):
+        """Without the library names are not prepared."""
+        with self.without_library():
+            for name in [*NOT_UTF8, *map(str.encode, NAMES)]:
+                self.assertEqual(prepared_name(name), name)
+
+    def test_ascii(self):
+        """The library is not imported for an ASCII name."""
+        self.patch(precis, "_profile", self.fail)
+        self.assertEqual(prepared_name(b"ascii"), b"ascii")
