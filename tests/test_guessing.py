@@ -16,7 +16,7 @@ from twisted.logger import formatEvent
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.python.failure import Failure
 
-from popserv.auth.passwords.schemes import scram_keys
+from popserv.auth.passwords.scram_keys import scram_keys
 from popserv.auth.throttle.slots import MAX_CONCURRENT
 from popserv.core.session import client_is_connected
 from popserv.errors import POPError, TryLater

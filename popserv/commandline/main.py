@@ -16,9 +16,8 @@ from popserv.auth.passwords.users_file import (
     UsersFile,
     UsersFileError,
     default_path,
-    remove_user,
-    set_secret,
 )
+from popserv.auth.passwords.users_file_editing import remove_user, set_secret
 from popserv.maildrops.maildir.layout import Layout
 
 

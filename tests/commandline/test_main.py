@@ -10,7 +10,8 @@ from itertools import product
 from unittest import SkipTest, mock
 
 import popserv
-from popserv.auth.passwords.schemes import SCRAM_ROUNDS, split_field, verify
+from popserv.auth.passwords.schemes import split_field, verify
+from popserv.auth.passwords.scram_keys import SCRAM_ROUNDS
 from popserv.auth.passwords.users_file import UsersFile
 from popserv.commandline import main as cli
 from tests.auth.passwords.test_users_file import UsersFileCase

@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from popserv.auth.passwords import checker as passwd
 from popserv.auth.passwords.checker import PasswdFileChecker
-from popserv.auth.passwords.schemes import new_scram_sha256, scram_keys
+from popserv.auth.passwords.schemes import new_scram_sha256
+from popserv.auth.passwords.scram_keys import scram_keys
 from popserv.auth.sasl.mechanisms import MECHANISMS, Mechanism
 from popserv.core.grammar import MAX_SASL_LINE, decode_base64
 from popserv.core.session import State

@@ -10,12 +10,9 @@ clients take the best that they are offered, and do not try another if it fails.
 
 from __future__ import annotations
 
-import os
-import re
 import shlex
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from hashlib import blake2b
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -27,20 +24,22 @@ from zope.interface import Interface, implementer
 
 from popserv.auth.names import prepared_name
 from popserv.auth.passwords.cache import VerifiedPasswordCache
+from popserv.auth.passwords.decoys import Decoys, machine_secret
 from popserv.auth.passwords.preparation import password_forms, prepared_password
 from popserv.auth.passwords.schemes import (
     PLAIN_SCHEMES,
-    SCRAM_ROUNDS,
-    ScramKeys,
     UnknownScheme,
-    decoy_keys,
     is_apop,
     is_empty,
-    parse_scram_keys,
     scheme_of,
-    scram_keys,
     split_field,
     verify,
+)
+from popserv.auth.passwords.scram_keys import (
+    SCRAM_ROUNDS,
+    ScramKeys,
+    parse_scram_keys,
+    scram_keys,
 )
 from popserv.auth.passwords.users_file import Users, UsersFile, UsersFileError
 from popserv.core.session import client_is_connected
@@ -82,7 +81,7 @@ class PasswdFileChecker:
         self._users = UsersFile(path)
         self._run = run
         self._verified = VerifiedPasswordCache()
-        self._key = _lasting_secret()
+        self._decoys = Decoys(machine_secret())
         self._trouble = ""
 
     @classmethod
@@ -177,7 +176,7 @@ class PasswdFileChecker:
         return name if is_same else None
 
     async def _by_password(self, credentials: IUsernamePassword) -> bytes | None:
-        found = _find(self._users.read(), credentials.username)
+        found = self._users.read().find(credentials.username)
         if found[1] is None or not self._verified.holds(found[1], credentials.password):
             found = await self._run(self._hashed, credentials)
             if found[1] is not None:
@@ -187,7 +186,7 @@ class PasswdFileChecker:
     def _hashed(self, credentials: IUsernamePassword) -> tuple[bytes | None, bytes | None]:
         """Return the user's name and password field if the password is right, or None and None."""
         users = self._users.read()
-        name, field = _find(users, credentials.username)
+        name, field = users.find(credentials.username)
         forms = password_forms(credentials.password)
         if field is None or is_apop(field):
             self._waste_time(users, credentials.username, forms)
@@ -200,18 +199,13 @@ class PasswdFileChecker:
     def _waste_time(self, users: Users, name: bytes, forms: list[bytes]) -> None:
         """Check against some user's secret."""
         if users.passwords:
-            decoy = self._decoy(users, name)
+            decoy = self._decoys.password_field(prepared_name(name), users.passwords)
             with suppress(ValueError):
                 for form in forms:
                     verify(decoy, form)
 
-    def _decoy(self, users: Users, name: bytes) -> bytes:
-        """Return some user's password field, always the same for one unknown name."""
-        digest = blake2b(prepared_name(name), key=self._key, digest_size=8).digest()
-        return users.passwords[int.from_bytes(digest, "big") % len(users.passwords)]
-
     def _by_apop(self, credentials: IAPOPCredentials) -> bytes | None:
-        name, field = _find(self._users.read(), credentials.username)
+        name, field = self._users.read().find(credentials.username)
         secret = split_field(field)[1] if field is not None and is_apop(field) else b""
         matches = credentials.check_secret(secret) and secret != b""
         if field is not None and not is_apop(field):
@@ -219,7 +213,7 @@ class PasswdFileChecker:
         return name if matches else None
 
     def _by_cram(self, credentials: IUsernameHashedPassword) -> bytes | None:
-        name, field = _find(self._users.read(), credentials.username)
+        name, field = self._users.read().find(credentials.username)
         is_plain = field is not None and scheme_of(field) in PLAIN_SCHEMES
         secret = split_field(field)[1] if field is not None and is_plain else b""
         return name if credentials.checkPassword(secret) and secret else None
@@ -227,7 +221,7 @@ class PasswdFileChecker:
     def _by_certificate(self, credentials: ICertificateCredentials) -> bytes | None:
         users = self._users.read()
         wanted = [credentials.username] if credentials.username else credentials.names
-        found = (_find(users, name)[0] for name in wanted if name in credentials.names)
+        found = (users.find(name)[0] for name in wanted if name in credentials.names)
         name = next((name for name in found if name is not None), None)
         if name is not None:
             credentials.username = name
@@ -238,18 +232,19 @@ class PasswdFileChecker:
         users = self._users.read()
         by_hash = IScramSHA256Credentials.providedBy(credentials)
         hash_name, scheme = ("sha256", b"SCRAM-SHA-256") if by_hash else ("sha1", b"SCRAM-SHA-1")
-        name, field = _find(users, credentials.username)
+        name, field = users.find(credentials.username)
         if not users.passwords:
             raise UnauthorizedLogin("there are no passwords")
         # A user has one salt in all spellings of the name, so nobody must have two.
         spelt = prepared_name(credentials.username)
-        nobodys = decoy_keys(hash_name, spelt, self._key, SCRAM_ROUNDS)
+        nobodys = self._decoys.scram_keys(hash_name, spelt, SCRAM_ROUNDS)
         is_user = (
             field is not None
             and not is_empty(field)
             and scheme_of(field) in {scheme, *PLAIN_SCHEMES}
         )
-        model = field if field is not None and is_user else self._decoy(users, spelt)
+        decoy = self._decoys.password_field(spelt, users.passwords)
+        model = field if field is not None and is_user else decoy
         if scheme_of(model) == scheme:
             keys = parse_scram_keys(split_field(model)[1])
         else:
@@ -264,31 +259,3 @@ _CAN_SERVE: dict[type[Interface], frozenset[bytes]] = {
     IUsernameHashedPassword: PLAIN_SCHEMES,
 }
 """The schemes whose secrets can serve each kind of credentials."""
-
-
-_MACHINE_ID = "/etc/machine-id"
-"""A secret of this machine to those who are not on it (machine-id(5))."""
-
-
-def _lasting_secret() -> bytes:
-    """Return what the challenges of unknown names are made of.
-
-    The salt of a name must stay over restarts, or it would tell who is a user.  It must
-    not be made of anybody's password: whoever asked for it could try passwords at home.
-    """
-    try:
-        with open(_MACHINE_ID, "rb") as file:
-            known = file.read(33).strip()
-    except OSError:
-        known = b""
-    if not re.fullmatch(rb"[0-9a-f]{32}", known):
-        known = os.urandom(32)
-    return blake2b(known, person=b"popserv decoys").digest()
-
-
-def _find(users: Users, name: bytes) -> tuple[bytes | None, bytes | None]:
-    """Return the name that a user has in the file, and the password field; or None and None."""
-    for form in (name, prepared_name(name)):
-        if form in users.secrets:
-            return form, users.secrets[form]
-    return None, None

@@ -11,19 +11,20 @@ import ctypes
 import ctypes.util
 import hashlib
 import hmac
-import os
 import re
 from base64 import b64encode
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
 
+from popserv.auth.passwords.scram_keys import (
+    SCRAM_ROUNDS,
+    parse_rounds,
+    parse_scram_keys,
+    scram_keys,
+)
 from popserv.core.grammar import decode_base64
 
 Verify = Callable[[bytes, bytes], bool]
-
-SCRAM_ROUNDS = 32_768
-"""PBKDF2 rounds of a new SCRAM-SHA-256 secret; RFC 7677 section 4 wants 4,096 at least."""
 
 
 class UnknownScheme(ValueError):
@@ -126,56 +127,8 @@ def _pbkdf2(text: bytes, password: bytes) -> bool:
     _, version, salt, rounds, stored = text.split(b"$")
     if version != b"1":
         raise ValueError("PBKDF2 secrets start with $1$")
-    new = hashlib.pbkdf2_hmac("sha1", password, salt, _rounds(rounds)).hex()
+    new = hashlib.pbkdf2_hmac("sha1", password, salt, parse_rounds(rounds)).hex()
     return hmac.compare_digest(new.encode("ascii"), stored)
-
-
-def _rounds(text: bytes) -> int:
-    """Return a number of PBKDF2 rounds; more than hashlib can do would be an OverflowError."""
-    if not re.fullmatch(rb"[0-9]{1,9}", text):
-        raise ValueError("that is no number of rounds")
-    return int(text)
-
-
-class ScramKeys(NamedTuple):
-    """What a server knows of a password for SCRAM (RFC 5802 section 3)."""
-
-    rounds: int
-    salt: bytes
-    stored_key: bytes
-    server_key: bytes
-
-
-def scram_keys(
-    hash_name: str, password: bytes, salt: bytes | None = None, rounds: int = SCRAM_ROUNDS
-) -> ScramKeys:
-    """Return a password's keys; without ``salt`` under a new one."""
-    if salt is None:
-        salt = os.urandom(16)
-    salted = hashlib.pbkdf2_hmac(hash_name, password, salt, rounds)
-    client_key = hmac.digest(salted, b"Client Key", hash_name)
-    server_key = hmac.digest(salted, b"Server Key", hash_name)
-    return ScramKeys(rounds, salt, hashlib.new(hash_name, client_key).digest(), server_key)
-
-
-def parse_scram_keys(text: bytes) -> ScramKeys:
-    """Return the keys of a SCRAM secret's text, ``rounds,salt,StoredKey,ServerKey``."""
-    rounds, salt, stored_key, server_key = text.split(b",")
-    return ScramKeys(_rounds(rounds), *map(decode_base64, (salt, stored_key, server_key)))
-
-
-def decoy_keys(hash_name: str, name: bytes, secret: bytes, rounds: int) -> ScramKeys:
-    """Return keys for a name that is no user's, so that it is challenged like a user's.
-
-    They are the same each time for one name and ``secret``, as a user's are, and no
-    password fits them.  Whoever sees a salt change with the secret, or ``rounds`` that
-    no user has, knows who is none.
-    """
-
-    def derive(what: bytes) -> bytes:
-        return hmac.digest(secret, b"%b\0%b" % (what, name), hash_name)
-
-    return ScramKeys(rounds, derive(b"salt")[:16], derive(b"stored key"), derive(b"server key"))
 
 
 def _scram(hash_name: str, text: bytes, password: bytes) -> bool:

@@ -20,7 +20,7 @@ from operator import xor
 
 from zope.interface import implementer
 
-from popserv.auth.passwords.schemes import ScramKeys
+from popserv.auth.passwords.scram_keys import ScramKeys
 from popserv.core.session import SendChallenge, TLSConnectionState
 from popserv.errors import BadCommand, LoginFailed
 from popserv.interfaces import IScramSHA1Credentials, IScramSHA256Credentials

@@ -24,13 +24,10 @@ from popserv.auth.credentials import (
     CramMD5Credentials,
 )
 from popserv.auth.passwords import checker as passwd
+from popserv.auth.passwords import decoys
 from popserv.auth.passwords.checker import PasswdFileChecker
-from popserv.auth.passwords.schemes import (
-    new_scram_sha256,
-    parse_scram_keys,
-    scram_keys,
-    split_field,
-)
+from popserv.auth.passwords.schemes import new_scram_sha256, split_field
+from popserv.auth.passwords.scram_keys import parse_scram_keys, scram_keys
 from popserv.auth.passwords.users_file import UsersFileError
 from popserv.core.session import client_is_connected
 from popserv.errors import POPError, TryLater
@@ -335,8 +332,8 @@ class ScramTests(CheckerCase):
         """Make keys cheap, and have a machine with an id."""
         super().setUp()
         self.patch(passwd, "SCRAM_ROUNDS", 7)
-        self.patch(passwd, "_MACHINE_ID", self.mktemp())
-        with open(passwd._MACHINE_ID, "wb") as file:
+        self.patch(decoys, "_MACHINE_ID", self.mktemp())
+        with open(decoys._MACHINE_ID, "wb") as file:
             file.write(b"0123456789abcdef" * 2 + b"\n")
         self.checker = PasswdFileChecker(self.path, self.run_now)
 
@@ -488,7 +485,7 @@ class ScramTests(CheckerCase):
             if text is not None:
                 with open(path, "wb") as file:
                     file.write(text)
-            self.patch(passwd, "_MACHINE_ID", path)
+            self.patch(decoys, "_MACHINE_ID", path)
             self.write(b"ann:{PLAIN}a")
             seen = set()
             for _ in range(2):

@@ -13,14 +13,8 @@ from twisted.cred.credentials import ICredentials, IUsernamePassword
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from popserv.auth.passwords.schemes import (
-    ScramKeys,
-    decoy_keys,
-    new_scram_sha256,
-    parse_scram_keys,
-    scram_keys,
-    split_field,
-)
+from popserv.auth.passwords.schemes import split_field
+from popserv.auth.passwords.scram_keys import parse_scram_keys, scram_keys
 from popserv.auth.sasl.scram import scram
 from popserv.errors import BadCommand, LoginFailed, POPError, TryLater
 from popserv.interfaces import (
@@ -585,46 +579,6 @@ class RefusalTests(SynchronousTestCase):
             b"c=biws,r=x" + b",p=AAAA" * 100_000 + b"=",
         ):
             self.assertIs(outcome(replay(b"n,,n=user,r=x", final)), BadCommand)
-
-
-class DecoyTests(SynchronousTestCase):
-    """decoy_keys: who is no user is challenged like one."""
-
-    @given(st.binary(), st.binary(), st.sampled_from(["sha1", "sha256"]), st.integers(1, 10**9))
-    def test_form(self, name, secret, hash_name, rounds):
-        """They look as a user's do, and are the same each time."""
-        decoy = decoy_keys(hash_name, name, secret, rounds)
-        self.assertIsInstance(decoy, ScramKeys)
-        self.assertEqual(decoy, decoy_keys(hash_name, name, secret, rounds))
-        self.assertEqual(decoy.rounds, rounds)
-        like = KEYS[hash_name]
-        self.assertEqual([len(part) for part in decoy[1:]], [len(part) for part in like[1:]])
-
-    def test_like_new_secrets(self):
-        """Their salt is as long as a new secret's."""
-        text = split_field(new_scram_sha256(b"pencil", 1))[1]
-        self.assertEqual(
-            len(decoy_keys("sha256", b"x", b"key", 1).salt), len(parse_scram_keys(text).salt)
-        )
-
-    def test_each_its_own(self):
-        """Another name, secret or hash makes another salt, and no part equals another."""
-        decoys = [
-            decoy_keys(hash_name, name, secret, 1)
-            for hash_name in ("sha1", "sha256")
-            for name in (b"", b"ann", b"bob", b"ann\0", b"\0ann")
-            for secret in (b"key", b"other")
-        ]
-        parts = [part[:16] for decoy in decoys for part in decoy[1:]]
-        self.assertEqual(len(set(parts)), 3 * len(decoys))
-
-    def test_nobody_gets_in(self):
-        """No password fits: not the empty one, the name, the secret or a user's."""
-        for hash_name in ("sha1", "sha256"):
-            decoy = decoy_keys(hash_name, b"user", b"key", 3)
-            for password in (b"", b"user", b"key", b"pencil", decoy.salt, decoy.stored_key):
-                client = Client(hash_name, password)
-                self.assertIs(outcome(client, decoy, hash_name), False)
 
 
 class DovecotTests(SynchronousTestCase):
