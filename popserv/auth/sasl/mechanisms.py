@@ -7,23 +7,20 @@ the credentials, which talk for themselves then.
 
 from __future__ import annotations
 
-import json
-import re
-import secrets
-import time
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword, UsernamePassword
-from zope.interface import Interface, implementer
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
+from zope.interface import Interface
 
-from popserv.auth.credentials import CertificateCredentials, CramMD5Credentials
-from popserv.auth.sasl.scram import scram, unescape
+from popserv.auth.sasl.cram_md5 import cram_md5
+from popserv.auth.sasl.external import external, is_certified
+from popserv.auth.sasl.oauthbearer import oauthbearer, xoauth2
+from popserv.auth.sasl.plain_login import login, plain
+from popserv.auth.sasl.scram import scram
 from popserv.core.session import SendChallenge, Session
-from popserv.errors import BadCommand, LoginFailed, POPError
 from popserv.interfaces import (
     ICertificateCredentials,
     IScramSHA1Credentials,
@@ -66,110 +63,6 @@ class Mechanism:
         )
 
 
-async def _plain(
-    send_challenge: SendChallenge, session: Session, offered: Container[bytes]
-) -> UsernamePassword:
-    """PLAIN (RFC 4616): who to be, who one is, and the password, parted by NUL."""
-    parts = (await send_challenge(b"")).split(b"\0")
-    if len(parts) != 3 or not all(parts[1:]):
-        raise BadCommand("malformed PLAIN response")
-    act_as, name, password = parts
-    session.name = name
-    if act_as not in (b"", name):
-        raise LoginFailed from PermissionError(
-            "the authorization identity is not the authentication identity"
-        )
-    return UsernamePassword(name, password)
-
-
-async def _login(
-    send_challenge: SendChallenge, session: Session, offered: Container[bytes]
-) -> UsernamePassword:
-    """LOGIN: never a standard, but what Outlook speaks."""
-    name = await send_challenge(b"Username:")
-    password = await send_challenge(b"Password:")
-    if not name or not password or b"\0" in name + password:
-        raise BadCommand("malformed LOGIN response")
-    return UsernamePassword(name, password)
-
-
-async def _cram_md5(
-    send_challenge: SendChallenge, session: Session, offered: Container[bytes]
-) -> CramMD5Credentials:
-    """CRAM-MD5 (RFC 2195): a digest of a challenge that is never repeated."""
-    challenge = b"<%d.%d@%b>" % (secrets.randbits(64), time.time_ns(), session.host)
-    name, _, digest = (await send_challenge(challenge)).rpartition(b" ")
-    if not name:
-        raise BadCommand("malformed CRAM-MD5 response")
-    return CramMD5Credentials(name, challenge, digest)
-
-
-async def _external(
-    send_challenge: SendChallenge, session: Session, offered: Container[bytes]
-) -> CertificateCredentials:
-    """EXTERNAL (RFC 4422 appendix A): TLS has vouched for the client."""
-    name = await send_challenge(b"")
-    names = session.tls_state.certificate_names() if session.tls_state else ()
-    session.name = name
-    if name and name not in names:
-        told = ", ".join(map(repr, names)) or "nobody"
-        raise LoginFailed from PermissionError(f"the certificate is for {told:.500}, not for that")
-    return CertificateCredentials(names, name)
-
-
-def _is_certified(session: Session) -> bool:
-    return session.tls_state is not None and bool(session.tls_state.certificate_names())
-
-
-@implementer(ITokenCredentials)
-class TokenCredentials:
-    """A bearer token, and the dialogue to refuse it in."""
-
-    def __init__(self, username: bytes, token: bytes, send_challenge: SendChallenge) -> None:
-        self.username = username
-        self.token = token
-        self._ask = send_challenge
-
-    async def refuse(self, reason: Mapping[str, str]) -> None:
-        """See ITokenCredentials; whatever the client answers, the login has failed."""
-        with suppress(POPError):
-            await self._ask(json.dumps(dict(reason)).encode("ascii"))
-
-
-# RFC 5801 section 4, without channel binding; as in SCRAM an authzid may be empty.
-_GS2_HEADER = re.compile(rb"[ny],(?:a=((?:[^\x00,=]|=2C|=3D)*))?,")
-
-
-async def _oauthbearer(
-    send_challenge: SendChallenge, session: Session, offered: Container[bytes]
-) -> TokenCredentials:
-    """OAUTHBEARER (RFC 7628 section 3.1)."""
-    header, *pairs = (await send_challenge(b"")).split(b"\x01")
-    found = _GS2_HEADER.fullmatch(header)
-    if found is None:
-        raise BadCommand("malformed OAUTHBEARER response")
-    return TokenCredentials(unescape(found[1] or b""), _bearer(pairs), send_challenge)
-
-
-async def _xoauth2(
-    send_challenge: SendChallenge, session: Session, offered: Container[bytes]
-) -> TokenCredentials:
-    """XOAUTH2: what OAUTHBEARER grew from, and what Microsoft's and Google's clients speak."""
-    first, *pairs = (await send_challenge(b"")).split(b"\x01")
-    if not first.startswith(b"user="):
-        raise BadCommand("malformed XOAUTH2 response")
-    return TokenCredentials(first.removeprefix(b"user="), _bearer(pairs), send_challenge)
-
-
-def _bearer(pairs: Sequence[bytes]) -> bytes:
-    """Return the token among key=value pairs, the last of which have nothing behind them."""
-    found = [pair.removeprefix(b"auth=") for pair in pairs if pair.startswith(b"auth=")]
-    kind, _, token = found[0].partition(b" ") if len(found) == 1 else (b"", b"", b"")
-    if list(pairs[-2:]) != [b"", b""] or kind.lower() != b"bearer" or not token.strip():
-        raise BadCommand("malformed bearer token")
-    return token.strip()
-
-
 _BINDINGS = (b"tls-exporter", b"tls-server-end-point")
 
 
@@ -199,14 +92,12 @@ def _scram(name: bytes, hash_name: str, credentials: type[Interface]) -> tuple[M
 MECHANISMS = (
     *_scram(b"SCRAM-SHA-256", "sha256", IScramSHA256Credentials),
     *_scram(b"SCRAM-SHA-1", "sha1", IScramSHA1Credentials),
-    Mechanism(
-        b"EXTERNAL", ICertificateCredentials, _external, cleartext=False, usable=_is_certified
-    ),
-    Mechanism(b"OAUTHBEARER", ITokenCredentials, _oauthbearer, cleartext=True),
-    Mechanism(b"XOAUTH2", ITokenCredentials, _xoauth2, cleartext=True),
-    Mechanism(b"CRAM-MD5", IUsernameHashedPassword, _cram_md5, cleartext=False, server_first=True),
-    Mechanism(b"PLAIN", IUsernamePassword, _plain, cleartext=True),
-    Mechanism(b"LOGIN", IUsernamePassword, _login, cleartext=True),
+    Mechanism(b"EXTERNAL", ICertificateCredentials, external, cleartext=False, usable=is_certified),
+    Mechanism(b"OAUTHBEARER", ITokenCredentials, oauthbearer, cleartext=True),
+    Mechanism(b"XOAUTH2", ITokenCredentials, xoauth2, cleartext=True),
+    Mechanism(b"CRAM-MD5", IUsernameHashedPassword, cram_md5, cleartext=False, server_first=True),
+    Mechanism(b"PLAIN", IUsernamePassword, plain, cleartext=True),
+    Mechanism(b"LOGIN", IUsernamePassword, login, cleartext=True),
 )
 """All there are, in order of preference."""
 

@@ -21,6 +21,7 @@ from operator import xor
 from zope.interface import implementer
 
 from popserv.auth.passwords.scram_keys import ScramKeys
+from popserv.auth.sasl.gs2 import unescape
 from popserv.core.session import SendChallenge, TLSConnectionState
 from popserv.errors import BadCommand, LoginFailed
 from popserv.interfaces import IScramSHA1Credentials, IScramSHA256Credentials
@@ -58,12 +59,6 @@ def _is_utf8(message: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def unescape(saslname: bytes) -> bytes:
-    """Return the name that a saslname stands for (RFC 5802 section 5.1)."""
-    # In this order: the other one would take "=3D2C" for a comma.
-    return saslname.replace(b"=2C", b",").replace(b"=3D", b"=")
 
 
 def _new_nonce() -> bytes:
