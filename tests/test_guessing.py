@@ -16,7 +16,7 @@ from twisted.logger import formatEvent
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.python.failure import Failure
 
-from popserv.auth.passwords.scram_keys import scram_keys
+from popserv.auth.passwords.scram_keys import derive_scram_keys
 from popserv.auth.throttle.slots import MAX_CONCURRENT
 from popserv.core.session import client_is_connected
 from popserv.errors import POPError, TryLater
@@ -25,7 +25,7 @@ from popserv.interfaces import (
 )
 from popserv.runtime.bus import WorkerBus
 from popserv.testing import MemoryTransport
-from tests.auth.sasl.test_scram import Client as ScramClient
+from tests.auth.sasl.harness import Client as ScramClient
 from tests.commands.harness import (
     HERE,
     KINDS,
@@ -194,7 +194,7 @@ class PenaltyTests(GuessingCase):
 
         async def check():
             with contextlib.suppress(POPError):
-                await credentials.check_keys(scram_keys("sha256", b"pw", b"salt", 1))
+                await credentials.check_keys(derive_scram_keys("sha256", b"pw", b"salt", 1))
             raise UnauthorizedLogin("wrong, or broken off")
 
         return Deferred.fromCoroutine(check())
@@ -373,7 +373,7 @@ class DialogueTurnTests(GuessingCase):
         """Let in whose password is pw."""
 
         async def check():
-            if not await credentials.check_keys(scram_keys("sha256", b"pw", b"salt", 1)):
+            if not await credentials.check_keys(derive_scram_keys("sha256", b"pw", b"salt", 1)):
                 raise UnauthorizedLogin("wrong")
             return b"ann"
 

@@ -1,7 +1,7 @@
-"""Configuration files that are read again when they change, and files with secrets.
+"""Helpers for configuration files: detecting changes and checking permissions.
 
-A reader keeps the fingerprint of the version that it has parsed, and parses the file again
-when ``os.stat`` returns another one.
+A reader keeps the fingerprint of the file that it parsed last.  When ``os.stat`` gives another
+fingerprint, the file has changed and is parsed again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class FileError(Exception):
 
 
 def fingerprint(status: os.stat_result) -> tuple[int, ...]:
-    """Return values that differ after a file's content or its permissions have changed.
+    """Return values that change when the content or the permissions of a file change.
 
     They are the times of the last modification and of the last status change, in nanoseconds,
     the size, the inode number and the mode.
@@ -25,14 +25,13 @@ def fingerprint(status: os.stat_result) -> tuple[int, ...]:
 
 
 def check_private(path: str, mode: int) -> None:
-    """Check that a file is closed to all users but its owner and its group.
+    """Check that only the owner and the group of a file have permissions on it.
 
-    ``mode`` is the file's ``st_mode``; ``path`` is for the message.
+    ``mode`` is the file's ``st_mode``; ``path`` is used in the message.
 
-    :raises FileError: other users may read, write or execute the file.
+    :raises FileError: other users can read, write or execute the file.
     """
     if mode & stat.S_IRWXO:
         raise FileError(
-            f"{path} can be used by everybody on this machine; "
-            f"mend it: chmod o= {shlex.quote(path)}"
+            f"{path} must not be accessible to other users; run: chmod o= {shlex.quote(path)}"
         )

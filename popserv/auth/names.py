@@ -1,42 +1,50 @@
-"""User names: which are valid, and their preparation (RFC 8265 section 3)."""
+"""User names: which names are valid, and how a name is prepared (RFC 8265 section 3)."""
 
 from __future__ import annotations
 
 import os
 import re
 
-from popserv.auth.precis import LONGEST, enforced
+from popserv.auth.precis import MAX_OCTETS, enforce
 
-_NAME = re.compile(rb"[^\x00-\x20\x7f:/#.][^\x00-\x20\x7f:/]*")
+_VALID_NAME = re.compile(rb"[^\x00-\x20\x7f:/#.][^\x00-\x20\x7f:/]*")
 
 
 def check_name(name: bytes) -> None:
-    """Raise ValueError if not a valid user name."""
-    if not _NAME.fullmatch(name):
+    """Check that a name can be a field of the users file and the name of a directory.
+
+    :raises ValueError: it cannot; the message states the rules.
+    """
+    if not _VALID_NAME.fullmatch(name):
         raise ValueError(
-            f"{os.fsdecode(name)!r} cannot be a user's name: no spaces, colons or slashes, "
-            "and neither # nor . at its start"
+            f"{os.fsdecode(name)!r} is not a valid user name: it must have no spaces, control "
+            "characters, colons or slashes, and must not start with # or ."
         )
 
 
 def prepared_name(name: bytes) -> bytes:
-    """Return the one spelling of a user's name (RFC 8265 section 3.4, UsernameCasePreserved).
+    """Return a user name after the profile UsernameCasePreserved (RFC 8265 section 3.4).
 
-    What stands before and behind an ``@`` is taken by itself if that refuses the whole,
-    as of a right-to-left name at a left-to-right host.  Fullwidth forms become ASCII,
-    slashes, dots and colons among them: judge a name after this and not before.
+    All spellings of a name become the same octets.  The case of letters does not change.
+
+    The profile can reject a name with ``@`` that has valid parts, such as a right-to-left local
+    part and a left-to-right domain.  Such parts are prepared separately.  A name that is not
+    UTF-8, or whose local part is rejected as well, is returned unchanged.
+
+    Fullwidth characters become ASCII, among them ``/``, ``.`` and ``:``.  Therefore pass the
+    result to :func:`check_name`, not the argument.
     """
     try:
         text = name.decode()
     except UnicodeDecodeError:
         return name
-    whole = enforced("UsernameCasePreserved", text)
-    if whole is not None:
-        return whole
-    local, at, host = text.rpartition("@")
-    if not at or len(name) > LONGEST:
+    prepared = enforce("UsernameCasePreserved", text)
+    if prepared is not None:
+        return prepared
+    local_part, at, domain = text.rpartition("@")
+    if not at or len(name) > MAX_OCTETS:
         return name
-    prepared = enforced("UsernameCasePreserved", local)
+    prepared = enforce("UsernameCasePreserved", local_part)
     if prepared is None:
         return name
-    return prepared + b"@" + (enforced("UsernameCasePreserved", host) or host.encode())
+    return prepared + b"@" + (enforce("UsernameCasePreserved", domain) or domain.encode())

@@ -1,11 +1,10 @@
-"""User names and passwords as Unicode text (RFC 6856, RFC 8265), so that spelling does not matter.
+"""The PRECIS profiles for user names and passwords (RFC 8264, RFC 8265).
 
-One word has several spellings in octets: composed and decomposed, in UTF-8 and in
-Latin-1.  RFC 8265, the successor of SASLprep, says which one stands for all.  ASCII
-is never touched, and what RFC 8265 refuses is taken as it came: a password that was
-good before stays good.
+The same text can be encoded as different octets: with composed or decomposed characters, or
+with fullwidth or halfwidth ones.  A profile maps them all to one string.  RFC 8265 replaces
+SASLprep (RFC 4013).
 
-It needs ``precis-i18n``; without it every text is taken as it came.
+The library ``precis-i18n`` is optional.  Without it, text is encoded as it is.
 """
 
 from __future__ import annotations
@@ -16,25 +15,32 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from precis_i18n.profile import Profile
 
-LONGEST = 255
-"""Longer text, in octets of UTF-8, is taken as it came: anybody may send a name, and
-precis-i18n takes a time that can grow with the square of the length, 5 ms for this one."""
+MAX_OCTETS = 255
+"""The longest text, in octets of UTF-8, to which a profile is applied.
+
+Clients can send any name before they log in, and the time that precis-i18n takes can grow with
+the square of the length: it takes up to 5 ms for 255 octets.
+"""
 
 
 def is_available() -> bool:
-    """Tell whether the library is installed that RFC 8265's rules come from."""
+    """Tell whether precis-i18n is installed."""
     return _profile("OpaqueString") is not None
 
 
-def enforced(profile_name: str, text: str) -> bytes | None:
-    """Return the text as the profile wants it, in UTF-8, or None if it does not want it at all."""
+def enforce(profile_name: str, text: str) -> bytes | None:
+    """Return text after the rules of a profile, encoded as UTF-8.
+
+    ASCII text is returned unchanged.  The result is None if the profile rejects the text, or if
+    the text has non-ASCII characters and more than ``MAX_OCTETS`` octets.
+    """
     octets = text.encode()
     if text.isascii():
         return octets
     profile = _profile(profile_name)
     if profile is None:
         return octets
-    if len(octets) > LONGEST:
+    if len(octets) > MAX_OCTETS:
         return None
     try:
         return profile.enforce(text).encode()

@@ -119,7 +119,7 @@ def _list(options: argparse.Namespace) -> None:
     path = _path(options)
     if not os.path.exists(path):
         raise UsersFileError(f"there is no {path}; popserv user add makes it")
-    for name, field in UsersFile(path).read().secrets.items():
+    for name, field in UsersFile(path).read().password_fields.items():
         print(f"{name.decode('utf-8', 'backslashreplace')}\t{scheme_of(field).decode('ascii')}")
 
 

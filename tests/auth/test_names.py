@@ -55,7 +55,7 @@ class CheckNameTests(SynchronousTestCase):
             check_name(name)
         for name in BAD_NAMES:
             error = self.assertRaises(ValueError, check_name, name)
-            self.assertIn("cannot be a user's name", str(error))
+            self.assertIn("is not a valid user name", str(error))
 
 
 class NameTests(SynchronousTestCase):

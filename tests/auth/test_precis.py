@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.auth import precis
 from popserv.auth.names import prepared_name
-from popserv.auth.passwords.preparation import password_forms
-from popserv.auth.precis import LONGEST, enforced, is_available
+from popserv.auth.passwords.preparation import candidate_passwords
+from popserv.auth.precis import MAX_OCTETS, enforce, is_available
 
 NOT_UTF8 = [b"gr\xfcn", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"ann\x80"]
 
@@ -30,18 +30,18 @@ class BoundTests(SynchronousTestCase):
     """What a stranger may send costs little."""
 
     def test_longest(self):
-        """Text of up to LONGEST octets is prepared, longer text taken as it came."""
+        """Text of up to MAX_OCTETS octets is prepared, longer text taken as it came."""
         decomposed = "u\u0308".encode()
-        text = decomposed * (LONGEST // len(decomposed))
-        self.assertEqual(len(text), LONGEST)
-        composed = "\xfc".encode() * (LONGEST // len(decomposed))
+        text = decomposed * (MAX_OCTETS // len(decomposed))
+        self.assertEqual(len(text), MAX_OCTETS)
+        composed = "\xfc".encode() * (MAX_OCTETS // len(decomposed))
         self.assertEqual(prepared_name(text), composed)
-        self.assertEqual(password_forms(text), [composed, text])
+        self.assertEqual(candidate_passwords(text), [composed, text])
         self.assertEqual(prepared_name(text + b"x"), text + b"x")
         self.assertEqual(prepared_name("u\u0308@".encode() + text), "u\u0308@".encode() + text)
-        self.assertEqual(password_forms(text + b"x"), [text + b"x"])
-        latin = b"\xfc" * LONGEST
-        self.assertEqual(password_forms(latin), [latin])
+        self.assertEqual(candidate_passwords(text + b"x"), [text + b"x"])
+        latin = b"\xfc" * MAX_OCTETS
+        self.assertEqual(candidate_passwords(latin), [latin])
 
     def test_nothing_longer(self):
         """The library sees nothing longer, of which middle dots would take it hours."""
@@ -50,7 +50,7 @@ class BoundTests(SynchronousTestCase):
         dots = "\u30fb" * 100_000 + "\u30ab"
         for text in (dots, f"{dots}@{dots}", f"\u30ab@{dots}", f"{dots}@\u30ab"):
             self.assertEqual(prepared_name(text.encode()), text.encode())
-            self.assertEqual(password_forms(text.encode()), [text.encode()])
+            self.assertEqual(candidate_passwords(text.encode()), [text.encode()])
         profile.enforce.assert_not_called()
 
 
@@ -82,10 +82,10 @@ class LibraryTests(LibraryCase):
         with self.without_library():
             for text in ("", "gru\u0308n", "\x07", "\xe4\x07", "\u2163"):
                 for profile in ("OpaqueString", "UsernameCasePreserved"):
-                    self.assertEqual(enforced(profile, text), text.encode())
+                    self.assertEqual(enforce(profile, text), text.encode())
 
     def test_ascii(self):
         """The library is not imported for ASCII text."""
         self.patch(precis, "_profile", self.fail)
-        self.assertEqual(enforced("OpaqueString", "ascii"), b"ascii")
-        self.assertEqual(enforced("UsernameCasePreserved", "ascii"), b"ascii")
+        self.assertEqual(enforce("OpaqueString", "ascii"), b"ascii")
+        self.assertEqual(enforce("UsernameCasePreserved", "ascii"), b"ascii")

@@ -13,15 +13,15 @@ from twisted.internet.defer import Deferred, succeed
 from popserv.auth.passwords import checker as passwd
 from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.schemes import new_scram_sha256
-from popserv.auth.passwords.scram_keys import scram_keys
+from popserv.auth.passwords.scram_keys import derive_scram_keys
 from popserv.auth.sasl.mechanisms import MECHANISMS, Mechanism
 from popserv.core.grammar import MAX_SASL_LINE, decode_base64
 from popserv.core.session import State
 from popserv.errors import LoginFailed
 from popserv.interfaces import ICertificateCredentials, IScramSHA256Credentials, ITokenCredentials
 from tests.auth.passwords.test_users_file import UsersFileCase
+from tests.auth.sasl.harness import Client as ScramClient
 from tests.auth.sasl.test_mechanisms import GOOGLES, RFC_7628
-from tests.auth.sasl.test_scram import Client as ScramClient
 from tests.commands.harness import (
     CANCELLED,
     KINDS,
@@ -522,7 +522,7 @@ class RefusalTests(ServerCase):
                 b"ann",
                 "the authorization identity is not the authentication identity",
             ),
-            (self.GUESSES[6], b"bob", "the certificate is for b'ann', not for that"),
+            (self.GUESSES[6], b"bob", "the client certificate is for b'ann', not for the authorization identity"),
         ]:
             self.log._events.clear()
             self.guess(client, lines)
@@ -604,7 +604,7 @@ class EndTests(ServerCase):
             if ITokenCredentials.providedBy(credentials):
                 return token_refused({"status": "x"})(credentials)
             if IScramSHA256Credentials.providedBy(credentials):
-                keys = scram_keys("sha256", b"pw", b"salt", 1)
+                keys = derive_scram_keys("sha256", b"pw", b"salt", 1)
                 outcome = Deferred.fromCoroutine(credentials.check_keys(keys))
                 outcome.addBoth(self.ended.append)
                 return outcome
@@ -748,7 +748,7 @@ class PendingTests(ServerCase):
         async def check(credentials):
             await waiting
             try:
-                await credentials.check_keys(scram_keys("sha256", b"pw", b"salt", 1))
+                await credentials.check_keys(derive_scram_keys("sha256", b"pw", b"salt", 1))
             finally:
                 ended.append(True)
 
@@ -856,7 +856,7 @@ class UsersFileTests(UsersFileCase, ServerCase):
         """Make keys cheap."""
         UsersFileCase.setUp(self)
         ServerCase.setUp(self)
-        self.patch(passwd, "SCRAM_ROUNDS", 7)
+        self.patch(passwd, "SCRAM_ITERATIONS", 7)
 
         async def here(function, *args):
             return function(*args)

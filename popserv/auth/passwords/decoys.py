@@ -1,4 +1,9 @@
-"""Decoys: password fields and SCRAM keys for names that are no user's."""
+"""Decoys: password fields and SCRAM keys for names that no user has.
+
+A client must not be able to find out which users exist.  Therefore a login with an unknown name
+takes the time of a login with a known one, and a SCRAM client gets a salt and an iteration count
+for any name.  Both must be the same at each attempt, as they are for a user.
+"""
 
 from __future__ import annotations
 
@@ -11,45 +16,48 @@ from hashlib import blake2b
 from popserv.auth.passwords.scram_keys import ScramKeys
 
 _MACHINE_ID = "/etc/machine-id"
-"""A secret of this machine to those who are not on it (machine-id(5))."""
+"""The file of machine-id(5): unique to the machine, and not to be disclosed on the network."""
 
 
 def machine_secret() -> bytes:
-    """Return what the challenges of unknown names are made of.
+    """Return a secret of this machine that stays the same when the server restarts.
 
-    The salt of a name must stay over restarts, or it would tell who is a user.  It must
-    not be made of anybody's password: whoever asked for it could try passwords at home.
+    If the salt of a name changed at a restart, the name would be recognizable as unknown.
+    A user's password would not change either, but the salts are sent to clients: a client could
+    try passwords offline until one results in the salt that it was sent.
+
+    On a machine without a machine id the secret is random and changes at each restart.
     """
     try:
         with open(_MACHINE_ID, "rb") as file:
-            known = file.read(33).strip()
+            machine_id = file.read(33).strip()
     except OSError:
-        known = b""
-    if not re.fullmatch(rb"[0-9a-f]{32}", known):
-        known = os.urandom(32)
-    return blake2b(known, person=b"popserv decoys").digest()
+        machine_id = b""
+    if not re.fullmatch(rb"[0-9a-f]{32}", machine_id):
+        machine_id = os.urandom(32)
+    return blake2b(machine_id, person=b"popserv decoys").digest()
 
 
 class Decoys:
-    """Decoys for names that are no user's, the same each time for one name and ``secret``."""
+    """Makes decoys that depend only on the user name and on ``secret``."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
     def password_field(self, name: bytes, fields: Sequence[bytes]) -> bytes:
-        """Return some user's password field, always the same for one unknown name."""
+        """Select one of the users' password fields, always the same one for a name."""
         digest = blake2b(name, key=self._secret, digest_size=8).digest()
         return fields[int.from_bytes(digest, "big") % len(fields)]
 
-    def scram_keys(self, hash_name: str, name: bytes, rounds: int) -> ScramKeys:
-        """Return keys for a name that is no user's, so that it is challenged like a user's.
+    def scram_keys(self, hash_name: str, name: bytes, iterations: int) -> ScramKeys:
+        """Return SCRAM keys that no password matches.
 
-        They are the same each time for one name and ``secret``, as a user's are, and no
-        password fits them.  Whoever sees a salt change with the secret, or ``rounds`` that
-        no user has, knows who is none.
+        ``iterations`` must be an iteration count that a user has.  Otherwise it would tell
+        clients that the name is unknown.
         """
 
-        def derive(what: bytes) -> bytes:
-            return hmac.digest(self._secret, b"%b\0%b" % (what, name), hash_name)
+        def derive(purpose: bytes) -> bytes:
+            return hmac.digest(self._secret, b"%b\0%b" % (purpose, name), hash_name)
 
-        return ScramKeys(rounds, derive(b"salt")[:16], derive(b"stored key"), derive(b"server key"))
+        salt = derive(b"salt")[:16]
+        return ScramKeys(iterations, salt, derive(b"stored key"), derive(b"server key"))

@@ -1,27 +1,31 @@
-"""The preparation of passwords (RFC 8265 section 4)."""
+"""The preparation of passwords (RFC 8265 section 4, profile OpaqueString).
+
+A password that the profile rejects is used unchanged: a password that worked before RFC 8265
+was applied continues to work.
+"""
 
 from __future__ import annotations
 
-from popserv.auth.precis import enforced
+from popserv.auth.precis import enforce
 
 
-def password_forms(password: bytes) -> list[bytes]:
-    """Return the one or two spellings to check a password in, the likelier first.
+def candidate_passwords(password: bytes) -> list[bytes]:
+    """Return the one or two octet strings to verify for a password that a client sent.
 
-    UTF-8 is tried as RFC 8265 section 4.2 has it (OpaqueString), then as it came, for
-    secrets that were made without it.  What is no UTF-8 is tried as it came, and then
-    as Latin-1 would read it, for clients that send that.
+    If the password is UTF-8, they are the prepared password and then the password as sent, for
+    secrets that were made of unprepared passwords.  If it is not UTF-8, they are the password as
+    sent and then its reading as ISO 8859-1 (Latin-1), for clients that send this charset.
     """
     try:
         text = password.decode()
     except UnicodeDecodeError:
         latin1 = password.decode("latin-1")
-        forms = [password, enforced("OpaqueString", latin1) or password]
+        candidates = [password, enforce("OpaqueString", latin1) or password]
     else:
-        forms = [enforced("OpaqueString", text) or password, password]
-    return list(dict.fromkeys(forms))
+        candidates = [enforce("OpaqueString", text) or password, password]
+    return list(dict.fromkeys(candidates))
 
 
 def prepared_password(password: bytes) -> bytes:
-    """Return the spelling to make a new secret of."""
-    return password_forms(password)[0]
+    """Return the octets from which a new secret is made."""
+    return candidate_passwords(password)[0]

@@ -1,8 +1,9 @@
-"""The users file: Dovecot's passwd-file format, ``name:{SCHEME}secret:...``, a user a line.
+"""The users file, in the format of Dovecot's passwd-file.
 
-Lines that start with ``#`` and empty ones are passed over.  Of the fields behind
-the secret only the extra fields that shut a user out count: ``nologin`` and
-``allow_nets``; the rest is for other programs.
+Each line is ``name:{SCHEME}secret:uid:gid:gecos:home:shell:extra_fields``; the fields after the
+second may be missing.  Empty lines and lines that start with ``#`` are ignored.  Of the fields
+after the second, only the extra fields ``nologin`` and ``allow_nets`` have an effect: a user with
+one of them cannot log in.  The other fields are for other programs.
 """
 
 from __future__ import annotations
@@ -21,69 +22,75 @@ _log = Logger()
 
 
 class UsersFileError(FileError):
-    """The users file cannot be used; the message says what mends it."""
+    """The users file cannot be used or changed; the message names the file and the remedy."""
 
 
 def default_path(root: str) -> str:
-    """Return where the users of the maildrops below ``root`` are, unless said otherwise."""
+    """Return the default path of the users file for the maildrops below ``root``."""
     return os.path.join(root, ".users")
 
 
 class Users(NamedTuple):
-    """What a users file said.
+    """The content of a users file.
 
-    ``secrets`` is each user's password field, ``passwords`` those fields that are for
-    passwords, and ``schemes`` what schemes these are of; ``has_apop`` tells whether some
-    user has an APOP secret.  ``names`` are all users, with those who cannot log in.
-    All is known once and for all, for it is asked at each greeting.
+    ``password_fields`` maps the names of the users who can log in to their password fields.
+    ``passwords`` has those of the fields that a password can match: fields with a secret of
+    another scheme than APOP.  ``schemes`` has the schemes of ``passwords``.  ``has_apop`` tells
+    whether a user has an APOP secret.  ``names`` has all users, also those who cannot log in.
+
+    All of this is computed when the file is read, because each greeting depends on it.
     """
 
-    secrets: dict[bytes, bytes]
+    password_fields: dict[bytes, bytes]
     passwords: list[bytes]
     schemes: frozenset[bytes]
     has_apop: bool
     names: frozenset[bytes]
 
-    def all_of(self, schemes: frozenset[bytes]) -> bool:
-        """Tell whether there are passwords, and all are of one of these schemes."""
+    def has_only_schemes(self, schemes: frozenset[bytes]) -> bool:
+        """Tell whether there are passwords, and each has one of these schemes."""
         return bool(self.schemes) and self.schemes <= schemes
 
     def find(self, name: bytes) -> tuple[bytes | None, bytes | None]:
-        """Return the name that a user has in the file, and the password field; or None and None."""
-        for form in (name, prepared_name(name)):
-            if form in self.secrets:
-                return form, self.secrets[form]
+        """Return a user's name as in the file, and the password field; or None and None.
+
+        ``name`` may be the name in the file or another spelling of it (RFC 8265).
+        """
+        for candidate in (name, prepared_name(name)):
+            if candidate in self.password_fields:
+                return candidate, self.password_fields[candidate]
         return None, None
 
 
-_NOBODY = Users({}, [], frozenset(), False, frozenset())
+_NO_USERS = Users({}, [], frozenset(), False, frozenset())
 
 
 class UsersFile:
-    """The users, re-read whenever the file changes.  Safe to ask from any thread."""
+    """A users file, which is read again when it changes.  Threads may share an object."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._known: tuple[tuple[int, ...], Users] = ((), _NOBODY)
+        self._cached: tuple[tuple[int, ...], Users] = ((), _NO_USERS)
 
     def read(self) -> Users:
-        """Return the users as the file has them now; no file is no users.
+        """Return the current content of the file; if it has never existed, there are no users.
 
-        :raises UsersFileError: the file cannot be read, or everybody can.
+        :raises UsersFileError: the file cannot be read, has been removed, or is accessible to
+            users other than its owner and its group.
         """
-        stamp, users = self._known
+        cached_fingerprint, users = self._cached
         try:
-            found = os.stat(self.path)
-            if stamp != fingerprint(found):
+            status = os.stat(self.path)
+            if cached_fingerprint != fingerprint(status):
                 with open(self.path, "rb") as file:
-                    found = os.fstat(file.fileno())
-                    check_private(self.path, found.st_mode)
+                    status = os.fstat(file.fileno())
+                    check_private(self.path, status.st_mode)
                     users = _parse(self.path, file.read())
-                    self._known = (fingerprint(found), users)
+                    self._cached = (fingerprint(status), users)
         except FileNotFoundError:
-            if stamp:
+            if cached_fingerprint:
                 raise UsersFileError(f"{self.path} has been removed") from None
-            return _NOBODY
+            return _NO_USERS
         except FileError as error:
             raise UsersFileError(str(error)) from None
         except OSError as error:
@@ -92,39 +99,41 @@ class UsersFile:
 
 
 def _parse(path: str, text: bytes) -> Users:
-    secrets: dict[bytes, bytes] = {}
-    seen: set[bytes] = set()
+    password_fields: dict[bytes, bytes] = {}
+    names: set[bytes] = set()
     for number, line in enumerate(text.split(b"\n"), 1):
         line = line.removesuffix(b"\r")
         if not line.strip() or line.startswith(b"#"):
             continue
-        name, colon, fields = line.partition(b":")
-        secret, _, others = fields.partition(b":")
-        problem = _problem(name, colon, others, seen)
-        seen.add(name)
-        if problem:
-            # Never the line itself: it holds a secret.
-            _log.warn("{path}, line {number}: {why}", path=path, number=number, why=problem)
+        name, colon, rest = line.partition(b":")
+        field, _, other_fields = rest.partition(b":")
+        reason = _reason_against_login(name, colon, other_fields, names)
+        names.add(name)
+        if reason:
+            # The line itself is not logged: it contains a secret.
+            _log.warn("{path}, line {number}: {reason}", path=path, number=number, reason=reason)
         else:
-            secrets[name] = secret
-    # A record without a secret is for a client certificate.
-    passwords = [field for field in secrets.values() if not (is_apop(field) or is_empty(field))]
-    has_apop = any(map(is_apop, secrets.values()))
-    return Users(
-        secrets, passwords, frozenset(map(scheme_of, passwords)), has_apop, frozenset(seen)
-    )
+            password_fields[name] = field
+    # A user without a secret can log in with a client certificate.
+    fields = password_fields.values()
+    passwords = [field for field in fields if not (is_apop(field) or is_empty(field))]
+    has_apop = any(map(is_apop, fields))
+    schemes = frozenset(map(scheme_of, passwords))
+    return Users(password_fields, passwords, schemes, has_apop, frozenset(names))
 
 
-_SHUT_OUT = re.compile(rb"(?:^|[\s:])(nologin|allow_nets)(?:=|\s|$)")
+_NO_LOGIN = re.compile(rb"(?:^|[\s:])(nologin|allow_nets)(?:=|\s|$)")
 
 
-def _problem(name: bytes, colon: bytes, others: bytes, known: set[bytes]) -> str | None:
-    """Return why a line gives nobody a login, or None."""
+def _reason_against_login(
+    name: bytes, colon: bytes, other_fields: bytes, earlier_names: set[bytes]
+) -> str | None:
+    """Return why nobody can log in by a line of the file, or None if somebody can."""
     if not colon or not name:
-        return "not of the form name:{SCHEME}secret, passed over"
-    if name in known:
-        return f"{name!r} stands further up already, passed over"
-    shut_out = _SHUT_OUT.search(others)
-    if shut_out:
-        return f"{name!r} cannot log in: {shut_out[1].decode()} is set"
+        return "line ignored, it must be name:{SCHEME}secret"
+    if name in earlier_names:
+        return f"line ignored, {name!r} is already on an earlier line"
+    match = _NO_LOGIN.search(other_fields)
+    if match:
+        return f"{name!r} cannot log in: {match[1].decode()} is set"
     return None

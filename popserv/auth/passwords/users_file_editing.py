@@ -1,4 +1,8 @@
-"""Changes to a users file: a user's secret is set, a user is removed."""
+"""Functions that edit a users file: set a user's secret, remove a user.
+
+An edit replaces the file by an edited copy, so a reader sees the whole old file or the whole new
+one.  Writers in several processes exclude each other by ``flock`` on the directory.
+"""
 
 from __future__ import annotations
 
@@ -14,39 +18,45 @@ from popserv.auth.passwords.users_file import UsersFileError
 
 
 def set_secret(path: str, name: bytes, field: bytes, *, new: bool) -> None:
-    """Add a user (``new``) or change one's password field; the rest of the line stays.
+    """Add a user (``new``), or change a user's password field and keep the rest of the line.
 
-    :raises UsersFileError: the user is there already, or is not there.
-    :raises ValueError: the name is not valid.
+    ``field`` is the whole password field, with the scheme.
+
+    :raises UsersFileError: a new user exists already, another user does not exist, or the file
+        cannot be written.
+    :raises ValueError: the name is not a valid user name.
     """
     check_name(name)
 
     def edit(lines: list[bytes]) -> list[bytes]:
-        at = _find(lines, name)
+        index = _find(lines, name)
         if new:
-            if at is not None:
+            if index is not None:
                 raise UsersFileError(
-                    f"{os.fsdecode(name)} is in {path} already; see: popserv user passwd"
+                    f"user {os.fsdecode(name)} is already in {path}; "
+                    "to change the password, use: popserv user passwd"
                 )
             return [*lines, name + b":" + field]
-        if at is None:
-            raise UsersFileError(f"{os.fsdecode(name)} is not in {path}; see: popserv user add")
-        _, _, others = lines[at].split(b":", 1)[1].partition(b":")
-        changed = name + b":" + field + (b":" + others if others else b"")
-        return [*lines[:at], changed, *lines[at + 1 :]]
+        if index is None:
+            raise UsersFileError(
+                f"user {os.fsdecode(name)} is not in {path}; to add the user, use: popserv user add"
+            )
+        _, _, others = lines[index].split(b":", 1)[1].partition(b":")
+        line = name + b":" + field + (b":" + others if others else b"")
+        return [*lines[:index], line, *lines[index + 1 :]]
 
     _rewrite(path, edit)
 
 
 def remove_user(path: str, name: bytes) -> None:
-    """Take a user out; the maildrop stays.
+    """Remove a user from the file; the maildrop stays.
 
-    :raises UsersFileError: there is no such user.
+    :raises UsersFileError: the user does not exist, or the file cannot be written.
     """
 
     def edit(lines: list[bytes]) -> list[bytes]:
         if _find(lines, name) is None:
-            raise UsersFileError(f"{os.fsdecode(name)} is not in {path}")
+            raise UsersFileError(f"user {os.fsdecode(name)} is not in {path}")
         return [line for line in lines if not line.startswith(name + b":")]
 
     _rewrite(path, edit)
@@ -54,32 +64,32 @@ def remove_user(path: str, name: bytes) -> None:
 
 def _find(lines: list[bytes], name: bytes) -> int | None:
     start = name + b":"
-    return next((at for at, line in enumerate(lines) if line.startswith(start)), None)
+    return next((index for index, line in enumerate(lines) if line.startswith(start)), None)
 
 
 def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
-    """Replace the file by its edited lines, so that a reader sees the old or the new whole."""
+    """Replace the file by its edited lines, atomically."""
     path = os.path.realpath(path)
     directory = os.path.dirname(path)
     try:
         with _locked(directory) as directory_fd:
             try:
                 with open(path, "rb") as file:
-                    like = os.fstat(file.fileno())
+                    owner = os.fstat(file.fileno())
                     text = file.read()
                     lines = text.removesuffix(b"\n").split(b"\n") if text else []
-                    mode = stat.S_IMODE(like.st_mode) & 0o660
+                    mode = stat.S_IMODE(owner.st_mode) & 0o660
             except FileNotFoundError:
-                # Whoever owns the maildrops is who the server runs as.
-                like, lines, mode = os.fstat(directory_fd), [], 0o600
+                # A new file belongs to the owner of the directory: the server's user.
+                owner, lines, mode = os.fstat(directory_fd), [], 0o600
             text = b"\n".join(edit(lines))
-            _replace(path, directory, text + b"\n" if text else b"", like, mode)
+            _replace(path, directory, text + b"\n" if text else b"", owner, mode)
             os.fsync(directory_fd)
     except OSError as error:
         raise UsersFileError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _replace(path: str, directory: str, text: bytes, like: os.stat_result, mode: int) -> None:
+def _replace(path: str, directory: str, text: bytes, owner: os.stat_result, mode: int) -> None:
     fd, temporary = tempfile.mkstemp(prefix=".users-", dir=directory)
     try:
         with open(fd, "wb") as file:
@@ -87,7 +97,7 @@ def _replace(path: str, directory: str, text: bytes, like: os.stat_result, mode:
             file.flush()
             os.fchmod(file.fileno(), mode)
             if os.geteuid() == 0:
-                os.fchown(file.fileno(), like.st_uid, like.st_gid)
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             os.fsync(file.fileno())
         os.rename(temporary, path)
     except BaseException:

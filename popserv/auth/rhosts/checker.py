@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
-from popserv.auth.credentials import RESERVED
+from popserv.auth.credentials import IPPORT_RESERVED
 from popserv.auth.names import check_name, prepared_name
 from popserv.auth.rhosts.file import Entries, Network, RhostsFile, RhostsFileError
 from popserv.auth.rhosts.resolver import Addresses, HostNames, address_of
@@ -107,7 +107,7 @@ class RhostsChecker:
         )
 
     async def _check(self, credentials: Any) -> bytes | tuple[()]:
-        if not 0 < credentials.port < RESERVED:
+        if not 0 < credentials.port < IPPORT_RESERVED:
             raise UnauthorizedLogin("the client's port is not reserved")
         host = credentials.host
         try:

@@ -1,4 +1,4 @@
-"""CRAM-MD5 (RFC 2195)."""
+"""The mechanism CRAM-MD5 (RFC 2195)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from popserv.core.session import SendChallenge, Session
 from popserv.errors import BadCommand
 
 
-async def cram_md5(
+async def cram_md5_exchange(
     send_challenge: SendChallenge, session: Session, offered: Container[bytes]
 ) -> CramMD5Credentials:
-    """CRAM-MD5 (RFC 2195): a digest of a challenge that is never repeated."""
+    """Run an exchange of CRAM-MD5; see :data:`popserv.auth.sasl.mechanisms.Exchange`.
+
+    Each challenge is unique.
+    """
     challenge = b"<%d.%d@%b>" % (secrets.randbits(64), time.time_ns(), session.host)
     name, _, digest = (await send_challenge(challenge)).rpartition(b" ")
     if not name:

@@ -1,9 +1,12 @@
-"""The GS2 header, with which SCRAM and OAUTHBEARER begin (RFC 5801 section 4)."""
+"""The syntax that SCRAM and OAUTHBEARER share: the saslname of GS2 headers (RFC 5801 section 4)."""
 
 from __future__ import annotations
 
+SASLNAME = rb"(?:[^\x00,=]|=2C|=3D)+"
+"""A regular expression for a saslname, in which ``=2C`` is a comma and ``=3D`` an equals sign."""
 
-def unescape(saslname: bytes) -> bytes:
-    """Return the name that a saslname stands for (RFC 5802 section 5.1)."""
-    # In this order: the other one would take "=3D2C" for a comma.
+
+def decode_saslname(saslname: bytes) -> bytes:
+    """Return the name that a saslname encodes."""
+    # In the other order "=3D2C" would become a comma.
     return saslname.replace(b"=2C", b",").replace(b"=3D", b"=")

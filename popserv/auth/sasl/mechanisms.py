@@ -1,8 +1,11 @@
-"""The SASL mechanisms: from a dialogue with the client to credentials for cred.
+"""The SASL mechanisms that the command AUTH can offer (RFC 4422, RFC 5034).
 
-Each is an entry of ``MECHANISMS``, and a function that is handed ``ask`` and the
-session.  What a mechanism must know of a user before it can go on, the checker tells
-the credentials, which talk for themselves then.
+``MECHANISMS`` lists them.  The exchange of each is a coroutine function in a module beside this
+one.  It sends challenges, parses the client's responses, and returns credentials for a checker of
+twisted.cred.
+
+The exchange of SCRAM is different: its second challenge contains the salt of the user, which only
+the checker knows.  Therefore its credentials continue the exchange when the checker calls them.
 """
 
 from __future__ import annotations
@@ -15,11 +18,11 @@ from typing import Any
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from zope.interface import Interface
 
-from popserv.auth.sasl.cram_md5 import cram_md5
-from popserv.auth.sasl.external import external, is_certified
-from popserv.auth.sasl.oauthbearer import oauthbearer, xoauth2
-from popserv.auth.sasl.plain_login import login, plain
-from popserv.auth.sasl.scram import scram
+from popserv.auth.sasl.cram_md5 import cram_md5_exchange
+from popserv.auth.sasl.external import external_exchange, has_certificate_names
+from popserv.auth.sasl.oauthbearer import oauthbearer_exchange, xoauth2_exchange
+from popserv.auth.sasl.plain_login import login_exchange, plain_exchange
+from popserv.auth.sasl.scram import scram_exchange
 from popserv.core.session import SendChallenge, Session
 from popserv.interfaces import (
     ICertificateCredentials,
@@ -28,9 +31,13 @@ from popserv.interfaces import (
     ITokenCredentials,
 )
 
-Run = Callable[[SendChallenge, Session, Container[bytes]], Awaitable[Any]]
-"""From a dialogue, a session and the mechanisms that it is offered to credentials with a
-``username``; raises a POPError."""
+Exchange = Callable[[SendChallenge, Session, Container[bytes]], Awaitable[Any]]
+"""An authentication exchange (RFC 4422 section 3), as a coroutine function.
+
+Its arguments are a function that sends a challenge and returns the response, the session, and the
+names of the mechanisms that the session is offered.  It returns credentials with a ``username``,
+and raises a :class:`popserv.errors.POPError` if the exchange fails.
+"""
 
 
 def _always(session: Session) -> bool:
@@ -41,50 +48,66 @@ def _always(session: Session) -> bool:
 class Mechanism:
     """One SASL mechanism.
 
-    ``credentials`` is the interface of what ``run`` returns; ``in_the_clear`` tells
-    whether who reads along learns a secret, ``server_first`` whether the server has the
-    first word, so that there is no initial response; ``usable`` whether a session's
-    connection has what the mechanism builds on.
+    ``name`` is the registered name, in upper case.  ``credentials`` is the interface of the
+    credentials that the exchange ``run`` returns.  ``cleartext`` is true if an eavesdropper can
+    read a password or a token; the mechanism then requires a connection that allows cleartext.
+    ``server_first`` is true if the server sends data first, so that the client must not send an
+    initial response.  ``is_possible`` tells whether the connection of a session has what the
+    mechanism requires, such as a client certificate; the default is that it always has.
     """
 
     name: bytes
     credentials: type[Interface]
-    run: Run
+    run: Exchange
     cleartext: bool
     server_first: bool = False
-    usable: Callable[[Session], bool] = _always
+    is_possible: Callable[[Session], bool] = _always
 
-    def available(self, session: Session) -> bool:
-        """Tell whether a session is offered this mechanism now."""
+    def is_available(self, session: Session) -> bool:
+        """Tell whether a session is offered this mechanism now.
+
+        The connection must allow the mechanism, and a checker must support its credentials.
+        """
         return (
             (session.allows_cleartext if self.cleartext else session.allows_login)
-            and self.usable(session)
+            and self.is_possible(session)
             and session.supports(self.credentials)
         )
 
 
-_BINDINGS = (b"tls-exporter", b"tls-server-end-point")
+_CHANNEL_BINDINGS = (b"tls-exporter", b"tls-server-end-point")
 
 
-def _can_bind(session: Session) -> bool:
+def _has_channel_binding(session: Session) -> bool:
     tls_state = session.tls_state
     return tls_state is not None and any(
-        tls_state.channel_binding(kind) is not None for kind in _BINDINGS
+        tls_state.channel_binding(cb_name) is not None for cb_name in _CHANNEL_BINDINGS
     )
 
 
 def _scram(name: bytes, hash_name: str, credentials: type[Interface]) -> tuple[Mechanism, ...]:
-    bound = name + b"-PLUS"
+    """Return the two mechanisms of a hash, the first of them with channel binding."""
+    plus_name = name + b"-PLUS"
 
     async def run(
         plus: bool, send_challenge: SendChallenge, session: Session, offered: Container[bytes]
     ) -> Any:
-        return await scram(
-            hash_name, send_challenge, session.tls_state, plus=plus, plus_offered=bound in offered
+        return await scram_exchange(
+            hash_name,
+            send_challenge,
+            session.tls_state,
+            plus=plus,
+            plus_offered=plus_name in offered,
         )
 
     return (
-        Mechanism(bound, credentials, partial(run, True), cleartext=False, usable=_can_bind),
+        Mechanism(
+            plus_name,
+            credentials,
+            partial(run, True),
+            cleartext=False,
+            is_possible=_has_channel_binding,
+        ),
         Mechanism(name, credentials, partial(run, False), cleartext=False),
     )
 
@@ -92,18 +115,33 @@ def _scram(name: bytes, hash_name: str, credentials: type[Interface]) -> tuple[M
 MECHANISMS = (
     *_scram(b"SCRAM-SHA-256", "sha256", IScramSHA256Credentials),
     *_scram(b"SCRAM-SHA-1", "sha1", IScramSHA1Credentials),
-    Mechanism(b"EXTERNAL", ICertificateCredentials, external, cleartext=False, usable=is_certified),
-    Mechanism(b"OAUTHBEARER", ITokenCredentials, oauthbearer, cleartext=True),
-    Mechanism(b"XOAUTH2", ITokenCredentials, xoauth2, cleartext=True),
-    Mechanism(b"CRAM-MD5", IUsernameHashedPassword, cram_md5, cleartext=False, server_first=True),
-    Mechanism(b"PLAIN", IUsernamePassword, plain, cleartext=True),
-    Mechanism(b"LOGIN", IUsernamePassword, login, cleartext=True),
+    Mechanism(
+        b"EXTERNAL",
+        ICertificateCredentials,
+        external_exchange,
+        cleartext=False,
+        is_possible=has_certificate_names,
+    ),
+    Mechanism(b"OAUTHBEARER", ITokenCredentials, oauthbearer_exchange, cleartext=True),
+    Mechanism(b"XOAUTH2", ITokenCredentials, xoauth2_exchange, cleartext=True),
+    Mechanism(
+        b"CRAM-MD5",
+        IUsernameHashedPassword,
+        cram_md5_exchange,
+        cleartext=False,
+        server_first=True,
+    ),
+    Mechanism(b"PLAIN", IUsernamePassword, plain_exchange, cleartext=True),
+    Mechanism(b"LOGIN", IUsernamePassword, login_exchange, cleartext=True),
 )
-"""All there are, in order of preference."""
+"""All mechanisms, in order of preference."""
 
 DEFAULT_MECHANISMS = tuple(
     each for each in MECHANISMS if each.name != b"CRAM-MD5" and not each.name.endswith(b"-PLUS")
 )
-"""All but CRAM-MD5, which is for old clients of users whose passwords stand in the clear, and
-but those with channel binding: Mutt and NeoMutt of 2022 choose them, cannot bind to TLS 1.3,
-and lose their way then instead of trying another."""
+"""The mechanisms that are offered by default: all but CRAM-MD5 and those with channel binding.
+
+CRAM-MD5 requires passwords that are stored in cleartext, and only old clients need it.  Mutt and
+NeoMutt of 2022 choose a mechanism with channel binding although they cannot bind to TLS 1.3, fail,
+and try no other mechanism.
+"""

@@ -1,4 +1,4 @@
-"""OAUTHBEARER (RFC 7628) and XOAUTH2."""
+"""The mechanisms OAUTHBEARER (RFC 7628) and XOAUTH2, which send a bearer token (RFC 6750)."""
 
 from __future__ import annotations
 
@@ -9,56 +9,67 @@ from contextlib import suppress
 
 from zope.interface import implementer
 
-from popserv.auth.sasl.gs2 import unescape
+from popserv.auth.sasl.gs2 import SASLNAME, decode_saslname
 from popserv.core.session import SendChallenge, Session
 from popserv.errors import BadCommand, POPError
 from popserv.interfaces import ITokenCredentials
 
+# RFC 5801 section 4, without channel binding.  The authzid may be empty, as in SCRAM.
+_GS2_HEADER = re.compile(rb"[ny],(?:a=(%b)?)?," % SASLNAME)
+
 
 @implementer(ITokenCredentials)
 class TokenCredentials:
-    """A bearer token, and the dialogue to refuse it in."""
+    """A bearer token, and the exchange in which it can be refused with a reason."""
 
     def __init__(self, username: bytes, token: bytes, send_challenge: SendChallenge) -> None:
         self.username = username
         self.token = token
-        self._ask = send_challenge
+        self._send_challenge = send_challenge
 
     async def refuse(self, reason: Mapping[str, str]) -> None:
-        """See ITokenCredentials; whatever the client answers, the login has failed."""
+        """See :class:`popserv.interfaces.ITokenCredentials`.
+
+        The client's response is ignored: the login has failed already.
+        """
         with suppress(POPError):
-            await self._ask(json.dumps(dict(reason)).encode("ascii"))
+            await self._send_challenge(json.dumps(dict(reason)).encode("ascii"))
 
 
-# RFC 5801 section 4, without channel binding; as in SCRAM an authzid may be empty.
-_GS2_HEADER = re.compile(rb"[ny],(?:a=((?:[^\x00,=]|=2C|=3D)*))?,")
-
-
-async def oauthbearer(
+async def oauthbearer_exchange(
     send_challenge: SendChallenge, session: Session, offered: Container[bytes]
 ) -> TokenCredentials:
-    """OAUTHBEARER (RFC 7628 section 3.1)."""
+    """Run an exchange of OAUTHBEARER (RFC 7628 section 3.1).
+
+    See :data:`popserv.auth.sasl.mechanisms.Exchange`.
+    """
     header, *pairs = (await send_challenge(b"")).split(b"\x01")
-    found = _GS2_HEADER.fullmatch(header)
-    if found is None:
+    match = _GS2_HEADER.fullmatch(header)
+    if match is None:
         raise BadCommand("malformed OAUTHBEARER response")
-    return TokenCredentials(unescape(found[1] or b""), _bearer(pairs), send_challenge)
+    return TokenCredentials(
+        decode_saslname(match[1] or b""), _parse_bearer_token(pairs), send_challenge
+    )
 
 
-async def xoauth2(
+async def xoauth2_exchange(
     send_challenge: SendChallenge, session: Session, offered: Container[bytes]
 ) -> TokenCredentials:
-    """XOAUTH2: what OAUTHBEARER grew from, and what Microsoft's and Google's clients speak."""
-    first, *pairs = (await send_challenge(b"")).split(b"\x01")
-    if not first.startswith(b"user="):
+    """Run an exchange of XOAUTH2, the predecessor of OAUTHBEARER.
+
+    The clients of Google and Microsoft use it.  See
+    :data:`popserv.auth.sasl.mechanisms.Exchange`.
+    """
+    user, *pairs = (await send_challenge(b"")).split(b"\x01")
+    if not user.startswith(b"user="):
         raise BadCommand("malformed XOAUTH2 response")
-    return TokenCredentials(first.removeprefix(b"user="), _bearer(pairs), send_challenge)
+    return TokenCredentials(user.removeprefix(b"user="), _parse_bearer_token(pairs), send_challenge)
 
 
-def _bearer(pairs: Sequence[bytes]) -> bytes:
-    """Return the token among key=value pairs, the last of which have nothing behind them."""
-    found = [pair.removeprefix(b"auth=") for pair in pairs if pair.startswith(b"auth=")]
-    kind, _, token = found[0].partition(b" ") if len(found) == 1 else (b"", b"", b"")
-    if list(pairs[-2:]) != [b"", b""] or kind.lower() != b"bearer" or not token.strip():
+def _parse_bearer_token(pairs: Sequence[bytes]) -> bytes:
+    """Return the token of key=value pairs, which two empty strings must follow."""
+    values = [pair.removeprefix(b"auth=") for pair in pairs if pair.startswith(b"auth=")]
+    scheme, _, token = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
+    if list(pairs[-2:]) != [b"", b""] or scheme.lower() != b"bearer" or not token.strip():
         raise BadCommand("malformed bearer token")
     return token.strip()

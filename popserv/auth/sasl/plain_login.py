@@ -1,4 +1,4 @@
-"""PLAIN (RFC 4616) and LOGIN."""
+"""The mechanisms PLAIN (RFC 4616) and LOGIN, which send the password as it is."""
 
 from __future__ import annotations
 
@@ -10,26 +10,33 @@ from popserv.core.session import SendChallenge, Session
 from popserv.errors import BadCommand, LoginFailed
 
 
-async def plain(
+async def plain_exchange(
     send_challenge: SendChallenge, session: Session, offered: Container[bytes]
 ) -> UsernamePassword:
-    """PLAIN (RFC 4616): who to be, who one is, and the password, parted by NUL."""
+    """Run an exchange of PLAIN; see :data:`popserv.auth.sasl.mechanisms.Exchange`.
+
+    The response has the authorization identity, the authentication identity and the password,
+    separated by NUL.  The authorization identity must be empty or the authentication identity.
+    """
     parts = (await send_challenge(b"")).split(b"\0")
     if len(parts) != 3 or not all(parts[1:]):
         raise BadCommand("malformed PLAIN response")
-    act_as, name, password = parts
+    authzid, name, password = parts
     session.name = name
-    if act_as not in (b"", name):
+    if authzid not in (b"", name):
         raise LoginFailed from PermissionError(
             "the authorization identity is not the authentication identity"
         )
     return UsernamePassword(name, password)
 
 
-async def login(
+async def login_exchange(
     send_challenge: SendChallenge, session: Session, offered: Container[bytes]
 ) -> UsernamePassword:
-    """LOGIN: never a standard, but what Outlook speaks."""
+    """Run an exchange of LOGIN, which has no RFC; Outlook uses it.
+
+    See :data:`popserv.auth.sasl.mechanisms.Exchange`.
+    """
     name = await send_challenge(b"Username:")
     password = await send_challenge(b"Password:")
     if not name or not password or b"\0" in name + password:

@@ -27,7 +27,7 @@ from popserv.auth.passwords import checker as passwd
 from popserv.auth.passwords import decoys
 from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.schemes import new_scram_sha256, split_field
-from popserv.auth.passwords.scram_keys import parse_scram_keys, scram_keys
+from popserv.auth.passwords.scram_keys import derive_scram_keys, parse_scram_keys
 from popserv.auth.passwords.users_file import UsersFileError
 from popserv.core.session import client_is_connected
 from popserv.errors import POPError, TryLater
@@ -39,7 +39,7 @@ from popserv.interfaces import (
     IScramSHA256Credentials,
 )
 from tests.auth.passwords.test_users_file import UsersFileCase
-from tests.auth.sasl.test_scram import Client, attributes, begin
+from tests.auth.sasl.harness import Client, attributes, begin
 from tests.auth.test_credentials import DIGEST, SECRET, TIMESTAMP
 
 USERS = b"""
@@ -234,7 +234,7 @@ class CheckerTests(CheckerCase):
             (by_password(b"unknown", b"s3cret"), "unknown user or wrong password"),
             (by_password(b"bad", b"s3cret"), "malformed"),
             (by_apop(b"badapop"), "malformed"),
-            (by_password(b"alien", b"s3cret"), "CRAM-MD5 is not known"),
+            (by_password(b"alien", b"s3cret"), "unknown password scheme CRAM-MD5"),
         ):
             failure = self.failureResultOf(self.checker.requestAvatarId(credentials))
             self.assertIn(reason, str(failure.value))
@@ -331,7 +331,7 @@ class ScramTests(CheckerCase):
     def setUp(self):
         """Make keys cheap, and have a machine with an id."""
         super().setUp()
-        self.patch(passwd, "SCRAM_ROUNDS", 7)
+        self.patch(passwd, "SCRAM_ITERATIONS", 7)
         self.patch(decoys, "_MACHINE_ID", self.mktemp())
         with open(decoys._MACHINE_ID, "wb") as file:
             file.write(b"0123456789abcdef" * 2 + b"\n")
@@ -371,7 +371,7 @@ class ScramTests(CheckerCase):
 
     def test_sha1_secret(self):
         """A secret of SCRAM-SHA-1's, as Dovecot makes it."""
-        keys = scram_keys("sha1", b"password", b"salt", 9)
+        keys = derive_scram_keys("sha1", b"password", b"salt", 9)
         text = b",".join([b"9", *map(b64encode, keys[1:])])
         self.write(b"ann:{SCRAM-SHA-1}" + text)
         self.assertEqual(self.login(b"ann", hash_name="sha1"), b"ann")
@@ -517,7 +517,7 @@ class ScramTests(CheckerCase):
         checker = PasswdFileChecker(self.path, lambda *_: held)
         outcome = checker.requestAvatarId(begin(Client(name=b"ann")))
         self.assertNoResult(outcome)
-        held.callback((None, scram_keys("sha256", b"password", b"salt", 1)))
+        held.callback((None, derive_scram_keys("sha256", b"password", b"salt", 1)))
         self.failureResultOf(outcome, UnauthorizedLogin)
 
 

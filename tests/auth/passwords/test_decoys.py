@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.auth.passwords.decoys import Decoys
 from popserv.auth.passwords.schemes import new_scram_sha256, split_field
 from popserv.auth.passwords.scram_keys import ScramKeys, parse_scram_keys
-from tests.auth.sasl.test_scram import KEYS, Client, outcome
+from tests.auth.sasl.harness import KEYS, Client, outcome
 
 
 class DecoyTests(SynchronousTestCase):
@@ -19,7 +19,7 @@ class DecoyTests(SynchronousTestCase):
         decoy = Decoys(secret).scram_keys(hash_name, name, rounds)
         self.assertIsInstance(decoy, ScramKeys)
         self.assertEqual(decoy, Decoys(secret).scram_keys(hash_name, name, rounds))
-        self.assertEqual(decoy.rounds, rounds)
+        self.assertEqual(decoy.iterations, rounds)
         like = KEYS[hash_name]
         self.assertEqual([len(part) for part in decoy[1:]], [len(part) for part in like[1:]])
 

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.auth import precis
-from popserv.auth.passwords.preparation import password_forms, prepared_password
+from popserv.auth.passwords.preparation import candidate_passwords, prepared_password
 from tests.auth.test_precis import NOT_UTF8, OCTETS, TEXT, LibraryCase
 
 # What came, and what is made of it; None if it is taken as it came since the RFC refuses it.
@@ -39,7 +39,7 @@ PASSWORDS = {
 
 
 class PasswordTests(SynchronousTestCase):
-    """password_forms and prepared_password (RFC 8265 section 4)."""
+    """candidate_passwords and prepared_password (RFC 8265 section 4)."""
 
     def test_examples(self):
         """The RFCs' examples: prepared first, then as it came; what is refused, as it came."""
@@ -47,13 +47,13 @@ class PasswordTests(SynchronousTestCase):
             octets = came.encode()
             first = octets if prepared is None else prepared.encode()
             expected = [first] if first == octets else [first, octets]
-            self.assertEqual(password_forms(octets), expected, ascii(came))
+            self.assertEqual(candidate_passwords(octets), expected, ascii(came))
             self.assertEqual(prepared_password(octets), first, ascii(came))
 
     def test_not_utf8(self):
         """What is no UTF-8 is taken as it came, first of all."""
         for password in NOT_UTF8:
-            self.assertEqual(password_forms(password)[0], password)
+            self.assertEqual(candidate_passwords(password)[0], password)
             self.assertEqual(prepared_password(password), password)
 
     def test_latin1(self):
@@ -64,19 +64,19 @@ class PasswordTests(SynchronousTestCase):
             (b"pass\xa0w\xf6rt", "pass w\xf6rt"),
             (b"\xff", "\xff"),
         ):
-            self.assertEqual(password_forms(password), [password, reading.encode()])
+            self.assertEqual(candidate_passwords(password), [password, reading.encode()])
         for password in (b"\x80", b"gr\xfcn\x9f", b"gr\xfcn\0", b"\xfc\xad"):
-            self.assertEqual(password_forms(password), [password])
+            self.assertEqual(candidate_passwords(password), [password])
 
     @given(OCTETS)
     @example("\u0344".encode())
     def test_forms(self, password):
         """There are one or two, all different, one of them as it came, and the same each time."""
-        forms = password_forms(password)
+        forms = candidate_passwords(password)
         self.assertIn(len(forms), (1, 2))
         self.assertEqual(len(set(forms)), len(forms))
         self.assertIn(password, forms)
-        self.assertEqual(password_forms(password), forms)
+        self.assertEqual(candidate_passwords(password), forms)
         if password.isascii():
             self.assertEqual(forms, [password])
 
@@ -85,8 +85,8 @@ class PasswordTests(SynchronousTestCase):
         """A prepared password is prepared; and it is what a login tries first."""
         prepared = prepared_password(password)
         self.assertEqual(prepared_password(prepared), prepared)
-        self.assertEqual(password_forms(prepared)[0], prepared)
-        self.assertEqual(password_forms(password)[0], prepared)
+        self.assertEqual(candidate_passwords(prepared)[0], prepared)
+        self.assertEqual(candidate_passwords(password)[0], prepared)
 
     @given(TEXT)
     def test_spellings(self, text):
@@ -96,7 +96,7 @@ class PasswordTests(SynchronousTestCase):
         if stored != text.encode():
             for form in ("NFC", "NFD"):
                 typed = unicodedata.normalize(form, text).encode()
-                self.assertIn(stored, password_forms(typed))
+                self.assertIn(stored, candidate_passwords(typed))
 
 
 class LibraryTests(LibraryCase):
@@ -106,12 +106,12 @@ class LibraryTests(LibraryCase):
         """Without the library passwords are not prepared, but may still be read as Latin-1."""
         with self.without_library():
             for password in [*NOT_UTF8, *map(str.encode, PASSWORDS)]:
-                self.assertEqual(password_forms(password)[0], password)
+                self.assertEqual(candidate_passwords(password)[0], password)
                 self.assertEqual(prepared_password(password), password)
             expected = [b"gr\xfcn", "gr\xfcn".encode()]
-            self.assertEqual(password_forms(b"gr\xfcn"), expected)
+            self.assertEqual(candidate_passwords(b"gr\xfcn"), expected)
 
     def test_ascii(self):
         """The library is not imported for an ASCII password."""
         self.patch(precis, "_profile", self.fail)
-        self.assertEqual(password_forms(b"ascii"), [b"ascii"])
+        self.assertEqual(candidate_passwords(b"ascii"), [b"ascii"])

@@ -22,7 +22,7 @@ from popserv.auth.passwords.schemes import (
     split_field,
     verify,
 )
-from popserv.auth.passwords.scram_keys import SCRAM_ROUNDS
+from popserv.auth.passwords.scram_keys import SCRAM_ITERATIONS
 
 # Made by: doveadm pw -s SCHEME -p password
 VECTORS = b"""
@@ -284,12 +284,12 @@ class NewSecretTests(SynchronousTestCase):
         self.assertNotEqual(field, other)
         self.assertTrue(verify(field, b"pencil"))
         self.assertFalse(verify(field, b"Pencil"))
-        self.assertTrue(field.startswith(b"{SCRAM-SHA-256}%d," % SCRAM_ROUNDS))
+        self.assertTrue(field.startswith(b"{SCRAM-SHA-256}%d," % SCRAM_ITERATIONS))
         self.assertNotIn(b":", field)
 
     def test_rounds(self):
         """New secrets take no fewer than the 4,096 rounds of RFC 7677 section 4."""
-        self.assertGreaterEqual(SCRAM_ROUNDS, 4096)
+        self.assertGreaterEqual(SCRAM_ITERATIONS, 4096)
 
     def test_scram_of_the_rfc(self):
         """With the RFC's salt and rounds the secret is the RFC's (RFC 7677 section 3)."""

@@ -47,7 +47,7 @@ class UsersFileCase(SynchronousTestCase):
     def secrets(self, text):
         """Return what is read from a users file of this text."""
         self.write(text)
-        return UsersFile(self.path).read().secrets
+        return UsersFile(self.path).read().password_fields
 
     def logged(self):
         """Return all that was logged, the events' own fields included."""
@@ -79,7 +79,11 @@ class ReadTests(UsersFileCase):
         text = b"s3cret\n:{PLAIN}s3cret\nann:{PLAIN}s3cret\nann:{PLAIN}s3cret2\n"
         self.assertEqual(self.secrets(text), {b"ann": b"{PLAIN}s3cret"})
         logged = self.logged()
-        for line in ("line 1:", "line 2:", "line 4: b'ann' stands further up"):
+        for line in (
+            "line 1:",
+            "line 2:",
+            "line 4: line ignored, b'ann' is already on an earlier line",
+        ):
             self.assertIn(f"{self.path}, {line}", logged)
         self.assertEqual(len(self.events), 3)
         self.assertNotIn("s3cret", logged)
@@ -152,12 +156,12 @@ class ChangeTests(UsersFileCase):
         users = UsersFile(self.path)
         self.assertEqual(users.read(), ({}, [], frozenset(), False, frozenset()))
         self.write(b"ann:{PLAIN}a")
-        self.assertEqual(users.read().secrets, {b"ann": b"{PLAIN}a"})
+        self.assertEqual(users.read().password_fields, {b"ann": b"{PLAIN}a"})
         os.unlink(self.path)
         with self.assertRaisesRegex(UsersFileError, "has been removed"):
             users.read()
         self.write(b"ann:{PLAIN}a")
-        self.assertEqual(users.read().secrets, {b"ann": b"{PLAIN}a"})
+        self.assertEqual(users.read().password_fields, {b"ann": b"{PLAIN}a"})
 
     def test_reread(self):
         """A change is seen at the next login, however it was made; no change costs no reading."""
@@ -167,9 +171,9 @@ class ChangeTests(UsersFileCase):
         self.assertIs(users.read(), first)
         with open(self.path, "ab") as file:
             file.write(b"\nbob:{PLAIN}b")
-        self.assertEqual(set(users.read().secrets), {b"ann", b"bob"})
+        self.assertEqual(set(users.read().password_fields), {b"ann", b"bob"})
         self.write(b"cid:{PLAIN}c")
-        self.assertEqual(set(users.read().secrets), {b"cid"})
+        self.assertEqual(set(users.read().password_fields), {b"cid"})
 
     def test_public(self):
         """A file that everybody can use is refused; the message has the command that mends it."""
@@ -177,10 +181,10 @@ class ChangeTests(UsersFileCase):
         for mode in (0o604, 0o602, 0o601, 0o666, 0o644):
             self.write(b"ann:{PLAIN}a", mode)
             error = self.error_of(UsersFile(self.path).read)
-            command = error.partition("mend it: ")[2]
+            command = error.partition("run: ")[2]
             subprocess.run(command, shell=True, check=True)
             self.assertEqual(self.mode(), mode & 0o770)
-            self.assertEqual(set(UsersFile(self.path).read().secrets), {b"ann"})
+            self.assertEqual(set(UsersFile(self.path).read().password_fields), {b"ann"})
 
     def test_made_public(self):
         """A file that is opened to everybody at run time is refused from then on, even at once."""
@@ -192,7 +196,7 @@ class ChangeTests(UsersFileCase):
             self.assertIn("chmod o=", self.error_of(users.read))
             self.assertIn("chmod o=", self.error_of(users.read))
         os.chmod(self.path, 0o640)
-        self.assertEqual(set(users.read().secrets), {b"ann"})
+        self.assertEqual(set(users.read().password_fields), {b"ann"})
 
     def test_unreadable(self):
         """A file that cannot be read is an error that names it."""

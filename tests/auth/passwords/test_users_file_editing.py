@@ -61,7 +61,7 @@ class RewriteTests(UsersFileCase):
         set_secret(self.path, b"bob", b"{X}2", new=False)
         set_secret(self.path, b"cid", b"{X}3", new=True)
         expected = {b"ann": b"{X}1", b"bob": b"{X}2", b"cid": b"{X}3"}
-        self.assertEqual(UsersFile(self.path).read().secrets, expected)
+        self.assertEqual(UsersFile(self.path).read().password_fields, expected)
 
     def test_remove_all(self):
         """A file whose last user goes is empty, and takes a user again."""
@@ -75,22 +75,22 @@ class RewriteTests(UsersFileCase):
         """Who was taken out is out, even if another line has the same name."""
         self.write(b"ann:{PLAIN}a\nbob:{PLAIN}b\nann:{PLAIN}c\n")
         remove_user(self.path, b"ann")
-        self.assertEqual(UsersFile(self.path).read().secrets, {b"bob": b"{PLAIN}b"})
+        self.assertEqual(UsersFile(self.path).read().password_fields, {b"bob": b"{PLAIN}b"})
 
     def test_duplicate(self):
         """Of two lines of one name, the one that counts is changed."""
         self.write(b"ann:{PLAIN}a\nann:{PLAIN}b\n")
         set_secret(self.path, b"ann", b"{X}n", new=False)
-        self.assertEqual(UsersFile(self.path).read().secrets, {b"ann": b"{X}n"})
+        self.assertEqual(UsersFile(self.path).read().password_fields, {b"ann": b"{X}n"})
 
     def test_refused(self):
         """A user is added once, and only one who is there is changed or removed."""
         self.write(b"ann:{PLAIN}a\n")
         for said, call, *args in (
-            (f"ann is in {self.path} already", set_secret, b"ann", True),
-            (f"bob is not in {self.path}", set_secret, b"bob", False),
-            (f"bob is not in {self.path}", remove_user, b"bob"),
-            (f"an is not in {self.path}", remove_user, b"an"),
+            (f"user ann is already in {self.path}", set_secret, b"ann", True),
+            (f"user bob is not in {self.path}", set_secret, b"bob", False),
+            (f"user bob is not in {self.path}", remove_user, b"bob"),
+            (f"user an is not in {self.path}", remove_user, b"an"),
         ):
             name, *new = args
             more = {"field": b"{PLAIN}s3cret", "new": new[0]} if new else {}
@@ -140,7 +140,7 @@ class RewriteTests(UsersFileCase):
         self.assertEqual(os.readlink(link), os.path.join("etc", "users"))
         self.assertEqual(self.content(), b"ann:{PLAIN}a\nbob:{PLAIN}b\n")
         self.assertEqual(self.mode(), 0o640)
-        self.assertEqual(set(UsersFile(link).read().secrets), {b"ann", b"bob"})
+        self.assertEqual(set(UsersFile(link).read().password_fields), {b"ann", b"bob"})
 
     def test_nowhere(self):
         """A directory that is not there is an error that names the file."""
@@ -174,11 +174,11 @@ class RewriteTests(UsersFileCase):
         ]
         users, seen = UsersFile(self.path), set()
         while any(writer.poll() is None for writer in writers):
-            secrets = users.read().secrets
+            secrets = users.read().password_fields
             self.assertLessEqual(seen, set(secrets))
             self.assertLessEqual(set(secrets.values()), {b"{PLAIN}" + b"x" * 5000})
             seen = set(secrets)
         self.assertEqual([writer.returncode for writer in writers], [0] * 4)
         everybody = {b"%c-%d" % (name, n) for name in b"abcd" for n in range(10)}
-        self.assertEqual(set(users.read().secrets), everybody)
+        self.assertEqual(set(users.read().password_fields), everybody)
         self.assertEqual(self.events, [])

@@ -20,7 +20,7 @@ from popserv.interfaces import (
     IScramSHA256Credentials,
     ITokenCredentials,
 )
-from tests.auth.sasl.test_scram import FakeChannel, finish
+from tests.auth.sasl.harness import FakeChannel, finish
 
 BY_NAME = {each.name: each for each in MECHANISMS}
 
@@ -142,7 +142,7 @@ class TableTests(MechanismsCase):
             ({"tls_state": Certified()}, plus | {b"EXTERNAL"}),
             ({"tls_state": bound, "allows_cleartext": False}, cleartext | {b"EXTERNAL"}),
         ]:
-            there = {each.name for each in MECHANISMS if each.available(session(**facts))}
+            there = {each.name for each in MECHANISMS if each.is_available(session(**facts))}
             self.assertEqual(everything - there, missing, facts)
 
     def test_offers(self):
@@ -150,7 +150,7 @@ class TableTests(MechanismsCase):
         login = Everywhere()
         login.supports = lambda kind: kind is IUsernamePassword
         somewhere = Session(login)
-        there = [each.name for each in MECHANISMS if each.available(somewhere)]
+        there = [each.name for each in MECHANISMS if each.is_available(somewhere)]
         self.assertEqual(there, [b"PLAIN", b"LOGIN"])
 
 

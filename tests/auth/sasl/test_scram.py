@@ -1,7 +1,5 @@
 """SCRAM against the RFCs' exchanges, a naive client, scramp's, gsasl's, and all that breaks it."""
 
-import hashlib
-import hmac
 import shutil
 from base64 import b64decode, b64encode
 from subprocess import PIPE, Popen, run
@@ -14,27 +12,30 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from popserv.auth.passwords.schemes import split_field
-from popserv.auth.passwords.scram_keys import parse_scram_keys, scram_keys
-from popserv.auth.sasl.scram import scram
-from popserv.errors import BadCommand, LoginFailed, POPError, TryLater
+from popserv.auth.passwords.scram_keys import derive_scram_keys, parse_scram_keys
+from popserv.errors import BadCommand, LoginFailed, TryLater
 from popserv.interfaces import (
     IScramCredentials,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
+)
+from tests.auth.sasl.harness import (
+    BINDINGS,
+    KEYS,
+    SALT,
+    Client,
+    asking,
+    attributes,
+    begin,
+    finish,
+    outcome,
+    replay,
 )
 
 try:
     from scramp import ScramClient, ScramException
 except ImportError:
     ScramClient = None
-
-SALT = b"sixteen salty by"
-BINDINGS = {
-    b"tls-exporter": b"\0\xff,=\r\n" * 6,
-    b"tls-unique": bytes(range(36)),
-    b"tls-server-end-point": bytes(range(100, 132)),
-}
-KEYS = {name: scram_keys(name, b"pencil", SALT, 3) for name in ("sha1", "sha256")}
 
 # Whole exchanges: RFC 5802 section 5 and RFC 7677 section 3, where "user" has "pencil".
 RFC_5802 = (
@@ -52,73 +53,9 @@ RFC_7677 = (
 )
 
 
-class FakeChannel:
-    """TLS as it would be with these bindings."""
-
-    def __init__(self, bindings=BINDINGS):
-        self.bindings = bindings
-
-    def channel_binding(self, kind):
-        """See Channel."""
-        assert isinstance(kind, bytes)
-        return self.bindings.get(kind)
-
-    def certificate_names(self):
-        """See Channel."""
-        return ()
-
-
-def finish(coroutine):
-    """Return what a coroutine returns that has nothing to wait for."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    raise AssertionError("it waits")
-
-
-def asking(answer):
-    """Make an Ask of a client's function."""
-
-    async def send_challenge(challenge):
-        return answer(challenge)
-
-    return send_challenge
-
-
-def begin(answer, hash_name="sha256", bindings=BINDINGS, plus=False, offered=None, **more):
-    """Return the credentials that come of an exchange's first message."""
-    offered = plus if offered is None else offered
-    tls_state = FakeChannel(bindings)
-    send_challenge = asking(answer)
-    return finish(
-        scram(hash_name, send_challenge, tls_state, plus=plus, plus_offered=offered, **more)
-    )
-
-
-def outcome(answer, keys=None, hash_name="sha256", **more):
-    """Tell how an exchange with a client's function ends: a bool or what is raised."""
-    try:
-        credentials = begin(answer, hash_name, **more)
-        return finish(credentials.check_keys(keys or KEYS[hash_name]))
-    except POPError as error:
-        return type(error)
-
-
-def replay(*answers):
-    """Return a client's function that says this and that, whatever it is asked."""
-    left = iter(answers)
-    return lambda challenge: next(left)
-
-
 def escape(name):
     """Write a name as a saslname (RFC 5802 section 5.1)."""
     return name.replace(b"=", b"=3D").replace(b",", b"=2C")
-
-
-def attributes(message):
-    """Return a message's attributes."""
-    return {part[:1]: part[2:] for part in message.split(b",")}
 
 
 def neighbours(message):
@@ -132,55 +69,6 @@ def neighbours(message):
         yield from (changed | {swapped}) - {message}
 
 
-class Client:
-    """A client as RFC 5802 section 3 puts it, with something else in places if told so.
-
-    What it says instead it means: its proof is over the messages as it sends them.
-    """
-
-    def __init__(self, hash_name="sha256", password=b"pencil", header=b"n,,", bound=b"", **instead):
-        self.hash_name = hash_name
-        self.password = password
-        self.header = header
-        self.bound = bound
-        self.instead = instead
-        self.steps = iter([self.first, self.final, self.end])
-
-    def __call__(self, challenge):
-        """Answer a challenge."""
-        return next(self.steps)(challenge)
-
-    def first(self, challenge):
-        """Return the client-first-message."""
-        assert challenge == b""
-        self.bare = b"n=%b,r=%b" % (self.instead.get("name", b"user"), b"mine")
-        self.bare += self.instead.get("first_extensions", b"")
-        return self.header + self.bare
-
-    def final(self, challenge):
-        """Return the client-final-message."""
-        told = attributes(challenge)
-        salt, rounds = b64decode(told[b"s"]), int(told[b"i"])
-        salted = hashlib.pbkdf2_hmac(self.hash_name, self.password, salt, rounds)
-        key = hmac.digest(salted, b"Client Key", self.hash_name)
-        binding = self.instead.get("binding", b64encode(self.header + self.bound))
-        nonce = self.instead.get("nonce", told[b"r"])
-        final = b"c=%b,r=%b" % (binding, nonce) + self.instead.get("final_extensions", b"")
-        message = b",".join([self.bare, challenge, final])
-        stored = hashlib.new(self.hash_name, key).digest()
-        signature = hmac.digest(stored, message, self.hash_name)
-        proof = b64encode(bytes(a ^ b for a, b in zip(key, signature, strict=True)))
-        server_key = hmac.digest(salted, b"Server Key", self.hash_name)
-        self.expected = b"v=" + b64encode(hmac.digest(server_key, message, self.hash_name))
-        return b"%b,p=%b" % (final, self.instead.get("proof", proof))
-
-    def end(self, challenge):
-        """Be content with the server's signature and nothing else."""
-        if challenge != self.expected:
-            raise BadCommand("that is not the server")
-        return self.instead.get("end", b"")
-
-
 class ExampleTests(SynchronousTestCase):
     """The exchanges that the RFCs print."""
 
@@ -188,7 +76,7 @@ class ExampleTests(SynchronousTestCase):
         """Play the client's part, and compare the server's byte for byte."""
         client_first, server_first, client_final, server_final = messages
         told = attributes(server_first)
-        keys = scram_keys(hash_name, b"pencil", b64decode(told[b"s"]), int(told[b"i"]))
+        keys = derive_scram_keys(hash_name, b"pencil", b64decode(told[b"s"]), int(told[b"i"]))
         heard = []
         answers = [client_first, client_final, b""]
 
@@ -276,7 +164,7 @@ class ExchangeTests(SynchronousTestCase):
         for password, expected in ((b"pencil", True), (b"wrong", False)):
             credentials = begin(Client(password=password))
             self.assertIs(finish(credentials.check_keys(KEYS["sha256"])), expected)
-            credentials._ask = asking(self.fail)
+            credentials._send_challenge = asking(self.fail)
             with self.assertRaises(RuntimeError):
                 finish(credentials.check_keys(KEYS["sha256"]))
 
@@ -621,7 +509,7 @@ class ScrampTests(SynchronousTestCase):
         hash_name = "sha1" if "SHA-1" in mechanism else "sha256"
         return outcome(
             lambda challenge: next(steps)(challenge.decode()).encode(),
-            scram_keys(hash_name, b"pencil", SALT, STRANGERS_ROUNDS),
+            derive_scram_keys(hash_name, b"pencil", SALT, STRANGERS_ROUNDS),
             hash_name,
             plus=mechanism.endswith("-PLUS"),
             **more,
@@ -651,7 +539,7 @@ class ScrampTests(SynchronousTestCase):
 
     def test_server_signature(self):
         """It is not content with a server that has another server key."""
-        keys = scram_keys("sha256", b"pencil", SALT, STRANGERS_ROUNDS)
+        keys = derive_scram_keys("sha256", b"pencil", SALT, STRANGERS_ROUNDS)
         client = ScramClient(["SCRAM-SHA-256"], "user", "pencil")
         credentials = begin(replay(client.get_client_first().encode()))
 
@@ -661,7 +549,7 @@ class ScrampTests(SynchronousTestCase):
             client.set_server_first(challenge.decode())
             return client.get_client_final().encode()
 
-        credentials._ask = asking(answer)
+        credentials._send_challenge = asking(answer)
         with self.assertRaises(ScramException):
             finish(credentials.check_keys(keys._replace(server_key=bytes(32))))
 
@@ -694,7 +582,7 @@ class GsaslTests(SynchronousTestCase):
                 # A question ends without a line end, so that the answer stands behind it.
                 return b64decode(process.stdout.readline().rpartition(b": ")[2], validate=False)
 
-            keys = scram_keys(hash_name, b"pencil", SALT, STRANGERS_ROUNDS)
+            keys = derive_scram_keys(hash_name, b"pencil", SALT, STRANGERS_ROUNDS)
             plus = mechanism.endswith("-PLUS")
             found = outcome(answer, keys, hash_name, plus=plus, **more)
             # Without data behind the signature's answer it has nothing to say any more.
