@@ -522,7 +522,11 @@ class RefusalTests(ServerCase):
                 b"ann",
                 "the authorization identity is not the authentication identity",
             ),
-            (self.GUESSES[6], b"bob", "the client certificate is for b'ann', not for the authorization identity"),
+            (
+                self.GUESSES[6],
+                b"bob",
+                "the client certificate is for b'ann', not for the authorization identity",
+            ),
         ]:
             self.log._events.clear()
             self.guess(client, lines)
