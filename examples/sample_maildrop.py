@@ -1,8 +1,8 @@
-"""Make a maildrop to try a server and clients on: ``python sample_maildrop.py ROOT``.
+"""Create a sample maildrop to try servers and clients: ``python sample_maildrop.py ROOT``.
 
-In ROOT there will be a users file with one user and a Maildir of a dozen messages,
-the same octets each time.  What is there already is left as it is.  The password is
-known to all, so let the server listen on this machine alone.
+It creates the directory ROOT with a users file with one user and a Maildir with twelve
+messages, whose octets are the same each time.  If ROOT exists, nothing is changed.  The
+password is public, so the server must listen on this machine only.
 """
 
 import sys
@@ -21,9 +21,9 @@ PASSWORD = "secret"
 PORT = 1110
 
 START = datetime(2024, 3, 1, 8, 0, tzinfo=timezone.utc)
-"""When the first message came; another came each hour."""
+"""The first message arrived an hour after this time, and one more each hour."""
 
-HOW_TO = f"""\
+INSTRUCTIONS = f"""\
 user {USER}, password {PASSWORD}
 curl --user {USER}:{PASSWORD} pop3://127.0.0.1:{PORT}/1
 python3 -c 'import poplib; pop = poplib.POP3("127.0.0.1", {PORT}); pop.user("{USER}"); \
@@ -32,22 +32,22 @@ pop.pass_("{PASSWORD}"); print(b"\\n".join(pop.retr(1)[1]).decode())'
 
 
 def messages():
-    """Return the messages in order, as bytes that a delivery agent would store."""
-    return [make(_head(number)) for number, make in enumerate(_MAKERS, 1)]
+    """Return the messages in order, as the bytes that a delivery agent would store."""
+    return [build(_common_header(number)) for number, build in enumerate(_BUILDERS, 1)]
 
 
-def _head(number):
-    """Return what every message starts with."""
+def _common_header(number):
+    """Return the header fields that all messages have."""
     return (
         b"Return-Path: <ann@example.org>\n"
         b"Date: %b\n"
         b"Message-ID: <%d.sample@example.org>\n"
         b"From: Ann Other <ann@example.org>\n"
         b"To: Joe <joe@example.net>\n"
-    ) % (format_datetime(_came(number)).encode("ascii"), number)
+    ) % (format_datetime(_arrival_time(number)).encode("ascii"), number)
 
 
-def _came(number):
+def _arrival_time(number):
     return START + timedelta(hours=number)
 
 
@@ -58,7 +58,7 @@ def _entity(subject):
 
 
 def _bytes(entity):
-    """Return a MIME entity's bytes, its parts set apart by boundaries that never change."""
+    """Return the bytes of a MIME entity, with boundaries that are the same each time."""
     multiparts = (part for part in entity.walk() if part.is_multipart())
     for number, part in enumerate(multiparts):
         if part.get_content_maintype() == "multipart":
@@ -66,57 +66,57 @@ def _bytes(entity):
     return entity.as_bytes()
 
 
-def _plain(head):
-    return head + b"Subject: Welcome\n\nThis is mail.  There is more behind it.\n\n-- \nAnn\n"
+def _plain(header):
+    return header + b"Subject: Welcome\n\nThis is mail.  There is more behind it.\n\n-- \nAnn\n"
 
 
-def _alternative(head):
+def _alternative(header):
     entity = _entity("Dinner, as text and as HTML")
     entity.set_content("Eight o'clock?\n")
     entity.add_alternative("<p>Eight&nbsp;o'clock?</p>\n", subtype="html")
-    return head + _bytes(entity)
+    return header + _bytes(entity)
 
 
-def _attachment(head):
+def _attachment(header):
     entity = _entity("A table")
     entity.set_content("It is attached.\n")
     table = b"".join(b"%d;%d\r\n" % (n, n * n) for n in range(200))
     entity.add_attachment(table, maintype="text", subtype="csv", filename="squares.csv")
-    return head + _bytes(entity)
+    return header + _bytes(entity)
 
 
-def _latin_1(head):
-    # Raw 8-bit text that no header announces: such mail is about.
-    return head + "Subject: Grüße aus Köln\n\nAuf bald, dein Jürgen.\n".encode("latin-1")
+def _latin_1(header):
+    # 8-bit text without a MIME header, as some programs send it.
+    return header + "Subject: Grüße aus Köln\n\nAuf bald, dein Jürgen.\n".encode("latin-1")
 
 
-def _utf_8(head):
+def _utf_8(header):
     text = "Subject: Добрый день, 今日は\nContent-Type: text/plain; charset=utf-8\n"
-    return head + f"{text}Content-Transfer-Encoding: 8bit\n\nŽluťoučký kůň 😀\n".encode()
+    return header + f"{text}Content-Transfer-Encoding: 8bit\n\nŽluťoučký kůň 😀\n".encode()
 
 
-def _dots(head):
-    return head + b"Subject: Dots\n\n.\n..\n...and so on\n.\n\nThe lone dots end nothing.\n"
+def _dots(header):
+    return header + b"Subject: Dots\n\n.\n..\n...and so on\n.\n\nThe lone dots end nothing.\n"
 
 
-def _no_final_newline(head):
-    return head + b"Subject: Cut short\n\nThe last line of this one has no end"
+def _no_final_newline(header):
+    return header + b"Subject: Cut short\n\nThe last line of this one has no end"
 
 
-def _crlf(head):
-    text = head + b"Subject: Stored with CRLF\n\n" + b"One.\n.Two.\n" * 20
+def _crlf(header):
+    text = header + b"Subject: Stored with CRLF\n\n" + b"One.\n.Two.\n" * 20
     return text.replace(b"\n", b"\r\n")
 
 
-def _large(head):
+def _large(header):
     entity = _entity("Three megabytes")
     entity.set_content("The picture.\n")
     picture = bytes(range(256)) * 8_800
     entity.add_attachment(picture, maintype="image", subtype="x-raw", filename="picture.raw")
-    return head + _bytes(entity)
+    return header + _bytes(entity)
 
 
-def _digest(head):
+def _digest(header):
     entity = _entity("sample-list Digest, Vol 7, Issue 40")
     entity["List-Id"] = "<sample-list.example.org>"
     entity["MIME-Version"] = "1.0"
@@ -125,12 +125,12 @@ def _digest(head):
         post = _entity(f"Re: [sample-list] Dots at the start of lines ({number})")
         post["From"] = f"writer{number}@example.org"
         post.set_content("> What if a line is one dot?\n.\n> Nothing.\n" * number)
-        part = _entity_of("message/rfc822", [post])
+        part = _entity_with_payload("message/rfc822", [post])
         entity.attach(part)
-    return head + _bytes(entity)
+    return header + _bytes(entity)
 
 
-def _bounce(head):
+def _bounce(header):
     entity = _entity("Undelivered Mail Returned to Sender")
     entity["MIME-Version"] = "1.0"
     entity["Content-Type"] = 'multipart/report; report-type="delivery-status"'
@@ -143,23 +143,23 @@ def _bounce(head):
     recipient["Status"] = "5.1.1"
     returned.set_content("Is anybody there?\n")
     entity.attach(notice)
-    entity.attach(_entity_of("message/delivery-status", [server, recipient]))
-    entity.attach(_entity_of("message/rfc822", [returned]))
-    return head + _bytes(entity)
+    entity.attach(_entity_with_payload("message/delivery-status", [server, recipient]))
+    entity.attach(_entity_with_payload("message/rfc822", [returned]))
+    return header + _bytes(entity)
 
 
-def _entity_of(content_type, payload):
+def _entity_with_payload(content_type, payload):
     entity = EmailMessage()
     entity["Content-Type"] = content_type
     entity.set_payload(payload)
     return entity
 
 
-def _header_alone(head):
-    return head + b"Subject: Nothing but a header\n"
+def _header_only(header):
+    return header + b"Subject: Nothing but a header\n"
 
 
-_MAKERS = (
+_BUILDERS = (
     _plain,
     _alternative,
     _attachment,
@@ -171,17 +171,17 @@ _MAKERS = (
     _large,
     _digest,
     _bounce,
-    _header_alone,
+    _header_only,
 )
 
 
-def make(root):
-    """Make a users file and a Maildir below ``root``, which must not be there yet."""
+def create(root):
+    """Create a users file and a Maildir in ``root``, which must not exist."""
     maildir = root / USER
     for name in ("tmp", "new", "cur"):
         (maildir / name).mkdir(parents=True)
     for number, message in enumerate(messages(), 1):
-        seconds = int(_came(number).timestamp())
+        seconds = int(_arrival_time(number).timestamp())
         written = maildir / "tmp" / f"{seconds}.M{number:06}P1.example.net"
         written.write_bytes(message)
         written.rename(maildir / "new" / written.name)
@@ -190,13 +190,13 @@ def make(root):
 
 
 def main(arguments):
-    """Make the maildrop unless it is there, and say how to read it."""
+    """Create the maildrop unless ROOT exists, and print how to read it."""
     if len(arguments) != 1:
         return "usage: sample_maildrop.py ROOT"
     root = Path(arguments[0])
     if not root.exists():
-        make(root)
-    print(HOW_TO, end="")
+        create(root)
+    print(INSTRUCTIONS, end="")
     return 0
 
 

@@ -116,10 +116,10 @@ class OptionsTests(OptionsCase):
         key = self.write("key.pem", issue("other.example.org").key_pem())
         empty = self.write("empty.pem", b"")
         for arguments, told in [
-            (["--certificate", "/nowhere.pem"], "/nowhere.pem: there is no such file"),
+            (["--certificate", "/nowhere.pem"], "/nowhere.pem: no such file"),
             (["--certificate", empty], "no certificate in this file"),
             (["--certificate", alone], "no private key in this file"),
-            (["--certificate", alone, "--private-key", key], "does not fit"),
+            (["--certificate", alone, "--private-key", key], "does not match"),
             (["--certificate", pem, "--client-ca", empty], "no certificate in this file"),
             (["--certificate", pem, "--client-ca", pem], "is not the certificate of a CA"),
             (["--private-key", key], "--private-key needs --certificate FILE"),
@@ -556,7 +556,7 @@ class ServiceTests(OptionsCase):
             port = taken.getsockname()[1]
             service = tap.makeService(self.parse("--listen", f"tcp:{port}:interface=127.0.0.1"))
             end = self.assertRaises(tap.CannotStart, service.privilegedStartService)
-        self.assertIn("Is another server running there?", str(end))
+        self.assertIn("Is another server listening there?", str(end))
         self.assertIsInstance(end, SystemExit)
 
     def test_no_tls(self):
@@ -570,7 +570,7 @@ class ServiceTests(OptionsCase):
     def test_odd_ports(self):
         """What is no address or no port here ends the server by one line, too."""
         for endpoint, told in [
-            ("tcp:0:interface=192.0.2.77", "This machine has no such address."),
+            ("tcp:0:interface=192.0.2.77", "This machine does not have that address."),
             ("unix:/nowhere/socket", "cannot listen"),
         ]:
             service = tap.makeService(self.parse("--listen", endpoint))

@@ -196,7 +196,7 @@ class OneSession:
         self._stop()
 
     def _stop(self) -> None:
-        self._standard.give_back()
+        self._standard.restore()
         with suppress(ReactorNotRunning):
             self._reactor.stop()
 
@@ -225,9 +225,9 @@ class _WatchedSession(POP3Server):
     def __init__(self, over: Callable[[bool], None]) -> None:
         self._over = over
 
-    def _answer(self, reply: Reply) -> None:
-        self._said_goodbye = reply.after is After.CLOSE and not self._gone
-        super()._answer(reply)
+    def send_reply(self, reply: Reply) -> None:
+        self._said_goodbye = reply.after is After.CLOSE and not self.is_disconnected
+        super().send_reply(reply)
 
     def close(self) -> None:
         self._closed = True
@@ -236,15 +236,15 @@ class _WatchedSession(POP3Server):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if reason.check(ConnectionAborted) or unsent_octets(self.transport):
             self._said_goodbye = False
-        by_client = self._input_over or not self._closed
+        by_client = self.input_is_over or not self._closed
         self._closed_in_order = by_client and reason.check(ConnectionDone) is not None
         super().connectionLost(reason)
 
     def _went_well(self) -> bool:
         return self._said_goodbye or self._closed_in_order
 
-    def _end_session(self) -> Deferred[None]:
-        ended = super()._end_session()
+    def end_session(self) -> Deferred[None]:
+        ended = super().end_session()
         return ended.addCallback(lambda _: self._over(self._went_well()))
 
 

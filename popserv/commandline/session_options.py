@@ -316,7 +316,8 @@ class SessionOptions(usage.Options, AuthOptionMixin):
                     raise usage.UsageError(f"--{name} needs --certificate FILE")
             return
         try:
-            from popserv.tls.certificates import CertificateError, Certificates
+            from popserv.tls.certificates import Certificates
+            from popserv.tls.files import CertificateError
         except ImportError as error:
             raise usage.UsageError(f"--certificate: {error}; {TLS_EXTRA}") from error
         try:

@@ -1,1 +1,6 @@
-"""The verbs: one module for the RFC's commands, one for each extension."""
+"""The POP3 commands: one module for each RFC, and the dialects, which are tables of commands.
+
+This package may import auth, core, messages, interfaces, errors and texts, and nothing of
+``twisted.internet``: a command only awaits what its session gives it.  Each module has its
+commands in ``COMMANDS``; a module whose command can be configured has a function as well.
+"""

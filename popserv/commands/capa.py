@@ -1,4 +1,4 @@
-"""CAPA: what this session can do, here and now (RFC 2449)."""
+"""CAPA: the capability list of a session in its present state (RFC 2449)."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ def commands(
     expire_days: int | None = None,
     login_delay: int = 0,
 ) -> tuple[Command, ...]:
-    """Return the command, for a server of these traits.
+    """Return the CAPA command of a server.
 
-    ``expire_days`` are the days after which the store removes messages by itself, None
-    if it never does; ``login_delay`` the seconds between two logins of one user that
-    :class:`popserv.auth.throttle.login_delay.LoginDelayRealm` enforces;
-    ``implementation`` a name and a version, None to keep them private.
+    :param implementation: name and version of the server; None to announce neither.
+    :param expire_days: days after which the store removes messages; None if it never does.
+    :param login_delay: seconds that a user must wait between two logins, as
+        :class:`popserv.auth.throttle.login_delay.LoginDelayRealm` enforces; 0 for none.
     """
-    traits = [
+    server_capabilities = [
         b"RESP-CODES",
         b"AUTH-RESP-CODE",
         b"PIPELINING",
         b"EXPIRE NEVER" if expire_days is None else b"EXPIRE %d" % expire_days,
     ]
     if login_delay:
-        traits.append(b"LOGIN-DELAY %d" % login_delay)
+        server_capabilities.append(b"LOGIN-DELAY %d" % login_delay)
     if implementation is not None:
-        traits.append(b"IMPLEMENTATION %b" % implementation)
+        server_capabilities.append(b"IMPLEMENTATION %b" % implementation)
 
     @command(
         b"CAPA",
         (State.AUTHORIZATION, State.TRANSACTION),
         no_arguments,
-        announce=lambda session: traits,
+        announce=lambda session: server_capabilities,
     )
     def capa(session: Session) -> Reply:
-        """List the capabilities, a line each."""
+        """List the capabilities, one a line."""
         return Reply(
             Text("capability list follows"), [_lines(session.capabilities())], ListingFramer()
         )
@@ -52,7 +52,7 @@ def commands(
 
 
 def _lines(capabilities: Iterable[bytes]) -> bytes:
-    # One chunk: some clients take what comes in the first packet for all.
+    # One chunk: some clients believe that the first packet is the whole list.
     return b"".join(line + b"\r\n" for line in capabilities)
 
 

@@ -1,4 +1,4 @@
-"""Which commands each text of the line has: the dialects that a server can speak.
+"""The dialects that a server can speak: the commands of each text, from 1985 on.
 
 ==============  ==================================================================
 ``modern``      RFC 1725 and all that came after it
@@ -20,9 +20,9 @@ from popserv.core.command import Command
 
 
 class Dialect(NamedTuple):
-    """What one text has: its commands, the port that it names, and how a server greets.
+    """The commands of one text, its port, and its greeting.
 
-    ``greeting`` makes the text of the greeting from the server's host name.
+    ``greeting`` returns the text of the greeting for the server's host name.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Dialect(NamedTuple):
     greeting: Callable[[bytes], bytes] = lambda host: b"POP3 server ready"
 
     def has(self, keyword: bytes) -> bool:
-        """Tell whether the text has a command."""
+        """Return whether the text has a command of this keyword."""
         return any(command.keyword == keyword for command in self.commands)
 
 

@@ -1,6 +1,6 @@
-"""RPOP, and what else RFC 1225 and the draft before it had otherwise (RFC 1225, "POP (revised)").
+"""RPOP, and the commands that differ in RFC 1225 and in the draft "POP (revised)".
 
-Those texts have no sections: USER is in "The AUTHORIZATION State", RSET in "The TRANSACTION
+Those texts have no section numbers: USER is in "The AUTHORIZATION State", RSET in "The TRANSACTION
 State", QUIT in "The UPDATE State", and RPOP in "Optional POP3 Commands".
 """
 
@@ -34,7 +34,7 @@ def _takes_remote_users(session: Session) -> bool:
     refusal=rfc1725.user.refusal,
 )
 def user(session: Session, name: bytes) -> Reply:
-    """Take the name to log in with; every name is as welcome as the texts' own."""
+    """Record the name to log in with; the reply is the one in the texts' examples."""
     session.claimed_name = name
     return Reply(Text("%s is a real hoopy frood", printable_name(name) or "this"))
 
@@ -47,11 +47,11 @@ def user(session: Session, name: bytes) -> Reply:
     refusal=Text("RPOP is not available"),
 )
 async def rpop(session: Session, remote_user: bytes) -> Reply:
-    """Log in as who the client's host says that its user is, without a password."""
+    """Log in without a password, as the user that the client's host vouches for."""
     name = session.claimed_name
     if name is None:
         raise BadCommand("send USER first")
-    # As who it was refused, for the log.
+    # For the log, if the login is refused.
     session.name = name
     host, port = session.peer() or ("", 0)
     if not 0 < port < IPPORT_RESERVED:
@@ -66,28 +66,30 @@ async def rpop(session: Session, remote_user: bytes) -> Reply:
 
 @command(b"RSET", State.TRANSACTION, no_arguments)
 def rset(session: Session) -> Outcome:
-    """Take all marks away; what was accessed before the session is accessed still."""
+    """Remove all deletion marks; LAST answers as at the start of the session."""
     if session.access is not None:
         session.access.reset_to_start()
     return rfc1725.rset.run(session)
 
 
 def signing_off_as(service: str) -> Command:
-    """Return QUIT of a server that calls itself that, and its host by the short name."""
+    """Return a QUIT command whose reply names the service and the host's short name."""
 
     @command(b"QUIT", (State.AUTHORIZATION, State.TRANSACTION), no_arguments)
     def quit_(session: Session) -> Coroutine[Any, Any, Reply]:
-        """Say goodbye; after a login, remove what is marked first."""
+        """End the session; after a login, remove the marked messages first."""
         return rfc1725.sign_off(session, _short(session.host), service)
 
     return quit_
 
 
 def greeting_as(service: str, host: bytes) -> bytes:
-    """Return the text of the greeting of a server that calls itself that."""
+    """Return the text of a greeting that names the service and the host's short name."""
     _, _, domain = host.decode("ascii").partition(".")
-    whom = domain or _short(host)
-    return f"{_short(host)} {service} server ready (Comments to: PostMaster@{whom})".encode("ascii")
+    mail_domain = domain or _short(host)
+    return f"{_short(host)} {service} server ready (Comments to: PostMaster@{mail_domain})".encode(
+        "ascii"
+    )
 
 
 def _short(host: bytes) -> str:

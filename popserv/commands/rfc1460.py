@@ -1,7 +1,7 @@
-"""LAST, and the commands that change its answer (RFC 1460 section 5).
+"""LAST, and the commands that change what it answers (RFC 1460 section 5).
 
-A session of a dialect that has LAST keeps an :class:`~popserv.core.access.AccessRecord` from the
-first of these commands on.
+The first of these commands in a session starts its
+:class:`~popserv.core.access.AccessRecord`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from popserv.core.session import Session, State
 
 @command(b"LAST", State.TRANSACTION, no_arguments)
 async def last(session: Session) -> Reply:
-    """Give the highest message-number accessed."""
+    """Return the highest message-number accessed."""
     return Reply(b"%d" % await _access(session).highest())
 
 
 @command(b"RETR", State.TRANSACTION, arguments(number))
 async def retr(session: Session, n: int) -> Reply:
-    """Send a message, which is accessed by that."""
+    """Send a message, and record that it was accessed and retrieved."""
     message = session.maildrop[n]
     reply = await rfc1725.send_message(session, n)
     _access(session).record_retrieval(message)
@@ -33,7 +33,7 @@ async def retr(session: Session, n: int) -> Reply:
 
 @command(b"DELE", State.TRANSACTION, arguments(number))
 def dele(session: Session, n: int) -> Outcome:
-    """Mark a message as deleted, which is accessed by that."""
+    """Mark a message as deleted, and record that it was accessed."""
     outcome = rfc1725.dele.run(session, n)
     _access(session).record_access(n)
     return outcome
@@ -41,7 +41,7 @@ def dele(session: Session, n: int) -> Outcome:
 
 @command(b"RSET", State.TRANSACTION, no_arguments)
 def rset(session: Session) -> Outcome:
-    """Take all marks away; nothing is accessed any more."""
+    """Remove all deletion marks; LAST answers 0 again."""
     _access(session).reset_to_zero()
     return rfc1725.rset.run(session)
 
@@ -52,11 +52,11 @@ COMMANDS = (last, retr, dele, rset)
 def _access(session: Session) -> AccessRecord:
     if session.access is None:
         session.access = AccessRecord(session.mailbox)
-        session.on_end(partial(_remember, session, session.access))
+        session.on_end(partial(_save_record, session, session.access))
     return session.access
 
 
-async def _remember(session: Session, access: AccessRecord) -> None:
-    # Of a session that was broken off nobody knows what came through.
+async def _save_record(session: Session, access: AccessRecord) -> None:
+    # Without QUIT nobody knows which messages reached the client.
     if session.state is State.UPDATE:
         await access.save(session.maildrop.marked)

@@ -1,4 +1,4 @@
-"""One function for each command of RFC 1725, in the RFC's order."""
+"""The commands of RFC 1725, one function each, in the order of the RFC."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from popserv.texts import Text
 # Section 4: the AUTHORIZATION state
 
 
-def _takes_passwords(session: Session) -> bool:
+def _password_login_available(session: Session) -> bool:
     return session.allows_cleartext and session.supports(IUsernamePassword)
 
 
@@ -50,19 +50,25 @@ _SEND_PASS = Reply(Text("send PASS"))
     b"USER",
     State.AUTHORIZATION,
     arguments(word),
-    available=_takes_passwords,
+    available=_password_login_available,
     refusal=_NEEDS_TLS,
     announce=b"USER",
 )
 def user(session: Session, name: bytes) -> Reply:
-    """Take the name to log in with; every name is answered alike (RFC 1725 section 12)."""
+    """Record the name to log in with; the reply is the same for every name (section 12)."""
     session.claimed_name = name
     return _SEND_PASS
 
 
-@command(b"PASS", State.AUTHORIZATION, rest_of_line, available=_takes_passwords, refusal=_NEEDS_TLS)
+@command(
+    b"PASS",
+    State.AUTHORIZATION,
+    rest_of_line,
+    available=_password_login_available,
+    refusal=_NEEDS_TLS,
+)
 async def pass_(session: Session, password: bytes) -> Reply:
-    """Log in; the password is all the rest of the line."""
+    """Log in; the password is the rest of the line."""
     name = session.claimed_name
     if name is None:
         raise BadCommand("send USER first")
@@ -72,7 +78,7 @@ async def pass_(session: Session, password: bytes) -> Reply:
 
 @command(b"QUIT", (State.AUTHORIZATION, State.TRANSACTION), no_arguments)
 def quit_(session: Session) -> Coroutine[Any, Any, Reply]:
-    """Say goodbye; after a login, remove what is marked first (sections 4 and 6)."""
+    """End the session; after a login, remove the marked messages first (sections 4 and 6)."""
     return sign_off(session, session.host.decode("ascii"), "POP3")
 
 
@@ -81,13 +87,13 @@ def quit_(session: Session) -> Coroutine[Any, Any, Reply]:
 
 @command(b"STAT", State.TRANSACTION, no_arguments)
 def stat(session: Session) -> Reply:
-    """Give the drop listing: how many messages, how many octets."""
+    """Return the drop listing: the number of messages, and their octets."""
     return Reply(b"%d %d" % (session.maildrop.count, session.maildrop.octets))
 
 
 @command(b"LIST", State.TRANSACTION, arguments(number, minimum=0))
 def list_(session: Session, n: int | None = None) -> Reply:
-    """Give the scan listing of one message, or of all."""
+    """Return the scan listing of one message, or of all."""
     maildrop = session.maildrop
     if n is not None:
         return Reply(b"%d %d" % (n, maildrop[n].octets))
@@ -118,7 +124,7 @@ def noop(session: Session) -> Reply:
 
 @command(b"RSET", State.TRANSACTION, no_arguments)
 def rset(session: Session) -> Reply:
-    """Take all marks away."""
+    """Remove all deletion marks."""
     session.maildrop.unmark_all()
     return Reply(Text("maildrop has %s", session.maildrop.contents()))
 
@@ -140,7 +146,7 @@ _UNIQUE_IDS_FOLLOW = Text("unique-id listing follows")
 
 @command(b"UIDL", State.TRANSACTION, arguments(number, minimum=0), announce=b"UIDL")
 def uidl(session: Session, n: int | None = None) -> Reply:
-    """Give the unique-id listing of one message, or of all."""
+    """Return the unique-id listing of one message, or of all."""
     maildrop = session.maildrop
     if n is not None:
         return Reply(b"%d %b" % (n, maildrop[n].uid))
@@ -156,7 +162,7 @@ def uidl(session: Session, n: int | None = None) -> Reply:
     refusal=Text("APOP is not available"),
 )
 async def apop(session: Session, name: bytes, digest: bytes) -> Reply:
-    """Log in by a digest of the greeting's timestamp and a shared secret."""
+    """Log in with a digest of the greeting's timestamp and a shared secret."""
     session.claimed_name = None
     name = word(name)
     await session.login(name, APOPCredentials(name, session.timestamp or b"", digest))
@@ -167,32 +173,32 @@ COMMANDS = (user, pass_, quit_, stat, list_, retr, dele, noop, rset, top, uidl, 
 
 
 async def sign_off(session: Session, host: str, service: str) -> Reply:
-    """End the session in the state that it is in; the goodbye names the host and its service.
+    """End the session, entering UPDATE after a login; the reply names host and service.
 
     :raises popserv.errors.RemovalFailed: as :meth:`popserv.core.session.Session.update`.
     """
     if session.state is State.AUTHORIZATION:
         return Reply(Text("%s %s server signing off", host, service), after=After.CLOSE)
     await session.update()
-    left = session.maildrop.count
-    if left:
-        parting = Text("%s %s server signing off (%s left)", host, service, message_count(left))
+    remaining = session.maildrop.count
+    if remaining:
+        text = Text("%s %s server signing off (%s left)", host, service, message_count(remaining))
     else:
-        parting = Text("%s %s server signing off (maildrop empty)", host, service)
-    return Reply(parting, after=After.CLOSE)
+        text = Text("%s %s server signing off (maildrop empty)", host, service)
+    return Reply(text, after=After.CLOSE)
 
 
 def send_message(session: Session, n: int) -> Coroutine[Any, Any, Reply]:
-    """Return what sends the message of that number.
+    """Return the reply to RETR for a message.
 
-    :raises popserv.errors.NoSuchMessage: there is none, or it is marked.
+    :raises popserv.errors.NoSuchMessage: the message does not exist or is marked as deleted.
     """
     message = session.maildrop[n]
     return _send(session, n, message, Text("%d octets", message.octets), MessageFramer())
 
 
 async def _send(session: Session, n: int, message: Message, text: Text, framer: Framer) -> Reply:
-    framer = _through_filters(session, n, framer)
+    framer = _filtered(session, n, framer)
     try:
         body = await session.mailbox.open(message)
     except NoSuchMessage:
@@ -200,8 +206,8 @@ async def _send(session: Session, n: int, message: Message, text: Text, framer: 
     return Reply(text, body, framer)
 
 
-def _through_filters(session: Session, n: int, framer: Framer) -> Framer:
-    """Return a framer that gets the message as it is to be sent; the last filter comes first."""
+def _filtered(session: Session, n: int, framer: Framer) -> Framer:
+    """Return a framer behind the filters that this session needs; the last filter is innermost."""
     if session.maildrop.is_header_only(n):
         framer = FilteredFramer(BlankLineFilter(), framer)
     if OUTLOOK_NO_NULS in session.workarounds:

@@ -1,4 +1,4 @@
-"""AUTH: SASL's dialogue on a POP3 connection (RFC 5034)."""
+"""AUTH: SASL authentication (RFC 5034)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from popserv.texts import Text
 
 
 def commands(mechanisms: Sequence[Mechanism] = DEFAULT_MECHANISMS) -> tuple[Command, ...]:
-    """Return the command, with these mechanisms in order of preference."""
+    """Return the AUTH command for these mechanisms, given in order of preference."""
     by_name = {each.name: each for each in mechanisms}
 
-    def offered(session: Session) -> list[bytes]:
+    def available_names(session: Session) -> list[bytes]:
         return [each.name for each in mechanisms if each.is_available(session)]
 
     def announce(session: Session) -> Iterable[bytes]:
-        names = offered(session)
+        names = available_names(session)
         return [b"SASL " + b" ".join(names)] if names else ()
 
     @command(
@@ -36,12 +36,12 @@ def commands(mechanisms: Sequence[Mechanism] = DEFAULT_MECHANISMS) -> tuple[Comm
     async def auth(
         session: Session, name: bytes | None = None, initial: bytes | None = None
     ) -> Reply:
-        """Log in by a mechanism; without one, list them, for old clients."""
+        """Log in by a mechanism; without an argument, list the mechanisms, for old clients."""
         session.claimed_name = session.name = None
         if name is None:
-            lines = b"".join(each + b"\r\n" for each in offered(session))
+            lines = b"".join(each + b"\r\n" for each in available_names(session))
             return Reply(Text("mechanisms follow"), [lines], ListingFramer())
-        names = offered(session)
+        names = available_names(session)
         mechanism = by_name.get(name.upper())
         if mechanism is None or mechanism.name not in names:
             raise BadCommand("mechanism not available")
@@ -56,7 +56,7 @@ def commands(mechanisms: Sequence[Mechanism] = DEFAULT_MECHANISMS) -> tuple[Comm
 
 
 class _Exchange:
-    """The dialogue, decoded; an initial response stands for the first answer."""
+    """An exchange, base64-decoded; an initial response answers the first challenge."""
 
     def __init__(self, session: Session, initial: bytes | None) -> None:
         self._session = session

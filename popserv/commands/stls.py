@@ -1,4 +1,4 @@
-"""STLS: TLS on a connection that began without it (RFC 2595 section 4)."""
+"""STLS: starting TLS on an open connection (RFC 2595 section 4)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _announce(session: Session) -> Iterable[bytes]:
     announce=_announce,
 )
 def stls(session: Session) -> Reply:
-    """Let TLS begin behind this reply; the shell forgets all that was said before it."""
+    """Start TLS after this reply; the server then starts a new session."""
     return Reply(Text("begin TLS negotiation"), after=After.START_TLS)
 
 

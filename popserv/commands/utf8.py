@@ -1,4 +1,4 @@
-"""UTF8 and LANG: messages and replies beyond ASCII (RFC 6856)."""
+"""UTF8 and LANG: internationalized messages and translated replies (RFC 6856)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from popserv.texts import Text
 
 
 def _announce(session: Session) -> Iterable[bytes]:
-    # Section 2: USER says that names and passwords may be UTF-8, and are prepared.
+    # Section 2: USER announces that names and passwords may be UTF-8, and are prepared.
     return [b"UTF8 USER" if precis.is_available() else b"UTF8"]
 
 
-# Section 2 has it in the AUTHORIZATION state; Outlook gives it after the login.
+# Section 2 allows it in the AUTHORIZATION state only; Outlook sends it after the login.
 @command(b"UTF8", (State.AUTHORIZATION, State.TRANSACTION), no_arguments, announce=_announce)
 def utf8(session: Session) -> Reply:
-    """Send internationalized messages as they are from now on, not downgraded."""
+    """Send internationalized messages as they are stored from now on, not downgraded."""
     session.send_as_stored()
     return Reply(Text("messages are sent as stored"))
 

@@ -1,4 +1,4 @@
-"""Send the body of a multi-line response: chunks in, octets out, as fast as they are read."""
+"""Sends the body of a multi-line response: chunks in, framed octets out."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from twisted.python.failure import Failure
 
 from popserv.messages.framing import Chunk, Framer
 
-ENOUGH = 1 << 16
-"""Octets gathered for one write; what a transport buffers before it says stop."""
+WRITE_SIZE = 1 << 16
+"""Octets gathered for one write; a Twisted transport pauses its producer beyond as many."""
 
-_WRITES_A_TURN = 4
-"""How often to write before other sessions have their turn."""
+_WRITES_PER_TURN = 4
+"""Writes before other sessions are served."""
 
 
 class BodySender:
-    """Feeds a body through its framer to ``write``, until told to pause.
+    """Feeds a body through its framer to ``write``, until paused.
 
-    ``later`` calls a function after so many seconds, such as a reactor's ``callLater``.
-    ``finished`` is called once: with None after the last octet was written, or
-    with the failure that cut the body short.  Nothing is called after ``stop``.
+    ``call_later`` calls a function after a number of seconds, as a reactor's ``callLater``
+    does.  ``finished`` is called once: with None after the last octet was written, or with
+    the failure that ended the body.  Nothing is called after :meth:`stop`.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class BodySender:
         body: Iterable[Chunk],
         framer: Framer,
         write: Callable[[bytes], object],
-        later: Callable[[float, Callable[[], None]], object],
+        call_later: Callable[[float, Callable[[], None]], object],
         finished: Callable[[Failure | None], None],
     ) -> None:
         self._out = [head]
@@ -38,57 +38,52 @@ class BodySender:
         self._chunks: Iterator[Chunk] = iter(body)
         self._framer = framer
         self._write = write
-        self._later = later
+        self._call_later = call_later
         self._finished = finished
-        self._paused = False
-        self._waiting = False
-        self._yielding = False
-        self._over = False
+        self._is_paused = False
+        self._awaits_chunk = False
+        self._awaits_turn = False
+        self._is_over = False
 
     def pause(self) -> None:
         """Write no more until :meth:`resume`."""
-        self._paused = True
+        self._is_paused = True
 
     def resume(self) -> None:
-        """Write on until paused, until a chunk must be waited for, or to the end."""
-        self._paused = False
-        self._go_on()
+        """Write until paused, until a chunk must be awaited, or to the end."""
+        self._is_paused = False
+        self._write_on()
 
-    def _go_on(self) -> None:
-        """Write on, but let others have their turn before a client that reads as fast."""
+    def _write_on(self) -> None:
         writes = 0
         try:
-            while not (self._paused or self._waiting or self._yielding or self._over):
-                if writes < _WRITES_A_TURN:
-                    self._step()
+            while not (self._is_paused or self._awaits_chunk or self._awaits_turn or self._is_over):
+                if writes < _WRITES_PER_TURN:
+                    self._write_once()
                     writes += 1
                 else:
-                    self._yielding = True
-                    self._later(0, self._take_turn)
+                    # A client that reads as fast as this writes must not hold up the others.
+                    self._awaits_turn = True
+                    self._call_later(0, self._take_turn)
         except Exception:
             self._end(Failure())
 
     def _take_turn(self) -> None:
-        self._yielding = False
-        self._go_on()
+        self._awaits_turn = False
+        self._write_on()
 
     def stop(self) -> None:
-        """Want no more of the body."""
-        if not self._over:
-            self._over = True
-            # Not under a read that is still going on.
-            if not self._waiting:
-                self._close()
+        """Write no more of the body, and close it."""
+        if not self._is_over:
+            self._is_over = True
+            # A read that is under way needs the body open.
+            if not self._awaits_chunk:
+                close_body(self._body)
 
-    def _close(self) -> None:
-        close = getattr(self._body, "close", None)
-        if close is not None:
-            close()
-
-    def _step(self) -> None:
-        """Write once: the chunks that are there, up to enough."""
+    def _write_once(self) -> None:
+        """Write the chunks that need not be awaited, up to WRITE_SIZE octets."""
         gathered = 0
-        while gathered < ENOUGH:
+        while gathered < WRITE_SIZE:
             chunk = None if self._framer.done else next(self._chunks, None)
             if chunk is None:
                 self._out.append(self._framer.finish())
@@ -96,16 +91,16 @@ class BodySender:
                 self._end(None)
                 return
             if not isinstance(chunk, bytes):
-                self._wait_for(chunk)
+                self._await_chunk(chunk)
                 break
             framed = self._framer.feed(chunk)
             gathered += len(framed)
             self._out.append(framed)
         self._flush()
 
-    def _wait_for(self, chunk: Awaitable[bytes]) -> None:
-        self._waiting = True
-        Deferred.fromCoroutine(_awaited(chunk)).addCallbacks(self._arrived, self._failed)
+    def _await_chunk(self, chunk: Awaitable[bytes]) -> None:
+        self._awaits_chunk = True
+        Deferred.fromCoroutine(_result_of(chunk)).addCallbacks(self._arrived, self._failed)
 
     def _flush(self) -> None:
         out, self._out = b"".join(self._out), []
@@ -113,25 +108,32 @@ class BodySender:
             self._write(out)
 
     def _arrived(self, chunk: bytes) -> None:
-        self._waiting = False
-        if self._over:
-            self._close()
+        self._awaits_chunk = False
+        if self._is_over:
+            close_body(self._body)
             return
         self._out.append(self._framer.feed(chunk))
-        if not self._paused:
+        if not self._is_paused:
             self.resume()
 
     def _failed(self, failure: Failure) -> None:
-        self._waiting = False
-        if self._over:
-            self._close()
+        self._awaits_chunk = False
+        if self._is_over:
+            close_body(self._body)
         self._end(failure)
 
     def _end(self, failure: Failure | None) -> None:
-        if not self._over:
+        if not self._is_over:
             self.stop()
             self._finished(failure)
 
 
-async def _awaited(chunk: Awaitable[bytes]) -> bytes:
+def close_body(body: Iterable[Chunk]) -> None:
+    """Close a body that has a ``close`` method; see IMailbox.open."""
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()
+
+
+async def _result_of(chunk: Awaitable[bytes]) -> bytes:
     return await chunk

@@ -1,4 +1,4 @@
-"""The connections that a server has, and who of them makes room when there are too many."""
+"""The connections of a server, and which of them is evicted when there are too many."""
 
 from __future__ import annotations
 
@@ -9,75 +9,76 @@ C = TypeVar("C", bound=Hashable)
 
 
 class Connections(Generic[C]):
-    """Connections, in order of their age; those that have not logged in are strangers.
+    """Connections in the order of their age, grouped by network until they are authenticated.
 
-    Nothing here takes longer because there are many.
+    Every method takes constant time, however many connections there are.
     """
 
     def __init__(self) -> None:
-        # Where each is among the strangers; None if it has logged in.
-        self._places: dict[C, Hashable] = {}
-        self._strangers: dict[Hashable, dict[C, None]] = {}
-        # At [n] the places with n strangers; there is no empty one at the end.
-        self._by_size: list[dict[Hashable, None]] = [{}]
+        # The group of each connection; None once it is authenticated.
+        self._groups: dict[C, Hashable] = {}
+        self._unauthenticated: dict[Hashable, dict[C, None]] = {}
+        # At index n the groups with n unauthenticated connections; the last is never empty.
+        self._groups_by_size: list[dict[Hashable, None]] = [{}]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._groups)
 
     def __iter__(self) -> Iterator[C]:
-        return iter(self._places)
+        return iter(self._groups)
 
     def add(self, connection: C, network: str | None) -> None:
-        """Take in a stranger of a network; one of no network is in a place of its own."""
-        place = network or connection
-        self._places[connection] = place
-        there = self._strangers.setdefault(place, {})
-        self._resize(place, len(there), len(there) + 1)
-        there[connection] = None
+        """Add an unauthenticated connection; one without a network forms its own group."""
+        group = network or connection
+        self._groups[connection] = group
+        members = self._unauthenticated.setdefault(group, {})
+        self._resize(group, len(members), len(members) + 1)
+        members[connection] = None
 
-    def move(self, connection: C, network: str | None) -> None:
-        """Note that a stranger is of another network than was known; it is the youngest there."""
-        if self._places.get(connection) is not None:
+    def change_network(self, connection: C, network: str | None) -> None:
+        """Move an unauthenticated connection to another network, as its youngest member."""
+        if self._groups.get(connection) is not None:
             self.remove(connection)
             self.add(connection, network)
 
-    def settle(self, connection: C) -> None:
-        """Note that a connection has logged in, if it is still there."""
-        if connection in self._places:
-            self._leave(connection, self._places[connection])
-            self._places[connection] = None
+    def mark_authenticated(self, connection: C) -> None:
+        """Record that a connection has logged in; do nothing if it was removed meanwhile."""
+        if connection in self._groups:
+            self._leave(connection, self._groups[connection])
+            self._groups[connection] = None
 
     def remove(self, connection: C) -> None:
-        """Let a connection go, if it is still there."""
-        self._leave(connection, self._places.pop(connection, None))
+        """Remove a connection, if it is still there."""
+        self._leave(connection, self._groups.pop(connection, None))
 
-    def pop(self) -> C | None:
-        """Let go, and return, the oldest stranger of the network that has most; None without any.
+    def evict(self) -> C | None:
+        """Remove and return the oldest unauthenticated connection of the largest group.
 
-        Of networks with as many it is the one that has had so many for longest.
+        Of several groups of that size it is the one that has had it for longest.  Return
+        None if all connections are authenticated.
         """
-        for place in self._by_size[-1]:
-            oldest = next(iter(self._strangers[place]))
+        for group in self._groups_by_size[-1]:
+            oldest = next(iter(self._unauthenticated[group]))
             self.remove(oldest)
             return oldest
         return None
 
-    def _leave(self, connection: C, place: Hashable) -> None:
-        if place is None:
+    def _leave(self, connection: C, group: Hashable) -> None:
+        if group is None:
             return
-        there = self._strangers[place]
-        self._resize(place, len(there), len(there) - 1)
-        del there[connection]
-        if not there:
-            del self._strangers[place]
+        members = self._unauthenticated[group]
+        self._resize(group, len(members), len(members) - 1)
+        del members[connection]
+        if not members:
+            del self._unauthenticated[group]
 
-    def _resize(self, place: Hashable, before: int, after: int) -> None:
-        by_size = self._by_size
+    def _resize(self, group: Hashable, before: int, after: int) -> None:
+        by_size = self._groups_by_size
         if before:
-            del by_size[before][place]
+            del by_size[before][group]
         if after == len(by_size):
             by_size.append({})
         if after:
-            by_size[after][place] = None
+            by_size[after][group] = None
         if not by_size[-1] and len(by_size) > 1:
             by_size.pop()

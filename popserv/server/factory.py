@@ -17,6 +17,7 @@ from popserv.auth.throttle.login_throttle import LoginThrottle
 from popserv.core.command import CommandTable
 from popserv.interfaces import IAPOPCredentials
 from popserv.runtime.bus import WorkerBus
+from popserv.server.connection import Connection
 from popserv.server.connections import Connections
 from popserv.server.idle import MINIMUM_TIMEOUT
 from popserv.server.protocol import POP3Server
@@ -26,19 +27,25 @@ from popserv.transports.networks import Network, Networks
 class POP3Factory(ServerFactory):
     """Makes a :class:`POP3Server` for each connection.
 
-    ``commands`` is the table they obey and ``portal`` where they log in: its realm
-    must know ``IMailbox`` or ``twisted.mail``'s ``IMailboxPOP3``.  ``idle_timeout``
-    is in seconds, and RFC 1725 section 3 wants 600 at least.  Passwords in the
-    clear are taken over TLS and from this machine alone, unless ``allow_plaintext``.
-    ``tls`` is what STLS begins TLS with, such as :class:`popserv.tls.certificates.Certificates`;
-    with ``require_tls`` nobody logs in without TLS.  ``workarounds`` are names of
-    :mod:`popserv.messages.workarounds`.  Beyond ``max_connections`` the oldest connection not
-    logged in makes room, of the network that has most of them.  Networks in ``trusted`` stand for
-    many clients: what one of those does is not held against the others.  ``exchange``
-    leads to the other workers of this server.  ``greeting`` makes the greeting's text from
-    ``host``, the server's name, as the dialect of ``commands`` has it
-    (:mod:`popserv.commands.dialects`).  ``connections`` are those of
-    another factory, if the limit is one for both.
+    :param commands: the commands that clients may give.
+    :param portal: where clients log in; its realm must support ``IMailbox``, or
+        ``IMailboxPOP3`` of ``twisted.mail``.
+    :param host: the server's host name; the default is the machine's.
+    :param idle_timeout: seconds; RFC 1725 section 3 requires at least 600.
+    :param allow_plaintext: accept cleartext passwords over any connection; without it, over
+        TLS and from this machine only.
+    :param tls: makes TLS connections for STLS, such as
+        :class:`popserv.tls.certificates.Certificates`.
+    :param require_tls: accept no login without TLS.
+    :param workarounds: names from :mod:`popserv.messages.workarounds`.
+    :param max_connections: when there are more, the oldest unauthenticated connection of the
+        network that has most of them is closed.
+    :param trusted_networks: networks whose addresses stand for many clients, such as a
+        webmail: failed logins of one client do not delay the others.
+    :param bus: reaches the other workers of this server.
+    :param greeting: makes the text of the greeting from ``host``, as the dialect of
+        ``commands`` requires (:mod:`popserv.commands.dialects`).
+    :param connections: those of another factory, if both share one limit.
     """
 
     protocol: Any = POP3Server
@@ -59,7 +66,7 @@ class POP3Factory(ServerFactory):
         trusted_networks: Iterable[Network] = (),
         bus: WorkerBus | None = None,
         greeting: Callable[[bytes], bytes] = lambda host: b"POP3 server ready",
-        connections: Connections[POP3Server] | None = None,
+        connections: Connections[Connection] | None = None,
     ) -> None:
         self.commands = commands
         self.capabilities = commands.capabilities
@@ -73,27 +80,27 @@ class POP3Factory(ServerFactory):
         self.workarounds = frozenset(workarounds)
         self.max_connections = max_connections
         self.networks = Networks(trusted_networks)
-        self.connections: Connections[POP3Server] = (
+        self.connections: Connections[Connection] = (
             Connections() if connections is None else connections
         )
 
     def apop_available(self) -> bool:
-        """Tell whether greetings carry a timestamp."""
+        """Return whether greetings carry a timestamp, because some user can log in by APOP."""
         return b"APOP" in self.commands and self.throttle.login.supports(IAPOPCredentials)
 
     def make_timestamp(self) -> bytes:
-        """Return a greeting's timestamp, in the form of RFC 1725 section 7's example.
+        """Return a timestamp for a greeting, in the form of the example in RFC 1725 section 7.
 
-        Some clients take no other form than ``<digits.digits@host>``.
+        Some clients accept no form but ``<digits.digits@host>``.
         """
         return b"<%d.%d@%b>" % (secrets.randbits(64), time.time_ns() // 1000, self.host)
 
     def admit(self) -> bool:
-        """Tell whether one more connection fits, after closing one that never logged in."""
+        """Return whether one more connection fits, evicting an unauthenticated one if needed."""
         if len(self.connections) < self.max_connections:
             return True
-        oldest = self.connections.pop()
-        if oldest is None:
+        evicted = self.connections.evict()
+        if evicted is None:
             return False
-        oldest.transport.abortConnection()
+        evicted.transport.abortConnection()
         return True

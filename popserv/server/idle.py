@@ -13,55 +13,54 @@ MINIMUM_TIMEOUT = 600
 
 
 class IdleTimeoutMixin(TimeoutMixin):
-    """End a connection on which nothing moves, without a word.
+    """Closes a connection that has been inactive for too long, without a reply.
 
-    Call :meth:`start_idle_timer` once connected and ``resetTimeout`` where
-    something moved: a command came in, or output drained.  When the time is over it is
-    looked whether the client has taken something of what waits for it: one that reads
-    slowly stays, and one that stopped reading goes, after twice the time at the latest.
-    The timer runs on while a command waits for its store, since a paused transport does
-    not notice a lost peer.
+    Call :meth:`start_idle_timer` when connected, and ``resetTimeout`` when a command came in
+    or output drained.  When the timer expires, the timeout starts again if the client has
+    read some of the output that is waiting for it: a slow client stays connected, and one
+    that stopped reading is disconnected after twice the timeout at most.  The timer runs
+    while a command waits for its store, since a paused transport does not notice a lost peer.
     """
 
     CLOSE_TIMEOUT: float = 30
-    """Seconds in which a closing connection must take some of its last octets."""
+    """Seconds in which a connection that is being closed must read some of its output."""
 
     # ITCPTransport and IConsumer in one, for which there is no type.
     transport: Any
     closing = False
-    _untaken = 0
+    _unread = 0
 
     def start_idle_timer(self, seconds: float) -> None:
-        """Close the connection once nothing has moved for that long."""
+        """Start the timer; it expires after this many seconds without activity."""
         self.setTimeout(seconds)
 
     def stop_idle_timer(self) -> None:
-        """Leave the connection alone; it is gone."""
+        """Stop the timer, because the connection is lost."""
         self.setTimeout(None)
 
     def resetTimeout(self) -> None:
-        """Something has moved."""
-        self._untaken = 0
+        """Start the timeout again, because there was activity."""
+        self._unread = 0
         super().resetTimeout()
 
     def close(self) -> None:
-        """Close once all output is out; break the connection once none is taken for LINGER."""
+        """Close once all output is sent; abort if none of it is read for CLOSE_TIMEOUT."""
         if not self.closing:
             self.closing = True
-            # A call put forward is looked for among those of all connections.
+            # An earlier deadline would cost a search among the timers of all connections.
             self.setTimeout(None)
             self.setTimeout(self.CLOSE_TIMEOUT)
-            self._untaken = unread_octets(self.transport)
-            # A TLS connection is over once the client's close_notify was read.
+            self._unread = unread_octets(self.transport)
+            # A TLS connection ends when the client's close_notify is read.
             self.transport.resumeProducing()
-            # A transport with a producer would wait for it.
+            # A transport waits for its producer before it closes.
             self.transport.unregisterProducer()
             self.transport.loseConnection()
 
     def timeoutConnection(self) -> None:
-        """Close, or break a connection that would not close, unless the client still reads."""
-        before, self._untaken = self._untaken, unread_octets(self.transport)
-        if self._untaken and (self._untaken < before or not before):
+        """Close, or abort a connection that did not close, unless the client still reads."""
+        before, self._unread = self._unread, unread_octets(self.transport)
+        if self._unread and (self._unread < before or not before):
             self.setTimeout(self.timeOut)
         elif self.closing:
             self.transport.abortConnection()
@@ -69,5 +68,5 @@ class IdleTimeoutMixin(TimeoutMixin):
             self.timed_out()
 
     def timed_out(self) -> None:
-        """Close, for nothing has moved for too long."""
+        """Close the connection, which was inactive for too long."""
         self.close()

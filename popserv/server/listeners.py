@@ -1,4 +1,4 @@
-"""The ports of a server, which are all opened or end it."""
+"""The listening ports of a server: if one cannot be opened, the server does not start."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from twisted.internet.error import CannotListenError
 
 
 class CannotStart(SystemExit, Exception):
-    """Ends twistd with one line; an Exception, too, so that twistd removes its pidfile first."""
+    """Ends twistd with one line.
+
+    It is an Exception as well, so that twistd removes its pidfile first.
+    """
 
 
 class Listeners(MultiService):
-    """Ports, which are all opened or end the server."""
+    """The service of all listening ports."""
 
     def privilegedStartService(self) -> None:
-        """Bind, while there is still the right to; the reason and a hint if that fails."""
+        """Bind the ports while the process still has its privileges.
+
+        :raises CannotStart: a port cannot be bound; the message has a hint.
+        """
         try:
             super().privilegedStartService()
         except CannotListenError as error:
@@ -28,9 +34,9 @@ class Listeners(MultiService):
 def _hint(error: CannotListenError) -> str:
     if isinstance(error.socketError, PermissionError):
         return (
-            " Ports below 1024 are root's: start as root with twistd's --uid and --gid, "
-            "or try --listen tcp:1110"
+            " Ports below 1024 require root: start as root with twistd's --uid and --gid, "
+            "or use --listen tcp:1110"
         )
     if getattr(error.socketError, "errno", None) == errno.EADDRNOTAVAIL:
-        return " This machine has no such address."
-    return " Is another server running there? Give another port by --listen"
+        return " This machine does not have that address."
+    return " Is another server listening there? Choose another port with --listen"

@@ -1,7 +1,7 @@
-"""Sessions whose user is known before a word is said: they begin in TRANSACTION.
+"""Connections whose user is known before the client sends anything: sessions without a login.
 
-RFC 1225 tells of MZnet's server, whose clients had named themselves to their terminal line:
-it did "not require a USER/PASS combination before entering the TRANSACTION state".
+RFC 1225 tells of MZnet's server, whose clients had identified themselves to their terminal
+line: it did "not require a USER/PASS combination before entering the TRANSACTION state".
 """
 
 from __future__ import annotations
@@ -22,47 +22,50 @@ from popserv.server.factory import POP3Factory
 from popserv.server.protocol import POP3Server
 
 Identify = Callable[[ITransport], Awaitable[bytes]]
-"""Tells the name of the user at the other end; raises a POPError if it is nobody's."""
+"""Returns the name of a client's user; raises a POPError if there is none."""
 
 
 class PreauthenticatedServer(POP3Server):
-    """One connection of a user who is known: the login comes before the greeting.
+    """A connection that logs its user in before the greeting.
 
-    The greeting says what a login is answered, and TRANSACTION has begun; or it is ``-ERR``
-    with the reason, and the connection is closed.  What the client sends meanwhile waits.
+    The greeting is ``+OK`` with the text that answers a login, and the session is in the
+    TRANSACTION state; or it is ``-ERR`` with the reason, and the connection is closed.
+    What the client sends before the greeting waits.
     """
 
     factory: PreauthenticatedFactory
 
-    # A connection's first octets tell nothing that is not known.
-    _heard = True
+    # The first octets of such a connection tell nothing new about the client.
+    _has_received_data = True
 
-    def _greet(self) -> None:
+    def greet(self) -> None:
         """Log in, then send the greeting (RFC 1725 section 4)."""
-        self._busy = True
+        self._command_pending = True
         LineReceiver.pauseProducing(self)
-        Deferred.fromCoroutine(self._log_in()).addCallbacks(self._answer, self._refuse)
+        Deferred.fromCoroutine(self._log_in()).addCallbacks(self.send_reply, self._command_failed)
 
     async def _log_in(self) -> Reply:
         name = await self.factory.identify(self.transport)
         await self.session.login(name, Preauthenticated(name))
         return Reply(b"%b, %b" % (self.factory.greeting, self.session.welcome().encoded()))
 
-    def _has_had_enough(self) -> bool:
-        return self.session.state is State.AUTHORIZATION or super()._has_had_enough()
+    def must_close_after_error(self) -> bool:
+        """Return whether the session is over; without a login it has not begun."""
+        return self.session.state is State.AUTHORIZATION or super().must_close_after_error()
 
 
 class PreauthenticatedFactory(POP3Factory):
     """Makes a :class:`PreauthenticatedServer` for each connection.
 
-    ``identify`` names its user.  ``portal`` must have a checker for IPreauthenticated, and
-    no other factory may have that portal.  For the rest see :class:`POP3Factory`.
+    ``identify`` returns its user's name.  ``portal`` must have a checker for
+    IPreauthenticated, and no other factory may use that portal.  ``options`` are those of
+    :class:`POP3Factory`.
     """
 
     protocol: Any = PreauthenticatedServer
 
     def __init__(
-        self, commands: CommandTable, portal: Portal, *, identify: Identify, **traits: Any
+        self, commands: CommandTable, portal: Portal, *, identify: Identify, **options: Any
     ) -> None:
-        super().__init__(commands, portal, **traits)
+        super().__init__(commands, portal, **options)
         self.identify = identify

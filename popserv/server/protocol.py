@@ -1,406 +1,226 @@
-"""A LineReceiver that turns lines into commands and replies into bytes, one at a time.
+"""A LineReceiver that turns lines into commands and replies into octets, one at a time.
 
 Rules of this file:
- 1. One command runs at a time.  While one is pending, or its body is being sent,
-    or the client does not read what it was sent, no input is taken: pipelining
-    needs no queue, and a session no more memory than a read and a few chunks.
- 2. A session ends once, and never while a command of it still runs: so no removal
-    is interrupted, and no lock that is still being taken is lost.
- 3. Once a status line is out there is no -ERR: what fails in mid-body breaks the
-    connection, and never passes a stump off as a whole message.
- 4. No text of an unexpected exception reaches a client.
+ 1. One command runs at a time.  While one is pending, or its body is being sent, no input
+    is taken: pipelining needs no queue.
+ 2. After a status line there is no ``-ERR``: a body that fails breaks the connection, and
+    half a message is never passed off as a whole one.
+ 3. No text of an unexpected exception reaches a client.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
-from twisted.cred.credentials import ICredentials
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionClosed
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IHalfCloseableProtocol,
-    IHandshakeListener,
-    IPushProducer,
-    ISSLTransport,
-)
-from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
+from twisted.internet.interfaces import IDelayedCall
 from twisted.protocols.basic import LineReceiver
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
-from zope.interface import Interface, implementer
 
-from popserv.auth.throttle.login_throttle import ClientThrottle
 from popserv.core.grammar import MAX_LINE, MAX_SASL_LINE, split_line
-from popserv.core.replies import After, Reply, challenge_line, err_line, ok_line
-from popserv.core.session import Release, Session, State
+from popserv.core.replies import After, Reply, challenge_line, ok_line
+from popserv.core.session import State
 from popserv.errors import BadCommand, LoginFailed, POPError, TryLater
-from popserv.interfaces import IMailbox
 from popserv.messages.framing import ListingFramer
 from popserv.runtime.coroutines import run_eagerly
-from popserv.server.body import ENOUGH, BodySender
-from popserv.server.idle import IdleTimeoutMixin
-from popserv.transports.output import close_now, disable_nagle, write_now
-from popserv.transports.peers import has_disconnected, is_private, peer_name
-from popserv.transports.starttls import short_reason, start_tls, tls_state
-
-if TYPE_CHECKING:
-    from popserv.server.factory import POP3Factory
+from popserv.server.body import close_body
+from popserv.server.connection import Connection
+from popserv.transports.peers import peer_name
 
 
-@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
-class POP3Server(LineReceiver, IdleTimeoutMixin):
-    """One connection: RFC 1725's command grammar on the wire, a :class:`Session` behind it."""
+class POP3Server(Connection):
+    """One connection: RFC 1725's command grammar on the wire, a Session behind it."""
 
-    # A bare LF ends a line too, for people who type at it through nc.
+    # A bare LF ends a line, too, for people who type at the server through nc.
     delimiter = b"\n"
     MAX_LENGTH = MAX_LINE + 1
 
     MAX_FAILED_LOGINS = 3
-    """Failed logins that end a connection."""
+    """Failed logins after which a connection is closed."""
     MAX_BAD_COMMANDS = 20
-    """Lines in a row that are no command, which end a connection: this is no POP3 client."""
+    """Consecutive lines that are not valid commands after which a connection is closed."""
     FAILED_LOGIN_DELAY = 2.0
     """Seconds before a failed login is answered, if its network had none before it."""
     MAX_LOGGED_ERRORS = 100
-    """Refusals of one connection after which no more reasons are logged."""
+    """Refusals of one connection whose reasons are logged."""
     LINES_PER_TURN = 50
-    """Pipelined commands answered before other sessions have their turn; a body counts as ten."""
+    """Pipelined commands answered before other sessions are served; a body counts as ten."""
 
-    log = Logger()
-    # ITCPTransport and IConsumer in one, for which there is no type.
-    transport: Any
-    factory: POP3Factory
-    session: Session
-    _timestamp: bytes | None
-    _guard: ClientThrottle
-
-    _busy = False
-    _asked: Deferred[bytes] | None = None
-    _greeted = False
-    _shook_hands = False
-    _put_back = False
-    _heard = False
-    _gathers = False
-    _took_line = False
-    _unsent = 0
-    _out: list[bytes] | None = None
-    _output_full = False
-    _input_over = False
-    _gone = False
-    _body: BodySender | None = None
-    _late: IDelayedCall | None = None
-    _guesses = 0
-    _blunders = 0
-    _lines = 0
-    _logged = 0
-
-    # The connection
-
-    def connectionMade(self) -> None:
-        """Begin the session: at once, or once TLS is there."""
-        if self._greeted:
-            # STLS behind a wrapper: only the transport is new.
-            return
-        factory = self.factory
-        self._timestamp = factory.make_timestamp() if factory.apop_available() else None
-        self._begin_session()
-        self.start_idle_timer(factory.idle_timeout)
-        if not factory.admit():
-            self._write_error(TryLater("too many connections, try again later"))
-            self.close()
-            return
-        factory.connections.add(self, self._guard.network)
-        if not ISSLTransport.providedBy(self.transport):
-            self._start()
-
-    def handshakeCompleted(self) -> None:
-        """Greet over TLS, unless that was done before STLS."""
-        self._shook_hands = True
-        if self.closing:
-            return
-        if self._greeted:
-            self._register_producer()
-        else:
-            self._start()
-
-    def _begin_session(self) -> None:
-        factory, transport = self.factory, self.transport
-        has_tls = ISSLTransport.providedBy(transport)
-        self._guard = ClientThrottle(factory.throttle, factory.networks.of(transport), self)
-        self.session = Session(
-            self,
-            host=factory.host,
-            timestamp=self._timestamp,
-            allows_login=has_tls or not factory.require_tls,
-            allows_cleartext=factory.allow_plaintext or is_private(transport),
-            can_start_tls=factory.tls is not None and not has_tls,
-            as_stored=b"UTF8" not in factory.commands,
-            workarounds=factory.workarounds,
-            tls_state=tls_state(transport) if has_tls else None,
-            capabilities=factory.capabilities,
-            send_challenge=self._ask,
-            peer=self._peer,
-        )
-
-    def _peer(self) -> tuple[str, int] | None:
-        """Return the client's address and port; see Session."""
-        peer: Any = self.transport.getPeer()
-        return (peer.host, peer.port) if hasattr(peer, "port") else None
-
-    def _start(self) -> None:
-        self._greeted = True
-        disable_nagle(self.transport)
-        self._register_producer()
-        self._greet()
-
-    def _greet(self) -> None:
-        """Send the greeting (RFC 1725 section 4)."""
-        greeting = self.factory.greeting
-        if self._timestamp is not None:
-            greeting += b" " + self._timestamp
-        self._write(ok_line(greeting))
-
-    def _register_producer(self) -> None:
-        # Back-pressure: the transport calls pauseProducing when the client does not read.
-        # Over TLS it does so before the handshake, too, and would then never read it.
-        self.transport.registerProducer(self, True)
-
-    def _start_tls(self) -> None:
-        """Go on over TLS as if nothing had been said (RFC 2595 sections 4 and 7)."""
-        self._flush()
-        # What came with STLS, whole lines or half a one, came from anybody.
-        self.clearLineBuffer()
-        self.transport.unregisterProducer()
-        # Nobody would say that it has drained, and the handshake must be read.
-        self._output_full = False
-        start_tls(self.transport, self.factory.tls, self)
-        self._begin_session()
-
-    def readConnectionLost(self) -> None:
-        """The client will send no more, but what it sent is still answered."""
-        self._input_over = True
-        self._close_if_over()
-
-    def writeConnectionLost(self) -> None:
-        """The client can be told nothing more."""
-        self.transport.abortConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """End the session, without UPDATE unless QUIT has begun it."""
-        self.stop_idle_timer()
-        self.factory.connections.remove(self)
-        self.closing = self._gone = True
-        has_tls = ISSLTransport.providedBy(self.transport)
-        # A client that just went away has told nothing.
-        if has_tls and not (self._shook_hands or reason.check(ConnectionClosed)):
-            self.log.info(
-                "{peer}: TLS handshake failed: {reason}",
-                peer=peer_name(self.transport),
-                reason=short_reason(reason.value),
-            )
-        if self._body is not None:
-            self._body.stop()
-            self._body = None
-            self._busy = False
-        self._guard.leave()
-        if self._late is not None:
-            # Nobody waits for the answer; the failed login's turn goes on.
-            self._late.reset(0)
-        if self._asked is not None:
-            asked, self._asked = self._asked, None
-            asked.errback(_gone())
-        elif not self._busy:
-            self._end_session()
-
-    def _end_session(self) -> Deferred[None]:
-        """Release what the session has; called once, as the last of a connection."""
-        session = self.session
-        # It leads back to this very connection.
-        session.tls_state = None
-        if session.state is not State.AUTHORIZATION:
-            self.log.info(
-                "{peer}: session of {user!r} ended, {removed} removed, {left} left",
-                user=session.name,
-                peer=peer_name(self.transport),
-                removed=session.removed,
-                left=len(session.mailbox.messages) - session.removed,
-            )
-        return Deferred.fromCoroutine(session.end()).addErrback(
-            lambda failure: self.log.failure("cannot release a maildrop", failure)
-        )
+    _command_pending = False
+    _sasl_response: Deferred[bytes] | None = None
+    _delayed_error: IDelayedCall | None = None
+    _has_received_data = False
+    _line_put_back = False
+    _has_received_line = False
+    _lines_this_turn = 0
+    _failed_logins = 0
+    _bad_commands = 0
+    _logged_errors = 0
 
     # Input: lines to commands
 
     def dataReceived(self, data: bytes) -> None:
-        """Take input, unless closing: TLS goes on reading, for the client's close_notify."""
+        """Take input, unless closing: a TLS transport reads on until the peer's close_notify."""
         if self.closing:
             return
-        if not self._heard:
-            self._heard = True
+        if not self._has_received_data:
+            self._has_received_data = True
             if isinstance(self.transport, ProtocolWrapper):
-                # By haproxy: the client's address is known only now.
-                self._begin_session()
-                self.factory.connections.move(self, self._guard.network)
-        if self._gathers:
+                # haproxy: knows the client's address only now.
+                self.start_session()
+                self.factory.connections.change_network(self, self.throttle.network)
+        output = self.output
+        if output.is_batching:
             super().dataReceived(data)
             return
-        self._gathers = True
-        # The reactor has just given it a turn.
-        self._lines = 0
+        output.is_batching = True
+        # This is a new turn of the reactor.
+        self._lines_this_turn = 0
         super().dataReceived(data)
-        while self._put_back:
-            self._put_back = False
+        while self._line_put_back:
+            self._line_put_back = False
             super().dataReceived(b"")
-        self._gathers = False
-        self._flush()
-        if self._took_line:
-            self._took_line = False
+        output.is_batching = False
+        output.flush()
+        if self._has_received_line:
+            self._has_received_line = False
             self.resetTimeout()
 
     def lineReceived(self, line: bytes) -> None:
-        """Run one command."""
+        """Run a command, or pass on the response to a challenge."""
         if self.closing:
             return
-        self._took_line = True
+        self._has_received_line = True
         self.MAX_LENGTH = MAX_LINE + 1
         line = line.removesuffix(b"\r")
-        if self._asked is not None:
-            asked, self._asked = self._asked, None
-            asked.callback(line)
+        if self._sasl_response is not None:
+            response, self._sasl_response = self._sasl_response, None
+            response.callback(line)
         else:
             self._run(line)
-        self._take_turns()
+        self._pause_input_if_needed()
 
     def _run(self, line: bytes) -> None:
-        self._busy = True
+        self._command_pending = True
         try:
             keyword, argument = split_line(line)
             command = self.factory.commands.find(self.session, keyword)
             run = command.run(self.session, *command.parse(argument))
             outcome = run if isinstance(run, Reply) else run_eagerly(run)
         except Exception:
-            self._refuse(Failure())
+            self._command_failed(Failure())
         else:
             if isinstance(outcome, Reply):
-                self._answer(outcome)
+                self.send_reply(outcome)
             else:
-                outcome.addCallbacks(self._answer, self._refuse)
+                outcome.addCallbacks(self.send_reply, self._command_failed)
 
-    def _take_turns(self) -> None:
-        """Take no further line while a command is pending, or others should have their turn."""
-        self._lines += 1
-        if self._busy and self._asked is None:
+    def _pause_input_if_needed(self) -> None:
+        """Take no further line while a command is pending, or other sessions must be served."""
+        self._lines_this_turn += 1
+        if self._command_pending and self._sasl_response is None:
             LineReceiver.pauseProducing(self)
-        elif self._lines >= self.LINES_PER_TURN and not self.paused and not self.closing:
+        elif self._lines_this_turn >= self.LINES_PER_TURN and not self.paused and not self.closing:
             LineReceiver.pauseProducing(self)
-            self.callLater(0, self._take_input)
+            self.callLater(0, self.resume_input)
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """Answer once and close: what follows may be anything."""
+        """Reply once and close: the rest of the line may be anything."""
         if line[:5].upper() == b"AUTH " and self.MAX_LENGTH <= MAX_LINE + 1:
-            # RFC 5034 section 4: an initial response may be as long as an answer.
+            # RFC 5034 section 4: an initial response may be as long as a response.
             self.MAX_LENGTH = MAX_SASL_LINE + 1
-            # The receiver is busy, so that this only fills its buffer again.
+            # The receiver is busy, so this only fills its buffer again.
             super().dataReceived(line)
-            self._put_back = True
+            self._line_put_back = True
             return
-        self._write_error(BadCommand("line too long"))
+        self.write_error(BadCommand("line too long"))
         self.close()
 
-    def _ask(self, octets: bytes) -> Deferred[bytes]:
-        """Send a SASL challenge and hand over the line that answers it; see Session."""
-        if self._gone:
-            raise _gone()
-        asked: Deferred[bytes] = Deferred()
-        self._asked = asked
-        self._guard.pause(asked)
+    def send_challenge(self, challenge: bytes) -> Deferred[bytes]:
+        """Send a SASL challenge and return the line that answers it; see Session."""
+        if self.is_disconnected:
+            raise _client_disconnected()
+        response: Deferred[bytes] = Deferred()
+        self._sasl_response = response
+        self.throttle.pause(response)
         self.MAX_LENGTH = MAX_SASL_LINE + 1
-        self._write(challenge_line(octets))
-        self._take_input()
-        return asked
+        self.output.write(challenge_line(challenge))
+        self.resume_input()
+        return response
 
-    # Login, which the session asks for; and Client, which its guard asks
+    @property
+    def _is_listening(self) -> bool:
+        """Whether the next line is wanted: as a command, or as the response to a challenge."""
+        return self._sasl_response is not None or not self._command_pending
 
-    def supports(self, credentials: type[Interface]) -> bool:
-        """See Login."""
-        return self.factory.throttle.login.supports(credentials)
+    def resume_input(self) -> None:
+        """Take the next line, if one may be taken now."""
+        if self.paused and self._is_listening and not (self.output.is_paused or self.closing):
+            # Runs the lines that are buffered, until one of them must wait.
+            LineReceiver.resumeProducing(self)
+            self.close_if_input_is_over()
 
-    async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
-        """See Login."""
-        opened = await self._guard.authenticate(self.session.name or b"", credentials)
-        self.factory.connections.settle(self)
-        return opened
+    def close_if_input_is_over(self) -> None:
+        """Close if the client will send no more and everything that it sent is answered."""
+        if self.input_is_over and self._is_listening and not self.paused:
+            self.close()
 
-    def is_there(self) -> bool:
-        """See Client."""
-        return not (self._gone or has_disconnected(self.transport))
+    def abandon_command(self) -> bool:
+        """Give up what waits for the client; return whether no command runs any more."""
+        if self.output.drop_body():
+            self._command_pending = False
+        if self._delayed_error is not None:
+            # Nobody waits for the reply; the slot of the failed login stays taken.
+            self._delayed_error.reset(0)
+        if self._sasl_response is not None:
+            response, self._sasl_response = self._sasl_response, None
+            response.errback(_client_disconnected())
+            return False
+        return not self._command_pending
 
-    # Output: replies and bodies
+    # Output: replies
 
-    def _write(self, octets: bytes) -> None:
-        """Send now, or together with what else answers the input at hand."""
-        if not self._gathers:
-            write_now(self.transport, octets)
-            return
-        if self._out is None:
-            self._out = []
-        self._out.append(octets)
-        self._unsent += len(octets)
-        if self._unsent >= ENOUGH:
-            self._flush()
-
-    def _flush(self) -> None:
-        out, self._out = self._out, None
-        if out:
-            self._unsent = 0
-            write_now(self.transport, out[0] if len(out) == 1 else b"".join(out))
-
-    def _answer(self, reply: Reply) -> None:
-        """Send a positive reply, then do what it says comes after."""
-        self._blunders = 0
+    def send_reply(self, reply: Reply) -> None:
+        """Send a positive reply, then do what it says comes after it."""
+        self._bad_commands = 0
+        status = ok_line(reply.text, self.session.language)
         if reply.body is None:
-            self._write(ok_line(reply.text, self.session.language))
-            self._done(reply.after)
-            return
-        self._lines += 9
-        framer = reply.framer or ListingFramer()
-        head = ok_line(reply.text, self.session.language)
-        finished = partial(self._body_sent, reply.after)
-        body = BodySender(head, reply.body, framer, self._write, self.callLater, finished)
-        if self.closing:
-            body.stop()
-            self._done(After.CLOSE)
-            return
-        self._body = body
-        if not self._output_full:
-            body.resume()
+            self.output.write(status)
+            self._command_done(reply.after)
+        elif self.closing:
+            close_body(reply.body)
+            self._command_done(After.CLOSE)
+        else:
+            self._lines_this_turn += 9
+            self.output.send_body(
+                status,
+                reply.body,
+                reply.framer or ListingFramer(),
+                partial(self._body_sent, reply.after),
+            )
 
     def _body_sent(self, after: After, failure: Failure | None) -> None:
-        self._body = None
         if failure is None:
-            self._done(after)
+            self._command_done(after)
         else:
             self.log.failure("reading a message failed, connection aborted", failure)
-            # Before it could be closed in order.
+            # Before an orderly close becomes possible.
             self.closing = True
-            self._out = None
+            self.output.discard()
             self.transport.abortConnection()
-            self._done(After.CLOSE)
+            self._command_done(After.CLOSE)
 
-    def _refuse(self, failure: Failure) -> None:
-        """Send a negative reply; a failed login waits for it, so that guessing takes time."""
+    def _command_failed(self, failure: Failure) -> None:
+        """Send a negative reply; delay that of a failed login, so that guessing is slow."""
         error = failure.value
-        to_log = self._logged < self.MAX_LOGGED_ERRORS
-        self._logged += 1
+        is_logged = self._logged_errors < self.MAX_LOGGED_ERRORS
+        self._logged_errors += 1
         if not isinstance(error, POPError):
-            if to_log:
+            if is_logged:
                 self.log.failure("unexpected error in a command", failure)
             error = TryLater()
-        elif to_log and error.__cause__ is not None:
+        elif is_logged and error.__cause__ is not None:
             self.log.warn(
                 "{peer}: {user!r:.200} was refused with {text!r}: {cause}",
                 peer=peer_name(self.transport),
@@ -409,90 +229,40 @@ class POP3Server(LineReceiver, IdleTimeoutMixin):
                 cause=error.__cause__,
             )
         if isinstance(error, LoginFailed):
-            self._guesses += 1
-            seconds = self._guard.failed(self.session.name, self.FAILED_LOGIN_DELAY)
-            self._late = self.callLater(0 if self._gone else seconds, partial(self._deny, error))
+            self._failed_logins += 1
+            seconds = self.throttle.failed(self.session.name, self.FAILED_LOGIN_DELAY)
+            delay = 0 if self.is_disconnected else seconds
+            self._delayed_error = self.callLater(delay, partial(self._send_error, error))
         else:
-            self._guard.over()
-            self._blunders = self._blunders + 1 if isinstance(error, BadCommand) else 0
-            self._deny(error)
+            self.throttle.over()
+            self._bad_commands = self._bad_commands + 1 if isinstance(error, BadCommand) else 0
+            self._send_error(error)
 
-    def _write_error(self, error: POPError) -> None:
-        self._write(err_line(error, self.session.language))
+    def _send_error(self, error: POPError) -> None:
+        self._delayed_error = None
+        self.write_error(error)
+        self._command_done(After.CLOSE if self.must_close_after_error() else After.CONTINUE)
 
-    def _deny(self, error: POPError) -> None:
-        self._late = None
-        self._write_error(error)
-        self._done(After.CLOSE if self._has_had_enough() else After.CONTINUE)
-
-    def _has_had_enough(self) -> bool:
-        """Whether a refusal ends the session."""
+    def must_close_after_error(self) -> bool:
+        """Tell whether the negative reply just sent is the last one."""
         return (
-            self._guesses >= self.MAX_FAILED_LOGINS
-            or self._blunders >= self.MAX_BAD_COMMANDS
+            self._failed_logins >= self.MAX_FAILED_LOGINS
+            or self._bad_commands >= self.MAX_BAD_COMMANDS
             or self.session.state is State.UPDATE
         )
 
-    def _done(self, after: After) -> None:
-        """The command is over: take the next line, or close."""
-        self._busy = False
-        if self._gone:
-            self._end_session()
+    def _command_done(self, after: After) -> None:
+        """Take the next line, start TLS, or close."""
+        self._command_pending = False
+        if self.is_disconnected:
+            self.end_session()
         elif after is After.CLOSE:
             self.close()
         else:
             if after is After.START_TLS:
-                self._start_tls()
-            self._take_input()
-
-    @property
-    def _is_listening(self) -> bool:
-        """Whether the next line is wanted: as a command, or as an answer to a challenge."""
-        return self._asked is not None or not self._busy
-
-    def _take_input(self) -> None:
-        if self.paused and self._is_listening and not (self._output_full or self.closing):
-            # Runs the lines that are here already, until one of them must wait.
-            LineReceiver.resumeProducing(self)
-            self._close_if_over()
-
-    def _close_if_over(self) -> None:
-        if self._input_over and self._is_listening and not self.paused:
-            self.close()
-
-    def close(self) -> None:
-        """Close once what was written is out; a body under way stays a stump."""
-        if self._body is not None:
-            self._body.stop()
-        self.clearLineBuffer()
-        self._flush()
-        # Which ends in connectionLost.
-        if self.closing or not close_now(self.transport):
-            super().close()
-
-    # IPushProducer: the transport says whether the client reads
-
-    def pauseProducing(self) -> None:
-        """The client does not read: write no more, and take no more commands."""
-        self._output_full = True
-        if self._body is not None:
-            self._body.pause()
-        if not self.paused:
-            LineReceiver.pauseProducing(self)
-
-    def resumeProducing(self) -> None:
-        """The client has read: go on."""
-        self._output_full = False
-        self.resetTimeout()
-        if self._body is not None:
-            self._body.resume()
-        else:
-            self._take_input()
-
-    def stopProducing(self) -> None:
-        """The connection is lost; connectionLost follows."""
-        self.paused = True
+                self.upgrade_to_tls()
+            self.resume_input()
 
 
-def _gone() -> POPError:
+def _client_disconnected() -> POPError:
     return POPError("client disconnected")

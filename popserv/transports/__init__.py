@@ -1,1 +1,10 @@
-"""Transports."""
+"""Transports of connections: what is known of the client, output, STLS, standard streams.
+
+This package may import tls, core, runtime, interfaces, errors and texts; it knows no POP3
+command and no store.
+"""
+
+from popserv.transports.peers import DescriptorAddress, is_private
+from popserv.transports.unix_users import peer_user
+
+__all__ = ["DescriptorAddress", "is_private", "peer_user"]

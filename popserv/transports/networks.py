@@ -1,4 +1,4 @@
-"""Clients by the network that they come from, where it is one party's."""
+"""The networks that clients connect from, for limits that apply to each of them."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from twisted.internet.interfaces import ITransport
 Network = IPv4Network | IPv6Network
 
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
-"""What a proxy or a webmail on this machine comes from, for all its clients."""
+"""Addresses of this machine: a proxy or a webmail here speaks for many clients."""
 
 _PREFIX = 64
-"""Bits of an IPv6 address that one party has at least; the others are any machine's to choose."""
+"""Bits of an IPv6 prefix; a site is assigned at least a /64 and chooses the other bits."""
 
 
 class Networks:
-    """Names the network of a client: one IPv4 address, or a /64 of IPv6.
+    """Finds the network of a client: one IPv4 address, or an IPv6 /64.
 
-    Addresses in ``trusted``, and those of this machine, stand for many clients, who must
-    not be taken for one; they have no network here, and neither have UNIX sockets.
+    Clients of this machine and of ``trusted_networks`` share an address with many others, so
+    they have no network; clients of UNIX sockets have none either.
     """
 
     def __init__(self, trusted_networks: Iterable[Network] = ()) -> None:
         self._trusted_networks = (*LOOPBACK, *trusted_networks)
-        # To parse one costs as much as the rest of a greeting.
-        self._known = lru_cache(10_000)(self._network)
+        # Parsing an address takes as long as the rest of a greeting.
+        self._cached = lru_cache(10_000)(self._network)
 
     def of(self, transport: ITransport) -> str | None:
-        """Return the name of the client's network, or None if it has none of its own."""
-        return self._known(getattr(transport.getPeer(), "host", None))
+        """Return the client's network as text, or None if it has none."""
+        return self._cached(getattr(transport.getPeer(), "host", None))
 
     def _network(self, host: str | None) -> str | None:
         try:
@@ -42,6 +42,6 @@ class Networks:
         if any(address in network for network in self._trusted_networks):
             return None
         if isinstance(address, IPv6Address):
-            # By its number, for it may have a zone.
+            # Its integer value has no zone.
             return str(ip_network((int(address), _PREFIX), strict=False))
         return str(address)

@@ -1,4 +1,4 @@
-"""Output of a transport: written without a turn of the reactor, and how much of it is pending."""
+"""Writing to a transport without a turn of the reactor, and the output that is pending."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from twisted.python.failure import Failure
 
 
 def disable_nagle(transport: Any) -> None:
-    """Have each reply sent when it is written.
+    """Set TCP_NODELAY.
 
-    Or the kernel keeps it back until the one before it is acknowledged (RFC 1122 section
-    4.2.3.4), which may take 40 ms.
+    Otherwise the kernel delays a reply until the one before it is acknowledged (RFC 1122
+    section 4.2.3.4), which may take 40 ms.
     """
-    # What is no TCP has nothing to switch off.
+    # Only TCP transports have the option.
     with suppress(AttributeError, OSError):
         transport.setTcpNoDelay(True)
 
 
 def write_now(transport: Any, octets: bytes) -> None:
-    """Give octets to the kernel at once, if none wait before them.
+    """Pass octets to the kernel at once, if no earlier output is pending.
 
-    A transport's own ``write`` leaves that to a turn of the reactor, before and after which
-    epoll must be told what to watch.  What the kernel does not take goes that way, too.
+    A transport's ``write`` waits for the next turn of the reactor and registers the socket
+    with epoll for it.  Octets that the kernel does not accept are written that way.
     """
     sent = 0
     if _can_send(transport):
-        # Or what ended the connection, which the reactor will find out.
+        # If the connection is broken, an exception is returned; the reactor will notice.
         taken = transport.writeSomeData(octets)
         sent = taken if isinstance(taken, int) else 0
     if sent < len(octets):
@@ -41,9 +41,9 @@ def write_now(transport: Any, octets: bytes) -> None:
 
 
 def close_now(transport: Any) -> bool:
-    """Close a connection if nothing waits to be sent; tell whether it is closed.
+    """Close a connection if no output is pending; return whether it is closed.
 
-    What ``loseConnection`` does, without turns of the reactor in which to find that out.
+    Does the same as ``loseConnection``, but without waiting for the reactor.
     """
     if not _can_send(transport):
         return False
@@ -54,7 +54,7 @@ def close_now(transport: Any) -> bool:
 
 
 def _can_send(transport: Any) -> bool:
-    """Tell whether nothing is between a transport and its socket, and everything was sent."""
+    """Return whether a transport writes straight to its socket and has no pending output."""
     return (
         type(transport) in (tcp.Server, unix.Server)
         and transport.connected
@@ -63,16 +63,16 @@ def _can_send(transport: Any) -> bool:
 
 
 def unread_octets(transport: Any) -> int:
-    """Return how many octets the client has not taken yet, in all buffers that can be seen.
+    """Return how many octets the client has not read yet, in the transport and the kernel.
 
-    Those of a terminal cannot, nor those on the way.
+    A terminal's buffer and octets in the network are not counted.
     """
     writer = _writer(transport)
     return 0 if writer is None else _unsent(writer) + _in_kernel(writer.fileno())
 
 
 def unsent_octets(transport: Any) -> int:
-    """Return how many octets the kernel has not taken yet, also of a connection that is lost."""
+    """Return how many octets the kernel has not accepted, also of a lost connection."""
     writer = _writer(transport)
     return 0 if writer is None else _unsent(writer)
 
@@ -80,7 +80,7 @@ def unsent_octets(transport: Any) -> int:
 def _writer(transport: Any) -> FileDescriptor | None:
     while hasattr(transport, "transport"):
         transport = transport.transport
-    # Standard output has one of its own.
+    # A transport of standard streams has a separate one for output.
     writer = getattr(transport, "_writer", transport)
     return writer if isinstance(writer, FileDescriptor) else None
 
@@ -93,7 +93,7 @@ def _unsent(writer: Any) -> int:
 def _in_kernel(fd: int) -> int:
     if fd < 0:
         return 0
-    # The first is for terminals and sockets, the second for pipes.
+    # TIOCOUTQ works on terminals and sockets, FIONREAD on pipes.
     for request in (termios.TIOCOUTQ, termios.FIONREAD):
         with suppress(OSError):
             return int.from_bytes(fcntl.ioctl(fd, request, bytes(4)), sys.byteorder)

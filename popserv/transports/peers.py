@@ -17,10 +17,10 @@ from zope.interface import implementer
 @implementer(IAddress)
 @dataclass(frozen=True)
 class DescriptorAddress:
-    """Where a client is that came with two open descriptors: a terminal, a pipe, a file.
+    """The address of a client that is connected by open file descriptors: a terminal or pipes.
 
-    ``is_local`` tells whether they lead to another process of this machine, or to a line that
-    is plugged into it; what is behind that process nobody here can see.
+    ``is_local`` tells whether the descriptors lead to a process or to a terminal line of this
+    machine; where that process gets its data from cannot be known.
     """
 
     name: str
@@ -31,7 +31,7 @@ class DescriptorAddress:
 
 
 def is_private(transport: ITransport) -> bool:
-    """Tell whether nobody else can read along: TLS, or a client on this very machine."""
+    """Return whether nobody can read along: the connection uses TLS or is local."""
     if ISSLTransport.providedBy(transport):
         return True
     peer = transport.getPeer()
@@ -52,10 +52,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def has_disconnected(transport: Any) -> bool:
-    """Tell, in any thread, whether the connection is broken, though nothing is read from it.
+    """Return whether a connection that is not being read is broken; safe in any thread.
 
-    A client that has closed it in order cannot be told from one that has said all and waits
-    for its answers; that one has not gone.
+    A client that has closed its connection normally looks like one that has only finished
+    sending and waits for replies; for both the answer is False.
     """
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport
@@ -70,9 +70,9 @@ def has_disconnected(transport: Any) -> bool:
 
 
 def peer_name(transport: ITransport) -> str:
-    """Return the client's address and port for the log, or what it has in their place."""
+    """Return the client's address and port for the log, or the kind of its transport."""
     peer: Any = transport.getPeer()
     if isinstance(peer, UNIXAddress):
-        # Of clients hardly one has a name.
+        # The clients of a UNIX socket are rarely bound to a path.
         return "UNIX socket"
     return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else str(peer)

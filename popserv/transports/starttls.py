@@ -1,4 +1,4 @@
-"""TLS on a transport: how it begins, what it knows, and why it failed."""
+"""Starting TLS on a transport, its TLS state, and the reason of a failed handshake."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from popserv.core.session import TLSConnectionState
 def start_tls(
     transport: Any, tls: IOpenSSLServerConnectionCreator | None, protocol: IProtocol
 ) -> None:
-    """Begin TLS below the protocol, whose ``transport`` may be another one then."""
+    """Start TLS below the protocol, whose ``transport`` may then be another object."""
     if not isinstance(transport, ProtocolWrapper):
         transport.startTLS(tls)
         return
-    # A wrapper such as haproxy: would pass startTLS on to the transport below it, and hear
-    # of no TLS.  The library is optional.
+    # A wrapper such as that of haproxy: would pass startTLS to the transport below it and not
+    # know of TLS.  Imported here because TLS is an extra.
     from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
     factory: Any = TLSMemoryBIOFactory(cast(Any, tls), False, cast(Any, None))
@@ -27,15 +27,15 @@ def start_tls(
 
 
 def tls_state(transport: Any) -> TLSConnectionState:
-    """Return what TLS knows of a connection."""
-    from popserv.tls.connection import TLSChannel
+    """Return the TLS state of a connection."""
+    from popserv.tls.state import OpenSSLConnectionState
 
-    return TLSChannel(transport.getHandle())
+    return OpenSSLConnectionState(transport.getHandle())
 
 
 def short_reason(error: BaseException | None) -> str:
-    """Return what an error says; of OpenSSL's tuples the reasons alone."""
-    told = error.args[0] if error is not None and error.args else ""
-    if isinstance(told, list):
-        told = "; ".join(str(each[-1]) for each in told)
-    return str(told) or type(error).__name__
+    """Return the text of an error; of OpenSSL's tuples, only the reasons."""
+    detail = error.args[0] if error is not None and error.args else ""
+    if isinstance(detail, list):
+        detail = "; ".join(str(each[-1]) for each in detail)
+    return str(detail) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Standard input and output as the connection of one client: a socket, a terminal, pipes, files."""
+"""Standard input and output as a connection: a socket, a terminal, pipes or files."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from twisted.python.failure import Failure
 
 from popserv.transports.peers import DescriptorAddress
 
-# mypy thinks of the one of Windows.
+# mypy takes the class for Windows.
 _Base: Any = StandardIO
 
 _ADOPTED = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
-"""The families of sockets that Twisted has a transport for."""
+"""The address families of sockets that Twisted can adopt."""
 
 
 class NoClientError(Exception):
-    """Standard input and output lead to nobody; the message says why."""
+    """Standard input and output do not lead to a client; the message says why."""
 
 
 class StandardStreams:
-    """Two descriptors that lead to a client, taken away from everything else in the process.
+    """The descriptors of standard input and output, reserved for one client.
 
-    /dev/null takes their place, and that of ``error`` if it leads to the client, too: so
-    nothing but the protocol's own octets is ever sent.  Whether they block is a flag that other
-    processes may share, such as a shell: terminals and pipes are opened anew, so that they have
-    one of their own, and any others' is put back by :meth:`give_back`.
+    /dev/null replaces them, and ``error`` as well if it leads to the client, so that nothing
+    but the protocol's octets can be sent.  O_NONBLOCK may be shared with other processes, such
+    as a shell: terminals and pipes are therefore opened anew, and the flags of other
+    descriptors are restored by :meth:`restore`.
 
-    :raises NoClient: one of them is closed, or a socket that nobody is connected to.
+    :raises NoClientError: a descriptor is closed, or a socket that is not connected.
     """
 
     def __init__(self, in_: int = 0, out: int = 1, error: int = 2) -> None:
@@ -43,20 +43,20 @@ class StandardStreams:
         self.family = family_of(in_, out)
         self.address = DescriptorAddress(_name(in_), not _is_remote(in_, out))
         self._flags = [fcntl.fcntl(each, fcntl.F_GETFL) for each in (in_, out)]
-        takes_error = is_client_stream(error, in_, out)
-        # Beyond the standard ones, for that of errors may be free.
+        replaces_error = is_client_stream(error, in_, out)
+        # Above the standard descriptors, for that of standard error may be free.
         self.input = _copy(in_, os.O_RDONLY, error + 1)
         self.output = _copy(out, os.O_WRONLY, error + 1)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        for each in (in_, out, *([error] if takes_error else ())):
+        for each in (in_, out, *([error] if replaces_error else ())):
             os.dup2(null, each)
         if null != error:
             os.close(null)
 
     def connect(self, factory: IProtocolFactory, reactor: Any) -> None:
-        """Have a protocol of the factory speak to the client.
+        """Connect a protocol of the factory to the client.
 
-        :raises OSError: client disconnected.
+        :raises OSError: the client has disconnected.
         """
         if self.family is not None:
             os.set_blocking(self.input, False)
@@ -65,17 +65,17 @@ class StandardStreams:
         protocol: Any = factory.buildProtocol(self.address)
         StandardTransport(protocol, self, reactor)
 
-    def give_back(self) -> None:
-        """Leave the descriptors as they were found, and close them.  To be called once."""
+    def restore(self) -> None:
+        """Restore the flags of the descriptors, and close them; call it once."""
         for each, flags in zip((self.input, self.output), self._flags, strict=True):
-            # A terminal may be gone.
+            # The terminal may have hung up.
             with suppress(OSError):
                 fcntl.fcntl(each, fcntl.F_SETFL, flags)
             os.close(each)
 
 
 class StandardTransport(_Base):
-    """Twisted's transport for terminals, pipes and files, which can be broken off, too."""
+    """Twisted's transport for terminals, pipes and files, with ``abortConnection``."""
 
     _reader: Any
     _writer: Any
@@ -89,11 +89,11 @@ class StandardTransport(_Base):
         super().__init__(protocol, standard.input, standard.output, reactor)
 
     def getPeer(self) -> DescriptorAddress:
-        """Return what there is in place of an address."""
+        """Return the name of the terminal, or ``standard input``."""
         return self._address
 
     def abortConnection(self) -> None:
-        """Send nothing more, not even what waits to be sent, and close in the next turn."""
+        """Drop pending output, and close in the next turn of the reactor."""
         if self.disconnected or self._aborting:
             return
         self._aborting = True
@@ -107,13 +107,13 @@ class StandardTransport(_Base):
 
     def _writeConnectionLost(self, reason: Failure) -> None:
         if self.disconnecting and not reason.check(ConnectionDone):
-            # With what waited to be sent.
+            # Pending output is lost.
             self.abortConnection()
         else:
             super()._writeConnectionLost(reason)
 
     def _readConnectionLost(self, reason: Failure) -> None:
-        # A terminal that has hung up is none any more, and may seem to have said all.
+        # A terminal that has hung up is no longer a terminal, and may look like end of file.
         has_hung_up = self._is_terminal and not os.isatty(self._input)
         if has_hung_up or not reason.check(ConnectionDone):
             self.abortConnection()
@@ -121,34 +121,34 @@ class StandardTransport(_Base):
             super()._readConnectionLost(reason)
 
 
-def _copy(descriptor: int, access: int, least: int) -> int:
-    """Return another descriptor of the same, of that number or above."""
+def _copy(descriptor: int, access: int, minimum: int) -> int:
+    """Return a copy of a descriptor, with the least free number that is allowed."""
     opened = None
     if stat.S_ISFIFO(os.fstat(descriptor).st_mode) or os.isatty(descriptor):
         path = f"/proc/self/fd/{descriptor}"
-        # It may be another user's, or nobody be at the other end any more.
+        # It may belong to another user, or its other end may be closed.
         with suppress(OSError):
-            # Who opens a master gets another terminal.
+            # Opening a pseudoterminal master creates another terminal.
             if os.path.basename(os.readlink(path)) != "ptmx":
                 opened = os.open(path, access | os.O_NONBLOCK | os.O_NOCTTY)
-    copy = fcntl.fcntl(descriptor if opened is None else opened, fcntl.F_DUPFD_CLOEXEC, least)
+    copy = fcntl.fcntl(descriptor if opened is None else opened, fcntl.F_DUPFD_CLOEXEC, minimum)
     if opened is not None:
         os.close(opened)
     return copy
 
 
 def check_open(*descriptors: int) -> None:
-    """Raise NoClient unless all are open."""
+    """Raise NoClientError unless all descriptors are open."""
     for each in descriptors:
         if _status(each) is None:
-            raise NoClientError(f"descriptor {each} is closed, where the client should be")
+            raise NoClientError(f"file descriptor {each} is closed; it must lead to the client")
 
 
 def is_client_stream(error: int, *descriptors: int) -> bool:
-    """Tell whether what is written there the client would read, or nobody."""
-    there = _status(error)
+    """Return whether ``error`` is closed, or the same file as one of the descriptors."""
+    status = _status(error)
     others = [_status(each) for each in descriptors]
-    return there is None or any(each and os.path.samestat(there, each) for each in others)
+    return status is None or any(each and os.path.samestat(status, each) for each in others)
 
 
 def _status(descriptor: int) -> os.stat_result | None:
@@ -163,9 +163,9 @@ def _socket(descriptor: int) -> socket.socket:
 
 
 def family_of(in_: int, out: int) -> int | None:
-    """Return the family of the connection that both of them are, if they are one.
+    """Return the address family of the socket that both are, or None if they are no socket.
 
-    :raises NoClient: they are a socket that nobody is connected to.
+    :raises NoClientError: the socket is not connected.
     """
     there = os.fstat(in_)
     if not stat.S_ISSOCK(there.st_mode):
@@ -175,8 +175,8 @@ def family_of(in_: int, out: int) -> int | None:
             client.getpeername()
         except OSError as error:
             raise NoClientError(
-                f"standard input is a socket that nobody is connected to ({error.strerror}): "
-                "client disconnected, or it is one to listen on (in inetd.conf, give nowait)"
+                f"standard input is a socket that is not connected ({error.strerror}): the client "
+                "has disconnected, or it is a listening socket (use nowait in inetd.conf)"
             ) from None
         if (
             os.path.samestat(there, os.fstat(out))

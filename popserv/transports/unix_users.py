@@ -1,4 +1,4 @@
-"""The users of this system, whom it knows at the other end of a UNIX socket."""
+"""The system's users at the other end of UNIX sockets."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from popserv.errors import NoUser
 from popserv.runtime.threads import BoundedThreadPool
 
 HAS_PEER_UID = hasattr(socket, "SO_PEERCRED")
-"""Whether this system tells who is at the other end of a UNIX socket."""
+"""Whether this system reports the peer's uid of a UNIX socket (SO_PEERCRED)."""
 
 _ALL_UIDS = (1 << 32) - 1
 
 _CREDENTIALS = struct.Struct("iII")
-"""Process, user and group, as Linux has them."""
+"""Linux's struct ucred: pid, uid, gid."""
 
-# Names may come from a directory server.
+# Looking up a name may query a directory server.
 _names = BoundedThreadPool("popserv-names", threads=2, backlog=200, wait_at_shutdown=False)
 
 
 async def peer_user(transport: Any) -> bytes:
-    """Return the name of the system's user who made the connection, which is a UNIX socket's.
+    """Return the name of the user whose process connected to a UNIX socket.
 
-    It is the one who was in effect then.
+    It is the effective user at the time of the connection.
 
-    :raises NoUser: there is no name, or no telling who it is.
-    :raises popserv.errors.TryLater: too many are being asked for.
+    :raises NoUser: the uid has no name, or stands for users of other namespaces.
+    :raises popserv.errors.TryLater: too many names are being looked up.
     """
     uid = _peer_uid(transport)
-    if uid == _stranger():
+    if uid == _overflow_uid():
         raise NoUser from UnauthorizedLogin(f"uid {uid} stands for all users of other namespaces")
     try:
         return os.fsencode((await _names.run(pwd.getpwuid, uid)).pw_name)
@@ -52,11 +52,11 @@ def _peer_uid(transport: Any) -> int:
 
 
 @lru_cache(1)
-def _stranger() -> int | None:
-    """Return the uid that the kernel gives to all who have none in this user namespace."""
+def _overflow_uid() -> int | None:
+    """Return the uid that stands for all users who have none in this user namespace."""
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as known:
-            if sum(int(line.split()[2]) for line in known) >= _ALL_UIDS:
+        with open("/proc/self/uid_map", encoding="ascii") as uid_map:
+            if sum(int(line.split()[2]) for line in uid_map) >= _ALL_UIDS:
                 return None
         with open("/proc/sys/kernel/overflowuid", encoding="ascii") as number:
             return int(number.read())

@@ -55,5 +55,5 @@ class SessionCommandTests(SynchronousTestCase):
         with patch.object(session_command, "_log") as log:
             self.assertEqual(OneSession(options, standard, reactor).run(), 1)
         self.assertEqual(len(log.warn.mock_calls), 1)
-        standard.give_back.assert_called_once_with()
+        standard.restore.assert_called_once_with()
         reactor.stop.assert_called_once_with()

@@ -26,7 +26,7 @@ from popserv.interfaces import (
     IScramSHA256Credentials,
     ITokenCredentials,
 )
-from popserv.server import protocol
+from popserv.server import connection
 from popserv.server.factory import POP3Factory
 from popserv.testing import MemoryClient, MemoryTransport
 from tests.server.test_protocol import SlowMaildrops
@@ -189,7 +189,7 @@ class ServerCase(SynchronousTestCase):
         entries = [each for group in groups for each in group if each.keyword not in without]
         portal = Portal(MaildropRealm(self.store), checkers)
         self.factory = POP3Factory(CommandTable(entries), portal, host=b"dewey", **options)
-        self.patch(protocol, "tls_state", lambda transport: self.tls_state)
+        self.patch(connection, "tls_state", lambda transport: self.tls_state)
 
     def connect(self, *lines, peer=HERE, tls=False):
         """A client that has said these lines, their answers read."""

@@ -620,7 +620,7 @@ class EndTests(ServerCase):
         """Yield clients that were asked something, in every dialogue there is."""
         for lines in self.DIALOGUES:
             client = self.connect(*lines)
-            self.assertIsNotNone(client.server._asked, lines)
+            self.assertIsNotNone(client.server._sasl_response, lines)
             self.assertFalse(client.closed)
             yield client
 
@@ -629,7 +629,7 @@ class EndTests(ServerCase):
         client.clock.advance(5)
         self.assertEqual(client.clock.getDelayedCalls(), [])
         self.assertEqual(list(self.factory.connections), [])
-        self.assertIsNone(client.server._asked)
+        self.assertIsNone(client.server._sasl_response)
         self.assertIs(client.server.session.state, State.AUTHORIZATION)
         self.assertReleased(0)
 

@@ -363,7 +363,7 @@ class SocketTests(TestCase):
         peer.transport.pauseProducing()
         peer.transport.write(b"BIG\r\nNOOP\r\n")
         (server,) = self.servers
-        while not server._output_full and Big.taken < 1024:
+        while not server.output.is_paused and Big.taken < 1024:
             await deferLater(reactor, 0.001)
         before = -1
         while before != Big.taken:
@@ -383,7 +383,7 @@ class SocketTests(TestCase):
         await done
         self.assertEqual(read, b"+OK big\r\n" + (b"x" * 65534 + b"\r\n") * 1024 + tail)
         peer.transport.loseConnection()
-        await peer.over
+        await peer.disconnected
         await self.over
 
     async def test_behind_a_proxy(self):

@@ -1,7 +1,7 @@
-"""The blocks of docs/howto/embedding.rst are run as they stand.
+"""The Python blocks of docs/howto work as shown.
 
-Each is the module that its caption names; it reads its endpoint and its root from the
-environment.
+Each block is the module that its caption names.  Servers read their endpoint and their root
+from the environment.
 """
 
 import os
@@ -34,6 +34,7 @@ from tests.certificates import issue
 from tests.docs.harness import (
     DOCS,
     KEYWORDS,
+    ROOT,
     TWISTD,
     WAIT,
     Base,
@@ -41,14 +42,17 @@ from tests.docs.harness import (
     blocks,
 )
 
-EMBEDDING = dict(blocks(DOCS / "howto/embedding.rst", "python"))
+NAMED_BLOCKS = [
+    block for page in sorted((DOCS / "howto").glob("*.rst")) for block in blocks(page, "python")
+]
+BLOCKS = dict(NAMED_BLOCKS)
 
 
 def load(name):
-    """Return a block of embedding.rst as a module, which other blocks can then import."""
+    """Return a block as a module, which other blocks can then import."""
     if name not in sys.modules:
         module = ModuleType(name)
-        code = compile(EMBEDDING[name], f"embedding.rst: {name}", "exec")
+        code = compile(BLOCKS[name], f"docs/howto: {name}", "exec")
         exec(code, module.__dict__)
         sys.modules[name] = module
     return sys.modules[name]
@@ -61,17 +65,20 @@ ServerTests = load("test_memory_server").ServerTests
 
 
 class EmbeddingTests(Base):
-    """The blocks of embedding.rst do what the page says."""
+    """The blocks do what their pages say."""
 
     def test_all_blocks_are_run(self):
-        """Every block has a name, and the name is one that a test here runs."""
-        here = Path(__file__).read_text("utf-8")
-        for name in EMBEDDING:
+        """Every block has a name of its own, and a test uses that name."""
+        # The page on RPOP is tested with its checker.
+        rhosts = ROOT / "tests/auth/rhosts/test_checker.py"
+        tests = Path(__file__).read_text("utf-8") + rhosts.read_text("utf-8")
+        self.assertEqual(len(BLOCKS), len(NAMED_BLOCKS))
+        for name in BLOCKS:
             self.assertTrue(name)
-            self.assertIn(f'("{name}"', here)
+            self.assertIn(f'("{name}"', tests)
 
     def serve(self, arguments, path=None, **environment):
-        """Start a server on a UNIX socket, which must come up; return a client of it."""
+        """Start a server on a UNIX socket, wait until it listens, and return a client of it."""
         path = path or os.path.join(self.directory, "socket")
         with open(os.path.join(self.directory, "log"), "w+") as log:
             server = subprocess.Popen(
@@ -94,9 +101,9 @@ class EmbeddingTests(Base):
                     time.sleep(0.05)
 
     def write(self, name, path):
-        """Put a block into our directory."""
+        """Write a block to a file in the test's directory."""
         with open(os.path.join(self.directory, path), "w", encoding="utf-8") as file:
-            file.write(EMBEDDING[name])
+            file.write(BLOCKS[name])
 
     def fetch(self, client):
         """Log in as ann and return the lines of the first message."""
@@ -108,13 +115,13 @@ class EmbeddingTests(Base):
             return lines
 
     def test_composed_server(self):
-        """The first script is a server as it stands."""
+        """The first script is a complete server."""
         self.write("memory_server", "memory_server.py")
         client = self.serve(["memory_server.py"])
         self.assertEqual(self.fetch(client), [b"Subject: hello", b"", b"Hello, Ann."])
 
     def test_tac(self):
-        """The .tac file is run by twistd, and serves a Maildir to a user of its users file."""
+        """Twistd runs the .tac file, which serves a Maildir to a user of its users file."""
         self.write("pop3_tac", "pop3.tac")
         new = Path(self.directory, "mail", "ann", "new")
         new.mkdir(parents=True)
@@ -128,86 +135,100 @@ class EmbeddingTests(Base):
         self.assertEqual(self.fetch(client), [b"Subject: hello", b"", b"It works."])
 
     def test_store_is_complete(self):
-        """The store of one's own is tested by the contract and nothing less."""
+        """The tests of the example store include the whole contract."""
         load("test_sqlmail")
         self.assertTrue(issubclass(SQLMaildropsTests, MailboxContract))
 
-    def converse(self, checkers):
-        """Return a conversation with a server that has an empty maildrop, and its greeting."""
-        portal = Portal(MaildropRealm(MemoryMaildrops()), checkers)
+    def connect(self, portal):
+        """Return a client of a server with that portal, and the server's greeting."""
         client = MemoryClient(POP3Factory(CommandTable(rfc1725.COMMANDS), portal, host=b"h"))
         self.addCleanup(client.lose)
         return client, client.received()
 
-    def test_asking_checker(self):
-        """The checker lets in whom its coroutine function lets in, and offers no APOP."""
+    def portal(self, *checkers):
+        """Return a portal with these checkers, whose maildrops are empty."""
+        return Portal(MaildropRealm(MemoryMaildrops()), checkers)
 
-        async def is_right(name, password):
+    def test_password_checker(self):
+        """The checker asks its coroutine function, and does not make APOP available."""
+
+        async def is_valid(name, password):
             return await succeed((name, password) == (b"ann", b"secret"))
 
-        client, greeting = self.converse([load("asking").AskingChecker(is_right)])
+        client, greeting = self.connect(self.portal(load("checkers").PasswordChecker(is_valid)))
         self.assertEqual(greeting, b"+OK POP3 server ready\r\n")
         client.send(b"USER ann\r\nPASS guess\r\n")
         client.clock.advance(2)
         self.assertIn(b"-ERR [AUTH]", client.received())
         self.assertIn(b"+OK ann's maildrop", client.send(b"USER ann\r\nPASS secret\r\n"))
 
-    def test_secrets_checker(self):
-        """The APOP checker makes greetings carry a timestamp, and wants the right digest."""
-        client, greeting = self.converse([load("asking").SecretsChecker({b"ann": b"tanstaaf"})])
+    def test_apop_checker(self):
+        """The APOP checker adds a timestamp to the greeting and requires the right digest."""
+        checker = load("checkers").APOPChecker({b"ann": b"tanstaaf"})
+        client, greeting = self.connect(self.portal(checker))
         timestamp = re.search(rb"<.*>", greeting)[0]
         digest = self.digest(timestamp + b"tanstaaf")
         client.send(b"APOP ann " + self.digest(timestamp) + b"\r\n")
         client.clock.advance(2)
         self.assertIn(b"-ERR [AUTH]", client.received())
         self.assertIn(b"+OK ann's maildrop", client.send(b"APOP ann %b\r\n" % digest))
-        self.assertEqual(self.converse([load("asking").SecretsChecker({})])[1][-3:], b"y\r\n")
+        checker = load("checkers").APOPChecker({})
+        self.assertEqual(self.connect(self.portal(checker))[1][-3:], b"y\r\n")
+
+    def test_checkers_portal(self):
+        """The portal with both checkers serves one user by password and another one by APOP."""
+        load("checkers")
+        portal = load("checkers_portal").portal
+        client, _ = self.connect(portal)
+        self.assertIn(b"+OK ann's maildrop", client.send(b"USER ann\r\nPASS secret\r\n"))
+        client, greeting = self.connect(portal)
+        digest = self.digest(re.search(rb"<.*>", greeting)[0] + b"tanstaaf")
+        self.assertIn(b"+OK bob's maildrop", client.send(b"APOP bob %b\r\n" % digest))
 
     def digest(self, text):
         """Return the MD5 digest that APOP sends."""
         return md5(text, usedforsecurity=False).hexdigest().encode("ascii")
 
     def test_own_mechanism(self):
-        """The mechanism of one's own is announced, and lets in who has a ticket."""
-        checker = InMemoryUsernamePasswordDatabaseDontUse(ann=b"7")
-        portal = Portal(MaildropRealm(MemoryMaildrops()), [checker])
+        """CAPA announces the example mechanism, and a client with a ticket can log in."""
+        portal = self.portal(InMemoryUsernamePasswordDatabaseDontUse(ann=b"7"))
         client = MemoryClient(POP3Factory(load("xticket").table, portal))
         self.assertIn(b"SASL PLAIN LOGIN X-TICKET\r\n", client.send(b"CAPA\r\n"))
         self.assertEqual(client.send(b"AUTH X-TICKET\r\n"), b"+ eW91ciB0aWNrZXQ/\r\n")
         self.assertIn(b"+OK ann's maildrop", client.send(b64encode(b"ann 7") + b"\r\n"))
         client.lose()
 
-    def test_old_times(self):
-        """The server of sessions without a login serves the user whose process asks, with LAST."""
+    def test_old_dialect(self):
+        """The server for RFC 1460 has LAST, and takes the user from the client's process."""
         name = pwd.getpwuid(os.geteuid()).pw_name
         new = Path(self.directory, "var", "mail", name, "new")
         new.mkdir(parents=True)
         (new / "1.1.host").write_bytes(b"x\n")
         path = os.path.join(self.directory, "sock")
-        script = self.place(EMBEDDING.get("old_times")).replace("/run/pop3.sock", path)
-        Path(self.directory, "old_times.tac").write_text(script)
-        client = self.serve(["-c", TWISTD, "--pidfile=", "-ny", "old_times.tac"], path=path)
+        script = self.place(BLOCKS.get("rfc1460_socket")).replace("/run/pop3.sock", path)
+        Path(self.directory, "rfc1460_socket.tac").write_text(script)
+        client = self.serve(["-c", TWISTD, "--pidfile=", "-ny", "rfc1460_socket.tac"], path=path)
         with closing(client):
             self.assertIn(b"POP3 server ready, %b's maildrop has 1" % name.encode(), client.welcome)
             self.assertEqual(client._shortcmd("LAST"), b"+OK 0")
             client.quit()
 
     def test_tls_server(self):
-        """The server with TLS listens on both ports, and has every command."""
+        """The TLS server listens on both ports and has every command."""
         for name in ("var/mail", "etc/popserv"):
             Path(self.directory, name).mkdir(parents=True)
         issued = issue("localhost")
         Path(self.directory, "etc/popserv/cert.pem").write_bytes(issued.certificate_pem())
         Path(self.directory, "etc/popserv/key.pem").write_bytes(issued.key_pem())
         names = {}
-        exec(re.sub(r"/(?=var|etc)", f"{self.directory}/", EMBEDDING.get("tls_server")), names)
+        exec(re.sub(r"/(?=var|etc)", f"{self.directory}/", BLOCKS.get("tls_server")), names)
         self.assertEqual({entry.keyword.decode("ascii") for entry in names["table"]}, KEYWORDS)
         self.assertIs(names["factory"].tls, names["certificates"])
         ports = [each.endpoint._port for each in IServiceCollection(names["application"])]
         self.assertEqual(ports, [110, 995])
 
     def test_own_command(self):
-        """The command of one's own is answered before a login."""
+        """The example command works before a login."""
         client = MemoryClient(POP3Factory(load("xday").table, Portal(None)))
         client.received()
         self.assertRegex(client.send(b"xday\r\n"), rb"^\+OK \d{4}-\d\d-\d\d\r\n$")
@@ -215,17 +236,17 @@ class EmbeddingTests(Base):
 
 
 class MailRealmTests(TestCase):
-    """The realm of twisted.mail in embedding.rst is served; its mail is counted in steps."""
+    """The realm of twisted.mail works; a login reads the messages in several reactor turns."""
 
     async def test_mail_realm(self):
-        """Octets are popserv's, and a message is lost at QUIT alone."""
+        """Octets are those of popserv, and the avatar deletes messages only at QUIT."""
         module = load("notices")
         client = MemoryClient(module.factory)
-        said = client.send(b"USER ann\r\nPASS secret\r\n")
-        while b"maildrop" not in said:
+        replies = client.send(b"USER ann\r\nPASS secret\r\n")
+        while b"maildrop" not in replies:
             await deferLater(reactor, 0.01)
-            said += client.received()
-        self.assertIn(b"2 messages (38 octets)", said)
+            replies += client.received()
+        self.assertIn(b"2 messages (38 octets)", replies)
         self.assertEqual(client.send(b"DELE 1\r\nUIDL 2\r\n")[-16:], b"+OK 2 notice-1\r\n")
         self.assertTrue(module.notices[0])
         client.send(b"QUIT\r\n")

@@ -19,14 +19,14 @@ class CrowdTests(SynchronousTestCase):
 
     def popped(self, crowd):
         """Return all who would make room, one after the other."""
-        return list(iter(crowd.pop, None))
+        return list(iter(crowd.evict, None))
 
     def test_flood(self):
         """A network that floods pushes out its own, the oldest first."""
         crowd = self.crowd((1, "a"), *((n, "flood") for n in range(2, 6)), (6, "b"))
-        self.assertEqual([crowd.pop() for _ in range(3)], [2, 3, 4])
+        self.assertEqual([crowd.evict() for _ in range(3)], [2, 3, 4])
         crowd.add(7, "flood")
-        self.assertEqual(crowd.pop(), 5)
+        self.assertEqual(crowd.evict(), 5)
         self.assertEqual(len(crowd), 3)
 
     def test_all_alike(self):
@@ -37,16 +37,16 @@ class CrowdTests(SynchronousTestCase):
     def test_many_behind_one(self):
         """Who has no network of their own is not taken for the crowd that comes from there."""
         crowd = self.crowd(*((n, None) for n in range(9)), (10, "a"), (11, "a"))
-        self.assertEqual(crowd.pop(), 10)
-        self.assertEqual(crowd.pop(), 0)
+        self.assertEqual(crowd.evict(), 10)
+        self.assertEqual(crowd.evict(), 0)
 
     def test_settled(self):
         """Who has logged in makes no room, but takes up some until it goes."""
         crowd = self.crowd((1, "a"), (2, "a"), (3, "b"))
-        crowd.settle(1)
-        crowd.settle(1)
+        crowd.mark_authenticated(1)
+        crowd.mark_authenticated(1)
         self.assertEqual(self.popped(crowd), [3, 2])
-        self.assertEqual((len(crowd), crowd.pop()), (1, None))
+        self.assertEqual((len(crowd), crowd.evict()), (1, None))
         crowd.remove(1)
         self.assertEqual(len(crowd), 0)
 
@@ -55,16 +55,16 @@ class CrowdTests(SynchronousTestCase):
         crowd = self.crowd((1, "a"))
         crowd.remove(1)
         crowd.remove(1)
-        crowd.settle(1)
-        crowd.move(1, "b")
-        self.assertEqual((len(crowd), crowd.pop()), (0, None))
+        crowd.mark_authenticated(1)
+        crowd.change_network(1, "b")
+        self.assertEqual((len(crowd), crowd.evict()), (0, None))
 
     def test_moved(self):
         """A stranger whose network comes to be known is of that one; who is in stays in."""
         crowd = self.crowd((1, "proxy"), (2, "proxy"), (3, "proxy"), (4, "a"))
-        crowd.settle(1)
+        crowd.mark_authenticated(1)
         for connection in (1, 2):
-            crowd.move(connection, "a")
+            crowd.change_network(connection, "a")
         self.assertEqual(self.popped(crowd), [4, 3, 2])
         self.assertEqual(len(crowd), 1)
 
@@ -88,12 +88,12 @@ class CrowdTests(SynchronousTestCase):
                 crowd.add(connection, network)
                 model[connection] = place
             elif step == "move":
-                crowd.move(connection, network)
+                crowd.change_network(connection, network)
                 if model.get(connection) is not None:
                     del model[connection]
                     model[connection] = place
             elif step == "settle":
-                crowd.settle(connection)
+                crowd.mark_authenticated(connection)
                 if connection in model:
                     model[connection] = None
             elif step == "remove":
@@ -106,11 +106,11 @@ class CrowdTests(SynchronousTestCase):
                 for each, place in model.items():
                     if place is not None and strangers.count(place) == most:
                         oldest.setdefault(place, each)
-                found = crowd.pop()
+                found = crowd.evict()
                 self.assertIn(found, set(oldest.values()) or {None})
                 model.pop(found, None)
             self.assertEqual((len(crowd), set(crowd)), (len(model), set(model)))
         self.assertEqual(
             set(self.popped(crowd)), {c for c, place in model.items() if place is not None}
         )
-        self.assertEqual((crowd._strangers, crowd._by_size), ({}, [{}]))
+        self.assertEqual((crowd._unauthenticated, crowd._groups_by_size), ({}, [{}]))

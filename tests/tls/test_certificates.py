@@ -40,8 +40,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from popserv.tls.certificates import CertificateError, Certificates
-from popserv.tls.connection import TLSChannel
+from popserv.tls.certificates import Certificates
+from popserv.tls.files import CertificateError
+from popserv.tls.state import OpenSSLConnectionState
 from tests.certificates import CLIENT, SERVER, VERSION_1, issue, make_authority
 
 CA = make_authority()
@@ -301,13 +302,13 @@ class ErrorTests(FilesCase):
 
     def test_files(self):
         """Files that are not there, or no files, or may not be read."""
-        self.assertRefused("^/no/such: there is no such file; give", "/no/such")
+        self.assertRefused("^/no/such: no such file; name", "/no/such")
         certificate = self.write("cert.pem", SERVER_CERTIFICATE.certificate_pem())
-        self.assertRefused("^/no/such: there is no such file", certificate, "/no/such")
-        self.assertRefused(": this is no file; give", "/dev/null")
+        self.assertRefused("^/no/such: no such file", certificate, "/no/such")
+        self.assertRefused(": not a regular file; name", "/dev/null")
         self.assertRefused(": Not a directory", certificate + "/below")
         self.patch(os, "stat", self.forbid)
-        self.assertRefused(f"^{certificate}: may not be read; make it readable", certificate)
+        self.assertRefused(f"^{certificate}: permission denied; make it readable", certificate)
 
     def forbid(self, path):
         """As for one who is not root."""
@@ -319,7 +320,7 @@ class ErrorTests(FilesCase):
         self.assertRefused(f"^{key}: no certificate in this file; it must be PEM", key)
         pem = SERVER_CERTIFICATE.pem()
         cut = self.write("cut.pem", pem[:60] + pem[90:])
-        self.assertRefused(f"^{cut}: a certificate in it is damaged; copy", cut)
+        self.assertRefused(f"^{cut}: invalid certificate; copy", cut)
 
     def test_key(self):
         """Files without a key, or with one that is damaged, encrypted or another's."""
@@ -329,10 +330,10 @@ class ErrorTests(FilesCase):
         self.assertRefused(f"^{encrypted}: the private key is encrypted, .*; decrypt", encrypted)
         key = SERVER_CERTIFICATE.key_pem()
         cut = self.write("cut.pem", key[:60] + key[90:])
-        self.assertRefused(f"^{cut}: the private key is damaged; copy", certificate, cut)
+        self.assertRefused(f"^{cut}: invalid private key; copy", certificate, cut)
         other = self.write("other.pem", issue("x").key_pem())
         self.assertRefused(
-            f"^{other}: the private key does not fit the first certificate in {certificate}; ",
+            f"^{other}: the private key does not match the first certificate in {certificate}; ",
             certificate,
             other,
         )
@@ -375,42 +376,42 @@ class ErrorTests(FilesCase):
     def test_weak(self):
         """A key of 1024 bits is too weak, whatever the OpenSSL beneath would take."""
         weak = self.write("weak.pem", issue("pop.example.org", kind="rsa1024").pem())
-        self.assertRefused(f"^{weak}: OpenSSL does not take it \\(ee key too small\\); ", weak)
+        self.assertRefused(f"^{weak}: OpenSSL rejects it \\(ee key too small\\); ", weak)
 
     def test_useless_kind(self):
         """A key that cannot sign is none for a server."""
         useless = self.write("x.pem", issue("x", kind="x25519", issuer=CA).pem())
-        self.assertRefused(f"^{useless}: OpenSSL does not take it \\(.+\\); ", useless)
+        self.assertRefused(f"^{useless}: OpenSSL rejects it \\(.+\\); ", useless)
 
     def test_unknown_kind(self):
         """Nor is one on a curve that nobody knows."""
         known, unknown = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d03017f")
         odd = x509.load_der_x509_certificate(SERVER_CERTIFICATE.der().replace(known, unknown))
         path = self.write("odd.pem", odd.public_bytes(Encoding.PEM) + SERVER_CERTIFICATE.key_pem())
-        self.assertRefused(f"^{path}: the certificate's key is of a kind that is not known; ", path)
+        self.assertRefused(f"^{path}: the certificate's key is of an unknown type; ", path)
 
     def test_names(self):
         """Names that cannot be read are told of, since SNI could not choose."""
         path = self.write("a.pem", issue(extension=BROKEN_NAMES).pem())
-        self.assertRefused(f"^{path}: the certificate's names cannot be read; ", path)
+        self.assertRefused(f"^{path}: the names in the certificate are invalid; ", path)
 
     def test_directory(self):
         """A directory needs certificates, and takes no other key."""
-        self.assertRefused(f"^{self.root}: no certificate in this directory; put", self.root)
+        self.assertRefused(f"^{self.root}: no certificate in this directory; add", self.root)
         self.assertRefused(
-            f"^{self.root}: in a directory each certificate has its key", self.root, "/k"
+            f"^{self.root}: in a directory each certificate has its own key", self.root, "/k"
         )
         self.patch(os, "listdir", self.forbid)
         self.assertRefused(f"^{self.root}: Permission denied", self.root)
 
     def test_client_ca(self):
         """The CAs' file must hold CAs."""
-        self.assertRefused("^/no/such: there is no such file", client_ca="/no/such")
+        self.assertRefused("^/no/such: no such file", client_ca="/no/such")
         empty = self.write("empty.pem", b"")
         self.assertRefused(f"^{empty}: no certificate in this file", client_ca=empty)
         mixed = self.write("mixed.pem", CA.certificate_pem() + SERVER_CERTIFICATE.pem())
         self.assertRefused(
-            f"^{mixed}: CN=somebody is not the certificate of a CA; give", client_ca=mixed
+            f"^{mixed}: CN=somebody is not the certificate of a CA; name", client_ca=mixed
         )
         lines = self.write(
             "lines.pem", issue(subject=[(NameOID.COMMON_NAME, "a\nb")]).certificate_pem()
@@ -506,7 +507,7 @@ class SNITests(FilesCase):
         certificates = self.serve(self.root)
 
         class Asked:
-            context = certificates._shown[0].context
+            context = certificates._server_certificates[0].context
 
             def __init__(self, name):
                 self.name = name
@@ -530,13 +531,15 @@ class SNITests(FilesCase):
         def check(name):
             asked = Asked(name.encode())
             certificates._choose(asked)
-            shown = "abc"[[one.context for one in certificates._shown].index(asked.context)]
+            shown = "abc"[
+                [one.context for one in certificates._server_certificates].index(asked.context)
+            ]
             self.assertEqual(shown, naive(name))
 
         check()
         asked = Asked(b"\xff\x00.b.c")
         certificates._choose(asked)
-        self.assertIs(asked.context, certificates._shown[1].context)
+        self.assertIs(asked.context, certificates._server_certificates[1].context)
 
 
 class ReloadTests(FilesCase):
@@ -675,7 +678,7 @@ class ReloadTests(FilesCase):
         shutil.rmtree(self.path("certs"))
         self.later()
         self.assertEqual(Pair(certificates).shown(), SERVER_CERTIFICATE.der())
-        self.assertIn("there is no such file", self.logged()[0])
+        self.assertIn("no such file", self.logged()[0])
 
 
 class Already:
@@ -705,10 +708,10 @@ class ExpiryTests(FilesCase):
         lines = self.logged()
         names = "a.example.org, b.example.org"
         self.assertEqual(
-            lines[0], f"{a}: the certificate for {names} ends on {ends:%Y-%m-%d}; renew it"
+            lines[0], f"{a}: the certificate for {names} expires on {ends:%Y-%m-%d}; renew it"
         )
-        self.assertIn(f"{b}: the certificate for no name ended on ", lines[1])
-        self.assertIn(f"{ca}: the certificate for CN=old ended on ", lines[2])
+        self.assertIn(f"{b}: the certificate for no name expired on ", lines[1])
+        self.assertIn(f"{ca}: the certificate for CN=old expired on ", lines[2])
         self.assertEqual(len(lines), 3)
         certificates.warn_of_expiry()
         self.assertEqual(self.logged(), lines)
@@ -725,7 +728,7 @@ class ExpiryTests(FilesCase):
         certificates.serverConnectionForTLS(None)
         loaded, warned = self.logged()
         self.assertIn("b.pem: TLS certificates reloaded", loaded)
-        self.assertIn("b.pem: the certificate for b.example.org ends on", warned)
+        self.assertIn("b.pem: the certificate for b.example.org expires on", warned)
 
 
 class ClientCase(FilesCase):
@@ -739,7 +742,9 @@ class ClientCase(FilesCase):
     def connect(self, certificates, issued=None, **options):
         """The channel of a client with this certificate."""
         identity = self.write("client.pem", issued.pem()) if issued else None
-        return TLSChannel(Pair(certificates, client_context(identity=identity, **options)).server)
+        return OpenSSLConnectionState(
+            Pair(certificates, client_context(identity=identity, **options)).server
+        )
 
     def names(self, *arguments, **options):
         """The names that a client's certificate from the CA vouches for."""
@@ -829,7 +834,7 @@ class ClientCertificateTests(ClientCase):
         """Before the handshake is over, nothing is vouched for."""
         connection = self.serve(client_ca=self.ca).serverConnectionForTLS(None)
         connection.set_accept_state()
-        tls_state = TLSChannel(connection)
+        tls_state = OpenSSLConnectionState(connection)
         self.assertEqual(tls_state.certificate_names(), ())
         self.assertIsNone(tls_state.channel_binding(b"tls-server-end-point"))
         self.assertIsNone(tls_state.channel_binding(b"tls-exporter"))
@@ -890,7 +895,7 @@ class Upgrading(LineReceiver):
         """TLS is there."""
         self.told.append("handshakeCompleted")
         assert ISSLTransport.providedBy(self.transport)
-        self.factory.tls_state = TLSChannel(self.transport.getHandle())
+        self.factory.tls_state = OpenSSLConnectionState(self.transport.getHandle())
 
     def pauseProducing(self):
         """What is written is not sent yet."""

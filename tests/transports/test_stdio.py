@@ -100,14 +100,14 @@ class StandardCase(TestCase):
             (error,) = self.keep(os.open(os.devnull, os.O_RDWR))
         standard = StandardStreams(in_, out, error)
         self.given_back = False
-        self.addCleanup(self.give_back, standard)
+        self.addCleanup(self.restore, standard)
         return standard
 
-    def give_back(self, standard):
+    def restore(self, standard):
         """Give back what the test has not."""
         if not self.given_back:
             self.given_back = True
-            standard.give_back()
+            standard.restore()
 
     def connect(self, *descriptors):
         """Have the protocol on descriptors."""
@@ -212,7 +212,7 @@ class TakingTests(StandardCase):
             standard = self.connect(in_, out)
             self.assertFalse(any(map(os.get_blocking, others)))
             self.protocol.transport.abortConnection()
-            self.give_back(standard)
+            self.restore(standard)
             self.assertEqual(list(map(os.get_blocking, others)), [blocking] * 2)
 
     async def test_own_flags(self):
@@ -298,7 +298,7 @@ class ConnectionTests(StandardCase):
             self.protocol.transport.loseConnection()
             await self.protocol.happened
             self.assertEqual(client.recv(10), b"bye")
-            self.give_back(standard)
+            self.restore(standard)
             self.assertEqual(client.recv(10), b"")
 
     async def test_output_broken(self):

@@ -37,7 +37,7 @@ class PeerTests(TestCase):
     async def test_other_namespace(self):
         """Who has no number in this namespace of users has the kernel's, which is no name."""
         self.patch(unix_users, "_peer_uid", lambda transport: 65534)
-        self.addCleanup(unix_users._stranger.cache_clear)
+        self.addCleanup(unix_users._overflow_uid.cache_clear)
         for known, refused in (
             ("         0          0 4294967295\n", False),
             ("0 1000 1\n1 100000 65536\n", True),
@@ -50,9 +50,9 @@ class PeerTests(TestCase):
                     raise FileNotFoundError(path)
                 return io.StringIO(files[path])
 
-            unix_users._stranger.cache_clear()
+            unix_users._overflow_uid.cache_clear()
             with patch.object(unix_users, "open", read, create=True):
-                self.assertEqual(unix_users._stranger(), 65534 if refused else None)
+                self.assertEqual(unix_users._overflow_uid(), 65534 if refused else None)
             if refused:
                 with self.assertRaises(NoUser) as caught:
                     await peer_user(self.transport)

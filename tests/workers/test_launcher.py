@@ -114,7 +114,7 @@ class LaunchTests(SynchronousTestCase):
         return len(list(Path("/proc/self/fd").iterdir()))
 
     def test_gone_at_once(self):
-        """A process that has ended before it was told anything is no error here."""
+        """A process that has ended before it was refused with anything is no error here."""
         process, ends = self.launch()
         self.assertEqual(len(ends), 2)
         self.assertEqual(len(self.reactor.spawned), 1)

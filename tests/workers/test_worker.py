@@ -189,7 +189,7 @@ class RunTests(WorkerCase):
         """So is a mistake that only this process finds."""
         self.assertEqual(self.worker("--certificate", "/nowhere.pem").run(), 1)
         (line,) = self.said()
-        self.assertIn(b"/nowhere.pem: there is no such file", line)
+        self.assertIn(b"/nowhere.pem: no such file", line)
 
     def test_no_directory(self):
         """Where it was started from need not be there for it."""

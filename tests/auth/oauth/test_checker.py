@@ -598,16 +598,17 @@ class WholeTests(ProviderCase):
                 self.assertNotIn(part.decode(), logged)
 
 
-DOCS = Path(__file__).parents[3] / "docs/howto/oauth.rst"
+DOCS = Path(__file__).parents[3] / "docs"
+PAGES = (DOCS / "howto/oauth.rst", DOCS / "reference/oauth-file.rst")
 
 
 class DocumentationTests(FileCase):
-    """What oauth.rst shows and lists."""
+    """What oauth.rst and oauth-file.rst show and list."""
 
     def setUp(self):
         """Read it."""
         super().setUp()
-        self.text = DOCS.read_text("utf-8")
+        self.text = "".join(page.read_text("utf-8") for page in PAGES)
 
     def test_examples(self):
         """Every file that is shown can be used."""

@@ -809,17 +809,20 @@ class RealNamesTests(UsersFileCase, TestCase):
             client_is_connected.reset(token)
 
 
-DOCS = Path(__file__).parents[3] / "docs/howto/rhosts.rst"
+DOCS = Path(__file__).parents[3] / "docs"
+TEXT = "".join(
+    (DOCS / page).read_text("utf-8") for page in ("howto/rhosts.rst", "reference/rhosts-file.rst")
+)
 
 
 def block(name):
-    """Return the text of a code block of rhosts.rst."""
-    found = re.search(rf"\n   :name: {name}\n((?:\n|   .*\n)+)", DOCS.read_text("utf-8"))
+    """Return the text of a code block of rhosts.rst or rhosts-file.rst."""
+    found = re.search(rf"\n   :name: {name}\n((?:\n|   .*\n)+)", TEXT)
     return re.sub("(?m)^   ", "", found[1])
 
 
 class DocumentationTests(RhostsCase):
-    """What rhosts.rst shows is so."""
+    """What rhosts.rst and rhosts-file.rst show is so."""
 
     def test_example(self):
         """The example does what its comments say."""
@@ -853,7 +856,7 @@ class DocumentationTests(RhostsCase):
 
     def test_reasons(self):
         """Every reason that the checker gives for the log stands in what the log says."""
-        text = " ".join(DOCS.read_text("utf-8").split())
+        text = " ".join(TEXT.split())
         source = Path(rhosts.__file__).read_text("utf-8")
         reasons = re.findall(r'UnauthorizedLogin\(f?"(.+?)"\)', source)
         self.assertEqual(len(reasons), 5)

@@ -1,6 +1,6 @@
-"""What the TLS of one connection vouches for: bindings, and the names of its client.
+"""The TLS state of a connection: channel bindings, and the names in the client's certificate.
 
-Needs the extra ``tls``.
+Requires the extra ``tls``.
 """
 
 from __future__ import annotations
@@ -15,29 +15,14 @@ from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
 from popserv.core.session import TLSConnectionState
+from popserv.tls.x509 import INVALID, alternative_names
 
-VERIFIES = object()
-"""Marks the contexts that verify client certificates."""
-
-UNREADABLE = (
-    ValueError,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
-"""What cryptography raises on certificates that OpenSSL lets pass."""
+VERIFIES_CLIENTS = object()
+"""Marks the OpenSSL contexts that verify client certificates."""
 
 
-def alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
-    """Return the certificate's subjectAltName, if it has one."""
-    try:
-        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return None
-
-
-class TLSChannel(TLSConnectionState):
-    """What a connection's TLS vouches for, once its handshake is completed.
+class OpenSSLConnectionState(TLSConnectionState):
+    """The TLS state of a connection whose handshake is completed.
 
     ``connection`` is what ``ISSLTransport.getHandle()`` returns.
     """
@@ -46,15 +31,15 @@ class TLSChannel(TLSConnectionState):
         self._connection = connection
 
     def _completed(self) -> bool:
-        # The client's Finished proves that it has its certificate's key.
+        # The client's Finished message proves that it has the key of its certificate.
         return self._connection.get_peer_finished() is not None
 
     def channel_binding(self, kind: bytes) -> bytes | None:
-        """Return the channel binding data of a kind; None if it is not to be had here.
+        """Return the channel binding data of a type; None if it is not available.
 
-        ``tls-exporter`` (RFC 9266) in TLS 1.3 alone: in TLS 1.2 it needs the extended
-        master secret, of which pyOpenSSL cannot tell.  ``tls-server-end-point`` (RFC
-        5929 section 4.1) not with Ed25519 and the like, whose signatures name no hash.
+        ``tls-exporter`` (RFC 9266) requires TLS 1.3: with TLS 1.2 it would need the extended
+        master secret, which pyOpenSSL does not report.  ``tls-server-end-point`` (RFC 5929
+        section 4.1) is not available for Ed25519, whose signatures name no hash.
         """
         if not self._completed():
             return None
@@ -67,24 +52,26 @@ class TLSChannel(TLSConnectionState):
         return None
 
     def certificate_names(self) -> Sequence[bytes]:
-        """Return the users' names that the client's verified certificate vouches for.
+        """Return the user names in the client's verified certificate.
 
-        Those are the mail addresses in subjectAltName.  Without any, it is the
-        subject's UID; without that, its emailAddress; and without that, its CN, but
-        only if there is no subjectAltName at all: a certificate for a host, whose CN
-        may be anything, is nobody's.  The first of these that is there decides: if it
-        is there twice, or holds what cannot be printed, nothing else takes its place.
-        Empty, too, if the connection was not made by
+        These are the mail addresses in subjectAltName.  If there are none, it is the
+        subject's UID; without that, its emailAddress; and without that, its CN, but only if
+        there is no subjectAltName: the CN of a host's certificate is not a user name.  The
+        first of these that exists counts: if it occurs twice or is not printable, the others
+        are not used.  Empty if the connection was not made by
         :class:`popserv.tls.certificates.Certificates` with CAs.
         """
-        if self._connection.get_context().get_app_data() is not VERIFIES or not self._completed():
+        if (
+            self._connection.get_context().get_app_data() is not VERIFIES_CLIENTS
+            or not self._completed()
+        ):
             return ()
         certificate = self._connection.get_peer_certificate()
         if certificate is None:
             return ()
         try:
             names = _user_names(certificate.to_cryptography())
-        except UNREADABLE:
+        except INVALID:
             return ()
         return [name.encode() for name in names if name.isprintable() and name]
 

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
-from popserv.tls.connection import TLSChannel
+from popserv.tls.state import OpenSSLConnectionState
 from tests.certificates import MD5, SHA1, issue, make_authority
 from tests.tls.test_certificates import (
     BROKEN_NAMES,
@@ -110,27 +110,30 @@ class BindingTests(FilesCase):
     def test_exporter(self):
         """tls-exporter is RFC 9266's, in TLS 1.3."""
         client, server = openssl_client(self.serve())
-        ours = TLSChannel(server).channel_binding(b"tls-exporter")
+        ours = OpenSSLConnectionState(server).channel_binding(b"tls-exporter")
         self.assertEqual(ours, client.export_keying_material(b"EXPORTER-Channel-Binding", 32))
         self.assertEqual(len(ours), 32)
         self.assertNotEqual(
-            ours, TLSChannel(openssl_client(self.serve())[1]).channel_binding(b"tls-exporter")
+            ours,
+            OpenSSLConnectionState(openssl_client(self.serve())[1]).channel_binding(
+                b"tls-exporter"
+            ),
         )
 
     def test_exporter_of_old(self):
         """In TLS 1.2 nobody can tell whether it is safe, so there is none."""
         _, server = openssl_client(self.serve(), SSL.TLS1_2_VERSION)
-        self.assertIsNone(TLSChannel(server).channel_binding(b"tls-exporter"))
+        self.assertIsNone(OpenSSLConnectionState(server).channel_binding(b"tls-exporter"))
         self.assertEqual(
-            TLSChannel(server).channel_binding(b"tls-server-end-point"),
+            OpenSSLConnectionState(server).channel_binding(b"tls-server-end-point"),
             hashlib.sha256(SERVER_CERTIFICATE.der()).digest(),
         )
 
     def test_unknown(self):
         """Other kinds are not to be had."""
         _, server = openssl_client(self.serve())
-        self.assertIsNone(TLSChannel(server).channel_binding(b"tls-unique"))
-        self.assertIsNone(TLSChannel(server).channel_binding(b""))
+        self.assertIsNone(OpenSSLConnectionState(server).channel_binding(b"tls-unique"))
+        self.assertIsNone(OpenSSLConnectionState(server).channel_binding(b""))
 
     def test_end_point_of_old(self):
         """In place of MD5 and SHA-1 stands SHA-256."""
@@ -140,7 +143,7 @@ class BindingTests(FilesCase):
             certificate = x509.load_pem_x509_certificate(pem)
             context.use_certificate(certificate)
             self.assertEqual(
-                TLSChannel(Completed(context)).channel_binding(b"tls-server-end-point"),
+                OpenSSLConnectionState(Completed(context)).channel_binding(b"tls-server-end-point"),
                 hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest(),
             )
 
@@ -149,16 +152,22 @@ class BindingTests(FilesCase):
         ed25519 = make_authority(kind="ed25519")
         server = issue("pop.example.org", issuer=ed25519)
         pair = Pair(self.serve(self.write("a.pem", server.pem())), client_context(ed25519))
-        self.assertIsNone(TLSChannel(pair.server).channel_binding(b"tls-server-end-point"))
+        self.assertIsNone(
+            OpenSSLConnectionState(pair.server).channel_binding(b"tls-server-end-point")
+        )
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        self.assertIsNone(TLSChannel(Completed(context)).channel_binding(b"tls-server-end-point"))
+        self.assertIsNone(
+            OpenSSLConnectionState(Completed(context)).channel_binding(b"tls-server-end-point")
+        )
         # Where ecdsa-with-SHA256 is named, something that nobody knows.
         known, unknown = bytes.fromhex("2a8648ce3d040302"), bytes.fromhex("2a8648ce3d04037f")
         der = SERVER_CERTIFICATE.der().replace(known, unknown)
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
         context.use_certificate(x509.load_der_x509_certificate(der))
-        self.assertIsNone(TLSChannel(Completed(context)).channel_binding(b"tls-server-end-point"))
+        self.assertIsNone(
+            OpenSSLConnectionState(Completed(context)).channel_binding(b"tls-server-end-point")
+        )
 
     def test_end_point(self):
         """tls-server-end-point is the hash by the signature's own (RFC 5929 section 4.1)."""
@@ -173,7 +182,7 @@ class BindingTests(FilesCase):
             lax = client_context(check_hostname=False, verify_mode=ssl.CERT_NONE)
             pair = Pair(self.serve(self.write("a.pem", server.pem())), lax)
             self.assertEqual(
-                TLSChannel(pair.server).channel_binding(b"tls-server-end-point"),
+                OpenSSLConnectionState(pair.server).channel_binding(b"tls-server-end-point"),
                 hashlib.new(name, pair.shown()).digest(),
             )
 
@@ -189,6 +198,6 @@ class BindingTests(FilesCase):
         Pair(certificates)
         self.assertEqual(pair.shown(), server.der())
         self.assertEqual(
-            TLSChannel(pair.server).channel_binding(b"tls-server-end-point"),
+            OpenSSLConnectionState(pair.server).channel_binding(b"tls-server-end-point"),
             hashlib.sha256(server.der()).digest(),
         )

@@ -1,0 +1,259 @@
+"""The life of a connection: greeting, TLS, back-pressure, the end of its session.
+
+Rules of this file:
+ 1. A session ends once, and never while one of its commands still runs: no removal is
+    interrupted, and no lock that is being taken is lost.
+ 2. While the client does not read, nothing is read from it: a session needs no more
+    memory than one read and a few chunks of a body.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from twisted.cred.credentials import ICredentials
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionClosed
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IPushProducer,
+    ISSLTransport,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from zope.interface import Interface, implementer
+
+from popserv.auth.throttle.login_throttle import ClientThrottle
+from popserv.core.replies import err_line, ok_line
+from popserv.core.session import Release, Session, State
+from popserv.errors import POPError, TryLater
+from popserv.interfaces import IMailbox
+from popserv.server.idle import IdleTimeoutMixin
+from popserv.server.output import ReplyWriter
+from popserv.transports.output import close_now, disable_nagle
+from popserv.transports.peers import has_disconnected, is_private, peer_name
+from popserv.transports.starttls import short_reason, start_tls, tls_state
+
+if TYPE_CHECKING:
+    from popserv.server.factory import POP3Factory
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
+class Connection(LineReceiver, IdleTimeoutMixin):
+    """A connection with a session, without commands.
+
+    A subclass runs commands: it provides :meth:`send_challenge`, :meth:`resume_input` and
+    :meth:`abandon_command`.  ``is_disconnected`` tells whether the connection is lost,
+    ``input_is_over`` whether the client has closed its end and will send no more.
+    """
+
+    log = Logger()
+    # ITCPTransport and IConsumer in one, for which there is no type.
+    transport: Any
+    factory: POP3Factory
+    session: Session
+    output: ReplyWriter
+    throttle: ClientThrottle
+    is_disconnected = False
+    input_is_over = False
+
+    _timestamp: bytes | None
+    _has_greeted = False
+    _has_completed_handshake = False
+
+    def connectionMade(self) -> None:
+        """Start the session: at once, or after the TLS handshake."""
+        if self._has_greeted:
+            # STLS behind a protocol wrapper: only the transport is new.
+            self.output.transport = self.transport
+            return
+        factory = self.factory
+        self.output = ReplyWriter(self.transport, self.callLater)
+        self._timestamp = factory.make_timestamp() if factory.apop_available() else None
+        self.start_session()
+        self.start_idle_timer(factory.idle_timeout)
+        if not factory.admit():
+            self.write_error(TryLater("too many connections, try again later"))
+            self.close()
+            return
+        factory.connections.add(self, self.throttle.network)
+        if not ISSLTransport.providedBy(self.transport):
+            self._start()
+
+    def handshakeCompleted(self) -> None:
+        """Send the greeting over TLS, unless it was sent before STLS."""
+        self._has_completed_handshake = True
+        if self.closing:
+            return
+        if self._has_greeted:
+            self._register_producer()
+        else:
+            self._start()
+
+    def start_session(self) -> None:
+        """Start a session that knows nothing of what was said before."""
+        factory, transport = self.factory, self.transport
+        has_tls = ISSLTransport.providedBy(transport)
+        self.throttle = ClientThrottle(factory.throttle, factory.networks.of(transport), self)
+        self.session = Session(
+            self,
+            host=factory.host,
+            timestamp=self._timestamp,
+            allows_login=has_tls or not factory.require_tls,
+            allows_cleartext=factory.allow_plaintext or is_private(transport),
+            can_start_tls=factory.tls is not None and not has_tls,
+            as_stored=b"UTF8" not in factory.commands,
+            workarounds=factory.workarounds,
+            tls_state=tls_state(transport) if has_tls else None,
+            capabilities=factory.capabilities,
+            send_challenge=self.send_challenge,
+            peer=self._peer,
+        )
+
+    def _peer(self) -> tuple[str, int] | None:
+        """Return the client's address and port; see Session."""
+        peer: Any = self.transport.getPeer()
+        return (peer.host, peer.port) if hasattr(peer, "port") else None
+
+    def _start(self) -> None:
+        self._has_greeted = True
+        disable_nagle(self.transport)
+        self._register_producer()
+        self.greet()
+
+    def greet(self) -> None:
+        """Send the greeting (RFC 1725 section 4)."""
+        greeting = self.factory.greeting
+        if self._timestamp is not None:
+            greeting += b" " + self._timestamp
+        self.output.write(ok_line(greeting))
+
+    def _register_producer(self) -> None:
+        # The transport calls pauseProducing when the client does not read.  Over TLS it also
+        # does so before the handshake, which would then never be read.
+        self.transport.registerProducer(self, True)
+
+    def upgrade_to_tls(self) -> None:
+        """Start TLS and a new session (RFC 2595 sections 4 and 7)."""
+        self.output.flush()
+        # Anybody could have injected what came with STLS, whole lines or half a line.
+        self.clearLineBuffer()
+        self.transport.unregisterProducer()
+        # Nobody would report that the output has drained, and the handshake must be read.
+        self.output.is_paused = False
+        start_tls(self.transport, self.factory.tls, self)
+        self.start_session()
+
+    # The session's Authenticator, and the Client of its throttle
+
+    def supports(self, credentials: type[Interface]) -> bool:
+        """See Authenticator."""
+        return self.factory.throttle.login.supports(credentials)
+
+    async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
+        """See Authenticator."""
+        opened = await self.throttle.authenticate(self.session.name or b"", credentials)
+        self.factory.connections.mark_authenticated(self)
+        return opened
+
+    def is_there(self) -> bool:
+        """See Client."""
+        return not (self.is_disconnected or has_disconnected(self.transport))
+
+    # For the subclass
+
+    @abstractmethod
+    def send_challenge(self, challenge: bytes) -> Deferred[bytes]:
+        """Send a SASL challenge and return the line that answers it; see Session."""
+
+    @abstractmethod
+    def resume_input(self) -> None:
+        """Take the next line, if one may be taken now."""
+
+    @abstractmethod
+    def abandon_command(self) -> bool:
+        """Give up what waits for the client; return whether no command runs any more."""
+
+    # The end
+
+    def readConnectionLost(self) -> None:
+        """The client will send no more; what it has sent is still answered."""
+        self.input_is_over = True
+        self.close_if_input_is_over()
+
+    def writeConnectionLost(self) -> None:
+        """The client reads no more."""
+        self.transport.abortConnection()
+
+    @abstractmethod
+    def close_if_input_is_over(self) -> None:
+        """Close if the client will send no more and everything that it sent is answered."""
+
+    def close(self) -> None:
+        """Close once everything written is sent; a body that is being sent is cut off."""
+        self.output.stop_body()
+        self.clearLineBuffer()
+        self.output.flush()
+        # close_now calls connectionLost.
+        if self.closing or not close_now(self.transport):
+            super().close()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End the session, without UPDATE unless QUIT has entered it."""
+        self.stop_idle_timer()
+        self.factory.connections.remove(self)
+        self.closing = self.is_disconnected = True
+        has_tls = ISSLTransport.providedBy(self.transport)
+        # A client that just closed the connection did not fail.
+        if has_tls and not (self._has_completed_handshake or reason.check(ConnectionClosed)):
+            self.log.info(
+                "{peer}: TLS handshake failed: {reason}",
+                peer=peer_name(self.transport),
+                reason=short_reason(reason.value),
+            )
+        self.throttle.leave()
+        if self.abandon_command():
+            self.end_session()
+
+    def end_session(self) -> Deferred[None]:
+        """Release what the session owns; called once, as the last act of a connection."""
+        session = self.session
+        # It refers to this connection.
+        session.tls_state = None
+        if session.state is not State.AUTHORIZATION:
+            self.log.info(
+                "{peer}: session of {user!r} ended, {removed} removed, {left} left",
+                user=session.name,
+                peer=peer_name(self.transport),
+                removed=session.removed,
+                left=len(session.mailbox.messages) - session.removed,
+            )
+        return Deferred.fromCoroutine(session.end()).addErrback(
+            lambda failure: self.log.failure("cannot release a maildrop", failure)
+        )
+
+    def write_error(self, error: POPError) -> None:
+        """Write ``-ERR`` in the session's language."""
+        self.output.write(err_line(error, self.session.language))
+
+    # IPushProducer: the transport tells whether the client reads
+
+    def pauseProducing(self) -> None:
+        """The client does not read: write no more, and take no more commands."""
+        self.output.pause()
+        if not self.paused:
+            LineReceiver.pauseProducing(self)
+
+    def resumeProducing(self) -> None:
+        """The client has read: go on."""
+        self.resetTimeout()
+        if not self.output.resume():
+            self.resume_input()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; connectionLost follows."""
+        self.paused = True

@@ -1,0 +1,111 @@
+"""The output of a connection: replies are written together, bodies as fast as the client reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.python.failure import Failure
+
+from popserv.messages.framing import Chunk, Framer
+from popserv.server.body import WRITE_SIZE, BodySender
+from popserv.transports.output import write_now
+
+
+class ReplyWriter:
+    """Writes replies to a transport.
+
+    While ``is_batching``, octets are kept until :meth:`flush`, or until there are
+    ``WRITE_SIZE`` of them: the replies to commands that came in one packet leave in one.
+    While ``is_paused``, no body is written.  ``call_later`` calls a function after a number
+    of seconds, as a reactor's ``callLater`` does.
+    """
+
+    # One for each connection, and most connections are idle.
+    __slots__ = (
+        *("_batch", "_batched", "_body", "_call_later"),
+        *("is_batching", "is_paused", "transport"),
+    )
+
+    def __init__(
+        self, transport: Any, call_later: Callable[[float, Callable[[], None]], object]
+    ) -> None:
+        self.transport = transport
+        self.is_batching = False
+        self.is_paused = False
+        self._call_later = call_later
+        self._batch: list[bytes] | None = None
+        self._batched = 0
+        self._body: BodySender | None = None
+
+    def write(self, octets: bytes) -> None:
+        """Write now, or with the rest of the batch."""
+        if not self.is_batching:
+            write_now(self.transport, octets)
+            return
+        if self._batch is None:
+            self._batch = []
+        self._batch.append(octets)
+        self._batched += len(octets)
+        if self._batched >= WRITE_SIZE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is kept."""
+        batch, self._batch = self._batch, None
+        if batch:
+            self._batched = 0
+            write_now(self.transport, batch[0] if len(batch) == 1 else b"".join(batch))
+
+    def discard(self) -> None:
+        """Drop what is kept."""
+        self._batch = None
+        self._batched = 0
+
+    def send_body(
+        self,
+        head: bytes,
+        body: Iterable[Chunk],
+        framer: Framer,
+        finished: Callable[[Failure | None], None],
+    ) -> None:
+        """Write a status line and the body behind it.
+
+        ``finished`` is called once: with None after the last octet was written, or with the
+        failure that ended the body.  It is not called after :meth:`stop_body`.
+        """
+
+        def done(failure: Failure | None) -> None:
+            self._body = None
+            finished(failure)
+
+        sender = BodySender(head, body, framer, self.write, self._call_later, done)
+        self._body = sender
+        if not self.is_paused:
+            sender.resume()
+
+    def stop_body(self) -> None:
+        """Stop sending a body, if there is one; it is then never finished."""
+        if self._body is not None:
+            self._body.stop()
+
+    def drop_body(self) -> bool:
+        """Stop sending a body and forget it; return whether there was one."""
+        had_body = self._body is not None
+        self.stop_body()
+        self._body = None
+        return had_body
+
+    def pause(self) -> None:
+        """Write no body until :meth:`resume`."""
+        self.is_paused = True
+        if self._body is not None:
+            self._body.pause()
+
+    def resume(self) -> bool:
+        """Go on with the body; return whether there was one."""
+        self.is_paused = False
+        if self._body is None:
+            return False
+        self._body.resume()
+        return True

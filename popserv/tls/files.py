@@ -1,0 +1,173 @@
+"""The PEM files of certificates, keys and CAs: where they are, and what they contain."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from stat import S_ISREG
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import crypto
+from OpenSSL.crypto import X509
+
+from popserv.tls.x509 import INVALID
+
+Files = tuple[str, ...]
+"""The paths of files that are loaded together."""
+
+Stamps = tuple[tuple[int, ...] | None, ...]
+"""What changes when one of these files changes; None for a file that is not there."""
+
+_MAX_FILE = 1 << 22
+"""Octets read of one file; all CAs of a system take a quarter of a million."""
+
+_PRIVATE_KEY = re.compile(
+    rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL
+)
+
+
+class CertificateError(Exception):
+    """A file cannot be used.  The message is one line: the file, the problem and the remedy.
+
+    It never quotes a key.
+    """
+
+
+class Reload:
+    """One pass over files: those that have not changed are not read again.
+
+    A file that cannot be loaded keeps what was loaded before, and its error is in
+    ``errors``, by path, with the stamps that it had.
+    """
+
+    def __init__(self, loaded: dict[Files, tuple[Stamps, Any]]) -> None:
+        self._previous = loaded
+        self.loaded: dict[Files, tuple[Stamps, Any]] = {}
+        self.errors: dict[str, tuple[Stamps, str]] = {}
+
+    def load(self, files: Files, load: Callable[..., Any]) -> Any:
+        """Return what ``load`` makes of the files, now or earlier; None if it never could."""
+        # Before the files are read: a later change is seen at the next pass.
+        stamps = tuple(map(_stamp, files))
+        known = self._previous.get(files)
+        if known is None or known[0] != stamps:
+            try:
+                known = (stamps, load(*files))
+            except CertificateError as error:
+                self.errors[files[0]] = (stamps, str(error))
+        if known is None:
+            return None
+        self.loaded[files] = known
+        return known[1]
+
+
+def _stamp(path: str) -> tuple[int, ...] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    # ctime, since a change of its mode may make a file readable.
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def find_certificates(certificate: str, private_key: str | None) -> list[tuple[str, str]]:
+    """Return the pairs of certificate file and key file to load, the default first.
+
+    :raises CertificateError: a directory has no certificate, or a key file was given for it.
+    """
+    if not os.path.isdir(certificate):
+        return [(certificate, private_key or certificate)]
+    if private_key is not None:
+        raise CertificateError(
+            f"{certificate}: in a directory each certificate has its own key; "
+            "omit the private key file, or name the file of one certificate"
+        )
+    try:
+        names = sorted(os.listdir(certificate))
+    except OSError as error:
+        raise CertificateError(f"{certificate}: {error.strerror}") from None
+    if "fullchain.pem" in names:
+        return [_certbot(certificate)]
+    names.sort(key=lambda name: name not in ("default.pem", "default"))
+    found = []
+    for name in names:
+        path = os.path.join(certificate, name)
+        pair = (path, path) if name.endswith(".pem") else _certbot(path)
+        if not name.startswith(".") and os.path.isfile(pair[0]):
+            found.append(pair)
+    if not found:
+        raise CertificateError(
+            f"{certificate}: no certificate in this directory; add NAME.pem with its key"
+        )
+    return found
+
+
+def _certbot(directory: str) -> tuple[str, str]:
+    return os.path.join(directory, "fullchain.pem"), os.path.join(directory, "privkey.pem")
+
+
+def read_file(path: str) -> bytes:
+    """Return the contents of a PEM file.
+
+    :raises CertificateError: it cannot be read, or is not a regular file.
+    """
+    try:
+        # Opening a FIFO would block.
+        if not S_ISREG(os.stat(path).st_mode):
+            raise CertificateError(f"{path}: not a regular file; name a PEM file")
+        with open(path, "rb") as file:
+            return file.read(_MAX_FILE)
+    except FileNotFoundError:
+        raise CertificateError(f"{path}: no such file; name a PEM file") from None
+    except PermissionError:
+        raise CertificateError(
+            f"{path}: permission denied; make it readable by the user that the server runs as"
+        ) from None
+    except OSError as error:
+        raise CertificateError(f"{path}: {error.strerror}") from None
+
+
+def parse_certificates(path: str, pem: bytes) -> list[x509.Certificate]:
+    """Return the certificates in the contents of a file, in order.
+
+    :raises CertificateError: there is none, or one is invalid.
+    """
+    if b"-----BEGIN CERTIFICATE-----" not in pem:
+        raise CertificateError(
+            f"{path}: no certificate in this file; it must be PEM, with BEGIN CERTIFICATE"
+        )
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+        for certificate in certificates:
+            # Each of the two libraries finds errors that the other does not.
+            X509.from_cryptography(certificate)
+            certificate.subject.rfc4514_string()
+    except (*INVALID, crypto.Error):
+        raise CertificateError(f"{path}: invalid certificate; copy it again") from None
+    return certificates
+
+
+def parse_private_key(path: str, pem: bytes) -> Any:
+    """Return the private key in the contents of a file.
+
+    :raises CertificateError: there is none, or it is encrypted or invalid.
+    """
+    found = _PRIVATE_KEY.search(pem)
+    if found is None:
+        raise CertificateError(
+            f"{path}: no private key in this file; add it, or name the key's own file"
+        )
+    # The text of these errors may quote the key.
+    try:
+        return load_pem_private_key(found[0], None)
+    except TypeError:
+        raise CertificateError(
+            f"{path}: the private key is encrypted, and a server cannot ask for the passphrase; "
+            "decrypt it with openssl pkey"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise CertificateError(f"{path}: invalid private key; copy it again") from None
