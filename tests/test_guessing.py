@@ -25,7 +25,7 @@ from popserv.interfaces import (
 )
 from popserv.runtime.bus import WorkerBus
 from popserv.testing import MemoryTransport
-from tests.auth.sasl.harness import Client as ScramClient
+from tests.auth.sasl.harness import ScramClient
 from tests.commands.harness import (
     HERE,
     KINDS,

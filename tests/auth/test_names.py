@@ -10,7 +10,7 @@ from tests.auth.test_precis import NOT_UTF8, OCTETS, TEXT, LibraryCase
 BAD_NAMES = b"|.|..|.users|#ann|a:b|a b|a/b|/|a\tb|a\nb|a\rb|a\0b|\x7f|a\x7f| a|ann\n".split(b"|")
 
 NAMES = {
-    # RFC 8265 section 3, its tables of examples; here they keep their case.
+    # The examples of RFC 8265 section 3, whose case is preserved here.
     "juliet@example.com": "juliet@example.com",
     "fussball": "fussball",
     "fu\xdfball": "fu\xdfball",
@@ -23,12 +23,12 @@ NAMES = {
     "": None,
     "henry\u2163": None,
     "\u221e": None,
-    # Spellings of one name.
+    # Other spellings of a name.
     "gru\u0308n": "gr\xfcn",
     "gru\u0308n@exa\u0308mple.com": "gr\xfcn@ex\xe4mple.com",
     "\uff41\uff4e\uff4e": "ann",
     "\uff76\uff9e": "\u30ac",
-    # Refused as a whole, but for one part or both.
+    # Rejected as a whole; one part or both are accepted.
     "\u05d0\u05d1@example.com": "\u05d0\u05d1@example.com",
     "\ufb2f@example.com": "\u05d0\u05b8@example.com",
     "\u05d0\u05d1@exa\u0308mple.com": "\u05d0\u05d1@ex\xe4mple.com",
@@ -40,7 +40,7 @@ NAMES = {
     "@gru\u0308n": "@gr\xfcn",
     "@\ufb2f": "@\u05d0\u05b8",
     "gru\u0308n@\u2163@x": None,
-    # As a path or a line of a file it would be another one.
+    # The result has other components as a path, or other fields in the users file.
     "\uff0e\uff0e\uff0fann": "../ann",
     "ann\uff1a\xe4": "ann:\xe4",
 }
@@ -50,7 +50,7 @@ class CheckNameTests(SynchronousTestCase):
     """check_name."""
 
     def test_valid(self):
-        """A name is one word that can be a line's first field and a file's name."""
+        """A valid name can be a field of the users file and the name of a directory."""
         for name in (b"ann", b"a", b"ann@example.org", b"\xff", "jürgen".encode(), b"a#.b", b"%u"):
             check_name(name)
         for name in BAD_NAMES:
@@ -62,20 +62,20 @@ class NameTests(SynchronousTestCase):
     """prepared_name (RFC 8265 section 3)."""
 
     def test_examples(self):
-        """The RFCs' examples, and what is refused, which is taken as it came."""
-        for came, prepared in NAMES.items():
-            octets = came.encode()
+        """Names of the RFCs' examples are prepared; rejected names stay unchanged."""
+        for name, prepared in NAMES.items():
+            octets = name.encode()
             expected = octets if prepared is None else prepared.encode()
-            self.assertEqual(prepared_name(octets), expected, ascii(came))
+            self.assertEqual(prepared_name(octets), expected, ascii(name))
 
     def test_not_utf8(self):
-        """What is no UTF-8 is taken as it came."""
+        """A name that is not UTF-8 stays unchanged."""
         for name in NOT_UTF8:
             self.assertEqual(prepared_name(name), name)
 
     @given(OCTETS)
     def test_idempotent(self, name):
-        """A prepared name is prepared, and ASCII is never touched."""
+        """Preparation is idempotent, and leaves ASCII names unchanged."""
         prepared = prepared_name(name)
         self.assertEqual(prepared_name(prepared), prepared)
         if name.isascii():
@@ -83,7 +83,7 @@ class NameTests(SynchronousTestCase):
 
     @given(TEXT, TEXT)
     def test_parts(self, local, host):
-        """Two names with an @ between them are prepared to such names, too."""
+        """A name with @ still has an @ after preparation."""
         name = f"{local}@{host}".encode()
         prepared = prepared_name(name)
         self.assertEqual(prepared_name(prepared), prepared)

@@ -1,4 +1,4 @@
-"""Names and passwords as Unicode, against the RFCs' own examples."""
+"""Tests of popserv.auth.precis."""
 
 import sys
 from unittest import mock
@@ -13,7 +13,7 @@ from popserv.auth.precis import MAX_OCTETS, enforce, is_available
 
 NOT_UTF8 = [b"gr\xfcn", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"ann\x80"]
 
-# Old characters on which the rules turn, so that every Python knows them alike.
+# Characters with special rules, old enough that all versions of Python agree on them.
 TEXT = st.one_of(
     st.text(
         "aA1 @.-\t\0\xe4\xaa\xad\xb7l\xdf\u0301\u0308\u0338\u0323\u0627\u0661\u05d0\u05d1\u05b8"
@@ -27,10 +27,10 @@ OCTETS = st.one_of(st.binary(), TEXT.map(str.encode))
 
 
 class BoundTests(SynchronousTestCase):
-    """What a stranger may send costs little."""
+    """The limit on the length of texts."""
 
-    def test_longest(self):
-        """Text of up to MAX_OCTETS octets is prepared, longer text taken as it came."""
+    def test_limit(self):
+        """Text of up to MAX_OCTETS octets is prepared; longer text stays unchanged."""
         decomposed = "u\u0308".encode()
         text = decomposed * (MAX_OCTETS // len(decomposed))
         self.assertEqual(len(text), MAX_OCTETS)
@@ -43,8 +43,8 @@ class BoundTests(SynchronousTestCase):
         latin = b"\xfc" * MAX_OCTETS
         self.assertEqual(candidate_passwords(latin), [latin])
 
-    def test_nothing_longer(self):
-        """The library sees nothing longer, of which middle dots would take it hours."""
+    def test_longer(self):
+        """Longer text is not passed to the library, which would need hours for many middle dots."""
         profile = mock.Mock(enforce=mock.Mock(side_effect=ValueError))
         self.patch(precis, "_profile", lambda name: profile)
         dots = "\u30fb" * 100_000 + "\u30ab"

@@ -20,8 +20,8 @@ from popserv.core.session import State
 from popserv.errors import LoginFailed
 from popserv.interfaces import ICertificateCredentials, IScramSHA256Credentials, ITokenCredentials
 from tests.auth.passwords.test_users_file import UsersFileCase
-from tests.auth.sasl.harness import Client as ScramClient
-from tests.auth.sasl.test_mechanisms import GOOGLES, RFC_7628
+from tests.auth.sasl.harness import ScramClient
+from tests.auth.sasl.test_oauthbearer import GOOGLE_XOAUTH2, RFC_7628_RESPONSE
 from tests.commands.harness import (
     CANCELLED,
     KINDS,
@@ -425,8 +425,8 @@ class RefusalTests(ServerCase):
         [b"AUTH CRAM-MD5", b64encode(b"tim b913a602c7eda7a495b4e6e7334d3890")],
         [b"AUTH EXTERNAL ="],
         [b"AUTH EXTERNAL " + b64encode(b"bob")],
-        [b"AUTH OAUTHBEARER " + b64encode(RFC_7628)],
-        [b"AUTH XOAUTH2 " + b64encode(GOOGLES)],
+        [b"AUTH OAUTHBEARER " + b64encode(RFC_7628_RESPONSE)],
+        [b"AUTH XOAUTH2 " + b64encode(GOOGLE_XOAUTH2)],
         [b"AUTH SCRAM-SHA-256 " + b64encode(b"n,,n=ann,r=x")],
         [b"AUTH SCRAM-SHA-1 " + b64encode(b"n,,n=ann,r=x")],
     ]
@@ -493,7 +493,7 @@ class RefusalTests(ServerCase):
             b"pb24ifQ==\r\n"
         )
         self.serve(Checker(token_refused(reason), ITokenCredentials))
-        for name, response in ((b"OAUTHBEARER", RFC_7628), (b"XOAUTH2", GOOGLES)):
+        for name, response in ((b"OAUTHBEARER", RFC_7628_RESPONSE), (b"XOAUTH2", GOOGLE_XOAUTH2)):
             for answer in (b"AQ==", b"", b"*", b"nonsense!"):
                 client = self.connect()
                 line = b"AUTH %b %b" % (name, encoded(response))
@@ -506,7 +506,7 @@ class RefusalTests(ServerCase):
         """A client that goes instead of answering why is not missed."""
         self.serve(Checker(token_refused({"status": "x"}), ITokenCredentials))
         client = self.connect()
-        client.send(b"AUTH OAUTHBEARER " + encoded(RFC_7628))
+        client.send(b"AUTH OAUTHBEARER " + encoded(RFC_7628_RESPONSE))
         client.lose()
         client.clock.advance(3)
         self.assertReleased(0)
@@ -596,7 +596,7 @@ class EndTests(ServerCase):
         [b"AUTH SCRAM-SHA-256"],
         [b"AUTH SCRAM-SHA-256", b64encode(b"n,,n=ann,r=x")],
         [b"AUTH CRAM-MD5"],
-        [b"AUTH OAUTHBEARER " + b64encode(RFC_7628)],
+        [b"AUTH OAUTHBEARER " + b64encode(RFC_7628_RESPONSE)],
     ]
 
     def setUp(self):

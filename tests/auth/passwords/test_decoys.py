@@ -7,15 +7,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.auth.passwords.decoys import Decoys
 from popserv.auth.passwords.schemes import new_scram_sha256, split_field
 from popserv.auth.passwords.scram_keys import ScramKeys, parse_scram_keys
-from tests.auth.sasl.harness import KEYS, Client, outcome
+from tests.auth.sasl.harness import KEYS, ScramClient, scram_outcome
 
 
-class DecoyTests(SynchronousTestCase):
-    """Decoys.scram_keys: who is no user is challenged like one."""
+class ScramKeysTests(SynchronousTestCase):
+    """Decoys.scram_keys."""
 
     @given(st.binary(), st.binary(), st.sampled_from(["sha1", "sha256"]), st.integers(1, 10**9))
-    def test_form(self, name, secret, hash_name, rounds):
-        """They look as a user's do, and are the same each time."""
+    def test_lengths(self, name, secret, hash_name, rounds):
+        """Decoy keys have the lengths of a user's keys, and are the same each time."""
         decoy = Decoys(secret).scram_keys(hash_name, name, rounds)
         self.assertIsInstance(decoy, ScramKeys)
         self.assertEqual(decoy, Decoys(secret).scram_keys(hash_name, name, rounds))
@@ -24,14 +24,14 @@ class DecoyTests(SynchronousTestCase):
         self.assertEqual([len(part) for part in decoy[1:]], [len(part) for part in like[1:]])
 
     def test_like_new_secrets(self):
-        """Their salt is as long as a new secret's."""
+        """The salt is as long as that of a new secret."""
         text = split_field(new_scram_sha256(b"pencil", 1))[1]
         self.assertEqual(
             len(Decoys(b"key").scram_keys("sha256", b"x", 1).salt), len(parse_scram_keys(text).salt)
         )
 
-    def test_each_its_own(self):
-        """Another name, secret or hash makes another salt, and no part equals another."""
+    def test_different(self):
+        """Each name, secret and hash results in another salt and other keys."""
         decoys = [
             Decoys(secret).scram_keys(hash_name, name, 1)
             for hash_name in ("sha1", "sha256")
@@ -41,10 +41,10 @@ class DecoyTests(SynchronousTestCase):
         parts = [part[:16] for decoy in decoys for part in decoy[1:]]
         self.assertEqual(len(set(parts)), 3 * len(decoys))
 
-    def test_nobody_gets_in(self):
-        """No password fits: not the empty one, the name, the secret or a user's."""
+    def test_no_match(self):
+        """No password matches decoy keys."""
         for hash_name in ("sha1", "sha256"):
             decoy = Decoys(b"key").scram_keys(hash_name, b"user", 3)
             for password in (b"", b"user", b"key", b"pencil", decoy.salt, decoy.stored_key):
-                client = Client(hash_name, password)
-                self.assertIs(outcome(client, decoy, hash_name), False)
+                client = ScramClient(hash_name, password)
+                self.assertIs(scram_outcome(client, decoy, hash_name), False)

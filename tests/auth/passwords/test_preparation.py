@@ -9,9 +9,9 @@ from popserv.auth import precis
 from popserv.auth.passwords.preparation import candidate_passwords, prepared_password
 from tests.auth.test_precis import NOT_UTF8, OCTETS, TEXT, LibraryCase
 
-# What came, and what is made of it; None if it is taken as it came since the RFC refuses it.
+# Passwords and the prepared passwords, or None if the profile rejects the password.
 PASSWORDS = {
-    # RFC 8265 section 4, its table of examples; example 6 is the empty one.
+    # The examples of RFC 8265 section 4; example 6 is the empty password.
     "correct horse battery staple": "correct horse battery staple",
     "Correct Horse Battery Staple": "Correct Horse Battery Staple",
     "\u03c0\xdf\xe5": "\u03c0\xdf\xe5",
@@ -20,7 +20,7 @@ PASSWORDS = {
     "my cat is a \x09by": None,
     "my c\xe4t is a \x09by": None,
     "": None,
-    # RFC 4013 section 3, examples 2, 3, 6 and 7; of 1, 4 and 5 RFC 8265 thinks otherwise.
+    # Examples of RFC 4013 section 3, for which RFC 8265 may have other results.
     "user": "user",
     "USER": "USER",
     "\x07": None,
@@ -29,7 +29,7 @@ PASSWORDS = {
     "I\xadX": None,
     "\xaa": "\xaa",
     "\u2168": "\u2168",
-    # Spellings of one word.
+    # Other spellings of a password.
     "gru\u0308n": "gr\xfcn",
     "gr\xfcn": "gr\xfcn",
     "gr\xfcn\xa0\u3000x": "gr\xfcn  x",
@@ -42,22 +42,22 @@ class PasswordTests(SynchronousTestCase):
     """candidate_passwords and prepared_password (RFC 8265 section 4)."""
 
     def test_examples(self):
-        """The RFCs' examples: prepared first, then as it came; what is refused, as it came."""
-        for came, prepared in PASSWORDS.items():
-            octets = came.encode()
+        """The candidates are the prepared password, if there is one, and the one sent."""
+        for password, prepared in PASSWORDS.items():
+            octets = password.encode()
             first = octets if prepared is None else prepared.encode()
             expected = [first] if first == octets else [first, octets]
-            self.assertEqual(candidate_passwords(octets), expected, ascii(came))
-            self.assertEqual(prepared_password(octets), first, ascii(came))
+            self.assertEqual(candidate_passwords(octets), expected, ascii(password))
+            self.assertEqual(prepared_password(octets), first, ascii(password))
 
     def test_not_utf8(self):
-        """What is no UTF-8 is taken as it came, first of all."""
+        """A password that is not UTF-8 is first verified as sent."""
         for password in NOT_UTF8:
             self.assertEqual(candidate_passwords(password)[0], password)
             self.assertEqual(prepared_password(password), password)
 
     def test_latin1(self):
-        """Or as Latin-1 afterwards, where that makes a word; C1 controls make none."""
+        """It is then read as Latin-1, unless it has control characters."""
         for password, reading in (
             (b"gr\xfcn", "gr\xfcn"),
             (b"\xc4\xa0x\xe9", "\xc4 x\xe9"),
@@ -70,19 +70,19 @@ class PasswordTests(SynchronousTestCase):
 
     @given(OCTETS)
     @example("\u0344".encode())
-    def test_forms(self, password):
-        """There are one or two, all different, one of them as it came, and the same each time."""
-        forms = candidate_passwords(password)
-        self.assertIn(len(forms), (1, 2))
-        self.assertEqual(len(set(forms)), len(forms))
-        self.assertIn(password, forms)
-        self.assertEqual(candidate_passwords(password), forms)
+    def test_candidates(self, password):
+        """There are one or two different candidates, among them the password as sent."""
+        candidates = candidate_passwords(password)
+        self.assertIn(len(candidates), (1, 2))
+        self.assertEqual(len(set(candidates)), len(candidates))
+        self.assertIn(password, candidates)
+        self.assertEqual(candidate_passwords(password), candidates)
         if password.isascii():
-            self.assertEqual(forms, [password])
+            self.assertEqual(candidates, [password])
 
     @given(OCTETS)
     def test_idempotent(self, password):
-        """A prepared password is prepared; and it is what a login tries first."""
+        """Preparation is idempotent, and its result is the first candidate."""
         prepared = prepared_password(password)
         self.assertEqual(prepared_password(prepared), prepared)
         self.assertEqual(candidate_passwords(prepared)[0], prepared)
@@ -90,7 +90,7 @@ class PasswordTests(SynchronousTestCase):
 
     @given(TEXT)
     def test_spellings(self, text):
-        """A new secret is opened by the composed and by the decomposed spelling."""
+        """A new secret matches the composed and the decomposed spelling of the password."""
         text = text[:20]
         stored = prepared_password(text.encode())
         if stored != text.encode():

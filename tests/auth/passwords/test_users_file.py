@@ -1,4 +1,4 @@
-"""The users file: what is read from it, who is shut out, and how it is rewritten."""
+"""Tests of popserv.auth.passwords.users_file."""
 
 import os
 import stat
@@ -17,10 +17,10 @@ from popserv.auth.passwords.users_file import (
 
 
 class UsersFileCase(SynchronousTestCase):
-    """Has a users file of its own, and hears what is logged."""
+    """Has a users file and records the log."""
 
     def setUp(self):
-        """Make an empty directory for the users file, and start to listen."""
+        """Make a directory for the users file, and start to record the log."""
         self.directory = os.path.abspath(self.mktemp())
         os.makedirs(self.directory)
         self.path = default_path(self.directory)
@@ -29,14 +29,14 @@ class UsersFileCase(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
 
     def write(self, text, mode=0o600):
-        """Replace the users file, as an editor would."""
+        """Replace the users file, like an editor."""
         with open(self.path + "~", "wb") as file:
             file.write(text)
             os.fchmod(file.fileno(), mode)
         os.rename(self.path + "~", self.path)
 
     def content(self):
-        """Return the bytes of the users file."""
+        """Return the content of the users file."""
         with open(self.path, "rb") as file:
             return file.read()
 
@@ -44,40 +44,40 @@ class UsersFileCase(SynchronousTestCase):
         """Return the permissions of the users file."""
         return stat.S_IMODE(os.stat(self.path).st_mode)
 
-    def secrets(self, text):
-        """Return what is read from a users file of this text."""
+    def password_fields(self, text):
+        """Return the password fields that are read from a users file with this content."""
         self.write(text)
         return UsersFile(self.path).read().password_fields
 
     def logged(self):
-        """Return all that was logged, the events' own fields included."""
+        """Return the log, with all fields of the events."""
         return "\n".join(f"{formatEvent(event)} {event!r}" for event in self.events)
 
     def error_of(self, call, *args, **more):
-        """Return the text of the UsersFileError that the call must raise."""
+        """Return the message of the UsersFileError that the call must raise."""
         return str(self.assertRaises(UsersFileError, call, *args, **more))
 
 
 class ReadTests(UsersFileCase):
-    """From a file's bytes to who may log in, and with what."""
+    """The content of a users file."""
 
     def test_lines(self):
-        """Comments and blank lines are passed over, and lines may end with CRLF or not at all."""
+        """Comments and blank lines are ignored; a line may end with CRLF, or without a line end."""
         text = b"# admins\r\nann:{PLAIN}a\r\n\r\n \t\n#bob:{PLAIN}b\ncid:{PLAIN}c:1:2::/home\ndan:"
         expected = {b"ann": b"{PLAIN}a", b"cid": b"{PLAIN}c", b"dan": b""}
-        self.assertEqual(self.secrets(text), expected)
+        self.assertEqual(self.password_fields(text), expected)
         self.assertEqual(self.events, [])
 
     def test_any_name(self):
-        """Names are bytes, taken as they are written."""
+        """Names are octets and stay unchanged."""
         names = [b"ann@example.org", b"\xff\xfe", "jürgen".encode(), b"A", b"a", b"two words"]
         text = b"\n".join(b"%b:{PLAIN}x" % name for name in names)
-        self.assertEqual(list(self.secrets(text)), names)
+        self.assertEqual(list(self.password_fields(text)), names)
 
-    def test_not_of_the_form(self):
-        """A line of another form lets nobody in; the log tells its number, never its text."""
+    def test_malformed(self):
+        """A malformed line is ignored; the log has its number, never its text."""
         text = b"s3cret\n:{PLAIN}s3cret\nann:{PLAIN}s3cret\nann:{PLAIN}s3cret2\n"
-        self.assertEqual(self.secrets(text), {b"ann": b"{PLAIN}s3cret"})
+        self.assertEqual(self.password_fields(text), {b"ann": b"{PLAIN}s3cret"})
         logged = self.logged()
         for line in (
             "line 1:",
@@ -88,8 +88,8 @@ class ReadTests(UsersFileCase):
         self.assertEqual(len(self.events), 3)
         self.assertNotIn("s3cret", logged)
 
-    def test_shut_out(self):
-        """Dovecot's extra fields nologin and allow_nets shut a user out."""
+    def test_no_login(self):
+        """A user with Dovecot's extra field nologin or allow_nets cannot log in."""
         for extra in (
             b"nologin",
             b"nologin=y",
@@ -103,12 +103,12 @@ class ReadTests(UsersFileCase):
             self.events.clear()
             text = b"ann:{PLAIN}s3cret:::::: %b\nbob:{PLAIN}b" % extra
             for line in (text, text.replace(b":: ", b"::"), text.replace(b"\n", b"\r\n")):
-                self.assertEqual(self.secrets(line), {b"bob": b"{PLAIN}b"}, f"{line!r}")
+                self.assertEqual(self.password_fields(line), {b"bob": b"{PLAIN}b"}, f"{line!r}")
             self.assertIn("b'ann' cannot log in", self.logged())
             self.assertNotIn("s3cret", self.logged())
 
-    def test_not_shut_out(self):
-        """Other fields only look like those: a shell, a prefix, a value."""
+    def test_similar_fields(self):
+        """A shell, a prefix or a value that contains the word nologin has no effect."""
         for others in (
             b":::::/usr/sbin/nologin",
             b":::::: userdb_nologin=y",
@@ -117,14 +117,14 @@ class ReadTests(UsersFileCase):
             b":::::: reason=nologin",
         ):
             line = b"ann:{PLAIN}a:" + others
-            self.assertEqual(self.secrets(line), {b"ann": b"{PLAIN}a"}, f"{line!r}")
+            self.assertEqual(self.password_fields(line), {b"ann": b"{PLAIN}a"}, f"{line!r}")
 
-    def test_shut_out_further_up(self):
-        """A user whom the first line shuts out is not let in by another line of that name."""
-        self.assertEqual(self.secrets(b"ann:{PLAIN}a:::::: nologin\nann:{PLAIN}b\n"), {})
+    def test_no_login_and_duplicate(self):
+        """A user who cannot log in by the first line cannot log in by a later line."""
+        self.assertEqual(self.password_fields(b"ann:{PLAIN}a:::::: nologin\nann:{PLAIN}b\n"), {})
 
     def test_apop(self):
-        """Passwords and APOP secrets are told apart: no user has both (RFC 1725 section 12)."""
+        """A user has either a password or an APOP secret (RFC 1725 section 12)."""
         self.write(b"ann:{APOP}a\nbob:{PLAIN}b\ncid:{apop.hex}63\n")
         users = UsersFile(self.path).read()
         self.assertEqual(users.passwords, [b"{PLAIN}b"])
@@ -137,22 +137,22 @@ class ReadTests(UsersFileCase):
         st.lists(st.sampled_from([b"a", b":", b"\n", b"\r", b"#", b"{APOP}", b"\0"])).map(b"".join)
     )
     def test_any_users(self, text):
-        """Whatever the bytes are, they are so many users, each of whom stands in them."""
-        for name, field in self.secrets(text).items():
+        """Each user that is read from any content is in the content."""
+        for name, field in self.password_fields(text).items():
             self.assertIn(name + b":" + field, text)
 
     @settings(deadline=None, database=None)
     @given(st.binary())
     def test_any_bytes(self, text):
-        """Whatever the bytes are, reading them fails with no unexpected exception."""
-        self.assertIsInstance(self.secrets(text), dict)
+        """Any content can be read."""
+        self.assertIsInstance(self.password_fields(text), dict)
 
 
 class ChangeTests(UsersFileCase):
-    """A UsersFile that lives on while its file changes."""
+    """A users file that changes while it is in use."""
 
-    def test_absent(self):
-        """No file is no users, until there is one; one that has gone is a fault to mend."""
+    def test_missing(self):
+        """A file that never existed has no users; a file that was removed is an error."""
         users = UsersFile(self.path)
         self.assertEqual(users.read(), ({}, [], frozenset(), False, frozenset()))
         self.write(b"ann:{PLAIN}a")
@@ -164,7 +164,7 @@ class ChangeTests(UsersFileCase):
         self.assertEqual(users.read().password_fields, {b"ann": b"{PLAIN}a"})
 
     def test_reread(self):
-        """A change is seen at the next login, however it was made; no change costs no reading."""
+        """A change of any kind is read at the next login; an unchanged file is not read again."""
         users = UsersFile(self.path)
         self.write(b"ann:{PLAIN}a")
         first = users.read()
@@ -176,7 +176,7 @@ class ChangeTests(UsersFileCase):
         self.assertEqual(set(users.read().password_fields), {b"cid"})
 
     def test_public(self):
-        """A file that everybody can use is refused; the message has the command that mends it."""
+        """The error for a file that is accessible to other users has the command to correct it."""
         self.path = os.path.join(self.directory, "my users")
         for mode in (0o604, 0o602, 0o601, 0o666, 0o644):
             self.write(b"ann:{PLAIN}a", mode)
@@ -187,7 +187,7 @@ class ChangeTests(UsersFileCase):
             self.assertEqual(set(UsersFile(self.path).read().password_fields), {b"ann"})
 
     def test_made_public(self):
-        """A file that is opened to everybody at run time is refused from then on, even at once."""
+        """A file that becomes accessible to other users at run time is an error from then on."""
         users = UsersFile(self.path)
         for _ in range(50):
             self.write(b"ann:{PLAIN}a")
@@ -199,7 +199,7 @@ class ChangeTests(UsersFileCase):
         self.assertEqual(set(users.read().password_fields), {b"ann"})
 
     def test_unreadable(self):
-        """A file that cannot be read is an error that names it."""
+        """If a file cannot be read, the error names it."""
         os.mkdir(self.path, 0o700)
         self.assertIn(f"cannot read {self.path}: ", self.error_of(UsersFile(self.path).read))
         below = os.path.join(self.path, "file", "users")

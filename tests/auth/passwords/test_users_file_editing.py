@@ -1,4 +1,4 @@
-"""Tests of popserv.auth.passwords.users_file_editing: one line changes, the others stay."""
+"""Tests of popserv.auth.passwords.users_file_editing."""
 
 import os
 import subprocess
@@ -13,11 +13,11 @@ from tests.auth.passwords.test_users_file import UsersFileCase
 from tests.auth.test_names import BAD_NAMES
 
 
-class RewriteTests(UsersFileCase):
-    """set_secret and remove_user: one line changes, all else stays."""
+class EditingTests(UsersFileCase):
+    """set_secret and remove_user."""
 
     def test_new_file(self):
-        """A new file is its owner's alone, whatever the umask, and of the directory's owner."""
+        """A new file belongs to the directory's owner, and only the owner can access it."""
         self.addCleanup(os.umask, os.umask(0))
         if os.geteuid() == 0:
             os.chown(self.directory, 12, 34)
@@ -29,7 +29,7 @@ class RewriteTests(UsersFileCase):
         self.assertEqual(os.listdir(self.directory), [".users"])
 
     def test_edits(self):
-        """Only the secret changes: comments, other users, and what stands behind it stay."""
+        """Only the password field changes; comments, other users and other fields stay."""
         before = b"# mine\nann:{PLAIN}a:1:2::/home/ann::x=y\n\nbob:{PLAIN}b\n#ann:old\n"
         for edit, expected in {
             (set_secret, b"ann", b"{X}n"): before.replace(b"{PLAIN}a", b"{X}n"),
@@ -46,8 +46,8 @@ class RewriteTests(UsersFileCase):
                 change(self.path, name)
             self.assertEqual(self.content(), expected)
 
-    def test_ends(self):
-        """A last line without end, CRLF lines and an empty file are all edited well."""
+    def test_line_ends(self):
+        """A file may be empty, have CRLF lines, or end without a line end."""
         for before, expected in (
             (b"ann:{PLAIN}a", b"ann:{PLAIN}a\nbob:{X}n\n"),
             (b"", b"bob:{X}n\n"),
@@ -64,7 +64,7 @@ class RewriteTests(UsersFileCase):
         self.assertEqual(UsersFile(self.path).read().password_fields, expected)
 
     def test_remove_all(self):
-        """A file whose last user goes is empty, and takes a user again."""
+        """After the last user is removed, the file is empty, and a user can be added."""
         self.write(b"ann:{PLAIN}a\n")
         remove_user(self.path, b"ann")
         self.assertEqual(self.content(), b"")
@@ -72,21 +72,21 @@ class RewriteTests(UsersFileCase):
         self.assertEqual(self.content(), b"bob:{X}n\n")
 
     def test_remove_duplicates(self):
-        """Who was taken out is out, even if another line has the same name."""
+        """All lines of a user are removed."""
         self.write(b"ann:{PLAIN}a\nbob:{PLAIN}b\nann:{PLAIN}c\n")
         remove_user(self.path, b"ann")
         self.assertEqual(UsersFile(self.path).read().password_fields, {b"bob": b"{PLAIN}b"})
 
     def test_duplicate(self):
-        """Of two lines of one name, the one that counts is changed."""
+        """If a user has two lines, the first is changed."""
         self.write(b"ann:{PLAIN}a\nann:{PLAIN}b\n")
         set_secret(self.path, b"ann", b"{X}n", new=False)
         self.assertEqual(UsersFile(self.path).read().password_fields, {b"ann": b"{X}n"})
 
-    def test_refused(self):
-        """A user is added once, and only one who is there is changed or removed."""
+    def test_errors(self):
+        """An existing user cannot be added; an unknown user cannot be changed or removed."""
         self.write(b"ann:{PLAIN}a\n")
-        for said, call, *args in (
+        for message, call, *args in (
             (f"user ann is already in {self.path}", set_secret, b"ann", True),
             (f"user bob is not in {self.path}", set_secret, b"bob", False),
             (f"user bob is not in {self.path}", remove_user, b"bob"),
@@ -95,28 +95,28 @@ class RewriteTests(UsersFileCase):
             name, *new = args
             more = {"field": b"{PLAIN}s3cret", "new": new[0]} if new else {}
             error = self.error_of(call, self.path, name, **more)
-            self.assertIn(said, error)
+            self.assertIn(message, error)
             self.assertNotIn("s3cret", error)
             self.assertEqual(self.content(), b"ann:{PLAIN}a\n")
         self.assertEqual(os.listdir(self.directory), [".users"])
 
     def test_names(self):
-        """A user whose name is not valid is not added."""
+        """A user with an invalid name cannot be added."""
         for name in BAD_NAMES:
             self.assertRaises(ValueError, set_secret, self.path, name, b"{PLAIN}x", new=True)
         self.assertEqual(os.listdir(self.directory), [])
 
     def test_modes_kept(self):
-        """What owner and group may do stays; what everybody might do does not."""
+        """The permissions of owner and group are kept, those of other users are removed."""
         for before, after in ((0o640, 0o640), (0o600, 0o600), (0o660, 0o660), (0o644, 0o640)):
             self.write(b"ann:{PLAIN}a\n", before)
             set_secret(self.path, b"ann", b"{PLAIN}b", new=False)
             self.assertEqual(self.mode(), after)
 
     def test_owner_kept(self):
-        """Root's edits leave a file to its owner and group."""
+        """If root edits a file, its owner and group are kept."""
         if os.geteuid() != 0:
-            raise SkipTest("only root can give files away")
+            raise SkipTest("only root can change the owner of a file")
         self.write(b"ann:{PLAIN}a\n", 0o640)
         os.chown(self.path, 12, 34)
         set_secret(self.path, b"ann", b"{PLAIN}b", new=False)
@@ -124,14 +124,14 @@ class RewriteTests(UsersFileCase):
         self.assertEqual((found.st_uid, found.st_gid, self.mode()), (12, 34, 0o640))
 
     def test_not_root(self):
-        """Whoever is not root gives nothing away and needs no right to."""
+        """A user who is not root does not change the owner."""
         self.patch(users_file_editing.os, "geteuid", lambda: 1000)
         self.patch(users_file_editing.os, "fchown", None)
         set_secret(self.path, b"ann", b"{PLAIN}b", new=True)
         self.assertEqual(self.content(), b"ann:{PLAIN}b\n")
 
     def test_symbolic_link(self):
-        """A link stays a link: the file that it leads to is replaced, where it is."""
+        """A symbolic link stays; its target is replaced."""
         os.mkdir(os.path.join(self.directory, "etc"))
         link, self.path = self.path, os.path.join(self.directory, "etc", "users")
         self.write(b"ann:{PLAIN}a\n", 0o640)
@@ -142,15 +142,15 @@ class RewriteTests(UsersFileCase):
         self.assertEqual(self.mode(), 0o640)
         self.assertEqual(set(UsersFile(link).read().password_fields), {b"ann", b"bob"})
 
-    def test_nowhere(self):
-        """A directory that is not there is an error that names the file."""
+    def test_no_directory(self):
+        """If the directory does not exist, the error names the file."""
         path = os.path.join(self.directory, "none", "users")
         error = self.error_of(set_secret, path, b"ann", b"{PLAIN}s3cret", new=True)
         self.assertIn(f"cannot write {path}: ", error)
         self.assertNotIn("s3cret", error)
 
     def test_interrupted(self):
-        """A rewrite that fails at any step leaves the old file whole, and nothing beside it."""
+        """If an edit fails at any step, the old file stays, and no temporary file is left."""
         for step in ("fchmod", "fsync", "rename"):
             self.write(b"ann:{PLAIN}a\n")
             for reason in (OSError(28, "No space left on device"), KeyboardInterrupt()):
@@ -160,8 +160,8 @@ class RewriteTests(UsersFileCase):
                 self.assertEqual(self.content(), b"ann:{PLAIN}a\n")
                 self.assertEqual(os.listdir(self.directory), [".users"])
 
-    def test_many_writers(self):
-        """Writers in several processes lose no user, and a reader never sees half a file."""
+    def test_concurrent_writers(self):
+        """Concurrent writers lose no user, and a reader never sees an incomplete file."""
         script = (
             "import sys; from popserv.auth.passwords.users_file_editing import set_secret\n"
             "for n in range(10): set_secret(sys.argv[1], b'%b-%d' % (sys.argv[2].encode(), n),"
@@ -174,10 +174,10 @@ class RewriteTests(UsersFileCase):
         ]
         users, seen = UsersFile(self.path), set()
         while any(writer.poll() is None for writer in writers):
-            secrets = users.read().password_fields
-            self.assertLessEqual(seen, set(secrets))
-            self.assertLessEqual(set(secrets.values()), {b"{PLAIN}" + b"x" * 5000})
-            seen = set(secrets)
+            fields = users.read().password_fields
+            self.assertLessEqual(seen, set(fields))
+            self.assertLessEqual(set(fields.values()), {b"{PLAIN}" + b"x" * 5000})
+            seen = set(fields)
         self.assertEqual([writer.returncode for writer in writers], [0] * 4)
         everybody = {b"%c-%d" % (name, n) for name in b"abcd" for n in range(10)}
         self.assertEqual(set(users.read().password_fields), everybody)
