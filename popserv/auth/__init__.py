@@ -1,4 +1,4 @@
-"""Authentication with twisted.cred: the realm, the portal's client, credentials and user names.
+"""Authentication with twisted.cred: the realm, the use of a portal, credentials, user names.
 
 This package may import tls, core, messages, runtime, interfaces, errors and texts.  Checkers are
 in its packages: passwords, oauth and rhosts; SASL mechanisms in sasl, rate limits in throttle.

@@ -1,4 +1,4 @@
-"""Credentials that twisted.cred does not have: APOP, CRAM-MD5, certificates and RPOP."""
+"""Credentials for APOP, CRAM-MD5, TLS client certificates and RPOP."""
 
 from __future__ import annotations
 

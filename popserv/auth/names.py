@@ -23,13 +23,14 @@ def check_name(name: bytes) -> None:
 
 
 def prepared_name(name: bytes) -> bytes:
-    """Return a user name after the profile UsernameCasePreserved (RFC 8265 section 3.4).
+    """Return a user name, converted by the profile UsernameCasePreserved (RFC 8265 section 3.4).
 
-    All spellings of a name become the same octets.  The case of letters does not change.
+    Names that differ only in their Unicode encoding become the same octets.  The case of letters
+    does not change.  A name that is not UTF-8, or that the profile rejects, is returned unchanged.
 
-    The profile can reject a name with ``@`` that has valid parts, such as a right-to-left local
-    part and a left-to-right domain.  Such parts are prepared separately.  A name that is not
-    UTF-8, or whose local part is rejected as well, is returned unchanged.
+    If the profile rejects a name with ``@``, the parts before and after the last ``@`` are
+    prepared separately.  For example, it rejects a right-to-left local part with a left-to-right
+    domain.
 
     Fullwidth characters become ASCII, among them ``/``, ``.`` and ``:``.  Therefore pass the
     result to :func:`check_name`, not the argument.

@@ -1,4 +1,4 @@
-"""The login to a portal of twisted.cred, which results in an open mailbox.
+"""Authentication with a portal of twisted.cred, which opens the mailbox of the user.
 
 The portal's realm returns avatars of popserv's IMailbox or of twisted.mail's IMailboxPOP3.
 """

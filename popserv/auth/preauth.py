@@ -1,7 +1,7 @@
-"""The checker for users who were authenticated before the session: by the system, sshd or a proxy.
+"""The checker for users who were authenticated before the session, such as by sshd.
 
-RFC 1225 mentions such a server: MZnet's clients gave their names to the terminal line, and the
-server asked for no USER and PASS.
+RFC 1225 describes such a server: MZnet's clients had given their names on the terminal line, and
+the server required no USER and PASS.
 """
 
 from __future__ import annotations

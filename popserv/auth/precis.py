@@ -1,8 +1,7 @@
 """The PRECIS profiles for user names and passwords (RFC 8264, RFC 8265).
 
-The same text can be encoded as different octets: with composed or decomposed characters, or
-with fullwidth or halfwidth ones.  A profile maps them all to one string.  RFC 8265 replaces
-SASLprep (RFC 4013).
+Clients can send the same text as different octets, for example with composed or decomposed
+characters.  A profile converts them all to one string.  RFC 8265 replaces SASLprep (RFC 4013).
 
 The library ``precis-i18n`` is optional.  Without it, text is encoded as it is.
 """
@@ -29,7 +28,7 @@ def is_available() -> bool:
 
 
 def enforce(profile_name: str, text: str) -> bytes | None:
-    """Return text after the rules of a profile, encoded as UTF-8.
+    """Apply a profile to text, and return the result in UTF-8.
 
     ASCII text is returned unchanged.  The result is None if the profile rejects the text, or if
     the text has non-ASCII characters and more than ``MAX_OCTETS`` octets.

@@ -69,7 +69,7 @@ class _AdaptedMailbox:
                     self._avatar.deleteMessage(self._indices[message.position])
             await _result(self._avatar.sync())
         except Exception as error:
-            # Otherwise the next sync() would remove messages that the client was told remain.
+            # Otherwise the next sync() would remove messages that QUIT reported as remaining.
             with suppress(Exception):
                 self._avatar.undeleteMessages()
             raise RemovalFailed(len(marked)) from error

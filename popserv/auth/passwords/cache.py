@@ -1,4 +1,4 @@
-"""A cache of verified passwords, so that a client that polls costs one hash an hour."""
+"""A cache of verified passwords: a client that polls causes one password hash an hour."""
 
 from __future__ import annotations
 

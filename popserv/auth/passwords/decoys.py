@@ -2,7 +2,7 @@
 
 A client must not be able to find out which users exist.  Therefore a login with an unknown name
 takes the time of a login with a known one, and a SCRAM client gets a salt and an iteration count
-for any name.  Both must be the same at each attempt, as they are for a user.
+for any name.  They are the same at each attempt, like those of a user.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _MACHINE_ID = "/etc/machine-id"
 def machine_secret() -> bytes:
     """Return a secret of this machine that stays the same when the server restarts.
 
-    If the salt of a name changed at a restart, the name would be recognizable as unknown.
-    A user's password would not change either, but the salts are sent to clients: a client could
-    try passwords offline until one results in the salt that it was sent.
+    If the salt for a name changed at a restart, clients could conclude that the name is unknown.
+    The secret must not depend on users' passwords: clients receive the salts that are made from
+    it, and could use them to try passwords offline.
 
     On a machine without a machine id the secret is random and changes at each restart.
     """

@@ -66,7 +66,7 @@ _NO_USERS = Users({}, [], frozenset(), False, frozenset())
 
 
 class UsersFile:
-    """A users file, which is read again when it changes.  Threads may share an object."""
+    """A users file, which is read again when it changes.  It is thread-safe."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -128,7 +128,7 @@ _NO_LOGIN = re.compile(rb"(?:^|[\s:])(nologin|allow_nets)(?:=|\s|$)")
 def _reason_against_login(
     name: bytes, colon: bytes, other_fields: bytes, earlier_names: set[bytes]
 ) -> str | None:
-    """Return why nobody can log in by a line of the file, or None if somebody can."""
+    """Return why the user of a line cannot log in, or None."""
     if not colon or not name:
         return "line ignored, it must be name:{SCHEME}secret"
     if name in earlier_names:

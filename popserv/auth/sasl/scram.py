@@ -178,7 +178,7 @@ async def scram_exchange(
     :raises BadCommand: the message is malformed, or requests a channel binding that is not
         available.
     :raises LoginFailed: the client supports channel binding and did not see that the server does;
-        somebody between them may have removed the -PLUS mechanisms (RFC 5802 section 6).
+        an attacker between them may have removed the -PLUS mechanisms (RFC 5802 section 6).
     :raises popserv.errors.POPError: the client aborted the exchange.
     """
     match = _match(_CLIENT_FIRST, await send_challenge(b""))
