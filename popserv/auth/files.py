@@ -33,5 +33,6 @@ def check_private(path: str, mode: int) -> None:
     """
     if mode & stat.S_IRWXO:
         raise FileError(
-            f"{path} must not be accessible to other users; run: chmod o= {shlex.quote(path)}"
+            f"{path} is accessible to users other than its owner and its group; "
+            f"run: chmod o= {shlex.quote(path)}"
         )

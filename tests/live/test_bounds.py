@@ -29,7 +29,7 @@ def large_maildir():
     block = (b"x" * 76 + b"\n.\n") * (MB // 79)
     with (maildir / "new" / "1600000000.M1P1.host").open("wb") as file:
         file.write(b"Subject: large\n\n")
-        while file.publish() < LARGE:
+        while file.tell() < LARGE:
             file.write(block)
     return maildir
 

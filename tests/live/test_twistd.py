@@ -150,7 +150,7 @@ class CommandLineTests(TestCase):
             for daemon in (False, True):
                 output = self.fail_to_listen(port, daemon=daemon)
                 self.assertRegex(output, rf":{port}: .*[Aa]ddress already in use")
-                self.assertIn("Is another server running there?", output)
+                self.assertIn("Is another server listening there?", output)
             self.assertNotIn("Traceback", self.fail_to_listen(port))
 
     def test_port_not_permitted(self):
@@ -351,7 +351,7 @@ from popserv.auth.realm import MaildropRealm
 from popserv.core.command import CommandTable
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.maildrops.maildir.store import MaildirMaildrops
-from popserv.server.protocol import POP3Factory
+from popserv.server.factory import POP3Factory
 
 portal = Portal(MaildropRealm(MaildirMaildrops("{root}")))
 portal.registerChecker(PasswdFileChecker("{root}/.users"))

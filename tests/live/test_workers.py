@@ -424,7 +424,7 @@ class StartingTests(WorkersCase):
                 for workers in ("1", "2")
             ]
         self.assertEqual(outputs[0], outputs[1])
-        self.assertIn("Is another server running there?", outputs[0])
+        self.assertIn("Is another server listening there?", outputs[0])
 
     def test_two_servers(self):
         """Two servers cannot share a port by accident."""
@@ -433,7 +433,7 @@ class StartingTests(WorkersCase):
             *("--maildir", self.root(), "--workers", "2"),
             *("--listen", f"tcp:{server.port}:interface=127.0.0.1"),
         )
-        self.assertIn("Is another server running there?", output)
+        self.assertIn("Is another server listening there?", output)
 
     def test_user(self):
         """Started as root, the supervisor binds the ports, and the workers run as --uid."""
