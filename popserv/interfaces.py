@@ -20,7 +20,7 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
-    from popserv.auth.passwords.schemes import ScramKeys
+    from popserv.auth.passwords.scram_keys import ScramKeys
     from popserv.core.snapshot import Message, Snapshot
     from popserv.messages.framing import Chunk
 
