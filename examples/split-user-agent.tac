@@ -175,7 +175,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         self.factory.connections -= 1
         self.closing = True
         if self.throttle is not None:
-            self.throttle.leave()
+            self.throttle.cancel()
         if self.pending_response is not None:
             self.pending_response.errback(POPError("client disconnected"))
         if self.spool is not None and not self.is_busy:
@@ -241,7 +241,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
                 cause=error.__cause__,
             )
             await deferLater(
-                reactor, self.throttle.failed(self.name, POP3Server.FAILED_LOGIN_DELAY)
+                reactor, self.throttle.record_failure(self.name, POP3Server.FAILED_LOGIN_DELAY)
             )
             self.sendCode(535, str(error).encode("ascii"))
             self.failed_logins += 1
@@ -251,7 +251,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             code = 501 if isinstance(error, BadCommand) else 454
             self.sendCode(code, str(error).encode("ascii"))
         finally:
-            self.throttle.over()
+            self.throttle.release()
 
     async def ask(self, challenge):
         """Send a SASL challenge and return the response; see popserv.core.session.SendChallenge."""
@@ -269,7 +269,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         except ValueError:
             raise BadCommand("invalid base64") from None
 
-    def is_there(self):
+    def is_connected(self):
         """Return whether the client is connected; see the throttle's Client."""
         return not (self.closing or has_disconnected(self.transport))
 
@@ -304,7 +304,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         try:
             name = users.find(bytes(user.dest))
             if name is not None:
-                layout.place(name)
+                layout.path_parts(name)
         except (LookupError, ValueError):
             raise SMTPBadRcpt(user, 550, "no such user here") from None
         except UsersFileError as error:
@@ -363,7 +363,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             with mail:
                 local = {name for _, name in recipients if name is not None}
                 path = b"Return-Path: <%b>\n" % poster
-                await disk_threads.run(partial(delivery.write, mail, local, before=path))
+                await disk_threads.run(partial(delivery.write, mail, local, prefix=path))
                 remote = [user.dest for user, name in recipients if name is None]
                 if remote:
                     await relay(mail, canonical_address(poster), remote)
@@ -378,7 +378,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         finally:
             self.close_spool()
             try:
-                await disk_threads.run(delivery.end)
+                await disk_threads.run(delivery.close)
             except Exception:
                 log.failure("cannot remove files from tmp")
 
@@ -666,7 +666,7 @@ smart_host = setting("POPSERV_SMART_HOST", "", parse_smart_host)
 
 table = CommandTable(*(group.COMMANDS for group in (rfc1725, capa, stls, sasl, utf8)))
 pop = POP3Factory(table, Portal(MaildropRealm(MaildirMaildrops(root)), [checker]))
-login_throttle = pop.throttle.beside(PasswordAuthenticator())
+login_throttle = pop.throttle.with_authenticator(PasswordAuthenticator())
 
 application = service.Application("split-user-agent")
 listeners = Listeners()

@@ -49,7 +49,7 @@ class OptionsTests(ServiceCase):
         """A user of the users file can log in and opens the maildrop."""
         factory = self.factory()
         self.assertEqual(self.endpoints, ["tcp:110"])
-        mailbox, release = await factory.throttle.login.authenticate(
+        mailbox, release = await factory.throttle.authenticator.authenticate(
             UsernamePassword(b"joe", b"secret")
         )
         self.assertEqual(len(mailbox.messages), 0)
@@ -78,7 +78,7 @@ class OptionsTests(ServiceCase):
 
     async def test_login_delay(self):
         """With --login-delay, a second login that is too soon fails with LoginTooSoon."""
-        login = self.factory("--login-delay", "900").throttle.login
+        login = self.factory("--login-delay", "900").throttle.authenticator
         _, release = await login.authenticate(UsernamePassword(b"joe", b"secret"))
         await release()
         with self.assertRaises(LoginTooSoon):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from twisted.python import usage
 
 from popserv.commands.dialects import DIALECTS, MODERN
-from popserv.core.languages import DEFAULT
+from popserv.core.languages import DEFAULT_LANGUAGE
 from popserv.messages.workarounds import WORKAROUNDS
 from popserv.server.idle import MINIMUM_TIMEOUT
 
@@ -125,8 +125,9 @@ PARAMETERS: list[list[str | None]] = [
     [
         "language",
         None,
-        DEFAULT,
-        f"The tag of the language that LANG * selects, such as de. The default is {DEFAULT}, "
+        DEFAULT_LANGUAGE,
+        f"The tag of the language that LANG * selects, such as de. The default is "
+        f"{DEFAULT_LANGUAGE}, "
         "which is English.",
     ],
 ]

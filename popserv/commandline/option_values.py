@@ -111,7 +111,8 @@ def parse_language(tag: str) -> Languages:
     try:
         return Languages(preferred=tag)
     except ValueError as error:
-        raise usage.UsageError(f"--language: {error}") from error
+        tags = ", ".join(known for known, _ in Languages().listing())
+        raise usage.UsageError(f"--language {tag}: must be one of {tags}") from error
 
 
 def _one_of(names: Iterable[str], option: str, name: str) -> str:

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from twisted.python import usage
 
-from popserv.auth.precis import prepared_name
+from popserv.auth.names import prepared_name
 from popserv.commandline import session_log
 from popserv.commandline.factories import warn_about_short_timeout
 from popserv.commandline.session_options import SessionOptions
@@ -98,7 +98,7 @@ class Options(SessionOptions):
         if self["user"] is not None:
             self["user"] = prepared_name(os.fsencode(self["user"]))
             try:
-                Layout(self["maildir"]).place(self["user"])
+                Layout(self["maildir"]).path_parts(self["user"])
             except ValueError as error:
                 raise usage.UsageError(f"--user: {error}") from error
 

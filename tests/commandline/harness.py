@@ -12,7 +12,8 @@ from twisted.logger import globalLogPublisher
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from popserv.auth.passwords.users_file import UsersFile, default_path, set_secret
+from popserv.auth.passwords.users_file import UsersFile, default_path
+from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.commandline import main as popserv_command
 from popserv.commandline.options import Options
 from tests.certificates import issue, make_authority
@@ -82,7 +83,7 @@ class CommandCase(SynchronousTestCase):
 
     def field(self, name=b"ann"):
         """Return the password field of a user."""
-        return UsersFile(self.path).read().secrets[name]
+        return UsersFile(self.path).read().password_fields[name]
 
     def run_command(self, arguments, stdin=None):
         """Run the command; return the exit code, standard output and standard error."""

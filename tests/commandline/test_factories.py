@@ -127,7 +127,7 @@ class LoginTests(FactoriesCase):
 
     async def test_auth(self):
         """--auth replaces the users file of --maildir; memory: is a checker of Twisted."""
-        login = self.factory("--auth", "memory:ann:pw").throttle.login
+        login = self.factory("--auth", "memory:ann:pw").throttle.authenticator
         _, release = await login.authenticate(UsernamePassword(b"ann", b"pw"))
         await release()
         with self.assertRaises(LoginFailed):
@@ -138,9 +138,11 @@ class LoginTests(FactoriesCase):
         path = self.write("rhosts", b"# ours\n192.0.2.0/24 + =\n")
         os.chmod(path, 0o644)
         factory = self.factory("--dialect=rfc1225", "--rhosts", path)
-        self.assertTrue(factory.throttle.login.supports(IRemoteUserCredentials))
+        self.assertTrue(factory.throttle.authenticator.supports(IRemoteUserCredentials))
         self.assertFalse(
-            self.factory("--dialect=rfc1225").throttle.login.supports(IRemoteUserCredentials)
+            self.factory("--dialect=rfc1225").throttle.authenticator.supports(
+                IRemoteUserCredentials
+            )
         )
 
 

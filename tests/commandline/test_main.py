@@ -64,7 +64,7 @@ class InstalledTests(CommandCase):
                 self.command, input=b"password\n", capture_output=True, env=self.environment
             )
             self.assertEqual((done.returncode, done.stdout), (code, b""))
-        self.assertIn(b"popserv: ann is in ", done.stderr)
+        self.assertIn(b"popserv: user ann is already in ", done.stderr)
         self.assertTrue(verify(self.field(), b"password"))
 
     def test_terminal(self):

@@ -45,7 +45,7 @@ class MessagesTests(OptionsCase):
                 ),
                 (
                     ["--language", "tlh"],
-                    "--language: no language tlh; there are i-default, en, de, fr",
+                    "--language tlh: must be one of i-default, en, de, fr",
                 ),
                 (["--without", "STAT"], "--without STAT: must be one of TOP, UIDL, APOP, CAPA"),
                 (["--without", "ümlaut"], "--without ÜMLAUT: must be one of"),

@@ -5,7 +5,8 @@ import os
 from itertools import product
 from unittest import mock
 
-from popserv.auth.passwords.schemes import SCRAM_ROUNDS, split_field, verify
+from popserv.auth.passwords.schemes import split_field, verify
+from popserv.auth.passwords.scram_keys import SCRAM_ITERATIONS
 from popserv.commandline import users
 from tests.commandline.harness import CommandCase
 
@@ -22,9 +23,9 @@ class AddTests(CommandCase):
     """``popserv user add`` and ``popserv user passwd``."""
 
     def test_add(self):
-        """``add`` stores a SCRAM-SHA-256 secret with all rounds, and prints nothing."""
+        """``add`` stores a SCRAM-SHA-256 secret with all iterations, and prints nothing."""
         self.assertEqual(self.run_user("add", "ann"), (0, "", ""))
-        self.assertTrue(self.field().startswith(b"{SCRAM-SHA-256}%d," % SCRAM_ROUNDS))
+        self.assertTrue(self.field().startswith(b"{SCRAM-SHA-256}%d," % SCRAM_ITERATIONS))
         self.assertTrue(verify(self.field(), b"password"))
         self.assertFalse(verify(self.field(), b"password\n"))
         self.assertEqual(self.mode(), 0o600)
@@ -56,7 +57,7 @@ class AddTests(CommandCase):
         stdin = mock.Mock(isatty=mock.Mock(side_effect=AssertionError("password was read")))
         code, _, err = self.run_command(["user", "add", "a b", "--users", self.path], stdin)
         self.assertEqual(code, 1)
-        self.assertIn("cannot be a user's name", err)
+        self.assertIn("is not a valid user name", err)
 
     def test_octets(self):
         """A password consists of the octets of one line, in any charset, including spaces."""
@@ -131,11 +132,11 @@ class ErrorTests(CommandCase):
     def test_errors(self):
         """An error is one line on standard error that names the reason; the exit code is 1."""
         self.write(b"ann:{PLAIN}a\n")
-        self.assert_error("is in", "add", "ann")
+        self.assert_error("is already in", "add", "ann")
         self.assert_error("is not in", "passwd", "bob")
         self.assert_error("is not in", "remove", "bob")
-        self.assert_error("cannot be a user's name", "add", "an:n")
-        self.assert_error("cannot be a user's name", "add", "../ann")
+        self.assert_error("is not a valid user name", "add", "an:n")
+        self.assert_error("is not a valid user name", "add", "../ann")
         os.chmod(self.path, 0o644)
         code, out, err = self.run_user("list")
         self.assertEqual((code, out), (1, ""))

@@ -12,15 +12,16 @@ from twisted.internet.defer import Deferred, succeed
 
 from popserv.auth.passwords import checker as passwd
 from popserv.auth.passwords.checker import PasswdFileChecker
-from popserv.auth.passwords.schemes import new_scram_sha256, scram_keys
+from popserv.auth.passwords.schemes import new_scram_sha256
+from popserv.auth.passwords.scram_keys import derive_scram_keys
 from popserv.auth.sasl.mechanisms import MECHANISMS, Mechanism
 from popserv.core.grammar import MAX_SASL_LINE, decode_base64
 from popserv.core.session import State
 from popserv.errors import LoginFailed
 from popserv.interfaces import ICertificateCredentials, IScramSHA256Credentials, ITokenCredentials
 from tests.auth.passwords.test_users_file import UsersFileCase
-from tests.auth.sasl.test_mechanisms import GOOGLES, RFC_7628
-from tests.auth.sasl.test_scram import Client as ScramClient
+from tests.auth.sasl.harness import ScramClient
+from tests.auth.sasl.test_oauthbearer import GOOGLE_XOAUTH2, RFC_7628_RESPONSE
 from tests.commands.harness import (
     CANCELLED,
     KINDS,
@@ -424,8 +425,8 @@ class RefusalTests(ServerCase):
         [b"AUTH CRAM-MD5", b64encode(b"tim b913a602c7eda7a495b4e6e7334d3890")],
         [b"AUTH EXTERNAL ="],
         [b"AUTH EXTERNAL " + b64encode(b"bob")],
-        [b"AUTH OAUTHBEARER " + b64encode(RFC_7628)],
-        [b"AUTH XOAUTH2 " + b64encode(GOOGLES)],
+        [b"AUTH OAUTHBEARER " + b64encode(RFC_7628_RESPONSE)],
+        [b"AUTH XOAUTH2 " + b64encode(GOOGLE_XOAUTH2)],
         [b"AUTH SCRAM-SHA-256 " + b64encode(b"n,,n=ann,r=x")],
         [b"AUTH SCRAM-SHA-1 " + b64encode(b"n,,n=ann,r=x")],
     ]
@@ -492,7 +493,7 @@ class RefusalTests(ServerCase):
             b"pb24ifQ==\r\n"
         )
         self.serve(Checker(token_refused(reason), ITokenCredentials))
-        for name, response in ((b"OAUTHBEARER", RFC_7628), (b"XOAUTH2", GOOGLES)):
+        for name, response in ((b"OAUTHBEARER", RFC_7628_RESPONSE), (b"XOAUTH2", GOOGLE_XOAUTH2)):
             for answer in (b"AQ==", b"", b"*", b"nonsense!"):
                 client = self.connect()
                 line = b"AUTH %b %b" % (name, encoded(response))
@@ -505,7 +506,7 @@ class RefusalTests(ServerCase):
         """A client that goes instead of answering why is not missed."""
         self.serve(Checker(token_refused({"status": "x"}), ITokenCredentials))
         client = self.connect()
-        client.send(b"AUTH OAUTHBEARER " + encoded(RFC_7628))
+        client.send(b"AUTH OAUTHBEARER " + encoded(RFC_7628_RESPONSE))
         client.lose()
         client.clock.advance(3)
         self.assertReleased(0)
@@ -521,7 +522,11 @@ class RefusalTests(ServerCase):
                 b"ann",
                 "the authorization identity is not the authentication identity",
             ),
-            (self.GUESSES[6], b"bob", "the certificate is for b'ann', not for that"),
+            (
+                self.GUESSES[6],
+                b"bob",
+                "the client certificate is for b'ann', not for the authorization identity",
+            ),
         ]:
             self.log._events.clear()
             self.guess(client, lines)
@@ -591,7 +596,7 @@ class EndTests(ServerCase):
         [b"AUTH SCRAM-SHA-256"],
         [b"AUTH SCRAM-SHA-256", b64encode(b"n,,n=ann,r=x")],
         [b"AUTH CRAM-MD5"],
-        [b"AUTH OAUTHBEARER " + b64encode(RFC_7628)],
+        [b"AUTH OAUTHBEARER " + b64encode(RFC_7628_RESPONSE)],
     ]
 
     def setUp(self):
@@ -603,7 +608,7 @@ class EndTests(ServerCase):
             if ITokenCredentials.providedBy(credentials):
                 return token_refused({"status": "x"})(credentials)
             if IScramSHA256Credentials.providedBy(credentials):
-                keys = scram_keys("sha256", b"pw", b"salt", 1)
+                keys = derive_scram_keys("sha256", b"pw", b"salt", 1)
                 outcome = Deferred.fromCoroutine(credentials.check_keys(keys))
                 outcome.addBoth(self.ended.append)
                 return outcome
@@ -747,7 +752,7 @@ class PendingTests(ServerCase):
         async def check(credentials):
             await waiting
             try:
-                await credentials.check_keys(scram_keys("sha256", b"pw", b"salt", 1))
+                await credentials.check_keys(derive_scram_keys("sha256", b"pw", b"salt", 1))
             finally:
                 ended.append(True)
 
@@ -855,7 +860,7 @@ class UsersFileTests(UsersFileCase, ServerCase):
         """Make keys cheap."""
         UsersFileCase.setUp(self)
         ServerCase.setUp(self)
-        self.patch(passwd, "SCRAM_ROUNDS", 7)
+        self.patch(passwd, "SCRAM_ITERATIONS", 7)
 
         async def here(function, *args):
             return function(*args)

@@ -215,7 +215,7 @@ class RefusedTests(PreauthenticatedCase):
 
     def test_realm_refuses(self):
         """A realm that wants no such user is heard, after the delay of a failed login."""
-        self.factory.throttle.login._portal.checkers.clear()
+        self.factory.throttle.authenticator._portal.checkers.clear()
         client = MemoryClient(self.factory)
         self.assertEqual(client.received(), b"")
         client.clock.advance(2)

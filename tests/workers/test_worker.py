@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from popserv import tap
-from popserv.auth.passwords.users_file import set_secret
+from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.server.listeners import CannotStart
 from popserv.workers import worker as module
 from popserv.workers.worker import Worker, as_json, main
