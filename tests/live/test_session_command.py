@@ -482,7 +482,10 @@ class TerminalTests(SessionCase):
         while not text.endswith(end):
             if not select.select([ours], [], [], TIMEOUT)[0]:
                 raise AssertionError(f"timed out waiting for {end!r} after {text!r}")
-            text += os.read(ours, 1000)
+            chunk = os.read(ours, 1000)
+            if not chunk:
+                raise AssertionError(f"end of file instead of {end!r} after {text!r}")
+            text += chunk
         return text
 
     def test_program(self):
@@ -503,10 +506,11 @@ class TerminalTests(SessionCase):
     def test_master(self):
         """The standard streams may be the master of a terminal."""
         ours, theirs = os.openpty()
+        # When the last descriptor of the master is closed, Linux discards unread output.
+        self.addCleanup(os.close, ours)
         self.addCleanup(os.close, theirs)
         tty.setraw(theirs)
         process = self.start(stdin=ours, stdout=ours)
-        os.close(ours)
         self.assertEqual(self.read_until(theirs, b"\r\n"), GREETING + b"\r\n")
         os.write(theirs, b"QUIT\r\n")
         self.read_until(theirs, b"(2 messages left)\r\n")
