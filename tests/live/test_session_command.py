@@ -269,9 +269,7 @@ class PipeTests(SessionCase):
                 stdin=subprocess.DEVNULL,
                 check=False,
             )
-            text = (
-                f"popserv session: descriptor {descriptor} is closed, where the client should be\n"
-            )
+            text = f"popserv session: file descriptor {descriptor} is closed; it must lead to the client\n"
             self.assertEqual((done.returncode, done.stdout), (1, b""))
             self.assertEqual(done.stderr.decode(), text)
         for closed, code in (("<&- >&- 2>&-", 1), ("2>&-", 0)):
@@ -677,7 +675,7 @@ class InetdTests(SessionCase):
         with socket.create_server(("127.0.0.1", 0)) as server:
             done = self.session(stdin=server)
         self.assertEqual((done.returncode, done.stdout), (1, b""))
-        self.assertIn(b"(in inetd.conf, give nowait)", done.stderr)
+        self.assertIn(b"(use nowait in inetd.conf)", done.stderr)
 
     def test_systemd(self):
         """systemd-socket-activate starts a session for each connection."""
