@@ -16,16 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.internet.tcp import Port
-from twisted.logger import Logger
 from zope.interface import directlyProvides, implementer, providedBy
 
-_log = Logger()
+from popserv.workers.unix_port import SharedUNIXPort
 
 BALANCED = sys.platform.startswith("linux") and hasattr(socket, "SO_REUSEPORT")
 """Whether the kernel shares out connections among sockets of one port (SO_REUSEPORT)."""
@@ -186,7 +184,7 @@ class SocketAdopter(_StandIn):
             # It may have been paused.
             taken.listen(backlog)
         if taken.family == socket.AF_UNIX:
-            return _SharedUNIXPort(taken, factory, self._reactor)
+            return SharedUNIXPort(taken, factory, self._reactor)
         with taken:
             port: IListeningPort = self._reactor.adoptStreamPort(descriptor, taken.family, factory)
         return port
@@ -209,71 +207,6 @@ class _Kept:
     def getHost(self) -> IAddress:
         """Return where it is bound."""
         return _address(self._socket)
-
-
-@implementer(IListeningPort)
-class _SharedUNIXPort(FileDescriptor):
-    """A port on a UNIX socket that other processes listen on, too.
-
-    Twisted's would set its mode anew, and remove it from the file system at its end.
-    """
-
-    EMFILE_DELAY = 1.0
-    """Seconds without an accept when that has failed."""
-
-    def __init__(self, shared: socket.socket, factory: IProtocolFactory, reactor: Any) -> None:
-        super().__init__(reactor)
-        self._reactor = reactor
-        self._socket = shared
-        self._factory = factory
-        factory.doStart()
-        self.startListening()
-
-    def fileno(self) -> int:
-        """Return the socket's."""
-        return self._socket.fileno()
-
-    def startListening(self) -> None:
-        """Accept connections."""
-        self.connected = True
-        self.startReading()
-
-    def stopListening(self) -> Deferred[None]:
-        """Accept no more."""
-        if self.connected:
-            self.connected = False
-            self.stopReading()
-            self._socket.close()
-            self._factory.doStop()
-        return succeed(None)
-
-    def connectionLost(self, reason: object) -> None:
-        """The reactor has ended."""
-        self.stopListening()
-
-    def getHost(self) -> IAddress:
-        """Return where it is bound."""
-        return _address(self._socket)
-
-    def doRead(self) -> None:
-        """Accept one connection: others who share it want the next."""
-        try:
-            accepted, _ = self._socket.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            # Another worker was faster, or client disconnected.
-            return
-        except OSError as error:
-            _log.warn("cannot accept a connection: {error}", error=error)
-            self.stopReading()
-            self._reactor.callLater(self.EMFILE_DELAY, self._read_on)
-            return
-        with accepted:
-            accepted.setblocking(False)
-            self._reactor.adoptStreamConnection(accepted.fileno(), socket.AF_UNIX, self._factory)
-
-    def _read_on(self) -> None:
-        if self.connected:
-            self.startReading()
 
 
 def _dup(descriptor: int) -> socket.socket:

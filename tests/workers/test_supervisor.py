@@ -12,7 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from popserv.server.listeners import CannotStart
-from popserv.workers import supervisor as module
+from popserv.workers import supervisor
+from popserv.workers import worker_process as module
+from popserv.workers.link import BEAT
 from popserv.workers.supervisor import Supervisor
 from popserv.workers.worker import as_json
 from tests.workers.fakes import Reactor
@@ -116,7 +118,7 @@ class StartTests(SupervisorCase):
     def test_service(self):
         """It is a service, and makes a launcher and an opener of its own."""
         verifyObject(IService, self.supervisor)
-        self.assertIsInstance(Supervisor(2, "popserv.tap", []).launcher, module.Launcher)
+        self.assertIsInstance(Supervisor(2, "popserv.tap", []).launcher, supervisor.Launcher)
 
     def test_start(self):
         """All are started, each as its part; the log says which process is which."""
@@ -245,10 +247,10 @@ class RelayTests(SupervisorCase):
         for _ in range(7):
             second.end.sendall(b"alive\n")
             self.reactor.read()
-            self.reactor.advance(module.BEAT)
+            self.reactor.advance(BEAT)
         self.assertEqual((first.signals, second.signals), (["KILL"], []))
         first.gone = True
-        self.reactor.advance(module.BEAT)
+        self.reactor.advance(BEAT)
 
     def test_slow_start(self):
         """One that is not ready yet may take a minute, and is then killed."""
