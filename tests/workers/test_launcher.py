@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.workers import launcher
 from popserv.workers.launcher import Launcher
-from tests.workers.fakes import Reactor
+from tests.workers.harness import Reactor
 
 
 class LaunchTests(SynchronousTestCase):

@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 
 from popserv.workers import link
 from popserv.workers.link import Link
-from tests.workers.fakes import Reactor
+from tests.workers.harness import Reactor
 
 
 class LinkCase(SynchronousTestCase):

@@ -17,7 +17,7 @@ from popserv.workers import worker_process as module
 from popserv.workers.link import BEAT
 from popserv.workers.supervisor import Supervisor
 from popserv.workers.worker import as_json
-from tests.workers.fakes import Reactor
+from tests.workers.harness import Reactor
 
 END_EVENT = as_json(
     {"log_format": "the end", "log_system": "-", "log_time": 1.5, "log_level": LogLevel.info}

@@ -20,7 +20,7 @@ from popserv.auth.passwords.users_file import set_secret
 from popserv.server.listeners import CannotStart
 from popserv.workers import worker as module
 from popserv.workers.worker import Worker, as_json, main
-from tests.workers.fakes import Reactor
+from tests.workers.harness import Reactor
 
 
 class WorkerCase(SynchronousTestCase):
