@@ -1,19 +1,6 @@
-"""What twistd runs if there are several workers: it opens, starts, restarts and relays.
+"""The service of ``twistd pop3 --workers``: opens the sockets, and starts and connects workers.
 
-A worker, see :mod:`popserv.workers.worker`, says to the supervisor, a line each:
-
-``log EVENT``
-    an event of its log, as JSON
-``tell TOPIC-AND-FACT``
-    for all other workers
-``alive``
-    every BEAT seconds
-``ready``
-    it listens
-``failed REASON``
-    it cannot start, and why, as JSON
-
-and hears ``tell TOPIC-AND-FACT``, and ``tell-all`` when another one has begun.
+:mod:`popserv.workers.link` describes the messages between the supervisor and its workers.
 """
 
 from __future__ import annotations
@@ -26,78 +13,95 @@ from twisted.internet.task import LoopingCall
 
 from popserv.server.listeners import CannotStart, Listeners
 from popserv.workers.launcher import Launcher
-from popserv.workers.link import BEAT
+from popserv.workers.link import HEARTBEAT_INTERVAL
 from popserv.workers.sockets import SocketOpener
 from popserv.workers.worker_process import WorkerProcess
 
 
 class Supervisor(Listeners):
-    """The service of so many workers, with the ``arguments`` of ``twistd pop3``.
+    """A service that runs worker processes, which accept connections on its sockets.
 
-    ``maker`` names the module whose ``Options`` and ``makeService`` each of them uses.
+    Its child services must listen on the reactor :attr:`opener`.
 
-    Its children listen on :attr:`opener`.
-
-    :raises CannotStart: when it is started and the first worker does not come up.
+    :param count: the number of workers.
+    :param service_module: the name of the module whose ``Options`` and ``makeService`` make
+        the service of each worker.
+    :param arguments: the command line of ``twistd pop3``.
     """
 
     def __init__(
-        self, workers: int, maker: str, arguments: Sequence[str], reactor: Any = None
+        self, count: int, service_module: str, arguments: Sequence[str], reactor: Any = None
     ) -> None:
         super().__init__()
         if reactor is None:
             from twisted.internet import reactor
-        self.reactor: Any = reactor
-        self.opener = SocketOpener(reactor, workers)
-        self.launcher = Launcher(maker, arguments, reactor)
-        self.workers = [WorkerProcess(self, number, workers) for number in range(1, workers + 1)]
-        self._beat = LoopingCall(self._look_after)
-        self._beat.clock = reactor
+        self.opener = SocketOpener(reactor, count)
+        launcher = Launcher(service_module, arguments, reactor)
+        self.workers = [
+            WorkerProcess(
+                number,
+                count,
+                launcher=launcher,
+                opener=self.opener,
+                reactor=reactor,
+                on_publish=self.relay,
+                on_ready=self.request_replay,
+            )
+            for number in range(1, count + 1)
+        ]
+        self._heartbeat_check = LoopingCall(self._check_heartbeats)
+        self._heartbeat_check.clock = reactor
 
     def privilegedStartService(self) -> None:
-        """Open all sockets."""
+        """Open all sockets.
+
+        :raises CannotStart: a port cannot be bound, or an endpoint opens no socket.
+        """
         super().privilegedStartService()
-        if len(self.opener.listeners) < len(self.services):
+        if len(self.opener.endpoints) < len(self.services):
             raise CannotStart(
-                "popserv: one of --listen and --listen-tls is nothing that workers can share; "
-                "give tcp:, ssl:, unix: or systemd:, or leave --workers out"
+                "popserv: workers cannot share one of the endpoints of --listen, --listen-tls and "
+                "--preauth; use tcp:, ssl:, unix: or systemd:, or omit --workers"
             )
 
     def startService(self) -> None:
-        """Start the first worker, and once it has come up, the others."""
+        """Start the first worker, wait until it is ready, and start the others.
+
+        :raises CannotStart: the first worker cannot start.
+        """
         super().startService()
         first, *others = self.workers
-        first.start(must=True)
+        first.start_and_wait()
         for worker in others:
             worker.start()
-        self._beat.start(BEAT, now=False)
+        self._heartbeat_check.start(HEARTBEAT_INTERVAL, now=False)
 
     def stopService(self) -> Deferred[Any]:
-        """End the workers; when they have ended, close the sockets."""
-        if self._beat.running:
-            self._beat.stop()
-        ended: Deferred[Any] = DeferredList([worker.stop() for worker in self.workers])
+        """Stop the workers, and close the sockets when all workers have exited."""
+        if self._heartbeat_check.running:
+            self._heartbeat_check.stop()
+        stopped: Deferred[Any] = DeferredList([worker.stop() for worker in self.workers])
 
         def close(_: object) -> Deferred[Any]:
             self.opener.close()
             closed: Deferred[Any] = super(Supervisor, self).stopService()
             return closed
 
-        return ended.addCallback(close)
+        return stopped.addCallback(close)
 
-    def relay(self, line: bytes, teller: WorkerProcess) -> None:
-        """Send a line to all others."""
+    def relay(self, line: bytes, sender: WorkerProcess) -> None:
+        """Send the line of an update to all workers but its sender."""
         for worker in self.workers:
-            if worker is not teller:
+            if worker is not sender:
                 worker.send(line)
 
-    def greet(self, newcomer: WorkerProcess) -> None:
-        """Have somebody tell everything for one who has just begun."""
+    def request_replay(self, newcomer: WorkerProcess) -> None:
+        """Ask one worker to publish everything again, for a worker that has just started."""
         for worker in self.workers:
-            if worker.ready and worker is not newcomer:
-                worker.send(b"tell-all")
+            if worker.is_ready and worker is not newcomer:
+                worker.send(b"replay")
                 break
 
-    def _look_after(self) -> None:
+    def _check_heartbeats(self) -> None:
         for worker in self.workers:
-            worker.count_silence()
+            worker.check_heartbeat()

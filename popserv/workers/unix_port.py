@@ -1,4 +1,4 @@
-"""A port on a UNIX socket that several processes share."""
+"""A listening port on a UNIX socket on which several processes accept."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ _log = Logger()
 
 @implementer(IListeningPort)
 class SharedUNIXPort(FileDescriptor):
-    """A port on a UNIX socket that other processes listen on, too.
+    """A port on a UNIX socket that the supervisor has opened.
 
-    Twisted's would set its mode anew, and remove it from the file system at its end.
+    Twisted's own UNIX port would change the mode of the socket, and remove it from the file
+    system when this process stops listening.
     """
 
-    EMFILE_DELAY = 1.0
-    """Seconds without an accept when that has failed."""
+    ACCEPT_RETRY_DELAY = 1.0
+    """Seconds after a failed accept until the next."""
 
     def __init__(self, shared: socket.socket, factory: IProtocolFactory, reactor: Any) -> None:
         super().__init__(reactor)
@@ -34,7 +35,7 @@ class SharedUNIXPort(FileDescriptor):
         self.startListening()
 
     def fileno(self) -> int:
-        """Return the socket's."""
+        """Return the descriptor of the socket."""
         return self._socket.fileno()
 
     def startListening(self) -> None:
@@ -43,7 +44,7 @@ class SharedUNIXPort(FileDescriptor):
         self.startReading()
 
     def stopListening(self) -> Deferred[None]:
-        """Accept no more."""
+        """Close this process's copy of the socket."""
         if self.connected:
             self.connected = False
             self.stopReading()
@@ -52,29 +53,29 @@ class SharedUNIXPort(FileDescriptor):
         return succeed(None)
 
     def connectionLost(self, reason: object) -> None:
-        """The reactor has ended."""
+        """Stop listening, because the reactor has stopped."""
         self.stopListening()
 
     def getHost(self) -> IAddress:
-        """Return where it is bound."""
+        """Return the path of the socket."""
         return UNIXAddress(self._socket.getsockname())
 
     def doRead(self) -> None:
-        """Accept one connection: others who share it want the next."""
+        """Accept one connection, and leave the next to the other workers."""
         try:
             accepted, _ = self._socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            # Another worker was faster, or client disconnected.
+            # Another worker was faster, or the client has disconnected.
             return
         except OSError as error:
             _log.warn("cannot accept a connection: {error}", error=error)
             self.stopReading()
-            self._reactor.callLater(self.EMFILE_DELAY, self._read_on)
+            self._reactor.callLater(self.ACCEPT_RETRY_DELAY, self._retry)
             return
         with accepted:
             accepted.setblocking(False)
             self._reactor.adoptStreamConnection(accepted.fileno(), socket.AF_UNIX, self._factory)
 
-    def _read_on(self) -> None:
+    def _retry(self) -> None:
         if self.connected:
             self.startReading()

@@ -1,11 +1,12 @@
-"""One worker, as its supervisor sees it."""
+"""The supervisor's handle of a worker: starts, watches, restarts and stops its process."""
 
 from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessExitedAlready
@@ -14,200 +15,240 @@ from twisted.logger import Logger, eventFromJSON, globalLogPublisher
 from twisted.python.failure import Failure
 
 from popserv.server.listeners import CannotStart
+from popserv.workers.launcher import Launcher
 from popserv.workers.link import Link
-
-if TYPE_CHECKING:
-    from popserv.workers.supervisor import Supervisor
+from popserv.workers.sockets import SocketOpener
 
 _log = Logger()
 
-START = 60.0
-"""Seconds that the first worker may take until it is ready."""
-END = 30.0
-"""Seconds that a worker may take to end, and is then killed."""
-LONG_LIVED = 60.0
-"""Seconds after which a worker that ends is started again as if it were the first time."""
-LONGEST_WAIT = 60.0
-"""Seconds at most until one that keeps ending is started again."""
-SILENCE = 6
-"""Beats without a sign of life, after which it is killed; as long as START."""
-UNHEARD = 8 << 20
-"""Octets that wait for a worker that does not read, beyond which it is killed."""
+START_TIMEOUT = 60.0
+"""Seconds that the first worker has to become ready."""
+STOP_TIMEOUT = 30.0
+"""Seconds that a worker has to exit before it is killed."""
+MAX_RESTART_DELAY = 60.0
+"""Seconds of the longest delay before a restart; the delays are 0, 1, 2, 4 and so on."""
+RESTART_DELAY_RESET = 60.0
+"""Seconds that a worker must have run for its next restart to have no delay."""
+MAX_MISSED_HEARTBEATS = 6
+"""Consecutive heartbeats that a worker may miss before it is killed.
+
+A worker sends none while it starts, so that they must take as long as START_TIMEOUT.
+"""
+MAX_UNSENT = 8 << 20
+"""Octets that a worker may leave unread before it is killed."""
 
 
 class WorkerProcess(ProcessProtocol):
-    """One worker, through all the processes that it has in its time."""
+    """One worker.  When its process exits, another process takes its place.
 
-    ready = False
+    :param number: the worker's number, from 1 to ``count``.
+    :param on_publish: called with the line of an update that the worker publishes, and this
+        object.
+    :param on_ready: called with this object when the worker accepts connections.
+    """
 
-    def __init__(self, supervisor: Supervisor, number: int, of: int) -> None:
-        self._supervisor = supervisor
-        self._reactor = supervisor.reactor
+    is_ready = False
+
+    def __init__(
+        self,
+        number: int,
+        count: int,
+        *,
+        launcher: Launcher,
+        opener: SocketOpener,
+        reactor: Any,
+        on_publish: Callable[[bytes, WorkerProcess], object],
+        on_ready: Callable[[WorkerProcess], object],
+    ) -> None:
         self._number = number
-        self._of = of
+        self._count = count
+        self._launcher = launcher
+        self._opener = opener
+        self._reactor = reactor
+        self._on_publish = on_publish
+        self._on_ready = on_ready
         self._process: Any = None
         self._link: Link | None = None
         self._output: Link | None = None
-        self._again: Any = None
-        self._deadline: Any = None
-        self._ended: Deferred[None] | None = None
-        self._wait = 0.0
-        self._silent = 0
-        self._began = 0.0
-        self._reason = ""
+        self._started_at = 0.0
+        self._failure_reason = ""
+        self._missed_heartbeats = 0
+        self._restart_delay = 0.0
+        self._restart_call: Any = None
+        self._kill_call: Any = None
+        self._stopped: Deferred[None] | None = None
 
-    def start(self, *, must: bool = False) -> None:
-        """Start a process.
+    def start_and_wait(self) -> None:
+        """Start the process, and block until it is ready.
 
-        :raises CannotStart: it ``must`` come up, and does not; all others are tried again.
+        :raises CannotStart: it does not become ready within START_TIMEOUT.
         """
-        self._again = None
-        self._began = self._reactor.seconds()
-        self._reason = ""
-        self._silent = 0
-        part = {"number": self._number, "of": self._of}
-        sockets = self._supervisor.opener.descriptors(self._number)
         try:
-            self._process, link, output = self._supervisor.launcher.launch(self, part, sockets)
+            link, output = self._launch()
         except OSError as error:
-            if must:
-                raise CannotStart(
-                    f"popserv: a worker cannot be started: {error}; "
-                    "whom the server runs as must be able to run Python"
-                ) from None
-            self._start_again(f"cannot be started: {error}")
-            return
-        _log.info("worker {number} is process {pid}", number=self._number, pid=self._process.pid)
-        if must and not self._comes_up(link, output):
-            self._kill()
-            raise CannotStart(f"popserv: {self._reason or 'the first worker does not come up'}")
-        self._link = Link(self._reactor, link, self._hear, self._link_lost)
-        self._output = Link(self._reactor, output, self._hear_output, lambda: None)
+            raise CannotStart(
+                f"popserv: a worker cannot be started: {error}; the user that the server runs as "
+                "(twistd's --uid) must be able to run Python"
+            ) from None
+        if not self._wait_until_ready(link, output):
+            self._send_signal("KILL")
+            reason = self._failure_reason or "the first worker did not become ready"
+            raise CannotStart(f"popserv: {reason}")
+        self._connect(link, output)
+
+    def start(self) -> None:
+        """Start the process; if that fails, log why and try again later."""
+        self._restart_call = None
+        try:
+            link, output = self._launch()
+        except OSError as error:
+            self._restart(f"cannot be started: {error}")
+        else:
+            self._connect(link, output)
 
     def stop(self) -> Deferred[None]:
-        """End it for good; fires when it has ended."""
-        if self._again is not None:
-            self._again.cancel()
+        """Stop the process and do not restart it; the Deferred fires when it has exited."""
+        if self._restart_call is not None:
+            self._restart_call.cancel()
         if self._process is None:
             return succeed(None)
-        self._ended = Deferred()
-        self._signal("TERM")
-        self._kill_soon()
-        return self._ended
+        self._stopped = Deferred()
+        self._send_signal("TERM")
+        self._schedule_kill()
+        return self._stopped
 
     def send(self, line: bytes) -> None:
-        """Send it a line; if it has not read too many, kill it."""
+        """Send a line to the worker; kill it if more than MAX_UNSENT octets are unread."""
         if self._link is not None:
             self._link.send(line)
-            if self._link.waiting > UNHEARD:
-                _log.error("worker {number} does not listen; killed", number=self._number)
-                self._kill()
+            if self._link.unsent_octets > MAX_UNSENT:
+                _log.error(
+                    "worker {number} does not read from the supervisor; killed",
+                    number=self._number,
+                )
+                self._send_signal("KILL")
 
-    def count_silence(self) -> None:
-        """Kill it if it has given no sign of life for long."""
-        self._silent += 1
-        # Also on its way to be ready, for clients are given to it meanwhile.
-        if self._process is not None and self._silent > SILENCE:
-            _log.error("worker {number} gives no sign of life; killed", number=self._number)
-            self._kill()
+    def check_heartbeat(self) -> None:
+        """Count a missed heartbeat, and kill the worker if there were too many.
+
+        To be called once in each HEARTBEAT_INTERVAL.  Every line from the worker counts as a
+        heartbeat.
+        """
+        self._missed_heartbeats += 1
+        # Also while it starts: its sockets collect connections that nobody accepts.
+        if self._process is not None and self._missed_heartbeats > MAX_MISSED_HEARTBEATS:
+            _log.error("worker {number} sent no heartbeat; killed", number=self._number)
+            self._send_signal("KILL")
 
     def processEnded(self, reason: Failure) -> None:
-        """Start it again, unless it was to end."""
-        for end in (self._link, self._output):
-            if end is not None:
-                end.finish()
+        """Restart the process, unless it was to stop."""
+        for each in (self._link, self._output):
+            if each is not None:
+                each.read_and_close()
         self._process = self._link = self._output = None
-        self.ready = False
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        if self._ended is not None:
-            self._ended.callback(None)
+        self.is_ready = False
+        if self._kill_call is not None:
+            self._kill_call.cancel()
+            self._kill_call = None
+        if self._stopped is not None:
+            self._stopped.callback(None)
         else:
-            self._start_again(f"ended with {_how(reason.value)}")
+            self._restart(f"exited with {_status(reason.value)}")
 
-    def _start_again(self, why: str) -> None:
-        if self._reactor.seconds() - self._began >= LONG_LIVED:
-            self._wait = 0.0
-        wait, self._wait = self._wait, min(LONGEST_WAIT, max(1.0, 2 * self._wait))
-        _log.error(
-            "worker {number} {why}; it is started again {when}",
-            number=self._number,
-            why=why,
-            when=f"in {wait:.0f} s" if wait else "at once",
-        )
-        if wait:
-            self._supervisor.opener.pause(self._number)
-        self._again = self._reactor.callLater(wait, self.start)
+    def _launch(self) -> tuple[socket.socket, socket.socket]:
+        self._started_at = self._reactor.seconds()
+        self._failure_reason = ""
+        self._missed_heartbeats = 0
+        role = {"number": self._number, "count": self._count}
+        sockets = self._opener.descriptors(self._number)
+        self._process, link, output = self._launcher.launch(self, role, sockets)
+        _log.info("worker {number} started, pid {pid}", number=self._number, pid=self._process.pid)
+        return link, output
 
-    def _comes_up(self, link: socket.socket, output: socket.socket) -> bool:
-        """Wait, in the only way there is before the reactor runs; return whether it is ready."""
-        link.settimeout(START)
+    def _connect(self, link: socket.socket, output: socket.socket) -> None:
+        self._link = Link(self._reactor, link, self._message_received, self._schedule_kill)
+        self._output = Link(self._reactor, output, self._log_output, lambda: None)
+
+    def _wait_until_ready(self, link: socket.socket, output: socket.socket) -> bool:
+        """Read the sockets directly, because the reactor does not run yet."""
+        link.settimeout(START_TIMEOUT)
         output.settimeout(1.0)
         with suppress(OSError), link.makefile("rb", 0) as lines:
-            while not (self.ready or self._reason) and (line := lines.readline()):
-                self._hear(line.rstrip(b"\n"))
-        if not (self.ready or self._reason):
+            while not (self.is_ready or self._failure_reason) and (line := lines.readline()):
+                self._message_received(line.rstrip(b"\n"))
+        if not (self.is_ready or self._failure_reason):
+            # The last line is what Python printed before it exited.
             with suppress(OSError), output.makefile("rb") as lines:
                 for line in lines:
-                    self._hear_output(line.rstrip(b"\n"))
-                    self._reason = line.decode(errors="backslashreplace").strip()
-        return self.ready
+                    self._log_output(line.rstrip(b"\n"))
+                    self._failure_reason = line.decode(errors="backslashreplace").strip()
+        return self.is_ready
 
-    def _hear(self, line: bytes) -> None:
-        self._silent = 0
-        word, _, rest = line.partition(b" ")
+    def _restart(self, why: str) -> None:
+        if self._reactor.seconds() - self._started_at >= RESTART_DELAY_RESET:
+            self._restart_delay = 0.0
+        delay = self._restart_delay
+        self._restart_delay = min(MAX_RESTART_DELAY, max(1.0, 2 * delay))
+        _log.error(
+            "worker {number} {why}; restarting {when}",
+            number=self._number,
+            why=why,
+            when=f"in {delay:.0f} s" if delay else "at once",
+        )
+        if delay:
+            self._opener.pause(self._number)
+        self._restart_call = self._reactor.callLater(delay, self.start)
+
+    def _message_received(self, line: bytes) -> None:
+        self._missed_heartbeats = 0
+        word, _, argument = line.partition(b" ")
         if word == b"log":
-            self._publish(rest)
-        elif word == b"tell":
-            self._supervisor.relay(line, self)
+            self._log_event(argument)
+        elif word == b"publish":
+            self._on_publish(line, self)
         elif word == b"ready":
-            self.ready = True
-            self._supervisor.greet(self)
+            self.is_ready = True
+            self._on_ready(self)
         elif word == b"failed":
-            self._reason = str(json.loads(rest))
+            self._failure_reason = str(json.loads(argument))
             _log.error(
-                "worker {number} cannot start: {reason}", number=self._number, reason=self._reason
+                "worker {number} cannot start: {reason}",
+                number=self._number,
+                reason=self._failure_reason,
             )
 
-    def _publish(self, text: bytes) -> None:
+    def _log_event(self, text: bytes) -> None:
         try:
             event = eventFromJSON(text.decode())
             system = event.get("log_system")
             if system is None:
                 system = f"{event['log_namespace']}#{event['log_level'].name}"
         except (ValueError, LookupError, AttributeError):
-            self._hear_output(text)
+            self._log_output(text)
             return
         globalLogPublisher({**event, "log_system": f"worker {self._number}: {system}"})
 
-    def _hear_output(self, line: bytes) -> None:
+    def _log_output(self, line: bytes) -> None:
         text = line.decode(errors="backslashreplace")
-        _log.warn("worker {number} says: {text}", number=self._number, text=text)
+        _log.warn("worker {number} output: {text}", number=self._number, text=text)
 
-    def _link_lost(self) -> None:
-        """It is ending."""
-        self._kill_soon()
-
-    def _kill_soon(self) -> None:
-        if self._deadline is None:
-            self._deadline = self._reactor.callLater(END, self._kill_late)
+    def _schedule_kill(self) -> None:
+        """Kill the process if it does not exit within STOP_TIMEOUT."""
+        if self._kill_call is None:
+            self._kill_call = self._reactor.callLater(STOP_TIMEOUT, self._kill_late)
 
     def _kill_late(self) -> None:
-        self._deadline = None
-        _log.error("worker {number} does not end; killed", number=self._number)
-        self._kill()
+        self._kill_call = None
+        _log.error("worker {number} does not stop; killed", number=self._number)
+        self._send_signal("KILL")
 
-    def _kill(self) -> None:
-        self._signal("KILL")
-
-    def _signal(self, name: str) -> None:
+    def _send_signal(self, name: str) -> None:
         with suppress(ProcessExitedAlready):
             self._process.signalProcess(name)
 
 
-def _how(end: Any) -> str:
-    """Return how a process has ended, from what Twisted says of it."""
+def _status(end: Any) -> str:
+    """Return the exit status of a process, from a ProcessDone or ProcessTerminated."""
     if getattr(end, "signal", None) is not None:
         return f"signal {end.signal}"
-    return f"exit code {end.exitCode}"
+    return f"code {end.exitCode}"

@@ -83,7 +83,7 @@ class WorkersCase(TestCase):
     def pids(self, server):
         """Return the processes of each worker, the last one last."""
         found = {}
-        for number, pid in re.findall(r"worker (\d+) is process (\d+)\n", server.log):
+        for number, pid in re.findall(r"worker (\d+) started, pid (\d+)\n", server.log):
             found.setdefault(int(number), []).append(int(pid))
         return found
 
@@ -307,7 +307,7 @@ class EndpointTests(WorkersCase):
             *("--workers=2", "--listen=stdio:"),
         )
         self.assertEqual(done.returncode, 1)
-        self.assertIn(b"leave --workers out", done.stdout + done.stderr)
+        self.assertIn(b"omit --workers", done.stdout + done.stderr)
 
 
 class EndingTests(WorkersCase):
@@ -329,7 +329,7 @@ class EndingTests(WorkersCase):
         self.assertEqual(after[1], before[1])
         alive = [each for each in connections if self.answers(each)]
         self.assertGreater(len(alive), 5)
-        self.assertIn("worker 1 ended with signal 9; it is started again at once", server.log)
+        self.assertIn("worker 1 exited with signal 9; restarting at once", server.log)
 
     def answers(self, connection):
         """Return whether there is still somebody; in any case QUIT."""
@@ -344,7 +344,7 @@ class EndingTests(WorkersCase):
         server = self.start()
         for time_, told in enumerate(("at once", "in 1 s", "in 2 s"), 3):
             os.kill(self.newest(server)[0], signal.SIGKILL)
-            until(lambda told=told: f"it is started again {told}\n" in server.log, "the log")
+            until(lambda told=told: f"restarting {told}\n" in server.log, "the log")
             for _ in range(50):
                 self.assertStartsWith(server.connect().close(), b"+OK")
             self.await_workers(server, time_)
@@ -363,7 +363,7 @@ class EndingTests(WorkersCase):
             self.assertIn("session of b'joe' ended, 0 removed, 1 left", server.log)
             self.assertIn("Server Shut Down", server.log)
             self.assertNotIn("Traceback", server.log)
-            self.assertNotIn("started again", server.log)
+            self.assertNotIn("restarting", server.log)
             for session in sessions:
                 session.abandon()
 
@@ -374,7 +374,7 @@ class EndingTests(WorkersCase):
             os.kill(pid, signal.SIGTERM)
         self.assertEqual(server.process.wait(PATIENCE), -signal.SIGTERM)
         self.assertNotIn("Traceback", server.log)
-        self.assertNotIn("started again", server.log)
+        self.assertNotIn("restarting", server.log)
 
     def test_killed_supervisor(self):
         """When the supervisor is killed, its workers end."""
