@@ -29,7 +29,7 @@ from popserv.interfaces import (
 from popserv.server import connection
 from popserv.server.factory import POP3Factory
 from popserv.testing import MemoryClient, MemoryTransport
-from tests.server.test_protocol import SlowMaildrops
+from tests.server.harness import SlowMaildrops
 
 HERE = IPv4Address("TCP", "127.0.0.1", 54321)
 STRANGER = IPv4Address("TCP", "192.0.2.1", 4321)
@@ -48,6 +48,9 @@ KINDS = (
 REFUSED = b"-ERR [AUTH] authentication failed\r\n"
 TRY_LATER = b"-ERR [SYS/TEMP] temporary failure, try again later\r\n"
 CANCELLED = b"-ERR authentication cancelled\r\n"
+BEGIN_TLS = b"+OK begin TLS negotiation\r\n"
+NO_TLS = b"-ERR TLS is not available on this connection\r\n"
+NEEDS_TLS = b"-ERR cleartext passwords are not allowed without TLS\r\n"
 
 
 def encoded(octets):

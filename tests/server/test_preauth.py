@@ -13,7 +13,7 @@ from popserv.messages.workarounds import OE_NS_EOH
 from popserv.server.factory import POP3Factory
 from popserv.server.preauth import PreauthenticatedFactory
 from popserv.testing import MemoryClient
-from tests.server.test_protocol import STRANGER, ProtocolCase
+from tests.server.harness import STRANGER, ProtocolCase
 
 GREETING = b"+OK POP3 server ready, ann's maildrop has 2 messages (10 octets)\r\n"
 

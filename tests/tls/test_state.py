@@ -11,7 +11,7 @@ from OpenSSL import SSL
 
 from popserv.tls.state import OpenSSLConnectionState
 from tests.certificates import MD5, SHA1, issue, make_authority
-from tests.tls.test_certificates import (
+from tests.tls.harness import (
     BROKEN_NAMES,
     CA,
     SERVER_CERTIFICATE,
