@@ -1,4 +1,4 @@
-"""What the tests of TLS share: certificates in files, and handshakes in memory."""
+"""Certificate files, and TLS handshakes in memory, for the tests of TLS."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ OTHER_CA = make_authority("another CA")
 
 
 SERVER_CERTIFICATE = issue("pop.example.org", issuer=CA)
-"""Made once: keys cost time."""
+"""Issued once, because generating keys takes time."""
 
 
 BROKEN_NAMES = x509.UnrecognizedExtension(
@@ -33,103 +33,105 @@ BROKEN_NAMES = x509.UnrecognizedExtension(
 """A subjectAltName with a mail address that is not ASCII."""
 
 
-class FilesCase(SynchronousTestCase):
-    """Certificates in files, a clock to look at them by, and clients of three kinds."""
+class CertificatesTestCase(SynchronousTestCase):
+    """A directory for files, a clock, and a record of the log."""
 
     def setUp(self):
-        """Make a directory."""
+        """Create the directory."""
         self.root = os.path.abspath(self.mktemp())
         os.mkdir(self.root)
         self.clock = Clock()
         self.log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
 
     def path(self, name):
-        """The path of a file below the root, its directory made."""
+        """Return the path of a file in the directory; its parent directories are created."""
         path = os.path.join(self.root, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return path
 
     def write(self, name, pem):
-        """Write a file at once, as a renewal should; return its path."""
+        """Replace a file by renaming, as a renewal of certificates should; return its path."""
         path = self.path(name)
         with open(path + ".new", "wb") as file:
             file.write(pem)
         os.rename(path + ".new", path)
         return path
 
-    def serve(self, certificate=None, *arguments, **options):
-        """Certificates of a file, or of one with a chain and a key."""
+    def load(self, certificate=None, *arguments, **options):
+        """Load certificates; by default SERVER_CERTIFICATE from one file."""
         if certificate is None:
             certificate = self.write("server.pem", SERVER_CERTIFICATE.pem())
         return Certificates(certificate, *arguments, clock=self.clock.seconds, **options)
 
-    def later(self):
-        """Let as much time pass that files are looked at."""
+    def pass_check_interval(self):
+        """Advance the clock so that the files are checked before the next handshake."""
         self.clock.advance(1)
 
-    def logged(self):
-        """What was logged since the last call, a line each."""
+    def take_log(self):
+        """Return the lines logged since the last call."""
         lines = [formatEvent(event) for event in self.log]
         self.log._events.clear()
         return lines
 
-    def assertRefused(self, pattern, *arguments, **options):
-        """Construction fails with one line of this form."""
+    def assert_rejected(self, pattern, *arguments, **options):
+        """Check that the files are rejected with one line that matches the pattern."""
         with self.assertRaises(CertificateError) as caught:
-            self.serve(*arguments, **options)
+            self.load(*arguments, **options)
         self.assertRegex(str(caught.exception), pattern)
         self.assertNotIn("\n", str(caught.exception))
 
 
-class DirectoryCase(FilesCase):
-    """A directory of certificates."""
+class DirectoryTestCase(CertificatesTestCase):
+    """A directory with several certificates."""
 
-    def shown(self, certificates, name):
-        """The file of the certificate that is shown for a name, as its subject has it."""
+    def presented(self, certificates, name):
+        """Return the file, without .pem, of the certificate presented for a server name."""
         context = client_context(check_hostname=False)
-        certificate = x509.load_der_x509_certificate(Pair(certificates, context, name).shown())
+        certificate = x509.load_der_x509_certificate(
+            Handshake(certificates, context, name).presented()
+        )
         return certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
 
-    def put(self, *names, **hosts):
-        """Put a file FILE.pem, or FILE/ as certbot has it, for some hosts."""
-        for name, these in hosts.items():
-            one = issue(*these, issuer=CA, subject=[(NameOID.COMMON_NAME, name)])
+    def write_certificates(self, *names, **hosts):
+        """Write FILE.pem for each FILE=hosts, or FILE/ as certbot does if it is in ``names``."""
+        for name, dns_names in hosts.items():
+            certificate = issue(*dns_names, issuer=CA, subject=[(NameOID.COMMON_NAME, name)])
             if name in names:
-                self.write(f"{name}/fullchain.pem", one.certificate_pem())
-                self.write(f"{name}/privkey.pem", one.key_pem())
+                self.write(f"{name}/fullchain.pem", certificate.certificate_pem())
+                self.write(f"{name}/privkey.pem", certificate.key_pem())
             else:
-                self.write(f"{name}.pem", one.pem())
+                self.write(f"{name}.pem", certificate.pem())
 
 
-class ClientCase(FilesCase):
-    """A server that verifies clients."""
+class ClientCertificateTestCase(CertificatesTestCase):
+    """A server that verifies client certificates."""
 
     def setUp(self):
-        """Make the file of CAs."""
+        """Write the file of client CAs."""
         super().setUp()
         self.ca = self.write("ca.pem", CA.certificate_pem())
 
     def connect(self, certificates, issued=None, **options):
-        """The channel of a client with this certificate."""
+        """Return the server's TLS state for a client with this certificate."""
         identity = self.write("client.pem", issued.pem()) if issued else None
         return OpenSSLConnectionState(
-            Pair(certificates, client_context(identity=identity, **options)).server
+            Handshake(certificates, client_context(identity=identity, **options)).server
         )
 
     def names(self, *arguments, **options):
-        """The names that a client's certificate from the CA vouches for."""
+        """Return the user names in a client certificate that the CA has issued."""
         return list(
             self.connect(
-                self.serve(client_ca=self.ca), issue(*arguments, issuer=CA, **options)
+                self.load(client_ca=self.ca), issue(*arguments, issuer=CA, **options)
             ).certificate_names()
         )
 
 
 def client_context(*authorities, identity=None, alpn=(), **options):
-    """Python's own TLS client, which knows these CAs."""
+    """Return a context of Python's ssl module that trusts these CAs, by default CA."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(
-        cadata="".join(one.certificate_pem().decode() for one in authorities or [CA])
+        cadata="".join(ca.certificate_pem().decode() for ca in authorities or [CA])
     )
     if identity:
         context.load_cert_chain(identity)
@@ -140,8 +142,8 @@ def client_context(*authorities, identity=None, alpn=(), **options):
     return context
 
 
-class Pair:
-    """A server's and a client's end of TLS in memory, which have shaken hands."""
+class Handshake:
+    """A completed handshake in memory, between the server and a client of Python's ssl module."""
 
     def __init__(self, certificates, context=None, name="pop.example.org", session=None):
         self.server = certificates.serverConnectionForTLS(None)
@@ -162,34 +164,34 @@ class Pair:
                 except waits:
                     pass
                 except SSL.Error:
-                    self._carry()
-                    # So that the client has a say, too: what it says is the alert.
+                    self._transfer()
+                    # The client receives the alert, and raises an error that names it.
                     self.client.do_handshake()
                     self.client.read(1)
                     raise
-                self._carry()
+                self._transfer()
 
-    def _carry(self):
+    def _transfer(self):
         octets = self._outgoing.read()
         if octets:
             self.server.bio_write(octets)
         with contextlib.suppress(SSL.WantReadError):
             self._incoming.write(self.server.bio_read(1 << 16))
 
-    def talk(self):
-        """Return what arrives of what the server sends and what the client does."""
+    def exchange_data(self):
+        """Send data in both directions; return what the client and the server receive."""
         self.server.send(b"from the server")
         self.client.write(b"from the client")
-        self._carry()
+        self._transfer()
         return self.client.read(100), self.server.recv(100)
 
-    def shown(self):
-        """The server's certificate, as the client saw it."""
+    def presented(self):
+        """Return the server certificate that the client has received, in DER."""
         return self.client.getpeercert(True)
 
 
-class Already:
-    """Gives a connection that was made before."""
+class GivenConnection:
+    """Returns a connection that was created before."""
 
     def __init__(self, connection):
         self._connection = connection
@@ -199,8 +201,8 @@ class Already:
         return self._connection
 
 
-def openssl_client(certificates, version=SSL.TLS1_3_VERSION):
-    """Return both ends as pyOpenSSL connections, the client's and the server's."""
+def openssl_pair(certificates, version=SSL.TLS1_3_VERSION):
+    """Return a client and a server after a handshake, both as pyOpenSSL connections."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_max_proto_version(version)
     client, server = SSL.Connection(context, None), certificates.serverConnectionForTLS(None)

@@ -1,4 +1,4 @@
-"""The server certificates by name, and the certificates of clients."""
+"""Certificates: the server certificate that SNI selects, and client certificates."""
 
 import hashlib
 import shutil
@@ -22,34 +22,34 @@ from tests.tls.harness import (
     CA,
     OTHER_CA,
     SERVER_CERTIFICATE,
-    Already,
-    ClientCase,
-    DirectoryCase,
-    FilesCase,
+    CertificatesTestCase,
+    ClientCertificateTestCase,
+    DirectoryTestCase,
+    GivenConnection,
 )
 
 
-class InterfaceTests(FilesCase):
-    """x"""
+class InterfaceTests(CertificatesTestCase):
+    """The interface that Twisted requires."""
 
     def test_interface(self):
-        """Twisted takes it for what it is."""
-        self.assertTrue(verifyObject(IOpenSSLServerConnectionCreator, self.serve()))
+        """Certificates provides IOpenSSLServerConnectionCreator."""
+        self.assertTrue(verifyObject(IOpenSSLServerConnectionCreator, self.load()))
 
 
-class SNITests(DirectoryCase):
-    """Several certificates, of which the client names one."""
+class SNITests(DirectoryTestCase):
+    """The server name that the client sends selects a certificate (RFC 6066 section 3)."""
 
     def test_choice(self):
-        """The name chooses, in any case of letters; a wildcard stands for one label alone."""
-        self.put(
+        """Names are compared without case; a wildcard stands for exactly one label."""
+        self.write_certificates(
             "b",
             a=["a.example.org"],
             b=["*.Example.NET", "xn--mller-kva.example.org"],
             c=["*.sub.example.net", "10.0.0.1", "one.example.net"],
         )
-        certificates = self.serve(self.root)
-        for name, shown in [
+        certificates = self.load(self.root)
+        for name, expected in [
             ("a.example.org", "a"),
             ("A.EXAMPLE.ORG", "a"),
             ("x.example.net", "b"),
@@ -61,24 +61,24 @@ class SNITests(DirectoryCase):
             ("10.0.0.1", "a"),
             (None, "a"),
         ]:
-            self.assertEqual(self.shown(certificates, name), shown, name)
+            self.assertEqual(self.presented(certificates, name), expected, name)
 
-    def test_no_memory(self):
-        """Names that nobody has leave nothing behind."""
-        self.put(a=["a.example.org"])
-        certificates = self.serve(self.root)
-        self.shown(certificates, "x.example.org")
+    def test_unknown_names(self):
+        """Unknown names are not stored."""
+        self.write_certificates(a=["a.example.org"])
+        certificates = self.load(self.root)
+        self.presented(certificates, "x.example.org")
         before = dict(certificates._by_name)
-        self.shown(certificates, "y.example.org")
+        self.presented(certificates, "y.example.org")
         self.assertEqual(certificates._by_name, before)
 
     def test_any_name(self):
-        """What is chosen is what a plain look through all the names would find."""
+        """The result is the same as that of a search through all names."""
         hosts = {"a": ["a.b.c", "*.d"], "b": ["*.b.c", "a"], "c": ["*.c", "*.b.c", "b.c"]}
-        self.put(**hosts)
-        certificates = self.serve(self.root)
+        self.write_certificates(**hosts)
+        certificates = self.load(self.root)
 
-        class Asked:
+        class FakeConnection:
             context = certificates._server_certificates[0].context
 
             def __init__(self, name):
@@ -90,52 +90,52 @@ class SNITests(DirectoryCase):
             def set_context(self, context):
                 self.context = context
 
-        def naive(name):
+        def search(name):
             labels = name.lower().split(".")
-            for wanted in (labels, ["*", *labels[1:]]):
+            for labels_of_name in (labels, ["*", *labels[1:]]):
                 for file, names in hosts.items():
-                    if wanted in [each.split(".") for each in names]:
+                    if labels_of_name in [each.split(".") for each in names]:
                         return file
             return "a"
 
         @given(st.lists(st.sampled_from("abcdABCD*"), min_size=1, max_size=4).map(".".join))
         @example("")
         def check(name):
-            asked = Asked(name.encode())
-            certificates._choose(asked)
-            shown = "abc"[
-                [one.context for one in certificates._server_certificates].index(asked.context)
+            connection = FakeConnection(name.encode())
+            certificates._choose(connection)
+            expected = "abc"[
+                [one.context for one in certificates._server_certificates].index(connection.context)
             ]
-            self.assertEqual(shown, naive(name))
+            self.assertEqual(expected, search(name))
 
         check()
-        asked = Asked(b"\xff\x00.b.c")
-        certificates._choose(asked)
-        self.assertIs(asked.context, certificates._server_certificates[1].context)
+        connection = FakeConnection(b"\xff\x00.b.c")
+        certificates._choose(connection)
+        self.assertIs(connection.context, certificates._server_certificates[1].context)
 
 
-class ClientCertificateTests(ClientCase):
-    """Who is let in by a certificate."""
+class ClientCertificateTests(ClientCertificateTestCase):
+    """Client certificates, verified by the file of client CAs."""
 
-    def test_asked_not_demanded(self):
-        """Without a certificate a client is let in, and is nobody."""
-        certificates = self.serve(client_ca=self.ca)
+    def test_optional(self):
+        """A client without a certificate is accepted, and has no names."""
+        certificates = self.load(client_ca=self.ca)
         self.assertEqual(self.connect(certificates).certificate_names(), ())
 
     def test_verified(self):
-        """A certificate of the CA's vouches, be it for clients or without a purpose."""
+        """A certificate that the CA has issued for clients, or without a purpose, is accepted."""
         for usage in ((), (CLIENT,), (CLIENT, SERVER)):
             for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
                 tls_state = self.connect(
-                    self.serve(client_ca=self.ca),
+                    self.load(client_ca=self.ca),
                     issue(issuer=CA, mail=["ann@example.org"], usage=usage),
                     maximum_version=version,
                 )
                 self.assertEqual(tls_state.certificate_names(), [b"ann@example.org"])
 
-    def test_refused(self):
-        """Another CA's, one out of date or not for clients, one that is no CA's to give."""
-        certificates = self.serve(client_ca=self.ca)
+    def test_rejected(self):
+        """An invalid certificate fails the handshake: other CA, expired, wrong purpose, weak."""
+        certificates = self.load(client_ca=self.ca)
         below = issue(issuer=CA)
         for issued in (
             issue(issuer=OTHER_CA, mail=["ann@example.org"]),
@@ -150,9 +150,9 @@ class ClientCertificateTests(ClientCase):
                 self.connect(certificates, issued)
 
     def test_intermediate(self):
-        """A CA below another will do without it, and the other's other certificates will not."""
+        """An intermediate CA may be given without its root, which is then not trusted."""
         below = make_authority("below", CA)
-        certificates = self.serve(
+        certificates = self.load(
             client_ca=self.write("below.pem", below.certificate.public_bytes(Encoding.PEM))
         )
         tls_state = self.connect(certificates, issue(issuer=below, mail=["ann@example.org"]))
@@ -160,17 +160,17 @@ class ClientCertificateTests(ClientCase):
         with self.assertRaises((ssl.SSLError, SSL.Error)):
             self.connect(certificates, issue(issuer=CA, mail=["ann@example.org"]))
 
-    def test_not_ours(self):
-        """Where no CAs are named nothing is vouched for, whatever a client sends."""
+    def test_no_client_ca(self):
+        """Without client CAs, a client certificate has no names."""
         ann = issue(issuer=CA, mail=["ann@example.org"])
-        self.assertEqual(self.connect(self.serve(), ann).certificate_names(), ())
+        self.assertEqual(self.connect(self.load(), ann).certificate_names(), ())
         lax = CertificateOptions(
             privateKey=None, certificate=None, verify=False, requireCertificate=False
         )
         lax.getContext().use_certificate(SERVER_CERTIFICATE.certificate)
         lax.getContext().use_privatekey(SERVER_CERTIFICATE.key)
         lax.getContext().set_verify(SSL.VERIFY_PEER, lambda *_: True)
-        tls_state = self.connect(Already(SSL.Connection(lax.getContext(), None)), ann)
+        tls_state = self.connect(GivenConnection(SSL.Connection(lax.getContext(), None)), ann)
         self.assertIsNotNone(tls_state._connection.get_peer_certificate())
         self.assertEqual(tls_state.certificate_names(), ())
         self.assertEqual(
@@ -178,9 +178,9 @@ class ClientCertificateTests(ClientCase):
             hashlib.sha256(SERVER_CERTIFICATE.der()).digest(),
         )
 
-    def test_before_the_end(self):
-        """Before the handshake is over, nothing is vouched for."""
-        connection = self.serve(client_ca=self.ca).serverConnectionForTLS(None)
+    def test_before_handshake(self):
+        """Before the handshake is completed, there are no names and no channel bindings."""
+        connection = self.load(client_ca=self.ca).serverConnectionForTLS(None)
         connection.set_accept_state()
         tls_state = OpenSSLConnectionState(connection)
         self.assertEqual(tls_state.certificate_names(), ())
@@ -188,31 +188,31 @@ class ClientCertificateTests(ClientCase):
         self.assertIsNone(tls_state.channel_binding(b"tls-exporter"))
 
     def test_reload(self):
-        """Another CA takes over at the next handshake; a broken file leaves the old one."""
+        """New CAs are used for the next handshake; a broken file leaves the previous ones."""
         ann = issue(issuer=CA, mail=["ann@example.org"])
         bob = issue(issuer=OTHER_CA, mail=["bob@example.org"])
-        certificates = self.serve(client_ca=self.ca)
+        certificates = self.load(client_ca=self.ca)
         before = self.connect(certificates, ann)
         self.write("ca.pem", b"half")
-        self.later()
+        self.pass_check_interval()
         self.assertEqual(self.connect(certificates, ann).certificate_names(), [b"ann@example.org"])
         self.write("ca.pem", OTHER_CA.certificate_pem())
-        self.later()
+        self.pass_check_interval()
         self.assertEqual(self.connect(certificates, bob).certificate_names(), [b"bob@example.org"])
         self.assertRaises((ssl.SSLError, SSL.Error), self.connect, certificates, ann)
         self.assertEqual(before.certificate_names(), [b"ann@example.org"])
 
-    def test_chosen_by_name(self):
-        """Whatever certificate is shown, clients are verified by the CAs of now."""
+    def test_sni(self):
+        """The current client CAs are used with every certificate that SNI selects."""
         self.write("certs/a.pem", issue("a.example.org", issuer=CA).pem())
         self.write("certs/b.pem", issue("pop.example.org", issuer=CA).pem())
-        certificates = self.serve(self.path("certs"), client_ca=self.ca)
+        certificates = self.load(self.path("certs"), client_ca=self.ca)
         ann = issue(issuer=CA, mail=["ann@example.org"])
         bob = issue(issuer=OTHER_CA, mail=["bob@example.org"])
         self.assertEqual(self.connect(certificates, ann).certificate_names(), [b"ann@example.org"])
         self.assertRaises((ssl.SSLError, SSL.Error), self.connect, certificates, bob)
         self.write("ca.pem", OTHER_CA.certificate_pem())
         shutil.rmtree(self.path("certs"))
-        self.later()
+        self.pass_check_interval()
         self.assertEqual(self.connect(certificates, bob).certificate_names(), [b"bob@example.org"])
         self.assertRaises((ssl.SSLError, SSL.Error), self.connect, certificates, ann)

@@ -1,4 +1,4 @@
-"""The files of certificates: which are loaded, what is wrong with them, and when they change."""
+"""Certificate files: which of them are loaded, what can be wrong, and reloading."""
 
 import os
 import shutil
@@ -12,68 +12,68 @@ from tests.certificates import issue
 from tests.tls.harness import (
     CA,
     SERVER_CERTIFICATE,
-    Already,
-    DirectoryCase,
-    FilesCase,
-    Pair,
+    CertificatesTestCase,
+    DirectoryTestCase,
+    GivenConnection,
+    Handshake,
     client_context,
 )
 
 
-class ErrorTests(FilesCase):
-    """What is wrong at the start is said in a line: which file, what, and what mends it."""
+class ErrorTests(CertificatesTestCase):
+    """A file that cannot be used is reported in one line: the file, the problem, the remedy."""
 
-    def test_files(self):
-        """Files that are not there, or no files, or may not be read."""
-        self.assertRefused("^/no/such: no such file; name", "/no/such")
+    def test_unreadable(self):
+        """A file must exist, be a regular file and be readable."""
+        self.assert_rejected("^/no/such: no such file; name", "/no/such")
         certificate = self.write("cert.pem", SERVER_CERTIFICATE.certificate_pem())
-        self.assertRefused("^/no/such: no such file", certificate, "/no/such")
-        self.assertRefused(": not a regular file; name", "/dev/null")
-        self.assertRefused(": Not a directory", certificate + "/below")
+        self.assert_rejected("^/no/such: no such file", certificate, "/no/such")
+        self.assert_rejected(": not a regular file; name", "/dev/null")
+        self.assert_rejected(": Not a directory", certificate + "/below")
         self.patch(os, "stat", self.forbid)
-        self.assertRefused(f"^{certificate}: permission denied; make it readable", certificate)
+        self.assert_rejected(f"^{certificate}: permission denied; make it readable", certificate)
 
     def forbid(self, path):
-        """As for one who is not root."""
+        """Raise the error that a user other than root gets."""
         raise PermissionError(13, "Permission denied", path)
 
     def test_certificate(self):
-        """Files without a certificate, or with a damaged one."""
+        """A certificate file must contain a certificate, and it must be valid."""
         key = self.write("key.pem", SERVER_CERTIFICATE.key_pem())
-        self.assertRefused(f"^{key}: no certificate in this file; it must be PEM", key)
+        self.assert_rejected(f"^{key}: no certificate in this file; it must be PEM", key)
         pem = SERVER_CERTIFICATE.pem()
         cut = self.write("cut.pem", pem[:60] + pem[90:])
-        self.assertRefused(f"^{cut}: invalid certificate; copy", cut)
+        self.assert_rejected(f"^{cut}: invalid certificate; copy", cut)
 
     def test_key(self):
-        """Files without a key, or with one that is damaged, encrypted or another's."""
+        """A key must be present, valid, not encrypted, and match the certificate."""
         certificate = self.write("cert.pem", SERVER_CERTIFICATE.certificate_pem())
-        self.assertRefused(f"^{certificate}: no private key in this file; add it", certificate)
+        self.assert_rejected(f"^{certificate}: no private key in this file; add it", certificate)
         encrypted = self.write("enc.pem", SERVER_CERTIFICATE.pem(b"pw"))
-        self.assertRefused(f"^{encrypted}: the private key is encrypted, .*; decrypt", encrypted)
+        self.assert_rejected(f"^{encrypted}: the private key is encrypted, .*; decrypt", encrypted)
         key = SERVER_CERTIFICATE.key_pem()
         cut = self.write("cut.pem", key[:60] + key[90:])
-        self.assertRefused(f"^{cut}: invalid private key; copy", certificate, cut)
+        self.assert_rejected(f"^{cut}: invalid private key; copy", certificate, cut)
         other = self.write("other.pem", issue("x").key_pem())
-        self.assertRefused(
+        self.assert_rejected(
             f"^{other}: the private key does not match the first certificate in {certificate}; ",
             certificate,
             other,
         )
 
     def test_no_key_in_messages(self):
-        """Nothing of a key gets into a message, nor into what a traceback would show."""
+        """Neither the message nor the traceback contains any part of a key."""
         key = SERVER_CERTIFICATE.key_pem()
         for pem in (key[:60] + key[90:], SERVER_CERTIFICATE.key_pem(b"pw")):
             path = self.write("a.pem", SERVER_CERTIFICATE.certificate_pem() + pem)
             with self.assertRaises(CertificateError) as caught:
-                self.serve(path)
+                self.load(path)
             self.assertIsNone(caught.exception.__context__)
             for line in pem.splitlines()[1:-1]:
                 self.assertNotIn(line.decode(), str(caught.exception))
 
     def test_damage(self):
-        """Whatever happens to an octet, what is not loaded is told of in a line."""
+        """A file with one changed octet is loaded, or rejected with one line."""
         whole = [CA.der(), SERVER_CERTIFICATE.der()]
         key = SERVER_CERTIFICATE.key_pem()
 
@@ -88,111 +88,113 @@ class ErrorTests(FilesCase):
                 for name, der in zip(["ca.pem", "server.pem"], ders, strict=True)
             ]
             try:
-                self.serve(files[1], client_ca=files[0])
+                self.load(files[1], client_ca=files[0])
             except CertificateError as error:
                 self.assertNotIn("\n", str(error))
-            # Of what is odd, but not wrong enough.
+            # cryptography warns of certificates that are unusual but valid.
             self.flushWarnings()
 
         check()
 
     def test_directory(self):
-        """A directory needs certificates, and takes no other key."""
-        self.assertRefused(f"^{self.root}: no certificate in this directory; add", self.root)
-        self.assertRefused(
+        """A directory must contain a certificate, and allows no separate key file."""
+        self.assert_rejected(f"^{self.root}: no certificate in this directory; add", self.root)
+        self.assert_rejected(
             f"^{self.root}: in a directory each certificate has its own key", self.root, "/k"
         )
         self.patch(os, "listdir", self.forbid)
-        self.assertRefused(f"^{self.root}: Permission denied", self.root)
+        self.assert_rejected(f"^{self.root}: Permission denied", self.root)
 
 
-class DirectoryTests(DirectoryCase):
-    """x"""
+class DirectoryTests(DirectoryTestCase):
+    """Which files of a directory are certificates, and which one is the default."""
 
     def test_default(self):
-        """Who names none is shown default.pem, or default/."""
-        self.put(a=["a.example.org"], default=["b.example.org"], zz=["c.example.org"])
-        self.assertEqual(self.shown(self.serve(self.root), "x.example.org"), "default")
+        """A client without a server name gets default.pem or default/."""
+        self.write_certificates(
+            a=["a.example.org"], default=["b.example.org"], zz=["c.example.org"]
+        )
+        self.assertEqual(self.presented(self.load(self.root), "x.example.org"), "default")
         os.unlink(self.path("default.pem"))
-        self.put("default", default=["b.example.org"])
-        self.assertEqual(self.shown(self.serve(self.root), None), "default")
+        self.write_certificates("default", default=["b.example.org"])
+        self.assertEqual(self.presented(self.load(self.root), None), "default")
 
     def test_same_name(self):
-        """Of two with one name, the first by file name is shown."""
-        self.put(z=["x.example.org"], b=["x.example.org"], a=["y.example.org"])
-        self.assertEqual(self.shown(self.serve(self.root), "x.example.org"), "b")
+        """Of two certificates with the same name, the first by file name is used."""
+        self.write_certificates(z=["x.example.org"], b=["x.example.org"], a=["y.example.org"])
+        self.assertEqual(self.presented(self.load(self.root), "x.example.org"), "b")
 
-    def test_other_files(self):
-        """Hidden files, READMEs and directories of something else are left alone."""
-        self.put(b=["x.example.org"])
+    def test_ignored_files(self):
+        """Hidden files and files of other kinds are ignored."""
+        self.write_certificates(b=["x.example.org"])
         self.write(".a.pem", b"half")
         self.write("README", b"read me")
         self.write("a/cert.pem", b"")
         os.mkdir(self.path("a.pem"))
-        self.assertEqual(self.shown(self.serve(self.root), "x.example.org"), "b")
+        self.assertEqual(self.presented(self.load(self.root), "x.example.org"), "b")
 
-    def test_one_of_certbots(self):
-        """The directory of one certificate is as good as the one above."""
-        self.put("a", a=["a.example.org"])
-        certificates = self.serve(self.path("a"))
-        self.assertEqual(self.shown(certificates, "a.example.org"), "a")
+    def test_certbot_directory(self):
+        """A directory of certbot's for one certificate can be given."""
+        self.write_certificates("a", a=["a.example.org"])
+        certificates = self.load(self.path("a"))
+        self.assertEqual(self.presented(certificates, "a.example.org"), "a")
 
 
-class ReloadTests(FilesCase):
-    """Files change while the server runs."""
+class ReloadTests(CertificatesTestCase):
+    """Files that change while the server runs are reloaded."""
 
-    def renewed(self):
-        """Another certificate for the same name."""
+    def renew(self):
+        """Return a new certificate for the same name."""
         return issue("pop.example.org", issuer=CA)
 
     def test_reload(self):
-        """A new file is shown after a second, and a session under way goes on."""
-        certificates = self.serve()
-        before = Pair(certificates)
-        new = self.renewed()
+        """A new file is used after a second; established connections are not affected."""
+        certificates = self.load()
+        before = Handshake(certificates)
+        new = self.renew()
         path = self.write("server.pem", new.pem())
-        self.assertEqual(Pair(certificates).shown(), SERVER_CERTIFICATE.der())
-        self.later()
-        self.assertEqual(Pair(certificates).shown(), new.der())
-        self.assertEqual(self.logged(), [f"{path}: TLS certificates reloaded"])
-        self.assertEqual(before.talk(), (b"from the server", b"from the client"))
+        self.assertEqual(Handshake(certificates).presented(), SERVER_CERTIFICATE.der())
+        self.pass_check_interval()
+        self.assertEqual(Handshake(certificates).presented(), new.der())
+        self.assertEqual(self.take_log(), [f"{path}: TLS certificates reloaded"])
+        self.assertEqual(before.exchange_data(), (b"from the server", b"from the client"))
 
-    def test_in_mid_handshake(self):
-        """A handshake that began before a change ends with what fits together."""
-        certificates = self.serve()
+    def test_during_handshake(self):
+        """A handshake that starts before a reload has a matching certificate and key."""
+        certificates = self.load()
         begun = certificates.serverConnectionForTLS(None)
-        new = self.renewed()
+        new = self.renew()
         self.write("server.pem", new.pem())
-        self.later()
+        self.pass_check_interval()
         certificates.serverConnectionForTLS(None)
-        self.assertEqual(Pair(Already(begun)).shown(), new.der())
+        self.assertEqual(Handshake(GivenConnection(begun)).presented(), new.der())
 
     def test_unchanged(self):
-        """What has not changed is not read."""
-        certificates = self.serve()
+        """A file that has not changed is not read again."""
+        certificates = self.load()
         self.patch(certificates, "_loaded", dict(certificates._loaded))
-        self.later()
+        self.pass_check_interval()
         context = certificates.serverConnectionForTLS(None).get_context()
-        self.later()
+        self.pass_check_interval()
         self.assertIs(certificates.serverConnectionForTLS(None).get_context(), context)
-        self.assertEqual(self.logged(), [])
+        self.assertEqual(self.take_log(), [])
 
     def test_half_written(self):
-        """While certificate and key do not fit the old ones stay, and the log says so once."""
+        """While certificate and key do not match, the previous ones are used; logged once."""
         certificate = self.write("cert.pem", SERVER_CERTIFICATE.certificate_pem())
         key = self.write("key.pem", SERVER_CERTIFICATE.key_pem())
-        certificates = self.serve(certificate, key)
-        new = self.renewed()
+        certificates = self.load(certificate, key)
+        new = self.renew()
         self.write("cert.pem", new.certificate_pem())
         for lines in (1, 0, 0):
-            self.later()
-            self.assertEqual(Pair(certificates).shown(), SERVER_CERTIFICATE.der())
-            logged = self.logged()
+            self.pass_check_interval()
+            self.assertEqual(Handshake(certificates).presented(), SERVER_CERTIFICATE.der())
+            logged = self.take_log()
             self.assertEqual(len(logged), lines)
         self.write("cert.pem", b"")
-        self.later()
-        Pair(certificates)
-        (line,) = self.logged()
+        self.pass_check_interval()
+        Handshake(certificates)
+        (line,) = self.take_log()
         self.assertEqual(
             line,
             "TLS certificates not reloaded, the previous ones stay in use: "
@@ -200,78 +202,80 @@ class ReloadTests(FilesCase):
         )
         self.write("cert.pem", new.certificate_pem())
         self.write("key.pem", new.key_pem())
-        self.later()
-        self.assertEqual(Pair(certificates).shown(), new.der())
-        self.assertEqual(self.logged(), [f"{certificate}: TLS certificates reloaded"])
+        self.pass_check_interval()
+        self.assertEqual(Handshake(certificates).presented(), new.der())
+        self.assertEqual(self.take_log(), [f"{certificate}: TLS certificates reloaded"])
 
     def test_in_place(self):
-        """A file that is written in place, through a link, counts as changed, too."""
+        """A file that is changed in place, or behind a symbolic link, is reloaded."""
         path = self.write("archive/1.pem", SERVER_CERTIFICATE.pem())
         link = self.path("live.pem")
         os.symlink(path, link)
-        certificates = self.serve(link)
-        new = self.renewed()
+        certificates = self.load(link)
+        new = self.renew()
         with open(path, "wb") as file:
             file.write(new.pem())
-        self.later()
-        self.assertEqual(Pair(certificates).shown(), new.der())
+        self.pass_check_interval()
+        self.assertEqual(Handshake(certificates).presented(), new.der())
         os.unlink(link)
         os.symlink(self.write("archive/2.pem", SERVER_CERTIFICATE.pem()), link)
-        self.later()
-        self.assertEqual(Pair(certificates).shown(), SERVER_CERTIFICATE.der())
+        self.pass_check_interval()
+        self.assertEqual(Handshake(certificates).presented(), SERVER_CERTIFICATE.der())
 
-    def test_gone(self):
-        """Files that vanish are shown on, and seen again when they are back."""
-        certificates = self.serve()
+    def test_removed(self):
+        """A removed file is used until it is there again."""
+        certificates = self.load()
         os.unlink(self.path("server.pem"))
         for _ in range(2):
-            self.later()
-            self.assertEqual(Pair(certificates).shown(), SERVER_CERTIFICATE.der())
-        self.assertEqual(len(self.logged()), 1)
-        new = self.renewed()
+            self.pass_check_interval()
+            self.assertEqual(Handshake(certificates).presented(), SERVER_CERTIFICATE.der())
+        self.assertEqual(len(self.take_log()), 1)
+        new = self.renew()
         self.write("server.pem", new.pem())
-        self.later()
-        self.assertEqual(Pair(certificates).shown(), new.der())
+        self.pass_check_interval()
+        self.assertEqual(Handshake(certificates).presented(), new.der())
 
     def test_directory(self):
-        """In a directory files come and go, and a broken one does no harm to the others."""
+        """Files in a directory are added and removed; a broken one does not affect the others."""
         names = {}
         for name in "abcd":
             names[name] = issue(f"{name}.example.org", issuer=CA)
         for name in "ab":
             self.write(f"certs/{name}.pem", names[name].pem())
-        certificates = self.serve(self.path("certs"))
+        certificates = self.load(self.path("certs"))
 
-        def shown(name):
+        def presented(name):
             context = client_context(check_hostname=False)
-            found = Pair(certificates, context, f"{name}.example.org").shown()
+            found = Handshake(certificates, context, f"{name}.example.org").presented()
             return next(each for each in names if names[each].der() == found)
 
-        self.assertEqual([shown(name) for name in "abcd"], list("abaa"))
+        self.assertEqual([presented(name) for name in "abcd"], list("abaa"))
         self.write("certs/c.pem", names["c"].pem())
         self.write("certs/b.pem", b"half")
-        self.later()
-        self.assertEqual([shown(name) for name in "abcd"], list("abca"))
+        self.pass_check_interval()
+        self.assertEqual([presented(name) for name in "abcd"], list("abca"))
         self.write("certs/d.pem", b"half")
         os.unlink(self.path("certs/b.pem"))
-        self.later()
-        self.assertEqual([shown(name) for name in "abcd"], list("aaca"))
-        self.logged()
+        self.pass_check_interval()
+        self.assertEqual([presented(name) for name in "abcd"], list("aaca"))
+        self.take_log()
         self.write("certs/d.pem", names["d"].pem())
         os.unlink(self.path("certs/a.pem"))
-        self.later()
-        self.assertEqual([shown(name) for name in "abcd"], list("cccd"))
-        self.assertEqual(self.logged(), [f"{self.path('certs/d.pem')}: TLS certificates reloaded"])
+        self.pass_check_interval()
+        self.assertEqual([presented(name) for name in "abcd"], list("cccd"))
+        self.assertEqual(
+            self.take_log(), [f"{self.path('certs/d.pem')}: TLS certificates reloaded"]
+        )
 
-    def test_directory_emptied(self):
-        """A directory that is emptied or goes away leaves what was there."""
+    def test_empty_directory(self):
+        """If a directory is emptied or removed, the previous certificates are used."""
         self.write("certs/a.pem", SERVER_CERTIFICATE.pem())
-        certificates = self.serve(self.path("certs"))
+        certificates = self.load(self.path("certs"))
         os.unlink(self.path("certs/a.pem"))
-        self.later()
-        self.assertEqual(Pair(certificates).shown(), SERVER_CERTIFICATE.der())
-        self.assertIn("no certificate in this directory", self.logged()[0])
+        self.pass_check_interval()
+        self.assertEqual(Handshake(certificates).presented(), SERVER_CERTIFICATE.der())
+        self.assertIn("no certificate in this directory", self.take_log()[0])
         shutil.rmtree(self.path("certs"))
-        self.later()
-        self.assertEqual(Pair(certificates).shown(), SERVER_CERTIFICATE.der())
-        self.assertIn("no such file", self.logged()[0])
+        self.pass_check_interval()
+        self.assertEqual(Handshake(certificates).presented(), SERVER_CERTIFICATE.der())
+        self.assertIn("no such file", self.take_log()[0])

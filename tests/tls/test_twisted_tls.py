@@ -1,4 +1,4 @@
-"""The certificates with Twisted's transports and with OpenSSL's client."""
+"""The certificates with Twisted's transports, and with OpenSSL's client."""
 
 import hashlib
 import os
@@ -36,52 +36,52 @@ from tests.tls.harness import (
 
 
 @implementer(IHandshakeListener, IPushProducer)
-class Upgrading(LineReceiver):
-    """A server with STLS, which is its transport's producer and notes what it is told."""
+class STARTTLSServer(LineReceiver):
+    """A server with STLS, which registers as a producer and records the calls that it gets."""
 
     def connectionMade(self):
-        """Be the producer at once, as a POP3 server is."""
-        self.told = self.factory.told
+        """Register as the producer immediately, as a POP3 server does."""
+        self.calls = self.factory.calls
         self.sendLine(b"+OK ready")
         self.transport.registerProducer(self, True)
 
     def lineReceived(self, line):
-        """Begin TLS, or echo."""
+        """Start TLS, or echo the line."""
         if line == b"STLS":
             self.sendLine(b"+OK begin")
             self.transport.startTLS(self.factory.certificates)
-            self.told.append("started")
+            self.calls.append("started")
             if self.factory.writes_early:
                 self.sendLine(b"early")
         else:
             self.sendLine(line)
 
     def handshakeCompleted(self):
-        """TLS is there."""
-        self.told.append("handshakeCompleted")
+        """Keep the TLS state."""
+        self.calls.append("handshakeCompleted")
         assert ISSLTransport.providedBy(self.transport)
         self.factory.tls_state = OpenSSLConnectionState(self.transport.getHandle())
 
     def pauseProducing(self):
-        """What is written is not sent yet."""
-        self.told.append("pauseProducing")
+        """See IPushProducer."""
+        self.calls.append("pauseProducing")
 
     def resumeProducing(self):
-        """What was written is sent."""
-        self.told.append("resumeProducing")
+        """See IPushProducer."""
+        self.calls.append("resumeProducing")
 
     def stopProducing(self):
-        """The connection is lost."""
-        self.told.append("stopProducing")
+        """See IPushProducer."""
+        self.calls.append("stopProducing")
 
     def connectionLost(self, reason):
-        """It is."""
-        self.told.append("connectionLost")
+        """Report the reason."""
+        self.calls.append("connectionLost")
         self.factory.lost.callback(reason.value)
 
 
-class Upgrader(LineReceiver):
-    """A client that asks for TLS, then says hello."""
+class STARTTLSClient(LineReceiver):
+    """A client that starts TLS, then sends hello."""
 
     def __init__(self, options):
         self.options = options
@@ -89,7 +89,7 @@ class Upgrader(LineReceiver):
         self.over = Deferred()
 
     def lineReceived(self, line):
-        """Ask for TLS, speak through it, and go."""
+        """Send STLS, start TLS, and close after the echo."""
         self.lines.append(line)
         if line == b"+OK ready":
             self.sendLine(b"STLS")
@@ -100,23 +100,23 @@ class Upgrader(LineReceiver):
             self.transport.loseConnection()
 
     def connectionLost(self, reason):
-        """Over."""
+        """Report the end."""
         self.over.callback(None)
 
 
 class Echo(Protocol):
-    """Says over what TLS it is, then echoes."""
+    """Sends its ALPN protocol, then echoes."""
 
     def dataReceived(self, data):
-        """Echo."""
+        """Echo the data."""
         self.transport.write(repr(self.transport.negotiatedProtocol).encode() + b" " + data)
 
 
-class SocketCase(TestCase):
-    """Real connections, through the reactor."""
+class SocketTestCase(TestCase):
+    """Connections through the reactor."""
 
     def setUp(self):
-        """Certificates, and what a Twisted client needs to believe in them."""
+        """Load the certificate, and the CA for Twisted's client."""
         path = self.mktemp()
         with open(path, "wb") as file:
             file.write(SERVER_CERTIFICATE.pem())
@@ -127,126 +127,128 @@ class SocketCase(TestCase):
         )
 
     def listen(self, factory):
-        """Listen, and return the port's number."""
+        """Listen on a free port; return its number."""
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         return port.getHost().port
 
 
-class StartTLSTests(SocketCase):
-    """transport.startTLS in mid-connection, as STLS has it (RFC 2595)."""
+class StartTLSTests(SocketTestCase):
+    """transport.startTLS in an established connection, as STLS requires (RFC 2595)."""
 
-    def upgrading(self, writes_early=False):
-        """A server with STLS."""
-        factory = Factory.forProtocol(Upgrading)
+    def server_factory(self, writes_early=False):
+        """Return the factory of a server with STLS."""
+        factory = Factory.forProtocol(STARTTLSServer)
         factory.certificates, factory.writes_early = self.certificates, writes_early
-        factory.told, factory.lost, factory.tls_state = [], Deferred(), None
+        factory.calls, factory.lost, factory.tls_state = [], Deferred(), None
         return factory
 
     async def upgrade(self, options, writes_early=False):
-        """Return what the server was told, and the client's lines."""
-        factory = self.upgrading(writes_early)
+        """Connect a client; return the calls that the server got, and the client's lines."""
+        factory = self.server_factory(writes_early)
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.listen(factory))
-        client = await connectProtocol(endpoint, Upgrader(options))
+        client = await connectProtocol(endpoint, STARTTLSClient(options))
         await client.over
         self.reason = await factory.lost
         self.tls_state = factory.tls_state
-        return factory.told, client.lines
+        return factory.calls, client.lines
 
-    async def test_quiet(self):
-        """A producer that writes nothing until the handshake is over is never paused."""
-        told, lines = await self.upgrade(self.options)
+    async def test_no_early_write(self):
+        """A producer that writes nothing before the handshake completes is never paused."""
+        calls, lines = await self.upgrade(self.options)
         self.assertEqual(lines, [b"+OK ready", b"+OK begin", b"hello"])
-        self.assertEqual(told[:2], ["started", "handshakeCompleted"])
-        self.assertNotIn("pauseProducing", told)
+        self.assertEqual(calls[:2], ["started", "handshakeCompleted"])
+        self.assertNotIn("pauseProducing", calls)
         self.assertEqual(
             self.tls_state.channel_binding(b"tls-server-end-point"),
             hashlib.sha256(SERVER_CERTIFICATE.der()).digest(),
         )
 
-    async def test_early(self):
-        """One that writes before is paused by its write, and resumed after the handshake."""
-        told, lines = await self.upgrade(self.options, writes_early=True)
+    async def test_early_write(self):
+        """A producer that writes earlier is paused, and resumed after the handshake."""
+        calls, lines = await self.upgrade(self.options, writes_early=True)
         self.assertEqual(lines, [b"+OK ready", b"+OK begin", b"early", b"hello"])
         self.assertEqual(
-            told[:4], ["started", "pauseProducing", "handshakeCompleted", "resumeProducing"]
+            calls[:4], ["started", "pauseProducing", "handshakeCompleted", "resumeProducing"]
         )
 
     async def test_failed(self):
-        """A handshake that fails is no handshake completed, and the connection is lost."""
+        """If the handshake fails, handshakeCompleted is not called and the connection is lost."""
         options = optionsForClientTLS(
             "pop.example.org",
             trustRootFromCertificates([PrivateCertificate.loadPEM(OTHER_CA.pem())]),
         )
-        told, lines = await self.upgrade(options)
+        calls, lines = await self.upgrade(options)
         self.assertEqual(lines, [b"+OK ready", b"+OK begin"])
-        self.assertEqual(told[-1], "connectionLost")
-        self.assertNotIn("handshakeCompleted", told)
+        self.assertEqual(calls[-1], "connectionLost")
+        self.assertNotIn("handshakeCompleted", calls)
 
     async def test_other_protocol(self):
-        """Who asks for another protocol is turned away in Twisted's own way, as an SSL.Error."""
+        """A client that requests another protocol is rejected with an SSL.Error."""
         options = optionsForClientTLS(
             "pop.example.org",
             trustRootFromCertificates([PrivateCertificate.loadPEM(CA.pem())]),
             acceptableProtocols=[b"http/1.1"],
         )
-        told, _ = await self.upgrade(options)
-        self.assertNotIn("handshakeCompleted", told)
+        calls, _ = await self.upgrade(options)
+        self.assertNotIn("handshakeCompleted", calls)
         self.assertIsInstance(self.reason, SSL.Error)
         self.assertIn("no application protocol", str(self.reason))
 
-    async def test_stranger(self):
-        """OpenSSL's own client gets through STLS, too."""
-        factory = self.upgrading()
-        said = await s_client(self.listen(factory), "-starttls", "pop3", "-alpn", "pop3")
-        self.assertIn(b"CONNECTION ESTABLISHED", said)
+    async def test_openssl(self):
+        """OpenSSL's client can use STLS."""
+        factory = self.server_factory()
+        output = await s_client(self.listen(factory), "-starttls", "pop3", "-alpn", "pop3")
+        self.assertIn(b"CONNECTION ESTABLISHED", output)
         await factory.lost
-        self.assertIn("handshakeCompleted", factory.told)
+        self.assertIn("handshakeCompleted", factory.calls)
 
 
-class FactoryTests(SocketCase):
-    """TLS from the first octet, by TLSMemoryBIOFactory."""
+class FactoryTests(SocketTestCase):
+    """TLS from the first octet, with TLSMemoryBIOFactory."""
 
-    def echo(self):
-        """The port of a server that echoes."""
+    def listen_for_echo(self):
+        """Return the port of a server that echoes."""
         return self.listen(TLSMemoryBIOFactory(self.certificates, False, Factory.forProtocol(Echo)))
 
     async def test_twisted(self):
-        """Twisted's client and ours agree on what they speak."""
+        """Twisted's client and the server agree on the ALPN protocol."""
         options = optionsForClientTLS(
             "pop.example.org",
             trustRootFromCertificates([PrivateCertificate.loadPEM(CA.pem())]),
             acceptableProtocols=[b"pop3"],
         )
-        endpoint = wrapClientTLS(options, TCP4ClientEndpoint(reactor, "127.0.0.1", self.echo()))
-        heard = Deferred()
+        endpoint = wrapClientTLS(
+            options, TCP4ClientEndpoint(reactor, "127.0.0.1", self.listen_for_echo())
+        )
+        received = Deferred()
         client = Protocol()
-        client.dataReceived = heard.callback
+        client.dataReceived = received.callback
         lost = Deferred()
         client.connectionLost = lambda reason: lost.callback(None)
         await connectProtocol(endpoint, client)
         client.transport.write(b"hello")
-        self.assertEqual(await heard, b"b'pop3' hello")
+        self.assertEqual(await received, b"b'pop3' hello")
         self.assertTrue(verifyObject(INegotiated, client.transport))
         client.transport.loseConnection()
         await lost
 
-    async def test_stranger(self):
-        """What OpenSSL's own client makes of the server."""
-        port = self.echo()
-        said = await s_client(port)
-        self.assertIn(b"Protocol version: TLSv1.3", said)
-        said = await s_client(port, "-tls1_2")
-        self.assertIn(b"Protocol version: TLSv1.2", said)
-        self.assertIn(b"Ciphersuite: ECDHE-ECDSA-", said)
-        said = await s_client(port, "-alpn", "http/1.1")
-        self.assertIn(b"alert no application protocol", said)
-        said = await s_client(port, "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA256")
-        self.assertIn(b"alert handshake failure", said)
+    async def test_openssl(self):
+        """OpenSSL's client gets the expected versions, ciphers and alerts."""
+        port = self.listen_for_echo()
+        output = await s_client(port)
+        self.assertIn(b"Protocol version: TLSv1.3", output)
+        output = await s_client(port, "-tls1_2")
+        self.assertIn(b"Protocol version: TLSv1.2", output)
+        self.assertIn(b"Ciphersuite: ECDHE-ECDSA-", output)
+        output = await s_client(port, "-alpn", "http/1.1")
+        self.assertIn(b"alert no application protocol", output)
+        output = await s_client(port, "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA256")
+        self.assertIn(b"alert handshake failure", output)
 
 
 def s_client(port, *arguments):
-    """Return, in time, what openssl s_client says of a server."""
+    """Run openssl s_client; return what it prints."""
     script = 'exec openssl s_client -brief -connect 127.0.0.1:"$@" </dev/null'
     arguments = ["-c", script, "sh", str(port), "-servername", "pop.example.org", *arguments]
     return getProcessOutput("/bin/sh", arguments, os.environ, errortoo=True)

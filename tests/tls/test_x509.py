@@ -1,4 +1,4 @@
-"""X.509 certificates."""
+"""X.509 certificates: whether they are a CA's, and when they expire."""
 
 from datetime import datetime, timedelta, timezone
 
@@ -6,36 +6,32 @@ from cryptography.x509.oid import NameOID
 
 from popserv.tls.certificates import Certificates
 from tests.certificates import VERSION_1, issue, make_authority
-from tests.tls.harness import BROKEN_NAMES, CA, SERVER_CERTIFICATE, ClientCase, FilesCase
+from tests.tls.harness import BROKEN_NAMES, CA, SERVER_CERTIFICATE, CertificatesTestCase
 
 
-class CATests(FilesCase):
-    """x"""
+class CATests(CertificatesTestCase):
+    """A file of client CAs must contain certificates of CAs only."""
 
-    def test_client_ca(self):
-        """The CAs' file must hold CAs."""
-        self.assertRefused("^/no/such: no such file", client_ca="/no/such")
+    def test_not_a_ca(self):
+        """A certificate that is not a CA's is rejected, and named by its subject."""
+        self.assert_rejected("^/no/such: no such file", client_ca="/no/such")
         empty = self.write("empty.pem", b"")
-        self.assertRefused(f"^{empty}: no certificate in this file", client_ca=empty)
+        self.assert_rejected(f"^{empty}: no certificate in this file", client_ca=empty)
         mixed = self.write("mixed.pem", CA.certificate_pem() + SERVER_CERTIFICATE.pem())
-        self.assertRefused(
+        self.assert_rejected(
             f"^{mixed}: CN=somebody is not the certificate of a CA; name", client_ca=mixed
         )
         lines = self.write(
             "lines.pem", issue(subject=[(NameOID.COMMON_NAME, "a\nb")]).certificate_pem()
         )
-        self.assertRefused(f"^{lines}: CN=a[?]b is not the certificate of a CA", client_ca=lines)
+        self.assert_rejected(f"^{lines}: CN=a[?]b is not the certificate of a CA", client_ca=lines)
         broken = self.write("b.pem", issue(extension=BROKEN_NAMES, authority=True).pem())
-        self.assertRefused(f"^{broken}: .* is not the certificate of a CA; ", client_ca=broken)
-
-
-class Version1Tests(ClientCase):
-    """x"""
+        self.assert_rejected(f"^{broken}: .* is not the certificate of a CA; ", client_ca=broken)
 
     def test_version_1(self):
-        """An old CA that cannot say that it is one is taken for one."""
+        """A self-signed certificate of X.509 version 1 counts as a CA's."""
         old = issue(issuer=None, authority=None)
-        self.assertRefused(
+        self.assert_rejected(
             "not the certificate of a CA", client_ca=self.write("a.pem", old.certificate_pem())
         )
         Certificates(
@@ -44,20 +40,20 @@ class Version1Tests(ClientCase):
         )
 
 
-class ExpiryTests(FilesCase):
-    """An operator is told before users are."""
+class ExpiryTests(CertificatesTestCase):
+    """Certificates that expire within 14 days are logged."""
 
     def test_warnings(self):
-        """Certificates that ended or soon will are warned of when asked, as at the start."""
+        """warn_of_expiry logs each certificate and CA that has expired or expires soon."""
         ends = datetime.now(timezone.utc) + timedelta(days=13)
         a = self.write("certs/a.pem", issue("a.example.org", "b.example.org", ends=13).pem())
         b = self.write("certs/b.pem", issue(ends=-1).pem())
         self.write("certs/c.pem", issue("c.example.org", ends=15).pem())
         ca = self.write("ca.pem", make_authority("old", ends=-2).certificate_pem())
-        certificates = self.serve(self.path("certs"), client_ca=ca)
-        self.assertEqual(self.logged(), [])
+        certificates = self.load(self.path("certs"), client_ca=ca)
+        self.assertEqual(self.take_log(), [])
         certificates.warn_of_expiry()
-        lines = self.logged()
+        lines = self.take_log()
         names = "a.example.org, b.example.org"
         self.assertEqual(
             lines[0], f"{a}: the certificate for {names} expires on {ends:%Y-%m-%d}; renew it"
@@ -66,18 +62,18 @@ class ExpiryTests(FilesCase):
         self.assertIn(f"{ca}: the certificate for CN=old expired on ", lines[2])
         self.assertEqual(len(lines), 3)
         certificates.warn_of_expiry()
-        self.assertEqual(self.logged(), lines)
-        self.serve(self.path("certs/c.pem")).warn_of_expiry()
-        self.assertEqual(self.logged(), [])
+        self.assertEqual(self.take_log(), lines)
+        self.load(self.path("certs/c.pem")).warn_of_expiry()
+        self.assertEqual(self.take_log(), [])
 
     def test_reloaded(self):
-        """What is loaded anew is looked at, too, and the rest is not told again."""
+        """A certificate that is loaded later is checked; the others are not logged again."""
         self.write("certs/a.pem", issue("a.example.org", ends=1).pem())
-        certificates = self.serve(self.path("certs"))
-        self.logged()
+        certificates = self.load(self.path("certs"))
+        self.take_log()
         self.write("certs/b.pem", issue("b.example.org", ends=1).pem())
-        self.later()
+        self.pass_check_interval()
         certificates.serverConnectionForTLS(None)
-        loaded, warned = self.logged()
+        loaded, warned = self.take_log()
         self.assertIn("b.pem: TLS certificates reloaded", loaded)
         self.assertIn("b.pem: the certificate for b.example.org expires on", warned)
