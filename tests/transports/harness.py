@@ -1,10 +1,10 @@
-"""What the tests of transports share."""
+"""Values that several tests of transports use."""
 
 import struct
 
 from twisted.internet.address import IPv4Address
 
-STRANGER = IPv4Address("TCP", "192.0.2.1", 4321)
+REMOTE_PEER = IPv4Address("TCP", "192.0.2.1", 4321)
 
-RESET = struct.pack("ii", 1, 0)
-"""A linger that has close() break the connection."""
+LINGER_RESET = struct.pack("ii", 1, 0)
+"""The value of SO_LINGER with which close() resets the connection."""

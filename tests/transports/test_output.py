@@ -1,4 +1,4 @@
-"""Octets that are written at once, and octets that nobody has read."""
+"""Octets that are written immediately, and octets that the client has not read."""
 
 import os
 import socket
@@ -15,32 +15,32 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from popserv.transports.output import close_now, unread_octets, write_now
-from tests.transports.harness import RESET
+from tests.transports.harness import LINGER_RESET
 
 
 class UnreadTests(SynchronousTestCase):
-    """Octets that the client has not read."""
+    """unread_octets."""
 
-    def test_untaken(self):
-        """What the client has not read is counted, wherever it waits."""
+    def test_unread(self):
+        """Octets that the client has not read are counted, in Twisted and in the kernel."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             client = socket.create_connection(server.getsockname())
             accepted, _ = server.accept()
-        for theirs, ours in (
+        for client_end, server_end in (
             os.pipe(),
             [each.detach() for each in socket.socketpair()],
             [client.detach(), accepted.detach()],
         ):
-            for fd in (theirs, ours):
+            for fd in (client_end, server_end):
                 self.addCleanup(os.close, fd)
                 os.set_blocking(fd, False)
             transport = FileDescriptor(object())
-            transport.fileno = lambda fd=ours: fd
+            transport.fileno = lambda fd=server_end: fd
             wrapped = SimpleNamespace(transport=transport)
             self.assertEqual(unread_octets(wrapped), 0)
             with self.assertRaises(BlockingIOError):
                 while True:
-                    os.write(ours, b"x" * 10_000)
+                    os.write(server_end, b"x" * 10_000)
             in_kernel = unread_octets(wrapped)
             self.assertGreater(in_kernel, 10_000)
             transport.dataBuffer, transport.offset = b"123456", 1
@@ -48,11 +48,11 @@ class UnreadTests(SynchronousTestCase):
             self.assertEqual(unread_octets(wrapped), in_kernel + 7)
             with self.assertRaises(BlockingIOError):
                 while True:
-                    os.read(theirs, 10_000)
+                    os.read(client_end, 10_000)
             self.assertLess(unread_octets(wrapped), in_kernel)
 
-    def test_untaken_unknown(self):
-        """Where nothing can be known, there is nothing."""
+    def test_unknown(self):
+        """Where the number cannot be determined, it is 0."""
         transport = FileDescriptor(object())
         self.assertEqual(unread_octets(transport), 0)
         with open(os.devnull, "wb") as null:
@@ -61,29 +61,29 @@ class UnreadTests(SynchronousTestCase):
         self.assertEqual(unread_octets(StringTransport()), 0)
 
 
-class Silent(Protocol):
-    """Says nothing, and notes how its connection ends."""
+class EndRecorder(Protocol):
+    """Sends nothing, and records how its connection ends."""
 
     def __init__(self):
-        self.over = Deferred()
+        self.ended = Deferred()
 
     def connectionLost(self, reason):
-        """Note it."""
-        self.over.callback(reason.type)
+        """Record the reason."""
+        self.ended.callback(reason.type)
 
 
 class SocketTests(TestCase):
-    """Sockets that nothing is put before."""
+    """write_now and close_now on a TCP connection."""
 
     def setUp(self):
-        """Connect two."""
+        """Connect a client."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.client = socket.create_connection(listener.getsockname())
             server, _ = listener.accept()
         self.addCleanup(self.client.close)
-        # As little as the kernel lets through at once.
+        # The smallest buffer that the kernel allows.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        self.protocol = Silent()
+        self.protocol = EndRecorder()
         factory = Factory.forProtocol(lambda: self.protocol)
         with server:
             reactor.adoptStreamConnection(server.fileno(), socket.AF_INET, factory)
@@ -91,14 +91,14 @@ class SocketTests(TestCase):
         self.send = partial(write_now, self.transport)
         self.client.settimeout(0)
 
-    def over(self):
-        """How the connection has ended, or what waits for that."""
-        if not self.protocol.over.called:
+    def close(self):
+        """Close the connection if it is open; return a Deferred of the reason why it ended."""
+        if not self.protocol.ended.called:
             self.transport.loseConnection()
-        return self.protocol.over
+        return self.protocol.ended
 
-    async def read(self):
-        """Everything up to the end, as it comes."""
+    async def read_all(self):
+        """Return everything that the server sends until it closes."""
         read = []
         while True:
             try:
@@ -110,56 +110,56 @@ class SocketTests(TestCase):
                 if not octets:
                     return b"".join(read)
 
-    def test_at_once(self):
-        """The kernel has octets before the reactor has its turn."""
+    def test_immediate(self):
+        """The octets are sent before the reactor runs."""
         self.send(b"+OK\r\n")
         self.client.settimeout(5)
         self.assertEqual(self.client.recv(10), b"+OK\r\n")
-        return self.over()
+        return self.close()
 
     async def test_order(self):
-        """What the kernel does not take waits, and so does all that comes after it."""
-        wanted = [bytes([65 + at]) * (1 << 20) for at in range(3)] + [b"end"]
-        for octets in wanted:
+        """Octets that the kernel does not accept are sent later, in order."""
+        expected = [bytes([65 + at]) * (1 << 20) for at in range(3)] + [b"end"]
+        for octets in expected:
             self.send(octets)
         self.assertFalse(close_now(self.transport))
         self.transport.loseConnection()
-        self.assertEqual(await self.read(), b"".join(wanted))
-        self.assertIs(await self.protocol.over, ConnectionDone)
+        self.assertEqual(await self.read_all(), b"".join(expected))
+        self.assertIs(await self.protocol.ended, ConnectionDone)
 
     async def test_full(self):
-        """A kernel that takes nothing at all changes nothing."""
+        """If the kernel accepts nothing, everything is sent later."""
         while self.transport.writeSomeData(b"x" * 4096):
             pass
         self.send(b"end")
         self.transport.loseConnection()
-        self.assertTrue((await self.read()).endswith(b"xend"))
-        await self.protocol.over
+        self.assertTrue((await self.read_all()).endswith(b"xend"))
+        await self.protocol.ended
 
-    async def test_broken(self):
-        """Octets for a client that has gone are nobody's, and its end is found by the reactor."""
-        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    async def test_reset(self):
+        """Octets for a client that has disconnected are dropped; the reactor reports the end."""
+        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         self.client.close()
         self.send(b"lost")
         self.send(b"lost")
-        await self.protocol.over
+        await self.protocol.ended
         self.send(b"lost")
         self.assertFalse(close_now(self.transport))
 
-    async def test_lose_at_once(self):
-        """A connection that has sent everything is closed, and its protocol told, at once."""
+    async def test_close(self):
+        """A connection that has sent everything is closed without the reactor."""
         self.send(b"+OK\r\n")
         self.assertTrue(close_now(self.transport))
-        self.assertIs(self.successResultOf(self.protocol.over), ConnectionDone)
-        self.assertEqual(await self.read(), b"+OK\r\n")
+        self.assertIs(self.successResultOf(self.protocol.ended), ConnectionDone)
+        self.assertEqual(await self.read_all(), b"+OK\r\n")
 
-    def test_with_something_between(self):
-        """What is between a protocol and its socket is asked to write and to close."""
-        between = StringTransport()
-        write_now(between, b"+OK\r\n")
-        self.assertEqual(between.value(), b"+OK\r\n")
-        self.assertFalse(close_now(between))
+    def test_other_transports(self):
+        """Other transports, and TLS, are written to and closed by their own methods."""
+        transport = StringTransport()
+        write_now(transport, b"+OK\r\n")
+        self.assertEqual(transport.value(), b"+OK\r\n")
+        self.assertFalse(close_now(transport))
         self.transport.TLS = True
         self.assertFalse(close_now(self.transport))
         self.transport.TLS = False
-        return self.over()
+        return self.close()

@@ -1,4 +1,4 @@
-"""What is known of a client: its address, and whether it is connected."""
+"""The client of a transport: its address, and whether it is connected."""
 
 import select
 import socket
@@ -13,16 +13,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
 from popserv.transports.peers import DescriptorAddress, has_disconnected, is_private, peer_name
-from tests.transports.harness import RESET, STRANGER
+from tests.transports.harness import LINGER_RESET, REMOTE_PEER
 
 
 class PeerTests(SynchronousTestCase):
-    """What is known of the client of a transport."""
+    """is_private, peer_name and has_disconnected."""
 
     def test_is_private(self):
-        """Private is TLS, and what does not leave the machine."""
+        """A connection is private if it uses TLS or does not leave this machine."""
         for peer, private in [
-            (STRANGER, False),
+            (REMOTE_PEER, False),
             (IPv4Address("TCP", "127.9.9.9", 1), True),
             (IPv6Address("TCP", "::1", 1), True),
             (IPv6Address("TCP", "::ffff:127.0.0.1", 1), True),
@@ -35,25 +35,25 @@ class PeerTests(SynchronousTestCase):
             (object(), False),
         ]:
             self.assertEqual(is_private(StringTransport(peerAddress=peer)), private, peer)
-        tls = StringTransport(peerAddress=STRANGER)
+        tls = StringTransport(peerAddress=REMOTE_PEER)
         directlyProvides(tls, ISSLTransport)
         self.assertTrue(is_private(tls))
 
     def test_peer_name(self):
-        """A client is called by its address, and by its port where it has one."""
+        """The name of a client is its address, with the port if there is one."""
         for peer, name in [
-            (STRANGER, "192.0.2.1:4321"),
+            (REMOTE_PEER, "192.0.2.1:4321"),
             (IPv6Address("TCP", "::1", 1), "::1:1"),
             (DescriptorAddress("/dev/ttyS0", True), "/dev/ttyS0"),
             (UNIXAddress(None), "UNIX socket"),
         ]:
             self.assertEqual(peer_name(StringTransport(peerAddress=peer)), name)
 
-    def test_has_gone(self):
-        """A connection that is broken is known to be without being read, one that is whole not."""
+    def test_has_disconnected(self):
+        """A reset connection is recognised without reading from it."""
         wrapper = ProtocolWrapper(WrappingFactory(Factory()), None)
         wrapper.transport = SimpleNamespace()
-        for end, gone in [
+        for end, is_reset in [
             (lambda client: None, False),
             (lambda client: client.send(b"x"), False),
             (lambda client: client.shutdown(socket.SHUT_WR), False),
@@ -61,18 +61,18 @@ class PeerTests(SynchronousTestCase):
         ]:
             with socket.create_server(("127.0.0.1", 0)) as server:
                 client = socket.create_connection(server.getsockname())
-                mine, _ = server.accept()
-            with client, mine:
-                wrapper.transport.fileno = mine.fileno
+                accepted, _ = server.accept()
+            with client, accepted:
+                wrapper.transport.fileno = accepted.fileno
                 end(client)
-                if gone:
-                    select.select([mine], [], [], 60)
+                if is_reset:
+                    select.select([accepted], [], [], 60)
                 for transport in (wrapper, wrapper.transport):
-                    self.assertIs(has_disconnected(transport), gone)
+                    self.assertIs(has_disconnected(transport), is_reset)
         self.assertTrue(has_disconnected(wrapper))
         self.assertFalse(has_disconnected(StringTransport()))
 
     def reset(self, client):
-        """Go away as a program that is killed with unread octets."""
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        """Close as a process that is killed with unread octets."""
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         client.close()

@@ -1,4 +1,4 @@
-"""Why a TLS handshake failed; STLS itself is tested in commands/test_stls."""
+"""The reason of a failed TLS handshake; STLS itself is tested in tests.commands.test_stls."""
 
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
@@ -7,14 +7,14 @@ from popserv.transports.starttls import short_reason
 
 
 class ReasonTests(SynchronousTestCase):
-    """The reason in the log."""
+    """short_reason."""
 
-    def test_in_short(self):
-        """Of OpenSSL's errors the reasons are told, of others what they say, or what they are."""
-        for error, told in [
+    def test_short_reason(self):
+        """Of OpenSSL's errors only the reasons are returned, of others the text or the type."""
+        for error, reason in [
             (SSL.Error([("SSL routines", "", "unsupported protocol")]), "unsupported protocol"),
             (SSL.Error([("a", "", "b"), ("c", "", "d")]), "b; d"),
-            (ValueError("odd"), "odd"),
+            (ValueError("unusual"), "unusual"),
             (ValueError(), "ValueError"),
         ]:
-            self.assertEqual(short_reason(error), told)
+            self.assertEqual(short_reason(error), reason)
