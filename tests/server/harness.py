@@ -1,4 +1,4 @@
-"""A server whose store is slow when a test wants it to be."""
+"""A server in memory, whose store waits when a test wants it to."""
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
@@ -18,14 +18,14 @@ from popserv.maildrops.memory import MemoryMaildrops
 from popserv.server.factory import POP3Factory
 from popserv.testing import MemoryClient
 
-STRANGER = IPv4Address("TCP", "192.0.2.1", 4321)
+REMOTE_PEER = IPv4Address("TCP", "192.0.2.1", 4321)
 
 
 ONE_AND_NOOP = b"+OK 5 octets\r\none\r\n.\r\n+OK nothing done\r\n"
 
 
 class SlowMaildrops(MemoryMaildrops):
-    """A store that opens, reads, removes and releases when the test says so."""
+    """A store whose steps in ``slow`` wait for a Deferred in ``waiting``; counts releases."""
 
     def __init__(self):
         super().__init__()
@@ -34,13 +34,13 @@ class SlowMaildrops(MemoryMaildrops):
         self.released = 0
 
     async def step(self, name):
-        """Wait here if the test wants that."""
+        """Wait for the test, if it has chosen this step."""
         if name in self.slow:
             self.waiting[name] = Deferred()
             await self.waiting[name]
 
     async def open_maildrop(self, user):
-        """Open, and make the mailbox slow, too."""
+        """Open the mailbox, and let its methods wait, too."""
         await self.step("login")
         mailbox = await super().open_maildrop(user)
         opened, remove, release = mailbox.open, mailbox.remove, mailbox.release
@@ -63,32 +63,32 @@ class SlowMaildrops(MemoryMaildrops):
 
 @command(b"FAIL", State.TRANSACTION, no_arguments)
 def fail(session):
-    """A command with a bug."""
+    """Raise an unexpected exception."""
     raise RuntimeError("a secret of the server's")
 
 
 @command(b"HUGE", State.TRANSACTION, no_arguments)
 def huge(session):
-    """A body without end."""
+    """Return a body without end."""
     return Reply(b"huge", iter(lambda: b"x" * 1000 + b"\r\n", None))
 
 
-@command(b"STUMP", State.TRANSACTION, no_arguments)
-def stump(session):
-    """A body that cannot be read to its end."""
+@command(b"TRUNCATED", State.TRANSACTION, no_arguments)
+def truncated(session):
+    """Return a body that fails before its end."""
 
     def body():
         yield b"half a message\n"
         raise OSError("a secret of the disk's")
 
-    return Reply(b"stump", body())
+    return Reply(b"truncated", body())
 
 
-class ProtocolCase(SynchronousTestCase):
-    """ann's maildrop has two messages, and every step of it can be held up."""
+class ServerTestCase(SynchronousTestCase):
+    """A server on which ann has two messages."""
 
     def setUp(self):
-        """Make the server."""
+        """Create the store and the server."""
         self.store = SlowMaildrops()
         self.store.deliver(b"ann", b"one\n")
         self.store.deliver(b"ann", b"two\n")
@@ -96,34 +96,34 @@ class ProtocolCase(SynchronousTestCase):
         self.log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
 
     def make_factory(self, **options):
-        """A server with a few odd commands beside RFC 1725's."""
+        """Return a server with the commands of RFC 1725 and a few for tests."""
         checker = InMemoryUsernamePasswordDatabaseDontUse(ann=b"pw")
         portal = Portal(MaildropRealm(self.store), [checker])
-        commands = CommandTable(rfc1725.COMMANDS, [fail, huge, stump])
+        commands = CommandTable(rfc1725.COMMANDS, [fail, huge, truncated])
         return POP3Factory(commands, portal, host=b"dewey", **options)
 
     def connect(self, *lines, peer=None):
-        """A conversation that has said these lines, its answers read."""
-        conversation = MemoryClient(self.factory, peer)
+        """Return a client that has sent these lines and read the replies."""
+        client = MemoryClient(self.factory, peer)
         for line in lines:
-            conversation.send(line + b"\r\n")
-        conversation.received()
-        return conversation
+            client.send(line + b"\r\n")
+        client.received()
+        return client
 
     def logged_in(self):
-        """A conversation in the TRANSACTION state."""
+        """Return a client in the TRANSACTION state."""
         return self.connect(b"USER ann", b"PASS pw")
 
-    def fill(self, conversation):
+    def fill(self, client):
         """Let each write fill the transport's buffer, as if the client did not read."""
-        write = conversation.transport.write
+        write = client.transport.write
 
         def full(octets):
             write(octets)
-            conversation.server.pauseProducing()
+            client.server.pauseProducing()
 
-        conversation.transport.write = full
+        client.transport.write = full
 
-    def assertReleased(self, times=1):
-        """The lock was given up, so many times."""
+    def assert_released(self, times=1):
+        """Check that the maildrop was released so many times, and is not locked."""
         self.assertEqual((self.store.released, self.store.locked), (times, set()))

@@ -1,14 +1,14 @@
-"""The idle timer."""
+"""The inactivity autologout timer (RFC 1725 section 3)."""
 
 from popserv.server import idle
-from tests.server.harness import ProtocolCase
+from tests.server.harness import ServerTestCase
 
 
-class TimeTests(ProtocolCase):
-    """RFC 1725 section 3: the autologout timer."""
+class IdleTimeoutTests(ServerTestCase):
+    """IdleTimeoutMixin, in a server."""
 
-    def test_closed_while_waiting(self):
-        """A body that comes after the server has closed is not sent."""
+    def test_expires_during_open(self):
+        """A body that is opened after the timer has expired is not sent."""
         self.store.slow = {"open"}
         ann = self.logged_in()
         ann.send(b"RETR 1\r\n")
@@ -16,10 +16,10 @@ class TimeTests(ProtocolCase):
         self.store.waiting["open"].callback(None)
         self.assertEqual((ann.received(), ann.closed), (b"", True))
         ann.lose()
-        self.assertReleased()
+        self.assert_released()
 
     def test_idle(self):
-        """Ten minutes without a command end a session, silently and without UPDATE."""
+        """After ten minutes without a command, a session ends without a reply or UPDATE."""
         ann = self.logged_in()
         ann.send(b"DELE 1\r\n")
         ann.clock.advance(599)
@@ -29,11 +29,11 @@ class TimeTests(ProtocolCase):
         ann.clock.advance(2)
         self.assertEqual((ann.received(), ann.closed, ann.transport.aborted), (b"", True, False))
         ann.lose()
-        self.assertReleased()
+        self.assert_released()
         self.assertEqual(len(self.store.stored[b"ann"]), 2)
 
-    def test_half_a_line_is_no_command(self):
-        """Dribbling octets does not keep a connection."""
+    def test_incomplete_line(self):
+        """An incomplete line does not reset the timer."""
         ann = self.logged_in()
         for _ in range(11):
             ann.send(b"x")
@@ -41,7 +41,7 @@ class TimeTests(ProtocolCase):
         self.assertTrue(ann.closed)
 
     def test_stalled_reader(self):
-        """A client that stopped reading is cut off; what it did not take is not waited for."""
+        """A client that reads nothing is disconnected, and aborted 30 seconds later."""
         ann = self.logged_in()
         self.fill(ann)
         ann.send(b"HUGE\r\n")
@@ -51,10 +51,10 @@ class TimeTests(ProtocolCase):
         ann.clock.advance(31)
         self.assertTrue(ann.transport.aborted)
         ann.lose()
-        self.assertReleased()
+        self.assert_released()
 
     def test_slow_reader(self):
-        """A client that reads slowly is served to the end."""
+        """A client that reads slowly stays connected."""
         ann = self.logged_in()
         ann.server.pauseProducing()
         for _ in range(5):
@@ -63,10 +63,10 @@ class TimeTests(ProtocolCase):
             ann.server.pauseProducing()
         self.assertFalse(ann.closed)
 
-    def test_still_reading(self):
-        """As long as the client takes some of its output, if slowly, the time begins anew."""
-        untaken = iter([9, 8, 7, 7, 7, 6, 6])
-        self.patch(idle, "unread_octets", lambda transport: next(untaken))
+    def test_partial_read(self):
+        """The timer starts again as long as the client reads some of its output."""
+        unread = iter([9, 8, 7, 7, 7, 6, 6])
+        self.patch(idle, "unread_octets", lambda transport: next(unread))
         ann = self.logged_in()
         for _ in range(3):
             ann.clock.advance(601)
@@ -78,10 +78,10 @@ class TimeTests(ProtocolCase):
         ann.clock.advance(31)
         self.assertTrue(ann.transport.aborted)
 
-    def test_read_and_stalled(self):
-        """What waited before the last command is no measure of what waits after it."""
-        untaken = iter([5, 9, 8])
-        self.patch(idle, "unread_octets", lambda transport: next(untaken))
+    def test_new_output(self):
+        """Unread octets are compared with those since the last command only."""
+        unread = iter([5, 9, 8])
+        self.patch(idle, "unread_octets", lambda transport: next(unread))
         ann = self.logged_in()
         ann.clock.advance(601)
         ann.send(b"LIST\r\n")
@@ -89,8 +89,8 @@ class TimeTests(ProtocolCase):
             ann.clock.advance(601)
             self.assertFalse(ann.closed)
 
-    def test_stuck_store(self):
-        """The timer runs while a command waits; the lock is given up once the store answers."""
+    def test_store_waits(self):
+        """The timer runs while a command waits; the maildrop is released afterwards."""
         self.store.slow = {"open"}
         ann = self.logged_in()
         ann.send(b"RETR 1\r\n")
@@ -99,10 +99,10 @@ class TimeTests(ProtocolCase):
         ann.lose()
         self.assertEqual(self.store.released, 0)
         self.store.waiting["open"].callback(None)
-        self.assertReleased()
+        self.assert_released()
 
     def test_configured(self):
-        """The time is the factory's."""
+        """The timeout is that of the factory."""
         self.factory = self.make_factory(idle_timeout=5)
         ann = self.logged_in()
         ann.clock.advance(6)

@@ -1,4 +1,4 @@
-"""Replies and bodies, as fast as the client reads them."""
+"""Replies and bodies: batches, back-pressure, bodies that fail."""
 
 import socket
 
@@ -6,14 +6,14 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.server.harness import ONE_AND_NOOP, ProtocolCase
+from tests.server.harness import ONE_AND_NOOP, ServerTestCase
 
 
-class OutputTests(ProtocolCase):
-    """Memory is bounded by what the client reads."""
+class OutputTests(ServerTestCase):
+    """The memory of a session is bounded by what the client reads."""
 
-    def test_body_waits_for_the_client(self):
-        """A body is made as fast as it is read."""
+    def test_slow_reader(self):
+        """A body is generated as fast as the client reads."""
         ann = self.logged_in()
         written = 0
         ann.server.pauseProducing()
@@ -25,10 +25,10 @@ class OutputTests(ProtocolCase):
             self.assertLess(written, 1 << 17)
             self.assertGreater(written, 1 << 15)
         ann.lose()
-        self.assertReleased()
+        self.assert_released()
 
-    def test_commands_wait_for_the_client(self):
-        """A client that does not read is not listened to, so its answers cannot pile up."""
+    def test_input_paused(self):
+        """While the client does not read, no commands are taken."""
         ann = self.logged_in()
         self.fill(ann)
         self.assertEqual(ann.send(b"STAT\r\n"), b"+OK 2 10\r\n")
@@ -37,8 +37,8 @@ class OutputTests(ProtocolCase):
         ann.server.resumeProducing()
         self.assertEqual(ann.received(), b"+OK nothing done\r\n+OK 1 5\r\n")
 
-    def test_answers_leave_together(self):
-        """What answers one packet leaves in one write, unless that were a large one."""
+    def test_batch(self):
+        """The replies to the commands of one packet are sent in one write, unless it is large."""
         ann = self.logged_in()
         writes = self.patch_write(ann)
         ann.send(b"NOOP\r\n" * 5 + b"RETR 1\r\nSTAT\r\n")
@@ -47,20 +47,20 @@ class OutputTests(ProtocolCase):
         self.assertTrue(all(len(octets) < 3 << 16 for octets in writes))
         ann.lose()
 
-    def patch_write(self, conversation):
-        """Note each write, and let the transport be full once there was a large one."""
+    def patch_write(self, client):
+        """Record each write, and let the transport be full after a large one."""
         writes = []
 
         def write(octets):
             writes.append(octets)
             if len(octets) > 1 << 16:
-                conversation.server.pauseProducing()
+                client.server.pauseProducing()
 
-        conversation.transport.write = write
+        client.transport.write = write
         return writes
 
-    def test_full_while_waiting(self):
-        """A command that ends while the client does not read lets no further one in."""
+    def test_paused_during_command(self):
+        """If the client stops reading while a command runs, the next command waits."""
         self.store.slow = {"open"}
         ann = self.logged_in()
         ann.send(b"RETR 1\r\nNOOP\r\n")
@@ -70,8 +70,8 @@ class OutputTests(ProtocolCase):
         ann.server.resumeProducing()
         self.assertEqual(ann.received(), ONE_AND_NOOP)
 
-    def test_drained_while_waiting(self):
-        """Output that drains while a command waits does not let the next one in."""
+    def test_resumed_during_command(self):
+        """If the output drains while a command runs, the next command waits for its end."""
         self.store.slow = {"open"}
         ann = self.logged_in()
         ann.send(b"RETR 1\r\nNOOP\r\n")
@@ -81,30 +81,30 @@ class OutputTests(ProtocolCase):
         self.store.waiting["open"].callback(None)
         self.assertEqual(ann.received(), ONE_AND_NOOP)
 
-    def test_stump(self):
-        """A message that cannot be read to its end breaks the connection, unterminated."""
+    def test_body_fails(self):
+        """A body that fails aborts the connection, without the terminating dot."""
         ann = self.logged_in()
-        self.assertNotIn(b"\r\n.\r\n", ann.send(b"STUMP\r\nNOOP\r\n"))
+        self.assertNotIn(b"\r\n.\r\n", ann.send(b"TRUNCATED\r\nNOOP\r\n"))
         self.assertTrue(ann.transport.aborted)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         ann.lose()
-        self.assertReleased()
+        self.assert_released()
 
 
 class SocketTests(TestCase):
-    """What becomes of a real connection."""
+    """The same with a TCP connection."""
 
-    setUp = ProtocolCase.setUp
-    make_factory = ProtocolCase.make_factory
+    setUp = ServerTestCase.setUp
+    make_factory = ServerTestCase.make_factory
 
-    async def test_stump(self):
-        """A message that is cut short ends in a broken connection, and not in order."""
+    async def test_body_fails(self):
+        """After a body that fails, the client gets a connection reset."""
         port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
 
         def read_all():
             with socket.create_connection(("127.0.0.1", port.getHost().port), 30) as client:
-                client.sendall(b"USER ann\r\nPASS pw\r\nSTUMP\r\n")
+                client.sendall(b"USER ann\r\nPASS pw\r\nTRUNCATED\r\n")
                 while client.recv(1 << 16):
                     pass
 
