@@ -2,25 +2,27 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# make bench WORKLOAD=poll-500, or several parted by commas; more options in BENCH.
+# make bench WORKLOAD=poll-500, or several separated by commas; BENCH holds further options.
 WORKLOAD ?=
 BENCH ?=
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
+SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve test lint docs bench bench-growth profile performance translations clean
+.PHONY: help serve test lint docs man bench bench-growth profile performance translations clean
 
 help:
-	@echo "make serve     serve a sample maildrop on 127.0.0.1:1110"
-	@echo "make test      run the whole test suite"
-	@echo "make lint      ruff, mypy, and the layers of the packages"
-	@echo "make docs      build docs/_build/html, warnings as errors"
-	@echo "make bench     measure popserv beside Dovecot and twisted.mail, see benchmarks/README.rst;"
-	@echo "               WORKLOAD=poll-500 for one workload, BENCH=--help for options"
-	@echo "make bench-growth   how a poll grows with the messages, and memory with connections"
-	@echo "make profile   say where popserv spends its time; WORKLOAD and BENCH as above"
-	@echo "make performance   all three, for the figures in docs/performance.rst"
-	@echo "make translations   compile popserv/core/locale after an edit"
-	@echo "make clean     remove what these make"
+	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
+	@echo "make test           run all tests and report the coverage"
+	@echo "make lint           run ruff, mypy and import-linter"
+	@echo "make docs           build docs/_build/html, and check that the pages in man are up to date"
+	@echo "make man            build the manual pages in man, which are committed"
+	@echo "make bench          compare popserv with Dovecot and twisted.mail, see benchmarks/README.rst;"
+	@echo "                    WORKLOAD=poll-500 selects a workload, BENCH=--help lists the options"
+	@echo "make bench-growth   measure polls of large maildrops, and the memory of many connections"
+	@echo "make profile        show where popserv spends its time; WORKLOAD and BENCH as above"
+	@echo "make performance    run all three for the figures in docs/performance.rst"
+	@echo "make translations   compile the catalogs in popserv/core/locale"
+	@echo "make clean          remove everything that these targets create, except man"
 
 serve: $(VENV)/serve
 	@$(BIN)/python examples/sample_maildrop.py sample
@@ -38,8 +40,17 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# diff ignores comments, in which docutils names its version.
 docs: $(VENV)/dev
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@command -v dot >/dev/null || \
+		{ echo "make docs needs the program dot: install Graphviz, Debian's package graphviz" >&2; exit 1; }
+	$(SPHINX) -b html docs docs/_build/html
+	$(SPHINX) -b man docs docs/_build/man
+	@diff -ru --ignore-matching-lines='^\.\\"' man docs/_build/man || \
+		{ echo "man is not up to date with docs: run make man, and commit the changes" >&2; exit 1; }
+
+man: $(VENV)/dev
+	$(SPHINX) -b man docs man
 
 bench: $(VENV)/bench build/load
 	@$(BIN)/python benchmarks/run.py $(if $(WORKLOAD),--workload $(WORKLOAD)) $(BENCH)
@@ -50,7 +61,7 @@ bench-growth: $(VENV)/bench build/load
 profile: $(VENV)/bench build/load
 	@$(BIN)/python benchmarks/profiles.py $(if $(WORKLOAD),--workload $(WORKLOAD)) $(BENCH)
 
-# The tables and plots of docs/performance.rst; BENCH for options that all three take.
+# Writes the tables and plots of docs/performance.rst; BENCH holds options that all three accept.
 performance: $(VENV)/bench build/load
 	@for each in run growth profiles; do \
 		$(BIN)/python benchmarks/$$each.py --docs docs/performance $(BENCH) >/dev/null || exit 1; \
@@ -58,7 +69,7 @@ performance: $(VENV)/bench build/load
 
 build/load: benchmarks/load.c
 	@command -v $(CC) >/dev/null || \
-		{ echo "make bench needs a C compiler, and there is no $(CC): Debian's gcc and libc6-dev" >&2; exit 1; }
+		{ echo "make bench needs a C compiler, and $(CC) is not installed: Debian's packages gcc and libc6-dev" >&2; exit 1; }
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -pthread -o $@ $<
 

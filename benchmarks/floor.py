@@ -1,8 +1,8 @@
-"""What no POP3 server on Twisted can be below, as a peer: ``python floor.py PORT ROOT``.
+"""Measure the lower bound of a POP3 server on Twisted: ``python floor.py PORT ROOT``.
 
-A LineReceiver that makes the system calls of a login and of a RETR, writes a line to Twisted's
-log for each session, and does nothing else: it has no users, asks nobody, checks nothing, has
-no limits and no timers, knows all listings by heart, and gives up at what is unusual.
+A LineReceiver that makes the system calls of a login and of a RETR, writes one line to
+Twisted's log per session, and does nothing else.  It has no users, no authentication, no
+limits and no timers, checks nothing, caches all listings, and fails on unusual input.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ maildrops = {}
 
 
 class Maildrop:
-    """The paths and octets of a user's messages, and the listings, made once."""
+    """The paths of a user's messages, and the listings, which are made once."""
 
     def __init__(self, maildir):
         self.paths = [os.fsencode(path) for path in sorted(Path(maildir, "cur").iterdir())]
@@ -39,16 +39,16 @@ class Floor(LineReceiver):
     root = ""
 
     def connectionMade(self):
-        """Greet."""
+        """Send the greeting."""
         self.transport.setTcpNoDelay(True)
         write_now(self.transport, b"+OK POP3 server ready\r\n")
 
     def lineReceived(self, line):
-        """Answer a line."""
-        write_now(self.transport, self.answer(*line.split()))
+        """Send the reply to a command line."""
+        write_now(self.transport, self.reply(*line.split()))
 
-    def answer(self, keyword, argument=b"", *_):
-        """Return the answer to a command."""
+    def reply(self, keyword, argument=b"", *_):
+        """Return the reply to a command."""
         if keyword == b"USER":
             self.name = argument.decode("ascii")
         elif keyword == b"PASS":
@@ -68,13 +68,13 @@ class Floor(LineReceiver):
         elif keyword == b"QUIT":
             os.close(self.maildir)
             log.info(
-                "{peer}: session of {name} over", peer=self.transport.getPeer(), name=self.name
+                "{peer}: session of {name} ended", peer=self.transport.getPeer(), name=self.name
             )
             self.transport.loseConnection()
         return b"+OK\r\n"
 
     def open(self):
-        """Lock a maildrop, and look whether it has changed."""
+        """Lock the maildrop and stat its directories, as a check for changes does."""
         os.stat(f"{self.root}/.users")
         self.maildir = os.open(f"{self.root}/{self.name}", os.O_RDONLY)
         fcntl.flock(self.maildir, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +100,7 @@ def _listing(values):
 
 
 def main(port, root):
-    """Serve until a signal comes."""
+    """Serve until the process receives a signal."""
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
     Floor.root = root
     factory = ServerFactory.forProtocol(Floor)

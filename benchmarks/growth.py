@@ -1,7 +1,7 @@
-"""Show how costs grow: ``make bench-growth``, or ``python benchmarks/growth.py``.
+"""Measure how costs grow: ``make bench-growth``, or ``python benchmarks/growth.py``.
 
-Two parts: the CPU time of a poll that finds nothing new, over the messages in the maildrop;
-and the server's memory, over the connections that are logged in and do nothing.
+There are two parts: the CPU time of a poll of an unchanged maildrop by the number of its
+messages, and the server's memory by the number of logged-in idle connections.
 """
 
 import argparse
@@ -13,139 +13,153 @@ from dataclasses import asdict
 from statistics import median
 
 import report
-from peers import KINDS, Popserv
+from peers import PEERS, Popserv
 from run import (
     Bench,
-    about_here,
-    add_common,
+    add_common_options,
+    comma_separated,
+    environment,
     exit_code,
-    find_peers,
-    in_order,
+    installed_peers,
     measure,
-    names_of,
     parse,
-    say,
-    settle,
-    workplace,
+    print_status,
+    schedule,
+    wait_for_mail,
+    work_directory,
 )
 from workloads import Memory, Steady
 
 MESSAGES = tuple(10**power for power in range(1, 7))
 CONNECTIONS = (0, 1, 10, 100, 1000, 10_000)
 PARTS = ("poll", "memory")
-REMEMBERED = 500_000
-"""Messages that popserv remembers without --cache-messages."""
-SOURCES = 1000
-"""How many different messages there are in a maildrop, at most; the rest are links to them."""
+DEFAULT_REMEMBER = 500_000
+"""popserv's default for --cache-messages."""
+DISTINCT = 1000
+"""The maximum number of different messages in a maildrop; the rest are links to them."""
 
 
-def arguments_of(given):
-    """Return what the command line says."""
-    known = ", ".join(KINDS)
+def parse_command_line(argv):
+    """Return the arguments of a command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "--part", type=names_of(PARTS), default=list(PARTS), help=f"{', '.join(PARTS)} [both]"
+        "--part",
+        type=comma_separated(PARTS),
+        default=list(PARTS),
+        help=f"parts, separated by commas: {', '.join(PARTS)} [default: both]",
     )
     parser.add_argument(
         "--peers",
-        type=names_of(KINDS),
+        type=comma_separated(PEERS),
         default=["popserv", "dovecot-tuned", "twisted"],
-        help=f"{known} [default: popserv,dovecot-tuned,twisted]",
+        help=f"servers, separated by commas: {', '.join(PEERS)} "
+        "[default: popserv,dovecot-tuned,twisted]",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="of polls [default: 3]")
     parser.add_argument(
-        "--messages", type=int, default=1_000_000, help="at most [default: 1000000]"
+        "--rounds", type=int, default=3, help="number of rounds of polls [default: 3]"
+    )
+    parser.add_argument(
+        "--messages",
+        type=int,
+        default=1_000_000,
+        help="maximum number of messages [default: 1000000]",
     )
     parser.add_argument(
         "--peers-messages",
         type=int,
         default=100_000,
-        help="at most with others than popserv, which take long [default: 100000]",
+        help="maximum number of messages for the other servers, which take long [default: 100000]",
     )
-    parser.add_argument("--connections", type=int, default=10_000, help="at most [default: 10000]")
+    parser.add_argument(
+        "--connections",
+        type=int,
+        default=10_000,
+        help="maximum number of connections [default: 10000]",
+    )
     parser.add_argument(
         "--processes",
         type=int,
         default=1000,
-        help="connections at most with Dovecot, which has a process for each [default: 1000]",
+        help="maximum number of connections for Dovecot, which has one process per session "
+        "[default: 1000]",
     )
     parser.set_defaults(popserv=[])
-    add_common(parser)
-    return parse(parser, given)
+    add_common_options(parser)
+    return parse(parser, argv)
 
 
-def fits(directory, maildrops):
-    """Tell whether links for so many messages fit on the disk; say it if they do not."""
+def fits(directory, messages):
+    """Tell whether links for so many messages fit on the disk; print the reason if not."""
     disk = os.statvfs(directory)
-    # A name takes some 60 octets of a directory, which is half empty when it has been split.
-    octets = 150 * maildrops
+    # A name uses about 60 octets of a directory, which is half empty after a block was split.
+    octets = 150 * messages
     limit = os.pathconf(directory, "PC_LINK_MAX")
     if disk.f_bavail * disk.f_frsize < octets:
-        say(f"not measured: {maildrops:,} messages need {octets >> 20} MB in {directory}")
-    elif disk.f_files and disk.f_favail < SOURCES:
-        say(f"not measured: {directory} has no inodes left")
-    elif maildrops / SOURCES > limit:
-        say(f"not measured: {directory} takes {limit} links to a file")
+        print_status(f"not measured: {messages:,} messages need {octets >> 20} MB in {directory}")
+    elif disk.f_files and disk.f_favail < DISTINCT:
+        print_status(f"not measured: {directory} has no free inodes")
+    elif messages / DISTINCT > limit:
+        print_status(f"not measured: {directory} allows only {limit} links to a file")
     else:
         return True
     return False
 
 
-def polls(arguments, directory, peers):
-    """Return the steps of the first part, and the popserv that remembers more, if any."""
+def poll_steps(arguments, directory, peers):
+    """Return the steps of the polls, and the popserv with a larger --cache-messages or None."""
     sizes = (3, 30) if arguments.tiny else MESSAGES
     rounds = 1 if arguments.tiny else arguments.rounds
     steps, large = [], None
     for size in sizes:
-        who = peers if size <= arguments.peers_messages else peers[:0]
-        if size > arguments.messages or not fits(directory, size * max(1, len(who))):
+        polled = peers if size <= arguments.peers_messages else peers[:0]
+        if size > arguments.messages or not fits(directory, size * max(1, len(polled))):
             break
-        if size > REMEMBERED and any(isinstance(peer, Popserv) for peer in peers):
+        if size > DEFAULT_REMEMBER and any(isinstance(peer, Popserv) for peer in peers):
             large = large or Popserv(directory, ("--cache-messages", f"{size + 1000}"))
-            who = [*who, large]
-        elif not who:
-            who = [peer for peer in peers if isinstance(peer, Popserv)]
+            polled = [*polled, large]
+        elif not polled:
+            polled = [peer for peer in peers if isinstance(peer, Popserv)]
         workload = Steady(
             f"poll-{size}",
             f"poll of {size:,} messages",
             kind="poll",
             messages=size,
-            sources=SOURCES,
+            distinct=DISTINCT,
         )
-        steps += in_order([workload], who, rounds)
+        steps += schedule([workload], polled, rounds)
     return steps, large
 
 
-def idle(arguments, peers):
-    """Return the steps of the second part."""
+def memory_steps(arguments, peers):
+    """Return the steps of the memory measurement."""
     sizes = (0, 1, 5) if arguments.tiny else CONNECTIONS
     sizes = tuple(size for size in sizes if size <= arguments.connections)
     for peer in peers:
-        if peer.most_connections is not None:
-            peer.most_connections = arguments.processes
+        if peer.max_connections is not None:
+            peer.max_connections = arguments.processes
         if isinstance(peer, Popserv):
-            peer.takes = arguments.connections + 1
-    return in_order([Memory("memory", "memory", rounds=1, connections=sizes)], peers, 1)
+            peer.connection_limit = arguments.connections + 1
+    return schedule([Memory("memory", "memory", rounds=1, connections=sizes)], peers, 1)
 
 
-def prepared(bench, steps):
-    """Make the mail of all steps."""
+def prepare_mail(bench, steps):
+    """Generate the mail of all steps."""
     done = set()
     for workload, _, peer in steps:
         if (workload.name, peer.name) not in done:
             done.add((workload.name, peer.name))
-            say(f"making mail: {workload.title}, {peer.name}")
+            print_status(f"generating mail: {workload.title}, {peer.name}")
             workload.prepare(bench, peer)
 
 
 def poll_points(results):
-    """Return for each peer the pairs of messages and seconds, or what is wrong."""
+    """Return for each peer its seconds, or the reason for a failure, by number of messages."""
     points = {}
-    for workload, found in results.items():
+    for workload, by_peer in results.items():
         if workload == "memory":
             continue
         size = int(workload.partition("-")[2])
-        for peer, runs in found.items():
+        for peer, runs in by_peer.items():
             name = "popserv" if peer.startswith("popserv") else peer
             value = runs if isinstance(runs, str) else median(run.value for run in runs)
             points.setdefault(name, {})[size] = value
@@ -153,48 +167,48 @@ def poll_points(results):
 
 
 def memory_points(results):
-    """Return for each peer the pairs of connections and octets, or what is wrong."""
+    """Return for each peer its octets by number of connections, or the reason for a failure."""
     return {
         peer: runs if isinstance(runs, str) else dict(runs[0].points)
         for peer, runs in results.get("memory", {}).items()
     }
 
 
-def table_of(what, points, unit):
-    """Return the head and rows of points."""
-    points = {peer: found for peer, found in points.items() if not isinstance(found, str)}
-    sizes = sorted({size for found in points.values() for size in found})
+def points_table(size_name, points, unit):
+    """Return the header and the rows of a table with one row for each size."""
+    curves = {peer: curve for peer, curve in points.items() if not isinstance(curve, str)}
+    sizes = sorted({size for curve in curves.values() for size in curve})
 
-    def cell(found, size):
-        value = found.get(size, "not tried")
-        return f"fails: {value}" if isinstance(value, str) and size in found else _shown(value)
+    def cell(curve, size):
+        if size not in curve:
+            return "not measured"
+        value = curve[size]
+        return f"failed: {value}" if isinstance(value, str) else report.format_quantity(value, unit)
 
-    def _shown(value):
-        return value if isinstance(value, str) else report.shown(value, unit)
-
-    rows = [[f"{size:,}", *(cell(found, size) for found in points.values())] for size in sizes]
-    return [what, *points], rows
+    rows = [[f"{size:,}", *(cell(curve, size) for curve in curves.values())] for size in sizes]
+    return [size_name, *curves], rows
 
 
-def memory_rows(points):
-    """Return the table of memory, with what a connection takes of the largest number."""
-    head, rows = table_of("connections", points, "B")
-    last = ["a connection"]
-    for peer in head[1:]:
-        most = max(points[peer])
-        value = (points[peer][most] - points[peer][min(points[peer])]) / most if most else 0
-        last.append(report.shown(value, "B"))
-    return head, [*rows, last]
+def memory_table(points):
+    """Return the header and the rows of the memory; the last row is per connection."""
+    header, rows = points_table("connections", points, "B")
+    last = ["per connection"]
+    for peer in header[1:]:
+        curve = points[peer]
+        largest = max(curve)
+        value = (curve[largest] - curve[min(curve)]) / largest if largest else 0
+        last.append(report.format_quantity(value, "B"))
+    return header, [*rows, last]
 
 
 def plot(path, points, labels, unit):
-    """Draw curves on logarithmic axes, small enough for the documentation."""
+    """Plot the points on logarithmic axes, in a size for the documentation."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     curves = {
-        peer: sorted((x, y) for x, y in found.items() if not isinstance(y, str))
-        for peer, found in points.items()
-        if not isinstance(found, str)
+        peer: sorted((x, y) for x, y in curve.items() if not isinstance(y, str))
+        for peer, curve in points.items()
+        if not isinstance(curve, str)
     }
     picture, axes = report.figure(6.4, 4)
     for peer, pairs in curves.items():
@@ -202,7 +216,7 @@ def plot(path, points, labels, unit):
             colour = report.COLOURS[peer]
             axes.plot(*zip(*pairs, strict=True), marker="o", label=peer, color=colour)
     if any(x == 0 for pairs in curves.values() for x, _ in pairs):
-        # 0 has its place, too.
+        # A logarithmic axis has no 0.
         axes.set_xscale("symlog", linthresh=1)
         axes.set_xlim(left=0)
     else:
@@ -220,53 +234,53 @@ def plot(path, points, labels, unit):
 
 
 def _tick(value, unit):
-    number, _, name = report.shown(value, unit).partition(" ")
+    number, _, name = report.format_quantity(value, unit).partition(" ")
     return f"{float(number.replace(',', '')):g} {name}"
 
 
-def about(arguments, results, absent, minutes):
-    """Return what a reader must know."""
-    here = about_here()
+def describe(arguments, results, left_out, minutes):
+    """Return the text above the tables: the environment, the options and what is left out."""
+    here = environment()
     lines = [
         f"Python {here['python']}, Twisted {here['twisted']}, Linux {here['kernel']}, "
         f"{here['cores']} cores; {minutes} minutes."
     ]
-    remembering = {
-        peer for found in results.values() for peer in found if peer.startswith("popserv -")
+    large = {
+        peer for by_peer in results.values() for peer in by_peer if peer.startswith("popserv -")
     }
     lines += [
-        f"Above {REMEMBERED:,} messages popserv runs with {peer.partition(' ')[2]}."
-        for peer in sorted(remembering)
+        f"With more than {DEFAULT_REMEMBER:,} messages popserv runs with {peer.partition(' ')[2]}."
+        for peer in sorted(large)
     ]
     if arguments.tiny:
-        lines.append("With --tiny, which only tries the code: the figures mean nothing.")
-    return "\n\n".join(lines + [f"Not measured: {reason}." for reason in absent])
+        lines.append("Run with --tiny, which only tests the code: the figures are meaningless.")
+    return "\n\n".join(lines + [f"Not measured: {reason}." for reason in left_out])
 
 
 def write(arguments, results, text):
-    """Write tables and plots; return what to print."""
-    folders = [each for each in (arguments.results, arguments.docs) if each]
+    """Write the tables and plots; return the text to print."""
+    folders = [folder for folder in (arguments.results, arguments.docs) if folder]
     parts = ["# Growth", text]
-    found = {"poll": poll_points(results), "memory": memory_points(results)}
+    polls, memory = poll_points(results), memory_points(results)
     tables = {}
-    if found["poll"]:
-        tables["poll"] = table_of("messages", found["poll"], "s")
-        parts += ["## CPU time of a poll, nothing new", report.table(*tables["poll"])]
-    if found["memory"]:
-        tables["memory"] = memory_rows(found["memory"])
-        parts += ["## Memory of the whole process tree (PSS)", report.table(*tables["memory"])]
-    plots = report.can_plot(say)
+    if polls:
+        tables["poll"] = points_table("messages", polls, "s")
+        parts += ["## CPU time of a poll of an unchanged maildrop", report.table(*tables["poll"])]
+    if memory:
+        tables["memory"] = memory_table(memory)
+        parts += ["## Memory of the process tree (PSS)", report.table(*tables["memory"])]
+    plots = report.has_matplotlib(print_status)
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, each in tables.items():
-            report.write_csv(folder / f"growth-{name}.csv", *each)
+        for name, table in tables.items():
+            report.write_csv(folder / f"growth-{name}.csv", *table)
         (folder / "growth-about.txt").write_text(f"{text}\n")
         if plots and "poll" in tables:
             labels = ("messages in the maildrop", "CPU time of a poll")
-            plot(folder / "growth-poll.png", found["poll"], labels, "s")
+            plot(folder / "growth-poll.png", polls, labels, "s")
         if plots and "memory" in tables:
-            labels = ("logged-in idle connections", "memory of the whole process tree")
-            plot(folder / "growth-memory.png", found["memory"], labels, "B")
+            labels = ("logged-in idle connections", "memory of the process tree")
+            plot(folder / "growth-memory.png", memory, labels, "B")
     whole = "\n\n".join(parts)
     (arguments.results / "growth.md").write_text(f"{whole}\n")
     detailed = {
@@ -277,36 +291,36 @@ def write(arguments, results, text):
         for workload, by_peer in results.items()
     }
     (arguments.results / "growth.json").write_text(json.dumps(detailed, indent=1) + "\n")
-    say(f"written to {', '.join(str(folder) for folder in folders)}")
+    print_status(f"results written to {', '.join(str(folder) for folder in folders)}")
     return whole
 
 
-def main(given=None):
-    """Return the exit code: 1 if popserv failed anywhere."""
-    arguments = arguments_of(given)
-    began = time.monotonic()
-    with workplace(arguments) as (directory, peers):
+def main(argv=None):
+    """Run the benchmark; return the exit code."""
+    arguments = parse_command_line(argv)
+    start = time.monotonic()
+    with work_directory(arguments) as (directory, peers):
         bench = Bench(arguments, directory)
-        found, absent = find_peers(arguments, directory)
-        peers += found
+        installed, left_out = installed_peers(arguments, directory)
+        peers += installed
         steps = []
         if "poll" in arguments.part:
-            steps, large = polls(arguments, directory, found)
+            steps, large = poll_steps(arguments, directory, installed)
             peers += [large] if large else []
         if "memory" in arguments.part:
-            steps += idle(arguments, found)
-            for peer in found:
-                most = bench.files // peer.files
-                if most < arguments.connections:
-                    absent.append(
-                        f"{peer.name} with more than {most:,} connections, each of which takes "
-                        f"{peer.files} of the {bench.files:,} files that may be open"
+            steps += memory_steps(arguments, installed)
+            for peer in installed:
+                limit = bench.open_files // peer.files_per_session
+                if limit < arguments.connections:
+                    left_out.append(
+                        f"{peer.name} with more than {limit:,} connections; each one uses "
+                        f"{peer.files_per_session} of at most {bench.open_files:,} open files"
                     )
-        prepared(bench, steps)
-        settle(arguments)
+        prepare_mail(bench, steps)
+        wait_for_mail(arguments)
         results, _ = measure(bench, steps)
-    minutes = round((time.monotonic() - began) / 60, 1)
-    print(write(arguments, results, about(arguments, results, absent, minutes)))
+    minutes = round((time.monotonic() - start) / 60, 1)
+    print(write(arguments, results, describe(arguments, results, left_out, minutes)))
     return exit_code(results)
 
 

@@ -1,22 +1,22 @@
 /*
- * The load: POP3 clients that check everything they are told.
+ * The load generator: POP3 clients that check every reply.
  *
- *   load KIND --port N --user NAME [options]       KIND: see `kinds` at the end
+ *   load KIND --port N --user NAME [options]       KIND: see `kinds` below
  *
- * A '#' in NAME becomes the number of the client, counted from 0, so that clients
- * that run at once do not meet at one maildrop's lock.
+ * A '#' in NAME is replaced by the number of the client, counted from 0, so that
+ * concurrent clients do not compete for the lock of one maildrop.
  *
- * It talks with run.py by lines, so that run.py can read the server's CPU time at the
- * right moments: "ready" when all that is not measured is done, then it waits for a
- * line, works, prints one line of JSON, and waits for another line (or the end of its
- * input) before it leaves.
+ * The program exchanges lines with run.py, so that run.py can read the server's CPU
+ * time at the right moments.  It prints "ready" after the preparation, which is not
+ * measured, and waits for a line.  It then runs, prints one line of JSON, and waits for
+ * another line or the end of its input before it ends its sessions.
  *
- * One thread a client and blocking sockets: that is the least code in which a check
- * can go wrong, and the time a client needs is told ("client") so that anybody can
- * see whether the load was the bottleneck.
+ * It has one thread per client and blocking sockets, the simplest design and therefore
+ * the one in which the checks are easiest to verify.  The result includes its own CPU
+ * time ("client"), which shows whether the load generator was the bottleneck.
  *
- * Whatever is not as it must be ends the run with exit code 1 and one line on stderr;
- * a figure for wrong replies would be worth nothing.
+ * A wrong reply ends the run with exit code 1 and one line on stderr, because figures
+ * for wrong replies are worthless.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -33,18 +33,18 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BUFFER (1 << 18) /* more than any line, and large reads for large messages */
-#define PATIENCE 60      /* seconds without an octet after which the server counts as stuck */
-#define ADDRESSES 200    /* clients spread over 127.0.0.2 and up, see dial() */
+#define BUFFER (1 << 18) /* longer than any line, and large reads for large messages */
+#define TIMEOUT 60       /* seconds without any data after which the run fails */
+#define ADDRESSES 200    /* client addresses from 127.0.0.2 on, see open_connection() */
 
 static struct {
     int port, clients, depth;
     const char *user, *password;
-    double seconds;  /* after these no client begins anything new; 0: no such end */
-    long calls;      /* nor after that many calls of one(); 0: no such end */
-    long messages;   /* how many the maildrop must have; -1: not known */
-    int warm;        /* calls of one() before the measured ones */
-    int bare;        /* LIST counts a line's end as one octet, see message() */
+    double seconds;  /* no client starts an operation after this time; 0: no limit */
+    long calls;      /* or after so many calls of run(); 0: no limit */
+    long messages;   /* the number of messages in the maildrop; -1: unknown */
+    int warm;        /* calls of run() before the measured ones */
+    int bare;        /* LIST counts a line ending as one octet, see check_message() */
 } option = {.clients = 1, .depth = 1, .password = "secret", .messages = -1};
 
 struct client {
@@ -52,17 +52,17 @@ struct client {
     int number, fd;
     char user[64];
     char *buffer;
-    size_t from, to;  /* what of the buffer has been read but not used */
-    long total;       /* messages, as LIST said */
+    size_t from, to;  /* the part of the buffer that is received but not yet used */
+    long total;       /* messages in the maildrop; -1: unknown */
     long *sizes;
-    long sent, done;  /* commands, in the kinds that keep several in flight */
+    long sent, done;  /* commands sent and answered, if they are pipelined */
     long operations, octets;
     double slowest;
 };
 
 static pthread_barrier_t ready, go, over;
-static double deadline; /* written before `go`, read behind it */
-static int draining;    /* nothing new is asked, what is in flight is awaited */
+static double deadline; /* written before the barrier `go`, read after it */
+static int draining;    /* no new commands are sent; replies are still read */
 
 static void __attribute__((noreturn, format(printf, 1, 2))) fail(const char *format, ...)
 {
@@ -89,23 +89,23 @@ static double own_cpu(void)
     return u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
-/* ---- the connection ---- */
+/* ---- connections ---- */
 
-static void dial(struct client *c)
+static void open_connection(struct client *c)
 {
     struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons(option.port)};
     struct sockaddr_in here = {.sin_family = AF_INET};
-    struct timeval patience = {.tv_sec = PATIENCE};
+    struct timeval timeout = {.tv_sec = TIMEOUT};
     int on = 1;
 
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (c->fd < 0)
         fail("socket: %s", strerror(errno));
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    /* Many short connections from one address would run out of ports, and servers
-       count connections by address: so each client has one of loopback's many. */
+    setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+    setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
+    /* Each client has its own loopback address: many short connections from a single
+       address would exhaust its ports, and servers count connections per address. */
     setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
     here.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + c->number % ADDRESSES);
     there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -116,7 +116,7 @@ static void dial(struct client *c)
     c->from = c->to = 0;
 }
 
-static void put(struct client *c, const char *bytes, size_t length)
+static void send_all(struct client *c, const char *bytes, size_t length)
 {
     while (length) {
         ssize_t n = send(c->fd, bytes, length, MSG_NOSIGNAL);
@@ -127,29 +127,29 @@ static void put(struct client *c, const char *bytes, size_t length)
     }
 }
 
-/* Read more behind what is there; return how much, 0 if the server has closed. */
-static size_t fill(struct client *c)
+/* Append received data to the buffer; return its length, 0 if the server has closed. */
+static size_t receive(struct client *c)
 {
     if (c->from == c->to)
         c->from = c->to = 0;
     if (c->to == BUFFER) {
         if (!c->from)
-            fail("a line of more than %d octets", BUFFER);
+            fail("a line is longer than %d octets", BUFFER);
         memmove(c->buffer, c->buffer + c->from, c->to - c->from);
         c->to -= c->from;
         c->from = 0;
     }
     ssize_t n = recv(c->fd, c->buffer + c->to, BUFFER - c->to, 0);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-        fail("no reply within %d seconds", PATIENCE);
+        fail("no reply within %d seconds", TIMEOUT);
     if (n < 0)
         fail("recv: %s", strerror(errno));
     c->to += n;
     return n;
 }
 
-/* Return the next line, which is valid until the next call; its length without CRLF. */
-static inline char *line(struct client *c, size_t *length)
+/* Return the next line and its length without CRLF; it is valid until the next call. */
+static inline char *read_line(struct client *c, size_t *length)
 {
     size_t seen = 0;
     for (;;) {
@@ -157,84 +157,84 @@ static inline char *line(struct client *c, size_t *length)
         char *end = memchr(start + seen, '\n', c->to - c->from - seen);
         if (end) {
             if (end == start || end[-1] != '\r')
-                fail("a line that does not end with CRLF: %.*s", (int)(end - start), start);
+                fail("a line does not end with CRLF: %.*s", (int)(end - start), start);
             c->from += end - start + 1;
             *length = end - start - 1;
             return start;
         }
         seen = c->to - c->from;
-        if (!fill(c))
-            fail("closed by the server in mid-reply");
+        if (!receive(c))
+            fail("the server closed the connection within a reply");
     }
 }
 
 /* ---- replies ---- */
 
-/* Read a status line, which must be positive; return what is behind "+OK", in `text`. */
-static void ok(struct client *c, const char *command, char *text, size_t room)
+/* Read a status line, which must be positive; copy the text after "+OK" to `text`. */
+static void expect_ok(struct client *c, const char *command, char *text, size_t room)
 {
     size_t length;
-    char *reply = line(c, &length);
+    char *reply = read_line(c, &length);
     if (length < 3 || memcmp(reply, "+OK", 3) || (length > 3 && reply[3] != ' '))
         fail("%s was answered: %.*s", command, (int)length, reply);
     if (text)
         snprintf(text, room, "%.*s", (int)length - 3, reply + 3);
 }
 
-static void ask(struct client *c, const char *command, const char *argument)
+static void send_command(struct client *c, const char *command, const char *argument)
 {
     char request[128];
     int length = snprintf(request, sizeof request, "%s%s%s\r\n", command, *argument ? " " : "", argument);
-    put(c, request, length);
-    ok(c, command, NULL, 0);
+    send_all(c, request, length);
+    expect_ok(c, command, NULL, 0);
 }
 
-/* Read a line of a multi-line response; NULL at the terminator.  Undoes dot-stuffing. */
-static inline char *body_line(struct client *c, size_t *length)
+/* Read a line of a multi-line response and undo dot-stuffing; NULL at the terminator. */
+static inline char *read_body_line(struct client *c, size_t *length)
 {
-    char *at = line(c, length);
+    char *at = read_line(c, length);
     if (!*length || *at != '.')
         return at;
     if (*length == 1)
         return NULL;
     if (at[1] != '.')
-        fail("a line that starts with one dot: %.*s", (int)*length, at);
+        fail("a line starts with a single dot: %.*s", (int)*length, at);
     --*length;
     return at + 1;
 }
 
-static void count_is(struct client *c, const char *command, long count)
+static void check_count(struct client *c, const char *command, long count)
 {
     if (option.messages >= 0 && count != option.messages)
-        fail("%s tells of %ld messages, there are %ld", command, count, option.messages);
+        fail("%s reports %ld messages instead of %ld", command, count, option.messages);
     if (c->total >= 0 && count != c->total)
-        fail("%s tells of %ld messages, and before it were %ld", command, count, c->total);
+        fail("%s reports %ld messages, a previous command %ld", command, count, c->total);
     c->total = count;
 }
 
-static void stat_(struct client *c)
+static void check_stat(struct client *c)
 {
     char text[128], rest;
     long count, octets;
-    put(c, "STAT\r\n", 6);
-    ok(c, "STAT", text, sizeof text);
+    send_all(c, "STAT\r\n", 6);
+    expect_ok(c, "STAT", text, sizeof text);
     if (sscanf(text, " %ld %ld%c", &count, &octets, &rest) < 2)
         fail("STAT was answered: +OK%s", text);
-    count_is(c, "STAT", count);
+    check_count(c, "STAT", count);
 }
 
-/* Read a listing of the messages from 1 on; keep the sizes if they are such. */
-static void listing(struct client *c, const char *command, int sizes)
+/* Read a listing of all messages; store the values if they are sizes. */
+static void read_listing(struct client *c, const char *command, int sizes)
 {
     long count = 0, room = 0;
     size_t length;
     char request[8], *at;
-    put(c, request, snprintf(request, sizeof request, "%s\r\n", command));
-    ok(c, command, NULL, 0);
-    while ((at = body_line(c, &length))) {
+    send_all(c, request, snprintf(request, sizeof request, "%s\r\n", command));
+    expect_ok(c, command, NULL, 0);
+    while ((at = read_body_line(c, &length))) {
         char *value, *end;
         if (strtol(at, &value, 10) != ++count || *value++ != ' ')
-            fail("%s, where message %ld should be: %.*s", command, count, (int)length, at);
+            fail("%s has no line for message %ld: %.*s", command, count, (int)length, at);
         if (!sizes) {
             if (at + length - value < 1 || at + length - value > 70)
                 fail("a unique-id must have 1 to 70 octets: %.*s", (int)length, at);
@@ -246,43 +246,43 @@ static void listing(struct client *c, const char *command, int sizes)
         }
         c->sizes[count - 1] = strtol(value, &end, 10);
         if (end == value || end != at + length)
-            fail("LIST says of message %ld: %.*s", count, (int)length, at);
+            fail("LIST has no size for message %ld: %.*s", count, (int)length, at);
     }
-    count_is(c, command, count);
+    check_count(c, command, count);
 }
 
-/* Read the reply to RETR; its octets must be those that LIST told (RFC 1939 section 11). */
-static void message(struct client *c, long number)
+/* Read the reply to RETR; its octets must be those of LIST (RFC 1939 section 11). */
+static void check_message(struct client *c, long number)
 {
     long octets = 0, lines = 0;
     size_t length;
-    ok(c, "RETR", NULL, 0);
-    while (body_line(c, &length)) {
+    expect_ok(c, "RETR", NULL, 0);
+    while (read_body_line(c, &length)) {
         octets += length + 2;
         lines++;
     }
-    /* A server that tells the size of the file has counted each line's end as one octet:
-       wrong, but it can be held to it. */
-    long told = c->sizes[number - 1] + (option.bare ? lines : 0);
-    if (octets != told)
-        fail("RETR %ld has %ld octets, and %ld were told", number, octets, told);
+    /* A server that reports the size of the file counts each line ending as one octet;
+       that is wrong, but it can still be checked. */
+    long listed = c->sizes[number - 1] + (option.bare ? lines : 0);
+    if (octets != listed)
+        fail("RETR %ld has %ld octets instead of %ld", number, octets, listed);
     c->octets += octets;
 }
 
-/* Read the reply to TOP n 0: the header and the empty line behind it, nothing more. */
-static void header(struct client *c, long number)
+/* Read the reply to TOP n 0: the header, and the blank line as its only one and last. */
+static void check_header(struct client *c, long number)
 {
-    long octets = 0, lines = 0, empty = 0, last = 0;
+    long octets = 0, lines = 0, blank = 0, last = 0;
     size_t length;
-    ok(c, "TOP", NULL, 0);
-    while (body_line(c, &length)) {
+    expect_ok(c, "TOP", NULL, 0);
+    while (read_body_line(c, &length)) {
         octets += length + 2;
         lines++;
-        empty += !length;
+        blank += !length;
         last = !length;
     }
-    if (empty != 1 || !last)
-        fail("TOP %ld 0 does not end with the header's end", number);
+    if (blank != 1 || !last)
+        fail("TOP %ld 0 does not end with the blank line after the header", number);
     if (octets > c->sizes[number - 1] + (option.bare ? lines : 0))
         fail("TOP %ld 0 has more octets than the message", number);
     c->octets += octets;
@@ -290,25 +290,25 @@ static void header(struct client *c, long number)
 
 /* ---- sessions ---- */
 
-static void begin(struct client *c)
+static void open_session(struct client *c)
 {
-    dial(c);
+    open_connection(c);
     c->total = -1;
-    ok(c, "the connection", NULL, 0);
+    expect_ok(c, "the connection", NULL, 0);
 }
 
 static void login(struct client *c)
 {
-    begin(c);
-    ask(c, "USER", c->user);
-    ask(c, "PASS", option.password);
+    open_session(c);
+    send_command(c, "USER", c->user);
+    send_command(c, "PASS", option.password);
 }
 
 static void quit(struct client *c)
 {
-    ask(c, "QUIT", "");
-    if (c->from != c->to || fill(c))
-        fail("octets behind the reply to QUIT: %.*s", (int)(c->to - c->from), c->buffer + c->from);
+    send_command(c, "QUIT", "");
+    if (c->from != c->to || receive(c))
+        fail("data after the reply to QUIT: %.*s", (int)(c->to - c->from), c->buffer + c->from);
     close(c->fd);
     c->fd = -1;
 }
@@ -316,14 +316,14 @@ static void quit(struct client *c)
 static void login_and_list(struct client *c)
 {
     login(c);
-    listing(c, "LIST", 1);
+    read_listing(c, "LIST", 1);
     if (!c->total)
-        fail("there are no messages to read");
+        fail("the maildrop is empty");
 }
 
-/* Keep up to `depth` commands in flight; sent anew when half of them are answered, for
-   one at a time would make a write for each. */
-static void keep_in_flight(struct client *c, const char *command, const char *argument)
+/* Pipeline up to `depth` commands.  Send more only when half of them are answered, because
+   sending them one by one would require a system call for each. */
+static void pipeline(struct client *c, const char *command, const char *argument)
 {
     char requests[32 * 1024];
     size_t length = 0;
@@ -337,67 +337,67 @@ static void keep_in_flight(struct client *c, const char *command, const char *ar
         else
             length += sprintf(requests + length, "%s\r\n", command);
     }
-    put(c, requests, length);
+    send_all(c, requests, length);
 }
 
-/* What is done again and again; each returns how many operations it was. */
+/* The repeated operations; each function returns the number of operations it did. */
 
-static long one_connect(struct client *c)
+static long run_connect(struct client *c)
 {
-    begin(c);
+    open_session(c);
     close(c->fd);
     c->fd = -1;
     return 1;
 }
 
-static long one_login(struct client *c)
+static long run_login(struct client *c)
 {
     login(c);
-    stat_(c);
+    check_stat(c);
     quit(c);
     return 1;
 }
 
-static long one_poll(struct client *c)
+static long run_poll(struct client *c)
 {
     login(c);
-    listing(c, "UIDL", 0);
-    listing(c, "LIST", 1);
+    read_listing(c, "UIDL", 0);
+    read_listing(c, "LIST", 1);
     quit(c);
     return 1;
 }
 
-static long one_retr(struct client *c)
+static long run_retr(struct client *c)
 {
-    keep_in_flight(c, "RETR", "");
-    message(c, c->done++ % c->total + 1);
+    pipeline(c, "RETR", "");
+    check_message(c, c->done++ % c->total + 1);
     return 1;
 }
 
-static long one_top(struct client *c)
+static long run_top(struct client *c)
 {
-    keep_in_flight(c, "TOP", " 0");
-    header(c, c->done++ % c->total + 1);
+    pipeline(c, "TOP", " 0");
+    check_header(c, c->done++ % c->total + 1);
     return 1;
 }
 
-static long one_noop(struct client *c)
+static long run_noop(struct client *c)
 {
-    keep_in_flight(c, "NOOP", NULL);
-    ok(c, "NOOP", NULL, 0);
+    pipeline(c, "NOOP", NULL);
+    expect_ok(c, "NOOP", NULL, 0);
     c->done++;
     return 1;
 }
 
-static long one_dele(struct client *c)
+static long run_dele(struct client *c)
 {
     char number[32];
     for (long n = 1; n <= c->total; n++) {
         snprintf(number, sizeof number, "RETR %ld\r\n", n);
-        put(c, number, strlen(number));
-        message(c, n);
+        send_all(c, number, strlen(number));
+        check_message(c, n);
         snprintf(number, sizeof number, "%ld", n);
-        ask(c, "DELE", number);
+        send_command(c, "DELE", number);
     }
     quit(c);
     return c->total;
@@ -406,15 +406,15 @@ static long one_dele(struct client *c)
 static const struct kind {
     const char *name;
     void (*prepare)(struct client *);
-    long (*one)(struct client *);
+    long (*run)(struct client *);
 } kinds[] = {
-    {"connect", NULL, one_connect},
-    {"login", NULL, one_login},
-    {"poll", NULL, one_poll},
-    {"retr", login_and_list, one_retr},
-    {"top", login_and_list, one_top},
-    {"dele", login_and_list, one_dele},
-    {"noop", login, one_noop},
+    {"connect", NULL, run_connect},
+    {"login", NULL, run_login},
+    {"poll", NULL, run_poll},
+    {"retr", login_and_list, run_retr},
+    {"top", login_and_list, run_top},
+    {"dele", login_and_list, run_dele},
+    {"noop", login, run_noop},
     {"idle", NULL, NULL}, /* see idle() */
 };
 static const struct kind *kind;
@@ -435,7 +435,7 @@ static void *work(void *argument)
     if (kind->prepare)
         kind->prepare(c);
     for (int n = 0; n < option.warm; n++)
-        kind->one(c);
+        kind->run(c);
     c->octets = 0;
     pthread_barrier_wait(&ready);
     pthread_barrier_wait(&go);
@@ -443,7 +443,7 @@ static void *work(void *argument)
     for (long calls = 0; !option.calls || calls < option.calls; calls++) {
         if (calls && deadline && before >= deadline)
             break;
-        c->operations += kind->one(c);
+        c->operations += kind->run(c);
         double after = now();
         if (after - before > c->slowest)
             c->slowest = after - before;
@@ -471,7 +471,7 @@ static void measure(void)
         clients[n].fd = -1;
         name_client(&clients[n], n);
         if (pthread_create(&clients[n].thread, NULL, work, &clients[n]))
-            fail("no thread for client %d", n);
+            fail("cannot create a thread for client %d", n);
     }
     pthread_barrier_wait(&ready);
     puts("ready");
@@ -497,22 +497,22 @@ static void measure(void)
     draining = 1;
     for (int n = 0; n < option.clients; n++) {
         while (clients[n].done < clients[n].sent)
-            kind->one(&clients[n]);
+            kind->run(&clients[n]);
         if (clients[n].fd >= 0)
             quit(&clients[n]);
     }
 }
 
-/* Sessions that do nothing: each line of the input says how many there shall be. */
+/* Open idle sessions; each line of the input is the total number of them. */
 static void idle(void)
 {
     struct client c = {.fd = -1, .buffer = malloc(BUFFER)};
-    int open = 0, wanted;
+    int open = 0, requested;
     puts("ready");
-    while (scanf("%d", &wanted) == 1) {
-        for (; open < wanted; open++) {
+    while (scanf("%d", &requested) == 1) {
+        for (; open < requested; open++) {
             name_client(&c, open);
-            login(&c); /* the descriptor is kept by nobody, and open until the end */
+            login(&c); /* the descriptor is not stored; it stays open until the end */
         }
         printf("{\"connections\": %d}\n", open);
     }
@@ -545,12 +545,12 @@ int main(int argc, char **argv)
         if (!strcmp(kinds[n].name, argv[optind]))
             kind = &kinds[n];
     if (!kind || !option.port || !option.user || option.clients < 1 || option.depth < 1 ||
-        !(option.seconds || option.calls || !kind->one)) {
+        !(option.seconds || option.calls || !kind->run)) {
         fputs("usage: load KIND --port N --user NAME (--seconds S | --calls N) [options]\n", stderr);
         return 2;
     }
-    setvbuf(stdout, NULL, _IOLBF, 0); /* run.py reads it through a pipe, line by line */
-    if (kind->one)
+    setvbuf(stdout, NULL, _IOLBF, 0); /* run.py reads it line by line through a pipe */
+    if (kind->run)
         measure();
     else
         idle();

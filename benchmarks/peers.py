@@ -1,7 +1,7 @@
-"""The servers that are measured: where their mail is, how they start, what they use.
+"""The servers to measure: how to start and stop them, and their CPU time and memory.
 
-Every peer has a directory of its own with Maildirs, a users file and a log, listens on a
-free port of 127.0.0.1, and is started, asked and ended by its own pid.
+Each peer has its own directory with Maildirs, a users file and a log.  It listens on a
+free port of 127.0.0.1, and is started, measured and stopped by its process ID.
 """
 
 import grp
@@ -20,47 +20,47 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PASSWORD = "secret"
 USERS = 2000
-"""How many are in the users file at least, whatever is measured: what a server does for each
-would else be seen in one workload because another one was asked for, too."""
-PATIENCE = 60
-"""Seconds that a server may take to start or to end."""
+"""The minimum number of users in the users file.  It does not depend on the workloads: a cost
+per user would otherwise change the figures of one workload when another one is selected too."""
+TIMEOUT = 60
+"""Seconds that a server may take to start or to stop."""
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-
-
-class Failed(Exception):
-    """Something that was to be measured cannot be; the message says why."""
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
-class Absent(Exception):
-    """A peer is not installed; the message says what is missing."""
+class MeasurementError(Exception):
+    """A workload cannot be measured; the message gives the reason."""
 
 
-def _tree(pid):
-    """Return the fields of /proc/PID/stat, behind the name, of a process and all below it."""
+class NotInstalled(Exception):
+    """A peer is not installed; the message names the missing package."""
+
+
+def _process_tree(pid):
+    """Return the /proc/PID/stat fields after the name, by PID, of a process and its descendants."""
     stats = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
                 with open(f"/proc/{entry}/stat") as file:
-                    # The name stands in parentheses and may hold anything.
+                    # The name is in parentheses and may contain any character.
                     stats[int(entry)] = file.read().rpartition(")")[2].split()
             except OSError:
                 pass
     children = {}
-    for each, fields in stats.items():
-        children.setdefault(int(fields[1]), []).append(each)
-    tree, todo = {}, [pid]
-    while todo:
-        each = todo.pop()
-        if each in stats:
-            tree[each] = stats[each]
-            todo += children.get(each, ())
+    for child, fields in stats.items():
+        children.setdefault(int(fields[1]), []).append(child)
+    tree, pending = {}, [pid]
+    while pending:
+        current = pending.pop()
+        if current in stats:
+            tree[current] = stats[current]
+            pending += children.get(current, ())
     return tree
 
 
-def _nanoseconds(pid):
-    """Return what the threads of a process have used, finer than in ticks; 0 if not told."""
+def _threads_cpu_nanoseconds(pid):
+    """Return the CPU time of a process's threads, or 0 if the kernel does not report it."""
     total = 0
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -72,25 +72,25 @@ def _nanoseconds(pid):
 
 
 class Peer:
-    """A server."""
+    """A server to measure."""
 
     name = ""
-    """What the tables call it."""
+    """The name in the tables."""
 
-    bare = False
-    """Whether LIST tells the sizes of files that have bare LF."""
+    counts_bare_lf = False
+    """Whether LIST returns the size of the file, in which a line ending is one octet."""
 
-    most_connections = None
-    """How many connections at most memory is measured with; None: any number."""
+    max_connections = None
+    """The maximum number of connections for the memory workload; None: no limit."""
 
-    files = 1
-    """How many a process has open for a session, its socket among them."""
+    files_per_session = 1
+    """The number of open files that one session uses in a process, including its socket."""
 
-    stalls = False
-    """Whether it waits some 40 ms for every message that is not asked for in a pipeline."""
+    stalls_without_pipelining = False
+    """Whether each message that is requested without pipelining takes an extra 40 ms or so."""
 
     owner = None
-    """The uid and gid that must own the Maildirs; None: this process's."""
+    """The uid and gid that must own the Maildirs; None: those of this process."""
 
     def __init__(self, directory):
         self.directory = Path(directory, re.sub(r"\W+", "-", self.name))
@@ -103,27 +103,33 @@ class Peer:
 
     @classmethod
     def check(cls):
-        """Raise Absent if the peer is not installed."""
+        """Check whether the peer is installed.
+
+        :raises NotInstalled: it is not.
+        """
 
     def maildir(self, user):
-        """Return where a user's mail is; from the next start on the user may log in."""
+        """Return a user's Maildir; the user can log in after the next start of the server."""
         self._users.add(user)
         return self.root / user
 
     def command(self):
-        """Return the command line that serves on ``port`` and stays in the foreground."""
+        """Return the command line of a server on ``port`` that stays in the foreground."""
         raise NotImplementedError
 
     def start(self):
-        """Start, unless it runs, and wait for the greeting."""
+        """Start the server unless it is running, and wait for its greeting.
+
+        :raises MeasurementError: it did not start.
+        """
         if self.process is not None:
             return
-        everybody = self._users.union(f"idle{number}" for number in range(USERS))
-        lines = [f"{user}:{{PLAIN}}{PASSWORD}\n" for user in sorted(everybody)]
+        all_users = self._users.union(f"idle{number}" for number in range(USERS))
+        lines = [f"{user}:{{PLAIN}}{PASSWORD}\n" for user in sorted(all_users)]
         users = self.root / ".users"
         if not users.exists() or users.read_text() != "".join(lines):
             users.write_text("".join(lines))
-            users.chmod(0o600)  # popserv takes no other
+            users.chmod(0o600)  # popserv rejects a file that others can read
             if self.owner is not None:
                 os.chown(users, *self.owner)
         with socket.socket() as probe:
@@ -139,69 +145,69 @@ class Peer:
                 cwd=self.directory,
                 **({} if self.owner is None else self._as_owner()),
             )
-        deadline = time.monotonic() + PATIENCE
-        while not self._greets():
+        deadline = time.monotonic() + TIMEOUT
+        while not self._is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise Failed(f"{self.name} does not start: {self.last_words()}")
+                raise MeasurementError(f"{self.name} did not start: {self.last_output()}")
             time.sleep(0.02)
-        self.settled_cpu()
+        self.cpu_when_idle()
 
     def _as_owner(self):
         uid, gid = self.owner
         return {"user": uid, "group": gid, "extra_groups": []}
 
-    def _greets(self):
+    def _is_ready(self):
         try:
-            with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), TIMEOUT) as connection:
                 return connection.recv(512).startswith(b"+OK")
         except OSError:
             return False
 
-    def last_words(self):
-        """Return the end of what the server has printed."""
+    def last_output(self):
+        """Return the last 500 octets of the server's output."""
         return self._log.read_text(errors="backslashreplace")[-500:].strip()
 
     def stop(self):
-        """End the server and wait for it."""
+        """Stop the server and wait until it has ended."""
         if self.process is None:
             return
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(PATIENCE)
+            self.process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         self.process = None
 
     def restart(self):
-        """End and start."""
+        """Stop and start the server."""
         self.stop()
         self.start()
 
     def pids(self):
-        """Return the processes of the whole tree."""
-        return list(_tree(self.process.pid))
+        """Return the process IDs of the whole process tree."""
+        return list(_process_tree(self.process.pid))
 
     def cpu(self):
-        """Return the seconds that the whole tree has used, with all who have ended in it."""
+        """Return the CPU seconds of the whole process tree, including processes that have ended."""
         total = 0.0
-        for pid, fields in _tree(self.process.pid).items():
+        for pid, fields in _process_tree(self.process.pid).items():
             user, system, ended_user, ended_system = map(int, fields[11:15])
-            # Both say the same, but for threads that have ended and for what is cut off.
-            total += max((user + system) / _TICKS, _nanoseconds(pid) / 1e9)
-            total += (ended_user + ended_system) / _TICKS
+            # Ticks are rounded down; the nanoseconds do not include threads that have ended.
+            total += max((user + system) / _TICKS_PER_SECOND, _threads_cpu_nanoseconds(pid) / 1e9)
+            total += (ended_user + ended_system) / _TICKS_PER_SECOND
         return total
 
-    def cpu_of(self, work):
-        """Return what ``work()`` returns, and the seconds that the whole tree used for it."""
-        before = self.settled_cpu()
-        found = work()
-        return found, self.settled_cpu() - before
+    def measure_cpu(self, work):
+        """Return the result of ``work()``, and the CPU seconds that the server used for it."""
+        before = self.cpu_when_idle()
+        result = work()
+        return result, self.cpu_when_idle() - before
 
-    def settled_cpu(self):
-        """Return the same when nothing more is added: servers tidy up behind a reply."""
+    def cpu_when_idle(self):
+        """Wait until the server has cleaned up after its last reply; return its CPU seconds."""
         deadline = time.monotonic() + 2
         before = self.cpu()
         while time.monotonic() < deadline:
@@ -213,23 +219,23 @@ class Peer:
         return before
 
     def memory(self):
-        """Return the octets that the whole tree uses, shared ones in proportion (PSS)."""
+        """Return the memory of the process tree in octets, shared pages in proportion (PSS)."""
         total = 0
         for pid in self.pids():
             try:
                 rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
             except (FileNotFoundError, ProcessLookupError):
-                continue  # ended in between
+                continue  # has ended since
             total += int(re.search(r"^Pss:\s+(\d+)", rollup, re.M)[1]) << 10
         return total
 
 
 class Popserv(Peer):
-    """popserv, as twistd runs it, with more arguments if such are to be compared."""
+    """popserv under twistd, with additional command line arguments, if any."""
 
-    files = 2
-    takes = None
-    """Connections at a time; None: as many as it takes by itself, whatever they do."""
+    files_per_session = 2
+    connection_limit = None
+    """The value of --max-connections; None: the server's default."""
 
     twistd = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
@@ -242,23 +248,23 @@ class Popserv(Peer):
         """See Peer."""
         listen = f"tcp:{self.port}:backlog=1024:interface=127.0.0.1"
         options = ["--maildir", self.root, "--listen", listen, *self._arguments]
-        if self.takes is not None:
-            options += ["--max-connections", self.takes]
+        if self.connection_limit is not None:
+            options += ["--max-connections", self.connection_limit]
         return (*self.twistd, "--nodaemon", "--pidfile=", "pop3", *options)
 
 
 class TwistedMail(Peer):
-    """The server of twisted.mail, see twisted_mail.py."""
+    """The server of twisted.mail; see twisted_mail.py."""
 
     name = "twisted.mail"
-    bare = True
-    stalls = True
+    counts_bare_lf = True
+    stalls_without_pipelining = True
 
     @classmethod
     def check(cls):
         """See Peer."""
         if find_spec("twisted.mail") is None:
-            raise Absent("twisted.mail is missing: it is a part of Twisted's distribution")
+            raise NotInstalled("twisted.mail is missing; install Twisted")
 
     def command(self):
         """See Peer."""
@@ -266,7 +272,7 @@ class TwistedMail(Peer):
 
 
 class Floor(Peer):
-    """What Twisted and the kernel take for themselves, see floor.py."""
+    """The lower bound of a server on Twisted; see floor.py."""
 
     name = "floor"
 
@@ -329,14 +335,14 @@ service pop3 {
 
 
 class Dovecot(Peer):
-    """Dovecot with its default settings, in an instance of its own.
+    """A private instance of Dovecot with its default settings.
 
-    It runs as an ordinary user in any case, root's run as nobody: so that the same
-    is measured whoever measures.
+    It always runs as an ordinary user, as nobody if the benchmark runs as root, so that
+    the figures do not depend on who runs the benchmark.
     """
 
     name = "dovecot"
-    most_connections = 500
+    max_connections = 500
     tuning = ""
 
     def __init__(self, directory):
@@ -359,15 +365,17 @@ class Dovecot(Peer):
         """See Peer."""
         program = cls._program("dovecot")
         if program is None:
-            raise Absent("dovecot is missing: Debian's dovecot-core and dovecot-pop3d")
+            raise NotInstalled(
+                "dovecot is missing; install Debian's dovecot-core and dovecot-pop3d"
+            )
         version = subprocess.run(
             [program, "--version"], capture_output=True, text=True, check=False
         ).stdout
         if not version.startswith("2.3."):
-            raise Absent(f"dovecot is {version.strip()}; the settings here are those of 2.3")
-        places = ("/usr/lib/dovecot", "/usr/libexec/dovecot", "/usr/local/libexec/dovecot")
-        if not any(os.path.exists(f"{place}/pop3") for place in places):
-            raise Absent("dovecot has no pop3: Debian's dovecot-pop3d")
+            raise NotInstalled(f"dovecot {version.strip()} is not supported; install Dovecot 2.3")
+        directories = ("/usr/lib/dovecot", "/usr/libexec/dovecot", "/usr/local/libexec/dovecot")
+        if not any(os.path.exists(f"{directory}/pop3") for directory in directories):
+            raise NotInstalled("dovecot has no pop3 program; install Debian's dovecot-pop3d")
 
     def command(self):
         """See Peer."""
@@ -384,27 +392,27 @@ class Dovecot(Peer):
         path.write_text(settings + self.tuning)
         return (self._program("dovecot"), "-F", "-c", path)
 
-    def last_words(self):
+    def last_output(self):
         """See Peer."""
         log = self.directory / "dovecot.log"
-        return super().last_words() + (log.read_text()[-500:].strip() if log.exists() else "")
+        return super().last_output() + (log.read_text()[-500:].strip() if log.exists() else "")
 
 
 class TunedDovecot(Dovecot):
-    """Dovecot with what its manual has for speed; the others are compared with this."""
+    """Dovecot with the settings that its manual recommends for speed; the baseline."""
 
     name = "dovecot, tuned"
     tuning = _TUNED
 
 
-KINDS = {
+PEERS = {
     "popserv": Popserv,
     "dovecot-tuned": TunedDovecot,
     "dovecot": Dovecot,
     "twisted": TwistedMail,
     "floor": Floor,
 }
-"""By the names that --peers takes."""
+"""The peers by their names for --peers."""
 
-SERVERS = [name for name in KINDS if name != "floor"]
-"""Those that somebody could use."""
+DEFAULT_PEERS = [name for name in PEERS if name != "floor"]
+"""All peers that are usable POP3 servers."""

@@ -1,7 +1,7 @@
-"""Say where popserv spends its time: ``make profile``, or ``python benchmarks/profiles.py``.
+"""Profile the CPU time of popserv: ``make profile``, or ``python benchmarks/profiles.py``.
 
-Of each workload it runs the server as it is, for the CPU time of an operation; then with
-sampler.py, for who has a share of that; then under strace, for the system calls.
+Each workload is measured in three ways: without a profiler, for the CPU time per operation;
+with sampler.py, for the distribution of that time; and under strace, for the system calls.
 """
 
 import argparse
@@ -17,201 +17,246 @@ from collections import Counter
 from dataclasses import dataclass, field
 from html import escape
 from statistics import median
+from typing import NamedTuple
 
 import report
-from peers import PATIENCE, Failed, Popserv
-from run import HERE, Bench, about_here, add_common, names_of, parse, say, settle, workplace
+from peers import TIMEOUT, MeasurementError, Popserv
+from run import (
+    HERE,
+    Bench,
+    add_common_options,
+    comma_separated,
+    environment,
+    parse,
+    print_status,
+    wait_for_mail,
+    work_directory,
+)
 from workloads import workloads
 
-CHOSEN = ("connect", "login", "poll-500", "retr", "top", "dele", "noop")
+DEFAULT_WORKLOADS = ("connect", "login", "poll-500", "retr", "top", "dele", "noop")
 KERNEL = "[kernel]"
-SHOWN, SHOWN_OF = 10, ("login", "poll-500", "retr")
-"""How many functions the documentation shows, and of which workloads."""
+DOCS_WORKLOADS = ("login", "poll-500", "retr")
+"""The workloads whose functions the documentation lists."""
+DOCS_FUNCTIONS = 10
+"""The number of functions that the documentation lists for each of them."""
 
-SYSTEM = "system calls"
-ROOMS = {
-    "reactor and sockets": (
-        r"twisted/internet/(?!defer|protocol)",
-        r"twisted/python/(util|context|threadpool|threadable)",
-        r"twisted/python/log.py:(callWith|ThreadedContext)",
-        r"twisted/_threads/",
-        r"socket.py:",
-    ),
-    "Deferreds": (r"twisted/internet/defer",),
-    "logging": (r"twisted/(logger/|python/log\.py)",),
-    "lines and protocol": (
-        r"twisted/(protocols/|internet/protocol)",
-        r"popserv/(server|transports|tls)/",
-    ),
-    "commands": (r"popserv/(commands|core|texts\.py)",),
-    "session, portal and checkers": (r"popserv/(auth|runtime)/", r"twisted/cred/"),
-    "maildrops": (r"popserv/(maildrops|messages)/",),
-    "other": (r"popserv/",),
-}
-"""Rooms, with what the frames of each are called; the first that fits has it."""
 
-COLOURS = ("#d9b26f", "#b7c38a", "#c9a0c4", "#8fb6cf", "#e2a081", "#95c9b3", "#c5b8a5", "#cccccc")
+class Group(NamedTuple):
+    """A part of the code whose CPU time is reported together.
+
+    ``patterns`` are regular expressions that match the start of a frame's name.
+    """
+
+    name: str
+    colour: str
+    patterns: tuple[str, ...]
+
+
+def _package(name, colour):
+    return Group(f"popserv.{name}", colour, (f"popserv/{name}/",))
+
+
+GROUPS = (
+    Group(
+        "Twisted: reactor and sockets",
+        "#d9b26f",
+        (
+            r"twisted/internet/(?!defer|protocol)",
+            r"twisted/python/(util|context|threadpool|threadable)",
+            r"twisted/python/log.py:(callWith|ThreadedContext)",
+            r"twisted/_threads/",
+            r"socket.py:",
+        ),
+    ),
+    Group("Twisted: Deferreds", "#b7c38a", (r"twisted/internet/defer",)),
+    Group("Twisted: logging", "#c9a0c4", (r"twisted/(logger/|python/log\.py)",)),
+    Group("Twisted: protocols", "#e3cf9a", (r"twisted/(protocols/|internet/protocol)",)),
+    Group("Twisted: cred", "#d0d6a8", (r"twisted/cred/",)),
+    _package("server", "#8fb6cf"),
+    _package("transports", "#b4d0e0"),
+    _package("tls", "#6f9fbd"),
+    _package("commands", "#e2a081"),
+    _package("core", "#ecc0a9"),
+    _package("messages", "#d6b3a0"),
+    _package("auth", "#95c9b3"),
+    _package("maildrops", "#c5b8a5"),
+    _package("runtime", "#a9a4cf"),
+    Group("other", "#cccccc", (r"popserv/",)),
+)
+"""A frame belongs to the first group that matches its name."""
+
+SYSTEM_CALLS = Group("system calls", "#e8746a", ())
+"""The group of all CPU time in the kernel."""
 
 
 @dataclass
 class Profile:
-    """What was found of one workload, in seconds an operation."""
+    """The profile of one workload, in seconds per operation."""
 
     cpu: float
     samples: int = 0
-    collecting: float = 0.0
-    """What the garbage collector had of it, in whatever function it came."""
+    gc: float = 0.0
+    """The garbage collector's part of ``cpu``, whichever function it interrupted."""
 
     stacks: dict = field(default_factory=dict)
-    """By the frames of a stack, outermost first and parted by semicolons."""
+    """Seconds by stack: the names of its frames, outermost first, separated by semicolons."""
 
     calls: dict = field(default_factory=dict)
-    """How often each system call is made for an operation."""
+    """The number of system calls per operation, by name."""
 
 
-class Profiled(Popserv):
-    """popserv under sampler.py, which does nothing until it is told to."""
+class ProfiledPopserv(Popserv):
+    """popserv under sampler.py, which starts sampling on request."""
 
     def __init__(self, directory, arguments=()):
         super().__init__(directory, arguments)
-        self._found = self.directory / "samples.json"
-        self._counted = self.directory / "calls.txt"
-        self.twistd = (sys.executable, HERE / "sampler.py", self._found)
+        self._samples_file = self.directory / "samples.json"
+        self._calls_file = self.directory / "calls.txt"
+        self.twistd = (sys.executable, HERE / "sampler.py", self._samples_file)
         self.samples = None
         self.calls = None
 
-    def _toggle(self):
+    def _toggle_sampler(self):
         self.process.send_signal(signal.SIGUSR2)
 
-    def _sampled(self, work):
-        self._found.unlink(missing_ok=True)
-        self._toggle()
-        found = work()
-        self._toggle()
-        deadline = time.monotonic() + PATIENCE
-        while not self._found.exists():
+    def _run_sampled(self, work):
+        self._samples_file.unlink(missing_ok=True)
+        self._toggle_sampler()
+        result = work()
+        self._toggle_sampler()
+        deadline = time.monotonic() + TIMEOUT
+        while not self._samples_file.exists():
             if time.monotonic() > deadline:
-                raise Failed("the sampler does not answer")
+                raise MeasurementError("the sampler has not written its samples")
             time.sleep(0.01)
-        self.samples.append((found, json.loads(self._found.read_text())))
-        return found
+        self.samples.append((result, json.loads(self._samples_file.read_text())))
+        return result
 
-    def _traced(self, work):
-        command = ["strace", "-c", "-f", "-o", self._counted]
+    def _run_traced(self, work):
+        command = ["strace", "-c", "-f", "-o", self._calls_file]
         for pid in self.pids():
             command += ["-p", str(pid)]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
-            said = strace.stderr.readline()
-            if "attached" not in said:
-                raise Failed(said.strip())
+            line = strace.stderr.readline()
+            if "attached" not in line:
+                raise MeasurementError(line.strip())
             try:
-                found = work()
-                self.settled_cpu()
+                result = work()
+                self.cpu_when_idle()
             finally:
                 strace.send_signal(signal.SIGINT)
                 strace.communicate()
-        self.calls.append((found, calls_of(self._counted.read_text())))
-        return found
+        self.calls.append((result, parse_strace(self._calls_file.read_text())))
+        return result
 
-    def cpu_of(self, work):
-        """See Peer; sample or count if ``samples`` or ``calls`` is a list."""
-        watched = work
+    def measure_cpu(self, work):
+        """See Peer; also sample if ``samples`` is a list, or trace if ``calls`` is one."""
+        run = work
         if self.samples is not None:
-            watched = lambda: self._sampled(work)  # noqa: E731
+            run = lambda: self._run_sampled(work)  # noqa: E731
         if self.calls is not None:
-            watched = lambda: self._traced(work)  # noqa: E731
-        return super().cpu_of(watched)
+            run = lambda: self._run_traced(work)  # noqa: E731
+        return super().measure_cpu(run)
 
 
-def calls_of(table):
-    """Return the calls of strace's table, by name."""
-    found = re.findall(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) .*?(\w+)$", table, re.M)
-    return {name: int(calls) for calls, name in found if name != "total"}
+def parse_strace(table):
+    """Return the number of calls by name from the table of ``strace -c``."""
+    rows = re.findall(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) .*?(\w+)$", table, re.M)
+    return {name: int(calls) for calls, name in rows if name != "total"}
 
 
-def operations(found):
-    """Return how many there were, in one answer of the load or several."""
-    founds = found if isinstance(found, list) else [found]
-    return sum(each["operations"] for each in founds)
+def count_operations(results):
+    """Return the number of operations in a result of the load generator, or in several."""
+    results = results if isinstance(results, list) else [results]
+    return sum(result["operations"] for result in results)
 
 
-def short(frame):
-    """Return a frame's name without what depends on where things are installed."""
-    for mark in (r".*/(?:site|dist)-packages/", r".*/lib/python3[\d.]*/", f"{HERE.parent}/"):
-        frame = re.sub(f"^{mark}", "", frame)
+def shorten(frame):
+    """Return a frame's name without the directory in which the code is installed."""
+    for prefix in (r".*/(?:site|dist)-packages/", r".*/lib/python3[\d.]*/", f"{HERE.parent}/"):
+        frame = re.sub(f"^{prefix}", "", frame)
     return frame
 
 
-def telling(frames):
-    """Return the frames without those that say nothing: what started the server, and retries."""
-    frames = [each for each in map(short, frames) if not each.endswith(":untilConcludes")]
-    return frames[next((at for at, each in enumerate(frames) if "mainLoop" in each), 0) :]
+def relevant_frames(frames):
+    """Return the frames from the reactor's main loop on, with short names."""
+    frames = [frame for frame in map(shorten, frames) if not frame.endswith(":untilConcludes")]
+    return frames[next((at for at, frame in enumerate(frames) if "mainLoop" in frame), 0) :]
 
 
-def profile(bench, peer, workload, samples):
-    """Return the Profile of a workload."""
+def make_profile(bench, peer, workload, samples):
+    """Return the Profile of a workload from at least so many samples, or those of a minute.
+
+    :raises MeasurementError: the peer failed, or there are no samples.
+    """
     runs = [workload.measure(bench, peer).value for _ in range(3)]
-    found = Profile(median(runs))
+    profile = Profile(median(runs))
     peer.samples = []
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while True:
         workload.measure(bench, peer)
-        found.samples = sum(each["samples"] for _, each in peer.samples)
-        if found.samples >= samples or time.monotonic() > deadline:
+        profile.samples = sum(sampled["samples"] for _, sampled in peer.samples)
+        if profile.samples >= samples or time.monotonic() > deadline:
             break
-    stacks, done = Counter(), 0
-    for answer, each in peer.samples:
-        stacks.update(each["stacks"])
-        done += operations(answer)
+    stacks = Counter()
+    for _, sampled in peer.samples:
+        stacks.update(sampled["stacks"])
     if not stacks:
-        raise Failed("no time to sample")
-    # Shares of what the undisturbed server needs.
-    factor = found.cpu / stacks.total()
-    found.collecting = factor * sum(each["collecting"] for _, each in peer.samples)
+        raise MeasurementError("no samples")
+    # Distribute the CPU time that the server uses without the sampler.
+    factor = profile.cpu / stacks.total()
+    profile.gc = factor * sum(sampled["gc"] for _, sampled in peer.samples)
     for stack, seconds in stacks.items():
-        key = ";".join(telling(stack.split(";")))
-        found.stacks[key] = found.stacks.get(key, 0.0) + seconds * factor
+        key = ";".join(relevant_frames(stack.split(";")))
+        profile.stacks[key] = profile.stacks.get(key, 0.0) + seconds * factor
     peer.samples = None
-    return found
+    return profile
 
 
 def count_calls(bench, peer, workload):
-    """Return how often each system call is made for an operation."""
+    """Return the number of system calls per operation, by name.
+
+    :raises MeasurementError: the peer or strace failed.
+    """
     peer.calls = []
     seconds, bench.seconds = bench.seconds, min(bench.seconds, 0.5)
     try:
         workload.measure(bench, peer)
-        ((found, calls),) = peer.calls
-        done = operations(found)
+        ((result, calls),) = peer.calls
+        operations = count_operations(result)
     finally:
         bench.seconds = seconds
         peer.calls = None
-    return {name: number / done for name, number in sorted(calls.items())}
+    return {name: number / operations for name, number in sorted(calls.items())}
 
 
-def room_of(frames):
-    """Return whose time it is: that of the innermost frame that belongs to any room."""
+def group_of(frames):
+    """Return the group of the innermost frame that belongs to one."""
     if frames[-1] == KERNEL:
-        return SYSTEM
+        return SYSTEM_CALLS
     for frame in reversed(frames):
-        for room, patterns in ROOMS.items():
-            if any(re.match(pattern, frame) for pattern in patterns):
-                return room
-    return "other"
+        for group in GROUPS:
+            if any(re.match(pattern, frame) for pattern in group.patterns):
+                return group
+    return GROUPS[-1]
 
 
-def by_room(found):
-    """Return the seconds of each room."""
-    rooms = Counter(dict.fromkeys([*ROOMS, SYSTEM], 0.0))
-    for stack, seconds in found.stacks.items():
-        rooms[room_of(stack.split(";"))] += seconds
-    return rooms
+def by_group(profile):
+    """Return the seconds of each group."""
+    seconds_of = Counter(dict.fromkeys([*GROUPS, SYSTEM_CALLS], 0.0))
+    for stack, seconds in profile.stacks.items():
+        seconds_of[group_of(stack.split(";"))] += seconds
+    return seconds_of
 
 
-def by_function(found):
-    """Return (function, its own seconds, those in the kernel, those with all it calls)."""
-    own, kernel, whole = Counter(), Counter(), Counter()
-    for stack, seconds in found.stacks.items():
+def by_function(profile):
+    """Return tuples of a function, its own seconds in Python and in the kernel, and all seconds.
+
+    The last figure includes the functions that it calls.
+    """
+    own, kernel, total = Counter(), Counter(), Counter()
+    for stack, seconds in profile.stacks.items():
         frames = stack.split(";")
         if frames[-1] == KERNEL:
             kernel[frames[-2 if len(frames) > 1 else -1]] += seconds
@@ -219,55 +264,58 @@ def by_function(found):
         elif frames:
             own[frames[-1]] += seconds
         for frame in set(frames):
-            whole[frame] += seconds
+            total[frame] += seconds
     functions = {*own, *kernel}
-    ordered = sorted(functions, key=lambda each: own[each] + kernel[each], reverse=True)
-    return [(each, own[each], kernel[each], whole[each]) for each in ordered]
+    ordered = sorted(functions, key=lambda name: own[name] + kernel[name], reverse=True)
+    return [(name, own[name], kernel[name], total[name]) for name in ordered]
 
 
-def micro(seconds):
-    """Return microseconds for a table."""
+def microseconds(seconds):
+    """Format seconds as microseconds."""
     return f"{seconds * 1e6:.1f}" if seconds < 1e-4 else f"{seconds * 1e6:,.0f}"
 
 
 def share(part, whole):
-    """Return a share for a table."""
+    """Format a share as a percentage."""
     return f"{part / whole:.1%}" if whole else "-"
 
 
-def rooms_table(profiles):
-    """Return the head and rows of what each room has of each workload."""
-    head = ["room", *(f"{name}, us" for name in profiles)]
-    rooms = {name: by_room(found) for name, found in profiles.items()}
+def groups_table(profiles):
+    """Return the header and the rows of the table of groups."""
+    header = ["package", *(f"{name}, us" for name in profiles)]
+    seconds_of = {name: by_group(profile) for name, profile in profiles.items()}
     rows = []
-    for room in [*ROOMS, SYSTEM]:
+    for group in (*GROUPS, SYSTEM_CALLS):
         cells = [
-            f"{micro(rooms[name][room])} ({rooms[name][room] / found.cpu:.0%})"
-            if rooms[name][room]
+            f"{microseconds(seconds_of[name][group])} ({seconds_of[name][group] / profile.cpu:.0%})"
+            if seconds_of[name][group]
             else "-"
-            for name, found in profiles.items()
+            for name, profile in profiles.items()
         ]
         if set(cells) != {"-"}:
-            rows.append([room, *cells])
-    rows.append(["all", *(micro(found.cpu) for found in profiles.values())])
+            rows.append([group.name, *cells])
+    rows.append(["total", *(microseconds(profile.cpu) for profile in profiles.values())])
     rows.append(
-        ["of which garbage collector", *(micro(each.collecting) for each in profiles.values())]
+        [
+            "including garbage collection",
+            *(microseconds(profile.gc) for profile in profiles.values()),
+        ]
     )
-    return head, rows
+    return header, rows
 
 
 def calls_table(profiles):
-    """Return the head and rows of the system calls for an operation."""
+    """Return the header and the rows of the table of system calls."""
     totals = Counter()
-    for found in profiles.values():
-        totals.update(found.calls)
-    # One in a thousand is none of the operation's.
+    for profile in profiles.values():
+        totals.update(profile.calls)
+    # Rarer calls are not part of the operation.
     names = [name for name, number in totals.most_common() if number > 0.005]
     rows = [
-        [name, *(_number(found.calls.get(name, 0)) for found in profiles.values())]
+        [name, *(_number(profile.calls.get(name, 0)) for profile in profiles.values())]
         for name in names
     ]
-    rows.append(["all", *(_number(sum(found.calls.values())) for found in profiles.values())])
+    rows.append(["total", *(_number(sum(profile.calls.values())) for profile in profiles.values())])
     return ["system call", *profiles], rows
 
 
@@ -275,155 +323,171 @@ def _number(number):
     return f"{number:.2f}".rstrip("0").rstrip(".") if number >= 0.005 else "-"
 
 
-def functions_table(found, most):
-    """Return the head and rows of the functions that have most."""
-    head = ["function", "Python, us", "kernel, us", "share", "with all it calls, us"]
+def functions_table(profile, limit):
+    """Return the header and the rows of the table of the functions with the most own time."""
+    header = ["function", "Python, us", "kernel, us", "share", "with callees, us"]
     rows = [
-        [name, micro(own), micro(kernel), share(own + kernel, found.cpu), micro(whole)]
-        for name, own, kernel, whole in by_function(found)[:most]
+        [
+            name,
+            microseconds(own),
+            microseconds(kernel),
+            share(own + kernel, profile.cpu),
+            microseconds(total),
+        ]
+        for name, own, kernel, total in by_function(profile)[:limit]
     ]
-    return head, rows
+    return header, rows
 
 
-def flame(path, found, title):
-    """Write a flame graph, as SVG: a frame is as wide as its share."""
+def write_flame_graph(path, profile, title):
+    """Write a flame graph as SVG: the width of a frame is its share of the CPU time."""
     width, row = 1200, 17
     tree = {}
-    for stack, seconds in sorted(found.stacks.items()):
-        below = tree
+    for stack, seconds in sorted(profile.stacks.items()):
+        children = tree
         for frame in stack.split(";"):
-            entry = below.setdefault(frame, [0.0, {}])
-            entry[0] += seconds
-            below = entry[1]
-    colours = dict(zip(ROOMS, COLOURS, strict=True)) | {SYSTEM: "#e8746a"}
-    out, deepest = [], 0
+            node = children.setdefault(frame, [0.0, {}])
+            node[0] += seconds
+            children = node[1]
+    elements, max_depth = [], 0
 
-    def draw(below, left, depth, frames):
-        nonlocal deepest
-        for frame, (seconds, above) in below.items():
-            wide = seconds / found.cpu * width
+    def draw(children, left, depth, frames):
+        nonlocal max_depth
+        for frame, (seconds, grandchildren) in children.items():
+            frame_width = seconds / profile.cpu * width
             stack = [*frames, frame]
-            if wide >= 0.4:
-                deepest = max(deepest, depth)
-                label = frame.rpartition(":")[2] if wide > 30 else ""
-                said = f"{frame}: {micro(seconds)} us, {share(seconds, found.cpu)}"
-                out.append(
+            if frame_width >= 0.4:
+                max_depth = max(max_depth, depth)
+                label = frame.rpartition(":")[2] if frame_width > 30 else ""
+                tooltip = f"{frame}: {microseconds(seconds)} us, {share(seconds, profile.cpu)}"
+                elements.append(
                     f'<g transform="translate({left:.1f},{depth * row + 24})">'
-                    f"<title>{escape(said)}</title>"
-                    f'<rect width="{wide:.1f}" height="{row - 1}"'
-                    f' fill="{colours[room_of(stack)]}"/>'
-                    f'<text x="2" y="12">{escape(label[: int(wide / 6.6)])}</text></g>'
+                    f"<title>{escape(tooltip)}</title>"
+                    f'<rect width="{frame_width:.1f}" height="{row - 1}"'
+                    f' fill="{group_of(stack).colour}"/>'
+                    f'<text x="2" y="12">{escape(label[: int(frame_width / 6.6)])}</text></g>'
                 )
-                draw(above, left, depth + 1, stack)
-            left += wide
+                draw(grandchildren, left, depth + 1, stack)
+            left += frame_width
 
     draw(tree, 0.0, 0, [])
-    height = (deepest + 2) * row + 24
+    height = (max_depth + 2) * row + 24
     path.write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
         ' font-family="monospace" font-size="11">'
-        f'<text x="4" y="14">{escape(title)}</text>{"".join(out)}</svg>\n'
+        f'<text x="4" y="14">{escape(title)}</text>{"".join(elements)}</svg>\n'
     )
 
 
 def write(arguments, profiles, about):
-    """Write the tables and flame graphs; return what to print."""
+    """Write the tables and the flame graphs; return the text to print."""
     results = arguments.results
     results.mkdir(parents=True, exist_ok=True)
-    parts = ["# Where the time goes", about]
-    tables = {"rooms": rooms_table(profiles)}
-    parts += ["## By room, an operation", report.table(*tables["rooms"])]
-    if any(found.calls for found in profiles.values()):
+    parts = ["# CPU time of popserv", about]
+    tables = {"packages": groups_table(profiles)}
+    parts += ["## CPU time per operation, by package", report.table(*tables["packages"])]
+    if any(profile.calls for profile in profiles.values()):
         tables["calls"] = calls_table(profiles)
-        parts += ["## System calls of an operation", report.table(*tables["calls"])]
-    for name, found in profiles.items():
-        tables[f"functions-{name}"] = functions_table(found, arguments.functions)
+        parts += ["## System calls per operation", report.table(*tables["calls"])]
+    for name, profile in profiles.items():
+        tables[f"functions-{name}"] = functions_table(profile, arguments.functions)
         parts += [f"## {name}", report.table(*tables[f"functions-{name}"])]
-        title = f"{name}: {micro(found.cpu)} us of CPU time an operation, {found.samples} samples"
-        flame(results / f"flame-{name}.svg", found, title)
-        lines = (f"{stack} {seconds * 1e9:.0f}\n" for stack, seconds in found.stacks.items())
+        title = f"{name}: {microseconds(profile.cpu)} us per operation, {profile.samples} samples"
+        write_flame_graph(results / f"flame-{name}.svg", profile, title)
+        lines = (f"{stack} {seconds * 1e9:.0f}\n" for stack, seconds in profile.stacks.items())
         (results / f"flame-{name}.txt").write_text("".join(sorted(lines)))
     text = "\n\n".join(parts)
     (results / "profile.md").write_text(f"{text}\n")
     if arguments.docs:
-        for name, (head, rows) in tables.items():
+        for name, (header, rows) in tables.items():
             if name.startswith("functions-"):
-                if name.removeprefix("functions-") not in SHOWN_OF:
+                if name.removeprefix("functions-") not in DOCS_WORKLOADS:
                     continue
-                # A name that ends with an underscore would be a link.
-                rows = [[f"``{name}``", *cells] for name, *cells in rows[:SHOWN]]
-            report.write_csv(arguments.docs / f"profile-{name}.csv", head, rows)
+                # As a literal, for a name that ends with an underscore would be a link.
+                rows = [[f"``{name}``", *cells] for name, *cells in rows[:DOCS_FUNCTIONS]]
+            report.write_csv(arguments.docs / f"profile-{name}.csv", header, rows)
         (arguments.docs / "profile-about.txt").write_text(f"{about}\n")
-    say(f"written to {results}")
+    print_status(f"results written to {results}")
     return text
 
 
-def arguments_of(given):
-    """Return what the command line says."""
-    names = [each.name for each in workloads() if each.unit == "s"]
+def parse_command_line(argv):
+    """Return the arguments of a command line."""
+    names = [workload.name for workload in workloads() if workload.unit == "s"]
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--workload",
-        type=names_of(names),
-        default=list(CHOSEN),
-        help=f"{', '.join(names)} [default: {','.join(CHOSEN)}]",
+        type=comma_separated(names),
+        default=list(DEFAULT_WORKLOADS),
+        help=f"workloads, separated by commas: {', '.join(names)} "
+        f"[default: {','.join(DEFAULT_WORKLOADS)}]",
     )
-    parser.add_argument("--samples", type=int, default=2000, help="at least [default: 2000]")
-    parser.add_argument("--functions", type=int, default=25, help="in a table [default: 25]")
-    parser.add_argument("--popserv", default="", metavar="ARGUMENTS", help="run it with these")
-    add_common(parser)
-    return parse(parser, given)
+    parser.add_argument(
+        "--samples", type=int, default=2000, help="minimum number of samples [default: 2000]"
+    )
+    parser.add_argument(
+        "--functions", type=int, default=25, help="number of functions per table [default: 25]"
+    )
+    parser.add_argument(
+        "--popserv", default="", metavar="ARGUMENTS", help="run popserv with these arguments"
+    )
+    add_common_options(parser)
+    return parse(parser, argv)
 
 
-def about(arguments, profiles, absent):
-    """Return what a reader of the tables must know."""
-    here = about_here()
+def describe(arguments, profiles, problems):
+    """Return the text above the tables: the environment, the options and what is missing."""
+    here = environment()
     text = (
         f"Python {here['python']}, Twisted {here['twisted']}, Linux {here['kernel']}, "
-        f"{here['cores']} cores; CPU time of the server for one operation, "
-        f"parted by {min(found.samples for found in profiles.values()):,} samples or more."
+        f"{here['cores']} cores; CPU time of the server per operation, "
+        f"from at least {min(profile.samples for profile in profiles.values()):,} samples."
     )
     if arguments.popserv:
         text += f"  popserv runs with {arguments.popserv}."
     if arguments.tiny:
-        text += "  With --tiny, which only tries the code: the figures mean nothing."
-    return "\n\n".join([text, *(f"Missing: {each}." for each in absent)])
+        text += "  Run with --tiny, which only tests the code: the figures are meaningless."
+    return "\n\n".join([text, *(f"Note: {problem}." for problem in problems)])
 
 
-def main(given=None):
-    """Return the exit code."""
-    arguments = arguments_of(given)
-    chosen = [each for each in workloads(tiny=arguments.tiny) if each.name in arguments.workload]
-    absent = []
+def main(argv=None):
+    """Profile the selected workloads; return the exit code."""
+    arguments = parse_command_line(argv)
+    selected = [
+        workload
+        for workload in workloads(tiny=arguments.tiny)
+        if workload.name in arguments.workload
+    ]
+    problems = []
     if shutil.which("strace") is None:
-        absent.append("system calls are not counted: strace is missing (Debian's strace)")
+        problems.append("system calls are not counted: strace is missing; install Debian's strace")
     profiles = {}
-    with workplace(arguments) as (directory, peers):
+    with work_directory(arguments) as (directory, peers):
         bench = Bench(arguments, directory)
-        peer = Profiled(directory, shlex.split(arguments.popserv))
+        peer = ProfiledPopserv(directory, shlex.split(arguments.popserv))
         peers.append(peer)
-        for each in chosen:
-            each.prepare(bench, peer)
-        settle(arguments)
-        for number, each in enumerate(chosen, 1):
-            say(f"[{number}/{len(chosen)}] {each.name}")
+        for workload in selected:
+            workload.prepare(bench, peer)
+        wait_for_mail(arguments)
+        for number, workload in enumerate(selected, 1):
+            print_status(f"[{number}/{len(selected)}] {workload.name}")
             peer.start()
             try:
-                found = profile(bench, peer, each, arguments.samples)
-            except Failed as error:
-                say(f"  popserv fails: {error}")
+                profile = make_profile(bench, peer, workload, arguments.samples)
+            except MeasurementError as error:
+                print_status(f"  popserv failed: {error}")
                 return 1
-            profiles[each.name] = found
-            if not absent:
+            profiles[workload.name] = profile
+            if not problems:
                 try:
-                    found.calls = count_calls(bench, peer, each)
-                except Failed as error:
-                    absent.append(f"system calls are not counted: {error}")
+                    profile.calls = count_calls(bench, peer, workload)
+                except MeasurementError as error:
+                    problems.append(f"system calls are not counted: {error}")
                     peer.calls = None
                     peer.stop()
-    for each in absent:
-        say(each)
-    print(write(arguments, profiles, about(arguments, profiles, absent)))
+    for problem in problems:
+        print_status(problem)
+    print(write(arguments, profiles, describe(arguments, profiles, problems)))
     return 0
 
 

@@ -1,87 +1,87 @@
-"""What was found, as tables and as pictures."""
+"""Write the results of run.py as tables and plots; the other commands share the tools."""
 
 import csv
 import json
 from dataclasses import asdict
 from statistics import median
 
-STANDARD = "dovecot, tuned"
-"""The peer whose figures are 1."""
+BASELINE = "dovecot, tuned"
+"""The peer that the ratios are relative to."""
 
 COLOURS = {
     "popserv": "tab:blue",
-    STANDARD: "tab:red",
+    BASELINE: "tab:red",
     "dovecot": "tab:orange",
     "twisted.mail": "tab:green",
 }
-_MORE = ("tab:purple", "tab:cyan", "tab:olive", "tab:brown", "tab:pink")
-"""For popserv with other arguments."""
+_EXTRA_COLOURS = ("tab:purple", "tab:cyan", "tab:olive", "tab:brown", "tab:pink")
+"""For popserv with additional arguments."""
 
 
-def write(arguments, chosen, peers, results, noise, about, say):
-    """Write latest.md, latest.json and the plots; return the tables."""
+def write(arguments, selected, peers, results, noise, about, print_status):
+    """Write latest.md, latest.json and the plots; return the text to print."""
     folder = arguments.results
     folder.mkdir(parents=True, exist_ok=True)
-    used = _ratios(chosen, peers, results, "value", with_targets=True)
-    rates = _ratios(chosen, peers, results, "rate")
+    values = _ratios(selected, peers, results, "value", with_targets=True)
+    rates = _ratios(selected, peers, results, "rate")
     text = "\n\n".join(
         (
-            "# Measured",
-            _about(about, noise),
-            "## CPU time of the server, or memory; the tuned Dovecot's = 1",
-            table(*used),
-            "## Operations a second; the tuned Dovecot's = 1",
+            "# Results",
+            _describe(about, noise),
+            "## CPU time per operation or memory per connection, relative to the tuned Dovecot",
+            table(*values),
+            "## Operations per second, relative to the tuned Dovecot",
             table(*rates),
         )
     )
     if arguments.docs:
-        plain = _ratios(chosen, peers, results, "value", with_targets=False)
+        plain = _ratios(selected, peers, results, "value", with_targets=False)
         write_csv(arguments.docs / "results-cpu.csv", *plain)
         write_csv(arguments.docs / "results-rate.csv", *rates)
-        (arguments.docs / "results-about.txt").write_text(f"{_about(about, noise)}\n")
-    whole = f"{text}\n\n## Every figure\n\n{_details(chosen, peers, results)}\n"
+        (arguments.docs / "results-about.txt").write_text(f"{_describe(about, noise)}\n")
+    whole = f"{text}\n\n## All figures\n\n{_details(selected, peers, results)}\n"
     (folder / "latest.md").write_text(whole)
     (folder / "latest.json").write_text(
         json.dumps(
             {
                 "about": about,
                 "noise": noise,
-                "targets": {each.name: each.target for each in chosen},
+                "targets": {each.name: each.target for each in selected},
                 "results": {
                     workload: {
                         peer: runs if isinstance(runs, str) else [asdict(run) for run in runs]
-                        for peer, runs in found.items()
+                        for peer, runs in by_peer.items()
                     }
-                    for workload, found in results.items()
+                    for workload, by_peer in results.items()
                 },
             },
             indent=1,
         )
         + "\n"
     )
-    if can_plot(say):
-        _plot_ratios(folder / "ratios.png", chosen, peers, results)
-        _plot_polls(folder / "poll.png", chosen, peers, results)
+    if has_matplotlib(print_status):
+        _plot_ratios(folder / "ratios.png", selected, peers, results)
+        _plot_polls(folder / "poll.png", selected, peers, results)
         _plot_memory(folder / "memory.png", peers, results)
-    say(f"written to {folder}")
-    return whole if len(chosen) == 1 else text
+    print_status(f"results written to {folder}")
+    return whole if len(selected) == 1 else text
 
 
-def _middle(runs, field="value"):
-    """Return the median, or None if there is nothing."""
+def _median(runs, field="value"):
+    """Return the median of a field of the runs, or None if there are no runs."""
     if isinstance(runs, str) or not runs:
         return None
     return median(getattr(run, field) for run in runs)
 
 
 def _spread(runs):
-    """Return half of what lies between the least and the most, as a part of the median."""
+    """Return half the difference between maximum and minimum, relative to the median."""
     values = [run.value for run in runs]
     return (max(values) - min(values)) / 2 / median(values) if median(values) else 0.0
 
 
-def shown(value, unit="s"):
-    """Return a figure with a unit and three digits."""
+def format_quantity(value, unit="s"):
+    """Return a number of seconds or octets with three digits and a suitable unit."""
     scales = ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1, "B"))
     if unit == "s":
         scales = ((1, "s"), (1e-3, "ms"), (1e-6, "us"))
@@ -96,160 +96,169 @@ def _digits(value):
     return f"{value:.4f}"
 
 
-def _about(about, noise):
-    cpu = [each for each, _ in noise]
-    waited = [wall / each - 1 for each, wall in noise]
+def _describe(about, noise):
+    cpu = [seconds for seconds, _ in noise]
+    waiting = [wall / seconds - 1 for seconds, wall in noise]
     lines = [
         f"Python {about['python']}, Twisted {about['twisted']}, Linux {about['kernel']}, "
         f"{about['cores']} cores; {about['minutes']} minutes, {about['rounds']} rounds, medians.",
         "",
-        f"The machine's noise: the same loop, between the rounds, took from "
-        f"{min(cpu) / median(cpu) - 1:+.0%} to {max(cpu) / median(cpu) - 1:+.0%} of its median "
-        f"in CPU time, and waited for a core {median(waited):.0%} of that "
-        f"(at most {max(waited):.0%}).",
+        f"Machine noise: the CPU time of a fixed loop between the rounds deviated from its median "
+        f"by {min(cpu) / median(cpu) - 1:+.0%} to {max(cpu) / median(cpu) - 1:+.0%}; the loop "
+        f"waited for a core for {median(waiting):.0%} of that time (at most {max(waiting):.0%}).",
     ]
     if about["tiny"]:
-        lines += ["", "With --tiny, which only tries the code: the figures mean nothing."]
-    for reason in about["absent"]:
+        lines += ["", "Run with --tiny, which only tests the code: the figures are meaningless."]
+    for reason in about["left_out"]:
         lines += ["", f"Not measured: {reason}."]
     return "\n".join(lines)
 
 
-def _ratios(chosen, peers, results, field, *, with_targets=False):
-    """Return the head and the rows of one figure."""
-    others = [peer for peer in peers if peer != STANDARD]
-    head = ["workload", STANDARD]
+def _ratios(selected, peers, results, field, *, with_targets=False):
+    """Return the header and the rows of the table of one field of the runs."""
+    others = [peer for peer in peers if peer != BASELINE]
+    header = ["workload", BASELINE]
     for peer in others:
-        head.append(peer)
+        header.append(peer)
         if with_targets and peer.startswith("popserv"):
-            head.append("target")
+            header.append("target")
     rows = []
-    for workload in chosen:
-        found = results[workload.name]
-        standard = _middle(found.get(STANDARD, []), field)
+    for workload in selected:
+        by_peer = results[workload.name]
+        baseline = _median(by_peer.get(BASELINE, []), field)
         if field == "rate" and workload.unit != "s":
             continue
-        row = [workload.title, _absolute(found.get(STANDARD, "absent"), field, workload.unit)]
+        row = [workload.title, _absolute(by_peer.get(BASELINE, "left out"), field, workload.unit)]
         for peer in others:
-            value = _middle(found[peer], field)
-            if value is None or not standard:
-                row.append(_absolute(found[peer], field, workload.unit))
+            value = _median(by_peer[peer], field)
+            if value is None or not baseline:
+                row.append(_absolute(by_peer[peer], field, workload.unit))
             else:
                 row.append(
-                    f"{_digits(value / standard)} ({_absolute(found[peer], field, workload.unit)})"
+                    f"{_digits(value / baseline)} "
+                    f"({_absolute(by_peer[peer], field, workload.unit)})"
                 )
             if with_targets and peer.startswith("popserv"):
-                row.append(_target(workload, value, standard))
+                row.append(_target(workload, value, baseline))
         rows.append(row)
-    return head, rows
+    return header, rows
 
 
 def _absolute(runs, field, unit):
-    value = _middle(runs, field)
+    value = _median(runs, field)
     if value is None:
-        return "-" if runs == "absent" or not runs else "fails"
+        return "-" if runs == "left out" or not runs else "failed"
     if field == "rate":
         return f"{_digits(value)}/s"
-    return f"{shown(value, unit)} ±{_spread(runs):.0%}"
+    return f"{format_quantity(value, unit)} ±{_spread(runs):.0%}"
 
 
-def _target(workload, value, standard):
+def _target(workload, value, baseline):
     if workload.target is None:
         return ""
     target = f"<= {_digits(workload.target)}"
-    if value is None or not standard:
+    if value is None or not baseline:
         return target
-    return f"{target} {'met' if value <= workload.target * standard else 'missed'}"
+    return f"{target} {'met' if value <= workload.target * baseline else 'missed'}"
 
 
-def _details(chosen, peers, results):
-    head = ["workload", "peer", "median", "least", "most", "a second", "load's CPU", "slowest"]
+def _details(selected, peers, results):
+    header = [
+        *("workload", "peer", "median", "minimum", "maximum"),
+        *("per second", "client CPU", "slowest"),
+    ]
     rows = []
-    for workload in chosen:
+    for workload in selected:
         for peer in peers:
             runs = results[workload.name][peer]
             row = [workload.name, peer]
             if isinstance(runs, str):
-                row += [f"fails: {runs}", "", "", "", "", ""]
+                row += [f"failed: {runs}", "", "", "", "", ""]
             else:
                 values = [run.value for run in runs]
-                row += [shown(each, workload.unit) for each in (median(values), min(values))]
-                row += [shown(max(values), workload.unit)]
+                row += [
+                    format_quantity(each, workload.unit) for each in (median(values), min(values))
+                ]
+                row += [format_quantity(max(values), workload.unit)]
                 if workload.unit == "s":
                     row += [
-                        _digits(_middle(runs, "rate")),
-                        shown(_middle(runs, "client")),
-                        shown(max(run.slowest for run in runs)),
+                        _digits(_median(runs, "rate")),
+                        format_quantity(_median(runs, "client")),
+                        format_quantity(max(run.slowest for run in runs)),
                     ]
                 else:
                     row += ["", "", ""]
             rows.append(row)
-    return table(head, rows)
+    return table(header, rows)
 
 
-def write_csv(path, head, rows):
-    """Write a table for the documentation, which includes it."""
+def write_csv(path, header, rows):
+    """Write a table as a CSV file, which the documentation includes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([head, *rows])
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def table(head, rows):
-    """Return a table that people can read as it is, and Markdown too."""
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+def table(header, rows):
+    """Return a Markdown table with aligned columns."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(cells):
         return "| " + " | ".join(map(str.ljust, cells, widths)) + " |"
 
-    return "\n".join([line(head), line(["-" * width for width in widths]), *map(line, rows)])
+    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
 
 
 def _colours(peers):
-    """Return a colour for each peer, the same in all plots."""
+    """Return a colour for each peer; a peer has the same colour in all plots."""
     unnamed = [peer for peer in peers if peer not in COLOURS]
-    return COLOURS | {peer: _MORE[at % len(_MORE)] for at, peer in enumerate(unnamed)}
+    return COLOURS | {
+        peer: _EXTRA_COLOURS[at % len(_EXTRA_COLOURS)] for at, peer in enumerate(unnamed)
+    }
 
 
-def can_plot(say):
-    """Tell whether there is what draws; say it if there is not."""
+def has_matplotlib(print_status):
+    """Tell whether matplotlib is installed; print a line if it is not."""
     try:
         import matplotlib
     except ImportError:
-        say("no plots: matplotlib is missing (pip install 'popserv[bench]')")
+        print_status(
+            "no plots: matplotlib is missing; install it with: pip install 'popserv[bench]'"
+        )
         return False
     matplotlib.use("Agg")
     return True
 
 
 def figure(width, height):
-    """Return a figure of so many inches, and its axes."""
+    """Return a new figure, with its size in inches, and its axes."""
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(width, height), layout="constrained")
     return picture, picture.add_subplot()
 
 
-def _plot_ratios(path, chosen, peers, results):
-    """Bars of the ratios, with the targets."""
+def _plot_ratios(path, selected, peers, results):
+    """Plot the ratios as bars, with the targets."""
     rows = [
         each
-        for each in chosen
-        if _middle(results[each.name].get(STANDARD, [])) and each.name != "poll-1000000"
+        for each in selected
+        if _median(results[each.name].get(BASELINE, [])) and each.name != "poll-1000000"
     ]
     if not rows:
         return
     picture, axes = figure(10, 1 + 0.6 * len(rows))
     colours = _colours(peers)
-    others = [peer for peer in peers if peer != STANDARD]
+    others = [peer for peer in peers if peer != BASELINE]
     height = 0.8 / max(1, len(others))
     for number, peer in enumerate(others):
-        places, ratios = [], []
+        positions, ratios = [], []
         for row, workload in enumerate(rows):
-            value = _middle(results[workload.name][peer])
+            value = _median(results[workload.name][peer])
             if value is not None:
-                places.append(row + (number + 0.5) * height - 0.4)
-                ratios.append(value / _middle(results[workload.name][STANDARD]))
-        axes.barh(places, ratios, height, label=peer, color=colours[peer])
+                positions.append(row + (number + 0.5) * height - 0.4)
+                ratios.append(value / _median(results[workload.name][BASELINE]))
+        axes.barh(positions, ratios, height, label=peer, color=colours[peer])
     targets = [(row, each.target) for row, each in enumerate(rows) if each.target]
     if targets:
         axes.vlines(
@@ -257,49 +266,49 @@ def _plot_ratios(path, chosen, peers, results):
             [row - 0.45 for row, _ in targets],
             [row + 0.45 for row, _ in targets],
             colors="black",
-            label="target of popserv",
+            label="target for popserv",
         )
-    axes.axvline(1, color=COLOURS[STANDARD], linestyle=":", label=STANDARD)
+    axes.axvline(1, color=COLOURS[BASELINE], linestyle=":", label=BASELINE)
     axes.set_xscale("log")
     axes.set_yticks(range(len(rows)), [each.title for each in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("CPU time of the server, or memory; less is better")
+    axes.set_xlabel("CPU time per operation or memory per connection, relative; lower is better")
     picture.legend(loc="outside upper right", ncols=3)
     picture.savefig(path, dpi=100)
 
 
-def _plot_polls(path, chosen, peers, results):
-    """CPU time of a poll over the number of messages."""
-    sizes = [each for each in chosen if each.name.startswith("poll-")]
+def _plot_polls(path, selected, peers, results):
+    """Plot the CPU time of a poll by the number of messages."""
+    sizes = [each for each in selected if each.name.startswith("poll-")]
     if len(sizes) < 2:
         return
     picture, axes = figure(8, 5)
     colours = _colours(peers)
     for peer in peers:
         points = [
-            (int(each.name.partition("-")[2]), _middle(results[each.name][peer])) for each in sizes
+            (int(each.name.partition("-")[2]), _median(results[each.name][peer])) for each in sizes
         ]
         points = sorted(point for point in points if point[1])
         axes.plot(*zip(*points, strict=True), marker="o", label=peer, color=colours[peer])
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("messages in the maildrop")
-    axes.set_ylabel("CPU seconds of the server for login UIDL LIST QUIT")
+    axes.set_ylabel("CPU seconds of the server per poll")
     axes.grid(alpha=0.3)
     axes.legend()
     picture.savefig(path, dpi=100)
 
 
 def _plot_memory(path, peers, results):
-    """Memory over connections."""
-    found = results.get("memory")
-    if not found:
+    """Plot the memory by the number of connections."""
+    by_peer = results.get("memory")
+    if not by_peer:
         return
     picture, axes = figure(8, 5)
     colours = _colours(peers)
     for peer in peers:
-        if not isinstance(found[peer], str) and found[peer]:
-            points = found[peer][0].points
+        if not isinstance(by_peer[peer], str) and by_peer[peer]:
+            points = by_peer[peer][0].points
             axes.plot(
                 [connections for connections, _ in points],
                 [octets / 1e6 for _, octets in points],
@@ -308,7 +317,7 @@ def _plot_memory(path, peers, results):
                 color=colours[peer],
             )
     axes.set_xlabel("logged-in idle connections")
-    axes.set_ylabel("MB of the whole process tree (PSS)")
+    axes.set_ylabel("memory of the process tree in MB (PSS)")
     axes.grid(alpha=0.3)
     axes.legend()
     picture.savefig(path, dpi=100)

@@ -1,6 +1,6 @@
-"""Measure popserv beside its peers: ``make bench``, or ``python benchmarks/run.py``.
+"""Compare popserv with other POP3 servers: ``make bench``, or ``python benchmarks/run.py``.
 
-See README.rst for what is measured and why in this way.
+README.rst describes the workloads and the method.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 
 import report
 from mail import Mail
-from peers import KINDS, SERVERS, Absent, Failed, Popserv
-from workloads import Load, stored, workloads
+from peers import DEFAULT_PEERS, PEERS, MeasurementError, NotInstalled, Popserv
+from workloads import Load, count_messages, workloads
 
 import twisted
 
@@ -28,42 +28,42 @@ HERE = Path(__file__).resolve().parent
 
 
 class Bench:
-    """What workloads need: mail, the load, and what the command line said."""
+    """The mail, the load generator and the settings that workloads use."""
 
     def __init__(self, arguments, directory):
         self.mail = Mail(directory)
         self.seconds = 0.05 if arguments.tiny else arguments.seconds
-        self.opened = set()
-        self.files = _most_files()
+        self.polled = set()
+        self.open_files = _raise_open_files_limit()
         self._program = arguments.load
 
-    def fill(self, peer, user, kind, messages, sources=None):
-        """Make a user and a maildrop, unless they are there; of so many sources at most."""
+    def fill(self, peer, user, kind, messages, distinct=None):
+        """Create a user with a maildrop unless it exists; see Mail.fill for ``distinct``."""
         maildir = peer.maildir(user)
         if not maildir.exists():
-            self.mail.fill(maildir, kind, messages, peer.owner, sources=sources)
+            self.mail.fill(maildir, kind, messages, peer.owner, distinct=distinct)
 
     def count(self, peer, user):
-        """Return how many messages a maildrop has."""
-        return stored(peer.root / user)
+        """Return the number of messages in a maildrop."""
+        return count_messages(peer.root / user)
 
     def load(self, peer, *arguments):
-        """Return the load, a context."""
+        """Return a load generator, a context manager."""
         return Load(self._program, peer, *arguments)
 
     def poll(self, peer, user):
-        """Have one session, with UIDL and LIST; return what the load says."""
+        """Run one session with UIDL and LIST; return the load generator's result."""
         messages = self.count(peer, user)
         with self.load(peer, "poll", user, "--calls", 1, "--messages", messages) as load:
-            return load.ask()
+            return load.run()
 
 
-def _most_files():
-    """Raise the limit of open files, and return how many that leaves for connections."""
+def _raise_open_files_limit():
+    """Raise the limit on open files; return the number of them that connections can use."""
     _, hard = getrlimit(RLIMIT_NOFILE)
     limit = max(hard, 4 * 10_000 + 200)
     try:
-        # Only root may go beyond the hard one.
+        # Only root may raise the hard limit.
         setrlimit(RLIMIT_NOFILE, (limit, limit))
     except (ValueError, OSError):
         limit = hard
@@ -72,47 +72,47 @@ def _most_files():
 
 
 class Progress:
-    """Says on stderr what is running and how long it will take."""
+    """Iterates over the steps and prints each one, with the remaining time, to stderr."""
 
     def __init__(self, steps, seconds):
         self._steps = steps
         self._seconds = seconds
-        self._took = {}
-        self._guessed = self._spent = 1.0
+        self._durations = {}
+        self._estimated = self._elapsed = 1.0
 
-    def _guess(self, workload):
+    def _estimate(self, workload):
         return workload.estimate + self._seconds
 
-    def _left(self, done):
-        # What has been seen of the same is better than a guess, set right by all guesses.
-        factor = self._spent / self._guessed
+    def _remaining(self, done):
+        # Prefer a measured duration; otherwise scale the estimate by the estimates so far.
+        factor = self._elapsed / self._estimated
         return sum(
-            self._took.get((workload.name, peer.name), self._guess(workload) * factor)
+            self._durations.get((workload.name, peer.name), self._estimate(workload) * factor)
             for workload, _, peer in self._steps[done:]
         )
 
     def __iter__(self):
         for done, (workload, number, peer) in enumerate(self._steps):
-            minutes, seconds = divmod(round(self._left(done)), 60)
-            say(
+            minutes, seconds = divmod(round(self._remaining(done)), 60)
+            print_status(
                 f"[{done + 1}/{len(self._steps)}, {minutes}:{seconds:02} left] "
                 f"{workload.name}, round {number}: {peer.name}"
             )
-            began = time.monotonic()
+            start = time.monotonic()
             yield workload, number, peer
-            took = time.monotonic() - began
-            self._took[workload.name, peer.name] = took
-            self._guessed += self._guess(workload)
-            self._spent += took
+            duration = time.monotonic() - start
+            self._durations[workload.name, peer.name] = duration
+            self._estimated += self._estimate(workload)
+            self._elapsed += duration
 
 
-def say(text):
-    """Tell a person who waits."""
+def print_status(text):
+    """Print a line to stderr at once."""
     print(text, file=sys.stderr, flush=True)
 
 
 def calibrate():
-    """Return the CPU and wall seconds of the same work each time."""
+    """Return the CPU time and the wall-clock time, in seconds, of a fixed amount of work."""
     wall, cpu = time.perf_counter(), time.thread_time()
     total = 0
     for number in range(400_000):
@@ -120,115 +120,156 @@ def calibrate():
     return time.thread_time() - cpu, time.perf_counter() - wall
 
 
-def in_order(chosen, peers, rounds):
-    """Return who is to do what when, as (workload, number of the round, peer)."""
+def schedule(selected, peers, rounds):
+    """Return the steps in order, as tuples of workload, number of the round, and peer."""
     return [
         (workload, number, peer)
-        for workload in chosen
+        for workload in selected
         for number in range(1, min(rounds, workload.rounds or rounds) + 1)
-        # Who comes first changes, so that nobody always follows the same peer.
+        # Each round starts with another peer, so that no peer always follows the same one.
         for peer in (peers * 2)[(number - 1) % len(peers) :][: len(peers)]
     ]
 
 
 def measure(bench, steps):
-    """Run everything; return for each workload the runs or the failure of each peer, and noise."""
-    results, noise, before = {}, [calibrate()], None
+    """Run all steps; return the results and the machine's noise.
+
+    The results map each workload, and then each peer, to a list of Runs, or to the reason for
+    the failure.  The noise is a list of results of :func:`calibrate`.
+    """
+    results, noise, previous = {}, [calibrate()], None
     for workload, number, peer in Progress(steps, bench.seconds):
-        if before not in (None, (workload, number)):
+        if previous not in (None, (workload, number)):
             noise.append(calibrate())
-        before = workload, number
-        found = results.setdefault(workload.name, {})
-        runs = found.setdefault(peer.name, [])
+        previous = workload, number
+        by_peer = results.setdefault(workload.name, {})
+        runs = by_peer.setdefault(peer.name, [])
         if isinstance(runs, str):
             continue
         try:
             peer.start()
             runs.append(workload.measure(bench, peer))
-        except Failed as error:
-            say(f"  {peer.name} fails: {error}")
-            found[peer.name] = str(error)
+        except MeasurementError as error:
+            print_status(f"  {peer.name} failed: {error}")
+            by_peer[peer.name] = str(error)
             peer.stop()
     noise.append(calibrate())
     return results, noise
 
 
-def find_peers(arguments, directory):
-    """Return the peers that are here, and why others are not."""
-    peers, absent = [], []
+def installed_peers(arguments, directory):
+    """Return the selected peers that are installed, and the reasons why others are left out."""
+    peers, left_out = [], []
     for name in arguments.peers:
-        kind = KINDS[name]
+        kind = PEERS[name]
         try:
             kind.check()
             peers.append(kind(directory))
-        except Absent as reason:
-            if str(reason) not in absent:
-                say(f"not measured: {reason}")
-                absent.append(str(reason))
-    peers += [Popserv(directory, shlex.split(more)) for more in arguments.popserv]
-    return peers, absent
+        except NotInstalled as reason:
+            if str(reason) not in left_out:
+                print_status(f"not measured: {reason}")
+                left_out.append(str(reason))
+    peers += [Popserv(directory, shlex.split(options)) for options in arguments.popserv]
+    return peers, left_out
 
 
-def names_of(known):
-    """Return a parser of names parted by commas."""
+def comma_separated(known):
+    """Return a function that parses known names separated by commas."""
 
     def parse(text):
         names = text.split(",")
         for name in names:
             if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r}: there are {', '.join(known)}")
+                raise argparse.ArgumentTypeError(
+                    f"unknown name {name!r}; choose from {', '.join(known)}"
+                )
         return names
 
     return parse
 
 
-def add_common(parser):
-    """Add the options that all commands here have."""
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a steady run [default: 1]")
-    parser.add_argument("--tiny", action="store_true", help="try the code, measure nothing")
-    parser.add_argument("--directory", help="where the mail is made [default: a temporary one]")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--docs", type=Path, help="where tables for the documentation go, too")
-    parser.add_argument("--load", type=Path, default=HERE.parent / "build" / "load")
+def add_common_options(parser):
+    """Add the options that run.py, growth.py and profiles.py share."""
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="duration of a steady run [default: 1]"
+    )
+    parser.add_argument("--tiny", action="store_true", help="only test the code, with little mail")
+    parser.add_argument(
+        "--directory", help="directory for the mail [default: that for temporary files]"
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=HERE / "results",
+        help="directory for the results [default: benchmarks/results]",
+    )
+    parser.add_argument(
+        "--docs", type=Path, help="also write the tables of the documentation into this directory"
+    )
+    parser.add_argument(
+        "--load",
+        type=Path,
+        default=HERE.parent / "build" / "load",
+        help="the load generator [default: build/load]",
+    )
 
 
-def parse(parser, given):
-    """Return the arguments, if the load is there."""
-    arguments = parser.parse_args(given)
+def parse(parser, argv):
+    """Return the arguments of a command line; exit if the load generator does not exist."""
+    arguments = parser.parse_args(argv)
     if not arguments.load.exists():
-        parser.error(f"{arguments.load} is not there: make build/load")
+        parser.error(f"{arguments.load} does not exist; build it with: make build/load")
     return arguments
 
 
-def arguments_of(given):
-    """Return what the command line says."""
+def parse_command_line(argv):
+    """Return the arguments of a command line."""
     names = [each.name for each in workloads(million=True)]
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--workload", type=names_of(names), default=names, help=", ".join(names))
-    parser.add_argument("--peers", type=names_of(KINDS), default=SERVERS, help=", ".join(KINDS))
+    parser.add_argument(
+        "--workload",
+        type=comma_separated(names),
+        default=names,
+        help=f"workloads, separated by commas: {', '.join(names)} [default: all]",
+    )
+    parser.add_argument(
+        "--peers",
+        type=comma_separated(PEERS),
+        default=DEFAULT_PEERS,
+        help=f"servers, separated by commas: {', '.join(PEERS)} [default: all but floor]",
+    )
     parser.add_argument(
         "--popserv",
         action="append",
         default=[],
         metavar="ARGUMENTS",
-        help="measure popserv with these arguments as well, such as '--timeout 900'",
+        help="also measure popserv with these arguments, for example '--timeout 900'; "
+        "may be given more than once",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="[default: 3]")
-    parser.add_argument("--million", action="store_true", help="poll 1,000,000 messages, too")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds [default: 3]")
     parser.add_argument(
-        "--connections", type=int, default=2000, help="for memory, up to 10000 [default: 2000]"
+        "--million", action="store_true", help="also poll a maildrop of 1,000,000 messages"
     )
-    add_common(parser)
-    return parse(parser, given)
+    parser.add_argument(
+        "--connections",
+        type=int,
+        default=2000,
+        help="maximum number of connections for memory, at most 10000 [default: 2000]",
+    )
+    add_common_options(parser)
+    return parse(parser, argv)
 
 
 @contextmanager
-def workplace(arguments):
-    """Have a directory for mail; yield it and a list of peers, all of which is gone at the end."""
-    # No server may outlive this, whatever ends it.
+def work_directory(arguments):
+    """Create a directory for mail, and yield it with an empty list of peers.
+
+    At the end, stop every peer that was added to the list and remove the directory.
+    """
+    # Stop the servers when this process is terminated, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     os.umask(0o022)
-    gc.disable()  # it would come into the calibration
+    gc.disable()  # a collection would distort the calibration
     directory = Path(tempfile.mkdtemp(prefix="popserv-bench-", dir=arguments.directory))
     directory.chmod(0o755)
     peers = []
@@ -237,19 +278,19 @@ def workplace(arguments):
     finally:
         for peer in peers:
             peer.stop()
-        say("removing mail")
+        print_status("removing mail")
         shutil.rmtree(directory)
 
 
-def settle(arguments):
-    """Wait until the mail is on the disk, and old enough for any server to trust its times."""
-    os.sync()  # or it would be written while something is measured
+def wait_for_mail(arguments):
+    """Wait until the mail is on the disk, and old enough for servers to trust its timestamps."""
+    os.sync()  # so that it is not written during a measurement
     if not arguments.tiny:
         time.sleep(2.5)
 
 
-def about_here():
-    """Return what the figures depend on."""
+def environment():
+    """Return the versions and the hardware on which the figures depend."""
     return {
         "python": platform.python_version(),
         "twisted": twisted.__version__,
@@ -259,47 +300,47 @@ def about_here():
 
 
 def exit_code(results):
-    """Return 1 if popserv itself fails a workload, else 0."""
+    """Return 1 if popserv failed a workload, otherwise 0."""
     return int(
         any(
             name.startswith("popserv") and isinstance(runs, str)
-            for found in results.values()
-            for name, runs in found.items()
+            for by_peer in results.values()
+            for name, runs in by_peer.items()
         )
     )
 
 
-def main(given=None):
-    """Return the exit code: 1 if popserv failed anywhere."""
-    arguments = arguments_of(given)
-    chosen = [
-        each
-        for each in workloads(
+def main(argv=None):
+    """Run the benchmark; return the exit code."""
+    arguments = parse_command_line(argv)
+    selected = [
+        workload
+        for workload in workloads(
             tiny=arguments.tiny, million=arguments.million, connections=arguments.connections
         )
-        if each.name in arguments.workload
+        if workload.name in arguments.workload
     ]
-    began = time.monotonic()
-    with workplace(arguments) as (directory, peers):
+    start = time.monotonic()
+    with work_directory(arguments) as (directory, peers):
         bench = Bench(arguments, directory)
-        found, absent = find_peers(arguments, directory)
-        peers += found
-        say("making mail")
-        for workload in chosen:
+        installed, left_out = installed_peers(arguments, directory)
+        peers += installed
+        print_status("generating mail")
+        for workload in selected:
             for peer in peers:
                 workload.prepare(bench, peer)
-        settle(arguments)
+        wait_for_mail(arguments)
         rounds = 1 if arguments.tiny else arguments.rounds
-        results, noise = measure(bench, in_order(chosen, peers, rounds))
-    about = about_here() | {
+        results, noise = measure(bench, schedule(selected, peers, rounds))
+    about = environment() | {
         "rounds": rounds,
         "tiny": arguments.tiny,
         "seconds": bench.seconds,
-        "minutes": round((time.monotonic() - began) / 60, 1),
-        "absent": absent,
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "left_out": left_out,
     }
     names = [peer.name for peer in peers]
-    print(report.write(arguments, chosen, names, results, noise, about, say))
+    print(report.write(arguments, selected, names, results, noise, about, print_status))
     return exit_code(results)
 
 

@@ -1,12 +1,13 @@
-"""Run twistd, and say where it spends its CPU time: ``python sampler.py FILE ARGUMENTS``.
+"""Run twistd under a sampling profiler: ``python sampler.py FILE ARGUMENTS``.
 
-SIGUSR2 begins, and the next one ends and writes FILE.
+SIGUSR2 starts the sampling; the next SIGUSR2 stops it and writes the samples to FILE as JSON.
 
-The kernel tells of each tick of CPU time that the process uses, by SIGPROF, and of each that
-it does not spend in the kernel, by SIGVTALRM.  A sample is what stands on the stack then of
-the thread that has used most since the last one; it weighs what all have used since.  So
-waiting costs nothing, and nothing is stopped or made slower.  Python comes to a handler when
-a call returns or a function begins: what a line does in C is that line's.
+The kernel sends SIGPROF for each tick of CPU time that the process uses, and SIGVTALRM for
+each tick outside the kernel.  A sample is the stack, at that moment, of the thread that has
+used the most CPU time since the last sample; its weight is the CPU time of all threads since
+then.  Waiting therefore does not count, and nothing is stopped or slowed down.  Python calls
+a signal handler when a call returns or a function starts, so the time of a C function counts
+for the line that called it.
 """
 
 import ctypes
@@ -23,17 +24,17 @@ from contextlib import suppress
 from twisted.scripts.twistd import run
 
 KERNEL = "[kernel]"
-"""What stands on top of a stack that waits for a system call to return."""
+"""The innermost frame of a stack that is in a system call."""
 
 _INTERVAL = time.clock_getres(6)
-"""Seconds of a tick, which is what CLOCK_MONOTONIC_COARSE counts in: with less, the timer of
-one kind would go off at ticks of the other kind, to make up for those that it missed."""
-_ANYBODY = ctypes.c_ulong(-1)
+"""Seconds of a tick, the resolution of CLOCK_MONOTONIC_COARSE.  With a shorter interval, one
+timer would expire at the ticks of the other to make up for missed ones."""
+_ANY_PROCESS = ctypes.c_ulong(-1)
 _SET_PTRACER = 0x59616D61
 
 
 class Sampler:
-    """Samples from one SIGUSR2 to the next."""
+    """Takes samples from one SIGUSR2 to the next."""
 
     def __init__(self, path):
         self._path = path
@@ -44,62 +45,65 @@ class Sampler:
     def _toggle(self, number, frame):
         self._running = not self._running
         if self._running:
-            self._begin()
+            self._start()
         else:
-            self._end()
+            self._stop()
 
-    def _begin(self):
+    def _start(self):
         self._stacks = Counter()
         self._samples = 0
-        self._collecting = 0.0
-        self._user = False
-        self._before = _used()
-        gc.callbacks.append(self._collect)
-        for signum, handler in ((signal.SIGVTALRM, self._in_user), (signal.SIGPROF, self._sample)):
+        self._gc_seconds = 0.0
+        self._was_in_user_mode = False
+        self._last_cpu = _cpu_by_thread()
+        gc.callbacks.append(self._on_gc)
+        for signum, handler in (
+            (signal.SIGVTALRM, self._on_user_tick),
+            (signal.SIGPROF, self._on_tick),
+        ):
             signal.signal(signum, handler)
-            # A call that was interrupted goes on.
+            # Restart interrupted system calls.
             signal.siginterrupt(signum, False)
         signal.setitimer(signal.ITIMER_VIRTUAL, _INTERVAL, _INTERVAL)
         signal.setitimer(signal.ITIMER_PROF, _INTERVAL, _INTERVAL)
 
-    def _end(self):
+    def _stop(self):
         for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
             signal.setitimer(timer, 0)
-        # One that is still to come must not end the process.
+        # A pending signal must not end the process.
         for signum in (signal.SIGVTALRM, signal.SIGPROF):
             signal.signal(signum, signal.SIG_IGN)
-        gc.callbacks.remove(self._collect)
-        found = {
+        gc.callbacks.remove(self._on_gc)
+        result = {
             "samples": self._samples,
-            "collecting": self._collecting,
+            "gc": self._gc_seconds,
             "stacks": dict(self._stacks),
         }
         with open(f"{self._path}.new", "w") as file:
-            json.dump(found, file)
+            json.dump(result, file)
         os.replace(f"{self._path}.new", self._path)
 
-    def _collect(self, phase, info):
+    def _on_gc(self, phase, info):
         now = time.thread_time()
         if phase == "start":
-            self._began = now
+            self._gc_start = now
         else:
-            self._collecting += now - self._began
+            self._gc_seconds += now - self._gc_start
 
-    def _in_user(self, number, frame):
-        # Of two signals that are there, Python takes the lower number first: SIGVTALRM.
-        self._user = True
+    def _on_user_tick(self, number, frame):
+        # Of two pending signals Python handles the lower number first, and that is SIGVTALRM.
+        self._was_in_user_mode = True
 
-    def _sample(self, number, frame):
-        user, self._user = self._user, False
-        used = _used()
-        spent = {thread: cpu - self._before.get(thread, 0.0) for thread, cpu in used.items()}
-        self._before = used
+    def _on_tick(self, number, frame):
+        in_user_mode, self._was_in_user_mode = self._was_in_user_mode, False
+        total = _cpu_by_thread()
+        spent = {thread: cpu - self._last_cpu.get(thread, 0.0) for thread, cpu in total.items()}
+        self._last_cpu = total
         busiest = max(spent, key=spent.__getitem__)
         if busiest != threading.main_thread().ident:
             frame = sys._current_frames().get(busiest)
         if frame is None or frame.f_code.co_filename == __file__:
             return
-        names = [] if user else [KERNEL]
+        names = [] if in_user_mode else [KERNEL]
         while frame is not None:
             names.append(self._name(frame.f_code))
             frame = frame.f_back
@@ -109,24 +113,24 @@ class Sampler:
     def _name(self, code):
         name = self._names.get(code)
         if name is None:
-            function = getattr(code, "co_qualname", code.co_name)  # since Python 3.11
+            function = getattr(code, "co_qualname", code.co_name)  # Python 3.11 and later
             name = self._names[code] = f"{code.co_filename}:{function}".replace(";", ",")
         return name
 
 
-def _used():
-    """Return the seconds of CPU time of each thread."""
-    used = {}
+def _cpu_by_thread():
+    """Return the CPU seconds of each thread."""
+    cpu = {}
     for thread in threading.enumerate():
-        # It may just be ending.
+        # The thread may have ended.
         with suppress(OSError, TypeError):
-            used[thread.ident] = time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
-    return used
+            cpu[thread.ident] = time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+    return cpu
 
 
 if __name__ == "__main__":
-    # So that strace may look on where only parents may; kernels without that rule say no.
-    ctypes.CDLL(None).prctl(_SET_PTRACER, _ANYBODY, 0, 0, 0)
+    # Let strace attach where only a parent process may; other kernels return an error.
+    ctypes.CDLL(None).prctl(_SET_PTRACER, _ANY_PROCESS, 0, 0, 0)
     Sampler(sys.argv.pop(1))
-    del sys.path[0]  # the modules beside this one are none of the server's
+    del sys.path[0]  # the server must not import the modules of this directory
     run()

@@ -1,10 +1,10 @@
-"""The POP3 server of twisted.mail, as a peer: ``python twisted_mail.py PORT ROOT``.
+"""Run the POP3 server of twisted.mail as a peer: ``python twisted_mail.py PORT ROOT``.
 
-``twisted.mail.maildir.MaildirMailbox`` does not work on Python 3, so the mailbox here is
-its like, in the plainest way: the names and sizes of new/ and cur/, read at each login.
-As there, a size is the file's, with each line's end counted as one octet: wrong, but to
-count right would cost this peer a reading of all mail at each login, which nobody who
-uses it has written.
+``twisted.mail.maildir.MaildirMailbox`` does not work on Python 3.  The mailbox here does
+the same in the simplest way: it reads the names and sizes of the files in new/ and cur/
+at each login.  As in twisted.mail, the size of a message is that of its file, in which a
+line ending is one octet.  That is wrong, but the correct size would require this peer to
+read all mail at each login, which users of twisted.mail do not do either.
 """
 
 import os
@@ -20,48 +20,48 @@ from zope.interface import implementer
 
 @implementer(pop3.IMailbox)
 class Mailbox:
-    """One Maildir, as it was at login."""
+    """A snapshot of one Maildir, made at login."""
 
     def __init__(self, maildir):
-        found = []
+        files = []
         for folder in ("new", "cur"):
             with os.scandir(os.path.join(maildir, folder)) as entries:
-                found += [(entry.name, entry.path, entry.stat().st_size) for entry in entries]
-        found.sort()
-        self._uids = [name.partition(":")[0].encode("ascii") for name, _, _ in found]
-        self._paths = [path for _, path, _ in found]
-        self._sizes = [size for _, _, size in found]
+                files += [(entry.name, entry.path, entry.stat().st_size) for entry in entries]
+        files.sort()
+        self._uids = [name.partition(":")[0].encode("ascii") for name, _, _ in files]
+        self._paths = [path for _, path, _ in files]
+        self._sizes = [size for _, _, size in files]
         self._marked = set()
 
     def listMessages(self, index=None):
-        """Return all sizes, or one; 0 is a deleted message's."""
+        """Return the size of one message, or of all; that of a deleted message is 0."""
         return self._sizes if index is None else self._sizes[index]
 
     def getMessage(self, index):
-        """Return an open file."""
+        """Return an open file with the message."""
         return open(self._paths[index], "rb")
 
     def getUidl(self, index):
-        """Return the unique-id, which is the name up to the flags."""
+        """Return the unique-id: the file name up to the colon."""
         return self._uids[index]
 
     def deleteMessage(self, index):
-        """Mark a message."""
+        """Mark a message as deleted."""
         self._marked.add(index)
         self._sizes[index] = 0
 
     def undeleteMessages(self):
-        """Leave the marks: no workload asks for this."""
+        """Do nothing: no workload sends RSET."""
 
     def sync(self):
-        """Remove what is marked."""
+        """Remove the messages that are marked as deleted."""
         for index in self._marked:
             os.unlink(self._paths[index])
 
 
 @implementer(IRealm)
 class Realm:
-    """The Maildirs below a directory, one a user."""
+    """The Maildirs in a directory, one per user."""
 
     def __init__(self, root):
         self._root = root
@@ -73,7 +73,7 @@ class Realm:
 
 
 class Factory(ServerFactory):
-    """Makes protocols that ask the portal."""
+    """Builds protocols that authenticate against a portal."""
 
     noisy = False
 
@@ -81,7 +81,7 @@ class Factory(ServerFactory):
         self._portal = portal
 
     def buildProtocol(self, address):
-        """Return a server's end of a connection."""
+        """Return the protocol for a new connection."""
         protocol = pop3.POP3()
         protocol.factory = self
         protocol.portal = self._portal
@@ -89,7 +89,7 @@ class Factory(ServerFactory):
 
 
 def main(port, root):
-    """Serve until a signal comes."""
+    """Serve until the process receives a signal."""
     checker = InMemoryUsernamePasswordDatabaseDontUse()
     with open(os.path.join(root, ".users"), "rb") as file:
         for line in file:

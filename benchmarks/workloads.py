@@ -1,7 +1,7 @@
-"""What is measured: one class for each way to measure, one line for each workload.
+"""The workloads: one class for each method of measurement, one entry for each workload.
 
-A workload first has its mail made, for every peer; then ``measure`` is called for one
-peer after the other, round by round.  It returns a Run.
+``prepare`` generates the mail of a workload for every peer.  ``measure`` then returns a Run;
+it is called for each peer in turn, once per round.
 """
 
 import json
@@ -11,36 +11,36 @@ import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mail import forget
-from peers import Failed
+from mail import remove_server_files
+from peers import MeasurementError
 
 
 @dataclass
 class Run:
-    """What one run found."""
+    """The result of one run."""
 
     value: float
-    """Seconds of the server's CPU for one operation, or octets for one connection."""
+    """The server's CPU time in seconds per operation, or its memory in octets per connection."""
 
     rate: float = 0.0
-    """Operations a second of the clock on the wall."""
+    """Operations per second of wall-clock time."""
 
     client: float = 0.0
-    """The load's CPU for one operation; should be well below a second divided by ``rate``."""
+    """The load generator's CPU seconds per operation; should be well below 1 / ``rate``."""
 
     slowest: float = 0.0
-    """Seconds that the slowest operation took: a stall shows here and nowhere else."""
+    """The duration of the slowest operation in seconds; only this figure shows a stall."""
 
     points: tuple = ()
-    """Of memory: pairs of connections and octets."""
+    """For memory: pairs of a number of connections and the server's memory in octets."""
 
 
 class Load:
-    """The program of load.c, started and ready."""
+    """A process of the load generator, load.c, as a context manager."""
 
     def __init__(self, program, peer, kind, user, *options):
         command = [program, kind, "--port", peer.port, "--user", user, *options]
-        if peer.bare:
+        if peer.counts_bare_lf:
             command.append("--bare")
         self._process = subprocess.Popen(
             [str(part) for part in command],
@@ -52,66 +52,78 @@ class Load:
         )
 
     def __enter__(self):
-        self._line()
+        self._read_line()
         return self
 
     def __exit__(self, *exception):
         if exception[0] is not None:
             self._process.kill()
-        # communicate() closes its input, at which it ends its sessions.
+        # communicate() closes its standard input, and the load generator then ends its sessions.
         _, errors = self._process.communicate(timeout=120)
         if exception[0] is None and self._process.returncode:
-            raise Failed(errors.strip())
+            raise MeasurementError(errors.strip())
 
-    def _line(self):
+    def _read_line(self):
         line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
-            raise Failed(self._process.stderr.read().strip() or f"the load ended with {code}")
+            raise MeasurementError(
+                self._process.stderr.read().strip()
+                or f"the load generator ended with exit code {code}"
+            )
         return line
 
-    def ask(self, word=""):
-        """Tell it to go on; return what it found."""
-        with suppress(BrokenPipeError):  # why it has ended is read below
-            self._process.stdin.write(f"{word}\n")
-        return json.loads(self._line())
+    def run(self, line=""):
+        """Send a line to the load generator; return its result, a dictionary.
+
+        :raises MeasurementError: a reply of the server was wrong.
+        """
+        with suppress(BrokenPipeError):  # the reason is read below
+            self._process.stdin.write(f"{line}\n")
+        return json.loads(self._read_line())
 
 
 @dataclass
 class Workload:
-    """What all have; ``target`` is the ratio to the tuned Dovecot that popserv must reach."""
+    """A workload.
+
+    ``target`` is the maximum ratio of popserv's figure to that of the tuned Dovecot.
+    """
 
     name: str
     title: str
     target: float | None = None
     rounds: int | None = None
-    """How many rounds at most; None: as many as there are."""
+    """The maximum number of rounds; None: no limit."""
 
     estimate = 1.5
-    """Seconds that a run takes beside that, until it has been seen."""
+    """The expected duration of a run in seconds, without the measured time itself."""
 
     unit = "s"
 
     def prepare(self, bench, peer):
-        """Make the mail."""
+        """Generate the mail of a peer."""
         raise NotImplementedError
 
     def measure(self, bench, peer):
-        """Return a Run."""
+        """Measure a peer once; return a Run.
+
+        :raises MeasurementError: the peer failed.
+        """
         raise NotImplementedError
 
 
 @dataclass
 class Steady(Workload):
-    """The same again and again, for about a second, from everything warm."""
+    """Repeat one operation for about a second, with everything cached."""
 
     kind: str = ""
     mail: str = "small"
     messages: int = 10
     clients: int = 1
     depth: int = 1
-    warm: int = 1
-    sources: int | None = None
+    warm_up: int = 1
+    distinct: int | None = None
     estimate = 0.6
 
     @property
@@ -122,38 +134,38 @@ class Steady(Workload):
         """See Workload."""
         for number in range(self.clients):
             user = self._user.replace("#", str(number))
-            bench.fill(peer, user, self.mail, self.messages, self.sources)
+            bench.fill(peer, user, self.mail, self.messages, self.distinct)
 
     def measure(self, bench, peer):
         """See Workload."""
         messages = bench.count(peer, self._user.replace("#", "0"))
         options = ["--clients", self.clients, "--depth", self.depth, "--messages", messages]
-        options += ["--seconds", bench.seconds, "--warm", self.warm]
+        options += ["--seconds", bench.seconds, "--warm", self.warm_up]
         with bench.load(peer, self.kind, self._user, *options) as load:
-            found, cpu = peer.cpu_of(load.ask)
-        return run_of([found], cpu)
+            result, cpu = peer.measure_cpu(load.run)
+        return summarize([result], cpu)
 
 
-def run_of(founds, cpu):
-    """Return the Run of one or more answers of the load."""
-    operations = sum(found["operations"] for found in founds)
+def summarize(results, cpu):
+    """Return the Run of one or more results of the load generator."""
+    operations = sum(result["operations"] for result in results)
     return Run(
         cpu / operations,
-        operations / sum(found["seconds"] for found in founds),
-        sum(found["client"] for found in founds) / operations,
-        max(found["slowest"] for found in founds),
+        operations / sum(result["seconds"] for result in results),
+        sum(result["client"] for result in results) / operations,
+        max(result["slowest"] for result in results),
     )
 
 
 @dataclass
-class First(Workload):
-    """The first session in a maildrop after the server was started.
+class FirstSession(Workload):
+    """The first session in a maildrop after a start of the server.
 
-    ``forgotten`` says whether the server's own files are removed before.
+    ``clear`` tells whether the server's own files in the Maildirs are removed before.
     """
 
     messages: int = 0
-    forgotten: bool = True
+    clear: bool = True
     maildrops: int = 1
     estimate = 3.5
 
@@ -169,24 +181,24 @@ class First(Workload):
 
     def measure(self, bench, peer):
         """See Workload."""
-        if not self.forgotten and (self.name, peer.name) not in bench.opened:
-            bench.opened.add((self.name, peer.name))
+        if not self.clear and (self.name, peer.name) not in bench.polled:
+            bench.polled.add((self.name, peer.name))
             for user in self._users:
                 bench.poll(peer, user)
         peer.stop()
-        if self.forgotten:
+        if self.clear:
             for user in self._users:
-                forget(peer.root / user)
+                remove_server_files(peer.root / user)
         peer.start()
-        # What a server does once, at anybody's first login, is no matter of the maildrop.
+        # The cost of the first login of any user is not a cost of the maildrop.
         bench.poll(peer, "starter")
-        founds, cpu = peer.cpu_of(lambda: [bench.poll(peer, user) for user in self._users])
-        return run_of(founds, cpu)
+        results, cpu = peer.measure_cpu(lambda: [bench.poll(peer, user) for user in self._users])
+        return summarize(results, cpu)
 
 
 @dataclass
-class Delivery(Workload):
-    """A session after one message has come, a few times over."""
+class AfterDelivery(Workload):
+    """A session after the delivery of one message, repeated ``times`` times."""
 
     messages: int = 0
     times: int = 3
@@ -203,18 +215,18 @@ class Delivery(Workload):
     def measure(self, bench, peer):
         """See Workload."""
         bench.poll(peer, self._user)
-        founds, cpu = [], 0.0
+        results, cpu = [], 0.0
         for _ in range(self.times):
             bench.mail.deliver(peer.root / self._user)
-            found, used = peer.cpu_of(lambda: bench.poll(peer, self._user))
-            founds.append(found)
+            result, used = peer.measure_cpu(lambda: bench.poll(peer, self._user))
+            results.append(result)
             cpu += used
-        return run_of(founds, cpu)
+        return summarize(results, cpu)
 
 
 @dataclass
-class Emptying(Workload):
-    """RETR and DELE of every message and QUIT, which must leave none; by the message."""
+class DeleteAll(Workload):
+    """RETR and DELE of every message and QUIT, per message; no message may be left."""
 
     messages: int = 0
     estimate = 1.5
@@ -226,32 +238,32 @@ class Emptying(Workload):
     def measure(self, bench, peer):
         """See Workload."""
         maildir = peer.root / "emptied"
-        messages = self.messages // 5 if peer.stalls else self.messages
+        messages = self.messages // 5 if peer.stalls_without_pipelining else self.messages
         bench.mail.fill(maildir, "usual", messages, peer.owner, shutil.copyfile)
-        os.sync()  # what has never reached the disk is removed more cheaply, too
+        os.sync()  # removing a file that was never written to the disk is cheaper
         options = ("--calls", 1, "--messages", messages)
         with bench.load(peer, "dele", "emptied", *options) as load:
-            found, cpu = peer.cpu_of(load.ask)
+            result, cpu = peer.measure_cpu(load.run)
         if left := bench.count(peer, "emptied"):
-            raise Failed(f"QUIT left {left} messages of {messages}")
-        return run_of([found], cpu)
+            raise MeasurementError(f"QUIT left {left} messages of {messages}")
+        return summarize([result], cpu)
 
 
 @dataclass
 class Memory(Workload):
-    """What a session that does nothing holds, by the connection."""
+    """The server's memory per logged-in idle connection."""
 
     connections: tuple = ()
     estimate = 7.0
     unit = "B"
 
     def _steps(self, bench, peer):
-        most = bench.files // peer.files
-        if peer.most_connections is not None:
-            most = min(most, peer.most_connections)
-        steps = {step for step in self.connections if step <= most}
-        if most < max(self.connections):
-            steps.add(most // 100 * 100)
+        limit = bench.open_files // peer.files_per_session
+        if peer.max_connections is not None:
+            limit = min(limit, peer.max_connections)
+        steps = {step for step in self.connections if step <= limit}
+        if limit < max(self.connections):
+            steps.add(limit // 100 * 100)
         return sorted(steps)
 
     def prepare(self, bench, peer):
@@ -266,60 +278,69 @@ class Memory(Workload):
         points = []
         with bench.load(peer, "idle", "idle#") as load:
             for step in self._steps(bench, peer):
-                found = load.ask(step)
-                if found["connections"] != step:
-                    raise Failed(f"{found['connections']} connections, not {step}")
-                peer.settled_cpu()
+                result = load.run(step)
+                if result["connections"] != step:
+                    raise MeasurementError(f"{result['connections']} connections, not {step}")
+                peer.cpu_when_idle()
                 points.append((step, peer.memory()))
         peer.restart()
-        (_, empty), (most, full) = points[0], points[-1]
-        return Run((full - empty) / most, points=tuple(points))
+        (_, empty), (connections, full) = points[0], points[-1]
+        return Run((full - empty) / connections, points=tuple(points))
 
 
 def workloads(*, tiny=False, million=False, connections=2000):
-    """Return all workloads in order; with ``tiny`` no larger than what tries the code."""
+    """Return all workloads in order; ``tiny`` ones are only large enough to test the code."""
 
     def scaled(number):
         return max(3, number // 500) if tiny else number
 
-    def poll(number, target=None, **more):
-        title = f"poll, nothing new: login UIDL LIST QUIT on {number:,} messages"
-        return Steady(f"poll-{number}", title, target, kind="poll", messages=scaled(number), **more)
+    def poll(number, target=None, **options):
+        title = f"poll of an unchanged maildrop with {number:,} messages"
+        return Steady(
+            f"poll-{number}", title, target, kind="poll", messages=scaled(number), **options
+        )
 
     k10, k100 = scaled(10_000), scaled(100_000)
     steps = [step for step in (0, 100, 250, 500, 1000, 2000, 5000, 10_000) if step <= connections]
     return [
-        Steady("connect", "connect, greeting", 55 / 40, kind="connect", clients=4, warm=3),
-        Steady("login", "login: USER PASS STAT QUIT", 0.2, kind="login", clients=4, warm=3),
+        Steady("connect", "connection and greeting", 55 / 40, kind="connect", clients=4, warm_up=3),
+        Steady("login", "login: USER, PASS, STAT, QUIT", 0.2, kind="login", clients=4, warm_up=3),
         poll(10, rounds=1),
         poll(100, rounds=1),
         poll(500, 0.09, clients=4),
         poll(1000, rounds=1),
         poll(10_000, 0.7 / 37),
-        First(
+        FirstSession(
             "first-10000",
-            "first open of 10,000 messages, nothing cached",
+            "first session with 10,000 messages, nothing cached",
             0.45,
             messages=k10,
             maildrops=3,
         ),
-        First("first-100000", "the same of 100,000", 0.45, messages=k100),
-        First(
+        FirstSession(
+            "first-100000",
+            "first session with 100,000 messages, nothing cached",
+            0.45,
+            messages=k100,
+        ),
+        FirstSession(
             "restart-100000",
-            "first open after a restart of the server, 100,000 messages",
+            "first session with 100,000 messages after a server restart",
             0.5,
             messages=k100,
-            forgotten=False,
+            clear=False,
         ),
         poll(100_000, 2.5 / 333),
-        Delivery("delivery-100000", "after one delivery into 100,000", 0.3, messages=k100),
+        AfterDelivery(
+            "delivery-100000", "session after a delivery into 100,000 messages", 0.3, messages=k100
+        ),
         *([poll(1_000_000, rounds=1)] if million else []),
         Steady(
             "retr", "RETR, 2-10 KB messages", 0.7, kind="retr", mail="usual", messages=scaled(1000)
         ),
         Steady(
             "retr-16",
-            "the same, 16 in flight",
+            "RETR, 2-10 KB messages, 16 pipelined",
             0.5,
             kind="retr",
             mail="usual",
@@ -335,12 +356,15 @@ def workloads(*, tiny=False, million=False, connections=2000):
             messages=3 if tiny else 12,
         ),
         Steady("top", "TOP n 0", 30 / 36, kind="top", mail="usual", messages=scaled(1000)),
-        Emptying(
-            "dele", "RETR + DELE of everything, QUIT; a message", 0.4, messages=15 if tiny else 1000
+        DeleteAll(
+            "dele",
+            "RETR and DELE of every message, QUIT (per message)",
+            0.4,
+            messages=15 if tiny else 1000,
         ),
         Memory(
             "memory",
-            "memory per logged-in idle connection",
+            "memory of a logged-in idle connection",
             6 / 568,
             rounds=1,
             connections=(0, 5, 10) if tiny else tuple(steps),
@@ -349,6 +373,6 @@ def workloads(*, tiny=False, million=False, connections=2000):
     ]
 
 
-def stored(maildir):
-    """Return how many messages there are."""
+def count_messages(maildir):
+    """Return the number of messages in a Maildir."""
     return sum(len(os.listdir(maildir / folder)) for folder in ("new", "cur"))

@@ -175,7 +175,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         self.factory.connections -= 1
         self.closing = True
         if self.throttle is not None:
-            self.throttle.leave()
+            self.throttle.cancel()
         if self.pending_response is not None:
             self.pending_response.errback(POPError("client disconnected"))
         if self.spool is not None and not self.is_busy:
@@ -241,7 +241,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
                 cause=error.__cause__,
             )
             await deferLater(
-                reactor, self.throttle.failed(self.name, POP3Server.FAILED_LOGIN_DELAY)
+                reactor, self.throttle.record_failure(self.name, POP3Server.FAILED_LOGIN_DELAY)
             )
             self.sendCode(535, str(error).encode("ascii"))
             self.failed_logins += 1
@@ -251,7 +251,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             code = 501 if isinstance(error, BadCommand) else 454
             self.sendCode(code, str(error).encode("ascii"))
         finally:
-            self.throttle.over()
+            self.throttle.release()
 
     async def ask(self, challenge):
         """Send a SASL challenge and return the response; see popserv.core.session.SendChallenge."""
@@ -269,7 +269,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         except ValueError:
             raise BadCommand("invalid base64") from None
 
-    def is_there(self):
+    def is_connected(self):
         """Return whether the client is connected; see the throttle's Client."""
         return not (self.closing or has_disconnected(self.transport))
 
@@ -666,7 +666,7 @@ smart_host = setting("POPSERV_SMART_HOST", "", parse_smart_host)
 
 table = CommandTable(*(group.COMMANDS for group in (rfc1725, capa, stls, sasl, utf8)))
 pop = POP3Factory(table, Portal(MaildropRealm(MaildirMaildrops(root)), [checker]))
-login_throttle = pop.throttle.beside(PasswordAuthenticator())
+login_throttle = pop.throttle.with_authenticator(PasswordAuthenticator())
 
 application = service.Application("split-user-agent")
 listeners = Listeners()

@@ -1,15 +1,15 @@
-"""popserv's tests: a file for each room, transcripts, and live/ against real clients."""
+"""popserv's tests: one file per module of popserv, transcripts, and live/ with real clients."""
 
 import os
 import warnings
 
 from hypothesis import settings
 
-# A machine's load says nothing about the code.
+# A deadline would fail on a busy machine.
 settings.register_profile("popserv", deadline=None)
-# The same examples each time, or a branch might be covered one day and not the next.
+# The same examples in every run, so that the coverage does not vary.
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if "CI" in os.environ else "popserv")
 
-# hypothesis keeps drawn bytes and numbers in one cache, where some compare.
+# hypothesis compares bytes with numbers in its cache.
 warnings.filterwarnings("ignore", category=BytesWarning, module=".*hypothesis")

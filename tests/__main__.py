@@ -1,4 +1,4 @@
-"""Run the suite with trial and say how many passed: ``python -m tests [NAME ...]``."""
+"""Run the tests with trial and print a summary: ``python -m tests [NAME ...]``."""
 
 import sys
 
@@ -7,17 +7,17 @@ from twisted.trial.runner import TestLoader, TrialRunner
 
 
 class CountingReporter(TreeReporter):
-    """Ends with a line that people and machines can read."""
+    """A reporter whose last line has the numbers of passed, failed and skipped tests."""
 
     def done(self):
-        """Print the count behind trial's own summary."""
+        """Print the numbers after trial's own summary."""
         super().done()
         failed = len(self.failures) + len(self.errors) + len(self.unexpectedSuccesses)
         print(f"{self.successes} passed, {failed} failed, {len(self.skips)} skipped")
 
 
 def main():
-    """Return the exit code."""
+    """Run the named tests, or all; return the exit code."""
     suite = TestLoader().loadByNames(sys.argv[1:] or ["tests"], recurse=True)
     result = TrialRunner(CountingReporter, workingDirectory="_trial_temp").run(suite)
     return 0 if result.wasSuccessful() and result.testsRun else 1

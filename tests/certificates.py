@@ -1,4 +1,4 @@
-"""Certificates for the tests of TLS, made as they are needed."""
+"""Generate certificates for the tests of TLS."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ KEYS = {
     "x25519": x25519.X25519PrivateKey.generate,
     "ed25519": ed25519.Ed25519PrivateKey.generate,
 }
-"""Kinds of keys, by name."""
+"""Functions that generate a key, by the name of its kind."""
 
 
 class Issued(NamedTuple):
-    """A certificate, its key, and what issued it, up to the CA that clients know."""
+    """A certificate, its key, and its chain up to the CA that clients trust."""
 
     certificate: x509.Certificate
     key: object
@@ -42,7 +42,7 @@ class Issued(NamedTuple):
 
     def certificate_pem(self):
         """Return the certificate and its chain."""
-        return b"".join(one.public_bytes(Encoding.PEM) for one in (self.certificate, *self.chain))
+        return b"".join(each.public_bytes(Encoding.PEM) for each in (self.certificate, *self.chain))
 
     def key_pem(self, passphrase=None):
         """Return the key."""
@@ -65,7 +65,7 @@ Iyqb/4ni/SBUHgL2lrU21StC14A3tQIhAKVr3KzhcTiDM8SpK28/3j3KH+Ti59O3
 IOy1QaYU36C9
 -----END CERTIFICATE-----
 """
-"""A CA's of X.509 version 1, which has no extensions."""
+"""A CA certificate of X.509 version 1, which has no extensions."""
 
 MD5 = b"""\
 -----BEGIN CERTIFICATE-----
@@ -82,7 +82,7 @@ soQjfZAKKW4Rcrqi9I+j0GjYPXrw3F4YeRQQYOvsQkNov5RHIIO9OLZb69yxwces
 +EH0eOGeSFOHarHt8d4+iD3JtDTjd+tNsBwqn9xA
 -----END CERTIFICATE-----
 """
-"""Signed with MD5."""
+"""A certificate that is signed with MD5."""
 
 SHA1 = b"""\
 -----BEGIN CERTIFICATE-----
@@ -99,7 +99,7 @@ hfGZJaZIbf/MDki5ItDNw1Hrxfs9eYrQEhxsrG5nb+V0jxoqwdU8vTXsGmFWQPbk
 JbslfDl2VcpK/0TwfP5+BXomCSIoeUlWEkyoWDed9rA=
 -----END CERTIFICATE-----
 """
-"""Signed with SHA-1."""
+"""A certificate that is signed with SHA-1."""
 
 
 def issue(
@@ -116,12 +116,12 @@ def issue(
     authority=False,
     extension=None,
 ):
-    """Make a key of a kind and a certificate for it, by an issuer or by itself.
+    """Generate a key and a certificate for it, signed by an issuer or self-signed.
 
-    ``hosts``, ``mail`` and ``others`` (general names) make its subjectAltName, if any
-    are given, or else ``extension``; ``begins`` and ``ends`` are days from now;
-    ``algorithm`` is the hash of the signature, SHA-256 unless the issuer's key has its
-    own; with ``authority`` None the certificate does not say whether it is a CA's.
+    ``hosts``, ``mail`` and ``others`` (general names) are its subjectAltName.  Without them
+    ``extension`` can be another subjectAltName.  ``begins`` and ``ends`` are days from now.
+    ``algorithm`` is the hash of the signature; the default is SHA-256, or the one that the
+    issuer's key implies.  If ``authority`` is None, the certificate has no BasicConstraints.
     """
     key = KEYS[kind]()
     name = x509.Name([x509.NameAttribute(oid, value, _validate=False) for oid, value in subject])
@@ -156,5 +156,5 @@ def issue(
 
 
 def make_authority(name="the CA", issuer=None, **options):
-    """Make a CA, or one below another."""
+    """Generate a CA, or an intermediate CA that another one issues."""
     return issue(issuer=issuer, subject=[(NameOID.COMMON_NAME, name)], authority=True, **options)

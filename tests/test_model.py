@@ -1,4 +1,4 @@
-"""Whole sessions, in every dialect, against a model that is as plain as can be."""
+"""Random sessions in every dialect, compared with a simple model of the server."""
 
 import re
 
@@ -40,15 +40,15 @@ internationalized = st.tuples(
 
 
 def downgraded(message):
-    """What a client is sent that has not said UTF8."""
+    """Return the form of a message for a client that has not given UTF8."""
     downgrader = Downgrader()
     return downgrader.feed(message) + downgrader.finish()
 
 
 class Model:
-    """A maildrop of messages, as a client may see it by RFC 1725 section 5 and 7, or 1460's 5.
+    """A session's maildrop by RFC 1725 sections 5 and 7, or RFC 1460 section 5.
 
-    ``seen`` are the numbers that earlier sessions retrieved.
+    ``seen`` are the message-numbers that earlier sessions retrieved.
     """
 
     def __init__(self, messages, dialect, seen):
@@ -61,44 +61,44 @@ class Model:
         self.highest = max(seen, default=0)
         self.highest_after_rset = self.highest if dialect is RFC1225 else 0
         self.marked = set()
-        self.blunders = 0
+        self.bad_commands = 0
 
     def octets(self, number):
-        """The octets of a message."""
+        """Return the octets of a message."""
         return sum(len(line) + 2 for line in naive_lines(self.messages[number]))
 
-    def answer(self, line):
-        """The answer to a line: a pattern for the status line, and the body if there is one."""
+    def reply(self, line):
+        """Return the reply to a line: a pattern for the status line, and the body or None."""
         line = line.removesuffix(b"\r")
         keyword, _, rest = line.partition(b" ")
         keyword = keyword.upper()
         given = rest.removesuffix(b" ").split(b" ") if rest else []
-        wanted = {b"STAT": (0,), b"NOOP": (0,), b"RSET": (0,), b"LIST": (0, 1), b"UIDL": (0, 1)}
-        wanted |= {b"UTF8": (0,), b"RETR": (1,), b"DELE": (1,), b"TOP": (2,), b"LAST": (0,)}
+        arities = {b"STAT": (0,), b"NOOP": (0,), b"RSET": (0,), b"LIST": (0, 1), b"UIDL": (0, 1)}
+        arities |= {b"UTF8": (0,), b"RETR": (1,), b"DELE": (1,), b"TOP": (2,), b"LAST": (0,)}
         is_command = (
             keyword in self.keywords
-            and len(given) in wanted.get(keyword, ())
+            and len(given) in arities.get(keyword, ())
             and all(re.fullmatch(rb"[0-9]{1,10}", word) for word in given)
         )
-        self.blunders = 0 if is_command else self.blunders + 1
+        self.bad_commands = 0 if is_command else self.bad_commands + 1
         if not is_command:
             return rb"-ERR .+", None
         left = [n for n in self.messages if n not in self.marked]
         if given and int(given[0]) not in left:
-            # Refused, but a command all the same.
+            # An error, but not a bad command.
             return rb"-ERR .+", None
-        return self.do(keyword, left, *map(int, given))
+        return self.execute(keyword, left, *map(int, given))
 
-    def do(self, keyword, left, number=None, lines=0):
-        """Do what a command says, as it is in order."""
-        one = [number] if number else left
+    def execute(self, keyword, left, number=None, lines=0):
+        """Execute a valid command; return its reply as :meth:`reply` does."""
+        numbers = [number] if number else left
         total = sum(map(self.octets, left))
         if keyword == b"STAT":
             return rb"\+OK %d %d" % (len(left), total), None
         if keyword in (b"LIST", b"UIDL"):
             value = self.octets if keyword == b"LIST" else lambda n: n
             form = b"%d %d" if keyword == b"LIST" else b"%d m%d"
-            listed = [form % (n, value(n)) for n in one]
+            listed = [form % (n, value(n)) for n in numbers]
             return (rb"\+OK " + listed[0], None) if number else (rb"\+OK.*", listed)
         if keyword == b"LAST":
             return rb"\+OK %d" % self.highest, None
@@ -121,7 +121,7 @@ class Model:
 
 
 class ModelTests(SynchronousTestCase):
-    """The server answers as the model does, and leaves what the model leaves."""
+    """The server replies as the model does, and leaves the same messages."""
 
     @settings(max_examples=300)
     @given(
@@ -131,33 +131,33 @@ class ModelTests(SynchronousTestCase):
         st.sampled_from(list(DIALECTS.values())),
         st.sets(st.integers(1, 3)),
     )
-    def test_sessions(self, messages, said, packet, dialect, seen):
-        """Any session at all, in packets of any size, up to its QUIT."""
+    def test_sessions(self, messages, commands, packet, dialect, seen):
+        """Any session, in packets of any size, has the replies and the outcome of the model."""
         store = MemoryMaildrops()
         uids = [store.deliver(b"joe", message) for message in messages]
         seen &= set(range(1, len(messages) + 1))
         store.retrieved[b"joe"] = {uids[n - 1] for n in seen}
         model = Model(messages, dialect, seen)
-        talk = MemoryClient(make_factory(store, self.mktemp(), dialect=dialect))
-        talk.send(b"USER joe\r\nPASS secret\r\n")
-        for line in said:
+        client = MemoryClient(make_factory(store, self.mktemp(), dialect=dialect))
+        client.send(b"USER joe\r\nPASS secret\r\n")
+        for line in commands:
             octets = line + b"\r\n"
-            heard = b"".join(
-                talk.send(octets[at : at + packet]) for at in range(0, len(octets), packet)
+            received = b"".join(
+                client.send(octets[at : at + packet]) for at in range(0, len(octets), packet)
             )
-            status, body = model.answer(line)
-            end = heard.index(b"\r\n")
-            self.assertRegex(heard[:end], b"^" + status + b"$", line)
-            wanted = b"" if body is None else naive_response(body)
-            self.assertEqual(heard[end + 2 :], wanted, line)
-            self.assertEqual(talk.closed, model.blunders >= 20)
-            if talk.closed:
+            status, body = model.reply(line)
+            end = received.index(b"\r\n")
+            self.assertRegex(received[:end], b"^" + status + b"$", line)
+            expected = b"" if body is None else naive_response(body)
+            self.assertEqual(received[end + 2 :], expected, line)
+            self.assertEqual(client.closed, model.bad_commands >= 20)
+            if client.closed:
                 model.marked.clear()
                 model.retrieved.clear()
                 break
-        talk.send(b"QUIT\r\n")
-        self.assertTrue(talk.closed)
-        talk.lose()
+        client.send(b"QUIT\r\n")
+        self.assertTrue(client.closed)
+        client.lose()
         left = [message for n, message in model.stored.items() if n not in model.marked]
         self.assertEqual(list(store.stored.get(b"joe", {}).values()), left)
         self.assertEqual(store.locked, set())
@@ -167,13 +167,13 @@ class ModelTests(SynchronousTestCase):
 
     @given(st.binary(max_size=400), st.integers(1, 50), st.sampled_from(list(DIALECTS.values())))
     def test_anything(self, octets, packet, dialect):
-        """Any octets get answers, lines that start with an indicator, or a closed connection."""
-        talk = MemoryClient(make_factory(MemoryMaildrops(), self.mktemp(), dialect=dialect))
-        heard = b"".join(
-            talk.send(octets[at : at + packet]) for at in range(0, len(octets), packet)
+        """Every reply to arbitrary octets is a line that starts with a status indicator."""
+        client = MemoryClient(make_factory(MemoryMaildrops(), self.mktemp(), dialect=dialect))
+        received = b"".join(
+            client.send(octets[at : at + packet]) for at in range(0, len(octets), packet)
         )
-        talk.clock.advance(9)
-        heard += talk.received()
-        for answer in heard.split(b"\r\n")[:-1]:
-            self.assertRegex(answer, rb"^(\+OK|-ERR) [ -~]*$")
+        client.clock.advance(9)
+        received += client.received()
+        for line in received.split(b"\r\n")[:-1]:
+            self.assertRegex(line, rb"^(\+OK|-ERR) [ -~]*$")
         self.assertEqual(self.flushLoggedErrors(), [])

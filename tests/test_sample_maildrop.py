@@ -10,8 +10,8 @@ from tests.live.harness import (
     SAMPLES,
     Server,
     ServerTestCase,
+    read_maildir,
     run,
-    stored,
     temporary_directory,
     wire_form,
 )
@@ -34,12 +34,12 @@ class SampleMaildropTests(ServerTestCase):
     def test_created_once(self):
         """The Maildir has the messages in order; a second run changes nothing."""
         root, output = self.create()
-        self.assertEqual(stored(root / "joe"), SAMPLES)
+        self.assertEqual(read_maildir(root / "joe"), SAMPLES)
         (message, *_) = (root / "joe" / "new").iterdir()
         message.unlink()
         users = (root / ".users").read_bytes()
         self.assertEqual(self.run_example(root).stdout.decode(), output)
-        self.assertEqual(len(stored(root / "joe")), len(SAMPLES) - 1)
+        self.assertEqual(len(read_maildir(root / "joe")), len(SAMPLES) - 1)
         self.assertEqual((root / ".users").read_bytes(), users)
 
     def test_usage(self):

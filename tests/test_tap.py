@@ -312,9 +312,11 @@ class ServiceTests(OptionsCase):
         path = self.write("rhosts", b"# ours\n192.0.2.0/24 + =\n")
         os.chmod(path, 0o644)
         factory = self.factory("--dialect=rfc1225", "--rhosts", path)
-        self.assertTrue(factory.throttle.login.supports(IRemoteUserCredentials))
+        self.assertTrue(factory.throttle.authenticator.supports(IRemoteUserCredentials))
         self.assertFalse(
-            self.factory("--dialect=rfc1225").throttle.login.supports(IRemoteUserCredentials)
+            self.factory("--dialect=rfc1225").throttle.authenticator.supports(
+                IRemoteUserCredentials
+            )
         )
         path = self.write("rhosts", b"# ours\n192.0.2.0/24 +\n")
         error = self.assertRaises(
@@ -336,7 +338,7 @@ class ServiceTests(OptionsCase):
         """What the options describe lets its users in."""
         factory = self.factory()
         self.assertEqual(self.endpoints, ["tcp:110"])
-        mailbox, release = await factory.throttle.login.authenticate(
+        mailbox, release = await factory.throttle.authenticator.authenticate(
             UsernamePassword(b"joe", b"secret")
         )
         self.assertEqual(len(mailbox.messages), 0)
@@ -439,7 +441,7 @@ class ServiceTests(OptionsCase):
 
     async def test_login_delay(self):
         """A user waits between two logins, and is told so."""
-        login = self.factory("--login-delay", "900").throttle.login
+        login = self.factory("--login-delay", "900").throttle.authenticator
         _, release = await login.authenticate(UsernamePassword(b"joe", b"secret"))
         await release()
         with self.assertRaises(LoginTooSoon):
@@ -498,7 +500,7 @@ class ServiceTests(OptionsCase):
 
     async def test_auth(self):
         """--auth stands in place of the users file; memory: is Twisted's own."""
-        login = self.factory("--auth", "memory:ann:pw").throttle.login
+        login = self.factory("--auth", "memory:ann:pw").throttle.authenticator
         _, release = await login.authenticate(UsernamePassword(b"ann", b"pw"))
         await release()
         with self.assertRaises(LoginFailed):

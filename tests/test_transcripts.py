@@ -9,13 +9,13 @@ from popserv.server.protocol import POP3Server
 from tests.transcripts import (
     TRANSCRIPTS,
     MemoryPeer,
-    Setting,
+    Settings,
     SocketPeer,
-    here,
     maildir_store,
     make_factory,
     memory_store,
     play,
+    run_now,
 )
 
 LEFT = {
@@ -38,7 +38,7 @@ class TranscriptTests(TestCase):
 
     async def _left(self, store, path):
         """Check what is in the maildrop after the transcript, and that it is not locked."""
-        setting = Setting(path)
+        setting = Settings(path)
         mailbox = await store.open_maildrop(setting.user)
         left = LEFT.get(path.stem, len(setting.messages))
         self.assertEqual(len(mailbox.messages), left, path.name)
@@ -48,7 +48,7 @@ class TranscriptTests(TestCase):
         """In memory; scene by scene, and one octet at a time."""
         for path in TRANSCRIPTS:
             for size in (None, 1, 7):
-                setting = Setting(path)
+                setting = Settings(path)
                 store = memory_store(setting.messages)
                 peer = MemoryPeer(make_factory(store, self.mktemp(), **setting.server))
                 await play(self, path, peer, size)
@@ -57,8 +57,8 @@ class TranscriptTests(TestCase):
     async def test_maildir(self):
         """On Maildirs."""
         for path in TRANSCRIPTS:
-            setting = Setting(path)
-            store = maildir_store(setting.messages, self.mktemp(), run=here)
+            setting = Settings(path)
+            store = maildir_store(setting.messages, self.mktemp(), run=run_now)
             factory = make_factory(store, self.mktemp(), **setting.server)
             await play(self, path, MemoryPeer(factory))
             await self._left(store, path)
@@ -67,7 +67,7 @@ class TranscriptTests(TestCase):
     async def test_socket(self):
         """Over a socket, on Maildirs, with threads."""
         for path in TRANSCRIPTS:
-            setting = Setting(path)
+            setting = Settings(path)
             store = maildir_store(setting.messages, self.mktemp())
             factory = make_factory(store, self.mktemp(), **setting.server)
             port = reactor.listenTCP(0, factory, interface="127.0.0.1")

@@ -1,12 +1,12 @@
 """Transcripts: sessions as text, played against a server in memory or over a socket.
 
-A file in transcripts/ is lines of what the client sends, ``C: LINE``, and of all that
-the server answers, ``S: LINE``, each ended by CRLF on the wire.  ``#`` starts a
-comment.  In angle brackets, as RFC 1725 section 9 has it, stands what is no line:
-``S: <message 1>`` for a message's lines, dot-stuffed; ``S: <closed>`` for the
-server's closing; ``C: <lost>`` for a client that goes away; others are scenery.
-``# server:`` has options of the server, as for ``twistd pop3``; ``# maildrop:`` names
-one of MAILDROPS.
+A file in transcripts/ contains every line that the client sends, ``C: LINE``, and every
+line of the server's replies, ``S: LINE``; on the wire each line ends with CRLF.  ``#``
+starts a comment.  As in RFC 1725 section 9, angle brackets enclose what is not a line:
+``S: <message 1>`` stands for a message's lines, dot-stuffed; ``S: <closed>`` for the end
+of the connection by the server; ``C: <lost>`` for a client that disconnects.  Others are
+annotations and are ignored.  ``# server:`` has options of the server, as for
+``twistd pop3``; ``# maildrop:`` names one of MAILDROPS.
 """
 
 import os
@@ -43,20 +43,20 @@ MESSAGES = [
 ]
 
 FOUR = [b"S: %d\n\n" % n + b"x" * (octets - 10) for n, octets in enumerate((60, 70, 120, 70), 1)]
-"""The maildrop of RFC 1460's example of LAST: its third message has 120 octets, all have 320."""
+"""The maildrop of RFC 1460's example of LAST: its third message has 120 octets, all four 320."""
 
 MAILDROPS = {"two": MESSAGES, "four": FOUR}
 
 USERS = b"joe:{PLAIN}secret\nmrose:{APOP}tanstaaf\nspacey:{PLAIN} two  words \n"
 
 
-async def here(function, *args):
-    """Call at once, instead of in a thread."""
+async def run_now(function, *args):
+    """Call a function without a thread."""
     return function(*args)
 
 
-class Setting:
-    """What a transcript's comments say of the server that it is played with."""
+class Settings:
+    """The server, the maildrop and the user of a transcript, from its comments and commands."""
 
     def __init__(self, path):
         text = path.read_text("latin-1")
@@ -75,7 +75,7 @@ class Setting:
 
 
 def memory_store(messages):
-    """A memory store in which joe and mrose have these messages, the first of four retrieved."""
+    """Return a memory store; joe and mrose have these messages, a quarter of them retrieved."""
     store = MemoryMaildrops()
     for user in (b"joe", b"mrose"):
         uids = [store.deliver(user, message) for message in messages]
@@ -84,19 +84,19 @@ def memory_store(messages):
 
 
 def maildir_store(messages, directory, **options):
-    """The same in Maildirs below a new directory."""
+    """Return the same maildrops as Maildirs in a new directory."""
     for user in ("joe", "mrose"):
         for folder in ("new", "cur", "tmp"):
             os.makedirs(os.path.join(directory, user, folder))
         for number, message in enumerate(messages, 1):
-            # The names that MemoryMaildrops would give to joe's.
-            place = f"cur/m{number}:2,S" if number <= len(messages) // 4 else f"new/m{number}"
-            Path(directory, user, place).write_bytes(message)
+            # The unique-ids of MemoryMaildrops.
+            location = f"cur/m{number}:2,S" if number <= len(messages) // 4 else f"new/m{number}"
+            Path(directory, user, location).write_bytes(message)
     return MaildirMaildrops(directory, **options)
 
 
-def make_factory(store, users_file, run=here, *, dialect=MODERN, host=b"dewey", **options):
-    """A server of that store, with the users of all transcripts; mrose has APOP if it is there."""
+def make_factory(store, users_file, run=run_now, *, dialect=MODERN, host=b"dewey", **options):
+    """Return a server factory for a store; mrose has an APOP secret if the dialect has APOP."""
     users = USERS if dialect.has(b"APOP") else USERS.replace(b"{APOP}tanstaaf", b"{PLAIN}secret")
     Path(users_file).write_bytes(users)
     os.chmod(users_file, 0o600)
@@ -109,33 +109,33 @@ def make_factory(store, users_file, run=here, *, dialect=MODERN, host=b"dewey", 
 
 
 class MemoryPeer:
-    """A client in memory; waiting for an answer moves the clock."""
+    """A client in memory; reading a delayed reply advances the clock."""
 
     def __init__(self, factory):
-        self._conversation = MemoryClient(factory)
+        self._client = MemoryClient(factory)
         self._read = b""
 
     async def send(self, octets):
         """Send octets in one packet."""
-        self._read += self._conversation.send(octets)
+        self._read += self._client.send(octets)
 
     async def read(self, octets):
-        """Return so many octets, or fewer if no more ever come."""
-        self._read += self._conversation.received()
+        """Return this number of octets, or fewer if the server sends no more."""
+        self._read += self._client.received()
         if len(self._read) < octets:
-            self._conversation.clock.advance(3)
-            self._read += self._conversation.received()
+            self._client.clock.advance(3)
+            self._read += self._client.received()
         taken, self._read = self._read[:octets], self._read[octets:]
         return taken
 
     async def lose(self):
-        """Go away without a word."""
-        self._conversation.lose()
+        """Disconnect without QUIT."""
+        self._client.lose()
 
     async def closed(self):
-        """Return what is left to read, once the server has closed; None if it has not."""
-        self._read += self._conversation.received()
-        return self._read if self._conversation.closed else None
+        """Return the unread octets if the server has closed the connection, otherwise None."""
+        self._read += self._client.received()
+        return self._read if self._client.closed else None
 
 
 class SocketPeer(Protocol):
@@ -143,9 +143,9 @@ class SocketPeer(Protocol):
 
     def __init__(self):
         self._read = b""
-        self._wanted = 0
+        self._expected = 0
         self._waiting = None
-        self.over = Deferred()
+        self.disconnected = Deferred()
         self.lost = False
 
     @classmethod
@@ -155,19 +155,19 @@ class SocketPeer(Protocol):
         return await connectProtocol(endpoint, cls())
 
     def dataReceived(self, data):
-        """Keep what comes, and hand it over when it is enough."""
+        """Buffer the data, and wake up the reader when there is enough."""
         self._read += data
-        self._hand_over()
+        self._wake_reader()
 
     def connectionLost(self, reason):
-        """No more will come."""
+        """Wake up the readers."""
         self.lost = True
-        self._wanted = 0
-        self._hand_over()
-        self.over.callback(None)
+        self._expected = 0
+        self._wake_reader()
+        self.disconnected.callback(None)
 
-    def _hand_over(self):
-        if self._waiting is not None and len(self._read) >= self._wanted:
+    def _wake_reader(self):
+        if self._waiting is not None and len(self._read) >= self._expected:
             waiting, self._waiting = self._waiting, None
             waiting.callback(None)
 
@@ -176,73 +176,73 @@ class SocketPeer(Protocol):
         self.transport.write(octets)
 
     async def read(self, octets):
-        """Return so many octets, or what there is when the server closes."""
+        """Return this number of octets, or fewer if the server closes the connection."""
         if len(self._read) < octets and not self.lost:
-            self._wanted, self._waiting = octets, Deferred()
+            self._expected, self._waiting = octets, Deferred()
             await self._waiting.addTimeout(20, reactor)
         taken, self._read = self._read[:octets], self._read[octets:]
         return taken
 
     async def lose(self):
-        """Go away without a word."""
+        """Disconnect without QUIT."""
         self.transport.abortConnection()
-        await self.over
+        await self.disconnected
 
     async def closed(self):
-        """Return what is left to read once the server has closed."""
-        await self.over.addTimeout(20, reactor)
+        """Wait until the server has closed the connection; return the unread octets."""
+        await self.disconnected.addTimeout(20, reactor)
         return self._read
 
 
-def scenes(text):
-    """Yield (client's lines, server's lines) in turn; each line without ``C:`` and ``S:``."""
+def exchanges(text):
+    """Yield pairs of the client's lines and the server's lines, without ``C:`` and ``S:``."""
     sent, expected = [], []
     for line in text.splitlines():
         if not line or line == "..." or line.startswith("#"):
             continue
-        who, said = line[:2], line[2:].removeprefix(" ")
-        # RFC 1725 section 9 sets its lines off by four spaces.
-        said = said.removeprefix("   ")
-        if _SCENERY.fullmatch(said.strip()):
+        side, content = line[:2], line[2:].removeprefix(" ")
+        # RFC 1725 section 9 indents its lines by four spaces.
+        content = content.removeprefix("   ")
+        if _ANNOTATION.fullmatch(content.strip()):
             continue
-        if who == "C:":
+        if side == "C:":
             if expected:
                 yield sent, expected
                 sent, expected = [], []
-            sent.append(said)
+            sent.append(content)
         else:
-            expected.append(said)
+            expected.append(content)
     yield sent, expected
 
 
 _MESSAGE = re.compile(r"<(?:the POP3? server sends )?(?:message (\d+)|the entire message here)>")
-_SCENERY = re.compile(r"<(wait for|open connection|close connection).*>")
+_ANNOTATION = re.compile(r"<(wait for|open connection|close connection).*>")
 
 
-def on_the_wire(line, messages, asked):
-    """The octets of one of the server's lines, after the client has ``asked`` for that message."""
+def wire_octets(line, messages, requested):
+    """Return the octets of one of the server's lines; ``requested`` is a message-number."""
     message = _MESSAGE.fullmatch(line)
     if message:
         framer = MessageFramer()
-        stored = messages[int(message[1] or asked) - 1]
+        stored = messages[int(message[1] or requested) - 1]
         return (framer.feed(stored) + framer.finish()).removesuffix(b".\r\n")
     return line.encode("latin-1") + b"\r\n"
 
 
 async def play(case, path, peer, size=None):
-    """Play a transcript; ``size`` is how many octets go in one packet, None for a scene's all."""
-    messages = Setting(path).messages
-    for sent, expected in scenes(path.read_text("latin-1")):
+    """Play a transcript, with packets of ``size`` octets, or one packet per exchange if None."""
+    messages = Settings(path).messages
+    for sent, expected in exchanges(path.read_text("latin-1")):
         if sent == ["<lost>"]:
             await peer.lose()
             continue
         octets = b"".join(line.encode("latin-1") + b"\r\n" for line in sent)
         for at in range(0, len(octets), size or len(octets) or 1):
             await peer.send(octets[at : at + (size or len(octets))])
-        asked = sent[-1].rpartition(" ")[2] if sent else ""
-        wanted = b"".join(
-            on_the_wire(line, messages, asked) for line in expected if line != "<closed>"
+        requested = sent[-1].rpartition(" ")[2] if sent else ""
+        reply = b"".join(
+            wire_octets(line, messages, requested) for line in expected if line != "<closed>"
         )
-        case.assertEqual(await peer.read(len(wanted)), wanted, f"{path.name}: {sent}")
+        case.assertEqual(await peer.read(len(reply)), reply, f"{path.name}: {sent}")
         if "<closed>" in expected:
             case.assertEqual(await peer.closed(), b"", f"{path.name}: {sent}")

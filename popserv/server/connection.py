@@ -152,7 +152,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
 
     def supports(self, credentials: type[Interface]) -> bool:
         """See Authenticator."""
-        return self.factory.throttle.login.supports(credentials)
+        return self.factory.throttle.authenticator.supports(credentials)
 
     async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
         """See Authenticator."""
@@ -160,7 +160,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
         self.factory.connections.mark_authenticated(self)
         return opened
 
-    def is_there(self) -> bool:
+    def is_connected(self) -> bool:
         """See Client."""
         return not (self.is_disconnected or has_disconnected(self.transport))
 
@@ -215,7 +215,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
                 peer=peer_name(self.transport),
                 reason=short_reason(reason.value),
             )
-        self.throttle.leave()
+        self.throttle.cancel()
         if self.abandon_command():
             self.end_session()
 

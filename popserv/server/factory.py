@@ -86,7 +86,7 @@ class POP3Factory(ServerFactory):
 
     def apop_available(self) -> bool:
         """Return whether greetings carry a timestamp, because some user can log in by APOP."""
-        return b"APOP" in self.commands and self.throttle.login.supports(IAPOPCredentials)
+        return b"APOP" in self.commands and self.throttle.authenticator.supports(IAPOPCredentials)
 
     def make_timestamp(self) -> bytes:
         """Return a timestamp for a greeting, in the form of the example in RFC 1725 section 7.

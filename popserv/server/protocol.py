@@ -143,7 +143,7 @@ class POP3Server(Connection):
             raise _client_disconnected()
         response: Deferred[bytes] = Deferred()
         self._sasl_response = response
-        self.throttle.pause(response)
+        self.throttle.suspend(response)
         self.MAX_LENGTH = MAX_SASL_LINE + 1
         self.output.write(challenge_line(challenge))
         self.resume_input()
@@ -230,11 +230,11 @@ class POP3Server(Connection):
             )
         if isinstance(error, LoginFailed):
             self._failed_logins += 1
-            seconds = self.throttle.failed(self.session.name, self.FAILED_LOGIN_DELAY)
+            seconds = self.throttle.record_failure(self.session.name, self.FAILED_LOGIN_DELAY)
             delay = 0 if self.is_disconnected else seconds
             self._delayed_error = self.callLater(delay, partial(self._send_error, error))
         else:
-            self.throttle.over()
+            self.throttle.release()
             self._bad_commands = self._bad_commands + 1 if isinstance(error, BadCommand) else 0
             self._send_error(error)
 

@@ -219,7 +219,7 @@ class SocketTests(TestCase):
         await done
         self.assertEqual(read, b"+OK big\r\n" + (b"x" * 65534 + b"\r\n") * 1024 + tail)
         peer.transport.loseConnection()
-        await peer.over
+        await peer.disconnected
         await self.over
 
     async def test_behind_a_proxy(self):

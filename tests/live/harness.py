@@ -1,7 +1,7 @@
-"""popserv as its users run it: a ``twistd pop3`` of its own for each class of tests.
+"""Run popserv as users run it: a separate ``twistd pop3`` for each class of tests.
 
-A server listens on a free port of this machine, below a root that goes with it, and is
-ended by its own pid.  It runs in the environment of the interpreter that runs the tests.
+A server has its own mail directory, listens on a free port of this machine, and is stopped
+by its process ID.  It uses the Python environment that runs the tests.
 """
 
 import atexit
@@ -27,33 +27,33 @@ from popserv.messages.downgrade import Downgrader
 CHECKOUT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 LOOPBACK = "tcp:0:interface=127.0.0.1"
-PATIENCE = 60
-"""Seconds after which a test that waits fails, rather than to wait for ever."""
+TIMEOUT = 60
+"""Seconds after which a waiting test fails."""
 
 SAMPLE = CHECKOUT / "examples" / "sample_maildrop.py"
 SAMPLES = runpy.run_path(str(SAMPLE))["messages"]()
-"""Messages as they come from mail programs."""
+"""Messages as mail programs send them."""
 
 
-def lines_of(message):
-    """Part a stored message into its lines in the plainest way, to check clients against."""
+def split_lines(message):
+    """Split a stored message into lines in the simplest way, as a reference for clients."""
     lines = message.replace(b"\r\n", b"\n").split(b"\n")
     return lines[:-1] if lines[-1] == b"" else lines
 
 
 def wire_form(message, end=b"\r\n"):
-    """Return a stored message with all its lines ended alike."""
-    return b"".join(line + end for line in lines_of(message))
+    """Return a stored message with the same ending for all lines."""
+    return b"".join(line + end for line in split_lines(message))
 
 
-def shown(message):
-    """Return a stored message as a client sees it that did not say UTF8."""
+def downgraded(message):
+    """Return the form of a stored message for a client that has not given UTF8."""
     downgrader = Downgrader()
     return downgrader.feed(message) + downgrader.finish()
 
 
 def deliver(maildir, messages):
-    """Put messages into a Maildir, in this order and behind what is there; make it if need be."""
+    """Deliver messages into a Maildir in this order; create the Maildir if necessary."""
     for folder in ("tmp", "new", "cur"):
         Path(maildir, folder).mkdir(parents=True, exist_ok=True)
     new = Path(maildir, "new")
@@ -62,39 +62,40 @@ def deliver(maildir, messages):
         (new / f"{seconds}.M1P1.host").write_bytes(message)
 
 
-def stored(maildir):
-    """Return the messages of a Maildir, in the order of delivery."""
+def read_maildir(maildir):
+    """Return the messages in a Maildir, in the order of delivery."""
     files = [file for name in ("new", "cur") for file in Path(maildir, name).glob("*")]
     return [file.read_bytes() for file in sorted(files, key=lambda file: file.name)]
 
 
 def run(program, *arguments, **options):
-    """Run a program of the environment, or of the system, to its end; keep what it printed."""
-    inside = BIN / program
-    command = [str(inside if inside.exists() else program), *map(str, arguments)]
+    """Run a program of the Python environment or of the system; return the completed process."""
+    installed = BIN / program
+    command = [str(installed if installed.exists() else program), *map(str, arguments)]
     options = {"stdin": None if "input" in options else subprocess.DEVNULL, **options}
-    return subprocess.run(
-        command, capture_output=True, timeout=4 * PATIENCE, check=False, **options
-    )
+    return subprocess.run(command, capture_output=True, timeout=4 * TIMEOUT, check=False, **options)
 
 
-def need(test, *programs):
-    """Skip a test one of whose programs is not installed; in CI, where all are, fail it."""
+def require_programs(test, *programs):
+    """Skip a test if one of these programs is not installed; in CI, fail it."""
     for name in programs:
         if not ((BIN / name).exists() or shutil.which(name)):
             (test.fail if "CI" in os.environ else test.skipTest)(f"{name} is not installed")
 
 
 class Fetchmail:
-    """A fetchmail of one test, which is skipped where there is none; ``poll`` is its line."""
+    """A fetchmail with its own configuration; ``poll`` is the text of its poll statement.
+
+    The test is skipped if fetchmail is not installed.
+    """
 
     def __init__(self, test, poll):
-        need(test, "fetchmail", *(["socat"] if "socat" in poll else []))
+        require_programs(test, "fetchmail", *(["socat"] if "socat" in poll else []))
         self._test = test
         self.home = temporary_directory(test)
-        (self.home / "got").mkdir()
+        (self.home / "messages").mkdir()
         agent = self.home / "agent"
-        agent.write_text(f"#!/bin/sh\ncd {self.home}/got && exec cat > $(ls | wc -l)\n")
+        agent.write_text(f"#!/bin/sh\ncd {self.home}/messages && exec cat > $(ls | wc -l)\n")
         agent.chmod(0o700)
         rc = self.home / "rc"
         rc.write_text(
@@ -103,13 +104,13 @@ class Fetchmail:
         )
         rc.chmod(0o600)
 
-    def got(self):
+    def messages(self):
         """Return all messages that it has fetched, in order."""
-        files = sorted((self.home / "got").iterdir(), key=lambda file: int(file.name))
+        files = sorted((self.home / "messages").iterdir(), key=lambda file: int(file.name))
         return [file.read_bytes() for file in files]
 
     def fetch(self, *options, nothing_new=False):
-        """Run it; return what it has printed."""
+        """Run fetchmail; return its output."""
         done = run(
             *("fetchmail", "--fetchmailrc", self.home / "rc", "--nodetach", *options),
             env={**os.environ, "HOME": str(self.home)},
@@ -119,17 +120,20 @@ class Fetchmail:
 
 
 def until(condition, what):
-    """Wait until a condition holds; return what made it true."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
+    """Wait until a condition returns a true value; return that value.
+
+    :raises AssertionError: it did not within TIMEOUT seconds; the message names ``what``.
+    """
+    deadline = time.monotonic() + TIMEOUT
+    while not (result := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited in vain for {what}")
+            raise AssertionError(f"timed out waiting for {what}")
         time.sleep(0.02)
-    return found
+    return result
 
 
 def temporary_directory(test=None):
-    """Return a new directory that other users can enter; it goes with the test, or at exit."""
+    """Create a directory that other users can enter; it is removed after the test or at exit."""
     path = Path(tempfile.mkdtemp(prefix="popserv-"))
     path.chmod(0o755)
     (test.addCleanup if test else atexit.register)(shutil.rmtree, path, ignore_errors=True)
@@ -137,7 +141,7 @@ def temporary_directory(test=None):
 
 
 class Server:
-    """A twistd with popserv; ``ports`` and ``log`` say where it listens and what it says."""
+    """A twistd process that runs popserv."""
 
     def __init__(self, *options, root=None, tac=None, twistd=()):
         self.root = root or temporary_directory()
@@ -146,8 +150,8 @@ class Server:
         plugin = ["pop3", "--maildir", self.root, *options]
         if "--listen" not in options:
             plugin += ["--listen", LOOPBACK]
-        what = ["--python", tac] if tac else plugin
-        command = [BIN / "twistd", "--nodaemon", "--pidfile=", *twistd, *what]
+        application = ["--python", tac] if tac else plugin
+        command = [BIN / "twistd", "--nodaemon", "--pidfile=", *twistd, *application]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 list(map(str, command)),
@@ -159,45 +163,45 @@ class Server:
         atexit.register(self.stop)
         until(lambda: self.ports or self.process.poll() is not None, "a port")
         if self.process.poll() is not None:
-            raise AssertionError(f"twistd ended at once:\n{self.log}")
+            raise AssertionError(f"twistd did not start:\n{self.log}")
         self.connect().close()
 
     @property
     def log(self):
-        """All that the server has printed."""
+        """The output of the server."""
         return self._log.read_text(errors="backslashreplace")
 
     @property
     def ports(self):
-        """The TCP ports it listens on, in order."""
+        """The TCP ports on which the server listens, in order."""
         return [int(port) for port in re.findall(r"starting on (\d+)\n", self.log)]
 
     @property
     def port(self):
-        """The first of them."""
+        """The first of the TCP ports."""
         return self.ports[0]
 
     @property
     def memory(self):
-        """The octets of memory that the server has now (VmRSS)."""
+        """The server's resident memory in octets (VmRSS)."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) << 10
 
     def connect(self, **options):
-        """Return a new connection, its greeting read."""
+        """Return a new connection after its greeting."""
         return Connection(("127.0.0.1", self.port), **options)
 
     def login(self, name, password="secret", **options):
-        """Return a new connection, logged in."""
+        """Return a new connection that is logged in."""
         connection = self.connect(**options)
         connection.ask(b"USER " + name.encode())
         reply = connection.ask(b"PASS " + password.encode())
         if not reply.startswith(b"+OK"):
-            raise AssertionError(f"no login: {reply!r}")
+            raise AssertionError(f"login failed: {reply!r}")
         return connection
 
     def add_user(self, messages=(), *, apop=False, password="secret", link=None):
-        """Add a user who has these messages, or the Maildir that a link leads to.
+        """Add a user with these messages, or with a link to a Maildir.
 
         Return the name and the Maildir.
         """
@@ -211,19 +215,19 @@ class Server:
         return name, maildir
 
     def stop(self, number=signal.SIGTERM):
-        """End the server, and return its exit code."""
+        """Stop the server; return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(PATIENCE)
+        return self.process.wait(TIMEOUT)
 
 
 class Connection:
-    """A client's end of a connection, spoken by hand."""
+    """A client connection on which a test sends and receives lines."""
 
     def __init__(self, address, *, wrap=None, receive_buffer=None):
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.socket = socket.socket(family)
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(TIMEOUT)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect(address)
@@ -233,7 +237,7 @@ class Connection:
         self.greeting = self.line()
 
     def line(self):
-        """Return the next line without its end; nothing if the server has closed."""
+        """Return the next line without its line ending; empty if the server has closed."""
         return self.file.readline().removesuffix(b"\r\n")
 
     def ask(self, command):
@@ -246,24 +250,26 @@ class Connection:
         lines = []
         while (line := self.file.readline()) != b".\r\n":
             if not line:
-                raise AssertionError(f"closed in mid-response, after {len(lines)} lines")
+                raise AssertionError(
+                    f"connection closed within a response, after {len(lines)} lines"
+                )
             lines.append(line.removesuffix(b"\r\n").removeprefix(b"."))
         return lines
 
     def rest(self):
-        """Return all that comes until the server closes."""
+        """Return everything that the server sends until it closes the connection."""
         try:
             return self.file.read()
         except ConnectionResetError:
             return b""
 
     def abandon(self):
-        """Go away without a word, as a client that is killed."""
+        """Close the connection without QUIT."""
         self.socket.close()
         self.file.close()
 
     def close(self):
-        """QUIT, and wait until the server has closed; return what it said."""
+        """Send QUIT and wait until the server has closed the connection; return the reply."""
         reply = self.ask(b"QUIT")
         self.rest()
         self.abandon()
@@ -271,30 +277,30 @@ class Connection:
 
 
 class ServerTestCase(TestCase):
-    """Tests that share one server, which is started for the first of them."""
+    """Tests that share one server, which the first of them starts."""
 
     options = ()
-    """What is given to ``twistd pop3`` beside a root and a port."""
+    """Options of ``twistd pop3`` besides those for the mail directory and the port."""
 
-    _running = (None, None)
+    _current = (None, None)
 
     @property
     def server(self):
-        """The server of this class; that of the class before is stopped."""
-        owner, server = ServerTestCase._running
+        """The server of this class; accessing it stops that of the previous class."""
+        owner, server = ServerTestCase._current
         if owner is not type(self) or server.process.poll() is not None:
             if server is not None:
                 server.stop()
             server = self.new_server()
-            ServerTestCase._running = type(self), server
+            ServerTestCase._current = type(self), server
         return server
 
     def new_server(self):
-        """Start a server for this class."""
+        """Start the server of this class."""
         return Server(*self.options)
 
     def login(self, messages=(), **options):
-        """Return a connection of a new user who has these messages, and the Maildir."""
+        """Add a user with these messages; return a logged-in connection and the Maildir."""
         name, maildir = self.server.add_user(messages)
         connection = self.server.login(name, **options)
         self.addCleanup(connection.abandon)

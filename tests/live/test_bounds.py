@@ -1,6 +1,6 @@
-"""What a client can make the server hold: memory, which is bounded whatever it asks for.
+"""The server's memory stays bounded, whatever a client requests.
 
-Bounds of memory alone: no test here depends on how fast the machine is.
+Only memory is checked: no test here depends on the speed of the machine.
 """
 
 import os
@@ -14,7 +14,7 @@ from threading import Event, Thread
 
 from twisted.python import log
 
-from tests.live.harness import PATIENCE, Server, ServerTestCase, deliver, temporary_directory
+from tests.live.harness import TIMEOUT, Server, ServerTestCase, deliver, temporary_directory
 
 MB = 1 << 20
 MANY = 100_000
@@ -23,20 +23,20 @@ LARGE = 200 * MB
 
 @cache
 def large_maildir():
-    """Return a Maildir with one message of 200 MB, half of its lines a dot."""
+    """Return a Maildir with one message of 200 MB; half of its lines consist of a dot."""
     maildir = temporary_directory()
     deliver(maildir, [])
     block = (b"x" * 76 + b"\n.\n") * (MB // 79)
     with (maildir / "new" / "1600000000.M1P1.host").open("wb") as file:
         file.write(b"Subject: large\n\n")
-        while file.publish() < LARGE:
+        while file.tell() < LARGE:
             file.write(block)
     return maildir
 
 
 @cache
 def long_maildir():
-    """Return a Maildir with that many tiny messages."""
+    """Return a Maildir with 100,000 tiny messages."""
     maildir = temporary_directory()
     deliver(maildir, [])
     new = os.open(maildir / "new", os.O_RDONLY)
@@ -51,60 +51,64 @@ def long_maildir():
     return maildir
 
 
-def drain(session, command, slowly=0, look=lambda: None):
-    """Ask for a multi-line response and read it, the first parts slowly; return its octets."""
+def drain(session, command, slow_reads=0, sample=lambda: None):
+    """Request a multi-line response and read it; return its octets.
+
+    The first ``slow_reads`` reads are delayed; ``sample`` is called after each read.
+    """
     session.socket.sendall(command + b"\r\n")
     octets = 0
     end = b""
     while not end.endswith(b"\r\n.\r\n"):
         part = session.socket.recv(MB)
         if not part:
-            raise AssertionError(f"closed in mid-response, after {octets} octets")
+            raise AssertionError(f"connection closed within a response, after {octets} octets")
         octets += len(part)
         end = end[-5:] + part
-        look()
-        if slowly:
-            slowly -= 1
+        sample()
+        if slow_reads:
+            slow_reads -= 1
             time.sleep(0.005)
     return octets
 
 
 class MemoryTests(ServerTestCase):
-    """VmRSS of the server, against what it was before."""
+    """The growth of the server's resident memory (VmRSS)."""
 
     def setUp(self):
-        """Skip where there is no /proc to ask."""
+        """Skip the test without /proc."""
         if not Path("/proc/self/status").exists():
-            self.skipTest("no /proc here")
+            self.skipTest("/proc is required")
 
     @contextmanager
     def growth_below(self, octets, server=None):
-        """Fail if the server has grown by more, at the end or whenever it was looked at."""
+        """Fail if the memory grows by this or more; yield a function that samples it."""
         server = server or self.server
-        seen = [server.memory]
-        yield lambda: seen.append(server.memory)
-        growth = max([*seen[1:], server.memory]) - seen[0]
+        samples = [server.memory]
+        yield lambda: samples.append(server.memory)
+        growth = max([*samples[1:], server.memory]) - samples[0]
         log.msg(f"{self.id()}: grew by {growth / MB:.1f} MB")
         self.assertLess(growth, octets)
 
-    def assert_flat(self, maildir, command, least):
-        """Fail if a long reply to a slow reader costs the server memory."""
+    def assert_flat(self, maildir, command, min_octets):
+        """Fail if a long reply to a slow client makes the server's memory grow."""
         name, _ = self.server.add_user(link=maildir)
         session = self.server.login(name, receive_buffer=1 << 14)
         self.addCleanup(session.abandon)
-        with self.growth_below(10 * MB) as look:
-            self.assertGreater(drain(session, command, slowly=60, look=look), least)
+        with self.growth_below(10 * MB) as sample:
+            octets = drain(session, command, slow_reads=60, sample=sample)
+            self.assertGreater(octets, min_octets)
 
     def test_large_message(self):
-        """RETR of 200 MB to a client that reads slowly costs the server a few chunks."""
+        """RETR of 200 MB by a slow client holds only a few chunks in memory."""
         self.assert_flat(large_maildir(), b"RETR 1", LARGE)
 
     def test_long_listing(self):
-        """UIDL of 100,000 messages to a client that reads slowly costs it the lines, once."""
+        """UIDL of 100,000 messages by a slow client holds its lines in memory only once."""
         self.assert_flat(long_maildir(), b"UIDL", MANY * 40)
 
     def test_snapshot(self):
-        """A login to 100,000 messages costs under 250 octets for each, their listings 100."""
+        """A login uses less than 250 octets of memory per message, and the listings 100."""
         server = Server()
         self.addCleanup(server.stop)
         server.login(server.add_user([b"x\n"])[0]).close()
@@ -118,12 +122,12 @@ class MemoryTests(ServerTestCase):
         session.close()
 
     def test_pipelining_without_reading(self):
-        """A million commands from a client that reads no reply wait in its own machine."""
+        """Commands of a client that does not read replies are not buffered in the server."""
         session, _ = self.login([b"x\n"])
         octets = memoryview(b"LIST 1\r\n" * 1_000_000)
         sent = idle = 0
         session.socket.setblocking(False)
-        with self.growth_below(10 * MB) as look:
+        with self.growth_below(10 * MB) as sample:
             while sent < len(octets) and idle < 40:
                 try:
                     sent += session.socket.send(octets[sent : sent + (1 << 16)])
@@ -131,13 +135,13 @@ class MemoryTests(ServerTestCase):
                 except BlockingIOError:
                     idle += 1
                     time.sleep(0.01)
-                look()
-        session.socket.settimeout(PATIENCE)
+                sample()
+        session.socket.settimeout(TIMEOUT)
         session.socket.shutdown(socket.SHUT_WR)
         self.assertEqual(session.rest().count(b"+OK 1 3\r\n"), sent // len(b"LIST 1\r\n"))
 
     def test_idle_connections(self):
-        """Two hundred connections that do nothing cost little, and hold nobody up."""
+        """200 idle connections use little memory and do not delay others."""
         with self.growth_below(10 * MB):
             idle = [self.server.connect() for _ in range(200)]
             session, _ = self.login([b"x\n"])
@@ -147,50 +151,50 @@ class MemoryTests(ServerTestCase):
 
 
 class LatencyProbe(ServerTestCase):
-    """How long others wait, for the log: nothing is asserted about time."""
+    """Logs the latency for other clients; nothing is asserted about it."""
 
     def test_probe(self):
-        """While one user logs in to 100,000 messages or fetches 200 MB, others are answered."""
+        """Other clients get replies while a user opens 100,000 messages or fetches 200 MB."""
         large, _ = self.server.add_user(link=large_maildir())
         many, _ = self.server.add_user(link=long_maildir())
         other, _ = self.login([b"x\n"])
-        for what, act in (
+        for load, run in (
             ("nothing", lambda: time.sleep(0.5)),
-            ("a login to 100,000 messages, uncounted", lambda: self.server.login(many).close()),
-            ("a login to 100,000 messages, counted", lambda: self.server.login(many).close()),
+            ("a login to 100,000 messages, not cached", lambda: self.server.login(many).close()),
+            ("a login to 100,000 messages, cached", lambda: self.server.login(many).close()),
             ("UIDL of 100,000 messages", lambda: self.drain(many, b"UIDL")),
             ("a login to 200 MB", lambda: self.server.login(large).close()),
             ("RETR of 200 MB", lambda: self.drain(large, b"RETR 1")),
         ):
-            waits = self.waits(other, act)
+            latencies = self.latencies(other, run)
             log.msg(
-                f"latency probe: NOOP beside {what}: median {median(waits) * 1e3:.2f} ms, "
-                f"longest {max(waits) * 1e3:.2f} ms of {len(waits)}"
+                f"latency probe: NOOP during {load}: median {median(latencies) * 1e3:.2f} ms, "
+                f"maximum {max(latencies) * 1e3:.2f} ms of {len(latencies)}"
             )
 
     def drain(self, name, command):
-        """Log in and read the whole reply to a command."""
+        """Log in, and read the whole reply to a command."""
         session = self.server.login(name)
         drain(session, command)
         session.close()
 
-    def waits(self, connection, act):
-        """Return how long NOOP takes, again and again, while something is done."""
+    def latencies(self, connection, run):
+        """Return the durations of NOOP commands while a function runs in a thread."""
         done = Event()
 
         def work():
             try:
-                act()
+                run()
             finally:
                 done.set()
 
         thread = Thread(target=work)
         thread.start()
-        waits = []
+        latencies = []
         while not done.is_set():
             start = time.perf_counter()
             self.assertEqual(connection.ask(b"NOOP")[:3], b"+OK")
-            waits.append(time.perf_counter() - start)
+            latencies.append(time.perf_counter() - start)
             time.sleep(0.001)
         thread.join()
-        return waits
+        return latencies

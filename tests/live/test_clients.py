@@ -1,7 +1,8 @@
-"""Real clients fetch odd and ordinary mail from a server, and get it to the byte.
+"""Real clients fetch ordinary and unusual messages and receive them octet for octet.
 
-All of it twice: by password from a server that has no APOP users, and by APOP from one
-that has no others.  What a client stores is held against the plainest wire form.
+Each test runs twice: by password with a server that has no APOP users, and by APOP with a
+server that has only APOP users.  The messages that a client stores are compared with a
+simple implementation of the wire form.
 """
 
 import poplib
@@ -13,28 +14,28 @@ from twisted.mail.pop3 import AdvancedPOP3Client, POP3Client
 
 from popserv.testing import SAMPLE_MESSAGES, naive_octets
 from tests.live.harness import (
-    PATIENCE,
     SAMPLES,
+    TIMEOUT,
     Fetchmail,
     ServerTestCase,
     deliver,
-    lines_of,
-    need,
+    downgraded,
+    read_maildir,
+    require_programs,
     run,
-    shown,
-    stored,
+    split_lines,
     temporary_directory,
     wire_form,
 )
 
 STORED = [*SAMPLE_MESSAGES, *SAMPLES]
-MESSAGES = [shown(message) for message in STORED]
+MESSAGES = [downgraded(message) for message in STORED]
 OCTETS = [naive_octets(message) for message in MESSAGES]
 UIDS = [b"%d.M1P1.host" % (1_700_000_000 + at) for at in range(len(MESSAGES))]
 
 
 def listing(values):
-    """Return the lines of a listing in which each message has one of these."""
+    """Return the lines of a listing with these values."""
     return [f"{n} {value}".encode() for n, value in enumerate(values, 1)]
 
 
@@ -43,19 +44,19 @@ UNIQUE_IDS = listing(uid.decode() for uid in UIDS)
 
 
 def top(message, count):
-    """Return a message's header, the blank line and some lines of the body, as lines."""
-    lines = lines_of(message)
+    """Return the lines that TOP sends: header, blank line, and lines of the body."""
+    lines = split_lines(message)
     header = lines.index(b"") + 1 if b"" in lines else len(lines)
     return lines[: header + count]
 
 
 class ClientTests:
-    """What every client must see; ``apop`` says how it logs in."""
+    """Helpers for the tests of clients; ``apop`` selects APOP for the login."""
 
     apop = False
 
     def user(self, messages=STORED):
-        """Add a user who has these messages; return the name and the Maildir."""
+        """Add a user with these messages; return the name and the Maildir."""
         return self.server.add_user(messages, apop=self.apop)
 
     def greeting(self):
@@ -66,13 +67,13 @@ class ClientTests:
 
 
 class PoplibTests(ClientTests):
-    """Python's own client."""
+    """Python's poplib."""
 
     def poplib(self, name):
-        """Return a client that is logged in."""
-        client = poplib.POP3("127.0.0.1", self.server.port, timeout=PATIENCE)
+        """Return a poplib client that is logged in."""
+        client = poplib.POP3("127.0.0.1", self.server.port, timeout=TIMEOUT)
         self.addCleanup(client.close)
-        # It reads no line beyond 2,048 octets unless told.
+        # The default limit for a line is 2,048 octets.
         self.patch(poplib, "_MAXLINE", 1 << 20)
         if self.apop:
             client.apop(name, "secret")
@@ -82,7 +83,7 @@ class PoplibTests(ClientTests):
         return client
 
     def test_listings(self):
-        """STAT, LIST and UIDL speak of the octets that RETR sends (RFC 1725 section 10)."""
+        """STAT and LIST count the octets that RETR sends (RFC 1725 section 10)."""
         client = self.poplib(self.user()[0])
         self.assertEqual(client.stat(), (len(MESSAGES), sum(OCTETS)))
         self.assertEqual(client.list()[1], SIZES)
@@ -91,16 +92,16 @@ class PoplibTests(ClientTests):
         self.assertEqual([client.uidl(n + 1)[4:] for n in range(len(SIZES))], UNIQUE_IDS)
 
     def test_messages(self):
-        """RETR and TOP send a message's own lines, dots and all (RFC 1725 sections 3 and 7)."""
+        """RETR and TOP send the lines of a message unchanged (RFC 1725 sections 3 and 7)."""
         client = self.poplib(self.user()[0])
         for n, message in enumerate(MESSAGES, 1):
             _, lines, octets = client.retr(n)
-            self.assertEqual((lines, octets), (lines_of(message), OCTETS[n - 1]))
+            self.assertEqual((lines, octets), (split_lines(message), OCTETS[n - 1]))
             for count in (0, 2, 10_000_000):
                 self.assertEqual(client.top(n, count)[1], top(message, count))
 
     def test_deletion(self):
-        """DELE removes at QUIT what RSET has not saved (RFC 1725 sections 5 and 6)."""
+        """QUIT removes marked messages; RSET removes the marks (RFC 1725 sections 5 and 6)."""
         name, maildir = self.user()
         client = self.poplib(name)
         client.dele(1)
@@ -111,20 +112,20 @@ class PoplibTests(ClientTests):
         self.assertEqual(client.list()[1], SIZES[:1] + SIZES[2:])
         self.assertRaises(poplib.error_proto, client.rpop, name)
         client.quit()
-        self.assertEqual(stored(maildir), STORED[:1] + STORED[2:])
+        self.assertEqual(read_maildir(maildir), STORED[:1] + STORED[2:])
 
 
-class _OldClient(POP3Client):
-    """Twisted's first client, which calls a method for each reply: fetches all there is."""
+class _DeprecatedClient(POP3Client):
+    """A client on Twisted's deprecated POP3Client that fetches all messages."""
 
     MAX_LENGTH = 1 << 20
 
     def __init__(self, name, messages):
         super().__init__()
         self.name = name
-        self.wanted = iter(range(1, messages + 1))
+        self.numbers = iter(range(1, messages + 1))
         self.received = []
-        self.over = Deferred()
+        self.disconnected = Deferred()
 
     def handle_WELCOME(self, line):
         super().handle_WELCOME(line)
@@ -143,22 +144,22 @@ class _OldClient(POP3Client):
         self.received[-1].append(line)
 
     def handle_RETR_end(self):
-        n = next(self.wanted, None)
+        n = next(self.numbers, None)
         self.quit() if n is None else self.retr(n)
 
     def connectionLost(self, reason):
-        self.over.callback(self.received)
+        self.disconnected.callback(self.received)
 
 
 class _Client(AdvancedPOP3Client):
-    """Twisted's client, which tells when it was greeted and when all is over."""
+    """Twisted's client, with Deferreds for the greeting and the end of the connection."""
 
     allowInsecureLogin = True
     MAX_LENGTH = 1 << 20
 
     def __init__(self):
         self.greeted = Deferred()
-        self.over = Deferred()
+        self.disconnected = Deferred()
 
     def serverGreeting(self, greeting):
         super().serverGreeting(greeting)
@@ -166,89 +167,89 @@ class _Client(AdvancedPOP3Client):
 
     def connectionLost(self, reason):
         super().connectionLost(reason)
-        self.over.callback(None)
+        self.disconnected.callback(None)
 
 
 class TwistedTests(ClientTests):
-    """Twisted's clients."""
+    """Twisted's AdvancedPOP3Client."""
 
-    def connected(self, protocol):
-        """Return a Deferred of the protocol, once it is connected."""
+    def connect(self, protocol):
+        """Connect a protocol to the server; return a Deferred of it."""
         from twisted.internet import reactor
 
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.server.port)
         return connectProtocol(endpoint, protocol)
 
     async def test_advanced_client(self):
-        """AdvancedPOP3Client logs in as it likes best, reads all, and deletes."""
+        """AdvancedPOP3Client logs in, reads all messages, and deletes one."""
         name, maildir = self.user()
         client = _Client()
-        await self.connected(client)
+        await self.connect(client)
         await client.greeted
         await client.login(name.encode(), b"secret")
         self.assertEqual(await client.stat(), (len(MESSAGES), sum(OCTETS)))
         self.assertEqual(await client.listSize(), OCTETS)
         self.assertEqual(await client.listUID(), UIDS)
         for index, message in enumerate(MESSAGES):
-            self.assertEqual(await client.retrieve(index), lines_of(message))
+            self.assertEqual(await client.retrieve(index), split_lines(message))
             self.assertEqual(await client.retrieve(index, lines=1), top(message, 1))
         await client.delete(0)
         await client.reset()
         await client.noop()
         await client.delete(1)
         await client.quit()
-        await client.over
-        self.assertEqual(stored(maildir), STORED[:1] + STORED[2:])
+        await client.disconnected
+        self.assertEqual(read_maildir(maildir), STORED[:1] + STORED[2:])
 
 
 class ProgramTests(ClientTests):
-    """Programs of other makers: each is skipped where it is not installed."""
+    """Programs by others; the test of a program is skipped if it is not installed."""
 
     def program(self, name, *arguments, codes=(0,), **options):
-        """Run it, and return what it printed."""
-        need(self, name)
+        """Run a program; return its output."""
+        require_programs(self, name)
         done = run(name, *arguments, **options)
         self.assertIn(done.returncode, codes, repr(done))
         return done.stdout
 
     def curl(self, name, path, *options):
-        """Return what curl prints for a path of the user's."""
+        """Return curl's output for a path of the user's URL."""
         url = f"pop3://127.0.0.1:{self.server.port}/{path}"
         user = ("--user", f"{name}:secret")
         return self.program("curl", "--silent", "--show-error", *user, *options, url)
 
     def test_curl_listings(self):
-        """Curl prints LIST, and any listing that it is told to ask for."""
+        """Curl prints LIST, and the listing of another command."""
         name, _ = self.user()
         self.assertEqual(self.curl(name, "").splitlines(), SIZES)
         self.assertEqual(self.curl(name, "", "--request", "UIDL").splitlines(), UNIQUE_IDS)
 
     def test_curl_messages(self):
-        """Curl stores a message as it is on the wire, and some of one by TOP."""
+        """Curl prints messages in wire form, and the reply to TOP."""
         name, _ = self.user()
         for n, message in enumerate(MESSAGES, 1):
-            # It prints an empty line for a message without lines.
+            # curl prints an empty line for a message without lines.
             self.assertEqual(self.curl(name, n), wire_form(message) or b"\r\n")
-        some = b"".join(line + b"\r\n" for line in top(shown(SAMPLES[0]), 1))
-        asked = f"TOP {STORED.index(SAMPLES[0]) + 1} 1"
-        self.assertEqual(self.curl(name, "", "--request", asked), some)
+        expected = b"".join(line + b"\r\n" for line in top(downgraded(SAMPLES[0]), 1))
+        request = f"TOP {STORED.index(SAMPLES[0]) + 1} 1"
+        self.assertEqual(self.curl(name, "", "--request", request), expected)
 
     def test_curl_deletion(self):
-        """Curl deletes by DELE, and says QUIT."""
+        """Curl deletes a message by DELE and QUIT."""
         name, maildir = self.user()
         self.curl(name, "2", "--request", "DELE", "--head")
-        self.assertEqual(stored(maildir), STORED[:1] + STORED[2:])
+        self.assertEqual(read_maildir(maildir), STORED[:1] + STORED[2:])
 
     def home(self, rc):
-        """Return a directory of the test's own, and in it a program's configuration."""
+        """Return a directory of the test that contains a program's configuration."""
         home = temporary_directory(self)
         (home / "rc").write_text(rc.format(home=home, port=self.server.port))
         (home / "rc").chmod(0o600)
         return home
 
     def test_fetchmail(self):
-        """Fetchmail keeps, then finds nothing new by UIDL, then empties the maildrop."""
-        messages = list(filter(_fetchmail_keeps, MESSAGES))
+        """Fetchmail keeps the mail, then finds nothing new by UIDL, then empties the maildrop."""
+        messages = list(filter(_fetchmail_preserves, MESSAGES))
         name, maildir = self.user(messages)
         fetchmail = Fetchmail(
             self,
@@ -258,59 +259,59 @@ class ProgramTests(ClientTests):
         )
         expected = [wire_form(message, b"\n") for message in messages]
         fetchmail.fetch("--keep")
-        self.assertEqual(fetchmail.got(), expected)
+        self.assertEqual(fetchmail.messages(), expected)
         fetchmail.fetch("--keep", nothing_new=True)
-        self.assertEqual(fetchmail.got(), expected)
+        self.assertEqual(fetchmail.messages(), expected)
         fetchmail.fetch("--nokeep", "--fetchall")
-        self.assertEqual(fetchmail.got(), expected * 2)
-        self.assertEqual(stored(maildir), [])
+        self.assertEqual(fetchmail.messages(), expected * 2)
+        self.assertEqual(read_maildir(maildir), [])
 
     def test_mpop(self):
-        """Mpop keeps, then finds nothing new by UIDL, then empties the maildrop."""
+        """Mpop keeps the mail, then finds nothing new by UIDL, then empties the maildrop."""
         name, maildir = self.user()
         home = self.home(
             "account default\nhost 127.0.0.1\nport {port}\ntls off\n"
             f"auth {'apop' if self.apop else 'user'}\nuser {name}\npassword secret\n"
-            "uidls_file {home}/uidls\ndelivery maildir {home}/got\nreceived_header off\n"
+            "uidls_file {home}/uidls\ndelivery maildir {home}/maildir\nreceived_header off\n"
         )
-        deliver(home / "got", [])
+        deliver(home / "maildir", [])
         expected = sorted(wire_form(message, b"\n") for message in MESSAGES)
         for keep in ("on", "on", "off"):
             self.program("mpop", "--file", home / "rc", f"--keep={keep}")
-            self.assertEqual(sorted(stored(home / "got")), expected)
-        self.assertEqual(stored(maildir), [])
+            self.assertEqual(sorted(read_maildir(home / "maildir")), expected)
+        self.assertEqual(read_maildir(maildir), [])
 
 
-def _fetchmail_keeps(message):
-    """Tell whether fetchmail stores a message unmended: lone CRs, long lines and such it mends."""
-    lines = lines_of(message)
-    whole = b"" in lines and lines[0] != b""
-    return whole and not any(b"\r" in line or len(line) > 998 for line in lines)
+def _fetchmail_preserves(message):
+    """Tell whether fetchmail stores a message unchanged: it repairs lone CRs, long lines, etc."""
+    lines = split_lines(message)
+    is_complete = b"" in lines and lines[0] != b""
+    return is_complete and not any(b"\r" in line or len(line) > 998 for line in lines)
 
 
 class PasswordTests(PoplibTests, TwistedTests, ProgramTests, ServerTestCase):
-    """By password, from a server that has no APOP users and so no timestamp."""
+    """Logins by password, with a server that has no APOP users and therefore no timestamp."""
 
     def test_greeting(self):
-        """Where nobody can use APOP, no timestamp invites to it (RFC 1725 section 7)."""
+        """The greeting has no timestamp if no user has APOP (RFC 1725 section 7)."""
         self.assertNotIn(b"<", self.greeting())
 
-    async def test_old_client(self):
-        """POP3Client, which knows passwords only, reads all."""
+    async def test_deprecated_client(self):
+        """POP3Client, which supports passwords only, reads all messages."""
         name, _ = self.user()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*POP3Client is deprecated", DeprecationWarning)
-            client = _OldClient(name.encode(), len(MESSAGES))
-        await self.connected(client)
-        self.assertEqual(await client.over, [lines_of(message) for message in MESSAGES])
+            client = _DeprecatedClient(name.encode(), len(MESSAGES))
+        await self.connect(client)
+        self.assertEqual(await client.disconnected, [split_lines(message) for message in MESSAGES])
 
 
 class APOPTests(PoplibTests, TwistedTests, ProgramTests, ServerTestCase):
-    """By APOP, from a server that has no other users."""
+    """Logins by APOP, with a server that has only APOP users."""
 
     apop = True
 
     def test_greeting(self):
-        """The timestamp is one of the RFC's own form (RFC 1725 section 7)."""
+        """The timestamp in the greeting has the form of the RFC's example (RFC 1725 section 7)."""
         self.user()
         self.assertRegex(self.greeting(), rb"^\+OK .* <\d+\.\d+@[^<> ]+>$")

@@ -1,6 +1,7 @@
-"""One address that guesses or floods, through a proxy that tells of it, beside others that do not.
+"""Password guessing and connection floods from one address, among other clients.
 
-Counted are answers and lines of the log: no test here depends on how fast the machine is.
+The clients connect through the PROXY protocol.  The tests count replies and log lines and
+do not depend on the speed of the machine.
 """
 
 import re
@@ -15,16 +16,16 @@ FLOODER = "192.0.2.66"
 BEHIND_PROXY = ("--listen", "haproxy:tcp:0:interface=127.0.0.1", "--allow-plaintext")
 
 RESET = (1).to_bytes(4, "little") + bytes(4)
-"""A linger that has close() break the connection."""
+"""The value of SO_LINGER with which close() resets the connection."""
 
 
 class FloodCase(ServerTestCase):
-    """A server behind a proxy."""
+    """A server behind a PROXY protocol balancer."""
 
     options = BEHIND_PROXY
 
     def connect(self, address, *lines):
-        """Return a connection of a client with that address, which has said these lines."""
+        """Return a connection from this address on which these lines were sent."""
         connection = self.server.connect()
         self.addCleanup(connection.abandon)
         connection.socket.sendall(b"PROXY TCP4 %b 203.0.113.1 4711 110\r\n" % address.encode())
@@ -33,78 +34,78 @@ class FloodCase(ServerTestCase):
         return connection
 
     def log_in(self, address, name, password="secret"):
-        """Return the answer to a password, and end the session."""
+        """Return the reply to PASS, and end the session."""
         connection = self.connect(address, b"USER " + name.encode())
         connection.line()
-        answer = connection.ask(b"PASS " + password.encode())
+        reply = connection.ask(b"PASS " + password.encode())
         connection.close()
-        return answer
+        return reply
 
-    def refused(self, address):
-        """Return how many failed logins the log has of an address."""
+    def count_failures(self, address):
+        """Return the number of failed logins of an address in the log."""
         line = rf"{re.escape(address)}:\d+: b'.*' was refused with 'authentication failed'"
         return len(re.findall(line, self.server.log))
 
 
 class LoginFloodTests(FloodCase):
-    """Logins that are given up as soon as they are begun."""
+    """Many logins from one address."""
 
     def add_slow_user(self):
-        """Add a user whose password takes a tenth of a second to hash, or some."""
+        """Add a user whose password takes about a tenth of a second to hash."""
         field = new_scram_sha256(b"secret", 400_000)
         set_secret(default_path(str(self.server.root)), b"slow", field, new=True)
 
     def test_aborted_logins(self):
-        """A thousand of one address cost a few hashes, and the logins of all others are let in."""
+        """A thousand aborted logins of one address cost few hashes and do not block other users."""
         self.add_slow_user()
         users = [self.server.add_user([b"x\n"])[0] for _ in range(10)]
-        answers = []
+        replies = []
         for n in range(1000):
             connection = self.connect(FLOODER, b"USER slow", b"PASS guess-%d" % n)
             connection.line()
             connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             connection.abandon()
             if n >= 500 and n % 50 == 0:
-                # More than wait for a hash at a time have been there by now.
-                answers.append(self.log_in(f"198.51.100.{len(answers)}", users[len(answers)]))
-        self.assertEqual([answer for answer in answers if not answer.startswith(b"+OK")], [])
-        self.assertEqual(len(answers), len(users))
-        self.assertLess(self.refused(FLOODER), 50)
+                # By now there were more logins than can wait for a hash.
+                replies.append(self.log_in(f"198.51.100.{len(replies)}", users[len(replies)]))
+        self.assertEqual([reply for reply in replies if not reply.startswith(b"+OK")], [])
+        self.assertEqual(len(replies), len(users))
+        self.assertLess(self.count_failures(FLOODER), 50)
         self.assertNotIn("Traceback", self.server.log)
 
-    def test_guesses(self):
-        """However many connections one address guesses on, few are told at a time, late and later.
+    def test_password_guessing(self):
+        """Concurrent failed logins of one address are limited and delayed, and are logged.
 
-        The log has a line for each, and one that the address has come to the bound.
+        One log line says that the replies to the address are delayed.
         """
-        guesser = "192.0.2.67"
+        attacker = "192.0.2.67"
         name, _ = self.server.add_user([b"x\n"])
-        guesses = [
-            self.connect(guesser, b"USER " + name.encode(), b"PASS %d" % n) for n in range(20)
+        connections = [
+            self.connect(attacker, b"USER " + name.encode(), b"PASS %d" % n) for n in range(20)
         ]
-        until(lambda: self.refused(guesser) >= MAX_CONCURRENT, "the first guesses to be looked at")
+        until(lambda: self.count_failures(attacker) >= MAX_CONCURRENT, "the first failed logins")
         self.assertEqual(self.log_in("198.51.100.99", name)[:3], b"+OK")
-        told = "repeated login failures, replies are delayed"
-        self.assertEqual(self.server.log.count(f"{guesser}: {told}"), 1)
-        for guess in guesses:
-            guess.abandon()
+        message = "repeated login failures, replies are delayed"
+        self.assertEqual(self.server.log.count(f"{attacker}: {message}"), 1)
+        for connection in connections:
+            connection.abandon()
 
 
-class RoomTests(FloodCase):
-    """More connections than there may be."""
+class ConnectionLimitTests(FloodCase):
+    """More connections than --max-connections."""
 
     options = (*BEHIND_PROXY, "--max-connections", "20")
 
     def test_flood(self):
-        """One address that connects again and again closes its own connections, and no others."""
+        """At the limit, the server closes connections of the address with the most of them."""
         name, _ = self.server.add_user([b"x\n"])
-        alone = self.connect("198.51.100.7", b"USER " + name.encode())
-        self.assertEqual(alone.line(), b"+OK send PASS")
+        other = self.connect("198.51.100.7", b"USER " + name.encode())
+        self.assertEqual(other.line(), b"+OK send PASS")
         flood = []
         for _ in range(60):
             flood.append(self.connect(FLOODER, b"USER x"))
             self.assertEqual(flood[-1].line(), b"+OK send PASS")
-        self.assertEqual(alone.ask(b"PASS secret")[:3], b"+OK")
+        self.assertEqual(other.ask(b"PASS secret")[:3], b"+OK")
         self.assertEqual(self.log_in("198.51.100.8", name)[:15], b"-ERR [IN-USE] m")
-        self.assertEqual(alone.close()[:3], b"+OK")
+        self.assertEqual(other.close()[:3], b"+OK")
         self.assertEqual(flood[0].rest(), b"")

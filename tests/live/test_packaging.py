@@ -1,4 +1,4 @@
-"""The packages: what is in them, and that twistd finds the plugin in each kind of install."""
+"""The sdist and the wheel: their contents, and the twistd plugin after each kind of install."""
 
 import shutil
 import sys
@@ -11,82 +11,89 @@ from twisted.trial.unittest import SkipTest, TestCase
 from popserv import __version__
 from tests.live.harness import BIN, CHECKOUT, run, temporary_directory
 
-LEAVE = (".git", ".venv", "*.egg-info", "build", "dist", "_build", "sample", "__pycache__")
-LEAVE += ("_trial_temp*", ".coverage*", ".*_cache", ".hypothesis", "dropin.cache")
-"""What in a checkout was made and not written."""
+GENERATED = (".git", ".venv", "*.egg-info", "build", "dist", "_build", "sample", "__pycache__")
+GENERATED += ("_trial_temp*", ".coverage*", ".*_cache", ".hypothesis", "dropin.cache")
+"""Generated files in a checkout."""
 
 
-def must_run(*command, **options):
-    """Run a program of another environment; raise if it fails."""
+def check_output(*command, **options):
+    """Run a program; return its output.
+
+    :raises AssertionError: it failed.
+    """
     done = run(*command, **options)
     if done.returncode:
         raise AssertionError(f"{command}:\n{(done.stdout + done.stderr).decode()}")
     return done.stdout.decode()
 
 
-def copied():
-    """Return a new copy of the checkout, so that nothing is built in the checkout itself."""
+def copy_checkout():
+    """Return a copy of the checkout, so that nothing is built in the checkout itself."""
     copy = temporary_directory() / "copy"
-    shutil.copytree(CHECKOUT, copy, ignore=shutil.ignore_patterns(*LEAVE))
+    shutil.copytree(CHECKOUT, copy, ignore=shutil.ignore_patterns(*GENERATED))
     return copy
 
 
 @cache
-def built():
-    """Return the names of the checkout's files, an sdist, and the wheel built from that."""
-    copy, out = copied(), temporary_directory()
-    written = {str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()}
+def build():
+    """Return the names of the checkout's files, the sdist, and the wheel built from it."""
+    copy, out = copy_checkout(), temporary_directory()
+    source_files = {str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()}
     if not (BIN / "pyproject-build").exists():
         raise SkipTest("build is not installed")
-    must_run("pyproject-build", "--outdir", out, copy, cwd=out)
+    check_output("pyproject-build", "--outdir", out, copy, cwd=out)
     (sdist,) = out.glob("*.tar.gz")
     (wheel,) = out.glob("*.whl")
-    return written, sdist, wheel
+    return source_files, sdist, wheel
 
 
 class PackageTests(TestCase):
-    """What the packages hold."""
+    """The contents of the packages."""
 
     def test_sdist(self):
-        """The sdist holds all that the checkout does, tests, docs and examples included."""
-        written, sdist, _ = built()
+        """The sdist contains the checkout, including tests, docs and examples."""
+        source_files, sdist, _ = build()
         with tarfile.open(sdist) as archive:
-            held = {name.partition("/")[2] for name in archive.getnames()}
-        folders = ("popserv/", "twisted/", "tests/", "docs/", "examples/", "newsfragments/")
-        wanted = {name for name in written if name.startswith(folders)}
-        wanted |= {"Makefile", "LICENSE", "README.rst", "CHANGELOG.rst", "pyproject.toml"}
-        self.assertEqual({name for name in wanted - held if ".gitignore" not in name}, set())
+            names = {name.partition("/")[2] for name in archive.getnames()}
+        folders = ("popserv/", "twisted/", "tests/", "docs/", "man/", "examples/", "newsfragments/")
+        expected = {name for name in source_files if name.startswith(folders)}
+        expected |= {"Makefile", "LICENSE", "README.rst", "CHANGELOG.rst", "pyproject.toml"}
+        self.assertEqual({name for name in expected - names if ".gitignore" not in name}, set())
 
     def test_wheel(self):
-        """The wheel holds the code, its type marker and the plugin, and claims no more."""
-        written, _, wheel = built()
+        """The wheel contains the code, its type marker, the plugin and the manual pages only."""
+        source_files, _, wheel = build()
         with zipfile.ZipFile(wheel) as archive:
-            held = set(archive.namelist())
-        wanted = {name for name in written if name.startswith(("popserv/", "twisted/"))}
-        self.assertTrue({"popserv/py.typed", "twisted/plugins/popserv_plugin.py"} <= wanted)
+            names = set(archive.namelist())
+        expected = {name for name in source_files if name.startswith(("popserv/", "twisted/"))}
+        self.assertTrue({"popserv/py.typed", "twisted/plugins/popserv_plugin.py"} <= expected)
+        expected |= {
+            f"popserv-{__version__}.data/data/share/man/{section}/{page}"
+            for section, page in (("man1", "popserv.1"), ("man8", "twistd-pop3.8"))
+        }
         metadata = f"popserv-{__version__}.dist-info/"
-        self.assertEqual({name for name in held if not name.startswith(metadata)}, wanted)
-        self.assertIn(f"{metadata}entry_points.txt", held)
+        self.assertEqual({name for name in names if not name.startswith(metadata)}, expected)
+        self.assertIn(f"{metadata}entry_points.txt", names)
 
 
 class InstallTests(TestCase):
-    """Installs in an empty environment, used from another directory."""
+    """Installations in an empty environment, used from another directory."""
 
-    def assert_installs(self, *what):
-        """Install it, and have twistd list it and tell its version."""
+    def assert_installs(self, *arguments):
+        """Install with pip; twistd must list the plugin, and the commands print the version."""
         home = temporary_directory(self)
-        must_run(sys.executable, "-m", "venv", home / "venv")
+        check_output(sys.executable, "-m", "venv", home / "venv")
         programs = home / "venv" / "bin"
-        must_run(programs / "python", "-m", "pip", "install", "--quiet", *what, cwd=home)
-        self.assertRegex(must_run(programs / "twistd", "--help", cwd=home), r"(?m)^ +pop3 +\S")
+        check_output(programs / "python", "-m", "pip", "install", "--quiet", *arguments, cwd=home)
+        self.assertRegex(check_output(programs / "twistd", "--help", cwd=home), r"(?m)^ +pop3 +\S")
         for command in ((programs / "twistd", "pop3"), (programs / "popserv",)):
-            said = must_run(*command, "--version", cwd=home)
-            self.assertEqual(said, f"popserv {__version__}\n")
+            output = check_output(*command, "--version", cwd=home)
+            self.assertEqual(output, f"popserv {__version__}\n")
 
     def test_wheel(self):
-        """The wheel's plugin is found."""
-        self.assert_installs(built()[-1])
+        """Twistd finds the plugin of the wheel."""
+        self.assert_installs(build()[-1])
 
     def test_editable(self):
-        """An editable install's plugin is found, too."""
-        self.assert_installs("--editable", copied())
+        """Twistd finds the plugin of an editable install."""
+        self.assert_installs("--editable", copy_checkout())

@@ -1,7 +1,7 @@
-"""Real clients log in by STLS, implicit TLS and SASL, and fetch real mail to the byte.
+"""Real clients log in with STLS, implicit TLS and SASL, and fetch real mail octet for octet.
 
-Each client is asked for every mechanism that it knows, in the clear, after STLS and
-over implicit TLS; what it tells of the session shows that it really used that one.
+Each client is tested with every mechanism that it supports, in cleartext, after STLS and
+over implicit TLS.  Its trace of the session shows that it used that mechanism.
 """
 
 import json
@@ -31,21 +31,21 @@ from popserv.auth.passwords.users_file import default_path
 from tests.live.harness import (
     BIN,
     LOOPBACK,
-    PATIENCE,
     SAMPLES,
+    TIMEOUT,
     Server,
     ServerTestCase,
     deliver,
-    lines_of,
+    read_maildir,
     run,
-    stored,
+    split_lines,
     temporary_directory,
     wire_form,
 )
 
 TOKENS = ("OAUTHBEARER", "XOAUTH2")
 SASL = ("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "EXTERNAL", *TOKENS)
-"""What GNU SASL knows of ours; a client names USER as well, which is a way to log in."""
+"""The mechanisms of both popserv and GNU SASL; clients also list USER, a login by USER and PASS."""
 
 NEED_TLS = ("EXTERNAL", "SCRAM-SHA-256-PLUS")
 
@@ -53,7 +53,7 @@ PROGRAMS = Path(__file__).parent / "programs"
 
 
 class Authority:
-    """A certificate authority, and the file of its certificate, which clients trust."""
+    """A certificate authority, with the file of its certificate, which clients trust."""
 
     def __init__(self, name="our CA"):
         self.folder = temporary_directory()
@@ -64,7 +64,7 @@ class Authority:
         self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
 
     def issue(self, name, *extensions):
-        """Return the file of a new certificate for a name, and its key."""
+        """Issue a certificate for a name; return the file with the certificate and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._certify(_named(name), key, *extensions)
         file = self.folder / f"{name}.pem"
@@ -101,12 +101,12 @@ authority = cache(Authority)
 
 @cache
 def server_certificate():
-    """Return the file of a certificate for localhost, and its key."""
+    """Return a file with a certificate for localhost and its key."""
     return authority().issue("server", x509.SubjectAlternativeName([x509.DNSName("localhost")]))
 
 
 class Provider:
-    """Who gives tokens to users, and the file by which popserv knows it."""
+    """An OAuth provider that issues tokens, with popserv's configuration file for it."""
 
     def __init__(self):
         self.key = ec.generate_private_key(ec.SECP256R1())
@@ -129,84 +129,84 @@ provider = cache(Provider)
 
 
 class Login(NamedTuple):
-    """All that a client must know for a session."""
+    """The parameters of a client's session."""
 
     port: int
     transport: str
     mechanism: str
     user: str
     secret: str
-    """A password, or a token."""
+    """The password or token."""
     ca: Path
     certificate: Path | str
-    """The user's certificate and key, for EXTERNAL; else an empty string."""
+    """The user's certificate and key for EXTERNAL; otherwise an empty string."""
     home: Path
-    """A directory of the session's own, with an empty Maildir ``got``."""
+    """The session's own directory, with an empty Maildir ``maildir``."""
 
     @property
     def new(self):
-        """Where a client that knows no Maildirs puts messages."""
-        return self.home / "got" / "new"
+        """The directory for messages of a client that does not support Maildirs."""
+        return self.home / "maildir" / "new"
 
 
 class Outcome(NamedTuple):
-    """What a client made of it."""
+    """The result of a client's session."""
 
-    welcome: bool
-    """Whether the client says that all went well."""
+    success: bool
+    """Whether the client reports success."""
     trace: str
-    """What the client tells of the session."""
+    """The client's trace of the session."""
 
 
 def header_of(message):
-    """Return a message's header, to its end or to the message's."""
-    lines = lines_of(message)
+    """Return the header of a message; without a blank line this is the whole message."""
+    lines = split_lines(message)
     return b"\n".join(lines[: lines.index(b"")] if b"" in lines else lines)
 
 
 class Client:
-    """A program that fetches mail; each way tells what is peculiar to it."""
+    """A program that fetches mail; subclasses describe its behaviour."""
 
     program: str
     transports = ("plain", "stls", "tls")
     mechanisms: tuple
     chooses = False
-    """Whether it chooses a mechanism for itself if it is told of none."""
+    """Whether it selects a mechanism itself if none is configured."""
     refused = "-ERR"
-    """What the trace has if the server refused the login."""
+    """The text in the trace if the server has refused the login."""
 
     def installed(self):
-        """Tell whether the program is there."""
+        """Tell whether the program is installed."""
         return (BIN / self.program).exists() or shutil.which(self.program)
 
     def fetch(self, login):
-        """Fetch all mail into the Maildir, and leave it on the server."""
+        """Fetch all mail into the Maildir and leave it on the server; return an Outcome."""
         raise NotImplementedError
 
     def used(self, mechanism):
-        """Return a pattern that is in the trace of a session with this mechanism."""
+        """Return a pattern that the trace of a session with this mechanism contains."""
         if not mechanism:
             return "$"
         return r"\bUSER \S" if mechanism == "USER" else rf"\bAUTH {mechanism}(?![-\w])"
 
-    def gets(self, message):
-        """Tell whether it stores a message as it is on the server."""
-        # Without UTF8, a header that needs it is sent in another form (RFC 6856).
+    def preserves(self, message):
+        """Tell whether the client stores a message unchanged."""
+        # Without UTF8 a message with UTF-8 in its header is downgraded (RFC 6856).
         return header_of(message).isascii()
 
     def line_end(self, transport):
-        """Return how it ends the lines of what it stores."""
+        """Return the line ending of the messages that the client stores."""
         return b"\n"
 
 
-def outcome(program, *arguments, **options):
-    """Run a program that tells by its exit code."""
+def run_client(program, *arguments, **options):
+    """Run a program that reports success by its exit code; return the Outcome."""
     done = run(program, *arguments, **options)
     return Outcome(done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace"))
 
 
 def configuration(login, *lines):
-    """Write a program's configuration of these lines; return the file."""
+    """Write a program's configuration file; return its path."""
     file = login.home / "rc"
     file.write_text("".join(f"{line}\n" for line in lines))
     file.chmod(0o600)
@@ -214,7 +214,7 @@ def configuration(login, *lines):
 
 
 def delivery_agent(login):
-    """Write a program that puts a message into the Maildir; return the file."""
+    """Write a program that delivers a message into the Maildir; return its path."""
     file = login.home / "agent"
     file.write_text(f"#!/bin/sh\ncd {login.new} && exec cat > $(ls | wc -l)\n")
     file.chmod(0o700)
@@ -222,7 +222,7 @@ def delivery_agent(login):
 
 
 class _Curl(Client):
-    """Curl sends AUTH alone, and prefers OAUTHBEARER to XOAUTH2, and SASL to USER."""
+    """Curl sends no initial response, and prefers OAUTHBEARER to XOAUTH2 and SASL to USER."""
 
     program = "curl"
     chooses = True
@@ -245,11 +245,11 @@ class _Curl(Client):
             options += ["--ssl-reqd"]
         scheme = "pop3s" if login.transport == "tls" else "pop3"
         urls = f"{scheme}://localhost:{login.port}/[1-{len(SAMPLES)}]"
-        return outcome("curl", *options, "--output", login.new / "#1", urls)
+        return run_client("curl", *options, "--output", login.new / "#1", urls)
 
 
 class _Mpop(Client):
-    """Mpop sends an initial response with OAUTHBEARER alone, and pipelines."""
+    """Mpop sends an initial response only for OAUTHBEARER, and pipelines."""
 
     program = "mpop"
     chooses = True
@@ -271,22 +271,22 @@ class _Mpop(Client):
             f"password {login.secret}",
             f"uidls_file {login.home}/uidls",
             "keep on",
-            f"delivery maildir {login.home}/got",
+            f"delivery maildir {login.home}/maildir",
             "received_header off",
         )
-        return outcome("mpop", "--debug", "--file", file)
+        return run_client("mpop", "--debug", "--file", file)
 
 
 class _Fetchmail(Client):
-    """Fetchmail, which reads by TOP."""
+    """Fetchmail fetches messages by TOP."""
 
     program = "fetchmail"
     chooses = True
     mechanisms = ("USER", "CRAM-MD5")
 
-    def gets(self, message):
-        # It gives a message that is nothing but a header an empty body.
-        return super().gets(message) and b"" in lines_of(message)
+    def preserves(self, message):
+        # It adds an empty body to a header-only message.
+        return super().preserves(message) and b"" in split_lines(message)
 
     def fetch(self, login):
         transport = {
@@ -306,20 +306,20 @@ class _Fetchmail(Client):
         )
         environment = {**os.environ, "HOME": str(login.home)}
         options = ("--nodetach", "--verbose", "--verbose", "--fetchmailrc", file)
-        return outcome("fetchmail", *options, env=environment)
+        return run_client("fetchmail", *options, env=environment)
 
 
 class _Getmail(Client):
-    """Getmail knows no STLS, and traces nothing; a token is good for nothing but XOAUTH2."""
+    """Getmail supports neither STLS nor a trace, and tokens only with XOAUTH2."""
 
     program = "getmail"
     transports = ("plain", "tls")
     mechanisms = ("USER", "XOAUTH2")
     refused = "ERR"
 
-    def gets(self, message):
-        # It gives a message that is nothing but a header an empty body.
-        return super().gets(message) and b"" in lines_of(message)
+    def preserves(self, message):
+        # It adds an empty body to a header-only message.
+        return super().preserves(message) and b"" in split_lines(message)
 
     def used(self, mechanism):
         return "$"
@@ -337,7 +337,7 @@ class _Getmail(Client):
             f"password = {login.secret}",
             f"use_xoauth2 = {login.mechanism == 'XOAUTH2'}",
             "[destination]",
-            # Its other ways to deliver are not for root.
+            # The other destinations do not work as root.
             "type = MDA_external",
             f"path = {delivery_agent(login)}",
             "allow_root_commands = true",
@@ -346,22 +346,22 @@ class _Getmail(Client):
             "delivered_to = false",
             "received = false",
         )
-        return outcome("getmail", "--getmaildir", login.home, "--rcfile", "rc")
+        return run_client("getmail", "--getmaildir", login.home, "--rcfile", "rc")
 
 
 class _Mutt(Client):
-    """Mutt, on a terminal of its own, names whom it acts as even if that is itself."""
+    """Mutt requires a terminal, and always sends an authorization identity."""
 
     program = "mutt"
     chooses = True
     mechanisms = ("USER", *SASL)
 
     def authenticators(self, login):
-        """Return the line that chooses the mechanism."""
+        """Return the configuration line that selects the mechanism."""
         return f'set pop_authenticators="{login.mechanism.lower()}"' if login.mechanism else ""
 
     def debugging(self, login):
-        """Return the options that make it write a trace, and the trace's file."""
+        """Return the options for a trace, and the trace file."""
         return ("-d", "2"), login.home / ".muttdebug0"
 
     def fetch(self, login):
@@ -381,18 +381,18 @@ class _Mutt(Client):
             f"set ssl_ca_certificates_file={login.ca} certificate_file={home}/accepted",
             f"set ssl_client_cert={login.certificate}" if login.certificate else "",
             "set pop_delete=no pop_last=no pop_reconnect=no",
-            f"set mbox_type=Maildir folder={home} spoolfile={home}/got record=",
+            f"set mbox_type=Maildir folder={home} spoolfile={home}/maildir record=",
             "set quit=yes move=no sleep_time=0 wait_key=no",
             'push "<fetch-mail><quit>"',
         )
         options, trace = self.debugging(login)
         on_terminal(home, self.program, "-n", "-F", file, *options)
-        # Its exit code tells nothing.
-        return Outcome(bool(stored(home / "got")), trace.read_text(errors="replace"))
+        # The exit code does not report failures.
+        return Outcome(bool(read_maildir(home / "maildir")), trace.read_text(errors="replace"))
 
 
 class _Neomutt(_Mutt):
-    """Neomutt, which can be told of these alone, and else takes what GNU SASL likes best."""
+    """Neomutt supports only these as a choice; otherwise GNU SASL selects the mechanism."""
 
     program = "neomutt"
     mechanisms = ("USER", "OAUTHBEARER")
@@ -408,7 +408,7 @@ class _Neomutt(_Mutt):
 
 
 def on_terminal(home, *command):
-    """Run a program to its end on a terminal of its own; it trusts no unknown certificate."""
+    """Run a program on a new terminal until it exits; reject unknown certificates."""
     ours, its = pty.openpty()
     process = subprocess.Popen(
         list(map(str, command)),
@@ -420,18 +420,18 @@ def on_terminal(home, *command):
         env={**os.environ, "TERM": "vt100", "HOME": str(home), "LC_ALL": "C.UTF-8"},
     )
     os.close(its)
-    # Reading ends with the program.
-    watchdog = Timer(PATIENCE, process.kill)
+    # The read fails when the program has exited.
+    watchdog = Timer(TIMEOUT, process.kill)
     watchdog.start()
-    shown = b""
+    output = b""
     try:
-        while some := os.read(ours, 1 << 16):
-            shown += some
-            if b"(r)eject" in shown:
+        while data := os.read(ours, 1 << 16):
+            output += data
+            if b"(r)eject" in output:
                 os.write(ours, b"rq")
-                shown = b""
+                output = b""
     except OSError:
-        # Thus Linux tells that nobody has the other end any more.
+        # Linux reports the closed terminal as an error.
         pass
     finally:
         process.wait()
@@ -440,7 +440,7 @@ def on_terminal(home, *command):
 
 
 class _SClient(Client):
-    """What one types into openssl s_client, all at once."""
+    """openssl s_client, with all commands as its input."""
 
     program = "openssl"
     transports = ("stls", "tls")
@@ -456,18 +456,18 @@ class _SClient(Client):
         if login.transport == "stls":
             options += ["-starttls", "pop3"]
         initial = b64encode(f"\0{login.user}\0{login.secret}".encode()).decode()
-        typed = {
+        login_commands = {
             "USER": [f"USER {login.user}", f"PASS {login.secret}"],
             "PLAIN": [f"AUTH PLAIN {initial}"],
         }[login.mechanism]
-        commands = [*typed, *(f"RETR {n + 1}" for n in range(len(SAMPLES))), "QUIT"]
+        commands = [*login_commands, *(f"RETR {n + 1}" for n in range(len(SAMPLES))), "QUIT"]
         done = run(
             "openssl", "s_client", *options, input="".join(f"{c}\r\n" for c in commands).encode()
         )
-        trace = "\n".join(typed) + done.stderr.decode()
+        trace = "\n".join(login_commands) + done.stderr.decode()
         lines = iter(done.stdout.splitlines(keepends=True))
         greeting = 0 if login.transport == "stls" else 1
-        statuses = list(islice(lines, greeting + len(typed)))
+        statuses = list(islice(lines, greeting + len(login_commands)))
         trace += b"".join(statuses).decode()
         if not statuses or not statuses[-1].startswith(b"+OK"):
             return Outcome(False, trace)
@@ -480,17 +480,17 @@ class _SClient(Client):
 
 
 class _Script(Client):
-    """A script of ours around a library; it puts messages into a directory."""
+    """A script that uses a client library; it writes the messages into a directory."""
 
     script: str
 
     def fetch(self, login):
         *first, home = login
-        return outcome(self.program, PROGRAMS / self.script, *first, home / "got" / "new")
+        return run_client(self.program, PROGRAMS / self.script, *first, home / "maildir" / "new")
 
 
 class _NetPOP3(_Script):
-    """Perl's Net::POP3 with Authen::SASL, which sends an initial response if it has one."""
+    """Perl's Net::POP3 with Authen::SASL, which sends an initial response if possible."""
 
     program = "perl"
     chooses = True
@@ -503,23 +503,23 @@ class _NetPOP3(_Script):
         return super().installed() and run("perl", *needed, "-e", "1").returncode == 0
 
     def line_end(self, transport):
-        # Over TLS it leaves line ends as they are.
+        # Over TLS it does not convert line endings.
         return b"\n" if transport == "plain" else b"\r\n"
 
 
 class _Poplib(_Script):
-    """Python's poplib with UTF8, and scramp, which binds to the certificate."""
+    """Python's poplib with UTF8, and with scramp for SCRAM and channel binding."""
 
     program = sys.executable
     script = "by_poplib.py"
     mechanisms = ("USER", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS")
 
-    def gets(self, message):
+    def preserves(self, message):
         return True
 
 
 class _Twisted(_Script):
-    """Twisted's AdvancedPOP3Client, which knows no SASL."""
+    """Twisted's AdvancedPOP3Client, which does not support SASL."""
 
     program = sys.executable
     script = "by_twisted.py"
@@ -541,7 +541,7 @@ CLIENTS = {
 
 
 class _SecureTestCase(ServerTestCase):
-    """Tests of clients with a server that has both ports, and users with passwords or tokens."""
+    """Tests with a server with both ports, and users with passwords or tokens."""
 
     def new_server(self):
         root = temporary_directory()
@@ -554,18 +554,18 @@ class _SecureTestCase(ServerTestCase):
             root=root,
         )
 
-    def needs(self, client):
-        """Skip the test where the client is not installed, but never in CI."""
+    def require_client(self, client):
+        """Skip the test if the client is not installed; in CI, fail it."""
         if not client.installed():
             if "CI" in os.environ:
                 self.fail(f"{client.program} is not installed")
             self.skipTest(f"{client.program} is not installed")
 
-    def prepared(self, client, transport, mechanism, ca=None):
-        """Add a user who has all samples; return what the client must know."""
+    def prepare_login(self, transport, mechanism, ca=None):
+        """Add a user with all sample messages; return the Login for a client."""
         name, _ = self.server.add_user(SAMPLES)
         home = temporary_directory(self)
-        deliver(home / "got", [])
+        deliver(home / "maildir", [])
         return Login(
             self.server.ports[transport == "tls"],
             transport,
@@ -578,58 +578,56 @@ class _SecureTestCase(ServerTestCase):
         )
 
     def check_fetched(self, client, transport, mechanism):
-        """Check that a client logs in by the mechanism, and has all to the byte."""
-        login = self.prepared(client, transport, mechanism)
-        made = client.fetch(login)
-        self.assertTrue(made.welcome, made.trace)
-        self.assertRegex(made.trace, client.used(mechanism))
-        got, end = stored(login.home / "got"), client.line_end(transport)
-        self.assertEqual(len(got), len(SAMPLES))
-        whole = [wire_form(message, end) for message in filter(client.gets, SAMPLES)]
-        self.assertEqual([message for message in whole if message not in got], [])
+        """The client logs in by the mechanism and receives the messages octet for octet."""
+        login = self.prepare_login(transport, mechanism)
+        outcome = client.fetch(login)
+        self.assertTrue(outcome.success, outcome.trace)
+        self.assertRegex(outcome.trace, client.used(mechanism))
+        received, end = read_maildir(login.home / "maildir"), client.line_end(transport)
+        self.assertEqual(len(received), len(SAMPLES))
+        expected = [wire_form(message, end) for message in filter(client.preserves, SAMPLES)]
+        self.assertEqual([message for message in expected if message not in received], [])
 
     def check_refused(self, client, transport):
-        """Check that a wrong secret, or another's certificate, opens nothing by any mechanism."""
-        wrong = []
+        """With a wrong secret or another user's certificate the client cannot log in."""
+        logins = []
         for mechanism in client.mechanisms:
-            login = self.prepared(client, transport, mechanism)
+            login = self.prepare_login(transport, mechanism)
             if login.certificate:
                 other, _ = self.server.add_user()
                 login = login._replace(certificate=authority().issue(other))
-            wrong.append(login._replace(secret=login.secret.swapcase()))
-        # All at once, for each has to wait for its answer.
-        with ThreadPoolExecutor(len(wrong)) as pool:
-            outcomes = list(pool.map(client.fetch, wrong))
-        for login, made in zip(wrong, outcomes, strict=True):
-            self.assertFalse(made.welcome, made.trace)
-            self.assertRegex(made.trace, client.used(login.mechanism))
-            self.assertIn(client.refused, made.trace)
-            self.assertEqual(stored(login.home / "got"), [])
+            logins.append(login._replace(secret=login.secret.swapcase()))
+        # In parallel, because the server delays each reply.
+        with ThreadPoolExecutor(len(logins)) as pool:
+            outcomes = list(pool.map(client.fetch, logins))
+        for login, outcome in zip(logins, outcomes, strict=True):
+            self.assertFalse(outcome.success, outcome.trace)
+            self.assertRegex(outcome.trace, client.used(login.mechanism))
+            self.assertIn(client.refused, outcome.trace)
+            self.assertEqual(read_maildir(login.home / "maildir"), [])
 
     def check_untrusted(self, client, transport):
-        """Check that a client that does not know our CA says nothing of its user."""
-        login = self.prepared(
-            client, transport, client.mechanisms[0], ca=Authority("another CA").file
-        )
-        made = client.fetch(login)
-        self.assertFalse(made.welcome, made.trace)
+        """A client that does not trust the CA does not send the user name."""
+        login = self.prepare_login(transport, client.mechanisms[0], ca=Authority("another CA").file)
+        outcome = client.fetch(login)
+        self.assertFalse(outcome.success, outcome.trace)
         self.assertNotIn(login.user, self.server.log)
-        self.assertEqual(stored(login.home / "got"), [])
+        self.assertEqual(read_maildir(login.home / "maildir"), [])
 
 
 class MechanismTests(_SecureTestCase):
-    """Each client, by each transport, by each mechanism that it can be told to use."""
+    """Each client with each transport and each mechanism that it can be configured to use."""
 
     options = ("--sasl", ",".join([*SASL, "SCRAM-SHA-256-PLUS"]))
 
 
 class ChoiceTests(_SecureTestCase):
-    """Each client, by each transport, if neither it nor the server is told of mechanisms."""
+    """Each client with each transport, with no mechanism configured."""
 
 
 def _test(check, title, client, *arguments):
     def test(self):
-        self.needs(client)
+        self.require_client(client)
         check(self, client, *arguments)
 
     test.__doc__ = title
@@ -637,15 +635,15 @@ def _test(check, title, client, *arguments):
 
 
 def _add_tests():
-    """Give the classes a test for each client, transport and mechanism."""
+    """Add a test for each client, transport and mechanism to the classes."""
     fetched, refused, untrusted = (
         _SecureTestCase.check_fetched,
         _SecureTestCase.check_refused,
         _SecureTestCase.check_untrusted,
     )
     for name, client in CLIENTS.items():
-        *_, safest = client.transports
-        tests = [(MechanismTests, "refused", refused, safest)]
+        last_transport = client.transports[-1]
+        tests = [(MechanismTests, "refused", refused, last_transport)]
         for transport in client.transports:
             if transport != "plain":
                 tests.append((MechanismTests, f"{transport}_untrusted", untrusted, transport))

@@ -1,4 +1,4 @@
-"""``popserv session`` as others start it: on pipes, terminals and files, by inetd and fetchmail."""
+"""``popserv session`` on pipes, files, terminals and sockets, started by inetd and fetchmail."""
 
 import fcntl
 import os
@@ -25,14 +25,14 @@ from tests.live.harness import (
     BIN,
     CHECKOUT,
     LOOPBACK,
-    PATIENCE,
+    TIMEOUT,
     Connection,
     Fetchmail,
     Server,
     deliver,
-    need,
+    read_maildir,
+    require_programs,
     run,
-    stored,
     temporary_directory,
     until,
     wire_form,
@@ -45,25 +45,25 @@ GREETING = b"+OK POP3 server ready, ann's maildrop has 2 messages (41 octets)"
 LARGE = b"Subject: large\n\n" + (b"x" * 76 + b"\n.\n") * (40 * MB // 79)
 IS_ROOT = os.geteuid() == 0
 
-# What the suite measures it measures of these processes, too.
-MEASURED = (
+# Measure the coverage of these processes, too.
+COVERAGE = (
     *(sys.executable, "-m", "coverage", "run", f"--rcfile={CHECKOUT}/pyproject.toml"),
     *("--parallel-mode", f"--data-file={CHECKOUT}/.coverage"),
 )
 if "coverage" not in sys.modules:
-    MEASURED = ()
-SESSION = (*MEASURED, str(BIN / "popserv"), "session")
+    COVERAGE = ()
+SESSION = (*COVERAGE, str(BIN / "popserv"), "session")
 
 
 def lock(maildir):
-    """Return a descriptor that holds a Maildir's lock."""
+    """Lock a Maildir; return the descriptor that holds the lock."""
     descriptor = os.open(maildir, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor
 
 
 def is_locked(maildir):
-    """Tell whether somebody else has it."""
+    """Tell whether another process holds a Maildir's lock."""
     try:
         os.close(lock(maildir))
     except BlockingIOError:
@@ -72,12 +72,12 @@ def is_locked(maildir):
 
 
 class SessionCase(TestCase):
-    """ann has two messages, and nobody serves them yet."""
+    """Tests in which ann has two messages."""
 
     messages = SMALL
 
     def setUp(self):
-        """Make her Maildir, and a users file for those who log in."""
+        """Create her Maildir, and a users file for sessions with a login."""
         self.root = temporary_directory(self)
         self.maildir = self.root / "ann"
         deliver(self.maildir, self.messages)
@@ -85,29 +85,31 @@ class SessionCase(TestCase):
         self.errors = temporary_directory(self) / "errors"
 
     def command(self, *options, login=False):
-        """Return the words of a command line."""
-        who = ["--login"] if login else ["--user", "ann"]
-        return [*SESSION, "--maildir", str(self.root), *who, *options]
+        """Return the command line of a session."""
+        user = ["--login"] if login else ["--user", "ann"]
+        return [*SESSION, "--maildir", str(self.root), *user, *options]
 
-    def session(self, *options, said=b"", login=False, **more):
-        """Run one to its end, with this for its input."""
-        if "stdin" not in more:
-            more["input"] = said
+    def session(self, *options, commands=b"", login=False, **keywords):
+        """Run a session with these commands as its input; return the completed process."""
+        if "stdin" not in keywords:
+            keywords["input"] = commands
         command = self.command(*options, login=login)
-        return subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False, **more)
+        return subprocess.run(
+            command, capture_output=True, timeout=TIMEOUT, check=False, **keywords
+        )
 
     def start(self, *options, login=False, **streams):
-        """Start one; standard error goes to a file, unless it is given."""
+        """Start a session; by default its standard error is a file."""
         with self.errors.open("ab") as errors:
             streams.setdefault("stderr", errors)
             process = subprocess.Popen(
                 self.command(*options, login=login), start_new_session=True, **streams
             )
-        self.addCleanup(self.end, process)
+        self.addCleanup(self.kill, process)
         return process
 
-    def end(self, process):
-        """See that it is over."""
+    def kill(self, process):
+        """Kill a process if it is still running, and close its streams."""
         if process.poll() is None:
             process.kill()
         process.wait()
@@ -115,116 +117,116 @@ class SessionCase(TestCase):
             if stream is not None:
                 stream.close()
 
-    def piped(self, *options, greeting=GREETING):
-        """Start one on pipes, and read its greeting."""
+    def start_on_pipes(self, *options, greeting=GREETING):
+        """Start a session on pipes, and read its greeting."""
         process = self.start(*options, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         self.assertEqual(process.stdout.readline(), greeting + b"\r\n")
         return process
 
     def ask(self, process, command):
-        """Say a line and return the next one."""
+        """Send a command; return the next line."""
         process.stdin.write(command + b"\r\n")
         return process.stdout.readline()
 
     def assert_ended(self, process, code):
-        """Wait for its end, after which nobody has the lock."""
-        self.assertEqual(process.wait(PATIENCE), code, self.errors.read_text())
+        """Wait for the end of a session; check its exit code, and that the lock is released."""
+        self.assertEqual(process.wait(TIMEOUT), code, self.errors.read_text())
         self.assertFalse(is_locked(self.maildir))
 
 
 class PipeTests(SessionCase):
-    """Pipes and files: the forced command of sshd, and scripts."""
+    """Sessions on pipes and files, as a forced command of sshd or in a script."""
 
     def test_session(self):
-        """The greeting is the login's answer; QUIT removes what is marked, and the code is 0."""
-        done = self.session(said=b"DELE 1\r\nRETR 2\r\nQUIT\r\nNOOP\r\n")
+        """The greeting reports the maildrop, QUIT removes marked messages; the exit code is 0."""
+        done = self.session(commands=b"DELE 1\r\nRETR 2\r\nQUIT\r\nNOOP\r\n")
         lines = done.stdout.split(b"\r\n")
         self.assertEqual(lines[:2], [GREETING, b"+OK message 1 deleted"])
         self.assertEqual(lines[3:7], [b"Subject: two", b"", b"..", b"2"])
         self.assertIn(b"signing off", lines[8])
         self.assertEqual(lines[9:], [b""])
         self.assertEqual((done.returncode, done.stderr), (0, b""))
-        self.assertEqual(stored(self.maildir), SMALL[1:])
+        self.assertEqual(read_maildir(self.maildir), SMALL[1:])
 
     def test_end_of_input(self):
-        """Without QUIT all that was said is answered, nothing removed, and the code is 0."""
-        for said in (b"", b"DELE 1\r\nSTAT\r\n", b"DELE 1\r\nSTAT\r\nQUI"):
-            done = self.session(said=said)
-            self.assertEqual(done.stdout.count(b"\r\n"), 1 + said.count(b"\n"))
+        """At the end of the input every command is answered, and no message is removed."""
+        for commands in (b"", b"DELE 1\r\nSTAT\r\n", b"DELE 1\r\nSTAT\r\nQUI"):
+            done = self.session(commands=commands)
+            self.assertEqual(done.stdout.count(b"\r\n"), 1 + commands.count(b"\n"))
             self.assertEqual((done.returncode, done.stderr), (0, b""))
-        self.assertEqual(stored(self.maildir), SMALL)
+        self.assertEqual(read_maildir(self.maildir), SMALL)
 
     def test_file(self):
-        """Input may be a file, and so may output."""
+        """Input and output may be files."""
         script, output = self.errors.parent / "script", self.errors.parent / "output"
         script.write_bytes(b"LIST\r\n" * 20_000 + b"DELE 2\r\nQUIT\r\n")
-        with script.open("rb") as said, output.open("wb") as heard:
-            process = self.start(stdin=said, stdout=heard)
+        with script.open("rb") as stdin, output.open("wb") as stdout:
+            process = self.start(stdin=stdin, stdout=stdout)
             self.assert_ended(process, 0)
         self.assertEqual(output.read_bytes().count(b"+OK 2 messages (41 octets)\r\n"), 20_000)
-        self.assertEqual(stored(self.maildir), SMALL[:1])
+        self.assertEqual(read_maildir(self.maildir), SMALL[:1])
 
     def test_pipelining(self):
-        """A client that says all at once is answered in order."""
-        said = [(b"RETR %d\r\n" % (n % 2 + 1)) for n in range(5000)]
-        done = self.session(said=b"".join(said) + b"QUIT\r\n")
-        answers = [b"+OK %d octets\r\n" % naive_octets(each) for each in SMALL]
-        self.assertEqual(done.stdout.count(answers[0]), 2500)
-        self.assertEqual(done.stdout.count(answers[1]), 2500)
+        """Pipelined commands are answered in order."""
+        commands = [(b"RETR %d\r\n" % (n % 2 + 1)) for n in range(5000)]
+        done = self.session(commands=b"".join(commands) + b"QUIT\r\n")
+        replies = [b"+OK %d octets\r\n" % naive_octets(each) for each in SMALL]
+        self.assertEqual(done.stdout.count(replies[0]), 2500)
+        self.assertEqual(done.stdout.count(replies[1]), 2500)
         self.assertEqual(done.returncode, 0)
 
     def test_login(self):
-        """--login asks for a password, which nobody can overhear on a pipe."""
-        for said, code, last in (
+        """--login requires a login, and accepts cleartext passwords on a pipe."""
+        for commands, code, last in (
             (b"USER ann\r\nPASS secret\r\nQUIT\r\n", 0, b"signing off (2 messages left)\r\n"),
             (b"QUIT\r\n", 0, b"signing off\r\n"),
             (b"CAPA\r\n", 0, b".\r\n"),
             (b"?\r\n" * 20, 1, b"\r\n"),
         ):
-            done = self.session(said=said, login=True)
+            done = self.session(commands=commands, login=True)
             self.assertEqual(done.stdout.split(b"\r\n")[0], b"+OK POP3 server ready")
             self.assertEqual((done.returncode, done.stdout[-len(last) :]), (code, last))
 
     def test_refused(self):
-        """A maildrop that is busy or cannot be read is greeted -ERR, and the code is 1."""
-        held = lock(self.maildir)
-        done = self.session(said=b"STAT\r\n")
-        os.close(held)
+        """If the maildrop is locked or unreadable, the greeting is -ERR and the exit code 1."""
+        descriptor = lock(self.maildir)
+        done = self.session(commands=b"STAT\r\n")
+        os.close(descriptor)
         self.assertEqual(done.stdout, b"-ERR [IN-USE] maildrop already locked\r\n")
         self.assertEqual((done.returncode, done.stderr), (1, b""))
         self.maildir.rename(self.root / "bob")
         self.maildir.write_bytes(b"no directory")
-        done = self.session(said=b"STAT\r\n")
+        done = self.session(commands=b"STAT\r\n")
         self.assertEqual(done.stdout[:15], b"-ERR [SYS/PERM]")
         self.assertEqual((done.returncode, done.stderr.count(b"was refused with")), (1, 1))
 
     def test_limits(self):
-        """Long lines and nonsense end the session, as they do on a port."""
-        for said in (b"x" * MB, b"?\r\n" * 100):
-            done = self.session(said=b"DELE 1\r\n" + said + b"\r\nQUIT\r\n")
+        """A long line, and too many bad commands, end the session as on a port."""
+        for commands in (b"x" * MB, b"?\r\n" * 100):
+            done = self.session(commands=b"DELE 1\r\n" + commands + b"\r\nQUIT\r\n")
             self.assertEqual(done.returncode, 1)
-        self.assertEqual(stored(self.maildir), SMALL)
+        self.assertEqual(read_maildir(self.maildir), SMALL)
 
     def test_idle(self):
-        """Nothing said for too long ends it without a word; the log warns of such a timeout."""
-        process = self.piped("--timeout", "0.2")
+        """The idle timeout ends the session without a reply; a short one logs a warning."""
+        process = self.start_on_pipes("--timeout", "0.2")
         self.assert_ended(process, 1)
         self.assertEqual(process.stdout.read(), b"")
         self.assertIn("RFC 1725 section 3 wants 600", self.errors.read_text())
 
     def test_signals(self):
-        """SIGTERM, SIGHUP and SIGINT end it without UPDATE, and give all up."""
+        """SIGTERM, SIGHUP and SIGINT end the session without UPDATE and release the lock."""
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            process = self.piped()
+            process = self.start_on_pipes()
             self.ask(process, b"DELE 1")
             self.assertTrue(is_locked(self.maildir))
             process.send_signal(number)
             self.assert_ended(process, 1)
             self.assertEqual((process.stdout.read(), self.errors.read_bytes()), (b"", b""))
-        self.assertEqual(stored(self.maildir), SMALL)
+        self.assertEqual(read_maildir(self.maildir), SMALL)
 
     def test_nohup(self):
-        """A signal that was ignored before is ignored still."""
+        """A signal that was ignored at the start stays ignored."""
         process = self.start(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -237,29 +239,29 @@ class PipeTests(SessionCase):
         self.ask(process, b"QUIT")
         self.assert_ended(process, 0)
 
-    def test_client_gone(self):
-        """A client that closes both ends, or the one it reads from, leaves nothing behind."""
-        for which, code in (("stdin stdout", None), ("stdout", 1)):
-            process = self.piped()
+    def test_disconnected(self):
+        """A client that closes both pipes, or the one it reads, leaves no lock and no change."""
+        for pipes, code in (("stdin stdout", None), ("stdout", 1)):
+            process = self.start_on_pipes()
             self.ask(process, b"DELE 1")
-            for name in which.split():
+            for name in pipes.split():
                 getattr(process, name).close()
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT)
             self.assertIn(process.returncode, (0, 1) if code is None else (code,))
             self.assertFalse(is_locked(self.maildir))
-        self.assertEqual(stored(self.maildir), SMALL)
+        self.assertEqual(read_maildir(self.maildir), SMALL)
 
-    def test_nowhere(self):
-        """Output that takes nothing ends the session, and removes nothing."""
+    def test_output_error(self):
+        """An output error ends the session, and no message is removed."""
         with open("/dev/full", "wb") as full:
             process = self.start(stdin=subprocess.PIPE, stdout=full)
-            process.communicate(b"DELE 1\r\nQUIT\r\n", PATIENCE)
+            process.communicate(b"DELE 1\r\nQUIT\r\n", TIMEOUT)
             self.assert_ended(process, 1)
-        self.assertEqual(stored(self.maildir), SMALL)
+        self.assertEqual(read_maildir(self.maildir), SMALL)
 
     def test_closed(self):
-        """Without input or output there is no session; one line says so, if it can."""
-        for closed, told in (("<&-", 0), (">&-", 1)):
+        """If standard input or output is closed, the command prints one line and exits."""
+        for closed, descriptor in (("<&-", 0), (">&-", 1)):
             done = subprocess.run(
                 ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *self.command()],
                 capture_output=True,
@@ -267,7 +269,7 @@ class PipeTests(SessionCase):
                 check=False,
             )
             text = (
-                f"popserv session: file descriptor {told} is closed; it must lead to the client\n"
+                f"popserv session: descriptor {descriptor} is closed, where the client should be\n"
             )
             self.assertEqual((done.returncode, done.stdout), (1, b""))
             self.assertEqual(done.stderr.decode(), text)
@@ -281,7 +283,7 @@ class PipeTests(SessionCase):
             self.assertEqual(done.returncode, code)
 
     def test_flags(self):
-        """Input and output block again at the end: the next program finds them so."""
+        """Standard input and output are blocking again after the session."""
         (in_, to_session), (from_session, out) = (
             [each.detach() for each in socket.socketpair()] for _ in range(2)
         )
@@ -301,14 +303,14 @@ class PipeTests(SessionCase):
             self.assertEqual([os.get_blocking(each) for each in (in_, out)], [True] * 2)
 
     def test_locks(self):
-        """A running server's sessions keep this one out, and the other way round."""
+        """A session and a server respect each other's locks."""
         server = Server(root=self.root)
         self.addCleanup(server.stop)
         other = server.login("ann")
         self.addCleanup(other.abandon)
         self.assertEqual(self.session().stdout[:14], b"-ERR [IN-USE] ")
         other.close()
-        process = self.piped()
+        process = self.start_on_pipes()
         connection = server.connect()
         self.addCleanup(connection.abandon)
         connection.ask(b"USER ann")
@@ -319,11 +321,11 @@ class PipeTests(SessionCase):
         self.assertEqual(connection.ask(b"PASS secret")[:3], b"+OK")
 
     def test_usage(self):
-        """A wrong command line is one line on standard error, nothing on output, and code 2."""
+        """An invalid command line prints one line to standard error; the exit code is 2."""
         user, login = (
-            ["--maildir", str(self.root), *who] for who in (["--user", "ann"], ["--login"])
+            ["--maildir", str(self.root), *user] for user in (["--user", "ann"], ["--login"])
         )
-        for options, told in (
+        for options, message in (
             ([*login, "--user", "ann"], "give one of --user NAME"),
             (["--user", "ann"], "--maildir ROOT is needed"),
             ([*user, "--maildir", "/nowhere"], "/nowhere is not there"),
@@ -339,20 +341,20 @@ class PipeTests(SessionCase):
             done = run(*SESSION, *options)
             self.assertEqual((done.returncode, done.stdout), (2, b""))
             self.assertEqual(done.stderr.count(b"\n"), 1, done.stderr)
-            self.assertIn(told, done.stderr.decode())
+            self.assertIn(message, done.stderr.decode())
         for command in ((), ("session",)):
             self.assertIn(b"session", run("popserv", *command, "--help").stdout)
 
     def test_dialect(self):
-        """A dialect's commands are there, and no other one's."""
-        said = b"STAT\r\nCAPA\r\nUSER ann\r\nPASS secret\r\nLAST\r\nQUIT\r\n"
-        done = self.session("--dialect", "rfc1460", said=said, login=True)
+        """--dialect selects the commands."""
+        commands = b"STAT\r\nCAPA\r\nUSER ann\r\nPASS secret\r\nLAST\r\nQUIT\r\n"
+        done = self.session("--dialect", "rfc1460", commands=commands, login=True)
         lines = done.stdout.split(b"\r\n")
         self.assertEqual(lines[1:3], [b"-ERR log in first", b"-ERR unknown command"])
         self.assertEqual((lines[5], done.returncode), (b"+OK 0", 0))
 
     def test_no_tls_on_pipes(self):
-        """A certificate needs a socket, and says so."""
+        """--certificate requires a socket."""
         certificate = self.errors.parent / "pop.pem"
         certificate.write_bytes(issue("localhost").pem())
         done = self.session("--certificate", certificate, login=True)
@@ -361,47 +363,47 @@ class PipeTests(SessionCase):
 
 
 class SlowReaderTests(SessionCase):
-    """A client that reads slowly, or stops, of a message of 40 MB."""
+    """A client that reads a message of 40 MB slowly, or stops reading."""
 
     messages = [LARGE]
 
     def memory(self, process):
-        """Return the octets of its memory."""
+        """Return the resident memory of a process in octets."""
         status = Path(f"/proc/{process.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) << 10
 
-    def begun(self, process):
-        """Ask for the message, and read its beginning."""
+    def start_retr(self, process):
+        """Send RETR, and read the start of the message."""
         process.stdout.readline()
         process.stdin.write(b"RETR 1\r\n")
         until(lambda: len(os.read(process.stdout.fileno(), 1000)) > 0, "the message")
 
     def test_whole(self):
-        """It arrives to the octet, and is never in memory."""
+        """The message arrives octet for octet, and is never held in memory."""
         process = self.start(stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         process.stdout.readline()
         before = self.memory(process)
         process.stdin.write(b"RETR 1\r\nQUIT\r\n")
-        heard, most = [], 0
+        parts, max_memory = [], 0
         while part := os.read(process.stdout.fileno(), MB):
-            heard.append(part)
-            if len(heard) % 50 == 0:
-                most = max(most, self.memory(process))
+            parts.append(part)
+            if len(parts) % 50 == 0:
+                max_memory = max(max_memory, self.memory(process))
         octets = naive_octets(LARGE)
         body = wire_form(LARGE).replace(b"\r\n.", b"\r\n..")
-        got = b"".join(heard)
+        received = b"".join(parts)
         start = b"+OK %d octets\r\n" % octets
-        self.assertEqual(got[: len(start)], start)
-        self.assertTrue(got[len(start) :].startswith(body + b".\r\n+OK "))
-        self.assertLess(most - before, 15 * MB)
+        self.assertEqual(received[: len(start)], start)
+        self.assertTrue(received[len(start) :].startswith(body + b".\r\n+OK "))
+        self.assertLess(max_memory - before, 15 * MB)
         self.assert_ended(process, 0)
 
     def test_slow(self):
-        """A client that takes longer for what waits for it than the timeout is not cut off."""
+        """A slow client that keeps reading is not disconnected by the timeout."""
         process = self.start(
             *("--timeout", "1"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
-        self.begun(process)
+        self.start_retr(process)
         process.stdin.write(b"QUIT\r\n")
         for _ in range(12):
             time.sleep(0.25)
@@ -410,20 +412,20 @@ class SlowReaderTests(SessionCase):
         self.assertIn(b"\r\n.\r\n+OK ", rest[-200:])
         self.assert_ended(process, 0)
 
-    def test_gone_before_goodbye(self):
-        """Who did not take all that was said to him was cut off, though he had said QUIT."""
+    def test_closed_before_reply_to_quit(self):
+        """If the client stops reading before the reply to QUIT, the exit code is 1."""
         process = self.start(stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-        self.begun(process)
+        self.start_retr(process)
         process.stdin.write(b"QUIT\r\n")
         process.stdout.close()
         self.assert_ended(process, 1)
 
-    def test_goodbye_not_sent(self):
-        """Who has gone while the goodbye waited to be sent was cut off."""
+    def test_closed_before_last_output(self):
+        """If the client disconnects while output is pending, the exit code is 1."""
         process = self.start(stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-        self.begun(process)
+        self.start_retr(process)
         process.stdin.write(b"QUIT\r\n")
-        # All but the end of the message is read, and the rest waits in the process.
+        # The end of the message stays in the output buffer of the process.
         left = naive_octets(LARGE)
         while left > 200_000:
             left -= len(os.read(process.stdout.fileno(), 50_000))
@@ -432,31 +434,31 @@ class SlowReaderTests(SessionCase):
         self.assert_ended(process, 1)
 
     def test_killed(self):
-        """A message that is cut off never ends as a whole one does, and the lock is free."""
+        """A truncated message does not end with the terminator, and the lock is released."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             process = self.start(stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-            self.begun(process)
+            self.start_retr(process)
             process.send_signal(number)
             rest = process.stdout.read()
             self.assertFalse(rest.endswith(b"\r\n.\r\n"))
             self.assertLess(len(rest), MB)
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT)
             self.assertFalse(is_locked(self.maildir))
 
-    def test_nobody_reads(self):
-        """A client that reads no more is waited for no longer than any that says nothing."""
+    def test_stopped_reading(self):
+        """The idle timeout ends the session of a client that stops reading."""
         process = self.start(
             *("--timeout", "1"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
-        self.begun(process)
+        self.start_retr(process)
         self.assert_ended(process, 1)
 
 
 class TerminalTests(SessionCase):
-    """A terminal: a login shell, a serial line."""
+    """Sessions on a terminal: a login shell, or a serial line."""
 
     def open(self, *options, raw=True):
-        """Start one on a terminal of its own; return the process and our end."""
+        """Start a session on a new terminal; return the process and the terminal's master."""
         ours, theirs = os.openpty()
         if raw:
             tty.setraw(theirs)
@@ -471,209 +473,209 @@ class TerminalTests(SessionCase):
         self.addCleanup(os.close, theirs)
         return process, ours
 
-    def heard(self, ours, end):
-        """Read until it ends so."""
+    def read_until(self, ours, end):
+        """Read from the terminal until the text ends with this."""
         text = b""
         while not text.endswith(end):
-            if not select.select([ours], [], [], PATIENCE)[0]:
-                raise AssertionError(f"waited in vain for {end!r} after {text!r}")
+            if not select.select([ours], [], [], TIMEOUT)[0]:
+                raise AssertionError(f"timed out waiting for {end!r} after {text!r}")
             text += os.read(ours, 1000)
         return text
 
     def test_program(self):
-        """On a line without echo and the like every octet is as on a socket."""
+        """On a raw terminal every octet is the same as on a socket."""
         process, ours = self.open()
         self.addCleanup(os.close, ours)
-        self.assertEqual(self.heard(ours, b"\r\n"), GREETING + b"\r\n")
+        self.assertEqual(self.read_until(ours, b"\r\n"), GREETING + b"\r\n")
         os.write(ours, b"RETR 2\r\n")
         self.assertEqual(
-            self.heard(ours, b"\r\n.\r\n"),
+            self.read_until(ours, b"\r\n.\r\n"),
             b"+OK 22 octets\r\nSubject: two\r\n\r\n..\r\n2\r\n.\r\n",
         )
         os.write(ours, b"QUIT\r\n")
-        self.heard(ours, b"(2 messages left)\r\n")
+        self.read_until(ours, b"(2 messages left)\r\n")
         self.assert_ended(process, 0)
         self.assertTrue(os.get_blocking(self.shared))
 
     def test_master(self):
-        """Whose input is the master's side serves who is at the other side."""
+        """The standard streams may be the master of a terminal."""
         ours, theirs = os.openpty()
         self.addCleanup(os.close, theirs)
         tty.setraw(theirs)
         process = self.start(stdin=ours, stdout=ours)
         os.close(ours)
-        self.assertEqual(self.heard(theirs, b"\r\n"), GREETING + b"\r\n")
+        self.assertEqual(self.read_until(theirs, b"\r\n"), GREETING + b"\r\n")
         os.write(theirs, b"QUIT\r\n")
-        self.heard(theirs, b"(2 messages left)\r\n")
+        self.read_until(theirs, b"(2 messages left)\r\n")
         self.assert_ended(process, 0)
 
     def test_person(self):
-        """At a terminal as shells have it people type, see what they type, and end with ^D."""
+        """On a terminal in the usual mode people can type commands, and end the session with ^D."""
         process, ours = self.open(raw=False)
         self.addCleanup(os.close, ours)
-        self.heard(ours, b"octets)\r\r\n")
+        self.read_until(ours, b"octets)\r\r\n")
         os.write(ours, b"STAT\r")
-        self.heard(ours, b"+OK 2 41\r\r\n")
+        self.read_until(ours, b"+OK 2 41\r\r\n")
         os.write(ours, b"\x04")
         self.assert_ended(process, 0)
 
     def test_hang_up(self):
-        """A line that hangs up ends the session without UPDATE."""
+        """A hangup ends the session without UPDATE."""
         process, ours = self.open()
-        self.heard(ours, b"\r\n")
+        self.read_until(ours, b"\r\n")
         os.write(ours, b"DELE 1\r\n")
-        self.heard(ours, b"deleted\r\n")
+        self.read_until(ours, b"deleted\r\n")
         os.close(ours)
         self.assert_ended(process, 1)
-        self.assertEqual(stored(self.maildir), SMALL)
+        self.assertEqual(read_maildir(self.maildir), SMALL)
 
     def test_interrupt(self):
-        """^C does as well."""
+        """^C ends the session without UPDATE."""
         process, ours = self.open(raw=False)
         self.addCleanup(os.close, ours)
-        self.heard(ours, b"\r\r\n")
+        self.read_until(ours, b"\r\r\n")
         os.write(ours, b"DELE 1\r")
-        self.heard(ours, b"deleted\r\r\n")
+        self.read_until(ours, b"deleted\r\r\n")
         os.write(ours, b"\x03")
         self.assert_ended(process, 1)
-        self.assertEqual(stored(self.maildir), SMALL)
+        self.assertEqual(read_maildir(self.maildir), SMALL)
 
     def test_wrong_command(self):
-        """Who types a wrong command line at a terminal is told there."""
+        """Errors in the command line are printed to the terminal."""
         process, ours = self.open("--frob")
         self.addCleanup(os.close, ours)
-        self.assertIn(b"--frob not recognized", self.heard(ours, b"\n"))
+        self.assertIn(b"--frob not recognized", self.read_until(ours, b"\n"))
         self.assert_ended(process, 2)
 
 
 class InetdTests(SessionCase):
-    """One socket is standard input, output and error."""
+    """Sessions with one socket as standard input, output and error."""
 
     @contextmanager
-    def listening(self, *options, login=True, family=socket.AF_INET):
-        """Be inetd for one client; yield its address, and later the process."""
-        where = "127.0.0.1" if family == socket.AF_INET else "::1"
-        with socket.create_server((where, 0), family=family) as server:
+    def connect(self, *options, login=True, family=socket.AF_INET):
+        """Start a session as inetd does; yield the process, the client's socket and its file."""
+        address = "127.0.0.1" if family == socket.AF_INET else "::1"
+        with socket.create_server((address, 0), family=family) as server:
             client = socket.create_connection(server.getsockname()[:2])
             accepted, _ = server.accept()
         with accepted:
             process = self.start(
                 *options, login=login, stdin=accepted, stdout=accepted, stderr=accepted
             )
-        client.settimeout(PATIENCE)
+        client.settimeout(TIMEOUT)
         with client, client.makefile("rwb", 0) as file:
             yield process, client, file
 
-    def say(self, file, line):
-        """Say a line and return the next one."""
+    def send(self, file, line):
+        """Send a line; return the next line."""
         file.write(line + b"\r\n")
         return file.readline()
 
     def test_login(self):
-        """The session is as on a port, its warnings are not the client's, and its end is seen."""
+        """A session works as on a port, and the client does not see log messages."""
         for family in (socket.AF_INET, socket.AF_INET6):
-            with self.listening("--timeout", "300", family=family) as (process, client, file):
+            with self.connect("--timeout", "300", family=family) as (process, client, file):
                 self.assertEqual(file.readline(), b"+OK POP3 server ready\r\n")
-                self.assertEqual(self.say(file, b"USER ann")[:3], b"+OK")
-                self.assertEqual(self.say(file, b"PASS secret")[:3], b"+OK")
-                self.assertEqual(self.say(file, b"STAT"), b"+OK 2 41\r\n")
-                self.assertEqual(self.say(file, b"QUIT")[:3], b"+OK")
+                self.assertEqual(self.send(file, b"USER ann")[:3], b"+OK")
+                self.assertEqual(self.send(file, b"PASS secret")[:3], b"+OK")
+                self.assertEqual(self.send(file, b"STAT"), b"+OK 2 41\r\n")
+                self.assertEqual(self.send(file, b"QUIT")[:3], b"+OK")
                 self.assertEqual(client.recv(10), b"")
                 self.assert_ended(process, 0)
 
     def test_user(self):
-        """On a socket, too, a session can begin at once."""
-        with self.listening(login=False) as (process, client, file):
+        """--user works on a socket, too."""
+        with self.connect(login=False) as (process, client, file):
             self.assertEqual(file.readline(), GREETING + b"\r\n")
             client.shutdown(socket.SHUT_WR)
             self.assertEqual(file.readline(), b"")
             self.assert_ended(process, 0)
 
     def test_half_close(self):
-        """A client that has said all gets its answers (a half-closed connection)."""
-        with self.listening() as (process, client, file):
+        """A client that half-closes the connection gets all replies."""
+        with self.connect() as (process, client, file):
             client.sendall(b"USER ann\r\nPASS secret\r\nDELE 1\r\nSTAT\r\n")
             client.shutdown(socket.SHUT_WR)
             self.assertEqual(file.read().split(b"\r\n")[-2], b"+OK 1 22")
             self.assert_ended(process, 0)
-        self.assertEqual(stored(self.maildir), SMALL)
+        self.assertEqual(read_maildir(self.maildir), SMALL)
 
     def test_reset(self):
-        """A client that breaks the connection leaves nothing behind."""
-        with self.listening(login=False) as (process, client, file):
+        """A client that resets the connection leaves no lock and no change."""
+        with self.connect(login=False) as (process, client, file):
             file.readline()
-            self.say(file, b"DELE 1")
+            self.send(file, b"DELE 1")
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             file.close()
             client.close()
             self.assert_ended(process, 1)
-        self.assertEqual(stored(self.maildir), SMALL)
+        self.assertEqual(read_maildir(self.maildir), SMALL)
 
     def test_syslog(self):
-        """The log of everything goes to the system's, and nothing of it to the client."""
-        with self.listening("--syslog", "--timeout", "60") as (process, _, file):
+        """With --syslog the client does not see the log."""
+        with self.connect("--syslog", "--timeout", "60") as (process, _, file):
             file.write(b"USER ann\r\nPASS secret\r\nQUIT\r\n")
             lines = file.read().split(b"\r\n")
             self.assertEqual([line[:4] for line in lines], [b"+OK "] * 4 + [b""])
             self.assert_ended(process, 0)
 
-    def test_guesses(self):
-        """The third failed login ends the connection."""
-        with self.listening() as (process, _, file):
+    def test_failed_logins(self):
+        """The third failed login closes the connection."""
+        with self.connect() as (process, _, file):
             file.readline()
-            self.say(file, b"USER ann\r\nPASS a\r\nUSER ann\r\nPASS b\r\nUSER ann\r\nPASS c")
+            self.send(file, b"USER ann\r\nPASS a\r\nUSER ann\r\nPASS b\r\nUSER ann\r\nPASS c")
             self.assertEqual(file.read().count(b"[AUTH]"), 3)
             self.assert_ended(process, 1)
 
     @contextmanager
     def over_tls(self):
-        """Have a session over TLS by STLS; yield the process, and the client's socket."""
+        """Start a session with STLS; yield the process and the client's TLS socket."""
         authority = make_authority()
         certificate = self.errors.parent / "pop.pem"
         certificate.write_bytes(issue("localhost", issuer=authority).pem())
         context = ssl.create_default_context(cadata=authority.certificate_pem().decode())
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         options = ("--certificate", str(certificate), "--require-tls")
-        with self.listening(*options) as (process, client, file):
+        with self.connect(*options) as (process, client, file):
             file.readline()
-            self.assertEqual(self.say(file, b"USER ann")[:4], b"-ERR")
-            self.assertEqual(self.say(file, b"STLS")[:3], b"+OK")
-            over_tls = context.wrap_socket(client, server_hostname="localhost")
-            with over_tls:
-                yield process, over_tls
+            self.assertEqual(self.send(file, b"USER ann")[:4], b"-ERR")
+            self.assertEqual(self.send(file, b"STLS")[:3], b"+OK")
+            tls_socket = context.wrap_socket(client, server_hostname="localhost")
+            with tls_socket:
+                yield process, tls_socket
 
     def test_stls(self):
-        """STLS works, and wants nothing of the operator but a certificate."""
-        with self.over_tls() as (process, secret):
-            with secret, secret.makefile("rwb", 0) as file:
-                self.say(file, b"USER ann")
-                self.assertEqual(self.say(file, b"PASS secret")[:3], b"+OK")
-                self.assertEqual(self.say(file, b"QUIT")[:3], b"+OK")
+        """STLS requires only --certificate."""
+        with self.over_tls() as (process, sock):
+            with sock, sock.makefile("rwb", 0) as file:
+                self.send(file, b"USER ann")
+                self.assertEqual(self.send(file, b"PASS secret")[:3], b"+OK")
+                self.assertEqual(self.send(file, b"QUIT")[:3], b"+OK")
             self.assert_ended(process, 0)
 
     def test_tls_closed(self):
-        """A client that closes TLS in order has closed in order."""
-        with self.over_tls() as (process, secret):
-            secret.unwrap().close()
+        """The exit code is 0 if the client closes TLS properly."""
+        with self.over_tls() as (process, sock):
+            sock.unwrap().close()
             self.assert_ended(process, 0)
 
     def test_wrong_command(self):
-        """What is wrong with the command line is not the client's to read."""
-        with self.listening("--frob") as (process, _, file):
+        """Errors in the command line are not sent to the client."""
+        with self.connect("--frob") as (process, _, file):
             self.assertEqual(file.read(), b"")
             self.assert_ended(process, 2)
 
     def test_wait(self):
-        """A socket that listens is no client."""
+        """A listening socket is rejected."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             done = self.session(stdin=server)
         self.assertEqual((done.returncode, done.stdout), (1, b""))
         self.assertIn(b"(in inetd.conf, give nowait)", done.stderr)
 
-    def test_real_one(self):
-        """Systemd's own starts it for each connection."""
+    def test_systemd(self):
+        """systemd-socket-activate starts a session for each connection."""
         program = "systemd-socket-activate"
-        need(self, program)
+        require_programs(self, program)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         command = [program, "--accept", "--inetd", f"--listen=127.0.0.1:{port}"]
@@ -681,37 +683,37 @@ class InetdTests(SessionCase):
             process = subprocess.Popen(
                 [*command, *self.command(login=True)], stdout=errors, stderr=errors
             )
-        self.addCleanup(self.end, process)
+        self.addCleanup(self.kill, process)
         until(lambda: "Listening on" in self.errors.read_text(), "the port")
         for left in (2, 1):
-            client = poplib.POP3("127.0.0.1", port, timeout=PATIENCE)
+            client = poplib.POP3("127.0.0.1", port, timeout=TIMEOUT)
             client.user("ann")
             client.pass_("secret")
             self.assertEqual(client.stat()[0], left)
             client.dele(1)
             client.quit()
-        self.assertEqual(stored(self.maildir), [])
+        self.assertEqual(read_maildir(self.maildir), [])
 
 
 class SocketPairTests(SessionCase):
-    """One UNIX socket is both, as sshd and fetchmail give it."""
+    """Sessions with one UNIX socket as input and output, as from sshd and fetchmail."""
 
     def test_fetchmail(self):
-        """Fetchmail's plugin with auth ssh fetches all, and empties the maildrop."""
+        """Fetchmail's plugin with auth ssh fetches all mail and empties the maildrop."""
         plugin = " ".join(self.command())
         fetchmail = Fetchmail(
             self, f'proto pop3 auth ssh bad-header accept plugin "{plugin}" user ann sslproto ""'
         )
         fetchmail.fetch("--nokeep", "--fetchall")
-        self.assertEqual(fetchmail.got(), SMALL)
-        self.assertEqual(stored(self.maildir), [])
+        self.assertEqual(fetchmail.messages(), SMALL)
+        self.assertEqual(read_maildir(self.maildir), [])
 
     def test_password(self):
-        """A password can be given there, for nobody can read along."""
+        """Cleartext passwords are accepted on a UNIX socket."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = self.start(login=True, stdin=theirs, stdout=theirs)
-        ours.settimeout(PATIENCE)
+        ours.settimeout(TIMEOUT)
         with ours, ours.makefile("rwb", 0) as file:
             file.readline()
             file.write(b"USER ann\r\nPASS secret\r\nQUIT\r\n")
@@ -727,72 +729,72 @@ os.setuid(uid)
 with socket.socket(socket.AF_UNIX) as client:
     client.settimeout(60)
     client.connect(path)
-    said = [b"QUIT\\r\\n", b"STAT\\r\\n"]
+    commands = [b"QUIT\\r\\n", b"STAT\\r\\n"]
     with client.makefile("rb") as file:
         for line in file:
             sys.stdout.buffer.write(line)
-            if line.startswith(b"+OK") and said:
-                client.sendall(said.pop())
+            if line.startswith(b"+OK") and commands:
+                client.sendall(commands.pop())
 """
 
 
 class PreauthSocketTests(SessionCase):
-    """``twistd pop3 --preauth``: the system says who is at the other end."""
+    """``twistd pop3 --preauth``: the user comes from the credentials of the UNIX socket."""
 
     def setUp(self):
-        """Give two of the system's users mail."""
+        """Deliver mail to two of the system's users."""
         super().setUp()
         if not IS_ROOT:
-            self.skipTest("only root can become another user")
+            self.skipTest("only root can change its user")
         self.users = [pwd.getpwnam(name) for name in ("daemon", "nobody")]
         for count, user in enumerate(self.users, 1):
             deliver(self.root / user.pw_name, SMALL[:count])
         self.path = temporary_directory(self) / "pop3.sock"
 
-    def said_to(self, uid):
-        """Return what a client of that user is told."""
+    def lines_for(self, uid):
+        """Return the lines that a client with this user ID receives."""
         command = [sys.executable, "-c", _AS_USER, str(uid), str(self.path)]
-        # A home of root's that others cannot enter would not let them run this Python.
-        options = {"capture_output": True, "timeout": PATIENCE, "check": True}
+        # If the Python is in a directory of root, other users may not be able to run it.
+        options = {"capture_output": True, "timeout": TIMEOUT, "check": True}
         return subprocess.run(command, **options).stdout.split(b"\r\n")
 
-    def assert_served(self, server):
-        """Two users have their own mail, and one that is no user is refused."""
+    def assert_serves(self, server):
+        """Check that two users get their own mail, and that an unknown user ID is rejected."""
         for count, user in enumerate(self.users, 1):
-            lines = self.said_to(user.pw_uid)
+            lines = self.lines_for(user.pw_uid)
             self.assertEqual(
                 lines[0].partition(b" (")[0],
                 b"+OK POP3 server ready, %b's maildrop has %d message%b"
                 % (user.pw_name.encode(), count, b"s"[: count - 1]),
             )
             self.assertEqual(lines[1][:6], b"+OK %d " % count)
-        lines = self.said_to(UNKNOWN_UID)
+        lines = self.lines_for(UNKNOWN_UID)
         self.assertEqual(lines, [b"-ERR [AUTH] you are not a user of this system", b""])
         until(lambda: f"uid {UNKNOWN_UID} has no name" in server.log, "the log")
 
-    def test_beside_others(self):
-        """It works beside a port that wants passwords."""
+    def test_with_listen(self):
+        """--preauth works together with a port that requires passwords."""
         server = Server("--preauth", f"unix:{self.path}:mode=666", root=self.root)
         self.addCleanup(server.stop)
-        self.assert_served(server)
+        self.assert_serves(server)
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o666)
         server.login("ann").close()
         server.stop()
         self.assertFalse(self.path.exists())
 
     def test_workers(self):
-        """And so it does with several processes."""
+        """--preauth works with several workers."""
         server = Server(
             *("--listen", LOOPBACK, "--preauth", f"unix:{self.path}:mode=666", "--workers", "2"),
             root=self.root,
         )
         self.addCleanup(server.stop)
         for _ in range(3):
-            self.assert_served(server)
+            self.assert_serves(server)
         server.login("ann").close()
 
     def test_alone(self):
-        """Alone it opens no port."""
+        """--preauth alone opens no port."""
         plugin = ["pop3", "--maildir", self.root, "--preauth", f"unix:{self.path}"]
         with self.errors.open("wb") as log:
             process = subprocess.Popen(
@@ -801,7 +803,7 @@ class PreauthSocketTests(SessionCase):
                 stderr=log,
                 cwd=self.errors.parent,
             )
-        self.addCleanup(self.end, process)
+        self.addCleanup(self.kill, process)
         until(self.path.exists, "the socket")
         connection = Connection(str(self.path))
         self.addCleanup(connection.abandon)

@@ -40,19 +40,19 @@ from tests.live.harness import (
     BIN,
     CHECKOUT,
     LOOPBACK,
-    PATIENCE,
     SAMPLES,
+    TIMEOUT,
     Connection,
     Server,
     ServerTestCase,
-    need,
+    read_maildir,
+    require_programs,
     run,
-    stored,
     temporary_directory,
     until,
     wire_form,
 )
-from tests.live.test_twistd import outside
+from tests.live.test_twistd import external_address
 
 TAC = CHECKOUT / "examples" / "split-user-agent.tac"
 MAX_OCTETS = 32 << 20
@@ -116,11 +116,11 @@ class SplitServer(Server):
 
     def mail(self, name):
         """Return the messages in a user's Maildir."""
-        return stored(Path(self.root, name))
+        return read_maildir(Path(self.root, name))
 
     def read(self, name):
         """Return the messages that a user fetches by POP3, with lines that end with CRLF."""
-        pop = poplib.POP3("127.0.0.1", self.port, timeout=PATIENCE)
+        pop = poplib.POP3("127.0.0.1", self.port, timeout=TIMEOUT)
         # poplib rejects lines of more than 2,048 octets by default.
         with closing(pop), patch.object(poplib, "_MAXLINE", 1 << 20):
             pop.user(name)
@@ -775,7 +775,7 @@ class LoginTests(SplitTestCase):
 
     def server_on_other_address(self, kind):
         """Return a server on an address other than loopback, and arguments to connect to it."""
-        address = outside()
+        address = external_address()
         if address is None:
             self.skipTest("this machine has no address but loopback")
         listen, options = f"{kind}:0:interface={address}", {}
@@ -875,7 +875,7 @@ class DeliveryTests(SplitTestCase):
 
     def strace(self, inject):
         """Start a server in which a system call fails once in each thread."""
-        need(self, "strace")
+        require_programs(self, "strace")
         call = inject.partition(":")[0]
         options = ("-D", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject)
         server = SplitServer(prefix=("strace", *options[:-1], f"inject={inject}"))
@@ -936,7 +936,7 @@ class DeliveryTests(SplitTestCase):
                 killed = accepted < 8
                 if killed:
                     kills += 1
-                    self.assertEqual(server.process.wait(PATIENCE), -signal.SIGKILL)
+                    self.assertEqual(server.process.wait(TIMEOUT), -signal.SIGKILL)
                 server.stop()
                 for name in ("ann", "bob"):
                     mail = [split_trace(each)[1] for each in server.mail(name)]
@@ -1155,7 +1155,7 @@ class ProgramTests(SplitTestCase):
 
     def program(self, name, *arguments, code=0, **options):
         """Run a program, and return its output."""
-        need(self, name)
+        require_programs(self, name)
         done = run(name, *arguments, **options)
         self.assertEqual(done.returncode, code, repr(done))
         return done.stdout + done.stderr
@@ -1223,7 +1223,7 @@ class ProgramTests(SplitTestCase):
     def test_smtplib(self):
         """Smtplib can post with each mechanism, and reports rejections."""
         for method in ("auth_plain", "auth_login"):
-            with smtplib.SMTP("127.0.0.1", self.server.smtp_port, timeout=PATIENCE) as client:
+            with smtplib.SMTP("127.0.0.1", self.server.smtp_port, timeout=TIMEOUT) as client:
                 client.ehlo()
                 client.user, client.password = "ann", "secret"
                 client.auth(method.removeprefix("auth_").upper(), getattr(client, method))
@@ -1251,7 +1251,7 @@ class ProgramTests(SplitTestCase):
         for folder in ("tmp", "new", "cur"):
             (home / "got" / folder).mkdir(parents=True)
         self.program("mpop", "--file", rc)
-        self.assertEqual([split_trace(each)[1] for each in stored(home / "got")], [MAIL])
+        self.assertEqual([split_trace(each)[1] for each in read_maildir(home / "got")], [MAIL])
         self.assertEqual(self.server.mail("bob"), [])
 
     def test_fetchmail(self):
@@ -1336,7 +1336,7 @@ class StartTests(TestCase):
         explained = re.findall("^``(POPSERV_.*)``$", page.read_text(), re.MULTILINE)
         self.assertEqual({*explained}, {*re.findall('"(POPSERV_[A-Z_]+)"', TAC.read_text())})
         commands = dict(blocks(page, "shell"))["post"]
-        need(self, "curl", "swaks", "mpop")
+        require_programs(self, "curl", "swaks", "mpop")
         directory = temporary_directory(self)
         run("python", CHECKOUT / "examples" / "sample_maildrop.py", directory / "sample")
         server = SplitServer(root=directory / "sample")

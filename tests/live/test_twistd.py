@@ -1,4 +1,4 @@
-"""``twistd pop3`` from the shell: its options, its mistakes, its ways to start and to end."""
+"""``twistd pop3`` from the shell: options, errors, start and shutdown."""
 
 import os
 import pwd
@@ -21,10 +21,10 @@ from tests.live.harness import (
     Connection,
     Server,
     deliver,
-    lines_of,
-    need,
+    downgraded,
+    require_programs,
     run,
-    shown,
+    split_lines,
     temporary_directory,
     until,
 )
@@ -32,20 +32,20 @@ from tests.live.harness import (
 IS_ROOT = os.geteuid() == 0
 
 
-def outside():
-    """Return this machine's own address in some network, None if it has none but loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+def external_address():
+    """Return an address of this machine, or None if it only has loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
-            # Sends nothing: it only chooses the address that would be used.
-            asking.connect(("192.0.2.1", 9))
+            # This sends nothing; the kernel only selects the source address.
+            sock.connect(("192.0.2.1", 9))
         except OSError:
             return None
-        address = asking.getsockname()[0]
+        address = sock.getsockname()[0]
     return None if address.startswith("127.") else address
 
 
 def log_in(connection, name="joe", password="secret"):
-    """Log in by password; return the last status line."""
+    """Log in by password and QUIT; return the reply to PASS."""
     connection.ask(f"USER {name}".encode())
     reply = connection.ask(f"PASS {password}".encode())
     connection.close()
@@ -53,26 +53,26 @@ def log_in(connection, name="joe", password="secret"):
 
 
 class CommandLineTests(TestCase):
-    """What twistd prints, and how it fails, without any server running."""
+    """The output and the errors of twistd, without a server."""
 
     def test_plugin(self):
         """Twistd lists pop3 among its plugins."""
         self.assertRegex(run("twistd", "--help").stdout, rb"(?m)^ +pop3 +\S")
 
     def test_help(self):
-        """The help text of pop3 has every option."""
-        said = run("twistd", "pop3", "--help").stdout.decode()
+        """The help text of pop3 lists every option."""
+        output = run("twistd", "pop3", "--help").stdout.decode()
         for option in Options().longOpt:
-            self.assertIn(f"--{option}", said)
+            self.assertIn(f"--{option}", output)
 
     def test_version(self):
-        """The version is popserv's."""
+        """--version prints popserv's version."""
         for command in (("twistd", "pop3"), ("popserv",)):
             done = run(*command, "--version")
             self.assertEqual(done.stdout.decode(), f"popserv {__version__}\n")
 
     def test_wrong_values(self):
-        """A wrong value ends twistd with 1, and the last line says what would be right."""
+        """With an invalid value twistd exits with 1, and its last line names the remedy."""
         root = temporary_directory(self)
         maildir = root / "joe"
         deliver(maildir, [])
@@ -81,7 +81,7 @@ class CommandLineTests(TestCase):
         for users in (public / ".users", root / "users"):
             users.write_text("joe:{PLAIN}secret\n")
             users.chmod(0o644)
-        here = ("--maildir", root)
+        valid = ("--maildir", root)
         cases = [
             ((), "--maildir ROOT is needed"),
             (("--maildir", root / "no"), "directory .*/no is not there; make it"),
@@ -89,89 +89,89 @@ class CommandLineTests(TestCase):
             (("--maildir", root / "%x"), "%x .*use %u, %n, %d"),
             (("--maildir", root / "%d"), "use %u or %n"),
             (("--maildir", public), "chmod o= .*/public/.users"),
-            ((*here, "--auth", f"passwd-file:{root}/users"), "chmod o= .*/users"),
-            ((*here, "--auth", "nonesuch:x"), "nonesuch.*(passwd-file|--help-auth)"),
-            ((*here, "--auth", "passwd-file"), "passwd-file.*(path|PATH|argument|--help-auth)"),
-            ((*here, "--auth", "memory:a:b", "--auth", "memory:c:d"), "give one"),
+            ((*valid, "--auth", f"passwd-file:{root}/users"), "chmod o= .*/users"),
+            ((*valid, "--auth", "nonesuch:x"), "nonesuch.*(passwd-file|--help-auth)"),
+            ((*valid, "--auth", "passwd-file"), "passwd-file.*(path|PATH|argument|--help-auth)"),
+            ((*valid, "--auth", "memory:a:b", "--auth", "memory:c:d"), "give one"),
             *(
-                ((*here, "--listen", wrong), "--listen .*tcp:1110")
+                ((*valid, "--listen", wrong), "--listen .*tcp:1110")
                 for wrong in ("nonesuch:1", "tcp:x", "tcp")
             ),
-            ((*here, "--listen", "ssl:995"), "--listen ssl:995: .*No such file"),
+            ((*valid, "--listen", "ssl:995"), "--listen ssl:995: .*No such file"),
             *(
-                ((*here, "--timeout", wrong), "--timeout takes seconds, such as 600")
+                ((*valid, "--timeout", wrong), "--timeout takes seconds, such as 600")
                 for wrong in ("soon", "-1", "0", "nan", "inf")
             ),
             *(
-                ((*here, "--max-connections", wrong), "--max-connections takes a number")
+                ((*valid, "--max-connections", wrong), "--max-connections takes a number")
                 for wrong in ("many", "0", "1.5")
             ),
         ]
         with ThreadPoolExecutor() as pool:
-            endings = pool.map(lambda case: self.failed(*case[0]), cases)
-        wrong = [
+            last_lines = pool.map(lambda case: self.last_line(*case[0]), cases)
+        failures = [
             f"{arguments}: {last!r}"
-            for (arguments, pattern), last in zip(cases, endings, strict=True)
+            for (arguments, pattern), last in zip(cases, last_lines, strict=True)
             if not re.search(pattern, last)
         ]
-        self.assertEqual(wrong, [])
+        self.assertEqual(failures, [])
 
-    def failed(self, *arguments, twistd=("--nodaemon", "--pidfile=")):
-        """Run a twistd that must fail; return the last line that it printed."""
+    def last_line(self, *arguments, twistd=("--nodaemon", "--pidfile=")):
+        """Run a twistd that must fail; return the last line of its output."""
         done = run("twistd", *twistd, "pop3", *arguments, "--listen", LOOPBACK)
-        said = (done.stdout + done.stderr).decode()
-        if done.returncode != 1 or "Traceback" in said:
-            return f"exit code {done.returncode}, {said[-2000:]}"
-        return said.splitlines()[-1]
+        output = (done.stdout + done.stderr).decode()
+        if done.returncode != 1 or "Traceback" in output:
+            return f"exit code {done.returncode}, {output[-2000:]}"
+        return output.splitlines()[-1]
 
-    def cannot_listen(self, port, *, prefix=(), daemon=False):
-        """Run a twistd that cannot have its port; return what it printed and logged."""
+    def fail_to_listen(self, port, *, prefix=(), daemon=False):
+        """Run a twistd that cannot bind its port; return its output and its log."""
         root = temporary_directory(self)
         log = root / "log"
-        how = (f"--logfile={log}",) if daemon else ("--nodaemon",)
+        mode = (f"--logfile={log}",) if daemon else ("--nodaemon",)
         plugin = ("pop3", "--maildir", root, "--listen", f"tcp:{port}:interface=127.0.0.1")
-        command = (BIN / "twistd", *how, f"--pidfile={root}/pid", *plugin)
+        command = (BIN / "twistd", *mode, f"--pidfile={root}/pid", *plugin)
         done = run(*map(str, (*prefix, *command)))
-        said = (done.stdout + done.stderr).decode()
-        self.assertEqual(done.returncode, 1, said)
+        output = (done.stdout + done.stderr).decode()
+        self.assertEqual(done.returncode, 1, output)
         if daemon:
-            # The daemon writes it after it has told the process that is over now.
-            said += until(
+            # The daemon writes the log after the process that started it has ended.
+            output += until(
                 lambda: "listen on" in (text := log.read_text()) and text, "the reason in the log"
             )
             until(lambda: not (root / "pid").exists(), "the end of the daemon")
         self.assertFalse((root / "pid").exists())
-        return said
+        return output
 
     def test_port_taken(self):
-        """A port that another server has: the reason and a hint, no pidfile left behind."""
+        """If a port is in use, twistd prints the reason and a hint, and leaves no pidfile."""
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
             for daemon in (False, True):
-                said = self.cannot_listen(port, daemon=daemon)
-                self.assertRegex(said, rf":{port}: .*[Aa]ddress already in use")
-                self.assertIn("Is another server listening there?", said)
-            self.assertNotIn("Traceback", self.cannot_listen(port))
+                output = self.fail_to_listen(port, daemon=daemon)
+                self.assertRegex(output, rf":{port}: .*[Aa]ddress already in use")
+                self.assertIn("Is another server listening there?", output)
+            self.assertNotIn("Traceback", self.fail_to_listen(port))
 
     def test_port_not_permitted(self):
-        """A port that is root's: the reason and a hint."""
-        least = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-        if not least.exists() or int(least.read_text()) < 2:
-            self.skipTest("every user may have every port here")
+        """If a port is reserved for root, twistd prints the reason and a hint."""
+        first_port = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        if not first_port.exists() or int(first_port.read_text()) < 2:
+            self.skipTest("every user can bind every port")
         if IS_ROOT:
-            need(self, "setpriv")
+            require_programs(self, "setpriv")
         prefix = ("setpriv", "--bounding-set=-net_bind_service") if IS_ROOT else ()
-        said = self.cannot_listen(1, prefix=prefix)
-        self.assertIn("Permission denied", said)
-        self.assertIn("--uid and --gid", said)
-        self.assertNotIn("Traceback", said)
+        output = self.fail_to_listen(1, prefix=prefix)
+        self.assertIn("Permission denied", output)
+        self.assertIn("--uid and --gid", output)
+        self.assertNotIn("Traceback", output)
 
 
 class StartTests(TestCase):
-    """Servers each started in another way."""
+    """Different ways to start a server."""
 
     def root(self, messages=SAMPLE_MESSAGES, users="joe:{PLAIN}secret\n"):
-        """Return a root with joe's mail."""
+        """Return a mail directory with joe's mail."""
         root = temporary_directory(self)
         deliver(root / "joe", messages)
         if users:
@@ -179,28 +179,28 @@ class StartTests(TestCase):
             (root / ".users").write_text(users)
         return root
 
-    def start(self, *options, **how):
-        """Start a server that is stopped after the test."""
-        server = Server(*options, **how)
+    def start(self, *options, **keywords):
+        """Start a server; it is stopped after the test."""
+        server = Server(*options, **keywords)
         self.addCleanup(server.stop)
         return server
 
     def assert_serves(self, connection, name="joe"):
-        """Log in and fetch all that joe has."""
+        """Log in and fetch all of joe's messages."""
         self.addCleanup(connection.abandon)
         connection.ask(f"USER {name}".encode())
         self.assertStartsWith(connection.ask(b"PASS secret"), b"+OK")
         for n, message in enumerate(SAMPLE_MESSAGES, 1):
             self.assertStartsWith(connection.ask(b"RETR %d" % n), b"+OK")
-            self.assertEqual(connection.lines(), lines_of(shown(message)))
+            self.assertEqual(connection.lines(), split_lines(downgraded(message)))
         connection.close()
 
     def assertStartsWith(self, text, start):
-        """Fail unless the text starts with this."""
+        """Fail unless a text starts with a prefix."""
         self.assertTrue(text.startswith(start), repr(text))
 
     def test_signals(self):
-        """SIGTERM and SIGINT end server and sessions cleanly; twistd tells which it was."""
+        """SIGTERM and SIGINT stop the server and its sessions cleanly."""
         for number in (signal.SIGTERM, signal.SIGINT):
             server = self.start(root=self.root())
             connection = server.login("joe")
@@ -211,7 +211,7 @@ class StartTests(TestCase):
             connection.abandon()
 
     def test_daemon(self):
-        """Daemonized it writes its pid and its log; SIGTERM to that pid ends it."""
+        """A daemon writes its process ID and its log; SIGTERM stops it."""
         root = self.root()
         pid_file, log = root / "pid", root / "log"
         files = (f"--pidfile={pid_file}", f"--logfile={log}")
@@ -223,14 +223,14 @@ class StartTests(TestCase):
             self.assert_serves(Connection(("127.0.0.1", int(port))))
         finally:
             os.kill(pid, signal.SIGTERM)
-        until(lambda: not pid_file.exists(), "the pidfile to go")
+        until(lambda: not pid_file.exists(), "the pidfile to be removed")
         until(lambda: not Path("/proc", str(pid)).exists(), "the server to end")
         self.assertIn("Server Shut Down", log.read_text())
 
     def test_user(self):
-        """Started as root it binds, then serves as the user that --uid and --gid name."""
+        """Started as root, twistd binds the ports and then runs as --uid and --gid."""
         if not IS_ROOT:
-            self.skipTest("only root can become another user")
+            self.skipTest("only root can change its user")
         nobody = pwd.getpwnam("nobody")
         root = self.root()
         for path in (root, *root.rglob("*")):
@@ -242,7 +242,7 @@ class StartTests(TestCase):
         self.assertEqual(re.search(r"Uid:(.*)", status)[1].split(), [str(nobody.pw_uid)] * 4)
 
     def test_listen(self):
-        """--listen may be given again, and a Unix socket is as private as loopback."""
+        """--listen may be given more than once, and passwords are accepted on a UNIX socket."""
         root = self.root()
         path = str(root / "socket")
         listen = ("--listen", LOOPBACK, "--listen", f"unix:{path}", "--listen", LOOPBACK)
@@ -252,31 +252,31 @@ class StartTests(TestCase):
             self.assert_serves(Connection(address))
 
     def test_passwords_elsewhere(self):
-        """From another machine passwords go over TLS alone, or with --allow-plaintext."""
-        address = outside()
+        """Passwords from another machine require TLS or --allow-plaintext."""
+        address = external_address()
         if address is None:
-            self.skipTest("this machine has no address but loopback")
+            self.skipTest("this machine only has loopback addresses")
         root = self.root()
         listen = ("--listen", LOOPBACK, "--listen", f"tcp:0:interface={address}")
         server = self.start(*listen, *self.listen_tls(root, address), root=root)
         _, plain, tls = server.ports
         refusal = log_in(Connection((address, plain)))
         self.assertStartsWith(refusal, b"-ERR ")
-        self.assertIn(b"use TLS", refusal)
+        self.assertIn(b"without TLS", refusal)
         self.assert_serves(self.connect_tls(root, (address, tls)))
         server.stop()
         server = self.start(*listen, "--allow-plaintext", root=root)
         self.assert_serves(Connection((address, server.ports[1])))
 
     def test_tls(self):
-        """--listen ssl: greets inside TLS (RFC 8314 section 3.3)."""
+        """--listen ssl: serves implicit TLS (RFC 8314 section 3.3)."""
         root = self.root()
         server = self.start("--listen", LOOPBACK, *self.listen_tls(root, "127.0.0.1"), root=root)
         self.assert_serves(self.connect_tls(root, ("127.0.0.1", server.ports[1])))
 
     def listen_tls(self, root, address):
-        """Return --listen for TLS, having made a key and a certificate of this address."""
-        need(self, "openssl")
+        """Generate a key and a certificate of this address; return the --listen option for TLS."""
+        require_programs(self, "openssl")
         arguments = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost".split()
         files = ("-keyout", root / "key.pem", "-out", root / "cert.pem")
         run("openssl", *arguments, "-addext", f"subjectAltName=IP:{address}", *files)
@@ -284,42 +284,42 @@ class StartTests(TestCase):
         return "--listen", f"ssl:0:{keys}:interface={address}"
 
     def connect_tls(self, root, address):
-        """Return a connection inside TLS, the certificate verified."""
+        """Return a TLS connection with a verified certificate."""
         context = ssl.create_default_context(cafile=root / "cert.pem")
         return Connection(
-            address, wrap=lambda bare: context.wrap_socket(bare, server_hostname=address[0])
+            address, wrap=lambda sock: context.wrap_socket(sock, server_hostname=address[0])
         )
 
-    def assert_checks(self, auth, root):
-        """Log in rightly and wrongly to a server with such an --auth."""
+    def assert_authenticates(self, auth, root):
+        """Log in with a correct and a wrong password to a server with this --auth."""
         server = self.start("--auth", auth, root=root)
         self.assert_serves(server.connect())
         self.assertStartsWith(log_in(server.connect(), "joe", "wrong"), b"-ERR [AUTH]")
 
     def test_file_checker(self):
-        """--auth file: takes Twisted's own format of users and passwords."""
+        """--auth file: reads users and passwords in Twisted's format."""
         root = self.root(users=None)
         (root / "passwords").write_text("joe:secret\nann:other\n")
-        self.assert_checks(f"file:{root}/passwords", root)
+        self.assert_authenticates(f"file:{root}/passwords", root)
 
     def test_memory_checker(self):
-        """--auth memory: takes users and passwords from the command line."""
-        self.assert_checks("memory:joe:secret", self.root(users=None))
+        """--auth memory: reads users and passwords from the command line."""
+        self.assert_authenticates("memory:joe:secret", self.root(users=None))
 
     def test_short_timeout(self):
-        """A --timeout below ten minutes is warned of (RFC 1725 section 3)."""
-        for seconds, warned in (("599", True), ("600", False)):
+        """A --timeout below ten minutes logs a warning (RFC 1725 section 3)."""
+        for seconds, has_warning in (("599", True), ("600", False)):
             server = self.start("--timeout", seconds)
-            self.assertEqual("RFC 1725 section 3" in server.log, warned)
+            self.assertEqual("RFC 1725 section 3" in server.log, has_warning)
             server.stop()
 
     def test_first_user(self):
-        """Without users it starts, and says how to add one, who can log in at once."""
+        """Without users the server starts and logs how to add one, who can log in at once."""
         root = self.root(users=None)
         server = self.start(root=root)
-        said = re.search(r"add the first: (popserv .*)\n", server.log)[1]
+        hint = re.search(r"add the first: (popserv .*)\n", server.log)[1]
         self.assertStartsWith(log_in(server.connect()), b"-ERR [AUTH]")
-        command = shlex.split(said.replace("NAME", "joe"))
+        command = shlex.split(hint.replace("NAME", "joe"))
         done = run(*command, input=b"secret\n")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assert_serves(server.connect())
@@ -334,7 +334,7 @@ class StartTests(TestCase):
         return connection.greeting
 
     def test_composed(self):
-        """The parts, composed by hand in a .tac file, serve as the plugin does."""
+        """A .tac file can compose a server that works as the plugin does."""
         root = self.root()
         tac = root / "mail.tac"
         tac.write_text(_TAC.format(root=root, listen=LOOPBACK))

@@ -1,4 +1,4 @@
-"""``twistd pop3 --workers``: several processes as one server, and what becomes of them."""
+"""``twistd pop3 --workers``: several processes that act as one server."""
 
 import os
 import pwd
@@ -17,7 +17,7 @@ from tests.certificates import issue, make_authority
 from tests.live.harness import (
     BIN,
     LOOPBACK,
-    PATIENCE,
+    TIMEOUT,
     Connection,
     Server,
     deliver,
@@ -31,68 +31,68 @@ CA = make_authority()
 SERVER = issue("localhost", issuer=CA)
 
 
-def is_there(pid):
-    """Return whether a process runs; one that nobody has waited for yet does not."""
+def is_running(pid):
+    """Tell whether a process is running; a zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 
-def sockets(pid):
-    """Return how many sockets a process has open."""
-    found = 0
-    for each in Path(f"/proc/{pid}/fd").iterdir():
+def count_sockets(pid):
+    """Return the number of open sockets of a process."""
+    sockets = 0
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            found += str(each.readlink()).startswith("socket:")
+            sockets += str(entry.readlink()).startswith("socket:")
         except OSError:
             continue
-    return found
+    return sockets
 
 
 class WorkersCase(TestCase):
-    """Servers of several workers, each ended with its test."""
+    """Servers with several workers, each stopped after its test."""
 
     def setUp(self):
-        """Skip where there is no /proc to look into."""
+        """Skip the tests without /proc."""
         if not Path("/proc/self/fd").exists():
-            self.skipTest("no /proc here")
+            self.skipTest("/proc is required")
 
     def root(self):
-        """Return a new root with one user, who has one message."""
+        """Return a mail directory with one user, who has one message."""
         root = temporary_directory(self)
         set_secret(str(root / ".users"), b"joe", b"{PLAIN}secret", new=True)
         deliver(root / "joe", [b"x\n"])
         return root
 
-    def start(self, *options, workers=2, **more):
-        """Start a server, which listens in all its workers."""
-        more.setdefault("root", self.root())
-        server = Server("--workers", str(workers), *options, **more)
+    def start(self, *options, workers=2, **keywords):
+        """Start a server; wait until all its workers listen."""
+        keywords.setdefault("root", self.root())
+        server = Server("--workers", str(workers), *options, **keywords)
         self.addCleanup(server.stop)
         self.await_workers(server, workers)
         return server
 
     def await_workers(self, server, number):
-        """Wait until so many processes have begun to listen, ever."""
+        """Wait until this number of processes have started to listen since the start."""
         until(
             lambda: len(re.findall(r"\[worker \d+: .*starting on", server.log)) >= number,
             "the workers",
         )
 
     def pids(self, server):
-        """Return the processes of each worker, the last one last."""
-        found = {}
+        """Return the process IDs of each worker, the current one last."""
+        pids = {}
         for number, pid in re.findall(r"worker (\d+) started, pid (\d+)\n", server.log):
-            found.setdefault(int(number), []).append(int(pid))
-        return found
+            pids.setdefault(int(number), []).append(int(pid))
+        return pids
 
-    def newest(self, server):
-        """Return the process of each worker now."""
+    def current_pids(self, server):
+        """Return the current process ID of each worker."""
         return [pids[-1] for _, pids in sorted(self.pids(server).items())]
 
     def assert_serves(self, connection):
-        """Log in, read the message and QUIT."""
+        """Log in, read the message, and QUIT."""
         self.assertStartsWith(connection.greeting, b"+OK")
         self.assertStartsWith(connection.ask(b"USER joe"), b"+OK")
         self.assertEqual(
@@ -104,29 +104,29 @@ class WorkersCase(TestCase):
         self.assertStartsWith(connection.close(), b"+OK")
 
     def assertStartsWith(self, text, start):
-        """Compare the beginning."""
+        """Fail unless a text starts with a prefix."""
         self.assertEqual(text[: len(start)], start)
 
 
 class SharingTests(WorkersCase):
-    """Several workers are one server."""
+    """Workers share connections, locks and limits."""
 
     def test_even(self):
-        """Connections are shared out, to each worker about as many."""
+        """Connections are distributed about evenly among the workers."""
         for workers in (2, 3):
             server = self.start(workers=workers, twistd=("--reactor=poll",))
             self.assert_serves(server.connect())
-            before = [sockets(pid) for pid in self.newest(server)]
+            before = [count_sockets(pid) for pid in self.current_pids(server)]
             connections = [server.connect() for _ in range(400)]
-            after = [sockets(pid) for pid in self.newest(server)]
+            after = [count_sockets(pid) for pid in self.current_pids(server)]
             for connection in connections:
                 connection.abandon()
-            shares = [now - then for now, then in zip(after, before, strict=True)]
-            self.assertTrue(395 <= sum(shares) <= 400, shares)
-            self.assertGreater(min(shares), 400 // workers // 2, shares)
+            counts = [now - then for now, then in zip(after, before, strict=True)]
+            self.assertTrue(395 <= sum(counts) <= 400, counts)
+            self.assertGreater(min(counts), 400 // workers // 2, counts)
 
     def test_lock(self):
-        """A maildrop that is open in one worker is in use in all."""
+        """A maildrop that is open in one worker is locked in all."""
         server = self.start()
         session = server.login("joe")
         for _ in range(20):
@@ -137,54 +137,53 @@ class SharingTests(WorkersCase):
         session.close()
 
     def test_login_delay(self):
-        """Who has logged in by one worker waits at all."""
+        """--login-delay applies in all workers after a login in one of them."""
         server = self.start("--login-delay", "900")
         server.login("joe").close()
 
-        def refused():
+        def is_refused():
             connection = server.connect()
             connection.ask(b"USER joe")
             reply = connection.ask(b"PASS secret")
             connection.close()
             return reply.startswith(b"-ERR [LOGIN-DELAY]")
 
-        # Once the others have been told; a worker that starts later is told, too.
-        until(lambda: all(refused() for _ in range(20)), "the others to be told")
-        os.kill(self.newest(server)[0], signal.SIGKILL)
+        # The update must reach the other workers, and a worker that starts later.
+        until(lambda: all(is_refused() for _ in range(20)), "the update in the other workers")
+        os.kill(self.current_pids(server)[0], signal.SIGKILL)
         self.await_workers(server, 3)
-        until(lambda: all(refused() for _ in range(20)), "the new one to be told")
+        until(lambda: all(is_refused() for _ in range(20)), "the update in the new worker")
 
     def test_penalties(self):
-        """Failed logins of one address count together, whichever workers they meet."""
+        """Failed logins of one address are counted across all workers."""
         server = self.start(*("--listen", f"haproxy:{LOOPBACK}", "--allow-plaintext"), workers=6)
-        late = "192.0.2.9: repeated login failures, replies are delayed"
+        message = "192.0.2.9: repeated login failures, replies are delayed"
         for attempt in range(1, 8):
             connection = server.connect()
             self.addCleanup(connection.abandon)
             connection.socket.sendall(
                 b"PROXY TCP4 192.0.2.9 203.0.113.1 4711 110\r\nUSER joe\r\nPASS %d\r\n" % attempt
             )
-            until(
-                lambda wanted=attempt: server.log.count("was refused with") >= wanted, "a refusal"
-            )
-            if late in server.log:
+            until(lambda count=attempt: server.log.count("was refused with") >= count, "a refusal")
+            if message in server.log:
                 break
-        # By itself hardly any of six workers sees four of these.
-        self.assertIn(late, server.log)
+        # A single worker of the six rarely receives four of the logins.
+        self.assertIn(message, server.log)
 
     def test_max_connections(self):
-        """--max-connections is the sum of what the workers take."""
+        """--max-connections is the sum of the workers' limits."""
         server = self.start("--max-connections", "5")
-        before = [sockets(pid) for pid in self.newest(server)]
+        before = [count_sockets(pid) for pid in self.current_pids(server)]
         connections = [server.connect() for _ in range(60)]
         until(
-            lambda: sum(map(sockets, self.newest(server))) - sum(before) <= 5, "the surplus to go"
+            lambda: sum(map(count_sockets, self.current_pids(server))) - sum(before) <= 5,
+            "the surplus connections to be closed",
         )
         for connection in connections:
             connection.abandon()
 
     def test_workers_auto(self):
-        """--workers auto is one for each core that may be used; one needs no supervisor."""
+        """--workers auto starts one worker per available core; one worker has no supervisor."""
         cores = len(os.sched_getaffinity(0))
         server = Server("--workers", "auto", root=self.root())
         self.addCleanup(server.stop)
@@ -193,7 +192,7 @@ class SharingTests(WorkersCase):
         self.assertEqual(len(self.pids(server)), cores if cores > 1 else 0)
 
     def test_one(self):
-        """One worker is the process itself."""
+        """With --workers 1 there is only one process."""
         server = Server("--workers", "1", root=self.root())
         self.addCleanup(server.stop)
         self.assert_serves(server.connect())
@@ -201,15 +200,15 @@ class SharingTests(WorkersCase):
 
 
 class EndpointTests(WorkersCase):
-    """Whatever can be listened on can be shared."""
+    """Every kind of listening socket can be shared."""
 
     def test_unix(self):
-        """A UNIX socket keeps its mode, survives a worker, and goes with the server."""
+        """A UNIX socket keeps its mode, outlives a worker, and is removed with the server."""
         root = self.root()
         path = root / "socket"
         server = self.start("--listen", LOOPBACK, "--listen", f"unix:{path}:mode=600", root=root)
         self.assert_serves(Connection(str(path)))
-        os.kill(self.newest(server)[0], signal.SIGTERM)
+        os.kill(self.current_pids(server)[0], signal.SIGTERM)
         self.await_workers(server, 3)
         for _ in range(10):
             self.assert_serves(Connection(str(path)))
@@ -219,12 +218,12 @@ class EndpointTests(WorkersCase):
         self.assertNotIn("Traceback", server.log)
 
     def test_tls(self):
-        """TLS from the first octet, by STLS, by Twisted's own endpoint, behind a proxy."""
+        """Implicit TLS, STLS, Twisted's TLS endpoint and the PROXY protocol work with workers."""
         root = self.root()
         (root / "pop.pem").write_bytes(SERVER.pem())
         (root / "ca.pem").write_bytes(CA.certificate_pem())
         context = ssl.create_default_context(cafile=root / "ca.pem")
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # the test's CA has not all that is usual
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # the test's CA lacks some extensions
         server = self.start(
             *("--certificate", root / "pop.pem", "--listen-tls", LOOPBACK),
             *("--listen", LOOPBACK),
@@ -232,23 +231,23 @@ class EndpointTests(WorkersCase):
             *("--listen-tls", f"haproxy:{LOOPBACK}", "--listen", f"haproxy:{LOOPBACK}"),
             root=root,
         )
-        plain, own, plain_proxied, tls, tls_proxied = server.ports[:5]
+        plain, ssl_endpoint, plain_proxied, tls, tls_proxied = server.ports[:5]
 
-        def wrap(bare):
-            return context.wrap_socket(bare, server_hostname="localhost")
+        def wrap(sock):
+            return context.wrap_socket(sock, server_hostname="localhost")
 
-        def proxied(bare):
-            bare.sendall(b"PROXY TCP4 127.0.0.1 127.0.0.1 4711 995\r\n")
-            return bare
+        def send_header(sock):
+            sock.sendall(b"PROXY TCP4 127.0.0.1 127.0.0.1 4711 995\r\n")
+            return sock
 
-        for port, wrapped in (
+        for port, wrapper in (
             (tls, wrap),
-            (own, wrap),
-            (plain_proxied, proxied),
-            (tls_proxied, lambda bare: wrap(proxied(bare))),
+            (ssl_endpoint, wrap),
+            (plain_proxied, send_header),
+            (tls_proxied, lambda sock: wrap(send_header(sock))),
         ):
             for _ in range(4):
-                self.assert_serves(Connection(("127.0.0.1", port), wrap=wrapped))
+                self.assert_serves(Connection(("127.0.0.1", port), wrap=wrapper))
         for _ in range(4):
             connection = Connection(("127.0.0.1", plain))
             self.assertStartsWith(connection.ask(b"STLS"), b"+OK")
@@ -258,19 +257,19 @@ class EndpointTests(WorkersCase):
             self.assert_serves(connection)
 
     def test_ipv6(self):
-        """An address of IPv6 is shared as well."""
+        """A socket with an IPv6 address can be shared."""
         try:
             socket.create_server(("::1", 0), family=socket.AF_INET6).close()
         except OSError:
-            self.skipTest("no IPv6 here")
+            self.skipTest("IPv6 is required")
         server = self.start("--listen", LOOPBACK, "--listen", r"tcp6:0:interface=\:\:1")
         for _ in range(10):
-            connection = socket.create_connection(("::1", server.ports[1]), PATIENCE)
+            connection = socket.create_connection(("::1", server.ports[1]), TIMEOUT)
             self.addCleanup(connection.close)
             self.assertStartsWith(connection.recv(100), b"+OK")
 
     def test_systemd(self):
-        """Sockets that systemd has opened are shared by their names or numbers."""
+        """Sockets of systemd can be shared by name or index."""
         root = self.root()
         listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         log = root / "log"
@@ -290,18 +289,18 @@ class EndpointTests(WorkersCase):
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        self.addCleanup(server.wait, PATIENCE)
+        self.addCleanup(server.wait, TIMEOUT)
         self.addCleanup(server.terminate)
         for each in listening * 4:
             self.assert_serves(Connection(each.getsockname()))
         server.terminate()
-        self.assertEqual(server.wait(PATIENCE), -signal.SIGTERM, log.read_text())
+        self.assertEqual(server.wait(TIMEOUT), -signal.SIGTERM, log.read_text())
         self.assertNotIn("Traceback", log.read_text())
         for each in listening:
             each.close()
 
     def test_nothing_to_share(self):
-        """An endpoint that opens no socket ends the server with what would do."""
+        """With an endpoint that does not listen on a socket, twistd exits and prints the remedy."""
         done = run(
             *("twistd", "-n", "--pidfile=", "pop3", "--maildir", self.root()),
             *("--workers=2", "--listen=stdio:"),
@@ -311,12 +310,12 @@ class EndpointTests(WorkersCase):
 
 
 class EndingTests(WorkersCase):
-    """Workers that die, and how it all ends."""
+    """Restart of workers, and shutdown."""
 
     def test_killed_worker(self):
-        """One that dies is started again at once; nobody else notices, nobody is refused."""
+        """A killed worker is restarted at once, and no new connection is refused."""
         server = self.start()
-        before = self.newest(server)
+        before = self.current_pids(server)
         connections = [server.connect() for _ in range(40)]
         os.kill(before[0], signal.SIGKILL)
         new = [server.connect() for _ in range(40)]
@@ -324,15 +323,15 @@ class EndingTests(WorkersCase):
             self.assertStartsWith(connection.ask(b"NOOP"), b"-ERR")
             self.assertStartsWith(connection.close(), b"+OK")
         self.await_workers(server, 3)
-        after = self.newest(server)
+        after = self.current_pids(server)
         self.assertNotEqual(after[0], before[0])
         self.assertEqual(after[1], before[1])
-        alive = [each for each in connections if self.answers(each)]
+        alive = [each for each in connections if self.is_alive(each)]
         self.assertGreater(len(alive), 5)
         self.assertIn("worker 1 exited with signal 9; restarting at once", server.log)
 
-    def answers(self, connection):
-        """Return whether there is still somebody; in any case QUIT."""
+    def is_alive(self, connection):
+        """Send QUIT; tell whether the server has replied."""
         try:
             return connection.close().startswith(b"+OK")
         except OSError:
@@ -340,25 +339,25 @@ class EndingTests(WorkersCase):
             return False
 
     def test_dying_worker(self):
-        """One that keeps dying waits ever longer, and gets no clients meanwhile."""
+        """The delay before a restart doubles; during the delay the worker gets no connections."""
         server = self.start()
-        for time_, told in enumerate(("at once", "in 1 s", "in 2 s"), 3):
-            os.kill(self.newest(server)[0], signal.SIGKILL)
-            until(lambda told=told: f"restarting {told}\n" in server.log, "the log")
+        for started, delay in enumerate(("at once", "in 1 s", "in 2 s"), 3):
+            os.kill(self.current_pids(server)[0], signal.SIGKILL)
+            until(lambda delay=delay: f"restarting {delay}\n" in server.log, "the log")
             for _ in range(50):
                 self.assertStartsWith(server.connect().close(), b"+OK")
-            self.await_workers(server, time_)
+            self.await_workers(server, started)
         for _ in range(20):
             self.assertStartsWith(server.connect().close(), b"+OK")
 
     def test_sigterm(self):
-        """SIGTERM and SIGINT end all, cleanly; sessions are told of in the log."""
+        """SIGTERM and SIGINT stop all processes cleanly; the log has a line for each session."""
         for number in (signal.SIGTERM, signal.SIGINT):
             server = self.start()
             sessions = [server.login("joe"), *(server.connect() for _ in range(10))]
-            pids = self.newest(server)
+            pids = self.current_pids(server)
             self.assertEqual(server.stop(number), -number)
-            self.assertEqual([pid for pid in pids if is_there(pid)], [])
+            self.assertEqual([pid for pid in pids if is_running(pid)], [])
             self.assertEqual([session.rest() for session in sessions], [b""] * 11)
             self.assertIn("session of b'joe' ended, 0 removed, 1 left", server.log)
             self.assertIn("Server Shut Down", server.log)
@@ -368,26 +367,26 @@ class EndingTests(WorkersCase):
                 session.abandon()
 
     def test_sigterm_to_all(self):
-        """If a service manager sends SIGTERM to all at once, it ends as cleanly."""
+        """The shutdown is clean if a service manager sends SIGTERM to all processes."""
         server = self.start()
-        for pid in (server.process.pid, *self.newest(server)):
+        for pid in (server.process.pid, *self.current_pids(server)):
             os.kill(pid, signal.SIGTERM)
-        self.assertEqual(server.process.wait(PATIENCE), -signal.SIGTERM)
+        self.assertEqual(server.process.wait(TIMEOUT), -signal.SIGTERM)
         self.assertNotIn("Traceback", server.log)
         self.assertNotIn("restarting", server.log)
 
     def test_killed_supervisor(self):
-        """When the supervisor is killed, its workers end."""
+        """Workers exit when the supervisor is killed."""
         server = self.start()
-        pids = self.newest(server)
+        pids = self.current_pids(server)
         session = server.login("joe")
         server.stop(signal.SIGKILL)
-        until(lambda: not any(map(is_there, pids)), "the workers to end")
+        until(lambda: not any(map(is_running, pids)), "the workers to end")
         self.assertEqual(session.rest(), b"")
         session.abandon()
 
     def test_stuck_supervisor(self):
-        """A supervisor that stands still stops nobody, and loses no log of the usual size."""
+        """A stopped supervisor does not stop its workers, and no log line is lost."""
         server = self.start()
         os.kill(server.process.pid, signal.SIGSTOP)
         try:
@@ -399,48 +398,48 @@ class EndingTests(WorkersCase):
 
 
 class StartingTests(WorkersCase):
-    """How it starts, and how not."""
+    """Start of a server with workers, and errors at the start."""
 
-    def failed(self, *options, twistd=()):
-        """Return the last line of a server that must not start."""
+    def last_line(self, *options, twistd=()):
+        """Run a server that must fail to start; return the last line of its output."""
         done = run(
             *("twistd", "--nodaemon", "--pidfile=", *twistd, "pop3"),
             *options,
         )
-        said = (done.stdout + done.stderr).decode()
-        self.assertEqual(done.returncode, 1, said)
-        self.assertNotIn("Traceback", said)
-        return re.sub(r"^.*\[stderr#error\] ", "", said.splitlines()[-1])
+        output = (done.stdout + done.stderr).decode()
+        self.assertEqual(done.returncode, 1, output)
+        self.assertNotIn("Traceback", output)
+        return re.sub(r"^.*\[stderr#error\] ", "", output.splitlines()[-1])
 
     def test_port_taken(self):
-        """A port that is taken is told of as with one process, also if it could be shared."""
+        """A port in use is reported as with one process, even if it could be shared."""
         root = self.root()
         with socket.socket() as taken:
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             listen = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
-            said = [
-                self.failed("--maildir", root, "--listen", listen, "--workers", workers)
+            outputs = [
+                self.last_line("--maildir", root, "--listen", listen, "--workers", workers)
                 for workers in ("1", "2")
             ]
-        self.assertEqual(said[0], said[1])
-        self.assertIn("Is another server listening there?", said[0])
+        self.assertEqual(outputs[0], outputs[1])
+        self.assertIn("Is another server listening there?", outputs[0])
 
     def test_two_servers(self):
-        """Two servers cannot share a port without knowing."""
+        """Two servers cannot share a port by accident."""
         server = self.start()
-        said = self.failed(
+        output = self.last_line(
             *("--maildir", self.root(), "--workers", "2"),
             *("--listen", f"tcp:{server.port}:interface=127.0.0.1"),
         )
-        self.assertIn("Is another server listening there?", said)
+        self.assertIn("Is another server listening there?", output)
 
     def test_user(self):
-        """Started as root it binds, and the workers are the user that --uid names."""
+        """Started as root, the supervisor binds the ports, and the workers run as --uid."""
         root = self.root()
         if not self.give_to_nobody(root):
-            self.skipTest("nobody cannot run this Python")
+            self.skipTest("the user nobody cannot run this Python")
         server = self.start(
             *("--listen", "tcp:0:interface=127.0.0.1", "--listen", f"unix:{root}/socket"),
             root=root,
@@ -450,14 +449,14 @@ class StartingTests(WorkersCase):
             self.assert_serves(server.connect())
             self.assert_serves(Connection(f"{root}/socket"))
         uid = str(pwd.getpwnam("nobody").pw_uid)
-        for pid in self.newest(server):
+        for pid in self.current_pids(server):
             status = Path(f"/proc/{pid}/status").read_text()
             self.assertEqual(re.search(r"Uid:(.*)", status)[1].split(), [uid] * 4)
 
     def give_to_nobody(self, root):
-        """Let nobody have all this; return whether nobody can run this Python."""
+        """Give a directory to the user nobody; tell whether nobody can run this Python."""
         if not IS_ROOT:
-            self.skipTest("only root can become another user")
+            self.skipTest("only root can change its user")
         nobody = pwd.getpwnam("nobody")
         for path in (root, *root.rglob("*")):
             os.chown(path, nobody.pw_uid, nobody.pw_gid)
@@ -469,33 +468,33 @@ class StartingTests(WorkersCase):
         return True
 
     def as_nobody(self):
-        """Return twistd's options."""
+        """Return twistd's options to run as the user nobody."""
         nobody = pwd.getpwnam("nobody")
         return f"--uid={nobody.pw_uid}", f"--gid={nobody.pw_gid}"
 
-    def test_not_for_the_user(self):
-        """What the user cannot read ends the server in one line, not in restarts."""
+    def test_unreadable_for_the_user(self):
+        """If the user of --uid cannot read a file, twistd exits with one line."""
         root = self.root()
         can_run = self.give_to_nobody(root)
         pem = temporary_directory(self) / "pop.pem"
         pem.write_bytes(SERVER.pem())
         pem.chmod(0o600)
-        said = self.failed(
+        output = self.last_line(
             *("--maildir", root, "--workers", "2", "--certificate", pem, "--listen", LOOPBACK),
             twistd=self.as_nobody(),
         )
         if can_run:
-            self.assertStartsWith(said, f"popserv: {pem}: ")
-            self.assertIn("--certificate", said)
+            self.assertStartsWith(output, f"popserv: {pem}: ")
+            self.assertIn("--certificate", output)
         else:
-            self.assertIn("must be able to run Python", said)
+            self.assertIn("must be able to run Python", output)
 
     def test_daemon(self):
-        """As a daemon elsewhere it finds what was named from where it was started."""
+        """A daemon in another directory resolves paths against the one where it was started."""
         root = self.root()
-        elsewhere = temporary_directory(self)
-        log = elsewhere / "log"
-        files = (f"--pidfile={root}/pid", f"--logfile={log}", f"--rundir={elsewhere}")
+        rundir = temporary_directory(self)
+        log = rundir / "log"
+        files = (f"--pidfile={root}/pid", f"--logfile={log}", f"--rundir={rundir}")
         done = run(
             *("twistd", *files, "pop3", "--maildir", root.name, "--workers", "2"),
             *("--listen", LOOPBACK, "--listen", "unix:socket"),
@@ -507,13 +506,13 @@ class StartingTests(WorkersCase):
             port = int(re.search(r"starting on (\d+)\n", log.read_text())[1])
             for _ in range(6):
                 self.assert_serves(Connection(("127.0.0.1", port)))
-                self.assert_serves(Connection(str(elsewhere / "socket")))
+                self.assert_serves(Connection(str(rundir / "socket")))
             until(lambda: log.read_text().count("session of b'joe' ended") == 12, "the log")
             self.assertRegex(
                 log.read_text(), r"\[worker 1: popserv.server.protocol.POP3Server#info\]"
             )
         finally:
             os.kill(pid, signal.SIGTERM)
-        until(lambda: not (root / "pid").exists(), "the pidfile to go")
-        until(lambda: not is_there(pid), "the server to end")
+        until(lambda: not (root / "pid").exists(), "the pidfile to be removed")
+        until(lambda: not is_running(pid), "the server to end")
         self.assertIn("Server Shut Down", log.read_text())

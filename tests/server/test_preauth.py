@@ -217,7 +217,7 @@ class RejectedTests(PreauthenticatedTestCase):
 
     def test_no_checker(self):
         """A portal that rejects the user is a failed login, whose reply is delayed."""
-        self.factory.throttle.login._portal.checkers.clear()
+        self.factory.throttle.authenticator._portal.checkers.clear()
         client = MemoryClient(self.factory)
         self.assertEqual(client.received(), b"")
         client.clock.advance(2)

@@ -1,1 +1,25 @@
-"""OAuth."""
+"""Authentication by OAuth bearer tokens; requires the extra ``oauth``.
+
+It may import the modules of :mod:`popserv.auth` that check files, and the packages below auth.
+"""
+
+from popserv.auth.oauth.checker import TokenChecker
+from popserv.auth.oauth.config import OAuthFileError
+from popserv.auth.oauth.introspection import IntrospectionVerifier
+from popserv.auth.oauth.jwks import JWKSURL, JWKSFile
+from popserv.auth.oauth.jwt_verifier import JWTVerifier
+from popserv.auth.oauth.provider import ProviderError
+from popserv.auth.oauth.verifier import InsufficientScope, InvalidToken, ITokenVerifier
+
+__all__ = [
+    "JWKSURL",
+    "ITokenVerifier",
+    "InsufficientScope",
+    "IntrospectionVerifier",
+    "InvalidToken",
+    "JWKSFile",
+    "JWTVerifier",
+    "OAuthFileError",
+    "ProviderError",
+    "TokenChecker",
+]

@@ -1,4 +1,7 @@
-"""Asks an OAuth provider by HTTP: one JSON object an answer, bounded in size and in time."""
+"""The HTTP client for requests to an OAuth provider.
+
+A response must be a JSON object.  Its size and the duration of a request are limited.
+"""
 
 from __future__ import annotations
 
@@ -21,24 +24,26 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-MAX_ANSWER = 1 << 20
-"""Octets of an answer; a set of keys has some thousands."""
+MAX_RESPONSE_OCTETS = 1 << 20
+"""The maximum size of a response body; a JWK Set has a few thousand octets."""
 
-TIMEOUT = 10.0
-"""Seconds from the first packet to the answer's last octet."""
+REQUEST_TIMEOUT = 10.0
+"""Seconds from the start of a request to the last octet of the response."""
 
 
 class ProviderError(Exception):
-    """The provider, or a file in its stead, cannot say now whose token it is.
+    """The provider, or the file that holds its keys, is unavailable or returned an invalid answer.
 
-    The text is for the log: it names the place and the trouble, and no token.
+    The message is for the log: it names the URL or the file and the reason, and contains no token.
     """
 
 
 def check_url(url: str) -> None:
-    """Raise ValueError, which says what is wrong, unless it is https, or http to this machine.
+    """Check that a URL of the provider is https, or http to this machine.
 
-    Whoever answers there decides who gets in.
+    The provider decides who can log in, so its identity must be verified.
+
+    :raises ValueError: the message says what the URL must be.
     """
     try:
         parts = urlsplit(url)
@@ -48,9 +53,11 @@ def check_url(url: str) -> None:
     if not host or not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError("must be a URL such as https://provider.example/path")
     if parts.username is not None or parts.fragment:
-        raise ValueError("must be a URL without a user's name and without a #fragment")
+        raise ValueError("must be a URL without a user name and without a #fragment")
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
-        raise ValueError("must be an https URL; http is for this machine alone, as 127.0.0.1")
+        raise ValueError(
+            "must be an https URL; http is accepted only for this machine, such as 127.0.0.1"
+        )
 
 
 def _is_loopback(host: str) -> bool:
@@ -60,34 +67,35 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def parse_object(text: bytes) -> dict[str, Any]:
+def parse_json_object(text: bytes) -> dict[str, Any]:
     """Return a JSON object.
 
-    :raises ValueError: it is none, or nests too deeply; the error quotes nothing of it.
+    :raises ValueError: the text is not a JSON object, or is nested too deeply; the message does
+        not quote the text.
     """
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError("no JSON") from None
+        raise ValueError("not JSON") from None
     if not isinstance(found, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     return found
 
 
-class Provider:
-    """The HTTP client.  It follows no redirect, keeps no cookie, and takes no coding of content.
+class ProviderClient:
+    """An HTTP client that follows no redirects, keeps no cookies, and requests no compression.
 
-    Each question has its own connection.  A kept one would save a handshake, but a
-    POST on a connection that the other end has just closed fails, and nobody can
-    tell whether it was heard.
+    Each request uses a new connection.  A persistent connection would save a TLS handshake, but
+    a POST that is sent while the server closes an idle connection fails, and must not be repeated
+    because the server may have processed it.
 
-    ``timeout`` is in seconds.
+    ``timeout`` is the limit for a request, in seconds.
     """
 
-    def __init__(self, timeout: float = TIMEOUT, reactor: Any = None) -> None:
+    def __init__(self, timeout: float = REQUEST_TIMEOUT, reactor: Any = None) -> None:
         self._timeout = timeout
         self._reactor = reactor
-        self._creators: dict[str, IOpenSSLClientConnectionCreator] = {}
+        self._tls_creators: dict[str, IOpenSSLClientConnectionCreator] = {}
 
     async def request(
         self,
@@ -95,93 +103,96 @@ class Provider:
         form: Mapping[str, str] | None = None,
         headers: Mapping[bytes, bytes] | None = None,
     ) -> dict[str, Any]:
-        """GET, or POST a form, and return the JSON object that is the answer.
+        """Send a GET, or a POST of ``form``, and return the JSON object in the response.
 
-        :raises ProviderFault: there is no connection, no answer in time, or one that
-            is not ``200``, is no JSON object, or is longer than ``MAX_ANSWER``.
+        :raises ProviderError: the connection failed, or there was no complete response within the
+            timeout, or the response has another status than 200, is not a JSON object, or
+            exceeds ``MAX_RESPONSE_OCTETS``.
         """
         if self._reactor is None:
             from twisted.internet import reactor
 
             self._reactor = reactor
-        route = _Route(self._reactor, self._creator)
-        exchange = Deferred.fromCoroutine(self._exchange(route, url, form, headers or {}))
+        endpoint = _AbortableEndpoint(self._reactor, self._tls_creator)
+        fetching = Deferred.fromCoroutine(self._fetch(endpoint, url, form, headers or {}))
 
-        def late(_outcome: object, seconds: float) -> bytes:
-            # Agent wraps a cancellation into an error of its own, which tells nobody the reason.
-            raise ProviderError(f"{url}: no whole answer in {seconds:g} seconds") from None
+        def on_timeout(_outcome: object, seconds: float) -> bytes:
+            # Agent wraps a cancellation in an error that does not mention the timeout.
+            raise ProviderError(f"{url}: no complete response within {seconds:g} seconds") from None
 
         try:
-            return parse_object(await exchange.addTimeout(self._timeout, self._reactor, late))
+            return parse_json_object(
+                await fetching.addTimeout(self._timeout, self._reactor, on_timeout)
+            )
         except ProviderError:
             raise
         except ValueError as error:
             raise ProviderError(f"{url}: {error}") from None
         except Exception as error:
-            # Whatever a resolver, a socket, TLS or a parser can come up with.
+            # Resolvers, sockets, TLS and the HTTP parser each raise errors of their own.
             raise ProviderError(f"{url}: {type(error).__name__}: {error}") from error
 
-    async def _exchange(
+    async def _fetch(
         self,
-        route: _Route,
+        endpoint: _AbortableEndpoint,
         url: str,
         form: Mapping[str, str] | None,
         headers: Mapping[bytes, bytes],
     ) -> bytes:
-        # Bytes throughout: Twisted's cache of names compares what it is given.
-        sent = Headers({b"User-Agent": [b"popserv"], b"Accept": [b"application/json"]})
+        # All names are bytes: with -bb, Twisted's cache of header names fails on a mixture.
+        request_headers = Headers({b"User-Agent": [b"popserv"], b"Accept": [b"application/json"]})
         for name, value in headers.items():
-            sent.setRawHeaders(name, [value])
+            request_headers.setRawHeaders(name, [value])
         body = None
         if form is not None:
-            sent.setRawHeaders(b"Content-Type", [b"application/x-www-form-urlencoded"])
+            request_headers.setRawHeaders(b"Content-Type", [b"application/x-www-form-urlencoded"])
             body = FileBodyProducer(BytesIO(urlencode(form).encode("ascii")))
-        agent = Agent.usingEndpointFactory(self._reactor, route)
+        agent = Agent.usingEndpointFactory(self._reactor, endpoint)
         method = b"GET" if form is None else b"POST"
         try:
-            response = await agent.request(method, url.encode("ascii"), sent, body)
+            response = await agent.request(method, url.encode("ascii"), request_headers, body)
             if response.code != 200:
-                raise ValueError(f"answered {response.code}")
-            collector = _Collector()
+                raise ValueError(f"HTTP status {response.code}")
+            collector = _BodyCollector()
             response.deliverBody(collector)
             return await collector.body
         except BaseException:
-            route.cut()
+            endpoint.abort()
             raise
 
-    def _creator(self, host: str) -> IOpenSSLClientConnectionCreator:
-        """Return what makes TLS for a host; kept, for it takes long to load a system's roots."""
-        if host not in self._creators:
-            self._creators[host] = optionsForClientTLS(host)
-        return self._creators[host]
+    def _tls_creator(self, host: str) -> IOpenSSLClientConnectionCreator:
+        """Return the TLS settings for a host, cached because loading the system's CAs is slow."""
+        if host not in self._tls_creators:
+            self._tls_creators[host] = optionsForClientTLS(host)
+        return self._tls_creators[host]
 
 
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)
-class _Route:
-    """The one connection of a request.
+class _AbortableEndpoint:
+    """The endpoint of one request, which can abort the request's connection.
 
-    Agent gives nobody a hold on it once the headers are there; without one, a TLS
-    connection whose other end has gone silent would stay for ever.
+    Agent does not give access to the connection once the response's headers have arrived.  A TLS
+    connection whose peer does not respond would then stay open forever.
     """
 
     def __init__(
-        self, reactor: Any, creator: Callable[[str], IOpenSSLClientConnectionCreator]
+        self, reactor: Any, tls_creator: Callable[[str], IOpenSSLClientConnectionCreator]
     ) -> None:
         self._reactor = reactor
-        self._creator = creator
+        self._tls_creator = tls_creator
         self._endpoint: Any = None
         self._protocol: Any = None
 
-    def endpointForURI(self, uri: URI) -> _Route:
-        """Be the endpoint of that URI."""
+    def endpointForURI(self, uri: URI) -> _AbortableEndpoint:
+        """Connect to this URI; see IAgentEndpointFactory."""
         self._endpoint = HostnameEndpoint(self._reactor, uri.host, uri.port)
         if uri.scheme == b"https":
-            creator = self._creator(uri.host.decode("ascii"))
+            creator = self._tls_creator(uri.host.decode("ascii"))
             self._endpoint = wrapClientTLS(creator, self._endpoint)
         return self
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        """Connect, and keep hold."""
+        """Connect, and keep a reference to the connection; see IStreamClientEndpoint."""
         connecting: Deferred[Any] = self._endpoint.connect(protocolFactory)
         return connecting.addCallback(self._connected)
 
@@ -189,33 +200,36 @@ class _Route:
         self._protocol = protocol
         return protocol
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Abort the connection, if there is one."""
         if self._protocol is not None:
             self._protocol.transport.abortConnection()
 
 
-class _Collector(Protocol):
-    """Collects the body of an answer; ``body`` fails if it gets too long or breaks off."""
+class _BodyCollector(Protocol):
+    """Collects the body of a response.
+
+    ``body`` fires with the body, or fails if the body is too long or incomplete.
+    """
 
     def __init__(self) -> None:
         self.body: Deferred[bytes] = Deferred()
         self._chunks: list[bytes] = []
-        self._left = MAX_ANSWER
+        self._remaining = MAX_RESPONSE_OCTETS
 
     def dataReceived(self, data: bytes) -> None:
-        """Take some octets; what comes after too many is dropped."""
-        self._left -= len(data)
-        if self._left >= 0:
+        """Store the octets; those beyond the limit are discarded."""
+        self._remaining -= len(data)
+        if self._remaining >= 0:
             self._chunks.append(data)
         elif not self.body.called:
-            self.body.errback(ValueError(f"an answer of more than {MAX_ANSWER} octets"))
+            self.body.errback(ValueError(f"response exceeds {MAX_RESPONSE_OCTETS} octets"))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Hand out the whole, if it is that."""
+        """Fire ``body``."""
         if self.body.called:
             return
-        # A cut that nobody announced leaves no JSON object.
+        # With PotentialDataLoss the body may be truncated; a truncated JSON object is invalid.
         if reason.check(ResponseDone, PotentialDataLoss):
             self.body.callback(b"".join(self._chunks))
         else:

@@ -1,8 +1,8 @@
-"""The checker of RPOP (RFC 1225): it believes hosts about their users, as a file says.
+"""The credentials checker for RPOP (RFC 1225), which trusts the hosts in a file.
 
-A host is known by its address and believed about its users if its port is reserved, which only
-root of that host should have.  Nothing of that is proven, so the file is empty unless somebody
-writes in it.
+A host is identified by its IP address, and is trusted to identify its user if the client's port is
+reserved, which on that host only root should be able to use.  Both can be faked, so no host is
+trusted unless the administrator lists it.
 """
 
 from __future__ import annotations
@@ -20,61 +20,69 @@ from popserv.auth.credentials import RESERVED
 from popserv.auth.passwords.users_file import UsersFileError, check_name
 from popserv.auth.precis import prepared_name
 from popserv.auth.rhosts.file import Entries, Network, RhostsFile, RhostsFileError
-from popserv.auth.rhosts.resolver import Addresses, HostNames, address_of
+from popserv.auth.rhosts.resolver import Addresses, HostResolver, parse_address
 from popserv.errors import TryLater
 from popserv.interfaces import ICredentialsSupport, IRemoteUserCredentials
 
-LOOKUP_SECONDS = 10.0
-"""How long one check waits for host names, all together; those not found by then are unknown."""
+LOOKUP_TIMEOUT = 10.0
+"""Seconds that one login waits for all its host names; the others count as unresolved."""
 
 
 @implementer(ICredentialsChecker, ICredentialsSupport)
 class RhostsChecker:
-    """Believes hosts about their users as a file says, whose first entry that fits decides.
+    """Authenticates users whom a trusted host has identified, according to an rhosts file.
 
-    No entry lets nobody in.  A host name that cannot be looked up is every host in an entry
-    that denies, and no host in one that lets in.
+    The first entry whose host and users match decides; without one the login is refused.  A host
+    name that cannot be resolved matches every host in an entry that denies, and no host in an
+    entry that allows.
+
+    ``path`` is the file's path.
     """
 
     credentialInterfaces = (IRemoteUserCredentials,)
 
     log = Logger()
 
-    def __init__(self, path: str, names: HostNames | None = None) -> None:
+    def __init__(self, path: str, resolver: HostResolver | None = None) -> None:
         self._path = path
         self._file = RhostsFile(path)
-        self._names = names or HostNames()
-        self._told: Entries | None = None
-        self._trouble = ""
+        self._resolver = resolver or HostResolver()
+        self._logged_entries: Entries | None = None
+        self._last_reported_error = ""
 
     @classmethod
     def from_file(cls, path: str) -> RhostsChecker:
-        """Return a checker whose file is in order; the log says whom it trusts.
+        """Return a checker whose file is valid; log how many entries allow logins.
 
-        :raises RhostsFileError: what is wrong with the file, and what mends it.
+        :raises RhostsFileError: the file cannot be used; the message has the remedy.
         """
         if not path:
-            raise RhostsFileError("the rhosts file has no name; give it as --rhosts FILE")
+            raise RhostsFileError("--rhosts requires a file name; use --rhosts FILE")
         checker = cls(path)
-        checker._tell(checker._file.read())
+        checker._log_entries(checker._file.read())
         return checker
 
     def supports(self, credentials: type[Interface]) -> bool:
-        """Tell whether some entry lets somebody in; so it is for a file in disorder."""
+        """Return whether an entry allows logins by RPOP.
+
+        An invalid file also counts as support: clients are then told to try later.
+        """
         if credentials is not IRemoteUserCredentials:
             return False
         try:
-            return any(entry.lets_in for entry in self._read())
+            return any(entry.allows for entry in self._read())
         except RhostsFileError:
             return True
 
     def requestAvatarId(self, credentials: ICredentials) -> Deferred[bytes | tuple[()]]:
-        """Return whose maildrop it is, as the file or RFC 8265 spells it.
+        """Return the user whose maildrop is opened.
 
-        It fails with UnauthorizedLogin also if the client's port is not reserved, whatever
-        the caller has checked, or if no users file would take the name.
+        The name is the one in the file, or the client's name prepared by RFC 8265.
 
-        :raises TryLater: the file is in disorder, or too many host names are being looked up.
+        The Deferred fails with UnauthorizedLogin if no entry allows the login, if the client's
+        port is not reserved, or if the name is not valid in a users file.
+
+        :raises TryLater: the file is invalid, or too many lookups of host names are waiting.
         """
         return Deferred.fromCoroutine(self._check(credentials))
 
@@ -82,27 +90,27 @@ class RhostsChecker:
         try:
             entries = self._file.read()
         except RhostsFileError as error:
-            # Once, for clients ask as often as they like.
-            if self._trouble != str(error):
-                self._trouble = str(error)
+            # Logged once, because clients can trigger this at any rate.
+            if self._last_reported_error != str(error):
+                self._last_reported_error = str(error)
                 self.log.critical("{error}", error=error)
             raise
-        self._trouble = ""
-        self._tell(entries)
+        self._last_reported_error = ""
+        self._log_entries(entries)
         return entries
 
-    def _tell(self, entries: Entries) -> None:
-        """Say in the log whom the file trusts, each time that it has changed."""
-        if entries == self._told:
+    def _log_entries(self, entries: Entries) -> None:
+        """Log how many entries allow logins, when the file has changed."""
+        if entries == self._logged_entries:
             return
-        self._told = entries
-        count = sum(entry.lets_in for entry in entries)
+        self._logged_entries = entries
+        count = sum(entry.allows for entry in entries)
         if not count:
             self.log.warn("no entry of {path} grants access", path=self._path)
             return
         self.log.warn(
-            "entries of {path} that let in without a password: {count}; whoever is root on "
-            "their hosts, or can pretend to be such a host, reads that mail",
+            "{path}: entries that allow logins without a password: {count}; root on their hosts, "
+            "and anyone who can impersonate such a host, can read that mail",
             path=self._path,
             count=count,
         )
@@ -112,44 +120,44 @@ class RhostsChecker:
             raise UnauthorizedLogin("the client's port is not reserved")
         host = credentials.host
         try:
-            # Numbers and packed octets are addresses to ipaddress, too.
-            address = address_of(host if isinstance(host, str) else "")
+            # ipaddress also accepts integers and packed octets.
+            address = parse_address(host if isinstance(host, str) else "")
         except ValueError:
             raise UnauthorizedLogin("the client has no IP address") from None
         name = credentials.username
-        spelt = prepared_name(name)
+        prepared = prepared_name(name)
         try:
-            # Both, for either may become a path.
+            # Either of them may become a path.
             check_name(name)
-            check_name(spelt)
+            check_name(prepared)
         except UsersFileError:
             raise UnauthorizedLogin("not a valid user name") from None
         try:
             entries = self._read()
         except RhostsFileError as error:
             raise TryLater from error
-        known: dict[str, Addresses | None] = {}
-        deadline = self._names.now() + LOOKUP_SECONDS
+        resolved: dict[str, Addresses | None] = {}
+        deadline = self._resolver.now() + LOOKUP_TIMEOUT
         for entry in entries:
-            maildrop = entry.maildrop(credentials.remote_user, name, spelt)
+            maildrop = entry.maildrop(credentials.remote_user, name, prepared)
             if maildrop is None:
                 continue
             hosts: Network | Addresses | None
             if not isinstance(entry.host, str):
                 hosts = entry.host
             else:
-                if entry.host not in known:
-                    known[entry.host] = await self._names.addresses(entry.host, deadline)
-                hosts = known[entry.host]
-            fits = address in hosts if hosts is not None else not entry.lets_in
-            if fits and not entry.lets_in:
-                raise UnauthorizedLogin(f"line {entry.line} denies it{_unknown(known)}")
-            if fits:
+                if entry.host not in resolved:
+                    resolved[entry.host] = await self._resolver.resolve(entry.host, deadline)
+                hosts = resolved[entry.host]
+            matches = address in hosts if hosts is not None else not entry.allows
+            if matches and not entry.allows:
+                raise UnauthorizedLogin(f"denied by line {entry.line}{_unresolved(resolved)}")
+            if matches:
                 return maildrop
-        raise UnauthorizedLogin(f"no entry lets it in{_unknown(known)}")
+        raise UnauthorizedLogin(f"no entry matches{_unresolved(resolved)}")
 
 
-def _unknown(known: dict[str, Addresses | None]) -> str:
-    """Return what to add to a reason if there are names that could not be looked up."""
-    hosts = [host for host, addresses in known.items() if addresses is None]
-    return f"; host names not found: {len(hosts)}, the first {hosts[0]}" if hosts else ""
+def _unresolved(resolved: dict[str, Addresses | None]) -> str:
+    """Return the end of a reason, which mentions the host names that could not be resolved."""
+    hosts = [host for host, addresses in resolved.items() if addresses is None]
+    return f"; host names not resolved: {len(hosts)}, the first {hosts[0]}" if hosts else ""

@@ -1,4 +1,8 @@
-"""RPOP's file, in the manner of hosts.equiv(5): which user of which host opens which maildrop."""
+"""The rhosts file: which users of which hosts may open which maildrops by RPOP.
+
+Each line has a host, a remote user and a local user, as in hosts.equiv(5); docs/howto/rhosts.rst
+explains them.
+"""
 
 from __future__ import annotations
 
@@ -13,186 +17,190 @@ from typing import NamedTuple
 
 from popserv.auth.passwords.users_file import UsersFileError, check_name, fingerprint_of
 from popserv.auth.precis import prepared_name
-from popserv.auth.rhosts.resolver import address_of
+from popserv.auth.rhosts.resolver import parse_address
 
 Network = IPv4Network | IPv6Network
 
 
 class RhostsFileError(Exception):
-    """The file cannot be used; the message says where, and what mends it."""
+    """The file cannot be used; the message names the file, the line and the remedy."""
 
 
 _ANY, _SAME = b"+", b"="
 
 
 class Entry(NamedTuple):
-    """A line of the file, of that number, that lets in or denies.
+    """An entry of the file, which allows or denies logins.
 
-    ``host`` is a network, or a name in lower case that must be looked up.  ``remote`` is a
-    user there, ``+`` for any; ``local`` whose maildrop it is about, ``+`` for anybody's and
-    ``=`` for that of the remote user's name; ``spelt`` is the latter by RFC 8265.
+    ``line`` is its line number.  ``host`` is a network, or a host name in lower case.
+    ``remote_user`` is a user name on that host, or ``+`` for any.  ``local_user`` is the user whose
+    maildrop is opened: a name, ``+`` for any, or ``=`` for the name of the remote user.
+    ``prepared`` is the local user's name prepared by RFC 8265.
     """
 
     line: int
-    lets_in: bool
+    allows: bool
     host: Network | str
-    remote: bytes
-    local: bytes
-    spelt: bytes
+    remote_user: bytes
+    local_user: bytes
+    prepared: bytes
 
-    def maildrop(self, remote_user: bytes, name: bytes, spelt: bytes) -> bytes | None:
-        """Return what to open for ``name``, which is ``spelt`` by RFC 8265.
+    def maildrop(self, remote_user: bytes, name: bytes, prepared: bytes) -> bytes | None:
+        """Return the user whose maildrop is opened, or None if the users do not match.
 
-        None: the entry is about other users.  Remote users are other octets if they are
-        others, for only their host knows which spellings are one user.
+        ``name`` is the local user's name from the client, and ``prepared`` the same name prepared
+        by RFC 8265.  Remote users are compared octet for octet, because only their host knows
+        which spellings are the same user.
         """
-        if self.remote not in (_ANY, remote_user):
+        if self.remote_user not in (_ANY, remote_user):
             return None
-        if self.local == _ANY:
-            return spelt
-        if self.local == _SAME:
-            return remote_user if remote_user in (name, spelt) else None
-        return self.local if spelt in (self.local, self.spelt) else None
+        if self.local_user == _ANY:
+            return prepared
+        if self.local_user == _SAME:
+            return remote_user if remote_user in (name, prepared) else None
+        return self.local_user if prepared in (self.local_user, self.prepared) else None
 
 
 Entries = tuple[Entry, ...]
 
 
 class RhostsFile:
-    """The entries, re-read whenever the file changes."""
+    """The entries of the file, which is read again when it has changed."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._known: tuple[tuple[int, ...], Entries] = ((), ())
+        self._cached: tuple[tuple[int, ...], Entries] = ((), ())
 
     def read(self) -> Entries:
-        """Return the entries as the file has them now.
+        """Return the entries that the file has now.
 
-        :raises RhostsFileError: it is not there, cannot be read, has a bad line, or somebody
-            besides its owner can write it.
+        :raises RhostsFileError: the file does not exist, cannot be read, has an invalid line, or
+            is writable by users other than its owner.
         """
-        stamp, entries = self._known
+        fingerprint, entries = self._cached
         try:
-            if stamp != fingerprint_of(os.stat(self._path)):
-                stamp, entries = self._known = self._load()
+            if fingerprint != fingerprint_of(os.stat(self._path)):
+                fingerprint, entries = self._cached = self._load()
         except FileNotFoundError:
             raise RhostsFileError(
-                f"there is no {self._path}; make it, an empty one lets nobody in"
+                f"{self._path} does not exist; create it, an empty file allows no logins"
             ) from None
         except OSError as error:
             raise RhostsFileError(
                 f"cannot read {self._path}: {error.strerror}; "
-                "it must be a file that the server's user can read"
+                "it must be a regular file that the server's user can read"
             ) from error
         return entries
 
     def _load(self) -> tuple[tuple[int, ...], Entries]:
-        with open(self._path, "rb", opener=_open_at_once) as file:
+        with open(self._path, "rb", opener=_open_nonblocking) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
-                raise RhostsFileError(f"{self._path} is no file; give the name of one")
+                raise RhostsFileError(
+                    f"{self._path} is not a regular file; use the path of a regular file"
+                )
             if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise RhostsFileError(
-                    f"{self._path} can be written by others than its owner; "
-                    f"mend it: chmod go-w {shlex.quote(self._path)}"
+                    f"{self._path} is writable by users other than its owner; "
+                    f"run: chmod go-w {shlex.quote(self._path)}"
                 )
-            return fingerprint_of(found), parse(self._path, file.read())
+            return fingerprint_of(found), parse_entries(self._path, file.read())
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    # A FIFO would wait for somebody to write.
+def _open_nonblocking(path: str, flags: int) -> int:
+    # Opening a FIFO would otherwise block until another process writes to it.
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-_WORD = re.compile(rb"[^ \t]+")
+_COLUMN = re.compile(rb"[^ \t]+")
 _COMMENT = re.compile(rb"(?:^|[ \t])#.*")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
-def parse(path: str, text: bytes) -> Entries:
-    """Return the entries of a file of this text, in order; ``path`` is for the message.
+def parse_entries(path: str, text: bytes) -> Entries:
+    """Return the entries of a file with this text, in order; ``path`` is for error messages.
 
-    :raises RhostsFileError: the first line that is none, by its number.
+    :raises RhostsFileError: a line is invalid; the message has the number of the first one.
     """
     entries = []
     lines = text.removeprefix(codecs.BOM_UTF8).split(b"\n")
     for number, line in enumerate(lines, 1):
-        words = _WORD.findall(_COMMENT.sub(b"", line.removesuffix(b"\r")))
-        if words:
+        columns = _COLUMN.findall(_COMMENT.sub(b"", line.removesuffix(b"\r")))
+        if columns:
             try:
-                entries.append(_entry(number, words))
+                entries.append(_parse_entry(number, columns))
             except (ValueError, UsersFileError) as error:
                 raise RhostsFileError(f"{path}, line {number}: {error}") from None
     return tuple(entries)
 
 
-def _entry(number: int, words: list[bytes]) -> Entry:
-    if any(map(_CONTROL.search, words)):
-        raise ValueError("has a control character; take it out")
-    if len(words) != 3:
-        # Without the words: it may be another kind of file, with secrets.
+def _parse_entry(number: int, columns: list[bytes]) -> Entry:
+    if any(map(_CONTROL.search, columns)):
+        raise ValueError("contains a control character; remove it")
+    if len(columns) != 3:
+        # The line is not quoted: this may be another file, which contains secrets.
         raise ValueError(
-            f"must have three columns and has {len(words)}: "
-            "host, remote user (+ for any), local user (+ for any, = for the same)"
+            f"must have three columns, but has {len(columns)}: "
+            "host, remote user (+ for any), local user (+ for any, = for the same name)"
         )
-    host, remote, local = words
-    lets_in = not (host.startswith(b"-") or remote.startswith(b"-"))
-    remote = remote.removeprefix(b"-")
-    _check_user(remote, _ANY)
-    _check_user(local, _ANY, _SAME)
-    if local not in (_ANY, _SAME):
-        check_name(local)
-    where = _host(host.removeprefix(b"-").decode("ascii", "replace").lower())
-    return Entry(number, lets_in, where, remote, local, prepared_name(local))
+    host, remote_user, local_user = columns
+    allows = not (host.startswith(b"-") or remote_user.startswith(b"-"))
+    remote_user = remote_user.removeprefix(b"-")
+    _check_user(remote_user, _ANY)
+    _check_user(local_user, _ANY, _SAME)
+    if local_user not in (_ANY, _SAME):
+        check_name(local_user)
+    parsed_host = _parse_host(host.removeprefix(b"-").decode("ascii", "replace").lower())
+    return Entry(number, allows, parsed_host, remote_user, local_user, prepared_name(local_user))
 
 
-def _check_user(word: bytes, *signs: bytes) -> None:
-    if word not in signs and (not word or word.startswith((b"+", b"-", b"=", b"@"))):
+def _check_user(column: bytes, *signs: bytes) -> None:
+    if column not in signs and (not column or column.startswith((b"+", b"-", b"=", b"@"))):
         raise ValueError(
-            f"{os.fsdecode(word)!r:.80} is no user here; name one, or give "
+            f"{os.fsdecode(column)!r:.80} is not a valid user; use a name, or "
             + " or ".join(sign.decode() for sign in signs)
         )
 
 
-# The resolver takes 10.1 and 0x7f.1 for addresses, so they are no names.
+# getaddrinfo accepts 10.1 and 0x7f.1 as addresses, so a number is not accepted as a last label.
 _LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?!(?:[0-9]+|0x[0-9a-f]*)\.?$){_LABEL}\.?")
-_LONGEST_NAME = 254
+_MAX_HOST_NAME = 254
 
 _CIDR = re.compile("[0-9a-f.:]+/[0-9]{1,3}")
 
 
-def _host(word: str) -> Network | str:
-    """Return the network or the name that a first column in lower case is.
+def _parse_host(column: str) -> Network | str:
+    """Return the network or the host name in a first column, which is in lower case.
 
-    :raises ValueError: it is neither; the message says what would be.
+    :raises ValueError: the column is neither; the message has the remedy.
     """
-    if word == "+":
+    if column == "+":
         raise ValueError(
-            "+ is no host; if every machine in the world is really meant, "
+            "+ is not a valid host; to match every host, "
             "write two entries, for 0.0.0.0/0 and for ::/0"
         )
-    if word.startswith(("@", "+@")):
-        raise ValueError("netgroups are not known here; write an entry for each host")
-    if "%" in word:
-        raise ValueError("an address has no zone here; leave out what begins with %")
-    if "/" in word:
-        return _network(word)
+    if column.startswith(("@", "+@")):
+        raise ValueError("netgroups are not supported; write an entry for each host")
+    if "%" in column:
+        raise ValueError("an address must not have a zone; remove the part that starts with %")
+    if "/" in column:
+        return _parse_network(column)
     with suppress(ValueError):
-        return ip_network(address_of(word))
-    if len(word) <= _LONGEST_NAME and _HOST_NAME.fullmatch(word):
-        return word
-    raise ValueError(f"{word!r:.80} is no host; give a name, an address or a network")
+        return ip_network(parse_address(column))
+    if len(column) <= _MAX_HOST_NAME and _HOST_NAME.fullmatch(column):
+        return column
+    raise ValueError(f"{column!r:.80} is not a valid host; use a name, an address or a network")
 
 
-def _network(word: str) -> Network:
-    if not _CIDR.fullmatch(word):
-        raise ValueError(f"{word!r:.80} is no network; write it as in 192.0.2.0/24")
-    network = ip_network(word, strict=False)
-    first, given = network.network_address, ip_address(word.partition("/")[0])
+def _parse_network(column: str) -> Network:
+    if not _CIDR.fullmatch(column):
+        raise ValueError(f"{column!r:.80} is not a valid network; use the form 192.0.2.0/24")
+    network = ip_network(column, strict=False)
+    first, given = network.network_address, ip_address(column.partition("/")[0])
     if given != first:
         raise ValueError(
-            f"{word} has bits behind its prefix; write {network} for all of it, "
+            f"{column} has host bits set; use {network} for the whole network, "
             f"or {given} for one host"
         )
     mapped = first.ipv4_mapped if isinstance(first, IPv6Address) else None

@@ -1,4 +1,4 @@
-"""Addresses of hosts, and the names that are looked up for them."""
+"""IP addresses of clients, and the lookup of host names in threads."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from twisted.python.failure import Failure
 from popserv.core.session import client_is_connected
 from popserv.runtime.threads import BoundedThreadPool, StillNeeded
 
-# A resolver may take a minute.
-_resolving = BoundedThreadPool("popserv-rhosts", threads=4, backlog=200, wait_at_shutdown=False)
+# getaddrinfo may block for a minute, which is too long to wait for at shutdown.
+_resolver_threads = BoundedThreadPool(
+    "popserv-rhosts", threads=4, backlog=200, wait_at_shutdown=False
+)
 
 Address = IPv4Address | IPv6Address
 Addresses = frozenset[Address]
 
 
-def address_of(text: str) -> Address:
-    """Return an address, without a zone, and an IPv4 one that is mapped to IPv6 as itself.
+def parse_address(text: str) -> Address:
+    """Return an IP address without its zone; an IPv4-mapped IPv6 address becomes IPv4.
 
-    :raises ValueError: it is none.
+    :raises ValueError: the text is not an IP address.
     """
     address = ip_address(text)
     if isinstance(address, IPv4Address):
@@ -31,79 +33,82 @@ def address_of(text: str) -> Address:
     return address.ipv4_mapped or IPv6Address(int(address))
 
 
-def addresses_of(host: str) -> Addresses:
-    """Return all addresses that a name has; this may take long.
+def look_up(host: str) -> Addresses:
+    """Return all addresses of a host name.  This blocks.
 
-    :raises OSError: it cannot be looked up.
+    :raises OSError: the name cannot be resolved.
     """
     found = getaddrinfo(host.encode("ascii"), None, type=SOCK_STREAM)
-    return frozenset(address_of(str(address[0])) for *_, address in found)
+    return frozenset(parse_address(str(address[0])) for *_, address in found)
 
 
-class _Lookup:
-    """A name that is being looked up, and those who wait for it."""
+class _PendingLookup:
+    """The lookup of one name, and the logins that wait for its result."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[Deferred[Addresses | None], StillNeeded]] = []
+        self._waiters: list[tuple[Deferred[Addresses | None], StillNeeded]] = []
 
-    def join(self) -> Deferred[Addresses | None]:
-        """Return what will be the answer."""
-        answer: Deferred[Addresses | None] = Deferred()
-        self._waiting.append((answer, client_is_connected.get()))
-        return answer
+    def add_waiter(self) -> Deferred[Addresses | None]:
+        """Return a Deferred of the result for the login in progress."""
+        waiter: Deferred[Addresses | None] = Deferred()
+        self._waiters.append((waiter, client_is_connected.get()))
+        return waiter
 
-    def is_wanted(self) -> bool:
-        """Tell, in any thread, whether somebody still waits."""
-        return any(is_there() for _, is_there in tuple(self._waiting))
+    def is_still_needed(self) -> bool:
+        """Return whether a waiting login's client is connected; callable from any thread."""
+        return any(is_connected() for _, is_connected in tuple(self._waiters))
 
-    def answer(self, found: Addresses | Failure | None) -> None:
-        """Give it to all."""
-        for answer, _ in self._waiting:
-            answer.callback(found)
+    def finish(self, result: Addresses | Failure | None) -> None:
+        """Give the result to all waiting logins."""
+        for waiter, _ in self._waiters:
+            waiter.callback(result)
 
 
-class HostNames:
-    """Looks names up in threads; one that many ask for at a time, once for all of them.
+class HostResolver:
+    """Looks up host names in threads.
 
-    So a resolver that hangs holds up no more threads than there are names in the file.
+    Logins that need the same name at the same time share one lookup.  A resolver that does not
+    respond therefore blocks at most one thread for each name in the file.
     """
 
     def __init__(
-        self, run: Callable[..., Awaitable[Addresses]] = _resolving.run, clock: Any = None
+        self,
+        run: Callable[..., Awaitable[Addresses]] = _resolver_threads.run,
+        clock: Any = None,
     ) -> None:
         self._run = run
         self._clock = clock
-        self._lookups: dict[str, _Lookup] = {}
+        self._lookups: dict[str, _PendingLookup] = {}
 
     def now(self) -> float:
-        """Return the time, in seconds, that deadlines are of."""
+        """Return the time on the clock of deadlines, in seconds."""
         return float(self._reactor().seconds())
 
-    def addresses(self, host: str, deadline: float) -> Deferred[Addresses | None]:
-        """Return the addresses of a name; None if it cannot be looked up, or not until then.
+    def resolve(self, host: str, deadline: float) -> Deferred[Addresses | None]:
+        """Return the addresses of a host name, or None if it cannot be resolved in time.
 
-        :raises TryLater: too many names are waiting.
+        :raises TryLater: too many lookups are waiting.
         """
         seconds = deadline - self.now()
         if seconds <= 0:
             return succeed(None)
         lookup = self._lookups.get(host)
         if lookup is not None:
-            answer = lookup.join()
+            waiter = lookup.add_waiter()
         else:
-            lookup = self._lookups[host] = _Lookup()
-            answer = lookup.join()
-            Deferred.fromCoroutine(self._look_up(host, lookup)).addBoth(self._tell, host)
-        return answer.addTimeout(seconds, self._reactor(), lambda *_: None)
+            lookup = self._lookups[host] = _PendingLookup()
+            waiter = lookup.add_waiter()
+            Deferred.fromCoroutine(self._run_lookup(host, lookup)).addBoth(self._finish, host)
+        return waiter.addTimeout(seconds, self._reactor(), lambda *_: None)
 
-    async def _look_up(self, host: str, lookup: _Lookup) -> Addresses | None:
+    async def _run_lookup(self, host: str, lookup: _PendingLookup) -> Addresses | None:
         try:
-            return await self._run(addresses_of, host, still_needed=lookup.is_wanted)
+            return await self._run(look_up, host, still_needed=lookup.is_still_needed)
         except OSError:
             return None
 
-    def _tell(self, found: Addresses | Failure | None, host: str) -> None:
-        self._lookups.pop(host).answer(found)
+    def _finish(self, result: Addresses | Failure | None, host: str) -> None:
+        self._lookups.pop(host).finish(result)
 
     def _reactor(self) -> Any:
         if self._clock is None:

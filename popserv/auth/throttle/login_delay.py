@@ -1,4 +1,4 @@
-"""A shortest time between two logins of one user (RFC 2449 section 6.5)."""
+"""A minimum time between two logins of one user (LOGIN-DELAY, RFC 2449 section 6.5)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ _TOPIC = "logins"
 
 @implementer(IRealm)
 class LoginDelayRealm:
-    """Another realm, whose avatars are to be had once in so many ``seconds``.
+    """A realm that refuses a user's avatar until ``seconds`` have passed since the last login.
 
-    Only a login that succeeded counts, and only who has proved a name is told of it.
-    Other processes of this machine are told by ``exchange``; ``now`` must be a clock that
-    all of them see alike.
+    ``realm`` provides the avatars.  Only logins that it allowed are counted.  A portal asks a
+    realm after authentication, so only the user can learn of a recent login.
+
+    ``now`` is a clock in seconds that must be the same for all workers; CLOCK_MONOTONIC is the
+    same for all processes of a machine.  ``bus`` leads to the server's other workers.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class LoginDelayRealm:
         self._realm = realm
         self._seconds = seconds
         self._now = now
-        # In the order of the logins; those long past go first.
+        # The time of each user's last login; the least recently stored first.
         self._logins: OrderedDict[bytes | tuple[()], float] = OrderedDict()
         self._bus = bus or WorkerBus()
         self._bus.subscribe(_TOPIC, self)
@@ -48,44 +50,47 @@ class LoginDelayRealm:
     ) -> Deferred[Any]:
         """Return the realm's avatar.
 
-        :raises LoginTooSoon: the user had it a moment ago.
+        :raises LoginTooSoon: the delay since the user's last login has not passed.
         """
         now = self._now()
-        self._forget(now)
+        self._evict_expired(now)
         last = self._logins.get(avatarId)
-        # One of which another process told late may stand behind younger ones.
+        # An expired login that another worker reported late may not be evicted yet.
         if last is not None and now - last < self._seconds:
             raise LoginTooSoon(math.ceil(self._seconds - (now - last)))
-        asked = maybeDeferred(self._realm.requestAvatar, avatarId, mind, *interfaces)
-        return asked.addCallback(self._logged_in, avatarId)
+        avatar = maybeDeferred(self._realm.requestAvatar, avatarId, mind, *interfaces)
+        return avatar.addCallback(self._record_login, avatarId)
 
-    def receive(self, fact: Any) -> None:
-        """Take a login in another process."""
-        name, when = fact
+    # The subscriber of the worker bus
+
+    def receive(self, update: Any) -> None:
+        """Store a login at another worker."""
+        name, at = update
         user = () if name is None else name.encode("latin-1")
-        if when > self._logins.get(user, -math.inf):
-            self._note(user, when)
-        self._forget(self._now())
+        if at > self._logins.get(user, -math.inf):
+            self._store(user, at)
+        self._evict_expired(self._now())
 
     def replay(self) -> Iterable[Any]:
-        """Yield all logins that count still."""
-        for user, when in self._logins.items():
-            yield _fact(user, when)
+        """Yield the logins that are stored."""
+        for user, at in self._logins.items():
+            yield _login_update(user, at)
 
-    def _logged_in(self, avatar: Any, user: bytes | tuple[()]) -> Any:
-        when = self._now()
-        self._note(user, when)
-        self._bus.publish(_TOPIC, _fact(user, when))
+    def _record_login(self, avatar: Any, user: bytes | tuple[()]) -> Any:
+        at = self._now()
+        self._store(user, at)
+        self._bus.publish(_TOPIC, _login_update(user, at))
         return avatar
 
-    def _forget(self, now: float) -> None:
+    def _evict_expired(self, now: float) -> None:
         while self._logins and now - next(iter(self._logins.values())) >= self._seconds:
             self._logins.popitem(last=False)
 
-    def _note(self, user: bytes | tuple[()], when: float) -> None:
-        self._logins[user] = when
+    def _store(self, user: bytes | tuple[()], at: float) -> None:
+        self._logins[user] = at
         self._logins.move_to_end(user)
 
 
-def _fact(user: bytes | tuple[()], when: float) -> Any:
-    return [user.decode("latin-1") if isinstance(user, bytes) else None, when]
+def _login_update(user: bytes | tuple[()], at: float) -> Any:
+    """Return the update for a login; the name is None for an anonymous user."""
+    return [user.decode("latin-1") if isinstance(user, bytes) else None, at]

@@ -1,6 +1,9 @@
-"""Where logins wait for their turn, and what becomes of those that fail.
+"""The login throttle, which slows down password guessing.
 
-A :class:`Gate` is one server's, a :class:`Guard` one connection's.
+It limits the concurrent logins of a network (:mod:`popserv.auth.throttle.slots`), and delays the
+replies to failed logins (:mod:`popserv.auth.throttle.penalties`).  A network is one IPv4 address
+or one IPv6 /64.  A server has one :class:`LoginThrottle`, and each connection a
+:class:`ClientThrottle`.
 """
 
 from __future__ import annotations
@@ -21,101 +24,109 @@ from popserv.runtime.bus import WorkerBus
 
 
 class Client(Protocol):
-    """A connection, as far as its guard must know it."""
+    """What a client throttle requires of its connection."""
 
-    def is_there(self) -> bool:
-        """Tell, in any thread, whether the client still waits for its answer."""
+    def is_connected(self) -> bool:
+        """Return whether the client is still connected; may be called in any thread."""
 
     def callLater(self, seconds: float, function: Callable[[], object]) -> object:
-        """Call a function after so many seconds."""
+        """Call a function after a number of seconds."""
 
 
 class LoginThrottle:
-    """The ``login`` of a server, with what is remembered of its networks.
+    """The throttle of a server: the penalties and slots of all networks.
 
-    ``exchange`` tells the other workers of failed logins.
+    ``authenticator`` checks the credentials.  ``bus`` leads to the server's other workers, which
+    share the penalties.  Each worker has slots of its own.
     """
 
-    def __init__(self, login: Authenticator, bus: WorkerBus) -> None:
-        self.login = login
+    def __init__(self, authenticator: Authenticator, bus: WorkerBus) -> None:
+        self.authenticator = authenticator
         self.penalties = Penalties(bus)
-        self.turns = LoginSlots(self.penalties.knows)
+        self.slots = LoginSlots(self.penalties.is_known_name)
 
-    def beside(self, login: Authenticator) -> LoginThrottle:
-        """Return the gate of another door with the same memory, so that a guess counts at both."""
+    def with_authenticator(self, authenticator: Authenticator) -> LoginThrottle:
+        """Return a throttle with the same penalties and slots for another service, such as SMTP.
+
+        A failed login at one of the services then delays the replies of both.
+        """
         other = copy(self)
-        other.login = login
+        other.authenticator = authenticator
         return other
 
 
 class ClientThrottle:
-    """Lets the logins of one connection through when it is the turn of its ``network``.
+    """The throttle of one connection, which runs one login at a time.
 
-    Those of no network need no turn.
+    ``network`` is the name of the client's network.  If it is None, logins are not throttled.
     """
 
-    __slots__ = ("_client", "_gate", "_turn", "network")
+    __slots__ = ("_attempt", "_client", "_throttle", "network")
 
-    def __init__(self, gate: LoginThrottle, network: str | None, client: Client) -> None:
+    def __init__(self, throttle: LoginThrottle, network: str | None, client: Client) -> None:
         self.network = network
-        self._gate = gate
+        self._throttle = throttle
         self._client = client
-        self._turn: LoginAttempt | None = None
+        self._attempt: LoginAttempt | None = None
 
     async def authenticate(
         self, name: bytes, credentials: ICredentials
     ) -> tuple[IMailbox, Release]:
-        """Log in when it is the turn.
+        """Wait for a slot, and log in.
 
-        :raises popserv.errors.POPError: as
-            :meth:`popserv.core.session.Authenticator.authenticate`, or the queue is full, or the
-            client has disconnected.
+        If the login fails, the slot is kept until :meth:`release` or :meth:`record_failure`.
+
+        :raises popserv.errors.POPError: the authenticator raised it, the queue is full, or the
+            client disconnected.
         """
-        gate, network, client = self._gate, self.network, self._client
+        throttle, network, client = self._throttle, self.network, self._client
         if network is not None:
-            turn = LoginAttempt(network, name, credentials, client.is_there)
-            waiting = gate.turns.enter(turn)
-            self._turn = turn
+            attempt = LoginAttempt(network, name, credentials, client.is_connected)
+            waiting = throttle.slots.acquire(attempt)
+            self._attempt = attempt
             if waiting is not None:
                 await waiting
-        client_is_connected.set(client.is_there)
-        opened = await gate.login.authenticate(credentials)
+        client_is_connected.set(client.is_connected)
+        opened = await throttle.authenticator.authenticate(credentials)
         if network is not None:
-            self.over()
-            gate.penalties.succeeded(network, name)
+            self.release()
+            throttle.penalties.record_success(network, name)
         return opened
 
-    def pause(self, asked: Deferred[bytes]) -> None:
-        """Give others their turn until the client has answered, who may take its time."""
-        if self._turn is not None:
-            self._gate.turns.end(self._turn)
-            asked.addCallback(self._go_on, self._turn)
+    def suspend(self, response: Deferred[bytes]) -> None:
+        """Release the slot while the client answers a SASL challenge.
 
-    def _go_on(self, answer: bytes, turn: LoginAttempt) -> bytes | Deferred[bytes]:
-        waiting = self._gate.turns.begin(turn)
-        return answer if waiting is None else waiting.addCallback(lambda _: answer)
-
-    def over(self) -> None:
-        """End the turn, if there is one."""
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            self._gate.turns.end(turn)
-
-    def failed(self, name: bytes | None, delay: float) -> float:
-        """Note a failed login; return the seconds after which it is answered, and its turn over.
-
-        ``delay`` are the seconds that any failed login waits.
+        When ``response`` fires, its other callbacks wait until the login has a slot again.
         """
-        turn, self._turn = self._turn, None
+        if self._attempt is not None:
+            self._throttle.slots.release(self._attempt)
+            response.addCallback(self._resume, self._attempt)
+
+    def _resume(self, response: bytes, attempt: LoginAttempt) -> bytes | Deferred[bytes]:
+        waiting = self._throttle.slots.reacquire(attempt)
+        return response if waiting is None else waiting.addCallback(lambda _: response)
+
+    def release(self) -> None:
+        """Release the slot, if the connection has one."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            self._throttle.slots.release(attempt)
+
+    def record_failure(self, name: bytes | None, delay: float) -> float:
+        """Record a failed login; return the delay of its reply, and release its slot after that.
+
+        ``delay`` is the base delay.  Both delays are in seconds.
+        """
+        attempt, self._attempt = self._attempt, None
         if self.network is None:
             return delay
-        what = attempted_secrets(name, turn.credentials if turn is not None else None)
-        seconds = delay * self._gate.penalties.failed(self.network, what)
-        if turn is not None:
-            self._client.callLater(seconds, partial(self._gate.turns.end, turn))
+        attempted = attempted_secrets(name, attempt.credentials if attempt is not None else None)
+        seconds = delay * self._throttle.penalties.record_failure(self.network, attempted)
+        if attempt is not None:
+            self._client.callLater(seconds, partial(self._throttle.slots.release, attempt))
         return seconds
 
-    def leave(self) -> None:
-        """Wait no more, for client disconnected."""
-        if self._turn is not None:
-            self._gate.turns.leave(self._turn)
+    def cancel(self) -> None:
+        """Leave the queue, because the client disconnected."""
+        if self._attempt is not None:
+            self._throttle.slots.cancel(self._attempt)

@@ -1,11 +1,17 @@
-"""Logins that failed lately, by the client's network, and how much longer the next one waits.
+"""Penalties for failed logins: how long the reply to a failed login is delayed.
 
-The first failure of a network is answered after the usual time, the next ones after two,
-four and seven and a half times as long; each is forgotten ten minutes after it was last
-seen.  What failed lately and fails again, the same name with the same password, is a
-program with an old password: it learns nothing, waits the usual time, and counts once.
-A login that succeeds changes nothing in that, or who owns an account could guess others;
-it is the user's name that is known in the network from then on, for a day.
+Failures are counted by the client's network, which is one IPv4 address or one IPv6 /64.  The reply
+to a network's first failure has the base delay.  The replies to the following failures have 2, 4
+and at most 7.5 times the base delay: 2, 4, 8 and 15 seconds if the base delay is 2 seconds.  A
+failure expires ten minutes after it last occurred.
+
+A failure that is repeated with the same name and password is counted once and always has the base
+delay.  The client is usually a mail program with an outdated password, and an attacker learns
+nothing from repeating a guess.
+
+A successful login does not reduce the delays.  Otherwise an attacker with an account could reset
+them between two guesses.  Instead the user name is known in the network for a day, which gives it
+a reserved slot (:mod:`popserv.auth.throttle.slots`).
 """
 
 from __future__ import annotations
@@ -23,29 +29,31 @@ from twisted.logger import Logger
 
 from popserv.runtime.bus import WorkerBus
 
-FACTORS = (1.0, 2.0, 4.0, 7.5)
-"""How much longer a failed login waits, by how many others its network had before; the last
-is the bound."""
+DELAY_FACTORS = (1.0, 2.0, 4.0, 7.5)
+"""The factors of the base delay, by the number of other recent failures of the network; the last
+one is the maximum."""
 
-FORGOTTEN = 600.0
-"""Seconds after which a failed login counts no more."""
+FAILURE_LIFETIME = 600.0
+"""Seconds after which a failure is not counted any more."""
 
-KNOWN = 86_400.0
-"""Seconds for which a name is known in a network where it has logged in."""
+KNOWN_NAME_LIFETIME = 86_400.0
+"""Seconds for which a name is known in a network after its last successful login."""
 
-KEPT = 10
-"""Failures that are remembered of a network: the last."""
+MAX_FAILURES = 10
+"""Failures that are stored for a network; the oldest is evicted."""
 
 TOPIC = "penalties"
 
 
 class Penalties:
-    """What is remembered of the ``most`` networks that failed last, and of as many names.
+    """Recent failures of at most ``max_entries`` networks, and at most as many known names.
 
-    A failure is a digest of what failed, under a key that the process made up.  Workers
-    that share an exchange agree on the least of their keys, and each counts all failures.
-    ``now`` is a clock that they share, too: CLOCK_MONOTONIC is one for all processes of a
-    machine.
+    If there are more, the least recent is evicted.
+
+    A failure is stored as a digest of its credentials, made with a random key.  Workers that share
+    a bus adopt the smallest of their keys, so that a repeated failure has the same digest in all
+    of them, and each worker counts the failures of all.  ``now`` is a clock in seconds that must
+    be the same for all workers; CLOCK_MONOTONIC is the same for all processes of a machine.
     """
 
     log = Logger()
@@ -54,130 +62,138 @@ class Penalties:
         self,
         bus: WorkerBus | None = None,
         *,
-        most: int = 10_000,
+        max_entries: int = 10_000,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bus = bus or WorkerBus()
-        self._most = most
+        self._max_entries = max_entries
         self._now = now
         self._key = os.urandom(32)
-        # The least recent first; of each network when a digest was seen last.
+        # For each network the digests and when each occurred last; the least recent network first.
         self._failures: OrderedDict[str, dict[int, float]] = OrderedDict()
-        self._slowest: set[str] = set()
-        self._names: OrderedDict[tuple[str, bytes], float] = OrderedDict()
+        self._at_max_delay: set[str] = set()
+        # When each name logged in last from a network; the least recent first.
+        self._known_names: OrderedDict[tuple[str, bytes], float] = OrderedDict()
         self._bus.subscribe(TOPIC, self)
-        self._tell_key()
+        self._publish_key()
 
-    def factor(self, network: str) -> float:
-        """Tell how much longer the network's next failure waits."""
-        return FACTORS[min(len(self._recent(network)), len(FACTORS) - 1)]
+    def delay_factor(self, network: str) -> float:
+        """Return the factor of the base delay for the network's next failure."""
+        return DELAY_FACTORS[min(len(self._recent_failures(network)), len(DELAY_FACTORS) - 1)]
 
-    def failed(self, network: str, what: Sequence[bytes] | None) -> float:
-        """Note a failed login; return how much longer than usual its answer waits.
+    def record_failure(self, network: str, attempted: Sequence[bytes] | None) -> float:
+        """Record a failed login; return the factor of the base delay for its reply.
 
-        ``what`` is all that the client gave, or None if it could not be the same twice.
+        ``attempted`` is the name and the secrets as :func:`attempted_secrets` returns them.
         """
-        digest = secrets.randbits(64) if what is None else self._digest(what)
-        before = self._recent(network)
-        factor = FACTORS[0] if digest in before else self.factor(network)
-        if not before:
-            self._slowest.discard(network)
+        digest = secrets.randbits(64) if attempted is None else self._digest(attempted)
+        recent = self._recent_failures(network)
+        factor = DELAY_FACTORS[0] if digest in recent else self.delay_factor(network)
+        if not recent:
+            self._at_max_delay.discard(network)
         at = self._now()
-        self._note(network, digest, at)
-        self._bus.publish(TOPIC, ["failed", network, digest, at])
-        if self.factor(network) == FACTORS[-1] and network not in self._slowest:
-            self._slowest.add(network)
+        self._store_failure(network, digest, at)
+        self._bus.publish(TOPIC, ["failure", network, digest, at])
+        is_at_max_delay = self.delay_factor(network) == DELAY_FACTORS[-1]
+        if is_at_max_delay and network not in self._at_max_delay:
+            self._at_max_delay.add(network)
             self.log.warn(
                 "{network}: repeated login failures, replies are delayed", network=network
             )
         return factor
 
-    def succeeded(self, network: str, name: bytes) -> None:
-        """Note that a name has logged in from a network."""
+    def record_success(self, network: str, name: bytes) -> None:
+        """Record that a name has logged in from a network."""
         at = self._now()
-        self._know(network, name, at)
-        # The others need to know it only where logins wait.
+        self._store_known_name(network, name, at)
+        # Other workers need the name only if logins of the network may have to wait there.
         if network in self._failures:
-            self._bus.publish(TOPIC, ["known", network, name.decode("latin-1"), at])
+            self._bus.publish(TOPIC, _known_name_update(network, name, at))
 
-    def knows(self, network: str, name: bytes) -> bool:
-        """Tell whether a name has logged in from a network not too long ago."""
-        return self._names.get((network, name), -KNOWN) > self._now() - KNOWN
+    def is_known_name(self, network: str, name: bytes) -> bool:
+        """Return whether a name has logged in from a network within a day."""
+        never = -KNOWN_NAME_LIFETIME
+        return self._known_names.get((network, name), never) > self._now() - KNOWN_NAME_LIFETIME
 
-    # A Listener of the exchange
+    # The subscriber of the worker bus
 
-    def receive(self, fact: Sequence[Any]) -> None:
-        """Take a fact that another worker told."""
-        kind, *rest = fact
-        if kind == "failed":
-            self._note(*rest)
-        elif kind == "known":
-            network, name, at = rest
-            self._know(network, name.encode("latin-1"), at)
+    def receive(self, update: Sequence[Any]) -> None:
+        """Process an update from another worker; updates may be repeated and in any order."""
+        kind, *values = update
+        if kind == "failure":
+            self._store_failure(*values)
+        elif kind == "known-name":
+            network, name, at = values
+            self._store_known_name(network, name.encode("latin-1"), at)
         else:
-            self._agree_on(bytes.fromhex(rest[0]))
+            self._adopt_smaller_key(bytes.fromhex(values[0]))
 
     def replay(self) -> Iterable[Sequence[Any]]:
-        """Yield what a worker that has just begun should know."""
+        """Yield the updates that a new worker needs."""
         yield ["key", self._key.hex()]
         for network in self._failures:
-            for digest, at in self._recent(network).items():
-                yield ["failed", network, digest, at]
-        for (network, name), at in self._names.items():
+            for digest, at in self._recent_failures(network).items():
+                yield ["failure", network, digest, at]
+        for (network, name), at in self._known_names.items():
             if network in self._failures:
-                yield ["known", network, name.decode("latin-1"), at]
+                yield _known_name_update(network, name, at)
 
-    def _tell_key(self) -> None:
+    def _publish_key(self) -> None:
         self._bus.publish(TOPIC, ["key", self._key.hex()])
 
-    def _agree_on(self, key: bytes) -> None:
+    def _adopt_smaller_key(self, key: bytes) -> None:
         if self._key < key:
-            self._tell_key()
-        # What failed under another key counts on, but is not known again.
+            self._publish_key()
+        # Failures whose digests have the old key are still counted, but not recognized if repeated.
         self._key = min(self._key, key)
 
-    # What is remembered
+    # Storage
 
-    def _recent(self, network: str) -> dict[int, float]:
-        """Return the network's failures that still count."""
+    def _recent_failures(self, network: str) -> dict[int, float]:
+        """Return the network's failures that have not expired."""
         failures = self._failures.get(network, {})
-        end = self._now() - FORGOTTEN
-        return {digest: at for digest, at in failures.items() if at > end}
+        expired = self._now() - FAILURE_LIFETIME
+        return {digest: at for digest, at in failures.items() if at > expired}
 
-    def _note(self, network: str, digest: int, at: float) -> None:
-        """Remember the latest time of a failure, in whatever order they are heard of."""
+    def _store_failure(self, network: str, digest: int, at: float) -> None:
+        """Store the latest time of a failure; evict what is expired or exceeds a limit."""
         failures = self._failures.setdefault(network, {})
         failures[digest] = max(at, failures.get(digest, at))
-        if len(failures) > KEPT:
+        if len(failures) > MAX_FAILURES:
             del failures[min(failures, key=lambda each: (failures[each], each))]
         self._failures.move_to_end(network)
-        end = self._now() - FORGOTTEN
+        expired = self._now() - FAILURE_LIFETIME
         while self._failures:
-            oldest, its = next(iter(self._failures.items()))
-            if len(self._failures) <= self._most and max(its.values()) > end:
+            oldest, its_failures = next(iter(self._failures.items()))
+            if len(self._failures) <= self._max_entries and max(its_failures.values()) > expired:
                 break
             del self._failures[oldest]
-            self._slowest.discard(oldest)
+            self._at_max_delay.discard(oldest)
 
-    def _know(self, network: str, name: bytes, at: float) -> None:
+    def _store_known_name(self, network: str, name: bytes, at: float) -> None:
         key = network, name
-        self._names[key] = max(at, self._names.get(key, at))
-        self._names.move_to_end(key)
-        if len(self._names) > self._most:
-            self._names.popitem(last=False)
+        self._known_names[key] = max(at, self._known_names.get(key, at))
+        self._known_names.move_to_end(key)
+        if len(self._known_names) > self._max_entries:
+            self._known_names.popitem(last=False)
 
-    def _digest(self, what: Sequence[bytes]) -> int:
-        # The lengths part them, whatever is in them.
-        text = b"".join(b"%d:%b" % (len(each), each) for each in what)
+    def _digest(self, attempted: Sequence[bytes]) -> int:
+        # Each part is preceded by its length, so that different parts cannot have the same text.
+        text = b"".join(b"%d:%b" % (len(part), part) for part in attempted)
         return int.from_bytes(blake2b(text, key=self._key, digest_size=8).digest(), "big")
+
+
+def _known_name_update(network: str, name: bytes, at: float) -> Sequence[Any]:
+    return ["known-name", network, name.decode("latin-1"), at]
 
 
 def attempted_secrets(
     name: bytes | None, credentials: ICredentials | None
 ) -> Sequence[bytes] | None:
-    """Return all that a client gave to log in with, or None if it is never the same twice.
+    """Return the name and the secrets of a failed login, by which a repetition is recognized.
 
-    ``credentials`` is None where a mechanism refused the name before it had any.
+    Return None if a repetition cannot be recognized, because the credentials are a response to a
+    challenge.  ``credentials`` is None if the SASL mechanism rejected the name before it had any.
     """
     given: Any = credentials
     if credentials is None:

@@ -1,8 +1,15 @@
-"""Logins of one network: a few at a time, the others in line until one of those is over.
+"""Login slots, which limit how many logins of one network run concurrently.
 
-A login that has failed keeps its place until its answer is due, even if the client has
-gone meanwhile: so nobody guesses faster by not waiting for the answers.  Whose client has
-gone before their turn came have none.
+Each network has ``MAX_CONCURRENT`` shared slots.  A login needs a slot while its credentials are
+checked.  If no slot is free, the login waits in the network's queue, which is first in, first out.
+If its client disconnects meanwhile, the login leaves the queue and is not checked.
+
+A failed login keeps its slot until its delayed reply is due, even if the client disconnects, so
+that a client cannot guess passwords faster by reconnecting instead of waiting for the reply.
+
+A user name that has logged in from the network within a day has a reserved slot, which is used when
+no shared slot is free.  Such a user need not wait while others guess passwords from the same
+address.
 """
 
 from __future__ import annotations
@@ -16,127 +23,138 @@ from twisted.internet.defer import Deferred
 from popserv.errors import POPError, TryLater
 
 MAX_CONCURRENT = 4
-"""Logins of one network that are under way at a time."""
+"""Shared slots of one network."""
 
 MAX_QUEUED = 200
-"""Logins of one network that wait for those."""
+"""Logins of one network that may wait for a slot."""
 
 
 class LoginSlots:
-    """Gives each network its places.
+    """The slots and the queues of all networks.
 
-    ``knows`` tells whether a name is known in a network.  Where all places are taken a
-    known name has one more of its own, and need not wait for those who guess.
+    ``is_known_name`` is called with a network and a user name, and returns whether the name has a
+    reserved slot in the network.  ``max_concurrent`` is the number of shared slots of a network.
     """
 
-    def __init__(self, knows: Callable[[str, bytes], bool], at_once: int = MAX_CONCURRENT) -> None:
-        self._knows = knows
-        self._at_once = at_once
-        self._taken: dict[str, int] = {}
-        self._own: set[tuple[str, bytes]] = set()
-        self._lines: dict[str, dict[LoginAttempt, Deferred[None]]] = {}
-        self._freed: deque[str] = deque()
-        self._is_freeing = False
+    def __init__(
+        self,
+        is_known_name: Callable[[str, bytes], bool],
+        max_concurrent: int = MAX_CONCURRENT,
+    ) -> None:
+        self._is_known_name = is_known_name
+        self._max_concurrent = max_concurrent
+        self._shared_in_use: dict[str, int] = {}
+        self._reserved_in_use: set[tuple[str, bytes]] = set()
+        self._queues: dict[str, dict[LoginAttempt, Deferred[None]]] = {}
+        self._released: deque[str] = deque()
+        self._is_dequeuing = False
 
-    def enter(self, turn: LoginAttempt) -> Deferred[None] | None:
-        """Begin a turn, unless it had to wait and too many do already.
+    def acquire(self, attempt: LoginAttempt) -> Deferred[None] | None:
+        """Give a new login a slot, or queue it; return as :meth:`reacquire`.
 
-        :raises TryLater: it had to, and they do.
+        :raises TryLater: no slot is free and the queue is full.
         """
-        if self._give_place(turn):
+        if self._try_acquire(attempt):
             return None
-        line = self._lines.get(turn.network, {})
-        if len(line) >= MAX_QUEUED:
-            oldest = next(iter(line))
-            if oldest.is_there():
+        queue = self._queues.get(attempt.network, {})
+        if len(queue) >= MAX_QUEUED:
+            oldest = next(iter(queue))
+            if oldest.is_connected():
                 raise TryLater("too many logins from your network, try again later")
-            self.leave(oldest)
-        return self.begin(turn)
+            self.cancel(oldest)
+        return self.reacquire(attempt)
 
-    def begin(self, turn: LoginAttempt) -> Deferred[None] | None:
-        """Give a turn its place; return what fires when there is one, None if there is.
+    def reacquire(self, attempt: LoginAttempt) -> Deferred[None] | None:
+        """Give a login a slot again after it released one, or queue it even if the queue is full.
 
-        It fails with a POPError if the turn leaves the line.
+        Return None if the login has a slot now, or a Deferred that fires when it has one.  The
+        Deferred fails with POPError if the login is cancelled.
         """
-        if self._give_place(turn):
+        if self._try_acquire(attempt):
             return None
         waiting: Deferred[None] = Deferred()
-        self._lines.setdefault(turn.network, {})[turn] = waiting
+        self._queues.setdefault(attempt.network, {})[attempt] = waiting
         return waiting
 
-    def _give_place(self, turn: LoginAttempt) -> bool:
-        network = turn.network
-        taken = self._taken.get(network, 0)
-        if taken < self._at_once:
-            self._taken[network] = taken + 1
-            turn.place = network
+    def _try_acquire(self, attempt: LoginAttempt) -> bool:
+        network = attempt.network
+        in_use = self._shared_in_use.get(network, 0)
+        if in_use < self._max_concurrent:
+            self._shared_in_use[network] = in_use + 1
+            attempt.slot = network
             return True
-        own = (network, turn.name)
-        if own not in self._own and self._knows(*own):
-            self._own.add(own)
-            turn.place = own
+        reserved = (network, attempt.name)
+        if reserved not in self._reserved_in_use and self._is_known_name(*reserved):
+            self._reserved_in_use.add(reserved)
+            attempt.slot = reserved
             return True
         return False
 
-    def end(self, turn: LoginAttempt) -> None:
-        """Take a turn's place back, if it has one."""
-        place, turn.place = turn.place, None
-        if isinstance(place, str):
-            self._free(place)
-        elif place is not None:
-            self._own.remove(place)
+    def release(self, attempt: LoginAttempt) -> None:
+        """Release a login's slot, if it has one; the next login in the queue gets it."""
+        slot, attempt.slot = attempt.slot, None
+        if isinstance(slot, str):
+            self._release_shared(slot)
+        elif slot is not None:
+            self._reserved_in_use.remove(slot)
 
-    def leave(self, turn: LoginAttempt) -> None:
-        """Take a turn out of the line, if it is in it; what it waits for fails."""
-        if turn in self._lines.get(turn.network, {}):
-            self._take_out(turn).errback(POPError("client disconnected"))
+    def cancel(self, attempt: LoginAttempt) -> None:
+        """Remove a login from the queue, if it is queued; its Deferred fails."""
+        if attempt in self._queues.get(attempt.network, {}):
+            self._remove_from_queue(attempt).errback(POPError("client disconnected"))
 
-    def _free(self, network: str) -> None:
-        # Whoever is next may be over at once: one after the other, not one within the other.
-        self._freed.append(network)
-        if self._is_freeing:
+    def _release_shared(self, network: str) -> None:
+        # The login that gets the slot may release it before callback() returns.  A loop instead of
+        # recursion keeps the stack flat.
+        self._released.append(network)
+        if self._is_dequeuing:
             return
-        self._is_freeing = True
+        self._is_dequeuing = True
         try:
-            while self._freed:
-                self._hand_on(self._freed.popleft())
+            while self._released:
+                self._pass_on_slot(self._released.popleft())
         finally:
-            self._is_freeing = False
+            self._is_dequeuing = False
 
-    def _hand_on(self, network: str) -> None:
-        while network in self._lines:
-            turn = next(iter(self._lines[network]))
-            if turn.is_there():
-                turn.place = network
-                self._take_out(turn).callback(None)
+    def _pass_on_slot(self, network: str) -> None:
+        """Give a released slot to the next login in the queue whose client is connected."""
+        while network in self._queues:
+            attempt = next(iter(self._queues[network]))
+            if attempt.is_connected():
+                attempt.slot = network
+                self._remove_from_queue(attempt).callback(None)
                 return
-            self.leave(turn)
-        self._taken[network] -= 1
-        if not self._taken[network]:
-            del self._taken[network]
+            self.cancel(attempt)
+        self._shared_in_use[network] -= 1
+        if not self._shared_in_use[network]:
+            del self._shared_in_use[network]
 
-    def _take_out(self, turn: LoginAttempt) -> Deferred[None]:
-        line = self._lines[turn.network]
-        waiting = line.pop(turn)
-        if not line:
-            del self._lines[turn.network]
+    def _remove_from_queue(self, attempt: LoginAttempt) -> Deferred[None]:
+        queue = self._queues[attempt.network]
+        waiting = queue.pop(attempt)
+        if not queue:
+            del self._queues[attempt.network]
         return waiting
 
 
 class LoginAttempt:
-    """One login's: from this network, by this name, with these credentials.
+    """A login with a user name and credentials, from a network.
 
-    ``is_there`` tells whether the client still waits.
+    ``is_connected`` returns whether the client is still connected.  ``slot`` is the slot that the
+    login has: the network for a shared slot, network and name for a reserved slot, or None.
     """
 
-    __slots__ = ("credentials", "is_there", "name", "network", "place")
+    __slots__ = ("credentials", "is_connected", "name", "network", "slot")
 
     def __init__(
-        self, network: str, name: bytes, credentials: ICredentials, is_there: Callable[[], bool]
+        self,
+        network: str,
+        name: bytes,
+        credentials: ICredentials,
+        is_connected: Callable[[], bool],
     ) -> None:
         self.network = network
         self.name = name
         self.credentials = credentials
-        self.is_there = is_there
-        # The network for one of its places, network and name for that name's own.
-        self.place: str | tuple[str, bytes] | None = None
+        self.is_connected = is_connected
+        self.slot: str | tuple[str, bytes] | None = None

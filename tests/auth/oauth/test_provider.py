@@ -1,4 +1,4 @@
-"""The HTTP client that asks a provider, against real servers on this machine."""
+"""The HTTP client for an OAuth provider, with real servers on this machine."""
 
 import json
 import os
@@ -12,265 +12,146 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.trial.unittest import SynchronousTestCase, TestCase
-from twisted.web.resource import Resource
+from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import NOT_DONE_YET, Site
 
 from popserv.auth.oauth import provider
 from popserv.auth.oauth.provider import (
-    MAX_ANSWER,
-    Provider,
-    ProviderError,
+    MAX_RESPONSE_OCTETS,
+    ProviderClient,
     check_url,
-    parse_object,
+    parse_json_object,
 )
+from tests.auth.oauth.harness import ProviderCase, RecordingResource, json_answer, no_answer
 
 
-class Answers(Resource):
-    """Answers each request as ``answer(request)`` says, and remembers it."""
-
-    isLeaf = True
-
-    def __init__(self, answer):
-        """Start with no requests."""
-        super().__init__()
-        self.answer = answer
-        self.requests = []
-        self.bodies = []
-        self.arrived = []
-
-    def render(self, request):
-        """Keep the request and its body; answer."""
-        self.requests.append(request)
-        self.bodies.append(request.content.read())
-        answer = self.answer(request)
-        arrived, self.arrived = self.arrived, []
-        for waiter in arrived:
-            waiter.callback(None)
-        return answer
-
-    def next(self):
-        """Return a Deferred that fires when the next request is there."""
-        self.arrived.append(Deferred())
-        return self.arrived[-1]
-
-
-def with_object(found, code=200):
-    """Return what answers with a JSON object."""
-
-    def answer(request):
-        request.setResponseCode(code)
-        return json.dumps(found).encode()
-
-    return answer
-
-
-def never(_request):
-    """Answer nothing, and keep the connection."""
-    return NOT_DONE_YET
-
-
-class Says(Protocol):
-    """A server that says some octets to whatever it hears, and no HTTP if it does not want to."""
-
-    def __init__(self, octets, leaves):
-        """Say this, and close the connection if ``leaves``."""
-        self.octets, self.leaves = octets, leaves
+class EndlessServer(Protocol):
+    """A server that sends an endless response."""
 
     def dataReceived(self, _data):
-        """Say it."""
-        self.transport.write(self.octets)
-        if self.leaves:
-            self.transport.loseConnection()
-
-
-class Endless(Protocol):
-    """A server whose answer has no end."""
-
-    def dataReceived(self, _data):
-        """Begin."""
+        """Start the response."""
         self.transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
         self.transport.registerProducer(self, False)
 
     def resumeProducing(self):
-        """Go on."""
+        """Send the next chunk."""
         self.transport.write(b"x" * 65536)
 
     def stopProducing(self):
-        """Be told that nobody wants more."""
+        """Do nothing; see IPullProducer."""
 
 
-class ProviderCase(TestCase):
-    """Has servers on this machine, and waits at the end until all their connections are gone."""
-
-    def setUp(self):
-        """Note that there are no connections."""
-        self.open = set()
-        self.gone = None
-        self.addCleanup(self.all_gone)
-
-    def all_gone(self):
-        """Return a Deferred that fires once no connection is left."""
-        self.gone = Deferred()
-        if not self.open:
-            self.gone.callback(None)
-        return self.gone
-
-    def watch(self, protocol):
-        """Note when a server's protocol is connected and lost."""
-        made, lost = protocol.makeConnection, protocol.connectionLost
-
-        def makeConnection(transport):
-            self.open.add(protocol)
-            made(transport)
-
-        def connectionLost(reason):
-            self.open.discard(protocol)
-            lost(reason)
-            if self.gone and not self.open:
-                self.gone.callback(None)
-
-        protocol.makeConnection, protocol.connectionLost = makeConnection, connectionLost
-        return protocol
-
-    def watched(self, factory):
-        """Have a factory whose protocols are all watched."""
-        build = factory.buildProtocol
-        factory.buildProtocol = lambda address: self.watch(build(address))
-        return factory
-
-    async def listen(self, factory):
-        """Serve by a factory; return the port."""
-        port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(factory)
-        self.addCleanup(port.stopListening)
-        return port.getHost().port
-
-    async def serve(self, answer):
-        """Serve by HTTP; return the resource and its URL."""
-        resource = Answers(answer)
-        port = await self.listen(self.watched(Site(resource)))
-        return resource, f"http://127.0.0.1:{port}/path"
-
-    async def serve_octets(self, octets, leaves=True):
-        """Serve octets; return the URL."""
-        factory = Factory.forProtocol(lambda: Says(octets, leaves))
-        return f"http://127.0.0.1:{await self.listen(self.watched(factory))}/"
-
-    async def fault(self, url, **options):
-        """Return the text of the fault that a question ends with."""
-        with self.assertRaises(ProviderError) as caught:
-            await Provider(**options).request(url)
-        text = str(caught.exception)
-        self.assertTrue(text.startswith(f"{url}: "), text)
-        return text.removeprefix(f"{url}: ")
-
-
-class AskTests(ProviderCase):
-    """Provider.ask."""
+class RequestTests(ProviderCase):
+    """ProviderClient.request."""
 
     async def test_get(self):
-        """Without a form it is a GET of JSON, and the answer an object."""
-        resource, url = await self.serve(with_object({"a": [1]}))
-        self.assertEqual(await Provider(reactor=reactor).request(url), {"a": [1]})
+        """Without a form it sends a GET for JSON and returns the object."""
+        resource, url = await self.serve(json_answer({"a": [1]}))
+        self.assertEqual(await ProviderClient(reactor=reactor).request(url), {"a": [1]})
         (request,) = resource.requests
         self.assertEqual((request.method, request.uri), (b"GET", b"/path"))
         self.assertEqual(request.getHeader(b"accept"), b"application/json")
 
     async def test_post(self):
-        """With a form it is a POST of it, with the headers that are given."""
-        resource, url = await self.serve(with_object({}))
-        self.assertEqual(await Provider().request(url, {"token": "a+b/c="}, {b"X-A": b"b"}), {})
+        """With a form it sends a POST with the given headers."""
+        resource, url = await self.serve(json_answer({}))
+        self.assertEqual(
+            await ProviderClient().request(url, {"token": "a+b/c="}, {b"X-A": b"b"}), {}
+        )
         (request,) = resource.requests
         self.assertEqual((request.method, request.getHeader(b"x-a")), (b"POST", b"b"))
         self.assertEqual(request.getHeader(b"content-type"), b"application/x-www-form-urlencoded")
         self.assertEqual(resource.bodies, [b"token=a%2Bb%2Fc%3D"])
 
     async def test_status(self):
-        """Any status but 200 is a fault, whatever comes with it."""
+        """Any status other than 200 is an error, whatever the body."""
         for code in (201, 204, 400, 401, 404, 500, 503):
-            _, url = await self.serve(with_object({"active": True}, code))
-            self.assertEqual(await self.fault(url), f"answered {code}")
+            _, url = await self.serve(json_answer({"active": True}, code))
+            self.assertEqual(await self.request_error(url), f"HTTP status {code}")
 
     async def test_redirect(self):
-        """A redirect is not followed: the answer counts that comes from where trust was put."""
-        other, there = await self.serve(with_object({"active": True}))
+        """A redirect is not followed: only the configured URL is trusted."""
+        other, there = await self.serve(json_answer({"active": True}))
 
         def elsewhere(request):
             request.redirect(there.encode())
             return b"{}"
 
         _, url = await self.serve(elsewhere)
-        self.assertEqual(await self.fault(url), "answered 302")
+        self.assertEqual(await self.request_error(url), "HTTP status 302")
         self.assertEqual(other.requests, [])
 
-    async def test_no_object(self):
-        """What is no JSON object is a fault, and is not quoted."""
+    async def test_not_an_object(self):
+        """A body that is not a JSON object is an error, which does not quote it."""
         for body in (b"", b"s3cret", b'{"a": ', b"[]", b"null", b"\xff", b"[" * 100_000):
             _, url = await self.serve(lambda _, body=body: body)
-            self.assertRegex(await self.fault(url), "^no JSON( object)?$")
+            self.assertRegex(await self.request_error(url), "^not (JSON|a JSON object)$")
 
     async def test_largest(self):
-        """An answer may have MAX_ANSWER octets, and not one more."""
-        body = b'{"a": "' + b"x" * (MAX_ANSWER - 9) + b'"}'
+        """A response may have MAX_RESPONSE_OCTETS, and not one more."""
+        body = b'{"a": "' + b"x" * (MAX_RESPONSE_OCTETS - 9) + b'"}'
         _, url = await self.serve(lambda _: body)
-        self.assertEqual(len((await Provider().request(url))["a"]), MAX_ANSWER - 9)
+        self.assertEqual(len((await ProviderClient().request(url))["a"]), MAX_RESPONSE_OCTETS - 9)
         _, url = await self.serve(lambda _: body + b" ")
-        self.assertEqual(await self.fault(url), f"an answer of more than {MAX_ANSWER} octets")
+        self.assertEqual(
+            await self.request_error(url), f"response exceeds {MAX_RESPONSE_OCTETS} octets"
+        )
 
     async def test_endless(self):
-        """An answer without end is cut off."""
-        factory = self.watched(Factory.forProtocol(Endless))
+        """The connection of an endless response is aborted."""
+        factory = self.watched(Factory.forProtocol(EndlessServer))
         url = f"http://127.0.0.1:{await self.listen(factory)}/"
-        self.assertEqual(await self.fault(url), f"an answer of more than {MAX_ANSWER} octets")
-        await self.all_gone()
+        self.assertEqual(
+            await self.request_error(url), f"response exceeds {MAX_RESPONSE_OCTETS} octets"
+        )
+        await self.all_closed()
 
     async def test_slow(self):
-        """A server that says nothing, half its headers, or half its body, is cut off in time."""
+        """Servers that send nothing, half a header or half a body are cut off at the timeout."""
 
         def half(request):
             request.setHeader(b"content-length", b"100")
             request.write(b"{")
             return NOT_DONE_YET
 
-        urls = [(await self.serve(answer))[1] for answer in (never, half)]
+        urls = [(await self.serve(answer))[1] for answer in (no_answer, half)]
         urls.append(await self.serve_octets(b"HTTP/1.1 200 OK\r\nContent-", False))
         for url in urls:
-            told = await self.fault(url, timeout=0.05)
-            self.assertEqual(told, "no whole answer in 0.05 seconds")
-            await self.all_gone()
+            error = await self.request_error(url, timeout=0.05)
+            self.assertEqual(error, "no complete response within 0.05 seconds")
+            await self.all_closed()
 
-    async def test_cut_off(self):
-        """An answer that ends before its end is a fault."""
+    async def test_truncated(self):
+        """A response that ends early is an error."""
         url = await self.serve_octets(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}")
-        self.assertIn("ResponseFailed", await self.fault(url))
+        self.assertIn("ResponseFailed", await self.request_error(url))
         url = await self.serve_octets(b'HTTP/1.0 200 OK\r\n\r\n{"a": ')
-        self.assertEqual(await self.fault(url), "no JSON")
+        self.assertEqual(await self.request_error(url), "not JSON")
 
     async def test_until_close(self):
-        """An answer whose end is the connection's is good, as from servers of HTTP/1.0."""
+        """A response may end with the connection, as from an HTTP/1.0 server."""
         url = await self.serve_octets(b'HTTP/1.0 200 OK\r\n\r\n{"a": 1}')
-        self.assertEqual(await Provider().request(url), {"a": 1})
+        self.assertEqual(await ProviderClient().request(url), {"a": 1})
 
     async def test_no_http(self):
-        """What does not speak HTTP is a fault."""
+        """A server that does not speak HTTP is an error."""
         url = await self.serve_octets(b"* OK IMAP4rev1 ready\r\n")
-        self.assertRegex(await self.fault(url), "^Response")
+        self.assertRegex(await self.request_error(url), "^Response")
 
     async def test_refused(self):
-        """A port where nobody listens is a fault."""
+        """A refused connection is an error."""
         port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(Factory())
         url = f"http://127.0.0.1:{port.getHost().port}/"
         await port.stopListening()
-        self.assertIn("ConnectionRefusedError", await self.fault(url))
+        self.assertIn("ConnectionRefusedError", await self.request_error(url))
 
 
 def make_certificate(directory, *addresses):
-    """Make a key and a certificate for IP addresses, which is its own root; return their paths."""
+    """Make a self-signed certificate for IP addresses; return the paths of the key and of it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "provider")])
     names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(each)) for each in addresses])
@@ -295,43 +176,43 @@ def make_certificate(directory, *addresses):
 
 
 class TLSTests(ProviderCase):
-    """Provider.ask by https."""
+    """ProviderClient.request by https."""
 
     async def serve_tls(self, *addresses):
-        """Serve by https with a certificate for those addresses; return URL and certificate."""
+        """Serve by https with a certificate for these addresses; return the URL and its path."""
         key, certificate = make_certificate(os.path.abspath(self.mktemp()), *addresses)
-        site = Site(Answers(with_object({"a": 1})))
+        site = Site(RecordingResource(json_answer({"a": 1})))
         context = DefaultOpenSSLContextFactory(key, certificate)
         port = await self.listen(TLSMemoryBIOFactory(context, False, self.watched(site)))
         return f"https://127.0.0.1:{port}/", certificate
 
     async def test_trusted(self):
-        """A certificate that a root of the system vouches for is good, time and again."""
+        """A certificate of a trusted CA is accepted, in each request."""
         url, root = await self.serve_tls("127.0.0.1")
         with patch.dict(os.environ, SSL_CERT_FILE=root):
-            asker = Provider()
+            client = ProviderClient()
             for _ in range(2):
-                self.assertEqual(await asker.request(url), {"a": 1})
+                self.assertEqual(await client.request(url), {"a": 1})
 
     async def test_unknown_root(self):
-        """A certificate that nobody vouches for is a fault."""
+        """A certificate of an unknown CA is an error."""
         url, _ = await self.serve_tls("127.0.0.1")
-        self.assertIn("certificate verify failed", await self.fault(url))
+        self.assertIn("certificate verify failed", await self.request_error(url))
 
     async def test_other_host(self):
-        """A certificate for another host is a fault."""
+        """A certificate for another host is an error."""
         url, root = await self.serve_tls("192.0.2.1")
         with patch.dict(os.environ, SSL_CERT_FILE=root):
-            self.assertIn("VerificationError", await self.fault(url))
+            self.assertIn("VerificationError", await self.request_error(url))
 
 
 class CollectorTests(SynchronousTestCase):
-    """The collector of an answer's body."""
+    """The collector of a response's body."""
 
     def test_too_much(self):
-        """What comes behind too much is not kept, nor heard of again."""
-        self.patch(provider, "MAX_ANSWER", 3)
-        collector = provider._Collector()
+        """Octets after the limit are discarded, and the error is reported once."""
+        self.patch(provider, "MAX_RESPONSE_OCTETS", 3)
+        collector = provider._BodyCollector()
         for _ in range(3):
             collector.dataReceived(b"xx")
         self.failureResultOf(collector.body, ValueError)
@@ -343,7 +224,7 @@ class URLTests(SynchronousTestCase):
     """check_url."""
 
     def test_good(self):
-        """HTTPS goes everywhere, http to this machine."""
+        """An https URL of any host, or an http URL of this machine, is accepted."""
         for url in (
             "https://provider.example",
             "https://provider.example:8443/realms/mail?x=y",
@@ -358,7 +239,7 @@ class URLTests(SynchronousTestCase):
             self.assertIsNone(check_url(url), url)
 
     def test_bad(self):
-        """All else is refused with a reason."""
+        """Any other URL is rejected with a reason."""
         for url, why in (
             ("http://provider.example/keys", "https"),
             ("http://192.0.2.1/keys", "https"),
@@ -384,18 +265,18 @@ class URLTests(SynchronousTestCase):
 
 
 class ObjectTests(SynchronousTestCase):
-    """parse_object."""
+    """parse_json_object."""
 
     @given(st.binary() | st.text().map(str.encode))
     def test_anything(self, text):
-        """It is an object or a ValueError that quotes nothing."""
+        """Any octets are an object or a ValueError that does not quote them."""
         try:
-            self.assertIsInstance(parse_object(text), dict)
+            self.assertIsInstance(parse_json_object(text), dict)
         except ValueError as error:
-            self.assertIn(str(error), ("no JSON", "no JSON object"))
+            self.assertIn(str(error), ("not JSON", "not a JSON object"))
             self.assertTrue(error.__suppress_context__ or error.__context__ is None)
 
     @given(st.dictionaries(st.text(), st.integers() | st.text() | st.booleans() | st.none()))
     def test_objects(self, found):
-        """An object is read as it is."""
-        self.assertEqual(parse_object(json.dumps(found).encode()), found)
+        """A JSON object is returned as it is."""
+        self.assertEqual(parse_json_object(json.dumps(found).encode()), found)

@@ -1,4 +1,4 @@
-"""The shortest time between two logins of one user (RFC 2449 section 6.5)."""
+"""The minimum time between two logins of one user (LOGIN-DELAY, RFC 2449 section 6.5)."""
 
 import json
 
@@ -20,14 +20,14 @@ from popserv.runtime.bus import WorkerBus
 
 @implementer(IRealm)
 class Realm:
-    """Another realm, whose answers the test makes."""
+    """A realm whose answers are set by the test."""
 
     def __init__(self):
         self.answer = lambda: succeed((IMailbox, "avatar", None))
         self.asked = []
 
     def requestAvatar(self, *arguments):
-        """Note what was asked."""
+        """Record the arguments."""
         self.asked.append(arguments)
         return self.answer()
 
@@ -36,57 +36,57 @@ class DelayTests(SynchronousTestCase):
     """LoginDelayRealm."""
 
     def setUp(self):
-        """A realm with a delay of 60 seconds."""
+        """Make a realm with a delay of 60 seconds."""
         self.inner = Realm()
         self.clock = Clock()
         self.realm = LoginDelayRealm(self.inner, 60, self.clock.seconds)
 
     def login(self, user=b"ann"):
-        """Log in; return the avatar or a failure."""
+        """Log in; return the Deferred of the avatar."""
         try:
             return self.realm.requestAvatar(user, None, IMailbox)
         except LoginTooSoon as error:
             return fail(error)
 
-    def assertTold(self, text, user=b"ann"):
-        """The login is refused with this text."""
+    def assertRefused(self, text, user=b"ann"):
+        """Check that a login is refused with this text."""
         error = self.failureResultOf(self.login(user), LoginTooSoon).value
         self.assertEqual((error.code, str(error.text)), (b"LOGIN-DELAY", text))
 
     def test_interface(self):
-        """It is a realm, and hands on what it is asked."""
+        """It is a realm, and passes its arguments to the wrapped realm."""
         verifyObject(IRealm, self.realm)
         self.assertEqual(self.successResultOf(self.login())[1], "avatar")
         self.assertEqual(self.inner.asked, [(b"ann", None, IMailbox)])
 
     def test_too_soon(self):
-        """Who was in is not let in again before the time is over, and then is."""
+        """A login is refused until the delay since the last login has passed."""
         self.successResultOf(self.login())
-        self.assertTold("too soon after the last login, wait 60 seconds")
+        self.assertRefused("too soon after the last login, wait 60 seconds")
         self.clock.advance(58.5)
-        self.assertTold("too soon after the last login, wait 2 seconds")
+        self.assertRefused("too soon after the last login, wait 2 seconds")
         self.clock.advance(0.75)
-        self.assertTold("too soon after the last login, wait 1 second")
+        self.assertRefused("too soon after the last login, wait 1 second")
         self.assertEqual(len(self.inner.asked), 1)
         self.clock.advance(0.75)
         self.successResultOf(self.login())
 
     def test_refusals_do_not_count(self):
-        """To have been told to wait makes nobody wait longer."""
+        """A refused login does not extend the delay."""
         self.successResultOf(self.login())
         self.clock.advance(59)
-        self.assertTold("too soon after the last login, wait 1 second")
+        self.assertRefused("too soon after the last login, wait 1 second")
         self.clock.advance(1)
         self.successResultOf(self.login())
 
     def test_by_user(self):
-        """Each user waits alone; whoever has no name, too."""
+        """Each user has a delay of their own; anonymous users share one."""
         for user in (b"ann", b"bob", ()):
             self.successResultOf(self.login(user))
-            self.assertTold("too soon after the last login, wait 60 seconds", user)
+            self.assertRefused("too soon after the last login, wait 60 seconds", user)
 
     def test_failures_do_not_count(self):
-        """A maildrop that was not to be had, at once or later, was no login."""
+        """A login whose maildrop cannot be opened is not counted."""
 
         def broken():
             raise NotImplementedError
@@ -101,7 +101,7 @@ class DelayTests(SynchronousTestCase):
                 self.failureResultOf(self.login(), error)
 
     def test_counts_from_the_login(self):
-        """A maildrop that takes its time to open is a login when it is open."""
+        """The delay starts when the maildrop is open."""
         opened = Deferred()
         self.inner.answer = lambda: opened
         outcome = self.login()
@@ -110,10 +110,10 @@ class DelayTests(SynchronousTestCase):
         opened.callback((IMailbox, "avatar", None))
         self.successResultOf(outcome)
         self.clock.advance(59)
-        self.assertTold("too soon after the last login, wait 1 second")
+        self.assertRefused("too soon after the last login, wait 1 second")
 
     def test_out_of_order(self):
-        """Of two logins that cross, the later counts, and nothing is forgotten too early."""
+        """Of two overlapping logins the later one counts, and nothing is evicted too early."""
         slow = Deferred()
         self.inner.answer = lambda: slow
         first = self.login()
@@ -125,10 +125,10 @@ class DelayTests(SynchronousTestCase):
         self.successResultOf(first)
         self.clock.advance(30)
         self.successResultOf(self.login(b"bob"))
-        self.assertTold("too soon after the last login, wait 30 seconds")
+        self.assertRefused("too soon after the last login, wait 30 seconds")
 
     def test_memory(self):
-        """Nobody is remembered longer than the delay."""
+        """No login is stored longer than the delay."""
         for n in range(100):
             self.successResultOf(self.login(b"u%d" % n))
             self.realm.receive([f"v{n}", self.clock.seconds()])
@@ -139,45 +139,45 @@ class DelayTests(SynchronousTestCase):
             self.clock.advance(1)
         self.assertLessEqual(len(self.realm._logins), 60)
 
-    def test_told(self):
-        """A login in another process counts as if it had been here, and is told to others."""
-        told = []
+    def test_other_worker(self):
+        """A login at one worker counts at the others."""
+        published = []
         here, there = (
-            LoginDelayRealm(self.inner, 60, self.clock.seconds, bus=WorkerBus(carry))
-            for carry in (lambda *fact: told.append(fact), lambda *fact: None)
+            LoginDelayRealm(self.inner, 60, self.clock.seconds, bus=WorkerBus(send))
+            for send in (lambda *update: published.append(update), lambda *update: None)
         )
         for user in (b"ann", b"\xff", b"", ()):
             self.realm = here
             self.successResultOf(self.login(user))
-            topic, fact = told.pop()
+            topic, update = published.pop()
             self.assertEqual(topic, "logins")
-            there.receive(json.loads(json.dumps(fact)))
+            there.receive(json.loads(json.dumps(update)))
             self.realm = there
-            self.assertTold("too soon after the last login, wait 60 seconds", user)
+            self.assertRefused("too soon after the last login, wait 60 seconds", user)
         self.assertEqual(list(there.replay()), list(here.replay()))
         self.assertEqual(len(list(here.replay())), 4)
 
-    def test_told_late(self):
-        """What is told late or twice shortens no delay, and keeps nobody out for longer."""
+    def test_late_update(self):
+        """An update that is late or repeated neither shortens nor extends a delay."""
         self.clock.advance(100)
         self.successResultOf(self.login(b"bob"))
         self.successResultOf(self.login())
         self.realm.receive(["ann", 90.0])
-        self.assertTold("too soon after the last login, wait 60 seconds")
+        self.assertRefused("too soon after the last login, wait 60 seconds")
         self.realm.receive(["carl", 90.0])
         self.clock.advance(55)
         self.successResultOf(self.login(b"carl"))
-        self.assertTold("too soon after the last login, wait 5 seconds", b"bob")
+        self.assertRefused("too soon after the last login, wait 5 seconds", b"bob")
 
     @given(
         st.integers(1, 1000),
         st.lists(st.tuples(st.sampled_from([b"ann", b"bob"]), st.floats(0, 700))),
         st.floats(0, 1e9),
     )
-    def test_model(self, seconds, logins, began):
-        """Whatever the times, who waited as long as told gets in, and nobody before."""
+    def test_model(self, seconds, logins, start):
+        """A user who waits as long as the reply says can log in, and not before."""
         clock = Clock()
-        clock.rightNow = began
+        clock.rightNow = start
         realm = LoginDelayRealm(self.inner, seconds, clock.seconds)
         last = {}
         for user, after in logins:
@@ -186,10 +186,10 @@ class DelayTests(SynchronousTestCase):
             try:
                 self.successResultOf(realm.requestAvatar(user, None, IMailbox))
             except LoginTooSoon as error:
-                told = int(str(error.text).split()[-2])
-                self.assertTrue(1 <= told <= seconds)
+                wait = int(str(error.text).split()[-2])
+                self.assertTrue(1 <= wait <= seconds)
                 self.assertLess(now, last[user] + seconds + 1e-6)
-                self.assertGreaterEqual(now + told, last[user] + seconds - 1e-6)
+                self.assertGreaterEqual(now + wait, last[user] + seconds - 1e-6)
             else:
                 self.assertTrue(user not in last or now >= last[user] + seconds - 1e-6)
                 last[user] = now

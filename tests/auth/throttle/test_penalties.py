@@ -1,4 +1,4 @@
-"""Failed logins and what they cost the next one, held against the plainest book of them."""
+"""Penalties for failed logins, compared with a naive model."""
 
 import json
 
@@ -18,10 +18,10 @@ from popserv.auth.credentials import (
 )
 from popserv.auth.sasl.mechanisms import TokenCredentials
 from popserv.auth.throttle.penalties import (
-    FACTORS,
-    FORGOTTEN,
-    KEPT,
-    KNOWN,
+    DELAY_FACTORS,
+    FAILURE_LIFETIME,
+    KNOWN_NAME_LIFETIME,
+    MAX_FAILURES,
     Penalties,
     attempted_secrets,
 )
@@ -31,335 +31,343 @@ HERE = "192.0.2.1"
 THERE = "2001:db8::/64"
 
 NETWORKS = st.sampled_from([HERE, THERE])
-WHAT = st.one_of(st.none(), st.lists(st.binary(max_size=2), max_size=2))
-TIMES = st.floats(0, 1.5 * FORGOTTEN)
+ATTEMPTED = st.one_of(st.none(), st.lists(st.binary(max_size=2), max_size=2))
+TIMES = st.floats(0, 1.5 * FAILURE_LIFETIME)
 
 
-class Book:
-    """All that ever failed, and no thought of what that costs."""
+class Model:
+    """Stores all updates, and derives the delay factor from the documented rules."""
 
     def __init__(self):
-        self.replay = []
+        self.updates = []
 
     def recent(self, network, now):
-        """Return the digests that count, by the rules' own words."""
+        """Return the digests of the failures that count."""
         seen = {}
-        for kind, *fact in self.replay:
-            if kind == "failed" and fact[0] == network:
-                seen[fact[1]] = max(fact[2], seen.get(fact[1], fact[2]))
-        last = sorted(seen, key=lambda digest: (seen[digest], digest))[-KEPT:]
-        return {digest for digest in last if seen[digest] > now - FORGOTTEN}
+        for kind, *update in self.updates:
+            if kind == "failure" and update[0] == network:
+                seen[update[1]] = max(update[2], seen.get(update[1], update[2]))
+        last = sorted(seen, key=lambda digest: (seen[digest], digest))[-MAX_FAILURES:]
+        return {digest for digest in last if seen[digest] > now - FAILURE_LIFETIME}
 
-    def factor(self, network, now):
-        """Return how much longer the next failure waits."""
-        return FACTORS[min(len(self.recent(network, now)), 3)]
+    def delay_factor(self, network, now):
+        """Return the factor of the base delay for the next failure."""
+        return DELAY_FACTORS[min(len(self.recent(network, now)), 3)]
 
 
 class PenaltiesCase(SynchronousTestCase):
-    """Books on one clock, whose facts are kept as they went over the wire."""
+    """Has penalties on a test clock, whose updates are recorded as they are sent."""
 
     def setUp(self):
-        """Make one."""
+        """Make the penalties; record the log."""
         self.clock = Clock()
-        self.told = []
+        self.published = []
         self.penalties = self.make()
         self.log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
 
-    def make(self, told=None, **options):
-        """A book that tells a list."""
-        told = self.told if told is None else told
+    def make(self, published=None, **options):
+        """Return penalties that publish to a list."""
+        published = self.published if published is None else published
 
-        def carry(topic, fact):
+        def send(topic, update):
             self.assertEqual(topic, "penalties")
-            told.append(json.loads(json.dumps(fact)))
+            published.append(json.loads(json.dumps(update)))
 
-        return Penalties(WorkerBus(carry), now=self.clock.seconds, **options)
+        return Penalties(WorkerBus(send), now=self.clock.seconds, **options)
 
     def lines(self):
-        """Return what was logged."""
+        """Return the lines of the log."""
         return [formatEvent(event) for event in self.log]
 
 
-class FactorTests(PenaltiesCase):
-    """How much longer a failed login waits."""
+class DelayTests(PenaltiesCase):
+    """The delay of the reply to a failed login."""
 
     def test_grows(self):
-        """Each other failure lengthens the wait, up to the bound: 2, 4, 8, 15 seconds of 2."""
-        waits = [2 * self.penalties.failed(HERE, [b"ann", b"%d" % n]) for n in range(20)]
+        """Each different failure increases the delay, up to the maximum: 2, 4, 8, 15 seconds."""
+        waits = [2 * self.penalties.record_failure(HERE, [b"ann", b"%d" % n]) for n in range(20)]
         self.assertEqual(waits, [2, 4, 8, *[15] * 17])
-        self.assertEqual(self.penalties.factor(HERE), 7.5)
+        self.assertEqual(self.penalties.delay_factor(HERE), 7.5)
 
-    def test_networks_are_apart(self):
-        """What one network does is not held against another."""
+    def test_networks_are_independent(self):
+        """Failures of one network do not affect another."""
         for _ in range(9):
-            self.penalties.failed(HERE, None)
-        self.assertEqual(self.penalties.factor(THERE), 1)
-        self.assertEqual(self.penalties.failed(THERE, None), 1)
+            self.penalties.record_failure(HERE, None)
+        self.assertEqual(self.penalties.delay_factor(THERE), 1)
+        self.assertEqual(self.penalties.record_failure(THERE, None), 1)
 
-    def test_same_again(self):
-        """The same name and password, again and again, counts once, and waits the usual time."""
+    def test_repeated(self):
+        """The same name and password count once, and always have the base delay."""
         for _ in range(50):
-            self.assertEqual(self.penalties.failed(HERE, [b"ann", b"old"]), 1)
+            self.assertEqual(self.penalties.record_failure(HERE, [b"ann", b"old"]), 1)
             self.clock.advance(60)
-        self.assertEqual(self.penalties.factor(HERE), 2)
-        self.assertEqual(self.penalties.failed(HERE, [b"bob", b"old"]), 2)
-        self.assertEqual(self.penalties.failed(HERE, [b"ann", b"old"]), 1)
+        self.assertEqual(self.penalties.delay_factor(HERE), 2)
+        self.assertEqual(self.penalties.record_failure(HERE, [b"bob", b"old"]), 2)
+        self.assertEqual(self.penalties.record_failure(HERE, [b"ann", b"old"]), 1)
 
-    def test_parted(self):
-        """Where the name ends and the password begins makes a difference."""
+    def test_separated(self):
+        """The boundary between name and password makes a difference."""
         pairs = [[b"ann", b"x"], [b"an", b"nx"], [b"ann", b"", b"x"], [b"annx"], [b"ann1:x"], []]
-        factors = [self.penalties.failed(HERE, pair) for pair in pairs]
+        factors = [self.penalties.record_failure(HERE, pair) for pair in pairs]
         self.assertEqual(factors, [1, 2, 4, 7.5, 7.5, 7.5])
 
-    def test_never_the_same(self):
-        """What cannot be the same twice counts each time."""
-        self.assertEqual([self.penalties.failed(HERE, None) for _ in range(4)], list(FACTORS))
+    def test_not_repeatable(self):
+        """A failure that cannot be recognized when repeated counts each time."""
+        self.assertEqual(
+            [self.penalties.record_failure(HERE, None) for _ in range(4)], list(DELAY_FACTORS)
+        )
 
-    def test_forgotten(self):
-        """Ten minutes after it was last seen a failure counts no more."""
+    def test_expiry(self):
+        """A failure expires ten minutes after it last occurred."""
         for n in range(3):
-            self.penalties.failed(HERE, [b"%d" % n])
+            self.penalties.record_failure(HERE, [b"%d" % n])
             self.clock.advance(100)
         factors = []
         for _ in range(6):
-            factors.append(self.penalties.factor(HERE))
+            factors.append(self.penalties.delay_factor(HERE))
             self.clock.advance(100)
         self.assertEqual(factors, [7.5, 7.5, 7.5, 4, 2, 1])
 
     def test_success_changes_nothing(self):
-        """A login that succeeds takes nothing away, or an account would pay for guesses."""
+        """A successful login does not reduce the delay."""
         for _ in range(3):
-            self.penalties.failed(HERE, None)
-            self.penalties.succeeded(HERE, b"mallory")
-        self.assertEqual(self.penalties.factor(HERE), 7.5)
+            self.penalties.record_failure(HERE, None)
+            self.penalties.record_success(HERE, b"mallory")
+        self.assertEqual(self.penalties.delay_factor(HERE), 7.5)
 
     def test_logged_once(self):
-        """That a network has come to the bound is logged once, until all is forgotten."""
+        """Reaching the maximum delay is logged once, until all failures have expired."""
         for _ in range(2):
             before = len(self.lines())
             for n in range(20):
-                self.penalties.failed(HERE, None)
+                self.penalties.record_failure(HERE, None)
                 self.assertEqual(len(self.lines()) - before, int(n >= 2))
-            self.clock.advance(FORGOTTEN)
+            self.clock.advance(FAILURE_LIFETIME)
         self.assertEqual(
             set(self.lines()),
             {"192.0.2.1: repeated login failures, replies are delayed"},
         )
 
     def test_memory(self):
-        """The networks that failed last are remembered, and ten failures of each."""
-        penalties = self.make(most=5)
+        """The number of networks, and of the failures of each, is limited."""
+        penalties = self.make(max_entries=5)
         for n in range(100):
-            penalties.failed(f"192.0.2.{n}", None)
-            penalties.failed(HERE, None)
+            penalties.record_failure(f"192.0.2.{n}", None)
+            penalties.record_failure(HERE, None)
         self.assertEqual(
             list(penalties._failures), [*(f"192.0.2.{n}" for n in range(96, 100)), HERE]
         )
-        self.assertEqual(len(penalties._failures[HERE]), KEPT)
-        self.clock.advance(FORGOTTEN)
-        penalties.failed(THERE, None)
+        self.assertEqual(len(penalties._failures[HERE]), MAX_FAILURES)
+        self.clock.advance(FAILURE_LIFETIME)
+        penalties.record_failure(THERE, None)
         self.assertEqual(list(penalties._failures), [THERE])
-        self.assertEqual(penalties._slowest, set())
+        self.assertEqual(penalties._at_max_delay, set())
 
 
 class NameTests(PenaltiesCase):
-    """Names that have logged in from a network."""
+    """Names that are known in a network."""
 
     def test_known(self):
-        """A name is known where it logged in, for a day after the last time."""
-        self.assertFalse(self.penalties.knows(HERE, b"ann"))
-        self.penalties.succeeded(HERE, b"ann")
+        """A name is known where it has logged in, for a day after the last login."""
+        self.assertFalse(self.penalties.is_known_name(HERE, b"ann"))
+        self.penalties.record_success(HERE, b"ann")
         for network, name in ((THERE, b"ann"), (HERE, b"bob")):
-            self.assertFalse(self.penalties.knows(network, name))
-        self.clock.advance(KNOWN - 1)
-        self.assertTrue(self.penalties.knows(HERE, b"ann"))
-        self.penalties.succeeded(HERE, b"ann")
-        self.clock.advance(KNOWN - 1)
-        self.assertTrue(self.penalties.knows(HERE, b"ann"))
+            self.assertFalse(self.penalties.is_known_name(network, name))
+        self.clock.advance(KNOWN_NAME_LIFETIME - 1)
+        self.assertTrue(self.penalties.is_known_name(HERE, b"ann"))
+        self.penalties.record_success(HERE, b"ann")
+        self.clock.advance(KNOWN_NAME_LIFETIME - 1)
+        self.assertTrue(self.penalties.is_known_name(HERE, b"ann"))
         self.clock.advance(2)
-        self.assertFalse(self.penalties.knows(HERE, b"ann"))
+        self.assertFalse(self.penalties.is_known_name(HERE, b"ann"))
 
     def test_memory(self):
-        """The names that logged in last are remembered."""
-        penalties = self.make(most=2)
+        """The number of names is limited; the least recent is evicted."""
+        penalties = self.make(max_entries=2)
         for name in (b"ann", b"bob", b"ann", b"carl"):
-            penalties.succeeded(HERE, name)
-        self.assertTrue(penalties.knows(HERE, b"ann"))
-        self.assertFalse(penalties.knows(HERE, b"bob"))
+            penalties.record_success(HERE, name)
+        self.assertTrue(penalties.is_known_name(HERE, b"ann"))
+        self.assertFalse(penalties.is_known_name(HERE, b"bob"))
 
-    def test_told_where_it_matters(self):
-        """Others are told of a success only where logins have failed."""
-        self.told.clear()
-        self.penalties.succeeded(HERE, b"ann")
-        self.assertEqual(self.told, [])
-        self.penalties.failed(HERE, None)
-        self.penalties.succeeded(HERE, b"\xffnn")
-        self.penalties.succeeded(THERE, b"bob")
-        self.assertEqual([fact[:3] for fact in self.told[1:]], [["known", HERE, "\xffnn"]])
+    def test_published_where_needed(self):
+        """A success is published only if logins of the network have failed."""
+        self.published.clear()
+        self.penalties.record_success(HERE, b"ann")
+        self.assertEqual(self.published, [])
+        self.penalties.record_failure(HERE, None)
+        self.penalties.record_success(HERE, b"\xffnn")
+        self.penalties.record_success(THERE, b"bob")
+        self.assertEqual(
+            [update[:3] for update in self.published[1:]], [["known-name", HERE, "\xffnn"]]
+        )
         other = self.make([])
-        other.receive(self.told[1])
-        self.assertTrue(other.knows(HERE, b"\xffnn"))
+        other.receive(self.published[1])
+        self.assertTrue(other.is_known_name(HERE, b"\xffnn"))
 
 
 class WorkersTests(PenaltiesCase):
-    """Several books that tell each other."""
+    """Penalties of several workers that share a bus."""
 
     def workers(self, count, **options):
-        """Return that many, each of which hears all that others tell, as soon as it is told."""
+        """Return workers each of which receives the updates of all others immediately."""
         workers = []
 
-        def carrier(n):
-            def carry(topic, fact):
-                fact = json.loads(json.dumps(fact))
-                self.told.append(fact)
+        def sender(n):
+            def send(topic, update):
+                update = json.loads(json.dumps(update))
+                self.published.append(update)
                 for other, (_, bus) in enumerate(workers):
                     if other != n:
-                        bus.receive(topic, fact)
+                        bus.receive(topic, update)
 
-            return carry
+            return send
 
         for n in range(count):
-            bus = WorkerBus(carrier(n))
+            bus = WorkerBus(sender(n))
             workers.append((Penalties(bus, now=self.clock.seconds, **options), bus))
-            # As whoever brings workers up does for one that has just begun.
+            # As the supervisor does for a new worker.
             list(workers[0][1].replay_all())
         return workers
 
     def test_failures(self):
-        """All count what one of them saw, as binary as it may be."""
+        """A failure at one worker counts at all, whatever octets it has."""
         (one, _), (other, _) = self.workers(2)
         for n in range(3):
-            one.failed(HERE, [b"\xff\0", b"%d" % n])
-        self.assertEqual((one.factor(HERE), other.factor(HERE)), (7.5, 7.5))
+            one.record_failure(HERE, [b"\xff\0", b"%d" % n])
+        self.assertEqual((one.delay_factor(HERE), other.delay_factor(HERE)), (7.5, 7.5))
 
     def test_one_key(self):
-        """A program with an old password counts once, whichever worker it meets."""
+        """A repeated failure counts once, whichever worker the client reaches."""
         for _ in range(9):
             workers = [worker for worker, _ in self.workers(3)]
             for n in range(9):
-                self.assertEqual(workers[n % 3].failed(HERE, [b"ann", b"old"]), 1)
-            self.assertEqual([worker.factor(HERE) for worker in workers], [2, 2, 2])
+                self.assertEqual(workers[n % 3].record_failure(HERE, [b"ann", b"old"]), 1)
+            self.assertEqual([worker.delay_factor(HERE) for worker in workers], [2, 2, 2])
 
     def test_new_worker(self):
-        """One that begins anew is told all that still counts."""
+        """A new worker receives all that has not expired."""
         (one, bus), (other, _) = self.workers(2)
-        one.failed(HERE, [b"ann", b"old"])
-        self.clock.advance(FORGOTTEN)
-        one.failed(HERE, [b"ann", b"new"])
-        one.failed(THERE, None)
-        one.succeeded(HERE, b"ann")
-        one.succeeded("192.0.2.9", b"bob")
-        self.told.clear()
+        one.record_failure(HERE, [b"ann", b"old"])
+        self.clock.advance(FAILURE_LIFETIME)
+        one.record_failure(HERE, [b"ann", b"new"])
+        one.record_failure(THERE, None)
+        one.record_success(HERE, b"ann")
+        one.record_success("192.0.2.9", b"bob")
+        self.published.clear()
         list(bus.replay_all())
-        kinds = [fact[0] for fact in self.told if fact[0] != "key"]
-        self.assertEqual(sorted(kinds), ["failed", "failed", "known"])
+        kinds = [update[0] for update in self.published if update[0] != "key"]
+        self.assertEqual(sorted(kinds), ["failure", "failure", "known-name"])
         for key in (b"\0" * 32, b"\xff" * 32):
-            anew = self.make([])
-            anew._key = key
-            for fact in self.told:
-                anew.receive(fact)
-            self.assertEqual([anew.factor(network) for network in (HERE, THERE)], [2, 2])
-            self.assertTrue(anew.knows(HERE, b"ann"))
-        self.assertFalse(other.knows(THERE, b"ann"))
+            new = self.make([])
+            new._key = key
+            for update in self.published:
+                new.receive(update)
+            self.assertEqual([new.delay_factor(network) for network in (HERE, THERE)], [2, 2])
+            self.assertTrue(new.is_known_name(HERE, b"ann"))
+        self.assertFalse(other.is_known_name(THERE, b"ann"))
 
-    def test_late_news(self):
-        """What is told when it counts no more is not remembered."""
-        self.clock.advance(FORGOTTEN)
-        self.penalties.receive(["failed", HERE, 1, 0.0])
+    def test_late_update(self):
+        """An update that has expired is not stored."""
+        self.clock.advance(FAILURE_LIFETIME)
+        self.penalties.receive(["failure", HERE, 1, 0.0])
         self.assertEqual(self.penalties._failures, {})
 
     def test_keys_spread(self):
-        """Whoever began first, all end with the least key; who has it tells who has not."""
+        """All workers adopt the smallest key; a worker that has it publishes it again."""
         one = self.make()
         other = self.make([])
         one._key, other._key = b"\1" * 32, b"\2" * 32
-        self.told.clear()
+        self.published.clear()
         one.receive(["key", other._key.hex()])
-        self.assertEqual(self.told, [["key", "01" * 32]])
-        other.receive(self.told[0])
+        self.assertEqual(self.published, [["key", "01" * 32]])
+        other.receive(self.published[0])
         self.assertEqual(one._key, other._key)
 
     @given(st.data())
     def test_merging(self, data):
-        """The same facts, in any order and however often, make the same book."""
-        facts = data.draw(
+        """The same updates in any order, also repeated, have the same result."""
+        updates = data.draw(
             st.lists(
-                st.tuples(st.just("failed"), NETWORKS, st.integers(0, 15), st.floats(0, FORGOTTEN)),
+                st.tuples(
+                    st.just("failure"), NETWORKS, st.integers(0, 15), st.floats(0, FAILURE_LIFETIME)
+                ),
                 max_size=60,
             )
         )
-        again = data.draw(st.permutations(facts + facts[: len(facts) // 2]))
+        again = data.draw(st.permutations(updates + updates[: len(updates) // 2]))
         one, other = self.make([]), self.make([])
-        for fact in facts:
-            one.receive(list(fact))
-        for fact in again:
-            other.receive(list(fact))
+        for update in updates:
+            one.receive(list(update))
+        for update in again:
+            other.receive(list(update))
         now = self.clock.seconds()
-        book = Book()
-        book.replay = facts
-        for seconds in (0, FORGOTTEN / 2, FORGOTTEN):
+        model = Model()
+        model.updates = updates
+        for seconds in (0, FAILURE_LIFETIME / 2, FAILURE_LIFETIME):
             self.clock.rightNow = now + seconds
             for network in (HERE, THERE):
-                self.assertEqual(one._recent(network), other._recent(network))
-                self.assertEqual(set(one._recent(network)), book.recent(network, now + seconds))
+                self.assertEqual(one._recent_failures(network), other._recent_failures(network))
+                self.assertEqual(
+                    set(one._recent_failures(network)), model.recent(network, now + seconds)
+                )
         self.clock.rightNow = now
 
 
 class ModelTests(PenaltiesCase):
-    """Any sequence of events, against the naive book."""
+    """Any sequence of events, compared with the model."""
 
     @given(
         st.lists(
             st.one_of(
-                st.tuples(st.just("failed"), NETWORKS, WHAT),
+                st.tuples(st.just("failed"), NETWORKS, ATTEMPTED),
                 st.tuples(st.just("succeeded"), NETWORKS, st.binary(max_size=2)),
                 st.tuples(st.just("waits"), TIMES, st.none()),
-                st.tuples(st.just("hears"), st.integers(0, 50), TIMES),
+                st.tuples(st.just("receives"), st.integers(0, 50), TIMES),
             )
         )
     )
     def test_model(self, steps):
-        """Waits are those of the naive book, bounded, and gone when nothing has failed for long."""
+        """The delay factors are those of the model, and 1 when all failures have expired."""
         clock = self.clock
         clock.rightNow = 0.0
-        told, heard, book = [], [], Book()
-        penalties = self.make(told)
-        # What another worker tells, and tells again.
-        other = self.make(heard)
+        published, received, model = [], [], Model()
+        penalties = self.make(published)
+        # Another worker, whose updates may be received repeatedly.
+        other = self.make(received)
         other._key = penalties._key = b"k" * 32
         for step, first, second in steps:
-            before = {network: book.recent(network, clock.seconds()) for network in (HERE, THERE)}
+            before = {network: model.recent(network, clock.seconds()) for network in (HERE, THERE)}
             if step == "failed":
-                told.clear()
-                expected = book.factor(first, clock.seconds())
-                factor = penalties.failed(first, second)
-                book.replay += told
-                is_again = told[0][2] in before[first]
-                self.assertEqual(factor, FACTORS[0] if is_again else expected)
+                published.clear()
+                expected = model.delay_factor(first, clock.seconds())
+                factor = penalties.record_failure(first, second)
+                model.updates += published
+                is_repeated = published[0][2] in before[first]
+                self.assertEqual(factor, DELAY_FACTORS[0] if is_repeated else expected)
             elif step == "succeeded":
-                penalties.succeeded(first, second)
-                self.assertTrue(penalties.knows(first, second))
+                penalties.record_success(first, second)
+                self.assertTrue(penalties.is_known_name(first, second))
             elif step == "waits":
                 clock.advance(first)
             else:
-                other.failed(HERE if first % 2 else THERE, [b"%d" % (first % 5)])
-                fact = heard[first % len(heard)]
-                penalties.receive(fact)
-                book.replay.append(fact)
+                other.record_failure(HERE if first % 2 else THERE, [b"%d" % (first % 5)])
+                update = received[first % len(received)]
+                penalties.receive(update)
+                model.updates.append(update)
             for network in (HERE, THERE):
-                factor = penalties.factor(network)
-                self.assertIn(factor, FACTORS)
-                self.assertEqual(factor, book.factor(network, clock.seconds()))
-        clock.advance(FORGOTTEN + 1)
-        self.assertEqual([penalties.factor(network) for network in (HERE, THERE)], [1, 1])
+                factor = penalties.delay_factor(network)
+                self.assertIn(factor, DELAY_FACTORS)
+                self.assertEqual(factor, model.delay_factor(network, clock.seconds()))
+        clock.advance(FAILURE_LIFETIME + 1)
+        self.assertEqual([penalties.delay_factor(network) for network in (HERE, THERE)], [1, 1])
 
 
-class WhatFailedTests(SynchronousTestCase):
-    """what_failed: whether two logins were the same."""
+class AttemptedSecretsTests(SynchronousTestCase):
+    """attempted_secrets."""
 
-    def test_what(self):
-        """Names with passwords, tokens and certificates can be, digests and proofs cannot."""
-        for name, credentials, what in [
+    def test_kinds(self):
+        """Passwords, tokens and certificates can be recognized, responses to challenges cannot."""
+        for name, credentials, attempted in [
             (b"ann", UsernamePassword(b"ann", b"pw"), [b"ann", b"pw"]),
             (None, TokenCredentials(b"", b"token", None), [b"", b"token"]),
             (b"ann", CertificateCredentials([b"bob", b"eve"], b"ann"), [b"ann", b"bob", b"eve"]),
@@ -370,4 +378,4 @@ class WhatFailedTests(SynchronousTestCase):
             (b"ann", None, [b"ann"]),
             (None, None, [b""]),
         ]:
-            self.assertEqual(attempted_secrets(name, credentials), what)
+            self.assertEqual(attempted_secrets(name, credentials), attempted)

@@ -1,4 +1,4 @@
-"""Fetches all mail by poplib, with SCRAM of scramp's, and traces what it says."""
+"""Fetch all mail with poplib, and scramp for SCRAM, and print a trace."""
 
 import hashlib
 import poplib
@@ -9,50 +9,49 @@ from pathlib import Path
 
 from scramp import ScramClient
 
-PATIENCE = 60
+TIMEOUT = 60
 
-# It reads no line beyond 2,048 octets unless told.
+# The default limit for a line is 2,048 octets.
 poplib._MAXLINE = 1 << 20
 
 
-def connected(port, transport, context):
-    """Return a client with TLS as it is wanted."""
+def connect(port, transport, context):
+    """Return a client that uses the transport."""
     if transport == "tls":
-        return poplib.POP3_SSL("localhost", port, timeout=PATIENCE, context=context)
-    client = poplib.POP3("localhost", port, timeout=PATIENCE)
+        return poplib.POP3_SSL("localhost", port, timeout=TIMEOUT, context=context)
+    client = poplib.POP3("localhost", port, timeout=TIMEOUT)
     if transport == "stls":
         client.stls(context)
     return client
 
 
 def scram(client, mechanism, user, password):
-    """Log in by SCRAM, the first response along with AUTH."""
+    """Log in by SCRAM with an initial response."""
     binding = None
     if mechanism.endswith("-PLUS"):
         certificate = client.sock.getpeercert(binary_form=True)
         binding = ("tls-server-end-point", hashlib.sha256(certificate).digest())
-    dialogue = ScramClient([mechanism], user, password, channel_binding=binding)
+    exchange = ScramClient([mechanism], user, password, channel_binding=binding)
 
-    def say(text, prefix=""):
-        # poplib has no AUTH of its own.
+    def send(text, prefix=""):
+        # poplib does not support AUTH.
         reply = client._shortcmd(prefix + b64encode(text.encode()).decode())
         return b64decode(reply.removeprefix(b"+ "), validate=True).decode()
 
-    dialogue.set_server_first(say(dialogue.get_client_first(), f"AUTH {mechanism} "))
-    dialogue.set_server_final(say(dialogue.get_client_final()))
+    exchange.set_server_first(send(exchange.get_client_first(), f"AUTH {mechanism} "))
+    exchange.set_server_final(send(exchange.get_client_final()))
     if not client._shortcmd("").startswith(b"+OK"):
-        raise poplib.error_proto("the server proved itself, and then has no welcome")
+        raise poplib.error_proto("the server sent no positive reply after its final message")
 
 
-def main(port, transport, mechanism, user, secret, ca, certificate, got):
-    """Write each message, with its lines ended by LF, to a file of its own."""
+def main(port, transport, mechanism, user, secret, ca, certificate, directory):
+    """Fetch all mail; write each message to a file in the directory, with LF line endings."""
     context = ssl.create_default_context(cafile=ca)
     if certificate:
         context.load_cert_chain(certificate)
-    client = connected(int(port), transport, context)
+    client = connect(int(port), transport, context)
     client.set_debuglevel(1)
-    before = client.capa()
-    if "UTF8" in before:
+    if "UTF8" in client.capa():
         client.utf8()
     if mechanism == "USER":
         client.user(user)
@@ -63,7 +62,7 @@ def main(port, transport, mechanism, user, secret, ca, certificate, got):
     client.set_debuglevel(0)
     for number in range(1, client.stat()[0] + 1):
         lines = client.retr(number)[1]
-        Path(got, str(number)).write_bytes(b"".join(line + b"\n" for line in lines))
+        Path(directory, str(number)).write_bytes(b"".join(line + b"\n" for line in lines))
     client.quit()
 
 

@@ -1,4 +1,4 @@
-"""Fetches all mail by Twisted's client, and traces what it says."""
+"""Fetch all mail with Twisted's client, and print a trace."""
 
 import sys
 from pathlib import Path
@@ -11,12 +11,12 @@ from twisted.mail.pop3 import AdvancedPOP3Client
 
 
 class Client(AdvancedPOP3Client):
-    """Tells when it was greeted."""
+    """A client with a trace, and a Deferred for the greeting."""
 
     MAX_LENGTH = 1 << 20
 
     def __init__(self, transport):
-        # It takes STLS of a server that has it, and will not if it came with TLS.
+        # The client uses STLS if the server announces it, but not over implicit TLS.
         self.allowInsecureLogin = transport != "stls"
         self.greeted = Deferred()
 
@@ -43,8 +43,8 @@ class Client(AdvancedPOP3Client):
         super().lineReceived(line)
 
 
-async def fetch(reactor, port, transport, user, secret, ca, got):
-    """Write each message, with its lines ended by LF, to a file of its own."""
+async def fetch(reactor, port, transport, user, secret, ca, directory):
+    """Fetch all mail; write each message to a file in the directory, with LF line endings."""
     trusted_networks = trustRootFromCertificates([Certificate.loadPEM(Path(ca).read_bytes())])
     options = optionsForClientTLS("localhost", trustRoot=trusted_networks)
     endpoint = HostnameEndpoint(reactor, b"localhost", int(port))
@@ -57,14 +57,14 @@ async def fetch(reactor, port, transport, user, secret, ca, got):
     await client.login(user.encode(), secret.encode())
     for number in range(len(await client.listSize())):
         lines = await client.retrieve(number)
-        Path(got, str(number)).write_bytes(b"".join(line + b"\n" for line in lines))
+        Path(directory, str(number)).write_bytes(b"".join(line + b"\n" for line in lines))
     await client.quit()
 
 
 if __name__ == "__main__":
-    port, transport, _, user, secret, ca, _, got = sys.argv[1:]
+    port, transport, _, user, secret, ca, _, directory = sys.argv[1:]
     react(
         lambda reactor: Deferred.fromCoroutine(
-            fetch(reactor, port, transport, user, secret, ca, got)
+            fetch(reactor, port, transport, user, secret, ca, directory)
         )
     )

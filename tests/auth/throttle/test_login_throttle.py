@@ -1,0 +1,416 @@
+"""The login throttle in whole sessions: guessing is slow, and other users are not affected."""
+
+import contextlib
+from base64 import b64decode, b64encode
+from ipaddress import ip_network
+from unittest.mock import patch
+
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import formatEvent
+
+from popserv.auth.passwords.schemes import scram_keys
+from popserv.auth.throttle.slots import MAX_CONCURRENT
+from popserv.core.session import client_is_connected
+from popserv.errors import POPError, TryLater
+from popserv.interfaces import IScramSHA256Credentials
+from popserv.runtime.bus import WorkerBus
+from tests.auth.sasl.test_scram import Client as ScramClient
+from tests.commands.harness import (
+    HERE,
+    KINDS,
+    REFUSED,
+    STRANGER,
+    Checker,
+    Client,
+    FakeChannel,
+    ServerCase,
+    encoded,
+    password_of_ann,
+)
+
+NEIGHBOUR = IPv4Address("TCP", "192.0.2.1", 999)
+OTHER = IPv4Address("TCP", "198.51.100.7", 4321)
+WELCOME = b"+OK ann's maildrop has 2 messages (10 octets)\r\n"
+
+
+class ThrottleCase(ServerCase):
+    """A server that accepts passwords from any address, on a test clock."""
+
+    def setUp(self):
+        """Make the clock and the server."""
+        self.clock = Clock()
+        super().setUp()
+
+    def serve(self, *checkers, **options):
+        """Make the server."""
+        super().serve(*checkers, allow_plaintext=True, **options)
+        self.factory.throttle.penalties._now = self.clock.seconds
+
+    def connect(self, *lines, peer=STRANGER):
+        """Return a client that has sent these lines and read the replies."""
+        client = Client(self.factory, peer)
+        client.clock = self.clock
+        client.server.callLater = self.clock.callLater
+        self.addCleanup(client.lose)
+        for line in lines:
+            client.send(line + b"\r\n")
+        return client
+
+    def try_password(self, password, peer=STRANGER, name=b"ann"):
+        """Return a new client that has sent a password."""
+        return self.connect(b"USER " + name, b"PASS " + password, peer=peer)
+
+    def seconds_until_refused(self, client):
+        """Return after how many seconds the client is refused."""
+        for seconds in range(20):
+            if client.received() == REFUSED:
+                client.lose()
+                return seconds
+            self.clock.advance(1)
+        return self.fail("never refused")
+
+    def delays(self, *passwords, **options):
+        """Return after how many seconds each password is refused, each on a new connection."""
+        return [
+            self.seconds_until_refused(self.try_password(password, **options))
+            for password in passwords
+        ]
+
+    def lines(self):
+        """Return the lines of the log."""
+        return [formatEvent(event) for event in self.log]
+
+
+class PenaltyTests(ThrottleCase):
+    """The delay of the reply to a failed login."""
+
+    def test_reconnecting(self):
+        """The delay grows with each failure of a network, on any connection, up to the maximum."""
+        self.assertEqual(self.delays(b"1", b"2", b"3", b"4", b"5"), [2, 4, 8, 15, 15])
+        self.assertEqual(self.delays(b"6", peer=NEIGHBOUR), [15])
+        self.assertEqual(self.delays(b"1", b"2", peer=OTHER), [2, 4])
+        self.clock.advance(600)
+        self.assertEqual(self.delays(b"7", b"8"), [2, 4])
+        logged = [line for line in self.lines() if "repeated login failures" in line]
+        self.assertEqual(
+            logged, ["192.0.2.1: repeated login failures, replies are delayed"] * len(logged)
+        )
+        self.assertEqual(len(logged), 1)
+
+    def test_on_one_connection(self):
+        """The delay grows on one connection, too."""
+        client = self.connect()
+        for n, seconds in enumerate((2, 4, 8)):
+            client.send(b"USER ann\r\n")
+            client.send(b"PASS %d\r\n" % n)
+            self.clock.advance(seconds - 0.1)
+            self.assertEqual(client.received(), b"")
+            self.clock.advance(0.2)
+            self.assertEqual(client.received(), REFUSED)
+        self.assertTrue(client.closed)
+
+    def test_old_password(self):
+        """A repeated password has the base delay, and counts once."""
+        self.assertEqual(self.delays(*[b"old"] * 9), [2] * 9)
+        self.assertEqual(self.delays(b"typo"), [4])
+
+    def test_success(self):
+        """A successful login is not delayed, and does not reduce the delay."""
+        self.delays(b"1", b"2")
+        client = self.connect(b"USER ann")
+        self.assertEqual(client.send(b"PASS pw\r\n"), WELCOME)
+        client.lose()
+        self.assertEqual(self.delays(b"3"), [8])
+
+    def test_other_service(self):
+        """A failure at one of two services delays the replies of both."""
+        throttle = self.factory.throttle
+        other = object()
+        self.assertIs(throttle.with_authenticator(other).authenticator, other)
+        self.assertIsNot(throttle.authenticator, other)
+        self.factory.throttle = throttle.with_authenticator(throttle.authenticator)
+        self.assertEqual(self.delays(b"1", b"2"), [2, 4])
+        self.factory.throttle = throttle
+        self.assertEqual(self.delays(b"3"), [8])
+
+    def test_trusted_networks(self):
+        """Loopback, UNIX sockets and trusted networks always have the base delay."""
+        self.serve(trusted_networks=[ip_network("198.51.100.0/24")])
+        for peer in (HERE, UNIXAddress(b"/s"), OTHER):
+            self.assertEqual(self.delays(*b"12345".hex(" ").encode().split(), peer=peer), [2] * 5)
+
+    def test_networks(self):
+        """The IPv6 addresses of one /64 are one network."""
+        peers = [IPv6Address("TCP", f"2001:db8::{n}", 1) for n in range(4)]
+        delays = [self.delays(b"%d" % n, peer=peer)[0] for n, peer in enumerate(peers)]
+        self.assertEqual(delays, [2, 4, 8, 15])
+        self.assertEqual(self.delays(b"1", peer=IPv6Address("TCP", "2001:db8:0:1::1", 1)), [2])
+
+    def test_every_mechanism(self):
+        """Failures of every mechanism count, also those that the mechanism itself refuses."""
+        scram = b64encode(b"n,,n=ann,r=x")
+        for lines, again in [
+            ([b"APOP ann " + b"0" * 32], 4),
+            ([b"AUTH PLAIN " + b64encode(b"\0ann\0no")], 2),
+            ([b"AUTH PLAIN " + b64encode(b"bob\0ann\0pw")], 2),
+            ([b"AUTH LOGIN", b64encode(b"ann"), b64encode(b"no")], 2),
+            ([b"AUTH CRAM-MD5", b64encode(b"ann 0")], 4),
+            ([b"AUTH EXTERNAL " + b64encode(b"bob")], 2),
+            ([b"AUTH EXTERNAL " + b64encode(b"eve")], 2),
+            ([b"AUTH XOAUTH2 " + b64encode(b"user=ann\1auth=Bearer x\1\1")], 2),
+            ([b"AUTH SCRAM-SHA-256 " + scram, b64encode(b"c=biws,r=x0,p=YQ==")], 4),
+            ([b"AUTH SCRAM-SHA-256 " + scram, b"*"], 4),
+        ]:
+            self.serve(Checker(self.refuse, *KINDS))
+            self.tls_state = FakeChannel([b"eve"])
+            with patch("popserv.auth.sasl.scram.secrets.token_urlsafe", return_value="0"):
+                delays = [self.seconds_until_refused(self.over_tls(*lines)) for _ in range(2)]
+            self.assertEqual(delays, [2, again], lines)
+
+    def over_tls(self, *lines):
+        """Return a client over TLS that has sent these lines."""
+        client = Client(self.factory, STRANGER, tls=True)
+        client.server.callLater = self.clock.callLater
+        client.clock = self.clock
+        self.addCleanup(client.lose)
+        for line in lines:
+            client.send(line + b"\r\n")
+        if lines[0].startswith(b"AUTH SCRAM"):
+            client.received()
+        return client
+
+    def refuse(self, credentials):
+        """Refuse any credentials; with SCRAM after an exchange."""
+        if not IScramSHA256Credentials.providedBy(credentials):
+            return None
+
+        async def check():
+            with contextlib.suppress(POPError):
+                await credentials.check_keys(scram_keys("sha256", b"pw", b"salt", 1))
+            raise UnauthorizedLogin("wrong, or cancelled")
+
+        return Deferred.fromCoroutine(check())
+
+    def test_foreign_checkers(self):
+        """Failures of checkers from elsewhere count."""
+        self.serve(InMemoryUsernamePasswordDatabaseDontUse(ann=b"pw"))
+        self.assertEqual(self.delays(b"1", b"2", b"3", b"4"), [2, 4, 8, 15])
+
+    def test_other_errors(self):
+        """A login that fails for another reason than its credentials does not count."""
+
+        def decide(credentials):
+            raise TryLater if credentials.password == b"later" else RuntimeError
+
+        self.serve(Checker(decide, IUsernamePassword))
+        for _ in range(9):
+            for password in (b"later", b"bug"):
+                self.try_password(password).lose()
+        self.flushLoggedErrors(RuntimeError)
+        self.assertEqual(self.factory.throttle.penalties.delay_factor("192.0.2.1"), 1)
+        self.assertEqual(self.factory.throttle.slots._shared_in_use, {})
+
+    def test_workers(self):
+        """A failure at one worker delays the replies of another."""
+        updates = []
+        self.serve(bus=WorkerBus(lambda topic, update: updates.append((topic, update))))
+        self.delays(b"1", b"2", b"3")
+        bus = WorkerBus()
+        self.serve(bus=bus)
+        for topic, update in updates:
+            bus.receive(topic, update)
+        self.assertEqual(self.delays(b"4"), [15])
+
+    def test_fail2ban(self):
+        """Each failed login has a line in the log, which starts with the client's address."""
+        self.delays(b"1", b"1")
+        logged = [line for line in self.lines() if "was refused with" in line]
+        line = (
+            "192.0.2.1:4321: b'ann' was refused with 'authentication failed': "
+            "the checker's own words"
+        )
+        self.assertEqual(logged, [line] * 2)
+
+    def test_disconnected(self):
+        """A delayed reply does not keep a closed connection in memory."""
+        client = self.try_password(b"1")
+        client.lose()
+        self.clock.advance(0)
+        pending = self.clock.getDelayedCalls()
+        self.assertEqual(
+            [call.func.func for call in pending], [self.factory.throttle.slots.release]
+        )
+        self.clock.advance(2)
+        self.assertEqual(self.factory.throttle.slots._shared_in_use, {})
+
+
+class SlotTests(ThrottleCase):
+    """Concurrent logins of one network."""
+
+    def setUp(self):
+        """Serve with a checker that answers when the test says so."""
+        super().setUp()
+        self.pending = []
+        self.checker = Checker(self.decide, IUsernamePassword)
+        self.serve(self.checker)
+
+    def decide(self, credentials):
+        """Accept ann's password at once; otherwise answer later."""
+        if password_of_ann(credentials):
+            return b"ann"
+        self.pending.append(Deferred())
+        return self.pending[-1].addCallback(lambda _: password_of_ann(credentials))
+
+    def fail_pending(self):
+        """Let the pending checks fail for another reason than the credentials."""
+        pending, self.pending = self.pending, []
+        for each in pending:
+            each.errback(TryLater())
+
+    def refuse_pending(self):
+        """Let the pending checks refuse the credentials."""
+        pending, self.pending = self.pending, []
+        for each in pending:
+            each.errback(UnauthorizedLogin("wrong"))
+
+    def test_limit(self):
+        """At most MAX_CONCURRENT logins of a network are checked at the same time."""
+        clients = [self.try_password(b"%d" % n) for n in range(50)]
+        self.assertEqual(len(self.pending), MAX_CONCURRENT)
+        self.assertEqual(self.connect(b"USER ann", peer=OTHER).send(b"PASS pw\r\n"), WELCOME)
+        while self.pending:
+            self.fail_pending()
+            self.assertLessEqual(len(self.pending), MAX_CONCURRENT)
+        answers = {client.received()[:15] for client in clients}
+        self.assertEqual(answers, {b"-ERR [SYS/TEMP]"})
+
+    def test_disconnected_in_queue(self):
+        """A login whose client disconnects in the queue is not checked."""
+        clients = [self.try_password(b"%d" % n) for n in range(50)]
+        for client in clients:
+            client.lose()
+        seen = len(self.checker.seen)
+        self.assertEqual(seen, MAX_CONCURRENT)
+        self.fail_pending()
+        self.assertEqual(len(self.checker.seen), seen)
+        self.assertEqual(
+            (self.factory.throttle.slots._shared_in_use, self.factory.throttle.slots._queues),
+            ({}, {}),
+        )
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_not_waiting_for_replies(self):
+        """A client that does not wait for the replies cannot guess faster."""
+        guesses = []
+        for second in range(300):
+            passwords = [b"%d.%d" % (second, n) for n in range(MAX_CONCURRENT + 1)]
+            for client in [self.try_password(password) for password in passwords]:
+                client.lose()
+            guesses.append(len(self.pending))
+            self.refuse_pending()
+            self.clock.advance(1)
+        self.assertLessEqual(sum(guesses[30:]), 270 / 15 * MAX_CONCURRENT + MAX_CONCURRENT)
+        self.assertGreater(sum(guesses[30:]), 0)
+
+    def test_known_user(self):
+        """A user who has logged in from an address need not wait for others who guess there."""
+        self.connect(b"USER ann", b"PASS pw").lose()
+        for n in range(20):
+            self.try_password(b"%d" % n, name=b"bob")
+        for _ in range(3):
+            client = self.connect(b"USER ann", peer=NEIGHBOUR)
+            self.assertEqual(client.send(b"PASS pw\r\n"), WELCOME)
+            client.lose()
+        self.assertEqual(self.try_password(b"pw", peer=NEIGHBOUR, name=b"carl").received(), b"")
+
+    def test_own_account(self):
+        """The reserved slot of one account cannot be used to guess another's password."""
+        self.connect(b"USER ann", b"PASS pw").lose()
+        for n in range(20):
+            self.try_password(b"%d" % n, name=b"bob")
+        self.connect(b"USER ann", b"PASS pw").lose()
+        self.assertEqual(len(self.pending), MAX_CONCURRENT)
+        for n in range(5):
+            self.try_password(b"%d" % n, name=b"ann")
+        self.assertEqual(len(self.pending), MAX_CONCURRENT + 1)
+
+    def test_trusted_networks(self):
+        """Logins of trusted networks are not limited."""
+        for n in range(50):
+            self.try_password(b"%d" % n, peer=HERE)
+        self.assertEqual(len(self.pending), 50)
+        self.fail_pending()
+
+    def test_client_is_connected(self):
+        """A checker can find out whether the client is still connected."""
+        asked = []
+
+        def decide(credentials):
+            asked.append(client_is_connected.get())
+            return Deferred()
+
+        self.assertTrue(client_is_connected.get()())
+        self.serve(Checker(decide, IUsernamePassword))
+        clients = [self.try_password(b"1", peer=peer) for peer in (HERE, STRANGER, OTHER)]
+        clients[1].lose()
+        self.assertEqual([is_connected() for is_connected in asked], [True, False, True])
+
+
+class ChallengeTests(ThrottleCase):
+    """Slots during SASL exchanges."""
+
+    def setUp(self):
+        """Serve with a checker of SCRAM."""
+        super().setUp()
+        self.serve(Checker(self.decide, IScramSHA256Credentials))
+
+    def decide(self, credentials):
+        """Accept the password "pw"."""
+
+        async def check():
+            if not await credentials.check_keys(scram_keys("sha256", b"pw", b"salt", 1)):
+                raise UnauthorizedLogin("wrong")
+            return b"ann"
+
+        return Deferred.fromCoroutine(check())
+
+    def begin(self, password, **options):
+        """Return a client that was sent the salt, and its proof."""
+        scram = ScramClient("sha256", password, name=b"ann")
+        client = self.connect(**options)
+        answer = client.send(b"AUTH SCRAM-SHA-256 " + encoded(scram(b"")))
+        return client, encoded(scram(b64decode(answer.removeprefix(b"+ "))))
+
+    def test_slow_clients(self):
+        """A client that does not answer a challenge does not keep a slot."""
+        for _ in range(3 * MAX_CONCURRENT):
+            self.begin(b"pw")
+        client, proof = self.begin(b"pw")
+        self.assertEqual(client.send(proof)[:2], b"+ ")
+        self.assertEqual(client.send(b"\r\n"), WELCOME)
+
+    def test_guessing(self):
+        """Wrong proofs keep their slots until they are answered; the others wait, or disconnect."""
+        clients = [self.begin(b"%d" % n) for n in range(20)]
+        for client, proof in clients:
+            client.send(proof)
+        failures = len(self.factory.throttle.penalties._recent_failures("192.0.2.1"))
+        self.assertEqual(failures, MAX_CONCURRENT)
+        for client, _ in clients[::2]:
+            client.lose()
+        self.assertLessEqual(
+            len(self.factory.throttle.penalties._recent_failures("192.0.2.1")), MAX_CONCURRENT + 8
+        )
+        for _ in range(200):
+            self.clock.advance(1)
+        for client, _ in clients[1::2]:
+            self.assertEqual(client.received(), REFUSED)
+        self.assertEqual(
+            (self.factory.throttle.slots._shared_in_use, self.factory.throttle.slots._queues),
+            ({}, {}),
+        )

@@ -1,0 +1,31 @@
+"""Readers find every page of the documentation."""
+
+import re
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.docs.harness import DOCS, README, ROOT
+
+
+class StructureTests(SynchronousTestCase):
+    """The overviews and the README lead to the pages."""
+
+    def test_overviews(self):
+        """The overviews of the guides and of the reference list each page of their directory."""
+        for name in ("howto", "reference"):
+            pages = {path.stem for path in (DOCS / name).glob("*.rst")} - {"index"}
+            overview = (DOCS / name / "index.rst").read_text("utf-8")
+            self.assertEqual(set(re.findall(r":doc:`([\w-]+)`", overview)), pages, name)
+
+    def test_top_level(self):
+        """The start page lists each page that is directly in docs."""
+        pages = {path.stem for path in DOCS.glob("*.rst")} - {"index"}
+        start = (DOCS / "index.rst").read_text("utf-8")
+        self.assertEqual(set(re.findall(r"^   ([\w-]+)$", start, re.MULTILINE)), pages)
+
+    def test_readme_links(self):
+        """Each file that the README links to exists."""
+        links = re.findall(r"`[^`]+ <([^>]+)>`_", README.read_text("utf-8"))
+        self.assertGreater(len(links), 5)
+        for link in links:
+            self.assertTrue((ROOT / link).is_file(), link)
