@@ -1,4 +1,4 @@
-"""What the tests of AUTH share: replies, responses, and checkers of tokens."""
+"""Replies, responses and a checker of tokens, for the tests of AUTH."""
 
 from twisted.internet.defer import Deferred
 
@@ -7,7 +7,7 @@ from popserv.errors import LoginFailed
 WELCOME = b"+OK ann's maildrop has 2 messages (10 octets)\r\n"
 
 
-NAMELESS = b"+OK maildrop has 2 messages (10 octets)\r\n"
+WELCOME_WITHOUT_NAME = b"+OK maildrop has 2 messages (10 octets)\r\n"
 
 
 EMPTY = b"+ \r\n"
@@ -16,7 +16,7 @@ EMPTY = b"+ \r\n"
 NOT_BASE64 = b"-ERR invalid base64\r\n"
 
 
-NOT_OFFERED = b"-ERR mechanism not available\r\n"
+NOT_AVAILABLE = b"-ERR mechanism not available\r\n"
 
 
 TOO_LONG = b"-ERR line too long\r\n"
@@ -25,11 +25,11 @@ TOO_LONG = b"-ERR line too long\r\n"
 PLAIN = b"\0ann\0pw"
 
 
-WRONG = b"\0ann\0wrong"
+WRONG_PLAIN = b"\0ann\0wrong"
 
 
-def token_refused(reason):
-    """Make a decision that tells clients why their token is none."""
+def reject_token(reason):
+    """Return a function for Checker that rejects every token for this reason."""
 
     def decide(credentials):
         refused = Deferred.fromCoroutine(credentials.refuse(reason))

@@ -12,19 +12,19 @@ from popserv.errors import LoginFailed
 from popserv.interfaces import IScramSHA256Credentials, ITokenCredentials
 from tests.auth.sasl.test_mechanisms import RFC_7628
 from tests.commands.harness import (
-    KINDS,
+    CREDENTIALS,
     Checker,
-    ServerCase,
-    encoded,
-    password_of_ann,
+    CommandTestCase,
+    check_password,
+    response_line,
 )
-from tests.commands.sasl_harness import PLAIN, TOO_LONG, WELCOME, token_refused
+from tests.commands.sasl_harness import PLAIN, TOO_LONG, WELCOME, reject_token
 
 
-class EndTests(ServerCase):
-    """A connection may end at any step."""
+class ExchangeTests(CommandTestCase):
+    """A connection that ends while a challenge is unanswered."""
 
-    DIALOGUES = [
+    EXCHANGES = [
         [b"AUTH PLAIN"],
         [b"AUTH LOGIN"],
         [b"AUTH LOGIN", b"YW5u"],
@@ -35,57 +35,57 @@ class EndTests(ServerCase):
     ]
 
     def setUp(self):
-        """A checker that talks on where it can."""
+        """Serve a checker that sends challenges where the mechanism allows it."""
         super().setUp()
         self.ended = []
 
         def decide(credentials):
             if ITokenCredentials.providedBy(credentials):
-                return token_refused({"status": "x"})(credentials)
+                return reject_token({"status": "x"})(credentials)
             if IScramSHA256Credentials.providedBy(credentials):
                 keys = scram_keys("sha256", b"pw", b"salt", 1)
                 outcome = Deferred.fromCoroutine(credentials.check_keys(keys))
                 outcome.addBoth(self.ended.append)
                 return outcome
-            return password_of_ann(credentials)
+            return check_password(credentials)
 
-        self.serve(Checker(decide, *KINDS))
+        self.serve(Checker(decide, *CREDENTIALS))
 
-    def dialogues(self):
-        """Yield clients that were asked something, in every dialogue there is."""
-        for lines in self.DIALOGUES:
+    def clients_in_exchange(self):
+        """Yield a client for each kind of challenge, which it has not answered."""
+        for lines in self.EXCHANGES:
             client = self.connect(*lines)
             self.assertIsNotNone(client.server._sasl_response, lines)
             self.assertFalse(client.closed)
             yield client
 
-    def assertOver(self, client):
-        """Nothing of the connection is left."""
+    def assert_ended(self, client):
+        """Check that nothing of the connection is left."""
         client.clock.advance(5)
         self.assertEqual(client.clock.getDelayedCalls(), [])
         self.assertEqual(list(self.factory.connections), [])
         self.assertIsNone(client.server._sasl_response)
         self.assertIs(client.server.session.state, State.AUTHORIZATION)
-        self.assertReleased(0)
+        self.assert_released(0)
 
     def test_lost(self):
-        """A client that goes away in mid-dialogue leaves nothing behind."""
-        for client in self.dialogues():
+        """A client may disconnect during an exchange."""
+        for client in self.clients_in_exchange():
             client.lose()
-            self.assertOver(client)
+            self.assert_ended(client)
         self.assertEqual(len(self.ended), 1)
 
     def test_idle(self):
-        """A dialogue is no reason to stay; what comes after the end is not heard."""
-        for client in self.dialogues():
+        """The idle timer runs during an exchange; later responses are ignored."""
+        for client in self.clients_in_exchange():
             client.clock.advance(601)
             self.assertTrue(client.closed)
-            self.assertEqual(client.send(encoded(PLAIN)), b"")
+            self.assertEqual(client.send(response_line(PLAIN)), b"")
             client.lose()
-            self.assertOver(client)
+            self.assert_ended(client)
 
-    def test_answers_keep_awake(self):
-        """An answer is a sign of life."""
+    def test_response_resets_timer(self):
+        """A response resets the idle timer."""
         client = self.connect(b"AUTH LOGIN")
         client.clock.advance(599)
         client.send(b"YW5u\r\n")
@@ -93,15 +93,15 @@ class EndTests(ServerCase):
         self.assertEqual(client.send(b"cHc=\r\n"), WELCOME)
 
     def test_half_closed(self):
-        """A client that will answer no more is gone."""
-        for client in self.dialogues():
+        """A client that closes its sending side during an exchange is disconnected."""
+        for client in self.clients_in_exchange():
             client.server.readConnectionLost()
             self.assertTrue(client.closed)
             client.lose()
-            self.assertOver(client)
+            self.assert_ended(client)
 
-    def test_half_closed_behind_the_dialogue(self):
-        """A client that has said all gets all its answers."""
+    def test_half_closed_after_exchange(self):
+        """A client that has sent everything gets all replies."""
         self.store.slow = {"login"}
         client = self.connect()
         client.send(b"AUTH LOGIN\r\nYW5u\r\ncHc=\r\nSTAT\r\n")
@@ -111,26 +111,26 @@ class EndTests(ServerCase):
         self.assertEqual(client.received(), WELCOME + b"+OK 2 10\r\n")
         self.assertTrue(client.closed)
         client.lose()
-        self.assertReleased()
+        self.assert_released()
 
-    def test_too_long_an_answer(self):
-        """A response that is too long ends the connection, and with it the dialogue."""
-        for client in self.dialogues():
+    def test_long_response(self):
+        """A response that is too long closes the connection."""
+        for client in self.clients_in_exchange():
             self.assertEqual(client.send(b"A" * (MAX_SASL_LINE + 2)), TOO_LONG)
             self.assertTrue(client.closed)
             client.lose()
-            self.assertOver(client)
+            self.assert_ended(client)
 
     def test_write_side_lost(self):
-        """A client that cannot be asked is let go."""
-        for client in self.dialogues():
+        """A client to which nothing can be sent is disconnected."""
+        for client in self.clients_in_exchange():
             client.server.writeConnectionLost()
             self.assertTrue(client.transport.aborted)
             client.lose()
-            self.assertOver(client)
+            self.assert_ended(client)
 
-    def test_crowded_out(self):
-        """A dialogue makes room for others, as every session does that has not logged in."""
+    def test_evicted(self):
+        """A connection with an exchange can be evicted, as it is unauthenticated."""
         self.factory.max_connections = 1
         client = self.connect(b"AUTH PLAIN")
         other = self.connect()
@@ -139,22 +139,22 @@ class EndTests(ServerCase):
         self.assertFalse(other.closed)
 
 
-class PendingTests(ServerCase):
-    """The checker, or the store, is still at it when the connection ends."""
+class PendingTests(CommandTestCase):
+    """A connection that ends while the checker or the store is busy."""
 
-    def pend(self):
-        """A client whose login waits for its checker; how to go on with it."""
+    def start_login(self):
+        """Return a client that waits for its checker, and the checker's Deferred."""
         waiting = Deferred()
         self.serve(Checker(lambda credentials: waiting, IUsernamePassword))
         client = self.connect()
-        self.assertEqual(client.send(b"AUTH PLAIN " + encoded(PLAIN) + b"STAT\r\n"), b"")
+        self.assertEqual(client.send(b"AUTH PLAIN " + response_line(PLAIN) + b"STAT\r\n"), b"")
         return client, waiting
 
     def test_lost(self):
-        """The login goes on to its end, and the lock is given up then."""
+        """The login is completed, and the maildrop is released."""
         for end in (lambda waiting: waiting.callback(b"ann"), lambda w: w.errback(LoginFailed())):
             self.store.released = 0
-            client, waiting = self.pend()
+            client, waiting = self.start_login()
             client.lose()
             end(waiting)
             client.clock.advance(3)
@@ -163,25 +163,25 @@ class PendingTests(ServerCase):
             self.assertEqual(client.clock.getDelayedCalls(), [])
 
     def test_idle(self):
-        """A checker that does not answer keeps no connection."""
-        client, waiting = self.pend()
+        """The idle timer closes a connection whose checker does not respond."""
+        client, waiting = self.start_login()
         client.clock.advance(601)
         self.assertTrue(client.closed)
         waiting.callback(b"ann")
         client.lose()
-        self.assertReleased()
+        self.assert_released()
 
-    def test_lost_in_the_store(self):
-        """A lock that is got after client disconnected is given up at once."""
+    def test_lost_during_open(self):
+        """A maildrop that is opened after the client has disconnected is released."""
         self.store.slow = {"login"}
         client = self.connect()
-        client.send(b"AUTH PLAIN " + encoded(PLAIN))
+        client.send(b"AUTH PLAIN " + response_line(PLAIN))
         client.lose()
         self.store.waiting["login"].callback(None)
-        self.assertReleased()
+        self.assert_released()
 
-    def test_checker_asks_the_gone(self):
-        """Who is asked something after it has gone has broken the exchange off."""
+    def test_challenge_after_disconnect(self):
+        """A challenge for a client that has disconnected fails."""
         waiting, ended = Deferred(), []
 
         async def check(credentials):
@@ -193,10 +193,10 @@ class PendingTests(ServerCase):
 
         self.serve(Checker(lambda c: Deferred.fromCoroutine(check(c)), IScramSHA256Credentials))
         client = self.connect()
-        client.send(b"AUTH SCRAM-SHA-256 " + encoded(b"n,,n=ann,r=x"))
+        client.send(b"AUTH SCRAM-SHA-256 " + response_line(b"n,,n=ann,r=x"))
         client.lose()
         waiting.callback(None)
         self.assertEqual(ended, [True])
         client.clock.advance(3)
-        self.assertReleased(0)
+        self.assert_released(0)
         self.assertEqual(client.clock.getDelayedCalls(), [])

@@ -1,4 +1,4 @@
-"""AUTH that fails: refused, cancelled, or by a bug."""
+"""AUTH that fails: failed logins, cancelled exchanges, unexpected errors."""
 
 from base64 import b64encode
 from itertools import pairwise
@@ -11,32 +11,32 @@ from popserv.interfaces import ITokenCredentials
 from tests.auth.sasl.test_mechanisms import GOOGLES, RFC_7628
 from tests.commands.harness import (
     CANCELLED,
-    KINDS,
-    REFUSED,
+    CREDENTIALS,
+    LOGIN_FAILED,
     TRY_LATER,
     Checker,
-    FakeChannel,
-    ServerCase,
-    anybody,
-    encoded,
+    CommandTestCase,
+    FakeTLSState,
+    accept_all,
+    response_line,
 )
-from tests.commands.sasl_harness import PLAIN, WELCOME, WRONG, token_refused
+from tests.commands.sasl_harness import PLAIN, WELCOME, WRONG_PLAIN, reject_token
 
 
-class RefusalTests(ServerCase):
-    """A login that fails is a guess, whichever way it was tried."""
+class FailedLoginTests(CommandTestCase):
+    """A failed login has the same reply and the same delay with every mechanism."""
 
     def setUp(self):
-        """A server with all mechanisms, whose checker knows nobody."""
+        """Serve all mechanisms with a checker that rejects everything."""
         super().setUp()
-        self.checker = Checker(lambda credentials: None, *KINDS)
+        self.checker = Checker(lambda credentials: None, *CREDENTIALS)
         self.serve(self.checker)
-        self.tls_state = FakeChannel([b"ann"])
+        self.tls_state = FakeTLSState([b"ann"])
 
-    GUESSES = [
-        [b"AUTH PLAIN " + b64encode(WRONG)],
+    FAILED_LOGINS = [
+        [b"AUTH PLAIN " + b64encode(WRONG_PLAIN)],
         [b"AUTH PLAIN " + b64encode(b"bob\0ann\0pw")],
-        [b"AUTH PLAIN", b64encode(WRONG)],
+        [b"AUTH PLAIN", b64encode(WRONG_PLAIN)],
         [b"AUTH LOGIN", b"YW5u", b"cHc="],
         [b"AUTH CRAM-MD5", b64encode(b"tim b913a602c7eda7a495b4e6e7334d3890")],
         [b"AUTH EXTERNAL ="],
@@ -47,8 +47,8 @@ class RefusalTests(ServerCase):
         [b"AUTH SCRAM-SHA-1 " + b64encode(b"n,,n=ann,r=x")],
     ]
 
-    def guess(self, client, lines):
-        """Make a guess; return the answer to its last line, which is late."""
+    def fail_login(self, client, lines):
+        """Send the lines of a login that fails; return the delayed reply."""
         *first, last = lines
         for line in first:
             self.assertTrue(client.send(line + b"\r\n").startswith(b"+ "))
@@ -58,37 +58,39 @@ class RefusalTests(ServerCase):
         client.clock.advance(0.2)
         return client.received()
 
-    def test_alike(self):
-        """All fail with one text, after the same time; AUTH can be tried again."""
-        for lines in self.GUESSES:
+    def test_reply(self):
+        """All failures have the same reply and delay; a later login can succeed."""
+        for lines in self.FAILED_LOGINS:
             client = self.connect(tls=True)
-            self.assertEqual(self.guess(client, lines), REFUSED, lines)
+            self.assertEqual(self.fail_login(client, lines), LOGIN_FAILED, lines)
             self.assertFalse(client.closed)
-            self.checker.decide = anybody
-            self.assertEqual(client.send(b"AUTH PLAIN " + encoded(PLAIN)), WELCOME)
+            self.checker.decide = accept_all
+            self.assertEqual(client.send(b"AUTH PLAIN " + response_line(PLAIN)), WELCOME)
             self.checker.decide = lambda credentials: None
             client.lose()
 
-    def test_counted(self):
-        """The third ends the connection, whatever they were, PASS among them."""
-        for first, second in pairwise(self.GUESSES):
+    def test_limit(self):
+        """The third failed login closes the connection, whatever the mechanisms."""
+        for first, second in pairwise(self.FAILED_LOGINS):
             client = self.connect(tls=True)
-            self.assertEqual(self.guess(client, first), REFUSED)
+            self.assertEqual(self.fail_login(client, first), LOGIN_FAILED)
             client.send(b"USER ann\r\n")
-            self.assertEqual(self.guess(client, [b"PASS pw"]), REFUSED)
+            self.assertEqual(self.fail_login(client, [b"PASS pw"]), LOGIN_FAILED)
             self.assertFalse(client.closed)
-            self.assertEqual(self.guess(client, second), REFUSED)
+            self.assertEqual(self.fail_login(client, second), LOGIN_FAILED)
             self.assertTrue(client.closed)
 
-    def test_no_input_meanwhile(self):
-        """While a refusal is late nothing else is answered."""
+    def test_input_during_delay(self):
+        """During the delay no other commands are run."""
         client = self.connect()
-        self.assertEqual(client.send(b"AUTH PLAIN " + encoded(WRONG) + b"NOOP\r\n"), b"")
+        self.assertEqual(
+            client.send(b"AUTH PLAIN " + response_line(WRONG_PLAIN) + b"NOOP\r\n"), b""
+        )
         self.assertEqual(client.send(b"NOOP\r\n"), b"")
-        self.assertEqual(client.late(), REFUSED + b"-ERR log in first\r\n" * 2)
+        self.assertEqual(client.send_and_wait(), LOGIN_FAILED + b"-ERR log in first\r\n" * 2)
 
-    def test_malformed_is_a_blunder(self):
-        """Twenty malformed exchanges in a row end the connection."""
+    def test_malformed(self):
+        """Twenty consecutive malformed exchanges close the connection."""
         client = self.connect()
         for _ in range(19):
             client.send(b"AUTH PLAIN !\r\n")
@@ -96,8 +98,8 @@ class RefusalTests(ServerCase):
         client.send(b"AUTH PLAIN !\r\n")
         self.assertTrue(client.closed)
 
-    def test_token_dialogue(self):
-        """A refused token is answered with its reason in JSON, then -ERR (RFC 7628 section 4.3)."""
+    def test_rejected_token(self):
+        """A rejected token gets a challenge with the reason in JSON, then -ERR (RFC 7628)."""
         reason = {
             "status": "invalid_token",
             "scope": "example_scope",
@@ -108,40 +110,40 @@ class RefusalTests(ServerCase):
             b"jb25maWd1cmF0aW9uIjogImh0dHBzOi8vZXhhbXBsZS5jb20vLndlbGwta25vd24vb3BlbmlkLWNvbmZpZ3VyYXR"
             b"pb24ifQ==\r\n"
         )
-        self.serve(Checker(token_refused(reason), ITokenCredentials))
+        self.serve(Checker(reject_token(reason), ITokenCredentials))
         for name, response in ((b"OAUTHBEARER", RFC_7628), (b"XOAUTH2", GOOGLES)):
-            for answer in (b"AQ==", b"", b"*", b"nonsense!"):
+            for reply in (b"AQ==", b"", b"*", b"nonsense!"):
                 client = self.connect()
-                line = b"AUTH %b %b" % (name, encoded(response))
+                line = b"AUTH %b %b" % (name, response_line(response))
                 self.assertEqual(client.send(line), challenge)
-                self.assertEqual(client.send(answer + b"\r\n"), b"")
-                self.assertEqual(client.late(), REFUSED)
+                self.assertEqual(client.send(reply + b"\r\n"), b"")
+                self.assertEqual(client.send_and_wait(), LOGIN_FAILED)
                 self.assertFalse(client.closed)
 
-    def test_lost_in_the_token_dialogue(self):
-        """A client that goes instead of answering why is not missed."""
-        self.serve(Checker(token_refused({"status": "x"}), ITokenCredentials))
+    def test_lost_after_rejected_token(self):
+        """A client may disconnect instead of answering that challenge."""
+        self.serve(Checker(reject_token({"status": "x"}), ITokenCredentials))
         client = self.connect()
-        client.send(b"AUTH OAUTHBEARER " + encoded(RFC_7628))
+        client.send(b"AUTH OAUTHBEARER " + response_line(RFC_7628))
         client.lose()
         client.clock.advance(3)
-        self.assertReleased(0)
+        self.assert_released(0)
         self.assertEqual(client.clock.getDelayedCalls(), [])
 
-    def test_reason_is_logged(self):
-        """Why is in the log, with the name that was tried."""
+    def test_log(self):
+        """The cause is logged with the name that was tried."""
         client = self.connect(tls=True)
         for lines, name, why in [
-            (self.GUESSES[0], b"ann", "the checker's own words"),
+            (self.FAILED_LOGINS[0], b"ann", "the checker's own words"),
             (
-                self.GUESSES[1],
+                self.FAILED_LOGINS[1],
                 b"ann",
                 "the authorization identity is not the authentication identity",
             ),
-            (self.GUESSES[6], b"bob", "the certificate is for b'ann', not for that"),
+            (self.FAILED_LOGINS[6], b"bob", "the certificate is for b'ann', not for that"),
         ]:
             self.log._events.clear()
-            self.guess(client, lines)
+            self.fail_login(client, lines)
             event = next(event for event in self.log if "cause" in event)
             self.assertEqual((event["user"], str(event["cause"])), (name, why))
 
@@ -149,11 +151,11 @@ class RefusalTests(ServerCase):
 USER_FIRST = b"-ERR send USER first\r\n"
 
 
-class AbortTests(ServerCase):
-    """Nothing survives an exchange that came to no good end."""
+class AbortTests(CommandTestCase):
+    """An exchange that fails or is cancelled leaves nothing behind."""
 
     def test_name(self):
-        """The name that USER gave does not outlive an AUTH, nor AUTH's own any exchange."""
+        """Neither the name of USER nor that of AUTH is used after an exchange."""
         for lines in (
             [b"AUTH"],
             [b"AUTH X"],
@@ -161,7 +163,7 @@ class AbortTests(ServerCase):
             [b"AUTH PLAIN !"],
             [b"AUTH LOGIN YW5u", b"*"],
             [b"AUTH LOGIN YW5u", b"!"],
-            [b"AUTH PLAIN " + b64encode(WRONG)],
+            [b"AUTH PLAIN " + b64encode(WRONG_PLAIN)],
         ):
             client = self.connect(b"USER ann", *lines)
             client.clock.advance(2)
@@ -169,7 +171,7 @@ class AbortTests(ServerCase):
             self.assertEqual(client.send(b"PASS pw\r\n"), USER_FIRST, lines)
 
     def test_state(self):
-        """An aborted exchange leaves the AUTHORIZATION state, and the next begins anew."""
+        """After a cancelled exchange the state is AUTHORIZATION, and a new exchange can start."""
         client = self.connect()
         for _ in range(5):
             self.assertEqual(client.send(b"AUTH LOGIN YW5u\r\n"), b"+ UGFzc3dvcmQ6\r\n")
@@ -178,84 +180,84 @@ class AbortTests(ServerCase):
             # The name of before would be taken for an initial response.
             self.assertEqual(client.send(b"AUTH LOGIN\r\n"), b"+ VXNlcm5hbWU6\r\n")
             self.assertEqual(client.send(b"*\r\n"), CANCELLED)
-        self.assertEqual(client.send(b"AUTH PLAIN " + encoded(PLAIN)), WELCOME)
+        self.assertEqual(client.send(b"AUTH PLAIN " + response_line(PLAIN)), WELCOME)
 
     def test_challenge(self):
-        """A challenge is good for the exchange that it belongs to."""
+        """Each exchange has a new challenge."""
         seen = []
         self.serve(Checker(lambda credentials: seen.append(credentials), IUsernameHashedPassword))
         client = self.connect()
         challenges = set()
         for line in (b"*", b"!", b"YSBi"):
             challenges.add(client.send(b"AUTH CRAM-MD5\r\n"))
-            client.late(line + b"\r\n")
+            client.send_and_wait(line + b"\r\n")
         self.assertEqual((len(challenges), len(seen)), (3, 1))
 
-    def test_commands_are_no_responses(self):
-        """In a dialogue no line is a command, QUIT neither."""
+    def test_commands(self):
+        """During an exchange no line is a command."""
         for line in (b"QUIT\r\n", b"CAPA\r\n", b"USER ann\r\n"):
             client = self.connect(b"AUTH PLAIN")
-            answer = client.send(line)
-            self.assertIn(b"-ERR", answer)
-            self.assertNotIn(b"+OK", answer)
+            reply = client.send(line)
+            self.assertIn(b"-ERR", reply)
+            self.assertNotIn(b"+OK", reply)
             self.assertFalse(client.closed)
 
 
-class TroubleTests(ServerCase):
-    """What nobody foresaw is a temporary failure, and the client learns no more."""
+class UnexpectedErrorTests(CommandTestCase):
+    """Unexpected errors are temporary failures, and their text is not sent."""
 
     def test_checker(self):
-        """An exception in a checker, at once or later."""
+        """A checker may raise an exception, or return a Deferred that fails."""
 
-        def later(credentials):
-            return succeed(None).addCallback(at_once)
+        def deferred(credentials):
+            return succeed(None).addCallback(immediate)
 
-        def at_once(credentials):
+        def immediate(credentials):
             raise RuntimeError("a secret of the server's")
 
-        for decide in (at_once, later):
+        for decide in (immediate, deferred):
             self.serve(Checker(decide, IUsernamePassword))
             client = self.connect()
-            self.assertEqual(client.late(b"AUTH PLAIN " + encoded(PLAIN)), TRY_LATER)
+            self.assertEqual(client.send_and_wait(b"AUTH PLAIN " + response_line(PLAIN)), TRY_LATER)
             self.assertEqual(
-                client.late(b"USER ann\r\nPASS pw\r\n"), b"+OK send PASS\r\n" + TRY_LATER
+                client.send_and_wait(b"USER ann\r\nPASS pw\r\n"), b"+OK send PASS\r\n" + TRY_LATER
             )
             self.assertFalse(client.closed)
             self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
 
     def test_mechanism(self):
-        """An exception in a mechanism, before it asks and after."""
-        for asks in range(2):
+        """A mechanism may raise an exception before or after a challenge."""
+        for challenges_sent in range(2):
 
-            async def run(send_challenge, session, offered, asks=asks):
-                for _ in range(asks):
+            async def run(send_challenge, session, offered, challenges_sent=challenges_sent):
+                for _ in range(challenges_sent):
                     await send_challenge(b"?")
                 raise RuntimeError("a secret of the server's")
 
             self.serve(mechanisms=[Mechanism(b"X", IUsernamePassword, run, cleartext=True)])
             client = self.connect()
-            answer = client.send(b"AUTH X\r\n" + b"\r\n" * asks)
-            self.assertEqual(answer, b"+ Pw==\r\n" * asks + TRY_LATER)
+            reply = client.send(b"AUTH X\r\n" + b"\r\n" * challenges_sent)
+            self.assertEqual(reply, b"+ Pw==\r\n" * challenges_sent + TRY_LATER)
             self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_store(self):
-        """What the store says is passed on by its kind."""
+        """An error of the store is sent with its response code."""
         first = self.connect()
-        first.send(b"AUTH PLAIN " + encoded(PLAIN))
+        first.send(b"AUTH PLAIN " + response_line(PLAIN))
         client = self.connect()
         self.assertEqual(
-            client.send(b"AUTH PLAIN " + encoded(PLAIN)),
+            client.send(b"AUTH PLAIN " + response_line(PLAIN)),
             b"-ERR [IN-USE] maildrop already locked\r\n",
         )
         self.assertFalse(client.closed)
         first.lose()
-        self.assertEqual(client.send(b"AUTH PLAIN " + encoded(PLAIN)), WELCOME)
+        self.assertEqual(client.send(b"AUTH PLAIN " + response_line(PLAIN)), WELCOME)
 
-    def test_canary(self):
-        """No password or token is in the log, in base64 neither, whatever becomes of it."""
+    def test_secrets_in_log(self):
+        """Passwords and tokens are never logged, not even in base64."""
         secret = b"canary-4711"
 
-        def broken(credentials):
+        def raise_error(credentials):
             raise RuntimeError("a bug")
 
         exchanges = [
@@ -271,16 +273,16 @@ class TroubleTests(ServerCase):
             [b"AUTH OAUTHBEARER " + b64encode(b"n,,\1auth=Basic " + secret + b"\1\1")],
             [b"AUTH PLAIN " + b64encode(secret * 20_000)],
         ]
-        for decide in (lambda credentials: None, broken, anybody):
-            self.serve(Checker(decide, *KINDS))
+        for decide in (lambda credentials: None, raise_error, accept_all):
+            self.serve(Checker(decide, *CREDENTIALS))
             for lines in exchanges:
                 client = self.connect()
                 for line in lines:
-                    client.late(line + b"\r\n")
+                    client.send_and_wait(line + b"\r\n")
                 client.send(b"QUIT\r\n")
                 client.lose()
             self.flushLoggedErrors(RuntimeError)
-        logged = self.logged()
+        logged = self.log_text()
         self.assertIn("'ann'", logged)
         self.assertNotIn("canary", logged)
         for at in range(3):

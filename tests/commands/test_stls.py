@@ -1,29 +1,29 @@
-"""STLS: what came before it is nothing, and what comes behind it is TLS (RFC 2595 section 4)."""
+"""STLS: everything before it is discarded, and everything after it is TLS (RFC 2595 section 4)."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.commands.harness import (
     BEGIN_TLS,
-    HERE,
+    LOCAL_PEER,
     NO_TLS,
-    STRANGER,
-    ServerCase,
+    REMOTE_PEER,
+    CommandTestCase,
 )
 
 
-class STLSTests(ServerCase):
-    """The server's end of it, over TLS that is none."""
+class STLSTests(CommandTestCase):
+    """The server's side of STLS, with simulated TLS."""
 
     def setUp(self):
-        """Make TLS possible."""
+        """Serve with TLS."""
         super().setUp()
         self.tls = object()
         self.serve(tls=self.tls)
 
-    def test_begins(self):
-        """STLS is answered in the clear, then TLS begins with what the server has for it."""
-        client = self.connect(peer=STRANGER)
+    def test_stls(self):
+        """The reply to STLS is cleartext; after it TLS starts, and there is no second greeting."""
+        client = self.connect(peer=REMOTE_PEER)
         self.assertEqual(client.send(b"stls\r\n"), BEGIN_TLS)
         self.assertEqual(client.transport.contexts, [self.tls])
         client.server.handshakeCompleted()
@@ -31,20 +31,20 @@ class STLSTests(ServerCase):
         self.assertIn(b"maildrop has 2", client.send(b"USER ann\r\nPASS pw\r\n"))
 
     def test_no_argument(self):
-        """STLS takes no argument (section 4)."""
+        """STLS has no argument (section 4)."""
         client = self.connect()
         self.assertEqual(client.send(b"STLS now\r\n"), b"-ERR no argument allowed\r\n")
         self.assertEqual(client.transport.contexts, [])
 
-    def test_only_once(self):
-        """Over TLS, by STLS or from the first octet on, there is no STLS."""
+    def test_over_tls(self):
+        """Over TLS there is no STLS."""
         client = self.connect()
-        client.starttls()
+        client.start_tls()
         self.assertEqual(client.send(b"STLS\r\n"), NO_TLS)
         self.assertEqual(self.connect(tls=True).send(b"STLS\r\n"), NO_TLS)
 
-    def test_not_after_login(self):
-        """STLS is for the AUTHORIZATION state alone (section 4)."""
+    def test_after_login(self):
+        """STLS is available in the AUTHORIZATION state only (section 4)."""
         client = self.connect(b"USER ann", b"PASS pw")
         self.assertEqual(client.send(b"STLS\r\n"), b"-ERR already logged in\r\n")
         self.assertEqual(client.transport.contexts, [])
@@ -54,41 +54,41 @@ class STLSTests(ServerCase):
         self.serve()
         self.assertEqual(self.connect().send(b"STLS\r\n"), NO_TLS)
 
-    def test_name_is_forgotten(self):
-        """What USER said before STLS, anybody may have said (section 7)."""
+    def test_user_is_discarded(self):
+        """The name in an earlier USER is discarded (section 7)."""
         client = self.connect(b"USER ann")
-        client.starttls()
+        client.start_tls()
         self.assertEqual(client.send(b"PASS pw\r\n"), b"-ERR send USER first\r\n")
 
-    def test_modes_are_forgotten(self):
-        """So are the language, and UTF8."""
+    def test_modes_are_discarded(self):
+        """The language and UTF8 are discarded."""
         client = self.connect(b"LANG de", b"UTF8")
         self.assertEqual(client.send(b"NOOP\r\n"), b"-ERR zuerst anmelden\r\n")
         self.assertTrue(client.server.session.as_stored)
-        client.starttls()
+        client.start_tls()
         self.assertEqual(client.send(b"NOOP\r\n"), b"-ERR log in first\r\n")
         self.assertFalse(client.server.session.as_stored)
 
     def test_timestamp_stays(self):
-        """There is no second greeting, so APOP's timestamp stays that of the first."""
+        """The timestamp of APOP is still that of the greeting."""
         self.factory.apop_available = lambda: True
         client = self.connect()
         timestamp = client.server.session.timestamp
         self.assertIn(timestamp, client.greeting)
-        client.starttls()
+        client.start_tls()
         self.assertEqual(client.server.session.timestamp, timestamp)
 
-    def test_guesses_stay(self):
-        """STLS gives nobody more guesses."""
+    def test_failed_logins_count(self):
+        """Failed logins before and after STLS are counted together."""
         client = self.connect()
         for _ in range(2):
-            client.late(b"USER ann\r\nPASS no\r\n")
-        client.starttls()
-        client.late(b"USER ann\r\nPASS no\r\n")
+            client.send_and_wait(b"USER ann\r\nPASS no\r\n")
+        client.start_tls()
+        client.send_and_wait(b"USER ann\r\nPASS no\r\n")
         self.assertTrue(client.closed)
 
-    def test_half_a_line_is_dropped(self):
-        """Octets behind STLS are no beginning of the first line over TLS (section 7)."""
+    def test_incomplete_line(self):
+        """Cleartext after STLS is discarded, including an incomplete line (section 7)."""
         client = self.connect()
         self.assertEqual(client.send(b"STLS\r\nUSER ann\r\nCAPA\r\nNO"), BEGIN_TLS)
         client.server.handshakeCompleted()
@@ -96,8 +96,8 @@ class STLSTests(ServerCase):
         self.assertEqual(client.send(b"OP\r\n"), b"-ERR unknown command\r\n")
         self.assertEqual(client.send(b"PASS pw\r\n"), b"-ERR send USER first\r\n")
 
-    def test_long_line_is_dropped(self):
-        """So is the beginning of a line that is too long, or would be an AUTH's."""
+    def test_long_line(self):
+        """Long cleartext after STLS is discarded."""
         for more in (b"x" * 5000, b"AUTH PLAIN " + b"A" * 5000, b"x" * 200_000):
             client = self.connect()
             self.assertEqual(client.send(b"STLS\r\n" + more), BEGIN_TLS)
@@ -105,33 +105,30 @@ class STLSTests(ServerCase):
             self.assertEqual(client.send(b"NOOP\r\n"), b"-ERR log in first\r\n")
 
     def test_every_split(self):
-        """Wherever packets are cut, what is in the clear behind STLS is never obeyed.
-
-        What comes in a packet of its own comes to TLS, not to the server.
-        """
+        """Cleartext after STLS in the same packet is discarded, however the packets are divided."""
         octets = b"USER ann\r\nSTLS\r\nCAPA\r\nUSER ann\r\nPASS pw\r\n"
         for at in range(octets.index(b"STLS") + 6):
-            client = self.connect(peer=HERE)
-            said = client.send(octets[:at]) + client.send(octets[at:])
-            self.assertEqual(said, b"+OK send PASS\r\n" + BEGIN_TLS)
+            client = self.connect(peer=LOCAL_PEER)
+            replies = client.send(octets[:at]) + client.send(octets[at:])
+            self.assertEqual(replies, b"+OK send PASS\r\n" + BEGIN_TLS)
             client.server.handshakeCompleted()
             self.assertEqual(client.received(), b"")
             self.assertEqual(client.send(b"PASS pw\r\n"), b"-ERR send USER first\r\n")
 
     @given(st.integers(0, 120), st.integers(0, 120))
-    def test_behind_others(self, before, behind):
-        """Behind however many pipelined commands, in whatever turn of theirs, it is the same."""
+    def test_pipelining(self, before, behind):
+        """STLS works among any number of pipelined commands."""
         client = self.connect()
-        said = client.send(b"LANG en\r\n" * before + b"STLS\r\n" + b"CAPA\r\n" * behind)
+        replies = client.send(b"LANG en\r\n" * before + b"STLS\r\n" + b"CAPA\r\n" * behind)
         for _ in range(5):
             client.clock.advance(0)
-            said += client.received()
-        self.assertEqual(said, b"+OK en language changed\r\n" * before + BEGIN_TLS)
+            replies += client.received()
+        self.assertEqual(replies, b"+OK en language changed\r\n" * before + BEGIN_TLS)
         client.server.handshakeCompleted()
         self.assertEqual(client.send(b"NOOP\r\n"), b"-ERR log in first\r\n")
 
     def test_producer(self):
-        """TLS has no producer while it shakes hands, or it would tell it to pause; then it has."""
+        """The producer is unregistered during the handshake, which it would otherwise pause."""
         client = self.connect()
         client.send(b"STLS\r\n")
         self.assertIsNone(client.transport.producer)
@@ -139,7 +136,7 @@ class STLSTests(ServerCase):
         self.assertIs(client.transport.producer, client.server)
 
     def test_full_output(self):
-        """A client that had not read what was sent before is listened to over TLS."""
+        """If the client has not read earlier replies, the handshake is still read."""
         client = self.connect()
         write = client.transport.write
 
@@ -154,18 +151,18 @@ class STLSTests(ServerCase):
         client.server.handshakeCompleted()
         self.assertEqual(client.send(b"NOOP\r\n"), b"-ERR log in first\r\n")
 
-    def test_idle_in_the_handshake(self):
-        """A handshake that does not end is ended by the idle timer."""
+    def test_idle_in_handshake(self):
+        """The idle timer closes a connection whose handshake does not end."""
         client = self.connect(b"STLS")
         client.clock.advance(601)
         self.assertTrue(client.closed)
         client.server.handshakeCompleted()
         self.assertIsNone(client.transport.producer)
 
-    def test_lost_in_the_handshake(self):
-        """A connection that is lost in mid-handshake leaves nothing."""
+    def test_lost_in_handshake(self):
+        """If the connection is lost during the handshake, no timers are left."""
         client = self.connect(b"STLS")
         client.lose()
         self.assertEqual(list(self.factory.connections), [])
         self.assertEqual(client.clock.getDelayedCalls(), [])
-        self.assertReleased(0)
+        self.assert_released(0)

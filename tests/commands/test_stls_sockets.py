@@ -1,4 +1,4 @@
-"""STLS over sockets, with real TLS."""
+"""STLS with TCP connections and real TLS."""
 
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.portal import Portal
@@ -27,7 +27,7 @@ from popserv.server.factory import POP3Factory
 from popserv.tls.certificates import Certificates
 from popserv.transports.peers import peer_name
 from tests.certificates import issue, make_authority
-from tests.commands.harness import BEGIN_TLS, NEEDS_TLS, NO_TLS, Checker, password_of_ann
+from tests.commands.harness import BEGIN_TLS, NEEDS_TLS, NO_TLS, Checker, check_password
 from tests.transcripts import SocketPeer
 
 CA = make_authority()
@@ -37,28 +37,28 @@ SERVER = issue("pop.example.org", issuer=CA)
 
 
 class Big:
-    """How many of BIG's chunks were made."""
+    """Counts the chunks of BIG's body that were generated."""
 
-    taken = 0
+    generated = 0
 
 
 @command(b"BIG", State.TRANSACTION, no_arguments)
 def big(session):
-    """A body of 64 MiB, which counts what was taken of it."""
+    """Return a body of 64 MiB."""
 
     def body():
         for _ in range(1024):
-            Big.taken += 1
+            Big.generated += 1
             yield b"x" * 65534 + b"\r\n"
 
     return Reply(b"big", body())
 
 
-class SocketTests(TestCase):
-    """Over sockets, with real TLS."""
+class STLSSocketTests(TestCase):
+    """STLS over TCP, with a TLS client."""
 
     def setUp(self):
-        """A server with a certificate, and what a client needs to believe in it."""
+        """Create the server's certificate, and the client's trust in it."""
         path = self.mktemp()
         with open(path, "wb") as file:
             file.write(SERVER.pem())
@@ -72,29 +72,29 @@ class SocketTests(TestCase):
         self.serve()
 
     def serve(self, **options):
-        """Make the factory; note its connections' servers, and when they are over."""
-        portal = Portal(MaildropRealm(self.store), [Checker(password_of_ann, IUsernamePassword)])
+        """Create the factory; record its protocols, and when a connection is lost."""
+        portal = Portal(MaildropRealm(self.store), [Checker(check_password, IUsernamePassword)])
         commands = CommandTable(rfc1725.COMMANDS, capa.COMMANDS, stls.COMMANDS, [big])
         self.factory = POP3Factory(commands, portal, tls=self.certificates, **options)
-        self.servers, self.over = [], Deferred()
-        build, over = self.factory.buildProtocol, self.over
+        self.servers, self.lost = [], Deferred()
+        build, over = self.factory.buildProtocol, self.lost
 
-        def build_noted(address):
+        def build_recorded(address):
             server = build(address)
             lost = server.connectionLost
 
-            def noted(reason):
+            def connection_lost(reason):
                 lost(reason)
                 over.callback(None)
 
-            server.connectionLost = noted
+            server.connectionLost = connection_lost
             self.servers.append(server)
             return server
 
-        self.factory.buildProtocol = build_noted
+        self.factory.buildProtocol = build_recorded
 
     async def connect(self, factory=None, kind="tcp", first=b"", tls=False):
-        """A client that has said this, perhaps begun TLS, and read the greeting."""
+        """Return a client that has sent ``first``, perhaps started TLS, and read the greeting."""
         endpoint = serverFromString(reactor, f"{kind}:0:interface=127.0.0.1")
         port = await endpoint.listen(factory or self.factory)
         self.addCleanup(port.stopListening)
@@ -106,106 +106,110 @@ class SocketTests(TestCase):
         return peer
 
     async def expect(self, peer, octets):
-        """The next octets that the client reads are these."""
+        """Check the next octets that the client reads."""
         self.assertEqual(await peer.read(len(octets)), octets)
 
-    async def talk(self, peer, octets, answer):
-        """Send octets, and read the answer."""
+    async def exchange(self, peer, octets, reply):
+        """Send octets, and check the reply."""
         peer.transport.write(octets)
-        await self.expect(peer, answer)
+        await self.expect(peer, reply)
 
-    async def starttls(self, peer, octets=b"STLS\r\n"):
-        """Have TLS, by STLS."""
-        await self.talk(peer, octets, BEGIN_TLS)
+    async def start_tls(self, peer, octets=b"STLS\r\n"):
+        """Send STLS, and start TLS."""
+        await self.exchange(peer, octets, BEGIN_TLS)
         peer.transport.startTLS(self.options)
 
-    async def leave(self, peer):
-        """Quit; both ends are over."""
+    async def quit(self, peer):
+        """Send QUIT, and wait until both ends are closed."""
         peer.transport.write(b"QUIT\r\n")
         self.assertRegex(await peer.closed(), rb"^\+OK [^\r]+signing off[^\r]*\r\n$")
-        await self.over
+        await self.lost
 
     async def test_session(self):
-        """A session over STLS is one as any other, pipelining and all."""
+        """A session after STLS is like any other, with pipelining."""
         peer = await self.connect()
-        await self.starttls(peer)
-        await self.talk(
+        await self.start_tls(peer)
+        await self.exchange(
             peer,
             b"USER ann\r\nPASS pw\r\nSTAT\r\nRETR 1\r\nNOOP\r\n",
             b"+OK send PASS\r\n+OK ann's maildrop has 1 message (5 octets)\r\n+OK 1 5\r\n"
             b"+OK 5 octets\r\none\r\n.\r\n+OK nothing done\r\n",
         )
-        await self.leave(peer)
+        await self.quit(peer)
         self.assertEqual(self.store.locked, set())
 
     async def test_injected(self):
-        """What somebody put behind STLS is neither answered nor obeyed (section 7)."""
+        """Commands that were injected after STLS are neither run nor answered (section 7)."""
         peer = await self.connect()
-        await self.starttls(peer, b"STLS\r\nUSER ann\r\nCAPA\r\nNO")
-        await self.talk(peer, b"OP\r\nPASS pw\r\n", b"-ERR unknown command\r\n")
+        await self.start_tls(peer, b"STLS\r\nUSER ann\r\nCAPA\r\nNO")
+        await self.exchange(peer, b"OP\r\nPASS pw\r\n", b"-ERR unknown command\r\n")
         await self.expect(peer, b"-ERR send USER first\r\n")
-        await self.leave(peer)
+        await self.quit(peer)
 
-    async def test_eager(self):
-        """A ClientHello in STLS's own packet goes the way of all that came with it."""
+    async def test_early_client_hello(self):
+        """A ClientHello in the same packet as STLS is discarded."""
         self.serve(idle_timeout=0.2)
         peer = await self.connect()
         peer.transport.write(b"STLS\r\n" + b"\x16\x03\x01\x00\x05hello")
         await self.expect(peer, BEGIN_TLS)
-        await self.over
+        await self.lost
         self.assertEqual(await peer.closed(), b"")
 
     async def test_garbage(self):
-        """What is no ClientHello ends the connection, and the log says why."""
+        """Data that is not TLS closes the connection, and the reason is logged."""
         log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
         for garbage in (b"USER ann\r\n", b"\0" * 4096, b"\x16\x03\x01" + b"\xff" * 600):
             self.serve()
             peer = await self.connect()
-            await self.talk(peer, b"STLS\r\n", BEGIN_TLS)
+            await self.exchange(peer, b"STLS\r\n", BEGIN_TLS)
             peer.transport.write(garbage)
-            await self.over
+            await self.lost
             self.assertNotIn(b"OK", await peer.closed())
             self.assertEqual(list(self.factory.connections), [])
-        told = [formatEvent(event) for event in log if "TLS handshake failed" in formatEvent(event)]
-        self.assertEqual(len(told), 3)
-        self.assertRegex(told[0], r"^127\.0\.0\.1:\d+: TLS handshake failed: [a-z ]+$")
+        reasons = [
+            formatEvent(event) for event in log if "TLS handshake failed" in formatEvent(event)
+        ]
+        self.assertEqual(len(reasons), 3)
+        self.assertRegex(reasons[0], r"^127\.0\.0\.1:\d+: TLS handshake failed: [a-z ]+$")
 
-    async def test_never_shakes_hands(self):
-        """A client that begins no handshake, or never ends one, is cut off by the idle timer."""
+    async def test_no_handshake(self):
+        """The idle timer closes a connection whose handshake does not start or not end."""
         for octets in (b"", b"\x16\x03\x01\x02\x00\x01"):
             self.serve(idle_timeout=0.2)
             peer = await self.connect()
-            await self.talk(peer, b"STLS\r\n", BEGIN_TLS)
+            await self.exchange(peer, b"STLS\r\n", BEGIN_TLS)
             peer.transport.write(octets)
-            await self.over
+            await self.lost
             self.assertEqual(await peer.closed(), b"")
             self.assertEqual(list(self.factory.connections), [])
 
-    async def test_lost_in_the_handshake(self):
-        """A client that goes away in mid-handshake is not missed."""
+    async def test_lost_in_handshake(self):
+        """A client may disconnect during the handshake."""
         peer = await self.connect()
-        await self.talk(peer, b"STLS\r\n", BEGIN_TLS)
+        await self.exchange(peer, b"STLS\r\n", BEGIN_TLS)
         await peer.lose()
-        await self.over
+        await self.lost
         self.assertEqual(list(self.factory.connections), [])
 
     async def test_slow_reader(self):
-        """Over STLS a server makes no more of a body than the client takes, and loses nothing."""
-        Big.taken = 0
+        """A body is generated as fast as the client reads it over TLS."""
+        Big.generated = 0
         peer = await self.connect()
-        await self.starttls(peer)
-        await self.talk(peer, b"USER ann\r\n", b"+OK send PASS\r\n")
-        await self.talk(peer, b"PASS pw\r\n", b"+OK ann's maildrop has 1 message (5 octets)\r\n")
+        await self.start_tls(peer)
+        await self.exchange(peer, b"USER ann\r\n", b"+OK send PASS\r\n")
+        await self.exchange(
+            peer, b"PASS pw\r\n", b"+OK ann's maildrop has 1 message (5 octets)\r\n"
+        )
         peer.transport.pauseProducing()
         peer.transport.write(b"BIG\r\nNOOP\r\n")
         (server,) = self.servers
-        while not server.output.is_paused and Big.taken < 1024:
+        while not server.output.is_paused and Big.generated < 1024:
             await deferLater(reactor, 0.001)
         before = -1
-        while before != Big.taken:
-            before = Big.taken
+        while before != Big.generated:
+            before = Big.generated
             await deferLater(reactor, 0.05)
-        self.assertLess(Big.taken, 512)
+        self.assertLess(Big.generated, 512)
         read, done = bytearray(), Deferred()
         tail = b".\r\n+OK nothing done\r\n"
 
@@ -220,41 +224,41 @@ class SocketTests(TestCase):
         self.assertEqual(read, b"+OK big\r\n" + (b"x" * 65534 + b"\r\n") * 1024 + tail)
         peer.transport.loseConnection()
         await peer.disconnected
-        await self.over
+        await self.lost
 
-    async def test_behind_a_proxy(self):
-        """Behind a proxy that says whom it speaks for there is TLS as everywhere."""
-        behind = {"kind": "haproxy:tcp", "first": b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"}
-        peer = await self.connect(**behind)
-        await self.talk(peer, b"USER ann\r\n", NEEDS_TLS)
-        await self.starttls(peer, b"STLS\r\nUSER ann\r\nCAPA\r\nNO")
-        await self.talk(peer, b"PASS pw\r\n", b"-ERR send USER first\r\n")
-        await self.talk(peer, b"STLS\r\n", NO_TLS)
+    async def test_proxy(self):
+        """TLS works behind a proxy that sends the client's address."""
+        proxied = {"kind": "haproxy:tcp", "first": b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"}
+        peer = await self.connect(**proxied)
+        await self.exchange(peer, b"USER ann\r\n", NEEDS_TLS)
+        await self.start_tls(peer, b"STLS\r\nUSER ann\r\nCAPA\r\nNO")
+        await self.exchange(peer, b"PASS pw\r\n", b"-ERR send USER first\r\n")
+        await self.exchange(peer, b"STLS\r\n", NO_TLS)
         (server,) = self.servers
         self.assertEqual(
             (peer_name(server.transport), server.session.allows_cleartext), ("192.0.2.1:1", True)
         )
         self.assertEqual(list(self.factory.connections), [server])
-        await self.talk(
+        await self.exchange(
             peer,
             b"USER ann\r\nPASS pw\r\nRETR 1\r\n",
             b"+OK send PASS\r\n+OK ann's maildrop has 1 message (5 octets)\r\n"
             b"+OK 5 octets\r\none\r\n.\r\n",
         )
-        await self.leave(peer)
+        await self.quit(peer)
         self.assertEqual(list(self.factory.connections), [])
         self.serve()
         over_tls = TLSMemoryBIOFactory(self.certificates, False, self.factory)
-        peer = await self.connect(over_tls, tls=True, **behind)
+        peer = await self.connect(over_tls, tls=True, **proxied)
         (server,) = self.servers
         self.assertEqual(
             (peer_name(server.transport), server.session.allows_cleartext), ("192.0.2.1:1", True)
         )
-        await self.leave(peer)
+        await self.quit(peer)
 
-    async def test_from_the_first_octet(self):
-        """A port for TLS has the greeting over it, and no STLS."""
+    async def test_tls_port(self):
+        """On a TLS port the greeting is sent over TLS, and there is no STLS."""
         over_tls = TLSMemoryBIOFactory(self.certificates, False, self.factory)
         peer = await self.connect(over_tls, tls=True)
-        await self.talk(peer, b"STLS\r\n", NO_TLS)
-        await self.leave(peer)
+        await self.exchange(peer, b"STLS\r\n", NO_TLS)
+        await self.quit(peer)
