@@ -86,7 +86,7 @@ class RPOPTests(CommandTestCase):
         self.assertIn("192.0.2.7:1024: b'ann' was refused with", self.log_text())
         for cause in ("the client's port is not reserved", "the client has no IP address"):
             self.assertIn(f"reserved client port': {cause}", self.log_text())
-        # The name still stands.
+        # The name of USER is still valid.
         self.assertEqual(client.send(b"PASS pw\r\n"), WELCOME)
 
     def test_not_available(self):

@@ -152,7 +152,7 @@ USER_FIRST = b"-ERR send USER first\r\n"
 
 
 class AbortTests(CommandTestCase):
-    """An exchange that fails or is cancelled leaves nothing behind."""
+    """An exchange that fails or is cancelled does not affect later ones."""
 
     def test_name(self):
         """Neither the name of USER nor that of AUTH is used after an exchange."""
@@ -177,7 +177,7 @@ class AbortTests(CommandTestCase):
             self.assertEqual(client.send(b"AUTH LOGIN YW5u\r\n"), b"+ UGFzc3dvcmQ6\r\n")
             self.assertEqual(client.send(b"*\r\n"), CANCELLED)
             self.assertEqual(client.send(b"STAT\r\n"), b"-ERR log in first\r\n")
-            # The name of before would be taken for an initial response.
+            # The earlier name is not used as an initial response.
             self.assertEqual(client.send(b"AUTH LOGIN\r\n"), b"+ VXNlcm5hbWU6\r\n")
             self.assertEqual(client.send(b"*\r\n"), CANCELLED)
         self.assertEqual(client.send(b"AUTH PLAIN " + response_line(PLAIN)), WELCOME)

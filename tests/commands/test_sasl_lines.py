@@ -41,7 +41,7 @@ class PacketTests(CommandTestCase):
         self.assertEqual(replies, self.REPLIES)
 
     def test_pipelined_during_login(self):
-        """Lines that arrive during a login are taken after it."""
+        """Lines that arrive during a login are processed after it."""
         self.store.slow = {"login"}
         client = self.connect()
         client.send(b"AUTH LOGIN\r\nYW5u\r\ncHc=\r\nRETR 1\r\n")
@@ -65,7 +65,7 @@ class PacketTests(CommandTestCase):
         self.assertTrue(replies.endswith(WELCOME))
 
     def test_client_does_not_read(self):
-        """While the client does not read a challenge, no response is taken."""
+        """While the client does not read a challenge, its response is not processed."""
         client = self.connect()
         write = client.transport.write
 

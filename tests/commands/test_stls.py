@@ -116,10 +116,10 @@ class STLSTests(CommandTestCase):
             self.assertEqual(client.send(b"PASS pw\r\n"), b"-ERR send USER first\r\n")
 
     @given(st.integers(0, 120), st.integers(0, 120))
-    def test_pipelining(self, before, behind):
+    def test_pipelining(self, before, after):
         """STLS works among any number of pipelined commands."""
         client = self.connect()
-        replies = client.send(b"LANG en\r\n" * before + b"STLS\r\n" + b"CAPA\r\n" * behind)
+        replies = client.send(b"LANG en\r\n" * before + b"STLS\r\n" + b"CAPA\r\n" * after)
         for _ in range(5):
             client.clock.advance(0)
             replies += client.received()

@@ -55,6 +55,7 @@ class SlowMaildrops(MemoryMaildrops):
 
         async def count_release():
             self.released += 1
+            await self.step("release")
             await release()
 
         mailbox.open, mailbox.remove, mailbox.release = slow_open, slow_remove, count_release

@@ -83,7 +83,7 @@ class BodySenderTests(SynchronousTestCase):
         sender = self.sender(body)
         sender.resume()
         self.assertEqual(len(self.written), 4)
-        # However often it is paused and resumed meanwhile.
+        # Pausing and resuming does not change that.
         for _ in range(3):
             sender.pause()
             sender.resume()

@@ -118,13 +118,10 @@ class EndTests(ServerTestCase):
 
     def test_release_fails(self):
         """An error of release is logged."""
+        self.store.slow = {"release"}
         ann = self.logged_in()
-
-        async def release():
-            raise OSError("disk")
-
-        ann.server.session._release = release
         ann.lose()
+        self.store.waiting["release"].errback(OSError("disk"))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
     def test_half_closed(self):

@@ -28,7 +28,7 @@ class OutputTests(ServerTestCase):
         self.assert_released()
 
     def test_input_paused(self):
-        """While the client does not read, no commands are taken."""
+        """While the client does not read, no commands are run."""
         ann = self.logged_in()
         self.fill(ann)
         self.assertEqual(ann.send(b"STAT\r\n"), b"+OK 2 10\r\n")

@@ -24,11 +24,11 @@ class PreauthenticatedTestCase(ServerTestCase):
     def make_factory(self, **options):
         """Return a server with all commands."""
         self.identified = b"ann"
-        portal = Portal(MaildropRealm(self.store), [PreauthenticatedChecker()])
+        self.portal = Portal(MaildropRealm(self.store), [PreauthenticatedChecker()])
         tables = (rfc1725, capa, stls, sasl, utf8)
         commands = CommandTable(*(table.COMMANDS for table in tables))
         options = {"identify": self.identify, **options}
-        return PreauthenticatedFactory(commands, portal, host=b"dewey", **options)
+        return PreauthenticatedFactory(commands, self.portal, host=b"dewey", **options)
 
     async def identify(self, transport):
         """Return ``identified``, or raise it."""
@@ -217,7 +217,7 @@ class RejectedTests(PreauthenticatedTestCase):
 
     def test_no_checker(self):
         """A portal that rejects the user is a failed login, whose reply is delayed."""
-        self.factory.throttle.authenticator._portal.checkers.clear()
+        self.portal.checkers.clear()
         client = MemoryClient(self.factory)
         self.assertEqual(client.received(), b"")
         client.clock.advance(2)

@@ -110,11 +110,11 @@ class ChannelBindingTests(CertificatesTestCase):
     def test_exporter(self):
         """With TLS 1.3, tls-exporter is available (RFC 9266)."""
         client, server = openssl_pair(self.load())
-        ours = OpenSSLConnectionState(server).channel_binding(b"tls-exporter")
-        self.assertEqual(ours, client.export_keying_material(b"EXPORTER-Channel-Binding", 32))
-        self.assertEqual(len(ours), 32)
+        binding = OpenSSLConnectionState(server).channel_binding(b"tls-exporter")
+        self.assertEqual(binding, client.export_keying_material(b"EXPORTER-Channel-Binding", 32))
+        self.assertEqual(len(binding), 32)
         self.assertNotEqual(
-            ours,
+            binding,
             OpenSSLConnectionState(openssl_pair(self.load())[1]).channel_binding(b"tls-exporter"),
         )
 

@@ -216,7 +216,7 @@ class StandardStreamsTests(StandardStreamsTestCase):
             self.assertEqual(list(map(os.get_blocking, others)), [blocking] * 2)
 
     async def test_reopened_flags(self):
-        """The flags of terminals and pipes are not changed, because they are opened anew."""
+        """The flags of terminals and pipes are not changed, because they are reopened."""
         in_, to_server = self.pipe()
         master, terminal = self.close_later(*os.openpty())
         tty.setraw(terminal)
@@ -231,7 +231,7 @@ class StandardStreamsTests(StandardStreamsTestCase):
         await self.protocol.event
 
     def test_pipe_without_reader(self):
-        """A pipe without a reader cannot be opened anew, and is used as it is."""
+        """A pipe without a reader cannot be reopened, and is used as it is."""
         in_, _ = self.pipe()
         from_server, out = os.pipe()
         self.close_later(out)
@@ -353,7 +353,7 @@ class ConnectionTests(StandardStreamsTestCase):
         self.assertTrue(self.protocol.lost.check(ConnectionAborted))
 
     async def test_input_broken(self):
-        """If reading fails, the connection is aborted, and not taken for the end of input."""
+        """If reading fails, the connection is aborted."""
         in_, _ = self.pipe()
         _, out = self.pipe()
         self.connect(in_, out)

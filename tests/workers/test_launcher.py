@@ -93,7 +93,10 @@ class LauncherTests(SynchronousTestCase):
         """Without /proc, no sockets from systemd are expected."""
         with patch("popserv.workers.launcher.open", side_effect=FileNotFoundError, create=True):
             launcher = Launcher("popserv.tap", [], FakeReactor())
-        self.assertEqual(launcher._systemd, {})
+        process, *ends = launcher.launch(ProcessProtocol(), {"number": 1, "count": 2}, [])
+        for end in ends:
+            self.addCleanup(end.close)
+        self.assertEqual(sorted(process.childFDs), [0, 1, 2, 3])
 
     def test_spawn_fails(self):
         """If the process cannot be started, no descriptor stays open."""
