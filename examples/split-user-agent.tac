@@ -304,7 +304,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         try:
             name = users.find(bytes(user.dest))
             if name is not None:
-                layout.place(name)
+                layout.path_parts(name)
         except (LookupError, ValueError):
             raise SMTPBadRcpt(user, 550, "no such user here") from None
         except UsersFileError as error:
@@ -363,7 +363,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             with mail:
                 local = {name for _, name in recipients if name is not None}
                 path = b"Return-Path: <%b>\n" % poster
-                await disk_threads.run(partial(delivery.write, mail, local, before=path))
+                await disk_threads.run(partial(delivery.write, mail, local, prefix=path))
                 remote = [user.dest for user, name in recipients if name is None]
                 if remote:
                     await relay(mail, canonical_address(poster), remote)
@@ -378,7 +378,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         finally:
             self.close_spool()
             try:
-                await disk_threads.run(delivery.end)
+                await disk_threads.run(delivery.close)
             except Exception:
                 log.failure("cannot remove files from tmp")
 

@@ -109,7 +109,7 @@ class Options(SessionOptions):
         if self["user"] is not None:
             self["user"] = prepared_name(os.fsencode(self["user"]))
             try:
-                Layout(self["maildir"]).place(self["user"])
+                Layout(self["maildir"]).path_parts(self["user"])
             except ValueError as error:
                 raise usage.UsageError(f"--user: {error}") from error
 

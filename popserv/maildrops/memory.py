@@ -1,4 +1,4 @@
-"""Maildrops in memory: the reference for the contract, and what tests and demonstrations use."""
+"""Maildrops in memory, for tests and demonstrations: the reference implementation of a store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from popserv.messages.sizes import measure
 
 @implementer(IMaildropFactory)
 class MemoryMaildrops:
-    """Every user's messages, as stored, by unique-id; a name never delivered to is empty."""
+    """The maildrops of all users, in memory; a user without deliveries has an empty one.
+
+    By user, ``stored`` has the messages as delivered, by unique-id; ``locked`` the users with an
+    open session; ``retrieved`` the unique-ids of the messages recorded as retrieved.
+    """
 
     def __init__(self) -> None:
         self.stored: dict[bytes, dict[bytes, bytes]] = {}
@@ -24,7 +28,7 @@ class MemoryMaildrops:
         self._serial = count(1)
 
     def deliver(self, user: bytes, message: bytes) -> bytes:
-        """Put a message last in the user's maildrop and return its unique-id."""
+        """Append a message to the user's maildrop and return its unique-id."""
         uid = b"m%d" % next(self._serial)
         self.stored.setdefault(user, {})[uid] = message
         return uid
@@ -39,7 +43,7 @@ class MemoryMaildrops:
 
 @implementer(IRetrievalRecord)
 class MemoryMailbox:
-    """One user's messages as they were when it was opened."""
+    """One user's maildrop, with the messages that it had when it was opened."""
 
     def __init__(self, maildrops: MemoryMaildrops, user: bytes) -> None:
         self._maildrops = maildrops

@@ -1,1 +1,1 @@
-"""Tests of the stores."""
+"""Tests of popserv.maildrops."""

@@ -1,4 +1,4 @@
-"""popserv.maildrops.memory: the reference for what every store must do."""
+"""popserv.maildrops.memory: the reference implementation of a store."""
 
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -7,7 +7,7 @@ from popserv.testing import MailboxContract
 
 
 class MemoryContractTests(MailboxContract, TestCase):
-    """MemoryMaildrops as a store."""
+    """MemoryMaildrops fulfils the contract of all stores."""
 
     def make_factory(self, messages):
         """Deliver the messages."""
@@ -18,17 +18,17 @@ class MemoryContractTests(MailboxContract, TestCase):
         return maildrops
 
     def remove_externally(self, factory, user, index):
-        """Drop the message from what is stored."""
+        """Delete a message from the stored ones."""
         stored = factory.stored[user]
         del stored[list(stored)[index]]
         return True
 
 
 class DeliverTests(SynchronousTestCase):
-    """MemoryMaildrops as a place to deliver to."""
+    """Messages are delivered to MemoryMaildrops."""
 
     def test_unique_ids(self):
-        """A delivery says which unique-id it got, and none is given twice."""
+        """A delivery returns the unique-id of the message, and no two messages have the same."""
         maildrops = MemoryMaildrops()
         uids = [maildrops.deliver(user, b"x\n") for user in (b"ann", b"bob", b"ann")]
         self.assertEqual(len(set(uids)), 3)

@@ -1,6 +1,7 @@
-"""Directories that the kernel has in memory, opened without ever waiting for a disk or a network.
+"""Opening a directory that the kernel has cached, without waiting for a disk or a network.
 
-What cannot be opened so is told by an OSError, and wants a thread and ``os.open``.
+Linux's openat2(2) with ``RESOLVE_CACHED`` opens a path only if the dentry cache has every
+component of it.  If :func:`open_cached` raises OSError, call ``os.open`` in a thread instead.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ _SYSCALL.restype = ctypes.c_long
 _FSTATFS = ctypes.CDLL(None).fstatfs
 _FSTATFS.argtypes = (ctypes.c_int, ctypes.c_void_p)
 
-# Elsewhere the numbers may be others.
-_KNOWN_HERE = sys.platform == "linux" and os.uname().machine in ("x86_64", "aarch64", "riscv64")
+# On other architectures the number of the system call and struct statfs may differ.
+_IS_SUPPORTED = sys.platform == "linux" and os.uname().machine in ("x86_64", "aarch64", "riscv64")
 _OPENAT2 = 437
-_NO_SYMLINKS = 0x04
-_CACHED = 0x20
+_RESOLVE_NO_SYMLINKS = 0x04
+_RESOLVE_CACHED = 0x20
 
-_LOCAL = frozenset(
+_LOCAL_FILESYSTEMS = frozenset(
     {
         0xEF53,  # ext2, ext3, ext4
         0x58465342,  # XFS
@@ -39,27 +40,31 @@ _LOCAL = frozenset(
         0x794C7630,  # overlayfs
     }
 )
-"""The types (statfs(2)) of file systems that ask nobody else to open or to lock."""
+"""The types (statfs(2)) of file systems that need no server or daemon to open or lock a file."""
 
 
-def never_asks(fd: int) -> bool:
-    """Tell whether the file system of an open file is one that :func:`open_warm` is meant for."""
-    told = ctypes.create_string_buffer(256)
-    if not _KNOWN_HERE or _FSTATFS(fd, told) != 0:
-        return False
-    return int.from_bytes(told.raw[:8], sys.byteorder) in _LOCAL
+def is_local_filesystem(fd: int) -> bool:
+    """Return whether an open file is on a local file system, as :func:`open_cached` requires.
 
-
-def open_warm(name: bytes, flags: int, dir_fd: int, links: bool = False) -> int:
-    """Return what ``os.open`` would, if no step on the way has to be read from disk.
-
-    A symbolic link anywhere on the way is an error unless ``links``.
-
-    :raises OSError: the kernel does not know the way by heart (EAGAIN), or cannot be asked for
-        that, or it leads nowhere.
+    Returns False on platforms that have no ``openat2``.
     """
-    how = struct.pack("=QQQ", flags, 0, _CACHED | (0 if links else _NO_SYMLINKS))
+    buffer = ctypes.create_string_buffer(256)
+    if not _IS_SUPPORTED or _FSTATFS(fd, buffer) != 0:
+        return False
+    return int.from_bytes(buffer.raw[:8], sys.byteorder) in _LOCAL_FILESYSTEMS
+
+
+def open_cached(name: bytes, flags: int, dir_fd: int, follow_symlinks: bool = False) -> int:
+    """Open a path as ``os.open`` does, but only if no component must be read from disk.
+
+    Unless ``follow_symlinks`` is set, a symbolic link in any component is an error.
+
+    :raises OSError: the path is not in the dentry cache (EAGAIN), the kernel does not support
+        ``RESOLVE_CACHED``, or the path cannot be opened.
+    """
+    resolve = _RESOLVE_CACHED | (0 if follow_symlinks else _RESOLVE_NO_SYMLINKS)
+    how = struct.pack("=QQQ", flags, 0, resolve)
     fd = int(_SYSCALL(_OPENAT2, dir_fd, name, how, len(how)))
     if fd < 0:
-        raise OSError(ctypes.get_errno(), "not at once", name)
+        raise OSError(ctypes.get_errno(), "not cached", name)
     return fd

@@ -1,7 +1,7 @@
-"""Delivery into Maildirs, by the rules that let other programs read them meanwhile.
+"""Delivery into Maildirs, safe while other programs read them.
 
-A message is written whole into tmp/, and is on the disk before it gets its name in new/: so no
-reader ever sees a piece of one, and what was acknowledged outlives a crash of the machine.
+A message is written to tmp/ and synced to disk before it is renamed into new/.  So a reader
+never sees part of a message, and a delivered message survives a crash of the machine.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from shutil import copyfileobj
 from socket import gethostname
 from typing import BinaryIO
 
-from popserv.maildrops.maildir.layout import Layout, make_directory
+from popserv.maildrops.maildir.layout import Layout, create_directory
 
 _FOLDERS = (b"tmp", b"new", b"cur")
-_INTO = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 class Delivery:
-    """One message on its way to users of a layout: :meth:`write`, :meth:`commit`, :meth:`end`.
+    """The delivery of one message to users of a layout.
 
-    Whatever can fail is done before anybody sees the message.  The methods wait for the disk;
-    call them in a thread, one after the other, and the last of them in any case.
+    Call :meth:`write`, then :meth:`commit`, and in any case :meth:`close`.  They wait for the
+    disk, so call them in a thread, one after the other.  Nearly everything that can fail is done
+    by :meth:`write`, before any user sees the message.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -33,27 +34,28 @@ class Delivery:
         self._written: list[tuple[bytes, int, int]] = []
         self._stack = ExitStack()
 
-    def write(self, message: BinaryIO, users: Iterable[bytes], *, before: bytes = b"") -> None:
-        """Write a message for these users, whose maildrops are made if they are missing.
+    def write(self, message: BinaryIO, users: Iterable[bytes], *, prefix: bytes = b"") -> None:
+        """Write a message into tmp/ of each user's maildrop, which is created if it is missing.
 
-        ``message`` is read from its start for each of them; ``before`` is what theirs has
-        before that, such as a Return-Path.
+        ``message`` is read from its start for each user.  ``prefix`` is written before it, for
+        example a Return-Path field.
 
-        :raises ValueError: a name can have no maildrop here.
-        :raises OSError: it cannot be written for all of them.
+        :raises ValueError: a name is not allowed in this layout.
+        :raises OSError: the message cannot be written for all users.
         """
         for user in users:
-            maildir = self._opened(self._layout.make(user))
+            maildir = self._close_later(self._layout.open_or_create(user))
             for folder in _FOLDERS:
-                make_directory(folder, maildir)
+                create_directory(folder, maildir)
             tmp, new = (
-                self._opened(os.open(folder, _INTO, dir_fd=maildir)) for folder in _FOLDERS[:2]
+                self._close_later(os.open(folder, _DIRECTORY, dir_fd=maildir))
+                for folder in _FOLDERS[:2]
             )
             name = _unique_name()
             fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=tmp)
             self._stack.callback(_remove, name, tmp)
             with open(fd, "wb") as file:
-                file.write(before)
+                file.write(prefix)
                 message.seek(0)
                 copyfileobj(message, file)
                 file.flush()
@@ -61,28 +63,28 @@ class Delivery:
             self._written.append((name, tmp, new))
 
     def commit(self) -> None:
-        """Let the users see what was written, for good.
+        """Rename the written files into new/ and sync that, so that all users see the message.
 
-        :raises OSError: some of them may not have it.
+        :raises OSError: some users may not have the message.
         """
         for name, tmp, new in self._written:
             os.rename(name, name, src_dir_fd=tmp, dst_dir_fd=new)
             os.fsync(new)
 
-    def end(self) -> None:
-        """Leave nothing open, and in tmp/ nothing that was not committed.
+    def close(self) -> None:
+        """Remove what was not committed from tmp/, and close all files.
 
-        :raises OSError: something could not be removed, and all else was.
+        :raises OSError: a file could not be removed; everything else was.
         """
         self._stack.close()
 
-    def _opened(self, fd: int) -> int:
+    def _close_later(self, fd: int) -> int:
         self._stack.callback(os.close, fd)
         return fd
 
 
 def _unique_name() -> bytes:
-    # Neither of these may be in a name, and readers of Maildirs know them by these numbers.
+    # The Maildir specification's escapes: neither character is allowed in a file name.
     host = os.fsencode(gethostname()).replace(b"/", rb"\057").replace(b":", rb"\072")
     seconds, microseconds = divmod(time.time_ns() // 1000, 10**6)
     token = token_hex(8).encode("ascii")
@@ -90,6 +92,6 @@ def _unique_name() -> bytes:
 
 
 def _remove(name: bytes, tmp: int) -> None:
-    # It is not there once it was committed.
+    # A committed message is no longer in tmp/.
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=tmp)

@@ -1,8 +1,9 @@
-"""Where each user's maildrop lies: from a template and a name to an open directory.
+"""The layout of maildrops: each user's path is made from a template, and opened.
 
-A name never leads out of the root: what it becomes is checked part by part, and
-no symbolic link on the way is followed, save one at the maildrop itself that the
-operator made, which is one owned by root or by the server's own user.
+A user name never leads out of the root directory: each path component made from it is checked,
+and symbolic links below the root are not followed.  The one exception is a link in the place of
+the maildrop itself that an administrator made, which is a link that root or the server's own
+user owns.
 """
 
 from __future__ import annotations
@@ -13,23 +14,23 @@ import re
 import stat
 from contextlib import suppress
 
-from popserv.maildrops.maildir.cached_open import open_warm
+from popserv.maildrops.maildir.cached_open import open_cached
 
-# Only to pass through: search permission is enough.
-_THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-_INTO = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# To pass through a directory, search permission is enough.
+_TRAVERSE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _VARIABLE = re.compile(rb"%(.?)")
 
 
 class Layout:
-    """The maildrops below ``root``, placed by a template.
+    """The paths of all maildrops, given by a template; ``root`` is the directory above them.
 
-    In ``template`` ``%u`` is the user's name, ``%n`` its part before the last
-    ``@``, ``%d`` the part behind it, ``%%`` a percent sign.  Without any of them it
-    is a directory that holds one maildrop a user, ``template/%u``.
+    In ``template``, ``%u`` is the user's name, ``%n`` its part before the last ``@``, ``%d`` the
+    part after that, and ``%%`` a percent sign.  A template without any of these is a directory
+    that holds one maildrop for each user, as ``template/%u``.
 
-    :raises ValueError: the template is none; the message says what would be.
+    :raises ValueError: the template is invalid; the message says how to correct it.
     """
 
     def __init__(self, template: str) -> None:
@@ -48,18 +49,19 @@ class Layout:
         if not used & {b"u", b"n"}:
             raise ValueError("all users would share one maildrop: use %u or %n")
 
-    def place(self, user: bytes) -> list[bytes]:
-        """Return the path of the user's maildrop below the root, part by part.
+    def path_parts(self, user: bytes) -> list[bytes]:
+        """Return the components of the path from the root to the user's maildrop.
 
-        :raises ValueError: the name can have no maildrop here.
+        :raises ValueError: the name is not allowed in this template: a part of it that the
+            template uses is empty, starts with a dot, or contains a slash or NUL.
         """
         local, at, domain = user.rpartition(b"@")
         if not at:
             local, domain = user, b""
         values = {b"u": user, b"n": local, b"d": domain, b"%": b"%"}
 
-        def value(found: re.Match[bytes]) -> bytes:
-            text = values[found[1]]
+        def value(variable: re.Match[bytes]) -> bytes:
+            text = values[variable[1]]
             if not text or text.startswith(b".") or b"/" in text or b"\0" in text:
                 raise ValueError(f"{user!r} is no name for a maildrop")
             return text
@@ -67,67 +69,70 @@ class Layout:
         return [_VARIABLE.sub(value, part) for part in self._parts]
 
     def open(self, user: bytes) -> int:
-        """Return an open file descriptor of the user's maildrop, a directory.
+        """Open the user's maildrop, a directory, and return the file descriptor.
 
-        :raises ValueError: as :meth:`place`.
-        :raises FileNotFoundError: there is none, though there is a root.
-        :raises OSError: it cannot be opened, or a link led out.
+        :raises ValueError: as :meth:`path_parts`.
+        :raises FileNotFoundError: the root exists, the maildrop does not.
+        :raises OSError: the maildrop cannot be opened, or is behind a link that is not followed.
         """
-        *way, last = self.place(user)
+        *parents, last = self.path_parts(user)
         try:
-            here = os.open(self.root, _THROUGH)
+            parent = os.open(self.root, _TRAVERSE)
         except FileNotFoundError as error:
             raise NotADirectoryError(errno.ENOTDIR, "no such root", self.root) from error
         try:
-            for part in way:
-                there = os.open(part, _THROUGH | os.O_NOFOLLOW, dir_fd=here)
-                os.close(here)
-                here = there
-            return _open_last(last, here)
+            for part in parents:
+                child = os.open(part, _TRAVERSE | os.O_NOFOLLOW, dir_fd=parent)
+                os.close(parent)
+                parent = child
+            return _open_last(last, parent)
         finally:
-            os.close(here)
+            os.close(parent)
 
-    def make(self, user: bytes) -> int:
-        """Return what :meth:`open` does, after making the directories that are missing.
+    def open_or_create(self, user: bytes) -> int:
+        """Open the user's maildrop as :meth:`open` does, and create missing directories.
 
-        They are their owner's alone.  Below them nothing is made.
+        Only their owner has access to directories created here.  The maildrop is created
+        empty, without ``new``, ``cur`` and ``tmp``.  The root is not created.
 
-        :raises ValueError: as :meth:`place`.
-        :raises OSError: one cannot be made or opened, or a link led out.
+        :raises ValueError: as :meth:`path_parts`.
+        :raises OSError: a directory cannot be created or opened, or is behind a link that is
+            not followed.
         """
         with suppress(FileNotFoundError):
             return self.open(user)
-        *way, last = self.place(user)
-        here = os.open(self.root, _INTO)
+        *parents, last = self.path_parts(user)
+        parent = os.open(self.root, _DIRECTORY)
         try:
-            for part in way:
-                make_directory(part, here)
-                there = os.open(part, _INTO | os.O_NOFOLLOW, dir_fd=here)
-                os.close(here)
-                here = there
-            make_directory(last, here)
+            for part in parents:
+                create_directory(part, parent)
+                child = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+                os.close(parent)
+                parent = child
+            create_directory(last, parent)
         finally:
-            os.close(here)
+            os.close(parent)
         return self.open(user)
 
-    def open_warm(self, user: bytes) -> int:
-        """Return what :meth:`open` would, without waiting for a disk.
+    def open_cached(self, user: bytes) -> int:
+        """Open the user's maildrop as :meth:`open` does, without waiting for a disk.
 
-        :raises ValueError: as :meth:`place`.
-        :raises OSError: only :meth:`open` can tell.
+        :raises ValueError: as :meth:`path_parts`.
+        :raises OSError: the kernel cannot open it without waiting; call :meth:`open` in a
+            thread to learn more.
         """
-        # -1: the root is an absolute path.
-        root = open_warm(self.root, _THROUGH, -1, links=True)
+        # The root is an absolute path, so the directory (-1) is not used.
+        root = open_cached(self.root, _TRAVERSE, -1, follow_symlinks=True)
         try:
-            return open_warm(b"/".join(self.place(user)), _INTO, root)
+            return open_cached(b"/".join(self.path_parts(user)), _DIRECTORY, root)
         finally:
             os.close(root)
 
 
-def make_directory(name: bytes, parent: int) -> None:
-    """Make a directory that lasts, unless there is something of that name.
+def create_directory(name: bytes, parent: int) -> None:
+    """Create a directory for its owner alone and sync its parent, unless the name exists.
 
-    :raises OSError: it cannot be made.
+    :raises OSError: the directory cannot be created.
     """
     with suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent)
@@ -136,15 +141,15 @@ def make_directory(name: bytes, parent: int) -> None:
 
 def _open_last(name: bytes, parent: int) -> int:
     try:
-        return os.open(name, _INTO | os.O_NOFOLLOW, dir_fd=parent)
+        return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR):
             raise
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if not stat.S_ISLNK(found.st_mode) or found.st_uid not in (0, os.geteuid()):
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if not stat.S_ISLNK(status.st_mode) or status.st_uid not in (0, os.geteuid()):
             raise
         try:
-            return os.open(name, _INTO, dir_fd=parent)
+            return os.open(name, _DIRECTORY, dir_fd=parent)
         except FileNotFoundError:
-            # The link says that there is a maildrop: this one is lost, not empty.
+            # The link says that there is a maildrop, so it is lost rather than empty.
             raise error from None

@@ -158,7 +158,7 @@ class CheckerTests(RhostsCase):
             if opened is not None:
                 for template in ("/r", "/r/%d/%n"):
                     try:
-                        parts = Layout(template).place(opened)
+                        parts = Layout(template).path_parts(opened)
                     except ValueError:
                         continue
                     for part in parts:

@@ -1,4 +1,4 @@
-"""maildir.delivery: messages are whole, last, and are seen by all users or by nobody."""
+"""popserv.maildrops.maildir.delivery: messages are complete, durable, and seen by all users."""
 
 import io
 import os
@@ -10,20 +10,20 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popserv.maildrops.maildir import delivery
+from popserv.maildrops.maildir import delivery as delivery_module
 from popserv.maildrops.maildir.delivery import Delivery
 from popserv.maildrops.maildir.layout import Layout
-from tests.maildrops.maildir.test_store import MaildirCase, failing, read
+from tests.maildrops.maildir.harness import MaildirCase, failing, read_message
 
 MESSAGE = b"Subject: hello\n\nHello.\n"
-FAULT = OSError(5, "a fault")
+FAILURE = OSError(5, "a failure")
 
 
 class DeliveryTests(MaildirCase):
-    """Ann has a Maildir already, Bob none."""
+    """Ann has a Maildir already, and Bob has none."""
 
     def setUp(self):
-        """Have a layout of the root."""
+        """Make a layout for the root."""
         super().setUp()
         self.layout = Layout(self.root)
 
@@ -32,115 +32,115 @@ class DeliveryTests(MaildirCase):
         return [file.read_bytes() for user in users for file in Path(self.root, user).glob(folder)]
 
     def deliver(self, message=MESSAGE, users=(b"ann", b"bob"), **more):
-        """Deliver a message, and leave nothing behind."""
-        one = Delivery(self.layout)
+        """Deliver a message and close the delivery."""
+        delivery = Delivery(self.layout)
         try:
-            one.write(io.BytesIO(message), users, **more)
-            one.commit()
+            delivery.write(io.BytesIO(message), users, **more)
+            delivery.commit()
         finally:
-            one.end()
+            delivery.close()
 
     def test_steps(self):
-        """It is in tmp/ until commit, and in new/ from then on."""
-        one = Delivery(self.layout)
-        one.write(io.BytesIO(MESSAGE), [b"ann", b"bob"])
+        """A message is in tmp/ until commit, and in new/ afterwards."""
+        delivery = Delivery(self.layout)
+        delivery.write(io.BytesIO(MESSAGE), [b"ann", b"bob"])
         self.assertEqual(self.files("tmp/*", "ann", "bob"), [MESSAGE] * 2)
         self.assertEqual(self.files("new/*", "ann", "bob"), [])
-        one.commit()
-        one.end()
+        delivery.commit()
+        delivery.close()
         self.assertEqual(self.files("tmp/*", "ann", "bob"), [])
         for user in ("ann", "bob"):
             self.assertEqual(self.files("new/*", user), [MESSAGE])
 
     def test_not_committed(self):
-        """Without commit nothing is left of it."""
-        one = Delivery(self.layout)
-        one.write(io.BytesIO(MESSAGE), [b"ann"])
-        one.end()
+        """Without commit, nothing of the message is left."""
+        delivery = Delivery(self.layout)
+        delivery.write(io.BytesIO(MESSAGE), [b"ann"])
+        delivery.close()
         self.assertEqual(self.files("*/*", "ann"), [])
 
     @given(st.binary(), st.binary(max_size=9), st.integers(0, 9))
-    def test_octets(self, message, before, at):
-        """What is stored is what stood in the file, from its start, with what is before it."""
+    def test_octets(self, message, prefix, at):
+        """The stored message is the prefix and the whole file, wherever the file's position is."""
         file = io.BytesIO(message)
         file.seek(at)
-        one = Delivery(self.layout)
-        one.write(file, [b"ann"], before=before)
+        delivery = Delivery(self.layout)
+        delivery.write(file, [b"ann"], prefix=prefix)
         stored = self.files("tmp/*", "ann")
-        one.end()
-        self.assertEqual(stored, [before + message])
+        delivery.close()
+        self.assertEqual(stored, [prefix + message])
 
     def test_order(self):
-        """The file is on the disk before its name, and its name before commit returns."""
+        """The file is synced before it is renamed, and new/ before commit returns."""
         done = []
         fsync, rename = os.fsync, os.rename
 
-        def noting_fsync(fd):
+        def record_fsync(fd):
             done.append(("fsync", os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
             fsync(fd)
 
-        def noting_rename(name, *args, **more):
+        def record_rename(name, *args, **more):
             done.append(("rename", name.decode()))
             rename(name, *args, **more)
 
-        with patch("os.fsync", noting_fsync), patch("os.rename", noting_rename):
+        with patch("os.fsync", record_fsync), patch("os.rename", record_rename):
             self.deliver(users=[b"ann"])
         name = done[0][1]
         self.assertEqual(done, [("fsync", name), ("rename", name), ("fsync", "new")])
 
-    def test_faults(self):
-        """Whichever call fails before commit, nobody has the message, and nothing stays open."""
+    def test_failures(self):
+        """If any call fails before commit, no user has the message and no file stays open."""
         for call in ("open", "mkdir", "fsync"):
             for number in count():
                 calls = count()
-                one = Delivery(self.layout)
-                with failing(os, call, FAULT, lambda *_, n=number, c=calls: next(c) == n):
+                delivery = Delivery(self.layout)
+                with failing(os, call, FAILURE, lambda *_, n=number, c=calls: next(c) == n):
                     try:
-                        one.write(io.BytesIO(MESSAGE), [b"ann", b"bob"])
+                        delivery.write(io.BytesIO(MESSAGE), [b"ann", b"bob"])
                     except OSError:
                         pass
                     finally:
-                        one.end()
+                        delivery.close()
                 self.assertEqual(self.files("*/*", "ann", "bob"), [])
-                shutil.rmtree(self.at(b"", b"bob"), ignore_errors=True)
+                shutil.rmtree(self.path_of(b"", b"bob"), ignore_errors=True)
                 if next(calls) <= number:
                     break
             self.assertGreater(number, 3, call)
 
-    def test_fault_in_commit(self):
-        """If commit fails, who has the message has all of it, and who has not has nothing."""
+    def test_failure_in_commit(self):
+        """If commit fails, each user has the whole message or nothing."""
         for call, seen in (("rename", []), ("fsync", [MESSAGE])):
-            one = Delivery(self.layout)
-            one.write(io.BytesIO(MESSAGE), [b"ann", b"bob"])
-            with failing(os, call, FAULT):
-                self.assertRaises(OSError, one.commit)
-            one.end()
+            delivery = Delivery(self.layout)
+            delivery.write(io.BytesIO(MESSAGE), [b"ann", b"bob"])
+            with failing(os, call, FAILURE):
+                self.assertRaises(OSError, delivery.commit)
+            delivery.close()
             self.assertEqual(self.files("tmp/*", "ann", "bob"), [])
             self.assertEqual(self.files("new/*", "ann", "bob"), seen)
 
     def test_names(self):
-        """Names are those of no other message, and keep to what a Maildir's name may have."""
-        with patch.object(delivery, "gethostname", return_value="a/b:c"):
-            names = {delivery._unique_name() for _ in range(1000)}
+        """File names are unique and follow the Maildir specification."""
+        with patch.object(delivery_module, "gethostname", return_value="a/b:c"):
+            names = {delivery_module._unique_name() for _ in range(1000)}
         self.assertEqual(len(names), 1000)
         for name in names:
             self.assertRegex(name, rb"\A[0-9]+\.M[0-9]{6}P[0-9]+R[0-9a-f]{16}\.a\\057b\\072c\Z")
 
-    def test_no_name(self):
-        """Who can have no maildrop is told to the caller."""
+    def test_name_not_allowed(self):
+        """A user name that the layout does not allow raises ValueError."""
         self.assertRaises(ValueError, self.deliver, users=[b"../ann"])
 
     def test_link(self):
-        """A folder that leads elsewhere takes nothing."""
-        os.rmdir(self.at(b"new"))
-        os.symlink("cur", self.at(b"new"))
+        """Nothing is delivered into a folder that is a symbolic link."""
+        os.rmdir(self.path_of(b"new"))
+        os.symlink("cur", self.path_of(b"new"))
         self.assertRaises(OSError, self.deliver)
         self.assertEqual(self.files("cur/*", "ann") + self.files("tmp/*", "ann"), [])
 
     def test_read(self):
-        """The store reads what was delivered, in the order of delivery."""
+        """The store shows delivered messages in the order of delivery."""
         messages = [b"%d\n" % n for n in range(20)]
         for message in messages:
             self.deliver(message, [b"bob"])
         with self.session(b"bob") as mailbox:
-            self.assertEqual([read(mailbox, at) for at in range(20)], messages)
+            self.assertEqual([read_message(mailbox, at) for at in range(20)], messages)

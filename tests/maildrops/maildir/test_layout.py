@@ -1,4 +1,4 @@
-"""maildir.layout: no name leads out of the root, and no link but the operator's."""
+"""popserv.maildrops.maildir.layout: no name or link leads out of the root."""
 
 import os
 
@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.maildir.layout import Layout
+from tests.maildrops.maildir.harness import watch_descriptors
 
 SOMEBODY = 12345
-"""A user's number that is neither root's nor this process's."""
+"""A user number that is neither root's nor that of this process."""
 
-PLACES = [
+PATHS = [
     ("/srv/mail", b"ann", b"/srv/mail/ann"),
     ("/srv/mail/", b"ann", b"/srv/mail/ann"),
     ("/srv/mail", b"ann@here.org", b"/srv/mail/ann@here.org"),
@@ -58,37 +59,31 @@ BAD_TEMPLATES = [
 ]
 
 
-def watch_descriptors(case):
-    """Fail the test if it leaves a file open that was not open before."""
-    before = os.listdir("/dev/fd")
-    case.addCleanup(lambda: case.assertEqual(set(os.listdir("/dev/fd")) - set(before), set()))
+class PathTests(SynchronousTestCase):
+    """A template and a user name give a path."""
 
-
-class PlaceTests(SynchronousTestCase):
-    """From a template and a name to a path."""
-
-    def test_places(self):
-        """Each variable stands for its part of the name."""
-        for template, user, path in PLACES:
+    def test_paths(self):
+        """Each variable is replaced by its part of the name."""
+        for template, user, path in PATHS:
             layout = Layout(template)
-            placed = os.path.join(layout.root, *layout.place(user))
-            self.assertEqual(placed, path, (template, user))
+            path_given = os.path.join(layout.root, *layout.path_parts(user))
+            self.assertEqual(path_given, path, (template, user))
 
     def test_bad_names(self):
-        """What is empty, starts with a dot, or holds a slash or NUL, names no maildrop."""
+        """A part that is empty, starts with a dot, or contains a slash or NUL is rejected."""
         for template, user in BAD_NAMES:
             layout = Layout(template)
             with self.assertRaisesRegex(ValueError, "is no name for a maildrop"):
-                self.fail((template, user, layout.place(user)))
+                self.fail((template, user, layout.path_parts(user)))
 
     def test_bad_templates(self):
-        """A template that cannot be meant is refused, and the message says why."""
+        """An invalid template is rejected, and the message says why."""
         for template, reason in BAD_TEMPLATES:
             with self.assertRaisesRegex(ValueError, reason):
                 self.fail((template, Layout(template).root))
 
     def test_relative(self):
-        """A relative template is relative to the directory that the server starts in."""
+        """A relative template is relative to the working directory at the start."""
         self.assertEqual(Layout("mail").root, os.fsencode(os.path.abspath("mail")))
 
     @settings(deadline=None)
@@ -97,10 +92,10 @@ class PlaceTests(SynchronousTestCase):
         st.binary() | st.text(".@/\0a%", max_size=8).map(os.fsencode),
     )
     def test_any_name(self, template, user):
-        """Whatever the name, it is refused or its maildrop is below the root."""
+        """Any name is rejected or gives a path below the root."""
         layout = Layout(template)
         try:
-            parts = layout.place(user)
+            parts = layout.path_parts(user)
         except ValueError:
             return
         for part in parts:
@@ -112,34 +107,34 @@ class PlaceTests(SynchronousTestCase):
 
 
 class OpenTests(SynchronousTestCase):
-    """From a name to an open directory."""
+    """A user name gives an open directory."""
 
     def setUp(self):
-        """Make here.org/ann below a root, and a directory elsewhere."""
+        """Make here.org/ann below a root, and a directory outside of it."""
         self.root = os.path.abspath(self.mktemp())
         self.elsewhere = os.path.abspath(self.mktemp())
-        os.makedirs(self.at("here.org/ann"))
+        os.makedirs(self.path_of("here.org/ann"))
         os.makedirs(os.path.join(self.elsewhere, "ann"))
         self.layout = Layout(self.root + "/%d/%n")
         watch_descriptors(self)
 
-    def at(self, path):
+    def path_of(self, path):
         """Return a path below the root."""
         return os.path.join(self.root, path)
 
     def link(self, name, to):
-        """Make a symbolic link that is not root's; return whose it is."""
-        os.symlink(to, self.at(name))
+        """Make a symbolic link that root does not own; return its owner."""
+        os.symlink(to, self.path_of(name))
         if os.geteuid() == 0:
-            os.lchown(self.at(name), SOMEBODY, -1)
-        return os.lstat(self.at(name)).st_uid
+            os.lchown(self.path_of(name), SOMEBODY, -1)
+        return os.lstat(self.path_of(name)).st_uid
 
-    def serve_as(self, user):
-        """Have the server be that user."""
+    def run_as(self, user):
+        """Run the server as this user."""
         self.patch(os, "geteuid", lambda: user)
 
     def assert_opens(self, user, path):
-        """Check that the user's maildrop is that directory."""
+        """Check that the user's maildrop is this directory."""
         fd = self.layout.open(user)
         try:
             self.assertTrue(os.path.samestat(os.fstat(fd), os.stat(path)))
@@ -148,96 +143,96 @@ class OpenTests(SynchronousTestCase):
             os.close(fd)
 
     def assert_refuses(self, user, *errors):
-        """Check that opening fails with exactly one of these errors."""
+        """Check that opening raises an error of exactly one of these types."""
         with self.assertRaises(OSError) as refused:
             self.layout.open(user)
         self.assertIn(type(refused.exception), errors)
 
     def test_directory(self):
-        """A maildrop is a directory, and what runs later inherits it not."""
-        self.assert_opens(b"ann@here.org", self.at("here.org/ann"))
+        """A maildrop is a directory, and child processes do not inherit it."""
+        self.assert_opens(b"ann@here.org", self.path_of("here.org/ann"))
 
     def test_missing(self):
-        """A maildrop that is not there is told from a root that is not there."""
+        """The error of a missing maildrop differs from that of a missing root."""
         self.assert_refuses(b"bob@here.org", FileNotFoundError)
         self.assert_refuses(b"ann@there.org", FileNotFoundError)
-        self.layout = Layout(self.at("nowhere/%d/%n"))
+        self.layout = Layout(self.path_of("nowhere/%d/%n"))
         self.assert_refuses(b"ann@here.org", NotADirectoryError)
 
     def test_no_directory(self):
-        """A file is no maildrop, nor leads it to one."""
+        """A file is not opened as a maildrop or as a directory above one."""
         for path in ("here.org/bob", "there.org"):
-            os.mknod(self.at(path))
+            os.mknod(self.path_of(path))
         for user in (b"bob@here.org", b"ann@there.org"):
             self.assert_refuses(user, NotADirectoryError)
 
-    def test_make(self):
-        """What is missing is made, for its owner alone; what is there stays as it is."""
-        os.chmod(self.at("here.org/ann"), 0o750)
+    def test_create(self):
+        """Missing directories are created for their owner alone; others are not changed."""
+        os.chmod(self.path_of("here.org/ann"), 0o750)
         for user, path, mode in (
             (b"ann@here.org", "here.org/ann", 0o750),
             (b"bob@here.org", "here.org/bob", 0o700),
             (b"ann@there.org", "there.org/ann", 0o700),
         ):
-            fd = self.layout.make(user)
+            fd = self.layout.open_or_create(user)
             self.addCleanup(os.close, fd)
-            self.assertTrue(os.path.samestat(os.fstat(fd), os.stat(self.at(path))))
-            self.assertEqual(os.stat(self.at(path)).st_mode & 0o777, mode)
-        self.assertEqual(os.stat(self.at("there.org")).st_mode & 0o777, 0o700)
+            self.assertTrue(os.path.samestat(os.fstat(fd), os.stat(self.path_of(path))))
+            self.assertEqual(os.stat(self.path_of(path)).st_mode & 0o777, mode)
+        self.assertEqual(os.stat(self.path_of("there.org")).st_mode & 0o777, 0o700)
 
-    def test_make_elsewhere(self):
-        """Nothing is made behind a link, in a root that is not there, or for no name."""
-        os.symlink(self.elsewhere, self.at("bobs.org"))
+    def test_create_elsewhere(self):
+        """Nothing is created behind a link, in a missing root, or for an invalid name."""
+        os.symlink(self.elsewhere, self.path_of("bobs.org"))
         for user in (b"bob@bobs.org", b"a" * 300 + b"@here.org"):
-            self.assertRaises(OSError, self.layout.make, user)
-        self.assertRaises(ValueError, self.layout.make, b"bob")
-        self.layout = Layout(self.at("nowhere/%d/%n"))
-        self.assertRaises(NotADirectoryError, self.layout.make, b"ann@here.org")
+            self.assertRaises(OSError, self.layout.open_or_create, user)
+        self.assertRaises(ValueError, self.layout.open_or_create, b"bob")
+        self.layout = Layout(self.path_of("nowhere/%d/%n"))
+        self.assertRaises(NotADirectoryError, self.layout.open_or_create, b"ann@here.org")
         self.assertEqual(os.listdir(self.elsewhere), ["ann"])
         self.assertEqual(sorted(os.listdir(self.root)), ["bobs.org", "here.org"])
 
     def test_too_long(self):
-        """A name longer than the file system takes opens nothing."""
+        """A name that is too long for the file system is refused."""
         self.assert_refuses(b"a" * 300 + b"@here.org", OSError)
 
     def test_servers_link(self):
-        """A link in a maildrop's place is followed if the server's own user made it."""
-        self.serve_as(self.link("here.org/bob", self.elsewhere))
+        """A link in the place of a maildrop is followed if the server's user owns it."""
+        self.run_as(self.link("here.org/bob", self.elsewhere))
         self.assert_opens(b"bob@here.org", self.elsewhere)
 
     def test_roots_link(self):
-        """So it is if root made it, whoever the server is."""
+        """A link in the place of a maildrop is followed if root owns it."""
         if os.geteuid():
-            self.skipTest("only root makes root's links")
-        os.symlink(self.elsewhere, self.at("here.org/bob"))
-        self.serve_as(SOMEBODY)
+            self.skipTest("only root can make links that root owns")
+        os.symlink(self.elsewhere, self.path_of("here.org/bob"))
+        self.run_as(SOMEBODY)
         self.assert_opens(b"bob@here.org", self.elsewhere)
 
     def test_somebodys_link(self):
-        """A link that anybody else made is not followed."""
-        self.serve_as(self.link("here.org/bob", self.elsewhere) + 1)
+        """A link that another user owns is not followed."""
+        self.run_as(self.link("here.org/bob", self.elsewhere) + 1)
         self.assert_refuses(b"bob@here.org", NotADirectoryError, OSError)
 
     def test_link_to_a_file(self):
-        """A link to what is no directory opens nothing, whoever made it."""
-        os.mknod(self.at("file"))
-        self.serve_as(self.link("here.org/bob", self.at("file")))
+        """A link to a file is refused, whoever owns it."""
+        os.mknod(self.path_of("file"))
+        self.run_as(self.link("here.org/bob", self.path_of("file")))
         self.assert_refuses(b"bob@here.org", NotADirectoryError)
 
     def test_dangling_link(self):
-        """A maildrop that a link says is elsewhere, and is not, is no maildrop without mail."""
-        self.serve_as(self.link("here.org/bob", "nowhere"))
+        """A dangling link is an error, and not a maildrop without mail."""
+        self.run_as(self.link("here.org/bob", "nowhere"))
         self.assert_refuses(b"bob@here.org", NotADirectoryError)
 
-    def test_link_on_the_way(self):
-        """A link on the way to a maildrop is not followed, whoever made it."""
-        os.symlink(self.elsewhere, self.at("mine.org"))
-        self.serve_as(self.link("bobs.org", self.elsewhere))
+    def test_link_above(self):
+        """A link above a maildrop is not followed, whoever owns it."""
+        os.symlink(self.elsewhere, self.path_of("mine.org"))
+        self.run_as(self.link("bobs.org", self.elsewhere))
         for domain in (b"mine.org", b"bobs.org"):
             self.assert_refuses(b"ann@" + domain, NotADirectoryError, OSError)
 
     def test_linked_root(self):
-        """The root itself may be reached by links: nobody but the operator chose it."""
+        """Links in the path of the root are followed, since the administrator chose it."""
         self.link("link", self.root)
-        self.layout = Layout(self.at("link/here.org"))
-        self.assert_opens(b"ann", self.at("here.org/ann"))
+        self.layout = Layout(self.path_of("link/here.org"))
+        self.assert_opens(b"ann", self.path_of("here.org/ann"))

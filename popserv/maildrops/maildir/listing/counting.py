@@ -1,0 +1,120 @@
+"""The sizes of messages, counted from their bytes (RFC 1725 section 10).
+
+The sizes in file names, ``,S=`` and ``,W=``, are not used: other programs wrote them.  Dovecot's
+``W`` leaves out the CRLF that a last line without line end gets.
+
+Everything here may wait for the disk: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from array import array
+from collections.abc import Iterable, Mapping
+
+from twisted.logger import Logger
+
+from popserv.maildrops.maildir.files import NOT_A_FILE, OPEN_FLAGS
+from popserv.maildrops.maildir.folders import Folders
+from popserv.messages.octets import count_message
+from popserv.messages.sizes import MessageCounter, Sizes
+
+_log = Logger()
+
+SMALL_MESSAGE = 1 << 14
+"""Octets below which a message is read and counted in one piece."""
+
+CHUNK = 1 << 17
+"""The maximum octets that are read of a larger message at once."""
+
+_STAMP_FACTOR = 0x9E37_79B9_7F4A_7C15
+
+
+class Counts:
+    """Columns of the messages that were counted: base names, sizes and stamps.
+
+    ``downgraded`` and ``header_only`` are by position, as in
+    :class:`~popserv.core.snapshot.Snapshot`.  ``vanished`` and ``unreadable`` say whether some
+    messages are left out, since there was no file or no permission to read it.
+    """
+
+    def __init__(self) -> None:
+        self.base_names: list[bytes] = []
+        self.octets = array("Q")
+        self.stamps = array("Q")
+        self.downgraded: dict[int, int] = {}
+        self.header_only: list[int] = []
+        self.vanished = False
+        self.unreadable = False
+
+    def add(self, base_name: bytes, octets: int, has_blank_line: bool, stamp: int) -> None:
+        """Append a message."""
+        if not has_blank_line:
+            self.header_only.append(len(self.base_names))
+        self.base_names.append(base_name)
+        self.octets.append(octets)
+        self.stamps.append(stamp)
+
+
+def count_messages(
+    folders: Folders, base_names: Iterable[bytes], locations: Mapping[bytes, bytes]
+) -> Counts:
+    """Count messages at the locations that a scan has found.
+
+    :raises OSError: a file cannot be read, for another reason than its permissions.
+    """
+    counts = Counts()
+    suffixes = {
+        location: (location[1:], folders.descriptor(location[0]))
+        for location in set(locations.values())
+    }
+    for base_name in base_names:
+        suffix, folder = suffixes[locations[base_name]]
+        try:
+            fd = os.open(base_name + suffix, OPEN_FLAGS, dir_fd=folder)
+        except PermissionError as error:
+            _log.warn("message skipped: {error}", error=error)
+            counts.unreadable = True
+            continue
+        except OSError as error:
+            if error.errno not in NOT_A_FILE:
+                raise
+            counts.vanished = True
+            continue
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                counts.vanished = True
+                continue
+            # Always the same length, which is fastest to allocate.
+            text = os.read(fd, SMALL_MESSAGE) if status.st_size < SMALL_MESSAGE else b""
+            if len(text) == status.st_size and text.isascii():
+                counts.add(base_name, *count_message(text), stamp_of(status))
+            else:
+                sizes, stamp = count_file(fd)
+                if sizes.downgraded is not None:
+                    counts.downgraded[len(counts.base_names)] = sizes.downgraded
+                counts.add(base_name, sizes.octets, sizes.has_blank_line, stamp)
+        finally:
+            os.close(fd)
+    return counts
+
+
+def count_file(fd: int) -> tuple[Sizes, int]:
+    """Return the sizes of an open message file, and its stamp from before it was read."""
+    counter = MessageCounter()
+    status = os.fstat(fd)
+    os.lseek(fd, 0, os.SEEK_SET)
+    octets = min(status.st_size + 1, CHUNK)
+    while chunk := os.read(fd, octets):
+        counter.feed(chunk)
+    return counter.finish(), stamp_of(status)
+
+
+def stamp_of(status: os.stat_result) -> int:
+    """Return the stamp of a file: its length and mtime as 64 bits, the same in every process.
+
+    A file whose content is changed gets another stamp.
+    """
+    return (status.st_mtime_ns + status.st_size * _STAMP_FACTOR) & 0xFFFF_FFFF_FFFF_FFFF

@@ -1,0 +1,176 @@
+"""The index of a maildrop: what a scan has found and counted, for this session and later ones.
+
+An index is first read from the size file, if there is one, and then brought up to date by scans,
+which count only messages that are new.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from popserv.core.snapshot import Snapshot, select
+from popserv.maildrops.maildir.folders import MAX_SCANS, Folders, Times
+from popserv.maildrops.maildir.listing import size_file
+from popserv.maildrops.maildir.listing.base_names import merge_order, sort_base_names, unique_ids
+from popserv.maildrops.maildir.listing.counting import Counts, count_messages
+
+SAVE_THRESHOLD = 50
+"""The number of messages whose sizes are worth a size file, or worth rewriting it.
+
+In a maildrop of more than 5000 messages it is one message in 100 instead.
+"""
+
+
+class SizeFileState:
+    """What is known of a maildrop's size file, to decide when to rewrite it.
+
+    ``messages`` is the number of messages in it, 0 without a file; ``unsaved`` the number of
+    messages counted since that it does not have; ``has_times`` whether it has the folders' times.
+    """
+
+    __slots__ = ("has_times", "messages", "unsaved")
+
+    def __init__(self, messages: int = 0, has_times: bool = False) -> None:
+        self.messages = messages
+        self.has_times = has_times
+        self.unsaved = 0
+
+
+class Index(NamedTuple):
+    """The messages of a maildrop, in columns with one value for each, in delivery order.
+
+    ``messages`` is the snapshot for sessions.  ``duplicates`` are the base names of which there
+    is more than one file.  ``times`` are the folders' times with which the index is still valid;
+    None means that the next session must scan.  ``opens_cached`` tells whether the next session
+    may open the folders without a thread.
+    """
+
+    base_names: tuple[bytes, ...]
+    locations: tuple[bytes, ...]
+    stamps: array[int]
+    messages: Snapshot
+    times: Times | None
+    opens_cached: bool
+    size_file_state: SizeFileState
+    duplicates: frozenset[bytes] = frozenset()
+
+    def is_worth_saving(self) -> bool:
+        """Return whether the size file should be rewritten or, without messages, removed."""
+        messages = len(self.base_names)
+        state = self.size_file_state
+        return not self.duplicates and (
+            state.unsaved >= max(SAVE_THRESHOLD, messages // 100)
+            or state.messages >= max(SAVE_THRESHOLD, 2 * messages)
+            or (state.messages > 0 and self.times is not None and not state.has_times)
+        )
+
+    def save(self, maildir_fd: int) -> None:
+        """Write the size file of an open Maildir, or remove it if there are no messages.
+
+        Failures are ignored.  Waits for the disk: call it in a thread.
+        """
+        if self.base_names:
+            size_file.save(
+                maildir_fd,
+                size_file.Contents(
+                    self.base_names,
+                    self.locations,
+                    self.messages.octets,
+                    self.stamps,
+                    self.messages.downgraded,
+                    self.messages.header_only,
+                    self.times,
+                ),
+            )
+        else:
+            size_file.remove(maildir_fd)
+        # After a failure as well, so that it is not repeated before there is more to save.
+        state = self.size_file_state
+        state.unsaved = 0
+        state.messages = len(self.base_names)
+        state.has_times = self.times is not None
+
+
+def empty_index(state: SizeFileState | None = None) -> Index:
+    """Return an index without messages, from which everything is counted."""
+    return Index((), (), array("Q"), Snapshot(), None, False, state or SizeFileState())
+
+
+def load_index(maildir_fd: int) -> Index:
+    """Return the index in the size file of an open Maildir, or an empty one.
+
+    Waits for the disk: call it in a thread.
+    """
+    contents = size_file.load(maildir_fd)
+    if contents is None:
+        return empty_index()
+    base_names = tuple(contents.base_names)
+    uids = unique_ids(base_names)
+    return Index(
+        base_names,
+        tuple(contents.locations),
+        contents.stamps,
+        Snapshot(contents.octets, uids, contents.downgraded, contents.header_only),
+        contents.times,
+        False,
+        SizeFileState(len(base_names), contents.times is not None),
+    )
+
+
+def update_index(folders: Folders, index: Index) -> Index:
+    """Scan the folders and return an index of the messages found; only new ones are counted.
+
+    Waits for the disk: call it in a thread.
+
+    :raises OSError: a folder or a message cannot be read.
+    """
+    for _ in range(MAX_SCANS):
+        scan = folders.scan()
+        if scan.duplicates:
+            # It is unknown which of the files the old index has counted.
+            index = empty_index(index.size_file_state)
+        # What remains in scan.locations is new.
+        locations = [scan.locations.pop(base_name, b"") for base_name in index.base_names]
+        new = sort_base_names(list(scan.locations))
+        counts = count_messages(folders, new, scan.locations)
+        index = _merge(index, locations, counts, scan.locations)
+        if not counts.vanished:
+            break
+    # A message that was left out may become readable, or be found, though no folder changes.
+    times = None if counts.vanished or counts.unreadable else scan.times
+    return index._replace(
+        times=times,
+        opens_cached=times is not None and folders.are_local(),
+        duplicates=scan.duplicates,
+    )
+
+
+def _merge(
+    index: Index, locations: list[bytes], counts: Counts, new_locations: Mapping[bytes, bytes]
+) -> Index:
+    """Return an index with the messages that were counted and those that still exist.
+
+    ``locations`` are the present ones of the index's messages, empty for those that are gone.
+    """
+    index.size_file_state.unsaved += len(counts.base_names)
+    new = tuple(counts.base_names)
+    kept = [at for at, location in enumerate(locations) if location]
+    if not new and len(kept) == len(locations):
+        return index._replace(locations=tuple(locations))
+    messages = Snapshot(counts.octets, unique_ids(new), counts.downgraded, counts.header_only)
+    # Tuples of bytes, which the garbage collector does not traverse again and again.
+    appended = tuple([new_locations[base_name] for base_name in new])
+    if not kept:
+        return index._replace(
+            base_names=new, locations=appended, stamps=counts.stamps, messages=messages
+        )
+    base_names = (*index.base_names, *new)
+    order = merge_order(kept, base_names, len(index.base_names))
+    return index._replace(
+        base_names=select(base_names, order),
+        locations=select((*locations, *appended), order),
+        stamps=select(index.stamps + counts.stamps, order),
+        messages=index.messages.updated(messages.sizes(), messages.uids, order),
+    )

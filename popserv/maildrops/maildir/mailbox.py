@@ -1,0 +1,154 @@
+"""The mailboxes of Maildir users: one open Maildir, or an empty mailbox without a Maildir."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from zope.interface import implementer
+
+from popserv.core.snapshot import Message, Snapshot
+from popserv.errors import MaildropUnavailable, NoSuchMessage, POPError, RemovalFailed, TryLater
+from popserv.interfaces import IMailbox, IRetrievalRecord
+from popserv.maildrops.maildir.body import RunInThread, read_body
+from popserv.maildrops.maildir.files import MessageFiles
+from popserv.maildrops.maildir.flags import last_seen, mark_seen
+from popserv.maildrops.maildir.folders import Folders
+from popserv.maildrops.maildir.listing import size_file
+from popserv.maildrops.maildir.listing.cache import IndexCache
+from popserv.maildrops.maildir.listing.counting import count_file, stamp_of
+from popserv.maildrops.maildir.listing.index import Index
+from popserv.maildrops.maildir.removal import remove_files
+from popserv.messages.framing import Chunk
+from popserv.texts import Text
+
+_TRANSIENT_ERRORS = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK, errno.ESTALE}
+)
+"""Errors that may be gone at the next attempt and are not the maildrop's fault."""
+
+
+def refusal(error: OSError | ValueError, *text: Text) -> POPError:
+    """Return the refusal for an error: TryLater if it is transient, else MaildropUnavailable.
+
+    ``text`` replaces the text of MaildropUnavailable.
+    """
+    is_transient = isinstance(error, OSError) and error.errno in _TRANSIENT_ERRORS
+    return TryLater() if is_transient else MaildropUnavailable(*text)
+
+
+@implementer(IMailbox)
+class EmptyMailbox:
+    """The mailbox of a user without a Maildir, to whom nothing was ever delivered."""
+
+    messages = Snapshot()
+
+    def __init__(self, unlock: Callable[[], None]) -> None:
+        self._unlock = unlock
+
+    async def open(self, message: Message) -> Iterable[Chunk]:
+        """See IMailbox."""
+        raise NoSuchMessage
+
+    async def remove(self, messages: Iterable[Message]) -> None:
+        """See IMailbox."""
+
+    async def release(self) -> None:
+        """See IMailbox."""
+        self._unlock()
+
+
+@implementer(IRetrievalRecord)
+class MaildirMailbox:
+    """One Maildir, whose lock is held until :meth:`release`."""
+
+    # There is one for each client that is logged in.
+    __slots__ = ("_cache", "_files", "_is_accurate", "_run", "_user", "index", "messages")
+
+    def __init__(
+        self, cache: IndexCache, run: RunInThread, user: bytes, folders: Folders, index: Index
+    ) -> None:
+        self.index = index
+        self.messages = index.messages
+        self._cache = cache
+        self._run = run
+        self._user = user
+        self._files = MessageFiles(folders, index.base_names, index.locations, index.duplicates)
+        self._is_accurate = True
+
+    async def open(self, message: Message) -> Iterable[Chunk]:
+        """See IMailbox."""
+        position = message.position
+        try:
+            opened = self._files.open(position)
+            if opened is None:
+                await self._run(self._files.update_locations)
+                opened = self._files.open(position)
+        except OSError as error:
+            raise refusal(
+                error, Text("message cannot be read, contact your administrator")
+            ) from error
+        if opened is None:
+            raise NoSuchMessage
+        fd, status = opened
+        if stamp_of(status) != self.index.stamps[position]:
+            try:
+                await self._recount(position, fd)
+            except BaseException:
+                os.close(fd)
+                raise
+        return read_body(fd, status.st_size, self._run)
+
+    async def _recount(self, position: int, fd: int) -> None:
+        """Count a message again whose file has changed, and refuse it if its sizes differ.
+
+        The client may have been told the old sizes.
+
+        :raises TryLater: the sizes differ.
+        """
+        sizes, stamp = await self._run(count_file, fd)
+        if sizes != self.messages.sizes_of(position):
+            self._is_accurate = False
+            await self._invalidate()
+            raise TryLater("message has changed, log in again")
+        self.index.stamps[position] = stamp
+
+    async def _invalidate(self) -> None:
+        """Drop the index from the cache and remove the size file, as something in them is wrong."""
+        self._cache.invalidate(self._user)
+        if await self._run(size_file.remove, self._files.folders.maildir_fd):
+            self._cache.trust_size_file(self._user)
+
+    async def remove(self, messages: Iterable[Message]) -> None:
+        """See IMailbox."""
+        await self._run(self._remove, [message.position for message in messages])
+
+    def _remove(self, positions: list[int]) -> None:
+        remaining, error = remove_files(self._files, positions)
+        # Messages that are gone are not worth a size file.
+        state = self.index.size_file_state
+        state.unsaved -= min(state.unsaved, len(positions) - remaining)
+        if remaining:
+            raise RemovalFailed(remaining) from error
+
+    async def last_retrieved(self) -> Message | None:
+        """See IRetrievalRecord: a message with the flag S, whatever program has set it."""
+        position = await self._run(last_seen, self.index.locations)
+        return None if position is None else self.messages[position]
+
+    async def record_retrieved(self, messages: Iterable[Message]) -> None:
+        """See IRetrievalRecord."""
+        await self._run(mark_seen, self._files, [message.position for message in messages])
+
+    async def release(self) -> None:
+        """See IMailbox."""
+        folders = self._files.folders
+        try:
+            if self._is_accurate and self.index.is_worth_saving():
+                # If all threads are busy, a later session saves it.
+                with suppress(TryLater):
+                    await self._run(self.index.save, folders.maildir_fd)
+        finally:
+            folders.close()

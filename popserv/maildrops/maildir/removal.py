@@ -1,0 +1,45 @@
+"""Removing messages at QUIT (RFC 1725 section 6), while other programs rename and remove them."""
+
+from __future__ import annotations
+
+import time
+
+from popserv.maildrops.maildir.files import MessageFiles
+
+RETRY_DELAYS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""Seconds to wait, after each attempt, for another program to finish its renames."""
+
+
+def remove_files(files: MessageFiles, positions: list[int]) -> tuple[int, OSError | None]:
+    """Remove message files; return the number of those that remain, and the first error.
+
+    A file that is not at its location is searched for.  It counts as removed only if a scan that
+    no rename can have disturbed does not find it.  Waits for the disk: call it in a thread.
+
+    :raises OSError: the removals cannot be written to disk.
+    """
+    errors: list[OSError] = []
+    scan_error: OSError | None = None
+    for delay in RETRY_DELAYS:
+        positions = [at for at in positions if not _unlink(files, at, errors)]
+        if not positions:
+            break
+        time.sleep(delay)
+        try:
+            is_settled = files.update_locations()
+        except OSError as error:
+            scan_error = error
+            break
+        if is_settled:
+            positions = [at for at in positions if files.locations[at] is not None]
+    files.folders.sync()
+    return len(errors) + len(positions), [*errors, scan_error][0]
+
+
+def _unlink(files: MessageFiles, position: int, errors: list[OSError]) -> bool:
+    """Remove one file, or add the error; return False if the file is not at its location."""
+    try:
+        return files.unlink(position)
+    except OSError as error:
+        errors.append(error)
+        return True

@@ -1,0 +1,84 @@
+"""counting: octets are counted from the bytes (RFC 1725 section 10)."""
+
+import errno
+import os
+import shutil
+import stat
+from unittest import mock
+
+from popserv.maildrops.maildir import folders
+from popserv.maildrops.maildir.listing import counting
+from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.testing import SAMPLE_MESSAGES, naive_octets
+from tests.maildrops.maildir.harness import SPECIAL_FILES, MaildirCase, failing, run_inline, uids_of
+
+
+class OctetsTests(MaildirCase):
+    """Octets are those of the bytes that are read."""
+
+    def test_wrong_names(self):
+        """Sizes in file names are not used."""
+        for n, message in enumerate(SAMPLE_MESSAGES):
+            self.put(b"new/%d.x,S=1,W=1" % n, message)
+            self.put(b"cur/%d.y,W=7,S=7:2,S" % n, message)
+        self.assertEqual(
+            self.read_in_session(), [m for message in SAMPLE_MESSAGES for m in (message, message)]
+        )
+
+    def test_lengths(self):
+        """Octets are right on either side of the lengths at which the way of counting changes."""
+        for n, edge in enumerate((counting.SMALL_MESSAGE, counting.CHUNK)):
+            for length in range(edge - 2, edge + 3):
+                for m, line in enumerate((b"x\n", b"x\r\n", b"\xe9\n")):
+                    message = (line * edge)[:length]
+                    self.put(b"new/16000000%d%d.%d" % (n, m, length), message)
+        self.assertEqual(len(self.read_in_session()), 2 * 5 * 3)
+
+    def test_changing(self):
+        """If a message grows or shrinks while it is counted, the octets are those it has then."""
+        for after in (b"longer than before\n", b"x\n", b""):
+            self.maildrops = MaildirMaildrops(self.root, run=run_inline)
+            self.put(b"new/1.a", b"before\n")
+            real = os.fstat
+
+            def fstat(fd, real=real, after=after):
+                found = real(fd)
+                if stat.S_ISREG(found.st_mode) and found.st_size == len(b"before\n"):
+                    self.put(b"new/1.a", after)
+                return found
+
+            with mock.patch.object(os, "fstat", fstat), self.session() as mailbox:
+                self.assertEqual([*mailbox.messages.octets], [naive_octets(after)])
+            self.assertEqual(self.read_in_session(), [after])
+
+    def test_unreadable(self):
+        """A message that the server may not read is left out, with a warning in the log."""
+        self.put(b"new/1.a")
+        self.put(b"new/2.b", b"b\n")
+        denied = PermissionError(errno.EACCES, "denied")
+        with (
+            failing(os, "open", denied, lambda name, *_: name == b"1.a"),
+            mock.patch.object(counting, "_log") as log,
+        ):
+            self.assertEqual(self.read_in_session(), [b"b\n"])
+        log.warn.assert_called_once()
+        self.assertEqual(len(self.read_in_session()), 2)
+
+    def test_special_files(self):
+        """A file that becomes a special file before it is counted is left out."""
+        for make in SPECIAL_FILES.values():
+            self.put(b"new/1.a")
+            self.put(b"cur/2.b")
+
+            def swap(make=make):
+                os.unlink(self.path_of(b"new/1.a"))
+                make(self.path_of(b"new/1.a"))
+
+            with (
+                mock.patch.object(folders.Folders, "times", return_value=[]),
+                self.acting_during_scan([swap]),
+                self.session() as mailbox,
+            ):
+                self.assertEqual(uids_of(mailbox), [b"2.b"])
+            shutil.rmtree(self.path_of(b"new"))
+            os.mkdir(self.path_of(b"new"))

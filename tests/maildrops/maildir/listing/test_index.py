@@ -1,0 +1,350 @@
+"""index: order, unique-ids, updates by scans, and the size file."""
+
+import errno
+import gc
+import os
+import shutil
+import tracemalloc
+from functools import partial
+from hashlib import blake2b
+from unittest import mock
+
+from popserv.core import snapshot
+from popserv.core.maildrop import Maildrop
+from popserv.maildrops.maildir import folders
+from popserv.maildrops.maildir.listing import counting, index, size_file
+from tests.maildrops.maildir.harness import (
+    IndexedCase,
+    MaildirCase,
+    SizeFileCase,
+    before_each_call,
+    failing,
+    read_message,
+    result,
+    uids_of,
+    wait_for_clock_tick,
+)
+
+ORDERS = {
+    "by time": [b"new/8.x", b"cur/9.b:2,S", b"new/10.a", b"cur/100.c:2,"],
+    "then by name": [b"cur/5.A:2,", b"new/5.B", b"cur/5.a:2,RS", b"new/5.b"],
+    "flags do not count": [b"cur/5.a:2,S", b"cur/5.aa:2,", b"new/5.ab"],
+    "names without a time come first": [
+        b"new/ 3.x",
+        b"cur/+2.x",
+        b"new/1_0.x",
+        b"new/Zed",
+        b"new/1.x",
+    ],
+    "digits of other scripts are no time": ["new/\u0663.x".encode(), b"new/1.x"],
+    "a name may be a time alone": [b"new/6.x", b"new/7", b"cur/8:2,"],
+    "leading zeros do not count": [b"new/7.x", b"new/008.x", b"new/9.x"],
+    "more than 19 digits are no time": [b"new/%b.a" % (b"1" * n) for n in (20, 240, 1, 19)],
+}
+
+
+class OrderTests(MaildirCase):
+    """Messages are in the order of the time at the start of their names, then of their names."""
+
+    def test_orders(self):
+        """Messages are in the order of the table, in whatever order the files were created."""
+        for rule, names in ORDERS.items():
+            user = rule.encode()
+            self.make_maildir(user)
+            for name in reversed(names):
+                self.put(name, name, user)
+            with self.session(user) as mailbox:
+                order = [read_message(mailbox, at) for at in range(len(mailbox.messages))]
+            self.assertEqual(order, names, rule)
+
+    def test_many(self):
+        """A maildrop of 20,000 is in order, and its index takes less than 250 bytes a message."""
+        messages = 20_000
+        names = [b"%d.M%06dP1234.host.example.org" % (999_990_000 + n, n) for n in range(messages)]
+        for n in range(messages):
+            name = names[n * 7919 % messages]
+            os.close(os.open(self.path_of(b"cur/%b:2,S" % name), os.O_CREAT | os.O_WRONLY))
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before, _ = tracemalloc.get_traced_memory()
+        with self.session() as mailbox:
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+            self.assertEqual(list(mailbox.messages.uids), names)
+        self.assertLess((after - before) / messages, 250)
+
+
+class UniqueIdTests(MaildirCase):
+    """A unique-id is the base name, or a digest of it (RFC 1725 section 7)."""
+
+    def test_valid(self):
+        """A base name of 1 to 70 bytes from 0x21 to 0x7E is the unique-id."""
+        for name in (b"1.a", b"1." + b"a" * 68, b"!\"#$%&'()*+,-;<=>?@[\\]^_`{|}~", b"2.a,S=9,W=9"):
+            self.put(b"new/" + name)
+            with self.session() as mailbox:
+                self.assertIn(name, uids_of(mailbox))
+
+    def test_digests(self):
+        """Any other base name has a digest as unique-id, which no later version may change."""
+        names = [b"1." + b"a" * 69, b"1 a", b"1\xe9", b"1\n.", b"1\x7f", b"1\t", b"", b"\xff" * 250]
+        for name in names:
+            self.put(b"cur/" + name + b":2,")
+        with self.session() as mailbox:
+            digests = [blake2b(name, digest_size=20).hexdigest().encode() for name in names]
+            self.assertEqual(sorted(uids_of(mailbox)), sorted(digests))
+
+    def test_stable(self):
+        """A unique-id does not change with flags or folder."""
+        seen = []
+        self.put(b"new/1.a")
+        self.put(b"new/1 b")
+        for old, new in ((b"new/%b", b"cur/%b:2,"), (b"cur/%b:2,", b"cur/%b:2,RS")):
+            with self.session() as mailbox:
+                seen.append(uids_of(mailbox))
+            for name in (b"1.a", b"1 b"):
+                self.move(old % name, new % name)
+        with self.session() as mailbox:
+            self.assertEqual(seen, [uids_of(mailbox)] * 2)
+
+
+class UpdateTests(MaildirCase):
+    """A scan counts what is new, and finds what was renamed."""
+
+    def test_counted_once(self):
+        """A later login reads the messages delivered since, and no other."""
+        self.put(b"new/1.a")
+        self.put(b"cur/2.b:2,")
+        self.assertEqual(sorted(self.files_read_at_logins(b"ann")), [b"1.a", b"2.b:2,"])
+        self.move(b"new/1.a", b"cur/1.a:2,S")
+        self.put(b"new/3.c")
+        self.assertEqual(self.files_read_at_logins(b"ann", b"ann"), [b"3.c"])
+        self.assertEqual(len(self.read_in_session()), 3)
+
+    def test_renamed_before_counting(self):
+        """A message renamed between listing and counting is searched for again."""
+        self.put(b"cur/1.a:2,")
+        move = partial(self.move, b"cur/1.a:2,", b"cur/1.a:2,S")
+        with (
+            mock.patch.object(folders.Folders, "times", return_value=[]),
+            self.acting_during_scan([lambda: None, move]),
+            self.session() as mailbox,
+        ):
+            self.assertEqual(read_message(mailbox, 0), b"x\n")
+
+
+class InvalidationTests(IndexedCase):
+    """An index is not used again if a message was left out or has a duplicate."""
+
+    def test_unreadable(self):
+        """A message without read permission is tried at the next login: chmod changes no folder."""
+        denied = PermissionError(errno.EACCES, "denied")
+        wait_for_clock_tick()
+        with failing(os, "open", denied, lambda name, *_: name == b"1.a"):
+            self.assertEqual(len(self.scans()[0]), 1)
+        self.assertEqual(len(self.scans()[0]), 2)
+
+    def test_vanishing(self):
+        """A file that was listed and could not be opened is tried at the next login."""
+        wait_for_clock_tick()
+        gone = FileNotFoundError(errno.ENOENT, "gone")
+        with failing(os, "open", gone, lambda name, *_: name == b"1.a"):
+            self.assertEqual(len(self.scans()[0]), 1)
+        self.assertEqual(len(self.scans()[0]), 2)
+
+    def test_duplicates(self):
+        """A maildrop with two files of one base name is scanned at each login."""
+        self.put(b"cur/1.a:2,S")
+        wait_for_clock_tick()
+        self.assertEqual([self.scans()[1] for _ in range(2)], [2, 2])
+
+
+class DuplicateTests(MaildirCase):
+    """Two files with one base name are one message, since unique-ids are unique."""
+
+    def test_one_message(self):
+        """Two files with one base name are one message."""
+        self.put(b"new/1.a", b"new\n")
+        self.put(b"cur/1.a:2,S", b"cur, and longer\n")
+        self.assertEqual(len(self.read_in_session()), 1)
+
+    def test_one_removed(self):
+        """Once one of the two files is removed, the octets are those of the other."""
+        self.put(b"new/1.a", b"new\n")
+        self.put(b"cur/1.a:2,S", b"cur, and longer\n")
+        self.read_in_session()
+        os.unlink(self.path_of(b"cur/1.a:2,S"))
+        self.assertEqual(self.read_in_session(), [b"new\n"])
+
+
+class ListingTests(IndexedCase):
+    """Listings are shared by sessions and by the snapshots that follow."""
+
+    def test_shared(self):
+        """Sessions share a listing, and a delivery keeps the full chunks of lines before it."""
+        self.patch(snapshot, "_LINES_A_CHUNK", 2)
+        self.put(b"new/3.c")
+        seen = []
+        for delivered in (b"new/4.d", None):
+            wait_for_clock_tick()
+            for _ in range(2):
+                with self.session() as mailbox:
+                    view = Maildrop(mailbox.messages)
+                    seen.append([*view.scan_listing(), *view.unique_id_listing()])
+            if delivered:
+                self.put(delivered)
+        for one, other in zip(*seen[:2], strict=True):
+            self.assertIs(one, other)
+        self.assertEqual([a is b for a, b in zip(*seen[1:3], strict=True)], [True, False] * 2)
+
+
+class SizeFileTests(SizeFileCase):
+    """The size file spares counting after a restart, and cannot make a session wrong."""
+
+    def test_restart(self):
+        """After a restart an unchanged maildrop is neither scanned nor counted."""
+        wait_for_clock_tick()
+        first = self.listing()
+        self.restart()
+        with (
+            failing(os, "scandir", AssertionError("listed")),
+            failing(os, "open", AssertionError("read"), lambda name, *_: name in self.names),
+        ):
+            self.assertEqual(self.listing(), first)
+        self.assertEqual(self.read_in_session(), self.bodies)
+
+    def test_columns(self):
+        """Downgraded forms and header-only messages survive a restart, too."""
+        self.put(b"new/1600000004.d", "Subject: \u00e4\n\nx\n".encode())
+        self.put(b"new/1600000005.e", "Subject: \u00e4\n\n".encode() * 2)
+        self.put(b"new/1600000006.f", b"\xff\n" * 100_000)
+        first = self.listing()
+        self.assertEqual(self.files_read_after_restart(), [])
+        self.assertEqual(self.listing(), first)
+
+    def test_changes(self):
+        """Changes since the file was written are found: new, removed and renamed messages."""
+        self.listing()
+        self.put(b"new/1600000000.z")
+        os.unlink(self.path_of(self.names[0]))
+        os.rename(self.path_of(self.names[1]), self.path_of(b"cur/1600000001.a:2,FS"))
+        self.assertEqual(self.files_read_after_restart(), [b"1600000000.z"])
+        self.assert_size_file_right()
+        self.assertEqual(
+            self.read_in_session(), [b"x\n", b"new/1600000001.a\n", b"new/1600000003.c\n"]
+        )
+
+    def test_any_byte(self):
+        """With any byte of the file wrong, or any part of its end missing, all sizes are right."""
+        wait_for_clock_tick()
+        first = self.listing()
+        with open(self.file, "rb") as file:
+            whole = file.read()
+        for at in range(len(whole)):
+            flipped = whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :]
+            for data in (flipped, whole[:at]):
+                # Overwriting a file may wait for the disk.
+                os.unlink(self.file)
+                with open(self.file, "wb") as file:
+                    file.write(data)
+                self.restart()
+                self.assertEqual(self.listing(), first, at)
+        self.assertEqual(self.read_in_session(), self.bodies)
+
+    def test_threshold(self):
+        """No size file is written for a few messages, nor rewritten for a few more."""
+        self.patch(index, "SAVE_THRESHOLD", 4)
+        self.listing()
+        self.assertFalse(os.path.exists(self.file))
+        self.put(b"new/1600000004.d")
+        self.listing()
+        wait_for_clock_tick()
+        self.listing()
+        before = os.stat(self.file)
+        for n in range(3):
+            self.put(b"new/160000001%d.x" % n)
+            self.listing()
+        self.assertEqual(os.stat(self.file).st_ino, before.st_ino)
+        self.assertEqual(len(self.files_read_after_restart()), 3)
+        self.put(b"new/1600000020.x")
+        self.listing()
+        self.assertEqual(self.files_read_after_restart(), [])
+
+    def test_times_later(self):
+        """A size file without times is rewritten once when there are some."""
+        self.listing()
+        wait_for_clock_tick()
+        inodes = []
+        with before_each_call(os, "rename", inodes.append):
+            for _ in range(3):
+                self.listing()
+                self.restart()
+                with self.session():
+                    pass
+        self.assertLessEqual(len(inodes), 1)
+        with failing(os, "scandir", AssertionError("listed")):
+            self.listing()
+
+    def test_removed(self):
+        """Removed messages are not worth a size file, and without messages it is removed."""
+        with self.session() as mailbox:
+            result(mailbox.remove(mailbox.messages[:2]))
+        self.assertFalse(os.path.exists(self.file))
+        for n in range(2):
+            self.put(b"new/160000001%d.x" % n)
+        self.listing()
+        self.assertTrue(os.path.exists(self.file))
+        with self.session() as mailbox:
+            result(mailbox.remove(mailbox.messages))
+        self.listing()
+        self.assertFalse(os.path.exists(self.file))
+        self.assertEqual(self.files_read_after_restart(), [])
+
+    def test_duplicates(self):
+        """With two files of one base name the size file is neither written nor used."""
+        self.listing()
+        self.put(b"cur/1600000001.a:2,S", b"another one\n")
+        self.assert_size_file_right()
+        os.unlink(self.file)
+        self.restart()
+        self.listing()
+        self.assertFalse(os.path.exists(self.file))
+
+    def test_other_folder(self):
+        """The times of another folder do not count, even if all names are the same."""
+        wait_for_clock_tick()
+        self.listing()
+        for folder in (b"new", b"cur"):
+            shutil.copytree(self.path_of(folder), self.path_of(b"tmp/x"))
+            shutil.rmtree(self.path_of(folder))
+            os.rename(self.path_of(b"tmp/x"), self.path_of(folder))
+        os.unlink(self.path_of(self.names[2]))
+        self.assert_size_file_right()
+        self.assertEqual(len(self.read_in_session()), 2)
+
+    def test_disk_full(self):
+        """A size file that cannot be written is no error, and is not tried at each session."""
+        for name in ("open", "write", "rename"):
+            self.restart()
+            error = OSError(errno.ENOSPC, "full")
+            tried = []
+
+            def is_size_file(first, *_, name=name, tried=tried):
+                is_ours = name == "write" or first == size_file.UNFINISHED_NAME
+                tried.extend([1] * is_ours)
+                return is_ours
+
+            with failing(os, name, error, is_size_file), mock.patch.object(counting, "_log") as log:
+                for _ in range(3):
+                    self.listing()
+            self.assertEqual((len(tried), log.mock_calls), (1, []))
+            self.assertEqual(os.listdir(self.path_of(b"")).count(size_file.NAME), 0)
+
+    def test_links(self):
+        """A symbolic link in its place is not followed, and its target is not changed."""
+        self.listing()
+        os.rename(self.file, self.path_of(b"other"))
+        os.symlink("other", self.file)
+        before = os.stat(self.path_of(b"other"))
+        self.assertEqual(len(self.files_read_after_restart()), 3)
+        self.assertFalse(os.path.islink(self.file))
+        self.assertEqual(os.stat(self.path_of(b"other")).st_mtime_ns, before.st_mtime_ns)

@@ -1,0 +1,212 @@
+"""popserv.maildrops.maildir.removal: +OK to QUIT means removed (RFC 1725 section 6)."""
+
+import errno
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from unittest import mock
+
+from popserv.errors import NoSuchMessage, RemovalFailed
+from popserv.maildrops.maildir import folders, removal
+from popserv.maildrops.maildir.listing import counting, index
+from popserv.maildrops.maildir.store import MaildirMaildrops
+from tests.maildrops.maildir.harness import (
+    NOBODY,
+    RENAMES,
+    MaildirCase,
+    before_each_call,
+    failing,
+    read_message,
+    result,
+    run_inline,
+)
+
+
+class RenameTests(MaildirCase):
+    """A message that another program renames is removed all the same."""
+
+    def test_before(self):
+        """A message renamed since the login is removed (RFC 1725 section 6)."""
+        for old, new in RENAMES:
+            self.put(old)
+            with self.session() as mailbox:
+                self.move(old, new)
+                result(mailbox.remove(mailbox.messages))
+            self.assertEqual(self.file_names(), [], new)
+
+    def test_during(self):
+        """A message renamed just before its removal is removed."""
+        for name in (b"1.a:2,", b"2.b:2,", b"3.c:2,"):
+            self.put(b"cur/" + name)
+        untouched = {b"1.a:2,", b"2.b:2,", b"3.c:2,"}
+
+        def change_flags_once(name):
+            if name in untouched:
+                untouched.remove(name)
+                self.change_flags(name)
+
+        with self.session() as mailbox, before_each_call(os, "unlink", change_flags_once):
+            result(mailbox.remove(mailbox.messages))
+        self.assertEqual((self.file_names(), untouched), ([], set()))
+
+    def test_without_end(self):
+        """If other programs keep renaming messages, the removal fails and says so."""
+        self.put(b"cur/1.a:2,")
+        self.put(b"cur/2.b:2,")
+        with self.session() as mailbox:
+            with (
+                before_each_call(os, "unlink", self.change_flags),
+                self.assertRaises(RemovalFailed) as failed,
+            ):
+                result(mailbox.remove(mailbox.messages))
+            self.assertEqual(failed.exception.remaining, 2)
+        self.assertEqual(len(self.file_names()), 2)
+
+
+class RemovalTests(MaildirCase):
+    """A message counts as removed only if it is certainly gone."""
+
+    def setUp(self):
+        """Deliver three messages."""
+        super().setUp()
+        self.names = [b"cur/2.b:2,", b"new/1.a", b"new/3.c"]
+        for name in self.names:
+            self.put(name)
+
+    def test_partial(self):
+        """Messages that cannot be removed are counted, and all others are removed."""
+        for code in (errno.EACCES, errno.EPERM, errno.EROFS):
+            for name in self.names:
+                self.put(name)
+            denied = OSError(code, "denied")
+            with self.session() as mailbox:
+                with (
+                    failing(os, "unlink", denied, lambda name: name == b"2.b:2,"),
+                    self.assertRaises(RemovalFailed) as failed,
+                ):
+                    result(mailbox.remove(mailbox.messages))
+                self.assertEqual(failed.exception.remaining, 1)
+                self.assertIs(failed.exception.__cause__, denied)
+            self.assertEqual(self.file_names(), [b"cur/2.b:2,"])
+
+    def test_scan_fails(self):
+        """If a renamed message cannot be searched for, it counts as remaining."""
+        with self.session() as mailbox:
+            self.move(b"cur/2.b:2,", b"cur/2.b:2,S")
+            with (
+                failing(os, "scandir", OSError(errno.EMFILE, "too many")),
+                self.assertRaises(RemovalFailed) as failed,
+            ):
+                result(mailbox.remove(mailbox.messages))
+            self.assertEqual(failed.exception.remaining, 1)
+        self.assertEqual(self.file_names(), [b"cur/2.b:2,S"])
+
+    def test_durable(self):
+        """Both folders are synced after all messages are removed."""
+        synced = []
+
+        def fsync(fd):
+            synced.append((os.fstat(fd).st_ino, self.file_names()))
+
+        with self.session() as mailbox, mock.patch.object(os, "fsync", fsync):
+            result(mailbox.remove(mailbox.messages))
+        inodes = [os.stat(self.path_of(folder)).st_ino for folder in (b"new", b"cur")]
+        self.assertEqual(synced, [(inode, []) for inode in inodes])
+
+    def test_not_durable(self):
+        """If the folders cannot be synced, the removal fails."""
+        with (
+            self.session() as mailbox,
+            failing(os, "fsync", OSError(errno.EIO, "broken")),
+            self.assertRaises((OSError, RemovalFailed)),
+        ):
+            result(mailbox.remove(mailbox.messages))
+
+    def test_folder_made_later(self):
+        """A message is found in a folder that was made during the session."""
+        shutil.rmtree(self.path_of(b"cur"))
+        with self.session() as mailbox:
+            os.mkdir(self.path_of(b"cur"))
+            self.move(b"new/1.a", b"cur/1.a:2,S")
+            read_message(mailbox, 0)
+            result(mailbox.remove(mailbox.messages))
+        self.assertEqual(self.file_names(), [])
+
+    def test_folders_keep_changing(self):
+        """While folders keep changing, a message that is not found counts as remaining."""
+        with self.session() as mailbox:
+            os.rename(self.path_of(b"cur/2.b:2,"), self.path_of(b"tmp/2.b"))
+            with (
+                mock.patch.object(folders.Folders, "times", lambda _: [(next(self.ticks),) * 2]),
+                mock.patch.object(removal, "RETRY_DELAYS", (0, 0)),
+                self.assertRaises(RemovalFailed) as failed,
+            ):
+                result(mailbox.remove(mailbox.messages))
+            self.assertEqual(failed.exception.remaining, 1)
+
+    def test_within_clock_tick(self):
+        """A message not found by a scan within the clock tick of a change counts as remaining."""
+        with self.session() as mailbox:
+            os.rename(self.path_of(b"cur/2.b:2,"), self.path_of(b"tmp/2.b"))
+            with (
+                mock.patch.object(folders.Folders, "times", return_value=[(time.time_ns(),) * 2]),
+                mock.patch.object(removal, "RETRY_DELAYS", (0, 0)),
+                self.assertRaises(RemovalFailed) as failed,
+            ):
+                result(mailbox.remove(mailbox.messages))
+            self.assertEqual(failed.exception.remaining, 1)
+
+    def test_duplicates(self):
+        """Of two files with one base name, the one that was not shown is not removed."""
+        self.put(b"new/5.dup", b"never seen\n")
+        self.put(b"cur/5.dup:2,S", b"shown\n")
+        with self.session() as mailbox:
+            os.unlink(self.path_of(b"cur/5.dup:2,S"))
+            with self.assertRaises(RemovalFailed):
+                result(mailbox.remove(mailbox.messages))
+        self.assertEqual(self.file_names(), [b"new/5.dup"])
+
+    def test_came_back(self):
+        """A message that vanished and came back is removed."""
+        with self.session() as mailbox:
+            self.move(b"new/1.a", b"tmp/1.a")
+            with self.assertRaises(NoSuchMessage):
+                read_message(mailbox, 0)
+            self.move(b"tmp/1.a", b"cur/1.a:2,")
+            result(mailbox.remove(mailbox.messages))
+        self.assertEqual(self.file_names(), [])
+
+    def test_read_only(self):
+        """A Maildir without write permission can be read, and its messages remain."""
+        closed = [self.path_of(folder) for folder in (b"new", b"cur", b"")]
+        for path in [*map(self.path_of, self.names), *closed]:
+            self.addCleanup(os.chmod, path, 0o700)
+            os.chmod(path, 0o555 if path in closed else 0o444)
+        # Other users cannot pass through a directory that trial makes.
+        os.chmod(os.path.dirname(self.root), 0o711)
+        self.patch(index, "SAVE_THRESHOLD", 1)
+        with self.without_privileges(), mock.patch.object(counting, "_log") as log:
+            self.assertEqual(self.read_in_session(), [b"x\n"] * 3)
+            self.maildrops = MaildirMaildrops(self.root, run=run_inline)
+            self.assertEqual(self.read_in_session(), [b"x\n"] * 3)
+            self.assertEqual(log.mock_calls, [])
+            with self.session() as mailbox, self.assertRaises(RemovalFailed) as failed:
+                result(mailbox.remove(mailbox.messages))
+        self.assertEqual(failed.exception.remaining, 3)
+        self.assertEqual(self.file_names(), self.names)
+        self.assertEqual(sorted(os.listdir(self.path_of(b""))), [b"cur", b"new", b"tmp"])
+
+    @contextmanager
+    def without_privileges(self):
+        """Run as a user without privileges."""
+        if os.geteuid():
+            yield
+            return
+        os.seteuid(NOBODY)
+        try:
+            if not os.access(self.root, os.X_OK, effective_ids=True):
+                self.skipTest("another user cannot reach this directory")
+            yield
+        finally:
+            os.seteuid(0)
