@@ -14,12 +14,12 @@ from twisted.internet.task import deferLater
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from popserv.transports.output import close_now, unread_octets, write_now
+from popserv.transports.output import close_now, unread_octets, unsent_octets, write_now
 from tests.transports.harness import LINGER_RESET
 
 
 class UnreadTests(SynchronousTestCase):
-    """unread_octets."""
+    """unread_octets and unsent_octets."""
 
     def test_unread(self):
         """Octets that the client has not read are counted, in Twisted and in the kernel."""
@@ -59,6 +59,14 @@ class UnreadTests(SynchronousTestCase):
             transport.fileno = null.fileno
             self.assertEqual(unread_octets(transport), 0)
         self.assertEqual(unread_octets(StringTransport()), 0)
+
+    def test_unsent(self):
+        """Octets in Twisted's buffers are unsent; the kernel's are not counted."""
+        transport = FileDescriptor(object())
+        transport.dataBuffer, transport.offset = b"123456", 1
+        transport._tempDataLen = 2
+        self.assertEqual(unsent_octets(SimpleNamespace(transport=transport)), 7)
+        self.assertEqual(unsent_octets(StringTransport()), 0)
 
 
 class EndRecorder(Protocol):

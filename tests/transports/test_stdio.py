@@ -238,6 +238,14 @@ class StandardStreamsTests(StandardStreamsTestCase):
         os.close(from_server)
         self.reserve(in_, out)
 
+    def test_terminal_master(self):
+        """The master of a pseudoterminal is not reopened: that would create another terminal."""
+        master, terminal = self.close_later(*os.openpty())
+        tty.setraw(terminal)
+        standard = self.reserve(*self.close_later(os.dup(master), os.dup(master)))
+        os.write(standard.output, b"hello")
+        self.assertEqual(os.read(terminal, 10), b"hello")
+
     def test_not_inherited(self):
         """Child processes do not inherit the descriptors."""
         in_, out = self.pipe()
@@ -310,6 +318,19 @@ class ConnectionTests(StandardStreamsTestCase):
         os.close(from_server)
         await self.protocol.event
         self.assertTrue(self.protocol.write_lost)
+        self.assertTrue(self.protocol.lost.check(ConnectionAborted))
+
+    async def test_output_broken_while_closing(self):
+        """If the client closes its input before all output is sent, the connection is aborted."""
+        in_, _ = self.pipe()
+        from_server, out = os.pipe()
+        self.close_later(out)
+        self.connect(in_, out)
+        self.protocol.transport.write(b"x" * (1 << 20))
+        await deferToThread(os.read, from_server, 1)
+        self.protocol.transport.loseConnection()
+        os.close(from_server)
+        await self.protocol.event
         self.assertTrue(self.protocol.lost.check(ConnectionAborted))
 
     async def test_abort(self):
