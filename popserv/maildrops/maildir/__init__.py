@@ -14,8 +14,8 @@ Rules of this package:
     and reading what the page cache has.
  7. An index is used again only if device, inode and times of new/ and cur/ are those from before
     its scan, and only if every change since is certain to have altered them.
- 8. Sizes survive a restart of the server in the size file (listing/size_file.py).  Its list of messages
-    replaces a scan only under the conditions of rule 7.
+ 8. Sizes survive a restart of the server in the size file (listing/size_file.py).  Its list of
+    messages replaces a scan only under the conditions of rule 7.
 """
 
 from popserv.maildrops.maildir.delivery import Delivery

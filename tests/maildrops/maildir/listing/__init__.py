@@ -1,1 +1,1 @@
-"""Tests of """
+"""Tests of popserv.maildrops.maildir.listing."""
