@@ -1,4 +1,4 @@
-"""Several processes as one server: a supervisor opens the sockets, its workers accept connections.
+"""``--workers``: a supervisor opens the sockets, and worker processes accept connections.
 
 This package may import server and what is below it.  It does not import the module that
 makes the service, :mod:`popserv.tap`: each worker imports that by name.

@@ -23,7 +23,7 @@ main(int(sys.argv[1]))
 
 
 class Launcher:
-    """Starts worker processes with the Python, the options and the search path of this process.
+    """Starts worker processes with the same Python, Python options and search path as this one.
 
     Create it before twistd changes its directory or becomes a daemon.
 

@@ -23,8 +23,8 @@ Messages of the supervisor:
 ``replay``
     Another worker has started, and this one must publish everything again.
 
-A Link is not one of Twisted's transports.  Those do not report how many octets are unsent, and
-send nothing once the reactor stops, when a worker still logs how its sessions ended.
+Link is not a transport of Twisted, because those do not report how many octets are unsent,
+and send nothing once the reactor stops; a worker then still logs how its sessions ended.
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ class Link:
             self._socket.close()
 
     def stop_using_reactor(self) -> None:
-        """From now on, send without the reactor, which stops, and receive nothing.
+        """Send without the reactor from now on, because it is stopping; receive nothing more.
 
-        A line that the other end does not read within FINAL_SEND_TIMEOUT closes this end.
+        If the other end does not read a line within FINAL_SEND_TIMEOUT, later lines are dropped.
         """
         self._uses_reactor = False
         if self._is_open:

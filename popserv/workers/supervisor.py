@@ -1,4 +1,4 @@
-"""The service of ``twistd pop3 --workers``: opens the sockets, and starts and connects workers.
+"""The service of ``twistd pop3 --workers``: opens the sockets, runs workers, relays updates.
 
 :mod:`popserv.workers.link` describes the messages between the supervisor and its workers.
 """
@@ -21,7 +21,7 @@ from popserv.workers.worker_process import WorkerProcess
 class Supervisor(Listeners):
     """A service that runs worker processes, which accept connections on its sockets.
 
-    Its child services must listen on the reactor :attr:`opener`.
+    Its child services must use :attr:`opener` as their reactor.
 
     :param count: the number of workers.
     :param service_module: the name of the module whose ``Options`` and ``makeService`` make

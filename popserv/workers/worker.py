@@ -1,4 +1,4 @@
-"""The process of a worker: runs the service that a single process would run, and a link.
+"""A worker process: the service of a server with one process, and a link to the supervisor.
 
 :mod:`popserv.workers.link` describes the messages between the supervisor and its workers.
 """
@@ -57,7 +57,7 @@ def main(descriptor: int) -> None:
 
 
 class Worker:
-    """This process as a worker.
+    """The worker that runs in this process.
 
     :param link: this end of the link.
     :param setup: what :class:`popserv.workers.launcher.Launcher` has sent.

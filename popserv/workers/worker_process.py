@@ -141,7 +141,7 @@ class WorkerProcess(ProcessProtocol):
             self._send_signal("KILL")
 
     def processEnded(self, reason: Failure) -> None:
-        """Restart the process, unless it was to stop."""
+        """Restart the process, unless :meth:`stop` was called."""
         for each in (self._link, self._output):
             if each is not None:
                 each.read_and_close()
