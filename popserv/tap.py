@@ -46,7 +46,7 @@ def makeService(options: Options, share: WorkerRole | None = None) -> IService:
     # A thread that reads a huge directory must not hold up the reactor for the usual 5 ms.
     sys.setswitchinterval(0.0005)
     maildrops = MaildirMaildrops(
-        options["maildir"], cache_messages=share.part(options["cache-messages"])
+        options["maildir"], cache_messages=share.share_of(options["cache-messages"])
     )
     realm: IRealm = MaildropRealm(maildrops)
     if options["login-delay"]:
@@ -55,7 +55,7 @@ def makeService(options: Options, share: WorkerRole | None = None) -> IService:
     factory = make_factory(
         options,
         realm,
-        max_connections=share.part(options["max-connections"] or 0) or _room(),
+        max_connections=share.share_of(options["max-connections"] or 0) or _room(),
         trusted_networks=options["trusted-networks"],
         bus=share.bus,
     )
