@@ -1,8 +1,12 @@
-"""``twistd pop3``: from options to a service; the one room that knows everybody."""
+"""``twistd pop3``: makes the service that the options describe.
+
+This module is the top layer: it may import every package of popserv, and twistd imports it.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import TYPE_CHECKING
 
@@ -14,7 +18,11 @@ from twisted.internet.interfaces import IProtocolFactory
 
 from popserv.auth.realm import MaildropRealm
 from popserv.auth.throttle.login_delay import LoginDelayRealm
-from popserv.commandline.factories import make_factory, make_preauthenticated, warn_of_timeout
+from popserv.commandline.factories import (
+    make_factory,
+    make_preauthenticated_factory,
+    warn_about_short_timeout,
+)
 from popserv.commandline.options import Options
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.server.factory import POP3Factory
@@ -28,62 +36,63 @@ if TYPE_CHECKING:
 
 __all__ = ["CannotStart", "Options", "makeService"]
 
-_FDS_A_CONNECTION = 4
-"""A socket and a Maildir, and its folders once a message is read."""
+_DESCRIPTORS_PER_CONNECTION = 4
+"""A socket, a Maildir, and the two folders of the Maildir once a message is read."""
+_DAY = 24 * 60 * 60
 
 
-def makeService(options: Options, share: WorkerRole | None = None) -> IService:
+def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     """Return the service that the options describe.
 
-    Without a ``share`` it is the whole: with ``--workers`` the supervisor of processes that
-    each have their share.
+    With a ``role`` it is the service of that worker.  Without one it is the whole server: a
+    single process, or with ``--workers`` the supervisor.
     """
     supervisor = None
-    if share is None and options["workers"] > 1:
+    if role is None and options["workers"] > 1:
         supervisor = Supervisor(options["workers"], __name__, options.arguments)
-        share = WorkerRole(reactor=supervisor.opener)
-    share = share or WorkerRole()
-    # A thread that reads a huge directory must not hold up the reactor for the usual 5 ms.
+        role = WorkerRole(reactor=supervisor.opener)
+    role = role or WorkerRole()
+    # A thread that reads a large directory would otherwise block the reactor for 5 ms.
     sys.setswitchinterval(0.0005)
     maildrops = MaildirMaildrops(
-        options["maildir"], cache_messages=share.share_of(options["cache-messages"])
+        options["maildir"], cache_messages=role.share_of(options["cache-messages"])
     )
     realm: IRealm = MaildropRealm(maildrops)
     if options["login-delay"]:
-        realm = LoginDelayRealm(realm, options["login-delay"], bus=share.bus)
-    warn_of_timeout(options)
+        realm = LoginDelayRealm(realm, options["login-delay"], bus=role.bus)
+    warn_about_short_timeout(options)
     factory = make_factory(
         options,
         realm,
-        max_connections=share.share_of(options["max-connections"] or 0) or _room(),
+        max_connections=role.share_of(options["max-connections"] or 0)
+        or _default_max_connections(),
         trusted_networks=options["trusted-networks"],
-        bus=share.bus,
+        bus=role.bus,
     )
     listeners = supervisor or Listeners()
-    for endpoint in options["listen"]:
-        strports.service(endpoint, factory, reactor=share.reactor).setServiceParent(listeners)
+
+    def listen(endpoints: Iterable[str], factory: IProtocolFactory) -> None:
+        for endpoint in endpoints:
+            service = strports.service(endpoint, factory, reactor=role.reactor)
+            service.setServiceParent(listeners)
+
+    listen(options["listen"], factory)
     if options["preauth"]:
-        known = make_preauthenticated(
+        preauthenticated = make_preauthenticated_factory(
             options,
             realm,
             peer_user,
             max_connections=factory.max_connections,
             connections=factory.connections,
         )
-        for endpoint in options["preauth"]:
-            strports.service(endpoint, known, reactor=share.reactor).setServiceParent(listeners)
+        listen(options["preauth"], preauthenticated)
     certificates = options.certificates
     if certificates is not None:
-        over_tls = _over_tls(certificates, factory)
-        for endpoint in options["listen-tls"]:
-            strports.service(endpoint, over_tls, reactor=share.reactor).setServiceParent(listeners)
-        if supervisor is None and share.number == 1:
-            # The supervisor shows no certificates, and does not read them anew.
+        listen(options["listen-tls"], _over_tls(certificates, factory))
+        if supervisor is None and role.number == 1:
+            # One worker warns for all; the supervisor does not reload certificates.
             TimerService(_DAY, certificates.warn_of_expiry).setServiceParent(listeners)
     return listeners
-
-
-_DAY = 24 * 60 * 60
 
 
 def _over_tls(certificates: Certificates, factory: POP3Factory) -> IProtocolFactory:
@@ -93,9 +102,9 @@ def _over_tls(certificates: Certificates, factory: POP3Factory) -> IProtocolFact
     return over_tls
 
 
-def _room() -> int:
-    """Return how many connections the limit of open files allows, having raised it."""
+def _default_max_connections() -> int:
+    """Raise the limit of open files; return the number of connections that it allows."""
     _, hard = getrlimit(RLIMIT_NOFILE)
     setrlimit(RLIMIT_NOFILE, (hard, hard))
     files = 1 << 20 if hard == RLIM_INFINITY else hard
-    return max(1, min(10_000, (files - 100) // _FDS_A_CONNECTION))
+    return max(1, min(10_000, (files - 100) // _DESCRIPTORS_PER_CONNECTION))

@@ -1,4 +1,4 @@
-"""From options to the factory whose connections are what the options describe."""
+"""Makes the protocol factory that the options describe."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from popserv.server.preauth import Identify, PreauthenticatedFactory
 _log = Logger()
 
 
-def make_factory(options: SessionOptions, realm: IRealm, **traits: Any) -> POP3Factory:
-    """Return a factory for users of the realm who log in as the options want it.
+def make_factory(options: SessionOptions, realm: IRealm, **settings: Any) -> POP3Factory:
+    """Return a factory for clients that log in with the checkers of the options.
 
-    ``traits`` are further ones of the factory.
+    ``settings`` are additional arguments of :class:`POP3Factory`.
     """
     portal = Portal(realm, options.get("credCheckers", ()))
     for mechanism in options["sasl"] if options["sasl"] is not DEFAULT_MECHANISMS else ():
         if not PortalAuthenticator(portal).supports(mechanism.credentials):
             _log.warn(
-                "AUTH does not offer {name} now: no checker can serve it to all its users",
+                "AUTH does not offer {name}: no checker supports it for all its users",
                 name=mechanism.name.decode("ascii"),
             )
     return POP3Factory(
@@ -40,39 +40,40 @@ def make_factory(options: SessionOptions, realm: IRealm, **traits: Any) -> POP3F
         allow_plaintext=bool(options["allow-plaintext"]),
         tls=options.certificates,
         require_tls=bool(options["require-tls"]),
-        **_traits(options),
-        **traits,
+        **_common_settings(options),
+        **settings,
     )
 
 
-def make_preauthenticated(
-    options: SessionOptions, realm: IRealm, identify: Identify, **traits: Any
+def make_preauthenticated_factory(
+    options: SessionOptions, realm: IRealm, identify: Identify, **settings: Any
 ) -> PreauthenticatedFactory:
-    """Return a factory for users of the realm whom ``identify`` names.
+    """Return a factory for clients whose users ``identify`` names.
 
-    ``traits`` are further ones of the factory.
+    ``settings`` are additional arguments of :class:`PreauthenticatedFactory`.
     """
     return PreauthenticatedFactory(
         CommandTable(_commands(options)),
         Portal(realm, [PreauthenticatedChecker()]),
         identify=identify,
-        **_traits(options),
-        **traits,
+        **_common_settings(options),
+        **settings,
     )
 
 
-def warn_of_timeout(options: SessionOptions) -> None:
-    """Log a line if the timeout is shorter than the RFC's."""
+def warn_about_short_timeout(options: SessionOptions) -> None:
+    """Log a warning if the timeout is shorter than RFC 1725 section 3 permits."""
     if options["timeout"] < MINIMUM_TIMEOUT:
         _log.warn(
-            "--timeout {given:g}: RFC 1725 section 3 wants {minimum} seconds at least; "
-            "slow clients and people will be cut off",
+            "--timeout {given:g}: RFC 1725 section 3 requires at least {minimum} seconds; "
+            "slow clients and people will be disconnected",
             given=options["timeout"],
             minimum=MINIMUM_TIMEOUT,
         )
 
 
-def _traits(options: SessionOptions) -> Mapping[str, Any]:
+def _common_settings(options: SessionOptions) -> Mapping[str, Any]:
+    """Return the arguments that both kinds of factories have."""
     return {
         "host": options["hostname"],
         "idle_timeout": options["timeout"],
@@ -82,8 +83,8 @@ def _traits(options: SessionOptions) -> Mapping[str, Any]:
 
 
 def _commands(options: SessionOptions) -> Iterable[Command]:
-    """Return the commands of the dialect that the options leave, as the options want them."""
-    wanted = (
+    """Return the commands of the dialect, configured, without those of ``--without``."""
+    configured = (
         *capa.commands(
             implementation=None if options["hide-version"] else b"popserv-" + __version__.encode(),
             expire_days=options["expire"],
@@ -93,9 +94,9 @@ def _commands(options: SessionOptions) -> Iterable[Command]:
         utf8.lang_command(options["language"]),
         *([rfc1460.retr] if options["mark-seen"] else ()),
     )
-    instead = {entry.keyword: entry for entry in wanted}
+    replacements = {command.keyword: command for command in configured}
     return [
-        instead.get(entry.keyword, entry)
-        for entry in options["dialect"].commands
-        if entry.keyword not in options["without"]
+        replacements.get(command.keyword, command)
+        for command in options["dialect"].commands
+        if command.keyword not in options["without"]
     ]

@@ -1,4 +1,4 @@
-"""The command line of ``twistd pop3``: that of a session, and where and how it is served."""
+"""The options of ``twistd pop3``: those of a session, the endpoints, and the limits."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import ClassVar
 from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
+from popserv.commandline.option_values import parse_number, parse_positive
 from popserv.commandline.session_options import TLS_EXTRA, SessionOptions
 from popserv.transports.unix_users import HAS_PEER_UID
 
-_EXAMPLES = """
+_EPILOGUE = """
 Examples:
   twistd -n pop3 --maildir /var/mail
   twistd -n pop3 --maildir '/srv/mail/%d/%n' --auth passwd-file:/etc/popserv/users
@@ -22,59 +23,73 @@ Examples:
   twistd -n pop3 --maildir ~/mail --listen tcp:1110:interface=127.0.0.1
   twistd -n pop3 --maildir /var/mail --preauth unix:/run/popserv/pop3.sock:mode=666
 
-Users: popserv user add NAME --maildir ROOT
+To add a user: popserv user add NAME --maildir PATH
 
-Commands, the RFC that each is from, and the module of popserv.commands that has it:
+Commands by specification, and the modules of popserv.commands that implement them:
   RFC 1725  rfc1725  USER PASS APOP QUIT STAT LIST RETR DELE NOOP RSET TOP UIDL
-  RFC 2449  capa     CAPA, and response codes, of which RFC 3206 and RFC 6856 have more
+  RFC 2449  capa     CAPA and response codes; RFC 3206 and RFC 6856 define more codes
   RFC 2595  stls     STLS
-  RFC 5034  sasl     AUTH, with the mechanisms of RFC 5802 and 7677 (SCRAM), 4422 (EXTERNAL),
-                     7628 (OAUTHBEARER), 4616 (PLAIN), 2195 (CRAM-MD5); XOAUTH2 and LOGIN
+  RFC 5034  sasl     AUTH with the mechanisms SCRAM (RFC 5802, RFC 7677), EXTERNAL (RFC 4422),
+                     OAUTHBEARER (RFC 7628), PLAIN (RFC 4616), CRAM-MD5 (RFC 2195), XOAUTH2
+                     and LOGIN
   RFC 6856  utf8     UTF8, LANG
-Other dialects have others:
+Commands of other dialects:
   RFC 1460  rfc1460  LAST
   RFC 1225  rfc1225  RPOP
-TOP, UIDL, APOP, CAPA, STLS, AUTH, UTF8 and LANG can be left out by --without.
+TOP, UIDL, APOP, CAPA, STLS, AUTH, UTF8 and LANG can be removed with --without.
 """
 
 
 class Options(SessionOptions):
-    """The command line of ``twistd pop3``."""
+    """The command line of ``twistd pop3``.
+
+    After parsing, ``listen``, ``listen-tls`` and ``preauth`` are server endpoint descriptions,
+    ``trusted-networks`` IP networks, ``max-connections`` a number or None, ``workers`` and
+    ``cache-messages`` numbers, and ``login-delay`` seconds.
+    """
 
     synopsis = "[options]"
-    longdesc = "Serve mail from Maildirs by POP3 (RFC 1725, its ancestors, and what came after it)."
+    longdesc = (
+        "A POP3 server for Maildirs: RFC 1725 with its extensions, or one of its predecessors."
+    )
 
     optParameters: ClassVar[list[list[str | None]]] = [
         [
             "max-connections",
             None,
             None,
-            "Connections at a time; beyond, one that has not logged in makes room. "
-            "[default: what the limit of open files allows, at most 10000]",
+            "The maximum number of simultaneous connections. A new connection beyond it replaces "
+            "one that has not logged in, or is rejected. With --workers the number is divided "
+            "among the workers. The default is the number that the limit of open files allows, "
+            "but at most 10000.",
         ],
         [
             "workers",
             None,
             "1",
-            "Processes that share the work; auto: one for each core.",
+            "The number of worker processes, or auto for one worker for each core. "
+            "The default is 1, a single process without a supervisor.",
         ],
         [
             "cache-messages",
             None,
             "500000",
-            "Messages that are remembered from session to session, at some 200 bytes each; "
-            "those of the maildrops used last.",
+            "The number of messages that are cached between sessions, in about 200 bytes of memory "
+            "each. The cache keeps the maildrops that were used last. With --workers the number "
+            "is divided among the workers. The default is 500000.",
         ],
         [
             "login-delay",
             None,
             "0",
-            "Seconds that a user must wait between two logins.",
+            "The minimum number of seconds between two logins of one user. "
+            "The default is 0, which means no minimum.",
         ],
     ]
-    instead_of_stls = "; give a --listen-tls, too"
+    login_remedy = "add --listen or --listen-tls"
+    tls_remedy = "add --listen-tls"
     arguments: Sequence[str] = ()
-    """What was parsed."""
+    """The parsed arguments, which the workers parse again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,106 +99,135 @@ class Options(SessionOptions):
         self["trusted-networks"] = []
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse the arguments, those of the process if none are given."""
+        """Parse the arguments; the default is those of the process."""
         self.arguments = list(sys.argv[1:] if options is None else options)
         super().parseOptions(self.arguments)
 
     def opt_listen(self, endpoint: str) -> None:
-        """Listen on this server endpoint; may be given again; without any of these, tcp:110."""
+        """A server endpoint of Twisted on which the server accepts connections.
+
+        With --certificate, clients can start TLS there with STLS. May be given more than once.
+        If --listen, --listen-tls and --preauth are omitted, the default is tcp:110, or tcp:109
+        with --dialect pop-revised.
+        """
         if endpoint.startswith(("haproxy:ssl:", "haproxy:tls:")):
             raise usage.UsageError(
-                f"--listen {endpoint}: proxies send their header before TLS; "
-                "give --listen-tls haproxy:tcp:995, and --certificate"
+                f"--listen {endpoint}: a proxy sends its header before TLS starts; "
+                "use --listen-tls haproxy:tcp:995 with --certificate"
             )
-        self["listen"].append(_checked("listen", endpoint))
+        self["listen"].append(_parse_endpoint("listen", endpoint))
 
     opt_l = opt_listen
 
     def opt_listen_tls(self, endpoint: str) -> None:
-        """Listen here for TLS from the first octet on (RFC 8314); may be given again."""
+        """A server endpoint of Twisted on which TLS starts with the first octet (RFC 8314).
+
+        May be given more than once. Requires --certificate. If --listen, --listen-tls and
+        --preauth are omitted, the default with --certificate is tcp:995.
+        """
         if endpoint.startswith(("ssl:", "tls:")):
             raise usage.UsageError(
-                f"--listen-tls {endpoint}: this begins TLS by itself, give it as --listen; "
-                "here it would be tcp:995"
+                f"--listen-tls {endpoint}: this endpoint starts TLS itself; use it with --listen, "
+                "or use --listen-tls tcp:995"
             )
-        self["listen-tls"].append(_checked("listen-tls", endpoint))
+        self["listen-tls"].append(_parse_endpoint("listen-tls", endpoint))
 
     def opt_preauth(self, endpoint: str) -> None:
-        """Listen on this UNIX socket, where the system says who a client is; may be given again."""
+        """A UNIX socket whose clients do not log in, such as unix:/run/popserv/pop3.sock:mode=666.
+
+        The operating system identifies the user at the other end. May be given more than once.
+        Without --listen and --listen-tls, the server opens no port then. The default is no such
+        socket.
+        """
         if not endpoint.startswith("unix:"):
             raise usage.UsageError(
-                f"--preauth {endpoint}: of no other socket does the system say whose it is; "
-                "give one such as unix:/run/popserv/pop3.sock:mode=666"
+                f"--preauth {endpoint}: the operating system identifies only clients of UNIX "
+                "sockets; use one such as unix:/run/popserv/pop3.sock:mode=666"
             )
         if not HAS_PEER_UID:
             raise usage.UsageError(
-                f"--preauth {endpoint}: this system does not say who is at the other end"
+                f"--preauth {endpoint}: this operating system does not identify clients of UNIX "
+                "sockets; remove --preauth"
             )
-        self["preauth"].append(_checked("preauth", endpoint))
+        self["preauth"].append(_parse_endpoint("preauth", endpoint))
 
     def opt_trusted_networks(self, network: str) -> None:
-        """Many log in through this address or network, as a webmail; may be given again."""
+        """An address or a network from which many users log in, such as that of a webmail server.
+
+        Failed logins from there do not delay other logins. May be given more than once. This
+        machine and UNIX sockets are always trusted.
+        """
         try:
             self["trusted-networks"].append(ip_network(network))
         except ValueError as error:
             raise usage.UsageError(f"--trusted-networks: {error}") from error
 
     def postOptions(self) -> None:
-        """Check everything that can be checked before the service is made."""
+        """Convert the values, and check those that depend on each other.
+
+        :raises UsageError: an option is invalid.
+        """
         super().postOptions()
         if self["max-connections"] is not None:
-            self["max-connections"] = self.positive("max-connections", int, "a number above 0")
-        self["workers"] = self._workers()
-        self["cache-messages"] = self.number("cache-messages", "a number of messages", digits=9)
-        self["login-delay"] = self.number("login-delay", "a whole number of seconds")
+            self["max-connections"] = parse_positive(
+                "max-connections", self["max-connections"], int, "a whole number above 0"
+            )
+        self["workers"] = self._parse_workers()
+        self["cache-messages"] = parse_number(
+            "cache-messages", self["cache-messages"], "messages", maximum=999_999_999
+        )
+        self["login-delay"] = parse_number("login-delay", self["login-delay"], "seconds")
         if not (self["listen"] or self["listen-tls"] or self["preauth"]):
             self["listen"] = [f"tcp:{self['dialect'].port}"]
             self["listen-tls"] = ["tcp:995"] if self.certificates else []
 
     def allows_login(self) -> bool:
-        """Tell whether there is anything else than --preauth."""
+        """Return whether the server has other endpoints than those of ``--preauth``."""
         return bool(self["listen"] or self["listen-tls"]) or not self["preauth"]
 
-    def needs_certificate(self) -> Iterable[str]:
-        """Return the options that are nothing without --certificate."""
-        needy = ("private-key", "client-ca", "listen-tls")
-        return needy if self._has_own_tls() else (*needy, "require-tls")
+    def options_requiring_certificate(self) -> Iterable[str]:
+        """Return the names of the options that require ``--certificate``."""
+        names = ("private-key", "client-ca", "listen-tls")
+        return names if self._has_tls_endpoint() else (*names, "require-tls")
 
-    def has_tls_from_the_start(self) -> bool:
-        """Tell whether there is TLS without STLS."""
-        # By default there is a port for it.
-        return bool(self["listen-tls"]) or not self["listen"] or self._has_own_tls()
+    def has_implicit_tls(self) -> bool:
+        """Return whether TLS starts with the first octet on some port (RFC 8314 section 3)."""
+        # Without --listen and --listen-tls, a certificate adds tcp:995.
+        return bool(self["listen-tls"]) or not self["listen"] or self._has_tls_endpoint()
 
-    def _has_own_tls(self) -> bool:
+    def _has_tls_endpoint(self) -> bool:
         return any(endpoint.startswith(("ssl:", "tls:")) for endpoint in self["listen"])
 
-    def _workers(self) -> int:
+    def _parse_workers(self) -> int:
         if self["workers"] == "auto":
-            return _cores()
-        workers = self.number("workers", "a number of processes, or auto", digits=3)
-        if workers < 1:
-            raise usage.UsageError("--workers takes a number above 0, or auto, not 0")
+            return _usable_cores()
+        workers = parse_number(
+            "workers", self["workers"], "processes", minimum=1, maximum=999, alternative=", or auto"
+        )
         if workers > (self["max-connections"] or workers):
             raise usage.UsageError(
-                f"--workers {workers} and --max-connections {self['max-connections']}: "
-                "each worker has its part of the connections, one at least"
+                f"--workers {workers} requires --max-connections to be at least {workers}, "
+                "because each worker needs at least one connection"
             )
         return workers
 
     def getUsage(self, width: int | None = None) -> str:
-        """Return the help text, with examples at its end."""
-        return super().getUsage(width) + _EXAMPLES
+        """Return the help text, followed by examples and the commands of the server."""
+        return super().getUsage(width) + _EPILOGUE
 
 
-def _cores() -> int:
-    """Return how many this process may use."""
+def _usable_cores() -> int:
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _checked(option: str, endpoint: str) -> str:
-    """Return the endpoint if it is one."""
+def _parse_endpoint(option: str, endpoint: str) -> str:
+    """Return the description of a server endpoint if it is valid.
+
+    :raises UsageError: it is invalid, or requires a package that is not installed.
+    """
     from twisted.internet import reactor
 
     try:
@@ -194,7 +238,7 @@ def _checked(option: str, endpoint: str) -> str:
         raise usage.UsageError(f"--{option} {endpoint}: {error}") from error
     except Exception as error:
         raise usage.UsageError(
-            f"--{option} {endpoint} is no server endpoint ({error}); one would be "
+            f"--{option} {endpoint} is not a server endpoint ({error}); use one such as "
             "tcp:110, tcp:1110:interface=127.0.0.1 or unix:/run/pop3.sock"
         ) from error
     return endpoint

@@ -1,4 +1,7 @@
-"""Where ``popserv session`` tells its operator what happens: anywhere but to the client."""
+"""The log of ``popserv session``, which must not reach the client.
+
+Standard error can lead to the client, as under inetd; messages then go to syslog.
+"""
 
 from __future__ import annotations
 
@@ -31,33 +34,34 @@ _PRIORITIES = {
 
 @implementer(ILogObserver)
 class SyslogObserver:
-    """Sends events to syslog, facility mail, a line at a time."""
+    """Sends events to syslog, facility mail, one message for each line."""
 
     def __init__(self) -> None:
         syslog.openlog("popserv", syslog.LOG_PID, syslog.LOG_MAIL)
 
     def __call__(self, event: LogEvent) -> None:
-        """Send one."""
+        """Send an event."""
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
         priority = _PRIORITIES[event.get("log_level", LogLevel.info)]
         for line in text.replace("\0", "\\0").splitlines():
             syslog.syslog(priority, line)
 
 
-def begin(*, to_syslog: bool, everything: bool) -> None:
-    """Begin to log warnings and what is worse, or ``everything`` of popserv's.
+def start(*, to_syslog: bool, include_info: bool) -> None:
+    """Start logging to standard error, or to syslog.
 
-    That goes to standard error, or to syslog.  What anything prints goes there, too.
+    Warnings and errors are logged, and with ``include_info`` also popserv's events of level
+    info.  The destination receives as well what any code prints.
     """
     observer = SyslogObserver() if to_syslog else textFileLogObserver(sys.stderr)
-    lets_through = LogLevelFilterPredicate(LogLevel.warn)
-    if everything:
-        lets_through.setLogLevelForNamespace("popserv", LogLevel.info)
-    globalLogBeginner.beginLoggingTo([FilteringLogObserver(observer, [lets_through])])
+    levels = LogLevelFilterPredicate(LogLevel.warn)
+    if include_info:
+        levels.setLogLevelForNamespace("popserv", LogLevel.info)
+    globalLogBeginner.beginLoggingTo([FilteringLogObserver(observer, [levels])])
 
 
-def complain(text: str) -> None:
-    """Tell a line on standard error, or in syslog if the client would read it there."""
+def report_error(text: str) -> None:
+    """Print an error to standard error, or send it to syslog if the client would read it."""
     if is_client_stream(2, 0, 1) and not os.isatty(2):
         SyslogObserver()({"log_level": LogLevel.error, "log_format": "{text}", "text": text})
     else:

@@ -1,16 +1,14 @@
-"""What a command line says of a session, and whatever of it can be checked before the start.
+"""The class of the options that ``twistd pop3`` and ``popserv session`` have in common.
 
-``twistd pop3`` and ``popserv session`` take all of this.
+It checks the command line as far as possible before the server or the session starts.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from twisted.cred.checkers import (
@@ -25,41 +23,42 @@ from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.users_file import UsersFileError, default_path
 from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.rhosts.file import RhostsFileError
-from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS, MECHANISMS, Mechanism
-from popserv.commands.dialects import DIALECTS, MODERN, Dialect
-from popserv.core.languages import DEFAULT_LANGUAGE, Languages
+from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS
+from popserv.commandline.option_table import (
+    COMPLETIONS,
+    FLAGS,
+    INHERITED_HELP,
+    LOGIN_OPTIONS,
+    PARAMETERS,
+    REQUIRED_COMMANDS,
+    dialects_with,
+)
+from popserv.commandline.option_values import (
+    parse_commands,
+    parse_dialect,
+    parse_hostname,
+    parse_language,
+    parse_mechanisms,
+    parse_number,
+    parse_positive,
+    parse_root,
+    parse_workarounds,
+)
 from popserv.interfaces import IRemoteUserCredentials, ITokenCredentials
-from popserv.maildrops.maildir.layout import Layout
-from popserv.messages.workarounds import WORKAROUNDS
-from popserv.server.idle import MINIMUM_TIMEOUT
 
 if TYPE_CHECKING:
     from popserv.tls.certificates import Certificates
 
-_OPTIONAL = (b"TOP", b"UIDL", b"APOP", b"CAPA", b"STLS", b"AUTH", b"UTF8", b"LANG")
-"""The commands that a server may do without."""
-
-_NEEDS = {
-    "sasl": b"AUTH",
-    "client-ca": b"AUTH",
-    "expire": b"CAPA",
-    "hide-version": b"CAPA",
-    "language": b"LANG",
-    "rhosts": b"RPOP",
-}
-"""The options that only a dialect with some command has a use for."""
-
-_FOR_LOGINS = (
-    *("sasl", "rhosts", "certificate", "private-key", "client-ca"),
-    *("allow-plaintext", "require-tls"),
-)
-"""The options that only a client who has still to log in has a use for, beside --auth."""
-
-TLS_EXTRA = "TLS needs the extra: pip install 'popserv[tls]'"
+TLS_EXTRA = "TLS requires the extra tls: pip install 'popserv[tls]'"
 
 
 class SessionOptions(usage.Options, AuthOptionMixin):
-    """What is said of a session, of whatever kind its transport is."""
+    """The options of a POP3 session on any kind of transport.
+
+    After parsing, ``dialect`` is a Dialect, ``timeout`` seconds, ``expire`` days or None,
+    ``hostname`` octets or None, ``sasl`` mechanisms, ``without`` keywords, ``workarounds``
+    names, ``language`` Languages, and ``credCheckers`` the checkers.
+    """
 
     supportedInterfaces = (
         *PasswdFileChecker.credentialInterfaces,
@@ -67,140 +66,54 @@ class SessionOptions(usage.Options, AuthOptionMixin):
         IRemoteUserCredentials,
     )
 
-    optParameters: ClassVar[list[list[str | None]]] = [
-        [
-            "maildir",
-            "m",
-            None,
-            "Where the mail is: a directory that holds one Maildir for each user, or the "
-            "path of a Maildir with %u (the user's name), %n (its part before the @) "
-            "and %d (the part behind it) in it.  Needed.",
-        ],
-        [
-            "dialect",
-            None,
-            MODERN.name,
-            f"The text whose commands are offered, and no others: {', '.join(DIALECTS)}.",
-        ],
-        [
-            "timeout",
-            "t",
-            str(MINIMUM_TIMEOUT),
-            "Seconds without a command after which a connection is closed.",
-        ],
-        [
-            "certificate",
-            None,
-            None,
-            "For TLS: a PEM file of the server's certificate, with those that lead to a root "
-            "behind it, or a directory of such files, among which the client's choice of a "
-            "name decides.  Re-read when it changes.",
-        ],
-        [
-            "private-key",
-            None,
-            None,
-            "The certificate's private key, if it is not in the same file.",
-        ],
-        [
-            "client-ca",
-            None,
-            None,
-            "A PEM file of the authorities whose client certificates let their owners in by "
-            "AUTH EXTERNAL.",
-        ],
-        [
-            "sasl",
-            None,
-            None,
-            "The mechanisms that AUTH offers, parted by commas, best first; each where a "
-            "checker can serve it.  [default: all but CRAM-MD5 and those ending in -PLUS]",
-        ],
-        [
-            "rhosts",
-            None,
-            None,
-            "For RPOP: a file in the manner of hosts.equiv that says whose users are trusted, "
-            "without a password, on which hosts.  In a dialect that has RPOP only.",
-        ],
-        [
-            "expire",
-            None,
-            None,
-            "Days after which another program removes mail, for CAPA to announce. [default: never]",
-        ],
-        [
-            "workarounds",
-            None,
-            "",
-            f"For old clients, parted by commas: {', '.join(WORKAROUNDS)}.",
-        ],
-        [
-            "hostname",
-            None,
-            None,
-            "The server's name, in its goodbye and in APOP's timestamp. [default: this machine's]",
-        ],
-        ["language", None, DEFAULT_LANGUAGE, "The language that LANG * chooses."],
-    ]
-    optFlags: ClassVar[list[list[str | None]]] = [
-        [
-            "mark-seen",
-            None,
-            "Note in the Maildir which messages were retrieved, by the flag S; a dialect that has "
-            "LAST does so anyway.",
-        ],
-        [
-            "allow-plaintext",
-            None,
-            "Take passwords in the clear over any connection; without this, over TLS and "
-            "from this machine alone.",
-        ],
-        ["require-tls", None, "Let nobody log in without TLS, from this machine neither."],
-        ["hide-version", None, "Do not tell popserv's version in CAPA."],
-    ]
-    compData = usage.Completions(
-        optActions={
-            "maildir": usage.CompleteDirs(),
-            "certificate": usage.CompleteFiles(),
-            "private-key": usage.CompleteFiles(),
-            "client-ca": usage.CompleteFiles(),
-            "rhosts": usage.CompleteFiles(),
-        }
-    )
+    optParameters: ClassVar[list[list[str | None]]] = PARAMETERS
+    optFlags: ClassVar[list[list[str | None]]] = FLAGS
+    compData = COMPLETIONS
     certificates: Certificates | None = None
-    instead_of_stls = ""
-    """What to advise where TLS is required, and STLS is not offered."""
+    """The server certificates; None without ``--certificate``."""
+    login_remedy = ""
+    """How to let clients log in, as a part of an error message."""
+    tls_remedy = "remove one of them"
+    """How to provide TLS without STLS, as a part of an error message."""
 
     def __init__(self) -> None:
         super().__init__()
+        # The help texts name the defaults; Twisted would append them a second time.
+        self._defaults, self.defaults = self.defaults, {}
+        # Docstrings, which may have several lines, are the help texts of some options.
+        self.docs = {name: " ".join(text.split()) for name, text in self.docs.items()}
+        self.docs.update(INHERITED_HELP)
         self["without"] = []
 
-    def opt_without(self, keyword: str) -> None:
-        """Leave optional commands out, such as UTF8,LANG; may be given again."""
-        for word in keyword.upper().split(","):
-            if word.encode("ascii", "replace") not in _OPTIONAL:
-                raise usage.UsageError(
-                    f"--without {word}: these can be left out: {b' '.join(_OPTIONAL).decode()}"
-                )
-            self["without"].append(word.encode("ascii"))
+    def opt_without(self, keywords: str) -> None:
+        """Commands to remove from the dialect, separated by commas, such as UTF8,LANG.
+
+        May be given more than once. The default is to remove none.
+        """
+        self["without"] += parse_commands(keywords)
 
     def opt_auth(self, description: str) -> None:
-        """Ask this checker who may log in, such as passwd-file:PATH; --help-auth lists others."""
+        """A checker that authenticates users: its name, a colon and its argument.
+
+        Examples are passwd-file:PATH and oauth:PATH; --help-auth lists all. May be given more
+        than once, with at most one checker for each kind of credentials. The default is
+        passwd-file with the file .users in the directory of --maildir.
+        """
         try:
             super().opt_auth(description)
         except usage.UsageError as error:
-            told = str(error)
-            if told.startswith("Unexpected error: "):
-                told = told.removeprefix("Unexpected error: ")
+            problem = str(error)
+            if problem.startswith("Unexpected error: "):
+                problem = problem.removeprefix("Unexpected error: ")
             else:
-                told += "; --help-auth lists what there is, such as passwd-file:PATH"
-            raise usage.UsageError(f"--auth {description.partition(':')[0]}: {told}") from error
+                problem += "; use a checker that --help-auth lists, such as passwd-file:PATH"
+            name = description.partition(":")[0]
+            raise usage.UsageError(f"--auth {name}: {problem}") from error
 
     def addChecker(self, checker: ICredentialsChecker) -> None:
-        """Take a checker of --auth."""
+        """Add a checker of ``--auth``."""
         if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
-            # Twisted's own memory: keeps text, and what clients send is bytes.
+            # Twisted's "memory:" stores str, but clients send bytes.
             checker.users = {
                 os.fsencode(name): os.fsencode(password) for name, password in checker.users.items()
             }
@@ -212,108 +125,83 @@ class SessionOptions(usage.Options, AuthOptionMixin):
         sys.exit(0)
 
     def postOptions(self) -> None:
-        """Check everything that can be checked before anything is made."""
+        """Convert the values, and check those that depend on each other.
+
+        :raises UsageError: an option is invalid.
+        """
         if not self["maildir"]:
             raise usage.UsageError(
-                "--maildir ROOT is needed: a directory that holds one Maildir for each user"
+                "--maildir is required: give the directory that contains one Maildir for each user"
             )
         if not self.allows_login():
-            self._check_no_logins()
-        root = self._root()
-        self["dialect"] = self._dialect()
-        self["timeout"] = self.positive("timeout", float, "seconds, such as 600")
+            self._check_no_login_options()
+        root = parse_root(self["maildir"])
+        self["dialect"] = parse_dialect(self["dialect"])
+        self._check_dialect()
+        self["timeout"] = parse_positive(
+            "timeout", self["timeout"], float, "a number of seconds above 0, such as 600"
+        )
         if self["expire"] is not None:
-            self["expire"] = self.number("expire", "a whole number of days")
+            self["expire"] = parse_number("expire", self["expire"], "days")
         if self["hostname"] is not None:
-            self["hostname"] = self._hostname()
-        self["sasl"] = self._mechanisms()
-        self["workarounds"] = [name for name in self["workarounds"].split(",") if name]
-        for name in self["workarounds"]:
-            if name not in WORKAROUNDS:
-                raise usage.UsageError(f"--workarounds {name}: there are {', '.join(WORKAROUNDS)}")
-        try:
-            self["language"] = Languages(preferred=self["language"])
-        except ValueError as error:
-            raise usage.UsageError(f"--language: {error}") from error
-        self._check_tls()
+            self["hostname"] = parse_hostname(self["hostname"])
+        self["sasl"] = (
+            DEFAULT_MECHANISMS if self["sasl"] is None else parse_mechanisms(self["sasl"])
+        )
+        self["workarounds"] = parse_workarounds(self["workarounds"])
+        self["language"] = parse_language(self["language"])
+        self._load_certificates()
         self._check_require_tls()
-        try:
-            if self.get("credCheckers") is None and self.allows_login():
-                self.addChecker(PasswdFileChecker.from_file(default_path(root)))
-            if self["rhosts"] is not None:
-                self.addChecker(RhostsChecker.from_file(self["rhosts"]))
-        except (UsersFileError, RhostsFileError) as error:
-            raise usage.UsageError(str(error)) from error
-        for interface, several in self.get("credInterfaces", {}).items():
-            if len(several) > 1:
-                raise usage.UsageError(
-                    f"--auth given {len(several)} times for {interface.__name__}: "
-                    "one place alone can decide about a user, give one"
-                )
+        self._add_file_checkers(root)
 
-    def _root(self) -> str:
-        template = self["maildir"]
-        try:
-            root = os.fsdecode(Layout(template).root)
-        except ValueError as error:
-            raise usage.UsageError(f"--maildir {template}: {error}") from error
-        if not os.path.isdir(root):
-            wrong = "is no directory" if os.path.exists(root) else "is not there; make it first"
-            raise usage.UsageError(f"--maildir {template}: the directory {root} {wrong}")
-        if "%" not in template and all(
-            os.path.isdir(os.path.join(root, folder)) for folder in ("new", "cur")
-        ):
-            raise usage.UsageError(
-                f"--maildir {template}: this is a Maildir itself; give the directory above, "
-                "which holds one for each user"
-            )
-        return root
+    def _is_given(self, name: str) -> bool:
+        """Return whether an option has another value than its default."""
+        return bool(self[name] != self._defaults[name])
 
-    def _dialect(self) -> Dialect:
-        dialect = DIALECTS.get(self["dialect"])
-        if dialect is None:
-            raise usage.UsageError(f"--dialect {self['dialect']}: there are {', '.join(DIALECTS)}")
-        for name, keyword in _NEEDS.items():
-            if self[name] != self.defaults[name] and not dialect.has(keyword):
+    def _check_dialect(self) -> None:
+        """Check that the dialect has the commands that other options require or remove."""
+        dialect = self["dialect"]
+        for name, command in REQUIRED_COMMANDS.items():
+            if self._is_given(name) and not dialect.has(command):
                 raise usage.UsageError(
-                    f"--{name} is for {keyword.decode()}, which --dialect {dialect.name} has not; "
-                    f"these have it: {_those_with(keyword)}"
+                    f"--{name} requires {command.decode()}, which --dialect {dialect.name} does "
+                    f"not have; use one of these dialects: {dialects_with(command)}"
                 )
-        for keyword in self["without"]:
-            if not dialect.has(keyword):
+        for command in self["without"]:
+            if not dialect.has(command):
                 raise usage.UsageError(
-                    f"--without {keyword.decode()}: --dialect {dialect.name} has none"
+                    f"--without {command.decode()}: --dialect {dialect.name} does not have this "
+                    "command; remove it from --without"
                 )
         if self["mark-seen"] and dialect.has(b"LAST"):
             raise usage.UsageError(
-                f"--mark-seen: --dialect {dialect.name} does so anyway, for LAST"
+                f"--mark-seen cannot be combined with --dialect {dialect.name}, which always sets "
+                "the flag; remove --mark-seen"
             )
-        return dialect
 
-    def _mechanisms(self) -> Iterable[Mechanism]:
-        if self["sasl"] is None:
-            return DEFAULT_MECHANISMS
-        known = {each.name.decode("ascii"): each for each in MECHANISMS}
-        wanted = [name.strip() for name in self["sasl"].upper().split(",")]
-        for name in wanted:
-            if name not in known:
-                raise usage.UsageError(
-                    f"--sasl: no mechanism is called {name!r}; there are {', '.join(known)}"
-                )
-        return tuple(known[name] for name in dict.fromkeys(wanted))
+    @abstractmethod
+    def allows_login(self) -> bool:
+        """Return whether clients log in; otherwise they are preauthenticated."""
 
-    def _hostname(self) -> bytes:
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", self["hostname"]):
+    def _check_no_login_options(self) -> None:
+        given = [name for name in LOGIN_OPTIONS if self._is_given(name)]
+        if "credCheckers" in self:
+            given = ["auth"]
+        if given:
             raise usage.UsageError(
-                f"--hostname takes a name such as pop.example.org, not {self['hostname']!r}"
+                f"--{given[0]} requires that clients log in; {self.login_remedy}, "
+                f"or remove --{given[0]}"
             )
-        return str(self["hostname"]).encode("ascii")
 
-    def _check_tls(self) -> None:
+    def options_requiring_certificate(self) -> Iterable[str]:
+        """Return the names of the options that require ``--certificate``."""
+        return "private-key", "client-ca", "require-tls"
+
+    def _load_certificates(self) -> None:
         if self["certificate"] is None:
-            for name in self.needs_certificate():
+            for name in self.options_requiring_certificate():
                 if self[name]:
-                    raise usage.UsageError(f"--{name} needs --certificate FILE")
+                    raise usage.UsageError(f"--{name} requires --certificate")
             return
         try:
             from popserv.tls.certificates import Certificates
@@ -325,66 +213,46 @@ class SessionOptions(usage.Options, AuthOptionMixin):
                 self["certificate"], self["private-key"], client_ca=self["client-ca"]
             )
         except CertificateError as error:
-            raise usage.UsageError(
-                f"{error} (--certificate, --private-key, --client-ca)"
-            ) from error
+            names = ("certificate", "private-key", "client-ca")
+            given = ", ".join(f"--{name}" for name in names if self[name])
+            raise usage.UsageError(f"{given}: {error}") from error
 
-    @abstractmethod
-    def allows_login(self) -> bool:
-        """Tell whether clients log in, or are known before they say a word."""
-
-    def _check_no_logins(self) -> None:
-        given = [name for name in _FOR_LOGINS if self[name] != self.defaults[name]]
-        if "credCheckers" in self:
-            given = ["auth"]
-        if given:
-            raise usage.UsageError(
-                f"--{given[0]} is for logins, and here nobody logs in: "
-                "it is known who the client is"
-            )
-
-    def needs_certificate(self) -> Iterable[str]:
-        """Return the options that are nothing without --certificate."""
-        return "private-key", "client-ca", "require-tls"
-
-    def has_tls_from_the_start(self) -> bool:
-        """Tell whether there is TLS without STLS."""
+    def has_implicit_tls(self) -> bool:
+        """Return whether TLS starts with the first octet on some port (RFC 8314 section 3)."""
         return False
 
     def _check_require_tls(self) -> None:
+        """Check that clients can start TLS if it is required."""
         if not self["require-tls"]:
             return
         if self["allow-plaintext"]:
-            raise usage.UsageError("--require-tls and --allow-plaintext: give one of them")
+            raise usage.UsageError(
+                "--require-tls and --allow-plaintext cannot be combined; remove one of them"
+            )
         if not self["dialect"].has(b"STLS"):
-            lacks = f"--dialect {self['dialect'].name}"
+            reason = f"--dialect {self['dialect'].name}"
         elif b"STLS" in self["without"]:
-            lacks = "--without STLS"
+            reason = "--without STLS"
         else:
             return
-        if not self.has_tls_from_the_start():
+        if not self.has_implicit_tls():
             raise usage.UsageError(
-                f"--require-tls and {lacks}: nobody could log in{self.instead_of_stls}"
+                f"--require-tls and {reason} cannot be combined, because no client could start "
+                f"TLS; {self.tls_remedy}"
             )
 
-    def number(self, name: str, wanted: str, digits: int = 6) -> int:
-        """Return an option that is a number of at most so many digits."""
-        given = self[name]
-        if not re.fullmatch(rf"[0-9]{{1,{digits}}}", given):
-            raise usage.UsageError(f"--{name} takes {wanted}, not {given!r}")
-        return int(given)
-
-    def positive(self, name: str, kind: Callable[[str], float], wanted: str) -> float:
-        """Return an option that is a number above 0."""
-        given = self[name]
+    def _add_file_checkers(self, root: str) -> None:
+        """Add the checkers of the default users file and of ``--rhosts``."""
         try:
-            value = kind(given)
-            if 0 < value < math.inf:
-                return value
-        except ValueError:
-            pass
-        raise usage.UsageError(f"--{name} takes {wanted}, not {given!r}")
-
-
-def _those_with(keyword: bytes) -> str:
-    return ", ".join(name for name, dialect in DIALECTS.items() if dialect.has(keyword))
+            if self.get("credCheckers") is None and self.allows_login():
+                self.addChecker(PasswdFileChecker.from_file(default_path(root)))
+            if self["rhosts"] is not None:
+                self.addChecker(RhostsChecker.from_file(self["rhosts"]))
+        except (UsersFileError, RhostsFileError) as error:
+            raise usage.UsageError(str(error)) from error
+        for interface, checkers in self.get("credInterfaces", {}).items():
+            if len(checkers) > 1:
+                raise usage.UsageError(
+                    f"--auth: {len(checkers)} checkers support {interface.__name__}; "
+                    "give only one for each kind of credentials"
+                )

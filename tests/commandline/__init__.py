@@ -1,1 +1,1 @@
-"""Tests of popserv.commandline."""
+"""Tests of popserv.commandline, one module for each of its modules."""

@@ -98,7 +98,7 @@ class ListingTests(SynchronousTestCase):
             self.assertRegex(shown, rf"RFC \d{{4}} +{name} +{first}\b")
         for keyword in {*KEYWORDS, "LAST", "RPOP"}:
             self.assertRegex(shown, rf"\b{keyword}\b")
-        self.assertIn("AUTH, UTF8 and LANG can be left out by --without", shown)
+        self.assertIn("AUTH, UTF8 and LANG can be removed with --without", shown)
 
     def test_mechanisms(self):
         """The table of commands.rst has every mechanism, in order."""

@@ -213,7 +213,7 @@ class PipeTests(SessionCase):
         process = self.start_on_pipes("--timeout", "0.2")
         self.assert_ended(process, 1)
         self.assertEqual(process.stdout.read(), b"")
-        self.assertIn("RFC 1725 section 3 wants 600", self.errors.read_text())
+        self.assertIn("RFC 1725 section 3 requires at least 600", self.errors.read_text())
 
     def test_signals(self):
         """SIGTERM, SIGHUP and SIGINT end the session without UPDATE and release the lock."""
@@ -327,17 +327,17 @@ class PipeTests(SessionCase):
             ["--maildir", str(self.root), *user] for user in (["--user", "ann"], ["--login"])
         )
         for options, message in (
-            ([*login, "--user", "ann"], "give one of --user NAME"),
-            (["--user", "ann"], "--maildir ROOT is needed"),
-            ([*user, "--maildir", "/nowhere"], "/nowhere is not there"),
+            ([*login, "--user", "ann"], "either --user NAME or --login is required"),
+            (["--user", "ann"], "--maildir is required"),
+            ([*user, "--maildir", "/nowhere"], "/nowhere does not exist"),
             ([*user, "--frob"], "option --frob not recognized"),
             ([*user, "--user", "../ann"], "no name for a maildrop"),
             ([*user, "here"], "Wrong number of arguments"),
-            ([*user, "--sasl", "PLAIN"], "--sasl is for logins"),
-            ([*user, "--auth", "memory:a:b"], "--auth is for logins"),
+            ([*user, "--sasl", "PLAIN"], "--sasl requires that clients log in"),
+            ([*user, "--auth", "memory:a:b"], "--auth requires that clients log in"),
             ([*user, "--require-tls"], "--require-tls"),
-            ([*login, "--require-tls"], "--require-tls needs --certificate"),
-            ([*login, "--private-key", "x"], "--private-key needs --certificate"),
+            ([*login, "--require-tls"], "--require-tls requires --certificate"),
+            ([*login, "--private-key", "x"], "--private-key requires --certificate"),
         ):
             done = run(*SESSION, *options)
             self.assertEqual((done.returncode, done.stdout), (2, b""))
@@ -360,7 +360,9 @@ class PipeTests(SessionCase):
         certificate.write_bytes(issue("localhost").pem())
         done = self.session("--certificate", certificate, login=True)
         self.assertEqual((done.returncode, done.stdout), (2, b""))
-        self.assertIn(b"--certificate: only on a socket can TLS begin", done.stderr)
+        self.assertIn(
+            b"--certificate requires that standard input and output are one connected", done.stderr
+        )
 
 
 class SlowReaderTests(SessionCase):

@@ -83,27 +83,30 @@ class CommandLineTests(TestCase):
             users.chmod(0o644)
         valid = ("--maildir", root)
         cases = [
-            ((), "--maildir ROOT is needed"),
-            (("--maildir", root / "no"), "directory .*/no is not there; make it"),
-            (("--maildir", maildir), "is a Maildir itself; give the directory above"),
+            ((), "--maildir is required"),
+            (("--maildir", root / "no"), "directory .*/no does not exist; create it"),
+            (("--maildir", maildir), "is itself a Maildir; give its parent directory"),
             (("--maildir", root / "%x"), "%x .*use %u, %n, %d"),
             (("--maildir", root / "%d"), "use %u or %n"),
             (("--maildir", public), "chmod o= .*/public/.users"),
             ((*valid, "--auth", f"passwd-file:{root}/users"), "chmod o= .*/users"),
             ((*valid, "--auth", "nonesuch:x"), "nonesuch.*(passwd-file|--help-auth)"),
             ((*valid, "--auth", "passwd-file"), "passwd-file.*(path|PATH|argument|--help-auth)"),
-            ((*valid, "--auth", "memory:a:b", "--auth", "memory:c:d"), "give one"),
+            ((*valid, "--auth", "memory:a:b", "--auth", "memory:c:d"), "give only one"),
             *(
                 ((*valid, "--listen", wrong), "--listen .*tcp:1110")
                 for wrong in ("nonesuch:1", "tcp:x", "tcp")
             ),
             ((*valid, "--listen", "ssl:995"), "--listen ssl:995: .*No such file"),
             *(
-                ((*valid, "--timeout", wrong), "--timeout takes seconds, such as 600")
+                (
+                    (*valid, "--timeout", wrong),
+                    "--timeout must be a number of seconds above 0, such as 600",
+                )
                 for wrong in ("soon", "-1", "0", "nan", "inf")
             ),
             *(
-                ((*valid, "--max-connections", wrong), "--max-connections takes a number")
+                ((*valid, "--max-connections", wrong), "--max-connections must be a whole number")
                 for wrong in ("many", "0", "1.5")
             ),
         ]

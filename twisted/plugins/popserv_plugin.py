@@ -1,4 +1,7 @@
-"""What twistd and --auth find: names alone, nothing of popserv is imported to list them."""
+"""The plugins of popserv that twistd and ``--auth`` find.
+
+Twisted imports this module to list all plugins, so it imports popserv only where needed.
+"""
 
 from twisted.application.service import ServiceMaker
 from twisted.cred.strcred import ICheckerFactory
@@ -8,21 +11,33 @@ from zope.interface import implementer
 popserv = ServiceMaker(
     "popserv",
     "popserv.tap",
-    "A POP3 server: mail from Maildirs, with TLS and SASL",
+    "A POP3 server for Maildirs, with TLS and SASL.",
     "pop3",
 )
+
+_USERS_FILE_HELP = """
+Checks credentials against a users file in the format of Dovecot's passwd-file,
+with one user in each line: name:{SCHEME}secret
+The command "popserv user add" creates the file.  Changes take effect at the
+next login.  A user with an {APOP} secret can log in by APOP only.  All other
+users can log in by password and, depending on their scheme and the options of
+the server, by SCRAM, CRAM-MD5 or a client certificate.
+"""
+
+_OAUTH_HELP = """
+Checks bearer tokens of an OAuth or OpenID provider, for the SASL mechanisms
+OAUTHBEARER and XOAUTH2.  The section [oauth] of the file describes who issues
+the tokens, and how to verify them: with the provider's keys (jwks), or by a
+request to the provider (introspection).  The file is read when the server
+starts.  Requires the extra oauth: pip install 'popserv[oauth]'
+"""
 
 
 @implementer(ICheckerFactory, IPlugin)
 class _PasswdFileCheckerFactory:
     authType = "passwd-file"
-    argStringFormat = "the path of a users file"
-    authHelp = """
-    A users file in the format of Dovecot's passwd-file: name:{SCHEME}secret,
-    a user a line.  "popserv user add" writes one.  It is re-read when it changes.
-    A user with an {APOP} secret logs in by APOP, every other by password, or
-    by SCRAM, CRAM-MD5 or a client certificate where that is offered.
-    """
+    argStringFormat = "Path of a users file."
+    authHelp = _USERS_FILE_HELP
 
     @property
     def credentialInterfaces(self):
@@ -42,13 +57,8 @@ passwd_file = _PasswdFileCheckerFactory()
 @implementer(ICheckerFactory, IPlugin)
 class _TokenCheckerFactory:
     authType = "oauth"
-    argStringFormat = "the path of a file with a section [oauth]"
-    authHelp = """
-    Bearer tokens of an OAuth or OpenID provider, for OAUTHBEARER and XOAUTH2.
-    The file says who issues them and how they are verified: by the provider's keys
-    (jwks) or by asking the provider (introspection).  It is read at the start.
-    Needs: pip install 'popserv[oauth]'
-    """
+    argStringFormat = "Path of a configuration file with a section [oauth]."
+    authHelp = _OAUTH_HELP
 
     @property
     def credentialInterfaces(self):
@@ -60,7 +70,9 @@ class _TokenCheckerFactory:
         try:
             from popserv.auth.oauth.checker import TokenChecker
         except ImportError as missing:
-            raise ImportError(f"{missing}; pip install 'popserv[oauth]'") from missing
+            raise ImportError(
+                f"{missing}; OAuth requires the extra oauth: pip install 'popserv[oauth]'"
+            ) from missing
 
         return TokenChecker.from_file(argString)
 

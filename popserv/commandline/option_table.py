@@ -1,0 +1,172 @@
+"""The options that ``twistd pop3`` and ``popserv session`` have in common.
+
+An entry of ``PARAMETERS`` consists of a name, a letter, a default and a help text, and one of
+``FLAGS`` of a name, a letter and a help text.  Each help text names the default.
+"""
+
+from __future__ import annotations
+
+from twisted.python import usage
+
+from popserv.commands.dialects import DIALECTS, MODERN
+from popserv.core.languages import DEFAULT_LANGUAGE
+from popserv.messages.workarounds import WORKAROUNDS
+from popserv.server.idle import MINIMUM_TIMEOUT
+
+OPTIONAL_COMMANDS = ("TOP", "UIDL", "APOP", "CAPA", "STLS", "AUTH", "UTF8", "LANG")
+"""The commands that ``--without`` can remove."""
+
+REQUIRED_COMMANDS = {
+    "sasl": b"AUTH",
+    "client-ca": b"AUTH",
+    "expire": b"CAPA",
+    "hide-version": b"CAPA",
+    "language": b"LANG",
+    "rhosts": b"RPOP",
+}
+"""The command that the dialect must have for an option."""
+
+LOGIN_OPTIONS = (
+    *("sasl", "rhosts", "certificate", "private-key", "client-ca"),
+    *("allow-plaintext", "require-tls"),
+)
+"""The options that require clients to log in; ``--auth`` is another one."""
+
+
+def dialects_with(command: bytes) -> str:
+    """Return the names of the dialects that have this command, separated by commas."""
+    return ", ".join(name for name, dialect in DIALECTS.items() if dialect.has(command))
+
+
+PARAMETERS: list[list[str | None]] = [
+    [
+        "maildir",
+        "m",
+        None,
+        "The directory that contains one Maildir for each user, or the path of a Maildir with "
+        "the variables %u (the user name), %n (its part before the last @) and %d (its part "
+        "after the last @). This option is required.",
+    ],
+    [
+        "dialect",
+        None,
+        MODERN.name,
+        f"The POP specification whose commands are available: {', '.join(DIALECTS)}. "
+        f"The default is {MODERN.name}.",
+    ],
+    [
+        "timeout",
+        "t",
+        str(MINIMUM_TIMEOUT),
+        "The number of seconds without a command after which a connection is closed. RFC 1725 "
+        f"requires at least {MINIMUM_TIMEOUT}. The default is {MINIMUM_TIMEOUT}.",
+    ],
+    [
+        "certificate",
+        None,
+        None,
+        "The server certificate for TLS: a PEM file that also contains the intermediate "
+        "certificates, or a directory of such files, one of which is selected by the server "
+        "name that the client requests (SNI). Changed files are loaded without a restart. "
+        "Requires the extra tls. The default is no TLS.",
+    ],
+    [
+        "private-key",
+        None,
+        None,
+        "A PEM file with the private key of the certificate. Requires --certificate. Cannot be "
+        "combined with a directory of certificates. The default is the file of the certificate.",
+    ],
+    [
+        "client-ca",
+        None,
+        None,
+        "A PEM file of CA certificates. A client with a certificate that one of these CAs has "
+        "issued can log in with AUTH EXTERNAL. Requires --certificate. The default is to "
+        "request no client certificates.",
+    ],
+    [
+        "sasl",
+        None,
+        None,
+        "The mechanisms of AUTH in order of preference, separated by commas. A mechanism is "
+        "available only if a checker supports it. The default is all mechanisms except "
+        "CRAM-MD5 and those that end in -PLUS.",
+    ],
+    [
+        "rhosts",
+        None,
+        None,
+        "A file that lists the hosts and users that RPOP trusts without a password, in a format "
+        f"like that of hosts.equiv. Requires one of these dialects: {dialects_with(b'RPOP')}. "
+        "The default is to reject RPOP.",
+    ],
+    [
+        "expire",
+        None,
+        None,
+        "The number of days after which another program removes messages, which CAPA announces. "
+        "The default is to announce EXPIRE NEVER.",
+    ],
+    [
+        "workarounds",
+        None,
+        "",
+        f"Workarounds for old clients, separated by commas: {', '.join(WORKAROUNDS)}. "
+        "The default is none.",
+    ],
+    [
+        "hostname",
+        None,
+        None,
+        "The name of the server in the reply to QUIT and in the timestamp of APOP. "
+        "The default is the host name of this machine.",
+    ],
+    [
+        "language",
+        None,
+        DEFAULT_LANGUAGE,
+        f"The tag of the language that LANG * selects, such as de. The default is "
+        f"{DEFAULT_LANGUAGE}, "
+        "which is English.",
+    ],
+]
+
+FLAGS: list[list[str | None]] = [
+    [
+        "mark-seen",
+        None,
+        "At QUIT, set the Maildir flag S on the messages that the session has retrieved. Cannot "
+        f"be combined with a dialect that has LAST ({dialects_with(b'LAST')}), which always sets "
+        "the flag.",
+    ],
+    [
+        "allow-plaintext",
+        None,
+        "Accept cleartext passwords on all connections. The default is to accept them only over "
+        "TLS and from this machine.",
+    ],
+    [
+        "require-tls",
+        None,
+        "Reject all logins without TLS, including those from this machine. Requires "
+        "--certificate. Cannot be combined with --allow-plaintext.",
+    ],
+    ["hide-version", None, "Omit the version of popserv from the reply to CAPA."],
+]
+
+INHERITED_HELP = {
+    "help-auth": "List the available checkers and exit.",
+    "help-auth-type": "Describe one checker, such as passwd-file, and exit.",
+}
+"""Help texts of options that Twisted defines."""
+
+COMPLETIONS = usage.Completions(
+    optActions={
+        "maildir": usage.CompleteDirs(),
+        "certificate": usage.CompleteFiles(),
+        "private-key": usage.CompleteFiles(),
+        "client-ca": usage.CompleteFiles(),
+        "rhosts": usage.CompleteFiles(),
+    }
+)

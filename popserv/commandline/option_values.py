@@ -1,0 +1,123 @@
+"""Parsers of option values.
+
+Each function returns the value of an option, or raises ``usage.UsageError`` with a message that
+names the option, the problem and the remedy.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterable
+
+from twisted.python import usage
+
+from popserv.auth.sasl.mechanisms import MECHANISMS, Mechanism
+from popserv.commandline.option_table import OPTIONAL_COMMANDS
+from popserv.commands.dialects import DIALECTS, Dialect
+from popserv.core.languages import Languages
+from popserv.maildrops.maildir.layout import Layout
+from popserv.messages.workarounds import WORKAROUNDS
+
+
+def parse_number(
+    option: str,
+    text: str,
+    unit: str,
+    *,
+    minimum: int = 0,
+    maximum: int = 999_999,
+    alternative: str = "",
+) -> int:
+    """Return a whole number from ``minimum`` to ``maximum``, which consists of nines.
+
+    ``unit`` and ``alternative`` are parts of the error message.
+    """
+    if re.fullmatch(rf"[0-9]{{1,{len(str(maximum))}}}", text) and int(text) >= minimum:
+        return int(text)
+    raise usage.UsageError(
+        f"--{option} must be a whole number of {unit} from {minimum} to {maximum}{alternative}, "
+        f"not {text!r}"
+    )
+
+
+def parse_positive(option: str, text: str, convert: Callable[[str], float], wanted: str) -> float:
+    """Return a finite number above 0; ``wanted`` describes it in the error message."""
+    try:
+        value = convert(text)
+        if 0 < value < math.inf:
+            return value
+    except ValueError:
+        pass
+    raise usage.UsageError(f"--{option} must be {wanted}, not {text!r}")
+
+
+def parse_root(template: str) -> str:
+    """Return the root directory of ``--maildir``, which must exist and not be a Maildir itself."""
+    try:
+        root = os.fsdecode(Layout(template).root)
+    except ValueError as error:
+        raise usage.UsageError(f"--maildir {template}: {error}") from error
+    if not os.path.isdir(root):
+        problem = "is not a directory" if os.path.exists(root) else "does not exist; create it"
+        raise usage.UsageError(f"--maildir {template}: the directory {root} {problem}")
+    if "%" not in template and all(
+        os.path.isdir(os.path.join(root, folder)) for folder in ("new", "cur")
+    ):
+        raise usage.UsageError(
+            f"--maildir {template}: this directory is itself a Maildir; give its parent "
+            "directory, which contains one Maildir for each user"
+        )
+    return root
+
+
+def parse_dialect(name: str) -> Dialect:
+    """Return the dialect of ``--dialect``."""
+    return DIALECTS[_one_of(DIALECTS, "dialect", name)]
+
+
+def parse_mechanisms(names: str) -> tuple[Mechanism, ...]:
+    """Return the mechanisms of ``--sasl``, each once, in the order of their names."""
+    known = {each.name.decode("ascii"): each for each in MECHANISMS}
+    wanted = [name.strip() for name in names.upper().split(",")]
+    return tuple(known[_one_of(known, "sasl", name)] for name in dict.fromkeys(wanted))
+
+
+def parse_commands(names: str) -> list[bytes]:
+    """Return the keywords of the commands of ``--without``, which must be optional."""
+    return [
+        _one_of(OPTIONAL_COMMANDS, "without", name).encode("ascii")
+        for name in names.upper().split(",")
+    ]
+
+
+def parse_workarounds(names: str) -> list[str]:
+    """Return the workarounds of ``--workarounds``."""
+    return [_one_of(WORKAROUNDS, "workarounds", name) for name in names.split(",") if name]
+
+
+def parse_hostname(name: str) -> bytes:
+    """Return the host name of ``--hostname``."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", name):
+        raise usage.UsageError(
+            f"--hostname must be a host name such as pop.example.org, not {name!r}"
+        )
+    return name.encode("ascii")
+
+
+def parse_language(tag: str) -> Languages:
+    """Return the languages of which ``LANG *`` selects the one of ``--language``."""
+    try:
+        return Languages(preferred=tag)
+    except ValueError as error:
+        tags = ", ".join(known for known, _ in Languages().listing())
+        raise usage.UsageError(f"--language {tag}: must be one of {tags}") from error
+
+
+def _one_of(names: Iterable[str], option: str, name: str) -> str:
+    if name not in names:
+        raise usage.UsageError(
+            f"--{option} {name or repr(name)}: must be one of {', '.join(names)}"
+        )
+    return name

@@ -1,0 +1,143 @@
+"""``popserv user``: commands that edit or list a users file."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from collections.abc import Callable
+
+from popserv.auth.names import check_name, prepared_name
+from popserv.auth.passwords.preparation import prepared_password
+from popserv.auth.passwords.schemes import join_field, new_scram_sha256, scheme_of
+from popserv.auth.passwords.users_file import UsersFile, UsersFileError, default_path
+from popserv.auth.passwords.users_file_editing import remove_user, set_secret
+from popserv.maildrops.maildir.layout import Layout
+
+_INPUT_HELP = (
+    "The password is read twice from the terminal, or as one line from standard input if that is "
+    "not a terminal."
+)
+
+
+def add_commands(user: argparse.ArgumentParser) -> None:
+    """Add the commands to the parser of ``popserv user``.
+
+    Each sets ``run``, a function of the parsed options.  It raises UsersFileError or ValueError
+    if the command fails.
+    """
+    commands = user.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    file = argparse.ArgumentParser(add_help=False)
+    paths = file.add_mutually_exclusive_group(required=True)
+    paths.add_argument("--users", metavar="FILE", help="the users file")
+    paths.add_argument(
+        "--maildir",
+        metavar="PATH",
+        help="the value of --maildir of twistd pop3; the users file is .users in that directory, "
+        "or in the part of the path before the first variable",
+    )
+    name = argparse.ArgumentParser(add_help=False)
+    name.add_argument("name", metavar="NAME", help="the user name")
+    secret = argparse.ArgumentParser(add_help=False)
+    secret.add_argument(
+        "--apop",
+        action="store_true",
+        help="store an APOP secret in cleartext, with which the user can log in by APOP only; "
+        "the default is to store a SCRAM-SHA-256 secret",
+    )
+
+    def add(
+        command: str,
+        run: Callable[[argparse.Namespace], None],
+        text: str,
+        description: str,
+        *parents: argparse.ArgumentParser,
+    ) -> None:
+        commands.add_parser(
+            command, help=text, description=description, parents=[*parents, file]
+        ).set_defaults(run=run)
+
+    add(
+        "add",
+        _add_user,
+        "add a user",
+        f"Add a user, and create the users file if it does not exist. {_INPUT_HELP}",
+        name,
+        secret,
+    )
+    add(
+        "passwd",
+        _change_password,
+        "change the password of a user",
+        f"Change the password of a user. {_INPUT_HELP}",
+        name,
+        secret,
+    )
+    add(
+        "remove",
+        _remove_user,
+        "remove a user",
+        "Remove a user from the users file. The mail of the user is not removed.",
+        name,
+    )
+    add(
+        "list",
+        _list_users,
+        "list the users",
+        "Print the name and the password scheme of each user, separated by a tab.",
+    )
+
+
+def _path(options: argparse.Namespace) -> str:
+    """Return the path of the users file."""
+    if options.users is not None:
+        return str(options.users)
+    return default_path(os.fsdecode(Layout(options.maildir).root))
+
+
+def _add_user(options: argparse.Namespace) -> None:
+    _write_secret(options, new=True)
+
+
+def _change_password(options: argparse.Namespace) -> None:
+    _write_secret(options, new=False)
+
+
+def _write_secret(options: argparse.Namespace, *, new: bool) -> None:
+    name = prepared_name(os.fsencode(options.name))
+    # Before the user types a password in vain.
+    check_name(name)
+    password = prepared_password(_read_password())
+    field = join_field(b"APOP", password) if options.apop else new_scram_sha256(password)
+    set_secret(_path(options), name, field, new=new)
+
+
+def _remove_user(options: argparse.Namespace) -> None:
+    remove_user(_path(options), os.fsencode(options.name))
+
+
+def _list_users(options: argparse.Namespace) -> None:
+    path = _path(options)
+    if not os.path.exists(path):
+        raise UsersFileError(f"{path} does not exist; popserv user add creates it")
+    for name, field in UsersFile(path).read().password_fields.items():
+        print(f"{name.decode('utf-8', 'backslashreplace')}\t{scheme_of(field).decode('ascii')}")
+
+
+def _read_password() -> bytes:
+    """Read a password twice from the terminal, or as one line from standard input.
+
+    :raises UsersFileError: the passwords differ or are empty.
+    """
+    if sys.stdin.isatty():
+        text = getpass.getpass("New password: ")
+        if getpass.getpass("Retype new password: ") != text:
+            raise UsersFileError("passwords do not match; nothing was changed")
+        password = os.fsencode(text)
+    else:
+        password = sys.stdin.buffer.readline().rstrip(b"\r\n")
+    if not password:
+        raise UsersFileError("an empty password is not allowed; nothing was changed")
+    return password

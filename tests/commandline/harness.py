@@ -1,0 +1,118 @@
+"""Helpers that the tests of the command lines share."""
+
+import io
+import os
+import stat
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from unittest import mock
+
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import globalLogPublisher
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from popserv.auth.passwords.users_file import UsersFile, default_path
+from popserv.auth.passwords.users_file_editing import set_secret
+from popserv.commandline import main as popserv_command
+from popserv.commandline.options import Options
+from tests.certificates import issue, make_authority
+
+CA = make_authority()
+SERVER = issue("pop.example.org", issuer=CA)
+
+
+class OptionsCase(TestCase):
+    """Tests of options, with a root directory and a users file in it."""
+
+    def setUp(self):
+        """Create the root directory and the users file, and record the log."""
+        self.root = self.mktemp()
+        os.makedirs(self.root)
+        set_secret(default_path(self.root), b"joe", b"{PLAIN}secret", new=True)
+        self.log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+
+    def write(self, name, octets):
+        """Write a file in the root directory; return its path."""
+        path = os.path.join(self.root, name)
+        with open(path, "wb") as file:
+            file.write(octets)
+        return path
+
+    def parse(self, *arguments):
+        """Parse arguments of ``twistd pop3``; return the options."""
+        options = Options()
+        options.parseOptions(["--maildir", self.root, *arguments])
+        return options
+
+    def certificate(self):
+        """Write a server certificate; return the arguments that name it."""
+        return ["--certificate", self.write("pop.pem", SERVER.pem())]
+
+    def assert_messages(self, cases):
+        """Check that each list of arguments is rejected with a line that contains a message."""
+        for arguments, message in cases:
+            error = self.assertRaises(usage.UsageError, self.parse, *arguments)
+            self.assertIn(message, str(error))
+            self.assertNotIn("\n", str(error))
+
+
+class CommandCase(SynchronousTestCase):
+    """Tests of the ``popserv`` command, with a directory for a users file."""
+
+    def setUp(self):
+        """Create the directory; the users file does not exist yet."""
+        self.directory = os.path.abspath(self.mktemp())
+        os.makedirs(self.directory)
+        self.path = default_path(self.directory)
+
+    def write(self, text):
+        """Write the users file."""
+        with open(self.path, "wb") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), 0o600)
+
+    def content(self):
+        """Return the octets of the users file."""
+        with open(self.path, "rb") as file:
+            return file.read()
+
+    def mode(self):
+        """Return the permissions of the users file."""
+        return stat.S_IMODE(os.stat(self.path).st_mode)
+
+    def field(self, name=b"ann"):
+        """Return the password field of a user."""
+        return UsersFile(self.path).read().password_fields[name]
+
+    def run_command(self, arguments, stdin=None):
+        """Run the command; return the exit code, standard output and standard error."""
+        # As Python opens the streams: text that cannot be encoded raises an error.
+        out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline=""), io.StringIO()
+        with mock.patch.object(sys, "stdin", stdin), redirect_stdout(out), redirect_stderr(err):
+            try:
+                code = popserv_command.main(arguments)
+            except SystemExit as exit_:
+                code = exit_.code
+        out.flush()
+        return code, out.buffer.getvalue().decode("utf-8", "replace"), err.getvalue()
+
+    def run_user(self, *arguments, stdin="password\n", file=None):
+        """Run ``popserv user``; return the exit code, standard output and standard error.
+
+        ``stdin`` is text that is encoded as UTF-8, or octets; ``file`` are the arguments that
+        name the users file.
+        """
+        octets = stdin if isinstance(stdin, bytes) else stdin.encode()
+        stream = io.TextIOWrapper(io.BytesIO(octets), encoding="utf-8")
+        return self.run_command(["user", *arguments, *(file or ["--users", self.path])], stream)
+
+    def assert_error(self, message, *arguments, **keywords):
+        """Check that ``popserv user`` fails with one line on standard error and no change."""
+        before = UsersFile(self.path).read()
+        code, out, err = self.run_user(*arguments, **keywords)
+        self.assertEqual((code, out), (1, ""))
+        self.assertTrue(err.startswith("popserv: "), err)
+        self.assertIn(message, err)
+        self.assertEqual(err.count("\n"), 1)
+        self.assertEqual(UsersFile(self.path).read(), before)

@@ -1,0 +1,163 @@
+"""Tests of popserv.commandline.factories."""
+
+import os
+
+from twisted.cred.credentials import UsernamePassword
+from twisted.logger import formatEvent
+
+from popserv import __version__
+from popserv.auth.realm import MaildropRealm
+from popserv.commandline.factories import make_factory, warn_about_short_timeout
+from popserv.commands import rfc1460, rfc1725
+from popserv.commands.dialects import DIALECTS
+from popserv.errors import LoginFailed
+from popserv.interfaces import IRemoteUserCredentials
+from popserv.maildrops.maildir.store import MaildirMaildrops
+from tests.commandline.harness import OptionsCase
+from tests.commands.harness import Client
+
+
+class FactoriesCase(OptionsCase):
+    """Tests of factories that options describe."""
+
+    def factory(self, *arguments):
+        """Return the factory that these arguments describe."""
+        options = self.parse(*arguments)
+        return make_factory(options, MaildropRealm(MaildirMaildrops(options["maildir"])))
+
+    def capabilities(self, *arguments):
+        """Return the capability list of a connection from this machine."""
+        return Client(self.factory(*arguments)).capabilities()
+
+
+class CommandsTests(FactoriesCase):
+    """The commands of a factory."""
+
+    def test_dialects(self):
+        """--dialect selects the commands and the greeting; --without removes commands."""
+        for name, dialect in DIALECTS.items():
+            factory = self.factory("--dialect", name, "--hostname", "dewey.example.org")
+            expected = {command.keyword for command in dialect.commands}
+            self.assertEqual({command.keyword for command in factory.commands}, expected)
+            self.assertEqual(factory.greeting, dialect.greeting(b"dewey.example.org"))
+            factory = self.factory("--dialect", name, "--without", "TOP")
+            self.assertEqual({each.keyword for each in factory.commands}, expected - {b"TOP"})
+
+    def test_without(self):
+        """A command that --without removes is unknown; its keyword is not case-sensitive."""
+        for keyword in "TOP uidl APOP CAPA STLS AUTH UTF8 Lang".split():
+            client = Client(self.factory("--without", keyword))
+            reply = client.send(keyword.encode() + b"\r\n")
+            self.assertEqual(reply, b"-ERR unknown command\r\n")
+        client = Client(self.factory(*"--without=UTF8,LANG --without=utf8".split()))
+        self.assertEqual(client.send(b"UTF8\r\nLANG\r\n"), b"-ERR unknown command\r\n" * 2)
+
+    def test_mark_seen(self):
+        """With --mark-seen, RETR records what it has sent, as in a dialect with LAST."""
+        for name, dialect in DIALECTS.items():
+            has_last = dialect.has(b"LAST")
+            for arguments in [()] if has_last else [(), ("--mark-seen",)]:
+                factory = self.factory("--dialect", name, *arguments)
+                (retr,) = [each for each in factory.commands if each.keyword == b"RETR"]
+                expected = rfc1460.retr if has_last or arguments else rfc1725.retr
+                self.assertIs(retr, expected)
+
+    def test_hostname(self):
+        """--hostname is the name in the reply to QUIT."""
+        client = Client(self.factory("--hostname", "pop.example.org"))
+        self.assertEqual(
+            client.send(b"QUIT\r\n"), b"+OK pop.example.org POP3 server signing off\r\n"
+        )
+
+    def test_language(self):
+        """``LANG *`` selects the language of --language."""
+        client = Client(self.factory("--language", "fr"))
+        self.assertEqual(client.send(b"LANG *\r\n")[:7], b"+OK fr ")
+
+
+class CapabilitiesTests(FactoriesCase):
+    """The capability list of a factory."""
+
+    def test_defaults(self):
+        """The defaults announce neither a login delay nor a mechanism that nobody can use."""
+        self.assertEqual(
+            self.capabilities(),
+            [
+                *(b"USER", b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING"),
+                *(b"EXPIRE NEVER", b"IMPLEMENTATION popserv-" + __version__.encode()),
+                *(b"SASL SCRAM-SHA-256 SCRAM-SHA-1 PLAIN LOGIN", b"UTF8 USER", b"LANG"),
+            ],
+        )
+
+    def test_announced_options(self):
+        """--login-delay and --expire are announced; --hide-version omits the version."""
+        lines = self.capabilities(*"--login-delay=30 --expire=90 --hide-version".split())
+        self.assertLessEqual({b"LOGIN-DELAY 30", b"EXPIRE 90"}, set(lines))
+        self.assertNotIn(b"popserv", b"".join(lines))
+
+    def test_sasl(self):
+        """The mechanisms are announced once each, in the order of --sasl."""
+        for names, line in [
+            ("login, PLAIN ,Login", b"SASL LOGIN PLAIN"),
+            ("cram-md5", b"SASL CRAM-MD5"),
+            ("external,oauthbearer,plain", b"SASL PLAIN"),
+        ]:
+            self.assertIn(line, self.capabilities("--sasl", names))
+
+    def test_unsupported_mechanism(self):
+        """A mechanism of --sasl that no checker supports is logged."""
+        self.factory("--sasl", "PLAIN,CRAM-MD5,OAUTHBEARER")
+        lines = [formatEvent(event) for event in self.log]
+        self.assertIn(
+            "AUTH does not offer OAUTHBEARER: no checker supports it for all its users", lines
+        )
+        self.assertFalse([line for line in lines if "PLAIN" in line])
+
+    def test_require_tls(self):
+        """With --require-tls, no login is announced before STLS, on this machine either."""
+        client = Client(self.factory(*self.certificate(), "--require-tls", "-l", "tcp:1"))
+        lines = client.capabilities()
+        self.assertIn(b"STLS", lines)
+        self.assertNotIn(b"USER", lines)
+        self.assertIsNone(client.mechanisms())
+
+
+class LoginTests(FactoriesCase):
+    """The checkers of a factory."""
+
+    async def test_auth(self):
+        """--auth replaces the users file of --maildir; memory: is a checker of Twisted."""
+        login = self.factory("--auth", "memory:ann:pw").throttle.authenticator
+        _, release = await login.authenticate(UsernamePassword(b"ann", b"pw"))
+        await release()
+        with self.assertRaises(LoginFailed):
+            await login.authenticate(UsernamePassword(b"joe", b"secret"))
+
+    def test_rhosts(self):
+        """RPOP is available only with --rhosts."""
+        path = self.write("rhosts", b"# ours\n192.0.2.0/24 + =\n")
+        os.chmod(path, 0o644)
+        factory = self.factory("--dialect=rfc1225", "--rhosts", path)
+        self.assertTrue(factory.throttle.authenticator.supports(IRemoteUserCredentials))
+        self.assertFalse(
+            self.factory("--dialect=rfc1225").throttle.authenticator.supports(
+                IRemoteUserCredentials
+            )
+        )
+
+
+class TimeoutTests(FactoriesCase):
+    """``warn_about_short_timeout``."""
+
+    def test_short_timeout(self):
+        """A timeout of less than ten minutes is accepted with a warning that names the RFC."""
+        options = self.parse("--timeout=60")
+        warn_about_short_timeout(options)
+        (event,) = self.log
+        self.assertIn("RFC 1725 section 3", event["log_format"])
+        self.assertEqual(self.factory("--timeout=60").idle_timeout, 60)
+
+    def test_minimum(self):
+        """A timeout of ten minutes is accepted without a warning."""
+        warn_about_short_timeout(self.parse("--timeout=600"))
+        self.assertEqual(list(self.log), [])

@@ -1,0 +1,25 @@
+"""Tests of popserv.commandline.option_table."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.commandline import option_table
+from popserv.commandline.options import Options
+from popserv.commandline.session import Options as SessionCommandOptions
+
+
+class HelpTests(SynchronousTestCase):
+    """The help texts."""
+
+    def test_sentences(self):
+        """Each option has a help text of complete sentences."""
+        for options in (Options(), SessionCommandOptions()):
+            for name in options.longOpt:
+                self.assertRegex(options.docs[name.rstrip("=")], r"\A[A-Z][^\n]*\.\Z", name)
+
+    def test_defaults(self):
+        """Each parameter's help text states the default, and Twisted does not append it."""
+        for name, _, default, text in option_table.PARAMETERS:
+            self.assertRegex(text, "The default is|This option is required", name)
+            self.assertIn(default or "", text)
+        for options in (Options(), SessionCommandOptions()):
+            self.assertNotIn("[default:", options.getUsage())

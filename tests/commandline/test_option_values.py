@@ -1,0 +1,58 @@
+"""Tests of popserv.commandline.option_values."""
+
+import os
+
+from tests.commandline.harness import OptionsCase
+
+
+class MessagesTests(OptionsCase):
+    """The messages for invalid values."""
+
+    def test_invalid_values(self):
+        """Each invalid value is rejected with a message that names the valid values."""
+        maildir = self.mktemp()
+        for folder in ("new", "cur"):
+            os.makedirs(os.path.join(maildir, folder))
+        self.assert_messages(
+            [
+                (["--maildir", "/nowhere"], "the directory /nowhere does not exist; create it"),
+                (["--maildir", maildir], "give its parent directory"),
+                (["--maildir", __file__], "is not a directory"),
+                (["--maildir", "/srv/%x"], "%x is not known: use %u, %n, %d"),
+                (["--maildir", "/srv/%d"], "use %u or %n"),
+                (
+                    ["--timeout", "soon"],
+                    "--timeout must be a number of seconds above 0, such as 600, not 'soon'",
+                ),
+                (["--timeout", "0"], "--timeout must be a number of seconds"),
+                (["--timeout", "inf"], "--timeout must be a number of seconds"),
+                (
+                    ["--sasl", "plain,kerberos"],
+                    "--sasl KERBEROS: must be one of SCRAM-SHA-256-PLUS, SCRAM",
+                ),
+                (["--sasl", ""], "--sasl '': must be one of SCRAM"),
+                (
+                    ["--expire", "never"],
+                    "--expire must be a whole number of days from 0 to 999999, not 'never'",
+                ),
+                (
+                    ["--hostname", "two words"],
+                    "--hostname must be a host name such as pop.example.org, not 'two words'",
+                ),
+                (
+                    ["--workarounds", "oe-ns-eoh,x"],
+                    "--workarounds x: must be one of outlook-no-nuls, oe-",
+                ),
+                (
+                    ["--language", "tlh"],
+                    "--language tlh: must be one of i-default, en, de, fr",
+                ),
+                (["--without", "STAT"], "--without STAT: must be one of TOP, UIDL, APOP, CAPA"),
+                (["--without", "ümlaut"], "--without ÜMLAUT: must be one of"),
+                (["--without", "LANG,STAT"], "--without STAT: must be one of"),
+                (
+                    ["--dialect", "pop2"],
+                    "--dialect pop2: must be one of modern, rfc1725, rfc1460, rfc1225, pop-revised",
+                ),
+            ]
+        )

@@ -1,0 +1,191 @@
+"""Tests of popserv.commandline.options."""
+
+import os
+from unittest.mock import patch
+
+from twisted.python import usage
+
+from popserv.commandline.options import Options
+from tests.commandline.harness import OptionsCase
+
+
+class ModuleWithout:
+    """A module that lacks an attribute."""
+
+    def __init__(self, module, name):
+        self._module = module
+        self._name = name
+
+    def __getattr__(self, name):
+        if name == self._name:
+            raise AttributeError(name)
+        return getattr(self._module, name)
+
+
+class EndpointTests(OptionsCase):
+    """``--listen``, ``--listen-tls`` and ``--preauth``."""
+
+    def test_messages(self):
+        """An invalid endpoint is rejected with a message that names a valid one."""
+        self.assert_messages(
+            [
+                (["--listen", "ssl:0:privateKey=/nowhere.pem"], "No such file"),
+                (["--listen", "tcp:pop3s3"], "use one such as tcp:110"),
+                (["--listen", "carrier:pigeon"], "use one such as tcp:110"),
+                (["--listen-tls", "tcp:995"], "--listen-tls requires --certificate"),
+                (
+                    ["--listen-tls", "carrier:pigeon"],
+                    "--listen-tls carrier:pigeon is not a server endpoint",
+                ),
+                (["--listen", "haproxy:ssl:995"], "use --listen-tls haproxy:tcp:995"),
+                (
+                    ["--listen-tls", "ssl:995"],
+                    "this endpoint starts TLS itself; use it with --listen",
+                ),
+                (
+                    ["--preauth", "tcp:1110"],
+                    "the operating system identifies only clients of UNIX sockets",
+                ),
+                (
+                    ["--preauth=unix:/x", "--auth=memory:a:b"],
+                    "--auth requires that clients log in",
+                ),
+                (
+                    ["--preauth=unix:/x", "--sasl=PLAIN"],
+                    "--sasl requires that clients log in; add --listen or --listen-tls, "
+                    "or remove --sasl",
+                ),
+            ]
+        )
+
+    def test_defaults(self):
+        """By default the server listens on port 110, and with a certificate also on port 995."""
+        certificate = self.certificate()
+        for arguments, listen, listen_tls in [
+            ([], ["tcp:110"], []),
+            (certificate, ["tcp:110"], ["tcp:995"]),
+            ([*certificate, "--listen", "tcp:1"], ["tcp:1"], []),
+            ([*certificate, "--listen-tls", "tcp:2"], [], ["tcp:2"]),
+            (
+                [*certificate, "-l", "tcp:1", "--listen-tls", "tcp:2", "--listen-tls", "tcp:3"],
+                ["tcp:1"],
+                ["tcp:2", "tcp:3"],
+            ),
+        ]:
+            options = self.parse(*arguments)
+            self.assertEqual((options["listen"], options["listen-tls"]), (listen, listen_tls))
+        self.assertEqual(self.parse("--dialect=pop-revised")["listen"], ["tcp:109"])
+        options = self.parse("--preauth", "unix:/x")
+        self.assertEqual((options["listen"], options["preauth"]), ([], ["unix:/x"]))
+
+    def test_preauth_unavailable(self):
+        """--preauth is rejected on a system that does not identify clients of UNIX sockets."""
+        with patch("popserv.commandline.options.HAS_PEER_UID", False):
+            error = self.assertRaises(usage.UsageError, self.parse, "--preauth", "unix:/x")
+        self.assertIn("this operating system does not identify clients", str(error))
+
+    def test_require_tls(self):
+        """--require-tls requires a port or an endpoint on which TLS can start."""
+        certificate = self.certificate()
+        self.parse(*certificate, "--require-tls", "--dialect=rfc1225", "--listen-tls=tcp:995")
+        self.parse(*certificate, "--require-tls", "--dialect=rfc1225")
+        options = self.parse("--require-tls", "--listen", f"ssl:0:privateKey={certificate[1]}")
+        self.assertTrue(options["require-tls"])
+
+    def test_no_tls_extra(self):
+        """Without the extra tls, a TLS endpoint is rejected; the message names the package."""
+        with patch(
+            "popserv.commandline.options.serverFromString", side_effect=ImportError("OpenSSL")
+        ):
+            error = self.assertRaises(usage.UsageError, self.parse, "--listen", "ssl:995")
+        self.assertIn("pip install 'popserv[tls]'", str(error))
+
+
+class LimitTests(OptionsCase):
+    """Workers, limits and trusted networks."""
+
+    def test_messages(self):
+        """An invalid number or network is rejected with a message that names the valid ones."""
+        self.assert_messages(
+            [
+                (
+                    ["--workers", "many"],
+                    "--workers must be a whole number of processes from 1 to 999, or auto, "
+                    "not 'many'",
+                ),
+                (
+                    ["--workers", "0"],
+                    "--workers must be a whole number of processes from 1 to 999, or auto",
+                ),
+                (["--workers", "-1"], "--workers must be a whole number of processes"),
+                (
+                    ["--workers", "3", "--max-connections", "2"],
+                    "each worker needs at least one connection",
+                ),
+                (
+                    ["--max-connections", "-1"],
+                    "--max-connections must be a whole number above 0, not '-1'",
+                ),
+                (["--max-connections", "1.5"], "--max-connections must be a whole number"),
+                (
+                    ["--trusted-networks", "here"],
+                    "--trusted-networks: 'here' does not appear to be an IPv4 or IPv6 net",
+                ),
+                (
+                    ["--trusted-networks", "192.0.2.1/24"],
+                    "--trusted-networks: 192.0.2.1/24 has host bits set",
+                ),
+                (
+                    ["--cache-messages", "all"],
+                    "--cache-messages must be a whole number of messages from 0 to 999999999, "
+                    "not 'all'",
+                ),
+                (
+                    ["--login-delay", "-1"],
+                    "--login-delay must be a whole number of seconds from 0 to 999999, not '-1'",
+                ),
+                (["--login-delay", "1.5"], "--login-delay must be a whole number of seconds"),
+                (["--login-delay", "1234567"], "--login-delay must be"),
+                (["--login-delay", "٣"], "--login-delay must be"),
+            ]
+        )
+
+    def test_workers(self):
+        """The default is one process; auto is one worker for each core that may be used."""
+        self.assertEqual(self.parse()["workers"], 1)
+        self.assertEqual(self.parse("--workers=3", "--max-connections=3")["workers"], 3)
+        with patch("os.sched_getaffinity", lambda _: {0, 2, 5}, create=True):
+            self.assertEqual(self.parse("--workers=auto")["workers"], 3)
+        with patch("popserv.commandline.options.os", ModuleWithout(os, "sched_getaffinity")):
+            for cores, workers in ((7, 7), (None, 1)):
+                with patch("os.cpu_count", lambda cores=cores: cores):
+                    self.assertEqual(self.parse("--workers=auto")["workers"], workers)
+
+
+class CommandLineTests(OptionsCase):
+    """The command line as a whole."""
+
+    def test_defaults(self):
+        """Only --maildir is required."""
+        options = self.parse()
+        self.assertEqual((options["timeout"], options["listen"]), (600, ["tcp:110"]))
+        self.assertFalse(options["allow-plaintext"])
+
+    def test_arguments(self):
+        """The parsed arguments are kept, because the workers parse them again."""
+        self.assertEqual(self.parse("-t", "700").arguments, ["--maildir", self.root, "-t", "700"])
+        options = Options()
+        with patch("sys.argv", ["program", "--maildir", self.root]):
+            options.parseOptions()
+        self.assertEqual(options.arguments, ["--maildir", self.root])
+
+    def test_help(self):
+        """The help text contains every option, and examples."""
+        text = Options().getUsage()
+        for option in (
+            "maildir listen auth timeout allow-plaintext max-connections certificate private-key "
+            "client-ca listen-tls require-tls sasl login-delay expire hide-version language "
+            "without hostname workarounds cache-messages workers dialect mark-seen rhosts"
+        ).split():
+            self.assertIn(f"--{option}", text)
+        self.assertIn("twistd -n pop3 --maildir /var/mail", text)

@@ -1,0 +1,160 @@
+"""Tests of popserv.commandline.session_options."""
+
+import os
+from pathlib import Path
+from unittest.mock import patch
+
+from twisted.python import usage
+
+from popserv import __version__
+from popserv.commandline.options import Options
+from tests.certificates import issue
+from tests.commandline.harness import CA, SERVER, OptionsCase
+
+
+class CheckerTests(OptionsCase):
+    """``--auth``, ``--rhosts`` and the users file of ``--maildir``."""
+
+    def test_messages(self):
+        """Invalid checkers are rejected with a message that names the remedy."""
+        self.assert_messages(
+            [
+                (["--maildir", ""], "--maildir is required"),
+                (["--auth", "nonsense"], "--help-auth"),
+                (["--auth", "anonymous"], "not supported"),
+                (["--auth", "passwd-file"], "passwd-file:PATH"),
+                (
+                    ["--auth", "memory:a:b", "--auth", "memory:c:d"],
+                    "--auth: 2 checkers support IUsernamePassword; give only one",
+                ),
+            ]
+        )
+
+    def test_no_maildir(self):
+        """--maildir is required."""
+        error = self.assertRaises(usage.UsageError, Options().parseOptions, [])
+        self.assertIn("--maildir is required", str(error))
+
+    def test_public_users_file(self):
+        """A users file that all users can read is rejected; the message names the command."""
+        users = Path(self.root, ".users")
+        users.chmod(0o644)
+        error = self.assertRaises(usage.UsageError, self.parse)
+        self.assertIn(f"chmod o= {users.absolute()}", str(error))
+
+    def test_no_users_file(self):
+        """If there is no users file, the log names the command that creates it."""
+        os.unlink(os.path.join(self.root, ".users"))
+        self.parse()
+        event = next(event for event in self.log if "quoted" in event)
+        self.assertIn("popserv user add --users", event["log_format"])
+
+    def test_invalid_rhosts(self):
+        """An invalid line of the file of --rhosts is rejected."""
+        path = self.write("rhosts", b"# ours\n192.0.2.0/24 +\n")
+        os.chmod(path, 0o644)
+        error = self.assertRaises(
+            usage.UsageError, self.parse, "--dialect=rfc1225", "--rhosts", path
+        )
+        self.assertRegex(str(error), "rhosts.*line 2")
+
+    def test_version(self):
+        """--version prints the version of popserv."""
+        with patch("builtins.print") as printed:
+            self.assertRaises(SystemExit, self.parse, "--version")
+        printed.assert_called_once_with(f"popserv {__version__}")
+
+
+class DialectTests(OptionsCase):
+    """Options that depend on the dialect."""
+
+    def test_messages(self):
+        """An option is rejected if the dialect does not have the command that it requires."""
+        pem = self.write("pop.pem", SERVER.pem())
+        empty = self.write("empty.pem", b"")
+        self.assert_messages(
+            [
+                (
+                    ["--dialect", "rfc1460", "--sasl", "PLAIN"],
+                    "--sasl requires AUTH, which --dialect rfc1460 does not have; "
+                    "use one of these dialects: modern",
+                ),
+                (
+                    ["--dialect=rfc1725", "--expire=9"],
+                    "--expire requires CAPA, which --dialect rfc1725",
+                ),
+                (["--dialect=rfc1725", "--hide-version"], "--hide-version requires CAPA"),
+                (["--dialect=rfc1725", "--language=de"], "--language requires LANG"),
+                (["--dialect=rfc1725", "--client-ca", pem], "--client-ca requires AUTH"),
+                (
+                    ["--rhosts", empty],
+                    "--rhosts requires RPOP, which --dialect modern does not have; "
+                    "use one of these dialects: rfc1225, pop-revised",
+                ),
+                (
+                    ["--dialect=rfc1460", "--without=TOP,UIDL"],
+                    "--without UIDL: --dialect rfc1460 does not have this command",
+                ),
+                (
+                    ["--dialect=rfc1225", "--mark-seen"],
+                    "--mark-seen cannot be combined with --dialect rfc1225",
+                ),
+            ]
+        )
+
+
+class TLSTests(OptionsCase):
+    """``--certificate`` and the options that require it."""
+
+    def test_messages(self):
+        """Each invalid file or combination is rejected with a message that names the problem."""
+        pem = self.write("pop.pem", SERVER.pem())
+        alone = self.write("alone.pem", SERVER.certificate_pem())
+        key = self.write("key.pem", issue("other.example.org").key_pem())
+        empty = self.write("empty.pem", b"")
+        self.assert_messages(
+            [
+                (["--certificate", "/nowhere.pem"], "/nowhere.pem: no such file"),
+                (["--certificate", empty], "no certificate in this file"),
+                (["--certificate", alone], "no private key in this file"),
+                (["--certificate", alone, "--private-key", key], "does not match"),
+                (["--certificate", pem, "--client-ca", empty], "no certificate in this file"),
+                (["--certificate", pem, "--client-ca", pem], "is not the certificate of a CA"),
+                (["--private-key", key], "--private-key requires --certificate"),
+                (["--client-ca", pem], "--client-ca requires --certificate"),
+                (["--require-tls"], "--require-tls requires --certificate"),
+                (
+                    ["--certificate", pem, "--require-tls", "--allow-plaintext"],
+                    "--require-tls and --allow-plaintext cannot be combined; remove one of them",
+                ),
+                (
+                    ["--certificate", pem, "--require-tls", "--without=STLS", "-l", "tcp:110"],
+                    "--require-tls and --without STLS cannot be combined, because no client "
+                    "could start TLS; add --listen-tls",
+                ),
+                (
+                    ["--certificate", pem, "--require-tls", "--dialect=rfc1225", "-l", "tcp:110"],
+                    "--require-tls and --dialect rfc1225 cannot be combined, because no client "
+                    "could start TLS; add --listen-tls",
+                ),
+                (
+                    ["--certificate", alone, "--client-ca", empty],
+                    "--certificate, --client-ca: ",
+                ),
+            ]
+        )
+
+    def test_client_ca(self):
+        """With --client-ca, the server requests client certificates."""
+        path = self.write("ca.pem", CA.certificate_pem())
+        for arguments, names in [([], 0), (["--client-ca", path], 1)]:
+            certificates = self.parse(*self.certificate(), *arguments).certificates
+            connection = certificates.serverConnectionForTLS(None)
+            self.assertEqual(len(connection.get_client_ca_list()), names)
+
+    def test_no_tls_extra(self):
+        """Without the extra tls, only --certificate is rejected; the message names the package."""
+        with patch.dict("sys.modules", {"popserv.tls.certificates": None}):
+            self.parse()
+            error = self.assertRaises(usage.UsageError, self.parse, "--certificate", "x.pem")
+        self.assertIn("pip install 'popserv[tls]'", str(error))
