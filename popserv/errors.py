@@ -1,8 +1,8 @@
-"""Every refusal that a client can be shown.
+"""The exceptions that become negative replies to clients.
 
-One exception carries one negative reply: ``-ERR [code] text``.  The text is for
-the person behind the client and never holds anything that a store or a checker
-said; what they said goes to the log through ``raise ... from``.
+A :exc:`POPError` is one reply, ``-ERR [code] text``.  Its text is for the user of the client,
+and never contains the message of a store's or a checker's exception.  Raise it with ``from`` and
+that exception: the cause is logged.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from popserv.texts import Counted, Text
 class POPError(Exception):
     """A negative reply.
 
-    ``text`` is what follows ``-ERR``; it is given with the arguments that it is about,
-    as to :class:`~popserv.texts.Text`, and each kind of error has one of its own that
-    stands if none is given.  ``code`` is a response code without its brackets
-    (RFC 2449 section 8, RFC 3206, RFC 6856 section 6), or None.
+    ``text`` is the text behind ``-ERR``: a Text, or a string and its arguments as for
+    :class:`~popserv.texts.Text`.  The default is the text of the class.  ``code`` is a response
+    code without its brackets (RFC 2449 section 8, RFC 3206, RFC 6856 section 6), or None.
     """
 
     code: bytes | None = None
@@ -35,31 +34,34 @@ class POPError(Exception):
 
 
 class BadCommand(POPError):
-    """The line is no command, or not one of this state or of this form."""
+    """The line is not a command, has invalid arguments, or is not valid in this state."""
 
 
 class NoSuchMessage(POPError):
-    """The message-number names no message, or one that is marked or has vanished."""
+    """There is no message with this number: it never was, is marked, or has been removed."""
 
     text = Text("no such message")
 
 
 class LoginFailed(POPError):
-    """The credentials open nothing; the text is one for every reason (RFC 1725 section 12)."""
+    """The login failed.
+
+    The text is the same for every reason, so that clients learn no names (RFC 1725 section 12).
+    """
 
     code = b"AUTH"
     text = Text("authentication failed")
 
 
 class NoUser(POPError):
-    """Who the client is was found out, and is nobody who could have a maildrop."""
+    """The client is identified, but is not a user who could have a maildrop."""
 
     code = b"AUTH"
     text = Text("you are not a user of this system")
 
 
 class LoginTooSoon(POPError):
-    """The user has logged in a short while ago (RFC 2449 section 8.1.1)."""
+    """The user has logged in less than the login delay ago (RFC 2449 section 8.1.1)."""
 
     code = b"LOGIN-DELAY"
 
@@ -74,7 +76,7 @@ class LoginTooSoon(POPError):
 
 
 class NeedsUTF8(POPError):
-    """The message cannot be had without the UTF8 command (RFC 6856 section 6)."""
+    """The message can be sent only to clients that have sent UTF8 (RFC 6856 section 6)."""
 
     code = b"UTF8"
     text = Text("message requires the UTF8 command")
@@ -88,21 +90,21 @@ class MaildropBusy(POPError):
 
 
 class MaildropUnavailable(POPError):
-    """The maildrop cannot be opened until somebody mends it."""
+    """The maildrop cannot be opened until an administrator corrects an error."""
 
     code = b"SYS/PERM"
     text = Text("maildrop cannot be opened, contact your administrator")
 
 
 class TryLater(POPError):
-    """Something failed that may work the next time."""
+    """A temporary failure: the same command may succeed later."""
 
     code = b"SYS/TEMP"
     text = Text("temporary failure, try again later")
 
 
 class RemovalFailed(POPError):
-    """Some marked messages are still in the maildrop; ``remaining`` says how many."""
+    """Some messages could not be removed; ``remaining`` is their number."""
 
     code = b"SYS/TEMP"
 

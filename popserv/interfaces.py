@@ -1,9 +1,10 @@
-"""The contracts that others fulfil, and nothing else.
+"""The interfaces that mail stores and credentials checkers provide.
 
-Every method that touches storage returns an awaitable: a coroutine or a Deferred.
-Message-numbers and deletion marks never reach a store: they are the session's.
-A store refuses with an exception of :mod:`popserv.errors`; any other exception is
-logged and answered ``-ERR [SYS/TEMP]``, its text kept from the client.
+A method that returns an awaitable may return a coroutine or a Deferred.  A store never sees
+message-numbers or deletion marks: they belong to the session.
+
+A method raises an exception of :mod:`popserv.errors` to choose the reply to the client.  Any
+other exception is logged, and the client gets ``-ERR [SYS/TEMP]`` without its text.
 """
 
 # Methods of an interface have no self.
@@ -19,47 +20,57 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
-    from popserv.auth.passwords.schemes import ScramKeys
+    from popserv.auth.passwords.scram_keys import ScramKeys
     from popserv.core.snapshot import Message, Snapshot
     from popserv.messages.framing import Chunk
 
 
 class IMailbox(Interface):
-    """One user's mailbox, opened under an exclusive-access lock (RFC 1725 section 4)."""
+    """A user's mailbox, opened under an exclusive-access lock (RFC 1725 section 4)."""
 
     messages: Snapshot = Attribute(
-        "The messages in order, as a Snapshot: what it holds does not change in a session."
+        "The messages in order, as a Snapshot.  It does not change while the mailbox is open."
     )
 
     def open(message: Message) -> Awaitable[Iterable[Chunk]]:
-        """Return the message's bytes as stored, in chunks of at most some 100 KiB.
+        """Return the octets of a message as stored, in chunks of at most about 100 KiB.
 
-        A chunk that is not there yet is an awaitable of bytes.  The iterable's
-        ``close``, if it has one, is called when the rest is not wanted.
+        A chunk is bytes, or an awaitable of bytes.  If the iterable has a method ``close``, it
+        is called when no more chunks are needed.
 
-        :raises popserv.errors.NoSuchMessage: the message has vanished.
+        :raises popserv.errors.NoSuchMessage: another program has removed the message.
         """
 
     def remove(messages: Iterable[Message]) -> Awaitable[None]:
-        """Remove the messages for good; what has vanished by itself counts as removed.
+        """Remove messages permanently, before the awaitable completes.
 
-        :raises popserv.errors.RemovalFailed: some are still there.
+        A message that another program has removed counts as removed.
+
+        :raises popserv.errors.RemovalFailed: some of the messages are still there.
         """
 
     def release() -> Awaitable[None]:
-        """Give up the exclusive-access lock.  Called once."""
+        """Release the exclusive-access lock.  It is called once."""
 
 
 class IRetrievalRecord(IMailbox):
-    """A mailbox that remembers from session to session what was retrieved, for LAST (RFC 1460)."""
+    """A mailbox that records which messages were retrieved, for LAST (RFC 1460).
+
+    LAST then includes the retrievals of earlier sessions.
+    """
 
     def last_retrieved() -> Awaitable[Message | None]:
-        """Return the last in order of the messages that earlier sessions retrieved, if any."""
+        """Return the message with the highest position that earlier sessions have retrieved.
+
+        Return None if there is none.
+        """
 
     def record_retrieved(messages: Iterable[Message]) -> Awaitable[None]:
-        """Remember that these were retrieved; what has vanished or cannot be noted is passed over.
+        """Record that messages were retrieved.
 
-        Asked once, at the end of a session that has retrieved some, after :meth:`remove`.
+        Messages that another program has removed, or whose retrieval cannot be recorded, are
+        ignored.  It is called at most once, at the end of a session that has retrieved messages,
+        after :meth:`remove`.
         """
 
 
@@ -67,62 +78,67 @@ class IMaildropFactory(Interface):
     """A store of mailboxes."""
 
     def open_maildrop(user: bytes) -> Awaitable[IMailbox]:
-        """Open the user's mailbox under an exclusive-access lock.
+        """Open a user's mailbox under an exclusive-access lock.
 
-        ``user`` is the avatar's name as the checker returned it.  A user without
-        any mail has an empty mailbox.
+        ``user`` is the name that the checker returned as avatar ID.  A user without mail has an
+        empty mailbox.
 
-        :raises popserv.errors.MaildropBusy: another session has it.
-        :raises popserv.errors.MaildropUnavailable: it is there but cannot be read.
+        :raises popserv.errors.MaildropBusy: another session holds the lock.
+        :raises popserv.errors.MaildropUnavailable: the mailbox exists, but cannot be read.
         """
 
 
 class IAPOPCredentials(ICredentials):
-    """What APOP brings (RFC 1725 section 7): a name, and a digest that proves a shared secret.
+    """Credentials from APOP: a name, and a digest of a shared secret (RFC 1725 section 7).
 
-    Not Twisted's ``IUsernameHashedPassword``: a checker that takes that would let
-    one user in by PASS and by APOP, which RFC 1725 section 12 forbids.
+    This is not Twisted's ``IUsernameHashedPassword``, because a checker for that interface would
+    accept one user by PASS and by APOP, which RFC 1725 section 12 forbids.
     """
 
-    username: bytes = Attribute("The name given.")
+    username: bytes = Attribute("The name that the client has sent.")
 
     def check_secret(secret: bytes) -> bool:
-        """Tell, in time that depends on no secret, whether the digest was made from this one."""
+        """Return whether the digest was calculated from this secret.
+
+        The time that it takes does not depend on the secret.
+        """
 
 
 class IScramCredentials(ICredentials):
-    """One SCRAM exchange (RFC 5802) under way: the client has named itself, and waits.
+    """Credentials from an unfinished SCRAM exchange (RFC 5802), in which the client gave a name.
 
-    Providers provide one of the two interfaces below, for the hash they use.
+    Credentials provide one of the two interfaces below, according to their hash function.
     """
 
-    username: bytes = Attribute("The name given.")
+    username: bytes = Attribute("The name that the client has sent.")
 
     def check_keys(keys: ScramKeys) -> Awaitable[bool]:
-        """Challenge the client with these keys' salt and rounds; tell whether it proved them.
+        """Send the client the salt and the iteration count, and return whether its proof is right.
 
-        To a client that did the server has then proved itself in turn.
+        If the proof is right, the server then proves its own knowledge of the keys to the
+        client.
 
-        :raises popserv.errors.POPError: the client broke the exchange off, or its form.
+        :raises popserv.errors.POPError: the client has cancelled the exchange, or sent an
+            invalid message.
         """
 
 
 class IScramSHA256Credentials(IScramCredentials):
-    """SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 7677)."""
+    """Credentials from SCRAM-SHA-256 or SCRAM-SHA-256-PLUS (RFC 7677)."""
 
 
 class IScramSHA1Credentials(IScramCredentials):
-    """SCRAM-SHA-1 (RFC 5802)."""
+    """Credentials from SCRAM-SHA-1 or SCRAM-SHA-1-PLUS (RFC 5802)."""
 
 
 class ICertificateCredentials(ICredentials):
-    """A TLS client certificate that was verified, for EXTERNAL (RFC 4422 appendix A)."""
+    """A verified TLS client certificate, for EXTERNAL (RFC 4422 appendix A)."""
 
-    names: Sequence[bytes] = Attribute("The users' names that the certificate vouches for.")
+    names: Sequence[bytes] = Attribute("The user names in the certificate.")
 
     username: bytes = Attribute(
-        "The one among the names that the client asked to be, empty if it did not say; "
-        "a checker that lets it in puts the user's name here, for the log."
+        "The authorization identity that the client has sent, empty if it has sent none.  A "
+        "checker that accepts the credentials sets it to the user's name, for the log."
     )
 
 
@@ -130,46 +146,56 @@ class ITokenCredentials(ICredentials):
     """A bearer token (RFC 6750), from OAUTHBEARER or XOAUTH2 (RFC 7628)."""
 
     username: bytes = Attribute(
-        "The name given, empty if none was; a checker that lets it in puts the user's name here, "
-        "for the log."
+        "The name that the client has sent, empty if it has sent none.  A checker that accepts "
+        "the token sets it to the user's name, for the log."
     )
 
-    token: bytes = Attribute("The token, as it came.")
+    token: bytes = Attribute("The token as the client has sent it.")
 
     def refuse(reason: Mapping[str, str]) -> Awaitable[None]:
-        """Tell the client why, as RFC 7628 section 3.2.2 has it, before the login fails.
+        """Send the client the reason why its token is rejected (RFC 7628 section 3.2.2).
 
-        ``reason`` is the error as a flat JSON object: ``status``, and where known
-        ``scope`` and ``openid-configuration``.
+        The checker then fails the login.  ``reason`` is sent as a flat JSON object.  It has the
+        key ``status``, and ``scope`` and ``openid-configuration`` if they are known.
         """
 
 
 class IRemoteUserCredentials(ICredentials):
-    """What RPOP brings (RFC 1225, RPOP): a user of the client's host asks for a maildrop.
+    """Credentials from RPOP (RFC 1225): a user of the client's host requests a maildrop.
 
-    Nothing of it proves anything but the address and the port, and these not much.
+    They prove the client's address and port only, and these are weak evidence.
     """
 
-    username: bytes = Attribute("The name given by USER: whose maildrop is asked for.")
+    username: bytes = Attribute("The name from USER: the owner of the requested maildrop.")
 
-    remote_user: bytes = Attribute("Who the client says that its user is, on its own host.")
+    remote_user: bytes = Attribute("The name of the user on the client's host, as the client says.")
 
     host: str = Attribute("The client's IP address.")
 
-    port: int = Attribute("The client's TCP port; whoever checks must refuse one that anybody has.")
+    port: int = Attribute(
+        "The client's TCP port.  A checker must reject ports that are not reserved."
+    )
 
 
 class IPreauthenticated(ICredentials):
-    """A user for whom somebody else has vouched before a word was said.
+    """A user whom another program has authenticated before the connection reached popserv.
 
-    Only a portal whose every client has passed that somebody may have a checker for these.
+    A portal may have a checker for these credentials only if that program has authenticated the
+    client of every connection.
     """
 
     username: bytes = Attribute("The user's name.")
 
 
 class ICredentialsSupport(Interface):
-    """A credentials checker that knows which of its kinds of credentials can succeed now."""
+    """A credentials checker that can support fewer kinds of credentials than it declares.
+
+    A checker that does not provide this interface always supports its
+    ``credentialInterfaces``.
+    """
 
     def supports(credentials: type[Interface]) -> bool:
-        """Tell whether to offer clients what makes these credentials."""
+        """Return whether a client can log in with this kind of credentials now.
+
+        The server offers clients only the ways to log in that are supported.
+        """

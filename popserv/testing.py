@@ -1,8 +1,7 @@
-"""For the tests of servers and stores built on popserv.
+"""Support for the tests of servers and stores that are built on popserv.
 
-:class:`MailboxContract` is what every store must pass; mix it into a trial
-TestCase.  :class:`Conversation` talks to a server in memory, on a clock that only
-the test moves.
+:class:`MailboxContract` has the tests that every store must pass.  :class:`MemoryClient`
+connects to a server in memory, with a clock that the test advances.
 """
 
 from __future__ import annotations
@@ -40,29 +39,29 @@ SAMPLE_MESSAGES = [
     b"",
     b"Subject: long\n\n" + b"x" * 200_000 + b"\n" + b".\n" * 70_000,
 ]
-"""Messages as a store may hold them; between them they need every rule of the wire form."""
+"""Messages that a store may contain.  Together they need every rule of the wire form."""
 
 
 class MemoryTransport(StringTransport):
-    """Keeps what is written, and says what was done to the connection."""
+    """A transport in memory, which records whether the connection was aborted."""
 
     aborted = False
 
     def unregisterProducer(self) -> None:
-        """Forget the producer, if there is one, as real transports do."""
+        """Unregister the producer, if there is one; StringTransport raises if there is none."""
         self.producer = None
 
     def abortConnection(self) -> None:
-        """Note that the connection was broken."""
+        """Record that the connection was aborted, and close it."""
         self.aborted = True
         self.loseConnection()
 
 
 class MemoryClient:
-    """A client's end of a connection that is all in memory.
+    """A client that is connected to a server in memory.
 
-    Time passes by ``clock.advance(seconds)`` alone.  ``peer`` is the client's
-    address, this machine unless given.
+    Time passes only when the test calls ``clock.advance(seconds)``.  ``peer`` is the client's
+    address; the default is an address of the loopback interface.
     """
 
     def __init__(self, factory: POP3Factory, peer: object = None) -> None:
@@ -75,20 +74,20 @@ class MemoryClient:
         self.server.makeConnection(self.transport)
 
     def send(self, octets: bytes) -> bytes:
-        """Send octets as one packet; return what the server has written since."""
+        """Send octets as one packet, and return the octets that the server has sent."""
         self.server.dataReceived(octets)
-        # What the server puts off to the reactor's next round is due at once.
+        # Calls that the server has scheduled for the reactor's next iteration are due.
         self.clock.advance(0)
         return self.received()
 
     def received(self) -> bytes:
-        """Return what the server has written, and forget it."""
+        """Return the octets that the server has sent since the last call."""
         octets: bytes = self.transport.value()
         self.transport.clear()
         return octets
 
     def lose(self) -> None:
-        """Lose the connection, as when a client's machine goes away."""
+        """Lose the connection, as if the client had disconnected."""
         self.server.connectionLost(Failure(ConnectionDone()))
 
     @property
@@ -98,81 +97,82 @@ class MemoryClient:
 
 
 class MailboxContract:
-    """What a store must do; mix it into a ``twisted.trial.unittest.TestCase``.
+    """The tests that every store must pass, to mix into a ``twisted.trial.unittest.TestCase``.
 
-    Give it a ``make_factory(messages)``, which returns an IMaildropFactory, or an
-    awaitable of one, that holds each user's messages, delivered in that order and
-    kept as they are; and :meth:`forget_behind` if messages can vanish behind the
-    store's back.
+    Define ``make_factory(messages)``.  It returns an IMaildropFactory, or an awaitable of one,
+    whose mailboxes contain the messages of each user, in this order and unchanged.  Override
+    :meth:`remove_externally` if other programs can remove messages from the store.
     """
 
     make_factory: Callable[[dict[bytes, list[bytes]]], object]
+    """Returns a store of the messages, which are a list for each user name."""
 
     def remove_externally(self, factory: IMaildropFactory, user: bytes, index: int) -> bool:
-        """Make the user's ``index``-th message vanish as if another program had removed it.
+        """Remove a user's message as another program would, and return True.
 
-        Return False, as this does, if nothing else can reach the store.
+        ``index`` is the position of the message.  The default returns False: no other program
+        can remove messages from the store.
         """
         return False
 
-    # Only a TestCase has these.
+    # The assertions of the TestCase that this class is mixed into.
     @property
     def _case(self) -> TestCase:
         return cast(TestCase, self)
 
-    async def _opened(self, messages: list[bytes]) -> tuple[IMaildropFactory, IMailbox]:
-        factory = await self._made({b"ann": messages})
+    async def _open(self, messages: list[bytes]) -> tuple[IMaildropFactory, IMailbox]:
+        factory = await self._make_store({b"ann": messages})
         return factory, await factory.open_maildrop(b"ann")
 
-    async def _made(self, messages: dict[bytes, list[bytes]]) -> IMaildropFactory:
-        made = self.make_factory(messages)
-        return cast(IMaildropFactory, await made if isawaitable(made) else made)
+    async def _make_store(self, messages: dict[bytes, list[bytes]]) -> IMaildropFactory:
+        store = self.make_factory(messages)
+        return cast(IMaildropFactory, await store if isawaitable(store) else store)
 
-    async def _bodies(self, mailbox: IMailbox) -> list[bytes]:
+    async def _read_messages(self, mailbox: IMailbox) -> list[bytes]:
         return [await read_all(await mailbox.open(message)) for message in mailbox.messages]
 
     async def test_interfaces(self) -> None:
         """The factory and its mailboxes provide their interfaces."""
-        factory, mailbox = await self._opened([b"x\n"])
+        factory, mailbox = await self._open([b"x\n"])
         self._case.assertTrue(verifyObject(IMaildropFactory, factory))
         self._case.assertTrue(verifyObject(IMailbox, mailbox))
         await mailbox.release()
 
-    async def test_empty(self) -> None:
-        """A user without mail has a mailbox without messages."""
-        factory = await self._made({})
+    async def test_no_mail(self) -> None:
+        """A user without mail has an empty mailbox."""
+        factory = await self._make_store({})
         mailbox = await factory.open_maildrop(b"nobody")
         self._case.assertEqual(len(mailbox.messages), 0)
         await mailbox.remove([])
         await mailbox.release()
 
-    async def test_bytes_and_order(self) -> None:
-        """Messages come in the order of delivery, their bytes as stored."""
-        _, mailbox = await self._opened(SAMPLE_MESSAGES)
-        self._case.assertEqual(await self._bodies(mailbox), SAMPLE_MESSAGES)
+    async def test_messages_as_stored(self) -> None:
+        """Messages are in the order of delivery, their octets as stored."""
+        _, mailbox = await self._open(SAMPLE_MESSAGES)
+        self._case.assertEqual(await self._read_messages(mailbox), SAMPLE_MESSAGES)
         await mailbox.release()
 
     async def test_octets(self) -> None:
-        """Octets are those of the wire form (RFC 1725 section 10)."""
-        _, mailbox = await self._opened(SAMPLE_MESSAGES)
+        """The octets of a message are those of its wire form (RFC 1725 section 10)."""
+        _, mailbox = await self._open(SAMPLE_MESSAGES)
         self._case.assertEqual(
             [message.octets for message in mailbox.messages],
             [naive_octets(message) for message in SAMPLE_MESSAGES],
         )
         await mailbox.release()
 
-    async def test_downgraded(self) -> None:
-        """A store that tells of downgraded forms at all tells of each, and its octets."""
-        _, mailbox = await self._opened(SAMPLE_MESSAGES)
-        told = mailbox.messages
-        if told.downgraded or told.header_only:
+    async def test_sizes(self) -> None:
+        """A store that measures downgraded forms measures that of each message."""
+        _, mailbox = await self._open(SAMPLE_MESSAGES)
+        messages = mailbox.messages
+        if messages.downgraded or messages.header_only:
             measured = [measure([message]) for message in SAMPLE_MESSAGES]
-            self._case.assertEqual(list(told.sizes()), measured)
+            self._case.assertEqual(list(messages.sizes()), measured)
         await mailbox.release()
 
     async def test_unique_ids(self) -> None:
-        """Unique-ids are legal, all different, and stay (RFC 1725 section 7)."""
-        factory, mailbox = await self._opened([b"same\n", b"same\n", b"other\n"])
+        """Unique-ids are valid, unique, and the same in later sessions (RFC 1725 section 7)."""
+        factory, mailbox = await self._open([b"same\n", b"same\n", b"other\n"])
         first = [message.uid for message in mailbox.messages]
         for uid in first:
             self._case.assertTrue(re.fullmatch(rb"[\x21-\x7e]{1,70}", uid), uid)
@@ -184,73 +184,73 @@ class MailboxContract:
         await mailbox.release()
 
     async def test_exclusive(self) -> None:
-        """A second session is refused until the first gives the lock up (section 4)."""
-        factory, mailbox = await self._opened([b"x\n"])
+        """A second session cannot open a mailbox until the first releases the lock (section 4)."""
+        factory, mailbox = await self._open([b"x\n"])
         with self._case.assertRaises(MaildropBusy):
             await factory.open_maildrop(b"ann")
         await mailbox.release()
         mailbox = await factory.open_maildrop(b"ann")
         await mailbox.release()
 
-    async def test_users_are_apart(self) -> None:
-        """One user's lock and removals are not another's."""
-        factory = await self._made({b"ann": [b"a\n"], b"bob": [b"b\n"]})
+    async def test_users_are_independent(self) -> None:
+        """The lock and the removals of one user do not affect another."""
+        factory = await self._make_store({b"ann": [b"a\n"], b"bob": [b"b\n"]})
         anns = await factory.open_maildrop(b"ann")
         bobs = await factory.open_maildrop(b"bob")
         await anns.remove(anns.messages)
-        self._case.assertEqual(await self._bodies(bobs), [b"b\n"])
+        self._case.assertEqual(await self._read_messages(bobs), [b"b\n"])
         await anns.release()
         await bobs.release()
 
-    async def test_nothing_removed_unasked(self) -> None:
-        """Reading and releasing removes nothing (section 6)."""
-        factory, mailbox = await self._opened(SAMPLE_MESSAGES)
-        await self._bodies(mailbox)
+    async def test_reading_removes_nothing(self) -> None:
+        """Reading and releasing a mailbox removes no messages (section 6)."""
+        factory, mailbox = await self._open(SAMPLE_MESSAGES)
+        await self._read_messages(mailbox)
         await mailbox.release()
         mailbox = await factory.open_maildrop(b"ann")
-        self._case.assertEqual(await self._bodies(mailbox), SAMPLE_MESSAGES)
+        self._case.assertEqual(await self._read_messages(mailbox), SAMPLE_MESSAGES)
         await mailbox.release()
 
     async def test_remove(self) -> None:
-        """What is removed is gone at the next session; the rest keeps its order."""
-        factory, mailbox = await self._opened([b"1\n", b"2\n", b"3\n", b"4\n"])
+        """Removed messages are absent from the next session; the others keep their order."""
+        factory, mailbox = await self._open([b"1\n", b"2\n", b"3\n", b"4\n"])
         await mailbox.remove([mailbox.messages[2], mailbox.messages[0]])
         await mailbox.release()
         mailbox = await factory.open_maildrop(b"ann")
-        self._case.assertEqual(await self._bodies(mailbox), [b"2\n", b"4\n"])
+        self._case.assertEqual(await self._read_messages(mailbox), [b"2\n", b"4\n"])
         await mailbox.release()
 
     async def test_retrieved(self) -> None:
-        """A store that remembers what was retrieved knows the last of it, whatever is removed."""
-        factory, mailbox = await self._opened([b"1\n", b"2\n", b"3\n"])
+        """A store with IRetrievalRecord returns the last message retrieved that is still there."""
+        factory, mailbox = await self._open([b"1\n", b"2\n", b"3\n"])
         record = IRetrievalRecord(mailbox, None)
         if record is not None:
             self._case.assertTrue(verifyObject(IRetrievalRecord, mailbox))
             await record.record_retrieved(mailbox.messages[:2])
             await mailbox.release()
-            record = mailbox = await self._reopened(factory)
+            record = mailbox = await self._reopen(factory)
             self._case.assertEqual(await record.last_retrieved(), mailbox.messages[1])
             await mailbox.remove(mailbox.messages[:1])
             await mailbox.release()
-            record = mailbox = await self._reopened(factory)
+            record = mailbox = await self._reopen(factory)
             self._case.assertEqual(await record.last_retrieved(), mailbox.messages[0])
-            self._case.assertEqual(await self._bodies(mailbox), [b"2\n", b"3\n"])
+            self._case.assertEqual(await self._read_messages(mailbox), [b"2\n", b"3\n"])
         await mailbox.release()
 
-    async def _reopened(self, factory: IMaildropFactory) -> Any:
+    async def _reopen(self, factory: IMaildropFactory) -> Any:
         return await factory.open_maildrop(b"ann")
 
     async def test_snapshot(self) -> None:
-        """Removing changes nothing in what the session saw."""
-        _, mailbox = await self._opened([b"1\n", b"2\n"])
+        """Removing messages does not change the snapshot of the session."""
+        _, mailbox = await self._open([b"1\n", b"2\n"])
         seen = list(mailbox.messages)
         await mailbox.remove([mailbox.messages[0]])
         self._case.assertEqual(list(mailbox.messages), seen)
         await mailbox.release()
 
-    async def test_vanished(self) -> None:
-        """A vanished message cannot be opened, the others can, and removing it is no error."""
-        factory, mailbox = await self._opened([b"1\n", b"2\n"])
+    async def test_removed_externally(self) -> None:
+        """A message that another program removed cannot be opened; removing it is no error."""
+        factory, mailbox = await self._open([b"1\n", b"2\n"])
         if self.remove_externally(factory, b"ann", 0):
             with self._case.assertRaises(NoSuchMessage):
                 await mailbox.open(mailbox.messages[0])
@@ -261,16 +261,16 @@ class MailboxContract:
 
 
 async def read_all(body: Iterable[Chunk]) -> bytes:
-    """Return a body whole, and close it."""
-    read = [chunk if isinstance(chunk, bytes) else await chunk for chunk in body]
+    """Return the octets of a message that a mailbox has opened, and close it."""
+    chunks = [chunk if isinstance(chunk, bytes) else await chunk for chunk in body]
     close = getattr(body, "close", None)
     if close is not None:
         close()
-    return b"".join(read)
+    return b"".join(chunks)
 
 
 def naive_octets(message: bytes) -> int:
-    """Count the octets of a message's wire form in the plainest way, to check others against."""
+    """Return the octets of a message's wire form, counted in the simplest way, as an oracle."""
     lines = message.replace(b"\r\n", b"\n").split(b"\n")
     if lines[-1] == b"":
         lines.pop()

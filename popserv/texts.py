@@ -1,7 +1,7 @@
-"""What people read in replies: English texts, which a language may have otherwise.
+"""Translatable texts of replies (RFC 6856 section 3).
 
-A text keeps its arguments apart until it is sent, so that it can be looked up in
-a catalog then (RFC 6856 section 3).
+A text is English, with placeholders.  When it is sent, it is translated first, and then its
+arguments replace the placeholders.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from typing import Protocol
 
 
 class Language(Protocol):
-    """A catalog of texts, as :mod:`gettext` has them."""
+    """A catalog of translations, with the interface of :mod:`gettext`."""
 
     def gettext(self, message: str, /) -> str:
-        """Return the text in this language; in English if the catalog lacks it."""
+        """Return the translation of a text, or the text itself if there is none."""
 
     def ngettext(self, singular: str, plural: str, n: int, /) -> str:
-        """Return the form of the text that this language has for ``n``."""
+        """Return the translation of a text in the plural form for the number ``n``."""
 
 
 ENGLISH: Language = NullTranslations()
-"""The texts as they stand in the code: i-default, in the words of RFC 2277 section 4.5."""
+"""The texts as written in the code: the language i-default (RFC 2277 section 4.5)."""
 
 
 class Text:
-    """A text and what it is about: ``Text("message %d deleted", 3)``.
+    """A text with its arguments: ``Text("message %d deleted", 3)``.
 
-    Arguments may be texts themselves.
+    An argument may be a Text itself.
     """
 
     __slots__ = ("_arguments", "_english", "_rendered")
@@ -39,7 +39,7 @@ class Text:
 
     def encoded(self, language: Language = ENGLISH) -> bytes:
         """Return the text in a language, in UTF-8."""
-        # Many are constants.
+        # Most texts are constants, and are sent in one language: keep the last result.
         rendered, octets = self._rendered
         if rendered is not language:
             octets = self.render(language).encode("utf-8")
@@ -72,7 +72,7 @@ class Text:
 
 
 class Counted(Text):
-    """A text that depends on a number: ``Counted("%d message", "%d messages", 3)``."""
+    """A text with a singular and a plural form: ``Counted("%d message", "%d messages", 3)``."""
 
     __slots__ = ("_n", "_plural")
 

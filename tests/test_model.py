@@ -8,9 +8,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.commands.dialects import DIALECTS, RFC1225
 from popserv.maildrops.memory import MemoryMaildrops
-from popserv.messages.downgrade import Downgrader
+from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import MemoryClient
-from tests.messages.test_framing import naive_lines, naive_response, naive_top, texts
+from tests.messages.harness import naive_lines, naive_response, naive_top, texts
 from tests.transcripts import make_factory
 
 numbers = st.integers(0, 4).map(lambda n: b"%d" % n) | st.sampled_from(

@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from popserv import __version__, tap
-from popserv.auth.passwords.users_file import set_secret
+from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.commands import rfc1460, rfc1725
 from popserv.commands.dialects import DIALECTS
 from popserv.errors import LoginFailed, LoginTooSoon

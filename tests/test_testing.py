@@ -1,4 +1,4 @@
-"""What popserv.testing offers to others holds for itself."""
+"""Tests of popserv.testing."""
 
 from twisted.trial.unittest import TestCase
 
@@ -6,26 +6,26 @@ from popserv.maildrops.memory import MemoryMaildrops
 from popserv.testing import SAMPLE_MESSAGES, MailboxContract, naive_octets
 
 
-class WithoutBackDoor(MailboxContract, TestCase):
-    """A store that nobody else can reach passes the contract, too."""
+class MinimalContractTests(MailboxContract, TestCase):
+    """The contract needs make_factory only, which may return an awaitable."""
 
     def make_factory(self, messages):
-        """A memory store, made at once or by and by."""
+        """Return an awaitable of a memory store."""
 
-        async def by_and_by():
+        async def make():
             store = MemoryMaildrops()
             for user, texts in messages.items():
                 for text in texts:
                     store.deliver(user, text)
             return store
 
-        return by_and_by()
+        return make()
 
 
-class NaiveTests(TestCase):
-    """The oracle is right where a look can tell."""
+class NaiveOctetsTests(TestCase):
+    """The oracle counts the octets of the wire form."""
 
     def test_octets(self):
-        """Every line counts with a CRLF, and a lone CR as itself."""
-        counts = [24, 23, 33, 30, 36, 24, 25, 14, 16, 0]
-        self.assertEqual([naive_octets(message) for message in SAMPLE_MESSAGES[:10]], counts)
+        """Each line counts with CRLF; a lone CR counts as data."""
+        octets = [24, 23, 33, 30, 36, 24, 25, 14, 16, 0]
+        self.assertEqual([naive_octets(message) for message in SAMPLE_MESSAGES[:10]], octets)

@@ -1,4 +1,4 @@
-"""What a client brings to prove who it is, beyond what twisted.cred has."""
+"""Credentials for APOP, CRAM-MD5, TLS client certificates and RPOP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from popserv.interfaces import IAPOPCredentials, ICertificateCredentials, IRemot
 
 @implementer(IAPOPCredentials)
 class APOPCredentials:
-    """A digest of the greeting's timestamp and a shared secret (RFC 1725 section 7)."""
+    """APOP's digest of the timestamp in the greeting and a shared secret (RFC 1725 section 7).
+
+    ``digest`` is the digest that the client sent.
+    """
 
     def __init__(self, username: bytes, timestamp: bytes, digest: bytes) -> None:
         self.username = username
@@ -22,14 +25,17 @@ class APOPCredentials:
         self._digest = digest
 
     def check_secret(self, secret: bytes) -> bool:
-        """Tell whether the digest is the one of this secret: 32 lower-case hex digits."""
-        right = md5(self._timestamp + secret, usedforsecurity=False).hexdigest()
-        return compare_digest(right.encode("ascii"), self._digest)
+        """Tell whether the client's digest is that of the secret, in lower-case hexadecimal."""
+        expected = md5(self._timestamp + secret, usedforsecurity=False).hexdigest()
+        return compare_digest(expected.encode("ascii"), self._digest)
 
 
 @implementer(IUsernameHashedPassword)
 class CramMD5Credentials:
-    """A digest of a challenge and a password that the server knows (RFC 2195)."""
+    """CRAM-MD5's digest of the server's challenge and the password (RFC 2195).
+
+    ``digest`` is the digest that the client sent.
+    """
 
     def __init__(self, username: bytes, challenge: bytes, digest: bytes) -> None:
         self.username = username
@@ -37,29 +43,34 @@ class CramMD5Credentials:
         self._digest = digest
 
     def checkPassword(self, password: bytes) -> bool:
-        """Tell whether the digest is the one of this password: 32 lower-case hex digits."""
-        right = HMAC(password, self._challenge, "md5").hexdigest()
-        return compare_digest(right.encode("ascii"), self._digest)
+        """Tell whether the client's digest is that of the password, in lower-case hexadecimal."""
+        expected = HMAC(password, self._challenge, "md5").hexdigest()
+        return compare_digest(expected.encode("ascii"), self._digest)
 
 
 @implementer(ICertificateCredentials)
 class CertificateCredentials:
-    """The names in a verified client certificate, and the one among them to log in as."""
+    """The names in a verified TLS client certificate, and the name to log in as.
+
+    ``username`` is one of ``names``, or empty if the client did not name a user.
+    """
 
     def __init__(self, names: Sequence[bytes], username: bytes) -> None:
         self.names = names
         self.username = username
 
 
-RESERVED = 1024
-"""The first port that is not reserved to a machine's administrator (RFC 1225, RPOP)."""
+IPPORT_RESERVED = 1024
+"""Ports below this one can be used by privileged processes only (RFC 1225, RPOP)."""
 
 
 @implementer(IRemoteUserCredentials)
 class RemoteUserCredentials:
-    """A user of the client's host, by that host's word, who asks for a maildrop (RFC 1225, RPOP).
+    """RPOP's credentials: the name of a user on the client's host (RFC 1225, RPOP).
 
-    ``host`` and ``port`` are the client's, as the server sees them.
+    ``username`` is the user whose maildrop the client requests.  ``remote_user`` is the user on
+    the client's host, according to that host.  ``host`` and ``port`` are the client's IP address
+    and TCP port.
     """
 
     def __init__(self, username: bytes, remote_user: bytes, host: str, port: int) -> None:

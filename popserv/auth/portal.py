@@ -1,4 +1,7 @@
-"""From a portal's avatar, ours or twisted.mail's, to the mailbox of a session."""
+"""Authentication with a portal of twisted.cred, which opens the mailbox of the user.
+
+The portal's realm returns avatars of popserv's IMailbox or of twisted.mail's IMailboxPOP3.
+"""
 
 from __future__ import annotations
 
@@ -17,30 +20,34 @@ from popserv.interfaces import ICredentialsSupport, IMailbox
 
 
 class PortalAuthenticator:
-    """Logs in to a portal whose realm knows IMailbox or IMailboxPOP3."""
+    """Authenticates sessions with a portal; see :class:`popserv.core.session.Authenticator`."""
 
     def __init__(self, portal: Portal) -> None:
         self._portal = portal
 
     def supports(self, credentials: type[Interface]) -> bool:
-        """Tell whether some user can log in by credentials of this kind now."""
+        """Tell whether at least one user can log in by this kind of credentials now.
+
+        A checker that does not provide ICredentialsSupport supports all kinds that it is
+        registered for.
+        """
         checker = self._portal.checkers.get(credentials)
         if ICredentialsSupport.providedBy(checker):
             return bool(checker.supports(credentials))
         return checker is not None
 
     async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
-        """Return the open mailbox and what gives it up again.
+        """Return the open mailbox, and the function that releases it.
 
-        :raises LoginFailed: for whatever reason; the log knows it.
-        :raises popserv.errors.POPError: what opening the maildrop raised.
+        :raises LoginFailed: the checker refused the credentials; the cause is for the log.
+        :raises popserv.errors.POPError: the maildrop could not be opened.
         """
         try:
             interface, avatar, logout = await self._portal.login(
                 credentials, None, IMailbox, IMailboxPOP3
             )
-        except CredLoginFailed as reason:
-            raise LoginFailed from reason
+        except CredLoginFailed as error:
+            raise LoginFailed from error
         if interface is IMailbox:
             return cast(IMailbox, avatar), logout
         try:

@@ -1,7 +1,7 @@
-"""Users who need prove nothing any more: the system, sshd or the operator has let them in.
+"""The checker for users who were authenticated before the session, such as by sshd.
 
-RFC 1225 tells of one such server: MZnet's clients had named themselves to the terminal line,
-and it asked for no USER and PASS.
+RFC 1225 describes such a server: MZnet's clients had given their names on the terminal line, and
+the server required no USER and PASS.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from popserv.interfaces import IPreauthenticated
 
 @implementer(IPreauthenticated)
 class Preauthenticated:
-    """A user by name, for whom somebody has vouched."""
+    """The name of a user who is authenticated already."""
 
     def __init__(self, username: bytes) -> None:
         self.username = username
@@ -23,10 +23,13 @@ class Preauthenticated:
 
 @implementer(ICredentialsChecker)
 class PreauthenticatedChecker:
-    """Lets everybody in who comes with IPreauthenticated; for a portal that nobody else reaches."""
+    """Accepts all credentials of the kind IPreauthenticated.
+
+    Use it only in a portal that no other factory uses.
+    """
 
     credentialInterfaces = (IPreauthenticated,)
 
     def requestAvatarId(self, credentials: IPreauthenticated) -> Deferred[bytes | tuple[()]]:
-        """Return the name."""
+        """Return the user's name."""
         return succeed(credentials.username)

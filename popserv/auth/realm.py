@@ -1,4 +1,4 @@
-"""The realm whose avatars are open maildrops."""
+"""The realm of twisted.cred whose avatars are open mailboxes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Avatar = tuple[type[Interface], object, Callable[[], Any]]
 
 @implementer(IRealm)
 class MaildropRealm:
-    """Turns a name that a checker vouched for into that user's open mailbox.
+    """Opens the mailbox of a user whom a checker has authenticated.
 
-    The avatar *is* the mailbox, under its lock; its logout gives the lock up.
+    The avatar is the mailbox, which is locked.  Its logout function releases the lock.
     """
 
     def __init__(self, factory: IMaildropFactory) -> None:
@@ -28,9 +28,13 @@ class MaildropRealm:
     def requestAvatar(
         self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
     ) -> Deferred[Avatar]:
-        """Open the maildrop of ``avatarId``; an anonymous one has none."""
+        """Open the maildrop of ``avatarId``; see IRealm.
+
+        :raises NotImplementedError: IMailbox is not one of the interfaces.
+        :raises UnauthorizedLogin: the user is anonymous.
+        """
         if IMailbox not in interfaces:
-            raise NotImplementedError("this realm's only avatars are IMailbox")
+            raise NotImplementedError("the avatars of this realm provide IMailbox only")
         if not isinstance(avatarId, bytes):
             raise UnauthorizedLogin("an anonymous user has no maildrop")
         return Deferred.fromCoroutine(self._open(avatarId))

@@ -1,9 +1,8 @@
-"""An avatar of twisted.mail's IMailboxPOP3 as an IMailbox, so that its realms work as they are.
+"""An adapter from twisted.mail's IMailboxPOP3 to IMailbox, so that existing realms can be used.
 
-Deletions reach the avatar at QUIT alone, so that one which removes at once, as
-twisted.mail's own Maildir does, removes nothing before.  Sizes are counted from
-the messages themselves: what ``listMessages`` says is what a store holds, which
-is not what is sent.
+``deleteMessage`` is called at QUIT only, because some avatars remove a message immediately, such
+as twisted.mail's own Maildir.  The sizes are counted from the messages, because the sizes of
+``listMessages`` are those of the stored messages, which differ from those of the sent messages.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from popserv.messages.sizes import MessageCounter, Sizes
 
 _CHUNK = 1 << 16
 
-# IMailboxPOP3 names the first two; stores of files often let the third through.
-_GONE = (ValueError, IndexError, FileNotFoundError)
+# IMailboxPOP3 documents the first two; avatars that store files often raise the third as well.
+_NO_SUCH_MESSAGE = (ValueError, IndexError, FileNotFoundError)
 
 
 async def adapt(avatar: IMailboxPOP3) -> IMailbox:
-    """Return the avatar as an IMailbox, its messages listed and counted."""
-    listed = await _result(avatar.listMessages())
-    # A size of 0 is how IMailboxPOP3 says that there is no such message any more.
-    indices = [index for index, size in enumerate(listed) if size]
+    """Return an IMailbox for an avatar, after reading all its messages to count their sizes."""
+    stored_sizes = await _result(avatar.listMessages())
+    # In IMailboxPOP3, a size of 0 means that the message is deleted.
+    indices = [index for index, size in enumerate(stored_sizes) if size]
     sizes: list[Sizes] = []
     await coiterate(_count(avatar, indices, sizes))
     uids = [valid_unique_id(avatar.getUidl(index)) for index in indices]
@@ -58,29 +57,29 @@ class _AdaptedMailbox:
     async def open(self, message: Message) -> Iterable[bytes]:
         try:
             return _Chunks(self._avatar.getMessage(self._indices[message.position]))
-        except _GONE as gone:
-            raise NoSuchMessage from gone
+        except _NO_SUCH_MESSAGE as error:
+            raise NoSuchMessage from error
 
     async def remove(self, messages: Iterable[Message]) -> None:
-        wanted = list(messages)
+        marked = list(messages)
         try:
-            for message in wanted:
-                # What has vanished by itself counts as removed.
-                with suppress(*_GONE):
+            for message in marked:
+                # A message that another program has removed counts as removed.
+                with suppress(*_NO_SUCH_MESSAGE):
                     self._avatar.deleteMessage(self._indices[message.position])
             await _result(self._avatar.sync())
-        except Exception as reason:
-            # Or the avatar's next sync() would remove what the client is told remains.
+        except Exception as error:
+            # Otherwise the next sync() would remove messages that QUIT reported as remaining.
             with suppress(Exception):
                 self._avatar.undeleteMessages()
-            raise RemovalFailed(len(wanted)) from reason
+            raise RemovalFailed(len(marked)) from error
 
     async def release(self) -> None:
-        """Do nothing: the avatar's own logout gives it up."""
+        """Do nothing: the logout function of the avatar releases the mailbox."""
 
 
 class _Chunks(Iterator[bytes]):
-    # Not a generator: one that was never started would not close its file.
+    # Not a generator: closing a generator that was never started would not close the file.
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -9,16 +9,15 @@ import sys
 from collections.abc import Sequence
 
 from popserv import __version__
+from popserv.auth.names import check_name, prepared_name
+from popserv.auth.passwords.preparation import prepared_password
 from popserv.auth.passwords.schemes import join_field, new_scram_sha256, scheme_of
 from popserv.auth.passwords.users_file import (
     UsersFile,
     UsersFileError,
-    check_name,
     default_path,
-    remove_user,
-    set_secret,
 )
-from popserv.auth.precis import prepared_name, prepared_password
+from popserv.auth.passwords.users_file_editing import remove_user, set_secret
 from popserv.maildrops.maildir.layout import Layout
 
 
@@ -120,7 +119,7 @@ def _list(options: argparse.Namespace) -> None:
     path = _path(options)
     if not os.path.exists(path):
         raise UsersFileError(f"there is no {path}; popserv user add makes it")
-    for name, field in UsersFile(path).read().secrets.items():
+    for name, field in UsersFile(path).read().password_fields.items():
         print(f"{name.decode('utf-8', 'backslashreplace')}\t{scheme_of(field).decode('ascii')}")
 
 

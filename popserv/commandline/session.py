@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from popserv.auth.precis import prepared_name
+from popserv.auth.names import prepared_name
 from popserv.auth.realm import MaildropRealm
 from popserv.commandline import session_log
 from popserv.commandline.factories import make_factory, make_preauthenticated, warn_of_timeout

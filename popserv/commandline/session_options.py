@@ -27,7 +27,7 @@ from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.rhosts.file import RhostsFileError
 from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS, MECHANISMS, Mechanism
 from popserv.commands.dialects import DIALECTS, MODERN, Dialect
-from popserv.core.languages import DEFAULT, Languages
+from popserv.core.languages import DEFAULT_LANGUAGE, Languages
 from popserv.interfaces import IRemoteUserCredentials, ITokenCredentials
 from popserv.maildrops.maildir.layout import Layout
 from popserv.messages.workarounds import WORKAROUNDS
@@ -141,7 +141,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
             None,
             "The server's name, in its goodbye and in APOP's timestamp. [default: this machine's]",
         ],
-        ["language", None, DEFAULT, "The language that LANG * chooses."],
+        ["language", None, DEFAULT_LANGUAGE, "The language that LANG * chooses."],
     ]
     optFlags: ClassVar[list[list[str | None]]] = [
         [

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.cred.error import UnauthorizedLogin
 
-from popserv.auth.credentials import RESERVED, RemoteUserCredentials
+from popserv.auth.credentials import IPPORT_RESERVED, RemoteUserCredentials
 from popserv.commands import rfc1725
 from popserv.core.command import Command, Outcome, command
 from popserv.core.grammar import arguments, no_arguments, word
@@ -54,14 +54,14 @@ async def rpop(session: Session, remote_user: bytes) -> Reply:
     # For the log, if the login is refused.
     session.name = name
     host, port = session.peer() or ("", 0)
-    if not 0 < port < RESERVED:
+    if not 0 < port < IPPORT_RESERVED:
         cause = "the client's port is not reserved" if host else "the client has no IP address"
         raise BadCommand("RPOP requires a reserved client port") from UnauthorizedLogin(cause)
     try:
         await session.login(name, RemoteUserCredentials(name, remote_user, host, port))
     except LoginFailed as failed:
         raise LoginFailed("permission denied") from failed.__cause__
-    return Reply(session.welcome())
+    return Reply(session.login_text())
 
 
 @command(b"RSET", State.TRANSACTION, no_arguments)

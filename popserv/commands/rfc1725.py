@@ -22,7 +22,7 @@ from popserv.core.replies import After, Reply
 from popserv.core.session import Session, State
 from popserv.core.snapshot import Message
 from popserv.errors import BadCommand, NoSuchMessage
-from popserv.messages.downgrade import Downgrader
+from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.framing import (
     FilteredFramer,
     Framer,
@@ -73,7 +73,7 @@ async def pass_(session: Session, password: bytes) -> Reply:
     if name is None:
         raise BadCommand("send USER first")
     await session.login(name, UsernamePassword(name, password))
-    return Reply(session.welcome())
+    return Reply(session.login_text())
 
 
 @command(b"QUIT", (State.AUTHORIZATION, State.TRANSACTION), no_arguments)
@@ -97,7 +97,7 @@ def list_(session: Session, n: int | None = None) -> Reply:
     maildrop = session.maildrop
     if n is not None:
         return Reply(b"%d %d" % (n, maildrop[n].octets))
-    return Reply(maildrop.contents(), maildrop.scan_listing(), ListingFramer())
+    return Reply(maildrop.summary(), maildrop.scan_listing(), ListingFramer())
 
 
 @command(b"RETR", State.TRANSACTION, arguments(number))
@@ -126,7 +126,7 @@ def noop(session: Session) -> Reply:
 def rset(session: Session) -> Reply:
     """Remove all deletion marks."""
     session.maildrop.unmark_all()
-    return Reply(Text("maildrop has %s", session.maildrop.contents()))
+    return Reply(Text("maildrop has %s", session.maildrop.summary()))
 
 
 # Section 7: optional commands
@@ -166,7 +166,7 @@ async def apop(session: Session, name: bytes, digest: bytes) -> Reply:
     session.claimed_name = None
     name = word(name)
     await session.login(name, APOPCredentials(name, session.timestamp or b"", digest))
-    return Reply(session.welcome())
+    return Reply(session.login_text())
 
 
 COMMANDS = (user, pass_, quit_, stat, list_, retr, dele, noop, rset, top, uidl, apop)

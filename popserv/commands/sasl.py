@@ -19,7 +19,7 @@ def commands(mechanisms: Sequence[Mechanism] = DEFAULT_MECHANISMS) -> tuple[Comm
     by_name = {each.name: each for each in mechanisms}
 
     def available_names(session: Session) -> list[bytes]:
-        return [each.name for each in mechanisms if each.available(session)]
+        return [each.name for each in mechanisms if each.is_available(session)]
 
     def announce(session: Session) -> Iterable[bytes]:
         names = available_names(session)
@@ -50,7 +50,7 @@ def commands(mechanisms: Sequence[Mechanism] = DEFAULT_MECHANISMS) -> tuple[Comm
         exchange = _Exchange(session, initial)
         credentials = await mechanism.run(exchange.send_challenge, session, names)
         await session.login(credentials.username, credentials)
-        return Reply(session.welcome())
+        return Reply(session.login_text())
 
     return (auth,)
 

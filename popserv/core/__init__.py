@@ -1,1 +1,51 @@
-"""The protocol without a network."""
+"""The POP3 protocol without a network: command lines, replies, sessions, maildrops.
+
+Imports :mod:`popserv.messages`, :mod:`popserv.interfaces`, :mod:`popserv.errors` and
+:mod:`popserv.texts`, and nothing of ``twisted.internet``.
+"""
+
+from popserv.core.command import Command, CommandTable, command
+from popserv.core.grammar import (
+    arguments,
+    decode_base64,
+    name_and_digest,
+    no_arguments,
+    number,
+    rest_of_line,
+    word,
+)
+from popserv.core.languages import Languages
+from popserv.core.maildrop import Maildrop
+from popserv.core.replies import After, Reply
+from popserv.core.session import (
+    Authenticator,
+    SendChallenge,
+    Session,
+    State,
+    client_is_connected,
+)
+from popserv.core.snapshot import Message, Snapshot
+
+__all__ = [
+    "After",
+    "Authenticator",
+    "Command",
+    "CommandTable",
+    "Languages",
+    "Maildrop",
+    "Message",
+    "Reply",
+    "SendChallenge",
+    "Session",
+    "Snapshot",
+    "State",
+    "arguments",
+    "client_is_connected",
+    "command",
+    "decode_base64",
+    "name_and_digest",
+    "no_arguments",
+    "number",
+    "rest_of_line",
+    "word",
+]

@@ -1,8 +1,8 @@
-"""What a command is, and the table that dispatch and CAPA read.
+"""Commands, and the table in which a server finds them by keyword.
 
-A command is an entry, not a method: no name from the wire ever reaches ``getattr``.
-Its ``available`` predicate is the only word on whether a session has it, so what
-CAPA announces is what is answered.
+A command is an entry of the table and not a method, so no octets from a client ever reach
+``getattr``.  The predicate ``available`` of a command decides whether a session has it.  The
+dispatch of commands and CAPA both use it, so CAPA announces only commands that are accepted.
 """
 
 from __future__ import annotations
@@ -18,35 +18,40 @@ from popserv.errors import BadCommand
 from popserv.texts import Text
 
 Outcome = Reply | Coroutine[Any, Any, Reply]
+"""A reply, or a coroutine that returns one."""
 
 Handler = Callable[..., Outcome]
-"""Called with the session and the parsed arguments; may raise a POPError."""
+"""Runs a command: called with the session and the parsed arguments; may raise a POPError."""
 
 Announce = Callable[[Session], Iterable[bytes]]
-"""From a session to the lines that a command adds to its capability list."""
+"""Returns the lines that a command adds to a session's capability list."""
 
 
 def always_available(session: Session) -> bool:
-    """Offer the command in every session."""
+    """Return True: the command is available in every session."""
     return True
 
 
 def announce_nothing(session: Session) -> Iterable[bytes]:
-    """Announce nothing."""
+    """Return no lines for the capability list."""
     return ()
 
 
-_NOT_OFFERED = Text("command not available")
+_NOT_AVAILABLE = Text("command not available")
 
 
 @dataclass(frozen=True)
 class Command:
-    """One entry of the table.
+    """An entry of the command table.
 
-    ``states`` are those it may be given in, ``parse`` reads its arguments,
-    ``refusal`` is what a client is told where ``available`` says no, and
-    ``announce`` is asked for lines of the capability list where it says yes
-    (RFC 2449 section 5), in the AUTHORIZATION and the TRANSACTION state alike.
+    :ivar keyword: the keyword in upper case.
+    :ivar states: the states in which the command is valid.
+    :ivar parse: parses the arguments.
+    :ivar run: runs the command.
+    :ivar available: returns whether a session has the command.
+    :ivar refusal: the text of the reply if the command is not available.
+    :ivar announce: returns the lines for the capability list if the command is available.  The
+        list is the same in AUTHORIZATION and TRANSACTION state (RFC 2449 section 5).
     """
 
     keyword: bytes
@@ -54,7 +59,7 @@ class Command:
     parse: ArgumentParser
     run: Handler
     available: Callable[[Session], bool] = always_available
-    refusal: Text = _NOT_OFFERED
+    refusal: Text = _NOT_AVAILABLE
     announce: Announce = announce_nothing
 
 
@@ -64,20 +69,23 @@ def command(
     parse: ArgumentParser,
     *,
     available: Callable[[Session], bool] = always_available,
-    refusal: Text = _NOT_OFFERED,
+    refusal: Text = _NOT_AVAILABLE,
     announce: Announce | bytes = announce_nothing,
 ) -> Callable[[Handler], Command]:
-    """Make a function the entry that runs it; ``announce`` may be the one line."""
+    """Return a decorator that makes a handler a :class:`Command`.
+
+    ``announce`` may be the one line for the capability list.
+    """
     lines: Announce = (lambda session: [announce]) if isinstance(announce, bytes) else announce
 
-    def entry(run: Handler) -> Command:
-        given_in = states if isinstance(states, tuple) else (states,)
-        return Command(keyword, given_in, parse, run, available, refusal, lines)
+    def decorate(run: Handler) -> Command:
+        all_states = states if isinstance(states, tuple) else (states,)
+        return Command(keyword, all_states, parse, run, available, refusal, lines)
 
-    return entry
+    return decorate
 
 
-_NOT_NOW = {
+_WRONG_STATE = {
     State.AUTHORIZATION: Text("log in first"),
     State.TRANSACTION: Text("already logged in"),
     State.UPDATE: Text("session has ended"),
@@ -85,13 +93,16 @@ _NOT_NOW = {
 
 
 class CommandTable:
-    """The commands that a server understands, by keyword."""
+    """The commands that a server accepts, by keyword.
+
+    :raises ValueError: two commands have the same keyword.
+    """
 
     def __init__(self, *groups: Iterable[Command]) -> None:
         self._commands: dict[bytes, Command] = {}
         for entry in (entry for group in groups for entry in group):
             if entry.keyword in self._commands:
-                raise ValueError(f"two commands are called {entry.keyword.decode()}")
+                raise ValueError(f"two commands have the keyword {entry.keyword.decode()}")
             self._commands[entry.keyword] = entry
 
     def __iter__(self) -> Iterator[Command]:
@@ -101,24 +112,25 @@ class CommandTable:
         return keyword in self._commands
 
     def find(self, session: Session, keyword: bytes) -> Command:
-        """Return the command of that keyword, given in upper case.
+        """Return the command with this keyword, which is in upper case.
 
-        :raises BadCommand: there is none, or none in this state or this session.
+        :raises BadCommand: there is no such command, or it is not valid in the session's state,
+            or not available in the session.
         """
         found = self._commands.get(keyword)
         if found is None:
             raise BadCommand("unknown command")
         if session.state not in found.states:
-            raise BadCommand(_NOT_NOW[session.state])
+            raise BadCommand(_WRONG_STATE[session.state])
         if not found.available(session):
-            told = keyword.decode("ascii", "replace")
+            name = keyword.decode("ascii", "replace")
             raise BadCommand(found.refusal) from LookupError(
-                f"{told} is not available on this connection"
+                f"{name} is not available on this connection"
             )
         return found
 
     def capabilities(self, session: Session) -> list[bytes]:
-        """Return the lines of the capability list of this session, as it is now."""
+        """Return the lines of the session's capability list at this moment."""
         return [
             line for entry in self if entry.available(session) for line in entry.announce(session)
         ]

@@ -1,6 +1,6 @@
-"""Command lines and their arguments (RFC 1725 section 3).
+"""Parses command lines and their arguments (RFC 1725 section 3).
 
-Nothing here waits, and nothing here knows a command, a session or a store.
+These are plain functions of octets.  They know no command, session or store.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ from popserv.errors import BadCommand
 from popserv.texts import Counted, Text
 
 ArgumentParser = Callable[["bytes | None"], "tuple[Any, ...]"]
-"""Turns what follows the keyword (None if nothing does) into a command's arguments."""
+"""Converts the text behind the keyword, None if there is none, to the arguments of a command.
+
+It raises :exc:`~popserv.errors.BadCommand` if they are invalid.
+"""
 
 MAX_LINE = 1024
-"""The longest command line in octets, without its end; RFC 2449 section 4 requires 255."""
+"""The longest command line in octets, without its line end; RFC 2449 section 4 requires 255."""
 
 MAX_SASL_LINE = 100_000
-"""The longest SASL response or AUTH command in octets; a token of 64 KiB fits in base64."""
+"""The longest SASL response or AUTH command in octets; a 64 KiB token in base64 is shorter."""
 
 
 def split_line(line: bytes) -> tuple[bytes, bytes | None]:
-    """Part a command line into its keyword, upper-cased, and the rest, untouched."""
+    """Split a command line at the first space: keyword in upper case, and the rest unchanged."""
     keyword, space, argument = line.partition(b" ")
     return keyword.upper(), argument if space else None
 
@@ -33,81 +36,95 @@ _CONTROL = re.compile(rb"[\x00-\x20\x7f]")
 
 
 def word(text: bytes) -> bytes:
-    """Accept any word without control characters, 8-bit names included."""
+    """Accept a word without control characters; 8-bit characters are allowed.
+
+    :raises BadCommand: the word contains a control character.
+    """
     if _CONTROL.search(text):
         raise BadCommand("control characters are not allowed")
     return text
 
 
-# int() would take "+1", "0_1" and the digits of other scripts.
+# int() accepts "+1", "0_1" and the digits of other scripts.
 _NUMBER = re.compile(rb"[0-9]{1,10}")
 
 
 def number(text: bytes) -> int:
-    """Accept a decimal number of one to ten digits."""
+    """Accept a decimal number of one to ten digits.
+
+    :raises BadCommand: the text is not such a number.
+    """
     if not _NUMBER.fullmatch(text):
         raise BadCommand("number expected")
     return int(text)
 
 
-def arguments(*kinds: Callable[[bytes], Any], minimum: int | None = None) -> ArgumentParser:
-    """Build the parser of arguments parted by single spaces.
+def arguments(*parsers: Callable[[bytes], Any], minimum: int | None = None) -> ArgumentParser:
+    """Return a parser of arguments that are separated by single spaces.
 
-    ``kinds`` reads one argument each; ``least`` is how many must be there, all of them
-    unless given.  One trailing space is tolerated, for old Outlook.
+    Each of ``parsers`` parses one argument, as :func:`word` and :func:`number` do.  ``minimum``
+    is the number of arguments that are required; the default is all.  One trailing space is
+    accepted, for old versions of Outlook.
     """
-    most = len(kinds)
-    fewest = most if minimum is None else minimum
+    max_count = len(parsers)
+    min_count = max_count if minimum is None else minimum
 
     def parse(argument: bytes | None) -> tuple[Any, ...]:
         if not argument:
-            if fewest == 0:
+            if min_count == 0:
                 return ()
-            given: Sequence[bytes] = ()
+            texts: Sequence[bytes] = ()
         else:
-            given = argument.removesuffix(b" ").split(b" ")
-            if b"" in given:
+            texts = argument.removesuffix(b" ").split(b" ")
+            if b"" in texts:
                 raise BadCommand("separate arguments with single spaces")
-        if not fewest <= len(given) <= most:
-            raise BadCommand(_arity(fewest, most))
-        return tuple(kind(text) for kind, text in zip(kinds, given, strict=False))
+        if not min_count <= len(texts) <= max_count:
+            raise BadCommand(_count_expected(min_count, max_count))
+        return tuple(parser(text) for parser, text in zip(parsers, texts, strict=False))
 
     return parse
 
 
 no_arguments = arguments()
+"""The parser for commands without arguments."""
 
 
-def _arity(minimum: int, most: int) -> Text:
-    if most == 0:
+def _count_expected(min_count: int, max_count: int) -> Text:
+    if max_count == 0:
         return Text("no argument allowed")
-    if minimum == most:
-        return Counted("%d argument expected", "%d arguments expected", most)
-    return Counted("at most %d argument expected", "at most %d arguments expected", most)
+    if min_count == max_count:
+        return Counted("%d argument expected", "%d arguments expected", max_count)
+    return Counted("at most %d argument expected", "at most %d arguments expected", max_count)
 
 
 def rest_of_line(argument: bytes | None) -> tuple[bytes]:
-    """Take all that follows the keyword as one argument, spaces and all."""
+    """Accept the whole text behind the keyword as one argument, spaces included.
+
+    :raises BadCommand: there is no text.
+    """
     if not argument:
-        raise BadCommand(_arity(1, 1))
+        raise BadCommand(_count_expected(1, 1))
     return (argument,)
 
 
 def name_and_digest(argument: bytes | None) -> tuple[bytes, bytes]:
-    """Part at the last space, so that a name may hold spaces and a digest none."""
-    name, _, last = (argument or b"").removesuffix(b" ").rpartition(b" ")
-    if not name or not last:
-        raise BadCommand(_arity(2, 2))
-    return name, last
+    """Accept a name and a digest, split at the last space: a name may contain spaces.
+
+    :raises BadCommand: the name or the digest is missing.
+    """
+    name, _, digest = (argument or b"").removesuffix(b" ").rpartition(b" ")
+    if not name or not digest:
+        raise BadCommand(_count_expected(2, 2))
+    return name, digest
 
 
 def decode_base64(text: bytes) -> bytes:
-    """Return what was encoded by exactly this base64 text (RFC 4648 section 4).
+    """Decode base64 in its canonical form only (RFC 4648 sections 3.5 and 4).
 
-    :raises ValueError: it is not base64, or not the one way to write it.
+    :raises ValueError: the text is not base64, or not in its canonical form.
     """
     decoded = b64decode(text, validate=True)
     if b64encode(decoded) != text:
-        # Stray bits at the end, and before Python 3.11 stray padding, pass b64decode.
+        # b64decode accepts stray bits at the end, and before Python 3.11 stray padding.
         raise ValueError("not base64")
     return decoded

@@ -1,4 +1,4 @@
-"""The languages that replies can be in (RFC 6856 section 3): gettext catalogs, by their tags."""
+"""The languages of replies (RFC 6856 section 3): gettext catalogs, by language tag."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ from glob import glob
 from popserv.texts import ENGLISH, Language, Text
 
 _CATALOG = "popserv.mo"
-_BUNDLED = os.path.join(os.path.dirname(__file__), "locale")
+_DIRECTORY = os.path.join(os.path.dirname(__file__), "locale")
 
-_NAME = Text("English")
-"""Each catalog has its own language's name for itself in this one's place."""
+_LANGUAGE_NAME = Text("English")
+"""The name of the language in that language: each catalog translates "English" to its own."""
 
-DEFAULT = "i-default"
-"""English for everybody, before a language is chosen (RFC 2277 section 4.5)."""
+DEFAULT_LANGUAGE = "i-default"
+"""English, for sessions that have not chosen a language (RFC 2277 section 4.5)."""
 
 
 class Languages:
-    """English, and what is found below a directory ``TAG/LC_MESSAGES/popserv.mo``.
+    """English, and the languages of the catalogs below a directory.
 
-    ``preferred`` is the language that ``LANG *`` chooses.
+    A catalog is a file ``TAG/LC_MESSAGES/popserv.mo``.  ``preferred`` is the language for the
+    command ``LANG *``.
+
+    :raises ValueError: there is no catalog for the preferred language.
     """
 
-    def __init__(self, directory: str = _BUNDLED, *, preferred: str = DEFAULT) -> None:
-        self._languages: dict[str, Language] = {DEFAULT: ENGLISH, "en": ENGLISH}
+    def __init__(self, directory: str = _DIRECTORY, *, preferred: str = DEFAULT_LANGUAGE) -> None:
+        self._languages: dict[str, Language] = {DEFAULT_LANGUAGE: ENGLISH, "en": ENGLISH}
         for path in sorted(glob(os.path.join(directory, "*", "LC_MESSAGES", _CATALOG))):
             with open(path, "rb") as file:
                 catalog = gettext.GNUTranslations(file)
             tag = path.split(os.sep)[-3].replace("_", "-")
             self._languages[tag] = catalog
-        self._preferred = DEFAULT
+        self._preferred = DEFAULT_LANGUAGE
         found = self.match(preferred.encode("utf-8"))
         if found is None:
             raise ValueError(f"no language {preferred}; there are {', '.join(self._languages)}")
@@ -42,23 +45,23 @@ class Languages:
         return self._languages[tag]
 
     def listing(self) -> Iterable[tuple[str, str]]:
-        """Return each tag and the language's name for itself."""
-        return [(tag, _NAME.render(language)) for tag, language in self._languages.items()]
+        """Return each tag, and the name of the language in that language."""
+        return [(tag, _LANGUAGE_NAME.render(language)) for tag, language in self._languages.items()]
 
-    def match(self, wanted: bytes) -> str | None:
-        """Return the tag for a basic language range by RFC 4647's lookup, or None.
+    def match(self, language_range: bytes) -> str | None:
+        """Return the tag that matches a basic language range, or None (RFC 4647 section 3.4).
 
-        Subtags are taken off its end until a tag is found (section 3.4).
+        Subtags are removed from the end of the range until it is the tag of a language.
         """
-        language_range = wanted.decode("ascii", "replace").lower()
-        if language_range == "*":
+        subtags = language_range.decode("ascii", "replace").lower()
+        if subtags == "*":
             return self._preferred
-        known = {tag.lower(): tag for tag in self._languages}
-        while language_range:
-            if language_range in known:
-                return known[language_range]
-            language_range = language_range.rpartition("-")[0]
-            if language_range[-2:-1] == "-":
-                # A single letter or digit opens an extension, and falls with it.
-                language_range = language_range[:-2]
+        tags = {tag.lower(): tag for tag in self._languages}
+        while subtags:
+            if subtags in tags:
+                return tags[subtags]
+            subtags = subtags.rpartition("-")[0]
+            if subtags[-2:-1] == "-":
+                # A single letter or digit introduces the subtag behind it, and goes with it.
+                subtags = subtags[:-2]
         return None

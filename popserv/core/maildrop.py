@@ -1,25 +1,28 @@
-"""One session's numbered view of a mailbox, with its deletion marks (RFC 1725 sections 4 and 5)."""
+"""A session's view of a mailbox: message-numbers and deletion marks (RFC 1725 section 5)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from popserv.core.snapshot import Listing, Message, Snapshot
+from popserv.core.listings import Listing
+from popserv.core.snapshot import Message, Snapshot
 from popserv.errors import NeedsUTF8, NoSuchMessage
 from popserv.texts import Counted, Text
 
-_NONE: frozenset[int] = frozenset()
+_NO_MARKS: frozenset[int] = frozenset()
 
 
 class Maildrop:
-    """One session's view of a snapshot: message-numbers from 1, and deletion marks.
+    """The messages of a snapshot, numbered from 1, with the deletion marks of one session.
 
-    Unless ``as_stored``, octets are those of the downgraded form of the messages that
-    have one; with ``ends_headers`` they include an empty line behind those that have none.
+    ``count`` and ``octets`` are the drop listing: the number of messages without a deletion
+    mark, and the sum of their octets.  With ``as_stored`` the octets are those of the messages
+    as stored; otherwise, those of the downgraded form where a message has one.  With
+    ``adds_blank_lines`` they include an empty line behind each header-only message.
     """
 
     __slots__ = (
-        *("_downgrades", "_ends_headers", "_marked", "_messages", "_shown", "_sizes"),
+        *("_adds_blank_lines", "_is_downgraded", "_marked", "_messages", "_scan_listing", "_sizes"),
         *("count", "octets"),
     )
 
@@ -27,22 +30,23 @@ class Maildrop:
         self, messages: Snapshot, *, as_stored: bool = True, adds_blank_lines: bool = False
     ) -> None:
         self._messages = messages
-        # A set of its own once there is a mark, for most sessions make none.
-        self._marked: set[int] | frozenset[int] = _NONE
-        self._ends_headers = adds_blank_lines
-        self._show(downgraded=not as_stored)
+        # Most sessions mark no message, and need no set of their own.
+        self._marked: set[int] | frozenset[int] = _NO_MARKS
+        self._adds_blank_lines = adds_blank_lines
+        self._use_form(downgraded=not as_stored)
 
-    def _show(self, *, downgraded: bool) -> None:
-        """Give the octets of this form from now on."""
-        self._downgrades = downgraded
-        self._shown = self._messages.shown(downgraded, self._ends_headers)
-        self._sizes = self._shown.sizes
-        self._count_again()
+    def _use_form(self, *, downgraded: bool) -> None:
+        self._is_downgraded = downgraded
+        self._scan_listing = self._messages.scan_listing(downgraded, self._adds_blank_lines)
+        self._sizes = self._scan_listing.sizes
+        self._recount()
 
     def __getitem__(self, number: int) -> Message:
-        """Return the message of that number; the one gate for numbers that clients send.
+        """Return the message with a number, its octets in the form that is sent.
 
-        :raises NoSuchMessage: there is none, or it is marked.
+        All numbers from clients are checked here.
+
+        :raises NoSuchMessage: there is no such message, or it has a deletion mark.
         """
         if not 0 < number <= len(self._messages):
             raise NoSuchMessage(
@@ -53,31 +57,31 @@ class Maildrop:
         return Message(self._sizes[number - 1], self._messages.uids[number - 1], number - 1)
 
     def is_downgraded(self, number: int) -> bool:
-        """Tell whether that message is sent in its downgraded form.
+        """Return whether a message is sent in its downgraded form.
 
-        :raises NeedsUTF8: it should be, and has none.
+        :raises NeedsUTF8: it has to be, but exceeds the limits of downgrading.
         """
-        octets = self._messages.downgraded.get(number - 1) if self._downgrades else None
+        octets = self._messages.downgraded.get(number - 1) if self._is_downgraded else None
         if octets == 0:
             raise NeedsUTF8
         return octets is not None
 
     def is_header_only(self, number: int) -> bool:
-        """Tell whether that message is sent with an empty line that it has not."""
-        return self._ends_headers and number - 1 in self._messages.header_only
+        """Return whether an empty line is added to a message when it is sent."""
+        return self._adds_blank_lines and number - 1 in self._messages.header_only
 
-    def show_as_stored(self) -> None:
-        """Give the octets of every message as it is stored from now on."""
-        self._show(downgraded=False)
+    def use_stored_form(self) -> None:
+        """From now on, give the octets of all messages as stored."""
+        self._use_form(downgraded=False)
 
-    def contents(self) -> Text:
-        """Return ``n messages (m octets)``, of those not marked."""
+    def summary(self) -> Text:
+        """Return the text ``n messages (m octets)``, of the messages without a deletion mark."""
         return Text("%s (%d octets)", message_count(self.count), self.octets)
 
     def mark(self, number: int) -> None:
-        """Mark a message as deleted.
+        """Set the deletion mark of a message.
 
-        :raises NoSuchMessage: there is none, or it is marked already.
+        :raises NoSuchMessage: there is no such message, or it has a deletion mark.
         """
         message = self[number]
         if not isinstance(self._marked, set):
@@ -87,31 +91,31 @@ class Maildrop:
         self.octets -= message.octets
 
     def unmark_all(self) -> None:
-        """Take all marks away; numbers never change."""
-        self._marked = _NONE
-        self._count_again()
+        """Remove all deletion marks; the numbers stay the same."""
+        self._marked = _NO_MARKS
+        self._recount()
 
-    def _count_again(self) -> None:
+    def _recount(self) -> None:
         self.count = len(self._sizes) - len(self._marked)
-        self.octets = self._shown.total - sum(self._sizes[index] for index in self._marked)
+        self.octets = self._scan_listing.total - sum(self._sizes[index] for index in self._marked)
 
     @property
     def marked(self) -> list[Message]:
-        """The messages marked as deleted, in order."""
+        """The messages with a deletion mark, in order, their octets as stored."""
         return [self._messages[index] for index in sorted(self._marked)]
 
     def scan_listing(self) -> Iterator[bytes]:
-        """Yield chunks of lines ``number octets``, one for each message not marked."""
-        return self._unmarked(self._shown.listing)
+        """Yield lines ``number octets`` in chunks, for the messages without a deletion mark."""
+        return self._without_marked(self._scan_listing.lines)
 
     def unique_id_listing(self) -> Iterator[bytes]:
-        """Yield chunks of lines ``number unique-id``, one for each message not marked."""
-        return self._unmarked(self._messages.unique_ids)
+        """Yield lines ``number unique-id`` in chunks, for the messages without a deletion mark."""
+        return self._without_marked(self._messages.unique_id_listing)
 
-    def _unmarked(self, listing: Listing) -> Iterator[bytes]:
+    def _without_marked(self, listing: Listing) -> Iterator[bytes]:
         return listing.without(self._marked) if self._marked else iter(listing)
 
 
 def message_count(messages: int) -> Text:
-    """Return ``1 message`` or ``n messages``."""
+    """Return the text ``1 message`` or ``n messages``."""
     return Counted("%d message", "%d messages", messages)

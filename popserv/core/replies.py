@@ -1,4 +1,4 @@
-"""Replies: the status line, and what the connection does after it (RFC 1725 section 3)."""
+"""Replies to commands, and the status lines that carry them (RFC 1725 section 3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from popserv.texts import ENGLISH, Language, Text
 
 
 class After(Enum):
-    """What the connection does once a reply is out."""
+    """What the connection does after a reply has been sent."""
 
     CONTINUE = "continue"
     CLOSE = "close"
@@ -21,9 +21,11 @@ class After(Enum):
 
 
 class Reply(NamedTuple):
-    """A positive reply: status line, the body of a multi-line response, and what comes after.
+    """A positive reply.
 
-    ``text`` is bytes where a program reads it, and a Text where a person does.
+    ``text`` is the text of the status line: bytes for programs, a Text for people.  ``body`` is
+    the chunks of a multi-line response, and ``framer`` makes its lines of them.  ``after`` is
+    what the connection does next.  A negative reply is a :exc:`~popserv.errors.POPError`.
     """
 
     text: bytes | Text
@@ -33,14 +35,14 @@ class Reply(NamedTuple):
 
 
 def ok_line(text: bytes | Text, language: Language = ENGLISH) -> bytes:
-    """Return the status line ``+OK text``, its text in this language."""
+    """Return the status line ``+OK text``, with the text in a language."""
     if isinstance(text, Text):
         text = text.encoded(language)
     return b"+OK %b\r\n" % text
 
 
 def err_line(error: POPError, language: Language = ENGLISH) -> bytes:
-    """Return the status line ``-ERR [code] text``."""
+    """Return the status line ``-ERR [code] text``, with the text in a language."""
     text = error.text.encoded(language)
     if error.code is None:
         return b"-ERR %b\r\n" % text

@@ -1,8 +1,8 @@
-"""The RFC's state machine, and what each state owns (RFC 1725 sections 3 to 6).
+"""The state of a session, and what a session owns in each state (RFC 1725 sections 3 to 6).
 
-AUTHORIZATION -> TRANSACTION by :meth:`Session.login`, -> UPDATE by
-:meth:`Session.update`; nothing else assigns ``state``.  Whatever way a session
-ends, :meth:`Session.end` gives the lock back, once.
+:meth:`Session.login` changes the state from AUTHORIZATION to TRANSACTION, and
+:meth:`Session.update` from TRANSACTION to UPDATE; nothing else changes it.  However a session
+ends, :meth:`Session.end` releases the exclusive-access lock, once.
 """
 
 from __future__ import annotations
@@ -24,33 +24,37 @@ from popserv.messages.workarounds import OE_NS_EOH
 from popserv.texts import ENGLISH, Text
 
 Release = Callable[[], object]
-"""Gives up a mailbox and its lock; what it returns may have to be awaited."""
+"""Releases a mailbox and its lock; the result must be awaited if it is awaitable."""
 
 
 SendChallenge = Callable[[bytes], Awaitable[bytes]]
-"""Sends a SASL challenge and returns the client's response, both decoded; raises a POPError
-if the client breaks the exchange off, or answers with what is no response."""
+"""Sends a SASL challenge and returns the client's response, both without their base64.
+
+It raises a POPError if the client cancels the exchange, or sends an invalid response.
+"""
 
 
 client_is_connected: ContextVar[Callable[[], bool]] = ContextVar(
     "client_is_connected", default=lambda: True
 )
-"""Tells, in any thread, whether the client is still there whose login a checker is asked about;
-to be read when it is asked."""
+"""A function that returns whether the client that is logging in is still connected.
+
+A checker reads the variable when it is called.  It may call the function later, in any thread.
+"""
 
 
 class TLSConnectionState(Protocol):
-    """What the TLS under a connection knows, for the mechanisms that build on it."""
+    """The state of a TLS connection, for SASL mechanisms that depend on it."""
 
     def channel_binding(self, kind: bytes) -> bytes | None:
-        """Return the channel binding data of a kind, such as ``tls-exporter``, if to be had."""
+        """Return the channel binding of a type such as ``tls-exporter``, if it is available."""
 
     def certificate_names(self) -> Sequence[bytes]:
-        """Return the users' names that the client's certificate vouches for, if it sent one."""
+        """Return the user names in the client's certificate; none if it has sent none."""
 
 
 class State(Enum):
-    """The three states of RFC 1725 section 3."""
+    """The three states of a session (RFC 1725 section 3)."""
 
     AUTHORIZATION = "AUTHORIZATION"
     TRANSACTION = "TRANSACTION"
@@ -58,47 +62,57 @@ class State(Enum):
 
 
 class Authenticator(Protocol):
-    """Where sessions log in."""
+    """Authenticates the clients of sessions."""
 
     async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
-        """Return the mailbox that the credentials open, and what gives it up.
+        """Return the mailbox that the credentials give access to, and what releases it.
 
-        :raises popserv.errors.POPError: they open none.
+        :raises popserv.errors.POPError: the login fails.
         """
 
     def supports(self, credentials: type[Interface]) -> bool:
-        """Tell whether some user can log in by credentials of this kind now."""
+        """Return whether a user can log in with this kind of credentials now."""
 
 
-async def _no_ask(challenge: bytes) -> bytes:
+async def _reject_challenge(challenge: bytes) -> bytes:
     raise BadCommand("challenges are not supported on this connection")
 
 
 class Session:
-    """One client's session, from greeting to end.
+    """The session of one client, from the greeting to the end.
 
-    What it needs to know of its connection:
-    ``host`` is the server's name; ``timestamp`` the one in the greeting, or None
-    where APOP is not offered; ``takes_logins`` tells whether a login may be tried
-    over this connection, ``takes_passwords`` whether one with a password in the clear
-    may, ``can_start_tls`` whether STLS is possible; ``channel`` is what TLS knows, or
-    None without TLS.  ``capabilities`` returns the lines of this session's capability
-    list, ``ask`` carries SASL's dialogue, and ``peer`` the client's IP address and port, or
-    None where there are none.  ``workarounds`` are those of
-    :mod:`popserv.messages.workarounds` that the client may need.
+    These attributes describe the connection:
 
-    What it knows of itself: ``claimed_name`` is what USER said, ``name`` the one that
-    the last login was tried with; ``as_stored`` tells whether messages are sent as they
-    are stored, or internationalized ones downgraded (RFC 6856 section 2); ``language``
-    is that of the replies' texts.  Since TRANSACTION there are ``mailbox`` and
-    ``maildrop``; where commands keep it, ``access`` is what of that was accessed.
+    :ivar host: the host name of the server.
+    :ivar timestamp: the timestamp in the greeting, or None if APOP is not available.
+    :ivar allows_login: whether the client may log in over this connection.
+    :ivar allows_cleartext: whether it may do so with a cleartext password.
+    :ivar can_start_tls: whether STLS is available.
+    :ivar tls_state: the state of the TLS connection, or None without TLS.
+    :ivar send_challenge: sends a SASL challenge.
+    :ivar peer: returns the client's IP address and port, or None if it has none.
+    :ivar workarounds: the names of the client workarounds that are enabled; see
+        :mod:`popserv.messages.workarounds`.
+
+    These attributes describe the session:
+
+    :ivar state: the state.
+    :ivar language: the language of the replies.
+    :ivar as_stored: whether messages are sent as stored.  Otherwise internationalized messages
+        are downgraded (RFC 6856 section 2).
+    :ivar claimed_name: the name from USER.
+    :ivar name: the name of the last login or login attempt.
+    :ivar mailbox: the mailbox, since TRANSACTION.
+    :ivar maildrop: the session's view of the mailbox, since TRANSACTION.
+    :ivar access: the messages accessed, if a command records them.
+    :ivar removed_count: the number of messages that UPDATE has removed.
     """
 
-    # One for each client, and many clients are idle.
+    # There is one session for each connection, and most connections are idle.
     __slots__ = (
         *("_authenticator", "_capabilities", "_end_callback", "_release", "access"),
         *("allows_cleartext", "allows_login", "as_stored", "can_start_tls", "claimed_name"),
-        *("host", "language", "mailbox", "maildrop", "name", "peer", "removed"),
+        *("host", "language", "mailbox", "maildrop", "name", "peer", "removed_count"),
         *("send_challenge", "state", "timestamp", "tls_state", "workarounds"),
     )
 
@@ -118,7 +132,7 @@ class Session:
         workarounds: Collection[str] = (),
         tls_state: TLSConnectionState | None = None,
         capabilities: Callable[[Session], Sequence[bytes]] = lambda session: (),
-        send_challenge: SendChallenge = _no_ask,
+        send_challenge: SendChallenge = _reject_challenge,
         peer: Callable[[], tuple[str, int] | None] = lambda: None,
     ) -> None:
         self.host = host
@@ -135,7 +149,7 @@ class Session:
         self.language = ENGLISH
         self.claimed_name: bytes | None = None
         self.name: bytes | None = None
-        self.removed = 0
+        self.removed_count = 0
         self.access: AccessRecord | None = None
         self._authenticator = authenticator
         self._capabilities = capabilities
@@ -143,17 +157,17 @@ class Session:
         self._release: Release | None = None
 
     def supports(self, credentials: type[Interface]) -> bool:
-        """Tell whether some user can log in by credentials of this kind now."""
+        """Return whether a user can log in with this kind of credentials now."""
         return self._authenticator.supports(credentials)
 
     def capabilities(self) -> Sequence[bytes]:
-        """Return the lines of the capability list, as it is now (RFC 2449 section 5)."""
+        """Return the lines of the capability list at this moment (RFC 2449 section 5)."""
         return self._capabilities(self)
 
     async def login(self, name: bytes, credentials: ICredentials) -> None:
-        """Enter TRANSACTION with the maildrop that the credentials open.
+        """Log in, and change the state to TRANSACTION.
 
-        :raises popserv.errors.POPError: they open none; the state stays.
+        :raises popserv.errors.POPError: the login fails; the state stays AUTHORIZATION.
         """
         self.name = name
         self.claimed_name = None
@@ -166,68 +180,70 @@ class Session:
         )
         self.state = State.TRANSACTION
 
-    def welcome(self) -> Text:
-        """Return the text that answers a login."""
-        contents = self.maildrop.contents()
+    def login_text(self) -> Text:
+        """Return the text of the reply to a login: who has which messages."""
+        summary = self.maildrop.summary()
         name = printable_name(self.name)
         return (
-            Text("%s's maildrop has %s", name, contents)
+            Text("%s's maildrop has %s", name, summary)
             if name
-            else Text("maildrop has %s", contents)
+            else Text("maildrop has %s", summary)
         )
 
     def send_as_stored(self) -> None:
-        """Send messages as they are stored from now on; octets follow."""
+        """From now on, send messages and give their octets as stored."""
         self.as_stored = True
         if self.state is State.TRANSACTION:
-            self.maildrop.show_as_stored()
+            self.maildrop.use_stored_form()
 
     async def update(self) -> None:
-        """Enter UPDATE: remove what is marked, then give up the lock (RFC 1725 section 6).
+        """Change the state to UPDATE (RFC 1725 section 6).
 
-        :raises popserv.errors.RemovalFailed: some marked messages remain.
+        The messages with a deletion mark are removed, then the lock is released.
+
+        :raises popserv.errors.RemovalFailed: some of these messages could not be removed.
         """
         self.state = State.UPDATE
         marked = self.maildrop.marked
         try:
             if marked:
                 await self.mailbox.remove(marked)
-            self.removed = len(marked)
+            self.removed_count = len(marked)
         except RemovalFailed as failed:
-            self.removed = len(marked) - failed.remaining
+            self.removed_count = len(marked) - failed.remaining
             raise
         finally:
             await self.end()
 
-    def on_end(self, act: Callable[[], Awaitable[None]]) -> None:
-        """Await this at the end, in whatever way that comes, while the lock is still held.
+    def on_end(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Set the callback that is awaited when the session ends, while the lock is held.
 
-        There is one such act; a later one takes the place of it.
+        It is called however the session ends.  There is one callback: a later one replaces it.
         """
-        self._end_callback = act
+        self._end_callback = callback
 
     async def end(self) -> None:
-        """Give up the lock, if there is one still to give up."""
-        act, self._end_callback = self._end_callback, None
+        """End the session: release the lock, if it is still held."""
+        callback, self._end_callback = self._end_callback, None
         release, self._release = self._release, None
         try:
-            if act is not None:
-                await act()
+            if callback is not None:
+                await callback()
         finally:
             if release is not None:
                 await call_release(release)
 
 
 def printable_name(name: bytes | None) -> str:
-    """Return a user's name as it may stand in a reply, empty if it may not."""
-    told = (name or b"").decode("ascii", "replace")
+    """Return a user's name if it can be part of a reply, otherwise an empty string."""
+    text = (name or b"").decode("ascii", "replace")
     # RFC 1725 section 3: status lines are printable ASCII, arguments up to 40 characters.
-    return told if told.isascii() and told.isprintable() and len(told) <= 40 else ""
+    return text if text.isascii() and text.isprintable() and len(text) <= 40 else ""
 
 
 async def call_release(release: Release) -> None:
-    """Call what gives up a mailbox."""
+    """Release a mailbox."""
     outcome = release()
-    # cred asks for no result of a logout; ours is awaitable, others' are None.
+    # cred ignores the result of a logout: ours is awaitable, that of other realms is None.
     if isawaitable(outcome):
         await outcome

@@ -1,101 +1,60 @@
-"""The messages of a mailbox as the store saw them when it was opened.
+"""The messages of a mailbox at the time when it was opened.
 
-A :class:`Snapshot` never changes and may be shared by sessions.
+A :class:`Snapshot` does not change, and sessions may share it.
 """
 
 from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar, overload
 
+from popserv.core.listings import Listing, ScanListing
 from popserv.messages.sizes import Sizes
-
-_LINES_A_CHUNK = 750
-"""A listing's lines are made in steps this long, so that a huge one never holds up others.
-
-No line has more than 86 octets, so that a chunk has less than 64 KiB.
-"""
-
 
 T = TypeVar("T")
 
 
 class Message(NamedTuple):
-    """One message: its octets as sent, its unique-id, and its position, from 0, in its snapshot."""
+    """A message: its octets, its unique-id, and its position in the snapshot, from 0."""
 
     octets: int
     uid: bytes
     position: int
 
 
-class Listing:
-    """``number value`` for each value of a column: lines that are made when first asked for."""
-
-    __slots__ = ("_chunks", "_column", "_line")
-
-    def __init__(self, column: Sequence[int] | Sequence[bytes], line: bytes) -> None:
-        self._column = column
-        self._line = line
-        self._chunks: list[bytes | None] = [None] * -(-len(column) // _LINES_A_CHUNK)
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Yield all lines, in chunks."""
-        for at, chunk in enumerate(self._chunks):
-            if chunk is None:
-                chunk = self._chunks[at] = self._make(at * _LINES_A_CHUNK, ())
-            yield chunk
-
-    def without(self, marked: Collection[int]) -> Iterator[bytes]:
-        """Yield the lines but those at these positions, in chunks."""
-        for start in range(0, len(self._column), _LINES_A_CHUNK):
-            yield self._make(start, marked)
-
-    def _make(self, start: int, marked: Collection[int]) -> bytes:
-        values: Sequence[int | bytes] = self._column[start : start + _LINES_A_CHUNK]
-        numbers: Sequence[int] = range(start + 1, start + 1 + len(values))
-        if marked:
-            numbers = [number for number in numbers if number - 1 not in marked]
-            values = [values[number - 1 - start] for number in numbers]
-        # One format for all takes half the time of one for each.
-        flat: list[object] = [None] * (2 * len(values))
-        flat[::2] = numbers
-        flat[1::2] = values
-        return (self._line * len(values)) % tuple(flat)
-
-    def copy_prefix(self, other: Listing, values: int) -> None:
-        """Take over what another listing has made of the first values, which are the same."""
-        whole = values // _LINES_A_CHUNK
-        self._chunks[:whole] = other._chunks[:whole]
-
-
-class ScanListing:
-    """The octets of a snapshot's messages in one of their forms, with their total and listing."""
-
-    __slots__ = ("listing", "sizes", "total")
-
-    def __init__(self, sizes: Sequence[int]) -> None:
-        self.sizes = sizes
-        self.total = sum(sizes)
-        self.listing = Listing(sizes, b"%d %d\r\n")
-
-
 class Snapshot(Sequence[Message]):
-    """The messages of a mailbox in order, kept in columns, for a maildrop may hold 100,000.
+    """The messages of a mailbox in order.
 
-    ``octets`` are sizes in wire form (:func:`popserv.messages.octets.count_octets`); ``uids``
-    are unique-ids: 1 to 70 bytes from 0x21 to 0x7E, no two alike (RFC 1725
-    section 7, RFC 1939 section 7).  ``downgraded`` has the octets of those messages,
-    by position, that have another form for clients that cannot take UTF-8 in headers
-    (:class:`popserv.messages.sizes.MessageCounter`), 0 if it cannot be made; ``endless`` has
-    the positions of those whose header has no end, for there is no empty line.  A store
-    that never looks says nothing of both.  What sessions show of a snapshot is made once:
-    ``unique_ids``, the listing, and :meth:`shown`.
+    They are kept in columns, because a maildrop may have 100,000 messages.
+
+    :ivar octets: the octets of each message in wire form; see
+        :func:`popserv.messages.octets.count_octets`.
+    :ivar uids: the unique-id of each message: 1 to 70 octets from 0x21 to 0x7E, no two alike
+        (RFC 1725 section 7, RFC 1939 section 7).
+    :ivar downgraded: the octets of the downgraded form, by the position of the message, for the
+        messages that have one.  They are 0 if the message exceeds the limits of downgrading;
+        see :class:`popserv.messages.sizes.Sizes`.
+    :ivar header_only: the positions of the messages without an empty line.
+    :ivar total: the sum of ``octets``.
+    :ivar unique_id_listing: the lines of UIDL.
+
+    A store that does not examine its messages leaves ``downgraded`` and ``header_only`` empty.
+
+    :raises ValueError: ``octets`` and ``uids`` differ in length.
     """
 
-    __slots__ = ("_shown", "downgraded", "header_only", "octets", "total", "uids", "unique_ids")
+    __slots__ = (
+        "_scan_listings",
+        "downgraded",
+        "header_only",
+        "octets",
+        "total",
+        "uids",
+        "unique_id_listing",
+    )
 
     def __init__(
         self,
@@ -108,23 +67,24 @@ class Snapshot(Sequence[Message]):
         self.uids = uids
         self.downgraded = downgraded or {}
         self.header_only = frozenset(header_only)
-        self._shown = {(False, False): ScanListing(self.octets)}
-        self.total = self._shown[False, False].total
-        self.unique_ids = Listing(uids, b"%d %b\r\n")
+        self._scan_listings = {(False, False): ScanListing(self.octets)}
+        self.total = self._scan_listings[False, False].total
+        self.unique_id_listing = Listing(uids, b"%d %b\r\n")
         if len(self.octets) != len(uids):
             raise ValueError(f"{len(self.octets)} sizes for {len(uids)} unique-ids")
 
     @classmethod
     def from_sizes(cls, sizes: Iterable[Sizes], uids: Sequence[bytes]) -> Snapshot:
-        """Return a snapshot of messages that were measured."""
+        """Return a snapshot of measured messages."""
         return cls().updated(sizes, uids, range(len(uids)))
 
     def updated(
         self, sizes: Iterable[Sizes], uids: Sequence[bytes], order: Sequence[int]
     ) -> Snapshot:
-        """Return a snapshot of messages of this one, and of others that were measured.
+        """Return a snapshot of messages of this snapshot and of new, measured messages.
 
-        ``order`` has their positions: those of the others are behind this one's last.
+        ``order`` is the positions of the messages that the result contains, in its order.  The
+        positions of the new messages follow those of this snapshot.
         """
         octets = self.octets[:]
         downgraded = dict(self.downgraded)
@@ -145,20 +105,24 @@ class Snapshot(Sequence[Message]):
             downgraded,
             [now for now, then in enumerate(order) if then in header_only] if header_only else (),
         )
-        same = min(unmoved(order), len(self))
-        after.unique_ids.copy_prefix(self.unique_ids, same)
-        # A copy, for sessions may add to it meanwhile.
-        for form, before in list(self._shown.items()):
-            after.shown(*form).listing.copy_prefix(before.listing, same)
+        unchanged = min(_unchanged_prefix(order), len(self))
+        after.unique_id_listing.copy_prefix(self.unique_id_listing, unchanged)
+        # A copy: sessions may add a form while this runs in a thread.
+        for form, before in list(self._scan_listings.items()):
+            after.scan_listing(*form).lines.copy_prefix(before.lines, unchanged)
         return after
 
-    def shown(self, downgraded: bool, adds_blank_lines: bool) -> ScanListing:
-        """Return the octets: of the downgraded form where there is one, and with headers ended."""
+    def scan_listing(self, downgraded: bool, adds_blank_lines: bool) -> ScanListing:
+        """Return the octets of the messages in one of their forms, calculated once.
+
+        With ``downgraded`` it is the downgraded form, for the messages that have one.  With
+        ``adds_blank_lines`` an empty line is added to header-only messages.
+        """
         form = (downgraded and bool(self.downgraded), adds_blank_lines and bool(self.header_only))
-        octets = self._shown.get(form)
-        if octets is None:
-            octets = self._shown[form] = ScanListing(self._sizes_in(*form))
-        return octets
+        found = self._scan_listings.get(form)
+        if found is None:
+            found = self._scan_listings[form] = ScanListing(self._sizes_in(*form))
+        return found
 
     def _sizes_in(self, downgraded: bool, adds_blank_lines: bool) -> Sequence[int]:
         sizes = self.octets[:]
@@ -170,7 +134,7 @@ class Snapshot(Sequence[Message]):
         return sizes
 
     def sizes(self) -> Iterator[Sizes]:
-        """Yield the sizes of each message."""
+        """Yield the sizes of all messages."""
         return map(self.sizes_of, range(len(self)))
 
     def sizes_of(self, position: int) -> Sizes:
@@ -195,8 +159,8 @@ class Snapshot(Sequence[Message]):
         return Message(self.octets[position], self.uids[position], position)
 
 
-def unmoved(order: Sequence[int]) -> int:
-    """Return how many of the first positions in an order are their own."""
+def _unchanged_prefix(order: Sequence[int]) -> int:
+    """Return how many positions at the start of an order are 0, 1, 2 and so on."""
     return next((now for now, then in enumerate(order) if now != then), len(order))
 
 
@@ -209,17 +173,17 @@ def select(column: tuple[T, ...], order: Sequence[int]) -> tuple[T, ...]: ...
 
 
 def select(column: Any, order: Sequence[int]) -> Any:
-    """Return the values of a column at these positions, an array or a tuple as that is."""
-    same = unmoved(order)
-    rest = [column[at] for at in order[same:]]
-    return column[:same] + (array("Q", rest) if isinstance(column, array) else tuple(rest))
+    """Return the values of a column at these positions, as an array or a tuple like the column."""
+    unchanged = _unchanged_prefix(order)
+    rest = [column[at] for at in order[unchanged:]]
+    return column[:unchanged] + (array("Q", rest) if isinstance(column, array) else tuple(rest))
 
 
-_LEGAL_UID = re.compile(rb"[\x21-\x7e]{1,70}")
+_UNIQUE_ID = re.compile(rb"[\x21-\x7e]{1,70}")
 
 
 def valid_unique_id(name: bytes) -> bytes:
-    """Return a name as a unique-id: itself if it may be one, else a digest of 40 characters."""
-    if _LEGAL_UID.fullmatch(name):
+    """Return a name if it is a valid unique-id, otherwise a digest of it, of 40 characters."""
+    if _UNIQUE_ID.fullmatch(name):
         return name
     return blake2b(name, digest_size=20).hexdigest().encode("ascii")

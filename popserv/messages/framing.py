@@ -1,6 +1,7 @@
-"""Bodies of multi-line responses: from chunks to dot-stuffed lines (RFC 1725 section 3).
+"""Frames the bodies of multi-line responses: line ends, dot-stuffing, terminator.
 
-A body may be cut into chunks at any octet; the result does not depend on where.
+See RFC 1725 section 3.  A body may be cut into chunks at any octet; the result does not
+depend on where.
 """
 
 from __future__ import annotations
@@ -12,51 +13,48 @@ from typing import Protocol
 from popserv.messages.octets import LineEndNormalizer
 
 Chunk = bytes | Awaitable[bytes]
-"""A piece of a body: bytes, or an awaitable of bytes that are not read yet."""
+"""A piece of a body: bytes, or an awaitable of bytes that have not been read yet."""
 
 
 class Framer(Protocol):
-    """From a body's chunks to the lines of a multi-line response.
-
-    ``done`` turns true when the rest of the body is not wanted.
-    """
+    """Converts the chunks of a body to the lines of a multi-line response."""
 
     @property
     def done(self) -> bool:
-        """Whether the rest of the body is not wanted."""
+        """Whether the response needs no more of the body."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the octets to send for this chunk."""
 
     def finish(self) -> bytes:
-        """Return the octets that end the response, the terminator included."""
+        """Return the last octets of the response, the terminator included."""
 
 
-# A search for two octets by a method of bytes takes three times as long.
+# The methods of bytes take three times as long to search for two octets.
 _DOT_LINE = re.compile(rb"\n\.")
 
 
 class MessageFramer:
-    """Send a message whole, as RETR does."""
+    """Frames a whole message, for RETR."""
 
     done = False
 
     def __init__(self) -> None:
-        self._ends = LineEndNormalizer()
+        self._normalizer = LineEndNormalizer()
         self._at_line_start = True
 
     def feed(self, chunk: bytes) -> bytes:
         """See Framer."""
-        return self._lines(self._ends.feed(chunk))
+        return self._frame(self._normalizer.feed(chunk))
 
     def finish(self) -> bytes:
         """See Framer."""
-        last = self._lines(self._ends.finish())
+        last = self._frame(self._normalizer.finish())
         if not self._at_line_start:
             last += b"\r\n"
         return last + b".\r\n"
 
-    def _lines(self, text: bytes) -> bytes:
+    def _frame(self, text: bytes) -> bytes:
         if not text:
             return b""
         at_line_start, self._at_line_start = self._at_line_start, text.endswith(b"\n")
@@ -68,34 +66,34 @@ class MessageFramer:
 
 
 class TopFramer(MessageFramer):
-    """Send a message's header, the blank line, and the first ``lines`` lines of its body.
+    """Frames a message's header, the blank line, and the first ``lines`` lines of the body.
 
-    RFC 1725 section 7: a message with fewer lines is sent whole.
+    A message with fewer lines is framed whole (RFC 1725 section 7).
     """
 
     def __init__(self, lines: int) -> None:
         super().__init__()
-        self._wanted = lines
+        self._lines_left = lines
         self._in_header = True
 
-    def _lines(self, text: bytes) -> bytes:
-        return super()._lines(text[: self._cut(text)])
+    def _frame(self, text: bytes) -> bytes:
+        return super()._frame(text[: self._cut(text)])
 
     def _cut(self, text: bytes) -> int:
-        """Return how much of the text is wanted, and note where in the message it ends."""
+        """Return how much of the text to send, and count its lines."""
         end = 0
         if self._in_header:
             end = self._header_end(text)
             if end < 0:
                 return len(text)
             self._in_header = False
-        there = text.count(b"\n", end) if self._wanted else 0
-        if there < self._wanted:
-            self._wanted -= there
+        lines = text.count(b"\n", end) if self._lines_left else 0
+        if lines < self._lines_left:
+            self._lines_left -= lines
             return len(text)
-        for _ in range(self._wanted):
+        for _ in range(self._lines_left):
             end = text.index(b"\n", end) + 1
-        self._wanted = 0
+        self._lines_left = 0
         self.done = True
         return end
 
@@ -108,17 +106,17 @@ class TopFramer(MessageFramer):
 
 
 class Filter(Protocol):
-    """From a message's chunks to those of another form of it."""
+    """Converts the chunks of a message to the chunks of another form of it."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return what is certain by now."""
+        """Return the output that is certain after this chunk."""
 
     def finish(self) -> bytes:
-        """Return what was held back."""
+        """Return the output that was held back."""
 
 
 class FilteredFramer:
-    """Send what a filter makes of a message, as another framer does."""
+    """Frames the output of a filter with another framer."""
 
     def __init__(self, filter_: Filter, framer: Framer) -> None:
         self._filter = filter_
@@ -140,7 +138,7 @@ class FilteredFramer:
 
 
 class ListingFramer:
-    """Send chunks of lines that are in wire form already, as listings are."""
+    """Frames chunks of lines in wire form, such as listings: adds the terminator only."""
 
     done = False
 

@@ -1,32 +1,33 @@
-"""The wire form of a message and its octets (RFC 1725 sections 3 and 10).
+"""Counts the octets of a message's wire form (RFC 1725 sections 3 and 10).
 
-Rules of this file:
- 1. A message's *wire form* is its lines, each ended by CRLF: a bare LF becomes CRLF, CRLF
-    stays, a lone CR is data, and a last line without a line end gets one.
- 2. Octets are those of the wire form before dot-stuffing.  Counting and sending use the
-    same code to find line ends, so that the two cannot differ.
- 3. A message may be cut into chunks at any octet; the result does not depend on where.
+The rules:
+
+1. The *wire form* of a message is its lines, each ended by CRLF.  A bare LF becomes CRLF, a
+   CRLF stays, a lone CR is data, and a last line without a line end gets one.
+2. Octets are counted before dot-stuffing.  Counting and sending use the same code to find line
+   ends, so the two cannot differ.
+3. A message may be cut into chunks at any octet; the result does not depend on where.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-_HEADER = 256
-"""Octets that nearly every header has."""
+_MIN_HEADER = 256
+"""Octets of a short header; nearly all headers are longer."""
 
 
 class LineEndNormalizer:
-    """Bring every line end of a chunked text to a bare LF, and leave a lone CR alone.
+    """Converts the line ends of a text in chunks to bare LFs; a lone CR stays.
 
-    A CR at a chunk's edge is held until what follows it is known.
+    A CR at the end of a chunk is held back until the next octet is known.
     """
 
     def __init__(self) -> None:
         self._held = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return the text that is certain by now."""
+        """Return the text that is certain after this chunk."""
         if self._held:
             chunk = self._held + chunk
             self._held = b""
@@ -38,52 +39,55 @@ class LineEndNormalizer:
         return chunk.replace(b"\r\n", b"\n")
 
     def finish(self) -> bytes:
-        """Return what was held back."""
+        """Return the CR that was held back, if any."""
         held, self._held = self._held, b""
         return held
 
 
 class OctetCounter:
-    """Count the octets of a message's wire form, chunk by chunk.
+    """Counts the octets of a message's wire form, chunk by chunk.
 
-    ``header_ends`` tells whether an empty line was among what was counted.
+    ``has_blank_line`` tells whether the octets counted so far include an empty line.
     """
 
     has_blank_line = False
 
     def __init__(self) -> None:
-        self._ends = LineEndNormalizer()
+        self._normalizer = LineEndNormalizer()
         self._octets = 0
-        self._ended = True
+        self._at_line_start = True
 
     def feed(self, chunk: bytes) -> None:
         """Count a chunk."""
-        self._count(self._ends.feed(chunk))
+        self._count(self._normalizer.feed(chunk))
 
     def finish(self) -> int:
-        """Return the octets; a last line without end counts as ended."""
-        self._count(self._ends.finish())
-        return self._octets + (0 if self._ended else 2)
+        """Return the octets; a last line without a line end is counted with one."""
+        self._count(self._normalizer.finish())
+        return self._octets + (0 if self._at_line_start else 2)
 
     def _count(self, text: bytes) -> None:
         if text:
             if not self.has_blank_line:
-                from_file = self._ended and text.startswith(b"\n")
-                self.has_blank_line = from_file or b"\n\n" in text
+                starts_blank = self._at_line_start and text.startswith(b"\n")
+                self.has_blank_line = starts_blank or b"\n\n" in text
             self._octets += len(text) + text.count(b"\n")
-            self._ended = text.endswith(b"\n")
+            self._at_line_start = text.endswith(b"\n")
 
 
 def count_message(text: bytes) -> tuple[int, bool]:
-    """Return octets and ``header_ends``, as OctetCounter has them, of a message in one piece."""
+    """Return the octets of a message in one piece, and whether it has an empty line.
+
+    The result is that of :class:`OctetCounter`.
+    """
     if 13 in text:
         text = text.replace(b"\r\n", b"\n")
     octets = len(text) + text.count(b"\n")
     if text and text[-1] != 10:
         octets += 2
-    # Most headers are longer than this, and then less is searched.
-    is_there = text.find(b"\n\n", _HEADER) >= 0 or b"\n\n" in text
-    return octets, is_there or text.startswith(b"\n")
+    # The first search skips octets that are header in nearly every message.
+    has_blank_line = text.find(b"\n\n", _MIN_HEADER) >= 0 or b"\n\n" in text
+    return octets, has_blank_line or text.startswith(b"\n")
 
 
 def count_octets(chunks: Iterable[bytes]) -> int:

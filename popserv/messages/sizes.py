@@ -1,23 +1,23 @@
-"""The sizes of a message: the octets of its wire form and of its downgraded form."""
+"""Measures a message: the octets of its wire form and of its downgraded form."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from popserv.messages.downgrade import Downgrader
+from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.octets import OctetCounter
 
-_EARLY = 1 << 20
-"""Octets of ASCII that a counter keeps before it looks for the structure."""
+_MAX_BUFFERED = 1 << 20
+"""Octets of ASCII that a counter buffers before it reads the MIME structure."""
 
 
 class Sizes(NamedTuple):
-    """The octets of a message's wire form, and of its downgraded form if that differs.
+    """The octets of a message's wire form and of its downgraded form.
 
-    A message that has no such form, for what it has to downgrade is beyond the bounds, has
-    0 octets of it.  ``header_ends`` tells whether there is an empty line, which ends a
-    header.
+    ``downgraded`` is None if the two forms are the same, and 0 if the message has to be
+    downgraded but exceeds the limits of :mod:`popserv.messages.downgrade`.  A message without
+    an empty line is header-only: ``has_blank_line`` is false.
     """
 
     octets: int
@@ -26,42 +26,42 @@ class Sizes(NamedTuple):
 
 
 class MessageCounter:
-    """Count a message's octets as it is and as downgraded, chunk by chunk.
+    """Counts the octets of both forms of a message, chunk by chunk.
 
-    Costs next to nothing beyond :class:`~popserv.messages.octets.OctetCounter` while a message
-    is ASCII.
+    While the message is ASCII, it costs hardly more than an
+    :class:`~popserv.messages.octets.OctetCounter`.
     """
 
     def __init__(self) -> None:
         self._octets = OctetCounter()
-        self._early: list[bytes] = []
-        self._kept = 0
+        self._buffer: list[bytes] = []
+        self._buffered = 0
         self._downgrader: Downgrader | None = None
 
     def feed(self, chunk: bytes) -> None:
         """Count a chunk."""
         self._octets.feed(chunk)
         if self._downgrader is None:
-            self._early.append(chunk)
-            self._kept += len(chunk)
-            if chunk.isascii() and self._kept <= _EARLY:
+            self._buffer.append(chunk)
+            self._buffered += len(chunk)
+            if chunk.isascii() and self._buffered <= _MAX_BUFFERED:
                 return
             self._downgrader = Downgrader()
-            for early in self._early:
-                self._downgrader.feed(early)
-            self._early.clear()
+            for buffered in self._buffer:
+                self._downgrader.feed(buffered)
+            self._buffer.clear()
         else:
             self._downgrader.feed(chunk)
 
     def finish(self) -> Sizes:
-        """Return the sizes."""
+        """Return the sizes of the message."""
         octets = self._octets.finish()
         downgrader = self._downgrader
         if downgrader is None:
             return Sizes(octets, None, self._octets.has_blank_line)
         downgrader.finish()
-        downgraded = octets + downgrader.gained if downgrader.changed else None
-        if downgrader.fell_short:
+        downgraded = octets + downgrader.octets_gained if downgrader.changed else None
+        if downgrader.exceeded_limits:
             downgraded = 0
         return Sizes(octets, downgraded, self._octets.has_blank_line)
 

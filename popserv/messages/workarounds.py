@@ -1,23 +1,25 @@
-"""Clients that choke on messages as they are: what is done for them, where an operator asks.
+"""Workarounds for clients that cannot read some messages, for administrators to enable.
 
-The names are those that Dovecot has in ``pop3_client_workarounds``.  Octets are always
-those of what is sent.  What clients do otherwise that is odd needs no option: see
-the leniencies in docs/reference/commands.rst, and tests/transcripts/client_*.txt.
+The names are those of Dovecot's setting ``pop3_client_workarounds``.  The octets announced are
+always the octets sent.  Other client behaviour is tolerated without an option: see
+docs/reference/commands.rst and tests/transcripts/client_*.txt.
 """
 
 from __future__ import annotations
 
 OUTLOOK_NO_NULS = "outlook-no-nuls"
-"""Outlook hangs on a NUL: send 0x80 in its place."""
+"""Outlook hangs on a NUL: send 0x80 instead."""
 
 OE_NS_EOH = "oe-ns-eoh"
-"""Outlook Express and Netscape wait for the header's end: send one where there is none."""
+"""Outlook Express and Netscape wait for the end of the header (EOH): send a blank line behind
+a message that has none."""
 
 WORKAROUNDS = (OUTLOOK_NO_NULS, OE_NS_EOH)
+"""The names of all workarounds."""
 
 
 class NulFilter:
-    """Put 0x80 in the place of each NUL."""
+    """Replaces each NUL by 0x80."""
 
     def feed(self, chunk: bytes) -> bytes:
         """See Filter."""
@@ -29,18 +31,18 @@ class NulFilter:
 
 
 class BlankLineFilter:
-    """Put an empty line behind a message that has none."""
+    """Adds an empty line behind a header-only message."""
 
     def __init__(self) -> None:
-        self._ended = True
+        self._at_line_start = True
 
     def feed(self, chunk: bytes) -> bytes:
         """See Filter."""
         if chunk:
-            self._ended = chunk.endswith(b"\n")
+            self._at_line_start = chunk.endswith(b"\n")
         return chunk
 
     def finish(self) -> bytes:
         """See Filter."""
-        # Not a bare LF, with which a CR at the message's end would become one line end.
-        return b"\r\n" if self._ended else b"\r\n\r\n"
+        # A bare LF would form one line end with a CR at the end of the message.
+        return b"\r\n" if self._at_line_start else b"\r\n\r\n"

@@ -1,8 +1,8 @@
-"""What the workers of one server tell each other.
+"""Sends updates between the worker processes of one server.
 
-A topic is one component's, the same in each worker.  What is told are small facts of JSON;
-each stands for itself, may be told again, and takes some time to arrive.  A server of one
-process has nobody to tell.
+Each topic belongs to one component, which subscribes to it in every worker.  An update is a
+small JSON value.  Each update is complete in itself, may arrive more than once, and arrives
+with a delay.  In a server of one process, updates go nowhere.
 """
 
 from __future__ import annotations
@@ -12,44 +12,45 @@ from typing import Any, Protocol
 
 
 class Subscriber(Protocol):
-    """A component that shares a topic with its like in the other workers."""
+    """A component that shares state with the same component in the other workers."""
 
-    def receive(self, fact: Any) -> None:
-        """Take a fact that another worker told."""
+    def receive(self, update: Any) -> None:
+        """Apply an update that another worker has published."""
 
     def replay(self) -> Iterable[Any]:
-        """Yield what a worker that has just begun should know."""
+        """Yield the updates that bring a new worker up to date."""
 
 
 class WorkerBus:
-    """One worker's end: tells the others, and hands on what they tell.
+    """The bus as one worker sees it.
 
-    ``carry`` takes a topic and a fact to all others, as soon as may be.
+    ``send`` sends a topic and an update to all other workers, without blocking.  It is None in
+    a server of one process.
     """
 
-    def __init__(self, carry: Callable[[str, Any], object] | None = None) -> None:
-        self._carry = carry
-        self._listeners: dict[str, Subscriber] = {}
+    def __init__(self, send: Callable[[str, Any], object] | None = None) -> None:
+        self._send = send
+        self._subscribers: dict[str, Subscriber] = {}
 
-    def subscribe(self, topic: str, listener: Subscriber) -> None:
-        """Hand what others tell of a topic to this listener."""
-        self._listeners[topic] = listener
+    def subscribe(self, topic: str, subscriber: Subscriber) -> None:
+        """Pass the updates of a topic from other workers to its one subscriber."""
+        self._subscribers[topic] = subscriber
 
-    def publish(self, topic: str, fact: Any) -> None:
-        """Tell all others."""
-        if self._carry is not None:
-            self._carry(topic, fact)
+    def publish(self, topic: str, update: Any) -> None:
+        """Send an update to all other workers."""
+        if self._send is not None:
+            self._send(topic, update)
 
-    def receive(self, topic: str, fact: Any) -> None:
-        """Take in what another worker told."""
-        listener = self._listeners.get(topic)
-        if listener is not None:
-            listener.receive(fact)
+    def receive(self, topic: str, update: Any) -> None:
+        """Pass an update from another worker to the subscriber of its topic, if there is one."""
+        subscriber = self._subscribers.get(topic)
+        if subscriber is not None:
+            subscriber.receive(update)
 
     def replay_all(self) -> Iterator[None]:
-        """Tell everything again, a fact a step, for a worker that has just begun."""
-        for topic, listener in self._listeners.items():
-            # As it is now, for meanwhile it may change.
-            for fact in list(listener.replay()):
-                self.publish(topic, fact)
+        """Publish the updates that bring a new worker up to date, one at each step."""
+        for topic, subscriber in self._subscribers.items():
+            # A copy: the subscriber's state may change between two steps.
+            for update in list(subscriber.replay()):
+                self.publish(topic, update)
                 yield

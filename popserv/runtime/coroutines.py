@@ -1,4 +1,4 @@
-"""Coroutines that mostly have nothing to wait for."""
+"""Runs coroutines that usually return without waiting, and avoids a Deferred for those."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ T = TypeVar("T")
 
 
 def run_eagerly(coroutine: Coroutine[Any, Any, T]) -> T | Deferred[T]:
-    """Run a coroutine to where it must wait: return what it returned, else a Deferred of that.
+    """Run a coroutine until it waits.
 
-    What it raises before it waits is raised here.  A Deferred for each costs more than what
-    most of them do.
+    Return its result if it finishes without waiting, otherwise a Deferred of its result.  An
+    exception raised before it waits is raised here.  The coroutine runs in a copy of the
+    current context.  For most coroutines a Deferred costs more than the work they do.
     """
-    # What it sets of its context is its own.
     context = copy_context()
     try:
         awaited = context.run(coroutine.send, None)
-    except StopIteration as over:
-        value: T = over.value
-        return value
-    return context.run(Deferred.fromCoroutine, _rest(coroutine, awaited))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    return context.run(Deferred.fromCoroutine, _resume(coroutine, awaited))
 
 
-def _rest(coroutine: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
+def _resume(coroutine: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
+    """Run the rest of a coroutine that waits for ``awaited``."""
     while True:
         try:
             try:
                 result = yield awaited
             except GeneratorExit:
-                # Nobody will wait any more; the collector may have been at it before.
+                # The Deferred was garbage collected, and the coroutine possibly before it.
                 coroutine.close()
                 raise
             except BaseException as error:
                 awaited = coroutine.throw(error)
             else:
                 awaited = coroutine.send(result)
-        except StopIteration as over:
-            value: T = over.value
+        except StopIteration as stop:
+            value: T = stop.value
             return value

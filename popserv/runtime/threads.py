@@ -1,6 +1,7 @@
-"""Threads for what would block: hashing passwords, reading directories and cold files.
+"""Thread pools for blocking work, such as hashing passwords and reading directories.
 
-Never the reactor's own pool: that one resolves names and is everybody's.
+The reactor's own pool is left alone: it resolves names, and is shared with everything else in
+the process.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from popserv.errors import TryLater
 T = TypeVar("T")
 
 StillNeeded = Callable[[], bool]
-"""Tells, in any thread, whether somebody still waits for what was asked for."""
+"""Returns whether the result of a job is still needed; it may be called in any thread."""
 
 
 class BoundedThreadPool:
-    """A pool of its own, with a bounded backlog; it starts at its first use, after any fork.
+    """A pool of at most ``threads`` threads, with at most ``backlog`` unfinished jobs.
 
-    The server ends when what has begun is over, unless nobody needs that (``awaited``).
+    The threads start at the first job, hence after any fork.  At shutdown the reactor waits for
+    the jobs that are running, unless ``wait_at_shutdown`` is false.
     """
 
     def __init__(
@@ -37,60 +39,61 @@ class BoundedThreadPool:
         *,
         wait_at_shutdown: bool = True,
     ) -> None:
-        self._pool = (ThreadPool if wait_at_shutdown else _UnawaitedPool)(0, threads, name)
-        self._awaited = wait_at_shutdown
+        self._pool = (ThreadPool if wait_at_shutdown else _DaemonThreadPool)(0, threads, name)
+        self._wait_at_shutdown = wait_at_shutdown
         self._backlog = backlog
         self._reactor = reactor
-        self._pending = 0
-        # Of those pending what has not begun, and may be dropped.
+        self._unfinished = 0
+        # The unfinished jobs that have not started, and may be dropped.
         self._droppable: dict[object, StillNeeded] = {}
         self._lock = Lock()
 
     def run(
         self, function: Callable[..., T], *args: Any, still_needed: StillNeeded | None = None
     ) -> Deferred[T]:
-        """Return what ``function(*args)`` returns in a thread.
+        """Call ``function(*args)`` in a thread, and return a Deferred of its result.
 
-        With ``wanted`` it is not begun once that has turned false, and takes up no room in a
-        backlog that is full; the Deferred fails then.
+        If ``still_needed`` returns false when a thread is free for the job, the function is not
+        called, and the Deferred fails with :exc:`~popserv.errors.TryLater`.  Such jobs are also
+        dropped from a full backlog.
 
-        :raises TryLater: the backlog is full.
+        :raises popserv.errors.TryLater: the backlog is full.
         """
-        if self._pending >= self._backlog:
-            self._drop_unwanted()
-        if self._pending >= self._backlog:
+        if self._unfinished >= self._backlog:
+            self._drop_unneeded()
+        if self._unfinished >= self._backlog:
             raise TryLater("server too busy, try again later")
         if not self._pool.started:
             self._start()
         work: Callable[..., T] = self._run
         with self._lock:
-            self._pending += 1
+            self._unfinished += 1
             if still_needed is not None:
                 job = object()
                 self._droppable[job] = still_needed
-                work = partial(self._run_if_wanted, job)
+                work = partial(self._run_if_needed, job)
         return deferToThreadPool(self._reactor, self._pool, work, function, *args)
 
     def _run(self, function: Callable[..., T], *args: Any) -> T:
         try:
             return function(*args)
         finally:
-            # Not a callback of the Deferred, which may be cancelled while this goes on.
+            # Not in a callback: the Deferred may be cancelled while the function runs.
             with self._lock:
-                self._pending -= 1
+                self._unfinished -= 1
 
-    def _run_if_wanted(self, job: object, function: Callable[..., T], *args: Any) -> T:
+    def _run_if_needed(self, job: object, function: Callable[..., T], *args: Any) -> T:
         with self._lock:
             still_needed = self._droppable.pop(job, None)
         if still_needed is None:
             raise TryLater
-        return self._run(function if still_needed() else _drop, *args)
+        return self._run(function if still_needed() else _raise_try_later, *args)
 
-    def _drop_unwanted(self) -> None:
+    def _drop_unneeded(self) -> None:
         with self._lock:
             for job in [job for job, still_needed in self._droppable.items() if not still_needed()]:
                 del self._droppable[job]
-                self._pending -= 1
+                self._unfinished -= 1
 
     def _start(self) -> None:
         if self._reactor is None:
@@ -98,13 +101,13 @@ class BoundedThreadPool:
 
             self._reactor = reactor
         self._pool.start()
-        if self._awaited:
+        if self._wait_at_shutdown:
             self._reactor.addSystemEventTrigger("during", "shutdown", self._pool.stop)
 
 
-class _UnawaitedPool(ThreadPool):
+class _DaemonThreadPool(ThreadPool):
     threadFactory: Any = staticmethod(partial(Thread, daemon=True))
 
 
-def _drop(*args: Any) -> NoReturn:
+def _raise_try_later(*args: Any) -> NoReturn:
     raise TryLater

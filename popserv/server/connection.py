@@ -229,8 +229,8 @@ class Connection(LineReceiver, IdleTimeoutMixin):
                 "{peer}: session of {user!r} ended, {removed} removed, {left} left",
                 user=session.name,
                 peer=peer_name(self.transport),
-                removed=session.removed,
-                left=len(session.mailbox.messages) - session.removed,
+                removed=session.removed_count,
+                left=len(session.mailbox.messages) - session.removed_count,
             )
         return Deferred.fromCoroutine(session.end()).addErrback(
             lambda failure: self.log.failure("cannot release a maildrop", failure)

@@ -47,7 +47,7 @@ class PreauthenticatedServer(POP3Server):
     async def _log_in(self) -> Reply:
         name = await self.factory.identify(self.transport)
         await self.session.login(name, Preauthenticated(name))
-        return Reply(b"%b, %b" % (self.factory.greeting, self.session.welcome().encoded()))
+        return Reply(b"%b, %b" % (self.factory.greeting, self.session.login_text().encoded()))
 
     def must_close_after_error(self) -> bool:
         """Return whether the session is over; without a login it has not begun."""

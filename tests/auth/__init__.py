@@ -1,1 +1,1 @@
-"""Tests of who may log in."""
+"""Tests of popserv.auth."""

@@ -1,4 +1,4 @@
-"""From credentials to an open mailbox, through a portal of twisted.cred."""
+"""Tests of popserv.auth.portal."""
 
 from itertools import product
 
@@ -33,62 +33,62 @@ from tests.commands.harness import CREDENTIALS, Checker
 
 ANN = UsernamePassword(b"ann", b"password")
 WRONG = UsernamePassword(b"ann", b"wrong")
-STRANGER = UsernamePassword(b"bob", b"password")
+UNKNOWN = UsernamePassword(b"bob", b"password")
 
 
 @implementer(IRealm)
 class ForeignRealm:
-    """A realm as other mail stacks have them: it knows IMailboxPOP3 and nothing of popserv.
+    """A realm of another mail server, whose avatars provide IMailboxPOP3.
 
-    ``logs_out`` makes what its logouts return.
+    ``log_out`` is called by the logout function and returns its result.
     """
 
-    def __init__(self, avatar, logs_out=lambda: None):
-        """Have this one avatar for everybody."""
+    def __init__(self, avatar, log_out=lambda: None):
+        """Store the avatar, which all users share."""
         self.avatar = avatar
-        self.logs_out = logs_out
+        self.log_out = log_out
         self.logouts = 0
 
     def requestAvatar(self, _avatar_id, _mind, *interfaces):
-        """Return the avatar, if it is one for the interfaces."""
+        """See IRealm."""
         if IMailboxPOP3 not in interfaces:
             raise NotImplementedError
         return succeed((IMailboxPOP3, self.avatar, self.logout))
 
     def logout(self):
-        """Count."""
+        """Count the logouts."""
         self.logouts += 1
-        return self.logs_out()
+        return self.log_out()
 
 
-def login_of(realm, *checkers):
-    """Return a PortalLogin before a realm; ann is let in unless checkers are given."""
+def authenticator(realm, *checkers):
+    """Return a PortalAuthenticator; the default checker knows ann only."""
     return PortalAuthenticator(Portal(realm, checkers or [Passwords(ann=b"password")]))
 
 
-class OwnRealmTests(UsersFileCase, TestCase):
-    """PortalLogin with popserv's own realm."""
+class MaildropRealmTests(UsersFileCase, TestCase):
+    """PortalAuthenticator with MaildropRealm."""
 
     def setUp(self):
-        """Give ann a message."""
+        """Deliver a message to ann."""
         super().setUp()
         self.maildrops = MemoryMaildrops()
         self.maildrops.deliver(b"ann", b"hello\n")
         self.realm = MaildropRealm(self.maildrops)
 
     async def test_mailbox(self):
-        """The mailbox is open under its lock until it is released."""
-        mailbox, release = await login_of(self.realm).authenticate(ANN)
+        """The mailbox is locked until it is released."""
+        mailbox, release = await authenticator(self.realm).authenticate(ANN)
         verifyObject(IMailbox, mailbox)
         self.assertEqual(len(mailbox.messages), 1)
         self.assertEqual(self.maildrops.locked, {b"ann"})
         await release()
         self.assertEqual(self.maildrops.locked, set())
 
-    async def test_refused(self):
-        """All who are refused are told the same (RFC 1725 section 12); the log knows the reason."""
-        login, texts = login_of(self.realm), set()
-        for credentials in (WRONG, STRANGER, Anonymous()):
+    async def test_login_failed(self):
+        """All failed logins have the same reply (RFC 1725 section 12), with a cause for the log."""
+        login, texts = authenticator(self.realm), set()
+        for credentials in (WRONG, UNKNOWN, Anonymous()):
             with self.assertRaises(LoginFailed) as caught:
                 await login.authenticate(credentials)
             self.assertIsInstance(caught.exception.__cause__, CredLoginFailed)
@@ -96,21 +96,21 @@ class OwnRealmTests(UsersFileCase, TestCase):
         self.assertEqual(len(texts), 1)
         self.assertEqual(self.maildrops.locked, set())
 
-    async def test_pop_errors_come_through(self):
-        """What the store and the checker say in the RFC's terms is not called a wrong password."""
-        login = login_of(self.realm)
+    async def test_pop_errors(self):
+        """A POPError of the store or of the checker is raised unchanged."""
+        login = authenticator(self.realm)
         _, release = await login.authenticate(ANN)
         with self.assertRaises(MaildropBusy):
             await login.authenticate(ANN)
         await release()
         self.write(b"ann:{PLAIN}password", 0o644)
         with self.assertRaises(TryLater):
-            await login_of(self.realm, PasswdFileChecker(self.path)).authenticate(ANN)
+            await authenticator(self.realm, PasswdFileChecker(self.path)).authenticate(ANN)
 
     async def test_users_file(self):
-        """A users file's users get in by password or by APOP (RFC 1725 sections 7 and 12)."""
+        """Users of a users file log in by password or by APOP (RFC 1725 sections 7 and 12)."""
         self.write(b"ann:{PLAIN}password\nmrose:{APOP}tanstaaf\n")
-        login = login_of(self.realm, PasswdFileChecker(self.path))
+        login = authenticator(self.realm, PasswdFileChecker(self.path))
         for credentials in (ANN, by_apop(b"mrose")):
             _, release = await login.authenticate(credentials)
             self.assertEqual(self.maildrops.locked, {credentials.username})
@@ -119,17 +119,17 @@ class OwnRealmTests(UsersFileCase, TestCase):
             with self.assertRaises(LoginFailed):
                 await login.authenticate(credentials)
 
-    def test_offers_apop(self):
-        """APOP is offered if the portal's checker of it says so; others know nothing of it."""
-        login = login_of(self.realm, PasswdFileChecker(self.path))
+    def test_supports_apop(self):
+        """APOP is supported if a checker of the portal supports it."""
+        login = authenticator(self.realm, PasswdFileChecker(self.path))
         self.assertIs(login.supports(IAPOPCredentials), False)
         self.write(b"mrose:{APOP}tanstaaf\n")
         self.assertIs(login.supports(IAPOPCredentials), True)
-        self.assertIs(login_of(self.realm).supports(IAPOPCredentials), False)
+        self.assertIs(authenticator(self.realm).supports(IAPOPCredentials), False)
         self.assertIs(PortalAuthenticator(Portal(self.realm)).supports(IAPOPCredentials), False)
 
-    def test_offers(self):
-        """A checker that says what it offers is asked; of others, all that they take is offered."""
+    def test_supports(self):
+        """A checker without ICredentialsSupport supports all its kinds of credentials."""
         says = Checker(lambda credentials: None, IUsernamePassword, ITokenCredentials, supported=())
         for checkers, kinds in [
             ([], set()),
@@ -145,8 +145,8 @@ class OwnRealmTests(UsersFileCase, TestCase):
         self.assertIs(login.supports(IUsernamePassword), False)
 
     async def test_too_soon(self):
-        """Who must wait is told so, and is neither called wrong nor let in."""
-        login = login_of(LoginDelayRealm(self.realm, 60, lambda: 0))
+        """A login within the login delay raises LoginTooSoon."""
+        login = authenticator(LoginDelayRealm(self.realm, 60, lambda: 0))
         _, release = await login.authenticate(ANN)
         await release()
         with self.assertRaises(LoginTooSoon):
@@ -157,12 +157,12 @@ class OwnRealmTests(UsersFileCase, TestCase):
 
 
 class ForeignRealmTests(TestCase):
-    """PortalLogin with realms whose avatars are twisted.mail's."""
+    """PortalAuthenticator with realms whose avatars provide IMailboxPOP3."""
 
     async def test_adapted(self):
-        """The avatar is adapted, its deleted messages left out."""
+        """The avatar is adapted, without its deleted messages."""
         realm = ForeignRealm(ListAvatar([b"one\n", None, b"three\n"], later=succeed))
-        mailbox, release = await login_of(realm).authenticate(ANN)
+        mailbox, release = await authenticator(realm).authenticate(ANN)
         verifyObject(IMailbox, mailbox)
         bodies = [await read_all(await mailbox.open(message)) for message in mailbox.messages]
         self.assertEqual(bodies, [b"one\n", b"three\n"])
@@ -171,11 +171,11 @@ class ForeignRealmTests(TestCase):
         self.assertEqual(realm.logouts, 1)
 
     async def test_logouts(self):
-        """A logout may return anything, and is waited for if it is to be."""
+        """The result of a logout may be any value, and is awaited if it is awaitable."""
         waiting = Deferred()
         for result in (None, succeed(None), "done", waiting):
             realm = ForeignRealm(ListAvatar([]), lambda result=result: result)
-            _, release = await login_of(realm).authenticate(ANN)
+            _, release = await authenticator(realm).authenticate(ANN)
             outcome = Deferred.fromCoroutine(call_release(release))
             if result is waiting:
                 self.assertNoResult(outcome)
@@ -184,47 +184,47 @@ class ForeignRealmTests(TestCase):
             self.assertEqual(realm.logouts, 1)
 
     async def test_logout_fails(self):
-        """A logout that fails is heard of."""
+        """An error of the logout is raised."""
         realm = ForeignRealm(ListAvatar([]), lambda: fail(OSError()))
-        _, release = await login_of(realm).authenticate(ANN)
+        _, release = await authenticator(realm).authenticate(ANN)
         with self.assertRaises(OSError):
             await call_release(release)
 
     async def test_not_adaptable(self):
-        """An avatar that cannot be adapted is logged out, once, whatever was wrong with it."""
+        """An avatar that cannot be adapted is logged out once."""
 
         def broken(_):
             raise OSError("no list")
 
         lists = (broken, lambda _: fail(OSError("no list")), lambda _: [3, 3, 3], lambda _: [3, 3])
-        for later, logs_out in product(lists, (lambda: None, lambda: succeed(None))):
-            realm = ForeignRealm(ListAvatar([b"a\n", None], later=later), logs_out)
+        for later, log_out in product(lists, (lambda: None, lambda: succeed(None))):
+            realm = ForeignRealm(ListAvatar([b"a\n", None], later=later), log_out)
             with self.assertRaises((OSError, ValueError)):
-                await login_of(realm).authenticate(ANN)
+                await authenticator(realm).authenticate(ANN)
             self.assertEqual(realm.logouts, 1)
 
-    def test_given_up_while_listing(self):
-        """A client that leaves while its messages are listed leaves nobody logged in."""
+    def test_cancelled_while_listing(self):
+        """If the login is cancelled while messages are listed, the avatar is logged out."""
         listing = Deferred()
         realm = ForeignRealm(ListAvatar([b"a\n"], later=lambda _: listing))
-        outcome = Deferred.fromCoroutine(login_of(realm).authenticate(ANN))
+        outcome = Deferred.fromCoroutine(authenticator(realm).authenticate(ANN))
         self.assertNoResult(outcome)
         outcome.cancel()
         self.failureResultOf(outcome)
         self.assertEqual(realm.logouts, 1)
 
     async def test_no_such_interface(self):
-        """A realm of no mail at all is the operator's mistake, not a wrong password."""
+        """A realm that supports neither interface raises NotImplementedError, not LoginFailed."""
         realm = ForeignRealm(None)
         realm.requestAvatar = lambda *_: fail(NotImplementedError())
         with self.assertRaises(NotImplementedError):
-            await login_of(realm).authenticate(ANN)
+            await authenticator(realm).authenticate(ANN)
 
     async def test_session(self):
-        """In a whole session deletions reach the avatar at QUIT, and the logout comes last."""
+        """In a session, deletions reach the avatar at QUIT, before the logout."""
         avatar = ListAvatar([b"one\n", b"two\n"])
         realm = ForeignRealm(avatar, lambda: avatar.calls.append(("logout",)))
-        session = Session(login_of(realm))
+        session = Session(authenticator(realm))
         await session.login(b"ann", ANN)
         session.maildrop.mark(2)
         self.assertEqual(avatar.calls, [])

@@ -1,4 +1,4 @@
-"""Users for whom somebody else has vouched."""
+"""Tests of popserv.auth.preauth."""
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import Portal
@@ -13,20 +13,20 @@ from popserv.maildrops.memory import MemoryMaildrops
 
 
 class CheckerTests(SynchronousTestCase):
-    """PreauthenticatedChecker lets in whoever comes to it, and serves nothing else."""
+    """PreauthenticatedChecker."""
 
     def test_interfaces(self):
-        """The checker and its credentials are cred's."""
+        """The checker and its credentials provide the interfaces of twisted.cred."""
         self.assertTrue(verifyObject(ICredentialsChecker, PreauthenticatedChecker()))
         self.assertTrue(verifyObject(IPreauthenticated, Preauthenticated(b"ann")))
 
     def test_name(self):
-        """The avatar is the name's."""
-        asked = PreauthenticatedChecker().requestAvatarId(Preauthenticated(b"ann"))
-        self.assertEqual(self.successResultOf(asked), b"ann")
+        """The avatar id is the user's name."""
+        outcome = PreauthenticatedChecker().requestAvatarId(Preauthenticated(b"ann"))
+        self.assertEqual(self.successResultOf(outcome), b"ann")
 
     def test_nothing_else(self):
-        """Nobody can log in by anything that a client could say."""
+        """A portal with this checker alone supports no credentials that a client can send."""
         login = PortalAuthenticator(
             Portal(MaildropRealm(MemoryMaildrops()), [PreauthenticatedChecker()])
         )

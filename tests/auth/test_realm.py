@@ -1,4 +1,4 @@
-"""The realm that opens maildrops."""
+"""Tests of popserv.auth.realm."""
 
 from twisted.cred.checkers import ANONYMOUS
 from twisted.cred.error import UnauthorizedLogin
@@ -14,20 +14,20 @@ from popserv.maildrops.memory import MemoryMaildrops
 
 
 class MaildropRealmTests(TestCase):
-    """MaildropRealm: the avatar is the open maildrop."""
+    """MaildropRealm."""
 
     def setUp(self):
-        """Put a message into a store, and a realm before it."""
+        """Make a store with a message, and its realm."""
         self.maildrops = MemoryMaildrops()
         self.maildrops.deliver(b"ann", b"hello\n")
         self.realm = MaildropRealm(self.maildrops)
 
     def test_interface(self):
-        """It is a realm of twisted.cred."""
+        """It provides IRealm."""
         verifyObject(IRealm, self.realm)
 
     async def test_avatar(self):
-        """The avatar is the user's mailbox, under its lock until the logout."""
+        """The avatar is the user's mailbox, which is locked until the logout."""
         interfaces = (IMailboxPOP3, IMailbox)
         interface, avatar, logout = await self.realm.requestAvatar(b"ann", None, *interfaces)
         self.assertIs(interface, IMailbox)
@@ -40,7 +40,7 @@ class MaildropRealmTests(TestCase):
         self.assertEqual(self.maildrops.locked, set())
 
     def test_other_interfaces(self):
-        """Who asks for no IMailbox is told so, and nothing is opened."""
+        """A request without IMailbox raises NotImplementedError and opens nothing."""
         for interfaces in ((), (IMailboxPOP3,)):
             with self.assertRaises(NotImplementedError):
                 self.realm.requestAvatar(b"ann", None, *interfaces)

@@ -1,4 +1,4 @@
-"""twisted.mail's avatars as mailboxes: bytes, octets, unique-ids, and removal at QUIT alone."""
+"""Tests of popserv.auth.twisted_mail."""
 
 from io import BytesIO
 from itertools import compress
@@ -17,13 +17,13 @@ from popserv.testing import SAMPLE_MESSAGES, MailboxContract, naive_octets, read
 
 @implementer(IMailboxPOP3)
 class ListAvatar:
-    """What a realm of twisted.mail may return: a list of messages, None for one that is gone.
+    """An avatar that provides IMailboxPOP3: a list of messages, with None for a deleted message.
 
-    ``later`` makes of a result what the methods return that may return a Deferred.
+    ``later`` converts the results of the methods that may return a Deferred.
     """
 
     def __init__(self, messages, uids=None, later=lambda result: result):
-        """Hold the messages, and note what is asked for."""
+        """Store the messages, and record the calls."""
         self.messages = messages
         self.uids = uids or [b"uid-%d" % n for n in range(len(messages))]
         self.later = later
@@ -32,35 +32,35 @@ class ListAvatar:
         self.calls = []
 
     def listMessages(self, index=None):
-        """List sizes as they are stored, which is not as they are sent."""
+        """Return the sizes of the stored messages, which differ from those of the sent messages."""
         sizes = [0 if message is None else len(message) + 1 for message in self.messages]
         return self.later(sizes if index is None else sizes[index])
 
     def getMessage(self, index):
-        """Open a message."""
+        """Open a message and record the file."""
         if self.messages[index] is None:
             raise ValueError("no such message: s3cret path")
         self.opened.append(BytesIO(self.messages[index]))
         return self.opened[-1]
 
     def getUidl(self, index):
-        """Return what this store calls a message."""
+        """Return the unique-id of a message."""
         return self.uids[index]
 
     def deleteMessage(self, index):
-        """Mark a message."""
+        """Mark a message as deleted."""
         self.calls.append(("delete", index))
         if self.messages[index] is None:
             raise ValueError("no such message: s3cret path")
         self.marked.add(index)
 
     def undeleteMessages(self):
-        """Unmark all."""
+        """Remove all marks."""
         self.calls.append(("undelete",))
         self.marked.clear()
 
     def sync(self):
-        """Remove what is marked."""
+        """Remove the marked messages."""
         self.calls.append(("sync",))
         for index in self.marked:
             self.messages[index] = None
@@ -69,7 +69,7 @@ class ListAvatar:
 
 @implementer(IMaildropFactory)
 class ListMaildrops:
-    """A store of ListAvatars, with the lock that a realm would have to have."""
+    """A store of ListAvatars, with the lock that a realm must have."""
 
     def __init__(self, messages):
         """Store each user's messages."""
@@ -77,7 +77,7 @@ class ListMaildrops:
         self.avatars = {}
 
     async def open_maildrop(self, user):
-        """Adapt an avatar that shares the user's messages."""
+        """Return the adapted avatar of the user's messages."""
         if user in self.avatars:
             raise MaildropBusy
         stored = self.stored.setdefault(user, {})
@@ -97,31 +97,31 @@ class ListMaildrops:
 
 
 class AdaptedContractTests(MailboxContract, TestCase):
-    """An adapted avatar does what every mailbox must do."""
+    """An adapted avatar keeps the contract of mailboxes."""
 
     def make_factory(self, messages):
-        """Return a store of avatars."""
+        """Return a store of adapted avatars."""
         return ListMaildrops(messages)
 
     def remove_externally(self, factory, user, index):
-        """Let a message vanish that the avatar has listed."""
+        """Remove a message that the avatar has listed."""
         factory.avatars[user].messages[index] = None
         return True
 
 
 class AdaptTests(TestCase):
-    """adapt: what is listed, and when the avatar is told what."""
+    """adapt."""
 
     async def test_sizes_as_sent(self):
-        """Octets are counted from the message, whatever the avatar says (RFC 1725 section 10)."""
+        """Octets are counted from the messages, not taken from the avatar (RFC 1725 section 10)."""
         avatar = ListAvatar(SAMPLE_MESSAGES)
         mailbox = await adapt(avatar)
         verifyObject(IMailbox, mailbox)
         self.assertEqual(list(mailbox.messages.octets), [naive_octets(m) for m in SAMPLE_MESSAGES])
         self.assertTrue(all(file.closed for file in avatar.opened))
 
-    async def test_gone(self):
-        """A size of 0 is no message; the others keep their bytes and names."""
+    async def test_deleted(self):
+        """A message of size 0 is omitted; the others keep their content and their unique-ids."""
         avatar = ListAvatar([None, b"1\n", None, None, b"4\n", None])
         mailbox = await adapt(avatar)
         self.assertEqual(list(mailbox.messages.uids), [b"uid-1", b"uid-4"])
@@ -131,16 +131,16 @@ class AdaptTests(TestCase):
         self.assertEqual(avatar.messages, [None, b"1\n", None, None, None, None])
 
     async def test_unique_ids(self):
-        """A name that is no legal unique-id is made one, always the same (RFC 1939 section 7)."""
-        odd = [b"fine", b"", b"two words", b"\xff", b"x" * 71, b"x" * 70, b"new\nline"]
-        uids = (await adapt(ListAvatar([b"m"] * 7, odd))).messages.uids
+        """An invalid unique-id is replaced by a valid one, always the same (RFC 1939 section 7)."""
+        unusual = [b"fine", b"", b"two words", b"\xff", b"x" * 71, b"x" * 70, b"new\nline"]
+        uids = (await adapt(ListAvatar([b"m"] * 7, unusual))).messages.uids
         for uid in uids:
             self.assertRegex(uid.decode("ascii"), r"\A[\x21-\x7e]{1,70}\Z")
         self.assertEqual((uids[0], uids[5], len(set(uids))), (b"fine", b"x" * 70, 7))
-        self.assertEqual((await adapt(ListAvatar([b"m"] * 7, odd))).messages.uids, uids)
+        self.assertEqual((await adapt(ListAvatar([b"m"] * 7, unusual))).messages.uids, uids)
 
     async def test_deferred(self):
-        """What listMessages and sync return may be a Deferred, which is waited for."""
+        """If listMessages or sync returns a Deferred, it is awaited."""
         for later in (succeed, lambda result: result):
             avatar = ListAvatar([b"a\n", b"b\n"], later=later)
             mailbox = await adapt(avatar)
@@ -153,8 +153,8 @@ class AdaptTests(TestCase):
         waiting.callback(None)
         await outcome
 
-    async def test_deleted_at_quit_alone(self):
-        """The avatar hears of deletions when they are to last, and of all before its sync."""
+    async def test_deleted_at_quit_only(self):
+        """Messages are deleted only when messages are removed, and before sync."""
         avatar = ListAvatar([b"a\n", b"b\n", b"c\n"])
         mailbox = await adapt(avatar)
         await mailbox.open(mailbox.messages[0])
@@ -163,14 +163,14 @@ class AdaptTests(TestCase):
         self.assertEqual(avatar.calls, [("delete", 2), ("delete", 0), ("sync",)])
         self.assertEqual(avatar.messages, [None, b"b\n", None])
 
-    async def test_release_leaves_it(self):
-        """Release does nothing: the realm's logout is what gives an avatar up."""
+    async def test_release(self):
+        """A release does nothing; the realm's logout releases the avatar."""
         avatar = ListAvatar([b"a\n"])
         await (await adapt(avatar)).release()
         self.assertEqual((avatar.calls, avatar.messages), ([], [b"a\n"]))
 
     async def test_sync_fails(self):
-        """A sync that fails, at once or later, leaves what was marked: that many remain."""
+        """If sync fails, RemovalFailed has the number of the marked messages."""
 
         def at_once(_):
             raise OSError("s3cret path")
@@ -186,15 +186,15 @@ class AdaptTests(TestCase):
             self.assertIsInstance(caught.exception.__cause__, OSError)
 
     async def test_delete_fails(self):
-        """A deletion that the avatar refuses is a removal that failed."""
+        """If deleteMessage fails, RemovalFailed is raised."""
         avatar = ListAvatar([b"a\n", b"b\n"])
         mailbox = await adapt(avatar)
         avatar.messages = None
         with self.assertRaises(RemovalFailed):
             await mailbox.remove(mailbox.messages)
 
-    async def test_vanished(self):
-        """A message that went by itself cannot be opened, and its removal stops no other's."""
+    async def test_removed_externally(self):
+        """A message that another program removed cannot be opened; others can still be removed."""
         avatar = ListAvatar([b"a\n", b"b\n"])
         mailbox = await adapt(avatar)
         avatar.messages[0] = None
@@ -204,23 +204,23 @@ class AdaptTests(TestCase):
         await mailbox.remove(mailbox.messages)
         self.assertEqual(avatar.messages, [None, None])
 
-    async def test_fewer(self):
-        """An IndexError is how other avatars say that a message is gone."""
+    async def test_index_error(self):
+        """An IndexError of the avatar is a NoSuchMessage, too."""
         avatar = ListAvatar([b"a\n"])
         mailbox = await adapt(avatar)
         del avatar.messages[0]
         with self.assertRaises(NoSuchMessage):
             await mailbox.open(mailbox.messages[0])
 
-    async def test_not_countable(self):
-        """An avatar that lists what it cannot open is not adapted, and its error comes through."""
+    async def test_unreadable(self):
+        """If the avatar cannot open a listed message, its error is raised; all files are closed."""
         avatar = ListAvatar([b"a\n", None], later=lambda _: [2, 2])
         with self.assertRaises(ValueError):
             await adapt(avatar)
         self.assertTrue(all(file.closed for file in avatar.opened))
 
     async def test_closed(self):
-        """A body's file is closed when it was read, and when the rest is not wanted."""
+        """The file of a message is closed at its end, and when the iterator is closed."""
         avatar = ListAvatar([b"x" * 200_000])
         mailbox = await adapt(avatar)
         body = await mailbox.open(mailbox.messages[0])
@@ -232,7 +232,7 @@ class AdaptTests(TestCase):
         self.assertTrue(avatar.opened[-1].closed)
 
     async def test_closed_unread(self):
-        """A body's file is closed even if not one chunk was wanted."""
+        """The file of a message is closed even if no chunk was read."""
         avatar = ListAvatar([b"a\n"])
         mailbox = await adapt(avatar)
         (await mailbox.open(mailbox.messages[0])).close()

@@ -10,7 +10,8 @@ from itertools import product
 from unittest import SkipTest, mock
 
 import popserv
-from popserv.auth.passwords.schemes import SCRAM_ROUNDS, split_field, verify
+from popserv.auth.passwords.schemes import split_field, verify
+from popserv.auth.passwords.scram_keys import SCRAM_ITERATIONS
 from popserv.auth.passwords.users_file import UsersFile
 from popserv.commandline import main as cli
 from tests.auth.passwords.test_users_file import UsersFileCase
@@ -60,7 +61,7 @@ class CliCase(UsersFileCase):
 
     def field(self, name=b"ann"):
         """Return a user's password field."""
-        return UsersFile(self.path).read().secrets[name]
+        return UsersFile(self.path).read().password_fields[name]
 
 
 class UserTests(CliCase):
@@ -69,7 +70,7 @@ class UserTests(CliCase):
     def test_add(self):
         """A new user has a SCRAM-SHA-256 secret of full strength, and nothing is printed."""
         self.assertEqual(self.user("add", "ann"), (0, "", ""))
-        self.assertTrue(self.field().startswith(b"{SCRAM-SHA-256}%d," % SCRAM_ROUNDS))
+        self.assertTrue(self.field().startswith(b"{SCRAM-SHA-256}%d," % SCRAM_ITERATIONS))
         self.assertTrue(verify(self.field(), b"password"))
         self.assertFalse(verify(self.field(), b"password\n"))
         self.assertEqual(self.mode(), 0o600)
@@ -117,11 +118,11 @@ class UserTests(CliCase):
     def test_refused(self):
         """What cannot be done is an exit code of 1 and a line on stderr that says why."""
         self.write(b"ann:{PLAIN}a\n")
-        self.fails("is in", "add", "ann")
+        self.fails("is already in", "add", "ann")
         self.fails("is not in", "passwd", "bob")
         self.fails("is not in", "remove", "bob")
-        self.fails("cannot be a user's name", "add", "an:n")
-        self.fails("cannot be a user's name", "add", "../ann")
+        self.fails("is not a valid user name", "add", "an:n")
+        self.fails("is not a valid user name", "add", "../ann")
         os.chmod(self.path, 0o644)
         code, out, err = self.user("list")
         self.assertEqual((code, out), (1, ""))
@@ -138,7 +139,7 @@ class UserTests(CliCase):
         stdin = mock.Mock(isatty=mock.Mock(side_effect=AssertionError("asked")))
         code, _, err = self.run_main(["user", "add", "a b", "--users", self.path], stdin)
         self.assertEqual(code, 1)
-        self.assertIn("cannot be a user's name", err)
+        self.assertIn("is not a valid user name", err)
 
     def test_bytes_as_typed(self):
         """A password is one line's bytes as they came, in any charset, spaces and all."""
@@ -239,7 +240,7 @@ class InstalledTests(CliCase):
         for code in (0, 1):
             done = subprocess.run(command, input=b"password\n", capture_output=True)
             self.assertEqual((done.returncode, done.stdout), (code, b""))
-        self.assertIn(b"popserv: ann is in ", done.stderr)
+        self.assertIn(b"popserv: user ann is already in ", done.stderr)
         self.assertTrue(verify(self.field(), b"password"))
 
     def test_terminal(self):

@@ -5,12 +5,12 @@ from base64 import b64encode
 from twisted.cred.credentials import IUsernamePassword
 from twisted.internet.defer import Deferred
 
-from popserv.auth.passwords.schemes import scram_keys
+from popserv.auth.passwords.scram_keys import derive_scram_keys
 from popserv.core.grammar import MAX_SASL_LINE
 from popserv.core.session import State
 from popserv.errors import LoginFailed
 from popserv.interfaces import IScramSHA256Credentials, ITokenCredentials
-from tests.auth.sasl.test_mechanisms import RFC_7628
+from tests.auth.sasl.test_oauthbearer import RFC_7628_RESPONSE
 from tests.commands.harness import (
     CREDENTIALS,
     Checker,
@@ -31,7 +31,7 @@ class ExchangeTests(CommandTestCase):
         [b"AUTH SCRAM-SHA-256"],
         [b"AUTH SCRAM-SHA-256", b64encode(b"n,,n=ann,r=x")],
         [b"AUTH CRAM-MD5"],
-        [b"AUTH OAUTHBEARER " + b64encode(RFC_7628)],
+        [b"AUTH OAUTHBEARER " + b64encode(RFC_7628_RESPONSE)],
     ]
 
     def setUp(self):
@@ -43,7 +43,7 @@ class ExchangeTests(CommandTestCase):
             if ITokenCredentials.providedBy(credentials):
                 return reject_token({"status": "x"})(credentials)
             if IScramSHA256Credentials.providedBy(credentials):
-                keys = scram_keys("sha256", b"pw", b"salt", 1)
+                keys = derive_scram_keys("sha256", b"pw", b"salt", 1)
                 outcome = Deferred.fromCoroutine(credentials.check_keys(keys))
                 outcome.addBoth(self.ended.append)
                 return outcome
@@ -187,7 +187,7 @@ class PendingTests(CommandTestCase):
         async def check(credentials):
             await waiting
             try:
-                await credentials.check_keys(scram_keys("sha256", b"pw", b"salt", 1))
+                await credentials.check_keys(derive_scram_keys("sha256", b"pw", b"salt", 1))
             finally:
                 ended.append(True)
 

@@ -8,7 +8,7 @@ from twisted.internet.defer import succeed
 
 from popserv.auth.sasl.mechanisms import Mechanism
 from popserv.interfaces import ITokenCredentials
-from tests.auth.sasl.test_mechanisms import GOOGLES, RFC_7628
+from tests.auth.sasl.test_oauthbearer import GOOGLE_XOAUTH2, RFC_7628_RESPONSE
 from tests.commands.harness import (
     CANCELLED,
     CREDENTIALS,
@@ -41,8 +41,8 @@ class FailedLoginTests(CommandTestCase):
         [b"AUTH CRAM-MD5", b64encode(b"tim b913a602c7eda7a495b4e6e7334d3890")],
         [b"AUTH EXTERNAL ="],
         [b"AUTH EXTERNAL " + b64encode(b"bob")],
-        [b"AUTH OAUTHBEARER " + b64encode(RFC_7628)],
-        [b"AUTH XOAUTH2 " + b64encode(GOOGLES)],
+        [b"AUTH OAUTHBEARER " + b64encode(RFC_7628_RESPONSE)],
+        [b"AUTH XOAUTH2 " + b64encode(GOOGLE_XOAUTH2)],
         [b"AUTH SCRAM-SHA-256 " + b64encode(b"n,,n=ann,r=x")],
         [b"AUTH SCRAM-SHA-1 " + b64encode(b"n,,n=ann,r=x")],
     ]
@@ -111,7 +111,7 @@ class FailedLoginTests(CommandTestCase):
             b"pb24ifQ==\r\n"
         )
         self.serve(Checker(reject_token(reason), ITokenCredentials))
-        for name, response in ((b"OAUTHBEARER", RFC_7628), (b"XOAUTH2", GOOGLES)):
+        for name, response in ((b"OAUTHBEARER", RFC_7628_RESPONSE), (b"XOAUTH2", GOOGLE_XOAUTH2)):
             for reply in (b"AQ==", b"", b"*", b"nonsense!"):
                 client = self.connect()
                 line = b"AUTH %b %b" % (name, response_line(response))
@@ -124,7 +124,7 @@ class FailedLoginTests(CommandTestCase):
         """A client may disconnect instead of answering that challenge."""
         self.serve(Checker(reject_token({"status": "x"}), ITokenCredentials))
         client = self.connect()
-        client.send(b"AUTH OAUTHBEARER " + response_line(RFC_7628))
+        client.send(b"AUTH OAUTHBEARER " + response_line(RFC_7628_RESPONSE))
         client.lose()
         client.clock.advance(3)
         self.assert_released(0)
@@ -140,7 +140,11 @@ class FailedLoginTests(CommandTestCase):
                 b"ann",
                 "the authorization identity is not the authentication identity",
             ),
-            (self.FAILED_LOGINS[6], b"bob", "the certificate is for b'ann', not for that"),
+            (
+                self.FAILED_LOGINS[6],
+                b"bob",
+                "the client certificate is for b'ann', not for the authorization identity",
+            ),
         ]:
             self.log._events.clear()
             self.fail_login(client, lines)

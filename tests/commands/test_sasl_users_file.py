@@ -11,7 +11,7 @@ from popserv.auth.sasl.mechanisms import MECHANISMS
 from popserv.core.grammar import decode_base64
 from popserv.interfaces import ITokenCredentials
 from tests.auth.passwords.test_users_file import UsersFileCase
-from tests.auth.sasl.test_scram import Client as ScramClient
+from tests.auth.sasl.harness import ScramClient
 from tests.commands.harness import (
     LOGIN_FAILED,
     CommandTestCase,
@@ -31,7 +31,7 @@ class UsersFileTests(UsersFileCase, CommandTestCase):
         """Use few iterations, so that keys take little time."""
         UsersFileCase.setUp(self)
         CommandTestCase.setUp(self)
-        self.patch(passwd, "SCRAM_ROUNDS", 7)
+        self.patch(passwd, "SCRAM_ITERATIONS", 7)
 
         async def here(function, *args):
             return function(*args)

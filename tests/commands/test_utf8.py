@@ -5,7 +5,7 @@ from popserv.commands import utf8
 from popserv.core.languages import Languages
 from popserv.core.snapshot import Snapshot
 from tests.commands.harness import CommandTestCase, response_line
-from tests.core.test_command import session as make_session
+from tests.core.harness import make_session
 
 AS_STORED = b"+OK messages are sent as stored\r\n"
 

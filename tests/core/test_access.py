@@ -1,4 +1,4 @@
-"""What a session has accessed, and what of that a mailbox remembers."""
+"""Tests of popserv.core.access."""
 
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -9,15 +9,15 @@ from popserv.maildrops.memory import MemoryMaildrops
 
 
 @implementer(IMailbox)
-class Forgetful:
-    """A mailbox that remembers nothing."""
+class PlainMailbox:
+    """A mailbox without IRetrievalRecord."""
 
 
-class AccessTests(TestCase):
-    """The number, which LAST tells, and the record."""
+class AccessRecordTests(TestCase):
+    """LAST gives the highest message-number accessed (RFC 1460 section 5)."""
 
-    async def opened(self):
-        """A mailbox of four messages, and its access."""
+    async def open(self):
+        """Return the messages of a mailbox of four, and its access record."""
         store = MemoryMaildrops()
         for _ in range(4):
             store.deliver(b"ann", b"x\n")
@@ -25,27 +25,27 @@ class AccessTests(TestCase):
         mailbox = await store.open_maildrop(b"ann")
         return mailbox.messages, AccessRecord(mailbox)
 
-    async def test_forgetful(self):
-        """A mailbox that remembers nothing starts at zero, and is told nothing."""
-        access = AccessRecord(Forgetful())
+    async def test_plain_mailbox(self):
+        """A session with a mailbox without IRetrievalRecord starts at 0, and saves nothing."""
+        access = AccessRecord(PlainMailbox())
         self.assertEqual(await access.highest(), 0)
-        messages, _ = await self.opened()
+        messages, _ = await self.open()
         access.record_retrieval(messages[1])
         self.assertEqual(await access.highest(), 2)
         await access.save([])
 
-    async def test_asked_once(self):
-        """The mailbox is asked when the number is, and not again."""
-        messages, access = await self.opened()
+    async def test_read_once(self):
+        """The record of the mailbox is read once, when the number is first needed."""
+        messages, access = await self.open()
         self.store.retrieved[b"ann"].add(messages[2].uid)
         access.record_access(2)
         self.assertEqual(await access.highest(), 3)
         self.store.retrieved[b"ann"].add(messages[3].uid)
         self.assertEqual(await access.highest(), 3)
 
-    async def test_reset_before_asked(self):
-        """What earlier sessions retrieved counts no more after a reset."""
-        messages, access = await self.opened()
+    async def test_reset(self):
+        """Retrievals of earlier sessions do not count after a reset to zero."""
+        messages, access = await self.open()
         self.store.retrieved[b"ann"].add(messages[2].uid)
         access.reset_to_zero()
         self.assertEqual(await access.highest(), 0)
@@ -53,16 +53,16 @@ class AccessTests(TestCase):
         self.assertEqual(await access.highest(), 3)
 
     async def test_record(self):
-        """All that was retrieved is remembered, but for what was removed."""
-        messages, access = await self.opened()
+        """All messages retrieved are saved, except those removed."""
+        messages, access = await self.open()
         for message in (messages[3], messages[0], messages[1], messages[3]):
             access.record_retrieval(message)
         await access.save([messages[0]])
         self.assertEqual(self.store.retrieved[b"ann"], {messages[1].uid, messages[3].uid})
 
-    async def test_nothing(self):
-        """A session that retrieved nothing asks nothing of the mailbox."""
-        _, access = await self.opened()
+    async def test_no_retrievals(self):
+        """A session without retrievals saves nothing."""
+        _, access = await self.open()
         access.record_access(4)
         access.log = None
         self.store.retrieved.clear()

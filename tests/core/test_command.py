@@ -1,4 +1,4 @@
-"""The table: one word on what a session may say."""
+"""Tests of popserv.core.command."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -6,70 +6,54 @@ from popserv.commands import rfc1725
 from popserv.core.command import CommandTable, command
 from popserv.core.grammar import no_arguments
 from popserv.core.replies import Reply
-from popserv.core.session import Session, State
-from popserv.errors import BadCommand, LoginFailed
-
-
-class Nobody:
-    """A place to log in where nobody can."""
-
-    async def authenticate(self, credentials):
-        """Refuse."""
-        raise LoginFailed
-
-    def supports(self, credentials):
-        """Offer all the same."""
-        return True
-
-
-def session(**facts):
-    """A session that nobody can log in to."""
-    return Session(Nobody(), **facts)
+from popserv.core.session import State
+from popserv.errors import BadCommand
+from tests.core.harness import make_session
 
 
 @command(b"XYZ", State.AUTHORIZATION, no_arguments, available=lambda s: s.host == b"here")
 def xyz(session):
-    """Answer."""
+    """Reply."""
     return Reply(b"xyz")
 
 
 class CommandTableTests(SynchronousTestCase):
-    """Dispatch is a look-up, and nothing else."""
+    """The table finds commands, and rejects those that a session does not have."""
 
     def test_find(self):
-        """A command is found by its keyword, in its states, where it is available."""
+        """A command is found by its keyword, in its states, if it is available."""
         table = CommandTable([xyz])
-        self.assertIs(table.find(session(host=b"here"), b"XYZ"), xyz)
+        self.assertIs(table.find(make_session(host=b"here"), b"XYZ"), xyz)
         self.assertEqual(list(table), [xyz])
 
-    def test_refusals(self):
-        """Unknown, not offered, or not now: each has its text."""
+    def test_rejections(self):
+        """Commands that are unknown, unavailable or of another state are rejected."""
         table = CommandTable(rfc1725.COMMANDS, [xyz])
-        update = session()
+        update = make_session()
         update.state = State.UPDATE
-        for where, keyword, text in [
-            (session(), b"BOGUS", "unknown command"),
-            (session(), b"", "unknown command"),
-            (session(), b"__CLASS__", "unknown command"),
-            (session(), b"STAT", "log in first"),
-            (session(), b"XYZ", "command not available"),
-            (session(), b"APOP", "APOP is not available"),
+        for session, keyword, text in [
+            (make_session(), b"BOGUS", "unknown command"),
+            (make_session(), b"", "unknown command"),
+            (make_session(), b"__CLASS__", "unknown command"),
+            (make_session(), b"STAT", "log in first"),
+            (make_session(), b"XYZ", "command not available"),
+            (make_session(), b"APOP", "APOP is not available"),
             (
-                session(allows_cleartext=False),
+                make_session(allows_cleartext=False),
                 b"USER",
                 "cleartext passwords are not allowed without TLS",
             ),
             (update, b"QUIT", "session has ended"),
         ]:
-            refusal = self.assertRaises(BadCommand, table.find, where, keyword)
-            self.assertEqual(str(refusal.text), text)
+            error = self.assertRaises(BadCommand, table.find, session, keyword)
+            self.assertEqual(str(error.text), text)
 
     def test_keywords_are_unique(self):
-        """Two commands of one name are a mistake."""
+        """A table with two commands of one keyword is an error."""
         self.assertRaises(ValueError, CommandTable, [xyz], [xyz])
 
-    def test_rfc1725_is_whole(self):
-        """RFC 1725 section 8, the command summary."""
+    def test_rfc1725(self):
+        """The commands of RFC 1725 are those of its command summary (section 8)."""
         valid = {}
         for entry in CommandTable(rfc1725.COMMANDS):
             for state in entry.states:

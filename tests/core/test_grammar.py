@@ -1,4 +1,4 @@
-"""Command lines and their arguments."""
+"""Tests of popserv.core.grammar."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,11 +9,11 @@ from popserv.errors import BadCommand
 
 
 class GrammarTests(SynchronousTestCase):
-    """RFC 1725 section 3: keywords and arguments."""
+    """Keywords and arguments (RFC 1725 section 3)."""
 
     def test_split_line(self):
-        """A keyword counts in any case; what follows the first space is untouched."""
-        for line, parted in [
+        """A keyword may be in any case; the text behind the first space is not changed."""
+        for line, parts in [
             (b"noop", (b"NOOP", None)),
             (b"List 2", (b"LIST", b"2")),
             (b"PASS  a b ", (b"PASS", b" a b ")),
@@ -22,49 +22,49 @@ class GrammarTests(SynchronousTestCase):
             (b" NOOP", (b"", b"NOOP")),
             (b"\xffLIST\0", (b"\xffLIST\0", None)),
         ]:
-            self.assertEqual(grammar.split_line(line), parted)
+            self.assertEqual(grammar.split_line(line), parts)
 
     @given(st.binary())
     def test_number(self, text):
-        """A number is one to ten decimal digits, and nothing that int() takes beside."""
-        naive = text and len(text) <= 10 and all(digit in b"0123456789" for digit in text)
-        if naive:
+        """A number is one to ten decimal digits."""
+        is_number = text and len(text) <= 10 and all(digit in b"0123456789" for digit in text)
+        if is_number:
             self.assertEqual(grammar.number(text), int(text))
         else:
             self.assertRaises(BadCommand, grammar.number, text)
 
     def test_number_is_not_int(self):
-        """Signs, underscores, spaces and other scripts' digits are no numbers."""
+        """A number has no sign, underscore, space, or digit of another script."""
         for text in (b"+1", b"-1", b"0_1", b" 1", b"1 ", b"1\n", "\u0661".encode(), b"0x1", b"1e1"):
             self.assertRaises(BadCommand, grammar.number, text)
         self.assertEqual(grammar.number(b"0012"), 12)
 
-    def test_words(self):
-        """Arguments are parted by single spaces; one space at the end is let pass."""
+    def test_arguments(self):
+        """Arguments are separated by single spaces; one trailing space is accepted."""
         parse = grammar.arguments(grammar.number, grammar.word)
         self.assertEqual(parse(b"1 x"), (1, b"x"))
         self.assertEqual(parse(b"1 x "), (1, b"x"))
         for wrong in (None, b"", b" ", b"1", b" 1 x", b"1  x", b"1 x  ", b"1 x y", b"x 1", b"1 \t"):
             self.assertRaises(BadCommand, parse, wrong)
 
-    def test_optional_words(self):
-        """Arguments that may be left out are left out or given whole."""
+    def test_optional_arguments(self):
+        """Optional arguments may be omitted."""
         parse = grammar.arguments(grammar.number, minimum=0)
         for argument, parsed in [(None, ()), (b"", ()), (b"1", (1,)), (b"1 ", (1,))]:
             self.assertEqual(parse(argument), parsed)
         for wrong in (b" ", b" 1", b"1  ", b"1 2", b"x"):
             self.assertRaises(BadCommand, parse, wrong)
 
-    def test_nothing(self):
-        """A command without arguments takes a trailing space and no more."""
+    def test_no_arguments(self):
+        """A command without arguments accepts one trailing space."""
         self.assertEqual(grammar.no_arguments(None), ())
         self.assertEqual(grammar.no_arguments(b""), ())
         self.assertRaises(BadCommand, grammar.no_arguments, b"x")
         self.assertRaises(BadCommand, grammar.no_arguments, b" ")
 
     @given(st.none() | st.binary())
-    def test_words_never_fail_otherwise(self, argument):
-        """Any argument at all is parsed or refused."""
+    def test_any_argument(self, argument):
+        """Any octets are parsed, or rejected with an ASCII text."""
         for parse in (
             grammar.no_arguments,
             grammar.rest_of_line,
@@ -74,23 +74,23 @@ class GrammarTests(SynchronousTestCase):
         ):
             try:
                 self.assertIsInstance(parse(argument), tuple)
-            except BadCommand as refusal:
-                self.assertTrue(str(refusal).isascii())
+            except BadCommand as error:
+                self.assertTrue(str(error).isascii())
 
-    def test_rest(self):
-        """PASS takes all that follows, spaces and all (RFC 1725 section 4)."""
+    def test_rest_of_line(self):
+        """The argument of PASS is the rest of the line, spaces included (RFC 1725 section 4)."""
         self.assertEqual(grammar.rest_of_line(b" two words "), (b" two words ",))
         self.assertRaises(BadCommand, grammar.rest_of_line, None)
         self.assertRaises(BadCommand, grammar.rest_of_line, b"")
 
-    def test_name_and_word(self):
-        """APOP's digest is what follows the last space."""
+    def test_name_and_digest(self):
+        """The digest of APOP follows the last space."""
         self.assertEqual(grammar.name_and_digest(b"a b c "), (b"a b", b"c"))
         for wrong in (None, b"", b"a", b"a ", b" a", b"a  "):
             self.assertRaises(BadCommand, grammar.name_and_digest, wrong)
 
     def test_word(self):
-        """A word has no control characters, but may have others than ASCII's."""
+        """A word may contain characters outside ASCII, but no control characters."""
         self.assertEqual(grammar.word("j\xf6rg".encode()), "j\xf6rg".encode())
         for wrong in (b"a\0", b"\x7f", b"a\tb", b"\x1b["):
             self.assertRaises(BadCommand, grammar.word, wrong)

@@ -1,4 +1,4 @@
-"""The languages of replies, and that their catalogs are whole."""
+"""Tests of popserv.core.languages, and of the catalogs in popserv/core/locale."""
 
 import gettext
 import io
@@ -11,8 +11,8 @@ from babel.messages.pofile import read_po
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv import errors
-from popserv.core.languages import DEFAULT, Languages
-from popserv.texts import ENGLISH, Counted, Text
+from popserv.core.languages import DEFAULT_LANGUAGE, Languages
+from popserv.texts import ENGLISH
 
 PACKAGE = Path(__file__).parents[2] / "popserv"
 CATALOGS = sorted(PACKAGE.glob("core/locale/*/LC_MESSAGES/popserv.po"))
@@ -22,57 +22,32 @@ KEYWORDS = {"Text": None, "Counted": (1, 2)} | {
     for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, errors.POPError)
 }
-"""What a text stands in; the errors take one, too."""
+"""The calls whose arguments are texts: Text, Counted and the errors."""
 
 
-def texts_of_the_code():
-    """Every text that a reply can have, as gettext's ids: one, or singular and plural."""
+def texts_in_code():
+    """Return every text of a reply as a gettext id: one, or singular and plural."""
     return {
-        found[2] if isinstance(found[2], str) else tuple(found[2])
-        for found in extract_from_dir(PACKAGE, keywords=KEYWORDS)
+        extracted[2] if isinstance(extracted[2], str) else tuple(extracted[2])
+        for extracted in extract_from_dir(PACKAGE, keywords=KEYWORDS)
     }
 
 
-class TextTests(SynchronousTestCase):
-    """Texts, with their arguments."""
-
-    def test_render(self):
-        """A text has its arguments filled in, texts among them, and percent signs kept."""
-        inner = Counted("%d message", "%d messages", 2)
-        self.assertEqual(Text("%s (%d octets)", inner, 320).render(), "2 messages (320 octets)")
-        self.assertEqual(str(Text("100 %%")), "100 %")
-        self.assertEqual(str(Counted("%d message", "%d messages", 1)), "1 message")
-
-    def test_translated(self):
-        """Each part is translated by itself, numbers by the language's own rule."""
-        languages = Languages()
-        text = Text("maildrop has %s", Counted("%d message", "%d messages", 0))
-        self.assertEqual(text.render(languages["de"]), "das Postfach hat 0 Nachrichten")
-        self.assertEqual(text.render(languages["fr"]), "la boîte contient 0 message")
-
-    def test_equal(self):
-        """Texts that read the same are the same."""
-        self.assertEqual(Text("%d", 1), Text("1"))
-        self.assertEqual(hash(Text("%d", 1)), hash(Text("1")))
-        self.assertNotEqual(Text("1"), Text("2"))
-        self.assertNotEqual(Text("1"), "1")
-
-
 class MatchTests(SynchronousTestCase):
-    """Languages.match: RFC 4647 section 3.4, lookup."""
+    """The lookup of RFC 4647 section 3.4."""
 
     def test_match(self):
-        """Subtags fall off the end until a tag is found; letter case is no matter."""
+        """Subtags are removed from the end until a tag matches; case is ignored."""
         languages = Languages()
-        for wanted, tag in [
+        for language_range, tag in [
             (b"de", "de"),
             (b"DE-at", "de"),
             (b"de-x", "de"),
             (b"fr-FR-u-co-phonebk", "fr"),
             (b"en-GB", "en"),
-            (b"i-default", DEFAULT),
-            (b"I-Default", DEFAULT),
-            (b"*", DEFAULT),
+            (b"i-default", DEFAULT_LANGUAGE),
+            (b"I-Default", DEFAULT_LANGUAGE),
+            (b"*", DEFAULT_LANGUAGE),
             (b"i", None),
             (b"tlh", None),
             (b"d", None),
@@ -80,53 +55,55 @@ class MatchTests(SynchronousTestCase):
             (b"\xff", None),
             (b"../de", None),
         ]:
-            self.assertEqual(languages.match(wanted), tag, wanted)
+            self.assertEqual(languages.match(language_range), tag, language_range)
 
     def test_preferred(self):
-        """``*`` is the language that the server prefers."""
+        """The range * selects the preferred language."""
         self.assertEqual(Languages(preferred="fr").match(b"*"), "fr")
         error = self.assertRaises(ValueError, Languages, preferred="tlh")
         self.assertEqual(str(error), "no language tlh; there are i-default, en, de, fr")
 
     def test_listing(self):
-        """Each language is called as it calls itself."""
+        """The listing has the name of each language in that language."""
         self.assertEqual(
             list(Languages().listing()),
             [("i-default", "English"), ("en", "English"), ("de", "Deutsch"), ("fr", "Français")],
         )
-        self.assertIs(Languages()[DEFAULT], ENGLISH)
+        self.assertIs(Languages()[DEFAULT_LANGUAGE], ENGLISH)
 
-    def test_elsewhere(self):
-        """Catalogs can be kept in another directory, or in none."""
-        self.assertEqual([tag for tag, _ in Languages(self.mktemp()).listing()], [DEFAULT, "en"])
+    def test_directory(self):
+        """A directory without catalogs has English only."""
+        self.assertEqual(
+            [tag for tag, _ in Languages(self.mktemp()).listing()], [DEFAULT_LANGUAGE, "en"]
+        )
 
 
 class CatalogTests(SynchronousTestCase):
-    """The catalogs in popserv/core/locale."""
+    """The catalogs have all texts, and agree with them."""
 
     def catalogs(self):
-        """Yield (path, catalog) of each .po file."""
+        """Yield the path and the catalog of each .po file."""
         self.assertEqual([path.parts[-3] for path in CATALOGS], ["de", "fr"])
         for path in CATALOGS:
             with path.open("rb") as file:
                 yield path, read_po(file)
 
-    def test_whole(self):
-        """Each has every text of the code, and no other."""
-        wanted = texts_of_the_code()
-        self.assertIn("send PASS", wanted)
-        self.assertIn("temporary failure, try again later", wanted)
+    def test_complete(self):
+        """Each catalog has every text in the code, and no others."""
+        texts = texts_in_code()
+        self.assertIn("send PASS", texts)
+        self.assertIn("temporary failure, try again later", texts)
         for path, catalog in self.catalogs():
-            there = {
+            translated = {
                 message.id if isinstance(message.id, str) else tuple(message.id)
                 for message in catalog
                 if message.id and all([message.string] if message.id is str else message.string)
             }
-            self.assertEqual(wanted - there, set(), f"{path} lacks these")
-            self.assertEqual(there - wanted, set(), f"{path} has these in vain")
+            self.assertEqual(texts - translated, set(), f"{path}: missing")
+            self.assertEqual(translated - texts, set(), f"{path}: not in the code")
 
     def test_placeholders(self):
-        """A translation has the placeholders of the text, in its order."""
+        """A translation has the placeholders of the text, in the same order."""
         for path, catalog in self.catalogs():
             for message in catalog:
                 ids = [message.id] if isinstance(message.id, str) else message.id
@@ -136,7 +113,7 @@ class CatalogTests(SynchronousTestCase):
                     self.assertEqual(len(placeholders), 1, f"{path}: {message.id}")
 
     def test_one_line(self):
-        """No translation breaks a status line, or makes it longer than RFC 2449 allows."""
+        """A translation has no control characters, and fits into a reply (RFC 2449 section 4)."""
         for path, catalog in self.catalogs():
             for message in catalog:
                 strings = [message.string] if isinstance(message.string, str) else message.string
@@ -145,13 +122,13 @@ class CatalogTests(SynchronousTestCase):
                     self.assertLess(len(text.encode()), 300, path)
 
     def test_compiled(self):
-        """The .mo beside it is what it compiles to: ``make translations``."""
+        """Each .mo file is compiled from its .po file: run ``make translations``."""
         for path, catalog in self.catalogs():
             compiled = io.BytesIO()
             write_mo(compiled, catalog)
             compiled.seek(0)
             with path.with_suffix(".mo").open("rb") as file:
-                there = gettext.GNUTranslations(file)
+                committed = gettext.GNUTranslations(file)
             fresh = gettext.GNUTranslations(compiled)
-            # Its header has the time of day.
-            self.assertEqual(there._catalog | {"": ""}, fresh._catalog | {"": ""}, path)
+            # The header contains the time of compilation.
+            self.assertEqual(committed._catalog | {"": ""}, fresh._catalog | {"": ""}, path)

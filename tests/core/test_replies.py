@@ -1,4 +1,4 @@
-"""Status lines."""
+"""Tests of popserv.core.replies."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -7,10 +7,10 @@ from popserv.errors import POPError
 
 
 class StatusLineTests(SynchronousTestCase):
-    """RFC 1725 section 3: status indicators; RFC 2449 section 8: response codes."""
+    """Status indicators (RFC 1725 section 3) and response codes (RFC 2449 section 8)."""
 
     def test_status_lines(self):
-        """A reply is a status indicator, a code in brackets if there is one, and text."""
+        """A status line is a status indicator, a response code in brackets if any, and text."""
         self.assertEqual(replies.ok_line(b"2 320"), b"+OK 2 320\r\n")
         self.assertEqual(replies.err_line(POPError("no")), b"-ERR no\r\n")
         self.assertEqual(

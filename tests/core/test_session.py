@@ -1,4 +1,4 @@
-"""The three states, and the lock that is given back once."""
+"""Tests of popserv.core.session."""
 
 from twisted.trial.unittest import TestCase
 
@@ -8,10 +8,10 @@ from popserv.maildrops.memory import MemoryMaildrops
 
 
 class SessionTests(TestCase):
-    """RFC 1725 sections 3 to 6."""
+    """The states of a session, and its lock (RFC 1725 sections 3 to 6)."""
 
     def setUp(self):
-        """Two messages for ann, and a session that may log in as her."""
+        """Store two messages for ann, and make a session that can log in as ann."""
         self.store = MemoryMaildrops()
         self.store.deliver(b"ann", b"1\n")
         self.store.deliver(b"ann", b"2\n")
@@ -19,11 +19,11 @@ class SessionTests(TestCase):
         self.session = Session(self)
 
     def supports(self, credentials):
-        """Offer what is asked for."""
+        """Support all credentials."""
         return True
 
     async def authenticate(self, credentials):
-        """Let ann in."""
+        """Accept ann's credentials."""
         if credentials != "ann's":
             raise LoginFailed
         mailbox = await self.store.open_maildrop(b"ann")
@@ -35,7 +35,7 @@ class SessionTests(TestCase):
         return mailbox, release
 
     async def test_states(self):
-        """AUTHORIZATION, by login TRANSACTION, by update UPDATE."""
+        """A login leads to TRANSACTION, and an update to UPDATE, where marked mail is removed."""
         self.assertIs(self.session.state, State.AUTHORIZATION)
         await self.session.login(b"ann", "ann's")
         self.assertIs(self.session.state, State.TRANSACTION)
@@ -44,10 +44,10 @@ class SessionTests(TestCase):
         await self.session.update()
         self.assertIs(self.session.state, State.UPDATE)
         self.assertEqual(list(self.store.stored[b"ann"].values()), [b"2\n"])
-        self.assertEqual((self.released, self.session.removed), (1, 1))
+        self.assertEqual((self.released, self.session.removed_count), (1, 1))
 
     async def test_failed_login(self):
-        """A failed login leaves the state and takes nothing."""
+        """A failed login changes no state and acquires no lock."""
         with self.assertRaises(LoginFailed):
             await self.session.login(b"ann", "bob's")
         self.assertIs(self.session.state, State.AUTHORIZATION)
@@ -55,21 +55,21 @@ class SessionTests(TestCase):
         self.assertEqual(self.released, 0)
 
     async def test_end(self):
-        """However often a session ends, it removes nothing and gives the lock up once."""
+        """A session that ends without UPDATE removes nothing, and releases its lock once."""
         await self.session.login(b"ann", "ann's")
         self.session.maildrop.mark(1)
         await self.session.end()
         await self.session.end()
         self.assertEqual((self.released, len(self.store.stored[b"ann"])), (1, 2))
 
-    async def test_no_dialogue(self):
-        """A session that was given no way to ask its client asks nothing."""
+    async def test_defaults(self):
+        """A session without options sends no challenges and has no capabilities."""
         with self.assertRaises(BadCommand):
             await self.session.send_challenge(b"")
         self.assertEqual(self.session.capabilities(), ())
 
     async def test_failed_removal(self):
-        """The lock is given up even if the removal fails, and the failure is told."""
+        """If a removal fails, the lock is released and the error is raised."""
         await self.session.login(b"ann", "ann's")
         self.session.maildrop.mark(1)
         self.session.maildrop.mark(2)
@@ -80,4 +80,4 @@ class SessionTests(TestCase):
         self.session.mailbox.remove = remove
         with self.assertRaises(RemovalFailed):
             await self.session.update()
-        self.assertEqual((self.released, self.session.removed), (1, 1))
+        self.assertEqual((self.released, self.session.removed_count), (1, 1))

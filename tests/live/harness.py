@@ -21,8 +21,9 @@ from pathlib import Path
 from twisted.trial.unittest import TestCase
 
 from popserv.auth.passwords.schemes import join_field
-from popserv.auth.passwords.users_file import default_path, set_secret
-from popserv.messages.downgrade import Downgrader
+from popserv.auth.passwords.users_file import default_path
+from popserv.auth.passwords.users_file_editing import set_secret
+from popserv.messages.downgrade.downgrader import Downgrader
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

@@ -8,7 +8,8 @@ import re
 import socket
 
 from popserv.auth.passwords.schemes import new_scram_sha256
-from popserv.auth.passwords.users_file import default_path, set_secret
+from popserv.auth.passwords.users_file import default_path
+from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.auth.throttle.slots import MAX_CONCURRENT
 from tests.live.harness import ServerTestCase, until
 

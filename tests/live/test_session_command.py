@@ -18,7 +18,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-from popserv.auth.passwords.users_file import default_path, set_secret
+from popserv.auth.passwords.users_file import default_path
+from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.testing import naive_octets
 from tests.certificates import issue, make_authority
 from tests.live.harness import (

@@ -30,7 +30,8 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from popserv.auth.passwords.schemes import join_field
-from popserv.auth.passwords.users_file import default_path, remove_user, set_secret
+from popserv.auth.passwords.users_file import default_path
+from popserv.auth.passwords.users_file_editing import remove_user, set_secret
 from popserv.maildrops.maildir.layout import Layout
 from popserv.server import idle
 from popserv.testing import SAMPLE_MESSAGES

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-from popserv.auth.passwords.users_file import set_secret
+from popserv.auth.passwords.users_file_editing import set_secret
 from tests.certificates import issue, make_authority
 from tests.live.harness import (
     BIN,

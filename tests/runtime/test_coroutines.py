@@ -1,4 +1,4 @@
-"""Coroutines that may have nothing to wait for."""
+"""Tests of popserv.runtime.coroutines."""
 
 import gc
 import sys
@@ -12,27 +12,27 @@ from popserv.runtime.coroutines import run_eagerly
 _setting = ContextVar("setting", default="outside")
 
 
-class BegunTests(SynchronousTestCase):
-    """A Deferred is made only of what must be waited for."""
+class RunEagerlyTests(SynchronousTestCase):
+    """A Deferred is returned only if the coroutine waits."""
 
-    def test_nothing_to_wait_for(self):
-        """What needs no wait is returned as it is, and so is what is awaited but there."""
+    def test_no_wait(self):
+        """A coroutine that awaits fired Deferreds only returns its result."""
 
         async def coroutine():
             return await succeed(3)
 
         self.assertEqual(run_eagerly(coroutine()), 3)
 
-    def test_raised_at_once(self):
-        """What goes wrong before a wait is raised."""
+    def test_raises_before_wait(self):
+        """An exception before the first wait is raised."""
 
         async def coroutine():
             raise KeyError("wrong")
 
         self.assertRaises(KeyError, run_eagerly, coroutine())
 
-    def test_waits(self):
-        """However often it waits, the result comes at its end."""
+    def test_several_waits(self):
+        """A coroutine that waits returns a Deferred, which fires when the coroutine ends."""
         waits = [Deferred(), Deferred(), Deferred()]
 
         async def coroutine():
@@ -44,8 +44,8 @@ class BegunTests(SynchronousTestCase):
             wait.callback(number)
         self.assertEqual(self.successResultOf(result), [0, 1, 2])
 
-    def test_fails_after_a_wait(self):
-        """What goes wrong in a wait reaches the coroutine, which may go on or fail."""
+    def test_exceptions(self):
+        """A failure is raised in the coroutine, which may catch it or fail."""
         waits = [Deferred(), Deferred()]
 
         async def coroutine():
@@ -60,22 +60,22 @@ class BegunTests(SynchronousTestCase):
         waits[1].errback(OSError("second"))
         self.failureResultOf(result, OSError)
 
-    def test_ends_with_a_failed_wait(self):
-        """A coroutine may end with what it makes of a failure."""
+    def test_result_after_exception(self):
+        """A coroutine may return a result after it has caught a failure."""
         wait = Deferred()
 
         async def coroutine():
             try:
                 await wait
             except KeyError:
-                return "mended"
+                return "recovered"
 
         result = run_eagerly(coroutine())
         wait.errback(KeyError())
-        self.assertEqual(self.successResultOf(result), "mended")
+        self.assertEqual(self.successResultOf(result), "recovered")
 
-    def test_abandoned(self):
-        """What nobody waits for any more is closed without a word."""
+    def test_garbage_collected(self):
+        """A coroutine whose Deferred is garbage collected is closed without a warning."""
         closed = []
 
         async def coroutine():
@@ -92,7 +92,7 @@ class BegunTests(SynchronousTestCase):
         self.assertEqual((closed, unraisable), ([True] * 3, []))
 
     def test_context(self):
-        """What a coroutine sets of its context is there after its waits, and for nobody else."""
+        """A coroutine keeps its context variables across waits, and changes nobody else's."""
         wait = Deferred()
 
         async def coroutine():

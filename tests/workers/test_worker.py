@@ -13,7 +13,7 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv import tap
-from popserv.auth.passwords.users_file import set_secret
+from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.server.listeners import CannotStart
 from popserv.workers import worker as worker_module
 from popserv.workers.link import HEARTBEAT_INTERVAL

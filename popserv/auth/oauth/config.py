@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from configparser import Error as ConfigError
 from configparser import RawConfigParser
 
+from popserv.auth.files import FileError, check_private
 from popserv.auth.oauth.introspection import IntrospectionVerifier
 from popserv.auth.oauth.jwks import ALGORITHMS, JWKSURL, JWKSFile, KeySource
 from popserv.auth.oauth.jwt_verifier import JWTVerifier
 from popserv.auth.oauth.provider import ProviderError, check_url
 from popserv.auth.oauth.verifier import ITokenVerifier
-from popserv.auth.passwords.users_file import UsersFileError, refuse_if_public
 
 _COMMON_KEYS = {"issuer", "audience", "user", "scope", "discovery"}
 
@@ -29,7 +29,7 @@ KEYS = {
 _MAX_CACHE_SECONDS = 3600
 
 
-class OAuthFileError(Exception):
+class OAuthFileError(FileError):
     """The file is invalid; the message is one line with the file, the key and the remedy."""
 
 
@@ -80,8 +80,8 @@ class OAuthFile:
             raise OAuthFileError(f"{self.path}: must have exactly one section, [oauth]")
         if parser.has_option("oauth", "client-secret"):
             try:
-                refuse_if_public(self.path, mode)
-            except UsersFileError as error:
+                check_private(self.path, mode)
+            except FileError as error:
                 raise OAuthFileError(str(error)) from None
         return dict(parser.items("oauth"))
 

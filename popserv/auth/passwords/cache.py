@@ -1,4 +1,4 @@
-"""Passwords that were right a while ago, so that a client that polls pays for one hash an hour."""
+"""A cache of verified passwords: a client that polls causes one password hash an hour."""
 
 from __future__ import annotations
 
@@ -10,39 +10,42 @@ from hashlib import blake2b
 
 
 class VerifiedPasswordCache:
-    """Remembers that a password is the one of a password field, but neither of them.
+    """Remembers which passwords were verified against which password fields.
 
-    What is kept are digests under a key that only this process knows, of at most
-    ``most`` logins and for ``seconds`` each.  A field that has changed is another field.
+    The cache stores neither passwords nor fields, but keyed digests of both.  The key is random
+    and exists only in this process.  An entry expires ``lifetime`` seconds after it was added.
+    At most ``max_entries`` are kept; the oldest is evicted.  When a user's password field
+    changes, entries for the old field no longer match.
     """
 
     def __init__(
         self,
         *,
-        seconds: float = 3600,
-        most: int = 10_000,
+        lifetime: float = 3600,
+        max_entries: int = 10_000,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._seconds = seconds
-        self._most = most
+        self._lifetime = lifetime
+        self._max_entries = max_entries
         self._now = now
         self._key = os.urandom(32)
-        # In the order of their ends.
-        self._ends: OrderedDict[bytes, float] = OrderedDict()
+        # Sorted by expiry time, the earliest first.
+        self._expiry_times: OrderedDict[bytes, float] = OrderedDict()
 
     def add(self, field: bytes, password: bytes) -> None:
-        """Remember that this password was verified."""
+        """Record that a password was verified against a password field."""
         digest = self._digest(field, password)
-        self._ends[digest] = self._now() + self._seconds
-        self._ends.move_to_end(digest)
-        while len(self._ends) > self._most or next(iter(self._ends.values())) <= self._now():
-            self._ends.popitem(last=False)
+        times = self._expiry_times
+        times[digest] = self._now() + self._lifetime
+        times.move_to_end(digest)
+        while len(times) > self._max_entries or next(iter(times.values())) <= self._now():
+            times.popitem(last=False)
 
-    def holds(self, field: bytes, password: bytes) -> bool:
-        """Tell whether it was, not too long ago."""
-        return self._ends.get(self._digest(field, password), 0) > self._now()
+    def contains(self, field: bytes, password: bytes) -> bool:
+        """Tell whether the password was verified against this field within the lifetime."""
+        return self._expiry_times.get(self._digest(field, password), 0) > self._now()
 
     def _digest(self, field: bytes, password: bytes) -> bytes:
-        # The length parts the two, whatever is in them.
+        # With its length in front, the field cannot be confused with the password.
         text = b"%d:%b%b" % (len(field), field, password)
         return blake2b(text, key=self._key, digest_size=16).digest()

@@ -1,8 +1,9 @@
-"""Password schemes, by the names and in the text forms of Dovecot's ``doveadm pw``.
+"""Password schemes, with the names and the syntax of Dovecot's ``doveadm pw``.
 
-Each is one entry of ``SCHEMES``: from the text after ``{NAME}`` and a password to
-whether they match.  Text that is no secret of its scheme is a ValueError; every
-comparison takes a time that depends on no secret.
+``SCHEMES`` maps the name of each scheme to a function that verifies a password.  Its arguments
+are the secret, which is the decoded text after ``{NAME}`` in a password field, and the password.
+It returns whether they match, and raises ValueError if the secret is malformed.  Secrets are
+compared in constant time.
 """
 
 from __future__ import annotations
@@ -11,200 +12,168 @@ import ctypes
 import ctypes.util
 import hashlib
 import hmac
-import os
 import re
 from base64 import b64encode
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
 
+from popserv.auth.passwords.scram_keys import (
+    SCRAM_ITERATIONS,
+    derive_scram_keys,
+    parse_iterations,
+    parse_scram_keys,
+)
 from popserv.core.grammar import decode_base64
 
 Verify = Callable[[bytes, bytes], bool]
 
-SCRAM_ROUNDS = 32_768
-"""PBKDF2 rounds of a new SCRAM-SHA-256 secret; RFC 7677 section 4 wants 4,096 at least."""
-
 
 class UnknownScheme(ValueError):
-    """A secret's scheme is not known here, or its library is not installed."""
+    """A password scheme is not supported, or the library that it requires is not installed."""
 
 
 def verify(field: bytes, password: bytes) -> bool:
-    """Tell whether the password is the one of a passwd-file's password field.
+    """Tell whether a password matches a password field of a users file.
 
-    ``field`` is ``{SCHEME}text``, ``{SCHEME.b64}text`` or ``{SCHEME.hex}text``; with
-    no scheme it is for crypt(3).  An APOP secret matches no password (RFC 1725
-    section 12), an empty field matches nothing, and nothing matches a NUL.
+    ``field`` is ``{SCHEME}text``, ``{SCHEME.b64}text`` or ``{SCHEME.hex}text``.  A field without
+    a scheme is a crypt(3) hash.  An APOP secret matches no password (RFC 1725 section 12), an
+    empty field matches no password, and a password with a NUL matches no field.
 
-    :raises ValueError: the field is malformed, or UnknownScheme.
+    :raises UnknownScheme: the scheme is not supported.
+    :raises ValueError: the field is malformed.
     """
-    scheme, text = split_field(field)
-    check = SCHEMES.get(scheme)
-    if check is None:
-        raise UnknownScheme(f"password scheme {scheme.decode('ascii', 'replace')} is not known")
-    return bool(text) and b"\0" not in password and check(text, password)
+    scheme, secret = split_field(field)
+    matches = SCHEMES.get(scheme)
+    if matches is None:
+        raise UnknownScheme(f"unknown password scheme {scheme.decode('ascii', 'replace')}")
+    return bool(secret) and b"\0" not in password and matches(secret, password)
 
 
 _FIELD = re.compile(rb"\{([A-Za-z0-9-]+)(?:\.((?i:b64|base64|hex)))?\}(.*)", re.DOTALL)
 
 
 def split_field(field: bytes) -> tuple[bytes, bytes]:
-    """Part a password field into its scheme, upper-cased, and its decoded text."""
-    found = _FIELD.fullmatch(field)
-    if found is None:
+    """Split a password field into the scheme, in upper case, and the decoded secret.
+
+    :raises ValueError: the encoding of the secret is invalid.
+    """
+    match = _FIELD.fullmatch(field)
+    if match is None:
         return b"CRYPT", field
-    scheme, encoding, text = found.groups()
+    scheme, encoding, text = match.groups()
     scheme = scheme.upper()
     if encoding is not None:
         is_hex = encoding.lower() == b"hex"
         text = bytes.fromhex(text.decode("ascii")) if is_hex else decode_base64(text)
         if scheme in _DIGESTS:
-            # An encoding stands for the bare digest, which these schemes keep in base64.
+            # An encoded secret is the digest itself, which these schemes store in base64.
             text = b64encode(text)
     return scheme, text
 
 
 def scheme_of(field: bytes) -> bytes:
-    """Return a password field's scheme, upper-cased, whatever its text is."""
-    found = _FIELD.fullmatch(field)
-    return b"CRYPT" if found is None else found[1].upper()
+    """Return the scheme of a password field, in upper case; the secret may be malformed."""
+    match = _FIELD.fullmatch(field)
+    return b"CRYPT" if match is None else match[1].upper()
 
 
 def is_apop(field: bytes) -> bool:
-    """Tell whether a password field holds an APOP secret, which is for nothing else."""
+    """Tell whether a password field has an APOP secret, which must be used for APOP only."""
     return scheme_of(field) == b"APOP"
 
 
 def is_empty(field: bytes) -> bool:
-    """Tell whether a password field holds no secret, and so matches nothing."""
+    """Tell whether a password field has no secret; it then matches no password."""
     return re.fullmatch(rb"(\{[^}]*\})?", field) is not None
 
 
-def join_field(scheme: bytes, text: bytes) -> bytes:
-    """Return the password field of a secret, encoded if it would not stand in a line as it is."""
-    if re.fullmatch(rb"[\x21-\x39\x3b-\x7e]+", text):
-        return b"{%b}%b" % (scheme, text)
-    return b"{%b.b64}%b" % (scheme, b64encode(text))
+def join_field(scheme: bytes, secret: bytes) -> bytes:
+    """Return the password field with a scheme and a secret.
+
+    The secret is encoded in base64 if it has colons, spaces, control characters or octets beyond
+    ASCII.
+    """
+    if re.fullmatch(rb"[\x21-\x39\x3b-\x7e]+", secret):
+        return b"{%b}%b" % (scheme, secret)
+    return b"{%b.b64}%b" % (scheme, b64encode(secret))
 
 
-def new_scram_sha256(password: bytes, rounds: int = SCRAM_ROUNDS) -> bytes:
-    """Return the password field of a new SCRAM-SHA-256 secret (RFC 5802 section 3)."""
-    keys = scram_keys("sha256", password, rounds=rounds)
-    text = b",".join([b"%d" % rounds, *map(b64encode, keys[1:])])
-    return join_field(b"SCRAM-SHA-256", text)
+def new_scram_sha256(password: bytes, iterations: int = SCRAM_ITERATIONS) -> bytes:
+    """Return a password field with a new SCRAM-SHA-256 secret (RFC 5802 section 3, RFC 7677)."""
+    keys = derive_scram_keys("sha256", password, iterations=iterations)
+    secret = b",".join([b"%d" % iterations, *map(b64encode, keys[1:])])
+    return join_field(b"SCRAM-SHA-256", secret)
 
 
-def _never(text: bytes, password: bytes) -> bool:
+def _apop(secret: bytes, password: bytes) -> bool:
     return False
 
 
-def _plain(text: bytes, password: bytes) -> bool:
-    return hmac.compare_digest(text, password)
+def _cleartext(secret: bytes, password: bytes) -> bool:
+    return hmac.compare_digest(secret, password)
 
 
-def _digest(hash_name: str, text: bytes, password: bytes) -> bool:
-    """Compare with a bare digest, in base64 or hex as its length tells."""
-    new = hashlib.new(hash_name, password, usedforsecurity=False)
-    is_hex = len(text) == 2 * new.digest_size
-    stored = bytes.fromhex(text.decode("ascii")) if is_hex else decode_base64(text)
-    return hmac.compare_digest(stored, new.digest())
+def _digest(hash_name: str, secret: bytes, password: bytes) -> bool:
+    """Verify against a digest without a salt, in hex or base64; the length tells which."""
+    computed = hashlib.new(hash_name, password, usedforsecurity=False)
+    is_hex = len(secret) == 2 * computed.digest_size
+    stored = bytes.fromhex(secret.decode("ascii")) if is_hex else decode_base64(secret)
+    return hmac.compare_digest(stored, computed.digest())
 
 
-def _salted(hash_name: str, text: bytes, password: bytes) -> bool:
-    """Compare with base64 of a digest and the salt behind it."""
-    new = hashlib.new(hash_name, password, usedforsecurity=False)
-    stored = decode_base64(text)
-    if len(stored) <= new.digest_size:
-        raise ValueError("no salt behind the digest")
-    new.update(stored[new.digest_size :])
-    return hmac.compare_digest(stored[: new.digest_size], new.digest())
+def _salted_digest(hash_name: str, secret: bytes, password: bytes) -> bool:
+    """Verify against the base64 of a digest followed by the salt."""
+    computed = hashlib.new(hash_name, password, usedforsecurity=False)
+    stored = decode_base64(secret)
+    if len(stored) <= computed.digest_size:
+        raise ValueError("the salt is missing")
+    computed.update(stored[computed.digest_size :])
+    return hmac.compare_digest(stored[: computed.digest_size], computed.digest())
 
 
-def _pbkdf2(text: bytes, password: bytes) -> bool:
-    """Compare with Dovecot's ``$1$salt$rounds$hex``, PBKDF2 over SHA-1."""
-    _, version, salt, rounds, stored = text.split(b"$")
+def _pbkdf2(secret: bytes, password: bytes) -> bool:
+    """Verify against Dovecot's ``$1$salt$rounds$hex``, which is PBKDF2 with SHA-1."""
+    _, version, salt, rounds, stored = secret.split(b"$")
     if version != b"1":
-        raise ValueError("PBKDF2 secrets start with $1$")
-    new = hashlib.pbkdf2_hmac("sha1", password, salt, _rounds(rounds)).hex()
-    return hmac.compare_digest(new.encode("ascii"), stored)
+        raise ValueError("a PBKDF2 secret must start with $1$")
+    computed = hashlib.pbkdf2_hmac("sha1", password, salt, parse_iterations(rounds)).hex()
+    return hmac.compare_digest(computed.encode("ascii"), stored)
 
 
-def _rounds(text: bytes) -> int:
-    """Return a number of PBKDF2 rounds; more than hashlib can do would be an OverflowError."""
-    if not re.fullmatch(rb"[0-9]{1,9}", text):
-        raise ValueError("that is no number of rounds")
-    return int(text)
-
-
-class ScramKeys(NamedTuple):
-    """What a server knows of a password for SCRAM (RFC 5802 section 3)."""
-
-    rounds: int
-    salt: bytes
-    stored_key: bytes
-    server_key: bytes
-
-
-def scram_keys(
-    hash_name: str, password: bytes, salt: bytes | None = None, rounds: int = SCRAM_ROUNDS
-) -> ScramKeys:
-    """Return a password's keys; without ``salt`` under a new one."""
-    if salt is None:
-        salt = os.urandom(16)
-    salted = hashlib.pbkdf2_hmac(hash_name, password, salt, rounds)
-    client_key = hmac.digest(salted, b"Client Key", hash_name)
-    server_key = hmac.digest(salted, b"Server Key", hash_name)
-    return ScramKeys(rounds, salt, hashlib.new(hash_name, client_key).digest(), server_key)
-
-
-def parse_scram_keys(text: bytes) -> ScramKeys:
-    """Return the keys of a SCRAM secret's text, ``rounds,salt,StoredKey,ServerKey``."""
-    rounds, salt, stored_key, server_key = text.split(b",")
-    return ScramKeys(_rounds(rounds), *map(decode_base64, (salt, stored_key, server_key)))
-
-
-def decoy_keys(hash_name: str, name: bytes, secret: bytes, rounds: int) -> ScramKeys:
-    """Return keys for a name that is no user's, so that it is challenged like a user's.
-
-    They are the same each time for one name and ``secret``, as a user's are, and no
-    password fits them.  Whoever sees a salt change with the secret, or ``rounds`` that
-    no user has, knows who is none.
-    """
-
-    def derive(what: bytes) -> bytes:
-        return hmac.digest(secret, b"%b\0%b" % (what, name), hash_name)
-
-    return ScramKeys(rounds, derive(b"salt")[:16], derive(b"stored key"), derive(b"server key"))
-
-
-def _scram(hash_name: str, text: bytes, password: bytes) -> bool:
-    stored = parse_scram_keys(text)
-    new = scram_keys(hash_name, password, stored.salt, stored.rounds)
+def _scram(hash_name: str, secret: bytes, password: bytes) -> bool:
+    stored = parse_scram_keys(secret)
+    computed = derive_scram_keys(hash_name, password, stored.salt, stored.iterations)
     return hmac.compare_digest(
-        new.stored_key + new.server_key, stored.stored_key + stored.server_key
+        computed.stored_key + computed.server_key, stored.stored_key + stored.server_key
     )
 
 
-def _argon2(text: bytes, password: bytes) -> bool:
+def _argon2(secret: bytes, password: bytes) -> bool:
     try:
         from argon2 import exceptions, low_level
-    except ImportError as missing:
-        raise UnknownScheme("Argon2 needs: pip install 'popserv[argon2]'") from missing
-    if b"\0" in text:
-        raise ValueError("an Argon2 secret holds no NUL, where the library would stop reading")
-    kind = low_level.Type.ID if text.startswith(b"$argon2id$") else low_level.Type.I
+    except ImportError as error:
+        raise UnknownScheme(
+            "Argon2 requires argon2-cffi; run: pip install 'popserv[argon2]'"
+        ) from error
+    if b"\0" in secret:
+        raise ValueError("an Argon2 secret must not have a NUL: the library would stop there")
+    variant = low_level.Type.ID if secret.startswith(b"$argon2id$") else low_level.Type.I
     try:
-        return low_level.verify_secret(text, password, kind)
+        return low_level.verify_secret(secret, password, variant)
     except exceptions.VerifyMismatchError:
         return False
-    except exceptions.Argon2Error as malformed:
-        raise ValueError(f"no Argon2 secret: {malformed}") from malformed
+    except exceptions.Argon2Error as error:
+        raise ValueError(f"invalid Argon2 secret: {error}") from error
 
 
 @cache
 def _crypt_r() -> Callable[[bytes, bytes], bytes | None]:
-    """Return crypt(3) of the system; ctypes lets other threads run meanwhile."""
+    """Return crypt(3) of the system.
+
+    ctypes releases the interpreter lock during a call, so other threads run meanwhile.
+
+    :raises UnknownScheme: there is no libcrypt, or it has no ``crypt_r``.
+    """
     for name in ("libcrypt.so.1", "libcrypt.so.2", ctypes.util.find_library("crypt")):
         try:
             function = ctypes.CDLL(name).crypt_r
@@ -212,39 +181,39 @@ def _crypt_r() -> Callable[[bytes, bytes], bytes | None]:
         except (OSError, AttributeError, TypeError):
             continue
     else:
-        raise UnknownScheme("this system has no libcrypt with crypt_r")
+        raise UnknownScheme("this system has no libcrypt with the function crypt_r")
     function.restype = ctypes.c_char_p
     function.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
 
     def call(password: bytes, setting: bytes) -> bytes | None:
-        # struct crypt_data: 32 KiB in libxcrypt, 128 KiB in glibc; zero means fresh.
-        found: bytes | None = function(password, setting, ctypes.create_string_buffer(1 << 18))
-        return found
+        # struct crypt_data has 32 KiB in libxcrypt, 128 KiB in glibc, and must be zeroed.
+        hashed: bytes | None = function(password, setting, ctypes.create_string_buffer(1 << 18))
+        return hashed
 
     return call
 
 
-_CRYPT_MAX = 511
-"""The longest password that libxcrypt hashes, in bytes; longer ones it calls an error."""
+_MAX_CRYPT_PASSWORD = 511
+"""The longest password that libxcrypt hashes, in octets; it reports an error for longer ones."""
 
 
-def _crypt(prefix: bytes, text: bytes, password: bytes) -> bool:
-    if not text.startswith(prefix):
-        raise ValueError(f"secrets of this scheme start with {prefix.decode()}")
-    if len(password) > _CRYPT_MAX:
+def _crypt(prefix: bytes, secret: bytes, password: bytes) -> bool:
+    if not secret.startswith(prefix):
+        raise ValueError(f"a secret of this scheme must start with {prefix.decode()}")
+    if len(password) > _MAX_CRYPT_PASSWORD:
         return False
-    new = _crypt_r()(password, text)
-    # crypt(3) tells a setting that it does not know by NULL or a token that starts with "*".
-    if new is None or new.startswith(b"*"):
-        raise UnknownScheme("this system's libcrypt does not know that kind of secret")
-    return hmac.compare_digest(new, text)
+    computed = _crypt_r()(password, secret)
+    # If crypt(3) does not support a setting, it returns NULL or a string that starts with "*".
+    if computed is None or computed.startswith(b"*"):
+        raise UnknownScheme("this system's libcrypt does not support the hashing method")
+    return hmac.compare_digest(computed, secret)
 
 
 _DIGESTS: dict[bytes, Verify] = {
-    b"SSHA512": partial(_salted, "sha512"),
-    b"SSHA256": partial(_salted, "sha256"),
-    b"SSHA": partial(_salted, "sha1"),
-    b"SMD5": partial(_salted, "md5"),
+    b"SSHA512": partial(_salted_digest, "sha512"),
+    b"SSHA256": partial(_salted_digest, "sha256"),
+    b"SSHA": partial(_salted_digest, "sha1"),
+    b"SMD5": partial(_salted_digest, "md5"),
     b"SHA512": partial(_digest, "sha512"),
     b"SHA256": partial(_digest, "sha256"),
     b"SHA1": partial(_digest, "sha1"),
@@ -267,11 +236,12 @@ SCHEMES: dict[bytes, Verify] = {
     b"CRYPT": partial(_crypt, b""),
     b"PBKDF2": _pbkdf2,
     **_DIGESTS,
-    b"PLAIN": _plain,
-    b"CLEARTEXT": _plain,
-    b"CLEAR": _plain,
-    b"APOP": _never,
+    b"PLAIN": _cleartext,
+    b"CLEARTEXT": _cleartext,
+    b"CLEAR": _cleartext,
+    b"APOP": _apop,
 }
+"""The function of each scheme that verifies a password; the names are in upper case."""
 
-PLAIN_SCHEMES = frozenset({b"PLAIN", b"CLEARTEXT", b"CLEAR"})
-"""The schemes whose text is the password itself, which can serve every mechanism."""
+CLEARTEXT_SCHEMES = frozenset({b"PLAIN", b"CLEARTEXT", b"CLEAR"})
+"""The schemes whose secret is the password itself, which works with every SASL mechanism."""

@@ -1,242 +1,139 @@
-"""The users file: Dovecot's passwd-file format, ``name:{SCHEME}secret:...``, a user a line.
+"""The users file, in the format of Dovecot's passwd-file.
 
-Lines that start with ``#`` and empty ones are passed over.  Of the fields behind
-the secret only the extra fields that shut a user out count: ``nologin`` and
-``allow_nets``; the rest is for other programs.
+Each line is ``name:{SCHEME}secret:uid:gid:gecos:home:shell:extra_fields``; the fields after the
+second may be missing.  Empty lines and lines that start with ``#`` are ignored.  Of the fields
+after the second, only the extra fields ``nologin`` and ``allow_nets`` have an effect: a user with
+one of them cannot log in.  The other fields are for other programs.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import shlex
-import stat
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from twisted.logger import Logger
 
+from popserv.auth.files import FileError, check_private, fingerprint
+from popserv.auth.names import prepared_name
 from popserv.auth.passwords.schemes import is_apop, is_empty, scheme_of
 
 _log = Logger()
 
 
-class UsersFileError(Exception):
-    """The users file cannot be used; the message says what mends it."""
+class UsersFileError(FileError):
+    """The users file cannot be used or changed; the message names the file and the remedy."""
 
 
 def default_path(root: str) -> str:
-    """Return where the users of the maildrops below ``root`` are, unless said otherwise."""
+    """Return the default path of the users file for the maildrops below ``root``."""
     return os.path.join(root, ".users")
 
 
 class Users(NamedTuple):
-    """What a users file said.
+    """The content of a users file.
 
-    ``secrets`` is each user's password field, ``passwords`` those fields that are for
-    passwords, and ``schemes`` what schemes these are of; ``has_apop`` tells whether some
-    user has an APOP secret.  ``names`` are all users, with those who cannot log in.
-    All is known once and for all, for it is asked at each greeting.
+    ``password_fields`` maps the names of the users who can log in to their password fields.
+    ``passwords`` has those of the fields that a password can match: fields with a secret of
+    another scheme than APOP.  ``schemes`` has the schemes of ``passwords``.  ``has_apop`` tells
+    whether a user has an APOP secret.  ``names`` has all users, also those who cannot log in.
+
+    All of this is computed when the file is read, because each greeting depends on it.
     """
 
-    secrets: dict[bytes, bytes]
+    password_fields: dict[bytes, bytes]
     passwords: list[bytes]
     schemes: frozenset[bytes]
     has_apop: bool
     names: frozenset[bytes]
 
-    def all_of(self, schemes: frozenset[bytes]) -> bool:
-        """Tell whether there are passwords, and all are of one of these schemes."""
+    def has_only_schemes(self, schemes: frozenset[bytes]) -> bool:
+        """Tell whether there are passwords, and each has one of these schemes."""
         return bool(self.schemes) and self.schemes <= schemes
 
+    def find(self, name: bytes) -> tuple[bytes | None, bytes | None]:
+        """Return a user's name as in the file, and the password field; or None and None.
 
-_NOBODY = Users({}, [], frozenset(), False, frozenset())
+        ``name`` may be the name in the file or another spelling of it (RFC 8265).
+        """
+        for candidate in (name, prepared_name(name)):
+            if candidate in self.password_fields:
+                return candidate, self.password_fields[candidate]
+        return None, None
+
+
+_NO_USERS = Users({}, [], frozenset(), False, frozenset())
 
 
 class UsersFile:
-    """The users, re-read whenever the file changes.  Safe to ask from any thread."""
+    """A users file, which is read again when it changes.  It is thread-safe."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._known: tuple[tuple[int, ...], Users] = ((), _NOBODY)
+        self._cached: tuple[tuple[int, ...], Users] = ((), _NO_USERS)
 
     def read(self) -> Users:
-        """Return the users as the file has them now; no file is no users.
+        """Return the current content of the file; if it has never existed, there are no users.
 
-        :raises UsersFileError: the file cannot be read, or everybody can.
+        :raises UsersFileError: the file cannot be read, has been removed, or is accessible to
+            users other than its owner and its group.
         """
-        stamp, users = self._known
+        cached_fingerprint, users = self._cached
         try:
-            found = os.stat(self.path)
-            if stamp != fingerprint_of(found):
+            status = os.stat(self.path)
+            if cached_fingerprint != fingerprint(status):
                 with open(self.path, "rb") as file:
-                    found = os.fstat(file.fileno())
-                    refuse_if_public(self.path, found.st_mode)
+                    status = os.fstat(file.fileno())
+                    check_private(self.path, status.st_mode)
                     users = _parse(self.path, file.read())
-                    self._known = (fingerprint_of(found), users)
+                    self._cached = (fingerprint(status), users)
         except FileNotFoundError:
-            if stamp:
+            if cached_fingerprint:
                 raise UsersFileError(f"{self.path} has been removed") from None
-            return _NOBODY
+            return _NO_USERS
+        except FileError as error:
+            raise UsersFileError(str(error)) from None
         except OSError as error:
             raise UsersFileError(f"cannot read {self.path}: {error.strerror}") from error
         return users
 
 
-def fingerprint_of(found: os.stat_result) -> tuple[int, ...]:
-    """Return what differs once a file has changed, in its content or its permissions."""
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_mode
-
-
-def refuse_if_public(path: str, mode: int) -> None:
-    """Raise UsersFileError if everybody may read or write a file of that mode."""
-    if mode & stat.S_IRWXO:
-        raise UsersFileError(
-            f"{path} can be used by everybody on this machine; "
-            f"mend it: chmod o= {shlex.quote(path)}"
-        )
-
-
 def _parse(path: str, text: bytes) -> Users:
-    secrets: dict[bytes, bytes] = {}
-    seen: set[bytes] = set()
+    password_fields: dict[bytes, bytes] = {}
+    names: set[bytes] = set()
     for number, line in enumerate(text.split(b"\n"), 1):
         line = line.removesuffix(b"\r")
         if not line.strip() or line.startswith(b"#"):
             continue
-        name, colon, fields = line.partition(b":")
-        secret, _, others = fields.partition(b":")
-        problem = _problem(name, colon, others, seen)
-        seen.add(name)
-        if problem:
-            # Never the line itself: it holds a secret.
-            _log.warn("{path}, line {number}: {why}", path=path, number=number, why=problem)
+        name, colon, rest = line.partition(b":")
+        field, _, other_fields = rest.partition(b":")
+        reason = _reason_against_login(name, colon, other_fields, names)
+        names.add(name)
+        if reason:
+            # The line itself is not logged: it contains a secret.
+            _log.warn("{path}, line {number}: {reason}", path=path, number=number, reason=reason)
         else:
-            secrets[name] = secret
-    # A record without a secret is for a client certificate.
-    passwords = [field for field in secrets.values() if not (is_apop(field) or is_empty(field))]
-    has_apop = any(map(is_apop, secrets.values()))
-    return Users(
-        secrets, passwords, frozenset(map(scheme_of, passwords)), has_apop, frozenset(seen)
-    )
+            password_fields[name] = field
+    # A user without a secret can log in with a client certificate.
+    fields = password_fields.values()
+    passwords = [field for field in fields if not (is_apop(field) or is_empty(field))]
+    has_apop = any(map(is_apop, fields))
+    schemes = frozenset(map(scheme_of, passwords))
+    return Users(password_fields, passwords, schemes, has_apop, frozenset(names))
 
 
-_SHUT_OUT = re.compile(rb"(?:^|[\s:])(nologin|allow_nets)(?:=|\s|$)")
+_NO_LOGIN = re.compile(rb"(?:^|[\s:])(nologin|allow_nets)(?:=|\s|$)")
 
 
-def _problem(name: bytes, colon: bytes, others: bytes, known: set[bytes]) -> str | None:
-    """Return why a line gives nobody a login, or None."""
+def _reason_against_login(
+    name: bytes, colon: bytes, other_fields: bytes, earlier_names: set[bytes]
+) -> str | None:
+    """Return why the user of a line cannot log in, or None."""
     if not colon or not name:
-        return "not of the form name:{SCHEME}secret, passed over"
-    if name in known:
-        return f"{name!r} stands further up already, passed over"
-    shut_out = _SHUT_OUT.search(others)
-    if shut_out:
-        return f"{name!r} cannot log in: {shut_out[1].decode()} is set"
+        return "line ignored, it must be name:{SCHEME}secret"
+    if name in earlier_names:
+        return f"line ignored, {name!r} is already on an earlier line"
+    match = _NO_LOGIN.search(other_fields)
+    if match:
+        return f"{name!r} cannot log in: {match[1].decode()} is set"
     return None
-
-
-_NAME = re.compile(rb"[^\x00-\x20\x7f:/#.][^\x00-\x20\x7f:/]*")
-
-
-def check_name(name: bytes) -> None:
-    """Raise UsersFileError if not a valid user name."""
-    if not _NAME.fullmatch(name):
-        raise UsersFileError(
-            f"{os.fsdecode(name)!r} cannot be a user's name: no spaces, colons or slashes, "
-            "and neither # nor . at its start"
-        )
-
-
-def set_secret(path: str, name: bytes, field: bytes, *, new: bool) -> None:
-    """Add a user (``new``) or change one's password field; the rest of the line stays.
-
-    :raises UsersFileError: the user is there already, or is not there.
-    """
-    check_name(name)
-
-    def edit(lines: list[bytes]) -> list[bytes]:
-        at = _find(lines, name)
-        if new:
-            if at is not None:
-                raise UsersFileError(
-                    f"{os.fsdecode(name)} is in {path} already; see: popserv user passwd"
-                )
-            return [*lines, name + b":" + field]
-        if at is None:
-            raise UsersFileError(f"{os.fsdecode(name)} is not in {path}; see: popserv user add")
-        _, _, others = lines[at].split(b":", 1)[1].partition(b":")
-        changed = name + b":" + field + (b":" + others if others else b"")
-        return [*lines[:at], changed, *lines[at + 1 :]]
-
-    _rewrite(path, edit)
-
-
-def remove_user(path: str, name: bytes) -> None:
-    """Take a user out; the maildrop stays.
-
-    :raises UsersFileError: there is no such user.
-    """
-
-    def edit(lines: list[bytes]) -> list[bytes]:
-        if _find(lines, name) is None:
-            raise UsersFileError(f"{os.fsdecode(name)} is not in {path}")
-        return [line for line in lines if not line.startswith(name + b":")]
-
-    _rewrite(path, edit)
-
-
-def _find(lines: list[bytes], name: bytes) -> int | None:
-    start = name + b":"
-    return next((at for at, line in enumerate(lines) if line.startswith(start)), None)
-
-
-def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
-    """Replace the file by its edited lines, so that a reader sees the old or the new whole."""
-    path = os.path.realpath(path)
-    directory = os.path.dirname(path)
-    try:
-        with _locked(directory) as directory_fd:
-            try:
-                with open(path, "rb") as file:
-                    like = os.fstat(file.fileno())
-                    text = file.read()
-                    lines = text.removesuffix(b"\n").split(b"\n") if text else []
-                    mode = stat.S_IMODE(like.st_mode) & 0o660
-            except FileNotFoundError:
-                # Whoever owns the maildrops is who the server runs as.
-                like, lines, mode = os.fstat(directory_fd), [], 0o600
-            text = b"\n".join(edit(lines))
-            _replace(path, directory, text + b"\n" if text else b"", like, mode)
-            os.fsync(directory_fd)
-    except OSError as error:
-        raise UsersFileError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _replace(path: str, directory: str, text: bytes, like: os.stat_result, mode: int) -> None:
-    fd, temporary = tempfile.mkstemp(prefix=".users-", dir=directory)
-    try:
-        with open(fd, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            if os.geteuid() == 0:
-                os.fchown(file.fileno(), like.st_uid, like.st_gid)
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-@contextmanager
-def _locked(directory: str) -> Iterator[int]:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield fd
-    finally:
-        os.close(fd)

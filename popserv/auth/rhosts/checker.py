@@ -16,9 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
-from popserv.auth.credentials import RESERVED
-from popserv.auth.passwords.users_file import UsersFileError, check_name
-from popserv.auth.precis import prepared_name
+from popserv.auth.credentials import IPPORT_RESERVED
+from popserv.auth.names import check_name, prepared_name
 from popserv.auth.rhosts.file import Entries, Network, RhostsFile, RhostsFileError
 from popserv.auth.rhosts.resolver import Addresses, HostResolver, parse_address
 from popserv.errors import TryLater
@@ -116,7 +115,7 @@ class RhostsChecker:
         )
 
     async def _check(self, credentials: Any) -> bytes | tuple[()]:
-        if not 0 < credentials.port < RESERVED:
+        if not 0 < credentials.port < IPPORT_RESERVED:
             raise UnauthorizedLogin("the client's port is not reserved")
         host = credentials.host
         try:
@@ -130,7 +129,7 @@ class RhostsChecker:
             # Either of them may become a path.
             check_name(name)
             check_name(prepared)
-        except UsersFileError:
+        except ValueError:
             raise UnauthorizedLogin("not a valid user name") from None
         try:
             entries = self._read()

@@ -15,14 +15,14 @@ from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
-from popserv.auth.passwords.users_file import UsersFileError, check_name, fingerprint_of
-from popserv.auth.precis import prepared_name
+from popserv.auth.files import FileError, fingerprint
+from popserv.auth.names import check_name, prepared_name
 from popserv.auth.rhosts.resolver import parse_address
 
 Network = IPv4Network | IPv6Network
 
 
-class RhostsFileError(Exception):
+class RhostsFileError(FileError):
     """The file cannot be used; the message names the file, the line and the remedy."""
 
 
@@ -77,10 +77,10 @@ class RhostsFile:
         :raises RhostsFileError: the file does not exist, cannot be read, has an invalid line, or
             is writable by users other than its owner.
         """
-        fingerprint, entries = self._cached
+        cached_fingerprint, entries = self._cached
         try:
-            if fingerprint != fingerprint_of(os.stat(self._path)):
-                fingerprint, entries = self._cached = self._load()
+            if cached_fingerprint != fingerprint(os.stat(self._path)):
+                _, entries = self._cached = self._load()
         except FileNotFoundError:
             raise RhostsFileError(
                 f"{self._path} does not exist; create it, an empty file allows no logins"
@@ -104,7 +104,7 @@ class RhostsFile:
                     f"{self._path} is writable by users other than its owner; "
                     f"run: chmod go-w {shlex.quote(self._path)}"
                 )
-            return fingerprint_of(found), parse_entries(self._path, file.read())
+            return fingerprint(found), parse_entries(self._path, file.read())
 
 
 def _open_nonblocking(path: str, flags: int) -> int:
@@ -129,7 +129,7 @@ def parse_entries(path: str, text: bytes) -> Entries:
         if columns:
             try:
                 entries.append(_parse_entry(number, columns))
-            except (ValueError, UsersFileError) as error:
+            except ValueError as error:
                 raise RhostsFileError(f"{path}, line {number}: {error}") from None
     return tuple(entries)
 

@@ -1,11 +1,11 @@
-"""The server's side of SCRAM (RFC 5802, RFC 7677), with and without channel binding.
+"""The server side of SCRAM (RFC 5802, RFC 7677), with and without channel binding.
 
-:func:`scram` hears who the client says it is.  What it returns are credentials that
-talk on, once a checker has found the user's keys: the salt must reach the client
-before it can prove anything.
+:func:`scram_exchange` receives the client's first message and returns credentials.  When a checker
+has found the keys of the user, it calls ``check_keys`` of the credentials, which continues the
+exchange: it sends the salt, and verifies the proof in the client's final message.
 
-A message that breaks the grammar of RFC 5802 section 7 is a BadCommand; one that
-keeps it and proves nothing is a wrong password, whatever it is that does not fit.
+A message that violates the grammar of RFC 5802 section 7 raises BadCommand.  A well-formed message
+with any wrong value fails like a wrong password.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from operator import xor
 
 from zope.interface import implementer
 
-from popserv.auth.passwords.schemes import ScramKeys
+from popserv.auth.passwords.scram_keys import ScramKeys
+from popserv.auth.sasl.gs2 import SASLNAME, decode_saslname
 from popserv.core.session import SendChallenge, TLSConnectionState
 from popserv.errors import BadCommand, LoginFailed
 from popserv.interfaces import IScramSHA1Credentials, IScramSHA256Credentials
 
-# The words of RFC 5802 section 7.
-_SASLNAME = rb"((?:[^\x00,=]|=2C|=3D)+)"
+# The grammar of RFC 5802 section 7.
+_SASLNAME = rb"(%b)" % SASLNAME
 _CB_NAME = rb"([A-Za-z0-9.-]+)"
 _NONCE = rb"([\x21-\x2b\x2d-\x7e]+)"
-# With stray bits behind the last octet one proof would have many spellings.
+# The unused bits of the last digit must be 0, so that a proof has one encoding only.
 _BASE64 = (
     rb"((?:[A-Za-z0-9+/]{4})*"
     rb"(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?)"
 )
-# Section 5.1: what is not known is passed over, but for "m", which must be understood.
+# Section 5.1: unknown attributes are ignored, except "m", which requires a known extension.
 _EXTENSIONS = rb"(?:,[A-Za-ln-z]=[^\x00,]+)*"
 
-# An authzid may be empty, as gsasl sends it.
+# The authzid may be empty: gsasl sends it so.
 _CLIENT_FIRST = re.compile(
     rb"((?:n|(y)|p=%b),(?:a=%b?)?,)(n=%b,r=%b%b)"
     % (_CB_NAME, _SASLNAME, _SASLNAME, _NONCE, _EXTENSIONS)
@@ -46,10 +47,10 @@ _CLIENT_FINAL = re.compile(rb"(c=%b,r=%b%b),p=%b" % (_BASE64, _NONCE, _EXTENSION
 
 
 def _match(pattern: re.Pattern[bytes], message: bytes) -> re.Match[bytes]:
-    found = pattern.fullmatch(message)
-    if found is None or not _is_utf8(message):
+    match = pattern.fullmatch(message)
+    if match is None or not _is_utf8(message):
         raise BadCommand("malformed SCRAM message")
-    return found
+    return match
 
 
 def _is_utf8(message: bytes) -> bool:
@@ -60,18 +61,17 @@ def _is_utf8(message: bytes) -> bool:
     return True
 
 
-def unescape(saslname: bytes) -> bytes:
-    """Return the name that a saslname stands for (RFC 5802 section 5.1)."""
-    # In this order: the other one would take "=3D2C" for a comma.
-    return saslname.replace(b"=2C", b",").replace(b"=3D", b"=")
-
-
 def _new_nonce() -> bytes:
     return secrets.token_urlsafe(18).encode("ascii")
 
 
 class _ScramCredentials:
-    """What both hashes have in common; one object is good for one exchange."""
+    """The part of an exchange after the client's first message; both hashes share it.
+
+    ``cbind_input`` and ``client_first_bare`` are those of RFC 5802 section 7, undecoded.
+    ``nonce`` has the parts of the client and the server.  ``is_own_authzid`` tells whether the
+    client asked for no other authorization identity than its authentication identity.
+    """
 
     hash_name: str
 
@@ -80,67 +80,71 @@ class _ScramCredentials:
         send_challenge: SendChallenge,
         username: bytes,
         *,
-        is_own: bool,
-        binding: bytes,
-        first: bytes,
+        is_own_authzid: bool,
+        cbind_input: bytes,
+        client_first_bare: bytes,
         nonce: bytes,
     ) -> None:
         self.username = username
-        self._ask = send_challenge
-        self._is_own = is_own
-        self._binding = b64encode(binding)
-        self._first = first
+        self._send_challenge = send_challenge
+        self._is_own_authzid = is_own_authzid
+        self._channel_binding = b64encode(cbind_input)
+        self._client_first_bare = client_first_bare
         self._nonce = nonce
         self._is_used = False
 
     async def check_keys(self, keys: ScramKeys) -> bool:
-        """See IScramCredentials.
+        """See :class:`popserv.interfaces.IScramCredentials`.
 
-        A client that proved nothing is sent no ``e=``: RFC 5802 section 5.1 leaves that
-        to the server, and in POP3 it would be one more challenge to answer before the
-        ``-ERR`` that says the same.
+        A client with a wrong proof is sent no ``e=`` attribute, which is optional (RFC 5802
+        section 5.1).  In POP3 it would be another challenge that the client must respond to before
+        the ``-ERR``.
 
-        :raises RuntimeError: these credentials were checked before.
+        :raises RuntimeError: the method was called before.
         """
         if self._is_used:
-            raise RuntimeError("a SCRAM exchange is good for one check")
+            raise RuntimeError("the keys of a SCRAM exchange can be checked only once")
         self._is_used = True
-        first = b"r=%b,s=%b,i=%d" % (self._nonce, b64encode(keys.salt), keys.rounds)
-        found = _match(_CLIENT_FINAL, await self._ask(first))
-        without_proof, binding, nonce, proof = found.groups()
-        message = b",".join([self._first, first, without_proof])
-        # All is looked at before any of it decides, so that time tells nothing.
-        is_proof = self._is_proof(keys, message, b64decode(proof))
-        is_bound = hmac.compare_digest(binding, self._binding)
-        if not (is_proof & is_bound & hmac.compare_digest(nonce, self._nonce) & self._is_own):
+        server_first = b"r=%b,s=%b,i=%d" % (self._nonce, b64encode(keys.salt), keys.iterations)
+        match = _match(_CLIENT_FINAL, await self._send_challenge(server_first))
+        without_proof, channel_binding, nonce, proof = match.groups()
+        auth_message = b",".join([self._client_first_bare, server_first, without_proof])
+        # All values are compared before any result is used, so that the time does not depend on
+        # which of them is wrong.
+        is_proof = self._is_proof(keys, auth_message, b64decode(proof))
+        is_bound = hmac.compare_digest(channel_binding, self._channel_binding)
+        is_same_nonce = hmac.compare_digest(nonce, self._nonce)
+        if not (is_proof & is_bound & is_same_nonce & self._is_own_authzid):
             if is_proof and not is_bound:
                 raise LoginFailed from ValueError(
                     "the channel binding does not match this connection"
                 )
             return False
-        verifier = hmac.digest(keys.server_key, message, self.hash_name)
-        # POP3's +OK carries no data: a challenge, with nothing to answer (RFC 5034 section 4).
-        if await self._ask(b"v=" + b64encode(verifier)):
+        signature = hmac.digest(keys.server_key, auth_message, self.hash_name)
+        # POP3's +OK has no additional data, so the server signature is sent as a challenge, to
+        # which the response is empty (RFC 5034 section 4).
+        if await self._send_challenge(b"v=" + b64encode(signature)):
             raise BadCommand("empty response expected")
         return True
 
-    def _is_proof(self, keys: ScramKeys, message: bytes, proof: bytes) -> bool:
-        signature = hmac.digest(keys.stored_key, message, self.hash_name)
-        client_key = bytes(map(xor, proof, signature))
+    def _is_proof(self, keys: ScramKeys, auth_message: bytes, proof: bytes) -> bool:
+        client_signature = hmac.digest(keys.stored_key, auth_message, self.hash_name)
+        client_key = bytes(map(xor, proof, client_signature))
         stored_key = hashlib.new(self.hash_name, client_key).digest()
-        return len(proof) == len(signature) and hmac.compare_digest(stored_key, keys.stored_key)
+        is_right_length = len(proof) == len(client_signature)
+        return is_right_length and hmac.compare_digest(stored_key, keys.stored_key)
 
 
 @implementer(IScramSHA256Credentials)
 class ScramSHA256Credentials(_ScramCredentials):
-    """An exchange of SCRAM-SHA-256 or SCRAM-SHA-256-PLUS (RFC 7677)."""
+    """Credentials of SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 7677)."""
 
     hash_name = "sha256"
 
 
 @implementer(IScramSHA1Credentials)
 class ScramSHA1Credentials(_ScramCredentials):
-    """An exchange of SCRAM-SHA-1 or SCRAM-SHA-1-PLUS (RFC 5802)."""
+    """Credentials of SCRAM-SHA-1 and SCRAM-SHA-1-PLUS (RFC 5802)."""
 
     hash_name = "sha1"
 
@@ -153,7 +157,7 @@ _CREDENTIALS: dict[str, type[ScramCredentials]] = {
 }
 
 
-async def scram(
+async def scram_exchange(
     hash_name: str,
     send_challenge: SendChallenge,
     tls_state: TLSConnectionState | None,
@@ -162,39 +166,40 @@ async def scram(
     plus_offered: bool,
     make_nonce: Callable[[], bytes] = _new_nonce,
 ) -> ScramCredentials:
-    """Ask for the client's first message; return what its proof can be checked with.
+    """Receive the client's first message, and return credentials that continue the exchange.
 
-    ``hash_name`` is ``sha256`` or ``sha1``, as hashlib calls it.  ``plus`` tells that
-    the client chose the mechanism's -PLUS variant, ``plus_offered`` that it could
-    have.  ``make_nonce`` makes the server's part of the nonce: printable ASCII, no commas.
-    The name is UTF-8 as it came, whether or not a user is called that.
+    ``hash_name`` is ``sha256`` or ``sha1``.  ``plus`` tells whether the client chose the -PLUS
+    variant of the mechanism, and ``plus_offered`` whether that was offered.  ``make_nonce``
+    returns the server's part of the nonce, in printable ASCII without commas.
 
-    :raises BadCommand: the message is malformed, or asks for a channel binding which
-        is not to be had here.
-    :raises LoginFailed: somebody between client and server hides that there is channel
-        binding (RFC 5802 section 6).
-    :raises popserv.errors.POPError: the client broke the exchange off.
+    The ``username`` of the credentials is the client's authentication identity, in UTF-8.  It is
+    not prepared, and a user of this name need not exist.
+
+    :raises BadCommand: the message is malformed, or requests a channel binding that is not
+        available.
+    :raises LoginFailed: the client supports channel binding and did not see that the server does;
+        an attacker between them may have removed the -PLUS mechanisms (RFC 5802 section 6).
+    :raises popserv.errors.POPError: the client aborted the exchange.
     """
-    found = _match(_CLIENT_FIRST, await send_challenge(b""))
-    header, is_deceived, kind, authzid, first, name, nonce = found.groups()
-    binding = header
+    match = _match(_CLIENT_FIRST, await send_challenge(b""))
+    gs2_header, saw_no_plus, cb_name, authzid, first_bare, name, nonce = match.groups()
+    cbind_input = gs2_header
     if plus:
-        if kind is None:
+        if cb_name is None:
             raise BadCommand("mechanism requires channel binding")
-        data = tls_state.channel_binding(kind) if tls_state is not None else None
+        data = tls_state.channel_binding(cb_name) if tls_state is not None else None
         if not data:
             raise BadCommand("channel binding type not available")
-        binding += data
-    elif kind is not None:
+        cbind_input += data
+    elif cb_name is not None:
         raise BadCommand("channel binding requires a -PLUS mechanism")
-    elif is_deceived and plus_offered:
+    elif saw_no_plus and plus_offered:
         raise LoginFailed from ValueError("the client did not see the -PLUS mechanisms")
     return _CREDENTIALS[hash_name](
         send_challenge,
-        unescape(name),
-        # Nobody acts for another: who wants to be somebody else proves nothing.
-        is_own=authzid in (None, name),
-        binding=binding,
-        first=first,
+        decode_saslname(name),
+        is_own_authzid=authzid in (None, name),
+        cbind_input=cbind_input,
+        client_first_bare=first_bare,
         nonce=nonce + make_nonce(),
     )

@@ -1,4 +1,4 @@
-"""What is remembered of passwords that were right."""
+"""Tests of popserv.auth.passwords.cache."""
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -6,18 +6,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.auth.passwords.cache import VerifiedPasswordCache
 
 
-class VerifiedTests(SynchronousTestCase):
-    """VerifiedPasswords."""
+class VerifiedPasswordCacheTests(SynchronousTestCase):
+    """VerifiedPasswordCache."""
 
     def setUp(self):
-        """Remember three logins, for ten seconds."""
+        """Make a cache of three entries with a lifetime of ten seconds."""
         self.clock = Clock()
-        self.verified = VerifiedPasswordCache(seconds=10, most=3, now=self.clock.seconds)
+        self.cache = VerifiedPasswordCache(lifetime=10, max_entries=3, now=self.clock.seconds)
 
     def test_pair(self):
-        """A password is remembered with its field, and with no other."""
-        self.verified.add(b"{X}a", b"pw")
-        self.assertTrue(self.verified.holds(b"{X}a", b"pw"))
+        """An entry is for one password and one password field."""
+        self.cache.add(b"{X}a", b"pw")
+        self.assertTrue(self.cache.contains(b"{X}a", b"pw"))
         for field, password in [
             (b"{X}a", b"no"),
             (b"{X}b", b"pw"),
@@ -25,32 +25,32 @@ class VerifiedTests(SynchronousTestCase):
             (b"{X}", b"apw"),
             (b"", b""),
         ]:
-            self.assertFalse(self.verified.holds(field, password))
+            self.assertFalse(self.cache.contains(field, password))
 
     def test_time(self):
-        """It ends a time after it was verified, however often it was used meanwhile."""
-        self.verified.add(b"a", b"pw")
+        """An entry expires a lifetime after it was added, even if it is used meanwhile."""
+        self.cache.add(b"a", b"pw")
         self.clock.advance(9)
-        self.assertTrue(self.verified.holds(b"a", b"pw"))
+        self.assertTrue(self.cache.contains(b"a", b"pw"))
         self.clock.advance(1)
-        self.assertFalse(self.verified.holds(b"a", b"pw"))
-        self.verified.add(b"a", b"pw")
-        self.assertTrue(self.verified.holds(b"a", b"pw"))
+        self.assertFalse(self.cache.contains(b"a", b"pw"))
+        self.cache.add(b"a", b"pw")
+        self.assertTrue(self.cache.contains(b"a", b"pw"))
 
     def test_size(self):
-        """Beyond the bound the one goes that was verified first; one that has ended goes, too."""
+        """If the cache is full, the oldest entry is evicted; expired entries are evicted, too."""
         for name in (b"a", b"b", b"c", b"a", b"d"):
-            self.verified.add(name, b"pw")
-        held = [name for name in (b"a", b"b", b"c", b"d") if self.verified.holds(name, b"pw")]
-        self.assertEqual(held, [b"a", b"c", b"d"])
+            self.cache.add(name, b"pw")
+        cached = [name for name in (b"a", b"b", b"c", b"d") if self.cache.contains(name, b"pw")]
+        self.assertEqual(cached, [b"a", b"c", b"d"])
         self.clock.advance(10)
-        self.verified.add(b"e", b"pw")
-        self.assertEqual(len(self.verified._ends), 1)
+        self.cache.add(b"e", b"pw")
+        self.assertEqual(len(self.cache._expiry_times), 1)
 
     def test_no_secret(self):
-        """Neither field nor password is kept, and another process would keep other digests."""
-        self.verified.add(b"{PLAIN}secret", b"secret")
+        """The cache stores neither fields nor passwords, and its digests depend on a random key."""
+        self.cache.add(b"{PLAIN}secret", b"secret")
         other = VerifiedPasswordCache()
         other.add(b"{PLAIN}secret", b"secret")
-        self.assertNotIn(b"secret", b"".join(self.verified._ends))
-        self.assertNotEqual(list(self.verified._ends), list(other._ends))
+        self.assertNotIn(b"secret", b"".join(self.cache._expiry_times))
+        self.assertNotEqual(list(self.cache._expiry_times), list(other._expiry_times))

@@ -1,4 +1,4 @@
-"""The checker of a users file: who gets in, how, and what the refused learn."""
+"""Tests of popserv.auth.passwords.checker."""
 
 import threading
 from base64 import b64decode, b64encode
@@ -24,13 +24,10 @@ from popserv.auth.credentials import (
     CramMD5Credentials,
 )
 from popserv.auth.passwords import checker as passwd
+from popserv.auth.passwords import decoys
 from popserv.auth.passwords.checker import PasswdFileChecker
-from popserv.auth.passwords.schemes import (
-    new_scram_sha256,
-    parse_scram_keys,
-    scram_keys,
-    split_field,
-)
+from popserv.auth.passwords.schemes import new_scram_sha256, split_field
+from popserv.auth.passwords.scram_keys import derive_scram_keys, parse_scram_keys
 from popserv.auth.passwords.users_file import UsersFileError
 from popserv.core.session import client_is_connected
 from popserv.errors import POPError, TryLater
@@ -42,7 +39,7 @@ from popserv.interfaces import (
     IScramSHA256Credentials,
 )
 from tests.auth.passwords.test_users_file import UsersFileCase
-from tests.auth.sasl.test_scram import Client, attributes, begin
+from tests.auth.sasl.harness import ScramClient, attributes, begin_scram
 from tests.auth.test_credentials import DIGEST, SECRET, TIMESTAMP
 
 USERS = b"""
@@ -60,28 +57,28 @@ alien:{CRAM-MD5}s3cret
 
 
 def by_password(name, password=b"password"):
-    """Return what PASS brings."""
+    """Return the credentials of PASS."""
     return UsernamePassword(name, password)
 
 
 def by_apop(name, digest=DIGEST):
-    """Return what APOP brings."""
+    """Return the credentials of APOP."""
     return APOPCredentials(name, TIMESTAMP, digest)
 
 
 def digest_of(secret):
-    """Return the digest that a client makes of the secret (RFC 1725 section 7)."""
+    """Return APOP's digest of a secret (RFC 1725 section 7)."""
     return md5(TIMESTAMP + secret, usedforsecurity=False).hexdigest().encode()
 
 
 class CheckerCase(UsersFileCase):
-    """Has a checker that hashes at once, and counts how often."""
+    """Has a checker that calls functions immediately and records them."""
 
     def setUp(self):
-        """Write the users; note each hashing and each call that would be a thread's."""
+        """Write the users file; record the calls of verify and those for threads."""
         super().setUp()
         self.write(USERS)
-        self.verified, self.ran = [], []
+        self.verified, self.calls = [], []
 
         def verify(field, password):
             self.verified.append(field)
@@ -92,16 +89,16 @@ class CheckerCase(UsersFileCase):
         self.checker = PasswdFileChecker(self.path, self.run_now)
 
     async def run_now(self, function, *args):
-        """Stand in for a pool of threads."""
-        self.ran.append(function)
+        """Call a function instead of a thread."""
+        self.calls.append(function)
         return function(*args)
 
-    def refusal(self, credentials, kind=UnauthorizedLogin):
-        """Return the text of the error with which the checker must refuse."""
+    def refusal_of(self, credentials, kind=UnauthorizedLogin):
+        """Return the error with which the checker must refuse the credentials, as text."""
         return repr(self.failureResultOf(self.checker.requestAvatarId(credentials), kind).value)
 
     def accepts(self, credentials):
-        """Tell whether the checker lets in, and as whom it was asked to."""
+        """Tell whether the checker accepts the credentials and returns their user name."""
         outcome = self.checker.requestAvatarId(credentials)
         outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
         return self.successResultOf(outcome) == credentials.username
@@ -111,40 +108,44 @@ class CheckerTests(CheckerCase):
     """PasswdFileChecker.requestAvatarId."""
 
     def test_interfaces(self):
-        """It is a checker of all that a record can serve, and knows which can now."""
+        """It provides ICredentialsChecker and ICredentialsSupport."""
         verifyObject(ICredentialsChecker, self.checker)
         verifyObject(ICredentialsSupport, self.checker)
         self.assertTrue(IUsernamePassword.providedBy(by_password(b"x")))
 
-    def test_who_gets_in(self):
-        """A user gets in by password or by APOP, never by both (RFC 1725 section 12)."""
+    def test_accepted(self):
+        """A user logs in either by password or by APOP, never by both (RFC 1725 section 12)."""
         allowed = {(b"ann", by_password), (b"bob", by_password)}
         allowed |= {(b"mrose", by_apop), (b"hexed", by_apop)}
         names = b"ann bob mrose hexed shut none nobody bad badapop alien unknown ANN".split()
-        for name, how in product([*names, b"", b"\xff"], (by_password, by_apop)):
-            self.assertIs(self.accepts(how(name)), (name, how) in allowed, f"{name!r} {how}")
+        for name, make_credentials in product([*names, b"", b"\xff"], (by_password, by_apop)):
+            self.assertIs(
+                self.accepts(make_credentials(name)),
+                (name, make_credentials) in allowed,
+                f"{name!r} {make_credentials}",
+            )
 
     def test_wrong(self):
-        """A wrong password, the APOP secret as a password, and a wrong digest are refused."""
+        """A wrong password, an APOP secret as the password, and a wrong digest are refused."""
         for name, password in product((b"ann", b"mrose"), (b"", b"wrong", SECRET, b"\xff", b"\0")):
             self.assertFalse(self.accepts(by_password(name, password)))
         for name, digest in product((b"mrose", b"ann", b"nobody"), (b"", DIGEST.upper())):
             self.assertFalse(self.accepts(by_apop(name, digest)))
 
     def test_empty_apop_secret(self):
-        """The digest of an empty secret opens nothing, for users and for strangers."""
+        """The digest of an empty secret is refused, for users and for unknown names."""
         digest = digest_of(b"")
         for name in (b"nobody", b"ann", b"none", b"unknown", b"mrose"):
             self.assertFalse(self.accepts(by_apop(name, digest)), f"{name!r}")
 
     def test_apop_with_unknown_encoding(self):
-        """An APOP secret in an encoding that is none opens nothing, not even as it stands."""
+        """An APOP secret with an unknown encoding is refused, even as it is."""
         self.write(b"ann:{APOP.rot13}gnafgnns\n")
         digest = digest_of(b"{APOP.rot13}gnafgnns")
         self.assertFalse(self.accepts(by_apop(b"ann", digest)))
 
     def test_same_cost(self):
-        """Whoever is unknown, or may not use a password, costs the one hashing of a user."""
+        """A login is hashed once, also if the user is unknown or must not use a password."""
         self.write(b"\n".join(USERS.splitlines()[:5]))
         for name in (b"ann", b"bob", b"unknown", b"mrose", b"shut", b"", b"\xff"):
             self.verified.clear()
@@ -152,7 +153,7 @@ class CheckerTests(CheckerCase):
             self.assertEqual(len(self.verified), 1, f"{name!r}")
 
     def test_same_decoy(self):
-        """An unknown name is always checked against the same secret, other names against others."""
+        """An unknown name always has the same decoy; different names have different decoys."""
         fields = [b"{PLAIN}%d" % n for n in range(50)]
         self.write(b"\n".join(b"u%d:%b" % user for user in enumerate(fields)))
         names = [b"x%d" % n for n in range(50)]
@@ -162,65 +163,65 @@ class CheckerTests(CheckerCase):
         self.assertGreater(len(set(self.verified)), 1)
         self.assertLessEqual(set(self.verified), set(fields))
 
-    def test_decoy_never_lets_in(self):
-        """An unknown user with somebody's password is refused all the same."""
+    def test_password_of_decoy(self):
+        """An unknown user with the password of the decoy is refused."""
         self.write(b"ann:{PLAIN}password\nmrose:{APOP}password\n")
         for name in (b"unknown", b"mrose"):
             self.assertFalse(self.accepts(by_password(name)))
             self.assertEqual(self.verified.pop(), b"{PLAIN}password")
 
     def test_malformed_decoy(self):
-        """A malformed secret of somebody else's does not change how an unknown name is refused."""
+        """A malformed decoy does not change the refusal of an unknown name."""
         for field in (b"{SSHA}!", b"{CRAM-MD5}x", b"{SCRAM-SHA-256}%d,AAAA,AAAA,AAAA" % 10**20):
             self.write(b"bad:" + field)
-            self.assertIn("unknown user", self.refusal(by_password(b"unknown")))
+            self.assertIn("unknown user", self.refusal_of(by_password(b"unknown")))
 
     def test_nobody(self):
-        """Without any users, or with APOP's alone, nobody gets in by password."""
+        """Without users, or with APOP secrets only, nobody logs in by password."""
         for text in (b"", b"mrose:{APOP}tanstaaf"):
             self.write(text)
-            self.assertIn("unknown user", self.refusal(by_password(b"ann")))
+            self.assertIn("unknown user", self.refusal_of(by_password(b"ann")))
         self.assertEqual(self.verified, [])
 
-    def test_in_the_pool(self):
-        """All that reads or hashes goes through the ``run`` that it was given, once a login."""
+    def test_run(self):
+        """Each login calls ``run`` once, for reading and hashing."""
         for credentials in (by_password(b"ann"), by_password(b"unknown"), by_apop(b"mrose")):
-            self.ran.clear()
+            self.calls.clear()
             self.accepts(credentials)
-            self.assertEqual(len(self.ran), 1)
+            self.assertEqual(len(self.calls), 1)
         self.verified.clear()
-        held = Deferred()
-        checker = PasswdFileChecker("/nonexistent/users", lambda *_: held)
+        pending = Deferred()
+        checker = PasswdFileChecker("/nonexistent/users", lambda *_: pending)
         outcome = checker.requestAvatarId(by_password(b"ann"))
         self.assertNoResult(outcome)
-        held.callback((b"ann", b"{PLAIN}password"))
+        pending.callback((b"ann", b"{PLAIN}password"))
         self.assertEqual(self.successResultOf(outcome), b"ann")
         self.assertEqual(self.verified, [])
 
     def test_hashed_once(self):
-        """A password that was right is not hashed again, until the user's line changes."""
+        """A verified password is not hashed again until the password field changes."""
         self.assertTrue(self.accepts(by_password(b"ann")))
-        self.ran.clear()
+        self.calls.clear()
         self.assertTrue(self.accepts(by_password(b"ann")))
-        self.assertEqual(self.ran, [])
+        self.assertEqual(self.calls, [])
         self.assertFalse(self.accepts(by_password(b"ann", b"no")))
-        self.assertEqual(len(self.ran), 1)
+        self.assertEqual(len(self.calls), 1)
         self.write(b"ann:{PLAIN}new")
         self.assertFalse(self.accepts(by_password(b"ann")))
         self.write(b"bob:{PLAIN}password")
         self.assertFalse(self.accepts(by_password(b"ann")))
 
     def test_busy(self):
-        """A pool that takes no more is a TryLater, no wrong password."""
+        """If the pool of threads is full, TryLater is raised."""
 
         def busy(*_):
             raise TryLater
 
         self.checker = PasswdFileChecker(self.path, busy)
-        self.refusal(by_password(b"ann"), TryLater)
+        self.refusal_of(by_password(b"ann"), TryLater)
 
     def test_unusable_file(self):
-        """A file that everybody can read lets nobody in, and is not the user's fault."""
+        """If the file is accessible to other users, TryLater is raised."""
         self.write(USERS, 0o644)
         for credentials in (by_password(b"ann"), by_apop(b"mrose"), by_password(b"unknown")):
             outcome = self.checker.requestAvatarId(credentials)
@@ -231,13 +232,13 @@ class CheckerTests(CheckerCase):
         self.assertIn("chmod o=", self.logged())
 
     def test_reasons(self):
-        """The reason, which is for the log, names the trouble and quotes no secret."""
+        """The reason in the log does not quote the secret."""
         for credentials, reason in (
             (by_password(b"ann", b"s3cret"), "unknown user or wrong password"),
             (by_password(b"unknown", b"s3cret"), "unknown user or wrong password"),
             (by_password(b"bad", b"s3cret"), "malformed"),
             (by_apop(b"badapop"), "malformed"),
-            (by_password(b"alien", b"s3cret"), "CRAM-MD5 is not known"),
+            (by_password(b"alien", b"s3cret"), "unknown password scheme CRAM-MD5"),
         ):
             failure = self.failureResultOf(self.checker.requestAvatarId(credentials))
             self.assertIn(reason, str(failure.value))
@@ -247,7 +248,7 @@ class CheckerTests(CheckerCase):
             self.assertNotIn("s3cret", text)
 
     def test_reread(self):
-        """A changed password, and a user taken out, count from the next login."""
+        """A changed password and a removed user are effective at the next login."""
         self.assertTrue(self.accepts(by_password(b"ann")))
         self.write(b"ann:{PLAIN}other\n")
         self.assertFalse(self.accepts(by_password(b"ann")))
@@ -256,12 +257,12 @@ class CheckerTests(CheckerCase):
         self.assertFalse(self.accepts(by_password(b"ann", b"other")))
 
 
-class OffersTests(CheckerCase):
-    """PasswdFileChecker.offers."""
+class SupportsTests(CheckerCase):
+    """PasswdFileChecker.supports."""
 
-    def test_offers_apop(self):
-        """APOP is offered exactly while some user has a secret for it (RFC 1725 section 7)."""
-        for text, offered in (
+    def test_supports_apop(self):
+        """APOP is supported while at least one user has an APOP secret (RFC 1725 section 7)."""
+        for text, expected in (
             (b"ann:{PLAIN}a\nbob:{APOP}b", True),
             (b"ann:{PLAIN}a", False),
             (b"", False),
@@ -269,13 +270,13 @@ class OffersTests(CheckerCase):
             (b"bob:{APOP}b:::::: nologin", False),
         ):
             self.write(text)
-            self.assertIs(self.checker.supports(IAPOPCredentials), offered)
-        self.assertEqual(self.ran, [])
+            self.assertIs(self.checker.supports(IAPOPCredentials), expected)
+        self.assertEqual(self.calls, [])
 
-    def test_offers_scram(self):
-        """SCRAM is offered if every password can serve it: clients try nothing weaker then."""
+    def test_supports_scram(self):
+        """SCRAM is supported only if all secrets allow it, as clients try no weaker mechanism."""
         sha256, sha1 = new_scram_sha256(b"a", 1), b"{SCRAM-SHA-1}1,AAAA,AAAA,AAAA"
-        for text, offered in (
+        for text, expected in (
             (b"", set()),
             (b"mrose:{APOP}x", set()),
             (b"ann:%b" % sha256, {IScramSHA256Credentials}),
@@ -290,30 +291,30 @@ class OffersTests(CheckerCase):
             (b"ann:{PLAIN}a\nbob:{SSHA}x:::::: nologin", ALL_BY_PASSWORD),
         ):
             self.write(text)
-            there = {kind for kind in ALL_BY_PASSWORD if self.checker.supports(kind)}
-            self.assertEqual(there, offered, text)
+            supported = {kind for kind in ALL_BY_PASSWORD if self.checker.supports(kind)}
+            self.assertEqual(supported, expected, text)
 
-    def test_offers_by_certificate(self):
-        """A certificate serves any user, and so needs one."""
-        for text, offered in ((b"", False), (b"ann:", True), (b"mrose:{APOP}x", True)):
+    def test_supports_certificates(self):
+        """Certificates are supported if there are users."""
+        for text, expected in ((b"", False), (b"ann:", True), (b"mrose:{APOP}x", True)):
             self.write(text)
-            self.assertIs(self.checker.supports(ICertificateCredentials), offered)
+            self.assertIs(self.checker.supports(ICertificateCredentials), expected)
 
-    def test_offers_passwords(self):
-        """Passwords are not offered where all have APOP secrets: curl would take PLAIN."""
-        for text, offered in ((b"", True), (b"ann:{SSHA}x", True), (b"mrose:{APOP}x", False)):
+    def test_supports_passwords(self):
+        """Passwords are not supported if all users have APOP secrets: curl would choose PLAIN."""
+        for text, expected in ((b"", True), (b"ann:{SSHA}x", True), (b"mrose:{APOP}x", False)):
             self.write(text)
-            self.assertIs(self.checker.supports(IUsernamePassword), offered)
+            self.assertIs(self.checker.supports(IUsernamePassword), expected)
 
-    def test_file_in_disorder(self):
-        """A file in disorder offers passwords alone, whose refusal then says to try later."""
+    def test_supports_with_unusable_file(self):
+        """While the file cannot be used, only passwords are supported."""
         self.write(USERS, 0o644)
         kinds = PasswdFileChecker.credentialInterfaces
-        there = {kind for kind in kinds if self.checker.supports(kind)}
-        self.assertEqual(there, {IUsernamePassword})
+        supported = {kind for kind in kinds if self.checker.supports(kind)}
+        self.assertEqual(supported, {IUsernamePassword})
 
-    def test_trouble_is_logged_once(self):
-        """However often clients ask what is offered, a file in disorder is logged once."""
+    def test_error_is_logged_once(self):
+        """An error of the file is logged once, until the file is corrected."""
         for _ in range(2):
             self.events.clear()
             self.write(USERS, 0o644)
@@ -329,38 +330,38 @@ ALL_BY_PASSWORD = {IScramSHA256Credentials, IScramSHA1Credentials, IUsernameHash
 
 
 class ScramTests(CheckerCase):
-    """SCRAM with the file's secrets."""
+    """SCRAM."""
 
     def setUp(self):
-        """Make keys cheap, and have a machine with an id."""
+        """Lower the iteration count, and set the machine id."""
         super().setUp()
-        self.patch(passwd, "SCRAM_ROUNDS", 7)
-        self.patch(passwd, "_MACHINE_ID", self.mktemp())
-        with open(passwd._MACHINE_ID, "wb") as file:
+        self.patch(passwd, "SCRAM_ITERATIONS", 7)
+        self.patch(decoys, "_MACHINE_ID", self.mktemp())
+        with open(decoys._MACHINE_ID, "wb") as file:
             file.write(b"0123456789abcdef" * 2 + b"\n")
         self.checker = PasswdFileChecker(self.path, self.run_now)
 
     def login(self, name, password=b"password", hash_name="sha256"):
-        """Return the name that an exchange lets in as, or None; note the challenge."""
-        client = Client(hash_name, password, name=name)
+        """Return the name that an exchange results in, or None; record the challenge."""
+        client = ScramClient(hash_name, password, name=name)
 
-        def answer(challenge):
+        def respond(challenge):
             if challenge:
-                self.told = self.told or attributes(challenge)
+                self.received = self.received or attributes(challenge)
             return client(challenge)
 
-        self.told = None
-        outcome = self.checker.requestAvatarId(begin(answer, hash_name))
+        self.received = None
+        outcome = self.checker.requestAvatarId(begin_scram(respond, hash_name))
         outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
         return self.successResultOf(outcome)
 
     def challenge(self, name, hash_name="sha256"):
-        """Return the salt and rounds that a name is challenged with."""
+        """Return the salt and the iteration count that a client with this name receives."""
         self.assertIsNone(self.login(name, b"wrong", hash_name))
-        return self.told[b"s"], self.told[b"i"]
+        return self.received[b"s"], self.received[b"i"]
 
-    def test_who_gets_in(self):
-        """A secret serves the hash it was made for, a password in the clear both."""
+    def test_accepted(self):
+        """A SCRAM secret works with its hash, a cleartext password with both."""
         self.write(
             b"ann:%b\nbob:{PLAIN}password\ncid:{PLAIN.b64}cGFzc3dvcmQ=\n"
             b"dan:{SSHA}x\nmrose:{APOP}password\nnone:\nshut:{PLAIN}password:::::: nologin\n"
@@ -368,13 +369,13 @@ class ScramTests(CheckerCase):
         )
         for hash_name, allowed in (("sha256", b"ann bob cid"), ("sha1", b"bob cid")):
             for name in b"ann bob cid dan mrose none shut unknown ANN".split():
-                wanted = name if name in allowed.split() else None
-                self.assertEqual(self.login(name, hash_name=hash_name), wanted)
+                expected = name if name in allowed.split() else None
+                self.assertEqual(self.login(name, hash_name=hash_name), expected)
                 self.assertIsNone(self.login(name, b"wrong", hash_name))
 
     def test_sha1_secret(self):
-        """A secret of SCRAM-SHA-1's, as Dovecot makes it."""
-        keys = scram_keys("sha1", b"password", b"salt", 9)
+        """A SCRAM-SHA-1 secret works with SCRAM-SHA-1 only."""
+        keys = derive_scram_keys("sha1", b"password", b"salt", 9)
         text = b",".join([b"9", *map(b64encode, keys[1:])])
         self.write(b"ann:{SCRAM-SHA-1}" + text)
         self.assertEqual(self.login(b"ann", hash_name="sha1"), b"ann")
@@ -382,50 +383,50 @@ class ScramTests(CheckerCase):
         self.assertIsNone(self.login(b"ann"))
 
     def test_empty(self):
-        """An empty secret lets nobody in, an empty password neither."""
+        """Empty secrets and empty passwords are refused."""
         self.write(b"none:{PLAIN}\nnull:\nann:{PLAIN}a")
         for name in (b"none", b"null", b"ann", b"unknown"):
             for hash_name in ("sha256", "sha1"):
                 self.assertIsNone(self.login(name, b"", hash_name))
 
     def test_by_user(self):
-        """A user's own salt and rounds are used."""
+        """A client receives the salt and the iteration count of its user."""
         keys = parse_scram_keys(split_field(new_scram_sha256(b"password", 5))[1])
         text = b",".join([b"5", *map(b64encode, keys[1:])])
         self.write(b"ann:{SCRAM-SHA-256}" + text)
         self.assertEqual(self.challenge(b"ann"), (b64encode(keys.salt), b"5"))
 
     def test_unknown(self):
-        """An unknown name is challenged as a user is, the same way each time, in each hash."""
-        for text, rounds in (
+        """For an unknown name, the salt and the iteration count look like a user's."""
+        for text, iterations in (
             (b"ann:%b" % new_scram_sha256(b"a", 5), b"5"),
             (b"ann:{PLAIN}a", b"7"),
         ):
             self.write(text)
             seen = {self.challenge(b"x%d" % n) for n in range(20)}
-            self.assertEqual({many for _, many in seen}, {rounds})
+            self.assertEqual({count for _, count in seen}, {iterations})
             self.assertEqual({len(b64decode(salt)) for salt, _ in seen}, {16})
             self.assertEqual(len(seen), 20)
             self.assertEqual({self.challenge(b"x%d" % n) for n in range(20)}, seen)
-            self.assertEqual(self.challenge(b"ann")[1], rounds)
+            self.assertEqual(self.challenge(b"ann")[1], iterations)
         self.assertNotEqual(self.challenge(b"x"), self.challenge(b"x", "sha1"))
         for name in (b"x", b"ann"):
             wide = bytes(name).decode().translate({each: each + 0xFEE0 for each in name}).encode()
             self.assertEqual(self.challenge(wide), self.challenge(name))
 
-    def test_offers_passwords(self):
-        """Passwords are taken unless all users have APOP secrets: PLAIN would shut these out."""
-        for text, offered in (
+    def test_supports_passwords(self):
+        """Passwords are supported unless all users who can log in have APOP secrets."""
+        for text, expected in (
             (b"ann:{PLAIN}a\nbob:{APOP}b", True),
             (b"bob:{APOP}b\ncid:{APOP}c", False),
             (b"bob:{APOP}b\nann:{PLAIN}a:::::: nologin", False),
             (b"", True),
         ):
             self.write(text)
-            self.assertIs(self.checker.supports(IUsernamePassword), offered)
+            self.assertIs(self.checker.supports(IUsernamePassword), expected)
 
-    def test_spellings_of_nobody(self):
-        """An unknown name has one challenge in all its spellings, as a user has."""
+    def test_spellings_of_unknown(self):
+        """All spellings of an unknown name result in the same challenge, like those of a user."""
         users = (b"ann:%b" % new_scram_sha256(b"a", 5), b"ann:{PLAIN}a")
         many = [b"u%d:%b" % (n, new_scram_sha256(b"a", n + 1)) for n in range(9)]
         for text in (*users, b"\n".join(many)):
@@ -434,8 +435,8 @@ class ScramTests(CheckerCase):
                 wide = "".join(chr(ord(letter) + 0xFEE0) for letter in name)
                 self.assertEqual(self.challenge(wide.encode()), self.challenge(name.encode()))
 
-    def test_broken_off(self):
-        """Who has a challenge and breaks off is refused like one with a wrong password."""
+    def test_aborted(self):
+        """If the client aborts the exchange after a challenge, the login fails."""
         self.write(b"ann:{PLAIN}a")
 
         def cancelled(client, challenge):
@@ -444,29 +445,29 @@ class ScramTests(CheckerCase):
         def malformed(client, challenge):
             return b"x"
 
-        for name, break_off in product((b"ann", b"unknown"), (cancelled, malformed)):
-            client = Client("sha256", b"a", name=name)
+        for name, abort in product((b"ann", b"unknown"), (cancelled, malformed)):
+            client = ScramClient("sha256", b"a", name=name)
 
-            def answer(challenge, client=client, break_off=break_off):
-                return break_off(client, challenge) if challenge else client(challenge)
+            def respond(challenge, client=client, abort=abort):
+                return abort(client, challenge) if challenge else client(challenge)
 
-            self.assertIn("aborted", self.refusal(begin(answer)))
+            self.assertIn("aborted", self.refusal_of(begin_scram(respond)))
 
     def test_changed_meanwhile(self):
-        """A user who was taken out, or has a new secret, cannot end what began before."""
+        """If the user is removed or the secret changes during the exchange, the login fails."""
         for text in (b"bob:{PLAIN}a", b"ann:{PLAIN}new"):
             self.write(b"ann:{PLAIN}a")
-            client = Client("sha256", b"a", name=b"ann")
+            client = ScramClient("sha256", b"a", name=b"ann")
 
-            def answer(challenge, text=text, client=client):
+            def respond(challenge, text=text, client=client):
                 if challenge.startswith(b"r="):
                     self.write(text)
                 return client(challenge)
 
-            self.assertIn("wrong password", self.refusal(begin(answer)))
+            self.assertIn("wrong password", self.refusal_of(begin_scram(respond)))
 
-    def test_over_restarts(self):
-        """An unknown name's challenge outlives the server, as a user's does."""
+    def test_restart(self):
+        """The challenge for an unknown name stays the same when the server restarts."""
         many = [b"u%d:%b" % (n, new_scram_sha256(b"a", n + 1)) for n in range(9)]
         for text in (b"ann:{PLAIN}a", b"\n".join(many)):
             self.write(text)
@@ -474,21 +475,21 @@ class ScramTests(CheckerCase):
             self.checker = PasswdFileChecker(self.path, self.run_now)
             self.assertEqual([self.challenge(b"x%d" % n) for n in range(9)], before)
 
-    def test_challenges_tell_no_password(self):
-        """No challenge is made of a password, or whoever asks could try them all at home."""
+    def test_challenge_without_password(self):
+        """A challenge does not depend on passwords, so clients cannot guess them offline."""
         self.write(b"ann:{PLAIN}a")
         before = self.challenge(b"x"), self.challenge(b"ann")
         self.write(b"ann:{PLAIN}b")
         self.assertEqual((self.challenge(b"x"), self.challenge(b"ann")), before)
 
     def test_without_a_machine_id(self):
-        """Where a machine has no id, challenges stay while the server runs."""
+        """Without a machine id, challenges stay the same until the server restarts."""
         for text in (None, b"", b"uninitialized\n", b"0" * 64):
             path = self.mktemp()
             if text is not None:
                 with open(path, "wb") as file:
                     file.write(text)
-            self.patch(passwd, "_MACHINE_ID", path)
+            self.patch(decoys, "_MACHINE_ID", path)
             self.write(b"ann:{PLAIN}a")
             seen = set()
             for _ in range(2):
@@ -498,42 +499,42 @@ class ScramTests(CheckerCase):
             self.assertEqual(len(seen), 2)
 
     def test_nobody(self):
-        """Where nobody has a password nobody is challenged."""
+        """If no user has a password, no challenge is sent."""
         self.write(b"mrose:{APOP}x")
         self.assertIsNone(self.login(b"mrose"))
-        self.assertIsNone(self.told)
+        self.assertIsNone(self.received)
 
     def test_malformed(self):
-        """A malformed secret lets nobody in, and is not told to anybody."""
+        """A malformed secret is refused and not logged."""
         for field in (b"{SCRAM-SHA-256}s3cret", b"{PLAIN.b64}s3cret!"):
             self.write(b"ann:" + field)
             for name in (b"ann", b"unknown"):
                 self.assertIsNone(self.login(name))
         self.assertNotIn("s3cret", self.logged())
 
-    def test_in_the_pool(self):
-        """Keys are made by ``run``, and the client is waited for outside it."""
+    def test_run(self):
+        """Keys are derived by ``run``; the client's response is awaited outside it."""
         self.write(b"ann:{PLAIN}password")
         self.login(b"ann")
-        self.assertEqual(len(self.ran), 1)
-        held = Deferred()
-        checker = PasswdFileChecker(self.path, lambda *_: held)
-        outcome = checker.requestAvatarId(begin(Client(name=b"ann")))
+        self.assertEqual(len(self.calls), 1)
+        pending = Deferred()
+        checker = PasswdFileChecker(self.path, lambda *_: pending)
+        outcome = checker.requestAvatarId(begin_scram(ScramClient(name=b"ann")))
         self.assertNoResult(outcome)
-        held.callback((None, scram_keys("sha256", b"password", b"salt", 1)))
+        pending.callback((None, derive_scram_keys("sha256", b"password", b"salt", 1)))
         self.failureResultOf(outcome, UnauthorizedLogin)
 
 
-class CramTests(CheckerCase):
-    """CRAM-MD5 with the file's secrets."""
+class CramMD5Tests(CheckerCase):
+    """CRAM-MD5."""
 
     def accepts_cram(self, name, password=b"password"):
-        """Tell whether a digest with this password lets in."""
+        """Tell whether the digest of this password is accepted."""
         digest = HMAC(password, b"<1.2@host>", "md5").hexdigest().encode()
         return self.accepts(CramMD5Credentials(name, b"<1.2@host>", digest))
 
-    def test_who_gets_in(self):
-        """Passwords in the clear serve, and nothing else."""
+    def test_accepted(self):
+        """Only cleartext passwords work with CRAM-MD5."""
         self.write(
             b"ann:{PLAIN}password\nbob:{clear.hex}%b\ncid:%b\nmrose:{APOP}password\nnone:\n"
             b"empty:{PLAIN}\nshut:{PLAIN}password:::::: nologin\nbad:{PLAIN.hex}s3cret\n"
@@ -546,17 +547,17 @@ class CramTests(CheckerCase):
 
 
 class CertificateTests(CheckerCase):
-    """EXTERNAL with the file's names."""
+    """EXTERNAL."""
 
-    def name_of(self, names, wanted=b""):
-        """Return the name that a certificate lets in as, or None."""
-        outcome = self.checker.requestAvatarId(CertificateCredentials(names, wanted))
+    def name_of(self, names, requested=b""):
+        """Return the name that a certificate results in, or None."""
+        outcome = self.checker.requestAvatarId(CertificateCredentials(names, requested))
         outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
         return self.successResultOf(outcome)
 
     def test_names(self):
-        """The name asked for must be in the certificate, and a user's; else the first user's is."""
-        for names, wanted, found in [
+        """The requested name must be in the certificate; the default is the first user in it."""
+        for names, requested, found in [
             ([b"ann"], b"", b"ann"),
             ([b"ann"], b"ann", b"ann"),
             ([b"unknown", b"bob", b"ann"], b"", b"bob"),
@@ -570,26 +571,26 @@ class CertificateTests(CheckerCase):
             ([], b"ann", None),
             ([b""], b"", None),
         ]:
-            self.assertEqual(self.name_of(names, wanted), found, (names, wanted))
+            self.assertEqual(self.name_of(names, requested), found, (names, requested))
 
     def test_any_secret(self):
-        """What the user's secret is, or that there is none, is no matter."""
+        """The login does not depend on the user's secret."""
         for name in (b"ann", b"mrose", b"none", b"bad", b"alien"):
             self.assertEqual(self.name_of([name]), name)
         self.assertEqual(self.verified, [])
 
 
-class AtStartTests(CheckerCase):
-    """PasswdFileChecker.at_start, and the plugin that calls it."""
+class FromFileTests(CheckerCase):
+    """PasswdFileChecker.from_file, and the plugin that calls it."""
 
-    def test_in_order(self):
-        """With users there is nothing to say."""
+    def test_users(self):
+        """A file with users is accepted without a message."""
         self.write(b"ann:{PLAIN}a")
         self.assertIsInstance(PasswdFileChecker.from_file(self.path), PasswdFileChecker)
         self.assertEqual(self.events, [])
 
-    def test_no_users_yet(self):
-        """Without users the server starts, and the log has the command that adds the first."""
+    def test_no_users(self):
+        """Without users, the log has the command that adds the first."""
         self.path += " of mine"
         for _ in range(2):
             self.events.clear()
@@ -597,27 +598,27 @@ class AtStartTests(CheckerCase):
             self.assertIn(f"popserv user add --users '{self.path}' NAME", self.logged())
             self.write(b"# nobody yet\n")
 
-    def test_in_disorder(self):
-        """With a file that everybody can read the server does not start."""
+    def test_unusable_file(self):
+        """A file that is accessible to other users is an error."""
         self.write(USERS, 0o644)
         self.assertIn("chmod o=", self.error_of(PasswdFileChecker.from_file, self.path))
         self.assertRaises(UsersFileError, makeChecker, "passwd-file:" + self.path)
 
     def test_no_path(self):
-        """Without a path the server does not start, and says how to give one."""
+        """An empty path is an error that states the syntax."""
         self.assertIn("passwd-file:PATH", self.error_of(PasswdFileChecker.from_file, ""))
 
     def test_plugin(self):
-        """``--auth passwd-file:FILE`` makes one."""
+        """``--auth passwd-file:FILE`` makes a PasswdFileChecker."""
         checker = makeChecker("passwd-file:" + self.path)
         self.assertIsInstance(checker, PasswdFileChecker)
 
 
-class RealThreadsTests(UsersFileCase, TestCase):
-    """The checker on its own pool of threads."""
+class ThreadsTests(UsersFileCase, TestCase):
+    """The checker with its pool of threads."""
 
-    async def test_off_the_reactors_thread(self):
-        """Unless told otherwise it hashes in threads that are not the reactor's."""
+    async def test_thread(self):
+        """By default, passwords are hashed in threads of the pool."""
         where = []
 
         def verify(*_):
@@ -630,8 +631,8 @@ class RealThreadsTests(UsersFileCase, TestCase):
         self.assertEqual(await checker.requestAvatarId(by_password(b"ann", b"a")), b"ann")
         self.assertEqual(["popserv-hash" in thread.name for thread in where], [True])
 
-    async def test_gone(self):
-        """A password whose client has gone before a thread was free is not hashed."""
+    async def test_disconnected(self):
+        """If the client disconnects before a thread is free, the password is not hashed."""
         self.patch(passwd, "verify", lambda *_: self.fail("hashed"))
         self.write(b"ann:{PLAIN}a")
         checker = PasswdFileChecker(self.path)

@@ -1,4 +1,4 @@
-"""Password schemes against doveadm's own secrets and the RFCs' test vectors."""
+"""Tests of popserv.auth.passwords.schemes, with secrets of doveadm and the RFCs' examples."""
 
 import builtins
 import ctypes
@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.passwords import schemes
+from popserv.auth.passwords import schemes, scram_keys
 from popserv.auth.passwords.schemes import (
     SCHEMES,
-    SCRAM_ROUNDS,
     UnknownScheme,
     is_apop,
     join_field,
@@ -23,6 +22,7 @@ from popserv.auth.passwords.schemes import (
     split_field,
     verify,
 )
+from popserv.auth.passwords.scram_keys import SCRAM_ITERATIONS
 
 # Made by: doveadm pw -s SCHEME -p password
 VECTORS = b"""
@@ -79,8 +79,8 @@ VECTORS = b"""
 {CLEAR}password
 """.split()
 
-# RFC 7677 section 3: the user is "user", the password "pencil".  Its example has the salt,
-# the rounds and the server's signature; the keys follow from them.
+# The example of RFC 7677 section 3, where the user "user" has the password "pencil".  It has the
+# salt, the iteration count and the server signature; the keys result from them.
 RFC_7677_SALT = b"W22ZaJ0SNY7soEsUEjb6gQ=="
 RFC_7677_SECRET = (
     b"{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,"
@@ -122,12 +122,12 @@ MALFORMED = {
 
 
 def is_encoded(field):
-    """Tell whether a field's text is in hex or base64, whatever its scheme."""
+    """Tell whether a field has an explicit encoding."""
     return b"." in field.partition(b"}")[0]
 
 
 def outcome(field, password=b"password"):
-    """Return what verify says, or that it calls the field malformed, or what it must not raise."""
+    """Return the result of verify, "malformed" for a ValueError, or another error as text."""
     try:
         return verify(field, password)
     except ValueError:
@@ -137,26 +137,26 @@ def outcome(field, password=b"password"):
 
 
 class VerifyTests(SynchronousTestCase):
-    """verify: each scheme, each encoding, right and wrong passwords."""
+    """verify."""
 
     def expect(self, expected, fields, password=b"password"):
-        """Fail with all the fields whose outcome is none of those expected."""
+        """Fail with all fields whose outcome is not expected."""
         outcomes = {field: outcome(field, password) for field in fields}
         others = {field: found for field, found in outcomes.items() if found not in expected}
         self.assertEqual(others, {})
 
     def test_vectors(self):
-        """A secret made by doveadm matches its own password and no other, in any encoding."""
+        """A secret of doveadm matches its password and no other, in any encoding."""
         self.expect([True], VECTORS)
         for wrong in (b"passwore", b"Password", b"passwor", b"", b"\xff" * 8):
             self.expect([False], VECTORS, wrong)
 
     def test_every_scheme_has_a_vector(self):
-        """Every scheme but APOP, which matches nothing, is held against doveadm's secrets."""
+        """There is a secret of doveadm for every scheme except APOP, which matches no password."""
         self.assertEqual({split_field(field)[0] for field in VECTORS}, set(SCHEMES) - {b"APOP"})
 
     def test_doveadm(self):
-        """What doveadm makes here and now is matched, for every scheme in every encoding."""
+        """New secrets of doveadm match, with every scheme and every encoding."""
         doveadm = shutil.which("doveadm")
         if doveadm is None:
             raise SkipTest("doveadm is not installed")
@@ -174,10 +174,10 @@ class VerifyTests(SynchronousTestCase):
         self.expect([False], made, b"wrong")
 
     def test_rfc_7677(self):
-        """The secret of RFC 7677 section 3's example is the one of "pencil"."""
+        """The example of RFC 7677 section 3 matches "pencil"."""
         self.assertTrue(verify(RFC_7677_SECRET, b"pencil"))
         self.assertFalse(verify(RFC_7677_SECRET, b"pencils"))
-        # The keys above are those which the RFC's own exchange was signed with.
+        # The server signature of the RFC is made with the same server key.
         server_key = split_field(RFC_7677_SECRET)[1].split(b",")[3]
         exchange = (
             b"n=user,r=rOprNGfwEbeRWgbNEkqO,"
@@ -189,7 +189,7 @@ class VerifyTests(SynchronousTestCase):
         self.assertEqual(b64encode(signature), b"6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")
 
     def test_yescrypt(self):
-        """A bare crypt secret is crypt's, whatever kinds the system's libcrypt knows."""
+        """A field without a scheme is a crypt hash, of any method that libcrypt supports."""
         try:
             self.assertTrue(verify(YESCRYPT, b"password"))
         except UnknownScheme:
@@ -198,33 +198,33 @@ class VerifyTests(SynchronousTestCase):
         self.assertFalse(verify(YESCRYPT, b"Password"))
 
     def test_scheme_in_any_case(self):
-        """A scheme's name and its encoding are the same in any case."""
+        """The names of schemes and encodings are case-insensitive."""
         fields = [b"{plain}pw", b"{Plain.Hex}7077", b"{PLAIN.b64}cHc=", b"{pLaIn.BASE64}cHc="]
         self.expect([True], fields, b"pw")
 
     def test_non_ascii(self):
-        """A password is bytes: Latin-1 and UTF-8 spellings of one word are two passwords."""
+        """Passwords are octets: the same word in Latin-1 and in UTF-8 are two passwords."""
         latin, utf8 = "grün".encode("latin-1"), "grün".encode()
         for field in (b"{PLAIN}" + latin, new_scram_sha256(latin, 1)):
             self.assertTrue(verify(field, latin))
             self.assertFalse(verify(field, utf8))
 
     def test_nul(self):
-        """Nothing matches a password that holds a NUL, where crypt(3) would stop reading."""
+        """A password with a NUL, where crypt(3) would stop, matches no secret."""
         fields = [*VECTORS, b"{PLAIN}password\0", b"{PLAIN.hex}00", new_scram_sha256(b"\0", 1)]
         for password in (b"password\0", b"password\0x", b"\0", b"\0password"):
             self.expect([False], fields, password)
 
     def test_nul_in_secret(self):
-        """A secret that goes on behind a NUL is not matched by its first part."""
+        """The part of a secret before a NUL matches no password."""
         self.expect([False, "malformed"], [b + b"\0" for b in VECTORS if not is_encoded(b)])
 
     def test_long_password(self):
-        """A password too long for crypt(3) is a wrong one, not a fault of the secret."""
+        """A password that is too long for crypt(3) is wrong; it is no error."""
         self.expect([False], VECTORS, b"x" * 1024)
 
     def test_empty(self):
-        """An empty secret matches no password, not even the empty one."""
+        """An empty secret matches no password, not even an empty one."""
         encodings = (b"", b".hex", b".b64")
         fields = [b"{%b%b}" % (scheme, encoding) for scheme in SCHEMES for encoding in encodings]
         for password in (b"", b"password"):
@@ -237,19 +237,19 @@ class VerifyTests(SynchronousTestCase):
         )
 
     def test_unknown_scheme(self):
-        """A scheme that is not known is named, the secret is not."""
+        """The error for an unknown scheme names the scheme and does not quote the secret."""
         for field in (b"{CRAM-MD5}secret", b"{x}secret", b"{SKEY.hex}736563726574"):
             error = self.assertRaises(UnknownScheme, verify, field, b"secret")
             self.assertIn(split_field(field)[0].decode(), str(error))
             self.assertNotIn("secret", str(error))
 
     def test_malformed(self):
-        """Text that is no secret of its scheme is a ValueError, never another exception."""
+        """A malformed secret is a ValueError, never another exception."""
         fields = [b"{%b}%b" % (name, text) for name, texts in MALFORMED.items() for text in texts]
         self.expect(["malformed"], fields)
 
-    def test_cut_off(self):
-        """A secret cut off anywhere matches nothing."""
+    def test_truncated(self):
+        """A truncated secret matches no password."""
         whole = [field for field in VECTORS if not field.startswith(b"{ARGON2")]
         for field in whole:
             starts = range(field.index(b"}") + 1, len(field))
@@ -271,51 +271,47 @@ class VerifyTests(SynchronousTestCase):
         st.binary(),
     )
     def test_any_bytes(self, field, password):
-        """Whatever the field and the password are, the outcome is a bool or a ValueError."""
+        """For any field and any password, the outcome is a bool or a ValueError."""
         self.assertIn(outcome(field, password), (True, False, "malformed"))
 
 
 class NewSecretTests(SynchronousTestCase):
-    """Fields that popserv itself writes."""
+    """join_field and new_scram_sha256."""
 
     def test_scram(self):
-        """A new SCRAM-SHA-256 secret matches its password and has its own salt."""
+        """A new SCRAM-SHA-256 secret matches its password and has a new salt."""
         field, other = new_scram_sha256(b"pencil"), new_scram_sha256(b"pencil")
         self.assertNotEqual(field, other)
         self.assertTrue(verify(field, b"pencil"))
         self.assertFalse(verify(field, b"Pencil"))
-        self.assertTrue(field.startswith(b"{SCRAM-SHA-256}%d," % SCRAM_ROUNDS))
+        self.assertTrue(field.startswith(b"{SCRAM-SHA-256}%d," % SCRAM_ITERATIONS))
         self.assertNotIn(b":", field)
 
-    def test_rounds(self):
-        """New secrets take no fewer than the 4,096 rounds of RFC 7677 section 4."""
-        self.assertGreaterEqual(SCRAM_ROUNDS, 4096)
-
-    def test_scram_of_the_rfc(self):
-        """With the RFC's salt and rounds the secret is the RFC's (RFC 7677 section 3)."""
-        self.patch(schemes.os, "urandom", lambda _: b64decode(RFC_7677_SALT))
+    def test_scram_rfc_7677(self):
+        """With the salt and the iteration count of RFC 7677 section 3, the secret is the RFC's."""
+        self.patch(scram_keys.os, "urandom", lambda _: b64decode(RFC_7677_SALT))
         self.assertEqual(new_scram_sha256(b"pencil", 4096), RFC_7677_SECRET)
 
     @settings(deadline=None, database=None)
     @given(st.binary(min_size=1))
     def test_join_field(self, secret):
-        """A field stands in one line's second field, and gives its secret back."""
+        """A field can be in a line of a users file, and has the secret."""
         field = join_field(b"APOP", secret)
         self.assertFalse(set(field) & set(b":\r\n \t\0"))
         self.assertEqual(split_field(field), (b"APOP", secret))
         self.assertTrue(is_apop(field))
 
-    def test_readable(self):
-        """A secret of plain characters is written as it is."""
+    def test_not_encoded(self):
+        """A secret without special characters is not encoded."""
         self.assertEqual(join_field(b"APOP", b"tanstaaf"), b"{APOP}tanstaaf")
         self.assertEqual(join_field(b"APOP", b"tan staaf"), b"{APOP.b64}dGFuIHN0YWFm")
 
 
 class IsAPOPTests(SynchronousTestCase):
-    """is_apop: which fields are for APOP and nothing else."""
+    """is_apop."""
 
     def test_is_apop(self):
-        """The scheme alone decides, in any case and encoding."""
+        """The result depends on the scheme alone, in any case and any encoding."""
         for field in (b"{APOP}x", b"{apop}x", b"{APOP.b64}eA==", b"{Apop.Hex}78", b"{APOP}"):
             self.assertTrue(is_apop(field), f"{field!r}")
         for field in (b"", b"APOP", b"{APOPX}x", b"{PLAIN}{APOP}x", b"{CRAM-MD5}x"):
@@ -323,8 +319,8 @@ class IsAPOPTests(SynchronousTestCase):
 
     @settings(database=None)
     @given(st.binary(max_size=3), st.binary())
-    def test_agrees_with_the_scheme(self, between, text):
-        """A field is for APOP exactly if its scheme is APOP, however odd it is."""
+    def test_scheme(self, between, text):
+        """A field has an APOP secret exactly if its scheme is APOP."""
         field = b"{APOP%b}%b" % (between, text)
         try:
             scheme, _ = split_field(field)
@@ -334,15 +330,15 @@ class IsAPOPTests(SynchronousTestCase):
 
 
 class LibraryTests(SynchronousTestCase):
-    """What is not installed is an unknown scheme, which the log can name."""
+    """A scheme whose library is not installed is an UnknownScheme."""
 
     def setUp(self):
-        """Look for libcrypt anew in and after each test."""
+        """Clear the cached libcrypt now and after the test."""
         schemes._crypt_r.cache_clear()
         self.addCleanup(schemes._crypt_r.cache_clear)
 
     def test_no_argon2(self):
-        """Without argon2-cffi the message says what to install."""
+        """Without argon2-cffi, the message names the package to install."""
         real = builtins.__import__
 
         def without(name, *rest, **more):
@@ -355,13 +351,13 @@ class LibraryTests(SynchronousTestCase):
         self.assertIn("pip install", str(error))
 
     def test_no_libcrypt(self):
-        """Without libcrypt every crypt secret is of an unknown scheme."""
+        """Without libcrypt, every crypt hash is an UnknownScheme."""
         for reason in (OSError("no such file"), AttributeError("crypt_r"), TypeError("no name")):
             with mock.patch.object(ctypes, "CDLL", side_effect=reason):
                 self.assertRaises(UnknownScheme, verify, b"{CRYPT}k4HQ2cthGFh4A", b"password")
 
     def test_second_libcrypt(self):
-        """A libcrypt of another version does as well as the first that is looked for."""
+        """If the first version of libcrypt is missing, the next one is used."""
         real = schemes._crypt_r()
         schemes._crypt_r.cache_clear()
         found = mock.Mock(crypt_r=mock.Mock(side_effect=lambda *call: real(*call[:2])))
@@ -369,7 +365,7 @@ class LibraryTests(SynchronousTestCase):
             self.assertTrue(verify(b"{CRYPT}k4HQ2cthGFh4A", b"password"))
 
     def test_glibc(self):
-        """A libcrypt that says "unknown" by NULL, as glibc's does, is understood."""
+        """If libcrypt returns NULL for an unknown method, as glibc does, the scheme is unknown."""
         found = mock.Mock(crypt_r=mock.Mock(return_value=None))
         with mock.patch.object(ctypes, "CDLL", return_value=found):
             self.assertRaises(UnknownScheme, verify, b"{CRYPT}k4HQ2cthGFh4A", b"password")

@@ -1,7 +1,5 @@
-"""SCRAM against the RFCs' exchanges, a naive client, scramp's, gsasl's, and all that breaks it."""
+"""Tests of popserv.auth.sasl.scram: the RFCs' examples, three clients, and malformed messages."""
 
-import hashlib
-import hmac
 import shutil
 from base64 import b64decode, b64encode
 from subprocess import PIPE, Popen, run
@@ -13,36 +11,33 @@ from twisted.cred.credentials import ICredentials, IUsernamePassword
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from popserv.auth.passwords.schemes import (
-    ScramKeys,
-    decoy_keys,
-    new_scram_sha256,
-    parse_scram_keys,
-    scram_keys,
-    split_field,
-)
-from popserv.auth.sasl.scram import scram
-from popserv.errors import BadCommand, LoginFailed, POPError, TryLater
+from popserv.auth.passwords.schemes import split_field
+from popserv.auth.passwords.scram_keys import derive_scram_keys, parse_scram_keys
+from popserv.errors import BadCommand, LoginFailed, TryLater
 from popserv.interfaces import (
     IScramCredentials,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
 )
+from tests.auth.sasl.harness import (
+    BINDINGS,
+    KEYS,
+    SALT,
+    ScramClient,
+    attributes,
+    begin_scram,
+    challenge_sender,
+    replay,
+    result_of,
+    scram_outcome,
+)
 
 try:
-    from scramp import ScramClient, ScramException
+    import scramp
 except ImportError:
-    ScramClient = None
+    scramp = None
 
-SALT = b"sixteen salty by"
-BINDINGS = {
-    b"tls-exporter": b"\0\xff,=\r\n" * 6,
-    b"tls-unique": bytes(range(36)),
-    b"tls-server-end-point": bytes(range(100, 132)),
-}
-KEYS = {name: scram_keys(name, b"pencil", SALT, 3) for name in ("sha1", "sha256")}
-
-# Whole exchanges: RFC 5802 section 5 and RFC 7677 section 3, where "user" has "pencil".
+# The examples of RFC 5802 section 5 and RFC 7677 section 3: "user" has the password "pencil".
 RFC_5802 = (
     b"n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL",
     b"r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096",
@@ -58,77 +53,13 @@ RFC_7677 = (
 )
 
 
-class FakeChannel:
-    """TLS as it would be with these bindings."""
-
-    def __init__(self, bindings=BINDINGS):
-        self.bindings = bindings
-
-    def channel_binding(self, kind):
-        """See Channel."""
-        assert isinstance(kind, bytes)
-        return self.bindings.get(kind)
-
-    def certificate_names(self):
-        """See Channel."""
-        return ()
-
-
-def finish(coroutine):
-    """Return what a coroutine returns that has nothing to wait for."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    raise AssertionError("it waits")
-
-
-def asking(answer):
-    """Make an Ask of a client's function."""
-
-    async def send_challenge(challenge):
-        return answer(challenge)
-
-    return send_challenge
-
-
-def begin(answer, hash_name="sha256", bindings=BINDINGS, plus=False, offered=None, **more):
-    """Return the credentials that come of an exchange's first message."""
-    offered = plus if offered is None else offered
-    tls_state = FakeChannel(bindings)
-    send_challenge = asking(answer)
-    return finish(
-        scram(hash_name, send_challenge, tls_state, plus=plus, plus_offered=offered, **more)
-    )
-
-
-def outcome(answer, keys=None, hash_name="sha256", **more):
-    """Tell how an exchange with a client's function ends: a bool or what is raised."""
-    try:
-        credentials = begin(answer, hash_name, **more)
-        return finish(credentials.check_keys(keys or KEYS[hash_name]))
-    except POPError as error:
-        return type(error)
-
-
-def replay(*answers):
-    """Return a client's function that says this and that, whatever it is asked."""
-    left = iter(answers)
-    return lambda challenge: next(left)
-
-
 def escape(name):
-    """Write a name as a saslname (RFC 5802 section 5.1)."""
+    """Return a name as a saslname (RFC 5802 section 5.1)."""
     return name.replace(b"=", b"=3D").replace(b",", b"=2C")
 
 
-def attributes(message):
-    """Return a message's attributes."""
-    return {part[:1]: part[2:] for part in message.split(b",")}
-
-
 def neighbours(message):
-    """Yield what a message becomes when one byte is changed, dropped, doubled or swapped."""
+    """Yield the message with one octet changed, removed, doubled or swapped."""
     for at, byte in enumerate(message):
         before, here, after = message[:at], message[at : at + 1], message[at + 1 :]
         others = {bytes([byte ^ 1 << bit]) for bit in range(8)}
@@ -138,95 +69,48 @@ def neighbours(message):
         yield from (changed | {swapped}) - {message}
 
 
-class Client:
-    """A client as RFC 5802 section 3 puts it, with something else in places if told so.
-
-    What it says instead it means: its proof is over the messages as it sends them.
-    """
-
-    def __init__(self, hash_name="sha256", password=b"pencil", header=b"n,,", bound=b"", **instead):
-        self.hash_name = hash_name
-        self.password = password
-        self.header = header
-        self.bound = bound
-        self.instead = instead
-        self.steps = iter([self.first, self.final, self.end])
-
-    def __call__(self, challenge):
-        """Answer a challenge."""
-        return next(self.steps)(challenge)
-
-    def first(self, challenge):
-        """Return the client-first-message."""
-        assert challenge == b""
-        self.bare = b"n=%b,r=%b" % (self.instead.get("name", b"user"), b"mine")
-        self.bare += self.instead.get("first_extensions", b"")
-        return self.header + self.bare
-
-    def final(self, challenge):
-        """Return the client-final-message."""
-        told = attributes(challenge)
-        salt, rounds = b64decode(told[b"s"]), int(told[b"i"])
-        salted = hashlib.pbkdf2_hmac(self.hash_name, self.password, salt, rounds)
-        key = hmac.digest(salted, b"Client Key", self.hash_name)
-        binding = self.instead.get("binding", b64encode(self.header + self.bound))
-        nonce = self.instead.get("nonce", told[b"r"])
-        final = b"c=%b,r=%b" % (binding, nonce) + self.instead.get("final_extensions", b"")
-        message = b",".join([self.bare, challenge, final])
-        stored = hashlib.new(self.hash_name, key).digest()
-        signature = hmac.digest(stored, message, self.hash_name)
-        proof = b64encode(bytes(a ^ b for a, b in zip(key, signature, strict=True)))
-        server_key = hmac.digest(salted, b"Server Key", self.hash_name)
-        self.expected = b"v=" + b64encode(hmac.digest(server_key, message, self.hash_name))
-        return b"%b,p=%b" % (final, self.instead.get("proof", proof))
-
-    def end(self, challenge):
-        """Be content with the server's signature and nothing else."""
-        if challenge != self.expected:
-            raise BadCommand("that is not the server")
-        return self.instead.get("end", b"")
-
-
 class ExampleTests(SynchronousTestCase):
-    """The exchanges that the RFCs print."""
+    """The examples of the RFCs."""
 
     def replay(self, hash_name, messages):
-        """Play the client's part, and compare the server's byte for byte."""
+        """Send the client's messages, and compare the server's octet for octet."""
         client_first, server_first, client_final, server_final = messages
-        told = attributes(server_first)
-        keys = scram_keys(hash_name, b"pencil", b64decode(told[b"s"]), int(told[b"i"]))
-        heard = []
-        answers = [client_first, client_final, b""]
+        received = attributes(server_first)
+        keys = derive_scram_keys(
+            hash_name, b"pencil", b64decode(received[b"s"]), int(received[b"i"])
+        )
+        challenges = []
+        responses = [client_first, client_final, b""]
 
-        def answer(challenge):
-            heard.append(challenge)
-            return answers[len(heard) - 1]
+        def respond(challenge):
+            challenges.append(challenge)
+            return responses[len(challenges) - 1]
 
-        nonce = told[b"r"].removeprefix(attributes(client_first)[b"r"])
-        credentials = begin(answer, hash_name, make_nonce=lambda: nonce)
+        nonce = received[b"r"].removeprefix(attributes(client_first)[b"r"])
+        credentials = begin_scram(respond, hash_name, make_nonce=lambda: nonce)
         self.assertEqual(credentials.username, b"user")
-        self.assertIs(finish(credentials.check_keys(keys)), True)
-        self.assertEqual(heard, [b"", server_first, server_final])
+        self.assertIs(result_of(credentials.check_keys(keys)), True)
+        self.assertEqual(challenges, [b"", server_first, server_final])
 
     def test_rfc_5802(self):
-        """SCRAM-SHA-1 (RFC 5802 section 5)."""
+        """The example of RFC 5802 section 5 succeeds."""
         self.replay("sha1", RFC_5802)
 
     def test_rfc_7677(self):
-        """SCRAM-SHA-256 (RFC 7677 section 3)."""
+        """The example of RFC 7677 section 3 succeeds."""
         self.replay("sha256", RFC_7677)
 
 
 class ExchangeTests(SynchronousTestCase):
-    """A client that keeps to the RFC gets in with its password, and not with another."""
+    """Clients that follow RFC 5802."""
 
     def test_interfaces(self):
-        """The hash decides which kind of credentials they are; no password checker takes them."""
+        """The kind of the credentials depends on the hash; they are no password credentials."""
         for hash_name, interface in (
             ("sha1", IScramSHA1Credentials),
             ("sha256", IScramSHA256Credentials),
         ):
-            credentials = begin(Client(hash_name), hash_name)
+            credentials = begin_scram(ScramClient(hash_name), hash_name)
             verifyObject(interface, credentials)
             verifyObject(IScramCredentials, credentials)
             verifyObject(ICredentials, credentials)
@@ -238,214 +122,220 @@ class ExchangeTests(SynchronousTestCase):
             self.assertEqual(provided, [interface])
 
     def test_password(self):
-        """The right password is the only one, with both hashes."""
+        """Only the right password is accepted, with both hashes."""
         for hash_name in ("sha1", "sha256"):
-            self.assertIs(outcome(Client(hash_name), hash_name=hash_name), True)
+            self.assertIs(scram_outcome(ScramClient(hash_name), hash_name=hash_name), True)
             for wrong in (b"", b"Pencil", b"pencil ", b"\xff"):
-                client = Client(hash_name, wrong)
-                self.assertIs(outcome(client, hash_name=hash_name), False)
+                client = ScramClient(hash_name, wrong)
+                self.assertIs(scram_outcome(client, hash_name=hash_name), False)
 
     def test_other_hash(self):
-        """The keys of one hash prove nothing for the other."""
-        self.assertIs(outcome(Client("sha256"), KEYS["sha1"]), False)
-        self.assertIs(outcome(Client("sha1"), KEYS["sha256"], "sha1"), False)
+        """The keys of one hash do not work with the other hash."""
+        self.assertIs(scram_outcome(ScramClient("sha256"), KEYS["sha1"]), False)
+        self.assertIs(scram_outcome(ScramClient("sha1"), KEYS["sha256"], "sha1"), False)
 
     def test_bindings(self):
-        """Every kind of binding that the channel knows works (RFC 5929, RFC 9266)."""
+        """All channel binding types of the connection work (RFC 5929, RFC 9266)."""
         for hash_name in ("sha1", "sha256"):
             for kind, data in BINDINGS.items():
-                client = Client(hash_name, header=b"p=%b,," % kind, bound=data)
-                self.assertIs(outcome(client, hash_name=hash_name, plus=True), True)
+                client = ScramClient(hash_name, header=b"p=%b,," % kind, bound=data)
+                self.assertIs(scram_outcome(client, hash_name=hash_name, plus=True), True)
 
     def test_no_binding(self):
-        """Without -PLUS a client may say "n" always, and "y" where -PLUS was not offered."""
-        self.assertIs(outcome(Client(header=b"n,,"), offered=True), True)
-        self.assertIs(outcome(Client(header=b"n,,"), offered=False), True)
-        self.assertIs(outcome(Client(header=b"y,,"), offered=False), True)
+        """Without -PLUS, a client may send "n" always, and "y" if -PLUS was not offered."""
+        self.assertIs(scram_outcome(ScramClient(header=b"n,,"), offered=True), True)
+        self.assertIs(scram_outcome(ScramClient(header=b"n,,"), offered=False), True)
+        self.assertIs(scram_outcome(ScramClient(header=b"y,,"), offered=False), True)
 
     def test_extensions(self):
-        """Optional extensions are passed over, but signed (RFC 5802 section 5.1)."""
-        client = Client(first_extensions=b",x=1,y=\xc3\xa9=", final_extensions=b",z=a b,p=x")
-        self.assertIs(outcome(client), True)
+        """Optional extensions are ignored, but part of the AuthMessage (RFC 5802 section 5.1)."""
+        client = ScramClient(first_extensions=b",x=1,y=\xc3\xa9=", final_extensions=b",z=a b,p=x")
+        self.assertIs(scram_outcome(client), True)
 
     def test_nonce(self):
-        """The server's part of the nonce is long, printable, and another each time."""
+        """The server's part of the nonce is long, printable and unique."""
         seen = set()
         for _ in range(100):
-            credentials = begin(Client())
+            credentials = begin_scram(ScramClient())
             seen.add(credentials._nonce)
             self.assertRegex(credentials._nonce, rb"\Amine[\x21-\x2b\x2d-\x7e]{20,}\Z")
         self.assertEqual(len(seen), 100)
 
-    def test_once(self):
-        """An exchange can be checked once: a second check would challenge a second time."""
+    def test_check_twice(self):
+        """The keys of an exchange can be checked once."""
         for password, expected in ((b"pencil", True), (b"wrong", False)):
-            credentials = begin(Client(password=password))
-            self.assertIs(finish(credentials.check_keys(KEYS["sha256"])), expected)
-            credentials._ask = asking(self.fail)
+            credentials = begin_scram(ScramClient(password=password))
+            self.assertIs(result_of(credentials.check_keys(KEYS["sha256"])), expected)
+            credentials._send_challenge = challenge_sender(self.fail)
             with self.assertRaises(RuntimeError):
-                finish(credentials.check_keys(KEYS["sha256"]))
+                result_of(credentials.check_keys(KEYS["sha256"]))
 
-    def test_silent_failure(self):
-        """A client that proved nothing is asked nothing more (RFC 5802 section 5.1)."""
-        asked = []
-        client = Client(password=b"wrong")
+    def test_wrong_proof(self):
+        """After a wrong proof, no further challenge is sent (RFC 5802 section 5.1)."""
+        challenges = []
+        client = ScramClient(password=b"wrong")
 
-        def answer(challenge):
-            asked.append(challenge)
+        def respond(challenge):
+            challenges.append(challenge)
             return client(challenge)
 
-        self.assertIs(outcome(answer), False)
-        self.assertEqual(len(asked), 2)
+        self.assertIs(scram_outcome(respond), False)
+        self.assertEqual(len(challenges), 2)
 
-    def test_client_gives_up(self):
-        """A client that breaks off does not get in, not even at the server's signature."""
+    def test_aborted(self):
+        """A client that aborts the exchange at any step is not authenticated."""
 
-        def giving_up_at(step):
-            client = Client()
+        def aborting_at(step):
+            client = ScramClient()
             left = iter(range(3))
 
-            def answer(challenge):
+            def respond(challenge):
                 if next(left) == step:
                     raise TryLater
                 return client(challenge)
 
-            return answer
+            return respond
 
-        self.assertEqual([outcome(giving_up_at(step)) for step in range(3)], [TryLater] * 3)
-        self.assertIs(outcome(giving_up_at(3)), True)
+        self.assertEqual([scram_outcome(aborting_at(step)) for step in range(3)], [TryLater] * 3)
+        self.assertIs(scram_outcome(aborting_at(3)), True)
 
     def test_last_response(self):
-        """The server's signature is answered with nothing (RFC 5034 section 4)."""
-        self.assertIs(outcome(Client(end=b"v=1")), BadCommand)
+        """The response to the server signature must be empty (RFC 5034 section 4)."""
+        self.assertIs(scram_outcome(ScramClient(end=b"v=1")), BadCommand)
 
 
 class NameTests(SynchronousTestCase):
     """saslname and authzid (RFC 5802 section 5.1)."""
 
     def named(self, name):
-        """Return the user's name of an exchange that names it so."""
-        return begin(replay(b"n,,n=" + name + b",r=x")).username
+        """Return the decoded user name of a saslname."""
+        return begin_scram(replay(b"n,,n=" + name + b",r=x")).username
 
     def test_escapes(self):
-        """A comma and an equals sign are written =2C and =3D, and all else as it is."""
+        """A comma is sent as =2C, an equals sign as =3D, all other characters as they are."""
         self.assertEqual(self.named(b"=2C=3D"), b",=")
         self.assertEqual(self.named(b"=3D2C"), b"=2C")
         self.assertEqual(self.named(b"=3D3D2C=2C"), b"=3D2C,")
         self.assertEqual(self.named("grün @ж\U0001f600".encode()), "grün @ж\U0001f600".encode())
 
     def test_other_escapes(self):
-        """An equals sign before anything else fails."""
+        """Other escape sequences are malformed."""
         for name in (b"=", b"a=", b"=2c", b"=3d", b"=2", b"=3", b"=2D", b"==3D", b"=20", b"=C3"):
             self.assertRaises(BadCommand, self.named, name)
 
     def test_no_name(self):
-        """An empty name, a NUL and bytes that are no UTF-8 fail."""
+        """An empty name, a NUL and invalid UTF-8 are malformed."""
         for name in (b"", b"\0", b"a\0", b"\xff", b"gr\xfcn", b"\xc3", b"\xed\xa0\x80"):
             self.assertRaises(BadCommand, self.named, name)
 
     @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
     @example(",=,==2C=3D=,")
     def test_any_name(self, name):
-        """Any name comes out as it went in, and gets in."""
+        """Any name is decoded and can log in."""
         name = name.encode()
-        client = Client(name=escape(name), header=b"n,a=%b," % escape(name))
-        credentials = begin(client)
+        client = ScramClient(name=escape(name), header=b"n,a=%b," % escape(name))
+        credentials = begin_scram(client)
         self.assertEqual(credentials.username, name)
-        self.assertIs(finish(credentials.check_keys(KEYS["sha256"])), True)
+        self.assertIs(result_of(credentials.check_keys(KEYS["sha256"])), True)
 
     @given(st.text("ab,=23CD", min_size=1), st.text("ab,=23CD", min_size=1))
-    def test_one_for_another(self, name, other):
-        """An authzid gets in exactly if it is the name: nobody acts for another."""
+    def test_authzid(self, name, other):
+        """The authorization identity must be the authentication identity."""
         header = b"n,a=%b," % escape(other.encode())
-        client = Client(name=escape(name.encode()), header=header)
-        self.assertIs(outcome(client), name == other)
+        client = ScramClient(name=escape(name.encode()), header=header)
+        self.assertIs(scram_outcome(client), name == other)
 
     def test_empty_authzid(self):
-        """An empty authzid, as gsasl sends it, is none."""
-        self.assertIs(outcome(Client(header=b"n,a=,")), True)
+        """An empty authorization identity, as sent by gsasl, is accepted."""
+        self.assertIs(scram_outcome(ScramClient(header=b"n,a=,")), True)
 
-    def test_act_as(self):
-        """Who asks to be somebody else is challenged first, and refused like a wrong password."""
-        asked = []
-        client = Client(header=b"n,a=ann,")
+    def test_other_authzid(self):
+        """Another authorization identity fails after the proof, like a wrong password."""
+        challenges = []
+        client = ScramClient(header=b"n,a=ann,")
 
-        def answer(challenge):
-            asked.append(challenge)
+        def respond(challenge):
+            challenges.append(challenge)
             return client(challenge)
 
-        self.assertIs(outcome(answer), False)
-        self.assertEqual(len(asked), 2)
+        self.assertIs(scram_outcome(respond), False)
+        self.assertEqual(len(challenges), 2)
 
 
-class RefusalTests(SynchronousTestCase):
-    """What must not get in, be the password ever so right."""
+class FailureTests(SynchronousTestCase):
+    """Exchanges that fail although the password is right."""
 
     def test_downgrade(self):
-        """A client that can bind and was not shown -PLUS where it is offered fails (section 6)."""
-        self.assertIs(outcome(Client(header=b"y,,"), offered=True), LoginFailed)
+        """A client that supports channel binding, but saw no -PLUS, fails (section 6)."""
+        self.assertIs(scram_outcome(ScramClient(header=b"y,,"), offered=True), LoginFailed)
 
     def test_downgrade_is_logged(self):
-        """The log is told why, for somebody may be in the middle."""
-        error = self.assertRaises(LoginFailed, begin, Client(header=b"y,,"), offered=True)
+        """The cause names the -PLUS mechanisms, because there may be an attacker."""
+        error = self.assertRaises(
+            LoginFailed, begin_scram, ScramClient(header=b"y,,"), offered=True
+        )
         self.assertIn("-PLUS", str(error.__cause__))
         self.assertEqual(error.text, LoginFailed().text)
 
     def test_flag_and_mechanism(self):
-        """-PLUS goes with "p" and nothing else (RFC 5802 section 6)."""
+        """A -PLUS mechanism requires the flag "p", others forbid it (RFC 5802 section 6)."""
         for header in (b"n,,", b"y,,"):
-            self.assertIs(outcome(Client(header=header), plus=True), BadCommand)
+            self.assertIs(scram_outcome(ScramClient(header=header), plus=True), BadCommand)
         for offered in (True, False):
-            client = Client(header=b"p=tls-unique,,", bound=BINDINGS[b"tls-unique"])
-            self.assertIs(outcome(client, offered=offered), BadCommand)
+            client = ScramClient(header=b"p=tls-unique,,", bound=BINDINGS[b"tls-unique"])
+            self.assertIs(scram_outcome(client, offered=offered), BadCommand)
 
-    def test_kinds(self):
-        """A kind of binding that is not to be had, or has no data, is refused."""
+    def test_binding_types(self):
+        """An unknown channel binding type, or one without data, is rejected."""
         for kind in (b"tls-unique-for-telnet", b"TLS-UNIQUE", b"tls_unique", b"", b"tls-unique "):
-            self.assertIs(outcome(Client(header=b"p=%b,," % kind), plus=True), BadCommand)
-        client = Client(header=b"p=tls-unique,,")
-        self.assertIs(outcome(client, plus=True, bindings={b"tls-unique": b""}), BadCommand)
+            self.assertIs(
+                scram_outcome(ScramClient(header=b"p=%b,," % kind), plus=True), BadCommand
+            )
+        client = ScramClient(header=b"p=tls-unique,,")
+        self.assertIs(scram_outcome(client, plus=True, bindings={b"tls-unique": b""}), BadCommand)
 
     def test_wrong_binding(self):
-        """Binding to another channel is refused as a wrong password is; the log tells why."""
+        """A binding to another connection fails like a wrong password, with another cause."""
         right = BINDINGS[b"tls-unique"]
         header = b"p=tls-unique,,"
         for bound in (b"", right[:-1], right + b"\0", BINDINGS[b"tls-exporter"], right[::-1]):
-            client = Client(header=header, bound=bound)
-            self.assertIs(outcome(client, plus=True), LoginFailed)
-        for said in (b"n,,", b"y,,", b"p=tls-exporter,,", b"p=tls-unique,a=user,", b""):
-            client = Client(header=header, binding=b64encode(said + right))
-            self.assertIs(outcome(client, plus=True), LoginFailed)
-        for said in (b"y,,", b"n,a=user,", b"n,", b"", b"n,,x", b"p=tls-unique,," + right):
-            self.assertIs(outcome(Client(binding=b64encode(said))), LoginFailed)
+            client = ScramClient(header=header, bound=bound)
+            self.assertIs(scram_outcome(client, plus=True), LoginFailed)
+        for sent in (b"n,,", b"y,,", b"p=tls-exporter,,", b"p=tls-unique,a=user,", b""):
+            client = ScramClient(header=header, binding=b64encode(sent + right))
+            self.assertIs(scram_outcome(client, plus=True), LoginFailed)
+        for sent in (b"y,,", b"n,a=user,", b"n,", b"", b"n,,x", b"p=tls-unique,," + right):
+            self.assertIs(scram_outcome(ScramClient(binding=b64encode(sent))), LoginFailed)
 
     def test_wrong_nonce(self):
-        """The nonce comes back whole, or it is an old exchange sent again."""
-        self.assertIs(outcome(Client(nonce=b"yours"), make_nonce=lambda: b"yours"), False)
+        """The client must return the whole nonce."""
+        self.assertIs(
+            scram_outcome(ScramClient(nonce=b"yours"), make_nonce=lambda: b"yours"), False
+        )
         for nonce in (b"mine", b"yoursmine", b"mineyour", b"mineyourss", b"MINEYOURS"):
-            client = Client(nonce=nonce)
-            self.assertIs(outcome(client, make_nonce=lambda: b"yours"), False)
+            client = ScramClient(nonce=nonce)
+            self.assertIs(scram_outcome(client, make_nonce=lambda: b"yours"), False)
 
     def test_replay(self):
-        """What one exchange said opens no other."""
-        client, said = Client(), []
+        """The messages of one exchange fail in another one."""
+        client, sent = ScramClient(), []
 
-        def answer(challenge):
-            said.append(client(challenge))
-            return said[-1]
+        def respond(challenge):
+            sent.append(client(challenge))
+            return sent[-1]
 
-        self.assertIs(outcome(answer), True)
-        self.assertIs(outcome(replay(*said)), False)
+        self.assertIs(scram_outcome(respond), True)
+        self.assertIs(scram_outcome(replay(*sent)), False)
 
     def test_mandatory_extensions(self):
-        """An extension that must be understood is not (RFC 5802 section 5.1)."""
-        self.assertIs(outcome(Client(first_extensions=b",m=1")), BadCommand)
-        self.assertIs(outcome(Client(first_extensions=b",x=1,m=1")), BadCommand)
-        self.assertIs(outcome(Client(final_extensions=b",m=1")), BadCommand)
-        self.assertRaises(BadCommand, begin, replay(b"n,,m=1,n=user,r=x"))
+        """A mandatory extension is rejected (RFC 5802 section 5.1)."""
+        self.assertIs(scram_outcome(ScramClient(first_extensions=b",m=1")), BadCommand)
+        self.assertIs(scram_outcome(ScramClient(first_extensions=b",x=1,m=1")), BadCommand)
+        self.assertIs(scram_outcome(ScramClient(final_extensions=b",m=1")), BadCommand)
+        self.assertRaises(BadCommand, begin_scram, replay(b"n,,m=1,n=user,r=x"))
 
     def test_malformed_first(self):
-        """A client-first-message of another form is no SCRAM."""
+        """A malformed client-first-message is rejected."""
         for message in (
             b"",
             b",",
@@ -477,10 +367,10 @@ class RefusalTests(SynchronousTestCase):
             b"n,,n=user,r=x\r\n",
             "n,,n=user,r=x".encode("utf-16-le"),
         ):
-            self.assertRaises(BadCommand, begin, replay(message))
+            self.assertRaises(BadCommand, begin_scram, replay(message))
 
     def test_malformed_final(self):
-        """A client-final-message of another form is no SCRAM; base64 has one spelling."""
+        """A malformed client-final-message is rejected, with any invalid base64."""
         proof = b64encode(bytes(32))
         for final in (
             b"",
@@ -507,52 +397,52 @@ class RefusalTests(SynchronousTestCase):
             b"m=1,c=biws,r=minex,p=" + proof,
             b"n,,n=user,r=mine",
         ):
-            answer = replay(b"n,,n=user,r=mine", final)
-            self.assertIs(outcome(answer, make_nonce=lambda: b"x"), BadCommand, f"{final!r}")
+            respond = replay(b"n,,n=user,r=mine", final)
+            self.assertIs(scram_outcome(respond, make_nonce=lambda: b"x"), BadCommand, f"{final!r}")
 
-    def test_no_proof(self):
-        """A proof of another length, or of nothing, is wrong."""
+    def test_zero_proof(self):
+        """A proof of zeros, of any length, is wrong."""
         for size in (0, 1, 20, 31, 32, 33, 64):
-            self.assertIs(outcome(Client(proof=b64encode(bytes(size)))), False)
+            self.assertIs(scram_outcome(ScramClient(proof=b64encode(bytes(size)))), False)
 
     def test_longer_proof(self):
-        """Nothing may stand behind a right proof."""
+        """A right proof with an additional octet is wrong."""
         for hash_name in ("sha1", "sha256"):
-            client = Client(hash_name)
+            client = ScramClient(hash_name)
 
-            def answer(challenge, client=client):
-                said = client(challenge)
-                before, found, proof = said.rpartition(b",p=")
-                return before + found + b64encode(b64decode(proof) + b"\0") if found else said
+            def respond(challenge, client=client):
+                sent = client(challenge)
+                before, found, proof = sent.rpartition(b",p=")
+                return before + found + b64encode(b64decode(proof) + b"\0") if found else sent
 
-            self.assertIs(outcome(answer, hash_name=hash_name), False)
+            self.assertIs(scram_outcome(respond, hash_name=hash_name), False)
 
     def mutated(self, step, change, *, header=b"n,,", bound=b"", plus=False):
-        """Tell how an exchange ends in which one message is changed on its way."""
-        client = Client(header=header, bound=bound)
+        """Run an exchange in which one message is changed, and return the outcome."""
+        client = ScramClient(header=header, bound=bound)
         steps = iter(range(3))
 
-        def answer(challenge):
-            said = client(challenge)
-            return change(said) if next(steps) == step else said
+        def respond(challenge):
+            sent = client(challenge)
+            return change(sent) if next(steps) == step else sent
 
-        return outcome(answer, plus=plus, make_nonce=lambda: b"yours")
+        return scram_outcome(respond, plus=plus, make_nonce=lambda: b"yours")
 
-    def test_every_byte(self):
-        """No byte of what a client says can be changed, dropped, doubled or swapped on its way."""
+    def test_every_octet(self):
+        """An exchange with one octet changed, removed, doubled or swapped fails."""
         bound = {"header": b"p=tls-unique,,", "bound": BINDINGS[b"tls-unique"], "plus": True}
         for more in ({}, {"header": b"n,a=user,"}, bound):
             for step in (0, 1):
-                said = []
-                self.assertIs(self.mutated(step, lambda m, s=said: s.append(m) or m, **more), True)
-                for other in neighbours(said[0]):
+                sent = []
+                self.assertIs(self.mutated(step, lambda m, s=sent: s.append(m) or m, **more), True)
+                for other in neighbours(sent[0]):
                     found = self.mutated(step, lambda _, other=other: other, **more)
                     self.assertIn(found, (False, BadCommand, LoginFailed), f"{other!r}")
 
     @given(st.binary(), st.binary(), st.binary(), st.booleans(), st.booleans())
-    def test_any_bytes(self, first, final, end, plus, offered):
-        """Whatever bytes a client says, it is refused."""
-        found = outcome(replay(first, final, end), plus=plus, offered=offered)
+    def test_random_octets(self, first, final, end, plus, offered):
+        """A client that sends random octets is refused."""
+        found = scram_outcome(replay(first, final, end), plus=plus, offered=offered)
         self.assertIn(found, (False, BadCommand, LoginFailed))
 
     PIECES = st.lists(
@@ -563,75 +453,35 @@ class RefusalTests(SynchronousTestCase):
     ).map(b"".join)
 
     @given(PIECES, PIECES, st.booleans(), st.booleans())
-    def test_any_pieces(self, first, final, plus, offered):
-        """Whatever a client makes of the grammar's pieces, it is refused."""
-        for begun in (first, b"n,,n=user,r=x"):
-            answer = replay(begun, final, b"")
-            found = outcome(answer, plus=plus, offered=offered, make_nonce=lambda: b"y")
+    def test_random_pieces(self, first, final, plus, offered):
+        """A client that sends random pieces of the grammar is refused."""
+        for client_first in (first, b"n,,n=user,r=x"):
+            respond = replay(client_first, final, b"")
+            found = scram_outcome(respond, plus=plus, offered=offered, make_nonce=lambda: b"y")
             self.assertIn(found, (False, BadCommand, LoginFailed))
 
     def test_time(self):
-        """A long message of another form is refused at once."""
+        """A long malformed message is rejected quickly."""
         for message in (
             b"n,,n=" + b"=2C" * 100_000,
             b"n,,n=user,r=" + b"x" * 300_000 + b",",
             b"n,,n=user,r=x" + b",x=1" * 100_000 + b",",
             b"p=" + b"-" * 300_000,
         ):
-            self.assertRaises(BadCommand, begin, replay(message), plus=True)
+            self.assertRaises(BadCommand, begin_scram, replay(message), plus=True)
         for final in (
             b"c=" + b"AAAA" * 100_000 + b"=",
             b"c=biws,r=" + b"x" * 300_000,
             b"c=biws,r=x" + b",p=AAAA" * 100_000 + b"=",
         ):
-            self.assertIs(outcome(replay(b"n,,n=user,r=x", final)), BadCommand)
-
-
-class DecoyTests(SynchronousTestCase):
-    """decoy_keys: who is no user is challenged like one."""
-
-    @given(st.binary(), st.binary(), st.sampled_from(["sha1", "sha256"]), st.integers(1, 10**9))
-    def test_form(self, name, secret, hash_name, rounds):
-        """They look as a user's do, and are the same each time."""
-        decoy = decoy_keys(hash_name, name, secret, rounds)
-        self.assertIsInstance(decoy, ScramKeys)
-        self.assertEqual(decoy, decoy_keys(hash_name, name, secret, rounds))
-        self.assertEqual(decoy.rounds, rounds)
-        like = KEYS[hash_name]
-        self.assertEqual([len(part) for part in decoy[1:]], [len(part) for part in like[1:]])
-
-    def test_like_new_secrets(self):
-        """Their salt is as long as a new secret's."""
-        text = split_field(new_scram_sha256(b"pencil", 1))[1]
-        self.assertEqual(
-            len(decoy_keys("sha256", b"x", b"key", 1).salt), len(parse_scram_keys(text).salt)
-        )
-
-    def test_each_its_own(self):
-        """Another name, secret or hash makes another salt, and no part equals another."""
-        decoys = [
-            decoy_keys(hash_name, name, secret, 1)
-            for hash_name in ("sha1", "sha256")
-            for name in (b"", b"ann", b"bob", b"ann\0", b"\0ann")
-            for secret in (b"key", b"other")
-        ]
-        parts = [part[:16] for decoy in decoys for part in decoy[1:]]
-        self.assertEqual(len(set(parts)), 3 * len(decoys))
-
-    def test_nobody_gets_in(self):
-        """No password fits: not the empty one, the name, the secret or a user's."""
-        for hash_name in ("sha1", "sha256"):
-            decoy = decoy_keys(hash_name, b"user", b"key", 3)
-            for password in (b"", b"user", b"key", b"pencil", decoy.salt, decoy.stored_key):
-                client = Client(hash_name, password)
-                self.assertIs(outcome(client, decoy, hash_name), False)
+            self.assertIs(scram_outcome(replay(b"n,,n=user,r=x", final)), BadCommand)
 
 
 class DovecotTests(SynchronousTestCase):
-    """Secrets that doveadm makes are good for SCRAM."""
+    """Secrets made by doveadm."""
 
     def test_doveadm(self):
-        """The keys of a {SCRAM-...} secret open to its password and no other."""
+        """The keys of a {SCRAM-...} secret match its password and no other."""
         doveadm = shutil.which("doveadm")
         if doveadm is None:
             raise SkipTest("doveadm is not installed")
@@ -639,24 +489,24 @@ class DovecotTests(SynchronousTestCase):
             command = [doveadm, "pw", "-s", scheme, "-p", "grün"]
             made = run(command, capture_output=True, check=True).stdout.rstrip(b"\n")
             keys = parse_scram_keys(split_field(made)[1])
-            right, wrong = Client(hash_name, "grün".encode()), Client(hash_name, b"gruen")
-            self.assertIs(outcome(right, keys, hash_name), True)
-            self.assertIs(outcome(wrong, keys, hash_name), False)
+            right, wrong = ScramClient(hash_name, "grün".encode()), ScramClient(hash_name, b"gruen")
+            self.assertIs(scram_outcome(right, keys, hash_name), True)
+            self.assertIs(scram_outcome(wrong, keys, hash_name), False)
 
 
-STRANGERS_ROUNDS = 4096
-"""The fewest that strange clients take."""
+OTHER_CLIENTS_ITERATIONS = 4096
+"""The minimum iteration count that other clients accept."""
 
 
 class ScrampTests(SynchronousTestCase):
-    """The client of scramp."""
+    """The client of the library scramp."""
 
-    if ScramClient is None:
+    if scramp is None:
         skip = "scramp is not installed"
 
     def exchange(self, mechanism, name="user", password="pencil", binding=None, **more):
-        """Tell how scramp's client fares; it checks the server's signature, too."""
-        client = ScramClient([mechanism], name, password, channel_binding=binding)
+        """Run an exchange with scramp's client, which verifies the server signature."""
+        client = scramp.ScramClient([mechanism], name, password, channel_binding=binding)
         steps = iter(
             [
                 lambda challenge: client.get_client_first(),
@@ -665,23 +515,23 @@ class ScrampTests(SynchronousTestCase):
             ]
         )
         hash_name = "sha1" if "SHA-1" in mechanism else "sha256"
-        return outcome(
+        return scram_outcome(
             lambda challenge: next(steps)(challenge.decode()).encode(),
-            scram_keys(hash_name, b"pencil", SALT, STRANGERS_ROUNDS),
+            derive_scram_keys(hash_name, b"pencil", SALT, OTHER_CLIENTS_ITERATIONS),
             hash_name,
             plus=mechanism.endswith("-PLUS"),
             **more,
         )
 
     def test_password(self):
-        """The right password gets in, with a name that needs escapes as well."""
+        """Only the right password is accepted, also with a name that is escaped."""
         for mechanism in ("SCRAM-SHA-1", "SCRAM-SHA-256"):
             for name in ("user", "a,b=c", "grün"):
                 self.assertIs(self.exchange(mechanism, name), True)
             self.assertIs(self.exchange(mechanism, password="pencils"), False)
 
     def test_plus(self):
-        """-PLUS binds to this channel and no other."""
+        """A -PLUS mechanism succeeds only with the channel binding of this connection."""
         for mechanism in ("SCRAM-SHA-1-PLUS", "SCRAM-SHA-256-PLUS"):
             for kind in ("tls-unique", "tls-server-end-point"):
                 data = BINDINGS[kind.encode()]
@@ -690,39 +540,39 @@ class ScrampTests(SynchronousTestCase):
                 self.assertIs(other, LoginFailed)
 
     def test_downgrade(self):
-        """It says "y" where it is not shown -PLUS, and fails where that was offered."""
+        """The client sends "y" if it does not see -PLUS, and fails if -PLUS was offered."""
         binding = ("tls-unique", BINDINGS[b"tls-unique"])
         self.assertIs(self.exchange("SCRAM-SHA-256", binding=binding, offered=False), True)
         self.assertIs(self.exchange("SCRAM-SHA-256", binding=binding, offered=True), LoginFailed)
 
     def test_server_signature(self):
-        """It is not content with a server that has another server key."""
-        keys = scram_keys("sha256", b"pencil", SALT, STRANGERS_ROUNDS)
-        client = ScramClient(["SCRAM-SHA-256"], "user", "pencil")
-        credentials = begin(replay(client.get_client_first().encode()))
+        """The client rejects a server with another server key."""
+        keys = derive_scram_keys("sha256", b"pencil", SALT, OTHER_CLIENTS_ITERATIONS)
+        client = scramp.ScramClient(["SCRAM-SHA-256"], "user", "pencil")
+        credentials = begin_scram(replay(client.get_client_first().encode()))
 
-        def answer(challenge):
+        def respond(challenge):
             if challenge.startswith(b"v="):
                 client.set_server_final(challenge.decode())
             client.set_server_first(challenge.decode())
             return client.get_client_final().encode()
 
-        credentials._ask = asking(answer)
-        with self.assertRaises(ScramException):
-            finish(credentials.check_keys(keys._replace(server_key=bytes(32))))
+        credentials._send_challenge = challenge_sender(respond)
+        with self.assertRaises(scramp.ScramException):
+            result_of(credentials.check_keys(keys._replace(server_key=bytes(32))))
 
 
 class GsaslTests(SynchronousTestCase):
-    """The client of GNU SASL, over pipes."""
+    """The client of GNU SASL, a process with pipes."""
 
     gsasl = shutil.which("gsasl")
     if gsasl is None:
         skip = "gsasl is not installed"
 
     def exchange(self, mechanism, *options, password="pencil", lines=(), **more):
-        """Tell how gsasl fares, and whether it was content with the server's signature.
+        """Run an exchange with gsasl; return the outcome, and whether gsasl succeeded.
 
-        ``lines`` answer what it asks on standard input before the exchange.
+        ``lines`` are responses to its questions on standard input before the exchange.
         """
         command = [self.gsasl, "--client", "--mechanism", mechanism, "--password", password]
         hash_name = "sha1" if "SHA-1" in mechanism else "sha256"
@@ -731,24 +581,24 @@ class GsaslTests(SynchronousTestCase):
                 process.stdin.write(b64encode(line) + b"\n")
             process.stdin.flush()
 
-            def answer(challenge):
+            def respond(challenge):
                 if challenge:
                     process.stdin.write(b64encode(challenge) + b"\n")
                     process.stdin.flush()
                 else:
                     self.assertEqual(process.stdout.readline().decode().strip(), mechanism)
-                # A question ends without a line end, so that the answer stands behind it.
+                # A question of gsasl has no line end, so its message follows on the same line.
                 return b64decode(process.stdout.readline().rpartition(b": ")[2], validate=False)
 
-            keys = scram_keys(hash_name, b"pencil", SALT, STRANGERS_ROUNDS)
+            keys = derive_scram_keys(hash_name, b"pencil", SALT, OTHER_CLIENTS_ITERATIONS)
             plus = mechanism.endswith("-PLUS")
-            found = outcome(answer, keys, hash_name, plus=plus, **more)
-            # Without data behind the signature's answer it has nothing to say any more.
+            found = scram_outcome(respond, keys, hash_name, plus=plus, **more)
+            # After the server signature, gsasl expects an empty line and ends.
             process.communicate(b"\n" if found is True else b"")
         return found, process.returncode == 0
 
     def test_password(self):
-        """The right password gets in, with a name that needs escapes as well."""
+        """Only the right password is accepted, also with a name that is escaped."""
         for mechanism in ("SCRAM-SHA-1", "SCRAM-SHA-256"):
             for name in ("user", "a,b=c"):
                 found = self.exchange(mechanism, "-a", name, "--no-cb")
@@ -757,13 +607,13 @@ class GsaslTests(SynchronousTestCase):
             self.assertEqual(found, (False, False))
 
     def test_authzid(self):
-        """An authzid may be empty or the name, and nobody else's."""
+        """The authorization identity may be empty or the authentication identity."""
         for authzid, expected in (("", True), ("user", True), ("ann", False)):
             found = self.exchange("SCRAM-SHA-256", "-a", "user", "-z", authzid, "--no-cb")
             self.assertEqual(found, (expected, expected))
 
     def test_plus(self):
-        """-PLUS binds to this channel and no other."""
+        """A -PLUS mechanism succeeds only with the channel binding of this connection."""
         for mechanism in ("SCRAM-SHA-1-PLUS", "SCRAM-SHA-256-PLUS"):
             for lines, expected in (
                 ([BINDINGS[b"tls-exporter"]], True),

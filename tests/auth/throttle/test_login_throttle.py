@@ -13,13 +13,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 
-from popserv.auth.passwords.schemes import scram_keys
+from popserv.auth.passwords.scram_keys import derive_scram_keys
 from popserv.auth.throttle.slots import MAX_CONCURRENT
 from popserv.core.session import client_is_connected
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import IScramSHA256Credentials
 from popserv.runtime.bus import WorkerBus
-from tests.auth.sasl.test_scram import Client as ScramClient
+from tests.auth.sasl.harness import ScramClient
 from tests.commands.harness import (
     CREDENTIALS,
     LOCAL_PEER,
@@ -191,7 +191,7 @@ class PenaltyTests(ThrottleCase):
 
         async def check():
             with contextlib.suppress(POPError):
-                await credentials.check_keys(scram_keys("sha256", b"pw", b"salt", 1))
+                await credentials.check_keys(derive_scram_keys("sha256", b"pw", b"salt", 1))
             raise UnauthorizedLogin("wrong, or cancelled")
 
         return Deferred.fromCoroutine(check())
@@ -373,7 +373,7 @@ class ChallengeTests(ThrottleCase):
         """Accept the password "pw"."""
 
         async def check():
-            if not await credentials.check_keys(scram_keys("sha256", b"pw", b"salt", 1)):
+            if not await credentials.check_keys(derive_scram_keys("sha256", b"pw", b"salt", 1)):
                 raise UnauthorizedLogin("wrong")
             return b"ann"
 

@@ -16,7 +16,7 @@ from popserv.auth.credentials import (
     CramMD5Credentials,
     RemoteUserCredentials,
 )
-from popserv.auth.sasl.mechanisms import TokenCredentials
+from popserv.auth.sasl.oauthbearer import TokenCredentials
 from popserv.auth.throttle.penalties import (
     DELAY_FACTORS,
     FAILURE_LIFETIME,

@@ -9,7 +9,7 @@ from functools import partial
 from hashlib import blake2b
 from unittest import mock
 
-from popserv.core import snapshot
+from popserv.core import listings
 from popserv.core.maildrop import Maildrop
 from popserv.maildrops.maildir import folders
 from popserv.maildrops.maildir.listing import counting, index, size_file
@@ -181,7 +181,7 @@ class ListingTests(IndexedCase):
 
     def test_shared(self):
         """Sessions share a listing, and a delivery keeps the full chunks of lines before it."""
-        self.patch(snapshot, "_LINES_A_CHUNK", 2)
+        self.patch(listings, "LINES_PER_CHUNK", 2)
         self.put(b"new/3.c")
         seen = []
         for delivered in (b"new/4.d", None):

@@ -1,0 +1,63 @@
+"""Decoys: password fields and SCRAM keys for names that no user has.
+
+A client must not be able to find out which users exist.  Therefore a login with an unknown name
+takes the time of a login with a known one, and a SCRAM client gets a salt and an iteration count
+for any name.  They are the same at each attempt, like those of a user.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from popserv.auth.passwords.scram_keys import ScramKeys
+
+_MACHINE_ID = "/etc/machine-id"
+"""The file of machine-id(5): unique to the machine, and not to be disclosed on the network."""
+
+
+def machine_secret() -> bytes:
+    """Return a secret of this machine that stays the same when the server restarts.
+
+    If the salt for a name changed at a restart, clients could conclude that the name is unknown.
+    The secret must not depend on users' passwords: clients receive the salts that are made from
+    it, and could use them to try passwords offline.
+
+    On a machine without a machine id the secret is random and changes at each restart.
+    """
+    try:
+        with open(_MACHINE_ID, "rb") as file:
+            machine_id = file.read(33).strip()
+    except OSError:
+        machine_id = b""
+    if not re.fullmatch(rb"[0-9a-f]{32}", machine_id):
+        machine_id = os.urandom(32)
+    return blake2b(machine_id, person=b"popserv decoys").digest()
+
+
+class Decoys:
+    """Makes decoys that depend only on the user name and on ``secret``."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def password_field(self, name: bytes, fields: Sequence[bytes]) -> bytes:
+        """Select one of the users' password fields, always the same one for a name."""
+        digest = blake2b(name, key=self._secret, digest_size=8).digest()
+        return fields[int.from_bytes(digest, "big") % len(fields)]
+
+    def scram_keys(self, hash_name: str, name: bytes, iterations: int) -> ScramKeys:
+        """Return SCRAM keys that no password matches.
+
+        ``iterations`` must be an iteration count that a user has.  Otherwise it would tell
+        clients that the name is unknown.
+        """
+
+        def derive(purpose: bytes) -> bytes:
+            return hmac.digest(self._secret, b"%b\0%b" % (purpose, name), hash_name)
+
+        salt = derive(b"salt")[:16]
+        return ScramKeys(iterations, salt, derive(b"stored key"), derive(b"server key"))

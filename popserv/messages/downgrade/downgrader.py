@@ -1,0 +1,215 @@
+"""The downgraded form of a message, for clients without UTF8 (RFC 6856 section 4, RFC 6857).
+
+The rules:
+
+1. A header field is downgraded if it contains characters outside ASCII and is valid UTF-8.
+   Everything else, bodies above all, passes unchanged, octet for octet.
+2. The header fields of MIME parts and of embedded messages are downgraded, too (RFC 6857
+   section 4).
+3. A message may be cut into chunks at any octet; the result does not depend on where.
+4. No message causes an exception.  The memory used is limited to one header and to the 64 KiB
+   of :mod:`~popserv.messages.downgrade.held_output`.  Parts of a message that exceed the limits
+   of this package pass unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+
+from popserv.messages.downgrade.content import MESSAGE_TYPES, Content, read_content, replace_type
+from popserv.messages.downgrade.headers import HeaderDowngrader
+from popserv.messages.downgrade.held_output import HeldOutput
+from popserv.messages.downgrade.multiparts import Delimiter, Multiparts
+from popserv.messages.octets import count_octets
+
+MAX_HEADER = 1 << 20
+"""The longest header in octets; a longer one passes unchanged, and so does its body."""
+
+MAX_DEPTH = 100
+"""The multiparts that may be nested; the body of one within them passes unchanged."""
+
+_BLANK = re.compile(rb"\r?\n")
+_LINE_AND_BLANK = re.compile(rb"\n\r?\n")
+_NO_CONTENT = Content("")
+
+
+class Downgrader:
+    """Converts the chunks of a message to the chunks of its downgraded form.
+
+    The message may have all line ends of :mod:`popserv.messages.octets`; they stay.
+    ``changed`` tells whether a field has been downgraded so far, and ``octets_gained`` is the
+    number of octets by which the wire form has grown.
+    """
+
+    changed = False
+    octets_gained = 0
+
+    def __init__(self) -> None:
+        self._output: list[bytes] = []
+        self._pending = b""
+        # Whether the rest of the message passes unchanged.
+        self._is_done = False
+        self._had_long_header = False
+        # In a header: the offset of the line to search from, and what the header belongs to.
+        self._in_header = True
+        self._searched = 0
+        self._in_field_groups = False
+        self._default_type = ""
+        # In a body: whether its next octet is at the start of a line.
+        self._at_line_start = True
+        self._multiparts = Multiparts()
+        self._headers = HeaderDowngrader()
+        self._held = HeldOutput()
+
+    @property
+    def exceeded_limits(self) -> bool:
+        """Whether a field has passed unchanged that has to be downgraded, or may have to be."""
+        return self._had_long_header or self._headers.exceeded_limits
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return the output that is certain after this chunk."""
+        if self._is_done and not self._held:
+            return chunk
+        return self._walk(chunk, is_last=False)
+
+    def finish(self) -> bytes:
+        """Return the output that was held back."""
+        text = self._walk(b"", is_last=True)
+        return text + self._held.release()
+
+    def _walk(self, chunk: bytes, *, is_last: bool) -> bytes:
+        data, self._pending = self._pending + chunk, b""
+        at = 0
+        while 0 <= at < len(data):
+            if self._is_done:
+                self._emit(data[at:])
+                break
+            step = self._walk_header if self._in_header else self._walk_body
+            at = step(data, at, is_last)
+        text = b"".join(self._output)
+        self._output.clear()
+        return text
+
+    def _emit(self, text: bytes) -> None:
+        if self._held:
+            text = self._held.hold(text)
+        self._output.append(text)
+
+    # Each step takes the walk from one offset to the next, or to -1 if it needs more data.
+
+    def _walk_header(self, data: bytes, at: int, is_last: bool) -> int:
+        stop = at + MAX_HEADER
+        end, has_blank_line = self._find_header_end(data, at, min(stop, len(data)))
+        if self._is_done:
+            return at
+        if end < 0:
+            if len(data) >= stop:
+                self._had_long_header |= not data[at:stop].isascii()
+                self._emit(data[at:stop])
+                self._enter_body(data[stop - 1 : stop] == b"\n")
+                return stop
+            if not is_last:
+                self._pending = data[at:]
+                return -1
+            end = len(data)
+        self._pass_header(data[at:end], has_blank_line)
+        return end
+
+    def _find_header_end(self, data: bytes, at: int, stop: int) -> tuple[int, bool]:
+        """Return the end of the header, and whether an empty line ends it.
+
+        The end is -1 if it is not before ``stop``.
+        """
+        line = at + self._searched
+        blank = _BLANK.match(data, line, stop) or _LINE_AND_BLANK.search(data, line, stop)
+        end = blank.end() if blank else stop
+        if self._multiparts:
+            delimiter = self._find_delimiter(data, line, True, end)
+            if delimiter:
+                return delimiter.start, False
+        if blank:
+            return end, True
+        self._searched = max(line, data.rfind(b"\n", line, stop) + 1) - at
+        return -1, False
+
+    def _walk_body(self, data: bytes, at: int, is_last: bool) -> int:
+        delimiter = self._find_delimiter(data, at, self._at_line_start, len(data))
+        if self._is_done:
+            return at
+        if delimiter:
+            self._emit(data[at : delimiter.end])
+            self._pass_delimiter(delimiter)
+            return delimiter.end
+        tail = data.rfind(b"\n", at) + 1
+        if not tail:
+            tail = at if self._at_line_start else len(data) + 1
+        self._at_line_start = not is_last and self._multiparts.may_be_delimiter(data, tail)
+        if not self._at_line_start:
+            tail = len(data)
+        self._emit(data[at:tail])
+        self._pending = data[tail:]
+        return -1
+
+    def _find_delimiter(
+        self, data: bytes, at: int, at_line_start: bool, stop: int
+    ) -> Delimiter | None:
+        delimiter = self._multiparts.find_delimiter(data, at, at_line_start, stop)
+        self._is_done = self._multiparts.is_exhausted
+        return delimiter
+
+    def _pass_delimiter(self, delimiter: Delimiter) -> None:
+        """Go on behind a delimiter: with the header of a part, or the body around a multipart."""
+        if self._held:
+            self._output.append(self._held.close(delimiter.level))
+        self._multiparts.pass_delimiter(delimiter)
+        if delimiter.is_close:
+            self._enter_body(True)
+        else:
+            self._enter_header(self._multiparts.default_type)
+
+    def _enter_header(self, default_type: str = "", in_field_groups: bool = False) -> None:
+        self._in_header = True
+        self._searched = 0
+        self._default_type = default_type
+        self._in_field_groups = in_field_groups
+
+    def _enter_body(self, at_line_start: bool) -> None:
+        self._in_header = False
+        self._at_line_start = at_line_start
+        if not self._multiparts:
+            self._is_done = True
+
+    def _pass_header(self, header: bytes, has_blank_line: bool) -> None:
+        """Emit a header downgraded, and go on with the body that it describes."""
+        self._multiparts.spend(10)
+        if self._multiparts.is_exhausted:
+            self._is_done = True
+            self._emit(header)
+            return
+        downgraded = self._headers.downgrade(header)
+        if downgraded is not header:
+            self.changed = True
+            self.octets_gained += count_octets([downgraded]) - count_octets([header])
+            gained, text = self._held.change_types()
+            self.octets_gained += gained
+            self._output.append(text)
+        content = _NO_CONTENT
+        if not self._in_field_groups:
+            content = read_content(header, self._default_type)
+        message_type = MESSAGE_TYPES.get(content.type) if content.is_identity else None
+        if message_type and message_type.downgraded:
+            retyped = replace_type(downgraded, content.type, message_type.downgraded)
+            self._held.open(len(self._multiparts), downgraded, retyped)
+        else:
+            self._emit(downgraded)
+        if not has_blank_line:
+            self._enter_body(True)
+        elif self._in_field_groups:
+            self._enter_header(in_field_groups=True)
+        elif message_type:
+            self._enter_header(in_field_groups=message_type.has_field_groups)
+        elif content.boundary and len(self._multiparts) < MAX_DEPTH:
+            self._multiparts.enter(content)
+            self._enter_body(True)
+        else:
+            self._enter_body(True)

@@ -1,0 +1,184 @@
+"""Tests of popserv.auth.passwords.users_file_editing."""
+
+import os
+import subprocess
+import sys
+from unittest import SkipTest, mock
+
+import popserv
+from popserv.auth.passwords import users_file_editing
+from popserv.auth.passwords.users_file import UsersFile, UsersFileError
+from popserv.auth.passwords.users_file_editing import remove_user, set_secret
+from tests.auth.passwords.test_users_file import UsersFileCase
+from tests.auth.test_names import BAD_NAMES
+
+
+class EditingTests(UsersFileCase):
+    """set_secret and remove_user."""
+
+    def test_new_file(self):
+        """A new file belongs to the directory's owner, and only the owner can access it."""
+        self.addCleanup(os.umask, os.umask(0))
+        if os.geteuid() == 0:
+            os.chown(self.directory, 12, 34)
+        set_secret(self.path, b"ann", b"{PLAIN}a", new=True)
+        self.assertEqual(self.content(), b"ann:{PLAIN}a\n")
+        self.assertEqual(self.mode(), 0o600)
+        file, directory = os.stat(self.path), os.stat(self.directory)
+        self.assertEqual((file.st_uid, file.st_gid), (directory.st_uid, directory.st_gid))
+        self.assertEqual(os.listdir(self.directory), [".users"])
+
+    def test_edits(self):
+        """Only the password field changes; comments, other users and other fields stay."""
+        before = b"# mine\nann:{PLAIN}a:1:2::/home/ann::x=y\n\nbob:{PLAIN}b\n#ann:old\n"
+        for edit, expected in {
+            (set_secret, b"ann", b"{X}n"): before.replace(b"{PLAIN}a", b"{X}n"),
+            (set_secret, b"bob", b"{X}n"): before.replace(b"{PLAIN}b", b"{X}n"),
+            (set_secret, b"an", b"{X}n", True): before + b"an:{X}n\n",
+            (remove_user, b"ann"): before.replace(b"ann:{PLAIN}a:1:2::/home/ann::x=y\n", b""),
+            (remove_user, b"bob"): before.replace(b"bob:{PLAIN}b\n", b""),
+        }.items():
+            self.write(before)
+            change, name, *rest = edit
+            if change is set_secret:
+                change(self.path, name, rest[0], new=len(rest) > 1)
+            else:
+                change(self.path, name)
+            self.assertEqual(self.content(), expected)
+
+    def test_line_ends(self):
+        """A file may be empty, have CRLF lines, or end without a line end."""
+        for before, expected in (
+            (b"ann:{PLAIN}a", b"ann:{PLAIN}a\nbob:{X}n\n"),
+            (b"", b"bob:{X}n\n"),
+            (b"\n", b"\nbob:{X}n\n"),
+        ):
+            self.write(before)
+            set_secret(self.path, b"bob", b"{X}n", new=True)
+            self.assertEqual(self.content(), expected)
+        self.write(b"ann:{PLAIN}a\r\nbob:{PLAIN}b::\r\n")
+        set_secret(self.path, b"ann", b"{X}1", new=False)
+        set_secret(self.path, b"bob", b"{X}2", new=False)
+        set_secret(self.path, b"cid", b"{X}3", new=True)
+        expected = {b"ann": b"{X}1", b"bob": b"{X}2", b"cid": b"{X}3"}
+        self.assertEqual(UsersFile(self.path).read().password_fields, expected)
+
+    def test_remove_all(self):
+        """After the last user is removed, the file is empty, and a user can be added."""
+        self.write(b"ann:{PLAIN}a\n")
+        remove_user(self.path, b"ann")
+        self.assertEqual(self.content(), b"")
+        set_secret(self.path, b"bob", b"{X}n", new=True)
+        self.assertEqual(self.content(), b"bob:{X}n\n")
+
+    def test_remove_duplicates(self):
+        """All lines of a user are removed."""
+        self.write(b"ann:{PLAIN}a\nbob:{PLAIN}b\nann:{PLAIN}c\n")
+        remove_user(self.path, b"ann")
+        self.assertEqual(UsersFile(self.path).read().password_fields, {b"bob": b"{PLAIN}b"})
+
+    def test_duplicate(self):
+        """If a user has two lines, the first is changed."""
+        self.write(b"ann:{PLAIN}a\nann:{PLAIN}b\n")
+        set_secret(self.path, b"ann", b"{X}n", new=False)
+        self.assertEqual(UsersFile(self.path).read().password_fields, {b"ann": b"{X}n"})
+
+    def test_errors(self):
+        """An existing user cannot be added; an unknown user cannot be changed or removed."""
+        self.write(b"ann:{PLAIN}a\n")
+        for message, call, *args in (
+            (f"user ann is already in {self.path}", set_secret, b"ann", True),
+            (f"user bob is not in {self.path}", set_secret, b"bob", False),
+            (f"user bob is not in {self.path}", remove_user, b"bob"),
+            (f"user an is not in {self.path}", remove_user, b"an"),
+        ):
+            name, *new = args
+            more = {"field": b"{PLAIN}s3cret", "new": new[0]} if new else {}
+            error = self.error_of(call, self.path, name, **more)
+            self.assertIn(message, error)
+            self.assertNotIn("s3cret", error)
+            self.assertEqual(self.content(), b"ann:{PLAIN}a\n")
+        self.assertEqual(os.listdir(self.directory), [".users"])
+
+    def test_names(self):
+        """A user with an invalid name cannot be added."""
+        for name in BAD_NAMES:
+            self.assertRaises(ValueError, set_secret, self.path, name, b"{PLAIN}x", new=True)
+        self.assertEqual(os.listdir(self.directory), [])
+
+    def test_modes_kept(self):
+        """The permissions of owner and group are kept, those of other users are removed."""
+        for before, after in ((0o640, 0o640), (0o600, 0o600), (0o660, 0o660), (0o644, 0o640)):
+            self.write(b"ann:{PLAIN}a\n", before)
+            set_secret(self.path, b"ann", b"{PLAIN}b", new=False)
+            self.assertEqual(self.mode(), after)
+
+    def test_owner_kept(self):
+        """If root edits a file, its owner and group are kept."""
+        if os.geteuid() != 0:
+            raise SkipTest("only root can change the owner of a file")
+        self.write(b"ann:{PLAIN}a\n", 0o640)
+        os.chown(self.path, 12, 34)
+        set_secret(self.path, b"ann", b"{PLAIN}b", new=False)
+        found = os.stat(self.path)
+        self.assertEqual((found.st_uid, found.st_gid, self.mode()), (12, 34, 0o640))
+
+    def test_not_root(self):
+        """A user who is not root does not change the owner."""
+        self.patch(users_file_editing.os, "geteuid", lambda: 1000)
+        self.patch(users_file_editing.os, "fchown", None)
+        set_secret(self.path, b"ann", b"{PLAIN}b", new=True)
+        self.assertEqual(self.content(), b"ann:{PLAIN}b\n")
+
+    def test_symbolic_link(self):
+        """A symbolic link stays; its target is replaced."""
+        os.mkdir(os.path.join(self.directory, "etc"))
+        link, self.path = self.path, os.path.join(self.directory, "etc", "users")
+        self.write(b"ann:{PLAIN}a\n", 0o640)
+        os.symlink(os.path.join("etc", "users"), link)
+        set_secret(link, b"bob", b"{PLAIN}b", new=True)
+        self.assertEqual(os.readlink(link), os.path.join("etc", "users"))
+        self.assertEqual(self.content(), b"ann:{PLAIN}a\nbob:{PLAIN}b\n")
+        self.assertEqual(self.mode(), 0o640)
+        self.assertEqual(set(UsersFile(link).read().password_fields), {b"ann", b"bob"})
+
+    def test_no_directory(self):
+        """If the directory does not exist, the error names the file."""
+        path = os.path.join(self.directory, "none", "users")
+        error = self.error_of(set_secret, path, b"ann", b"{PLAIN}s3cret", new=True)
+        self.assertIn(f"cannot write {path}: ", error)
+        self.assertNotIn("s3cret", error)
+
+    def test_interrupted(self):
+        """If an edit fails at any step, the old file stays, and no temporary file is left."""
+        for step in ("fchmod", "fsync", "rename"):
+            self.write(b"ann:{PLAIN}a\n")
+            for reason in (OSError(28, "No space left on device"), KeyboardInterrupt()):
+                expected = UsersFileError if isinstance(reason, OSError) else KeyboardInterrupt
+                with mock.patch.object(users_file_editing.os, step, side_effect=reason):
+                    self.assertRaises(expected, remove_user, self.path, b"ann")
+                self.assertEqual(self.content(), b"ann:{PLAIN}a\n")
+                self.assertEqual(os.listdir(self.directory), [".users"])
+
+    def test_concurrent_writers(self):
+        """Concurrent writers lose no user, and a reader never sees an incomplete file."""
+        script = (
+            "import sys; from popserv.auth.passwords.users_file_editing import set_secret\n"
+            "for n in range(10): set_secret(sys.argv[1], b'%b-%d' % (sys.argv[2].encode(), n),"
+            " b'{PLAIN}' + b'x' * 5000, new=True)"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.path.dirname(popserv.__path__[0])}
+        writers = [
+            subprocess.Popen([sys.executable, "-c", script, self.path, name], env=environment)
+            for name in "abcd"
+        ]
+        users, seen = UsersFile(self.path), set()
+        while any(writer.poll() is None for writer in writers):
+            fields = users.read().password_fields
+            self.assertLessEqual(seen, set(fields))
+            self.assertLessEqual(set(fields.values()), {b"{PLAIN}" + b"x" * 5000})
+            seen = set(fields)
+        self.assertEqual([writer.returncode for writer in writers], [0] * 4)
+        everybody = {b"%c-%d" % (name, n) for name in b"abcd" for n in range(10)}
+        self.assertEqual(set(users.read().password_fields), everybody)
+        self.assertEqual(self.events, [])

@@ -1,0 +1,75 @@
+"""Tests of popserv.messages.downgrade.content."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.messages.downgrade.content import read_content
+from tests.messages.downgrade.harness import (
+    BASE64,
+    CONTENT_TYPES,
+    DOWNGRADED_SUBJECT,
+    EIGHT_BIT,
+    SUBJECT,
+    UMLAUT,
+    StructureTestCase,
+    downgrade,
+)
+
+
+class ReadContentTests(SynchronousTestCase):
+    """The type, the boundary and the encoding are read from a header."""
+
+    def test_content_types(self):
+        """Types are compared without regard to case; comments are no part of a boundary."""
+        for header, (media_type, boundary) in CONTENT_TYPES.items():
+            for end in (b"\n", b"\r\n"):
+                content = read_content(header.replace(b"\n", end), "")
+                known = media_type.startswith(("multipart/", "message/"))
+                self.assertEqual(content.type, media_type if known else "")
+                self.assertEqual(content.boundary, boundary)
+
+    def test_encoding(self):
+        """A body is not encoded unless its header says so."""
+        header = b"Content-Type: message/rfc822\n"
+        self.assertTrue(read_content(header, "").is_identity)
+        self.assertTrue(read_content(EIGHT_BIT + header, "").is_identity)
+        self.assertFalse(read_content(BASE64 + header, "").is_identity)
+
+    def test_default(self):
+        """The default is the type of a header without Content-Type."""
+        self.assertEqual(read_content(b"x: y\n\n", "message/rfc822").type, "message/rfc822")
+        self.assertEqual(read_content(b"Content-Type: a/b\n\n", "message/rfc822").type, "a/b")
+
+
+class BoundaryTests(StructureTestCase):
+    """The boundary of a multipart (RFC 2046 section 5.1.1)."""
+
+    def test_boundaries(self):
+        """A boundary is read from a quoted string, a token, sections and extended values."""
+        for value in (
+            b'multipart/mixed; BOUNDARY = "a:b"',
+            b"Multipart/Mixed (c; boundary=x);\n boundary=a:b (d)",
+            b"multipart/mixed; x=y; boundary*0=a; boundary*1*=%3ab",
+            b"multipart/mixed; boundary*0*=us-ascii'en'a%3a; boundary*1=b",
+            b"multipart/mixed; boundary*=''a%3Ab",
+            b'multipart/mixed; boundary="a:b "; boundary=c',
+        ):
+            head = b"Content-Type-X: y\nContent-Type \t:" + value + b"\n\n--a:b\n"
+            self.assertParts(head + b"S\n\n", head + b"D\n\n")
+
+    def test_raw_boundary(self):
+        """A boundary outside ASCII is compared octet for octet."""
+        for boundary in (UMLAUT, b"\xfc"):
+            head = b'Content-Type: multipart/mixed; boundary="' + boundary + b'"\n\n--' + boundary
+            result = downgrade(head + b"\n" + SUBJECT + b"\n")
+            self.assertTrue(result.endswith(DOWNGRADED_SUBJECT + b"\n"))
+
+    def test_no_multipart(self):
+        """A body without a boundary, or with a Content-Type over 32 KiB, has no parts."""
+        for field in (
+            b"Content-Type: multipart/mixed",
+            b"Content-Type: multipart/mixed; boundary=",
+            b"Content-Type: text/plain; x=multipart/mixed; boundary=a",
+            b"Content-Type\nx: multipart/mixed; boundary=a",
+            b"Content-Type: multipart/mixed; boundary=a" + b" " * 70000,
+        ):
+            self.assertParts(field + b"\n\n--a\nS\n\n", field + b"\n\n--a\nS\n\n")
