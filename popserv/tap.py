@@ -55,7 +55,7 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     # A thread that reads a large directory would otherwise block the reactor for 5 ms.
     sys.setswitchinterval(0.0005)
     maildrops = MaildirMaildrops(
-        options["maildir"], cache_messages=role.part(options["cache-messages"])
+        options["maildir"], cache_messages=role.share_of(options["cache-messages"])
     )
     realm: IRealm = MaildropRealm(maildrops)
     if options["login-delay"]:
@@ -64,7 +64,8 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     factory = make_factory(
         options,
         realm,
-        max_connections=role.part(options["max-connections"] or 0) or _default_max_connections(),
+        max_connections=role.share_of(options["max-connections"] or 0)
+        or _default_max_connections(),
         trusted_networks=options["trusted-networks"],
         bus=role.bus,
     )

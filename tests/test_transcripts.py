@@ -1,4 +1,4 @@
-"""Every transcript, in memory and over a socket, on every store, in packets of every kind."""
+"""Plays every transcript in memory and over a socket, on each store, and in packets of any size."""
 
 from unittest.mock import patch
 
@@ -18,7 +18,7 @@ from tests.transcripts import (
     run_now,
 )
 
-LEFT = {
+MESSAGES_LEFT = {
     "rfc1725_section_9": 0,
     "rfc1460_section_9": 0,
     "rfc1225_example": 0,
@@ -30,46 +30,46 @@ LEFT = {
     "client_thunderbird": 1,
     "languages": 1,
 }
-"""How many messages a transcript leaves, where it is not both."""
+"""How many messages a transcript leaves, if it removes some."""
 
 
 class TranscriptTests(TestCase):
-    """What the server says is a function of what was said, and of nothing else."""
+    """The server's replies depend on the client's lines only."""
 
-    async def _left(self, store, path):
-        """Check what is in the maildrop after the transcript, and that it is not locked."""
-        setting = Settings(path)
-        mailbox = await store.open_maildrop(setting.user)
-        left = LEFT.get(path.stem, len(setting.messages))
+    async def _check_maildrop(self, store, path):
+        """Check how many messages the transcript has left, and that the maildrop is not locked."""
+        settings = Settings(path)
+        mailbox = await store.open_maildrop(settings.user)
+        left = MESSAGES_LEFT.get(path.stem, len(settings.messages))
         self.assertEqual(len(mailbox.messages), left, path.name)
         await mailbox.release()
 
     async def test_memory(self):
-        """In memory; scene by scene, and one octet at a time."""
+        """In memory: a scene, one octet or seven octets a packet."""
         for path in TRANSCRIPTS:
             for size in (None, 1, 7):
-                setting = Settings(path)
-                store = memory_store(setting.messages)
-                peer = MemoryPeer(make_factory(store, self.mktemp(), **setting.server))
+                settings = Settings(path)
+                store = memory_store(settings.messages)
+                peer = MemoryPeer(make_factory(store, self.mktemp(), **settings.server))
                 await play(self, path, peer, size)
-                await self._left(store, path)
+                await self._check_maildrop(store, path)
 
     async def test_maildir(self):
-        """On Maildirs."""
+        """In memory, with Maildirs."""
         for path in TRANSCRIPTS:
-            setting = Settings(path)
-            store = maildir_store(setting.messages, self.mktemp(), run=run_now)
-            factory = make_factory(store, self.mktemp(), **setting.server)
+            settings = Settings(path)
+            store = maildir_store(settings.messages, self.mktemp(), run=run_now)
+            factory = make_factory(store, self.mktemp(), **settings.server)
             await play(self, path, MemoryPeer(factory))
-            await self._left(store, path)
+            await self._check_maildrop(store, path)
 
     @patch.object(POP3Server, "FAILED_LOGIN_DELAY", 0.01)
     async def test_socket(self):
-        """Over a socket, on Maildirs, with threads."""
+        """Over a socket, with Maildirs and threads."""
         for path in TRANSCRIPTS:
-            setting = Settings(path)
-            store = maildir_store(setting.messages, self.mktemp())
-            factory = make_factory(store, self.mktemp(), **setting.server)
+            settings = Settings(path)
+            store = maildir_store(settings.messages, self.mktemp())
+            factory = make_factory(store, self.mktemp(), **settings.server)
             port = reactor.listenTCP(0, factory, interface="127.0.0.1")
             peer = await SocketPeer.connect(port.getHost().port)
             try:
@@ -77,4 +77,4 @@ class TranscriptTests(TestCase):
             finally:
                 await peer.lose()
                 await port.stopListening()
-            await self._left(store, path)
+            await self._check_maildrop(store, path)

@@ -1,1 +1,5 @@
-"""One server in several processes: who opens the sockets, who serves, what joins them."""
+"""``--workers``: a supervisor opens the sockets, and worker processes accept connections.
+
+This package may import server and what is below it.  It does not import the module that
+makes the service, :mod:`popserv.tap`: each worker imports that by name.
+"""

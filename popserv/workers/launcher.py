@@ -1,4 +1,4 @@
-"""A worker's process: a fresh Python, told who it is by the first line that it reads."""
+"""Starts the process of a worker: a new Python, which reads its setup from the link."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IProcessProtocol, IProcessTransport
 
-_CODE = """\
+_WORKER_CODE = """\
 import os, sys
 os.environ["LISTEN_PID"] = str(os.getpid())
 sys.path[:] = sys.argv[2:]
@@ -23,54 +23,61 @@ main(int(sys.argv[1]))
 
 
 class Launcher:
-    """Knows how this process was started, and starts workers alike.
+    """Starts worker processes with the same Python, Python options and search path as this one.
 
-    To be made before twistd goes to another directory or becomes a daemon.  ``maker`` is the
-    name of the module that has ``Options`` and ``makeService``, and ``arguments`` are those of
-    ``twistd pop3``.
+    Create it before twistd changes its directory or becomes a daemon.
+
+    :param service_module: the name of the module that contains ``Options`` and
+        ``makeService``.
+    :param arguments: the command line of ``twistd pop3``.
     """
 
-    def __init__(self, maker: str, arguments: Sequence[str], reactor: Any) -> None:
+    def __init__(self, service_module: str, arguments: Sequence[str], reactor: Any) -> None:
         self._reactor = reactor
         self._setup = {
-            "maker": maker,
+            "service_module": service_module,
             "arguments": list(arguments),
-            # Where relative paths in them begin.
+            # Relative paths in the arguments start there.
             "directory": os.getcwd(),
             "reactor": type(reactor).__module__,
         }
+        self._command = [sys.executable, *_python_options(), "-c", _WORKER_CODE]
         self._path = [os.path.abspath(each) for each in sys.path]
-        self._systemd = _of_systemd()
+        self._systemd = _systemd_variables()
 
     def launch(
         self,
         protocol: IProcessProtocol,
-        part: Mapping[str, int],
+        role: Mapping[str, int],
         sockets: Sequence[tuple[int, int | None]],
     ) -> tuple[IProcessTransport, socket.socket, socket.socket]:
-        """Start a process that takes this part, and listens on these descriptors.
+        """Start a process.
 
-        Return it, the socket that joins it, and one where its output comes.
-
-        :raises OSError: it cannot be started.
+        :param role: the ``number`` of the worker and the ``count`` of workers.
+        :param sockets: for each endpoint the descriptor and the backlog; see
+            :meth:`popserv.workers.sockets.SocketOpener.descriptors`.
+        :returns: the process, the socket of the link, and the socket from which the standard
+            output and error of the process can be read.
+        :raises OSError: the process cannot be started.
         """
-        link, its_link = socket.socketpair()
-        output, its_output = socket.socketpair()
+        link, worker_link = socket.socketpair()
+        output, worker_output = socket.socketpair()
         first = 3 + int(self._systemd.get("LISTEN_FDS", 0))
         try:
-            with its_link, its_output, open(os.devnull, "r+b") as null:
-                # Twisted's endpoint for systemd closes the descriptor that it is given.
+            with worker_link, worker_output, open(os.devnull, "r+b") as null:
+                # Twisted's endpoint systemd: closes the descriptors that systemd has passed, so
+                # they must be open.
                 inherited = dict.fromkeys((0, *range(3, first)), null.fileno())
-                inherited |= {1: its_output.fileno(), 2: its_output.fileno()}
-                inherited[first] = its_link.fileno()
+                inherited |= {1: worker_output.fileno(), 2: worker_output.fileno()}
+                inherited[first] = worker_link.fileno()
                 adopted = []
-                for there, (here, backlog) in enumerate(sockets, first + 1):
-                    inherited[there] = here
-                    adopted.append((there, backlog))
+                for worker_fd, (fd, backlog) in enumerate(sockets, first + 1):
+                    inherited[worker_fd] = fd
+                    adopted.append((worker_fd, backlog))
                 process: IProcessTransport = self._reactor.spawnProcess(
                     protocol,
                     sys.executable,
-                    [sys.executable, *_flags(), "-c", _CODE, str(first), *self._path],
+                    [*self._command, str(first), *self._path],
                     env={**os.environ, **self._systemd},
                     childFDs=inherited,
                 )
@@ -78,25 +85,28 @@ class Launcher:
             link.close()
             output.close()
             raise
-        with suppress(OSError):  # it may be gone already, of which the protocol hears
-            setup = {**self._setup, **part, "sockets": adopted}
+        with suppress(OSError):  # the process has ended already; its protocol is notified
+            setup = {**self._setup, **role, "sockets": adopted}
             link.sendall(json.dumps(setup).encode() + b"\n")
         return process, link, output
 
 
-def _flags() -> list[str]:
+def _python_options() -> list[str]:
     """Return the options of Python that this process has, such as -W error."""
-    # What multiprocessing uses; private, but there since Python 2.
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return flags
+    # The function that multiprocessing uses: private, but there since Python 2.
+    options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return options
 
 
-def _of_systemd() -> dict[str, str]:
-    """Return what systemd said about the sockets that it opened; Twisted forgets it."""
+def _systemd_variables() -> dict[str, str]:
+    """Return the variables with which systemd passed sockets to this process.
+
+    Twisted removes LISTEN_PID and LISTEN_FDS from ``os.environ`` when it imports its endpoints.
+    """
     try:
         with open("/proc/self/environ", "rb") as file:
             lines = os.fsdecode(file.read()).split("\0")
     except OSError:
         return {}
-    said = dict(line.partition("=")[::2] for line in lines if line.startswith("LISTEN_"))
-    return said if said.get("LISTEN_PID") == str(os.getpid()) else {}
+    found = dict(line.partition("=")[::2] for line in lines if line.startswith("LISTEN_"))
+    return found if found.get("LISTEN_PID") == str(os.getpid()) else {}

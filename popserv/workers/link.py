@@ -1,7 +1,30 @@
-"""What joins the supervisor and a worker: lines, both ways, over a pair of sockets.
+"""The link between the supervisor and a worker: lines in both directions over a socket pair.
 
-Not a transport of Twisted's: it must know how much waits, and must take the last lines of
-a worker whose reactor has ended.
+The first line is the worker's setup, a JSON object that :class:`popserv.workers.launcher.Launcher`
+sends.  Each line after it is a message: a word, and for some words a space and JSON.
+
+Messages of a worker:
+
+``ready``
+    The worker accepts connections.
+``failed REASON``
+    The worker cannot start.
+``heartbeat``
+    The worker runs; sent every HEARTBEAT_INTERVAL seconds.
+``log EVENT``
+    An event of the worker's log.
+``publish [TOPIC, UPDATE]``
+    An update for all other workers.
+
+Messages of the supervisor:
+
+``publish [TOPIC, UPDATE]``
+    An update of another worker.
+``replay``
+    Another worker has started, and this one must publish everything again.
+
+Link is not a transport of Twisted, because those do not report how many octets are unsent,
+and send nothing once the reactor stops; a worker then still logs how its sessions ended.
 """
 
 from __future__ import annotations
@@ -16,134 +39,140 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-A_READ = 1 << 16
-LONGEST = 1 << 20
-"""Octets of the longest line; a longer one is heard in pieces."""
-BEAT = 10.0
-"""Seconds between a worker's signs of life."""
-LAST_WORDS = 1.0
-"""Seconds that the other end has to take a line when the reactor has ended."""
+READ_SIZE = 1 << 16
+"""Octets of one read."""
+MAX_LINE = 1 << 20
+"""Octets of the longest line; a longer one is received in parts."""
+HEARTBEAT_INTERVAL = 10.0
+"""Seconds between the heartbeats of a worker."""
+FINAL_SEND_TIMEOUT = 1.0
+"""Seconds that the other end has for reading a line that is sent without the reactor."""
 
 
 @implementer(IReadWriteDescriptor)
 class Link:
-    """One end.  It owns the socket.
+    """One end of a link.  It owns the socket.
 
-    ``hear`` is called with each line, without its end, and ``lost`` once, when nothing more
-    can come.
+    :param on_line: called with each line that arrives, without its line end.
+    :param on_disconnect: called once, when the other end has closed.
     """
 
     def __init__(
         self,
         reactor: Any,
         end: socket.socket,
-        hear: Callable[[bytes], object],
-        lost: Callable[[], object],
+        on_line: Callable[[bytes], object],
+        on_disconnect: Callable[[], object],
     ) -> None:
         self._reactor = reactor
         self._socket = end
-        self._hear = hear
-        self._lost = lost
-        self._heard = b""
-        self._waiting: deque[bytes] = deque()
-        self._octets = 0
-        self._open = True
-        self._running = True
+        self._on_line = on_line
+        self._on_disconnect = on_disconnect
+        self._partial_line = b""
+        self._unsent: deque[bytes] = deque()
+        self._unsent_octets = 0
+        self._is_open = True
+        self._uses_reactor = True
         end.setblocking(False)
         reactor.addReader(self)
 
     @property
-    def waiting(self) -> int:
-        """Return how many octets wait, as the other end does not read."""
-        return self._octets
+    def unsent_octets(self) -> int:
+        """Return how many octets cannot be sent because the other end does not read."""
+        return self._unsent_octets
 
     def send(self, line: bytes) -> None:
-        """Send a line, which has no line end in it; if the other end is gone, do nothing."""
-        if not self._open:
+        """Send a line, given without its line end; if the other end has closed, do nothing."""
+        if not self._is_open:
             return
-        self._waiting.append(line + b"\n")
-        self._octets += len(line) + 1
-        # Else it is being written already, and this is called from a log in between.
-        if len(self._waiting) == 1:
+        self._unsent.append(line + b"\n")
+        self._unsent_octets += len(line) + 1
+        # With more lines, an earlier one is being sent: by the reactor, or by a call of this
+        # method during which an event was logged.
+        if len(self._unsent) == 1:
             self.doWrite()
-            if self._waiting:
+            if self._unsent:
                 self._reactor.addWriter(self)
 
-    def finish(self) -> None:
-        """Hear what is still there, and close."""
-        while self._open and self._read():
+    def read_and_close(self) -> None:
+        """Receive the lines that have arrived, then close; ``on_disconnect`` is not called."""
+        while self._is_open and self._read():
             pass
         self.close()
 
     def close(self) -> None:
-        """Let go; ``lost`` is not called."""
-        if self._open:
-            self._open = False
+        """Close the socket; ``on_disconnect`` is not called."""
+        if self._is_open:
+            self._is_open = False
             self._reactor.removeReader(self)
             self._reactor.removeWriter(self)
             self._socket.close()
 
-    def outlive(self) -> None:
-        """Go on sending without the reactor, which is ending; nothing is heard any more."""
-        self._running = False
-        if self._open:
+    def stop_using_reactor(self) -> None:
+        """Send without the reactor from now on, because it is stopping; receive nothing more.
+
+        If the other end does not read a line within FINAL_SEND_TIMEOUT, later lines are dropped.
+        """
+        self._uses_reactor = False
+        if self._is_open:
             self._reactor.removeReader(self)
             self._reactor.removeWriter(self)
-            self._socket.settimeout(LAST_WORDS)
+            self._socket.settimeout(FINAL_SEND_TIMEOUT)
             self.doWrite()
 
     # IReadWriteDescriptor
 
     def fileno(self) -> int:
-        """Return the socket's."""
+        """Return the descriptor of the socket."""
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
-        """Return what the reactor logs its own faults by."""
+        """Return the name under which the reactor logs exceptions of this object."""
         return "link"
 
     def doRead(self) -> Any:
-        """Hear what has come."""
+        """Receive the lines that have arrived."""
         return CONNECTION_LOST if self._read() == b"" else None
 
     def doWrite(self) -> None:
-        """Send what waits, as far as it goes."""
+        """Send as much as the kernel accepts."""
         try:
-            while self._waiting:
-                line = self._waiting[0]
+            while self._unsent:
+                line = self._unsent[0]
                 sent = self._socket.send(line)
-                self._octets -= sent
+                self._unsent_octets -= sent
                 if sent < len(line):
-                    self._waiting[0] = line[sent:]
+                    self._unsent[0] = line[sent:]
                 else:
-                    self._waiting.popleft()
+                    self._unsent.popleft()
         except BlockingIOError:
             return
         except OSError:
-            # Gone, or slower than the last words may be; the reactor hears of it by doRead.
-            self._octets = 0
-            self._waiting.clear()
-            self._open = self._running
-        if self._running:
+            # The other end has closed, of which doRead informs the reactor; or, without the
+            # reactor, the time is over.
+            self._unsent_octets = 0
+            self._unsent.clear()
+            self._is_open = self._uses_reactor
+        if self._uses_reactor:
             self._reactor.removeWriter(self)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The other end is gone."""
+        """Close, and report that the other end has closed."""
         self.close()
-        self._lost()
+        self._on_disconnect()
 
     def _read(self) -> bytes | None:
-        """Hear what has come and return it; nothing at the end, None if there is no more yet."""
+        """Receive lines; return the octets read: empty at the end, None if there are none yet."""
         try:
-            data = self._socket.recv(A_READ)
+            data = self._socket.recv(READ_SIZE)
         except BlockingIOError:
             return None
         except OSError:
             data = b""
-        *lines, self._heard = (self._heard + data).split(b"\n")
-        if self._heard and (not data or len(self._heard) > LONGEST):
-            lines.append(self._heard)
-            self._heard = b""
+        *lines, self._partial_line = (self._partial_line + data).split(b"\n")
+        if self._partial_line and (not data or len(self._partial_line) > MAX_LINE):
+            lines.append(self._partial_line)
+            self._partial_line = b""
         for line in lines:
-            self._hear(line)
+            self._on_line(line)
         return data

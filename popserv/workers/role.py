@@ -1,4 +1,4 @@
-"""Which part of a server one process is."""
+"""The role of a process: which worker of its server it is."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from popserv.runtime.bus import WorkerBus
 
 @dataclass(frozen=True)
 class WorkerRole:
-    """Worker ``number`` of so many, counted from 1."""
+    """The role of a worker; by default that of a server's only process."""
 
     number: int = 1
-    of: int = 1
+    """The worker's number, from 1 to ``count``."""
+    count: int = 1
+    """How many workers the server has."""
     bus: WorkerBus = field(default_factory=WorkerBus)
-    """To the other workers."""
+    """Sends updates to the other workers, and receives theirs."""
     reactor: Any = None
-    """What the server's endpoints listen on; None: the reactor."""
+    """The reactor that the server's endpoints listen on; None stands for Twisted's."""
 
-    def part(self, whole: int) -> int:
-        """Return this worker's part of a number; all parts together are the number."""
-        return whole // self.of + (self.number <= whole % self.of)
+    def share_of(self, total: int) -> int:
+        """Return this worker's share of a limit; the shares of all workers add up to the total."""
+        return total // self.count + (self.number <= total % self.count)

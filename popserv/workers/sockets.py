@@ -1,8 +1,9 @@
-"""Listening sockets, opened by the supervisor and listened on by the workers.
+"""Listening sockets that the supervisor opens and the workers accept on.
 
-Endpoints are strings, and only Twisted knows what they mean.  So both are reactors to them:
-the one to which they say ``listenTCP`` in the supervisor keeps the socket, the one in a worker
-takes what the supervisor has for the same call, the first for the first and so on.
+An endpoint is a string, and only Twisted's plugins know which sockets it opens.  Supervisor
+and workers therefore pass a proxy of the reactor to the same endpoints.  In the supervisor,
+``listenTCP`` and its like open and keep sockets.  In a worker, each call gets the socket that
+the supervisor keeps for the same call; calls are matched by their order.
 """
 
 from __future__ import annotations
@@ -16,37 +17,35 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.internet.tcp import Port
-from twisted.logger import Logger
 from zope.interface import directlyProvides, implementer, providedBy
 
-_log = Logger()
+from popserv.workers.unix_port import SharedUNIXPort
 
-BALANCED = sys.platform.startswith("linux") and hasattr(socket, "SO_REUSEPORT")
-"""Whether the kernel shares out connections among sockets of one port (SO_REUSEPORT)."""
+HAS_PORT_BALANCING = sys.platform.startswith("linux") and hasattr(socket, "SO_REUSEPORT")
+"""Whether the kernel distributes connections among the sockets of one port (SO_REUSEPORT)."""
 
 
 @dataclass(frozen=True)
-class Listener:
-    """What the supervisor holds of one endpoint's call: a socket for each worker."""
+class OpenEndpoint:
+    """The sockets that the supervisor keeps for one endpoint."""
 
     sockets: list[socket.socket]
-    """One for each worker, or one that all share."""
+    """One socket for each worker, or one socket for all of them."""
     backlog: int | None
-    """None: the socket is to be left as it is."""
+    """The backlog with which a worker listens; None if the socket listens already."""
 
-    def of(self, number: int) -> socket.socket:
-        """Return a worker's, which are counted from 1."""
+    def socket_of(self, number: int) -> socket.socket:
+        """Return the socket of a worker; workers are numbered from 1."""
         return self.sockets[(number - 1) % len(self.sockets)]
 
 
-class _StandIn(ABC):
-    """A reactor to endpoints."""
+class _ReactorProxy(ABC):
+    """A reactor for endpoints, with its own ``listen`` methods."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -59,7 +58,7 @@ class _StandIn(ABC):
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
-        """Listen, as IReactorTCP has it."""
+        """Listen on a TCP port; see IReactorTCP."""
 
     def listenSSL(
         self,
@@ -69,39 +68,40 @@ class _StandIn(ABC):
         backlog: int = 50,
         interface: str = "",
     ) -> IListeningPort:
-        """Listen for TLS, as IReactorSSL has it."""
+        """Listen on a TCP port for TLS; see IReactorSSL."""
         from twisted.protocols.tls import TLSMemoryBIOFactory
 
         over_tls = TLSMemoryBIOFactory(contextFactory, False, factory)
         return self.listenTCP(port, over_tls, backlog, interface)
 
 
-class SocketOpener(_StandIn):
-    """The supervisor's: sockets are opened, and nothing is accepted."""
+class SocketOpener(_ReactorProxy):
+    """The supervisor's proxy of the reactor: opens sockets, and accepts no connections."""
 
     def __init__(self, reactor: Any, workers: int) -> None:
         super().__init__(reactor)
         self._workers = workers
-        self.listeners: list[Listener] = []
+        self.endpoints: list[OpenEndpoint] = []
 
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
-        """Open a socket for each worker if the kernel shares out connections, else one.
+        """Open one socket for each worker, or one for all without HAS_PORT_BALANCING.
 
-        :raises CannotListenError: anybody else listens there, or another reason.
+        :raises CannotListenError: the port is in use, or cannot be bound for another reason.
         """
-        # Twisted's own port, which tells its mistakes, and takes no port that others share.
+        # Twisted's own port refuses a port that is in use, even by sockets with SO_REUSEPORT,
+        # and has the error messages that users know.
         listening: Port = self._reactor.listenTCP(port, factory, backlog, interface)
         listening.stopReading()
-        first = _dup(listening.fileno())
+        first = _duplicate(listening.fileno())
         sockets = [first]
-        if BALANCED:
-            sockets = [_beside(first, backlog) for _ in range(self._workers)]
-            # The others have what was bound; this one would collect clients.
+        if HAS_PORT_BALANCING:
+            sockets = [_listen_beside(first, backlog) for _ in range(self._workers)]
+            # The kernel would also give connections to this socket, where nobody accepts them.
             first.shutdown(socket.SHUT_RD)
             first.close()
-        self.listeners.append(Listener(sockets, backlog))
+        self.endpoints.append(OpenEndpoint(sockets, backlog))
         return listening
 
     def listenUNIX(
@@ -112,41 +112,51 @@ class SocketOpener(_StandIn):
         mode: int = 0o666,
         wantPID: int = 0,
     ) -> IListeningPort:
-        """Open one socket for all, as IReactorUNIX has it."""
+        """Open one UNIX socket for all workers; see IReactorUNIX."""
         listening: Port = self._reactor.listenUNIX(address, factory, backlog, mode, wantPID)
         listening.stopReading()
-        self.listeners.append(Listener([_dup(listening.fileno())], backlog))
+        self.endpoints.append(OpenEndpoint([_duplicate(listening.fileno())], backlog))
         return listening
 
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
     ) -> IListeningPort:
-        """Keep a socket that somebody else has opened."""
-        kept = _dup(fileDescriptor)
-        self.listeners.append(Listener([kept], None))
-        return _Kept(kept)
+        """Keep a socket that listens already, such as one from systemd, for all workers."""
+        retained = _duplicate(fileDescriptor)
+        self.endpoints.append(OpenEndpoint([retained], None))
+        return _RetainedSocket(retained)
 
     def descriptors(self, number: int) -> list[tuple[int, int | None]]:
-        """Return the socket and the backlog of each listener, for a worker to adopt."""
-        return [(each.of(number).fileno(), each.backlog) for each in self.listeners]
+        """Return the descriptor and the backlog of each endpoint for a worker."""
+        return [(each.socket_of(number).fileno(), each.backlog) for each in self.endpoints]
 
     def pause(self, number: int) -> None:
-        """Have the kernel send clients to others, until the worker listens again."""
-        for listener in self.listeners:
-            if len(listener.sockets) > 1:
-                # No longer in LISTEN, and still bound.  Clients in its queue are reset.
+        """Stop the kernel from giving connections to a worker until it listens again.
+
+        Sockets that all workers share are not changed.
+        """
+        for endpoint in self.endpoints:
+            if len(endpoint.sockets) > 1:
+                # The socket stays bound, but leaves the state LISTEN; the kernel resets the
+                # connections in its queue.
                 with suppress(OSError):
-                    listener.of(number).shutdown(socket.SHUT_RD)
+                    endpoint.socket_of(number).shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
-        """Close all."""
-        for listener in self.listeners:
-            for each in listener.sockets:
+        """Close all sockets."""
+        for endpoint in self.endpoints:
+            for each in endpoint.sockets:
                 each.close()
 
 
-class SocketAdopter(_StandIn):
-    """A worker's: listens on what the supervisor has opened."""
+class SocketAdopter(_ReactorProxy):
+    """A worker's proxy of the reactor: listens on the sockets that the supervisor has opened.
+
+    ``descriptors`` is what :meth:`SocketOpener.descriptors` returns, with the numbers that the
+    descriptors have in this process.
+
+    Its methods raise CannotListenError if the supervisor has opened no socket for the call.
+    """
 
     def __init__(self, reactor: Any, descriptors: Iterable[tuple[int, int | None]]) -> None:
         super().__init__(reactor)
@@ -155,7 +165,7 @@ class SocketAdopter(_StandIn):
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
-        """Listen on the next."""
+        """Listen on the next socket."""
         return self._adopt(factory, port)
 
     def listenUNIX(
@@ -166,122 +176,65 @@ class SocketAdopter(_StandIn):
         mode: int = 0o666,
         wantPID: int = 0,
     ) -> IListeningPort:
-        """Listen on the next."""
+        """Listen on the next socket."""
         return self._adopt(factory, address)
 
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
     ) -> IListeningPort:
-        """Listen on the next."""
+        """Listen on the next socket."""
         return self._adopt(factory, fileDescriptor)
 
-    def _adopt(self, factory: IProtocolFactory, asked: object) -> IListeningPort:
+    def _adopt(self, factory: IProtocolFactory, requested: object) -> IListeningPort:
         descriptor, backlog = next(self._descriptors, (None, None))
         if descriptor is None:
-            raise CannotListenError("", asked, OSError("the supervisor has opened no such socket"))
-        taken = socket.socket(fileno=descriptor)
-        taken.setblocking(False)
+            raise CannotListenError(
+                "", requested, OSError("the supervisor has not opened a socket for it")
+            )
+        adopted = socket.socket(fileno=descriptor)
+        adopted.setblocking(False)
         os.set_inheritable(descriptor, False)
         if backlog is not None:
-            # It may have been paused.
-            taken.listen(backlog)
-        if taken.family == socket.AF_UNIX:
-            return _SharedUNIXPort(taken, factory, self._reactor)
-        with taken:
-            port: IListeningPort = self._reactor.adoptStreamPort(descriptor, taken.family, factory)
+            # Ends a pause.
+            adopted.listen(backlog)
+        if adopted.family == socket.AF_UNIX:
+            return SharedUNIXPort(adopted, factory, self._reactor)
+        with adopted:
+            port: IListeningPort = self._reactor.adoptStreamPort(
+                descriptor, adopted.family, factory
+            )
         return port
 
 
 @implementer(IListeningPort)
-class _Kept:
-    """A socket that nobody listens on here."""
+class _RetainedSocket:
+    """A port that accepts no connections: the socket is kept for the workers."""
 
-    def __init__(self, kept: socket.socket) -> None:
-        self._socket = kept
+    def __init__(self, retained: socket.socket) -> None:
+        self._socket = retained
 
     def startListening(self) -> None:
         """Do nothing."""
 
     def stopListening(self) -> Deferred[None]:
-        """Do nothing: the Opener closes it."""
+        """Do nothing; the SocketOpener closes the socket."""
         return succeed(None)
 
     def getHost(self) -> IAddress:
-        """Return where it is bound."""
-        return _address(self._socket)
+        """Return the address to which the socket is bound."""
+        name = self._socket.getsockname()
+        if self._socket.family == socket.AF_UNIX:
+            return UNIXAddress(name)
+        is_ipv6 = self._socket.family == socket.AF_INET6
+        return (IPv6Address if is_ipv6 else IPv4Address)("TCP", *name)
 
 
-@implementer(IListeningPort)
-class _SharedUNIXPort(FileDescriptor):
-    """A port on a UNIX socket that other processes listen on, too.
-
-    Twisted's would set its mode anew, and remove it from the file system at its end.
-    """
-
-    EMFILE_DELAY = 1.0
-    """Seconds without an accept when that has failed."""
-
-    def __init__(self, shared: socket.socket, factory: IProtocolFactory, reactor: Any) -> None:
-        super().__init__(reactor)
-        self._reactor = reactor
-        self._socket = shared
-        self._factory = factory
-        factory.doStart()
-        self.startListening()
-
-    def fileno(self) -> int:
-        """Return the socket's."""
-        return self._socket.fileno()
-
-    def startListening(self) -> None:
-        """Accept connections."""
-        self.connected = True
-        self.startReading()
-
-    def stopListening(self) -> Deferred[None]:
-        """Accept no more."""
-        if self.connected:
-            self.connected = False
-            self.stopReading()
-            self._socket.close()
-            self._factory.doStop()
-        return succeed(None)
-
-    def connectionLost(self, reason: object) -> None:
-        """The reactor has ended."""
-        self.stopListening()
-
-    def getHost(self) -> IAddress:
-        """Return where it is bound."""
-        return _address(self._socket)
-
-    def doRead(self) -> None:
-        """Accept one connection: others who share it want the next."""
-        try:
-            accepted, _ = self._socket.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            # Another worker was faster, or client disconnected.
-            return
-        except OSError as error:
-            _log.warn("cannot accept a connection: {error}", error=error)
-            self.stopReading()
-            self._reactor.callLater(self.EMFILE_DELAY, self._read_on)
-            return
-        with accepted:
-            accepted.setblocking(False)
-            self._reactor.adoptStreamConnection(accepted.fileno(), socket.AF_UNIX, self._factory)
-
-    def _read_on(self) -> None:
-        if self.connected:
-            self.startReading()
-
-
-def _dup(descriptor: int) -> socket.socket:
+def _duplicate(descriptor: int) -> socket.socket:
     return socket.socket(fileno=os.dup(descriptor))
 
 
-def _beside(first: socket.socket, backlog: int) -> socket.socket:
-    """Return another socket that listens where the first one does."""
+def _listen_beside(first: socket.socket, backlog: int) -> socket.socket:
+    """Return another socket that listens on the address of the first one."""
     first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     another = socket.socket(first.family)
     for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
@@ -290,10 +243,3 @@ def _beside(first: socket.socket, backlog: int) -> socket.socket:
     another.listen(backlog)
     another.setblocking(False)
     return another
-
-
-def _address(bound: socket.socket) -> IAddress:
-    name = bound.getsockname()
-    if bound.family == socket.AF_UNIX:
-        return UNIXAddress(name)
-    return (IPv6Address if bound.family == socket.AF_INET6 else IPv4Address)("TCP", *name)

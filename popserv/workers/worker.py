@@ -1,6 +1,6 @@
-"""A worker's own process: the same service as that of one process, joined to a supervisor.
+"""A worker process: the service of a server with one process, and a link to the supervisor.
 
-What it says and hears is told in :mod:`popserv.workers.supervisor`.
+:mod:`popserv.workers.link` describes the messages between the supervisor and its workers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import traceback
-from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -22,39 +21,25 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import Cooperator, LoopingCall
-from twisted.logger import (
-    ILogObserver,
-    LogEvent,
-    Logger,
-    LogLevel,
-    eventAsJSON,
-    eventAsText,
-    globalLogBeginner,
-)
+from twisted.logger import Logger, globalLogBeginner
 from twisted.python import usage
-from zope.interface import implementer
 
 from popserv.runtime.bus import WorkerBus
 from popserv.server.listeners import CannotStart
-from popserv.workers.link import BEAT, Link
+from popserv.workers.link import HEARTBEAT_INTERVAL, Link
+from popserv.workers.log_forwarding import LogForwarder
 from popserv.workers.role import WorkerRole
 from popserv.workers.sockets import SocketAdopter
 
 _log = Logger()
 
-GATHERING = 0.05
-"""Seconds in which events are gathered, to be sent together: half the cost on a busy server."""
-UNREAD_LOG = 1 << 20
-"""Octets that may wait for a supervisor that does not read, beyond which no log is sent."""
-UNREAD = 8 << 20
-"""The same of facts for others."""
-LONGEST = 1 << 19
-"""Octets of an event; of a longer one the beginning of its text alone is sent."""
+MAX_UNSENT = 8 << 20
+"""Octets that the supervisor may leave unread before updates are dropped."""
 
 
 def main(descriptor: int) -> None:
-    """Be a worker whose supervisor is at the other end of this socket."""
-    # From a terminal they come to the whole group; the supervisor decides what they mean.
+    """Run a worker; the descriptor is this end of the link."""
+    # A terminal sends these to the whole process group; the supervisor acts on them.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     link = socket.socket(fileno=descriptor)
@@ -71,145 +56,98 @@ def main(descriptor: int) -> None:
         sys.exit(Worker(reactor, link, setup).run())
 
 
-@implementer(ILogObserver)
 class Worker:
-    """A process's part of the server; observes the log."""
+    """The worker that runs in this process.
+
+    :param link: this end of the link.
+    :param setup: what :class:`popserv.workers.launcher.Launcher` has sent.
+    """
 
     def __init__(self, reactor: Any, link: socket.socket, setup: Mapping[str, Any]) -> None:
         self._reactor = reactor
-        self._link = Link(reactor, link, self._hear, self._stop)
         self._setup = setup
-        self._events: deque[bytes] = deque()
-        self._gathering = False
-        self._dropped = 0
-        self._ending = False
-        self._bus = WorkerBus(self._carry)
+        self._link = Link(reactor, link, self._message_received, self._stop)
+        self._log_forwarder = LogForwarder(reactor, self._link)
+        self._bus = WorkerBus(self._publish)
         self._cooperator = Cooperator(scheduler=partial(reactor.callLater, 0))
-        self._beat = LoopingCall(self._link.send, b"alive")
-        self._beat.clock = reactor
+        self._heartbeat = LoopingCall(self._link.send, b"heartbeat")
+        self._heartbeat.clock = reactor
 
     def run(self) -> int:
-        """Serve until SIGTERM, or until the supervisor is gone; return the exit code."""
+        """Run until SIGTERM, or until the supervisor has closed the link; return the exit code."""
         try:
             service = self._make_service()
-            # What was said until now the supervisor has said, who made the same service.
-            globalLogBeginner.beginLoggingTo([self], discardBuffer=True)
+            # The supervisor has made the same service, and has logged the same events.
+            globalLogBeginner.beginLoggingTo([self._log_forwarder], discardBuffer=True)
             service.privilegedStartService()
             service.startService()
         except (usage.UsageError, CannotStart) as error:
-            return self._failed(str(error))
+            return self._fail(str(error))
         except Exception as error:
             traceback.print_exc()
-            return self._failed(f"{type(error).__name__}: {error}")
-        self._reactor.addSystemEventTrigger("before", "shutdown", self._end, service)
-        self._reactor.callWhenRunning(signal.signal, signal.SIGTERM, self._terminated)
-        self._beat.start(BEAT, now=False)
+            return self._fail(f"{type(error).__name__}: {error}")
+        self._reactor.addSystemEventTrigger("before", "shutdown", self._shut_down, service)
+        self._reactor.callWhenRunning(signal.signal, signal.SIGTERM, self._sigterm_received)
+        self._heartbeat.start(HEARTBEAT_INTERVAL, now=False)
         self._link.send(b"ready")
         self._reactor.run()
-        self._send_events()
+        self._log_forwarder.flush()
         return 0
 
-    def __call__(self, event: LogEvent) -> None:
-        """Send an event to the supervisor's log."""
-        # From any thread, and from anywhere in the reactor's, where the collector can log, too.
-        self._events.append(b"log " + as_json(event))
-        if self._ending:
-            self._send_events()
-        elif event.get("log_level", LogLevel.info) >= LogLevel.warn:
-            # It may be why this process ends.
-            self._reactor.callFromThread(self._send_events)
-        elif not self._gathering:
-            self._gathering = True
-            self._reactor.callFromThread(self._gather_events)
-
-    def _gather_events(self) -> None:
-        self._reactor.callLater(GATHERING, self._send_events)
-
-    def _send_events(self) -> None:
-        self._gathering = False
-        events = []
-        while self._events:
-            events.append(self._events.popleft())
-        if self._link.waiting > UNREAD_LOG:
-            self._dropped += len(events)
-        elif events:
-            self._link.send(b"\n".join(events))
-            if self._dropped:
-                dropped, self._dropped = self._dropped, 0
-                _log.warn("before this, {dropped} events went unread and are lost", dropped=dropped)
-
     def _make_service(self) -> IService:
-        # Not before there is a reactor.
-        maker = import_module(self._setup["maker"])
+        # Not imported earlier, because it may import the reactor, which main installs.
+        service_module = import_module(self._setup["service_module"])
 
-        here = os.getcwd()
-        # Not there for whom the worker is, or behind a chroot: then nothing relative works.
+        previous = os.getcwd()
+        # The user of --uid may have no access to it, or --chroot may hide it; then relative paths
+        # cannot be used.
         with suppress(OSError):
             os.chdir(self._setup["directory"])
-        options = maker.Options()
+        options = service_module.Options()
         options.parseOptions(self._setup["arguments"])
-        service: IService = maker.makeService(
+        service: IService = service_module.makeService(
             options,
             WorkerRole(
                 self._setup["number"],
-                self._setup["of"],
+                self._setup["count"],
                 self._bus,
                 SocketAdopter(self._reactor, self._setup["sockets"]),
             ),
         )
-        os.chdir(here)
+        os.chdir(previous)
         return service
 
-    def _end(self, service: IService) -> Deferred[None]:
-        self._ending = True
-        self._beat.stop()
-        self._send_events()
+    def _shut_down(self, service: IService) -> Deferred[None]:
+        self._heartbeat.stop()
+        self._log_forwarder.stop_batching()
         stopped: Deferred[None] = maybeDeferred(service.stopService)
-        # The end of the sessions is still to be told.
-        return stopped.addBoth(lambda _: self._link.outlive())
+        # Sessions still log how they ended.
+        return stopped.addBoth(lambda _: self._link.stop_using_reactor())
 
-    def _failed(self, reason: str) -> int:
+    def _fail(self, reason: str) -> int:
         self._link.send(b"failed " + json.dumps(reason).encode())
         return 1
 
-    def _terminated(self, number: int, frame: object) -> None:
-        # Twisted's own handler takes no second SIGTERM, which comes if all get one and the
-        # supervisor passes its own on.
+    def _sigterm_received(self, number: int, frame: object) -> None:
+        # Twisted's own handler logs an error at a second SIGTERM, which arrives if a service
+        # manager signals all processes and the supervisor then stops its workers.
         self._reactor.callFromThread(self._stop)
 
     def _stop(self) -> None:
         with suppress(ReactorNotRunning):
             self._reactor.stop()
 
-    def _carry(self, topic: str, fact: Any) -> None:
-        if self._link.waiting <= UNREAD:
-            self._link.send(b"tell " + json.dumps([topic, fact]).encode())
+    def _publish(self, topic: str, update: Any) -> None:
+        if self._link.unsent_octets <= MAX_UNSENT:
+            self._link.send(b"publish " + json.dumps([topic, update]).encode())
 
-    def _hear(self, line: bytes) -> None:
-        word, _, rest = line.partition(b" ")
+    def _message_received(self, line: bytes) -> None:
+        word, _, argument = line.partition(b" ")
         try:
-            if word == b"tell":
-                self._bus.receive(*json.loads(rest))
-            elif word == b"tell-all":
-                # It may be much, and clients and the link need their turns.
+            if word == b"publish":
+                self._bus.receive(*json.loads(argument))
+            elif word == b"replay":
+                # In steps, because many updates would hold up clients and the link.
                 self._cooperator.cooperate(self._bus.replay_all())
         except Exception:
             _log.failure("invalid message from another worker")
-
-
-def as_json(event: LogEvent) -> bytes:
-    """Return an event in a line."""
-    # The objects that logged it mean nothing elsewhere.
-    event = {key: event[key] for key in event if key not in ("log_logger", "log_source")}
-    # JSON would have of a failure all but what the exception says.
-    if "log_failure" not in event:
-        try:
-            text = eventAsJSON(event).encode()
-            if len(text) <= LONGEST:
-                return text
-        except Exception as error:
-            event.setdefault("not_json", repr(error))
-    known = ("log_time", "log_level", "log_namespace", "log_system")
-    short: LogEvent = {key: event[key] for key in known if key in event}
-    short["text"] = eventAsText(event, includeTimestamp=False, includeSystem=False)[: LONGEST >> 5]
-    return eventAsJSON({**short, "log_format": "{text}"}).encode()

@@ -29,7 +29,7 @@ from popserv.testing import read_all
 from tests.auth.passwords.test_checker import by_apop
 from tests.auth.passwords.test_users_file import UsersFileCase
 from tests.auth.test_twisted_mail import ListAvatar
-from tests.commands.harness import KINDS, Checker
+from tests.commands.harness import CREDENTIALS, Checker
 
 ANN = UsernamePassword(b"ann", b"password")
 WRONG = UsernamePassword(b"ann", b"wrong")
@@ -130,16 +130,16 @@ class MaildropRealmTests(UsersFileCase, TestCase):
 
     def test_supports(self):
         """A checker without ICredentialsSupport supports all its kinds of credentials."""
-        says = Checker(lambda credentials: None, IUsernamePassword, ITokenCredentials, offered=())
+        says = Checker(lambda credentials: None, IUsernamePassword, ITokenCredentials, supported=())
         for checkers, kinds in [
             ([], set()),
             ([Passwords()], {IUsernamePassword, IUsernameHashedPassword}),
             ([says], set()),
         ]:
             login = PortalAuthenticator(Portal(self.realm, checkers))
-            there = {kind for kind in KINDS if login.supports(kind)}
+            there = {kind for kind in CREDENTIALS if login.supports(kind)}
             self.assertEqual(there, kinds, checkers)
-        says.offered = (ITokenCredentials,)
+        says.supported = (ITokenCredentials,)
         login = PortalAuthenticator(Portal(self.realm, [says]))
         self.assertIs(login.supports(ITokenCredentials), True)
         self.assertIs(login.supports(IUsernamePassword), False)

@@ -1,1 +1,1 @@
-"""The extensions' commands, each on a whole connection."""
+"""Tests of popserv.commands."""

@@ -1,4 +1,4 @@
-"""What the tests of the commands share: a modern server, its checkers, and TLS that is none."""
+"""A server with all commands, checkers, and simulated TLS, for the tests of commands."""
 
 from base64 import b64encode
 
@@ -29,12 +29,12 @@ from popserv.interfaces import (
 from popserv.server import connection
 from popserv.server.factory import POP3Factory
 from popserv.testing import MemoryClient, MemoryTransport
-from tests.server.test_protocol import SlowMaildrops
+from tests.server.harness import SlowMaildrops
 
-HERE = IPv4Address("TCP", "127.0.0.1", 54321)
-STRANGER = IPv4Address("TCP", "192.0.2.1", 4321)
+LOCAL_PEER = IPv4Address("TCP", "127.0.0.1", 54321)
+REMOTE_PEER = IPv4Address("TCP", "192.0.2.1", 4321)
 
-KINDS = (
+CREDENTIALS = (
     IUsernamePassword,
     IAPOPCredentials,
     IScramSHA256Credentials,
@@ -43,51 +43,53 @@ KINDS = (
     ICertificateCredentials,
     ITokenCredentials,
 )
-"""All that a mechanism, or APOP, can make."""
+"""The kinds of credentials that the mechanisms and APOP create."""
 
-REFUSED = b"-ERR [AUTH] authentication failed\r\n"
+LOGIN_FAILED = b"-ERR [AUTH] authentication failed\r\n"
 TRY_LATER = b"-ERR [SYS/TEMP] temporary failure, try again later\r\n"
 CANCELLED = b"-ERR authentication cancelled\r\n"
+BEGIN_TLS = b"+OK begin TLS negotiation\r\n"
+NO_TLS = b"-ERR TLS is not available on this connection\r\n"
+NEEDS_TLS = b"-ERR cleartext passwords are not allowed without TLS\r\n"
 
 
-def encoded(octets):
-    """A SASL response's line."""
+def response_line(octets):
+    """Return the line of a SASL response."""
     return b64encode(octets) + b"\r\n"
 
 
-class FakeChannel:
-    """What TLS would know."""
+class FakeTLSState:
+    """A TLS state with given names and channel bindings."""
 
     def __init__(self, names=(), bindings=None):
         self.names = names
         self.bindings = bindings or {}
 
     def channel_binding(self, kind):
-        """See Channel."""
+        """See TLSConnectionState."""
         return self.bindings.get(kind)
 
     def certificate_names(self):
-        """See Channel."""
+        """See TLSConnectionState."""
         return self.names
 
 
 @implementer(ICredentialsChecker, ICredentialsSupport)
 class Checker:
-    """Asks a function about credentials: it returns the user's name, or None, or a Deferred.
+    """Calls a function with credentials; it returns the user's name, None, or a Deferred.
 
-    ``offered`` are the kinds of credentials that it says it can serve, all that it
-    takes unless given.
+    ``supported`` are the kinds of credentials that it supports now, by default all of its kinds.
     """
 
-    def __init__(self, decide, *kinds, offered=None):
+    def __init__(self, decide, *kinds, supported=None):
         self.credentialInterfaces = kinds
-        self.offered = kinds if offered is None else offered
+        self.supported = kinds if supported is None else supported
         self.decide = decide
         self.seen = []
 
     def supports(self, credentials):
-        """See IOfferingChecker."""
-        return credentials in self.offered
+        """See ICredentialsSupport."""
+        return credentials in self.supported
 
     def requestAvatarId(self, credentials):
         """See ICredentialsChecker."""
@@ -98,8 +100,8 @@ class Checker:
         return name
 
 
-class Transport(MemoryTransport):
-    """Counts writes, and has TLS by being told so."""
+class RecordingTransport(MemoryTransport):
+    """Records writes, and simulates TLS."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -107,25 +109,25 @@ class Transport(MemoryTransport):
         self.contexts = []
 
     def write(self, data):
-        """Note each write."""
+        """Record the write."""
         self.writes.append(data)
         super().write(data)
 
     def startTLS(self, context):
-        """Begin TLS, whose handshake is over when the test says so."""
+        """Start TLS; the test completes the handshake."""
         self.contexts.append(context)
         directlyProvides(self, ISSLTransport)
 
     def getHandle(self):
-        """There is no TLS to know anything."""
+        """Return None: there is no TLS."""
 
 
 class Client(MemoryClient):
-    """A conversation whose greeting was read; ``tls`` has it over TLS from the start."""
+    """A client that has read the greeting; with ``tls``, over TLS from the first octet."""
 
-    def __init__(self, factory, peer=HERE, *, tls=False):
+    def __init__(self, factory, peer=LOCAL_PEER, *, tls=False):
         self.clock = Clock()
-        self.transport = Transport(peerAddress=peer)
+        self.transport = RecordingTransport(peerAddress=peer)
         if tls:
             self.transport.startTLS(None)
         self.server = factory.buildProtocol(None)
@@ -135,51 +137,57 @@ class Client(MemoryClient):
             self.server.handshakeCompleted()
         self.greeting = self.received()
 
-    def starttls(self):
-        """Give STLS, and have the handshake."""
-        answer = self.send(b"STLS\r\n")
-        assert answer.startswith(b"+OK "), answer
+    def start_tls(self):
+        """Send STLS, and complete the handshake."""
+        reply = self.send(b"STLS\r\n")
+        assert reply.startswith(b"+OK "), reply
         self.server.handshakeCompleted()
 
-    def late(self, octets=b""):
-        """Send octets; return what was answered once a refused login is answered."""
-        answer = self.send(octets) if octets else b""
+    def send_and_wait(self, octets=b""):
+        """Send octets; return the replies that arrive within the delay of a failed login."""
+        reply = self.send(octets) if octets else b""
         self.clock.advance(2)
-        return answer + self.received()
+        return reply + self.received()
 
     def capabilities(self):
-        """The lines of CAPA's answer."""
+        """Return the lines of the reply to CAPA."""
         first, *lines, dot, end = self.send(b"CAPA\r\n").split(b"\r\n")
         assert (first[:3], dot, end) == (b"+OK", b".", b""), first
         return lines
 
     def mechanisms(self):
-        """What CAPA says of SASL, None if nothing."""
+        """Return the mechanisms in the SASL capability, or None without it."""
         found = [line for line in self.capabilities() if line.split(b" ")[0] == b"SASL"]
         return found[0].split(b" ")[1:] if found else None
 
 
-class ServerCase(SynchronousTestCase):
-    """A server with all commands, on which ann has two messages, and a record of the log."""
+class CommandTestCase(SynchronousTestCase):
+    """A server on which ann has two messages, and a record of the log."""
 
     def setUp(self):
-        """Make the store, and the server."""
+        """Create the store and the server."""
         self.store = SlowMaildrops()
         self.store.deliver(b"ann", b"one\n")
         self.store.deliver(b"ann", b"two\n")
-        self.tls_state = FakeChannel()
+        self.tls_state = FakeTLSState()
         self.log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
         self.serve()
 
     def serve(
-        self, *checkers, without=(), mechanisms=MECHANISMS, traits=None, dialect=None, **options
+        self,
+        *checkers,
+        without=(),
+        mechanisms=MECHANISMS,
+        capa_options=None,
+        dialect=None,
+        **options,
     ):
-        """Make the server; unless checkers are given ann gets in by password "pw"."""
+        """Create the server; by default ann can log in with the password "pw"."""
         if not checkers:
-            checkers = [Checker(password_of_ann, IUsernamePassword)]
+            checkers = [Checker(check_password, IUsernamePassword)]
         groups = (
             rfc1725.COMMANDS,
-            capa.commands(**(traits or {})),
+            capa.commands(**(capa_options or {})),
             stls.COMMANDS,
             sasl.commands(mechanisms),
             utf8.COMMANDS,
@@ -191,27 +199,27 @@ class ServerCase(SynchronousTestCase):
         self.factory = POP3Factory(CommandTable(entries), portal, host=b"dewey", **options)
         self.patch(connection, "tls_state", lambda transport: self.tls_state)
 
-    def connect(self, *lines, peer=HERE, tls=False):
-        """A client that has said these lines, their answers read."""
+    def connect(self, *lines, peer=LOCAL_PEER, tls=False):
+        """Return a client that has sent these lines and read the replies."""
         client = Client(self.factory, peer, tls=tls)
         for line in lines:
             client.send(line + b"\r\n")
         return client
 
-    def assertReleased(self, times=1):
-        """The lock was given up, so many times."""
+    def assert_released(self, times=1):
+        """Check that the maildrop was released so many times, and is not locked."""
         self.assertEqual((self.store.released, self.store.locked), (times, set()))
 
-    def logged(self):
-        """All that was logged, as text, its values included."""
+    def log_text(self):
+        """Return everything that was logged, values included."""
         return "\n".join(f"{formatEvent(event)} {event!r}" for event in self.log)
 
 
-def password_of_ann(credentials):
-    """Let ann in."""
+def check_password(credentials):
+    """Return ann if the credentials are hers."""
     return b"ann" if (credentials.username, credentials.password) == (b"ann", b"pw") else None
 
 
-def anybody(credentials):
-    """Let everybody in, as ann if there is no name."""
+def accept_all(credentials):
+    """Return the name in the credentials, or ann."""
     return credentials.username or b"ann"

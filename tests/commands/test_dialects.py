@@ -1,4 +1,4 @@
-"""Each dialect has exactly the commands of its text."""
+"""The dialects: each has exactly the commands of its RFC or draft."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,16 +18,16 @@ KEYWORDS = {
     "rfc1225": RFC1725 - {b"UIDL", b"APOP"} | {b"LAST", b"RPOP"},
     "pop-revised": RFC1725 - {b"UIDL", b"APOP"} | {b"RPOP"},
 }
-"""From the texts' summaries of commands."""
+"""From the summaries of commands in the texts."""
 
 ALL = sorted(set().union(*KEYWORDS.values()))
 
 
 class DialectTests(SynchronousTestCase):
-    """The tables, and what a client finds of them."""
+    """The command tables, and what a client can use of them."""
 
     def test_commands(self):
-        """Each has the commands of its text, once, and no more."""
+        """A dialect has the commands of its text, each once."""
         self.assertEqual(set(DIALECTS), set(KEYWORDS))
         for name, dialect in DIALECTS.items():
             table = CommandTable(dialect.commands)
@@ -36,50 +36,50 @@ class DialectTests(SynchronousTestCase):
                 self.assertEqual(dialect.has(keyword), keyword in KEYWORDS[name])
 
     def test_ports(self):
-        """POP3 is on port 110, and its predecessor on 109."""
+        """POP3 uses port 110, its predecessor port 109."""
         ports = {name: dialect.port for name, dialect in DIALECTS.items()}
         self.assertEqual(ports, {**dict.fromkeys(DIALECTS, 110), "pop-revised": 109})
 
     def test_greetings(self):
-        """The old ones greet by the host's short name, and say whom to tell what one thinks."""
+        """The old dialects greet with the short host name and an address for comments."""
         for name, dialect in DIALECTS.items():
             service = {"rfc1225": b"POP3", "pop-revised": b"POP"}.get(name)
-            for host, whom in ((b"dewey.UDel", b"UDel"), (b"dewey", b"dewey")):
-                wanted = b"POP3 server ready"
+            for host, domain in ((b"dewey.UDel", b"UDel"), (b"dewey", b"dewey")):
+                expected = b"POP3 server ready"
                 if service is not None:
-                    comments = b" (Comments to: PostMaster@%b)" % whom
-                    wanted = b"dewey %b server ready" % service + comments
-                self.assertEqual(dialect.greeting(host), wanted)
+                    comments = b" (Comments to: PostMaster@%b)" % domain
+                    expected = b"dewey %b server ready" % service + comments
+                self.assertEqual(dialect.greeting(host), expected)
 
-    def talk(self, dialect, *lines):
-        """A conversation in a dialect that has come so far."""
+    def connect(self, dialect, *lines):
+        """Return a client that has sent these lines to a server of this dialect."""
         store = MemoryMaildrops()
         store.deliver(b"joe", b"Subject: 1\n\n")
-        talk = MemoryClient(make_factory(store, self.mktemp(), dialect=dialect))
-        talk.received()
+        client = MemoryClient(make_factory(store, self.mktemp(), dialect=dialect))
+        client.received()
         for line in lines:
-            talk.send(line + b"\r\n")
-        return talk
+            client.send(line + b"\r\n")
+        return client
 
-    def test_commands_of_others(self):
-        """A command of another dialect is unknown, in every state, and the session goes on."""
+    def test_other_dialects(self):
+        """A command of another dialect is unknown in every state."""
         for name, dialect in DIALECTS.items():
             for before in ((), (b"USER joe",), (b"USER joe", b"PASS secret")):
                 for keyword in set(ALL) - KEYWORDS[name]:
-                    talk = self.talk(dialect, *before)
+                    client = self.connect(dialect, *before)
                     for line in (keyword, keyword.lower() + b" 1", keyword + b" a b"):
-                        self.assertEqual(talk.send(line + b"\r\n"), b"-ERR unknown command\r\n")
-                    self.assertEqual(talk.send(b"QUIT\r\n")[:4], b"+OK ")
-                    self.assertTrue(talk.closed)
+                        self.assertEqual(client.send(line + b"\r\n"), b"-ERR unknown command\r\n")
+                    self.assertEqual(client.send(b"QUIT\r\n")[:4], b"+OK ")
+                    self.assertTrue(client.closed)
 
     def test_bad_arguments(self):
-        """A command with bad arguments is -ERR in every dialect, and the session goes on."""
+        """A command with bad arguments gets -ERR, and the session continues."""
         for dialect in DIALECTS.values():
-            talk = self.talk(dialect, b"USER joe", b"PASS secret")
+            client = self.connect(dialect, b"USER joe", b"PASS secret")
             for command in dialect.commands:
-                told = talk.send(command.keyword + b" \xff  x y z \r\n")
-                self.assertEqual(told[:5], b"-ERR ", command.keyword)
-                self.assertEqual(talk.send(b"NOOP\r\n")[:4], b"+OK ")
+                reply = client.send(command.keyword + b" \xff  x y z \r\n")
+                self.assertEqual(reply[:5], b"-ERR ", command.keyword)
+                self.assertEqual(client.send(b"NOOP\r\n")[:4], b"+OK ")
                 if command.parse is not no_arguments:
-                    self.assertEqual(talk.send(command.keyword + b" 1 2 3\r\n")[:5], b"-ERR ")
-            self.assertEqual(talk.send(b"STAT\r\n"), b"+OK 1 14\r\n")
+                    self.assertEqual(client.send(command.keyword + b" 1 2 3\r\n")[:5], b"-ERR ")
+            self.assertEqual(client.send(b"STAT\r\n"), b"+OK 1 14\r\n")

@@ -6,29 +6,29 @@ from popserv.commands import rfc1460
 from popserv.commands.dialects import DIALECTS
 from popserv.errors import RemovalFailed
 from popserv.maildrops.memory import MemoryMailbox
-from tests.commands.harness import ServerCase
+from tests.commands.harness import CommandTestCase
 
 LOGIN = (b"USER ann", b"PASS pw")
 
 
-class LastTests(ServerCase):
-    """The highest number accessed, in a session and from session to session."""
+class LastTests(CommandTestCase):
+    """The highest message-number accessed, within a session and in later sessions."""
 
     def setUp(self):
-        """Four messages for ann."""
+        """Deliver two more messages."""
         super().setUp()
         self.store.deliver(b"ann", b"three\n")
         self.store.deliver(b"ann", b"four\n")
         self.serve(dialect=DIALECTS["rfc1460"])
 
     def last(self, client):
-        """What LAST says."""
-        answer = client.send(b"LAST\r\n")
-        self.assertEqual(answer[:4], b"+OK ", answer)
-        return int(answer[4:])
+        """Return the number in the reply to LAST."""
+        reply = client.send(b"LAST\r\n")
+        self.assertEqual(reply[:4], b"+OK ", reply)
+        return int(reply[4:])
 
-    def after(self, *lines, quits=True):
-        """What LAST says after a session of these lines, at the start of the next."""
+    def last_after(self, *lines, quits=True):
+        """Return LAST at the start of the session after one with these lines."""
         client = self.connect(*LOGIN, *lines)
         if quits:
             client.send(b"QUIT\r\n")
@@ -39,12 +39,12 @@ class LastTests(ServerCase):
         client.lose()
         return last
 
-    def test_nothing(self):
-        """Zero in a maildrop of which nothing was accessed."""
-        self.assertEqual(self.after(), 0)
+    def test_nothing_accessed(self):
+        """LAST is 0 if no message was accessed."""
+        self.assertEqual(self.last_after(), 0)
 
     def test_retr_and_dele(self):
-        """RETR and DELE raise it, and never lower it; TOP, LIST and UIDL's like do not."""
+        """RETR and DELE raise LAST and never lower it; other commands do not change it."""
         client = self.connect(*LOGIN)
         for line, last in (
             *((b"TOP 4 9", 0), (b"LIST 4", 0), (b"RETR 2", 2), (b"RETR 1", 2), (b"DELE 3", 3)),
@@ -53,8 +53,8 @@ class LastTests(ServerCase):
             client.send(line + b"\r\n")
             self.assertEqual(self.last(client), last, line)
 
-    def test_refused(self):
-        """What is refused accesses nothing."""
+    def test_errors(self):
+        """A command with a negative reply does not change LAST."""
         client = self.connect(*LOGIN, b"DELE 1")
         for line in (b"RETR 5", b"RETR 0", b"DELE 5", b"RETR 1", b"DELE 1", b"RETR x", b"RETR"):
             self.assertEqual(client.send(line + b"\r\n")[:5], b"-ERR ")
@@ -64,8 +64,8 @@ class LastTests(ServerCase):
         self.assertEqual(self.last(client), 1)
 
     def test_rset(self):
-        """RSET sets it to zero, whatever was accessed before, and takes the marks away."""
-        self.assertEqual(self.after(b"RETR 2"), 2)
+        """RSET resets LAST to 0."""
+        self.assertEqual(self.last_after(b"RETR 2"), 2)
         client = self.connect(*LOGIN, b"RETR 3", b"DELE 1", b"RSET")
         self.assertEqual(self.last(client), 0)
         self.assertEqual(client.send(b"STAT\r\n"), b"+OK 4 23\r\n")
@@ -73,52 +73,52 @@ class LastTests(ServerCase):
         self.assertEqual(self.last(client), 1)
 
     def test_rset_of_rfc1225(self):
-        """RFC 1225's RSET sets it to what it was at the beginning, and forgets as much."""
+        """RSET of RFC 1225 resets LAST to its value at the start of the session."""
         self.serve(dialect=DIALECTS["rfc1225"])
-        self.assertEqual(self.after(b"RETR 2"), 2)
+        self.assertEqual(self.last_after(b"RETR 2"), 2)
         client = self.connect(*LOGIN, b"RSET")
         self.assertEqual(self.last(client), 2)
         client.send(b"RETR 4\r\nRSET\r\n")
         self.assertEqual(self.last(client), 2)
         client.send(b"QUIT\r\n")
         client.lose()
-        self.assertEqual(self.after(), 2)
+        self.assertEqual(self.last_after(), 2)
 
     def test_rset_first(self):
-        """RSET as the first thing sets it to zero, too; what was retrieved before stays known."""
-        self.assertEqual(self.after(b"RETR 2"), 2)
+        """RSET resets LAST to 0 also as the first command; earlier sessions are still recorded."""
+        self.assertEqual(self.last_after(b"RETR 2"), 2)
         client = self.connect(*LOGIN, b"RSET")
         self.assertEqual(self.last(client), 0)
         client.send(b"QUIT\r\n")
         client.lose()
-        self.assertEqual(self.after(), 2)
+        self.assertEqual(self.last_after(), 2)
 
-    def test_rset_forgets(self):
-        """What was retrieved before RSET in the same session is not remembered."""
-        self.assertEqual(self.after(b"RETR 3", b"RSET", b"RETR 1"), 1)
+    def test_rset_and_next_session(self):
+        """A message that was retrieved before RSET is not recorded for the next session."""
+        self.assertEqual(self.last_after(b"RETR 3", b"RSET", b"RETR 1"), 1)
 
     def test_next_session(self):
-        """What earlier sessions retrieved is known, and what they deleted moves it along."""
-        self.assertEqual(self.after(b"RETR 1", b"RETR 3"), 3)
-        self.assertEqual(self.after(b"DELE 1"), 2)
-        self.assertEqual(self.after(b"DELE 2"), 0)
+        """Retrieved messages are recorded for later sessions; removals change their numbers."""
+        self.assertEqual(self.last_after(b"RETR 1", b"RETR 3"), 3)
+        self.assertEqual(self.last_after(b"DELE 1"), 2)
+        self.assertEqual(self.last_after(b"DELE 2"), 0)
 
-    def test_deleted_itself(self):
-        """A message that was retrieved and removed leaves the one before it that was retrieved."""
-        self.assertEqual(self.after(b"RETR 1", b"RETR 4", b"DELE 4"), 1)
+    def test_removed(self):
+        """If the last retrieved message is removed, LAST is the one retrieved before it."""
+        self.assertEqual(self.last_after(b"RETR 1", b"RETR 4", b"DELE 4"), 1)
 
-    def test_dele_alone(self):
-        """A message that was marked, and never retrieved, is not known to the next session."""
-        self.assertEqual(self.after(b"RETR 1", b"DELE 4", b"RSET", b"DELE 4", quits=False), 0)
+    def test_dele_without_retr(self):
+        """A message that was marked but not retrieved is not recorded."""
+        self.assertEqual(self.last_after(b"RETR 1", b"DELE 4", b"RSET", b"DELE 4", quits=False), 0)
 
-    def test_broken_off(self):
-        """Without QUIT nobody knows what came through, and nothing is remembered."""
-        self.assertEqual(self.after(b"RETR 1", b"RETR 2", quits=False), 0)
-        self.assertEqual(self.after(b"RETR 2"), 2)
-        self.assertEqual(self.after(b"RETR 3", quits=False), 2)
+    def test_no_quit(self):
+        """Without QUIT nothing is recorded."""
+        self.assertEqual(self.last_after(b"RETR 1", b"RETR 2", quits=False), 0)
+        self.assertEqual(self.last_after(b"RETR 2"), 2)
+        self.assertEqual(self.last_after(b"RETR 3", quits=False), 2)
 
     def test_removal_failed(self):
-        """QUIT that cannot remove all remembers what was retrieved, but for what it should have."""
+        """If a removal fails, the other retrieved messages are recorded."""
 
         async def fail(mailbox, messages):
             raise RemovalFailed(1)
@@ -127,47 +127,47 @@ class LastTests(ServerCase):
             client = self.connect(*LOGIN, b"RETR 1", b"RETR 2", b"DELE 2")
             self.assertEqual(client.send(b"QUIT\r\n")[:5], b"-ERR ")
         client.lose()
-        self.assertEqual(self.after(), 1)
+        self.assertEqual(self.last_after(), 1)
 
-    def test_fault(self):
-        """A store that cannot remember spoils no QUIT, and keeps no lock."""
+    def test_record_fails(self):
+        """If the store cannot record, QUIT succeeds, and the lock is released."""
 
         async def fail(mailbox, messages):
             raise RuntimeError("a secret of the server's")
 
         client = self.connect(*LOGIN, b"RETR 1")
         with patch.object(MemoryMailbox, "record_retrieved", fail):
-            told = client.send(b"QUIT\r\n")
-        self.assertEqual(told, b"+OK dewey POP3 server signing off (4 messages left)\r\n")
+            reply = client.send(b"QUIT\r\n")
+        self.assertEqual(reply, b"+OK dewey POP3 server signing off (4 messages left)\r\n")
         client.lose()
-        self.assertReleased()
+        self.assert_released()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        self.assertIn("cannot record the retrieved messages", self.logged())
+        self.assertIn("cannot record the retrieved messages", self.log_text())
 
-    def test_fault_in_last(self):
-        """A store that cannot say what was retrieved gets LAST an -ERR, and is asked again."""
+    def test_last_fails(self):
+        """If the store cannot return the record, LAST gets -ERR, and can be tried again."""
 
         async def fail(mailbox):
             raise RuntimeError("a secret of the server's")
 
-        self.after(b"RETR 3")
+        self.last_after(b"RETR 3")
         client = self.connect(*LOGIN)
         with patch.object(MemoryMailbox, "last_retrieved", fail):
-            told = client.send(b"LAST\r\n")
-        self.assertEqual(told, b"-ERR [SYS/TEMP] temporary failure, try again later\r\n")
+            reply = client.send(b"LAST\r\n")
+        self.assertEqual(reply, b"-ERR [SYS/TEMP] temporary failure, try again later\r\n")
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(self.last(client), 3)
 
     def test_other_dialects(self):
-        """A dialect without LAST remembers nothing."""
+        """Dialects without LAST record nothing."""
         for name in ("modern", "rfc1725", "pop-revised"):
             self.serve(dialect=DIALECTS[name])
             client = self.connect(*LOGIN, b"RETR 4", b"QUIT")
             client.lose()
         self.assertEqual(self.store.retrieved[b"ann"], set())
 
-    def test_marking(self):
-        """Its RETR in another dialect notes what was retrieved; RSET there takes none back."""
+    def test_retr_alone(self):
+        """RETR can record messages in another dialect, whose RSET does not undo it."""
         modern = [each for each in DIALECTS["modern"].commands if each.keyword != b"RETR"]
         self.serve(dialect=DIALECTS["modern"]._replace(commands=(*modern, rfc1460.retr)))
         client = self.connect(*LOGIN, b"RETR 3", b"RSET", b"QUIT")

@@ -83,7 +83,7 @@ class WorkersCase(TestCase):
     def pids(self, server):
         """Return the process IDs of each worker, the current one last."""
         pids = {}
-        for number, pid in re.findall(r"worker (\d+) is process (\d+)\n", server.log):
+        for number, pid in re.findall(r"worker (\d+) started, pid (\d+)\n", server.log):
             pids.setdefault(int(number), []).append(int(pid))
         return pids
 
@@ -306,7 +306,7 @@ class EndpointTests(WorkersCase):
             *("--workers=2", "--listen=stdio:"),
         )
         self.assertEqual(done.returncode, 1)
-        self.assertIn(b"leave --workers out", done.stdout + done.stderr)
+        self.assertIn(b"omit --workers", done.stdout + done.stderr)
 
 
 class EndingTests(WorkersCase):
@@ -328,7 +328,7 @@ class EndingTests(WorkersCase):
         self.assertEqual(after[1], before[1])
         alive = [each for each in connections if self.is_alive(each)]
         self.assertGreater(len(alive), 5)
-        self.assertIn("worker 1 ended with signal 9; it is started again at once", server.log)
+        self.assertIn("worker 1 exited with signal 9; restarting at once", server.log)
 
     def is_alive(self, connection):
         """Send QUIT; tell whether the server has replied."""
@@ -343,7 +343,7 @@ class EndingTests(WorkersCase):
         server = self.start()
         for started, delay in enumerate(("at once", "in 1 s", "in 2 s"), 3):
             os.kill(self.current_pids(server)[0], signal.SIGKILL)
-            until(lambda delay=delay: f"it is started again {delay}\n" in server.log, "the log")
+            until(lambda delay=delay: f"restarting {delay}\n" in server.log, "the log")
             for _ in range(50):
                 self.assertStartsWith(server.connect().close(), b"+OK")
             self.await_workers(server, started)
@@ -362,7 +362,7 @@ class EndingTests(WorkersCase):
             self.assertIn("session of b'joe' ended, 0 removed, 1 left", server.log)
             self.assertIn("Server Shut Down", server.log)
             self.assertNotIn("Traceback", server.log)
-            self.assertNotIn("started again", server.log)
+            self.assertNotIn("restarting", server.log)
             for session in sessions:
                 session.abandon()
 
@@ -373,7 +373,7 @@ class EndingTests(WorkersCase):
             os.kill(pid, signal.SIGTERM)
         self.assertEqual(server.process.wait(TIMEOUT), -signal.SIGTERM)
         self.assertNotIn("Traceback", server.log)
-        self.assertNotIn("started again", server.log)
+        self.assertNotIn("restarting", server.log)
 
     def test_killed_supervisor(self):
         """Workers exit when the supervisor is killed."""

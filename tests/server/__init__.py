@@ -1,1 +1,1 @@
-"""Tests of popserv.server."""
+"""Tests of popserv.server, one file for each module."""

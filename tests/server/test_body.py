@@ -1,4 +1,4 @@
-"""Bodies on their way out: pauses, waits, failures."""
+"""The body of a multi-line response: pauses, awaited chunks, errors."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ from popserv.server.body import BodySender
 
 
 class Body:
-    """A body that says when it is closed, and how far it was read."""
+    """A body that counts how many chunks were read, and how often it was closed."""
 
     def __init__(self, *chunks):
         self._chunks = iter(chunks)
@@ -29,15 +29,15 @@ class Body:
         return chunk
 
     def close(self):
-        """Count."""
+        """Count the calls."""
         self.closed += 1
 
 
 class BodySenderTests(SynchronousTestCase):
-    """A body is sent whole, or is known to be a stump."""
+    """BodySender."""
 
     def sender(self, body, framer=None):
-        """A sender that notes what it writes and how it ends."""
+        """Return a sender whose writes and end are recorded."""
         self.written, self.ends, self.clock = [], [], Clock()
         return BodySender(
             b"+OK\r\n",
@@ -49,24 +49,24 @@ class BodySenderTests(SynchronousTestCase):
         )
 
     def test_small(self):
-        """Status line, body and termination leave in one write."""
+        """Status line, body and terminating dot are one write."""
         body = Body(b"a\n", b".b")
         self.sender(body).resume()
         self.assertEqual(self.written, [b"+OK\r\na\r\n..b\r\n.\r\n"])
         self.assertEqual((self.ends, body.closed), ([None], 1))
 
     @given(st.lists(st.binary(max_size=9) | st.binary(max_size=9).map(succeed), max_size=9))
-    def test_waiting_changes_nothing(self, chunks):
-        """Chunks that were waited for and those that were there make the same octets."""
+    def test_awaited_chunks(self, chunks):
+        """Awaited chunks and others result in the same octets."""
         plain = [chunk if isinstance(chunk, bytes) else chunk.result for chunk in chunks]
         framer = MessageFramer()
-        wanted = b"+OK\r\n" + b"".join(map(framer.feed, plain)) + framer.finish()
+        expected = b"+OK\r\n" + b"".join(map(framer.feed, plain)) + framer.finish()
         self.sender(chunks).resume()
-        self.assertEqual(b"".join(self.written), wanted)
+        self.assertEqual(b"".join(self.written), expected)
         self.assertEqual(self.ends, [None])
 
     def test_pause(self):
-        """While the client does not read, the body is not read either."""
+        """While paused, the body is not read."""
         body = Body(*[b"x" * 70_000] * 5)
         sender = self.sender(body)
         self.written = sender._write.__self__
@@ -78,12 +78,12 @@ class BodySenderTests(SynchronousTestCase):
         self.assertEqual((sum(map(len, self.written)), self.ends), (5 + 350_000 + 2 + 3, [None]))
 
     def test_turns(self):
-        """A client that reads as fast as a body is written has no more than its turns."""
+        """After four writes, other sessions are served."""
         body = Body(*[b"x" * 70_000] * 7)
         sender = self.sender(body)
         sender.resume()
         self.assertEqual(len(self.written), 4)
-        # However often it is paused and resumed meanwhile.
+        # Pausing and resuming does not change that.
         for _ in range(3):
             sender.pause()
             sender.resume()
@@ -93,7 +93,7 @@ class BodySenderTests(SynchronousTestCase):
         self.assertEqual((self.ends, self.clock.getDelayedCalls()), ([None], []))
 
     def test_stopped_between_turns(self):
-        """A body that is stopped has no further turn."""
+        """A stopped body is not continued."""
         body = Body(*[b"x" * 70_000] * 7)
         sender = self.sender(body)
         sender.resume()
@@ -101,8 +101,8 @@ class BodySenderTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual((len(self.written), self.ends, body.closed), (4, [], 1))
 
-    def test_wait(self):
-        """What is there leaves before a wait, and what comes afterwards follows."""
+    def test_await(self):
+        """Earlier chunks are written before one is awaited."""
         late = Deferred()
         body = Body(b"a\n", late, b"c\n")
         self.sender(body).resume()
@@ -110,8 +110,8 @@ class BodySenderTests(SynchronousTestCase):
         late.callback(b"b\n")
         self.assertEqual(b"".join(self.written), b"+OK\r\na\r\nb\r\nc\r\n.\r\n")
 
-    def test_paused_while_waiting(self):
-        """A chunk that comes while paused is kept till the client reads again."""
+    def test_paused_while_awaiting(self):
+        """A chunk that arrives while paused is written after resume."""
         late = Deferred()
         sender = self.sender(Body(late))
         sender.resume()
@@ -122,7 +122,7 @@ class BodySenderTests(SynchronousTestCase):
         self.assertEqual(b"".join(self.written), b"+OK\r\na\r\n.\r\n")
 
     def test_failures(self):
-        """A body that fails gets no termination, fails by itself or in a wait."""
+        """A body that fails has no terminating dot."""
         for last in (OSError("disk"), Deferred()):
             body = Body(b"a\n", last)
             self.sender(body).resume()
@@ -133,7 +133,7 @@ class BodySenderTests(SynchronousTestCase):
             self.assertEqual(body.closed, 1)
 
     def test_stop(self):
-        """A stopped body is closed, and nothing more is said."""
+        """A stopped body is closed, and nothing is written."""
         body = Body(b"a\n", b"b\n")
         sender = self.sender(body)
         sender.stop()
@@ -141,8 +141,8 @@ class BodySenderTests(SynchronousTestCase):
         sender.resume()
         self.assertEqual((self.written, self.ends, body.closed, body.read), ([], [], 1, 0))
 
-    def test_stop_while_waiting(self):
-        """A body is not closed under a read that still goes on, however that ends."""
+    def test_stop_while_awaiting(self):
+        """A body is not closed before an awaited chunk has arrived or failed."""
         for end in (lambda late: late.callback(b"x"), lambda late: late.errback(OSError())):
             late = Deferred()
             body = Body(late)
@@ -154,13 +154,13 @@ class BodySenderTests(SynchronousTestCase):
             self.assertEqual((body.closed, self.ends), (1, []))
 
     def test_top(self):
-        """What TOP does not want is not read."""
+        """Chunks that TOP does not need are not read."""
         body = Body(b"a: b\n\n", b"1\n2\n", b"3\n")
         self.sender(body, TopFramer(1)).resume()
         self.assertEqual(self.written, [b"+OK\r\na: b\r\n\r\n1\r\n.\r\n"])
         self.assertEqual((body.read, body.closed), (2, 1))
 
     def test_no_close(self):
-        """A plain list of chunks will do."""
+        """A body need not have a close method."""
         self.sender([b"a"]).resume()
         self.assertEqual(self.written, [b"+OK\r\na\r\n.\r\n"])

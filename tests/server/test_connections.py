@@ -1,4 +1,4 @@
-"""Who makes room: the oldest stranger of the network that has most of them."""
+"""Which connection is evicted: the oldest one of the network that has most of them."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,110 +7,110 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.server.connections import Connections
 
 
-class CrowdTests(SynchronousTestCase):
-    """Crowd."""
+class ConnectionsTests(SynchronousTestCase):
+    """Connections."""
 
-    def crowd(self, *strangers):
-        """Return a crowd of (connection, network)."""
-        crowd = Connections()
-        for connection, network in strangers:
-            crowd.add(connection, network)
-        return crowd
+    def connections(self, *pairs):
+        """Return Connections of (connection, network)."""
+        connections = Connections()
+        for connection, network in pairs:
+            connections.add(connection, network)
+        return connections
 
-    def popped(self, crowd):
-        """Return all who would make room, one after the other."""
-        return list(iter(crowd.evict, None))
+    def evict_all(self, connections):
+        """Return all unauthenticated connections in the order of their eviction."""
+        return list(iter(connections.evict, None))
 
     def test_flood(self):
-        """A network that floods pushes out its own, the oldest first."""
-        crowd = self.crowd((1, "a"), *((n, "flood") for n in range(2, 6)), (6, "b"))
-        self.assertEqual([crowd.evict() for _ in range(3)], [2, 3, 4])
-        crowd.add(7, "flood")
-        self.assertEqual(crowd.evict(), 5)
-        self.assertEqual(len(crowd), 3)
+        """Of a network with many connections, the oldest ones are evicted."""
+        connections = self.connections((1, "a"), *((n, "flood") for n in range(2, 6)), (6, "b"))
+        self.assertEqual([connections.evict() for _ in range(3)], [2, 3, 4])
+        connections.add(7, "flood")
+        self.assertEqual(connections.evict(), 5)
+        self.assertEqual(len(connections), 3)
 
-    def test_all_alike(self):
-        """Of many networks with one each, and of those that stand for many, the oldest goes."""
-        crowd = self.crowd((1, "a"), (2, None), (3, "b"), (4, None))
-        self.assertEqual(self.popped(crowd), [1, 2, 3, 4])
+    def test_same_size(self):
+        """Of groups with one connection each, the oldest connection is evicted."""
+        connections = self.connections((1, "a"), (2, None), (3, "b"), (4, None))
+        self.assertEqual(self.evict_all(connections), [1, 2, 3, 4])
 
-    def test_many_behind_one(self):
-        """Who has no network of their own is not taken for the crowd that comes from there."""
-        crowd = self.crowd(*((n, None) for n in range(9)), (10, "a"), (11, "a"))
-        self.assertEqual(crowd.evict(), 10)
-        self.assertEqual(crowd.evict(), 0)
+    def test_no_network(self):
+        """Connections without a network do not form a common group."""
+        connections = self.connections(*((n, None) for n in range(9)), (10, "a"), (11, "a"))
+        self.assertEqual(connections.evict(), 10)
+        self.assertEqual(connections.evict(), 0)
 
-    def test_settled(self):
-        """Who has logged in makes no room, but takes up some until it goes."""
-        crowd = self.crowd((1, "a"), (2, "a"), (3, "b"))
-        crowd.mark_authenticated(1)
-        crowd.mark_authenticated(1)
-        self.assertEqual(self.popped(crowd), [3, 2])
-        self.assertEqual((len(crowd), crowd.evict()), (1, None))
-        crowd.remove(1)
-        self.assertEqual(len(crowd), 0)
+    def test_authenticated(self):
+        """An authenticated connection is not evicted, but counts until it is removed."""
+        connections = self.connections((1, "a"), (2, "a"), (3, "b"))
+        connections.mark_authenticated(1)
+        connections.mark_authenticated(1)
+        self.assertEqual(self.evict_all(connections), [3, 2])
+        self.assertEqual((len(connections), connections.evict()), (1, None))
+        connections.remove(1)
+        self.assertEqual(len(connections), 0)
 
-    def test_gone(self):
-        """Who has gone, or made room, may log in or go again without a trace."""
-        crowd = self.crowd((1, "a"))
-        crowd.remove(1)
-        crowd.remove(1)
-        crowd.mark_authenticated(1)
-        crowd.change_network(1, "b")
-        self.assertEqual((len(crowd), crowd.evict()), (0, None))
+    def test_removed(self):
+        """A removed or evicted connection may be removed or authenticated again without effect."""
+        connections = self.connections((1, "a"))
+        connections.remove(1)
+        connections.remove(1)
+        connections.mark_authenticated(1)
+        connections.change_network(1, "b")
+        self.assertEqual((len(connections), connections.evict()), (0, None))
 
-    def test_moved(self):
-        """A stranger whose network comes to be known is of that one; who is in stays in."""
-        crowd = self.crowd((1, "proxy"), (2, "proxy"), (3, "proxy"), (4, "a"))
-        crowd.mark_authenticated(1)
+    def test_change_network(self):
+        """A connection moves to its network when that is known; an authenticated one stays."""
+        connections = self.connections((1, "proxy"), (2, "proxy"), (3, "proxy"), (4, "a"))
+        connections.mark_authenticated(1)
         for connection in (1, 2):
-            crowd.change_network(connection, "a")
-        self.assertEqual(self.popped(crowd), [4, 3, 2])
-        self.assertEqual(len(crowd), 1)
+            connections.change_network(connection, "a")
+        self.assertEqual(self.evict_all(connections), [4, 3, 2])
+        self.assertEqual(len(connections), 1)
 
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from(["add", "settle", "remove", "move", "pop"]),
+                st.sampled_from(["add", "authenticate", "remove", "move", "pop"]),
                 st.integers(0, 12),
                 st.sampled_from(["a", "b", "c", None]),
             )
         )
     )
     def test_model(self, steps):
-        """Whatever happens, no other than the oldest of a largest network makes room."""
-        crowd = Connections()
-        # In order of age: where each is, None if it has logged in.
+        """The evicted connection is always the oldest of a group of the largest size."""
+        connections = Connections()
+        # In order of age: the group of each, None if it is authenticated.
         model = {}
         for step, connection, network in steps:
-            place = network or connection
+            group = network or connection
             if step == "add" and connection not in model:
-                crowd.add(connection, network)
-                model[connection] = place
+                connections.add(connection, network)
+                model[connection] = group
             elif step == "move":
-                crowd.change_network(connection, network)
+                connections.change_network(connection, network)
                 if model.get(connection) is not None:
                     del model[connection]
-                    model[connection] = place
-            elif step == "settle":
-                crowd.mark_authenticated(connection)
+                    model[connection] = group
+            elif step == "authenticate":
+                connections.mark_authenticated(connection)
                 if connection in model:
                     model[connection] = None
             elif step == "remove":
-                crowd.remove(connection)
+                connections.remove(connection)
                 model.pop(connection, None)
             elif step == "pop":
-                strangers = [place for place in model.values() if place is not None]
-                most = max(map(strangers.count, strangers), default=0)
+                unauthenticated = [group for group in model.values() if group is not None]
+                largest = max(map(unauthenticated.count, unauthenticated), default=0)
                 oldest = {}
-                for each, place in model.items():
-                    if place is not None and strangers.count(place) == most:
-                        oldest.setdefault(place, each)
-                found = crowd.evict()
+                for each, group in model.items():
+                    if group is not None and unauthenticated.count(group) == largest:
+                        oldest.setdefault(group, each)
+                found = connections.evict()
                 self.assertIn(found, set(oldest.values()) or {None})
                 model.pop(found, None)
-            self.assertEqual((len(crowd), set(crowd)), (len(model), set(model)))
+            self.assertEqual((len(connections), set(connections)), (len(model), set(model)))
         self.assertEqual(
-            set(self.popped(crowd)), {c for c, place in model.items() if place is not None}
+            set(self.evict_all(connections)), {c for c, group in model.items() if group is not None}
         )
-        self.assertEqual((crowd._unauthenticated, crowd._groups_by_size), ({}, [{}]))
+        self.assertEqual((connections._unauthenticated, connections._groups_by_size), ({}, [{}]))

@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 
 from popserv.testing import MemoryTransport
 from tests.auth.throttle.test_login_throttle import OTHER, ThrottleCase
-from tests.commands.harness import HERE
+from tests.commands.harness import LOCAL_PEER
 
 
 class EvictionTests(ThrottleCase):
@@ -28,9 +28,9 @@ class EvictionTests(ThrottleCase):
     def test_trusted_network(self):
         """Connections of a trusted network are not counted together; the oldest is evicted."""
         self.serve(max_connections=6)
-        clients = [self.connect(peer=HERE) for _ in range(5)]
+        clients = [self.connect(peer=LOCAL_PEER) for _ in range(5)]
         one = self.connect(peer=OTHER)
-        self.connect(peer=HERE)
+        self.connect(peer=LOCAL_PEER)
         aborted = [client.transport.aborted for client in (*clients, one)]
         self.assertEqual(aborted, [True, *[False] * 5])
 

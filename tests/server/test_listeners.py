@@ -1,4 +1,4 @@
-"""The ports of a server, which are all opened or end it; more in test_tap."""
+"""The listening ports of a server; tests.test_tap has more."""
 
 from twisted.application.service import Service
 from twisted.trial.unittest import SynchronousTestCase
@@ -9,14 +9,14 @@ from popserv.server.listeners import CannotStart, Listeners
 class ListenersTests(SynchronousTestCase):
     """Listeners."""
 
-    def test_no_port(self):
-        """What is no port number ends the server by one line."""
+    def test_invalid_port(self):
+        """A number that is not a port ends the server with one line."""
 
-        class Wrong(Service):
+        class InvalidPort(Service):
             def privilegedStartService(self):
                 raise OverflowError("port must be 0-65535.")
 
         listeners = Listeners()
-        Wrong().setServiceParent(listeners)
-        end = self.assertRaises(CannotStart, listeners.privilegedStartService)
-        self.assertEqual(str(end), "popserv: cannot listen: port must be 0-65535.")
+        InvalidPort().setServiceParent(listeners)
+        error = self.assertRaises(CannotStart, listeners.privilegedStartService)
+        self.assertEqual(str(error), "popserv: cannot listen: port must be 0-65535.")

@@ -1,4 +1,4 @@
-"""Sessions that begin with a login nobody has to ask for, in memory."""
+"""Connections whose user is preauthenticated before the client sends anything."""
 
 from twisted.cred.portal import Portal
 from twisted.internet.address import UNIXAddress
@@ -13,40 +13,40 @@ from popserv.messages.workarounds import OE_NS_EOH
 from popserv.server.factory import POP3Factory
 from popserv.server.preauth import PreauthenticatedFactory
 from popserv.testing import MemoryClient
-from tests.server.test_protocol import STRANGER, ProtocolCase
+from tests.server.harness import REMOTE_PEER, ServerTestCase
 
 GREETING = b"+OK POP3 server ready, ann's maildrop has 2 messages (10 octets)\r\n"
 
 
-class PreauthenticatedCase(ProtocolCase):
-    """ann is known by her connection."""
+class PreauthenticatedTestCase(ServerTestCase):
+    """A server that identifies each client as ann."""
 
     def make_factory(self, **options):
-        """A server with every command."""
+        """Return a server with all commands."""
         self.identified = b"ann"
-        portal = Portal(MaildropRealm(self.store), [PreauthenticatedChecker()])
+        self.portal = Portal(MaildropRealm(self.store), [PreauthenticatedChecker()])
         tables = (rfc1725, capa, stls, sasl, utf8)
         commands = CommandTable(*(table.COMMANDS for table in tables))
         options = {"identify": self.identify, **options}
-        return PreauthenticatedFactory(commands, portal, host=b"dewey", **options)
+        return PreauthenticatedFactory(commands, self.portal, host=b"dewey", **options)
 
     async def identify(self, transport):
-        """Name whom the test wants, or refuse whom it wants refused."""
+        """Return ``identified``, or raise it."""
         await self.store.step("identify")
         if isinstance(self.identified, Exception):
             raise self.identified
         return self.identified
 
-    def assert_free(self):
-        """Nobody has the maildrop any more."""
+    def assert_unlocked(self):
+        """Check that no maildrop is locked."""
         self.assertEqual(self.store.locked, set())
 
 
-class GreetingTests(PreauthenticatedCase):
-    """The greeting answers the login (RFC 1725 section 4)."""
+class GreetingTests(PreauthenticatedTestCase):
+    """The greeting contains the reply to the login (RFC 1725 section 4)."""
 
     def test_greeting(self):
-        """It says what a login is answered, without a timestamp, and TRANSACTION has begun."""
+        """The greeting has no timestamp, and the session is in the TRANSACTION state."""
         client = MemoryClient(self.factory)
         self.assertEqual(client.received(), GREETING)
         self.assertEqual(client.send(b"STAT\r\n"), b"+OK 2 10\r\n")
@@ -54,10 +54,10 @@ class GreetingTests(PreauthenticatedCase):
         self.assertTrue(client.closed)
         client.lose()
         self.assertEqual(list(self.store.stored[b"ann"].values()), [b"two\n"])
-        self.assert_free()
+        self.assert_unlocked()
 
-    def test_own_words(self):
-        """The greeting's text is the factory's; a name that cannot be told is not in it."""
+    def test_custom_greeting(self):
+        """The greeting has the factory's text; an unprintable user name is omitted."""
         self.factory = self.make_factory(greeting=lambda host: host + b" POP server ready")
         self.identified = "änne".encode()
         client = MemoryClient(self.factory)
@@ -66,8 +66,8 @@ class GreetingTests(PreauthenticatedCase):
         )
         client.lose()
 
-    def test_strangers_state(self):
-        """Whatever logs in or goes before a login is refused by its state."""
+    def test_authorization_commands(self):
+        """Commands of the AUTHORIZATION state are rejected, and not announced."""
         client = MemoryClient(self.factory)
         client.received()
         for line in (b"USER ann", b"PASS x", b"APOP ann x", b"AUTH PLAIN", b"STLS"):
@@ -76,10 +76,10 @@ class GreetingTests(PreauthenticatedCase):
         self.assertFalse({b"USER", b"STLS"} & set(capabilities))
         self.assertFalse([line for line in capabilities if line.startswith(b"SASL")])
         client.lose()
-        self.assert_free()
+        self.assert_unlocked()
 
-    def test_as_ever(self):
-        """Messages are downgraded, and workarounds apply, as after another login."""
+    def test_message_filters(self):
+        """Messages are downgraded, and workarounds apply, as after a login."""
         self.store.deliver(b"ann", "Subject: é\n\n".encode())
         self.store.deliver(b"ann", b"header alone\n")
         self.factory = self.make_factory(workarounds=[OE_NS_EOH])
@@ -89,28 +89,28 @@ class GreetingTests(PreauthenticatedCase):
         self.assertEqual(client.send(b"RETR 4\r\n"), b"+OK 16 octets\r\nheader alone\r\n\r\n.\r\n")
         client.lose()
 
-    def test_logged(self):
-        """The log has the end of the session, and who it was."""
+    def test_log(self):
+        """The end of the session is logged with the user."""
         client = MemoryClient(self.factory, UNIXAddress(b"/s"))
         client.lose()
         self.assertIn("session of b'ann' ended, 0 removed, 2 left", formatEvent(self.log[-1]))
 
     def test_idle(self):
-        """The idle timer runs as ever, and closes without a word or a removal."""
+        """The idle timer closes the connection without a reply, and removes nothing."""
         client = self.connect(b"DELE 1")
         client.clock.advance(601)
         self.assertTrue(client.closed)
         self.assertEqual(client.received(), b"")
         client.lose()
         self.assertEqual(len(self.store.stored[b"ann"]), 2)
-        self.assert_free()
+        self.assert_unlocked()
 
 
-class WaitingTests(PreauthenticatedCase):
-    """What happens while the login is under way."""
+class WaitingTests(PreauthenticatedTestCase):
+    """While the login is in progress."""
 
     def test_input_waits(self):
-        """What the client says before the greeting is answered behind it, in order."""
+        """Commands that arrive before the greeting are run after it, in order."""
         self.store.slow.add("login")
         client = MemoryClient(self.factory)
         self.assertEqual(client.transport.producerState, "paused")
@@ -122,8 +122,8 @@ class WaitingTests(PreauthenticatedCase):
         self.assertIn(b"signing off", client.send(b"IT\r\n"))
         client.lose()
 
-    def test_input_over(self):
-        """A client that has said all before the greeting gets all its answers."""
+    def test_half_closed(self):
+        """A client that closes its sending side before the greeting gets all replies."""
         self.store.slow.add("login")
         client = MemoryClient(self.factory)
         client.server.dataReceived(b"DELE 1\r\n")
@@ -134,10 +134,10 @@ class WaitingTests(PreauthenticatedCase):
         self.assertTrue(client.closed)
         client.lose()
         self.assertEqual(len(self.store.stored[b"ann"]), 2)
-        self.assert_free()
+        self.assert_unlocked()
 
-    def test_gone(self):
-        """If the client goes away meanwhile, the lock that is taken is given up again."""
+    def test_disconnected(self):
+        """If the client disconnects, the maildrop is released."""
         for step in ("identify", "login"):
             self.store.slow = {step}
             client = MemoryClient(self.factory)
@@ -146,17 +146,17 @@ class WaitingTests(PreauthenticatedCase):
             self.assertEqual(self.store.locked, set())
             self.assertEqual(len(self.factory.connections), 0)
 
-    def test_gone_refused(self):
-        """A refusal that nobody waits for leaks nothing either."""
+    def test_disconnected_and_rejected(self):
+        """If the client disconnects and the login fails, nothing stays locked."""
         self.store.slow = {"login"}
         client = MemoryClient(self.factory)
         client.lose()
         self.store.waiting["login"].errback(MaildropUnavailable())
         self.assertEqual(client.received()[:4], b"-ERR")
-        self.assert_free()
+        self.assert_unlocked()
 
     def test_slow_reader(self):
-        """The client that does not read its greeting is asked for nothing more."""
+        """If the client does not read the greeting, no commands are run."""
         self.store.slow = {"login"}
         client = MemoryClient(self.factory)
         client.server.dataReceived(b"STAT\r\n")
@@ -168,54 +168,56 @@ class WaitingTests(PreauthenticatedCase):
         client.lose()
 
     def test_idle(self):
-        """The idle timer closes a connection whose login takes for ever; the lock goes with it."""
+        """The idle timer closes the connection; the maildrop is released when it is opened."""
         self.store.slow = {"login"}
         client = MemoryClient(self.factory)
         client.clock.advance(600)
         self.assertTrue(client.closed)
         client.lose()
         self.store.waiting["login"].callback(None)
-        self.assert_free()
+        self.assert_unlocked()
 
 
-class RefusedTests(PreauthenticatedCase):
-    """A session that cannot begin is greeted -ERR, and closed."""
+class RejectedTests(PreauthenticatedTestCase):
+    """If the login fails, the greeting is -ERR and the connection closes."""
 
-    def refused(self):
-        """Return what a new client is told before the connection is closed."""
+    def rejected_greeting(self):
+        """Return the greeting of a new client, whose connection the server closes."""
         client = MemoryClient(self.factory)
-        told = client.received()
+        greeting = client.received()
         self.assertTrue(client.closed)
         self.assertEqual(client.send(b"STAT\r\n"), b"")
         client.lose()
-        return told
+        return greeting
 
-    def test_busy(self):
-        """A maildrop that is open elsewhere says so, and stays so."""
+    def test_in_use(self):
+        """A maildrop that another session has locked gets [IN-USE]."""
         first = MemoryClient(self.factory)
-        self.assertEqual(self.refused(), b"-ERR [IN-USE] maildrop already locked\r\n")
+        self.assertEqual(self.rejected_greeting(), b"-ERR [IN-USE] maildrop already locked\r\n")
         self.assertEqual(self.store.locked, {b"ann"})
         first.lose()
-        self.assert_free()
+        self.assert_unlocked()
         self.assertEqual(len(self.factory.connections), 0)
 
-    def test_nobody(self):
-        """A client whom nobody knows is told so; the log knows why."""
+    def test_no_user(self):
+        """A client without a user is told so; the cause is logged."""
         self.identified = NoUser()
         self.identified.__cause__ = Exception("uid 7 has no name")
-        self.assertEqual(self.refused(), b"-ERR [AUTH] you are not a user of this system\r\n")
+        self.assertEqual(
+            self.rejected_greeting(), b"-ERR [AUTH] you are not a user of this system\r\n"
+        )
         self.assertIn("uid 7 has no name", formatEvent(self.log[-1]))
 
-    def test_fault(self):
-        """Nothing of an unexpected exception reaches the client."""
+    def test_unexpected_error(self):
+        """An unexpected exception is logged, and the client gets a temporary failure."""
         self.identified = RuntimeError("a secret of the server's")
-        told = self.refused()
-        self.assertEqual(told, b"-ERR [SYS/TEMP] temporary failure, try again later\r\n")
+        greeting = self.rejected_greeting()
+        self.assertEqual(greeting, b"-ERR [SYS/TEMP] temporary failure, try again later\r\n")
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
-    def test_realm_refuses(self):
-        """A realm that wants no such user is heard, after the delay of a failed login."""
-        self.factory.throttle.authenticator._portal.checkers.clear()
+    def test_no_checker(self):
+        """A portal that rejects the user is a failed login, whose reply is delayed."""
+        self.portal.checkers.clear()
         client = MemoryClient(self.factory)
         self.assertEqual(client.received(), b"")
         client.clock.advance(2)
@@ -223,8 +225,8 @@ class RefusedTests(PreauthenticatedCase):
         self.assertTrue(client.closed)
         client.lose()
 
-    def test_later_refusals(self):
-        """What is refused later on closes nothing, until there are too many."""
+    def test_later_errors(self):
+        """Later errors do not close the connection, unless there are too many bad commands."""
         client = MemoryClient(self.factory)
         client.received()
         self.assertIn(b"-ERR no such message", client.send(b"RETR 3\r\n"))
@@ -232,22 +234,22 @@ class RefusedTests(PreauthenticatedCase):
         client.send(b"?\r\n" * 20)
         self.assertTrue(client.closed)
         client.lose()
-        self.assert_free()
+        self.assert_unlocked()
 
 
-class CrowdTests(PreauthenticatedCase):
-    """Connections of several factories, one limit."""
+class ConnectionLimitTests(PreauthenticatedTestCase):
+    """Factories that share one connection limit."""
 
     def test_shared(self):
-        """Who logs in on one port makes room for who is known, who is no stranger."""
+        """A preauthenticated connection evicts an unauthenticated one of another factory."""
         portal = Portal(MaildropRealm(self.store), [])
         other = POP3Factory(CommandTable(rfc1725.COMMANDS), portal, max_connections=2)
         self.factory = self.make_factory(max_connections=2, connections=other.connections)
-        strangers = [MemoryClient(other, STRANGER) for _ in range(2)]
-        known = MemoryClient(self.factory)
-        self.assertEqual([each.transport.aborted for each in strangers], [True, False])
-        self.assertEqual(known.received(), GREETING)
+        unauthenticated = [MemoryClient(other, REMOTE_PEER) for _ in range(2)]
+        preauthenticated = MemoryClient(self.factory)
+        self.assertEqual([each.transport.aborted for each in unauthenticated], [True, False])
+        self.assertEqual(preauthenticated.received(), GREETING)
         self.assertEqual(len(other.connections), 2)
-        for each in (*strangers, known):
+        for each in (*unauthenticated, preauthenticated):
             each.lose()
         self.assertEqual(len(other.connections), 0)

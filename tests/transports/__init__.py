@@ -1,1 +1,1 @@
-"""Tests of popserv.transports."""
+"""Tests of popserv.transports, one file for each module."""

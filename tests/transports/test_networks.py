@@ -1,4 +1,4 @@
-"""The network that a client comes from, as one party."""
+"""The network of a client."""
 
 from ipaddress import ip_address, ip_network
 
@@ -20,7 +20,7 @@ class NetworksTests(SynchronousTestCase):
     """Networks.of."""
 
     def test_networks(self):
-        """It is one address of IPv4, however it is written, and a /64 of IPv6."""
+        """A network is one IPv4 address, in either notation, or an IPv6 /64."""
         networks = Networks()
         for host, network in [
             ("192.0.2.1", "192.0.2.1"),
@@ -32,8 +32,8 @@ class NetworksTests(SynchronousTestCase):
         ]:
             self.assertEqual(network_of(networks, host), network)
 
-    def test_many(self):
-        """What stands for many has none: this machine, and what is no Internet address."""
+    def test_no_network(self):
+        """Loopback addresses and addresses that are not IP have no network."""
         networks = Networks()
         for peer in (
             IPv4Address("TCP", "127.9.9.9", 1),
@@ -46,7 +46,7 @@ class NetworksTests(SynchronousTestCase):
             self.assertIsNone(networks.of(StringTransport(peerAddress=peer)))
 
     def test_trusted(self):
-        """Nor has what is trusted, and everybody else keeps theirs."""
+        """Trusted networks have no network; all others have one."""
         networks = Networks([ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")])
         for host in ("192.0.2.1", "::ffff:192.0.2.1", "2001:db8:7::1", "127.0.0.1"):
             self.assertIsNone(network_of(networks, host))
@@ -55,7 +55,7 @@ class NetworksTests(SynchronousTestCase):
 
     @given(st.ip_addresses(), st.ip_addresses())
     def test_model(self, one, other):
-        """Two are of one network if their first 32 or 64 bits are the same."""
+        """Two clients are in one network if the first 32 or 64 bits are the same."""
         networks = Networks()
         mapped = [getattr(each, "ipv4_mapped", None) or each for each in (one, other)]
         names = [network_of(networks, str(each)) for each in mapped]
@@ -70,8 +70,8 @@ class NetworksTests(SynchronousTestCase):
             is_same = len(same) == 1 and mapped[0].version == 6
             self.assertEqual(names[0] == names[1], is_same)
 
-    def test_neighbours(self):
-        """The last address of a /64 and the first of the next are two networks'."""
+    def test_adjacent(self):
+        """The last address of a /64 and the first address of the next are in two networks."""
         border = int(ip_address("2001:db8:0:1::"))
         networks = Networks()
         names = {network_of(networks, str(ip_address(border + n))) for n in (-1, 0, 1)}

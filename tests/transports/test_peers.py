@@ -1,42 +1,28 @@
-"""Transports of all kinds; STLS over real ones is in commands/test_stls."""
+"""The client of a transport: its address, and whether it is connected."""
 
-import os
 import select
 import socket
-import struct
-from functools import partial
 from types import SimpleNamespace
 
-from OpenSSL import SSL
-from twisted.internet import reactor
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
-from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import deferLater
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
-from popserv.transports.output import close_now, unread_octets, write_now
 from popserv.transports.peers import DescriptorAddress, has_disconnected, is_private, peer_name
-from popserv.transports.starttls import short_reason
-from tests.server.test_protocol import STRANGER
-
-RESET = struct.pack("ii", 1, 0)
-"""A linger that has close() break the connection."""
+from tests.transports.harness import LINGER_RESET, REMOTE_PEER
 
 
-class TransportTests(SynchronousTestCase):
-    """What is known of them."""
+class PeerTests(SynchronousTestCase):
+    """is_private, peer_name and has_disconnected."""
 
     def test_is_private(self):
-        """Private is TLS, and what does not leave the machine."""
+        """A connection is private if it uses TLS or does not leave this machine."""
         for peer, private in [
-            (STRANGER, False),
+            (REMOTE_PEER, False),
             (IPv4Address("TCP", "127.9.9.9", 1), True),
             (IPv6Address("TCP", "::1", 1), True),
             (IPv6Address("TCP", "::ffff:127.0.0.1", 1), True),
@@ -49,25 +35,25 @@ class TransportTests(SynchronousTestCase):
             (object(), False),
         ]:
             self.assertEqual(is_private(StringTransport(peerAddress=peer)), private, peer)
-        tls = StringTransport(peerAddress=STRANGER)
+        tls = StringTransport(peerAddress=REMOTE_PEER)
         directlyProvides(tls, ISSLTransport)
         self.assertTrue(is_private(tls))
 
     def test_peer_name(self):
-        """A client is called by its address, and by its port where it has one."""
+        """The name of a client is its address, with the port if there is one."""
         for peer, name in [
-            (STRANGER, "192.0.2.1:4321"),
+            (REMOTE_PEER, "192.0.2.1:4321"),
             (IPv6Address("TCP", "::1", 1), "::1:1"),
             (DescriptorAddress("/dev/ttyS0", True), "/dev/ttyS0"),
             (UNIXAddress(None), "UNIX socket"),
         ]:
             self.assertEqual(peer_name(StringTransport(peerAddress=peer)), name)
 
-    def test_has_gone(self):
-        """A connection that is broken is known to be without being read, one that is whole not."""
+    def test_has_disconnected(self):
+        """A reset connection is recognised without reading from it."""
         wrapper = ProtocolWrapper(WrappingFactory(Factory()), None)
         wrapper.transport = SimpleNamespace()
-        for end, gone in [
+        for end, is_reset in [
             (lambda client: None, False),
             (lambda client: client.send(b"x"), False),
             (lambda client: client.shutdown(socket.SHUT_WR), False),
@@ -75,171 +61,18 @@ class TransportTests(SynchronousTestCase):
         ]:
             with socket.create_server(("127.0.0.1", 0)) as server:
                 client = socket.create_connection(server.getsockname())
-                mine, _ = server.accept()
-            with client, mine:
-                wrapper.transport.fileno = mine.fileno
+                accepted, _ = server.accept()
+            with client, accepted:
+                wrapper.transport.fileno = accepted.fileno
                 end(client)
-                if gone:
-                    select.select([mine], [], [], 60)
+                if is_reset:
+                    select.select([accepted], [], [], 60)
                 for transport in (wrapper, wrapper.transport):
-                    self.assertIs(has_disconnected(transport), gone)
+                    self.assertIs(has_disconnected(transport), is_reset)
         self.assertTrue(has_disconnected(wrapper))
         self.assertFalse(has_disconnected(StringTransport()))
 
     def reset(self, client):
-        """Go away as a program that is killed with unread octets."""
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        """Close as a process that is killed with unread octets."""
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         client.close()
-
-    def test_untaken(self):
-        """What the client has not read is counted, wherever it waits."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            client = socket.create_connection(server.getsockname())
-            accepted, _ = server.accept()
-        for theirs, ours in (
-            os.pipe(),
-            [each.detach() for each in socket.socketpair()],
-            [client.detach(), accepted.detach()],
-        ):
-            for fd in (theirs, ours):
-                self.addCleanup(os.close, fd)
-                os.set_blocking(fd, False)
-            transport = FileDescriptor(object())
-            transport.fileno = lambda fd=ours: fd
-            wrapped = SimpleNamespace(transport=transport)
-            self.assertEqual(unread_octets(wrapped), 0)
-            with self.assertRaises(BlockingIOError):
-                while True:
-                    os.write(ours, b"x" * 10_000)
-            in_kernel = unread_octets(wrapped)
-            self.assertGreater(in_kernel, 10_000)
-            transport.dataBuffer, transport.offset = b"123456", 1
-            transport._tempDataLen = 2
-            self.assertEqual(unread_octets(wrapped), in_kernel + 7)
-            with self.assertRaises(BlockingIOError):
-                while True:
-                    os.read(theirs, 10_000)
-            self.assertLess(unread_octets(wrapped), in_kernel)
-
-    def test_untaken_unknown(self):
-        """Where nothing can be known, there is nothing."""
-        transport = FileDescriptor(object())
-        self.assertEqual(unread_octets(transport), 0)
-        with open(os.devnull, "wb") as null:
-            transport.fileno = null.fileno
-            self.assertEqual(unread_octets(transport), 0)
-        self.assertEqual(unread_octets(StringTransport()), 0)
-
-    def test_in_short(self):
-        """Of OpenSSL's errors the reasons are told, of others what they say, or what they are."""
-        for error, told in [
-            (SSL.Error([("SSL routines", "", "unsupported protocol")]), "unsupported protocol"),
-            (SSL.Error([("a", "", "b"), ("c", "", "d")]), "b; d"),
-            (ValueError("odd"), "odd"),
-            (ValueError(), "ValueError"),
-        ]:
-            self.assertEqual(short_reason(error), told)
-
-
-class Silent(Protocol):
-    """Says nothing, and notes how its connection ends."""
-
-    def __init__(self):
-        self.over = Deferred()
-
-    def connectionLost(self, reason):
-        """Note it."""
-        self.over.callback(reason.type)
-
-
-class SocketTests(TestCase):
-    """Sockets that nothing is put before."""
-
-    def setUp(self):
-        """Connect two."""
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.client = socket.create_connection(listener.getsockname())
-            server, _ = listener.accept()
-        self.addCleanup(self.client.close)
-        # As little as the kernel lets through at once.
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        self.protocol = Silent()
-        factory = Factory.forProtocol(lambda: self.protocol)
-        with server:
-            reactor.adoptStreamConnection(server.fileno(), socket.AF_INET, factory)
-        self.transport = self.protocol.transport
-        self.send = partial(write_now, self.transport)
-        self.client.settimeout(0)
-
-    def over(self):
-        """How the connection has ended, or what waits for that."""
-        if not self.protocol.over.called:
-            self.transport.loseConnection()
-        return self.protocol.over
-
-    async def read(self):
-        """Everything up to the end, as it comes."""
-        read = []
-        while True:
-            try:
-                octets = self.client.recv(1 << 16)
-            except BlockingIOError:
-                await deferLater(reactor, 0.001)
-            else:
-                read.append(octets)
-                if not octets:
-                    return b"".join(read)
-
-    def test_at_once(self):
-        """The kernel has octets before the reactor has its turn."""
-        self.send(b"+OK\r\n")
-        self.client.settimeout(5)
-        self.assertEqual(self.client.recv(10), b"+OK\r\n")
-        return self.over()
-
-    async def test_order(self):
-        """What the kernel does not take waits, and so does all that comes after it."""
-        wanted = [bytes([65 + at]) * (1 << 20) for at in range(3)] + [b"end"]
-        for octets in wanted:
-            self.send(octets)
-        self.assertFalse(close_now(self.transport))
-        self.transport.loseConnection()
-        self.assertEqual(await self.read(), b"".join(wanted))
-        self.assertIs(await self.protocol.over, ConnectionDone)
-
-    async def test_full(self):
-        """A kernel that takes nothing at all changes nothing."""
-        while self.transport.writeSomeData(b"x" * 4096):
-            pass
-        self.send(b"end")
-        self.transport.loseConnection()
-        self.assertTrue((await self.read()).endswith(b"xend"))
-        await self.protocol.over
-
-    async def test_broken(self):
-        """Octets for a client that has gone are nobody's, and its end is found by the reactor."""
-        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        self.client.close()
-        self.send(b"lost")
-        self.send(b"lost")
-        await self.protocol.over
-        self.send(b"lost")
-        self.assertFalse(close_now(self.transport))
-
-    async def test_lose_at_once(self):
-        """A connection that has sent everything is closed, and its protocol told, at once."""
-        self.send(b"+OK\r\n")
-        self.assertTrue(close_now(self.transport))
-        self.assertIs(self.successResultOf(self.protocol.over), ConnectionDone)
-        self.assertEqual(await self.read(), b"+OK\r\n")
-
-    def test_with_something_between(self):
-        """What is between a protocol and its socket is asked to write and to close."""
-        between = StringTransport()
-        write_now(between, b"+OK\r\n")
-        self.assertEqual(between.value(), b"+OK\r\n")
-        self.assertFalse(close_now(between))
-        self.transport.TLS = True
-        self.assertFalse(close_now(self.transport))
-        self.transport.TLS = False
-        return self.over()

@@ -1,4 +1,4 @@
-"""Who is at the other end of a UNIX socket."""
+"""The user at the other end of a UNIX socket."""
 
 import io
 import os
@@ -16,34 +16,34 @@ from popserv.transports.unix_users import peer_user
 UNKNOWN_UID = next(
     uid for uid in range(54321, 1 << 16) if uid not in {e.pw_uid for e in pwd.getpwall()}
 )
-"""A number that is no user's."""
+"""A uid that no user has."""
 
 
-class PeerTests(TestCase):
-    """The user who made the connection, by the name that the system has."""
+class PeerUserTests(TestCase):
+    """peer_user."""
 
     def setUp(self):
-        """Connect to ourselves."""
-        ours, theirs = socket.socketpair()
-        self.addCleanup(ours.close)
-        self.addCleanup(theirs.close)
-        self.transport = SimpleNamespace(getHandle=lambda: ours)
+        """Connect a socket of this process to another one."""
+        server, client = socket.socketpair()
+        self.addCleanup(server.close)
+        self.addCleanup(client.close)
+        self.transport = SimpleNamespace(getHandle=lambda: server)
 
     async def test_name(self):
-        """It is this process's own."""
+        """The user is that of the process that connected."""
         name = await peer_user(self.transport)
         self.assertEqual(name.decode(), pwd.getpwuid(os.geteuid()).pw_name)
 
     async def test_other_namespace(self):
-        """Who has no number in this namespace of users has the kernel's, which is no name."""
+        """A user of another namespace, whose uid is the overflow uid, is rejected."""
         self.patch(unix_users, "_peer_uid", lambda transport: 65534)
         self.addCleanup(unix_users._overflow_uid.cache_clear)
-        for known, refused in (
+        for uid_map, is_rejected in (
             ("         0          0 4294967295\n", False),
             ("0 1000 1\n1 100000 65536\n", True),
             (None, False),
         ):
-            files = {"/proc/self/uid_map": known, "/proc/sys/kernel/overflowuid": "65534\n"}
+            files = {"/proc/self/uid_map": uid_map, "/proc/sys/kernel/overflowuid": "65534\n"}
 
             def read(path, encoding, files=files):
                 if files[path] is None:
@@ -52,14 +52,14 @@ class PeerTests(TestCase):
 
             unix_users._overflow_uid.cache_clear()
             with patch.object(unix_users, "open", read, create=True):
-                self.assertEqual(unix_users._overflow_uid(), 65534 if refused else None)
-            if refused:
+                self.assertEqual(unix_users._overflow_uid(), 65534 if is_rejected else None)
+            if is_rejected:
                 with self.assertRaises(NoUser) as caught:
                     await peer_user(self.transport)
                 self.assertIn("stands for all", str(caught.exception.__cause__))
 
     async def test_no_name(self):
-        """A number without a name is refused; the log has the number."""
+        """A uid without a name is rejected; the log contains the uid."""
         self.patch(unix_users, "_peer_uid", lambda transport: UNKNOWN_UID)
         with self.assertRaises(NoUser) as caught:
             await peer_user(self.transport)

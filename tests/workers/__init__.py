@@ -1,1 +1,1 @@
-"""Tests of popserv.workers, a file for a file."""
+"""Tests of popserv.workers, one file for each module."""

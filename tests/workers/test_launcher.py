@@ -1,4 +1,4 @@
-"""How a worker's process is started: its descriptors, its first line, its Python."""
+"""How the process of a worker is started: descriptors, setup, Python."""
 
 import json
 import os
@@ -10,27 +10,26 @@ from unittest.mock import mock_open, patch
 from twisted.internet.protocol import ProcessProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.workers import launcher
 from popserv.workers.launcher import Launcher
-from tests.workers.fakes import Reactor
+from tests.workers.harness import FakeReactor
 
 
-class LaunchTests(SynchronousTestCase):
-    """Launcher, with a reactor that starts nothing."""
+class LauncherTests(SynchronousTestCase):
+    """Launcher, with a reactor that starts no process."""
 
     def launch(self, sockets=(), reactor=None, environ=b""):
-        """Launch one; return the process, its setup, and our ends."""
-        self.reactor = reactor or Reactor()
+        """Launch a worker; return the process, and the supervisor's ends of its sockets."""
+        self.reactor = reactor or FakeReactor()
         with patch("popserv.workers.launcher.open", mock_open(read_data=environ), create=True):
             launcher = Launcher("popserv.tap", ["--maildir", "mail"], self.reactor)
-        found = launcher.launch(ProcessProtocol(), {"number": 2, "of": 3}, sockets)
-        process, *ends = found
+        launched = launcher.launch(ProcessProtocol(), {"number": 2, "count": 3}, sockets)
+        process, *ends = launched
         for end in ends:
             self.addCleanup(end.close)
         return process, ends
 
     def test_setup(self):
-        """The first line says who it is, what to parse, where, and what to listen on."""
+        """The first line of the link contains the role, the command line and the sockets."""
         sent = []
         self.patch(socket.socket, "sendall", lambda _, data: sent.append(data))
         process, _ = self.launch([(40, 50), (41, None)])
@@ -38,12 +37,12 @@ class LaunchTests(SynchronousTestCase):
         self.assertEqual(
             json.loads(line),
             {
-                "maker": "popserv.tap",
+                "service_module": "popserv.tap",
                 "arguments": ["--maildir", "mail"],
                 "directory": os.getcwd(),
-                "reactor": Reactor.__module__,
+                "reactor": FakeReactor.__module__,
                 "number": 2,
-                "of": 3,
+                "count": 3,
                 "sockets": [[4, 50], [5, None]],
             },
         )
@@ -52,24 +51,24 @@ class LaunchTests(SynchronousTestCase):
         self.assertEqual(process.childFDs[5], 41)
 
     def test_descriptors(self):
-        """Its input is nothing, its output comes to us, and so does its link, as number 3."""
-        seen = {}
+        """Standard input is /dev/null, output and error are one socket, the link is number 3."""
+        inodes = {}
 
-        class Looking(Reactor):
+        class InspectingReactor(FakeReactor):
             def spawnProcess(self, *arguments, childFDs, **more):
                 for number, descriptor in childFDs.items():
-                    seen[number] = os.fstat(descriptor).st_ino
+                    inodes[number] = os.fstat(descriptor).st_ino
                 return super().spawnProcess(*arguments, childFDs=childFDs, **more)
 
-        process, _ = self.launch(reactor=Looking())
-        self.assertEqual(sorted(seen), [0, 1, 2, 3])
-        self.assertEqual(seen[0], os.stat(os.devnull).st_ino)
-        self.assertEqual(seen[1], seen[2])
-        self.assertNotEqual(seen[1], seen[3])
+        process, _ = self.launch(reactor=InspectingReactor())
+        self.assertEqual(sorted(inodes), [0, 1, 2, 3])
+        self.assertEqual(inodes[0], os.stat(os.devnull).st_ino)
+        self.assertEqual(inodes[1], inodes[2])
+        self.assertNotEqual(inodes[1], inodes[3])
         self.assertEqual(process.arguments[-len(sys.path) - 1], "3")
 
     def test_python(self):
-        """It is the same Python, with the same options and the same path, all absolute."""
+        """The worker has the same Python, and the same search path with absolute names."""
         self.patch(sys, "path", ["", "lib", "/usr/lib"])
         process, _ = self.launch()
         self.assertEqual(process.executable, sys.executable)
@@ -78,43 +77,47 @@ class LaunchTests(SynchronousTestCase):
         self.assertEqual(process.env["PATH"], os.environ["PATH"])
 
     def test_systemd(self):
-        """What systemd has told is told again, and its descriptors are there to be closed."""
-        told = f"LISTEN_PID={os.getpid()}\0LISTEN_FDS=2\0LISTEN_FDNAMES=a:b\0HOME=/\0"
-        process, _ = self.launch([(40, None)], environ=told.encode())
+        """The worker has the variables of systemd, and an open descriptor for each socket."""
+        environ = f"LISTEN_PID={os.getpid()}\0LISTEN_FDS=2\0LISTEN_FDNAMES=a:b\0HOME=/\0"
+        process, _ = self.launch([(40, None)], environ=environ.encode())
         self.assertEqual(sorted(process.childFDs), [0, 1, 2, 3, 4, 5, 6])
         self.assertEqual(process.childFDs[6], 40)
         self.assertEqual((process.env["LISTEN_FDS"], process.env["LISTEN_FDNAMES"]), ("2", "a:b"))
 
-    def test_not_systemd(self):
-        """What systemd has told another process is nobody's."""
+    def test_systemd_other_process(self):
+        """Variables that systemd has set for another process are ignored."""
         process, _ = self.launch(environ=b"LISTEN_PID=1\0LISTEN_FDS=2\0")
         self.assertEqual(sorted(process.childFDs), [0, 1, 2, 3])
 
     def test_no_proc(self):
-        """Where there is no /proc, there is no systemd."""
+        """Without /proc, no sockets from systemd are expected."""
         with patch("popserv.workers.launcher.open", side_effect=FileNotFoundError, create=True):
-            self.assertEqual(launcher._of_systemd(), {})
+            launcher = Launcher("popserv.tap", [], FakeReactor())
+        process, *ends = launcher.launch(ProcessProtocol(), {"number": 1, "count": 2}, [])
+        for end in ends:
+            self.addCleanup(end.close)
+        self.assertEqual(sorted(process.childFDs), [0, 1, 2, 3])
 
-    def test_cannot(self):
-        """If no process can be started, no descriptor stays open."""
+    def test_spawn_fails(self):
+        """If the process cannot be started, no descriptor stays open."""
 
-        class Refusing(Reactor):
+        class FailingReactor(FakeReactor):
             def spawnProcess(self, *arguments, **more):
                 raise PermissionError
 
-        before = self.descriptors()
-        launcher = Launcher("popserv.tap", [], Refusing())
+        before = self.open_descriptors()
+        launcher = Launcher("popserv.tap", [], FailingReactor())
         self.assertRaises(PermissionError, launcher.launch, None, {}, [])
-        self.assertEqual(self.descriptors(), before)
+        self.assertEqual(self.open_descriptors(), before)
 
-    def descriptors(self):
-        """Return how many are open."""
+    def open_descriptors(self):
+        """Return how many descriptors are open."""
         if not Path("/proc/self/fd").exists():
             self.skipTest("no /proc here")
         return len(list(Path("/proc/self/fd").iterdir()))
 
-    def test_gone_at_once(self):
-        """A process that has ended before it was refused with anything is no error here."""
+    def test_exits_immediately(self):
+        """A process that exits before it has read its setup raises no error."""
         process, ends = self.launch()
         self.assertEqual(len(ends), 2)
         self.assertEqual(len(self.reactor.spawned), 1)

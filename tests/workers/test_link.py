@@ -1,4 +1,4 @@
-"""What joins supervisor and worker, on real sockets."""
+"""The link between supervisor and worker, with real sockets."""
 
 import socket
 
@@ -10,184 +10,186 @@ from zope.interface.verify import verifyObject
 
 from popserv.workers import link
 from popserv.workers.link import Link
-from tests.workers.fakes import Reactor
+from tests.workers.harness import FakeReactor
 
 
-class LinkCase(SynchronousTestCase):
-    """Two ends: a link, and a socket."""
+class LinkTestCase(SynchronousTestCase):
+    """A link, and a socket as its other end."""
 
     def setUp(self):
-        """Join them."""
-        self.reactor = Reactor()
-        self.heard = []
-        self.lost = []
-        self.link, self.other = self.join()
+        """Connect them."""
+        self.reactor = FakeReactor()
+        self.lines = []
+        self.disconnects = []
+        self.link, self.other = self.connect()
 
-    def join(self):
+    def connect(self):
         """Return a new link and its other end."""
-        mine, other = socket.socketpair()
-        self.addCleanup(mine.close)
+        own, other = socket.socketpair()
+        self.addCleanup(own.close)
         self.addCleanup(other.close)
         other.settimeout(10)
-        return Link(self.reactor, mine, self.heard.append, lambda: self.lost.append(True)), other
+        new = Link(self.reactor, own, self.lines.append, lambda: self.disconnects.append(True))
+        return new, other
 
 
-class HearingTests(LinkCase):
-    """Lines that come."""
+class ReceivingTests(LinkTestCase):
+    """Lines that a link receives."""
 
     def test_interface(self):
-        """It is what a reactor wants."""
+        """A link provides the interface that a reactor requires."""
         verifyObject(IReadWriteDescriptor, self.link)
         self.assertEqual(self.link.logPrefix(), "link")
         self.assertGreater(self.link.fileno(), 2)
 
     def test_lines(self):
-        """Each line is heard, without its end, as soon as it is whole."""
+        """A line is passed on, without its line end, when it is complete."""
         self.other.sendall(b"one\ntw")
         self.reactor.read()
-        self.assertEqual(self.heard, [b"one"])
+        self.assertEqual(self.lines, [b"one"])
         self.reactor.read()
         self.other.sendall(b"o\n\nthree\n")
         self.reactor.read()
-        self.assertEqual(self.heard, [b"one", b"two", b"", b"three"])
+        self.assertEqual(self.lines, [b"one", b"two", b"", b"three"])
 
-    def test_end(self):
-        """When the other end is gone, what is left of a line is heard, and that it is gone."""
+    def test_closed(self):
+        """When the other end has closed, an incomplete line is passed on as well."""
         self.other.sendall(b"one\ntwo")
         self.other.close()
         for _ in range(3):
             self.reactor.read()
-        self.assertEqual((self.heard, self.lost), ([b"one", b"two"], [True]))
+        self.assertEqual((self.lines, self.disconnects), ([b"one", b"two"], [True]))
         self.assertEqual(self.reactor.readers, [])
 
     def test_reset(self):
-        """So is one that has left without reading."""
+        """An other end that closes with unread octets is reported as closed, too."""
         self.link.send(b"unread")
         self.other.close()
         self.reactor.read()
-        self.assertEqual(self.lost, [True])
+        self.assertEqual(self.disconnects, [True])
 
-    def test_long(self):
-        """A line without an end is heard in pieces: nothing is gathered for ever."""
-        self.patch(link, "LONGEST", 10)
+    def test_long_line(self):
+        """A line without an end is passed on in parts, and not stored without limit."""
+        self.patch(link, "MAX_LINE", 10)
         self.other.sendall(b"x" * 25)
         self.reactor.read()
-        self.assertEqual(self.heard, [b"x" * 25])
+        self.assertEqual(self.lines, [b"x" * 25])
 
-    def test_finish(self):
-        """At the end all is heard that was sent before, and nothing is told to be lost."""
+    def test_read_and_close(self):
+        """read_and_close passes on everything that was sent, and does not report the end."""
         self.other.sendall(b"x" * 100_000 + b"\nlast")
         self.other.close()
-        self.link.finish()
-        self.assertEqual((self.heard, self.lost), ([b"x" * 100_000, b"last"], []))
-        self.link.finish()
+        self.link.read_and_close()
+        self.assertEqual((self.lines, self.disconnects), ([b"x" * 100_000, b"last"], []))
+        self.link.read_and_close()
 
-    def test_finish_open(self):
-        """The other end need not be gone."""
+    def test_read_and_close_open(self):
+        """read_and_close does not wait for the other end to close."""
         self.other.sendall(b"one\n")
-        self.link.finish()
-        self.assertEqual(self.heard, [b"one"])
+        self.link.read_and_close()
+        self.assertEqual(self.lines, [b"one"])
         self.assertEqual(self.other.recv(10), b"")
-
-
-class SendingTests(LinkCase):
-    """Lines that go."""
-
-    def fill(self):
-        """Send until some wait; return how many lines."""
-        sent = 0
-        while not self.link.waiting:
-            self.link.send(b"%07d" % sent)
-            sent += 1
-        return sent
-
-    def test_at_once(self):
-        """A line goes at once, if there is room."""
-        self.link.send(b"one")
-        self.assertEqual(self.other.recv(100), b"one\n")
-        self.assertEqual((self.link.waiting, self.reactor.writers), (0, []))
-
-    def test_waiting(self):
-        """What the other end does not read waits, and is counted; nothing is lost or mixed."""
-        sent = self.fill()
-        self.link.send(b"behind")
-        waiting = self.link.waiting
-        self.assertGreaterEqual(waiting, 7)
-        self.assertEqual(len(self.reactor.writers), 1)
-        self.reactor.write()
-        self.assertEqual(self.link.waiting, waiting)
-        got = b""
-        while not got.endswith(b"behind\n"):
-            got += self.other.recv(1 << 16)
-            self.reactor.write()
-        self.assertEqual(got, b"".join(b"%07d\n" % n for n in range(sent)) + b"behind\n")
-        self.assertEqual((self.link.waiting, self.reactor.writers), (0, []))
-
-    def test_large(self):
-        """A line larger than the socket takes goes piece by piece."""
-        large = b"x" * 3_000_000
-        self.link.send(large)
-        self.assertTrue(0 < self.link.waiting < len(large))
-        got = 0
-        while got <= len(large):
-            got += len(self.other.recv(1 << 20))
-            self.reactor.write()
-        self.assertEqual(got, len(large) + 1)
-
-    def test_gone(self):
-        """To nobody nothing is sent, and nothing waits."""
-        self.fill()
-        self.other.close()
-        self.reactor.write()
-        self.assertEqual((self.link.waiting, self.reactor.writers), (0, []))
-        self.link.send(b"more")
-        self.reactor.read()
-        self.link.send(b"still more")
-        self.assertEqual((self.link.waiting, self.lost), (0, [True]))
-
-    def test_outlive(self):
-        """When the reactor has ended, lines still go, without it."""
-        sent = self.fill()
-        self.other.settimeout(0)
-
-        def read():
-            self.got += self.other.recv(1 << 22)
-
-        self.got = b""
-        read()
-        self.link.outlive()
-        self.assertEqual((self.reactor.readers, self.reactor.writers), ([], []))
-        self.link.send(b"last words")
-        read()
-        self.assertEqual(self.got, b"".join(b"%07d\n" % n for n in range(sent)) + b"last words\n")
-
-    def test_outlive_nobody(self):
-        """To one who does not read they are tried once, for a short while."""
-        self.patch(link, "LAST_WORDS", 0.01)
-        self.fill()
-        self.link.outlive()
-        self.link.send(b"more")
-        self.assertEqual(self.link.waiting, 0)
-
-    def test_outlive_closed(self):
-        """One that is closed stays so."""
-        self.link.close()
-        self.link.close()
-        self.link.outlive()
-        self.link.send(b"more")
-        self.assertEqual(self.link.waiting, 0)
 
     @given(st.lists(st.binary(max_size=30).map(lambda line: line.replace(b"\n", b""))), st.data())
     def test_model(self, lines, data):
-        """Whatever is sent, and however it is cut, is heard line by line."""
-        del self.heard[:]
-        mine, other = self.join()
+        """Lines arrive unchanged, however the kernel divides the octets."""
+        del self.lines[:]
+        new, other = self.connect()
         octets = b"".join(line + b"\n" for line in lines)
         while octets:
             cut = data.draw(st.integers(1, len(octets)))
             other.sendall(octets[:cut])
             octets = octets[cut:]
             self.reactor.read()
-        self.assertEqual(self.heard, lines)
-        mine.close()
+        self.assertEqual(self.lines, lines)
+        new.close()
         other.close()
+
+
+class SendingTests(LinkTestCase):
+    """Lines that a link sends."""
+
+    def fill(self):
+        """Send until the kernel accepts no more; return how many lines were sent."""
+        sent = 0
+        while not self.link.unsent_octets:
+            self.link.send(b"%07d" % sent)
+            sent += 1
+        return sent
+
+    def test_immediate(self):
+        """A line is sent without the reactor if the kernel accepts it."""
+        self.link.send(b"one")
+        self.assertEqual(self.other.recv(100), b"one\n")
+        self.assertEqual((self.link.unsent_octets, self.reactor.writers), (0, []))
+
+    def test_unsent(self):
+        """Lines that the kernel does not accept are counted, and sent later in order."""
+        sent = self.fill()
+        self.link.send(b"behind")
+        unsent = self.link.unsent_octets
+        self.assertGreaterEqual(unsent, 7)
+        self.assertEqual(len(self.reactor.writers), 1)
+        self.reactor.write()
+        self.assertEqual(self.link.unsent_octets, unsent)
+        received = b""
+        while not received.endswith(b"behind\n"):
+            received += self.other.recv(1 << 16)
+            self.reactor.write()
+        self.assertEqual(received, b"".join(b"%07d\n" % n for n in range(sent)) + b"behind\n")
+        self.assertEqual((self.link.unsent_octets, self.reactor.writers), (0, []))
+
+    def test_large_line(self):
+        """A line that is larger than the kernel's buffer is sent in parts."""
+        large = b"x" * 3_000_000
+        self.link.send(large)
+        self.assertTrue(0 < self.link.unsent_octets < len(large))
+        received = 0
+        while received <= len(large):
+            received += len(self.other.recv(1 << 20))
+            self.reactor.write()
+        self.assertEqual(received, len(large) + 1)
+
+    def test_disconnected(self):
+        """When the other end has closed, lines are dropped."""
+        self.fill()
+        self.other.close()
+        self.reactor.write()
+        self.assertEqual((self.link.unsent_octets, self.reactor.writers), (0, []))
+        self.link.send(b"more")
+        self.reactor.read()
+        self.link.send(b"still more")
+        self.assertEqual((self.link.unsent_octets, self.disconnects), (0, [True]))
+
+    def test_without_reactor(self):
+        """After stop_using_reactor, lines are sent without the reactor."""
+        sent = self.fill()
+        self.other.settimeout(0)
+
+        def read():
+            self.received += self.other.recv(1 << 22)
+
+        self.received = b""
+        read()
+        self.link.stop_using_reactor()
+        self.assertEqual((self.reactor.readers, self.reactor.writers), ([], []))
+        self.link.send(b"last line")
+        read()
+        expected = b"".join(b"%07d\n" % n for n in range(sent)) + b"last line\n"
+        self.assertEqual(self.received, expected)
+
+    def test_without_reactor_timeout(self):
+        """Without the reactor, the link closes if the other end does not read in time."""
+        self.patch(link, "FINAL_SEND_TIMEOUT", 0.01)
+        self.fill()
+        self.link.stop_using_reactor()
+        self.link.send(b"more")
+        self.assertEqual(self.link.unsent_octets, 0)
+
+    def test_without_reactor_closed(self):
+        """A closed link drops lines, with or without the reactor."""
+        self.link.close()
+        self.link.close()
+        self.link.stop_using_reactor()
+        self.link.send(b"more")
+        self.assertEqual(self.link.unsent_octets, 0)

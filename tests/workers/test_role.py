@@ -1,4 +1,4 @@
-"""Parts of a whole."""
+"""Shares of a limit."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,17 +7,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.workers.role import WorkerRole
 
 
-class ShareTests(SynchronousTestCase):
-    """Share."""
+class WorkerRoleTests(SynchronousTestCase):
+    """WorkerRole."""
 
-    def test_whole(self):
-        """One process alone has the whole, and nobody to tell."""
-        self.assertEqual(WorkerRole().part(7), 7)
+    def test_single_process(self):
+        """A single process has the whole limit, and its updates go nowhere."""
+        self.assertEqual(WorkerRole().share_of(7), 7)
         WorkerRole().bus.publish("anything", 1)
 
     @given(st.integers(1, 200), st.integers(0, 10**6))
-    def test_parts(self, of, whole):
-        """All parts together are the whole, and differ by one at most."""
-        parts = [WorkerRole(number, of).part(whole) for number in range(1, of + 1)]
-        self.assertEqual(sum(parts), whole)
-        self.assertLessEqual(max(parts) - min(parts), 1)
+    def test_shares(self, count, total):
+        """The shares of all workers add up to the total, and differ by at most one."""
+        shares = [WorkerRole(number, count).share_of(total) for number in range(1, count + 1)]
+        self.assertEqual(sum(shares), total)
+        self.assertLessEqual(max(shares) - min(shares), 1)

@@ -1,117 +1,116 @@
-"""A worker's own process, played in this one."""
+"""The process of a worker, run in the process of the tests."""
 
 import json
 import os
 import signal
 import socket
 import sys
-from threading import Thread
 from types import SimpleNamespace
 from unittest.mock import patch
 
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.testing import EventLoggingObserver
-from twisted.logger import ILogObserver, Logger, LogLevel, eventFromJSON, formatEvent
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface.verify import verifyObject
 
 from popserv import tap
 from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.server.listeners import CannotStart
-from popserv.workers import worker as module
-from popserv.workers.worker import Worker, as_json, main
-from tests.workers.fakes import Reactor
+from popserv.workers import worker as worker_module
+from popserv.workers.link import HEARTBEAT_INTERVAL
+from popserv.workers.worker import Worker, main
+from tests.certificates import issue
+from tests.workers.harness import FakeReactor
 
 
-class WorkerCase(SynchronousTestCase):
+class WorkerTestCase(SynchronousTestCase):
     """A worker, and the supervisor's end of its link."""
 
     def setUp(self):
-        """Make a root, and what the worker's process would have."""
-        self.root = os.path.abspath(self.mktemp())
-        os.makedirs(os.path.join(self.root, "mail"))
-        set_secret(os.path.join(self.root, "mail/.users"), b"ann", b"{PLAIN}x", new=True)
-        self.reactor = Reactor()
-        self.begun = []
+        """Create a directory of Maildirs, and both ends of the link."""
+        self.directory = os.path.abspath(self.mktemp())
+        os.makedirs(os.path.join(self.directory, "mail"))
+        users_file = os.path.join(self.directory, "mail/.users")
+        set_secret(users_file, b"ann", b"{PLAIN}x", new=True)
+        self.reactor = FakeReactor()
+        self.observers = []
         beginner = SimpleNamespace(
-            beginLoggingTo=lambda observers, discardBuffer: self.begun.append(observers)
+            beginLoggingTo=lambda observers, discardBuffer: self.observers.extend(observers)
         )
-        self.patch(module, "globalLogBeginner", beginner)
-        self.link, self.end = socket.socketpair()
+        self.patch(worker_module, "globalLogBeginner", beginner)
+        self.link, self.supervisor = socket.socketpair()
         self.addCleanup(self.link.close)
-        self.addCleanup(self.end.close)
-        self.end.settimeout(10)
+        self.addCleanup(self.supervisor.close)
+        self.supervisor.settimeout(10)
 
     def worker(self, *arguments, reactor=None, **setup):
         """Return a worker with this command line."""
-        sent = {
-            "maker": "popserv.tap",
+        complete_setup = {
+            "service_module": "popserv.tap",
             "arguments": ["--maildir", "mail", "--workers", "3", *arguments],
-            "directory": self.root,
+            "directory": self.directory,
             "number": 2,
-            "of": 3,
+            "count": 3,
             "sockets": [],
             **setup,
         }
-        return Worker(reactor or self.reactor, self.link, sent)
+        return Worker(reactor or self.reactor, self.link, complete_setup)
 
-    def said(self):
-        """Return the lines that it has said."""
-        self.end.setblocking(False)
+    def messages(self):
+        """Return the messages that the worker has sent."""
+        self.supervisor.setblocking(False)
         try:
-            return self.end.recv(1 << 22).splitlines()
+            return self.supervisor.recv(1 << 22).splitlines()
         except BlockingIOError:
             return []
 
     def run_with(self, service, worker=None):
-        """Run a worker that makes this service."""
-        with patch.object(tap, "makeService", return_value=service) as made:
+        """Run a worker whose service is replaced; return its exit code."""
+        with patch.object(tap, "makeService", return_value=service) as make_service:
             code = (worker or self.worker()).run()
-        self.made = made.call_args.args
+        self.make_service_arguments = make_service.call_args.args
         return code
 
 
-class Noting:
-    """A service that notes what is done with it."""
+class RecordingService:
+    """A service that records which of its methods were called; its start may fail."""
 
-    def __init__(self, log=None, error=None):
-        self.done = []
+    def __init__(self, error=None):
+        self.calls = []
         self._error = error
 
     def privilegedStartService(self):
         """See IService."""
-        self.done.append("privileged")
+        self.calls.append("privileged")
 
     def startService(self):
         """See IService."""
-        self.done.append("start")
+        self.calls.append("start")
         if self._error:
             raise self._error
 
     def stopService(self):
         """See IService."""
-        self.done.append("stop")
+        self.calls.append("stop")
 
 
-class RunTests(WorkerCase):
-    """From its setup to its end."""
+class RunTests(WorkerTestCase):
+    """From the setup to the exit."""
 
     def test_run(self):
-        """It makes its part of the service, starts it, says so, and gives signs of life."""
-        service = Noting()
-        here = os.getcwd()
-        self.reactor.on_run = lambda: self.reactor.advance(module.BEAT)
+        """A worker makes and starts its service, reports that it is ready, and sends heartbeats."""
+        service = RecordingService()
+        previous = os.getcwd()
+        self.reactor.on_run = lambda: self.reactor.advance(HEARTBEAT_INTERVAL)
         handlers = []
-        self.patch(module.signal, "signal", lambda *handler: handlers.append(handler))
-        worker = self.worker()
-        self.assertEqual(self.run_with(service, worker), 0)
-        self.assertEqual(service.done, ["privileged", "start"])
-        options, share = self.made
+        self.patch(worker_module.signal, "signal", lambda *handler: handlers.append(handler))
+        self.assertEqual(self.run_with(service), 0)
+        self.assertEqual(service.calls, ["privileged", "start"])
+        options, role = self.make_service_arguments
         self.assertEqual(options["workers"], 3)
-        self.assertEqual((share.number, share.of), (2, 3))
-        self.assertEqual(self.said(), [b"ready", b"alive"])
-        self.assertEqual(os.getcwd(), here)
-        self.assertEqual(self.begun, [[worker]])
+        self.assertEqual((role.number, role.count), (2, 3))
+        self.assertEqual(self.messages(), [b"ready", b"heartbeat"])
+        self.assertEqual(os.getcwd(), previous)
+        self.assertEqual(len(self.observers), 1)
         ((number, handler),) = handlers
         self.assertEqual(number, signal.SIGTERM)
         handler(number, None)
@@ -120,10 +119,10 @@ class RunTests(WorkerCase):
         self.assertEqual(self.reactor.stopped, 1)
 
     def test_listens(self):
-        """Made by the real thing it listens on what the supervisor has opened."""
+        """The service of popserv.tap listens on the sockets that the supervisor has opened."""
         adopted = []
 
-        class Adopting(Reactor):
+        class AdoptingReactor(FakeReactor):
             def adoptStreamPort(self, fileno, family, factory):
                 adopted.append((fileno, family, factory.max_connections))
 
@@ -132,265 +131,155 @@ class RunTests(WorkerCase):
         listening.close()
         worker = self.worker(
             *("-l", "tcp:110", "--max-connections=8"),
-            reactor=Adopting(),
+            reactor=AdoptingReactor(),
             sockets=[[fileno, 50]],
         )
         self.assertEqual(worker.run(), 0)
         self.assertEqual(adopted, [(fileno, socket.AF_INET, 3)])
 
-    def test_end(self):
-        """At the end the service is stopped, and what is then logged still arrives."""
-        service = Noting()
-        worker = self.worker()
-        self.run_with(service, worker)
-        ((phase, event, end, *arguments),) = self.reactor.triggers
+    def test_shutdown(self):
+        """When the reactor stops, the service is stopped, and later events still arrive."""
+        service = RecordingService()
+        self.run_with(service)
+        (observer,) = self.observers
+        ((phase, event, shut_down, *arguments),) = self.reactor.triggers
         self.assertEqual((phase, event), ("before", "shutdown"))
-        worker({"log_format": "before", "log_level": LogLevel.info})
-        self.assertNotIn(b"before", b"".join(self.said()))
-        self.successResultOf(end(*arguments))
-        worker({"log_format": "behind", "log_level": LogLevel.info})
-        self.assertEqual(service.done[-1], "stop")
-        texts = [json.loads(line[4:])["log_format"] for line in self.said() if line[:4] == b"log "]
-        self.assertEqual(texts, ["before", "behind"])
+        observer({"log_format": "before", "log_level": LogLevel.info})
+        self.assertNotIn(b"before", b"".join(self.messages()))
+        self.successResultOf(shut_down(*arguments))
+        observer({"log_format": "after", "log_level": LogLevel.info})
+        self.assertEqual(service.calls[-1], "stop")
+        texts = [
+            json.loads(line[4:])["log_format"] for line in self.messages() if line[:4] == b"log "
+        ]
+        self.assertEqual(texts, ["before", "after"])
 
-    def test_supervisor_gone(self):
-        """When the supervisor is gone, it ends, if it has not already."""
+    def test_supervisor_exits(self):
+        """When the supervisor has closed the link, the reactor is stopped if it still runs."""
         self.worker()
-        self.end.close()
+        self.supervisor.close()
         self.reactor.read()
         self.assertEqual(self.reactor.stopped, 1)
-        mine, other = socket.socketpair()
-        self.patch(self.reactor, "stop", self.not_running)
-        Worker(self.reactor, mine, {})
+        own, other = socket.socketpair()
+
+        def stop():
+            raise ReactorNotRunning
+
+        self.patch(self.reactor, "stop", stop)
+        Worker(self.reactor, own, {})
         other.close()
         self.reactor.read()
 
-    def not_running(self):
-        """A reactor that has stopped."""
-        raise ReactorNotRunning
-
-    def test_cannot(self):
-        """What cannot be started is told in one line."""
-        for error, told in [
+    def test_cannot_start(self):
+        """A service that cannot start is reported in one line."""
+        for error, reason in [
             (CannotStart("popserv: no port"), "popserv: no port"),
             (OSError(5, "broken"), "OSError: [Errno 5] broken"),
         ]:
-            mine, self.end = socket.socketpair()
-            self.link = mine
+            own, self.supervisor = socket.socketpair()
+            self.link = own
             with patch("traceback.print_exc"):
-                code = self.run_with(Noting(error=error))
+                code = self.run_with(RecordingService(error))
             self.assertEqual(code, 1)
-            (line,) = self.said()
-            self.assertEqual(json.loads(line.removeprefix(b"failed ")), told)
-            mine.close()
-            self.end.close()
+            (line,) = self.messages()
+            self.assertEqual(json.loads(line.removeprefix(b"failed ")), reason)
+            own.close()
+            self.supervisor.close()
 
-    def test_wrong_options(self):
-        """So is a mistake that only this process finds."""
+    def test_invalid_options(self):
+        """Options that only the worker finds invalid are reported in one line."""
         self.assertEqual(self.worker("--certificate", "/nowhere.pem").run(), 1)
-        (line,) = self.said()
+        (line,) = self.messages()
         self.assertIn(b"/nowhere.pem: no such file", line)
 
     def test_no_directory(self):
-        """Where it was started from need not be there for it."""
-        arguments = ["--maildir", os.path.join(self.root, "mail")]
+        """The directory in which the server was started need not exist for the worker."""
+        arguments = ["--maildir", os.path.join(self.directory, "mail")]
         worker = self.worker(arguments=arguments, directory="/nowhere")
-        self.assertEqual(self.run_with(Noting(), worker), 0)
+        self.assertEqual(self.run_with(RecordingService(), worker), 0)
 
-    def test_makes_once(self):
-        """Only the first worker warns of certificates that end, and needs a timer for it."""
-        pem = os.path.join(self.root, "pop.pem")
-        from tests.certificates import issue
-
+    def test_expiry_warning(self):
+        """Only the first worker has the timer that warns of certificates that expire."""
+        pem = os.path.join(self.directory, "pop.pem")
         with open(pem, "wb") as file:
             file.write(issue("localhost").pem())
         for number, timers in ((1, 1), (2, 0)):
             options = tap.Options()
             options.parseOptions(
-                ["--maildir", f"{self.root}/mail", "--certificate", pem, "--workers", "2"]
+                ["--maildir", f"{self.directory}/mail", "--certificate", pem, "--workers", "2"]
             )
-            share = tap.WorkerRole(number, 2, reactor=self.reactor)
-            service = tap.makeService(options, share)
+            role = tap.WorkerRole(number, 2, reactor=self.reactor)
+            service = tap.makeService(options, role)
             names = [type(each).__name__ for each in service]
             self.assertEqual(names.count("TimerService"), timers)
 
 
-class ExchangeTests(WorkerCase):
-    """Facts, from and to other workers."""
+class BusTests(WorkerTestCase):
+    """Updates from and to other workers."""
 
     def setUp(self):
-        """Have a listener."""
+        """Run a worker, and subscribe to a topic of its bus."""
         super().setUp()
         self.subject = self.worker()
-        self.bus = self.subject._bus
-        self.heard = []
+        self.run_with(RecordingService(), self.subject)
+        self.assertEqual(self.messages(), [b"ready"])
+        _, role = self.make_service_arguments
+        self.bus = role.bus
+        self.received = []
         self.bus.subscribe(
-            "colours", SimpleNamespace(receive=self.heard.append, replay=lambda: ["red", 1])
+            "colours", SimpleNamespace(receive=self.received.append, replay=lambda: ["red", 1])
         )
 
-    def test_tell(self):
-        """What a component tells goes to the supervisor."""
+    def test_publish(self):
+        """An update of a component is sent to the supervisor."""
         self.bus.publish("colours", ["blue"])
-        self.assertEqual(self.said(), [b'tell ["colours", ["blue"]]'])
+        self.assertEqual(self.messages(), [b'publish ["colours", ["blue"]]'])
 
-    def test_hear(self):
-        """What others tell reaches the component."""
-        self.end.sendall(b'tell ["colours", ["green"]]\ntell-all\nwhatever\n')
+    def test_receive(self):
+        """An update of another worker reaches the component; replay publishes all updates."""
+        self.supervisor.sendall(b'publish ["colours", ["green"]]\nreplay\nunknown\n')
         self.reactor.read()
-        self.assertEqual(self.heard, [["green"]])
+        self.assertEqual(self.received, [["green"]])
         self.reactor.advance(0)
-        self.assertEqual(self.said(), [b'tell ["colours", "red"]', b'tell ["colours", 1]'])
+        self.assertEqual(
+            self.messages(), [b'publish ["colours", "red"]', b'publish ["colours", 1]']
+        )
 
-    def test_fault(self):
-        """A component that does not understand is logged, and the link stays."""
-        self.bus.subscribe("colours", SimpleNamespace(receive=lambda fact: 1 // 0))
-        self.end.sendall(b'tell ["colours", 1]\n')
+    def test_error(self):
+        """An exception of a component is logged, and the worker goes on."""
+        self.bus.subscribe("colours", SimpleNamespace(receive=lambda update: 1 // 0))
+        self.supervisor.sendall(b'publish ["colours", 1]\n')
         self.reactor.read()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.reactor.stopped, 0)
 
     def test_unread(self):
-        """A supervisor that does not read is told no more facts than fit."""
-        self.patch(module, "UNREAD", 1000)
+        """Updates that the supervisor does not read are dropped."""
+        self.patch(worker_module, "MAX_UNSENT", 1000)
         for _ in range(2000):
             self.bus.publish("colours", "x" * 1000)
-        self.assertLess(self.subject._link.waiting, 3000)
+        self.assertLess(self.subject._link.unsent_octets, 3000)
 
 
-class LogTests(WorkerCase):
-    """The worker as an observer of the log."""
-
-    def setUp(self):
-        """Make a logger."""
-        super().setUp()
-        self.subject = self.worker()
-        verifyObject(ILogObserver, self.subject)
-        self.logger = Logger("popserv.somewhere", observer=self.subject)
-
-    def events(self):
-        """Return the events that the supervisor gets."""
-        return [eventFromJSON(line[4:].decode()) for line in self.said()]
-
-    def test_gathered(self):
-        """Events are sent together after a moment, warnings at once, with all before them."""
-        self.logger.info("one {what!r}", what=b"thing")
-        self.logger.info("two")
-        self.reactor.advance(0)
-        self.assertEqual(self.events(), [])
-        self.reactor.advance(module.GATHERING)
-        self.assertEqual([formatEvent(each) for each in self.events()], ["one b'thing'", "two"])
-        self.logger.info("three")
-        self.logger.warn("four")
-        self.reactor.advance(0)
-        self.assertEqual([each["log_format"] for each in self.events()], ["three", "four"])
-        self.reactor.advance(1)
-        self.assertEqual(self.events(), [])
-
-    def test_from_thread(self):
-        """What a thread logs is sent by the reactor."""
-        thread = Thread(target=self.logger.warn, args=("from elsewhere",))
-        thread.start()
-        thread.join()
-        self.assertEqual(self.events(), [])
-        self.reactor.advance(0)
-        self.assertEqual(self.events()[0]["log_format"], "from elsewhere")
-
-    def test_in_between(self):
-        """What is logged while an event is being sent is sent behind it, whole."""
-        send = socket.socket.send
-        again = [True]
-
-        def interrupted(end, data):
-            if again:
-                again.pop()
-                self.logger.warn("two")
-                self.subject._send_events()
-            return send(end, data)
-
-        self.patch(socket.socket, "send", interrupted)
-        self.logger.warn("one")
-        self.reactor.advance(0)
-        self.assertEqual([each["log_format"] for each in self.events()], ["one", "two"])
-
-    def test_unread(self):
-        """While nobody reads, events are dropped and counted, and that is told later."""
-        self.patch(module, "UNREAD_LOG", 1000)
-        for _ in range(2000):
-            self.logger.warn("{text}", text="x" * 1000)
-            self.reactor.advance(0)
-        self.assertLess(self.subject._link.waiting, 5000)
-        self.end.setblocking(False)
-        while self.subject._link.waiting:
-            self.end.recv(1 << 20)
-            self.reactor.write()
-        self.said()
-        log = EventLoggingObserver()
-        self.patch(module, "_log", Logger("popserv.workers.worker", observer=log))
-        for text in ("again", "and again"):
-            self.logger.warn(text)
-            self.reactor.advance(0)
-        self.assertEqual([each["log_format"] for each in self.events()], ["again", "and again"])
-        (event,) = log
-        self.assertRegex(formatEvent(event), r"before this, \d+ events went unread and are lost")
-
-    def test_large(self):
-        """A very long event is cut; its level and its time stay."""
-        event = {
-            "log_format": "{text}",
-            "text": "ü" * 1_000_000,
-            "log_level": LogLevel.warn,
-            "log_time": 1.5,
-        }
-        line = as_json(event)
-        self.assertLess(len(line), module.LONGEST)
-        read = eventFromJSON(line.decode())
-        self.assertEqual((read["log_level"], read["log_time"]), (LogLevel.warn, 1.5))
-        self.assertStartsWith(formatEvent(read), "üüü")
-
-    def assertStartsWith(self, text, start):
-        """Compare the beginning."""
-        self.assertEqual(text[: len(start)], start)
-
-    def test_failure(self):
-        """Of a failure the text arrives, with the traceback and what the exception says."""
-        try:
-            raise ZeroDivisionError("the secret of arithmetic")
-        except ZeroDivisionError:
-            self.logger.failure("it {what}", what="failed")
-        self.reactor.advance(0)
-        (event,) = self.events()
-        self.assertEqual(event["log_level"], LogLevel.critical)
-        text = formatEvent(event)
-        self.assertStartsWith(text, "it failed\nTraceback")
-        self.assertIn("ZeroDivisionError: the secret of arithmetic", text)
-
-    def test_odd(self):
-        """What JSON cannot say is said as text."""
-        loop = []
-        loop.append(loop)
-        event = {"log_format": "{loop}", "loop": loop, "log_level": LogLevel.info}
-        self.assertEqual(formatEvent(eventFromJSON(as_json(event).decode())), "[[...]]")
-
-
-class MainTests(WorkerCase):
-    """The process's first steps."""
+class MainTests(WorkerTestCase):
+    """The function that the process runs."""
 
     def test_main(self):
-        """It reads its setup, installs the reactor, ignores what is for the supervisor, runs."""
+        """The process reads its setup, installs the reactor, ignores terminal signals, and runs."""
         setup = {"reactor": "tests.workers.test_worker", "number": 7}
-        self.end.sendall(json.dumps(setup).encode() + b"\nmore\n")
+        self.supervisor.sendall(json.dumps(setup).encode() + b"\nmore\n")
         fileno = os.dup(self.link.fileno())
         with (
-            patch.object(module, "Worker") as made,
-            patch.object(module.signal, "signal") as ignored,
+            patch.object(worker_module, "Worker") as worker_class,
+            patch.object(worker_module.signal, "signal") as ignored,
         ):
-            made.return_value.run.return_value = 0
-            with self.assertRaises(SystemExit) as ended:
+            worker_class.return_value.run.return_value = 0
+            with self.assertRaises(SystemExit) as exit_:
                 main(fileno)
-        self.assertEqual(ended.exception.code, 0)
+        self.assertEqual(exit_.exception.code, 0)
         self.assertEqual(INSTALLED.pop(), "installed")
-        reactor, link, given = made.call_args.args
-        self.assertEqual((reactor, given), (sys.modules["twisted.internet.reactor"], setup))
+        reactor, link, received = worker_class.call_args.args
+        self.assertEqual((reactor, received), (sys.modules["twisted.internet.reactor"], setup))
         self.assertEqual(link.recv(100), b"more\n")
         self.assertFalse(link.get_inheritable())
         link.close()
@@ -399,10 +288,10 @@ class MainTests(WorkerCase):
             [(signal.SIGINT, signal.SIG_IGN), (signal.SIGHUP, signal.SIG_IGN)],
         )
 
-    def test_nobody(self):
-        """Without a supervisor it does nothing."""
-        self.end.close()
-        with patch.object(module.signal, "signal"):
+    def test_no_supervisor(self):
+        """Without a supervisor, main returns."""
+        self.supervisor.close()
+        with patch.object(worker_module.signal, "signal"):
             main(os.dup(self.link.fileno()))
 
 
@@ -410,5 +299,5 @@ INSTALLED = []
 
 
 def install():
-    """Stand for a reactor's module."""
+    """Stand for the function of a reactor's module."""
     INSTALLED.append("installed")

@@ -21,16 +21,16 @@ from popserv.interfaces import IScramSHA256Credentials
 from popserv.runtime.bus import WorkerBus
 from tests.auth.sasl.harness import ScramClient
 from tests.commands.harness import (
-    HERE,
-    KINDS,
-    REFUSED,
-    STRANGER,
+    CREDENTIALS,
+    LOCAL_PEER,
+    LOGIN_FAILED,
+    REMOTE_PEER,
     Checker,
     Client,
-    FakeChannel,
-    ServerCase,
-    encoded,
-    password_of_ann,
+    CommandTestCase,
+    FakeTLSState,
+    check_password,
+    response_line,
 )
 
 NEIGHBOUR = IPv4Address("TCP", "192.0.2.1", 999)
@@ -38,7 +38,7 @@ OTHER = IPv4Address("TCP", "198.51.100.7", 4321)
 WELCOME = b"+OK ann's maildrop has 2 messages (10 octets)\r\n"
 
 
-class ThrottleCase(ServerCase):
+class ThrottleCase(CommandTestCase):
     """A server that accepts passwords from any address, on a test clock."""
 
     def setUp(self):
@@ -51,7 +51,7 @@ class ThrottleCase(ServerCase):
         super().serve(*checkers, allow_plaintext=True, **options)
         self.factory.throttle.penalties._now = self.clock.seconds
 
-    def connect(self, *lines, peer=STRANGER):
+    def connect(self, *lines, peer=REMOTE_PEER):
         """Return a client that has sent these lines and read the replies."""
         client = Client(self.factory, peer)
         client.clock = self.clock
@@ -61,14 +61,14 @@ class ThrottleCase(ServerCase):
             client.send(line + b"\r\n")
         return client
 
-    def try_password(self, password, peer=STRANGER, name=b"ann"):
+    def try_password(self, password, peer=REMOTE_PEER, name=b"ann"):
         """Return a new client that has sent a password."""
         return self.connect(b"USER " + name, b"PASS " + password, peer=peer)
 
     def seconds_until_refused(self, client):
         """Return after how many seconds the client is refused."""
         for seconds in range(20):
-            if client.received() == REFUSED:
+            if client.received() == LOGIN_FAILED:
                 client.lose()
                 return seconds
             self.clock.advance(1)
@@ -111,7 +111,7 @@ class PenaltyTests(ThrottleCase):
             self.clock.advance(seconds - 0.1)
             self.assertEqual(client.received(), b"")
             self.clock.advance(0.2)
-            self.assertEqual(client.received(), REFUSED)
+            self.assertEqual(client.received(), LOGIN_FAILED)
         self.assertTrue(client.closed)
 
     def test_old_password(self):
@@ -141,7 +141,7 @@ class PenaltyTests(ThrottleCase):
     def test_trusted_networks(self):
         """Loopback, UNIX sockets and trusted networks always have the base delay."""
         self.serve(trusted_networks=[ip_network("198.51.100.0/24")])
-        for peer in (HERE, UNIXAddress(b"/s"), OTHER):
+        for peer in (LOCAL_PEER, UNIXAddress(b"/s"), OTHER):
             self.assertEqual(self.delays(*b"12345".hex(" ").encode().split(), peer=peer), [2] * 5)
 
     def test_networks(self):
@@ -166,15 +166,15 @@ class PenaltyTests(ThrottleCase):
             ([b"AUTH SCRAM-SHA-256 " + scram, b64encode(b"c=biws,r=x0,p=YQ==")], 4),
             ([b"AUTH SCRAM-SHA-256 " + scram, b"*"], 4),
         ]:
-            self.serve(Checker(self.refuse, *KINDS))
-            self.tls_state = FakeChannel([b"eve"])
+            self.serve(Checker(self.refuse, *CREDENTIALS))
+            self.tls_state = FakeTLSState([b"eve"])
             with patch("popserv.auth.sasl.scram.secrets.token_urlsafe", return_value="0"):
                 delays = [self.seconds_until_refused(self.over_tls(*lines)) for _ in range(2)]
             self.assertEqual(delays, [2, again], lines)
 
     def over_tls(self, *lines):
         """Return a client over TLS that has sent these lines."""
-        client = Client(self.factory, STRANGER, tls=True)
+        client = Client(self.factory, REMOTE_PEER, tls=True)
         client.server.callLater = self.clock.callLater
         client.clock = self.clock
         self.addCleanup(client.lose)
@@ -261,10 +261,10 @@ class SlotTests(ThrottleCase):
 
     def decide(self, credentials):
         """Accept ann's password at once; otherwise answer later."""
-        if password_of_ann(credentials):
+        if check_password(credentials):
             return b"ann"
         self.pending.append(Deferred())
-        return self.pending[-1].addCallback(lambda _: password_of_ann(credentials))
+        return self.pending[-1].addCallback(lambda _: check_password(credentials))
 
     def fail_pending(self):
         """Let the pending checks fail for another reason than the credentials."""
@@ -342,7 +342,7 @@ class SlotTests(ThrottleCase):
     def test_trusted_networks(self):
         """Logins of trusted networks are not limited."""
         for n in range(50):
-            self.try_password(b"%d" % n, peer=HERE)
+            self.try_password(b"%d" % n, peer=LOCAL_PEER)
         self.assertEqual(len(self.pending), 50)
         self.fail_pending()
 
@@ -356,7 +356,7 @@ class SlotTests(ThrottleCase):
 
         self.assertTrue(client_is_connected.get()())
         self.serve(Checker(decide, IUsernamePassword))
-        clients = [self.try_password(b"1", peer=peer) for peer in (HERE, STRANGER, OTHER)]
+        clients = [self.try_password(b"1", peer=peer) for peer in (LOCAL_PEER, REMOTE_PEER, OTHER)]
         clients[1].lose()
         self.assertEqual([is_connected() for is_connected in asked], [True, False, True])
 
@@ -383,8 +383,8 @@ class ChallengeTests(ThrottleCase):
         """Return a client that was sent the salt, and its proof."""
         scram = ScramClient("sha256", password, name=b"ann")
         client = self.connect(**options)
-        answer = client.send(b"AUTH SCRAM-SHA-256 " + encoded(scram(b"")))
-        return client, encoded(scram(b64decode(answer.removeprefix(b"+ "))))
+        answer = client.send(b"AUTH SCRAM-SHA-256 " + response_line(scram(b"")))
+        return client, response_line(scram(b64decode(answer.removeprefix(b"+ "))))
 
     def test_slow_clients(self):
         """A client that does not answer a challenge does not keep a slot."""
@@ -409,7 +409,7 @@ class ChallengeTests(ThrottleCase):
         for _ in range(200):
             self.clock.advance(1)
         for client, _ in clients[1::2]:
-            self.assertEqual(client.received(), REFUSED)
+            self.assertEqual(client.received(), LOGIN_FAILED)
         self.assertEqual(
             (self.factory.throttle.slots._shared_in_use, self.factory.throttle.slots._queues),
             ({}, {}),

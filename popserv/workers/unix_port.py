@@ -1,0 +1,81 @@
+"""A listening port on a UNIX socket on which several processes accept."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
+from twisted.logger import Logger
+from zope.interface import implementer
+
+_log = Logger()
+
+
+@implementer(IListeningPort)
+class SharedUNIXPort(FileDescriptor):
+    """A port on a UNIX socket that the supervisor has opened.
+
+    Twisted's own UNIX port would change the mode of the socket, and remove it from the file
+    system when this process stops listening.
+    """
+
+    ACCEPT_RETRY_DELAY = 1.0
+    """Seconds after a failed accept until the next."""
+
+    def __init__(self, shared: socket.socket, factory: IProtocolFactory, reactor: Any) -> None:
+        super().__init__(reactor)
+        self._reactor = reactor
+        self._socket = shared
+        self._factory = factory
+        factory.doStart()
+        self.startListening()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket."""
+        return self._socket.fileno()
+
+    def startListening(self) -> None:
+        """Accept connections."""
+        self.connected = True
+        self.startReading()
+
+    def stopListening(self) -> Deferred[None]:
+        """Close this process's copy of the socket."""
+        if self.connected:
+            self.connected = False
+            self.stopReading()
+            self._socket.close()
+            self._factory.doStop()
+        return succeed(None)
+
+    def connectionLost(self, reason: object) -> None:
+        """Stop listening, because the reactor has stopped."""
+        self.stopListening()
+
+    def getHost(self) -> IAddress:
+        """Return the path of the socket."""
+        return UNIXAddress(self._socket.getsockname())
+
+    def doRead(self) -> None:
+        """Accept one connection, and leave the next to the other workers."""
+        try:
+            accepted, _ = self._socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            # Another worker was faster, or the client has disconnected.
+            return
+        except OSError as error:
+            _log.warn("cannot accept a connection: {error}", error=error)
+            self.stopReading()
+            self._reactor.callLater(self.ACCEPT_RETRY_DELAY, self._retry)
+            return
+        with accepted:
+            accepted.setblocking(False)
+            self._reactor.adoptStreamConnection(accepted.fileno(), socket.AF_UNIX, self._factory)
+
+    def _retry(self) -> None:
+        if self.connected:
+            self.startReading()

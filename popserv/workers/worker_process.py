@@ -1,0 +1,254 @@
+"""The supervisor's handle of a worker: starts, watches, restarts and stops its process."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger, eventFromJSON, globalLogPublisher
+from twisted.python.failure import Failure
+
+from popserv.server.listeners import CannotStart
+from popserv.workers.launcher import Launcher
+from popserv.workers.link import Link
+from popserv.workers.sockets import SocketOpener
+
+_log = Logger()
+
+START_TIMEOUT = 60.0
+"""Seconds that the first worker has to become ready."""
+STOP_TIMEOUT = 30.0
+"""Seconds that a worker has to exit before it is killed."""
+MAX_RESTART_DELAY = 60.0
+"""Seconds of the longest delay before a restart; the delays are 0, 1, 2, 4 and so on."""
+RESTART_DELAY_RESET = 60.0
+"""Seconds that a worker must have run for its next restart to have no delay."""
+MAX_MISSED_HEARTBEATS = 6
+"""Consecutive heartbeats that a worker may miss before it is killed.
+
+A worker sends none while it starts, so that they must take as long as START_TIMEOUT.
+"""
+MAX_UNSENT = 8 << 20
+"""Octets that a worker may leave unread before it is killed."""
+
+
+class WorkerProcess(ProcessProtocol):
+    """One worker.  When its process exits, another process takes its place.
+
+    :param number: the worker's number, from 1 to ``count``.
+    :param on_publish: called with the line of an update that the worker publishes, and this
+        object.
+    :param on_ready: called with this object when the worker accepts connections.
+    """
+
+    is_ready = False
+
+    def __init__(
+        self,
+        number: int,
+        count: int,
+        *,
+        launcher: Launcher,
+        opener: SocketOpener,
+        reactor: Any,
+        on_publish: Callable[[bytes, WorkerProcess], object],
+        on_ready: Callable[[WorkerProcess], object],
+    ) -> None:
+        self._number = number
+        self._count = count
+        self._launcher = launcher
+        self._opener = opener
+        self._reactor = reactor
+        self._on_publish = on_publish
+        self._on_ready = on_ready
+        self._process: Any = None
+        self._link: Link | None = None
+        self._output: Link | None = None
+        self._started_at = 0.0
+        self._failure_reason = ""
+        self._missed_heartbeats = 0
+        self._restart_delay = 0.0
+        self._restart_call: Any = None
+        self._kill_call: Any = None
+        self._stopped: Deferred[None] | None = None
+
+    def start_and_wait(self) -> None:
+        """Start the process, and block until it is ready.
+
+        :raises CannotStart: it does not become ready within START_TIMEOUT.
+        """
+        try:
+            link, output = self._launch()
+        except OSError as error:
+            raise CannotStart(
+                f"popserv: a worker cannot be started: {error}; the user that the server runs as "
+                "(twistd's --uid) must be able to run Python"
+            ) from None
+        if not self._wait_until_ready(link, output):
+            self._send_signal("KILL")
+            reason = self._failure_reason or "the first worker did not become ready"
+            raise CannotStart(f"popserv: {reason}")
+        self._connect(link, output)
+
+    def start(self) -> None:
+        """Start the process; if that fails, log why and try again later."""
+        self._restart_call = None
+        try:
+            link, output = self._launch()
+        except OSError as error:
+            self._restart(f"cannot be started: {error}")
+        else:
+            self._connect(link, output)
+
+    def stop(self) -> Deferred[None]:
+        """Stop the process and do not restart it; the Deferred fires when it has exited."""
+        if self._restart_call is not None:
+            self._restart_call.cancel()
+        if self._process is None:
+            return succeed(None)
+        self._stopped = Deferred()
+        self._send_signal("TERM")
+        self._schedule_kill()
+        return self._stopped
+
+    def send(self, line: bytes) -> None:
+        """Send a line to the worker; kill it if more than MAX_UNSENT octets are unread."""
+        if self._link is not None:
+            self._link.send(line)
+            if self._link.unsent_octets > MAX_UNSENT:
+                _log.error(
+                    "worker {number} does not read from the supervisor; killed",
+                    number=self._number,
+                )
+                self._send_signal("KILL")
+
+    def check_heartbeat(self) -> None:
+        """Count a missed heartbeat, and kill the worker if there were too many.
+
+        To be called once in each HEARTBEAT_INTERVAL.  Every line from the worker counts as a
+        heartbeat.
+        """
+        self._missed_heartbeats += 1
+        # Also while it starts: its sockets collect connections that nobody accepts.
+        if self._process is not None and self._missed_heartbeats > MAX_MISSED_HEARTBEATS:
+            _log.error("worker {number} sent no heartbeat; killed", number=self._number)
+            self._send_signal("KILL")
+
+    def processEnded(self, reason: Failure) -> None:
+        """Restart the process, unless :meth:`stop` was called."""
+        for each in (self._link, self._output):
+            if each is not None:
+                each.read_and_close()
+        self._process = self._link = self._output = None
+        self.is_ready = False
+        if self._kill_call is not None:
+            self._kill_call.cancel()
+            self._kill_call = None
+        if self._stopped is not None:
+            self._stopped.callback(None)
+        else:
+            self._restart(f"exited with {_status(reason.value)}")
+
+    def _launch(self) -> tuple[socket.socket, socket.socket]:
+        self._started_at = self._reactor.seconds()
+        self._failure_reason = ""
+        self._missed_heartbeats = 0
+        role = {"number": self._number, "count": self._count}
+        sockets = self._opener.descriptors(self._number)
+        self._process, link, output = self._launcher.launch(self, role, sockets)
+        _log.info("worker {number} started, pid {pid}", number=self._number, pid=self._process.pid)
+        return link, output
+
+    def _connect(self, link: socket.socket, output: socket.socket) -> None:
+        self._link = Link(self._reactor, link, self._message_received, self._schedule_kill)
+        self._output = Link(self._reactor, output, self._log_output, lambda: None)
+
+    def _wait_until_ready(self, link: socket.socket, output: socket.socket) -> bool:
+        """Read the sockets directly, because the reactor does not run yet."""
+        link.settimeout(START_TIMEOUT)
+        output.settimeout(1.0)
+        with suppress(OSError), link.makefile("rb", 0) as lines:
+            while not (self.is_ready or self._failure_reason) and (line := lines.readline()):
+                self._message_received(line.rstrip(b"\n"))
+        if not (self.is_ready or self._failure_reason):
+            # The last line is what Python printed before it exited.
+            with suppress(OSError), output.makefile("rb") as lines:
+                for line in lines:
+                    self._log_output(line.rstrip(b"\n"))
+                    self._failure_reason = line.decode(errors="backslashreplace").strip()
+        return self.is_ready
+
+    def _restart(self, why: str) -> None:
+        if self._reactor.seconds() - self._started_at >= RESTART_DELAY_RESET:
+            self._restart_delay = 0.0
+        delay = self._restart_delay
+        self._restart_delay = min(MAX_RESTART_DELAY, max(1.0, 2 * delay))
+        _log.error(
+            "worker {number} {why}; restarting {when}",
+            number=self._number,
+            why=why,
+            when=f"in {delay:.0f} s" if delay else "at once",
+        )
+        if delay:
+            self._opener.pause(self._number)
+        self._restart_call = self._reactor.callLater(delay, self.start)
+
+    def _message_received(self, line: bytes) -> None:
+        self._missed_heartbeats = 0
+        word, _, argument = line.partition(b" ")
+        if word == b"log":
+            self._log_event(argument)
+        elif word == b"publish":
+            self._on_publish(line, self)
+        elif word == b"ready":
+            self.is_ready = True
+            self._on_ready(self)
+        elif word == b"failed":
+            self._failure_reason = str(json.loads(argument))
+            _log.error(
+                "worker {number} cannot start: {reason}",
+                number=self._number,
+                reason=self._failure_reason,
+            )
+
+    def _log_event(self, text: bytes) -> None:
+        try:
+            event = eventFromJSON(text.decode())
+            system = event.get("log_system")
+            if system is None:
+                system = f"{event['log_namespace']}#{event['log_level'].name}"
+        except (ValueError, LookupError, AttributeError):
+            self._log_output(text)
+            return
+        globalLogPublisher({**event, "log_system": f"worker {self._number}: {system}"})
+
+    def _log_output(self, line: bytes) -> None:
+        text = line.decode(errors="backslashreplace")
+        _log.warn("worker {number} output: {text}", number=self._number, text=text)
+
+    def _schedule_kill(self) -> None:
+        """Kill the process if it does not exit within STOP_TIMEOUT."""
+        if self._kill_call is None:
+            self._kill_call = self._reactor.callLater(STOP_TIMEOUT, self._kill_late)
+
+    def _kill_late(self) -> None:
+        self._kill_call = None
+        _log.error("worker {number} does not stop; killed", number=self._number)
+        self._send_signal("KILL")
+
+    def _send_signal(self, name: str) -> None:
+        with suppress(ProcessExitedAlready):
+            self._process.signalProcess(name)
+
+
+def _status(end: Any) -> str:
+    """Return the exit status of a process, from a ProcessDone or ProcessTerminated."""
+    if getattr(end, "signal", None) is not None:
+        return f"signal {end.signal}"
+    return f"code {end.exitCode}"

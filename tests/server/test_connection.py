@@ -1,0 +1,202 @@
+"""The life of a connection: greeting, TLS, and the ways in which it ends."""
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides
+from zope.interface.verify import verifyObject
+
+from popserv.testing import MemoryClient, MemoryTransport
+from tests.server.harness import REMOTE_PEER, ServerTestCase
+
+
+class GreetingTests(ServerTestCase):
+    """The greeting (RFC 1725 section 4), and TLS from the first octet."""
+
+    def test_interfaces(self):
+        """The protocol provides the interfaces that its transport requires."""
+        server = MemoryClient(self.factory).server
+        self.assertTrue(verifyObject(IHalfCloseableProtocol, server))
+        self.assertTrue(verifyObject(IPushProducer, server))
+
+    def test_cleartext(self):
+        """Cleartext passwords from other hosts are rejected, unless allow_plaintext is set."""
+        client = self.connect(peer=REMOTE_PEER)
+        for line in (b"USER ann", b"PASS pw"):
+            self.assertEqual(
+                client.send(line + b"\r\n"),
+                b"-ERR cleartext passwords are not allowed without TLS\r\n",
+            )
+        self.factory = self.make_factory(allow_plaintext=True)
+        client = self.connect(b"USER ann", peer=REMOTE_PEER)
+        self.assertIn(b"+OK", client.send(b"PASS pw\r\n"))
+        client.lose()
+
+    def test_tls(self):
+        """With TLS the greeting is sent after the handshake, and passwords are accepted."""
+        server = self.factory.buildProtocol(None)
+        server.callLater = Clock().callLater
+        transport = MemoryTransport(peerAddress=REMOTE_PEER)
+        directlyProvides(transport, ISSLTransport)
+        transport.getHandle = lambda: None
+        server.makeConnection(transport)
+        self.assertEqual((transport.value(), transport.producer), (b"", None))
+        server.handshakeCompleted()
+        self.assertEqual(transport.value(), b"+OK POP3 server ready\r\n")
+        self.assertIs(transport.producer, server)
+        server.dataReceived(b"USER ann\r\nPASS pw\r\n")
+        self.assertIn(b"maildrop has 2 messages", transport.value())
+
+    def test_handshake_fails(self):
+        """The reason of a failed handshake is logged, unless the client has disconnected."""
+        for error, reason in [
+            (ValueError("unusual"), "unusual"),
+            (ValueError(), "ValueError"),
+            (ConnectionLost(), None),
+        ]:
+            server = self.factory.buildProtocol(None)
+            transport = MemoryTransport(peerAddress=REMOTE_PEER)
+            directlyProvides(transport, ISSLTransport)
+            transport.getHandle = lambda: None
+            server.makeConnection(transport)
+            server.connectionLost(Failure(error))
+            logged = [event["reason"] for event in self.log if "reason" in event]
+            self.assertEqual(logged, [reason] if reason else [])
+            self.log._events.clear()
+
+
+class EndTests(ServerTestCase):
+    """However a connection ends, the maildrop is released once and no mail is lost."""
+
+    def test_lost_during_login(self):
+        """A maildrop that is opened after the client has disconnected is released."""
+        self.store.slow = {"login"}
+        ann = self.connect(b"USER ann", b"PASS pw")
+        ann.lose()
+        self.store.waiting["login"].callback(None)
+        self.assert_released()
+
+    def test_lost_before_error(self):
+        """A client may disconnect before the reply to a failed login."""
+        ann = self.connect(b"USER ann", b"PASS wrong")
+        ann.lose()
+        ann.clock.advance(3)
+        self.assert_released(0)
+
+    def test_lost_during_open(self):
+        """A body that is opened after the client has disconnected is not sent."""
+        self.store.slow = {"open"}
+        ann = self.logged_in()
+        ann.send(b"RETR 1\r\n")
+        ann.lose()
+        self.store.waiting["open"].callback(None)
+        self.assert_released()
+
+    def test_lost_during_update(self):
+        """A removal is completed after the client has disconnected; the lock is held until then."""
+        self.store.slow = {"remove"}
+        ann = self.logged_in()
+        ann.send(b"DELE 1\r\nQUIT\r\n")
+        ann.lose()
+        self.assertEqual((self.store.locked, len(self.store.stored[b"ann"])), ({b"ann"}, 2))
+        self.store.waiting["remove"].callback(None)
+        self.assert_released()
+        self.assertEqual(len(self.store.stored[b"ann"]), 1)
+
+    def test_removal_fails(self):
+        """QUIT replies -ERR if messages cannot be removed, and the connection closes."""
+        self.store.slow = {"remove"}
+        ann = self.logged_in()
+        ann.send(b"DELE 1\r\nQUIT\r\nNOOP\r\n")
+        self.store.waiting["remove"].errback(OSError("disk"))
+        self.assertEqual(ann.received(), b"-ERR [SYS/TEMP] temporary failure, try again later\r\n")
+        self.assertTrue(ann.closed)
+        self.assert_released()
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_release_fails(self):
+        """An error of release is logged."""
+        self.store.slow = {"release"}
+        ann = self.logged_in()
+        ann.lose()
+        self.store.waiting["release"].errback(OSError("disk"))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_half_closed(self):
+        """A client that closes its sending side gets all replies."""
+        ann = self.connect()
+        self.store.slow = {"login"}
+        ann.send(b"USER ann\r\nPASS pw\r\nSTAT\r\nDELE 1\r\n")
+        ann.server.readConnectionLost()
+        self.assertFalse(ann.closed)
+        self.store.waiting["login"].callback(None)
+        self.assertEqual(ann.received().count(b"+OK"), 3)
+        self.assertTrue(ann.closed)
+        ann.lose()
+        self.assertEqual(len(self.store.stored[b"ann"]), 2)
+
+    def test_half_closed_idle(self):
+        """With no command pending, the server closes when the client closes its sending side."""
+        ann = self.logged_in()
+        ann.server.readConnectionLost()
+        self.assertTrue(ann.closed)
+
+    def test_half_closed_after_quit(self):
+        """A client may close its sending side after QUIT."""
+        ann = self.logged_in()
+        ann.send(b"QUIT\r\n")
+        ann.server.readConnectionLost()
+        self.assertTrue(ann.closed)
+
+    def test_half_closed_while_full(self):
+        """A client that has closed its sending side may still read a body."""
+        ann = self.logged_in()
+        ann.server.pauseProducing()
+        ann.send(b"HUGE\r\n")
+        ann.server.readConnectionLost()
+        self.assertFalse(ann.closed)
+        ann.lose()
+        self.assert_released()
+
+    def test_write_side_lost(self):
+        """A connection to which nothing can be sent is aborted."""
+        ann = self.logged_in()
+        ann.server.writeConnectionLost()
+        self.assertTrue(ann.transport.aborted)
+
+    def test_stop_producing(self):
+        """After stopProducing no commands are run."""
+        ann = self.logged_in()
+        ann.server.stopProducing()
+        self.assertEqual(ann.send(b"NOOP\r\n"), b"")
+
+    def test_lines_after_quit(self):
+        """Lines after the one that closes the connection are ignored."""
+        ann = self.logged_in()
+        ann.send(b"QUIT\r\n")
+        ann.server.lineReceived(b"NOOP")
+        self.assertEqual(ann.received(), b"")
+
+
+class LogTests(ServerTestCase):
+    """The log line at the end of a session."""
+
+    def test_session_end(self):
+        """The line has the client, the user, and how many messages were removed and are left."""
+        ann = self.logged_in()
+        ann.send(b"DELE 2\r\nQUIT\r\n")
+        ann.lose()
+        event = next(event for event in self.log if "removed" in event)
+        self.assertEqual(
+            (event["peer"], event["user"], event["removed"], event["left"]),
+            ("127.0.0.1:54321", b"ann", 1, 1),
+        )
+
+    def test_unix_socket(self):
+        """A client of a UNIX socket is logged as such."""
+        ann = self.connect(b"USER ann", b"PASS pw", b"QUIT", peer=UNIXAddress(b"/s"))
+        ann.lose()
+        event = next(event for event in self.log if "removed" in event)
+        self.assertEqual(event["peer"], "UNIX socket")

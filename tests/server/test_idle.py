@@ -1,0 +1,109 @@
+"""The inactivity autologout timer (RFC 1725 section 3)."""
+
+from popserv.server import idle
+from tests.server.harness import ServerTestCase
+
+
+class IdleTimeoutTests(ServerTestCase):
+    """IdleTimeoutMixin, in a server."""
+
+    def test_expires_during_open(self):
+        """A body that is opened after the timer has expired is not sent."""
+        self.store.slow = {"open"}
+        ann = self.logged_in()
+        ann.send(b"RETR 1\r\n")
+        ann.clock.advance(601)
+        self.store.waiting["open"].callback(None)
+        self.assertEqual((ann.received(), ann.closed), (b"", True))
+        ann.lose()
+        self.assert_released()
+
+    def test_idle(self):
+        """After ten minutes without a command, a session ends without a reply or UPDATE."""
+        ann = self.logged_in()
+        ann.send(b"DELE 1\r\n")
+        ann.clock.advance(599)
+        ann.send(b"NOOP\r\n")
+        ann.clock.advance(599)
+        self.assertFalse(ann.closed)
+        ann.clock.advance(2)
+        self.assertEqual((ann.received(), ann.closed, ann.transport.aborted), (b"", True, False))
+        ann.lose()
+        self.assert_released()
+        self.assertEqual(len(self.store.stored[b"ann"]), 2)
+
+    def test_incomplete_line(self):
+        """An incomplete line does not reset the timer."""
+        ann = self.logged_in()
+        for _ in range(11):
+            ann.send(b"x")
+            ann.clock.advance(60)
+        self.assertTrue(ann.closed)
+
+    def test_stalled_reader(self):
+        """A client that reads nothing is disconnected, and aborted 30 seconds later."""
+        ann = self.logged_in()
+        self.fill(ann)
+        ann.send(b"HUGE\r\n")
+        ann.clock.advance(601)
+        self.assertTrue(ann.closed)
+        self.assertFalse(ann.transport.aborted)
+        ann.clock.advance(31)
+        self.assertTrue(ann.transport.aborted)
+        ann.lose()
+        self.assert_released()
+
+    def test_slow_reader(self):
+        """A client that reads slowly stays connected."""
+        ann = self.logged_in()
+        ann.server.pauseProducing()
+        for _ in range(5):
+            ann.clock.advance(500)
+            ann.server.resumeProducing()
+            ann.server.pauseProducing()
+        self.assertFalse(ann.closed)
+
+    def test_partial_read(self):
+        """The timer starts again as long as the client reads some of its output."""
+        unread = iter([9, 8, 7, 7, 7, 6, 6])
+        self.patch(idle, "unread_octets", lambda transport: next(unread))
+        ann = self.logged_in()
+        for _ in range(3):
+            ann.clock.advance(601)
+        self.assertFalse(ann.closed)
+        ann.clock.advance(601)
+        self.assertTrue(ann.closed)
+        ann.clock.advance(31)
+        self.assertFalse(ann.transport.aborted)
+        ann.clock.advance(31)
+        self.assertTrue(ann.transport.aborted)
+
+    def test_new_output(self):
+        """Unread octets are compared with those since the last command only."""
+        unread = iter([5, 9, 8])
+        self.patch(idle, "unread_octets", lambda transport: next(unread))
+        ann = self.logged_in()
+        ann.clock.advance(601)
+        ann.send(b"LIST\r\n")
+        for _ in range(2):
+            ann.clock.advance(601)
+            self.assertFalse(ann.closed)
+
+    def test_store_waits(self):
+        """The timer runs while a command waits; the maildrop is released afterwards."""
+        self.store.slow = {"open"}
+        ann = self.logged_in()
+        ann.send(b"RETR 1\r\n")
+        ann.clock.advance(601)
+        self.assertTrue(ann.closed)
+        ann.lose()
+        self.assertEqual(self.store.released, 0)
+        self.store.waiting["open"].callback(None)
+        self.assert_released()
+
+    def test_configured(self):
+        """The timeout is that of the factory."""
+        self.factory = self.make_factory(idle_timeout=5)
+        ann = self.logged_in()
+        ann.clock.advance(6)
+        self.assertTrue(ann.closed)

@@ -1,0 +1,114 @@
+"""Replies and bodies: batches, back-pressure, bodies that fail."""
+
+import socket
+
+from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from tests.server.harness import ONE_AND_NOOP, ServerTestCase
+
+
+class OutputTests(ServerTestCase):
+    """The memory of a session is bounded by what the client reads."""
+
+    def test_slow_reader(self):
+        """A body is generated as fast as the client reads."""
+        ann = self.logged_in()
+        written = 0
+        ann.server.pauseProducing()
+        self.assertEqual(ann.send(b"HUGE\r\n"), b"")
+        self.fill(ann)
+        for _ in range(5):
+            ann.server.resumeProducing()
+            written = len(ann.received())
+            self.assertLess(written, 1 << 17)
+            self.assertGreater(written, 1 << 15)
+        ann.lose()
+        self.assert_released()
+
+    def test_input_paused(self):
+        """While the client does not read, no commands are run."""
+        ann = self.logged_in()
+        self.fill(ann)
+        self.assertEqual(ann.send(b"STAT\r\n"), b"+OK 2 10\r\n")
+        self.assertEqual(ann.transport.producerState, "paused")
+        self.assertEqual(ann.send(b"NOOP\r\nLIST 1\r\n"), b"")
+        ann.server.resumeProducing()
+        self.assertEqual(ann.received(), b"+OK nothing done\r\n+OK 1 5\r\n")
+
+    def test_batch(self):
+        """The replies to the commands of one packet are sent in one write, unless it is large."""
+        ann = self.logged_in()
+        writes = self.patch_write(ann)
+        ann.send(b"NOOP\r\n" * 5 + b"RETR 1\r\nSTAT\r\n")
+        self.assertEqual(len(writes), 1)
+        ann.send(b"LIST\r\nHUGE\r\n")
+        self.assertTrue(all(len(octets) < 3 << 16 for octets in writes))
+        ann.lose()
+
+    def patch_write(self, client):
+        """Record each write, and let the transport be full after a large one."""
+        writes = []
+
+        def write(octets):
+            writes.append(octets)
+            if len(octets) > 1 << 16:
+                client.server.pauseProducing()
+
+        client.transport.write = write
+        return writes
+
+    def test_paused_during_command(self):
+        """If the client stops reading while a command runs, the next command waits."""
+        self.store.slow = {"open"}
+        ann = self.logged_in()
+        ann.send(b"RETR 1\r\nNOOP\r\n")
+        ann.server.pauseProducing()
+        self.store.waiting["open"].callback(None)
+        self.assertEqual(ann.received(), b"")
+        ann.server.resumeProducing()
+        self.assertEqual(ann.received(), ONE_AND_NOOP)
+
+    def test_resumed_during_command(self):
+        """If the output drains while a command runs, the next command waits for its end."""
+        self.store.slow = {"open"}
+        ann = self.logged_in()
+        ann.send(b"RETR 1\r\nNOOP\r\n")
+        ann.server.pauseProducing()
+        ann.server.resumeProducing()
+        self.assertEqual(ann.received(), b"")
+        self.store.waiting["open"].callback(None)
+        self.assertEqual(ann.received(), ONE_AND_NOOP)
+
+    def test_body_fails(self):
+        """A body that fails aborts the connection, without the terminating dot."""
+        ann = self.logged_in()
+        self.assertNotIn(b"\r\n.\r\n", ann.send(b"TRUNCATED\r\nNOOP\r\n"))
+        self.assertTrue(ann.transport.aborted)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        ann.lose()
+        self.assert_released()
+
+
+class SocketTests(TestCase):
+    """The same with a TCP connection."""
+
+    setUp = ServerTestCase.setUp
+    make_factory = ServerTestCase.make_factory
+
+    async def test_body_fails(self):
+        """After a body that fails, the client gets a connection reset."""
+        port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+
+        def read_all():
+            with socket.create_connection(("127.0.0.1", port.getHost().port), 30) as client:
+                client.sendall(b"USER ann\r\nPASS pw\r\nTRUNCATED\r\n")
+                while client.recv(1 << 16):
+                    pass
+
+        with self.assertRaises(ConnectionResetError):
+            await deferToThread(read_all)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertEqual((self.store.released, self.store.locked), (1, set()))

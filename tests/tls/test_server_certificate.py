@@ -1,0 +1,163 @@
+"""A server certificate: key types, TLS versions, ciphers, ALPN."""
+
+import ssl
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
+
+from tests.certificates import issue, make_authority
+from tests.tls.harness import (
+    BROKEN_NAMES,
+    CA,
+    SERVER_CERTIFICATE,
+    CertificatesTestCase,
+    Handshake,
+    client_context,
+    openssl_pair,
+)
+
+
+class HandshakeTests(CertificatesTestCase):
+    """Handshakes with one certificate."""
+
+    def test_one_file(self):
+        """One PEM file may contain certificate and key; TLS 1.3 is used."""
+        pair = Handshake(self.load())
+        self.assertEqual(pair.presented(), SERVER_CERTIFICATE.der())
+        self.assertEqual(pair.client.version(), "TLSv1.3")
+        self.assertEqual(pair.exchange_data(), (b"from the server", b"from the client"))
+
+    def test_two_files(self):
+        """The key may be in a separate file, after its parameters."""
+        certificate = self.write("cert.pem", SERVER_CERTIFICATE.certificate_pem())
+        key = self.write(
+            "key.pem",
+            b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+            + SERVER_CERTIFICATE.key_pem(),
+        )
+        self.assertEqual(
+            Handshake(self.load(certificate, key)).presented(), SERVER_CERTIFICATE.der()
+        )
+
+    def test_chain(self):
+        """Intermediate certificates are sent to the client."""
+        below = make_authority("a CA below", CA)
+        server = issue("pop.example.org", issuer=below)
+        pair = Handshake(self.load(self.write("a.pem", server.pem())))
+        self.assertEqual(pair.presented(), server.der())
+
+    def test_key_types(self):
+        """RSA and Ed25519 keys can be used, with TLS 1.2 and 1.3."""
+        for kind in ("rsa", "ed25519"):
+            server = issue("pop.example.org", issuer=CA, kind=kind)
+            certificates = self.load(self.write("a.pem", server.pem()))
+            for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+                pair = Handshake(certificates, client_context(maximum_version=version))
+                self.assertEqual(pair.presented(), server.der())
+
+    def test_versions(self):
+        """Versions before TLS 1.2 are rejected (RFC 8996)."""
+        old = client_context()
+        old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        self.assertRaisesRegex(ssl.SSLError, "(?i)protocol.version", Handshake, self.load(), old)
+        # The constants of old versions are deprecated.
+        self.flushWarnings()
+
+    def test_ciphers(self):
+        """With TLS 1.2, only ECDHE with AEAD is available, and the client chooses."""
+        weak = client_context(maximum_version=ssl.TLSVersion.TLSv1_2)
+        certificates = self.load(
+            self.write("a.pem", issue("pop.example.org", issuer=CA, kind="rsa").pem())
+        )
+        for ciphers in ("AES128-GCM-SHA256", "ECDHE+AES128+SHA256:!AESGCM", "DHE+AESGCM"):
+            weak.set_ciphers(ciphers)
+            self.assertRaisesRegex(
+                ssl.SSLError, "(?i)handshake.failure", Handshake, certificates, weak
+            )
+        for ciphers in (
+            "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-CHACHA20-POLY1305",
+            "ECDHE-RSA-CHACHA20-POLY1305:ECDHE-RSA-AES256-GCM-SHA384",
+        ):
+            weak.set_ciphers(ciphers)
+            self.assertEqual(
+                Handshake(certificates, weak).client.cipher()[0], ciphers.split(":")[0]
+            )
+
+    def test_no_renegotiation(self):
+        """A client cannot renegotiate (RFC 9325 section 3.5)."""
+        client, server = openssl_pair(self.load(), SSL.TLS1_2_VERSION)
+        client.renegotiate()
+        self.assertRaises(SSL.WantReadError, client.do_handshake)
+        server.bio_write(client.bio_read(1 << 16))
+        self.assertRaises(SSL.WantReadError, server.recv, 100)
+        client.bio_write(server.bio_read(1 << 16))
+        with self.assertRaisesRegex(SSL.Error, "no renegotiation"):
+            client.do_handshake()
+
+    def test_no_resumption(self):
+        """Sessions are not resumed: every handshake verifies the client certificate."""
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            certificates, context = self.load(), client_context(maximum_version=version)
+            pair = Handshake(certificates, context)
+            pair.exchange_data()
+            again = Handshake(certificates, context, session=pair.client.session)
+            self.assertFalse(again.client.session_reused)
+
+    def test_alpn(self):
+        """The ALPN protocol is pop3 (RFC 7301); a client may omit ALPN."""
+        for offered, selected in (((), None), (["pop3"], "pop3"), (["imap", "pop3"], "pop3")):
+            pair = Handshake(self.load(), client_context(alpn=offered))
+            self.assertEqual(pair.client.selected_alpn_protocol(), selected)
+
+    def test_other_alpn(self):
+        """A client that offers other protocols only is rejected (RFC 9325 section 3.8)."""
+        browser = client_context(alpn=["h2", "http/1.1"])
+        self.assertRaisesRegex(
+            ssl.SSLError, "(?i)no.application.protocol", Handshake, self.load(), browser
+        )
+
+    def test_alpn_with_sni(self):
+        """ALPN is the same for every certificate that SNI selects."""
+        self.write("certs/a.pem", issue("a.example.org", issuer=CA).pem())
+        self.write("certs/b.pem", SERVER_CERTIFICATE.pem())
+        certificates = self.load(self.path("certs"))
+        pair = Handshake(certificates, client_context(alpn=["pop3"]))
+        self.assertEqual(pair.client.selected_alpn_protocol(), "pop3")
+        self.assertRaisesRegex(
+            ssl.SSLError,
+            "(?i)no.application.protocol",
+            Handshake,
+            certificates,
+            client_context(alpn=["h2"]),
+        )
+
+
+class KeyErrorTests(CertificatesTestCase):
+    """Keys and names that cannot be used are rejected."""
+
+    def test_weak(self):
+        """An RSA key of 1024 bits is rejected, whatever the OpenSSL library allows."""
+        weak = self.write("weak.pem", issue("pop.example.org", kind="rsa1024").pem())
+        self.assert_rejected(f"^{weak}: OpenSSL rejects it \\(ee key too small\\); ", weak)
+
+    def test_x25519(self):
+        """A key that cannot sign is rejected."""
+        useless = self.write("x.pem", issue("x", kind="x25519", issuer=CA).pem())
+        self.assert_rejected(f"^{useless}: OpenSSL rejects it \\(.+\\); ", useless)
+
+    def test_unknown_curve(self):
+        """A key on an unknown curve is rejected."""
+        known, unknown = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d03017f")
+        modified = x509.load_der_x509_certificate(SERVER_CERTIFICATE.der().replace(known, unknown))
+        path = self.write(
+            "modified.pem", modified.public_bytes(Encoding.PEM) + SERVER_CERTIFICATE.key_pem()
+        )
+        self.assert_rejected(f"^{path}: the certificate's key is of an unknown type; ", path)
+
+    def test_names(self):
+        """A certificate with invalid names is rejected, because SNI could not select it."""
+        path = self.write("a.pem", issue(extension=BROKEN_NAMES).pem())
+        self.assert_rejected(f"^{path}: the names in the certificate are invalid; ", path)

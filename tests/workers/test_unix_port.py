@@ -1,0 +1,73 @@
+"""A UNIX port that several processes share."""
+
+import errno
+
+from twisted.internet import reactor
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory
+from zope.interface.verify import verifyObject
+
+from tests.workers.harness import SocketsTestCase, name_factory
+
+
+class SharedUNIXPortTests(SocketsTestCase):
+    """SharedUNIXPort."""
+
+    def open(self):
+        """Open a UNIX socket as the supervisor; return its port and path."""
+        path = self.mktemp()
+        return self.opener.listenUNIX(path, Factory(), mode=0o600), path
+
+    async def test_interface(self):
+        """The port provides IListeningPort; closing it twice is no error."""
+        port, path = self.open()
+        shared = self.adopter(1).listenUNIX(path, name_factory(b"1"))
+        verifyObject(IListeningPort, shared)
+        self.assertEqual(shared.getHost(), UNIXAddress(path.encode()))
+        await shared.stopListening()
+        await shared.stopListening()
+        await port.stopListening()
+        self.flushWarnings()  # Twisted compares the path as text and as bytes
+
+    async def test_accept_fails(self):
+        """A failed accept is retried after a second, unless the port has been closed."""
+        port, path = self.open()
+        shared = self.adopter(1).listenUNIX(path, name_factory(b"1"))
+        # There is no connection to accept.
+        shared.doRead()
+        real = shared._socket
+        failure = OSError(errno.EMFILE, "Too many open files")
+
+        class FailingSocket:
+            """A socket whose accept fails."""
+
+            fileno = real.fileno
+
+            def accept(self):
+                """See socket."""
+                raise failure
+
+        calls = []
+
+        class RecordingReactor:
+            """A reactor that records what is to be called later."""
+
+            def callLater(self, *arguments):
+                """See IReactorTime."""
+                calls.append(arguments)
+
+        self.patch(shared, "_reactor", RecordingReactor())
+        shared._socket = FailingSocket()
+        shared.doRead()
+        shared._socket = real
+        ((delay, retry),) = calls
+        self.assertEqual(delay, shared.ACCEPT_RETRY_DELAY)
+        self.assertNotIn(shared, reactor.getReaders())
+        retry()
+        self.assertIn(shared, reactor.getReaders())
+        shared.connectionLost(None)
+        retry()
+        self.assertNotIn(shared, reactor.getReaders())
+        await port.stopListening()
+        self.flushWarnings()
