@@ -100,7 +100,10 @@ class Options(SessionOptions):
             try:
                 Layout(self["maildir"]).path_parts(self["user"])
             except ValueError as error:
-                raise usage.UsageError(f"--user: {error}") from error
+                raise usage.UsageError(
+                    f"--user {os.fsdecode(self['user'])} is not a valid user name with "
+                    f"--maildir {self['maildir']}"
+                ) from error
 
     def getUsage(self, width: int | None = None) -> str:
         """Return the help text, followed by examples and the exit codes."""

@@ -269,7 +269,10 @@ class PipeTests(SessionCase):
                 stdin=subprocess.DEVNULL,
                 check=False,
             )
-            text = f"popserv session: file descriptor {descriptor} is closed; it must lead to the client\n"
+            text = (
+                f"popserv session: file descriptor {descriptor} is closed; "
+                "it must lead to the client\n"
+            )
             self.assertEqual((done.returncode, done.stdout), (1, b""))
             self.assertEqual(done.stderr.decode(), text)
         for closed, code in (("<&- >&- 2>&-", 1), ("2>&-", 0)):
@@ -329,7 +332,7 @@ class PipeTests(SessionCase):
             (["--user", "ann"], "--maildir is required"),
             ([*user, "--maildir", "/nowhere"], "/nowhere does not exist"),
             ([*user, "--frob"], "option --frob not recognized"),
-            ([*user, "--user", "../ann"], "no name for a maildrop"),
+            ([*user, "--user", "../ann"], "--user ../ann is not a valid user name"),
             ([*user, "here"], "Wrong number of arguments"),
             ([*user, "--sasl", "PLAIN"], "--sasl requires that clients log in"),
             ([*user, "--auth", "memory:a:b"], "--auth requires that clients log in"),
