@@ -12,9 +12,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from pathlib import Path
 
-from popserv.auth.passwords.schemes import new_scram_sha256
-from popserv.auth.passwords.users_file import default_path
-from popserv.auth.passwords.users_file_editing import set_secret
+from popserv.auth.passwords import default_path, new_scram_sha256, set_secret
 
 USER = "joe"
 PASSWORD = "secret"

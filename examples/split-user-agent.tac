@@ -39,24 +39,17 @@ from twisted.mail import smtp
 from twisted.mail.smtp import SMTPBadRcpt, SMTPBadSender, SMTPServerError
 from twisted.python.failure import Failure
 
-from popserv.auth.passwords.checker import PasswdFileChecker
-from popserv.auth.passwords.users_file import UsersFile, UsersFileError, default_path
-from popserv.auth.realm import MaildropRealm
-from popserv.auth.sasl.mechanisms import MECHANISMS
-from popserv.auth.throttle.login_throttle import ClientThrottle
+from popserv.auth import MaildropRealm
+from popserv.auth.passwords import PasswdFileChecker, UsersFile, UsersFileError, default_path
+from popserv.auth.sasl import MECHANISMS
+from popserv.auth.throttle import ClientThrottle
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
-from popserv.core.command import CommandTable
-from popserv.core.grammar import decode_base64
+from popserv.core import CommandTable, decode_base64
 from popserv.errors import BadCommand, LoginFailed, POPError
-from popserv.maildrops.maildir.delivery import Delivery
-from popserv.maildrops.maildir.layout import Layout
-from popserv.maildrops.maildir.store import MaildirMaildrops
-from popserv.runtime.threads import BoundedThreadPool
-from popserv.server.factory import POP3Factory
-from popserv.server.idle import IdleTimeoutMixin
-from popserv.server.listeners import CannotStart
-from popserv.server.protocol import POP3Server
-from popserv.transports.peers import has_disconnected, is_private, peer_name
+from popserv.maildrops.maildir import Delivery, Layout, MaildirMaildrops
+from popserv.runtime import BoundedThreadPool
+from popserv.server import CannotStart, IdleTimeoutMixin, POP3Factory, POP3Server
+from popserv.transports import has_disconnected, is_private, peer_name
 
 MAX_CONNECTIONS = 1000
 MAX_COMMANDS = 500  # Since the last message; replies that a client does not read stay in memory.

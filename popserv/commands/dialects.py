@@ -1,12 +1,12 @@
 """The dialects that a server can speak: the commands of each text, from 1985 on.
 
-==============  ==================================================================
-``modern``      RFC 1725 and all that came after it
-``rfc1725``     Post Office Protocol - Version 3, 1994
-``rfc1460``     the same of 1993: LAST, and no UIDL
-``rfc1225``     the same of 1991: RPOP, and no APOP
-``pop-revised`` the draft of 1985, "Post Office Protocol (revised)", on port 109
-==============  ==================================================================
+===============  =================================================================
+``modern``       RFC 1725, and the extensions after it
+``rfc1725``      Post Office Protocol - Version 3, 1994
+``rfc1460``      Post Office Protocol - Version 3, 1993: has LAST, and no UIDL
+``rfc1225``      Post Office Protocol - Version 3, 1991: has RPOP, and no APOP
+``pop-revised``  Post Office Protocol (revised), the draft of 1985, on port 109
+===============  =================================================================
 """
 
 from __future__ import annotations
@@ -76,3 +76,4 @@ POP_REVISED = Dialect(
 )
 
 DIALECTS = {each.name: each for each in (MODERN, RFC1725, RFC1460, RFC1225, POP_REVISED)}
+"""All dialects, by name."""

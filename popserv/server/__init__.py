@@ -5,7 +5,15 @@ no store and, apart from the command table that it is given, no command.
 """
 
 from popserv.server.factory import POP3Factory
+from popserv.server.idle import IdleTimeoutMixin
+from popserv.server.listeners import CannotStart
 from popserv.server.preauth import PreauthenticatedFactory
 from popserv.server.protocol import POP3Server
 
-__all__ = ["POP3Factory", "POP3Server", "PreauthenticatedFactory"]
+__all__ = [
+    "CannotStart",
+    "IdleTimeoutMixin",
+    "POP3Factory",
+    "POP3Server",
+    "PreauthenticatedFactory",
+]

@@ -4,7 +4,12 @@ This package may import tls, core, runtime, interfaces, errors and texts; it kno
 command and no store.
 """
 
-from popserv.transports.peers import DescriptorAddress, is_private
+from popserv.transports.peers import (
+    DescriptorAddress,
+    has_disconnected,
+    is_private,
+    peer_name,
+)
 from popserv.transports.unix_users import peer_user
 
-__all__ = ["DescriptorAddress", "is_private", "peer_user"]
+__all__ = ["DescriptorAddress", "has_disconnected", "is_private", "peer_name", "peer_user"]
