@@ -13,6 +13,8 @@ project_copyright = "the popserv authors"
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.graphviz"]
 exclude_patterns = ["_build"]
 default_role = "code"
+# The manual pages must not depend on which builder has read the sources first.
+smartquotes = False
 
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
