@@ -58,8 +58,9 @@ PARAMETERS: list[list[str | None]] = [
         "timeout",
         "t",
         str(MINIMUM_TIMEOUT),
-        "The number of seconds without a command after which a connection is closed. RFC 1725 "
-        f"requires at least {MINIMUM_TIMEOUT}. The default is {MINIMUM_TIMEOUT}.",
+        "The number of seconds after which a connection is closed if the client has neither sent a "
+        f"command nor accepted output. RFC 1725 requires at least {MINIMUM_TIMEOUT}. The default "
+        f"is {MINIMUM_TIMEOUT}.",
     ],
     [
         "certificate",
@@ -149,8 +150,9 @@ FLAGS: list[list[str | None]] = [
     [
         "require-tls",
         None,
-        "Reject all logins without TLS, including those from this machine. Requires "
-        "--certificate. Cannot be combined with --allow-plaintext.",
+        "Reject all logins without TLS, including those from this machine and those with APOP or "
+        "SCRAM. Requires --certificate, or an endpoint that starts TLS itself, such as ssl:. "
+        "Cannot be combined with --allow-plaintext.",
     ],
     ["hide-version", None, "Omit the version of popserv from the reply to CAPA."],
 ]

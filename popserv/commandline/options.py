@@ -60,15 +60,16 @@ class Options(SessionOptions):
             None,
             "The maximum number of simultaneous connections. A new connection beyond it replaces "
             "one that has not logged in, or is rejected. With --workers the number is divided "
-            "among the workers. The default is the number that the limit of open files allows, "
-            "but at most 10000.",
+            "among the workers, and must be at least their number. The default is the number that "
+            "the limit of open files allows, but at most 10000; with --workers each worker has "
+            "this default.",
         ],
         [
             "workers",
             None,
             "1",
-            "The number of worker processes, or auto for one worker for each core. "
-            "The default is 1, a single process without a supervisor.",
+            "The number of worker processes, or auto for one worker for each core that the server "
+            "may use. The default is 1, a single process without a supervisor.",
         ],
         [
             "cache-messages",
@@ -107,8 +108,8 @@ class Options(SessionOptions):
         """A server endpoint of Twisted on which the server accepts connections.
 
         With --certificate, clients can start TLS there with STLS. May be given more than once.
-        If --listen, --listen-tls and --preauth are omitted, the default is tcp:110, or tcp:109
-        with --dialect pop-revised.
+        If --listen, --listen-tls and --preauth are all omitted, the default is tcp:110, or
+        tcp:109 with --dialect pop-revised.
         """
         if endpoint.startswith(("haproxy:ssl:", "haproxy:tls:")):
             raise usage.UsageError(
@@ -123,7 +124,7 @@ class Options(SessionOptions):
         """A server endpoint of Twisted on which TLS starts with the first octet (RFC 8314).
 
         May be given more than once. Requires --certificate. If --listen, --listen-tls and
-        --preauth are omitted, the default with --certificate is tcp:995.
+        --preauth are all omitted, the default with --certificate is tcp:995.
         """
         if endpoint.startswith(("ssl:", "tls:")):
             raise usage.UsageError(
@@ -136,8 +137,8 @@ class Options(SessionOptions):
         """A UNIX socket whose clients do not log in, such as unix:/run/popserv/pop3.sock:mode=666.
 
         The operating system identifies the user at the other end. May be given more than once.
-        Without --listen and --listen-tls, the server opens no port then. The default is no such
-        socket.
+        If --listen and --listen-tls are omitted, the server opens no other port. The default is
+        to open no such socket.
         """
         if not endpoint.startswith("unix:"):
             raise usage.UsageError(

@@ -53,7 +53,8 @@ class Options(SessionOptions):
     synopsis = "Usage: popserv session {--user NAME | --login} --maildir PATH [options]"
     longdesc = (
         "Serve one POP3 session on standard input and output: as a command of ssh, as a login "
-        "shell, on a terminal line, or under inetd."
+        "shell, on a terminal line, or under inetd. --certificate requires that standard input and "
+        "output are one socket."
     )
 
     optParameters: ClassVar[list[list[str | None]]] = [

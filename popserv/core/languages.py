@@ -38,7 +38,9 @@ class Languages:
         self._preferred = DEFAULT_LANGUAGE
         found = self.match(preferred.encode("utf-8"))
         if found is None:
-            raise ValueError(f"no language {preferred}; there are {', '.join(self._languages)}")
+            raise ValueError(
+                f"unknown language {preferred}; use one of {', '.join(self._languages)}"
+            )
         self._preferred = found
 
     def __getitem__(self, tag: str) -> Language:

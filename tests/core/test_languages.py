@@ -61,7 +61,7 @@ class MatchTests(SynchronousTestCase):
         """The range * selects the preferred language."""
         self.assertEqual(Languages(preferred="fr").match(b"*"), "fr")
         error = self.assertRaises(ValueError, Languages, preferred="tlh")
-        self.assertEqual(str(error), "no language tlh; there are i-default, en, de, fr")
+        self.assertEqual(str(error), "unknown language tlh; use one of i-default, en, de, fr")
 
     def test_listing(self):
         """The listing has the name of each language in that language."""

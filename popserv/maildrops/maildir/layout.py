@@ -63,7 +63,7 @@ class Layout:
         def value(variable: re.Match[bytes]) -> bytes:
             text = values[variable[1]]
             if not text or text.startswith(b".") or b"/" in text or b"\0" in text:
-                raise ValueError(f"{user!r} is no name for a maildrop")
+                raise ValueError(f"{user!r} is not a valid name for a maildrop")
             return text
 
         return [_VARIABLE.sub(value, part) for part in self._parts]
