@@ -73,7 +73,7 @@ class PathTests(SynchronousTestCase):
         """A part that is empty, starts with a dot, or contains a slash or NUL is rejected."""
         for template, user in BAD_NAMES:
             layout = Layout(template)
-            with self.assertRaisesRegex(ValueError, "is no name for a maildrop"):
+            with self.assertRaisesRegex(ValueError, "is not a valid name for a maildrop"):
                 self.fail((template, user, layout.path_parts(user)))
 
     def test_bad_templates(self):
