@@ -453,7 +453,7 @@ class IdleTests(SynchronousTestCase):
     def test_idle(self):
         """The server sends 421 after five minutes without a line, and aborts 30 seconds later."""
         # The client does not read the reply.
-        self.patch(idle, "untaken", lambda transport: int(b"421" in transport.value()))
+        self.patch(idle, "unread_octets", lambda transport: int(b"421" in transport.value()))
         clock, transport = Clock(), StringTransport()
         factory = example()["SubmissionFactory"]()
         server = factory.buildProtocol(None)
