@@ -168,7 +168,9 @@ class IRemoteUserCredentials(ICredentials):
 
     username: bytes = Attribute("The name from USER: the owner of the requested maildrop.")
 
-    remote_user: bytes = Attribute("The name of the user on the client's host, as the client says.")
+    remote_user: bytes = Attribute(
+        "The name of the user on the client's host, according to the client."
+    )
 
     host: str = Attribute("The client's IP address.")
 

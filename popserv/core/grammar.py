@@ -1,6 +1,6 @@
 """Parses command lines and their arguments (RFC 1725 section 3).
 
-These are plain functions of octets.  They know no command, session or store.
+These are plain functions of octets.  They depend on no command, session or store.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from popserv.errors import BadCommand
 from popserv.texts import Counted, Text
 
 ArgumentParser = Callable[["bytes | None"], "tuple[Any, ...]"]
-"""Converts the text behind the keyword, None if there is none, to the arguments of a command.
+"""Converts the text after the keyword, None if there is none, to the arguments of a command.
 
 It raises :exc:`~popserv.errors.BadCommand` if they are invalid.
 """
@@ -98,7 +98,7 @@ def _count_expected(min_count: int, max_count: int) -> Text:
 
 
 def rest_of_line(argument: bytes | None) -> tuple[bytes]:
-    """Accept the whole text behind the keyword as one argument, spaces included.
+    """Accept the whole text after the keyword as one argument, spaces included.
 
     :raises BadCommand: there is no text.
     """

@@ -98,7 +98,7 @@ class TopFramer(MessageFramer):
         return end
 
     def _header_end(self, text: bytes) -> int:
-        """Return the offset behind the blank line, or -1 if it is not in this text."""
+        """Return the offset after the blank line, or -1 if it is not in this text."""
         if self._at_line_start and text.startswith(b"\n"):
             return 1
         blank = text.find(b"\n\n")

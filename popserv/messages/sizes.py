@@ -17,7 +17,7 @@ class Sizes(NamedTuple):
 
     ``downgraded`` is None if the two forms are the same, and 0 if the message has to be
     downgraded but exceeds the limits of :mod:`popserv.messages.downgrade`.  A message without
-    an empty line is header-only: ``has_blank_line`` is false.
+    a blank line is header-only: ``has_blank_line`` is false.
     """
 
     octets: int

@@ -1,4 +1,4 @@
-"""The connections of a server, and which of them is evicted when there are too many."""
+"""The connections of a server, and the choice of one to evict when there are too many."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Connections(Generic[C]):
             self._groups[connection] = None
 
     def remove(self, connection: C) -> None:
-        """Remove a connection, if it is still there."""
+        """Remove a connection, if it has not been removed yet."""
         self._leave(connection, self._groups.pop(connection, None))
 
     def evict(self) -> C | None:
         """Remove and return the oldest unauthenticated connection of the largest group.
 
-        Of several groups of that size it is the one that has had it for longest.  Return
+        Of several groups of that size, the one that reached it first is chosen.  Return
         None if all connections are authenticated.
         """
         for group in self._groups_by_size[-1]:

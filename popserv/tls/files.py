@@ -20,7 +20,7 @@ Files = tuple[str, ...]
 """The paths of files that are loaded together."""
 
 Stamps = tuple[tuple[int, ...] | None, ...]
-"""What changes when one of these files changes; None for a file that is not there."""
+"""Values that change when a file changes, for each of the files; None for a missing file."""
 
 _MAX_FILE = 1 << 22
 """Octets read of one file; all CAs of a system take a quarter of a million."""
@@ -50,19 +50,22 @@ class Reload:
         self.errors: dict[str, tuple[Stamps, str]] = {}
 
     def load(self, files: Files, load: Callable[..., Any]) -> Any:
-        """Return what ``load`` makes of the files, now or earlier; None if it never could."""
+        """Return the result of ``load`` for the files; None if it has never succeeded.
+
+        It is the earlier result if the files have not changed, or cannot be loaded.
+        """
         # Before the files are read: a later change is seen at the next pass.
         stamps = tuple(map(_stamp, files))
-        known = self._previous.get(files)
-        if known is None or known[0] != stamps:
+        cached = self._previous.get(files)
+        if cached is None or cached[0] != stamps:
             try:
-                known = (stamps, load(*files))
+                cached = (stamps, load(*files))
             except CertificateError as error:
                 self.errors[files[0]] = (stamps, str(error))
-        if known is None:
+        if cached is None:
             return None
-        self.loaded[files] = known
-        return known[1]
+        self.loaded[files] = cached
+        return cached[1]
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:

@@ -79,16 +79,16 @@ class OpenSSLConnectionState(TLSConnectionState):
 def _end_point(certificate: X509 | None) -> bytes | None:
     if certificate is None:
         return None
-    shown = certificate.to_cryptography()
+    server_certificate = certificate.to_cryptography()
     try:
-        algorithm = shown.signature_hash_algorithm
+        algorithm = server_certificate.signature_hash_algorithm
     except UnsupportedAlgorithm:
         return None
     if algorithm is None:
         return None
     if algorithm.name in ("md5", "sha1"):
         algorithm = hashes.SHA256()
-    return shown.fingerprint(algorithm)
+    return server_certificate.fingerprint(algorithm)
 
 
 _SUBJECT: Sequence[ObjectIdentifier] = (NameOID.USER_ID, NameOID.EMAIL_ADDRESS)

@@ -31,7 +31,7 @@ class DescriptorAddress:
 
 
 def is_private(transport: ITransport) -> bool:
-    """Return whether nobody can read along: the connection uses TLS or is local."""
+    """Return whether nobody can eavesdrop on a connection, because it uses TLS or is local."""
     if ISSLTransport.providedBy(transport):
         return True
     peer = transport.getPeer()

@@ -1,4 +1,4 @@
-"""The system's users at the other end of UNIX sockets."""
+"""Identifies the system user at the other end of a UNIX socket."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class _Multipart(NamedTuple):
 
     ``default_type`` is the type of a part without a Content-Type.  ``delimiters`` maps the
     delimiter lines of this multipart and of those around it to level and ``is_close``;
-    ``prefix`` is what all of these start with, the line end before them included.
+    ``prefix`` is the longest common prefix of these lines, each with the line end before it.
     """
 
     default_type: str

@@ -73,14 +73,14 @@ def _downgrade_mailbox(field: FoldedField, lexemes: list[str]) -> None:
         downgrade_phrase(field, before)
         text = "".join(ascii_address).strip(" \t")
         field.copy(f"<{text}>" if in_angle else text)
-        # Comments move behind the address: within it they could not be folded.
+        # Comments move after the address: within it they could not be folded.
         kept = set(ascii_address)
         downgrade_phrase(field, (each for each in address if each not in kept and is_comment(each)))
     downgrade_phrase(field, after)
 
 
 class _Mailbox(NamedTuple):
-    """The lexemes of a mailbox before, of and behind its addr-spec, which may be in brackets."""
+    """The lexemes of a mailbox: before its addr-spec, of it and after it; it may be in brackets."""
 
     before: list[str]
     address: list[str]

@@ -21,7 +21,7 @@ class EncodedText:
     """Text to write as a sequence of encoded-words, none of which splits a character.
 
     It uses the Q encoding if more than half of the characters are ASCII, else the B encoding
-    (RFC 2047 section 4).  It is true until the whole text is written.
+    (RFC 2047 section 4).  The object is true until the whole text is written.
     """
 
     def __init__(self, text: str) -> None:
@@ -48,7 +48,7 @@ class EncodedText:
 
 
 def end_of_characters(encoded: str, start: int, width: int, mark: str) -> int:
-    """Return where to split encoded UTF-8, at most ``width`` behind ``start``.
+    """Return where to split encoded UTF-8, at most ``width`` after ``start``.
 
     Each octet outside ASCII is ``mark`` and two hexadecimal digits, as in the Q encoding and
     in percent-encoding.  The split is between two characters of the text.

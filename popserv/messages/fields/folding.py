@@ -31,7 +31,7 @@ class FoldedField:
         """Write a word that cannot be folded, preceded by white space.
 
         The field is folded before the white space if the line would become too long.  It is
-        not folded if ``space`` is empty.  ``reserve`` is the number of characters behind the
+        not folded if ``space`` is empty.  ``reserve`` is the number of characters after the
         word that should fit on the same line.
         """
         width = len(space) + len(word)

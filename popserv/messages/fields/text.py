@@ -18,10 +18,10 @@ from popserv.messages.fields.lexer import (
 )
 
 _MAX_WORD = 700
-"""Characters of a word that may stand in a line; the whole text is encoded if one is longer."""
+"""The maximum characters of an unencoded word; if one is longer, the whole text is encoded."""
 
 _MAX_SPACE = 200
-"""Characters of white space before a word, likewise."""
+"""The maximum characters of white space before a word; if there are more, likewise."""
 
 _ENCODED_WORD = re.compile(r"=\?[^? ]+\?[BbQq]\?[^? ]*\?=")
 _SPACE_AND_WORD = re.compile(r"([ \t]*)([^ \t]+)")
@@ -118,7 +118,7 @@ def downgrade_comments(field: FoldedField, text: str) -> bool:
     """Downgrade a field that may be outside ASCII in its comments only.
 
     This is RFC 6857 section 3.2.2, and section 3.2.3 for fields that need no encapsulation.
-    It returns False if there is more to downgrade than comments.
+    Return False if there is more to downgrade than comments.
     """
     return downgrade_structured(field, lex(text))
 
