@@ -23,7 +23,7 @@ the square of the length: it takes up to 5 ms for 255 octets.
 
 
 def is_available() -> bool:
-    """Tell whether precis-i18n is installed."""
+    """Return whether precis-i18n is installed."""
     return _profile("OpaqueString") is not None
 
 

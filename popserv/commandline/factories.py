@@ -48,7 +48,7 @@ def make_factory(options: SessionOptions, realm: IRealm, **settings: Any) -> POP
 def make_preauthenticated_factory(
     options: SessionOptions, realm: IRealm, identify: Identify, **settings: Any
 ) -> PreauthenticatedFactory:
-    """Return a factory for clients whose users ``identify`` names.
+    """Return a factory for clients that do not log in; ``identify`` returns the user's name.
 
     ``settings`` are additional arguments of :class:`PreauthenticatedFactory`.
     """

@@ -229,7 +229,7 @@ class PasswdFileChecker:
         try:
             is_right = await credentials.check_keys(keys)
         except POPError as error:
-            # Like a wrong password, because it has cost as much: the login must be throttled.
+            # Fails like a wrong password, because it cost as much: the login must be throttled.
             raise UnauthorizedLogin(f"SCRAM exchange aborted: {error}") from error
         if not is_right or name is None:
             return None

@@ -24,7 +24,7 @@ from popserv.runtime.bus import WorkerBus
 
 
 class Client(Protocol):
-    """What a client throttle requires of its connection."""
+    """The interface of a connection that a client throttle requires."""
 
     def is_connected(self) -> bool:
         """Return whether the client is still connected; may be called in any thread."""

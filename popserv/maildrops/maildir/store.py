@@ -26,7 +26,7 @@ class MaildirMaildrops:
 
     ``template`` is as for :class:`~popserv.maildrops.maildir.layout.Layout`.
 
-    Up to ``cache_messages`` messages are kept in memory from session to session: those of the
+    Up to ``cache_messages`` messages are cached in memory between sessions: those of the
     maildrops used last, at some 200 bytes each for base name, location, octets, stamp and lines
     of listings.  A maildrop counts as ten messages more than it has.
 

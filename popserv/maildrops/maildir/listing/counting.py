@@ -26,7 +26,7 @@ SMALL_MESSAGE = 1 << 14
 """Octets below which a message is read and counted in one piece."""
 
 CHUNK = 1 << 17
-"""The maximum octets that are read of a larger message at once."""
+"""The maximum octets of one read of a larger message."""
 
 _STAMP_FACTOR = 0x9E37_79B9_7F4A_7C15
 
@@ -35,8 +35,8 @@ class Counts:
     """Columns of the messages that were counted: base names, sizes and stamps.
 
     ``downgraded`` and ``header_only`` are by position, as in
-    :class:`~popserv.core.snapshot.Snapshot`.  ``vanished`` and ``unreadable`` say whether some
-    messages are left out, since there was no file or no permission to read it.
+    :class:`~popserv.core.snapshot.Snapshot`.  ``vanished`` and ``unreadable`` tell whether
+    messages were skipped because there was no file, or no permission to read it.
     """
 
     def __init__(self) -> None:
