@@ -46,7 +46,7 @@ class IMailbox(Interface):
 
         A message that another program has removed counts as removed.
 
-        :raises popserv.errors.RemovalFailed: some of the messages are still there.
+        :raises popserv.errors.RemovalFailed: some of the messages remain.
         """
 
     def release() -> Awaitable[None]:

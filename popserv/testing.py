@@ -221,7 +221,7 @@ class MailboxContract:
         await mailbox.release()
 
     async def test_retrieved(self) -> None:
-        """A store with IRetrievalRecord returns the last message retrieved that is still there."""
+        """A store with IRetrievalRecord returns the last retrieved message that remains."""
         factory, mailbox = await self._open([b"1\n", b"2\n", b"3\n"])
         record = IRetrievalRecord(mailbox, None)
         if record is not None:
@@ -243,9 +243,9 @@ class MailboxContract:
     async def test_snapshot(self) -> None:
         """Removing messages does not change the snapshot of the session."""
         _, mailbox = await self._open([b"1\n", b"2\n"])
-        seen = list(mailbox.messages)
+        before = list(mailbox.messages)
         await mailbox.remove([mailbox.messages[0]])
-        self._case.assertEqual(list(mailbox.messages), seen)
+        self._case.assertEqual(list(mailbox.messages), before)
         await mailbox.release()
 
     async def test_removed_externally(self) -> None:

@@ -78,21 +78,20 @@ def quit_command(service: str) -> Command:
     @command(b"QUIT", (State.AUTHORIZATION, State.TRANSACTION), no_arguments)
     def quit_(session: Session) -> Coroutine[Any, Any, Reply]:
         """End the session; after a login, remove the marked messages first."""
-        return rfc1725.sign_off(session, _short(session.host), service)
+        return rfc1725.sign_off(session, _short_name(session.host), service)
 
     return quit_
 
 
 def greeting(service: str, host: bytes) -> bytes:
     """Return the text of a greeting that names the service and the host's short name."""
+    short_name = _short_name(host)
     _, _, domain = host.decode("ascii").partition(".")
-    mail_domain = domain or _short(host)
-    return f"{_short(host)} {service} server ready (Comments to: PostMaster@{mail_domain})".encode(
-        "ascii"
-    )
+    text = f"{short_name} {service} server ready (Comments to: PostMaster@{domain or short_name})"
+    return text.encode("ascii")
 
 
-def _short(host: bytes) -> str:
+def _short_name(host: bytes) -> str:
     return host.decode("ascii").partition(".")[0]
 
 

@@ -20,10 +20,10 @@ It raises :exc:`~popserv.errors.BadCommand` if they are invalid.
 """
 
 MAX_LINE = 1024
-"""The longest command line in octets, without its line end; RFC 2449 section 4 requires 255."""
+"""The maximum octets of a command line, without its line end; RFC 2449 section 4 requires 255."""
 
 MAX_SASL_LINE = 100_000
-"""The longest SASL response or AUTH command in octets; a 64 KiB token in base64 is shorter."""
+"""The maximum octets of a SASL response or an AUTH command; a 64 KiB token in base64 fits."""
 
 
 def split_line(line: bytes) -> tuple[bytes, bytes | None]:

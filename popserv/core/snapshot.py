@@ -160,7 +160,7 @@ class Snapshot(Sequence[Message]):
 
 
 def _unchanged_prefix(order: Sequence[int]) -> int:
-    """Return how many messages at the start of an order keep their positions: 0, 1, 2 and so on."""
+    """Return how many messages at the start of an order keep their positions."""
     return next((new for new, old in enumerate(order) if new != old), len(order))
 
 

@@ -77,9 +77,9 @@ class TopFramer(MessageFramer):
         self._in_header = True
 
     def _frame(self, text: bytes) -> bytes:
-        return super()._frame(text[: self._cut(text)])
+        return super()._frame(text[: self._octets_to_send(text)])
 
-    def _cut(self, text: bytes) -> int:
+    def _octets_to_send(self, text: bytes) -> int:
         """Return how much of the text to send, and count its lines."""
         end = 0
         if self._in_header:

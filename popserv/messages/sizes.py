@@ -9,7 +9,7 @@ from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.octets import OctetCounter
 
 _MAX_BUFFERED = 1 << 20
-"""Octets of ASCII that a counter buffers before it reads the MIME structure."""
+"""The maximum octets of ASCII that a counter buffers before it reads the MIME structure."""
 
 
 class Sizes(NamedTuple):

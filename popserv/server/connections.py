@@ -44,12 +44,12 @@ class Connections(Generic[C]):
     def mark_authenticated(self, connection: C) -> None:
         """Record that a connection has logged in; do nothing if it was removed meanwhile."""
         if connection in self._groups:
-            self._leave(connection, self._groups[connection])
+            self._remove_from_group(connection, self._groups[connection])
             self._groups[connection] = None
 
     def remove(self, connection: C) -> None:
         """Remove a connection, if it has not been removed yet."""
-        self._leave(connection, self._groups.pop(connection, None))
+        self._remove_from_group(connection, self._groups.pop(connection, None))
 
     def evict(self) -> C | None:
         """Remove and return the oldest unauthenticated connection of the largest group.
@@ -63,7 +63,7 @@ class Connections(Generic[C]):
             return oldest
         return None
 
-    def _leave(self, connection: C, group: Hashable) -> None:
+    def _remove_from_group(self, connection: C, group: Hashable) -> None:
         if group is None:
             return
         members = self._unauthenticated[group]

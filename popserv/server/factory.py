@@ -40,7 +40,7 @@ class POP3Factory(ServerFactory):
     :param workarounds: names from :mod:`popserv.messages.workarounds`.
     :param max_connections: when there are more, the oldest unauthenticated connection of the
         network that has most of them is closed.
-    :param trusted_networks: networks whose addresses stand for many clients, such as a
+    :param trusted_networks: networks whose addresses many clients share, such as that of a
         webmail: failed logins of one client do not delay the others.
     :param bus: sends updates to the other workers of this server.
     :param greeting: returns the text of the greeting for ``host``, as the dialect of

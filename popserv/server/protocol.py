@@ -41,9 +41,9 @@ class POP3Server(Connection):
     MAX_BAD_COMMANDS = 20
     """Consecutive lines that are not valid commands after which a connection is closed."""
     FAILED_LOGIN_DELAY = 2.0
-    """Seconds before a failed login is answered, if its network had none before it."""
+    """Seconds before the reply to a failed login, if it is the first of its network."""
     MAX_LOGGED_ERRORS = 100
-    """Refusals of one connection whose reasons are logged."""
+    """The maximum number of refusals of one connection whose reasons are logged."""
     LINES_PER_TURN = 50
     """Pipelined commands answered before other sessions are served; a body counts as ten."""
 

@@ -23,7 +23,7 @@ Stamps = tuple[tuple[int, ...] | None, ...]
 """Values that change when a file changes, for each of the files; None for a missing file."""
 
 _MAX_FILE = 1 << 22
-"""Octets read of one file; all CAs of a system take a quarter of a million."""
+"""The maximum octets that are read of a file; all CAs of a system have a quarter of a million."""
 
 _PRIVATE_KEY = re.compile(
     rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL
@@ -40,8 +40,8 @@ class CertificateError(Exception):
 class Reload:
     """One pass over files: those that have not changed are not read again.
 
-    A file that cannot be loaded keeps what was loaded before, and its error is in
-    ``errors``, by path, with the stamps that it had.
+    If a file cannot be loaded, the earlier result stays in use, and ``errors`` has the stamps and
+    the error by path.
     """
 
     def __init__(self, loaded: dict[Files, tuple[Stamps, Any]]) -> None:

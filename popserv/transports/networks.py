@@ -11,7 +11,7 @@ from twisted.internet.interfaces import ITransport
 Network = IPv4Network | IPv6Network
 
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
-"""Addresses of this machine: a proxy or a webmail here connects for many clients."""
+"""Addresses of this machine: a proxy or a webmail on it connects for many clients."""
 
 _PREFIX = 64
 """Bits of an IPv6 prefix; a site is assigned at least a /64 and chooses the other bits."""

@@ -20,7 +20,7 @@ class DescriptorAddress:
     """The address of a client that is connected by open file descriptors: a terminal or pipes.
 
     ``is_local`` tells whether the descriptors lead to a process or to a terminal line of this
-    machine; where that process gets its data from cannot be known.
+    machine; the source of that process's data cannot be known.
     """
 
     name: str

@@ -235,9 +235,9 @@ class WorkerProcess(ProcessProtocol):
     def _schedule_kill(self) -> None:
         """Kill the process if it does not exit within STOP_TIMEOUT."""
         if self._kill_call is None:
-            self._kill_call = self._reactor.callLater(STOP_TIMEOUT, self._kill_late)
+            self._kill_call = self._reactor.callLater(STOP_TIMEOUT, self._kill_after_timeout)
 
-    def _kill_late(self) -> None:
+    def _kill_after_timeout(self) -> None:
         self._kill_call = None
         _log.error("worker {number} does not stop; killed", number=self._number)
         self._send_signal("KILL")

@@ -194,7 +194,7 @@ def _crypt_r() -> Callable[[bytes, bytes], bytes | None]:
 
 
 _MAX_CRYPT_PASSWORD = 511
-"""The longest password that libxcrypt hashes, in octets; it reports an error for longer ones."""
+"""The maximum octets of a password that libxcrypt accepts."""
 
 
 def _crypt(prefix: bytes, secret: bytes, password: bytes) -> bool:

@@ -26,7 +26,7 @@ class LoginDelayRealm:
     realm after authentication, so only the user can learn of a recent login.
 
     ``now`` is a clock in seconds that must be the same for all workers; CLOCK_MONOTONIC is the
-    same for all processes of a machine.  ``bus`` leads to the server's other workers.
+    same for all processes of a machine.  ``bus`` connects the server's workers.
     """
 
     def __init__(

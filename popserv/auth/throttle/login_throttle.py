@@ -36,7 +36,7 @@ class Client(Protocol):
 class LoginThrottle:
     """The throttle of a server: the penalties and slots of all networks.
 
-    ``authenticator`` checks the credentials.  ``bus`` leads to the server's other workers, which
+    ``authenticator`` checks the credentials.  ``bus`` connects the server's workers, which
     share the penalties.  Each worker has slots of its own.
     """
 

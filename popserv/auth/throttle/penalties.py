@@ -40,7 +40,7 @@ KNOWN_NAME_LIFETIME = 86_400.0
 """Seconds for which a name is known in a network after its last successful login."""
 
 MAX_FAILURES = 10
-"""Failures that are stored for a network; the oldest is evicted."""
+"""The maximum number of failures that are stored for a network; the oldest is evicted."""
 
 TOPIC = "penalties"
 
@@ -164,8 +164,8 @@ class Penalties:
         self._failures.move_to_end(network)
         expired = self._now() - FAILURE_LIFETIME
         while self._failures:
-            oldest, its_failures = next(iter(self._failures.items()))
-            if len(self._failures) <= self._max_entries and max(its_failures.values()) > expired:
+            oldest, oldest_failures = next(iter(self._failures.items()))
+            if len(self._failures) <= self._max_entries and max(oldest_failures.values()) > expired:
                 break
             del self._failures[oldest]
             self._at_max_delay.discard(oldest)

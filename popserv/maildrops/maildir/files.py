@@ -44,9 +44,9 @@ class MessageFiles:
         return self._base_names[position] in self._duplicates
 
     def open(self, position: int) -> tuple[int, os.stat_result] | None:
-        """Open a file and return its descriptor and status, or None if it is not there.
+        """Open a file and return its descriptor and status, or None if it is not at its location.
 
-        Anything but a regular file counts as not there.  This is called without a thread,
+        Anything but a regular file counts as missing.  This is called without a thread,
         although the kernel may have to read the directory entry or the inode from disk.
 
         :raises OSError: the file cannot be opened.
@@ -71,7 +71,7 @@ class MessageFiles:
         return None
 
     def unlink(self, position: int) -> bool:
-        """Remove a file; return False if it is not there.
+        """Remove a file; return False if it is not at its location.
 
         :raises OSError: the file cannot be removed.
         """
@@ -86,7 +86,7 @@ class MessageFiles:
         return True
 
     def move(self, position: int, location: bytes, to: bytes) -> bool:
-        """Rename a file from one location to another; return False if it is not there.
+        """Rename a file from one location to another; return False if it is not at the first.
 
         Does nothing and returns True if the new name is the old one, or is taken.
 

@@ -43,8 +43,8 @@ class Layout:
         used = {name for part in self._parts for name in _VARIABLE.findall(part)}
         unknown = used - {b"u", b"n", b"d", b"%"}
         if unknown:
-            wrong = os.fsdecode(b"%" + unknown.pop())
-            raise ValueError(f"{wrong} is not known: use %u, %n, %d, or %% for a percent sign")
+            variable = os.fsdecode(b"%" + unknown.pop())
+            raise ValueError(f"{variable} is not known: use %u, %n, %d, or %% for a percent sign")
         if not used & {b"u", b"n"}:
             raise ValueError("all users would share one maildrop: use %u or %n")
 

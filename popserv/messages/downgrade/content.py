@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from popserv.messages.fields.parameters import parse_mime_value
 
 MAX_FIELD = 1 << 15
-"""The longest header field that is parsed or downgraded, in octets."""
+"""The maximum octets of a header field that is parsed or downgraded."""
 
 
 class Content(NamedTuple):

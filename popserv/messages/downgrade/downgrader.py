@@ -23,7 +23,7 @@ from popserv.messages.downgrade.multiparts import Delimiter, Multiparts
 from popserv.messages.octets import count_octets
 
 MAX_HEADER = 1 << 20
-"""The longest header in octets; a longer one passes unchanged, and so does its body."""
+"""The maximum octets of a header; a longer one passes unchanged, and so does its body."""
 
 MAX_DEPTH = 100
 """The maximum depth of nested multiparts; the body of one nested deeper passes unchanged."""

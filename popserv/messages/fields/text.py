@@ -21,7 +21,7 @@ _MAX_WORD = 700
 """The maximum characters of an unencoded word; if one is longer, the whole text is encoded."""
 
 _MAX_SPACE = 200
-"""The maximum characters of white space before a word; if there are more, likewise."""
+"""The maximum characters of white space before a word; if one has more, the same applies."""
 
 _ENCODED_WORD = re.compile(r"=\?[^? ]+\?[BbQq]\?[^? ]*\?=")
 _SPACE_AND_WORD = re.compile(r"([ \t]*)([^ \t]+)")
@@ -40,25 +40,26 @@ def _downgrade_words(field: FoldedField, words: Iterable[_Word]) -> None:
     """Do Word downgrading (RFC 6857 section 3.1.2).
 
     Consecutive words outside ASCII are encoded together.  Readers drop white space between two
-    encoded-words (RFC 2047 section 6.2), so white space that they shall show is encoded too.
+    encoded-words (RFC 2047 section 6.2), so white space that must be visible is encoded, too.
     """
     run = ""
-    lead = ""
+    space_before_run = ""
     was_encoded = False
     for space, raw, text in words:
         if not is_printable_ascii(raw):
             if run:
                 run += space + text
             else:
-                lead, run = (" ", space + text) if was_encoded else (space, text)
+                space_before_run = " " if was_encoded else space
+                run = space + text if was_encoded else text
             continue
         was_encoded = bool(_ENCODED_WORD.fullmatch(raw))
         if run:
-            field.encode(run + space if was_encoded else run, lead)
+            field.encode(run + space if was_encoded else run, space_before_run)
             run = ""
         field.copy(raw, space)
     if run:
-        field.encode(run, lead)
+        field.encode(run, space_before_run)
 
 
 def downgrade_unstructured(field: FoldedField, text: str) -> bool:

@@ -43,7 +43,7 @@ class Index(NamedTuple):
 
     ``messages`` is the snapshot for sessions.  ``duplicates`` are the base names of which there
     is more than one file.  ``times`` are the folders' times with which the index is still valid;
-    None means that the next session must scan.  ``opens_cached`` tells whether the next session
+    None means that the next session must scan.  ``can_open_cached`` tells whether the next session
     may open the folders without a thread.
     """
 
@@ -52,7 +52,7 @@ class Index(NamedTuple):
     stamps: array[int]
     messages: Snapshot
     times: Times | None
-    opens_cached: bool
+    can_open_cached: bool
     size_file_state: SizeFileState
     duplicates: frozenset[bytes] = frozenset()
 
@@ -142,7 +142,7 @@ def update_index(folders: Folders, index: Index) -> Index:
     times = None if counts.vanished or counts.unreadable else scan.times
     return index._replace(
         times=times,
-        opens_cached=times is not None and folders.are_local(),
+        can_open_cached=times is not None and folders.are_local(),
         duplicates=scan.duplicates,
     )
 
