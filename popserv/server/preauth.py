@@ -50,7 +50,7 @@ class PreauthenticatedServer(POP3Server):
         return Reply(b"%b, %b" % (self.factory.greeting, self.session.login_text().encoded()))
 
     def must_close_after_error(self) -> bool:
-        """Return whether the session is over, which it also is if the login failed."""
+        """Return whether the session is over; a failed login ends it, too."""
         return self.session.state is State.AUTHORIZATION or super().must_close_after_error()
 
 

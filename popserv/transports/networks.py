@@ -13,8 +13,8 @@ Network = IPv4Network | IPv6Network
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 """Addresses of this machine: a proxy or a webmail on it connects for many clients."""
 
-_PREFIX = 64
-"""Bits of an IPv6 prefix; a site is assigned at least a /64 and chooses the other bits."""
+_PREFIX_LENGTH = 64
+"""Bits of a client's IPv6 network; a site is assigned at least a /64 and chooses the other bits."""
 
 
 class Networks:
@@ -43,5 +43,5 @@ class Networks:
             return None
         if isinstance(address, IPv6Address):
             # Its integer value has no zone.
-            return str(ip_network((int(address), _PREFIX), strict=False))
+            return str(ip_network((int(address), _PREFIX_LENGTH), strict=False))
         return str(address)

@@ -65,7 +65,7 @@ class LoginSlots:
         return self.reacquire(attempt)
 
     def reacquire(self, attempt: LoginAttempt) -> Deferred[None] | None:
-        """Assign a slot to a login that released one, or queue it even if the queue is full.
+        """Assign a slot again to a login that released one, or queue it, even if the queue is full.
 
         Return None if the login has a slot now, or a Deferred that fires when it has one.  The
         Deferred fails with POPError if the login is cancelled.

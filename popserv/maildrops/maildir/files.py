@@ -1,7 +1,7 @@
 """Opens, unlinks and renames the message files of one session, at their present locations.
 
-Other programs rename messages at any time.  If a file is not at its last known
-location, a scan finds it by its base name.
+Other programs rename messages at any time.  If a file is not at its last known location, a scan
+finds it by its base name.
 """
 
 from __future__ import annotations

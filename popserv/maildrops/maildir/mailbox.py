@@ -27,7 +27,7 @@ from popserv.texts import Text
 _TRANSIENT_ERRORS = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK, errno.ESTALE}
 )
-"""Errors that the maildrop has not caused, and that the next attempt may not have."""
+"""Errors that the maildrop has not caused, and that may not recur at the next attempt."""
 
 
 def refusal(error: OSError | ValueError, *text: Text) -> POPError:
