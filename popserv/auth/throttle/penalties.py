@@ -156,7 +156,7 @@ class Penalties:
         return {digest: at for digest, at in failures.items() if at > expired}
 
     def _store_failure(self, network: str, digest: int, at: float) -> None:
-        """Store the latest time of a failure; evict what is expired or exceeds a limit."""
+        """Store the latest time of a failure; evict entries that are expired or exceed a limit."""
         failures = self._failures.setdefault(network, {})
         failures[digest] = max(at, failures.get(digest, at))
         if len(failures) > MAX_FAILURES:

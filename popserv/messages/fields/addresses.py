@@ -40,7 +40,7 @@ def downgrade_addresses(field: FoldedField, text: str) -> bool:
 
 
 def _downgrade_group(field: FoldedField, display_name: list[str], members: list[list[str]]) -> None:
-    """Do Group downgrading (RFC 6857 section 3.1.7)."""
+    """Apply Group downgrading (RFC 6857 section 3.1.7)."""
     if any(_ascii_address(_split_mailbox(member).address) is None for member in members):
         text = ",".join(map("".join, members)).strip(" \t")
         downgrade_phrase(field, display_name, text)
@@ -56,7 +56,7 @@ def _downgrade_group(field: FoldedField, display_name: list[str], members: list[
 
 
 def _downgrade_mailbox(field: FoldedField, lexemes: list[str]) -> None:
-    """Do Mailbox downgrading (RFC 6857 section 3.1.8) after Display-Name downgrading.
+    """Apply Mailbox downgrading (RFC 6857 section 3.1.8) after Display-Name downgrading.
 
     A mailbox without an ASCII address becomes an empty group whose name is the address.
     """

@@ -62,7 +62,7 @@ class _Parameter(NamedTuple):
 
 
 def downgrade_mime_value(field: FoldedField, text: str) -> bool:
-    """Do MIME-Value downgrading (RFC 6857 sections 3.1.4 and 3.2.5), and Comment downgrading.
+    """Apply MIME-Value downgrading (RFC 6857 sections 3.1.4 and 3.2.5), and Comment downgrading.
 
     Return False if anything but comments and parameter values is not ASCII.
     """

@@ -37,7 +37,7 @@ class _Word(NamedTuple):
 
 
 def _downgrade_words(field: FoldedField, words: Iterable[_Word]) -> None:
-    """Do Word downgrading (RFC 6857 section 3.1.2).
+    """Apply Word downgrading (RFC 6857 section 3.1.2).
 
     Consecutive words outside ASCII are encoded together.  Readers drop white space between two
     encoded-words (RFC 2047 section 6.2), so white space that must be visible is encoded, too.
@@ -63,7 +63,7 @@ def _downgrade_words(field: FoldedField, words: Iterable[_Word]) -> None:
 
 
 def downgrade_unstructured(field: FoldedField, text: str) -> bool:
-    """Do Unstructured downgrading (RFC 6857 section 3.1.1), which succeeds for any text."""
+    """Apply Unstructured downgrading (RFC 6857 section 3.1.1), which succeeds for any text."""
     words = [_Word(match[1], match[2], match[2]) for match in _SPACE_AND_WORD.finditer(text)]
     words[0] = words[0]._replace(space=" ")
     if any(len(raw) > _MAX_WORD or len(space) > _MAX_SPACE for space, raw, _ in words):
@@ -74,7 +74,7 @@ def downgrade_unstructured(field: FoldedField, text: str) -> bool:
 
 
 def downgrade_comment(field: FoldedField, comment: str, space: str = " ") -> None:
-    """Do Comment downgrading (RFC 6857 section 3.1.3)."""
+    """Apply Comment downgrading (RFC 6857 section 3.1.3)."""
     if is_printable_ascii(comment):
         field.copy(comment, space)
         return
@@ -125,7 +125,7 @@ def downgrade_comments(field: FoldedField, text: str) -> bool:
 
 
 def downgrade_phrase(field: FoldedField, lexemes: Iterable[str], last_word: str = "") -> None:
-    """Do Display-Name downgrading (RFC 6857 section 3.1.5), and Comment downgrading.
+    """Apply Display-Name downgrading (RFC 6857 section 3.1.5), and Comment downgrading.
 
     ``last_word`` is text that becomes one more word at the end.
     """
