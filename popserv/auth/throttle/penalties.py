@@ -42,7 +42,7 @@ KNOWN_NAME_LIFETIME = 86_400.0
 MAX_FAILURES = 10
 """The maximum number of failures that are stored for a network; the oldest is evicted."""
 
-TOPIC = "penalties"
+_TOPIC = "penalties"
 
 
 class Penalties:
@@ -74,7 +74,7 @@ class Penalties:
         self._at_max_delay: set[str] = set()
         # When each name logged in last from a network; the least recent first.
         self._known_names: OrderedDict[tuple[str, bytes], float] = OrderedDict()
-        self._bus.subscribe(TOPIC, self)
+        self._bus.subscribe(_TOPIC, self)
         self._publish_key()
 
     def delay_factor(self, network: str) -> float:
@@ -93,7 +93,7 @@ class Penalties:
             self._at_max_delay.discard(network)
         at = self._now()
         self._store_failure(network, digest, at)
-        self._bus.publish(TOPIC, ["failure", network, digest, at])
+        self._bus.publish(_TOPIC, ["failure", network, digest, at])
         is_at_max_delay = self.delay_factor(network) == DELAY_FACTORS[-1]
         if is_at_max_delay and network not in self._at_max_delay:
             self._at_max_delay.add(network)
@@ -108,7 +108,7 @@ class Penalties:
         self._store_known_name(network, name, at)
         # Other workers need the name only if logins of the network may have to wait there.
         if network in self._failures:
-            self._bus.publish(TOPIC, _known_name_update(network, name, at))
+            self._bus.publish(_TOPIC, _known_name_update(network, name, at))
 
     def is_known_name(self, network: str, name: bytes) -> bool:
         """Return whether a name has logged in from a network within a day."""
@@ -139,7 +139,7 @@ class Penalties:
                 yield _known_name_update(network, name, at)
 
     def _publish_key(self) -> None:
-        self._bus.publish(TOPIC, ["key", self._key.hex()])
+        self._bus.publish(_TOPIC, ["key", self._key.hex()])
 
     def _adopt_smaller_key(self, key: bytes) -> None:
         if self._key < key:
