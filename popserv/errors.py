@@ -13,7 +13,7 @@ from popserv.texts import Counted, Text
 class POPError(Exception):
     """A negative reply.
 
-    ``text`` is the text behind ``-ERR``: a Text, or a string and its arguments as for
+    ``text`` is the text after ``-ERR``: a Text, or a string and its arguments as for
     :class:`~popserv.texts.Text`.  The default is the text of the class.  ``code`` is a response
     code without its brackets (RFC 2449 section 8, RFC 3206, RFC 6856 section 6), or None.
     """
@@ -38,7 +38,7 @@ class BadCommand(POPError):
 
 
 class NoSuchMessage(POPError):
-    """There is no message with this number: it never was, is marked, or has been removed."""
+    """The message does not exist, has a deletion mark, or was removed by another program."""
 
     text = Text("no such message")
 

@@ -46,7 +46,7 @@ class IMailbox(Interface):
 
         A message that another program has removed counts as removed.
 
-        :raises popserv.errors.RemovalFailed: some of the messages are still there.
+        :raises popserv.errors.RemovalFailed: some of the messages remain.
         """
 
     def release() -> Awaitable[None]:
@@ -168,7 +168,9 @@ class IRemoteUserCredentials(ICredentials):
 
     username: bytes = Attribute("The name from USER: the owner of the requested maildrop.")
 
-    remote_user: bytes = Attribute("The name of the user on the client's host, as the client says.")
+    remote_user: bytes = Attribute(
+        "The name of the user on the client's host, according to the client."
+    )
 
     host: str = Attribute("The client's IP address.")
 

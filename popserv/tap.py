@@ -52,7 +52,7 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         supervisor = Supervisor(options["workers"], __name__, options.arguments)
         role = WorkerRole(reactor=supervisor.opener)
     role = role or WorkerRole()
-    # A thread that reads a large directory would otherwise block the reactor for 5 ms.
+    # With Python's default, a thread that reads a large directory blocks the reactor for 5 ms.
     sys.setswitchinterval(0.0005)
     maildrops = MaildirMaildrops(
         options["maildir"], cache_messages=role.share_of(options["cache-messages"])

@@ -39,7 +39,7 @@ SAMPLE_MESSAGES = [
     b"",
     b"Subject: long\n\n" + b"x" * 200_000 + b"\n" + b".\n" * 70_000,
 ]
-"""Messages that a store may contain.  Together they need every rule of the wire form."""
+"""Messages that a store may contain; together they exercise every rule of the wire form."""
 
 
 class MemoryTransport(StringTransport):
@@ -76,7 +76,7 @@ class MemoryClient:
     def send(self, octets: bytes) -> bytes:
         """Send octets as one packet, and return the octets that the server has sent."""
         self.server.dataReceived(octets)
-        # Calls that the server has scheduled for the reactor's next iteration are due.
+        # Run the calls that the server has scheduled for the next turn of the reactor.
         self.clock.advance(0)
         return self.received()
 
@@ -147,7 +147,7 @@ class MailboxContract:
         await mailbox.release()
 
     async def test_messages_as_stored(self) -> None:
-        """Messages are in the order of delivery, their octets as stored."""
+        """Messages are in the order of delivery, with their octets as stored."""
         _, mailbox = await self._open(SAMPLE_MESSAGES)
         self._case.assertEqual(await self._read_messages(mailbox), SAMPLE_MESSAGES)
         await mailbox.release()
@@ -162,7 +162,7 @@ class MailboxContract:
         await mailbox.release()
 
     async def test_sizes(self) -> None:
-        """A store that measures downgraded forms measures that of each message."""
+        """A store that measures downgraded forms does so for each message."""
         _, mailbox = await self._open(SAMPLE_MESSAGES)
         messages = mailbox.messages
         if messages.downgraded or messages.header_only:
@@ -221,7 +221,7 @@ class MailboxContract:
         await mailbox.release()
 
     async def test_retrieved(self) -> None:
-        """A store with IRetrievalRecord returns the last message retrieved that is still there."""
+        """A store with IRetrievalRecord returns the last retrieved message that remains."""
         factory, mailbox = await self._open([b"1\n", b"2\n", b"3\n"])
         record = IRetrievalRecord(mailbox, None)
         if record is not None:
@@ -243,9 +243,9 @@ class MailboxContract:
     async def test_snapshot(self) -> None:
         """Removing messages does not change the snapshot of the session."""
         _, mailbox = await self._open([b"1\n", b"2\n"])
-        seen = list(mailbox.messages)
+        before = list(mailbox.messages)
         await mailbox.remove([mailbox.messages[0]])
-        self._case.assertEqual(list(mailbox.messages), seen)
+        self._case.assertEqual(list(mailbox.messages), before)
         await mailbox.release()
 
     async def test_removed_externally(self) -> None:

@@ -1,7 +1,8 @@
 """Authentication with twisted.cred: the realm, the use of a portal, credentials, user names.
 
-This package may import tls, core, messages, runtime, interfaces, errors and texts.  Checkers are
-in its packages: passwords, oauth and rhosts; SASL mechanisms in sasl, rate limits in throttle.
+This package may import tls, core, messages, runtime, interfaces, errors and texts.  Its
+packages contain the checkers (passwords, oauth, rhosts), the SASL mechanisms (sasl) and the login
+throttle (throttle).
 """
 
 from popserv.auth.credentials import (

@@ -25,7 +25,7 @@ class APOPCredentials:
         self._digest = digest
 
     def check_secret(self, secret: bytes) -> bool:
-        """Tell whether the client's digest is that of the secret, in lower-case hexadecimal."""
+        """Return whether the client's digest is that of the secret, in lower-case hexadecimal."""
         expected = md5(self._timestamp + secret, usedforsecurity=False).hexdigest()
         return compare_digest(expected.encode("ascii"), self._digest)
 
@@ -43,7 +43,7 @@ class CramMD5Credentials:
         self._digest = digest
 
     def checkPassword(self, password: bytes) -> bool:
-        """Tell whether the client's digest is that of the password, in lower-case hexadecimal."""
+        """Return whether the client's digest is that of the password, in lower-case hexadecimal."""
         expected = HMAC(password, self._challenge, "md5").hexdigest()
         return compare_digest(expected.encode("ascii"), self._digest)
 

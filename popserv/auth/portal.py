@@ -26,7 +26,7 @@ class PortalAuthenticator:
         self._portal = portal
 
     def supports(self, credentials: type[Interface]) -> bool:
-        """Tell whether at least one user can log in by this kind of credentials now.
+        """Return whether at least one user can log in with this kind of credentials now.
 
         A checker that does not provide ICredentialsSupport supports all kinds that it is
         registered for.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from precis_i18n.profile import Profile
 
 MAX_OCTETS = 255
-"""The longest text, in octets of UTF-8, to which a profile is applied.
+"""The maximum octets, in UTF-8, of a text to which a profile is applied.
 
 Clients can send any name before they log in, and the time that precis-i18n takes can grow with
 the square of the length: it takes up to 5 ms for 255 octets.
@@ -23,7 +23,7 @@ the square of the length: it takes up to 5 ms for 255 octets.
 
 
 def is_available() -> bool:
-    """Tell whether precis-i18n is installed."""
+    """Return whether precis-i18n is installed."""
     return _profile("OpaqueString") is not None
 
 

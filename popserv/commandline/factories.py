@@ -16,7 +16,7 @@ from popserv.commandline.session_options import SessionOptions
 from popserv.commands import capa, rfc1460, sasl, utf8
 from popserv.core.command import Command, CommandTable
 from popserv.server.factory import POP3Factory
-from popserv.server.idle import MINIMUM_TIMEOUT
+from popserv.server.idle import MIN_IDLE_TIMEOUT
 from popserv.server.preauth import Identify, PreauthenticatedFactory
 
 _log = Logger()
@@ -48,7 +48,7 @@ def make_factory(options: SessionOptions, realm: IRealm, **settings: Any) -> POP
 def make_preauthenticated_factory(
     options: SessionOptions, realm: IRealm, identify: Identify, **settings: Any
 ) -> PreauthenticatedFactory:
-    """Return a factory for clients whose users ``identify`` names.
+    """Return a factory for clients that do not log in; ``identify`` returns the user's name.
 
     ``settings`` are additional arguments of :class:`PreauthenticatedFactory`.
     """
@@ -63,12 +63,12 @@ def make_preauthenticated_factory(
 
 def warn_about_short_timeout(options: SessionOptions) -> None:
     """Log a warning if the timeout is shorter than RFC 1725 section 3 permits."""
-    if options["timeout"] < MINIMUM_TIMEOUT:
+    if options["timeout"] < MIN_IDLE_TIMEOUT:
         _log.warn(
             "--timeout {given:g}: RFC 1725 section 3 requires at least {minimum} seconds; "
             "slow clients and people will be disconnected",
             given=options["timeout"],
-            minimum=MINIMUM_TIMEOUT,
+            minimum=MIN_IDLE_TIMEOUT,
         )
 
 

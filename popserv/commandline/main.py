@@ -14,7 +14,7 @@ from popserv.commandline import users
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 on success, 1 after an error, 2 for usage.
 
-    Errors are printed to standard error.  The default of the arguments is those of the process.
+    Errors are printed to standard error.  The default arguments are those of the process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["session"]:
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run_session(arguments: Sequence[str]) -> int:
-    # Its imports take longer than all other commands.
+    # Imported here, because its imports take longer than any other command.
     from popserv.commandline.session import main as session
 
     return session(arguments)

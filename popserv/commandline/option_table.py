@@ -11,7 +11,7 @@ from twisted.python import usage
 from popserv.commands.dialects import DIALECTS, MODERN
 from popserv.core.languages import DEFAULT_LANGUAGE
 from popserv.messages.workarounds import WORKAROUNDS
-from popserv.server.idle import MINIMUM_TIMEOUT
+from popserv.server.idle import MIN_IDLE_TIMEOUT
 
 OPTIONAL_COMMANDS = ("TOP", "UIDL", "APOP", "CAPA", "STLS", "AUTH", "UTF8", "LANG")
 """The commands that ``--without`` can remove."""
@@ -57,10 +57,10 @@ PARAMETERS: list[list[str | None]] = [
     [
         "timeout",
         "t",
-        str(MINIMUM_TIMEOUT),
+        str(MIN_IDLE_TIMEOUT),
         "The number of seconds after which a connection is closed if the client has neither sent a "
-        f"command nor accepted output. RFC 1725 requires at least {MINIMUM_TIMEOUT}. The default "
-        f"is {MINIMUM_TIMEOUT}.",
+        f"command nor accepted output. RFC 1725 requires at least {MIN_IDLE_TIMEOUT}. The default "
+        f"is {MIN_IDLE_TIMEOUT}.",
     ],
     [
         "certificate",

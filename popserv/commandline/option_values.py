@@ -30,7 +30,7 @@ def parse_number(
     maximum: int = 999_999,
     alternative: str = "",
 ) -> int:
-    """Return a whole number from ``minimum`` to ``maximum``, which consists of nines.
+    """Return a whole number from ``minimum`` to ``maximum``, all of whose digits must be 9.
 
     ``unit`` and ``alternative`` are parts of the error message.
     """
@@ -42,15 +42,15 @@ def parse_number(
     )
 
 
-def parse_positive(option: str, text: str, convert: Callable[[str], float], wanted: str) -> float:
-    """Return a finite number above 0; ``wanted`` describes it in the error message."""
+def parse_positive(option: str, text: str, convert: Callable[[str], float], expected: str) -> float:
+    """Return a finite number above 0; ``expected`` describes it in the error message."""
     try:
         value = convert(text)
         if 0 < value < math.inf:
             return value
     except ValueError:
         pass
-    raise usage.UsageError(f"--{option} must be {wanted}, not {text!r}")
+    raise usage.UsageError(f"--{option} must be {expected}, not {text!r}")
 
 
 def parse_root(template: str) -> str:
@@ -79,9 +79,9 @@ def parse_dialect(name: str) -> Dialect:
 
 def parse_mechanisms(names: str) -> tuple[Mechanism, ...]:
     """Return the mechanisms of ``--sasl``, each once, in the order of their names."""
-    known = {each.name.decode("ascii"): each for each in MECHANISMS}
-    wanted = [name.strip() for name in names.upper().split(",")]
-    return tuple(known[_one_of(known, "sasl", name)] for name in dict.fromkeys(wanted))
+    by_name = {each.name.decode("ascii"): each for each in MECHANISMS}
+    requested = [name.strip() for name in names.upper().split(",")]
+    return tuple(by_name[_one_of(by_name, "sasl", name)] for name in dict.fromkeys(requested))
 
 
 def parse_commands(names: str) -> list[bytes]:
@@ -107,11 +107,11 @@ def parse_hostname(name: str) -> bytes:
 
 
 def parse_language(tag: str) -> Languages:
-    """Return the languages of which ``LANG *`` selects the one of ``--language``."""
+    """Return all languages, with that of ``--language`` as the one that ``LANG *`` selects."""
     try:
         return Languages(preferred=tag)
     except ValueError as error:
-        tags = ", ".join(known for known, _ in Languages().listing())
+        tags = ", ".join(each for each, _ in Languages().listing())
         raise usage.UsageError(f"--language {tag}: must be one of {tags}") from error
 
 

@@ -51,7 +51,7 @@ def start(*, to_syslog: bool, include_info: bool) -> None:
     """Start logging to standard error, or to syslog.
 
     Warnings and errors are logged, and with ``include_info`` also popserv's events of level
-    info.  The destination receives as well what any code prints.
+    info.  Text that any code prints goes to the same destination.
     """
     observer = SyslogObserver() if to_syslog else textFileLogObserver(sys.stderr)
     levels = LogLevelFilterPredicate(LogLevel.warn)

@@ -1,4 +1,4 @@
-"""The only session of a ``popserv session`` process, from its greeting to the exit code."""
+"""The single session of a ``popserv session`` process, from the greeting to the exit code."""
 
 from __future__ import annotations
 

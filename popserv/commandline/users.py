@@ -107,7 +107,7 @@ def _change_password(options: argparse.Namespace) -> None:
 
 def _write_secret(options: argparse.Namespace, *, new: bool) -> None:
     name = prepared_name(os.fsencode(options.name))
-    # Before the user types a password in vain.
+    # Checked first, so that no password is typed for an invalid name.
     check_name(name)
     password = prepared_password(_read_password())
     field = join_field(b"APOP", password) if options.apop else new_scram_sha256(password)

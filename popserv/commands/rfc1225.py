@@ -1,7 +1,7 @@
 """RPOP, and the commands that differ in RFC 1225 and in the draft "POP (revised)".
 
-Those texts have no section numbers: USER is in "The AUTHORIZATION State", RSET in "The TRANSACTION
-State", QUIT in "The UPDATE State", and RPOP in "Optional POP3 Commands".
+These specifications have no section numbers: USER is in "The AUTHORIZATION State", RSET in
+"The TRANSACTION State", QUIT in "The UPDATE State", and RPOP in "Optional POP3 Commands".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from popserv.interfaces import IRemoteUserCredentials
 from popserv.texts import Text
 
 
-def _takes_remote_users(session: Session) -> bool:
+def _remote_login_available(session: Session) -> bool:
     return session.allows_login and session.supports(IRemoteUserCredentials)
 
 
@@ -30,11 +30,11 @@ def _takes_remote_users(session: Session) -> bool:
     b"USER",
     State.AUTHORIZATION,
     arguments(word),
-    available=lambda session: rfc1725.user.available(session) or _takes_remote_users(session),
+    available=lambda session: rfc1725.user.available(session) or _remote_login_available(session),
     refusal=rfc1725.user.refusal,
 )
 def user(session: Session, name: bytes) -> Reply:
-    """Record the name to log in with; the reply is the one in the texts' examples."""
+    """Record the name to log in with; the reply is that of the examples in the specifications."""
     session.claimed_name = name
     return Reply(Text("%s is a real hoopy frood", printable_name(name) or "this"))
 
@@ -43,7 +43,7 @@ def user(session: Session, name: bytes) -> Reply:
     b"RPOP",
     State.AUTHORIZATION,
     arguments(word),
-    available=_takes_remote_users,
+    available=_remote_login_available,
     refusal=Text("RPOP is not available"),
 )
 async def rpop(session: Session, remote_user: bytes) -> Reply:
@@ -66,34 +66,33 @@ async def rpop(session: Session, remote_user: bytes) -> Reply:
 
 @command(b"RSET", State.TRANSACTION, no_arguments)
 def rset(session: Session) -> Outcome:
-    """Remove all deletion marks; LAST answers as at the start of the session."""
+    """Remove all deletion marks; LAST returns the same number as at the start of the session."""
     if session.access is not None:
         session.access.reset_to_start()
     return rfc1725.rset.run(session)
 
 
-def signing_off_as(service: str) -> Command:
+def quit_command(service: str) -> Command:
     """Return a QUIT command whose reply names the service and the host's short name."""
 
     @command(b"QUIT", (State.AUTHORIZATION, State.TRANSACTION), no_arguments)
     def quit_(session: Session) -> Coroutine[Any, Any, Reply]:
         """End the session; after a login, remove the marked messages first."""
-        return rfc1725.sign_off(session, _short(session.host), service)
+        return rfc1725.sign_off(session, _short_name(session.host), service)
 
     return quit_
 
 
-def greeting_as(service: str, host: bytes) -> bytes:
+def greeting(service: str, host: bytes) -> bytes:
     """Return the text of a greeting that names the service and the host's short name."""
+    short_name = _short_name(host)
     _, _, domain = host.decode("ascii").partition(".")
-    mail_domain = domain or _short(host)
-    return f"{_short(host)} {service} server ready (Comments to: PostMaster@{mail_domain})".encode(
-        "ascii"
-    )
+    text = f"{short_name} {service} server ready (Comments to: PostMaster@{domain or short_name})"
+    return text.encode("ascii")
 
 
-def _short(host: bytes) -> str:
+def _short_name(host: bytes) -> str:
     return host.decode("ascii").partition(".")[0]
 
 
-quit_ = signing_off_as("POP3")
+quit_ = quit_command("POP3")

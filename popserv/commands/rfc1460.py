@@ -1,4 +1,4 @@
-"""LAST, and the commands that change what it answers (RFC 1460 section 5).
+"""LAST, and the commands that change the number it returns (RFC 1460 section 5).
 
 The first of these commands in a session starts its
 :class:`~popserv.core.access.AccessRecord`.
@@ -41,7 +41,7 @@ def dele(session: Session, n: int) -> Outcome:
 
 @command(b"RSET", State.TRANSACTION, no_arguments)
 def rset(session: Session) -> Outcome:
-    """Remove all deletion marks; LAST answers 0 again."""
+    """Remove all deletion marks; LAST returns 0 again."""
     _access(session).reset_to_zero()
     return rfc1725.rset.run(session)
 
@@ -57,6 +57,6 @@ def _access(session: Session) -> AccessRecord:
 
 
 async def _save_record(session: Session, access: AccessRecord) -> None:
-    # Without QUIT nobody knows which messages reached the client.
+    # Without QUIT it is unknown which messages have reached the client.
     if session.state is State.UPDATE:
         await access.save(session.maildrop.marked)

@@ -207,7 +207,7 @@ async def _send(session: Session, n: int, message: Message, text: Text, framer: 
 
 
 def _filtered(session: Session, n: int, framer: Framer) -> Framer:
-    """Return a framer behind the filters that this session needs; the last filter is innermost."""
+    """Return a framer behind the filters that the session needs; the one added last runs first."""
     if session.maildrop.is_header_only(n):
         framer = FilteredFramer(BlankLineFilter(), framer)
     if OUTLOOK_NO_NULS in session.workarounds:

@@ -56,7 +56,7 @@ def commands(mechanisms: Sequence[Mechanism] = DEFAULT_MECHANISMS) -> tuple[Comm
 
 
 class _Exchange:
-    """An exchange, base64-decoded; an initial response answers the first challenge."""
+    """An exchange, base64-decoded; an initial response is the response to the first challenge."""
 
     def __init__(self, session: Session, initial: bytes | None) -> None:
         self._session = session

@@ -37,14 +37,14 @@ def lang_command(languages: Languages) -> Command:
         arguments(word, minimum=0),
         announce=b"LANG",
     )
-    def lang(session: Session, wanted: bytes | None = None) -> Reply:
+    def lang(session: Session, language_range: bytes | None = None) -> Reply:
         """List the languages of replies, or choose one (section 3)."""
-        if wanted is None:
+        if language_range is None:
             listing = "".join(f"{tag} {name}\r\n" for tag, name in languages.listing())
             return Reply(
                 Text("language listing follows"), [listing.encode("utf-8")], ListingFramer()
             )
-        tag = languages.match(wanted)
+        tag = languages.match(language_range)
         if tag is None:
             raise POPError("no such language")
         session.language = languages[tag]

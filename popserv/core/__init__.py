@@ -1,7 +1,7 @@
 """The POP3 protocol without a network: command lines, replies, sessions, maildrops.
 
-Imports :mod:`popserv.messages`, :mod:`popserv.interfaces`, :mod:`popserv.errors` and
-:mod:`popserv.texts`, and nothing of ``twisted.internet``.
+This package may import messages, interfaces, errors and texts, and nothing of
+``twisted.internet``.
 """
 
 from popserv.core.command import Command, CommandTable, command

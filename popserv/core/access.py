@@ -21,7 +21,7 @@ class AccessRecord:
 
     def __init__(self, mailbox: IMailbox) -> None:
         self._record: IRetrievalRecord | None = IRetrievalRecord(mailbox, None)
-        # The record while it has yet to be read.
+        # The same record until it has been read, then None.
         self._unread_record: IRetrievalRecord | None = self._record
         self._highest = 0
         self._retrieved: dict[int, Message] = {}
@@ -51,7 +51,7 @@ class AccessRecord:
         self._retrieved.clear()
 
     def reset_to_zero(self) -> None:
-        """Forget all accesses, those of earlier sessions included."""
+        """Discard all accesses, those of earlier sessions included."""
         self.reset_to_start()
         self._unread_record = None
 

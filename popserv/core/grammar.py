@@ -1,6 +1,6 @@
 """Parses command lines and their arguments (RFC 1725 section 3).
 
-These are plain functions of octets.  They know no command, session or store.
+These are plain functions of octets.  They depend on no command, session or store.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from popserv.errors import BadCommand
 from popserv.texts import Counted, Text
 
 ArgumentParser = Callable[["bytes | None"], "tuple[Any, ...]"]
-"""Converts the text behind the keyword, None if there is none, to the arguments of a command.
+"""Converts the text after the keyword, None if there is none, to the arguments of a command.
 
 It raises :exc:`~popserv.errors.BadCommand` if they are invalid.
 """
 
 MAX_LINE = 1024
-"""The longest command line in octets, without its line end; RFC 2449 section 4 requires 255."""
+"""The maximum octets of a command line, without its line end; RFC 2449 section 4 requires 255."""
 
 MAX_SASL_LINE = 100_000
-"""The longest SASL response or AUTH command in octets; a 64 KiB token in base64 is shorter."""
+"""The maximum octets of a SASL response or an AUTH command; a 64 KiB token in base64 fits."""
 
 
 def split_line(line: bytes) -> tuple[bytes, bytes | None]:
@@ -98,7 +98,7 @@ def _count_expected(min_count: int, max_count: int) -> Text:
 
 
 def rest_of_line(argument: bytes | None) -> tuple[bytes]:
-    """Accept the whole text behind the keyword as one argument, spaces included.
+    """Accept the whole text after the keyword as one argument, spaces included.
 
     :raises BadCommand: there is no text.
     """

@@ -64,6 +64,6 @@ class Languages:
                 return tags[subtags]
             subtags = subtags.rpartition("-")[0]
             if subtags[-2:-1] == "-":
-                # A single letter or digit introduces the subtag behind it, and goes with it.
+                # A single letter or digit introduces the subtag after it, and is removed with it.
                 subtags = subtags[:-2]
         return None

@@ -18,7 +18,7 @@ class Maildrop:
     ``count`` and ``octets`` are the drop listing: the number of messages without a deletion
     mark, and the sum of their octets.  With ``as_stored`` the octets are those of the messages
     as stored; otherwise, those of the downgraded form where a message has one.  With
-    ``adds_blank_lines`` they include an empty line behind each header-only message.
+    ``adds_blank_lines`` they include a blank line after each header-only message.
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class Maildrop:
         return octets is not None
 
     def is_header_only(self, number: int) -> bool:
-        """Return whether an empty line is added to a message when it is sent."""
+        """Return whether a blank line is added to a message when it is sent."""
         return self._adds_blank_lines and number - 1 in self._messages.header_only
 
     def use_stored_form(self) -> None:

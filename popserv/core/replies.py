@@ -13,7 +13,7 @@ from popserv.texts import ENGLISH, Language, Text
 
 
 class After(Enum):
-    """What the connection does after a reply has been sent."""
+    """The action of the connection after a reply has been sent."""
 
     CONTINUE = "continue"
     CLOSE = "close"
@@ -23,9 +23,10 @@ class After(Enum):
 class Reply(NamedTuple):
     """A positive reply.
 
-    ``text`` is the text of the status line: bytes for programs, a Text for people.  ``body`` is
-    the chunks of a multi-line response, and ``framer`` makes its lines of them.  ``after`` is
-    what the connection does next.  A negative reply is a :exc:`~popserv.errors.POPError`.
+    ``text`` is the text of the status line: bytes if programs parse it, a Text if users read it.
+    ``body`` is the chunks of a multi-line response, which ``framer`` converts to lines.
+    ``after`` is the action that follows.  A negative reply is a
+    :exc:`~popserv.errors.POPError`.
     """
 
     text: bytes | Text

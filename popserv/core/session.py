@@ -1,8 +1,8 @@
-"""The state of a session, and what a session owns in each state (RFC 1725 sections 3 to 6).
+"""The session of a client: its state, its mailbox and its maildrop (RFC 1725 sections 3 to 6).
 
 :meth:`Session.login` changes the state from AUTHORIZATION to TRANSACTION, and
-:meth:`Session.update` from TRANSACTION to UPDATE; nothing else changes it.  However a session
-ends, :meth:`Session.end` releases the exclusive-access lock, once.
+:meth:`Session.update` from TRANSACTION to UPDATE; nothing else changes it.
+:meth:`Session.end` releases the exclusive-access lock, in whatever state the session ends.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Authenticator(Protocol):
     """Authenticates the clients of sessions."""
 
     async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
-        """Return the mailbox that the credentials give access to, and what releases it.
+        """Return the mailbox that the credentials open, and the function that releases it.
 
         :raises popserv.errors.POPError: the login fails.
         """
@@ -86,7 +86,7 @@ class Session:
     :ivar host: the host name of the server.
     :ivar timestamp: the timestamp in the greeting, or None if APOP is not available.
     :ivar allows_login: whether the client may log in over this connection.
-    :ivar allows_cleartext: whether it may do so with a cleartext password.
+    :ivar allows_cleartext: whether the client may log in with a cleartext password.
     :ivar can_start_tls: whether STLS is available.
     :ivar tls_state: the state of the TLS connection, or None without TLS.
     :ivar send_challenge: sends a SASL challenge.
@@ -181,7 +181,7 @@ class Session:
         self.state = State.TRANSACTION
 
     def login_text(self) -> Text:
-        """Return the text of the reply to a login: who has which messages."""
+        """Return the text of the reply to a login: the user's name, and the maildrop's summary."""
         summary = self.maildrop.summary()
         name = printable_name(self.name)
         return (
@@ -191,7 +191,7 @@ class Session:
         )
 
     def send_as_stored(self) -> None:
-        """From now on, send messages and give their octets as stored."""
+        """From now on, send messages and count their octets as stored."""
         self.as_stored = True
         if self.state is State.TRANSACTION:
             self.maildrop.use_stored_form()
@@ -218,7 +218,7 @@ class Session:
     def on_end(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Set the callback that is awaited when the session ends, while the lock is held.
 
-        It is called however the session ends.  There is one callback: a later one replaces it.
+        It is called with or without UPDATE.  There is one callback: a later one replaces it.
         """
         self._end_callback = callback
 

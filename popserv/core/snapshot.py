@@ -37,7 +37,7 @@ class Snapshot(Sequence[Message]):
     :ivar downgraded: the octets of the downgraded form, by the position of the message, for the
         messages that have one.  They are 0 if the message exceeds the limits of downgrading;
         see :class:`popserv.messages.sizes.Sizes`.
-    :ivar header_only: the positions of the messages without an empty line.
+    :ivar header_only: the positions of the messages without a blank line.
     :ivar total: the sum of ``octets``.
     :ivar unique_id_listing: the lines of UIDL.
 
@@ -97,13 +97,13 @@ class Snapshot(Sequence[Message]):
                 header_only.add(at)
         if downgraded:
             downgraded = {
-                now: downgraded[then] for now, then in enumerate(order) if then in downgraded
+                new: downgraded[old] for new, old in enumerate(order) if old in downgraded
             }
         after = type(self)(
             select(octets, order),
             select((*self.uids, *uids), order),
             downgraded,
-            [now for now, then in enumerate(order) if then in header_only] if header_only else (),
+            [new for new, old in enumerate(order) if old in header_only] if header_only else (),
         )
         unchanged = min(_unchanged_prefix(order), len(self))
         after.unique_id_listing.copy_prefix(self.unique_id_listing, unchanged)
@@ -116,7 +116,7 @@ class Snapshot(Sequence[Message]):
         """Return the octets of the messages in one of their forms, calculated once.
 
         With ``downgraded`` it is the downgraded form, for the messages that have one.  With
-        ``adds_blank_lines`` an empty line is added to header-only messages.
+        ``adds_blank_lines`` a blank line is added to header-only messages.
         """
         form = (downgraded and bool(self.downgraded), adds_blank_lines and bool(self.header_only))
         found = self._scan_listings.get(form)
@@ -160,8 +160,8 @@ class Snapshot(Sequence[Message]):
 
 
 def _unchanged_prefix(order: Sequence[int]) -> int:
-    """Return how many positions at the start of an order are 0, 1, 2 and so on."""
-    return next((now for now, then in enumerate(order) if now != then), len(order))
+    """Return how many messages at the start of an order keep their positions."""
+    return next((new for new, old in enumerate(order) if new != old), len(order))
 
 
 @overload

@@ -1,6 +1,6 @@
 """The forms of a message: its octets on the wire, its framing, its downgraded form.
 
-Imports the standard library only.
+This package may import the standard library only.
 """
 
 from popserv.messages.downgrade.downgrader import Downgrader

@@ -77,9 +77,9 @@ class TopFramer(MessageFramer):
         self._in_header = True
 
     def _frame(self, text: bytes) -> bytes:
-        return super()._frame(text[: self._cut(text)])
+        return super()._frame(text[: self._octets_to_send(text)])
 
-    def _cut(self, text: bytes) -> int:
+    def _octets_to_send(self, text: bytes) -> int:
         """Return how much of the text to send, and count its lines."""
         end = 0
         if self._in_header:
@@ -98,7 +98,7 @@ class TopFramer(MessageFramer):
         return end
 
     def _header_end(self, text: bytes) -> int:
-        """Return the offset behind the blank line, or -1 if it is not in this text."""
+        """Return the offset after the blank line, or -1 if it is not in this text."""
         if self._at_line_start and text.startswith(b"\n"):
             return 1
         blank = text.find(b"\n\n")

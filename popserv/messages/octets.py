@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 _MIN_HEADER = 256
-"""Octets of a short header; nearly all headers are longer."""
+"""Octets that nearly every header exceeds."""
 
 
 class LineEndNormalizer:
@@ -47,7 +47,7 @@ class LineEndNormalizer:
 class OctetCounter:
     """Counts the octets of a message's wire form, chunk by chunk.
 
-    ``has_blank_line`` tells whether the octets counted so far include an empty line.
+    ``has_blank_line`` tells whether the octets counted so far include a blank line.
     """
 
     has_blank_line = False
@@ -76,7 +76,7 @@ class OctetCounter:
 
 
 def count_message(text: bytes) -> tuple[int, bool]:
-    """Return the octets of a message in one piece, and whether it has an empty line.
+    """Return the octets of a message in one piece, and whether it has a blank line.
 
     The result is that of :class:`OctetCounter`.
     """

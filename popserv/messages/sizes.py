@@ -9,7 +9,7 @@ from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.octets import OctetCounter
 
 _MAX_BUFFERED = 1 << 20
-"""Octets of ASCII that a counter buffers before it reads the MIME structure."""
+"""The maximum octets of ASCII that a counter buffers before it reads the MIME structure."""
 
 
 class Sizes(NamedTuple):
@@ -17,7 +17,7 @@ class Sizes(NamedTuple):
 
     ``downgraded`` is None if the two forms are the same, and 0 if the message has to be
     downgraded but exceeds the limits of :mod:`popserv.messages.downgrade`.  A message without
-    an empty line is header-only: ``has_blank_line`` is false.
+    a blank line is header-only: ``has_blank_line`` is false.
     """
 
     octets: int

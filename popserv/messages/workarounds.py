@@ -11,7 +11,7 @@ OUTLOOK_NO_NULS = "outlook-no-nuls"
 """Outlook hangs on a NUL: send 0x80 instead."""
 
 OE_NS_EOH = "oe-ns-eoh"
-"""Outlook Express and Netscape wait for the end of the header (EOH): send a blank line behind
+"""Outlook Express and Netscape wait for the end of the header (EOH): send a blank line after
 a message that has none."""
 
 WORKAROUNDS = (OUTLOOK_NO_NULS, OE_NS_EOH)
@@ -31,7 +31,7 @@ class NulFilter:
 
 
 class BlankLineFilter:
-    """Adds an empty line behind a header-only message."""
+    """Adds a blank line after a header-only message."""
 
     def __init__(self) -> None:
         self._at_line_start = True

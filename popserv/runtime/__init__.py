@@ -1,7 +1,6 @@
 """Concurrency for the rest of popserv: thread pools, coroutines, the bus between workers.
 
-Imports :mod:`popserv.interfaces`, :mod:`popserv.errors` and :mod:`popserv.texts`, beside
-Twisted.
+This package may import interfaces, errors and texts.
 """
 
 from popserv.runtime.bus import Subscriber, WorkerBus

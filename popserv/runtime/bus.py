@@ -2,7 +2,7 @@
 
 Each topic belongs to one component, which subscribes to it in every worker.  An update is a
 small JSON value.  Each update is complete in itself, may arrive more than once, and arrives
-with a delay.  In a server of one process, updates go nowhere.
+with a delay.  In a server of one process, updates are discarded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Thread pools for blocking work, such as hashing passwords and reading directories.
 
-The reactor's own pool is left alone: it resolves names, and is shared with everything else in
-the process.
+The reactor's own pool is not used: the reactor resolves names in it, and other code in the process
+shares it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """POP3 connections: the protocol, its factory, the idle timer and the connection limit.
 
-This package may import commands, auth, transports, tls, core, messages and runtime; it knows
-no store and, apart from the command table that it is given, no command.
+This package may import commands, auth, transports, tls, core, messages and runtime.  It
+depends on no particular store, and on the commands only through a command table.
 """
 
 from popserv.server.factory import POP3Factory

@@ -1,4 +1,4 @@
-"""Sends the body of a multi-line response: chunks in, framed octets out."""
+"""Sends the body of a multi-line response: reads its chunks, and writes framed octets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from popserv.messages.framing import Chunk, Framer
 
 WRITE_SIZE = 1 << 16
-"""Octets gathered for one write; a Twisted transport pauses its producer beyond as many."""
+"""Octets gathered for one write; a Twisted transport pauses its producer if it buffers more."""
 
 _WRITES_PER_TURN = 4
 """Writes before other sessions are served."""
@@ -42,7 +42,7 @@ class BodySender:
         self._finished = finished
         self._is_paused = False
         self._awaits_chunk = False
-        self._awaits_turn = False
+        self._is_scheduled = False
         self._is_over = False
 
     def pause(self) -> None:
@@ -52,25 +52,27 @@ class BodySender:
     def resume(self) -> None:
         """Write until paused, until a chunk must be awaited, or to the end."""
         self._is_paused = False
-        self._write_on()
+        self._write_until_blocked()
 
-    def _write_on(self) -> None:
+    def _write_until_blocked(self) -> None:
         writes = 0
         try:
-            while not (self._is_paused or self._awaits_chunk or self._awaits_turn or self._is_over):
+            while not (
+                self._is_paused or self._awaits_chunk or self._is_scheduled or self._is_over
+            ):
                 if writes < _WRITES_PER_TURN:
                     self._write_once()
                     writes += 1
                 else:
-                    # A client that reads as fast as this writes must not hold up the others.
-                    self._awaits_turn = True
-                    self._call_later(0, self._take_turn)
+                    # A client that reads as fast as this writes must not block the others.
+                    self._is_scheduled = True
+                    self._call_later(0, self._continue_scheduled)
         except Exception:
             self._end(Failure())
 
-    def _take_turn(self) -> None:
-        self._awaits_turn = False
-        self._write_on()
+    def _continue_scheduled(self) -> None:
+        self._is_scheduled = False
+        self._write_until_blocked()
 
     def stop(self) -> None:
         """Write no more of the body, and close it."""

@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 class Connection(LineReceiver, IdleTimeoutMixin):
     """A connection with a session, without commands.
 
-    A subclass runs commands: it provides :meth:`send_challenge`, :meth:`resume_input` and
-    :meth:`abandon_command`.  ``is_disconnected`` tells whether the connection is lost,
-    ``input_is_over`` whether the client has closed its end and will send no more.
+    A subclass runs the commands: it provides the abstract methods.  ``is_disconnected`` tells
+    whether the connection is lost, and ``input_is_over`` whether the client has closed its end
+    and will send no more.
     """
 
     log = Logger()
@@ -66,7 +66,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
     _has_completed_handshake = False
 
     def connectionMade(self) -> None:
-        """Start the session: at once, or after the TLS handshake."""
+        """Start the session immediately, or after the TLS handshake."""
         if self._has_greeted:
             # STLS behind a protocol wrapper: only the transport is new.
             self.output.transport = self.transport
@@ -95,7 +95,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
             self._start()
 
     def start_session(self) -> None:
-        """Start a session that knows nothing of what was said before."""
+        """Start a new session, with no state of an earlier session on this connection."""
         factory, transport = self.factory, self.transport
         has_tls = ISSLTransport.providedBy(transport)
         self.throttle = ClientThrottle(factory.throttle, factory.networks.of(transport), self)
@@ -140,15 +140,16 @@ class Connection(LineReceiver, IdleTimeoutMixin):
     def upgrade_to_tls(self) -> None:
         """Start TLS and a new session (RFC 2595 sections 4 and 7)."""
         self.output.flush()
-        # Anybody could have injected what came with STLS, whole lines or half a line.
+        # An attacker may have injected octets that arrived with STLS, whole lines or a part of one.
         self.clearLineBuffer()
         self.transport.unregisterProducer()
-        # Nobody would report that the output has drained, and the handshake must be read.
+        # Without a producer the transport does not report that the output has drained, and the
+        # handshake must be read.
         self.output.is_paused = False
         start_tls(self.transport, self.factory.tls, self)
         self.start_session()
 
-    # The session's Authenticator, and the Client of its throttle
+    # Authenticator, for the session, and Client, for its throttle
 
     def supports(self, credentials: type[Interface]) -> bool:
         """See Authenticator."""
@@ -168,33 +169,33 @@ class Connection(LineReceiver, IdleTimeoutMixin):
 
     @abstractmethod
     def send_challenge(self, challenge: bytes) -> Deferred[bytes]:
-        """Send a SASL challenge and return the line that answers it; see Session."""
+        """Send a SASL challenge and return the line of the response; see Session."""
 
     @abstractmethod
     def resume_input(self) -> None:
-        """Take the next line, if one may be taken now."""
+        """Process the next line, if one may be processed now."""
 
     @abstractmethod
     def abandon_command(self) -> bool:
-        """Give up what waits for the client; return whether no command runs any more."""
+        """Abandon a body, reply or challenge in progress; return whether no command is running."""
 
     # The end
 
     def readConnectionLost(self) -> None:
-        """The client will send no more; what it has sent is still answered."""
+        """Note that the client will send no more; commands received are still answered."""
         self.input_is_over = True
         self.close_if_input_is_over()
 
     def writeConnectionLost(self) -> None:
-        """The client reads no more."""
+        """Abort the connection, because the client reads no more."""
         self.transport.abortConnection()
 
     @abstractmethod
     def close_if_input_is_over(self) -> None:
-        """Close if the client will send no more and everything that it sent is answered."""
+        """Close if the client will send no more and all commands are answered."""
 
     def close(self) -> None:
-        """Close once everything written is sent; a body that is being sent is cut off."""
+        """Close once all output is sent; a body that is being sent is truncated."""
         self.output.stop_body()
         self.clearLineBuffer()
         self.output.flush()
@@ -220,7 +221,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
             self.end_session()
 
     def end_session(self) -> Deferred[None]:
-        """Release what the session owns; called once, as the last act of a connection."""
+        """Release the mailbox of the session; called once, as the last act of a connection."""
         session = self.session
         # It refers to this connection.
         session.tls_state = None
@@ -243,17 +244,17 @@ class Connection(LineReceiver, IdleTimeoutMixin):
     # IPushProducer: the transport tells whether the client reads
 
     def pauseProducing(self) -> None:
-        """The client does not read: write no more, and take no more commands."""
+        """Write no more, and accept no more commands, because the client does not read."""
         self.output.pause()
         if not self.paused:
             LineReceiver.pauseProducing(self)
 
     def resumeProducing(self) -> None:
-        """The client has read: go on."""
+        """Continue, because the client has read."""
         self.resetTimeout()
         if not self.output.resume():
             self.resume_input()
 
     def stopProducing(self) -> None:
-        """The connection is lost; connectionLost follows."""
+        """Read no more, because the connection is lost; connectionLost follows."""
         self.paused = True

@@ -1,4 +1,4 @@
-"""The connections of a server, and which of them is evicted when there are too many."""
+"""The connections of a server, and the choice of one to evict when there are too many."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class Connections(Generic[C]):
     def mark_authenticated(self, connection: C) -> None:
         """Record that a connection has logged in; do nothing if it was removed meanwhile."""
         if connection in self._groups:
-            self._leave(connection, self._groups[connection])
+            self._remove_from_group(connection, self._groups[connection])
             self._groups[connection] = None
 
     def remove(self, connection: C) -> None:
-        """Remove a connection, if it is still there."""
-        self._leave(connection, self._groups.pop(connection, None))
+        """Remove a connection, if it has not been removed yet."""
+        self._remove_from_group(connection, self._groups.pop(connection, None))
 
     def evict(self) -> C | None:
         """Remove and return the oldest unauthenticated connection of the largest group.
 
-        Of several groups of that size it is the one that has had it for longest.  Return
+        Of several groups of that size, the one that reached it first is chosen.  Return
         None if all connections are authenticated.
         """
         for group in self._groups_by_size[-1]:
@@ -63,7 +63,7 @@ class Connections(Generic[C]):
             return oldest
         return None
 
-    def _leave(self, connection: C, group: Hashable) -> None:
+    def _remove_from_group(self, connection: C, group: Hashable) -> None:
         if group is None:
             return
         members = self._unauthenticated[group]

@@ -1,4 +1,4 @@
-"""The factory of POP3 connections: what all connections of one server share."""
+"""The factory of POP3 connections, with the state that the connections of a server share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from popserv.interfaces import IAPOPCredentials
 from popserv.runtime.bus import WorkerBus
 from popserv.server.connection import Connection
 from popserv.server.connections import Connections
-from popserv.server.idle import MINIMUM_TIMEOUT
+from popserv.server.idle import MIN_IDLE_TIMEOUT
 from popserv.server.protocol import POP3Server
 from popserv.transports.networks import Network, Networks
 
@@ -28,7 +28,7 @@ class POP3Factory(ServerFactory):
     """Makes a :class:`POP3Server` for each connection.
 
     :param commands: the commands that clients may give.
-    :param portal: where clients log in; its realm must support ``IMailbox``, or
+    :param portal: authenticates clients; its realm must support ``IMailbox``, or
         ``IMailboxPOP3`` of ``twisted.mail``.
     :param host: the server's host name; the default is the machine's.
     :param idle_timeout: seconds; RFC 1725 section 3 requires at least 600.
@@ -40,12 +40,12 @@ class POP3Factory(ServerFactory):
     :param workarounds: names from :mod:`popserv.messages.workarounds`.
     :param max_connections: when there are more, the oldest unauthenticated connection of the
         network that has most of them is closed.
-    :param trusted_networks: networks whose addresses stand for many clients, such as a
+    :param trusted_networks: networks whose addresses many clients share, such as that of a
         webmail: failed logins of one client do not delay the others.
-    :param bus: reaches the other workers of this server.
-    :param greeting: makes the text of the greeting from ``host``, as the dialect of
+    :param bus: sends updates to the other workers of this server.
+    :param greeting: returns the text of the greeting for ``host``, as the dialect of
         ``commands`` requires (:mod:`popserv.commands.dialects`).
-    :param connections: those of another factory, if both share one limit.
+    :param connections: the connections of another factory, if both share one limit.
     """
 
     protocol: Any = POP3Server
@@ -57,7 +57,7 @@ class POP3Factory(ServerFactory):
         portal: Portal,
         *,
         host: bytes | None = None,
-        idle_timeout: float = MINIMUM_TIMEOUT,
+        idle_timeout: float = MIN_IDLE_TIMEOUT,
         allow_plaintext: bool = False,
         tls: IOpenSSLServerConnectionCreator | None = None,
         require_tls: bool = False,

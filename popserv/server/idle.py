@@ -8,18 +8,18 @@ from twisted.protocols.policies import TimeoutMixin
 
 from popserv.transports.output import unread_octets
 
-MINIMUM_TIMEOUT = 600
+MIN_IDLE_TIMEOUT = 600
 """Seconds: "Such a timer MUST be of at least 10 minutes' duration"."""
 
 
 class IdleTimeoutMixin(TimeoutMixin):
     """Closes a connection that has been inactive for too long, without a reply.
 
-    Call :meth:`start_idle_timer` when connected, and ``resetTimeout`` when a command came in
-    or output drained.  When the timer expires, the timeout starts again if the client has
-    read some of the output that is waiting for it: a slow client stays connected, and one
-    that stopped reading is disconnected after twice the timeout at most.  The timer runs
-    while a command waits for its store, since a paused transport does not notice a lost peer.
+    Call :meth:`start_idle_timer` when connected, and ``resetTimeout`` when a command has arrived or
+    output has drained.  When the timer expires, the timeout starts again if the client has read
+    some of the pending output: a slow client stays connected, and one that stopped reading is
+    disconnected after twice the timeout at most.  The timer runs while a command waits for its
+    store, since a paused transport does not notice a lost peer.
     """
 
     CLOSE_TIMEOUT: float = 30

@@ -9,7 +9,7 @@ from twisted.internet.error import CannotListenError
 
 
 class CannotStart(SystemExit, Exception):
-    """Ends twistd with one line.
+    """Ends twistd with an error message of one line.
 
     It is an Exception as well, so that twistd removes its pidfile first.
     """

@@ -15,8 +15,8 @@ from popserv.transports.output import write_now
 class ReplyWriter:
     """Writes replies to a transport.
 
-    While ``is_batching``, octets are kept until :meth:`flush`, or until there are
-    ``WRITE_SIZE`` of them: the replies to commands that came in one packet leave in one.
+    While ``is_batching``, octets are collected until :meth:`flush`, or until there are
+    ``WRITE_SIZE`` of them: the replies to commands that arrive in one packet leave in one.
     While ``is_paused``, no body is written.  ``call_later`` calls a function after a number
     of seconds, as a reactor's ``callLater`` does.
     """
@@ -51,14 +51,14 @@ class ReplyWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is kept."""
+        """Write the batch."""
         batch, self._batch = self._batch, None
         if batch:
             self._batched = 0
             write_now(self.transport, batch[0] if len(batch) == 1 else b"".join(batch))
 
     def discard(self) -> None:
-        """Drop what is kept."""
+        """Drop the batch."""
         self._batch = None
         self._batched = 0
 
@@ -69,7 +69,7 @@ class ReplyWriter:
         framer: Framer,
         finished: Callable[[Failure | None], None],
     ) -> None:
-        """Write a status line and the body behind it.
+        """Write a status line and the body after it.
 
         ``finished`` is called once: with None after the last octet was written, or with the
         failure that ended the body.  It is not called after :meth:`stop_body`.
@@ -85,12 +85,12 @@ class ReplyWriter:
             sender.resume()
 
     def stop_body(self) -> None:
-        """Stop sending a body, if there is one; it is then never finished."""
+        """Stop sending a body, if there is one; ``finished`` is not called."""
         if self._body is not None:
             self._body.stop()
 
     def drop_body(self) -> bool:
-        """Stop sending a body and forget it; return whether there was one."""
+        """Stop sending a body and drop it; return whether there was one."""
         had_body = self._body is not None
         self.stop_body()
         self._body = None
@@ -103,7 +103,7 @@ class ReplyWriter:
             self._body.pause()
 
     def resume(self) -> bool:
-        """Go on with the body; return whether there was one."""
+        """Continue with the body; return whether there is one."""
         self.is_paused = False
         if self._body is None:
             return False

@@ -1,6 +1,6 @@
 """Connections whose user is known before the client sends anything: sessions without a login.
 
-RFC 1225 tells of MZnet's server, whose clients had identified themselves to their terminal
+RFC 1225 describes MZnet's server, whose clients had identified themselves to their terminal
 line: it did "not require a USER/PASS combination before entering the TRANSACTION state".
 """
 
@@ -28,14 +28,14 @@ Identify = Callable[[ITransport], Awaitable[bytes]]
 class PreauthenticatedServer(POP3Server):
     """A connection that logs its user in before the greeting.
 
-    The greeting is ``+OK`` with the text that answers a login, and the session is in the
-    TRANSACTION state; or it is ``-ERR`` with the reason, and the connection is closed.
-    What the client sends before the greeting waits.
+    If that succeeds, the greeting is ``+OK`` with the text of the reply to a login, and the
+    session is in the TRANSACTION state.  Otherwise it is ``-ERR`` with the reason, and the
+    connection is closed.  Commands that arrive before the greeting are answered after it.
     """
 
     factory: PreauthenticatedFactory
 
-    # The first octets of such a connection tell nothing new about the client.
+    # No new session for the first octets: they do not change the client's address.
     _has_received_data = True
 
     def greet(self) -> None:
@@ -50,14 +50,14 @@ class PreauthenticatedServer(POP3Server):
         return Reply(b"%b, %b" % (self.factory.greeting, self.session.login_text().encoded()))
 
     def must_close_after_error(self) -> bool:
-        """Return whether the session is over; without a login it has not begun."""
+        """Return whether the session is over; a failed login ends it, too."""
         return self.session.state is State.AUTHORIZATION or super().must_close_after_error()
 
 
 class PreauthenticatedFactory(POP3Factory):
     """Makes a :class:`PreauthenticatedServer` for each connection.
 
-    ``identify`` returns its user's name.  ``portal`` must have a checker for
+    ``identify`` returns the name of the client's user.  ``portal`` must have a checker for
     IPreauthenticated, and no other factory may use that portal.  ``options`` are those of
     :class:`POP3Factory`.
     """

@@ -2,9 +2,9 @@
 
 Rules of this file:
  1. One command runs at a time.  While one is pending, or its body is being sent, no input
-    is taken: pipelining needs no queue.
- 2. After a status line there is no ``-ERR``: a body that fails breaks the connection, and
-    half a message is never passed off as a whole one.
+    is processed: pipelining needs no queue.
+ 2. After a status line there is no ``-ERR``: a body that fails aborts the connection, so
+    that the client does not take a part of a message for the whole.
  3. No text of an unexpected exception reaches a client.
 """
 
@@ -30,7 +30,7 @@ from popserv.transports.peers import peer_name
 
 
 class POP3Server(Connection):
-    """One connection: RFC 1725's command grammar on the wire, a Session behind it."""
+    """A POP3 connection: parses command lines, runs commands in its session, and sends replies."""
 
     # A bare LF ends a line, too, for people who type at the server through nc.
     delimiter = b"\n"
@@ -41,9 +41,9 @@ class POP3Server(Connection):
     MAX_BAD_COMMANDS = 20
     """Consecutive lines that are not valid commands after which a connection is closed."""
     FAILED_LOGIN_DELAY = 2.0
-    """Seconds before a failed login is answered, if its network had none before it."""
+    """Seconds before the reply to a failed login, if it is the first of its network."""
     MAX_LOGGED_ERRORS = 100
-    """Refusals of one connection whose reasons are logged."""
+    """The maximum number of refusals of one connection whose reasons are logged."""
     LINES_PER_TURN = 50
     """Pipelined commands answered before other sessions are served; a body counts as ten."""
 
@@ -61,13 +61,13 @@ class POP3Server(Connection):
     # Input: lines to commands
 
     def dataReceived(self, data: bytes) -> None:
-        """Take input, unless closing: a TLS transport reads on until the peer's close_notify."""
+        """Process input, unless closing: a TLS transport reads on until the peer's close_notify."""
         if self.closing:
             return
         if not self._has_received_data:
             self._has_received_data = True
             if isinstance(self.transport, ProtocolWrapper):
-                # haproxy: knows the client's address only now.
+                # The endpoint haproxy: learns the client's address from the first octets.
                 self.start_session()
                 self.factory.connections.change_network(self, self.throttle.network)
         output = self.output
@@ -98,10 +98,10 @@ class POP3Server(Connection):
             response, self._sasl_response = self._sasl_response, None
             response.callback(line)
         else:
-            self._run(line)
+            self._run_command(line)
         self._pause_input_if_needed()
 
-    def _run(self, line: bytes) -> None:
+    def _run_command(self, line: bytes) -> None:
         self._command_pending = True
         try:
             keyword, argument = split_line(line)
@@ -117,7 +117,7 @@ class POP3Server(Connection):
                 outcome.addCallbacks(self.send_reply, self._command_failed)
 
     def _pause_input_if_needed(self) -> None:
-        """Take no further line while a command is pending, or other sessions must be served."""
+        """Stop reading while a command is pending, or while other sessions must be served."""
         self._lines_this_turn += 1
         if self._command_pending and self._sasl_response is None:
             LineReceiver.pauseProducing(self)
@@ -138,7 +138,7 @@ class POP3Server(Connection):
         self.close()
 
     def send_challenge(self, challenge: bytes) -> Deferred[bytes]:
-        """Send a SASL challenge and return the line that answers it; see Session."""
+        """Send a SASL challenge and return the line of the response; see Session."""
         if self.is_disconnected:
             raise _client_disconnected()
         response: Deferred[bytes] = Deferred()
@@ -150,28 +150,28 @@ class POP3Server(Connection):
         return response
 
     @property
-    def _is_listening(self) -> bool:
-        """Whether the next line is wanted: as a command, or as the response to a challenge."""
+    def _expects_line(self) -> bool:
+        """Whether a line can be processed now, as a command or as the response to a challenge."""
         return self._sasl_response is not None or not self._command_pending
 
     def resume_input(self) -> None:
-        """Take the next line, if one may be taken now."""
-        if self.paused and self._is_listening and not (self.output.is_paused or self.closing):
+        """Process the next line, if one may be processed now."""
+        if self.paused and self._expects_line and not (self.output.is_paused or self.closing):
             # Runs the lines that are buffered, until one of them must wait.
             LineReceiver.resumeProducing(self)
             self.close_if_input_is_over()
 
     def close_if_input_is_over(self) -> None:
-        """Close if the client will send no more and everything that it sent is answered."""
-        if self.input_is_over and self._is_listening and not self.paused:
+        """Close if the client will send no more and all commands are answered."""
+        if self.input_is_over and self._expects_line and not self.paused:
             self.close()
 
     def abandon_command(self) -> bool:
-        """Give up what waits for the client; return whether no command runs any more."""
+        """Abandon a body, reply or challenge in progress; return whether no command is running."""
         if self.output.drop_body():
             self._command_pending = False
         if self._delayed_error is not None:
-            # Nobody waits for the reply; the slot of the failed login stays taken.
+            # The client cannot receive the reply; the failed login keeps its slot.
             self._delayed_error.reset(0)
         if self._sasl_response is not None:
             response, self._sasl_response = self._sasl_response, None
@@ -182,7 +182,7 @@ class POP3Server(Connection):
     # Output: replies
 
     def send_reply(self, reply: Reply) -> None:
-        """Send a positive reply, then do what it says comes after it."""
+        """Send a positive reply, then perform the action that it requires after it."""
         self._bad_commands = 0
         status = ok_line(reply.text, self.session.language)
         if reply.body is None:
@@ -205,14 +205,14 @@ class POP3Server(Connection):
             self._command_done(after)
         else:
             self.log.failure("reading a message failed, connection aborted", failure)
-            # Before an orderly close becomes possible.
+            # Set first, so that nothing closes the connection in order.
             self.closing = True
             self.output.discard()
             self.transport.abortConnection()
             self._command_done(After.CLOSE)
 
     def _command_failed(self, failure: Failure) -> None:
-        """Send a negative reply; delay that of a failed login, so that guessing is slow."""
+        """Send a negative reply; delay that of a failed login, to slow down password guessing."""
         error = failure.value
         is_logged = self._logged_errors < self.MAX_LOGGED_ERRORS
         self._logged_errors += 1
@@ -244,7 +244,7 @@ class POP3Server(Connection):
         self._command_done(After.CLOSE if self.must_close_after_error() else After.CONTINUE)
 
     def must_close_after_error(self) -> bool:
-        """Tell whether the negative reply just sent is the last one."""
+        """Return whether the negative reply just sent is the last one."""
         return (
             self._failed_logins >= self.MAX_FAILED_LOGINS
             or self._bad_commands >= self.MAX_BAD_COMMANDS
@@ -252,7 +252,7 @@ class POP3Server(Connection):
         )
 
     def _command_done(self, after: After) -> None:
-        """Take the next line, start TLS, or close."""
+        """Process the next line, start TLS, or close."""
         self._command_pending = False
         if self.is_disconnected:
             self.end_session()

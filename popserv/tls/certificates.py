@@ -43,12 +43,13 @@ class Certificates:
     ALPN, and no session resumption, so that every handshake verifies everything.
 
     ``certificate`` is a PEM file with the server's certificate, then the intermediate
-    certificates, and the key, unless that is in the file ``private_key``.  Or it is a
-    directory: of files ``*.pem``, each with its key, and of directories that contain
-    ``fullchain.pem`` and ``privkey.pem``, as certbot makes them; or it is one of the latter.
+    certificates, and the key, unless that is in the file ``private_key``.  It may also be a
+    directory that contains ``fullchain.pem`` and ``privkey.pem``, as certbot makes it, or a
+    directory of several certificates: files ``*.pem``, each with its key, and directories as
+    certbot makes them.
     With several certificates, SNI (RFC 6066 section 3) selects one by the DNS names in
-    its subjectAltName, where ``*`` stands for the leftmost label; of two certificates with
-    the same name, the first by file name.  A client that sends no name, or an unknown one,
+    its subjectAltName, where ``*`` matches the leftmost label; of two certificates with
+    the same name, the first by file name is used.  A client that sends no name, or an unknown one,
     gets ``default.pem`` (``default/``) if there is one, and otherwise the first.
 
     ``client_ca`` is a PEM file of CAs.  The server then asks clients for a certificate, but

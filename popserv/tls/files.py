@@ -20,10 +20,10 @@ Files = tuple[str, ...]
 """The paths of files that are loaded together."""
 
 Stamps = tuple[tuple[int, ...] | None, ...]
-"""What changes when one of these files changes; None for a file that is not there."""
+"""Values that change when a file changes, for each of the files; None for a missing file."""
 
 _MAX_FILE = 1 << 22
-"""Octets read of one file; all CAs of a system take a quarter of a million."""
+"""The maximum octets that are read of a file; all CAs of a system have a quarter of a million."""
 
 _PRIVATE_KEY = re.compile(
     rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL
@@ -40,8 +40,8 @@ class CertificateError(Exception):
 class Reload:
     """One pass over files: those that have not changed are not read again.
 
-    A file that cannot be loaded keeps what was loaded before, and its error is in
-    ``errors``, by path, with the stamps that it had.
+    If a file cannot be loaded, the earlier result stays in use, and ``errors`` has the stamps and
+    the error by path.
     """
 
     def __init__(self, loaded: dict[Files, tuple[Stamps, Any]]) -> None:
@@ -50,19 +50,22 @@ class Reload:
         self.errors: dict[str, tuple[Stamps, str]] = {}
 
     def load(self, files: Files, load: Callable[..., Any]) -> Any:
-        """Return what ``load`` makes of the files, now or earlier; None if it never could."""
+        """Return the result of ``load`` for the files; None if it has never succeeded.
+
+        It is the earlier result if the files have not changed, or cannot be loaded.
+        """
         # Before the files are read: a later change is seen at the next pass.
         stamps = tuple(map(_stamp, files))
-        known = self._previous.get(files)
-        if known is None or known[0] != stamps:
+        cached = self._previous.get(files)
+        if cached is None or cached[0] != stamps:
             try:
-                known = (stamps, load(*files))
+                cached = (stamps, load(*files))
             except CertificateError as error:
                 self.errors[files[0]] = (stamps, str(error))
-        if known is None:
+        if cached is None:
             return None
-        self.loaded[files] = known
-        return known[1]
+        self.loaded[files] = cached
+        return cached[1]
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:

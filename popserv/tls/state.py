@@ -30,7 +30,7 @@ class OpenSSLConnectionState(TLSConnectionState):
     def __init__(self, connection: SSL.Connection) -> None:
         self._connection = connection
 
-    def _completed(self) -> bool:
+    def _is_handshake_complete(self) -> bool:
         # The client's Finished message proves that it has the key of its certificate.
         return self._connection.get_peer_finished() is not None
 
@@ -41,14 +41,14 @@ class OpenSSLConnectionState(TLSConnectionState):
         master secret, which pyOpenSSL does not report.  ``tls-server-end-point`` (RFC 5929
         section 4.1) is not available for Ed25519, whose signatures name no hash.
         """
-        if not self._completed():
+        if not self._is_handshake_complete():
             return None
         if kind == b"tls-exporter":
             if self._connection.get_protocol_version() < SSL.TLS1_3_VERSION:
                 return None
             return self._connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
         if kind == b"tls-server-end-point":
-            return _end_point(self._connection.get_certificate())
+            return _server_end_point(self._connection.get_certificate())
         return None
 
     def certificate_names(self) -> Sequence[bytes]:
@@ -56,14 +56,14 @@ class OpenSSLConnectionState(TLSConnectionState):
 
         These are the mail addresses in subjectAltName.  If there are none, it is the
         subject's UID; without that, its emailAddress; and without that, its CN, but only if
-        there is no subjectAltName: the CN of a host's certificate is not a user name.  The
-        first of these that exists counts: if it occurs twice or is not printable, the others
-        are not used.  Empty if the connection was not made by
+        there is no subjectAltName: the CN of a host's certificate is not a user name.  Only
+        the first of these that exists is used, even if there is no name because it occurs more
+        than once or is not printable.  Empty if the connection was not made by
         :class:`popserv.tls.certificates.Certificates` with CAs.
         """
         if (
             self._connection.get_context().get_app_data() is not VERIFIES_CLIENTS
-            or not self._completed()
+            or not self._is_handshake_complete()
         ):
             return ()
         certificate = self._connection.get_peer_certificate()
@@ -76,19 +76,19 @@ class OpenSSLConnectionState(TLSConnectionState):
         return [name.encode() for name in names if name.isprintable() and name]
 
 
-def _end_point(certificate: X509 | None) -> bytes | None:
+def _server_end_point(certificate: X509 | None) -> bytes | None:
     if certificate is None:
         return None
-    shown = certificate.to_cryptography()
+    server_certificate = certificate.to_cryptography()
     try:
-        algorithm = shown.signature_hash_algorithm
+        algorithm = server_certificate.signature_hash_algorithm
     except UnsupportedAlgorithm:
         return None
     if algorithm is None:
         return None
     if algorithm.name in ("md5", "sha1"):
         algorithm = hashes.SHA256()
-    return shown.fingerprint(algorithm)
+    return server_certificate.fingerprint(algorithm)
 
 
 _SUBJECT: Sequence[ObjectIdentifier] = (NameOID.USER_ID, NameOID.EMAIL_ADDRESS)

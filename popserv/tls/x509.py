@@ -11,7 +11,7 @@ from twisted.logger import Logger
 _log = Logger()
 
 EXPIRY_WARNING = timedelta(days=14)
-"""How long before a certificate expires warnings begin."""
+"""The time before the expiry of a certificate from which on a warning is logged."""
 
 INVALID = (
     ValueError,
@@ -19,7 +19,7 @@ INVALID = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
-"""What cryptography raises for certificates that OpenSSL accepts."""
+"""The exceptions that cryptography raises for certificates that OpenSSL accepts."""
 
 
 def alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
@@ -41,7 +41,7 @@ def is_ca(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
-        # Before X.509 version 3 a certificate could not say that it is a CA's.
+        # Before X.509 version 3, certificates had no extension that identifies a CA.
         return certificate.version is x509.Version.v1
     except INVALID:
         return False

@@ -1,7 +1,7 @@
-"""Transports of connections: what is known of the client, output, STLS, standard streams.
+"""Transports of connections: the client's address and user, output, STLS, standard streams.
 
-This package may import tls, core, runtime, interfaces, errors and texts; it knows no POP3
-command and no store.
+This package may import tls, core, runtime, interfaces, errors and texts; it depends on
+no POP3 command and no store.
 """
 
 from popserv.transports.peers import (

@@ -11,10 +11,10 @@ from twisted.internet.interfaces import ITransport
 Network = IPv4Network | IPv6Network
 
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
-"""Addresses of this machine: a proxy or a webmail here speaks for many clients."""
+"""Addresses of this machine: a proxy or a webmail on it connects for many clients."""
 
-_PREFIX = 64
-"""Bits of an IPv6 prefix; a site is assigned at least a /64 and chooses the other bits."""
+_PREFIX_LENGTH = 64
+"""Bits of a client's IPv6 network; a site is assigned at least a /64 and chooses the other bits."""
 
 
 class Networks:
@@ -27,11 +27,11 @@ class Networks:
     def __init__(self, trusted_networks: Iterable[Network] = ()) -> None:
         self._trusted_networks = (*LOOPBACK, *trusted_networks)
         # Parsing an address takes as long as the rest of a greeting.
-        self._cached = lru_cache(10_000)(self._network)
+        self._network_of_host = lru_cache(10_000)(self._network)
 
     def of(self, transport: ITransport) -> str | None:
         """Return the client's network as text, or None if it has none."""
-        return self._cached(getattr(transport.getPeer(), "host", None))
+        return self._network_of_host(getattr(transport.getPeer(), "host", None))
 
     def _network(self, host: str | None) -> str | None:
         try:
@@ -43,5 +43,5 @@ class Networks:
             return None
         if isinstance(address, IPv6Address):
             # Its integer value has no zone.
-            return str(ip_network((int(address), _PREFIX), strict=False))
+            return str(ip_network((int(address), _PREFIX_LENGTH), strict=False))
         return str(address)

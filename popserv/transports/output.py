@@ -1,4 +1,4 @@
-"""Writing to a transport without a turn of the reactor, and the output that is pending."""
+"""Writing to a transport without waiting for the reactor, and counting pending output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def disable_nagle(transport: Any) -> None:
 
 
 def write_now(transport: Any, octets: bytes) -> None:
-    """Pass octets to the kernel at once, if no earlier output is pending.
+    """Pass octets to the kernel immediately, if no earlier output is pending.
 
     A transport's ``write`` waits for the next turn of the reactor and registers the socket
     with epoll for it.  Octets that the kernel does not accept are written that way.

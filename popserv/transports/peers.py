@@ -20,7 +20,7 @@ class DescriptorAddress:
     """The address of a client that is connected by open file descriptors: a terminal or pipes.
 
     ``is_local`` tells whether the descriptors lead to a process or to a terminal line of this
-    machine; where that process gets its data from cannot be known.
+    machine; the source of that process's data cannot be known.
     """
 
     name: str
@@ -31,7 +31,7 @@ class DescriptorAddress:
 
 
 def is_private(transport: ITransport) -> bool:
-    """Return whether nobody can read along: the connection uses TLS or is local."""
+    """Return whether nobody can eavesdrop on a connection, because it uses TLS or is local."""
     if ISSLTransport.providedBy(transport):
         return True
     peer = transport.getPeer()

@@ -17,8 +17,8 @@ def start_tls(
     if not isinstance(transport, ProtocolWrapper):
         transport.startTLS(tls)
         return
-    # A wrapper such as that of haproxy: would pass startTLS to the transport below it and not
-    # know of TLS.  Imported here because TLS is an extra.
+    # A wrapper such as that of haproxy: would pass startTLS to the transport below it, and
+    # would not know that TLS has started.  Imported here because TLS is an extra.
     from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
     factory: Any = TLSMemoryBIOFactory(cast(Any, tls), False, cast(Any, None))

@@ -44,7 +44,7 @@ class StandardStreams:
         self.address = DescriptorAddress(_name(in_), not _is_remote(in_, out))
         self._flags = [fcntl.fcntl(each, fcntl.F_GETFL) for each in (in_, out)]
         replaces_error = is_client_stream(error, in_, out)
-        # Above the standard descriptors, for that of standard error may be free.
+        # Above the standard descriptors, because that of standard error may be closed.
         self.input = _copy(in_, os.O_RDONLY, error + 1)
         self.output = _copy(out, os.O_WRONLY, error + 1)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -163,12 +163,12 @@ def _socket(descriptor: int) -> socket.socket:
 
 
 def family_of(in_: int, out: int) -> int | None:
-    """Return the address family of the socket that both are, or None if they are no socket.
+    """Return the address family if both are one stream socket that Twisted can adopt, else None.
 
     :raises NoClientError: the socket is not connected.
     """
-    there = os.fstat(in_)
-    if not stat.S_ISSOCK(there.st_mode):
+    status = os.fstat(in_)
+    if not stat.S_ISSOCK(status.st_mode):
         return None
     with _socket(in_) as client:
         try:
@@ -179,7 +179,7 @@ def family_of(in_: int, out: int) -> int | None:
                 "has disconnected, or it is a listening socket (use nowait in inetd.conf)"
             ) from None
         if (
-            os.path.samestat(there, os.fstat(out))
+            os.path.samestat(status, os.fstat(out))
             and client.type == socket.SOCK_STREAM
             and client.family in _ADOPTED
         ):

@@ -1,4 +1,4 @@
-"""The system's users at the other end of UNIX sockets."""
+"""Identifies the system user at the other end of a UNIX socket."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CREDENTIALS = struct.Struct("iII")
 """Linux's struct ucred: pid, uid, gid."""
 
 # Looking up a name may query a directory server.
-_names = BoundedThreadPool("popserv-names", threads=2, backlog=200, wait_at_shutdown=False)
+_name_threads = BoundedThreadPool("popserv-names", threads=2, backlog=200, wait_at_shutdown=False)
 
 
 async def peer_user(transport: Any) -> bytes:
@@ -38,7 +38,7 @@ async def peer_user(transport: Any) -> bytes:
     if uid == _overflow_uid():
         raise NoUser from UnauthorizedLogin(f"uid {uid} stands for all users of other namespaces")
     try:
-        return os.fsencode((await _names.run(pwd.getpwuid, uid)).pw_name)
+        return os.fsencode((await _name_threads.run(pwd.getpwuid, uid)).pw_name)
     except KeyError:
         raise NoUser from UnauthorizedLogin(f"uid {uid} has no name")
 
@@ -53,7 +53,7 @@ def _peer_uid(transport: Any) -> int:
 
 @lru_cache(1)
 def _overflow_uid() -> int | None:
-    """Return the uid that stands for all users who have none in this user namespace."""
+    """Return the uid that represents all users who have none in this user namespace."""
     try:
         with open("/proc/self/uid_map", encoding="ascii") as uid_map:
             if sum(int(line.split()[2]) for line in uid_map) >= _ALL_UIDS:

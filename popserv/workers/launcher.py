@@ -37,7 +37,7 @@ class Launcher:
         self._setup = {
             "service_module": service_module,
             "arguments": list(arguments),
-            # Relative paths in the arguments start there.
+            # Relative paths in the arguments are relative to this directory.
             "directory": os.getcwd(),
             "reactor": type(reactor).__module__,
         }
@@ -93,7 +93,7 @@ class Launcher:
 
 def _python_options() -> list[str]:
     """Return the options of Python that this process has, such as -W error."""
-    # The function that multiprocessing uses: private, but there since Python 2.
+    # The function that multiprocessing uses: private, but present since Python 2.
     options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return options
 

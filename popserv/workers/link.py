@@ -42,11 +42,11 @@ from zope.interface import implementer
 READ_SIZE = 1 << 16
 """Octets of one read."""
 MAX_LINE = 1 << 20
-"""Octets of the longest line; a longer one is received in parts."""
+"""The maximum octets of a line; a longer one is received in parts."""
 HEARTBEAT_INTERVAL = 10.0
 """Seconds between the heartbeats of a worker."""
 FINAL_SEND_TIMEOUT = 1.0
-"""Seconds that the other end has for reading a line that is sent without the reactor."""
+"""Seconds in which the other end must read a line that is sent without the reactor."""
 
 
 @implementer(IReadWriteDescriptor)
@@ -78,7 +78,7 @@ class Link:
 
     @property
     def unsent_octets(self) -> int:
-        """Return how many octets cannot be sent because the other end does not read."""
+        """The octets that cannot be sent because the other end does not read."""
         return self._unsent_octets
 
     def send(self, line: bytes) -> None:
@@ -148,8 +148,8 @@ class Link:
         except BlockingIOError:
             return
         except OSError:
-            # The other end has closed, of which doRead informs the reactor; or, without the
-            # reactor, the time is over.
+            # The other end has closed, which doRead reports to the reactor; or, without the
+            # reactor, FINAL_SEND_TIMEOUT has expired.
             self._unsent_octets = 0
             self._unsent.clear()
             self._is_open = self._uses_reactor

@@ -19,7 +19,7 @@ server."""
 MAX_UNSENT = 1 << 20
 """Octets that the supervisor may leave unread before events are dropped."""
 MAX_EVENT = 1 << 19
-"""Octets of an event; of a longer one only the beginning of its text is sent."""
+"""The maximum octets of an event; of a longer one, only the start of its text is sent."""
 
 
 @implementer(ILogObserver)
@@ -42,14 +42,14 @@ class LogForwarder:
         if not self._is_batching:
             self.flush()
         elif event.get("log_level", LogLevel.info) >= LogLevel.warn:
-            # It may say why this process is about to end.
+            # It may report why this process is about to exit.
             self._reactor.callFromThread(self.flush)
         elif not self._is_collecting:
             self._is_collecting = True
             self._reactor.callFromThread(self._flush_later)
 
     def stop_batching(self) -> None:
-        """Send everything now, and each later event at once: the reactor is stopping."""
+        """Send all events now, and later ones without delay, because the reactor is stopping."""
         self._is_batching = False
         self.flush()
 

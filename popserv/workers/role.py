@@ -1,4 +1,4 @@
-"""The role of a process: which worker of its server it is."""
+"""The role of a worker process: its number, its share of limits, and its bus."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 An endpoint is a string, and only Twisted's plugins know which sockets it opens.  Supervisor
 and workers therefore pass a proxy of the reactor to the same endpoints.  In the supervisor,
-``listenTCP`` and its like open and keep sockets.  In a worker, each call gets the socket that
-the supervisor keeps for the same call; calls are matched by their order.
+``listenTCP`` and similar methods open and keep sockets.  In a worker, each call gets the socket
+that the supervisor keeps for the same call; calls are matched by their order.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class SocketOpener(_ReactorProxy):
         sockets = [first]
         if HAS_PORT_BALANCING:
             sockets = [_listen_beside(first, backlog) for _ in range(self._workers)]
-            # The kernel would also give connections to this socket, where nobody accepts them.
+            # The kernel would also assign connections to this socket, on which no process accepts.
             first.shutdown(socket.SHUT_RD)
             first.close()
         self.endpoints.append(OpenEndpoint(sockets, backlog))
@@ -131,7 +131,7 @@ class SocketOpener(_ReactorProxy):
         return [(each.socket_of(number).fileno(), each.backlog) for each in self.endpoints]
 
     def pause(self, number: int) -> None:
-        """Stop the kernel from giving connections to a worker until it listens again.
+        """Stop the kernel from assigning connections to a worker until it listens again.
 
         Sockets that all workers share are not changed.
         """

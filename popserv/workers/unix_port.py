@@ -24,7 +24,7 @@ class SharedUNIXPort(FileDescriptor):
     """
 
     ACCEPT_RETRY_DELAY = 1.0
-    """Seconds after a failed accept until the next."""
+    """Seconds between a failed accept and the next one."""
 
     def __init__(self, shared: socket.socket, factory: IProtocolFactory, reactor: Any) -> None:
         super().__init__(reactor)

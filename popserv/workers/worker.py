@@ -60,7 +60,7 @@ class Worker:
     """The worker that runs in this process.
 
     :param link: this end of the link.
-    :param setup: what :class:`popserv.workers.launcher.Launcher` has sent.
+    :param setup: the setup that :class:`popserv.workers.launcher.Launcher` has sent.
     """
 
     def __init__(self, reactor: Any, link: socket.socket, setup: Mapping[str, Any]) -> None:
@@ -147,7 +147,7 @@ class Worker:
             if word == b"publish":
                 self._bus.receive(*json.loads(argument))
             elif word == b"replay":
-                # In steps, because many updates would hold up clients and the link.
+                # In steps, because many updates would block clients and the link.
                 self._cooperator.cooperate(self._bus.replay_all())
         except Exception:
             _log.failure("invalid message from another worker")

@@ -1,4 +1,4 @@
-"""The supervisor's handle of a worker: starts, watches, restarts and stops its process."""
+"""A worker in the supervisor: starts, monitors, restarts and stops the worker's process."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
 """Seconds that a worker has to exit before it is killed."""
 MAX_RESTART_DELAY = 60.0
-"""Seconds of the longest delay before a restart; the delays are 0, 1, 2, 4 and so on."""
+"""The maximum delay before a restart, in seconds; the delays are 0, 1, 2, 4 and so on."""
 RESTART_DELAY_RESET = 60.0
 """Seconds that a worker must have run for its next restart to have no delay."""
 MAX_MISSED_HEARTBEATS = 6
 """Consecutive heartbeats that a worker may miss before it is killed.
 
-A worker sends none while it starts, so that they must take as long as START_TIMEOUT.
+A worker sends none while it starts, so they must last at least as long as START_TIMEOUT.
 """
 MAX_UNSENT = 8 << 20
 """Octets that a worker may leave unread before it is killed."""
@@ -135,7 +135,7 @@ class WorkerProcess(ProcessProtocol):
         heartbeat.
         """
         self._missed_heartbeats += 1
-        # Also while it starts: its sockets collect connections that nobody accepts.
+        # Also while it starts: its sockets queue connections that no process accepts.
         if self._process is not None and self._missed_heartbeats > MAX_MISSED_HEARTBEATS:
             _log.error("worker {number} sent no heartbeat; killed", number=self._number)
             self._send_signal("KILL")
@@ -235,9 +235,9 @@ class WorkerProcess(ProcessProtocol):
     def _schedule_kill(self) -> None:
         """Kill the process if it does not exit within STOP_TIMEOUT."""
         if self._kill_call is None:
-            self._kill_call = self._reactor.callLater(STOP_TIMEOUT, self._kill_late)
+            self._kill_call = self._reactor.callLater(STOP_TIMEOUT, self._kill_after_timeout)
 
-    def _kill_late(self) -> None:
+    def _kill_after_timeout(self) -> None:
         self._kill_call = None
         _log.error("worker {number} does not stop; killed", number=self._number)
         self._send_signal("KILL")

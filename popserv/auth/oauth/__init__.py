@@ -1,6 +1,7 @@
 """Authentication by OAuth bearer tokens; requires the extra ``oauth``.
 
-It may import the modules of :mod:`popserv.auth` that check files, and the packages below auth.
+This package may import the module files of :mod:`popserv.auth`, and the packages that auth may
+import.
 """
 
 from popserv.auth.oauth.checker import TokenChecker

@@ -9,7 +9,7 @@ from typing import Any
 from popserv.auth.oauth.verifier import InvalidToken
 
 MAX_TOKEN_OCTETS = 1 << 16
-"""A longer token is rejected before anything is computed from it."""
+"""The maximum octets of a token; a longer one is rejected before anything is computed from it."""
 
 LEEWAY = 30.0
 """The accepted difference between the provider's clock and this machine's, in seconds."""

@@ -1,4 +1,4 @@
-"""The verifier that asks the provider about each token (token introspection, RFC 7662)."""
+"""The verifier that sends each token to the provider (token introspection, RFC 7662)."""
 
 from __future__ import annotations
 

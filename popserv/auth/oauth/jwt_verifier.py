@@ -50,7 +50,7 @@ class JWTVerifier:
             raise ValueError("audience must not be empty")
         self._keys = keys
         self._required_claims = RequiredClaims(issuer, audience, leeway)
-        # This object rejects every other algorithm, whatever a token or a call asks for.
+        # This object rejects every other algorithm, even if a token or a call names it.
         self._jws = PyJWS(algorithms=list(algorithms))
         self._algorithms = frozenset(algorithms)
         self._typ = typ and _normalized_typ(typ)

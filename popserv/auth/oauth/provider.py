@@ -32,7 +32,7 @@ REQUEST_TIMEOUT = 10.0
 
 
 class ProviderError(Exception):
-    """The provider, or the file that holds its keys, is unavailable or returned an invalid answer.
+    """The provider, or the file that holds its keys, is unavailable or has invalid contents.
 
     The message is for the log: it names the URL or the file and the reason, and contains no token.
     """

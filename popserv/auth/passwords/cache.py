@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 
 class VerifiedPasswordCache:
-    """Remembers which passwords were verified against which password fields.
+    """Records which passwords were verified against which password fields.
 
     The cache stores neither passwords nor fields, but keyed digests of both.  The key is random
     and exists only in this process.  An entry expires ``lifetime`` seconds after it was added.
@@ -42,7 +42,7 @@ class VerifiedPasswordCache:
             times.popitem(last=False)
 
     def contains(self, field: bytes, password: bytes) -> bool:
-        """Tell whether the password was verified against this field within the lifetime."""
+        """Return whether the password was verified against this field within the lifetime."""
         return self._expiry_times.get(self._digest(field, password), 0) > self._now()
 
     def _digest(self, field: bytes, password: bytes) -> bytes:

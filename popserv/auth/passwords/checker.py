@@ -54,12 +54,12 @@ from popserv.interfaces import (
 )
 from popserv.runtime.threads import BoundedThreadPool
 
-_threads = BoundedThreadPool("popserv-hash", threads=2, backlog=200)
+_hash_threads = BoundedThreadPool("popserv-hash", threads=2, backlog=200)
 
 
 def _run_in_thread(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
     """Call a function in a thread, unless the client has disconnected before a thread is free."""
-    return _threads.run(function, *args, still_needed=client_is_connected.get())
+    return _hash_threads.run(function, *args, still_needed=client_is_connected.get())
 
 
 @implementer(ICredentialsChecker, ICredentialsSupport)
@@ -229,7 +229,7 @@ class PasswdFileChecker:
         try:
             is_right = await credentials.check_keys(keys)
         except POPError as error:
-            # Like a wrong password, because it has cost as much: the login must be throttled.
+            # Fails like a wrong password, because it cost as much: the login must be throttled.
             raise UnauthorizedLogin(f"SCRAM exchange aborted: {error}") from error
         if not is_right or name is None:
             return None

@@ -33,7 +33,7 @@ class UnknownScheme(ValueError):
 
 
 def verify(field: bytes, password: bytes) -> bool:
-    """Tell whether a password matches a password field of a users file.
+    """Return whether a password matches a password field of a users file.
 
     ``field`` is ``{SCHEME}text``, ``{SCHEME.b64}text`` or ``{SCHEME.hex}text``.  A field without
     a scheme is a crypt(3) hash.  An APOP secret matches no password (RFC 1725 section 12), an
@@ -78,12 +78,12 @@ def scheme_of(field: bytes) -> bytes:
 
 
 def is_apop(field: bytes) -> bool:
-    """Tell whether a password field has an APOP secret, which must be used for APOP only."""
+    """Return whether a password field has an APOP secret, which must be used for APOP only."""
     return scheme_of(field) == b"APOP"
 
 
 def is_empty(field: bytes) -> bool:
-    """Tell whether a password field has no secret; it then matches no password."""
+    """Return whether a password field has no secret; it then matches no password."""
     return re.fullmatch(rb"(\{[^}]*\})?", field) is not None
 
 
@@ -114,7 +114,7 @@ def _cleartext(secret: bytes, password: bytes) -> bool:
 
 
 def _digest(hash_name: str, secret: bytes, password: bytes) -> bool:
-    """Verify against a digest without a salt, in hex or base64; the length tells which."""
+    """Verify against a digest without a salt, in hex or base64, according to its length."""
     computed = hashlib.new(hash_name, password, usedforsecurity=False)
     is_hex = len(secret) == 2 * computed.digest_size
     stored = bytes.fromhex(secret.decode("ascii")) if is_hex else decode_base64(secret)
@@ -194,7 +194,7 @@ def _crypt_r() -> Callable[[bytes, bytes], bytes | None]:
 
 
 _MAX_CRYPT_PASSWORD = 511
-"""The longest password that libxcrypt hashes, in octets; it reports an error for longer ones."""
+"""The maximum octets of a password that libxcrypt accepts."""
 
 
 def _crypt(prefix: bytes, secret: bytes, password: bytes) -> bool:

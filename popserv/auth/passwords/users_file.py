@@ -1,7 +1,7 @@
 """The users file, in the format of Dovecot's passwd-file.
 
 Each line is ``name:{SCHEME}secret:uid:gid:gecos:home:shell:extra_fields``; the fields after the
-second may be missing.  Empty lines and lines that start with ``#`` are ignored.  Of the fields
+second may be missing.  Blank lines and lines that start with ``#`` are ignored.  Of the fields
 after the second, only the extra fields ``nologin`` and ``allow_nets`` have an effect: a user with
 one of them cannot log in.  The other fields are for other programs.
 """
@@ -48,7 +48,7 @@ class Users(NamedTuple):
     names: frozenset[bytes]
 
     def has_only_schemes(self, schemes: frozenset[bytes]) -> bool:
-        """Tell whether there are passwords, and each has one of these schemes."""
+        """Return whether there are passwords, and each has one of these schemes."""
         return bool(self.schemes) and self.schemes <= schemes
 
     def find(self, name: bytes) -> tuple[bytes | None, bytes | None]:

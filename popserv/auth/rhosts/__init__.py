@@ -1,7 +1,7 @@
 """Authentication by RPOP (RFC 1225): hosts that are trusted to identify their users.
 
-It may import the modules of :mod:`popserv.auth` for files, names and credentials, and the packages
-below auth.
+This package may import the modules files, names and credentials of :mod:`popserv.auth`, and the
+packages that auth may import.
 """
 
 from popserv.auth.rhosts.checker import RhostsChecker

@@ -24,7 +24,7 @@ from popserv.errors import TryLater
 from popserv.interfaces import ICredentialsSupport, IRemoteUserCredentials
 
 LOOKUP_TIMEOUT = 10.0
-"""Seconds that one login waits for all its host names; the others count as unresolved."""
+"""Seconds that a login waits for all its host names; then the others count as unresolved."""
 
 
 @implementer(ICredentialsChecker, ICredentialsSupport)

@@ -59,7 +59,7 @@ class _PendingLookup:
         return any(is_connected() for _, is_connected in tuple(self._waiters))
 
     def finish(self, result: Addresses | Failure | None) -> None:
-        """Give the result to all waiting logins."""
+        """Pass the result to all waiting logins."""
         for waiter, _ in self._waiters:
             waiter.callback(result)
 
@@ -87,7 +87,7 @@ class HostResolver:
     def resolve(self, host: str, deadline: float) -> Deferred[Addresses | None]:
         """Return the addresses of a host name, or None if it cannot be resolved in time.
 
-        :raises TryLater: too many lookups are waiting.
+        :raises popserv.errors.TryLater: too many lookups are waiting.
         """
         seconds = deadline - self.now()
         if seconds <= 0:

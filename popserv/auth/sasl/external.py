@@ -29,5 +29,5 @@ async def external_exchange(
 
 
 def has_certificate_names(session: Session) -> bool:
-    """Tell whether the client has a verified certificate with at least one user's name."""
+    """Return whether the client has a verified certificate with at least one user name."""
     return session.tls_state is not None and bool(session.tls_state.certificate_names())

@@ -64,7 +64,7 @@ class Mechanism:
     is_possible: Callable[[Session], bool] = _always
 
     def is_available(self, session: Session) -> bool:
-        """Tell whether a session is offered this mechanism now.
+        """Return whether a session is offered this mechanism now.
 
         The connection must allow the mechanism, and a checker must support its credentials.
         """

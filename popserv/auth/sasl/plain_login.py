@@ -1,4 +1,4 @@
-"""The mechanisms PLAIN (RFC 4616) and LOGIN, which send the password as it is."""
+"""The mechanisms PLAIN (RFC 4616) and LOGIN, which send the password in cleartext."""
 
 from __future__ import annotations
 

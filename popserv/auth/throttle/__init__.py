@@ -1,6 +1,7 @@
 """Throttling of logins: limits and delays against password guessing, and LOGIN-DELAY.
 
-It may import the packages below auth, and no other part of :mod:`popserv.auth`.
+This package may import the packages that auth may import, and no other part of
+:mod:`popserv.auth`.
 """
 
 from popserv.auth.throttle.login_delay import LoginDelayRealm

@@ -22,11 +22,11 @@ _TOPIC = "logins"
 class LoginDelayRealm:
     """A realm that refuses a user's avatar until ``seconds`` have passed since the last login.
 
-    ``realm`` provides the avatars.  Only logins that it allowed are counted.  A portal asks a
+    ``realm`` provides the avatars.  Only logins that it allowed are counted.  A portal calls a
     realm after authentication, so only the user can learn of a recent login.
 
     ``now`` is a clock in seconds that must be the same for all workers; CLOCK_MONOTONIC is the
-    same for all processes of a machine.  ``bus`` leads to the server's other workers.
+    same for all processes of a machine.  ``bus`` connects the server's workers.
     """
 
     def __init__(

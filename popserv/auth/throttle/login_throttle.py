@@ -24,7 +24,7 @@ from popserv.runtime.bus import WorkerBus
 
 
 class Client(Protocol):
-    """What a client throttle requires of its connection."""
+    """The interface of a connection that a client throttle requires."""
 
     def is_connected(self) -> bool:
         """Return whether the client is still connected; may be called in any thread."""
@@ -36,7 +36,7 @@ class Client(Protocol):
 class LoginThrottle:
     """The throttle of a server: the penalties and slots of all networks.
 
-    ``authenticator`` checks the credentials.  ``bus`` leads to the server's other workers, which
+    ``authenticator`` checks the credentials.  ``bus`` connects the server's workers, which
     share the penalties.  Each worker has slots of its own.
     """
 

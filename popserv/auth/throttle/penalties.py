@@ -40,9 +40,9 @@ KNOWN_NAME_LIFETIME = 86_400.0
 """Seconds for which a name is known in a network after its last successful login."""
 
 MAX_FAILURES = 10
-"""Failures that are stored for a network; the oldest is evicted."""
+"""The maximum number of failures that are stored for a network; the oldest is evicted."""
 
-TOPIC = "penalties"
+_TOPIC = "penalties"
 
 
 class Penalties:
@@ -74,7 +74,7 @@ class Penalties:
         self._at_max_delay: set[str] = set()
         # When each name logged in last from a network; the least recent first.
         self._known_names: OrderedDict[tuple[str, bytes], float] = OrderedDict()
-        self._bus.subscribe(TOPIC, self)
+        self._bus.subscribe(_TOPIC, self)
         self._publish_key()
 
     def delay_factor(self, network: str) -> float:
@@ -93,7 +93,7 @@ class Penalties:
             self._at_max_delay.discard(network)
         at = self._now()
         self._store_failure(network, digest, at)
-        self._bus.publish(TOPIC, ["failure", network, digest, at])
+        self._bus.publish(_TOPIC, ["failure", network, digest, at])
         is_at_max_delay = self.delay_factor(network) == DELAY_FACTORS[-1]
         if is_at_max_delay and network not in self._at_max_delay:
             self._at_max_delay.add(network)
@@ -108,7 +108,7 @@ class Penalties:
         self._store_known_name(network, name, at)
         # Other workers need the name only if logins of the network may have to wait there.
         if network in self._failures:
-            self._bus.publish(TOPIC, _known_name_update(network, name, at))
+            self._bus.publish(_TOPIC, _known_name_update(network, name, at))
 
     def is_known_name(self, network: str, name: bytes) -> bool:
         """Return whether a name has logged in from a network within a day."""
@@ -139,7 +139,7 @@ class Penalties:
                 yield _known_name_update(network, name, at)
 
     def _publish_key(self) -> None:
-        self._bus.publish(TOPIC, ["key", self._key.hex()])
+        self._bus.publish(_TOPIC, ["key", self._key.hex()])
 
     def _adopt_smaller_key(self, key: bytes) -> None:
         if self._key < key:
@@ -156,7 +156,7 @@ class Penalties:
         return {digest: at for digest, at in failures.items() if at > expired}
 
     def _store_failure(self, network: str, digest: int, at: float) -> None:
-        """Store the latest time of a failure; evict what is expired or exceeds a limit."""
+        """Store the latest time of a failure; evict entries that are expired or exceed a limit."""
         failures = self._failures.setdefault(network, {})
         failures[digest] = max(at, failures.get(digest, at))
         if len(failures) > MAX_FAILURES:
@@ -164,8 +164,8 @@ class Penalties:
         self._failures.move_to_end(network)
         expired = self._now() - FAILURE_LIFETIME
         while self._failures:
-            oldest, its_failures = next(iter(self._failures.items()))
-            if len(self._failures) <= self._max_entries and max(its_failures.values()) > expired:
+            oldest, oldest_failures = next(iter(self._failures.items()))
+            if len(self._failures) <= self._max_entries and max(oldest_failures.values()) > expired:
                 break
             del self._failures[oldest]
             self._at_max_delay.discard(oldest)

@@ -50,7 +50,7 @@ class LoginSlots:
         self._is_dequeuing = False
 
     def acquire(self, attempt: LoginAttempt) -> Deferred[None] | None:
-        """Give a new login a slot, or queue it; return as :meth:`reacquire`.
+        """Assign a slot to a new login, or queue it; return the same as :meth:`reacquire`.
 
         :raises TryLater: no slot is free and the queue is full.
         """
@@ -65,7 +65,7 @@ class LoginSlots:
         return self.reacquire(attempt)
 
     def reacquire(self, attempt: LoginAttempt) -> Deferred[None] | None:
-        """Give a login a slot again after it released one, or queue it even if the queue is full.
+        """Assign a slot again to a login that released one, or queue it, even if the queue is full.
 
         Return None if the login has a slot now, or a Deferred that fires when it has one.  The
         Deferred fails with POPError if the login is cancelled.
@@ -117,7 +117,7 @@ class LoginSlots:
             self._is_dequeuing = False
 
     def _pass_on_slot(self, network: str) -> None:
-        """Give a released slot to the next login in the queue whose client is connected."""
+        """Assign a released slot to the next login in the queue whose client is connected."""
         while network in self._queues:
             attempt = next(iter(self._queues[network]))
             if attempt.is_connected():

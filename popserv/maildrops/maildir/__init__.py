@@ -11,7 +11,7 @@ Rules of this package:
  5. The exclusive-access lock is flock(2) on the Maildir's directory: it needs neither a lock file
     nor write permission, and the kernel releases it however the process ends.
  6. Everything that may wait for a disk runs in a thread, except opening the file of one message
-    and reading what the page cache has.
+    and reading data that is in the page cache.
  7. An index is used again only if device, inode and times of new/ and cur/ are those from before
     its scan, and only if every change since is certain to have altered them.
  8. Sizes survive a restart of the server in the size file (listing/size_file.py).  Its list of

@@ -62,13 +62,13 @@ class _FileBody:
 
 
 def _read_cached(fd: int, octets: int, offset: int) -> bytes | None:
-    """Return a part of a file, or None if the page cache has not all of it."""
+    """Return a part of a file, or None if the page cache does not have all of it."""
     part = _BUFFER[:octets]
     try:
-        got = os.preadv(fd, (part,), offset, _NOWAIT)
+        octets_read = os.preadv(fd, (part,), offset, _NOWAIT)
     except OSError:
         return None
-    return bytes(part) if got == octets else None
+    return bytes(part) if octets_read == octets else None
 
 
 def _read(fd: int, octets: int, offset: int) -> bytes:

@@ -72,7 +72,7 @@ class Delivery:
             os.fsync(new)
 
     def close(self) -> None:
-        """Remove what was not committed from tmp/, and close all files.
+        """Remove uncommitted files from tmp/, and close all files.
 
         :raises OSError: a file could not be removed; everything else was.
         """

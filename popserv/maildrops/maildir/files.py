@@ -1,7 +1,7 @@
-"""The message files of one session: opened, unlinked and renamed, wherever they are now.
+"""Opens, unlinks and renames the message files of one session, at their present locations.
 
-Other programs rename messages at any time.  A file that is not where it was is found again by
-its base name.
+Other programs rename messages at any time.  If a file is not at its last known location, a scan
+finds it by its base name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import stat
 from popserv.maildrops.maildir.folders import Folders
 
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""How a message file is opened: links are not followed, and a FIFO does not block."""
+"""The flags to open a message file: links are not followed, and a FIFO does not block."""
 
 NOT_A_FILE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)
 """The errors of opening a name that is missing, a symbolic link, or a socket."""
@@ -44,9 +44,9 @@ class MessageFiles:
         return self._base_names[position] in self._duplicates
 
     def open(self, position: int) -> tuple[int, os.stat_result] | None:
-        """Open a file and return its descriptor and status, or None if it is not there.
+        """Open a file and return its descriptor and status, or None if it is not at its location.
 
-        Anything but a regular file counts as not there.  This is called without a thread,
+        Anything but a regular file counts as missing.  This is called without a thread,
         although the kernel may have to read the directory entry or the inode from disk.
 
         :raises OSError: the file cannot be opened.
@@ -71,7 +71,7 @@ class MessageFiles:
         return None
 
     def unlink(self, position: int) -> bool:
-        """Remove a file; return False if it is not there.
+        """Remove a file; return False if it is not at its location.
 
         :raises OSError: the file cannot be removed.
         """
@@ -86,7 +86,7 @@ class MessageFiles:
         return True
 
     def move(self, position: int, location: bytes, to: bytes) -> bool:
-        """Rename a file from one location to another; return False if it is not there.
+        """Rename a file from one location to another; return False if it is not at the first.
 
         Does nothing and returns True if the new name is the old one, or is taken.
 
@@ -108,7 +108,7 @@ class MessageFiles:
         return True
 
     def update_locations(self) -> bool:
-        """Scan the folders for the files; return whether those not found are certainly gone.
+        """Scan the folders for the files; return whether those not found have certainly vanished.
 
         Waits for the disk: call it in a thread.
 
@@ -116,7 +116,7 @@ class MessageFiles:
         """
         scan = self.folders.scan()
         self.locations = tuple(
-            # A file with duplicates keeps its location: what a scan finds may be another one.
+            # A file with duplicates keeps its location: a scan may find another one.
             location if base_name in self._duplicates else scan.locations.get(base_name)
             for base_name, location in zip(self._base_names, self.locations, strict=True)
         )

@@ -31,16 +31,16 @@ def seen_location(location: bytes) -> bytes:
 
 
 def last_seen(locations: tuple[bytes, ...]) -> int | None:
-    """Return the last position whose location has the flag S, or None without one."""
+    """Return the last position whose location has the flag S, or None if there is none."""
     # There are few different locations.
     seen = {location for location in set(locations) if is_seen(location)}
-    backwards = enumerate(reversed(locations))
-    back = next((back for back, each in backwards if each in seen), None) if seen else None
-    return None if back is None else len(locations) - 1 - back
+    from_end = enumerate(reversed(locations))
+    distance = next((at for at, each in from_end if each in seen), None) if seen else None
+    return None if distance is None else len(locations) - 1 - distance
 
 
 def mark_seen(files: MessageFiles, positions: list[int]) -> None:
-    """Set the flag S of messages; one that has vanished or has a duplicate is left alone.
+    """Set the flag S of messages; those that have vanished or have a duplicate are skipped.
 
     If some cannot be marked, one line in the log says so.  Waits for the disk: call it in a
     thread.

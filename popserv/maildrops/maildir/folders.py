@@ -3,9 +3,9 @@
 Only regular files are messages.  new/ and cur/ are opened relative to the Maildir's directory,
 and symbolic links are not followed.
 
-A *location* says where the file of a base name is: one byte with the number of the folder (0 for
-new/, 1 for cur/), then what follows the base name in the file name: the info suffix with its
-colon, or nothing.  Any number of messages share a few different locations.
+A *location* is the folder and the info suffix of a message file: one byte with the number of the
+folder (0 for new/, 1 for cur/), then the part of the file name after the base name, which is the
+info suffix with its colon, or nothing.  Any number of messages share a few different locations.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _BATCH = 1024
 
-# CLOCK_REALTIME_COARSE: Linux takes the times of files from it.  It is late by up to a tick, and
-# by much more while a virtual machine is held up.
+# CLOCK_REALTIME_COARSE: Linux takes the times of files from it.  It lags by up to a tick, and by
+# much more while a virtual machine is paused.
 FILE_CLOCK = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
 
 MAX_SCANS = 5
-"""How often folders are scanned before the result is used although they keep changing."""
+"""The maximum number of scans of folders that keep changing; the last result is then used."""
 
 CLOCK_TICK = 20_000_000
 """Nanoseconds in which some kernels give two changes of a directory the same time."""
@@ -39,8 +39,8 @@ CLOCK_TICK = 20_000_000
 TRUSTED_AGE = 2_000_000_000
 """Nanoseconds in which any file system may give two changes of a directory the same time.
 
-Some file systems keep whole seconds, and a file server has a clock of its own.  Only older times
-are kept to compare with.
+Some file systems store whole seconds, and a file server has a clock of its own.  Only times that
+are older than this are compared with later ones.
 """
 
 Times = list[tuple[int, ...]]
@@ -52,7 +52,7 @@ class Scan(NamedTuple):
 
     ``locations`` has the location of each base name, and ``duplicates`` the base names of which
     there is more than one file.  If ``is_settled``, no file was renamed unnoticed during the
-    scan, so that a base name that was not found is gone.  ``times`` are the folders' times if
+    scan, so that a base name that was not found has vanished.  ``times`` are the folders' times if
     every later change is certain to alter them, else None.
     """
 
@@ -108,7 +108,7 @@ class Folders:
 
         With ``cached``, does not wait for a disk.
 
-        :raises OSError: a folder cannot be opened, or with ``cached`` not without waiting.
+        :raises OSError: a folder cannot be opened, or, with ``cached``, not without waiting.
         """
         self._open_folders(cached)
         return self.times() == times
@@ -118,7 +118,7 @@ class Folders:
         return all(map(is_local_filesystem, (self.maildir_fd, *self._folders.values())))
 
     def close_folders(self) -> None:
-        """Close the folders and keep the Maildir with its lock; they are reopened when needed."""
+        """Close the folders, which are reopened when needed; the Maildir stays open and locked."""
         folders, self._folders = self._folders, {}
         for fd in folders.values():
             os.close(fd)
@@ -136,7 +136,7 @@ class Folders:
         """
         for _ in range(MAX_SCANS):
             self._open_folders()
-            began = time.clock_gettime_ns(FILE_CLOCK)
+            started = time.clock_gettime_ns(FILE_CLOCK)
             before = self.times()
             locations: dict[bytes, bytes] = {}
             duplicates: set[bytes] = set()
@@ -151,8 +151,8 @@ class Folders:
         return Scan(
             locations,
             frozenset(duplicates),
-            is_unchanged and latest + CLOCK_TICK < began,
-            before if is_unchanged and latest + TRUSTED_AGE < began else None,
+            is_unchanged and latest + CLOCK_TICK < started,
+            before if is_unchanged and latest + TRUSTED_AGE < started else None,
         )
 
     def times(self) -> Times:
@@ -160,8 +160,10 @@ class Folders:
         # Copying programs set st_mtime back, but nothing can set st_ctime.
         times: Times = []
         for number, fd in sorted(self._folders.items()):
-            now = os.fstat(fd)
-            times.append((number, now.st_dev, now.st_ino, now.st_mtime_ns, now.st_ctime_ns))
+            status = os.fstat(fd)
+            times.append(
+                (number, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+            )
         return times
 
     def sync(self) -> None:

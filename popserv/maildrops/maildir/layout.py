@@ -1,9 +1,8 @@
 """The layout of maildrops: each user's path is made from a template, and opened.
 
 A user name never leads out of the root directory: each path component made from it is checked,
-and symbolic links below the root are not followed.  The one exception is a link in the place of
-the maildrop itself that an administrator made, which is a link that root or the server's own
-user owns.
+and symbolic links below the root are not followed.  The one exception is a link in place of
+the maildrop itself that an administrator has made, so that root or the server's own user owns it.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ class Layout:
         used = {name for part in self._parts for name in _VARIABLE.findall(part)}
         unknown = used - {b"u", b"n", b"d", b"%"}
         if unknown:
-            wrong = os.fsdecode(b"%" + unknown.pop())
-            raise ValueError(f"{wrong} is not known: use %u, %n, %d, or %% for a percent sign")
+            variable = os.fsdecode(b"%" + unknown.pop())
+            raise ValueError(f"{variable} is not known: use %u, %n, %d, or %% for a percent sign")
         if not used & {b"u", b"n"}:
             raise ValueError("all users would share one maildrop: use %u or %n")
 
@@ -151,5 +150,5 @@ def _open_last(name: bytes, parent: int) -> int:
         try:
             return os.open(name, _DIRECTORY, dir_fd=parent)
         except FileNotFoundError:
-            # The link says that there is a maildrop, so it is lost rather than empty.
+            # The link shows that there is a maildrop, so it is missing rather than empty.
             raise error from None

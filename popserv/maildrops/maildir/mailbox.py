@@ -27,7 +27,7 @@ from popserv.texts import Text
 _TRANSIENT_ERRORS = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK, errno.ESTALE}
 )
-"""Errors that may be gone at the next attempt and are not the maildrop's fault."""
+"""Errors that the maildrop has not caused, and that may not recur at the next attempt."""
 
 
 def refusal(error: OSError | ValueError, *text: Text) -> POPError:
@@ -104,7 +104,7 @@ class MaildirMailbox:
     async def _recount(self, position: int, fd: int) -> None:
         """Count a message again whose file has changed, and refuse it if its sizes differ.
 
-        The client may have been told the old sizes.
+        The server may have sent the old sizes to the client.
 
         :raises TryLater: the sizes differ.
         """
@@ -116,7 +116,7 @@ class MaildirMailbox:
         self.index.stamps[position] = stamp
 
     async def _invalidate(self) -> None:
-        """Drop the index from the cache and remove the size file, as something in them is wrong."""
+        """Drop the index from the cache and remove the size file, because its sizes are wrong."""
         self._cache.invalidate(self._user)
         if await self._run(size_file.remove, self._files.folders.maildir_fd):
             self._cache.trust_size_file(self._user)
@@ -127,7 +127,7 @@ class MaildirMailbox:
 
     def _remove(self, positions: list[int]) -> None:
         remaining, error = remove_files(self._files, positions)
-        # Messages that are gone are not worth a size file.
+        # Removed messages are no reason to rewrite the size file.
         state = self.index.size_file_state
         state.unsaved -= min(state.unsaved, len(positions) - remaining)
         if remaining:

@@ -13,8 +13,10 @@ RETRY_DELAYS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 def remove_files(files: MessageFiles, positions: list[int]) -> tuple[int, OSError | None]:
     """Remove message files; return the number of those that remain, and the first error.
 
-    A file that is not at its location is searched for.  It counts as removed only if a scan that
-    no rename can have disturbed does not find it.  Waits for the disk: call it in a thread.
+    If a file is not at its location, a scan searches for it.  The file counts as removed only if a
+    scan that no rename can have disturbed does not find it.
+
+    Waits for the disk: call it in a thread.
 
     :raises OSError: the removals cannot be written to disk.
     """

@@ -17,7 +17,7 @@ from popserv.maildrops.maildir.listing.index import Index, empty_index, load_ind
 from popserv.maildrops.maildir.mailbox import EmptyMailbox, MaildirMailbox, refusal
 from popserv.runtime.threads import BoundedThreadPool
 
-_disk = BoundedThreadPool("popserv-disk", threads=4)
+_disk_threads = BoundedThreadPool("popserv-disk", threads=4)
 
 
 @implementer(IMaildropFactory)
@@ -26,7 +26,7 @@ class MaildirMaildrops:
 
     ``template`` is as for :class:`~popserv.maildrops.maildir.layout.Layout`.
 
-    Up to ``cache_messages`` messages are kept in memory from session to session: those of the
+    Up to ``cache_messages`` messages are cached in memory between sessions: those of the
     maildrops used last, at some 200 bytes each for base name, location, octets, stamp and lines
     of listings.  A maildrop counts as ten messages more than it has.
 
@@ -35,7 +35,7 @@ class MaildirMaildrops:
     """
 
     def __init__(
-        self, template: str, *, cache_messages: int = 500_000, run: RunInThread = _disk.run
+        self, template: str, *, cache_messages: int = 500_000, run: RunInThread = _disk_threads.run
     ) -> None:
         self.run = run
         self._layout = Layout(template)
@@ -46,7 +46,7 @@ class MaildirMaildrops:
         """See IMaildropFactory."""
         index = self._cache.get(user)
         mailbox = None
-        if index is not None and index.opens_cached:
+        if index is not None and index.can_open_cached:
             mailbox = self._open_cached(user, index)
         if mailbox is None:
             mailbox = await self.run(self._open, user, index)
@@ -88,9 +88,9 @@ class MaildirMaildrops:
                 index = load_index(maildir_fd) if is_trusted else empty_index()
             if not folders.are_unchanged_since(index.times):
                 index = update_index(folders, index)
-            elif not index.opens_cached:
+            elif not index.can_open_cached:
                 # It is from the size file, or from a file system that is not local.
-                index = index._replace(opens_cached=folders.are_local())
+                index = index._replace(can_open_cached=folders.are_local())
             return self._mailbox(user, folders, index)
         except BaseException as error:
             folders.close()

@@ -1,7 +1,7 @@
 """Downgrades messages for clients that have not sent UTF8 (RFC 6856 section 4, RFC 6857).
 
-Imports :mod:`popserv.messages.fields`, which downgrades a single header field, and
-:mod:`popserv.messages.octets`.
+This package may import :mod:`popserv.messages.fields`, which downgrades a single header field,
+and :mod:`popserv.messages.octets`.
 """
 
 from popserv.messages.downgrade.downgrader import Downgrader

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from popserv.messages.fields.parameters import parse_mime_value
 
 MAX_FIELD = 1 << 15
-"""The longest header field that is parsed or downgraded, in octets."""
+"""The maximum octets of a header field that is parsed or downgraded."""
 
 
 class Content(NamedTuple):
@@ -31,7 +31,7 @@ class Content(NamedTuple):
 class MessageType(NamedTuple):
     """A media type whose body starts with header fields.
 
-    ``has_field_groups`` tells whether the whole body is groups of fields separated by empty
+    ``has_field_groups`` tells whether the whole body is groups of fields separated by blank
     lines, as in delivery reports (RFC 3464 section 2.1).  ``downgraded`` is the type of a
     downgraded body, empty if the type stays.
     """

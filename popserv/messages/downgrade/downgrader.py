@@ -23,10 +23,10 @@ from popserv.messages.downgrade.multiparts import Delimiter, Multiparts
 from popserv.messages.octets import count_octets
 
 MAX_HEADER = 1 << 20
-"""The longest header in octets; a longer one passes unchanged, and so does its body."""
+"""The maximum octets of a header; a longer one passes unchanged, and so does its body."""
 
 MAX_DEPTH = 100
-"""The multiparts that may be nested; the body of one within them passes unchanged."""
+"""The maximum depth of nested multiparts; the body of one nested deeper passes unchanged."""
 
 _BLANK = re.compile(rb"\r?\n")
 _LINE_AND_BLANK = re.compile(rb"\n\r?\n")
@@ -50,7 +50,8 @@ class Downgrader:
         # Whether the rest of the message passes unchanged.
         self._is_done = False
         self._had_long_header = False
-        # In a header: the offset of the line to search from, and what the header belongs to.
+        # In a header: the offset of the line to search from, whether the header is a group of
+        # fields in a body, and the type if there is no Content-Type.
         self._in_header = True
         self._searched = 0
         self._in_field_groups = False
@@ -116,7 +117,7 @@ class Downgrader:
         return end
 
     def _find_header_end(self, data: bytes, at: int, stop: int) -> tuple[int, bool]:
-        """Return the end of the header, and whether an empty line ends it.
+        """Return the end of the header, and whether a blank line ends it.
 
         The end is -1 if it is not before ``stop``.
         """
@@ -158,7 +159,7 @@ class Downgrader:
         return delimiter
 
     def _pass_delimiter(self, delimiter: Delimiter) -> None:
-        """Go on behind a delimiter: with the header of a part, or the body around a multipart."""
+        """Continue after a delimiter: with the header of a part, or the body around a multipart."""
         if self._held:
             self._output.append(self._held.close(delimiter.level))
         self._multiparts.pass_delimiter(delimiter)
@@ -180,7 +181,7 @@ class Downgrader:
             self._is_done = True
 
     def _pass_header(self, header: bytes, has_blank_line: bool) -> None:
-        """Emit a header downgraded, and go on with the body that it describes."""
+        """Emit a header downgraded, and continue with the body that it describes."""
         self._multiparts.spend(10)
         if self._multiparts.is_exhausted:
             self._is_done = True

@@ -8,10 +8,10 @@ from popserv.messages.downgrade.content import MAX_FIELD
 from popserv.messages.fields.table import downgrade_field
 
 MAX_DOWNGRADED = 1 << 16
-"""Octets of a message's fields that are downgraded; fields behind them pass unchanged."""
+"""The maximum octets of a message's fields that are downgraded; later fields pass unchanged."""
 
 MAX_FIELDS = 2000
-"""Fields of a message that may be outside ASCII; fields behind them pass unchanged."""
+"""The maximum number of a message's fields outside ASCII; later fields pass unchanged."""
 
 _FIELD = re.compile(rb"[^\n]+(?:\n[ \t][^\n]*)*\n?|\n")
 

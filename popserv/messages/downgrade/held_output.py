@@ -1,8 +1,8 @@
-"""Holds back the output behind the header of a part of type message/global.
+"""Holds back the output after the header of a part of type message/global.
 
 Such a part becomes message/rfc822 if a header field inside it is downgraded, and otherwise keeps
-its type (RFC 6532 section 3.7, RFC 6533 section 4.4).  The type stands before these fields, so
-the output from there on is held back until it is known.
+its type (RFC 6532 section 3.7, RFC 6533 section 4.4).  The type precedes these fields, so
+the output is held back, from the type on, until the type is known.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from popserv.messages.octets import count_octets
 
 MAX_HELD = 1 << 16
-"""The octets that are held back; if there are more, the types stay."""
+"""The maximum octets that are held back; if there are more, the types stay."""
 
 
 class HeldOutput:
-    """The headers of the open parts whose type may change, and all output behind the first.
+    """The headers of the open parts whose type may change, and all output after the first.
 
-    It is true while any such part is open.
+    The object is true while any such part is open.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class HeldOutput:
         return self.release() if self._octets > MAX_HELD else b""
 
     def change_types(self) -> tuple[int, bytes]:
-        """Give the open parts their new types, because a field inside has been downgraded.
+        """Change the open parts to their new types, because a field inside has been downgraded.
 
         Return the octets that the wire form has gained, and all held output.
         """

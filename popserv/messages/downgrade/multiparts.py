@@ -7,11 +7,11 @@ from typing import NamedTuple
 from popserv.messages.downgrade.content import Content
 
 MAX_WORK = 100_000
-"""Units of work for one message: one for each line that starts like a delimiter line, and ten
-for each header of a part."""
+"""The maximum units of work for one message: one unit for each line that starts like a delimiter
+line, and ten for each header of a part."""
 
 MAX_DELIMITER = 1000
-"""The longest delimiter line in octets, with its padding but without its line end."""
+"""The maximum octets of a delimiter line, with its padding but without its line end."""
 
 
 class Delimiter(NamedTuple):
@@ -32,7 +32,7 @@ class _Multipart(NamedTuple):
 
     ``default_type`` is the type of a part without a Content-Type.  ``delimiters`` maps the
     delimiter lines of this multipart and of those around it to level and ``is_close``;
-    ``prefix`` is what all of these start with, the line end before them included.
+    ``prefix`` is the longest common prefix of these lines, each with the line end before it.
     """
 
     default_type: str
@@ -115,8 +115,8 @@ class Multiparts:
         return text.startswith(prefix) or prefix.startswith(text)
 
 
-def _common_prefix(one: bytes, other: bytes) -> bytes:
-    for at, (here, there) in enumerate(zip(one, other, strict=False)):
-        if here != there:
-            return one[:at]
-    return min(one, other, key=len)
+def _common_prefix(first: bytes, second: bytes) -> bytes:
+    for at, (octet, other_octet) in enumerate(zip(first, second, strict=False)):
+        if octet != other_octet:
+            return first[:at]
+    return min(first, second, key=len)

@@ -1,4 +1,4 @@
 """Parses a single header field, and downgrades it to ASCII (RFC 6857 section 3).
 
-Imports the standard library only.
+This package may import the standard library only.
 """

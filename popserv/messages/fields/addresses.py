@@ -40,7 +40,7 @@ def downgrade_addresses(field: FoldedField, text: str) -> bool:
 
 
 def _downgrade_group(field: FoldedField, display_name: list[str], members: list[list[str]]) -> None:
-    """Do Group downgrading (RFC 6857 section 3.1.7)."""
+    """Apply Group downgrading (RFC 6857 section 3.1.7)."""
     if any(_ascii_address(_split_mailbox(member).address) is None for member in members):
         text = ",".join(map("".join, members)).strip(" \t")
         downgrade_phrase(field, display_name, text)
@@ -56,7 +56,7 @@ def _downgrade_group(field: FoldedField, display_name: list[str], members: list[
 
 
 def _downgrade_mailbox(field: FoldedField, lexemes: list[str]) -> None:
-    """Do Mailbox downgrading (RFC 6857 section 3.1.8) after Display-Name downgrading.
+    """Apply Mailbox downgrading (RFC 6857 section 3.1.8) after Display-Name downgrading.
 
     A mailbox without an ASCII address becomes an empty group whose name is the address.
     """
@@ -73,14 +73,14 @@ def _downgrade_mailbox(field: FoldedField, lexemes: list[str]) -> None:
         downgrade_phrase(field, before)
         text = "".join(ascii_address).strip(" \t")
         field.copy(f"<{text}>" if in_angle else text)
-        # Comments move behind the address: within it they could not be folded.
+        # Comments move after the address: within it they could not be folded.
         kept = set(ascii_address)
         downgrade_phrase(field, (each for each in address if each not in kept and is_comment(each)))
     downgrade_phrase(field, after)
 
 
 class _Mailbox(NamedTuple):
-    """The lexemes of a mailbox before, of and behind its addr-spec, which may be in brackets."""
+    """The lexemes of a mailbox: before its addr-spec, of it and after it; it may be in brackets."""
 
     before: list[str]
     address: list[str]

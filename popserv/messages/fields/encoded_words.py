@@ -10,23 +10,23 @@ OVERHEAD = len("=?UTF-8?Q??=")
 MIN_ENCODED_TEXT = 18
 """Characters of encoded text that must fit on a line for an encoded-word to start there."""
 
-_Q = [f"={octet:02X}" for octet in range(256)]
+_Q_ENCODED = [f"={octet:02X}" for octet in range(256)]
 for _character in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!*+-/":
     # RFC 2047 section 5 (3): characters that are allowed in a phrase are allowed everywhere.
-    _Q[ord(_character)] = _character
-_Q[ord(" ")] = "_"
+    _Q_ENCODED[ord(_character)] = _character
+_Q_ENCODED[ord(" ")] = "_"
 
 
 class EncodedText:
     """Text to write as a sequence of encoded-words, none of which splits a character.
 
     It uses the Q encoding if more than half of the characters are ASCII, else the B encoding
-    (RFC 2047 section 4).  It is true until the whole text is written.
+    (RFC 2047 section 4).  The object is true until the whole text is written.
     """
 
     def __init__(self, text: str) -> None:
         self._data = text.encode("utf-8")
-        self._quoted = "".join(map(_Q.__getitem__, self._data))
+        self._quoted = "".join(map(_Q_ENCODED.__getitem__, self._data))
         self._uses_q = len(text.encode("ascii", "ignore")) * 2 > len(text)
         self._end = len(self._quoted) if self._uses_q else len(self._data)
         self._at = 0
@@ -47,19 +47,19 @@ class EncodedText:
         return f"=?UTF-8?B?{b2a_base64(self._data[start:end], newline=False).decode('ascii')}?="
 
 
-def end_of_characters(encoded: str, start: int, width: int, mark: str) -> int:
-    """Return where to split encoded UTF-8, at most ``width`` behind ``start``.
+def end_of_characters(encoded: str, start: int, width: int, escape: str) -> int:
+    """Return where to split encoded UTF-8, at most ``width`` after ``start``.
 
-    Each octet outside ASCII is ``mark`` and two hexadecimal digits, as in the Q encoding and
+    Each octet outside ASCII is ``escape`` and two hexadecimal digits, as in the Q encoding and
     in percent-encoding.  The split is between two characters of the text.
     """
     end = start + width
     if end >= len(encoded):
         return len(encoded)
-    if encoded[end - 1] == mark:
+    if encoded[end - 1] == escape:
         end -= 1
-    elif encoded[end - 2] == mark:
+    elif encoded[end - 2] == escape:
         end -= 2
-    while encoded[end] == mark and encoded[end + 1] in "89AB":
+    while encoded[end] == escape and encoded[end + 1] in "89AB":
         end -= 3
     return end

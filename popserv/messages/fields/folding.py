@@ -14,7 +14,7 @@ Two more characters may follow, as in ``),``: lines with encoded-words have at m
 """
 
 _MAX_LINE = 998
-"""The longest line of a message in octets, without its end (RFC 5322 section 2.1.1)."""
+"""The maximum octets of a message's line, without its line end (RFC 5322 section 2.1.1)."""
 
 _VALID_LINES = re.compile(r"(?:[ \t]*[!-~][\t -~]*(?:\n(?=[ \t])|\Z))+")
 _SPACE_AND_WORD = re.compile(r"([ \t]*)((?:\\[ \t]|[^ \t])+)")
@@ -31,7 +31,7 @@ class FoldedField:
         """Write a word that cannot be folded, preceded by white space.
 
         The field is folded before the white space if the line would become too long.  It is
-        not folded if ``space`` is empty.  ``reserve`` is the number of characters behind the
+        not folded if ``space`` is empty.  ``reserve`` is the number of characters after the
         word that should fit on the same line.
         """
         width = len(space) + len(word)

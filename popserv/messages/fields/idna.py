@@ -25,7 +25,7 @@ _INVALID = re.compile(
 
 
 def downgrade_domains(lexemes: Iterable[str], starts_with_domain: bool = False) -> Iterable[str]:
-    """Do Domain downgrading (RFC 6857 section 3.1.6) on the lexeme behind each at sign.
+    """Apply Domain downgrading (RFC 6857 section 3.1.6) on the lexeme after each at sign.
 
     With ``starts_with_domain`` the first lexeme is a domain, too.
     """

@@ -57,14 +57,14 @@ class _Parameter(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is neither a section nor an extended value."""
+        """Whether the parameter is neither a section nor an extended value."""
         return not self.section and not self.star
 
 
 def downgrade_mime_value(field: FoldedField, text: str) -> bool:
-    """Do MIME-Value downgrading (RFC 6857 sections 3.1.4 and 3.2.5), and Comment downgrading.
+    """Apply MIME-Value downgrading (RFC 6857 sections 3.1.4 and 3.2.5), and Comment downgrading.
 
-    It returns False if anything but comments and parameter values is not ASCII.
+    Return False if anything but comments and parameter values is not ASCII.
     """
     first, *rest = split_at_semicolons(lex(text))
     parameters = [_parse_parameter(segment) for segment in rest]
@@ -83,7 +83,8 @@ def downgrade_mime_value(field: FoldedField, text: str) -> bool:
                 return False
             continue
         name = parameter.name.lower()
-        # The sender has added it in ASCII, beside a raw one for readers without RFC 2231.
+        # The sender has also written the parameter in ASCII (RFC 2231): drop the raw form, which
+        # is for readers that do not support RFC 2231.
         if parameter.is_plain and names & {name + "*", name + "*0", name + "*0*"}:
             continue
         field.write(";", "")

@@ -13,7 +13,7 @@ _CLAUSES = ("from", "by", "via", "with", "id", "for", ";")
 def downgrade_received(field: FoldedField, text: str) -> bool:
     """Convert domains to A-labels, and drop FOR and ID clauses that are not ASCII.
 
-    It returns False if another clause is not ASCII.
+    Return False if another clause is not ASCII.
     """
     clauses: list[list[str]] = [[]]
     for lexeme in lex(text):

@@ -18,10 +18,10 @@ from popserv.messages.fields.lexer import (
 )
 
 _MAX_WORD = 700
-"""Characters of a word that may stand in a line; the whole text is encoded if one is longer."""
+"""The maximum characters of an unencoded word; if one is longer, the whole text is encoded."""
 
 _MAX_SPACE = 200
-"""Characters of white space before a word, likewise."""
+"""The maximum characters of white space before a word; if one has more, the same applies."""
 
 _ENCODED_WORD = re.compile(r"=\?[^? ]+\?[BbQq]\?[^? ]*\?=")
 _SPACE_AND_WORD = re.compile(r"([ \t]*)([^ \t]+)")
@@ -37,32 +37,33 @@ class _Word(NamedTuple):
 
 
 def _downgrade_words(field: FoldedField, words: Iterable[_Word]) -> None:
-    """Do Word downgrading (RFC 6857 section 3.1.2).
+    """Apply Word downgrading (RFC 6857 section 3.1.2).
 
     Consecutive words outside ASCII are encoded together.  Readers drop white space between two
-    encoded-words (RFC 2047 section 6.2), so white space that they shall show is encoded too.
+    encoded-words (RFC 2047 section 6.2), so white space that must be visible is encoded, too.
     """
     run = ""
-    lead = ""
+    space_before_run = ""
     was_encoded = False
     for space, raw, text in words:
         if not is_printable_ascii(raw):
             if run:
                 run += space + text
             else:
-                lead, run = (" ", space + text) if was_encoded else (space, text)
+                space_before_run = " " if was_encoded else space
+                run = space + text if was_encoded else text
             continue
         was_encoded = bool(_ENCODED_WORD.fullmatch(raw))
         if run:
-            field.encode(run + space if was_encoded else run, lead)
+            field.encode(run + space if was_encoded else run, space_before_run)
             run = ""
         field.copy(raw, space)
     if run:
-        field.encode(run, lead)
+        field.encode(run, space_before_run)
 
 
 def downgrade_unstructured(field: FoldedField, text: str) -> bool:
-    """Do Unstructured downgrading (RFC 6857 section 3.1.1), which succeeds for any text."""
+    """Apply Unstructured downgrading (RFC 6857 section 3.1.1), which succeeds for any text."""
     words = [_Word(match[1], match[2], match[2]) for match in _SPACE_AND_WORD.finditer(text)]
     words[0] = words[0]._replace(space=" ")
     if any(len(raw) > _MAX_WORD or len(space) > _MAX_SPACE for space, raw, _ in words):
@@ -73,7 +74,7 @@ def downgrade_unstructured(field: FoldedField, text: str) -> bool:
 
 
 def downgrade_comment(field: FoldedField, comment: str, space: str = " ") -> None:
-    """Do Comment downgrading (RFC 6857 section 3.1.3)."""
+    """Apply Comment downgrading (RFC 6857 section 3.1.3)."""
     if is_printable_ascii(comment):
         field.copy(comment, space)
         return
@@ -118,13 +119,13 @@ def downgrade_comments(field: FoldedField, text: str) -> bool:
     """Downgrade a field that may be outside ASCII in its comments only.
 
     This is RFC 6857 section 3.2.2, and section 3.2.3 for fields that need no encapsulation.
-    It returns False if there is more to downgrade than comments.
+    Return False if there is more to downgrade than comments.
     """
     return downgrade_structured(field, lex(text))
 
 
 def downgrade_phrase(field: FoldedField, lexemes: Iterable[str], last_word: str = "") -> None:
-    """Do Display-Name downgrading (RFC 6857 section 3.1.5), and Comment downgrading.
+    """Apply Display-Name downgrading (RFC 6857 section 3.1.5), and Comment downgrading.
 
     ``last_word`` is text that becomes one more word at the end.
     """

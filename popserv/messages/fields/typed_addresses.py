@@ -13,10 +13,10 @@ _NOT_IN_XTEXT = re.compile(r"(\\x\{[0-9A-Fa-f]{2,6}\})|[^!-*,-<>-\[\]-~]")
 
 
 def downgrade_typed_address(field: FoldedField, text: str) -> bool:
-    """Do Type-Addr downgrading (RFC 6857 section 3.1.9).
+    """Apply Type-Addr downgrading (RFC 6857 section 3.1.9).
 
-    An address of type ``utf-8`` is written as utf-8-addr-xtext (RFC 6533 section 3).  It
-    returns False if an address of another type is not ASCII.
+    An address of type ``utf-8`` is written as utf-8-addr-xtext (RFC 6533 section 3).
+    Return False if an address of another type is not ASCII.
     """
     match = _UTF_8_ADDRESS.fullmatch(text)
     if not match:

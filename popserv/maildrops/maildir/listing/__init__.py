@@ -1,5 +1,5 @@
-"""What a Maildir contains: the index that scans build, its cache in memory, and the size file.
+"""The listing of a Maildir: the index that scans build, its cache in memory, and the size file.
 
-This package may import ``files``, ``folders`` and ``cached_open`` of the package around it, and
-what that package may import.
+This package may import ``files``, ``folders`` and ``cached_open`` of the package around it, and the
+packages that maildrops may import.
 """

@@ -25,8 +25,8 @@ _TYPICAL = re.compile(rb"(?:[0-9]{10}\.[!-~]{0,59}\0)*")
 def delivery_order(base_name: bytes) -> tuple[int, bytes]:
     """Return the sort key of a base name: its delivery time in seconds, then the name.
 
-    The delivery time is the number before the first dot; it is 0 if that is no decimal number
-    of fewer than 20 digits.
+    The delivery time is the number before the first dot; it is 0 if that is not a decimal
+    number of fewer than 20 digits.
     """
     seconds = base_name.partition(b".")[0]
     return int(seconds) if seconds.isdigit() and len(seconds) < 20 else 0, base_name

@@ -1,4 +1,4 @@
-"""The cache of indexes: what is kept in memory of maildrops from session to session."""
+"""The cache of indexes, which keeps the lists of messages in memory between sessions."""
 
 from __future__ import annotations
 

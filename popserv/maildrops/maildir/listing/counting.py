@@ -1,7 +1,7 @@
 """The sizes of messages, counted from their bytes (RFC 1725 section 10).
 
 The sizes in file names, ``,S=`` and ``,W=``, are not used: other programs wrote them.  Dovecot's
-``W`` leaves out the CRLF that a last line without line end gets.
+``W`` excludes the CRLF that is added to a last line without a line end.
 
 Everything here may wait for the disk: call it in a thread.
 """
@@ -26,7 +26,7 @@ SMALL_MESSAGE = 1 << 14
 """Octets below which a message is read and counted in one piece."""
 
 CHUNK = 1 << 17
-"""The maximum octets that are read of a larger message at once."""
+"""The maximum octets of one read of a larger message."""
 
 _STAMP_FACTOR = 0x9E37_79B9_7F4A_7C15
 
@@ -35,8 +35,8 @@ class Counts:
     """Columns of the messages that were counted: base names, sizes and stamps.
 
     ``downgraded`` and ``header_only`` are by position, as in
-    :class:`~popserv.core.snapshot.Snapshot`.  ``vanished`` and ``unreadable`` say whether some
-    messages are left out, since there was no file or no permission to read it.
+    :class:`~popserv.core.snapshot.Snapshot`.  ``vanished`` and ``unreadable`` tell whether
+    messages were skipped because there was no file, or no permission to read it.
     """
 
     def __init__(self) -> None:
@@ -115,6 +115,6 @@ def count_file(fd: int) -> tuple[Sizes, int]:
 def stamp_of(status: os.stat_result) -> int:
     """Return the stamp of a file: its length and mtime as 64 bits, the same in every process.
 
-    A file whose content is changed gets another stamp.
+    A change of the content also changes the stamp.
     """
     return (status.st_mtime_ns + status.st_size * _STAMP_FACTOR) & 0xFFFF_FFFF_FFFF_FFFF

@@ -1,7 +1,7 @@
-"""The index of a maildrop: what a scan has found and counted, for this session and later ones.
+"""The index of a maildrop: its messages, as scans have found and counted them.
 
-An index is first read from the size file, if there is one, and then brought up to date by scans,
-which count only messages that are new.
+It is used by this session and later ones.  It is first read from the size file, if there is one,
+and then brought up to date by scans, which count only messages that are new.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ In a maildrop of more than 5000 messages it is one message in 100 instead.
 
 
 class SizeFileState:
-    """What is known of a maildrop's size file, to decide when to rewrite it.
+    """The state of a maildrop's size file, by which the server decides when to rewrite it.
 
     ``messages`` is the number of messages in it, 0 without a file; ``unsaved`` the number of
     messages counted since that it does not have; ``has_times`` whether it has the folders' times.
@@ -43,7 +43,7 @@ class Index(NamedTuple):
 
     ``messages`` is the snapshot for sessions.  ``duplicates`` are the base names of which there
     is more than one file.  ``times`` are the folders' times with which the index is still valid;
-    None means that the next session must scan.  ``opens_cached`` tells whether the next session
+    None means that the next session must scan.  ``can_open_cached`` tells whether the next session
     may open the folders without a thread.
     """
 
@@ -52,7 +52,7 @@ class Index(NamedTuple):
     stamps: array[int]
     messages: Snapshot
     times: Times | None
-    opens_cached: bool
+    can_open_cached: bool
     size_file_state: SizeFileState
     duplicates: frozenset[bytes] = frozenset()
 
@@ -131,18 +131,18 @@ def update_index(folders: Folders, index: Index) -> Index:
         if scan.duplicates:
             # It is unknown which of the files the old index has counted.
             index = empty_index(index.size_file_state)
-        # What remains in scan.locations is new.
+        # The messages that remain in scan.locations are new.
         locations = [scan.locations.pop(base_name, b"") for base_name in index.base_names]
         new = sort_base_names(list(scan.locations))
         counts = count_messages(folders, new, scan.locations)
         index = _merge(index, locations, counts, scan.locations)
         if not counts.vanished:
             break
-    # A message that was left out may become readable, or be found, though no folder changes.
+    # A message that was skipped may become readable, or be found, although no folder changes.
     times = None if counts.vanished or counts.unreadable else scan.times
     return index._replace(
         times=times,
-        opens_cached=times is not None and folders.are_local(),
+        can_open_cached=times is not None and folders.are_local(),
         duplicates=scan.duplicates,
     )
 
@@ -152,7 +152,7 @@ def _merge(
 ) -> Index:
     """Return an index with the messages that were counted and those that still exist.
 
-    ``locations`` are the present ones of the index's messages, empty for those that are gone.
+    ``locations`` are the present ones of the index's messages, empty for those that vanished.
     """
     index.size_file_state.unsaved += len(counts.base_names)
     new = tuple(counts.base_names)

@@ -1,4 +1,4 @@
-"""The size file: sizes of messages, kept in a Maildir from one run of the server to the next.
+"""The size file: the sizes of messages, stored in a Maildir for the next run of the server.
 
 Rules of this file:
  1. The owner of the Maildir can write it, so it may be missing, out of date, torn or forged.
@@ -84,14 +84,16 @@ def encode(contents: Contents) -> Iterator[bytes]:
 
     :raises ValueError: :func:`decode` would not accept the file.
     """
-    kinds: dict[bytes, int] = {}
-    which = array("I", [kinds.setdefault(each, len(kinds)) for each in contents.locations])
-    locations = b"\0".join(b"%d%b" % (each[0], each[1:]) for each in kinds)
+    distinct: dict[bytes, int] = {}
+    location_numbers = array(
+        "I", [distinct.setdefault(each, len(distinct)) for each in contents.locations]
+    )
+    locations = b"\0".join(b"%d%b" % (each[0], each[1:]) for each in distinct)
     names = b"\0".join(contents.base_names)
     times = contents.times
     folders = [-1] if times is None else [len(times), *sum(times, ())]
     positions = [len(contents.downgraded), len(contents.header_only)]
-    lengths = [len(which), len(locations), len(names), *positions]
+    lengths = [len(location_numbers), len(locations), len(names), *positions]
     if len(locations) > _MAX_LOCATION_OCTETS:
         raise ValueError("too many octets of locations")
     digest = blake2b(digest_size=_DIGEST)
@@ -102,7 +104,7 @@ def encode(contents: Contents) -> Iterator[bytes]:
         array("Q", contents.downgraded).tobytes(),
         array("Q", contents.downgraded.values()).tobytes(),
         array("Q", contents.header_only).tobytes(),
-        which.tobytes(),
+        location_numbers.tobytes(),
         locations,
         names,
     ):
@@ -137,15 +139,15 @@ def decode(data: bytes) -> Contents:
         raise ValueError("the digest is wrong")
     at = head.end()
     columns = []
-    for kind, length in zip("QQQQQI", sections, strict=True):
-        column = array(kind)
+    for typecode, length in zip("QQQQQI", sections, strict=True):
+        column = array(typecode)
         column.frombytes(whole[at : at + length])
         columns.append(column)
         at += length
-    octets, stamps, downgraded_at, downgraded_octets, header_only_at, which = columns
+    octets, stamps, downgraded_at, downgraded_octets, header_only_at, location_numbers = columns
     contents = Contents(
         _decode_base_names(data, at + lengths[0], len(data) - _DIGEST, count),
-        _decode_locations(data[at : at + lengths[0]], which),
+        _decode_locations(data[at : at + lengths[0]], location_numbers),
         octets,
         stamps,
         dict(zip(downgraded_at, downgraded_octets, strict=True)),
@@ -172,14 +174,14 @@ def _decode_base_names(data: bytes, at: int, end: int, count: int) -> tuple[byte
     return tuple(names)
 
 
-def _decode_locations(data: bytes, which: array[int]) -> tuple[bytes, ...]:
+def _decode_locations(data: bytes, location_numbers: array[int]) -> tuple[bytes, ...]:
     locations = data.split(b"\0")
     if not all(map(_LOCATION.fullmatch, locations)):
         raise ValueError("a location is invalid")
-    kinds = [bytes([int(each[:1])]) + each[1:] for each in locations]
-    if max(which) >= len(kinds):
+    distinct = [bytes([int(each[:1])]) + each[1:] for each in locations]
+    if max(location_numbers) >= len(distinct):
         raise ValueError("a location is missing")
-    return tuple(kinds[kind] for kind in which)
+    return tuple(distinct[number] for number in location_numbers)
 
 
 def _decode_times(numbers: list[int]) -> Times:
@@ -209,7 +211,7 @@ def _check(contents: Contents) -> None:
 
 
 def load(maildir_fd: int) -> Contents | None:
-    """Return the contents of an open Maildir's size file, or None without a valid one."""
+    """Return the contents of an open Maildir's size file, or None if there is no valid one."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         fd = os.open(NAME, flags, dir_fd=maildir_fd)
@@ -259,7 +261,7 @@ def save(maildir_fd: int, contents: Contents) -> bool:
                 _write(fd, part)
         finally:
             os.close(fd)
-        # If a file is renamed over another, some file systems write it to disk at once.
+        # If a file is renamed over another, some file systems write it to disk immediately.
         with suppress(FileNotFoundError):
             os.unlink(NAME, dir_fd=maildir_fd)
         os.rename(UNFINISHED_NAME, NAME, src_dir_fd=maildir_fd, dst_dir_fd=maildir_fd)
@@ -271,7 +273,7 @@ def save(maildir_fd: int, contents: Contents) -> bool:
 
 
 def _copy_ownership(maildir: os.stat_result, fd: int) -> None:
-    """Give a file the Maildir's owner, group, and their permissions to read and write it.
+    """Set a file's owner and group to those of the Maildir, and their read and write permissions.
 
     If the server may not change the group, the file stays readable to its owner alone.
     """
