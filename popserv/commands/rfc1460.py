@@ -1,7 +1,7 @@
 """LAST, and the commands that change the number it returns (RFC 1460 section 5).
 
 The first of these commands in a session starts its
-:class:`~popserv.core.access.AccessRecord`.
+:class:`~popserv.core.access_record.AccessRecord`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from popserv.commands import rfc1725
-from popserv.core.access import AccessRecord
+from popserv.core.access_record import AccessRecord
 from popserv.core.command import Outcome, command
 from popserv.core.grammar import arguments, no_arguments, number
 from popserv.core.replies import Reply

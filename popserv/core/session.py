@@ -16,7 +16,7 @@ from typing import Protocol
 from twisted.cred.credentials import ICredentials
 from zope.interface import Interface
 
-from popserv.core.access import AccessRecord
+from popserv.core.access_record import AccessRecord
 from popserv.core.maildrop import Maildrop
 from popserv.errors import BadCommand, RemovalFailed
 from popserv.interfaces import IMailbox

@@ -33,7 +33,7 @@ from popserv.core.session import Release, Session, State
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import IMailbox
 from popserv.server.idle import IdleTimeoutMixin
-from popserv.server.output import ReplyWriter
+from popserv.server.reply_writer import ReplyWriter
 from popserv.transports.output import close_now, disable_nagle
 from popserv.transports.peers import has_disconnected, is_private, peer_name
 from popserv.transports.starttls import short_reason, start_tls, tls_state

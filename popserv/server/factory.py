@@ -18,7 +18,7 @@ from popserv.core.command import CommandTable
 from popserv.interfaces import IAPOPCredentials
 from popserv.runtime.bus import WorkerBus
 from popserv.server.connection import Connection
-from popserv.server.connections import Connections
+from popserv.server.connection_limit import Connections
 from popserv.server.idle import MIN_IDLE_TIMEOUT
 from popserv.server.protocol import POP3Server
 from popserv.transports.networks import Network, Networks

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.server.connections import Connections
+from popserv.server.connection_limit import Connections
 
 
 class ConnectionsTests(SynchronousTestCase):

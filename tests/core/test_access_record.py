@@ -1,9 +1,9 @@
-"""Tests of popserv.core.access."""
+"""Tests of popserv.core.access_record."""
 
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from popserv.core.access import AccessRecord
+from popserv.core.access_record import AccessRecord
 from popserv.interfaces import IMailbox
 from popserv.maildrops.memory import MemoryMaildrops
 
