@@ -1,7 +1,7 @@
 """The checker for users who were authenticated before the session, such as by sshd.
 
 RFC 1225 describes such a server: MZnet's clients had given their names on the terminal line, and
-the server required no USER and PASS.
+the server required no USER and PASS.  ``popserv.server.preauth`` starts such a session.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The options that ``twistd pop3`` and ``popserv session`` have in common.
+"""The table of the options that ``twistd pop3`` and ``popserv session`` have in common.
 
 An entry of ``PARAMETERS`` consists of a name, a letter, a default and a help text, and one of
 ``FLAGS`` of a name, a letter and a help text.  Each help text names the default.

@@ -1,6 +1,12 @@
 """The dialects that a server can speak: the commands of each specification, from 1985 on.
 
-===============  ==========================================================
+===============  =================================================================
+``modern``       RFC 1725, and the extensions after it
+``rfc1725``      Post Office Protocol - Version 3, 1994
+``rfc1460``      Post Office Protocol - Version 3, 1993: has LAST, and no UIDL
+``rfc1225``      Post Office Protocol - Version 3, 1991: has RPOP, and no APOP
+``pop-revised``  Post Office Protocol (revised), the draft of 1985, on port 109
+===============  =================================================================
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The output of a connection: replies are written together, bodies as fast as the client reads."""
+"""Writes the output of a connection: replies together, bodies as fast as the client reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The role of a worker process: its number, its share of limits, and its bus."""
+"""What a service must know of its worker process: number, share of limits, and bus."""
 
 from __future__ import annotations
 

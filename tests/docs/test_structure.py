@@ -29,3 +29,16 @@ class StructureTests(SynchronousTestCase):
         self.assertGreater(len(links), 5)
         for link in links:
             self.assertTrue((ROOT / link).is_file(), link)
+
+    def test_quoted_paths(self):
+        """Each path of the project that a page quotes exists; NAME and NNNN stand for any."""
+        pages = [README, ROOT / "CONTRIBUTING.rst", *DOCS.rglob("*.rst")]
+        quoted = [
+            (page.name, path)
+            for page in pages
+            for path in re.findall(r"``((?:popserv|tests)/[\w./-]+)``", page.read_text("utf-8"))
+            if "NAME" not in path and "NNNN" not in path
+        ]
+        self.assertGreater(len(quoted), 20)
+        missing = [(page, path) for page, path in quoted if not (ROOT / path).exists()]
+        self.assertEqual(missing, [])
