@@ -49,10 +49,13 @@ class SingleSession:
         handled = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
         previous = {number: signal.signal(number, self._handle_signal) for number in handled}
         self._reactor.callWhenRunning(self._start)
+        # A signal just before the reactor waits must not wait for the next event.
+        waker = signal.set_wakeup_fd(self._reactor.waker.o, warn_on_full_buffer=False)
         try:
             # Twisted's signal handlers do not include SIGHUP.
             self._reactor.run(installSignalHandlers=False)
         finally:
+            signal.set_wakeup_fd(waker)
             for number, handler in previous.items():
                 signal.signal(number, handler)
         return self._exit_code

@@ -21,6 +21,7 @@ class SingleSessionTests(SynchronousTestCase):
         options = Options()
         options.parseOptions(["--user", "ann", "--maildir", root])
         streams, reactor = Mock(), Mock()
+        reactor.waker.o = -1
         streams.connect.side_effect = OSError(107, "not connected")
         reactor.callWhenRunning = reactor.callFromThread = lambda function: function()
         # The signal arrives when there is no connection to abort.
