@@ -312,7 +312,7 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             self.sendCode(503, b"no sender or no recipient")
             return
         try:
-            self.spool = TemporaryFile()  # noqa: SIM115
+            self.spool = TemporaryFile()  # noqa: SIM115 (close_spool closes it)
         except OSError:
             log.failure("cannot store a message in TMPDIR")
             self.sendCode(452, b"insufficient storage for the message")
@@ -475,7 +475,7 @@ def complete_message(spool, poster, received_field):
     if mailbox_addresses(fields, b"sender") != own:
         unwanted.add(b"sender")
     names = {name for name, _ in fields} - unwanted
-    mail = TemporaryFile()  # noqa: SIM115
+    mail = TemporaryFile()  # noqa: SIM115 (the caller closes it)
     mail.write(received_field)
     mail.writelines(field for name, field in fields if name not in unwanted)
     if b"date" not in names:

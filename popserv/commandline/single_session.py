@@ -49,7 +49,7 @@ class SingleSession:
         handled = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
         previous = {number: signal.signal(number, self._handle_signal) for number in handled}
         self._reactor.callWhenRunning(self._start)
-        # A signal just before the reactor waits must not wait for the next event.
+        # A signal just before the reactor waits, or in another thread, must wake it.
         waker = signal.set_wakeup_fd(self._reactor.waker.o, warn_on_full_buffer=False)
         try:
             # Twisted's signal handlers do not include SIGHUP.

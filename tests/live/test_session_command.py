@@ -45,6 +45,19 @@ SMALL = [b"Subject: one\n\n1\n", b"Subject: two\n\n.\n2\n"]
 GREETING = b"+OK POP3 server ready, ann's maildrop has 2 messages (41 octets)"
 LARGE = b"Subject: large\n\n" + (b"x" * 76 + b"\n.\n") * (40 * MB // 79)
 IS_ROOT = os.geteuid() == 0
+SIGNAL_IN_THREAD = """
+import os, signal, sys, threading, time
+from popserv.commandline.main import main
+
+def send(descriptor):
+    os.read(descriptor, 1)
+    time.sleep(0.2)  # until the main thread waits for input
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+threading.Thread(target=send, args=[int(sys.argv[1])], daemon=True).start()
+sys.exit(main(["session", *sys.argv[2:]]))
+"""
+"""A session that sends SIGTERM to one of its threads when it can read from a descriptor."""
 
 # Measure the coverage of these processes, too.
 COVERAGE = (
@@ -217,6 +230,8 @@ class PipeTests(SessionCase):
 
     def test_signals(self):
         """SIGTERM, SIGHUP and SIGINT end the session without UPDATE and release the lock."""
+        # The tests may run under nohup, and a session inherits that.
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_DFL))
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             process = self.start_on_pipes()
             self.ask(process, b"DELE 1")
@@ -225,6 +240,30 @@ class PipeTests(SessionCase):
             self.assert_ended(process, 1)
             self.assertEqual((process.stdout.read(), self.errors.read_bytes()), (b"", b""))
         self.assertEqual(read_maildir(self.maildir), SMALL)
+
+    def test_signal_in_thread(self):
+        """A signal ends the session even if it does not interrupt the wait for input."""
+        read_end, write_end = os.pipe()
+        self.addCleanup(os.close, read_end)
+        self.addCleanup(os.close, write_end)
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                SIGNAL_IN_THREAD,
+                str(read_end),
+                *self.command()[len(SESSION) :],
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            pass_fds=[read_end],
+        )
+        self.addCleanup(self.kill, process)
+        self.assertEqual(process.stdout.readline(), GREETING + b"\r\n")
+        os.write(write_end, b"\n")
+        self.assertEqual(process.wait(TIMEOUT), 1)
+        self.assertFalse(is_locked(self.maildir))
 
     def test_nohup(self):
         """A signal that was ignored at the start stays ignored."""
