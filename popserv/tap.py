@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
+from os import getuid
+from pwd import getpwuid
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
+from socket import getaddrinfo
 from typing import TYPE_CHECKING
 
 from twisted.application import strports
@@ -52,6 +56,7 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         supervisor = Supervisor(options["workers"], __name__, options.arguments)
         role = WorkerRole(reactor=supervisor.opener)
     role = role or WorkerRole()
+    _load_name_service()
     # With Python's default, a thread that reads a large directory blocks the reactor for 5 ms.
     sys.setswitchinterval(0.0005)
     maildrops = MaildirMaildrops(
@@ -96,10 +101,22 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
 
 
 def _over_tls(certificates: Certificates, factory: POP3Factory) -> IProtocolFactory:
-    from twisted.protocols.tls import TLSMemoryBIOFactory
+    # TLS is an extra.
+    from twisted.protocols.tls import TLSMemoryBIOFactory  # noqa: PLC0415
 
     over_tls: IProtocolFactory = TLSMemoryBIOFactory(certificates, False, factory)
     return over_tls
+
+
+def _load_name_service() -> None:
+    """Load the C library's modules for host names and users, and Python's codec for host names.
+
+    Later, the process may not be able to read their files, because of twistd's --uid or --chroot.
+    """
+    with suppress(OSError):
+        getaddrinfo("localhost", None)
+    with suppress(KeyError):
+        getpwuid(getuid())
 
 
 def _default_max_connections() -> int:

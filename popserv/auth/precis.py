@@ -8,11 +8,19 @@ The library ``precis-i18n`` is optional.  Without it, text is encoded as it is.
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from precis_i18n.profile import Profile
+
+_PROFILES: Mapping[str, Profile] = {}
+# Loaded at the start: later, the process may not be able to read Python's files.
+with suppress(ImportError):
+    from precis_i18n import get_profile
+
+    _PROFILES = {name: get_profile(name) for name in ("UsernameCasePreserved", "OpaqueString")}
 
 MAX_OCTETS = 255
 """The maximum octets, in UTF-8, of a text to which a profile is applied.
@@ -24,7 +32,7 @@ the square of the length: it takes up to 5 ms for 255 octets.
 
 def is_available() -> bool:
     """Return whether precis-i18n is installed."""
-    return _profile("OpaqueString") is not None
+    return bool(_PROFILES)
 
 
 def enforce(profile_name: str, text: str) -> bytes | None:
@@ -36,7 +44,7 @@ def enforce(profile_name: str, text: str) -> bytes | None:
     octets = text.encode()
     if text.isascii():
         return octets
-    profile = _profile(profile_name)
+    profile = _PROFILES.get(profile_name)
     if profile is None:
         return octets
     if len(octets) > MAX_OCTETS:
@@ -45,12 +53,3 @@ def enforce(profile_name: str, text: str) -> bytes | None:
         return profile.enforce(text).encode()
     except ValueError:
         return None
-
-
-@cache
-def _profile(name: str) -> Profile | None:
-    try:
-        from precis_i18n import get_profile
-    except ImportError:
-        return None
-    return get_profile(name)

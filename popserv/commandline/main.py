@@ -59,6 +59,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run_session(arguments: Sequence[str]) -> int:
     # Imported here, because its imports take longer than any other command.
-    from popserv.commandline.session import main as session
+    from popserv.commandline.session import main as session  # noqa: PLC0415
 
     return session(arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from ipaddress import ip_network
 from typing import ClassVar
 
@@ -174,6 +175,7 @@ class Options(SessionOptions):
                 "max-connections", self["max-connections"], int, "a whole number above 0"
             )
         self["workers"] = self._parse_workers()
+        self._check_jail()
         self["cache-messages"] = parse_number(
             "cache-messages", self["cache-messages"], "messages", maximum=999_999_999
         )
@@ -212,6 +214,15 @@ class Options(SessionOptions):
             )
         return workers
 
+    def _check_jail(self) -> None:
+        """Check that workers can be started in the directory of twistd's ``--chroot``."""
+        jail = self.parent and self.parent.get("chroot")
+        if jail and self["workers"] > 1 and not os.path.exists(f"{jail}/{sys.executable}"):
+            raise usage.UsageError(
+                f"--workers {self['workers']}: workers are started in the directory of --chroot "
+                f"{jail}, which does not contain {sys.executable}; remove --workers or --chroot"
+            )
+
     def getUsage(self, width: int | None = None) -> str:
         """Return the help text, followed by examples and the commands of the server."""
         return super().getUsage(width) + _EPILOGUE
@@ -233,6 +244,9 @@ def _parse_endpoint(option: str, endpoint: str) -> str:
 
     try:
         serverFromString(reactor, endpoint)
+        if endpoint.startswith(("ssl:", "tls:")):
+            # Connections require it; later, the process may not be able to read Python's files.
+            import_module("popserv.tls.state")
     except (ImportError, NameError) as error:
         raise usage.UsageError(f"--{option} {endpoint}: {error}; {TLS_EXTRA}") from error
     except OSError as error:

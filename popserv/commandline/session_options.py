@@ -204,8 +204,9 @@ class SessionOptions(usage.Options, AuthOptionMixin):
                     raise usage.UsageError(f"--{name} requires --certificate")
             return
         try:
-            from popserv.tls.certificates import Certificates
-            from popserv.tls.files import CertificateError
+            # TLS is an extra.
+            from popserv.tls.certificates import Certificates  # noqa: PLC0415
+            from popserv.tls.files import CertificateError  # noqa: PLC0415
         except ImportError as error:
             raise usage.UsageError(f"--certificate: {error}; {TLS_EXTRA}") from error
         try:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocol
 from twisted.protocols.policies import ProtocolWrapper
 
 from popserv.core.session import TLSConnectionState
+
+# TLS is an extra.
+with suppress(ImportError):
+    from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
 
 def start_tls(
@@ -18,9 +23,7 @@ def start_tls(
         transport.startTLS(tls)
         return
     # A wrapper such as that of haproxy: would pass startTLS to the transport below it, and
-    # would not know that TLS has started.  Imported here because TLS is an extra.
-    from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
-
+    # would not know that TLS has started.
     factory: Any = TLSMemoryBIOFactory(cast(Any, tls), False, cast(Any, None))
     transport.wrappedProtocol = TLSMemoryBIOProtocol(factory, cast(Any, protocol))
     transport.wrappedProtocol.makeConnection(transport)
@@ -28,7 +31,8 @@ def start_tls(
 
 def tls_state(transport: Any) -> TLSConnectionState:
     """Return the TLS state of a connection."""
-    from popserv.tls.state import OpenSSLConnectionState
+    # Loading it takes longer than the start of a server without TLS.
+    from popserv.tls.state import OpenSSLConnectionState  # noqa: PLC0415
 
     return OpenSSLConnectionState(transport.getHandle())
 

@@ -69,7 +69,8 @@ class _ReactorProxy(ABC):
         interface: str = "",
     ) -> IListeningPort:
         """Listen on a TCP port for TLS; see IReactorSSL."""
-        from twisted.protocols.tls import TLSMemoryBIOFactory
+        # TLS is an extra.
+        from twisted.protocols.tls import TLSMemoryBIOFactory  # noqa: PLC0415
 
         over_tls = TLSMemoryBIOFactory(contextFactory, False, factory)
         return self.listenTCP(port, over_tls, backlog, interface)

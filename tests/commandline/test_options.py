@@ -1,6 +1,7 @@
 """Tests of popserv.commandline.options."""
 
 import os
+import sys
 from unittest.mock import patch
 
 from twisted.python import usage
@@ -160,6 +161,29 @@ class LimitTests(OptionsCase):
             for cores, workers in ((7, 7), (None, 1)):
                 with patch("os.cpu_count", lambda cores=cores: cores):
                     self.assertEqual(self.parse("--workers=auto")["workers"], workers)
+
+
+class JailTests(OptionsCase):
+    """twistd's ``--chroot``."""
+
+    def parse_in_jail(self, jail, *arguments):
+        """Parse the arguments as those of a sub-command of ``twistd --chroot JAIL``."""
+        options = Options()
+        options.parent = usage.Options()
+        options.parent["chroot"] = jail
+        options.parseOptions(["--maildir", self.root, *arguments])
+        return options["workers"]
+
+    def test_workers(self):
+        """Workers require Python in the jail."""
+        jail = self.mktemp()
+        error = self.assertRaises(usage.UsageError, self.parse_in_jail, jail, "--workers=2")
+        self.assertIn("remove --workers or --chroot", str(error))
+        self.assertEqual(self.parse_in_jail(jail, "--workers=1"), 1)
+        os.makedirs(jail + os.path.dirname(sys.executable))
+        os.symlink(os.path.realpath(sys.executable), jail + sys.executable)
+        self.assertEqual(self.parse_in_jail(jail, "--workers=2"), 2)
+        self.assertEqual(self.parse_in_jail(None, "--workers=2"), 2)
 
 
 class CommandLineTests(OptionsCase):

@@ -26,6 +26,7 @@ from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.messages.downgrade.downgrader import Downgrader
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+AUDIT = Path(__file__).parent / "audit"
 BIN = Path(sys.executable).parent
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 TIMEOUT = 60
@@ -152,6 +153,7 @@ class Server:
         if "--listen" not in options:
             plugin += ["--listen", LOOPBACK]
         application = ["--python", tac] if tac else plugin
+        self._loads = self._log.with_name("loads")
         command = [BIN / "twistd", "--nodaemon", "--pidfile=", *twistd, *application]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -160,6 +162,11 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self._log.parent,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join([str(AUDIT), str(CHECKOUT)]),
+                    "POPSERV_TEST_LOADS": str(self._loads),
+                },
             )
         atexit.register(self.stop)
         until(lambda: self.ports or self.process.poll() is not None, "a port")
@@ -171,6 +178,11 @@ class Server:
     def log(self):
         """The output of the server."""
         return self._log.read_text(errors="backslashreplace")
+
+    @property
+    def loads(self):
+        """What the server has imported or loaded since it opened its ports, with stacks."""
+        return self._loads.read_text() if self._loads.exists() else ""
 
     @property
     def ports(self):
@@ -295,6 +307,11 @@ class ServerTestCase(TestCase):
             server = self.new_server()
             ServerTestCase._current = type(self), server
         return server
+
+    def tearDown(self):
+        """Check that the server has loaded everything at its start, as it must with --chroot."""
+        _, server = ServerTestCase._current
+        self.assertEqual(server.loads if server else "", "")
 
     def new_server(self):
         """Start the server of this class."""

@@ -15,7 +15,7 @@ from popserv.auth.files import FileError, check_private
 from popserv.auth.oauth.introspection import IntrospectionVerifier
 from popserv.auth.oauth.jwks import ALGORITHMS, JWKSURL, JWKSFile, KeySource
 from popserv.auth.oauth.jwt_verifier import JWTVerifier
-from popserv.auth.oauth.provider import ProviderError, check_url
+from popserv.auth.oauth.provider import ProviderClient, ProviderError, check_url
 from popserv.auth.oauth.verifier import ITokenVerifier
 
 _COMMON_KEYS = {"issuer", "audience", "user", "scope", "discovery"}
@@ -142,6 +142,7 @@ def make_verifier(settings: OAuthFile) -> ITokenVerifier:
             issuer=settings.get("issuer"),
             audience=settings.words("audience", ""),
             cache_seconds=settings.seconds("cache"),
+            client=_client_for(settings, "introspection"),
         )
     try:
         return JWTVerifier(
@@ -157,10 +158,23 @@ def make_verifier(settings: OAuthFile) -> ITokenVerifier:
         ) from None
 
 
+def _client_for(settings: OAuthFile, key: str) -> ProviderClient:
+    client = ProviderClient()
+    try:
+        client.prepare(settings.url(key))
+    except MemoryError:
+        raise settings.error(
+            key,
+            "an https URL requires memory that is writable and executable; remove "
+            "MemoryDenyWriteExecute=yes from the unit of systemd",
+        ) from None
+    return client
+
+
 def _key_source(settings: OAuthFile) -> KeySource:
     location = settings.require("jwks")
     if "://" in location:
-        return JWKSURL(settings.url("jwks"))
+        return JWKSURL(settings.url("jwks"), _client_for(settings, "jwks"))
     directory = os.path.dirname(os.path.abspath(settings.path))
     keys = JWKSFile(os.path.join(directory, location))
     try:

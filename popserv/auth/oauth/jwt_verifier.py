@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cryptography.hazmat.backends import default_backend
 from jwt import PyJWS, PyJWTError
 from zope.interface import implementer
 
@@ -13,6 +14,9 @@ from popserv.auth.oauth.claims import LEEWAY, RequiredClaims, check_syntax
 from popserv.auth.oauth.jwks import ALGORITHMS, KeySource
 from popserv.auth.oauth.provider import parse_json_object
 from popserv.auth.oauth.verifier import InvalidToken, ITokenVerifier
+
+# Signatures require it; later, the process may not be able to read Python's files.
+default_backend()
 
 
 @implementer(ITokenVerifier)

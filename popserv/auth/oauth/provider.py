@@ -97,6 +97,15 @@ class ProviderClient:
         self._reactor = reactor
         self._tls_creators: dict[str, IOpenSSLClientConnectionCreator] = {}
 
+    def prepare(self, url: str) -> None:
+        """Load the system's CAs for an https URL, before the process gives up its privileges.
+
+        :raises MemoryError: memory cannot be made executable, which pyOpenSSL requires.
+        """
+        parts = urlsplit(url)
+        if parts.scheme == "https":
+            self._tls_creator(str(parts.hostname))
+
     async def request(
         self,
         url: str,

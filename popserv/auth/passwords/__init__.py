@@ -5,12 +5,18 @@ auth may import.
 """
 
 from popserv.auth.passwords.checker import PasswdFileChecker
-from popserv.auth.passwords.schemes import UnknownScheme, new_scram_sha256, verify
+from popserv.auth.passwords.schemes import (
+    SchemeUnavailable,
+    UnknownScheme,
+    new_scram_sha256,
+    verify,
+)
 from popserv.auth.passwords.users_file import Users, UsersFile, UsersFileError, default_path
 from popserv.auth.passwords.users_file_editing import remove_user, set_secret
 
 __all__ = [
     "PasswdFileChecker",
+    "SchemeUnavailable",
     "UnknownScheme",
     "Users",
     "UsersFile",

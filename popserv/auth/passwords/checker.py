@@ -28,6 +28,7 @@ from popserv.auth.passwords.decoys import Decoys, machine_secret
 from popserv.auth.passwords.preparation import candidate_passwords, prepared_password
 from popserv.auth.passwords.schemes import (
     CLEARTEXT_SCHEMES,
+    SchemeUnavailable,
     UnknownScheme,
     is_apop,
     is_empty,
@@ -143,7 +144,7 @@ class PasswdFileChecker:
     async def _check(self, credentials: Any) -> bytes | tuple[()]:
         try:
             name = await self._authenticated_name(credentials)
-        except UsersFileError as error:
+        except (UsersFileError, SchemeUnavailable) as error:
             raise TryLater from error
         except UnknownScheme as error:
             raise UnauthorizedLogin(f"password field: {error}") from None

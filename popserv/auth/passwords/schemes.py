@@ -15,7 +15,8 @@ import hmac
 import re
 from base64 import b64encode
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
+from typing import Any
 
 from popserv.auth.passwords.scram_keys import (
     SCRAM_ITERATIONS,
@@ -25,11 +26,22 @@ from popserv.auth.passwords.scram_keys import (
 )
 from popserv.core.grammar import decode_base64
 
+# Loaded at the start: later, the process may not be able to read the files of libraries.
+try:
+    from argon2 import exceptions as argon2_exceptions
+    from argon2 import low_level as argon2
+except ImportError:
+    argon2 = None  # type: ignore[assignment]
+
 Verify = Callable[[bytes, bytes], bool]
 
 
 class UnknownScheme(ValueError):
-    """A password scheme is not supported, or the library that it requires is not installed."""
+    """A password scheme is not supported."""
+
+
+class SchemeUnavailable(Exception):
+    """A password cannot be verified because a library is missing or fails."""
 
 
 def verify(field: bytes, password: bytes) -> bool:
@@ -40,6 +52,7 @@ def verify(field: bytes, password: bytes) -> bool:
     empty field matches no password, and a password with a NUL matches no field.
 
     :raises UnknownScheme: the scheme is not supported.
+    :raises SchemeUnavailable: the library that the scheme requires is missing or fails.
     :raises ValueError: the field is malformed.
     """
     scheme, secret = split_field(field)
@@ -148,40 +161,41 @@ def _scram(hash_name: str, secret: bytes, password: bytes) -> bool:
     )
 
 
+_ARGON2_MEMORY_ALLOCATION_ERROR = -22
+"""The error code of the Argon2 library for too little memory."""
+
+
 def _argon2(secret: bytes, password: bytes) -> bool:
-    try:
-        from argon2 import exceptions, low_level
-    except ImportError as error:
-        raise UnknownScheme(
-            "Argon2 requires argon2-cffi; run: pip install 'popserv[argon2]'"
-        ) from error
+    if argon2 is None:
+        raise SchemeUnavailable("Argon2 requires argon2-cffi; run: pip install 'popserv[argon2]'")
     if b"\0" in secret:
         raise ValueError("an Argon2 secret must not have a NUL: the library would stop there")
-    variant = low_level.Type.ID if secret.startswith(b"$argon2id$") else low_level.Type.I
+    variant = argon2.Type.ID if secret.startswith(b"$argon2id$") else argon2.Type.I
     try:
-        return low_level.verify_secret(secret, password, variant)
-    except exceptions.VerifyMismatchError:
+        return argon2.verify_secret(secret, password, variant)
+    except argon2_exceptions.VerifyMismatchError:
         return False
-    except exceptions.Argon2Error as error:
+    except argon2_exceptions.Argon2Error as error:
+        if str(error) == argon2.error_to_str(_ARGON2_MEMORY_ALLOCATION_ERROR):
+            raise SchemeUnavailable(f"Argon2: {error}") from error
         raise ValueError(f"invalid Argon2 secret: {error}") from error
 
 
-@cache
-def _crypt_r() -> Callable[[bytes, bytes], bytes | None]:
-    """Return crypt(3) of the system.
+def _load_crypt_r() -> Callable[[bytes, bytes], bytes | None] | None:
+    """Return crypt(3) of the system, or None if there is no libcrypt with ``crypt_r``.
 
     ctypes releases the interpreter lock during a call, so other threads run meanwhile.
-
-    :raises UnknownScheme: there is no libcrypt, or it has no ``crypt_r``.
     """
-    for name in ("libcrypt.so.1", "libcrypt.so.2", ctypes.util.find_library("crypt")):
+    function: Any = None
+    # The search by name starts compilers and linkers.
+    for find in (lambda: "libcrypt.so.1", lambda: "libcrypt.so.2", _search_libcrypt):
         try:
-            function = ctypes.CDLL(name).crypt_r
+            function = ctypes.CDLL(find()).crypt_r
             break
-        except (OSError, AttributeError, TypeError):
+        except (OSError, AttributeError):
             continue
     else:
-        raise UnknownScheme("this system has no libcrypt with the function crypt_r")
+        return None
     function.restype = ctypes.c_char_p
     function.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
 
@@ -193,6 +207,12 @@ def _crypt_r() -> Callable[[bytes, bytes], bytes | None]:
     return call
 
 
+def _search_libcrypt() -> str:
+    return ctypes.util.find_library("crypt") or ""
+
+
+_crypt_r = _load_crypt_r()
+
 _MAX_CRYPT_PASSWORD = 511
 """The maximum octets of a password that libxcrypt accepts."""
 
@@ -202,7 +222,9 @@ def _crypt(prefix: bytes, secret: bytes, password: bytes) -> bool:
         raise ValueError(f"a secret of this scheme must start with {prefix.decode()}")
     if len(password) > _MAX_CRYPT_PASSWORD:
         return False
-    computed = _crypt_r()(password, secret)
+    if _crypt_r is None:
+        raise SchemeUnavailable("this system has no libcrypt with the function crypt_r")
+    computed = _crypt_r(password, secret)
     # If crypt(3) does not support a setting, it returns NULL or a string that starts with "*".
     if computed is None or computed.startswith(b"*"):
         raise UnknownScheme("this system's libcrypt does not support the hashing method")

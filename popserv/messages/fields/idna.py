@@ -6,6 +6,8 @@ different domain.
 
 from __future__ import annotations
 
+# The codec is loaded at the start: later, the process may not be able to read Python's files.
+import encodings.punycode  # noqa: F401
 import re
 from collections.abc import Iterable
 from functools import lru_cache

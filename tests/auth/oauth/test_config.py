@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import AuthOptionMixin, makeChecker
@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.oauth import checker, claims, config, introspection, jwks, jwt_verifier
+from popserv.auth.oauth import checker, claims, config, introspection, jwks, jwt_verifier, provider
 from popserv.auth.oauth.checker import TokenChecker
 from popserv.auth.oauth.config import OAuthFileError
 from popserv.interfaces import ITokenCredentials
@@ -146,6 +146,21 @@ class FileTests(FileCase):
         self.start(("jwks", "http://127.0.0.1:8080/keys"))
         self.start(base=INTROSPECTION)
         self.start(("issuer", "x"), ("audience", "a b"), ("cache", "60"), base=INTROSPECTION)
+
+    def test_prepared(self):
+        """The CAs that verify the provider are loaded with the file, unless it is http."""
+        creators = []
+        self.patch(provider, "optionsForClientTLS", creators.append)
+        self.start(("jwks", "http://127.0.0.1:8080/keys"))
+        self.assertEqual(creators, [])
+        self.start(("jwks", "https://keys.example/keys"))
+        self.start(base=INTROSPECTION)
+        self.assertEqual(creators, ["keys.example", "provider.example"])
+
+    def test_no_executable_memory(self):
+        """MemoryDenyWriteExecute=yes, with which pyOpenSSL cannot work, is named."""
+        self.patch(provider, "optionsForClientTLS", Mock(side_effect=MemoryError))
+        self.assertIn("jwks: an https URL requires", self.error(("jwks", "https://k.example/k")))
 
     def test_byte_order_mark(self):
         """A byte order mark at the start is ignored."""

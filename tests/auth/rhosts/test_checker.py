@@ -188,7 +188,7 @@ class CheckerTests(RhostsCase):
 
     def test_without_precis(self):
         """Without precis-i18n names are compared octet for octet."""
-        self.patch(precis, "_profile", lambda name: None)
+        self.patch(precis, "_PROFILES", {})
         self.write(b"192.0.2.7 + %b\n192.0.2.8 + +" % COMPOSED)
         self.assertEqual(self.opened(COMPOSED), COMPOSED)
         self.assertIsNone(self.opened(DECOMPOSED))
