@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -25,6 +25,8 @@ KEYS = {
     "rsa1024": lambda: rsa.generate_private_key(65537, 1024),
     "x25519": x25519.X25519PrivateKey.generate,
     "ed25519": ed25519.Ed25519PrivateKey.generate,
+    "dsa": lambda: dsa.generate_private_key(2048),
+    "secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()),
 }
 """Functions that generate a key, by the name of its kind."""
 
@@ -66,6 +68,60 @@ IOy1QaYU36C9
 -----END CERTIFICATE-----
 """
 """A CA certificate of X.509 version 1, which has no extensions."""
+
+RSASSA_PSS = b"""\
+-----BEGIN CERTIFICATE-----
+MIIDlTCCAkigAwIBAgIUSgRWiQzGkQtCQqrHVJVMSaHqvSYwQgYJKoZIhvcNAQEK
+MDWgDzANBglghkgBZQMEAgEFAKEcMBoGCSqGSIb3DQEBCDANBglghkgBZQMEAgEF
+AKIEAgIA3jAaMRgwFgYDVQQDDA9wb3AuZXhhbXBsZS5vcmcwIBcNMjYxMTI4MjA0
+NDQ0WhgPMjEyNjExMDQyMDQ0NDRaMBoxGDAWBgNVBAMMD3BvcC5leGFtcGxlLm9y
+ZzCCASAwCwYJKoZIhvcNAQEKA4IBDwAwggEKAoIBAQCSdosLe1k3ypyX0kb23SEP
+5Yd4+TjpFYd/hnnHWe+jeApADxe0yOeJjcUrT11XawwDMpoAgEBLEx/9k1iSMNnn
+BdYmxR+9cez0A+LEP9M4NDiEf5tHYQywsr2jdCA+FEeYHtidef2hksxm6k0s8yYC
+8yv/StVtj1NBAnGw1QBXe+RpNyR6lweeHbl14NpZy3n2j8S5i6Z/A7pnRijOprhO
+lO4yRPS1sFU7EKXcroOUHxPP6kVlDJ67wKgWTpLnmKO+WwxnGYi88I3zAvD6v/nL
+idhMBSyoMVQr46miJTKteTvaYoAvXKPD7n8xzNrmT7UG7zHb5/nC9bkVm2aeuufn
+AgMBAAGjaTBnMB0GA1UdDgQWBBQUCYpd1I9sru2AmZTGqfYFc06JJTAfBgNVHSME
+GDAWgBQUCYpd1I9sru2AmZTGqfYFc06JJTAaBgNVHREEEzARgg9wb3AuZXhhbXBs
+ZS5vcmcwCQYDVR0TBAIwADBCBgkqhkiG9w0BAQowNaAPMA0GCWCGSAFlAwQCAQUA
+oRwwGgYJKoZIhvcNAQEIMA0GCWCGSAFlAwQCAQUAogQCAgDeA4IBAQAku+lxBaHq
+WTmT44rsUK8wRr+tWU24ArPRnjzFo0KJ+J/TaH7Sxlb56hgwddeWYmHqdN0Hhe9t
++ACQUPHc34KxZBBd96COW1VCkSwWLR3AY40cuBlIwtDaFGyaOF9NXXsxgI6mSTgq
+Bjyqd2aoXGX+oZBgnRSt+4m56ibQFdS3BM3ReMEkWQ4KGQswBOS+055MPB7Dm7s9
+WjSB8WXsg0KkFsmyr8Xu72A4yaBbuRk1wye7fzVJY+XXAJZCe75Jx106NeXrueFx
+We5bGec9wR7EF3XSxz6RRWyuymteokRuqgUEcil0u6zYLzrAIoCh/xo8RAJBzbYt
+DmORQrDIl9Gr
+-----END CERTIFICATE-----
+-----BEGIN PRIVATE KEY-----
+MIIEuwIBADALBgkqhkiG9w0BAQoEggSnMIIEowIBAAKCAQEAknaLC3tZN8qcl9JG
+9t0hD+WHePk46RWHf4Z5x1nvo3gKQA8XtMjniY3FK09dV2sMAzKaAIBASxMf/ZNY
+kjDZ5wXWJsUfvXHs9APixD/TODQ4hH+bR2EMsLK9o3QgPhRHmB7YnXn9oZLMZupN
+LPMmAvMr/0rVbY9TQQJxsNUAV3vkaTckepcHnh25deDaWct59o/EuYumfwO6Z0Yo
+zqa4TpTuMkT0tbBVOxCl3K6DlB8Tz+pFZQyeu8CoFk6S55ijvlsMZxmIvPCN8wLw
++r/5y4nYTAUsqDFUK+OpoiUyrXk72mKAL1yjw+5/Mcza5k+1Bu8x2+f5wvW5FZtm
+nrrn5wIDAQABAoIBACbTmSG2ldy18BRJULmxvkmGCgdWXjFgHTb/0bm4zE/UCzeX
+KKwq1EKBXEMSe4aooJsaZ3v5g9HDJKhmzsSWgbV+NRq7CCKDGJNJkmx/FQHhyhfJ
+8kKWZjRTdfVmXAPJAX/AsaDxjXyvO1OPCl1/qdR/XWsEjhbIt4PU34nGtZv7G8Km
+bqUVzjaElbL5U2v+M/p9aaAD/+roffkfVzlqCC+8gjcLN4wxYOdWIrefVDDnE+vk
+vni7Jzt0mvtw8qh5EOMSOTETX9Gia/XiigoyU1VNadx8S7zpzKg/ICK11gXE8BtX
+zLpfj6ZGxTGGuyv62pika323PSVoyuXTqNiOgU0CgYEAyOD/QGat6Jqtr7qbxIg9
+4jWLayJ4ExSlDuc3/Jh3zvYEk1vD7awbKA5tbc4yk3UT4EXJIvetDW4qwvo2g6Ut
+x7WB6nplqjNfkVf20KUXvORVMFPx0mgRmHkn2Vo1J6nIMYeBOG1shaIvO4d3oj0R
+hykcVrXskqOxcOLXKgOYHEsCgYEAuqcIrsfdFAQrhidZ8bwpzMK2j88XDeb6dznO
+/4+Cy/9AbNJBAnLjWh7d94rmLkF2APn+6gs2tS5wHXiDcoutTVSi7tkxQG4F3xRT
+Ecmf0P0mY+E0VW+3vUJpSp8YmvPaGBbsoBHbV0T+oCkV0Dc48JGP3k6acM0H93/2
+exgkqVUCgYAIjs1RCQ7PogdUPTb1oHhCctWFsuo6pd6CTAduk3BHOOPpAzfNoE9n
+3XV8ABTXg11daJuxCawtrkvUEqTP5vGUWH84Zg5+ucGQh5bUPLROL8wRSwI6XISj
+YkX4VId/MRR+R6+Rn9fHuakZeCP4nXFpuK6kYwu5E5AzpvZTq+OHEQKBgFItdF8v
+U6CabWc1MB6ED4s9Nw99x9KxHRkc9IwD7TxPd1fyAflIB90HtgZkuw8mdwPbDWaR
+5VZDyczP4F+wK27ekpXCPjL1vdQHqMMuGBT1P8+9uULcWvMSqDTYcwbV0fHFNg0L
+j5yOneR58kan6YPRMpxX0xtSye0oA6cSbCG5AoGBAJUN6jOp9qQiLWy0mFd9AqWV
+UeE3yHsFSETUKUXB9f7uPGIxpvYrNSQX6qIjeSj8rotT2PWy9qjmm/zk8fIzdOKc
+XUziYDKdwWv5X9/TC5pOvIlU0KkOz4UU/u5OOm0mEez6DkpqnR+ES4AabrX9HGSV
+I07ac2rpb5PXUOELyUY/
+-----END PRIVATE KEY-----
+"""
+"""A certificate for pop.example.org with a key of type id-RSASSA-PSS, and the key."""
 
 MD5 = b"""\
 -----BEGIN CERTIFICATE-----

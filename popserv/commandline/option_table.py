@@ -26,8 +26,11 @@ REQUIRED_COMMANDS = {
 }
 """The command that the dialect must have for an option."""
 
+TLS_PROFILES = ("modern", "intermediate", "old")
+"""The values of ``--tls-profile``, which :mod:`popserv.tls.profiles` defines."""
+
 LOGIN_OPTIONS = (
-    *("sasl", "rhosts", "certificate", "private-key", "client-ca"),
+    *("sasl", "rhosts", "certificate", "private-key", "client-ca", "tls-profile"),
     *("allow-plaintext", "require-tls"),
 )
 """The options that require clients to log in; ``--auth`` is another one."""
@@ -85,6 +88,15 @@ PARAMETERS: list[list[str | None]] = [
         "A PEM file of CA certificates. A client with a certificate that one of these CAs has "
         "issued can log in with AUTH EXTERNAL. Requires --certificate. The default is to "
         "request no client certificates.",
+    ],
+    [
+        "tls-profile",
+        None,
+        "intermediate",
+        "The versions and ciphers of TLS, by the names of Mozilla's recommendations: modern is TLS "
+        "1.3 only, intermediate is TLS 1.2 and 1.3, and old includes TLS 1.0 and weak ciphers, for "
+        "clients such as Outlook on Windows 7 to 8.1. Requires --certificate. The default is "
+        "intermediate.",
     ],
     [
         "sasl",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from twisted.python import usage
 
 from popserv.auth.sasl.mechanisms import MECHANISMS, Mechanism
-from popserv.commandline.option_table import OPTIONAL_COMMANDS
+from popserv.commandline.option_table import OPTIONAL_COMMANDS, TLS_PROFILES
 from popserv.commands.dialects import DIALECTS, Dialect
 from popserv.core.languages import Languages
 from popserv.maildrops.maildir.layout import Layout
@@ -104,6 +104,11 @@ def parse_hostname(name: str) -> bytes:
             f"--hostname must be a host name such as pop.example.org, not {name!r}"
         )
     return name.encode("ascii")
+
+
+def parse_tls_profile(name: str) -> str:
+    """Return the name of the profile of ``--tls-profile``."""
+    return _one_of(TLS_PROFILES, "tls-profile", name)
 
 
 def parse_language(tag: str) -> Languages:

@@ -190,7 +190,7 @@ class Options(SessionOptions):
 
     def options_requiring_certificate(self) -> Iterable[str]:
         """Return the names of the options that require ``--certificate``."""
-        names = ("private-key", "client-ca", "listen-tls")
+        names = ("private-key", "client-ca", "tls-profile", "listen-tls")
         return names if self._has_tls_endpoint() else (*names, "require-tls")
 
     def has_implicit_tls(self) -> bool:

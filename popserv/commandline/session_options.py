@@ -42,6 +42,7 @@ from popserv.commandline.option_values import (
     parse_number,
     parse_positive,
     parse_root,
+    parse_tls_profile,
     parse_workarounds,
 )
 from popserv.interfaces import IRemoteUserCredentials, ITokenCredentials
@@ -150,13 +151,15 @@ class SessionOptions(usage.Options, AuthOptionMixin):
         )
         self["workarounds"] = parse_workarounds(self["workarounds"])
         self["language"] = parse_language(self["language"])
+        parse_tls_profile(self["tls-profile"])
         self._load_certificates()
         self._check_require_tls()
         self._add_file_checkers(root)
 
     def _is_given(self, name: str) -> bool:
         """Return whether an option has another value than its default."""
-        return bool(self[name] != self._defaults[name])
+        # The options that may be given more than once have no default there.
+        return bool(self[name] != self._defaults.get(name, []))
 
     def _check_dialect(self) -> None:
         """Check that the dialect has the commands that other options require or remove."""
@@ -195,12 +198,12 @@ class SessionOptions(usage.Options, AuthOptionMixin):
 
     def options_requiring_certificate(self) -> Iterable[str]:
         """Return the names of the options that require ``--certificate``."""
-        return "private-key", "client-ca", "require-tls"
+        return "private-key", "client-ca", "tls-profile", "require-tls"
 
     def _load_certificates(self) -> None:
         if self["certificate"] is None:
             for name in self.options_requiring_certificate():
-                if self[name]:
+                if self._is_given(name):
                     raise usage.UsageError(f"--{name} requires --certificate")
             return
         try:
@@ -211,7 +214,10 @@ class SessionOptions(usage.Options, AuthOptionMixin):
             raise usage.UsageError(f"--certificate: {error}; {TLS_EXTRA}") from error
         try:
             self.certificates = Certificates(
-                self["certificate"], self["private-key"], client_ca=self["client-ca"]
+                self["certificate"],
+                self["private-key"],
+                client_ca=self["client-ca"],
+                profile=self["tls-profile"],
             )
         except CertificateError as error:
             names = ("certificate", "private-key", "client-ca")

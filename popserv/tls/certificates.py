@@ -23,6 +23,7 @@ from popserv.tls.files import (
     parse_certificates,
     read_file,
 )
+from popserv.tls.profiles import DEFAULT_PROFILE, PROFILES
 from popserv.tls.server_certificate import ServerCertificate
 from popserv.tls.x509 import is_ca, subject_of, warn_of_expiry
 
@@ -39,8 +40,9 @@ _CHECK_INTERVAL = 1.0
 class Certificates:
     """The server certificates and client CAs, which are reloaded when their files change.
 
-    For ``transport.startTLS`` and ``TLSMemoryBIOFactory``: TLS 1.2 or later, ``pop3`` by
-    ALPN, and no session resumption, so that every handshake verifies everything.
+    For ``transport.startTLS`` and ``TLSMemoryBIOFactory``: the versions and ciphers of a
+    ``profile`` of :mod:`popserv.tls.profiles`, ``pop3`` by ALPN, and no session resumption, so
+    that every handshake verifies everything.
 
     ``certificate`` is a PEM file with the server's certificate, then the intermediate
     certificates, and the key, unless that is in the file ``private_key``.  It may also be a
@@ -58,8 +60,9 @@ class Certificates:
 
     Files are checked before a handshake, at most once a second of ``clock``, and read in the
     reactor's thread: they must be local, and readable by the user that the server runs as.
-    A file that cannot be reloaded stays as it was; that is logged once for each change, and
-    tried again.  Established connections are not affected.  Call :meth:`warn_of_expiry` at
+    A certificate with which no client could connect cannot be loaded: handshakes are tried in
+    memory.  A file that cannot be reloaded stays as it was; that is logged once for each change,
+    and tried again.  Established connections are not affected.  Call :meth:`warn_of_expiry` at
     the start and once a day.
 
     :raises CertificateError: a file cannot be loaded at the start.
@@ -71,11 +74,13 @@ class Certificates:
         private_key: str | None = None,
         *,
         client_ca: str | None = None,
+        profile: str = DEFAULT_PROFILE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._certificate = certificate
         self._private_key = private_key
         self._client_ca = client_ca
+        self._profile = PROFILES[profile]
         self._clock = clock
         self._checked = clock()
         self._loaded: dict[Files, tuple[Stamps, Any]] = {}
@@ -123,7 +128,7 @@ class Certificates:
         client_cas = self._client_cas.certificates if self._client_cas else ()
 
         def load(certificate: str, private_key: str) -> ServerCertificate:
-            return ServerCertificate(certificate, private_key, client_cas, self._choose)
+            return ServerCertificate(certificate, private_key, self._profile, self._choose)
 
         try:
             found = find_certificates(self._certificate, self._private_key)
@@ -135,7 +140,10 @@ class Certificates:
         self._loaded = reload.loaded
         self._by_name = {}
         for each in self._server_certificates:
-            each.trust(client_cas)
+            try:
+                each.trust(client_cas)
+            except CertificateError as error:
+                reload.errors[str(self._client_ca)] = ((), str(error))
             for name in each.names:
                 self._by_name.setdefault(name, each)
         return reload.errors
@@ -143,6 +151,8 @@ class Certificates:
     def _choose(self, connection: SSL.Connection) -> None:
         """Present the certificate for the server name that the client sent, if there is one."""
         name = (connection.get_servername() or b"").decode("ascii", "replace").lower()
+        # RFC 6066 section 3 forbids the dot; clients of users who type it send it.
+        name = name.removesuffix(".")
         parent = "*." + name.partition(".")[2]
         chosen = self._by_name.get(name) or self._by_name.get(parent)
         if chosen is not None:

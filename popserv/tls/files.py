@@ -1,16 +1,13 @@
-"""The PEM files of certificates, keys and CAs: where they are, and what they contain."""
+"""The PEM files of certificates, keys and CAs: where they are, when they change, certificates."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from stat import S_ISREG
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import crypto
 from OpenSSL.crypto import X509
 
@@ -24,10 +21,6 @@ Stamps = tuple[tuple[int, ...] | None, ...]
 
 _MAX_FILE = 1 << 22
 """The maximum octets that are read of a file; all CAs of a system have a quarter of a million."""
-
-_PRIVATE_KEY = re.compile(
-    rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL
-)
 
 
 class CertificateError(Exception):
@@ -152,25 +145,3 @@ def parse_certificates(path: str, pem: bytes) -> list[x509.Certificate]:
     except (*INVALID, crypto.Error):
         raise CertificateError(f"{path}: invalid certificate; copy it again") from None
     return certificates
-
-
-def parse_private_key(path: str, pem: bytes) -> Any:
-    """Return the private key in the contents of a file.
-
-    :raises CertificateError: there is none, or it is encrypted or invalid.
-    """
-    found = _PRIVATE_KEY.search(pem)
-    if found is None:
-        raise CertificateError(
-            f"{path}: no private key in this file; add it, or name the key's own file"
-        )
-    # The text of these errors may quote the key.
-    try:
-        return load_pem_private_key(found[0], None)
-    except TypeError:
-        raise CertificateError(
-            f"{path}: the private key is encrypted, and a server cannot ask for the passphrase; "
-            "decrypt it with openssl pkey"
-        ) from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise CertificateError(f"{path}: invalid private key; copy it again") from None

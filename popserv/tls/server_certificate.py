@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509Store, X509StoreFlags
 
 from popserv.tls.files import (
     CertificateError,
     parse_certificates,
-    parse_private_key,
     read_file,
 )
+from popserv.tls.handshake_check import failed_handshake, openssl_reason
+from popserv.tls.private_key import PrivateKey, public_octets
+from popserv.tls.profiles import TLSProfile
 from popserv.tls.state import VERIFIES_CLIENTS
-from popserv.tls.x509 import INVALID, alternative_names, warn_of_expiry
+from popserv.tls.x509 import INVALID, alternative_names, is_for_servers, warn_of_expiry
 
 ALPN = b"pop3"
 """The ALPN protocol id of POP3 (RFC 2595, IANA registry)."""
 
-CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
-"""For TLS 1.2: only forward secrecy with AEAD, and no key below 112 bits of security."""
-
-_BETTER_KEY = "use a certificate with a P-256 key, or an RSA key of 2048 bits"
+_BETTER_KEY = (
+    "use a certificate with a P-256 key or an RSA key of 2048 bits, from a CA with such a key"
+)
 
 
 class ServerCertificate:
@@ -35,91 +35,103 @@ class ServerCertificate:
     ``names`` are its DNS names in lower case; ``choose`` is called with a connection whose
     client has sent a server name.
 
-    :raises CertificateError: a file cannot be used.
+    :raises CertificateError: a file cannot be used, or no client could connect.
     """
 
     def __init__(
         self,
         certificate_file: str,
         key_file: str,
-        client_cas: Sequence[x509.Certificate],
+        profile: TLSProfile,
         choose: Callable[[SSL.Connection], None],
     ) -> None:
         self._file = certificate_file
+        self._profile = profile
         self._choose = choose
         pem = read_file(certificate_file)
         self._chain = parse_certificates(certificate_file, pem)
         key_pem = pem if key_file == certificate_file else read_file(key_file)
-        self._key = parse_private_key(key_file, key_pem)
+        self._key = PrivateKey(key_file, key_pem)
         self.names = _dns_names(certificate_file, self._chain[0])
         self._check_key(key_file)
-        self._client_cas = client_cas
-        self.context = self._make_context()
+        if not is_for_servers(self._chain[0]):
+            raise CertificateError(
+                f"{certificate_file}: the certificate is not for servers; request one with the "
+                "extended key usage serverAuth"
+            )
+        self._client_cas: Sequence[x509.Certificate] = ()
+        self.context = self._make_context(self._client_cas)
 
     def _check_key(self, key_file: str) -> None:
         try:
-            certified = _public_octets(self._chain[0].public_key())
+            certified = public_octets(self._chain[0].public_key())
         except (UnsupportedAlgorithm, ValueError):
             raise CertificateError(
                 f"{self._file}: the certificate's key is of an unknown type; {_BETTER_KEY}"
             ) from None
-        if certified != _public_octets(self._key.public_key()):
+        if certified != self._key.public_octets():
             raise CertificateError(
                 f"{key_file}: the private key does not match the first certificate in "
                 f"{self._file}; the server's own certificate must come first"
             )
 
     def trust(self, client_cas: Sequence[x509.Certificate]) -> None:
-        """Verify client certificates by these CAs, from the next handshake on."""
+        """Verify client certificates by these CAs, from the next handshake on.
+
+        :raises CertificateError: no client could connect then; the earlier CAs stay in use.
+        """
         if client_cas is not self._client_cas:
+            self.context = self._make_context(client_cas)
             self._client_cas = client_cas
-            self.context = self._make_context()
 
     def warn_of_expiry(self) -> None:
         """Log a warning if the certificate has expired or expires soon."""
         warn_of_expiry(self._file, self._chain[0], self.names)
 
-    def _make_context(self) -> SSL.Context:
+    def _make_context(self, client_cas: Sequence[x509.Certificate]) -> SSL.Context:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        self._profile.apply(context)
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         # Saves some 30 KiB for an idle connection.
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-        # The client chooses the cipher: it knows what its processor does best.
-        context.set_cipher_list(CIPHERS)
-        context.set_alpn_select_callback(_select_alpn)
-        context.set_tlsext_servername_callback(self._choose)
+        self._set_callbacks(context)
         try:
-            context.use_privatekey(self._key)
+            self._key.use_in(context)
             context.use_certificate(self._chain[0])
             for certificate in self._chain[1:]:
                 context.add_extra_chain_cert(certificate)
         except (SSL.Error, TypeError) as error:
             raise CertificateError(
-                f"{self._file}: OpenSSL rejects it ({_reason(error)}); {_BETTER_KEY}"
+                f"{self._file}: OpenSSL rejects it ({openssl_reason(error)}); {_BETTER_KEY}"
             ) from None
-        if self._client_cas:
+        if client_cas:
             store = cast(X509Store, context.get_cert_store())
             store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
-            for ca in self._client_cas:
+            for ca in client_cas:
                 store.add_cert(X509.from_cryptography(ca))
                 context.add_client_ca(ca)
             context.set_verify(SSL.VERIFY_PEER)
             context.set_app_data(VERIFIES_CLIENTS)
+        failure = failed_handshake(context, self._profile.minimum_version)
+        if failure:
+            version, reason = failure
+            remedy = "name fewer client CAs" if client_cas else _BETTER_KEY
+            raise CertificateError(
+                f"{self._file}: no client could connect with {version} ({reason}); {remedy}"
+            )
         return context
 
-
-def _public_octets(key: Any) -> bytes:
-    encoded: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return encoded
-
-
-def _reason(error: Exception) -> str:
-    """Return OpenSSL's text, without function names."""
-    if isinstance(error, SSL.Error) and error.args and error.args[0]:
-        return str(error.args[0][-1][-1])
-    return "a type of key that TLS does not use"
+    def _set_callbacks(self, context: SSL.Context) -> None:
+        try:
+            context.set_alpn_select_callback(_select_alpn)
+            context.set_tlsext_servername_callback(self._choose)
+        except MemoryError:
+            # cffi makes machine code for each callback.
+            raise CertificateError(
+                f"{self._file}: TLS requires memory that is writable and executable; "
+                "remove MemoryDenyWriteExecute=yes from the unit of systemd, or end TLS at a proxy"
+            ) from None
 
 
 def _dns_names(path: str, certificate: x509.Certificate) -> list[str]:

@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from twisted.logger import Logger
 
 _log = Logger()
 
 EXPIRY_WARNING = timedelta(days=14)
 """The time before the expiry of a certificate from which on a warning is logged."""
+
+_FOR_SERVERS = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 
 INVALID = (
     ValueError,
@@ -45,6 +48,15 @@ def is_ca(certificate: x509.Certificate) -> bool:
         return certificate.version is x509.Version.v1
     except INVALID:
         return False
+
+
+def is_for_servers(certificate: x509.Certificate) -> bool:
+    """Return whether clients accept a certificate as that of a server (RFC 5280 4.2.1.12)."""
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return bool({*usage} & _FOR_SERVERS)
 
 
 def warn_of_expiry(path: str, certificate: x509.Certificate, names: Iterable[str]) -> None:

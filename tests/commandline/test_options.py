@@ -34,6 +34,8 @@ class EndpointTests(OptionsCase):
                 (["--listen", "tcp:pop3s3"], "use one such as tcp:110"),
                 (["--listen", "carrier:pigeon"], "use one such as tcp:110"),
                 (["--listen-tls", "tcp:995"], "--listen-tls requires --certificate"),
+                (["--tls-profile", "old"], "--tls-profile requires --certificate"),
+                (["--tls-profile", "strong"], "must be one of modern, intermediate, old"),
                 (
                     ["--listen-tls", "carrier:pigeon"],
                     "--listen-tls carrier:pigeon is not a server endpoint",

@@ -5,6 +5,7 @@ import shutil
 import ssl
 
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 from OpenSSL import SSL
@@ -57,6 +58,8 @@ class SNITests(DirectoryTestCase):
             ("one.example.net", "c"),
             ("x.sub.example.net", "c"),
             ("x.y.example.net", "a"),
+            ("one.example.net.", "c"),
+            ("x.example.net.", "b"),
             ("example.net", "a"),
             ("10.0.0.1", "a"),
             (None, "a"),
@@ -91,7 +94,7 @@ class SNITests(DirectoryTestCase):
                 self.context = context
 
         def search(name):
-            labels = name.lower().split(".")
+            labels = name.lower().removesuffix(".").split(".")
             for labels_of_name in (labels, ["*", *labels[1:]]):
                 for file, names in hosts.items():
                     if labels_of_name in [each.split(".") for each in names]:
@@ -100,6 +103,8 @@ class SNITests(DirectoryTestCase):
 
         @given(st.lists(st.sampled_from("abcdABCD*"), min_size=1, max_size=4).map(".".join))
         @example("")
+        @example("x.b.c.")
+        @example("x.b.c..")
         def check(name):
             connection = FakeConnection(name.encode())
             certificates._choose(connection)
@@ -201,6 +206,23 @@ class ClientCertificateTests(ClientCertificateTestCase):
         self.assertEqual(self.connect(certificates, bob).certificate_names(), [b"bob@example.org"])
         self.assertRaises((ssl.SSLError, SSL.Error), self.connect, certificates, ann)
         self.assertEqual(before.certificate_names(), [b"ann@example.org"])
+
+    def test_too_many(self):
+        """So many CAs that no handshake could name them are rejected, also when reloaded."""
+        long = [(NameOID.ORGANIZATIONAL_UNIT_NAME, "x" * 64)] * 16
+        many = b"".join(issue(subject=long, authority=True).certificate_pem() for _ in range(70))
+        path = self.write("many.pem", many)
+        self.assert_rejected("no client could connect with TLS 1.2 .*; name fewer", client_ca=path)
+        certificates = self.load(client_ca=self.ca)
+        self.write("ca.pem", many)
+        ann = issue(issuer=CA, mail=["ann@example.org"])
+        for lines in (1, 0):
+            self.pass_check_interval()
+            self.assertEqual(
+                self.connect(certificates, ann).certificate_names(), [b"ann@example.org"]
+            )
+            logged = [line for line in self.take_log() if "name fewer client CAs" in line]
+            self.assertEqual(len(logged), lines)
 
     def test_sni(self):
         """The current client CAs are used with every certificate that SNI selects."""

@@ -3,10 +3,18 @@
 import ssl
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 
-from tests.certificates import issue, make_authority
+from popserv.tls.state import OpenSSLConnectionState
+from tests.certificates import CLIENT, RSASSA_PSS, SERVER, issue, make_authority
 from tests.tls.harness import (
     BROKEN_NAMES,
     CA,
@@ -55,6 +63,28 @@ class HandshakeTests(CertificatesTestCase):
             for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
                 pair = Handshake(certificates, client_context(maximum_version=version))
                 self.assertEqual(pair.presented(), server.der())
+
+    def test_rsassa_pss(self):
+        """A key of type id-RSASSA-PSS can be used, with TLS 1.2 and 1.3 (RFC 8446 4.2.3)."""
+        certificates = self.load(self.write("a.pem", RSASSA_PSS))
+        certificate = x509.load_pem_x509_certificate(RSASSA_PSS)
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = client_context(maximum_version=version)
+            context.load_verify_locations(cadata=RSASSA_PSS.decode().partition("-----BEGIN P")[0])
+            pair = Handshake(certificates, context)
+            self.assertEqual(pair.presented(), certificate.public_bytes(Encoding.DER))
+            state = OpenSSLConnectionState(pair.server)
+            self.assertEqual(
+                state.channel_binding(b"tls-server-end-point"),
+                certificate.fingerprint(hashes.SHA256()),
+            )
+
+    def test_rsassa_pss_mismatch(self):
+        """A key of type rsaEncryption does not fit a certificate of type id-RSASSA-PSS."""
+        plain = load_pem_private_key(RSASSA_PSS.partition(b"-----END CERTIFICATE-----\n")[2], None)
+        key = plain.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        path = self.write("a.pem", RSASSA_PSS.partition(b"-----BEGIN PRIVATE")[0] + key)
+        self.assert_rejected(f"^{path}: (OpenSSL rejects it|no client could connect)", path)
 
     def test_versions(self):
         """Versions before TLS 1.2 are rejected (RFC 8996)."""
@@ -142,6 +172,61 @@ class KeyErrorTests(CertificatesTestCase):
         """An RSA key of 1024 bits is rejected, whatever the OpenSSL library allows."""
         weak = self.write("weak.pem", issue("pop.example.org", kind="rsa1024").pem())
         self.assert_rejected(f"^{weak}: OpenSSL rejects it \\(ee key too small\\); ", weak)
+
+    def test_chain(self):
+        """A chain with a CA key of 1024 bits is rejected: OpenSSL would refuse each handshake."""
+        below = make_authority("a weak CA", CA, kind="rsa1024")
+        weak = self.write("weak.pem", issue("pop.example.org", issuer=below).pem())
+        self.assert_rejected(
+            f"^{weak}: no client could connect with TLS 1.2 \\(ca key too small\\); use .* a CA",
+            weak,
+        )
+
+    def test_useless(self):
+        """A key that no cipher of TLS can use is rejected."""
+        for kind in ("dsa", "secp256k1"):
+            useless = self.write("a.pem", issue("pop.example.org", issuer=CA, kind=kind).pem())
+            self.assert_rejected(
+                f"^{useless}: no client could connect with TLS 1.2 \\(no shared cipher\\); use",
+                useless,
+            )
+            self.assert_rejected(
+                f"^{useless}: no client could connect with TLS 1.3 \\(.+\\); use",
+                useless,
+                profile="modern",
+            )
+
+    def test_reload(self):
+        """A renewed certificate that no client could use is not loaded."""
+        certificates = self.load()
+        self.pass_check_interval()
+        path = self.write("server.pem", issue("pop.example.org", issuer=CA, kind="dsa").pem())
+        self.assertEqual(Handshake(certificates).presented(), SERVER_CERTIFICATE.der())
+        (line,) = self.take_log()
+        self.assertRegex(
+            line, f"^TLS certificates not reloaded, .*: {path}: no client could connect with TLS"
+        )
+
+    def test_usage(self):
+        """A certificate whose extended key usage excludes servers is rejected."""
+        for usage in ([SERVER], [CLIENT, SERVER]):
+            path = self.write("a.pem", issue("pop.example.org", issuer=CA, usage=usage).pem())
+            self.assertTrue(Handshake(self.load(path)).presented())
+        # GnuTLS accepts it, OpenSSL does not.
+        usage = [ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]
+        self.load(self.write("a.pem", issue("pop.example.org", issuer=CA, usage=usage).pem()))
+        path = self.write("a.pem", issue("pop.example.org", issuer=CA, usage=[CLIENT]).pem())
+        self.assert_rejected(f"^{path}: the certificate is not for servers; request", path)
+
+    def test_no_executable_memory(self):
+        """MemoryDenyWriteExecute=yes, with which cffi makes no callbacks, is named."""
+
+        def fail(*arguments):
+            raise MemoryError
+
+        self.patch(SSL.Context, "set_alpn_select_callback", fail)
+        path = self.write("a.pem", SERVER_CERTIFICATE.pem())
+        self.assert_rejected(f"^{path}: TLS requires memory .*; remove MemoryDenyWrite", path)
 
     def test_x25519(self):
         """A key that cannot sign is rejected."""
