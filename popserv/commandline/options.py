@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_network
 from typing import ClassVar
 
 from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
-from popserv.commandline.option_values import parse_number, parse_positive
+from popserv.commandline.option_values import (
+    parse_network,
+    parse_number,
+    parse_positive,
+    split_proxy_prefix,
+)
 from popserv.commandline.session_options import TLS_EXTRA, SessionOptions
 from popserv.transports.unix_users import HAS_PEER_UID
 
@@ -44,8 +48,8 @@ class Options(SessionOptions):
     """The command line of ``twistd pop3``.
 
     After parsing, ``listen``, ``listen-tls`` and ``preauth`` are server endpoint descriptions,
-    ``trusted-networks`` IP networks, ``max-connections`` a number or None, ``workers`` and
-    ``cache-messages`` numbers, and ``login-delay`` seconds.
+    ``trusted-networks`` and ``proxies`` IP networks, ``max-connections`` a number or None,
+    ``workers`` and ``cache-messages`` numbers, and ``login-delay`` seconds.
     """
 
     synopsis = "[options]"
@@ -98,6 +102,7 @@ class Options(SessionOptions):
         self["listen-tls"] = []
         self["preauth"] = []
         self["trusted-networks"] = []
+        self["proxies"] = []
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse the arguments; the default is those of the process."""
@@ -107,15 +112,11 @@ class Options(SessionOptions):
     def opt_listen(self, endpoint: str) -> None:
         """A server endpoint of Twisted on which the server accepts connections.
 
-        With --certificate, clients can start TLS there with STLS. May be given more than once.
+        With --certificate, clients can start TLS there with STLS. After haproxy:, as in
+        haproxy:tcp:110, proxies connect there; see --proxies. May be given more than once.
         If --listen, --listen-tls and --preauth are all omitted, the default is tcp:110, or
         tcp:109 with --dialect pop-revised.
         """
-        if endpoint.startswith(("haproxy:ssl:", "haproxy:tls:")):
-            raise usage.UsageError(
-                f"--listen {endpoint}: a proxy sends its header before TLS starts; "
-                "use --listen-tls haproxy:tcp:995 with --certificate"
-            )
         self["listen"].append(_parse_endpoint("listen", endpoint))
 
     opt_l = opt_listen
@@ -158,10 +159,16 @@ class Options(SessionOptions):
         Failed logins from there do not delay other logins. May be given more than once. This
         machine and UNIX sockets are always trusted.
         """
-        try:
-            self["trusted-networks"].append(ip_network(network))
-        except ValueError as error:
-            raise usage.UsageError(f"--trusted-networks: {error}") from error
+        self["trusted-networks"].append(parse_network("trusted-networks", network))
+
+    def opt_proxies(self, network: str) -> None:
+        """An address or a network of the proxies that connect to endpoints with haproxy:.
+
+        A proxy sends the address of its client in a header of the PROXY protocol. Connections
+        from elsewhere are closed. May be given more than once. Requires --listen or --listen-tls
+        with haproxy:. The default is this machine; UNIX sockets are for proxies only.
+        """
+        self["proxies"].append(parse_network("proxies", network))
 
     def postOptions(self) -> None:
         """Convert the values, and check those that depend on each other.
@@ -178,6 +185,12 @@ class Options(SessionOptions):
             "cache-messages", self["cache-messages"], "messages", maximum=999_999_999
         )
         self["login-delay"] = parse_number("login-delay", self["login-delay"], "seconds")
+        endpoints = (*self["listen"], *self["listen-tls"])
+        if self["proxies"] and not any(split_proxy_prefix(each)[0] for each in endpoints):
+            raise usage.UsageError(
+                "--proxies requires an endpoint for proxies; use one such as "
+                "--listen haproxy:tcp:110"
+            )
         if not (self["listen"] or self["listen-tls"] or self["preauth"]):
             self["listen"] = [f"tcp:{self['dialect'].port}"]
             self["listen-tls"] = ["tcp:995"] if self.certificates else []
@@ -231,8 +244,16 @@ def _parse_endpoint(option: str, endpoint: str) -> str:
     """
     from twisted.internet import reactor
 
+    is_proxied, inner = split_proxy_prefix(endpoint)
+    if is_proxied and split_proxy_prefix(inner)[0]:
+        raise usage.UsageError(f"--{option} {endpoint}: write haproxy: once")
+    if is_proxied and inner.startswith(("ssl:", "tls:")):
+        raise usage.UsageError(
+            f"--{option} {endpoint}: a proxy sends its header before TLS starts; "
+            "use --listen-tls haproxy:tcp:995 with --certificate"
+        )
     try:
-        serverFromString(reactor, endpoint)
+        serverFromString(reactor, inner)
     except (ImportError, NameError) as error:
         raise usage.UsageError(f"--{option} {endpoint}: {error}; {TLS_EXTRA}") from error
     except OSError as error:
