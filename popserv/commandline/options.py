@@ -210,7 +210,11 @@ class Options(SessionOptions):
         return bool(self["listen-tls"]) or not self["listen"] or self._has_tls_endpoint()
 
     def _has_tls_endpoint(self) -> bool:
-        return any(endpoint.startswith(("ssl:", "tls:")) for endpoint in self["listen"])
+        """Return whether an endpoint starts TLS itself, or is for proxies, which may do so."""
+        return any(
+            endpoint.startswith(("ssl:", "tls:")) or split_proxy_prefix(endpoint)[0]
+            for endpoint in self["listen"]
+        )
 
     def _parse_workers(self) -> int:
         if self["workers"] == "auto":
