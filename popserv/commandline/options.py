@@ -166,7 +166,7 @@ class Options(SessionOptions):
 
         A proxy sends the address of its client in a header of the PROXY protocol. Connections
         from elsewhere are closed. May be given more than once. Requires --listen or --listen-tls
-        with haproxy:. The default is this machine; UNIX sockets are for proxies only.
+        with haproxy:. The default is this machine. Headers on UNIX sockets are always believed.
         """
         self["proxies"].append(parse_network("proxies", network))
 

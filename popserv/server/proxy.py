@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
@@ -141,12 +142,12 @@ class HeaderReceiver(Protocol, TimeoutMixin):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Log a header that has not ended; a connection without any octet is a health check."""
         self._stop_waiting()
-        if self._received:
+        # Otherwise it was evicted, or rejected and logged already.
+        if self._received and not reason.check(ConnectionAborted):
             self._log("the proxy has closed the connection within the header")
 
     def _reject(self, reason: str) -> None:
         self._log(reason)
-        self._received.clear()
         self.transport.abortConnection()
 
     def _log(self, reason: str) -> None:
@@ -165,6 +166,10 @@ class HeaderReceiver(Protocol, TimeoutMixin):
         if header.over_tls:
             alsoProvides(transport, ITLSAtProxy)
         protocol: Any = self._factory.factory.buildProtocol(transport.getPeer())
+        if protocol is None:
+            # As a Twisted port does.
+            transport.abortConnection()
+            return
         transport.protocol = protocol
         protocol.makeConnection(transport)
         if rest and transport.connected and not transport.disconnecting:

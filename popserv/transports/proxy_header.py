@@ -18,7 +18,10 @@ MAX_LINE = 107
 _LINE_START = b"PROXY "
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _FIXED = struct.Struct("!12sBBH")
-_ADDRESS_TYPES = {"TCP4": IPv4Address, "TCP6": IPv6Address}
+_ADDRESS_TYPES: dict[str, type[IPv4Address] | type[IPv6Address]] = {
+    "TCP4": IPv4Address,
+    "TCP6": IPv6Address,
+}
 _PORT = re.compile("0|[1-9][0-9]{0,4}")
 _INET, _INET6, _UNIX = 1, 2, 3
 _ADDRESSES = {
@@ -83,14 +86,19 @@ def _parse_line(data: bytes | bytearray) -> tuple[ProxyHeader, int] | None:
 
 
 def _address(protocol: str, text: str) -> str:
-    """Return an address in its canonical form."""
+    """Return the canonical form of an address."""
     try:
         # The zone of an IPv6 address, after "%", has a meaning on one machine only.
         if "%" not in text:
-            return str(_ADDRESS_TYPES[protocol](text))
+            return _text(_ADDRESS_TYPES[protocol](text))
     except ValueError:
         pass
     raise InvalidHeader("the PROXY line has an invalid address")
+
+
+def _text(address: IPv4Address | IPv6Address) -> str:
+    """Return an address as text, an IPv4-mapped one as IPv4: proxies have one family a header."""
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _port(text: str) -> int:
@@ -135,7 +143,7 @@ def _parse_block(header: bytes, family: int, protocol: int) -> ProxyHeader:
         return ProxyHeader(None, over_tls)
     packed, _, port, _ = addresses.unpack_from(header, _FIXED.size)
     address = IPv4Address(packed) if family == _INET else IPv6Address(packed)
-    return ProxyHeader((str(address), port), over_tls)
+    return ProxyHeader((_text(address), port), over_tls)
 
 
 def _is_over_tls(header: bytes, start: int) -> bool:

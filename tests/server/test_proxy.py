@@ -276,7 +276,7 @@ class EvictionTests(ProxyCase):
     def test_evicted(self):
         """A connection that was evicted while it waits is not logged."""
         self.serve(max_connections=1)
-        evicted = self.through_proxy()
+        evicted = self.through_proxy(LINE[:9])
         self.through_proxy()
         self.assertTrue(evicted.transport.aborted)
         evicted.lose(ConnectionAborted())
@@ -404,6 +404,14 @@ class WrapperTests(ProxyCase):
         """The connection limit is that of the POP3Factory inside."""
         wrapped = WrappingFactory(WrappingFactory(self.factory))
         self.assertIs(ProxyFactory(wrapped).pop3_factory, self.factory)
+
+    def test_declined(self):
+        """A connection for which the factory has no protocol is closed."""
+        self.factory.buildProtocol = lambda address: None
+        client = self.through_proxy(LINE)
+        self.assertTrue(client.transport.aborted)
+        client.lose(ConnectionAborted())
+        self.assertEqual(self.rejections(), [])
 
     def wrap(self, wrapping):
         """Return the server and the transport of a connection through a wrapping factory."""

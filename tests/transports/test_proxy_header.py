@@ -3,6 +3,7 @@
 import re
 import socket
 import struct
+from ipaddress import ip_address
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ INET = struct.pack("!4s4sHH", bytes([192, 0, 2, 1]), bytes([192, 0, 2, 11]), 563
 INET6 = struct.pack(
     "!16s16sHH", socket.inet_pton(socket.AF_INET6, "2001:db8::1"), bytes(16), 1023, 110
 )
+MAPPED = struct.pack("!10xH4s16sHH", 0xFFFF, bytes([192, 0, 2, 1]), bytes(16), 56324, 110)
 UNIX = b"/run/a".ljust(108, b"\0") + b"/run/b".ljust(108, b"\0")
 
 
@@ -48,6 +50,8 @@ VALID = [
     (b"PROXY TCP4 255.255.255.255 0.0.0.0 65535 0\r\n", ProxyHeader(("255.255.255.255", 65535))),
     (b"PROXY TCP6 2001:DB8:0::1 :: 1023 110\r\n", ProxyHeader(("2001:db8::1", 1023))),
     (b"PROXY TCP6" + b" ffff" + b":ffff" * 7 + b" ffff" + b":ffff" * 7 + b" 65535 65535\r\n", None),
+    (b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:192.0.2.11 56324 110\r\n", CLIENT),
+    (binary(MAPPED, second=0x21), CLIENT),
     (b"PROXY UNKNOWN\r\n", ProxyHeader()),
     (
         b"PROXY UNKNOWN" + b" ffff" + b":ffff" * 7 + b" ffff" + b":ffff" * 7 + b" 65535 65535\r\n",
@@ -312,6 +316,8 @@ class HeaderTests(SynchronousTestCase):
         source, over_tls, after = expected
         if source is not None:
             packed, port = source
+            # An IPv4-mapped address is one of IPv4.
+            packed = packed.removeprefix(bytes(10) + b"\xff\xff") if len(packed) == 16 else packed
             family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
             self.assertEqual(socket.inet_pton(family, parsed.source[0]), packed)
             self.assertEqual(parsed.source[1], port)
@@ -334,10 +340,9 @@ class HeaderTests(SynchronousTestCase):
             info, rest = parser.feed(octets + b"x")
             parsed, length = parse_header(octets + b"x")
             host, number = parsed.source
-            family = socket.AF_INET if source.version == 4 else socket.AF_INET6
             theirs = info.source.host
-            theirs = theirs.decode() if isinstance(theirs, bytes) else theirs
-            self.assertEqual(socket.inet_pton(family, host), socket.inet_pton(family, theirs))
+            theirs = ip_address(theirs.decode() if isinstance(theirs, bytes) else theirs)
+            self.assertEqual(ip_address(host), getattr(theirs, "ipv4_mapped", None) or theirs)
             self.assertEqual((number, rest, length), (info.source.port, b"x", len(octets)))
 
     @given(st.binary(max_size=40) | st.binary(max_size=40).map(lambda tail: b"PROXY " + tail))
