@@ -4,6 +4,9 @@ import re
 import socket
 import ssl
 import subprocess
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 from tests.certificates import issue, make_authority
 from tests.docs.harness import DOCS, blocks
@@ -62,6 +65,35 @@ def free_ports(count):
     return ports
 
 
+def is_listening(address):
+    """Return whether a server listens on an address."""
+    with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as probe:
+        return probe.connect_ex(address) == 0
+
+
+def start(test, directory, *command):
+    """Start a proxy, which is stopped after the test; return the file of its output."""
+    output = directory / command[0]
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+        )
+    test.addCleanup(process.wait, 60)
+    test.addCleanup(process.terminate)
+    return output
+
+
+def start_nginx(test, directory, module, config):
+    """Start nginx with a module of Debian's."""
+    file = directory / "nginx.conf"
+    file.write_text(
+        f"load_module /usr/lib/nginx/modules/ngx_{module}_module.so;\n"
+        f"daemon off;\npid {directory}/nginx.pid;\nevents {{}}\n{config}"
+    )
+    options = ("-p", str(directory), "-e", str(directory / "nginx.log"))
+    start(test, directory, "nginx", "-c", str(file), *options)
+
+
 class ProxyCase(ServerTestCase):
     """A server for proxies on this machine, on TCP with and without TLS and on a UNIX socket."""
 
@@ -75,17 +107,6 @@ class ProxyCase(ServerTestCase):
             *("--listen", f"haproxy:unix:{directory}/popserv.sock"),
             *("--certificate", directory / "pop.pem"),
         )
-
-    def start(self, *command):
-        """Start a proxy, which is stopped after the test; return the file of its output."""
-        output = self.directory / command[0]
-        with output.open("wb") as file:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
-            )
-        self.addCleanup(process.wait, 60)
-        self.addCleanup(process.terminate)
-        return output
 
     def place(self, text, ports):
         """Return a configuration with ports and files of the test, for a server on loopback."""
@@ -110,13 +131,7 @@ class ProxyCase(ServerTestCase):
     def connect(self, address, tls=False):
         """Return a connection through a proxy, as soon as it listens."""
         address = address if isinstance(address, str) else ("127.0.0.1", address)
-
-        def is_listening():
-            family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-            with socket.socket(family) as probe:
-                return probe.connect_ex(address) == 0
-
-        until(is_listening, f"a proxy at {address}")
+        until(partial(is_listening, address), f"a proxy at {address}")
         connection = Connection(address, wrap=self.over_tls if tls else None)
         self.addCleanup(connection.abandon)
         self.assertEqual(connection.greeting, b"+OK POP3 server ready")
@@ -169,7 +184,7 @@ class HAProxyTests(ProxyCase):
         tls = self.place(tls, {995: ports["tls"]})
         file = self.directory / "haproxy.cfg"
         file.write_text("\n".join([texts[0], relay, tls, *(self.place(each, {}) for each in more)]))
-        output = self.start("haproxy", "-db", "-f", str(file))
+        output = start(self, self.directory, "haproxy", "-db", "-f", str(file))
         self.assert_serves(self.assert_needs_tls(ports["relay"]), name)
         self.assert_serves(self.connect(ports["relay_tls"], tls=True), name)
         self.assert_serves(self.assert_needs_tls(ports["version1"]), name)
@@ -218,16 +233,65 @@ class NginxTests(ProxyCase):
         require_programs(self, "nginx")
         name, _ = self.server.add_user([b"x\n"])
         relay, relay_tls = free_ports(2)
-        file = self.directory / "nginx.conf"
-        file.write_text(
-            "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n"
-            f"daemon off;\npid {self.directory}/nginx.pid;\nevents {{}}\n"
-            + self.place(guide("nginx", "nginx_relay"), {110: relay, 995: relay_tls})
-        )
-        log = f"{self.directory}/nginx.log"
-        self.start("nginx", "-c", str(file), "-p", str(self.directory), "-e", log)
+        config = self.place(guide("nginx", "nginx_relay"), {110: relay, 995: relay_tls})
+        start_nginx(self, self.directory, "stream", config)
         self.assert_serves(self.assert_needs_tls(relay), name)
         self.assert_serves(self.connect(relay_tls, tls=True), name)
+        self.assertNotIn(REJECTED, self.server.log)
+
+
+class LoginServer(BaseHTTPRequestHandler):
+    """The server that nginx's module mail asks: every login is passed on."""
+
+    port = 0
+
+    def do_GET(self):
+        """Name the POP3 server."""
+        self.send_response(200)
+        for name, value in (
+            ("Auth-Status", "OK"),
+            ("Auth-Server", "127.0.0.1"),
+            ("Auth-Port", str(self.port)),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        """Log nothing."""
+
+
+class NginxMailTests(ServerTestCase):
+    """nginx's module mail."""
+
+    options = ("--listen", f"haproxy:{LOOPBACK}", "--allow-plaintext")
+
+    def test_mail(self):
+        """A client that logs in to nginx has its own address."""
+        require_programs(self, "nginx")
+        name, _ = self.server.add_user([b"x\n"])
+        login_server = HTTPServer(
+            ("127.0.0.1", 0), type("Handler", (LoginServer,), {"port": self.server.port})
+        )
+        thread = Thread(target=login_server.serve_forever)
+        thread.start()
+        self.addCleanup(login_server.server_close)
+        self.addCleanup(thread.join)
+        self.addCleanup(login_server.shutdown)
+        (port,) = free_ports(1)
+        directory = temporary_directory(self)
+        config = guide("nginx", "nginx_mail").replace("listen 110", f"listen 127.0.0.1:{port}")
+        config = config.replace(":8080", f":{login_server.server_port}")
+        start_nginx(self, directory, "mail", config)
+        until(partial(is_listening, ("127.0.0.1", port)), "nginx")
+        client = Connection(("127.0.0.1", port))
+        self.addCleanup(client.abandon)
+        self.assertTrue(client.ask(b"USER " + name.encode()).startswith(b"+OK"))
+        self.assertTrue(client.ask(b"PASS secret").startswith(b"+OK"))
+        self.assertEqual(client.ask(b"RETR 1"), b"+OK 3 octets")
+        self.assertEqual(client.lines(), [b"x"])
+        line = f"127.0.0.1:{client.socket.getsockname()[1]}: session of"
+        client.close()
+        until(lambda: line in self.server.log, "the client's address in the log")
         self.assertNotIn(REJECTED, self.server.log)
 
 
