@@ -27,10 +27,13 @@ from popserv.commandline.factories import (
     make_preauthenticated_factory,
     warn_about_short_timeout,
 )
+from popserv.commandline.option_values import split_proxy_prefix
 from popserv.commandline.options import Options
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.server.factory import POP3Factory
 from popserv.server.listeners import CannotStart, Listeners
+from popserv.server.proxy import ProxyFactory
+from popserv.transports.networks import LOOPBACK
 from popserv.transports.unix_users import peer_user
 from popserv.workers.role import WorkerRole
 from popserv.workers.supervisor import Supervisor
@@ -78,7 +81,12 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
 
     def listen(endpoints: Iterable[str], factory: IProtocolFactory) -> None:
         for endpoint in endpoints:
-            service = strports.service(endpoint, factory, reactor=role.reactor)
+            is_proxied, inner = split_proxy_prefix(endpoint)
+            service = strports.service(
+                inner,
+                ProxyFactory(factory, options["proxies"] or LOOPBACK) if is_proxied else factory,
+                reactor=role.reactor,
+            )
             service.setServiceParent(listeners)
 
     listen(options["listen"], factory)

@@ -113,6 +113,30 @@ class EndpointTests(ServiceCase):
         self.assertIn(b"STLS", Client(factory).capabilities())
         self.assertFalse(factory.require_tls)
 
+    def test_proxies(self):
+        """After haproxy: an endpoint is one for the proxies of --proxies, with TLS after it."""
+        for arguments, believed in [
+            ((), {"127.0.0.1": True, "192.0.2.1": False}),
+            (
+                ("--proxies=192.0.2.0/24", "--proxies=2001:db8::7"),
+                {"127.0.0.1": False, "192.0.2.1": True, "2001:db8::7": True, "2001:db8::8": False},
+            ),
+        ]:
+            _, calls = self.service_calls(
+                *(*self.certificate(), *arguments, "-l", "haproxy:tcp:1", "-l", "tcp:2"),
+                *("-l", "HAPROXY:unix:/s", "--listen-tls", "haproxy:tcp:3"),
+            )
+            endpoints, (proxied, factory, on_unix, over_tls) = zip(
+                *(call.args for call in calls), strict=True
+            )
+            self.assertEqual(endpoints, ("tcp:1", "tcp:2", "unix:/s", "tcp:3"))
+            self.assertIsInstance(over_tls.factory, TLSMemoryBIOFactory)
+            for each in (proxied, on_unix, over_tls):
+                self.assertIs(each.pop3_factory, factory)
+                for host, expected in believed.items():
+                    peer = IPv6Address("TCP", host, 1)
+                    self.assertEqual(each.is_proxy(peer), expected, host)
+
     def test_preauth(self):
         """Preauthenticated connections share the connection limit with all others."""
         _, calls = self.service_calls("--listen=tcp:0", "--preauth=unix:/x")

@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from twisted.python import usage
 
@@ -51,6 +52,23 @@ def parse_positive(option: str, text: str, convert: Callable[[str], float], expe
     except ValueError:
         pass
     raise usage.UsageError(f"--{option} must be {expected}, not {text!r}")
+
+
+def parse_network(option: str, text: str) -> IPv4Network | IPv6Network:
+    """Return an address or a network such as 192.0.2.0/24."""
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise usage.UsageError(f"--{option}: {error}") from error
+
+
+def split_proxy_prefix(endpoint: str) -> tuple[bool, str]:
+    """Return whether an endpoint begins with ``haproxy:``, and the endpoint without it.
+
+    Twisted's own wrapper of that name would believe a header from any client.
+    """
+    prefix, _, rest = endpoint.partition(":")
+    return (True, rest) if prefix.lower() == "haproxy" else (False, endpoint)
 
 
 def parse_root(template: str) -> str:

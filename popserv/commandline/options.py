@@ -6,13 +6,17 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from ipaddress import ip_network
 from typing import ClassVar
 
 from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
-from popserv.commandline.option_values import parse_number, parse_positive
+from popserv.commandline.option_values import (
+    parse_network,
+    parse_number,
+    parse_positive,
+    split_proxy_prefix,
+)
 from popserv.commandline.session_options import TLS_EXTRA, SessionOptions
 from popserv.transports.unix_users import HAS_PEER_UID
 
@@ -45,8 +49,8 @@ class Options(SessionOptions):
     """The command line of ``twistd pop3``.
 
     After parsing, ``listen``, ``listen-tls`` and ``preauth`` are server endpoint descriptions,
-    ``trusted-networks`` IP networks, ``max-connections`` a number or None, ``workers`` and
-    ``cache-messages`` numbers, and ``login-delay`` seconds.
+    ``trusted-networks`` and ``proxies`` IP networks, ``max-connections`` a number or None,
+    ``workers`` and ``cache-messages`` numbers, and ``login-delay`` seconds.
     """
 
     synopsis = "[options]"
@@ -99,6 +103,7 @@ class Options(SessionOptions):
         self["listen-tls"] = []
         self["preauth"] = []
         self["trusted-networks"] = []
+        self["proxies"] = []
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse the arguments; the default is those of the process."""
@@ -108,15 +113,11 @@ class Options(SessionOptions):
     def opt_listen(self, endpoint: str) -> None:
         """A server endpoint of Twisted on which the server accepts connections.
 
-        With --certificate, clients can start TLS there with STLS. May be given more than once.
+        With --certificate, clients can start TLS there with STLS. After haproxy:, as in
+        haproxy:tcp:110, proxies connect there; see --proxies. May be given more than once.
         If --listen, --listen-tls and --preauth are all omitted, the default is tcp:110, or
         tcp:109 with --dialect pop-revised.
         """
-        if endpoint.startswith(("haproxy:ssl:", "haproxy:tls:")):
-            raise usage.UsageError(
-                f"--listen {endpoint}: a proxy sends its header before TLS starts; "
-                "use --listen-tls haproxy:tcp:995 with --certificate"
-            )
         self["listen"].append(_parse_endpoint("listen", endpoint))
 
     opt_l = opt_listen
@@ -159,10 +160,16 @@ class Options(SessionOptions):
         Failed logins from there do not delay other logins. May be given more than once. This
         machine and UNIX sockets are always trusted.
         """
-        try:
-            self["trusted-networks"].append(ip_network(network))
-        except ValueError as error:
-            raise usage.UsageError(f"--trusted-networks: {error}") from error
+        self["trusted-networks"].append(parse_network("trusted-networks", network))
+
+    def opt_proxies(self, network: str) -> None:
+        """An address or a network of the proxies that connect to endpoints with haproxy:.
+
+        A proxy sends the address of its client in a header of the PROXY protocol. Connections
+        from elsewhere are closed. May be given more than once. Requires --listen or --listen-tls
+        with haproxy:. The default is this machine. Headers on UNIX sockets are always believed.
+        """
+        self["proxies"].append(parse_network("proxies", network))
 
     def postOptions(self) -> None:
         """Convert the values, and check those that depend on each other.
@@ -180,6 +187,12 @@ class Options(SessionOptions):
             "cache-messages", self["cache-messages"], "messages", maximum=999_999_999
         )
         self["login-delay"] = parse_number("login-delay", self["login-delay"], "seconds")
+        endpoints = (*self["listen"], *self["listen-tls"])
+        if self["proxies"] and not any(split_proxy_prefix(each)[0] for each in endpoints):
+            raise usage.UsageError(
+                "--proxies requires an endpoint for proxies; use one such as "
+                "--listen haproxy:tcp:110"
+            )
         if not (self["listen"] or self["listen-tls"] or self["preauth"]):
             self["listen"] = [f"tcp:{self['dialect'].port}"]
             self["listen-tls"] = ["tcp:995"] if self.certificates else []
@@ -199,7 +212,11 @@ class Options(SessionOptions):
         return bool(self["listen-tls"]) or not self["listen"] or self._has_tls_endpoint()
 
     def _has_tls_endpoint(self) -> bool:
-        return any(endpoint.startswith(("ssl:", "tls:")) for endpoint in self["listen"])
+        """Return whether an endpoint starts TLS itself, or is for proxies, which may do so."""
+        return any(
+            endpoint.startswith(("ssl:", "tls:")) or split_proxy_prefix(endpoint)[0]
+            for endpoint in self["listen"]
+        )
 
     def _parse_workers(self) -> int:
         if self["workers"] == "auto":
@@ -242,9 +259,17 @@ def _parse_endpoint(option: str, endpoint: str) -> str:
     """
     from twisted.internet import reactor
 
+    is_proxied, inner = split_proxy_prefix(endpoint)
+    if is_proxied and split_proxy_prefix(inner)[0]:
+        raise usage.UsageError(f"--{option} {endpoint}: write haproxy: once")
+    if is_proxied and inner.startswith(("ssl:", "tls:")):
+        raise usage.UsageError(
+            f"--{option} {endpoint}: a proxy sends its header before TLS starts; "
+            "use --listen-tls haproxy:tcp:995 with --certificate"
+        )
     try:
-        serverFromString(reactor, endpoint)
-        if endpoint.startswith(("ssl:", "tls:")):
+        serverFromString(reactor, inner)
+        if inner.startswith(("ssl:", "tls:")):
             # Connections require it; later, the process may not be able to read Python's files.
             import_module("popserv.tls.state")
     except (ImportError, NameError) as error:

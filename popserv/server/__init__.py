@@ -1,4 +1,4 @@
-"""POP3 connections: the protocol, its factory, the idle timer and the connection limit.
+"""POP3 connections: the protocol, its factory, the idle timer, the connection limit, proxies.
 
 This package may import commands, auth, transports, tls, core, messages and runtime.  It
 depends on no particular store, and on the commands only through a command table.
@@ -9,6 +9,7 @@ from popserv.server.idle import IdleTimeoutMixin
 from popserv.server.listeners import CannotStart
 from popserv.server.preauth import PreauthenticatedFactory
 from popserv.server.protocol import POP3Server
+from popserv.server.proxy import ProxyFactory
 
 __all__ = [
     "CannotStart",
@@ -16,4 +17,5 @@ __all__ = [
     "POP3Factory",
     "POP3Server",
     "PreauthenticatedFactory",
+    "ProxyFactory",
 ]

@@ -35,8 +35,14 @@ from popserv.interfaces import IMailbox
 from popserv.server.idle import IdleTimeoutMixin
 from popserv.server.reply_writer import ReplyWriter
 from popserv.transports.output import close_now, disable_nagle
-from popserv.transports.peers import has_disconnected, is_private, peer_name
-from popserv.transports.starttls import short_reason, start_tls, tls_state
+from popserv.transports.peers import (
+    has_disconnected,
+    is_behind_twisted_proxy,
+    is_private,
+    peer_name,
+    uses_tls,
+)
+from popserv.transports.starttls import can_start_tls, short_reason, tls_state
 
 if TYPE_CHECKING:
     from popserv.server.factory import POP3Factory
@@ -67,15 +73,18 @@ class Connection(LineReceiver, IdleTimeoutMixin):
 
     def connectionMade(self) -> None:
         """Start the session immediately, or after the TLS handshake."""
-        if self._has_greeted:
-            # STLS behind a protocol wrapper: only the transport is new.
-            self.output.transport = self.transport
-            return
         factory = self.factory
         self.output = ReplyWriter(self.transport, self.callLater)
         self._timestamp = factory.make_timestamp() if factory.apop_available() else None
         self.start_session()
         self.start_idle_timer(factory.idle_timeout)
+        if is_behind_twisted_proxy(self.transport):
+            self.log.critical(
+                "connection closed: Twisted's endpoint haproxy: believes every client; "
+                "use popserv.server.ProxyFactory instead"
+            )
+            self.close()
+            return
         if not factory.admit():
             self.write_error(TryLater("too many connections, try again later"))
             self.close()
@@ -98,14 +107,15 @@ class Connection(LineReceiver, IdleTimeoutMixin):
         """Start a new session, with no state of an earlier session on this connection."""
         factory, transport = self.factory, self.transport
         has_tls = ISSLTransport.providedBy(transport)
+        is_over_tls = uses_tls(transport)
         self.throttle = ClientThrottle(factory.throttle, factory.networks.of(transport), self)
         self.session = Session(
             self,
             host=factory.host,
             timestamp=self._timestamp,
-            allows_login=has_tls or not factory.require_tls,
+            allows_login=is_over_tls or not factory.require_tls,
             allows_cleartext=factory.allow_plaintext or is_private(transport),
-            can_start_tls=factory.tls is not None and not has_tls,
+            can_start_tls=not is_over_tls and factory.tls is not None and can_start_tls(transport),
             as_stored=b"UTF8" not in factory.commands,
             workarounds=factory.workarounds,
             tls_state=tls_state(transport) if has_tls else None,
@@ -146,7 +156,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
         # Without a producer the transport does not report that the output has drained, and the
         # handshake must be read.
         self.output.is_paused = False
-        start_tls(self.transport, self.factory.tls, self)
+        self.transport.startTLS(self.factory.tls)
         self.start_session()
 
     # Authenticator, for the session, and Client, for its throttle

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 C = TypeVar("C", bound=Hashable)
+
+
+class Evictable(Hashable, Protocol):
+    """A connection with a transport that can be aborted."""
+
+    transport: Any
 
 
 class Connections(Generic[C]):
@@ -34,12 +40,6 @@ class Connections(Generic[C]):
         members = self._unauthenticated.setdefault(group, {})
         self._resize(group, len(members), len(members) + 1)
         members[connection] = None
-
-    def change_network(self, connection: C, network: str | None) -> None:
-        """Move an unauthenticated connection to another network, as its youngest member."""
-        if self._groups.get(connection) is not None:
-            self.remove(connection)
-            self.add(connection, network)
 
     def mark_authenticated(self, connection: C) -> None:
         """Record that a connection has logged in; do nothing if it was removed meanwhile."""

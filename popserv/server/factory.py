@@ -17,8 +17,7 @@ from popserv.auth.throttle.login_throttle import LoginThrottle
 from popserv.core.command import CommandTable
 from popserv.interfaces import IAPOPCredentials
 from popserv.runtime.bus import WorkerBus
-from popserv.server.connection import Connection
-from popserv.server.connection_limit import Connections
+from popserv.server.connection_limit import Connections, Evictable
 from popserv.server.idle import MIN_IDLE_TIMEOUT
 from popserv.server.protocol import POP3Server
 from popserv.transports.networks import Network, Networks
@@ -66,7 +65,7 @@ class POP3Factory(ServerFactory):
         trusted_networks: Iterable[Network] = (),
         bus: WorkerBus | None = None,
         greeting: Callable[[bytes], bytes] = lambda host: b"POP3 server ready",
-        connections: Connections[Connection] | None = None,
+        connections: Connections[Evictable] | None = None,
     ) -> None:
         self.commands = commands
         self.capabilities = commands.capabilities
@@ -80,7 +79,7 @@ class POP3Factory(ServerFactory):
         self.workarounds = frozenset(workarounds)
         self.max_connections = max_connections
         self.networks = Networks(trusted_networks)
-        self.connections: Connections[Connection] = (
+        self.connections: Connections[Evictable] = (
             Connections() if connections is None else connections
         )
 

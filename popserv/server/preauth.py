@@ -35,9 +35,6 @@ class PreauthenticatedServer(POP3Server):
 
     factory: PreauthenticatedFactory
 
-    # No new session for the first octets: they do not change the client's address.
-    _has_received_data = True
-
     def greet(self) -> None:
         """Log in, then send the greeting (RFC 1725 section 4)."""
         self._command_pending = True

@@ -15,7 +15,6 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.protocols.basic import LineReceiver
-from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
 from popserv.core.grammar import MAX_LINE, MAX_SASL_LINE, split_line
@@ -50,7 +49,6 @@ class POP3Server(Connection):
     _command_pending = False
     _sasl_response: Deferred[bytes] | None = None
     _delayed_error: IDelayedCall | None = None
-    _has_received_data = False
     _line_put_back = False
     _has_received_line = False
     _lines_this_turn = 0
@@ -64,12 +62,6 @@ class POP3Server(Connection):
         """Process input, unless closing: a TLS transport reads on until the peer's close_notify."""
         if self.closing:
             return
-        if not self._has_received_data:
-            self._has_received_data = True
-            if isinstance(self.transport, ProtocolWrapper):
-                # The endpoint haproxy: learns the client's address from the first octets.
-                self.start_session()
-                self.factory.connections.change_network(self, self.throttle.network)
         output = self.output
         if output.is_batching:
             super().dataReceived(data)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
 from twisted.internet.interfaces import ITransport
+
+from popserv.transports.peers import ProxiedAddress
 
 Network = IPv4Network | IPv6Network
 
@@ -17,29 +26,45 @@ _PREFIX_LENGTH = 64
 """Bits of a client's IPv6 network; a site is assigned at least a /64 and chooses the other bits."""
 
 
+def parse_address(host: str | None) -> IPv4Address | IPv6Address | None:
+    """Return an IP address, of an IPv4-mapped one that of IPv4; None if it is none."""
+    try:
+        address = ip_address(host or "")
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def is_in(address: IPv4Address | IPv6Address, networks: Iterable[Network]) -> bool:
+    """Return whether one of the networks contains an address."""
+    return any(address in network for network in networks)
+
+
 class Networks:
     """Finds the network of a client: one IPv4 address, or an IPv6 /64.
 
     Clients of this machine and of ``trusted_networks`` share an address with many others, so
-    they have no network; clients of UNIX sockets have none either.
+    they have no network; clients of UNIX sockets have none either.  A client whose address a
+    proxy reports is no client of this machine, whatever the address.
     """
 
     def __init__(self, trusted_networks: Iterable[Network] = ()) -> None:
-        self._trusted_networks = (*LOOPBACK, *trusted_networks)
+        self._trusted_networks = tuple(trusted_networks)
         # Parsing an address takes as long as the rest of a greeting.
         self._network_of_host = lru_cache(10_000)(self._network)
 
     def of(self, transport: ITransport) -> str | None:
         """Return the client's network as text, or None if it has none."""
-        return self._network_of_host(getattr(transport.getPeer(), "host", None))
+        peer = transport.getPeer()
+        is_proxied = isinstance(peer, ProxiedAddress)
+        return self._network_of_host(getattr(peer, "host", None), is_proxied)
 
-    def _network(self, host: str | None) -> str | None:
-        try:
-            address = ip_address(host or "")
-        except ValueError:
+    def _network(self, host: str | None, is_proxied: bool) -> str | None:
+        address = parse_address(host)
+        if address is None:
             return None
-        address = getattr(address, "ipv4_mapped", None) or address
-        if any(address in network for network in self._trusted_networks):
+        trusted = self._trusted_networks if is_proxied else (*LOOPBACK, *self._trusted_networks)
+        if is_in(address, trusted):
             return None
         if isinstance(address, IPv6Address):
             # Its integer value has no zone.

@@ -10,8 +10,9 @@ from typing import Any
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IAddress, ISSLTransport, ITransport
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.protocols.policies import ProtocolWrapper
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 
 @implementer(IAddress)
@@ -30,11 +31,35 @@ class DescriptorAddress:
         return self.name
 
 
+@implementer(IAddress)
+@dataclass(frozen=True)
+class ProxiedAddress:
+    """The address of a client that is connected to a proxy, as the proxy reports it.
+
+    An address of the loopback interface does not mean that the connection is local: it may be
+    one of the proxy's machine.
+    """
+
+    host: str
+    port: int
+
+
+class ITLSAtProxy(Interface):
+    """A transport whose client is connected by TLS to the proxy at its other end."""
+
+
+def uses_tls(transport: ITransport) -> bool:
+    """Return whether the client uses TLS, with this server or with the proxy before it."""
+    return ISSLTransport.providedBy(transport) or ITLSAtProxy.providedBy(transport)
+
+
 def is_private(transport: ITransport) -> bool:
     """Return whether nobody can eavesdrop on a connection, because it uses TLS or is local."""
-    if ISSLTransport.providedBy(transport):
+    if uses_tls(transport):
         return True
     peer = transport.getPeer()
+    if isinstance(peer, ProxiedAddress):
+        return False
     host = getattr(peer, "host", None)
     if host is not None:
         return _is_loopback(host)
@@ -67,6 +92,19 @@ def has_disconnected(transport: Any) -> bool:
         return bool(poll.poll(0))
     except (OSError, ValueError):
         return True
+
+
+def is_behind_twisted_proxy(transport: Any) -> bool:
+    """Return whether a transport is from Twisted's endpoint ``haproxy:``.
+
+    It gives the address of the proxy until the header has come, and then that of the header,
+    whoever has sent it.
+    """
+    while isinstance(transport, ProtocolWrapper):
+        if isinstance(transport, HAProxyProtocolWrapper):
+            return True
+        transport = transport.transport
+    return False
 
 
 def peer_name(transport: ITransport) -> str:

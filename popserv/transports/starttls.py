@@ -1,32 +1,17 @@
-"""Starting TLS on a transport, its TLS state, and the reason of a failed handshake."""
+"""Whether TLS can be started on a transport, its TLS state, the reason of a failed handshake."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocol
 from twisted.protocols.policies import ProtocolWrapper
 
 from popserv.core.session import TLSConnectionState
 
-# TLS is an extra.
-with suppress(ImportError):
-    from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
-
-def start_tls(
-    transport: Any, tls: IOpenSSLServerConnectionCreator | None, protocol: IProtocol
-) -> None:
-    """Start TLS below the protocol, whose ``transport`` may then be another object."""
-    if not isinstance(transport, ProtocolWrapper):
-        transport.startTLS(tls)
-        return
-    # A wrapper such as that of haproxy: would pass startTLS to the transport below it, and
-    # would not know that TLS has started.
-    factory: Any = TLSMemoryBIOFactory(cast(Any, tls), False, cast(Any, None))
-    transport.wrappedProtocol = TLSMemoryBIOProtocol(factory, cast(Any, protocol))
-    transport.wrappedProtocol.makeConnection(transport)
+def can_start_tls(transport: Any) -> bool:
+    """Return whether TLS can be started: a wrapper would not know that it has started below it."""
+    return not isinstance(transport, ProtocolWrapper)
 
 
 def tls_state(transport: Any) -> TLSConnectionState:

@@ -41,6 +41,18 @@ class EndpointTests(OptionsCase):
                     "--listen-tls carrier:pigeon is not a server endpoint",
                 ),
                 (["--listen", "haproxy:ssl:995"], "use --listen-tls haproxy:tcp:995"),
+                (["--listen-tls", "haproxy:tls:995"], "use --listen-tls haproxy:tcp:995"),
+                (["--listen", "haproxy:"], "--listen haproxy: is not a server endpoint"),
+                (["--listen", "haproxy:tcp:x"], "--listen haproxy:tcp:x is not a server endpoint"),
+                (["--listen", "haproxy:HAProxy:tcp:1"], "write haproxy: once"),
+                (["--preauth", "haproxy:unix:/x"], "--preauth haproxy:unix:/x: the operating"),
+                (["--proxies", "here"], "--proxies: 'here' does not appear to be an IPv4 or IPv6"),
+                (["--proxies=192.0.2.1/24"], "--proxies: 192.0.2.1/24 has host bits set"),
+                (
+                    ["--proxies", "192.0.2.1", "--listen", "tcp:110"],
+                    "--proxies requires an endpoint for proxies; use one such as --listen haproxy:",
+                ),
+                (["--proxies", "192.0.2.1"], "--proxies requires an endpoint for proxies"),
                 (
                     ["--listen-tls", "ssl:995"],
                     "this endpoint starts TLS itself; use it with --listen",
@@ -94,6 +106,9 @@ class EndpointTests(OptionsCase):
         self.parse(*certificate, "--require-tls", "--dialect=rfc1225")
         options = self.parse("--require-tls", "--listen", f"ssl:0:privateKey={certificate[1]}")
         self.assertTrue(options["require-tls"])
+        # TLS may end at the proxy.
+        self.parse("--require-tls", "--listen", "haproxy:tcp:110")
+        self.parse(*certificate, "--require-tls", "--without=STLS", "-l", "haproxy:tcp:110")
 
     def test_no_tls_extra(self):
         """Without the extra tls, a TLS endpoint is rejected; the message names the package."""

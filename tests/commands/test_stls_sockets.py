@@ -24,6 +24,7 @@ from popserv.core.replies import Reply
 from popserv.core.session import State
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.server.factory import POP3Factory
+from popserv.server.proxy import ProxyFactory
 from popserv.tls.certificates import Certificates
 from popserv.transports.peers import peer_name
 from tests.certificates import issue, make_authority
@@ -93,9 +94,9 @@ class STLSSocketTests(TestCase):
 
         self.factory.buildProtocol = build_recorded
 
-    async def connect(self, factory=None, kind="tcp", first=b"", tls=False):
+    async def connect(self, factory=None, first=b"", tls=False):
         """Return a client that has sent ``first``, perhaps started TLS, and read the greeting."""
-        endpoint = serverFromString(reactor, f"{kind}:0:interface=127.0.0.1")
+        endpoint = serverFromString(reactor, "tcp:0:interface=127.0.0.1")
         port = await endpoint.listen(factory or self.factory)
         self.addCleanup(port.stopListening)
         peer = await SocketPeer.connect(port.getHost().port)
@@ -228,8 +229,8 @@ class STLSSocketTests(TestCase):
 
     async def test_proxy(self):
         """TLS works behind a proxy that sends the client's address."""
-        proxied = {"kind": "haproxy:tcp", "first": b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"}
-        peer = await self.connect(**proxied)
+        first = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
+        peer = await self.connect(ProxyFactory(self.factory), first=first)
         await self.exchange(peer, b"USER ann\r\n", NEEDS_TLS)
         await self.start_tls(peer, b"STLS\r\nUSER ann\r\nCAPA\r\nNO")
         await self.exchange(peer, b"PASS pw\r\n", b"-ERR send USER first\r\n")
@@ -249,7 +250,7 @@ class STLSSocketTests(TestCase):
         self.assertEqual(list(self.factory.connections), [])
         self.serve()
         over_tls = TLSMemoryBIOFactory(self.certificates, False, self.factory)
-        peer = await self.connect(over_tls, tls=True, **proxied)
+        peer = await self.connect(ProxyFactory(over_tls), tls=True, first=first)
         (server,) = self.servers
         self.assertEqual(
             (peer_name(server.transport), server.session.allows_cleartext), ("192.0.2.1:1", True)

@@ -20,6 +20,7 @@ from twisted.application.service import IServiceCollection
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import succeed
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
@@ -224,8 +225,13 @@ class EmbeddingTests(Base):
         exec(re.sub(r"/(?=var|etc)", f"{self.directory}/", BLOCKS.get("tls_server")), names)
         self.assertEqual({entry.keyword.decode("ascii") for entry in names["table"]}, KEYWORDS)
         self.assertIs(names["factory"].tls, names["certificates"])
+        exec(BLOCKS.get("proxy_server"), names)
         ports = [each.endpoint._port for each in IServiceCollection(names["application"])]
-        self.assertEqual(ports, [110, 995])
+        self.assertEqual(ports, [110, 995, 1110, 1995])
+        for proxied in (names["proxied"], names["tls_proxied"]):
+            self.assertIs(proxied.pop3_factory, names["factory"])
+            for host, expected in (("192.0.2.7", True), ("127.0.0.1", False)):
+                self.assertIs(proxied.is_proxy(IPv4Address("TCP", host, 1)), expected)
 
     def test_own_command(self):
         """The example command works before a login."""

@@ -150,8 +150,12 @@ class Server:
         self._log = temporary_directory() / "log"
         self._names = count(1)
         plugin = ["pop3", "--maildir", self.root, *options]
+        # What a proxy sends first, if the first port is one for proxies.
+        self.header = b""
         if "--listen" not in options:
             plugin += ["--listen", LOOPBACK]
+        elif options[options.index("--listen") + 1].startswith("haproxy:"):
+            self.header = b"PROXY UNKNOWN\r\n"
         application = ["--python", tac] if tac else plugin
         self._loads = self._log.with_name("loads")
         command = [BIN / "twistd", "--nodaemon", "--pidfile=", *twistd, *application]
@@ -202,7 +206,7 @@ class Server:
 
     def connect(self, **options):
         """Return a new connection after its greeting."""
-        return Connection(("127.0.0.1", self.port), **options)
+        return Connection(("127.0.0.1", self.port), **{"header": self.header, **options})
 
     def login(self, name, password="secret", **options):
         """Return a new connection that is logged in."""
@@ -235,15 +239,19 @@ class Server:
 
 
 class Connection:
-    """A client connection on which a test sends and receives lines."""
+    """A client connection on which a test sends and receives lines.
 
-    def __init__(self, address, *, wrap=None, receive_buffer=None):
+    ``header`` is sent first, as a proxy does.
+    """
+
+    def __init__(self, address, *, wrap=None, receive_buffer=None, header=b""):
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.socket = socket.socket(family)
         self.socket.settimeout(TIMEOUT)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect(address)
+        self.socket.sendall(header)
         if wrap:
             self.socket = wrap(self.socket)
         self.file = self.socket.makefile("rb")

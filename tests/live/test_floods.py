@@ -27,9 +27,9 @@ class FloodCase(ServerTestCase):
 
     def connect(self, address, *lines):
         """Return a connection from this address on which these lines were sent."""
-        connection = self.server.connect()
+        header = b"PROXY TCP4 %b 203.0.113.1 4711 110\r\n" % address.encode()
+        connection = self.server.connect(header=header)
         self.addCleanup(connection.abandon)
-        connection.socket.sendall(b"PROXY TCP4 %b 203.0.113.1 4711 110\r\n" % address.encode())
         for line in lines:
             connection.socket.sendall(line + b"\r\n")
         return connection

@@ -25,6 +25,7 @@ from tests.live.harness import (
     temporary_directory,
     until,
 )
+from tests.transports.test_proxy_header import INET, TLS_12, binary
 
 IS_ROOT = os.geteuid() == 0
 CA = make_authority()
@@ -159,11 +160,9 @@ class SharingTests(WorkersCase):
         server = self.start(*("--listen", f"haproxy:{LOOPBACK}", "--allow-plaintext"), workers=6)
         message = "192.0.2.9: repeated login failures, replies are delayed"
         for attempt in range(1, 8):
-            connection = server.connect()
+            connection = server.connect(header=b"PROXY TCP4 192.0.2.9 203.0.113.1 4711 110\r\n")
             self.addCleanup(connection.abandon)
-            connection.socket.sendall(
-                b"PROXY TCP4 192.0.2.9 203.0.113.1 4711 110\r\nUSER joe\r\nPASS %d\r\n" % attempt
-            )
+            connection.socket.sendall(b"USER joe\r\nPASS %d\r\n" % attempt)
             until(lambda count=attempt: server.log.count("was refused with") >= count, "a refusal")
             if message in server.log:
                 break
@@ -237,7 +236,7 @@ class EndpointTests(WorkersCase):
             return context.wrap_socket(sock, server_hostname="localhost")
 
         def send_header(sock):
-            sock.sendall(b"PROXY TCP4 127.0.0.1 127.0.0.1 4711 995\r\n")
+            sock.sendall(binary(INET + TLS_12))
             return sock
 
         for port, wrapper in (

@@ -56,22 +56,12 @@ class ConnectionsTests(SynchronousTestCase):
         connections.remove(1)
         connections.remove(1)
         connections.mark_authenticated(1)
-        connections.change_network(1, "b")
         self.assertEqual((len(connections), connections.evict()), (0, None))
-
-    def test_change_network(self):
-        """A connection moves to its network when that is known; an authenticated one stays."""
-        connections = self.connections((1, "proxy"), (2, "proxy"), (3, "proxy"), (4, "a"))
-        connections.mark_authenticated(1)
-        for connection in (1, 2):
-            connections.change_network(connection, "a")
-        self.assertEqual(self.evict_all(connections), [4, 3, 2])
-        self.assertEqual(len(connections), 1)
 
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from(["add", "authenticate", "remove", "move", "pop"]),
+                st.sampled_from(["add", "authenticate", "remove", "pop"]),
                 st.integers(0, 12),
                 st.sampled_from(["a", "b", "c", None]),
             )
@@ -87,11 +77,6 @@ class ConnectionsTests(SynchronousTestCase):
             if step == "add" and connection not in model:
                 connections.add(connection, network)
                 model[connection] = group
-            elif step == "move":
-                connections.change_network(connection, network)
-                if model.get(connection) is not None:
-                    del model[connection]
-                    model[connection] = group
             elif step == "authenticate":
                 connections.mark_authenticated(connection)
                 if connection in model:

@@ -9,6 +9,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.transports.networks import Networks
+from popserv.transports.peers import ProxiedAddress
 
 
 def network_of(networks, host):
@@ -52,6 +53,23 @@ class NetworksTests(SynchronousTestCase):
             self.assertIsNone(network_of(networks, host))
         for host in ("192.0.3.1", "2001:db9::1"):
             self.assertIsNotNone(network_of(networks, host))
+
+    def test_proxied(self):
+        """A loopback address that a proxy reports is a network, unless it is trusted itself."""
+        networks = Networks()
+        trusting = Networks([ip_network("127.0.0.0/8"), ip_network("::1")])
+        for host, network in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.9.9.9", "127.9.9.9"),
+            ("::1", "::/64"),
+            ("::ffff:127.0.0.1", "127.0.0.1"),
+            ("192.0.2.1", "192.0.2.1"),
+        ]:
+            transport = StringTransport(peerAddress=ProxiedAddress(host, 1))
+            # The same address of a connection, looked up before, makes no difference.
+            network_of(networks, host)
+            self.assertEqual(networks.of(transport), network)
+            self.assertEqual(trusting.of(transport), network if host == "192.0.2.1" else None)
 
     @given(st.ip_addresses(), st.ip_addresses())
     def test_model(self, one, other):

@@ -5,14 +5,25 @@ import socket
 from types import SimpleNamespace
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import IAddress, ISSLTransport
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import StringTransport
+from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
+from zope.interface.verify import verifyObject
 
-from popserv.transports.peers import DescriptorAddress, has_disconnected, is_private, peer_name
+from popserv.transports.peers import (
+    DescriptorAddress,
+    ITLSAtProxy,
+    ProxiedAddress,
+    has_disconnected,
+    is_behind_twisted_proxy,
+    is_private,
+    peer_name,
+    uses_tls,
+)
 from tests.transports.harness import LINGER_RESET, REMOTE_PEER
 
 
@@ -33,11 +44,36 @@ class PeerTests(SynchronousTestCase):
             (DescriptorAddress("standard input", False), False),
             (SimpleNamespace(host="localhost"), False),
             (object(), False),
+            (ProxiedAddress("192.0.2.1", 1), False),
+            (ProxiedAddress("127.0.0.1", 1), False),
+            (ProxiedAddress("::1", 1), False),
         ]:
             self.assertEqual(is_private(StringTransport(peerAddress=peer)), private, peer)
-        tls = StringTransport(peerAddress=REMOTE_PEER)
-        directlyProvides(tls, ISSLTransport)
-        self.assertTrue(is_private(tls))
+        for interface in (ISSLTransport, ITLSAtProxy):
+            transport = StringTransport(peerAddress=REMOTE_PEER)
+            self.assertFalse(uses_tls(transport))
+            directlyProvides(transport, interface)
+            self.assertTrue(uses_tls(transport))
+            self.assertTrue(is_private(transport))
+
+    def test_interfaces(self):
+        """The addresses provide their interface."""
+        for address in (DescriptorAddress("/dev/ttyS0", True), ProxiedAddress("192.0.2.1", 1)):
+            self.assertTrue(verifyObject(IAddress, address))
+
+    def test_is_behind_twisted_proxy(self):
+        """Twisted's endpoint haproxy: is recognized, below TLS and other wrappers, too."""
+        for factory, expected in (
+            (WrappingFactory(Factory()), False),
+            (HAProxyWrappingFactory(Factory()), True),
+        ):
+            inner = factory.protocol(factory, None)
+            inner.transport = StringTransport()
+            outer = ProtocolWrapper(WrappingFactory(Factory()), None)
+            outer.transport = inner
+            self.assertFalse(is_behind_twisted_proxy(inner.transport))
+            for transport in (inner, outer):
+                self.assertEqual(is_behind_twisted_proxy(transport), expected)
 
     def test_peer_name(self):
         """The name of a client is its address, with the port if there is one."""
@@ -45,6 +81,7 @@ class PeerTests(SynchronousTestCase):
             (REMOTE_PEER, "192.0.2.1:4321"),
             (IPv6Address("TCP", "::1", 1), "::1:1"),
             (DescriptorAddress("/dev/ttyS0", True), "/dev/ttyS0"),
+            (ProxiedAddress("192.0.2.1", 7), "192.0.2.1:7"),
             (UNIXAddress(None), "UNIX socket"),
         ]:
             self.assertEqual(peer_name(StringTransport(peerAddress=peer)), name)

@@ -1,9 +1,21 @@
-"""The reason of a failed TLS handshake; STLS itself is tested in tests.commands.test_stls."""
+"""Where TLS can be started, and why a handshake failed; see also tests.commands.test_stls."""
 
 from OpenSSL import SSL
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import StringTransport
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.transports.starttls import short_reason
+from popserv.transports.starttls import can_start_tls, short_reason
+
+
+class StartTests(SynchronousTestCase):
+    """can_start_tls."""
+
+    def test_wrapper(self):
+        """TLS cannot be started below a wrapper."""
+        self.assertTrue(can_start_tls(StringTransport()))
+        self.assertFalse(can_start_tls(ProtocolWrapper(WrappingFactory(Factory()), None)))
 
 
 class ReasonTests(SynchronousTestCase):
