@@ -266,6 +266,10 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         """Return whether the client is connected; see the throttle's Client."""
         return not (self.closing or has_disconnected(self.transport))
 
+    def address(self):
+        """Return the client's IP address, or None; see the throttle's Client."""
+        return getattr(self.transport.getPeer(), "host", None)
+
     def do_MAIL(self, rest):
         found = MAIL_ARGUMENT.fullmatch(rest)
         if self.user is None:

@@ -22,6 +22,7 @@ from popserv.core.session import (
     SendChallenge,
     Session,
     State,
+    client_address,
     client_is_connected,
 )
 from popserv.core.snapshot import Message, Snapshot
@@ -40,6 +41,7 @@ __all__ = [
     "Snapshot",
     "State",
     "arguments",
+    "client_address",
     "client_is_connected",
     "command",
     "decode_base64",

@@ -175,6 +175,11 @@ class Connection(LineReceiver, IdleTimeoutMixin):
         """See Client."""
         return not (self.is_disconnected or has_disconnected(self.transport))
 
+    def address(self) -> str | None:
+        """See Client."""
+        peer = self._peer()
+        return peer[0] if peer is not None else None
+
     # For the subclass
 
     @abstractmethod

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 
 from popserv.auth.throttle.penalties import Penalties, attempted_secrets
 from popserv.auth.throttle.slots import LoginAttempt, LoginSlots
-from popserv.core.session import Authenticator, Release, client_is_connected
+from popserv.core.session import Authenticator, Release, client_address, client_is_connected
 from popserv.interfaces import IMailbox
 from popserv.runtime.bus import WorkerBus
 
@@ -28,6 +28,9 @@ class Client(Protocol):
 
     def is_connected(self) -> bool:
         """Return whether the client is still connected; may be called in any thread."""
+
+    def address(self) -> str | None:
+        """Return the client's IP address, or None if it has none."""
 
     def callLater(self, seconds: float, function: Callable[[], object]) -> object:
         """Call a function after a number of seconds."""
@@ -87,6 +90,7 @@ class ClientThrottle:
             if waiting is not None:
                 await waiting
         client_is_connected.set(client.is_connected)
+        client_address.set(client.address())
         opened = await throttle.authenticator.authenticate(credentials)
         if network is not None:
             self.release()

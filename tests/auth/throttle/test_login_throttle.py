@@ -15,7 +15,7 @@ from twisted.logger import formatEvent
 
 from popserv.auth.passwords.scram_keys import derive_scram_keys
 from popserv.auth.throttle.slots import MAX_CONCURRENT
-from popserv.core.session import client_is_connected
+from popserv.core.session import client_address, client_is_connected
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import IScramSHA256Credentials
 from popserv.runtime.bus import WorkerBus
@@ -359,6 +359,20 @@ class SlotTests(ThrottleCase):
         clients = [self.try_password(b"1", peer=peer) for peer in (LOCAL_PEER, REMOTE_PEER, OTHER)]
         clients[1].lose()
         self.assertEqual([is_connected() for is_connected in asked], [True, False, True])
+
+    def test_client_address(self):
+        """A checker can find out the client's IP address; a client of a UNIX socket has none."""
+        asked = []
+
+        def decide(credentials):
+            asked.append(client_address.get())
+            return Deferred()
+
+        self.assertIsNone(client_address.get())
+        self.serve(Checker(decide, IUsernamePassword))
+        for peer in (LOCAL_PEER, REMOTE_PEER, UNIXAddress("")):
+            self.try_password(b"1", peer=peer)
+        self.assertEqual(asked, [LOCAL_PEER.host, REMOTE_PEER.host, None])
 
 
 class ChallengeTests(ThrottleCase):
