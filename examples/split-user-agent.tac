@@ -442,7 +442,7 @@ class Users:
         """
         users, address = self._file.read(), canonical_address(address)
         if users is not self._current:
-            self._names = {canonical_address(name): name for name in users.names}
+            self._names = {canonical_address(name): name for name in users.by_name}
             self._domains = {HOST, *(each.rpartition(b"@")[2] for each in self._names)}
             self._current = users
         if address not in self._names and address.rpartition(b"@")[2] in self._domains:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted.cred.credentials import ICredentials
+from twisted.cred.credentials import ICredentials, IUsernameHashedPassword
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
@@ -101,6 +101,17 @@ class IAPOPCredentials(ICredentials):
         """Return whether the digest was calculated from this secret.
 
         The time that it takes does not depend on the secret.
+        """
+
+
+class ICramMD5Credentials(IUsernameHashedPassword):
+    """Credentials from CRAM-MD5 (RFC 2195), for checkers that need not store the password."""
+
+    def check_context(context: bytes) -> bool:
+        """Return whether the digest was calculated from a password.
+
+        ``context`` is the state of HMAC-MD5 after the password: 16 octets for the outer digest,
+        then 16 for the inner one.
         """
 
 
@@ -201,3 +212,14 @@ class ICredentialsSupport(Interface):
 
         The server offers clients only the ways to log in that are supported.
         """
+
+
+class IDefaultDomain(Interface):
+    """A credentials checker whose users' names do not all come from the client.
+
+    Such names, as those in a token, need the default domain, too.
+    """
+
+    default_domain: bytes = Attribute(
+        "The domain that is added to a name without @, or empty.  The server sets it."
+    )

@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from hashlib import md5
 from hmac import HMAC, compare_digest
 
-from twisted.cred.credentials import IUsernameHashedPassword
 from zope.interface import implementer
 
-from popserv.interfaces import IAPOPCredentials, ICertificateCredentials, IRemoteUserCredentials
+from popserv.auth.hmac_md5 import hmac_md5
+from popserv.interfaces import (
+    IAPOPCredentials,
+    ICertificateCredentials,
+    ICramMD5Credentials,
+    IRemoteUserCredentials,
+)
 
 
 @implementer(IAPOPCredentials)
@@ -30,7 +35,7 @@ class APOPCredentials:
         return compare_digest(expected.encode("ascii"), self._digest)
 
 
-@implementer(IUsernameHashedPassword)
+@implementer(ICramMD5Credentials)
 class CramMD5Credentials:
     """CRAM-MD5's digest of the server's challenge and the password (RFC 2195).
 
@@ -45,6 +50,11 @@ class CramMD5Credentials:
     def checkPassword(self, password: bytes) -> bool:
         """Return whether the client's digest is that of the password, in lower-case hexadecimal."""
         expected = HMAC(password, self._challenge, "md5").hexdigest()
+        return compare_digest(expected.encode("ascii"), self._digest)
+
+    def check_context(self, context: bytes) -> bool:
+        """See :class:`popserv.interfaces.ICramMD5Credentials`."""
+        expected = hmac_md5(context, self._challenge).hex()
         return compare_digest(expected.encode("ascii"), self._digest)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 
 from popserv.auth.precis import MAX_OCTETS, enforce
 
@@ -49,3 +50,35 @@ def prepared_name(name: bytes) -> bytes:
     if prepared is None:
         return name
     return prepared + b"@" + (enforce("UsernameCasePreserved", domain) or domain.encode())
+
+
+class CaseInsensitiveNames:
+    """User names that can be found without regard to the case of ASCII letters.
+
+    Telephones capitalise the first letter of a name.
+    """
+
+    def __init__(self, names: Iterable[bytes]) -> None:
+        self._names = frozenset(names)
+        # None stands for more than one name.
+        self._by_lower_case: dict[bytes, bytes | None] = {}
+        for name in self._names:
+            lower = name.lower()
+            self._by_lower_case[lower] = None if lower in self._by_lower_case else name
+
+    def find(self, *spellings: bytes) -> bytes | None:
+        """Return the name that a client means, or None.
+
+        ``spellings`` are the name that it sent and, perhaps, its prepared form.  The first of them
+        that is a name counts; otherwise the only name that differs from one of them in case.
+        """
+        for spelling in spellings:
+            if spelling in self._names:
+                return spelling
+        lower = {spelling.lower() for spelling in spellings} & self._by_lower_case.keys()
+        return self._by_lower_case[lower.pop()] if len(lower) == 1 else None
+
+
+def with_domain(name: bytes, domain: bytes) -> bytes:
+    """Return a name with ``@`` and a domain, unless it has an ``@`` or there is no domain."""
+    return name + b"@" + domain if name and domain and b"@" not in name else name

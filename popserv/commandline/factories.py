@@ -9,6 +9,7 @@ from twisted.cred.portal import IRealm, Portal
 from twisted.logger import Logger
 
 from popserv import __version__
+from popserv.auth.client_names import with_client_names
 from popserv.auth.portal import PortalAuthenticator
 from popserv.auth.preauth import PreauthenticatedChecker
 from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS
@@ -27,7 +28,8 @@ def make_factory(options: SessionOptions, realm: IRealm, **settings: Any) -> POP
 
     ``settings`` are additional arguments of :class:`POP3Factory`.
     """
-    portal = Portal(realm, options.get("credCheckers", ()))
+    checkers = with_client_names(options.get("credCheckers", ()), options["default-domain"])
+    portal = Portal(realm, checkers)
     for mechanism in options["sasl"] if options["sasl"] is not DEFAULT_MECHANISMS else ():
         if not PortalAuthenticator(portal).supports(mechanism.credentials):
             _log.warn(
@@ -54,7 +56,7 @@ def make_preauthenticated_factory(
     """
     return PreauthenticatedFactory(
         CommandTable(_commands(options)),
-        Portal(realm, [PreauthenticatedChecker()]),
+        Portal(realm, with_client_names([PreauthenticatedChecker()], options["default-domain"])),
         identify=identify,
         **_common_settings(options),
         **settings,

@@ -115,6 +115,13 @@ PARAMETERS: list[list[str | None]] = [
         "The default is to reject RPOP.",
     ],
     [
+        "default-domain",
+        None,
+        "",
+        "The domain that is added, after an @, to each user name without @. The default is to add "
+        "none.",
+    ],
+    [
         "expire",
         None,
         None,

@@ -14,6 +14,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from twisted.python import usage
 
+from popserv.auth.names import check_name
 from popserv.auth.sasl.mechanisms import MECHANISMS, Mechanism
 from popserv.commandline.option_table import OPTIONAL_COMMANDS, TLS_PROFILES
 from popserv.commands.dialects import DIALECTS, Dialect
@@ -127,6 +128,20 @@ def parse_hostname(name: str) -> bytes:
 def parse_tls_profile(name: str) -> str:
     """Return the name of the profile of ``--tls-profile``."""
     return _one_of(TLS_PROFILES, "tls-profile", name)
+
+
+def parse_domain(domain: str) -> bytes:
+    """Return the domain of ``--default-domain``, or nothing."""
+    octets = os.fsencode(domain)
+    try:
+        if b"@" in octets:
+            raise ValueError
+        check_name(b"user@" + octets)
+    except ValueError as error:
+        raise usage.UsageError(
+            f"--default-domain must be a domain such as example.org, not {domain!r}"
+        ) from error
+    return octets
 
 
 def parse_language(tag: str) -> Languages:

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from twisted.python import usage
 
-from popserv.auth.names import prepared_name
+from popserv.auth.names import prepared_name, with_domain
 from popserv.commandline import session_log
 from popserv.commandline.factories import warn_about_short_timeout
 from popserv.commandline.session_options import SessionOptions
@@ -98,6 +98,7 @@ class Options(SessionOptions):
         super().postOptions()
         if self["user"] is not None:
             self["user"] = prepared_name(os.fsencode(self["user"]))
+            self["user"] = with_domain(self["user"], self["default-domain"])
             try:
                 Layout(self["maildir"]).path_parts(self["user"])
             except ValueError as error:

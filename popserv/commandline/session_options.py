@@ -36,6 +36,7 @@ from popserv.commandline.option_table import (
 from popserv.commandline.option_values import (
     parse_commands,
     parse_dialect,
+    parse_domain,
     parse_hostname,
     parse_language,
     parse_mechanisms,
@@ -57,7 +58,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
     """The options of a POP3 session on any kind of transport.
 
     After parsing, ``dialect`` is a Dialect, ``timeout`` seconds, ``expire`` days or None,
-    ``hostname`` octets or None, ``sasl`` mechanisms, ``without`` keywords, ``workarounds``
+    ``hostname`` octets or None, ``default-domain`` octets, ``sasl`` mechanisms, ``without`` keywords, ``workarounds``
     names, ``language`` Languages, and ``credCheckers`` the checkers.
     """
 
@@ -146,6 +147,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
             self["expire"] = parse_number("expire", self["expire"], "days")
         if self["hostname"] is not None:
             self["hostname"] = parse_hostname(self["hostname"])
+        self["default-domain"] = parse_domain(self["default-domain"])
         self["sasl"] = (
             DEFAULT_MECHANISMS if self["sasl"] is None else parse_mechanisms(self["sasl"])
         )

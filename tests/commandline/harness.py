@@ -109,10 +109,10 @@ class CommandCase(SynchronousTestCase):
 
     def assert_error(self, message, *arguments, **keywords):
         """Check that ``popserv user`` fails with one line on standard error and no change."""
-        before = UsersFile(self.path).read()
+        before = UsersFile(self.path).read().by_name
         code, out, err = self.run_user(*arguments, **keywords)
         self.assertEqual((code, out), (1, ""))
         self.assertTrue(err.startswith("popserv: "), err)
         self.assertIn(message, err)
         self.assertEqual(err.count("\n"), 1)
-        self.assertEqual(UsersFile(self.path).read(), before)
+        self.assertEqual(UsersFile(self.path).read().by_name, before)

@@ -11,14 +11,15 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
+from popserv.auth.names import with_domain
 from popserv.auth.oauth.config import OAuthFile, make_verifier
 from popserv.auth.oauth.provider import ProviderError
 from popserv.auth.oauth.verifier import InsufficientScope, InvalidToken, ITokenVerifier
 from popserv.errors import TryLater
-from popserv.interfaces import ICredentialsSupport, ITokenCredentials
+from popserv.interfaces import ICredentialsSupport, IDefaultDomain, ITokenCredentials
 
 
-@implementer(ICredentialsChecker, ICredentialsSupport)
+@implementer(ICredentialsChecker, ICredentialsSupport, IDefaultDomain)
 class TokenChecker:
     """Authenticates users by bearer tokens that ``verifier`` accepts.
 
@@ -29,6 +30,7 @@ class TokenChecker:
     """
 
     credentialInterfaces = (ITokenCredentials,)
+    default_domain = b""
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class TokenChecker:
         try:
             claims = await self._verifier.verify(credentials.token)
             self._check_scope(claims)
-            name = self._user_name(claims)
+            name = with_domain(self._user_name(claims), self.default_domain)
             if credentials.username not in (b"", name):
                 raise InvalidToken(f"belongs to the user {name!r:.200}")
             credentials.username = name

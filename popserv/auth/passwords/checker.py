@@ -2,15 +2,14 @@
 
 The password field of a user determines how the user logs in: by APOP only if it has an ``{APOP}``
 secret, and never by APOP otherwise (RFC 1725 section 12).  Refusing an unknown name takes as long
-as refusing a wrong password, because the password is then verified against a decoy.
-
-SCRAM and CRAM-MD5 are supported only while every password in the file works with them.  Clients
-choose the strongest mechanism offered, and do not try another one if it fails.
+as refusing a wrong password, because the password is then verified against a decoy.  A user whom
+the rules of the extra fields refuse is treated like an unknown name.
 """
 
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -22,32 +21,29 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
-from popserv.auth.names import prepared_name
 from popserv.auth.passwords.cache import VerifiedPasswordCache
 from popserv.auth.passwords.decoys import Decoys, machine_secret
-from popserv.auth.passwords.preparation import candidate_passwords, prepared_password
+from popserv.auth.passwords.login_methods import CRAM_MD5_SCHEMES, supports
+from popserv.auth.passwords.preparation import candidate_passwords
 from popserv.auth.passwords.schemes import (
     CLEARTEXT_SCHEMES,
     SchemeUnavailable,
     UnknownScheme,
+    hmac_md5_secret,
     is_apop,
-    is_empty,
     scheme_of,
     split_field,
     verify,
 )
-from popserv.auth.passwords.scram_keys import (
-    SCRAM_ITERATIONS,
-    ScramKeys,
-    derive_scram_keys,
-    parse_scram_keys,
-)
-from popserv.auth.passwords.users_file import Users, UsersFile, UsersFileError
-from popserv.core.session import client_is_connected
+from popserv.auth.passwords.scram_keys import ScramKeys
+from popserv.auth.passwords.scram_selection import select_scram_keys
+from popserv.auth.passwords.users_file import User, UsersFile, UsersFileError
+from popserv.core.session import client_address, client_is_connected
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
     ICertificateCredentials,
+    ICramMD5Credentials,
     ICredentialsSupport,
     IScramCredentials,
     IScramSHA1Credentials,
@@ -69,7 +65,7 @@ class PasswdFileChecker:
 
     ``path`` is the path of the users file.  ``run`` calls a function with arguments in a thread
     and returns an awaitable of its result; the default is a pool of two threads, which all
-    checkers share.
+    checkers share.  ``now`` is a clock in seconds since the epoch.
     """
 
     credentialInterfaces = (
@@ -83,9 +79,15 @@ class PasswdFileChecker:
 
     log = Logger()
 
-    def __init__(self, path: str, run: Callable[..., Awaitable[Any]] = _run_in_thread) -> None:
+    def __init__(
+        self,
+        path: str,
+        run: Callable[..., Awaitable[Any]] = _run_in_thread,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._users_file = UsersFile(path)
         self._run = run
+        self._now = now
         self._cache = VerifiedPasswordCache()
         self._decoys = Decoys(machine_secret())
         self._last_reported_error = ""
@@ -123,14 +125,7 @@ class PasswdFileChecker:
                 self.log.critical("{error}", error=error)
             return is_password
         self._last_reported_error = ""
-        if is_password:
-            # If all users have APOP secrets, clients must not choose PLAIN.
-            return bool(users.passwords) or not users.password_fields
-        if credentials is IAPOPCredentials:
-            return users.has_apop
-        if credentials is ICertificateCredentials:
-            return bool(users.password_fields)
-        return users.has_only_schemes(_SUITABLE_SCHEMES[credentials])
+        return supports(users, credentials)
 
     def requestAvatarId(self, credentials: ICredentials) -> Deferred[bytes | tuple[()]]:
         """Return the user's name as in the file; see ICredentialsChecker.
@@ -141,9 +136,42 @@ class PasswdFileChecker:
         """
         return Deferred.fromCoroutine(self._check(credentials))
 
-    async def _check(self, credentials: Any) -> bytes | tuple[()]:
+    def listed_name(self, name: bytes) -> bytes:
+        """Return the name of a user as in the file, or the same name if the file has none.
+
+        :raises TryLater: the file cannot be used.
+        """
+        user = self._listed(name)
+        return name if user is None else user.name
+
+    def maildrop_of(self, name: bytes) -> bytes:
+        """Return the maildrop of a user whom another checker has authenticated.
+
+        A user who is not in the file has the maildrop of that name.
+
+        :raises UnauthorizedLogin: the rules of the user in the file refuse the client.
+        :raises TryLater: the file cannot be used.
+        """
+        user = self._listed(name)
+        if user is None:
+            return name
+        refusal = user.rules.refusal_of(client_address.get(), self._now())
+        if refusal:
+            raise UnauthorizedLogin(refusal)
+        return user.maildrop
+
+    def _listed(self, name: bytes) -> User | None:
         try:
-            name = await self._authenticated_name(credentials)
+            return self._users_file.read().find(name)
+        except UsersFileError as error:
+            raise TryLater from error
+
+    async def _check(self, credentials: Any) -> bytes | tuple[()]:
+        address = client_address.get()
+        try:
+            user = await self._authenticated_user(credentials, address)
+            if user is None:
+                raise UnauthorizedLogin(self._reason(credentials.username, address))
         except (UsersFileError, SchemeUnavailable) as error:
             raise TryLater from error
         except UnknownScheme as error:
@@ -151,126 +179,144 @@ class PasswdFileChecker:
         except ValueError:
             # The message of the error may quote the secret.
             raise UnauthorizedLogin("malformed password field") from None
-        if name is None:
-            raise UnauthorizedLogin("unknown user or wrong password")
-        return name
+        # For the log and the reply: the client may have sent another spelling.
+        credentials.username = user.name
+        return user.maildrop
 
-    async def _authenticated_name(self, credentials: Any) -> bytes | None:
-        name: bytes | None
-        check: Callable[[Any], bytes | None]
+    def _find(self, name: bytes, address: str | None) -> User | None:
+        """Return the user who may log in now by this name, from this address; otherwise None.
+
+        A user whom the rules refuse is treated in everything like a name that no user has, so
+        that a client cannot find out whether its password is right.
+        """
+        user = self._users_file.read().find(name)
+        if user is None or user.rules.refusal_of(address, self._now()):
+            return None
+        return user
+
+    def _reason(self, name: bytes, address: str | None) -> str:
+        """Return the reason for the log why a user was refused."""
+        user = self._users_file.read().find(name)
+        refusal = "" if user is None else user.rules.refusal_of(address, self._now())
+        return refusal or "unknown user or wrong password"
+
+    async def _authenticated_user(self, credentials: Any, address: str | None) -> User | None:
+        user: User | None
+        check: Callable[[Any, str | None], User | None]
         if IScramCredentials.providedBy(credentials):
-            return await self._check_scram(credentials)
+            return await self._check_scram(credentials, address)
         if IUsernamePassword.providedBy(credentials):
-            return await self._check_password(credentials)
+            return await self._check_password(credentials, address)
         if IAPOPCredentials.providedBy(credentials):
             check = self._check_apop
         elif ICertificateCredentials.providedBy(credentials):
             check = self._check_certificate
         else:
             check = self._check_cram_md5
-        name = await self._run(check, credentials)
-        return name
+        user = await self._run(check, credentials, address)
+        return user
 
-    async def _check_password(self, credentials: IUsernamePassword) -> bytes | None:
-        name, field = self._users_file.read().find(credentials.username)
-        if field is None or not self._cache.contains(field, credentials.password):
-            name, field = await self._run(self._verify_password, credentials)
-            if field is not None:
-                self._cache.add(field, credentials.password)
-        return name
+    async def _check_password(
+        self, credentials: IUsernamePassword, address: str | None
+    ) -> User | None:
+        user = self._find(credentials.username, address)
+        password = credentials.password
+        if user is None or not self._cache.contains(user.password_field, password):
+            user = await self._run(self._verify_password, credentials, address)
+            if user is not None:
+                self._cache.add(user.password_field, password)
+        return user
 
-    def _verify_password(self, credentials: IUsernamePassword) -> tuple[bytes | None, bytes | None]:
-        """Return the user's name and password field; or None and None if the password is wrong."""
-        users = self._users_file.read()
-        name, field = users.find(credentials.username)
+    def _verify_password(self, credentials: IUsernamePassword, address: str | None) -> User | None:
+        user = self._find(credentials.username, address)
         passwords = candidate_passwords(credentials.password)
-        if field is None or is_apop(field):
-            self._verify_against_decoy(users, credentials.username, passwords)
-            if field is not None:
-                raise UnauthorizedLogin("this user must log in by APOP")
-            return None, None
-        is_right = any(verify(field, password) for password in passwords)
-        return (name, field) if is_right else (None, None)
+        if user is None or not user.has_password():
+            self._verify_against_decoy(credentials.username, passwords)
+        if user is None:
+            return None
+        if is_apop(user.password_field):
+            raise UnauthorizedLogin("this user must log in by APOP")
+        is_right = any(verify(user.password_field, password) for password in passwords)
+        return user if is_right else None
 
-    def _verify_against_decoy(self, users: Users, name: bytes, passwords: list[bytes]) -> None:
+    def _verify_against_decoy(self, name: bytes, passwords: list[bytes]) -> None:
         """Take the time that verifying a user's password takes."""
+        users = self._users_file.read()
         if users.passwords:
-            decoy = self._decoys.password_field(prepared_name(name), users.passwords)
+            decoy = self._decoys.password_field(name, users.passwords)
             with suppress(ValueError):
                 for password in passwords:
                     verify(decoy, password)
 
-    def _check_apop(self, credentials: IAPOPCredentials) -> bytes | None:
-        name, field = self._users_file.read().find(credentials.username)
-        secret = split_field(field)[1] if field is not None and is_apop(field) else b""
+    def _check_apop(self, credentials: IAPOPCredentials, address: str | None) -> User | None:
+        user = self._find(credentials.username, address)
+        has_apop = user is not None and is_apop(user.password_field)
+        secret = split_field(user.password_field)[1] if user is not None and has_apop else b""
         is_right = credentials.check_secret(secret) and secret != b""
-        if field is not None and not is_apop(field):
+        if user is not None and not has_apop:
             raise UnauthorizedLogin("this user must not log in by APOP")
-        return name if is_right else None
+        return user if is_right else None
 
-    def _check_cram_md5(self, credentials: IUsernameHashedPassword) -> bytes | None:
-        name, field = self._users_file.read().find(credentials.username)
-        is_cleartext = field is not None and scheme_of(field) in CLEARTEXT_SCHEMES
-        secret = split_field(field)[1] if field is not None and is_cleartext else b""
-        return name if credentials.checkPassword(secret) and secret else None
+    def _check_cram_md5(self, credentials: Any, address: str | None) -> User | None:
+        user = self._find(credentials.username, address)
+        if user is not None and scheme_of(user.password_field) in CRAM_MD5_SCHEMES:
+            is_right = _matches_cram_md5(credentials, user.password_field)
+            return user if is_right else None
+        users = self._users_file.read()
+        if users.has_only_schemes(CRAM_MD5_SCHEMES):
+            # Takes the time that the digest of a user takes.
+            decoy = self._decoys.password_field(credentials.username, users.passwords)
+            with suppress(ValueError):
+                _matches_cram_md5(credentials, decoy)
+        return None
 
-    def _check_certificate(self, credentials: ICertificateCredentials) -> bytes | None:
+    def _check_certificate(
+        self, credentials: ICertificateCredentials, address: str | None
+    ) -> User | None:
         users = self._users_file.read()
         requested = [credentials.username] if credentials.username else credentials.names
-        found = (users.find(name)[0] for name in requested if name in credentials.names)
-        name = next((name for name in found if name is not None), None)
-        if name is not None:
-            credentials.username = name
-        return name
+        found = (users.find(name) for name in requested if name in credentials.names)
+        user = next((user for user in found if user is not None), None)
+        refusal = "" if user is None else user.rules.refusal_of(address, self._now())
+        if refusal:
+            raise UnauthorizedLogin(refusal)
+        return user
 
-    async def _check_scram(self, credentials: IScramCredentials) -> bytes | None:
-        name: bytes | None
-        users = self._users_file.read()
-        name, keys = await self._run(self._scram_keys, credentials)
+    async def _check_scram(
+        self, credentials: IScramCredentials, address: str | None
+    ) -> User | None:
+        user: User | None
+        user, keys = await self._run(self._scram_keys, credentials, address)
         try:
             is_right = await credentials.check_keys(keys)
         except POPError as error:
             # Fails like a wrong password, because it cost as much: the login must be throttled.
             raise UnauthorizedLogin(f"SCRAM exchange aborted: {error}") from error
-        if not is_right or name is None:
+        if not is_right or user is None:
             return None
         # The exchange may have taken minutes, and the user may have changed meanwhile.
-        current = self._users_file.read()
-        is_same = current.password_fields.get(name) == users.password_fields.get(name)
-        return name if is_same else None
+        return user if self._find(user.name, address) == user else None
 
-    def _scram_keys(self, credentials: IScramCredentials) -> tuple[bytes | None, ScramKeys]:
-        """Return the user's name and keys; or None and decoy keys if the user cannot use SCRAM."""
+    def _scram_keys(
+        self, credentials: IScramCredentials, address: str | None
+    ) -> tuple[User | None, ScramKeys]:
         users = self._users_file.read()
-        is_sha256 = IScramSHA256Credentials.providedBy(credentials)
-        hash_name, scheme = ("sha256", b"SCRAM-SHA-256") if is_sha256 else ("sha1", b"SCRAM-SHA-1")
-        name, field = users.find(credentials.username)
         if not users.passwords:
             raise UnauthorizedLogin("no user has a password")
-        # A user has the same salt in all spellings of the name, so a decoy must have it, too.
-        prepared = prepared_name(credentials.username)
-        decoy_keys = self._decoys.scram_keys(hash_name, prepared, SCRAM_ITERATIONS)
-        can_use_scram = (
-            field is not None
-            and not is_empty(field)
-            and scheme_of(field) in {scheme, *CLEARTEXT_SCHEMES}
+        user = self._find(credentials.username, address)
+        is_sha256 = IScramSHA256Credentials.providedBy(credentials)
+        return select_scram_keys(
+            "sha256" if is_sha256 else "sha1", credentials.username, user, users, self._decoys
         )
-        decoy_field = self._decoys.password_field(prepared, users.passwords)
-        chosen = field if field is not None and can_use_scram else decoy_field
-        # Decoy keys, too, must take the time of a user's keys and have their iteration count.
-        if scheme_of(chosen) == scheme:
-            keys = parse_scram_keys(split_field(chosen)[1])
-        else:
-            password = prepared_password(split_field(chosen)[1])
-            keys = derive_scram_keys(hash_name, password, decoy_keys.salt, SCRAM_ITERATIONS)
-        if can_use_scram:
-            return name, keys
-        return None, decoy_keys._replace(iterations=keys.iterations)
 
 
-_SUITABLE_SCHEMES: dict[type[Interface], frozenset[bytes]] = {
-    IScramSHA256Credentials: CLEARTEXT_SCHEMES | {b"SCRAM-SHA-256"},
-    IScramSHA1Credentials: CLEARTEXT_SCHEMES | {b"SCRAM-SHA-1"},
-    IUsernameHashedPassword: CLEARTEXT_SCHEMES,
-}
-"""The password schemes that work with each kind of credentials."""
+def _matches_cram_md5(credentials: Any, field: bytes) -> bool:
+    """Return whether the digest of CRAM-MD5 is that of a password field."""
+    scheme, secret = split_field(field)
+    if not secret:
+        return False
+    if scheme in CLEARTEXT_SCHEMES:
+        return bool(credentials.checkPassword(secret))
+    if not ICramMD5Credentials.providedBy(credentials):
+        return False
+    return bool(credentials.check_context(hmac_md5_secret(secret)))

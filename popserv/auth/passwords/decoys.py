@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from hashlib import blake2b
 
+from popserv.auth.names import prepared_name
 from popserv.auth.passwords.scram_keys import ScramKeys
 
 _MACHINE_ID = "/etc/machine-id"
@@ -39,14 +40,18 @@ def machine_secret() -> bytes:
 
 
 class Decoys:
-    """Makes decoys that depend only on the user name and on ``secret``."""
+    """Makes decoys that depend only on the user name and on ``secret``.
+
+    A user has the same secret and salt in all spellings of the name, so the decoys are the same,
+    too, for all spellings of a name.
+    """
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
     def password_field(self, name: bytes, fields: Sequence[bytes]) -> bytes:
         """Select one of the users' password fields, always the same one for a name."""
-        digest = blake2b(name, key=self._secret, digest_size=8).digest()
+        digest = blake2b(_same_name(name), key=self._secret, digest_size=8).digest()
         return fields[int.from_bytes(digest, "big") % len(fields)]
 
     def scram_keys(self, hash_name: str, name: bytes, iterations: int) -> ScramKeys:
@@ -55,9 +60,15 @@ class Decoys:
         ``iterations`` must be an iteration count that a user has.  Otherwise it would tell
         clients that the name is unknown.
         """
+        spelling = _same_name(name)
 
         def derive(purpose: bytes) -> bytes:
-            return hmac.digest(self._secret, b"%b\0%b" % (purpose, name), hash_name)
+            return hmac.digest(self._secret, b"%b\0%b" % (purpose, spelling), hash_name)
 
         salt = derive(b"salt")[:16]
         return ScramKeys(iterations, salt, derive(b"stored key"), derive(b"server key"))
+
+
+def _same_name(name: bytes) -> bytes:
+    """Return one spelling of a name for all that the users file takes for the same name."""
+    return prepared_name(name).lower()

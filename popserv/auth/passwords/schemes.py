@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from popserv.auth.hmac_md5 import CONTEXT_LENGTH, hmac_md5_context
 from popserv.auth.passwords.scram_keys import (
     SCRAM_ITERATIONS,
     derive_scram_keys,
@@ -60,6 +61,11 @@ def verify(field: bytes, password: bytes) -> bool:
     if matches is None:
         raise UnknownScheme(f"unknown password scheme {scheme.decode('ascii', 'replace')}")
     return bool(secret) and b"\0" not in password and matches(secret, password)
+
+
+def is_supported(field: bytes) -> bool:
+    """Return whether passwords can be verified against a field of this scheme."""
+    return scheme_of(field) in SCHEMES
 
 
 _FIELD = re.compile(rb"\{([A-Za-z0-9-]+)(?:\.((?i:b64|base64|hex)))?\}(.*)", re.DOTALL)
@@ -120,6 +126,23 @@ def new_scram_sha256(password: bytes, iterations: int = SCRAM_ITERATIONS) -> byt
 
 def _apop(secret: bytes, password: bytes) -> bool:
     return False
+
+
+def _cram_md5(secret: bytes, password: bytes) -> bool:
+    return hmac.compare_digest(hmac_md5_secret(secret), hmac_md5_context(password))
+
+
+def hmac_md5_secret(secret: bytes) -> bytes:
+    """Return the context of HMAC-MD5 in a secret of CRAM-MD5, which is in hexadecimal digits.
+
+    After ``{CRAM-MD5.hex}`` or ``{CRAM-MD5.b64}`` the secret is the context itself.
+
+    :raises ValueError: the secret is malformed.
+    """
+    context = secret if len(secret) == CONTEXT_LENGTH else bytes.fromhex(secret.decode("ascii"))
+    if len(context) != CONTEXT_LENGTH:
+        raise ValueError(f"a secret of CRAM-MD5 has {CONTEXT_LENGTH} octets")
+    return context
 
 
 def _cleartext(secret: bytes, password: bytes) -> bool:
@@ -257,6 +280,8 @@ SCHEMES: dict[bytes, Verify] = {
     b"DES-CRYPT": partial(_crypt, b""),
     b"CRYPT": partial(_crypt, b""),
     b"PBKDF2": _pbkdf2,
+    b"CRAM-MD5": _cram_md5,
+    b"HMAC-MD5": _cram_md5,
     **_DIGESTS,
     b"PLAIN": _cleartext,
     b"CLEARTEXT": _cleartext,
@@ -267,3 +292,6 @@ SCHEMES: dict[bytes, Verify] = {
 
 CLEARTEXT_SCHEMES = frozenset({b"PLAIN", b"CLEARTEXT", b"CLEAR"})
 """The schemes whose secret is the password itself, which works with every SASL mechanism."""
+
+HMAC_MD5_SCHEMES = frozenset({b"CRAM-MD5", b"HMAC-MD5"})
+"""The schemes whose secret is a context of HMAC-MD5, which works with CRAM-MD5."""

@@ -2,21 +2,23 @@
 
 Each line is ``name:{SCHEME}secret:uid:gid:gecos:home:shell:extra_fields``; the fields after the
 second may be missing.  Blank lines and lines that start with ``#`` are ignored.  Of the fields
-after the second, only the extra fields ``nologin`` and ``allow_nets`` have an effect: a user with
-one of them cannot log in.  The other fields are for other programs.
+after the second, only the extra fields have an effect; :mod:`popserv.auth.passwords.extra_fields`
+evaluates them.
 """
 
 from __future__ import annotations
 
+import codecs
 import os
-import re
 from typing import NamedTuple
 
 from twisted.logger import Logger
 
 from popserv.auth.files import FileError, check_private, fingerprint
-from popserv.auth.names import prepared_name
-from popserv.auth.passwords.schemes import is_apop, is_empty, scheme_of
+from popserv.auth.names import CaseInsensitiveNames, prepared_name
+from popserv.auth.passwords.extra_fields import Rules, parse_rules
+from popserv.auth.passwords.schemes import is_apop, is_empty, is_supported, scheme_of
+from popserv.core.printable import printable
 
 _log = Logger()
 
@@ -30,39 +32,68 @@ def default_path(root: str) -> str:
     return os.path.join(root, ".users")
 
 
-class Users(NamedTuple):
+class User(NamedTuple):
+    """A user: the name and the password field as in the file, and the rules for logins."""
+
+    name: bytes
+    password_field: bytes
+    rules: Rules
+
+    @property
+    def maildrop(self) -> bytes:
+        """The name of the user whose maildrop is opened."""
+        return self.rules.maildrop or self.name
+
+    def has_password(self) -> bool:
+        """Return whether a password can match: a secret of a supported scheme but APOP."""
+        field = self.password_field
+        return is_supported(field) and not (is_apop(field) or is_empty(field))
+
+
+class Problem(NamedTuple):
+    """Something in a users file that keeps a user from logging in, or that is a mistake.
+
+    ``is_ignored`` tells whether the whole line has no effect.
+    """
+
+    line: int
+    text: str
+    is_ignored: bool = False
+
+
+class Users:
     """The content of a users file.
 
-    ``password_fields`` maps the names of the users who can log in to their password fields.
-    ``passwords`` has those of the fields that a password can match: fields with a secret of
-    another scheme than APOP.  ``schemes`` has the schemes of ``passwords``.  ``has_apop`` tells
-    whether a user has an APOP secret.  ``names`` has all users, also those who cannot log in.
+    ``by_name`` has all users.  ``password_fields`` maps the names of those who can log in to their
+    password fields.  ``passwords`` has those of the fields that a password can match, and
+    ``schemes`` their schemes.  ``has_apop`` tells whether a user has an APOP secret.
 
     All of this is computed when the file is read, because each greeting depends on it.
     """
 
-    password_fields: dict[bytes, bytes]
-    passwords: list[bytes]
-    schemes: frozenset[bytes]
-    has_apop: bool
-    names: frozenset[bytes]
+    def __init__(self, users: list[User], problems: list[Problem]) -> None:
+        self.by_name = {user.name: user for user in users}
+        self.problems = problems
+        allowed = [user for user in users if not user.rules.refusal]
+        self.password_fields = {user.name: user.password_field for user in allowed}
+        # A user without a secret can log in with a client certificate.
+        self.passwords = [user.password_field for user in allowed if user.has_password()]
+        self.schemes = frozenset(map(scheme_of, self.passwords))
+        self.has_apop = any(map(is_apop, self.password_fields.values()))
+        self._names = CaseInsensitiveNames(self.by_name)
 
     def has_only_schemes(self, schemes: frozenset[bytes]) -> bool:
         """Return whether there are passwords, and each has one of these schemes."""
         return bool(self.schemes) and self.schemes <= schemes
 
-    def find(self, name: bytes) -> tuple[bytes | None, bytes | None]:
-        """Return a user's name as in the file, and the password field; or None and None.
+    def find(self, name: bytes) -> User | None:
+        """Return the user whom a client means by a name, or None.
 
-        ``name`` may be the name in the file or another spelling of it (RFC 8265).
+        It is the name in the file, or another spelling of it (RFC 8265), or the only name in the
+        file that differs from these in the case of ASCII letters.
         """
-        for candidate in (name, prepared_name(name)):
-            if candidate in self.password_fields:
-                return candidate, self.password_fields[candidate]
-        return None, None
-
-
-_NO_USERS = Users({}, [], frozenset(), False, frozenset())
+        found = self._names.find(name, prepared_name(name))
+        return None if found is None else self.by_name[found]
 
 
 class UsersFile:
@@ -70,7 +101,7 @@ class UsersFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._cached: tuple[tuple[int, ...], Users] = ((), _NO_USERS)
+        self._cached: tuple[tuple[int, ...], Users] = ((), Users([], []))
 
     def read(self) -> Users:
         """Return the current content of the file; if it has never existed, there are no users.
@@ -85,55 +116,61 @@ class UsersFile:
                 with open(self.path, "rb") as file:
                     status = os.fstat(file.fileno())
                     check_private(self.path, status.st_mode)
-                    users = _parse(self.path, file.read())
+                    users = parse_users(file.read())
+                    self._log_problems(users)
                     self._cached = (fingerprint(status), users)
         except FileNotFoundError:
             if cached_fingerprint:
                 raise UsersFileError(f"{self.path} has been removed") from None
-            return _NO_USERS
         except FileError as error:
             raise UsersFileError(str(error)) from None
         except OSError as error:
             raise UsersFileError(f"cannot read {self.path}: {error.strerror}") from error
         return users
 
+    def _log_problems(self, users: Users) -> None:
+        for problem in users.problems:
+            # The line itself is not logged: it contains a secret.
+            _log.warn(
+                "{path}, line {line}: {problem}",
+                path=self.path,
+                line=problem.line,
+                problem=problem.text,
+            )
 
-def _parse(path: str, text: bytes) -> Users:
-    password_fields: dict[bytes, bytes] = {}
-    names: set[bytes] = set()
-    for number, line in enumerate(text.split(b"\n"), 1):
+
+def parse_users(text: bytes) -> Users:
+    """Return the users of a file with this text.
+
+    A byte order mark at its start is ignored, and of two lines with one name the second.
+    """
+    users: dict[bytes, User] = {}
+    problems: list[Problem] = []
+    lines = text.removeprefix(codecs.BOM_UTF8).split(b"\n")
+    for number, line in enumerate(lines, 1):
         line = line.removesuffix(b"\r")
         if not line.strip() or line.startswith(b"#"):
             continue
         name, colon, rest = line.partition(b":")
-        field, _, other_fields = rest.partition(b":")
-        reason = _reason_against_login(name, colon, other_fields, names)
-        names.add(name)
-        if reason:
-            # The line itself is not logged: it contains a secret.
-            _log.warn("{path}, line {number}: {reason}", path=path, number=number, reason=reason)
+        field, _, columns = rest.partition(b":")
+        if not colon or not name:
+            reason = "line ignored, it must be name:{SCHEME}secret"
+            problems.append(Problem(number, reason, is_ignored=True))
+        elif name in users:
+            reason = f"line ignored, {printable(name)} is already on an earlier line"
+            problems.append(Problem(number, reason, is_ignored=True))
         else:
-            password_fields[name] = field
-    # A user without a secret can log in with a client certificate.
-    fields = password_fields.values()
-    passwords = [field for field in fields if not (is_apop(field) or is_empty(field))]
-    has_apop = any(map(is_apop, fields))
-    schemes = frozenset(map(scheme_of, passwords))
-    return Users(password_fields, passwords, schemes, has_apop, frozenset(names))
+            users[name] = user = User(name, field, parse_rules(columns))
+            problems += (Problem(number, f"{printable(name)} {each}") for each in problems_of(user))
+    return Users(list(users.values()), problems)
 
 
-_NO_LOGIN = re.compile(rb"(?:^|[\s:])(nologin|allow_nets)(?:=|\s|$)")
-
-
-def _reason_against_login(
-    name: bytes, colon: bytes, other_fields: bytes, earlier_names: set[bytes]
-) -> str | None:
-    """Return why the user of a line cannot log in, or None."""
-    if not colon or not name:
-        return "line ignored, it must be name:{SCHEME}secret"
-    if name in earlier_names:
-        return f"line ignored, {name!r} is already on an earlier line"
-    match = _NO_LOGIN.search(other_fields)
-    if match:
-        return f"{name!r} cannot log in: {match[1].decode()} is set"
-    return None
+def problems_of(user: User) -> list[str]:
+    """Return why a user cannot log in, or not as intended; texts that follow the user's name."""
+    if user.rules.refusal:
+        return [f"cannot log in: {user.rules.refusal}"]
+    problems = [f"has a mistake: {warning}" for warning in user.rules.warnings]
+    if not is_supported(user.password_field):
+        scheme = scheme_of(user.password_field).decode("ascii")
+        problems.append(f"cannot log in by password: unknown password scheme {scheme}")
+    return problems

@@ -6,6 +6,7 @@ one.  Writers in several processes exclude each other by ``flock`` on the direct
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import stat
@@ -77,13 +78,15 @@ def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
                 with open(path, "rb") as file:
                     owner = os.fstat(file.fileno())
                     text = file.read()
+                    mark = codecs.BOM_UTF8 if text.startswith(codecs.BOM_UTF8) else b""
+                    text = text.removeprefix(mark)
                     lines = text.removesuffix(b"\n").split(b"\n") if text else []
                     mode = stat.S_IMODE(owner.st_mode) & 0o660
             except FileNotFoundError:
                 # A new file belongs to the owner of the directory: the server's user.
-                owner, lines, mode = os.fstat(directory_fd), [], 0o600
+                owner, mark, lines, mode = os.fstat(directory_fd), b"", [], 0o600
             text = b"\n".join(edit(lines))
-            _replace(path, directory, text + b"\n" if text else b"", owner, mode)
+            _replace(path, directory, mark + (text + b"\n" if text else b""), owner, mode)
             os.fsync(directory_fd)
     except OSError as error:
         raise UsersFileError(f"cannot write {path}: {error.strerror}") from error

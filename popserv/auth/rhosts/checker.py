@@ -18,16 +18,16 @@ from zope.interface import Interface, implementer
 
 from popserv.auth.credentials import IPPORT_RESERVED
 from popserv.auth.names import check_name, prepared_name
-from popserv.auth.rhosts.file import Entries, Network, RhostsFile, RhostsFileError
+from popserv.auth.rhosts.file import Entries, Network, RhostsFile, RhostsFileError, local_users
 from popserv.auth.rhosts.resolver import Addresses, HostResolver, parse_address
 from popserv.errors import TryLater
-from popserv.interfaces import ICredentialsSupport, IRemoteUserCredentials
+from popserv.interfaces import ICredentialsSupport, IDefaultDomain, IRemoteUserCredentials
 
 LOOKUP_TIMEOUT = 10.0
 """Seconds that a login waits for all its host names; then the others count as unresolved."""
 
 
-@implementer(ICredentialsChecker, ICredentialsSupport)
+@implementer(ICredentialsChecker, ICredentialsSupport, IDefaultDomain)
 class RhostsChecker:
     """Authenticates users whom a trusted host has identified, according to an rhosts file.
 
@@ -39,6 +39,7 @@ class RhostsChecker:
     """
 
     credentialInterfaces = (IRemoteUserCredentials,)
+    default_domain = b""
 
     log = Logger()
 
@@ -135,10 +136,13 @@ class RhostsChecker:
             entries = self._read()
         except RhostsFileError as error:
             raise TryLater from error
+        listed = local_users(entries).find(name, prepared)
+        if listed not in (None, name, prepared):
+            name, prepared = listed, prepared_name(listed)
         resolved: dict[str, Addresses | None] = {}
         deadline = self._resolver.now() + LOOKUP_TIMEOUT
         for entry in entries:
-            maildrop = entry.maildrop(credentials.remote_user, name, prepared)
+            maildrop = entry.maildrop(credentials.remote_user, name, prepared, self.default_domain)
             if maildrop is None:
                 continue
             hosts: Network | Addresses | None

@@ -16,7 +16,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import NamedTuple
 
 from popserv.auth.files import FileError, fingerprint
-from popserv.auth.names import check_name, prepared_name
+from popserv.auth.names import CaseInsensitiveNames, check_name, prepared_name, with_domain
 from popserv.auth.rhosts.resolver import parse_address
 
 Network = IPv4Network | IPv6Network
@@ -45,11 +45,14 @@ class Entry(NamedTuple):
     local_user: bytes
     prepared: bytes
 
-    def maildrop(self, remote_user: bytes, name: bytes, prepared: bytes) -> bytes | None:
+    def maildrop(
+        self, remote_user: bytes, name: bytes, prepared: bytes, domain: bytes
+    ) -> bytes | None:
         """Return the user whose maildrop is opened, or None if the users do not match.
 
         ``name`` is the local user's name from the client, and ``prepared`` the same name prepared
-        by RFC 8265.  Remote users are compared octet for octet, because only their host knows
+        by RFC 8265.  ``domain`` is added to the name of the remote user if that is to be the local
+        user's name.  Remote users are compared octet for octet, because only their host knows
         which spellings are the same user.
         """
         if self.remote_user not in (_ANY, remote_user):
@@ -57,11 +60,18 @@ class Entry(NamedTuple):
         if self.local_user == _ANY:
             return prepared
         if self.local_user == _SAME:
-            return remote_user if remote_user in (name, prepared) else None
+            same = with_domain(remote_user, domain)
+            return same if same in (name, prepared) else None
         return self.local_user if prepared in (self.local_user, self.prepared) else None
 
 
 Entries = tuple[Entry, ...]
+
+
+def local_users(entries: Entries) -> CaseInsensitiveNames:
+    """Return the names of the local users that entries list."""
+    names = {entry.local_user for entry in entries}
+    return CaseInsensitiveNames(names - {_ANY, _SAME})
 
 
 class RhostsFile:

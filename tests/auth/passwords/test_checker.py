@@ -16,6 +16,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import makeChecker
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from popserv.auth.credentials import (
@@ -23,13 +24,15 @@ from popserv.auth.credentials import (
     CertificateCredentials,
     CramMD5Credentials,
 )
+from popserv.auth.hmac_md5 import hmac_md5_context
 from popserv.auth.passwords import checker as passwd
-from popserv.auth.passwords import decoys
+from popserv.auth.passwords import decoys, scram_selection
 from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.extra_fields import NO_RULES
 from popserv.auth.passwords.schemes import new_scram_sha256, split_field
 from popserv.auth.passwords.scram_keys import derive_scram_keys, parse_scram_keys
-from popserv.auth.passwords.users_file import UsersFileError
-from popserv.core.session import client_is_connected
+from popserv.auth.passwords.users_file import User, UsersFileError
+from popserv.core.session import client_address, client_is_connected
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
@@ -52,7 +55,7 @@ none:
 nobody:{APOP}
 bad:{SSHA.hex}s3cret
 badapop:{APOP.b64}s3cret
-alien:{CRAM-MD5}s3cret
+alien:{DIGEST-MD5}s3cret
 """ % (new_scram_sha256(b"password", 1), SECRET, SECRET.hex().encode())
 
 
@@ -97,11 +100,20 @@ class CheckerCase(UsersFileCase):
         """Return the error with which the checker must refuse the credentials, as text."""
         return repr(self.failureResultOf(self.checker.requestAvatarId(credentials), kind).value)
 
-    def accepts(self, credentials):
-        """Tell whether the checker accepts the credentials and returns their user name."""
+    def avatar(self, credentials):
+        """Return the user whose maildrop is opened, or None if the checker refuses."""
         outcome = self.checker.requestAvatarId(credentials)
         outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
-        return self.successResultOf(outcome) == credentials.username
+        return self.successResultOf(outcome)
+
+    def accepts(self, credentials):
+        """Tell whether the checker accepts the credentials, and names the user in them."""
+        return self.avatar(credentials) == credentials.username
+
+    def from_address(self, address):
+        """From now on, logins come from this IP address, or from a client without one."""
+        token = client_address.set(address)
+        self.addCleanup(client_address.reset, token)
 
 
 class CheckerTests(CheckerCase):
@@ -116,7 +128,7 @@ class CheckerTests(CheckerCase):
     def test_accepted(self):
         """A user logs in either by password or by APOP, never by both (RFC 1725 section 12)."""
         allowed = {(b"ann", by_password), (b"bob", by_password)}
-        allowed |= {(b"mrose", by_apop), (b"hexed", by_apop)}
+        allowed |= {(b"ANN", by_password), (b"mrose", by_apop), (b"hexed", by_apop)}
         names = b"ann bob mrose hexed shut none nobody bad badapop alien unknown ANN".split()
         for name, make_credentials in product([*names, b"", b"\xff"], (by_password, by_apop)):
             self.assertIs(
@@ -194,7 +206,7 @@ class CheckerTests(CheckerCase):
         checker = PasswdFileChecker("/nonexistent/users", lambda *_: pending)
         outcome = checker.requestAvatarId(by_password(b"ann"))
         self.assertNoResult(outcome)
-        pending.callback((b"ann", b"{PLAIN}password"))
+        pending.callback(User(b"ann", b"{PLAIN}password", NO_RULES))
         self.assertEqual(self.successResultOf(outcome), b"ann")
         self.assertEqual(self.verified, [])
 
@@ -238,7 +250,7 @@ class CheckerTests(CheckerCase):
             (by_password(b"unknown", b"s3cret"), "unknown user or wrong password"),
             (by_password(b"bad", b"s3cret"), "malformed"),
             (by_apop(b"badapop"), "malformed"),
-            (by_password(b"alien", b"s3cret"), "unknown password scheme CRAM-MD5"),
+            (by_password(b"alien", b"s3cret"), "unknown password scheme DIGEST-MD5"),
         ):
             failure = self.failureResultOf(self.checker.requestAvatarId(credentials))
             self.assertIn(reason, str(failure.value))
@@ -335,7 +347,7 @@ class ScramTests(CheckerCase):
     def setUp(self):
         """Lower the iteration count, and set the machine id."""
         super().setUp()
-        self.patch(passwd, "SCRAM_ITERATIONS", 7)
+        self.patch(scram_selection, "SCRAM_ITERATIONS", 7)
         self.patch(decoys, "_MACHINE_ID", self.mktemp())
         with open(decoys._MACHINE_ID, "wb") as file:
             file.write(b"0123456789abcdef" * 2 + b"\n")
@@ -367,9 +379,9 @@ class ScramTests(CheckerCase):
             b"dan:{SSHA}x\nmrose:{APOP}password\nnone:\nshut:{PLAIN}password:::::: nologin\n"
             % new_scram_sha256(b"password", 5)
         )
-        for hash_name, allowed in (("sha256", b"ann bob cid"), ("sha1", b"bob cid")):
+        for hash_name, allowed in (("sha256", b"ann bob cid ANN"), ("sha1", b"bob cid")):
             for name in b"ann bob cid dan mrose none shut unknown ANN".split():
-                expected = name if name in allowed.split() else None
+                expected = name.lower() if name in allowed.split() else None
                 self.assertEqual(self.login(name, hash_name=hash_name), expected)
                 self.assertIsNone(self.login(name, b"wrong", hash_name))
 
@@ -432,6 +444,9 @@ class ScramTests(CheckerCase):
         for text in (*users, b"\n".join(many)):
             self.write(text)
             for name in ("ann", "eve", "u3", "x1"):
+                self.assertEqual(
+                    self.challenge(name.upper().encode()), self.challenge(name.encode())
+                )
                 wide = "".join(chr(ord(letter) + 0xFEE0) for letter in name)
                 self.assertEqual(self.challenge(wide.encode()), self.challenge(name.encode()))
 
@@ -534,16 +549,162 @@ class CramMD5Tests(CheckerCase):
         return self.accepts(CramMD5Credentials(name, b"<1.2@host>", digest))
 
     def test_accepted(self):
-        """Only cleartext passwords work with CRAM-MD5."""
+        """Cleartext passwords and the secrets of CRAM-MD5 work, in any encoding, and no others."""
+        context = hmac_md5_context(b"password")
         self.write(
             b"ann:{PLAIN}password\nbob:{clear.hex}%b\ncid:%b\nmrose:{APOP}password\nnone:\n"
             b"empty:{PLAIN}\nshut:{PLAIN}password:::::: nologin\nbad:{PLAIN.hex}s3cret\n"
-            % (b"password".hex().encode(), new_scram_sha256(b"password", 1))
+            b"dan:{CRAM-MD5}%b\neve:{hmac-md5.b64}%b\nworse:{CRAM-MD5}s3cret\nvoid:{CRAM-MD5}\n"
+            % (
+                b"password".hex().encode(),
+                new_scram_sha256(b"password", 1),
+                context.hex().encode(),
+                b64encode(context),
+            )
         )
-        for name in b"ann bob cid mrose none empty shut bad unknown ANN".split():
-            self.assertIs(self.accepts_cram(name), name in (b"ann", b"bob"))
+        names = b"ann bob cid mrose none empty shut bad unknown ANN dan eve DAN worse void".split()
+        for name in names:
+            allowed = name.lower() in (b"ann", b"bob", b"dan", b"eve")
+            self.assertIs(self.accepts_cram(name), allowed, name)
             self.assertFalse(self.accepts_cram(name, b"wrong"))
             self.assertFalse(self.accepts_cram(name, b""))
+
+    def test_supported(self):
+        """CRAM-MD5 is supported if each password is in cleartext or a secret of CRAM-MD5."""
+        context = hmac_md5_context(b"password").hex().encode()
+        for others, expected in ((b"", True), (b"bob:{PLAIN}b", True), (b"bob:{SSHA}x", False)):
+            self.write(b"ann:{CRAM-MD5}%b\n%b\n" % (context, others))
+            self.assertIs(self.checker.supports(IUsernameHashedPassword), expected)
+            self.assertFalse(self.checker.supports(IScramSHA256Credentials))
+            self.assertTrue(self.accepts(by_password(b"ann")))
+
+    def test_same_cost(self):
+        """For an unknown name, the digest of some user's secret is calculated, too."""
+        context = hmac_md5_context(b"password")
+        self.write(b"ann:{CRAM-MD5}%b" % context.hex().encode())
+        checked = []
+        credentials = CramMD5Credentials(b"unknown", b"<1.2@host>", b"")
+        self.patch(credentials, "check_context", lambda given: checked.append(given) or True)
+        self.assertFalse(self.accepts(credentials))
+        self.assertEqual(checked, [context])
+
+    def test_other_credentials(self):
+        """Credentials that check only cleartext passwords are refused for a CRAM-MD5 secret."""
+        self.write(b"ann:{CRAM-MD5}%b" % hmac_md5_context(b"password").hex().encode())
+
+        @implementer(IUsernameHashedPassword)
+        class Plain(UsernamePassword):
+            """Credentials that are not popserv's."""
+
+        checker = self.checker
+        check = checker._check_cram_md5(Plain(b"ann", b"password"), None)
+        self.assertIsNone(check)
+
+
+class RulesTests(CheckerCase):
+    """The rules of the extra fields, with every kind of credentials."""
+
+    EVERY_KIND = b"ann:{PLAIN}password::::::%b\nmrose:{APOP}tanstaaf::::::%b\n"
+
+    def outcomes(self, extra):
+        """Return the results of a right login of each kind, for users with these extra fields."""
+        self.write(self.EVERY_KIND % (extra, extra))
+        digest = HMAC(b"password", b"<1.2@host>", "md5").hexdigest().encode()
+        logins = [
+            by_password(b"ann"),
+            by_apop(b"mrose"),
+            CramMD5Credentials(b"ann", b"<1.2@host>", digest),
+            CertificateCredentials([b"ann"], b""),
+            CertificateCredentials([b"ann"], b"ann"),
+            begin_scram(ScramClient("sha256", b"password", name=b"ann"), "sha256"),
+            begin_scram(ScramClient("sha1", b"password", name=b"ann"), "sha1"),
+        ]
+        return {self.avatar(each) for each in logins}
+
+    def test_networks(self):
+        """allow_nets and allow_real_nets hold for every kind of login, by the client's address."""
+        for field in (b"allow_nets", b"allow_real_nets"):
+            for address, networks, allowed in (
+                ("192.0.2.1", b"192.0.2.0/24", True),
+                ("192.0.2.1", b"198.51.100.0/24", False),
+                ("192.0.2.1", b"198.51.100.0/24,local", False),
+                (None, b"192.0.2.0/24", False),
+                (None, b"192.0.2.0/24,local", True),
+                ("2001:db8::1", b"2001:db8::/32", True),
+                ("::ffff:192.0.2.1", b"192.0.2.1", True),
+            ):
+                self.from_address(address)
+                expected = {b"ann", b"mrose"} if allowed else {None}
+                self.assertEqual(self.outcomes(b"%b=%b" % (field, networks)), expected, networks)
+
+    def test_delay_until(self):
+        """delay_until holds for every kind of login, until that time."""
+        now = 1_700_000_000
+        self.checker = PasswdFileChecker(self.path, self.run_now, lambda: now)
+        for until, allowed in ((now - 1, True), (now, True), (now + 1, False)):
+            expected = {b"ann", b"mrose"} if allowed else {None}
+            self.assertEqual(self.outcomes(b"delay_until=%d" % until), expected)
+
+    def test_user(self):
+        """user=NAME opens that maildrop for every kind of login; the log names the user."""
+        self.assertEqual(self.outcomes(b"user=info"), {b"info"})
+        credentials = by_password(b"ANN")
+        self.assertEqual(self.avatar(credentials), b"info")
+        self.assertEqual(credentials.username, b"ann")
+
+    def test_harmless(self):
+        """Fields that concern delivery change nothing."""
+        self.assertEqual(self.outcomes(b"userdb_quota_rule=*:storage=1G"), {b"ann", b"mrose"})
+
+    def test_refused(self):
+        """A field that refuses holds for every kind of login."""
+        for field in (b"nologin", b"nopassword", b"surprise=1"):
+            self.assertEqual(self.outcomes(field), {None})
+
+    def test_refused_with_a_mechanism(self):
+        """The log says why, for every kind of login that names the user."""
+        self.from_address("192.0.2.1")
+        self.write(self.EVERY_KIND % (b"allow_nets=10.0.0.0/8", b"delay_until=99999999999"))
+        reason = "allow_nets does not have the client's address"
+        for credentials in (by_password(b"ann"), CertificateCredentials([b"ann"], b"")):
+            self.assertIn(reason, self.refusal_of(credentials))
+        self.assertIn("delay_until is 5138-", self.refusal_of(by_apop(b"mrose")))
+
+    def test_password_does_not_tell(self):
+        """A right and a wrong password cost the same if the rules refuse, also when cached."""
+        self.from_address("10.0.0.1")
+        self.write(b"ann:{PLAIN}password::::::allow_nets=10.0.0.0/8\nbob:{PLAIN}b")
+        self.assertTrue(self.accepts(by_password(b"ann")))
+        self.assertTrue(self.accepts(by_password(b"ann")))
+        self.from_address("192.0.2.1")
+        costs = []
+        for password in (b"password", b"wrong", b"password"):
+            self.verified.clear()
+            self.calls.clear()
+            self.assertFalse(self.accepts(by_password(b"ann", password)))
+            costs.append((len(self.calls), len(self.verified)))
+        self.assertEqual(costs, [(1, 1)] * 3)
+        self.from_address("10.0.0.1")
+        self.calls.clear()
+        self.assertTrue(self.accepts(by_password(b"ann")))
+        self.assertEqual(self.calls, [])
+
+    def test_scram_salt(self):
+        """A client that the rules refuse gets the salt of a name that no user has."""
+        self.write(b"ann:%b::::::allow_nets=10.0.0.0/8\n" % new_scram_sha256(b"password", 5))
+        salts = []
+        for address in ("10.0.0.1", "192.0.2.1", "192.0.2.2"):
+            self.from_address(address)
+            client = ScramClient("sha256", b"password", name=b"ann")
+
+            def respond(challenge, client=client):
+                if challenge.startswith(b"r="):
+                    salts.append(attributes(challenge)[b"s"])
+                return client(challenge)
+
+            self.avatar(begin_scram(respond))
+        self.assertNotEqual(salts[0], salts[1])
+        self.assertEqual(salts[1], salts[2])
 
 
 class CertificateTests(CheckerCase):
@@ -565,6 +726,8 @@ class CertificateTests(CheckerCase):
             ([b"unknown", b"ann"], b"unknown", None),
             ([b"ann"], b"bob", None),
             ([b"ann"], b"ANN", None),
+            ([b"ANN"], b"ANN", b"ann"),
+            ([b"Bob"], b"", b"bob"),
             ([b"unknown"], b"", None),
             ([b"shut"], b"", None),
             ([], b"", None),

@@ -28,6 +28,12 @@ from popserv.auth.passwords.scram_keys import SCRAM_ITERATIONS
 
 # Made by: doveadm pw -s SCHEME -p password
 VECTORS = b"""
+{CRAM-MD5}9186d855e11eba527a7a52ca82b313e180d62234f0acc9051b527243d41e2740
+{CRAM-MD5.HEX}9186d855e11eba527a7a52ca82b313e180d62234f0acc9051b527243d41e2740
+{CRAM-MD5.B64}kYbYVeEeulJ6elLKgrMT4YDWIjTwrMkFG1JyQ9QeJ0A=
+{HMAC-MD5}9186d855e11eba527a7a52ca82b313e180d62234f0acc9051b527243d41e2740
+{HMAC-MD5.HEX}9186d855e11eba527a7a52ca82b313e180d62234f0acc9051b527243d41e2740
+{HMAC-MD5.B64}kYbYVeEeulJ6elLKgrMT4YDWIjTwrMkFG1JyQ9QeJ0A=
 {SHA1}W6ph5Mm5Pz8GgiULbPgzG37mj9g=
 {SHA1.HEX}5baa61e4c9b93f3f0682250b6cf8331b7ee68fd8
 {SHA1.B64}W6ph5Mm5Pz8GgiULbPgzG37mj9g=
@@ -116,6 +122,9 @@ MALFORMED = {
     b"SHA": [b"x", b"\xff"],
     b"LDAP-MD5": [b"x", b"z" * 32],
     b"PLAIN-MD5": [b"x", b"\0"],
+    b"CRAM-MD5": [b"x", b"\xff", b"00" * 31, b"00" * 33, b"zz" * 32],
+    b"HMAC-MD5": [b"x", b"x" * 31, b"x" * 33],
+    b"CRAM-MD5.hex": [b"x", b"00" * 31],
     b"PLAIN.b64": [b"x", b"\xff", b"cGFzc3dvcmQ"],
     b"PLAIN.hex": [b"x", b"\xff", b"70617373776f726"],
     b"SHA512.HEX": [b"x", b"\xff"],
@@ -240,7 +249,7 @@ class VerifyTests(SynchronousTestCase):
 
     def test_unknown_scheme(self):
         """The error for an unknown scheme names the scheme and does not quote the secret."""
-        for field in (b"{CRAM-MD5}secret", b"{x}secret", b"{SKEY.hex}736563726574"):
+        for field in (b"{DIGEST-MD5}secret", b"{x}secret", b"{SKEY.hex}736563726574"):
             error = self.assertRaises(UnknownScheme, verify, field, b"secret")
             self.assertIn(split_field(field)[0].decode(), str(error))
             self.assertNotIn("secret", str(error))

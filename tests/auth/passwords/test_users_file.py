@@ -1,5 +1,6 @@
 """Tests of popserv.auth.passwords.users_file."""
 
+import codecs
 import os
 import stat
 import subprocess
@@ -82,42 +83,84 @@ class ReadTests(UsersFileCase):
         for line in (
             "line 1:",
             "line 2:",
-            "line 4: line ignored, b'ann' is already on an earlier line",
+            "line 4: line ignored, ann is already on an earlier line",
         ):
             self.assertIn(f"{self.path}, {line}", logged)
         self.assertEqual(len(self.events), 3)
         self.assertNotIn("s3cret", logged)
 
-    def test_no_login(self):
-        """A user with Dovecot's extra field nologin or allow_nets cannot log in."""
-        for extra in (
-            b"nologin",
-            b"nologin=y",
-            b"nologin=",
-            b"allow_nets=10.0.0.0/8,::1",
-            b"allow_nets=",
-            b"userdb_quota=1 nologin",
-            b"nologin reason=gone away",
-            b"nodelay\tallow_nets=local",
+    def test_refused(self):
+        """A user whom a field refuses cannot log in; the log names the user and the field."""
+        for extra, field in (
+            (b"nologin", "nologin"),
+            (b"proxy=y host=192.0.2.1", "proxy"),
+            (b"nodelay surprise=1", "surprise"),
         ):
             self.events.clear()
             text = b"ann:{PLAIN}s3cret:::::: %b\nbob:{PLAIN}b" % extra
             for line in (text, text.replace(b":: ", b"::"), text.replace(b"\n", b"\r\n")):
                 self.assertEqual(self.password_fields(line), {b"bob": b"{PLAIN}b"}, f"{line!r}")
-            self.assertIn("b'ann' cannot log in", self.logged())
+            line = f"{self.path}, line 1: ann cannot log in: .*{field}"
+            self.assertRegex(formatEvent(self.events[0]), line)
             self.assertNotIn("s3cret", self.logged())
 
-    def test_similar_fields(self):
-        """A shell, a prefix or a value that contains the word nologin has no effect."""
-        for others in (
-            b":::::/usr/sbin/nologin",
-            b":::::: userdb_nologin=y",
-            b":::::: nologins=1 xallow_nets=1",
-            b"::::/home/allow_nets::",
-            b":::::: reason=nologin",
+    def test_unknown_schemes(self):
+        """A user whose secret cannot be verified is named; a client certificate still works."""
+        text = b"ann:{DIGEST-MD5}s3cret\nbob:{OTP}s3cret\ncid:{PLAIN-MD4.hex}s3cret\ndan:{PLAIN}x"
+        self.assertEqual(len(self.password_fields(text)), 4)
+        self.assertEqual(UsersFile(self.path).read().passwords, [b"{PLAIN}x"])
+        for line, name, scheme in (
+            (1, "ann", "DIGEST-MD5"),
+            (2, "bob", "OTP"),
+            (3, "cid", "PLAIN-MD4"),
         ):
-            line = b"ann:{PLAIN}a:" + others
-            self.assertEqual(self.password_fields(line), {b"ann": b"{PLAIN}a"}, f"{line!r}")
+            reason = f"{name} cannot log in by password: unknown password scheme {scheme}"
+            self.assertIn(f"{self.path}, line {line}: {reason}", self.logged())
+        self.assertNotIn("s3cret", self.logged())
+
+    def test_mistakes(self):
+        """A network that is none is named; the user can log in from the others."""
+        text = b"ann:{PLAIN}a::::::allow_nets=10.0.0.0/8,10.0.0\n"
+        self.assertEqual(list(self.password_fields(text)), [b"ann"])
+        reason = "line 1: ann has a mistake: allow_nets: 10.0.0 is not a network"
+        self.assertIn(reason, self.logged())
+
+    def test_names_in_the_log(self):
+        """A name is logged as text, and cannot forge a line."""
+        self.password_fields("jürgen:{PLAIN}a::::::fail\nx\x1b[1m\ry:{PLAIN}a::::::fail".encode())
+        self.assertIn("jürgen cannot log in", formatEvent(self.events[0]))
+        self.assertIn(r"x\x1b[1m\ry cannot log in", formatEvent(self.events[1]))
+
+    def test_byte_order_mark(self):
+        """A byte order mark at the start of the file is not a part of the first name."""
+        for text in (b"ann:{PLAIN}a", b"# comment\nann:{PLAIN}a", b"\r\nann:{PLAIN}a"):
+            users = self.password_fields(codecs.BOM_UTF8 + text)
+            self.assertEqual(users, {b"ann": b"{PLAIN}a"})
+        self.assertEqual(self.password_fields(codecs.BOM_UTF8), {})
+        self.assertEqual(self.events, [])
+
+    def test_find(self):
+        """A name is found as sent, then prepared, then as the only one without regard to case."""
+        self.write("ann:1\nBob:2\nCID:3\ncid:4\nJürgen:5\nshut:6::::::fail\n".encode())
+        users = UsersFile(self.path).read()
+        for sent, found in (
+            ("ann", "ann"),
+            ("Ann", "ann"),
+            ("ANN", "ann"),
+            ("\uff21\uff4e\uff4e", "ann"),
+            ("bob", "Bob"),
+            ("cid", "cid"),
+            ("CID", "CID"),
+            ("Cid", None),
+            ("Ju\u0308rgen", "Jürgen"),
+            ("jürgen", "Jürgen"),
+            ("JÜRGEN", None),
+            ("Shut", "shut"),
+            ("", None),
+            ("annn", None),
+        ):
+            user = users.find(sent.encode())
+            self.assertEqual(user and user.name.decode(), found, sent)
 
     def test_no_login_and_duplicate(self):
         """A user who cannot log in by the first line cannot log in by a later line."""
@@ -154,7 +197,7 @@ class ChangeTests(UsersFileCase):
     def test_missing(self):
         """A file that never existed has no users; a file that was removed is an error."""
         users = UsersFile(self.path)
-        self.assertEqual(users.read(), ({}, [], frozenset(), False, frozenset()))
+        self.assertEqual(users.read().by_name, {})
         self.write(b"ann:{PLAIN}a")
         self.assertEqual(users.read().password_fields, {b"ann": b"{PLAIN}a"})
         os.unlink(self.path)

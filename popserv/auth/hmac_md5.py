@@ -2,7 +2,7 @@
 
 HMAC begins with one block of 64 octets for each of its two digests, and these depend on the
 password only.  The context is the state of MD5 after these blocks, so the password cannot be read
-from it.  hashlib cannot continue from a state; therefore this module has MD5's compression function.
+from it.  hashlib cannot continue from a state, so this module has MD5's compression function.
 """
 
 from __future__ import annotations
@@ -75,4 +75,6 @@ def _compress(state: bytes, block: bytes) -> bytes:
         total = (a + mixed + constant + words[word]) & _MASK
         rotated = (total << shift) | (total >> (32 - shift))
         a, b, c, d = d, (b + rotated) & _MASK, b, c
-    return struct.pack("<4I", *(((x + y) & _MASK) for x, y in zip(initial, (a, b, c, d), strict=True)))
+    return struct.pack(
+        "<4I", *(((x + y) & _MASK) for x, y in zip(initial, (a, b, c, d), strict=True))
+    )

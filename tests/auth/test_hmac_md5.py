@@ -1,4 +1,4 @@
-"""Tests of popserv.auth.passwords.hmac_md5."""
+"""Tests of popserv.auth.hmac_md5."""
 
 import hmac
 from hashlib import md5
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.passwords.hmac_md5 import CONTEXT_LENGTH, hmac_md5, hmac_md5_context
+from popserv.auth.hmac_md5 import CONTEXT_LENGTH, hmac_md5, hmac_md5_context
 from tests.live.harness import require_programs, run
 
 

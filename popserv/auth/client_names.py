@@ -1,0 +1,94 @@
+"""What holds for the names of users with every checker: the default domain, case, the users file.
+
+:func:`with_client_names` wraps the checkers of a portal where that is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from twisted.cred.checkers import (
+    FilePasswordDB,
+    ICredentialsChecker,
+    InMemoryUsernamePasswordDatabaseDontUse,
+)
+from twisted.cred.credentials import ICredentials
+from twisted.internet.defer import Deferred, maybeDeferred
+from zope.interface import Interface, implementer
+
+from popserv.auth.names import CaseInsensitiveNames, prepared_name, with_domain
+from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.interfaces import (
+    ICertificateCredentials,
+    ICredentialsSupport,
+    IDefaultDomain,
+    ITokenCredentials,
+)
+
+
+def with_client_names(
+    checkers: Iterable[ICredentialsChecker], domain: bytes = b""
+) -> Sequence[ICredentialsChecker]:
+    """Return checkers for the names that clients send.
+
+    ``domain`` is added to names without ``@``, unless it is empty.  If one of the checkers has a
+    users file, the users in it are held to their rules by the other checkers, too.
+    """
+    checkers = list(checkers)
+    users = next((each for each in checkers if isinstance(each, PasswdFileChecker)), None)
+    return [
+        checker if checker is users and not domain else _ClientNamesChecker(checker, domain, users)
+        for checker in checkers
+    ]
+
+
+@implementer(ICredentialsChecker, ICredentialsSupport)
+class _ClientNamesChecker:
+    def __init__(
+        self, checker: ICredentialsChecker, domain: bytes, users: PasswdFileChecker | None
+    ) -> None:
+        self.credentialInterfaces = checker.credentialInterfaces
+        self._checker: Any = checker
+        self._domain = domain
+        self._users = None if checker is users else users
+        if IDefaultDomain.providedBy(checker):
+            self._checker.default_domain = domain
+
+    def supports(self, credentials: type[Interface]) -> bool:
+        if ICredentialsSupport.providedBy(self._checker):
+            return bool(self._checker.supports(credentials))
+        return True
+
+    def requestAvatarId(self, credentials: ICredentials) -> Deferred[bytes | tuple[()]]:
+        return Deferred.fromCoroutine(self._check(credentials))
+
+    async def _check(self, credentials: Any) -> Any:
+        credentials.username = with_domain(credentials.username, self._domain)
+        if ICertificateCredentials.providedBy(credentials):
+            credentials.names = [with_domain(name, self._domain) for name in credentials.names]
+        elif not ITokenCredentials.providedBy(credentials):
+            # The name that comes with a token must be exactly that of the token.
+            credentials.username = self._listed(credentials.username)
+        avatar = await maybeDeferred(self._checker.requestAvatarId, credentials)
+        if self._users is not None and isinstance(avatar, bytes):
+            return self._users.maildrop_of(avatar)
+        return avatar
+
+    def _listed(self, name: bytes) -> bytes:
+        """Return the name that a client means in the list of users, if there is one."""
+        if self._users is not None:
+            name = self._users.listed_name(name)
+        names = _names_of(self._checker)
+        return (
+            CaseInsensitiveNames(names).find(name, prepared_name(name)) or name if names else name
+        )
+
+
+def _names_of(checker: Any) -> Sequence[bytes]:
+    """Return the names that a checker of Twisted lists."""
+    if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
+        return list(checker.users)
+    if isinstance(checker, FilePasswordDB):
+        return [name for name, _ in checker._loadCredentials()]
+    return ()

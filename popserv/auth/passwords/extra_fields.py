@@ -1,0 +1,182 @@
+"""The extra fields of Dovecot's passwd-file, and what each of them means for a login here.
+
+They are the eighth column and what follows it: words separated by spaces, each ``name=value`` or
+``name``.  There is no quoting, and a value may contain colons.  What a field restricts must not be
+ignored, so a user with a field that popserv does not know cannot log in.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
+
+from popserv.auth.names import check_name
+from popserv.core.printable import printable
+
+Network = IPv4Network | IPv6Network
+
+EVALUATED = ("allow_nets", "allow_real_nets", "delay_until", "user")
+"""The fields whose value decides about a login."""
+
+REFUSING = {
+    "nologin": "",
+    "noauthenticate": "",
+    "fail": "",
+    "nopassword": ", with which Dovecot accepts every password; remove it and set a password",
+    "proxy": ", the mail is on another server",
+    "proxy_maybe": ", the mail is on another server",
+    "host": ", the mail is on another server",
+    "login_user": ", which names another user; for another maildrop, use user=NAME",
+    "username": ", which changes the name; use user=NAME",
+    "domain": ", which changes the name; use user=NAME",
+    "password": "; the secret must be in the second column",
+    "password_noscheme": "; the secret must be in the second column",
+}
+"""The fields with which nobody can log in, whatever their value, and the reasons for the log."""
+
+HARMLESS = frozenset(
+    # The text of a refusal, and how long a refusal takes.
+    "reason code nodelay"
+    # The connection to another server: without proxy these have no effect.
+    " hostip port protocol ssl starttls pass master destuser source_ip"
+    " proxy_mech proxy_timeout proxy_nopipelining proxy_not_trusted proxy_noauth proxy_always"
+    # Kerberos, which popserv does not offer.
+    " k5principals".split()
+)
+"""The fields that do not restrict logins, and are ignored."""
+
+HARMLESS_PREFIXES = ("userdb_", "event_", "forward_")
+"""The fields that start like this are harmless, too: for delivery, for events, for a proxy."""
+
+
+class Rules(NamedTuple):
+    """The rules by which a user of the users file may log in.
+
+    ``refusal`` is the reason why nobody can, or empty.  The client's address must be in each of
+    ``networks``, which are pairs of a field's name and its networks; ``local`` is a client without
+    an address.  Nobody can log in before ``not_before``, in seconds since the epoch.  ``maildrop``
+    is the user whose maildrop is opened, or empty for the user's own.  ``warnings`` are
+    mistakes in fields that do not refuse the user.
+    """
+
+    refusal: str = ""
+    networks: tuple[tuple[str, tuple[Network | str, ...]], ...] = ()
+    not_before: int = 0
+    maildrop: bytes = b""
+    warnings: tuple[str, ...] = ()
+
+    def refusal_of(self, address: str | None, now: float) -> str:
+        """Return the reason for the log why a client is refused, or an empty string.
+
+        ``address`` is the client's IP address, or None if it has none; ``now`` is seconds since
+        the epoch.
+        """
+        if self.refusal:
+            return self.refusal
+        for field, networks in self.networks:
+            if not _is_in(address, networks):
+                return f"{field} does not have the client's address"
+        if now < self.not_before:
+            return f"delay_until is {utc_time(self.not_before)}"
+        return ""
+
+
+NO_RULES = Rules()
+
+
+def utc_time(seconds: int) -> str:
+    """Return a time, in seconds since the epoch, as ISO 8601 in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def parse_rules(columns: bytes) -> Rules:
+    """Return the rules in the columns after the secret, from the third one on."""
+    *others, extra = columns.split(b":", 5) if columns.count(b":") >= 5 else (columns, b"")
+    # An older format: the eighth column is empty, and the ninth is the location of the mail.
+    if extra.startswith(b":"):
+        others, extra = [*others, extra], b""
+    misplaced = _MISPLACED.search(b":".join(others))
+    if misplaced is not None:
+        return Rules(f"{misplaced[1].decode()} must be in the eighth column, after six colons")
+    rules = NO_RULES
+    for word in extra.split(b" "):
+        if word:
+            name, _, value = word.partition(b"=")
+            rules = _add_field(rules, name.removesuffix(b":protected").decode("latin-1"), value)
+    return rules
+
+
+def _add_field(rules: Rules, name: str, value: bytes) -> Rules:
+    """Return the rules with those of one more field; the first reason to refuse stays."""
+    if name.startswith(HARMLESS_PREFIXES) or name in HARMLESS or rules.refusal:
+        return rules
+    if name in REFUSING:
+        return rules._replace(refusal=f"{name} is set{REFUSING[name]}")
+    if name not in EVALUATED:
+        # A word that is not like a name may be part of a secret.
+        shown = f"field {name}" if _NAME.fullmatch(name) else "field"
+        return rules._replace(refusal=f"unknown extra {shown}; remove it, or correct its name")
+    if b"%" in value:
+        return rules._replace(refusal=f"{name} has a variable of Dovecot; write the value itself")
+    try:
+        if name == "delay_until":
+            return rules._replace(not_before=max(rules.not_before, _parse_time(value)))
+        if name == "user":
+            check_name(value)
+            return rules._replace(maildrop=value)
+    except ValueError as error:
+        return rules._replace(refusal=f"{name}: {error}")
+    networks, warnings = _parse_networks(name, value)
+    return rules._replace(
+        networks=(*rules.networks, (name, networks)), warnings=(*rules.warnings, *warnings)
+    )
+
+
+_NAME = re.compile("[a-z0-9_:]{1,40}")
+
+_MISPLACED = re.compile(
+    rb"(?:^|[\s:])(nologin|noauthenticate|fail|delay_until|allow_nets|allow_real_nets)(?=[=\s:]|$)"
+)
+"""A field in another column, where Dovecot ignores it: nobody writes it there on purpose."""
+
+
+_TIME = re.compile(rb"([0-9]{1,11})(?:\+([0-9]{1,9}))?")
+
+
+def _parse_time(value: bytes) -> int:
+    """Return the time of ``delay_until``, with all of the seconds that Dovecot adds at random."""
+    match = _TIME.fullmatch(value)
+    if match is None:
+        raise ValueError("it must be a time in seconds since the epoch")
+    return int(match[1]) + int(match[2] or 0)
+
+
+_NETWORK = re.compile("[0-9a-fA-F.:]+(/[0-9]{1,3})?")
+
+
+def _parse_networks(name: str, value: bytes) -> tuple[tuple[Network | str, ...], list[str]]:
+    """Return the networks of a list that is separated by commas, and warnings of invalid ones."""
+    networks: list[Network | str] = []
+    warnings = []
+    for item in filter(None, value.decode("latin-1").split(",")):
+        try:
+            if item != "local" and not _NETWORK.fullmatch(item):
+                raise ValueError
+            networks.append(item if item == "local" else ip_network(item, strict=False))
+        except ValueError:
+            shown = printable(item.encode("latin-1"))
+            warnings.append(f"{name}: {shown} is not a network, no client is in it")
+    return tuple(networks), warnings
+
+
+def _is_in(address: str | None, networks: tuple[Network | str, ...]) -> bool:
+    if address is None:
+        return "local" in networks
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    return any(parsed in network for network in networks if not isinstance(network, str))

@@ -1,0 +1,44 @@
+"""The keys with which the server begins a SCRAM exchange: those of the user, or decoys."""
+
+from __future__ import annotations
+
+from popserv.auth.passwords.decoys import Decoys
+from popserv.auth.passwords.preparation import prepared_password
+from popserv.auth.passwords.schemes import CLEARTEXT_SCHEMES, scheme_of, split_field
+from popserv.auth.passwords.scram_keys import (
+    SCRAM_ITERATIONS,
+    ScramKeys,
+    derive_scram_keys,
+    parse_scram_keys,
+)
+from popserv.auth.passwords.users_file import User, Users
+
+
+def select_scram_keys(
+    hash_name: str, name: bytes, user: User | None, users: Users, decoys: Decoys
+) -> tuple[User | None, ScramKeys]:
+    """Return the user and the keys; or None and decoy keys if the user cannot use SCRAM.
+
+    ``name`` is the name that the client sent, and ``user`` the user whom it means, if there is
+    one.  At least one of ``users`` must have a password.
+
+    :raises ValueError: the secret is malformed.
+    """
+    scheme = {"sha256": b"SCRAM-SHA-256", "sha1": b"SCRAM-SHA-1"}[hash_name]
+    decoy_keys = decoys.scram_keys(hash_name, name, SCRAM_ITERATIONS)
+    can_use_scram = (
+        user is not None
+        and user.has_password()
+        and scheme_of(user.password_field) in {scheme, *CLEARTEXT_SCHEMES}
+    )
+    decoy_field = decoys.password_field(name, users.passwords)
+    chosen = user.password_field if user is not None and can_use_scram else decoy_field
+    # Decoy keys, too, must take the time of a user's keys and have their iteration count.
+    if scheme_of(chosen) == scheme:
+        keys = parse_scram_keys(split_field(chosen)[1])
+    else:
+        password = prepared_password(split_field(chosen)[1])
+        keys = derive_scram_keys(hash_name, password, decoy_keys.salt, SCRAM_ITERATIONS)
+    if can_use_scram:
+        return user, keys
+    return None, decoy_keys._replace(iterations=keys.iterations)
