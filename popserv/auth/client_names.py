@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,11 +15,14 @@ from twisted.cred.checkers import (
     InMemoryUsernamePasswordDatabaseDontUse,
 )
 from twisted.cred.credentials import ICredentials
+from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface import Interface, implementer
 
 from popserv.auth.names import CaseInsensitiveNames, prepared_name, with_domain
 from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.users_file import User
+from popserv.core.session import client_address
 from popserv.interfaces import (
     ICertificateCredentials,
     ICredentialsSupport,
@@ -45,15 +49,13 @@ def with_client_names(
 
 @implementer(ICredentialsChecker, ICredentialsSupport)
 class _ClientNamesChecker:
-    def __init__(
-        self, checker: ICredentialsChecker, domain: bytes, users: PasswdFileChecker | None
-    ) -> None:
+    def __init__(self, checker: Any, domain: bytes, users: PasswdFileChecker | None) -> None:
         self.credentialInterfaces = checker.credentialInterfaces
-        self._checker: Any = checker
+        self._checker = checker
         self._domain = domain
         self._users = None if checker is users else users
         if IDefaultDomain.providedBy(checker):
-            self._checker.default_domain = domain
+            checker.default_domain = domain
 
     def supports(self, credentials: type[Interface]) -> bool:
         if ICredentialsSupport.providedBy(self._checker):
@@ -71,18 +73,25 @@ class _ClientNamesChecker:
             # The name that comes with a token must be exactly that of the token.
             credentials.username = self._listed(credentials.username)
         avatar = await maybeDeferred(self._checker.requestAvatarId, credentials)
-        if self._users is not None and isinstance(avatar, bytes):
-            return self._users.maildrop_of(avatar)
-        return avatar
+        user = self._find(avatar)
+        if user is None:
+            return avatar
+        refusal = user.rules.refusal_of(client_address.get(), time.time())
+        if refusal:
+            raise UnauthorizedLogin(refusal)
+        return user.maildrop
+
+    def _find(self, name: object) -> User | None:
+        """Return the user of the users file, if that is not the file of this checker."""
+        return self._users.find(name) if self._users and isinstance(name, bytes) else None
 
     def _listed(self, name: bytes) -> bytes:
         """Return the name that a client means in the list of users, if there is one."""
-        if self._users is not None:
-            name = self._users.listed_name(name)
-        names = _names_of(self._checker)
-        return (
-            CaseInsensitiveNames(names).find(name, prepared_name(name)) or name if names else name
-        )
+        user = self._find(name)
+        if user is not None:
+            name = user.name
+        names = CaseInsensitiveNames(_names_of(self._checker))
+        return names.find(name, prepared_name(name)) or name
 
 
 def _names_of(checker: Any) -> Sequence[bytes]:

@@ -14,21 +14,21 @@ from popserv.commandline import users
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 on success, 1 after an error, 2 for usage.
 
-    Errors are printed to standard error.  The default arguments are those of the process.
+    ``popserv user check`` also returns 1 if it has found a problem.  Errors are printed to
+    standard error.  The default arguments are those of the process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["session"]:
         return _run_session(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return int(options.run(options) or 0)
     except (UsersFileError, ValueError) as error:
         print(f"popserv: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, EOFError):
         print("popserv: interrupted; nothing was changed", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,9 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     users.add_commands(
         commands.add_parser(
             "user",
-            help="add, change, remove and list users",
-            description="Edit or list a users file. A running server sees a change at the next "
-            "login.",
+            help="add, change, remove, list and check users",
+            description="Edit, list or check a users file. A running server sees a change at the "
+            "next login.",
         )
     )
     return parser

@@ -58,8 +58,8 @@ class SessionOptions(usage.Options, AuthOptionMixin):
     """The options of a POP3 session on any kind of transport.
 
     After parsing, ``dialect`` is a Dialect, ``timeout`` seconds, ``expire`` days or None,
-    ``hostname`` octets or None, ``default-domain`` octets, ``sasl`` mechanisms, ``without`` keywords, ``workarounds``
-    names, ``language`` Languages, and ``credCheckers`` the checkers.
+    ``hostname`` octets or None, ``default-domain`` octets, ``sasl`` mechanisms, ``without``
+    keywords, ``workarounds`` names, ``language`` Languages, and ``credCheckers`` the checkers.
     """
 
     supportedInterfaces = (

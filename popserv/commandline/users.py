@@ -1,4 +1,4 @@
-"""``popserv user``: commands that edit or list a users file."""
+"""``popserv user``: commands that edit, list or check a users file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from popserv.auth.passwords.preparation import prepared_password
 from popserv.auth.passwords.schemes import join_field, new_scram_sha256, scheme_of
 from popserv.auth.passwords.users_file import UsersFile, UsersFileError, default_path
 from popserv.auth.passwords.users_file_editing import remove_user, set_secret
+from popserv.commandline.users_check import UsersCheck
 from popserv.maildrops.maildir.layout import Layout
 
 _INPUT_HELP = (
@@ -24,8 +25,8 @@ _INPUT_HELP = (
 def add_commands(user: argparse.ArgumentParser) -> None:
     """Add the commands to the parser of ``popserv user``.
 
-    Each sets ``run``, a function of the parsed options.  It raises UsersFileError or ValueError
-    if the command fails.
+    Each sets ``run``, a function of the parsed options.  It returns the exit code, or None for 0,
+    and raises UsersFileError or ValueError if the command fails.
     """
     commands = user.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -50,7 +51,7 @@ def add_commands(user: argparse.ArgumentParser) -> None:
 
     def add(
         command: str,
-        run: Callable[[argparse.Namespace], None],
+        run: Callable[[argparse.Namespace], int | None],
         text: str,
         description: str,
         *parents: argparse.ArgumentParser,
@@ -88,6 +89,22 @@ def add_commands(user: argparse.ArgumentParser) -> None:
         "list the users",
         "Print the name and the password scheme of each user, separated by a tab.",
     )
+    domain = argparse.ArgumentParser(add_help=False)
+    domain.add_argument(
+        "--default-domain",
+        metavar="DOMAIN",
+        default="",
+        help="the value of --default-domain of twistd pop3",
+    )
+    add(
+        "check",
+        _check_users,
+        "tell what would happen to each user at a login",
+        "Print a line for each user: the name, the ways to log in or the word refused, and "
+        "remarks, separated by tabs. The exit code is 1 if somebody cannot log in, or if the file "
+        "has a mistake.",
+        domain,
+    )
 
 
 def _path(options: argparse.Namespace) -> str:
@@ -118,11 +135,25 @@ def _remove_user(options: argparse.Namespace) -> None:
     remove_user(_path(options), os.fsencode(options.name))
 
 
-def _list_users(options: argparse.Namespace) -> None:
+def _existing_path(options: argparse.Namespace) -> str:
     path = _path(options)
     if not os.path.exists(path):
         raise UsersFileError(f"{path} does not exist; popserv user add creates it")
-    for name, field in UsersFile(path).read().password_fields.items():
+    return path
+
+
+def _check_users(options: argparse.Namespace) -> int:
+    layout = Layout(options.maildir or "/")
+    check = UsersCheck(_existing_path(options), layout, os.fsencode(options.default_domain))
+    for line in check.mistakes():
+        print(f"popserv: {line}", file=sys.stderr)
+    for columns in check.rows():
+        print("\t".join(columns))
+    return 1 if check.has_problems else 0
+
+
+def _list_users(options: argparse.Namespace) -> None:
+    for name, field in UsersFile(_existing_path(options)).read().password_fields.items():
         print(f"{name.decode('utf-8', 'backslashreplace')}\t{scheme_of(field).decode('ascii')}")
 
 

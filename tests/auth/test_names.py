@@ -4,7 +4,7 @@ from hypothesis import given
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.auth import precis
-from popserv.auth.names import check_name, prepared_name
+from popserv.auth.names import CaseInsensitiveNames, check_name, prepared_name, with_domain
 from tests.auth.test_precis import NOT_UTF8, OCTETS, TEXT, LibraryCase
 
 BAD_NAMES = b"|.|..|.users|#ann|a:b|a b|a/b|/|a\tb|a\nb|a\rb|a\0b|\x7f|a\x7f| a|ann\n".split(b"|")
@@ -103,3 +103,40 @@ class LibraryTests(LibraryCase):
         """The library is not called for an ASCII name."""
         self.patch(precis, "_PROFILES", None)
         self.assertEqual(prepared_name(b"ascii"), b"ascii")
+
+
+class CaseInsensitiveNamesTests(SynchronousTestCase):
+    """CaseInsensitiveNames."""
+
+    def test_find(self):
+        """The name as sent counts first, then the only one that differs in ASCII case."""
+        names = CaseInsensitiveNames([b"ann", b"Bob", b"CID", b"cid", "é".encode(), b"\xff"])
+        for spellings, found in (
+            ([b"ann"], b"ann"),
+            ([b"ANN"], b"ann"),
+            ([b"BOB", b"bob"], b"Bob"),
+            ([b"cid"], b"cid"),
+            ([b"Cid"], None),
+            ([b"ANN", b"bOB"], None),
+            ([b"x", b"ANN"], b"ann"),
+            (["É".encode()], None),
+            ([b"\xff"], b"\xff"),
+            ([b""], None),
+            ([], None),
+        ):
+            self.assertEqual(names.find(*spellings), found, spellings)
+
+
+class DomainTests(SynchronousTestCase):
+    """with_domain."""
+
+    def test_domain(self):
+        """A domain is added to a name without @ that is not empty."""
+        for name, domain, expected in (
+            (b"ann", b"example.org", b"ann@example.org"),
+            (b"ann@example.net", b"example.org", b"ann@example.net"),
+            (b"ann@", b"example.org", b"ann@"),
+            (b"", b"example.org", b""),
+            (b"ann", b"", b"ann"),
+        ):
+            self.assertEqual(with_domain(name, domain), expected)

@@ -6,8 +6,15 @@ from twisted.cred.credentials import UsernamePassword
 from twisted.logger import formatEvent
 
 from popserv import __version__
+from popserv.auth.passwords.users_file import default_path
+from popserv.auth.passwords.users_file_editing import set_secret
+from popserv.auth.preauth import Preauthenticated
 from popserv.auth.realm import MaildropRealm
-from popserv.commandline.factories import make_factory, warn_about_short_timeout
+from popserv.commandline.factories import (
+    make_factory,
+    make_preauthenticated_factory,
+    warn_about_short_timeout,
+)
 from popserv.commands import rfc1460, rfc1725
 from popserv.commands.dialects import DIALECTS
 from popserv.errors import LoginFailed
@@ -132,6 +139,22 @@ class LoginTests(FactoriesCase):
         await release()
         with self.assertRaises(LoginFailed):
             await login.authenticate(UsernamePassword(b"joe", b"secret"))
+
+    async def test_default_domain(self):
+        """--default-domain is added to names without @, with and without a login."""
+        set_secret(default_path(self.root), b"joe@example.org", b"{PLAIN}secret", new=True)
+        factory = self.factory("--default-domain", "example.org")
+        credentials = UsernamePassword(b"Joe", b"secret")
+        _, release = await factory.throttle.authenticator.authenticate(credentials)
+        await release()
+        self.assertEqual(credentials.username, b"joe@example.org")
+        options = self.parse("--preauth=unix:/x", "--default-domain=example.org")
+        realm = MaildropRealm(MaildirMaildrops(options["maildir"]))
+        preauthenticated = make_preauthenticated_factory(options, realm, None)
+        credentials = Preauthenticated(b"joe")
+        _, release = await preauthenticated.throttle.authenticator.authenticate(credentials)
+        await release()
+        self.assertEqual(credentials.username, b"joe@example.org")
 
     def test_rhosts(self):
         """RPOP is available only with --rhosts."""

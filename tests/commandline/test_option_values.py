@@ -35,6 +35,13 @@ class MessagesTests(OptionsCase):
                     ["--expire", "never"],
                     "--expire must be a whole number of days from 0 to 999999, not 'never'",
                 ),
+                *(
+                    (
+                        [f"--default-domain={domain}"],
+                        "--default-domain must be a domain such as example.org, not ",
+                    )
+                    for domain in ("@example.org", "example org", "a/b", "a:b", "x\n")
+                ),
                 (
                     ["--hostname", "two words"],
                     "--hostname must be a host name such as pop.example.org, not 'two words'",

@@ -22,14 +22,13 @@ from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
 from popserv.auth.passwords.cache import VerifiedPasswordCache
+from popserv.auth.passwords.cram_md5 import CRAM_MD5_SCHEMES, matches_cram_md5
 from popserv.auth.passwords.decoys import Decoys, machine_secret
-from popserv.auth.passwords.login_methods import CRAM_MD5_SCHEMES, supports
+from popserv.auth.passwords.login_methods import supports
 from popserv.auth.passwords.preparation import candidate_passwords
 from popserv.auth.passwords.schemes import (
-    CLEARTEXT_SCHEMES,
     SchemeUnavailable,
     UnknownScheme,
-    hmac_md5_secret,
     is_apop,
     scheme_of,
     split_field,
@@ -43,7 +42,6 @@ from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
     ICertificateCredentials,
-    ICramMD5Credentials,
     ICredentialsSupport,
     IScramCredentials,
     IScramSHA1Credentials,
@@ -136,31 +134,11 @@ class PasswdFileChecker:
         """
         return Deferred.fromCoroutine(self._check(credentials))
 
-    def listed_name(self, name: bytes) -> bytes:
-        """Return the name of a user as in the file, or the same name if the file has none.
+    def find(self, name: bytes) -> User | None:
+        """Return the user in the file whom a client means by a name, or None.
 
         :raises TryLater: the file cannot be used.
         """
-        user = self._listed(name)
-        return name if user is None else user.name
-
-    def maildrop_of(self, name: bytes) -> bytes:
-        """Return the maildrop of a user whom another checker has authenticated.
-
-        A user who is not in the file has the maildrop of that name.
-
-        :raises UnauthorizedLogin: the rules of the user in the file refuse the client.
-        :raises TryLater: the file cannot be used.
-        """
-        user = self._listed(name)
-        if user is None:
-            return name
-        refusal = user.rules.refusal_of(client_address.get(), self._now())
-        if refusal:
-            raise UnauthorizedLogin(refusal)
-        return user.maildrop
-
-    def _listed(self, name: bytes) -> User | None:
         try:
             return self._users_file.read().find(name)
         except UsersFileError as error:
@@ -260,14 +238,14 @@ class PasswdFileChecker:
     def _check_cram_md5(self, credentials: Any, address: str | None) -> User | None:
         user = self._find(credentials.username, address)
         if user is not None and scheme_of(user.password_field) in CRAM_MD5_SCHEMES:
-            is_right = _matches_cram_md5(credentials, user.password_field)
+            is_right = matches_cram_md5(credentials, user.password_field)
             return user if is_right else None
         users = self._users_file.read()
         if users.has_only_schemes(CRAM_MD5_SCHEMES):
             # Takes the time that the digest of a user takes.
             decoy = self._decoys.password_field(credentials.username, users.passwords)
             with suppress(ValueError):
-                _matches_cram_md5(credentials, decoy)
+                matches_cram_md5(credentials, decoy)
         return None
 
     def _check_certificate(
@@ -308,15 +286,3 @@ class PasswdFileChecker:
         return select_scram_keys(
             "sha256" if is_sha256 else "sha1", credentials.username, user, users, self._decoys
         )
-
-
-def _matches_cram_md5(credentials: Any, field: bytes) -> bool:
-    """Return whether the digest of CRAM-MD5 is that of a password field."""
-    scheme, secret = split_field(field)
-    if not secret:
-        return False
-    if scheme in CLEARTEXT_SCHEMES:
-        return bool(credentials.checkPassword(secret))
-    if not ICramMD5Credentials.providedBy(credentials):
-        return False
-    return bool(credentials.check_context(hmac_md5_secret(secret)))

@@ -129,6 +129,8 @@ def _add_field(rules: Rules, name: str, value: bytes) -> Rules:
     except ValueError as error:
         return rules._replace(refusal=f"{name}: {error}")
     networks, warnings = _parse_networks(name, value)
+    if not networks:
+        return rules._replace(refusal=f"{name} has no valid network")
     return rules._replace(
         networks=(*rules.networks, (name, networks)), warnings=(*rules.warnings, *warnings)
     )

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from zope.interface import Interface
 
-from popserv.auth.passwords.schemes import CLEARTEXT_SCHEMES, HMAC_MD5_SCHEMES, is_apop
+from popserv.auth.passwords.cram_md5 import CRAM_MD5_SCHEMES
+from popserv.auth.passwords.schemes import CLEARTEXT_SCHEMES, is_apop
 from popserv.auth.passwords.users_file import User, Users
 from popserv.interfaces import (
     IAPOPCredentials,
@@ -19,8 +20,6 @@ from popserv.interfaces import (
     IScramSHA1Credentials,
     IScramSHA256Credentials,
 )
-
-CRAM_MD5_SCHEMES = CLEARTEXT_SCHEMES | HMAC_MD5_SCHEMES
 
 _SUITABLE_SCHEMES: dict[type[Interface], frozenset[bytes]] = {
     IScramSHA256Credentials: CLEARTEXT_SCHEMES | {b"SCRAM-SHA-256"},

@@ -145,6 +145,7 @@ class NetworksTests(SynchronousTestCase):
 
     def test_nobody(self):
         """A list without a valid network refuses everybody, except clients without an address."""
+        self.assertEqual(rules(b"allow_nets").refusal, "allow_nets has no valid network")
         for value in (
             *(b"", b"=", b"=,", b"=10.0.0", b"=10/8", b"=10.0.0.0/33", b"=10.0.0.0/", b"=all"),
             *(b"=10.0.0.0/255.0.0.0", b"=0.0.0.0/255.255.255.255", b"=*", b"=LOCAL", b"=localhost"),
@@ -155,7 +156,7 @@ class NetworksTests(SynchronousTestCase):
 
     def test_warnings(self):
         """Each entry that is not a network is named, as one line."""
-        parsed = rules(b"allow_nets=10.0.0.0/8,all,\x1b allow_real_nets=x")
+        parsed = rules(b"allow_nets=10.0.0.0/8,all,\x1b allow_real_nets=local,x")
         self.assertEqual(
             list(parsed.warnings),
             [

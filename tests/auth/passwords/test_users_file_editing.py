@@ -1,5 +1,6 @@
 """Tests of popserv.auth.passwords.users_file_editing."""
 
+import codecs
 import os
 import subprocess
 import sys
@@ -62,6 +63,20 @@ class EditingTests(UsersFileCase):
         set_secret(self.path, b"cid", b"{X}3", new=True)
         expected = {b"ann": b"{X}1", b"bob": b"{X}2", b"cid": b"{X}3"}
         self.assertEqual(UsersFile(self.path).read().password_fields, expected)
+
+    def test_byte_order_mark(self):
+        """A byte order mark stays at the start of the file, and the first user can be edited."""
+        mark = codecs.BOM_UTF8
+        self.write(mark + b"ann:{PLAIN}a:1\nbob:{PLAIN}b\n")
+        set_secret(self.path, b"ann", b"{X}n", new=False)
+        self.assertEqual(self.content(), mark + b"ann:{X}n:1\nbob:{PLAIN}b\n")
+        self.assertIn("already", self.error_of(set_secret, self.path, b"ann", b"{X}n", new=True))
+        remove_user(self.path, b"ann")
+        self.assertEqual(self.content(), mark + b"bob:{PLAIN}b\n")
+        remove_user(self.path, b"bob")
+        self.assertEqual(self.content(), mark)
+        set_secret(self.path, b"cid", b"{X}n", new=True)
+        self.assertEqual(self.content(), mark + b"cid:{X}n\n")
 
     def test_remove_all(self):
         """After the last user is removed, the file is empty, and a user can be added."""

@@ -36,6 +36,12 @@ from tests.auth.rhosts.harness import (
 def oracle(entries, username, remote_user, client):
     """Return whose maildrop the entries open, or None, by the documented rules and the tables."""
     spellings = {username, PREPARED.get(username, username)}
+    listed = {local for _, _, local in entries} - {b"+", b"="}
+    if not spellings & listed:
+        similar = [each for each in listed if each.lower() in {one.lower() for one in spellings}]
+        if len(similar) == 1:
+            username = similar[0]
+            spellings = {username, PREPARED.get(username, username)}
     for host, remote, local in entries:
         denies = b"-" in (host[:1], remote[:1])
         if remote.lstrip(b"-") not in (b"+", remote_user):
@@ -179,7 +185,7 @@ class CheckerTests(RhostsCase):
             (b"=", DECOMPOSED, COMPOSED, None),
             (b"=", FULLWIDTH, b"ann", None),
             (b"ann", b"x", FULLWIDTH, b"ann"),
-            (b"ann", b"x", b"Ann", None),
+            (b"ann", b"x", b"Ann", b"ann"),
         ):
             self.write(b"192.0.2.7 + " + local)
             self.assertEqual(self.opened(name, remote), opened, (local, remote, name))

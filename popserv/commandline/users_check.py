@@ -1,0 +1,82 @@
+"""``popserv user check``: what would happen to each user of a users file at a login."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from popserv.auth.passwords.extra_fields import utc_time
+from popserv.auth.passwords.login_methods import methods_of
+from popserv.auth.passwords.schemes import UnknownScheme, is_apop, split_field, verify
+from popserv.auth.passwords.users_file import User, UsersFile, problems_of
+from popserv.core.printable import printable
+from popserv.maildrops.maildir.layout import Layout
+
+
+class UsersCheck:
+    """The check of one users file.
+
+    ``layout`` is where the maildrops are, and ``domain`` the default domain or empty.
+    ``has_problems`` tells whether :meth:`mistakes` or :meth:`rows` have found a problem.
+
+    :raises popserv.auth.passwords.users_file.UsersFileError: the file cannot be used.
+    """
+
+    def __init__(self, path: str, layout: Layout, domain: bytes) -> None:
+        self._path = path
+        self._layout = layout
+        self._domain = domain
+        self._users = UsersFile(path).read()
+        self.has_problems = False
+
+    def mistakes(self) -> Iterator[str]:
+        """Yield a text for each line of the file that is ignored."""
+        for problem in self._users.problems:
+            if problem.is_ignored:
+                self.has_problems = True
+                yield f"{self._path}, line {problem.line}: {problem.text}"
+
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the name, the ways to log in, and remarks, for each user."""
+        for user in self._users.by_name.values():
+            refusal = self._refusal_of(user)
+            problems = [refusal] if refusal else problems_of(user)
+            self.has_problems = self.has_problems or bool(problems)
+            methods = () if refusal else methods_of(self._users, user)
+            remarks = problems if refusal else [*problems, *_conditions_of(user)]
+            yield printable(user.name), ", ".join(methods) or "refused", "; ".join(remarks)
+
+    def _refusal_of(self, user: User) -> str:
+        """Return why a user cannot log in at all, or an empty string."""
+        if user.rules.refusal:
+            return user.rules.refusal
+        if self._domain and b"@" not in user.name:
+            return "the name has no @, and --default-domain is added to such names"
+        try:
+            self._layout.path_parts(user.maildrop)
+        except ValueError:
+            return "the name cannot be that of a maildrop"
+        try:
+            if is_apop(user.password_field):
+                split_field(user.password_field)
+            elif user.has_password():
+                verify(user.password_field, b"password")
+        except UnknownScheme as error:
+            return str(error)
+        except ValueError:
+            # The message of the error may quote the secret.
+            return "malformed password field"
+        return ""
+
+
+def _conditions_of(user: User) -> Sequence[str]:
+    """Return under which conditions a user can log in, and to which maildrop."""
+    rules = user.rules
+    conditions = [
+        f"only from {', '.join(map(str, networks))} ({field})" for field, networks in rules.networks
+    ]
+    if rules.not_before > time.time():
+        conditions.append(f"not before {utc_time(rules.not_before)} (delay_until)")
+    if rules.maildrop:
+        conditions.append(f"maildrop {printable(rules.maildrop)} (user)")
+    return conditions

@@ -1,0 +1,260 @@
+"""Tests of popserv.auth.client_names."""
+
+import time
+from pathlib import Path
+
+from twisted.cred.checkers import (
+    FilePasswordDB,
+    ICredentialsChecker,
+    InMemoryUsernamePasswordDatabaseDontUse,
+)
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword, UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from zope.interface import directlyProvides
+from zope.interface.verify import verifyObject
+
+from popserv.auth.client_names import with_client_names
+from popserv.auth.credentials import CertificateCredentials, RemoteUserCredentials
+from popserv.auth.oauth.checker import TokenChecker
+from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.preauth import Preauthenticated, PreauthenticatedChecker
+from popserv.auth.rhosts.checker import RhostsChecker
+from popserv.core.session import client_address
+from popserv.errors import TryLater
+from popserv.interfaces import (
+    IAPOPCredentials,
+    ICertificateCredentials,
+    ICredentialsSupport,
+    ITokenCredentials,
+)
+from tests.auth.oauth.harness import Credentials
+from tests.auth.oauth.test_checker import ScriptedVerifier
+from tests.auth.passwords.test_users_file import UsersFileCase
+from tests.auth.sasl.harness import ScramClient, begin_scram
+
+DOMAIN = b"example.org"
+BY_PASSWORD = {IUsernamePassword, IUsernameHashedPassword}
+
+
+async def run_now(function, *args):
+    """Call a function instead of a thread."""
+    return function(*args)
+
+
+class ClientNamesCase(UsersFileCase):
+    """Has a checker for a users file, and the checkers that are wrapped."""
+
+    def users(self, text):
+        """Return the checker of a users file with this content."""
+        self.write(text)
+        return PasswdFileChecker(self.path, run_now)
+
+    def rhosts(self, text):
+        """Return the checker of an rhosts file with this content."""
+        path = Path(self.mktemp())
+        path.write_bytes(text)
+        path.chmod(0o600)
+        return RhostsChecker(str(path))
+
+    def tokens(self, email):
+        """Return a checker that takes every token for one of this user."""
+        return TokenChecker(ScriptedVerifier({"email": email}))
+
+    def log_in(self, credentials, *checkers, domain=b""):
+        """Return the avatar by the last of the checkers, or None if it is refused."""
+        outcome = with_client_names(checkers, domain)[-1].requestAvatarId(credentials)
+        outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
+        return self.successResultOf(outcome)
+
+
+def by_password(name):
+    """Return the credentials of PASS."""
+    return UsernamePassword(name, b"password")
+
+
+def by_rpop(name, remote_user=b"ann"):
+    """Return the credentials of RPOP from a reserved port."""
+    return RemoteUserCredentials(name, remote_user, "192.0.2.7", 1023)
+
+
+def with_token(name):
+    """Return the credentials of OAUTHBEARER."""
+    credentials = Credentials(username=name)
+    directlyProvides(credentials, ITokenCredentials)
+    return credentials
+
+
+class WrappingTests(ClientNamesCase):
+    """with_client_names."""
+
+    def test_interfaces(self):
+        """A checker supports what the wrapped checker supports."""
+        users = self.users(b"mrose:{APOP}x\n")
+        for checker, supported in (
+            (InMemoryUsernamePasswordDatabaseDontUse(), BY_PASSWORD),
+            (users, {IAPOPCredentials, ICertificateCredentials}),
+        ):
+            (wrapped,) = with_client_names([checker], DOMAIN)
+            verifyObject(ICredentialsChecker, wrapped)
+            verifyObject(ICredentialsSupport, wrapped)
+            self.assertEqual(wrapped.credentialInterfaces, checker.credentialInterfaces)
+            kinds = wrapped.credentialInterfaces
+            self.assertEqual({kind for kind in kinds if wrapped.supports(kind)}, supported)
+
+    def test_not_wrapped(self):
+        """Without a default domain, the checker of the users file is used as it is."""
+        users = self.users(b"")
+        self.assertIs(with_client_names([users])[0], users)
+
+
+class DefaultDomainTests(ClientNamesCase):
+    """The default domain."""
+
+    def test_users_file(self):
+        """It is added to names without @, before the look-up, for every kind of credentials."""
+        users = self.users(b"ann@example.org:{PLAIN}password\nbob:{PLAIN}password\n")
+        for credentials, avatar in (
+            (by_password(b"ann"), b"ann@example.org"),
+            (by_password(b"Ann"), b"ann@example.org"),
+            (by_password(b"ann@Example.ORG"), b"ann@example.org"),
+            (by_password(b"ann@"), None),
+            (by_password(b"bob"), None),
+            (by_password(b""), None),
+            (CertificateCredentials([b"ann"], b""), b"ann@example.org"),
+            (CertificateCredentials([b"ann"], b"ann"), b"ann@example.org"),
+            (CertificateCredentials([b"ann@example.org"], b"ann"), b"ann@example.org"),
+            (CertificateCredentials([b"bob@example.org"], b"ann"), None),
+            (begin_scram(ScramClient("sha256", b"password", name=b"ann")), b"ann@example.org"),
+        ):
+            self.assertEqual(self.log_in(credentials, users, domain=DOMAIN), avatar)
+            self.assertEqual(avatar in (None, credentials.username), True)
+
+    def test_memory(self):
+        """It is added with the checkers of Twisted."""
+        memory = InMemoryUsernamePasswordDatabaseDontUse()
+        memory.addUser(b"ann@example.org", b"password")
+        avatar = self.log_in(by_password(b"ann"), memory, domain=DOMAIN)
+        self.assertEqual(avatar, b"ann@example.org")
+
+    def test_tokens(self):
+        """It is added to the name in a token, and to the one that comes with it."""
+        for sent, email, avatar in (
+            (b"", "ann", b"ann@example.org"),
+            (b"ann", "ann", b"ann@example.org"),
+            (b"ann", "ann@example.org", b"ann@example.org"),
+            (b"ann@example.org", "ann", b"ann@example.org"),
+            (b"ann", "ann@example.net", None),
+            (b"Ann", "ann", None),
+        ):
+            credentials = with_token(sent)
+            outcome = self.log_in(credentials, self.tokens(email), domain=DOMAIN)
+            self.assertEqual(outcome, avatar, (sent, email))
+
+    def test_rpop(self):
+        """It is added to the local user, and to the remote user of the same name."""
+        for entry, avatar in (
+            (b"+ =", b"ann@example.org"),
+            (b"+ +", b"ann@example.org"),
+            (b"+ ann@example.org", b"ann@example.org"),
+            (b"ann ann@example.org", b"ann@example.org"),
+            (b"+ ann", None),
+        ):
+            checker = self.rhosts(b"192.0.2.7 " + entry)
+            self.assertEqual(self.log_in(by_rpop(b"ann"), checker, domain=DOMAIN), avatar, entry)
+
+    def test_preauthenticated(self):
+        """It is added to the name of a user whom the system has authenticated."""
+        checker, credentials = PreauthenticatedChecker(), Preauthenticated(b"ann")
+        self.assertEqual(self.log_in(credentials, checker, domain=DOMAIN), b"ann@example.org")
+        self.assertEqual(credentials.username, b"ann@example.org")
+
+
+class CaseTests(ClientNamesCase):
+    """Names in another case, with checkers that list their users."""
+
+    def test_memory(self):
+        """The only name that differs in case is meant, and it is the avatar."""
+        memory = InMemoryUsernamePasswordDatabaseDontUse()
+        for name in (b"ann", b"Bob", b"cid", b"CID"):
+            memory.addUser(name, b"password")
+        self.check(memory)
+
+    def test_file(self):
+        """The same holds for Twisted's checker of a file."""
+        path = self.mktemp()
+        Path(path).write_bytes(b"ann:password\nBob:password\ncid:password\nCID:password\n")
+        self.check(FilePasswordDB(path))
+
+    def test_missing_file(self):
+        """If Twisted's checker cannot read its file, the login is refused."""
+        self.assertIsNone(self.log_in(by_password(b"ann"), FilePasswordDB(self.mktemp())))
+        self.assertEqual(len(self.flushLoggedErrors()), 0)
+
+    def check(self, checker):
+        """Log in with names in different cases."""
+        for sent, avatar in (
+            (b"ann", b"ann"),
+            (b"Ann", b"ann"),
+            (b"BOB", b"Bob"),
+            (b"CID", b"CID"),
+            (b"Cid", None),
+            (b"unknown", None),
+        ):
+            self.assertEqual(self.log_in(by_password(sent), checker), avatar, sent)
+
+
+class UsersFileRulesTests(ClientNamesCase):
+    """A users file beside a checker for tokens or for RPOP."""
+
+    USERS = (
+        b"shut:{PLAIN}x::::::nologin\nann:{PLAIN}x\nBob:{PLAIN}x::::::user=info\n"
+        b"near:{PLAIN}x::::::allow_nets=192.0.2.0/24\nlate:{PLAIN}x::::::delay_until=%d\n"
+        % (time.time() + 1000)
+    )
+
+    def test_tokens(self):
+        """A user whom the file lists is held to the rules, and gets the maildrop in the file."""
+        users = self.users(self.USERS)
+        token = client_address.set("192.0.2.1")
+        self.addCleanup(client_address.reset, token)
+        for email, avatar in (
+            ("shut", None),
+            ("Shut", None),
+            ("ann", b"ann"),
+            ("Ann", b"ann"),
+            ("bob", b"info"),
+            ("near", b"near"),
+            ("late", None),
+            ("other", b"other"),
+        ):
+            credentials = with_token(b"")
+            self.assertEqual(self.log_in(credentials, users, self.tokens(email)), avatar, email)
+        client_address.set("198.51.100.1")
+        self.assertIsNone(self.log_in(credentials, users, self.tokens("near")))
+
+    def test_rpop(self):
+        """An entry that denies holds for every spelling of a name in the users file."""
+        users = self.users(self.USERS)
+        checker = self.rhosts(b"192.0.2.7 -+ ann\n192.0.2.7 + +\n")
+        for sent, avatar in (
+            (b"ann", None),
+            (b"Ann", None),
+            (b"shut", None),
+            (b"SHUT", None),
+            (b"bob", b"info"),
+            (b"other", b"other"),
+        ):
+            self.assertEqual(self.log_in(by_rpop(sent), users, checker), avatar, sent)
+
+    def test_anonymous(self):
+        """An avatar without a name has no rules."""
+        checker = InMemoryUsernamePasswordDatabaseDontUse(ann=b"password")
+        self.patch(checker, "requestAvatarId", lambda credentials: ())
+        self.assertEqual(self.log_in(by_password(b"ann"), self.users(b""), checker), ())
+
+    def test_unusable_file(self):
+        """While the users file cannot be used, the client is told to try later."""
+        users = self.users(self.USERS)
+        checker = with_client_names([users, self.rhosts(b"192.0.2.7 + +\n")])[1]
+        self.write(self.USERS, 0o644)
+        self.failureResultOf(checker.requestAvatarId(by_rpop(b"ann")), TryLater)
