@@ -148,7 +148,7 @@ def _check_users(options: argparse.Namespace) -> int:
     for line in check.mistakes():
         print(f"popserv: {line}", file=sys.stderr)
     for columns in check.rows():
-        print("\t".join(columns))
+        print("\t".join(columns).rstrip("\t"))
     return 1 if check.has_problems else 0
 
 

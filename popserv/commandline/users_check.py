@@ -42,9 +42,9 @@ class UsersCheck:
             refusal = self._refusal_of(user)
             problems = [refusal] if refusal else problems_of(user)
             self.has_problems = self.has_problems or bool(problems)
-            methods = () if refusal else methods_of(self._users, user)
+            methods = ["refused"] if refusal else methods_of(self._users, user)
             remarks = problems if refusal else [*problems, *_conditions_of(user)]
-            yield printable(user.name), ", ".join(methods) or "refused", "; ".join(remarks)
+            yield printable(user.name), ", ".join(methods), "; ".join(remarks)
 
     def _refusal_of(self, user: User) -> str:
         """Return why a user cannot log in at all, or an empty string."""

@@ -3,8 +3,10 @@
 import os
 from base64 import b64encode
 from hmac import HMAC
+from itertools import product
 
-from popserv.auth.passwords import checker as passwd
+from popserv.auth.hmac_md5 import hmac_md5_context
+from popserv.auth.passwords import scram_selection
 from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.schemes import new_scram_sha256
 from popserv.auth.sasl.mechanisms import MECHANISMS
@@ -31,7 +33,7 @@ class UsersFileTests(UsersFileCase, CommandTestCase):
         """Use few iterations, so that keys take little time."""
         UsersFileCase.setUp(self)
         CommandTestCase.setUp(self)
-        self.patch(passwd, "SCRAM_ITERATIONS", 7)
+        self.patch(scram_selection, "SCRAM_ITERATIONS", 7)
 
         async def here(function, *args):
             return function(*args)
@@ -107,14 +109,17 @@ class UsersFileTests(UsersFileCase, CommandTestCase):
         self.assert_released(0)
 
     def test_cram(self):
-        """CRAM-MD5 works if all passwords are stored as cleartext."""
-        self.write(b"ann:{PLAIN}pw")
-        for password, expected in ((b"pw", WELCOME), (b"no", LOGIN_FAILED)):
-            client = self.connect()
-            challenge = decode_base64(client.send(b"AUTH CRAM-MD5\r\n")[2:-2])
-            digest = HMAC(password, challenge, "md5").hexdigest().encode()
-            self.assertEqual(client.send_and_wait(response_line(b"ann " + digest)), expected)
-            client.lose()
+        """CRAM-MD5 works if all passwords are stored as cleartext or as the state of HMAC-MD5."""
+        fields = b"{PLAIN}pw", b"{CRAM-MD5}" + hmac_md5_context(b"pw").hex().encode()
+        for field, name in product(fields, (b"ann", b"Ann")):
+            self.write(b"ann:" + field)
+            for password, expected in ((b"pw", WELCOME), (b"no", LOGIN_FAILED)):
+                client = self.connect()
+                challenge = decode_base64(client.send(b"AUTH CRAM-MD5\r\n")[2:-2])
+                digest = HMAC(password, challenge, "md5").hexdigest().encode()
+                response = response_line(name + b" " + digest)
+                self.assertEqual(client.send_and_wait(response), expected)
+                client.lose()
 
     def test_external(self):
         """EXTERNAL works for the names in the client certificate."""

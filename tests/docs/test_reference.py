@@ -12,6 +12,7 @@ from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import eventAsText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.auth.passwords.extra_fields import EVALUATED, HARMLESS, HARMLESS_PREFIXES, REFUSING
 from popserv.auth.passwords.schemes import SCHEMES
 from popserv.auth.realm import MaildropRealm
 from popserv.auth.sasl.mechanisms import MECHANISMS
@@ -157,6 +158,20 @@ class ListingTests(SynchronousTestCase):
         shown = [scheme for row in found[0] for scheme in row[0].split(", ")]
         self.assertEqual(len(shown), len(set(shown)))
         self.assertEqual(set(shown), {scheme.decode("ascii") for scheme in SCHEMES})
+
+    def test_extra_fields(self):
+        """users-file.rst's table has every extra field with its effect, and no other."""
+        found = [
+            table for table in tables(DOCS / "reference/users-file.rst") if "userdb" in table[-1][0]
+        ]
+        shown = {
+            field.strip("`"): effect for names, effect in found[0] for field in names.split(", ")
+        }
+        harmless = {*HARMLESS, *(f"{prefix}*" for prefix in HARMLESS_PREFIXES)}
+        self.assertEqual(set(shown), {*EVALUATED, *REFUSING, *harmless})
+        for field, effect in shown.items():
+            self.assertEqual(effect.startswith("no login"), field in REFUSING, field)
+            self.assertEqual(effect.startswith("none: "), field in harmless, field)
 
     def test_sasl_conditions(self):
         """sasl.rst's table has every mechanism of AUTH, and no other."""

@@ -50,10 +50,9 @@ def supports(users: Users, credentials: type[Interface]) -> bool:
 def methods_of(users: Users, user: User) -> Sequence[str]:
     """Return the names of the methods by which a user can log in, as far as the file decides.
 
+    The rules of the user must not refuse every login.
     ``password`` stands for PASS, and for AUTH with PLAIN and LOGIN.
     """
-    if user.rules.refusal:
-        return ()
     if is_apop(user.password_field):
         return ("APOP",)
     if not user.has_password():
