@@ -7,7 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from popserv.auth.passwords.extra_fields import utc_time
 from popserv.auth.passwords.login_methods import methods_of
-from popserv.auth.passwords.schemes import UnknownScheme, is_apop, split_field, verify
+from popserv.auth.passwords.schemes import (
+    SchemeUnavailable,
+    UnknownScheme,
+    is_apop,
+    split_field,
+    verify,
+)
 from popserv.auth.passwords.users_file import User, UsersFile, problems_of
 from popserv.core.printable import printable
 from popserv.maildrops.maildir.layout import Layout
@@ -61,7 +67,7 @@ class UsersCheck:
                 split_field(user.password_field)
             elif user.has_password():
                 verify(user.password_field, b"password")
-        except UnknownScheme as error:
+        except (SchemeUnavailable, UnknownScheme) as error:
             return str(error)
         except ValueError:
             # The message of the error may quote the secret.

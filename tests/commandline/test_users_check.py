@@ -4,6 +4,7 @@ import os
 from base64 import b64encode
 
 from popserv.auth.hmac_md5 import hmac_md5_context
+from popserv.auth.passwords import schemes
 from popserv.auth.passwords.schemes import new_scram_sha256
 from tests.commandline.harness import CommandCase
 
@@ -69,6 +70,13 @@ class UsersCheckTests(CommandCase):
             self.assertEqual((code, row[:2], err), (1, ("ann", "refused"), ""))
             self.assertIn(reason, row[2])
             self.assertNotIn("s3cret", row[2])
+
+    def test_missing_library(self):
+        """A user whose scheme requires a library that is missing is refused, with the remedy."""
+        self.patch(schemes, "argon2", None)
+        code, [row], _ = self.check(b"ann:{ARGON2ID}s3cret")
+        self.assertEqual((code, row[1]), (1, "refused"))
+        self.assertIn("pip install", row[2])
 
     def test_warnings(self):
         """A mistake that does not refuse the user also results in the exit code 1."""
