@@ -30,6 +30,7 @@ from popserv.commandline.factories import (
 from popserv.commandline.option_values import split_proxy_prefix
 from popserv.commandline.options import Options
 from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.runtime.clock import use_steady_clock
 from popserv.server.factory import POP3Factory
 from popserv.server.listeners import CannotStart, Listeners
 from popserv.server.proxy import ProxyFactory
@@ -54,6 +55,9 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     With a ``role`` it is the service of that worker.  Without one it is the whole server: a
     single process, or with ``--workers`` the supervisor.
     """
+    from twisted.internet import reactor
+
+    use_steady_clock(reactor)
     supervisor = None
     if role is None and options["workers"] > 1:
         supervisor = Supervisor(options["workers"], __name__, options.arguments)
