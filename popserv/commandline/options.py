@@ -18,6 +18,7 @@ from popserv.commandline.option_values import (
     split_proxy_prefix,
 )
 from popserv.commandline.session_options import TLS_EXTRA, SessionOptions
+from popserv.server.listening_reactor import has_ipv6
 from popserv.transports.unix_users import HAS_PEER_UID
 
 _EPILOGUE = """
@@ -114,9 +115,10 @@ class Options(SessionOptions):
         """A server endpoint of Twisted on which the server accepts connections.
 
         With --certificate, clients can start TLS there with STLS. After haproxy:, as in
-        haproxy:tcp:110, proxies connect there; see --proxies. May be given more than once.
-        If --listen, --listen-tls and --preauth are all omitted, the default is tcp:110, or
-        tcp:109 with --dialect pop-revised.
+        haproxy:tcp:110, proxies connect there; see --proxies. tcp:PORT accepts IPv4 only, and
+        tcp6:PORT IPv6 only. May be given more than once. If --listen, --listen-tls and --preauth
+        are all omitted, the default is tcp:110 and tcp6:110, or port 109 with --dialect
+        pop-revised.
         """
         self["listen"].append(_parse_endpoint("listen", endpoint))
 
@@ -126,7 +128,7 @@ class Options(SessionOptions):
         """A server endpoint of Twisted on which TLS starts with the first octet (RFC 8314).
 
         May be given more than once. Requires --certificate. If --listen, --listen-tls and
-        --preauth are all omitted, the default with --certificate is tcp:995.
+        --preauth are all omitted, the default with --certificate is tcp:995 and tcp6:995.
         """
         if endpoint.startswith(("ssl:", "tls:")):
             raise usage.UsageError(
@@ -194,8 +196,9 @@ class Options(SessionOptions):
                 "--listen haproxy:tcp:110"
             )
         if not (self["listen"] or self["listen-tls"] or self["preauth"]):
-            self["listen"] = [f"tcp:{self['dialect'].port}"]
-            self["listen-tls"] = ["tcp:995"] if self.certificates else []
+            prefixes = ("tcp", "tcp6") if has_ipv6() else ("tcp",)
+            self["listen"] = [f"{each}:{self['dialect'].port}" for each in prefixes]
+            self["listen-tls"] = [f"{each}:995" for each in prefixes if self.certificates]
 
     def allows_login(self) -> bool:
         """Return whether the server has other endpoints than those of ``--preauth``."""
@@ -208,7 +211,7 @@ class Options(SessionOptions):
 
     def has_implicit_tls(self) -> bool:
         """Return whether TLS starts with the first octet on some port (RFC 8314 section 3)."""
-        # Without --listen and --listen-tls, a certificate adds tcp:995.
+        # Without --listen and --listen-tls, a certificate adds port 995.
         return bool(self["listen-tls"]) or not self["listen"] or self._has_tls_endpoint()
 
     def _has_tls_endpoint(self) -> bool:

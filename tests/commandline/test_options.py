@@ -74,11 +74,11 @@ class EndpointTests(OptionsCase):
         )
 
     def test_defaults(self):
-        """By default the server listens on port 110, and with a certificate also on port 995."""
+        """The default is port 110, and with a certificate port 995, for IPv4 and IPv6."""
         certificate = self.certificate()
         for arguments, listen, listen_tls in [
-            ([], ["tcp:110"], []),
-            (certificate, ["tcp:110"], ["tcp:995"]),
+            ([], ["tcp:110", "tcp6:110"], []),
+            (certificate, ["tcp:110", "tcp6:110"], ["tcp:995", "tcp6:995"]),
             ([*certificate, "--listen", "tcp:1"], ["tcp:1"], []),
             ([*certificate, "--listen-tls", "tcp:2"], [], ["tcp:2"]),
             (
@@ -89,7 +89,10 @@ class EndpointTests(OptionsCase):
         ]:
             options = self.parse(*arguments)
             self.assertEqual((options["listen"], options["listen-tls"]), (listen, listen_tls))
-        self.assertEqual(self.parse("--dialect=pop-revised")["listen"], ["tcp:109"])
+        self.assertEqual(self.parse("--dialect=pop-revised")["listen"], ["tcp:109", "tcp6:109"])
+        with patch("popserv.commandline.options.has_ipv6", return_value=False):
+            options = self.parse(*certificate)
+        self.assertEqual((options["listen"], options["listen-tls"]), (["tcp:110"], ["tcp:995"]))
         options = self.parse("--preauth", "unix:/x")
         self.assertEqual((options["listen"], options["preauth"]), ([], ["unix:/x"]))
 
@@ -209,7 +212,7 @@ class CommandLineTests(OptionsCase):
     def test_defaults(self):
         """Only --maildir is required."""
         options = self.parse()
-        self.assertEqual((options["timeout"], options["listen"]), (600, ["tcp:110"]))
+        self.assertEqual((options["timeout"], options["listen"]), (600, ["tcp:110", "tcp6:110"]))
         self.assertFalse(options["allow-plaintext"])
 
     def test_arguments(self):

@@ -166,7 +166,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self._log.parent,
-env={
+                env={
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join([str(AUDIT), str(CHECKOUT)]),
                     "POPSERV_TEST_LOADS": str(self._loads),
