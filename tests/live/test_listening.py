@@ -1,8 +1,6 @@
 """The ports of ``twistd pop3``: IPv4 and IPv6, and sockets of systemd."""
 
-import re
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +13,6 @@ from tests.live.harness import (
     BIN,
     CHECKOUT,
     TIMEOUT,
-    Connection,
     Server,
     require_programs,
     run,
