@@ -33,7 +33,7 @@ from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.runtime.clock import use_steady_clock
 from popserv.server.factory import POP3Factory
 from popserv.server.listeners import CannotStart, Listeners
-from popserv.server.listening_reactor import IPv6OnlyReactor
+from popserv.server.listening_reactor import AddressFamilyReactor
 from popserv.server.proxy import ProxyFactory
 from popserv.transports.networks import LOOPBACK
 from popserv.transports.unix_users import peer_user
@@ -63,7 +63,7 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     if role is None and options["workers"] > 1:
         supervisor = Supervisor(options["workers"], __name__, options.arguments)
         role = WorkerRole(reactor=supervisor.opener)
-    role = role or WorkerRole(reactor=IPv6OnlyReactor(reactor))
+    role = role or WorkerRole(reactor=AddressFamilyReactor(reactor))
     _load_name_service()
     # With Python's default, a thread that reads a large directory blocks the reactor for 5 ms.
     sys.setswitchinterval(0.0005)

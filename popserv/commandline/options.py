@@ -19,6 +19,7 @@ from popserv.commandline.option_values import (
 )
 from popserv.commandline.session_options import TLS_EXTRA, SessionOptions
 from popserv.server.listening_reactor import has_ipv6
+from popserv.server.systemd_sockets import accept_unnamed_sockets, passed_sockets
 from popserv.transports.unix_users import HAS_PEER_UID
 
 _EPILOGUE = """
@@ -270,6 +271,9 @@ def _parse_endpoint(option: str, endpoint: str) -> str:
             f"--{option} {endpoint}: a proxy sends its header before TLS starts; "
             "use --listen-tls haproxy:tcp:995 with --certificate"
         )
+    is_systemd = inner.startswith("systemd:")
+    if is_systemd:
+        accept_unnamed_sockets()
     try:
         serverFromString(reactor, inner)
         if inner.startswith(("ssl:", "tls:")):
@@ -280,6 +284,8 @@ def _parse_endpoint(option: str, endpoint: str) -> str:
     except OSError as error:
         raise usage.UsageError(f"--{option} {endpoint}: {error}") from error
     except Exception as error:
+        if is_systemd and isinstance(error, LookupError):
+            raise usage.UsageError(f"--{option} {endpoint}: {passed_sockets()}") from error
         raise usage.UsageError(
             f"--{option} {endpoint} is not a server endpoint ({error}); use one such as "
             "tcp:110, tcp:1110:interface=127.0.0.1 or unix:/run/pop3.sock"

@@ -6,6 +6,7 @@ proxy of the reactor is passed to them.
 
 from __future__ import annotations
 
+import os
 import socket
 from abc import ABC, abstractmethod
 from typing import Any
@@ -48,8 +49,10 @@ class ReactorProxy(ABC):
         return self.listenTCP(port, over_tls, backlog, interface)
 
 
-class IPv6OnlyReactor(ReactorProxy):
+class AddressFamilyReactor(ReactorProxy):
     """Opens IPv6 sockets that accept no IPv4 connections, so that both can use the same port.
+
+    A socket that was opened by systemd stays as it is.
 
     Linux lets an IPv6 socket accept IPv4 as well, unless it has the option IPV6_V6ONLY, which
     Twisted never sets.
@@ -72,6 +75,16 @@ class IPv6OnlyReactor(ReactorProxy):
         with opened:
             adopted: IListeningPort = self._reactor.adoptStreamPort(
                 opened.fileno(), socket.AF_INET6, factory
+            )
+        return adopted
+
+    def adoptStreamPort(
+        self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
+    ) -> IListeningPort:
+        """Listen on an open socket; its own address family counts, as systemd has opened it."""
+        with socket.socket(fileno=os.dup(fileDescriptor)) as opened:
+            adopted: IListeningPort = self._reactor.adoptStreamPort(
+                fileDescriptor, opened.family, factory
             )
         return adopted
 

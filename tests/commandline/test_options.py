@@ -33,6 +33,12 @@ class EndpointTests(OptionsCase):
                 (["--listen", "ssl:0:privateKey=/nowhere.pem"], "No such file"),
                 (["--listen", "tcp:pop3s3"], "use one such as tcp:110"),
                 (["--listen", "carrier:pigeon"], "use one such as tcp:110"),
+                (
+                    ["--listen", "systemd:domain=INET6:index=0"],
+                    "--listen systemd:domain=INET6:index=0: systemd has passed no sockets to this",
+                ),
+                (["--listen", "systemd:domain=INET:name=pop3"], "systemd has passed no sockets"),
+                (["--listen", "systemd:domain=INET"], "use one such as tcp:110"),
                 (["--listen-tls", "tcp:995"], "--listen-tls requires --certificate"),
                 (["--tls-profile", "old"], "--tls-profile requires --certificate"),
                 (["--tls-profile", "strong"], "must be one of modern, intermediate, old"),

@@ -1,6 +1,8 @@
 """The ports of ``twistd pop3``: IPv4 and IPv6, and sockets of systemd."""
 
+import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,10 +15,12 @@ from tests.live.harness import (
     BIN,
     CHECKOUT,
     TIMEOUT,
+    Connection,
     Server,
     require_programs,
     run,
     temporary_directory,
+    until,
 )
 
 PROGRAM = Path(__file__).with_name("programs") / "default_ports.py"
@@ -104,3 +108,67 @@ class SamePortTests(TestCase):
                     with socket.create_connection((host, number), TIMEOUT) as client:
                         self.assertEqual(client.recv(3), b"+OK")
             self.assertEqual(server.stop(), -15)
+
+
+class SystemdTests(TestCase):
+    """Sockets that systemd-socket-activate passes as systemd does."""
+
+    def activate(self, options, *pop3_options):
+        """Start the server; return a function that connects to a host, and the log."""
+        require_programs(self, "systemd-socket-activate")
+        root = temporary_directory(self)
+        set_secret(str(root / ".users"), b"joe", b"{PLAIN}secret", new=True)
+        # As with ListenStream=PORT in a unit, the socket accepts IPv4 and IPv6.
+        with socket.create_server(("", 0)) as free:
+            number = free.getsockname()[1]
+        log = root / "log"
+        with log.open("wb") as output:
+            server = subprocess.Popen(
+                [
+                    *("systemd-socket-activate", "-E", f"PYTHONPATH={CHECKOUT}", "-l", str(number)),
+                    *(*options, BIN / "twistd", "--nodaemon", "--pidfile="),
+                    *("pop3", "--maildir", root, "--allow-plaintext", *pop3_options),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=root,
+            )
+        self.addCleanup(server.wait, TIMEOUT)
+        self.addCleanup(server.kill)
+        until(lambda: b"Listening on" in log.read_bytes(), "the socket")
+        return server, number, log
+
+    def test_activated(self):
+        """A socket is used by index, and by name if it has one; clients of IPv4 are shown so."""
+        name = ("--fdname=pop3",)
+        for fdname, endpoint, workers in [
+            ((), "systemd:domain=INET6:index=0", 1),
+            ((), "systemd:domain=INET:index=0", 2),
+            (name, "systemd:domain=INET:index=0", 1),
+            (name, "systemd:domain=INET6:name=pop3", 2),
+        ]:
+            server, number, log = self.activate(
+                fdname, "--listen", endpoint, "--workers", str(workers)
+            )
+            client = Connection(("127.0.0.1", number))
+            self.assertEqual(client.ask(b"USER joe")[:3], b"+OK")
+            self.assertEqual(client.ask(b"PASS secret")[:3], b"+OK", log.read_text())
+            client.close()
+            server.terminate()
+            self.assertEqual(server.wait(TIMEOUT), -signal.SIGTERM)
+            self.assertIn(" 127.0.0.1:", log.read_text())
+            self.assertNotIn("ffff", log.read_text())
+            self.assertNotIn("Traceback", log.read_text())
+
+    def test_missing(self):
+        """If systemd has passed no such socket, the server says which it has passed."""
+        server, number, log = self.activate(
+            ("--fdname=pop3",), "--listen", "systemd:domain=INET6:name=smtp"
+        )
+        with socket.create_connection(("127.0.0.1", number), TIMEOUT):
+            self.assertEqual(server.wait(TIMEOUT), 1)
+        self.assertRegex(
+            log.read_text(),
+            r"--listen \S+name=smtp: systemd has passed these sockets: index=0 \(name=pop3\)\n",
+        )

@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from popserv.server import listening_reactor
-from popserv.server.listening_reactor import IPv6OnlyReactor, has_ipv6
+from popserv.server.listening_reactor import AddressFamilyReactor, has_ipv6
 from tests.workers.harness import name_factory
 
 
@@ -33,7 +33,7 @@ class IPv6OnlyTests(TestCase):
         """Skip the tests on a machine without IPv6."""
         if not has_ipv6():
             self.skipTest("IPv6 is required")
-        self.proxy = IPv6OnlyReactor(reactor)
+        self.proxy = AddressFamilyReactor(reactor)
 
     async def listen(self, description, name=b""):
         """Listen on an endpoint until the test ends; return its port."""
@@ -79,6 +79,16 @@ class IPv6OnlyTests(TestCase):
             CannotListenError,
         )
         self.assertIsInstance(error.socketError, OSError)
+
+    async def test_adopted(self):
+        """An open socket keeps its address family, whatever the endpoint calls it."""
+        with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as opened:
+            opened.setblocking(False)
+            port = self.proxy.adoptStreamPort(opened.fileno(), socket.AF_INET, name_factory(b"6"))
+        self.addCleanup(port.stopListening)
+        self.assertIsInstance(port.getHost(), IPv6Address)
+        for host in ("127.0.0.1", "::1"):
+            self.assertEqual(await deferToThread(receive, host, port.getHost().port), b"6")
 
     async def test_in_use(self):
         """A port that is in use is reported as by Twisted, and its socket is closed."""
