@@ -17,6 +17,7 @@ from popserv.commandline.option_values import (
     parse_positive,
     split_proxy_prefix,
 )
+from popserv.commandline.pidfile import remove_own_pidfile
 from popserv.commandline.session_options import TLS_EXTRA, SessionOptions
 from popserv.server.listening_reactor import has_ipv6
 from popserv.server.systemd_sockets import accept_unnamed_sockets, passed_sockets
@@ -180,6 +181,8 @@ class Options(SessionOptions):
         :raises UsageError: an option is invalid.
         """
         super().postOptions()
+        if self.parent is not None and self.parent.get("pidfile"):
+            remove_own_pidfile(self.parent["pidfile"])
         if self["max-connections"] is not None:
             self["max-connections"] = parse_positive(
                 "max-connections", self["max-connections"], int, "a whole number above 0"

@@ -7,6 +7,7 @@ from unittest.mock import patch
 from twisted.python import usage
 
 from popserv.commandline.options import Options
+from popserv.runtime.extras import how_to_install
 from tests.commandline.harness import OptionsCase
 
 
@@ -125,7 +126,7 @@ class EndpointTests(OptionsCase):
             "popserv.commandline.options.serverFromString", side_effect=ImportError("OpenSSL")
         ):
             error = self.assertRaises(usage.UsageError, self.parse, "--listen", "ssl:995")
-        self.assertIn("pip install 'popserv[tls]'", str(error))
+        self.assertIn(how_to_install("tls"), str(error))
 
 
 class LimitTests(OptionsCase):
