@@ -29,11 +29,11 @@ from popserv.commandline.factories import (
 )
 from popserv.commandline.option_values import split_proxy_prefix
 from popserv.commandline.options import Options
+from popserv.listening.listeners import CannotStart, Listeners
+from popserv.listening.reactor import AddressFamilyReactor
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.runtime.clock import use_steady_clock
 from popserv.server.factory import POP3Factory
-from popserv.server.listeners import CannotStart, Listeners
-from popserv.server.listening_reactor import AddressFamilyReactor
 from popserv.server.proxy import ProxyFactory
 from popserv.transports.networks import LOOPBACK
 from popserv.transports.unix_users import peer_user

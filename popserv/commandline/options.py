@@ -19,8 +19,8 @@ from popserv.commandline.option_values import (
 )
 from popserv.commandline.pidfile import remove_own_pidfile
 from popserv.commandline.session_options import TLS_EXTRA, SessionOptions
-from popserv.server.listening_reactor import has_ipv6
-from popserv.server.systemd_sockets import accept_unnamed_sockets, passed_sockets
+from popserv.listening.reactor import has_ipv6
+from popserv.listening.systemd import accept_unnamed_sockets, passed_sockets
 from popserv.transports.unix_users import HAS_PEER_UID
 
 _EPILOGUE = """

@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IProcessProtocol, IProcessTransport
 
-from popserv.server.systemd_sockets import systemd_variables
+from popserv.listening.systemd import systemd_variables
 
 _WORKER_CODE = """\
 import os, sys

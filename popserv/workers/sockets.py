@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFacto
 from twisted.internet.tcp import Port
 from zope.interface import implementer
 
-from popserv.server.listening_reactor import ReactorProxy
+from popserv.listening.reactor import ReactorProxy
 from popserv.workers.unix_port import SharedUNIXPort
 
 HAS_PORT_BALANCING = sys.platform.startswith("linux") and hasattr(socket, "SO_REUSEPORT")

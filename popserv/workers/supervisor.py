@@ -11,8 +11,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 
-from popserv.server.listeners import CannotStart, Listeners
-from popserv.server.listening_reactor import AddressFamilyReactor
+from popserv.listening.listeners import CannotStart, Listeners
+from popserv.listening.reactor import AddressFamilyReactor
 from popserv.workers.launcher import Launcher
 from popserv.workers.link import HEARTBEAT_INTERVAL
 from popserv.workers.sockets import SocketOpener

@@ -9,7 +9,7 @@ from pathlib import Path
 from twisted.trial.unittest import TestCase
 
 from popserv.auth.passwords.users_file_editing import set_secret
-from popserv.server.listening_reactor import has_ipv6
+from popserv.listening.reactor import has_ipv6
 from tests.certificates import issue
 from tests.live.harness import (
     BIN,

@@ -20,9 +20,7 @@ class LauncherTests(SynchronousTestCase):
     def launch(self, sockets=(), reactor=None, environ=b""):
         """Launch a worker; return the process, and the supervisor's ends of its sockets."""
         self.reactor = reactor or FakeReactor()
-        with patch(
-            "popserv.server.systemd_sockets.open", mock_open(read_data=environ), create=True
-        ):
+        with patch("popserv.listening.systemd.open", mock_open(read_data=environ), create=True):
             launcher = Launcher("popserv.tap", ["--maildir", "mail"], self.reactor)
         launched = launcher.launch(ProcessProtocol(), {"number": 2, "count": 3}, sockets)
         process, *ends = launched

@@ -1,4 +1,4 @@
-"""Tests of popserv.server.listening_reactor."""
+"""Tests of popserv.listening.reactor."""
 
 import errno
 import os
@@ -15,8 +15,8 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from popserv.server import listening_reactor
-from popserv.server.listening_reactor import AddressFamilyReactor, has_ipv6
+from popserv.listening import reactor as listening_reactor
+from popserv.listening.reactor import AddressFamilyReactor, has_ipv6
 from tests.workers.harness import name_factory
 
 

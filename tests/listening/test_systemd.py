@@ -1,4 +1,4 @@
-"""Tests of popserv.server.systemd_sockets; tests.live.test_listening passes real sockets."""
+"""Tests of popserv.listening.systemd; tests.live.test_listening passes real sockets."""
 
 import os
 from unittest.mock import mock_open, patch
@@ -7,7 +7,7 @@ from twisted.plugins.twisted_core import systemdEndpointParser
 from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.server.systemd_sockets import (
+from popserv.listening.systemd import (
     accept_unnamed_sockets,
     passed_sockets,
     systemd_variables,
@@ -26,9 +26,7 @@ class SystemdTests(SynchronousTestCase):
     def started_with(self, *variables):
         """Return a patch for a process that was started with these variables."""
         environ = "\0".join(["HOME=/", *variables, ""]).encode()
-        return patch(
-            "popserv.server.systemd_sockets.open", mock_open(read_data=environ), create=True
-        )
+        return patch("popserv.listening.systemd.open", mock_open(read_data=environ), create=True)
 
     def test_names(self):
         """Sockets without names, or with another number of names, get names as in systemd."""
@@ -67,9 +65,7 @@ class SystemdTests(SynchronousTestCase):
         ]:
             with self.started_with(*variables):
                 self.assert_none()
-        with patch(
-            "popserv.server.systemd_sockets.open", side_effect=FileNotFoundError, create=True
-        ):
+        with patch("popserv.listening.systemd.open", side_effect=FileNotFoundError, create=True):
             self.assert_none()
 
     def assert_none(self):
