@@ -24,12 +24,13 @@ def systemd_variables() -> dict[str, str]:
     except OSError:
         return {}
     found = dict(line.partition("=")[::2] for line in lines if line.startswith("LISTEN_"))
-    count = found.get("LISTEN_FDS", "")
-    if found.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
+    number = found.get("LISTEN_FDS", "")
+    count = int(number) if number.isdecimal() else 0
+    if found.get("LISTEN_PID") != str(os.getpid()) or not count:
         return {}
     names = [each or _UNKNOWN for each in found.get("LISTEN_FDNAMES", "").split(":")]
-    if len(names) != int(count):
-        names = [_UNKNOWN] * int(count)
+    if len(names) != count:
+        names = [_UNKNOWN] * count
     return {**found, "LISTEN_FDNAMES": ":".join(names)}
 
 

@@ -60,6 +60,7 @@ class SystemdTests(SynchronousTestCase):
             ("LISTEN_PID=1", "LISTEN_FDS=2"),
             (PID,),
             (PID, "LISTEN_FDS="),
+            (PID, "LISTEN_FDS=0"),
             (PID, "LISTEN_FDS=-1"),
             (PID, "LISTEN_FDS=many"),
         ]:
