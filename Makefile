@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 WORKLOAD ?=
 BENCH ?=
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
 .PHONY: help serve test lint docs man bench bench-growth profile performance translations clean
@@ -28,11 +29,15 @@ serve: $(VENV)/serve
 	@$(BIN)/python examples/sample_maildrop.py sample
 	@exec $(BIN)/twistd --nodaemon --pidfile= pop3 --maildir sample --listen tcp:1110:interface=127.0.0.1
 
+# The exit code is that of the tests, or of the report if they passed.
 test: $(VENV)/dev
+	@echo "make test: all tests take about 10 minutes on 2 cores"
 	$(BIN)/python -m coverage erase
-	$(RUN_TESTS)
-	$(BIN)/python -m coverage combine --quiet
-	$(BIN)/python -m coverage report
+	@status=0; \
+	$(RUN_TESTS) || status=$$?; \
+	$(BIN)/python -m coverage combine --quiet; \
+	$(BIN)/python -m coverage report || status=$$(( status ? status : $$? )); \
+	exit $$status
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -79,18 +84,32 @@ translations: $(VENV)/dev
 clean:
 	rm -rf $(VENV) build dist benchmarks/results docs/_build sample *.egg-info .coverage* _trial_temp*
 
+# An environment that was made with another PYTHON than the one given now is made again.
+ifneq ($(origin PYTHON),file)
+ifneq ($(PYTHON),$(shell cat $(VENV)/python 2>/dev/null))
+.PHONY: $(VENV)/python
+endif
+endif
+
 $(VENV)/python: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
+		"popserv requires Python 3.10 or newer, and $(PYTHON) is %d.%d: name another one, as in make PYTHON=python3.12" \
+		% sys.version_info[:2])'
+	@rm -f $(VENV)/serve $(VENV)/dev $(VENV)/bench
 	$(PYTHON) -m venv --clear $(VENV)
-	touch $@
+	@echo $(PYTHON) >$@
 
 $(VENV)/serve: $(VENV)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
-	touch $@
+	@echo "installing Twisted in $(VENV): takes up to a minute, once"
+	$(INSTALL) .
+	@touch $@
 
 $(VENV)/dev: $(VENV)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@ $(VENV)/serve
+	@echo "installing Twisted and the tools for development in $(VENV): takes a few minutes, once"
+	$(INSTALL) '.[dev]'
+	@touch $@ $(VENV)/serve
 
 $(VENV)/bench: $(VENV)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	touch $@ $(VENV)/serve
+	@echo "installing Twisted and matplotlib in $(VENV): takes a few minutes, once"
+	$(INSTALL) '.[bench]'
+	@touch $@ $(VENV)/serve

@@ -192,8 +192,13 @@ def main(arguments):
     if len(arguments) != 1:
         return "usage: sample_maildrop.py ROOT"
     root = Path(arguments[0])
+    maildir = root / USER
     if not root.exists():
         create(root)
+    elif maildir.exists() and not any(maildir.glob("new/*")) and not any(maildir.glob("cur/*")):
+        print(
+            f"all messages in {root} were deleted; to get them back: rm -r {root}, and start again"
+        )
     print(INSTRUCTIONS, end="")
     return 0
 

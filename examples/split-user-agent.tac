@@ -46,9 +46,10 @@ from popserv.auth.throttle import ClientThrottle
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.core import CommandTable, decode_base64
 from popserv.errors import BadCommand, LoginFailed, POPError
+from popserv.listening import CannotStart
 from popserv.maildrops.maildir import Delivery, Layout, MaildirMaildrops
 from popserv.runtime import BoundedThreadPool
-from popserv.server import CannotStart, IdleTimeoutMixin, POP3Factory, POP3Server
+from popserv.server import IdleTimeoutMixin, POP3Factory, POP3Server
 from popserv.transports import has_disconnected, is_private, peer_name
 
 MAX_CONNECTIONS = 1000

@@ -29,9 +29,11 @@ from popserv.commandline.factories import (
 )
 from popserv.commandline.option_values import split_proxy_prefix
 from popserv.commandline.options import Options
+from popserv.listening.listeners import CannotStart, Listeners
+from popserv.listening.reactor import AddressFamilyReactor
 from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.runtime.clock import use_steady_clock
 from popserv.server.factory import POP3Factory
-from popserv.server.listeners import CannotStart, Listeners
 from popserv.server.proxy import ProxyFactory
 from popserv.transports.networks import LOOPBACK
 from popserv.transports.unix_users import peer_user
@@ -54,11 +56,14 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     With a ``role`` it is the service of that worker.  Without one it is the whole server: a
     single process, or with ``--workers`` the supervisor.
     """
+    from twisted.internet import reactor
+
+    use_steady_clock(reactor)
     supervisor = None
     if role is None and options["workers"] > 1:
         supervisor = Supervisor(options["workers"], __name__, options.arguments)
         role = WorkerRole(reactor=supervisor.opener)
-    role = role or WorkerRole()
+    role = role or WorkerRole(reactor=AddressFamilyReactor(reactor))
     _load_name_service()
     # With Python's default, a thread that reads a large directory blocks the reactor for 5 ms.
     sys.setswitchinterval(0.0005)

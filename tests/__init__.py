@@ -1,6 +1,7 @@
 """popserv's tests: one file per module of popserv, transcripts, and live/ with real clients."""
 
 import os
+import signal
 import warnings
 
 from hypothesis import settings
@@ -13,3 +14,9 @@ settings.load_profile("ci" if "CI" in os.environ else "popserv")
 
 # hypothesis compares bytes with numbers in its cache.
 warnings.filterwarnings("ignore", category=BytesWarning, module=".*hypothesis")
+
+# A shell starts background commands with SIGINT ignored, and nohup starts them with SIGHUP ignored.
+# Programs that the tests start would inherit that; a handler that does nothing is not inherited.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda number, frame: None)

@@ -42,6 +42,18 @@ class SampleMaildropTests(ServerTestCase):
         self.assertEqual(len(read_maildir(root / "joe")), len(SAMPLES) - 1)
         self.assertEqual((root / ".users").read_bytes(), users)
 
+    def test_emptied(self):
+        """If all messages were deleted, the example says how to get them back."""
+        root, output = self.create()
+        for message in (root / "joe" / "new").iterdir():
+            message.unlink()
+        hint, _, rest = self.run_example(root).stdout.decode().partition("\n")
+        self.assertIn(f": rm -r {root},", hint)
+        self.assertEqual(rest, output)
+        # A directory of another user is not a sample.
+        (root / "joe").rename(root / "ann")
+        self.assertEqual(self.run_example(root).stdout.decode(), output)
+
     def test_usage(self):
         """Without an argument, the example prints its usage and fails."""
         done = self.run_example()

@@ -43,12 +43,11 @@ class OptionsTests(ServiceCase):
         """The default endpoint is the port of the dialect."""
         for name, dialect in DIALECTS.items():
             self.factory("--dialect", name)
-            self.assertEqual(self.endpoints, [f"tcp:{dialect.port}"])
+            self.assertEqual(self.endpoints, [f"tcp:{dialect.port}", f"tcp6:{dialect.port}"])
 
     async def test_login(self):
         """A user of the users file can log in and opens the maildrop."""
         factory = self.factory()
-        self.assertEqual(self.endpoints, ["tcp:110"])
         mailbox, release = await factory.throttle.authenticator.authenticate(
             UsernamePassword(b"joe", b"secret")
         )
@@ -106,8 +105,12 @@ class EndpointTests(ServiceCase):
     def test_tls(self):
         """A certificate adds STLS, and a port on which TLS starts with the first octet."""
         _, calls = self.service_calls(*self.certificate())
-        (endpoint, factory), (tls_endpoint, tls_factory) = [call.args for call in calls]
-        self.assertEqual((endpoint, tls_endpoint), ("tcp:110", "tcp:995"))
+        endpoints, (factory, factory6, tls_factory, tls_factory6) = zip(
+            *(call.args for call in calls), strict=True
+        )
+        self.assertEqual(endpoints, ("tcp:110", "tcp6:110", "tcp:995", "tcp6:995"))
+        self.assertIs(factory6, factory)
+        self.assertIsInstance(tls_factory6, TLSMemoryBIOFactory)
         self.assertIsInstance(tls_factory, TLSMemoryBIOFactory)
         self.assertIs(tls_factory.wrappedFactory, factory)
         self.assertIn(b"STLS", Client(factory).capabilities())
@@ -177,7 +180,7 @@ class WorkerTests(ServiceCase):
         self.assertIsInstance(supervisor, tap.Supervisor)
         for call in calls:
             self.assertIs(call.kwargs["reactor"], supervisor.opener)
-        self.assertEqual(len(calls), 2)
+        self.assertEqual(len(calls), 4)
         self.assertEqual(list(supervisor), [])
 
 

@@ -11,6 +11,11 @@ from popserv.auth.precis import MAX_OCTETS, enforce
 _VALID_NAME = re.compile(rb"[^\x00-\x20\x7f:/#.][^\x00-\x20\x7f:/]*")
 
 
+def name_octets(avatar_id: bytes | str | tuple[()]) -> bytes | tuple[()]:
+    """Return an avatar ID of a checker as octets; some checkers return names as text."""
+    return avatar_id.encode("utf-8", "surrogateescape") if isinstance(avatar_id, str) else avatar_id
+
+
 def check_name(name: bytes) -> None:
     """Check that a name can be a field of the users file and the name of a directory.
 

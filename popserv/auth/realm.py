@@ -10,6 +10,7 @@ from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
+from popserv.auth.names import name_octets
 from popserv.interfaces import IMailbox, IMaildropFactory
 
 Avatar = tuple[type[Interface], object, Callable[[], Any]]
@@ -26,7 +27,7 @@ class MaildropRealm:
         self._factory = factory
 
     def requestAvatar(
-        self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
+        self, avatarId: bytes | str | tuple[()], mind: object, *interfaces: type[Interface]
     ) -> Deferred[Avatar]:
         """Open the maildrop of ``avatarId``; see IRealm.
 
@@ -35,9 +36,10 @@ class MaildropRealm:
         """
         if IMailbox not in interfaces:
             raise NotImplementedError("the avatars of this realm provide IMailbox only")
-        if not isinstance(avatarId, bytes):
+        user = name_octets(avatarId)
+        if not isinstance(user, bytes):
             raise UnauthorizedLogin("an anonymous user has no maildrop")
-        return Deferred.fromCoroutine(self._open(avatarId))
+        return Deferred.fromCoroutine(self._open(user))
 
     async def _open(self, user: bytes) -> Avatar:
         mailbox = await self._factory.open_maildrop(user)

@@ -1,5 +1,8 @@
 """An adapter from twisted.mail's IMailboxPOP3 to IMailbox, so that existing realms can be used.
 
+It accepts what twisted.mail's own server accepts, and what twisted.mail's own mailboxes do: a
+unique-id may be a str, and a message a text file, an object with ``read`` alone, or a Deferred.
+
 ``deleteMessage`` is called at QUIT only, because some avatars remove a message immediately, such
 as twisted.mail's own Maildir.  The sizes are counted from the messages, because the sizes of
 ``listMessages`` are those of the stored messages, which differ from those of the sent messages.
@@ -10,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from inspect import isawaitable
-from typing import IO, Any
+from typing import Any
 
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import coiterate
 from twisted.mail.interfaces import IMailboxPOP3
 from zope.interface import implementer
@@ -34,16 +38,24 @@ async def adapt(avatar: IMailboxPOP3) -> IMailbox:
     indices = [index for index, size in enumerate(stored_sizes) if size]
     sizes: list[Sizes] = []
     await coiterate(_count(avatar, indices, sizes))
-    uids = [valid_unique_id(avatar.getUidl(index)) for index in indices]
+    uids = [valid_unique_id(_octets(avatar.getUidl(index))) for index in indices]
     return _AdaptedMailbox(avatar, indices, Snapshot.from_sizes(sizes, uids))
 
 
-def _count(avatar: IMailboxPOP3, indices: list[int], sizes: list[Sizes]) -> Iterator[None]:
+def _count(
+    avatar: IMailboxPOP3, indices: list[int], sizes: list[Sizes]
+) -> Iterator[Deferred[None] | None]:
     for index in indices:
         counter = MessageCounter()
-        for chunk in _Chunks(avatar.getMessage(index)):
+        file = avatar.getMessage(index)
+        if isawaitable(file):
+            opened: list[Any] = []
+            # The cooperator waits for it.
+            yield ensureDeferred(_result(file)).addCallback(opened.append)
+            (file,) = opened
+        for chunk in _Chunks(file):
             counter.feed(chunk)
-            yield
+            yield None
         sizes.append(counter.finish())
 
 
@@ -56,9 +68,10 @@ class _AdaptedMailbox:
 
     async def open(self, message: Message) -> Iterable[bytes]:
         try:
-            return _Chunks(self._avatar.getMessage(self._indices[message.position]))
+            file = await _result(self._avatar.getMessage(self._indices[message.position]))
         except _NO_SUCH_MESSAGE as error:
             raise NoSuchMessage from error
+        return _Chunks(file)
 
     async def remove(self, messages: Iterable[Message]) -> None:
         marked = list(messages)
@@ -81,18 +94,26 @@ class _AdaptedMailbox:
 class _Chunks(Iterator[bytes]):
     # Not a generator: closing a generator that was never started would not close the file.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    def __init__(self, file: Any) -> None:
+        # A text file decodes octets, and MaildirMailbox opens one; its buffer has them as stored.
+        self._read: Any = getattr(getattr(file, "buffer", None), "read", file.read)
+        self._close = getattr(file, "close", None)
 
     def __next__(self) -> bytes:
-        chunk = b"" if self._file.closed else self._file.read(_CHUNK)
+        chunk = _octets(self._read(_CHUNK)) if self._read else b""
         if not chunk:
             self.close()
             raise StopIteration
         return chunk
 
     def close(self) -> None:
-        self._file.close()
+        self._read = None
+        if self._close is not None:
+            self._close()
+
+
+def _octets(text: bytes | str) -> bytes:
+    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
 
 
 async def _result(outcome: Any) -> Any:

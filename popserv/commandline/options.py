@@ -17,7 +17,10 @@ from popserv.commandline.option_values import (
     parse_positive,
     split_proxy_prefix,
 )
+from popserv.commandline.pidfile import remove_own_pidfile
 from popserv.commandline.session_options import TLS_EXTRA, SessionOptions
+from popserv.listening.reactor import has_ipv6
+from popserv.listening.systemd import accept_unnamed_sockets, passed_sockets
 from popserv.transports.unix_users import HAS_PEER_UID
 
 _EPILOGUE = """
@@ -114,9 +117,10 @@ class Options(SessionOptions):
         """A server endpoint of Twisted on which the server accepts connections.
 
         With --certificate, clients can start TLS there with STLS. After haproxy:, as in
-        haproxy:tcp:110, proxies connect there; see --proxies. May be given more than once.
-        If --listen, --listen-tls and --preauth are all omitted, the default is tcp:110, or
-        tcp:109 with --dialect pop-revised.
+        haproxy:tcp:110, proxies connect there; see --proxies. tcp:PORT accepts IPv4 only, and
+        tcp6:PORT IPv6 only. May be given more than once. If --listen, --listen-tls and --preauth
+        are all omitted, the default is tcp:110 and tcp6:110, or port 109 with --dialect
+        pop-revised.
         """
         self["listen"].append(_parse_endpoint("listen", endpoint))
 
@@ -126,7 +130,7 @@ class Options(SessionOptions):
         """A server endpoint of Twisted on which TLS starts with the first octet (RFC 8314).
 
         May be given more than once. Requires --certificate. If --listen, --listen-tls and
-        --preauth are all omitted, the default with --certificate is tcp:995.
+        --preauth are all omitted, the default with --certificate is tcp:995 and tcp6:995.
         """
         if endpoint.startswith(("ssl:", "tls:")):
             raise usage.UsageError(
@@ -177,6 +181,8 @@ class Options(SessionOptions):
         :raises UsageError: an option is invalid.
         """
         super().postOptions()
+        if self.parent is not None and self.parent.get("pidfile"):
+            remove_own_pidfile(self.parent["pidfile"])
         if self["max-connections"] is not None:
             self["max-connections"] = parse_positive(
                 "max-connections", self["max-connections"], int, "a whole number above 0"
@@ -194,8 +200,9 @@ class Options(SessionOptions):
                 "--listen haproxy:tcp:110"
             )
         if not (self["listen"] or self["listen-tls"] or self["preauth"]):
-            self["listen"] = [f"tcp:{self['dialect'].port}"]
-            self["listen-tls"] = ["tcp:995"] if self.certificates else []
+            prefixes = ("tcp", "tcp6") if has_ipv6() else ("tcp",)
+            self["listen"] = [f"{each}:{self['dialect'].port}" for each in prefixes]
+            self["listen-tls"] = [f"{each}:995" for each in prefixes if self.certificates]
 
     def allows_login(self) -> bool:
         """Return whether the server has other endpoints than those of ``--preauth``."""
@@ -208,7 +215,7 @@ class Options(SessionOptions):
 
     def has_implicit_tls(self) -> bool:
         """Return whether TLS starts with the first octet on some port (RFC 8314 section 3)."""
-        # Without --listen and --listen-tls, a certificate adds tcp:995.
+        # Without --listen and --listen-tls, a certificate adds port 995.
         return bool(self["listen-tls"]) or not self["listen"] or self._has_tls_endpoint()
 
     def _has_tls_endpoint(self) -> bool:
@@ -267,6 +274,9 @@ def _parse_endpoint(option: str, endpoint: str) -> str:
             f"--{option} {endpoint}: a proxy sends its header before TLS starts; "
             "use --listen-tls haproxy:tcp:995 with --certificate"
         )
+    is_systemd = inner.startswith("systemd:")
+    if is_systemd:
+        accept_unnamed_sockets()
     try:
         serverFromString(reactor, inner)
         if inner.startswith(("ssl:", "tls:")):
@@ -277,6 +287,8 @@ def _parse_endpoint(option: str, endpoint: str) -> str:
     except OSError as error:
         raise usage.UsageError(f"--{option} {endpoint}: {error}") from error
     except Exception as error:
+        if is_systemd and isinstance(error, LookupError):
+            raise usage.UsageError(f"--{option} {endpoint}: {passed_sockets()}") from error
         raise usage.UsageError(
             f"--{option} {endpoint} is not a server endpoint ({error}); use one such as "
             "tcp:110, tcp:1110:interface=127.0.0.1 or unix:/run/pop3.sock"

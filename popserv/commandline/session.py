@@ -23,6 +23,7 @@ from popserv.commandline.factories import warn_about_short_timeout
 from popserv.commandline.session_options import SessionOptions
 from popserv.commandline.single_session import SingleSession
 from popserv.maildrops.maildir.layout import Layout
+from popserv.runtime.clock import use_steady_clock
 from popserv.transports.stdio import (
     NoClientError,
     StandardStreams,
@@ -122,6 +123,7 @@ def main(arguments: Sequence[str]) -> int:
         import_module(f"twisted.internet.{_REACTOR}reactor").install()
         from twisted.internet import reactor
 
+        use_steady_clock(reactor)
         options.parseOptions(arguments)
         if options.certificates is not None and family_of(0, 1) is None:
             raise usage.UsageError(

@@ -47,11 +47,12 @@ from popserv.commandline.option_values import (
     parse_workarounds,
 )
 from popserv.interfaces import IRemoteUserCredentials, ITokenCredentials
+from popserv.runtime.extras import how_to_install
 
 if TYPE_CHECKING:
     from popserv.tls.certificates import Certificates
 
-TLS_EXTRA = "TLS requires the extra tls: pip install 'popserv[tls]'"
+TLS_EXTRA = f"TLS requires the extra tls; run: {how_to_install('tls')}"
 
 
 class SessionOptions(usage.Options, AuthOptionMixin):

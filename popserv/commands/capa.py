@@ -33,8 +33,8 @@ def commands(
     ]
     if login_delay:
         server_capabilities.append(b"LOGIN-DELAY %d" % login_delay)
-    if implementation is not None:
-        server_capabilities.append(b"IMPLEMENTATION %b" % implementation)
+    # nmap stops reading at a dot, even one in a version.
+    last = [] if implementation is None else [b"IMPLEMENTATION %b" % implementation]
 
     @command(
         b"CAPA",
@@ -45,7 +45,9 @@ def commands(
     def capa(session: Session) -> Reply:
         """List the capabilities, one a line."""
         return Reply(
-            Text("capability list follows"), [_lines(session.capabilities())], ListingFramer()
+            Text("capability list follows"),
+            [_lines([*session.capabilities(), *last])],
+            ListingFramer(),
         )
 
     return (capa,)

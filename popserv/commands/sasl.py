@@ -67,6 +67,9 @@ class _Exchange:
         line, self._initial = self._initial, None
         if line is None:
             line = await self._session.send_challenge(challenge)
+            if line == b"=" and not challenge:
+                # curl before 8.22 sends an empty response so, as if it were an initial one.
+                line = b""
         if line == b"*":
             raise BadCommand("authentication cancelled")
         try:

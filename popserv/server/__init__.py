@@ -6,13 +6,11 @@ depends on no particular store, and on the commands only through a command table
 
 from popserv.server.factory import POP3Factory
 from popserv.server.idle import IdleTimeoutMixin
-from popserv.server.listeners import CannotStart
 from popserv.server.preauth import PreauthenticatedFactory
 from popserv.server.protocol import POP3Server
 from popserv.server.proxy import ProxyFactory
 
 __all__ = [
-    "CannotStart",
     "IdleTimeoutMixin",
     "POP3Factory",
     "POP3Server",

@@ -113,4 +113,7 @@ def peer_name(transport: ITransport) -> str:
     if isinstance(peer, UNIXAddress):
         # The clients of a UNIX socket are rarely bound to a path.
         return "UNIX socket"
-    return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else str(peer)
+    if not hasattr(peer, "port"):
+        return str(peer)
+    # A socket of systemd may accept IPv4 and IPv6, and then gives IPv4 addresses a prefix.
+    return f"{peer.host.removeprefix('::ffff:')}:{peer.port}"

@@ -13,6 +13,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IProcessProtocol, IProcessTransport
 
+from popserv.listening.systemd import systemd_variables
+
 _WORKER_CODE = """\
 import os, sys
 os.environ["LISTEN_PID"] = str(os.getpid())
@@ -43,7 +45,7 @@ class Launcher:
         }
         self._command = [sys.executable, *_python_options(), "-c", _WORKER_CODE]
         self._path = [os.path.abspath(each) for each in sys.path]
-        self._systemd = _systemd_variables()
+        self._systemd = systemd_variables()
 
     def launch(
         self,
@@ -96,17 +98,3 @@ def _python_options() -> list[str]:
     # The function that multiprocessing uses: private, but present since Python 2.
     options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return options
-
-
-def _systemd_variables() -> dict[str, str]:
-    """Return the variables with which systemd passed sockets to this process.
-
-    Twisted removes LISTEN_PID and LISTEN_FDS from ``os.environ`` when it imports its endpoints.
-    """
-    try:
-        with open("/proc/self/environ", "rb") as file:
-            lines = os.fsdecode(file.read()).split("\0")
-    except OSError:
-        return {}
-    found = dict(line.partition("=")[::2] for line in lines if line.startswith("LISTEN_"))
-    return found if found.get("LISTEN_PID") == str(os.getpid()) else {}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.internet.tcp import Port
-from zope.interface import directlyProvides, implementer, providedBy
+from zope.interface import implementer
 
+from popserv.listening.reactor import ReactorProxy
 from popserv.workers.unix_port import SharedUNIXPort
 
 HAS_PORT_BALANCING = sys.platform.startswith("linux") and hasattr(socket, "SO_REUSEPORT")
@@ -44,39 +44,7 @@ class OpenEndpoint:
         return self.sockets[(number - 1) % len(self.sockets)]
 
 
-class _ReactorProxy(ABC):
-    """A reactor for endpoints, with its own ``listen`` methods."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        directlyProvides(self, providedBy(reactor))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-    @abstractmethod
-    def listenTCP(
-        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
-    ) -> IListeningPort:
-        """Listen on a TCP port; see IReactorTCP."""
-
-    def listenSSL(
-        self,
-        port: int,
-        factory: IProtocolFactory,
-        contextFactory: Any,
-        backlog: int = 50,
-        interface: str = "",
-    ) -> IListeningPort:
-        """Listen on a TCP port for TLS; see IReactorSSL."""
-        # TLS is an extra.
-        from twisted.protocols.tls import TLSMemoryBIOFactory  # noqa: PLC0415
-
-        over_tls = TLSMemoryBIOFactory(contextFactory, False, factory)
-        return self.listenTCP(port, over_tls, backlog, interface)
-
-
-class SocketOpener(_ReactorProxy):
+class SocketOpener(ReactorProxy):
     """The supervisor's proxy of the reactor: opens sockets, and accepts no connections."""
 
     def __init__(self, reactor: Any, workers: int) -> None:
@@ -150,7 +118,7 @@ class SocketOpener(_ReactorProxy):
                 each.close()
 
 
-class SocketAdopter(_ReactorProxy):
+class SocketAdopter(ReactorProxy):
     """A worker's proxy of the reactor: listens on the sockets that the supervisor has opened.
 
     ``descriptors`` is what :meth:`SocketOpener.descriptors` returns, with the numbers that the
@@ -238,6 +206,8 @@ def _listen_beside(first: socket.socket, backlog: int) -> socket.socket:
     """Return another socket that listens on the address of the first one."""
     first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     another = socket.socket(first.family)
+    if first.family == socket.AF_INET6:
+        another.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
         another.setsockopt(socket.SOL_SOCKET, option, 1)
     another.bind(first.getsockname())

@@ -11,7 +11,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 
-from popserv.server.listeners import CannotStart, Listeners
+from popserv.listening.listeners import CannotStart, Listeners
+from popserv.listening.reactor import AddressFamilyReactor
 from popserv.workers.launcher import Launcher
 from popserv.workers.link import HEARTBEAT_INTERVAL
 from popserv.workers.sockets import SocketOpener
@@ -35,7 +36,7 @@ class Supervisor(Listeners):
         super().__init__()
         if reactor is None:
             from twisted.internet import reactor
-        self.opener = SocketOpener(reactor, count)
+        self.opener = SocketOpener(AddressFamilyReactor(reactor), count)
         launcher = Launcher(service_module, arguments, reactor)
         self.workers = [
             WorkerProcess(

@@ -24,8 +24,8 @@ from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python import usage
 
+from popserv.listening.listeners import CannotStart
 from popserv.runtime.bus import WorkerBus
-from popserv.server.listeners import CannotStart
 from popserv.workers.link import HEARTBEAT_INTERVAL, Link
 from popserv.workers.log_forwarding import LogForwarder
 from popserv.workers.role import WorkerRole

@@ -14,7 +14,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, eventFromJSON, globalLogPublisher
 from twisted.python.failure import Failure
 
-from popserv.server.listeners import CannotStart
+from popserv.listening.listeners import CannotStart
 from popserv.workers.launcher import Launcher
 from popserv.workers.link import Link
 from popserv.workers.sockets import SocketOpener

@@ -39,6 +39,13 @@ class MaildropRealmTests(TestCase):
         await logout()
         self.assertEqual(self.maildrops.locked, set())
 
+    async def test_text(self):
+        """An avatar ID may be text, as some checkers return it."""
+        self.maildrops.deliver("zo\xe9".encode(), b"hello\n")
+        _, avatar, logout = await self.realm.requestAvatar("zo\xe9", None, IMailbox)
+        self.assertEqual(len(avatar.messages), 1)
+        await logout()
+
     def test_other_interfaces(self):
         """A request without IMailbox raises NotImplementedError and opens nothing."""
         for interfaces in ((), (IMailboxPOP3,)):

@@ -1,17 +1,35 @@
 """Tests of popserv.auth.twisted_mail."""
 
-from io import BytesIO
+import os
+import poplib
+from functools import partial
+from io import BytesIO, StringIO
 from itertools import compress
+from pathlib import Path
+from unittest import skipIf
 
+from incremental import Version
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.mail.interfaces import IMailboxPOP3
+from twisted.mail.maildir import MaildirDirdbmDomain, MaildirMailbox, StringListMailbox
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+import twisted
+from popserv.auth.realm import MaildropRealm
 from popserv.auth.twisted_mail import adapt
+from popserv.commands import rfc1725
+from popserv.core.command import CommandTable
 from popserv.errors import MaildropBusy, NoSuchMessage, RemovalFailed
 from popserv.interfaces import IMailbox, IMaildropFactory
+from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.server.factory import POP3Factory
 from popserv.testing import SAMPLE_MESSAGES, MailboxContract, naive_octets, read_all
 
 
@@ -237,3 +255,182 @@ class AdaptTests(TestCase):
         mailbox = await adapt(avatar)
         (await mailbox.open(mailbox.messages[0])).close()
         self.assertTrue(avatar.opened[-1].closed)
+
+
+class ReadOnly:
+    """A file that has no method but ``read``."""
+
+    def __init__(self, content):
+        """Store the content."""
+        self.read = BytesIO(content).read
+
+
+class ToleranceTests(TestCase):
+    """What avatars return beyond the text of IMailboxPOP3."""
+
+    async def assert_served(self, get_message, messages):
+        """Check that messages are counted and read as they are, if ``get_message`` opens them."""
+        avatar = ListAvatar(messages)
+        avatar.getMessage = lambda index: get_message(messages[index])
+        mailbox = await adapt(avatar)
+        self.assertEqual(list(mailbox.messages.octets), [naive_octets(m) for m in messages])
+        bodies = [await read_all(await mailbox.open(message)) for message in mailbox.messages]
+        self.assertEqual(bodies, messages)
+        unread = await mailbox.open(mailbox.messages[0])
+        unread.close()
+        self.assertEqual(list(unread), [])
+
+    async def test_unique_id_text(self):
+        """A unique-id may be text."""
+        text = ["a", "\xe9", "\udcff", "x" * 71]
+        uids = (await adapt(ListAvatar([b"m"] * 4, text))).messages.uids
+        octets = [b"a", b"\xc3\xa9", b"\xff", b"x" * 71]
+        self.assertEqual(uids, (await adapt(ListAvatar([b"m"] * 4, octets))).messages.uids)
+
+    async def test_text_file(self):
+        """A message may be a text file of any encoding; its octets are those of the file."""
+        path = self.mktemp()
+
+        def open_text(encoding, message):
+            with open(path, "wb") as file:
+                file.write(message)
+            return open(path, encoding=encoding)
+
+        for encoding in ("ascii", "utf-8", "utf-16"):
+            await self.assert_served(partial(open_text, encoding), SAMPLE_MESSAGES)
+
+    async def test_text_in_memory(self):
+        """Text that is in no file is sent as UTF-8."""
+        await self.assert_served(
+            lambda message: StringIO(message.decode("utf-8", "surrogateescape"), newline=""),
+            SAMPLE_MESSAGES,
+        )
+
+    async def test_read_alone(self):
+        """A message may be an object that has no method but ``read``."""
+        await self.assert_served(ReadOnly, SAMPLE_MESSAGES)
+
+    async def test_later(self):
+        """A message may be a Deferred or a coroutine."""
+
+        async def coroutine(message):
+            return BytesIO(message)
+
+        def in_a_later_turn(message):
+            return deferLater(reactor, 0, BytesIO, message)
+
+        for get_message in (coroutine, in_a_later_turn, lambda m: succeed(ReadOnly(m))):
+            await self.assert_served(get_message, SAMPLE_MESSAGES)
+
+    async def test_later_fails(self):
+        """A Deferred that fails is as an exception."""
+        avatar = ListAvatar([b"a\n"])
+        mailbox = await adapt(avatar)
+        avatar.getMessage = lambda index: fail(IndexError())
+        with self.assertRaises(NoSuchMessage):
+            await mailbox.open(mailbox.messages[0])
+        with self.assertRaises(IndexError):
+            await adapt(avatar)
+
+
+def needs_bytes_paths(test):
+    """Skip a test before Twisted 25.5, whose MaildirMailbox works with no kind of path."""
+    old = twisted.version < Version("twisted", 25, 5, 0)
+    return skipIf(old, "MaildirMailbox requires Twisted 25.5")(test)
+
+
+@implementer(IRealm)
+class FixedRealm:
+    """A realm with one avatar."""
+
+    def __init__(self, avatar):
+        """Store the avatar."""
+        self.avatar = avatar
+
+    def requestAvatar(self, avatarId, mind, *interfaces):
+        """See IRealm."""
+        return IMailboxPOP3, self.avatar, lambda: None
+
+
+class OwnMailboxTests(TestCase):
+    """The mailboxes, the realm and the checker of twisted.mail, over whole sessions."""
+
+    async def session(self, realm, checker, *, quit_reply=b"+OK"):
+        """Fetch and delete all mail of ann; return it."""
+        factory = POP3Factory(
+            CommandTable(rfc1725.COMMANDS), Portal(realm, [checker]), allow_plaintext=True
+        )
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+
+        def fetch():
+            pop = poplib.POP3("127.0.0.1", port.getHost().port, timeout=60)
+            pop.user("ann")
+            pop.pass_("secret")
+            numbers = range(1, pop.stat()[0] + 1)
+            lines = [pop.retr(number)[1] for number in numbers]
+            uids = [line.split()[1] for line in pop.uidl()[1]]
+            self.assertEqual(len({*uids}), len(numbers))
+            for number in numbers:
+                pop.dele(number)
+            try:
+                reply = pop.quit()
+            except poplib.error_proto as error:
+                reply = error.args[0]
+                pop.close()
+            self.assertEqual(reply[: len(quit_reply)], quit_reply)
+            return [b"\n".join([*each, b""]) for each in lines]
+
+        try:
+            return await deferToThread(fetch)
+        finally:
+            await port.stopListening()
+
+    def ann(self):
+        """Return a checker that knows ann."""
+        return InMemoryUsernamePasswordDatabaseDontUse(ann=b"secret")
+
+    async def test_string_list(self):
+        """StringListMailbox is served, and its messages are removed."""
+        mailbox = StringListMailbox([b"one\n", b"two \xff\n"])
+        realm = FixedRealm(mailbox)
+        self.assertEqual(await self.session(realm, self.ann()), [b"one\n", b"two \xff\n"])
+        self.assertEqual(await self.session(realm, self.ann()), [])
+
+    @needs_bytes_paths
+    async def test_maildir(self):
+        """MaildirMailbox is served octet for octet; its own deleteMessage fails, so all remain."""
+        path = os.fsencode(self.mktemp())
+        MaildirMailbox(path)
+        for name, text in ((b"1.a.b", b"one\n"), (b"2.a.b", b"t\xffo \xc3\xa9\n")):
+            with open(os.path.join(path, b"new", name), "wb") as file:
+                file.write(text)
+        for _ in range(2):
+            realm = FixedRealm(MaildirMailbox(path))
+            self.assertEqual(
+                await self.session(realm, self.ann(), quit_reply=b"-ERR"),
+                [b"one\n", b"t\xffo \xc3\xa9\n"],
+            )
+
+    def domain(self):
+        """Return a domain with ann, who has a message, and its directory."""
+        root = self.mktemp()
+        os.mkdir(root)
+        domain = MaildirDirdbmDomain(None, os.fsencode(root))
+        domain.addUser(b"ann", b"secret")
+        Path(root, "ann", "new", "1.a.b").write_bytes(b"one\n")
+        return domain, root
+
+    @needs_bytes_paths
+    async def test_domain(self):
+        """MaildirDirdbmDomain is a realm, and its checker a checker."""
+        domain, _ = self.domain()
+        (checker,) = domain.getCredentialsCheckers()
+        self.assertEqual(await self.session(domain, checker, quit_reply=b"-ERR"), [b"one\n"])
+
+    async def test_domain_checker(self):
+        """The checker of a MaildirDirdbmDomain works with popserv's store, which can remove."""
+        domain, root = self.domain()
+        (checker,) = domain.getCredentialsCheckers()
+        realm = MaildropRealm(MaildirMaildrops(root))
+        self.assertEqual(await self.session(realm, checker), [b"one\n"])
+        self.assertEqual(await self.session(realm, checker), [])

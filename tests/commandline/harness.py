@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from popserv.auth.passwords.users_file import UsersFile, default_path
 from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.commandline import main as popserv_command
+from popserv.commandline import options
 from popserv.commandline.options import Options
 from tests.certificates import issue, make_authority
 
@@ -26,7 +27,8 @@ class OptionsCase(TestCase):
     """Tests of options, with a root directory and a users file in it."""
 
     def setUp(self):
-        """Create the root directory and the users file, and record the log."""
+        """Create the root directory and the users file, record the log, and have IPv6."""
+        self.patch(options, "has_ipv6", lambda: True)
         self.root = self.mktemp()
         os.makedirs(self.root)
         set_secret(default_path(self.root), b"joe", b"{PLAIN}secret", new=True)
@@ -41,9 +43,9 @@ class OptionsCase(TestCase):
 
     def parse(self, *arguments):
         """Parse arguments of ``twistd pop3``; return the options."""
-        options = Options()
-        options.parseOptions(["--maildir", self.root, *arguments])
-        return options
+        parsed = Options()
+        parsed.parseOptions(["--maildir", self.root, *arguments])
+        return parsed
 
     def certificate(self):
         """Write a server certificate; return the arguments that name it."""

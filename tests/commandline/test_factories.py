@@ -91,8 +91,8 @@ class CapabilitiesTests(FactoriesCase):
             self.capabilities(),
             [
                 *(b"USER", b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING"),
-                *(b"EXPIRE NEVER", b"IMPLEMENTATION popserv-" + __version__.encode()),
-                *(b"SASL SCRAM-SHA-256 SCRAM-SHA-1 PLAIN LOGIN", b"UTF8 USER", b"LANG"),
+                *(b"EXPIRE NEVER", b"SASL SCRAM-SHA-256 SCRAM-SHA-1 PLAIN LOGIN"),
+                *(b"UTF8 USER", b"LANG", b"IMPLEMENTATION popserv-" + __version__.encode()),
             ],
         )
 

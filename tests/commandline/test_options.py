@@ -7,6 +7,7 @@ from unittest.mock import patch
 from twisted.python import usage
 
 from popserv.commandline.options import Options
+from popserv.runtime.extras import how_to_install
 from tests.commandline.harness import OptionsCase
 
 
@@ -33,6 +34,12 @@ class EndpointTests(OptionsCase):
                 (["--listen", "ssl:0:privateKey=/nowhere.pem"], "No such file"),
                 (["--listen", "tcp:pop3s3"], "use one such as tcp:110"),
                 (["--listen", "carrier:pigeon"], "use one such as tcp:110"),
+                (
+                    ["--listen", "systemd:domain=INET6:index=0"],
+                    "--listen systemd:domain=INET6:index=0: systemd has passed no sockets to this",
+                ),
+                (["--listen", "systemd:domain=INET:name=pop3"], "systemd has passed no sockets"),
+                (["--listen", "systemd:domain=INET"], "use one such as tcp:110"),
                 (["--listen-tls", "tcp:995"], "--listen-tls requires --certificate"),
                 (["--tls-profile", "old"], "--tls-profile requires --certificate"),
                 (["--tls-profile", "strong"], "must be one of modern, intermediate, old"),
@@ -74,11 +81,11 @@ class EndpointTests(OptionsCase):
         )
 
     def test_defaults(self):
-        """By default the server listens on port 110, and with a certificate also on port 995."""
+        """The default is port 110, and with a certificate port 995, for IPv4 and IPv6."""
         certificate = self.certificate()
         for arguments, listen, listen_tls in [
-            ([], ["tcp:110"], []),
-            (certificate, ["tcp:110"], ["tcp:995"]),
+            ([], ["tcp:110", "tcp6:110"], []),
+            (certificate, ["tcp:110", "tcp6:110"], ["tcp:995", "tcp6:995"]),
             ([*certificate, "--listen", "tcp:1"], ["tcp:1"], []),
             ([*certificate, "--listen-tls", "tcp:2"], [], ["tcp:2"]),
             (
@@ -89,7 +96,10 @@ class EndpointTests(OptionsCase):
         ]:
             options = self.parse(*arguments)
             self.assertEqual((options["listen"], options["listen-tls"]), (listen, listen_tls))
-        self.assertEqual(self.parse("--dialect=pop-revised")["listen"], ["tcp:109"])
+        self.assertEqual(self.parse("--dialect=pop-revised")["listen"], ["tcp:109", "tcp6:109"])
+        with patch("popserv.commandline.options.has_ipv6", return_value=False):
+            options = self.parse(*certificate)
+        self.assertEqual((options["listen"], options["listen-tls"]), (["tcp:110"], ["tcp:995"]))
         options = self.parse("--preauth", "unix:/x")
         self.assertEqual((options["listen"], options["preauth"]), ([], ["unix:/x"]))
 
@@ -116,7 +126,7 @@ class EndpointTests(OptionsCase):
             "popserv.commandline.options.serverFromString", side_effect=ImportError("OpenSSL")
         ):
             error = self.assertRaises(usage.UsageError, self.parse, "--listen", "ssl:995")
-        self.assertIn("pip install 'popserv[tls]'", str(error))
+        self.assertIn(how_to_install("tls"), str(error))
 
 
 class LimitTests(OptionsCase):
@@ -209,7 +219,7 @@ class CommandLineTests(OptionsCase):
     def test_defaults(self):
         """Only --maildir is required."""
         options = self.parse()
-        self.assertEqual((options["timeout"], options["listen"]), (600, ["tcp:110"]))
+        self.assertEqual((options["timeout"], options["listen"]), (600, ["tcp:110", "tcp6:110"]))
         self.assertFalse(options["allow-plaintext"])
 
     def test_arguments(self):

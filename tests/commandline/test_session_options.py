@@ -8,6 +8,7 @@ from twisted.python import usage
 
 from popserv import __version__
 from popserv.commandline.options import Options
+from popserv.runtime.extras import how_to_install
 from tests.certificates import issue
 from tests.commandline.harness import CA, SERVER, OptionsCase
 
@@ -157,4 +158,4 @@ class TLSTests(OptionsCase):
         with patch.dict("sys.modules", {"popserv.tls.certificates": None}):
             self.parse()
             error = self.assertRaises(usage.UsageError, self.parse, "--certificate", "x.pem")
-        self.assertIn("pip install 'popserv[tls]'", str(error))
+        self.assertIn(how_to_install("tls"), str(error))

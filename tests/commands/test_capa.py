@@ -69,6 +69,11 @@ class CapabilityTests(CommandTestCase):
             for start in absent:
                 self.assertNotIn(start, found)
 
+    def test_implementation_last(self):
+        """IMPLEMENTATION stands last, as in the example of section 5."""
+        self.serve(capa_options={"implementation": b"popserv-1.0", "login_delay": 1})
+        self.assertEqual(self.connect().capabilities()[-1], b"IMPLEMENTATION popserv-1.0")
+
     def test_defaults(self):
         """By default only the capabilities that every server has are announced."""
         (entry,) = capa.COMMANDS

@@ -23,6 +23,7 @@ from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import succeed
 from twisted.internet.task import deferLater
+from twisted.mail.maildir import MaildirDirdbmDomain
 from twisted.trial.unittest import TestCase
 
 from popserv.auth.realm import MaildropRealm
@@ -42,6 +43,7 @@ from tests.docs.harness import (
     UnixPOP3,
     blocks,
 )
+from tests.live.harness import deliver, read_maildir
 
 NAMED_BLOCKS = [
     block for page in sorted((DOCS / "howto").glob("*.rst")) for block in blocks(page, "python")
@@ -243,6 +245,23 @@ class EmbeddingTests(Base):
 
 class MailRealmTests(TestCase):
     """The realm of twisted.mail works; a login reads the messages in several reactor turns."""
+
+    async def test_mail_checker(self):
+        """A user of twisted.mail's database logs in, and removes mail from popserv's store."""
+        root = self.mktemp()
+        os.mkdir(root)
+        factory = load("dirdbm").make_factory(root)
+        MaildirDirdbmDomain(None, root).addUser(b"ann", b"secret")
+        deliver(Path(root, "ann"), [b"one\n"])
+        client = MemoryClient(factory)
+        replies = client.send(b"USER ann\r\nPASS secret\r\nDELE 1\r\nQUIT\r\n")
+        while not client.closed:
+            await deferLater(reactor, 0.01)
+            client.clock.advance(0)
+            replies += client.received()
+        self.assertIn(b"1 message (5 octets)", replies)
+        client.lose()
+        self.assertEqual(read_maildir(Path(root, "ann")), [])
 
     async def test_mail_realm(self):
         """Octets are those of popserv, and the avatar deletes messages only at QUIT."""

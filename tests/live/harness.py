@@ -145,7 +145,7 @@ def temporary_directory(test=None):
 class Server:
     """A twistd process that runs popserv."""
 
-    def __init__(self, *options, root=None, tac=None, twistd=()):
+    def __init__(self, *options, root=None, tac=None, twistd=(), environment=None):
         self.root = root or temporary_directory()
         self._log = temporary_directory() / "log"
         self._names = count(1)
@@ -170,6 +170,7 @@ class Server:
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join([str(AUDIT), str(CHECKOUT)]),
                     "POPSERV_TEST_LOADS": str(self._loads),
+                    **(environment or {}),
                 },
             )
         atexit.register(self.stop)

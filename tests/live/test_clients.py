@@ -315,3 +315,25 @@ class APOPTests(PoplibTests, TwistedTests, ProgramTests, ServerTestCase):
         """The timestamp in the greeting has the form of the RFC's example (RFC 1725 section 7)."""
         self.user()
         self.assertRegex(self.greeting(), rb"^\+OK .* <\d+\.\d+@[^<> ]+>$")
+
+
+class NmapTests(ServerTestCase):
+    """nmap, which reads the reply to CAPA up to the first dot."""
+
+    def test_capabilities(self):
+        """The script pop3-capabilities finds the service, and all capabilities."""
+        require_programs(self, "nmap")
+        done = run(
+            *("nmap", "-n", "-Pn", "-sT", "-sV", "--script", "pop3-capabilities"),
+            *("-p", self.server.port, "127.0.0.1"),
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        (line,) = [each for each in done.stdout.splitlines() if b"pop3-capabilities:" in each]
+        connection = self.server.connect()
+        connection.ask(b"CAPA")
+        for capability in connection.lines():
+            words = capability.split()
+            shown = b"IMPLEMENTATION" if words[0] == b"IMPLEMENTATION" else words[-1]
+            self.assertIn(words[0], line)
+            self.assertIn(shown, line)
+        connection.close()

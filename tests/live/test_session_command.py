@@ -230,8 +230,6 @@ class PipeTests(SessionCase):
 
     def test_signals(self):
         """SIGTERM, SIGHUP and SIGINT end the session without UPDATE and release the lock."""
-        # The tests may run under nohup, and a session inherits that.
-        self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_DFL))
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             process = self.start_on_pipes()
             self.ask(process, b"DELE 1")

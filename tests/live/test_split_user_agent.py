@@ -897,9 +897,11 @@ class DeliveryTests(SplitTestCase):
             server = self.strace(f"{inject}:when=1")
             with closing(server.connect_smtp(name="ann")) as smtp:
                 replies = [smtp.post(valid_message(), "ann", "bob") for _ in range(8)]
-            self.assertEqual({reply[:3] for reply in (replies[0], replies[-1])}, {b"451", b"250"})
-            self.assertEqual({reply for reply in replies if reply.startswith(b"451")}, {replies[0]})
+            self.assert_start(replies[0], b"451 ")
+            # The first call in each of the four threads fails, and any thread may be next.
+            self.assertLessEqual(replies.count(replies[0]), 4)
             accepted = sum(reply.startswith(b"250") for reply in replies)
+            self.assertEqual(accepted, len(replies) - replies.count(replies[0]))
             for name in ("ann", "bob"):
                 mail = [split_trace(each)[1] for each in server.mail(name)]
                 self.assertGreaterEqual(len(mail), accepted)

@@ -80,6 +80,7 @@ class PeerTests(SynchronousTestCase):
         for peer, name in [
             (REMOTE_PEER, "192.0.2.1:4321"),
             (IPv6Address("TCP", "::1", 1), "::1:1"),
+            (IPv6Address("TCP", "::ffff:192.0.2.1", 4321), "192.0.2.1:4321"),
             (DescriptorAddress("/dev/ttyS0", True), "/dev/ttyS0"),
             (ProxiedAddress("192.0.2.1", 7), "192.0.2.1:7"),
             (UNIXAddress(None), "UNIX socket"),

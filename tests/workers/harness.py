@@ -15,6 +15,7 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from popserv.listening.reactor import AddressFamilyReactor
 from popserv.workers import supervisor
 from popserv.workers.log_forwarding import event_as_json
 from popserv.workers.sockets import SocketAdopter, SocketOpener
@@ -220,7 +221,7 @@ class SocketsTestCase(TestCase):
 
     def setUp(self):
         """Create the supervisor's SocketOpener."""
-        self.opener = SocketOpener(reactor, 2)
+        self.opener = SocketOpener(AddressFamilyReactor(reactor), 2)
         self.addCleanup(self.opener.close)
 
     def close_later(self, port):

@@ -20,7 +20,7 @@ class LauncherTests(SynchronousTestCase):
     def launch(self, sockets=(), reactor=None, environ=b""):
         """Launch a worker; return the process, and the supervisor's ends of its sockets."""
         self.reactor = reactor or FakeReactor()
-        with patch("popserv.workers.launcher.open", mock_open(read_data=environ), create=True):
+        with patch("popserv.listening.systemd.open", mock_open(read_data=environ), create=True):
             launcher = Launcher("popserv.tap", ["--maildir", "mail"], self.reactor)
         launched = launcher.launch(ProcessProtocol(), {"number": 2, "count": 3}, sockets)
         process, *ends = launched
@@ -83,20 +83,6 @@ class LauncherTests(SynchronousTestCase):
         self.assertEqual(sorted(process.childFDs), [0, 1, 2, 3, 4, 5, 6])
         self.assertEqual(process.childFDs[6], 40)
         self.assertEqual((process.env["LISTEN_FDS"], process.env["LISTEN_FDNAMES"]), ("2", "a:b"))
-
-    def test_systemd_other_process(self):
-        """Variables that systemd has set for another process are ignored."""
-        process, _ = self.launch(environ=b"LISTEN_PID=1\0LISTEN_FDS=2\0")
-        self.assertEqual(sorted(process.childFDs), [0, 1, 2, 3])
-
-    def test_no_proc(self):
-        """Without /proc, no sockets from systemd are expected."""
-        with patch("popserv.workers.launcher.open", side_effect=FileNotFoundError, create=True):
-            launcher = Launcher("popserv.tap", [], FakeReactor())
-        process, *ends = launcher.launch(ProcessProtocol(), {"number": 1, "count": 2}, [])
-        for end in ends:
-            self.addCleanup(end.close)
-        self.assertEqual(sorted(process.childFDs), [0, 1, 2, 3])
 
     def test_spawn_fails(self):
         """If the process cannot be started, no descriptor stays open."""

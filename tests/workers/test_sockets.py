@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 from zope.interface.verify import verifyObject
 
+from popserv.listening.reactor import has_ipv6
 from popserv.workers import sockets
 from popserv.workers.sockets import SocketAdopter, SocketOpener
 from tests.certificates import issue
@@ -42,6 +43,19 @@ class TCPTests(SocketsTestCase):
             self.close_later(self.adopter(number).listenTCP(0, name_factory(b"%d" % number)))
         both = await self.count_connections(address)
         self.assertGreater(min(both[b"1"], both[b"2"]), 10)
+
+    async def test_ipv6(self):
+        """The sockets of an IPv6 port accept no IPv4, so that tcp: can have the same port."""
+        if not has_ipv6():
+            self.skipTest("IPv6 is required")
+        port = self.close_later(self.opener.listenTCP(0, Factory(), 50, "::"))
+        self.close_later(self.opener.listenTCP(port.getHost().port, Factory(), 50, ""))
+        ((ipv6, _), (ipv4, _)) = self.opener.descriptors(2)
+        for fileno, family in ((ipv6, socket.AF_INET6), (ipv4, socket.AF_INET)):
+            with socket.socket(fileno=os.dup(fileno)) as opened:
+                self.assertEqual(opened.family, family)
+                if family == socket.AF_INET6:
+                    self.assertTrue(opened.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
     async def test_pause(self):
         """A paused worker gets no connections until it listens again."""

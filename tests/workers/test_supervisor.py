@@ -4,7 +4,7 @@ from twisted.application.service import IService, Service
 from twisted.internet import reactor
 from zope.interface.verify import verifyObject
 
-from popserv.server.listeners import CannotStart
+from popserv.listening.listeners import CannotStart
 from popserv.workers import worker_process
 from popserv.workers.supervisor import Supervisor
 from tests.workers.harness import LAST_EVENT, SupervisorTestCase

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv import tap
 from popserv.auth.passwords.users_file_editing import set_secret
-from popserv.server.listeners import CannotStart
+from popserv.listening.listeners import CannotStart
 from popserv.workers import worker as worker_module
 from popserv.workers.link import HEARTBEAT_INTERVAL
 from popserv.workers.worker import Worker, main

@@ -29,7 +29,7 @@ Checks bearer tokens of an OAuth or OpenID provider, for the SASL mechanisms
 OAUTHBEARER and XOAUTH2.  The section [oauth] of the file describes who issues
 the tokens, and how to verify them: with the provider's keys (jwks), or by a
 request to the provider (introspection).  The file is read when the server
-starts.  Requires the extra oauth: pip install 'popserv[oauth]'
+starts.  Requires the extra oauth.
 """
 
 
@@ -70,8 +70,10 @@ class _TokenCheckerFactory:
         try:
             from popserv.auth.oauth.checker import TokenChecker
         except ImportError as missing:
+            from popserv.runtime.extras import how_to_install
+
             raise ImportError(
-                f"{missing}; OAuth requires the extra oauth: pip install 'popserv[oauth]'"
+                f"{missing}; OAuth requires the extra oauth; run: {how_to_install('oauth')}"
             ) from missing
 
         return TokenChecker.from_file(argString)

@@ -26,6 +26,7 @@ from popserv.auth.passwords.scram_keys import (
     parse_scram_keys,
 )
 from popserv.core.grammar import decode_base64
+from popserv.runtime.extras import how_to_install
 
 # Loaded at the start: later, the process may not be able to read the files of libraries.
 try:
@@ -190,7 +191,7 @@ _ARGON2_MEMORY_ALLOCATION_ERROR = -22
 
 def _argon2(secret: bytes, password: bytes) -> bool:
     if argon2 is None:
-        raise SchemeUnavailable("Argon2 requires argon2-cffi; run: pip install 'popserv[argon2]'")
+        raise SchemeUnavailable(f"Argon2 requires argon2-cffi; run: {how_to_install('argon2')}")
     if b"\0" in secret:
         raise ValueError("an Argon2 secret must not have a NUL: the library would stop there")
     variant = argon2.Type.ID if secret.startswith(b"$argon2id$") else argon2.Type.I

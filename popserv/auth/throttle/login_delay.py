@@ -12,6 +12,7 @@ from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface import Interface, implementer
 
+from popserv.auth.names import name_octets
 from popserv.errors import LoginTooSoon
 from popserv.runtime.bus import WorkerBus
 
@@ -46,20 +47,21 @@ class LoginDelayRealm:
         self._bus.subscribe(_TOPIC, self)
 
     def requestAvatar(
-        self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
+        self, avatarId: Any, mind: object, *interfaces: type[Interface]
     ) -> Deferred[Any]:
-        """Return the realm's avatar.
+        """Return the realm's avatar; the realm gets ``avatarId`` as it is.
 
         :raises LoginTooSoon: the delay since the user's last login has not passed.
         """
         now = self._now()
         self._evict_expired(now)
-        last = self._logins.get(avatarId)
+        user = name_octets(avatarId)
+        last = self._logins.get(user)
         # An expired login that another worker reported late may not be evicted yet.
         if last is not None and now - last < self._seconds:
             raise LoginTooSoon(math.ceil(self._seconds - (now - last)))
         avatar = maybeDeferred(self._realm.requestAvatar, avatarId, mind, *interfaces)
-        return avatar.addCallback(self._record_login, avatarId)
+        return avatar.addCallback(self._record_login, user)
 
     # The subscriber of the worker bus
 

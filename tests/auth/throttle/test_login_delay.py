@@ -59,6 +59,13 @@ class DelayTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.login())[1], "avatar")
         self.assertEqual(self.inner.asked, [(b"ann", None, IMailbox)])
 
+    def test_text(self):
+        """An avatar ID may be text; the wrapped realm gets it as it is."""
+        self.successResultOf(self.login("ann"))
+        self.assertEqual(self.inner.asked, [("ann", None, IMailbox)])
+        for user in ("ann", b"ann"):
+            self.assertRefused("too soon after the last login, wait 60 seconds", user)
+
     def test_too_soon(self):
         """A login is refused until the delay since the last login has passed."""
         self.successResultOf(self.login())

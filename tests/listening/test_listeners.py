@@ -3,7 +3,7 @@
 from twisted.application.service import Service
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.server.listeners import CannotStart, Listeners
+from popserv.listening.listeners import CannotStart, Listeners
 
 
 class ListenersTests(SynchronousTestCase):

@@ -1,0 +1,1 @@
+"""Tests of popserv.listening, one file for each module."""
