@@ -103,6 +103,12 @@ class TryLater(POPError):
     text = Text("temporary failure, try again later")
 
 
+class MessageChanged(TryLater):
+    """A message no longer has the octets that LIST reported; they are right after a new login."""
+
+    text = Text("message has changed, log in again")
+
+
 class RemovalFailed(POPError):
     """Some messages could not be removed; ``remaining`` is their number."""
 

@@ -53,6 +53,17 @@ class IMailbox(Interface):
         """Release the exclusive-access lock.  It is called once."""
 
 
+class ISizeCache(IMailbox):
+    """A mailbox whose store keeps the octets of messages from one session to the next."""
+
+    def discard_sizes() -> Awaitable[None]:
+        """Discard the octets that are kept, so that the next session has them counted anew.
+
+        It is called before the client is told that a message did not have the octets that the
+        snapshot has for it.  The snapshot of this session stays the same.
+        """
+
+
 class IRetrievalRecord(IMailbox):
     """A mailbox that records which messages were retrieved, for LAST (RFC 1460).
 

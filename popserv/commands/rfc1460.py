@@ -24,11 +24,10 @@ async def last(session: Session) -> Reply:
 
 @command(b"RETR", State.TRANSACTION, arguments(number))
 async def retr(session: Session, n: int) -> Reply:
-    """Send a message, and record that it was accessed and retrieved."""
+    """Send a message, and record that it was accessed and retrieved once it is sent."""
     message = session.maildrop[n]
     reply = await rfc1725.send_message(session, n)
-    _access(session).record_retrieval(message)
-    return reply
+    return reply._replace(sent=partial(_access(session).record_retrieval, message))
 
 
 @command(b"DELE", State.TRANSACTION, arguments(number))

@@ -138,7 +138,8 @@ _TOP_FOLLOWS = Text("top of message follows")
 @command(b"TOP", State.TRANSACTION, arguments(number, number), announce=b"TOP")
 def top(session: Session, n: int, lines: int) -> Coroutine[Any, Any, Reply]:
     """Send a message's header and the first lines of its body."""
-    return _send(session, n, session.maildrop[n], _TOP_FOLLOWS, TopFramer(lines))
+    message = session.maildrop[n]
+    return _send(session, n, message, _TOP_FOLLOWS, TopFramer(lines, message.octets))
 
 
 _UNIQUE_IDS_FOLLOW = Text("unique-id listing follows")
@@ -194,7 +195,8 @@ def send_message(session: Session, n: int) -> Coroutine[Any, Any, Reply]:
     :raises popserv.errors.NoSuchMessage: the message does not exist or is marked as deleted.
     """
     message = session.maildrop[n]
-    return _send(session, n, message, Text("%d octets", message.octets), MessageFramer())
+    octets = message.octets
+    return _send(session, n, message, Text("%d octets", octets), MessageFramer(octets))
 
 
 async def _send(session: Session, n: int, message: Message, text: Text, framer: Framer) -> Reply:

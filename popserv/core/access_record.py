@@ -40,7 +40,7 @@ class AccessRecord:
         self._highest = max(self._highest, number)
 
     def record_retrieval(self, message: Message) -> None:
-        """Record that a message was accessed and is being sent."""
+        """Record that a message was accessed and has been sent."""
         self.record_access(message.position + 1)
         self._retrieved[message.position] = message
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
 
@@ -24,8 +24,9 @@ class Reply(NamedTuple):
     """A positive reply.
 
     ``text`` is the text of the status line: bytes if programs parse it, a Text if users read it.
-    ``body`` is the chunks of a multi-line response, which ``framer`` converts to lines.
-    ``after`` is the action that follows.  A negative reply is a
+    ``body`` is the chunks of a multi-line response, which ``framer`` converts to lines; without
+    one, as :class:`~popserv.messages.framing.MessageFramer` does.  ``after`` is the action that
+    follows.  ``sent`` is called when the whole body has been written.  A negative reply is a
     :exc:`~popserv.errors.POPError`.
     """
 
@@ -33,6 +34,7 @@ class Reply(NamedTuple):
     body: Iterable[Chunk] | None = None
     framer: Framer | None = None
     after: After = After.CONTINUE
+    sent: Callable[[], object] | None = None
 
 
 def ok_line(text: bytes | Text, language: Language = ENGLISH) -> bytes:

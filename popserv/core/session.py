@@ -19,7 +19,7 @@ from zope.interface import Interface
 from popserv.core.access_record import AccessRecord
 from popserv.core.maildrop import Maildrop
 from popserv.errors import BadCommand, RemovalFailed
-from popserv.interfaces import IMailbox
+from popserv.interfaces import IMailbox, ISizeCache
 from popserv.messages.workarounds import OE_NS_EOH
 from popserv.texts import ENGLISH, Text
 
@@ -201,6 +201,12 @@ class Session:
         self.as_stored = True
         if self.state is State.TRANSACTION:
             self.maildrop.use_stored_form()
+
+    async def discard_sizes(self) -> None:
+        """Discard the sizes that the store has cached: a message did not have its octets."""
+        cache = ISizeCache(self.mailbox, None)
+        if cache is not None:
+            await cache.discard_sizes()
 
     async def update(self) -> None:
         """Change the state to UPDATE (RFC 1725 section 6).

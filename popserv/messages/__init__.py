@@ -1,6 +1,6 @@
 """The forms of a message: its octets on the wire, its framing, its downgraded form.
 
-This package may import the standard library only.
+This package may import the standard library and errors.
 """
 
 from popserv.messages.downgrade.downgrader import Downgrader

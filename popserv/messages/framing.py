@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable
+from math import inf
 from typing import Protocol
 
+from popserv.errors import MessageChanged
 from popserv.messages.octets import LineEndNormalizer
 
 Chunk = bytes | Awaitable[bytes]
@@ -24,10 +26,16 @@ class Framer(Protocol):
         """Whether the response needs no more of the body."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return the octets to send for this chunk."""
+        """Return the octets to send for this chunk.
+
+        :raises popserv.errors.MessageChanged: the message has more octets than LIST reported.
+        """
 
     def finish(self) -> bytes:
-        """Return the last octets of the response, the terminator included."""
+        """Return the last octets of the response, the terminator included.
+
+        :raises popserv.errors.MessageChanged: the message has not the octets that LIST reported.
+        """
 
 
 # The methods of bytes take three times as long to search for two octets.
@@ -35,13 +43,19 @@ _DOT_LINE = re.compile(rb"\n\.")
 
 
 class MessageFramer:
-    """Frames a whole message, for RETR."""
+    """Frames a whole message, for RETR.
+
+    ``octets`` is the size that LIST has reported.  The framer returns no octet more than that,
+    and no terminator after fewer.  Without it, a message of any size is framed.
+    """
 
     done = False
 
-    def __init__(self) -> None:
+    def __init__(self, octets: int | None = None) -> None:
         self._normalizer = LineEndNormalizer()
         self._at_line_start = True
+        self._reported = octets
+        self._octets_left: float = inf if octets is None else octets
 
     def feed(self, chunk: bytes) -> bytes:
         """See Framer."""
@@ -51,33 +65,72 @@ class MessageFramer:
         """See Framer."""
         last = self._frame(self._normalizer.finish())
         if not self._at_line_start:
+            self._count(2)
             last += b"\r\n"
+        self._check_end()
         return last + b".\r\n"
 
     def _frame(self, text: bytes) -> bytes:
         if not text:
             return b""
+        octets = len(text)
         at_line_start, self._at_line_start = self._at_line_start, text.endswith(b"\n")
         if b"." in text:
             if at_line_start and text.startswith(b"."):
                 text = b"." + text
             text = _DOT_LINE.sub(b"\n..", text)
-        return text.replace(b"\n", b"\r\n")
+        framed = text.replace(b"\n", b"\r\n")
+        # All that the wire form has gained, except for the dots.
+        self._count(octets + len(framed) - len(text))
+        return framed
+
+    def _count(self, octets: int) -> None:
+        """Count octets of the wire form."""
+        self._octets_left -= octets
+        if self._octets_left < 0:
+            raise MessageChanged from ValueError(f"it has more than {self._reported} octets")
+
+    def _check_end(self) -> None:
+        """Check that the message had all octets."""
+        if 0 < self._octets_left < inf:
+            raise MessageChanged from ValueError(
+                f"{self._octets_left} of its {self._reported} octets are missing"
+            )
 
 
 class TopFramer(MessageFramer):
     """Frames a message's header, the blank line, and the first ``lines`` lines of the body.
 
-    A message with fewer lines is framed whole (RFC 1725 section 7).
+    A message with fewer lines is framed whole (RFC 1725 section 7).  ``octets`` is as for
+    :class:`MessageFramer`.  A message of up to ``MAX_COMPARED`` octets is read to its end, so
+    that its size is compared although only a part of it is sent.
     """
 
-    def __init__(self, lines: int) -> None:
-        super().__init__()
+    MAX_COMPARED = 1 << 17
+
+    def __init__(self, lines: int, octets: int | None = None) -> None:
+        super().__init__(octets)
         self._lines_left = lines
         self._in_header = True
+        self._reads_to_end = octets is not None and octets <= self.MAX_COMPARED
+        self._unsent_at_line_start = True
 
     def _frame(self, text: bytes) -> bytes:
-        return super()._frame(text[: self._octets_to_send(text)])
+        if not text:
+            return b""
+        end = self._octets_to_send(text)
+        unsent = len(text) - end
+        if unsent:
+            self._unsent_at_line_start = text.endswith(b"\n")
+            self._count(unsent + text.count(b"\n", end))
+            text = text[:end]
+        return super()._frame(text)
+
+    def _check_end(self) -> None:
+        if not self._unsent_at_line_start:
+            self._count(2)
+        if not self.done:
+            super()._check_end()
 
     def _octets_to_send(self, text: bytes) -> int:
         """Return how much of the text to send, and count its lines."""
@@ -94,7 +147,7 @@ class TopFramer(MessageFramer):
         for _ in range(self._lines_left):
             end = text.index(b"\n", end) + 1
         self._lines_left = 0
-        self.done = True
+        self.done = not self._reads_to_end
         return end
 
     def _header_end(self, text: bytes) -> int:

@@ -1,8 +1,14 @@
-"""Sends the body of a multi-line response: reads its chunks, and writes framed octets."""
+"""Sends the body of a multi-line response: reads its chunks, and writes framed octets.
+
+Nothing is written, not even the status line, until WRITE_SIZE octets of the body are framed, or all
+of it.  A message that is read in one piece is therefore framed to its end, and compared with the
+octets that LIST has reported, while the reply can still be ``-ERR``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from operator import length_hint
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -15,13 +21,19 @@ WRITE_SIZE = 1 << 16
 _WRITES_PER_TURN = 4
 """Writes before other sessions are served."""
 
+Finished = Callable[[Failure | None, bool], None]
+"""Called once at the end of a body.
+
+The arguments are None after the last octet was written, otherwise the failure that ended the body;
+and whether anything, such as the status line, was written.
+"""
+
 
 class BodySender:
     """Feeds a body through its framer to ``write``, until paused.
 
     ``call_later`` calls a function after a number of seconds, as a reactor's ``callLater``
-    does.  ``finished`` is called once: with None after the last octet was written, or with
-    the failure that ended the body.  Nothing is called after :meth:`stop`.
+    does.  Nothing is called after :meth:`stop`.
     """
 
     def __init__(
@@ -31,9 +43,11 @@ class BodySender:
         framer: Framer,
         write: Callable[[bytes], object],
         call_later: Callable[[float, Callable[[], None]], object],
-        finished: Callable[[Failure | None], None],
+        finished: Finished,
     ) -> None:
         self._out = [head]
+        self._gathered = 0
+        self._has_written = False
         self._body = body
         self._chunks: Iterator[Chunk] = iter(body)
         self._framer = framer
@@ -84,8 +98,8 @@ class BodySender:
 
     def _write_once(self) -> None:
         """Write the chunks that need not be awaited, up to WRITE_SIZE octets."""
-        gathered = 0
-        while gathered < WRITE_SIZE:
+        # A body that is known to have no more chunks is framed to its end.
+        while self._gathered < WRITE_SIZE or not length_hint(self._chunks, 1):
             chunk = None if self._framer.done else next(self._chunks, None)
             if chunk is None:
                 self._out.append(self._framer.finish())
@@ -94,19 +108,26 @@ class BodySender:
                 return
             if not isinstance(chunk, bytes):
                 self._await_chunk(chunk)
-                break
-            framed = self._framer.feed(chunk)
-            gathered += len(framed)
-            self._out.append(framed)
+                return
+            self._frame(chunk)
         self._flush()
 
+    def _frame(self, chunk: bytes) -> None:
+        framed = self._framer.feed(chunk)
+        self._gathered += len(framed)
+        self._out.append(framed)
+
     def _await_chunk(self, chunk: Awaitable[bytes]) -> None:
+        if self._has_written:
+            self._flush()
         self._awaits_chunk = True
         Deferred.fromCoroutine(_result_of(chunk)).addCallbacks(self._arrived, self._failed)
 
     def _flush(self) -> None:
         out, self._out = b"".join(self._out), []
+        self._gathered = 0
         if out:
+            self._has_written = True
             self._write(out)
 
     def _arrived(self, chunk: bytes) -> None:
@@ -114,7 +135,11 @@ class BodySender:
         if self._is_over:
             close_body(self._body)
             return
-        self._out.append(self._framer.feed(chunk))
+        try:
+            self._frame(chunk)
+        except Exception:
+            self._end(Failure())
+            return
         if not self._is_paused:
             self.resume()
 
@@ -127,7 +152,7 @@ class BodySender:
     def _end(self, failure: Failure | None) -> None:
         if not self._is_over:
             self.stop()
-            self._finished(failure)
+            self._finished(failure, self._has_written)
 
 
 def close_body(body: Iterable[Chunk]) -> None:

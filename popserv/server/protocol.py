@@ -3,7 +3,7 @@
 Rules of this file:
  1. One command runs at a time.  While one is pending, or its body is being sent, no input
     is processed: pipelining needs no queue.
- 2. After a status line there is no ``-ERR``: a body that fails aborts the connection, so
+ 2. After a status line there is no ``-ERR``: a body that fails later aborts the connection, so
     that the client does not take a part of a message for the whole.
  3. No text of an unexpected exception reaches a client.
 """
@@ -20,8 +20,8 @@ from twisted.python.failure import Failure
 from popserv.core.grammar import MAX_LINE, MAX_SASL_LINE, split_line
 from popserv.core.replies import After, Reply, challenge_line, ok_line
 from popserv.core.session import State
-from popserv.errors import BadCommand, LoginFailed, POPError, TryLater
-from popserv.messages.framing import ListingFramer
+from popserv.errors import BadCommand, LoginFailed, MessageChanged, POPError, TryLater
+from popserv.messages.framing import MessageFramer
 from popserv.runtime.coroutines import run_eagerly
 from popserv.server.body import close_body
 from popserv.server.connection import Connection
@@ -188,20 +188,42 @@ class POP3Server(Connection):
             self.output.send_body(
                 status,
                 reply.body,
-                reply.framer or ListingFramer(),
-                partial(self._body_sent, reply.after),
+                reply.framer or MessageFramer(),
+                partial(self._body_sent, reply),
             )
 
-    def _body_sent(self, after: After, failure: Failure | None) -> None:
+    def _body_sent(self, reply: Reply, failure: Failure | None, has_written: bool) -> None:
         if failure is None:
-            self._command_done(after)
+            if reply.sent is not None:
+                reply.sent()
+            self._command_done(reply.after)
+            return
+        failed = self._abort if has_written else self._command_failed
+        if failure.check(MessageChanged):
+            discarded = Deferred.fromCoroutine(self.session.discard_sizes())
+            discarded.addErrback(partial(self.log.failure, "cannot discard the sizes of messages"))
+            discarded.addCallback(lambda _: failed(failure))
+        else:
+            failed(failure)
+
+    def _abort(self, failure: Failure) -> None:
+        """Abort the connection, because a body failed after its status line."""
+        error = failure.value
+        if isinstance(error, MessageChanged):
+            self.log.warn(
+                "{peer}: a message of {user!r:.200} has changed, connection aborted: {cause}",
+                peer=peer_name(self.transport),
+                user=self.session.name,
+                cause=error.__cause__,
+            )
         else:
             self.log.failure("reading a message failed, connection aborted", failure)
-            # Set first, so that nothing closes the connection in order.
-            self.closing = True
-            self.output.discard()
+        # Set first, so that nothing closes the connection in order.
+        self.closing = True
+        self.output.discard()
+        if not self.is_disconnected:
             self.transport.abortConnection()
-            self._command_done(After.CLOSE)
+        self._command_done(After.CLOSE)
 
     def _command_failed(self, failure: Failure) -> None:
         """Send a negative reply; delay that of a failed login, to slow down password guessing."""

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from popserv.messages.framing import Chunk, Framer
-from popserv.server.body import WRITE_SIZE, BodySender
+from popserv.server.body import WRITE_SIZE, BodySender, Finished
 from popserv.transports.output import write_now
 
 
@@ -67,17 +67,16 @@ class ReplyWriter:
         head: bytes,
         body: Iterable[Chunk],
         framer: Framer,
-        finished: Callable[[Failure | None], None],
+        finished: Finished,
     ) -> None:
         """Write a status line and the body after it.
 
-        ``finished`` is called once: with None after the last octet was written, or with the
-        failure that ended the body.  It is not called after :meth:`stop_body`.
+        ``finished`` is not called after :meth:`stop_body`.
         """
 
-        def done(failure: Failure | None) -> None:
+        def done(failure: Failure | None, has_written: bool) -> None:
             self._body = None
-            finished(failure)
+            finished(failure, has_written)
 
         sender = BodySender(head, body, framer, self.write, self._call_later, done)
         self._body = sender

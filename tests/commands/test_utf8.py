@@ -1,7 +1,7 @@
 """UTF8 and LANG (RFC 6856)."""
 
 from popserv.auth import precis
-from popserv.commands import utf8
+from popserv.commands import rfc1725, utf8
 from popserv.core.languages import Languages
 from popserv.core.snapshot import Snapshot
 from tests.commands.harness import CommandTestCase, response_line
@@ -10,12 +10,25 @@ from tests.core.harness import make_session
 AS_STORED = b"+OK messages are sent as stored\r\n"
 
 
+class NineOctets:
+    """A downgraded form of ann's second message."""
+
+    def feed(self, chunk):
+        """Change nothing."""
+        return chunk
+
+    def finish(self):
+        """Add four octets."""
+        return b"no\n"
+
+
 class UTF8Tests(CommandTestCase):
     """UTF8: messages as they are stored, and their sizes (section 2)."""
 
     def setUp(self):
         """Give ann's second message a downgraded form of 9 octets."""
         super().setUp()
+        self.patch(rfc1725, "Downgrader", NineOctets)
         opened = self.store.open_maildrop
 
         async def open_maildrop(user):

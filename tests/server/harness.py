@@ -79,7 +79,7 @@ def truncated(session):
     """Return a body that fails before its end."""
 
     def body():
-        yield b"half a message\n"
+        yield b"half a message\n" * 10_000
         raise OSError("a secret of the disk's")
 
     return Reply(b"truncated", body())

@@ -1,4 +1,4 @@
-"""The body of a multi-line response: pauses, awaited chunks, errors."""
+"""The body of a multi-line response: pauses, awaited chunks, errors, octets."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,8 +6,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.errors import MessageChanged
 from popserv.messages.framing import MessageFramer, TopFramer
-from popserv.server.body import BodySender
+from popserv.server.body import WRITE_SIZE, BodySender
 
 
 class Body:
@@ -39,13 +40,18 @@ class BodySenderTests(SynchronousTestCase):
     def sender(self, body, framer=None):
         """Return a sender whose writes and end are recorded."""
         self.written, self.ends, self.clock = [], [], Clock()
+
+        def finished(failure, has_written):
+            self.assertEqual(has_written, bool(self.written))
+            self.ends.append(failure)
+
         return BodySender(
             b"+OK\r\n",
             body,
             framer or MessageFramer(),
             self.written.append,
             self.clock.callLater,
-            self.ends.append,
+            finished,
         )
 
     def test_small(self):
@@ -102,13 +108,16 @@ class BodySenderTests(SynchronousTestCase):
         self.assertEqual((len(self.written), self.ends, body.closed), (4, [], 1))
 
     def test_await(self):
-        """Earlier chunks are written before one is awaited."""
-        late = Deferred()
-        body = Body(b"a\n", late, b"c\n")
+        """The status line waits for the first chunks; once it is written, they do not wait."""
+        first, second = Deferred(), Deferred()
+        body = Body(first, b"a\n", b"x" * WRITE_SIZE, b"\nb\n", second, b"d\n")
         self.sender(body).resume()
-        self.assertEqual(self.written, [b"+OK\r\na\r\n"])
-        late.callback(b"b\n")
-        self.assertEqual(b"".join(self.written), b"+OK\r\na\r\nb\r\nc\r\n.\r\n")
+        self.assertEqual(self.written, [])
+        first.callback(b"0\n")
+        start = b"+OK\r\n0\r\na\r\n" + b"x" * WRITE_SIZE
+        self.assertEqual(self.written, [start, b"\r\nb\r\n"])
+        second.callback(b"c\n")
+        self.assertEqual(b"".join(self.written), start + b"\r\nb\r\nc\r\nd\r\n.\r\n")
 
     def test_paused_while_awaiting(self):
         """A chunk that arrives while paused is written after resume."""
@@ -117,20 +126,55 @@ class BodySenderTests(SynchronousTestCase):
         sender.resume()
         sender.pause()
         late.callback(b"a\n")
-        self.assertEqual(self.written, [b"+OK\r\n"])
+        self.assertEqual(self.written, [])
         sender.resume()
         self.assertEqual(b"".join(self.written), b"+OK\r\na\r\n.\r\n")
 
     def test_failures(self):
-        """A body that fails has no terminating dot."""
-        for last in (OSError("disk"), Deferred()):
-            body = Body(b"a\n", last)
-            self.sender(body).resume()
-            if isinstance(last, Deferred):
-                last.errback(OSError("disk"))
-            self.assertNotIn(b"\r\n.\r\n", b"".join(self.written))
-            self.assertEqual([end.type for end in self.ends], [OSError])
-            self.assertEqual(body.closed, 1)
+        """A body that fails has no terminating dot; if it fails early, nothing is written."""
+        for start in (b"a\n", b"a" * WRITE_SIZE):
+            for last in (OSError("disk"), Deferred()):
+                body = Body(start, last)
+                self.sender(body).resume()
+                if isinstance(last, Deferred):
+                    last.errback(OSError("disk"))
+                written = b"+OK\r\n" + start if len(start) == WRITE_SIZE else b""
+                self.assertEqual(b"".join(self.written), written)
+                self.assertEqual([end.type for end in self.ends], [OSError])
+                self.assertEqual(body.closed, 1)
+
+    def test_whole(self):
+        """A message whose last chunk is known to be the last is compared before any write."""
+        for octets in (WRITE_SIZE + 1, 3 * WRITE_SIZE, 3 * WRITE_SIZE + 3):
+            self.sender([b"x" * 3 * WRITE_SIZE], MessageFramer(octets)).resume()
+            self.assertEqual([end.type for end in self.ends], [MessageChanged])
+            self.assertEqual(self.written, [])
+        self.sender([b"x" * 3 * WRITE_SIZE], MessageFramer(3 * WRITE_SIZE + 2)).resume()
+        self.assertEqual((self.ends, len(self.written)), ([None], 1))
+
+    @given(
+        st.lists(st.tuples(st.integers(0, 40_000), st.booleans()), max_size=9),
+        st.integers(-70_000, 70_000) | st.integers(-3, 3),
+    )
+    def test_octets(self, lengths, difference):
+        """Never more octets are written than were reported, and no terminator after fewer."""
+        chunks = [b"0123456\n" * (length // 8) for length, _ in lengths]
+        octets = sum(len(chunk) // 8 * 9 for chunk in chunks)
+        reported = max(octets + difference, 0)
+        body = [
+            succeed(chunk) if waits else chunk
+            for chunk, (_, waits) in zip(chunks, lengths, strict=True)
+        ]
+        self.sender(body, MessageFramer(reported)).resume()
+        self.clock.advance(0)
+        written = b"".join(self.written)
+        if octets == reported:
+            self.assertEqual(self.ends, [None])
+            self.assertEqual(len(written), len(b"+OK\r\n") + octets + len(b".\r\n"))
+        else:
+            self.assertEqual([end.type for end in self.ends], [MessageChanged])
+            self.assertLessEqual(len(written.removeprefix(b"+OK\r\n")), min(octets, reported))
+            self.assertNotIn(b".", written)
 
     def test_stop(self):
         """A stopped body is closed, and nothing is written."""

@@ -82,7 +82,7 @@ class OutputTests(ServerTestCase):
         self.assertEqual(ann.received(), ONE_AND_NOOP)
 
     def test_body_fails(self):
-        """A body that fails aborts the connection, without the terminating dot."""
+        """A body that fails later aborts the connection, without the terminating dot."""
         ann = self.logged_in()
         self.assertNotIn(b"\r\n.\r\n", ann.send(b"TRUNCATED\r\nNOOP\r\n"))
         self.assertTrue(ann.transport.aborted)

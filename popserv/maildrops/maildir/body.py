@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
+from popserv.errors import MessageChanged
+from popserv.maildrops.maildir.compressed import (
+    CannotDecompress,
+    DecompressedFile,
+    compression_of,
+)
 from popserv.messages.framing import Chunk
 
 RunInThread = Callable[..., Awaitable[Any]]
@@ -22,43 +27,69 @@ _NOWAIT: int = getattr(os, "RWF_NOWAIT", -1)
 _BUFFER = memoryview(bytearray(_CHUNK))
 
 
-def read_body(fd: int, octets: int, run: RunInThread) -> Iterable[Chunk]:
-    """Return the first octets of an open file as chunks of at most 128 KiB.
+async def read_body(fd: int, octets: int, run: RunInThread) -> Iterable[Chunk]:
+    """Return the contents of an open file as chunks of at most 128 KiB, decompressed.
 
-    If the page cache has a body of one chunk, the file is closed now; otherwise the ``close`` of
-    the returned iterable closes it.
+    ``octets`` is the length of the file.  The first chunk is read now.  If it is the only one, the
+    file is closed now; otherwise the ``close`` of the returned iterable closes it.  After an
+    exception the file is open.
+
+    :raises CannotDecompress: the file is compressed, and the start of it cannot be decompressed.
+    :raises MessageChanged: the file has become shorter.
+    :raises OSError: the file cannot be read.
     """
-    if octets <= _CHUNK:
-        whole = _read_cached(fd, octets, 0)
-        if whole is not None:
-            os.close(fd)
-            return (whole,)
-    return _FileBody(fd, octets, run)
+    size = min(octets, _CHUNK)
+    first = _read_cached(fd, size, 0)
+    if first is None:
+        first = await run(_read, fd, size, 0)
+    compression = compression_of(first)
+    if compression is not None:
+        file = DecompressedFile(fd, compression)
+        first = await run(file.read)
+        if not file.is_at_end:
+            return _OpenBody(fd, _decompressed_chunks(file, first, run))
+    elif octets > _CHUNK:
+        return _OpenBody(fd, _stored_chunks(fd, octets, first, run))
+    os.close(fd)
+    return (first,)
 
 
-class _FileBody:
-    """The chunks of an open file: bytes if the page cache has them, else an awaitable of them."""
+class _OpenBody:
+    """The chunks of an open file."""
 
-    def __init__(self, fd: int, octets: int, run: RunInThread) -> None:
+    # Not a generator: closing one that was never started would not close the file.
+
+    def __init__(self, fd: int, chunks: Iterator[Chunk]) -> None:
         self._fd = fd
-        self._run = run
-        self._size = octets
-        self._offset = 0
+        self._chunks = chunks
 
     def __iter__(self) -> Iterator[Chunk]:
-        return self
-
-    def __next__(self) -> Chunk:
-        octets = min(_CHUNK, self._size - self._offset)
-        if octets <= 0:
-            raise StopIteration
-        offset, self._offset = self._offset, self._offset + octets
-        cached = _read_cached(self._fd, octets, offset)
-        return cached or self._run(_read, self._fd, octets, offset)
+        return self._chunks
 
     def close(self) -> None:
         """Close the file; not while a chunk is being read."""
         os.close(self._fd)
+
+
+def _stored_chunks(fd: int, octets: int, first: bytes, run: RunInThread) -> Iterator[Chunk]:
+    yield first
+    for offset in range(len(first), octets, _CHUNK):
+        size = min(_CHUNK, octets - offset)
+        yield _read_cached(fd, size, offset) or run(_read, fd, size, offset)
+
+
+def _decompressed_chunks(file: DecompressedFile, first: bytes, run: RunInThread) -> Iterator[Chunk]:
+    yield first
+    while not file.is_at_end:
+        yield run(_decompress, file)
+
+
+def _decompress(file: DecompressedFile) -> bytes:
+    try:
+        return file.read()
+    except CannotDecompress as error:
+        # It could be decompressed when it was counted.
+        raise MessageChanged from error
 
 
 def _read_cached(fd: int, octets: int, offset: int) -> bytes | None:
@@ -74,5 +105,5 @@ def _read_cached(fd: int, octets: int, offset: int) -> bytes | None:
 def _read(fd: int, octets: int, offset: int) -> bytes:
     chunk = os.pread(fd, octets, offset)
     if len(chunk) < octets:
-        raise OSError(errno.EIO, "a message has become shorter")
+        raise MessageChanged from ValueError("its file has become shorter")
     return chunk

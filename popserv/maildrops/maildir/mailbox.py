@@ -10,9 +10,17 @@ from contextlib import suppress
 from zope.interface import implementer
 
 from popserv.core.snapshot import Message, Snapshot
-from popserv.errors import MaildropUnavailable, NoSuchMessage, POPError, RemovalFailed, TryLater
-from popserv.interfaces import IMailbox, IRetrievalRecord
+from popserv.errors import (
+    MaildropUnavailable,
+    MessageChanged,
+    NoSuchMessage,
+    POPError,
+    RemovalFailed,
+    TryLater,
+)
+from popserv.interfaces import IMailbox, IRetrievalRecord, ISizeCache
 from popserv.maildrops.maildir.body import RunInThread, read_body
+from popserv.maildrops.maildir.compressed import CannotDecompress, check_contents
 from popserv.maildrops.maildir.files import MessageFiles
 from popserv.maildrops.maildir.flags import last_seen, mark_seen
 from popserv.maildrops.maildir.folders import Folders
@@ -23,6 +31,8 @@ from popserv.maildrops.maildir.listing.index import Index
 from popserv.maildrops.maildir.removal import remove_files
 from popserv.messages.framing import Chunk
 from popserv.texts import Text
+
+_CANNOT_BE_READ = Text("message cannot be read, contact your administrator")
 
 _TRANSIENT_ERRORS = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK, errno.ESTALE}
@@ -60,7 +70,7 @@ class EmptyMailbox:
         self._unlock()
 
 
-@implementer(IRetrievalRecord)
+@implementer(IRetrievalRecord, ISizeCache)
 class MaildirMailbox:
     """One Maildir, whose lock is held until :meth:`release`."""
 
@@ -87,36 +97,42 @@ class MaildirMailbox:
                 await self._run(self._files.update_locations)
                 opened = self._files.open(position)
         except OSError as error:
-            raise refusal(
-                error, Text("message cannot be read, contact your administrator")
-            ) from error
+            raise refusal(error, _CANNOT_BE_READ) from error
         if opened is None:
             raise NoSuchMessage
         fd, status = opened
-        if stamp_of(status) != self.index.stamps[position]:
-            try:
+        try:
+            if stamp_of(status) != self.index.stamps[position]:
                 await self._recount(position, fd)
-            except BaseException:
-                os.close(fd)
-                raise
-        return read_body(fd, status.st_size, self._run)
+            if not self.messages.octets[position] and status.st_size:
+                # It could not be decompressed; its start alone would seem a changed message.
+                await self._run(check_contents, fd)
+            return await read_body(fd, status.st_size, self._run)
+        except BaseException as error:
+            os.close(fd)
+            if isinstance(error, OSError):
+                raise refusal(error, _CANNOT_BE_READ) from error
+            if isinstance(error, CannotDecompress):
+                name = os.fsdecode(self.index.base_names[position])
+                raise MaildropUnavailable(_CANNOT_BE_READ) from ValueError(f"{name!r}: {error}")
+            raise
 
     async def _recount(self, position: int, fd: int) -> None:
         """Count a message again whose file has changed, and refuse it if its sizes differ.
 
         The server may have sent the old sizes to the client.
 
-        :raises TryLater: the sizes differ.
+        :raises MessageChanged: the sizes differ.
         """
         sizes, stamp = await self._run(count_file, fd)
         if sizes != self.messages.sizes_of(position):
-            self._is_accurate = False
-            await self._invalidate()
-            raise TryLater("message has changed, log in again")
+            await self.discard_sizes()
+            raise MessageChanged
         self.index.stamps[position] = stamp
 
-    async def _invalidate(self) -> None:
-        """Drop the index from the cache and remove the size file, because its sizes are wrong."""
+    async def discard_sizes(self) -> None:
+        """See ISizeCache: drop the index from the cache, and remove the size file."""
+        self._is_accurate = False
         self._cache.invalidate(self._user)
         if await self._run(size_file.remove, self._files.folders.maildir_fd):
             self._cache.trust_size_file(self._user)

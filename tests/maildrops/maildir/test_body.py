@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from unittest import mock
 
+from popserv.errors import MaildropUnavailable, MessageChanged
+from popserv.server.body import close_body
 from popserv.testing import read_all
 from tests.maildrops.maildir.harness import MaildirCase, failing, result
 
@@ -29,7 +31,7 @@ class BodyTests(MaildirCase):
                 # As an iterator without ``close``, which is called below.
                 yield chain(body)
             finally:
-                body.close()
+                close_body(body)
 
     def empty_page_cache(self):
         """Let no read be served from the page cache."""
@@ -46,15 +48,16 @@ class BodyTests(MaildirCase):
             self.assert_whole(list(body))
 
     def test_uncached(self):
-        """Other chunks are read in a thread, one at a time."""
+        """Other chunks are read in a thread, one at a time, the first when the body is opened."""
         with self.empty_page_cache(), self.body() as body:
-            self.assert_whole([result(chunk) for chunk in body])
+            first, *rest = body
+            self.assert_whole([first, *map(result, rest)])
 
     def test_small_uncached(self):
         """A small message that the page cache does not have is read in a thread, too."""
         self.put(b"new/1.a", b"small\n")
         with self.empty_page_cache(), self.body() as body:
-            self.assertEqual([result(chunk) for chunk in body], [b"small\n"])
+            self.assertEqual(list(body), [b"small\n"])
 
     def assert_whole(self, chunks):
         """Check chunks and their sizes."""
@@ -63,18 +66,19 @@ class BodyTests(MaildirCase):
         self.assertLessEqual(len(chunks[-1]), 1 << 17)
 
     def test_shrunk(self):
-        """A file that became shorter is an error, and never a message that ends early."""
+        """A file that became shorter is a changed message, and never one that ends early."""
         for size in (0, 1 << 17, len(self.message) - 1):
             self.put(b"new/1.a", self.message)
             with self.body() as body:
                 os.truncate(self.path_of(b"new/1.a"), size)
-                with self.assertRaises(OSError):
+                with self.assertRaises(MessageChanged):
                     result(read_all(body))
 
     def test_half_cached(self):
         """A chunk that the page cache has in part is read in a thread."""
         with self.body() as body, mock.patch.object(os, "preadv", return_value=1):
-            self.assertEqual(b"".join([result(chunk) for chunk in body]), self.message)
+            first, *rest = body
+            self.assert_whole([first, *map(result, rest)])
 
     def test_grown(self):
         """Of a file that became longer only the former length is sent."""
@@ -95,8 +99,28 @@ class BodyTests(MaildirCase):
         """A body is read to its end although its message is removed and its maildrop released."""
         with self.session() as mailbox:
             body = result(mailbox.open(mailbox.messages[0]))
-            start = next(body)
+            chunks = iter(body)
+            start = next(chunks)
             result(mailbox.remove(mailbox.messages))
         self.assertEqual(self.file_names(), [])
-        start = start if isinstance(start, bytes) else result(start)
         self.assertEqual(start + result(read_all(body)), self.message)
+
+    def test_unreadable(self):
+        """A message whose start cannot be read is refused, and its file closed."""
+        broken = OSError(errno.EIO, "disk")
+        self.put(b"new/2.b", b"small\n")
+        with self.session() as mailbox, self.empty_page_cache(), failing(os, "pread", broken):
+            for message in mailbox.messages:
+                with self.assertRaises(MaildropUnavailable) as refused:
+                    result(mailbox.open(message))
+                self.assertIs(refused.exception.__cause__, broken)
+
+    def test_shrunk_at_once(self):
+        """A file that becomes shorter before its start is read is a changed message."""
+        with (
+            self.session() as mailbox,
+            self.empty_page_cache(),
+            mock.patch.object(os, "pread", lambda fd, octets, offset: b""),
+            self.assertRaises(MessageChanged),
+        ):
+            result(mailbox.open(mailbox.messages[0]))

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 
 from twisted.logger import Logger
 
+from popserv.maildrops.maildir.compressed import CannotDecompress, read_contents
 from popserv.maildrops.maildir.files import NOT_A_FILE, OPEN_FLAGS
 from popserv.maildrops.maildir.folders import Folders
 from popserv.messages.octets import count_message
@@ -89,7 +90,8 @@ def count_messages(
                 continue
             # Always the same length, which is fastest to allocate.
             text = os.read(fd, SMALL_MESSAGE) if status.st_size < SMALL_MESSAGE else b""
-            if len(text) == status.st_size and text.isascii():
+            # Of the compressed formats, only bzip2's start may be ASCII.
+            if len(text) == status.st_size and text.isascii() and not text.startswith(b"BZh"):
                 counts.add(base_name, *count_message(text), stamp_of(status))
             else:
                 sizes, stamp = count_file(fd)
@@ -102,14 +104,20 @@ def count_messages(
 
 
 def count_file(fd: int) -> tuple[Sizes, int]:
-    """Return the sizes of an open message file, and its stamp from before it was read."""
+    """Return the sizes of an open message file, and its stamp from before it was read.
+
+    A compressed message has the sizes of its decompressed contents, and 0 octets if it cannot be
+    decompressed.
+    """
     counter = MessageCounter()
     status = os.fstat(fd)
-    os.lseek(fd, 0, os.SEEK_SET)
-    octets = min(status.st_size + 1, CHUNK)
-    while chunk := os.read(fd, octets):
-        counter.feed(chunk)
-    return counter.finish(), stamp_of(status)
+    stamp = stamp_of(status)
+    try:
+        for chunk in read_contents(fd, min(status.st_size + 1, CHUNK)):
+            counter.feed(chunk)
+    except CannotDecompress:
+        return Sizes(0, None), stamp
+    return counter.finish(), stamp
 
 
 def stamp_of(status: os.stat_result) -> int:
