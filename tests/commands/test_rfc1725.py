@@ -6,12 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import formatEvent, globalLogPublisher
 
 from popserv.auth.realm import MaildropRealm
 from popserv.commands import rfc1460, rfc1725, utf8
 from popserv.core.command import CommandTable
+from popserv.errors import MaildropBusy
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.messages.workarounds import WORKAROUNDS
@@ -241,3 +243,28 @@ class MaildirTests(SizeFileCase):
         self.assertEqual(client.send(b"RETR 1\r\n"), CHANGED)
         client.lose()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_lost_meanwhile(self):
+        """If the client is lost while the sizes are discarded, its maildrop is released then."""
+        for line, message in (
+            (b"RETR 1", b"abcdefg\n\n" + self.small[9:]),
+            (b"RETR 3", self.large[:-8] + b"012345\r\n"),
+        ):
+            client = log_in(self.maildrops)
+            self.change(self.names[line == b"RETR 3"], message)
+            mailbox = client.server.session.mailbox
+            waiting = Deferred()
+
+            async def run(function, *args, waiting=waiting):
+                await waiting
+                return function(*args)
+
+            mailbox._run = run
+            client.send(line + b"\r\nNOOP\r\n")
+            client.lose()
+            with self.assertRaises(MaildropBusy), self.session():
+                pass
+            waiting.callback(None)
+            self.assertFalse(client.transport.aborted)
+            with self.session():
+                pass

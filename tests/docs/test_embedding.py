@@ -242,6 +242,21 @@ class EmbeddingTests(Base):
         self.assertRegex(client.send(b"xday\r\n"), rb"^\+OK \d{4}-\d\d-\d\d\r\n$")
         client.lose()
 
+    def test_own_body(self):
+        """The body of the example command is framed, whatever its line ends and dots."""
+        store = MemoryMaildrops()
+        portal = Portal(
+            MaildropRealm(store), [InMemoryUsernamePasswordDatabaseDontUse(ann=b"secret")]
+        )
+        client = MemoryClient(POP3Factory(load("xnews").table, portal))
+        client.send(b"USER ann\r\nPASS secret\r\n")
+        self.assertEqual(
+            client.send(b"XNEWS\r\nNOOP\r\n"),
+            b"+OK news follows\r\nThe server moves on Friday.\r\n..\r\nYour administrator\r\n"
+            b".\r\n+OK nothing done\r\n",
+        )
+        client.lose()
+
 
 class MailRealmTests(TestCase):
     """The realm of twisted.mail works; a login reads the messages in several reactor turns."""

@@ -4,9 +4,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.errors import MessageChanged
 from popserv.messages.framing import FilteredFramer, ListingFramer, MessageFramer, TopFramer
 from popserv.messages.workarounds import NulFilter
-from popserv.testing import SAMPLE_MESSAGES
+from popserv.testing import SAMPLE_MESSAGES, naive_octets
 from tests.messages.harness import (
     chunked,
     frame,
@@ -46,6 +47,69 @@ class MessageFramerTests(SynchronousTestCase):
     def test_empty_message(self):
         """The response for an empty message is the terminator."""
         self.assertEqual(frame(MessageFramer(), []), b".\r\n")
+
+
+class OctetsTests(SynchronousTestCase):
+    """A framer that knows the octets that LIST has reported."""
+
+    def frame_checked(self, framer, chunks):
+        """Return the octets before an error, and whether there was one."""
+        sent = []
+        try:
+            for chunk in chunks:
+                if framer.done:
+                    break
+                sent.append(framer.feed(chunk))
+            sent.append(framer.finish())
+        except MessageChanged as changed:
+            self.assertIsInstance(changed.__cause__, ValueError)
+            return b"".join(sent), True
+        return b"".join(sent), False
+
+    @given(chunked(), st.integers(-3, 3) | st.integers(-99, 99))
+    def test_message(self, case, difference):
+        """Other octets are an error at the first too many, or at the end; no terminator is sent."""
+        text, chunks = case
+        octets = naive_octets(text)
+        reported = max(octets + difference, 0)
+        sent, failed = self.frame_checked(MessageFramer(reported), chunks)
+        whole = frame(MessageFramer(), chunks)
+        self.assertEqual(failed, reported != octets)
+        if failed:
+            self.assertTrue(whole.startswith(sent))
+            lines = sent.split(b"\r\n")
+            self.assertNotIn(b".", lines)
+            stuffed = sum(line.startswith(b".") for line in lines)
+            self.assertLessEqual(len(sent) - stuffed, reported)
+        else:
+            self.assertEqual(sent, whole)
+
+    @given(chunked(), st.integers(0, 12), st.integers(-3, 3) | st.integers(-99, 99))
+    def test_top(self, case, lines, difference):
+        """TOP compares the whole message although it sends a part of it."""
+        text, chunks = case
+        octets = naive_octets(text)
+        reported = max(octets + difference, 0)
+        sent, failed = self.frame_checked(TopFramer(lines, reported), chunks)
+        whole = frame(TopFramer(lines), chunks)
+        self.assertEqual(failed, reported != octets)
+        self.assertTrue(whole.startswith(sent))
+        self.assertEqual(sent == whole, not failed)
+
+    def test_top_of_large_message(self):
+        """A message that is too large to be read whole for a part of it is compared in part."""
+        reported = TopFramer.MAX_COMPARED + 1
+        framer = TopFramer(1, reported)
+        self.assertEqual(self.frame_checked(framer, [b"\n1\n2\n"]), (b"\r\n1\r\n.\r\n", False))
+        self.assertTrue(framer.done)
+        long = b"x" * TopFramer.MAX_COMPARED
+        self.assertEqual(
+            self.frame_checked(TopFramer(1, reported), [b"\n1\n", long]), (b"\r\n1\r\n.\r\n", False)
+        )
+        self.assertEqual(self.frame_checked(TopFramer(0, reported), [b"\n" + long]), (b"", True))
+        self.assertEqual(
+            self.frame_checked(TopFramer(9, reported), [b"\n1\n2\n"]), (b"\r\n1\r\n2\r\n", True)
+        )
 
 
 class TopFramerTests(SynchronousTestCase):

@@ -1,11 +1,11 @@
 """Compressed message files: sent decompressed, with the octets of that form, or refused."""
 
 import bz2
+import contextlib
 import gzip
 import lzma
 import os
 import zlib
-from contextlib import suppress
 from itertools import islice
 from unittest import mock
 
@@ -168,7 +168,7 @@ class FileTests(SynchronousTestCase):
                 data = zstd.compress(SAMPLE_MESSAGES[1] * 3, options=checksum)
             for at in range(MAGIC[name], len(data)):
                 damaged = data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
-                with suppress(CannotDecompress):
+                with contextlib.suppress(CannotDecompress):
                     self.assertEqual(self.contents(damaged), SAMPLE_MESSAGES[1] * 3)
 
     def test_bomb(self):
