@@ -7,7 +7,8 @@ Rules of this package:
  2. A session renames or removes a file only to remove a message, or to mark it as retrieved.
  3. Only regular files are messages.  Messages, new/ and cur/ are opened relative to their parent
     directory, and symbolic links are not followed.
- 4. Octets are counted from the bytes of a message, once.  The sizes in file names are not used.
+ 4. Octets are counted from the bytes of a message, decompressed, once.  The sizes in file names
+    are not used.
  5. The exclusive-access lock is flock(2) on the Maildir's directory: it needs neither a lock file
     nor write permission, and the kernel releases it however the process ends.
  6. Everything that may wait for a disk runs in a thread, except opening the file of one message

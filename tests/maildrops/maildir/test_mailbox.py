@@ -3,8 +3,11 @@
 import errno
 import os
 
+from zope.interface.verify import verifyObject
+
 from popserv.core.snapshot import Message
 from popserv.errors import MaildropBusy, MaildropUnavailable, NoSuchMessage, TryLater
+from popserv.interfaces import ISizeCache
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from tests.maildrops.maildir.harness import (
     IndexedCase,
@@ -30,6 +33,11 @@ class MailboxTests(MaildirCase):
             with self.session() as mailbox:
                 self.assertEqual(len(os.listdir("/dev/fd")), before + 1)
                 self.assertEqual(read_message(mailbox, 0), b"x\n")
+
+    def test_interface(self):
+        """It keeps sizes, and can discard them."""
+        with self.session() as mailbox:
+            self.assertTrue(verifyObject(ISizeCache, mailbox))
 
     def test_permission_lost(self):
         """A message that may no longer be read is not reported as vanished."""
