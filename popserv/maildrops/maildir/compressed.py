@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, Protocol
 
 from twisted.logger import Logger
 
+from popserv.runtime.extras import how_to_install
+
 _log = Logger()
 
 MAX_OCTETS = 1 << 30
@@ -148,7 +150,7 @@ def compressions(bz2: Any, lzma: Any, zstd: Any) -> dict[str, Compression]:
             else Compression(
                 "zstd",
                 None,
-                reason="zstd requires backports.zstd; run: pip install 'popserv[zstd]'",
+                reason=f"zstd requires backports.zstd; run: {how_to_install('zstd')}",
             ),
             Compression("LZ4", None, reason="popserv does not support Dovecot's LZ4"),
         )

@@ -85,7 +85,7 @@ class CompressionTests(SynchronousTestCase):
         self.assertIsNone(import_first("no_such_module_1", "no_such_module_2"))
         found = compressions(None, None, None)
         self.assertEqual({name for name in found if found[name].make}, {"gzip"})
-        self.assertIn("pip install 'popserv[zstd]'", found["zstd"].reason)
+        self.assertIn("pip install 'backports.zstd>=1'", found["zstd"].reason)
         for name in ("bzip2", "xz"):
             self.assertRegex(found[name].reason, "without the module (bz2|lzma)")
 
@@ -294,7 +294,7 @@ class StoreTests(MaildirCase):
         without = {**compressed._COMPRESSIONS, "zstd": compressions(bz2, lzma, None)["zstd"]}
         with mock.patch.object(compressed, "_COMPRESSIONS", without), self.session() as mailbox:
             self.assertEqual([*mailbox.messages.octets], [0])
-            self.assert_refused_message(mailbox, 0, "pip install 'popserv[zstd]'")
+            self.assert_refused_message(mailbox, 0, "pip install 'backports.zstd>=1'")
         with self.session() as mailbox:
             # The framer refuses it, and then has the sizes discarded.
             self.assertEqual(read_message(mailbox, 0), b"a: b\n")
