@@ -68,7 +68,9 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     # With Python's default, a thread that reads a large directory blocks the reactor for 5 ms.
     sys.setswitchinterval(0.0005)
     maildrops = MaildirMaildrops(
-        options["maildir"], cache_messages=role.share_of(options["cache-messages"])
+        options["maildir"],
+        cache_messages=role.share_of(options["cache-messages"]),
+        downgrader=options.downgrader,
     )
     realm: IRealm = MaildropRealm(maildrops)
     if options["login-delay"]:

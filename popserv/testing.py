@@ -21,6 +21,7 @@ from zope.interface.verify import verifyObject
 
 from popserv.errors import MaildropBusy, NoSuchMessage
 from popserv.interfaces import IMailbox, IMaildropFactory, IRetrievalRecord
+from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.framing import Chunk
 from popserv.messages.sizes import measure
 from popserv.server.factory import POP3Factory
@@ -166,7 +167,8 @@ class MailboxContract:
         _, mailbox = await self._open(SAMPLE_MESSAGES)
         messages = mailbox.messages
         if messages.downgraded or messages.header_only:
-            measured = [measure([message]) for message in SAMPLE_MESSAGES]
+            downgrader = Downgrader if messages.downgraded else None
+            measured = [measure([message], downgrader) for message in SAMPLE_MESSAGES]
             self._case.assertEqual(list(messages.sizes()), measured)
         await mailbox.release()
 

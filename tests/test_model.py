@@ -48,12 +48,15 @@ def downgraded(message):
 class Model:
     """A session's maildrop by RFC 1725 sections 5 and 7, or RFC 1460 section 5.
 
-    ``seen`` are the message-numbers that earlier sessions retrieved.
+    ``seen`` are the message-numbers that earlier sessions retrieved; ``downgrades`` tells whether
+    the server has UTF8.
     """
 
-    def __init__(self, messages, dialect, seen):
+    def __init__(self, messages, dialect, seen, downgrades):
         keywords = {command.keyword for command in dialect.commands}
-        forms = map(downgraded, messages) if b"UTF8" in keywords else messages
+        if not downgrades:
+            keywords.discard(b"UTF8")
+        forms = map(downgraded, messages) if downgrades else messages
         self.messages = dict(enumerate(forms, 1))
         self.stored = dict(enumerate(messages, 1))
         self.keywords = keywords
@@ -130,15 +133,20 @@ class ModelTests(SynchronousTestCase):
         st.integers(1, 40),
         st.sampled_from(list(DIALECTS.values())),
         st.sets(st.integers(1, 3)),
+        st.booleans(),
     )
-    def test_sessions(self, messages, commands, packet, dialect, seen):
+    def test_sessions(self, messages, commands, packet, dialect, seen, downgrades):
         """Any session, in packets of any size, has the replies and the outcome of the model."""
-        store = MemoryMaildrops()
+        downgrades &= dialect.has(b"UTF8")
+        downgrader = Downgrader if downgrades else None
+        store = MemoryMaildrops(downgrader)
         uids = [store.deliver(b"joe", message) for message in messages]
         seen &= set(range(1, len(messages) + 1))
         store.retrieved[b"joe"] = {uids[n - 1] for n in seen}
-        model = Model(messages, dialect, seen)
-        client = MemoryClient(make_factory(store, self.mktemp(), dialect=dialect))
+        model = Model(messages, dialect, seen, downgrades)
+        client = MemoryClient(
+            make_factory(store, self.mktemp(), dialect=dialect, downgrader=downgrader)
+        )
         client.send(b"USER joe\r\nPASS secret\r\n")
         for line in commands:
             octets = line + b"\r\n"

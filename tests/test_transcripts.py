@@ -49,7 +49,7 @@ class TranscriptTests(TestCase):
         for path in TRANSCRIPTS:
             for size in (None, 1, 7):
                 settings = Settings(path)
-                store = memory_store(settings.messages)
+                store = memory_store(settings.messages, settings.downgrader)
                 peer = MemoryPeer(make_factory(store, self.mktemp(), **settings.server))
                 await play(self, path, peer, size)
                 await self._check_maildrop(store, path)
@@ -58,7 +58,10 @@ class TranscriptTests(TestCase):
         """In memory, with Maildirs."""
         for path in TRANSCRIPTS:
             settings = Settings(path)
-            store = maildir_store(settings.messages, self.mktemp(), run=run_now)
+            downgrader = settings.downgrader
+            store = maildir_store(
+                settings.messages, self.mktemp(), downgrader=downgrader, run=run_now
+            )
             factory = make_factory(store, self.mktemp(), **settings.server)
             await play(self, path, MemoryPeer(factory))
             await self._check_maildrop(store, path)
@@ -68,7 +71,8 @@ class TranscriptTests(TestCase):
         """Over a socket, with Maildirs and threads."""
         for path in TRANSCRIPTS:
             settings = Settings(path)
-            store = maildir_store(settings.messages, self.mktemp())
+            downgrader = settings.downgrader
+            store = maildir_store(settings.messages, self.mktemp(), downgrader=downgrader)
             factory = make_factory(store, self.mktemp(), **settings.server)
             port = reactor.listenTCP(0, factory, interface="127.0.0.1")
             peer = await SocketPeer.connect(port.getHost().port)

@@ -26,6 +26,7 @@ from popserv.commands.dialects import DIALECTS, MODERN
 from popserv.core.command import CommandTable
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.memory import MemoryMaildrops
+from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.framing import MessageFramer
 from popserv.server.factory import POP3Factory
 from popserv.testing import MemoryClient
@@ -45,7 +46,14 @@ MESSAGES = [
 FOUR = [b"S: %d\n\n" % n + b"x" * (octets - 10) for n, octets in enumerate((60, 70, 120, 70), 1)]
 """The maildrop of RFC 1460's example of LAST: its third message has 120 octets, all four 320."""
 
-MAILDROPS = {"two": MESSAGES, "four": FOUR}
+RAW = [
+    b"Subject: \xc3\xbcber\n\n\xc3\xbc\n",
+    b"Content-Type: multipart/signed; boundary=a\n\n--a\n"
+    b'Content-Disposition: attachment; filename="\xc3\xbcber.pdf"\n\nx\n--a--\n',
+]
+"""Two messages with UTF-8 in header fields; in the second, the field is signed."""
+
+MAILDROPS = {"two": MESSAGES, "four": FOUR, "raw": RAW}
 
 USERS = b"joe:{PLAIN}secret\nmrose:{APOP}tanstaaf\nspacey:{PLAIN} two  words \n"
 
@@ -56,7 +64,10 @@ async def run_now(function, *args):
 
 
 class Settings:
-    """The server, the maildrop and the user of a transcript, from its comments and commands."""
+    """The server, the maildrop and the user of a transcript, from its comments and commands.
+
+    ``downgrader`` is that of the server and of its store.
+    """
 
     def __init__(self, path):
         text = path.read_text("latin-1")
@@ -64,19 +75,22 @@ class Settings:
         parser = ArgumentParser()
         parser.add_argument("--dialect", default=MODERN.name)
         parser.add_argument("--hostname", default="dewey")
+        parser.add_argument("--utf8", action="store_true")
         options = parser.parse_args(found[1].split() if found else [])
         self.server = {
             "dialect": DIALECTS[options.dialect],
             "host": options.hostname.encode("ascii"),
+            "downgrader": Downgrader if options.utf8 else None,
         }
+        self.downgrader = self.server["downgrader"]
         found = re.search(r"^# maildrop: (.*)", text, re.MULTILINE)
         self.messages = MAILDROPS[found[1] if found else "two"]
         self.user = b"mrose" if re.search(r"^C: +(USER|APOP) mrose", text, re.MULTILINE) else b"joe"
 
 
-def memory_store(messages):
+def memory_store(messages, downgrader=None):
     """Return a memory store; joe and mrose have these messages, a quarter of them retrieved."""
-    store = MemoryMaildrops()
+    store = MemoryMaildrops(downgrader)
     for user in (b"joe", b"mrose"):
         uids = [store.deliver(user, message) for message in messages]
         store.retrieved[user] = set(uids[: len(uids) // 4])

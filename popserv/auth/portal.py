@@ -17,13 +17,18 @@ from popserv.auth.twisted_mail import adapt
 from popserv.core.session import Release, call_release
 from popserv.errors import LoginFailed
 from popserv.interfaces import ICredentialsSupport, IMailbox
+from popserv.messages.sizes import MakeDowngrader
 
 
 class PortalAuthenticator:
-    """Authenticates sessions with a portal; see :class:`popserv.core.session.Authenticator`."""
+    """Authenticates sessions with a portal; see :class:`popserv.core.session.Authenticator`.
 
-    def __init__(self, portal: Portal) -> None:
+    ``downgrader`` measures the messages of avatars of twisted.mail, for a server with UTF8.
+    """
+
+    def __init__(self, portal: Portal, downgrader: MakeDowngrader | None = None) -> None:
         self._portal = portal
+        self._downgrader = downgrader
 
     def supports(self, credentials: type[Interface]) -> bool:
         """Return whether at least one user can log in with this kind of credentials now.
@@ -51,7 +56,7 @@ class PortalAuthenticator:
         if interface is IMailbox:
             return cast(IMailbox, avatar), logout
         try:
-            return await adapt(cast(IMailboxPOP3, avatar)), logout
+            return await adapt(cast(IMailboxPOP3, avatar), self._downgrader), logout
         except BaseException:
             await call_release(logout)
             raise

@@ -23,7 +23,7 @@ from zope.interface import implementer
 from popserv.core.snapshot import Message, Snapshot, valid_unique_id
 from popserv.errors import NoSuchMessage, RemovalFailed
 from popserv.interfaces import IMailbox
-from popserv.messages.sizes import MessageCounter, Sizes
+from popserv.messages.sizes import MakeDowngrader, MessageCounter, Sizes
 
 _CHUNK = 1 << 16
 
@@ -31,22 +31,25 @@ _CHUNK = 1 << 16
 _NO_SUCH_MESSAGE = (ValueError, IndexError, FileNotFoundError)
 
 
-async def adapt(avatar: IMailboxPOP3) -> IMailbox:
+async def adapt(avatar: IMailboxPOP3, downgrader: MakeDowngrader | None = None) -> IMailbox:
     """Return an IMailbox for an avatar, after reading all its messages to count their sizes."""
     stored_sizes = await _result(avatar.listMessages())
     # In IMailboxPOP3, a size of 0 means that the message is deleted.
     indices = [index for index, size in enumerate(stored_sizes) if size]
     sizes: list[Sizes] = []
-    await coiterate(_count(avatar, indices, sizes))
+    await coiterate(_count(avatar, indices, sizes, downgrader))
     uids = [valid_unique_id(_octets(avatar.getUidl(index))) for index in indices]
     return _AdaptedMailbox(avatar, indices, Snapshot.from_sizes(sizes, uids))
 
 
 def _count(
-    avatar: IMailboxPOP3, indices: list[int], sizes: list[Sizes]
+    avatar: IMailboxPOP3,
+    indices: list[int],
+    sizes: list[Sizes],
+    downgrader: MakeDowngrader | None,
 ) -> Iterator[Deferred[None] | None]:
     for index in indices:
-        counter = MessageCounter()
+        counter = MessageCounter(downgrader)
         file = avatar.getMessage(index)
         if isawaitable(file):
             opened: list[Any] = []

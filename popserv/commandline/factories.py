@@ -79,6 +79,7 @@ def _common_settings(options: SessionOptions) -> Mapping[str, Any]:
     return {
         "host": options["hostname"],
         "idle_timeout": options["timeout"],
+        "downgrader": options.downgrader,
         "workarounds": options["workarounds"],
         "greeting": options["dialect"].greeting,
     }

@@ -13,7 +13,7 @@ from popserv.core.languages import DEFAULT_LANGUAGE
 from popserv.messages.workarounds import WORKAROUNDS
 from popserv.server.idle import MIN_IDLE_TIMEOUT
 
-OPTIONAL_COMMANDS = ("TOP", "UIDL", "APOP", "CAPA", "STLS", "AUTH", "UTF8", "LANG")
+OPTIONAL_COMMANDS = ("TOP", "UIDL", "APOP", "CAPA", "STLS", "AUTH", "LANG")
 """The commands that ``--without`` can remove."""
 
 REQUIRED_COMMANDS = {
@@ -23,6 +23,7 @@ REQUIRED_COMMANDS = {
     "hide-version": b"CAPA",
     "language": b"LANG",
     "rhosts": b"RPOP",
+    "utf8": b"UTF8",
 }
 """The command that the dialect must have for an option."""
 
@@ -172,6 +173,13 @@ FLAGS: list[list[str | None]] = [
         "Reject all logins without TLS, including those from this machine and those with APOP or "
         "SCRAM. Requires --certificate, or an endpoint that starts TLS itself, such as ssl:. "
         "Cannot be combined with --allow-plaintext.",
+    ],
+    [
+        "utf8",
+        None,
+        "Offer UTF8 (RFC 6856). A message with UTF-8 in its header is then downgraded for each "
+        "client that has not sent UTF8, and a message that is signed or encrypted is refused if "
+        "that would change a part of it. The default is to send every message as it is stored.",
     ],
     ["hide-version", None, "Omit the version of popserv from the reply to CAPA."],
 ]

@@ -44,7 +44,8 @@ Commands by specification, and the modules of popserv.commands that implement th
 Commands of other dialects:
   RFC 1460  rfc1460  LAST
   RFC 1225  rfc1225  RPOP
-TOP, UIDL, APOP, CAPA, STLS, AUTH, UTF8 and LANG can be removed with --without.
+TOP, UIDL, APOP, CAPA, STLS, AUTH and LANG can be removed with --without.
+UTF8 requires --utf8.
 """
 
 

@@ -50,6 +50,7 @@ from popserv.interfaces import IRemoteUserCredentials, ITokenCredentials
 from popserv.runtime.extras import how_to_install
 
 if TYPE_CHECKING:
+    from popserv.messages.sizes import MakeDowngrader
     from popserv.tls.certificates import Certificates
 
 TLS_EXTRA = f"TLS requires the extra tls; run: {how_to_install('tls')}"
@@ -74,6 +75,8 @@ class SessionOptions(usage.Options, AuthOptionMixin):
     compData = COMPLETIONS
     certificates: Certificates | None = None
     """The server certificates; None without ``--certificate``."""
+    downgrader: MakeDowngrader | None = None
+    """Downgrades messages for clients that have not sent UTF8; None without ``--utf8``."""
     login_remedy = ""
     """How to let clients log in, as a part of an error message."""
     tls_remedy = "remove one of them"
@@ -89,7 +92,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
         self["without"] = []
 
     def opt_without(self, keywords: str) -> None:
-        """Commands to remove from the dialect, separated by commas, such as UTF8,LANG.
+        """Commands to remove from the dialect, separated by commas, such as CAPA,LANG.
 
         May be given more than once. The default is to remove none.
         """
@@ -155,6 +158,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
         self["workarounds"] = parse_workarounds(self["workarounds"])
         self["language"] = parse_language(self["language"])
         parse_tls_profile(self["tls-profile"])
+        self._load_downgrader()
         self._load_certificates()
         self._check_require_tls()
         self._add_file_checkers(root)
@@ -202,6 +206,13 @@ class SessionOptions(usage.Options, AuthOptionMixin):
     def options_requiring_certificate(self) -> Iterable[str]:
         """Return the names of the options that require ``--certificate``."""
         return "private-key", "client-ca", "tls-profile", "require-tls"
+
+    def _load_downgrader(self) -> None:
+        if self["utf8"]:
+            # Few servers need it, and each ``popserv session`` would load it.
+            from popserv.messages.downgrade import Downgrader  # noqa: PLC0415
+
+            self.downgrader = Downgrader
 
     def _load_certificates(self) -> None:
         if self["certificate"] is None:

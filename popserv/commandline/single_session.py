@@ -61,7 +61,7 @@ class SingleSession:
         return self._exit_code
 
     def _make_factory(self, options: SessionOptions) -> POP3Factory:
-        realm = MaildropRealm(MaildirMaildrops(options["maildir"]))
+        realm = MaildropRealm(MaildirMaildrops(options["maildir"], downgrader=options.downgrader))
         if options["login"]:
             factory = make_factory(options, realm)
             factory.protocol = partial(self._make_server, _ReportingServer)

@@ -22,7 +22,6 @@ from popserv.core.replies import After, Reply
 from popserv.core.session import Session, State
 from popserv.core.snapshot import Message
 from popserv.errors import BadCommand, NoSuchMessage
-from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.framing import (
     FilteredFramer,
     Framer,
@@ -214,6 +213,6 @@ def _filtered(session: Session, n: int, framer: Framer) -> Framer:
         framer = FilteredFramer(BlankLineFilter(), framer)
     if OUTLOOK_NO_NULS in session.workarounds:
         framer = FilteredFramer(NulFilter(), framer)
-    if session.maildrop.is_downgraded(n):
-        framer = FilteredFramer(Downgrader(), framer)
+    if session.downgrader is not None and session.maildrop.is_downgraded(n):
+        framer = FilteredFramer(session.downgrader(), framer)
     return framer

@@ -1,11 +1,14 @@
-"""UTF8 and LANG: internationalized messages and translated replies (RFC 6856)."""
+"""UTF8 and LANG: internationalized messages and translated replies (RFC 6856).
+
+A session has UTF8 only if its server downgrades messages for clients that do not send it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from popserv.auth import precis
-from popserv.core.command import Command, command
+from popserv.core.command import UNKNOWN_COMMAND, Command, command
 from popserv.core.grammar import arguments, no_arguments, word
 from popserv.core.languages import Languages
 from popserv.core.replies import Reply
@@ -21,7 +24,14 @@ def _announce(session: Session) -> Iterable[bytes]:
 
 
 # Section 2 allows it in the AUTHORIZATION state only; Outlook sends it after the login.
-@command(b"UTF8", (State.AUTHORIZATION, State.TRANSACTION), no_arguments, announce=_announce)
+@command(
+    b"UTF8",
+    (State.AUTHORIZATION, State.TRANSACTION),
+    no_arguments,
+    available=lambda session: session.downgrader is not None,
+    refusal=UNKNOWN_COMMAND,
+    announce=_announce,
+)
 def utf8(session: Session) -> Reply:
     """Send internationalized messages as they are stored from now on, not downgraded."""
     session.send_as_stored()

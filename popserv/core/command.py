@@ -39,6 +39,9 @@ def announce_nothing(session: Session) -> Iterable[bytes]:
 
 _NOT_AVAILABLE = Text("command not available")
 
+UNKNOWN_COMMAND = Text("unknown command")
+"""The reply to a keyword that is not in the table."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -119,7 +122,7 @@ class CommandTable:
         """
         found = self._commands.get(keyword)
         if found is None:
-            raise BadCommand("unknown command")
+            raise BadCommand(UNKNOWN_COMMAND)
         if session.state not in found.states:
             raise BadCommand(_WRONG_STATE[session.state])
         if not found.available(session):

@@ -59,7 +59,7 @@ class Maildrop:
     def is_downgraded(self, number: int) -> bool:
         """Return whether a message is sent in its downgraded form.
 
-        :raises NeedsUTF8: it has to be, but exceeds the limits of downgrading.
+        :raises NeedsUTF8: it has to be, but can only be sent as stored.
         """
         octets = self._messages.downgraded.get(number - 1) if self._is_downgraded else None
         if octets == 0:

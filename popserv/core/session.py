@@ -20,6 +20,7 @@ from popserv.core.access_record import AccessRecord
 from popserv.core.maildrop import Maildrop
 from popserv.errors import BadCommand, RemovalFailed
 from popserv.interfaces import IMailbox, ISizeCache
+from popserv.messages.sizes import MakeDowngrader
 from popserv.messages.workarounds import OE_NS_EOH
 from popserv.texts import ENGLISH, Text
 
@@ -97,6 +98,8 @@ class Session:
     :ivar tls_state: the state of the TLS connection, or None without TLS.
     :ivar send_challenge: sends a SASL challenge.
     :ivar peer: returns the client's IP address and port, or None if it has none.
+    :ivar downgrader: makes a filter that downgrades a message, for clients that have not sent
+        UTF8 (RFC 6856); None if all messages are sent as stored.
     :ivar workarounds: the names of the client workarounds that are enabled; see
         :mod:`popserv.messages.workarounds`.
 
@@ -104,8 +107,8 @@ class Session:
 
     :ivar state: the state.
     :ivar language: the language of the replies.
-    :ivar as_stored: whether messages are sent as stored.  Otherwise internationalized messages
-        are downgraded (RFC 6856 section 2).
+    :ivar as_stored: whether messages are sent as stored: always without ``downgrader``, and
+        otherwise from UTF8 on (RFC 6856 section 2).
     :ivar claimed_name: the name from USER.
     :ivar name: the name of the last login or login attempt.
     :ivar mailbox: the mailbox, since TRANSACTION.
@@ -118,7 +121,7 @@ class Session:
     __slots__ = (
         *("_authenticator", "_capabilities", "_end_callback", "_release", "access"),
         *("allows_cleartext", "allows_login", "as_stored", "can_start_tls", "claimed_name"),
-        *("host", "language", "mailbox", "maildrop", "name", "peer", "removed_count"),
+        *("downgrader", "host", "language", "mailbox", "maildrop", "name", "peer", "removed_count"),
         *("send_challenge", "state", "timestamp", "tls_state", "workarounds"),
     )
 
@@ -134,7 +137,7 @@ class Session:
         allows_login: bool = True,
         allows_cleartext: bool = True,
         can_start_tls: bool = False,
-        as_stored: bool = True,
+        downgrader: MakeDowngrader | None = None,
         workarounds: Collection[str] = (),
         tls_state: TLSConnectionState | None = None,
         capabilities: Callable[[Session], Sequence[bytes]] = lambda session: (),
@@ -146,7 +149,8 @@ class Session:
         self.allows_login = allows_login
         self.allows_cleartext = allows_cleartext and allows_login
         self.can_start_tls = can_start_tls
-        self.as_stored = as_stored
+        self.downgrader = downgrader
+        self.as_stored = downgrader is None
         self.workarounds = workarounds
         self.tls_state = tls_state
         self.send_challenge = send_challenge

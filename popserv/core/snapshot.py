@@ -35,8 +35,8 @@ class Snapshot(Sequence[Message]):
     :ivar uids: the unique-id of each message: 1 to 70 octets from 0x21 to 0x7E, no two alike
         (RFC 1725 section 7, RFC 1939 section 7).
     :ivar downgraded: the octets of the downgraded form, by the position of the message, for the
-        messages that have one.  They are 0 if the message exceeds the limits of downgrading;
-        see :class:`popserv.messages.sizes.Sizes`.
+        messages that have one.  They are 0 if the message can only be sent as stored; see
+        :class:`popserv.messages.sizes.Sizes`.
     :ivar header_only: the positions of the messages without a blank line.
     :ivar total: the sum of ``octets``.
     :ivar unique_id_listing: the lines of UIDL.

@@ -10,7 +10,7 @@ from zope.interface import implementer
 from popserv.core.snapshot import Message, Snapshot
 from popserv.errors import MaildropBusy, NoSuchMessage
 from popserv.interfaces import IMaildropFactory, IRetrievalRecord
-from popserv.messages.sizes import measure
+from popserv.messages.sizes import MakeDowngrader, measure
 
 
 @implementer(IMaildropFactory)
@@ -19,9 +19,12 @@ class MemoryMaildrops:
 
     By user, ``stored`` has the messages as delivered, by unique-id; ``locked`` the users with an
     open session; ``retrieved`` the unique-ids of the messages recorded as retrieved.
+
+    ``downgrader`` is :class:`popserv.messages.downgrade.Downgrader`, for a server with UTF8.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, downgrader: MakeDowngrader | None = None) -> None:
+        self.downgrader = downgrader
         self.stored: dict[bytes, dict[bytes, bytes]] = {}
         self.locked: set[bytes] = set()
         self.retrieved: dict[bytes, set[bytes]] = {}
@@ -50,7 +53,7 @@ class MemoryMailbox:
         self._user = user
         self._stored = maildrops.stored.setdefault(user, {})
         self._retrieved = maildrops.retrieved.setdefault(user, set())
-        sizes = [measure([message]) for message in self._stored.values()]
+        sizes = [measure([message], maildrops.downgrader) for message in self._stored.values()]
         self.messages = Snapshot.from_sizes(sizes, list(self._stored))
 
     async def open(self, message: Message) -> Iterable[bytes]:

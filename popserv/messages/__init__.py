@@ -1,9 +1,9 @@
 """The forms of a message: its octets on the wire, its framing, its downgraded form.
 
-This package may import the standard library and errors.
+This package may import the standard library and errors.  It does not import
+:mod:`popserv.messages.downgrade`, which only servers with UTF8 need.
 """
 
-from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.framing import (
     Chunk,
     Filter,
@@ -14,17 +14,17 @@ from popserv.messages.framing import (
     TopFramer,
 )
 from popserv.messages.octets import OctetCounter, count_octets
-from popserv.messages.sizes import MessageCounter, Sizes, measure
+from popserv.messages.sizes import MakeDowngrader, MessageCounter, Sizes, measure
 from popserv.messages.workarounds import WORKAROUNDS
 
 __all__ = [
     "WORKAROUNDS",
     "Chunk",
-    "Downgrader",
     "Filter",
     "FilteredFramer",
     "Framer",
     "ListingFramer",
+    "MakeDowngrader",
     "MessageCounter",
     "MessageFramer",
     "OctetCounter",

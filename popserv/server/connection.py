@@ -116,7 +116,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
             allows_login=is_over_tls or not factory.require_tls,
             allows_cleartext=factory.allow_plaintext or is_private(transport),
             can_start_tls=not is_over_tls and factory.tls is not None and can_start_tls(transport),
-            as_stored=b"UTF8" not in factory.commands,
+            downgrader=factory.downgrader,
             workarounds=factory.workarounds,
             tls_state=tls_state(transport) if has_tls else None,
             capabilities=factory.capabilities,

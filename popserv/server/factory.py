@@ -16,6 +16,7 @@ from popserv.auth.portal import PortalAuthenticator
 from popserv.auth.throttle.login_throttle import LoginThrottle
 from popserv.core.command import CommandTable
 from popserv.interfaces import IAPOPCredentials
+from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.bus import WorkerBus
 from popserv.server.connection_limit import Connections, Evictable
 from popserv.server.idle import MIN_IDLE_TIMEOUT
@@ -36,6 +37,10 @@ class POP3Factory(ServerFactory):
     :param tls: makes TLS connections for STLS, such as
         :class:`popserv.tls.certificates.Certificates`.
     :param require_tls: accept no login without TLS.
+    :param downgrader: :class:`popserv.messages.downgrade.Downgrader`, for a server with UTF8: it
+        downgrades messages for clients that have not sent UTF8 (RFC 6856).  The store must be
+        given it, too, unless it is of ``twisted.mail``.  Without it, UTF8 is unknown, and
+        messages are sent as stored.
     :param workarounds: names from :mod:`popserv.messages.workarounds`.
     :param max_connections: when there are more, the oldest unauthenticated connection of the
         network that has most of them is closed.
@@ -60,6 +65,7 @@ class POP3Factory(ServerFactory):
         allow_plaintext: bool = False,
         tls: IOpenSSLServerConnectionCreator | None = None,
         require_tls: bool = False,
+        downgrader: MakeDowngrader | None = None,
         workarounds: Collection[str] = (),
         max_connections: int = 10_000,
         trusted_networks: Iterable[Network] = (),
@@ -69,13 +75,15 @@ class POP3Factory(ServerFactory):
     ) -> None:
         self.commands = commands
         self.capabilities = commands.capabilities
-        self.throttle = LoginThrottle(PortalAuthenticator(portal), bus or WorkerBus())
+        authenticator = PortalAuthenticator(portal, downgrader)
+        self.throttle = LoginThrottle(authenticator, bus or WorkerBus())
         self.host = host or gethostname().encode("ascii", "replace")
         self.greeting = greeting(self.host)
         self.idle_timeout = idle_timeout
         self.allow_plaintext = allow_plaintext
         self.tls = tls
         self.require_tls = require_tls
+        self.downgrader = downgrader
         self.workarounds = frozenset(workarounds)
         self.max_connections = max_connections
         self.networks = Networks(trusted_networks)

@@ -20,6 +20,7 @@ from popserv.commands.dialects import DIALECTS
 from popserv.errors import LoginFailed
 from popserv.interfaces import IRemoteUserCredentials
 from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.messages.downgrade.downgrader import Downgrader
 from tests.commandline.harness import OptionsCase
 from tests.commands.harness import Client
 
@@ -52,12 +53,22 @@ class CommandsTests(FactoriesCase):
 
     def test_without(self):
         """A command that --without removes is unknown; its keyword is not case-sensitive."""
-        for keyword in "TOP uidl APOP CAPA STLS AUTH UTF8 Lang".split():
+        for keyword in "TOP uidl APOP CAPA STLS AUTH Lang".split():
             client = Client(self.factory("--without", keyword))
             reply = client.send(keyword.encode() + b"\r\n")
             self.assertEqual(reply, b"-ERR unknown command\r\n")
-        client = Client(self.factory(*"--without=UTF8,LANG --without=utf8".split()))
-        self.assertEqual(client.send(b"UTF8\r\nLANG\r\n"), b"-ERR unknown command\r\n" * 2)
+        client = Client(self.factory(*"--without=CAPA,LANG --without=capa".split()))
+        self.assertEqual(client.send(b"CAPA\r\nLANG\r\n"), b"-ERR unknown command\r\n" * 2)
+
+    def test_utf8(self):
+        """UTF8 is unknown and not announced, unless --utf8 is given."""
+        client = Client(self.factory())
+        self.assertEqual(client.send(b"UTF8\r\n"), b"-ERR unknown command\r\n")
+        self.assertIsNone(self.factory().downgrader)
+        factory = self.factory("--utf8")
+        self.assertIs(factory.downgrader, Downgrader)
+        self.assertIn(b"UTF8 USER", Client(factory).capabilities())
+        self.assertTrue(Client(factory).send(b"UTF8\r\n").startswith(b"+OK "))
 
     def test_mark_seen(self):
         """With --mark-seen, RETR records what it has sent, as in a dialect with LAST."""
@@ -92,7 +103,7 @@ class CapabilitiesTests(FactoriesCase):
             [
                 *(b"USER", b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING"),
                 *(b"EXPIRE NEVER", b"SASL SCRAM-SHA-256 SCRAM-SHA-1 PLAIN LOGIN"),
-                *(b"UTF8 USER", b"LANG", b"IMPLEMENTATION popserv-" + __version__.encode()),
+                *(b"LANG", b"IMPLEMENTATION popserv-" + __version__.encode()),
             ],
         )
 

@@ -8,6 +8,7 @@ from twisted.cred.credentials import IUsernamePassword
 from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS, MECHANISMS
 from popserv.commands import capa
 from popserv.interfaces import ICertificateCredentials, IScramSHA256Credentials
+from popserv.messages.downgrade.downgrader import Downgrader
 from tests.commands.harness import (
     CREDENTIALS,
     LOCAL_PEER,
@@ -28,7 +29,7 @@ class CapabilityTests(CommandTestCase):
 
     def test_list(self):
         """Both states have the same capabilities, except for STLS (section 6)."""
-        self.serve(tls=object())
+        self.serve(tls=object(), downgrader=Downgrader)
         ann = self.connect()
         lines = [b"USER", b"TOP", b"UIDL", *ALWAYS, b"STLS", b"SASL PLAIN LOGIN"]
         lines += [b"UTF8 USER", b"LANG"]
@@ -89,9 +90,9 @@ class CapabilityTests(CommandTestCase):
             (b"UTF8", b"UTF8 USER"),
             (b"LANG", b"LANG"),
         ]:
-            self.serve(tls=object())
+            self.serve(tls=object(), downgrader=Downgrader)
             self.assertIn(line, self.connect().capabilities())
-            self.serve(tls=object(), without=[keyword])
+            self.serve(tls=object(), downgrader=Downgrader, without=[keyword])
             ann = self.connect()
             self.assertNotIn(line, ann.capabilities())
             self.assertEqual(ann.send(keyword + b"\r\n"), b"-ERR unknown command\r\n")
@@ -181,6 +182,7 @@ COMBINATIONS = st.fixed_dictionaries(
         "bindings": st.sampled_from([{}, {b"tls-exporter": b"x"}, {b"tls-unique": b"x"}]),
         "mechanisms": st.sampled_from([MECHANISMS, DEFAULT_MECHANISMS, MECHANISMS[1::2], ()]),
         "without": st.sets(st.sampled_from([b"TOP", b"UIDL", b"STLS", b"AUTH", b"UTF8", b"LANG"])),
+        "downgrader": st.sampled_from([None, Downgrader]),
     }
 )
 
@@ -207,6 +209,7 @@ class PropertyTests(CommandTestCase):
             allow_plaintext=combination["allow_plaintext"],
             require_tls=combination["require_tls"],
             tls=None if combination["tls"] == "never" else object(),
+            downgrader=combination["downgrader"],
         )
         self.tls_state = FakeTLSState(combination["names"], combination["bindings"])
         client = Client(

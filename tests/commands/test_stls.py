@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from popserv.messages.downgrade.downgrader import Downgrader
 from tests.commands.harness import (
     BEGIN_TLS,
     LOCAL_PEER,
@@ -62,6 +63,7 @@ class STLSTests(CommandTestCase):
 
     def test_modes_are_discarded(self):
         """The language and UTF8 are discarded."""
+        self.serve(tls=object(), downgrader=Downgrader)
         client = self.connect(b"LANG de", b"UTF8")
         self.assertEqual(client.send(b"NOOP\r\n"), b"-ERR zuerst anmelden\r\n")
         self.assertTrue(client.server.session.as_stored)

@@ -4,6 +4,7 @@ from popserv.auth import precis
 from popserv.commands import rfc1725, utf8
 from popserv.core.languages import Languages
 from popserv.core.snapshot import Snapshot
+from popserv.messages.downgrade.downgrader import Downgrader
 from tests.commands.harness import CommandTestCase, response_line
 from tests.core.harness import make_session
 
@@ -39,6 +40,7 @@ class UTF8Tests(CommandTestCase):
             return mailbox
 
         self.store.open_maildrop = open_maildrop
+        self.serve(downgrader=Downgrader)
 
     DOWNGRADED = {
         b"STAT": b"+OK 2 14\r\n",
@@ -128,9 +130,15 @@ class UTF8Tests(CommandTestCase):
         self.assertIn(b"2 messages (10 octets)", client.send(b"PASS pw\r\n"))
 
     def test_without(self):
-        """A server without UTF8 sends messages as stored."""
-        self.serve(without=[b"UTF8"])
-        client = self.connect(b"USER ann", b"PASS pw")
+        """By default UTF8 is unknown, and messages are sent as stored to everybody."""
+        self.serve()
+        client = self.connect()
+        for lines in ((), (b"USER ann", b"PASS pw")):
+            for line in lines:
+                client.send(line + b"\r\n")
+            self.assertEqual(client.send(b"UTF8\r\n"), b"-ERR unknown command\r\n")
+            self.assertFalse([each for each in client.capabilities() if b"UTF8" in each])
+            self.assertIn(b"LANG", client.capabilities())
         self.assert_sizes(client, self.AS_STORED)
 
     def test_no_argument(self):
@@ -147,6 +155,11 @@ class UTF8Tests(CommandTestCase):
 
 class LangTests(CommandTestCase):
     """LANG: the language of replies (section 3)."""
+
+    def setUp(self):
+        """Serve the commands that have replies in several languages."""
+        super().setUp()
+        self.serve(downgrader=Downgrader)
 
     def test_list(self):
         """Without an argument, the languages are listed with their own names, i-default first."""

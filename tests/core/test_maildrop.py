@@ -149,7 +149,7 @@ class DowngradedTests(SynchronousTestCase):
             elif number == 21:
                 maildrop.unmark_all()
                 marked.clear()
-            # A message that exceeds the limits of downgrading, 0, is listed as stored.
+            # A message that can only be sent as stored, 0, is listed so.
             listed = [stored if not other or step >= at else other for stored, other in sizes]
             left = {n: octets for n, octets in enumerate(listed, 1) if n not in marked}
             self.assertEqual((maildrop.count, maildrop.octets), (len(left), sum(left.values())))

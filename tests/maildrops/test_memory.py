@@ -3,15 +3,18 @@
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from popserv.maildrops.memory import MemoryMaildrops
+from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import MailboxContract
 
 
 class MemoryContractTests(MailboxContract, TestCase):
     """MemoryMaildrops fulfils the contract of all stores."""
 
+    downgrader = None
+
     def make_factory(self, messages):
         """Deliver the messages."""
-        maildrops = MemoryMaildrops()
+        maildrops = MemoryMaildrops(self.downgrader)
         for user, delivered in messages.items():
             for message in delivered:
                 maildrops.deliver(user, message)
@@ -22,6 +25,12 @@ class MemoryContractTests(MailboxContract, TestCase):
         stored = factory.stored[user]
         del stored[list(stored)[index]]
         return True
+
+
+class DowngradingContractTests(MemoryContractTests):
+    """The contract holds in a server with UTF8."""
+
+    downgrader = Downgrader
 
 
 class DeliverTests(SynchronousTestCase):

@@ -9,6 +9,7 @@ from popserv.auth.realm import MaildropRealm
 from popserv.commands import capa, rfc1725, sasl, stls, utf8
 from popserv.core.command import CommandTable
 from popserv.errors import MaildropUnavailable, NoUser
+from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.workarounds import OE_NS_EOH
 from popserv.server.factory import POP3Factory
 from popserv.server.preauth import PreauthenticatedFactory
@@ -82,7 +83,8 @@ class GreetingTests(PreauthenticatedTestCase):
         """Messages are downgraded, and workarounds apply, as after a login."""
         self.store.deliver(b"ann", "Subject: é\n\n".encode())
         self.store.deliver(b"ann", b"header alone\n")
-        self.factory = self.make_factory(workarounds=[OE_NS_EOH])
+        self.store.downgrader = Downgrader
+        self.factory = self.make_factory(workarounds=[OE_NS_EOH], downgrader=Downgrader)
         client = MemoryClient(self.factory)
         client.received()
         self.assertIn(b"=?", client.send(b"RETR 3\r\n"))

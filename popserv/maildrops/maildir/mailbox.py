@@ -124,7 +124,7 @@ class MaildirMailbox:
 
         :raises MessageChanged: the sizes differ.
         """
-        sizes, stamp = await self._run(count_file, fd)
+        sizes, stamp = await self._run(count_file, fd, self.index.downgrader)
         if sizes != self.messages.sizes_of(position):
             await self.discard_sizes()
             raise MessageChanged

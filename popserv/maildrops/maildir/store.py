@@ -15,6 +15,7 @@ from popserv.maildrops.maildir.layout import Layout
 from popserv.maildrops.maildir.listing.cache import IndexCache
 from popserv.maildrops.maildir.listing.index import Index, empty_index, load_index, update_index
 from popserv.maildrops.maildir.mailbox import EmptyMailbox, MaildirMailbox, refusal
+from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool
 
 _disk_threads = BoundedThreadPool("popserv-disk", threads=4)
@@ -30,14 +31,23 @@ class MaildirMaildrops:
     maildrops used last, at some 200 bytes each for base name, location, octets, stamp and lines
     of listings.  A maildrop counts as ten messages more than it has.
 
+    ``downgrader`` is :class:`popserv.messages.downgrade.Downgrader`, for a server with UTF8.
+    Without it, messages are counted without a look at their contents.
+
     ``run`` calls a function with arguments where it may block, and returns an awaitable of its
     result; the default is a pool of four threads.
     """
 
     def __init__(
-        self, template: str, *, cache_messages: int = 500_000, run: RunInThread = _disk_threads.run
+        self,
+        template: str,
+        *,
+        cache_messages: int = 500_000,
+        downgrader: MakeDowngrader | None = None,
+        run: RunInThread = _disk_threads.run,
     ) -> None:
         self.run = run
+        self._downgrader = downgrader
         self._layout = Layout(template)
         self._cache = IndexCache(cache_messages)
         self._empty: set[bytes] = set()
@@ -85,7 +95,10 @@ class MaildirMaildrops:
             folders.lock()
             if index is None:
                 is_trusted = self._cache.is_size_file_trusted(user)
-                index = load_index(maildir_fd) if is_trusted else empty_index()
+                downgrader = self._downgrader
+                index = (
+                    load_index(maildir_fd, downgrader) if is_trusted else empty_index(downgrader)
+                )
             if not folders.are_unchanged_since(index.times):
                 index = update_index(folders, index)
             elif not index.can_open_cached:

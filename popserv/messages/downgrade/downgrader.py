@@ -5,7 +5,8 @@ The rules:
 1. A header field is downgraded if it contains characters outside ASCII and is valid UTF-8.
    Everything else, bodies above all, passes unchanged, octet for octet.
 2. The header fields of MIME parts and of embedded messages are downgraded, too (RFC 6857
-   section 4).
+   section 4), but none inside a part that is signed or encrypted (RFC 1847): a message that has
+   UTF-8 in such a field has no downgraded form.
 3. A message may be cut into chunks at any octet; the result does not depend on where.
 4. No message causes an exception.  The memory used is limited to one header and to the 64 KiB
    of :mod:`~popserv.messages.downgrade.held_output`.  Parts of a message that exceed the limits
@@ -17,7 +18,7 @@ from __future__ import annotations
 import re
 
 from popserv.messages.downgrade.content import MESSAGE_TYPES, Content, read_content, replace_type
-from popserv.messages.downgrade.headers import HeaderDowngrader
+from popserv.messages.downgrade.headers import HeaderDowngrader, has_to_be_downgraded
 from popserv.messages.downgrade.held_output import HeldOutput
 from popserv.messages.downgrade.multiparts import Delimiter, Multiparts
 from popserv.messages.octets import count_octets
@@ -49,7 +50,7 @@ class Downgrader:
         self._pending = b""
         # Whether the rest of the message passes unchanged.
         self._is_done = False
-        self._had_long_header = False
+        self._needs_utf8 = False
         # In a header: the offset of the line to search from, whether the header is a group of
         # fields in a body, and the type if there is no Content-Type.
         self._in_header = True
@@ -63,9 +64,12 @@ class Downgrader:
         self._held = HeldOutput()
 
     @property
-    def exceeded_limits(self) -> bool:
-        """Whether a field has passed unchanged that has to be downgraded, or may have to be."""
-        return self._had_long_header or self._headers.exceeded_limits
+    def needs_utf8(self) -> bool:
+        """Whether a field has passed unchanged that has to be downgraded, or may have to be.
+
+        The message then has no downgraded form: only clients that have sent UTF8 get it.
+        """
+        return self._needs_utf8 or self._headers.exceeded_limits
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the output that is certain after this chunk."""
@@ -105,7 +109,7 @@ class Downgrader:
             return at
         if end < 0:
             if len(data) >= stop:
-                self._had_long_header |= not data[at:stop].isascii()
+                self._needs_utf8 |= not data[at:stop].isascii()
                 self._emit(data[at:stop])
                 self._enter_body(data[stop - 1 : stop] == b"\n")
                 return stop
@@ -187,7 +191,10 @@ class Downgrader:
             self._is_done = True
             self._emit(header)
             return
-        downgraded = self._headers.downgrade(header)
+        is_protected = self._multiparts.is_protected
+        if is_protected:
+            self._needs_utf8 |= has_to_be_downgraded(header)
+        downgraded = header if is_protected else self._headers.downgrade(header)
         if downgraded is not header:
             self.changed = True
             self.octets_gained += count_octets([downgraded]) - count_octets([header])
@@ -198,7 +205,7 @@ class Downgrader:
         if not self._in_field_groups:
             content = read_content(header, self._default_type)
         message_type = MESSAGE_TYPES.get(content.type) if content.is_identity else None
-        if message_type and message_type.downgraded:
+        if message_type and message_type.downgraded and not is_protected:
             retyped = replace_type(downgraded, content.type, message_type.downgraded)
             self._held.open(len(self._multiparts), downgraded, retyped)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from popserv.messages.downgrade.content import MAX_FIELD
-from popserv.messages.fields.table import downgrade_field
+from popserv.messages.fields.table import decode_field, downgrade_field
 
 MAX_DOWNGRADED = 1 << 16
 """The maximum octets of a message's fields that are downgraded; later fields pass unchanged."""
@@ -43,7 +43,7 @@ class HeaderDowngrader:
                 self.exceeded_limits = True
                 break
             if len(field) > min(MAX_FIELD, self._octets_left):
-                self.exceeded_limits |= _is_utf8(field)
+                self.exceeded_limits |= decode_field(field) is not None
             else:
                 downgraded = downgrade_field(field)
                 if downgraded is not field:
@@ -53,9 +53,6 @@ class HeaderDowngrader:
         return b"".join(fields) if is_changed else header
 
 
-def _is_utf8(field: bytes) -> bool:
-    try:
-        field.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def has_to_be_downgraded(header: bytes) -> bool:
+    """Return whether a header has a field that has to be downgraded."""
+    return not header.isascii() and any(map(decode_field, _FIELD.findall(header)))

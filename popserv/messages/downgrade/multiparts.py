@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from popserv.messages.downgrade.content import Content
 
+PROTECTED_TYPES = ("multipart/signed", "multipart/encrypted")
+"""The types whose parts no program may change (RFC 1847)."""
+
 MAX_WORK = 100_000
 """The maximum units of work for one message: one unit for each line that starts like a delimiter
 line, and ten for each header of a part."""
@@ -33,11 +36,13 @@ class _Multipart(NamedTuple):
     ``default_type`` is the type of a part without a Content-Type.  ``delimiters`` maps the
     delimiter lines of this multipart and of those around it to level and ``is_close``;
     ``prefix`` is the longest common prefix of these lines, each with the line end before it.
+    ``is_protected`` tells whether this multipart or one around it is of ``PROTECTED_TYPES``.
     """
 
     default_type: str
     delimiters: dict[bytes, tuple[int, bool]]
     prefix: bytes
+    is_protected: bool
 
 
 class Multiparts:
@@ -74,11 +79,17 @@ class Multiparts:
             prefix = _common_prefix(outer.prefix, prefix)
         # RFC 2046 section 5.1.5.
         default_type = "message/rfc822" if content.type == "multipart/digest" else ""
-        self._open.append(_Multipart(default_type, delimiters, prefix))
+        is_protected = self.is_protected or content.type in PROTECTED_TYPES
+        self._open.append(_Multipart(default_type, delimiters, prefix, is_protected))
 
     def pass_delimiter(self, delimiter: Delimiter) -> None:
         """Close the multiparts that a delimiter line ends."""
         del self._open[delimiter.level + (not delimiter.is_close) :]
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether a part at this place must not change."""
+        return bool(self._open) and self._open[-1].is_protected
 
     @property
     def default_type(self) -> str:
@@ -89,7 +100,7 @@ class Multiparts:
         self, data: bytes, at: int, at_line_start: bool, stop: int
     ) -> Delimiter | None:
         """Return the first delimiter line within ``data[at:stop]``."""
-        _, delimiters, prefix = self._open[-1]
+        _, delimiters, prefix, _ = self._open[-1]
         if at_line_start and data.startswith(prefix[1:], at, stop):
             line = at
         else:

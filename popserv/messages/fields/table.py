@@ -35,14 +35,10 @@ def downgrade_field(field: bytes) -> bytes:
     ``field`` is all lines of the field; the result has the same line ends.  The same object is
     returned if the field is ASCII, has no name, or is not UTF-8.
     """
-    match = _NAME.match(field)
-    if not match or field.isascii():
+    decoded = decode_field(field)
+    if decoded is None:
         return field
-    try:
-        text = unfold(field[match.end() :].decode("utf-8")).strip(" \t")
-    except UnicodeDecodeError:
-        return field
-    name = match[1].decode("ascii")
+    name, text = decoded
     method = METHODS.get(name.lower(), downgrade_unstructured)
     folded = FoldedField(name)
     if not method(folded, text) or not folded.is_valid():
@@ -52,6 +48,21 @@ def downgrade_field(field: bytes) -> bytes:
         downgrade_unstructured(folded, text)
     line_end = "\r\n" if field.endswith(b"\r\n") else "\n"
     return folded.lines(line_end).encode("ascii")
+
+
+def decode_field(field: bytes) -> tuple[str, str] | None:
+    """Return the name and the text of a field that has to be downgraded, or None.
+
+    Fields in ASCII, without a name, or not in UTF-8 are not downgraded.
+    """
+    match = _NAME.match(field)
+    if not match or field.isascii():
+        return None
+    try:
+        text = field[match.end() :].decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return match[1].decode("ascii"), unfold(text).strip(" \t")
 
 
 METHODS: dict[str, Callable[[FoldedField, str], bool]] = {

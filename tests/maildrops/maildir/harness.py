@@ -143,13 +143,19 @@ def wait_for_clock_tick():
 class MaildirCase(SynchronousTestCase):
     """Ann's Maildir, and what other programs do to it; no test may leave a file open."""
 
+    downgrader = None
+
     def setUp(self):
         """Make an empty Maildir."""
         self.ticks = count(1)
         self.root = os.path.abspath(self.mktemp())
         self.make_maildir()
-        self.maildrops = MaildirMaildrops(self.root, run=run_inline)
+        self.restart()
         watch_descriptors(self)
+
+    def restart(self):
+        """Drop everything that is in memory."""
+        self.maildrops = MaildirMaildrops(self.root, downgrader=self.downgrader, run=run_inline)
 
     def make_maildir(self, user=b"ann"):
         """Make an empty Maildir."""
@@ -264,10 +270,6 @@ class SizeFileCase(MaildirCase):
             self.put(name, name + b"\n")
         self.bodies = [b"%b\n" % name for name in (self.names[1], self.names[0], self.names[2])]
         self.file = self.path_of(size_file.NAME)
-
-    def restart(self):
-        """Drop everything that is in memory."""
-        self.maildrops = MaildirMaildrops(self.root, run=run_inline)
 
     def files_read_after_restart(self):
         """Return the names of the messages that the first session after a restart opens."""

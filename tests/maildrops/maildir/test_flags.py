@@ -110,9 +110,9 @@ class RetrievedTests(MaildirCase):
         counted = []
         real = index.count_messages
 
-        def count_messages(folders, base_names, locations):
+        def count_messages(folders, base_names, *more):
             counted.extend(base_names)
-            return real(folders, base_names, locations)
+            return real(folders, base_names, *more)
 
         with mock.patch.object(index, "count_messages", count_messages):
             self.record(1, 2)

@@ -19,6 +19,7 @@ from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
 from popserv.maildrops.maildir import cached_open, folders
 from popserv.maildrops.maildir.listing import index
 from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import MailboxContract, naive_octets
 from tests.maildrops.maildir.harness import (
     SLOW,
@@ -68,6 +69,12 @@ class InlineContractTests(MaildirContract, TestCase):
     """The contract holds without threads."""
 
     options = {"run": run_inline}
+
+
+class DowngradingContractTests(MaildirContract, TestCase):
+    """The contract holds in a server with UTF8."""
+
+    options = {"run": run_inline, "downgrader": Downgrader}
 
 
 class CachedOpenTests(IndexedCase):
@@ -314,6 +321,8 @@ class AnyMaildirTests(MaildirCase):
 
 class TrafficTests(MaildirCase):
     """Whatever programs and sessions do in turn, a session sees the right messages."""
+
+    cache_messages = 500
 
     def restart(self):
         """Drop everything that is in memory."""

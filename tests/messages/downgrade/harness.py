@@ -14,6 +14,8 @@ CONTENT_TYPES = {
     b'content-type: Multipart/Digest;\n\tboundary="aa"\n': ("multipart/digest", b"aa"),
     b"Content-Type: multipart/mixed; boundary=a--\n": ("multipart/mixed", b"a--"),
     b"Content-Type: multipart/mixed; boundary=b (c)\n": ("multipart/mixed", b"b"),
+    b"Content-Type: multipart/signed; boundary=c\n": ("multipart/signed", b"c"),
+    b'Content-Type: Multipart/Encrypted; boundary="b"\n': ("multipart/encrypted", b"b"),
     b"Content-Type: multipart/mixed\n": ("multipart/mixed", b""),
     b"Content-Type: message/rfc822\n": ("message/rfc822", b""),
     b"Content-Type: Message/Global; x=y\n": ("message/global", b""),
@@ -52,6 +54,42 @@ BOUNCE = (
     b"\n" + UMLAUT + b"\n--aa--\n--a--\n"
 )
 """The report of a server that could not deliver an internationalized message (RFC 6533)."""
+
+SIGNED = (
+    SUBJECT + b"Content-Type: multipart/mixed; boundary=a\n"
+    b"\n" + UMLAUT + b"\n--a\n" + SUBJECT + b"Content-Type: multipart/signed; boundary=aa;\n"
+    b' protocol="application/pgp-signature"; micalg=pgp-sha256\n'
+    b"\n" + SUBJECT + b"--aa\n"
+    b"Content-Type: multipart/mixed; boundary=aaa\n"
+    b"\n--aaa\nContent-Type: text/plain; charset=utf-8\n\n" + UMLAUT + b"\n" + SUBJECT + b"--aaa\n"
+    b"Content-Type: message/rfc822\n"
+    b"\nSubject: =?UTF-8?B?w7w=?=\nX: \xfc\n\n" + UMLAUT + b"\n--aaa--\n"
+    b"--aa\nContent-Type: application/pgp-signature\n\n=\n--aa--\n" + SUBJECT + b"\n"
+    b"--a\n" + SUBJECT + b"\n--a--\n"
+)
+"""A signed part between others, in which no field is UTF-8: it has a downgraded form."""
+
+_NAME = b'Content-Disposition: attachment; filename="' + UMLAUT + b'.pdf"\n'
+
+SIGNED_PARTS = {
+    "a part": SIGNED.replace(b"Content-Type: text/plain", _NAME + b"Content-Type: text/plain"),
+    "an embedded message": SIGNED.replace(b"=?UTF-8?B?w7w=?=", UMLAUT),
+    "the signed part itself": SIGNED.replace(
+        b"--aa\nContent-Type: m", b"--aa\n" + _NAME + b"Content-Type: m"
+    ),
+    "the signature": SIGNED.replace(b"pgp-signature\n\n", b"pgp-signature\n" + _NAME + b"\n"),
+    "a part of a part without a type": SIGNED.replace(
+        b"--aaa--\n", b"--aaa\n" + SUBJECT + b"\n--aaa--\n"
+    ),
+    "a part that nothing ends": SIGNED[: SIGNED.index(b"\n--aaa--")] + b"\n--aaa\n" + SUBJECT,
+    "a message/global": SIGNED.replace(b"message/rfc822", b"message/global").replace(
+        b"=?UTF-8?B?w7w=?=", UMLAUT
+    ),
+    "a report": SIGNED.replace(
+        b"message/rfc822\n", b"message/delivery-status\n\nx: y\n\nz: " + UMLAUT + b"\n"
+    ),
+}
+"""The same message with UTF-8 in a field of the signed part, by where it is."""
 
 
 def downgrade(*chunks):

@@ -23,6 +23,8 @@ from popserv.messages.sizes import Sizes, measure
 from tests.messages.downgrade.harness import (
     BOUNCE,
     DOWNGRADED_SUBJECT,
+    SIGNED,
+    SIGNED_PARTS,
     SUBJECT,
     UMLAUT,
     StructureTestCase,
@@ -69,7 +71,9 @@ class NaiveWalk:
     """Downgrades a message line by line, all of it in memory.
 
     ``output`` is its fields and lines; ``waiting`` has the indices of those fields that name a
-    type which changes if a field inside is downgraded.
+    type which changes if a field inside is downgraded.  ``protected`` is the number of signed and
+    encrypted multiparts around the next line; ``is_refused`` tells whether a field in one of them
+    would have to be downgraded.
     """
 
     def __init__(self, message):
@@ -77,6 +81,8 @@ class NaiveWalk:
         self.boundaries = []
         self.output = []
         self.waiting = []
+        self.protected = 0
+        self.is_refused = False
 
     def run(self):
         """Return the downgraded message."""
@@ -108,6 +114,9 @@ class NaiveWalk:
                 fields.append(line)
         for field in fields:
             new = downgrade_field(field)
+            if self.protected:
+                self.is_refused |= new is not field
+                new = field
             if new is not field:
                 for at, old_type in self.waiting:
                     pattern = re.compile(re.escape(old_type.encode()), re.IGNORECASE)
@@ -121,7 +130,7 @@ class NaiveWalk:
         start = len(self.output)
         fields, has_blank_line = self.walk_header()
         media_type, boundary, is_identity = read_content(b"".join(fields), default_type)
-        if media_type in NEW_TYPES and is_identity:
+        if media_type in NEW_TYPES and is_identity and not self.protected:
             is_content_type = re.compile(rb"content-type[ \t]*:", re.IGNORECASE).match
             index = next(at for at, field in enumerate(fields) if is_content_type(field))
             self.waiting.append((start + index, media_type))
@@ -129,7 +138,10 @@ class NaiveWalk:
             return
         if media_type.startswith("multipart/") and boundary:
             is_digest = media_type == "multipart/digest"
+            protected = self.protected
+            self.protected += media_type in ("multipart/signed", "multipart/encrypted")
             self.walk_multipart(boundary, "message/rfc822" if is_digest else "")
+            self.protected = protected
         elif media_type in FIELD_GROUPS and is_identity:
             while has_blank_line:
                 _, has_blank_line = self.walk_header()
@@ -174,12 +186,12 @@ class StreamTests(SynchronousTestCase):
         lines = b"\n" + text.replace(b"\r\n", b"\n")
         downgraded = None if whole == text else count_octets([whole])
         sizes = Sizes(octets, downgraded, b"\n\n" in lines)
-        measured = measure([text])
+        measured = measure([text], Downgrader)
         # Beyond the limits, which some tests make small, there is no downgraded form.
         self.assertIn(measured, (sizes, sizes._replace(downgraded=0)))
         for chunks in chunkings:
             self.assertEqual(downgrade(*chunks), whole)
-            self.assertEqual(measure(chunks), measured)
+            self.assertEqual(measure(chunks, Downgrader), measured)
         return whole
 
     @given(chunked(messages))
@@ -188,7 +200,9 @@ class StreamTests(SynchronousTestCase):
         """The result is that of a walk over the whole message in memory."""
         text, chunks = case
         octets = [text[at : at + 1] for at in range(len(text))]
-        self.assertEqual(self.assertConsistent(text, chunks, octets), NaiveWalk(text).run())
+        walk = NaiveWalk(text)
+        self.assertEqual(self.assertConsistent(text, chunks, octets), walk.run())
+        self.assertEqual(measure([text], Downgrader).downgraded == 0, walk.is_refused)
 
     @given(chunked(st.binary(max_size=200)))
     def test_any_bytes(self, case):
@@ -198,7 +212,9 @@ class StreamTests(SynchronousTestCase):
 
     def test_every_split(self):
         """Two chunks, cut at every octet, give the same result as one chunk."""
-        for text in [BOUNCE, BOUNCE.replace(b"\n", b"\r\n"), *UNUSUAL_MESSAGES]:
+        texts = [BOUNCE, SIGNED, *SIGNED_PARTS.values()]
+        texts += [text.replace(b"\n", b"\r\n") for text in texts]
+        for text in [*texts, *UNUSUAL_MESSAGES]:
             cuts = ([text[:cut], text[cut:]] for cut in range(len(text) + 1))
             self.assertConsistent(text, *cuts)
 
@@ -306,4 +322,4 @@ class RealMailTests(SynchronousTestCase):
             for message in (path.read_bytes(), path.read_bytes().replace(b"\n", b"\r\n")):
                 self.assertEqual(downgrade(message), message)
                 marked = message + b"\n" + UMLAUT
-                self.assertEqual(measure([marked])[:2], (count_octets([marked]), None))
+                self.assertEqual(measure([marked], Downgrader)[:2], (count_octets([marked]), None))

@@ -1,11 +1,19 @@
 """Tests of popserv.messages.downgrade.multiparts."""
 
+from hypothesis import given
+
 from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.messages.octets import count_octets
+from popserv.messages.sizes import measure
 from tests.messages.downgrade.harness import (
     DOWNGRADED_SUBJECT,
+    SIGNED,
+    SIGNED_PARTS,
     SUBJECT,
+    UMLAUT,
     StructureTestCase,
     downgrade,
+    messages,
 )
 
 
@@ -35,6 +43,94 @@ class DelimiterTests(StructureTestCase):
         self.assertEqual(downgrader.feed(b"--a"), b"")
         line = b"--a" + b" " * 2000
         self.assertEqual(downgrader.feed(line[3:]), line)
+
+
+class ProtectedTests(StructureTestCase):
+    """Nothing inside a signed or an encrypted part changes (RFC 1847 section 2.1)."""
+
+    def needs_utf8(self, message):
+        """Return whether a message is refused to a client that has not sent UTF8."""
+        sizes = measure([message], Downgrader)
+        self.assertEqual(sizes.octets, count_octets([message]))
+        return sizes.downgraded == 0
+
+    def test_outside(self):
+        """Fields around the part are downgraded, up to its own header, and after its end."""
+        begin, end = SIGNED.index(b"--aa\n"), SIGNED.index(b"--aa--\n")
+        for message in (SIGNED, SIGNED.replace(b"\n", b"\r\n")):
+            result = downgrade(message)
+            self.assertFalse(self.needs_utf8(message))
+            self.assertEqual(result.count(DOWNGRADED_SUBJECT[:-1]), 4)
+        self.assertIn(SIGNED[begin:end], downgrade(SIGNED))
+
+    def test_inside(self):
+        """A message with UTF-8 in a field inside, at any depth, can only be sent as stored."""
+        for where, message in SIGNED_PARTS.items():
+            for kind in (b"signed", b"Encrypted"):
+                text = message.replace(b"multipart/signed", b"multipart/" + kind)
+                self.assertTrue(self.needs_utf8(text), where)
+                inside = text[text.index(b"--aa\n") :].partition(b"--aa--\n")[0]
+                self.assertIn(inside, downgrade(text))
+            # In any other multipart the same field is downgraded.
+            text = message.replace(b"multipart/signed", b"multipart/mixed")
+            self.assertFalse(self.needs_utf8(text), where)
+            self.assertNotIn(inside, downgrade(text))
+
+    def test_alone(self):
+        """The header of a message that is signed as a whole is downgraded."""
+        head = b"Content-Type: multipart/signed; boundary=a\n\nS\n--a\n"
+        self.assertParts(
+            b"x: y\nS\n" + head + b"\nS\n--a--\n", b"x: y\nD\n" + head + b"\nS\n--a--\n"
+        )
+        self.assertFalse(self.needs_utf8(head + b"X: \xfc\n" + UMLAUT + b"\n\n" + UMLAUT))
+        self.assertTrue(self.needs_utf8(head + SUBJECT))
+
+    def test_embedded(self):
+        """A signed part is protected in an embedded message as well, whose header is downgraded."""
+        head = b"Content-Type: message/rfc822\n\nx: y\nS\n"
+        head += b"Content-Type: multipart/signed; boundary=a\n\n--a\nx: y\n"
+        self.assertParts(head + b"S\n\n", head.replace(b"\nS\n", b"\nD\n") + b"S\n\n")
+        self.assertTrue(self.needs_utf8(head + SUBJECT))
+        self.assertFalse(self.needs_utf8(head.replace(b"\nS\n", b"\n" + SUBJECT)))
+
+    def test_boundaries(self):
+        """Only the delimiters of a signed part, and of those around it, begin and end parts."""
+        head = b"Content-Type: multipart/mixed; boundary=a\n\n--a\n"
+        head += b"Content-Type: multipart/signed; boundary=b\n\n"
+        for line, is_inside in (
+            (b"--b\n", True),
+            (b"--b \t\r\n", True),
+            (b"--bb\n", False),
+            (b" --b\n", False),
+            (b"--b--\n", False),
+            (b"--c\n", False),
+            (b"--a\n", False),
+            (b"--b--\n--a\n", False),
+            (b"--b\n\n--a\n", False),
+            (b"--b\n\n--b\n", True),
+        ):
+            self.assertEqual(self.needs_utf8(head + line + SUBJECT + b"\n"), is_inside, line)
+
+    def test_smime(self):
+        """The body of an S/MIME message is never read, and the header around it is downgraded."""
+        for kind in (
+            b"application/pkcs7-mime",
+            b"application/x-pkcs7-mime; smime-type=signed-data",
+        ):
+            head = b"x: y\nS\nContent-Type: " + kind + b"; name=smime.p7m\n\n"
+            body = b"--a\nS\n\nContent-Type: message/rfc822\n\nS\n"
+            self.assertParts(head + body, head.replace(b"\nS\n", b"\nD\n") + body)
+
+    @given(messages)
+    def test_any_part(self, part):
+        """Whatever the signed part is, it is sent unchanged, and refused if it has UTF-8 fields."""
+        head = b"Content-Type: multipart/signed; boundary=zz\n\n--zz\n"
+        message = head + part + b"\n--zz--\n"
+        self.assertEqual(downgrade(message), message)
+        in_mixed = message.replace(b"multipart/signed", b"multipart/mixed", 1)
+        # Inside, a further signed part is no different.
+        in_mixed = in_mixed.replace(b"/signed", b"/x").replace(b"/Encrypted", b"/x")
+        self.assertEqual(self.needs_utf8(message), downgrade(in_mixed) != in_mixed)
 
 
 class WorkTests(StructureTestCase):

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping
 
 from twisted.logger import Logger
 
-from popserv.maildrops.maildir.compressed import CannotDecompress, read_contents
+from popserv.maildrops.maildir.compressed import CannotDecompress, compression_of, read_contents
 from popserv.maildrops.maildir.files import NOT_A_FILE, OPEN_FLAGS
 from popserv.maildrops.maildir.folders import Folders
 from popserv.messages.octets import count_message
-from popserv.messages.sizes import MessageCounter, Sizes
+from popserv.messages.sizes import MakeDowngrader, Sizes, measure
 
 _log = Logger()
 
@@ -59,9 +59,12 @@ class Counts:
 
 
 def count_messages(
-    folders: Folders, base_names: Iterable[bytes], locations: Mapping[bytes, bytes]
+    folders: Folders,
+    base_names: Iterable[bytes],
+    locations: Mapping[bytes, bytes],
+    downgrader: MakeDowngrader | None,
 ) -> Counts:
-    """Count messages at the locations that a scan has found.
+    """Count messages at the locations that a scan has found; see :func:`measure`.
 
     :raises OSError: a file cannot be read, for another reason than its permissions.
     """
@@ -90,11 +93,11 @@ def count_messages(
                 continue
             # Always the same length, which is fastest to allocate.
             text = os.read(fd, SMALL_MESSAGE) if status.st_size < SMALL_MESSAGE else b""
-            # Of the compressed formats, only bzip2's start may be ASCII.
-            if len(text) == status.st_size and text.isascii() and not text.startswith(b"BZh"):
+            is_whole = len(text) == status.st_size and compression_of(text) is None
+            if is_whole and (downgrader is None or text.isascii()):
                 counts.add(base_name, *count_message(text), stamp_of(status))
             else:
-                sizes, stamp = count_file(fd)
+                sizes, stamp = count_file(fd, downgrader)
                 if sizes.downgraded is not None:
                     counts.downgraded[len(counts.base_names)] = sizes.downgraded
                 counts.add(base_name, sizes.octets, sizes.has_blank_line, stamp)
@@ -103,21 +106,18 @@ def count_messages(
     return counts
 
 
-def count_file(fd: int) -> tuple[Sizes, int]:
+def count_file(fd: int, downgrader: MakeDowngrader | None) -> tuple[Sizes, int]:
     """Return the sizes of an open message file, and its stamp from before it was read.
 
     A compressed message has the sizes of its decompressed contents, and 0 octets if it cannot be
     decompressed.
     """
-    counter = MessageCounter()
     status = os.fstat(fd)
     stamp = stamp_of(status)
     try:
-        for chunk in read_contents(fd, min(status.st_size + 1, CHUNK)):
-            counter.feed(chunk)
+        return measure(read_contents(fd, min(status.st_size + 1, CHUNK)), downgrader), stamp
     except CannotDecompress:
         return Sizes(0, None), stamp
-    return counter.finish(), stamp
 
 
 def stamp_of(status: os.stat_result) -> int:

@@ -15,6 +15,7 @@ from popserv.maildrops.maildir.folders import MAX_SCANS, Folders, Times
 from popserv.maildrops.maildir.listing import size_file
 from popserv.maildrops.maildir.listing.base_names import merge_order, sort_base_names, unique_ids
 from popserv.maildrops.maildir.listing.counting import Counts, count_messages
+from popserv.messages.sizes import MakeDowngrader
 
 SAVE_THRESHOLD = 50
 """The number of messages whose sizes are worth a size file, or worth rewriting it.
@@ -41,7 +42,8 @@ class SizeFileState:
 class Index(NamedTuple):
     """The messages of a maildrop, in columns with one value for each, in delivery order.
 
-    ``messages`` is the snapshot for sessions.  ``duplicates`` are the base names of which there
+    ``messages`` is the snapshot for sessions, whose downgraded forms ``downgrader`` has measured;
+    without one there are none.  ``duplicates`` are the base names of which there
     is more than one file.  ``times`` are the folders' times with which the index is still valid;
     None means that the next session must scan.  ``can_open_cached`` tells whether the next session
     may open the folders without a thread.
@@ -51,6 +53,7 @@ class Index(NamedTuple):
     locations: tuple[bytes, ...]
     stamps: array[int]
     messages: Snapshot
+    downgrader: MakeDowngrader | None
     times: Times | None
     can_open_cached: bool
     size_file_state: SizeFileState
@@ -79,7 +82,7 @@ class Index(NamedTuple):
                     self.locations,
                     self.messages.octets,
                     self.stamps,
-                    self.messages.downgraded,
+                    None if self.downgrader is None else self.messages.downgraded,
                     self.messages.header_only,
                     self.times,
                 ),
@@ -93,19 +96,21 @@ class Index(NamedTuple):
         state.has_times = self.times is not None
 
 
-def empty_index(state: SizeFileState | None = None) -> Index:
+def empty_index(downgrader: MakeDowngrader | None, state: SizeFileState | None = None) -> Index:
     """Return an index without messages, from which everything is counted."""
-    return Index((), (), array("Q"), Snapshot(), None, False, state or SizeFileState())
+    return Index((), (), array("Q"), Snapshot(), downgrader, None, False, state or SizeFileState())
 
 
-def load_index(maildir_fd: int) -> Index:
+def load_index(maildir_fd: int, downgrader: MakeDowngrader | None) -> Index:
     """Return the index in the size file of an open Maildir, or an empty one.
+
+    A file is used only if it has downgraded forms just when there is a downgrader.
 
     Waits for the disk: call it in a thread.
     """
     contents = size_file.load(maildir_fd)
-    if contents is None:
-        return empty_index()
+    if contents is None or (contents.downgraded is None) != (downgrader is None):
+        return empty_index(downgrader)
     base_names = tuple(contents.base_names)
     uids = unique_ids(base_names)
     return Index(
@@ -113,6 +118,7 @@ def load_index(maildir_fd: int) -> Index:
         tuple(contents.locations),
         contents.stamps,
         Snapshot(contents.octets, uids, contents.downgraded, contents.header_only),
+        downgrader,
         contents.times,
         False,
         SizeFileState(len(base_names), contents.times is not None),
@@ -130,11 +136,11 @@ def update_index(folders: Folders, index: Index) -> Index:
         scan = folders.scan()
         if scan.duplicates:
             # It is unknown which of the files the old index has counted.
-            index = empty_index(index.size_file_state)
+            index = empty_index(index.downgrader, index.size_file_state)
         # The messages that remain in scan.locations are new.
         locations = [scan.locations.pop(base_name, b"") for base_name in index.base_names]
         new = sort_base_names(list(scan.locations))
-        counts = count_messages(folders, new, scan.locations)
+        counts = count_messages(folders, new, scan.locations, index.downgrader)
         index = _merge(index, locations, counts, scan.locations)
         if not counts.vanished:
             break

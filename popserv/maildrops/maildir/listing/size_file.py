@@ -9,12 +9,13 @@ Rules of this file:
  3. It is always replaced whole: a new file is written and renamed, under the maildrop's lock.
  4. It is optional: a failure to read or write it is not an error.
 
-Format 1 starts with a line in ASCII, whose words are separated by one space each:
-``popserv-sizes 1``, the byte order of the columns (``little`` or ``big``), and then in decimal the
+Format 2 starts with a line in ASCII, whose words are separated by one space each:
+``popserv-sizes 2``, the byte order of the columns (``little`` or ``big``), and then in decimal the
 number of messages, the octets of the locations, the octets of the base names, the number of
-downgraded messages, the number of header-only messages, and the number of folders (-1 without
-times) followed by five numbers for each folder.  The columns follow, and last a BLAKE2b digest of
-32 octets of everything before it.  Locations and base names are separated by NUL.
+downgraded messages (-1 if none was measured), the number of header-only messages, and the number
+of folders (-1 without times) followed by five numbers for each folder.  The columns follow, and
+last a BLAKE2b digest of 32 octets of everything before it.  Locations and base names are separated
+by NUL.  A change of the sizes that a message has is a new format.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ _DIGEST = 32
 
 _BATCH = 1 << 18
 
-_MAGIC = b"popserv-sizes 1 %b " % sys.byteorder.encode("ascii")
+_MAGIC = b"popserv-sizes 2 %b " % sys.byteorder.encode("ascii")
 # Numbers match in one way only, so that a line that does not match is rejected in linear time.
 _HEAD = re.compile(_MAGIC + rb"((?:-?[0-9]{1,20} ){5,15}-?[0-9]{1,20})\n")
 _LOCATION = re.compile(rb"[01](?::[^/\0]*)?", re.DOTALL)
@@ -67,14 +68,15 @@ class Contents(NamedTuple):
     """The contents of a size file: columns with one value for each message, in delivery order.
 
     ``locations`` and ``times`` are as in :mod:`popserv.maildrops.maildir.folders`; ``octets``,
-    ``downgraded`` and ``header_only`` as in :class:`~popserv.core.snapshot.Snapshot`.
+    ``downgraded`` and ``header_only`` as in :class:`~popserv.core.snapshot.Snapshot`, but
+    ``downgraded`` is None if downgraded forms were not measured.
     """
 
     base_names: Sequence[bytes]
     locations: Sequence[bytes]
     octets: array[int]
     stamps: array[int]
-    downgraded: Mapping[int, int]
+    downgraded: Mapping[int, int] | None
     header_only: Collection[int]
     times: Times | None
 
@@ -92,7 +94,8 @@ def encode(contents: Contents) -> Iterator[bytes]:
     names = b"\0".join(contents.base_names)
     times = contents.times
     folders = [-1] if times is None else [len(times), *sum(times, ())]
-    positions = [len(contents.downgraded), len(contents.header_only)]
+    downgraded = contents.downgraded or {}
+    positions = [-1 if contents.downgraded is None else len(downgraded), len(contents.header_only)]
     lengths = [len(location_numbers), len(locations), len(names), *positions]
     if len(locations) > _MAX_LOCATION_OCTETS:
         raise ValueError("too many octets of locations")
@@ -101,8 +104,8 @@ def encode(contents: Contents) -> Iterator[bytes]:
         _MAGIC + b" ".join(b"%d" % number for number in (*lengths, *folders)) + b"\n",
         contents.octets.tobytes(),
         contents.stamps.tobytes(),
-        array("Q", contents.downgraded).tobytes(),
-        array("Q", contents.downgraded.values()).tobytes(),
+        array("Q", downgraded).tobytes(),
+        array("Q", downgraded.values()).tobytes(),
         array("Q", contents.header_only).tobytes(),
         location_numbers.tobytes(),
         locations,
@@ -124,10 +127,11 @@ def decode(data: bytes) -> Contents:
         raise ValueError("not a size file")
     count, *lengths, downgraded, header_only, folders = map(int, head[1].split()[:6])
     times = [*map(int, head[1].split()[6:])]
-    sections = [8 * count, 8 * count, 8 * downgraded, 8 * downgraded, 8 * header_only, 4 * count]
+    pairs = max(downgraded, 0)
+    sections = [8 * count, 8 * count, 8 * pairs, 8 * pairs, 8 * header_only, 4 * count]
     if not (
         0 < count <= MAX_MESSAGES
-        and min(downgraded, header_only, *lengths) >= 0
+        and min(downgraded + 1, header_only, *lengths) >= 0
         and max(downgraded, header_only) <= count
         and lengths[0] <= _MAX_LOCATION_OCTETS
         and len(times) == 5 * max(folders, 0)
@@ -150,7 +154,7 @@ def decode(data: bytes) -> Contents:
         _decode_locations(data[at : at + lengths[0]], location_numbers),
         octets,
         stamps,
-        dict(zip(downgraded_at, downgraded_octets, strict=True)),
+        dict(zip(downgraded_at, downgraded_octets, strict=True)) if downgraded >= 0 else None,
         header_only_at,
         _decode_times(times) if folders >= 0 else None,
     )
@@ -191,12 +195,13 @@ def _decode_times(numbers: list[int]) -> Times:
 def _check(contents: Contents) -> None:
     """Raise ValueError if no Maildir can have these contents; a forger can compute the digest."""
     messages = len(contents.octets)
+    downgraded = contents.downgraded or {}
     names = b"\0" + b"\0".join(contents.base_names)
     folders = {folder[0] for folder in contents.times or ()}
     if (
         max(contents.octets) > _MAX_MESSAGE_OCTETS
-        or max(contents.downgraded.values(), default=0) > _MAX_MESSAGE_OCTETS
-        or max(contents.downgraded, default=0) >= messages
+        or max(downgraded.values(), default=0) > _MAX_MESSAGE_OCTETS
+        or max(downgraded, default=0) >= messages
         or max(contents.header_only, default=0) >= messages
         or b"/" in names
         or b":" in names

@@ -59,5 +59,5 @@ class CacheTests(MaildirCase):
         cache = IndexCache(25)
         users = (b"bob", b"cid", b"dan")
         for user in users:
-            cache.put(user, empty_index())
+            cache.put(user, empty_index(None))
         self.assertEqual([user for user in users if cache.get(user)], [b"cid", b"dan"])

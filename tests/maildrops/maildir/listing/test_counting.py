@@ -8,9 +8,8 @@ from unittest import mock
 
 from popserv.maildrops.maildir import folders
 from popserv.maildrops.maildir.listing import counting
-from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.testing import SAMPLE_MESSAGES, naive_octets
-from tests.maildrops.maildir.harness import SPECIAL_FILES, MaildirCase, failing, run_inline, uids_of
+from tests.maildrops.maildir.harness import SPECIAL_FILES, MaildirCase, failing, uids_of
 
 
 class OctetsTests(MaildirCase):
@@ -37,7 +36,7 @@ class OctetsTests(MaildirCase):
     def test_changing(self):
         """If a message grows or shrinks while it is counted, the octets are those it has then."""
         for after in (b"longer than before\n", b"x\n", b""):
-            self.maildrops = MaildirMaildrops(self.root, run=run_inline)
+            self.restart()
             self.put(b"new/1.a", b"before\n")
             real = os.fstat
 

@@ -13,6 +13,9 @@ from popserv.core import listings
 from popserv.core.maildrop import Maildrop
 from popserv.maildrops.maildir import folders
 from popserv.maildrops.maildir.listing import counting, index, size_file
+from popserv.maildrops.maildir.listing.size_file import decode
+from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.messages.sizes import measure
 from tests.maildrops.maildir.harness import (
     IndexedCase,
     MaildirCase,
@@ -214,12 +217,46 @@ class SizeFileTests(SizeFileCase):
 
     def test_columns(self):
         """Downgraded forms and header-only messages survive a restart, too."""
+        self.downgrader = Downgrader
+        self.restart()
         self.put(b"new/1600000004.d", "Subject: \u00e4\n\nx\n".encode())
         self.put(b"new/1600000005.e", "Subject: \u00e4\n\n".encode() * 2)
         self.put(b"new/1600000006.f", b"\xff\n" * 100_000)
         first = self.listing()
         self.assertEqual(self.files_read_after_restart(), [])
         self.assertEqual(self.listing(), first)
+
+    def test_other_option(self):
+        """A size file with downgraded forms is not used without them, nor the other way round."""
+        text = "Subject: \u00fc\n\nx\n".encode()
+        self.put(self.names[0], text)
+        wait_for_clock_tick()
+        expected = {}
+        for downgrader in (None, Downgrader):
+            self.downgrader = downgrader
+            expected[downgrader] = measure([text], downgrader)
+        self.assertNotEqual(*expected.values())
+        for self.downgrader in (None, Downgrader, None, Downgrader):
+            for read in ([name[4:].partition(b":")[0] for name in self.names], []):
+                files = self.files_read_after_restart()
+                self.assertEqual(sorted(name.partition(b":")[0] for name in files), sorted(read))
+                self.assertEqual(self.listing()[1][1], expected[self.downgrader])
+            with open(self.file, "rb") as file:
+                downgraded = decode(file.read()).downgraded
+            forms = {1: expected[Downgrader].downgraded} if self.downgrader else None
+            self.assertEqual(downgraded, forms)
+
+    def test_former_format(self):
+        """A file of the former format, whose downgraded forms had other rules, is replaced."""
+        self.listing()
+        with open(self.file, "rb") as file:
+            data = file.read()
+        former = data[:-32].replace(b"sizes 2", b"sizes 1", 1)
+        with open(self.file, "wb") as file:
+            file.write(former + blake2b(former, digest_size=32).digest())
+        self.assertEqual(len(self.files_read_after_restart()), 3)
+        with open(self.file, "rb") as file:
+            self.assertEqual(file.read(), data)
 
     def test_changes(self):
         """Changes since the file was written are found: new, removed and renamed messages."""
