@@ -1,6 +1,8 @@
 """Tests of popserv.commandline.session_options."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import patch
 
@@ -11,6 +13,39 @@ from popserv.commandline.options import Options
 from popserv.runtime.extras import how_to_install
 from tests.certificates import issue
 from tests.commandline.harness import CA, SERVER, OptionsCase
+
+
+class DowngraderTests(OptionsCase):
+    """``--utf8``."""
+
+    def test_loaded(self):
+        """The code that downgrades messages is loaded with --utf8 only, and with the options."""
+        for options, loaded in (((), "False"), (("--utf8",), "True")):
+            arguments = [sys.executable, "-c", LOADED, "--maildir", self.root, *options]
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+            done = subprocess.run(
+                arguments, env=environment, check=True, capture_output=True, text=True
+            )
+            self.assertEqual(done.stdout.split(), [loaded] * 2)
+
+    def test_dialects(self):
+        """--utf8 requires the modern dialect, and --without does not know UTF8."""
+        for dialect in ("rfc1725", "rfc1460", "rfc1225", "pop-revised"):
+            self.assert_messages(
+                [(["--utf8", "--dialect", dialect], "use one of these dialects: modern")]
+            )
+        self.assert_messages([(["--without", "UTF8"], "must be one of TOP, UIDL")])
+
+
+LOADED = """
+import sys
+import popserv.commandline.session, popserv.tap
+from popserv.commandline import options
+options.Options().parseOptions(sys.argv[1:])
+for package in ("downgrade", "fields"):
+    print(f"popserv.messages.{package}" in sys.modules)
+"""
+"""A program that prints whether the options load the code that downgrades messages."""
 
 
 class CheckerTests(OptionsCase):

@@ -19,7 +19,6 @@ from tests.live.harness import (
     Fetchmail,
     ServerTestCase,
     deliver,
-    downgraded,
     read_maildir,
     require_programs,
     run,
@@ -28,8 +27,7 @@ from tests.live.harness import (
     wire_form,
 )
 
-STORED = [*SAMPLE_MESSAGES, *SAMPLES]
-MESSAGES = [downgraded(message) for message in STORED]
+MESSAGES = [*SAMPLE_MESSAGES, *SAMPLES]
 OCTETS = [naive_octets(message) for message in MESSAGES]
 UIDS = [b"%d.M1P1.host" % (1_700_000_000 + at) for at in range(len(MESSAGES))]
 
@@ -55,7 +53,7 @@ class ClientTests:
 
     apop = False
 
-    def user(self, messages=STORED):
+    def user(self, messages=MESSAGES):
         """Add a user with these messages; return the name and the Maildir."""
         return self.server.add_user(messages, apop=self.apop)
 
@@ -112,7 +110,7 @@ class PoplibTests(ClientTests):
         self.assertEqual(client.list()[1], SIZES[:1] + SIZES[2:])
         self.assertRaises(poplib.error_proto, client.rpop, name)
         client.quit()
-        self.assertEqual(read_maildir(maildir), STORED[:1] + STORED[2:])
+        self.assertEqual(read_maildir(maildir), MESSAGES[:1] + MESSAGES[2:])
 
 
 class _DeprecatedClient(POP3Client):
@@ -199,7 +197,7 @@ class TwistedTests(ClientTests):
         await client.delete(1)
         await client.quit()
         await client.disconnected
-        self.assertEqual(read_maildir(maildir), STORED[:1] + STORED[2:])
+        self.assertEqual(read_maildir(maildir), MESSAGES[:1] + MESSAGES[2:])
 
 
 class ProgramTests(ClientTests):
@@ -230,15 +228,15 @@ class ProgramTests(ClientTests):
         for n, message in enumerate(MESSAGES, 1):
             # curl prints an empty line for a message without lines.
             self.assertEqual(self.curl(name, n), wire_form(message) or b"\r\n")
-        expected = b"".join(line + b"\r\n" for line in top(downgraded(SAMPLES[0]), 1))
-        request = f"TOP {STORED.index(SAMPLES[0]) + 1} 1"
+        expected = b"".join(line + b"\r\n" for line in top(SAMPLES[0], 1))
+        request = f"TOP {MESSAGES.index(SAMPLES[0]) + 1} 1"
         self.assertEqual(self.curl(name, "", "--request", request), expected)
 
     def test_curl_deletion(self):
         """Curl deletes a message by DELE and QUIT."""
         name, maildir = self.user()
         self.curl(name, "2", "--request", "DELE", "--head")
-        self.assertEqual(read_maildir(maildir), STORED[:1] + STORED[2:])
+        self.assertEqual(read_maildir(maildir), MESSAGES[:1] + MESSAGES[2:])
 
     def home(self, rc):
         """Return a directory of the test that contains a program's configuration."""

@@ -26,7 +26,6 @@ UMLAUTS = (
 ).encode()
 
 NOBODY = "nobody"
-UTF8 = ()
 
 
 class JailTests(TestCase):
@@ -95,7 +94,7 @@ class JailTests(TestCase):
     def test_session(self):
         """Every command works; names, passwords, header fields and replies are not ASCII."""
         self.add("j\xfcrgen", "{PLAIN.b64}" + b64encode("gr\xfcn".encode()).decode(), [UMLAUTS] * 3)
-        server = self.start("--mark-seen", *UTF8)
+        server = self.start("--mark-seen", "--utf8")
         connection = server.connect()
         self.assertRegex(connection.ask(b"LANG de"), b"^\\+OK")
         self.assertRegex(connection.ask(b"NOSUCH"), b"^-ERR .*unbekannt")

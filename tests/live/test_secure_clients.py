@@ -158,12 +158,6 @@ class Outcome(NamedTuple):
     """The client's trace of the session."""
 
 
-def header_of(message):
-    """Return the header of a message; without a blank line this is the whole message."""
-    lines = split_lines(message)
-    return b"\n".join(lines[: lines.index(b"")] if b"" in lines else lines)
-
-
 class Client:
     """A program that fetches mail; subclasses describe its behaviour."""
 
@@ -191,8 +185,7 @@ class Client:
 
     def preserves(self, message):
         """Tell whether the client stores a message unchanged."""
-        # Without UTF8 a message with UTF-8 in its header is downgraded (RFC 6856).
-        return header_of(message).isascii()
+        return True
 
     def line_end(self, transport):
         """Return the line ending of the messages that the client stores."""
@@ -286,7 +279,7 @@ class _Fetchmail(Client):
 
     def preserves(self, message):
         # It adds an empty body to a header-only message.
-        return super().preserves(message) and b"" in split_lines(message)
+        return b"" in split_lines(message)
 
     def fetch(self, login):
         transport = {
@@ -319,7 +312,7 @@ class _Getmail(Client):
 
     def preserves(self, message):
         # It adds an empty body to a header-only message.
-        return super().preserves(message) and b"" in split_lines(message)
+        return b"" in split_lines(message)
 
     def used(self, mechanism):
         return "$"
@@ -508,14 +501,11 @@ class _NetPOP3(_Script):
 
 
 class _Poplib(_Script):
-    """Python's poplib with UTF8, and with scramp for SCRAM and channel binding."""
+    """Python's poplib, with scramp for SCRAM and channel binding."""
 
     program = sys.executable
     script = "by_poplib.py"
     mechanisms = ("USER", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS")
-
-    def preserves(self, message):
-        return True
 
 
 class _Twisted(_Script):

@@ -31,6 +31,7 @@ from tests.live.harness import (
     Fetchmail,
     Server,
     deliver,
+    downgraded,
     read_maildir,
     require_programs,
     run,
@@ -391,6 +392,21 @@ class PipeTests(SessionCase):
         lines = done.stdout.split(b"\r\n")
         self.assertEqual(lines[1:3], [b"-ERR log in first", b"-ERR unknown command"])
         self.assertEqual((lines[5], done.returncode), (b"+OK 0", 0))
+
+    def test_utf8(self):
+        """Messages are sent as stored, unless --utf8 is given and the client has not sent UTF8."""
+        raw = "Subject: über\n\nü\n".encode()
+        deliver(self.maildir, [raw])
+        commands = b"RETR 3\r\nUTF8\r\nRETR 3\r\nQUIT\r\n"
+        done = self.session(commands=commands)
+        stored = b"+OK %d octets\r\n" % naive_octets(raw) + wire_form(raw) + b".\r\n"
+        replies = done.stdout.partition(b"\r\n")[2]
+        expected = stored + b"-ERR unknown command\r\n" + stored
+        self.assertEqual(replies[: len(expected)], expected)
+        done = self.session("--utf8", commands=commands)
+        replies = done.stdout.partition(b"\r\n")[2]
+        self.assertIn(b"\r\n" + wire_form(downgraded(raw)) + b".\r\n", replies)
+        self.assertIn(b"+OK messages are sent as stored\r\n" + stored, replies)
 
     def test_no_tls_on_pipes(self):
         """--certificate requires a socket."""

@@ -1,6 +1,7 @@
 """``twistd pop3`` from the shell: options, errors, start and shutdown."""
 
 import os
+import poplib
 import pwd
 import re
 import shlex
@@ -14,7 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from popserv import __version__
 from popserv.commandline.options import Options
-from popserv.testing import SAMPLE_MESSAGES
+from popserv.testing import SAMPLE_MESSAGES, naive_octets
 from tests.live.harness import (
     BIN,
     LOOPBACK,
@@ -195,8 +196,36 @@ class StartTests(TestCase):
         self.assertStartsWith(connection.ask(b"PASS secret"), b"+OK")
         for n, message in enumerate(SAMPLE_MESSAGES, 1):
             self.assertStartsWith(connection.ask(b"RETR %d" % n), b"+OK")
-            self.assertEqual(connection.lines(), split_lines(downgraded(message)))
+            self.assertEqual(connection.lines(), split_lines(message))
         connection.close()
+
+    def test_utf8(self):
+        """With --utf8 messages are downgraded until UTF8; the size file is never the wrong one."""
+        root = self.root(SAMPLE_MESSAGES * 5)
+        for options in ((), ("--utf8",), (), ("--utf8",)):
+            server = Server(*options, root=root)
+            try:
+                self.patch(poplib, "_MAXLINE", 1 << 20)
+                client = poplib.POP3("127.0.0.1", server.port)
+                client.user("joe")
+                client.pass_("secret")
+                self.assertEqual("UTF8" in client.capa(), bool(options))
+                self.assert_received(client, downgraded if options else bytes)
+                if options:
+                    client.utf8()
+                    self.assert_received(client, bytes)
+                client.quit()
+            finally:
+                server.stop()
+            self.assertTrue((root / "joe" / "popserv-sizes").exists())
+
+    def assert_received(self, client, form):
+        """Check that poplib receives all messages in a form, and their octets."""
+        expected = [form(message) for message in SAMPLE_MESSAGES * 5]
+        listed = [int(line.split()[1]) for line in client.list()[1]]
+        self.assertEqual(listed, [*map(naive_octets, expected)])
+        received = [client.retr(n)[1] for n in range(1, len(expected) + 1)]
+        self.assertEqual(received, [*map(split_lines, expected)])
 
     def assertStartsWith(self, text, start):
         """Fail unless a text starts with a prefix."""

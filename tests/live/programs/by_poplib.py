@@ -51,8 +51,6 @@ def main(port, transport, mechanism, user, secret, ca, certificate, directory):
         context.load_cert_chain(certificate)
     client = connect(int(port), transport, context)
     client.set_debuglevel(1)
-    if "UTF8" in client.capa():
-        client.utf8()
     if mechanism == "USER":
         client.user(user)
         client.pass_(secret)
