@@ -137,6 +137,15 @@ class EmbeddingTests(Base):
         )
         self.assertEqual(self.fetch(client), [b"Subject: hello", b"", b"It works."])
 
+    def test_utf8_server(self):
+        """The server has UTF8, and downgrades its message for a client that has not sent it."""
+        client = MemoryClient(load("utf8_server").factory)
+        client.send(b"USER ann\r\nPASS secret\r\n")
+        self.assertIn(b"=?UTF-8?", client.send(b"RETR 1\r\n"))
+        self.assertTrue(client.send(b"UTF8\r\n").startswith(b"+OK "))
+        self.assertIn("Subject: Grüße\r\n".encode(), client.send(b"RETR 1\r\n"))
+        client.lose()
+
     def test_store_is_complete(self):
         """The tests of the example store include the whole contract."""
         load("test_sqlmail")
