@@ -55,7 +55,6 @@ _MAX_BASE_NAME = 1 << 10
 """The maximum octets of a base name, which may appear in the log; file systems allow 765."""
 
 _DIGEST = 32
-
 _BATCH = 1 << 18
 
 _MAGIC = b"popserv-sizes 2 %b " % sys.byteorder.encode("ascii")
@@ -156,7 +155,7 @@ def decode(data: bytes) -> Contents:
         stamps,
         dict(zip(downgraded_at, downgraded_octets, strict=True)) if downgraded >= 0 else None,
         header_only_at,
-        _decode_times(times) if folders >= 0 else None,
+        [tuple(times[at : at + 5]) for at in range(0, 5 * folders, 5)] if folders >= 0 else None,
     )
     _check(contents)
     return contents
@@ -186,10 +185,6 @@ def _decode_locations(data: bytes, location_numbers: array[int]) -> tuple[bytes,
     if max(location_numbers) >= len(distinct):
         raise ValueError("a location is missing")
     return tuple(distinct[number] for number in location_numbers)
-
-
-def _decode_times(numbers: list[int]) -> Times:
-    return [tuple(numbers[at : at + 5]) for at in range(0, len(numbers), 5)]
 
 
 def _check(contents: Contents) -> None:
