@@ -25,6 +25,7 @@ from popserv.core.session import Session, call_release
 from popserv.errors import LoginFailed, LoginTooSoon, MaildropBusy, TryLater
 from popserv.interfaces import IAPOPCredentials, IMailbox, ITokenCredentials
 from popserv.maildrops.memory import MemoryMaildrops
+from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import read_all
 from tests.auth.passwords.test_checker import by_apop
 from tests.auth.passwords.test_users_file import UsersFileCase
@@ -219,6 +220,15 @@ class ForeignRealmTests(TestCase):
         realm.requestAvatar = lambda *_: fail(NotImplementedError())
         with self.assertRaises(NotImplementedError):
             await authenticator(realm).authenticate(ANN)
+
+    async def test_downgrader(self):
+        """Messages have a downgraded form in a server with UTF8 only (RFC 6856)."""
+        realm = ForeignRealm(ListAvatar(["Subject: \u00fc\n\n".encode()]), lambda: None)
+        checkers = [Passwords(ann=b"password")]
+        for downgrader, downgraded in ((None, {}), (Downgrader, {0: 29})):
+            opens = PortalAuthenticator(Portal(realm, checkers), downgrader)
+            mailbox, _ = await opens.authenticate(ANN)
+            self.assertEqual(mailbox.messages.downgraded, downgraded)
 
     async def test_session(self):
         """In a session, deletions reach the avatar at QUIT, before the logout."""
