@@ -8,6 +8,7 @@ from unittest import mock
 
 from popserv.maildrops.maildir import folders
 from popserv.maildrops.maildir.listing import counting
+from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import SAMPLE_MESSAGES, naive_octets
 from tests.maildrops.maildir.harness import SPECIAL_FILES, MaildirCase, failing, uids_of
 
@@ -32,6 +33,20 @@ class OctetsTests(MaildirCase):
                     message = (line * edge)[:length]
                     self.put(b"new/16000000%d%d.%d" % (n, m, length), message)
         self.assertEqual(len(self.read_in_session()), 2 * 5 * 3)
+
+    def test_one_piece(self):
+        """A small message is counted in one piece; one with 8-bit text, only without UTF8."""
+        text = "Subject: \u00fc\n\n\u00fc\n".encode()
+        self.put(b"new/1.a", text)
+        error = AssertionError("counted in chunks")
+        for self.downgrader in (None, Downgrader):
+            self.restart()
+            with mock.patch.object(counting, "measure", side_effect=error) as measure:
+                if self.downgrader is None:
+                    self.assertEqual(self.read_in_session(), [text])
+                else:
+                    self.assertRaises(AssertionError, self.read_in_session)
+            self.assertEqual(measure.called, self.downgrader is not None)
 
     def test_changing(self):
         """If a message grows or shrinks while it is counted, the octets are those it has then."""
