@@ -49,7 +49,7 @@ from popserv.errors import BadCommand, LoginFailed, POPError
 from popserv.listening import CannotStart
 from popserv.maildrops.maildir import Delivery, Layout, MaildirMaildrops
 from popserv.runtime import BoundedThreadPool
-from popserv.server import IdleTimeoutMixin, POP3Factory, POP3Server
+from popserv.server import IdleTimeoutMixin, POP3Factory, POP3Server, log_failed_login
 from popserv.transports import has_disconnected, is_private, peer_name
 
 MAX_CONNECTIONS = 1000
@@ -228,12 +228,8 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
             self.user = await self.throttle.authenticate(self.name, credentials)
             self.sendCode(235, b"welcome")
         except LoginFailed as error:
-            log.warn(
-                "{peer}: {name!r:.200} did not log in: {cause}",
-                peer=peer_name(self.transport),
-                name=self.name,
-                cause=error.__cause__,
-            )
+            method = mechanism.name.decode("ascii")
+            log_failed_login(peer_name(self.transport), self.name, method, error.__cause__)
             await deferLater(
                 reactor, self.throttle.record_failure(self.name, POP3Server.FAILED_LOGIN_DELAY)
             )

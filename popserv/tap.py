@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from io import TextIOWrapper
 from os import getuid
 from pwd import getpwuid
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
@@ -65,6 +66,9 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         role = WorkerRole(reactor=supervisor.opener)
     role = role or WorkerRole(reactor=AddressFamilyReactor(reactor))
     _load_name_service()
+    if isinstance(sys.__stdout__, TextIOWrapper):
+        # If its encoding lacked a character, a line of the log would be lost.
+        sys.__stdout__.reconfigure(errors="backslashreplace")
     # With Python's default, a thread that reads a large directory blocks the reactor for 5 ms.
     sys.setswitchinterval(0.0005)
     maildrops = MaildirMaildrops(

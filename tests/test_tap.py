@@ -1,6 +1,8 @@
 """Tests of popserv.tap; tests.live runs twistd itself."""
 
+import io
 import socket
+import sys
 from unittest.mock import patch
 
 from twisted.application.internet import TimerService
@@ -62,6 +64,16 @@ class OptionsTests(ServiceCase):
         self.assertEqual((factory.idle_timeout, factory.max_connections), (900, 7))
         self.assertTrue(factory.allow_plaintext)
         self.assertEqual(self.endpoints, ["tcp:1", "tcp:2"])
+
+    def test_standard_output(self):
+        """Standard output escapes what its encoding does not have; another stream is left alone."""
+        ascii_only, text = io.TextIOWrapper(io.BytesIO(), encoding="ascii"), io.StringIO()
+        for stream in (ascii_only, text):
+            self.patch(sys, "__stdout__", stream)
+            self.factory()
+            stream.write("é")
+            stream.flush()
+        self.assertEqual((ascii_only.buffer.getvalue(), text.getvalue()), (b"\\xe9", "é"))
 
     def test_trusted_networks(self):
         """An address in a network of --trusted-networks stands for no single client."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from hashlib import md5
 from hmac import HMAC, compare_digest
 
+from twisted.cred.error import UnauthorizedLogin
 from zope.interface import implementer
 
 from popserv.auth.hmac_md5 import hmac_md5
@@ -68,6 +69,10 @@ class CertificateCredentials:
     def __init__(self, names: Sequence[bytes], username: bytes) -> None:
         self.names = names
         self.username = username
+
+
+class ExchangeAborted(UnauthorizedLogin):
+    """The client has ended an exchange before it proved anything; the message says how."""
 
 
 IPPORT_RESERVED = 1024

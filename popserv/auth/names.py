@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 
 from popserv.auth.precis import MAX_OCTETS, enforce
+from popserv.core.printable import printable
 
 _VALID_NAME = re.compile(rb"[^\x00-\x20\x7f:/#.][^\x00-\x20\x7f:/]*")
 
@@ -23,7 +23,7 @@ def check_name(name: bytes) -> None:
     """
     if not _VALID_NAME.fullmatch(name):
         raise ValueError(
-            f"{os.fsdecode(name)!r} is not a valid user name: it must have no spaces, control "
+            f'"{printable(name)}" is not a valid user name: it must have no spaces, control '
             "characters, colons or slashes, and must not start with # or ."
         )
 

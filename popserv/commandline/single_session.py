@@ -24,6 +24,7 @@ from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.server.factory import POP3Factory
 from popserv.server.preauth import Identify, PreauthenticatedServer
 from popserv.server.protocol import POP3Server
+from popserv.server.session_events import EndReason
 from popserv.transports.output import unsent_octets
 from popserv.transports.stdio import StandardStreams
 
@@ -99,7 +100,7 @@ class SingleSession:
 
     def _abort(self) -> None:
         if self._server is not None:
-            self._server.transport.abortConnection()
+            self._server.abort(EndReason.SHUTDOWN)
 
 
 def _identify_as(name: bytes) -> Identify:

@@ -14,6 +14,7 @@ from popserv.auth.passwords.schemes import join_field, new_scram_sha256, scheme_
 from popserv.auth.passwords.users_file import UsersFile, UsersFileError, default_path
 from popserv.auth.passwords.users_file_editing import remove_user, set_secret
 from popserv.commandline.users_check import UsersCheck
+from popserv.core.printable import printable
 from popserv.maildrops.maildir.layout import Layout
 
 _INPUT_HELP = (
@@ -115,20 +116,37 @@ def _path(options: argparse.Namespace) -> str:
 
 
 def _add_user(options: argparse.Namespace) -> None:
-    _write_secret(options, new=True)
+    name = _write_secret(options, new=True)
+    if options.maildir is not None:
+        _report_missing_maildir(Layout(options.maildir), name)
+
+
+def _report_missing_maildir(layout: Layout, name: bytes) -> None:
+    try:
+        os.close(layout.open(name))
+    except FileNotFoundError:
+        print(
+            f"{printable(name)} has no Maildir at {printable(layout.path(name))} yet, and sees an "
+            "empty maildrop until mail is delivered there; if the mail is elsewhere, correct "
+            "--maildir",
+            file=sys.stderr,
+        )
+    except (OSError, ValueError) as error:
+        print(f"maildrop of {printable(name)}: {error}", file=sys.stderr)
 
 
 def _change_password(options: argparse.Namespace) -> None:
     _write_secret(options, new=False)
 
 
-def _write_secret(options: argparse.Namespace, *, new: bool) -> None:
+def _write_secret(options: argparse.Namespace, *, new: bool) -> bytes:
     name = prepared_name(os.fsencode(options.name))
     # Checked first, so that no password is typed for an invalid name.
     check_name(name)
     password = prepared_password(_read_password())
     field = join_field(b"APOP", password) if options.apop else new_scram_sha256(password)
     set_secret(_path(options), name, field, new=new)
+    return name
 
 
 def _remove_user(options: argparse.Namespace) -> None:

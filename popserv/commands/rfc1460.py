@@ -23,11 +23,10 @@ async def last(session: Session) -> Reply:
 
 
 @command(b"RETR", State.TRANSACTION, arguments(number))
-async def retr(session: Session, n: int) -> Reply:
-    """Send a message, and record that it was accessed and retrieved once it is sent."""
-    message = session.maildrop[n]
-    reply = await rfc1725.send_message(session, n)
-    return reply._replace(sent=partial(_access(session).record_retrieval, message))
+def retr(session: Session, n: int) -> Outcome:
+    """Send a message; once it is sent, it counts as accessed and retrieved."""
+    _access(session)
+    return rfc1725.send_message(session, n)
 
 
 @command(b"DELE", State.TRANSACTION, arguments(number))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
@@ -195,16 +196,24 @@ def send_message(session: Session, n: int) -> Coroutine[Any, Any, Reply]:
     """
     message = session.maildrop[n]
     octets = message.octets
-    return _send(session, n, message, Text("%d octets", octets), MessageFramer(octets))
+    sent = partial(session.record_retrieval, message)
+    return _send(session, n, message, Text("%d octets", octets), MessageFramer(octets), sent)
 
 
-async def _send(session: Session, n: int, message: Message, text: Text, framer: Framer) -> Reply:
+async def _send(
+    session: Session,
+    n: int,
+    message: Message,
+    text: Text,
+    framer: Framer,
+    sent: Callable[[], object] | None = None,
+) -> Reply:
     framer = _filtered(session, n, framer)
     try:
         body = await session.mailbox.open(message)
     except NoSuchMessage:
         raise NoSuchMessage("message %d was removed by another program", n) from None
-    return Reply(text, body, framer)
+    return Reply(text, body, framer, sent=sent)
 
 
 def _filtered(session: Session, n: int, framer: Framer) -> Framer:

@@ -45,6 +45,7 @@ def commands(mechanisms: Sequence[Mechanism] = DEFAULT_MECHANISMS) -> tuple[Comm
         mechanism = by_name.get(name.upper())
         if mechanism is None or mechanism.name not in names:
             raise BadCommand("mechanism not available")
+        session.method = mechanism.name.decode("ascii")
         if initial is not None and mechanism.server_first:
             raise BadCommand("mechanism does not accept an initial response")
         exchange = _Exchange(session, initial)

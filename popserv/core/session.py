@@ -18,6 +18,7 @@ from zope.interface import Interface
 
 from popserv.core.access_record import AccessRecord
 from popserv.core.maildrop import Maildrop
+from popserv.core.snapshot import Message
 from popserv.errors import BadCommand, RemovalFailed
 from popserv.interfaces import IMailbox, ISizeCache
 from popserv.messages.sizes import MakeDowngrader
@@ -59,6 +60,9 @@ class TLSConnectionState(Protocol):
     def certificate_names(self) -> Sequence[bytes]:
         """Return the user names in the client's certificate; none if it has sent none."""
 
+    def version(self) -> str:
+        """Return the version of TLS, such as ``TLSv1.3``."""
+
 
 class State(Enum):
     """The three states of a session (RFC 1725 section 3)."""
@@ -98,6 +102,7 @@ class Session:
     :ivar tls_state: the state of the TLS connection, or None without TLS.
     :ivar send_challenge: sends a SASL challenge.
     :ivar peer: returns the client's IP address and port, or None if it has none.
+    :ivar logged_in: called when the state has become TRANSACTION.
     :ivar downgrader: makes a filter that downgrades a message, for clients that have not sent
         UTF8 (RFC 6856); None if all messages are sent as stored.
     :ivar workarounds: the names of the client workarounds that are enabled; see
@@ -111,17 +116,21 @@ class Session:
         otherwise from UTF8 on (RFC 6856 section 2).
     :ivar claimed_name: the name from USER.
     :ivar name: the name of the last login or login attempt.
+    :ivar method: the command of the last login attempt, or its SASL mechanism.
     :ivar mailbox: the mailbox, since TRANSACTION.
     :ivar maildrop: the session's view of the mailbox, since TRANSACTION.
     :ivar access: the messages accessed, if a command records them.
     :ivar removed_count: the number of messages that UPDATE has removed.
+    :ivar retrieved_count: how many times RETR has sent a message whole.
+    :ivar retrieved_octets: the octets of those messages.
     """
 
     # There is one session for each connection, and most connections are idle.
     __slots__ = (
-        *("_authenticator", "_capabilities", "_end_callback", "_release", "access"),
-        *("allows_cleartext", "allows_login", "as_stored", "can_start_tls", "claimed_name"),
-        *("downgrader", "host", "language", "mailbox", "maildrop", "name", "peer", "removed_count"),
+        *("_authenticator", "_capabilities", "_end_callback", "_logged_in", "_release"),
+        *("access", "allows_cleartext", "allows_login", "as_stored", "can_start_tls"),
+        *("claimed_name", "downgrader", "host", "language", "mailbox", "maildrop", "method"),
+        *("name", "peer", "removed_count", "retrieved_count", "retrieved_octets"),
         *("send_challenge", "state", "timestamp", "tls_state", "workarounds"),
     )
 
@@ -143,6 +152,7 @@ class Session:
         capabilities: Callable[[Session], Sequence[bytes]] = lambda session: (),
         send_challenge: SendChallenge = _reject_challenge,
         peer: Callable[[], tuple[str, int] | None] = lambda: None,
+        logged_in: Callable[[], object] = lambda: None,
     ) -> None:
         self.host = host
         self.timestamp = timestamp
@@ -159,10 +169,14 @@ class Session:
         self.language = ENGLISH
         self.claimed_name: bytes | None = None
         self.name: bytes | None = None
+        self.method = ""
         self.removed_count = 0
+        self.retrieved_count = 0
+        self.retrieved_octets = 0
         self.access: AccessRecord | None = None
         self._authenticator = authenticator
         self._capabilities = capabilities
+        self._logged_in = logged_in
         self._end_callback: Callable[[], Awaitable[None]] | None = None
         self._release: Release | None = None
 
@@ -189,6 +203,7 @@ class Session:
             adds_blank_lines=OE_NS_EOH in self.workarounds,
         )
         self.state = State.TRANSACTION
+        self._logged_in()
 
     def login_text(self) -> Text:
         """Return the text of the reply to a login: the user's name, and the maildrop's summary."""
@@ -211,6 +226,13 @@ class Session:
         cache = ISizeCache(self.mailbox, None)
         if cache is not None:
             await cache.discard_sizes()
+
+    def record_retrieval(self, message: Message) -> None:
+        """Record that RETR has sent a message whole."""
+        self.retrieved_count += 1
+        self.retrieved_octets += message.octets
+        if self.access is not None:
+            self.access.record_retrieval(message)
 
     async def update(self) -> None:
         """Change the state to UPDATE (RFC 1725 section 6).

@@ -9,6 +9,7 @@ from popserv.server.idle import IdleTimeoutMixin
 from popserv.server.preauth import PreauthenticatedFactory
 from popserv.server.protocol import POP3Server
 from popserv.server.proxy import ProxyFactory
+from popserv.server.session_events import log_failed_login
 
 __all__ = [
     "IdleTimeoutMixin",
@@ -16,4 +17,5 @@ __all__ = [
     "POP3Server",
     "PreauthenticatedFactory",
     "ProxyFactory",
+    "log_failed_login",
 ]

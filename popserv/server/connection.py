@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.cred.credentials import ICredentials
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionClosed
+from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -29,11 +29,12 @@ from zope.interface import Interface, implementer
 
 from popserv.auth.throttle.login_throttle import ClientThrottle
 from popserv.core.replies import err_line, ok_line
-from popserv.core.session import Release, Session, State
+from popserv.core.session import Release, Session
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import IMailbox
 from popserv.server.idle import IdleTimeoutMixin
 from popserv.server.reply_writer import ReplyWriter
+from popserv.server.session_events import EndReason, SessionEvents
 from popserv.transports.output import close_now, disable_nagle
 from popserv.transports.peers import (
     has_disconnected,
@@ -63,6 +64,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
     factory: POP3Factory
     session: Session
     output: ReplyWriter
+    events: SessionEvents
     throttle: ClientThrottle
     is_disconnected = False
     input_is_over = False
@@ -75,6 +77,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
         """Start the session immediately, or after the TLS handshake."""
         factory = self.factory
         self.output = ReplyWriter(self.transport, self.callLater)
+        self.events = SessionEvents(self.transport)
         self._timestamp = factory.make_timestamp() if factory.apop_available() else None
         self.start_session()
         self.start_idle_timer(factory.idle_timeout)
@@ -122,12 +125,16 @@ class Connection(LineReceiver, IdleTimeoutMixin):
             capabilities=factory.capabilities,
             send_challenge=self.send_challenge,
             peer=self._peer,
+            logged_in=self._logged_in,
         )
 
     def _peer(self) -> tuple[str, int] | None:
         """Return the client's address and port; see Session."""
         peer: Any = self.transport.getPeer()
         return (peer.host, peer.port) if hasattr(peer, "port") else None
+
+    def _logged_in(self) -> None:
+        self.events.log_login(self.session)
 
     def _start(self) -> None:
         self._has_greeted = True
@@ -209,6 +216,16 @@ class Connection(LineReceiver, IdleTimeoutMixin):
     def close_if_input_is_over(self) -> None:
         """Close if the client will send no more and all commands are answered."""
 
+    def timed_out(self) -> None:
+        """Close the connection, which was inactive for too long."""
+        self.events.note_end(EndReason.TIMEOUT)
+        super().timed_out()
+
+    def abort(self, reason: EndReason) -> None:
+        """Abort the connection, for a reason that is logged."""
+        self.events.note_end(reason)
+        self.transport.abortConnection()
+
     def close(self) -> None:
         """Close once all output is sent; a body that is being sent is truncated."""
         self.output.stop_body()
@@ -223,6 +240,11 @@ class Connection(LineReceiver, IdleTimeoutMixin):
         self.stop_idle_timer()
         self.factory.connections.remove(self)
         self.closing = self.is_disconnected = True
+        if reason.check(ConnectionDone):
+            self.events.note_end(EndReason.CLOSED)
+        elif self.factory.is_stopped:
+            # A reactor that stops breaks the connections once the ports are closed.
+            self.events.note_end(EndReason.SHUTDOWN)
         has_tls = ISSLTransport.providedBy(self.transport)
         # A client that just closed the connection did not fail.
         if has_tls and not (self._has_completed_handshake or reason.check(ConnectionClosed)):
@@ -240,17 +262,8 @@ class Connection(LineReceiver, IdleTimeoutMixin):
         session = self.session
         # It refers to this connection.
         session.tls_state = None
-        if session.state is not State.AUTHORIZATION:
-            self.log.info(
-                "{peer}: session of {user!r} ended, {removed} removed, {left} left",
-                user=session.name,
-                peer=peer_name(self.transport),
-                removed=session.removed_count,
-                left=len(session.mailbox.messages) - session.removed_count,
-            )
-        return Deferred.fromCoroutine(session.end()).addErrback(
-            lambda failure: self.log.failure("cannot release a maildrop", failure)
-        )
+        self.events.log_end(session)
+        return Deferred.fromCoroutine(session.end()).addErrback(self.events.log_failed_release)
 
     def write_error(self, error: POPError) -> None:
         """Write ``-ERR`` in the session's language."""

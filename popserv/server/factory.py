@@ -54,6 +54,8 @@ class POP3Factory(ServerFactory):
 
     protocol: Any = POP3Server
     noisy = False
+    is_stopped = False
+    """Whether the listening ports are closed."""
 
     def __init__(
         self,
@@ -90,6 +92,14 @@ class POP3Factory(ServerFactory):
         self.connections: Connections[Evictable] = (
             Connections() if connections is None else connections
         )
+
+    def startFactory(self) -> None:
+        """Note that the first port is open; see twisted.internet.protocol.Factory."""
+        self.is_stopped = False
+
+    def stopFactory(self) -> None:
+        """Note that the last port is closed."""
+        self.is_stopped = True
 
     def apop_available(self) -> bool:
         """Return whether greetings carry a timestamp, because some user can log in by APOP."""

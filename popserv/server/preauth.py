@@ -42,6 +42,7 @@ class PreauthenticatedServer(POP3Server):
         Deferred.fromCoroutine(self._log_in()).addCallbacks(self.send_reply, self._command_failed)
 
     async def _log_in(self) -> Reply:
+        self.session.method = "preauth"
         name = await self.factory.identify(self.transport)
         await self.session.login(name, Preauthenticated(name))
         return Reply(b"%b, %b" % (self.factory.greeting, self.session.login_text().encoded()))

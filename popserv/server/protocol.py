@@ -25,7 +25,7 @@ from popserv.messages.framing import MessageFramer
 from popserv.runtime.coroutines import run_eagerly
 from popserv.server.body import close_body
 from popserv.server.connection import Connection
-from popserv.transports.peers import peer_name
+from popserv.server.session_events import EndReason
 
 
 class POP3Server(Connection):
@@ -41,8 +41,6 @@ class POP3Server(Connection):
     """Consecutive lines that are not valid commands after which a connection is closed."""
     FAILED_LOGIN_DELAY = 2.0
     """Seconds before the reply to a failed login, if it is the first of its network."""
-    MAX_LOGGED_ERRORS = 100
-    """The maximum number of refusals of one connection whose reasons are logged."""
     LINES_PER_TURN = 50
     """Pipelined commands answered before other sessions are served; a body counts as ten."""
 
@@ -54,7 +52,6 @@ class POP3Server(Connection):
     _lines_this_turn = 0
     _failed_logins = 0
     _bad_commands = 0
-    _logged_errors = 0
 
     # Input: lines to commands
 
@@ -98,6 +95,8 @@ class POP3Server(Connection):
         try:
             keyword, argument = split_line(line)
             command = self.factory.commands.find(self.session, keyword)
+            if self.session.state is State.AUTHORIZATION:
+                self.session.method = command.keyword.decode("ascii")
             run = command.run(self.session, *command.parse(argument))
             outcome = run if isinstance(run, Reply) else run_eagerly(run)
         except Exception:
@@ -127,6 +126,7 @@ class POP3Server(Connection):
             self._line_put_back = True
             return
         self.write_error(BadCommand("line too long"))
+        self.events.note_end(EndReason.BAD_COMMANDS)
         self.close()
 
     def send_challenge(self, challenge: bytes) -> Deferred[bytes]:
@@ -198,50 +198,28 @@ class POP3Server(Connection):
                 reply.sent()
             self._command_done(reply.after)
             return
-        failed = self._abort if has_written else self._command_failed
+        failed = self._body_failed if has_written else self._command_failed
         if failure.check(MessageChanged):
             discarded = Deferred.fromCoroutine(self.session.discard_sizes())
-            discarded.addErrback(partial(self.log.failure, "cannot discard the sizes of messages"))
+            discarded.addErrback(self.events.log_failed_discard)
             discarded.addCallback(lambda _: failed(failure))
         else:
             failed(failure)
 
-    def _abort(self, failure: Failure) -> None:
+    def _body_failed(self, failure: Failure) -> None:
         """Abort the connection, because a body failed after its status line."""
-        error = failure.value
-        if isinstance(error, MessageChanged):
-            self.log.warn(
-                "{peer}: a message of {user!r:.200} has changed, connection aborted: {cause}",
-                peer=peer_name(self.transport),
-                user=self.session.name,
-                cause=error.__cause__,
-            )
-        else:
-            self.log.failure("reading a message failed, connection aborted", failure)
+        self.events.log_failed_body(self.session, failure)
         # Set first, so that nothing closes the connection in order.
         self.closing = True
         self.output.discard()
         if not self.is_disconnected:
-            self.transport.abortConnection()
+            self.abort(EndReason.ERROR)
         self._command_done(After.CLOSE)
 
     def _command_failed(self, failure: Failure) -> None:
         """Send a negative reply; delay that of a failed login, to slow down password guessing."""
-        error = failure.value
-        is_logged = self._logged_errors < self.MAX_LOGGED_ERRORS
-        self._logged_errors += 1
-        if not isinstance(error, POPError):
-            if is_logged:
-                self.log.failure("unexpected error in a command", failure)
-            error = TryLater()
-        elif is_logged and error.__cause__ is not None:
-            self.log.warn(
-                "{peer}: {user!r:.200} was refused with {text!r}: {cause}",
-                peer=peer_name(self.transport),
-                user=self.session.name,
-                text=str(error.text),
-                cause=error.__cause__,
-            )
+        self.events.log_failure(self.session, failure)
+        error = failure.value if isinstance(failure.value, POPError) else TryLater()
         if isinstance(error, LoginFailed):
             self._failed_logins += 1
             seconds = self.throttle.record_failure(self.session.name, self.FAILED_LOGIN_DELAY)
@@ -255,7 +233,11 @@ class POP3Server(Connection):
     def _send_error(self, error: POPError) -> None:
         self._delayed_error = None
         self.write_error(error)
-        self._command_done(After.CLOSE if self.must_close_after_error() else After.CONTINUE)
+        if self.must_close_after_error():
+            self.events.note_end(EndReason.BAD_COMMANDS)
+            self._command_done(After.CLOSE)
+        else:
+            self._command_done(After.CONTINUE)
 
     def must_close_after_error(self) -> bool:
         """Return whether the negative reply just sent is the last one."""

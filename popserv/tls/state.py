@@ -51,6 +51,10 @@ class OpenSSLConnectionState(TLSConnectionState):
             return _server_end_point(self._connection.get_certificate())
         return None
 
+    def version(self) -> str:
+        """Return the version of TLS, such as ``TLSv1.3``."""
+        return self._connection.get_protocol_version_name()
+
     def certificate_names(self) -> Sequence[bytes]:
         """Return the user names in the client's verified certificate.
 

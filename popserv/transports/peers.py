@@ -108,12 +108,18 @@ def is_behind_twisted_proxy(transport: Any) -> bool:
 
 
 def peer_name(transport: ITransport) -> str:
-    """Return the client's address and port for the log, or the kind of its transport."""
+    """Return the client's address and port for the log, or the kind of its transport.
+
+    Examples are ``192.0.2.1:4321`` and ``[2001:db8::1]:4321``.
+    """
     peer: Any = transport.getPeer()
     if isinstance(peer, UNIXAddress):
         # The clients of a UNIX socket are rarely bound to a path.
         return "UNIX socket"
     if not hasattr(peer, "port"):
         return str(peer)
-    # A socket of systemd may accept IPv4 and IPv6, and then gives IPv4 addresses a prefix.
-    return f"{peer.host.removeprefix('::ffff:')}:{peer.port}"
+    host = peer.host
+    if "." in host:
+        # On a socket for both families, IPv4 addresses are mapped.
+        host = host.removeprefix("::ffff:")
+    return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"

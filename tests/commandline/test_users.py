@@ -37,6 +37,28 @@ class AddTests(CommandCase):
         self.assertEqual(self.run_user("add", "--apop", "bob", stdin="tan: staaf")[0], 0)
         self.assertEqual(split_field(self.field(b"bob")), (b"APOP", b"tan: staaf"))
 
+    def test_no_maildir(self):
+        """With --maildir, ``add`` says if the user has no Maildir yet, or cannot have one."""
+        os.mkdir(os.path.join(self.directory, "ann"))
+        os.mknod(os.path.join(self.directory, "file"))
+        place = ["--maildir", self.directory]
+        self.assertEqual(self.run_user("add", "ann", file=place), (0, "", ""))
+        code, out, err = self.run_user("add", "bob", file=place)
+        self.assertEqual((code, out), (0, ""))
+        self.assertEqual(
+            err,
+            f"bob has no Maildir at {self.directory}/bob yet, and sees an empty maildrop until "
+            "mail is delivered there; if the mail is elsewhere, correct --maildir\n",
+        )
+        self.assertEqual(self.run_user("passwd", "bob", file=place), (0, "", ""))
+        code, _, err = self.run_user("add", "file", file=place)
+        self.assertEqual((code, err.startswith("maildrop of file: ")), (0, True), err)
+        template = ["--maildir", f"{self.directory}/%d/%n"]
+        code, _, err = self.run_user("add", "cid", file=template)
+        expected = 'maildrop of cid: "cid" is not a valid name for a maildrop\n'
+        self.assertEqual((code, err), (0, expected))
+        self.assertEqual(self.run_user("add", "dan")[2], "")
+
     def test_passwd(self):
         """``passwd`` replaces a secret of any scheme and keeps the fields after it."""
         self.write(b"ann:{PLAIN}old:1:2::/home/ann\n")

@@ -73,6 +73,10 @@ class FakeTLSState:
         """See TLSConnectionState."""
         return self.names
 
+    def version(self):
+        """See TLSConnectionState."""
+        return "TLSv1.3"
+
 
 @implementer(ICredentialsChecker, ICredentialsSupport)
 class Checker:

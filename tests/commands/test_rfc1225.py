@@ -83,9 +83,9 @@ class RPOPTests(CommandTestCase):
         reply = client.send(b"RPOP anne\r\n")
         self.assertEqual(reply, b"-ERR RPOP requires a reserved client port\r\n")
         self.assertEqual(self.checker.seen, [])
-        self.assertIn("192.0.2.7:1024: b'ann' was refused with", self.log_text())
+        self.assertIn('192.0.2.7:1024: "ann" was refused with', self.log_text())
         for cause in ("the client's port is not reserved", "the client has no IP address"):
-            self.assertIn(f"reserved client port': {cause}", self.log_text())
+            self.assertIn(f'reserved client port": {cause}', self.log_text())
         # The name of USER is still valid.
         self.assertEqual(client.send(b"PASS pw\r\n"), WELCOME)
 

@@ -63,6 +63,15 @@ class LastTests(CommandTestCase):
         self.assertIn(b"removed by another", client.send(b"RETR 3\r\n"))
         self.assertEqual(self.last(client), 1)
 
+    def test_partly_sent(self):
+        """A message that was not sent to the end is neither accessed nor retrieved."""
+        client = self.connect(*LOGIN, b"RETR 1")
+        client.server.pauseProducing()
+        client.send(b"RETR 2\r\n")
+        access = client.server.session.access
+        client.lose()
+        self.assertEqual((access._highest, list(access._retrieved)), (1, [0]))
+
     def test_rset(self):
         """RSET resets LAST to 0."""
         self.assertEqual(self.last_after(b"RETR 2"), 2)

@@ -131,25 +131,28 @@ class FailedLoginTests(CommandTestCase):
         self.assertEqual(client.clock.getDelayedCalls(), [])
 
     def test_log(self):
-        """The cause is logged with the name that was tried."""
+        """The cause is logged with the name that was tried and the mechanism."""
         client = self.connect(tls=True)
-        for lines, name, why in [
-            (self.FAILED_LOGINS[0], b"ann", "the checker's own words"),
+        for lines, name, method, why in [
+            (self.FAILED_LOGINS[0], "ann", "PLAIN", "the checker's own words"),
             (
                 self.FAILED_LOGINS[1],
-                b"ann",
+                "ann",
+                "PLAIN",
                 "the authorization identity is not the authentication identity",
             ),
             (
                 self.FAILED_LOGINS[6],
-                b"bob",
-                "the client certificate is for b'ann', not for the authorization identity",
+                "bob",
+                "EXTERNAL",
+                'the client certificate is for "ann", not for the authorization identity',
             ),
         ]:
             self.log._events.clear()
             self.fail_login(client, lines)
             event = next(event for event in self.log if "cause" in event)
-            self.assertEqual((event["user"], str(event["cause"])), (name, why))
+            logged = (event["user"], event["method"], event["cause"])
+            self.assertEqual(logged, (name, method, why))
 
 
 USER_FIRST = b"-ERR send USER first\r\n"

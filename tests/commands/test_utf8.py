@@ -1,10 +1,9 @@
 """UTF8 and LANG (RFC 6856)."""
 
 from popserv.auth import precis
-from popserv.commands import rfc1725, utf8
+from popserv.commands import utf8
 from popserv.core.languages import Languages
 from popserv.core.snapshot import Snapshot
-from popserv.messages.downgrade.downgrader import Downgrader
 from tests.commands.harness import CommandTestCase, response_line
 from tests.core.harness import make_session
 
@@ -29,7 +28,6 @@ class UTF8Tests(CommandTestCase):
     def setUp(self):
         """Give ann's second message a downgraded form of 9 octets."""
         super().setUp()
-        self.patch(rfc1725, "Downgrader", NineOctets)
         opened = self.store.open_maildrop
 
         async def open_maildrop(user):
@@ -40,7 +38,7 @@ class UTF8Tests(CommandTestCase):
             return mailbox
 
         self.store.open_maildrop = open_maildrop
-        self.serve(downgrader=Downgrader)
+        self.serve(downgrader=NineOctets)
 
     DOWNGRADED = {
         b"STAT": b"+OK 2 14\r\n",
@@ -159,7 +157,7 @@ class LangTests(CommandTestCase):
     def setUp(self):
         """Serve the commands that have replies in several languages."""
         super().setUp()
-        self.serve(downgrader=Downgrader)
+        self.serve(downgrader=NineOctets)
 
     def test_list(self):
         """Without an argument, the languages are listed with their own names, i-default first."""

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.core.printable import printable
+from popserv.core.printable import one_line, printable
 
 
 class PrintableTests(SynchronousTestCase):
@@ -24,21 +24,40 @@ class PrintableTests(SynchronousTestCase):
             (b"J\xfcrgen", r"J\xfcrgen"),
             ("\u202e\u2028".encode(), r"\u202e\u2028"),
             (b"'quoted'", "'quoted'"),
+            (b'"quoted"', r"\"quoted\""),
+            (b'\\"', r"\\\""),
+            (b"\x85\xc2\x85", r"\x85\u0085"),
+            ("\u00ad\u200b\u2066\ufeff\U000e0001".encode(), r"\u00ad\u200b\u2066\ufeff\U000e0001"),
+            (b"\xed\xa0\x80", r"\xed\xa0\x80"),
+            ("\N{NO-BREAK SPACE}\N{PARAGRAPH SEPARATOR}".encode(), r"\u00a0\u2029"),
         ):
             self.assertEqual(printable(octets), expected)
 
     def test_length(self):
-        """There are at most 200 characters."""
+        """There are at most 200 characters, and the last escape is whole."""
+        self.assertEqual(printable(b"a" * 199 + b'""'), "a" * 199)
+        self.assertEqual(printable(b"a" * 198 + b'""'), "a" * 198 + r"\"")
         self.assertEqual(printable(b"a" * 300), "a" * 200)
         self.assertEqual(printable("ü".encode() * 300), "ü" * 200)
         self.assertEqual(len(printable(b"\n" * 300)), 200)
 
     @given(st.binary())
     def test_any(self, octets):
-        """The result is one line of printable characters that can be encoded."""
+        """The result is one line of printable characters, and ends at a quotation mark after it."""
         text = printable(octets)
         self.assertTrue(text.isprintable(), text)
         text.encode()
+        self.assertRegex(f'"{text}"', r'^"(?:[^"\\]|\\.)*"$')
+
+    def test_one_line(self):
+        """one_line escapes what is not printable, and nothing else."""
+        for text, expected in (
+            ("plain é", "plain é"),
+            ("a\r\nb\u2028\x85", r"a\r\nb\u2028\u0085"),
+            ('\\ "', '\\ "'),
+            ("\udcff", r"\xff"),
+        ):
+            self.assertEqual(one_line(text), expected)
 
     @given(st.binary(max_size=40), st.binary(max_size=40))
     def test_different(self, one, other):

@@ -46,6 +46,27 @@ class SessionTests(TestCase):
         self.assertEqual(list(self.store.stored[b"ann"].values()), [b"2\n"])
         self.assertEqual((self.released, self.session.removed_count), (1, 1))
 
+    async def test_logged_in(self):
+        """The connection is told when a login has succeeded, with the user's name known."""
+        told = []
+        self.session = Session(
+            self, logged_in=lambda: told.append((self.session.state, self.session.name))
+        )
+        with self.assertRaises(LoginFailed):
+            await self.session.login(b"ann", "bob's")
+        self.assertEqual(told, [])
+        await self.session.login(b"ann", "ann's")
+        self.assertEqual(told, [(State.TRANSACTION, b"ann")])
+        await self.session.end()
+
+    async def test_retrieved(self):
+        """Messages that were retrieved are counted, each time, with their octets."""
+        await self.session.login(b"ann", "ann's")
+        for number in (1, 2, 2):
+            self.session.record_retrieval(self.session.maildrop[number])
+        self.assertEqual((self.session.retrieved_count, self.session.retrieved_octets), (3, 9))
+        await self.session.end()
+
     async def test_failed_login(self):
         """A failed login changes no state and acquires no lock."""
         with self.assertRaises(LoginFailed):

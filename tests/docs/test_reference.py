@@ -3,36 +3,25 @@
 import ast
 import importlib
 import re
-from base64 import b64encode
 
-from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
-from twisted.cred.portal import Portal
-from twisted.internet.address import IPv6Address
-from twisted.internet.testing import EventLoggingObserver
-from twisted.logger import eventAsText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.auth.passwords.extra_fields import EVALUATED, HARMLESS, HARMLESS_PREFIXES, REFUSING
 from popserv.auth.passwords.schemes import SCHEMES
-from popserv.auth.realm import MaildropRealm
 from popserv.auth.sasl.mechanisms import MECHANISMS
 from popserv.commandline.options import Options
 from popserv.commandline.session import Options as SessionOptions
-from popserv.commands import capa, rfc1460, rfc1725, sasl
+from popserv.commands import capa, rfc1460, rfc1725
 from popserv.commands.dialects import DIALECTS
 from popserv.core.command import CommandTable
 from popserv.core.session import Session, State
-from popserv.maildrops.memory import MemoryMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader
-from popserv.server.factory import POP3Factory
-from popserv.testing import MemoryClient
 from tests.docs.harness import (
     DOCS,
     KEYWORDS,
     README,
     ROOT,
     VERBS,
-    blocks,
     tables,
     words,
 )
@@ -210,38 +199,17 @@ class ListingTests(SynchronousTestCase):
             whole = re.compile(".+".join(pieces))
             self.assertTrue(any(map(whole.fullmatch, quoted)), text)
 
-    def test_fail2ban(self):
-        """The filter for fail2ban finds the address in the line of a failed login, and no other.
-
-        The line may come from a log file, whose time fail2ban removes, or from the journal,
-        and from a worker.
-        """
-        block = dict(blocks(DOCS / "howto/fail2ban.rst", "ini"))["fail2ban"]
-        pattern = re.search(r"^failregex = (.*)$", block, re.MULTILINE)[1]
-        host = r"(?P<host>[0-9A-Fa-f.:]+)"
-        find = re.compile(pattern.replace("<HOST>", host)).search
-        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
-        forged = (
-            b"[popserv.server.protocol.POP3Server#warn] "
-            b"198.51.100.1:1: b'x' was refused with 'authentication failed': x"
-        )
-        checkers = [InMemoryUsernamePasswordDatabaseDontUse()]
-        portal = Portal(MaildropRealm(MemoryMaildrops()), checkers)
-        table = CommandTable(rfc1725.COMMANDS, sasl.COMMANDS)
-        time = "2026-11-21T09:52:34+0000 "
-        for peer in ("192.0.2.1", "2001:db8::1"):
-            for name in (forged[40:], forged, b"mail twistd[4711]: " + forged):
-                response = b64encode(b"\0" + name + b"\0x")
-                factory = POP3Factory(table, portal, allow_plaintext=True)
-                client = MemoryClient(factory, IPv6Address("TCP", peer, 4321))
-                client.send(b"AUTH PLAIN " + response + b"\r\n")
-                line = eventAsText(log[-1], includeTimestamp=False)
-                self.assertIn(repr(name)[2:-1], line)
-                worker = line.replace("[", "[worker 2: ", 1)
-                for start in ("", " ", time, f"mail.example.org twistd[4711]: {time}"):
-                    self.assertEqual(find(start + line)["host"], peer, line)
-                    self.assertEqual(find(start + worker)["host"], peer, line)
-                client.lose()
+    def test_log_fields(self):
+        """log-messages.rst's table has every field of the lines about sessions."""
+        source = (ROOT / "popserv/server/session_events.py").read_text("utf-8")
+        there = {
+            keyword.arg
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log.")
+            for keyword in node.keywords
+        }
+        shown = [row[0].strip("`") for row in tables(DOCS / "reference/log-messages.rst")[0]]
+        self.assertEqual(sorted(shown), sorted(there))
 
     def test_response_codes(self):
         """commands.rst's table has every response code that an error carries."""

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
@@ -165,6 +165,8 @@ class ShellTests(Base):
             with (
                 patch("sys.stdin", io.TextIOWrapper(io.BytesIO(b"secret\n"))),
                 redirect_stdout(printed),
+                # There is no Maildir yet, which "add" says.
+                redirect_stderr(io.StringIO()),
             ):
                 code = cli.main(arguments)
             self.assertEqual(code, 0, line)

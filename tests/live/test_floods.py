@@ -44,7 +44,7 @@ class FloodCase(ServerTestCase):
 
     def count_failures(self, address):
         """Return the number of failed logins of an address in the log."""
-        line = rf"{re.escape(address)}:\d+: b'.*' was refused with 'authentication failed'"
+        line = rf'{re.escape(address)}:\d+: login of ".*" by \w+ failed: '
         return len(re.findall(line, self.server.log))
 
 

@@ -762,7 +762,7 @@ class LoginTests(SplitTestCase):
         smtp.abandon()
         self.assertRegex(
             self.server.log,
-            r"127\.0\.0\.1:\d+: b'nobody' did not log in: unknown user or wrong password",
+            r'127\.0\.0\.1:\d+: login of "nobody" by PLAIN failed: unknown user or wrong password',
         )
         self.assertNotIn("wrong'", self.server.log)
 

@@ -92,10 +92,12 @@ class GreetingTests(PreauthenticatedTestCase):
         client.lose()
 
     def test_log(self):
-        """The end of the session is logged with the user."""
+        """Beginning and end of the session are logged with the user."""
         client = MemoryClient(self.factory, UNIXAddress(b"/s"))
         client.lose()
-        self.assertIn("session of b'ann' ended, 0 removed, 2 left", formatEvent(self.log[-1]))
+        begin, end = map(formatEvent, list(self.log)[-2:])
+        self.assertEqual(begin, 'UNIX socket: "ann" logged in by preauth, no TLS')
+        self.assertIn('UNIX socket: session of "ann" ended, closed by the client: ', end)
 
     def test_idle(self):
         """The idle timer closes the connection without a reply, and removes nothing."""

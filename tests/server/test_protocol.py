@@ -130,14 +130,14 @@ class InputTests(ServerTestCase):
 
 
 class LogTests(ServerTestCase):
-    """The log lines of commands that fail."""
+    """The log lines of commands that fail; tests.server.test_session_events has more."""
 
     def test_reason(self):
         """The cause of a failed login is logged, without the password."""
         ann = self.connect(b"USER ann", b"PASS canary-4711")
         ann.clock.advance(3)
         event = next(event for event in self.log if "cause" in event)
-        self.assertEqual((event["user"], event["peer"]), (b"ann", "127.0.0.1:54321"))
+        self.assertEqual((event["user"], event["peer"]), ("ann", "127.0.0.1:54321"))
         self.assertNotIn("canary", repr(list(self.log)))
 
     def test_limit(self):

@@ -104,6 +104,16 @@ class CompletedConnection(SSL.Connection):
         return b"finished"
 
 
+class VersionTests(CertificatesTestCase):
+    """The version of TLS."""
+
+    def test_version(self):
+        """The version has the name that other servers log, too."""
+        for version, name in ((SSL.TLS1_2_VERSION, "TLSv1.2"), (SSL.TLS1_3_VERSION, "TLSv1.3")):
+            _, server = openssl_pair(self.load(), version)
+            self.assertEqual(OpenSSLConnectionState(server).version(), name)
+
+
 class ChannelBindingTests(CertificatesTestCase):
     """Client and server have the same channel binding data."""
 

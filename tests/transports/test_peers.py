@@ -79,8 +79,12 @@ class PeerTests(SynchronousTestCase):
         """The name of a client is its address, with the port if there is one."""
         for peer, name in [
             (REMOTE_PEER, "192.0.2.1:4321"),
-            (IPv6Address("TCP", "::1", 1), "::1:1"),
-            (IPv6Address("TCP", "::ffff:192.0.2.1", 4321), "192.0.2.1:4321"),
+            (IPv6Address("TCP", "::1", 1), "[::1]:1"),
+            (IPv6Address("TCP", "2001:db8::1", 4321), "[2001:db8::1]:4321"),
+            (IPv6Address("TCP", "fe80::1%eth0", 1), "[fe80::1%eth0]:1"),
+            (IPv6Address("TCP", "::ffff:192.0.2.1", 1), "192.0.2.1:1"),
+            (IPv6Address("TCP", "::ffff:1:2:3", 1), "[::ffff:1:2:3]:1"),
+            (ProxiedAddress("2001:db8::1", 7), "[2001:db8::1]:7"),
             (DescriptorAddress("/dev/ttyS0", True), "/dev/ttyS0"),
             (ProxiedAddress("192.0.2.1", 7), "192.0.2.1:7"),
             (UNIXAddress(None), "UNIX socket"),

@@ -15,6 +15,7 @@ from popserv.auth.names import with_domain
 from popserv.auth.oauth.config import OAuthFile, make_verifier
 from popserv.auth.oauth.provider import ProviderError
 from popserv.auth.oauth.verifier import InsufficientScope, InvalidToken, ITokenVerifier
+from popserv.core.printable import printable
 from popserv.errors import TryLater
 from popserv.interfaces import ICredentialsSupport, IDefaultDomain, ITokenCredentials
 
@@ -83,7 +84,7 @@ class TokenChecker:
             self._check_scope(claims)
             name = with_domain(self._user_name(claims), self.default_domain)
             if credentials.username not in (b"", name):
-                raise InvalidToken(f"belongs to the user {name!r:.200}")
+                raise InvalidToken(f'belongs to the user "{printable(name)}"')
             credentials.username = name
             return name
         except ProviderError as error:

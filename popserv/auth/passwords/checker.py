@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
+from popserv.auth.credentials import ExchangeAborted
 from popserv.auth.passwords.cache import VerifiedPasswordCache
 from popserv.auth.passwords.cram_md5 import CRAM_MD5_SCHEMES, matches_cram_md5
 from popserv.auth.passwords.decoys import Decoys, machine_secret
@@ -269,7 +270,7 @@ class PasswdFileChecker:
             is_right = await credentials.check_keys(keys)
         except POPError as error:
             # Fails like a wrong password, because it cost as much: the login must be throttled.
-            raise UnauthorizedLogin(f"SCRAM exchange aborted: {error}") from error
+            raise ExchangeAborted(str(error)) from error
         if not is_right or user is None:
             return None
         # The exchange may have taken minutes, and the user may have changed meanwhile.

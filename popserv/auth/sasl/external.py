@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from popserv.auth.credentials import CertificateCredentials
+from popserv.core.printable import printable
 from popserv.core.session import SendChallenge, Session
 from popserv.errors import LoginFailed
 
@@ -21,7 +22,7 @@ async def external_exchange(
     names = session.tls_state.certificate_names() if session.tls_state else ()
     session.name = name
     if name and name not in names:
-        certified = ", ".join(map(repr, names)) or "no user"
+        certified = ", ".join(f'"{printable(each)}"' for each in names) or "no user"
         raise LoginFailed from PermissionError(
             f"the client certificate is for {certified:.500}, not for the authorization identity"
         )

@@ -13,6 +13,7 @@ import re
 import stat
 from contextlib import suppress
 
+from popserv.core.printable import printable
 from popserv.maildrops.maildir.cached_open import open_cached
 
 # To pass through a directory, search permission is enough.
@@ -62,10 +63,17 @@ class Layout:
         def value(variable: re.Match[bytes]) -> bytes:
             text = values[variable[1]]
             if not text or text.startswith(b".") or b"/" in text or b"\0" in text:
-                raise ValueError(f"{user!r} is not a valid name for a maildrop")
+                raise ValueError(f'"{printable(user)}" is not a valid name for a maildrop')
             return text
 
         return [_VARIABLE.sub(value, part) for part in self._parts]
+
+    def path(self, user: bytes) -> bytes:
+        """Return the whole path of the user's maildrop.
+
+        :raises ValueError: as :meth:`path_parts`.
+        """
+        return b"/".join([self.root.rstrip(b"/"), *self.path_parts(user)])
 
     def open(self, user: bytes) -> int:
         """Open the user's maildrop, a directory, and return the file descriptor.

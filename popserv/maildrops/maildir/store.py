@@ -5,8 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
+from twisted.logger import Logger
 from zope.interface import implementer
 
+from popserv.core.printable import printable
 from popserv.errors import MaildropBusy
 from popserv.interfaces import IMailbox, IMaildropFactory
 from popserv.maildrops.maildir.body import RunInThread
@@ -18,7 +20,12 @@ from popserv.maildrops.maildir.mailbox import EmptyMailbox, MaildirMailbox, refu
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool
 
+_log = Logger()
+
 _disk_threads = BoundedThreadPool("popserv-disk", threads=4)
+
+_MAX_LOGGED_USERS = 10_000
+"""The maximum number of users who are remembered because they have no Maildir."""
 
 
 @implementer(IMaildropFactory)
@@ -51,6 +58,7 @@ class MaildirMaildrops:
         self._layout = Layout(template)
         self._cache = IndexCache(cache_messages)
         self._empty: set[bytes] = set()
+        self._logged_users: set[bytes] = set()
 
     async def open_maildrop(self, user: bytes) -> IMailbox:
         """See IMaildropFactory."""
@@ -66,7 +74,21 @@ class MaildirMaildrops:
         if user in self._empty:
             raise MaildropBusy
         self._empty.add(user)
+        self._log_missing(user)
         return EmptyMailbox(partial(self._empty.remove, user))
+
+    def _log_missing(self, user: bytes) -> None:
+        if user in self._logged_users:
+            return
+        if len(self._logged_users) >= _MAX_LOGGED_USERS:
+            self._logged_users.clear()
+        self._logged_users.add(user)
+        _log.info(
+            '"{user}" has no Maildir at {path}, and sees an empty maildrop until mail is delivered '
+            "there; if the mail is elsewhere, correct --maildir",
+            user=printable(user),
+            path=printable(self._layout.path(user)),
+        )
 
     def _open_cached(self, user: bytes, index: Index) -> MaildirMailbox | None:
         """Open a maildrop that has not changed, without waiting; return None if that fails."""

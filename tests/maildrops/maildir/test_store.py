@@ -13,10 +13,12 @@ from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
-from popserv.maildrops.maildir import cached_open, folders
+from popserv.maildrops.maildir import cached_open, folders, store
 from popserv.maildrops.maildir.listing import index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader
@@ -167,6 +169,30 @@ class RefusalTests(MaildirCase):
             b"../ann": ValueError,
         }.items():
             self.assertIsInstance(self.assert_refused(MaildropUnavailable, user), cause)
+
+    def test_no_maildir(self):
+        """A user without a Maildir has an empty maildrop, and is logged once, with the path."""
+        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        for user in (b"bob", b"bob", b"cid", b"bob", b"ann"):
+            with self.session(user) as mailbox:
+                self.assertEqual(len(mailbox.messages), 0)
+        self.assertEqual(
+            [formatEvent(event) for event in log],
+            [
+                f'"{user}" has no Maildir at {self.root}/{user}, and sees an empty maildrop until '
+                "mail is delivered there; if the mail is elsewhere, correct --maildir"
+                for user in ("bob", "cid")
+            ],
+        )
+
+    def test_many_without_maildir(self):
+        """If too many users have no Maildir, they are forgotten and logged again."""
+        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        self.patch(store, "_MAX_LOGGED_USERS", 2)
+        for user in (b"bob", b"cid", b"bob", b"dan", b"bob"):
+            with self.session(user):
+                pass
+        self.assertEqual([event["user"] for event in log], ["bob", "cid", "dan", "bob"])
 
     def test_no_root(self):
         """If the root does not exist, maildrops are refused and not empty."""

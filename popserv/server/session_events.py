@@ -1,0 +1,188 @@
+"""The log lines about the logins and the session of a connection.
+
+Each line begins with the client's address, and names are in quotation marks and escaped, so that no
+name can look like another field, or like another line: programs such as fail2ban read these lines.
+``docs/reference/log-messages.rst`` describes them, and the fields of their events.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from time import monotonic
+from typing import Any
+
+from twisted.internet.interfaces import ITransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from popserv.auth.credentials import ExchangeAborted
+from popserv.core.printable import one_line, printable
+from popserv.core.session import Session, State
+from popserv.errors import LoginFailed, LoginTooSoon, MaildropBusy, MessageChanged, POPError
+from popserv.transports.peers import peer_name, uses_tls
+
+_MAX_CAUSE = 1000
+"""The maximum characters of the cause of a failure."""
+
+
+class RenderedLogger(Logger):
+    """A Logger whose events have their text as format, and the fields of the text beside it.
+
+    Twisted formats a text field by field in Python, which can take longer than the rest of an
+    event.
+    """
+
+    def emit(self, level: Any, format: str | None = None, **fields: Any) -> None:  # noqa: A002
+        """Emit an event; see Logger."""
+        text = (format or "").format(**fields)
+        super().emit(level, text.replace("{", "{{").replace("}", "}}"), **fields)
+
+
+# Administrators name it in the filters of other programs.
+_log = RenderedLogger("popserv.session")
+
+
+class EndReason(Enum):
+    """Why a session has ended, as the log says it."""
+
+    QUIT = "QUIT"
+    CLOSED = "closed by the client"
+    LOST = "lost"
+    TIMEOUT = "timeout"
+    SHUTDOWN = "shutdown"
+    BAD_COMMANDS = "bad commands"
+    ERROR = "error"
+
+
+class SessionEvents:
+    """Logs the events of one connection."""
+
+    MAX_FAILURES = 100
+    """The maximum number of refused commands that are logged, besides failed logins."""
+
+    __slots__ = ("_end_reason", "_failures", "_login_time", "_transport")
+
+    def __init__(self, transport: ITransport) -> None:
+        self._transport = transport
+        self._end_reason = EndReason.LOST
+        self._login_time = 0.0
+        self._failures = 0
+
+    def note_end(self, reason: EndReason) -> None:
+        """Note why the connection will end; the first reason counts."""
+        if self._end_reason is EndReason.LOST:
+            self._end_reason = reason
+
+    def log_login(self, session: Session) -> None:
+        """Log that a session has begun."""
+        self._login_time = monotonic()
+        if session.tls_state is not None:
+            tls = session.tls_state.version()
+        else:
+            tls = "TLS at the proxy" if uses_tls(self._transport) else "no TLS"
+        _log.info(
+            '{peer}: "{user}" logged in by {method}, {tls}',
+            peer=peer_name(self._transport),
+            user=printable(session.name or b""),
+            method=session.method,
+            tls=tls,
+        )
+
+    def log_end(self, session: Session) -> None:
+        """Log that a session has ended, if it had begun."""
+        if session.state is State.AUTHORIZATION:
+            return
+        reason = EndReason.QUIT if session.state is State.UPDATE else self._end_reason
+        _log.info(
+            '{peer}: session of "{user}" ended, {reason}: {seconds:.1f} s, '
+            "{retrieved} retrieved ({octets} octets), {removed} removed, {left} left",
+            peer=peer_name(self._transport),
+            user=printable(session.name or b""),
+            reason=reason.value,
+            seconds=round(monotonic() - self._login_time, 3),
+            retrieved=session.retrieved_count,
+            octets=session.retrieved_octets,
+            removed=session.removed_count,
+            left=len(session.mailbox.messages) - session.removed_count,
+        )
+
+    def log_failure(self, session: Session, failure: Failure) -> None:
+        """Log what the reply to a failed command does not tell the client."""
+        error, peer = failure.value, peer_name(self._transport)
+        if isinstance(error, LoginFailed) and not isinstance(error.__cause__, ExchangeAborted):
+            log_failed_login(peer, session.name, session.method, error.__cause__)
+            return
+        self._failures += 1
+        if self._failures > self.MAX_FAILURES:
+            return
+        if not isinstance(error, POPError):
+            _log.failure("{peer}: unexpected error in a command", failure, peer=peer)
+        elif isinstance(error, LoginFailed):
+            _log.info(
+                '{peer}: login of "{user}" by {method} aborted: {cause}',
+                peer=peer,
+                user=printable(session.name or b""),
+                method=session.method,
+                cause=_text_of(error.__cause__),
+            )
+        elif isinstance(error, MaildropBusy | LoginTooSoon):
+            _log.info(
+                '{peer}: login of "{user}" by {method} refused: {text}',
+                peer=peer,
+                user=printable(session.name or b""),
+                method=session.method,
+                text=one_line(str(error.text)),
+            )
+        elif error.__cause__ is not None:
+            _log.warn(
+                '{peer}: "{user}" was refused with "{text}": {cause}',
+                peer=peer,
+                user=printable(session.name or b""),
+                text=one_line(str(error.text)),
+                cause=_text_of(error.__cause__),
+            )
+
+    def log_failed_body(self, session: Session, failure: Failure) -> None:
+        """Log why a body was not sent to its end."""
+        error, peer = failure.value, peer_name(self._transport)
+        if isinstance(error, MessageChanged):
+            _log.warn(
+                '{peer}: a message of "{user}" has changed, connection aborted: {cause}',
+                peer=peer,
+                user=printable(session.name or b""),
+                cause=_text_of(error.__cause__),
+            )
+        else:
+            _log.failure("{peer}: reading a message failed, connection aborted", failure, peer=peer)
+
+    def log_failed_discard(self, failure: Failure) -> None:
+        """Log that wrong sizes could not be discarded."""
+        _log.failure(
+            "{peer}: cannot discard the sizes of messages",
+            failure,
+            peer=peer_name(self._transport),
+        )
+
+    def log_failed_release(self, failure: Failure) -> None:
+        """Log that a mailbox could not be released."""
+        _log.failure("{peer}: cannot release a maildrop", failure, peer=peer_name(self._transport))
+
+
+def log_failed_login(
+    peer: str, user: bytes | None, method: str, cause: BaseException | None
+) -> None:
+    """Log that a client could not prove who it is: the line that programs such as fail2ban count.
+
+    ``user`` is the name that the client has sent, and ``cause`` says what was wrong.
+    """
+    _log.warn(
+        '{peer}: login of "{user}" by {method} failed: {cause}',
+        peer=peer,
+        user=printable(user or b""),
+        method=method,
+        cause=_text_of(cause),
+    )
+
+
+def _text_of(cause: BaseException | None) -> str:
+    return one_line("rejected" if cause is None else str(cause)[:_MAX_CAUSE])
