@@ -2,9 +2,10 @@
 
 Rules of this package:
  1. Other programs deliver, remove and rename messages (to change flags, or from new/ to cur/) at
-    any time and without a lock.  A message is identified by its base name, the part of the file
-    name before ``:``.  If a scan does not find the base name, the message has vanished.
- 2. A session renames or removes a file only to remove a message, or to mark it as retrieved.
+    any time and without a lock.  A message is identified by its base name, the file name without
+    its info suffix.  If a scan does not find the base name, the message has vanished.
+ 2. A session renames or removes a file only to remove a message, or to mark it as retrieved; and
+    opening a maildrop renames a file only if another one has its base name.
  3. Only regular files are messages.  Messages, new/ and cur/ are opened relative to their parent
     directory, and symbolic links are not followed.
  4. Octets are counted from the bytes of a message, decompressed, once.  The sizes in file names

@@ -1,7 +1,12 @@
 """Opens, unlinks and renames the message files of one session, at their present locations.
 
 Other programs rename messages at any time.  If a file is not at its last known location, a scan
-finds it by its base name.
+finds it by its base name, and by its stamp if there are several with that name.
+
+Another program may also put a file under the name of a message that it has renamed, for example
+when it restores a backup.  A file with another stamp than the message's is therefore not taken for
+the message, unless it is the only one of that base name; and it is not removed, unless it is also
+under the name that the message had at login.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable, Mapping, Sequence
 
 from popserv.maildrops.maildir.folders import Folders
 
@@ -18,30 +24,50 @@ OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NOT_A_FILE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)
 """The errors of opening a name that is missing, a symbolic link, or a socket."""
 
+_STAMP_FACTOR = 0x9E37_79B9_7F4A_7C15
+
+
+def stamp_of(status: os.stat_result) -> int:
+    """Return the stamp of a file: its length and mtime as 64 bits, the same in every process.
+
+    A change of the content also changes the stamp.
+    """
+    return (status.st_mtime_ns + status.st_size * _STAMP_FACTOR) & 0xFFFF_FFFF_FFFF_FFFF
+
 
 class MessageFiles:
     """The files of a session's messages, by the position of the message in the snapshot.
 
     ``locations`` has the last known location of each file, or None if it has vanished.
+    ``duplicates`` are as in :class:`~popserv.maildrops.maildir.listing.index.Index`.
     """
 
-    __slots__ = ("_base_names", "_duplicates", "folders", "locations")
+    __slots__ = (
+        "_at_login",
+        "_base_names",
+        "_duplicates",
+        "_shared",
+        "_stamps",
+        "folders",
+        "locations",
+    )
 
     def __init__(
         self,
         folders: Folders,
         base_names: tuple[bytes, ...],
         locations: tuple[bytes, ...],
-        duplicates: frozenset[bytes],
+        stamps: Sequence[int],
+        duplicates: Mapping[bytes, bytes],
     ) -> None:
         self.folders = folders
         self.locations: tuple[bytes | None, ...] = locations
+        self._at_login = locations
         self._base_names = base_names
+        self._stamps = stamps
         self._duplicates = duplicates
-
-    def has_duplicate(self, position: int) -> bool:
-        """Return whether there was another file with the same base name at login."""
-        return self._base_names[position] in self._duplicates
+        # The base names of several files; None before a scan.
+        self._shared: set[bytes] | None = None
 
     def open(self, position: int) -> tuple[int, os.stat_result] | None:
         """Open a file and return its descriptor and status, or None if it is not at its location.
@@ -56,7 +82,7 @@ class MessageFiles:
             return None
         try:
             fd = os.open(
-                self._base_names[position] + location[1:],
+                self._base_name(position) + location[1:],
                 OPEN_FLAGS,
                 dir_fd=self.folders.descriptor(location[0]),
             )
@@ -65,25 +91,33 @@ class MessageFiles:
                 return None
             raise
         status = os.fstat(fd)
-        if stat.S_ISREG(status.st_mode):
+        if stat.S_ISREG(status.st_mode) and (
+            stamp_of(status) == self._stamps[position] or self._is_sole(position)
+        ):
             return fd, status
         os.close(fd)
         return None
 
-    def unlink(self, position: int) -> bool:
-        """Remove a file; return False if it is not at its location.
+    def unlink(self, position: int) -> tuple[bytes, int] | None:
+        """Remove a file and return its name and length, or None if it is not at its location.
 
         :raises OSError: the file cannot be removed.
         """
         location = self.locations[position]
         if location is None:
-            return False
-        name = self._base_names[position] + location[1:]
+            return None
+        name = self._base_name(position) + location[1:]
+        folder = self.folders.descriptor(location[0])
         try:
-            os.unlink(name, dir_fd=self.folders.descriptor(location[0]))
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stamp_of(status) != self._stamps[position] and not (
+                self._is_sole(position) and location == self._at_login[position]
+            ):
+                return None
+            os.unlink(name, dir_fd=folder)
         except FileNotFoundError:
-            return False
-        return True
+            return None
+        return name, status.st_size
 
     def move(self, position: int, location: bytes, to: bytes) -> bool:
         """Rename a file from one location to another; return False if it is not at the first.
@@ -92,9 +126,9 @@ class MessageFiles:
 
         :raises OSError: the file cannot be renamed.
         """
-        base_name = self._base_names[position]
+        base_name = self._base_name(position)
         name, folder = base_name + to[1:], self.folders.descriptor(to[0])
-        if to == location or _exists(name, folder):
+        if to == location or status_of(name, folder):
             return True
         try:
             os.rename(
@@ -115,17 +149,40 @@ class MessageFiles:
         :raises OSError: a folder cannot be read.
         """
         scan = self.folders.scan()
-        self.locations = tuple(
-            # A file with duplicates keeps its location: a scan may find another one.
-            location if base_name in self._duplicates else scan.locations.get(base_name)
-            for base_name, location in zip(self._base_names, self.locations, strict=True)
-        )
+        shared = self._shared = {*scan.duplicates, *self._duplicates.values()}
+        found = [*map(scan.locations.get, self._base_names)]
+        for position in range(len(found)) if shared else ():
+            base_name = self._base_name(position)
+            if base_name in shared and base_name in scan.locations:
+                locations = scan.duplicates.get(base_name, {scan.locations[base_name]})
+                found[position] = self._find(position, base_name, locations)
+        self.locations = tuple(found)
         return scan.is_settled
 
+    def _find(self, position: int, base_name: bytes, locations: Iterable[bytes]) -> bytes | None:
+        """Return which of these locations has the file of this stamp; if none, the present one."""
+        for location in locations:
+            status = status_of(base_name + location[1:], self.folders.descriptor(location[0]))
+            if status and stamp_of(status) == self._stamps[position]:
+                return location
+        return self.locations[position]
 
-def _exists(name: bytes, folder: int) -> bool:
+    def _base_name(self, position: int) -> bytes:
+        """Return the base name of a file, which is another than its message's for a duplicate."""
+        base_name = self._base_names[position]
+        return self._duplicates.get(base_name, base_name)
+
+    def _is_sole(self, position: int) -> bool:
+        """Return whether the last scan has found no other file with the base name of this one."""
+        return self._shared is not None and self._base_name(position) not in self._shared
+
+
+def status_of(name: bytes, folder: int) -> os.stat_result | None:
+    """Return the status of a file in an open folder, or None if there is none.
+
+    :raises OSError: the status cannot be read.
+    """
     try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
-        return False
-    return True
+        return None

@@ -4,8 +4,8 @@ Only regular files are messages.  new/ and cur/ are opened relative to the Maild
 and symbolic links are not followed.
 
 A *location* is the folder and the info suffix of a message file: one byte with the number of the
-folder (0 for new/, 1 for cur/), then the part of the file name after the base name, which is the
-info suffix with its colon, or nothing.  Any number of messages share a few different locations.
+folder (0 for new/, 1 for cur/), then the info suffix, if there is one (see ``file_names``).  Any
+number of messages share a few different locations.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from popserv.errors import MaildropBusy
 from popserv.maildrops.maildir.cached_open import is_local_filesystem, open_cached
+from popserv.maildrops.maildir.file_names import may_have_other_info, split_name
 
 _NAMES = (b"new", b"cur")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -50,14 +51,15 @@ Times = list[tuple[int, ...]]
 class Scan(NamedTuple):
     """The result of a scan of new/ and cur/.
 
-    ``locations`` has the location of each base name, and ``duplicates`` the base names of which
-    there is more than one file.  If ``is_settled``, no file was renamed unnoticed during the
-    scan, so that a base name that was not found has vanished.  ``times`` are the folders' times if
-    every later change is certain to alter them, else None.
+    ``locations`` has a location of each base name, and ``duplicates`` all locations of those that
+    were found at more than one; the same file may have been found before and after it was renamed.
+    If ``is_settled``, no file was renamed unnoticed during the scan, so that a base name that was
+    not found has vanished.  ``times`` are the folders' times if every later change is certain to
+    alter them, else None.
     """
 
     locations: dict[bytes, bytes]
-    duplicates: frozenset[bytes]
+    duplicates: dict[bytes, set[bytes]]
     is_settled: bool
     times: Times | None
 
@@ -139,7 +141,7 @@ class Folders:
             started = time.clock_gettime_ns(FILE_CLOCK)
             before = self.times()
             locations: dict[bytes, bytes] = {}
-            duplicates: set[bytes] = set()
+            duplicates: dict[bytes, set[bytes]] = {}
             # new/ before cur/, whichever was opened first: a message that moves on is then
             # listed at least once.
             for number, fd in sorted(self._folders.items()):
@@ -150,7 +152,7 @@ class Folders:
         latest = max((max(folder[-2:]) for folder in before), default=0)
         return Scan(
             locations,
-            frozenset(duplicates),
+            duplicates,
             is_unchanged and latest + CLOCK_TICK < started,
             before if is_unchanged and latest + TRUSTED_AGE < started else None,
         )
@@ -173,26 +175,31 @@ class Folders:
 
 
 def _list_folder(
-    number: int, fd: int, locations: dict[bytes, bytes], duplicates: set[bytes]
+    number: int, fd: int, locations: dict[bytes, bytes], duplicates: dict[bytes, set[bytes]]
 ) -> None:
     """Add the files of a folder to ``locations``, and base names found twice to ``duplicates``."""
     # Each location once, so that equal ones are one object.
     by_suffix: dict[bytes, bytes] = {}
     with os.scandir(fd) as scanned:
         entries = iter(scanned)
-        # In batches, since it is slow to encode each name by itself.
+        # In batches, since it is slow to encode and to examine each name by itself.
         while batch := list(islice(entries, _BATCH)):
-            names = [
-                entry.name
-                for entry in batch
-                if entry.name[0] != "." and entry.is_file(follow_symlinks=False)
-            ]
-            for name in os.fsencode("\0".join(names)).split(b"\0") if names else ():
+            names = os.fsencode(
+                "\0".join(
+                    entry.name
+                    for entry in batch
+                    if entry.name[0] != "." and entry.is_file(follow_symlinks=False)
+                )
+            )
+            has_other_info = may_have_other_info(names)
+            for name in names.split(b"\0") if names else ():
                 base_name, colon, info = name.partition(b":")
                 suffix = colon + info
+                if has_other_info:
+                    base_name, suffix = split_name(name)
                 location = by_suffix.get(suffix)
                 if location is None:
                     location = by_suffix[suffix] = bytes([number]) + suffix
-                if locations.setdefault(base_name, location) is not location:
-                    duplicates.add(base_name)
-                    locations[base_name] = location
+                other = locations.setdefault(base_name, location)
+                if other is not location:
+                    duplicates.setdefault(base_name, {other}).add(location)

@@ -21,12 +21,12 @@ from popserv.errors import (
 from popserv.interfaces import IMailbox, IRetrievalRecord, ISizeCache
 from popserv.maildrops.maildir.body import RunInThread, read_body
 from popserv.maildrops.maildir.compressed import CannotDecompress, check_contents
-from popserv.maildrops.maildir.files import MessageFiles
+from popserv.maildrops.maildir.files import MessageFiles, stamp_of
 from popserv.maildrops.maildir.flags import last_seen, mark_seen
 from popserv.maildrops.maildir.folders import Folders
 from popserv.maildrops.maildir.listing import size_file
 from popserv.maildrops.maildir.listing.cache import IndexCache
-from popserv.maildrops.maildir.listing.counting import count_file, stamp_of
+from popserv.maildrops.maildir.listing.counting import count_file
 from popserv.maildrops.maildir.listing.index import Index
 from popserv.maildrops.maildir.removal import remove_files
 from popserv.messages.framing import Chunk
@@ -85,7 +85,9 @@ class MaildirMailbox:
         self._cache = cache
         self._run = run
         self._user = user
-        self._files = MessageFiles(folders, index.base_names, index.locations, index.duplicates)
+        self._files = MessageFiles(
+            folders, index.base_names, index.locations, index.stamps, index.duplicates
+        )
         self._is_accurate = True
 
     async def open(self, message: Message) -> Iterable[Chunk]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from popserv.maildrops.maildir.files import MessageFiles
+from popserv.maildrops.maildir.quota_file import record_removals
 
 RETRY_DELAYS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds to wait, after each attempt, for another program to finish its renames."""
@@ -20,10 +21,11 @@ def remove_files(files: MessageFiles, positions: list[int]) -> tuple[int, OSErro
 
     :raises OSError: the removals cannot be written to disk.
     """
+    removed: list[tuple[bytes, int]] = []
     errors: list[OSError] = []
     scan_error: OSError | None = None
     for delay in RETRY_DELAYS:
-        positions = [at for at in positions if not _unlink(files, at, errors)]
+        positions = [at for at in positions if not _unlink(files, at, removed, errors)]
         if not positions:
             break
         time.sleep(delay)
@@ -34,14 +36,23 @@ def remove_files(files: MessageFiles, positions: list[int]) -> tuple[int, OSErro
             break
         if is_settled:
             positions = [at for at in positions if files.locations[at] is not None]
+    record_removals(files.folders.maildir_fd, removed)
     files.folders.sync()
     return len(errors) + len(positions), [*errors, scan_error][0]
 
 
-def _unlink(files: MessageFiles, position: int, errors: list[OSError]) -> bool:
+def _unlink(
+    files: MessageFiles,
+    position: int,
+    removed: list[tuple[bytes, int]],
+    errors: list[OSError],
+) -> bool:
     """Remove one file, or add the error; return False if the file is not at its location."""
     try:
-        return files.unlink(position)
+        file = files.unlink(position)
     except OSError as error:
         errors.append(error)
         return True
+    if file is not None:
+        removed.append(file)
+    return file is not None

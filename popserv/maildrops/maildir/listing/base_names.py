@@ -1,7 +1,7 @@
 """The base names of messages: how they are ordered, and their unique-ids.
 
-A *base name* is the file name of a message up to the colon.  A maildrop may hold a million, so
-everything here works in batches: no single call holds the interpreter lock, and so stops other
+A *base name* is the file name of a message without its info suffix.  A maildrop may hold a million,
+so everything here works in batches: no single call holds the interpreter lock, and so stops other
 threads, for more than a few milliseconds.
 """
 

@@ -29,12 +29,12 @@ class IndexCache:
     def put(self, user: bytes, index: Index) -> None:
         """Cache an index as the one used last, and evict those used least recently.
 
-        An index with duplicates is not cached, since its sizes are by base name.  Nor is one
-        larger than the cache: it would evict all others, and itself before its next session.
+        One larger than the cache is not cached: it would evict all others, and itself before its
+        next session.
         """
         self._evict(user)
         cost = MAILDROP_COST + len(index.base_names)
-        if not index.duplicates and cost <= self._max_messages:
+        if cost <= self._max_messages:
             self._available -= cost
             self._indexes[user] = index
         while self._available < 0:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from twisted.logger import Logger
 
 from popserv.maildrops.maildir.compressed import CannotDecompress, compression_of, read_contents
-from popserv.maildrops.maildir.files import NOT_A_FILE, OPEN_FLAGS
+from popserv.maildrops.maildir.files import NOT_A_FILE, OPEN_FLAGS, stamp_of
 from popserv.maildrops.maildir.folders import Folders
 from popserv.messages.octets import count_message
 from popserv.messages.sizes import MakeDowngrader, Sizes, measure
@@ -28,8 +28,6 @@ SMALL_MESSAGE = 1 << 14
 
 CHUNK = 1 << 17
 """The maximum octets of one read of a larger message."""
-
-_STAMP_FACTOR = 0x9E37_79B9_7F4A_7C15
 
 
 class Counts:
@@ -62,9 +60,12 @@ def count_messages(
     folders: Folders,
     base_names: Iterable[bytes],
     locations: Mapping[bytes, bytes],
+    duplicates: Mapping[bytes, bytes],
     downgrader: MakeDowngrader | None,
 ) -> Counts:
     """Count messages at the locations that a scan has found; see :func:`measure`.
+
+    ``duplicates`` are as in :class:`~popserv.maildrops.maildir.listing.index.Index`.
 
     :raises OSError: a file cannot be read, for another reason than its permissions.
     """
@@ -76,7 +77,8 @@ def count_messages(
     for base_name in base_names:
         suffix, folder = suffixes[locations[base_name]]
         try:
-            fd = os.open(base_name + suffix, OPEN_FLAGS, dir_fd=folder)
+            name = duplicates.get(base_name, base_name) + suffix
+            fd = os.open(name, OPEN_FLAGS, dir_fd=folder)
         except PermissionError as error:
             _log.warn("message skipped: {error}", error=error)
             counts.unreadable = True
@@ -118,11 +120,3 @@ def count_file(fd: int, downgrader: MakeDowngrader | None) -> tuple[Sizes, int]:
         return measure(read_contents(fd, min(status.st_size + 1, CHUNK)), downgrader), stamp
     except CannotDecompress:
         return Sizes(0, None), stamp
-
-
-def stamp_of(status: os.stat_result) -> int:
-    """Return the stamp of a file: its length and mtime as 64 bits, the same in every process.
-
-    A change of the content also changes the stamp.
-    """
-    return (status.st_mtime_ns + status.st_size * _STAMP_FACTOR) & 0xFFFF_FFFF_FFFF_FFFF

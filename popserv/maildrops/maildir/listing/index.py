@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from popserv.core.snapshot import Snapshot, select
-from popserv.maildrops.maildir.folders import MAX_SCANS, Folders, Times
+from popserv.maildrops.maildir.folders import MAX_SCANS, Folders, Scan, Times
 from popserv.maildrops.maildir.listing import size_file
 from popserv.maildrops.maildir.listing.base_names import merge_order, sort_base_names, unique_ids
 from popserv.maildrops.maildir.listing.counting import Counts, count_messages
+from popserv.maildrops.maildir.listing.duplicates import Known, Separation, separate
 from popserv.messages.sizes import MakeDowngrader
 
 SAVE_THRESHOLD = 50
@@ -43,10 +44,10 @@ class Index(NamedTuple):
     """The messages of a maildrop, in columns with one value for each, in delivery order.
 
     ``messages`` is the snapshot for sessions, whose downgraded forms ``downgrader`` has measured;
-    without one there are none.  ``duplicates`` are the base names of which there
-    is more than one file.  ``times`` are the folders' times with which the index is still valid;
-    None means that the next session must scan.  ``can_open_cached`` tells whether the next session
-    may open the folders without a thread.
+    without one there are none.  ``times`` are the folders' times with which the index is still
+    valid; None means that the next session must scan.  ``can_open_cached`` tells whether the next
+    session may open the folders without a thread.  ``duplicates`` has, for each message whose file
+    could not be renamed, the base name of that file.
     """
 
     base_names: tuple[bytes, ...]
@@ -57,7 +58,7 @@ class Index(NamedTuple):
     times: Times | None
     can_open_cached: bool
     size_file_state: SizeFileState
-    duplicates: frozenset[bytes] = frozenset()
+    duplicates: Mapping[bytes, bytes] = {}
 
     def is_worth_saving(self) -> bool:
         """Return whether the size file should be rewritten or, without messages, removed."""
@@ -134,23 +135,33 @@ def update_index(folders: Folders, index: Index) -> Index:
     """
     for _ in range(MAX_SCANS):
         scan = folders.scan()
-        if scan.duplicates:
-            # It is unknown which of the files the old index has counted.
-            index = empty_index(index.downgrader, index.size_file_state)
+        separation = _separate_duplicates(folders, scan, index)
         # The messages that remain in scan.locations are new.
         locations = [scan.locations.pop(base_name, b"") for base_name in index.base_names]
         new = sort_base_names(list(scan.locations))
-        counts = count_messages(folders, new, scan.locations, index.downgrader)
+        counts = count_messages(
+            folders, new, scan.locations, separation.unrenamed, index.downgrader
+        )
         index = _merge(index, locations, counts, scan.locations)
-        if not counts.vanished:
+        index = index._replace(duplicates=separation.unrenamed)
+        if not (counts.vanished or separation.vanished):
             break
     # A message that was skipped may become readable, or be found, although no folder changes.
-    times = None if counts.vanished or counts.unreadable else scan.times
-    return index._replace(
-        times=times,
-        can_open_cached=times is not None and folders.are_local(),
-        duplicates=scan.duplicates,
-    )
+    is_final = separation.is_final and not (counts.vanished or counts.unreadable)
+    times = scan.times if is_final else None
+    return index._replace(times=times, can_open_cached=times is not None and folders.are_local())
+
+
+def _separate_duplicates(folders: Folders, scan: Scan, index: Index) -> Separation:
+    if not (scan.duplicates or index.duplicates):
+        return Separation({}, False, True)
+    wanted = {*scan.duplicates, *index.duplicates, *index.duplicates.values()}
+    known = {
+        base_name: Known(index.stamps[at], index.locations[at])
+        for at, base_name in enumerate(index.base_names)
+        if base_name in wanted
+    }
+    return separate(folders, scan, known, index.duplicates)
 
 
 def _merge(

@@ -31,6 +31,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import NamedTuple
 
+from popserv.maildrops.maildir.file_names import OTHER_INFO, may_have_other_info
 from popserv.maildrops.maildir.folders import Times
 from popserv.maildrops.maildir.listing.base_names import are_sorted
 
@@ -60,7 +61,8 @@ _BATCH = 1 << 18
 _MAGIC = b"popserv-sizes 2 %b " % sys.byteorder.encode("ascii")
 # Numbers match in one way only, so that a line that does not match is rejected in linear time.
 _HEAD = re.compile(_MAGIC + rb"((?:-?[0-9]{1,20} ){5,15}-?[0-9]{1,20})\n")
-_LOCATION = re.compile(rb"[01](?::[^/\0]*)?", re.DOTALL)
+_LOCATION = re.compile(rb"[01](?::[^/\0]*|%b)?" % OTHER_INFO, re.DOTALL)
+_OTHER_INFO_IN_NAMES = re.compile(rb"%b(?:\0|\Z)" % OTHER_INFO)
 
 
 class Contents(NamedTuple):
@@ -200,6 +202,7 @@ def _check(contents: Contents) -> None:
         or max(contents.header_only, default=0) >= messages
         or b"/" in names
         or b":" in names
+        or (may_have_other_info(names) and _OTHER_INFO_IN_NAMES.search(names) is not None)
         or b"\0." in names
         or not are_sorted(contents.base_names)
         or (

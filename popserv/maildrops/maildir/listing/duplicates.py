@@ -1,0 +1,209 @@
+"""Duplicates: several files with one base name, as a backup leaves that was restored over mail.
+
+A base name is a message's identity in a Maildir.  Of several files one keeps it, and each other
+file is renamed, as Dovecot does, but to a base name that follows from the old one and the contents.
+If it cannot be renamed, its message is identified by that base name all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import NamedTuple
+
+from twisted.logger import Logger
+
+from popserv.maildrops.maildir.files import OPEN_FLAGS, stamp_of, status_of
+from popserv.maildrops.maildir.folders import FILE_CLOCK, TRUSTED_AGE, Folders, Scan
+
+_log = Logger()
+
+_CHUNK = 1 << 17
+
+
+class Known(NamedTuple):
+    """What an index knows of a message's file: its stamp and its location."""
+
+    stamp: int
+    location: bytes
+
+
+class Separation(NamedTuple):
+    """The outcome of :func:`separate`.
+
+    ``unrenamed`` has, by the base name of a message, the one of its file.  If ``vanished``, another
+    program has moved or removed a file, and the folders should be scanned again.  If not
+    ``is_final``, the next session must scan them, because a file was renamed or left out.
+    """
+
+    unrenamed: dict[bytes, bytes]
+    vanished: bool
+    is_final: bool
+
+
+def separate(
+    folders: Folders, scan: Scan, known: Mapping[bytes, Known], unrenamed: Mapping[bytes, bytes]
+) -> Separation:
+    """Give every file a base name of its own, and enter it into ``scan.locations``.
+
+    ``known`` has the messages of an earlier index, and ``unrenamed`` is that of the separation
+    before it.  A file that it knows keeps its base name; any other base name is new to the index,
+    unless a file at the known location has changed.
+
+    Waits for the disk: call it in a thread.
+
+    :raises OSError: a file cannot be examined.
+    """
+    separator = _Separator(folders, scan, known)
+    others = defaultdict(list)
+    for name, base_name in unrenamed.items():
+        others[base_name].append(name)
+    for base_name in {*scan.duplicates, *others}:
+        separator.separate(base_name, others[base_name])
+    return separator.finish()
+
+
+def duplicate_name(base_name: bytes, digest: bytes, number: int) -> bytes:
+    """Return another base name for a file.
+
+    ``digest`` is that of its contents, and ``number`` distinguishes files that are equal.  The
+    delivery time, the host and the fields such as ``,S=`` remain.
+    """
+    unique, comma, fields = base_name.partition(b",")
+    seconds, _, rest = unique.partition(b".")
+    _, dot, host = rest.partition(b".")
+    token = blake2b(b"%d\0%b\0%b" % (number, base_name, digest), digest_size=10).hexdigest()
+    return b"%b.R%b" % (seconds, token.encode("ascii")) + dot + host + comma + fields
+
+
+class _File(NamedTuple):
+    location: bytes
+    status: os.stat_result
+
+
+def _has_same_stamp(file: _File, known: Known) -> bool:
+    return stamp_of(file.status) == known.stamp
+
+
+def _is_in_place(file: _File, known: Known) -> bool:
+    return file.location == known.location
+
+
+def _is_same(file: _File, known: Known) -> bool:
+    return _is_in_place(file, known) and _has_same_stamp(file, known)
+
+
+class _Separator:
+    """Collects the outcome of a separation."""
+
+    def __init__(self, folders: Folders, scan: Scan, known: Mapping[bytes, Known]) -> None:
+        self._folders = folders
+        self._locations = scan.locations
+        self._duplicates = scan.duplicates
+        self._known = known
+        self._unrenamed: dict[bytes, bytes] = {}
+        self._renamed: list[tuple[bytes, bytes]] = []
+        self._errors: list[OSError] = []
+        self._vanished = False
+        self._left_out = False
+
+    def finish(self) -> Separation:
+        if self._renamed:
+            old, new = map(os.fsdecode, self._renamed[0])
+            _log.warn(
+                "{old!r} renamed to {new!r}, another message had its base name; messages: {count}",
+                old=old,
+                new=new,
+                count=len(self._renamed),
+            )
+        if self._errors:
+            _log.warn(
+                "message not renamed, though another one has its base name: {error}; "
+                "messages: {count}",
+                error=self._errors[0],
+                count=len(self._errors),
+            )
+        is_final = not (self._renamed or self._vanished or self._left_out)
+        return Separation(self._unrenamed, self._vanished, is_final)
+
+    def separate(self, base_name: bytes, others: list[bytes]) -> None:
+        """Separate the files with a base name; ``others`` are those that messages had instead."""
+        files = self._files(base_name)
+        self._locations.pop(base_name, None)
+        known = {name: self._known[name] for name in (base_name, *others) if name in self._known}
+        for is_file_of in (_is_same, _has_same_stamp, _is_in_place):
+            for name, known_file in list(known.items()):
+                file = next((each for each in files if is_file_of(each, known_file)), None)
+                if file is not None:
+                    files.remove(file)
+                    del known[name]
+                    self._enter(name, base_name, file)
+        digests = [(file, digest) for file in files if (digest := self._digest(base_name, file))]
+        # The oldest first; a time is the same whatever other programs rename.
+        for file, digest in sorted(digests, key=lambda each: (each[0].status.st_mtime_ns, each[1])):
+            name, number = base_name, 0
+            while name in self._locations or name in self._known:
+                name = duplicate_name(base_name, digest, number)
+                number += 1
+            self._enter(name, base_name, file)
+
+    def _files(self, base_name: bytes) -> list[_File]:
+        found = self._locations.get(base_name)
+        files: dict[object, _File] = {}
+        for location in sorted(self._duplicates.get(base_name, () if found is None else (found,))):
+            folder = self._folders.descriptor(location[0])
+            status = status_of(base_name + location[1:], folder)
+            if status is None or not stat.S_ISREG(status.st_mode):
+                self._vanished = True
+                continue
+            key: object = (status.st_dev, status.st_ino)
+            if key in files:
+                # Two links to one file: a program may be moving it by link(2) and unlink(2).
+                if time.clock_gettime_ns(FILE_CLOCK) - status.st_ctime_ns < TRUSTED_AGE:
+                    self._left_out = True
+                else:
+                    key = location
+            files[key] = _File(location, status)
+        return list(files.values())
+
+    def _digest(self, base_name: bytes, file: _File) -> bytes | None:
+        """Return the digest of a file's contents, or None if it cannot be opened."""
+        folder = self._folders.descriptor(file.location[0])
+        try:
+            fd = os.open(base_name + file.location[1:], OPEN_FLAGS, dir_fd=folder)
+        except PermissionError as error:
+            _log.warn("message skipped: {error}", error=error)
+            self._left_out = True
+            return None
+        except FileNotFoundError:
+            self._vanished = True
+            return None
+        digest = blake2b(digest_size=20)
+        try:
+            while chunk := os.read(fd, _CHUNK):
+                digest.update(chunk)
+        finally:
+            os.close(fd)
+        return digest.digest()
+
+    def _enter(self, name: bytes, base_name: bytes, file: _File) -> None:
+        """Enter a file by a base name, and rename the file if that is another than its own."""
+        location = file.location
+        if name != base_name:
+            folder = self._folders.descriptor(location[0])
+            old, new = base_name + location[1:], name + location[1:]
+            try:
+                os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+                self._renamed.append((old, new))
+            except FileNotFoundError:
+                self._vanished = True
+                return
+            except OSError as error:
+                self._unrenamed[name] = base_name
+                if name not in self._known:
+                    self._errors.append(error)
+        self._locations[name] = location

@@ -1,0 +1,77 @@
+"""The quota file ``maildirsize`` of Maildir++: removed messages are subtracted by a line in it.
+
+The first line is the quota.  Every other line has two numbers, the octets and the messages by which
+the mail in the Maildir has changed.  Programs that deliver mail make the file; they calculate it
+again if it is long, invalid, or says that the quota is exceeded.
+
+http://www.courier-mta.org/imap/README.maildirquota.html
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+
+from twisted.logger import Logger
+
+from popserv.maildrops.maildir.file_names import has_flag, octets_in_name, split_name
+
+_log = Logger()
+
+NAME = b"maildirsize"
+
+# O_RDWR, to read the last octet.
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def record_removals(maildir_fd: int, removed: Sequence[tuple[bytes, int]]) -> None:
+    """Append a line for removed message files to the quota file of an open Maildir, if it has one.
+
+    ``removed`` are their file names and lengths.  A file with the flag T (trashed) is not counted
+    in quotas.
+
+    The file may be the work of a user while the server is root, so only a regular file without
+    other links is changed.  Errors are logged.
+    """
+    changes = [
+        _quota_octets(*file) for file in removed if not has_flag(split_name(file[0])[1], b"T")
+    ]
+    if not changes:
+        return
+    try:
+        fd = os.open(NAME, _FLAGS, dir_fd=maildir_fd)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log_failure(error)
+        return
+    try:
+        _append(fd, b"%d %d\n" % (-sum(changes), -len(changes)))
+    except OSError as error:
+        _log_failure(error)
+    finally:
+        os.close(fd)
+
+
+def _quota_octets(name: bytes, length: int) -> int:
+    octets = octets_in_name(split_name(name)[0])
+    return length if octets is None else octets
+
+
+def _append(fd: int, line: bytes) -> None:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        raise OSError(errno.EINVAL, "not a regular file with one name", NAME)
+    if status.st_size == 0:
+        # A line would be taken for the quota.
+        return
+    if os.pread(fd, 1, status.st_size - 1) != b"\n":
+        line = b"\n" + line
+    if os.write(fd, line) != len(line):
+        raise OSError(errno.ENOSPC, "line written in part", NAME)
+
+
+def _log_failure(error: OSError) -> None:
+    _log.warn("quota file not updated: {error}", error=error)
