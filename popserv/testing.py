@@ -185,6 +185,20 @@ class MailboxContract:
         self._case.assertEqual([message.uid for message in mailbox.messages], first[1:])
         await mailbox.release()
 
+    async def test_equal_messages(self) -> None:
+        """Of messages with the same octets, each has its unique-id until it is removed."""
+        for at in range(3):
+            factory, mailbox = await self._open([b"same\n"] * 3)
+            uids = [message.uid for message in mailbox.messages]
+            await mailbox.remove([mailbox.messages[at]])
+            await mailbox.release()
+            for _ in range(2):
+                mailbox = await factory.open_maildrop(b"ann")
+                self._case.assertEqual(
+                    [message.uid for message in mailbox.messages], uids[:at] + uids[at + 1 :]
+                )
+                await mailbox.release()
+
     async def test_exclusive(self) -> None:
         """A second session cannot open a mailbox until the first releases the lock (section 4)."""
         factory, mailbox = await self._open([b"x\n"])

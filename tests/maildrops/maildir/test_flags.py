@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from popserv.errors import NoSuchMessage
 from popserv.maildrops.maildir import flags
+from popserv.maildrops.maildir.file_names import FLAGS_INFO
 from popserv.maildrops.maildir.flags import is_seen, seen_location
 from popserv.maildrops.maildir.listing import index
 from popserv.maildrops.maildir.store import MaildirMaildrops
@@ -31,9 +32,16 @@ MARKED = {
     b"cur/1.a:2,FR": b"cur/1.a:2,FRS",
     b"cur/1.a:2,Tb": b"cur/1.a:2,STb",
     b"cur/1.a,S=3,W=4:2,D": b"cur/1.a,S=3,W=4:2,DS",
+    b"cur/1.a;2,": b"cur/1.a;2,S",
+    b"cur/1.a;2,FR": b"cur/1.a;2,FRS",
+    b"new/1.a!2,Tb": b"cur/1.a!2,STb",
+    b"cur/1.a!2,R": b"cur/1.a!2,RS",
+    b"cur/1.a;b": b"cur/1.a;b:2,S",
+    b"cur/1.a;1,": b"cur/1.a;1,:2,S",
     # These have the flag.
     b"cur/1.a:2,RS": b"cur/1.a:2,RS",
     b"new/1.a:2,S": b"new/1.a:2,S",
+    b"cur/1.a;2,FS": b"cur/1.a;2,FS",
     # This info is no list of flags.
     b"cur/1.a:1,x": b"cur/1.a:1,x",
     b"cur/1.a:2": b"cur/1.a:2",
@@ -164,16 +172,39 @@ class RetrievedTests(MaildirCase):
             self.put(b"cur/1.a:2,S", b"other\n")
             result(mailbox.record_retrieved(mailbox.messages))
         self.assertEqual(self.file_names(), [b"cur/1.a:2,S", b"new/1.a"])
-        self.record(1)
-        self.assertEqual(self.file_names(), [b"cur/1.a:2,S", b"new/1.a"])
 
     def test_duplicates(self):
-        """Of two files with one base name neither is renamed."""
-        self.put(b"cur/1.a:2,F", b"one\n")
-        self.put(b"cur/1.a:2,R", b"other\n")
-        self.put(b"new/2.b")
-        self.record(1, 2)
-        self.assertEqual(self.file_names(), [b"cur/1.a:2,F", b"cur/1.a:2,R", b"cur/2.b:2,S"])
+        """Of two files with one base name, the one that was retrieved is marked."""
+        for message in (b"one\n", b"other\n"):
+            self.put(b"cur/1.a:2,F", b"one\n")
+            self.put(b"cur/1.a:2,R", b"other\n")
+            with self.session() as mailbox:
+                at = [read_message(mailbox, at) for at in range(2)].index(message)
+                result(mailbox.record_retrieved([mailbox.messages[at]]))
+            with self.session() as mailbox:
+                last = result(mailbox.last_retrieved())
+                self.assertEqual(read_message(mailbox, last.position), message)
+                self.assertEqual(sum(b"S" in name for name in self.file_names()), 1)
+                result(mailbox.remove(mailbox.messages))
+
+    def test_usual_info(self):
+        """A message without info gets the separator that most messages have."""
+        for infos, separator in (
+            ([b";2,S"], b";"),
+            ([b"!2,"], b"!"),
+            ([b";2,S", b":2,", b":2,F"], b":"),
+            ([b";2,S", b";2,", b":2,F"], b";"),
+            ([b":1,x", b":", b"!2,"], b"!"),
+            ([b";2,", b":2,"], b":"),
+            ([b":1,x"], b":"),
+        ):
+            for n, info in enumerate(infos):
+                self.put(b"cur/%d.x%b" % (n, info))
+            self.put(b"new/9.x")
+            self.record(len(infos) + 1)
+            self.assertIn(b"cur/9.x%b2,S" % separator, self.file_names(), infos)
+            for name in self.file_names():
+                os.unlink(self.path_of(name))
 
     def test_links(self):
         """A symbolic link in the place of a message is not followed."""
@@ -221,15 +252,19 @@ class RetrievedTests(MaildirCase):
         self.assertEqual(log.warn.call_args.kwargs["count"], 1)
         self.assertEqual(self.file_names(), [b"cur/1.x:2,S", b"cur/2.x:2,S", b"new/" + longest])
 
-    @given(st.text("ABFRSTab", max_size=6), st.sampled_from([b"\0", b"\1"]))
-    def test_seen_location(self, flags, folder):
+    @given(
+        st.text("ABFRSTab", max_size=6),
+        st.sampled_from([b"\0", b"\1"]),
+        st.sampled_from(FLAGS_INFO),
+    )
+    def test_seen_location(self, flags, folder, info):
         """The seen location is in cur/, and adds S to the flags, in order, unless they have it."""
-        location = folder + b":2," + flags.encode("ascii")
+        location = folder + info + flags.encode("ascii")
         seen = seen_location(location)
         self.assertTrue(is_seen(seen))
         self.assertEqual(seen_location(seen), seen)
         if is_seen(location):
             self.assertEqual(seen, location)
         else:
-            self.assertEqual(seen[:4], b"\1:2,")
+            self.assertEqual(seen[:4], b"\1" + info)
             self.assertEqual(sorted(seen[4:].decode()), sorted(flags + "S"))

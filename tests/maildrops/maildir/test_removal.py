@@ -1,10 +1,10 @@
 """popserv.maildrops.maildir.removal: +OK to QUIT means removed (RFC 1725 section 6)."""
 
+import contextlib
 import errno
 import os
 import shutil
 import time
-from contextlib import contextmanager
 from unittest import mock
 
 from popserv.errors import NoSuchMessage, RemovalFailed
@@ -34,6 +34,22 @@ class RenameTests(MaildirCase):
                 self.move(old, new)
                 result(mailbox.remove(mailbox.messages))
             self.assertEqual(self.file_names(), [], new)
+            with self.session() as mailbox:
+                self.assertEqual(len(mailbox.messages), 0)
+
+    def test_changed_in_place(self):
+        """A message whose file has changed is removed, unless it was renamed as well."""
+        for new, left in ((b"new/1.a", 0), (b"cur/1.a:2,S", 1)):
+            self.put(b"new/1.a")
+            with self.session() as mailbox:
+                self.put(b"new/1.a", b"changed\n")
+                self.move(b"new/1.a", new)
+                with contextlib.suppress(RemovalFailed):
+                    result(mailbox.remove(mailbox.messages))
+            self.assertEqual(len(self.file_names()), left)
+        with self.session() as mailbox:
+            result(mailbox.remove(mailbox.messages))
+        self.assertEqual(self.file_names(), [])
 
     def test_during(self):
         """A message renamed just before its removal is removed."""
@@ -158,10 +174,10 @@ class RemovalTests(MaildirCase):
             self.assertEqual(failed.exception.remaining, 1)
 
     def test_duplicates(self):
-        """Of two files with one base name, the one that was not shown is not removed."""
-        self.put(b"new/5.dup", b"never seen\n")
+        """A file that was not shown is not removed, though it has the base name of one that was."""
         self.put(b"cur/5.dup:2,S", b"shown\n")
         with self.session() as mailbox:
+            self.put(b"new/5.dup", b"never seen\n")
             os.unlink(self.path_of(b"cur/5.dup:2,S"))
             with self.assertRaises(RemovalFailed):
                 result(mailbox.remove(mailbox.messages))
@@ -197,7 +213,7 @@ class RemovalTests(MaildirCase):
         self.assertEqual(self.file_names(), self.names)
         self.assertEqual(sorted(os.listdir(self.path_of(b""))), [b"cur", b"new", b"tmp"])
 
-    @contextmanager
+    @contextlib.contextmanager
     def without_privileges(self):
         """Run as a user without privileges."""
         if os.geteuid():

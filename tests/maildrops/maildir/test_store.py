@@ -34,6 +34,7 @@ from tests.maildrops.maildir.harness import (
     run_inline,
     wait_for_clock_tick,
 )
+from tests.maildrops.maildir.test_file_names import naive_split
 from tests.maildrops.maildir.traffic import ACTIONS, Traffic
 
 
@@ -299,21 +300,21 @@ NAMES = st.builds(
     st.tuples(
         st.sampled_from([b"", b"1.", b"2.", b"10.", b"x.", b"." * 2]),
         st.binary(max_size=90).map(lambda name: name.translate(None, b"/\0")),
-        st.sampled_from([b"", b":2,", b":2,FS"]),
+        st.sampled_from([b"", b":2,", b":2,FS", b";2,", b"!2,FS"]),
     ),
 ).filter(lambda name: name not in (b"", b".", b".."))
 
 
 def base_name_of(file):
     """Return the base name of a file."""
-    return file[1].partition(b":")[0]
+    return naive_split(file[1])[0]
 
 
 def naive_listing(files):
     """Return unique-id, octets and bytes of each message, computed in the plainest way."""
     rows = []
     for _, name, message in files:
-        base_name = name.split(b":")[0]
+        base_name = naive_split(name)[0]
         time = re.match(rb"([0-9]{1,19})(?:\.|\Z)", base_name)
         uid = base_name
         if not re.fullmatch(rb"[!-~]{1,70}", base_name):

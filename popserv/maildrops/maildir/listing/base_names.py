@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect, bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from operator import lt
 
 from popserv.core.snapshot import valid_unique_id
+from popserv.maildrops.maildir.file_names import split_name
 
 _BATCH = 4096
 _SAMPLE_STEP = 512
@@ -64,6 +65,12 @@ def are_sorted(base_names: Sequence[bytes]) -> bool:
         all(map(lt, keys[at : at + _BATCH], keys[at + 1 : at + 1 + _BATCH]))
         for at in range(0, len(keys), _BATCH)
     )
+
+
+def have_info(base_names: Iterable[bytes], locations: Iterable[bytes]) -> bool:
+    """Return whether a base name at a location without an info suffix ends with one."""
+    columns = zip(base_names, locations, strict=True)
+    return any(not location[1:] and split_name(name)[1] for name, location in columns)
 
 
 def unique_ids(base_names: tuple[bytes, ...]) -> tuple[bytes, ...]:

@@ -51,8 +51,8 @@ def separate(
     """Give every file a base name of its own, and enter it into ``scan.locations``.
 
     ``known`` has the messages of an earlier index, and ``unrenamed`` is that of the separation
-    before it.  A file that it knows keeps its base name; any other base name is new to the index,
-    unless a file at the known location has changed.
+    before it.  A file that the index knows by its stamp keeps its base name; any other file gets
+    one that the index does not have.
 
     Waits for the disk: call it in a thread.
 
@@ -77,7 +77,8 @@ def duplicate_name(base_name: bytes, digest: bytes, number: int) -> bytes:
     seconds, _, rest = unique.partition(b".")
     _, dot, host = rest.partition(b".")
     token = blake2b(b"%d\0%b\0%b" % (number, base_name, digest), digest_size=10).hexdigest()
-    return b"%b.R%b" % (seconds, token.encode("ascii")) + dot + host + comma + fields
+    # Names that start with a dot are not messages.
+    return b"%b.R%b" % (seconds or b"0", token.encode("ascii")) + dot + host + comma + fields
 
 
 class _File(NamedTuple):
@@ -85,16 +86,12 @@ class _File(NamedTuple):
     status: os.stat_result
 
 
-def _has_same_stamp(file: _File, known: Known) -> bool:
+def _is_same(file: _File, known: Known) -> bool:
     return stamp_of(file.status) == known.stamp
 
 
 def _is_in_place(file: _File, known: Known) -> bool:
-    return file.location == known.location
-
-
-def _is_same(file: _File, known: Known) -> bool:
-    return _is_in_place(file, known) and _has_same_stamp(file, known)
+    return _is_same(file, known) and file.location == known.location
 
 
 class _Separator:
@@ -135,7 +132,7 @@ class _Separator:
         files = self._files(base_name)
         self._locations.pop(base_name, None)
         known = {name: self._known[name] for name in (base_name, *others) if name in self._known}
-        for is_file_of in (_is_same, _has_same_stamp, _is_in_place):
+        for is_file_of in (_is_in_place, _is_same):
             for name, known_file in list(known.items()):
                 file = next((each for each in files if is_file_of(each, known_file)), None)
                 if file is not None:
@@ -146,7 +143,8 @@ class _Separator:
         # The oldest first; a time is the same whatever other programs rename.
         for file, digest in sorted(digests, key=lambda each: (each[0].status.st_mtime_ns, each[1])):
             name, number = base_name, 0
-            while name in self._locations or name in self._known:
+            # With others, it was that of a message that has vanished.
+            while name in self._locations or name in self._known or (name == base_name and others):
                 name = duplicate_name(base_name, digest, number)
                 number += 1
             self._enter(name, base_name, file)

@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 from popserv.maildrops.maildir.file_names import OTHER_INFO, may_have_other_info
 from popserv.maildrops.maildir.folders import Times
-from popserv.maildrops.maildir.listing.base_names import are_sorted
+from popserv.maildrops.maildir.listing.base_names import are_sorted, have_info
 
 NAME = b"popserv-sizes"
 
@@ -57,12 +57,10 @@ _MAX_BASE_NAME = 1 << 10
 
 _DIGEST = 32
 _BATCH = 1 << 18
-
 _MAGIC = b"popserv-sizes 2 %b " % sys.byteorder.encode("ascii")
 # Numbers match in one way only, so that a line that does not match is rejected in linear time.
 _HEAD = re.compile(_MAGIC + rb"((?:-?[0-9]{1,20} ){5,15}-?[0-9]{1,20})\n")
 _LOCATION = re.compile(rb"[01](?::[^/\0]*|%b)?" % OTHER_INFO, re.DOTALL)
-_OTHER_INFO_IN_NAMES = re.compile(rb"%b(?:\0|\Z)" % OTHER_INFO)
 
 
 class Contents(NamedTuple):
@@ -202,7 +200,7 @@ def _check(contents: Contents) -> None:
         or max(contents.header_only, default=0) >= messages
         or b"/" in names
         or b":" in names
-        or (may_have_other_info(names) and _OTHER_INFO_IN_NAMES.search(names) is not None)
+        or (may_have_other_info(names) and have_info(contents.base_names, contents.locations))
         or b"\0." in names
         or not are_sorted(contents.base_names)
         or (

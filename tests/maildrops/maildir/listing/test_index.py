@@ -7,6 +7,7 @@ import shutil
 import tracemalloc
 from functools import partial
 from hashlib import blake2b
+from itertools import pairwise
 from unittest import mock
 
 from popserv.core import listings
@@ -101,13 +102,15 @@ class UniqueIdTests(MaildirCase):
         seen = []
         self.put(b"new/1.a")
         self.put(b"new/1 b")
-        for old, new in ((b"new/%b", b"cur/%b:2,"), (b"cur/%b:2,", b"cur/%b:2,RS")):
+        infos = [b":2,", b":2,RS", b";2,", b";2,FS", b"!2,a", b":1,x", b""]
+        names = [b"new/%b", *(b"cur/%b" + info for info in infos)]
+        for old, new in pairwise(names):
             with self.session() as mailbox:
                 seen.append(uids_of(mailbox))
             for name in (b"1.a", b"1 b"):
                 self.move(old % name, new % name)
         with self.session() as mailbox:
-            self.assertEqual(seen, [uids_of(mailbox)] * 2)
+            self.assertEqual(seen, [uids_of(mailbox)] * len(infos))
 
 
 class UpdateTests(MaildirCase):
@@ -136,7 +139,7 @@ class UpdateTests(MaildirCase):
 
 
 class InvalidationTests(IndexedCase):
-    """An index is not used again if a message was left out or has a duplicate."""
+    """An index is not used again if a message was left out."""
 
     def test_unreadable(self):
         """A message without read permission is tried at the next login: chmod changes no folder."""
@@ -153,30 +156,6 @@ class InvalidationTests(IndexedCase):
         with failing(os, "open", gone, lambda name, *_: name == b"1.a"):
             self.assertEqual(len(self.scans()[0]), 1)
         self.assertEqual(len(self.scans()[0]), 2)
-
-    def test_duplicates(self):
-        """A maildrop with two files of one base name is scanned at each login."""
-        self.put(b"cur/1.a:2,S")
-        wait_for_clock_tick()
-        self.assertEqual([self.scans()[1] for _ in range(2)], [2, 2])
-
-
-class DuplicateTests(MaildirCase):
-    """Two files with one base name are one message, since unique-ids are unique."""
-
-    def test_one_message(self):
-        """Two files with one base name are one message."""
-        self.put(b"new/1.a", b"new\n")
-        self.put(b"cur/1.a:2,S", b"cur, and longer\n")
-        self.assertEqual(len(self.read_in_session()), 1)
-
-    def test_one_removed(self):
-        """Once one of the two files is removed, the octets are those of the other."""
-        self.put(b"new/1.a", b"new\n")
-        self.put(b"cur/1.a:2,S", b"cur, and longer\n")
-        self.read_in_session()
-        os.unlink(self.path_of(b"cur/1.a:2,S"))
-        self.assertEqual(self.read_in_session(), [b"new\n"])
 
 
 class ListingTests(IndexedCase):
@@ -336,15 +315,16 @@ class SizeFileTests(SizeFileCase):
         self.assertFalse(os.path.exists(self.file))
         self.assertEqual(self.files_read_after_restart(), [])
 
-    def test_duplicates(self):
-        """With two files of one base name the size file is neither written nor used."""
+    def test_other_info(self):
+        """Other info separators are in the size file, and not in its base names."""
+        for n, info in enumerate((b";2,", b"!2,FS", b";2", b":1,x")):
+            self.put(b"cur/160000001%d.x%b" % (n, info))
         self.listing()
-        self.put(b"cur/1600000001.a:2,S", b"another one\n")
+        self.assertEqual(self.files_read_after_restart(), [])
+        self.put(b"new/1600000020.x")
+        self.move(b"cur/1600000010.x;2,", b"cur/1600000010.x!2,S")
+        self.assertEqual(self.files_read_after_restart(), [b"1600000020.x"])
         self.assert_size_file_right()
-        os.unlink(self.file)
-        self.restart()
-        self.listing()
-        self.assertFalse(os.path.exists(self.file))
 
     def test_other_folder(self):
         """The times of another folder do not count, even if all names are the same."""

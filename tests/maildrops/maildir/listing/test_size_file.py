@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.maildrops.maildir.file_names import split_name
 from popserv.maildrops.maildir.listing import size_file
 from popserv.maildrops.maildir.listing.base_names import sort_base_names
 from popserv.maildrops.maildir.listing.size_file import (
@@ -78,7 +79,11 @@ def is_accepted(data):
     return True
 
 
-BASE_NAMES = st.binary(max_size=20).map(lambda name: name.translate(None, b"/:\0").lstrip(b"."))
+BASE_NAMES = (
+    st.binary(max_size=20)
+    .map(lambda name: name.translate(None, b"/:\0").lstrip(b"."))
+    .filter(lambda name: split_name(name)[1] == b"")
+)
 SIZES = st.integers(0, 2**50)
 
 
@@ -86,7 +91,7 @@ SIZES = st.integers(0, 2**50)
 def any_contents(draw):
     """Return any contents that a size file may have."""
     names = sort_base_names(draw(st.lists(BASE_NAMES, min_size=1, max_size=8, unique=True)))
-    locations = st.sampled_from([b"\0", b"\1", b"\1:", b"\0:2,\n", b"\1:2,FS\xff"])
+    locations = st.sampled_from([b"\0", b"\1", b"\1:", b"\0:2,\n", b"\1:2,FS\xff", b"\1;2,S"])
     column = st.lists(st.integers(0, 2**64 - 1), min_size=len(names), max_size=len(names))
     positions = st.integers(0, len(names) - 1)
     return Contents(
@@ -114,6 +119,12 @@ class FormatTests(SynchronousTestCase):
         for batch in (1, 11, 12, 13, 500, 5000):
             self.patch(size_file, "_BATCH", batch)
             self.assertEqual(comparable(decode(encoded(contents))), comparable(contents))
+
+    def test_other_info(self):
+        """A base name may contain other info if an info suffix follows."""
+        names = [b"1000000000.w;2,F", b"1000000001.x;2,F", b"1000000002.y;2"]
+        contents = some_contents(base_names=names, locations=[b"\1:2,S", b"\1;2,S", b"\0"])
+        self.assertEqual(comparable(decode(encoded(contents))), comparable(contents))
 
     def test_no_times(self):
         """The times of a folder, or all times, may be missing."""
@@ -171,6 +182,8 @@ class FormatTests(SynchronousTestCase):
             {"base_names": [b"..", *names[1:]]},
             {"base_names": [names[0], b".x", names[2]]},
             {"base_names": [b"1:x", *names[1:]]},
+            {"base_names": [b"1000000000.w;2,", *names[1:]]},
+            {"base_names": [b"1000000000.w!2,FS", *names[1:]]},
             {"base_names": [names[0], names[0], names[2]]},
             {"base_names": names[::-1]},
             {"base_names": names[:2]},
@@ -179,6 +192,8 @@ class FormatTests(SynchronousTestCase):
             {"locations": [b"\2", *some_contents().locations[1:]]},
             {"locations": [b"\0/../x", *some_contents().locations[1:]]},
             {"locations": [b"\0:/x", *some_contents().locations[1:]]},
+            {"locations": [b"\0;1,S", *some_contents().locations[1:]]},
+            {"locations": [b"\0;2,S/", *some_contents().locations[1:]]},
             {"locations": [b"\0x", *some_contents().locations[1:]]},
             {"octets": array("Q", [2**50 + 1, 1, 1])},
             {"downgraded": {0: 2**50 + 1}},
