@@ -22,7 +22,8 @@ _OCTETS = re.compile(rb",S=([0-9]{1,18})(?:,|\Z)")
 
 def may_have_other_info(names: bytes) -> bool:
     """Return whether, of several names in one string, any may have info without a colon."""
-    return b";2," in names or b"!2," in names
+    # It is much faster to search for a single octet.
+    return (b";" in names and b";2," in names) or (b"!" in names and b"!2," in names)
 
 
 def split_name(name: bytes) -> tuple[bytes, bytes]:

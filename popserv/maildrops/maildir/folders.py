@@ -184,13 +184,12 @@ def _list_folder(
         entries = iter(scanned)
         # In batches, since it is slow to encode and to examine each name by itself.
         while batch := list(islice(entries, _BATCH)):
-            names = os.fsencode(
-                "\0".join(
-                    entry.name
-                    for entry in batch
-                    if entry.name[0] != "." and entry.is_file(follow_symlinks=False)
-                )
-            )
+            messages = [
+                entry.name
+                for entry in batch
+                if entry.name[0] != "." and entry.is_file(follow_symlinks=False)
+            ]
+            names = os.fsencode("\0".join(messages))
             has_other_info = may_have_other_info(names)
             for name in names.split(b"\0") if names else ():
                 base_name, colon, info = name.partition(b":")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from twisted.logger import Logger
 
@@ -35,10 +35,7 @@ def record_removals(maildir_fd: int, removed: Sequence[tuple[bytes, int]]) -> No
     The file may be the work of a user while the server is root, so only a regular file without
     other links is changed.  Errors are logged.
     """
-    changes = [
-        _quota_octets(*file) for file in removed if not has_flag(split_name(file[0])[1], b"T")
-    ]
-    if not changes:
+    if not removed:
         return
     try:
         fd = os.open(NAME, _FLAGS, dir_fd=maildir_fd)
@@ -48,16 +45,22 @@ def record_removals(maildir_fd: int, removed: Sequence[tuple[bytes, int]]) -> No
         _log_failure(error)
         return
     try:
-        _append(fd, b"%d %d\n" % (-sum(changes), -len(changes)))
+        octets = list(_quota_octets(removed))
+        if octets:
+            _append(fd, b"%d %d\n" % (-sum(octets), -len(octets)))
     except OSError as error:
         _log_failure(error)
     finally:
         os.close(fd)
 
 
-def _quota_octets(name: bytes, length: int) -> int:
-    octets = octets_in_name(split_name(name)[0])
-    return length if octets is None else octets
+def _quota_octets(removed: Iterable[tuple[bytes, int]]) -> Iterator[int]:
+    """Yield the octets of each file that is counted in quotas."""
+    for name, length in removed:
+        base_name, suffix = split_name(name)
+        if not has_flag(suffix, b"T"):
+            octets = octets_in_name(base_name)
+            yield length if octets is None else octets
 
 
 def _append(fd: int, line: bytes) -> None:
