@@ -194,7 +194,9 @@ class RemovalTests(MaildirCase):
         self.assertEqual(self.file_names(), [])
 
     def test_read_only(self):
-        """A Maildir without write permission can be read, and its messages remain."""
+        """A Maildir without write permission can be read, duplicates too, and its messages remain."""
+        self.names.insert(0, b"cur/1.a:2,S")
+        self.put(self.names[0])
         closed = [self.path_of(folder) for folder in (b"new", b"cur", b"")]
         for path in [*map(self.path_of, self.names), *closed]:
             self.addCleanup(os.chmod, path, 0o700)
@@ -203,13 +205,13 @@ class RemovalTests(MaildirCase):
         os.chmod(os.path.dirname(self.root), 0o711)
         self.patch(index, "SAVE_THRESHOLD", 1)
         with self.without_privileges(), mock.patch.object(counting, "_log") as log:
-            self.assertEqual(self.read_in_session(), [b"x\n"] * 3)
+            self.assertEqual(self.read_in_session(), [b"x\n"] * 4)
             self.maildrops = MaildirMaildrops(self.root, run=run_inline)
-            self.assertEqual(self.read_in_session(), [b"x\n"] * 3)
+            self.assertEqual(self.read_in_session(), [b"x\n"] * 4)
             self.assertEqual(log.mock_calls, [])
             with self.session() as mailbox, self.assertRaises(RemovalFailed) as failed:
                 result(mailbox.remove(mailbox.messages))
-        self.assertEqual(failed.exception.remaining, 3)
+        self.assertEqual(failed.exception.remaining, 4)
         self.assertEqual(self.file_names(), self.names)
         self.assertEqual(sorted(os.listdir(self.path_of(b""))), [b"cur", b"new", b"tmp"])
 

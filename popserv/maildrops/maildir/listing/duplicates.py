@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
+from popserv.core.printable import printable
 from popserv.maildrops.maildir.files import OPEN_FLAGS, stamp_of, status_of
 from popserv.maildrops.maildir.folders import FILE_CLOCK, TRUSTED_AGE, Folders, Scan
 
@@ -110,17 +111,16 @@ class _Separator:
 
     def finish(self) -> Separation:
         if self._renamed:
-            old, new = map(os.fsdecode, self._renamed[0])
+            old, new = map(printable, self._renamed[0])
             _log.warn(
-                "{old!r} renamed to {new!r}, another message had its base name; messages: {count}",
+                'file "{old}" renamed to "{new}", another one has its base name; files: {count}',
                 old=old,
                 new=new,
                 count=len(self._renamed),
             )
         if self._errors:
             _log.warn(
-                "message not renamed, though another one has its base name: {error}; "
-                "messages: {count}",
+                "file not renamed, though another one has its base name: {error}; files: {count}",
                 error=self._errors[0],
                 count=len(self._errors),
             )

@@ -193,6 +193,7 @@ def _check(contents: Contents) -> None:
     downgraded = contents.downgraded or {}
     names = b"\0" + b"\0".join(contents.base_names)
     folders = {folder[0] for folder in contents.times or ()}
+    used_folders = {location[0] for location in set(contents.locations)}
     if (
         max(contents.octets) > _MAX_MESSAGE_OCTETS
         or max(downgraded.values(), default=0) > _MAX_MESSAGE_OCTETS
@@ -203,10 +204,7 @@ def _check(contents: Contents) -> None:
         or (may_have_other_info(names) and have_info(contents.base_names, contents.locations))
         or b"\0." in names
         or not are_sorted(contents.base_names)
-        or (
-            contents.times is not None
-            and not {location[0] for location in set(contents.locations)} <= folders
-        )
+        or (contents.times is not None and not used_folders <= folders)
     ):
         raise ValueError("no Maildir has these contents")
 
