@@ -194,7 +194,7 @@ class RemovalTests(MaildirCase):
         self.assertEqual(self.file_names(), [])
 
     def test_read_only(self):
-        """A Maildir without write permission can be read, duplicates too, and its messages remain."""
+        """A read-only Maildir can be read, with its duplicates, and its messages remain."""
         self.names.insert(0, b"cur/1.a:2,S")
         self.put(self.names[0])
         closed = [self.path_of(folder) for folder in (b"new", b"cur", b"")]
