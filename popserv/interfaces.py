@@ -160,7 +160,8 @@ class ICertificateCredentials(ICredentials):
 
     username: bytes = Attribute(
         "The authorization identity that the client has sent, empty if it has sent none.  A "
-        "checker that accepts the credentials sets it to the user's name, for the log."
+        "checker must refuse one that is not a name in the certificate.  If it accepts the "
+        "credentials, it sets this attribute to the user's name, for the log."
     )
 
 

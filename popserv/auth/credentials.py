@@ -63,7 +63,7 @@ class CramMD5Credentials:
 class CertificateCredentials:
     """The names in a verified TLS client certificate, and the name to log in as.
 
-    ``username`` is one of ``names``, or empty if the client did not name a user.
+    ``username`` is the authorization identity, or empty if the client did not name a user.
     """
 
     def __init__(self, names: Sequence[bytes], username: bytes) -> None:

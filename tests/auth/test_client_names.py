@@ -30,7 +30,7 @@ from popserv.interfaces import (
 from tests.auth.oauth.harness import Credentials
 from tests.auth.oauth.test_checker import ScriptedVerifier
 from tests.auth.passwords.test_users_file import UsersFileCase
-from tests.auth.sasl.harness import ScramClient, begin_scram
+from tests.auth.sasl.harness import FakeTLS, ScramClient, begin_scram, run_exchange
 
 DOMAIN = b"example.org"
 BY_PASSWORD = {IUsernamePassword, IUsernameHashedPassword}
@@ -128,6 +128,19 @@ class DefaultDomainTests(ClientNamesCase):
         ):
             self.assertEqual(self.log_in(credentials, users, domain=DOMAIN), avatar)
             self.assertEqual(avatar in (None, credentials.username), True)
+
+    def test_external(self):
+        """It is added to the authorization identity that a client of EXTERNAL sends."""
+        users = self.users(b"ann@example.org:{PLAIN}password\nbob@example.org:{PLAIN}password\n")
+        state = FakeTLS({}, (b"ann@example.org",))
+        for identity, avatar in (
+            (b"ann", b"ann@example.org"),
+            (b"ann@example.org", b"ann@example.org"),
+            (b"bob", None),
+            (b"ann@other.example", None),
+        ):
+            credentials, _ = run_exchange(b"EXTERNAL", identity, tls_state=state)
+            self.assertEqual(self.log_in(credentials, users, domain=DOMAIN), avatar, identity)
 
     def test_memory(self):
         """It is added with the checkers of Twisted."""

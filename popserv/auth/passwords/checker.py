@@ -38,6 +38,7 @@ from popserv.auth.passwords.schemes import (
 from popserv.auth.passwords.scram_keys import ScramKeys
 from popserv.auth.passwords.scram_selection import select_scram_keys
 from popserv.auth.passwords.users_file import User, UsersFile, UsersFileError
+from popserv.core.printable import printable
 from popserv.core.session import client_address, client_is_connected
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
@@ -254,7 +255,13 @@ class PasswdFileChecker:
     ) -> User | None:
         users = self._users_file.read()
         requested = [credentials.username] if credentials.username else credentials.names
-        found = (users.find(name) for name in requested if name in credentials.names)
+        if credentials.username and credentials.username not in credentials.names:
+            certified = ", ".join(f'"{printable(each)}"' for each in credentials.names) or "no user"
+            raise UnauthorizedLogin(
+                f"the client certificate is for {certified:.500}, not for the authorization "
+                "identity"
+            )
+        found = map(users.find, requested)
         user = next((user for user in found if user is not None), None)
         refusal = "" if user is None else user.rules.refusal_of(address, self._now())
         if refusal:

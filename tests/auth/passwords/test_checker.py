@@ -738,6 +738,15 @@ class CertificateTests(CheckerCase):
         ]:
             self.assertEqual(self.name_of(names, requested), found, (names, requested))
 
+    def test_refused_identity(self):
+        """The reason has the names in the certificate, as text of one line."""
+        for names, shown in (((), "no user"), ((b"ann", b"a\nb"), '"ann", "a\\nb"')):
+            outcome = self.checker.requestAvatarId(CertificateCredentials(names, b"bob"))
+            self.assertEqual(
+                str(self.failureResultOf(outcome, UnauthorizedLogin).value),
+                f"the client certificate is for {shown}, not for the authorization identity",
+            )
+
     def test_any_secret(self):
         """The login does not depend on the user's secret."""
         for name in (b"ann", b"mrose", b"none", b"bad", b"alien"):
