@@ -1,8 +1,8 @@
 """The extra fields of Dovecot's passwd-file, and what each of them means for a login here.
 
-They are the eighth column and what follows it: words separated by spaces, each ``name=value`` or
-``name``.  There is no quoting, and a value may contain colons.  What a field restricts must not be
-ignored, so a user with a field that popserv does not know cannot log in.
+They are the eighth column and what follows it: words separated by white space, each
+``name=value`` or ``name``.  There is no quoting, and a value may contain colons.  What a field
+restricts must not be ignored, so a user with a field that popserv does not know cannot log in.
 """
 
 from __future__ import annotations
@@ -101,10 +101,10 @@ def parse_rules(columns: bytes) -> Rules:
     if misplaced is not None:
         return Rules(f"{misplaced[1].decode()} must be in the eighth column, after six colons")
     rules = NO_RULES
-    for word in extra.split(b" "):
-        if word:
-            name, _, value = word.partition(b"=")
-            rules = _add_field(rules, name.removesuffix(b":protected").decode("latin-1"), value)
+    # Dovecot splits at spaces alone, and takes a tab and what follows it for part of the value.
+    for word in extra.split():
+        name, _, value = word.partition(b"=")
+        rules = _add_field(rules, name.removesuffix(b":protected").decode("latin-1"), value)
     return rules
 
 
@@ -116,7 +116,8 @@ def _add_field(rules: Rules, name: str, value: bytes) -> Rules:
         return rules._replace(refusal=f"{name} is set{REFUSING[name]}")
     if name not in EVALUATED:
         # A word that is not like a name may be part of a secret.
-        shown = f"field {name}" if _NAME.fullmatch(name) else "field"
+        is_name = _NAME.fullmatch(name) or name.lower() in (*EVALUATED, *REFUSING)
+        shown = f"field {name}" if is_name else "field"
         return rules._replace(refusal=f"unknown extra {shown}; remove it, or correct its name")
     if b"%" in value:
         return rules._replace(refusal=f"{name} has a variable of Dovecot; write the value itself")

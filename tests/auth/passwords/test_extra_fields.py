@@ -32,6 +32,8 @@ class ColumnsTests(SynchronousTestCase):
             b":::::userdb_mail=maildir:~/Maildir nologin",
             b":::::userdb_mail=maildir:~/Maildir:INDEX=/x nologin=y",
             b":::::nologin:protected=yes",
+            b":::::nologin\t",
+            b":::::userdb_quota_rule=*:storage=1G\tnologin",
         ):
             self.assertEqual(parse_rules(columns).refusal, "nologin is set", columns)
 
@@ -98,8 +100,14 @@ class FieldsTests(SynchronousTestCase):
         for word in ("surprise", "surprise=1", "nologins=1", "xallow_nets=10.0.0.0/8", "user_x=1"):
             name = word.partition("=")[0]
             self.assertIn(f"unknown extra field {name};", rules(word.encode()).refusal)
-        for word in (b"NoLogin", b"nodelay\tnologin", b"s3cret!", b"=", b"S3cret=1", b"\xff"):
+        for word in (b"S3cret", b"nologin,", b"s3cret!", b"=", b"S3cret=1", b"\xff"):
             self.assertTrue(rules(word).refusal.startswith("unknown extra field;"), word)
+
+    def test_other_case(self):
+        """A field in another case is unknown, as in Dovecot, and is named."""
+        for name in ("NoLogin", "NOLOGIN", "Allow_nets", "User"):
+            reason = rules(f"{name}=x".encode()).refusal
+            self.assertIn(f"unknown extra field {name};", reason)
 
     def test_first_reason(self):
         """The reason is the first field that refuses."""
