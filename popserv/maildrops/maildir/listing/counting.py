@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from popserv.maildrops.maildir.compressed import CannotDecompress, read_contents
 from popserv.maildrops.maildir.files import NOT_A_FILE, OPEN_FLAGS
 from popserv.maildrops.maildir.folders import Folders
+from popserv.maildrops.maildir.path_problems import explain_in_directory
 from popserv.messages.octets import count_message
 from popserv.messages.sizes import MessageCounter, Sizes
 
@@ -75,7 +76,8 @@ def count_messages(
         try:
             fd = os.open(base_name + suffix, OPEN_FLAGS, dir_fd=folder)
         except PermissionError as error:
-            _log.warn("message skipped: {error}", error=error)
+            problem = explain_in_directory(error, folder, base_name + suffix)
+            _log.warn("message skipped: {problem}", problem=problem)
             counts.unreadable = True
             continue
         except OSError as error:
