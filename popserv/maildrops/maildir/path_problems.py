@@ -11,14 +11,19 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from popserv.core.printable import printable
 from popserv.runtime.permissions import reason_of, this_user, user_name
+
+_MAX_TEXT = 10_000
+"""The maximum characters of a text; a path has at most 4096 octets."""
 
 
 class UnusablePath(OSError):
     """A file or directory cannot be used; the text is the path and the reason."""
 
     def __str__(self) -> str:
-        return str(self.strerror)
+        # A path may contain any octet; other users can make files.
+        return printable(os.fsencode(self.strerror or ""), _MAX_TEXT)
 
 
 def explain_maildrop(error: OSError, root: bytes, parts: Sequence[bytes]) -> UnusablePath:

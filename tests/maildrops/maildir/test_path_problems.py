@@ -96,6 +96,21 @@ class PathProblemsTests(SynchronousTestCase):
             f"{self.path('joe', 'x')}: No such file or directory",
         )
 
+    def test_printable(self):
+        """What is not printable in a path is escaped, so that no path can forge a line."""
+        for name, shown in (("a\nb", r"a\nb"), (b"\xff", r"\xff"), ("\u2028ä", r"\u2028ä")):
+            path = os.path.join(os.fsencode(self.root), os.fsencode(name))
+            os.close(os.open(path, os.O_CREAT))
+            self.assertEqual(
+                self.explain(errno.ENOTDIR, name),
+                f"{self.path(shown)} is a file, an mbox perhaps",
+            )
+        long = "a" * 255
+        self.assertEqual(
+            self.explain(errno.ENOENT, *[long] * 10),
+            f"{self.path(long)}: No such file or directory",
+        )
+
     def test_other_files(self):
         """What is neither a file nor a link is not a directory."""
         with socket.socket(socket.AF_UNIX) as listening:
