@@ -235,3 +235,16 @@ class IDefaultDomain(Interface):
     default_domain: bytes = Attribute(
         "The domain that is added to a name without @, or empty.  The server sets it."
     )
+
+
+class IReloadable(Interface):
+    """An object that uses files, such as a credentials checker.
+
+    On SIGHUP, ``twistd pop3`` calls :meth:`reload` of each checker that provides this interface.
+    """
+
+    def reload() -> None:
+        """Read files again that have changed.
+
+        A problem is logged, even if it was logged before, and not raised.
+        """

@@ -30,9 +30,11 @@ from popserv.commandline.factories import (
 )
 from popserv.commandline.option_values import split_proxy_prefix
 from popserv.commandline.options import Options
+from popserv.interfaces import IReloadable
 from popserv.listening.listeners import CannotStart, Listeners
 from popserv.listening.reactor import AddressFamilyReactor
 from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.reloading.reloader import Reloader
 from popserv.runtime.clock import use_steady_clock
 from popserv.server.factory import POP3Factory
 from popserv.server.proxy import ProxyFactory
@@ -55,11 +57,13 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     """Return the service that the options describe.
 
     With a ``role`` it is the service of that worker.  Without one it is the whole server: a
-    single process, or with ``--workers`` the supervisor.
+    single process, or with ``--workers`` the supervisor.  The process handles SIGHUP if twistd or
+    the supervisor has started it.
     """
     from twisted.internet import reactor
 
     use_steady_clock(reactor)
+    is_worker = role is not None
     supervisor = None
     if role is None and options["workers"] > 1:
         supervisor = Supervisor(options["workers"], __name__, options.arguments)
@@ -116,7 +120,17 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         if supervisor is None and role.number == 1:
             # One worker warns for all; the supervisor does not reload certificates.
             TimerService(_DAY, certificates.warn_of_expiry).setServiceParent(listeners)
-    return listeners
+    if options.parent is None and not is_worker:
+        return listeners
+    reloadables = [supervisor] if supervisor else _reloadables(options)
+    reloader = Reloader(reloadables, options.open_log_file(), logs_signals=not is_worker)
+    listeners.setServiceParent(reloader)
+    return reloader
+
+
+def _reloadables(options: Options) -> list[IReloadable]:
+    used = [*options.get("credCheckers", ()), options.certificates]
+    return [each for each in used if IReloadable.providedBy(each)]
 
 
 def _over_tls(certificates: Certificates, factory: POP3Factory) -> IProtocolFactory:

@@ -12,6 +12,7 @@ from twisted.internet.address import IPv6Address
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python import usage
 from zope.interface.verify import verifyObject
 
 from popserv import tap
@@ -185,6 +186,30 @@ class WorkerTests(ServiceCase):
             _, calls = self.service_calls("--max-connections=7", "--workers=2", role=role)
             self.assertEqual(calls[-1].args[1].max_connections, connections)
             self.assertIs(calls[-1].kwargs["reactor"], reactor)
+
+    def test_reload(self):
+        """Under twistd, SIGHUP reloads the checkers and the certificates, or the workers."""
+        rhosts = self.write("rhosts", b"")
+        arguments = (*self.certificate(), "--dialect=rfc1225", "--rhosts", rhosts)
+        for more, expected in [
+            ((), ["PasswdFileChecker", "RhostsChecker", "Certificates"]),
+            (("--auth=memory:joe:secret",), ["RhostsChecker", "Certificates"]),
+            (("--workers=2",), ["Supervisor"]),
+        ]:
+            options = self.parse(*arguments, *more)
+            options.parent = usage.Options()
+            for name in ("logger", "logfile", "syslog", "debug", "chroot"):
+                options.parent[name] = None
+            options.parent["nodaemon"] = True
+            with patch.object(tap.strports, "service"):
+                reloader = tap.makeService(options)
+            names = [type(each).__name__ for each in reloader._reloadables]
+            self.assertEqual(names, expected)
+            self.assertTrue(reloader._logs_signals)
+        role = tap.WorkerRole(2, 2, reactor=object())
+        reloader, _ = self.service_calls(*arguments, "--workers=2", role=role)
+        self.assertEqual(len(reloader._reloadables), 3)
+        self.assertFalse(reloader._logs_signals)
 
     def test_supervisor(self):
         """With --workers the service is a supervisor that opens the sockets and does not serve."""

@@ -20,7 +20,13 @@ from popserv.commandline.option_table import OPTIONAL_COMMANDS, TLS_PROFILES
 from popserv.commands.dialects import DIALECTS, Dialect
 from popserv.core.languages import Languages
 from popserv.maildrops.maildir.layout import Layout
+from popserv.maildrops.maildir.path_problems import explain_directory
 from popserv.messages.workarounds import WORKAROUNDS
+
+
+def one_line(error: Exception) -> str:
+    """Return the text of an error without line breaks, which an option's value may contain."""
+    return " ".join(str(error).split())
 
 
 def parse_number(
@@ -78,14 +84,14 @@ def parse_root(template: str) -> str:
         root = os.fsdecode(Layout(template).root)
     except ValueError as error:
         raise usage.UsageError(f"--maildir {template}: {error}") from error
-    if not os.path.isdir(root):
-        problem = "is not a directory" if os.path.exists(root) else "does not exist; create it"
-        raise usage.UsageError(f"--maildir {template}: the directory {root} {problem}")
+    problem = explain_directory(root)
+    if problem:
+        raise usage.UsageError(f"--maildir {template}: {problem}")
     if "%" not in template and all(
         os.path.isdir(os.path.join(root, folder)) for folder in ("new", "cur")
     ):
         raise usage.UsageError(
-            f"--maildir {template}: this directory is itself a Maildir; give its parent "
+            f"--maildir {template}: the directory {root} is itself a Maildir; give its parent "
             "directory, which contains one Maildir for each user"
         )
     return root

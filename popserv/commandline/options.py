@@ -12,6 +12,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from popserv.commandline.option_values import (
+    one_line,
     parse_network,
     parse_number,
     parse_positive,
@@ -19,8 +20,12 @@ from popserv.commandline.option_values import (
 )
 from popserv.commandline.pidfile import remove_own_pidfile
 from popserv.commandline.session_options import TLS_EXTRA, SessionOptions
+from popserv.listening.listeners import CannotStart
 from popserv.listening.reactor import has_ipv6
 from popserv.listening.systemd import accept_unnamed_sockets, passed_sockets
+from popserv.reloading import signals
+from popserv.reloading.log_file import LogFile
+from popserv.runtime.permissions import describe, reason_of
 from popserv.transports.unix_users import HAS_PEER_UID
 
 _EPILOGUE = """
@@ -110,9 +115,42 @@ class Options(SessionOptions):
         self["proxies"] = []
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse the arguments; the default is those of the process."""
+        """Parse the arguments; the default is those of the process.
+
+        :raises UsageError: an option is invalid.
+        :raises SystemExit: the same, under twistd, which would print the whole help text.
+        """
         self.arguments = list(sys.argv[1:] if options is None else options)
-        super().parseOptions(self.arguments)
+        if self.parent is None:
+            super().parseOptions(self.arguments)
+            return
+        # Until the service handles them; twistd starts it after some time.
+        signals.block()
+        try:
+            super().parseOptions(self.arguments)
+        except usage.UsageError as error:
+            sys.exit(f"twistd pop3: {one_line(error)}; see twistd pop3 --help")
+
+    def open_log_file(self) -> LogFile | None:
+        """Open the file that twistd's options name for the log.
+
+        Return None if there is no such file: the log goes to standard output, to syslog or to
+        ``--logger``.
+
+        :raises CannotStart: the file cannot be opened.
+        """
+        twistd = self.parent
+        if twistd is None or twistd["logger"] or twistd["syslog"]:
+            return None
+        name = twistd["logfile"] or ("-" if twistd["nodaemon"] or twistd["debug"] else "twistd.log")
+        if name == "-":
+            return None
+        try:
+            return LogFile(name, twistd["chroot"])
+        except OSError as error:
+            raise CannotStart(
+                f"popserv: --logfile {os.path.abspath(name)} cannot be opened: {reason_of(error)}"
+            ) from None
 
     def opt_listen(self, endpoint: str) -> None:
         """A server endpoint of Twisted on which the server accepts connections.
@@ -286,7 +324,7 @@ def _parse_endpoint(option: str, endpoint: str) -> str:
     except (ImportError, NameError) as error:
         raise usage.UsageError(f"--{option} {endpoint}: {error}; {TLS_EXTRA}") from error
     except OSError as error:
-        raise usage.UsageError(f"--{option} {endpoint}: {error}") from error
+        raise usage.UsageError(f"--{option} {endpoint}: {describe(error)}") from error
     except Exception as error:
         if is_systemd and isinstance(error, LookupError):
             raise usage.UsageError(f"--{option} {endpoint}: {passed_sockets()}") from error

@@ -20,6 +20,7 @@ from twisted.python import usage
 from popserv.auth.names import prepared_name, with_domain
 from popserv.commandline import session_log
 from popserv.commandline.factories import warn_about_short_timeout
+from popserv.commandline.option_values import one_line
 from popserv.commandline.session_options import SessionOptions
 from popserv.commandline.single_session import SingleSession
 from popserv.maildrops.maildir.layout import Layout
@@ -82,9 +83,6 @@ class Options(SessionOptions):
     ]
     login_remedy = "use --login instead of --user"
 
-    def parseArgs(self) -> None:
-        """Accept no arguments besides options."""
-
     def allows_login(self) -> bool:
         """Return whether the client logs in."""
         return bool(self["login"])
@@ -134,8 +132,10 @@ def main(arguments: Sequence[str]) -> int:
         to_syslog = bool(options["syslog"]) or is_client_stream(2, 0, 1)
         streams = StandardStreams()
     except (NoClientError, usage.UsageError) as error:
-        session_log.report_error(str(error))
-        return 1 if isinstance(error, NoClientError) else 2
+        is_usage_error = isinstance(error, usage.UsageError)
+        hint = "; see popserv session --help" if is_usage_error else ""
+        session_log.report_error(one_line(error) + hint)
+        return 2 if is_usage_error else 1
     session_log.start(to_syslog=to_syslog, include_info=bool(options["syslog"]))
     warn_about_short_timeout(options)
     return SingleSession(options, streams, reactor).run()

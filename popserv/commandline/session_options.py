@@ -226,6 +226,9 @@ class SessionOptions(usage.Options, AuthOptionMixin):
             from popserv.tls.files import CertificateError  # noqa: PLC0415
         except ImportError as error:
             raise usage.UsageError(f"--certificate: {error}; {TLS_EXTRA}") from error
+        names = ("certificate", "private-key", "client-ca")
+        for name in filter(self.get, names):
+            self[name] = os.path.abspath(self[name])
         try:
             self.certificates = Certificates(
                 self["certificate"],
@@ -234,7 +237,6 @@ class SessionOptions(usage.Options, AuthOptionMixin):
                 profile=self["tls-profile"],
             )
         except CertificateError as error:
-            names = ("certificate", "private-key", "client-ca")
             given = ", ".join(f"--{name}" for name in names if self[name])
             raise usage.UsageError(f"{given}: {error}") from error
 
@@ -261,6 +263,14 @@ class SessionOptions(usage.Options, AuthOptionMixin):
                 f"--require-tls and {reason} cannot be combined, because no client could start "
                 f"TLS; {self.tls_remedy}"
             )
+
+    def parseArgs(self, *arguments: str) -> None:
+        """Accept no arguments besides options.
+
+        :raises UsageError: there is one.
+        """
+        if arguments:
+            raise usage.UsageError(f"{arguments[0]!r} is not an option")
 
     def _add_file_checkers(self, root: str) -> None:
         """Add the checkers of the default users file and of ``--rhosts``."""

@@ -111,7 +111,7 @@ def add_commands(user: argparse.ArgumentParser) -> None:
 def _path(options: argparse.Namespace) -> str:
     """Return the path of the users file."""
     if options.users is not None:
-        return str(options.users)
+        return os.path.abspath(str(options.users))
     return default_path(os.fsdecode(Layout(options.maildir).root))
 
 

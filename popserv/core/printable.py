@@ -14,18 +14,18 @@ _IS_PLAIN = re.compile(rb"[ !#-\[\]-~]*")
 """Printable ASCII without the quotation mark and the backslash."""
 
 
-def printable(octets: bytes) -> str:
-    """Return octets, such as a user's name, as UTF-8 text of one line and 200 characters at most.
+def printable(octets: bytes, maximum: int = MAX_CHARACTERS) -> str:
+    """Return octets, such as a user's name, as UTF-8 text of one line and ``maximum`` characters.
 
     Every character that is not printable, such as a line separator or a bidirectional control,
     every quotation mark, every backslash, and every octet that is not UTF-8 is escaped.  So a name
     in quotation marks ends at the second of them, and different octets have different texts.
     """
-    if len(octets) <= MAX_CHARACTERS and _IS_PLAIN.fullmatch(octets):
+    if len(octets) <= maximum and _IS_PLAIN.fullmatch(octets):
         return octets.decode("ascii")
     # A character has at most four octets; surrogates stand for octets that are not UTF-8.
-    text = octets[: 4 * MAX_CHARACTERS].decode("utf-8", "surrogateescape")
-    return _joined(map(_escaped, text))
+    text = octets[: 4 * maximum].decode("utf-8", "surrogateescape")
+    return _joined(map(_escaped, text), maximum)
 
 
 def one_line(text: str) -> str:
@@ -33,12 +33,12 @@ def one_line(text: str) -> str:
     return text if text.isprintable() else "".join(map(_escaped_unless_printable, text))
 
 
-def _joined(pieces: Iterable[str]) -> str:
-    """Join pieces up to MAX_CHARACTERS; the last escape is whole."""
+def _joined(pieces: Iterable[str], maximum: int) -> str:
+    """Join pieces up to ``maximum`` characters; the last escape is whole."""
     taken, length = [], 0
     for piece in pieces:
         length += len(piece)
-        if length > MAX_CHARACTERS:
+        if length > maximum:
             break
         taken.append(piece)
     return "".join(taken)

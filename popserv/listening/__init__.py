@@ -1,6 +1,6 @@
 """Listening ports: how endpoints open their sockets, and the service that starts them.
 
-This package imports no other package of popserv.
+This package may import runtime, interfaces, errors and texts.
 """
 
 from popserv.listening.listeners import CannotStart

@@ -7,6 +7,8 @@ import errno
 from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError
 
+from popserv.runtime.permissions import describe
+
 
 class CannotStart(SystemExit, Exception):
     """Ends twistd with an error message of one line.
@@ -27,7 +29,9 @@ class Listeners(MultiService):
             super().privilegedStartService()
         except CannotListenError as error:
             raise CannotStart(f"popserv: {error}{_hint(error)}") from None
-        except (OSError, OverflowError) as error:
+        except OSError as error:
+            raise CannotStart(f"popserv: cannot listen: {describe(error)}") from None
+        except OverflowError as error:
             raise CannotStart(f"popserv: cannot listen: {error}") from None
 
 

@@ -1,4 +1,4 @@
-"""Concurrency for the rest of popserv: thread pools, coroutines, the clock, the bus of workers.
+"""The process that popserv runs in: thread pools, coroutines, clock, bus of workers, permissions.
 
 This package may import interfaces, errors and texts.
 """

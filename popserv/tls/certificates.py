@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from popserv.interfaces import IReloadable
 from popserv.tls.files import (
     CertificateError,
     Files,
@@ -36,7 +37,7 @@ _CHECK_INTERVAL = 1.0
 """Seconds between two checks whether files have changed."""
 
 
-@implementer(IOpenSSLServerConnectionCreator)
+@implementer(IOpenSSLServerConnectionCreator, IReloadable)
 class Certificates:
     """The server certificates and client CAs, which are reloaded when their files change.
 
@@ -96,7 +97,7 @@ class Certificates:
         now = self._clock()
         if now - self._checked >= _CHECK_INTERVAL:
             self._checked = now
-            self._reload()
+            self._load_changed_files()
         return SSL.Connection(self._server_certificates[0].context, None)
 
     def warn_of_expiry(self) -> None:
@@ -106,7 +107,12 @@ class Certificates:
         if self._client_cas is not None:
             self._client_cas.warn_of_expiry()
 
-    def _reload(self) -> None:
+    def reload(self) -> None:
+        """See :class:`popserv.interfaces.IReloadable`."""
+        self._errors = {}
+        self._load_changed_files()
+
+    def _load_changed_files(self) -> None:
         before = self._loaded
         reported, self._errors = self._errors, self._load()
         for path, (stamps, problem) in self._errors.items():

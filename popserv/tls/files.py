@@ -11,6 +11,7 @@ from cryptography import x509
 from OpenSSL import crypto
 from OpenSSL.crypto import X509
 
+from popserv.runtime.permissions import this_user
 from popserv.tls.x509 import INVALID
 
 Files = tuple[str, ...]
@@ -121,7 +122,7 @@ def read_file(path: str) -> bytes:
         raise CertificateError(f"{path}: no such file; name a PEM file") from None
     except PermissionError:
         raise CertificateError(
-            f"{path}: permission denied; make it readable by the user that the server runs as"
+            f"{path}: permission denied; make it readable by user {this_user()}"
         ) from None
     except OSError as error:
         raise CertificateError(f"{path}: {error.strerror}") from None

@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.interfaces import IProcessProtocol, IProcessTransport
 
 from popserv.listening.systemd import systemd_variables
+from popserv.reloading import signals
 
 _WORKER_CODE = """\
 import os, sys
@@ -66,7 +67,8 @@ class Launcher:
         output, worker_output = socket.socketpair()
         first = 3 + int(self._systemd.get("LISTEN_FDS", 0))
         try:
-            with worker_link, worker_output, open(os.devnull, "r+b") as null:
+            # The worker must not be ended by a signal before it can handle it.
+            with worker_link, worker_output, open(os.devnull, "r+b") as null, signals.blocked():
                 # Twisted's endpoint systemd: closes the descriptors that systemd has passed, so
                 # they must be open.
                 inherited = dict.fromkeys((0, *range(3, first)), null.fileno())

@@ -10,7 +10,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
+from zope.interface import implementer
 
+from popserv.interfaces import IReloadable
 from popserv.listening.listeners import CannotStart, Listeners
 from popserv.listening.reactor import AddressFamilyReactor
 from popserv.workers.launcher import Launcher
@@ -19,6 +21,7 @@ from popserv.workers.sockets import SocketOpener
 from popserv.workers.worker_process import WorkerProcess
 
 
+@implementer(IReloadable)
 class Supervisor(Listeners):
     """A service that runs worker processes, which accept connections on its sockets.
 
@@ -89,6 +92,11 @@ class Supervisor(Listeners):
             return closed
 
         return stopped.addCallback(close)
+
+    def reload(self) -> None:
+        """Pass SIGHUP on to the workers; see :class:`popserv.interfaces.IReloadable`."""
+        for worker in self.workers:
+            worker.reload()
 
     def relay(self, line: bytes, sender: WorkerProcess) -> None:
         """Send the line of an update to all workers but its sender."""

@@ -39,9 +39,8 @@ MAX_UNSENT = 8 << 20
 
 def main(descriptor: int) -> None:
     """Run a worker; the descriptor is this end of the link."""
-    # A terminal sends these to the whole process group; the supervisor acts on them.
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    # A terminal sends it to the whole process group; the supervisor acts on it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     link = socket.socket(fileno=descriptor)
     link.set_inheritable(False)
     with link.makefile("rb", 0) as lines:

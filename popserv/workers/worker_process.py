@@ -117,6 +117,11 @@ class WorkerProcess(ProcessProtocol):
         self._schedule_kill()
         return self._stopped
 
+    def reload(self) -> None:
+        """Send SIGHUP to the process, if it runs; it is handled once the process has started."""
+        if self._process is not None:
+            self._send_signal("HUP")
+
     def send(self, line: bytes) -> None:
         """Send a line to the worker; kill it if more than MAX_UNSENT octets are unread."""
         if self._link is not None:

@@ -18,6 +18,7 @@ from popserv.commandline import main as popserv_command
 from popserv.commandline import options
 from popserv.commandline.options import Options
 from tests.certificates import issue, make_authority
+from tests.signals import preserve_signals
 
 CA = make_authority()
 SERVER = issue("pop.example.org", issuer=CA)
@@ -29,6 +30,7 @@ class OptionsCase(TestCase):
     def setUp(self):
         """Create the root directory and the users file, record the log, and have IPv6."""
         self.patch(options, "has_ipv6", lambda: True)
+        preserve_signals(self)
         self.root = self.mktemp()
         os.makedirs(self.root)
         set_secret(default_path(self.root), b"joe", b"{PLAIN}secret", new=True)

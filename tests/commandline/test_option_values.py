@@ -17,7 +17,10 @@ class MessagesTests(OptionsCase):
             [
                 (["--maildir", "/nowhere"], "the directory /nowhere does not exist; create it"),
                 (["--maildir", maildir], "give its parent directory"),
-                (["--maildir", __file__], "is not a directory"),
+                (
+                    ["--maildir", os.path.relpath(__file__)],
+                    f"{os.path.abspath(__file__)} is a file, an mbox perhaps",
+                ),
                 (["--maildir", "/srv/%x"], "%x is not known: use %u, %n, %d"),
                 (["--maildir", "/srv/%d"], "use %u or %n"),
                 (

@@ -1,14 +1,18 @@
 """Tests of popserv.commandline.options."""
 
 import os
+import signal
 import sys
 from unittest.mock import patch
 
 from twisted.python import usage
+from twisted.scripts.twistd import ServerOptions
 
 from popserv.commandline.options import Options
+from popserv.listening.listeners import CannotStart
 from popserv.runtime.extras import how_to_install
 from tests.commandline.harness import OptionsCase
+from tests.signals import blocked_signals
 
 
 class ModuleWithout:
@@ -204,13 +208,81 @@ class JailTests(OptionsCase):
     def test_workers(self):
         """Workers require Python in the jail."""
         jail = self.mktemp()
-        error = self.assertRaises(usage.UsageError, self.parse_in_jail, jail, "--workers=2")
+        error = self.assertRaises(SystemExit, self.parse_in_jail, jail, "--workers=2")
         self.assertIn("remove --workers or --chroot", str(error))
         self.assertEqual(self.parse_in_jail(jail, "--workers=1"), 1)
         os.makedirs(jail + os.path.dirname(sys.executable))
         os.symlink(os.path.realpath(sys.executable), jail + sys.executable)
         self.assertEqual(self.parse_in_jail(jail, "--workers=2"), 2)
         self.assertEqual(self.parse_in_jail(None, "--workers=2"), 2)
+
+
+class TwistdTests(OptionsCase):
+    """``pop3`` as a sub-command of twistd."""
+
+    def parse_twistd(self, *twistd, arguments=()):
+        """Parse a command line of twistd; return the options of ``pop3``."""
+        options = ServerOptions()
+        options.parseOptions([*twistd, "pop3", "--maildir", self.root, *arguments])
+        return options.subOptions
+
+    def test_errors(self):
+        """An invalid command line ends twistd with one line that says where help is."""
+        for arguments, message in [
+            (["--nosuch"], "option --nosuch not recognized"),
+            (["--timeout"], "option --timeout requires argument"),
+            (["--timeout", "x\ny"], "--timeout must be a number of seconds above 0"),
+            (["--listen", "x\ny"], "--listen x y is not a server endpoint"),
+            (["--without", "NOOP"], "--without NOOP: must be one of"),
+            (["--auth", "nosuch:x"], "--auth nosuch: "),
+            (["--maildir="], "--maildir is required"),
+            (["file"], "'file' is not an option"),
+        ]:
+            error = self.assertRaises(SystemExit, self.parse_twistd, arguments=arguments)
+            self.assertIsInstance(error.code, str)
+            self.assertIn(message, error.code)
+            self.assertTrue(error.code.startswith("twistd pop3: "), error.code)
+            self.assertTrue(error.code.endswith("; see twistd pop3 --help"), error.code)
+            self.assertEqual(len(error.code.splitlines()), 1)
+
+    def test_signals(self):
+        """Signals are held back from the start under twistd, and not in other programs."""
+        self.parse()
+        self.assertEqual(blocked_signals(), set())
+        self.parse_twistd()
+        self.assertEqual(blocked_signals(), {signal.SIGHUP, signal.SIGUSR1})
+
+    def test_log_file(self):
+        """The log file is the one that twistd would open."""
+        log, absolute = self.mktemp(), os.path.abspath("twistd.log")
+        for twistd, path in [
+            ([], absolute),
+            (["--logfile", log], os.path.abspath(log)),
+            (["-n", "--logfile", log], os.path.abspath(log)),
+            (["-n"], None),
+            (["-n", "--logfile=-"], None),
+            (["--syslog"], None),
+            (["--logfile", log, "--syslog"], None),
+            (["--logfile", log, "--logger=twisted.logger.eventAsText"], None),
+        ]:
+            log_file = self.parse_twistd(*twistd).open_log_file()
+            self.assertEqual(log_file and log_file.path, path, twistd)
+            if log_file is not None:
+                log_file._file.close()
+        self.assertIsNone(self.parse().open_log_file())
+        # The option itself would change how this process treats failures.
+        options = self.parse_twistd()
+        options.parent["debug"] = True
+        self.assertIsNone(options.open_log_file())
+
+    def test_cannot_open_log_file(self):
+        """A log file that cannot be opened ends twistd with one line."""
+        path = os.path.abspath(os.path.join(self.root, "nosuch", "log"))
+        options = self.parse_twistd("--logfile", path)
+        error = self.assertRaises(CannotStart, options.open_log_file)
+        self.assertEqual(
+            str(error), f"popserv: --logfile {path} cannot be opened: No such file or directory"
+        )
 
 
 class CommandLineTests(OptionsCase):

@@ -17,6 +17,7 @@ from twisted.internet.ssl import (
 )
 from zope.interface.verify import verifyObject
 
+from popserv.interfaces import IReloadable
 from popserv.tls.state import OpenSSLConnectionState
 from tests.certificates import CLIENT, SERVER, issue, make_authority
 from tests.tls.harness import (
@@ -206,6 +207,21 @@ class ClientCertificateTests(ClientCertificateTestCase):
         self.assertEqual(self.connect(certificates, bob).certificate_names(), [b"bob@example.org"])
         self.assertRaises((ssl.SSLError, SSL.Error), self.connect, certificates, ann)
         self.assertEqual(before.certificate_names(), [b"ann@example.org"])
+
+    def test_reload_now(self):
+        """On request, changed files are loaded at once, and problems are logged each time."""
+        certificates = self.load(client_ca=self.ca)
+        verifyObject(IReloadable, certificates)
+        certificates.reload()
+        self.assertEqual(self.take_log(), [])
+        self.write("ca.pem", b"half")
+        for _ in range(2):
+            certificates.reload()
+            (line,) = self.take_log()
+            self.assertIn(f"{self.ca}: no certificate in this file", line)
+        self.write("ca.pem", OTHER_CA.certificate_pem())
+        certificates.reload()
+        self.assertIn(f"{self.ca}: TLS certificates reloaded", self.take_log())
 
     def test_too_many(self):
         """So many CAs that no handshake could name them are rejected, also when reloaded."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.workers.launcher import Launcher
+from tests.signals import blocked_signals
 from tests.workers.harness import FakeReactor
 
 
@@ -66,6 +68,19 @@ class LauncherTests(SynchronousTestCase):
         self.assertEqual(inodes[1], inodes[2])
         self.assertNotEqual(inodes[1], inodes[3])
         self.assertEqual(process.arguments[-len(sys.path) - 1], "3")
+
+    def test_signals(self):
+        """A worker starts with SIGHUP and SIGUSR1 blocked, so that they do not end it."""
+        blocked = []
+
+        class InspectingReactor(FakeReactor):
+            def spawnProcess(self, *arguments, **more):
+                blocked.append(blocked_signals())
+                return super().spawnProcess(*arguments, **more)
+
+        self.launch(reactor=InspectingReactor())
+        self.assertEqual(blocked, [{signal.SIGHUP, signal.SIGUSR1}])
+        self.assertEqual(blocked_signals(), set())
 
     def test_python(self):
         """The worker has the same Python, and the same search path with absolute names."""

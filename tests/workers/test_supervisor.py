@@ -4,6 +4,7 @@ from twisted.application.service import IService, Service
 from twisted.internet import reactor
 from zope.interface.verify import verifyObject
 
+from popserv.interfaces import IReloadable
 from popserv.listening.listeners import CannotStart
 from popserv.workers import worker_process
 from popserv.workers.supervisor import Supervisor
@@ -32,6 +33,16 @@ class StartTests(SupervisorTestCase):
             [process.role for process in processes], [{"number": n, "count": 3} for n in (1, 2, 3)]
         )
         self.assertIn("worker 2 started, pid 4711", self.log_lines())
+
+    def test_reload(self):
+        """SIGHUP is passed on to each worker that runs."""
+        verifyObject(IReloadable, self.supervisor)
+        self.supervisor.reload()
+        processes = self.start()
+        processes[1].exit(code=1)
+        self.supervisor.reload()
+        for process in processes:
+            self.assertEqual(process.signals, [] if process.has_exited else ["HUP"])
 
     def assert_cannot_start(self, message):
         """Check that the service does not start, and starts at most one process."""

@@ -19,6 +19,7 @@ from popserv.workers import worker as worker_module
 from popserv.workers.link import HEARTBEAT_INTERVAL
 from popserv.workers.worker import Worker, main
 from tests.certificates import issue
+from tests.signals import preserve_signals
 from tests.workers.harness import FakeReactor
 
 
@@ -27,6 +28,7 @@ class WorkerTestCase(SynchronousTestCase):
 
     def setUp(self):
         """Create a directory of Maildirs, and both ends of the link."""
+        preserve_signals(self)
         self.directory = os.path.abspath(self.mktemp())
         os.makedirs(os.path.join(self.directory, "mail"))
         users_file = os.path.join(self.directory, "mail/.users")
@@ -210,7 +212,8 @@ class RunTests(WorkerTestCase):
             )
             role = tap.WorkerRole(number, 2, reactor=self.reactor)
             service = tap.makeService(options, role)
-            names = [type(each).__name__ for each in service]
+            (listeners,) = service
+            names = [type(each).__name__ for each in listeners]
             self.assertEqual(names.count("TimerService"), timers)
 
 
@@ -265,7 +268,7 @@ class MainTests(WorkerTestCase):
     """The function that the process runs."""
 
     def test_main(self):
-        """The process reads its setup, installs the reactor, ignores terminal signals, and runs."""
+        """The process reads its setup, installs the reactor, ignores SIGINT, and runs."""
         setup = {"reactor": "tests.workers.test_worker", "number": 7}
         self.supervisor.sendall(json.dumps(setup).encode() + b"\nmore\n")
         fileno = os.dup(self.link.fileno())
@@ -285,7 +288,7 @@ class MainTests(WorkerTestCase):
         link.close()
         self.assertEqual(
             [call.args for call in ignored.call_args_list],
-            [(signal.SIGINT, signal.SIG_IGN), (signal.SIGHUP, signal.SIG_IGN)],
+            [(signal.SIGINT, signal.SIG_IGN)],
         )
 
     def test_no_supervisor(self):

@@ -29,7 +29,7 @@ Checks bearer tokens of an OAuth or OpenID provider, for the SASL mechanisms
 OAUTHBEARER and XOAUTH2.  The section [oauth] of the file describes who issues
 the tokens, and how to verify them: with the provider's keys (jwks), or by a
 request to the provider (introspection).  The file is read when the server
-starts.  Requires the extra oauth.
+starts, and on SIGHUP.  Requires the extra oauth.
 """
 
 

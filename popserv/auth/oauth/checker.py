@@ -9,18 +9,19 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import ICredentials
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
 from popserv.auth.names import with_domain
-from popserv.auth.oauth.config import OAuthFile, make_verifier
+from popserv.auth.oauth.config import OAuthFile, OAuthFileError, make_verifier
 from popserv.auth.oauth.provider import ProviderError
 from popserv.auth.oauth.verifier import InsufficientScope, InvalidToken, ITokenVerifier
 from popserv.core.printable import printable
 from popserv.errors import TryLater
-from popserv.interfaces import ICredentialsSupport, IDefaultDomain, ITokenCredentials
+from popserv.interfaces import ICredentialsSupport, IDefaultDomain, IReloadable, ITokenCredentials
 
 
-@implementer(ICredentialsChecker, ICredentialsSupport, IDefaultDomain)
+@implementer(ICredentialsChecker, ICredentialsSupport, IDefaultDomain, IReloadable)
 class TokenChecker:
     """Authenticates users by bearer tokens that ``verifier`` accepts.
 
@@ -32,6 +33,10 @@ class TokenChecker:
 
     credentialInterfaces = (ITokenCredentials,)
     default_domain = b""
+
+    log = Logger()
+    _file: OAuthFile | None = None
+    """The configuration file, if there is one."""
 
     def __init__(
         self,
@@ -52,13 +57,34 @@ class TokenChecker:
 
         :raises popserv.auth.oauth.config.OAuthFileError: the file cannot be read or is invalid.
         """
-        settings = OAuthFile(path)
-        return cls(
-            make_verifier(settings),
-            user_claims=settings.words("user", "email"),
-            scope=" ".join(settings.words("scope", "")) or None,
-            discovery_url=None if settings.get("discovery") is None else settings.url("discovery"),
+        file = OAuthFile(path)
+        checker = cls(
+            make_verifier(file),
+            user_claims=file.words("user", "email"),
+            scope=" ".join(file.words("scope", "")) or None,
+            discovery_url=None if file.get("discovery") is None else file.url("discovery"),
         )
+        checker._file = file
+        return checker
+
+    def reload(self) -> None:
+        """See :class:`popserv.interfaces.IReloadable`.
+
+        Until the file can be used, the previous settings stay in use.
+        """
+        if self._file is None:
+            return
+        try:
+            current = self.from_file(self._file.path)
+        except OAuthFileError as error:
+            self.log.error(
+                "OAuth settings not reloaded, the previous ones stay in use: {error}", error=error
+            )
+            return
+        if current._file != self._file:
+            # Otherwise the verifier stays, whose keys and answers are cached.
+            vars(self).update(vars(current))
+            self.log.info("{path}: OAuth settings reloaded", path=self._file.path)
 
     def supports(self, credentials: type[Interface]) -> bool:
         """Return whether these are token credentials."""

@@ -17,6 +17,7 @@ from popserv.auth.oauth.jwks import ALGORITHMS, JWKSURL, JWKSFile, KeySource
 from popserv.auth.oauth.jwt_verifier import JWTVerifier
 from popserv.auth.oauth.provider import ProviderClient, ProviderError, check_url
 from popserv.auth.oauth.verifier import ITokenVerifier
+from popserv.runtime.permissions import reason_of
 
 _COMMON_KEYS = {"issuer", "audience", "user", "scope", "discovery"}
 
@@ -36,13 +37,15 @@ class OAuthFileError(FileError):
 class OAuthFile:
     """The settings in the file, whose keys are known and belong to one verification method.
 
+    Two files are equal if their settings are.
+
     :raises OAuthFileError: the file cannot be read or is invalid.
     """
 
     def __init__(self, path: str) -> None:
         if not path:
             raise OAuthFileError("--auth oauth requires a file name; use --auth oauth:FILE")
-        self.path = path
+        self.path = os.path.abspath(path)
         self._values = self._read()
         known = set().union(*KEYS.values())
         for key in self._values:
@@ -65,7 +68,7 @@ class OAuthFile:
                 parser.read_file(file)
                 mode = os.fstat(file.fileno()).st_mode
         except OSError as error:
-            raise OAuthFileError(f"cannot read {self.path}: {error.strerror}") from None
+            raise OAuthFileError(f"cannot read {self.path}: {reason_of(error)}") from None
         except UnicodeDecodeError:
             raise OAuthFileError(f"{self.path}: is not UTF-8; save the file as UTF-8") from None
         except ConfigError as error:
@@ -84,6 +87,9 @@ class OAuthFile:
             except FileError as error:
                 raise OAuthFileError(str(error)) from None
         return dict(parser.items("oauth"))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OAuthFile) and self._values == other._values
 
     def error(self, key: str, problem: str) -> OAuthFileError:
         """Return an error that names the file and the key."""
@@ -175,7 +181,7 @@ def _key_source(settings: OAuthFile) -> KeySource:
     location = settings.require("jwks")
     if "://" in location:
         return JWKSURL(settings.url("jwks"), _client_for(settings, "jwks"))
-    directory = os.path.dirname(os.path.abspath(settings.path))
+    directory = os.path.dirname(settings.path)
     keys = JWKSFile(os.path.join(directory, location))
     try:
         keys.read()

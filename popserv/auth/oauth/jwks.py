@@ -18,6 +18,7 @@ from popserv.auth.oauth.provider import (
     ProviderError,
     parse_json_object,
 )
+from popserv.runtime.permissions import reason_of
 from popserv.runtime.threads import BoundedThreadPool
 
 _file_threads = BoundedThreadPool("popserv-keys", threads=1, backlog=200)
@@ -149,7 +150,7 @@ class JWKSFile:
                     raise ValueError("the JWK Set has no usable signature key")
                 self._cached = fingerprint, keys
         except OSError as error:
-            raise ProviderError(f"cannot read {self.path}: {error.strerror}") from error
+            raise ProviderError(f"cannot read {self.path}: {reason_of(error)}") from error
         except ValueError as error:
             raise ProviderError(f"{self.path}: {error}") from None
         return keys

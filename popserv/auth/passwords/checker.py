@@ -8,6 +8,7 @@ the rules of the extra fields refuse is treated like an unknown name.
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Awaitable, Callable
@@ -45,6 +46,7 @@ from popserv.interfaces import (
     IAPOPCredentials,
     ICertificateCredentials,
     ICredentialsSupport,
+    IReloadable,
     IScramCredentials,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
@@ -59,7 +61,7 @@ def _run_in_thread(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
     return _hash_threads.run(function, *args, still_needed=client_is_connected.get())
 
 
-@implementer(ICredentialsChecker, ICredentialsSupport)
+@implementer(ICredentialsChecker, ICredentialsSupport, IReloadable)
 class PasswdFileChecker:
     """Checks credentials against a users file, which is read again when it changes.
 
@@ -100,6 +102,7 @@ class PasswdFileChecker:
         """
         if not path:
             raise UsersFileError("the path of the users file is empty; use passwd-file:PATH")
+        path = os.path.abspath(path)
         checker = cls(path)
         if not checker._users_file.read().password_fields:
             cls.log.warn(
@@ -108,6 +111,11 @@ class PasswdFileChecker:
                 quoted=shlex.quote(path),
             )
         return checker
+
+    def reload(self) -> None:
+        """See :class:`popserv.interfaces.IReloadable`."""
+        self._last_reported_error = ""
+        self.supports(IUsernamePassword)
 
     def supports(self, credentials: type[Interface]) -> bool:
         """See :class:`popserv.interfaces.ICredentialsSupport`.

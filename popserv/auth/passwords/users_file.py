@@ -19,6 +19,7 @@ from popserv.auth.names import CaseInsensitiveNames, prepared_name
 from popserv.auth.passwords.extra_fields import Rules, parse_rules
 from popserv.auth.passwords.schemes import is_apop, is_empty, is_supported, scheme_of
 from popserv.core.printable import printable
+from popserv.runtime.permissions import reason_of
 
 _log = Logger()
 
@@ -100,7 +101,7 @@ class UsersFile:
     """A users file, which is read again when it changes.  It is thread-safe."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path = os.path.abspath(path)
         self._cached: tuple[tuple[int, ...], Users] = ((), Users([], []))
 
     def read(self) -> Users:
@@ -125,7 +126,7 @@ class UsersFile:
         except FileError as error:
             raise UsersFileError(str(error)) from None
         except OSError as error:
-            raise UsersFileError(f"cannot read {self.path}: {error.strerror}") from error
+            raise UsersFileError(f"cannot read {self.path}: {reason_of(error)}") from error
         return users
 
     def _log_problems(self, users: Users) -> None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 from popserv.auth.names import check_name
 from popserv.auth.passwords.users_file import UsersFileError
+from popserv.runtime.permissions import reason_of
 
 
 def set_secret(path: str, name: bytes, field: bytes, *, new: bool) -> None:
@@ -89,7 +90,7 @@ def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
             _replace(path, directory, mark + (text + b"\n" if text else b""), owner, mode)
             os.fsync(directory_fd)
     except OSError as error:
-        raise UsersFileError(f"cannot write {path}: {error.strerror}") from error
+        raise UsersFileError(f"cannot write {path}: {reason_of(error)}") from error
 
 
 def _replace(path: str, directory: str, text: bytes, owner: os.stat_result, mode: int) -> None:

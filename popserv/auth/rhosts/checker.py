@@ -7,6 +7,7 @@ trusted unless the administrator lists it.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -21,13 +22,18 @@ from popserv.auth.names import check_name, prepared_name
 from popserv.auth.rhosts.file import Entries, Network, RhostsFile, RhostsFileError, local_users
 from popserv.auth.rhosts.resolver import Addresses, HostResolver, parse_address
 from popserv.errors import TryLater
-from popserv.interfaces import ICredentialsSupport, IDefaultDomain, IRemoteUserCredentials
+from popserv.interfaces import (
+    ICredentialsSupport,
+    IDefaultDomain,
+    IReloadable,
+    IRemoteUserCredentials,
+)
 
 LOOKUP_TIMEOUT = 10.0
 """Seconds that a login waits for all its host names; then the others count as unresolved."""
 
 
-@implementer(ICredentialsChecker, ICredentialsSupport, IDefaultDomain)
+@implementer(ICredentialsChecker, ICredentialsSupport, IDefaultDomain, IReloadable)
 class RhostsChecker:
     """Authenticates users whom a trusted host has identified, according to an rhosts file.
 
@@ -44,7 +50,7 @@ class RhostsChecker:
     log = Logger()
 
     def __init__(self, path: str, resolver: HostResolver | None = None) -> None:
-        self._path = path
+        self._path = os.path.abspath(path)
         self._file = RhostsFile(path)
         self._resolver = resolver or HostResolver()
         self._logged_entries: Entries | None = None
@@ -61,6 +67,11 @@ class RhostsChecker:
         checker = cls(path)
         checker._log_entries(checker._file.read())
         return checker
+
+    def reload(self) -> None:
+        """See :class:`popserv.interfaces.IReloadable`."""
+        self._last_reported_error = ""
+        self.supports(IRemoteUserCredentials)
 
     def supports(self, credentials: type[Interface]) -> bool:
         """Return whether an entry allows logins by RPOP.

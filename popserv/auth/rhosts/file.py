@@ -18,6 +18,7 @@ from typing import NamedTuple
 from popserv.auth.files import FileError, fingerprint
 from popserv.auth.names import CaseInsensitiveNames, check_name, prepared_name, with_domain
 from popserv.auth.rhosts.resolver import parse_address
+from popserv.runtime.permissions import reason_of
 
 Network = IPv4Network | IPv6Network
 
@@ -78,7 +79,7 @@ class RhostsFile:
     """The entries of the file, which is read again when it has changed."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._path = os.path.abspath(path)
         self._cached: tuple[tuple[int, ...], Entries] = ((), ())
 
     def read(self) -> Entries:
@@ -97,7 +98,7 @@ class RhostsFile:
             ) from None
         except OSError as error:
             raise RhostsFileError(
-                f"cannot read {self._path}: {error.strerror}; "
+                f"cannot read {self._path}: {reason_of(error)}; "
                 "it must be a regular file that the server's user can read"
             ) from error
         return entries

@@ -16,7 +16,8 @@ import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 
-from popserv.maildrops.maildir.folders import Folders
+from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders
+from popserv.maildrops.maildir.path_problems import explain_in_directory
 
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """The flags to open a message file: links are not followed, and a FIFO does not block."""
@@ -75,21 +76,19 @@ class MessageFiles:
         Anything but a regular file counts as missing.  This is called without a thread,
         although the kernel may have to read the directory entry or the inode from disk.
 
-        :raises OSError: the file cannot be opened.
+        :raises UnusablePath: the file cannot be opened.
         """
         location = self.locations[position]
         if location is None:
             return None
+        name, folder = self._base_name(position) + location[1:], location[0]
         try:
-            fd = os.open(
-                self._base_name(position) + location[1:],
-                OPEN_FLAGS,
-                dir_fd=self.folders.descriptor(location[0]),
-            )
+            fd = os.open(name, OPEN_FLAGS, dir_fd=self.folders.descriptor(folder))
         except OSError as error:
             if error.errno in NOT_A_FILE:
                 return None
-            raise
+            path = os.path.join(FOLDER_NAMES[folder], name)
+            raise explain_in_directory(error, self.folders.maildir_fd, path) from error
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode) and (
             stamp_of(status) == self._stamps[position] or self._is_sole(position)

@@ -22,7 +22,7 @@ from popserv.errors import MaildropBusy
 from popserv.maildrops.maildir.cached_open import is_local_filesystem, open_cached
 from popserv.maildrops.maildir.file_names import may_have_other_info, split_name
 
-_NAMES = (b"new", b"cur")
+FOLDER_NAMES = (b"new", b"cur")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _BATCH = 1024
@@ -89,7 +89,7 @@ class Folders:
 
     def _open_folders(self, cached: bool = False) -> None:
         """Open the folders that are not open; one that does not exist has no messages."""
-        for number, name in enumerate(_NAMES):
+        for number, name in enumerate(FOLDER_NAMES):
             if number not in self._folders:
                 with suppress(FileNotFoundError):
                     self._folders[number] = (
@@ -102,7 +102,9 @@ class Folders:
         """Return the file descriptor of a folder, which is opened if it is not open."""
         fd = self._folders.get(number)
         if fd is None:
-            fd = self._folders[number] = os.open(_NAMES[number], _DIRECTORY, dir_fd=self.maildir_fd)
+            fd = self._folders[number] = os.open(
+                FOLDER_NAMES[number], _DIRECTORY, dir_fd=self.maildir_fd
+            )
         return fd
 
     def are_unchanged_since(self, times: Times | None, *, cached: bool = False) -> bool:

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from popserv.core.printable import printable
 from popserv.maildrops.maildir.cached_open import open_cached
+from popserv.maildrops.maildir.path_problems import explain_maildrop
 
 # To pass through a directory, search permission is enough.
 _TRAVERSE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
@@ -80,13 +81,23 @@ class Layout:
 
         :raises ValueError: as :meth:`path_parts`.
         :raises FileNotFoundError: the root exists, the maildrop does not.
-        :raises OSError: the maildrop cannot be opened, or is behind a link that is not followed.
+        :raises UnusablePath: the maildrop cannot be opened, or is behind a link that is not
+            followed.
         """
-        *parents, last = self.path_parts(user)
+        parts = self.path_parts(user)
         try:
-            parent = os.open(self.root, _TRAVERSE)
-        except FileNotFoundError as error:
-            raise NotADirectoryError(errno.ENOTDIR, "no such root", self.root) from error
+            root = os.open(self.root, _TRAVERSE)
+        except OSError as error:
+            raise explain_maildrop(error, self.root, parts) from error
+        try:
+            return self._open_below(root, parts)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise explain_maildrop(error, self.root, parts) from error
+
+    def _open_below(self, parent: int, parts: list[bytes]) -> int:
+        *parents, last = parts
         try:
             for part in parents:
                 child = os.open(part, _TRAVERSE | os.O_NOFOLLOW, dir_fd=parent)

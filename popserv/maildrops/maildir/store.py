@@ -17,6 +17,7 @@ from popserv.maildrops.maildir.layout import Layout
 from popserv.maildrops.maildir.listing.cache import IndexCache
 from popserv.maildrops.maildir.listing.index import Index, empty_index, load_index, update_index
 from popserv.maildrops.maildir.mailbox import EmptyMailbox, MaildirMailbox, refusal
+from popserv.maildrops.maildir.path_problems import explain_in_directory
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool
 
@@ -127,10 +128,12 @@ class MaildirMaildrops:
                 # It is from the size file, or from a file system that is not local.
                 index = index._replace(can_open_cached=folders.are_local())
             return self._mailbox(user, folders, index)
-        except BaseException as error:
+        except OSError as error:
+            problem = explain_in_directory(error, maildir_fd, error.filename)
             folders.close()
-            if isinstance(error, OSError):
-                raise refusal(error) from error
+            raise refusal(error) from problem
+        except BaseException:
+            folders.close()
             raise
 
     def _mailbox(self, user: bytes, folders: Folders, index: Index) -> MaildirMailbox:

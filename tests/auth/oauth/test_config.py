@@ -13,13 +13,16 @@ from unittest.mock import Mock, patch
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import AuthOptionMixin, makeChecker
 from twisted.internet.defer import Deferred
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from popserv.auth.oauth import checker, claims, config, introspection, jwks, jwt_verifier, provider
 from popserv.auth.oauth.checker import TokenChecker
 from popserv.auth.oauth.config import OAuthFileError
-from popserv.interfaces import ITokenCredentials
+from popserv.interfaces import IReloadable, ITokenCredentials
 from popserv.runtime.extras import how_to_install
 from tests.auth.oauth.harness import DISCOVERY, Credentials
 from tests.auth.oauth.tokens import jwk_of, rsa_key, token_of
@@ -80,6 +83,42 @@ class FileTests(FileCase):
         """Return the checker of a file."""
         self.write(*changes, **options)
         return TokenChecker.from_file(self.path)
+
+    def test_reload(self):
+        """Changed settings are used from now on; an unusable file leaves the previous ones."""
+        events = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        checker = self.start()
+        verifyObject(IReloadable, checker)
+        self.assertEqual(self.claim(checker, {"email": "ann"}), b"ann")
+        verifier = checker._verifier
+        checker.reload()
+        self.assertIs(checker._verifier, verifier)
+        self.assertEqual(list(events), [])
+        self.write(("user", "sub"))
+        checker.reload()
+        self.assertEqual(self.claim(checker, {"email": "ann", "sub": "bob"}), b"bob")
+        self.write(("jwks", "nosuch.json"))
+        for _ in range(2):
+            checker.reload()
+        self.assertEqual(self.claim(checker, {"email": "ann", "sub": "bob"}), b"bob")
+        path = os.path.abspath(self.path)
+        reloaded, *refused = map(formatEvent, events)
+        self.assertEqual(reloaded, f"{path}: OAuth settings reloaded")
+        keys = os.path.join(os.path.dirname(path), "nosuch.json")
+        self.assertEqual(
+            refused,
+            [
+                "OAuth settings not reloaded, the previous ones stay in use: "
+                f"{path}: jwks: cannot read {keys}: No such file or directory"
+            ]
+            * 2,
+        )
+
+    def test_reload_without_file(self):
+        """A checker that was not made from a file has nothing to reload."""
+        checker = TokenChecker(object())
+        checker.reload()
+        self.assertIsNone(checker._file)
 
     def claim(self, checker, claims, **header):
         """Return the user whom a token with these claims authenticates, or the rejection."""

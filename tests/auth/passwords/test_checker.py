@@ -1,10 +1,13 @@
 """Tests of popserv.auth.passwords.checker."""
 
+import os
+import pwd
 import threading
 from base64 import b64decode, b64encode
 from hashlib import md5
 from hmac import HMAC
 from itertools import product
+from unittest import mock
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import (
@@ -39,6 +42,7 @@ from popserv.interfaces import (
     IAPOPCredentials,
     ICertificateCredentials,
     ICredentialsSupport,
+    IReloadable,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
 )
@@ -754,6 +758,28 @@ class CertificateTests(CheckerCase):
         self.assertEqual(self.verified, [])
 
 
+class ReloadTests(CheckerCase):
+    """PasswdFileChecker.reload."""
+
+    def test_reload(self):
+        """A problem is logged each time, although it was logged before; a valid file is not."""
+        self.write(b"ann:{PLAIN}a")
+        checker = PasswdFileChecker(self.path)
+        verifyObject(IReloadable, checker)
+        checker.reload()
+        self.assertEqual(self.events, [])
+        os.chmod(self.path, 0o644)
+        for _ in range(2):
+            checker.supports(IUsernamePassword)
+            self.events.clear()
+            checker.reload()
+            self.assertIn("chmod o=", self.logged())
+        self.write(b"ann:{PLAIN}a\nbob")
+        self.events.clear()
+        checker.reload()
+        self.assertIn(f"{self.path}, line 2: line ignored", self.logged())
+
+
 class FromFileTests(CheckerCase):
     """PasswdFileChecker.from_file, and the plugin that calls it."""
 
@@ -771,6 +797,20 @@ class FromFileTests(CheckerCase):
             PasswdFileChecker.from_file(self.path)
             self.assertIn(f"popserv user add --users '{self.path}' NAME", self.logged())
             self.write(b"# nobody yet\n")
+
+    def test_whole_path(self):
+        """A message has the absolute path, and the user who has no permission."""
+        path = os.path.join(self.path, "users")
+        self.write(b"")
+        for given in (path, os.path.relpath(path)):
+            self.assertIn(
+                f"cannot read {path}: Not a dir", self.error_of(PasswdFileChecker.from_file, given)
+            )
+        denied = PermissionError(13, "Permission denied")
+        with mock.patch.object(os, "stat", side_effect=denied):
+            error = self.error_of(PasswdFileChecker.from_file, os.path.relpath(self.path))
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        self.assertEqual(error, f"cannot read {self.path}: Permission denied for user {user}")
 
     def test_unusable_file(self):
         """A file that is accessible to other users is an error."""

@@ -18,7 +18,7 @@ from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.rhosts.file import RhostsFile
 from popserv.auth.rhosts.resolver import HostResolver
 from popserv.errors import TryLater
-from popserv.interfaces import ICredentialsSupport, IRemoteUserCredentials
+from popserv.interfaces import ICredentialsSupport, IReloadable, IRemoteUserCredentials
 from popserv.maildrops.maildir.layout import Layout
 from tests.auth.rhosts.harness import (
     CLIENTS,
@@ -290,6 +290,26 @@ class ChangingTests(RhostsCase):
                 self.write(text)
             self.assertEqual([event["log_level"].name for event in self.events], ["warn"])
             self.assertIn(said, self.logged())
+
+
+class ReloadTests(RhostsCase):
+    """RhostsChecker.reload."""
+
+    def test_reload(self):
+        """A problem is logged each time, although it was logged before; a change is, once."""
+        self.write(b"nonsense")
+        checker = RhostsChecker(os.path.relpath(self.path))
+        verifyObject(IReloadable, checker)
+        for _ in range(2):
+            checker.supports(IRemoteUserCredentials)
+            self.events.clear()
+            checker.reload()
+            self.assertIn(f"{self.path}, line 1: ", self.logged())
+        self.write(b"192.0.2.7 + +")
+        for lines in (1, 0):
+            self.events.clear()
+            checker.reload()
+            self.assertEqual(len(self.events), lines)
 
 
 class FromFileTests(RhostsCase):

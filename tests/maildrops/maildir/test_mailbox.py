@@ -49,7 +49,9 @@ class MailboxTests(MaildirCase):
             self.assertRaises(MaildropUnavailable) as refused,
         ):
             read_message(mailbox, 0)
-        self.assertIs(refused.exception.__cause__, denied)
+        cause = refused.exception.__cause__
+        self.assertIs(cause.__cause__, denied)
+        self.assertIn(f"{self.root}/ann/new/1.a cannot be read by user ", str(cause))
 
     def test_message_changed(self):
         """In a session, a changed message is refused unless its octets are the same."""

@@ -164,12 +164,27 @@ class RefusalTests(MaildirCase):
         os.mknod(os.path.join(self.root, "file"))
         os.symlink("nowhere", os.path.join(self.root, "dangling"))
         for user, cause in {
-            b"file": NotADirectoryError,
-            b"dangling": NotADirectoryError,
-            b"a" * 300: OSError,
-            b"../ann": ValueError,
+            b"file": "/file is a file, an mbox perhaps",
+            b"dangling": "/nowhere, which does not exist",
+            b"a" * 300: "/aaa.*: File name too long",
+            b"../ann": "b'../ann' is not a valid name for a maildrop",
         }.items():
-            self.assertIsInstance(self.assert_refused(MaildropUnavailable, user), cause)
+            self.assertRegex(str(self.assert_refused(MaildropUnavailable, user)), cause)
+
+    def test_invalid_folders(self):
+        """A folder that cannot be opened is named with its whole path, and what it is."""
+        for name, make, problem in [
+            ("new", os.mknod, "is a file, an mbox perhaps"),
+            ("cur", lambda path: os.symlink("..", path), "is a symbolic link that belongs to .*"),
+            ("cur", os.mkfifo, "is not a directory"),
+        ]:
+            path = os.path.join(self.root, "ann", name)
+            os.rmdir(path)
+            make(path)
+            cause = self.assert_refused(MaildropUnavailable)
+            self.assertRegex(str(cause), f"^{re.escape(path)} {problem}$")
+            os.unlink(path)
+            os.mkdir(path)
 
     def test_no_maildir(self):
         """A user without a Maildir has an empty maildrop, and is logged once, with the path."""
@@ -198,7 +213,8 @@ class RefusalTests(MaildirCase):
     def test_no_root(self):
         """If the root does not exist, maildrops are refused and not empty."""
         self.maildrops = MaildirMaildrops(self.root + "/nowhere", run=run_inline)
-        self.assertIsInstance(self.assert_refused(MaildropUnavailable), NotADirectoryError)
+        cause = self.assert_refused(MaildropUnavailable)
+        self.assertEqual(str(cause), f"the directory {self.root}/nowhere does not exist; create it")
 
     def test_failures(self):
         """The error code decides between TryLater and MaildropUnavailable; no file stays open."""
@@ -222,7 +238,9 @@ class RefusalTests(MaildirCase):
                 error = OSError(code, "secret")
                 refusal = TryLater if code in transient else MaildropUnavailable
                 with failing(owner, name, error, when):
-                    self.assertIs(self.assert_refused(refusal), error, (step, code))
+                    cause = self.assert_refused(refusal)
+                self.assertEqual(cause.errno, code, step)
+                self.assertIn(self.root, str(cause))
         self.assertEqual(len(self.read_in_session()), 1)
 
 

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from popserv.maildrops.maildir.compressed import CannotDecompress, compression_of, read_contents
 from popserv.maildrops.maildir.files import NOT_A_FILE, OPEN_FLAGS, stamp_of
 from popserv.maildrops.maildir.folders import Folders
+from popserv.maildrops.maildir.path_problems import explain_in_directory
 from popserv.messages.octets import count_message
 from popserv.messages.sizes import MakeDowngrader, Sizes, measure
 
@@ -80,7 +81,8 @@ def count_messages(
             name = duplicates.get(base_name, base_name) + suffix
             fd = os.open(name, OPEN_FLAGS, dir_fd=folder)
         except PermissionError as error:
-            _log.warn("message skipped: {error}", error=error)
+            problem = explain_in_directory(error, folder, base_name + suffix)
+            _log.warn("message skipped: {problem}", problem=problem)
             counts.unreadable = True
             continue
         except OSError as error:

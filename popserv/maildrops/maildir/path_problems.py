@@ -1,0 +1,129 @@
+"""Errors of directories and files that name the whole path, and say what is there.
+
+A path is examined again after the error.  The result is for the log only; nothing depends on it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from popserv.core.printable import printable
+from popserv.runtime.permissions import reason_of, this_user, user_name
+
+_MAX_TEXT = 10_000
+"""The maximum characters of a text; a path has at most 4096 octets."""
+
+
+class UnusablePath(OSError):
+    """A file or directory cannot be used; the text is the path and the reason."""
+
+    def __str__(self) -> str:
+        # A path may contain any octet; other users can make files.
+        return printable(os.fsencode(self.strerror or ""), _MAX_TEXT)
+
+
+def explain_maildrop(error: OSError, root: bytes, parts: Sequence[bytes]) -> UnusablePath:
+    """Return the error for a maildrop that cannot be opened because of ``error``.
+
+    The maildrop is below the directory ``root``, at the path with the components ``parts``.
+    """
+    path = os.fsdecode(root)
+    problem = explain_directory(path)
+    for number, part in enumerate(parts, 1):
+        path = os.path.join(path, os.fsdecode(part))
+        problem = problem or _explain_below_root(path, is_maildrop=number == len(parts))
+    return UnusablePath(error.errno, problem or _explain_open(error, path))
+
+
+def explain_in_directory(error: OSError, directory: int, name: object = None) -> UnusablePath:
+    """Return the error for a name in a directory, which is given by its descriptor.
+
+    A ``name`` that is not of type bytes stands for the directory itself.
+    """
+    try:
+        path = os.readlink(f"/proc/self/fd/{directory}")
+    except OSError:
+        # Other systems, and a --chroot directory, have no /proc.
+        path = ""
+    if isinstance(name, bytes):
+        path = os.path.join(path, os.fsdecode(name))
+    return UnusablePath(error.errno, _explain_open(error, path))
+
+
+def explain_directory(path: str) -> str | None:
+    """Return why a directory, or what a link leads to, cannot be searched; None if it can be."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        if os.path.islink(path):
+            return f"{path} is a symbolic link to {os.path.realpath(path)}, which does not exist"
+        return f"the directory {path} does not exist; create it"
+    except PermissionError:
+        return _explain_search(os.path.dirname(path))
+    except OSError as error:
+        return f"{path}: {reason_of(error)}"
+    if not stat.S_ISDIR(status.st_mode):
+        return f"{path} {_describe(status)}"
+    return None if os.access(path, os.X_OK) else _explain_search(path)
+
+
+def _explain_below_root(path: str, *, is_maildrop: bool) -> str | None:
+    try:
+        status = os.lstat(path)
+    except PermissionError:
+        return _explain_search(os.path.dirname(path))
+    except OSError as error:
+        return f"{path}: {reason_of(error)}"
+    if stat.S_ISDIR(status.st_mode):
+        return None
+    problem = f"{path} {_describe(status)}"
+    if not stat.S_ISLNK(status.st_mode):
+        return problem
+    if not is_maildrop:
+        return f"{problem}; links above a maildrop are not followed"
+    if status.st_uid not in (0, os.geteuid()):
+        return f"{problem}; a link must belong to root or to {this_user()} to be followed"
+    return explain_directory(path)
+
+
+def _explain_open(error: OSError, path: str) -> str:
+    """Return why a path cannot be opened, of which the directories can be searched."""
+    if error.errno == errno.EACCES:
+        return f"{path} cannot be read by user {this_user()}{_permissions(path)}"
+    if error.errno in (errno.ENOTDIR, errno.ELOOP):
+        try:
+            return f"{path} {_describe(os.lstat(path))}"
+        except OSError:
+            pass
+    return f"{path}: {reason_of(error)}"
+
+
+def _explain_search(path: str) -> str:
+    """Return which directory cannot be searched: a path, or one on the way to it."""
+    way = [*map(str, reversed(Path(path).parents)), path]
+    directory = next((each for each in way if not os.access(each, os.X_OK)), path)
+    return (
+        f"the directory {directory} cannot be searched by user {this_user()}"
+        f"{_permissions(directory)}"
+    )
+
+
+def _describe(status: os.stat_result) -> str:
+    """Return what something is that should be a directory."""
+    if stat.S_ISLNK(status.st_mode):
+        return f"is a symbolic link that belongs to {user_name(status.st_uid)}"
+    return "is a file, an mbox perhaps" if stat.S_ISREG(status.st_mode) else "is not a directory"
+
+
+def _permissions(path: str) -> str:
+    """Return the end of a message: who owns a path, and its mode, if this user can find out."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    owner, mode = user_name(status.st_uid), stat.S_IMODE(status.st_mode)
+    return f"; it belongs to {owner} and has mode {mode:04o}"

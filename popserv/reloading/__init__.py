@@ -1,0 +1,4 @@
+"""SIGHUP: the signals, the log file that is reopened, and the files that are read again.
+
+This package may import runtime, interfaces, errors and texts.
+"""

@@ -1,0 +1,99 @@
+"""SIGHUP: the log file is reopened, and the files that the server uses are read again."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.logger import ILogObserver, Logger
+
+from popserv.interfaces import IReloadable
+from popserv.reloading import signals
+from popserv.reloading.log_file import LogFile
+from popserv.runtime.permissions import reason_of
+
+_log = Logger()
+
+
+class Reloader(MultiService):
+    """The service of a whole process, which handles SIGHUP and SIGUSR1 in the same way.
+
+    From its start on, neither signal ends the process, even if it was ignored before: service
+    managers and logrotate send it on purpose.
+
+    :param reloadables: what is reloaded.
+    :param log_file: the file that becomes the log of twistd; None if twistd opens the log.
+    :param logs_signals: whether a line is logged for each signal.
+    """
+
+    def __init__(
+        self,
+        reloadables: Iterable[IReloadable],
+        log_file: LogFile | None = None,
+        *,
+        logs_signals: bool = True,
+        reactor: Any = None,
+    ) -> None:
+        super().__init__()
+        self._reloadables = tuple(reloadables)
+        self._log_file = log_file
+        self._logs_signals = logs_signals
+        self._reactor = reactor
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Join the application of twistd, and make the log file its log."""
+        if self._log_file is not None:
+            parent.setComponent(ILogObserver, self._log_file.observer)
+        super().setServiceParent(parent)
+
+    def startService(self) -> None:
+        """Handle the signals, also those that came while they were blocked."""
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        for number in signals.RELOAD_SIGNALS:
+            signal.signal(number, self._signal_received)
+        signals.unblock()
+        super().startService()
+
+    def stopService(self) -> Any:
+        """Ignore the signals from now on: they must not end the process before it has stopped."""
+        for number in signals.RELOAD_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        return super().stopService()
+
+    def _signal_received(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._reload, signal.Signals(number).name)
+
+    def _reload(self, name: str) -> None:
+        if self._logs_signals:
+            self._reopen_log_file(name)
+        for reloadable in self._reloadables:
+            try:
+                reloadable.reload()
+            except Exception:
+                _log.failure("unexpected error while files were read again")
+
+    def _reopen_log_file(self, name: str) -> None:
+        if self._log_file is None:
+            _log.info("{signal}: files that have changed are read again", signal=name)
+            return
+        try:
+            self._log_file.reopen()
+        except OSError as error:
+            _log.error(
+                "{signal}: files that have changed are read again, but the log file {path} cannot "
+                "be reopened: {reason}; the server continues in the previous one",
+                signal=name,
+                path=self._log_file.path,
+                reason=reason_of(error),
+            )
+        else:
+            _log.info(
+                "{signal}: log file {path} reopened, files that have changed are read again",
+                signal=name,
+                path=self._log_file.path,
+            )

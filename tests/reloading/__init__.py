@@ -1,0 +1,1 @@
+"""Tests of popserv.reloading, one file for each module."""
