@@ -167,7 +167,7 @@ class RefusalTests(MaildirCase):
             b"file": "/file is a file, an mbox perhaps",
             b"dangling": "/nowhere, which does not exist",
             b"a" * 300: "/aaa.*: File name too long",
-            b"../ann": "b'../ann' is not a valid name for a maildrop",
+            b"../ann": '"../ann" is not a valid name for a maildrop',
         }.items():
             self.assertRegex(str(self.assert_refused(MaildropUnavailable, user)), cause)
 
