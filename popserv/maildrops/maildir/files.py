@@ -14,9 +14,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
-from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders
+from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders, Scan
 from popserv.maildrops.maildir.path_problems import explain_in_directory
 
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -150,21 +151,24 @@ class MessageFiles:
         scan = self.folders.scan()
         shared = self._shared = {*scan.duplicates, *self._duplicates.values()}
         found = [*map(scan.locations.get, self._base_names)]
+        files = {base_name: self._by_stamp(base_name, scan) for base_name in shared}
         for position in range(len(found)) if shared else ():
             base_name = self._base_name(position)
             if base_name in shared and base_name in scan.locations:
-                locations = scan.duplicates.get(base_name, {scan.locations[base_name]})
-                found[position] = self._find(position, base_name, locations)
+                same = files[base_name].get(self._stamps[position])
+                found[position] = same.pop() if same else self.locations[position]
         self.locations = tuple(found)
         return scan.is_settled
 
-    def _find(self, position: int, base_name: bytes, locations: Iterable[bytes]) -> bytes | None:
-        """Return which of these locations has the file of this stamp; if none, the present one."""
-        for location in locations:
+    def _by_stamp(self, base_name: bytes, scan: Scan) -> dict[int, list[bytes]]:
+        """Return the locations of the files with a base name, by their stamps."""
+        files = defaultdict(list)
+        found = scan.locations.get(base_name)
+        for location in scan.duplicates.get(base_name, () if found is None else (found,)):
             status = status_of(base_name + location[1:], self.folders.descriptor(location[0]))
-            if status and stamp_of(status) == self._stamps[position]:
-                return location
-        return self.locations[position]
+            if status:
+                files[stamp_of(status)].append(location)
+        return files
 
     def _base_name(self, position: int) -> bytes:
         """Return the base name of a file, which is another than its message's for a duplicate."""

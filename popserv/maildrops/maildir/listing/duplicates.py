@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import NamedTuple
@@ -82,19 +82,6 @@ def duplicate_name(base_name: bytes, digest: bytes, number: int) -> bytes:
     return b"%b.R%b" % (seconds or b"0", token.encode("ascii")) + dot + host + comma + fields
 
 
-class _File(NamedTuple):
-    location: bytes
-    status: os.stat_result
-
-
-def _is_same(file: _File, known: Known) -> bool:
-    return stamp_of(file.status) == known.stamp
-
-
-def _is_in_place(file: _File, known: Known) -> bool:
-    return _is_same(file, known) and file.location == known.location
-
-
 class _Separator:
     """Collects the outcome of a separation."""
 
@@ -132,47 +119,63 @@ class _Separator:
         files = self._files(base_name)
         self._locations.pop(base_name, None)
         known = {name: self._known[name] for name in (base_name, *others) if name in self._known}
-        for is_file_of in (_is_in_place, _is_same):
-            for name, known_file in list(known.items()):
-                file = next((each for each in files if is_file_of(each, known_file)), None)
-                if file is not None:
-                    files.remove(file)
-                    del known[name]
-                    self._enter(name, base_name, file)
-        digests = [(file, digest) for file in files if (digest := self._digest(base_name, file))]
+        for name, (stamp, location) in list(known.items()):
+            if location in files and stamp_of(files[location]) == stamp:
+                del known[name], files[location]
+                self._enter(name, base_name, location)
+        by_stamp = defaultdict(list)
+        for location, status in files.items():
+            by_stamp[stamp_of(status)].append(location)
+        for name, (stamp, _) in known.items():
+            if by_stamp[stamp]:
+                location = by_stamp[stamp].pop()
+                del files[location]
+                self._enter(name, base_name, location)
         # The oldest first; a time is the same whatever other programs rename.
-        for file, digest in sorted(digests, key=lambda each: (each[0].status.st_mtime_ns, each[1])):
-            name, number = base_name, 0
-            # With others, it was that of a message that has vanished.
-            while name in self._locations or name in self._known or (name == base_name and others):
-                name = duplicate_name(base_name, digest, number)
-                number += 1
-            self._enter(name, base_name, file)
+        new = [
+            (status.st_mtime_ns, digest, location)
+            for location, status in files.items()
+            if (digest := self._digest(base_name, location))
+        ]
+        # With others, the base name was that of a message that has vanished.
+        is_used = base_name in self._locations or base_name in self._known or bool(others)
+        numbers = Counter[bytes]()
+        for _, digest, location in sorted(new):
+            name = base_name
+            while is_used and (name == base_name or self._is_used(name)):
+                name = duplicate_name(base_name, digest, numbers[digest])
+                numbers[digest] += 1
+            is_used = True
+            self._enter(name, base_name, location)
 
-    def _files(self, base_name: bytes) -> list[_File]:
+    def _is_used(self, name: bytes) -> bool:
+        return name in self._locations or name in self._known
+
+    def _files(self, base_name: bytes) -> dict[bytes, os.stat_result]:
+        """Return the files with a base name, by their locations."""
         found = self._locations.get(base_name)
-        files: dict[object, _File] = {}
+        files: dict[bytes, os.stat_result] = {}
+        inodes: dict[tuple[int, int], bytes] = {}
         for location in sorted(self._duplicates.get(base_name, () if found is None else (found,))):
             folder = self._folders.descriptor(location[0])
             status = status_of(base_name + location[1:], folder)
             if status is None or not stat.S_ISREG(status.st_mode):
                 self._vanished = True
                 continue
-            key: object = (status.st_dev, status.st_ino)
-            if key in files:
+            age = time.clock_gettime_ns(FILE_CLOCK) - status.st_ctime_ns
+            other = inodes.setdefault((status.st_dev, status.st_ino), location)
+            if other != location and age < TRUSTED_AGE:
                 # Two links to one file: a program may be moving it by link(2) and unlink(2).
-                if time.clock_gettime_ns(FILE_CLOCK) - status.st_ctime_ns < TRUSTED_AGE:
-                    self._left_out = True
-                else:
-                    key = location
-            files[key] = _File(location, status)
-        return list(files.values())
+                self._left_out = True
+            else:
+                files[location] = status
+        return files
 
-    def _digest(self, base_name: bytes, file: _File) -> bytes | None:
+    def _digest(self, base_name: bytes, location: bytes) -> bytes | None:
         """Return the digest of a file's contents, or None if it cannot be opened."""
-        folder = self._folders.descriptor(file.location[0])
+        folder = self._folders.descriptor(location[0])
         try:
-            fd = os.open(base_name + file.location[1:], OPEN_FLAGS, dir_fd=folder)
+            fd = os.open(base_name + location[1:], OPEN_FLAGS, dir_fd=folder)
         except PermissionError as error:
             _log.warn("message skipped: {error}", error=error)
             self._left_out = True
@@ -188,9 +191,8 @@ class _Separator:
             os.close(fd)
         return digest.digest()
 
-    def _enter(self, name: bytes, base_name: bytes, file: _File) -> None:
+    def _enter(self, name: bytes, base_name: bytes, location: bytes) -> None:
         """Enter a file by a base name, and rename the file if that is another than its own."""
-        location = file.location
         if name != base_name:
             folder = self._folders.descriptor(location[0])
             old, new = base_name + location[1:], name + location[1:]

@@ -453,6 +453,24 @@ class ReadOnlyTests(DuplicateCase):
             self.assertEqual(sorted(self.shown().values()), sorted([b"another\n", left]))
             self.deliver_again()
 
+    def test_many(self):
+        """Any number of equal files keep their unique-ids, and are removed at one QUIT."""
+        with failing(os, "rename", READ_ONLY, lambda name, _new: b"/" not in name):
+            names = [b"cur/3.c:2,%d" % n for n in range(20)]
+            for name in names:
+                self.put_at(4, name, b"same\n")
+            shown = self.shown()
+            self.assertEqual(len(shown), 23)
+            for name in names:
+                os.rename(self.path_of(name), self.path_of(name + b"F"))
+            self.assertEqual(self.shown(), shown)
+            with self.session() as mailbox:
+                for name in names:
+                    os.rename(self.path_of(name + b"F"), self.path_of(name))
+                chosen = [at for at, uid in enumerate(uids_of(mailbox)) if shown[uid] == b"same\n"]
+                result(mailbox.remove([mailbox.messages[at] for at in chosen]))
+            self.assertEqual(self.file_names(), [b"cur/1.a:2,S", b"new/1.a", b"new/2.b"])
+
     def test_vanished_in_session(self):
         """If one of the two vanishes in a session, the other is not taken for it."""
         with self.read_only():
