@@ -10,6 +10,7 @@ from popserv.auth.credentials import (
     CertificateCredentials,
     CramMD5Credentials,
     RemoteUserCredentials,
+    requested_names,
 )
 from popserv.auth.files import FileError
 from popserv.auth.names import check_name, prepared_name
@@ -29,4 +30,5 @@ __all__ = [
     "RemoteUserCredentials",
     "check_name",
     "prepared_name",
+    "requested_names",
 ]

@@ -10,6 +10,7 @@ from twisted.cred.error import UnauthorizedLogin
 from zope.interface import implementer
 
 from popserv.auth.hmac_md5 import hmac_md5
+from popserv.core.printable import printable
 from popserv.interfaces import (
     IAPOPCredentials,
     ICertificateCredentials,
@@ -69,6 +70,23 @@ class CertificateCredentials:
     def __init__(self, names: Sequence[bytes], username: bytes) -> None:
         self.names = names
         self.username = username
+
+
+def requested_names(credentials: ICertificateCredentials) -> Sequence[bytes]:
+    """Return the users whose maildrop the owner of a certificate requests, the first if possible.
+
+    :raises UnauthorizedLogin: the client has sent an authorization identity that is not one of the
+        names in its certificate.
+    """
+    names, username = credentials.names, credentials.username
+    if not username:
+        return names
+    if username in names:
+        return [username]
+    certified = ", ".join(f'"{printable(each)}"' for each in names) or "no user"
+    raise UnauthorizedLogin(
+        f"the client certificate is for {certified:.500}, not for the authorization identity"
+    )
 
 
 class ExchangeAborted(UnauthorizedLogin):

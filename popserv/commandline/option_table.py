@@ -199,3 +199,29 @@ COMPLETIONS = usage.Completions(
         "rhosts": usage.CompleteFiles(),
     }
 )
+
+EPILOGUE = """
+Examples:
+  twistd -n pop3 --maildir /var/mail
+  twistd -n pop3 --maildir '/srv/mail/%d/%n' --auth passwd-file:/etc/popserv/users
+  twistd -n pop3 --maildir /var/mail --certificate /etc/popserv/example.org.pem
+  twistd -n pop3 --maildir ~/mail --listen tcp:1110:interface=127.0.0.1
+  twistd -n pop3 --maildir /var/mail --preauth unix:/run/popserv/pop3.sock:mode=666
+
+To add a user: popserv user add NAME --maildir PATH
+
+Commands by specification, and the modules of popserv.commands that implement them:
+  RFC 1725  rfc1725  USER PASS APOP QUIT STAT LIST RETR DELE NOOP RSET TOP UIDL
+  RFC 2449  capa     CAPA and response codes; RFC 3206 and RFC 6856 define more codes
+  RFC 2595  stls     STLS
+  RFC 5034  sasl     AUTH with the mechanisms SCRAM (RFC 5802, RFC 7677), EXTERNAL (RFC 4422),
+                     OAUTHBEARER (RFC 7628), PLAIN (RFC 4616), CRAM-MD5 (RFC 2195), XOAUTH2
+                     and LOGIN
+  RFC 6856  utf8     UTF8, LANG
+Commands of other dialects:
+  RFC 1460  rfc1460  LAST
+  RFC 1225  rfc1225  RPOP
+TOP, UIDL, APOP, CAPA, STLS, AUTH and LANG can be removed with --without.
+UTF8 requires --utf8.
+"""
+"""The end of the help text of ``twistd pop3``."""

@@ -10,8 +10,10 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
+from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from popserv.auth.names import check_name
@@ -19,9 +21,14 @@ from popserv.auth.sasl.mechanisms import MECHANISMS, Mechanism
 from popserv.commandline.option_table import OPTIONAL_COMMANDS, TLS_PROFILES
 from popserv.commands.dialects import DIALECTS, Dialect
 from popserv.core.languages import Languages
+from popserv.listening.systemd import accept_unnamed_sockets, passed_sockets
 from popserv.maildrops.maildir.layout import Layout
 from popserv.maildrops.maildir.path_problems import explain_directory
 from popserv.messages.workarounds import WORKAROUNDS
+from popserv.runtime.extras import how_to_install
+from popserv.runtime.permissions import describe
+
+TLS_EXTRA = f"TLS requires the extra tls; run: {how_to_install('tls')}"
 
 
 def one_line(error: Exception) -> str:
@@ -157,6 +164,43 @@ def parse_language(tag: str) -> Languages:
     except ValueError as error:
         tags = ", ".join(each for each, _ in Languages().listing())
         raise usage.UsageError(f"--language {tag}: must be one of {tags}") from error
+
+
+def parse_endpoint(option: str, endpoint: str) -> str:
+    """Return the description of a server endpoint if it is valid.
+
+    :raises UsageError: it is invalid, or requires a package that is not installed.
+    """
+    from twisted.internet import reactor
+
+    is_proxied, inner = split_proxy_prefix(endpoint)
+    if is_proxied and split_proxy_prefix(inner)[0]:
+        raise usage.UsageError(f"--{option} {endpoint}: write haproxy: once")
+    if is_proxied and inner.startswith(("ssl:", "tls:")):
+        raise usage.UsageError(
+            f"--{option} {endpoint}: a proxy sends its header before TLS starts; "
+            "use --listen-tls haproxy:tcp:995 with --certificate"
+        )
+    is_systemd = inner.startswith("systemd:")
+    if is_systemd:
+        accept_unnamed_sockets()
+    try:
+        serverFromString(reactor, inner)
+        if inner.startswith(("ssl:", "tls:")):
+            # Connections require it; later, the process may not be able to read Python's files.
+            import_module("popserv.tls.state")
+    except (ImportError, NameError) as error:
+        raise usage.UsageError(f"--{option} {endpoint}: {error}; {TLS_EXTRA}") from error
+    except OSError as error:
+        raise usage.UsageError(f"--{option} {endpoint}: {describe(error)}") from error
+    except Exception as error:
+        if is_systemd and isinstance(error, LookupError):
+            raise usage.UsageError(f"--{option} {endpoint}: {passed_sockets()}") from error
+        raise usage.UsageError(
+            f"--{option} {endpoint} is not a server endpoint ({error}); use one such as "
+            "tcp:110, tcp:1110:interface=127.0.0.1 or unix:/run/pop3.sock"
+        ) from error
+    return endpoint
 
 
 def _one_of(names: Iterable[str], option: str, name: str) -> str:

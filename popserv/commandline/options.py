@@ -5,53 +5,27 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from typing import ClassVar
 
-from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
+from popserv.commandline.option_table import EPILOGUE
 from popserv.commandline.option_values import (
     one_line,
+    parse_endpoint,
     parse_network,
     parse_number,
     parse_positive,
     split_proxy_prefix,
 )
 from popserv.commandline.pidfile import remove_own_pidfile
-from popserv.commandline.session_options import TLS_EXTRA, SessionOptions
+from popserv.commandline.session_options import SessionOptions
 from popserv.listening.listeners import CannotStart
 from popserv.listening.reactor import has_ipv6
-from popserv.listening.systemd import accept_unnamed_sockets, passed_sockets
 from popserv.reloading import signals
 from popserv.reloading.log_file import LogFile
-from popserv.runtime.permissions import describe, reason_of
+from popserv.runtime.permissions import reason_of
 from popserv.transports.unix_users import HAS_PEER_UID
-
-_EPILOGUE = """
-Examples:
-  twistd -n pop3 --maildir /var/mail
-  twistd -n pop3 --maildir '/srv/mail/%d/%n' --auth passwd-file:/etc/popserv/users
-  twistd -n pop3 --maildir /var/mail --certificate /etc/popserv/example.org.pem
-  twistd -n pop3 --maildir ~/mail --listen tcp:1110:interface=127.0.0.1
-  twistd -n pop3 --maildir /var/mail --preauth unix:/run/popserv/pop3.sock:mode=666
-
-To add a user: popserv user add NAME --maildir PATH
-
-Commands by specification, and the modules of popserv.commands that implement them:
-  RFC 1725  rfc1725  USER PASS APOP QUIT STAT LIST RETR DELE NOOP RSET TOP UIDL
-  RFC 2449  capa     CAPA and response codes; RFC 3206 and RFC 6856 define more codes
-  RFC 2595  stls     STLS
-  RFC 5034  sasl     AUTH with the mechanisms SCRAM (RFC 5802, RFC 7677), EXTERNAL (RFC 4422),
-                     OAUTHBEARER (RFC 7628), PLAIN (RFC 4616), CRAM-MD5 (RFC 2195), XOAUTH2
-                     and LOGIN
-  RFC 6856  utf8     UTF8, LANG
-Commands of other dialects:
-  RFC 1460  rfc1460  LAST
-  RFC 1225  rfc1225  RPOP
-TOP, UIDL, APOP, CAPA, STLS, AUTH and LANG can be removed with --without.
-UTF8 requires --utf8.
-"""
 
 
 class Options(SessionOptions):
@@ -161,7 +135,7 @@ class Options(SessionOptions):
         are all omitted, the default is tcp:110 and tcp6:110, or port 109 with --dialect
         pop-revised.
         """
-        self["listen"].append(_parse_endpoint("listen", endpoint))
+        self["listen"].append(parse_endpoint("listen", endpoint))
 
     opt_l = opt_listen
 
@@ -176,7 +150,7 @@ class Options(SessionOptions):
                 f"--listen-tls {endpoint}: this endpoint starts TLS itself; use it with --listen, "
                 "or use --listen-tls tcp:995"
             )
-        self["listen-tls"].append(_parse_endpoint("listen-tls", endpoint))
+        self["listen-tls"].append(parse_endpoint("listen-tls", endpoint))
 
     def opt_preauth(self, endpoint: str) -> None:
         """A UNIX socket whose clients do not log in, such as unix:/run/popserv/pop3.sock:mode=666.
@@ -195,7 +169,7 @@ class Options(SessionOptions):
                 f"--preauth {endpoint}: this operating system does not identify clients of UNIX "
                 "sockets; remove --preauth"
             )
-        self["preauth"].append(_parse_endpoint("preauth", endpoint))
+        self["preauth"].append(parse_endpoint("preauth", endpoint))
 
     def opt_trusted_networks(self, network: str) -> None:
         """An address or a network from which many users log in, such as that of a webmail server.
@@ -288,7 +262,7 @@ class Options(SessionOptions):
 
     def getUsage(self, width: int | None = None) -> str:
         """Return the help text, followed by examples and the commands of the server."""
-        return super().getUsage(width) + _EPILOGUE
+        return super().getUsage(width) + EPILOGUE
 
 
 def _usable_cores() -> int:
@@ -296,40 +270,3 @@ def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _parse_endpoint(option: str, endpoint: str) -> str:
-    """Return the description of a server endpoint if it is valid.
-
-    :raises UsageError: it is invalid, or requires a package that is not installed.
-    """
-    from twisted.internet import reactor
-
-    is_proxied, inner = split_proxy_prefix(endpoint)
-    if is_proxied and split_proxy_prefix(inner)[0]:
-        raise usage.UsageError(f"--{option} {endpoint}: write haproxy: once")
-    if is_proxied and inner.startswith(("ssl:", "tls:")):
-        raise usage.UsageError(
-            f"--{option} {endpoint}: a proxy sends its header before TLS starts; "
-            "use --listen-tls haproxy:tcp:995 with --certificate"
-        )
-    is_systemd = inner.startswith("systemd:")
-    if is_systemd:
-        accept_unnamed_sockets()
-    try:
-        serverFromString(reactor, inner)
-        if inner.startswith(("ssl:", "tls:")):
-            # Connections require it; later, the process may not be able to read Python's files.
-            import_module("popserv.tls.state")
-    except (ImportError, NameError) as error:
-        raise usage.UsageError(f"--{option} {endpoint}: {error}; {TLS_EXTRA}") from error
-    except OSError as error:
-        raise usage.UsageError(f"--{option} {endpoint}: {describe(error)}") from error
-    except Exception as error:
-        if is_systemd and isinstance(error, LookupError):
-            raise usage.UsageError(f"--{option} {endpoint}: {passed_sockets()}") from error
-        raise usage.UsageError(
-            f"--{option} {endpoint} is not a server endpoint ({error}); use one such as "
-            "tcp:110, tcp:1110:interface=127.0.0.1 or unix:/run/pop3.sock"
-        ) from error
-    return endpoint

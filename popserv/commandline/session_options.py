@@ -34,6 +34,7 @@ from popserv.commandline.option_table import (
     dialects_with,
 )
 from popserv.commandline.option_values import (
+    TLS_EXTRA,
     parse_commands,
     parse_dialect,
     parse_domain,
@@ -47,13 +48,10 @@ from popserv.commandline.option_values import (
     parse_workarounds,
 )
 from popserv.interfaces import IRemoteUserCredentials, ITokenCredentials
-from popserv.runtime.extras import how_to_install
 
 if TYPE_CHECKING:
     from popserv.messages.sizes import MakeDowngrader
     from popserv.tls.certificates import Certificates
-
-TLS_EXTRA = f"TLS requires the extra tls; run: {how_to_install('tls')}"
 
 
 class SessionOptions(usage.Options, AuthOptionMixin):

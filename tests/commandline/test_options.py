@@ -127,7 +127,7 @@ class EndpointTests(OptionsCase):
     def test_no_tls_extra(self):
         """Without the extra tls, a TLS endpoint is rejected; the message names the package."""
         with patch(
-            "popserv.commandline.options.serverFromString", side_effect=ImportError("OpenSSL")
+            "popserv.commandline.option_values.serverFromString", side_effect=ImportError("OpenSSL")
         ):
             error = self.assertRaises(usage.UsageError, self.parse, "--listen", "ssl:995")
         self.assertIn(how_to_install("tls"), str(error))

@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
-from popserv.auth.credentials import ExchangeAborted
+from popserv.auth.credentials import ExchangeAborted, requested_names
 from popserv.auth.passwords.cache import VerifiedPasswordCache
 from popserv.auth.passwords.cram_md5 import CRAM_MD5_SCHEMES, matches_cram_md5
 from popserv.auth.passwords.decoys import Decoys, machine_secret
@@ -39,7 +39,6 @@ from popserv.auth.passwords.schemes import (
 from popserv.auth.passwords.scram_keys import ScramKeys
 from popserv.auth.passwords.scram_selection import select_scram_keys
 from popserv.auth.passwords.users_file import User, UsersFile, UsersFileError
-from popserv.core.printable import printable
 from popserv.core.session import client_address, client_is_connected
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
@@ -262,14 +261,7 @@ class PasswdFileChecker:
         self, credentials: ICertificateCredentials, address: str | None
     ) -> User | None:
         users = self._users_file.read()
-        requested = [credentials.username] if credentials.username else credentials.names
-        if credentials.username and credentials.username not in credentials.names:
-            certified = ", ".join(f'"{printable(each)}"' for each in credentials.names) or "no user"
-            raise UnauthorizedLogin(
-                f"the client certificate is for {certified:.500}, not for the authorization "
-                "identity"
-            )
-        found = map(users.find, requested)
+        found = map(users.find, requested_names(credentials))
         user = next((user for user in found if user is not None), None)
         refusal = "" if user is None else user.rules.refusal_of(address, self._now())
         if refusal:
