@@ -152,7 +152,7 @@ class NetworksTests(SynchronousTestCase):
         self.assert_allowed(b"=local,,11.0.0.1", None, "11.0.0.1")
 
     def test_nobody(self):
-        """A list without a valid network refuses everybody, and the reason names its first entry."""
+        """A list without a valid network refuses everybody, and the reason has its first entry."""
         self.assertEqual(
             rules(b"allow_nets").refusal, "allow_nets has no network, no client is in it"
         )
