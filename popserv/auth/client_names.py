@@ -1,4 +1,4 @@
-"""What holds for the names of users with every checker: the default domain, case, the users file.
+"""The rules for names with every checker: the default domain, case, the users file.
 
 :func:`with_client_names` wraps the checkers of a portal where that is needed.
 """
@@ -37,7 +37,7 @@ def with_client_names(
     """Return checkers for the names that clients send.
 
     ``domain`` is added to names without ``@``, unless it is empty.  If one of the checkers has a
-    users file, the users in it are held to their rules by the other checkers, too.
+    users file, the other checkers also apply the rules of the users in it.
     """
     checkers = list(checkers)
     users = next((each for each in checkers if isinstance(each, PasswdFileChecker)), None)

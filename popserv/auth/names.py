@@ -60,7 +60,7 @@ def prepared_name(name: bytes) -> bytes:
 class CaseInsensitiveNames:
     """User names that can be found without regard to the case of ASCII letters.
 
-    Telephones capitalise the first letter of a name.
+    Phones capitalize the first letter of a name.
     """
 
     def __init__(self, names: Iterable[bytes]) -> None:

@@ -171,15 +171,15 @@ FLAGS: list[list[str | None]] = [
         "require-tls",
         None,
         "Reject all logins without TLS, including those from this machine and those with APOP or "
-        "SCRAM. Requires --certificate, or an endpoint that starts TLS itself, such as ssl:. "
-        "Cannot be combined with --allow-plaintext.",
+        "SCRAM. Requires --certificate, or an endpoint that starts TLS itself, such as ssl:, "
+        "or one with haproxy:. Cannot be combined with --allow-plaintext.",
     ],
     [
         "utf8",
         None,
         "Offer UTF8 (RFC 6856). A message with UTF-8 in its header is then downgraded for each "
-        "client that has not sent UTF8, and a message that is signed or encrypted is refused if "
-        "that would change a part of it. The default is to send every message as it is stored.",
+        "client that has not sent UTF8. If that would change a signed or encrypted part, the "
+        "message is refused instead. The default is to send every message as it is stored.",
     ],
     ["hide-version", None, "Omit the version of popserv from the reply to CAPA."],
 ]

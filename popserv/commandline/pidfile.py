@@ -7,10 +7,10 @@ from contextlib import suppress
 
 
 def remove_own_pidfile(path: str) -> None:
-    """Remove a pidfile that contains the ID of this process, which has not written it.
+    """Remove a pidfile that contains the ID of this process, which has not written one yet.
 
-    A process of an earlier run has left it, and had the same ID.  twistd would find that a process
-    with that ID is running, and would not start.  Every other file is left to twistd.
+    An earlier process with the same ID left it.  twistd would find that a process with that ID is
+    running, and would not start.  Every other file is left to twistd.
     """
     # The file may be missing, unreadable or not a number; twistd says so.
     with suppress(OSError, ValueError):

@@ -100,10 +100,10 @@ def add_commands(user: argparse.ArgumentParser) -> None:
     add(
         "check",
         _check_users,
-        "tell what would happen to each user at a login",
+        "show how each user can log in, or why not",
         "Print a line for each user: the name, the ways to log in or the word refused, and "
-        "remarks, separated by tabs. The exit code is 1 if somebody cannot log in, or if the file "
-        "has a mistake.",
+        "remarks, separated by tabs. The exit code is 1 if a user cannot log in, if a secret has "
+        "an unsupported scheme, or if the file has a mistake.",
         domain,
     )
 

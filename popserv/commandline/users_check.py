@@ -1,4 +1,4 @@
-"""``popserv user check``: what would happen to each user of a users file at a login."""
+"""``popserv user check``: how each user of a users file can log in, or why not."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class UsersCheckTests(CommandCase):
         for line, reason in (
             (b"{PLAIN}s3cret::::::nologin", "nologin is set"),
             (b"{PLAIN}s3cret::::::surprise=1", "unknown extra field surprise"),
-            (b"{PLAIN}s3cret::::::allow_nets=x", "allow_nets has no valid network"),
+            (b"{PLAIN}s3cret::::::allow_nets=x", "allow_nets: x is not a network"),
             (b"{SSHA}s3cret", "malformed password field"),
             (b"{APOP.hex}s3cret", "malformed password field"),
             (b"!s3cret", "libcrypt does not support"),

@@ -42,8 +42,8 @@ def machine_secret() -> bytes:
 class Decoys:
     """Makes decoys that depend only on the user name and on ``secret``.
 
-    A user has the same secret and salt in all spellings of the name, so the decoys are the same,
-    too, for all spellings of a name.
+    All spellings of a user's name have the same secret and salt, so all spellings of an unknown
+    name have the same decoys.
     """
 
     def __init__(self, secret: bytes) -> None:
@@ -70,5 +70,5 @@ class Decoys:
 
 
 def _same_name(name: bytes) -> bytes:
-    """Return one spelling of a name for all that the users file takes for the same name."""
+    """Return one spelling for all spellings that the users file regards as the same name."""
     return prepared_name(name).lower()

@@ -31,8 +31,8 @@ REFUSING = {
     "login_user": ", which names another user; for another maildrop, use user=NAME",
     "username": ", which changes the name; use user=NAME",
     "domain": ", which changes the name; use user=NAME",
-    "password": "; the secret must be in the second column",
-    "password_noscheme": "; the secret must be in the second column",
+    "password": "; the secret must be in the second field of the line",
+    "password_noscheme": "; the secret must be in the second field of the line",
 }
 """The fields with which nobody can log in, whatever their value, and the reasons for the log."""
 
@@ -99,9 +99,10 @@ def parse_rules(columns: bytes) -> Rules:
         others, extra = [*others, extra], b""
     misplaced = _MISPLACED.search(b":".join(others))
     if misplaced is not None:
-        return Rules(f"{misplaced[1].decode()} must be in the eighth column, after six colons")
+        name = misplaced[1].decode()
+        return Rules(f"{name} must be in the eighth field of the line, after seven colons")
     rules = NO_RULES
-    # Dovecot splits at spaces alone, and takes a tab and what follows it for part of the value.
+    # Dovecot splits at spaces alone, and regards a tab and what follows it as part of the value.
     for word in extra.split():
         name, _, value = word.partition(b"=")
         rules = _add_field(rules, name.removesuffix(b":protected").decode("latin-1"), value)
@@ -131,7 +132,8 @@ def _add_field(rules: Rules, name: str, value: bytes) -> Rules:
         return rules._replace(refusal=f"{name}: {error}")
     networks, warnings = _parse_networks(name, value)
     if not networks:
-        return rules._replace(refusal=f"{name} has no valid network")
+        reason = warnings[0] if warnings else f"{name} has no network, no client is in it"
+        return rules._replace(refusal=reason)
     return rules._replace(
         networks=(*rules.networks, (name, networks)), warnings=(*rules.warnings, *warnings)
     )

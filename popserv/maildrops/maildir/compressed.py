@@ -1,6 +1,6 @@
 """Message files that are compressed, as by Dovecot's plugin zlib: recognized and decompressed.
 
-A message is not mistaken for a compressed one.  It starts with the name of a header field, which is
+A message cannot look compressed.  It starts with the name of a header field, which is
 printable ASCII up to a colon.  Each format starts with other octets, except for bzip2, whose magic
 number has ten octets and no colon.
 

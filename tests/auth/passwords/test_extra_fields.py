@@ -65,7 +65,7 @@ class ColumnsTests(SynchronousTestCase):
             b"::fail::::",
             b"::gone away nologin=y::::",
         ):
-            self.assertIn("must be in the eighth column", parse_rules(columns).refusal, columns)
+            self.assertIn("must be in the eighth field", parse_rules(columns).refusal, columns)
 
     @given(st.lists(st.sampled_from([b":", b" ", b"=", b"nologin", b"user", b"%", b"\xff"])))
     def test_any(self, parts):
@@ -152,8 +152,14 @@ class NetworksTests(SynchronousTestCase):
         self.assert_allowed(b"=local,,11.0.0.1", None, "11.0.0.1")
 
     def test_nobody(self):
-        """A list without a valid network refuses everybody, except clients without an address."""
-        self.assertEqual(rules(b"allow_nets").refusal, "allow_nets has no valid network")
+        """A list without a valid network refuses everybody, and the reason has its first entry."""
+        self.assertEqual(
+            rules(b"allow_nets").refusal, "allow_nets has no network, no client is in it"
+        )
+        self.assertEqual(
+            rules(b"allow_nets=,10.0.0,x").refusal,
+            "allow_nets: 10.0.0 is not a network, no client is in it",
+        )
         for value in (
             *(b"", b"=", b"=,", b"=10.0.0", b"=10/8", b"=10.0.0.0/33", b"=10.0.0.0/", b"=all"),
             *(b"=10.0.0.0/255.0.0.0", b"=0.0.0.0/255.255.255.255", b"=*", b"=LOCAL", b"=localhost"),
