@@ -161,8 +161,8 @@ class ICertificateCredentials(ICredentials):
     username: bytes = Attribute(
         "The authorization identity that the client has sent, empty if it has sent none.  A "
         "checker must refuse one that is not a name in the certificate, with the help of "
-        ":func:`popserv.auth.requested_names`.  If it accepts the "
-        "credentials, it sets this attribute to the user's name, for the log."
+        ":func:`popserv.auth.requested_names`.  If it accepts the credentials, it sets this "
+        "attribute to the user's name, for the log."
     )
 
 

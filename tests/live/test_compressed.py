@@ -89,7 +89,7 @@ class CompressedTests(ServerTestCase):
             self.assertEqual(session.lines(), [b"a: b", b""])
             session.close()
             first = min(os.listdir(maildir / "new"))
-            self.assertIn(f"{first!r}: not valid {program} data", self.server.log)
+            self.assertIn(f"/{first}: not valid {program} data", self.server.log)
 
     def test_memory(self):
         """A message that is much larger than its file is sent in bounded memory."""

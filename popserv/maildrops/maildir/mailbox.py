@@ -28,6 +28,7 @@ from popserv.maildrops.maildir.listing import size_file
 from popserv.maildrops.maildir.listing.cache import IndexCache
 from popserv.maildrops.maildir.listing.counting import count_file
 from popserv.maildrops.maildir.listing.index import Index
+from popserv.maildrops.maildir.path_problems import UnusablePath, path_of
 from popserv.maildrops.maildir.removal import remove_files
 from popserv.messages.framing import Chunk
 from popserv.texts import Text
@@ -111,12 +112,13 @@ class MaildirMailbox:
                 await self._run(check_contents, fd)
             return await read_body(fd, status.st_size, self._run)
         except BaseException as error:
+            path = path_of(fd) or os.fsdecode(self.index.base_names[position])
             os.close(fd)
             if isinstance(error, OSError):
                 raise refusal(error, _CANNOT_BE_READ) from error
             if isinstance(error, CannotDecompress):
-                name = os.fsdecode(self.index.base_names[position])
-                raise MaildropUnavailable(_CANNOT_BE_READ) from ValueError(f"{name!r}: {error}")
+                problem = UnusablePath(errno.EBADMSG, f"{path}: {error}")
+                raise MaildropUnavailable(_CANNOT_BE_READ) from problem
             raise
 
     async def _recount(self, position: int, fd: int) -> None:

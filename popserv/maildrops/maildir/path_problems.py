@@ -44,14 +44,19 @@ def explain_in_directory(error: OSError, directory: int, name: object = None) ->
 
     A ``name`` that is not of type bytes stands for the directory itself.
     """
-    try:
-        path = os.readlink(f"/proc/self/fd/{directory}")
-    except OSError:
-        # Other systems, and a --chroot directory, have no /proc.
-        path = ""
+    path = path_of(directory)
     if isinstance(name, bytes):
         path = os.path.join(path, os.fsdecode(name))
     return UnusablePath(error.errno, _explain_open(error, path))
+
+
+def path_of(descriptor: int) -> str:
+    """Return the path of an open file or directory; empty if the system does not tell."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        # Other systems, and a --chroot directory, have no /proc.
+        return ""
 
 
 def explain_directory(path: str) -> str | None:

@@ -241,7 +241,7 @@ class StoreTests(MaildirCase):
         with self.assertRaises(MaildropUnavailable) as refused:
             read_message(mailbox, position)
         self.assertEqual(refused.exception.code, b"SYS/PERM")
-        self.assertIn(f"'{position}.a'", str(refused.exception.__cause__))
+        self.assertIn(f"/{position}.a", str(refused.exception.__cause__))
         self.assertIn(reason, str(refused.exception.__cause__))
 
     def test_damaged(self):
