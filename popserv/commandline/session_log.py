@@ -34,7 +34,11 @@ _PRIORITIES = {
 
 @implementer(ILogObserver)
 class SyslogObserver:
-    """Sends events to syslog, facility mail, one message for each line."""
+    """Sends events to syslog, facility mail, one message for each line.
+
+    All lines but the first start with a tab, as in the log files of twistd: no text in a traceback
+    looks like an event.
+    """
 
     def __init__(self) -> None:
         syslog.openlog("popserv", syslog.LOG_PID, syslog.LOG_MAIL)
@@ -43,8 +47,8 @@ class SyslogObserver:
         """Send an event."""
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
         priority = _PRIORITIES[event.get("log_level", LogLevel.info)]
-        for line in text.replace("\0", "\\0").splitlines():
-            syslog.syslog(priority, line)
+        for number, line in enumerate(text.replace("\0", "\\0").splitlines()):
+            syslog.syslog(priority, f"\t{line}" if number else line)
 
 
 def start(*, to_syslog: bool, include_info: bool) -> None:

@@ -127,10 +127,12 @@ class TopFramer(MessageFramer):
         return super()._frame(text)
 
     def _check_end(self) -> None:
+        if self.done:
+            # The message has not been read to its end.
+            return
         if not self._unsent_at_line_start:
             self._count(2)
-        if not self.done:
-            super()._check_end()
+        super()._check_end()
 
     def _octets_to_send(self, text: bytes) -> int:
         """Return how much of the text to send, and count its lines."""

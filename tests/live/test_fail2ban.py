@@ -93,7 +93,7 @@ class FilterCase(harness.CommandTestCase):
         checker = harness.Checker(decide, *harness.CREDENTIALS)
         self.serve(checker, allow_plaintext=True, **options)
 
-    def fail(self, name, peer):
+    def fail_login(self, name, peer):
         """Send a name and a password by AUTH PLAIN."""
         client = harness.Client(self.factory, peer)
         client.send(b"AUTH PLAIN " + harness.response_line(b"\0" + name + b"\0x"))
@@ -154,10 +154,10 @@ class FoundTests(FilterCase):
                 raise error
 
             self.serve_deciding(decide)
-            self.fail(b"ann", PEERS[0])
+            self.fail_login(b"ann", PEERS[0])
         self.flushLoggedErrors(RuntimeError)
         self.serve(require_tls=True)
-        self.fail(b"ann", PEERS[0])
+        self.fail_login(b"ann", PEERS[0])
         self.serve_deciding(harness.accept_all)
         for lines in (
             [b"USER ann", b"PASS x", b"DELE 1", b"QUIT"],
@@ -180,7 +180,7 @@ class ForgeryTests(FilterCase):
         """Check that each name is logged with the address of its client only."""
         expected, lines = [], []
         for name, (peer, found) in zip(names, cycle(zip(PEERS, FOUND, strict=True))):
-            self.fail(name, peer)
+            self.fail_login(name, peer)
             (line,) = [each for each in self.logged() if " failed: " in each]
             self.assertTrue(line.isprintable(), line)
             kinds = in_all_logs(line)
@@ -210,6 +210,20 @@ class ForgeryTests(FilterCase):
         collect()
         self.assert_not_forged(names)
 
+    def test_other_outcomes(self):
+        """A name that looks like the end of such a line makes no failed login of another event."""
+        for error in (MaildropBusy(), ExchangeAborted("client disconnected"), TryLater()):
+
+            def decide(credentials, error=error):
+                raise error
+
+            self.serve_deciding(decide)
+            for name in (b'x" by PASS failed: ', b'x\\" by PASS failed: ', *FORGED_NAMES):
+                self.fail_login(name, PEERS[0])
+        lines = self.logged()
+        self.assertIn(r'"x\" by PASS failed: " by PLAIN refused: ', "\n".join(lines))
+        self.assertEqual(self.found_in(chain.from_iterable(map(in_all_logs, lines))), [])
+
     def test_causes(self):
         """Nor does the reason that a checker gives."""
 
@@ -228,7 +242,7 @@ class JournalTests(FilterCase):
         require_programs(self, JOURNAL_REMOTE)
         self.serve_deciding(lambda credentials: None)
         for peer in PEERS:
-            self.fail(b"ann", peer)
+            self.fail_login(b"ann", peer)
         entries = []
         now = time.time_ns() // 1000
         lines = [line for line in self.logged() if " failed: " in line]

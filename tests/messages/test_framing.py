@@ -49,6 +49,12 @@ class MessageFramerTests(SynchronousTestCase):
         self.assertEqual(frame(MessageFramer(), []), b".\r\n")
 
 
+class _TopInPart(TopFramer):
+    """A framer for which every message is too large to be read to its end."""
+
+    MAX_COMPARED = -1
+
+
 class OctetsTests(SynchronousTestCase):
     """A framer that knows the octets that LIST has reported."""
 
@@ -95,6 +101,15 @@ class OctetsTests(SynchronousTestCase):
         self.assertEqual(failed, reported != octets)
         self.assertTrue(whole.startswith(sent))
         self.assertEqual(sent == whole, not failed)
+
+    @given(chunked(), st.integers(0, 12))
+    @example((b"\n1\n2\r\n", [b"\n1\n2\r", b"\n"]), 1)
+    def test_top_of_unchanged_large_message(self, case, lines):
+        """A message that is compared in part, wherever it is cut, has no octet too many."""
+        text, chunks = case
+        framer = _TopInPart(lines, naive_octets(text))
+        whole = frame(TopFramer(lines), chunks)
+        self.assertEqual(self.frame_checked(framer, chunks), (whole, False))
 
     def test_top_of_large_message(self):
         """A message that is too large to be read whole for a part of it is compared in part."""

@@ -7,7 +7,10 @@ from typing import NamedTuple
 from popserv.messages.downgrade.content import Content
 
 PROTECTED_TYPES = ("multipart/signed", "multipart/encrypted")
-"""The types whose parts no program may change (RFC 1847)."""
+"""The types whose parts no program may change (RFC 1847).
+
+Types that begin so count, too: what follows is another parameter without the semicolon before it.
+"""
 
 MAX_WORK = 100_000
 """The maximum units of work for one message: one unit for each line that starts like a delimiter
@@ -79,7 +82,7 @@ class Multiparts:
             prefix = _common_prefix(outer.prefix, prefix)
         # RFC 2046 section 5.1.5.
         default_type = "message/rfc822" if content.type == "multipart/digest" else ""
-        is_protected = self.is_protected or content.type in PROTECTED_TYPES
+        is_protected = self.is_protected or content.type.startswith(PROTECTED_TYPES)
         self._open.append(_Multipart(default_type, delimiters, prefix, is_protected))
 
     def pass_delimiter(self, delimiter: Delimiter) -> None:

@@ -66,7 +66,7 @@ class ProtectedTests(StructureTestCase):
     def test_inside(self):
         """A message with UTF-8 in a field inside, at any depth, can only be sent as stored."""
         for where, message in SIGNED_PARTS.items():
-            for kind in (b"signed", b"Encrypted"):
+            for kind in (b"signed", b"Encrypted", b'signed protocol="a/b"', b"signed\0"):
                 text = message.replace(b"multipart/signed", b"multipart/" + kind)
                 self.assertTrue(self.needs_utf8(text), where)
                 inside = text[text.index(b"--aa\n") :].partition(b"--aa--\n")[0]
