@@ -31,8 +31,11 @@ class Listeners(MultiService):
             raise CannotStart(f"popserv: {error}{_hint(error)}") from None
         except OSError as error:
             raise CannotStart(f"popserv: cannot listen: {describe(error)}") from None
-        except OverflowError as error:
-            raise CannotStart(f"popserv: cannot listen: {error}") from None
+        except OverflowError:
+            raise CannotStart(
+                "popserv: cannot listen: a port is a number from 0 to 65535; correct --listen or "
+                "--listen-tls"
+            ) from None
 
 
 def _hint(error: CannotListenError) -> str:

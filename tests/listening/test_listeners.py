@@ -19,4 +19,4 @@ class ListenersTests(SynchronousTestCase):
         listeners = Listeners()
         InvalidPort().setServiceParent(listeners)
         error = self.assertRaises(CannotStart, listeners.privilegedStartService)
-        self.assertEqual(str(error), "popserv: cannot listen: port must be 0-65535.")
+        self.assertRegex(str(error), "from 0 to 65535; correct --listen or --listen-tls$")
