@@ -260,7 +260,6 @@ class TwistdTests(OptionsCase):
             (["--logfile", log], os.path.abspath(log)),
             (["-n", "--logfile", log], os.path.abspath(log)),
             (["-n"], None),
-            (["--debug"], None),
             (["-n", "--logfile=-"], None),
             (["--syslog"], None),
             (["--logfile", log, "--syslog"], None),
@@ -271,6 +270,10 @@ class TwistdTests(OptionsCase):
             if log_file is not None:
                 log_file._file.close()
         self.assertIsNone(self.parse().open_log_file())
+        # The option itself would change how this process treats failures.
+        options = self.parse_twistd()
+        options.parent["debug"] = True
+        self.assertIsNone(options.open_log_file())
 
     def test_cannot_open_log_file(self):
         """A log file that cannot be opened ends twistd with one line."""

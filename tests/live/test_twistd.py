@@ -72,7 +72,7 @@ class CommandLineTests(TestCase):
             self.assertEqual(done.stdout.decode(), f"popserv {__version__}\n")
 
     def test_wrong_values(self):
-        """With an invalid value twistd exits with 1, and its last line names the remedy."""
+        """With an invalid value twistd exits with 1, and prints one line with the remedy."""
         root = temporary_directory(self)
         maildir = root / "joe"
         deliver(maildir, [])
@@ -84,6 +84,7 @@ class CommandLineTests(TestCase):
         valid = ("--maildir", root)
         cases = [
             ((), "--maildir is required"),
+            ((*valid, "--nosuch"), "option --nosuch not recognized; see twistd pop3 --help"),
             (("--maildir", root / "no"), "directory .*/no does not exist; create it"),
             (("--maildir", maildir), "is itself a Maildir; give its parent directory"),
             (("--maildir", root / "%x"), "%x .*use %u, %n, %d"),
@@ -111,7 +112,7 @@ class CommandLineTests(TestCase):
             ),
         ]
         with ThreadPoolExecutor() as pool:
-            last_lines = pool.map(lambda case: self.last_line(*case[0]), cases)
+            last_lines = pool.map(lambda case: self.only_line(*case[0]), cases)
         failures = [
             f"{arguments}: {last!r}"
             for (arguments, pattern), last in zip(cases, last_lines, strict=True)
@@ -119,13 +120,13 @@ class CommandLineTests(TestCase):
         ]
         self.assertEqual(failures, [])
 
-    def last_line(self, *arguments, twistd=("--nodaemon", "--pidfile=")):
-        """Run a twistd that must fail; return the last line of its output."""
+    def only_line(self, *arguments, twistd=("--nodaemon", "--pidfile=")):
+        """Run a twistd that must fail; return the only line of its output."""
         done = run("twistd", *twistd, "pop3", *arguments, "--listen", LOOPBACK)
         output = (done.stdout + done.stderr).decode()
-        if done.returncode != 1 or "Traceback" in output:
+        if done.returncode != 1 or output.count("\n") != 1:
             return f"exit code {done.returncode}, {output[-2000:]}"
-        return output.splitlines()[-1]
+        return output.removesuffix("\n")
 
     def fail_to_listen(self, port, *, prefix=(), daemon=False):
         """Run a twistd that cannot bind its port; return its output and its log."""
@@ -243,6 +244,15 @@ class StartTests(TestCase):
         self.assert_serves(server.connect())
         status = Path(f"/proc/{server.process.pid}/status").read_text()
         self.assertEqual(re.search(r"Uid:(.*)", status)[1].split(), [str(nobody.pw_uid)] * 4)
+
+    def test_mbox(self):
+        """If a maildrop cannot be used, the log has its whole path and what is there."""
+        root = self.root(users="joe:{PLAIN}secret\nann:{PLAIN}secret\n")
+        (root / "ann").write_bytes(b"From ann@example.org Sat Nov 21 09:52:34 2026\n\nx\n")
+        server = self.start(root=root)
+        self.assertStartsWith(log_in(server.connect(), "ann"), b"-ERR [SYS/PERM]")
+        until(lambda: f": {root}/ann is a file, an mbox perhaps\n" in server.log, "the reason")
+        self.assert_serves(server.connect())
 
     def test_listen(self):
         """--listen may be given more than once, and passwords are accepted on a UNIX socket."""
