@@ -41,6 +41,7 @@ class Reloader(MultiService):
         self._log_file = log_file
         self._logs_signals = logs_signals
         self._reactor = reactor
+        self._pending: set[str] = set()
 
     def setServiceParent(self, parent: Any) -> None:
         """Join the application of twistd, and make the log file its log."""
@@ -56,19 +57,24 @@ class Reloader(MultiService):
             self._reactor = reactor
         for number in signals.RELOAD_SIGNALS:
             signal.signal(number, self._signal_received)
+        self._reactor.callWhenRunning(signals.allow_full_pipe)
         signals.unblock()
         super().startService()
 
     def stopService(self) -> Any:
-        """Ignore the signals from now on: they must not end the process before it has stopped."""
-        for number in signals.RELOAD_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        """Hold the signals back from now on, so that they cannot end the process in disorder."""
+        # SIG_IGN instead would make Python report a signal that has not been handled yet.
+        signals.block()
         return super().stopService()
 
     def _signal_received(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self._reload, signal.Signals(number).name)
+        name = signal.Signals(number).name
+        if name not in self._pending:
+            self._pending.add(name)
+            self._reactor.callFromThread(self._reload, name)
 
     def _reload(self, name: str) -> None:
+        self._pending.discard(name)
         if self._logs_signals:
             self._reopen_log_file(name)
         for reloadable in self._reloadables:

@@ -23,6 +23,15 @@ def unblock() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, RELOAD_SIGNALS)
 
 
+def allow_full_pipe() -> None:
+    """Let signals find the pipe full by which they wake the reactor, after Twisted has set it up.
+
+    The reactor wakes anyway.  Python would print a warning from within its signal handler, for
+    which it takes a lock that the interrupted code may have.
+    """
+    signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
+
+
 @contextmanager
 def blocked() -> Iterator[None]:
     """Hold these signals back; a process that is started meanwhile does so until it unblocks."""

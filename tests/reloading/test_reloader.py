@@ -22,6 +22,10 @@ from tests.signals import blocked_signals, preserve_signals
 class FakeReactor(Clock):
     """A reactor that runs calls from threads and signal handlers when it is advanced."""
 
+    def callWhenRunning(self, function):
+        """Record the function."""
+        self.when_running = function
+
     def callFromThread(self, function, *arguments):
         """Call a function later."""
         self.callLater(0, function, *arguments)
@@ -85,6 +89,13 @@ class ReloaderTests(SynchronousTestCase):
             self.assertEqual(line, f"{name}: files that have changed are read again")
             self.assertEqual(self.counts(), [count, count])
 
+    def test_pending(self):
+        """Signals that arrive before the first of them is handled are one, for each number."""
+        self.start()
+        self.assertEqual(len(self.receive(*[signal.SIGHUP, signal.SIGUSR1] * 3)), 2)
+        self.assertEqual(len(self.receive(signal.SIGHUP)), 1)
+        self.assertEqual(self.counts(), [3, 3])
+
     def test_not_logged(self):
         """A worker logs no line: the supervisor has logged it."""
         self.start(logs_signals=False)
@@ -113,11 +124,11 @@ class ReloaderTests(SynchronousTestCase):
         self.assertEqual(self.counts(), [1, 1])
 
     def test_stop(self):
-        """From its end on, signals are ignored, and those that wait do no harm."""
+        """From its end on, signals are held back; one that has arrived before is handled."""
         self.start()
         signal.raise_signal(signal.SIGHUP)
         self.successResultOf(self.service.stopService())
-        self.receive(signal.SIGHUP, signal.SIGUSR1)
+        self.assertEqual(len(self.receive(signal.SIGHUP, signal.SIGUSR1)), 1)
         self.assertEqual(self.counts(), [1, 1])
 
     def test_error(self):
@@ -133,11 +144,12 @@ class ReloaderTests(SynchronousTestCase):
         """The default reactor is that of Twisted."""
         calls = []
         self.patch(reactor, "callFromThread", lambda *call: calls.append(call))
+        self.patch(reactor, "callWhenRunning", lambda *call: calls.append(call))
         self.reactor = None
         self.start()
         signal.raise_signal(signal.SIGHUP)
-        ((_, name),) = calls
-        self.assertEqual(name, "SIGHUP")
+        self.assertEqual(calls[0], (signals.allow_full_pipe,))
+        self.assertEqual(calls[1][1], "SIGHUP")
 
     def test_log_file(self):
         """The log file is reopened, and the line is in the new file."""

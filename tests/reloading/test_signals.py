@@ -1,6 +1,9 @@
 """popserv.reloading.signals."""
 
+import contextlib
 import signal
+import socket
+import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,6 +20,25 @@ class SignalTests(SynchronousTestCase):
         self.received = []
         for number in signals.RELOAD_SIGNALS:
             signal.signal(number, lambda number, _: self.received.append(number))
+
+    def test_full_pipe(self):
+        """If the pipe that wakes the reactor is full, a signal is handled without a warning."""
+        reader, writer = socket.socketpair()
+        self.addCleanup(reader.close)
+        self.addCleanup(writer.close)
+        writer.setblocking(False)
+        self.addCleanup(signal.set_wakeup_fd, signal.set_wakeup_fd(writer.fileno()))
+        with contextlib.suppress(BlockingIOError):
+            while writer.send(b"x" * 1000):
+                pass
+        problems = []
+        self.patch(sys, "unraisablehook", problems.append)
+        for is_allowed in (False, True):
+            if is_allowed:
+                signals.allow_full_pipe()
+            signal.raise_signal(signal.SIGHUP)
+            self.assertEqual(len(problems), 1)
+        self.assertEqual(self.received, [signal.SIGHUP] * 2)
 
     def test_block(self):
         """A blocked signal arrives when it is unblocked."""
