@@ -19,8 +19,8 @@ from popserv.errors import (
     TryLater,
 )
 from popserv.interfaces import IMailbox, IRetrievalRecord, ISizeCache
-from popserv.maildrops.maildir.body import RunInThread, read_body
-from popserv.maildrops.maildir.compressed import CannotDecompress, check_contents
+from popserv.maildrops.maildir.contents.body import RunInThread, read_body
+from popserv.maildrops.maildir.contents.compressed import CannotDecompress, check_contents
 from popserv.maildrops.maildir.files import MessageFiles, stamp_of
 from popserv.maildrops.maildir.flags import last_seen, mark_seen
 from popserv.maildrops.maildir.folders import Folders

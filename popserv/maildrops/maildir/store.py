@@ -11,7 +11,7 @@ from zope.interface import implementer
 from popserv.core.printable import printable
 from popserv.errors import MaildropBusy
 from popserv.interfaces import IMailbox, IMaildropFactory
-from popserv.maildrops.maildir.body import RunInThread
+from popserv.maildrops.maildir.contents.body import RunInThread
 from popserv.maildrops.maildir.folders import Folders
 from popserv.maildrops.maildir.layout import Layout
 from popserv.maildrops.maildir.listing.cache import IndexCache

@@ -15,7 +15,11 @@ from collections.abc import Iterable, Mapping
 
 from twisted.logger import Logger
 
-from popserv.maildrops.maildir.compressed import CannotDecompress, compression_of, read_contents
+from popserv.maildrops.maildir.contents.compressed import (
+    CannotDecompress,
+    compression_of,
+    read_contents,
+)
 from popserv.maildrops.maildir.files import NOT_A_FILE, OPEN_FLAGS, stamp_of
 from popserv.maildrops.maildir.folders import Folders
 from popserv.maildrops.maildir.path_problems import explain_in_directory

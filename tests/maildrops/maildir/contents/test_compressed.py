@@ -16,8 +16,8 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.errors import MaildropUnavailable, MessageChanged
-from popserv.maildrops.maildir import compressed
-from popserv.maildrops.maildir.compressed import (
+from popserv.maildrops.maildir.contents import compressed
+from popserv.maildrops.maildir.contents.compressed import (
     CannotDecompress,
     DecompressedFile,
     compression_of,

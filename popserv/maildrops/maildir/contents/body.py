@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from popserv.errors import MessageChanged
-from popserv.maildrops.maildir.compressed import (
+from popserv.maildrops.maildir.contents.compressed import (
     CannotDecompress,
     DecompressedFile,
     compression_of,

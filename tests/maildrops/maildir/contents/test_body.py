@@ -1,4 +1,4 @@
-"""popserv.maildrops.maildir.body: chunks come from the page cache, or from a thread."""
+"""popserv.maildrops.maildir.contents.body: chunks come from the page cache, or from a thread."""
 
 import errno
 import os
