@@ -124,7 +124,7 @@ class MaildropFaultTests(ServerTestCase):
         reply = self.log_in(name)
         self.assertTrue(reply.startswith(b"-ERR [SYS/PERM] "), repr(reply))
         self.assertNotIn(b"irectory", reply)
-        self.assertIn("Not a directory", self.server.log)
+        self.assertIn(f"{maildir}/new is a file", self.server.log)
 
 
 class HostileInputTests(ServerTestCase):

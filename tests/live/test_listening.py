@@ -170,5 +170,5 @@ class SystemdTests(TestCase):
             server.wait(TIMEOUT)
         self.assertRegex(
             log.read_text(),
-            r"--listen \S+name=smtp: systemd has passed these sockets: index=0 \(name=pop3\)\n",
+            r"--listen \S+name=smtp: systemd has passed these sockets: index=0 \(name=pop3\)",
         )
