@@ -31,11 +31,6 @@ from popserv.runtime.permissions import describe
 TLS_EXTRA = f"TLS requires the extra tls; run: {how_to_install('tls')}"
 
 
-def one_line(error: Exception) -> str:
-    """Return the text of an error without line breaks, which an option's value may contain."""
-    return " ".join(str(error).split())
-
-
 def parse_number(
     option: str,
     text: str,

@@ -11,7 +11,6 @@ from twisted.python import usage
 
 from popserv.commandline.option_table import EPILOGUE
 from popserv.commandline.option_values import (
-    one_line,
     parse_endpoint,
     parse_network,
     parse_number,
@@ -20,6 +19,7 @@ from popserv.commandline.option_values import (
 )
 from popserv.commandline.pidfile import remove_own_pidfile
 from popserv.commandline.session_options import SessionOptions
+from popserv.core.printable import one_line
 from popserv.listening.listeners import CannotStart
 from popserv.listening.reactor import has_ipv6
 from popserv.reloading import signals
@@ -103,7 +103,7 @@ class Options(SessionOptions):
         try:
             super().parseOptions(self.arguments)
         except usage.UsageError as error:
-            sys.exit(f"twistd pop3: {one_line(error)}; see twistd pop3 --help")
+            sys.exit(f"twistd pop3: {one_line(str(error))}; see twistd pop3 --help")
 
     def open_log_file(self) -> LogFile | None:
         """Open the file that twistd's options name for the log.

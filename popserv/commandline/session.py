@@ -20,9 +20,9 @@ from twisted.python import usage
 from popserv.auth.names import prepared_name, with_domain
 from popserv.commandline import session_log
 from popserv.commandline.factories import warn_about_short_timeout
-from popserv.commandline.option_values import one_line
 from popserv.commandline.session_options import SessionOptions
 from popserv.commandline.single_session import SingleSession
+from popserv.core.printable import one_line
 from popserv.maildrops.maildir.layout import Layout
 from popserv.runtime.clock import use_steady_clock
 from popserv.transports.stdio import (
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str]) -> int:
     except (NoClientError, usage.UsageError) as error:
         is_usage_error = isinstance(error, usage.UsageError)
         hint = "; see popserv session --help" if is_usage_error else ""
-        session_log.report_error(one_line(error) + hint)
+        session_log.report_error(one_line(str(error)) + hint)
         return 2 if is_usage_error else 1
     session_log.start(to_syslog=to_syslog, include_info=bool(options["syslog"]))
     warn_about_short_timeout(options)

@@ -14,7 +14,7 @@ from popserv.auth.passwords.schemes import join_field, new_scram_sha256, scheme_
 from popserv.auth.passwords.users_file import UsersFile, UsersFileError, default_path
 from popserv.auth.passwords.users_file_editing import remove_user, set_secret
 from popserv.commandline.users_check import UsersCheck
-from popserv.core.printable import printable
+from popserv.core.printable import one_line, printable
 from popserv.maildrops.maildir.layout import Layout
 
 _INPUT_HELP = (
@@ -125,10 +125,10 @@ def _report_missing_maildir(layout: Layout, name: bytes) -> None:
     try:
         os.close(layout.open(name))
     except FileNotFoundError:
+        path = one_line(os.fsdecode(layout.path(name)))
         print(
-            f"{printable(name)} has no Maildir at {printable(layout.path(name))} yet, and sees an "
-            "empty maildrop until mail is delivered there; if the mail is elsewhere, correct "
-            "--maildir",
+            f"{printable(name)} has no Maildir at {path} yet, and sees an empty maildrop until "
+            "mail is delivered there; if the mail is elsewhere, correct --maildir",
             file=sys.stderr,
         )
     except (OSError, ValueError) as error:

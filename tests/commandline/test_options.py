@@ -232,7 +232,7 @@ class TwistdTests(OptionsCase):
             (["--nosuch"], "option --nosuch not recognized"),
             (["--timeout"], "option --timeout requires argument"),
             (["--timeout", "x\ny"], "--timeout must be a number of seconds above 0"),
-            (["--listen", "x\ny"], "--listen x y is not a server endpoint"),
+            (["--listen", "x\ny"], r"--listen x\ny is not a server endpoint"),
             (["--without", "NOOP"], "--without NOOP: must be one of"),
             (["--auth", "nosuch:x"], "--auth nosuch: "),
             (["--maildir="], "--maildir is required"),

@@ -11,11 +11,8 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from popserv.core.printable import printable
+from popserv.core.printable import one_line
 from popserv.runtime.permissions import reason_of, this_user, user_name
-
-_MAX_TEXT = 10_000
-"""The maximum characters of a text; a path has at most 4096 octets."""
 
 
 class UnusablePath(OSError):
@@ -23,7 +20,7 @@ class UnusablePath(OSError):
 
     def __str__(self) -> str:
         # A path may contain any octet; other users can make files.
-        return printable(os.fsencode(self.strerror or ""), _MAX_TEXT)
+        return one_line(str(self.strerror))
 
 
 def explain_maildrop(error: OSError, root: bytes, parts: Sequence[bytes]) -> UnusablePath:

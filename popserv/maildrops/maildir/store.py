@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from functools import partial
 
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from popserv.core.printable import printable
+from popserv.core.printable import one_line, printable
 from popserv.errors import MaildropBusy
 from popserv.interfaces import IMailbox, IMaildropFactory
 from popserv.maildrops.maildir.contents.body import RunInThread
@@ -88,7 +89,7 @@ class MaildirMaildrops:
             '"{user}" has no Maildir at {path}, and sees an empty maildrop until mail is delivered '
             "there; if the mail is elsewhere, correct --maildir",
             user=printable(user),
-            path=printable(self._layout.path(user)),
+            path=one_line(os.fsdecode(self._layout.path(user))),
         )
 
     def _open_cached(self, user: bytes, index: Index) -> MaildirMailbox | None:

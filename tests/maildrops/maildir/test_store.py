@@ -201,6 +201,15 @@ class RefusalTests(MaildirCase):
             ],
         )
 
+    def test_long_path(self):
+        """The path in the log is whole although the name is longer than names in the log."""
+        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        name = "\n" + "d" * 250
+        with self.session(name.encode()):
+            pass
+        (event,) = log
+        self.assertIn(rf" at {self.root}/\n{'d' * 250}, and sees", formatEvent(event))
+
     def test_many_without_maildir(self):
         """If too many users have no Maildir, they are forgotten and logged again."""
         log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
