@@ -114,8 +114,8 @@ class PathProblemsTests(SynchronousTestCase):
     def test_other_files(self):
         """What is neither a file nor a link is not a directory."""
         with socket.socket(socket.AF_UNIX) as listening:
+            self.addCleanup(os.chdir, os.getcwd())
             os.chdir(self.root)
-            self.addCleanup(os.chdir, os.path.dirname(self.root))
             listening.bind("joe")
         for root, parts in ((self.root, ("joe",)), (self.path("joe"), ("x",))):
             self.assertEqual(
