@@ -223,7 +223,7 @@ def has_matplotlib(print_status):
         import matplotlib
     except ImportError:
         print_status(
-            "no plots: matplotlib is missing; install it with: pip install 'popserv[bench]'"
+            "no plots: matplotlib is missing; run: python -m pip install 'matplotlib>=3.6'"
         )
         return False
     matplotlib.use("Agg")
