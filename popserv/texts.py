@@ -6,12 +6,13 @@ arguments replace the placeholders.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
 from gettext import NullTranslations
 from typing import Protocol
 
 
-class Language(Protocol):
+class Language(Hashable, Protocol):
     """A catalog of translations, with the interface of :mod:`gettext`."""
 
     def gettext(self, message: str, /) -> str:

@@ -63,7 +63,8 @@ class MessageFramer:
 
     def finish(self) -> bytes:
         """See Framer."""
-        last = self._frame(self._normalizer.finish())
+        held = self._normalizer.finish()
+        last = self._frame(held) if held else b""
         if not self._at_line_start:
             self._count(2)
             last += b"\r\n"
@@ -111,7 +112,7 @@ class TopFramer(MessageFramer):
         self._in_header = True
 
     def _frame(self, text: bytes) -> bytes:
-        return super()._frame(text[: self._octets_to_send(text)])
+        return super()._frame(text[: self._octets_to_send(text)]) if text else b""
 
     def _check_end(self) -> None:
         if not self.done:

@@ -111,9 +111,8 @@ class POP3Server(Connection):
             command = self.factory.commands.find(self.session, keyword)
             if self.session.state is State.AUTHORIZATION:
                 self.session.method = command.keyword.decode("ascii")
-            outcome = command.run(self.session, *command.parse(argument))
-            if not isinstance(outcome, (bytes, Reply)):
-                outcome = run_eagerly(outcome)
+            run = command.run(self.session, *command.parse(argument))
+            outcome = run if isinstance(run, (bytes, Reply)) else run_eagerly(run)
         except Exception:
             self._command_failed(Failure())
         else:
