@@ -53,6 +53,21 @@ class IMailbox(Interface):
         """Release the exclusive-access lock.  It is called once."""
 
 
+class ICachedMessages(IMailbox):
+    """A mailbox that can read some of its messages without waiting.
+
+    Such a message is sent without :meth:`IMailbox.open` and all that it costs.
+    """
+
+    def read_cached(message: Message, maximum: int) -> bytes | None:
+        """Return the first ``maximum`` octets of a message as stored, or all if it has fewer.
+
+        Return None if that cannot be done without waiting, or for any other reason: the message
+        is then opened.  The caller compares the octets with those that the snapshot has for the
+        message, so that a file that has changed need not be noticed here.
+        """
+
+
 class ISizeCache(IMailbox):
     """A mailbox whose store keeps the octets of messages from one session to the next."""
 
