@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
-from popserv.auth.credentials import ExchangeAborted, requested_names
+from popserv.auth.credentials import ExchangeAborted
 from popserv.auth.passwords.cache import VerifiedPasswordCache
 from popserv.auth.passwords.cram_md5 import CRAM_MD5_SCHEMES, matches_cram_md5
 from popserv.auth.passwords.decoys import Decoys, machine_secret
@@ -261,7 +261,7 @@ class PasswdFileChecker:
         self, credentials: ICertificateCredentials, address: str | None
     ) -> User | None:
         users = self._users_file.read()
-        found = map(users.find, requested_names(credentials))
+        found = map(users.find, credentials.names)
         user = next((user for user in found if user is not None), None)
         refusal = "" if user is None else user.rules.refusal_of(address, self._now())
         if refusal:
