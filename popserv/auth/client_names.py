@@ -24,6 +24,7 @@ from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.users_file import User
 from popserv.core.session import client_address
 from popserv.interfaces import ICredentialsSupport, IDefaultDomain, ITokenCredentials
+from popserv.runtime.coroutines import eager_deferred
 
 
 def with_client_names(
@@ -58,7 +59,7 @@ class _ClientNamesChecker:
         return True
 
     def requestAvatarId(self, credentials: ICredentials) -> Deferred[bytes | tuple[()]]:
-        return Deferred.fromCoroutine(self._check(credentials))
+        return eager_deferred(self._check(credentials))
 
     async def _check(self, credentials: Any) -> Any:
         credentials.username = with_domain(credentials.username, self._domain)
