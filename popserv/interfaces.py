@@ -171,13 +171,15 @@ class IScramSHA1Credentials(IScramCredentials):
 class ICertificateCredentials(ICredentials):
     """A verified TLS client certificate, for EXTERNAL (RFC 4422 appendix A)."""
 
-    names: Sequence[bytes] = Attribute("The user names in the certificate.")
+    names: Sequence[bytes] = Attribute(
+        "The names by which the client may log in, in the order of preference: those in the "
+        "certificate or, if the client has sent an authorization identity, that one alone.  The "
+        "mechanism has refused an authorization identity that is not in the certificate."
+    )
 
     username: bytes = Attribute(
-        "The authorization identity that the client has sent, empty if it has sent none.  A "
-        "checker must refuse one that is not a name in the certificate, with the help of "
-        ":func:`popserv.auth.requested_names`.  If it accepts the credentials, it sets this "
-        "attribute to the user's name, for the log."
+        "The authorization identity, empty if the client has sent none.  A checker that accepts "
+        "the credentials sets it to the user's name, for the log."
     )
 
 
