@@ -74,6 +74,8 @@ def arguments(*parsers: Callable[[bytes], Any], minimum: int | None = None) -> A
             if min_count == 0:
                 return ()
             texts: Sequence[bytes] = ()
+        elif max_count == 1 and b" " not in argument:
+            return (parsers[0](argument),)
         else:
             texts = argument.removesuffix(b" ").split(b" ")
             if b"" in texts:

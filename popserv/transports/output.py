@@ -31,11 +31,11 @@ def write_now(transport: Any, octets: bytes) -> None:
     A transport's ``write`` waits for the next turn of the reactor and registers the socket
     with epoll for it.  Octets that the kernel does not accept are written that way.
     """
-    sent = 0
-    if _can_send(transport):
-        # If the connection is broken, the reactor will notice.
-        with suppress(OSError):
-            sent = transport.socket.send(octets)
+    try:
+        sent = transport.socket.send(octets) if _can_send(transport) else 0
+    except OSError:
+        # The kernel's buffer is full, or the connection is broken: the reactor finds out.
+        sent = 0
     if sent < len(octets):
         transport.write(octets[sent:])
 
