@@ -25,7 +25,6 @@ from run import (
     parse,
     print_status,
     schedule,
-    wait_for_mail,
     work_directory,
 )
 from workloads import Memory, Steady
@@ -317,7 +316,7 @@ def main(argv=None):
                         f"{peer.files_per_session} of at most {bench.open_files:,} open files"
                     )
         prepare_mail(bench, steps)
-        wait_for_mail(arguments)
+        bench.wait_for_mail()
         results, _ = measure(bench, steps)
     minutes = round((time.monotonic() - start) / 60, 1)
     print(write(arguments, results, describe(arguments, results, left_out, minutes)))

@@ -4,7 +4,8 @@
  *   load KIND --port N --user NAME [options]       KIND: see `kinds` below
  *
  * A '#' in NAME is replaced by the number of the client, counted from 0, so that
- * concurrent clients do not compete for the lock of one maildrop.
+ * concurrent clients do not compete for the lock of one maildrop.  With --rotate each
+ * session logs in as another user: the numbers go on in steps of the number of clients.
  *
  * The program exchanges lines with run.py, so that run.py can read the server's CPU
  * time at the right moments.  It prints "ready" after the preparation, which is not
@@ -45,6 +46,7 @@ static struct {
     long messages;   /* the number of messages in the maildrop; -1: unknown */
     int warm;        /* calls of run() before the measured ones */
     int bare;        /* LIST counts a line ending as one octet, see check_message() */
+    int rotate;      /* each session has another user */
 } option = {.clients = 1, .depth = 1, .password = "secret", .messages = -1};
 
 struct client {
@@ -57,7 +59,8 @@ struct client {
     long *sizes;
     long sent, done;  /* commands sent and answered, if they are pipelined */
     long operations, octets;
-    double slowest;
+    float *durations; /* in seconds, of each call of run() */
+    long calls, room;
 };
 
 static pthread_barrier_t ready, go, over;
@@ -304,6 +307,16 @@ static void login(struct client *c)
     send_command(c, "PASS", option.password);
 }
 
+static void name_client(struct client *c, int number)
+{
+    const char *hash = strchr(option.user, '#');
+    c->number = number;
+    if (hash)
+        snprintf(c->user, sizeof c->user, "%.*s%d%s", (int)(hash - option.user), option.user, number, hash + 1);
+    else
+        snprintf(c->user, sizeof c->user, "%s", option.user);
+}
+
 static void quit(struct client *c)
 {
     send_command(c, "QUIT", "");
@@ -311,6 +324,8 @@ static void quit(struct client *c)
         fail("data after the reply to QUIT: %.*s", (int)(c->to - c->from), c->buffer + c->from);
     close(c->fd);
     c->fd = -1;
+    if (option.rotate)
+        name_client(c, c->number + option.clients);
 }
 
 static void login_and_list(struct client *c)
@@ -389,9 +404,20 @@ static long run_noop(struct client *c)
     return 1;
 }
 
+/* The waiting of the first client, which sends NOOP, beside the others, which pipeline RETR:
+   the durations are those of NOOP, the operations are those of RETR. */
+static long run_beside(struct client *c)
+{
+    if (c->number)
+        return run_retr(c);
+    send_command(c, "NOOP", "");
+    return 0;
+}
+
 static long run_dele(struct client *c)
 {
     char number[32];
+    login_and_list(c);
     for (long n = 1; n <= c->total; n++) {
         snprintf(number, sizeof number, "RETR %ld\r\n", n);
         send_all(c, number, strlen(number));
@@ -401,6 +427,12 @@ static long run_dele(struct client *c)
     }
     quit(c);
     return c->total;
+}
+
+static long run_life(struct client *c)
+{
+    run_dele(c);
+    return 1;
 }
 
 static const struct kind {
@@ -413,20 +445,21 @@ static const struct kind {
     {"poll", NULL, run_poll},
     {"retr", login_and_list, run_retr},
     {"top", login_and_list, run_top},
-    {"dele", login_and_list, run_dele},
+    {"dele", NULL, run_dele},
+    {"life", NULL, run_life},
+    {"beside", login_and_list, run_beside},
     {"noop", login, run_noop},
     {"idle", NULL, NULL}, /* see idle() */
 };
 static const struct kind *kind;
 
-static void name_client(struct client *c, int number)
+static void record_duration(struct client *c, double seconds)
 {
-    const char *hash = strchr(option.user, '#');
-    c->number = number;
-    if (hash)
-        snprintf(c->user, sizeof c->user, "%.*s%d%s", (int)(hash - option.user), option.user, number, hash + 1);
-    else
-        snprintf(c->user, sizeof c->user, "%s", option.user);
+    if (c->calls == c->room) {
+        c->room = c->room ? 2 * c->room : 4096;
+        c->durations = realloc(c->durations, c->room * sizeof *c->durations);
+    }
+    c->durations[c->calls++] = seconds;
 }
 
 static void *work(void *argument)
@@ -445,8 +478,8 @@ static void *work(void *argument)
             break;
         c->operations += kind->run(c);
         double after = now();
-        if (after - before > c->slowest)
-            c->slowest = after - before;
+        if (kind->run != run_beside || !c->number)
+            record_duration(c, after - before);
         before = after;
     }
     pthread_barrier_wait(&over);
@@ -458,6 +491,12 @@ static void wait_for_line(void)
     int c;
     while ((c = getchar()) != EOF && c != '\n')
         ;
+}
+
+static int compare(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
 }
 
 static void measure(void)
@@ -483,16 +522,18 @@ static void measure(void)
     double seconds = now() - start;
     cpu = own_cpu() - cpu;
 
-    long operations = 0, octets = 0;
-    double slowest = 0;
+    struct client all = {0};
     for (int n = 0; n < option.clients; n++) {
-        operations += clients[n].operations;
-        octets += clients[n].octets;
-        if (clients[n].slowest > slowest)
-            slowest = clients[n].slowest;
+        all.operations += clients[n].operations;
+        all.octets += clients[n].octets;
+        for (long call = 0; call < clients[n].calls; call++)
+            record_duration(&all, clients[n].durations[call]);
     }
-    printf("{\"operations\": %ld, \"seconds\": %.6f, \"client\": %.6f, \"octets\": %ld, \"slowest\": %.6f}\n",
-           operations, seconds, cpu, octets, slowest);
+    qsort(all.durations, all.calls, sizeof *all.durations, compare);
+    printf("{\"operations\": %ld, \"seconds\": %.6f, \"client\": %.6f, \"octets\": %ld, "
+           "\"p99\": %.6f, \"slowest\": %.6f}\n",
+           all.operations, seconds, cpu, all.octets,
+           all.durations[(all.calls - 1) * 99 / 100], all.durations[all.calls - 1]);
     wait_for_line();
     draining = 1;
     for (int n = 0; n < option.clients; n++) {
@@ -524,7 +565,7 @@ int main(int argc, char **argv)
         {"port", 1, 0, 'p'},  {"user", 1, 0, 'u'},     {"password", 1, 0, 'P'},
         {"clients", 1, 0, 'c'}, {"depth", 1, 0, 'd'},  {"seconds", 1, 0, 's'},
         {"calls", 1, 0, 'n'}, {"messages", 1, 0, 'm'}, {"warm", 1, 0, 'w'},
-        {"bare", 0, 0, 'b'},  {0, 0, 0, 0},
+        {"bare", 0, 0, 'b'},  {"rotate", 0, 0, 'r'},   {0, 0, 0, 0},
     };
     int letter;
     while ((letter = getopt_long(argc, argv, "", names, NULL)) != -1)
@@ -539,6 +580,7 @@ int main(int argc, char **argv)
         case 'm': option.messages = atol(optarg); break;
         case 'w': option.warm = atoi(optarg); break;
         case 'b': option.bare = 1; break;
+        case 'r': option.rotate = 1; break;
         default: return 2;
         }
     for (size_t n = 0; optind < argc && n < sizeof kinds / sizeof *kinds; n++)

@@ -89,6 +89,10 @@ class Peer:
     stalls_without_pipelining = False
     """Whether each message that is requested without pipelining takes an extra 40 ms or so."""
 
+    cores = (False,)
+    """In which workloads the server is measured: False, those for one core; True, those for
+    all cores, on which only servers that use several processes are compared."""
+
     owner = None
     """The uid and gid that must own the Maildirs; None: those of this process."""
 
@@ -241,6 +245,8 @@ class Popserv(Peer):
 
     def __init__(self, directory, arguments=()):
         self._arguments = arguments
+        if arguments:
+            self.cores = (False, True)
         self.name = " ".join(("popserv", *arguments))
         super().__init__(directory)
 
@@ -251,6 +257,14 @@ class Popserv(Peer):
         if self.connection_limit is not None:
             options += ["--max-connections", self.connection_limit]
         return (*self.twistd, "--nodaemon", "--pidfile=", "pop3", *options)
+
+
+class PopservWorkers(Popserv):
+    """popserv with a process for each of two cores."""
+
+    def __init__(self, directory):
+        super().__init__(directory, ("--workers", "2"))
+        self.cores = (True,)
 
 
 class TwistedMail(Peer):
@@ -269,16 +283,6 @@ class TwistedMail(Peer):
     def command(self):
         """See Peer."""
         return (sys.executable, HERE / "twisted_mail.py", self.port, self.root)
-
-
-class Floor(Peer):
-    """The lower bound of a server on Twisted; see floor.py."""
-
-    name = "floor"
-
-    def command(self):
-        """See Peer."""
-        return (sys.executable, HERE / "floor.py", self.port, self.root)
 
 
 _DOVECOT = """\
@@ -342,6 +346,7 @@ class Dovecot(Peer):
     """
 
     name = "dovecot"
+    cores = (False, True)
     max_connections = 500
     tuning = ""
 
@@ -407,12 +412,9 @@ class TunedDovecot(Dovecot):
 
 PEERS = {
     "popserv": Popserv,
+    "popserv-workers": PopservWorkers,
     "dovecot-tuned": TunedDovecot,
     "dovecot": Dovecot,
     "twisted": TwistedMail,
-    "floor": Floor,
 }
 """The peers by their names for --peers."""
-
-DEFAULT_PEERS = [name for name in PEERS if name != "floor"]
-"""All peers that are usable POP3 servers."""

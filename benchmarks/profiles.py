@@ -29,12 +29,11 @@ from run import (
     environment,
     parse,
     print_status,
-    wait_for_mail,
     work_directory,
 )
 from workloads import workloads
 
-DEFAULT_WORKLOADS = ("connect", "login", "poll-500", "retr", "top", "dele", "noop")
+DEFAULT_WORKLOADS = ("connect", "login", "poll-500", "life", "retr", "top", "dele", "noop")
 KERNEL = "[kernel]"
 DOCS_WORKLOADS = ("login", "poll-500", "retr")
 """The workloads whose functions the documentation lists."""
@@ -413,7 +412,7 @@ def write(arguments, profiles, about):
 
 def parse_command_line(argv):
     """Return the arguments of a command line."""
-    names = [workload.name for workload in workloads() if workload.unit == "s"]
+    names = [workload.name for workload in workloads() if workload.figure == "cpu"]
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--workload",
@@ -468,7 +467,7 @@ def main(argv=None):
         peers.append(peer)
         for workload in selected:
             workload.prepare(bench, peer)
-        wait_for_mail(arguments)
+        bench.wait_for_mail()
         for number, workload in enumerate(selected, 1):
             print_status(f"[{number}/{len(selected)}] {workload.name}")
             peer.start()

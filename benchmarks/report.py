@@ -22,22 +22,14 @@ def write(arguments, selected, peers, results, noise, about, print_status):
     """Write latest.md, latest.json and the plots; return the text to print."""
     folder = arguments.results
     folder.mkdir(parents=True, exist_ok=True)
-    values = _ratios(selected, peers, results, "value", with_targets=True)
-    rates = _ratios(selected, peers, results, "rate")
-    text = "\n\n".join(
-        (
-            "# Results",
-            _describe(about, noise),
-            "## CPU time per operation or memory per connection, relative to the tuned Dovecot",
-            table(*values),
-            "## Operations per second, relative to the tuned Dovecot",
-            table(*rates),
-        )
-    )
+    parts = [_describe(about, noise)]
+    for title, header, rows in _tables(selected, peers, results, with_targets=True).values():
+        parts += [f"## {title}, relative to the tuned Dovecot", table(header, rows)]
+    text = "\n\n".join(["# Results", *parts])
     if arguments.docs:
-        plain = _ratios(selected, peers, results, "value", with_targets=False)
-        write_csv(arguments.docs / "results-cpu.csv", *plain)
-        write_csv(arguments.docs / "results-rate.csv", *rates)
+        plain = _tables(selected, peers, results, with_targets=False)
+        for name, (_, header, rows) in plain.items():
+            write_csv(arguments.docs / f"results-{name}.csv", header, rows)
         (arguments.docs / "results-about.txt").write_text(f"{_describe(about, noise)}\n")
     whole = f"{text}\n\n## All figures\n\n{_details(selected, peers, results)}\n"
     (folder / "latest.md").write_text(whole)
@@ -69,15 +61,38 @@ def write(arguments, selected, peers, results, noise, about, print_status):
 
 def _median(runs, field="value"):
     """Return the median of a field of the runs, or None if there are no runs."""
-    if isinstance(runs, str) or not runs:
+    if not _is_measured(runs):
         return None
     return median(getattr(run, field) for run in runs)
 
 
-def _spread(runs):
-    """Return half the difference between maximum and minimum, relative to the median."""
-    values = [run.value for run in runs]
-    return (max(values) - min(values)) / 2 / median(values) if median(values) else 0.0
+def ratio(runs, baseline, field="value"):
+    """Return the median and the spread of a field's ratio to the baseline's, or None.
+
+    The ratio is formed in each round, because the servers of a round are measured one after
+    the other: what slows the machine down for longer than that cancels out.
+    """
+    if not (_is_measured(runs) and _is_measured(baseline)):
+        return None
+    pairs = zip(runs, baseline, strict=True)
+    return _median_and_spread([getattr(run, field) / getattr(base, field) for run, base in pairs])
+
+
+def _is_measured(runs):
+    return bool(runs) and not isinstance(runs, str)
+
+
+def _median_and_spread(values):
+    """Return the median, and half the difference of maximum and minimum relative to it.
+
+    The spread is None if there is one value.
+    """
+    middle = median(values)
+    return middle, (max(values) - min(values)) / 2 / middle if len(values) > 1 else None
+
+
+def _with_spread(text, spread):
+    return text if spread is None else f"{text} ±{spread:.0%}"
 
 
 def format_quantity(value, unit="s"):
@@ -101,7 +116,7 @@ def _describe(about, noise):
     waiting = [wall / seconds - 1 for seconds, wall in noise]
     lines = [
         f"Python {about['python']}, Twisted {about['twisted']}, Linux {about['kernel']}, "
-        f"{about['cores']} cores; {about['minutes']} minutes, {about['rounds']} rounds, medians.",
+        f"{about['cores']} cores; {about['minutes']} minutes, medians of {about['rounds']} rounds.",
         "",
         f"Machine noise: the CPU time of a fixed loop between the rounds deviated from its median "
         f"by {min(cpu) / median(cpu) - 1:+.0%} to {max(cpu) / median(cpu) - 1:+.0%}; the loop "
@@ -114,66 +129,129 @@ def _describe(about, noise):
     return "\n".join(lines)
 
 
-def _ratios(selected, peers, results, field, *, with_targets=False):
-    """Return the header and the rows of the table of one field of the runs."""
-    others = [peer for peer in peers if peer != BASELINE]
+def _tables(selected, peers, results, *, with_targets):
+    """Return the title, the header and the rows of each table, by its name.
+
+    A table without workloads is left out.
+    """
+    one_core = [each for each in selected if not each.cores]
+    cost = [each for each in one_core if each.figure != "wait"]
+    rate = [each for each in cost if each.figure == "cpu"]
+    wait = [each for each in one_core if each.figure == "wait"]
+    cores = [each for each in selected if each.cores]
+    tables = {
+        "cpu": ("CPU time per operation, or memory per connection", cost, _cost, _cost_target),
+        "rate": ("Operations per second", rate, _rate, _rate_target),
+        "cores": (
+            "Operations per second on all cores, and CPU time per operation",
+            cores,
+            _rate_and_cpu,
+            _rate_target,
+        ),
+        "wait": (
+            "Duration of an operation beside others, and their number per second",
+            wait,
+            _wait_and_rate,
+            None,
+        ),
+    }
+    return {
+        name: (title, *_table(those, peers, results, cell, target if with_targets else None))
+        for name, (title, those, cell, target) in tables.items()
+        if those
+    }
+
+
+def _table(selected, peers, results, cell, target):
+    """Return the header and the rows of a table.
+
+    ``cell`` returns the ratio and the text of a cell.  ``target`` returns the text of popserv's
+    target for a ratio; None leaves the column out.
+    """
+    shown = [name for name in peers if any(name in results[each.name] for each in selected)]
+    others = [peer for peer in shown if peer != BASELINE]
     header = ["workload", BASELINE]
     for peer in others:
         header.append(peer)
-        if with_targets and peer.startswith("popserv"):
+        if target and peer.startswith("popserv"):
             header.append("target")
     rows = []
     for workload in selected:
         by_peer = results[workload.name]
-        baseline = _median(by_peer.get(BASELINE, []), field)
-        if field == "rate" and workload.unit != "s":
-            continue
-        row = [workload.title, _absolute(by_peer.get(BASELINE, "left out"), field, workload.unit)]
+        baseline = by_peer.get(BASELINE)
+        row = [workload.title, _cell(workload, cell, baseline, None)[1]]
         for peer in others:
-            value = _median(by_peer[peer], field)
-            if value is None or not baseline:
-                row.append(_absolute(by_peer[peer], field, workload.unit))
-            else:
-                row.append(
-                    f"{_digits(value / baseline)} "
-                    f"({_absolute(by_peer[peer], field, workload.unit)})"
-                )
-            if with_targets and peer.startswith("popserv"):
-                row.append(_target(workload, value, baseline))
+            value, text = _cell(workload, cell, by_peer.get(peer), baseline)
+            row.append(text)
+            if target and peer.startswith("popserv"):
+                row.append(target(workload, value))
         rows.append(row)
     return header, rows
 
 
-def _absolute(runs, field, unit):
-    value = _median(runs, field)
-    if value is None:
-        return "-" if runs == "left out" or not runs else "failed"
-    if field == "rate":
-        return f"{_digits(value)}/s"
-    return f"{format_quantity(value, unit)} ±{_spread(runs):.0%}"
+def _cell(workload, cell, runs, baseline):
+    """Return the median ratio, or None if there is none, and the text of a cell."""
+    if not _is_measured(runs):
+        return None, "failed" if runs else "-"
+    return cell(workload, runs, baseline)
 
 
-def _target(workload, value, baseline):
-    if workload.target is None:
+def _relative(text, runs, baseline, field):
+    """Return the ratio and the text of a cell; ``text`` is the absolute figure."""
+    found = ratio(runs, baseline, field)
+    if found is None:
+        spread = _median_and_spread([getattr(run, field) for run in runs])[1]
+        return None, _with_spread(text, spread)
+    return found[0], f"{_with_spread(_digits(found[0]), found[1])} ({text})"
+
+
+def _cost(workload, runs, baseline):
+    return _relative(format_quantity(_median(runs), workload.unit), runs, baseline, "value")
+
+
+def _wait_and_rate(workload, runs, baseline):
+    text = f"{format_quantity(_median(runs))}; {_digits(_median(runs, 'rate'))}/s"
+    return _relative(text, runs, baseline, "value")
+
+
+def _rate(workload, runs, baseline):
+    return _relative(f"{_digits(_median(runs, 'rate'))}/s", runs, baseline, "rate")
+
+
+def _rate_and_cpu(workload, runs, baseline):
+    text = f"{_digits(_median(runs, 'rate'))}/s; {format_quantity(_median(runs))}"
+    return _relative(text, runs, baseline, "rate")
+
+
+def _cost_target(workload, value):
+    return _target("<=", workload.target, value, value is not None and value <= workload.target)
+
+
+def _rate_target(workload, value):
+    target = workload.rate_target
+    return _target(">", target, value, None not in (value, target) and value > target)
+
+
+def _target(sign, target, value, met):
+    if target is None:
         return ""
-    target = f"<= {_digits(workload.target)}"
-    if value is None or not baseline:
-        return target
-    return f"{target} {'met' if value <= workload.target * baseline else 'missed'}"
+    return f"{sign} {target:g}" + ("" if value is None else " met" if met else " missed")
 
 
 def _details(selected, peers, results):
     header = [
         *("workload", "peer", "median", "minimum", "maximum"),
-        *("per second", "client CPU", "slowest"),
+        *("per second", "client CPU", "99 %", "slowest"),
     ]
     rows = []
     for workload in selected:
         for peer in peers:
-            runs = results[workload.name][peer]
+            runs = results[workload.name].get(peer)
+            if runs is None:
+                continue
             row = [workload.name, peer]
             if isinstance(runs, str):
-                row += [f"failed: {runs}", "", "", "", "", ""]
+                row += [f"failed: {runs}", "", "", "", "", "", ""]
             else:
                 values = [run.value for run in runs]
                 row += [
@@ -184,10 +262,11 @@ def _details(selected, peers, results):
                     row += [
                         _digits(_median(runs, "rate")),
                         format_quantity(_median(runs, "client")),
+                        format_quantity(_median(runs, "p99")),
                         format_quantity(max(run.slowest for run in runs)),
                     ]
                 else:
-                    row += ["", "", ""]
+                    row += ["", "", "", ""]
             rows.append(row)
     return table(header, rows)
 
@@ -243,21 +322,25 @@ def _plot_ratios(path, selected, peers, results):
     rows = [
         each
         for each in selected
-        if _median(results[each.name].get(BASELINE, [])) and each.name != "poll-1000000"
+        if each.figure != "wait"
+        and not each.cores
+        and _is_measured(results[each.name].get(BASELINE))
+        and each.name != "poll-1000000"
     ]
     if not rows:
         return
     picture, axes = figure(10, 1 + 0.6 * len(rows))
     colours = _colours(peers)
-    others = [peer for peer in peers if peer != BASELINE]
+    measured = {peer for each in rows for peer in results[each.name]}
+    others = [peer for peer in peers if peer in measured and peer != BASELINE]
     height = 0.8 / max(1, len(others))
     for number, peer in enumerate(others):
         positions, ratios = [], []
         for row, workload in enumerate(rows):
-            value = _median(results[workload.name][peer])
-            if value is not None:
+            found = ratio(results[workload.name].get(peer), results[workload.name][BASELINE])
+            if found is not None:
                 positions.append(row + (number + 0.5) * height - 0.4)
-                ratios.append(value / _median(results[workload.name][BASELINE]))
+                ratios.append(found[0])
         axes.barh(positions, ratios, height, label=peer, color=colours[peer])
     targets = [(row, each.target) for row, each in enumerate(rows) if each.target]
     if targets:
@@ -286,9 +369,12 @@ def _plot_polls(path, selected, peers, results):
     colours = _colours(peers)
     for peer in peers:
         points = [
-            (int(each.name.partition("-")[2]), _median(results[each.name][peer])) for each in sizes
+            (int(each.name.partition("-")[2]), _median(results[each.name].get(peer)))
+            for each in sizes
         ]
         points = sorted(point for point in points if point[1])
+        if not points:
+            continue
         axes.plot(*zip(*points, strict=True), marker="o", label=peer, color=colours[peer])
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -307,7 +393,7 @@ def _plot_memory(path, peers, results):
     picture, axes = figure(8, 5)
     colours = _colours(peers)
     for peer in peers:
-        if not isinstance(by_peer[peer], str) and by_peer[peer]:
+        if _is_measured(by_peer.get(peer)):
             points = by_peer[peer][0].points
             axes.plot(
                 [connections for connections, _ in points],

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import sys
+import sysconfig
 import tempfile
 import time
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 
 import report
 from mail import Mail
-from peers import DEFAULT_PEERS, PEERS, MeasurementError, NotInstalled, Popserv
+from peers import PEERS, MeasurementError, NotInstalled, Popserv
 from workloads import Load, count_messages, workloads
 
 import twisted
@@ -33,6 +34,7 @@ class Bench:
     def __init__(self, arguments, directory):
         self.mail = Mail(directory)
         self.seconds = 0.05 if arguments.tiny else arguments.seconds
+        self._settling = 0 if arguments.tiny else 2.5
         self.polled = set()
         self.open_files = _raise_open_files_limit()
         self._program = arguments.load
@@ -50,6 +52,14 @@ class Bench:
     def load(self, peer, *arguments):
         """Return a load generator, a context manager."""
         return Load(self._program, peer, *arguments)
+
+    def wait_for_mail(self):
+        """Wait until the mail is on the disk, and its folders are older than two seconds.
+
+        Servers do not trust the times of a folder that was changed a moment ago.
+        """
+        os.sync()  # so that it is not written during a measurement
+        time.sleep(self._settling)
 
     def poll(self, peer, user):
         """Run one session with UIDL and LIST; return the load generator's result."""
@@ -126,9 +136,19 @@ def schedule(selected, peers, rounds):
         (workload, number, peer)
         for workload in selected
         for number in range(1, min(rounds, workload.rounds or rounds) + 1)
-        # Each round starts with another peer, so that no peer always follows the same one.
-        for peer in (peers * 2)[(number - 1) % len(peers) :][: len(peers)]
+        for peer in _rotated(measured_peers(workload, peers), number - 1)
     ]
+
+
+def measured_peers(workload, peers):
+    """Return those of the peers that are measured in a workload."""
+    return [peer for peer in peers if workload.cores in peer.cores]
+
+
+def _rotated(peers, number):
+    """Each round starts with another peer, so that no peer always follows the same one."""
+    start = number % len(peers) if peers else 0
+    return peers[start:] + peers[:start]
 
 
 def measure(bench, steps):
@@ -235,8 +255,8 @@ def parse_command_line(argv):
     parser.add_argument(
         "--peers",
         type=comma_separated(PEERS),
-        default=DEFAULT_PEERS,
-        help=f"servers, separated by commas: {', '.join(PEERS)} [default: all but floor]",
+        default=list(PEERS),
+        help=f"servers, separated by commas: {', '.join(PEERS)} [default: all]",
     )
     parser.add_argument(
         "--popserv",
@@ -246,7 +266,7 @@ def parse_command_line(argv):
         help="also measure popserv with these arguments, for example '--timeout 900'; "
         "may be given more than once",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="number of rounds [default: 3]")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds [default: 5]")
     parser.add_argument(
         "--million", action="store_true", help="also poll a maildrop of 1,000,000 messages"
     )
@@ -282,17 +302,20 @@ def work_directory(arguments):
         shutil.rmtree(directory)
 
 
-def wait_for_mail(arguments):
-    """Wait until the mail is on the disk, and old enough for servers to trust its timestamps."""
-    os.sync()  # so that it is not written during a measurement
-    if not arguments.tiny:
-        time.sleep(2.5)
+def _build():
+    """Tell how the interpreter was built; the figures depend on it by up to a factor of two."""
+    if "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""):
+        return "built with --enable-optimizations"
+    # Distributions optimise as well, and do not record it in this way.
+    if os.path.realpath(sys.executable).startswith("/usr/bin/"):
+        return "the distribution's build"
+    return "built without --enable-optimizations"
 
 
 def environment():
     """Return the versions and the hardware on which the figures depend."""
     return {
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()} ({_build()})",
         "twisted": twisted.__version__,
         "kernel": platform.release(),
         "cores": os.cpu_count(),
@@ -325,11 +348,12 @@ def main(argv=None):
         bench = Bench(arguments, directory)
         installed, left_out = installed_peers(arguments, directory)
         peers += installed
+        selected = [each for each in selected if measured_peers(each, peers)]
         print_status("generating mail")
         for workload in selected:
-            for peer in peers:
+            for peer in measured_peers(workload, peers):
                 workload.prepare(bench, peer)
-        wait_for_mail(arguments)
+        bench.wait_for_mail()
         rounds = 1 if arguments.tiny else arguments.rounds
         results, noise = measure(bench, schedule(selected, peers, rounds))
     about = environment() | {

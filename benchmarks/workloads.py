@@ -6,10 +6,9 @@ it is called for each peer in turn, once per round.
 
 import json
 import os
-import shutil
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mail import remove_server_files
 from peers import MeasurementError
@@ -20,13 +19,16 @@ class Run:
     """The result of one run."""
 
     value: float
-    """The server's CPU time in seconds per operation, or its memory in octets per connection."""
+    """The server's CPU time in seconds per operation, or what the workload measures instead."""
 
     rate: float = 0.0
     """Operations per second of wall-clock time."""
 
     client: float = 0.0
     """The load generator's CPU seconds per operation; should be well below 1 / ``rate``."""
+
+    p99: float = 0.0
+    """The duration in seconds that 99 % of the operations did not exceed."""
 
     slowest: float = 0.0
     """The duration of the slowest operation in seconds; only this figure shows a stall."""
@@ -92,14 +94,28 @@ class Workload:
 
     name: str
     title: str
-    target: float | None = None
+    target: float | None = 1.0
     rounds: int | None = None
     """The maximum number of rounds; None: no limit."""
+
+    cores: bool = False
+    """Whether the rate of servers that use several cores is compared, see Peer.cores."""
 
     estimate = 1.5
     """The expected duration of a run in seconds, without the measured time itself."""
 
-    unit = "s"
+    figure = "cpu"
+    """What is measured: "cpu", "memory", or "wait", the duration of an operation."""
+
+    @property
+    def unit(self):
+        """The unit of the figure: seconds or octets."""
+        return "B" if self.figure == "memory" else "s"
+
+    @property
+    def rate_target(self):
+        """The ratio of popserv's rate to that of the tuned Dovecot that it must exceed."""
+        return 1.0
 
     def prepare(self, bench, peer):
         """Generate the mail of a peer."""
@@ -127,6 +143,11 @@ class Steady(Workload):
     estimate = 0.6
 
     @property
+    def rate_target(self):
+        """See Workload; with pipelining the rate is that of one client that does not wait."""
+        return 1.0 if self.depth == 1 else None
+
+    @property
     def _user(self):
         return f"{self.mail}{self.messages}-#"
 
@@ -146,6 +167,20 @@ class Steady(Workload):
         return summarize([result], cpu)
 
 
+class Beside(Steady):
+    """The duration of a NOOP of one client while another pipelines RETR; its 99th percentile.
+
+    The rate is that of RETR.
+    """
+
+    figure = "wait"
+
+    def measure(self, bench, peer):
+        """See Workload."""
+        run = super().measure(bench, peer)
+        return replace(run, value=run.p99)
+
+
 def summarize(results, cpu):
     """Return the Run of one or more results of the load generator."""
     operations = sum(result["operations"] for result in results)
@@ -153,6 +188,7 @@ def summarize(results, cpu):
         cpu / operations,
         operations / sum(result["seconds"] for result in results),
         sum(result["client"] for result in results) / operations,
+        max(result["p99"] for result in results),
         max(result["slowest"] for result in results),
     )
 
@@ -225,27 +261,55 @@ class AfterDelivery(Workload):
 
 
 @dataclass
-class DeleteAll(Workload):
-    """RETR and DELE of every message and QUIT, per message; no message may be left."""
+class RemoveAll(Workload):
+    """Sessions that retrieve and delete every message, each by another user.
 
-    messages: int = 0
-    estimate = 1.5
+    One operation is a session if ``kind`` is life, and a message if it is dele.  ``seen``
+    tells whether the user has polled the messages before.  Before a run every user polls, so
+    that the server knows the user, and the mail is delivered and left alone for a while.
+    """
+
+    kind: str = "life"
+    messages: int = 10
+    maildrops: int = 1
+    clients: int = 1
+    seen: bool = False
+    estimate = 6.0
+
+    def _maildirs(self, peer):
+        number = self.maildrops
+        if peer.stalls_without_pipelining:
+            number = max(self.clients, number // 5)
+        return [peer.root / f"{self.name}-{each}" for each in range(number)]
+
+    def _load(self, bench, peer, kind, messages, clients=1):
+        calls = len(self._maildirs(peer)) // clients
+        options = ("--clients", clients, "--calls", calls, "--messages", messages, "--rotate")
+        return bench.load(peer, kind, f"{self.name}-#", *options)
 
     def prepare(self, bench, peer):
         """See Workload."""
-        bench.fill(peer, "emptied", "usual", 0)
+        for maildir in self._maildirs(peer):
+            bench.fill(peer, maildir.name, "usual", 0)
 
     def measure(self, bench, peer):
         """See Workload."""
-        maildir = peer.root / "emptied"
-        messages = self.messages // 5 if peer.stalls_without_pipelining else self.messages
-        bench.mail.fill(maildir, "usual", messages, peer.owner, shutil.copyfile)
-        os.sync()  # removing a file that was never written to the disk is cheaper
-        options = ("--calls", 1, "--messages", messages)
-        with bench.load(peer, "dele", "emptied", *options) as load:
+        messages = min(self.messages, 200) if peer.stalls_without_pipelining else self.messages
+        if not self.seen:
+            with self._load(bench, peer, "poll", 0) as load:
+                load.run()
+        for number, maildir in enumerate(self._maildirs(peer)):
+            first = number * messages % 1000
+            bench.mail.deliver(maildir, "usual", messages, first=first, seen=self.seen)
+        bench.wait_for_mail()
+        if self.seen:
+            with self._load(bench, peer, "poll", messages) as load:
+                load.run()
+        with self._load(bench, peer, self.kind, messages, self.clients) as load:
             result, cpu = peer.measure_cpu(load.run)
-        if left := bench.count(peer, "emptied"):
-            raise MeasurementError(f"QUIT left {left} messages of {messages}")
+        for maildir in self._maildirs(peer):
+            if left := count_messages(maildir):
+                raise MeasurementError(f"QUIT left {left} messages of {messages}")
         return summarize([result], cpu)
 
 
@@ -255,7 +319,7 @@ class Memory(Workload):
 
     connections: tuple = ()
     estimate = 7.0
-    unit = "B"
+    figure = "memory"
 
     def _steps(self, bench, peer):
         limit = bench.open_files // peer.files_per_session
@@ -294,33 +358,38 @@ def workloads(*, tiny=False, million=False, connections=2000):
     def scaled(number):
         return max(3, number // 500) if tiny else number
 
-    def poll(number, target=None, **options):
+    def poll(number, target=1.0, **options):
         title = f"poll of an unchanged maildrop with {number:,} messages"
         return Steady(
             f"poll-{number}", title, target, kind="poll", messages=scaled(number), **options
         )
 
+    def retr(name, title, target, **options):
+        options = {"kind": "retr", "mail": "usual", "messages": scaled(1000)} | options
+        return Steady(name, title, target, **options)
+
     k10, k100 = scaled(10_000), scaled(100_000)
     steps = [step for step in (0, 100, 250, 500, 1000, 2000, 5000, 10_000) if step <= connections]
+    login = {"kind": "login", "warm_up": 3}
     return [
-        Steady("connect", "connection and greeting", 55 / 40, kind="connect", clients=4, warm_up=3),
-        Steady("login", "login: USER, PASS, STAT, QUIT", 0.2, kind="login", clients=4, warm_up=3),
-        poll(10, rounds=1),
-        poll(100, rounds=1),
-        poll(500, 0.09, clients=4),
-        poll(1000, rounds=1),
-        poll(10_000, 0.7 / 37),
+        Steady("connect", "connection and greeting", 1.05, kind="connect", clients=4, warm_up=3),
+        Steady("login", "login: USER, PASS, STAT, QUIT", 0.3, clients=4, **login),
+        poll(10),
+        poll(100),
+        poll(500, 0.16, clients=4),
+        poll(1000),
+        poll(10_000, 0.04),
         FirstSession(
             "first-10000",
             "first session with 10,000 messages, nothing cached",
-            0.45,
+            0.5,
             messages=k10,
             maildrops=3,
         ),
         FirstSession(
             "first-100000",
             "first session with 100,000 messages, nothing cached",
-            0.45,
+            0.5,
             messages=k100,
         ),
         FirstSession(
@@ -330,46 +399,66 @@ def workloads(*, tiny=False, million=False, connections=2000):
             messages=k100,
             clear=False,
         ),
-        poll(100_000, 2.5 / 333),
+        poll(100_000, 0.02),
         AfterDelivery(
             "delivery-100000", "session after a delivery into 100,000 messages", 0.3, messages=k100
         ),
         *([poll(1_000_000, rounds=1)] if million else []),
-        Steady(
-            "retr", "RETR, 2-10 KB messages", 0.7, kind="retr", mail="usual", messages=scaled(1000)
-        ),
-        Steady(
-            "retr-16",
-            "RETR, 2-10 KB messages, 16 pipelined",
+        RemoveAll(
+            "life",
+            "life: login, RETR and DELE of 10 new messages, QUIT",
             0.5,
-            kind="retr",
-            mail="usual",
-            messages=scaled(1000),
-            depth=16,
+            maildrops=8 if tiny else 400,
+            clients=4,
         ),
-        Steady(
-            "retr-large",
-            "RETR, 1-5 MB messages",
-            0.3,
-            kind="retr",
-            mail="large",
-            messages=3 if tiny else 12,
+        retr("retr", "RETR, 2-10 KB messages", 0.75),
+        retr(
+            "retr-dots",
+            "RETR, 2-10 KB messages with lines that begin with a dot",
+            0.75,
+            mail="dotted",
         ),
-        Steady("top", "TOP n 0", 30 / 36, kind="top", mail="usual", messages=scaled(1000)),
-        DeleteAll(
+        retr("retr-16", "RETR, 2-10 KB messages, 16 pipelined", 0.7, depth=16),
+        retr("retr-large", "RETR, 1-5 MB messages", 0.36, mail="large", messages=3 if tiny else 12),
+        Steady("top", "TOP n 0", 0.82, kind="top", mail="usual", messages=scaled(1000)),
+        RemoveAll(
             "dele",
             "RETR and DELE of every message, QUIT (per message)",
-            0.4,
+            0.75,
+            kind="dele",
             messages=15 if tiny else 1000,
+            maildrops=5,
+            seen=True,
         ),
         Memory(
             "memory",
             "memory of a logged-in idle connection",
-            6 / 568,
+            0.01,
             rounds=1,
             connections=(0, 5, 10) if tiny else tuple(steps),
         ),
         Steady("noop", "NOOP, pipelined", 2.5, kind="noop", depth=500),
+        Beside(
+            "noop-beside-retr",
+            "NOOP beside 1,000 pipelined RETRs, 99th percentile",
+            None,
+            kind="beside",
+            mail="usual",
+            messages=scaled(1000),
+            clients=2,
+            depth=1000,
+        ),
+        Steady("cores-login", "login, 8 clients", None, cores=True, clients=8, **login),
+        Steady(
+            "cores-poll-500",
+            "poll of 500 messages, 8 clients",
+            None,
+            cores=True,
+            kind="poll",
+            messages=scaled(500),
+            clients=8,
+        ),
+        retr("cores-retr", "RETR, 2-10 KB messages, 8 clients", None, cores=True, clients=8),
     ]
 
 
