@@ -531,7 +531,7 @@ static void measure(void)
     }
     qsort(all.durations, all.calls, sizeof *all.durations, compare);
     printf("{\"operations\": %ld, \"seconds\": %.6f, \"client\": %.6f, \"octets\": %ld, "
-           "\"p99\": %.6f, \"slowest\": %.6f}\n",
+           "\"p99\": %.9f, \"slowest\": %.9f}\n",
            all.operations, seconds, cpu, all.octets,
            all.durations[(all.calls - 1) * 99 / 100], all.durations[all.calls - 1]);
     wait_for_line();

@@ -132,14 +132,15 @@ class Mail:
         self._generated = dict.fromkeys(SIZES, 0)
         self._serials = defaultdict(partial(count, 1))
 
-    def messages(self, kind, number):
-        """Return the paths of the first ``number`` messages of a kind; generate missing ones."""
+    def messages(self, kind, number, first=0):
+        """Return the paths of ``number`` messages of a kind; generate missing ones."""
+        last = first + number
         folder = self._pool / kind
         folder.mkdir(parents=True, exist_ok=True)
-        if number > self._generated[kind]:
-            self._write(kind, folder, self._generated[kind], number)
-            self._generated[kind] = number
-        return [f"{folder}/{each}" for each in range(number)]
+        if last > self._generated[kind]:
+            self._write(kind, folder, self._generated[kind], last)
+            self._generated[kind] = last
+        return [f"{folder}/{each}" for each in range(first, last)]
 
     def _write(self, kind, folder, first, last):
         material = _material(kind)
@@ -168,7 +169,7 @@ class Mail:
         They are copies, because removing one of several links is cheaper than removing a
         file.  They are in new/, as delivery agents leave them, or in cur/ if they were seen.
         """
-        for path in self.messages(kind, first + number)[first:]:
+        for path in self.messages(kind, number, first):
             name = self._name(maildir)
             shutil.copyfile(path, maildir / "tmp" / name)
             target = f"cur/{name}:2,S" if seen else f"new/{name}"

@@ -408,7 +408,7 @@ def workloads(*, tiny=False, million=False, connections=2000):
             "life",
             "life: login, RETR and DELE of 10 new messages, QUIT",
             0.5,
-            maildrops=8 if tiny else 400,
+            maildrops=8 if tiny else 200,
             clients=4,
         ),
         retr("retr", "RETR, 2-10 KB messages", 0.75),
