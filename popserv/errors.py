@@ -22,7 +22,10 @@ class POPError(Exception):
     text: Text = Text("refused")
 
     def __init__(
-        self, text: str | Text | None = None, *arguments: object, code: bytes | None = None
+        self,
+        text: str | Text | None = None,
+        *arguments: int | str | Text,
+        code: bytes | None = None,
     ) -> None:
         if isinstance(text, str):
             text = Text(text, *arguments)

@@ -53,6 +53,21 @@ class IMailbox(Interface):
         """Release the exclusive-access lock.  It is called once."""
 
 
+class ICachedMessages(IMailbox):
+    """A mailbox that can read some of its messages without waiting.
+
+    Such a message is sent without :meth:`IMailbox.open` and all that it costs.
+    """
+
+    def read_cached(message: Message, maximum: int) -> bytes | None:
+        """Return the first ``maximum`` octets of a message as stored, or all if it has fewer.
+
+        Return None if that cannot be done without waiting, or for any other reason: the message
+        is then opened.  The caller compares the octets with those that the snapshot has for the
+        message, so that a file that has changed need not be noticed here.
+        """
+
+
 class ISizeCache(IMailbox):
     """A mailbox whose store keeps the octets of messages from one session to the next."""
 
@@ -156,13 +171,15 @@ class IScramSHA1Credentials(IScramCredentials):
 class ICertificateCredentials(ICredentials):
     """A verified TLS client certificate, for EXTERNAL (RFC 4422 appendix A)."""
 
-    names: Sequence[bytes] = Attribute("The user names in the certificate.")
+    names: Sequence[bytes] = Attribute(
+        "The names by which the client may log in, in the order of preference: those in the "
+        "certificate or, if the client has sent an authorization identity, that one alone.  The "
+        "mechanism has refused an authorization identity that is not in the certificate."
+    )
 
     username: bytes = Attribute(
-        "The authorization identity that the client has sent, empty if it has sent none.  A "
-        "checker must refuse one that is not a name in the certificate, with the help of "
-        ":func:`popserv.auth.requested_names`.  If it accepts the credentials, it sets this "
-        "attribute to the user's name, for the log."
+        "The authorization identity, empty if the client has sent none.  A checker that accepts "
+        "the credentials sets it to the user's name, for the log."
     )
 
 

@@ -6,11 +6,13 @@ arguments replace the placeholders.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from functools import lru_cache
 from gettext import NullTranslations
 from typing import Protocol
 
 
-class Language(Protocol):
+class Language(Hashable, Protocol):
     """A catalog of translations, with the interface of :mod:`gettext`."""
 
     def gettext(self, message: str, /) -> str:
@@ -24,42 +26,42 @@ ENGLISH: Language = NullTranslations()
 """The texts as written in the code: the language i-default (RFC 2277 section 4.5)."""
 
 
+@lru_cache(1000)
+def _translated(language: Language, english: str) -> bytes:
+    return language.gettext(english).encode("utf-8")
+
+
 class Text:
     """A text with its arguments: ``Text("message %d deleted", 3)``.
 
-    An argument may be a Text itself.
+    An argument is a number, a str, or a Text itself.
     """
 
-    __slots__ = ("_arguments", "_english", "_rendered")
+    __slots__ = ("_arguments", "_english")
 
-    def __init__(self, english: str, *arguments: object) -> None:
+    def __init__(self, english: str, *arguments: int | str | Text) -> None:
         self._english = english
         self._arguments = arguments
-        self._rendered: tuple[Language | None, bytes] = (None, b"")
 
     def encoded(self, language: Language = ENGLISH) -> bytes:
         """Return the text in a language, in UTF-8."""
-        # Most texts are constants, and are sent in one language: keep the last result.
-        rendered, octets = self._rendered
-        if rendered is not language:
-            octets = self.render(language).encode("utf-8")
-            self._rendered = (language, octets)
-        return octets
-
-    def render(self, language: Language = ENGLISH) -> str:
-        """Return the text in a language."""
-        template = self._template(language)
-        if not self._arguments:
-            return template % ()
-        return template % tuple(
+        return self._template(language) % tuple(
             [
-                argument.render(language) if isinstance(argument, Text) else argument
+                argument
+                if isinstance(argument, int)
+                else argument.encoded(language)
+                if isinstance(argument, Text)
+                else argument.encode("utf-8")
                 for argument in self._arguments
             ]
         )
 
-    def _template(self, language: Language) -> str:
-        return language.gettext(self._english)
+    def render(self, language: Language = ENGLISH) -> str:
+        """Return the text in a language."""
+        return self.encoded(language).decode("utf-8")
+
+    def _template(self, language: Language) -> bytes:
+        return _translated(language, self._english)
 
     def __str__(self) -> str:
         return self.render()
@@ -81,5 +83,5 @@ class Counted(Text):
         self._plural = plural
         self._n = n
 
-    def _template(self, language: Language) -> str:
-        return language.ngettext(self._english, self._plural, self._n)
+    def _template(self, language: Language) -> bytes:
+        return language.ngettext(self._english, self._plural, self._n).encode("utf-8")

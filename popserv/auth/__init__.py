@@ -10,7 +10,6 @@ from popserv.auth.credentials import (
     CertificateCredentials,
     CramMD5Credentials,
     RemoteUserCredentials,
-    requested_names,
 )
 from popserv.auth.files import FileError
 from popserv.auth.names import check_name, prepared_name
@@ -30,5 +29,4 @@ __all__ = [
     "RemoteUserCredentials",
     "check_name",
     "prepared_name",
-    "requested_names",
 ]

@@ -23,12 +23,8 @@ from popserv.auth.names import CaseInsensitiveNames, prepared_name, with_domain
 from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.users_file import User
 from popserv.core.session import client_address
-from popserv.interfaces import (
-    ICertificateCredentials,
-    ICredentialsSupport,
-    IDefaultDomain,
-    ITokenCredentials,
-)
+from popserv.interfaces import ICredentialsSupport, IDefaultDomain, ITokenCredentials
+from popserv.runtime.coroutines import eager_deferred
 
 
 def with_client_names(
@@ -63,13 +59,11 @@ class _ClientNamesChecker:
         return True
 
     def requestAvatarId(self, credentials: ICredentials) -> Deferred[bytes | tuple[()]]:
-        return Deferred.fromCoroutine(self._check(credentials))
+        return eager_deferred(self._check(credentials))
 
     async def _check(self, credentials: Any) -> Any:
         credentials.username = with_domain(credentials.username, self._domain)
-        if ICertificateCredentials.providedBy(credentials):
-            credentials.names = [with_domain(name, self._domain) for name in credentials.names]
-        elif not ITokenCredentials.providedBy(credentials):
+        if not ITokenCredentials.providedBy(credentials):
             # The name that comes with a token must be exactly that of the token.
             credentials.username = self._listed(credentials.username)
         avatar = await maybeDeferred(self._checker.requestAvatarId, credentials)

@@ -10,7 +10,6 @@ from twisted.cred.error import UnauthorizedLogin
 from zope.interface import implementer
 
 from popserv.auth.hmac_md5 import hmac_md5
-from popserv.core.printable import printable
 from popserv.interfaces import (
     IAPOPCredentials,
     ICertificateCredentials,
@@ -62,31 +61,14 @@ class CramMD5Credentials:
 
 @implementer(ICertificateCredentials)
 class CertificateCredentials:
-    """The names in a verified TLS client certificate, and the name to log in as.
+    """The names by which the owner of a verified TLS client certificate may log in.
 
-    ``username`` is the authorization identity, or empty if the client did not name a user.
+    ``username`` is the only one of them, or empty if the client did not name a user.
     """
 
-    def __init__(self, names: Sequence[bytes], username: bytes) -> None:
+    def __init__(self, names: Sequence[bytes], username: bytes = b"") -> None:
         self.names = names
         self.username = username
-
-
-def requested_names(credentials: ICertificateCredentials) -> Sequence[bytes]:
-    """Return the users whose maildrop the owner of a certificate requests, the first if possible.
-
-    :raises UnauthorizedLogin: the client has sent an authorization identity that is not one of the
-        names in its certificate.
-    """
-    names, username = credentials.names, credentials.username
-    if not username:
-        return names
-    if username in names:
-        return [username]
-    certified = ", ".join(f'"{printable(each)}"' for each in names) or "no user"
-    raise UnauthorizedLogin(
-        f"the client certificate is for {certified:.500}, not for the authorization identity"
-    )
 
 
 class ExchangeAborted(UnauthorizedLogin):

@@ -12,6 +12,7 @@ from zope.interface import Interface, implementer
 
 from popserv.auth.names import name_octets
 from popserv.interfaces import IMailbox, IMaildropFactory
+from popserv.runtime.coroutines import run_eagerly
 
 Avatar = tuple[type[Interface], object, Callable[[], Any]]
 
@@ -28,7 +29,7 @@ class MaildropRealm:
 
     def requestAvatar(
         self, avatarId: bytes | str | tuple[()], mind: object, *interfaces: type[Interface]
-    ) -> Deferred[Avatar]:
+    ) -> Avatar | Deferred[Avatar]:
         """Open the maildrop of ``avatarId``; see IRealm.
 
         :raises NotImplementedError: IMailbox is not one of the interfaces.
@@ -39,7 +40,7 @@ class MaildropRealm:
         user = name_octets(avatarId)
         if not isinstance(user, bytes):
             raise UnauthorizedLogin("an anonymous user has no maildrop")
-        return Deferred.fromCoroutine(self._open(user))
+        return run_eagerly(self._open(user))
 
     async def _open(self, user: bytes) -> Avatar:
         mailbox = await self._factory.open_maildrop(user)

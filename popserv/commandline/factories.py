@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.cred.portal import IRealm, Portal
@@ -12,7 +12,7 @@ from popserv import __version__
 from popserv.auth.client_names import with_client_names
 from popserv.auth.portal import PortalAuthenticator
 from popserv.auth.preauth import PreauthenticatedChecker
-from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS
+from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS, Mechanism, external
 from popserv.commandline.session_options import SessionOptions
 from popserv.commands import capa, rfc1460, sasl, utf8
 from popserv.core.command import Command, CommandTable
@@ -85,6 +85,12 @@ def _common_settings(options: SessionOptions) -> Mapping[str, Any]:
     }
 
 
+def _mechanisms(options: SessionOptions) -> Sequence[Mechanism]:
+    """Return the mechanisms of the options; EXTERNAL adds the default domain."""
+    with_domain = external(options["default-domain"])
+    return [with_domain if each.name == with_domain.name else each for each in options["sasl"]]
+
+
 def _commands(options: SessionOptions) -> Iterable[Command]:
     """Return the commands of the dialect, configured, without those of ``--without``."""
     configured = (
@@ -93,7 +99,7 @@ def _commands(options: SessionOptions) -> Iterable[Command]:
             expire_days=options["expire"],
             login_delay=options.get("login-delay", 0),
         ),
-        *sasl.commands(options["sasl"]),
+        *sasl.commands(_mechanisms(options)),
         utf8.lang_command(options["language"]),
         *([rfc1460.retr] if options["mark-seen"] else ()),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from popserv.commands import rfc1725
+from popserv.commands.sending import send_message
 from popserv.core.access_record import AccessRecord
 from popserv.core.command import Outcome, command
 from popserv.core.grammar import arguments, no_arguments, number
@@ -26,7 +27,7 @@ async def last(session: Session) -> Reply:
 def retr(session: Session, n: int) -> Outcome:
     """Send a message; once it is sent, it counts as accessed and retrieved."""
     _access(session)
-    return rfc1725.send_message(session, n)
+    return send_message(session, n)
 
 
 @command(b"DELE", State.TRANSACTION, arguments(number))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from functools import partial
+from collections.abc import Coroutine, Iterable
+from operator import length_hint
 from typing import Any
 
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 
 from popserv.auth.credentials import APOPCredentials
-from popserv.core.command import command
+from popserv.commands.sending import send_message, send_top
+from popserv.core.command import Outcome, command
 from popserv.core.grammar import (
     arguments,
     name_and_digest,
@@ -19,18 +20,10 @@ from popserv.core.grammar import (
     word,
 )
 from popserv.core.maildrop import message_count
-from popserv.core.replies import After, Reply
+from popserv.core.replies import After, Reply, ok_line
 from popserv.core.session import Session, State
-from popserv.core.snapshot import Message
-from popserv.errors import BadCommand, NoSuchMessage
-from popserv.messages.framing import (
-    FilteredFramer,
-    Framer,
-    ListingFramer,
-    MessageFramer,
-    TopFramer,
-)
-from popserv.messages.workarounds import OUTLOOK_NO_NULS, BlankLineFilter, NulFilter
+from popserv.errors import BadCommand
+from popserv.messages.framing import ListingFramer
 from popserv.texts import Text
 
 # Section 4: the AUTHORIZATION state
@@ -43,7 +36,7 @@ def _password_login_available(session: Session) -> bool:
 _NEEDS_TLS = Text("cleartext passwords are not allowed without TLS")
 
 
-_SEND_PASS = Reply(Text("send PASS"))
+_SEND_PASS = Text("send PASS")
 
 
 @command(
@@ -54,10 +47,10 @@ _SEND_PASS = Reply(Text("send PASS"))
     refusal=_NEEDS_TLS,
     announce=b"USER",
 )
-def user(session: Session, name: bytes) -> Reply:
+def user(session: Session, name: bytes) -> bytes:
     """Record the name to log in with; the reply is the same for every name (section 12)."""
     session.claimed_name = name
-    return _SEND_PASS
+    return ok_line(_SEND_PASS, session.language)
 
 
 @command(
@@ -86,73 +79,68 @@ def quit_(session: Session) -> Coroutine[Any, Any, Reply]:
 
 
 @command(b"STAT", State.TRANSACTION, no_arguments)
-def stat(session: Session) -> Reply:
+def stat(session: Session) -> bytes:
     """Return the drop listing: the number of messages, and their octets."""
-    return Reply(b"%d %d" % (session.maildrop.count, session.maildrop.octets))
+    return ok_line(b"%d %d" % (session.maildrop.count, session.maildrop.octets))
 
 
 @command(b"LIST", State.TRANSACTION, arguments(number, minimum=0))
-def list_(session: Session, n: int | None = None) -> Reply:
+def list_(session: Session, n: int | None = None) -> Outcome:
     """Return the scan listing of one message, or of all."""
     maildrop = session.maildrop
     if n is not None:
-        return Reply(b"%d %d" % (n, maildrop[n].octets))
-    return Reply(maildrop.summary(), maildrop.scan_listing(), ListingFramer())
+        return ok_line(b"%d %d" % (n, maildrop[n].octets))
+    return _listing(session, maildrop.summary(), maildrop.scan_listing())
 
 
 @command(b"RETR", State.TRANSACTION, arguments(number))
-def retr(session: Session, n: int) -> Coroutine[Any, Any, Reply]:
+def retr(session: Session, n: int) -> Outcome:
     """Send a message."""
     return send_message(session, n)
 
 
 @command(b"DELE", State.TRANSACTION, arguments(number))
-def dele(session: Session, n: int) -> Reply:
+def dele(session: Session, n: int) -> bytes:
     """Mark a message as deleted."""
     session.maildrop.mark(n)
-    return Reply(Text("message %d deleted", n))
+    return ok_line(Text("message %d deleted", n), session.language)
 
 
-_NOTHING_DONE = Reply(Text("nothing done"))
+_NOTHING_DONE = Text("nothing done")
 
 
 @command(b"NOOP", State.TRANSACTION, no_arguments)
-def noop(session: Session) -> Reply:
+def noop(session: Session) -> bytes:
     """Do nothing."""
-    return _NOTHING_DONE
+    return ok_line(_NOTHING_DONE, session.language)
 
 
 @command(b"RSET", State.TRANSACTION, no_arguments)
-def rset(session: Session) -> Reply:
+def rset(session: Session) -> bytes:
     """Remove all deletion marks."""
     session.maildrop.unmark_all()
-    return Reply(Text("maildrop has %s", session.maildrop.summary()))
+    return ok_line(Text("maildrop has %s", session.maildrop.summary()), session.language)
 
 
 # Section 7: optional commands
 
 
-_TOP_FOLLOWS = Text("top of message follows")
-
-
 @command(b"TOP", State.TRANSACTION, arguments(number, number), announce=b"TOP")
-def top(session: Session, n: int, lines: int) -> Coroutine[Any, Any, Reply]:
+def top(session: Session, n: int, lines: int) -> Outcome:
     """Send a message's header and the first lines of its body."""
-    message = session.maildrop[n]
-    return _send(session, n, message, _TOP_FOLLOWS, TopFramer(lines, message.octets))
+    return send_top(session, n, lines)
 
 
 _UNIQUE_IDS_FOLLOW = Text("unique-id listing follows")
 
 
 @command(b"UIDL", State.TRANSACTION, arguments(number, minimum=0), announce=b"UIDL")
-def uidl(session: Session, n: int | None = None) -> Reply:
+def uidl(session: Session, n: int | None = None) -> Outcome:
     """Return the unique-id listing of one message, or of all."""
     maildrop = session.maildrop
     if n is not None:
-        return Reply(b"%d %b" % (n, maildrop[n].uid))
-    listing = maildrop.unique_id_listing()
-    return Reply(_UNIQUE_IDS_FOLLOW, listing, ListingFramer())
+        return ok_line(b"%d %b" % (n, maildrop[n].uid))
+    return _listing(session, _UNIQUE_IDS_FOLLOW, maildrop.unique_id_listing())
 
 
 @command(
@@ -173,6 +161,13 @@ async def apop(session: Session, name: bytes, digest: bytes) -> Reply:
 COMMANDS = (user, pass_, quit_, stat, list_, retr, dele, noop, rset, top, uidl, apop)
 
 
+def _listing(session: Session, text: Text, lines: Iterable[bytes]) -> Outcome:
+    """Return the reply with a listing: the whole response if it is one chunk at most."""
+    if length_hint(lines, 2) > 1:
+        return Reply(text, lines, ListingFramer())
+    return b"".join((ok_line(text, session.language), *lines, b".\r\n"))
+
+
 async def sign_off(session: Session, host: str, service: str) -> Reply:
     """End the session, entering UPDATE after a login; the reply names host and service.
 
@@ -187,41 +182,3 @@ async def sign_off(session: Session, host: str, service: str) -> Reply:
     else:
         text = Text("%s %s server signing off (maildrop empty)", host, service)
     return Reply(text, after=After.CLOSE)
-
-
-def send_message(session: Session, n: int) -> Coroutine[Any, Any, Reply]:
-    """Return the reply to RETR for a message.
-
-    :raises popserv.errors.NoSuchMessage: the message does not exist or is marked as deleted.
-    """
-    message = session.maildrop[n]
-    octets = message.octets
-    sent = partial(session.record_retrieval, message)
-    return _send(session, n, message, Text("%d octets", octets), MessageFramer(octets), sent)
-
-
-async def _send(
-    session: Session,
-    n: int,
-    message: Message,
-    text: Text,
-    framer: Framer,
-    sent: Callable[[], object] | None = None,
-) -> Reply:
-    framer = _filtered(session, n, framer)
-    try:
-        body = await session.mailbox.open(message)
-    except NoSuchMessage:
-        raise NoSuchMessage("message %d was removed by another program", n) from None
-    return Reply(text, body, framer, sent=sent)
-
-
-def _filtered(session: Session, n: int, framer: Framer) -> Framer:
-    """Return a framer behind the filters that the session needs; the one added last runs first."""
-    if session.maildrop.is_header_only(n):
-        framer = FilteredFramer(BlankLineFilter(), framer)
-    if OUTLOOK_NO_NULS in session.workarounds:
-        framer = FilteredFramer(NulFilter(), framer)
-    if session.downgrader is not None and session.maildrop.is_downgraded(n):
-        framer = FilteredFramer(session.downgrader(), framer)
-    return framer

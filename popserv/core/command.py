@@ -17,8 +17,8 @@ from popserv.core.session import Session, State
 from popserv.errors import BadCommand
 from popserv.texts import Text
 
-Outcome = Reply | Coroutine[Any, Any, Reply]
-"""A reply, or a coroutine that returns one."""
+Outcome = bytes | Reply | Coroutine[Any, Any, Reply]
+"""The octets of a whole positive response, a reply, or a coroutine that returns a reply."""
 
 Handler = Callable[..., Outcome]
 """Runs a command: called with the session and the parsed arguments; may raise a POPError."""

@@ -45,8 +45,7 @@ def word(text: bytes) -> bytes:
     return text
 
 
-# int() accepts "+1", "0_1" and the digits of other scripts.
-_NUMBER = re.compile(rb"[0-9]{1,10}")
+_MAX_DIGITS = 10
 
 
 def number(text: bytes) -> int:
@@ -54,7 +53,8 @@ def number(text: bytes) -> int:
 
     :raises BadCommand: the text is not such a number.
     """
-    if not _NUMBER.fullmatch(text):
+    # int() accepts "+1", "0_1" and the digits of other scripts.
+    if len(text) > _MAX_DIGITS or not text.isdigit():
         raise BadCommand("number expected")
     return int(text)
 
@@ -80,7 +80,7 @@ def arguments(*parsers: Callable[[bytes], Any], minimum: int | None = None) -> A
                 raise BadCommand("separate arguments with single spaces")
         if not min_count <= len(texts) <= max_count:
             raise BadCommand(_count_expected(min_count, max_count))
-        return tuple(parser(text) for parser, text in zip(parsers, texts, strict=False))
+        return tuple([parser(text) for parser, text in zip(parsers, texts, strict=False)])
 
     return parse
 

@@ -25,12 +25,19 @@ class Listing:
         self._line = line
         self._chunks: list[bytes | None] = [None] * -(-len(column) // LINES_PER_CHUNK)
 
+    def __len__(self) -> int:
+        """Return the number of chunks."""
+        return len(self._chunks)
+
     def __iter__(self) -> Iterator[bytes]:
         """Yield all lines in chunks."""
-        for at, chunk in enumerate(self._chunks):
-            if chunk is None:
-                chunk = self._chunks[at] = self._format(at * LINES_PER_CHUNK, ())
-            yield chunk
+        return map(self._chunk, range(len(self._chunks)))
+
+    def _chunk(self, at: int) -> bytes:
+        chunk = self._chunks[at]
+        if chunk is None:
+            chunk = self._chunks[at] = self._format(at * LINES_PER_CHUNK, ())
+        return chunk
 
     def without(self, marked: Collection[int]) -> Iterator[bytes]:
         """Yield all lines in chunks, except those at the marked positions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from popserv.core.listings import Listing
 from popserv.core.snapshot import Message, Snapshot
@@ -104,16 +104,16 @@ class Maildrop:
         """The messages with a deletion mark, in order, their octets as stored."""
         return [self._messages[index] for index in sorted(self._marked)]
 
-    def scan_listing(self) -> Iterator[bytes]:
-        """Yield lines ``number octets`` in chunks, for the messages without a deletion mark."""
+    def scan_listing(self) -> Iterable[bytes]:
+        """Return lines ``number octets`` in chunks, for the messages without a deletion mark."""
         return self._without_marked(self._scan_listing.lines)
 
-    def unique_id_listing(self) -> Iterator[bytes]:
-        """Yield lines ``number unique-id`` in chunks, for the messages without a deletion mark."""
+    def unique_id_listing(self) -> Iterable[bytes]:
+        """Return lines ``number unique-id`` in chunks, for the messages without a deletion mark."""
         return self._without_marked(self._messages.unique_id_listing)
 
-    def _without_marked(self, listing: Listing) -> Iterator[bytes]:
-        return listing.without(self._marked) if self._marked else iter(listing)
+    def _without_marked(self, listing: Listing) -> Iterable[bytes]:
+        return listing.without(self._marked) if self._marked else listing
 
 
 def message_count(messages: int) -> Text:

@@ -63,7 +63,8 @@ class MessageFramer:
 
     def finish(self) -> bytes:
         """See Framer."""
-        last = self._frame(self._normalizer.finish())
+        held = self._normalizer.finish()
+        last = self._frame(held) if held else b""
         if not self._at_line_start:
             self._count(2)
             last += b"\r\n"
@@ -102,37 +103,20 @@ class TopFramer(MessageFramer):
     """Frames a message's header, the blank line, and the first ``lines`` lines of the body.
 
     A message with fewer lines is framed whole (RFC 1725 section 7).  ``octets`` is as for
-    :class:`MessageFramer`.  A message of up to ``MAX_COMPARED`` octets is read to its end, so
-    that its size is compared although only a part of it is sent.
+    :class:`MessageFramer`, but only a message that is framed whole is known to have too few.
     """
-
-    MAX_COMPARED = 1 << 17
 
     def __init__(self, lines: int, octets: int | None = None) -> None:
         super().__init__(octets)
         self._lines_left = lines
         self._in_header = True
-        self._reads_to_end = octets is not None and octets <= self.MAX_COMPARED
-        self._unsent_at_line_start = True
 
     def _frame(self, text: bytes) -> bytes:
-        if not text:
-            return b""
-        end = self._octets_to_send(text)
-        unsent = len(text) - end
-        if unsent:
-            self._unsent_at_line_start = text.endswith(b"\n")
-            self._count(unsent + text.count(b"\n", end))
-            text = text[:end]
-        return super()._frame(text)
+        return super()._frame(text[: self._octets_to_send(text)]) if text else b""
 
     def _check_end(self) -> None:
-        if self.done:
-            # The message has not been read to its end.
-            return
-        if not self._unsent_at_line_start:
-            self._count(2)
-        super()._check_end()
+        if not self.done:
+            super()._check_end()
 
     def _octets_to_send(self, text: bytes) -> int:
         """Return how much of the text to send, and count its lines."""
@@ -149,7 +133,7 @@ class TopFramer(MessageFramer):
         for _ in range(self._lines_left):
             end = text.index(b"\n", end) + 1
         self._lines_left = 0
-        self.done = not self._reads_to_end
+        self.done = True
         return end
 
     def _header_end(self, text: bytes) -> int:

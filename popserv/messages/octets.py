@@ -23,8 +23,7 @@ class LineEndNormalizer:
     A CR at the end of a chunk is held back until the next octet is known.
     """
 
-    def __init__(self) -> None:
-        self._held = b""
+    _held = b""
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the text that is certain after this chunk."""

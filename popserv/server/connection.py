@@ -274,8 +274,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
     def pauseProducing(self) -> None:
         """Write no more, and accept no more commands, because the client does not read."""
         self.output.pause()
-        if not self.paused:
-            LineReceiver.pauseProducing(self)
+        LineReceiver.pauseProducing(self)
 
     def resumeProducing(self) -> None:
         """Continue, because the client has read."""

@@ -42,7 +42,9 @@ class POP3Server(Connection):
     FAILED_LOGIN_DELAY = 2.0
     """Seconds before the reply to a failed login, if it is the first of its network."""
     LINES_PER_TURN = 50
-    """Pipelined commands answered before other sessions are served; a body counts as ten."""
+    """Pipelined commands answered before other sessions are served."""
+    OCTETS_PER_LINE = 1024
+    """Octets of a response that count as one more command; a body in chunks counts as nine."""
 
     _command_pending = False
     _sasl_response: Deferred[bytes] | None = None
@@ -63,18 +65,30 @@ class POP3Server(Connection):
         if output.is_batching:
             super().dataReceived(data)
             return
-        output.is_batching = True
         # This is a new turn of the reactor.
         self._lines_this_turn = 0
-        super().dataReceived(data)
-        while self._line_put_back:
-            self._line_put_back = False
-            super().dataReceived(b"")
-        output.is_batching = False
-        output.flush()
+        if self._is_one_line(data):
+            # As LineReceiver does, without its buffer; the reply leaves at once.
+            self.lineReceived(data[:-1])
+        else:
+            output.is_batching = True
+            super().dataReceived(data)
+            while self._line_put_back:
+                self._line_put_back = False
+                super().dataReceived(b"")
+            output.is_batching = False
+            output.flush()
         if self._has_received_line:
             self._has_received_line = False
             self.resetTimeout()
+
+    def _is_one_line(self, data: bytes) -> bool:
+        """Return whether input is one whole line that can be processed now."""
+        return (
+            data.find(b"\n") == len(data) - 1
+            and 0 < len(data) <= self.MAX_LENGTH
+            and not (self._buffer or self.paused or self._busyReceiving)
+        )
 
     def lineReceived(self, line: bytes) -> None:
         """Run a command, or pass on the response to a challenge."""
@@ -98,11 +112,13 @@ class POP3Server(Connection):
             if self.session.state is State.AUTHORIZATION:
                 self.session.method = command.keyword.decode("ascii")
             run = command.run(self.session, *command.parse(argument))
-            outcome = run if isinstance(run, Reply) else run_eagerly(run)
+            outcome = run if isinstance(run, (bytes, Reply)) else run_eagerly(run)
         except Exception:
             self._command_failed(Failure())
         else:
-            if isinstance(outcome, Reply):
+            if isinstance(outcome, bytes):
+                self._send_response(outcome)
+            elif isinstance(outcome, Reply):
                 self.send_reply(outcome)
             else:
                 outcome.addCallbacks(self.send_reply, self._command_failed)
@@ -113,7 +129,8 @@ class POP3Server(Connection):
         if self._command_pending and self._sasl_response is None:
             LineReceiver.pauseProducing(self)
         elif self._lines_this_turn >= self.LINES_PER_TURN and not self.paused and not self.closing:
-            LineReceiver.pauseProducing(self)
+            # The transport goes on: it reads no more before the call, which costs less.
+            self.paused = True
             self.callLater(0, self.resume_input)
 
     def lineLengthExceeded(self, line: bytes) -> None:
@@ -172,6 +189,13 @@ class POP3Server(Connection):
         return not self._command_pending
 
     # Output: replies
+
+    def _send_response(self, octets: bytes) -> None:
+        """Send a whole positive response."""
+        self._bad_commands = 0
+        self._command_pending = False
+        self._lines_this_turn += len(octets) // self.OCTETS_PER_LINE
+        self.output.write(octets)
 
     def send_reply(self, reply: Reply) -> None:
         """Send a positive reply, then perform the action that it requires after it."""

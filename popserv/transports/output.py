@@ -33,9 +33,9 @@ def write_now(transport: Any, octets: bytes) -> None:
     """
     sent = 0
     if _can_send(transport):
-        # If the connection is broken, an exception is returned; the reactor will notice.
-        taken = transport.writeSomeData(octets)
-        sent = taken if isinstance(taken, int) else 0
+        # If the connection is broken, the reactor will notice.
+        with suppress(OSError):
+            sent = transport.socket.send(octets)
     if sent < len(octets):
         transport.write(octets[sent:])
 

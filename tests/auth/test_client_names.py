@@ -14,11 +14,12 @@ from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
 from popserv.auth.client_names import with_client_names
-from popserv.auth.credentials import CertificateCredentials, RemoteUserCredentials
+from popserv.auth.credentials import RemoteUserCredentials
 from popserv.auth.oauth.checker import TokenChecker
 from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.preauth import Preauthenticated, PreauthenticatedChecker
 from popserv.auth.rhosts.checker import RhostsChecker
+from popserv.auth.sasl.mechanisms import external
 from popserv.core.session import client_address
 from popserv.errors import TryLater
 from popserv.interfaces import (
@@ -111,7 +112,7 @@ class DefaultDomainTests(ClientNamesCase):
     """The default domain."""
 
     def test_users_file(self):
-        """It is added to names without @, before the look-up, for every kind of credentials."""
+        """It is added to the names without @ that clients send, before the look-up."""
         users = self.users(b"ann@example.org:{PLAIN}password\nbob:{PLAIN}password\n")
         for credentials, avatar in (
             (by_password(b"ann"), b"ann@example.org"),
@@ -120,27 +121,24 @@ class DefaultDomainTests(ClientNamesCase):
             (by_password(b"ann@"), None),
             (by_password(b"bob"), None),
             (by_password(b""), None),
-            (CertificateCredentials([b"ann"], b""), b"ann@example.org"),
-            (CertificateCredentials([b"ann"], b"ann"), b"ann@example.org"),
-            (CertificateCredentials([b"ann@example.org"], b"ann"), b"ann@example.org"),
-            (CertificateCredentials([b"bob@example.org"], b"ann"), None),
             (begin_scram(ScramClient("sha256", b"password", name=b"ann")), b"ann@example.org"),
         ):
             self.assertEqual(self.log_in(credentials, users, domain=DOMAIN), avatar)
             self.assertEqual(avatar in (None, credentials.username), True)
 
     def test_external(self):
-        """It is added to the authorization identity that a client of EXTERNAL sends."""
-        users = self.users(b"ann@example.org:{PLAIN}password\nbob@example.org:{PLAIN}password\n")
-        state = FakeTLS({}, (b"ann@example.org",))
+        """It is added to the names of EXTERNAL, by the mechanism."""
+        users = self.users(b"ann@example.org:{PLAIN}password\nbob:{PLAIN}password\n")
         for identity, avatar in (
+            (b"", b"ann@example.org"),
             (b"ann", b"ann@example.org"),
             (b"ann@example.org", b"ann@example.org"),
-            (b"bob", None),
-            (b"ann@other.example", None),
         ):
-            credentials, _ = run_exchange(b"EXTERNAL", identity, tls_state=state)
-            self.assertEqual(self.log_in(credentials, users, domain=DOMAIN), avatar, identity)
+            for names in ((b"ann",), (b"bob", b"ann@example.org")):
+                state = FakeTLS({}, names)
+                credentials, _ = run_exchange(external(DOMAIN), identity, tls_state=state)
+                self.assertEqual(self.log_in(credentials, users, domain=DOMAIN), avatar)
+                self.assertEqual(credentials.username, avatar)
 
     def test_memory(self):
         """It is added with the checkers of Twisted."""

@@ -122,10 +122,10 @@ class MaildropRealmTests(UsersFileCase, TestCase):
 
     def test_supports_apop(self):
         """APOP is supported if a checker of the portal supports it."""
-        login = authenticator(self.realm, PasswdFileChecker(self.path))
-        self.assertIs(login.supports(IAPOPCredentials), False)
-        self.write(b"mrose:{APOP}tanstaaf\n")
-        self.assertIs(login.supports(IAPOPCredentials), True)
+        for text, expected in ((b"", False), (b"mrose:{APOP}tanstaaf\n", True)):
+            self.write(text)
+            login = authenticator(self.realm, PasswdFileChecker(self.path))
+            self.assertIs(login.supports(IAPOPCredentials), expected)
         self.assertIs(authenticator(self.realm).supports(IAPOPCredentials), False)
         self.assertIs(PortalAuthenticator(Portal(self.realm)).supports(IAPOPCredentials), False)
 

@@ -3,6 +3,7 @@
 from twisted.cred.checkers import ANONYMOUS
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.mail.interfaces import IMailboxPOP3
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
@@ -10,6 +11,7 @@ from zope.interface.verify import verifyObject
 from popserv.auth.realm import MaildropRealm
 from popserv.errors import MaildropBusy
 from popserv.interfaces import IMailbox
+from popserv.maildrops.maildir.mailbox import EmptyMailbox
 from popserv.maildrops.memory import MemoryMaildrops
 
 
@@ -22,6 +24,10 @@ class MaildropRealmTests(TestCase):
         self.maildrops.deliver(b"ann", b"hello\n")
         self.realm = MaildropRealm(self.maildrops)
 
+    def avatar(self, avatar_id, *interfaces):
+        """Request an avatar as a portal does; return a Deferred."""
+        return maybeDeferred(self.realm.requestAvatar, avatar_id, None, *interfaces)
+
     def test_interface(self):
         """It provides IRealm."""
         verifyObject(IRealm, self.realm)
@@ -29,22 +35,40 @@ class MaildropRealmTests(TestCase):
     async def test_avatar(self):
         """The avatar is the user's mailbox, which is locked until the logout."""
         interfaces = (IMailboxPOP3, IMailbox)
-        interface, avatar, logout = await self.realm.requestAvatar(b"ann", None, *interfaces)
+        interface, avatar, logout = await self.avatar(b"ann", *interfaces)
         self.assertIs(interface, IMailbox)
         verifyObject(IMailbox, avatar)
         self.assertEqual([message.octets for message in avatar.messages], [7])
         self.assertEqual(self.maildrops.locked, {b"ann"})
         with self.assertRaises(MaildropBusy):
-            await self.realm.requestAvatar(b"ann", None, IMailbox)
+            await self.avatar(b"ann", IMailbox)
         await logout()
         self.assertEqual(self.maildrops.locked, set())
 
     async def test_text(self):
         """An avatar ID may be text, as some checkers return it."""
         self.maildrops.deliver("zo\xe9".encode(), b"hello\n")
-        _, avatar, logout = await self.realm.requestAvatar("zo\xe9", None, IMailbox)
+        _, avatar, logout = await self.avatar("zo\xe9", IMailbox)
         self.assertEqual(len(avatar.messages), 1)
         await logout()
+
+    async def test_at_once(self):
+        """A mailbox that the store opens without waiting is no Deferred."""
+        _, avatar, logout = self.realm.requestAvatar(b"ann", None, IMailbox)
+        self.assertEqual(len(avatar.messages), 1)
+        with self.assertRaises(MaildropBusy):
+            self.realm.requestAvatar(b"ann", None, IMailbox)
+        await logout()
+
+    def test_waiting(self):
+        """Otherwise the Deferred fires when the store has opened it."""
+        opened = Deferred()
+        self.patch(self.maildrops, "open_maildrop", lambda user: opened)
+        outcome = self.realm.requestAvatar(b"ann", None, IMailbox)
+        self.assertNoResult(outcome)
+        mailbox = EmptyMailbox(lambda: None)
+        opened.callback(mailbox)
+        self.assertEqual(self.successResultOf(outcome), (IMailbox, mailbox, mailbox.release))
 
     def test_other_interfaces(self):
         """A request without IMailbox raises NotImplementedError and opens nothing."""

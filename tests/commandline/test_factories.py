@@ -1,6 +1,7 @@
 """Tests of popserv.commandline.factories."""
 
 import os
+from base64 import b64encode
 
 from twisted.cred.credentials import UsernamePassword
 from twisted.logger import formatEvent
@@ -17,12 +18,13 @@ from popserv.commandline.factories import (
 )
 from popserv.commands import rfc1460, rfc1725
 from popserv.commands.dialects import DIALECTS
+from popserv.core.session import Session
 from popserv.errors import LoginFailed
 from popserv.interfaces import IRemoteUserCredentials
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader
 from tests.commandline.harness import OptionsCase
-from tests.commands.harness import Client
+from tests.commands.harness import Client, FakeTLSState
 
 
 class FactoriesCase(OptionsCase):
@@ -166,6 +168,22 @@ class LoginTests(FactoriesCase):
         _, release = await preauthenticated.throttle.authenticator.authenticate(credentials)
         await release()
         self.assertEqual(credentials.username, b"joe@example.org")
+
+    async def test_default_domain_of_certificates(self):
+        """--default-domain is also added to the names of EXTERNAL."""
+        set_secret(default_path(self.root), b"joe@example.org", b"{PLAIN}secret", new=True)
+        for arguments in ((), ("--sasl=PLAIN,EXTERNAL",)):
+            factory = self.factory("--default-domain=example.org", *arguments)
+            for name, identity in ((b"joe", b"joe@example.org"), (b"joe@example.org", b"joe")):
+                state = FakeTLSState([name])
+                session = Session(factory.throttle.authenticator, tls_state=state)
+                auth = factory.commands.find(session, b"AUTH")
+                await auth.run(session, b"EXTERNAL", b64encode(identity))
+                self.assertEqual(session.name, b"joe@example.org")
+                await session.end()
+                session.tls_state = FakeTLSState([b"ann@example.org"])
+                with self.assertRaises(LoginFailed):
+                    await auth.run(session, b"EXTERNAL", b64encode(identity))
 
     def test_rhosts(self):
         """RPOP is available only with --rhosts."""

@@ -2,12 +2,13 @@
 
 from base64 import b64encode
 from itertools import pairwise
+from operator import attrgetter
 
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.internet.defer import succeed
 
 from popserv.auth.sasl.mechanisms import Mechanism
-from popserv.interfaces import ITokenCredentials
+from popserv.interfaces import ICertificateCredentials, ITokenCredentials
 from tests.auth.sasl.test_oauthbearer import GOOGLE_XOAUTH2, RFC_7628_RESPONSE
 from tests.commands.harness import (
     CANCELLED,
@@ -141,13 +142,32 @@ class FailedLoginTests(CommandTestCase):
                 "PLAIN",
                 "the authorization identity is not the authentication identity",
             ),
-            (self.FAILED_LOGINS[6], "bob", "EXTERNAL", "the checker's own words"),
+            (
+                self.FAILED_LOGINS[6],
+                "bob",
+                "EXTERNAL",
+                'the client certificate is for "ann", not for the authorization identity',
+            ),
         ]:
             self.log._events.clear()
             self.fail_login(client, lines)
             event = next(event for event in self.log if "cause" in event)
             logged = (event["user"], event["method"], event["cause"])
             self.assertEqual(logged, (name, method, why))
+
+    def test_naive_checker(self):
+        """EXTERNAL fails for a user without a certificate, although the checker only reads names.
+
+        (RFC 4422 section 3.4.1)
+        """
+        for read in (attrgetter("username"), lambda credentials: credentials.names[0]):
+            self.serve(Checker(read, ICertificateCredentials))
+            client = self.connect(tls=True)
+            reply = client.send_and_wait(b"AUTH EXTERNAL %b\r\n" % b64encode(b"bob"))
+            self.assertEqual(reply, LOGIN_FAILED)
+            reply = client.send_and_wait(b"AUTH EXTERNAL %b\r\n" % b64encode(b"ann"))
+            self.assertEqual(reply, WELCOME)
+            client.lose()
 
 
 USER_FIRST = b"-ERR send USER first\r\n"

@@ -3,7 +3,7 @@
 import os
 from base64 import b64encode
 from hmac import HMAC
-from itertools import product
+from itertools import count, product
 
 from popserv.auth.hmac_md5 import hmac_md5_context
 from popserv.auth.passwords import scram_selection
@@ -38,7 +38,7 @@ class UsersFileTests(UsersFileCase, CommandTestCase):
         async def here(function, *args):
             return function(*args)
 
-        self.serve(PasswdFileChecker(self.path, here))
+        self.serve(PasswdFileChecker(self.path, here, monotonic=count().__next__))
 
     def log_in(self, name, password=b"pw", hash_name="sha256", size=None, mechanism=None):
         """Log in by SCRAM; return the last reply."""

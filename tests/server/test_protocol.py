@@ -22,14 +22,32 @@ class InputTests(ServerTestCase):
         self.assertTrue(ann.closed)
 
     def test_turns(self):
-        """Other sessions are served after 50 pipelined commands; a body counts as ten."""
+        """Other sessions are served after 50 pipelined commands; long replies count as more."""
         ann = self.logged_in()
         ann.server.dataReceived(b"NOOP\r\n" * 118)
         self.assertEqual(ann.received().count(b"+OK"), 50)
         ann.clock.advance(0)
         self.assertEqual(ann.received().count(b"+OK"), 68)
-        ann.server.dataReceived(b"UIDL\r\n" * 6)
+        ann.server.dataReceived(b"RETR 1\r\n" * 6)
         self.assertEqual(ann.received().count(b"+OK"), 5)
+        ann.clock.advance(0)
+        self.assertEqual(ann.received().count(b"+OK"), 1)
+        ann.server.OCTETS_PER_LINE = 12
+        ann.server.dataReceived(b"NOOP\r\n" * 40)
+        self.assertEqual(ann.received().count(b"+OK"), 25)
+
+    def test_reading_while_others_are_served(self):
+        """Reading goes on in a turn of others, unless the client does not read."""
+        ann = self.logged_in()
+        ann.server.dataReceived(b"NOOP\r\n" * 51)
+        self.assertEqual(ann.transport.producerState, "producing")
+        ann.server.pauseProducing()
+        self.assertEqual(ann.transport.producerState, "paused")
+        ann.clock.advance(0)
+        self.assertEqual(ann.received().count(b"+OK"), 50)
+        ann.server.resumeProducing()
+        self.assertEqual(ann.transport.producerState, "producing")
+        self.assertEqual(ann.received(), b"+OK nothing done\r\n")
 
     def test_turns_without_pipelining(self):
         """A client that waits for each reply is never paused."""

@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
-from popserv.auth.credentials import ExchangeAborted, requested_names
+from popserv.auth.credentials import ExchangeAborted
 from popserv.auth.passwords.cache import VerifiedPasswordCache
 from popserv.auth.passwords.cram_md5 import CRAM_MD5_SCHEMES, matches_cram_md5
 from popserv.auth.passwords.decoys import Decoys, machine_secret
@@ -50,6 +50,7 @@ from popserv.interfaces import (
     IScramSHA1Credentials,
     IScramSHA256Credentials,
 )
+from popserv.runtime.coroutines import eager_deferred
 from popserv.runtime.threads import BoundedThreadPool
 
 _hash_threads = BoundedThreadPool("popserv-hash", threads=2, backlog=200)
@@ -66,7 +67,8 @@ class PasswdFileChecker:
 
     ``path`` is the path of the users file.  ``run`` calls a function with arguments in a thread
     and returns an awaitable of its result; the default is a pool of two threads, which all
-    checkers share.  ``now`` is a clock in seconds since the epoch.
+    checkers share.  ``now`` is a clock in seconds since the epoch, and ``monotonic`` one that
+    nobody sets.
     """
 
     credentialInterfaces = (
@@ -85,8 +87,9 @@ class PasswdFileChecker:
         path: str,
         run: Callable[..., Awaitable[Any]] = _run_in_thread,
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._users_file = UsersFile(path)
+        self._users_file = UsersFile(path, monotonic)
         self._run = run
         self._now = now
         self._cache = VerifiedPasswordCache()
@@ -114,6 +117,7 @@ class PasswdFileChecker:
     def reload(self) -> None:
         """See :class:`popserv.interfaces.IReloadable`."""
         self._last_reported_error = ""
+        self._users_file.expire()
         self.supports(IUsernamePassword)
 
     def supports(self, credentials: type[Interface]) -> bool:
@@ -122,15 +126,14 @@ class PasswdFileChecker:
         While the file cannot be used, only passwords are supported, and a login by password is
         refused with TryLater.
         """
-        is_password = credentials is IUsernamePassword
         try:
-            users = self._users_file.read()
+            users = self._users_file.read_recent()
         except UsersFileError as error:
             # Logged once: each greeting and each CAPA calls this method.
             if self._last_reported_error != str(error):
                 self._last_reported_error = str(error)
                 self.log.critical("{error}", error=error)
-            return is_password
+            return credentials is IUsernamePassword
         self._last_reported_error = ""
         return supports(users, credentials)
 
@@ -141,7 +144,7 @@ class PasswdFileChecker:
         :class:`popserv.errors.TryLater` if the file cannot be used or too many logins wait for a
         thread.
         """
-        return Deferred.fromCoroutine(self._check(credentials))
+        return eager_deferred(self._check(credentials))
 
     def find(self, name: bytes) -> User | None:
         """Return the user in the file whom a client means by a name, or None.
@@ -261,7 +264,7 @@ class PasswdFileChecker:
         self, credentials: ICertificateCredentials, address: str | None
     ) -> User | None:
         users = self._users_file.read()
-        found = map(users.find, requested_names(credentials))
+        found = map(users.find, credentials.names)
         user = next((user for user in found if user is not None), None)
         refusal = "" if user is None else user.rules.refusal_of(address, self._now())
         if refusal:

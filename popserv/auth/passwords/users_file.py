@@ -9,7 +9,10 @@ evaluates them.
 from __future__ import annotations
 
 import codecs
+import math
 import os
+import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from twisted.logger import Logger
@@ -22,6 +25,9 @@ from popserv.core.printable import printable
 from popserv.runtime.permissions import reason_of
 
 _log = Logger()
+
+MAX_AGE = 0.1
+"""Seconds for which a greeting or a command may use the users without a look at the file."""
 
 
 class UsersFileError(FileError):
@@ -93,16 +99,32 @@ class Users:
         It is the name in the file, or another spelling of it (RFC 8265), or the only name in the
         file that differs from these in the case of ASCII letters.
         """
-        found = self._names.find(name, prepared_name(name))
-        return None if found is None else self.by_name[found]
+        user = self.by_name.get(name)
+        if user is None:
+            found = self._names.find(name, prepared_name(name))
+            user = None if found is None else self.by_name[found]
+        return user
 
 
 class UsersFile:
-    """A users file, which is read again when it changes.  It is thread-safe."""
+    """A users file, which is read again when it changes.  It is thread-safe.
 
-    def __init__(self, path: str) -> None:
+    ``monotonic`` is a clock in seconds.
+    """
+
+    def __init__(self, path: str, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.path = os.path.abspath(path)
+        self._monotonic = monotonic
         self._cached: tuple[tuple[int, ...], Users] = ((), Users([], []))
+        self.expire()
+
+    def read_recent(self) -> Users:
+        """Return the content of the file as of the last ``MAX_AGE`` seconds; see :meth:`read`."""
+        return self._cached[1] if self._monotonic() < self._current_until else self.read()
+
+    def expire(self) -> None:
+        """Let the next :meth:`read_recent` look at the file."""
+        self._current_until = -math.inf
 
     def read(self) -> Users:
         """Return the current content of the file; if it has never existed, there are no users.
@@ -110,6 +132,7 @@ class UsersFile:
         :raises UsersFileError: the file cannot be read, has been removed, or is accessible to
             users other than its owner and its group.
         """
+        now = self._monotonic()
         cached_fingerprint, users = self._cached
         try:
             status = os.stat(self.path)
@@ -127,6 +150,7 @@ class UsersFile:
             raise UsersFileError(str(error)) from None
         except OSError as error:
             raise UsersFileError(f"cannot read {self.path}: {reason_of(error)}") from error
+        self._current_until = now + MAX_AGE
         return users
 
     def _log_problems(self, users: Users) -> None:

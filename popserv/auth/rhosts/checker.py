@@ -28,6 +28,7 @@ from popserv.interfaces import (
     IReloadable,
     IRemoteUserCredentials,
 )
+from popserv.runtime.coroutines import eager_deferred
 
 LOOKUP_TIMEOUT = 10.0
 """Seconds that a login waits for all its host names; then the others count as unresolved."""
@@ -95,7 +96,7 @@ class RhostsChecker:
 
         :raises TryLater: the file is invalid, or too many lookups of host names are waiting.
         """
-        return Deferred.fromCoroutine(self._check(credentials))
+        return eager_deferred(self._check(credentials))
 
     def _read(self) -> Entries:
         try:

@@ -5,20 +5,36 @@ from __future__ import annotations
 from collections.abc import Container
 
 from popserv.auth.credentials import CertificateCredentials
+from popserv.auth.names import with_domain
+from popserv.core.printable import printable
 from popserv.core.session import SendChallenge, Session
+from popserv.errors import LoginFailed
 
 
 async def external_exchange(
-    send_challenge: SendChallenge, session: Session, offered: Container[bytes]
+    default_domain: bytes,
+    send_challenge: SendChallenge,
+    session: Session,
+    offered: Container[bytes],
 ) -> CertificateCredentials:
     """Run an exchange of EXTERNAL; see :data:`popserv.auth.sasl.mechanisms.Exchange`.
 
-    The response is the authorization identity.  The checker compares it with the names in the
-    client certificate; if it is empty, the checker chooses one of the names.
+    The response is the authorization identity.  It must be one of the names in the client
+    certificate, or empty; then the checker chooses one of the names.  ``default_domain`` is added
+    to the identity and to the names, if they have no ``@``, before they are compared.
     """
-    session.name = name = await send_challenge(b"")
-    names = session.tls_state.certificate_names() if session.tls_state else ()
-    return CertificateCredentials(names, name)
+    session.name = identity = await send_challenge(b"")
+    certified = session.tls_state.certificate_names() if session.tls_state else ()
+    names = [with_domain(name, default_domain) for name in certified]
+    if not identity:
+        return CertificateCredentials(names)
+    identity = with_domain(identity, default_domain)
+    if identity not in names:
+        shown = ", ".join(f'"{printable(name)}"' for name in names) or "no user"
+        raise LoginFailed from PermissionError(
+            f"the client certificate is for {shown:.500}, not for the authorization identity"
+        )
+    return CertificateCredentials([identity], identity)
 
 
 def has_certificate_names(session: Session) -> bool:

@@ -112,16 +112,21 @@ def _scram(name: bytes, hash_name: str, credentials: type[Interface]) -> tuple[M
     )
 
 
+def external(default_domain: bytes = b"") -> Mechanism:
+    """Return EXTERNAL, which adds a default domain to names without ``@``, unless it is empty."""
+    return Mechanism(
+        b"EXTERNAL",
+        ICertificateCredentials,
+        partial(external_exchange, default_domain),
+        cleartext=False,
+        is_possible=has_certificate_names,
+    )
+
+
 MECHANISMS = (
     *_scram(b"SCRAM-SHA-256", "sha256", IScramSHA256Credentials),
     *_scram(b"SCRAM-SHA-1", "sha1", IScramSHA1Credentials),
-    Mechanism(
-        b"EXTERNAL",
-        ICertificateCredentials,
-        external_exchange,
-        cleartext=False,
-        is_possible=has_certificate_names,
-    ),
+    external(),
     Mechanism(b"OAUTHBEARER", ITokenCredentials, oauthbearer_exchange, cleartext=True),
     Mechanism(b"XOAUTH2", ITokenCredentials, xoauth2_exchange, cleartext=True),
     Mechanism(

@@ -71,6 +71,20 @@ class MessageFiles:
         # The base names of several files; None before a scan.
         self._shared: set[bytes] | None = None
 
+    def open_cached(self, position: int) -> int:
+        """Open what is at the location of a file, and return its descriptor.
+
+        This and :meth:`open` are called without a thread, although the kernel may have to read the
+        directory entry or the inode from disk.
+
+        :raises OSError: it cannot be opened, or has vanished.
+        """
+        location = self.locations[position]
+        if location is None:
+            raise FileNotFoundError
+        folder = self.folders.descriptor(location[0])
+        return os.open(self._base_name(position) + location[1:], OPEN_FLAGS, dir_fd=folder)
+
     def open(self, position: int) -> tuple[int, os.stat_result] | None:
         """Open a file and return its descriptor and status, or None if it is not at its location.
 

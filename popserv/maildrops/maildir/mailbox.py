@@ -18,8 +18,8 @@ from popserv.errors import (
     RemovalFailed,
     TryLater,
 )
-from popserv.interfaces import IMailbox, IRetrievalRecord, ISizeCache
-from popserv.maildrops.maildir.contents.body import RunInThread, read_body
+from popserv.interfaces import ICachedMessages, IMailbox, IRetrievalRecord, ISizeCache
+from popserv.maildrops.maildir.contents.body import RunInThread, read_body, read_cached
 from popserv.maildrops.maildir.contents.compressed import CannotDecompress, check_contents
 from popserv.maildrops.maildir.files import MessageFiles, stamp_of
 from popserv.maildrops.maildir.flags import last_seen, mark_seen
@@ -71,7 +71,7 @@ class EmptyMailbox:
         self._unlock()
 
 
-@implementer(IRetrievalRecord, ISizeCache)
+@implementer(ICachedMessages, IRetrievalRecord, ISizeCache)
 class MaildirMailbox:
     """One Maildir, whose lock is held until :meth:`release`."""
 
@@ -90,6 +90,17 @@ class MaildirMailbox:
             folders, index.base_names, index.locations, index.stamps, index.duplicates
         )
         self._is_accurate = True
+
+    def read_cached(self, message: Message, maximum: int) -> bytes | None:
+        """See ICachedMessages."""
+        try:
+            fd = self._files.open_cached(message.position)
+        except OSError:
+            return None
+        try:
+            return read_cached(fd, maximum)
+        finally:
+            os.close(fd)
 
     async def open(self, message: Message) -> Iterable[Chunk]:
         """See IMailbox."""

@@ -7,6 +7,7 @@ import subprocess
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -217,6 +218,35 @@ class ChangeTests(UsersFileCase):
         self.assertEqual(set(users.read().password_fields), {b"ann", b"bob"})
         self.write(b"cid:{PLAIN}c")
         self.assertEqual(set(users.read().password_fields), {b"cid"})
+
+    def test_recent(self):
+        """read_recent looks at the file again after a tenth of a second, an error or expire."""
+        clock = Clock()
+        users = UsersFile(self.path, clock.seconds)
+        self.assertEqual(users.read_recent().by_name, {})
+        self.write(b"ann:{PLAIN}a")
+        clock.advance(0.09)
+        self.assertEqual(users.read_recent().by_name, {})
+        clock.advance(0.02)
+        self.assertEqual(set(users.read_recent().by_name), {b"ann"})
+        self.write(b"bob:{PLAIN}b")
+        self.assertEqual(set(users.read_recent().by_name), {b"ann"})
+        users.expire()
+        self.assertEqual(set(users.read_recent().by_name), {b"bob"})
+        os.chmod(self.path, 0o644)
+        clock.advance(0.11)
+        for _ in range(2):
+            self.assertIn("chmod o=", self.error_of(users.read_recent))
+        os.chmod(self.path, 0o600)
+        self.assertEqual(set(users.read_recent().by_name), {b"bob"})
+
+    def test_recent_costs_nothing(self):
+        """Neither the content nor the status of the file is read for read_recent."""
+        self.write(b"ann:{PLAIN}a")
+        users = UsersFile(self.path, Clock().seconds)
+        expected = users.read()
+        self.patch(os, "stat", None)
+        self.assertIs(users.read_recent(), expected)
 
     def test_public(self):
         """The error for a file that is accessible to other users has the command to correct it."""

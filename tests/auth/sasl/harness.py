@@ -95,9 +95,9 @@ MECHANISMS_BY_NAME = {each.name: each for each in MECHANISMS}
 def run_exchange(name, *responses, offered=(), **options):
     """Run the exchange of a mechanism; return the credentials and the scripted client.
 
-    ``options`` are those of the session.
+    ``name`` is its name or the mechanism itself.  ``options`` are those of the session.
     """
-    mechanism = MECHANISMS_BY_NAME[name]
+    mechanism = MECHANISMS_BY_NAME.get(name, name)
     client = ScriptedClient(*responses)
     session = make_session(**options)
     credentials = result_of(mechanism.run(client.send_challenge, session, offered))
@@ -115,10 +115,11 @@ class MechanismCase(SynchronousTestCase):
             self.assertNotIn(repr(response)[2:-1] or "?", str(error.text))
 
     def assertFails(self, name, *responses, **options):
-        """The login fails like one with a wrong password, and has a cause for the log."""
+        """The login fails like one with a wrong password; return the error with its cause."""
         error = self.assertRaises(LoginFailed, run_exchange, name, *responses, **options)
         self.assertEqual(error.text, LoginFailed.text)
         self.assertIsNotNone(error.__cause__)
+        return error
 
 
 def begin_scram(respond, hash_name="sha256", bindings=BINDINGS, plus=False, offered=None, **more):

@@ -1,15 +1,19 @@
 """popserv.maildrops.maildir.mailbox: messages are sent as announced, or refused."""
 
 import errno
+import gzip
 import os
+import shutil
+from unittest import mock
 
 from zope.interface.verify import verifyObject
 
 from popserv.core.snapshot import Message
 from popserv.errors import MaildropBusy, MaildropUnavailable, NoSuchMessage, TryLater
-from popserv.interfaces import ISizeCache
+from popserv.interfaces import ICachedMessages, ISizeCache
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from tests.maildrops.maildir.harness import (
+    SPECIAL_FILES,
     IndexedCase,
     MaildirCase,
     SizeFileCase,
@@ -35,9 +39,47 @@ class MailboxTests(MaildirCase):
                 self.assertEqual(read_message(mailbox, 0), b"x\n")
 
     def test_interface(self):
-        """It keeps sizes, and can discard them."""
+        """It keeps sizes, can discard them, and reads messages from the page cache."""
         with self.session() as mailbox:
             self.assertTrue(verifyObject(ISizeCache, mailbox))
+            self.assertTrue(verifyObject(ICachedMessages, mailbox))
+
+    def test_read_cached(self):
+        """The start of a message is read without waiting, if it is a file at its location."""
+        real = os.preadv
+        self.put(b"cur/1.a", b"12345\n")
+        self.put(b"cur/2.b", gzip.compress(b"12345\n"))
+        self.put(b"cur/3.c", b"x\n")
+        # Not every file system supports RWF_NOWAIT.
+        with (
+            mock.patch.object(os, "preadv", lambda fd, to, at, _flags: real(fd, to, at)),
+            self.session() as mailbox,
+        ):
+            first, second, third = mailbox.messages
+            for maximum, text in ((4, b"1234"), (6, b"12345\n"), (7, b"12345\n")):
+                self.assertEqual(mailbox.read_cached(first, maximum), text)
+            self.assertEqual(mailbox.read_cached(second, 100), None)
+            self.move(b"cur/3.c", b"cur/3.c:2,S")
+            self.assertEqual(mailbox.read_cached(third, 100), None)
+            self.assertEqual(read_message(mailbox, 2), b"x\n")
+            self.assertEqual(mailbox.read_cached(third, 100), b"x\n")
+            with failing(os, "preadv", BlockingIOError()):
+                self.assertEqual(mailbox.read_cached(first, 100), None)
+            os.unlink(self.path_of(b"cur/3.c:2,S"))
+            with self.assertRaises(NoSuchMessage):
+                read_message(mailbox, 2)
+            self.assertEqual(mailbox.read_cached(third, 100), None)
+
+    def test_read_cached_special_file(self):
+        """Nothing but a regular file is read."""
+        for make in SPECIAL_FILES.values():
+            self.put(b"cur/1.a", b"x\n")
+            with self.session() as mailbox:
+                os.unlink(self.path_of(b"cur/1.a"))
+                make(self.path_of(b"cur/1.a"))
+                self.assertEqual(mailbox.read_cached(mailbox.messages[0], 100), None)
+            shutil.rmtree(self.path_of(b"cur"))
+            os.mkdir(self.path_of(b"cur"))
 
     def test_permission_lost(self):
         """A message that may no longer be read is not reported as vanished."""

@@ -54,6 +54,20 @@ async def read_body(fd: int, octets: int, run: RunInThread) -> Iterable[Chunk]:
     return (first,)
 
 
+def read_cached(fd: int, maximum: int) -> bytes | None:
+    """Return the first ``maximum`` octets of an open file, or all if it has fewer.
+
+    Return None if the file is compressed, or cannot be read without waiting.  A file that the page
+    cache has in part may be returned in part.
+    """
+    part = _BUFFER[:maximum]
+    try:
+        text = bytes(part[: os.preadv(fd, (part,), 0, _NOWAIT)])
+    except OSError:
+        return None
+    return text if compression_of(text) is None else None
+
+
 class _OpenBody:
     """The chunks of an open file."""
 

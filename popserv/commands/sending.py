@@ -1,0 +1,108 @@
+"""Replies with messages, to RETR and TOP (RFC 1725 sections 5 and 7).
+
+A message that the store has cached is framed at once, and compared with the octets that LIST has
+reported.  Every other message, and one that has other octets, is opened, which may wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from popserv.core.command import Outcome
+from popserv.core.replies import Reply, ok_line
+from popserv.core.session import Session
+from popserv.core.snapshot import Message
+from popserv.errors import MessageChanged, NoSuchMessage
+from popserv.interfaces import ICachedMessages
+from popserv.messages.framing import FilteredFramer, Framer, MessageFramer, TopFramer
+from popserv.messages.workarounds import OUTLOOK_NO_NULS, BlankLineFilter, NulFilter
+from popserv.texts import Text
+
+MAX_CACHED = 1 << 16
+"""The maximum octets of a message that is framed in one piece."""
+
+TOP_OCTETS = 1 << 12
+"""Octets at the start of a message that are read for TOP before the message is opened."""
+
+_TOP_FOLLOWS = Text("top of message follows")
+
+
+def send_message(session: Session, n: int) -> Outcome:
+    """Return the reply to RETR for a message.
+
+    :raises popserv.errors.NoSuchMessage: the message does not exist or is marked as deleted.
+    """
+    message = session.maildrop[n]
+    octets = message.octets
+    text = Text("%d octets", octets)
+    if octets <= MAX_CACHED:
+        # One octet more shows that a message has become longer.
+        framed = _frame_cached(session, n, message, MessageFramer(octets), octets + 1)
+        if framed is not None:
+            session.record_retrieval(message)
+            return ok_line(text, session.language) + framed
+    sent = partial(session.record_retrieval, message)
+    return _open(session, n, message, text, MessageFramer(octets), sent)
+
+
+def send_top(session: Session, n: int, lines: int) -> Outcome:
+    """Return the reply to TOP for the header and the first lines of a message's body.
+
+    :raises popserv.errors.NoSuchMessage: the message does not exist or is marked as deleted.
+    """
+    message = session.maildrop[n]
+    octets = message.octets
+    framed = _frame_cached(session, n, message, TopFramer(lines, octets), TOP_OCTETS)
+    if framed is not None:
+        return ok_line(_TOP_FOLLOWS, session.language) + framed
+    return _open(session, n, message, _TOP_FOLLOWS, TopFramer(lines, octets))
+
+
+def _frame_cached(
+    session: Session, n: int, message: Message, framer: Framer, maximum: int
+) -> bytes | None:
+    """Return the body of a response, framed from the first ``maximum`` octets of a message.
+
+    Return None if these are not cached, do not suffice, or do not have the octets of the message.
+    """
+    mailbox = session.mailbox
+    text = mailbox.read_cached(message, maximum) if ICachedMessages.providedBy(mailbox) else None
+    if text is None:
+        return None
+    framer = _filtered(session, n, framer)
+    try:
+        framed = framer.feed(text)
+        if framer.done or len(text) < maximum:
+            return framed + framer.finish()
+    except MessageChanged:
+        # Opening the message tells why.
+        pass
+    return None
+
+
+async def _open(
+    session: Session,
+    n: int,
+    message: Message,
+    text: Text,
+    framer: Framer,
+    sent: Callable[[], object] | None = None,
+) -> Reply:
+    framer = _filtered(session, n, framer)
+    try:
+        body = await session.mailbox.open(message)
+    except NoSuchMessage:
+        raise NoSuchMessage("message %d was removed by another program", n) from None
+    return Reply(text, body, framer, sent=sent)
+
+
+def _filtered(session: Session, n: int, framer: Framer) -> Framer:
+    """Return a framer behind the filters that the session needs; the one added last runs first."""
+    if session.maildrop.is_header_only(n):
+        framer = FilteredFramer(BlankLineFilter(), framer)
+    if OUTLOOK_NO_NULS in session.workarounds:
+        framer = FilteredFramer(NulFilter(), framer)
+    if session.downgrader is not None and session.maildrop.is_downgraded(n):
+        framer = FilteredFramer(session.downgrader(), framer)
+    return framer
