@@ -75,8 +75,10 @@ performance: $(VENV)/bench build/load
 build/load: benchmarks/load.c
 	@command -v $(CC) >/dev/null || \
 		{ echo "make bench needs a C compiler, and $(CC) is not installed: Debian's packages gcc and libc6-dev" >&2; exit 1; }
+	@echo '#include <openssl/ssl.h>' | $(CC) -E -o /dev/null - 2>/dev/null || \
+		{ echo "make bench needs the headers of OpenSSL 3: Debian's package libssl-dev" >&2; exit 1; }
 	@mkdir -p build
-	$(CC) -O2 -Wall -Wextra -pthread -o $@ $<
+	$(CC) -O2 -Wall -Wextra -pthread -o $@ $< -lssl -lcrypto
 
 translations: $(VENV)/dev
 	$(BIN)/pybabel compile -D popserv -d popserv/core/locale
@@ -110,6 +112,6 @@ $(VENV)/dev: $(VENV)/python
 	@touch $@ $(VENV)/serve
 
 $(VENV)/bench: $(VENV)/python
-	@echo "installing Twisted and matplotlib in $(VENV): takes a few minutes, once"
+	@echo "installing Twisted, pyOpenSSL and matplotlib in $(VENV): takes a few minutes, once"
 	$(INSTALL) '.[bench]'
 	@touch $@ $(VENV)/serve

@@ -16,6 +16,9 @@
  * the one in which the checks are easiest to verify.  The result includes its own CPU
  * time ("client"), which shows whether the load generator was the bottleneck.
  *
+ * With --tls FILE it uses TLS 1.3 from the first octet, and the server must have the
+ * certificate in FILE.  With --resume, too, each client resumes its last TLS session.
+ *
  * A wrong reply ends the run with exit code 1 and one line on stderr, because figures
  * for wrong replies are worthless.
  */
@@ -24,7 +27,10 @@
 #include <errno.h>
 #include <getopt.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,11 +53,16 @@ static struct {
     int warm;        /* calls of run() before the measured ones */
     int bare;        /* LIST counts a line ending as one octet, see check_message() */
     int rotate;      /* each session has another user */
+    const char *tls; /* the file with the server's certificate; NULL: no TLS */
+    int resume;      /* resume TLS sessions */
 } option = {.clients = 1, .depth = 1, .password = "secret", .messages = -1};
 
 struct client {
     pthread_t thread;
     int number, fd;
+    SSL *ssl;             /* NULL: no TLS */
+    SSL_SESSION *session; /* from the last ticket that the server has sent */
+    long offered, resumed;
     char user[64];
     char *buffer;
     size_t from, to;  /* the part of the buffer that is received but not yet used */
@@ -94,6 +105,59 @@ static double own_cpu(void)
 
 /* ---- connections ---- */
 
+static SSL_CTX *tls; /* NULL: no TLS */
+
+static void __attribute__((noreturn)) fail_tls(const char *action)
+{
+    const char *reason = ERR_reason_error_string(ERR_peek_error());
+    fail("%s: %s", action, reason ? reason : errno ? strerror(errno) : "connection closed");
+}
+
+static int keep_session(SSL *ssl, SSL_SESSION *session)
+{
+    struct client *c = SSL_get_app_data(ssl);
+    SSL_SESSION_free(c->session);
+    c->session = session;
+    return 1;
+}
+
+static void prepare_tls(void)
+{
+    if (!(tls = SSL_CTX_new(TLS_client_method())) || !SSL_CTX_set_min_proto_version(tls, TLS1_3_VERSION) ||
+        !SSL_CTX_load_verify_file(tls, option.tls))
+        fail_tls(option.tls);
+    SSL_CTX_set_verify(tls, SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_read_ahead(tls, 1);
+    if (option.resume) {
+        SSL_CTX_set_session_cache_mode(tls, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+        SSL_CTX_sess_set_new_cb(tls, keep_session);
+    }
+}
+
+static void start_tls(struct client *c)
+{
+    if (!(c->ssl = SSL_new(tls)) || !SSL_set_app_data(c->ssl, c) || !SSL_set_fd(c->ssl, c->fd))
+        fail_tls("TLS");
+    SSL_SESSION *offered = option.resume ? c->session : NULL;
+    if (offered)
+        SSL_set_session(c->ssl, offered);
+    if (SSL_connect(c->ssl) != 1)
+        fail_tls("TLS handshake");
+    c->offered += offered != NULL;
+    c->resumed += SSL_session_reused(c->ssl);
+}
+
+static void close_connection(struct client *c)
+{
+    if (c->ssl) {
+        SSL_shutdown(c->ssl);
+        SSL_free(c->ssl);
+        c->ssl = NULL;
+    }
+    close(c->fd);
+    c->fd = -1;
+}
+
 static void open_connection(struct client *c)
 {
     struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons(option.port)};
@@ -117,10 +181,17 @@ static void open_connection(struct client *c)
     if (connect(c->fd, (struct sockaddr *)&there, sizeof there))
         fail("connect: %s", strerror(errno));
     c->from = c->to = 0;
+    if (tls)
+        start_tls(c);
 }
 
 static void send_all(struct client *c, const char *bytes, size_t length)
 {
+    if (c->ssl) {
+        if (SSL_write(c->ssl, bytes, length) != (int)length)
+            fail_tls("send");
+        return;
+    }
     while (length) {
         ssize_t n = send(c->fd, bytes, length, MSG_NOSIGNAL);
         if (n < 0)
@@ -142,7 +213,15 @@ static size_t receive(struct client *c)
         c->to -= c->from;
         c->from = 0;
     }
-    ssize_t n = recv(c->fd, c->buffer + c->to, BUFFER - c->to, 0);
+    ssize_t n;
+    if (!c->ssl) {
+        n = recv(c->fd, c->buffer + c->to, BUFFER - c->to, 0);
+    } else if ((n = SSL_read(c->ssl, c->buffer + c->to, BUFFER - c->to)) <= 0) {
+        int error = SSL_get_error(c->ssl, n);
+        if (error == SSL_ERROR_SSL)
+            fail_tls("recv");
+        n = error == SSL_ERROR_ZERO_RETURN ? 0 : -1;
+    }
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         fail("no reply within %d seconds", TIMEOUT);
     if (n < 0)
@@ -322,8 +401,7 @@ static void quit(struct client *c)
     send_command(c, "QUIT", "");
     if (c->from != c->to || receive(c))
         fail("data after the reply to QUIT: %.*s", (int)(c->to - c->from), c->buffer + c->from);
-    close(c->fd);
-    c->fd = -1;
+    close_connection(c);
     if (option.rotate)
         name_client(c, c->number + option.clients);
 }
@@ -360,8 +438,7 @@ static void pipeline(struct client *c, const char *command, const char *argument
 static long run_connect(struct client *c)
 {
     open_session(c);
-    close(c->fd);
-    c->fd = -1;
+    close_connection(c);
     return 1;
 }
 
@@ -526,14 +603,17 @@ static void measure(void)
     for (int n = 0; n < option.clients; n++) {
         all.operations += clients[n].operations;
         all.octets += clients[n].octets;
+        all.offered += clients[n].offered;
+        all.resumed += clients[n].resumed;
         for (long call = 0; call < clients[n].calls; call++)
             record_duration(&all, clients[n].durations[call]);
     }
     qsort(all.durations, all.calls, sizeof *all.durations, compare);
     printf("{\"operations\": %ld, \"seconds\": %.6f, \"client\": %.6f, \"octets\": %ld, "
-           "\"p99\": %.9f, \"slowest\": %.9f}\n",
+           "\"p99\": %.9f, \"slowest\": %.9f, \"resumed\": %.4f}\n",
            all.operations, seconds, cpu, all.octets,
-           all.durations[(all.calls - 1) * 99 / 100], all.durations[all.calls - 1]);
+           all.durations[(all.calls - 1) * 99 / 100], all.durations[all.calls - 1],
+           all.offered ? (double)all.resumed / all.offered : 0.0);
     wait_for_line();
     draining = 1;
     for (int n = 0; n < option.clients; n++) {
@@ -565,7 +645,8 @@ int main(int argc, char **argv)
         {"port", 1, 0, 'p'},  {"user", 1, 0, 'u'},     {"password", 1, 0, 'P'},
         {"clients", 1, 0, 'c'}, {"depth", 1, 0, 'd'},  {"seconds", 1, 0, 's'},
         {"calls", 1, 0, 'n'}, {"messages", 1, 0, 'm'}, {"warm", 1, 0, 'w'},
-        {"bare", 0, 0, 'b'},  {"rotate", 0, 0, 'r'},   {0, 0, 0, 0},
+        {"bare", 0, 0, 'b'},  {"rotate", 0, 0, 'r'},   {"tls", 1, 0, 'T'},
+        {"resume", 0, 0, 'R'}, {0, 0, 0, 0},
     };
     int letter;
     while ((letter = getopt_long(argc, argv, "", names, NULL)) != -1)
@@ -581,6 +662,8 @@ int main(int argc, char **argv)
         case 'w': option.warm = atoi(optarg); break;
         case 'b': option.bare = 1; break;
         case 'r': option.rotate = 1; break;
+        case 'T': option.tls = optarg; break;
+        case 'R': option.resume = 1; break;
         default: return 2;
         }
     for (size_t n = 0; optind < argc && n < sizeof kinds / sizeof *kinds; n++)
@@ -591,6 +674,9 @@ int main(int argc, char **argv)
         fputs("usage: load KIND --port N --user NAME (--seconds S | --calls N) [options]\n", stderr);
         return 2;
     }
+    if (option.tls)
+        prepare_tls();
+    signal(SIGPIPE, SIG_IGN); /* OpenSSL writes without MSG_NOSIGNAL */
     setvbuf(stdout, NULL, _IOLBF, 0); /* run.py reads it line by line through a pipe */
     if (kind->run)
         measure();

@@ -1,7 +1,8 @@
 """The servers to measure: how to start and stop them, and their CPU time and memory.
 
-Each peer has its own directory with Maildirs, a users file and a log.  It listens on a
-free port of 127.0.0.1, and is started, measured and stopped by its process ID.
+Each peer has its own directory with Maildirs, a users file and a log.  It listens on two
+free ports of 127.0.0.1, one of them for TLS, and is started, measured and stopped by its
+process ID.
 """
 
 import grp
@@ -14,8 +15,13 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 HERE = Path(__file__).resolve().parent
 PASSWORD = "secret"
@@ -71,6 +77,26 @@ def _threads_cpu_nanoseconds(pid):
     return total
 
 
+def _make_certificate(path):
+    """Create a P-256 key and a self-signed certificate in one PEM file, unless it exists."""
+    if path.exists():
+        return
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now, day = datetime.now(timezone.utc), timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - day)
+        .not_valid_after(now + 100 * day)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    path.write_bytes(
+        certificate.public_bytes(pem)
+        + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
 class Peer:
     """A server to measure."""
 
@@ -100,8 +126,10 @@ class Peer:
         self.directory = Path(directory, re.sub(r"\W+", "-", self.name))
         self.root = self.directory / "mail"
         self.root.mkdir(parents=True)
+        self.certificate = Path(directory, "certificate.pem")
+        """The certificate and key of every peer."""
         self.process = None
-        self.port = None
+        self.port = self.tls_port = None
         self._log = self.directory / "log"
         self._users = set()
 
@@ -118,7 +146,10 @@ class Peer:
         return self.root / user
 
     def command(self):
-        """Return the command line of a server on ``port`` that stays in the foreground."""
+        """Return the command line of a server that stays in the foreground.
+
+        It listens on ``port``, and for TLS with ``certificate`` on ``tls_port``.
+        """
         raise NotImplementedError
 
     def start(self):
@@ -136,9 +167,11 @@ class Peer:
             users.chmod(0o600)  # popserv rejects a file that others can read
             if self.owner is not None:
                 os.chown(users, *self.owner)
-        with socket.socket() as probe:
+        _make_certificate(self.certificate)
+        with socket.socket() as probe, socket.socket() as tls_probe:
             probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+            tls_probe.bind(("127.0.0.1", 0))
+            self.port, self.tls_port = probe.getsockname()[1], tls_probe.getsockname()[1]
         command = [str(part) for part in self.command()]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -252,8 +285,10 @@ class Popserv(Peer):
 
     def command(self):
         """See Peer."""
-        listen = f"tcp:{self.port}:backlog=1024:interface=127.0.0.1"
-        options = ["--maildir", self.root, "--listen", listen, *self._arguments]
+        endpoint = "tcp:{}:backlog=1024:interface=127.0.0.1"
+        options = ["--maildir", self.root, "--listen", endpoint.format(self.port)]
+        options += ["--listen-tls", endpoint.format(self.tls_port)]
+        options += ["--certificate", self.certificate, *self._arguments]
         if self.connection_limit is not None:
             options += ["--max-connections", self.connection_limit]
         return (*self.twistd, "--nodaemon", "--pidfile=", "pop3", *options)
@@ -282,7 +317,8 @@ class TwistedMail(Peer):
 
     def command(self):
         """See Peer."""
-        return (sys.executable, HERE / "twisted_mail.py", self.port, self.root)
+        ports = (self.port, self.tls_port)
+        return (sys.executable, HERE / "twisted_mail.py", *ports, self.root, self.certificate)
 
 
 _DOVECOT = """\
@@ -291,7 +327,9 @@ state_dir = {run}
 log_path = {directory}/dovecot.log
 protocols = pop3
 listen = 127.0.0.1
-ssl = no
+ssl = yes
+ssl_cert = <{certificate}
+ssl_key = <{certificate}
 disable_plaintext_auth = no
 default_internal_user = {user}
 default_internal_group = {group}
@@ -316,7 +354,7 @@ service pop3-login {{
     port = {port}
   }}
   inet_listener pop3s {{
-    port = 0
+    port = {tls_port}
   }}
 }}
 """
@@ -390,6 +428,8 @@ class Dovecot(Peer):
             root=self.root,
             directory=self.directory,
             port=self.port,
+            tls_port=self.tls_port,
+            certificate=self.certificate,
             user=pwd.getpwuid(uid).pw_name,
             group=grp.getgrgid(gid).gr_name,
         )

@@ -1,4 +1,4 @@
-"""Run the POP3 server of twisted.mail as a peer: ``python twisted_mail.py PORT ROOT``.
+"""Run the POP3 server of twisted.mail as a peer: ``python twisted_mail.py PORT TLS_PORT ROOT PEM``.
 
 ``twisted.mail.maildir.MaildirMailbox`` does not work on Python 3.  The mailbox here does
 the same in the simplest way: it reads the names and sizes of the files in new/ and cur/
@@ -14,6 +14,7 @@ from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet import reactor
 from twisted.internet.protocol import ServerFactory
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 from twisted.mail import pop3
 from zope.interface import implementer
 
@@ -88,16 +89,23 @@ class Factory(ServerFactory):
         return protocol
 
 
-def main(port, root):
+def main(port, tls_port, root, pem):
     """Serve until the process receives a signal."""
     checker = InMemoryUsernamePasswordDatabaseDontUse()
     with open(os.path.join(root, ".users"), "rb") as file:
         for line in file:
             name, _, secret = line.rstrip().partition(b":{PLAIN}")
             checker.addUser(name, secret)
-    reactor.listenTCP(
-        int(port), Factory(Portal(Realm(root), [checker])), backlog=1024, interface="127.0.0.1"
+    factory = Factory(Portal(Realm(root), [checker]))
+    with open(pem, "rb") as file:
+        loaded = PrivateCertificate.loadPEM(file.read())
+    tls = CertificateOptions(
+        privateKey=loaded.privateKey.original,
+        certificate=loaded.original,
+        enableSessionTickets=True,
     )
+    reactor.listenTCP(int(port), factory, backlog=1024, interface="127.0.0.1")
+    reactor.listenSSL(int(tls_port), factory, tls, backlog=1024, interface="127.0.0.1")
     reactor.run()
 
 

@@ -33,6 +33,9 @@ class Run:
     slowest: float = 0.0
     """The duration of the slowest operation in seconds; only this figure shows a stall."""
 
+    resumed: float = 0.0
+    """The share of the TLS sessions offered by clients that the server has resumed."""
+
     points: tuple = ()
     """For memory: pairs of a number of connections and the server's memory in octets."""
 
@@ -140,6 +143,10 @@ class Steady(Workload):
     depth: int = 1
     warm_up: int = 1
     distinct: int | None = None
+    tls: bool = False
+    resume: bool = False
+    """Whether each client resumes its last TLS session; otherwise handshakes are full."""
+
     estimate = 0.6
 
     @property
@@ -162,6 +169,10 @@ class Steady(Workload):
         messages = bench.count(peer, self._user.replace("#", "0"))
         options = ["--clients", self.clients, "--depth", self.depth, "--messages", messages]
         options += ["--seconds", bench.seconds, "--warm", self.warm_up]
+        if self.tls:
+            options += ["--port", peer.tls_port, "--tls", peer.certificate]
+        if self.resume:
+            options.append("--resume")
         with bench.load(peer, self.kind, self._user, *options) as load:
             result, cpu = peer.measure_cpu(load.run)
         return summarize([result], cpu)
@@ -190,6 +201,7 @@ def summarize(results, cpu):
         sum(result["client"] for result in results) / operations,
         max(result["p99"] for result in results),
         max(result["slowest"] for result in results),
+        resumed=min(result["resumed"] for result in results),
     )
 
 
@@ -352,6 +364,27 @@ class Memory(Workload):
         return Run((full - empty) / connections, points=tuple(points))
 
 
+def over_tls(messages, large):
+    """Return the workloads over TLS 1.3, with these numbers of usual and of large messages."""
+
+    def login(name, title, target, **options):
+        options |= {"kind": "login", "clients": 4, "warm_up": 3}
+        return Steady(name, f"login over TLS 1.3, {title}", target, tls=True, **options)
+
+    def retr(name, title, target, **options):
+        options = {"mail": "usual", "messages": messages} | options
+        title = f"RETR over TLS 1.3, {title}"
+        return Steady(name, title, target, kind="retr", tls=True, **options)
+
+    return [
+        login("login-tls", "full handshake", 1.0),
+        login("login-tls-resumed", "resumed session", 1.0, resume=True),
+        retr("retr-tls", "2-10 KB messages", 1.0),
+        retr("retr-tls-16", "2-10 KB messages, 16 pipelined", 1.0, depth=16),
+        retr("retr-tls-large", "1-5 MB messages", 1.0, mail="large", messages=large),
+    ]
+
+
 def workloads(*, tiny=False, million=False, connections=2000):
     """Return all workloads in order; ``tiny`` ones are only large enough to test the code."""
 
@@ -430,6 +463,7 @@ def workloads(*, tiny=False, million=False, connections=2000):
             maildrops=5,
             seen=True,
         ),
+        *over_tls(scaled(1000), 3 if tiny else 12),
         Memory(
             "memory",
             "memory of a logged-in idle connection",

@@ -135,9 +135,9 @@ def _reloadables(options: Options) -> list[IReloadable]:
 
 def _over_tls(certificates: Certificates, factory: POP3Factory) -> IProtocolFactory:
     # TLS is an extra.
-    from twisted.protocols.tls import TLSMemoryBIOFactory  # noqa: PLC0415
+    from popserv.transports.tls import TLSFactory  # noqa: PLC0415
 
-    over_tls: IProtocolFactory = TLSMemoryBIOFactory(certificates, False, factory)
+    over_tls: IProtocolFactory = TLSFactory(certificates, factory)
     return over_tls
 
 

@@ -27,7 +27,7 @@ class ProxyFactory(ServerFactory):
     A header is accepted only from a proxy of ``proxies``, or on a UNIX socket; every other
     connection is closed.  The transport must be one that an endpoint of TCP or UNIX sockets makes.
 
-    :param factory: a :class:`POP3Factory`, or one that wraps it: with TLSMemoryBIOFactory, TLS
+    :param factory: a :class:`POP3Factory`, or one that wraps it: with TLSFactory, TLS
         starts after the header.
     :param proxies: the networks of the proxies; the default is this machine.
     :param now: a clock in seconds.

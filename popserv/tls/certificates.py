@@ -36,14 +36,18 @@ _log = Logger()
 _CHECK_INTERVAL = 1.0
 """Seconds between two checks whether files have changed."""
 
+TICKET_KEY_LIFETIME = 86400.0
+"""Seconds after which the key of session tickets is changed (RFC 9325 section 3.4)."""
+
 
 @implementer(IOpenSSLServerConnectionCreator, IReloadable)
 class Certificates:
     """The server certificates and client CAs, which are reloaded when their files change.
 
-    For ``transport.startTLS`` and ``TLSMemoryBIOFactory``: the versions and ciphers of a
-    ``profile`` of :mod:`popserv.tls.profiles`, ``pop3`` by ALPN, and no session resumption, so
-    that every handshake verifies everything.
+    For ``transport.startTLS`` and factories for TLS: the versions and ciphers of a
+    ``profile`` of :mod:`popserv.tls.profiles`, and ``pop3`` by ALPN.  Sessions of TLS 1.3 can be
+    resumed with tickets.  The key of the tickets is changed when any file has changed, and after
+    TICKET_KEY_LIFETIME.
 
     ``certificate`` is a PEM file with the server's certificate, then the intermediate
     certificates, and the key, unless that is in the file ``private_key``.  It may also be a
@@ -57,7 +61,8 @@ class Certificates:
 
     ``client_ca`` is a PEM file of CAs.  The server then asks clients for a certificate, but
     does not require one.  A certificate that none of the CAs issued, that has expired or is
-    not for clients, fails the handshake.  An intermediate CA needs no root above it.
+    not for clients, fails the handshake.  An intermediate CA needs no root above it.  No session
+    is resumed then, so that every handshake verifies the certificate.
 
     Files are checked before a handshake, at most once a second of ``clock``, and read in the
     reactor's thread: they must be local, and readable by the user that the server runs as.
@@ -83,7 +88,7 @@ class Certificates:
         self._client_ca = client_ca
         self._profile = PROFILES[profile]
         self._clock = clock
-        self._checked = clock()
+        self._checked = self._ticket_key_made = clock()
         self._loaded: dict[Files, tuple[Stamps, Any]] = {}
         self._client_cas: _ClientCAs | None = None
         self._server_certificates: list[ServerCertificate] = []
@@ -98,6 +103,8 @@ class Certificates:
         if now - self._checked >= _CHECK_INTERVAL:
             self._checked = now
             self._load_changed_files()
+        if now - self._ticket_key_made >= TICKET_KEY_LIFETIME:
+            self._change_ticket_key()
         return SSL.Connection(self._server_certificates[0].context, None)
 
     def warn_of_expiry(self) -> None:
@@ -125,6 +132,14 @@ class Certificates:
             if files not in before or before[files][1] is not loaded:
                 _log.info("{file}: TLS certificates reloaded", file=files[0])
                 loaded.warn_of_expiry()
+        if self._loaded != before:
+            # A resumed session would have the channel binding of another certificate.
+            self._change_ticket_key()
+
+    def _change_ticket_key(self) -> None:
+        """Change the key of session tickets, which is that of the first certificate's context."""
+        self._ticket_key_made = self._clock()
+        self._server_certificates[0].renew_context()
 
     def _load(self) -> dict[str, tuple[Stamps, str]]:
         """Load the files that have changed; return the errors."""

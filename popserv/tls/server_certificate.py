@@ -24,6 +24,9 @@ from popserv.tls.x509 import INVALID, alternative_names, is_for_servers, warn_of
 ALPN = b"pop3"
 """The ALPN protocol id of POP3 (RFC 2595, IANA registry)."""
 
+_TICKET_LIFETIME = 7200
+"""Seconds for which a session can be resumed."""
+
 _BETTER_KEY = (
     "use a certificate with a P-256 key or an RSA key of 2048 bits, from a CA with such a key"
 )
@@ -32,8 +35,8 @@ _BETTER_KEY = (
 class ServerCertificate:
     """A certificate, its chain and key, and the OpenSSL context that presents it.
 
-    ``names`` are its DNS names in lower case; ``choose`` is called with a connection whose
-    client has sent a server name.
+    ``names`` are its DNS names in lower case; ``choose`` is called with a connection when the
+    server name is known, or that the client has sent none.
 
     :raises CertificateError: a file cannot be used, or no client could connect.
     """
@@ -84,6 +87,10 @@ class ServerCertificate:
             self.context = self._make_context(client_cas)
             self._client_cas = client_cas
 
+    def renew_context(self) -> None:
+        """Make a new context, whose key of session tickets is new."""
+        self.context = self._make_context(self._client_cas)
+
     def warn_of_expiry(self) -> None:
         """Log a warning if the certificate has expired or expires soon."""
         warn_of_expiry(self._file, self._chain[0], self.names)
@@ -91,8 +98,10 @@ class ServerCertificate:
     def _make_context(self, client_cas: Sequence[x509.Certificate]) -> SSL.Context:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         self._profile.apply(context)
-        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET)
+        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+        # Tickets need no cache.
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.set_timeout(_TICKET_LIFETIME)
         # Saves some 30 KiB for an idle connection.
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         self._set_callbacks(context)
@@ -112,6 +121,8 @@ class ServerCertificate:
                 store.add_cert(X509.from_cryptography(ca))
                 context.add_client_ca(ca)
             context.set_verify(SSL.VERIFY_PEER)
+            # A resumed session would not verify the certificate again.
+            context.set_options(SSL.OP_NO_TICKET)
             context.set_app_data(VERIFIES_CLIENTS)
         failure = failed_handshake(context, self._profile.minimum_version)
         if failure:
@@ -122,10 +133,16 @@ class ServerCertificate:
             )
         return context
 
+    def _client_hello_read(self, connection: SSL.Connection) -> None:
+        if connection.get_protocol_version() < SSL.TLS1_3_VERSION:
+            # Whoever learns the key of these tickets can decrypt recorded connections.
+            connection.set_options(SSL.OP_NO_TICKET)
+        self._choose(connection)
+
     def _set_callbacks(self, context: SSL.Context) -> None:
         try:
             context.set_alpn_select_callback(_select_alpn)
-            context.set_tlsext_servername_callback(self._choose)
+            context.set_tlsext_servername_callback(self._client_hello_read)
         except MemoryError:
             # cffi makes machine code for each callback.
             raise CertificateError(

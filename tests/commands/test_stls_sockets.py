@@ -13,7 +13,6 @@ from twisted.internet.ssl import (
 from twisted.internet.task import deferLater
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import formatEvent, globalLogPublisher
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
 from popserv.auth.realm import MaildropRealm
@@ -27,6 +26,7 @@ from popserv.server.factory import POP3Factory
 from popserv.server.proxy import ProxyFactory
 from popserv.tls.certificates import Certificates
 from popserv.transports.peers import peer_name
+from popserv.transports.tls import TLSFactory
 from tests.certificates import issue, make_authority
 from tests.commands.harness import BEGIN_TLS, NEEDS_TLS, NO_TLS, Checker, check_password
 from tests.transcripts import SocketPeer
@@ -194,9 +194,13 @@ class STLSSocketTests(TestCase):
 
     async def test_slow_reader(self):
         """A body is generated as fast as the client reads it over TLS."""
-        Big.generated = 0
         peer = await self.connect()
         await self.start_tls(peer)
+        await self.check_slow_reader(peer)
+
+    async def check_slow_reader(self, peer):
+        """Check that a body is generated as fast as the client reads it."""
+        Big.generated = 0
         await self.exchange(peer, b"USER ann\r\n", b"+OK send PASS\r\n")
         await self.exchange(
             peer, b"PASS pw\r\n", b"+OK ann's maildrop has 1 message (5 octets)\r\n"
@@ -249,7 +253,7 @@ class STLSSocketTests(TestCase):
         await self.quit(peer)
         self.assertEqual(list(self.factory.connections), [])
         self.serve()
-        over_tls = TLSMemoryBIOFactory(self.certificates, False, self.factory)
+        over_tls = TLSFactory(self.certificates, self.factory)
         peer = await self.connect(ProxyFactory(over_tls), tls=True, first=first)
         (server,) = self.servers
         self.assertEqual(
@@ -257,9 +261,27 @@ class STLSSocketTests(TestCase):
         )
         await self.quit(peer)
 
+    async def test_tls_port_slow_reader(self):
+        """A body is generated as fast as the client reads it on a TLS port."""
+        over_tls = TLSFactory(self.certificates, self.factory)
+        await self.check_slow_reader(await self.connect(over_tls, tls=True))
+
+    async def test_tls_port_no_tls(self):
+        """On a TLS port, data that is not TLS closes the connection; the reason is logged."""
+        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        endpoint = serverFromString(reactor, "tcp:0:interface=127.0.0.1")
+        port = await endpoint.listen(TLSFactory(self.certificates, self.factory))
+        self.addCleanup(port.stopListening)
+        peer = await SocketPeer.connect(port.getHost().port)
+        peer.transport.write(b"USER ann\r\n")
+        await self.lost
+        self.assertNotIn(b"OK", await peer.closed())
+        self.assertTrue([each for each in log if "TLS handshake failed" in formatEvent(each)])
+        self.assertEqual(list(self.factory.connections), [])
+
     async def test_tls_port(self):
         """On a TLS port the greeting is sent over TLS, and there is no STLS."""
-        over_tls = TLSMemoryBIOFactory(self.certificates, False, self.factory)
+        over_tls = TLSFactory(self.certificates, self.factory)
         peer = await self.connect(over_tls, tls=True)
         await self.exchange(peer, b"STLS\r\n", NO_TLS)
         await self.quit(peer)

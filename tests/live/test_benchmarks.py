@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 from email import message_from_bytes, policy
@@ -21,6 +22,7 @@ from xml.etree import ElementTree
 
 from twisted.trial.unittest import SkipTest, TestCase
 
+from tests.certificates import issue
 from tests.live.harness import CHECKOUT, TIMEOUT, temporary_directory
 
 GREETING = b"+OK hello\r\n"
@@ -41,19 +43,21 @@ def program():
     built = temporary_directory() / "load"
     source = CHECKOUT / "benchmarks" / "load.c"
     options = ("-O1", "-Wall", "-Wextra", "-Werror", "-pthread")
-    subprocess.run([compiler, *options, "-o", built, source], check=True)
+    subprocess.run([compiler, *options, "-o", built, source, "-lssl", "-lcrypto"], check=True)
     return built
 
 
 class ScriptedServer:
     """A server that answers each line with the next of the given replies.
 
+    ``tls`` is an ssl.SSLContext, or None; ``connections`` is the number of connections served.
     ``received`` contains the lines.
     """
 
-    def __init__(self, test, *replies, connections=1):
+    def __init__(self, test, *replies, tls=None, connections=1):
         self.received = []
         self._replies = replies
+        self._tls = tls
         self._connections = connections
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -63,11 +67,18 @@ class ScriptedServer:
 
     def _serve(self):
         for _ in range(self._connections):
-            self._serve_connection(*self._listener.accept())
-
-    def _serve_connection(self, connection, _):
-        with connection, connection.makefile("rb") as lines:
+            connection, _ = self._listener.accept()
             connection.settimeout(TIMEOUT)
+            try:
+                if self._tls is not None:
+                    connection = self._tls.wrap_socket(connection, server_side=True)
+            except OSError:
+                connection.close()
+            else:
+                self._answer(connection)
+
+    def _answer(self, connection):
+        with connection, connection.makefile("rb") as lines:
             try:
                 connection.sendall(GREETING)
                 for reply in self._replies:
@@ -79,8 +90,9 @@ class ScriptedServer:
                 pass  # the load generator closes the connection after an error
 
     def _close(self):
-        # Wake up accept() if no client has connected.
-        socket.create_connection(("127.0.0.1", self.port)).close()
+        # Wake up accept() for the clients that have not connected.
+        for _ in range(self._connections):
+            socket.create_connection(("127.0.0.1", self.port)).close()
         self._thread.join(TIMEOUT)
         self._listener.close()
 
@@ -283,6 +295,52 @@ class CheckTests(TestCase):
         self.assertIn("data after", self.load("login", *LOGIN, b"+OK 1 6\r\n", b"+OK\r\n+OK\r\n"))
 
 
+class TLSCheckTests(TestCase):
+    """The checks of the load generator over TLS."""
+
+    def setUp(self):
+        """Create a certificate."""
+        self.certificate = temporary_directory(self) / "pop.pem"
+        self.certificate.write_bytes(issue("pop.example.org").pem())
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(self.certificate)
+
+    def connect(self, *options):
+        """Connect three times; return the result, or the error message."""
+        server = ScriptedServer(self, tls=self.context, connections=3)
+        command = [program(), "connect", "--port", str(server.port), "--user", "joe"]
+        done = subprocess.run(
+            [*command, "--calls", "2", "--warm", "1", "--tls", self.certificate, *options],
+            input="\n\n",
+            capture_output=True,
+            text=True,
+            timeout=2 * TIMEOUT,
+            check=False,
+        )
+        return done.stderr or json.loads(done.stdout.splitlines()[1])
+
+    def test_right(self):
+        """The server's certificate is accepted."""
+        self.assertEqual(self.connect()["operations"], 2)
+
+    def test_other_certificate(self):
+        """Another certificate is an error."""
+        self.certificate.write_bytes(issue("pop.example.org").certificate_pem())
+        self.assertIn("certificate verify failed", self.connect())
+
+    def test_version(self):
+        """TLS 1.2 is an error."""
+        self.context.maximum_version = ssl.TLSVersion.TLSv1_2
+        self.assertIn("load: TLS handshake: ", self.connect())
+
+    def test_resumption(self):
+        """With --resume the share of resumed sessions is reported; without it none is offered."""
+        self.assertEqual(self.connect()["resumed"], 0)
+        self.assertEqual(self.connect("--resume")["resumed"], 1)
+        self.context.num_tickets = 0
+        self.assertEqual(self.connect("--resume")["resumed"], 0)
+
+
 class SuiteTests(TestCase):
     """The whole benchmark, with as little mail as possible."""
 
@@ -306,6 +364,8 @@ class SuiteTests(TestCase):
             self.assertEqual(set(peers), others | dovecot, workload)
             for peer, runs in peers.items():
                 self.assertEqual(len(runs), 1, f"{workload}, {peer}: {runs}")
+        (resumed,) = found["results"]["login-tls-resumed"]["popserv"]
+        self.assertEqual(resumed["resumed"], 1)
         text = (results / "latest.md").read_text()
         for pattern in ("connection and greeting", "8 clients", "NOOP beside", r"> 1 (met|missed)"):
             self.assertRegex(text, pattern)

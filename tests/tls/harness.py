@@ -190,6 +190,14 @@ class Handshake:
         return self.client.getpeercert(True)
 
 
+def resume(certificates, context, session=None):
+    """Return a handshake that offers a session, and the session for the next one."""
+    pair = Handshake(certificates, context, session=session)
+    # The tickets are read with the first data.
+    pair.exchange_data()
+    return pair, pair.client.session
+
+
 class GivenConnection:
     """Returns a connection that was created before."""
 

@@ -1,6 +1,7 @@
 """Certificates: the server certificate that SNI selects, and client certificates."""
 
 import hashlib
+import os
 import shutil
 import ssl
 
@@ -18,6 +19,7 @@ from twisted.internet.ssl import (
 from zope.interface.verify import verifyObject
 
 from popserv.interfaces import IReloadable
+from popserv.tls.certificates import TICKET_KEY_LIFETIME
 from popserv.tls.state import OpenSSLConnectionState
 from tests.certificates import CLIENT, SERVER, issue, make_authority
 from tests.tls.harness import (
@@ -28,6 +30,8 @@ from tests.tls.harness import (
     ClientCertificateTestCase,
     DirectoryTestCase,
     GivenConnection,
+    client_context,
+    resume,
 )
 
 
@@ -118,6 +122,62 @@ class SNITests(DirectoryTestCase):
         connection = FakeConnection(b"\xff\x00.b.c")
         certificates._choose(connection)
         self.assertIs(connection.context, certificates._server_certificates[1].context)
+
+
+class TicketTests(DirectoryTestCase):
+    """The key of session tickets; TLS 1.3 is tested with ServerCertificate."""
+
+    def setUp(self):
+        """Make two certificates, and a client for each."""
+        super().setUp()
+        self.write_certificates(a=["a.example.org"], b=["b.example.org"])
+        self.certificates = self.load(self.root)
+        self.context = client_context(check_hostname=False)
+        _, self.session = resume(self.certificates, self.context)
+
+    def is_resumed(self):
+        """Return whether the session is resumed."""
+        return resume(self.certificates, self.context, self.session)[0].client.session_reused
+
+    def test_lifetime(self):
+        """The key is changed after a day (RFC 9325 section 3.4)."""
+        self.clock.advance(TICKET_KEY_LIFETIME - 1)
+        # A client would not offer a session that has expired, but this clock is the server's.
+        self.assertTrue(self.is_resumed())
+        self.clock.advance(1)
+        self.assertFalse(self.is_resumed())
+        _, self.session = resume(self.certificates, self.context)
+        self.clock.advance(TICKET_KEY_LIFETIME - 1)
+        self.assertTrue(self.is_resumed())
+
+    def test_unchanged(self):
+        """Looking for changed files does not change the key."""
+        self.pass_check_interval()
+        self.assertTrue(self.is_resumed())
+
+    def test_renewed(self):
+        """When any certificate is renewed or removed, no earlier session is resumed.
+
+        Its channel binding would be that of the earlier certificate (RFC 5929 section 4).
+        """
+        for change in (
+            lambda: self.write_certificates(b=["b.example.org"]),
+            lambda: self.write_certificates(a=["a.example.org"]),
+            lambda: os.remove(self.path("b.pem")),
+        ):
+            _, self.session = resume(self.certificates, self.context)
+            change()
+            self.pass_check_interval()
+            self.assertFalse(self.is_resumed())
+
+    def test_client_certificates(self):
+        """With client CAs no session is resumed: every handshake verifies the certificate."""
+        ca = self.write("clients/ca.pem", CA.certificate_pem())
+        self.certificates = self.load(self.root, client_ca=ca)
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            self.context.maximum_version = version
+            _, self.session = resume(self.certificates, self.context)
+            self.assertFalse(self.is_resumed())
 
 
 class ClientCertificateTests(ClientCertificateTestCase):

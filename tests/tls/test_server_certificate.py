@@ -1,5 +1,6 @@
 """A server certificate: key types, TLS versions, ciphers, ALPN."""
 
+import hashlib
 import ssl
 
 from cryptography import x509
@@ -23,6 +24,7 @@ from tests.tls.harness import (
     Handshake,
     client_context,
     openssl_pair,
+    resume,
 )
 
 
@@ -127,14 +129,28 @@ class HandshakeTests(CertificatesTestCase):
         with self.assertRaisesRegex(SSL.Error, "no renegotiation"):
             client.do_handshake()
 
+    def test_resumption(self):
+        """Sessions of TLS 1.3 can be resumed (RFC 8446 section 2.2)."""
+        certificates, context = self.load(), client_context()
+        session = None
+        for expected in (False, True, True):
+            pair, session = resume(certificates, context, session)
+            self.assertEqual(pair.client.session_reused, expected)
+            self.assertEqual(session.ticket_lifetime_hint, 7200)
+            state = OpenSSLConnectionState(pair.server)
+            self.assertEqual(
+                state.channel_binding(b"tls-server-end-point"),
+                hashlib.sha256(SERVER_CERTIFICATE.der()).digest(),
+            )
+            self.assertIsNotNone(state.channel_binding(b"tls-exporter"))
+
     def test_no_resumption(self):
-        """Sessions are not resumed: every handshake verifies the client certificate."""
-        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            certificates, context = self.load(), client_context(maximum_version=version)
-            pair = Handshake(certificates, context)
-            pair.exchange_data()
-            again = Handshake(certificates, context, session=pair.client.session)
-            self.assertFalse(again.client.session_reused)
+        """Sessions of TLS 1.2 are not resumed: a stolen key would decrypt recorded ones."""
+        certificates = self.load()
+        context = client_context(maximum_version=ssl.TLSVersion.TLSv1_2)
+        _, session = resume(certificates, context)
+        self.assertFalse(session.has_ticket)
+        self.assertFalse(resume(certificates, context, session)[0].client.session_reused)
 
     def test_alpn(self):
         """The ALPN protocol is pop3 (RFC 7301); a client may omit ALPN."""

@@ -21,13 +21,13 @@ from twisted.internet.ssl import (
 )
 from twisted.internet.utils import getProcessOutput
 from twisted.protocols.basic import LineReceiver
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from popserv.tls.certificates import Certificates
 from popserv.tls.state import OpenSSLConnectionState
+from popserv.transports.tls import TLSFactory
 from tests.tls.harness import (
     CA,
     OTHER_CA,
@@ -205,11 +205,11 @@ class StartTLSTests(SocketTestCase):
 
 
 class FactoryTests(SocketTestCase):
-    """TLS from the first octet, with TLSMemoryBIOFactory."""
+    """TLS from the first octet, with TLSFactory."""
 
     def listen_for_echo(self):
         """Return the port of a server that echoes."""
-        return self.listen(TLSMemoryBIOFactory(self.certificates, False, Factory.forProtocol(Echo)))
+        return self.listen(TLSFactory(self.certificates, Factory.forProtocol(Echo)))
 
     async def test_twisted(self):
         """Twisted's client and the server agree on the ALPN protocol."""
