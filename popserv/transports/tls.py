@@ -102,8 +102,9 @@ class TLSTransport(TLSMemoryBIOProtocol):
         self._flushSendBIO()
 
     def _flushSendBIO(self) -> None:
-        # The connection may have been lost while its input was processed.
-        if not self._is_batching and self._tlsConnection is not None:
+        # An aborted connection must not end with a close_notify, as if everything was sent.  The
+        # connection may also have been lost while its input was processed.
+        if not (self._is_batching or self._aborted or self._tlsConnection is None):
             self._send()
 
     def _take_records(self) -> None:

@@ -291,6 +291,24 @@ class ErrorTests(MemoryTestCase):
         self.tls.write(b"dropped")
         self.assertEqual(self.take(), [])
 
+    def test_aborted(self):
+        """Nothing more is sent on a connection that is aborted, no close_notify either."""
+
+        def write_and_abort(data):
+            self.tls.write(b"unfinished")
+            self.tls.abortConnection()
+
+        for abort in (write_and_abort, lambda data: None):
+            self.protocol = Recorder()
+            client = Client()
+            self.connect(client)
+            client.read(self.take())
+            self.protocol.on_data = abort
+            self.send(client, b"x")
+            self.tls.abortConnection()
+            self.assertEqual(self.take(), [])
+            self.assertTrue(self.wire.disconnected)
+
     def test_failed_write(self):
         """If OpenSSL cannot encrypt, the connection ends."""
         client = Client()
