@@ -16,7 +16,7 @@ from twisted.cred.checkers import (
 )
 from twisted.cred.credentials import ICredentials
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 from zope.interface import Interface, implementer
 
 from popserv.auth.names import CaseInsensitiveNames, prepared_name, with_domain
@@ -24,7 +24,7 @@ from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.users_file import User
 from popserv.core.session import client_address
 from popserv.interfaces import ICredentialsSupport, IDefaultDomain, ITokenCredentials
-from popserv.runtime.coroutines import eager_deferred
+from popserv.runtime.coroutines import run_eagerly
 
 
 def with_client_names(
@@ -58,8 +58,8 @@ class _ClientNamesChecker:
             return bool(self._checker.supports(credentials))
         return True
 
-    def requestAvatarId(self, credentials: ICredentials) -> Deferred[bytes | tuple[()]]:
-        return eager_deferred(self._check(credentials))
+    def requestAvatarId(self, credentials: ICredentials) -> Any:
+        return run_eagerly(self._check(credentials))
 
     async def _check(self, credentials: Any) -> Any:
         credentials.username = with_domain(credentials.username, self._domain)

@@ -5,11 +5,12 @@ The portal's realm returns avatars of popserv's IMailbox or of twisted.mail's IM
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from twisted.cred.credentials import ICredentials
 from twisted.cred.error import LoginFailed as CredLoginFailed
 from twisted.cred.portal import Portal
+from twisted.internet.defer import maybeDeferred
 from twisted.mail.interfaces import IMailboxPOP3
 from zope.interface import Interface
 
@@ -48,9 +49,7 @@ class PortalAuthenticator:
         :raises popserv.errors.POPError: the maildrop could not be opened.
         """
         try:
-            interface, avatar, logout = await self._portal.login(
-                credentials, None, IMailbox, IMailboxPOP3
-            )
+            interface, avatar, logout = await self._login(credentials)
         except CredLoginFailed as error:
             raise LoginFailed from error
         if interface is IMailbox:
@@ -60,3 +59,21 @@ class PortalAuthenticator:
         except BaseException:
             await call_release(logout)
             raise
+
+    async def _login(self, credentials: ICredentials) -> Any:
+        """Do what ``Portal.login`` does; a result that is there at once costs no Deferred."""
+        portal = self._portal
+        interfaces = (IMailbox, IMailboxPOP3)
+        if type(portal) is Portal:
+            for kind, checker in portal.checkers.items():
+                if kind.providedBy(credentials):
+                    avatar_id = await _result(checker.requestAvatarId(credentials))
+                    return await _result(portal.realm.requestAvatar(avatar_id, None, *interfaces))
+        return await portal.login(credentials, None, *interfaces)
+
+
+async def _result(outcome: Any) -> Any:
+    """Return what a checker or a realm has returned, or what its Deferred fires with."""
+    if isinstance(outcome, (bytes, tuple)):
+        return outcome
+    return await maybeDeferred(lambda: outcome)

@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Generator
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 
 T = TypeVar("T")
 
@@ -25,15 +25,6 @@ def run_eagerly(coroutine: Coroutine[Any, Any, T]) -> T | Deferred[T]:
         result: T = stop.value
         return result
     return context.run(Deferred.fromCoroutine, _resume(coroutine, awaited))
-
-
-def eager_deferred(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
-    """Return what ``Deferred.fromCoroutine`` returns, at less cost if the coroutine never waits."""
-    try:
-        outcome = run_eagerly(coroutine)
-    except Exception:
-        return fail()
-    return outcome if isinstance(outcome, Deferred) else succeed(outcome)
 
 
 def _resume(coroutine: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:

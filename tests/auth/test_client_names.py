@@ -28,6 +28,7 @@ from popserv.interfaces import (
     ICredentialsSupport,
     ITokenCredentials,
 )
+from tests.auth.harness import ask
 from tests.auth.oauth.harness import Credentials
 from tests.auth.oauth.test_checker import ScriptedVerifier
 from tests.auth.passwords.test_users_file import UsersFileCase
@@ -63,7 +64,7 @@ class ClientNamesCase(UsersFileCase):
 
     def log_in(self, credentials, *checkers, domain=b""):
         """Return the avatar by the last of the checkers, or None if it is refused."""
-        outcome = with_client_names(checkers, domain)[-1].requestAvatarId(credentials)
+        outcome = ask(with_client_names(checkers, domain)[-1], credentials)
         outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
         return self.successResultOf(outcome)
 
@@ -268,4 +269,4 @@ class UsersFileRulesTests(ClientNamesCase):
         users = self.users(self.USERS)
         checker = with_client_names([users, self.rhosts(b"192.0.2.7 + +\n")])[1]
         self.write(self.USERS, 0o644)
-        self.failureResultOf(checker.requestAvatarId(by_rpop(b"ann")), TryLater)
+        self.failureResultOf(ask(checker, by_rpop(b"ann")), TryLater)

@@ -10,10 +10,12 @@ from twisted.cred.credentials import (
     UsernamePassword,
 )
 from twisted.cred.error import LoginFailed as CredLoginFailed
+from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.mail.interfaces import IMailboxPOP3
-from twisted.trial.unittest import TestCase
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -242,3 +244,95 @@ class ForeignRealmTests(TestCase):
         await session.end()
         self.assertEqual(avatar.calls, [("delete", 1), ("sync",), ("logout",)])
         self.assertEqual(avatar.messages, [b"one\n", None])
+
+
+class OwnPortal(Portal):
+    """A portal whose ``login`` is called, because it might not be that of twisted.cred."""
+
+
+@implementer(IRealm)
+class ScriptedRealm:
+    """Answers with an outcome, and records its arguments."""
+
+    def __init__(self, outcome):
+        self.outcome = outcome
+        self.calls = []
+
+    def requestAvatar(self, *args):
+        """See IRealm."""
+        self.calls.append(args)
+        return produce(self.outcome)
+
+
+async def later(outcome):
+    """Return an outcome, as a coroutine function."""
+    return outcome
+
+
+def produce(outcome):
+    """Return the outcome, or raise it if it is an exception."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome() if callable(outcome) else outcome
+
+
+WRONG_LOGIN = UnauthorizedLogin("wrong")
+AVATAR_IDS = (
+    *(b"ann", "ann", (), WRONG_LOGIN, TryLater(), KeyError("a bug"), None),
+    *(lambda: succeed(b"ann"), lambda: fail(WRONG_LOGIN), lambda: fail(KeyError("a bug"))),
+    *(lambda: Failure(WRONG_LOGIN), lambda: later(b"ann"), lambda: later(())),
+)
+
+
+class LikePortalTests(SynchronousTestCase):
+    """PortalAuthenticator does what Portal.login does, for any checker and any realm."""
+
+    def outcome(self, portal_class, avatar_id, avatar, credentials=ANN):
+        """Return what the authenticator returns or raises, and the calls of the realm."""
+        realm = ScriptedRealm(avatar)
+        portal = portal_class(realm, [Checker(lambda _: produce(avatar_id), IUsernamePassword)])
+        result = Deferred.fromCoroutine(PortalAuthenticator(portal).authenticate(credentials))
+        result.addErrback(lambda failure: repr((failure.value, failure.value.__cause__)))
+        return self.successResultOf(result), realm.calls
+
+    def test_outcomes(self):
+        """The results, the errors and the calls of the realm are the same."""
+        avatar = (IMailbox, object(), lambda: None)
+        avatars = (
+            *(avatar, MaildropBusy(), WRONG_LOGIN, KeyError("a bug"), lambda: succeed(avatar)),
+            *(lambda: fail(MaildropBusy()), lambda: fail(WRONG_LOGIN), lambda: Failure(TryLater())),
+        )
+        outcomes = []
+        for avatar_id, answer in product(AVATAR_IDS, avatars):
+            expected = self.outcome(OwnPortal, avatar_id, answer)
+            self.assertEqual(self.outcome(Portal, avatar_id, answer), expected)
+            outcomes.append(expected)
+        self.assertIn((avatar[1:], [(b"ann", None, IMailbox, IMailboxPOP3)]), outcomes)
+        self.assertIn((avatar[1:], [((), None, IMailbox, IMailboxPOP3)]), outcomes)
+
+    def test_waiting(self):
+        """A checker and a realm may be waited for."""
+        avatar_id, avatar = Deferred(), Deferred()
+        realm = ScriptedRealm(lambda: avatar)
+        login = authenticator(realm, Checker(lambda _: avatar_id, IUsernamePassword))
+        result = Deferred.fromCoroutine(login.authenticate(ANN))
+        self.assertNoResult(result)
+        avatar_id.callback(b"ann")
+        self.assertNoResult(result)
+        avatar.callback((IMailbox, "mailbox", len))
+        self.assertEqual(self.successResultOf(result), ("mailbox", len))
+
+    def test_no_checker(self):
+        """Credentials of another kind fail, and the realm is not called."""
+        for credentials in (Anonymous(), by_apop(b"ann")):
+            outcome, calls = self.outcome(Portal, b"ann", None, credentials)
+            self.assertIn("UnhandledCredentials", outcome)
+            self.assertEqual((outcome, calls), self.outcome(OwnPortal, b"ann", None, credentials))
+
+    def test_other_portals(self):
+        """The login of another class of portals is used as it is."""
+        portal = OwnPortal(ScriptedRealm(None))
+        portal.login = lambda *args: succeed((IMailbox, args, len))
+        result = Deferred.fromCoroutine(PortalAuthenticator(portal).authenticate(ANN))
+        expected = (ANN, None, IMailbox, IMailboxPOP3)
+        self.assertEqual(self.successResultOf(result), (expected, len))

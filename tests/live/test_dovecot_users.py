@@ -15,6 +15,7 @@ from popserv.auth.hmac_md5 import hmac_md5_context
 from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.extra_fields import EVALUATED, HARMLESS, HARMLESS_PREFIXES, REFUSING
 from popserv.core.session import client_address
+from tests.auth.harness import ask
 from tests.live.harness import Connection, require_programs, temporary_directory, until
 
 SECONDS = int(time.time())
@@ -178,7 +179,7 @@ class PasswdFileTests(SynchronousTestCase):
         self.addCleanup(client_address.reset, token)
         accepted = set()
         for name in names:
-            outcome = checker.requestAvatarId(UsernamePassword(name, b"password"))
+            outcome = ask(checker, UsernamePassword(name, b"password"))
             outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
             if self.successResultOf(outcome) is not None:
                 accepted.add(name)

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.runtime.coroutines import eager_deferred, run_eagerly
+from popserv.runtime.coroutines import run_eagerly
 
 _setting = ContextVar("setting", default="outside")
 
@@ -105,31 +105,3 @@ class RunEagerlyTests(SynchronousTestCase):
         wait.callback(None)
         self.assertEqual(self.successResultOf(result), "inside")
         self.assertEqual(_setting.get(), "outside")
-
-
-class EagerDeferredTests(SynchronousTestCase):
-    """A Deferred is returned in any case."""
-
-    def test_outcomes(self):
-        """It fires like that of fromCoroutine, whether the coroutine waits or not."""
-
-        async def coroutine(wait, error):
-            if wait is not None:
-                await wait
-            if error is not None:
-                raise error
-            return 3
-
-        for start in (eager_deferred, Deferred.fromCoroutine):
-            for wait in (None, succeed(None), Deferred()):
-                outcome = start(coroutine(wait, None))
-                if wait is not None and not wait.called:
-                    self.assertNoResult(outcome)
-                    wait.callback(None)
-                self.assertEqual(self.successResultOf(outcome), 3)
-            for wait in (None, Deferred()):
-                outcome = start(coroutine(wait, KeyError("wrong")))
-                if wait is not None:
-                    self.assertNoResult(outcome)
-                    wait.callback(None)
-                self.failureResultOf(outcome, KeyError)

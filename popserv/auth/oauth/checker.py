@@ -19,7 +19,6 @@ from popserv.auth.oauth.verifier import InsufficientScope, InvalidToken, ITokenV
 from popserv.core.printable import printable
 from popserv.errors import TryLater
 from popserv.interfaces import ICredentialsSupport, IDefaultDomain, IReloadable, ITokenCredentials
-from popserv.runtime.coroutines import eager_deferred
 
 
 @implementer(ICredentialsChecker, ICredentialsSupport, IDefaultDomain, IReloadable)
@@ -103,7 +102,7 @@ class TokenChecker:
         :raises TryLater: the token cannot be verified now.
         :raises popserv.errors.POPError: ``credentials.refuse`` raised it.
         """
-        return eager_deferred(self._check(credentials))
+        return Deferred.fromCoroutine(self._check(credentials))
 
     async def _check(self, credentials: Any) -> bytes | tuple[()]:
         try:

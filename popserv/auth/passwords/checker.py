@@ -50,7 +50,7 @@ from popserv.interfaces import (
     IScramSHA1Credentials,
     IScramSHA256Credentials,
 )
-from popserv.runtime.coroutines import eager_deferred
+from popserv.runtime.coroutines import run_eagerly
 from popserv.runtime.threads import BoundedThreadPool
 
 _hash_threads = BoundedThreadPool("popserv-hash", threads=2, backlog=200)
@@ -137,14 +137,13 @@ class PasswdFileChecker:
         self._last_reported_error = ""
         return supports(users, credentials)
 
-    def requestAvatarId(self, credentials: ICredentials) -> Deferred[bytes | tuple[()]]:
-        """Return the user's name as in the file; see ICredentialsChecker.
+    def requestAvatarId(self, credentials: ICredentials) -> Any:
+        """Return the user's name as in the file, or a Deferred of it; see ICredentialsChecker.
 
-        It fails with UnauthorizedLogin if the credentials are wrong, and with
-        :class:`popserv.errors.TryLater` if the file cannot be used or too many logins wait for a
-        thread.
+        :raises UnauthorizedLogin: the credentials are wrong.
+        :raises TryLater: the file cannot be used, or too many logins wait for a thread.
         """
-        return eager_deferred(self._check(credentials))
+        return run_eagerly(self._check(credentials))
 
     def find(self, name: bytes) -> User | None:
         """Return the user in the file whom a client means by a name, or None.

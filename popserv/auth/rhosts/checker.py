@@ -28,7 +28,6 @@ from popserv.interfaces import (
     IReloadable,
     IRemoteUserCredentials,
 )
-from popserv.runtime.coroutines import eager_deferred
 
 LOOKUP_TIMEOUT = 10.0
 """Seconds that a login waits for all its host names; then the others count as unresolved."""
@@ -96,7 +95,7 @@ class RhostsChecker:
 
         :raises TryLater: the file is invalid, or too many lookups of host names are waiting.
         """
-        return eager_deferred(self._check(credentials))
+        return Deferred.fromCoroutine(self._check(credentials))
 
     def _read(self) -> Entries:
         try:

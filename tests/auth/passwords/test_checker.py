@@ -47,6 +47,7 @@ from popserv.interfaces import (
     IScramSHA1Credentials,
     IScramSHA256Credentials,
 )
+from tests.auth.harness import ask
 from tests.auth.passwords.test_users_file import UsersFileCase
 from tests.auth.sasl.harness import ScramClient, attributes, begin_scram
 from tests.auth.test_credentials import DIGEST, SECRET, TIMESTAMP
@@ -109,11 +110,11 @@ class CheckerCase(UsersFileCase):
 
     def refusal_of(self, credentials, kind=UnauthorizedLogin):
         """Return the error with which the checker must refuse the credentials, as text."""
-        return repr(self.failureResultOf(self.checker.requestAvatarId(credentials), kind).value)
+        return repr(self.failureResultOf(ask(self.checker, credentials), kind).value)
 
     def avatar(self, credentials):
         """Return the user whose maildrop is opened, or None if the checker refuses."""
-        outcome = self.checker.requestAvatarId(credentials)
+        outcome = ask(self.checker, credentials)
         outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
         return self.successResultOf(outcome)
 
@@ -215,7 +216,7 @@ class CheckerTests(CheckerCase):
         self.verified.clear()
         pending = Deferred()
         checker = PasswdFileChecker("/nonexistent/users", lambda *_: pending)
-        outcome = checker.requestAvatarId(by_password(b"ann"))
+        outcome = ask(checker, by_password(b"ann"))
         self.assertNoResult(outcome)
         pending.callback(User(b"ann", b"{PLAIN}password", NO_RULES))
         self.assertEqual(self.successResultOf(outcome), b"ann")
@@ -247,7 +248,7 @@ class CheckerTests(CheckerCase):
         """If the file is accessible to other users, TryLater is raised."""
         self.write(USERS, 0o644)
         for credentials in (by_password(b"ann"), by_apop(b"mrose"), by_password(b"unknown")):
-            outcome = self.checker.requestAvatarId(credentials)
+            outcome = ask(self.checker, credentials)
             error = self.failureResultOf(outcome, TryLater).value
             self.assertNotIn(self.path, str(error))
             self.assertIn("chmod o=", str(error.__cause__))
@@ -263,7 +264,7 @@ class CheckerTests(CheckerCase):
             (by_apop(b"badapop"), "malformed"),
             (by_password(b"alien", b"s3cret"), "unknown password scheme DIGEST-MD5"),
         ):
-            failure = self.failureResultOf(self.checker.requestAvatarId(credentials))
+            failure = self.failureResultOf(ask(self.checker, credentials))
             self.assertIn(reason, str(failure.value))
             self.assertIsNone(failure.value.__cause__)
             self.assertTrue(failure.value.__suppress_context__ or failure.value.__context__ is None)
@@ -345,7 +346,7 @@ class SupportsTests(CheckerCase):
         self.write(b"ann:{APOP}%b" % SECRET)
         clock.advance(0.09)
         self.assertFalse(checker.supports(IAPOPCredentials))
-        self.failureResultOf(checker.requestAvatarId(by_password(b"ann")), UnauthorizedLogin)
+        self.failureResultOf(ask(checker, by_password(b"ann")), UnauthorizedLogin)
         self.assertTrue(checker.supports(IAPOPCredentials))
         self.write(b"ann:{PLAIN}password")
         clock.advance(0.09)
@@ -391,7 +392,7 @@ class ScramTests(CheckerCase):
             return client(challenge)
 
         self.received = None
-        outcome = self.checker.requestAvatarId(begin_scram(respond, hash_name))
+        outcome = ask(self.checker, begin_scram(respond, hash_name))
         outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
         return self.successResultOf(outcome)
 
@@ -563,7 +564,7 @@ class ScramTests(CheckerCase):
         self.assertEqual(len(self.calls), 1)
         pending = Deferred()
         checker = PasswdFileChecker(self.path, lambda *_: pending)
-        outcome = checker.requestAvatarId(begin_scram(ScramClient(name=b"ann")))
+        outcome = ask(checker, begin_scram(ScramClient(name=b"ann")))
         self.assertNoResult(outcome)
         pending.callback((None, derive_scram_keys("sha256", b"password", b"salt", 1)))
         self.failureResultOf(outcome, UnauthorizedLogin)
@@ -844,7 +845,7 @@ class ThreadsTests(UsersFileCase, TestCase):
         self.patch(passwd, "verify", verify)
         self.write(b"ann:{PLAIN}a")
         checker = PasswdFileChecker(self.path)
-        self.assertEqual(await checker.requestAvatarId(by_password(b"ann", b"a")), b"ann")
+        self.assertEqual(await ask(checker, by_password(b"ann", b"a")), b"ann")
         self.assertEqual(["popserv-hash" in thread.name for thread in where], [True])
 
     async def test_disconnected(self):
@@ -855,6 +856,6 @@ class ThreadsTests(UsersFileCase, TestCase):
         token = client_is_connected.set(lambda: False)
         try:
             with self.assertRaises(TryLater):
-                await checker.requestAvatarId(by_password(b"ann", b"a"))
+                await ask(checker, by_password(b"ann", b"a"))
         finally:
             client_is_connected.reset(token)
