@@ -54,11 +54,15 @@ class Bench:
         return Load(self._program, peer, *arguments)
 
     def wait_for_mail(self):
-        """Wait until the mail is on the disk, and its folders are older than two seconds.
-
-        Servers do not trust the times of a folder that was changed a moment ago.
-        """
+        """Wait until the mail is on the disk, and its folders have settled."""
         os.sync()  # so that it is not written during a measurement
+        self.settle()
+
+    def settle(self):
+        """Wait until every folder is older than two seconds.
+
+        Servers do not trust the time of a folder that was changed a moment ago.
+        """
         time.sleep(self._settling)
 
     def poll(self, peer, user):
@@ -215,7 +219,7 @@ def add_common_options(parser):
     )
     parser.add_argument("--tiny", action="store_true", help="only test the code, with little mail")
     parser.add_argument(
-        "--directory", help="directory for the mail [default: that for temporary files]"
+        "--directory", default="/var/tmp", help="directory for the mail [default: /var/tmp]"
     )
     parser.add_argument(
         "--results",
