@@ -123,7 +123,13 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     if options.parent is None and not is_worker:
         return listeners
     reloadables = [supervisor] if supervisor else _reloadables(options)
-    reloader = Reloader(reloadables, options.open_log_file(), logs_signals=not is_worker)
+    log_file = options.open_log_file()
+    reloader = Reloader(
+        reloadables,
+        log_file,
+        log_file.observer if log_file is not None else options.standard_output(),
+        logs_signals=not is_worker,
+    )
     listeners.setServiceParent(reloader)
     return reloader
 

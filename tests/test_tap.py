@@ -10,7 +10,6 @@ from twisted.application.service import IService
 from twisted.cred.credentials import UsernamePassword
 from twisted.internet.address import IPv6Address
 from twisted.internet.error import CannotListenError
-from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import usage
 from zope.interface.verify import verifyObject
@@ -85,8 +84,7 @@ class OptionsTests(ServiceCase):
             ("192.0.3.1", "192.0.3.1"),
             ("2001:db8::8", "2001:db8::/64"),
         ]:
-            peer = IPv6Address("TCP", host, 1)
-            self.assertEqual(factory.networks.of(StringTransport(peerAddress=peer)), network)
+            self.assertEqual(factory.networks.of(IPv6Address("TCP", host, 1)), network)
 
     async def test_login_delay(self):
         """With --login-delay, a second login that is too soon fails with LoginTooSoon."""

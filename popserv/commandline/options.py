@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from twisted.logger import ILogObserver
 from twisted.python import usage
 
 from popserv.commandline.option_table import EPILOGUE
@@ -24,6 +25,7 @@ from popserv.listening.listeners import CannotStart
 from popserv.listening.reactor import has_ipv6
 from popserv.reloading import signals
 from popserv.reloading.log_file import LogFile
+from popserv.reloading.log_lines import line_observer
 from popserv.runtime.permissions import reason_of
 from popserv.transports.unix_users import HAS_PEER_UID
 
@@ -113,11 +115,9 @@ class Options(SessionOptions):
 
         :raises CannotStart: the file cannot be opened.
         """
-        twistd = self.parent
-        if twistd is None or twistd["logger"] or twistd["syslog"]:
-            return None
-        name = twistd["logfile"] or ("-" if twistd["nodaemon"] or twistd["debug"] else "twistd.log")
-        if name == "-":
+        twistd: Any = self.parent
+        name = self._log_name()
+        if name in ("", "-"):
             return None
         try:
             return LogFile(name, twistd["chroot"])
@@ -125,6 +125,21 @@ class Options(SessionOptions):
             raise CannotStart(
                 f"popserv: --logfile {os.path.abspath(name)} cannot be opened: {reason_of(error)}"
             ) from None
+
+    def standard_output(self) -> ILogObserver | None:
+        """Return an observer for standard output, if twistd's options send the log there."""
+        twistd: Any = self.parent
+        # twistd itself rejects it for a daemon.
+        is_chosen = self._log_name() == "-" and twistd["nodaemon"]
+        return line_observer(sys.stdout) if is_chosen else None
+
+    def _log_name(self) -> str:
+        """Return the log file in twistd's options: ``-``, or empty if the log goes elsewhere."""
+        twistd: Any = self.parent
+        if twistd is None or twistd["logger"] or twistd["syslog"]:
+            return ""
+        in_foreground = twistd["nodaemon"] or twistd["debug"]
+        return twistd["logfile"] or ("-" if in_foreground else "twistd.log")
 
     def opt_listen(self, endpoint: str) -> None:
         """A server endpoint of Twisted on which the server accepts connections.

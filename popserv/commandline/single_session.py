@@ -8,7 +8,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ReactorNotRunning
 from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import connectionDone
@@ -140,9 +139,8 @@ class _ReportingServer(POP3Server):
     def _succeeded(self) -> bool:
         return self._quit_replied or self._closed_by_client
 
-    def end_session(self) -> Deferred[None]:
-        ended = super().end_session()
-        return ended.addCallback(lambda _: self._on_end(self._succeeded()))
+    def session_ended(self) -> None:
+        self._on_end(self._succeeded())
 
 
 class _PreauthenticatedReportingServer(_ReportingServer, PreauthenticatedServer):

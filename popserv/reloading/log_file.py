@@ -5,14 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from functools import lru_cache, partial
 
-from twisted.logger import (
-    FileLogObserver,
-    ILogObserver,
-    formatEventAsClassicLogText,
-    formatTime,
-)
+from twisted.logger import ILogObserver
+
+from popserv.reloading.log_lines import line_observer
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -38,9 +34,7 @@ class LogFile:
             self._path_in_chroot = None if inside.startswith("..") else os.path.join("/", inside)
         # Without a buffer, because a signal handler may log while an event is being written.
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
-        self.observer = FileLogObserver(
-            self._file, partial(formatEventAsClassicLogText, formatTime=_format_time)
-        )
+        self.observer = line_observer(self._file)
 
     def reopen(self) -> None:
         """Continue in the file that has the path now, unless it is the same.
@@ -70,14 +64,3 @@ class LogFile:
             os.dup2(new, descriptor, inheritable=False)
         finally:
             os.close(new)
-
-
-def _format_time(when: float | None) -> str:
-    """Return a time as Twisted shows it, in whole seconds."""
-    return formatTime(when) if when is None else _format_second(int(when))
-
-
-@lru_cache(16)
-def _format_second(second: int) -> str:
-    # Takes Twisted a third of the time of a log line, and busy servers log many in a second.
-    return formatTime(second)

@@ -24,7 +24,8 @@ class Reloader(MultiService):
     managers and logrotate send it on purpose.
 
     :param reloadables: what is reloaded.
-    :param log_file: the file that becomes the log of twistd; None if twistd opens the log.
+    :param log_file: the log file to reopen, if any.
+    :param observer: becomes the log of twistd; None if twistd opens the log.
     :param logs_signals: whether a line is logged for each signal.
     """
 
@@ -32,6 +33,7 @@ class Reloader(MultiService):
         self,
         reloadables: Iterable[IReloadable],
         log_file: LogFile | None = None,
+        observer: ILogObserver | None = None,
         *,
         logs_signals: bool = True,
         reactor: Any = None,
@@ -39,14 +41,15 @@ class Reloader(MultiService):
         super().__init__()
         self._reloadables = tuple(reloadables)
         self._log_file = log_file
+        self._observer = observer
         self._logs_signals = logs_signals
         self._reactor = reactor
         self._pending: set[str] = set()
 
     def setServiceParent(self, parent: Any) -> None:
-        """Join the application of twistd, and make the log file its log."""
-        if self._log_file is not None:
-            parent.setComponent(ILogObserver, self._log_file.observer)
+        """Join the application of twistd, and set its log."""
+        if self._observer is not None:
+            parent.setComponent(ILogObserver, self._observer)
         super().setServiceParent(parent)
 
     def startService(self) -> None:

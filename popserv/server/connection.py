@@ -32,6 +32,7 @@ from popserv.core.replies import err_line, ok_line
 from popserv.core.session import Release, Session
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import IMailbox
+from popserv.runtime.coroutines import run_eagerly
 from popserv.server.idle import IdleTimeoutMixin
 from popserv.server.reply_writer import ReplyWriter
 from popserv.server.session_events import EndReason, SessionEvents
@@ -39,7 +40,7 @@ from popserv.transports.output import close_now, disable_nagle
 from popserv.transports.peers import (
     has_disconnected,
     is_behind_twisted_proxy,
-    is_private,
+    is_local,
     peer_name,
     uses_tls,
 )
@@ -62,6 +63,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
     # ITCPTransport and IConsumer in one, for which there is no type.
     transport: Any
     factory: POP3Factory
+    peer: Any
     session: Session
     output: ReplyWriter
     events: SessionEvents
@@ -76,6 +78,8 @@ class Connection(LineReceiver, IdleTimeoutMixin):
     def connectionMade(self) -> None:
         """Start the session immediately, or after the TLS handshake."""
         factory = self.factory
+        # A transport makes an address at each call.
+        self.peer = self.transport.getPeer()
         self.output = ReplyWriter(self.transport, self.callLater)
         self.events = SessionEvents(self.transport)
         self._timestamp = factory.make_timestamp() if factory.apop_available() else None
@@ -110,14 +114,14 @@ class Connection(LineReceiver, IdleTimeoutMixin):
         """Start a new session, with no state of an earlier session on this connection."""
         factory, transport = self.factory, self.transport
         has_tls = ISSLTransport.providedBy(transport)
-        is_over_tls = uses_tls(transport)
-        self.throttle = ClientThrottle(factory.throttle, factory.networks.of(transport), self)
+        is_over_tls = has_tls or uses_tls(transport)
+        self.throttle = ClientThrottle(factory.throttle, factory.networks.of(self.peer), self)
         self.session = Session(
             self,
             host=factory.host,
             timestamp=self._timestamp,
             allows_login=is_over_tls or not factory.require_tls,
-            allows_cleartext=factory.allow_plaintext or is_private(transport),
+            allows_cleartext=is_over_tls or factory.allow_plaintext or is_local(self.peer),
             can_start_tls=not is_over_tls and factory.tls is not None and can_start_tls(transport),
             downgrader=factory.downgrader,
             workarounds=factory.workarounds,
@@ -130,8 +134,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
 
     def _peer(self) -> tuple[str, int] | None:
         """Return the client's address and port; see Session."""
-        peer: Any = self.transport.getPeer()
-        return (peer.host, peer.port) if hasattr(peer, "port") else None
+        return (self.peer.host, self.peer.port) if hasattr(self.peer, "port") else None
 
     def _logged_in(self) -> None:
         self.events.log_login(self.session)
@@ -184,8 +187,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
 
     def address(self) -> str | None:
         """See Client."""
-        peer = self._peer()
-        return peer[0] if peer is not None else None
+        return getattr(self.peer, "host", None)
 
     # For the subclass
 
@@ -240,14 +242,14 @@ class Connection(LineReceiver, IdleTimeoutMixin):
         self.stop_idle_timer()
         self.factory.connections.remove(self)
         self.closing = self.is_disconnected = True
-        if reason.check(ConnectionDone):
+        if isinstance(reason.value, ConnectionDone):
             self.events.note_end(EndReason.CLOSED)
         elif self.factory.is_stopped:
             # A reactor that stops breaks the connections once the ports are closed.
             self.events.note_end(EndReason.SHUTDOWN)
-        has_tls = ISSLTransport.providedBy(self.transport)
         # A client that just closed the connection did not fail.
-        if has_tls and not (self._has_completed_handshake or reason.check(ConnectionClosed)):
+        failed = not (self._has_completed_handshake or isinstance(reason.value, ConnectionClosed))
+        if failed and ISSLTransport.providedBy(self.transport):
             self.log.info(
                 "{peer}: TLS handshake failed: {reason}",
                 peer=peer_name(self.transport),
@@ -257,13 +259,22 @@ class Connection(LineReceiver, IdleTimeoutMixin):
         if self.abandon_command():
             self.end_session()
 
-    def end_session(self) -> Deferred[None]:
+    def end_session(self) -> None:
         """Release the mailbox of the session; called once, as the last act of a connection."""
-        session = self.session
         # It refers to this connection.
-        session.tls_state = None
-        self.events.log_end(session)
-        return Deferred.fromCoroutine(session.end()).addErrback(self.events.log_failed_release)
+        self.session.tls_state = None
+        self.events.log_end(self.session)
+        run_eagerly(self._release())
+
+    async def _release(self) -> None:
+        try:
+            await self.session.end()
+        except Exception:
+            self.events.log_failed_release(Failure())
+        self.session_ended()
+
+    def session_ended(self) -> None:
+        """Do nothing more, now that the mailbox is released."""
 
     def write_error(self, error: POPError) -> None:
         """Write ``-ERR`` in the session's language."""

@@ -28,7 +28,10 @@ class IdleTimeoutMixin(TimeoutMixin):
     # ITCPTransport and IConsumer in one, for which there is no type.
     transport: Any
     closing = False
+    timeOut: float | None  # type: ignore[assignment]
     _unread = 0
+    _timer: Any = None
+    _deadline = 0.0
 
     def start_idle_timer(self, seconds: float) -> None:
         """Start the timer; it expires after this many seconds without activity."""
@@ -38,17 +41,38 @@ class IdleTimeoutMixin(TimeoutMixin):
         """Stop the timer, because the connection is lost."""
         self.setTimeout(None)
 
+    def setTimeout(self, period: float | None) -> float | None:
+        """Start the timer with another timeout in seconds, or stop it; see TimeoutMixin."""
+        previous, self.timeOut = self.timeOut, period
+        # To move it to an earlier time, Twisted would search the timers of all connections.
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._deadline = 0.0
+        if period is not None:
+            self._timer = self.callLater(period, self._timer_expired)
+        return previous
+
     def resetTimeout(self) -> None:
-        """Start the timeout again, because there was activity."""
+        """Start the timeout again, because there was activity; see TimeoutMixin."""
         self._unread = 0
-        super().resetTimeout()
+        timer = self._timer
+        if timer is not None:
+            # The timer itself stays as it is until it expires: there is activity all the time.
+            self._deadline = timer.seconds() + self.timeOut
+
+    def _timer_expired(self) -> None:
+        remaining = self._deadline - self._timer.seconds()
+        self._timer = None
+        if remaining > 0:
+            self._timer = self.callLater(remaining, self._timer_expired)
+        else:
+            self.timeoutConnection()
 
     def close(self) -> None:
         """Close once all output is sent; abort if none of it is read for CLOSE_TIMEOUT."""
         if not self.closing:
             self.closing = True
-            # An earlier deadline would cost a search among the timers of all connections.
-            self.setTimeout(None)
             self.setTimeout(self.CLOSE_TIMEOUT)
             self._unread = unread_octets(self.transport)
             # A TLS connection ends when the client's close_notify is read.

@@ -8,7 +8,7 @@ name can look like another field, or like another line: programs such as fail2ba
 from __future__ import annotations
 
 from enum import Enum
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from twisted.internet.interfaces import ITransport
@@ -35,7 +35,16 @@ class RenderedLogger(Logger):
     def emit(self, level: Any, format: str | None = None, **fields: Any) -> None:  # noqa: A002
         """Emit an event; see Logger."""
         text = (format or "").format(**fields)
-        super().emit(level, text.replace("{", "{{").replace("}", "}}"), **fields)
+        # Logger.emit makes the same event, but first sorts all levels, to find this one there.
+        fields.update(
+            log_logger=self,
+            log_level=level,
+            log_namespace=self.namespace,
+            log_source=self.source,
+            log_format=text.replace("{", "{{").replace("}", "}}"),
+            log_time=time(),
+        )
+        self.observer(fields)
 
 
 # Administrators name it in the filters of other programs.
@@ -60,13 +69,21 @@ class SessionEvents:
     MAX_FAILURES = 100
     """The maximum number of refused commands that are logged, besides failed logins."""
 
-    __slots__ = ("_end_reason", "_failures", "_login_time", "_transport")
+    __slots__ = ("_end_reason", "_failures", "_login_time", "_peer_name", "_transport")
 
     def __init__(self, transport: ITransport) -> None:
         self._transport = transport
+        self._peer_name: str | None = None
         self._end_reason = EndReason.LOST
         self._login_time = 0.0
         self._failures = 0
+
+    @property
+    def _peer(self) -> str:
+        """The client's address and port, of which most connections need none."""
+        if self._peer_name is None:
+            self._peer_name = peer_name(self._transport)
+        return self._peer_name
 
     def note_end(self, reason: EndReason) -> None:
         """Note why the connection will end; the first reason counts."""
@@ -82,7 +99,7 @@ class SessionEvents:
             tls = "TLS at the proxy" if uses_tls(self._transport) else "no TLS"
         _log.info(
             '{peer}: "{user}" logged in by {method}, {tls}',
-            peer=peer_name(self._transport),
+            peer=self._peer,
             user=printable(session.name or b""),
             method=session.method,
             tls=tls,
@@ -96,7 +113,7 @@ class SessionEvents:
         _log.info(
             '{peer}: session of "{user}" ended, {reason}: {seconds:.1f} s, '
             "{retrieved} retrieved ({octets} octets), {removed} removed, {left} left",
-            peer=peer_name(self._transport),
+            peer=self._peer,
             user=printable(session.name or b""),
             reason=reason.value,
             seconds=round(monotonic() - self._login_time, 3),
@@ -108,7 +125,7 @@ class SessionEvents:
 
     def log_failure(self, session: Session, failure: Failure) -> None:
         """Log what the reply to a failed command does not tell the client."""
-        error, peer = failure.value, peer_name(self._transport)
+        error, peer = failure.value, self._peer
         if isinstance(error, LoginFailed) and not isinstance(error.__cause__, ExchangeAborted):
             log_failed_login(peer, session.name, session.method, error.__cause__)
             return
@@ -144,7 +161,7 @@ class SessionEvents:
 
     def log_failed_body(self, session: Session, failure: Failure) -> None:
         """Log why a body was not sent to its end."""
-        error, peer = failure.value, peer_name(self._transport)
+        error, peer = failure.value, self._peer
         if isinstance(error, MessageChanged):
             _log.warn(
                 '{peer}: a message of "{user}" has changed, connection aborted: {cause}',
@@ -160,12 +177,12 @@ class SessionEvents:
         _log.failure(
             "{peer}: cannot discard the sizes of messages",
             failure,
-            peer=peer_name(self._transport),
+            peer=self._peer,
         )
 
     def log_failed_release(self, failure: Failure) -> None:
         """Log that a mailbox could not be released."""
-        _log.failure("{peer}: cannot release a maildrop", failure, peer=peer_name(self._transport))
+        _log.failure("{peer}: cannot release a maildrop", failure, peer=self._peer)
 
 
 def log_failed_login(

@@ -13,8 +13,6 @@ from ipaddress import (
     ip_network,
 )
 
-from twisted.internet.interfaces import ITransport
-
 from popserv.transports.peers import ProxiedAddress
 
 Network = IPv4Network | IPv6Network
@@ -53,11 +51,10 @@ class Networks:
         # Parsing an address takes as long as the rest of a greeting.
         self._network_of_host = lru_cache(10_000)(self._network)
 
-    def of(self, transport: ITransport) -> str | None:
-        """Return the client's network as text, or None if it has none."""
-        peer = transport.getPeer()
-        is_proxied = isinstance(peer, ProxiedAddress)
-        return self._network_of_host(getattr(peer, "host", None), is_proxied)
+    def of(self, address: object) -> str | None:
+        """Return the network of a client's address as text, or None if it has none."""
+        is_proxied = isinstance(address, ProxiedAddress)
+        return self._network_of_host(getattr(address, "host", None), is_proxied)
 
     def _network(self, host: str | None, is_proxied: bool) -> str | None:
         address = parse_address(host)

@@ -10,8 +10,7 @@ from typing import Any
 
 from twisted.internet import tcp, unix
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.main import CONNECTION_DONE
-from twisted.python.failure import Failure
+from twisted.internet.protocol import connectionDone
 
 
 def disable_nagle(transport: Any) -> None:
@@ -47,9 +46,7 @@ def close_now(transport: Any) -> bool:
     """
     if not _can_send(transport):
         return False
-    transport.stopReading()
-    transport.stopWriting()
-    transport.connectionLost(Failure(CONNECTION_DONE))
+    transport.connectionLost(connectionDone)
     return True
 
 

@@ -55,15 +55,17 @@ def uses_tls(transport: ITransport) -> bool:
 
 def is_private(transport: ITransport) -> bool:
     """Return whether nobody can eavesdrop on a connection, because it uses TLS or is local."""
-    if uses_tls(transport):
-        return True
-    peer = transport.getPeer()
-    if isinstance(peer, ProxiedAddress):
+    return uses_tls(transport) or is_local(transport.getPeer())
+
+
+def is_local(address: object) -> bool:
+    """Return whether a client with this address is on this machine, and connected directly."""
+    if isinstance(address, ProxiedAddress):
         return False
-    host = getattr(peer, "host", None)
+    host = getattr(address, "host", None)
     if host is not None:
         return _is_loopback(host)
-    return isinstance(peer, UNIXAddress) or getattr(peer, "is_local", False)
+    return isinstance(address, UNIXAddress) or getattr(address, "is_local", False)
 
 
 @lru_cache(1000)

@@ -1,5 +1,6 @@
 """Tests of popserv.commandline.options."""
 
+import io
 import os
 import signal
 import sys
@@ -274,6 +275,26 @@ class TwistdTests(OptionsCase):
         options = self.parse_twistd()
         options.parent["debug"] = True
         self.assertIsNone(options.open_log_file())
+
+    def test_standard_output(self):
+        """The log goes to standard output where twistd would send it there."""
+        for twistd, expected in [
+            (["-n"], True),
+            (["-n", "--logfile=-"], True),
+            (["--logfile=-"], False),
+            ([], False),
+            (["-n", "--logfile", self.mktemp()], False),
+            (["-n", "--syslog"], False),
+            (["-n", "--logger=twisted.logger.eventAsText"], False),
+        ]:
+            output = io.StringIO()
+            with patch("sys.stdout", output):
+                observer = self.parse_twistd(*twistd).standard_output()
+            self.assertEqual(observer is not None, expected, twistd)
+            if observer is not None:
+                observer({"log_format": "a line"})
+                self.assertEqual(output.getvalue(), "- [-#-] a line\n")
+        self.assertIsNone(self.parse().standard_output())
 
     def test_cannot_open_log_file(self):
         """A log file that cannot be opened ends twistd with one line."""

@@ -1,13 +1,12 @@
 """popserv.reloading.log_file: what other programs do to a log file, and what is in it then."""
 
 import errno
-import io
 import os
 import stat
 import threading
 from unittest.mock import patch
 
-from twisted.logger import ILogObserver, textFileLogObserver
+from twisted.logger import ILogObserver
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -135,14 +134,3 @@ class LogFileTests(SynchronousTestCase):
                     error = self.assertRaises(FileNotFoundError, log_file.reopen)
                     self.assertIn("outside of the directory of --chroot", str(error))
             self.assertEqual([call.args for call in examined.call_args_list], expected)
-
-    def test_lines(self):
-        """A line is that of Twisted's own observer, whatever the time of the event."""
-        expected = io.StringIO()
-        observe = textFileLogObserver(expected)
-        for when in (None, 0.0, 1.5, 1.9, 2.0, 1_700_000_000.999):
-            event = {"log_format": "a line", "log_time": when}
-            observe(event)
-            self.log_file.observer(event)
-        with open(self.path, encoding="utf-8") as file:
-            self.assertEqual(file.read(), expected.getvalue())

@@ -175,10 +175,9 @@ class ReloaderTests(SynchronousTestCase):
         self.assertEqual(self.counts(), [1, 1])
 
     def test_application(self):
-        """The log file is the log of twistd's application; without one, twistd opens it."""
-        for log_file in (None, self.open_log_file()):
+        """The observer is the log of twistd's application; without one, twistd opens the log."""
+        for observer in (None, EventLoggingObserver()):
             application = Application("popserv")
-            Reloader([], log_file).setServiceParent(application)
-            observer = application.getComponent(ILogObserver, None)
-            self.assertIs(observer, log_file and log_file.observer)
+            Reloader([], observer=observer).setServiceParent(application)
+            self.assertIs(application.getComponent(ILogObserver, None), observer)
             self.assertEqual(len(list(IService(application))), 1)

@@ -1,7 +1,68 @@
 """The inactivity autologout timer (RFC 1725 section 3)."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.protocols.policies import TimeoutMixin
+from twisted.trial.unittest import SynchronousTestCase
+
 from popserv.server import idle
+from popserv.server.idle import IdleTimeoutMixin
 from tests.server.harness import ServerTestCase
+
+
+class TimerTests(SynchronousTestCase):
+    """The timer of IdleTimeoutMixin."""
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.integers(0, 20),
+                st.sampled_from(["activity", "none"]) | st.none() | st.integers(0, 30),
+            )
+        )
+    )
+    def test_model(self, steps):
+        """It expires when that of TimeoutMixin does, and is one call at most."""
+        logs = []
+        for mixin in (TimeoutMixin, IdleTimeoutMixin):
+            clock, log = Clock(), []
+
+            class Timed(mixin):
+                callLater = clock.callLater
+                transport = StringTransport()
+
+                def timeoutConnection(self, log=log, clock=clock):
+                    log.append(clock.seconds())
+
+            timed = Timed()
+            for seconds, action in steps:
+                for _ in range(seconds):
+                    clock.advance(1)
+                if action == "activity":
+                    timed.resetTimeout()
+                elif action != "none":
+                    log.append(timed.setTimeout(action))
+                self.assertLessEqual(len(clock.getDelayedCalls()), 1)
+            logs.append(log)
+        self.assertEqual(*logs)
+
+    def test_activity(self):
+        """Activity does not move the call, which is made again when it comes too early."""
+        clock = Clock()
+        timed = IdleTimeoutMixin()
+        timed.callLater = clock.callLater
+        timed.start_idle_timer(10)
+        (call,) = clock.getDelayedCalls()
+        clock.advance(9)
+        timed.resetTimeout()
+        self.assertEqual((clock.getDelayedCalls(), call.getTime()), ([call], 10))
+        clock.advance(1)
+        (call,) = clock.getDelayedCalls()
+        self.assertEqual(call.getTime(), 19)
+        timed.stop_idle_timer()
+        self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class IdleTimeoutTests(ServerTestCase):

@@ -5,7 +5,6 @@ from ipaddress import ip_address, ip_network
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.transports.networks import Networks
@@ -14,7 +13,7 @@ from popserv.transports.peers import ProxiedAddress
 
 def network_of(networks, host):
     """Return the network of a client with that address."""
-    return networks.of(StringTransport(peerAddress=IPv6Address("TCP", host, 1)))
+    return networks.of(IPv6Address("TCP", host, 1))
 
 
 class NetworksTests(SynchronousTestCase):
@@ -44,7 +43,7 @@ class NetworksTests(SynchronousTestCase):
             UNIXAddress(None),
             object(),
         ):
-            self.assertIsNone(networks.of(StringTransport(peerAddress=peer)))
+            self.assertIsNone(networks.of(peer))
 
     def test_trusted(self):
         """Trusted networks have no network; all others have one."""
@@ -65,11 +64,11 @@ class NetworksTests(SynchronousTestCase):
             ("::ffff:127.0.0.1", "127.0.0.1"),
             ("192.0.2.1", "192.0.2.1"),
         ]:
-            transport = StringTransport(peerAddress=ProxiedAddress(host, 1))
+            address = ProxiedAddress(host, 1)
             # The same address of a connection, looked up before, makes no difference.
             network_of(networks, host)
-            self.assertEqual(networks.of(transport), network)
-            self.assertEqual(trusting.of(transport), network if host == "192.0.2.1" else None)
+            self.assertEqual(networks.of(address), network)
+            self.assertEqual(trusting.of(address), network if host == "192.0.2.1" else None)
 
     @given(st.ip_addresses(), st.ip_addresses())
     def test_model(self, one, other):

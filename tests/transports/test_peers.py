@@ -20,6 +20,7 @@ from popserv.transports.peers import (
     ProxiedAddress,
     has_disconnected,
     is_behind_twisted_proxy,
+    is_local,
     is_private,
     peer_name,
     uses_tls,
@@ -28,7 +29,7 @@ from tests.transports.harness import LINGER_RESET, REMOTE_PEER
 
 
 class PeerTests(SynchronousTestCase):
-    """is_private, peer_name and has_disconnected."""
+    """is_private, is_local, peer_name and has_disconnected."""
 
     def test_is_private(self):
         """A connection is private if it uses TLS or does not leave this machine."""
@@ -49,6 +50,7 @@ class PeerTests(SynchronousTestCase):
             (ProxiedAddress("::1", 1), False),
         ]:
             self.assertEqual(is_private(StringTransport(peerAddress=peer)), private, peer)
+            self.assertEqual(is_local(peer), private, peer)
         for interface in (ISSLTransport, ITLSAtProxy):
             transport = StringTransport(peerAddress=REMOTE_PEER)
             self.assertFalse(uses_tls(transport))

@@ -1,0 +1,55 @@
+"""The lines of the log: Twisted's own text, made with less work."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import floor
+from typing import IO, Any
+
+from twisted.logger import FileLogObserver, LogEvent, formatEventAsClassicLogText, formatTime
+
+_HALF_MICROSECOND = 5e-7
+"""Twisted rounds times to microseconds, and does not show them."""
+
+
+def line_observer(file: IO[Any]) -> FileLogObserver:
+    """Return an observer that writes what that of ``twisted.logger.textFileLogObserver`` writes.
+
+    It takes a quarter of the time for an event whose format has no fields, such as those of
+    :mod:`popserv.server.session_events`.
+    """
+    return FileLogObserver(file, line_of)
+
+
+def line_of(event: LogEvent) -> str | None:
+    """Return what ``twisted.logger.formatEventAsClassicLogText`` returns."""
+    text = event.get("log_format")
+    if (
+        type(text) is not str
+        or "{" in text
+        or "}" in text
+        or "log_failure" in event
+        or "log_flattened" in event
+    ):
+        return formatEventAsClassicLogText(event, formatTime=_format_time)
+    if not text:
+        return None
+    system = event.get("log_system")
+    if system is None:
+        level = event.get("log_level")
+        system = f"{event.get('log_namespace', '-')}#{'-' if level is None else level.name}"
+    elif type(system) is not str:
+        return formatEventAsClassicLogText(event, formatTime=_format_time)
+    line = f"{_format_time(event.get('log_time'))} [{system}] {text}"
+    return line.replace("\n", "\n\t") + "\n"
+
+
+def _format_time(when: float | None) -> str:
+    """Return a time as Twisted shows it, in whole seconds."""
+    return formatTime(when) if when is None else _format_second(floor(when + _HALF_MICROSECOND))
+
+
+@lru_cache(16)
+def _format_second(second: int) -> str:
+    # Takes Twisted a third of the time of a log line, and busy servers log many in a second.
+    return formatTime(second)
