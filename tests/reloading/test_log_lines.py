@@ -64,6 +64,7 @@ class LineTests(SynchronousTestCase):
 
     @given(EVENTS)
     @example({"log_format": "next", "log_time": 1_700_000_000.9999998})
+    @example({"log_format": "of a system", "log_system": "-", "log_time": 0.5})
     @example({"log_format": "not yet", "log_time": 1_700_000_000.999999})
     def test_same(self, event):
         """The line of any event is Twisted's."""
