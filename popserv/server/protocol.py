@@ -43,6 +43,8 @@ class POP3Server(Connection):
     """Seconds before the reply to a failed login, if it is the first of its network."""
     LINES_PER_TURN = 50
     """Pipelined commands answered before other sessions are served."""
+    MAX_UNPROCESSED = 4096
+    """Octets of pipelined commands with which reading goes on while other sessions are served."""
     OCTETS_PER_LINE = 1024
     """Octets of a response that count as one more command; a body in chunks counts as nine."""
 
@@ -129,8 +131,11 @@ class POP3Server(Connection):
         if self._command_pending and self._sasl_response is None:
             LineReceiver.pauseProducing(self)
         elif self._lines_this_turn >= self.LINES_PER_TURN and not self.paused and not self.closing:
-            # The transport goes on: it reads no more before the call, which costs less.
-            self.paused = True
+            if len(self._buffer) < self.MAX_UNPROCESSED:
+                # The transport may read once before the call, and need not be paused.
+                self.paused = True
+            else:
+                LineReceiver.pauseProducing(self)
             self.callLater(0, self.resume_input)
 
     def lineLengthExceeded(self, line: bytes) -> None:

@@ -37,8 +37,13 @@ class InputTests(ServerTestCase):
         self.assertEqual(ann.received().count(b"+OK"), 25)
 
     def test_reading_while_others_are_served(self):
-        """Reading goes on in a turn of others, unless the client does not read."""
+        """Reading goes on in a turn of others, unless there is much input, or output waits."""
         ann = self.logged_in()
+        ann.server.dataReceived(b"NOOP\r\n" * 800)
+        self.assertEqual(ann.transport.producerState, "paused")
+        ann.clock.advance(0)
+        self.assertEqual(ann.transport.producerState, "producing")
+        self.assertEqual(ann.received().count(b"+OK"), 800)
         ann.server.dataReceived(b"NOOP\r\n" * 51)
         self.assertEqual(ann.transport.producerState, "producing")
         ann.server.pauseProducing()
