@@ -1,5 +1,6 @@
 """Lines that become commands, one at a time."""
 
+from popserv.server import reply_writer
 from tests.server.harness import ServerTestCase
 
 
@@ -53,6 +54,20 @@ class InputTests(ServerTestCase):
         ann.server.resumeProducing()
         self.assertEqual(ann.transport.producerState, "producing")
         self.assertEqual(ann.received(), b"+OK nothing done\r\n")
+
+    def test_reading_again_within_a_packet(self):
+        """A client may read again while the replies to its packet are written."""
+        self.patch(reply_writer, "WRITE_SIZE", 1)
+        ann = self.logged_in()
+        write = ann.transport.write
+
+        def write_and_wait(octets):
+            write(octets)
+            ann.server.pauseProducing()
+            ann.server.resumeProducing()
+
+        ann.transport.write = write_and_wait
+        self.assertEqual(ann.send(b"NOOP\r\nDELE 1\r\nNOOP\r\n").count(b"+OK"), 3)
 
     def test_turns_without_pipelining(self):
         """A client that waits for each reply is never paused."""
