@@ -21,7 +21,7 @@ from pathlib import Path
 from twisted.trial.unittest import TestCase
 
 from popserv.auth.passwords.schemes import join_field
-from popserv.auth.passwords.users_file import default_path
+from popserv.auth.passwords.users_file import MAX_AGE, default_path
 from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.messages.downgrade.downgrader import Downgrader
 
@@ -230,6 +230,8 @@ class Server:
         if link:
             maildir.symlink_to(link)
         deliver(maildir, messages)
+        # What the greeting and CAPA offer follows the users file after that time.
+        time.sleep(MAX_AGE)
         return name, maildir
 
     def stop(self, number=signal.SIGTERM):
