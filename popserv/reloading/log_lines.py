@@ -23,9 +23,10 @@ def line_observer(file: IO[Any]) -> FileLogObserver:
 
 def line_of(event: LogEvent) -> str | None:
     """Return what ``twisted.logger.formatEventAsClassicLogText`` returns."""
-    text = event.get("log_format")
+    text, system = event.get("log_format"), event.get("log_system")
     if (
         type(text) is not str
+        or not (system is None or type(system) is str)
         or "{" in text
         or "}" in text
         or "log_failure" in event
@@ -34,12 +35,9 @@ def line_of(event: LogEvent) -> str | None:
         return formatEventAsClassicLogText(event, formatTime=_format_time)
     if not text:
         return None
-    system = event.get("log_system")
     if system is None:
         level = event.get("log_level")
         system = f"{event.get('log_namespace', '-')}#{'-' if level is None else level.name}"
-    elif type(system) is not str:
-        return formatEventAsClassicLogText(event, formatTime=_format_time)
     line = f"{_format_time(event.get('log_time'))} [{system}] {text}"
     return line.replace("\n", "\n\t") + "\n"
 
