@@ -66,6 +66,11 @@ class LineTests(SynchronousTestCase):
     @example({"log_format": "next", "log_time": 1_700_000_000.9999998})
     @example({"log_format": "of a system", "log_system": "-", "log_time": 0.5})
     @example({"log_format": "not yet", "log_time": 1_700_000_000.999999})
+    @example({"log_format": "no text of the system", "log_system": Unprintable()})
+    @example({"log_format": "a system", "log_system": "two\nlines"})
+    @example({"log_format": "no system", "log_level": LogLevel.info, "log_namespace": "a\nb"})
+    @example({"log_format": "", "log_system": "a system"})
+    @example({"log_format": "a failure", "log_failure": failure(ValueError("{b}\nc"))})
     def test_same(self, event):
         """The line of any event is Twisted's."""
         self.assertEqual(line_of(dict(event)), formatEventAsClassicLogText(dict(event)))
