@@ -20,6 +20,7 @@ from popserv.messages.workarounds import WORKAROUNDS
 from popserv.server.factory import POP3Factory
 from popserv.testing import MemoryClient
 from tests.maildrops.maildir.harness import MaildirCase, SizeFileCase, run_inline
+from tests.messages.harness import naive_top
 
 CHANGED = b"-ERR [SYS/TEMP] message has changed, log in again\r\n"
 NOOP = b"+OK nothing done\r\n"
@@ -82,6 +83,21 @@ class AnyStoreTests(MaildirCase):
                 self.assertEqual(client.send(line + b"\r\nNOOP\r\n"), expected + NOOP)
                 client.lose()
         self.assertIn("1 of its 14 octets are missing", " ".join(map(formatEvent, self.log)))
+
+    def test_part_of_small(self):
+        """TOP compares a changed message only if it sends it to its end, or more octets of it."""
+        for lines in (0, 1):
+            for after in (b"a: b\n\n1\n2", b"a: b\n\n1\n2\n3\n", b"", b"a: b\n\n1\r2\n"):
+                maildrops = ChunkedMaildrops(b"a: b\n\n1\n2\n")
+                client = log_in(maildrops)
+                maildrops.change(after)
+                reply = client.send(b"TOP 1 %d\r\nNOOP\r\n" % lines)
+                body = b"".join(line + b"\r\n" for line in naive_top(after, lines))
+                expected = b"+OK top of message follows\r\n" + body + b".\r\n"
+                if not after:
+                    expected = CHANGED
+                self.assertEqual(reply, expected + NOOP)
+                client.lose()
 
     def test_large(self):
         """Of a changed message no octet too many is sent, and no terminator after too few."""

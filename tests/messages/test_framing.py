@@ -98,6 +98,29 @@ class OctetsTests(SynchronousTestCase):
         part = sum(len(line) + 2 for line in naive_top(text, lines))
         self.assertEqual(failed, part > reported or (reported != octets and not framer.done))
 
+    @given(chunked(), st.integers(0, 12))
+    @example((b"\n1\n2\r\n", [b"\n1\n2\r", b"\n"]), 1)
+    def test_top_of_unchanged_message(self, case, lines):
+        """A message that is compared in part, wherever it is cut, has no octet too many."""
+        text, chunks = case
+        framer = TopFramer(lines, naive_octets(text))
+        whole = frame(TopFramer(lines), chunks)
+        self.assertEqual(self.frame_checked(framer, chunks), (whole, False))
+
+    def test_top_of_part(self):
+        """Of a part of a message, only the octets that are sent are compared."""
+        framer = TopFramer(1, 100)
+        self.assertEqual(self.frame_checked(framer, [b"\n1\n2\n"]), (b"\r\n1\r\n.\r\n", False))
+        self.assertTrue(framer.done)
+        long = b"x" * 100
+        for lines, chunks, sent in (
+            (1, [b"\n1\n", long], (b"\r\n1\r\n.\r\n", False)),
+            (0, [b"\n" + long], (b"\r\n.\r\n", False)),
+            (1, [b"\n" + long], (b"", True)),
+            (9, [b"\n1\n2\n"], (b"\r\n1\r\n2\r\n", True)),
+        ):
+            self.assertEqual(self.frame_checked(TopFramer(lines, 100), chunks), sent)
+
 
 class TopFramerTests(SynchronousTestCase):
     """RFC 1725 section 7."""
