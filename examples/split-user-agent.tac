@@ -29,7 +29,7 @@ from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, clientFromString, connectProtocol
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import ServerFactory, connectionDone
@@ -220,7 +220,9 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
 
     async def log_in(self, mechanism):
         """Log in (RFC 4954), with the same limits on failed logins as POP3."""
-        self.throttle = ClientThrottle(login_throttle, pop.networks.of(self.transport), self)
+        self.throttle = ClientThrottle(
+            login_throttle, pop.networks.of(self.transport.getPeer()), self
+        )
         self.name = None
         try:
             credentials = await mechanism.run(self.ask, self, ())
@@ -405,7 +407,7 @@ class PasswordAuthenticator:
 
     async def authenticate(self, credentials):
         try:
-            return await checker.requestAvatarId(credentials)
+            return await maybeDeferred(checker.requestAvatarId, credentials)
         except UnauthorizedLogin as reason:
             raise LoginFailed from reason
 
