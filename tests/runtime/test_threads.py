@@ -1,6 +1,10 @@
 """Tests of popserv.runtime.threads."""
 
+import contextlib
+import gc
 import threading
+import weakref
+from unittest import mock
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
@@ -8,6 +12,17 @@ from twisted.trial.unittest import TestCase
 
 from popserv.errors import TryLater
 from popserv.runtime.threads import BoundedThreadPool
+
+
+class Work:
+    """A function that may fail."""
+
+    def __init__(self, fails):
+        self._fails = fails
+
+    def __call__(self, argument):
+        """Return the argument."""
+        return 1 // (not self._fails) and argument
 
 
 class BoundedThreadPoolTests(TestCase):
@@ -48,14 +63,64 @@ class BoundedThreadPoolTests(TestCase):
         """Threads and shutdown trigger exist from the first use on, so that a fork loses none."""
         for more in ({}, {"reactor": reactor}):
             pool = self.make(**more)
+            before = threading.active_count()
             self.assertEqual(self.triggers, [])
-            self.assertFalse(pool._pool.started)
             for _ in range(2):
                 await pool.run(int)
-                self.assertTrue(pool._pool.started)
+                self.assertEqual(threading.active_count(), before + 1)
                 self.assertEqual(
                     [trigger[:2] for trigger in self.triggers], [("during", "shutdown")]
                 )
+
+    async def test_threads(self):
+        """A pool starts a thread for a job that finds none free, up to ``threads``."""
+        pool = self.make(threads=2)
+        before = threading.active_count()
+        for running in (1, 2, 2):
+            self.block(pool)
+            self.assertEqual(threading.active_count() - before, running)
+
+    async def test_no_thread(self):
+        """If no thread can be started, the present ones do the job, or it is refused."""
+        pool = self.make(threads=2)
+
+        def fail(self):
+            raise RuntimeError("can't start new thread")
+
+        with mock.patch.object(threading.Thread, "start", fail):
+            self.assertRaises(TryLater, pool.run, int)
+        self.assertEqual(self.triggers, [])
+        unblock, _, _ = self.block(pool)
+        with mock.patch.object(threading.Thread, "start", fail):
+            result = pool.run(int)
+        unblock.set()
+        self.assertEqual(await result, 0)
+
+    async def test_release(self):
+        """An idle thread keeps nothing of its last job."""
+        pool = self.make()
+        for fails in (False, True):
+            work = Work(fails)
+            kept = weakref.ref(work)
+            with contextlib.suppress(ZeroDivisionError):
+                await pool.run(work, work)
+            del work
+            # The thread has ended the former job when it starts another one.
+            await pool.run(int)
+            gc.collect()
+            self.assertIsNone(kept())
+
+    async def test_stop(self):
+        """At shutdown the jobs that are unfinished are done."""
+        pool = self.make()
+        done = []
+        unblock, _, _ = self.block(pool)
+        for n in range(3):
+            pool.run(done.append, n)
+        unblock.set()
+        [(_, _, stop)] = self.triggers
+        stop()
+        self.assertEqual(done, [0, 1, 2])
 
     async def test_wait_at_shutdown(self):
         """A pool without ``wait_at_shutdown`` has daemon threads, and no shutdown trigger."""
