@@ -1,4 +1,4 @@
-"""Opening a directory that the kernel has cached, without waiting for a disk or a network.
+"""Opening a path that the kernel has cached, without waiting for a disk or a network.
 
 Linux's openat2(2) with ``RESOLVE_CACHED`` opens a path only if the dentry cache has every
 component of it.  If :func:`open_cached` raises OSError, call ``os.open`` in a thread instead.
@@ -10,6 +10,7 @@ import ctypes
 import os
 import struct
 import sys
+from functools import cache
 
 _SYSCALL = ctypes.CDLL(None, use_errno=True).syscall
 _SYSCALL.argtypes = (
@@ -43,6 +44,10 @@ _LOCAL_FILESYSTEMS = frozenset(
 """The types (statfs(2)) of file systems that need no server or daemon to open or lock a file."""
 
 
+class NotCached(Exception):
+    """What is needed may have to be read from a disk."""
+
+
 def is_local_filesystem(fd: int) -> bool:
     """Return whether an open file is on a local file system, as :func:`open_cached` requires.
 
@@ -62,9 +67,14 @@ def open_cached(name: bytes, flags: int, dir_fd: int, follow_symlinks: bool = Fa
     :raises OSError: the path is not in the dentry cache (EAGAIN), the kernel does not support
         ``RESOLVE_CACHED``, or the path cannot be opened.
     """
-    resolve = _RESOLVE_CACHED | (0 if follow_symlinks else _RESOLVE_NO_SYMLINKS)
-    how = struct.pack("=QQQ", flags, 0, resolve)
-    fd = int(_SYSCALL(_OPENAT2, dir_fd, name, how, len(how)))
+    how = _open_how(flags, follow_symlinks)
+    fd: int = _SYSCALL(_OPENAT2, dir_fd, name, how, len(how))
     if fd < 0:
         raise OSError(ctypes.get_errno(), "not cached", name)
     return fd
+
+
+@cache
+def _open_how(flags: int, follow_symlinks: bool) -> bytes:
+    resolve = _RESOLVE_CACHED | (0 if follow_symlinks else _RESOLVE_NO_SYMLINKS)
+    return struct.pack("=QQQ", flags, 0, resolve)

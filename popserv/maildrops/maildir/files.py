@@ -26,15 +26,31 @@ OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NOT_A_FILE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)
 """The errors of opening a name that is missing, a symbolic link, or a socket."""
 
-_STAMP_FACTOR = 0x9E37_79B9_7F4A_7C15
+SMALL_MESSAGE = 1 << 16
+"""Octets below which the time of modification is no part of a stamp."""
+
+_LENGTH_FACTOR = 0x9E37_79B9_7F4A_7C15
+_TIME_FACTOR = 0xC2B2_AE3D_27D4_EB4F
+_64_BITS = 0xFFFF_FFFF_FFFF_FFFF
 
 
 def stamp_of(status: os.stat_result) -> int:
-    """Return the stamp of a file: its length and mtime as 64 bits, the same in every process.
+    """Return the stamp of a file as 64 bits, the same in every process.
 
-    A change of the content also changes the stamp.
+    Another file has another stamp, and a large one also after a change of its contents.
     """
-    return (status.st_mtime_ns + status.st_size * _STAMP_FACTOR) & 0xFFFF_FFFF_FFFF_FFFF
+    if status.st_size < SMALL_MESSAGE:
+        return stamp_of_small(status.st_ino, status.st_size)
+    stamp = status.st_ino + status.st_size * _LENGTH_FACTOR + status.st_mtime_ns * _TIME_FACTOR
+    return stamp & _64_BITS
+
+
+def stamp_of_small(inode: int, octets: int) -> int:
+    """Return the stamp of a file of less than ``SMALL_MESSAGE`` octets."""
+    return (inode + octets * _LENGTH_FACTOR) & _64_BITS
+
+
+_NO_FILE: tuple[bytes | None, int] = (None, 0)
 
 
 class MessageFiles:
@@ -164,11 +180,11 @@ class MessageFiles:
         """
         scan = self.folders.scan()
         shared = self._shared = {*scan.duplicates, *self._duplicates.values()}
-        found = [*map(scan.locations.get, self._base_names)]
+        found = [scan.files.get(base_name, _NO_FILE)[0] for base_name in self._base_names]
         files = {base_name: self._by_stamp(base_name, scan) for base_name in shared}
         for position in range(len(found)) if shared else ():
             base_name = self._base_name(position)
-            if base_name in shared and base_name in scan.locations:
+            if base_name in shared and base_name in scan.files:
                 same = files[base_name].get(self._stamps[position])
                 found[position] = same.pop() if same else self.locations[position]
         self.locations = tuple(found)
@@ -177,8 +193,8 @@ class MessageFiles:
     def _by_stamp(self, base_name: bytes, scan: Scan) -> dict[int, list[bytes]]:
         """Return the locations of the files with a base name, by their stamps."""
         files = defaultdict(list)
-        found = scan.locations.get(base_name)
-        for location in scan.duplicates.get(base_name, () if found is None else (found,)):
+        found = scan.files.get(base_name)
+        for location in scan.duplicates.get(base_name, () if found is None else found[:1]):
             status = status_of(base_name + location[1:], self.folders.descriptor(location[0]))
             if status:
                 files[stamp_of(status)].append(location)

@@ -19,7 +19,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from popserv.errors import MaildropBusy
-from popserv.maildrops.maildir.cached_open import is_local_filesystem, open_cached
+from popserv.maildrops.maildir.cached_open import NotCached, is_local_filesystem
 from popserv.maildrops.maildir.file_names import may_have_other_info, split_name
 
 FOLDER_NAMES = (b"new", b"cur")
@@ -44,24 +44,37 @@ Some file systems store whole seconds, and a file server has a clock of its own.
 are older than this are compared with later ones.
 """
 
+RECENTLY = 30_000_000_000
+"""Nanoseconds in which the kernel has not yet evicted a change of a directory from memory.
+
+It writes changes to disk after up to 30 seconds.
+"""
+
+_BLOCK = 4096
+
 Times = list[tuple[int, ...]]
-"""For each folder that exists its number, device, inode, and st_mtime_ns and st_ctime_ns."""
+"""For each folder that exists its number, device, inode, and st_mtime_ns and st_ctime_ns.
+
+Only its number, if a later change need not alter them.
+"""
 
 
 class Scan(NamedTuple):
     """The result of a scan of new/ and cur/.
 
-    ``locations`` has a location of each base name, and ``duplicates`` all locations of those that
-    were found at more than one; the same file may have been found before and after it was renamed.
+    ``files`` has, by its base name, the location and inode number of each file, and ``duplicates``
+    all locations of the base names that were found at more than one; the same file may have been
+    found before and after it was renamed.
     If ``is_settled``, no file was renamed unnoticed during the scan, so that a base name that was
-    not found has vanished.  ``times`` are the folders' times if every later change is certain to
-    alter them, else None.
+    not found has vanished.  ``times`` are the folders' times, or None if they changed during the
+    scan.  ``unlisted`` has the numbers of the folders that were not listed.
     """
 
-    locations: dict[bytes, bytes]
+    files: dict[bytes, tuple[bytes, int]]
     duplicates: dict[bytes, set[bytes]]
     is_settled: bool
     times: Times | None
+    unlisted: frozenset[int]
 
 
 class Folders:
@@ -87,16 +100,12 @@ class Folders:
         except BlockingIOError:
             raise MaildropBusy from None
 
-    def _open_folders(self, cached: bool = False) -> None:
+    def _open_folders(self) -> None:
         """Open the folders that are not open; one that does not exist has no messages."""
         for number, name in enumerate(FOLDER_NAMES):
             if number not in self._folders:
                 with suppress(FileNotFoundError):
-                    self._folders[number] = (
-                        open_cached(name, _DIRECTORY, self.maildir_fd)
-                        if cached
-                        else os.open(name, _DIRECTORY, dir_fd=self.maildir_fd)
-                    )
+                    self._folders[number] = os.open(name, _DIRECTORY, dir_fd=self.maildir_fd)
 
     def descriptor(self, number: int) -> int:
         """Return the file descriptor of a folder, which is opened if it is not open."""
@@ -107,18 +116,18 @@ class Folders:
             )
         return fd
 
-    def are_unchanged_since(self, times: Times | None, *, cached: bool = False) -> bool:
+    def are_unchanged_since(self, times: Times | None) -> bool:
         """Return whether no file was added, removed or renamed since the scan with these times.
 
-        With ``cached``, does not wait for a disk.
+        Does not wait for a disk after :meth:`~popserv.maildrops.maildir.layout.Layout.open_cached`.
 
-        :raises OSError: a folder cannot be opened, or, with ``cached``, not without waiting.
+        :raises OSError: a folder cannot be examined.
         """
-        self._open_folders(cached)
         return self.times() == times
 
     def are_local(self) -> bool:
-        """Return whether the Maildir and its open folders are on local file systems."""
+        """Return whether the Maildir and its folders are on local file systems."""
+        self._open_folders()
         return all(map(is_local_filesystem, (self.maildir_fd, *self._folders.values())))
 
     def close_folders(self) -> None:
@@ -132,43 +141,62 @@ class Folders:
         self.close_folders()
         os.close(self.maildir_fd)
 
-    def scan(self) -> Scan:
-        """List new/ and cur/.
+    def scan(self, known: Times | None = None, *, cached: bool = False) -> Scan:
+        """List new/ and cur/, except for folders that have their ``known`` times.
 
         A file that is renamed while its folder is listed may be listed twice or not at all, so a
         folder that changes during the scan is listed again, up to ``MAX_SCANS`` times.
+
+        :raises NotCached: with ``cached``, a folder may have to be read from a disk.
         """
         for _ in range(MAX_SCANS):
             self._open_folders()
             started = time.clock_gettime_ns(FILE_CLOCK)
-            before = self.times()
-            locations: dict[bytes, bytes] = {}
+            before = self._open_times()
+            unlisted = {folder[0] for folder in before if folder in (known or ())}
+            files: dict[bytes, tuple[bytes, int]] = {}
             duplicates: dict[bytes, set[bytes]] = {}
             # new/ before cur/, whichever was opened first: a message that moves on is then
             # listed at least once.
             for number, fd in sorted(self._folders.items()):
-                _list_folder(number, fd, locations, duplicates)
-            is_unchanged = self.times() == before
+                if number in unlisted:
+                    continue
+                if cached:
+                    _check_cached(fd)
+                _list_folder(number, fd, files, duplicates)
+            is_unchanged = self._open_times() == before
             if is_unchanged:
                 break
         latest = max((max(folder[-2:]) for folder in before), default=0)
         return Scan(
-            locations,
+            files,
             duplicates,
             is_unchanged and latest + CLOCK_TICK < started,
-            before if is_unchanged and latest + TRUSTED_AGE < started else None,
+            [
+                folder if max(folder[-2:]) + TRUSTED_AGE < started else folder[:1]
+                for folder in before
+            ]
+            if is_unchanged
+            else None,
+            frozenset(unlisted),
         )
 
     def times(self) -> Times:
-        """Return the times of the open folders, without waiting for a disk."""
-        # Copying programs set st_mtime back, but nothing can set st_ctime.
+        """Return the times of the folders that exist.
+
+        :raises OSError: a folder cannot be examined.
+        """
         times: Times = []
-        for number, fd in sorted(self._folders.items()):
-            status = os.fstat(fd)
-            times.append(
-                (number, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
-            )
+        for number, name in enumerate(FOLDER_NAMES):
+            try:
+                status = os.stat(name, dir_fd=self.maildir_fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            times.append(times_of(number, status))
         return times
+
+    def _open_times(self) -> Times:
+        return [times_of(number, os.fstat(fd)) for number, fd in sorted(self._folders.items())]
 
     def sync(self) -> None:
         """Write changes of the open folders to disk."""
@@ -176,24 +204,43 @@ class Folders:
             os.fsync(fd)
 
 
+def times_of(number: int, status: os.stat_result) -> tuple[int, ...]:
+    """Return the times of a folder, as in ``Times``."""
+    # Copying programs set st_mtime back, but nothing can set st_ctime.
+    return number, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _check_cached(fd: int) -> None:
+    status = os.fstat(fd)
+    age = time.time_ns() - status.st_mtime_ns
+    if status.st_size > _BLOCK or not 0 <= age < RECENTLY:
+        raise NotCached
+
+
 def _list_folder(
-    number: int, fd: int, locations: dict[bytes, bytes], duplicates: dict[bytes, set[bytes]]
+    number: int,
+    fd: int,
+    files: dict[bytes, tuple[bytes, int]],
+    duplicates: dict[bytes, set[bytes]],
 ) -> None:
-    """Add the files of a folder to ``locations``, and base names found twice to ``duplicates``."""
+    """Add the files of a folder to ``files``, and base names found twice to ``duplicates``."""
     # Each location once, so that equal ones are one object.
     by_suffix: dict[bytes, bytes] = {}
     with os.scandir(fd) as scanned:
         entries = iter(scanned)
         # In batches, since it is slow to encode and to examine each name by itself.
         while batch := list(islice(entries, _BATCH)):
-            messages = [
-                entry.name
+            regular = [
+                entry
                 for entry in batch
                 if entry.name[0] != "." and entry.is_file(follow_symlinks=False)
             ]
-            names = os.fsencode("\0".join(messages))
+            if not regular:
+                continue
+            names = os.fsencode("\0".join([entry.name for entry in regular]))
+            inodes = [entry.inode() for entry in regular]
             has_other_info = may_have_other_info(names)
-            for name in names.split(b"\0") if names else ():
+            for name, inode in zip(names.split(b"\0"), inodes, strict=True):
                 base_name, colon, info = name.partition(b":")
                 suffix = colon + info
                 if has_other_info:
@@ -201,6 +248,7 @@ def _list_folder(
                 location = by_suffix.get(suffix)
                 if location is None:
                     location = by_suffix[suffix] = bytes([number]) + suffix
-                other = locations.setdefault(base_name, location)
-                if other is not location:
-                    duplicates.setdefault(base_name, {other}).add(location)
+                file = (location, inode)
+                other = files.setdefault(base_name, file)
+                if other[0] is not location:
+                    duplicates.setdefault(base_name, {other[0]}).add(location)

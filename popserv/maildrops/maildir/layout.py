@@ -22,6 +22,7 @@ _TRAVERSE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _VARIABLE = re.compile(rb"%(.?)")
+_VALUE = re.compile(rb"[^./\0][^/\0]*")
 
 
 class Layout:
@@ -41,14 +42,17 @@ class Layout:
         parts = path.split(b"/")
         fixed = next(at for at, part in enumerate(parts) if b"%" in part)
         self.root = b"/".join(parts[:fixed]) or b"/"
-        self._parts = parts[fixed:]
-        used = {name for part in self._parts for name in _VARIABLE.findall(part)}
+        used = {name for part in parts[fixed:] for name in _VARIABLE.findall(part)}
         unknown = used - {b"u", b"n", b"d", b"%"}
         if unknown:
             variable = os.fsdecode(b"%" + unknown.pop())
             raise ValueError(f"{variable} is not known: use %u, %n, %d, or %% for a percent sign")
         if not used & {b"u", b"n"}:
             raise ValueError("all users would share one maildrop: use %u or %n")
+        self._used = used - {b"%"}
+        # Formats for the operator %, which has names in parentheses.
+        self._parts = [re.sub(rb"%%|%(.)", _format, part) for part in parts[fixed:]]
+        self._path = b"/".join([self.root.rstrip(b"/"), *self._parts])
 
     def path_parts(self, user: bytes) -> list[bytes]:
         """Return the components of the path from the root to the user's maildrop.
@@ -56,25 +60,25 @@ class Layout:
         :raises ValueError: the name is not allowed in this template: a part of it that the
             template uses is empty, starts with a dot, or contains a slash or NUL.
         """
+        values = self._values(user)
+        return [part % values for part in self._parts]
+
+    def _values(self, user: bytes) -> dict[bytes, bytes]:
         local, at, domain = user.rpartition(b"@")
         if not at:
             local, domain = user, b""
-        values = {b"u": user, b"n": local, b"d": domain, b"%": b"%"}
-
-        def value(variable: re.Match[bytes]) -> bytes:
-            text = values[variable[1]]
-            if not text or text.startswith(b".") or b"/" in text or b"\0" in text:
+        values = {b"u": user, b"n": local, b"d": domain}
+        for name in self._used:
+            if not _VALUE.fullmatch(values[name]):
                 raise ValueError(f'"{printable(user)}" is not a valid name for a maildrop')
-            return text
-
-        return [_VARIABLE.sub(value, part) for part in self._parts]
+        return values
 
     def path(self, user: bytes) -> bytes:
         """Return the whole path of the user's maildrop.
 
         :raises ValueError: as :meth:`path_parts`.
         """
-        return b"/".join([self.root.rstrip(b"/"), *self.path_parts(user)])
+        return self._path % self._values(user)
 
     def open(self, user: bytes) -> int:
         """Open the user's maildrop, a directory, and return the file descriptor.
@@ -132,19 +136,31 @@ class Layout:
             os.close(parent)
         return self.open(user)
 
-    def open_cached(self, user: bytes) -> int:
+    def open_cached(self, user: bytes, way: bytes = b"") -> int:
         """Open the user's maildrop as :meth:`open` does, without waiting for a disk.
+
+        ``way`` is a path that leads from the maildrop to itself, as ``/new/..``: what is on the way
+        is there, and another call need not wait for a disk either to find it.
 
         :raises ValueError: as :meth:`path_parts`.
         :raises OSError: the kernel cannot open it without waiting; call :meth:`open` in a
             thread to learn more.
         """
+        path = self.path(user) + way
         # The root is an absolute path, so the directory (-1) is not used.
-        root = open_cached(self.root, _TRAVERSE, -1, follow_symlinks=True)
         try:
-            return open_cached(b"/".join(self.path_parts(user)), _DIRECTORY, root)
+            return open_cached(path, _DIRECTORY, -1)
+        except OSError:
+            # Links are followed on the way to the root only.
+            root = open_cached(self.root, _TRAVERSE, -1, follow_symlinks=True)
+        try:
+            return open_cached(path[len(self.root) :].lstrip(b"/"), _DIRECTORY, root)
         finally:
             os.close(root)
+
+
+def _format(variable: re.Match[bytes]) -> bytes:
+    return b"%%(%b)b" % variable[1] if variable[1] else variable[0]
 
 
 def create_directory(name: bytes, parent: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from functools import partial
 
 from twisted.logger import Logger
@@ -12,8 +11,9 @@ from zope.interface import implementer
 from popserv.core.printable import one_line, printable
 from popserv.errors import MaildropBusy
 from popserv.interfaces import IMailbox, IMaildropFactory
+from popserv.maildrops.maildir.cached_open import NotCached
 from popserv.maildrops.maildir.contents.body import RunInThread
-from popserv.maildrops.maildir.folders import Folders
+from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders
 from popserv.maildrops.maildir.layout import Layout
 from popserv.maildrops.maildir.listing.cache import IndexCache
 from popserv.maildrops.maildir.listing.index import Index, empty_index, load_index, update_index
@@ -25,6 +25,8 @@ from popserv.runtime.threads import BoundedThreadPool
 _log = Logger()
 
 _disk_threads = BoundedThreadPool("popserv-disk", threads=4)
+
+_WAY_THROUGH_FOLDERS = b"".join(b"/%b/.." % name for name in FOLDER_NAMES)
 
 _MAX_LOGGED_USERS = 10_000
 """The maximum number of users who are remembered because they have no Maildir."""
@@ -93,18 +95,23 @@ class MaildirMaildrops:
         )
 
     def _open_cached(self, user: bytes, index: Index) -> MaildirMailbox | None:
-        """Open a maildrop that has not changed, without waiting; return None if that fails."""
+        """Open a maildrop without waiting; return None if that fails, or would take long."""
         try:
-            folders = Folders(self._layout.open_cached(user))
+            folders = Folders(self._layout.open_cached(user, _WAY_THROUGH_FOLDERS))
         except OSError:
             return None
         # After any error the maildrop is opened in a thread, which reports it.
-        with suppress(OSError, MaildropBusy):
+        try:
             folders.lock()
-            if folders.are_unchanged_since(index.times, cached=True):
-                return self._mailbox(user, folders, index)
-        folders.close()
-        return None
+            if not folders.are_unchanged_since(index.times):
+                index = update_index(folders, index, cached=True)
+            return self._mailbox(user, folders, index)
+        except (OSError, NotCached, MaildropBusy):
+            folders.close()
+            return None
+        except BaseException:
+            folders.close()
+            raise
 
     def _open(self, user: bytes, index: Index | None) -> MaildirMailbox | None:
         """Open a maildrop, in a thread; return None if there is no Maildir."""

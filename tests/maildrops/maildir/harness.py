@@ -118,16 +118,14 @@ def can_open_cached(path):
 @contextmanager
 def clock_tick_of(nanoseconds):
     """Give folders the times that a kernel with this clock tick would, and trust two ticks."""
-    real = folders.Folders.times
+    real = folders.times_of
 
-    def times(self):
-        return [
-            (*folder[:-2], *(at // nanoseconds * nanoseconds for at in folder[-2:]))
-            for folder in real(self)
-        ]
+    def times_of(number, status):
+        times = real(number, status)
+        return (*times[:-2], *(at // nanoseconds * nanoseconds for at in times[-2:]))
 
     with (
-        mock.patch.object(folders.Folders, "times", times),
+        mock.patch.object(folders, "times_of", times_of),
         mock.patch.object(folders, "TRUSTED_AGE", 2 * nanoseconds),
     ):
         yield
@@ -161,6 +159,11 @@ class MaildirCase(SynchronousTestCase):
         """Make an empty Maildir."""
         for folder in (b"new", b"cur", b"tmp"):
             os.makedirs(self.path_of(folder, user))
+
+    def make_empty(self):
+        """Remove all messages of Ann's."""
+        for name in self.file_names():
+            os.unlink(self.path_of(name))
 
     def path_of(self, name, user=b"ann"):
         """Return the path of a name in a Maildir."""

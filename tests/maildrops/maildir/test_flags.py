@@ -118,9 +118,9 @@ class RetrievedTests(MaildirCase):
         counted = []
         real = index.count_messages
 
-        def count_messages(folders, base_names, *more):
+        def count_messages(folders, base_names, *more, **options):
             counted.extend(base_names)
-            return real(folders, base_names, *more)
+            return real(folders, base_names, *more, **options)
 
         with mock.patch.object(index, "count_messages", count_messages):
             self.record(1, 2)

@@ -25,6 +25,7 @@ PATHS = [
     ("/srv/%d/%n", b"an@n@here.org", b"/srv/here.org/an@n"),
     ("/srv/%d/mail/%u/Maildir", b"a@b", b"/srv/b/mail/a@b/Maildir"),
     ("/srv/100%%/%n-%d", b"a@b", b"/srv/100%/a-b"),
+    ("/srv/%%u%%%u", b"a", b"/srv/%u%a"),
     ("/%u", b"ann", b"/ann"),
     ("/srv/mail", b"an n", b"/srv/mail/an n"),
     ("/srv/mail", b"\xe9\xff%u\n", b"/srv/mail/\xe9\xff%u\n"),

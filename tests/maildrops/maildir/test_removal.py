@@ -154,7 +154,7 @@ class RemovalTests(MaildirCase):
         with self.session() as mailbox:
             os.rename(self.path_of(b"cur/2.b:2,"), self.path_of(b"tmp/2.b"))
             with (
-                mock.patch.object(folders.Folders, "times", lambda _: [(next(self.ticks),) * 2]),
+                mock.patch.object(folders, "times_of", lambda *_: (0, next(self.ticks))),
                 mock.patch.object(removal, "RETRY_DELAYS", (0, 0)),
                 self.assertRaises(RemovalFailed) as failed,
             ):
@@ -166,7 +166,7 @@ class RemovalTests(MaildirCase):
         with self.session() as mailbox:
             os.rename(self.path_of(b"cur/2.b:2,"), self.path_of(b"tmp/2.b"))
             with (
-                mock.patch.object(folders.Folders, "times", return_value=[(time.time_ns(),) * 2]),
+                mock.patch.object(folders, "times_of", return_value=(0, time.time_ns())),
                 mock.patch.object(removal, "RETRY_DELAYS", (0, 0)),
                 self.assertRaises(RemovalFailed) as failed,
             ):

@@ -19,6 +19,7 @@ from twisted.trial.unittest import TestCase
 
 from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
 from popserv.maildrops.maildir import cached_open, folders, store
+from popserv.maildrops.maildir.cached_open import NotCached, is_local_filesystem
 from popserv.maildrops.maildir.listing import index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader
@@ -104,7 +105,7 @@ class CachedOpenTests(IndexedCase):
         wait_for_clock_tick()
         first, _ = self.scans()
         for code in (errno.EAGAIN, errno.ENOSYS, errno.EPERM):
-            for at in range(4):
+            for at in range(3):
                 calls = count()
                 not_cached = failing(
                     cached_open,
@@ -133,6 +134,55 @@ class CachedOpenTests(IndexedCase):
             self.assertIsNone(self.assert_refused(MaildropBusy))
         with self.session(maildrops=MaildirMaildrops(self.root, run=run_inline)):
             self.assertIsNone(self.assert_refused(MaildropBusy))
+
+
+class CachedUpdateTests(IndexedCase):
+    """A maildrop with a few new messages is opened without a thread, unless that may wait."""
+
+    def setUp(self):
+        """Open the maildrop, and count from then on what is called in threads."""
+        super().setUp()
+        self.runs = 0
+
+        async def run(function, *args):
+            self.runs += 1
+            return function(*args)
+
+        self.maildrops = MaildirMaildrops(self.root, run=run)
+        wait_for_clock_tick()
+        self.scans()
+
+    def deliveries_without_thread(self):
+        """Return how many of 20 sessions, after a delivery each, use no thread."""
+        self.runs = 0
+        for n in range(20):
+            self.put(b"new/3.%d" % n)
+            self.assertEqual(len(self.scans()[0]), n + 3)
+        return 20 - self.runs
+
+    def test_without_threads(self):
+        """No thread is used if the kernel has everything cached."""
+        if not can_open_cached(self.root):
+            self.skipTest("open_cached is not supported here")
+        # Another process that renames files makes some fail.
+        self.assertGreater(self.deliveries_without_thread(), 0)
+
+    def test_not_cached(self):
+        """A thread opens the maildrop if a folder or a message may have to be read from a disk."""
+        with failing(store, "update_index", NotCached(), lambda *_: not self.runs):
+            self.put(b"new/3.c")
+            self.scans()
+            self.assertEqual(self.runs, 1)
+
+    def test_failure(self):
+        """A maildrop is unlocked after any other exception."""
+        self.put(b"new/3.c")
+        with (
+            mock.patch.object(store, "update_index", side_effect=ZeroDivisionError),
+            self.assertRaises(ZeroDivisionError),
+        ):
+            self.scans()
+        self.assertEqual(len(self.scans()[0]), 3)
 
 
 class CachedOpenAfterRestartTests(SizeFileCase):
@@ -388,12 +438,15 @@ class TrafficTests(MaildirCase):
     @given(
         st.lists(st.tuples(ACTIONS, st.integers(0, 30)), min_size=5, max_size=40),
         st.sampled_from([0, 13, 500]),
+        st.booleans(),
     )
-    def test_any_traffic(self, actions, cache_messages):
+    def test_any_traffic(self, actions, cache_messages, is_local):
         """No sequence of actions makes a session show, keep or remove a wrong message.
 
-        This holds for any size of the cache.
+        This holds for any size of the cache, and whether maildrops are opened in threads only.
         """
+        is_local_type = is_local_filesystem if is_local else lambda _fd: False
+        self.patch(folders, "is_local_filesystem", is_local_type)
         self.patch(folders, "TRUSTED_AGE", folders.CLOCK_TICK)
         self.patch(index, "SAVE_THRESHOLD", 2)
         self.cache_messages = cache_messages

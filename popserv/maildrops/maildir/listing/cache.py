@@ -32,6 +32,9 @@ class IndexCache:
         One larger than the cache is not cached: it would evict all others, and itself before its
         next session.
         """
+        if self._indexes.get(user) is index:
+            self._indexes.move_to_end(user)
+            return
         self._evict(user)
         cost = MAILDROP_COST + len(index.base_names)
         if cost <= self._max_messages:

@@ -49,7 +49,7 @@ class Separation(NamedTuple):
 def separate(
     folders: Folders, scan: Scan, known: Mapping[bytes, Known], unrenamed: Mapping[bytes, bytes]
 ) -> Separation:
-    """Give every file a base name of its own, and enter it into ``scan.locations``.
+    """Give every file a base name of its own, and enter it into ``scan.files``.
 
     ``known`` has the messages of an earlier index, and ``unrenamed`` is that of the separation
     before it.  A file that the index knows by its stamp keeps its base name; any other file gets
@@ -87,7 +87,7 @@ class _Separator:
 
     def __init__(self, folders: Folders, scan: Scan, known: Mapping[bytes, Known]) -> None:
         self._folders = folders
-        self._locations = scan.locations
+        self._found = scan.files
         self._duplicates = scan.duplicates
         self._known = known
         self._unrenamed: dict[bytes, bytes] = {}
@@ -117,20 +117,19 @@ class _Separator:
     def separate(self, base_name: bytes, others: list[bytes]) -> None:
         """Separate the files with a base name; ``others`` are those that messages had instead."""
         files = self._files(base_name)
-        self._locations.pop(base_name, None)
+        self._found.pop(base_name, None)
         known = {name: self._known[name] for name in (base_name, *others) if name in self._known}
         for name, (stamp, location) in list(known.items()):
             if location in files and stamp_of(files[location]) == stamp:
-                del known[name], files[location]
-                self._enter(name, base_name, location)
+                del known[name]
+                self._enter(name, base_name, location, files.pop(location))
         by_stamp = defaultdict(list)
         for location, status in files.items():
             by_stamp[stamp_of(status)].append(location)
         for name, (stamp, _) in known.items():
             if by_stamp[stamp]:
                 location = by_stamp[stamp].pop()
-                del files[location]
-                self._enter(name, base_name, location)
+                self._enter(name, base_name, location, files.pop(location))
         # The oldest first; a time is the same whatever other programs rename.
         new = [
             (status.st_mtime_ns, digest, location)
@@ -138,7 +137,7 @@ class _Separator:
             if (digest := self._digest(base_name, location))
         ]
         # With others, the base name was that of a message that has vanished.
-        is_used = base_name in self._locations or base_name in self._known or bool(others)
+        is_used = base_name in self._found or base_name in self._known or bool(others)
         numbers = Counter[bytes]()
         for _, digest, location in sorted(new):
             name = base_name
@@ -146,17 +145,17 @@ class _Separator:
                 name = duplicate_name(base_name, digest, numbers[digest])
                 numbers[digest] += 1
             is_used = True
-            self._enter(name, base_name, location)
+            self._enter(name, base_name, location, files[location])
 
     def _is_used(self, name: bytes) -> bool:
-        return name in self._locations or name in self._known
+        return name in self._found or name in self._known
 
     def _files(self, base_name: bytes) -> dict[bytes, os.stat_result]:
         """Return the files with a base name, by their locations."""
-        found = self._locations.get(base_name)
+        found = self._found.get(base_name)
         files: dict[bytes, os.stat_result] = {}
         inodes: dict[tuple[int, int], bytes] = {}
-        for location in sorted(self._duplicates.get(base_name, () if found is None else (found,))):
+        for location in sorted(self._duplicates.get(base_name, () if found is None else found[:1])):
             folder = self._folders.descriptor(location[0])
             status = status_of(base_name + location[1:], folder)
             if status is None or not stat.S_ISREG(status.st_mode):
@@ -191,7 +190,9 @@ class _Separator:
             os.close(fd)
         return digest.digest()
 
-    def _enter(self, name: bytes, base_name: bytes, location: bytes) -> None:
+    def _enter(
+        self, name: bytes, base_name: bytes, location: bytes, status: os.stat_result
+    ) -> None:
         """Enter a file by a base name, and rename the file if that is another than its own."""
         if name != base_name:
             folder = self._folders.descriptor(location[0])
@@ -206,4 +207,4 @@ class _Separator:
                 self._unrenamed[name] = base_name
                 if name not in self._known:
                     self._errors.append(error)
-        self._locations[name] = location
+        self._found[name] = (location, status.st_ino)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from popserv.core.snapshot import Snapshot, select
+from popserv.maildrops.maildir.cached_open import NotCached
 from popserv.maildrops.maildir.folders import MAX_SCANS, Folders, Scan, Times
 from popserv.maildrops.maildir.listing import size_file
 from popserv.maildrops.maildir.listing.base_names import merge_order, sort_base_names, unique_ids
@@ -23,6 +24,14 @@ SAVE_THRESHOLD = 50
 
 In a maildrop of more than 5000 messages it is one message in 100 instead.
 """
+
+MAX_CACHED_MESSAGES = 500
+"""The maximum number of messages whose index is brought up to date without a thread."""
+
+MAX_CACHED_COUNTS = 20
+"""The maximum number of messages that are counted without a thread, which takes 0.5 ms."""
+
+_NO_FILE = (b"", 0)
 
 
 class SizeFileState:
@@ -45,9 +54,9 @@ class Index(NamedTuple):
 
     ``messages`` is the snapshot for sessions, whose downgraded forms ``downgrader`` has measured;
     without one there are none.  ``times`` are the folders' times with which the index is still
-    valid; None means that the next session must scan.  ``can_open_cached`` tells whether the next
-    session may open the folders without a thread.  ``duplicates`` has, for each message whose file
-    could not be renamed, the base name of that file.
+    valid; None means that the next session must list all folders.  ``can_open_cached`` tells
+    whether the next session may open the folders without a thread.  ``duplicates`` has, for each
+    message whose file could not be renamed, the base name of that file.
     """
 
     base_names: tuple[bytes, ...]
@@ -60,6 +69,12 @@ class Index(NamedTuple):
     size_file_state: SizeFileState
     duplicates: Mapping[bytes, bytes] = {}
 
+    @property
+    def all_times(self) -> Times | None:
+        """The folders' times if each folder has them, else None."""
+        times = self.times
+        return None if times is None or any(len(folder) == 1 for folder in times) else times
+
     def is_worth_saving(self) -> bool:
         """Return whether the size file should be rewritten or, without messages, removed."""
         messages = len(self.base_names)
@@ -67,7 +82,7 @@ class Index(NamedTuple):
         return not self.duplicates and (
             state.unsaved >= max(SAVE_THRESHOLD, messages // 100)
             or state.messages >= max(SAVE_THRESHOLD, 2 * messages)
-            or (state.messages > 0 and self.times is not None and not state.has_times)
+            or (state.messages > 0 and not state.has_times and self.all_times is not None)
         )
 
     def save(self, maildir_fd: int) -> None:
@@ -85,7 +100,7 @@ class Index(NamedTuple):
                     self.stamps,
                     None if self.downgrader is None else self.messages.downgraded,
                     self.messages.header_only,
-                    self.times,
+                    self.all_times,
                 ),
             )
         else:
@@ -94,7 +109,7 @@ class Index(NamedTuple):
         state = self.size_file_state
         state.unsaved = 0
         state.messages = len(self.base_names)
-        state.has_times = self.times is not None
+        state.has_times = self.all_times is not None
 
 
 def empty_index(downgrader: MakeDowngrader | None, state: SizeFileState | None = None) -> Index:
@@ -126,30 +141,53 @@ def load_index(maildir_fd: int, downgrader: MakeDowngrader | None) -> Index:
     )
 
 
-def update_index(folders: Folders, index: Index) -> Index:
+def update_index(folders: Folders, index: Index, *, cached: bool = False) -> Index:
     """Scan the folders and return an index of the messages found; only new ones are counted.
 
-    Waits for the disk: call it in a thread.
+    Waits for the disk unless it is called with ``cached``: call it in a thread.
 
     :raises OSError: a folder or a message cannot be read.
+    :raises NotCached: with ``cached``, a folder or a message may have to be read from a disk, or
+        this would take long.
     """
+    if cached and len(index.base_names) > MAX_CACHED_MESSAGES:
+        raise NotCached
     for _ in range(MAX_SCANS):
-        scan = folders.scan()
+        scan = folders.scan(index.times, cached=cached)
+        if scan.unlisted and (
+            scan.duplicates or index.duplicates or _are_listed_elsewhere(index, scan)
+        ):
+            scan = folders.scan(cached=cached)
+        if cached and (scan.duplicates or index.duplicates):
+            raise NotCached
         separation = _separate_duplicates(folders, scan, index)
-        # The messages that remain in scan.locations are new.
-        locations = [scan.locations.pop(base_name, b"") for base_name in index.base_names]
-        new = sort_base_names(list(scan.locations))
+        # The messages that remain in scan.files are new.
+        locations = [scan.files.pop(base_name, _NO_FILE)[0] for base_name in index.base_names]
+        if scan.unlisted:
+            locations = [
+                before if before[0] in scan.unlisted else location
+                for before, location in zip(index.locations, locations, strict=True)
+            ]
+        new = sort_base_names(list(scan.files))
+        if cached and len(new) > MAX_CACHED_COUNTS:
+            raise NotCached
         counts = count_messages(
-            folders, new, scan.locations, separation.unrenamed, index.downgrader
+            folders, new, scan, separation.unrenamed, index.downgrader, cached=cached
         )
-        index = _merge(index, locations, counts, scan.locations)
+        index = _merge(index, locations, counts)
         index = index._replace(duplicates=separation.unrenamed)
         if not (counts.vanished or separation.vanished):
             break
     # A message that was skipped may become readable, or be found, although no folder changes.
     is_final = separation.is_final and not (counts.vanished or counts.unreadable)
     times = scan.times if is_final else None
-    return index._replace(times=times, can_open_cached=times is not None and folders.are_local())
+    return index._replace(times=times, can_open_cached=cached or folders.are_local())
+
+
+def _are_listed_elsewhere(index: Index, scan: Scan) -> bool:
+    """Return whether a message in an unlisted folder has the base name of a file in another."""
+    columns = zip(index.base_names, index.locations, strict=True)
+    return any(at[0] in scan.unlisted and base_name in scan.files for base_name, at in columns)
 
 
 def _separate_duplicates(folders: Folders, scan: Scan, index: Index) -> Separation:
@@ -164,9 +202,7 @@ def _separate_duplicates(folders: Folders, scan: Scan, index: Index) -> Separati
     return separate(folders, scan, known, index.duplicates)
 
 
-def _merge(
-    index: Index, locations: list[bytes], counts: Counts, new_locations: Mapping[bytes, bytes]
-) -> Index:
+def _merge(index: Index, locations: list[bytes], counts: Counts) -> Index:
     """Return an index with the messages that were counted and those that still exist.
 
     ``locations`` are the present ones of the index's messages, empty for those that vanished.
@@ -178,7 +214,7 @@ def _merge(
         return index._replace(locations=tuple(locations))
     messages = Snapshot(counts.octets, unique_ids(new), counts.downgraded, counts.header_only)
     # Tuples of bytes, which the garbage collector does not traverse again and again.
-    appended = tuple([new_locations[base_name] for base_name in new])
+    appended = tuple(counts.locations)
     if not kept:
         return index._replace(
             base_names=new, locations=appended, stamps=counts.stamps, messages=messages

@@ -9,13 +9,13 @@ Rules of this file:
  3. It is always replaced whole: a new file is written and renamed, under the maildrop's lock.
  4. It is optional: a failure to read or write it is not an error.
 
-Format 2 starts with a line in ASCII, whose words are separated by one space each:
-``popserv-sizes 2``, the byte order of the columns (``little`` or ``big``), and then in decimal the
+Format 3 starts with a line in ASCII, whose words are separated by one space each:
+``popserv-sizes 3``, the byte order of the columns (``little`` or ``big``), and then in decimal the
 number of messages, the octets of the locations, the octets of the base names, the number of
 downgraded messages (-1 if none was measured), the number of header-only messages, and the number
 of folders (-1 without times) followed by five numbers for each folder.  The columns follow, and
 last a BLAKE2b digest of 32 octets of everything before it.  Locations and base names are separated
-by NUL.  A change of the sizes that a message has is a new format.
+by NUL.  A change of the sizes that a message has, or of the stamps, is a new format.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _MAX_BASE_NAME = 1 << 10
 
 _DIGEST = 32
 _BATCH = 1 << 18
-_MAGIC = b"popserv-sizes 2 %b " % sys.byteorder.encode("ascii")
+_MAGIC = b"popserv-sizes 3 %b " % sys.byteorder.encode("ascii")
 # Numbers match in one way only, so that a line that does not match is rejected in linear time.
 _HEAD = re.compile(_MAGIC + rb"((?:-?[0-9]{1,20} ){5,15}-?[0-9]{1,20})\n")
 _LOCATION = re.compile(rb"[01](?::[^/\0]*|%b)?" % OTHER_INFO, re.DOTALL)

@@ -3,14 +3,24 @@
 import errno
 import os
 import shutil
-import stat
 from unittest import mock
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from popserv.maildrops.maildir import folders
 from popserv.maildrops.maildir.listing import counting
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import SAMPLE_MESSAGES, naive_octets
-from tests.maildrops.maildir.harness import SPECIAL_FILES, MaildirCase, failing, uids_of
+from tests.maildrops.maildir.harness import (
+    SLOW,
+    SPECIAL_FILES,
+    MaildirCase,
+    before_each_call,
+    failing,
+    uids_of,
+)
+from tests.messages.harness import texts
 
 
 class OctetsTests(MaildirCase):
@@ -34,6 +44,25 @@ class OctetsTests(MaildirCase):
                     self.put(b"new/16000000%d%d.%d" % (n, m, length), message)
         self.assertEqual(len(self.read_in_session()), 2 * 5 * 3)
 
+    @SLOW
+    @given(st.lists(st.one_of(texts, st.binary(max_size=40)), max_size=5), st.integers(1, 40))
+    def test_ways_of_counting(self, messages, small):
+        """A message has the same sizes and stamp whichever way it is counted."""
+        self.make_empty()
+        for n, message in enumerate(messages):
+            self.put(b"new/%d.x" % n, message)
+        for self.downgrader in (None, Downgrader):
+            counted = []
+            # Nothing is less than 0 octets, so that all messages are counted in chunks.
+            for each in (0, small, counting.SMALL_MESSAGE):
+                self.restart()
+                with mock.patch.object(counting, "SMALL_MESSAGE", each), self.session() as mailbox:
+                    counted.append(([*mailbox.messages.sizes()], mailbox.index.stamps))
+            self.assertEqual(counted[1:], counted[:1] * 2)
+            self.assertEqual(
+                [each.octets for each in counted[0][0]], [*map(naive_octets, messages)]
+            )
+
     def test_one_piece(self):
         """A small message is counted in one piece; one with 8-bit text, only without UTF8."""
         text = "Subject: \u00fc\n\n\u00fc\n".encode()
@@ -53,15 +82,11 @@ class OctetsTests(MaildirCase):
         for after in (b"longer than before\n", b"x\n", b""):
             self.restart()
             self.put(b"new/1.a", b"before\n")
-            real = os.fstat
 
-            def fstat(fd, real=real, after=after):
-                found = real(fd)
-                if stat.S_ISREG(found.st_mode) and found.st_size == len(b"before\n"):
-                    self.put(b"new/1.a", after)
-                return found
+            def change(fd, after=after):
+                self.put(b"new/1.a", after)
 
-            with mock.patch.object(os, "fstat", fstat), self.session() as mailbox:
+            with before_each_call(os, "read", change), self.session() as mailbox:
                 self.assertEqual([*mailbox.messages.octets], [naive_octets(after)])
             self.assertEqual(self.read_in_session(), [after])
 
@@ -89,7 +114,7 @@ class OctetsTests(MaildirCase):
                 make(self.path_of(b"new/1.a"))
 
             with (
-                mock.patch.object(folders.Folders, "times", return_value=[]),
+                mock.patch.object(folders, "times_of", return_value=(0, 0)),
                 self.acting_during_scan([swap]),
                 self.session() as mailbox,
             ):

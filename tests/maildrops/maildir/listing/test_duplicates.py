@@ -230,7 +230,7 @@ class OtherProgramTests(DuplicateCase):
         self.put(b"new/1.a", b"x\n")
         move = [lambda: os.rename(self.path_of(b"new/1.a"), self.path_of(b"cur/1.a:2,S"))]
         with (
-            mock.patch.object(folders.Folders, "times", return_value=[]),
+            mock.patch.object(folders, "times_of", return_value=(0, 0)),
             self.acting_during_scan(move),
             self.session() as mailbox,
         ):
@@ -287,7 +287,7 @@ class OtherProgramTests(DuplicateCase):
             os.mkfifo(self.path_of(b"new/1.a"))
 
         with (
-            mock.patch.object(folders.Folders, "times", return_value=[]),
+            mock.patch.object(folders, "times_of", return_value=(0, 0)),
             self.acting_during_scan([replace]),
             self.session() as mailbox,
         ):
@@ -306,7 +306,7 @@ class OtherProgramTests(DuplicateCase):
 
     def test_restored_in_session(self):
         """A file put under the name of a message, which is moved, is neither sent nor removed."""
-        self.put(b"new/1.a", b"message\n")
+        self.put_at(1, b"new/1.a", b"message\n")
         for restored in (b"other!!\n", b"longer than the message\n"):
             with self.session() as mailbox:
                 os.rename(self.path_of(b"new/1.a"), self.path_of(b"cur/1.a:2,S"))
@@ -315,7 +315,7 @@ class OtherProgramTests(DuplicateCase):
                 result(mailbox.remove(mailbox.messages))
             self.assertEqual(self.file_names(), [b"new/1.a"])
             os.unlink(self.path_of(b"new/1.a"))
-            self.put(b"new/1.a", b"message\n")
+            self.put_at(1, b"new/1.a", b"message\n")
             self.restart()
 
     def test_in_place_of_removed(self):
@@ -324,8 +324,9 @@ class OtherProgramTests(DuplicateCase):
             self.put(b"new/1.a", b"message\n")
             self.restart()
             with self.session() as mailbox:
-                os.unlink(self.path_of(b"new/1.a"))
+                # Before the other is removed, so that it gets another inode number.
                 self.put_at(1, name, b"other!!\n")
+                os.unlink(self.path_of(b"new/1.a"))
                 with self.assertRaises(RemovalFailed):
                     result(mailbox.remove(mailbox.messages))
             self.assertEqual(self.file_names(), [name])
@@ -335,9 +336,9 @@ class OtherProgramTests(DuplicateCase):
         """Nor is one sent for it if there are several."""
         self.put(b"new/1.a", b"message\n")
         with self.session() as mailbox:
-            os.unlink(self.path_of(b"new/1.a"))
             self.put_at(1, b"cur/1.a:2,S", b"other!!\n")
-            self.put_at(1, b"new/1.a", b"another\n")
+            os.unlink(self.path_of(b"new/1.a"))
+            self.put_at(1, b"new/1.a", b"longer than the message\n")
             with self.assertRaises(NoSuchMessage):
                 read_message(mailbox, 0)
             with self.assertRaises(RemovalFailed):

@@ -2,22 +2,30 @@
 
 import errno
 import gc
+import gzip
 import os
 import shutil
+import time
 import tracemalloc
 from functools import partial
 from hashlib import blake2b
 from itertools import pairwise
 from unittest import mock
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from popserv.core import listings
 from popserv.core.maildrop import Maildrop
 from popserv.maildrops.maildir import folders
+from popserv.maildrops.maildir.cached_open import NotCached
 from popserv.maildrops.maildir.listing import counting, index, size_file
 from popserv.maildrops.maildir.listing.size_file import decode
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.sizes import measure
 from tests.maildrops.maildir.harness import (
+    DIRECTORY,
+    SLOW,
     IndexedCase,
     MaildirCase,
     SizeFileCase,
@@ -28,6 +36,7 @@ from tests.maildrops.maildir.harness import (
     uids_of,
     wait_for_clock_tick,
 )
+from tests.messages.harness import texts
 
 ORDERS = {
     "by time": [b"new/8.x", b"cur/9.b:2,S", b"new/10.a", b"cur/100.c:2,"],
@@ -76,6 +85,164 @@ class OrderTests(MaildirCase):
             after, _ = tracemalloc.get_traced_memory()
             self.assertEqual(list(mailbox.messages.uids), names)
         self.assertLess((after - before) / messages, 250)
+
+
+class FolderTests(IndexedCase):
+    """Only folders that have changed are listed."""
+
+    def test_one_folder(self):
+        """If one folder has not changed, only the other one is listed."""
+        wait_for_clock_tick()
+        self.assertEqual(self.scans()[1], 2)
+        for name in (b"new/3.c", b"cur/4.d:2,S", b"new/0.e"):
+            self.put(name, name)
+            wait_for_clock_tick()
+            messages, scans = self.scans()
+            self.assertEqual(scans, 1, name)
+            self.assertIn(name[4:7], [message.uid for message in messages])
+        self.assertEqual(len(self.read_in_session()), 5)
+
+    def test_moved(self):
+        """If a message has moved, both folders are listed."""
+        wait_for_clock_tick()
+        self.scans()
+        self.move(b"new/1.a", b"cur/1.a:2,S")
+        self.assertEqual(self.scans()[1], 2)
+        self.assertEqual(self.read_in_session(), [b"first\n", b"second\n"])
+
+    def test_duplicate_of_unlisted(self):
+        """A file with the base name of a message in the other folder gets one of its own."""
+        for name in (b"new/2.b", b"cur/1.a"):
+            wait_for_clock_tick()
+            self.scans()
+            self.put(name, b"another\n")
+            with self.session() as mailbox:
+                self.assertEqual(len(set(uids_of(mailbox))), len(mailbox.messages))
+        messages = self.read_in_session()
+        self.assertEqual(sorted(messages), [b"another\n"] * 2 + [b"first\n", b"second\n"])
+
+
+class CachedUpdateTests(MaildirCase):
+    """Without waiting, an index is brought up to date as in a thread, or not at all."""
+
+    def setUp(self):
+        """Open the Maildir."""
+        super().setUp()
+        self.patch(folders, "TRUSTED_AGE", folders.CLOCK_TICK)
+        # The kernel may fail with EAGAIN at any time.
+        self.patch(counting, "open_cached", os.open)
+        self.folders = folders.Folders(os.open(self.path_of(b""), DIRECTORY))
+        self.addCleanup(self.folders.close)
+        self.before = self.update(index.empty_index(None))
+
+    def update(self, before, **options):
+        """Bring an index up to date, and close the folders."""
+        try:
+            return index.update_index(self.folders, before, **options)
+        finally:
+            self.folders.close_folders()
+
+    def assert_not_cached(self, reason, error=NotCached):
+        """Check that the index cannot be brought up to date, and can be in a thread."""
+        with self.assertRaises(error, msg=reason):
+            self.update(self.before, cached=True)
+        self.update(self.before)
+
+    @SLOW
+    @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4), texts), max_size=8))
+    def test_same(self, changes):
+        """After any changes both ways have the same result."""
+        self.make_empty()
+        before = self.update(self.before)
+        for number, action, message in changes:
+            names = self.file_names()
+            if action < 2 or not names:
+                folder = (b"new", b"cur")[action % 2]
+                self.put(b"%b/%d.%d" % (folder, number, next(self.ticks)), message)
+            elif action == 2:
+                os.unlink(self.path_of(names[number % len(names)]))
+            elif action == 3:
+                name = names[number % len(names)]
+                moved = b"cur/%b:2,%b" % (name[4:].split(b":")[0], b"S" * (number % 2))
+                os.rename(self.path_of(name), self.path_of(moved))
+            else:
+                before = self.update(before)
+            try:
+                cached = self.update(before, cached=True)
+            except NotCached:
+                # It is for empty ones, which may be special files.
+                self.assertIn(b"", [message for _, _, message in changes])
+                continue
+            waited = self.update(before)
+            self.assertEqual(cached[:3], waited[:3])
+            self.assertEqual([*cached.messages.sizes()], [*waited.messages.sizes()])
+            self.assertEqual(cached.messages.uids, waited.messages.uids)
+
+    def test_bounds(self):
+        """A thread is needed for many messages, and for many new ones."""
+        for n in range(5):
+            self.put(b"new/%d.x" % n)
+        with mock.patch.object(index, "MAX_CACHED_COUNTS", 4):
+            self.assert_not_cached("new messages")
+        with mock.patch.object(index, "MAX_CACHED_COUNTS", 5):
+            self.before = self.update(self.before, cached=True)
+        with mock.patch.object(index, "MAX_CACHED_MESSAGES", 4):
+            self.assert_not_cached("messages")
+
+    def test_folders(self):
+        """A folder must have been changed recently, and be small, to be in memory for sure."""
+        path = self.path_of(b"new")
+        for age in (folders.RECENTLY + 10**9, -(10**12)):
+            os.utime(path, ns=(0, time.time_ns() - age))
+            self.assert_not_cached(age)
+        os.utime(path, ns=(0, time.time_ns() - folders.RECENTLY + 10**10))
+        self.update(self.before, cached=True)
+        with mock.patch.object(folders, "_BLOCK", -1):
+            self.assert_not_cached("a folder of several blocks")
+
+    def test_duplicates(self):
+        """A thread renames duplicates."""
+        for name in (b"new/1.a", b"cur/1.a:2,S"):
+            self.put(name, name)
+        self.assert_not_cached("duplicates")
+        self.before = self.before._replace(duplicates={b"2.b": b"1.a"})
+        self.assert_not_cached("a duplicate that could not be renamed")
+
+    def test_messages(self):
+        """A thread counts what is not small, or has to be decompressed or downgraded."""
+        large = b"x" * counting.SMALL_MESSAGE
+        for message in (b"", large, large + b"x", gzip.compress(b"x\n")):
+            self.put(b"new/1.a", message)
+            self.assert_not_cached(len(message))
+        text = b"Subject: \xc3\xbc\n\n"
+        self.put(b"new/1.a", text)
+        self.update(self.before, cached=True)
+        self.before = self.update(index.empty_index(Downgrader))
+        self.put(b"new/2.b", text)
+        self.assert_not_cached("UTF-8 in a header field")
+        self.put(b"new/2.b", large[1:])
+        self.update(self.before, cached=True)
+
+    def test_page_cache(self):
+        """A thread reads a message that the page cache does not have, or has in part."""
+        self.put(b"new/1.a", b"message\n")
+        error = BlockingIOError(errno.EAGAIN, "not in the page cache")
+        with failing(os, "preadv", error):
+            self.assert_not_cached("not in the page cache")
+        real = os.preadv
+
+        def preadv(fd, buffers, offset, flags):
+            return real(fd, [buffers[0][:4]], offset)
+
+        with mock.patch.object(os, "preadv", preadv):
+            self.assert_not_cached("in part")
+
+    def test_dentry_cache(self):
+        """A thread opens a message that the dentry cache does not have."""
+        self.put(b"new/1.a", b"message\n")
+        error = BlockingIOError(errno.EAGAIN, "not in the dentry cache")
+        with failing(counting, "open_cached", error):
+            self.assert_not_cached("not in the dentry cache", BlockingIOError)
 
 
 class UniqueIdTests(MaildirCase):
@@ -131,7 +298,7 @@ class UpdateTests(MaildirCase):
         self.put(b"cur/1.a:2,")
         move = partial(self.move, b"cur/1.a:2,", b"cur/1.a:2,S")
         with (
-            mock.patch.object(folders.Folders, "times", return_value=[]),
+            mock.patch.object(folders, "times_of", return_value=(0, 0)),
             self.acting_during_scan([lambda: None, move]),
             self.session() as mailbox,
         ):
@@ -226,11 +393,11 @@ class SizeFileTests(SizeFileCase):
             self.assertEqual(downgraded, forms)
 
     def test_former_format(self):
-        """A file of the former format, whose downgraded forms had other rules, is replaced."""
+        """A file of the former format, whose stamps had other rules, is replaced."""
         self.listing()
         with open(self.file, "rb") as file:
             data = file.read()
-        former = data[:-32].replace(b"sizes 2", b"sizes 1", 1)
+        former = data[:-32].replace(b"sizes 3", b"sizes 2", 1)
         with open(self.file, "wb") as file:
             file.write(former + blake2b(former, digest_size=32).digest())
         self.assertEqual(len(self.files_read_after_restart()), 3)
@@ -340,6 +507,7 @@ class SizeFileTests(SizeFileCase):
 
     def test_disk_full(self):
         """A size file that cannot be written is no error, and is not tried at each session."""
+        wait_for_clock_tick()
         for name in ("open", "write", "rename"):
             self.restart()
             error = OSError(errno.ENOSPC, "full")

@@ -250,7 +250,7 @@ class FormatTests(SynchronousTestCase):
         """A file of another format or another byte order is rejected."""
         data = encoded(some_contents())
         other = {"little": b"big", "big": b"little"}[sys.byteorder]
-        for old, new in ((b"sizes 2", b"sizes 1"), (sys.byteorder.encode(), other)):
+        for old, new in ((b"sizes 3", b"sizes 2"), (sys.byteorder.encode(), other)):
             with self.assertRaises(ValueError):
                 decode(with_digest(data[:-32].replace(old, new, 1)))
 
