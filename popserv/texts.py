@@ -45,14 +45,21 @@ class Text:
 
     def encoded(self, language: Language = ENGLISH) -> bytes:
         """Return the text in a language, in UTF-8."""
-        return self._template(language) % tuple(
+        template = self._template(language)
+        arguments = self._arguments
+        for argument in arguments:
+            if type(argument) is not int:
+                break
+        else:
+            return template % arguments
+        return template % tuple(
             [
                 argument
                 if isinstance(argument, int)
                 else argument.encoded(language)
                 if isinstance(argument, Text)
                 else argument.encode("utf-8")
-                for argument in self._arguments
+                for argument in arguments
             ]
         )
 
