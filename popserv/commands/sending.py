@@ -7,13 +7,15 @@ reported.  Every other message, and one that has other octets, is opened, which 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from popserv.core.command import Outcome
+from popserv.core.read_ahead import MAX_OCTETS, ReadAhead
 from popserv.core.replies import Reply, ok_line
 from popserv.core.session import Session
 from popserv.core.snapshot import Message
-from popserv.errors import MessageChanged, NoSuchMessage
+from popserv.errors import MessageChanged, NeedsUTF8, NoSuchMessage
 from popserv.interfaces import ICachedMessages
 from popserv.messages.framing import FilteredFramer, Framer, MessageFramer, TopFramer
 from popserv.messages.workarounds import OUTLOOK_NO_NULS, BlankLineFilter, NulFilter
@@ -37,8 +39,7 @@ def send_message(session: Session, n: int) -> Outcome:
     octets = message.octets
     text = Text("%d octets", octets)
     if octets <= MAX_CACHED:
-        # One octet more shows that a message has become longer.
-        framed = _frame_cached(session, n, message, MessageFramer(octets), octets + 1)
+        framed = _framed(session, n, message)
         if framed is not None:
             session.record_retrieval(message)
             return ok_line(text, session.language) + framed
@@ -52,20 +53,44 @@ def send_top(session: Session, n: int, lines: int) -> Outcome:
     :raises popserv.errors.NoSuchMessage: the message does not exist or is marked as deleted.
     """
     message = session.maildrop[n]
-    octets = message.octets
-    framed = _frame_cached(session, n, message, TopFramer(lines, octets), TOP_OCTETS)
+    framed = _framed(session, n, message, lines)
     if framed is not None:
         return ok_line(_TOP_FOLLOWS, session.language) + framed
-    return _open(session, n, message, _TOP_FOLLOWS, TopFramer(lines, octets))
+    return _open(session, n, message, _TOP_FOLLOWS, TopFramer(lines, message.octets))
 
 
-def _frame_cached(
-    session: Session, n: int, message: Message, framer: Framer, maximum: int
-) -> bytes | None:
-    """Return the body of a response, framed from the first ``maximum`` octets of a message.
+def _framed(session: Session, n: int, message: Message, lines: int | None = None) -> bytes | None:
+    """Return the body of a response if it needs no waiting, and prepare the next one."""
+    session.prepare = partial(_read_ahead, session, n + 1, lines)
+    ahead, session.ahead = session.ahead, None
+    if ahead is not None and ahead.number == n and ahead.lines == lines:
+        return ahead.body
+    return _frame_cached(session, n, message, lines)
 
-    Return None if these are not cached, do not suffice, or do not have the octets of the message.
+
+def _read_ahead(session: Session, n: int, lines: int | None) -> None:
+    """Frame a message that will probably be requested."""
+    with suppress(NoSuchMessage, NeedsUTF8):
+        message = session.maildrop[n]
+        if lines is not None or message.octets <= MAX_OCTETS:
+            body = _frame_cached(session, n, message, lines)
+            if body is not None:
+                session.read_ahead.keep(session, ReadAhead(n, lines, body))
+
+
+def _frame_cached(session: Session, n: int, message: Message, lines: int | None) -> bytes | None:
+    """Return the body of a response to RETR, or to TOP with ``lines``.
+
+    Return None if the message, or its first 4 KiB for TOP, is not cached, does not suffice, or has
+    other octets than LIST has reported.
     """
+    octets = message.octets
+    framer: Framer
+    if lines is None:
+        # One octet more shows that a message has become longer.
+        framer, maximum = MessageFramer(octets), octets + 1
+    else:
+        framer, maximum = TopFramer(lines, octets), TOP_OCTETS
     mailbox = session.mailbox
     text = mailbox.read_cached(message, maximum) if ICachedMessages.providedBy(mailbox) else None
     if text is None:

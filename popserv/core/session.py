@@ -18,6 +18,7 @@ from zope.interface import Interface
 
 from popserv.core.access_record import AccessRecord
 from popserv.core.maildrop import Maildrop
+from popserv.core.read_ahead import ReadAhead, ReadAheadLimit
 from popserv.core.snapshot import Message
 from popserv.errors import BadCommand, RemovalFailed
 from popserv.interfaces import IMailbox, ISizeCache
@@ -103,6 +104,7 @@ class Session:
     :ivar send_challenge: sends a SASL challenge.
     :ivar peer: returns the client's IP address and port, or None if it has none.
     :ivar logged_in: called when the state has become TRANSACTION.
+    :ivar read_ahead: limits how many sessions keep a response in ``ahead``.
     :ivar downgrader: makes a filter that downgrades a message, for clients that have not sent
         UTF8 (RFC 6856); None if all messages are sent as stored.
     :ivar workarounds: the names of the client workarounds that are enabled; see
@@ -117,6 +119,9 @@ class Session:
     :ivar claimed_name: the name from USER.
     :ivar name: the name of the last login or login attempt.
     :ivar method: the command of the last login attempt, or its SASL mechanism.
+    :ivar ahead: the response that the client will probably request next, if it is known.
+    :ivar prepare: prepares the reply to the command that will probably follow the present one,
+        which has set it; it is called while the client processes the present reply, or never.
     :ivar mailbox: the mailbox, since TRANSACTION.
     :ivar maildrop: the session's view of the mailbox, since TRANSACTION.
     :ivar access: the messages accessed, if a command records them.
@@ -128,10 +133,10 @@ class Session:
     # There is one session for each connection, and most connections are idle.
     __slots__ = (
         *("_authenticator", "_capabilities", "_end_callback", "_logged_in", "_release"),
-        *("access", "allows_cleartext", "allows_login", "as_stored", "can_start_tls"),
+        *("access", "ahead", "allows_cleartext", "allows_login", "as_stored", "can_start_tls"),
         *("claimed_name", "downgrader", "host", "language", "mailbox", "maildrop", "method"),
-        *("name", "peer", "removed_count", "retrieved_count", "retrieved_octets"),
-        *("send_challenge", "state", "timestamp", "tls_state", "workarounds"),
+        *("name", "peer", "prepare", "read_ahead", "removed_count", "retrieved_count"),
+        *("retrieved_octets", "send_challenge", "state", "timestamp", "tls_state", "workarounds"),
     )
 
     mailbox: IMailbox
@@ -153,6 +158,7 @@ class Session:
         send_challenge: SendChallenge = _reject_challenge,
         peer: Callable[[], tuple[str, int] | None] = lambda: None,
         logged_in: Callable[[], object] = lambda: None,
+        read_ahead: ReadAheadLimit | None = None,
     ) -> None:
         self.host = host
         self.timestamp = timestamp
@@ -165,6 +171,9 @@ class Session:
         self.tls_state = tls_state
         self.send_challenge = send_challenge
         self.peer = peer
+        self.read_ahead = read_ahead or ReadAheadLimit()
+        self.ahead: ReadAhead | None = None
+        self.prepare: Callable[[], object] | None = None
         self.state = State.AUTHORIZATION
         self.language = ENGLISH
         self.claimed_name: bytes | None = None
@@ -218,6 +227,7 @@ class Session:
     def send_as_stored(self) -> None:
         """From now on, send messages and count their octets as stored."""
         self.as_stored = True
+        self.read_ahead.drop(self)
         if self.state is State.TRANSACTION:
             self.maildrop.use_stored_form()
 
@@ -262,6 +272,7 @@ class Session:
 
     async def end(self) -> None:
         """End the session: release the lock, if it is still held."""
+        self.read_ahead.drop(self)
         callback, self._end_callback = self._end_callback, None
         release, self._release = self._release, None
         try:

@@ -34,6 +34,7 @@ from popserv.errors import POPError, TryLater
 from popserv.interfaces import IMailbox
 from popserv.runtime.coroutines import run_eagerly
 from popserv.server.idle import IdleTimeoutMixin
+from popserv.server.line_receiver import CommandLineReceiver
 from popserv.server.reply_writer import ReplyWriter
 from popserv.server.session_events import EndReason, SessionEvents
 from popserv.transports.output import close_now, disable_nagle
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
-class Connection(LineReceiver, IdleTimeoutMixin):
+class Connection(CommandLineReceiver, IdleTimeoutMixin):
     """A connection with a session, without commands.
 
     A subclass runs the commands: it provides the abstract methods.  ``is_disconnected`` tells
@@ -130,6 +131,7 @@ class Connection(LineReceiver, IdleTimeoutMixin):
             send_challenge=self.send_challenge,
             peer=self._peer,
             logged_in=self._logged_in,
+            read_ahead=factory.read_ahead,
         )
 
     def _peer(self) -> tuple[str, int] | None:

@@ -15,6 +15,7 @@ from twisted.internet.protocol import ServerFactory
 from popserv.auth.portal import PortalAuthenticator
 from popserv.auth.throttle.login_throttle import LoginThrottle
 from popserv.core.command import CommandTable
+from popserv.core.read_ahead import ReadAheadLimit
 from popserv.interfaces import IAPOPCredentials
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.bus import WorkerBus
@@ -88,6 +89,7 @@ class POP3Factory(ServerFactory):
         self.downgrader = downgrader
         self.workarounds = frozenset(workarounds)
         self.max_connections = max_connections
+        self.read_ahead = ReadAheadLimit()
         self.networks = Networks(trusted_networks)
         self.connections: Connections[Evictable] = (
             Connections() if connections is None else connections

@@ -1,4 +1,4 @@
-"""Writing to a transport without waiting for the reactor, and counting pending output."""
+"""Using a transport without waiting for the reactor, and counting pending output."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_now(transport: Any, octets: bytes) -> None:
     with epoll for it.  Octets that the kernel does not accept are written that way.
     """
     try:
-        sent = transport.socket.send(octets) if _can_send(transport) else 0
+        sent = transport.socket.send(octets) if can_use_socket(transport) else 0
     except OSError:
         # The kernel's buffer is full, or the connection is broken: the reactor finds out.
         sent = 0
@@ -44,14 +44,26 @@ def close_now(transport: Any) -> bool:
 
     Does the same as ``loseConnection``, but without waiting for the reactor.
     """
-    if not _can_send(transport):
+    if not can_use_socket(transport):
         return False
     transport.connectionLost(connectionDone)
     return True
 
 
-def _can_send(transport: Any) -> bool:
-    """Return whether a transport writes straight to its socket and has no pending output."""
+def receive_now(transport: Any) -> bytes:
+    """Return what has arrived on a transport of which :func:`can_use_socket` is true.
+
+    It is empty if there is nothing.  The reactor finds out what is wrong with a connection.
+    """
+    try:
+        received: bytes = transport.socket.recv(transport.bufferSize)
+    except OSError:
+        return b""
+    return received
+
+
+def can_use_socket(transport: Any) -> bool:
+    """Return whether a transport adds nothing to its socket, and has no pending output."""
     return (
         type(transport) in (tcp.Server, unix.Server)
         and transport.connected

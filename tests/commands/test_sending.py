@@ -6,11 +6,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from popserv.commands import sending
+from popserv.commands import rfc1725, sending, utf8
+from popserv.core.read_ahead import MAX_OCTETS
 from popserv.interfaces import ICachedMessages
 from popserv.maildrops.memory import MemoryMailbox, MemoryMaildrops
 from popserv.messages.downgrade import Downgrader
 from popserv.messages.workarounds import WORKAROUNDS
+from popserv.server import protocol
 from tests.commands.test_rfc1725 import log_in
 from tests.messages.harness import texts
 
@@ -107,3 +109,105 @@ class CachedTests(SynchronousTestCase):
         client.send(b"RETR 1\r\nTOP 1 1\r\nRETR 1\r\n")
         session = client.server.session
         self.assertEqual((session.retrieved_count, session.retrieved_octets), (2, 6))
+
+
+@implementer(ICachedMessages)
+class AllCachedMailbox(MemoryMailbox):
+    """A mailbox that has cached all messages; ``read`` has the positions of those it has read."""
+
+    def read_cached(self, message, maximum):
+        """See ICachedMessages."""
+        self._maildrops.read.append(message.position)
+        stored = self._stored.get(message.uid)
+        return None if stored is None else stored[:maximum]
+
+
+class AllCachedMaildrops(MemoryMaildrops):
+    """A store that has cached all messages."""
+
+    def __init__(self, messages, downgrader=None):
+        super().__init__(downgrader)
+        self.read = []
+        for message in messages:
+            self.deliver(b"ann", message)
+
+    async def open_maildrop(self, user):
+        """See IMaildropFactory."""
+        await super().open_maildrop(user)
+        return AllCachedMailbox(self, user)
+
+
+numbers = st.integers(1, 3)
+requests = st.one_of(
+    numbers.map(b"RETR %d".__mod__),
+    st.tuples(numbers, st.integers(0, 2)).map(b"TOP %d %d".__mod__),
+    numbers.map(b"DELE %d".__mod__),
+    st.sampled_from([b"RSET", b"UTF8", b"NOOP"]),
+)
+several_texts = st.lists(texts | st.just("a: ä\n\nb\n".encode()), min_size=1, max_size=3)
+
+
+class ReadAheadTests(SynchronousTestCase):
+    """Messages that are framed before a client requests them."""
+
+    def client(self, maildrops, *, reads_ahead=True, **options):
+        """Return a client whose transport can use its socket, but is always too slow."""
+        self.patch(protocol, "can_use_socket", lambda transport: reads_ahead)
+        self.patch(protocol, "receive_now", lambda transport: b"")
+        self.patch(protocol.POP3Server, "MAX_SLOW_ANSWERS", 1000)
+        commands = (*rfc1725.COMMANDS, *utf8.COMMANDS)
+        client = log_in(maildrops, commands=commands, **options)
+        self.addCleanup(client.lose)
+        return client
+
+    @given(several_texts, st.lists(requests, min_size=1, max_size=8))
+    @example(["a: ä\n\nb\n".encode()] * 2, [b"RETR 1", b"UTF8", b"RETR 2"])
+    @example([b"a: b\n\n1\n"] * 2, [b"TOP 1 0", b"TOP 2 1", b"RETR 2"])
+    def test_same_replies(self, messages, lines):
+        """Whatever is read ahead, the replies are the same."""
+        replies = []
+        for reads_ahead in (False, True):
+            maildrops = AllCachedMaildrops(messages, Downgrader)
+            client = self.client(maildrops, reads_ahead=reads_ahead, downgrader=Downgrader)
+            replies.append([client.send(line + b"\r\n") for line in lines])
+        self.assertEqual(*replies)
+
+    def test_read_once(self):
+        """The message that follows a retrieved one is read ahead, and then not read again."""
+        maildrops = AllCachedMaildrops([b"1\n", b"2\n", b"3\n"])
+        client = self.client(maildrops)
+        client.send(b"RETR 1\r\n")
+        self.assertEqual(maildrops.read, [0, 1])
+        client.send(b"DELE 1\r\n")
+        self.assertEqual(client.send(b"RETR 2\r\n"), b"+OK 3 octets\r\n2\r\n.\r\n")
+        self.assertEqual(maildrops.read, [0, 1, 2])
+        self.assertEqual(client.server.session.retrieved_count, 2)
+        client.send(b"RETR 3\r\n")
+        self.assertEqual(maildrops.read, [0, 1, 2])
+
+    def test_removed(self):
+        """A message that another program removes after it was read ahead can be retrieved."""
+        maildrops = AllCachedMaildrops([b"1\n", b"2\n"])
+        client = self.client(maildrops)
+        client.send(b"RETR 1\r\n")
+        maildrops.stored[b"ann"].popitem()
+        self.assertEqual(client.send(b"RETR 2\r\n"), b"+OK 3 octets\r\n2\r\n.\r\n")
+        self.assertIn(b"-ERR message 2 was removed", client.send(b"RETR 2\r\n"))
+
+    def test_large(self):
+        """A large message is not read ahead, but its start is."""
+        maildrops = AllCachedMaildrops([b"1\n", b"2\n" * MAX_OCTETS])
+        client = self.client(maildrops)
+        client.send(b"RETR 1\r\n")
+        self.assertEqual(maildrops.read, [0])
+        client.send(b"TOP 1 0\r\n")
+        self.assertEqual(maildrops.read, [0, 0, 1])
+
+    def test_unframed(self):
+        """A message that does not have its octets is not kept."""
+        maildrops = AllCachedMaildrops([b"1\n", b"2\n"])
+        client = self.client(maildrops)
+        maildrops.stored[b"ann"][b"m2"] = b"other\n"
+        client.send(b"RETR 1\r\n")
+        self.assertEqual(maildrops.read, [0, 1])
+        self.assertIsNone(client.server.session.ahead)

@@ -1,6 +1,6 @@
 """Lines that become commands, one at a time."""
 
-from popserv.server import reply_writer
+from popserv.server import protocol, reply_writer
 from tests.server.harness import ServerTestCase
 
 
@@ -75,6 +75,65 @@ class InputTests(ServerTestCase):
         for _ in range(200):
             self.assertEqual(ann.send(b"NOOP\r\n"), b"+OK nothing done\r\n")
             self.assertEqual(ann.transport.producerState, "producing")
+
+    def quick_client(self, *packets):
+        """Return a client that sends each of these packets before the reactor gets control."""
+        ann = self.logged_in()
+        session = ann.server.session
+        self.prepared = 0
+        self.waiting = list(packets)
+
+        def prepare():
+            self.prepared += 1
+
+        def receive(transport):
+            session.prepare = prepare
+            return self.waiting.pop(0) if self.waiting else b""
+
+        self.patch(protocol, "can_use_socket", lambda transport: True)
+        self.patch(protocol, "receive_now", receive)
+        session.prepare = prepare
+        return ann
+
+    def test_quick_client(self):
+        """A client that has asked before its next reply is prepared gets it in the same turn."""
+        ann = self.quick_client(b"NOOP\r\n", b"NOOP\r\nNO", b"OP\r\n", b"DELE 1\r\nST")
+        self.assertEqual(ann.send(b"NOOP\r\n").count(b"+OK nothing done"), 2 + 1)
+        # A part of a line waits for the reactor.
+        self.assertEqual(self.prepared, 2)
+        self.assertEqual(ann.send(self.waiting.pop(0)), b"+OK nothing done\r\n")
+        ann.server.session.prepare = None
+        self.assertEqual(ann.send(self.waiting.pop(0)), b"+OK message 1 deleted\r\n")
+        self.assertEqual(ann.send(b"AT\r\n"), b"+OK 1 5\r\n")
+
+    def test_turn_of_quick_client(self):
+        """A quick client waits for the other sessions, as one that pipelines its commands."""
+        ann = self.quick_client(*[b"NOOP\r\n"] * 60)
+        ann.server.dataReceived(b"NOOP\r\n")
+        self.assertEqual(ann.received().count(b"+OK"), 50)
+        self.assertEqual(len(self.waiting), 11)
+
+    def test_end_of_quick_client(self):
+        """Nothing is prepared or received once the server closes."""
+        ann = self.quick_client(b"NOOP\r\n")
+        self.assertEqual(ann.send(b"QUIT\r\n").count(b"\r\n"), 1)
+        self.assertEqual((self.prepared, len(self.waiting)), (0, 1))
+        self.assertTrue(ann.closed)
+
+    def test_slow_client(self):
+        """After three replies that were prepared in vain, no more are prepared."""
+        ann = self.quick_client(b"NOOP\r\n")
+        for _ in range(5):
+            ann.send(b"NOOP\r\n")
+        self.assertEqual(self.prepared, 1 + 3)
+
+    def test_other_transports_prepare_nothing(self):
+        """Without a socket of its own, a transport gets its input from the reactor only."""
+        ann = self.quick_client()
+        self.patch(protocol, "can_use_socket", lambda transport: False)
+        ann.send(b"NOOP\r\n")
+        self.assertEqual(self.prepared, 0)
+        self.assertIsNone(ann.server.session.prepare)
 
     def test_lost_between_turns(self):
         """The remaining pipelined commands are dropped when the connection is lost."""

@@ -14,7 +14,14 @@ from twisted.internet.task import deferLater
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from popserv.transports.output import close_now, unread_octets, unsent_octets, write_now
+from popserv.transports.output import (
+    can_use_socket,
+    close_now,
+    receive_now,
+    unread_octets,
+    unsent_octets,
+    write_now,
+)
 from tests.transports.harness import LINGER_RESET
 
 
@@ -154,6 +161,25 @@ class SocketTests(TestCase):
         self.send(b"lost")
         self.assertFalse(close_now(self.transport))
 
+    async def test_receive(self):
+        """What the client has sent is received without the reactor, in one piece if it can be."""
+        self.assertEqual(receive_now(self.transport), b"")
+        self.client.sendall(b"NOOP\r\n")
+        self.client.sendall(b"STAT\r\n")
+        self.assertEqual(receive_now(self.transport), b"NOOP\r\nSTAT\r\n")
+        self.client.shutdown(socket.SHUT_WR)
+        self.assertEqual(receive_now(self.transport), b"")
+        # The reactor sees the end as well.
+        self.assertIs(await self.protocol.ended, ConnectionDone)
+
+    async def test_receive_after_reset(self):
+        """Nothing is received from a client that has broken the connection."""
+        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+        self.client.close()
+        self.assertEqual(receive_now(self.transport), b"")
+        self.send(b"lost")
+        await self.protocol.ended
+
     async def test_close(self):
         """A connection that has sent everything is closed without the reactor."""
         self.send(b"+OK\r\n")
@@ -164,10 +190,13 @@ class SocketTests(TestCase):
     def test_other_transports(self):
         """Other transports, and TLS, are written to and closed by their own methods."""
         transport = StringTransport()
+        self.assertFalse(can_use_socket(transport))
+        self.assertTrue(can_use_socket(self.transport))
         write_now(transport, b"+OK\r\n")
         self.assertEqual(transport.value(), b"+OK\r\n")
         self.assertFalse(close_now(transport))
         self.transport.TLS = True
+        self.assertFalse(can_use_socket(self.transport))
         self.assertFalse(close_now(self.transport))
         self.transport.TLS = False
         return self.close()
