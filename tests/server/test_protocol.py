@@ -98,12 +98,10 @@ class InputTests(ServerTestCase):
     def test_quick_client(self):
         """A client that has asked before its next reply is prepared gets it in the same turn."""
         ann = self.quick_client(b"NOOP\r\n", b"NOOP\r\nNO", b"OP\r\n", b"DELE 1\r\nST")
-        self.assertEqual(ann.send(b"NOOP\r\n").count(b"+OK nothing done"), 2 + 1)
-        # A part of a line waits for the reactor.
-        self.assertEqual(self.prepared, 2)
-        self.assertEqual(ann.send(self.waiting.pop(0)), b"+OK nothing done\r\n")
-        ann.server.session.prepare = None
-        self.assertEqual(ann.send(self.waiting.pop(0)), b"+OK message 1 deleted\r\n")
+        self.assertEqual(
+            ann.send(b"NOOP\r\n"), b"+OK nothing done\r\n" * 4 + b"+OK message 1 deleted\r\n"
+        )
+        self.assertEqual(self.prepared, 5)
         self.assertEqual(ann.send(b"AT\r\n"), b"+OK 1 5\r\n")
 
     def test_turn_of_quick_client(self):
