@@ -73,13 +73,11 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin):
     input_is_over = False
 
     _timestamp: bytes | None
-    _has_greeted = False
-    _has_completed_handshake = False
+    _has_greeted = _has_completed_handshake = False
 
     def connectionMade(self) -> None:
         """Start the session immediately, or after the TLS handshake."""
         factory = self.factory
-        # A transport makes an address at each call.
         self.peer = self.transport.getPeer()
         self.output = ReplyWriter(self.transport, self.callLater)
         self.events = SessionEvents(self.transport)
@@ -140,6 +138,8 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin):
 
     def _logged_in(self) -> None:
         self.events.log_login(self.session)
+        # Nothing needs the address any more, and most connections are idle.
+        self.peer = None
 
     def _start(self) -> None:
         self._has_greeted = True
