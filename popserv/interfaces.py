@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from popserv.auth.passwords.scram_keys import ScramKeys
     from popserv.core.snapshot import Message, Snapshot
+    from popserv.maildrops.settings import StoreSettings
     from popserv.messages.framing import Chunk
 
 
@@ -111,6 +112,28 @@ class IMaildropFactory(Interface):
 
         :raises popserv.errors.MaildropBusy: another session holds the lock.
         :raises popserv.errors.MaildropUnavailable: the mailbox exists, but cannot be read.
+        """
+
+
+class IStoreKind(Interface):
+    """A kind of store, which --store names; provided by Twisted plugins."""
+
+    kind: str = Attribute("The name before the colon of --store.")
+
+    argument: str = Attribute("The form of the argument, for help: PATH.")
+
+    help: str = Attribute("What the store is, in one or two sentences.")
+
+    def make_store(argument: str, settings: StoreSettings) -> IMaildropFactory:
+        """Return the store that the argument names.
+
+        It is called when the command line is parsed, in each process: before the process becomes
+        a daemon, gives up its privileges or enters a jail, and with --workers in the supervisor as
+        well, which opens no maildrop.  It therefore imports all that the store needs, and opens
+        no connection to a database.
+
+        :raises ValueError: the argument or a setting is invalid; the message says how to correct
+            it.
         """
 
 

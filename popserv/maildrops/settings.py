@@ -1,0 +1,34 @@
+"""What the options of a server tell its store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+from popserv.messages.sizes import MakeDowngrader
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """The settings of a store in one process.
+
+    The metadata of a field name its option, if a store may be unable to support it.
+    """
+
+    cache_messages: int
+    """How many messages may be cached between sessions, in this process."""
+    processes: int = 1
+    """How many processes serve the store."""
+    downgrader: MakeDowngrader | None = field(default=None, metadata={"option": "--utf8"})
+    """Downgrades messages, for a server with UTF8; None for any other server."""
+
+    def reject_unsupported(self, *supported: str) -> None:
+        """Reject the settings of options that the store does not support.
+
+        ``supported`` are the names of the fields that it does.
+
+        :raises ValueError: an unsupported setting has another value than its default.
+        """
+        for each in fields(self):
+            option = each.metadata.get("option")
+            if option and each.name not in supported and getattr(self, each.name) != each.default:
+                raise ValueError(f"this store does not support {option}; remove {option}")
