@@ -33,7 +33,6 @@ from popserv.commandline.options import Options
 from popserv.interfaces import IReloadable
 from popserv.listening.listeners import CannotStart, Listeners
 from popserv.listening.reactor import AddressFamilyReactor
-from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.reloading.reloader import Reloader
 from popserv.runtime.clock import use_steady_clock
 from popserv.server.factory import POP3Factory
@@ -75,12 +74,7 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         sys.__stdout__.reconfigure(errors="backslashreplace")
     # With Python's default, a thread that reads a large directory blocks the reactor for 5 ms.
     sys.setswitchinterval(0.0005)
-    maildrops = MaildirMaildrops(
-        options["maildir"],
-        cache_messages=role.share_of(options["cache-messages"]),
-        downgrader=options.downgrader,
-    )
-    realm: IRealm = MaildropRealm(maildrops)
+    realm: IRealm = MaildropRealm(options.store)
     if options["login-delay"]:
         realm = LoginDelayRealm(realm, options["login-delay"], bus=role.bus)
     warn_about_short_timeout(options)

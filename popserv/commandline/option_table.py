@@ -37,6 +37,13 @@ LOGIN_OPTIONS = (
 """The options that require clients to log in; ``--auth`` is another one."""
 
 
+CACHE_MESSAGES = 500_000
+"""The default of ``--cache-messages``."""
+
+SHORT_STORE_OPTIONS = ("maildir",)
+"""The options that name a store of the kind with the same name."""
+
+
 def dialects_with(command: bytes) -> str:
     """Return the names of the dialects that have this command, separated by commas."""
     return ", ".join(name for name, dialect in DIALECTS.items() if dialect.has(command))
@@ -49,7 +56,15 @@ PARAMETERS: list[list[str | None]] = [
         None,
         "The directory that contains one Maildir for each user, or the path of a Maildir with "
         "the variables %u (the user name), %n (its part before the last @) and %d (its part "
-        "after the last @). This option is required.",
+        "after the last @). This option or --store is required.",
+    ],
+    [
+        "store",
+        None,
+        None,
+        "The store that keeps the mail: its kind, a colon and its argument, as --help-stores lists "
+        "them. --maildir PATH is the short form of --store maildir:PATH. This option or --maildir "
+        "is required.",
     ],
     [
         "dialect",

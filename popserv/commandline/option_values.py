@@ -22,8 +22,6 @@ from popserv.commandline.option_table import OPTIONAL_COMMANDS, TLS_PROFILES
 from popserv.commands.dialects import DIALECTS, Dialect
 from popserv.core.languages import Languages
 from popserv.listening.systemd import accept_unnamed_sockets, passed_sockets
-from popserv.maildrops.maildir.layout import Layout
-from popserv.maildrops.maildir.path_problems import explain_directory
 from popserv.messages.workarounds import WORKAROUNDS
 from popserv.runtime.extras import how_to_install
 from popserv.runtime.permissions import describe
@@ -78,25 +76,6 @@ def split_proxy_prefix(endpoint: str) -> tuple[bool, str]:
     """
     prefix, _, rest = endpoint.partition(":")
     return (True, rest) if prefix.lower() == "haproxy" else (False, endpoint)
-
-
-def parse_root(template: str) -> str:
-    """Return the root directory of ``--maildir``, which must exist and not be a Maildir itself."""
-    try:
-        root = os.fsdecode(Layout(template).root)
-    except ValueError as error:
-        raise usage.UsageError(f"--maildir {template}: {error}") from error
-    problem = explain_directory(root)
-    if problem:
-        raise usage.UsageError(f"--maildir {template}: {problem}")
-    if "%" not in template and all(
-        os.path.isdir(os.path.join(root, folder)) for folder in ("new", "cur")
-    ):
-        raise usage.UsageError(
-            f"--maildir {template}: the directory {root} is itself a Maildir; give its parent "
-            "directory, which contains one Maildir for each user"
-        )
-    return root
 
 
 def parse_dialect(name: str) -> Dialect:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from twisted.logger import ILogObserver
 from twisted.python import usage
 
-from popserv.commandline.option_table import EPILOGUE
+from popserv.commandline.option_table import CACHE_MESSAGES, EPILOGUE
 from popserv.commandline.option_values import (
     parse_endpoint,
     parse_network,
@@ -64,10 +64,10 @@ class Options(SessionOptions):
         [
             "cache-messages",
             None,
-            "500000",
+            str(CACHE_MESSAGES),
             "The number of messages that are cached between sessions, in about 200 bytes of memory "
             "each. The cache keeps the maildrops that were used last. With --workers the number "
-            "is divided among the workers. The default is 500000.",
+            f"is divided among the workers. The default is {CACHE_MESSAGES}.",
         ],
         [
             "login-delay",
@@ -208,19 +208,11 @@ class Options(SessionOptions):
 
         :raises UsageError: an option is invalid.
         """
+        self._parse_limits()
         super().postOptions()
         if self.parent is not None and self.parent.get("pidfile"):
             remove_own_pidfile(self.parent["pidfile"])
-        if self["max-connections"] is not None:
-            self["max-connections"] = parse_positive(
-                "max-connections", self["max-connections"], int, "a whole number above 0"
-            )
-        self["workers"] = self._parse_workers()
         self._check_jail()
-        self["cache-messages"] = parse_number(
-            "cache-messages", self["cache-messages"], "messages", maximum=999_999_999
-        )
-        self["login-delay"] = parse_number("login-delay", self["login-delay"], "seconds")
         endpoints = (*self["listen"], *self["listen-tls"])
         if self["proxies"] and not any(split_proxy_prefix(each)[0] for each in endpoints):
             raise usage.UsageError(
@@ -252,6 +244,17 @@ class Options(SessionOptions):
             endpoint.startswith(("ssl:", "tls:")) or split_proxy_prefix(endpoint)[0]
             for endpoint in self["listen"]
         )
+
+    def _parse_limits(self) -> None:
+        if self["max-connections"] is not None:
+            self["max-connections"] = parse_positive(
+                "max-connections", self["max-connections"], int, "a whole number above 0"
+            )
+        self["workers"] = self._parse_workers()
+        self["cache-messages"] = parse_number(
+            "cache-messages", self["cache-messages"], "messages", maximum=999_999_999
+        )
+        self["login-delay"] = parse_number("login-delay", self["login-delay"], "seconds")
 
     def _parse_workers(self) -> int:
         if self["workers"] == "auto":

@@ -23,7 +23,6 @@ from popserv.commandline.factories import warn_about_short_timeout
 from popserv.commandline.session_options import SessionOptions
 from popserv.commandline.single_session import SingleSession
 from popserv.core.printable import one_line
-from popserv.maildrops.maildir.layout import Layout
 from popserv.runtime.clock import use_steady_clock
 from popserv.transports.stdio import (
     NoClientError,
@@ -52,7 +51,9 @@ class Options(SessionOptions):
     After parsing, ``user`` is the prepared name of the user in octets, or None.
     """
 
-    synopsis = "Usage: popserv session {--user NAME | --login} --maildir PATH [options]"
+    synopsis = (
+        "Usage: popserv session {--user NAME | --login} {--maildir PATH | --store STORE} [options]"
+    )
     longdesc = (
         "Serve one POP3 session on standard input and output: as a command of ssh, as a login "
         "shell, on a terminal line, or under inetd. --certificate requires that standard input and "
@@ -98,13 +99,6 @@ class Options(SessionOptions):
         if self["user"] is not None:
             self["user"] = prepared_name(os.fsencode(self["user"]))
             self["user"] = with_domain(self["user"], self["default-domain"])
-            try:
-                Layout(self["maildir"]).path_parts(self["user"])
-            except ValueError as error:
-                raise usage.UsageError(
-                    f"--user {os.fsdecode(self['user'])} is not a valid user name with "
-                    f"--maildir {self['maildir']}"
-                ) from error
 
     def getUsage(self, width: int | None = None) -> str:
         """Return the help text, followed by examples and the exit codes."""

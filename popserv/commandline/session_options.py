@@ -20,11 +20,12 @@ from twisted.python import usage
 
 from popserv import __version__
 from popserv.auth.passwords.checker import PasswdFileChecker
-from popserv.auth.passwords.users_file import UsersFileError, default_path
+from popserv.auth.passwords.users_file import UsersFileError
 from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.rhosts.file import RhostsFileError
 from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS
 from popserv.commandline.option_table import (
+    CACHE_MESSAGES,
     COMPLETIONS,
     FLAGS,
     INHERITED_HELP,
@@ -43,18 +44,19 @@ from popserv.commandline.option_values import (
     parse_mechanisms,
     parse_number,
     parse_positive,
-    parse_root,
     parse_tls_profile,
     parse_workarounds,
 )
+from popserv.commandline.store_options import StoreOptions
 from popserv.interfaces import IRemoteUserCredentials, ITokenCredentials
+from popserv.maildrops.settings import StoreSettings
 
 if TYPE_CHECKING:
     from popserv.messages.sizes import MakeDowngrader
     from popserv.tls.certificates import Certificates
 
 
-class SessionOptions(usage.Options, AuthOptionMixin):
+class SessionOptions(StoreOptions, AuthOptionMixin):
     """The options of a POP3 session on any kind of transport.
 
     After parsing, ``dialect`` is a Dialect, ``timeout`` seconds, ``expire`` days or None,
@@ -101,7 +103,7 @@ class SessionOptions(usage.Options, AuthOptionMixin):
 
         Examples are passwd-file:PATH and oauth:PATH; --help-auth lists all. May be given more
         than once, with at most one checker for each kind of credentials. The default is
-        passwd-file with the file .users in the directory of --maildir.
+        passwd-file with the file .users in the directory of --maildir; other stores have none.
         """
         try:
             super().opt_auth(description)
@@ -133,13 +135,8 @@ class SessionOptions(usage.Options, AuthOptionMixin):
 
         :raises UsageError: an option is invalid.
         """
-        if not self["maildir"]:
-            raise usage.UsageError(
-                "--maildir is required: give the directory that contains one Maildir for each user"
-            )
         if not self.allows_login():
             self._check_no_login_options()
-        root = parse_root(self["maildir"])
         self["dialect"] = parse_dialect(self["dialect"])
         self._check_dialect()
         self["timeout"] = parse_positive(
@@ -157,9 +154,10 @@ class SessionOptions(usage.Options, AuthOptionMixin):
         self["language"] = parse_language(self["language"])
         parse_tls_profile(self["tls-profile"])
         self._load_downgrader()
+        self.load_store(self._store_settings())
         self._load_certificates()
         self._check_require_tls()
-        self._add_file_checkers(root)
+        self._add_file_checkers()
 
     def _is_given(self, name: str) -> bool:
         """Return whether an option has another value than its default."""
@@ -211,6 +209,14 @@ class SessionOptions(usage.Options, AuthOptionMixin):
             from popserv.messages.downgrade import Downgrader  # noqa: PLC0415
 
             self.downgrader = Downgrader
+
+    def _store_settings(self) -> StoreSettings:
+        processes = self.get("workers", 1)
+        return StoreSettings(
+            cache_messages=self.get("cache-messages", CACHE_MESSAGES) // processes,
+            processes=processes,
+            downgrader=self.downgrader,
+        )
 
     def _load_certificates(self) -> None:
         if self["certificate"] is None:
@@ -270,11 +276,11 @@ class SessionOptions(usage.Options, AuthOptionMixin):
         if arguments:
             raise usage.UsageError(f"{arguments[0]!r} is not an option")
 
-    def _add_file_checkers(self, root: str) -> None:
+    def _add_file_checkers(self) -> None:
         """Add the checkers of the default users file and of ``--rhosts``."""
         try:
             if self.get("credCheckers") is None and self.allows_login():
-                self.addChecker(PasswdFileChecker.from_file(default_path(root)))
+                self.addChecker(PasswdFileChecker.from_file(self.default_users_file()))
             if self["rhosts"] is not None:
                 self.addChecker(RhostsChecker.from_file(self["rhosts"]))
         except (UsersFileError, RhostsFileError) as error:

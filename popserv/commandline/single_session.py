@@ -19,7 +19,6 @@ from popserv.commandline.factories import make_factory, make_preauthenticated_fa
 from popserv.commandline.session_options import SessionOptions
 from popserv.core.replies import After, Reply
 from popserv.core.session import State
-from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.server.factory import POP3Factory
 from popserv.server.preauth import Identify, PreauthenticatedServer
 from popserv.server.protocol import POP3Server
@@ -61,7 +60,7 @@ class SingleSession:
         return self._exit_code
 
     def _make_factory(self, options: SessionOptions) -> POP3Factory:
-        realm = MaildropRealm(MaildirMaildrops(options["maildir"], downgrader=options.downgrader))
+        realm = MaildropRealm(options.store)
         if options["login"]:
             factory = make_factory(options, realm)
             factory.protocol = partial(self._make_server, _ReportingServer)

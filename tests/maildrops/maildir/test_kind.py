@@ -1,0 +1,43 @@
+"""Tests of popserv.maildrops.maildir.kind."""
+
+import os
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.maildir import kind
+from popserv.maildrops.settings import StoreSettings
+from popserv.messages.downgrade.downgrader import Downgrader
+
+SETTINGS = StoreSettings(cache_messages=7, downgrader=Downgrader)
+
+
+class MakeStoreTests(SynchronousTestCase):
+    """The store for a path and settings."""
+
+    def test_settings(self):
+        """The store has the path, the share of the cache, and the downgrader."""
+        root = self.mktemp()
+        os.makedirs(root)
+        for template in (root, f"{root}/%d/%n"):
+            with patch.object(kind, "MaildirMaildrops") as store:
+                self.assertIs(kind.make_store(template, SETTINGS), store.return_value)
+            store.assert_called_once_with(template, cache_messages=7, downgrader=Downgrader)
+
+    def test_invalid(self):
+        """An invalid path is rejected with the remedy."""
+        maildir = self.mktemp()
+        for folder in ("new", "cur"):
+            os.makedirs(os.path.join(maildir, folder))
+        for argument, message in (
+            ("", "give the directory that contains one Maildir for each user"),
+            ("/nowhere", "the directory /nowhere does not exist; create it"),
+            ("/nowhere/%u", "the directory /nowhere does not exist; create it"),
+            (maildir, f"{os.path.abspath(maildir)} is itself a Maildir; give its parent directory"),
+            (os.path.relpath(__file__), f"{os.path.abspath(__file__)} is a file, an mbox perhaps"),
+            ("/srv/%x", "%x is not known: use %u, %n, %d"),
+            ("/srv/%d", "use %u or %n"),
+        ):
+            with self.assertRaises(ValueError) as rejected:
+                kind.make_store(argument, SETTINGS)
+            self.assertIn(message, str(rejected.exception))
