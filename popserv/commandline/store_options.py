@@ -11,7 +11,7 @@ from twisted.python import usage
 from popserv.auth.passwords.users_file import default_path
 from popserv.commandline.option_table import SHORT_STORE_OPTIONS
 from popserv.maildrops.kinds import make_store, store_kinds
-from popserv.maildrops.maildir.layout import Layout
+from popserv.maildrops.layout import Layout
 from popserv.maildrops.settings import StoreSettings
 
 if TYPE_CHECKING:

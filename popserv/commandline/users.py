@@ -15,7 +15,7 @@ from popserv.auth.passwords.users_file import UsersFile, UsersFileError, default
 from popserv.auth.passwords.users_file_editing import remove_user, set_secret
 from popserv.commandline.users_check import UsersCheck
 from popserv.core.printable import one_line, printable
-from popserv.maildrops.maildir.layout import Layout
+from popserv.maildrops.layout import Layout
 
 _INPUT_HELP = (
     "The password is read twice from the terminal, or as one line from standard input if that is "

@@ -16,7 +16,7 @@ from popserv.auth.passwords.schemes import (
 )
 from popserv.auth.passwords.users_file import User, UsersFile, problems_of
 from popserv.core.printable import printable
-from popserv.maildrops.maildir.layout import Layout
+from popserv.maildrops.layout import Layout
 
 
 class UsersCheck:

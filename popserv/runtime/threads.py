@@ -6,7 +6,7 @@ shares it.  Nor is its class, ThreadPool, which takes twice as long to pass on a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -18,6 +18,9 @@ from twisted.python.failure import Failure
 from popserv.errors import TryLater
 
 T = TypeVar("T")
+
+RunInThread = Callable[..., Awaitable[Any]]
+"""Calls a function with arguments where it may block; the awaitable has its return value."""
 
 StillNeeded = Callable[[], bool]
 """Returns whether the result of a job is still needed; it may be called in any thread."""

@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 from popserv.auth.realm import MaildropRealm
 from popserv.errors import MaildropBusy
 from popserv.interfaces import IMailbox
-from popserv.maildrops.maildir.mailbox import EmptyMailbox
+from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.memory import MemoryMaildrops
 
 

@@ -32,7 +32,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from popserv.auth.passwords.schemes import join_field
 from popserv.auth.passwords.users_file import default_path
 from popserv.auth.passwords.users_file_editing import remove_user, set_secret
-from popserv.maildrops.maildir.layout import Layout
+from popserv.maildrops.layout import Layout
 from popserv.server import idle
 from popserv.testing import SAMPLE_MESSAGES
 from tests.certificates import issue

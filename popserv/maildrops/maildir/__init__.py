@@ -20,8 +20,8 @@ Rules of this package:
     messages replaces a scan only under the conditions of rule 7.
 """
 
+from popserv.maildrops.layout import Layout
 from popserv.maildrops.maildir.delivery import Delivery
-from popserv.maildrops.maildir.layout import Layout
 from popserv.maildrops.maildir.store import MaildirMaildrops
 
 __all__ = ["Delivery", "Layout", "MaildirMaildrops"]

@@ -15,7 +15,7 @@ from shutil import copyfileobj
 from socket import gethostname
 from typing import BinaryIO
 
-from popserv.maildrops.maildir.layout import Layout, create_directory
+from popserv.maildrops.layout import Layout, create_directory
 
 _FOLDERS = (b"tmp", b"new", b"cur")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW

@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders, Scan
-from popserv.maildrops.maildir.path_problems import explain_in_directory
+from popserv.maildrops.path_problems import explain_in_directory
 
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """The flags to open a message file: links are not followed, and a FIFO does not block."""

@@ -19,7 +19,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from popserv.errors import MaildropBusy
-from popserv.maildrops.maildir.cached_open import NotCached, is_local_filesystem
+from popserv.maildrops.cached_open import NotCached, is_local_filesystem
 from popserv.maildrops.maildir.file_names import may_have_other_info, split_name
 
 FOLDER_NAMES = (b"new", b"cur")
@@ -119,7 +119,7 @@ class Folders:
     def are_unchanged_since(self, times: Times | None) -> bool:
         """Return whether no file was added, removed or renamed since the scan with these times.
 
-        Does not wait for a disk after :meth:`~popserv.maildrops.maildir.layout.Layout.open_cached`.
+        Does not wait for a disk after :meth:`~popserv.maildrops.layout.Layout.open_cached`.
 
         :raises OSError: a folder cannot be examined.
         """

@@ -1,74 +1,40 @@
-"""The mailboxes of Maildir users: one open Maildir, or an empty mailbox without a Maildir."""
+"""The mailbox of a Maildir user."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 
 from zope.interface import implementer
 
-from popserv.core.snapshot import Message, Snapshot
+from popserv.core.snapshot import Message
 from popserv.errors import (
     MaildropUnavailable,
     MessageChanged,
     NoSuchMessage,
-    POPError,
     RemovalFailed,
     TryLater,
 )
-from popserv.interfaces import ICachedMessages, IMailbox, IRetrievalRecord, ISizeCache
-from popserv.maildrops.maildir.contents.body import RunInThread, read_body, read_cached
+from popserv.interfaces import ICachedMessages, IRetrievalRecord, ISizeCache
+from popserv.maildrops.maildir.contents.body import read_body, read_cached
 from popserv.maildrops.maildir.contents.compressed import CannotDecompress, check_contents
 from popserv.maildrops.maildir.files import MessageFiles, stamp_of
 from popserv.maildrops.maildir.flags import last_seen, mark_seen
 from popserv.maildrops.maildir.folders import Folders
 from popserv.maildrops.maildir.listing import size_file
-from popserv.maildrops.maildir.listing.cache import IndexCache
+from popserv.maildrops.maildir.listing.cache import MaildirIndexCache
 from popserv.maildrops.maildir.listing.counting import count_file
 from popserv.maildrops.maildir.listing.index import Index
-from popserv.maildrops.maildir.path_problems import UnusablePath, path_of
 from popserv.maildrops.maildir.removal import remove_files
+from popserv.maildrops.path_problems import UnusablePath, path_of
+from popserv.maildrops.refusals import refusal
 from popserv.messages.framing import Chunk
+from popserv.runtime.threads import RunInThread
 from popserv.texts import Text
 
 _CANNOT_BE_READ = Text("message cannot be read, contact your administrator")
-
-_TRANSIENT_ERRORS = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK, errno.ESTALE}
-)
-"""Errors that the maildrop has not caused, and that may not recur at the next attempt."""
-
-
-def refusal(error: OSError | ValueError, *text: Text) -> POPError:
-    """Return the refusal for an error: TryLater if it is transient, else MaildropUnavailable.
-
-    ``text`` replaces the text of MaildropUnavailable.
-    """
-    is_transient = isinstance(error, OSError) and error.errno in _TRANSIENT_ERRORS
-    return TryLater() if is_transient else MaildropUnavailable(*text)
-
-
-@implementer(IMailbox)
-class EmptyMailbox:
-    """The mailbox of a user without a Maildir, to whom nothing was ever delivered."""
-
-    messages = Snapshot()
-
-    def __init__(self, unlock: Callable[[], None]) -> None:
-        self._unlock = unlock
-
-    async def open(self, message: Message) -> Iterable[Chunk]:
-        """See IMailbox."""
-        raise NoSuchMessage
-
-    async def remove(self, messages: Iterable[Message]) -> None:
-        """See IMailbox."""
-
-    async def release(self) -> None:
-        """See IMailbox."""
-        self._unlock()
 
 
 @implementer(ICachedMessages, IRetrievalRecord, ISizeCache)
@@ -79,7 +45,12 @@ class MaildirMailbox:
     __slots__ = ("_cache", "_files", "_is_accurate", "_run", "_user", "index", "messages")
 
     def __init__(
-        self, cache: IndexCache, run: RunInThread, user: bytes, folders: Folders, index: Index
+        self,
+        cache: MaildirIndexCache,
+        run: RunInThread,
+        user: bytes,
+        folders: Folders,
+        index: Index,
     ) -> None:
         self.index = index
         self.messages = index.messages

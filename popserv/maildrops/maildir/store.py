@@ -11,16 +11,17 @@ from zope.interface import implementer
 from popserv.core.printable import one_line, printable
 from popserv.errors import MaildropBusy
 from popserv.interfaces import IMailbox, IMaildropFactory
-from popserv.maildrops.maildir.cached_open import NotCached
-from popserv.maildrops.maildir.contents.body import RunInThread
+from popserv.maildrops.cached_open import NotCached
+from popserv.maildrops.empty_mailbox import EmptyMailbox
+from popserv.maildrops.layout import Layout
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders
-from popserv.maildrops.maildir.layout import Layout
-from popserv.maildrops.maildir.listing.cache import IndexCache
+from popserv.maildrops.maildir.listing.cache import MaildirIndexCache
 from popserv.maildrops.maildir.listing.index import Index, empty_index, load_index, update_index
-from popserv.maildrops.maildir.mailbox import EmptyMailbox, MaildirMailbox, refusal
-from popserv.maildrops.maildir.path_problems import explain_in_directory
+from popserv.maildrops.maildir.mailbox import MaildirMailbox
+from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.refusals import refusal
 from popserv.messages.sizes import MakeDowngrader
-from popserv.runtime.threads import BoundedThreadPool
+from popserv.runtime.threads import BoundedThreadPool, RunInThread
 
 _log = Logger()
 
@@ -36,7 +37,7 @@ _MAX_LOGGED_USERS = 10_000
 class MaildirMaildrops:
     """The Maildirs at the paths that a template gives.
 
-    ``template`` is as for :class:`~popserv.maildrops.maildir.layout.Layout`.
+    ``template`` is as for :class:`~popserv.maildrops.layout.Layout`.
 
     Up to ``cache_messages`` messages are cached in memory between sessions: those of the
     maildrops used last, at some 200 bytes each for base name, location, octets, stamp and lines
@@ -60,7 +61,7 @@ class MaildirMaildrops:
         self.run = run
         self._downgrader = downgrader
         self._layout = Layout(template)
-        self._cache = IndexCache(cache_messages)
+        self._cache = MaildirIndexCache(cache_messages)
         self._empty: set[bytes] = set()
         self._logged_users: set[bytes] = set()
 

@@ -19,7 +19,7 @@ from popserv.auth.rhosts.file import RhostsFile
 from popserv.auth.rhosts.resolver import HostResolver
 from popserv.errors import TryLater
 from popserv.interfaces import ICredentialsSupport, IReloadable, IRemoteUserCredentials
-from popserv.maildrops.maildir.layout import Layout
+from popserv.maildrops.layout import Layout
 from tests.auth.rhosts.harness import (
     CLIENTS,
     COMPOSED,

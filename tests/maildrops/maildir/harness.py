@@ -11,8 +11,8 @@ from unittest import mock
 from hypothesis import HealthCheck, settings
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.maildrops.cached_open import is_local_filesystem, open_cached
 from popserv.maildrops.maildir import folders
-from popserv.maildrops.maildir.cached_open import is_local_filesystem, open_cached
 from popserv.maildrops.maildir.listing import index, size_file
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.testing import naive_octets, read_all

@@ -10,9 +10,9 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from popserv.maildrops.layout import Layout
 from popserv.maildrops.maildir import delivery as delivery_module
 from popserv.maildrops.maildir.delivery import Delivery
-from popserv.maildrops.maildir.layout import Layout
 from tests.maildrops.maildir.harness import MaildirCase, failing, read_message
 
 MESSAGE = b"Subject: hello\n\nHello.\n"

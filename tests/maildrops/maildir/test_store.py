@@ -18,8 +18,9 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
-from popserv.maildrops.maildir import cached_open, folders, store
-from popserv.maildrops.maildir.cached_open import NotCached, is_local_filesystem
+from popserv.maildrops import cached_open
+from popserv.maildrops.cached_open import NotCached, is_local_filesystem
+from popserv.maildrops.maildir import folders, store
 from popserv.maildrops.maildir.listing import index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from popserv.errors import MessageChanged
 from popserv.maildrops.maildir.contents.compressed import (
@@ -13,9 +12,7 @@ from popserv.maildrops.maildir.contents.compressed import (
     compression_of,
 )
 from popserv.messages.framing import Chunk
-
-RunInThread = Callable[..., Awaitable[Any]]
-"""Calls a function with arguments where it may block; the awaitable has its return value."""
+from popserv.runtime.threads import RunInThread
 
 _CHUNK = 1 << 17
 

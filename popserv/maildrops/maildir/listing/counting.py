@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from twisted.logger import Logger
 
-from popserv.maildrops.maildir.cached_open import NotCached, open_cached
+from popserv.maildrops.cached_open import NotCached, open_cached
 from popserv.maildrops.maildir.contents.body import read_cached
 from popserv.maildrops.maildir.contents.compressed import (
     CannotDecompress,
@@ -31,7 +31,7 @@ from popserv.maildrops.maildir.files import (
     stamp_of_small,
 )
 from popserv.maildrops.maildir.folders import Folders, Scan
-from popserv.maildrops.maildir.path_problems import explain_in_directory
+from popserv.maildrops.path_problems import explain_in_directory
 from popserv.messages.octets import count_message
 from popserv.messages.sizes import MakeDowngrader, Sizes, measure
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from popserv.core.snapshot import Snapshot, select
-from popserv.maildrops.maildir.cached_open import NotCached
+from popserv.maildrops.cached_open import NotCached
 from popserv.maildrops.maildir.folders import MAX_SCANS, Folders, Scan, Times
 from popserv.maildrops.maildir.listing import size_file
 from popserv.maildrops.maildir.listing.base_names import merge_order, sort_base_names, unique_ids

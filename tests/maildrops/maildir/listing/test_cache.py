@@ -2,7 +2,7 @@
 
 import os
 
-from popserv.maildrops.maildir.listing.cache import IndexCache
+from popserv.maildrops.maildir.listing.cache import MaildirIndexCache
 from popserv.maildrops.maildir.listing.index import empty_index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.testing import SAMPLE_MESSAGES
@@ -56,7 +56,7 @@ class CacheTests(MaildirCase):
 
     def test_without_messages(self):
         """A maildrop without messages counts as ten messages."""
-        cache = IndexCache(25)
+        cache = MaildirIndexCache(25)
         users = (b"bob", b"cid", b"dan")
         for user in users:
             cache.put(user, empty_index(None))

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from popserv.core import listings
 from popserv.core.maildrop import Maildrop
+from popserv.maildrops.cached_open import NotCached
 from popserv.maildrops.maildir import folders
-from popserv.maildrops.maildir.cached_open import NotCached
 from popserv.maildrops.maildir.listing import counting, index, size_file
 from popserv.maildrops.maildir.listing.size_file import decode
 from popserv.messages.downgrade.downgrader import Downgrader

@@ -1,4 +1,4 @@
-"""popserv.maildrops.maildir.layout: no name or link leads out of the root."""
+"""popserv.maildrops.layout: no name or link leads out of the root."""
 
 import os
 
@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.maildrops.maildir.layout import Layout
-from popserv.maildrops.maildir.path_problems import UnusablePath
+from popserv.maildrops.layout import Layout
+from popserv.maildrops.path_problems import UnusablePath
 from popserv.runtime.permissions import user_name
 from tests.maildrops.maildir.harness import watch_descriptors
 

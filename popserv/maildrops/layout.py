@@ -14,8 +14,8 @@ import stat
 from contextlib import suppress
 
 from popserv.core.printable import printable
-from popserv.maildrops.maildir.cached_open import open_cached
-from popserv.maildrops.maildir.path_problems import explain_maildrop
+from popserv.maildrops.cached_open import open_cached
+from popserv.maildrops.path_problems import explain_maildrop
 
 # To pass through a directory, search permission is enough.
 _TRAVERSE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC

@@ -1,4 +1,4 @@
-"""popserv.maildrops.maildir.path_problems; the tests of layout and store have more of its texts."""
+"""popserv.maildrops.path_problems; the tests of layout and store have more of its texts."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.maildrops.maildir.path_problems import (
+from popserv.maildrops.path_problems import (
     UnusablePath,
     explain_directory,
     explain_in_directory,

@@ -1,4 +1,4 @@
-"""popserv.maildrops.maildir.cached_open: it opens what os.open opens, if it is cached."""
+"""popserv.maildrops.cached_open: it opens what os.open opens, if it is cached."""
 
 import contextlib
 import errno
@@ -7,8 +7,8 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.maildrops.maildir import cached_open
-from popserv.maildrops.maildir.cached_open import is_local_filesystem, open_cached
+from popserv.maildrops import cached_open
+from popserv.maildrops.cached_open import is_local_filesystem, open_cached
 from tests.maildrops.maildir.harness import DIRECTORY, can_open_cached, watch_descriptors
 
 
