@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 import time
 from contextlib import suppress
 from itertools import islice
@@ -20,6 +19,7 @@ from typing import NamedTuple
 
 from popserv.errors import MaildropBusy
 from popserv.maildrops.cached_open import NotCached, is_local_filesystem
+from popserv.maildrops.file_times import CLOCK_TICK, FILE_CLOCK, TRUSTED_AGE
 from popserv.maildrops.maildir.file_names import may_have_other_info, split_name
 
 FOLDER_NAMES = (b"new", b"cur")
@@ -27,22 +27,8 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _BATCH = 1024
 
-# CLOCK_REALTIME_COARSE: Linux takes the times of files from it.  It lags by up to a tick, and by
-# much more while a virtual machine is paused.
-FILE_CLOCK = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
-
 MAX_SCANS = 5
 """The maximum number of scans of folders that keep changing; the last result is then used."""
-
-CLOCK_TICK = 20_000_000
-"""Nanoseconds in which some kernels give two changes of a directory the same time."""
-
-TRUSTED_AGE = 2_000_000_000
-"""Nanoseconds in which any file system may give two changes of a directory the same time.
-
-Some file systems store whole seconds, and a file server has a clock of its own.  Only times that
-are older than this are compared with later ones.
-"""
 
 RECENTLY = 30_000_000_000
 """Nanoseconds in which the kernel has not yet evicted a change of a directory from memory.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from popserv.maildrops.layout import Layout
-from popserv.maildrops.path_problems import explain_directory
 from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.maildrops.path_problems import explain_directory
 from popserv.maildrops.settings import StoreSettings
 
 

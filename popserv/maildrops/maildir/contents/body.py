@@ -11,17 +11,9 @@ from popserv.maildrops.maildir.contents.compressed import (
     DecompressedFile,
     compression_of,
 )
+from popserv.maildrops.page_cache import CHUNK, read_part, read_start
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import RunInThread
-
-_CHUNK = 1 << 17
-
-# With RWF_NOWAIT, preadv(2) fails if it had to wait for the disk.  Where there is no such flag,
-# -1 makes it fail always, and everything is read in threads.
-_NOWAIT: int = getattr(os, "RWF_NOWAIT", -1)
-
-# Only the reactor's thread reads into it.
-_BUFFER = memoryview(bytearray(_CHUNK))
 
 
 async def read_body(fd: int, octets: int, run: RunInThread) -> Iterable[Chunk]:
@@ -35,8 +27,8 @@ async def read_body(fd: int, octets: int, run: RunInThread) -> Iterable[Chunk]:
     :raises MessageChanged: the file has become shorter.
     :raises OSError: the file cannot be read.
     """
-    size = min(octets, _CHUNK)
-    first = _read_cached(fd, size, 0)
+    size = min(octets, CHUNK)
+    first = read_part(fd, size, 0)
     if first is None:
         first = await run(_read, fd, size, 0)
     compression = compression_of(first)
@@ -45,7 +37,7 @@ async def read_body(fd: int, octets: int, run: RunInThread) -> Iterable[Chunk]:
         first = await run(file.read)
         if not file.is_at_end:
             return _OpenBody(fd, _decompressed_chunks(file, first, run))
-    elif octets > _CHUNK:
+    elif octets > CHUNK:
         return _OpenBody(fd, _stored_chunks(fd, octets, first, run))
     os.close(fd)
     return (first,)
@@ -57,12 +49,8 @@ def read_cached(fd: int, maximum: int) -> bytes | None:
     Return None if the file is compressed, or cannot be read without waiting.  A file that the page
     cache has in part may be returned in part.
     """
-    part = _BUFFER[:maximum]
-    try:
-        text = bytes(part[: os.preadv(fd, (part,), 0, _NOWAIT)])
-    except OSError:
-        return None
-    return text if compression_of(text) is None else None
+    text = read_start(fd, maximum)
+    return text if text is not None and compression_of(text) is None else None
 
 
 class _OpenBody:
@@ -84,9 +72,9 @@ class _OpenBody:
 
 def _stored_chunks(fd: int, octets: int, first: bytes, run: RunInThread) -> Iterator[Chunk]:
     yield first
-    for offset in range(len(first), octets, _CHUNK):
-        size = min(_CHUNK, octets - offset)
-        yield _read_cached(fd, size, offset) or run(_read, fd, size, offset)
+    for offset in range(len(first), octets, CHUNK):
+        size = min(CHUNK, octets - offset)
+        yield read_part(fd, size, offset) or run(_read, fd, size, offset)
 
 
 def _decompressed_chunks(file: DecompressedFile, first: bytes, run: RunInThread) -> Iterator[Chunk]:
@@ -101,16 +89,6 @@ def _decompress(file: DecompressedFile) -> bytes:
     except CannotDecompress as error:
         # It could be decompressed when it was counted.
         raise MessageChanged from error
-
-
-def _read_cached(fd: int, octets: int, offset: int) -> bytes | None:
-    """Return a part of a file, or None if the page cache does not have all of it."""
-    part = _BUFFER[:octets]
-    try:
-        octets_read = os.preadv(fd, (part,), offset, _NOWAIT)
-    except OSError:
-        return None
-    return bytes(part) if octets_read == octets else None
 
 
 def _read(fd: int, octets: int, offset: int) -> bytes:

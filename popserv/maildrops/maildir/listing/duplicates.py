@@ -18,8 +18,9 @@ from typing import NamedTuple
 from twisted.logger import Logger
 
 from popserv.core.printable import printable
+from popserv.maildrops.file_times import FILE_CLOCK, TRUSTED_AGE
 from popserv.maildrops.maildir.files import OPEN_FLAGS, stamp_of, status_of
-from popserv.maildrops.maildir.folders import FILE_CLOCK, TRUSTED_AGE, Folders, Scan
+from popserv.maildrops.maildir.folders import Folders, Scan
 
 _log = Logger()
 
