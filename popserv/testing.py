@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from inspect import isawaitable
 from typing import Any, cast
 
@@ -16,10 +17,10 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 from zope.interface.verify import verifyObject
 
-from popserv.errors import MaildropBusy, NoSuchMessage
+from popserv.errors import MaildropBusy, NoSuchMessage, RemovalFailed
 from popserv.interfaces import IMailbox, IMaildropFactory, IRetrievalRecord
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.framing import Chunk
@@ -100,21 +101,48 @@ class MemoryClient:
 class MailboxContract:
     """The tests that every store must pass, to mix into a ``twisted.trial.unittest.TestCase``.
 
-    Define ``make_factory(messages)``.  It returns an IMaildropFactory, or an awaitable of one,
-    whose mailboxes contain the messages of each user, in this order and unchanged.  Override
-    :meth:`remove_externally` if other programs can remove messages from the store.
+    Define ``make_factory(messages)``.  It returns an IMaildropFactory whose mailboxes contain the
+    messages of each user, in this order and unchanged.
+
+    Then define what other programs and the machine can do to the store: :meth:`deliver`,
+    :meth:`remove_externally`, :meth:`another_factory`, :meth:`failing_open` and
+    :meth:`failing_removal`.  The tests that need a method which is not defined are skipped.
+
+    All of these but the last two may return an awaitable of their result.
     """
 
     make_factory: Callable[[dict[bytes, list[bytes]]], object]
     """Returns a store of the messages, which are a list for each user name."""
 
-    def remove_externally(self, factory: IMaildropFactory, user: bytes, index: int) -> bool:
-        """Remove a user's message as another program would, and return True.
+    def deliver(self, factory: IMaildropFactory, user: bytes, message: bytes) -> object:
+        """Deliver a message to a user, as another program does, at any time."""
+        raise SkipTest("define deliver to test deliveries")
 
-        ``index`` is the position of the message.  The default returns False: no other program
-        can remove messages from the store.
+    def remove_externally(self, factory: IMaildropFactory, user: bytes, index: int) -> object:
+        """Remove a user's message as another program does, at any time.
+
+        ``index`` is the position of the message among those that are in the store now.
         """
-        return False
+        raise SkipTest("define remove_externally to test removals by other programs")
+
+    def another_factory(self, factory: IMaildropFactory) -> object:
+        """Return another factory of the same store, as another process has, or a restarted one."""
+        raise SkipTest("define another_factory to test a store that processes share")
+
+    def failing_open(
+        self, factory: IMaildropFactory, user: bytes
+    ) -> AbstractContextManager[object]:
+        """Return a context in which the user's mailbox cannot be opened, although it is not locked.
+
+        The fault should come late: when the mailbox is locked, and its messages are listed.
+        """
+        raise SkipTest("define failing_open to test that no lock is kept")
+
+    def failing_removal(
+        self, factory: IMaildropFactory, user: bytes
+    ) -> AbstractContextManager[object]:
+        """Return a context in which at least one of the user's messages cannot be removed."""
+        raise SkipTest("define failing_removal to test that errors are reported")
 
     # The assertions of the TestCase that this class is mixed into.
     @property
@@ -126,8 +154,26 @@ class MailboxContract:
         return factory, await factory.open_maildrop(b"ann")
 
     async def _make_store(self, messages: dict[bytes, list[bytes]]) -> IMaildropFactory:
-        store = self.make_factory(messages)
-        return cast(IMaildropFactory, await store if isawaitable(store) else store)
+        return cast(IMaildropFactory, await _result(self.make_factory(messages)))
+
+    async def _make_stores(self, messages: list[bytes]) -> list[IMaildropFactory]:
+        """Return two factories of one store."""
+        factory = await self._make_store({b"ann": messages})
+        return [factory, cast(IMaildropFactory, await _result(self.another_factory(factory)))]
+
+    async def _list(self, factory: IMaildropFactory) -> tuple[list[bytes], list[bytes]]:
+        """Return Ann's messages and their unique-ids, read in a session of their own."""
+        mailbox = await factory.open_maildrop(b"ann")
+        messages = await self._read_messages(mailbox)
+        self._case.assertEqual(list(mailbox.messages.octets), [*map(naive_octets, messages)])
+        await mailbox.release()
+        return messages, list(mailbox.messages.uids)
+
+    async def _remove(self, factory: IMaildropFactory, *positions: int) -> None:
+        """Remove messages of Ann's in a session of its own."""
+        mailbox = await factory.open_maildrop(b"ann")
+        await mailbox.remove([mailbox.messages[position] for position in positions])
+        await mailbox.release()
 
     async def _read_messages(self, mailbox: IMailbox) -> list[bytes]:
         return [await read_all(await mailbox.open(message)) for message in mailbox.messages]
@@ -208,6 +254,40 @@ class MailboxContract:
         mailbox = await factory.open_maildrop(b"ann")
         await mailbox.release()
 
+    async def test_exclusive_without_mail(self) -> None:
+        """The mailbox of a user without mail is locked like any other."""
+        factory = await self._make_store({})
+        mailbox = await factory.open_maildrop(b"ann")
+        with self._case.assertRaises(MaildropBusy):
+            await factory.open_maildrop(b"ann")
+        await mailbox.release()
+        mailbox = await factory.open_maildrop(b"ann")
+        await mailbox.release()
+
+    async def test_exclusive_between_factories(self) -> None:
+        """The lock excludes the sessions of all factories of the store, such as other processes."""
+        factories = await self._make_stores([b"x\n"])
+        for first, second in (factories, factories[::-1]):
+            mailbox = await first.open_maildrop(b"ann")
+            for factory in (second, first):
+                with self._case.assertRaises(MaildropBusy):
+                    await factory.open_maildrop(b"ann")
+            await mailbox.release()
+
+    async def test_unlocked_after_failure(self) -> None:
+        """A mailbox that could not be opened is not locked, so that it can be opened later."""
+        factory = await self._make_store({b"ann": [b"x\n"], b"bob": [b"y\n"]})
+        with self.failing_open(factory, b"ann"):
+            for _ in range(2):
+                try:
+                    await factory.open_maildrop(b"ann")
+                except MaildropBusy:
+                    self._case.fail("the lock was kept")
+                except Exception:  # noqa: S112 - a store may raise any other error
+                    continue
+                self._case.fail("failing_open did not make open_maildrop fail")
+        self._case.assertEqual((await self._list(factory))[0], [b"x\n"])
+
     async def test_users_are_independent(self) -> None:
         """The lock and the removals of one user do not affect another."""
         factory = await self._make_store({b"ann": [b"a\n"], b"bob": [b"b\n"]})
@@ -235,6 +315,33 @@ class MailboxContract:
         mailbox = await factory.open_maildrop(b"ann")
         self._case.assertEqual(await self._read_messages(mailbox), [b"2\n", b"4\n"])
         await mailbox.release()
+
+    async def test_failed_removal(self) -> None:
+        """A removal that fails raises RemovalFailed with the number of messages that remain.
+
+        Messages that were not to be removed are never lost, and a later removal succeeds.
+        """
+        factory, mailbox = await self._open([b"1\n", b"2\n", b"3\n"])
+        with self.failing_removal(factory, b"ann"):
+            with self._case.assertRaises(RemovalFailed) as failed:
+                await mailbox.remove(mailbox.messages[:2])
+            await mailbox.release()
+        left, _ = await self._list(factory)
+        self._case.assertEqual(left[-1], b"3\n")
+        self._case.assertEqual(failed.exception.remaining, len(left) - 1)
+        self._case.assertGreater(len(left), 1)
+        await self._remove(factory, *range(len(left) - 1))
+        self._case.assertEqual((await self._list(factory))[0], [b"3\n"])
+
+    async def test_removed_between_factories(self) -> None:
+        """All factories of a store show the same messages, with the same unique-ids."""
+        first, second = await self._make_stores([b"1\n", b"2\n", b"3\n"])
+        listed = await self._list(first)
+        self._case.assertEqual(await self._list(second), listed)
+        await self._remove(second, 1)
+        expected = [b"1\n", b"3\n"], [listed[1][0], listed[1][2]]
+        for factory in (first, second):
+            self._case.assertEqual(await self._list(factory), expected)
 
     async def test_retrieved(self) -> None:
         """A store with IRetrievalRecord returns the last retrieved message that remains."""
@@ -267,13 +374,82 @@ class MailboxContract:
     async def test_removed_externally(self) -> None:
         """A message that another program removed cannot be opened; removing it is no error."""
         factory, mailbox = await self._open([b"1\n", b"2\n"])
-        if self.remove_externally(factory, b"ann", 0):
+        try:
+            await _result(self.remove_externally(factory, b"ann", 0))
             with self._case.assertRaises(NoSuchMessage):
                 await mailbox.open(mailbox.messages[0])
             body = await mailbox.open(mailbox.messages[1])
             self._case.assertEqual(await read_all(body), b"2\n")
             await mailbox.remove(mailbox.messages)
-        await mailbox.release()
+        finally:
+            await mailbox.release()
+        self._case.assertEqual(await self._list(factory), ([], []))
+
+    async def test_removed_between_sessions(self) -> None:
+        """A message that another program removed between sessions is absent from the next one."""
+        factory = await self._make_store({b"ann": [b"1\n", b"2\n", b"3\n"]})
+        _, uids = await self._list(factory)
+        await _result(self.remove_externally(factory, b"ann", 1))
+        expected = [b"1\n", b"3\n"], [uids[0], uids[2]]
+        for _ in range(2):
+            self._case.assertEqual(await self._list(factory), expected)
+
+    async def test_delivery_between_sessions(self) -> None:
+        """New mail comes last, and changes no unique-id."""
+        factory = await self._make_store({b"ann": SAMPLE_MESSAGES[:2]})
+        messages, uids = await self._list(factory)
+        for message in SAMPLE_MESSAGES:
+            await _result(self.deliver(factory, b"ann", message))
+            messages.append(message)
+            listed, new_uids = await self._list(factory)
+            self._case.assertEqual(listed, messages)
+            self._case.assertEqual(new_uids[:-1], uids)
+            self._case.assertNotIn(new_uids[-1], uids)
+            uids = new_uids
+
+    async def test_first_delivery(self) -> None:
+        """A user who had no mail sees the first message in the next session."""
+        factory = await self._make_store({})
+        self._case.assertEqual(await self._list(factory), ([], []))
+        await _result(self.deliver(factory, b"ann", b"first\n"))
+        self._case.assertEqual((await self._list(factory))[0], [b"first\n"])
+
+    async def test_delivery_during_session(self) -> None:
+        """Mail that arrives during a session is not in its snapshot, and survives its removals."""
+        factory, mailbox = await self._open([b"1\n", b"2\n"])
+        try:
+            await _result(self.deliver(factory, b"ann", b"new\n"))
+            self._case.assertEqual(await self._read_messages(mailbox), [b"1\n", b"2\n"])
+            await mailbox.remove(mailbox.messages)
+        finally:
+            await mailbox.release()
+        messages, uids = await self._list(factory)
+        self._case.assertEqual(messages, [b"new\n"])
+        self._case.assertNotIn(uids[0], mailbox.messages.uids)
+
+    async def test_unique_ids_are_not_reused(self) -> None:
+        """A unique-id is never used again, not even for the same octets (RFC 1725 section 7)."""
+        factory = await self._make_store({b"ann": [b"same\n"] * 3})
+        _, used = await self._list(factory)
+        for positions in ((2,), (0, 1), (), (1,), (0,)):
+            await self._remove(factory, *positions)
+            await _result(self.deliver(factory, b"ann", b"same\n"))
+            _, uids = await self._list(factory)
+            self._case.assertNotIn(uids[-1], used)
+            used.append(uids[-1])
+
+    async def test_unique_ids_after_restart(self) -> None:
+        """A unique-id is not used again either if no process remembers the removed message."""
+        factory, restarted = await self._make_stores([b"same\n"])
+        _, used = await self._list(factory)
+        await self._remove(factory, 0)
+        await _result(self.deliver(factory, b"ann", b"same\n"))
+        _, uids = await self._list(restarted)
+        self._case.assertNotIn(uids[0], used)
+
+
+async def _result(outcome: object) -> object:
+    return await outcome if isawaitable(outcome) else outcome
 
 
 async def read_all(body: Iterable[Chunk]) -> bytes:

@@ -2,24 +2,7 @@
 
 from twisted.trial.unittest import TestCase
 
-from popserv.maildrops.memory import MemoryMaildrops
-from popserv.testing import SAMPLE_MESSAGES, MailboxContract, naive_octets
-
-
-class MinimalContractTests(MailboxContract, TestCase):
-    """The contract needs make_factory only, which may return an awaitable."""
-
-    def make_factory(self, messages):
-        """Return an awaitable of a memory store."""
-
-        async def make():
-            store = MemoryMaildrops()
-            for user, texts in messages.items():
-                for text in texts:
-                    store.deliver(user, text)
-            return store
-
-        return make()
+from popserv.testing import SAMPLE_MESSAGES, naive_octets
 
 
 class NaiveOctetsTests(TestCase):

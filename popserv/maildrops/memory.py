@@ -40,8 +40,9 @@ class MemoryMaildrops:
         """See IMaildropFactory."""
         if user in self.locked:
             raise MaildropBusy
+        mailbox = MemoryMailbox(self, user)
         self.locked.add(user)
-        return MemoryMailbox(self, user)
+        return mailbox
 
 
 @implementer(IRetrievalRecord)

@@ -2,11 +2,14 @@
 
 import os
 import poplib
+from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from io import BytesIO, StringIO
-from itertools import compress
+from itertools import count
 from pathlib import Path
 from unittest import skipIf
+from unittest.mock import patch
 
 from incremental import Version
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
@@ -91,8 +94,16 @@ class ListMaildrops:
 
     def __init__(self, messages):
         """Store each user's messages."""
-        self.stored = {user: dict(enumerate(all_of_them)) for user, all_of_them in messages.items()}
+        self.stored = {}
         self.avatars = {}
+        self.serial = count()
+        for user, all_of_them in messages.items():
+            for message in all_of_them:
+                self.deliver(user, message)
+
+    def deliver(self, user, message):
+        """Append a message."""
+        self.stored.setdefault(user, {})[next(self.serial)] = message
 
     async def open_maildrop(self, user):
         """Return the adapted avatar of the user's messages."""
@@ -100,15 +111,17 @@ class ListMaildrops:
             raise MaildropBusy
         stored = self.stored.setdefault(user, {})
         uids = [b"m%d" % key for key in stored]
-        self.avatars[user] = avatar = ListAvatar(list(stored.values()), uids)
+        avatar = ListAvatar(list(stored.values()), uids)
         mailbox = await adapt(avatar)
+        self.avatars[user] = avatar
         given_up = mailbox.release
 
         async def release():
             await given_up()
             del self.avatars[user]
-            left = [message is not None for message in avatar.messages]
-            self.stored[user] = dict(compress(stored.items(), left))
+            for key, message in zip(list(stored), avatar.messages, strict=False):
+                if message is None:
+                    del stored[key]
 
         mailbox.release = release
         return mailbox
@@ -123,8 +136,31 @@ class AdaptedContractTests(MailboxContract, TestCase):
 
     def remove_externally(self, factory, user, index):
         """Remove a message that the avatar has listed."""
-        factory.avatars[user].messages[index] = None
-        return True
+        if user in factory.avatars:
+            factory.avatars[user].messages[index] = None
+        else:
+            stored = factory.stored[user]
+            del stored[list(stored)[index]]
+
+    def deliver(self, factory, user, message):
+        """Deliver a message, which the next avatar lists."""
+        factory.deliver(user, message)
+
+    def another_factory(self, factory):
+        """Return a copy, which shares the messages and the locks."""
+        return copy(factory)
+
+    @contextmanager
+    def failing_open(self, factory, user):
+        """Let the avatar fail to list its messages."""
+        with patch.object(ListAvatar, "getMessage", side_effect=OSError):
+            yield
+
+    @contextmanager
+    def failing_removal(self, factory, user):
+        """Let the avatar fail to remove its messages."""
+        with patch.object(ListAvatar, "sync", side_effect=OSError):
+            yield
 
 
 class AdaptTests(TestCase):

@@ -1,5 +1,8 @@
 """popserv.maildrops.memory: the reference implementation of a store."""
 
+from contextlib import contextmanager
+from copy import copy
+
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from popserv.maildrops.memory import MemoryMaildrops
@@ -7,14 +10,15 @@ from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import MailboxContract
 
 
-class MemoryContractTests(MailboxContract, TestCase):
-    """MemoryMaildrops fulfils the contract of all stores."""
+class MemoryContract(MailboxContract):
+    """The contract of all stores, for MemoryMaildrops."""
 
     downgrader = None
+    store = MemoryMaildrops
 
     def make_factory(self, messages):
         """Deliver the messages."""
-        maildrops = MemoryMaildrops(self.downgrader)
+        maildrops = self.store(self.downgrader)
         for user, delivered in messages.items():
             for message in delivered:
                 maildrops.deliver(user, message)
@@ -24,10 +28,28 @@ class MemoryContractTests(MailboxContract, TestCase):
         """Delete a message from the stored ones."""
         stored = factory.stored[user]
         del stored[list(stored)[index]]
-        return True
+
+    def deliver(self, factory, user, message):
+        """Deliver a message."""
+        factory.deliver(user, message)
+
+    def another_factory(self, factory):
+        """Return a copy, which shares the messages and the locks."""
+        return copy(factory)
+
+    @contextmanager
+    def failing_open(self, factory, user):
+        """Store something that is not a message."""
+        uid = factory.deliver(user, None)
+        yield
+        del factory.stored[user][uid]
 
 
-class DowngradingContractTests(MemoryContractTests):
+class MemoryContractTests(MemoryContract, TestCase):
+    """MemoryMaildrops fulfils the contract."""
+
+
+class DowngradingContractTests(MemoryContract, TestCase):
     """The contract holds in a server with UTF8."""
 
     downgrader = Downgrader

@@ -49,21 +49,52 @@ class MaildirContract(MailboxContract):
         """Write the messages into new/ and, every second one, into cur/."""
         self.root = self.mktemp()
         os.makedirs(self.root)
+        self.serial = count()
         for user, delivered in messages.items():
-            for folder in (b"new", b"cur", b"tmp"):
-                os.makedirs(os.path.join(os.fsencode(self.root), user, folder))
-            for serial, message in enumerate(delivered):
-                name = b"cur/%d.x:2,S" if serial % 2 else b"new/%d.x"
-                path = os.path.join(os.fsencode(self.root), user, name % serial)
-                with open(path, "wb") as file:
-                    file.write(message)
-        return MaildirMaildrops(self.root, **self.options)
+            for message in delivered:
+                self.deliver(None, user, message)
+        return self.another_factory(None)
+
+    def path_of(self, user, *names):
+        """Return the path of a user's Maildir, or of something in it."""
+        return os.path.join(os.fsencode(self.root), user, *names)
+
+    def deliver(self, _factory, user, message):
+        """Write a message to tmp/ and move it."""
+        for folder in (b"new", b"cur", b"tmp"):
+            os.makedirs(self.path_of(user, folder), exist_ok=True)
+        serial = next(self.serial)
+        with open(self.path_of(user, b"tmp", b"x"), "wb") as file:
+            file.write(message)
+        name = b"cur/%d.x:2,S" if serial % 2 else b"new/%d.x"
+        os.rename(file.name, self.path_of(user, name % serial))
 
     def remove_externally(self, _factory, user, index):
         """Remove the message's file."""
-        name = b"cur/%d.x:2,S" if index % 2 else b"new/%d.x"
-        os.unlink(os.path.join(os.fsencode(self.root), user, name % index))
-        return True
+        names = [
+            (int(name.split(b".")[0]), folder, name)
+            for folder in (b"new", b"cur")
+            for name in os.listdir(self.path_of(user, folder))
+        ]
+        os.unlink(self.path_of(user, *sorted(names)[index][1:]))
+
+    def another_factory(self, _factory):
+        """Return a store with nothing in memory."""
+        return MaildirMaildrops(self.root, **self.options)
+
+    @contextmanager
+    def failing_open(self, _factory, user):
+        """Put a file in the place of cur/."""
+        os.rename(self.path_of(user, b"cur"), self.path_of(user, b"away"))
+        with open(self.path_of(user, b"cur"), "wb"):
+            yield
+        os.unlink(self.path_of(user, b"cur"))
+        os.rename(self.path_of(user, b"away"), self.path_of(user, b"cur"))
+
+    def failing_removal(self, _factory, _user):
+        """Let the system refuse to remove the first message."""
+        error = PermissionError(errno.EACCES, "no")
+        return failing(os, "unlink", error, lambda name, *_: name == b"0.x")
 
 
 class ThreadedContractTests(MaildirContract, TestCase):
