@@ -1,6 +1,7 @@
 """Tests of popserv.tap; tests.live runs twistd itself."""
 
 import io
+import os
 import socket
 import sys
 from unittest.mock import patch
@@ -64,6 +65,16 @@ class OptionsTests(ServiceCase):
         self.assertEqual((factory.idle_timeout, factory.max_connections), (900, 7))
         self.assertTrue(factory.allow_plaintext)
         self.assertEqual(self.endpoints, ["tcp:1", "tcp:2"])
+
+    async def test_uidl(self):
+        """--uidl is the format of unique-ids."""
+        os.makedirs(os.path.join(self.root, "joe", "new"))
+        with open(os.path.join(self.root, "joe", "new", "1.a"), "wb"):
+            pass
+        login = self.factory("--uidl", "x%f").throttle.authenticator
+        mailbox, release = await login.authenticate(UsernamePassword(b"joe", b"secret"))
+        self.assertEqual(list(mailbox.messages.uids), [b"x1.a"])
+        await release()
 
     def test_standard_output(self):
         """Standard output escapes what its encoding does not have; another stream is left alone."""

@@ -67,6 +67,15 @@ PARAMETERS: list[list[str | None]] = [
         "is required.",
     ],
     [
+        "uidl",
+        None,
+        "filename",
+        "The unique-ids of messages: filename, dovecot (as Dovecot shows by default, from "
+        "dovecot-uidlist), courier (from courierpop3dsizelist), or a template like Dovecot's "
+        "pop3_uidl_format, with the variables %u (the UID), %v (UIDVALIDITY), %f (the file name) "
+        "and %g (the GUID). The default is filename.",
+    ],
+    [
         "dialect",
         None,
         MODERN.name,

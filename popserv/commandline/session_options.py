@@ -216,6 +216,7 @@ class SessionOptions(StoreOptions, AuthOptionMixin):
             cache_messages=self.get("cache-messages", CACHE_MESSAGES) // processes,
             processes=processes,
             downgrader=self.downgrader,
+            uidl=self["uidl"],
         )
 
     def _load_certificates(self) -> None:

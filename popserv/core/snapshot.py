@@ -33,7 +33,7 @@ class Snapshot(Sequence[Message]):
     :ivar octets: the octets of each message in wire form; see
         :func:`popserv.messages.octets.count_octets`.
     :ivar uids: the unique-id of each message: 1 to 70 octets from 0x21 to 0x7E, no two alike
-        (RFC 1725 section 7, RFC 1939 section 7).
+        (RFC 1725 section 7, RFC 1939 section 7).  One of another server may have up to 255.
     :ivar downgraded: the octets of the downgraded form, by the position of the message, for the
         messages that have one.  They are 0 if the message can only be sent as stored; see
         :class:`popserv.messages.sizes.Sizes`.

@@ -20,6 +20,8 @@ class StoreSettings:
     """How many processes serve the store."""
     downgrader: MakeDowngrader | None = field(default=None, metadata={"option": "--utf8"})
     """Downgrades messages, for a server with UTF8; None for any other server."""
+    uidl: str = field(default="filename", metadata={"option": "--uidl"})
+    """The format of unique-ids."""
 
     def reject_unsupported(self, *supported: str) -> None:
         """Reject the settings of options that the store does not support.

@@ -42,7 +42,7 @@ class MaildirMailbox:
     """One Maildir, whose lock is held until :meth:`release`."""
 
     # There is one for each client that is logged in.
-    __slots__ = ("_cache", "_files", "_is_accurate", "_run", "_user", "index", "messages")
+    __slots__ = ("_cache", "_files", "_is_accurate", "_run", "_user", "_view", "index", "messages")
 
     def __init__(
         self,
@@ -53,12 +53,13 @@ class MaildirMailbox:
         index: Index,
     ) -> None:
         self.index = index
-        self.messages = index.messages
+        self._view = view = index.view or index
+        self.messages = view.messages
         self._cache = cache
         self._run = run
         self._user = user
         self._files = MessageFiles(
-            folders, index.base_names, index.locations, index.stamps, index.duplicates
+            folders, view.base_names, view.locations, view.stamps, index.duplicates
         )
         self._is_accurate = True
 
@@ -87,14 +88,14 @@ class MaildirMailbox:
             raise NoSuchMessage
         fd, status = opened
         try:
-            if stamp_of(status) != self.index.stamps[position]:
+            if stamp_of(status) != self._view.stamps[position]:
                 await self._recount(position, fd)
             if not self.messages.octets[position] and status.st_size:
                 # It could not be decompressed; its start alone would seem a changed message.
                 await self._run(check_contents, fd)
             return await read_body(fd, status.st_size, self._run)
         except BaseException as error:
-            path = path_of(fd) or os.fsdecode(self.index.base_names[position])
+            path = path_of(fd) or os.fsdecode(self._view.base_names[position])
             os.close(fd)
             if isinstance(error, OSError):
                 raise refusal(error, _CANNOT_BE_READ) from error
@@ -114,7 +115,7 @@ class MaildirMailbox:
         if sizes != self.messages.sizes_of(position):
             await self.discard_sizes()
             raise MessageChanged
-        self.index.stamps[position] = stamp
+        self._view.stamps[position] = stamp
 
     async def discard_sizes(self) -> None:
         """See ISizeCache: drop the index from the cache, and remove the size file."""
@@ -137,7 +138,7 @@ class MaildirMailbox:
 
     async def last_retrieved(self) -> Message | None:
         """See IRetrievalRecord: a message with the flag S, whatever program has set it."""
-        position = await self._run(last_seen, self.index.locations)
+        position = await self._run(last_seen, self._view.locations)
         return None if position is None else self.messages[position]
 
     async def record_retrieved(self, messages: Iterable[Message]) -> None:

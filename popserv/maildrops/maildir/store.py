@@ -18,6 +18,8 @@ from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders
 from popserv.maildrops.maildir.listing.cache import MaildirIndexCache
 from popserv.maildrops.maildir.listing.index import Index, empty_index, load_index, update_index
 from popserv.maildrops.maildir.mailbox import MaildirMailbox
+from popserv.maildrops.maildir.unique_ids.format import UniqueIdFormat
+from popserv.maildrops.maildir.unique_ids.numbering import Numbering
 from popserv.maildrops.path_problems import explain_in_directory
 from popserv.maildrops.refusals import refusal
 from popserv.messages.sizes import MakeDowngrader
@@ -46,6 +48,9 @@ class MaildirMaildrops:
     ``downgrader`` is :class:`popserv.messages.downgrade.Downgrader`, for a server with UTF8.
     Without it, messages are counted without a look at their contents.
 
+    ``uidl`` is the form of unique-ids; see
+    :class:`~popserv.maildrops.maildir.unique_ids.format.UniqueIdFormat`.
+
     ``run`` calls a function with arguments where it may block, and returns an awaitable of its
     result; the default is a pool of four threads.
     """
@@ -56,11 +61,13 @@ class MaildirMaildrops:
         *,
         cache_messages: int = 500_000,
         downgrader: MakeDowngrader | None = None,
+        uidl: str = "filename",
         run: RunInThread = _disk_threads.run,
     ) -> None:
         self.run = run
         self._downgrader = downgrader
         self._layout = Layout(template)
+        self._numbering = Numbering(UniqueIdFormat(uidl))
         self._cache = MaildirIndexCache(cache_messages)
         self._empty: set[bytes] = set()
         self._logged_users: set[bytes] = set()
@@ -104,8 +111,13 @@ class MaildirMaildrops:
         # After any error the maildrop is opened in a thread, which reports it.
         try:
             folders.lock()
-            if not folders.are_unchanged_since(index.times):
+            is_unchanged = folders.are_unchanged_since(index.times)
+            if not is_unchanged:
                 index = update_index(folders, index, cached=True)
+            if not self._numbering.is_current(
+                folders.maildir_fd, index, is_unchanged=is_unchanged, cached=True
+            ):
+                raise NotCached
             return self._mailbox(user, folders, index)
         except (OSError, NotCached, MaildropBusy):
             folders.close()
@@ -131,11 +143,14 @@ class MaildirMaildrops:
                 index = (
                     load_index(maildir_fd, downgrader) if is_trusted else empty_index(downgrader)
                 )
-            if not folders.are_unchanged_since(index.times):
+            is_unchanged = folders.are_unchanged_since(index.times)
+            if not is_unchanged:
                 index = update_index(folders, index)
             elif not index.can_open_cached:
                 # It is from the size file, or from a file system that is not local.
                 index = index._replace(can_open_cached=folders.are_local())
+            if not self._numbering.is_current(maildir_fd, index, is_unchanged=is_unchanged):
+                index = self._numbering.apply(maildir_fd, index)
             return self._mailbox(user, folders, index)
         except OSError as error:
             problem = explain_in_directory(error, maildir_fd, error.filename)

@@ -15,6 +15,7 @@ from popserv.maildrops.cached_open import is_local_filesystem, open_cached
 from popserv.maildrops.maildir import folders
 from popserv.maildrops.maildir.listing import index, size_file
 from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.maildrops.maildir.unique_ids import pinned_file
 from popserv.testing import naive_octets, read_all
 
 NOBODY = 65534
@@ -216,7 +217,10 @@ class MaildirCase(SynchronousTestCase):
             for user in users:
                 with self.session(user):
                     pass
-        others = (b"new", b"cur", b"ann", b"bob", b"cid", os.fsencode(self.root), size_file.NAME)
+        others = (
+            *(b"new", b"cur", b"ann", b"bob", b"cid", os.fsencode(self.root)),
+            *(size_file.NAME, pinned_file.NAME),
+        )
         return [name for name in names if name not in others]
 
     def assert_refused(self, error, user=b"ann"):

@@ -9,20 +9,28 @@ from popserv.maildrops.maildir import kind
 from popserv.maildrops.settings import StoreSettings
 from popserv.messages.downgrade.downgrader import Downgrader
 
-SETTINGS = StoreSettings(cache_messages=7, downgrader=Downgrader)
+SETTINGS = StoreSettings(cache_messages=7, downgrader=Downgrader, uidl="%f")
 
 
 class MakeStoreTests(SynchronousTestCase):
     """The store for a path and settings."""
 
     def test_settings(self):
-        """The store has the path, the share of the cache, and the downgrader."""
+        """The store has the path, the share of the cache, the downgrader and the format."""
         root = self.mktemp()
         os.makedirs(root)
         for template in (root, f"{root}/%d/%n"):
             with patch.object(kind, "MaildirMaildrops") as store:
                 self.assertIs(kind.make_store(template, SETTINGS), store.return_value)
-            store.assert_called_once_with(template, cache_messages=7, downgrader=Downgrader)
+            store.assert_called_once_with(
+                template, cache_messages=7, downgrader=Downgrader, uidl="%f"
+            )
+
+    def test_uidl(self):
+        """An invalid format of unique-ids is rejected with the name of its option."""
+        settings = StoreSettings(cache_messages=7, uidl="%m")
+        error = self.assertRaises(ValueError, kind.make_store, self.mktemp() + "/../%u", settings)
+        self.assertIn("--uidl %m: %m: only an mbox file has MD5 sums", str(error))
 
     def test_invalid(self):
         """An invalid path is rejected with the remedy."""

@@ -49,6 +49,18 @@ class SizeFileState:
         self.unsaved = 0
 
 
+class View(NamedTuple):
+    """The messages of an index as sessions see them, in columns: in their order, with unique-ids.
+
+    Some may be left out.
+    """
+
+    base_names: tuple[bytes, ...]
+    locations: tuple[bytes, ...]
+    stamps: array[int]
+    messages: Snapshot
+
+
 class Index(NamedTuple):
     """The messages of a maildrop, in columns with one value for each, in delivery order.
 
@@ -57,6 +69,9 @@ class Index(NamedTuple):
     valid; None means that the next session must list all folders.  ``can_open_cached`` tells
     whether the next session may open the folders without a thread.  ``duplicates`` has, for each
     message whose file could not be renamed, the base name of that file.
+
+    ``view`` is None if sessions see the columns of the index.  It depends on the versions
+    ``id_versions`` of files with unique-ids; None means that these must be read again.
     """
 
     base_names: tuple[bytes, ...]
@@ -68,6 +83,8 @@ class Index(NamedTuple):
     can_open_cached: bool
     size_file_state: SizeFileState
     duplicates: Mapping[bytes, bytes] = {}
+    view: View | None = None
+    id_versions: tuple[tuple[int, ...] | None, ...] | None = None
 
     @property
     def all_times(self) -> Times | None:

@@ -251,13 +251,13 @@ def save(maildir_fd: int, contents: Contents) -> bool:
         return False
     try:
         try:
-            _copy_ownership(os.fstat(maildir_fd), fd)
+            copy_ownership(os.fstat(maildir_fd), fd)
             available = MAX_OCTETS
             for part in encode(contents):
                 available -= len(part)
                 if available < 0:
                     raise OSError(errno.EFBIG, "too large to be read again")
-                _write(fd, part)
+                write_all(fd, part)
         finally:
             os.close(fd)
         # If a file is renamed over another, some file systems write it to disk immediately.
@@ -271,7 +271,7 @@ def save(maildir_fd: int, contents: Contents) -> bool:
     return True
 
 
-def _copy_ownership(maildir: os.stat_result, fd: int) -> None:
+def copy_ownership(maildir: os.stat_result, fd: int) -> None:
     """Set a file's owner and group to those of the Maildir, and their read and write permissions.
 
     If the server may not change the group, the file stays readable to its owner alone.
@@ -282,7 +282,8 @@ def _copy_ownership(maildir: os.stat_result, fd: int) -> None:
         os.fchmod(fd, maildir.st_mode & 0o660)
 
 
-def _write(fd: int, part: bytes) -> None:
+def write_all(fd: int, part: bytes) -> None:
+    """Write all of a part, in as many calls as it takes."""
     rest = memoryview(part)
     while rest:
         rest = rest[os.write(fd, rest) :]

@@ -1,0 +1,93 @@
+"""The files with unique-ids: in the directory of a Maildir, written by other programs and users.
+
+The owner of the Maildir can replace them while the server is root: links are not followed, and
+what is not a regular file is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+
+from popserv.maildrops.cached_open import open_cached
+from popserv.maildrops.file_times import TRUSTED_AGE
+
+MAX_OCTETS = 1 << 26
+"""The maximum length of a file with unique-ids."""
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_PATH = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Version = tuple[int, ...] | None
+"""The device, inode, length and times of a file, by which a change is noticed; None without one."""
+
+
+def version_of(status: os.stat_result) -> tuple[int, ...]:
+    """Return the version of a file."""
+    return (
+        *(status.st_dev, status.st_ino, status.st_size),
+        *(status.st_mtime_ns, status.st_ctime_ns),
+    )
+
+
+def version(name: bytes, maildir_fd: int, *, cached: bool = False) -> Version:
+    """Return the version of a file in an open Maildir.
+
+    Waits for the disk, unless it is called with ``cached``.
+
+    :raises OSError: the file cannot be examined; with ``cached``, call it again in a thread.
+    """
+    if not cached:
+        try:
+            return version_of(os.stat(name, dir_fd=maildir_fd, follow_symlinks=False))
+        except FileNotFoundError:
+            return None
+    try:
+        fd = open_cached(name, _PATH, maildir_fd)
+    except FileNotFoundError:
+        return None
+    try:
+        return version_of(os.fstat(fd))
+    finally:
+        os.close(fd)
+
+
+def is_settled(version: Version) -> bool:
+    """Return whether a change of the file would certainly give it another version."""
+    return version is None or max(version[-2:]) + TRUSTED_AGE < time.time_ns()
+
+
+def read_file(name: bytes, maildir_fd: int) -> tuple[bytes | None, Version]:
+    """Return the contents of a file in an open Maildir, and its version; None without a file.
+
+    Waits for the disk: call it in a thread.
+
+    :raises OSError: there is something that cannot be read, or is not a regular file.
+    """
+    try:
+        fd = os.open(name, _FLAGS, dir_fd=maildir_fd)
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise unusable(name, "is a symbolic link") from error
+        raise OSError(error.errno, error.strerror, name) from error
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise unusable(name, "is not a regular file")
+        if status.st_size > MAX_OCTETS:
+            raise unusable(name, f"has more than {MAX_OCTETS} octets")
+        parts = []
+        while part := os.read(fd, 1 << 20):
+            parts.append(part)
+        return b"".join(parts), version_of(status)
+    finally:
+        os.close(fd)
+
+
+def unusable(name: bytes, problem: str) -> OSError:
+    """Return the error for a file that cannot be used."""
+    return OSError(errno.EBADMSG, problem, name)

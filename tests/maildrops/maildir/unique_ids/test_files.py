@@ -1,0 +1,99 @@
+"""files: the files with unique-ids in a Maildir, whoever has made them."""
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.maildir.unique_ids import files
+from popserv.maildrops.maildir.unique_ids.files import is_settled, read_file, version
+from tests.maildrops.maildir.harness import (
+    DIRECTORY,
+    SPECIAL_FILES,
+    can_open_cached,
+    failing,
+    watch_descriptors,
+)
+
+NAME = b"list"
+
+
+class FilesTests(SynchronousTestCase):
+    """Only regular files are read, and a change of one is noticed."""
+
+    def setUp(self):
+        """Make a directory."""
+        self.path = os.path.abspath(self.mktemp())
+        os.mkdir(self.path)
+        self.fd = os.open(self.path, DIRECTORY)
+        self.addCleanup(os.close, self.fd)
+        watch_descriptors(self)
+        self.file = os.path.join(os.fsencode(self.path), NAME)
+
+    def write(self, data):
+        """Write the file."""
+        with open(self.file, "wb") as file:
+            file.write(data)
+
+    def test_read(self):
+        """A file is read whole, and its version is that of what was read."""
+        for data in (b"", b"x", b"x" * ((1 << 20) + 1)):
+            self.write(data)
+            self.assertEqual(read_file(NAME, self.fd), (data, version(NAME, self.fd)))
+
+    def test_missing(self):
+        """Without a file there are no contents and no version."""
+        self.assertEqual(read_file(NAME, self.fd), (None, None))
+        self.assertIsNone(version(NAME, self.fd))
+
+    def test_cached_version(self):
+        """The version is the same if the kernel may not wait for a disk."""
+        if not can_open_cached(self.path):
+            self.skipTest("open_cached is not supported here")
+        for _ in range(2):
+            expected = version(NAME, self.fd)
+            self.assertEqual(version(NAME, self.fd, cached=True), expected)
+            self.write(b"x")
+
+    def test_changes(self):
+        """A file that was replaced, appended to or changed has another version."""
+        self.write(b"one")
+        seen = {version(NAME, self.fd)}
+        self.write(b"longer")
+        seen.add(version(NAME, self.fd))
+        os.utime(self.file, ns=(0, 0))
+        seen.add(version(NAME, self.fd))
+        os.rename(self.file, self.file + b".old")
+        self.write(b"longer")
+        os.utime(self.file, ns=(0, 0))
+        seen.add(version(NAME, self.fd))
+        self.assertEqual(len(seen), 4)
+
+    def test_settled(self):
+        """A version counts as settled once no other change can have the same time."""
+        self.write(b"x")
+        self.assertFalse(is_settled(version(NAME, self.fd)))
+        self.patch(files, "TRUSTED_AGE", -(10**12))
+        self.assertTrue(is_settled(version(NAME, self.fd)))
+        self.assertTrue(is_settled(None))
+
+    def test_special_files(self):
+        """What is not a regular file is refused, with its name."""
+        for what, make in SPECIAL_FILES.items():
+            with self.subTest(what=what):
+                make(self.file)
+                error = self.assertRaises(OSError, read_file, NAME, self.fd)
+                self.assertEqual(error.filename, NAME)
+                (os.rmdir if what == "a directory" else os.unlink)(self.file)
+
+    def test_too_large(self):
+        """A file that is too large is refused before it is read."""
+        self.patch(files, "MAX_OCTETS", 2)
+        self.write(b"xxx")
+        error = self.assertRaises(OSError, read_file, NAME, self.fd)
+        self.assertIn("more than 2 octets", str(error))
+
+    def test_permission(self):
+        """An error of opening the file has its name."""
+        with failing(os, "open", PermissionError(13, "denied"), lambda name, *_: name == NAME):
+            error = self.assertRaises(OSError, read_file, NAME, self.fd)
+        self.assertEqual(error.filename, NAME)
