@@ -1,4 +1,4 @@
-"""The ``popserv`` command: manages users, and runs single sessions."""
+"""The ``popserv`` command: manages users, keeps unique-ids, and runs single sessions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 from popserv import __version__
 from popserv.auth.passwords.users_file import UsersFileError
-from popserv.commandline import users
+from popserv.commandline import uidl, users
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 on success, 1 after an error, 2 for usage.
 
-    ``popserv user check`` also returns 1 if it has found a problem.  Errors are printed to
-    standard error.  The default arguments are those of the process.
+    ``popserv user check`` and ``popserv uidl`` also return 1 if they have found a problem.  Errors
+    are printed to standard error.  The default arguments are those of the process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["session"]:
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="popserv",
-        description="Manage the users of a popserv POP3 server, or serve a single session. "
+        description="Manage the users of a popserv POP3 server, keep the unique-ids of another "
+        "server, or serve a single session. "
         "To run the server, see: twistd pop3 --help",
     )
     parser.add_argument(
@@ -52,6 +53,14 @@ def _parser() -> argparse.ArgumentParser:
             help="add, change, remove, list and check users",
             description="Edit, list or check a users file. A running server sees a change at the "
             "next login.",
+        )
+    )
+    uidl.add_commands(
+        commands.add_parser(
+            "uidl",
+            help="keep the unique-ids of another server",
+            description="Keep the unique-ids by which clients recognize mail that they leave on "
+            "the server.",
         )
     )
     return parser

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 
 from popserv.core.printable import printable
@@ -50,9 +51,28 @@ class Layout:
         if not used & {b"u", b"n"}:
             raise ValueError("all users would share one maildrop: use %u or %n")
         self._used = used - {b"%"}
+        self._templates = parts[fixed:]
         # Formats for the operator %, which has names in parentheses.
         self._parts = [re.sub(rb"%%|%(.)", _format, part) for part in parts[fixed:]]
         self._path = b"/".join([self.root.rstrip(b"/"), *self._parts])
+
+    def users(self) -> list[bytes]:
+        """Return the names of the users who have a directory in this layout, sorted.
+
+        With a template that has no domain, the names have none.  Waits for the disk.
+
+        :raises OSError: a directory cannot be listed.
+        """
+        found = set()
+        for values in _existing(self.root, self._templates, {}):
+            user = values.get(b"u") or b"@".join(
+                values[name] for name in (b"n", b"d") if name in values
+            )
+            with suppress(ValueError):
+                # A variable that is used twice has one value.
+                if os.path.isdir(self.path(user)):
+                    found.add(user)
+        return sorted(found)
 
     def path_parts(self, user: bytes) -> list[bytes]:
         """Return the components of the path from the root to the user's maildrop.
@@ -157,6 +177,27 @@ class Layout:
             return open_cached(path[len(self.root) :].lstrip(b"/"), _DIRECTORY, root)
         finally:
             os.close(root)
+
+
+def _existing(
+    directory: bytes, templates: list[bytes], values: dict[bytes, bytes]
+) -> Iterator[dict[bytes, bytes]]:
+    """Yield the values of the variables in each path below a directory that fits templates."""
+    if not templates:
+        yield values
+        return
+    names = [name for name in _VARIABLE.findall(templates[0]) if name != b"%"]
+    pieces = (
+        b"([^./][^/]*)" if piece in (b"%u", b"%n", b"%d") else re.escape(piece.replace(b"%%", b"%"))
+        for piece in re.findall(rb"%.|[^%]+", templates[0], re.DOTALL)
+    )
+    form = re.compile(b"".join(pieces), re.DOTALL)
+    for entry in os.listdir(directory):
+        fits = form.fullmatch(entry)
+        path = os.path.join(directory, entry)
+        if fits and os.path.isdir(path):
+            found = dict(zip(names, fits.groups(), strict=True))
+            yield from _existing(path, templates[1:], {**values, **found})
 
 
 def _format(variable: re.Match[bytes]) -> bytes:

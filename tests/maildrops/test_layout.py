@@ -62,6 +62,41 @@ BAD_TEMPLATES = [
 ]
 
 
+class UsersTests(SynchronousTestCase):
+    """The users of a layout are those who have a directory in it."""
+
+    def users(self, template, *directories):
+        """Return the users after making directories below a root, which is ROOT in the template."""
+        root = os.path.abspath(self.mktemp())
+        for path in (b"", *directories):
+            os.makedirs(os.path.join(os.fsencode(root), path))
+        with open(os.path.join(root, "file"), "wb"):
+            pass
+        return Layout(template.replace("ROOT", root)).users()
+
+    def test_found(self):
+        """Each template finds the names that it makes paths of, and no others."""
+        for template, directories, users in (
+            ("ROOT", [b"bob", b"ann", b".users.d", b"\xe9\n"], [b"ann", b"bob", b"\xe9\n"]),
+            ("ROOT/%u/Maildir", [b"ann/Maildir", b"bob/mail"], [b"ann"]),
+            ("ROOT/%d/%n", [b"here.org/ann", b"x/.y", b"x/bob"], [b"ann@here.org", b"bob@x"]),
+            ("ROOT/%n-%d", [b"ann-here.org", b"x"], [b"ann@here.org"]),
+            ("ROOT/%n", [b"ann"], [b"ann"]),
+            ("ROOT/%d/mail/%u", [b"b/mail/a@b", b"c/mail/a@b"], [b"a@b"]),
+            ("ROOT/100%%u%u", [b"100%uann", b"100ann"], [b"ann"]),
+            ("ROOT/x.%u", [b"x.ann", b"xyann"], [b"ann"]),
+            ("ROOT/%u/%u", [b"ann/ann", b"bob/ann"], [b"ann"]),
+            ("ROOT/%n/%u", [b"a/.b", b"a/b@c"], []),
+            ("ROOT", [], []),
+        ):
+            with self.subTest(template=template):
+                self.assertEqual(self.users(template, *directories), users)
+
+    def test_missing_root(self):
+        """Without the root there is an error."""
+        self.assertRaises(OSError, Layout("/nowhere/%u").users)
+
+
 class PathTests(SynchronousTestCase):
     """A template and a user name give a path."""
 

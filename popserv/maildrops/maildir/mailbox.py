@@ -63,6 +63,16 @@ class MaildirMailbox:
         )
         self._is_accurate = True
 
+    @property
+    def maildir_fd(self) -> int:
+        """The open Maildir, for programs that change what belongs to its lock."""
+        return self._files.folders.maildir_fd
+
+    @property
+    def base_names(self) -> tuple[bytes, ...]:
+        """The base names of ``messages``."""
+        return self._view.base_names
+
     def read_cached(self, message: Message, maximum: int) -> bytes | None:
         """See ICachedMessages."""
         try:

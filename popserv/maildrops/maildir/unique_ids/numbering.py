@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
@@ -201,19 +200,3 @@ def _view(index: Index, unique_ids: list[bytes], listed: _Listed) -> View:
         stamps,
         Snapshot(messages.octets, uids, messages.downgraded, messages.header_only),
     )
-
-
-def bump(maildir_fd: int) -> None:
-    """Give new/ and cur/ of an open Maildir other times, so that servers look at them again.
-
-    :raises OSError: the times cannot be set.
-    """
-    for folder in (b"new", b"cur"):
-        try:
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=maildir_fd)
-        except FileNotFoundError:
-            continue
-        try:
-            os.utime(fd)
-        finally:
-            os.close(fd)

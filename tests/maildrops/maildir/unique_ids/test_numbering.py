@@ -6,7 +6,6 @@ from unittest import mock
 from popserv.core.snapshot import Message
 from popserv.errors import MaildropUnavailable
 from popserv.maildrops.maildir import folders
-from popserv.maildrops.maildir.folders import Folders
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.maildir.unique_ids import (
     courier_sizelist,
@@ -14,8 +13,8 @@ from popserv.maildrops.maildir.unique_ids import (
     files,
     numbering,
     pinned_file,
+    pinning,
 )
-from popserv.maildrops.maildir.unique_ids.numbering import bump
 from popserv.maildrops.maildir.unique_ids.pinned_file import Pins
 from tests.maildrops.maildir.harness import (
     DIRECTORY,
@@ -75,7 +74,7 @@ class NumberedCase(MaildirCase):
         fd = os.open(self.path_of(b""), DIRECTORY)
         try:
             pinned_file.save(fd, pins)
-            bump(fd)
+            pinning._change_times(fd)
         finally:
             os.close(fd)
 
@@ -234,14 +233,6 @@ class FileNameTests(NumberedCase):
         self.uids()
         with mock.patch.object(self.maildrops, "_open", self.fail):
             self.assertEqual(self.uids(), [b"old", b"2.b"])
-
-    def test_bump_without_folders(self):
-        """Folders that do not exist need no other times."""
-        os.mkdir(self.path_of(b"", b"bob"))
-        fd = os.open(self.path_of(b"", b"bob"), DIRECTORY)
-        self.addCleanup(os.close, fd)
-        bump(fd)
-        self.assertEqual(Folders(fd).times(), [])
 
 
 class TemplateTests(NumberedCase):

@@ -1,0 +1,211 @@
+"""``popserv uidl``: commands that keep the unique-ids of another server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from popserv.commandline.uidl_sources import make_source
+from popserv.core.printable import one_line, printable
+from popserv.errors import POPError
+from popserv.maildrops.maildir.unique_ids.pinning import pin
+from popserv.migration import unique_id_file
+from popserv.migration.maildir_side import Maildirs, MaildirSide
+from popserv.migration.unique_id_sources import Source
+from popserv.runtime.permissions import describe
+
+_RunForUser = Callable[[bytes, MaildirSide, Source], bool]
+
+_MAX_LINES = 20
+"""The maximum number of lines about single messages, for each user."""
+
+
+def add_commands(uidl: argparse.ArgumentParser) -> None:
+    """Add the commands to the parser of ``popserv uidl``.
+
+    Each sets ``run``, a function of the parsed options, which returns the exit code.  It raises
+    ValueError if the command line is wrong.
+    """
+    commands = uidl.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    maildirs = argparse.ArgumentParser(add_help=False)
+    maildirs.add_argument(
+        "--maildir", metavar="PATH", required=True, help="the value of --maildir of twistd pop3"
+    )
+    maildirs.add_argument(
+        "--uidl",
+        metavar="FORMAT",
+        default="filename",
+        help="the value of --uidl of twistd pop3; the default is filename",
+    )
+    maildirs.add_argument(
+        "user", metavar="USER", nargs="*", help="the names of users; the default is all users"
+    )
+    source = argparse.ArgumentParser(add_help=False)
+    source.add_argument(
+        "--from",
+        dest="source",
+        metavar="SOURCE",
+        required=True,
+        help="what has the unique-ids that clients know: dovecot or courier, whose files are in "
+        "each Maildir, a template such as %%v.%%u if Dovecot had that pop3_uidl_format, a file of "
+        "popserv uidl export, or another server: pop3s://HOST or pop3://HOST:PORT",
+    )
+    source.add_argument(
+        "--users",
+        metavar="FILE",
+        help="a file with lines NAME:PASSWORD, for the logins to another server",
+    )
+    source.add_argument(
+        "--ca-file",
+        metavar="FILE",
+        help="a PEM file of CA certificates for the other server; the default is those of the "
+        "system",
+    )
+    source.add_argument(
+        "--insecure",
+        action="store_true",
+        help="do not verify the certificate of the other server, and log in without TLS if the "
+        "server does not offer it",
+    )
+    for name, run, parents, text, description in (
+        (
+            "import",
+            _import,
+            [source, maildirs],
+            "pin the unique-ids of another server",
+            "Pin the unique-ids that clients know, so that no client fetches a message again. "
+            "Prints a line for each user. The exit code is 1 if a user, or a message of the "
+            "source, is left out.",
+        ),
+        (
+            "export",
+            _export,
+            [maildirs],
+            "print the unique-ids of all messages",
+            "Print a line for each message: the user, the unique-id and the base name, separated "
+            "by tabs. popserv uidl import --from FILE reads it.",
+        ),
+        (
+            "diff",
+            _diff,
+            [source, maildirs],
+            "show which messages clients would fetch again",
+            "Compare the unique-ids that clients know with those that popserv shows, and change "
+            "nothing. Prints a line for each user. The exit code is 1 if a message would be "
+            "fetched again, or not at all.",
+        ),
+    ):
+        commands.add_parser(name, help=text, description=description, parents=parents).set_defaults(
+            run=run
+        )
+
+
+def _import(options: argparse.Namespace) -> int:
+    return _for_each_user(options, _import_user)
+
+
+def _import_user(user: bytes, maildir: MaildirSide, source: Source) -> bool:
+    found = source.find(user, maildir)
+    names = maildir.mailbox.base_names
+    pinned = pin(maildir.mailbox.maildir_fd, found.unique_ids, names)
+    others = len(names) - pinned.messages - len(pinned.refused)
+    print(
+        f"{printable(user)}: {pinned.messages} of {len(names)} messages have their old unique-ids"
+        + (f", {others} are new" if others else "")
+    )
+    refused = [f"{printable(name)}: {reason}" for name, reason in pinned.refused.items()]
+    _print_lines(user, [*found.unmatched, *refused])
+    return not (found.unmatched or refused)
+
+
+def _diff(options: argparse.Namespace) -> int:
+    return _for_each_user(options, _diff_user)
+
+
+def _diff_user(user: bytes, maildir: MaildirSide, source: Source) -> bool:
+    found = source.find(user, maildir)
+    shown = maildir.unique_ids
+    known = {name: uid for name, uid in found.unique_ids.items() if name in shown}
+    owners = {unique_id: name for name, unique_id in shown.items()}
+    again = [name for name, unique_id in known.items() if shown[name] != unique_id]
+    wrong = [
+        (name, owners[unique_id])
+        for name, unique_id in found.unique_ids.items()
+        if owners.get(unique_id, name) != name
+    ]
+    number = "none" if not again else "all" if len(again) == len(known) else str(len(again))
+    print(f"{printable(user)}: clients would fetch {number} of {len(known)} messages again")
+    _print_lines(
+        user,
+        [
+            *found.unmatched,
+            *(
+                f"{printable(owner)}: clients would take it for {printable(name)}, and not fetch it"
+                for name, owner in wrong
+            ),
+        ],
+    )
+    return not (again or wrong or found.unmatched)
+
+
+def _export(options: argparse.Namespace) -> int:
+    maildirs = Maildirs(options.maildir, options.uidl)
+    succeeded = True
+    for user in _users(options, maildirs):
+        try:
+            with maildirs.opened(user) as maildir:
+                for name, unique_id in maildir.unique_ids.items():
+                    line = unique_id_file.encode_line(user, unique_id, name)
+                    print(line.decode("ascii"))
+        except (OSError, POPError) as error:
+            succeeded = False
+            _print_problem(user, error)
+    return 0 if succeeded else 1
+
+
+def _for_each_user(options: argparse.Namespace, run: _RunForUser) -> int:
+    maildirs = Maildirs(options.maildir, options.uidl)
+    source, source_users = make_source(options)
+    succeeded = True
+    for user in _users(options, maildirs, source_users):
+        try:
+            with maildirs.opened(user) as maildir:
+                succeeded = run(user, maildir, source) and succeeded
+        except (OSError, POPError, ValueError) as error:
+            succeeded = False
+            _print_problem(user, error)
+    return 0 if succeeded else 1
+
+
+def _users(
+    options: argparse.Namespace, maildirs: Maildirs, source_users: Sequence[bytes] | None = None
+) -> Sequence[bytes]:
+    """Return the users of the command line; or else of the source, or all that have a Maildir."""
+    if options.user:
+        return [os.fsencode(name) for name in options.user]
+    if source_users is not None:
+        return source_users
+    try:
+        return maildirs.users()
+    except OSError as error:
+        raise ValueError(f"--maildir: {describe(error)}") from error
+
+
+def _print_lines(user: bytes, lines: Sequence[str]) -> None:
+    for line in lines[:_MAX_LINES]:
+        print(f"{printable(user)}: {line}")
+    if len(lines) > _MAX_LINES:
+        print(f"{printable(user)}: and {len(lines) - _MAX_LINES} more")
+
+
+def _print_problem(user: bytes, error: Exception) -> None:
+    if isinstance(error, POPError) and error.__cause__ is not None:
+        # What it tells clients has no details.
+        text = str(error.__cause__)
+    elif isinstance(error, OSError):
+        text = describe(error) if error.filename else str(error)
+    else:
+        text = str(error)
+    print(f"popserv: {printable(user)}: {one_line(text)}", file=sys.stderr)

@@ -1,0 +1,129 @@
+"""A real Dovecot that serves the Maildirs of popserv's tests by POP3."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+
+from tests.live.harness import deliver, require_programs, run, temporary_directory, until
+
+CONFIGURATION = """\
+base_dir = {home}/run
+state_dir = {home}/run
+log_path = {home}/log
+protocols = pop3
+listen = 127.0.0.1
+ssl = no
+disable_plaintext_auth = no
+default_internal_user = {user}
+default_internal_group = {group}
+default_login_user = {user}
+first_valid_uid = 0
+first_valid_gid = 0
+mail_location = maildir:{mail}/%u
+passdb {{
+  driver = static
+  args = password=secret
+}}
+userdb {{
+  driver = static
+  args = uid={uid} gid={gid} home={mail}/%u
+}}
+service anvil {{
+  chroot =
+}}
+service pop3-login {{
+  chroot =
+  inet_listener pop3 {{
+    port = {port}
+  }}
+  inet_listener pop3s {{
+    port = 0
+  }}
+}}
+"""
+
+
+class DovecotPOP3:
+    """A Dovecot for the Maildirs in the directory ``mail``; every password is ``secret``.
+
+    The Maildirs must belong to :attr:`owner`; :meth:`deliver` makes them so.
+    """
+
+    def __init__(self, test, mail=None):
+        require_programs(test, "dovecot", "doveadm")
+        self._test = test
+        self._home = temporary_directory(test)
+        self.mail = mail or temporary_directory(test)
+        # Dovecot serves no mail of root.
+        self.owner = os.geteuid(), os.getegid()
+        if self.owner[0] == 0:
+            nobody = pwd.getpwnam("nobody")
+            self.owner = nobody.pw_uid, nobody.pw_gid
+        os.chown(self._home, *self.owner)
+        with socket.create_server(("127.0.0.1", 0)) as unused:
+            self.port = unused.getsockname()[1]
+        self._configuration = self._home / "dovecot.conf"
+        self._configuration.write_text(
+            CONFIGURATION.format(
+                home=self._home,
+                mail=self.mail,
+                port=self.port,
+                uid=self.owner[0],
+                gid=self.owner[1],
+                user=pwd.getpwuid(self.owner[0]).pw_name,
+                group=subprocess.check_output(["id", "-gn", str(self.owner[0])], text=True).strip(),
+            )
+        )
+
+    def deliver(self, name, messages):
+        """Deliver messages to a user; return the Maildir."""
+        maildir = self.mail / name
+        deliver(maildir, messages)
+        self.give(maildir)
+        return maildir
+
+    def give(self, maildir):
+        """Let Dovecot's user own all of a Maildir."""
+        for path in (maildir, *maildir.rglob("*")):
+            shutil.chown(path, *self.owner)
+
+    def session(self, name, commands=b"", uidl_format="%08Xu%08Xv"):
+        """Run a session of Dovecot's on the Maildir of a user; return the lines of its output."""
+        configuration = self._home / "session.conf"
+        configuration.write_text(
+            f"{self._configuration.read_text()}pop3_uidl_format = {uidl_format}\n"
+        )
+        done = run(
+            *("doveadm", "-c", configuration, "exec", "pop3"),
+            input=commands + b"QUIT\r\n",
+            env={**os.environ, "USER": name, "HOME": str(self.mail / name)},
+            **({"user": self.owner[0], "group": self.owner[1]} if os.geteuid() == 0 else {}),
+        )
+        lines = done.stdout.split(b"\r\n")
+        self._test.assertEqual(done.returncode, 0, repr(done))
+        return lines
+
+    def unique_ids(self, name, uidl_format="%08Xu%08Xv"):
+        """Return the unique-ids that Dovecot shows, in order."""
+        lines = self.session(name, b"UIDL\r\n", uidl_format)
+        shown = lines[lines.index(b"+OK") + 1 : lines.index(b".")]
+        return [line.partition(b" ")[2] for line in shown]
+
+    def start(self):
+        """Start the server; it is stopped after the test."""
+        output = self._home / "output"
+        with output.open("wb") as file:
+            dovecot = subprocess.Popen(
+                ["dovecot", "-F", "-c", self._configuration], stdout=file, stderr=file
+            )
+        self._test.addCleanup(dovecot.wait)
+        self._test.addCleanup(dovecot.terminate)
+
+        def started():
+            self._test.assertIsNone(dovecot.poll(), output.read_text())
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+        until(started, "Dovecot")
