@@ -3,6 +3,8 @@
 import os
 from unittest import mock
 
+from twisted.trial.unittest import TestCase
+
 from popserv.core.snapshot import Message
 from popserv.errors import MaildropUnavailable
 from popserv.maildrops.maildir import folders
@@ -28,6 +30,7 @@ from tests.maildrops.maildir.harness import (
     uids_of,
     wait_for_clock_tick,
 )
+from tests.maildrops.maildir.test_store import MaildirContract
 
 LIST = b"3 V256 N5 G00\n1 :1.a\n4 :2.b\n"
 COURIER = b"/2 9 200\n1.a 5 7:200\n2.b:2,S 5 8:200\n"
@@ -393,6 +396,21 @@ class DovecotTests(NumberedCase):
                 stamp = view.stamps[0]
             with self.session() as mailbox:
                 self.assertEqual(mailbox._view.stamps[0], stamp)
+
+
+class DovecotContractTests(MaildirContract, TestCase):
+    """The contract holds with the unique-ids of Dovecot."""
+
+    options = {"run": run_inline, "uidl": "dovecot"}
+
+    def make_factory(self, messages):
+        """Write a list without messages into each Maildir."""
+        factory = super().make_factory(messages)
+        for user in messages:
+            path = os.path.join(self.root, os.fsdecode(user), "dovecot-uidlist")
+            with open(path, "wb") as file:
+                file.write(b"3 V256 N1 G00\n")
+        return factory
 
 
 class CourierTests(NumberedCase):
