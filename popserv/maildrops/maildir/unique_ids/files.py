@@ -12,7 +12,7 @@ import stat
 import time
 
 from popserv.maildrops.cached_open import open_cached
-from popserv.maildrops.file_times import TRUSTED_AGE
+from popserv.maildrops.file_times import FILE_CLOCK, TRUSTED_AGE
 
 MAX_OCTETS = 1 << 26
 """The maximum length of a file with unique-ids."""
@@ -56,7 +56,7 @@ def version(name: bytes, maildir_fd: int, *, cached: bool = False) -> Version:
 
 def is_settled(version: Version) -> bool:
     """Return whether a change of the file would certainly give it another version."""
-    return version is None or max(version[-2:]) + TRUSTED_AGE < time.time_ns()
+    return version is None or max(version[-2:]) + TRUSTED_AGE < time.clock_gettime_ns(FILE_CLOCK)
 
 
 def read_file(name: bytes, maildir_fd: int) -> tuple[bytes | None, Version]:

@@ -41,7 +41,7 @@ class ModelTests(MaildirCase):
     )
     @example("filename", [("deliver", 0), ("pin", 0), ("deliver", 0)])
     def test_identity(self, uidl, actions):
-        """A unique-id belongs to one message for ever, and changes only by a pin or without lists."""
+        """A unique-id belongs to one message for ever; only a pin, or a lost list, changes it."""
         shutil.rmtree(self.root)
         self.make_maildir()
         self.uidl, self.uid, self.day, self.serial = uidl, 0, 20_000, 0
