@@ -70,8 +70,8 @@ PARAMETERS: list[list[str | None]] = [
         "uidl",
         None,
         "filename",
-        "The unique-ids of messages: filename, dovecot (as Dovecot shows by default, from "
-        "dovecot-uidlist), courier (from courierpop3dsizelist), or a template like Dovecot's "
+        "The unique-ids of messages in Maildirs: filename, dovecot (as Dovecot shows by default, "
+        "from dovecot-uidlist), courier (from courierpop3dsizelist), or a template like Dovecot's "
         "pop3_uidl_format, with the variables %u (the UID), %v (UIDVALIDITY), %f (the file name) "
         "and %g (the GUID). The default is filename.",
     ],
