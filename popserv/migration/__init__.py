@@ -1,4 +1,5 @@
-"""Moving mail and its unique-ids from other servers.
+"""Moving mail from one server or store to another, and comparing two servers.
 
-This package may import maildrops, and what maildrops may import.
+This package may import auth, maildrops and what is below them.  Its functions wait for the
+network: only the commands of ``popserv`` call them, never a server.
 """
