@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from popserv import __version__
 from popserv.auth.passwords.users_file import UsersFileError
-from popserv.commandline import uidl, users
+from popserv.commandline import users
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["session"]:
         return _run_session(arguments[1:])
-    options = _parser().parse_args(arguments)
+    options = _parser(arguments[0] if arguments else "").parse_args(arguments)
     try:
         return int(options.run(options) or 0)
     except (UsersFileError, ValueError) as error:
@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the whole command, or of what ``command`` needs."""
     parser = argparse.ArgumentParser(
         prog="popserv",
         description="Manage the users of a popserv POP3 server, keep the unique-ids of another "
@@ -55,14 +56,17 @@ def _parser() -> argparse.ArgumentParser:
             "next login.",
         )
     )
-    uidl.add_commands(
-        commands.add_parser(
-            "uidl",
-            help="keep the unique-ids of another server",
-            description="Keep the unique-ids by which clients recognize mail that they leave on "
-            "the server.",
-        )
+    uidl = commands.add_parser(
+        "uidl",
+        help="keep the unique-ids of another server",
+        description="Keep the unique-ids by which clients recognize mail that they leave on the "
+        "server.",
     )
+    if command in (None, "uidl"):
+        # Its imports take longer than the other commands need.
+        from popserv.commandline.uidl import add_commands  # noqa: PLC0415
+
+        add_commands(uidl)
     return parser
 
 

@@ -92,7 +92,7 @@ def add_commands(uidl: argparse.ArgumentParser) -> None:
             _diff,
             [source, maildirs],
             "show which messages clients would fetch again",
-            "Compare the unique-ids that clients know with those that popserv shows, and change "
+            "Compare the unique-ids that clients know with those that popserv shows, and pin "
             "nothing. Prints a line for each user. The exit code is 1 if a message would be "
             "fetched again, or not at all.",
         ),

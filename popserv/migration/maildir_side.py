@@ -14,7 +14,6 @@ from popserv.maildrops.path_problems import explain_in_directory
 
 T = TypeVar("T")
 
-
 _END_OF_HEADER = re.compile(rb"\n\r?\n")
 
 
