@@ -114,6 +114,34 @@ class BesideDovecotTests(SynchronousTestCase):
         return names
 
 
+class ServerTests(ServerTestCase):
+    """A server with --uidl dovecot, and Dovecot beside it."""
+
+    options = ("--uidl", "dovecot")
+
+    def test_beside(self):
+        """Both show the same unique-ids of old mail and of new, whoever sees it first."""
+        name, maildir = self.server.add_user(SAMPLES[:2])
+        dovecot = DovecotPOP3(self, self.server.root)
+        dovecot.give(maildir)
+        expected = dovecot.unique_ids(name)
+        self.assertEqual(self.shown(name), expected)
+        deliver(maildir, SAMPLES[2:4])
+        dovecot.give(maildir)
+        shown = self.shown(name)
+        self.assertEqual((len(shown), shown[:2]), (4, expected))
+        self.assertEqual(dovecot.unique_ids(name), shown)
+        self.assertEqual(self.shown(name), shown)
+
+    def shown(self, name):
+        """Return the unique-ids in a session of popserv."""
+        connection = self.server.login(name)
+        connection.ask(b"UIDL")
+        uids = [line.partition(b" ")[2] for line in connection.lines()]
+        connection.close()
+        return uids
+
+
 class MovedTests(ServerTestCase):
     """Clients that leave mail on the server fetch nothing again if unique-ids are imported."""
 
