@@ -7,7 +7,8 @@ Rules of this file:
  3. It is replaced whole, synced, under the maildrop's lock.
  4. Pins of removed messages are dropped when half of all or more have been missing for
     ``KEEP_DAYS``, so that sessions that remove messages write nothing, and a folder that is away
-    while a backup is restored costs no pin.
+    while a backup is restored costs no pin.  One that may be the base name of another message
+    stays, so that no message gets it.
 
 The first line is ``popserv-uidl 1``, the number of pins, and the day (since 1970) on which half of
 the messages or more were first found missing, or 0.  Each pin is a line with the unique-id, a
@@ -43,6 +44,7 @@ KEEP_DAYS = 30
 
 _HEAD = re.compile(rb"popserv-uidl 1 ([0-9]{1,9}) ([0-9]{1,9})")
 _DIGEST = 32
+_BASE_NAME = re.compile(rb"[0-9]+\.")
 _SPECIAL = re.compile(rb"[^\x21-\x7e]|%")
 
 
@@ -60,7 +62,11 @@ class Pins(NamedTuple):
 
         ``today`` is the day since 1970.
         """
-        kept = {name: each for name, each in self.unique_ids.items() if name in present}
+        kept = {
+            name: each
+            for name, each in self.unique_ids.items()
+            if name in present or _may_be_delivered(name, each)
+        }
         if 2 * len(kept) > len(self.unique_ids) or not self.unique_ids:
             return self._replace(missing_since=0)
         if not self.missing_since:
@@ -100,6 +106,11 @@ def decode(data: bytes) -> Pins:
     if not len(unique_ids) == distinct == len(lines) - 1 == int(head_numbers[1]):
         raise ValueError("it has a unique-id or a base name twice, or lacks one")
     return Pins(unique_ids, int(head_numbers[2]))
+
+
+def _may_be_delivered(base_name: bytes, unique_id: bytes) -> bool:
+    """Return whether another message may come to have a pinned unique-id as its base name."""
+    return unique_id != base_name and _BASE_NAME.match(unique_id) is not None
 
 
 def quote(name: bytes) -> bytes:

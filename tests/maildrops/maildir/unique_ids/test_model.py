@@ -40,6 +40,7 @@ class ModelTests(MaildirCase):
         ),
     )
     @example("filename", [("deliver", 0), ("pin", 0), ("deliver", 0)])
+    @example("filename", [("deliver", 0), ("pin", 0), ("remove", 0), ("age", 0), ("deliver", 0)])
     def test_identity(self, uidl, actions):
         """A unique-id belongs to one message for ever; only a pin, or a lost list, changes it."""
         shutil.rmtree(self.root)

@@ -104,6 +104,13 @@ class RemovedTests(SynchronousTestCase):
         self.assertEqual(noticed.without_removed({b"1"}, 7 + KEEP_DAYS), Pins({b"1": b"a"}))
         self.assertEqual(noticed.without_removed(set(), 7 + KEEP_DAYS), Pins())
 
+    def test_base_names(self):
+        """A pin that may be the base name of another message is never dropped."""
+        each = Pins({b"1.a": b"2.b", b"3.c": b"3.c"}, 1)
+        kept = each.without_removed(set(), 1 + KEEP_DAYS)
+        self.assertEqual(kept, Pins({b"1.a": b"2.b"}))
+        self.assertEqual(kept.without_removed(set(), 1000), kept)
+
     def test_back(self):
         """If the messages are there again, the days are counted anew."""
         each = Pins({b"1": b"a", b"2": b"b"}, 7)
