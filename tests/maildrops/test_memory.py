@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import MailboxContract
+from tests.maildrops.model import ModelMixin
 
 
 class MemoryContract(MailboxContract):
@@ -45,8 +46,8 @@ class MemoryContract(MailboxContract):
         del factory.stored[user][uid]
 
 
-class MemoryContractTests(MemoryContract, TestCase):
-    """MemoryMaildrops fulfils the contract."""
+class MemoryContractTests(ModelMixin, MemoryContract, TestCase):
+    """MemoryMaildrops fulfils the contract, and behaves as the model does."""
 
 
 class DowngradingContractTests(MemoryContract, TestCase):

@@ -38,6 +38,7 @@ from tests.maildrops.maildir.harness import (
 )
 from tests.maildrops.maildir.test_file_names import naive_split
 from tests.maildrops.maildir.traffic import ACTIONS, Traffic
+from tests.maildrops.model import ModelMixin
 
 
 class MaildirContract(MailboxContract):
@@ -51,9 +52,15 @@ class MaildirContract(MailboxContract):
         os.makedirs(self.root)
         self.serial = count()
         for user, delivered in messages.items():
+            self.make_maildir(user)
             for message in delivered:
                 self.deliver(None, user, message)
         return self.another_factory(None)
+
+    def make_maildir(self, user):
+        """Make a user's Maildir, unless it exists."""
+        for folder in (b"new", b"cur", b"tmp"):
+            os.makedirs(self.path_of(user, folder), exist_ok=True)
 
     def path_of(self, user, *names):
         """Return the path of a user's Maildir, or of something in it."""
@@ -61,8 +68,7 @@ class MaildirContract(MailboxContract):
 
     def deliver(self, _factory, user, message):
         """Write a message to tmp/ and move it."""
-        for folder in (b"new", b"cur", b"tmp"):
-            os.makedirs(self.path_of(user, folder), exist_ok=True)
+        self.make_maildir(user)
         serial = next(self.serial)
         with open(self.path_of(user, b"tmp", b"x"), "wb") as file:
             file.write(message)
@@ -71,12 +77,25 @@ class MaildirContract(MailboxContract):
 
     def remove_externally(self, _factory, user, index):
         """Remove the message's file."""
-        names = [
-            (int(name.split(b".")[0]), folder, name)
+        os.unlink(self.paths(user)[index])
+
+    def paths(self, user):
+        """Return the paths of the user's messages in order."""
+        paths = [
+            self.path_of(user, folder, name)
             for folder in (b"new", b"cur")
             for name in os.listdir(self.path_of(user, folder))
         ]
-        os.unlink(self.path_of(user, *sorted(names)[index][1:]))
+        return sorted(paths, key=lambda path: int(os.path.basename(path).split(b".")[0]))
+
+    def disturb(self, _factory, user, number):
+        """Set the flags of a message, or move it back to new/."""
+        paths = self.paths(user)
+        if paths:
+            path = paths[number % len(paths)]
+            base_name = os.path.basename(path).split(b":")[0]
+            name = (b"new/%b", b"cur/%b:2,", b"cur/%b:2,S", b"cur/%b:2,RS")[number // 2]
+            os.rename(path, self.path_of(user, name % base_name))
 
     def another_factory(self, _factory):
         """Return a store with nothing in memory."""
@@ -101,8 +120,8 @@ class ThreadedContractTests(MaildirContract, TestCase):
     """The contract holds with threads, as in a server."""
 
 
-class InlineContractTests(MaildirContract, TestCase):
-    """The contract holds without threads."""
+class InlineContractTests(ModelMixin, MaildirContract, TestCase):
+    """The contract holds without threads, and the store behaves as the model does."""
 
     options = {"run": run_inline}
 
