@@ -5,6 +5,7 @@ from the environment.
 """
 
 import os
+import poplib
 import pwd
 import re
 import subprocess
@@ -25,11 +26,15 @@ from twisted.internet.defer import succeed
 from twisted.internet.task import deferLater
 from twisted.mail.maildir import MaildirDirdbmDomain
 from twisted.trial.unittest import TestCase
+from zope.interface.verify import verifyObject
 
 from popserv.auth.realm import MaildropRealm
 from popserv.commands import rfc1725
 from popserv.core.command import CommandTable
+from popserv.interfaces import IStoreKind
+from popserv.maildrops import StoreSettings
 from popserv.maildrops.memory import MemoryMaildrops
+from popserv.messages.downgrade import Downgrader
 from popserv.server.factory import POP3Factory
 from popserv.testing import MailboxContract, MemoryClient
 from tests.certificates import issue
@@ -60,6 +65,16 @@ def load(name):
         sys.modules[name] = module
     return sys.modules[name]
 
+
+HOLD_LOCK = """
+import sys, time
+from sqlmail import lock
+lock(sys.argv[1], b"ann")
+sys.stdout.write("x")
+sys.stdout.flush()
+time.sleep(600)
+"""
+"""A program that locks Ann's mailbox of the example store."""
 
 load("sqlmail")
 load("memory_server")
@@ -149,7 +164,61 @@ class EmbeddingTests(Base):
     def test_store_is_complete(self):
         """The tests of the example store include the whole contract."""
         load("test_sqlmail")
+        kind = load("sqlmail_plugin").sqlite
+        self.assertTrue(verifyObject(IStoreKind, kind))
+        with self.assertRaisesRegex(ValueError, "the directory /nowhere does not exist"):
+            kind.make_store("/nowhere/mail.db", StoreSettings(0))
+        with self.assertRaisesRegex(ValueError, "remove --utf8"):
+            kind.make_store("mail.db", StoreSettings(0, downgrader=Downgrader))
         self.assertTrue(issubclass(SQLMaildropsTests, MailboxContract))
+
+    def test_store_by_name(self):
+        """Two workers share the example store by name, and respect its lock; kill -9 frees it."""
+        self.write("sqlmail", "sqlmail.py")
+        plugins = Path(self.directory, "twisted", "plugins")
+        plugins.mkdir(parents=True)
+        self.write("sqlmail_plugin", "twisted/plugins/sqlmail_plugin.py")
+        self.environment["PYTHONPATH"] = os.pathsep.join([self.directory, str(ROOT)])
+        Path(self.directory, "users").write_bytes(b"ann:{PLAIN}secret\n")
+        Path(self.directory, "users").chmod(0o600)
+        database = os.path.join(self.directory, "mail.db")
+        for text in (b"Subject: one\n\n1\n", b"Subject: two\n\n2\n"):
+            load("sqlmail").deliver(database, b"ann", text)
+        words = "--pidfile= -n pop3 --store sqlite:mail.db --auth passwd-file:users --workers 2"
+        path = os.path.join(self.directory, "socket")
+        words = [*words.split(), "--listen", f"unix:{path}"]
+        holder = subprocess.Popen(
+            [sys.executable, "-c", HOLD_LOCK, database],
+            cwd=self.directory,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+        )
+        with holder:
+            self.assertEqual(holder.stdout.read(1), b"x")
+            with closing(self.serve(["-c", TWISTD, *words])) as client:
+                client.user("ann")
+                error = self.assertRaises(poplib.error_proto, client.pass_, "secret")
+                self.assertIn(b"[IN-USE]", error.args[0])
+            holder.kill()
+            holder.wait()
+        for expected in ((1, 2), (2,), (2,)):
+            with closing(UnixPOP3(path, timeout=WAIT)) as client:
+                client.user("ann")
+                client.pass_("secret")
+                uids = [int(line.split()[1]) for line in client.uidl()[1]]
+                self.assertEqual(tuple(uids), expected)
+                if len(uids) == 2:
+                    client.dele(1)
+                client.quit()
+        done = subprocess.run(
+            ["popserv", "session", "--user", "ann", "--store", "sqlite:mail.db"],
+            cwd=self.directory,
+            env=self.environment,
+            input=b"UIDL\r\nQUIT\r\n",
+            capture_output=True,
+            check=True,
+        )
+        self.assertIn(b"1 2\r\n", done.stdout)
 
     def connect(self, portal):
         """Return a client of a server with that portal, and the server's greeting."""
