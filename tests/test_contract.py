@@ -435,12 +435,27 @@ class ControlTests(SynchronousTestCase):
             finders |= failed
         self.assertEqual(finders, set(prefixedMethodNames(MailboxContract, "test_")))
 
+    def test_no_fault(self):
+        """A context in which opening or removing does not fail is an error of the test case."""
+        failed, _ = failed_and_skipped(Faultless, Store)
+        self.assertEqual(failed, {"unlocked_after_failure", "failed_removal"})
+
     def test_minimal(self):
         """Only make_factory is required; the other tests say which method they need."""
         failed, skipped = failed_and_skipped(Minimal, Store)
         self.assertEqual(failed, set())
         needed = "deliver remove_externally another_factory failing_open failing_removal".split()
         self.assertEqual({reason.split()[1] for reason in skipped}, set(needed))
+
+
+class Faultless(Controlled):
+    """The contract with contexts that do nothing."""
+
+    def failing_open(self, factory, user):
+        """Let nothing fail."""
+        return contextlib.nullcontext()
+
+    failing_removal = failing_open
 
 
 class Minimal(MailboxContract):
