@@ -109,27 +109,38 @@ class Layout:
             followed.
         """
         parts = self.path_parts(user)
+        root = self._open_root(parts)
         try:
-            root = os.open(self.root, _TRAVERSE)
-        except OSError as error:
-            raise explain_maildrop(error, self.root, parts) from error
-        try:
-            return self._open_below(root, parts)
+            parent = _open_parent(root, parts)
+            try:
+                return _open_last(parts[-1], parent, _DIRECTORY)
+            finally:
+                os.close(parent)
         except FileNotFoundError:
             raise
         except OSError as error:
             raise explain_maildrop(error, self.root, parts) from error
 
-    def _open_below(self, parent: int, parts: list[bytes]) -> int:
-        *parents, last = parts
+    def open_file(self, user: bytes, flags: int) -> tuple[int, int]:
+        """Open the user's maildrop, a file; return the descriptors of its directory and of it.
+
+        :raises ValueError: as :meth:`path_parts`.
+        :raises FileNotFoundError: the root exists, the maildrop does not.
+        :raises OSError: the maildrop cannot be opened, or is behind a link that is not followed.
+        """
+        parts = self.path_parts(user)
+        parent = _open_parent(self._open_root(parts), parts)
         try:
-            for part in parents:
-                child = os.open(part, _TRAVERSE | os.O_NOFOLLOW, dir_fd=parent)
-                os.close(parent)
-                parent = child
-            return _open_last(last, parent)
-        finally:
+            return parent, _open_last(parts[-1], parent, flags)
+        except BaseException:
             os.close(parent)
+            raise
+
+    def _open_root(self, parts: list[bytes]) -> int:
+        try:
+            return os.open(self.root, _TRAVERSE)
+        except OSError as error:
+            raise explain_maildrop(error, self.root, parts) from error
 
     def open_or_create(self, user: bytes) -> int:
         """Open the user's maildrop as :meth:`open` does, and create missing directories.
@@ -214,9 +225,21 @@ def create_directory(name: bytes, parent: int) -> None:
         os.fsync(parent)
 
 
-def _open_last(name: bytes, parent: int) -> int:
+def _open_parent(root: int, parts: list[bytes]) -> int:
+    """Open the directory of the last part, below an open directory, which is closed."""
+    parent = root
+    for part in parts[:-1]:
+        try:
+            child = os.open(part, _TRAVERSE | os.O_NOFOLLOW, dir_fd=parent)
+        finally:
+            os.close(parent)
+        parent = child
+    return parent
+
+
+def _open_last(name: bytes, parent: int, flags: int) -> int:
     try:
-        return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+        return os.open(name, flags | os.O_NOFOLLOW, dir_fd=parent)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR):
             raise
@@ -224,7 +247,7 @@ def _open_last(name: bytes, parent: int) -> int:
         if not stat.S_ISLNK(status.st_mode) or status.st_uid not in (0, os.geteuid()):
             raise
         try:
-            return os.open(name, _DIRECTORY, dir_fd=parent)
+            return os.open(name, flags, dir_fd=parent)
         except FileNotFoundError:
             # The link shows that there is a maildrop, so it is missing rather than empty.
             raise error from None

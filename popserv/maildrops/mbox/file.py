@@ -1,0 +1,206 @@
+"""One user's mbox file during a session, while other programs append to it and rewrite it.
+
+The methods wait for the disk, except for :meth:`MboxFile.is_unchanged`: call them in a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+
+from popserv.errors import MessageChanged, NoSuchMessage
+from popserv.maildrops.mbox.header import MAX_HEADER, Header
+from popserv.maildrops.mbox.index import (
+    Identity,
+    Index,
+    find_messages,
+    find_removable,
+    read_index,
+    without,
+)
+from popserv.maildrops.mbox.locks import FileLock
+from popserv.maildrops.mbox.parser import Format, NotAnMbox, parse
+from popserv.maildrops.mbox.rewriting import Edit, rewrite
+from popserv.maildrops.mbox.spool import Spool
+from popserv.maildrops.mbox.unique_ids import unique_ids_to_write
+from popserv.maildrops.mbox.window import Window
+from popserv.messages.sizes import MakeDowngrader
+
+
+class MboxFile:
+    """An open mbox file and its index.
+
+    ``at_login`` is the index whose messages the session has, and ``index`` the one of the file as
+    it was last read.  ``reopen`` opens the user's file anew, if another one was put in its place.
+    """
+
+    __slots__ = ("_reopen", "at_login", "downgrader", "format", "index", "spool")
+
+    def __init__(
+        self,
+        spool: Spool,
+        reopen: Callable[[], Spool],
+        mbox_format: Format,
+        downgrader: MakeDowngrader | None,
+        known: Index | None,
+    ) -> None:
+        self.spool = spool
+        self.format = mbox_format
+        self.downgrader = downgrader
+        self._reopen = reopen
+        self.index = self.at_login = self._login(known)
+
+    def _login(self, known: Index | None) -> Index:
+        """Return the index; the file is read only if ``known`` is not that of the same file.
+
+        :raises FileLocked: another program has a lock on the file.
+        :raises OSError: the file cannot be read, or is not an mbox file.
+        """
+        if known is not None and known.identity == self.spool.identity():
+            if known.is_settled:
+                return known
+            known = None
+        with self.spool.locked():
+            return self._read(known)
+
+    def _read(self, known: Index | None) -> Index:
+        try:
+            return read_index(self.spool.fd, self.format, self.downgrader, known)
+        except NotAnMbox:
+            raise self.spool.problem(
+                "is not an mbox file, it does not start with a From_ line"
+            ) from None
+        except OSError as error:
+            raise self.spool.problem(error) from error
+
+    def is_unchanged(self) -> bool:
+        """Return whether the file is still the one of which there is an index."""
+        return self.spool.identity() == self.index.identity and self.spool.is_at_path()
+
+    def find(self, position: int) -> int:
+        """Read the file again, and return the position that a message has in the new index.
+
+        :raises NoSuchMessage: it was removed.
+        :raises MessageChanged: it has other octets than at login.
+        :raises FileLocked: another program has a lock on the file.
+        :raises OSError: the file cannot be read.
+        """
+        try:
+            self._replace()
+        except FileNotFoundError:
+            raise NoSuchMessage from None
+        with self.spool.locked():
+            self.index = self._read(self.index)
+        found = find_messages(self.at_login, self.index, [position]).get(position)
+        if found is None:
+            raise NoSuchMessage
+        if self.index.messages.sizes_of(found) != self.at_login.messages.sizes_of(position):
+            raise MessageChanged
+        return found
+
+    def check(self, fd: int, index: Index, position: int) -> None:
+        """Check that an open file has a message where an index has it.
+
+        :raises MessageChanged: it has not.
+        """
+        identity = Identity.of(os.fstat(fd))
+        if identity == index.identity:
+            return
+        try:
+            entry = next(parse(Window(fd, identity.size), index.offsets[position], self.format))
+            is_same = entry.digest == index.marks[position][0]
+        except (NotAnMbox, StopIteration, OSError):
+            is_same = False
+        if not is_same:
+            raise MessageChanged
+
+    def remove(self, positions: Collection[int]) -> None:
+        """Remove messages, except for those that other programs have removed.
+
+        :raises FileLocked: another program has a lock on the file.
+        :raises MaildropBusy: another session has the file that was put in place of this one.
+        :raises OSError: nothing was removed.
+        """
+        try:
+            self._replace()
+        except FileNotFoundError:
+            return
+        with self.spool.locked() as lock:
+            index = self._current()
+            removed = find_removable(self.at_login, index, positions)
+            if removed:
+                self._remove(lock, index, removed)
+
+    def mark_read(self, positions: Collection[int]) -> None:
+        """Add R to Status of messages, except for those that other programs have removed.
+
+        :raises FileLocked: another program has a lock on the file.
+        :raises MaildropBusy: as :meth:`remove`.
+        :raises OSError: no message was changed.
+        """
+        try:
+            self._replace()
+        except FileNotFoundError:
+            return
+        with self.spool.locked() as lock:
+            index = self._current()
+            found = find_messages(self.at_login, index, positions).values()
+            unread = [at for at in found if not index.read[at]]
+            edits = [self._edit(index, at, Header.status_edit) for at in unread]
+            if edits:
+                self._rewrite(lock, index, edits)
+                self.index = index.first(min(unread))
+
+    def _replace(self) -> None:
+        """Open the file that another program has put in place of this one."""
+        if not self.spool.is_at_path():
+            spool = self._reopen()
+            self.spool.close()
+            self.spool = spool
+
+    def _current(self) -> Index:
+        """Return the index of the locked file, read whole if it may have changed in any way."""
+        if self.index.is_settled and self.index.identity == self.spool.identity():
+            return self.index
+        self.index = self._read(None)
+        return self.index
+
+    def _remove(self, lock: FileLock, index: Index, removed: Sequence[int]) -> None:
+        gone = set(removed)
+        kept = [at for at in range(len(index.marks)) if at not in gone]
+        written = unique_ids_to_write(
+            [index.marks[at] for at in kept], [index.messages.uids[at] for at in kept]
+        )
+        edits = [Edit(index.offsets[at], index.nexts[at]) for at in removed]
+        edits += [
+            self._edit(index, kept[number], partial(Header.x_uidl_edit, uid=uid))
+            for number, uid in written.items()
+        ]
+        self._rewrite(lock, index, edits)
+        if written:
+            self.index = index.first(min(removed[0], kept[min(written)]))
+        else:
+            self.index = without(index, removed, self.spool.identity())
+
+    def _edit(
+        self, index: Index, position: int, edit: Callable[[Header], tuple[int, int, bytes]]
+    ) -> Edit:
+        """Return an edit of the header of a message."""
+        offset = index.starts[position]
+        octets = min(MAX_HEADER, index.ends[position] - offset)
+        start, end, text = edit(Header(os.pread(self.spool.fd, octets, offset)))
+        return Edit(offset + start, offset + end, text)
+
+    def _rewrite(self, lock: FileLock, index: Index, edits: Iterable[Edit]) -> None:
+        if not self.spool.is_writable():
+            raise self.spool.problem(PermissionError(errno.EACCES, "cannot be written"))
+        try:
+            with self.spool.keeping_times():
+                size, boundaries = index.identity.size, index.offsets
+                rewrite(self.spool.fd, size, sorted(edits), boundaries, lock.touch)
+        except OSError as error:
+            # Another session reads all of it again.
+            self.index = index.first(0)
+            raise self.spool.problem(error) from error

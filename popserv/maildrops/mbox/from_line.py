@@ -1,0 +1,41 @@
+"""From_ lines: ``From SENDER DATE``, which starts each message of an mbox file.
+
+A line is one if it has the date of ctime(3), with all that delivery agents add to it: a time zone
+before or after the year, ``remote from HOST``, the day before the month, no seconds.  The words
+after "From" of a text are not taken for one.  A blank line before it is not required: some
+delivery agents write none, and mbox(5) of qmail forbids readers to rely on it.
+"""
+
+from __future__ import annotations
+
+import re
+
+MARK = b"From "
+
+MAX_LENGTH = 1000
+"""The maximum octets of a From_ line."""
+
+_WEEKDAY = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),?"
+_MONTH = rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_DAY = rb"(?:%b +[0-9]{1,2}|[0-9]{1,2} +%b)" % (_MONTH, _MONTH)
+_TIME = rb"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?"
+_ZONES = rb"(?: +[A-Za-z0-9+()-]{1,10}){0,2}"
+_SENDER = rb'(?:"(?:[^"\\\r\n]|\\[^\r\n])*"|[^ \t\r\n"])+ +'
+
+_FROM_LINE = re.compile(
+    rb"From +(?:%b)?%b +%b +%b%b +[0-9]{4}(?:[ \r][^\n]*)?(?:\n|\Z)"
+    % (_SENDER, _WEEKDAY, _DAY, _TIME, _ZONES),
+    re.IGNORECASE,
+)
+
+
+def from_line_length(text: bytes) -> int:
+    """Return the octets of the From_ line at the start of a text, its line end included.
+
+    Return 0 if it does not start with one.  ``text`` has at least ``MAX_LENGTH`` octets, or is all
+    that follows in the file.
+    """
+    line = _FROM_LINE.match(text, 0, MAX_LENGTH) if text.startswith(MARK) else None
+    if line is None or (line.end() == MAX_LENGTH and not line[0].endswith(b"\n")):
+        return 0
+    return line.end()

@@ -1,0 +1,97 @@
+"""The fields of a message's header that programs change in an mbox file."""
+
+from __future__ import annotations
+
+import re
+
+MAX_HEADER = 1 << 16
+"""The octets of a header that are examined; fields after them are not seen."""
+
+_VOLATILE_FIELDS = re.compile(
+    rb"^(?:status|x-status|x-keywords|x-uid|x-uidl|x-imap|x-imapbase|content-length|lines)[ \t]*:"
+    rb"[^\n]*\n?(?:[ \t][^\n]*\n?)*",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""The fields that mail programs add, change and remove in an mbox file."""
+
+_STATUS = re.compile(rb"^status[ \t]*:([^\n]*)\n?", re.IGNORECASE | re.MULTILINE)
+_X_UIDL = re.compile(rb"^x-uidl[ \t]*:([^\n]*)", re.IGNORECASE | re.MULTILINE)
+_CONTENT_LENGTH = re.compile(
+    rb"^content-length[ \t]*:[ \t]*([0-9]{1,15})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
+)
+_INTERNAL_SUBJECT = re.compile(
+    rb"^subject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\r?$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_X_IMAP = re.compile(rb"^x-imap(?:base)?: [0-9]", re.IGNORECASE | re.MULTILINE)
+_END = re.compile(rb"^\r?\n", re.MULTILINE)
+_UNIQUE_ID = re.compile(rb"[\x21-\x7e]{1,70}")
+
+
+class Header:
+    """The header at the start of a message.
+
+    The argument is the start of the message: ``MAX_HEADER`` octets, or all if it has fewer.
+
+    ``text`` is the header without the blank line, and ``length`` its octets.  ``body`` is the
+    offset of what follows the blank line, or None if there is no blank line.  A header that is too
+    long is taken for an empty one, of a message without a blank line.
+    """
+
+    __slots__ = ("body", "length", "text")
+
+    def __init__(self, text: bytes) -> None:
+        end = _END.search(text)
+        if end is None and len(text) >= MAX_HEADER:
+            text = b""
+        self.length = len(text) if end is None else end.start()
+        self.body = None if end is None else end.end()
+        self.text = text[: self.length]
+
+    def content_length(self) -> int | None:
+        """Return the value of Content-Length, or None if there is none."""
+        field = _CONTENT_LENGTH.search(self.text)
+        return None if field is None else int(field[1])
+
+    def is_read(self) -> bool:
+        """Return whether Status has the flag R: a mail program has shown the message."""
+        field = _STATUS.search(self.text)
+        return field is not None and b"R" in field[1]
+
+    def x_uidl(self) -> bytes:
+        """Return the value of the last X-UIDL if it is a valid unique-id, else nothing."""
+        fields = _X_UIDL.findall(self.text)
+        value = fields[-1].strip() if fields else b""
+        return value if _UNIQUE_ID.fullmatch(value) else b""
+
+    def is_internal(self) -> bool:
+        """Return whether this is the data message that c-client and Dovecot keep in a file."""
+        return bool(_INTERNAL_SUBJECT.search(self.text) and _X_IMAP.search(self.text))
+
+    def without_volatile_fields(self) -> bytes:
+        """Return the header without the fields that programs change in an mbox file."""
+        return _VOLATILE_FIELDS.sub(b"", self.text)
+
+    def status_edit(self) -> tuple[int, int, bytes]:
+        """Return an edit that makes Status say that the message was read.
+
+        It is the offset and the end of the octets to replace, and what replaces them.
+        """
+        field = _STATUS.search(self.text)
+        if field is None:
+            return self._append(b"Status: RO")
+        flags = b"".join(dict.fromkeys([b"R", b"O", *(b"%c" % each for each in field[1].strip())]))
+        return field.start(1), field.end(1), b" " + flags + self._line_end[:-1]
+
+    def x_uidl_edit(self, uid: bytes) -> tuple[int, int, bytes]:
+        """Return an edit that appends an X-UIDL, as for :meth:`status_edit`."""
+        return self._append(b"X-UIDL: " + uid)
+
+    def _append(self, field: bytes) -> tuple[int, int, bytes]:
+        # The last line of a file may have no line end.
+        start = b"" if not self.length or self.text.endswith(b"\n") else self._line_end
+        return self.length, self.length, start + field + self._line_end
+
+    @property
+    def _line_end(self) -> bytes:
+        return b"\r\n" if b"\r\n" in self.text else b"\n"

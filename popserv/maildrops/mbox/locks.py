@@ -1,0 +1,185 @@
+"""Locks on an mbox file, as section 11.6 of Debian's policy has them: fcntl(2), then a dotlock.
+
+Each is tried once; a caller that does not get both releases them, and tries again later.
+
+The lock of fcntl is one of the open file description where the system has such locks: those of a
+process would be released when any session of it closes the file.  The two kinds exclude each
+other.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.logger import Logger
+
+from popserv.core.printable import one_line
+from popserv.runtime.threads import RunInThread
+
+_log = Logger()
+
+STALE_AGE = 300
+"""Seconds after which a dotlock is stale that nobody has touched, as in liblockfile."""
+
+TOUCH_INTERVAL = 60
+"""Seconds after which a dotlock is touched."""
+
+RETRY_DELAYS = (0.05, 0.1, 0.2, 0.4) + (0.5,) * 18
+"""Seconds between the attempts to lock a file, ten altogether."""
+
+Wait = Callable[[float], Awaitable[Any]]
+"""Waits for a number of seconds."""
+
+_SET_LOCK = getattr(fcntl, "F_OFD_SETLK", fcntl.F_SETLK)
+
+_CANNOT_CREATE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""The errors with which a dotlock cannot be made, and fcntl has to be enough."""
+
+
+class FileLocked(Exception):
+    """Another program has a lock on the file."""
+
+
+async def retry_while_locked(
+    run: RunInThread, wait: Wait, function: Callable[..., Any], *args: Any
+) -> Any:
+    """Call a function in a thread, until no other program has the lock that it needs.
+
+    No thread is used while it waits.
+
+    :raises FileLocked: another program still has it after ten seconds.
+    """
+    for delay in RETRY_DELAYS:
+        try:
+            return await run(function, *args)
+        except FileLocked:
+            await wait(delay)
+    return await run(function, *args)
+
+
+class FileLock:
+    """Both locks on an open file, of which ``name`` is the name in the open directory ``parent``.
+
+    Without permission to write the file, or its directory, the lock of fcntl is a shared one, or
+    there is no dotlock.
+    """
+
+    def __init__(self, fd: int, parent: int, name: bytes) -> None:
+        self._fd = fd
+        self._parent = parent
+        self._name = name + b".lock"
+        self._dotlock: tuple[int, int] | None = None
+        self._touched = 0.0
+
+    def acquire(self) -> None:
+        """Take both locks, without waiting.
+
+        :raises FileLocked: another program has one of them.
+        :raises OSError: the system cannot lock the file.
+        """
+        writable = fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+        try:
+            self._set(fcntl.F_WRLCK if writable else fcntl.F_RDLCK)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise FileLocked from error
+            raise
+        try:
+            self._create_dotlock()
+        except BaseException:
+            self._set(fcntl.F_UNLCK)
+            raise
+
+    def release(self) -> None:
+        """Release the locks."""
+        if self._dotlock is not None:
+            with suppress(FileNotFoundError):
+                status = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
+                if (status.st_dev, status.st_ino) == self._dotlock:
+                    os.unlink(self._name, dir_fd=self._parent)
+            self._dotlock = None
+        self._set(fcntl.F_UNLCK)
+
+    def touch(self) -> None:
+        """Keep the dotlock from becoming stale; call it from time to time."""
+        now = time.monotonic()
+        if self._dotlock is not None and now - self._touched >= TOUCH_INTERVAL:
+            self._touched = now
+            with suppress(OSError):
+                os.utime(self._name, dir_fd=self._parent, follow_symlinks=False)
+
+    def _set(self, kind: int) -> None:
+        # struct flock with offsets of 64 bits, for the whole file.
+        fcntl.fcntl(self._fd, _SET_LOCK, struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0))
+
+    def _create_dotlock(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            try:
+                fd = os.open(self._name, flags, 0o644, dir_fd=self._parent)
+            except FileExistsError:
+                self._remove_stale_dotlock()
+                fd = os.open(self._name, flags, 0o644, dir_fd=self._parent)
+        except FileExistsError as error:
+            raise FileLocked from error
+        except OSError as error:
+            if error.errno not in _CANNOT_CREATE:
+                raise
+            return
+        status = os.fstat(fd)
+        self._dotlock = (status.st_dev, status.st_ino)
+        self._touched = time.monotonic()
+        try:
+            # For the programs that look whether this process still exists; without it they wait.
+            with suppress(OSError):
+                os.write(fd, b"%d\n" % os.getpid())
+        finally:
+            os.close(fd)
+
+    def _remove_stale_dotlock(self) -> None:
+        """Remove the dotlock of a process that has ended, or that nobody has touched for long.
+
+        :raises FileLocked: the dotlock is not stale.
+        """
+        try:
+            fd = os.open(
+                self._name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._parent
+            )
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise FileLocked from error
+        try:
+            status = os.fstat(fd)
+            process = os.read(fd, 20).strip(b"\0\n ")
+        except OSError as error:
+            raise FileLocked from error
+        finally:
+            os.close(fd)
+        if not (time.time() - status.st_mtime > STALE_AGE or _has_ended(process)):
+            raise FileLocked
+        with suppress(FileNotFoundError):
+            now = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
+            if (now.st_ino, now.st_mtime_ns) == (status.st_ino, status.st_mtime_ns):
+                os.unlink(self._name, dir_fd=self._parent)
+                _log.warn("stale dotlock removed: {name}", name=one_line(os.fsdecode(self._name)))
+
+
+def _has_ended(process: bytes) -> bool:
+    """Return whether a dotlock names a process that does not exist."""
+    if not process.isdigit() or not 0 < int(process) < 1 << 31:
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,153 @@
+"""Rewrites an mbox file in place, so that it has each message whole at any moment.
+
+The file keeps its inode, owner, group and mode, and the directory need not be writable.  Programs
+that have the file open and wait for a lock on it therefore append to the right file.
+
+Rules of this file:
+ 1. Before any octet of a message is overwritten, that message is at the end of the file, and on
+    disk: a copy of all messages that the new text will overwrite, in whole or in part.
+ 2. What is not overwritten is not copied, and is read where it is.
+ 3. The file is cut only when the new text is on disk.
+ 4. After an error everything is undone, from the copies, and the file is cut to its old length.
+
+A process that is killed thus leaves duplicates, after a notice that says so, and never loses a
+message.  No more disk space is used than the new text has, and one message more.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+CHUNK = 1 << 20
+"""The maximum octets of one read or write."""
+
+_NOTICE = (
+    b"\nFrom MAILER-DAEMON Thu Jan  1 00:00:00 1970\n"
+    b"From: popserv <MAILER-DAEMON>\n"
+    b"Subject: Removing mail was interrupted\n"
+    b"\n"
+    b"The server was stopped while it removed messages from this mailbox.  The messages\n"
+    b"after this one are copies of earlier ones; one of the earlier ones may be damaged.\n"
+)
+_NOTICE_END = b"\n\n"
+
+
+class Edit(NamedTuple):
+    """The octets from ``start`` to ``end`` are replaced with ``text``."""
+
+    start: int
+    end: int
+    text: bytes = b""
+
+
+class _Piece(NamedTuple):
+    """A piece of the new text: octets of the file, or other ones."""
+
+    start: int
+    end: int
+    text: bytes
+
+
+def rewrite(
+    fd: int,
+    size: int,
+    edits: Sequence[Edit],
+    boundaries: Sequence[int],
+    touch: Callable[[], None] = lambda: None,
+) -> None:
+    """Edit an open and locked file of ``size`` octets.
+
+    ``edits`` are in order and do not overlap.  ``boundaries`` are the offsets of the From_ lines.
+    ``touch`` is called from time to time.
+
+    Waits for the disk: call it in a thread.
+
+    :raises OSError: the file cannot be rewritten; unless the error persists, it is what it was.
+    """
+    start = edits[0].start
+    pieces = _pieces(size, edits)
+    end = start + sum(piece.end - piece.start + len(piece.text) for piece in pieces)
+    if end == start:
+        os.ftruncate(fd, end)
+        os.fsync(fd)
+        return
+    first_kept = bisect_left(boundaries, end)
+    overwritten = boundaries[first_kept] if first_kept < len(boundaries) else size
+    notice = _notice(end - size)
+    copies = size + len(notice)
+    try:
+        _write(fd, notice, size)
+        _copy(fd, start, overwritten, copies, touch)
+        os.fdatasync(fd)
+    except OSError:
+        os.ftruncate(fd, size)
+        raise
+    try:
+        _write_pieces(fd, start, pieces, overwritten, copies - start, touch)
+        os.fdatasync(fd)
+        os.ftruncate(fd, end)
+    except OSError:
+        _copy(fd, copies, copies + min(overwritten, end) - start, start, touch)
+        os.fdatasync(fd)
+        os.ftruncate(fd, size)
+        raise
+    os.fsync(fd)
+
+
+def _pieces(size: int, edits: Sequence[Edit]) -> list[_Piece]:
+    """Return the pieces of the new text from the first edit on."""
+    ends = [*(edit.start for edit in edits[1:]), size]
+    pieces = []
+    for edit, end in zip(edits, ends, strict=True):
+        if edit.text:
+            pieces.append(_Piece(0, 0, edit.text))
+        if edit.end < end:
+            pieces.append(_Piece(edit.end, end, b""))
+    return pieces
+
+
+def _notice(octets: int) -> bytes:
+    """Return the notice before the copies, of at least this many octets."""
+    return _NOTICE + b" " * (octets - len(_NOTICE) - len(_NOTICE_END)) + _NOTICE_END
+
+
+def _write_pieces(
+    fd: int,
+    offset: int,
+    pieces: Sequence[_Piece],
+    overwritten: int,
+    shift: int,
+    touch: Callable[[], None],
+) -> None:
+    """Write the new text; what was at offsets before ``overwritten`` is read ``shift`` later."""
+    for start, end, text in pieces:
+        _write(fd, text, offset)
+        offset += len(text)
+        saved = max(start, min(end, overwritten))
+        _copy(fd, start + shift, saved + shift, offset, touch)
+        _copy(fd, saved, end, offset + saved - start, touch)
+        offset += end - start
+
+
+def _copy(fd: int, start: int, end: int, to: int, touch: Callable[[], None]) -> None:
+    """Copy octets within a file."""
+    while start < end:
+        touch()
+        chunk = os.pread(fd, min(CHUNK, end - start), start)
+        if not chunk:
+            raise OSError(errno.ESTALE, "another program has truncated it")
+        _write(fd, chunk, to)
+        start += len(chunk)
+        to += len(chunk)
+
+
+def _write(fd: int, text: bytes, offset: int) -> None:
+    rest = memoryview(text)
+    while rest:
+        written = os.pwrite(fd, rest, offset)
+        rest = rest[written:]
+        offset += written

@@ -1,0 +1,163 @@
+"""One user's mbox file: opened without following links, locked, and compared with its path."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from popserv.errors import MaildropBusy
+from popserv.maildrops.layout import Layout
+from popserv.maildrops.mbox.index import Identity
+from popserv.maildrops.mbox.locks import FileLock
+from popserv.maildrops.path_problems import UnusablePath, path_of
+from popserv.runtime.permissions import reason_of
+
+_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
+_NO_ATIME = getattr(os, "O_NOATIME", 0)
+
+# Reading must not change the time of access if it can be helped: programs that say that there is
+# new mail compare it with the time of modification.
+_ATTEMPTS = (os.O_RDWR | _NO_ATIME, os.O_RDWR, os.O_RDONLY | _NO_ATIME, os.O_RDONLY)
+_NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY)
+
+MAX_OPENS = 5
+"""The maximum number of attempts to open a file that other programs keep replacing."""
+
+
+class Spool:
+    """An open mbox file, under the exclusive-access lock of its session.
+
+    That lock is flock(2) on the file.  It does not affect programs that deliver mail with the locks
+    of :mod:`~popserv.maildrops.mbox.locks`, which are held only while the file is read or
+    rewritten.
+
+    ``fd`` is the descriptor of the file.
+
+    Use :meth:`open`.
+    """
+
+    __slots__ = ("_name", "_parent", "fd")
+
+    def __init__(self, parent: int, name: bytes, fd: int) -> None:
+        self._parent = parent
+        self._name = name
+        self.fd = fd
+
+    @classmethod
+    def open(cls, layout: Layout, user: bytes) -> Spool:
+        """Open a user's file and lock it for a session.
+
+        :raises ValueError: the name of the user is not allowed.
+        :raises FileNotFoundError: there is no such file.
+        :raises OSError: it cannot be opened, or is not a regular file with one name.
+        :raises MaildropBusy: another session has it.
+        """
+        name = layout.path_parts(user)[-1]
+        for _ in range(MAX_OPENS):
+            parent, fd = _open(layout, user)
+            spool = cls(parent, name, fd)
+            try:
+                spool._check()
+                spool._lock()
+                if spool.is_at_path():
+                    return spool
+            except BaseException:
+                spool.close()
+                raise
+            spool.close()
+        raise MaildropBusy
+
+    def _check(self) -> None:
+        status = os.fstat(self.fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise self.problem("is not a regular file")
+        # A user could make a link to another user's mail.
+        if status.st_nlink > 1:
+            raise self.problem("has more than one name; remove the other hard links")
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MaildropBusy from None
+
+    def is_writable(self) -> bool:
+        """Return whether the file was opened for writing, too."""
+        return fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+
+    def identity(self) -> Identity:
+        """Return the identity of the open file."""
+        return Identity.of(os.fstat(self.fd))
+
+    def is_at_path(self) -> bool:
+        """Return whether no other program has renamed the file, or another one over it."""
+        try:
+            status = os.stat(self._name, dir_fd=self._parent)
+        except FileNotFoundError:
+            return False
+        return (status.st_dev, status.st_ino) == self.identity()[:2]
+
+    @contextmanager
+    def locked(self) -> Iterator[FileLock]:
+        """Lock the file against programs that deliver or read mail.
+
+        :raises FileLocked: such a program has a lock.
+        :raises OSError: the file cannot be locked.
+        """
+        lock = FileLock(self.fd, self._parent, self._name)
+        lock.acquire()
+        try:
+            yield lock
+        finally:
+            lock.release()
+
+    @contextmanager
+    def keeping_times(self) -> Iterator[None]:
+        """Give the file its times back, if it belongs to this user.
+
+        Programs that say that there is new mail compare the times of access and modification.
+        """
+        before = os.fstat(self.fd)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def problem(self, reason: str | OSError) -> UnusablePath:
+        """Return an error that names the file, for an error or a reason why it cannot be used."""
+        path = os.path.join(path_of(self._parent), os.fsdecode(self._name))
+        if isinstance(reason, OSError):
+            return UnusablePath(reason.errno, f"{path}: {reason_of(reason)}")
+        return UnusablePath(errno.EINVAL, f"{path} {reason}")
+
+    def close(self) -> None:
+        """Close the file, and release all locks."""
+        # A message that is being sent has a duplicate of the descriptor.
+        with suppress(OSError):
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+        os.close(self.fd)
+        os.close(self._parent)
+
+
+def _open(layout: Layout, user: bytes) -> tuple[int, int]:
+    """Open the file with as many rights as there are; return the directory's and its descriptor."""
+    for flags in _ATTEMPTS:
+        try:
+            return layout.open_file(user, flags | _FLAGS)
+        except (FileNotFoundError, UnusablePath):
+            raise
+        except OSError as error:
+            problem = error
+            if error.errno not in _NO_PERMISSION:
+                break
+    path = os.fsdecode(layout.path(user))
+    if isinstance(problem, IsADirectoryError):
+        reason = f"{path} is a directory, a Maildir perhaps, and not an mbox file"
+    else:
+        reason = f"{path}: {reason_of(problem)}"
+    raise UnusablePath(problem.errno, reason) from problem

@@ -1,0 +1,98 @@
+"""The mbox store: one file for each user, which programs that deliver mail append to."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from functools import partial
+from typing import Any
+
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+
+from popserv.errors import MaildropBusy
+from popserv.interfaces import IMailbox, IMaildropFactory
+from popserv.maildrops.empty_mailbox import EmptyMailbox
+from popserv.maildrops.index_cache import IndexCache
+from popserv.maildrops.layout import Layout
+from popserv.maildrops.mbox.file import MboxFile
+from popserv.maildrops.mbox.index import Index
+from popserv.maildrops.mbox.locks import FileLocked, Wait, retry_while_locked
+from popserv.maildrops.mbox.mailbox import MboxMailbox
+from popserv.maildrops.mbox.parser import DEFAULT_FORMAT, Format
+from popserv.maildrops.mbox.spool import Spool
+from popserv.maildrops.refusals import refusal
+from popserv.messages.sizes import MakeDowngrader
+from popserv.runtime.threads import BoundedThreadPool, RunInThread
+
+_disk_threads = BoundedThreadPool("popserv-mbox", threads=4)
+
+
+def _wait(seconds: float) -> Awaitable[Any]:
+    from twisted.internet import reactor
+
+    waited: Awaitable[Any] = deferLater(reactor, seconds)
+    return waited
+
+
+@implementer(IMaildropFactory)
+class MboxMaildrops:
+    """The mbox files at the paths that a template gives.
+
+    ``template`` is as for :class:`~popserv.maildrops.layout.Layout`; ``mbox_format`` says how the
+    files are read.
+
+    Up to ``cache_messages`` messages are cached in memory between sessions, as for
+    :class:`~popserv.maildrops.maildir.MaildirMaildrops`, and ``downgrader`` and ``run`` are as
+    there.  ``wait`` waits for a number of seconds.
+    """
+
+    def __init__(
+        self,
+        template: str,
+        mbox_format: Format = DEFAULT_FORMAT,
+        *,
+        cache_messages: int = 500_000,
+        downgrader: MakeDowngrader | None = None,
+        run: RunInThread = _disk_threads.run,
+        wait: Wait = _wait,
+    ) -> None:
+        self.run = run
+        self._wait = wait
+        self._format = mbox_format
+        self._downgrader = downgrader
+        self._layout = Layout(template)
+        self._cache: IndexCache[Index] = IndexCache(cache_messages)
+        self._empty: set[bytes] = set()
+
+    async def open_maildrop(self, user: bytes) -> IMailbox:
+        """See IMaildropFactory."""
+        known = self._cache.get(user)
+        try:
+            file = await retry_while_locked(self.run, self._wait, self._open, user, known)
+        except FileLocked as error:
+            raise MaildropBusy from error
+        if file is not None:
+            self._cache.put(user, file.index)
+            return MboxMailbox(self._cache, self.run, self._wait, user, file)
+        if user in self._empty:
+            raise MaildropBusy
+        self._empty.add(user)
+        return EmptyMailbox(partial(self._empty.remove, user))
+
+    def _open(self, user: bytes, known: Index | None) -> MboxFile | None:
+        """Open a file, in a thread; return None if there is none."""
+        reopen = partial(Spool.open, self._layout, user)
+        try:
+            spool = reopen()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise refusal(error) from error
+        try:
+            return MboxFile(spool, reopen, self._format, self._downgrader, known)
+        except OSError as error:
+            spool.close()
+            raise refusal(error) from error
+        except BaseException:
+            spool.close()
+            raise

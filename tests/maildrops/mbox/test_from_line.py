@@ -1,0 +1,75 @@
+"""popserv.maildrops.mbox.from_line: which lines are From_ lines."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.mbox.from_line import MAX_LENGTH, from_line_length
+
+FROM_LINES = [
+    b"From ann@example.org Mon Jan  5 10:00:00 2026",
+    b"From ann@example.org  Mon Jan  5 10:00:00 2026",
+    b"From MAILER-DAEMON Thu Jan  1 00:00:00 1970",
+    b"From ann Mon Jan 05 10:00:00 2026 +0100",
+    b"From ann Mon Jan  5 10:00:00 CET 2026",
+    b"From ann Mon Jan  5 10:00:00 +0100 (CET) 2026",
+    b"From ann Mon Jan  5 10:00 2026",
+    b"From ann Mon Jan  5 10:00:00 2026 remote from uunet",
+    b"From ann Mon, 5 Jan 10:00:00 2026",
+    b"From ann MON JAN  5 10:00:00 2026",
+    b"From  Mon Jan  5 10:00:00 2026",
+    b'From "ann b \\" c"@example.org Mon Jan  5 10:00:00 2026',
+    b"From ann\xe9 Mon Jan  5 10:00:00 2026",
+    b"From uunet!ann Mon Jan  5 10:00:00 2026\r",
+]
+
+OTHER_LINES = [
+    b"",
+    b"From",
+    b"From ",
+    b"From: ann@example.org Mon Jan  5 10:00:00 2026",
+    b">From ann@example.org Mon Jan  5 10:00:00 2026",
+    b"from ann Mon Jan  5 10:00:00 2026",
+    b"From Monday to Friday",
+    b"From what I heard on Mon Jan  5 10:00:00 2026",
+    b"From ann Mon Jan  5 10:00:00",
+    b"From ann Mon Jan  5 10:00:00 20261",
+    b"From ann Mon Jan  5 2026",
+    b"From ann Jan  5 10:00:00 2026",
+    b"From ann Mon 10:00:00 2026",
+    b'From "ann Mon Jan  5 10:00:00 2026',
+    b"From ann\nMon Jan  5 10:00:00 2026",
+]
+
+
+class FromLineTests(SynchronousTestCase):
+    """The start of a line, and what follows."""
+
+    def test_from_lines(self):
+        """A From_ line has a date; its length includes the line end."""
+        for line in FROM_LINES:
+            self.assertEqual(from_line_length(line + b"\nSubject: x\n"), len(line) + 1, line)
+
+    def test_end_of_file(self):
+        """The last line of a file may have no line end."""
+        for line in FROM_LINES:
+            self.assertEqual(from_line_length(line), len(line), line)
+
+    def test_other_lines(self):
+        """Any other line is not one, whatever it starts with."""
+        for line in OTHER_LINES:
+            self.assertEqual(from_line_length(line + b"\n"), 0, line)
+
+    def test_length(self):
+        """A longer line than the maximum is not one."""
+        date = b" Mon Jan  5 10:00:00 2026"
+        for octets, found in ((MAX_LENGTH, MAX_LENGTH), (MAX_LENGTH + 1, 0)):
+            line = b"From " + b"x" * (octets - 6 - len(date)) + date + b"\n"
+            self.assertEqual(from_line_length(line + b"x"), found)
+        self.assertEqual(from_line_length(b"From ann" + date + b" " + b"x" * MAX_LENGTH), 0)
+
+    @given(st.binary(max_size=100))
+    def test_any_text(self, text):
+        """Any text has an answer, no longer than its first line."""
+        line = b"From " + text
+        self.assertLessEqual(from_line_length(line), line.find(b"\n") + 1 or len(line))

@@ -1,0 +1,46 @@
+"""popserv.maildrops.mbox.unique_ids: unique, and the same when other messages are removed."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.mbox.unique_ids import assign_unique_ids, unique_ids_to_write
+
+MESSAGES = st.lists(
+    st.tuples(
+        st.sampled_from([b"a", b"b", b"c"]), st.sampled_from([b"", b"", b"x", b"61", b"61-1"])
+    ),
+    max_size=12,
+)
+
+
+class UniqueIdTests(SynchronousTestCase):
+    """Digests and X-UIDLs of messages."""
+
+    def test_assigned(self):
+        """A message has its X-UIDL if it is the first one with it, else a digest of its own."""
+        messages = [(b"a", b""), (b"a", b""), (b"b", b"x"), (b"c", b"x"), (b"a", b"61-2")]
+        self.assertEqual(
+            assign_unique_ids([*messages, (b"a", b"")]),
+            [b"61", b"61-1", b"x", b"63", b"61-2", b"61-3"],
+        )
+
+    def test_before(self):
+        """The unique-ids of earlier messages are not given again."""
+        self.assertEqual(assign_unique_ids([(b"a", b"x")], [b"61", b"x"]), [b"61-1"])
+
+    @given(MESSAGES, st.data())
+    def test_written(self, messages, data):
+        """With what is written, those that remain keep their unique-ids, whatever is removed."""
+        uids = assign_unique_ids(messages)
+        self.assertEqual(len(set(uids)), len(uids))
+        kept = [at for at in range(len(messages)) if data.draw(st.booleans())]
+        remaining, wanted = [messages[at] for at in kept], [uids[at] for at in kept]
+        written = unique_ids_to_write(remaining, wanted)
+        after = [(each[0], written.get(at, each[1])) for at, each in enumerate(remaining)]
+        self.assertEqual(assign_unique_ids(after), wanted)
+
+    def test_nothing_to_write(self):
+        """Nothing is written for messages that differ."""
+        messages = [(b"a", b""), (b"b", b"x"), (b"c", b"")]
+        self.assertEqual(unique_ids_to_write(messages, assign_unique_ids(messages)), {})
