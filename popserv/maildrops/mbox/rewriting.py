@@ -18,16 +18,18 @@ from __future__ import annotations
 
 import errno
 import os
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 CHUNK = 1 << 20
 """The maximum octets of one read or write."""
 
+_PAGE = 4096
+
+_NOTICE_LINE = b"From MAILER-DAEMON Thu Jan  1 00:00:00 1970\n"
 _NOTICE = (
-    b"\nFrom MAILER-DAEMON Thu Jan  1 00:00:00 1970\n"
-    b"From: popserv <MAILER-DAEMON>\n"
+    _NOTICE_LINE + b"From: popserv <MAILER-DAEMON>\n"
     b"Subject: Removing mail was interrupted\n"
     b"\n"
     b"The server was stopped while it removed messages from this mailbox.  The messages\n"
@@ -75,23 +77,27 @@ def rewrite(
         os.ftruncate(fd, end)
         os.fsync(fd)
         return
-    first_kept = bisect_left(boundaries, end)
-    overwritten = boundaries[first_kept] if first_kept < len(boundaries) else size
-    notice = _notice(end - size)
-    copies = size + len(notice)
+    # What is overwritten, as whole messages.
+    first = boundaries[bisect_right(boundaries, start) - 1]
+    next_message = bisect_left(boundaries, end)
+    last = boundaries[next_message] if next_message < len(boundaries) else size
+    blank_lines = _blank_lines(size)
+    notice = _notice(end - size - len(blank_lines))
+    copies = size + len(blank_lines) + len(notice)
     try:
-        _write(fd, notice, size)
-        _copy(fd, start, overwritten, copies, touch)
+        _write(fd, blank_lines, size)
+        _write(fd, notice, size + len(blank_lines))
+        _copy(fd, first, last, copies, touch)
         os.fdatasync(fd)
     except OSError:
         os.ftruncate(fd, size)
         raise
     try:
-        _write_pieces(fd, start, pieces, overwritten, copies - start, touch)
+        _write_pieces(fd, start, pieces, last, copies - first, touch)
         os.fdatasync(fd)
         os.ftruncate(fd, end)
     except OSError:
-        _copy(fd, copies, copies + min(overwritten, end) - start, start, touch)
+        _copy(fd, copies, copies + min(last, end) - first, first, touch)
         os.fdatasync(fd)
         os.ftruncate(fd, size)
         raise
@@ -110,6 +116,17 @@ def _pieces(size: int, edits: Sequence[Edit]) -> list[_Piece]:
     return pieces
 
 
+def _blank_lines(size: int) -> bytes:
+    """Return what is written before the notice, at the end of the file.
+
+    The From_ line then is in one page.  The system writes it as a whole, even for a process that is
+    killed, so that no part of it becomes part of the last message.
+    """
+    offset = (size + 1) % _PAGE
+    is_in_one_page = offset + len(_NOTICE_LINE) <= _PAGE
+    return b"\n" * (1 if is_in_one_page else 1 + _PAGE - offset)
+
+
 def _notice(octets: int) -> bytes:
     """Return the notice before the copies, of at least this many octets."""
     return _NOTICE + b" " * (octets - len(_NOTICE) - len(_NOTICE_END)) + _NOTICE_END
@@ -119,15 +136,15 @@ def _write_pieces(
     fd: int,
     offset: int,
     pieces: Sequence[_Piece],
-    overwritten: int,
+    copied: int,
     shift: int,
     touch: Callable[[], None],
 ) -> None:
-    """Write the new text; what was at offsets before ``overwritten`` is read ``shift`` later."""
+    """Write the new text; what was before the offset ``copied`` is read ``shift`` later."""
     for start, end, text in pieces:
         _write(fd, text, offset)
         offset += len(text)
-        saved = max(start, min(end, overwritten))
+        saved = max(start, min(end, copied))
         _copy(fd, start + shift, saved + shift, offset, touch)
         _copy(fd, saved, end, offset + saved - start, touch)
         offset += end - start

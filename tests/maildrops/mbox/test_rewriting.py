@@ -1,0 +1,242 @@
+"""popserv.maildrops.mbox.rewriting: no message is lost, whichever system call fails or is the last.
+
+Every test reads the file afterwards as a mail program would.
+"""
+
+import errno
+import os
+from itertools import count
+from unittest import mock
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.mbox import rewriting
+from popserv.maildrops.mbox.parser import DEFAULT_FORMAT, parse
+from popserv.maildrops.mbox.rewriting import Edit, rewrite
+from popserv.maildrops.mbox.window import Window
+from tests.maildrops.maildir.harness import failing
+from tests.maildrops.mbox.harness import mbox_of
+
+CALLS = ("pread", "pwrite", "fdatasync", "ftruncate", "fsync")
+"""The system calls of a rewrite."""
+
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EACCES)
+
+
+class Killed(BaseException):
+    """The process was killed."""
+
+
+def message(number, octets):
+    """Return a message that differs from others in each part."""
+    return b"Subject: %d\n\n" % number + b"%d.\n" % number * octets
+
+
+@st.composite
+def cases(draw):
+    """Return messages, the positions to remove, and texts to insert before the bodies of others."""
+    sizes = draw(st.lists(st.integers(0, 12), min_size=1, max_size=7))
+    messages = [message(number, size) for number, size in enumerate(sizes)]
+    fates = [draw(st.sampled_from(["keep", "keep", "remove", "insert"])) for _ in messages]
+    removed = {at for at, fate in enumerate(fates) if fate == "remove"}
+    inserted = {at: b"X-UIDL: %d\n" % at for at, fate in enumerate(fates) if fate == "insert"}
+    return messages, removed, inserted
+
+
+class RewritingTests(SynchronousTestCase):
+    """A file of some messages."""
+
+    def setUp(self):
+        """Make the file; copy in small pieces."""
+        self.path = self.mktemp()
+        self.patch(rewriting, "CHUNK", 16)
+
+    def read(self):
+        """Return the messages that the file has."""
+        with open(self.path, "rb") as file:
+            window = Window(file.fileno(), os.path.getsize(self.path))
+            return [
+                window.read(entry.start, entry.end - entry.start)
+                for entry in parse(window, 0, DEFAULT_FORMAT)
+            ]
+
+    def prepare(self, case):
+        """Write the file of a case; return its octets, and the function that rewrites it."""
+        messages, removed, inserted = case
+        octets = mbox_of(messages)
+        with open(self.path, "wb") as file:
+            file.write(octets)
+        with open(self.path, "rb") as file:
+            entries = list(parse(Window(file.fileno(), len(octets)), 0, DEFAULT_FORMAT))
+        edits = [Edit(entries[at].offset, entries[at].next) for at in removed]
+        for at, text in inserted.items():
+            body = entries[at].start + messages[at].index(b"\n\n") + 1
+            edits.append(Edit(body, body, text))
+
+        def run():
+            fd = os.open(self.path, os.O_RDWR)
+            try:
+                offsets = [entry.offset for entry in entries]
+                rewrite(fd, len(octets), sorted(edits), offsets)
+            finally:
+                os.close(fd)
+
+        expected = [
+            each.replace(b"\n\n", b"\n%b\n" % inserted[at], 1) if at in inserted else each
+            for at, each in enumerate(messages)
+            if at not in removed
+        ]
+        return octets, (run if edits else lambda: None), expected
+
+    def contents(self):
+        """Return the octets of the file."""
+        with open(self.path, "rb") as file:
+            return file.read()
+
+    @given(cases())
+    def test_result(self, case):
+        """The file has what was not removed, with what was inserted."""
+        _, run, expected = self.prepare(case)
+        run()
+        self.assertEqual(self.read(), expected)
+        self.assertEqual(len(self.contents()), len(mbox_of(expected)))
+
+    @given(cases(), st.sampled_from(CALLS), st.integers(0, 30), st.sampled_from(ERRORS))
+    @settings(max_examples=300)
+    def test_failing_call(self, case, name, number, code):
+        """If a system call fails once, the file is what it was, or what it should become."""
+        octets, run, expected = self.prepare(case)
+        calls = count()
+        with failing(os, name, OSError(code, "injected"), lambda *_: next(calls) == number):
+            try:
+                run()
+            except OSError:
+                if name != "fsync":
+                    self.assertEqual(self.contents(), octets)
+                    return
+        self.assertEqual(self.read(), expected)
+
+    @given(cases(), st.sampled_from(CALLS), st.integers(0, 30), st.booleans())
+    @settings(max_examples=300)
+    def test_failing_for_ever(self, case, name, number, is_full):
+        """If a system call fails from some time on, every message that is not removed is there.
+
+        A full disk does not affect octets that the file has already.
+        """
+        octets, run, expected = self.prepare(case)
+        calls = count()
+
+        def fails(*args):
+            is_past = next(calls) >= number
+            return is_past and not (
+                is_full and (name != "pwrite" or args[2] + len(args[1]) <= len(octets))
+            )
+
+        with failing(os, name, OSError(errno.ENOSPC, "full"), fails):
+            try:
+                run()
+                has_failed = False
+            except OSError:
+                has_failed = True
+        if is_full and has_failed:
+            self.assertEqual(self.contents(), octets)
+        if has_failed:
+            self.assert_kept(case)
+        else:
+            self.assertEqual(self.read(), expected)
+
+    @given(cases(), st.integers(0, 60), st.integers(0, 20))
+    @settings(max_examples=400)
+    def test_killed(self, case, number, written):
+        """If the process is killed in any system call, every message not removed is in the file."""
+        _, run, _ = self.prepare(case)
+        calls = count()
+
+        def killing(name):
+            real = getattr(os, name)
+
+            def function(fd, *args):
+                if next(calls) == number:
+                    if name == "pwrite":
+                        # The system does not write a part of what is in one page.
+                        is_line = bytes(args[0]).startswith(rewriting._NOTICE_LINE)
+                        octets = max(written, len(rewriting._NOTICE_LINE)) if is_line else written
+                        real(fd, args[0][:octets], args[1])
+                    raise Killed
+                return real(fd, *args)
+
+            return mock.patch.object(os, name, function)
+
+        patches = [killing(name) for name in CALLS]
+        for patch in patches:
+            patch.start()
+        try:
+            run()
+        except Killed:
+            pass
+        finally:
+            for patch in patches:
+                patch.stop()
+        self.assert_kept(case)
+
+    @given(cases())
+    def test_short_writes(self, case):
+        """A write may write less than it is given."""
+        real = os.pwrite
+        _, run, expected = self.prepare(case)
+        with mock.patch.object(os, "pwrite", lambda fd, text, at: real(fd, text[:3], at)):
+            run()
+        self.assertEqual(self.read(), expected)
+
+    def test_last_messages(self):
+        """To remove the last messages, the file is only cut: that works on a full disk."""
+        messages = [message(at, 3) for at in range(5)]
+        _, run, expected = self.prepare((messages, {3, 4}, {}))
+        with failing(os, "pwrite", OSError(errno.ENOSPC, "full")):
+            run()
+        self.assertEqual(self.read(), expected)
+
+    def test_space(self):
+        """No more is copied than is overwritten, and one message more."""
+        messages = [message(0, 1000), *(message(at, 5) for at in range(1, 6))]
+        _, run, expected = self.prepare((messages, {0}, {}))
+        ends = []
+        real = os.pwrite
+
+        def pwrite(fd, text, at):
+            ends.append(at + len(text))
+            return real(fd, text, at)
+
+        size = len(mbox_of(messages))
+        with mock.patch.object(os, "pwrite", pwrite):
+            run()
+        self.assertEqual(self.read(), expected)
+        # The copy of the removed message is never needed, but may be made: it is overwritten.
+        self.assertLess(max(ends), 2 * size + 1000)
+
+    def test_notice(self):
+        """The From_ line of the notice is in one page, and blank lines are before it."""
+        line = rewriting._NOTICE_LINE
+        for size in range(3 * 4096):
+            blank_lines = rewriting._blank_lines(size)
+            start = size + len(blank_lines)
+            self.assertEqual(blank_lines.strip(b"\n"), b"")
+            self.assertEqual(start // 4096, (start + len(line) - 1) // 4096)
+
+    def test_truncated(self):
+        """A file that is cut by a program without locks is an error."""
+        messages = [message(at, 9) for at in range(3)]
+        _, run, _ = self.prepare((messages, {0}, {}))
+        with mock.patch.object(os, "pread", return_value=b""), self.assertRaises(OSError):
+            run()
+
+    def assert_kept(self, case):
+        """Check that every message that was not removed is in the file, with or without edit."""
+        messages, removed, inserted = case
+        found = {each.rstrip(b"\n") for each in self.read()}
+        for at, each in enumerate(messages):
+            if at not in removed:
+                new = each.replace(b"\n\n", b"\n%b\n" % inserted.get(at, b""), 1)
+                self.assertTrue({each.rstrip(b"\n"), new.rstrip(b"\n")} & found, (at, found))
