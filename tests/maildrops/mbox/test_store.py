@@ -135,6 +135,16 @@ class StoreTests(MboxCase):
             self.write(contents)
             self.assertEqual(self.read_all(), [])
 
+    def test_no_file(self):
+        """A user without a file has an empty maildrop, for one session at a time."""
+        with self.session() as mailbox:
+            self.assertEqual(len(mailbox.messages), 0)
+            self.refused(MaildropBusy)
+            with self.session(b"bob"):
+                pass
+        self.assertEqual(self.read_all(), [])
+        self.assertEqual(os.listdir(self.root), [])
+
     def test_bad_name(self):
         """A name that leads out of the directory is refused."""
         self.refused(MaildropUnavailable, b"../ann")

@@ -1,0 +1,80 @@
+"""popserv.maildrops.mbox.header: the fields that programs change in an mbox file."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.mbox.header import MAX_HEADER, Header
+
+STATUS = [
+    (b"", b"Status: RO\n\nx"),
+    (b"Status: O\n", b"Status: RO\n\nx"),
+    (b"Status:\n", b"Status: RO\n\nx"),
+    (b"status:  \n", b"status: RO\n\nx"),
+    (b"Status: D\nX: y\n", b"Status: ROD\nX: y\n\nx"),
+    (b"Status: O\r\n", b"Status: RO\r\n\nx"),
+]
+
+
+def edited(text, edit):
+    """Return a text after an edit."""
+    start, end, replacement = edit
+    return text[:start] + replacement + text[end:]
+
+
+class HeaderTests(SynchronousTestCase):
+    """The start of a message."""
+
+    def test_read(self):
+        """A message is read if Status has R."""
+        for field, is_read in (
+            *((b"Status: R", True), (b"STATUS: RO", True), (b"Status: O", False)),
+            *((b"X-Status: R", False), (b"Subject: R", False), (b"Status: O\r", False)),
+        ):
+            self.assertEqual(Header(b"A: b\n%b\nC: d\n\nStatus: R\n" % field).is_read(), is_read)
+
+    def test_x_uidl(self):
+        """X-UIDL counts if it is a valid unique-id, and the last one if there are several."""
+        for fields, uid in (
+            (b"", b""),
+            (b"X-UIDL: abc\n", b"abc"),
+            (b"X-UIDL: abc\nx-uidl:   d!f \r\n", b"d!f"),
+            (b"X-UIDL: a b\n", b""),
+            (b"X-UIDL: %b\n" % (b"x" * 71), b""),
+            (b"X-UIDL: \xe9\n", b""),
+            (b"\nX-UIDL: abc\n", b""),
+        ):
+            self.assertEqual(Header(b"A: b\n" + fields + b"\nx\n").x_uidl(), uid)
+
+    def test_status_edit(self):
+        """R is added to Status, with the line end that the header has, or a Status is added."""
+        for before, after in STATUS:
+            text = b"A: b\n" + before + b"\nx"
+            edit = Header(text).status_edit()
+            self.assertEqual(edited(text, edit), b"A: b\n" + after)
+            self.assertTrue(Header(edited(text, edit)).is_read())
+
+    def test_no_body(self):
+        """A field can be added to a header that is empty, or ends without a line end."""
+        for text, after in (
+            (b"", b"X-UIDL: u\n"),
+            (b"\nbody\n", b"X-UIDL: u\n\nbody\n"),
+            (b"A: b", b"A: b\nX-UIDL: u\n"),
+            (b"A: b\n", b"A: b\nX-UIDL: u\n"),
+            (b"A: b\r\n\r\nx\r\n", b"A: b\r\nX-UIDL: u\r\n\r\nx\r\n"),
+            (b"x" * MAX_HEADER, b"X-UIDL: u\n" + b"x" * MAX_HEADER),
+        ):
+            self.assertEqual(edited(text, Header(text).x_uidl_edit(b"u")), after)
+
+    @given(st.binary(max_size=60), st.sampled_from([b"", b"X-UIDL: old\n", b"Status: O\n"]))
+    def test_edits(self, text, field):
+        """Whatever the message, an edit can be read again and changes nothing else."""
+        text = field + text
+        header = Header(text)
+        after = Header(edited(text, header.x_uidl_edit(b"new-id")))
+        self.assertEqual(after.x_uidl(), b"new-id")
+        self.assertEqual(
+            after.without_volatile_fields().strip(b"\r\n"),
+            header.without_volatile_fields().strip(b"\r\n"),
+        )
+        self.assertTrue(Header(edited(text, header.status_edit())).is_read())

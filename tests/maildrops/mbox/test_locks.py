@@ -1,0 +1,250 @@
+"""popserv.maildrops.mbox.locks: fcntl(2), then a dotlock, and neither if one is taken."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import time
+
+from twisted.internet.defer import succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.mbox import locks
+from popserv.maildrops.mbox.locks import FileLock, FileLocked, retry_while_locked
+from tests.maildrops.maildir.harness import failing, result, watch_descriptors
+
+TRY_TO_LOCK = """
+import fcntl, sys
+with open(sys.argv[1], "rb+") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+"""
+"""What any other program does, which has locks of the process and not of the open file."""
+
+
+class LockTests(SynchronousTestCase):
+    """A file, and another program that wants it."""
+
+    def setUp(self):
+        """Make the file."""
+        self.root = os.path.abspath(self.mktemp())
+        os.makedirs(self.root)
+        self.path = os.path.join(self.root, "ann")
+        self.dotlock = self.path + ".lock"
+        with open(self.path, "wb"):
+            pass
+        watch_descriptors(self)
+        self.parent = os.open(self.root, os.O_RDONLY)
+        self.addCleanup(os.close, self.parent)
+        self.fd = os.open(self.path, os.O_RDWR)
+        self.addCleanup(os.close, self.fd)
+        self.lock = FileLock(self.fd, self.parent, b"ann")
+
+    def write_dotlock(self, contents, age=0):
+        """Make a dotlock of another program."""
+        with open(self.dotlock, "wb") as file:
+            file.write(contents)
+        os.utime(self.dotlock, (time.time() - age,) * 2)
+
+    def other_can_lock(self):
+        """Return whether another process gets the lock of fcntl."""
+        command = [sys.executable, "-c", TRY_TO_LOCK, self.path]
+        return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
+
+    def test_both(self):
+        """Both locks are taken and released; the dotlock names the process."""
+        self.lock.acquire()
+        self.assertFalse(self.other_can_lock())
+        with open(self.dotlock, "rb") as file:
+            self.assertEqual(file.read(), b"%d\n" % os.getpid())
+        self.lock.release()
+        self.assertTrue(self.other_can_lock())
+        self.assertFalse(os.path.exists(self.dotlock))
+
+    def test_other_session(self):
+        """Another session of this process that closes the file does not release the lock."""
+        self.lock.acquire()
+        fd = os.open(self.path, os.O_RDWR)
+        with self.assertRaises(FileLocked):
+            FileLock(fd, self.parent, b"ann").acquire()
+        os.close(fd)
+        self.assertFalse(self.other_can_lock())
+        self.lock.release()
+
+    def test_fcntl_taken(self):
+        """If another program has the lock of fcntl, no dotlock is made."""
+        with open(self.path, "rb+") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            with self.assertRaises(FileLocked):
+                self.lock.acquire()
+            self.assertEqual(os.listdir(self.root), ["ann"])
+
+    def test_dotlock_taken(self):
+        """If there is a dotlock, the lock of fcntl is released again, and the dotlock stays."""
+        for contents in (b"%d\n" % os.getpid(), b"", b"0", b"1", b"x", b"9" * 19):
+            self.write_dotlock(contents)
+            with self.assertRaises(FileLocked):
+                self.lock.acquire()
+            self.assertTrue(self.other_can_lock())
+            self.assertTrue(os.path.exists(self.dotlock))
+
+    def test_stale(self):
+        """A dotlock of a process that has ended, or that is old, is removed."""
+        process = subprocess.Popen([sys.executable, "-c", ""])
+        process.wait()
+        for contents, age in ((b"%d" % process.pid, 0), (b"", 301), (b"0", 301), (b"1", 301)):
+            self.write_dotlock(contents, age)
+            self.lock.acquire()
+            self.lock.release()
+            self.assertFalse(os.path.exists(self.dotlock))
+
+    def test_stale_replaced(self):
+        """A stale dotlock that another program replaces is not taken from that one."""
+        self.write_dotlock(b"", 400)
+        real = os.stat
+
+        def stat(*args, **kwargs):
+            self.write_dotlock(b"", 1)
+            return real(*args, **kwargs)
+
+        self.patch(os, "stat", stat)
+        with self.assertRaises(FileLocked):
+            self.lock.acquire()
+
+    def test_vanished(self):
+        """A dotlock that vanishes while it is examined is no obstacle."""
+        real = os.open
+
+        def open_(name, flags, *args, **kwargs):
+            if not flags & os.O_CREAT:
+                os.unlink(self.dotlock)
+            return real(name, flags, *args, **kwargs)
+
+        self.write_dotlock(b"1")
+        self.patch(os, "open", open_)
+        self.lock.acquire()
+        self.lock.release()
+
+    def test_no_file(self):
+        """A dotlock that cannot be read is one."""
+        os.symlink("nowhere", self.dotlock)
+        with self.assertRaises(FileLocked):
+            self.lock.acquire()
+        os.unlink(self.dotlock)
+        self.write_dotlock(b"1")
+        with failing(os, "read", OSError(errno.EIO, "I/O")), self.assertRaises(FileLocked):
+            self.lock.acquire()
+
+    def test_another_users_process(self):
+        """A process that this user may not signal exists."""
+        self.write_dotlock(b"1")
+        error = PermissionError(errno.EPERM, "not permitted")
+        with failing(os, "kill", error), self.assertRaises(FileLocked):
+            self.lock.acquire()
+
+    def test_unwritable(self):
+        """Without permission or room for a dotlock, the lock of fcntl is enough."""
+        for code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            with failing(os, "open", OSError(code, "denied")):
+                self.lock.acquire()
+            self.assertFalse(self.other_can_lock())
+            self.lock.touch()
+            self.lock.release()
+            self.assertTrue(self.other_can_lock())
+
+    def test_full_disk(self):
+        """A dotlock without a process in it is one all the same."""
+        with failing(os, "write", OSError(errno.ENOSPC, "full")):
+            self.lock.acquire()
+        self.assertTrue(os.path.exists(self.dotlock))
+        self.lock.release()
+        self.assertFalse(os.path.exists(self.dotlock))
+
+    def test_other_errors(self):
+        """Any other error is raised, and nothing stays locked."""
+        for owner, name in ((os, "open"), (fcntl, "fcntl")):
+            error = OSError(errno.EIO, "I/O error")
+            with failing(owner, name, error), self.assertRaises(OSError):
+                self.lock.acquire()
+        error = OSError(errno.ENOLCK, "no locks")
+        with (
+            failing(fcntl, "fcntl", error, lambda *args: len(args) == 3),
+            self.assertRaises(OSError),
+        ):
+            self.lock.acquire()
+        self.assertTrue(self.other_can_lock())
+
+    def test_read_only(self):
+        """A file that is open for reading gets a shared lock."""
+        fd = os.open(self.path, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        lock = FileLock(fd, self.parent, b"ann")
+        lock.acquire()
+        self.assertFalse(self.other_can_lock())
+        lock.release()
+
+    def test_touch(self):
+        """The dotlock is touched from time to time, so that it does not become stale."""
+        self.lock.acquire()
+        os.utime(self.dotlock, (1, 1))
+        self.lock.touch()
+        self.assertEqual(os.stat(self.dotlock).st_mtime, 1)
+        self.patch(locks, "TOUCH_INTERVAL", 0)
+        self.lock.touch()
+        self.assertNotEqual(os.stat(self.dotlock).st_mtime, 1)
+        os.unlink(self.dotlock)
+        self.lock.touch()
+        self.lock.release()
+
+    def test_release_of_another(self):
+        """A dotlock that another program has put in place of this one is not removed."""
+        self.lock.acquire()
+        os.unlink(self.dotlock)
+        self.lock.release()
+        self.lock.acquire()
+        os.rename(self.dotlock, self.path + ".old")
+        self.write_dotlock(b"1")
+        self.lock.release()
+        self.assertTrue(os.path.exists(self.dotlock))
+
+
+class RetryTests(SynchronousTestCase):
+    """Waiting for a lock."""
+
+    def setUp(self):
+        """Record the waiting."""
+        self.waited = []
+
+    def retry(self, locked_times):
+        """Call a function that finds the lock taken some times."""
+        left = iter(range(locked_times))
+
+        def function(argument):
+            if next(left, None) is not None:
+                raise FileLocked
+            return argument
+
+        async def run(function, *args):
+            return function(*args)
+
+        def wait(seconds):
+            self.waited.append(seconds)
+            return succeed(None)
+
+        return result(retry_while_locked(run, wait, function, "x"))
+
+    def test_at_once(self):
+        """A function that gets the lock is called once."""
+        self.assertEqual(self.retry(0), "x")
+        self.assertEqual(self.waited, [])
+
+    def test_later(self):
+        """Otherwise it is called again, until it gets the lock."""
+        self.assertEqual(self.retry(3), "x")
+        self.assertEqual(self.waited, [0.05, 0.1, 0.2])
+
+    def test_never(self):
+        """After about ten seconds it is not."""
+        with self.assertRaises(FileLocked):
+            self.retry(999)
+        self.assertTrue(9 < sum(self.waited) < 11)

@@ -1,0 +1,404 @@
+"""popserv.maildrops.mbox.mailbox and file: a session beside the programs that change the file."""
+
+import errno
+import fcntl
+import os
+from unittest import mock
+
+from zope.interface.verify import verifyObject
+
+from popserv.errors import (
+    MaildropUnavailable,
+    MessageChanged,
+    NoSuchMessage,
+    RemovalFailed,
+    TryLater,
+)
+from popserv.interfaces import ICachedMessages, IRetrievalRecord, ISizeCache
+from popserv.maildrops.mbox import Format, body
+from popserv.testing import naive_octets, read_all
+from tests.maildrops.maildir.harness import failing, read_message, result
+from tests.maildrops.mbox.harness import OLD, MboxCase, mbox_of, stored
+
+MESSAGES = [b"Subject: 1\n\none\n", b"Subject: 2\n\ntwo\n", b"Subject: 3\n\nthree\n"]
+
+
+class MailboxCase(MboxCase):
+    """A file of three messages."""
+
+    def setUp(self):
+        """Write the file; not every file system supports RWF_NOWAIT."""
+        super().setUp()
+        self.write(mbox_of(MESSAGES))
+        real = os.preadv
+        self.patch(os, "preadv", lambda fd, to, at, _flags: real(fd, to, at))
+
+    def replace(self, octets):
+        """Put another file in place of this one."""
+        os.rename(self.path, self.path + ".old")
+        self.write(octets)
+        os.unlink(self.path + ".old")
+
+    def rewrite(self, octets):
+        """Rewrite the file in place, as mutt does."""
+        with open(self.path, "rb+") as file:
+            file.write(octets)
+            file.truncate()
+
+    def another_program(self):
+        """Lock the file as another program does, until the test ends."""
+        process = os.open(self.path, os.O_RDWR)
+        self.addCleanup(os.close, process)
+        fcntl.fcntl(process, fcntl.F_OFD_SETLK, b"\1\0" + bytes(30))
+        return process
+
+
+class ReadingTests(MailboxCase):
+    """RETR, whatever happens to the file."""
+
+    def test_interfaces(self):
+        """It reads from the page cache, records retrievals, and can discard sizes."""
+        with self.session() as mailbox:
+            for interface in (ICachedMessages, IRetrievalRecord, ISizeCache):
+                self.assertTrue(verifyObject(interface, mailbox))
+
+    def test_changed_meanwhile(self):
+        """A message is read wherever it is now, in whatever way the file was changed."""
+        new = stored(b"new\n", 9)
+        parts = mbox_of(MESSAGES).split(b"From ann@")[1:]
+        moved = b"From ann@" + parts[2] + b"From ann@" + parts[0]
+        for change in (self.rewrite, self.replace):
+            with self.session() as mailbox:
+                change(moved + new)
+                self.assertEqual(mailbox.read_cached(mailbox.messages[0], 100), None)
+                self.assertEqual(read_message(mailbox, 0), MESSAGES[0])
+                self.assertEqual(mailbox.read_cached(mailbox.messages[0], 100), None)
+                self.assertEqual(read_message(mailbox, 2), MESSAGES[2])
+                with self.assertRaises(NoSuchMessage):
+                    read_message(mailbox, 1)
+            self.assertEqual(self.read_all(), [MESSAGES[2], MESSAGES[0], b"new\n"])
+            self.write(mbox_of(MESSAGES))
+
+    def test_file_removed(self):
+        """If the file is gone, so are the messages."""
+        with self.session() as mailbox:
+            os.unlink(self.path)
+            with self.assertRaises(NoSuchMessage):
+                read_message(mailbox, 0)
+            result(mailbox.remove(mailbox.messages))
+            result(mailbox.record_retrieved(mailbox.messages))
+        self.assertFalse(os.path.exists(self.path))
+
+    def test_status_written(self):
+        """A message to which another program has added a field has other octets: it is refused."""
+        with self.session() as mailbox:
+            self.rewrite(mbox_of([MESSAGES[0].replace(b"\n\n", b"\nStatus: RO\n\n")]))
+            with self.assertRaises(MessageChanged):
+                read_message(mailbox, 0)
+        self.assertEqual(len(self.read_all()), 1)
+
+    def test_unusable(self):
+        """What is no mbox file any more is refused, and stays as it is."""
+        with self.session() as mailbox:
+            self.rewrite(b"no From_ line\n")
+            with self.assertRaises(MaildropUnavailable):
+                read_message(mailbox, 0)
+            with self.assertRaises(RemovalFailed):
+                result(mailbox.remove(mailbox.messages))
+        self.assertEqual(self.contents(), b"no From_ line\n")
+
+    def test_other_session(self):
+        """A file that was put in place of this one, and that another session has, is left alone."""
+        with self.session() as mailbox:
+            self.replace(mbox_of(MESSAGES))
+            self.restart()
+            with self.session():
+                with self.assertRaises(TryLater):
+                    read_message(mailbox, 0)
+                with self.assertRaises(RemovalFailed):
+                    result(mailbox.remove(mailbox.messages))
+        self.assertEqual(self.contents(), mbox_of(MESSAGES))
+
+    def test_locked(self):
+        """While another program has the file locked, a changed file is not read."""
+        with self.session() as mailbox:
+            self.append(stored(b"new\n", 9))
+            self.another_program()
+            with self.assertRaises(TryLater):
+                read_message(mailbox, 0)
+            with self.assertRaises(RemovalFailed):
+                result(mailbox.remove(mailbox.messages))
+            result(mailbox.record_retrieved(mailbox.messages))
+        self.assertEqual(len(self.flushWarnings()), 0)
+
+    def test_read_error(self):
+        """A message that cannot be read is refused."""
+        with self.session() as mailbox, failing(os, "fstat", OSError(errno.EIO, "I/O error")):
+            with self.assertRaises(MaildropUnavailable) as refused:
+                result(mailbox.open(mailbox.messages[0]))
+            self.assertIn("message cannot be read", str(refused.exception))
+
+    def test_read_cached(self):
+        """The start of a message is read at once, unless it would have to wait."""
+        with self.session() as mailbox:
+            message = mailbox.messages[1]
+            self.assertEqual(mailbox.read_cached(message, 5), b"Subje")
+            self.assertEqual(mailbox.read_cached(message, 500), MESSAGES[1])
+            with failing(os, "preadv", BlockingIOError()):
+                self.assertEqual(mailbox.read_cached(message, 5), None)
+            self.append(b"x")
+            self.assertEqual(mailbox.read_cached(message, 5), None)
+
+    def test_discard_sizes(self):
+        """Discarded sizes are counted anew in the next session."""
+        with self.session() as mailbox:
+            result(mailbox.discard_sizes())
+        with failing(os, "pread", OSError(errno.EIO, "read")), self.assertRaises(TryLater.__base__):
+            result(self.maildrops.open_maildrop(b"ann"))
+
+
+class LargeMessageTests(MailboxCase):
+    """A message in several chunks."""
+
+    message = b"Subject: x\n\n" + b"line\n>From y\n" * 30
+
+    def setUp(self):
+        """Make the chunks small."""
+        super().setUp()
+        self.patch(body, "CHUNK", 50)
+        self.write(mbox_of([MESSAGES[0], self.message]))
+
+    def read_changing(self, change):
+        """Return the message, of which the file is changed after the first chunk."""
+        with self.session() as mailbox:
+            opened = result(mailbox.open(mailbox.messages[1]))
+            chunks = iter(opened)
+            try:
+                first = next(chunks)
+                change()
+                return first + result(read_all(chunks))
+            finally:
+                opened.close()
+
+    def test_appended(self):
+        """A delivery while a message is sent does not disturb."""
+        self.assertEqual(self.read_changing(lambda: self.append(stored(b"new\n", 9))), self.message)
+
+    def test_not_cached(self):
+        """Chunks that are not cached are read in a thread."""
+        with failing(os, "preadv", BlockingIOError()), self.session() as mailbox:
+            self.assertEqual(read_message(mailbox, 1), self.message)
+
+    def test_changed(self):
+        """If the file is rewritten while a message is sent, it is not sent to its end."""
+        octets = self.contents()
+        for change in (
+            lambda: self.rewrite(octets.replace(b"line", b"LINE")),
+            lambda: self.rewrite(octets[10:]),
+            lambda: self.rewrite(b""),
+            lambda: self.rewrite(b"\n" * len(octets)),
+            lambda: self.rewrite(mbox_of([MESSAGES[0]]) + b"x" * 999),
+        ):
+            with self.assertRaises(MessageChanged):
+                self.read_changing(change)
+            self.write(octets)
+
+    def test_closed_session(self):
+        """A message that is being sent has a descriptor of its own."""
+        mailbox = result(self.maildrops.open_maildrop(b"ann"))
+        opened = result(mailbox.open(mailbox.messages[1]))
+        result(mailbox.release())
+        with self.session():
+            self.assertEqual(result(read_all(opened)), self.message)
+
+
+class MboxrdTests(LargeMessageTests):
+    """The quoting of mboxrd is undone."""
+
+    format = Format(believes_content_length=False, is_quoted=True)
+
+    def setUp(self):
+        """Expect the message without its quoting."""
+        super().setUp()
+        self.message = self.message.replace(b">From", b"From")
+
+    def test_octets(self):
+        """Its octets are counted without, however it is read."""
+        self.write(mbox_of([b"\n>From x\n", b"\n>>From x\n", MESSAGES[0]]))
+        with self.session() as mailbox:
+            texts = [b"\nFrom x\n", b"\n>From x\n", MESSAGES[0]]
+            self.assertEqual([*mailbox.messages.octets], [*map(naive_octets, texts)])
+            self.assertEqual([read_message(mailbox, at) for at in range(3)], texts)
+            cached = [mailbox.read_cached(message, 500) for message in mailbox.messages]
+            self.assertEqual(cached, [None, None, MESSAGES[0]])
+
+
+class RemovalTests(MailboxCase):
+    """QUIT."""
+
+    def test_rest(self):
+        """What remains is what it was, octet by octet, with its unique-ids."""
+        parts = mbox_of(MESSAGES).split(b"From ann@")[1:]
+        for removed in range(3):
+            uids = self.uids()
+            self.remove(removed)
+            kept = [at for at in range(3) if at != removed]
+            self.assertEqual(self.contents(), b"".join(b"From ann@" + parts[at] for at in kept))
+            self.assertEqual(self.uids(), [uids[at] for at in kept])
+            self.restart()
+            self.assertEqual(self.uids(), [uids[at] for at in kept])
+            self.write(mbox_of(MESSAGES))
+
+    def test_delivery(self):
+        """Mail that was delivered meanwhile is kept."""
+        for change in (self.append, lambda octets: self.replace(self.contents() + octets)):
+            with self.session() as mailbox:
+                change(stored(b"new\n", 9))
+                result(mailbox.remove(mailbox.messages))
+            self.assertEqual(self.read_all(), [b"new\n"])
+            self.write(mbox_of(MESSAGES))
+
+    def test_rewritten(self):
+        """Nothing but the marked messages is removed from a file that was rewritten."""
+        with self.session() as mailbox:
+            self.rewrite(mbox_of([b"new\n"]) + mbox_of(MESSAGES)[: -len(stored(MESSAGES[2]))])
+            result(mailbox.remove([mailbox.messages[0], mailbox.messages[2]]))
+        self.assertEqual(self.read_all(), [b"new\n", MESSAGES[1]])
+
+    def test_removed_by_others(self):
+        """If another program has removed one of equal messages, the other stays if not marked."""
+        self.write(stored(b"same\n") * 2)
+        with self.session() as mailbox:
+            self.rewrite(stored(b"same\n"))
+            result(mailbox.remove(mailbox.messages[:1]))
+        self.assertEqual(self.read_all(), [b"same\n"])
+
+    def test_equal_messages(self):
+        """Equal messages that remain get an X-UIDL if they would lose their unique-id."""
+        self.write(stored(b"A: same\n\nx\n") * 3)
+        uids = self.uids()
+        self.remove(0)
+        self.assertEqual(self.uids(), uids[1:])
+        self.restart()
+        self.assertEqual(self.uids(), uids[1:])
+        self.assertEqual(self.read_all(), [b"A: same\nX-UIDL: %b\n\nx\n" % uid for uid in uids[1:]])
+        self.remove(0)
+        self.assertEqual(self.uids(), uids[2:])
+
+    def test_x_uidl(self):
+        """A unique-id from X-UIDL stays, and so do those of later messages with the same one."""
+        self.write(mbox_of([b"X-UIDL: abc\nA: %d\n\n" % at for at in range(3)]))
+        uids = self.uids()
+        self.assertEqual(uids[0], b"abc")
+        self.remove(0)
+        self.restart()
+        self.assertEqual(self.uids(), uids[1:])
+
+    def test_internal_data(self):
+        """The data message of c-client and Dovecot stays."""
+        data = (
+            b"From MAILER-DAEMON Mon Jan  5 10:00:00 2026\n"
+            b"Subject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\nX-IMAP: 1 2\n\nx\n\n"
+        )
+        self.write(data + mbox_of(MESSAGES))
+        self.remove(0, 1, 2)
+        self.assertEqual(self.contents(), data)
+
+    def test_owner_and_times(self):
+        """The file keeps its inode, owner, group, mode and times."""
+        os.chown(self.path, 12345, 8)
+        os.chmod(self.path, 0o660)
+        os.utime(self.path, ns=(OLD - 1, OLD))
+        before = os.stat(self.path)
+        self.remove(0)
+        after = os.stat(self.path)
+        for name in ("st_ino", "st_uid", "st_gid", "st_mode", "st_atime_ns", "st_mtime_ns"):
+            self.assertEqual(getattr(after, name), getattr(before, name), name)
+
+    def test_not_owner(self):
+        """Times that this user may not set are left."""
+        with failing(os, "utime", PermissionError(errno.EPERM, "not owner")):
+            self.remove(0)
+        self.assertEqual(self.read_all(), MESSAGES[1:])
+
+    def test_failure(self):
+        """If the file cannot be rewritten it is what it was, and the log names it."""
+        for name in ("pwrite", "ftruncate"):
+            with (
+                self.session() as mailbox,
+                failing(os, name, OSError(errno.ENOSPC, "no space")),
+                self.assertRaises(RemovalFailed) as failed,
+            ):
+                result(mailbox.remove(mailbox.messages[:2]))
+            self.assertEqual(failed.exception.remaining, 2)
+            self.assertIn(self.path, str(failed.exception.__cause__))
+        # A file that cannot be cut any more keeps what was appended to it.
+        self.assertEqual(
+            [each.rstrip() for each in self.read_all()[:3]], [*map(bytes.rstrip, MESSAGES)]
+        )
+
+    def test_read_only(self):
+        """A file that may not be written is not changed."""
+        denied = PermissionError(errno.EACCES, "denied")
+        with failing(os, "open", denied, lambda _, flags, *rest: flags & os.O_RDWR):
+            mailbox = result(self.maildrops.open_maildrop(b"ann"))
+        with self.assertRaises(RemovalFailed) as failed:
+            result(mailbox.remove(mailbox.messages))
+        result(mailbox.release())
+        self.assertIn("cannot be written for user", str(failed.exception.__cause__))
+        self.assertEqual(self.contents(), mbox_of(MESSAGES))
+
+    def test_nothing(self):
+        """To remove nothing changes nothing."""
+        with self.session() as mailbox:
+            result(mailbox.remove([]))
+        self.assertEqual(self.contents(), mbox_of(MESSAGES))
+
+
+class RetrievalTests(MailboxCase):
+    """LAST."""
+
+    def last(self):
+        """Return the position of the last retrieved message."""
+        with self.session() as mailbox:
+            last = result(mailbox.last_retrieved())
+            return None if last is None else last.position
+
+    def record(self, *positions):
+        """Record retrievals in a session of their own."""
+        with self.session() as mailbox:
+            result(mailbox.record_retrieved([mailbox.messages[at] for at in positions]))
+
+    def test_recorded(self):
+        """A retrieval is recorded in Status, where other programs record it, too."""
+        self.assertEqual(self.last(), None)
+        uids = self.uids()
+        self.record(1)
+        self.assertEqual(self.last(), 1)
+        self.assertEqual(self.uids(), uids)
+        self.assertEqual(self.read_all()[1], b"Subject: 2\nStatus: RO\n\ntwo\n")
+        self.write(self.contents().replace(b"3\n", b"3\nStatus: R\n"))
+        self.assertEqual(self.last(), 2)
+
+    def test_again(self):
+        """What is recorded is not recorded again."""
+        self.record(0, 1)
+        before = self.contents()
+        with failing(os, "pwrite", OSError(errno.EIO, "written")):
+            self.record(0, 1)
+        self.assertEqual(self.contents(), before)
+
+    def test_after_removal(self):
+        """Retrievals are recorded after removals, of the messages that remain."""
+        with self.session() as mailbox:
+            result(mailbox.remove(mailbox.messages[:1]))
+            result(mailbox.record_retrieved(mailbox.messages[:2]))
+        self.assertEqual(
+            self.read_all(), [b"Subject: 2\nStatus: RO\n\ntwo\n", b"Subject: 3\n\nthree\n"]
+        )
+
+    def test_failure(self):
+        """A retrieval that cannot be recorded is no error."""
+        with mock.patch.object(os, "pwrite", side_effect=OSError(errno.ENOSPC, "full")):
+            self.record(0)
+        self.assertEqual(self.read_all(), MESSAGES)
