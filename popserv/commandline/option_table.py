@@ -40,7 +40,7 @@ LOGIN_OPTIONS = (
 CACHE_MESSAGES = 500_000
 """The default of ``--cache-messages``."""
 
-SHORT_STORE_OPTIONS = ("maildir",)
+SHORT_STORE_OPTIONS = ("maildir", "mbox")
 """The options that name a store of the kind with the same name."""
 
 
@@ -57,6 +57,14 @@ PARAMETERS: list[list[str | None]] = [
         "The directory that contains one Maildir for each user, or the path of a Maildir with "
         "the variables %u (the user name), %n (its part before the last @) and %d (its part "
         "after the last @). This option or --store is required.",
+    ],
+    [
+        "mbox",
+        None,
+        None,
+        "The directory that contains one mbox file for each user, such as /var/mail, or the path "
+        "of an mbox file with the variables of --maildir. It is the short form of --store "
+        "mbox:PATH. The default is to serve no mbox files.",
     ],
     [
         "store",

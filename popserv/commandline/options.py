@@ -40,7 +40,7 @@ class Options(SessionOptions):
 
     synopsis = "[options]"
     longdesc = (
-        "A POP3 server for Maildirs: RFC 1725 with its extensions, or one of its predecessors."
+        "A POP3 server for Maildirs and mbox files: RFC 1725 with extensions, or a predecessor."
     )
 
     optParameters: ClassVar[list[list[str | None]]] = [

@@ -25,3 +25,31 @@ class _MaildirKind:
 
 
 maildir = _MaildirKind()
+
+
+@implementer(IStoreKind, IPlugin)
+class _MboxKind:
+    argument = "PATH"
+
+    def __init__(self, kind, help):  # noqa: A002
+        self.kind = kind
+        self.help = help
+
+    def make_store(self, argument, settings):
+        from popserv.maildrops.mbox.kind import make_store
+
+        return make_store(self.kind, argument, settings)
+
+
+mbox = _MboxKind(
+    "mbox",
+    "Mbox files, as /var/mail has them, in a directory that contains one for each user, or at a "
+    "path with the variables %u, %n and %d. Content-Length is believed if it leads to a From_ "
+    "line. --mbox PATH is the short form.",
+)
+mboxo = _MboxKind("mboxo", "Mbox files in which Content-Length is ignored.")
+mboxrd = _MboxKind(
+    "mboxrd",
+    'Mbox files in which Content-Length is ignored, and in which one ">" of each line such as '
+    '">From " is removed again, which the program that delivered the mail has added.',
+)
