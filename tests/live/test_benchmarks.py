@@ -20,7 +20,7 @@ from threading import Thread
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
-from twisted.trial.unittest import SkipTest, TestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from tests.certificates import issue
 from tests.live.harness import CHECKOUT, TIMEOUT, temporary_directory
@@ -443,6 +443,31 @@ class GrowthTests(TinyTestCase):
         self.assertIn("matplotlib is missing", output)
         self.assertTrue((results / "growth-poll.csv").exists())
         self.assertEqual(list(results.rglob("*.png")), [])
+
+
+class MboxTests(SynchronousTestCase):
+    """The command mbox.py."""
+
+    def test_mbox(self):
+        """It measures every workload on every server."""
+        script = CHECKOUT / "benchmarks" / "mbox.py"
+        directory = temporary_directory(self)
+        done = subprocess.run(
+            [sys.executable, script, "--tiny", "--load", program(), "--directory", directory],
+            capture_output=True,
+            text=True,
+            timeout=10 * TIMEOUT,
+            check=False,
+            env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+        self.assertEqual(len(rows), 13)
+        for _, server, cpu, wall in rows[1:]:
+            self.assertIn(server, ("popserv", "dovecot, tuned", "dovecot"))
+            self.assertGreater(float(wall.strip(" |")), 0)
+            self.assertGreaterEqual(float(cpu), 0)
+        self.assertEqual(list(directory.iterdir()), [])
 
 
 class ProfileTests(TinyTestCase):

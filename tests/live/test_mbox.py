@@ -83,7 +83,9 @@ class MboxCase(SynchronousTestCase):
                 window.read(entry.start, entry.end - entry.start)
                 for entry in parse(window, 0, DEFAULT_FORMAT)
             ]
-        return [int(re.search(rb"Subject: message (\d+)", text)[1]) for text in texts]
+        # The notice after an interruption has another subject.
+        found = [re.search(rb"\nSubject: message (\d+)\n", text) for text in texts]
+        return [int(each[1]) for each in found if each]
 
     def pop(self, *commands):
         """Run a session; return its output."""
@@ -304,3 +306,44 @@ class LockedTests(MboxCase):
         self.fetch()
         self.assertEqual((self.fetched, self.subjects()), ([0], []))
         self.assertFalse(dotlock.exists())
+
+
+class FaultTests(MboxCase):
+    """System calls that fail or kill the server, while QUIT removes the second of four messages."""
+
+    def setUp(self):
+        """Deliver the messages."""
+        super().setUp()
+        require_programs(self, "strace")
+        for number in range(4):
+            self.deliver(number)
+
+    def remove(self, fault):
+        """Run a session with a fault in its system calls; return its output."""
+        command = ("strace", "-f", "-o", "/dev/null", "-e", f"inject={fault}", BIN / "popserv")
+        options = ("session", "--user", USER, "--mbox", self.spool)
+        return run(*command, *options, input=b"DELE 2\r\nQUIT\r\n").stdout
+
+    def test_killed(self):
+        """A server that is killed in any system call loses no message."""
+        octets = self.file.read_bytes()
+        killed = 0
+        for call, number in (
+            *(("pwrite64", number) for number in range(1, 5)),
+            *(("fdatasync", 1), ("fdatasync", 2), ("ftruncate", 1), ("fsync", 1)),
+        ):
+            self.file.write_bytes(octets)
+            replies = self.remove(f"{call}:signal=KILL:when={number}")
+            killed += b"signing off" not in replies
+            self.assertLessEqual({0, 2, 3}, set(self.subjects()), (call, number))
+            # The next session goes on: the dotlock of the dead one is stale.
+            self.assertIn(b"signing off", self.pop(b"NOOP"))
+        self.assertGreaterEqual(killed, 7)
+
+    def test_full_disk(self):
+        """On a full disk QUIT fails, and the file is what it was."""
+        octets = self.file.read_bytes()
+        for error in ("ENOSPC", "EDQUOT", "EIO"):
+            replies = self.remove(f"pwrite64:error={error}")
+            self.assertIn(b"-ERR [SYS/TEMP] 1 deleted message not removed", replies)
+            self.assertEqual(self.file.read_bytes(), octets)
