@@ -4,7 +4,7 @@ Rules of this package:
  1. Programs that deliver mail append to the file, and mail programs rewrite it, at any time but
     under the locks of ``locks``.  A session holds those only while it reads or rewrites the file.
  2. The exclusive-access lock is flock(2) on the file, which those programs do not use.
- 3. A message is identified by the digest of its From_ line and its octets, without the fields that
+ 3. A message is identified by the digest of its From line and its octets, without the fields that
     mail programs change.  After a change of the file messages are found by it.
  4. An index is used again only if device, inode, length and times of the file are the same.  If
     the file has grown, and the last message is where it was, what follows is read.

@@ -31,8 +31,9 @@ DIGEST_SIZE = 16
 class Format(NamedTuple):
     """How an mbox file is read.
 
-    If ``believes_content_length``, a Content-Length is believed if it leads to a From_ line or to
-    the end of the file.  If ``is_quoted``, each line of ``>`` and "From " loses one ``>``.
+    If ``believes_content_length``, a Content-Length is believed if it leads to the line that
+    starts another message, or to the end of the file.  If ``is_quoted``, each line of ``>`` and
+    "From " loses one ``>``.
     """
 
     believes_content_length: bool = True
