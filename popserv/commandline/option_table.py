@@ -189,7 +189,8 @@ FLAGS: list[list[str | None]] = [
     [
         "mark-seen",
         None,
-        "At QUIT, set the Maildir flag S on the messages that the session has retrieved. Cannot "
+        "At QUIT, set the Maildir flag S, or R in Status of an mbox file, for the messages that "
+        "the session has retrieved. Cannot "
         f"be combined with a dialect that has LAST ({dialects_with(b'LAST')}), which always sets "
         "the flag.",
     ],

@@ -1,6 +1,7 @@
 """One user's mbox file during a session, while other programs append to it and rewrite it.
 
-The methods wait for the disk, except for :meth:`MboxFile.is_unchanged`: call them in a thread.
+The methods wait for the disk, except for :meth:`MboxFile.is_unchanged` and :meth:`MboxFile.find`:
+call them in a thread.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class MboxFile:
     it was last read.  ``reopen`` opens the user's file anew, if another one was put in its place.
     """
 
-    __slots__ = ("_reopen", "at_login", "downgrader", "format", "index", "spool")
+    __slots__ = ("_found", "_reopen", "at_login", "downgrader", "format", "index", "spool")
 
     def __init__(
         self,
@@ -51,6 +52,8 @@ class MboxFile:
         self.downgrader = downgrader
         self._reopen = reopen
         self.index = self.at_login = self._login(known)
+        # The positions in the index, by those at login; None if they are the same.
+        self._found: dict[int, int] | None = None
 
     def _login(self, known: Index | None) -> Index:
         """Return the index; the file is read only if ``known`` is not that of the same file.
@@ -79,11 +82,11 @@ class MboxFile:
         """Return whether the file is still the one of which there is an index."""
         return self.spool.identity() == self.index.identity and self.spool.is_at_path()
 
-    def find(self, position: int) -> int:
-        """Read the file again, and return the position that a message has in the new index.
+    def refresh(self) -> None:
+        """Read the file again, which has changed.
 
-        :raises NoSuchMessage: it was removed.
-        :raises MessageChanged: it has other octets than at login.
+        :raises NoSuchMessage: it was removed, and with it all messages.
+        :raises MaildropBusy: as :meth:`remove`.
         :raises FileLocked: another program has a lock on the file.
         :raises OSError: the file cannot be read.
         """
@@ -92,8 +95,21 @@ class MboxFile:
         except FileNotFoundError:
             raise NoSuchMessage from None
         with self.spool.locked():
-            self.index = self._read(self.index)
-        found = find_messages(self.at_login, self.index, [position]).get(position)
+            self._update(self._read(self.index))
+
+    def _update(self, index: Index) -> None:
+        self.index = index
+        self._found = find_messages(self.at_login, index, range(len(self.at_login.marks)))
+
+    def find(self, position: int) -> int:
+        """Return the position in the index of a message, by that at login.
+
+        :raises NoSuchMessage: another program has removed it.
+        :raises MessageChanged: it has other octets than at login.
+        """
+        if self._found is None:
+            return position
+        found = self._found.get(position)
         if found is None:
             raise NoSuchMessage
         if self.index.messages.sizes_of(found) != self.at_login.messages.sizes_of(position):
@@ -151,7 +167,7 @@ class MboxFile:
             edits = [self._edit(index, at, Header.status_edit) for at in unread]
             if edits:
                 self._rewrite(lock, index, edits)
-                self.index = index.first(min(unread))
+                self._update(index.first(min(unread)))
 
     def _replace(self) -> None:
         """Open the file that another program has put in place of this one."""
@@ -164,7 +180,7 @@ class MboxFile:
         """Return the index of the locked file, read whole if it may have changed in any way."""
         if self.index.is_settled and self.index.identity == self.spool.identity():
             return self.index
-        self.index = self._read(None)
+        self._update(self._read(None))
         return self.index
 
     def _remove(self, lock: FileLock, index: Index, removed: Sequence[int]) -> None:
@@ -180,9 +196,9 @@ class MboxFile:
         ]
         self._rewrite(lock, index, edits)
         if written:
-            self.index = index.first(min(removed[0], kept[min(written)]))
+            self._update(index.first(min(removed[0], kept[min(written)])))
         else:
-            self.index = without(index, removed, self.spool.identity())
+            self._update(without(index, removed, self.spool.identity()))
 
     def _edit(
         self, index: Index, position: int, edit: Callable[[Header], tuple[int, int, bytes]]
@@ -202,5 +218,5 @@ class MboxFile:
                 rewrite(self.spool.fd, size, sorted(edits), boundaries, lock.touch)
         except OSError as error:
             # Another session reads all of it again.
-            self.index = index.first(0)
+            self._update(index.first(0))
             raise self.spool.problem(error) from error

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import struct
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -37,7 +38,14 @@ RETRY_DELAYS = (0.05, 0.1, 0.2, 0.4) + (0.5,) * 18
 Wait = Callable[[float], Awaitable[Any]]
 """Waits for a number of seconds."""
 
-_SET_LOCK = getattr(fcntl, "F_OFD_SETLK", fcntl.F_SETLK)
+# Other systems have another struct flock, or no such locks.
+_SET_LOCK = fcntl.F_OFD_SETLK if sys.platform == "linux" else None
+
+_LOCKF = {
+    fcntl.F_WRLCK: fcntl.LOCK_EX | fcntl.LOCK_NB,
+    fcntl.F_RDLCK: fcntl.LOCK_SH | fcntl.LOCK_NB,
+    fcntl.F_UNLCK: fcntl.LOCK_UN,
+}
 
 _CANNOT_CREATE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """The errors with which a dotlock cannot be made, and fcntl has to be enough."""
@@ -116,8 +124,11 @@ class FileLock:
                 os.utime(self._name, dir_fd=self._parent, follow_symlinks=False)
 
     def _set(self, kind: int) -> None:
-        # struct flock with offsets of 64 bits, for the whole file.
-        fcntl.fcntl(self._fd, _SET_LOCK, struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0))
+        if _SET_LOCK is None:
+            fcntl.lockf(self._fd, _LOCKF[kind])
+        else:
+            # struct flock with offsets of 64 bits, for the whole file.
+            fcntl.fcntl(self._fd, _SET_LOCK, struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0))
 
     def _create_dotlock(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

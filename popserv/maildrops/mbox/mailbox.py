@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from popserv.core.snapshot import Message
-from popserv.errors import MaildropBusy, MessageChanged, RemovalFailed, TryLater
+from popserv.errors import MaildropBusy, MessageChanged, NoSuchMessage, RemovalFailed, TryLater
 from popserv.interfaces import ICachedMessages, IRetrievalRecord, ISizeCache
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.mbox.body import Body
@@ -53,21 +53,24 @@ class MboxMailbox:
     def read_cached(self, message: Message, maximum: int) -> bytes | None:
         """See ICachedMessages."""
         file = self._file
-        index, at = file.at_login, message.position
-        if file.index is not index:
-            return None
-        octets = min(maximum, index.ends[at] - index.starts[at], CHUNK)
-        text = read_part(file.spool.fd, octets, index.starts[at])
-        if text is None or not file.is_unchanged():
+        index = file.index
+        try:
+            at = file.find(message.position)
+            octets = min(maximum, index.ends[at] - index.starts[at], CHUNK)
+            text = read_part(file.spool.fd, octets, index.starts[at])
+            if text is None or not file.is_unchanged():
+                return None
+        except (NoSuchMessage, MessageChanged, OSError):
             return None
         return None if file.format.is_quoted and Unquoter.may_change(text) else text
 
     async def open(self, message: Message) -> Iterable[Chunk]:
         """See IMailbox."""
-        file, position = self._file, message.position
+        file = self._file
         try:
-            if file.index is not file.at_login or not file.is_unchanged():
-                position = await self._retry(file.find, position)
+            if not file.is_unchanged():
+                await self._retry(file.refresh)
+            position = file.find(message.position)
         except MessageChanged:
             await self.discard_sizes()
             raise

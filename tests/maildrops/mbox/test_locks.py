@@ -61,6 +61,14 @@ class LockTests(SynchronousTestCase):
         self.assertTrue(self.other_can_lock())
         self.assertFalse(os.path.exists(self.dotlock))
 
+    def test_locks_of_the_process(self):
+        """On a system without locks of the open file, those of the process are used."""
+        self.patch(locks, "_SET_LOCK", None)
+        self.lock.acquire()
+        self.assertFalse(self.other_can_lock())
+        self.lock.release()
+        self.assertTrue(self.other_can_lock())
+
     def test_other_session(self):
         """Another session of this process that closes the file does not release the lock."""
         self.lock.acquire()

@@ -16,6 +16,7 @@ from popserv.errors import (
 )
 from popserv.interfaces import ICachedMessages, IRetrievalRecord, ISizeCache
 from popserv.maildrops.mbox import Format, body
+from popserv.maildrops.mbox.file import MboxFile
 from popserv.testing import naive_octets, read_all
 from tests.maildrops.maildir.harness import failing, read_message, result
 from tests.maildrops.mbox.harness import OLD, MboxCase, mbox_of, stored
@@ -72,8 +73,11 @@ class ReadingTests(MailboxCase):
                 change(moved + new)
                 self.assertEqual(mailbox.read_cached(mailbox.messages[0], 100), None)
                 self.assertEqual(read_message(mailbox, 0), MESSAGES[0])
-                self.assertEqual(mailbox.read_cached(mailbox.messages[0], 100), None)
-                self.assertEqual(read_message(mailbox, 2), MESSAGES[2])
+                self.assertEqual(mailbox.read_cached(mailbox.messages[0], 100), MESSAGES[0])
+                self.assertEqual(mailbox.read_cached(mailbox.messages[1], 100), None)
+                self.assertEqual(mailbox.read_cached(mailbox.messages[2], 100), MESSAGES[2])
+                with failing(MboxFile, "refresh", AssertionError("read again")):
+                    self.assertEqual(read_message(mailbox, 2), MESSAGES[2])
                 with self.assertRaises(NoSuchMessage):
                     read_message(mailbox, 1)
             self.assertEqual(self.read_all(), [MESSAGES[2], MESSAGES[0], b"new\n"])
@@ -145,6 +149,8 @@ class ReadingTests(MailboxCase):
             self.assertEqual(mailbox.read_cached(message, 5), b"Subje")
             self.assertEqual(mailbox.read_cached(message, 500), MESSAGES[1])
             with failing(os, "preadv", BlockingIOError()):
+                self.assertEqual(mailbox.read_cached(message, 5), None)
+            with failing(os, "stat", OSError(errno.EACCES, "denied")):
                 self.assertEqual(mailbox.read_cached(message, 5), None)
             self.append(b"x")
             self.assertEqual(mailbox.read_cached(message, 5), None)
