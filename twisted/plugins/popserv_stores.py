@@ -53,3 +53,21 @@ mboxrd = _MboxKind(
     'Mbox files in which Content-Length is ignored, and in which one ">" of each line such as '
     '">From " is removed again, which the program that delivered the mail has added.',
 )
+
+
+@implementer(IStoreKind, IPlugin)
+class _MHKind:
+    kind = "mh"
+    argument = "PATH"
+    help = (
+        "MH folders, as nmh keeps them: numbered files and .mh_sequences. The path has the "
+        "variables %u, %n and %d, as in mh:/home/%u/Mail/inbox."
+    )
+
+    def make_store(self, argument, settings):
+        from popserv.maildrops.mh.kind import make_store
+
+        return make_store(argument, settings)
+
+
+mh = _MHKind()

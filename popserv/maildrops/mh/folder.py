@@ -1,0 +1,120 @@
+"""One MH folder, whose directory is held open: locked, scanned, and its files opened.
+
+Only regular files are messages, and only if their name is a number without leading zeros, as nmh
+writes it.  Everything here may wait for the disk: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+import time
+from typing import NamedTuple
+
+from popserv.errors import MaildropBusy
+from popserv.maildrops.file_times import CLOCK_TICK, FILE_CLOCK, TRUSTED_AGE
+
+MAX_SCANS = 5
+"""The maximum number of scans of a folder that keeps changing; the last result is then used."""
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+Times = tuple[int, ...]
+"""Of a folder: device, inode, st_mtime_ns and st_ctime_ns."""
+
+
+class FileKey(NamedTuple):
+    """What identifies the file of a message: inode, length, and time of modification (ns)."""
+
+    inode: int
+    length: int
+    modified: int
+
+
+class Scan(NamedTuple):
+    """The result of a scan.
+
+    ``files`` has the keys of the messages by their numbers, in the order of these.  If
+    ``is_settled``, no file was renamed unnoticed during the scan.  ``times`` are those of the
+    folder, or None if a later change need not alter them.  ``started`` is the time in ns.
+    """
+
+    files: dict[int, FileKey]
+    is_settled: bool
+    times: Times | None
+    started: int
+
+
+def lock(folder: int) -> None:
+    """Take the exclusive-access lock, flock(2) on the folder.
+
+    :raises MaildropBusy: another session has it.
+    """
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise MaildropBusy from None
+
+
+def times_of(folder: int) -> Times:
+    """Return the times of an open folder."""
+    status = os.fstat(folder)
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+
+def key_of(status: os.stat_result) -> FileKey:
+    """Return the key of a file."""
+    return FileKey(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def scan(folder: int) -> Scan:
+    """List the messages of an open folder, again if it changes meanwhile.
+
+    :raises OSError: the folder cannot be read.
+    """
+    for _ in range(MAX_SCANS):
+        started = time.clock_gettime_ns(FILE_CLOCK)
+        before = times_of(folder)
+        files = _list(folder)
+        is_unchanged = times_of(folder) == before
+        if is_unchanged:
+            break
+    latest = max(before[-2:])
+    return Scan(
+        files,
+        is_unchanged and latest + CLOCK_TICK < started,
+        before if is_unchanged and latest + TRUSTED_AGE < started else None,
+        started,
+    )
+
+
+def _list(folder: int) -> dict[int, FileKey]:
+    files = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _NUMBER.fullmatch(entry.name):
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    files[int(entry.name)] = key_of(status)
+    return dict(sorted(files.items()))
+
+
+def open_number(folder: int, number: int) -> int | None:
+    """Open the file of a message number; return None if it is missing or no regular file.
+
+    :raises OSError: it cannot be opened.
+    """
+    try:
+        fd = os.open(b"%d" % number, _FLAGS, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return None

@@ -1,0 +1,28 @@
+"""The store of ``--store mh:PATH``, made from the path and the settings of the options."""
+
+from __future__ import annotations
+
+import os
+
+from popserv.maildrops.layout import Layout
+from popserv.maildrops.mh.store import MHMaildrops
+from popserv.maildrops.path_problems import explain_directory
+from popserv.maildrops.settings import StoreSettings
+
+
+def make_store(argument: str, settings: StoreSettings) -> MHMaildrops:
+    """Return the store for a template of paths, whose root directory must exist.
+
+    :raises ValueError: the template or a setting is invalid, or the root is missing.
+    """
+    settings.reject_unsupported("downgrader")
+    if not argument:
+        raise ValueError(
+            "give the path of the folders with a variable, such as /home/%u/Mail/inbox"
+        )
+    problem = explain_directory(os.fsdecode(Layout(argument).root))
+    if problem:
+        raise ValueError(problem)
+    return MHMaildrops(
+        argument, cache_messages=settings.cache_messages, downgrader=settings.downgrader
+    )

@@ -1,0 +1,81 @@
+"""The MH store: one folder for each user, opened under an exclusive-access lock."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from zope.interface import implementer
+
+from popserv.errors import MaildropBusy
+from popserv.interfaces import IMailbox, IMaildropFactory
+from popserv.maildrops.empty_mailbox import EmptyMailbox
+from popserv.maildrops.index_cache import IndexCache
+from popserv.maildrops.layout import Layout
+from popserv.maildrops.mh.folder import lock, times_of
+from popserv.maildrops.mh.index import Index, read_index
+from popserv.maildrops.mh.mailbox import MHMailbox
+from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.refusals import refusal
+from popserv.messages.sizes import MakeDowngrader
+from popserv.runtime.threads import BoundedThreadPool, RunInThread
+
+_disk_threads = BoundedThreadPool("popserv-mh", threads=4)
+
+
+@implementer(IMaildropFactory)
+class MHMaildrops:
+    """The MH folders at the paths that a template gives.
+
+    ``template`` is as for :class:`~popserv.maildrops.layout.Layout`.
+
+    Up to ``cache_messages`` messages are cached in memory between sessions, at some 600 bytes each.
+    ``downgrader`` and ``run`` are as for :class:`~popserv.maildrops.maildir.MaildirMaildrops`.
+    """
+
+    def __init__(
+        self,
+        template: str,
+        *,
+        cache_messages: int = 500_000,
+        downgrader: MakeDowngrader | None = None,
+        run: RunInThread = _disk_threads.run,
+    ) -> None:
+        self.run = run
+        self._downgrader = downgrader
+        self._layout = Layout(template)
+        self._cache: IndexCache[Index] = IndexCache(cache_messages)
+        self._empty: set[bytes] = set()
+
+    async def open_maildrop(self, user: bytes) -> IMailbox:
+        """See IMaildropFactory."""
+        opened = await self.run(self._open, user, self._cache.get(user))
+        if opened is not None:
+            folder, index = opened
+            self._cache.put(user, index)
+            return MHMailbox(self._cache, self.run, user, folder, index, self._downgrader)
+        if user in self._empty:
+            raise MaildropBusy
+        self._empty.add(user)
+        return EmptyMailbox(partial(self._empty.remove, user))
+
+    def _open(self, user: bytes, index: Index | None) -> tuple[int, Index] | None:
+        """Open and lock a folder, in a thread; return None if there is none."""
+        try:
+            folder = self._layout.open(user)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise refusal(error) from error
+        try:
+            lock(folder)
+            if index is None or index.times != times_of(folder):
+                index = read_index(folder, index, self._downgrader)
+            return folder, index
+        except OSError as error:
+            problem = explain_in_directory(error, folder, error.filename)
+            os.close(folder)
+            raise refusal(error) from problem
+        except BaseException:
+            os.close(folder)
+            raise

@@ -1,0 +1,138 @@
+"""Tests of popserv.maildrops.mh.index: which unique-id a message has."""
+
+import os
+import shutil
+from unittest.mock import patch
+
+from popserv.maildrops.mh import index as module
+from popserv.maildrops.mh import index_file
+from popserv.messages.downgrade.downgrader import Downgrader
+from tests.maildrops.maildir.harness import before_each_call
+from tests.maildrops.mh.harness import MHCase, deliver, pack
+
+
+class UniqueIdTests(MHCase):
+    """The same unique-id for the same message, and never for another."""
+
+    def both(self):
+        """Return the unique-ids, which are the same after a restart."""
+        uids = self.uids()
+        self.restart()
+        self.assertEqual(self.uids(), uids)
+        return uids
+
+    def test_renumbered(self):
+        """Renumbering and reordering change no unique-id, with the index in memory or without."""
+        self.deliver(b"1\n", b"2\n", b"3\n")
+        _one, two, three = self.both()
+        self.remove(0)
+        pack(self.path)
+        self.assertEqual(self.both(), [two, three])
+        os.rename(self.file(1), self.file(9))
+        self.assertEqual(self.both(), [three, two])
+
+    def test_restored(self):
+        """A restored copy, which has another inode and the same time, has the same unique-ids."""
+        self.deliver(b"1\n", b"2\n")
+        uids = self.both()
+        copy = self.path + ".copy"
+        shutil.copytree(self.path, copy)
+        shutil.rmtree(self.path)
+        shutil.move(copy, self.path)
+        self.assertEqual(self.both(), uids)
+
+    def test_touched(self):
+        """A message whose time was changed keeps its unique-id."""
+        self.deliver(b"1\n", b"2\n")
+        uids = self.both()
+        os.utime(self.file(1), ns=(5, 5))
+        self.assertEqual(self.both(), uids)
+
+    def test_changed(self):
+        """A message with other octets has another unique-id."""
+        self.deliver(b"1\n", b"2\n")
+        one, two = self.both()
+        deliver(self.path, b"9\n", 1)
+        new, same = self.both()
+        self.assertEqual(same, two)
+        self.assertNotEqual(new, one)
+
+    def test_copies(self):
+        """Copies with the same time, or links, have unique-ids of their own until they go."""
+        for copy in (shutil.copy2, os.link):
+            for at in range(3):
+                self.deliver(b"1\n")
+                copy(self.file(1), self.file(2))
+                copy(self.file(1), self.file(3))
+                uids = self.both()
+                self.assertEqual(len(set(uids)), 3)
+                self.remove(at)
+                del uids[at]
+                self.assertEqual(self.both(), uids)
+                pack(self.path)
+                self.assertEqual(self.both(), uids)
+                self.remove(0, 1)
+
+    def test_recent(self):
+        """A file that was just written is read again, as it may change within a clock tick."""
+        self.deliver(b"1\n")
+        os.utime(self.file(1))
+        status = os.stat(self.file(1))
+        (one,) = self.both()
+        with open(self.file(1), "r+b") as file:
+            file.write(b"9")
+        os.utime(self.file(1), ns=(status.st_atime_ns, status.st_mtime_ns))
+        self.assertNotEqual(self.uids(), [one])
+        self.assertEqual(self.read_all(), [b"9\n"])
+
+
+class CountingTests(MHCase):
+    """Which messages are read."""
+
+    def files_read(self):
+        """Return the names of the message files that a login opens."""
+        names = []
+        with before_each_call(os, "open", names.append), self.session():
+            pass
+        return [int(name) for name in names if isinstance(name, bytes) and name.isdigit()]
+
+    def test_read_once(self):
+        """Only new messages are read; after a restart the index file spares it for many."""
+        self.patch(module, "SAVE_THRESHOLD", 2)
+        self.deliver(b"1\n")
+        self.assertEqual(self.files_read(), [1])
+        self.assertEqual(self.files_read(), [])
+        self.restart()
+        self.assertEqual(self.files_read(), [1])
+        self.deliver(b"2\n")
+        self.assertEqual(self.files_read(), [2])
+        self.restart()
+        self.assertEqual(self.files_read(), [])
+        self.maildrops = type(self.maildrops)(
+            self.root, downgrader=Downgrader, run=self.maildrops.run
+        )
+        self.assertEqual(self.files_read(), [1, 2])
+
+    def test_unreadable(self):
+        """A message without permission is left out and logged, and tried again."""
+        self.deliver(b"1\n", b"2\n")
+        real = module.open_number
+
+        def open_number(folder, number):
+            if number == 1:
+                raise PermissionError(13, "Permission denied")
+            return None if number == 2 else real(folder, number)
+
+        with patch.object(module, "open_number", open_number), self.session() as mailbox:
+            self.assertEqual(len(mailbox.messages), 0)
+            self.assertIsNone(mailbox.index.times)
+        self.assertEqual(self.read_all(), [b"1\n", b"2\n"])
+
+    def test_not_saved(self):
+        """An index file that cannot be written is logged, and not written at each login."""
+        self.patch(module, "SAVE_THRESHOLD", 1)
+        self.deliver(b"1\n")
+        with patch.object(index_file, "save", side_effect=OSError(28, "full")) as save:
+            self.uids()
+            self.uids()
+        save.assert_called_once()

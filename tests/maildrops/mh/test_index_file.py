@@ -1,0 +1,103 @@
+"""Tests of popserv.maildrops.mh.index_file."""
+
+import os
+from unittest.mock import patch
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from popserv.maildrops.mh import index_file
+from popserv.maildrops.mh.folder import FileKey
+from popserv.maildrops.mh.index_file import Entry, decode, encode
+from popserv.messages.sizes import Sizes
+from tests.maildrops.mh.harness import MHCase
+
+NUMBERS = st.integers(0, 10**12)
+ENTRIES = st.lists(
+    st.builds(
+        Entry,
+        st.just(0),
+        st.builds(FileKey, NUMBERS, NUMBERS, st.integers(-(10**18), 10**19)),
+        st.builds(Sizes, NUMBERS, st.none() | NUMBERS, st.booleans()),
+        st.binary(min_size=16, max_size=16).map(lambda each: each.hex().encode()),
+        st.from_regex(rb"[!-~]{1,70}", fullmatch=True),
+    ),
+    unique_by=lambda entry: entry.uid,
+)
+ENTRY = Entry(0, FileKey(1, 2, 3), Sizes(3, None), b"a" * 32, b"uid")
+
+
+class IndexFileTests(MHCase):
+    """The file, and what is done with one that is not right."""
+
+    @given(ENTRIES, st.sampled_from([b"0", b"1"]))
+    def test_round_trip(self, entries, kind):
+        """A file has the entries that were written."""
+        text = encode(entries, kind)
+        self.assertEqual(decode(text, kind), (entries, True))
+        self.assertEqual(decode(text, b"0" if kind == b"1" else b"1"), (entries, False))
+
+    def test_damaged(self):
+        """A torn, damaged or foreign file is noticed, whatever octet is wrong."""
+        text = encode([ENTRY], b"0")
+        for at in range(len(text)):
+            for damaged in (text[:at], text[:at] + b"~" + text[at + 1 :]):
+                with self.assertRaises(ValueError):
+                    decode(damaged, b"0")
+
+    def test_forged(self):
+        """A file with the right digest and contents that encode() does not make is not used."""
+        line = encode([ENTRY], b"0")[:-32].splitlines()[1]
+        for body in (b"other\n", b"popserv MH index 1 0\nx\n", b"popserv MH index 1 0\n%b\n%b\n"):
+            body = body.replace(b"%b", line)
+            with self.assertRaises(ValueError):
+                decode(body + index_file._digest(body), b"0")
+
+    def test_save(self):
+        """A file is replaced whole, readable to its owner alone, who is that of the folder."""
+        os.chown(self.path, 65534, 65534)
+        with self.folder() as folder:
+            with open(self.file(".popserv-index.tmp"), "wb"):
+                pass
+            index_file.save(folder, [ENTRY], b"0")
+            self.assertEqual(index_file.load(folder, b"0"), ([ENTRY], True))
+            status = os.stat(self.file(".popserv-index"))
+            self.assertEqual((status.st_uid, status.st_mode & 0o777), (65534, 0o600))
+            with patch.object(index_file.os, "fchown", side_effect=PermissionError):
+                index_file.save(folder, [], b"0")
+            self.assertEqual(index_file.load(folder, b"0"), ([], True))
+        self.assertEqual(os.listdir(self.path), [".popserv-index"])
+
+    def test_not_saved(self):
+        """A file that cannot be written leaves the old one, and nothing else."""
+        with self.folder() as folder:
+            index_file.save(folder, [ENTRY], b"0")
+            renaming = patch.object(index_file.os, "rename", side_effect=OSError)
+            with renaming, self.assertRaises(OSError):
+                index_file.save(folder, [], b"0")
+            with patch.object(index_file, "_MAX_OCTETS", 10), self.assertRaises(OSError):
+                index_file.save(folder, [ENTRY], b"0")
+            self.assertEqual(index_file.load(folder, b"0"), ([ENTRY], True))
+        self.assertEqual(os.listdir(self.path), [".popserv-index"])
+
+    def test_untrusted(self):
+        """A link, a FIFO and a file that is too long are not read."""
+        with self.folder() as folder:
+            index_file.save(folder, [ENTRY], b"0")
+            with patch.object(index_file, "_MAX_OCTETS", 10):
+                self.assertEqual(index_file.load(folder, b"0"), ([], False))
+            os.rename(self.file(".popserv-index"), self.file("other"))
+            for make in (os.mkfifo, lambda path: os.symlink("other", path)):
+                make(self.file(".popserv-index"))
+                self.assertEqual(index_file.load(folder, b"0"), ([], False))
+                os.unlink(self.file(".popserv-index"))
+
+    def test_discard_sizes(self):
+        """Unique-ids survive when sizes are discarded, unless the file cannot be written."""
+        with self.folder() as folder:
+            index_file.save(folder, [ENTRY], b"0")
+            index_file.discard_sizes(folder, [ENTRY])
+            self.assertEqual(index_file.load(folder, b"0"), ([ENTRY], False))
+            with patch.object(index_file.os, "rename", side_effect=OSError):
+                index_file.discard_sizes(folder, [ENTRY])
+            self.assertEqual(index_file.load(folder, b"0"), ([], False))

@@ -1,0 +1,216 @@
+"""Tests of popserv.maildrops.mh.mailbox: sessions while other programs change the folder."""
+
+import os
+from unittest.mock import patch
+
+from popserv.errors import MaildropUnavailable, MessageChanged, NoSuchMessage, RemovalFailed
+from popserv.maildrops.mh import mailbox as module
+from tests.maildrops.maildir.harness import failing, read_message, result
+from tests.maildrops.mh.harness import MHCase, deliver, numbers_in, pack
+
+
+class MailboxCase(MHCase):
+    """A folder of three messages, without the first number."""
+
+    def setUp(self):
+        """Deliver the messages."""
+        super().setUp()
+        self.deliver(b"0\n", b"1\n", b"2\n", b"3\n")
+        os.unlink(self.file(1))
+        self.sequences(b"cur: 2\nunseen: 1-4\nmine: 2 4\n")
+
+
+class ReadingTests(MailboxCase):
+    """Messages are found whatever their numbers are."""
+
+    def test_renumbered(self):
+        """A message that was renumbered during the session is found."""
+        with self.session() as mailbox:
+            pack(self.path)
+            self.assertEqual(
+                [read_message(mailbox, at) for at in range(3)], [b"1\n", b"2\n", b"3\n"]
+            )
+
+    def test_removed(self):
+        """A message that was removed cannot be opened, even if another one has its number."""
+        with self.session() as mailbox:
+            os.rename(self.file(4), self.file(3))
+            with self.assertRaises(NoSuchMessage):
+                read_message(mailbox, 1)
+            os.unlink(self.file(3))
+            with self.assertRaises(NoSuchMessage):
+                read_message(mailbox, 2)
+
+    def test_changed(self):
+        """A message that was changed in place is refused, and is right in the next session."""
+        with self.session() as mailbox:
+            deliver(self.path, b"changed\n", 3)
+            with self.assertRaises(MessageChanged):
+                read_message(mailbox, 1)
+        self.assertEqual(self.read_all(), [b"1\n", b"changed\n", b"3\n"])
+
+    def test_renamed_while_opened(self):
+        """A message that is renamed between the scan and its opening has vanished at last."""
+        with self.session() as mailbox:
+            pack(self.path)
+            opening = patch.object(module, "open_number", return_value=None)
+            with opening, self.assertRaises(MessageChanged):
+                read_message(mailbox, 0)
+
+    def test_fault(self):
+        """A message that cannot be read is refused, with its path in the log."""
+        with (
+            self.session() as mailbox,
+            failing(module, "open_number", PermissionError(13, "no")),
+            self.assertRaises(MaildropUnavailable) as refused,
+        ):
+            read_message(mailbox, 0)
+        self.assertIn(self.file(2), str(refused.exception.__cause__))
+
+    def test_discard_sizes(self):
+        """Sizes that were wrong are counted again, and unique-ids stay, after a restart as well."""
+        uids = self.uids()
+        with self.session() as mailbox:
+            result(mailbox.discard_sizes())
+        for _ in range(2):
+            self.assertEqual(self.uids(), uids)
+            self.restart()
+
+
+class RemovalTests(MailboxCase):
+    """Messages are removed, and no others."""
+
+    def test_remove(self):
+        """A removed number is in no sequence, so that the next message with it is unread."""
+        self.remove(0, 2)
+        self.assertEqual(self.sequences(), b"cur: 2\nunseen: 3\n")
+        self.assertEqual(self.read_all(), [b"2\n"])
+
+    def test_renumbered(self):
+        """Messages that were renumbered during the session are removed, and no others."""
+        with self.session() as mailbox:
+            pack(self.path)
+            deliver(self.path, b"new\n")
+            result(mailbox.remove(mailbox.messages[1:]))
+        self.assertEqual(self.read_all(), [b"1\n", b"new\n"])
+
+    def test_removed(self):
+        """Messages that others have removed count as removed."""
+        with self.session() as mailbox:
+            os.unlink(self.file(3))
+            result(mailbox.remove(mailbox.messages[:2]))
+        self.assertEqual(self.read_all(), [b"3\n"])
+
+    def test_changed(self):
+        """A message that was changed remains, because the client has not seen all of it."""
+        with self.session() as mailbox:
+            with open(self.file(3), "ab") as file:
+                file.write(b"the rest\n")
+            with self.assertRaises(RemovalFailed) as failed:
+                result(mailbox.remove(mailbox.messages))
+        self.assertEqual(failed.exception.remaining, 1)
+        self.assertIn(self.file(3), str(failed.exception.__cause__))
+        self.assertEqual(self.read_all(), [b"2\nthe rest\n"])
+
+    def test_replaced(self):
+        """A file that takes the number of a message at the last moment remains."""
+        real = os.stat
+
+        def stat(name, **kwargs):
+            if kwargs.get("dir_fd") is not None and name.isdigit():
+                if name == b"3":
+                    deliver(self.path, b"new and longer\n", 3)
+                elif name == b"4":
+                    os.unlink(self.file(4))
+            return real(name, **kwargs)
+
+        with (
+            self.session() as mailbox,
+            patch.object(module.os, "stat", stat),
+            self.assertRaises(RemovalFailed) as failed,
+        ):
+            result(mailbox.remove(mailbox.messages))
+        self.assertEqual(failed.exception.remaining, 1)
+        self.assertEqual(self.read_all(), [b"new and longer\n"])
+
+    def test_faults(self):
+        """Whatever call fails, no other message is lost, and the reply is right."""
+        for owner, name, error in (
+            (module.os, "unlink", PermissionError(13, "no")),
+            (module, "locked_sequences", OSError(11, "locked", b".mh_sequences")),
+            (module, "scan", OSError(5, "I/O error")),
+        ):
+            with (
+                self.session() as mailbox,
+                failing(owner, name, error),
+                self.assertRaises(RemovalFailed) as failed,
+            ):
+                result(mailbox.remove(mailbox.messages[:2]))
+            self.assertEqual(failed.exception.remaining, 2)
+            self.assertEqual(self.read_all(), [b"1\n", b"2\n", b"3\n"])
+        with self.session() as mailbox, failing(module.os, "fsync", OSError(5, "I/O error")):
+            result(mailbox.remove(mailbox.messages[:2]))
+        self.assertEqual(numbers_in(self.path), [4])
+
+    def test_unsettled(self):
+        """While other programs rename, a missing message is waited for, and then remains."""
+        real = module.scan
+        waited = []
+        with self.session() as mailbox:
+            os.unlink(self.file(3))
+            with (
+                patch.object(module, "scan", lambda fd: real(fd)._replace(is_settled=False)),
+                patch.object(module.time, "sleep", waited.append),
+                self.assertRaises(RemovalFailed),
+            ):
+                result(mailbox.remove(mailbox.messages[1:2]))
+        self.assertEqual(waited, list(module.RETRY_DELAYS))
+
+
+class RetrievalTests(MailboxCase):
+    """LAST, by sequences."""
+
+    def last(self):
+        """Return the position of the last retrieved message."""
+        with self.session() as mailbox:
+            message = result(mailbox.last_retrieved())
+            return None if message is None else message.position
+
+    def record(self, *positions):
+        """Record retrievals in a session of their own."""
+        with self.session() as mailbox:
+            result(mailbox.record_retrieved([mailbox.messages[at] for at in positions]))
+
+    def test_unseen(self):
+        """A message that is not unseen was read, if the folder has that sequence."""
+        self.assertIsNone(self.last())
+        self.sequences(b"unseen: 2 4\n")
+        self.assertEqual(self.last(), 1)
+
+    def test_no_unseen(self):
+        """Without the sequence, the messages were not read, but for those that were retrieved."""
+        for text in (b"cur: 3\n", b""):
+            self.sequences(text)
+            self.assertIsNone(self.last())
+            self.record(1)
+            self.assertEqual(self.sequences(), text + b"retrieved: 3\n")
+            self.assertEqual(self.last(), 1)
+        os.unlink(self.file(".mh_sequences"))
+        self.assertIsNone(self.last())
+
+    def test_record(self):
+        """Retrieved messages are no longer unseen, and stay retrieved when none is unseen."""
+        self.record(0, 1)
+        self.assertEqual(self.sequences(), b"cur: 2\nunseen: 4\nmine: 2 4\nretrieved: 2-3\n")
+        self.assertEqual(self.last(), 1)
+        self.record(2)
+        self.assertEqual(self.sequences(), b"cur: 2\nmine: 2 4\nretrieved: 2-4\n")
+        self.assertEqual(self.last(), 2)
+        deliver(self.path, b"new\n")
+        self.assertEqual(self.last(), 2)
+
+    def test_locked(self):
+        """If the sequences cannot be used, that is logged, and nothing was retrieved."""
+        for name, use in (("read_sequences", self.last), ("locked_sequences", self.record)):
+            with failing(module, name, OSError(11, "locked", b".mh_sequences")):
+                self.assertIsNone(use())

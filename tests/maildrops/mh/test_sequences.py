@@ -1,0 +1,167 @@
+"""Tests of popserv.maildrops.mh.sequences."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from unittest.mock import patch
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.mh import sequences
+from popserv.maildrops.mh.sequences import (
+    LOCK_DELAYS,
+    NAME,
+    Sequences,
+    locked_sequences,
+    read_sequences,
+)
+from tests.maildrops.mh.harness import MHCase
+
+NUMBERS = st.sets(st.integers(1, 40))
+
+
+class SequencesTests(SynchronousTestCase):
+    """The contents of a file of sequences."""
+
+    def test_members(self):
+        """Numbers and ranges are read, also overlapping, repeated and continued ones."""
+        contents = Sequences(b"cur: 3\nunseen: 1-4 2 9\n 11-12\nall: 1-999999999999999999\nno:\n")
+        self.assertEqual(contents.members(b"unseen", range(20)), {1, 2, 3, 4, 9, 11, 12})
+        self.assertEqual(contents.members(b"all", [0, 1, 10**18, 10**18 - 1]), {1, 10**18 - 1})
+        self.assertEqual(contents.members(b"no", [1]), set())
+        self.assertEqual(contents.members(b"other", [1]), set())
+        self.assertIn(b"no", contents)
+        self.assertNotIn(b"other", contents)
+
+    def test_others(self):
+        """Lines that are not sequences are kept as they are."""
+        for line in (b"no colon", b"a b: 1", b"x: 1-", b"x: -1", b"x: one", b"1x: 1"):
+            self.assertEqual(Sequences(b"a: 1\n" + line).encode(), b"a: 1\n" + line + b"\n")
+
+    def test_keep_only(self):
+        """Numbers are removed from all sequences but that of the current message."""
+        contents = Sequences(b"cur: 7\nunseen: 1-9\nold: 7\n")
+        contents.keep_only({1, 2, 3, 5})
+        self.assertEqual(contents.encode(), b"cur: 7\nunseen: 1-3 5\n")
+
+    @given(NUMBERS, NUMBERS)
+    def test_round_trip(self, numbers, others):
+        """A sequence contains the numbers that it was given, and no others, once it is read."""
+        contents = Sequences()
+        contents.set(b"unseen", numbers)
+        contents.set(b"other", others)
+        after = Sequences(contents.encode())
+        self.assertEqual(after.members(b"unseen", range(50)), numbers)
+        self.assertEqual(after.members(b"other", range(50)), others)
+        self.assertEqual(b"unseen" in after, bool(numbers))
+
+
+class FileTests(MHCase):
+    """The file of a folder, under its lock."""
+
+    def change(self, text):
+        """Replace the sequence a."""
+        with self.folder() as folder, locked_sequences(folder) as contents:
+            contents.set(b"a", text)
+            contents.write()
+
+    def test_change(self):
+        """The file is created, changed in place, and removed without sequences, as nmh does it."""
+        self.change([1, 2])
+        self.assertEqual(self.sequences(), b"a: 1-2\n")
+        before = os.stat(self.file(".mh_sequences"))
+        self.assertEqual(before.st_mode & 0o777, 0o600)
+        self.change([1])
+        self.change([1])
+        self.assertEqual(self.sequences(), b"a: 1\n")
+        self.assertEqual(os.stat(self.file(".mh_sequences")).st_ino, before.st_ino)
+        with self.folder() as folder:
+            self.assertEqual(read_sequences(folder).members(b"a", [1, 2]), {1})
+        self.change([])
+        self.assertIsNone(self.sequences())
+        with self.folder() as folder:
+            self.assertEqual(read_sequences(folder).encode(), b"")
+        self.assertIsNone(self.sequences())
+
+    def test_locked(self):
+        """A lock of another process is waited for, and then reported."""
+        self.sequences(b"a: 1\n")
+        program = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); "
+        program += "print('locked', flush=True); input()"
+        other = subprocess.Popen(
+            [sys.executable, "-c", program, self.file(".mh_sequences")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.assertEqual(other.stdout.readline(), b"locked\n")
+        waited = []
+        try:
+            with self.folder() as folder, patch("time.sleep", waited.append):
+                with self.assertRaises(OSError) as failed:
+                    read_sequences(folder)
+                self.assertEqual(failed.exception.filename, NAME)
+                self.assertEqual(waited, list(LOCK_DELAYS))
+
+                def stop(seconds):
+                    other.communicate(b"\n")
+
+                with patch("time.sleep", stop):
+                    self.assertIn(b"a", read_sequences(folder))
+        finally:
+            other.communicate()
+
+    def test_replaced(self):
+        """A file that another program has removed while it was locked is opened again."""
+        for replacement in (b"b: 1\n", None):
+            self.sequences(b"a: 1\n")
+            real = fcntl.lockf
+
+            def lockf(fd, operation, replacement=replacement, real=real):
+                if self.sequences() == b"a: 1\n":
+                    os.unlink(self.file(".mh_sequences"))
+                    if replacement:
+                        self.sequences(replacement)
+                real(fd, operation)
+
+            with self.folder() as folder, patch.object(fcntl, "lockf", lockf):
+                self.assertEqual(read_sequences(folder).encode(), replacement or b"")
+
+    def test_untrusted(self):
+        """What is not a regular file with one name, or is too long, is not used."""
+        path, other = self.file(".mh_sequences"), self.file("other")
+        with open(other, "wb") as file:
+            file.write(b"a: 1\n")
+        for make in (
+            lambda: os.symlink(other, path),
+            lambda: os.link(other, path),
+            lambda: os.mkfifo(path),
+            lambda: self.sequences(b"x" * ((1 << 20) + 1)),
+        ):
+            make()
+            with self.folder() as folder:
+                for use in (read_sequences, lambda fd: locked_sequences(fd).__enter__()):
+                    with self.assertRaises(OSError):
+                        use(folder)
+            os.unlink(path)
+
+    def test_no_room(self):
+        """A write that fails, or writes a part, is reported."""
+        for written in (OSError(errno.ENOSPC, "full"), lambda *_: 1):
+            with patch.object(sequences.os, "pwrite", side_effect=written):
+                with self.assertRaises(OSError) as failed:
+                    self.change([1])
+                self.assertEqual(failed.exception.errno, errno.ENOSPC)
+
+    def test_owner(self):
+        """A new file has the owner of the folder, if the server may set it."""
+        os.chown(self.path, 65534, 65534)
+        self.change([1])
+        self.assertEqual(os.stat(self.file(".mh_sequences")).st_uid, 65534)
+        os.unlink(self.file(".mh_sequences"))
+        with patch.object(sequences.os, "fchown", side_effect=PermissionError):
+            self.change([1])
+        self.assertEqual(self.sequences(), b"a: 1\n")

@@ -1,0 +1,220 @@
+"""Tests of popserv.maildrops.mh.store."""
+
+import os
+from unittest.mock import patch
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import TestCase
+
+from popserv.errors import MaildropBusy, MaildropUnavailable, NoSuchMessage
+from popserv.maildrops.mh import MHMaildrops, mailbox
+from popserv.maildrops.mh import folder as folder_module
+from popserv.maildrops.mh import store as module
+from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.testing import MailboxContract
+from tests.maildrops.maildir.harness import failing, read_message, result
+from tests.maildrops.mh.harness import MHCase, deliver, numbers_in, pack
+
+
+class ContractTests(MailboxContract, TestCase):
+    """The store fulfils the contract of all stores."""
+
+    downgrader = None
+
+    def make_factory(self, messages):
+        """Deliver the messages."""
+        self.root = os.path.abspath(self.mktemp())
+        os.makedirs(self.root)
+        factory = self.another_factory()
+        for user, delivered in messages.items():
+            for message in delivered:
+                self.deliver(factory, user, message)
+        return factory
+
+    def deliver(self, factory, user, message):
+        """Write the next number."""
+        deliver(os.path.join(self.root, os.fsdecode(user)), message)
+
+    def remove_externally(self, factory, user, index):
+        """Unlink a message."""
+        folder = os.path.join(self.root, os.fsdecode(user))
+        os.unlink(os.path.join(folder, str(numbers_in(folder)[index])))
+        return True
+
+    def another_factory(self, factory=None):
+        """Return a factory with a cache of its own."""
+        return MHMaildrops(self.root, downgrader=self.downgrader)
+
+    def failing_open(self, factory, user):
+        """The folder cannot be listed."""
+        return failing(folder_module.os, "scandir", OSError(5, "I/O error"))
+
+    def failing_removal(self, factory, user):
+        """The second message cannot be removed."""
+        error = PermissionError(13, "Permission denied")
+        return failing(mailbox.os, "unlink", error, lambda name, **_: name == b"2")
+
+
+class DowngradingContractTests(ContractTests):
+    """The contract holds in a server with UTF8."""
+
+    downgrader = Downgrader
+
+
+class StoreTests(MHCase):
+    """Opening folders."""
+
+    def test_unchanged(self):
+        """An unchanged folder is not listed again, nor its messages examined."""
+        self.deliver(b"1\n", b"2\n")
+        self.patch(folder_module, "TRUSTED_AGE", -(10**12))
+        self.uids()
+        with failing(folder_module.os, "scandir", AssertionError):
+            self.uids()
+
+    def test_faults(self):
+        """What cannot be opened is refused with its path in the log, and is not locked."""
+        os.mkdir(self.path + "/sub")
+        with open(os.path.join(self.root, "file"), "wb"):
+            pass
+        for user in (b"file", b"..", b"a/b"):
+            with self.assertRaises(MaildropUnavailable):
+                result(self.maildrops.open_maildrop(user))
+        listing = failing(folder_module.os, "scandir", OSError(5, "I/O error"))
+        with listing, self.assertRaises(MaildropUnavailable) as refused:
+            result(self.maildrops.open_maildrop(b"ann"))
+        self.assertIn(self.path, str(refused.exception.__cause__))
+        self.assertEqual(self.uids(), [])
+
+    def test_no_folder(self):
+        """A user without a folder has an empty and exclusive maildrop."""
+        with self.session(b"bob") as opened:
+            self.assertEqual(len(opened.messages), 0)
+            with self.assertRaises(MaildropBusy):
+                result(self.maildrops.open_maildrop(b"bob"))
+
+    def test_busy(self):
+        """A folder that another session has is not opened, and no file stays open."""
+        with self.session(), self.assertRaises(MaildropBusy):
+            result(module.MHMaildrops(self.root, run=self.maildrops.run).open_maildrop(b"ann"))
+
+
+class Traffic:
+    """One folder, the messages that should be in it, other programs, and one session.
+
+    A message of the model is its octets, which no other has.
+    """
+
+    def __init__(self, case):
+        self.case = case
+        self.serial = 0
+        self.stored = []
+        self.mailbox = None
+        self.snapshot = []
+        self.uids = {}
+
+    def deliver(self, number):
+        """Deliver a message."""
+        self.serial += 1
+        text = b"Subject: %d\n\n" % self.serial + b"text\n" * (number % 4)
+        deliver(self.case.path, text)
+        self.stored.append(text)
+
+    def remove_externally(self, number):
+        """Remove a message as rmm does: by renaming it to a backup."""
+        if self.stored:
+            at = number % len(self.stored)
+            name = str(numbers_in(self.case.path)[at])
+            os.rename(self.case.file(name), self.case.file("," + name))
+            del self.stored[at]
+
+    def pack(self, number):
+        """Renumber the messages."""
+        pack(self.case.path)
+
+    def swap(self, number):
+        """Exchange two messages, as sortm does."""
+        if len(self.stored) > 1:
+            numbers = numbers_in(self.case.path)
+            first, second = number % len(numbers), number // 7 % len(numbers)
+            one, two = (self.case.file(numbers[at]) for at in (first, second))
+            os.rename(one, one + ".tmp")
+            if first != second:
+                os.rename(two, one)
+            os.rename(one + ".tmp", two)
+            stored = self.stored
+            stored[first], stored[second] = stored[second], stored[first]
+
+    def restart(self, number):
+        """Restart the server, between sessions."""
+        if self.mailbox is None:
+            self.case.restart()
+
+    def login(self):
+        """Open the maildrop, and compare what it shows."""
+        self.mailbox = result(self.case.maildrops.open_maildrop(b"ann"))
+        self.snapshot = list(self.stored)
+        uids = [message.uid for message in self.mailbox.messages]
+        assert len(uids) == len(self.snapshot), (uids, self.snapshot)
+        for text, uid in zip(self.snapshot, uids, strict=True):
+            self.case.assertEqual(self.uids.setdefault(text, uid), uid)
+        self.case.assertEqual(len(set(self.uids.values())), len(self.uids))
+
+    def retrieve(self, number):
+        """Read a message: it is there, or was removed."""
+        if self.snapshot:
+            at = number % len(self.snapshot)
+            try:
+                text = read_message(self.mailbox, at)
+            except NoSuchMessage:
+                self.case.assertNotIn(self.snapshot[at], self.stored)
+            else:
+                self.case.assertEqual(text, self.snapshot[at])
+
+    def remove(self, number):
+        """Remove some messages, and end the session."""
+        wanted = [at for at in range(len(self.snapshot)) if number >> at & 1]
+        result(self.mailbox.remove([self.mailbox.messages[at] for at in wanted]))
+        gone = {self.snapshot[at] for at in wanted}
+        self.stored = [text for text in self.stored if text not in gone]
+        self.logout()
+        self.case.assertEqual(self.case.read_all(), self.stored)
+
+    def logout(self):
+        """End the session."""
+        result(self.mailbox.release())
+        self.mailbox = None
+
+
+ACTIONS = ("deliver", "remove_externally", "pack", "swap", "restart")
+SESSION_ACTIONS = ("retrieve", "remove")
+
+
+class ModelTests(MHCase):
+    """Any actions in any order."""
+
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from(ACTIONS + SESSION_ACTIONS * 2), st.integers(0, 63)),
+            max_size=20,
+        )
+    )
+    @settings(max_examples=200, deadline=None)
+    def test_model(self, actions):
+        """A session shows what the model has, and removes what was marked and nothing else."""
+        for name in os.listdir(self.path):
+            os.unlink(self.file(name))
+        self.restart()
+        traffic = Traffic(self)
+        # The model has no clock: every scan is settled.
+        with patch.object(folder_module, "CLOCK_TICK", -(10**12)):
+            try:
+                for name, number in actions:
+                    if name in SESSION_ACTIONS and traffic.mailbox is None:
+                        traffic.login()
+                    getattr(traffic, name)(number)
+            finally:
+                if traffic.mailbox is not None:
+                    traffic.logout()
+            self.assertEqual(self.read_all(), traffic.stored)
