@@ -101,6 +101,16 @@ class IRetrievalRecord(IMailbox):
         """
 
 
+class IDeliveryTimes(IMailbox):
+    """A mailbox that knows when its messages were delivered, for ``--since``."""
+
+    def delivery_times() -> Sequence[float]:
+        """Return the time of delivery of each message, in seconds since 1970, in their order.
+
+        It is 0 if it is not known.  It may take time for many messages, and is called in a thread.
+        """
+
+
 class IMaildropFactory(Interface):
     """A store of mailboxes."""
 

@@ -84,6 +84,28 @@ PARAMETERS: list[list[str | None]] = [
         "and %g (the GUID). The default is filename.",
     ],
     [
+        "folder",
+        None,
+        "INBOX",
+        "The folder of each Maildir that is served, as in Maildir++: Archive.2026 is the directory "
+        ".Archive.2026 in the Maildir. The default is INBOX, the Maildir itself.",
+    ],
+    [
+        "deleted",
+        None,
+        "remove",
+        "What happens at QUIT to the messages that a client has deleted: remove, keep "
+        "(they stay, and are no longer shown), or move:FOLDER for a folder of the Maildir, which "
+        "is created if necessary. The default is remove.",
+    ],
+    [
+        "since",
+        None,
+        None,
+        "The age above which messages are not shown: a number and h, d or w, such as 30d. They "
+        "stay where they are. The default is to show all.",
+    ],
+    [
         "dialect",
         None,
         MODERN.name,
@@ -159,7 +181,7 @@ PARAMETERS: list[list[str | None]] = [
         None,
         None,
         "The number of days after which another program removes messages, which CAPA announces. "
-        "The default is to announce EXPIRE NEVER.",
+        "The default is the days of --since, or to announce EXPIRE NEVER.",
     ],
     [
         "workarounds",

@@ -28,6 +28,8 @@ from popserv.runtime.permissions import describe
 
 TLS_EXTRA = f"TLS requires the extra tls; run: {how_to_install('tls')}"
 
+_SECONDS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
+
 
 def parse_number(
     option: str,
@@ -59,6 +61,16 @@ def parse_positive(option: str, text: str, convert: Callable[[str], float], expe
     except ValueError:
         pass
     raise usage.UsageError(f"--{option} must be {expected}, not {text!r}")
+
+
+def parse_age(option: str, text: str) -> float:
+    """Return the seconds of a number of hours, days or weeks above 0, such as 30d."""
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([hdw])", text)
+    if found is None:
+        raise usage.UsageError(
+            f"--{option} must be a number above 0 and h, d or w, such as 30d, not {text!r}"
+        )
+    return int(found[1]) * _SECONDS[found[2]]
 
 
 def parse_network(option: str, text: str) -> IPv4Network | IPv6Network:

@@ -60,8 +60,9 @@ class SessionOptions(StoreOptions, AuthOptionMixin):
     """The options of a POP3 session on any kind of transport.
 
     After parsing, ``dialect`` is a Dialect, ``timeout`` seconds, ``expire`` days or None,
-    ``hostname`` octets or None, ``default-domain`` octets, ``sasl`` mechanisms, ``without``
-    keywords, ``workarounds`` names, ``language`` Languages, and ``credCheckers`` the checkers.
+    ``since`` seconds or None, ``hostname`` octets or None, ``default-domain`` octets, ``sasl``
+    mechanisms, ``without`` keywords, ``workarounds`` names, ``language`` Languages, and
+    ``credCheckers`` the checkers.
     """
 
     supportedInterfaces = (
@@ -144,6 +145,7 @@ class SessionOptions(StoreOptions, AuthOptionMixin):
         )
         if self["expire"] is not None:
             self["expire"] = parse_number("expire", self["expire"], "days")
+        self.parse_since()
         if self["hostname"] is not None:
             self["hostname"] = parse_hostname(self["hostname"])
         self["default-domain"] = parse_domain(self["default-domain"])
@@ -217,6 +219,9 @@ class SessionOptions(StoreOptions, AuthOptionMixin):
             processes=processes,
             downgrader=self.downgrader,
             uidl=self["uidl"],
+            folder=self["folder"],
+            deleted=self["deleted"],
+            since=self["since"],
         )
 
     def _load_certificates(self) -> None:

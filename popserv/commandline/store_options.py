@@ -10,6 +10,7 @@ from twisted.python import usage
 
 from popserv.auth.passwords.users_file import default_path
 from popserv.commandline.option_table import SHORT_STORE_OPTIONS
+from popserv.commandline.option_values import parse_age
 from popserv.maildrops.kinds import make_store, store_kinds
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.settings import StoreSettings
@@ -42,6 +43,23 @@ class StoreOptions(usage.Options):
             self.store = make_store(description, settings)
         except ValueError as error:
             raise usage.UsageError(f"{option}: {error}") from error
+
+    def parse_since(self) -> None:
+        """Convert ``--since``, and have CAPA announce when messages are no longer shown.
+
+        :raises UsageError: it is invalid, or ``--expire`` promises more.
+        """
+        if self["since"] is None:
+            return
+        self["since"] = parse_age("since", self["since"])
+        days = int(self["since"] // 86_400)
+        if self["expire"] is None:
+            self["expire"] = days
+        elif self["expire"] > days:
+            raise usage.UsageError(
+                f"--expire {self['expire']}: --since hides messages after {days} days; remove "
+                f"--expire, or give at most {days}"
+            )
 
     def _named_store(self) -> tuple[str, str]:
         """Return the option that names the store, for messages, and the store's description."""

@@ -23,6 +23,13 @@ class StoreSettings:
     uidl: str = field(default="filename", metadata={"option": "--uidl"})
     """The format of unique-ids."""
 
+    folder: str = field(default="INBOX", metadata={"option": "--folder"})
+    """The folder of each user that is served."""
+    deleted: str = field(default="remove", metadata={"option": "--deleted"})
+    """What removal means: ``remove``, ``keep``, or ``move:`` and the name of a folder."""
+    since: float | None = field(default=None, metadata={"option": "--since"})
+    """The age in seconds above which messages are not shown; None to show all."""
+
     def reject_unsupported(self, *supported: str) -> None:
         """Reject the settings of options that the store does not support.
 

@@ -111,6 +111,9 @@ class CapabilitiesTests(FactoriesCase):
 
     def test_announced_options(self):
         """--login-delay and --expire are announced; --hide-version omits the version."""
+        for given, expire in (("", b"NEVER"), ("--since=12h", b"0"), ("--since=5w", b"35")):
+            self.assertIn(b"EXPIRE " + expire, self.capabilities(*given.split()))
+        self.assertIn(b"EXPIRE 9", self.capabilities("--since=5w", "--expire=9"))
         lines = self.capabilities(*"--login-delay=30 --expire=90 --hide-version".split())
         self.assertLessEqual({b"LOGIN-DELAY 30", b"EXPIRE 90"}, set(lines))
         self.assertNotIn(b"popserv", b"".join(lines))

@@ -21,6 +21,18 @@ class MessagesTests(OptionsCase):
                     "--sasl KERBEROS: must be one of SCRAM-SHA-256-PLUS, SCRAM",
                 ),
                 (["--sasl", ""], "--sasl '': must be one of SCRAM"),
+                *(
+                    (
+                        ["--since", age],
+                        f"--since must be a number above 0 and h, d or w, such as 30d, not '{age}'",
+                    )
+                    for age in ("30", "0d", "d", "-1d", "1.5d", "1234567d", "30D")
+                ),
+                (
+                    ["--since=30d", "--expire=31"],
+                    "--expire 31: --since hides messages after 30 days; remove --expire, or give",
+                ),
+                (["--folder=a/b"], "--folder: 'a/b' contains a slash; separate the levels by dots"),
                 (
                     ["--expire", "never"],
                     "--expire must be a whole number of days from 0 to 999999, not 'never'",

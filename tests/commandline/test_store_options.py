@@ -84,6 +84,10 @@ class StoreOptionsTests(StoreCase):
             (("--cache-messages=0",), StoreSettings(0)),
             (("--workers=3", "--cache-messages=10"), StoreSettings(3, processes=3)),
             (("--utf8",), StoreSettings(500_000, downgrader=Downgrader)),
+            (("--folder=Archive",), StoreSettings(500_000, folder="Archive")),
+            (("--deleted=move:Trash",), StoreSettings(500_000, deleted="move:Trash")),
+            (("--since=2h",), StoreSettings(500_000, since=7200)),
+            (("--since=30d",), StoreSettings(500_000, since=30 * 86400)),
         ):
             self.parse_alone("--store", "other:7", *self.auth, *arguments)
             self.assertEqual(self.other.calls.pop(), ("7", settings))

@@ -4,7 +4,10 @@ import os
 import re
 import shutil
 
+from popserv.maildrops.maildir.folder_names import directory_of
+from popserv.maildrops.maildir.store import MaildirMaildrops
 from tests.live.harness import ServerTestCase, require_programs, run, temporary_directory
+from tests.maildrops.maildir.harness import result, run_inline
 
 CONFIGURATION = """
 base_dir = {directory}/run
@@ -88,6 +91,40 @@ class DovecotTests(ServerTestCase):
         # Calculated from the files, it is the same.
         (self.maildir / "maildirsize").unlink()
         self.assertEqual(self.dovecot.quota(), [20, 1])
+
+    def test_folder(self):
+        """A folder that Dovecot has made is served, and its removals are in the quota."""
+        self.dovecot("mailbox", "create", "Entwürfe")
+        self.save(10 << 10)
+        for octets in (20 << 10, 40 << 10):
+            message = b"Subject: x\n\n" + b"x" * (octets - 13) + b"\n"
+            self.dovecot("save", "-m", "Entwürfe", input=message)
+        path = self.maildir / directory_of("Entwürfe")
+        store = MaildirMaildrops(f"{self.maildir.parent}/%u/{path.name}", run=run_inline)
+        mailbox = result(store.open_maildrop(os.fsencode(self.maildir.name)))
+        self.assertEqual(len(mailbox.messages), 2)
+        (large,) = [each for each in mailbox.messages if each.octets > 30_000]
+        result(mailbox.remove([large]))
+        result(mailbox.release())
+        self.assertEqual(self.dovecot.quota(), [30, 2])
+        status = self.dovecot("-f", "flow", "mailbox", "status", "messages", "Entwürfe")
+        self.assertIn("messages=1", status)
+
+    def test_trash(self):
+        """Dovecot sees removed messages in the folder, with their flags, and the same quota."""
+        for octets in (10 << 10, 20 << 10):
+            self.save(octets)
+        self.dovecot("flags", "add", "\\Flagged", "mailbox", "INBOX", "larger", "15000")
+        store = MaildirMaildrops(f"{self.maildir.parent}/%u", trash=".Trash", run=run_inline)
+        mailbox = result(store.open_maildrop(os.fsencode(self.maildir.name)))
+        result(mailbox.remove(mailbox.messages))
+        result(mailbox.release())
+        status = self.dovecot("-f", "flow", "mailbox", "status", "messages", "INBOX", "Trash")
+        self.assertIn("INBOX messages=0", status)
+        self.assertIn("Trash messages=2", status)
+        found = self.dovecot("search", "mailbox", "Trash", "flagged")
+        self.assertEqual(len(found.splitlines()), 1)
+        self.assertEqual(self.dovecot.quota(), [30, 2])
 
     def unique_ids(self):
         """Return the unique-ids that popserv shows."""

@@ -15,7 +15,7 @@ import errno
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders, Scan
 from popserv.maildrops.path_problems import explain_in_directory
@@ -128,8 +128,12 @@ class MessageFiles:
         os.close(fd)
         return None
 
-    def unlink(self, position: int) -> tuple[bytes, int] | None:
+    def unlink(
+        self, position: int, remove: Callable[..., None] | None = None
+    ) -> tuple[bytes, int] | None:
         """Remove a file and return its name and length, or None if it is not at its location.
+
+        ``remove`` is called instead of ``os.unlink``.
 
         :raises OSError: the file cannot be removed.
         """
@@ -144,7 +148,7 @@ class MessageFiles:
                 self._is_sole(position) and location == self._at_login[position]
             ):
                 return None
-            os.unlink(name, dir_fd=folder)
+            (remove or os.unlink)(name, dir_fd=folder)
         except FileNotFoundError:
             return None
         return name, status.st_size

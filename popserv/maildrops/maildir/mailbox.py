@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from zope.interface import implementer
@@ -17,13 +17,14 @@ from popserv.errors import (
     RemovalFailed,
     TryLater,
 )
-from popserv.interfaces import ICachedMessages, IRetrievalRecord, ISizeCache
+from popserv.interfaces import ICachedMessages, IDeliveryTimes, IRetrievalRecord, ISizeCache
 from popserv.maildrops.maildir.contents.body import read_body, read_cached
 from popserv.maildrops.maildir.contents.compressed import CannotDecompress, check_contents
 from popserv.maildrops.maildir.files import MessageFiles, stamp_of
 from popserv.maildrops.maildir.flags import last_seen, mark_seen
 from popserv.maildrops.maildir.folders import Folders
 from popserv.maildrops.maildir.listing import size_file
+from popserv.maildrops.maildir.listing.base_names import delivery_order
 from popserv.maildrops.maildir.listing.cache import MaildirIndexCache
 from popserv.maildrops.maildir.listing.counting import count_file
 from popserv.maildrops.maildir.listing.index import Index
@@ -37,12 +38,22 @@ from popserv.texts import Text
 _CANNOT_BE_READ = Text("message cannot be read, contact your administrator")
 
 
-@implementer(ICachedMessages, IRetrievalRecord, ISizeCache)
+@implementer(ICachedMessages, IRetrievalRecord, ISizeCache, IDeliveryTimes)
 class MaildirMailbox:
     """One Maildir, whose lock is held until :meth:`release`."""
 
     # There is one for each client that is logged in.
-    __slots__ = ("_cache", "_files", "_is_accurate", "_run", "_user", "_view", "index", "messages")
+    __slots__ = (
+        "_cache",
+        "_files",
+        "_is_accurate",
+        "_run",
+        "_trash",
+        "_user",
+        "_view",
+        "index",
+        "messages",
+    )
 
     def __init__(
         self,
@@ -51,12 +62,14 @@ class MaildirMailbox:
         user: bytes,
         folders: Folders,
         index: Index,
+        trash: str = "",
     ) -> None:
         self.index = index
         self._view = view = index.view or index
         self.messages = view.messages
         self._cache = cache
         self._run = run
+        self._trash = trash
         self._user = user
         self._files = MessageFiles(
             folders, view.base_names, view.locations, view.stamps, index.duplicates
@@ -139,7 +152,7 @@ class MaildirMailbox:
         await self._run(self._remove, [message.position for message in messages])
 
     def _remove(self, positions: list[int]) -> None:
-        remaining, error = remove_files(self._files, positions)
+        remaining, error = remove_files(self._files, positions, self._trash)
         # Removed messages are no reason to rewrite the size file.
         state = self.index.size_file_state
         state.unsaved -= min(state.unsaved, len(positions) - remaining)
@@ -154,6 +167,10 @@ class MaildirMailbox:
     async def record_retrieved(self, messages: Iterable[Message]) -> None:
         """See IRetrievalRecord."""
         await self._run(mark_seen, self._files, [message.position for message in messages])
+
+    def delivery_times(self) -> Sequence[float]:
+        """See IDeliveryTimes: the numbers at the start of the base names."""
+        return [delivery_order(base_name)[0] for base_name in self._view.base_names]
 
     async def release(self) -> None:
         """See IMailbox."""

@@ -22,6 +22,9 @@ _log = Logger()
 
 NAME = b"maildirsize"
 
+FOLDER_MARK = b"maildirfolder"
+"""The file by which Maildir++ marks a folder, which is in the Maildir of the inbox."""
+
 # O_RDWR, to read the last octet.
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -38,7 +41,7 @@ def record_removals(maildir_fd: int, removed: Sequence[tuple[bytes, int]]) -> No
     if not removed:
         return
     try:
-        fd = os.open(NAME, _FLAGS, dir_fd=maildir_fd)
+        fd = os.open(_path(maildir_fd), _FLAGS, dir_fd=maildir_fd)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -52,6 +55,15 @@ def record_removals(maildir_fd: int, removed: Sequence[tuple[bytes, int]]) -> No
         _log_failure(error)
     finally:
         os.close(fd)
+
+
+def _path(maildir_fd: int) -> bytes:
+    """Return the path of the quota file: a folder has that of the Maildir that it is in."""
+    try:
+        os.stat(FOLDER_MARK, dir_fd=maildir_fd, follow_symlinks=False)
+    except OSError:
+        return NAME
+    return b"../" + NAME
 
 
 def _quota_octets(removed: Iterable[tuple[bytes, int]]) -> Iterator[int]:

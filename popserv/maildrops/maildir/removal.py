@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
 
 from popserv.maildrops.maildir.files import MessageFiles
 from popserv.maildrops.maildir.quota_file import record_removals
+from popserv.maildrops.maildir.trash import Trash
+from popserv.maildrops.path_problems import explain_in_directory
 
 RETRY_DELAYS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds to wait, after each attempt, for another program to finish its renames."""
 
 
-def remove_files(files: MessageFiles, positions: list[int]) -> tuple[int, OSError | None]:
+def remove_files(
+    files: MessageFiles, positions: list[int], trash: str = ""
+) -> tuple[int, OSError | None]:
     """Remove message files; return the number of those that remain, and the first error.
+
+    With ``trash`` they are moved there, see :class:`~popserv.maildrops.maildir.trash.Trash`.
 
     If a file is not at its location, a scan searches for it.  The file counts as removed only if a
     scan that no rename can have disturbed does not find it.
@@ -21,11 +29,27 @@ def remove_files(files: MessageFiles, positions: list[int]) -> tuple[int, OSErro
 
     :raises OSError: the removals cannot be written to disk.
     """
+    if not trash:
+        return _remove(files, positions, None)
+    try:
+        folder = Trash(files.folders.maildir_fd, trash)
+    except OSError as error:
+        name = os.fsencode(trash)
+        return len(positions), explain_in_directory(error, files.folders.maildir_fd, name)
+    try:
+        return _remove(files, positions, folder.move)
+    finally:
+        folder.close()
+
+
+def _remove(
+    files: MessageFiles, positions: list[int], move: Callable[..., None] | None
+) -> tuple[int, OSError | None]:
     removed: list[tuple[bytes, int]] = []
     errors: list[OSError] = []
     scan_error: OSError | None = None
     for delay in RETRY_DELAYS:
-        positions = [at for at in positions if not _unlink(files, at, removed, errors)]
+        positions = [at for at in positions if not _unlink(files, at, move, removed, errors)]
         if not positions:
             break
         time.sleep(delay)
@@ -36,7 +60,8 @@ def remove_files(files: MessageFiles, positions: list[int]) -> tuple[int, OSErro
             break
         if is_settled:
             positions = [at for at in positions if files.locations[at] is not None]
-    record_removals(files.folders.maildir_fd, removed)
+    if move is None:
+        record_removals(files.folders.maildir_fd, removed)
     files.folders.sync()
     return len(errors) + len(positions), [*errors, scan_error][0]
 
@@ -44,12 +69,13 @@ def remove_files(files: MessageFiles, positions: list[int]) -> tuple[int, OSErro
 def _unlink(
     files: MessageFiles,
     position: int,
+    move: Callable[..., None] | None,
     removed: list[tuple[bytes, int]],
     errors: list[OSError],
 ) -> bool:
     """Remove one file, or add the error; return False if the file is not at its location."""
     try:
-        file = files.unlink(position)
+        file = files.unlink(position, move)
     except OSError as error:
         errors.append(error)
         return True

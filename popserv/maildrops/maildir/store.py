@@ -51,6 +51,9 @@ class MaildirMaildrops:
     ``uidl`` is the form of unique-ids; see
     :class:`~popserv.maildrops.maildir.unique_ids.format.UniqueIdFormat`.
 
+    ``trash`` is the path, from a Maildir, of the folder that removed messages are moved to, such as
+    ``.Trash``.  Without it they are removed.
+
     ``run`` calls a function with arguments where it may block, and returns an awaitable of its
     result; the default is a pool of four threads.
     """
@@ -62,10 +65,12 @@ class MaildirMaildrops:
         cache_messages: int = 500_000,
         downgrader: MakeDowngrader | None = None,
         uidl: str = "filename",
+        trash: str = "",
         run: RunInThread = _disk_threads.run,
     ) -> None:
         self.run = run
         self._downgrader = downgrader
+        self._trash = trash
         self._layout = Layout(template)
         self._numbering = Numbering(UniqueIdFormat(uidl))
         self._cache = MaildirIndexCache(cache_messages)
@@ -162,4 +167,4 @@ class MaildirMaildrops:
 
     def _mailbox(self, user: bytes, folders: Folders, index: Index) -> MaildirMailbox:
         folders.close_folders()
-        return MaildirMailbox(self._cache, self.run, user, folders, index)
+        return MaildirMailbox(self._cache, self.run, user, folders, index, self._trash)

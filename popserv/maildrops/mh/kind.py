@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 
+from popserv.interfaces import IMaildropFactory
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.mh.store import MHMaildrops
 from popserv.maildrops.path_problems import explain_directory
+from popserv.maildrops.recent import RecentMaildrops
 from popserv.maildrops.settings import StoreSettings
 
 
-def make_store(argument: str, settings: StoreSettings) -> MHMaildrops:
+def make_store(argument: str, settings: StoreSettings) -> IMaildropFactory:
     """Return the store for a template of paths, whose root directory must exist.
 
     :raises ValueError: the template or a setting is invalid, or the root is missing.
     """
-    settings.reject_unsupported("downgrader")
+    settings.reject_unsupported("downgrader", "since")
     if not argument:
         raise ValueError(
             "give the path of the folders with a variable, such as /home/%u/Mail/inbox"
@@ -23,6 +25,7 @@ def make_store(argument: str, settings: StoreSettings) -> MHMaildrops:
     problem = explain_directory(os.fsdecode(Layout(argument).root))
     if problem:
         raise ValueError(problem)
-    return MHMaildrops(
+    store = MHMaildrops(
         argument, cache_messages=settings.cache_messages, downgrader=settings.downgrader
     )
+    return store if settings.since is None else RecentMaildrops(store, settings.since, store.run)

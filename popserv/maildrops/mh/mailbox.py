@@ -6,7 +6,7 @@ import errno
 import os
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 
 from twisted.logger import Logger
@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from popserv.core.snapshot import Message
 from popserv.errors import MessageChanged, NoSuchMessage, RemovalFailed
-from popserv.interfaces import IRetrievalRecord, ISizeCache
+from popserv.interfaces import IDeliveryTimes, IRetrievalRecord, ISizeCache
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.mh import index_file
 from popserv.maildrops.mh.body import Body
@@ -43,7 +43,7 @@ RETRY_DELAYS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds to wait, after each scan, for another program to finish its renames."""
 
 
-@implementer(IRetrievalRecord, ISizeCache)
+@implementer(IRetrievalRecord, ISizeCache, IDeliveryTimes)
 class MHMailbox:
     """One MH folder, whose lock is held until :meth:`release`."""
 
@@ -233,6 +233,10 @@ class MHMailbox:
         """See ISizeCache: drop the index from the cache, and the sizes in the index file."""
         self._cache.evict(self._user)
         await self._run(index_file.discard_sizes, self._folder, self.index.entries)
+
+    def delivery_times(self) -> Sequence[float]:
+        """See IDeliveryTimes: the times at which the files were written."""
+        return [entry.key.modified / 10**9 for entry in self.index.entries]
 
     async def release(self) -> None:
         """See IMailbox."""

@@ -6,6 +6,8 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.maildir import kind
+from popserv.maildrops.maildir.hiding import HidingMaildrops
+from popserv.maildrops.recent import RecentMaildrops
 from popserv.maildrops.settings import StoreSettings
 from popserv.messages.downgrade.downgrader import Downgrader
 
@@ -23,7 +25,7 @@ class MakeStoreTests(SynchronousTestCase):
             with patch.object(kind, "MaildirMaildrops") as store:
                 self.assertIs(kind.make_store(template, SETTINGS), store.return_value)
             store.assert_called_once_with(
-                template, cache_messages=7, downgrader=Downgrader, uidl="%f"
+                template, cache_messages=7, downgrader=Downgrader, uidl="%f", trash=""
             )
 
     def test_uidl(self):
@@ -31,6 +33,56 @@ class MakeStoreTests(SynchronousTestCase):
         settings = StoreSettings(cache_messages=7, uidl="%m")
         error = self.assertRaises(ValueError, kind.make_store, self.mktemp() + "/../%u", settings)
         self.assertIn("--uidl %m: %m: only an mbox file has MD5 sums", str(error))
+
+    def test_folder(self):
+        """A folder is a directory in each Maildir."""
+        root = self.mktemp()
+        os.makedirs(root)
+        settings = StoreSettings(7, folder="100%.Entwürfe")
+        for template in (root, f"{root}/%u"):
+            with patch.object(kind, "MaildirMaildrops") as store:
+                kind.make_store(template, settings)
+            path = f"{root}/%u/.100%%.Entw&APw-rfe"
+            store.assert_called_once_with(
+                path, cache_messages=7, downgrader=None, uidl="filename", trash=""
+            )
+        with self.assertRaises(ValueError) as rejected:
+            kind.make_store(root, StoreSettings(7, folder="../x"))
+        self.assertIn("--folder: '../x' contains a slash", str(rejected.exception))
+
+    def test_deleted(self):
+        """Removed messages are moved to a folder of the same Maildir."""
+        root = self.mktemp()
+        os.makedirs(root)
+        for folder, trash in (("INBOX", ".Trash.a"), ("Sent", "../.Trash.a")):
+            with patch.object(kind, "MaildirMaildrops") as store:
+                kind.make_store(root, StoreSettings(7, folder=folder, deleted="move:Trash.a"))
+            self.assertEqual(store.call_args.kwargs["trash"], trash)
+        for deleted, message in (
+            ("hide", "--deleted must be remove, keep or move:FOLDER, not 'hide'"),
+            ("move", "--deleted must be"),
+            ("drop:x", "--deleted must be"),
+            ("move:", "--deleted: '' has an empty level"),
+            ("move:../x", "--deleted: '../x' contains a slash"),
+            ("move:INBOX", "--deleted: 'INBOX' is the inbox"),
+            ("move:Sent", "--deleted: 'Sent' is the inbox or the folder that is served"),
+        ):
+            with self.assertRaises(ValueError) as rejected:
+                kind.make_store(root, StoreSettings(7, folder="Sent", deleted=deleted))
+            self.assertIn(message, str(rejected.exception))
+
+    def test_keep(self):
+        """Removed messages are kept."""
+        root = self.mktemp()
+        os.makedirs(root)
+        store = kind.make_store(root, StoreSettings(7, deleted="keep"))
+        self.assertIsInstance(store, HidingMaildrops)
+
+    def test_since(self):
+        """An age hides older messages."""
+        root = self.mktemp()
+        os.makedirs(root)
+        self.assertIsInstance(kind.make_store(root, StoreSettings(7, since=1)), RecentMaildrops)
 
     def test_invalid(self):
         """An invalid path is rejected with the remedy."""

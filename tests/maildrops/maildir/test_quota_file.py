@@ -6,12 +6,14 @@ from unittest import mock
 
 from popserv.errors import RemovalFailed
 from popserv.maildrops.maildir import quota_file
+from popserv.maildrops.maildir.store import MaildirMaildrops
 from tests.maildrops.maildir.harness import (
     SPECIAL_FILES,
     MaildirCase,
     before_each_call,
     failing,
     result,
+    run_inline,
 )
 
 QUOTA = b"1000000S,1000C\n"
@@ -46,6 +48,21 @@ class QuotaFileTests(MaildirCase):
         self.write(QUOTA + b"250 3\n")
         self.assertEqual(self.lines_after_removal(0), QUOTA + b"250 3\n-10 -1\n")
         self.assertEqual(self.lines_after_removal(0, 1), QUOTA + b"250 3\n-10 -1\n-240 -2\n")
+
+    def test_folder(self):
+        """A folder's removals are subtracted in the file of the Maildir that it is in."""
+        self.write(QUOTA)
+        for folder in (b".Sent/new", b".Sent/cur"):
+            os.makedirs(self.path_of(folder))
+        maildrops = MaildirMaildrops(f"{self.root}/%u/.Sent", run=run_inline)
+        for mark, line in ((False, b""), (True, b"-3 -1\n")):
+            if mark:
+                self.put(b".Sent/maildirfolder", b"")
+            self.put(b".Sent/new/9.x", b"1\n\n")
+            with self.session(maildrops=maildrops) as mailbox:
+                result(mailbox.remove(mailbox.messages))
+            with open(self.quota_file, "rb") as file:
+                self.assertEqual(file.read(), QUOTA + line)
 
     def test_unchanged(self):
         """Without removals the file stays as it is."""

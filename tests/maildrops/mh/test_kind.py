@@ -6,6 +6,7 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.mh import kind
+from popserv.maildrops.recent import RecentMaildrops
 from popserv.maildrops.settings import StoreSettings
 from popserv.messages.downgrade.downgrader import Downgrader
 
@@ -22,6 +23,15 @@ class MakeStoreTests(SynchronousTestCase):
         with patch.object(kind, "MHMaildrops") as store:
             self.assertIs(kind.make_store(f"{root}/%u/inbox", SETTINGS), store.return_value)
         store.assert_called_once_with(f"{root}/%u/inbox", cache_messages=7, downgrader=Downgrader)
+
+    def test_since(self):
+        """An age hides older messages; folders are named by the path alone."""
+        root = self.mktemp()
+        os.makedirs(root)
+        self.assertIsInstance(kind.make_store(root, StoreSettings(7, since=1)), RecentMaildrops)
+        with self.assertRaises(ValueError) as rejected:
+            kind.make_store(root, StoreSettings(7, folder="Archive"))
+        self.assertIn("--folder", str(rejected.exception))
 
     def test_invalid(self):
         """An invalid path is rejected with the remedy."""

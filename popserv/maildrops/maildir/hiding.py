@@ -1,0 +1,91 @@
+"""Maildirs in which deleted messages stay, and are no longer shown: ``--deleted keep``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from zope.interface import implementer
+
+from popserv.core.snapshot import Message, Snapshot
+from popserv.errors import RemovalFailed
+from popserv.interfaces import IMailbox, IMaildropFactory
+from popserv.maildrops.maildir import hidden_file
+from popserv.maildrops.maildir.hidden_file import digest_of
+from popserv.maildrops.maildir.mailbox import MaildirMailbox
+from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.recent import SelectedMailbox
+from popserv.maildrops.refusals import refusal
+from popserv.runtime.threads import RunInThread
+
+
+@implementer(IMaildropFactory)
+class HidingMaildrops:
+    """Maildirs without the messages that sessions have removed, which stay for other programs."""
+
+    def __init__(self, maildrops: MaildirMaildrops) -> None:
+        self._maildrops = maildrops
+        self.run = maildrops.run
+
+    async def open_maildrop(self, user: bytes) -> IMailbox:
+        """See IMaildropFactory."""
+        mailbox = await self._maildrops.open_maildrop(user)
+        if not isinstance(mailbox, MaildirMailbox):
+            return mailbox
+        try:
+            hidden, messages, positions = await self.run(_select, mailbox)
+        except BaseException as error:
+            problem = (
+                explain_in_directory(error, mailbox.maildir_fd, hidden_file.NAME)
+                if isinstance(error, OSError)
+                else None
+            )
+            await mailbox.release()
+            if problem is not None:
+                raise refusal(problem) from problem
+            raise
+        return IMailbox(_HidingMailbox(mailbox, messages, positions, hidden, self.run))
+
+
+def _select(mailbox: MaildirMailbox) -> tuple[frozenset[bytes], Snapshot, Sequence[int]]:
+    """Return what is hidden, and the other messages with their positions."""
+    hidden = hidden_file.load(mailbox.maildir_fd)
+    base_names = mailbox.base_names
+    if not hidden:
+        return hidden, mailbox.messages, range(len(base_names))
+    positions = [at for at, name in enumerate(base_names) if digest_of(name) not in hidden]
+    return hidden, mailbox.messages.updated((), (), positions), positions
+
+
+class _HidingMailbox(SelectedMailbox):
+    def __init__(
+        self,
+        mailbox: MaildirMailbox,
+        messages: Snapshot,
+        positions: Sequence[int],
+        hidden: frozenset[bytes],
+        run: RunInThread,
+    ) -> None:
+        super().__init__(mailbox, messages, positions)
+        self._maildir = mailbox
+        self._hidden = hidden
+        self._run = run
+
+    async def remove(self, messages: Iterable[Message]) -> None:
+        """See IMailbox: the messages are not shown in later sessions."""
+        positions = [self._positions[message.position] for message in messages]
+        if positions:
+            await self._run(self._hide, positions)
+
+    def _hide(self, positions: list[int]) -> None:
+        base_names = self._maildir.base_names
+        # Those of messages that no longer exist are dropped, so that the file is small.
+        kept = self._hidden & {digest_of(name) for name in base_names} if self._hidden else set()
+        hidden = frozenset(kept | {digest_of(base_names[at]) for at in positions})
+        try:
+            hidden_file.save(self._maildir.maildir_fd, hidden)
+        except OSError as error:
+            fd = self._maildir.maildir_fd
+            problem = explain_in_directory(error, fd, hidden_file.NAME)
+            raise RemovalFailed(len(positions)) from problem
+        self._hidden = hidden

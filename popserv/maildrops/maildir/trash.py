@@ -1,0 +1,97 @@
+"""Moving messages into another folder instead of removing them: ``--deleted move:FOLDER``."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, suppress
+from pathlib import PurePath
+from secrets import token_hex
+
+from popserv.maildrops.maildir.file_names import FLAGS_INFO, split_name
+from popserv.maildrops.maildir.quota_file import FOLDER_MARK
+
+_FOLDERS = (b"tmp", b"new", b"cur")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Trash:
+    """The folder that removed messages are moved to, created if it is missing.
+
+    ``path`` leads to it from the Maildir, such as ``.Trash`` or ``../.Trash``.  Links in it are not
+    followed.  Everything here waits for the disk: call it in a thread.
+
+    :raises OSError: the folder cannot be created or opened.
+    """
+
+    def __init__(self, maildir_fd: int, path: str) -> None:
+        *parents, name = PurePath(path).parts
+        with ExitStack() as stack:
+            parent = maildir_fd
+            for above in parents:
+                parent = os.open(os.fsencode(above), _DIRECTORY, dir_fd=parent)
+                stack.callback(os.close, parent)
+            folder = _open_or_create(os.fsencode(name), parent)
+            stack.callback(os.close, folder)
+            for each in _FOLDERS[:2]:
+                os.close(_open_or_create(each, folder))
+            with suppress(FileExistsError):
+                mark = os.open(FOLDER_MARK, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=folder)
+                with open(mark, "wb"):
+                    _copy_owner(folder, mark, 0o660)
+            self._cur = _open_or_create(_FOLDERS[2], folder)
+
+    def move(self, name: bytes, *, dir_fd: int) -> None:
+        """Move a message file from an open folder; its flags stay.
+
+        The file has a name at each moment, and replaces no other: it is linked, then unlinked.
+
+        :raises OSError: it cannot be moved, and is where it was.
+        """
+        base_name, suffix = split_name(name)
+        suffix = suffix or FLAGS_INFO[0]
+        target = base_name + suffix
+        try:
+            self._link(name, dir_fd, target)
+        except FileExistsError:
+            # A session that was killed may have left the link.
+            there = os.stat(target, dir_fd=self._cur, follow_symlinks=False)
+            if not os.path.samestat(os.stat(name, dir_fd=dir_fd, follow_symlinks=False), there):
+                seconds = base_name.partition(b".")[0]
+                self._link(name, dir_fd, b"%b.R%b%b" % (seconds, token_hex(10).encode(), suffix))
+        os.unlink(name, dir_fd=dir_fd)
+
+    def _link(self, name: bytes, dir_fd: int, target: bytes) -> None:
+        os.link(name, target, src_dir_fd=dir_fd, dst_dir_fd=self._cur, follow_symlinks=False)
+
+    def close(self) -> None:
+        """Write the changes to disk, and close the folder.
+
+        :raises OSError: they cannot be written.
+        """
+        try:
+            os.fsync(self._cur)
+        finally:
+            os.close(self._cur)
+
+
+def _open_or_create(name: bytes, parent: int) -> int:
+    """Open a directory; one that is created has the owner and the mode of its parent."""
+    with suppress(FileNotFoundError):
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+    directory = os.open(name, _DIRECTORY, dir_fd=parent)
+    try:
+        _copy_owner(parent, directory, 0o777)
+        os.fsync(parent)
+    except BaseException:
+        os.close(directory)
+        raise
+    return directory
+
+
+def _copy_owner(parent: int, fd: int, mode: int) -> None:
+    status = os.fstat(parent)
+    with suppress(PermissionError):
+        os.fchown(fd, status.st_uid, status.st_gid)
+        os.fchmod(fd, status.st_mode & mode)

@@ -1,0 +1,65 @@
+"""Tests of popserv.maildrops.maildir.hidden_file."""
+
+import os
+from unittest import mock
+
+from popserv.maildrops.maildir import hidden_file
+from popserv.maildrops.maildir.hidden_file import NAME, digest_of, load, save
+from tests.maildrops.maildir.harness import DIRECTORY, NOBODY, MaildirCase, failing
+
+DIGESTS = frozenset(map(digest_of, (b"1.a", b"2.b", b"3.c")))
+
+
+class HiddenFileTests(MaildirCase):
+    """The file, and what is done with one that is not right."""
+
+    def setUp(self):
+        """Open the Maildir."""
+        super().setUp()
+        self.fd = os.open(self.path_of(b""), DIRECTORY)
+        self.addCleanup(os.close, self.fd)
+
+    def test_save(self):
+        """A file is replaced whole, and readable to the owner of the Maildir alone."""
+        os.chown(self.path_of(b""), NOBODY, NOBODY)
+        self.assertEqual(load(self.fd), frozenset())
+        self.put(b"popserv-hidden.new", b"unfinished")
+        save(self.fd, DIGESTS)
+        status = os.stat(self.path_of(NAME))
+        self.assertEqual((status.st_uid, status.st_mode & 0o777), (NOBODY, 0o600))
+        self.assertEqual(load(self.fd), DIGESTS)
+        with mock.patch.object(os, "fchown", side_effect=PermissionError):
+            save(self.fd, [])
+        self.assertEqual(load(self.fd), frozenset())
+
+    def test_not_saved(self):
+        """A file that cannot be written leaves the old one, and nothing else."""
+        save(self.fd, DIGESTS)
+        for call in ("open", "fsync", "rename"):
+            with failing(os, call, OSError(28, "full")), self.assertRaises(OSError):
+                save(self.fd, [])
+        self.assertEqual(load(self.fd), DIGESTS)
+        self.assertEqual(sorted(os.listdir(self.fd)), ["cur", "new", os.fsdecode(NAME), "tmp"])
+
+    def test_damaged(self):
+        """A torn, damaged or foreign file hides nothing, whatever octet is wrong."""
+        save(self.fd, DIGESTS)
+        with open(self.path_of(NAME), "rb") as file:
+            text = file.read()
+        for at in range(len(text)):
+            for damaged in (text[:at], text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :]):
+                self.put(NAME, damaged)
+                self.assertEqual(load(self.fd), frozenset())
+
+    def test_untrusted(self):
+        """A FIFO and a file that is too long hide nothing; a link is an error."""
+        save(self.fd, DIGESTS)
+        with mock.patch.object(hidden_file, "_MAX_OCTETS", 10):
+            self.assertEqual(load(self.fd), frozenset())
+        os.rename(self.path_of(NAME), self.path_of(b"other"))
+        os.mkfifo(self.path_of(NAME))
+        self.assertEqual(load(self.fd), frozenset())
+        os.unlink(self.path_of(NAME))
+        os.symlink(b"other", self.path_of(NAME))
+        with self.assertRaises(OSError):
+            load(self.fd)

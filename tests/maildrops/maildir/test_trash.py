@@ -1,0 +1,125 @@
+"""Tests of popserv.maildrops.maildir.trash."""
+
+import os
+import shutil
+from unittest import mock
+
+from popserv.errors import RemovalFailed
+from popserv.maildrops.maildir import trash
+from popserv.maildrops.maildir.store import MaildirMaildrops
+from tests.maildrops.maildir.harness import NOBODY, MaildirCase, failing, result, run_inline
+
+QUOTA = b"1000S\n10 1\n"
+
+
+class TrashTests(MaildirCase):
+    """Removed messages are in the folder, and no message is lost or replaced."""
+
+    def restart(self):
+        """Move removed messages to a folder."""
+        self.maildrops = MaildirMaildrops(self.root, trash=".Trash", run=run_inline)
+
+    def remove_all(self):
+        """Remove all messages in a session of their own."""
+        with self.session() as mailbox:
+            result(mailbox.remove(mailbox.messages))
+
+    def trashed(self):
+        """Return the contents of the folder by name."""
+        found = {}
+        for name in os.listdir(self.path_of(b".Trash/cur")):
+            with open(self.path_of(b".Trash/cur/" + name), "rb") as file:
+                found[name] = file.read()
+        return found
+
+    def test_move(self):
+        """A message keeps its name, flags and inode; a new one is in cur as well."""
+        self.put(b"new/1.a", b"1\n")
+        self.put(b"cur/2.b,S=2:2,FS", b"2\n")
+        self.put(b"maildirsize", QUOTA)
+        inode = os.stat(self.path_of(b"new/1.a")).st_ino
+        self.remove_all()
+        self.assertEqual(self.file_names(), [])
+        self.assertEqual(self.trashed(), {b"1.a:2,": b"1\n", b"2.b,S=2:2,FS": b"2\n"})
+        self.assertEqual(os.stat(self.path_of(b".Trash/cur/1.a:2,")).st_ino, inode)
+        self.assertEqual(
+            sorted(os.listdir(self.path_of(b".Trash"))), [b"cur", b"maildirfolder", b"new", b"tmp"]
+        )
+        with open(self.path_of(b"maildirsize"), "rb") as file:
+            self.assertEqual(file.read(), QUOTA)
+
+    def test_again(self):
+        """The folder is used again; another file with the same name is not replaced."""
+        for number in range(3):
+            self.put(b"new/1.a", b"%d\n" % number)
+            self.remove_all()
+        self.assertEqual(sorted(self.trashed().values()), [b"0\n", b"1\n", b"2\n"])
+        self.assertTrue(all(name.endswith(b":2,") for name in self.trashed()))
+
+    def test_killed(self):
+        """If the server is killed between any two calls, the next QUIT completes the move."""
+        for call in ("link", "unlink", "mkdir", "fsync", "fchown"):
+            self.put(b"new/1.a", b"1\n")
+            killed = failing(os, call, KeyboardInterrupt)
+            with self.session() as mailbox, killed, self.assertRaises(KeyboardInterrupt):
+                result(mailbox.remove(mailbox.messages))
+            self.remove_all()
+            self.assertEqual(self.file_names(), [])
+            self.assertEqual(self.trashed(), {b"1.a:2,": b"1\n"})
+            shutil.rmtree(self.path_of(b".Trash"))
+
+    def test_faults(self):
+        """If the folder cannot be made or used, the messages remain, and the log has the path."""
+        self.put(b"new/1.a", b"1\n")
+        for call in ("mkdir", "link"):
+            fault = failing(os, call, PermissionError(13, "Permission denied"))
+            with self.session() as mailbox, fault, self.assertRaises(RemovalFailed) as failed:
+                result(mailbox.remove(mailbox.messages))
+            self.assertEqual(failed.exception.remaining, 1)
+            self.assertEqual(self.file_names(), [b"new/1.a"])
+        os.rename(self.path_of(b".Trash"), self.path_of(b"other"))
+        os.symlink("other", self.path_of(b".Trash"))
+        with self.session() as mailbox, self.assertRaises(RemovalFailed) as failed:
+            result(mailbox.remove(mailbox.messages))
+        self.assertIn("/.Trash is a symbolic link", str(failed.exception.__cause__))
+
+    def test_owner(self):
+        """A new folder belongs to the owner of the Maildir, if the server may set it."""
+        os.chown(self.path_of(b""), NOBODY, NOBODY)
+        os.chmod(self.path_of(b""), 0o750)
+        for error, owner in ((None, NOBODY), (PermissionError, os.geteuid())):
+            self.put(b"new/1.a", b"1\n")
+            with mock.patch.object(trash.os, "fchown", side_effect=error) as fchown:
+                self.remove_all()
+            self.assertEqual(fchown.call_count, 5)
+            os.rename(self.path_of(b".Trash"), self.path_of(b"other%d" % owner))
+        self.put(b"new/1.a", b"1\n")
+        self.remove_all()
+        for name in (b"", b"/cur", b"/maildirfolder"):
+            status = os.stat(self.path_of(b".Trash" + name))
+            self.assertEqual(status.st_uid, NOBODY)
+            self.assertEqual(status.st_mode & 0o777, 0o640 if b"m" in name else 0o750)
+
+    def test_raced(self):
+        """Directories that another program creates at the same time are used."""
+        self.put(b"new/1.a", b"1\n")
+        real = os.mkdir
+
+        def mkdir(name, *args, **kwargs):
+            real(name, *args, **kwargs)
+            real(name, *args, **kwargs)
+
+        with mock.patch.object(os, "mkdir", mkdir):
+            self.remove_all()
+        self.assertEqual(self.trashed(), {b"1.a:2,": b"1\n"})
+
+    def test_beside(self):
+        """A folder that is served has its removed messages in a folder beside it."""
+        for folder in (b".Sent/new", b".Sent/cur"):
+            os.makedirs(self.path_of(folder))
+        self.put(b".Sent/new/1.a", b"1\n")
+        self.maildrops = MaildirMaildrops(
+            f"{self.root}/%u/.Sent", trash="../.Trash", run=run_inline
+        )
+        self.remove_all()
+        self.assertEqual(self.trashed(), {b"1.a:2,": b"1\n"})

@@ -1,0 +1,110 @@
+"""Tests of popserv.maildrops.recent."""
+
+import os
+import time
+
+from twisted.trial.unittest import TestCase
+from zope.interface.verify import verifyObject
+
+from popserv.interfaces import (
+    ICachedMessages,
+    IDeliveryTimes,
+    IMaildropFactory,
+    IRetrievalRecord,
+    ISizeCache,
+)
+from popserv.maildrops import recent
+from popserv.maildrops.recent import RecentMaildrops
+from popserv.testing import MailboxContract
+from tests.maildrops.maildir.harness import MaildirCase, failing, read_message, result, run_inline
+from tests.maildrops.mh import test_store as mh
+
+DAY = 86400
+
+
+class MHContractTests(MailboxContract, TestCase):
+    """The contract holds for what is shown of a store, here all but one message."""
+
+    make_factory = mh.ContractTests.make_factory
+    failing_open = mh.ContractTests.failing_open
+    failing_removal = mh.ContractTests.failing_removal
+    downgrader = None
+
+    def deliver(self, factory, user, message):
+        """Deliver before the first message an old one, which stays."""
+        folder = os.path.join(self.root, os.fsdecode(user))
+        if not os.path.isdir(folder):
+            number = mh.deliver(folder, b"old\n", 1)
+            os.utime(os.path.join(folder, str(number)), (1, 1))
+        mh.deliver(folder, message)
+
+    def remove_externally(self, factory, user, index):
+        """Unlink a message; the first one is old."""
+        return mh.ContractTests.remove_externally(self, factory, user, index + 1)
+
+    def another_factory(self, factory=None):
+        """Return a factory with a cache of its own."""
+        inner = mh.ContractTests.another_factory(self)
+        return RecentMaildrops(inner, time.time() - 10**9, inner.run)
+
+
+class RecentTests(MaildirCase):
+    """Which messages are shown."""
+
+    def restart(self):
+        """Show the messages of the last ten days."""
+        super().restart()
+        self.maildrops = RecentMaildrops(self.maildrops, 10 * DAY, run_inline)
+
+    def put_aged(self, days, flags=b""):
+        """Deliver a message some days ago."""
+        self.put(b"cur/%d.x:2,%b" % (time.time() - days * DAY, flags), b"%d\n" % days)
+
+    def test_age(self):
+        """Older messages are not shown, and stay when all that is shown is removed."""
+        self.put(b"new/unknown", b"unknown\n")
+        for days in (300, 11, 9, 0):
+            self.put_aged(days)
+        with self.session() as mailbox:
+            verifyObject(IDeliveryTimes, mailbox)
+            verifyObject(ISizeCache, mailbox)
+            verifyObject(ICachedMessages, mailbox)
+            shown = [read_message(mailbox, at) for at in range(len(mailbox.messages))]
+            self.assertEqual(shown, [b"unknown\n", b"9\n", b"0\n"])
+            self.assertEqual(len(mailbox.delivery_times()), 3)
+            self.assertIn(mailbox.read_cached(mailbox.messages[1], 9), (b"9\n", None))
+            result(mailbox.discard_sizes())
+            result(mailbox.remove(mailbox.messages))
+        self.assertEqual(len(self.file_names()), 2)
+
+    def test_all(self):
+        """A mailbox of which all is shown is the mailbox of the store, as is an empty one."""
+        self.put_aged(1)
+        self.assertEqual(self.read_in_session(), [b"1\n"])
+        with self.session(b"nobody") as mailbox:
+            self.assertEqual(len(mailbox.messages), 0)
+        verifyObject(IMaildropFactory, self.maildrops)
+
+    def test_last(self):
+        """LAST is the last message that is shown up to the last retrieved one."""
+        for flags, position in (("SS ", 0), ("S  ", None), (" S ", 0), ("   ", None)):
+            self.make_empty()
+            for days, flag in zip((300, 9, 8), flags, strict=True):
+                self.put_aged(days, flag.strip().encode())
+            with self.session() as mailbox:
+                verifyObject(IRetrievalRecord, mailbox)
+                last = result(mailbox.last_retrieved())
+            self.assertEqual(None if last is None else last.position, position)
+        with self.session() as mailbox:
+            result(mailbox.record_retrieved(mailbox.messages[:1]))
+            self.assertEqual(len(mailbox.messages), 2)
+        with self.session() as mailbox:
+            self.assertEqual(result(mailbox.last_retrieved()), mailbox.messages[0])
+
+    def test_fault(self):
+        """A mailbox is released if selecting its messages fails."""
+        self.put_aged(300)
+        with failing(recent, "_select", RuntimeError), self.assertRaises(RuntimeError):
+            result(self.maildrops.open_maildrop(b"ann"))
+        with self.session():
+            pass
