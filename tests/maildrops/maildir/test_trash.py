@@ -4,10 +4,13 @@ import os
 import shutil
 from unittest import mock
 
+from twisted.trial.unittest import TestCase
+
 from popserv.errors import RemovalFailed
 from popserv.maildrops.maildir import trash
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from tests.maildrops.maildir.harness import NOBODY, MaildirCase, failing, result, run_inline
+from tests.maildrops.maildir.test_store import MaildirContract
 
 QUOTA = b"1000S\n10 1\n"
 
@@ -123,3 +126,9 @@ class TrashTests(MaildirCase):
         )
         self.remove_all()
         self.assertEqual(self.trashed(), {b"1.a:2,": b"1\n"})
+
+
+class ContractTests(MaildirContract, TestCase):
+    """The contract holds if messages are moved."""
+
+    options = {"run": run_inline, "trash": ".Trash"}
