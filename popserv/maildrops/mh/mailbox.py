@@ -7,7 +7,6 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -125,6 +124,8 @@ class MHMailbox:
         remaining = await self._run(self._remove, positions)
         removed = set(positions) - {position for position, _ in remaining}
         await self._forget(removed)
+        # The reply to QUIT says that they are removed from the disk.
+        await self._run(os.fsync, self._folder)
         if remaining:
             raise RemovalFailed(len(remaining)) from remaining[0][1]
 
@@ -150,8 +151,6 @@ class MHMailbox:
         except OSError as error:
             problem = explain_in_directory(error, self._folder, NAME)
             return [(position, problem) for position in positions]
-        with suppress(OSError):
-            os.fsync(self._folder)
         return remaining + errors
 
     def _locate(

@@ -148,9 +148,17 @@ class RemovalTests(MailboxCase):
                 result(mailbox.remove(mailbox.messages[:2]))
             self.assertEqual(failed.exception.remaining, 2)
             self.assertEqual(self.read_all(), [b"1\n", b"2\n", b"3\n"])
-        with self.session() as mailbox, failing(module.os, "fsync", OSError(5, "I/O error")):
+
+    def test_not_durable(self):
+        """If the folder cannot be synced, the removal fails."""
+        with (
+            self.session() as mailbox,
+            failing(module.os, "fsync", OSError(5, "I/O error")),
+            self.assertRaises(OSError),
+        ):
             result(mailbox.remove(mailbox.messages[:2]))
         self.assertEqual(numbers_in(self.path), [4])
+        self.assertEqual(self.read_all(), [b"3\n"])
 
     def test_unsettled(self):
         """While other programs rename, a missing message is waited for, and then remains."""
