@@ -1,14 +1,24 @@
 """Tests of popserv.maildrops.maildir.hiding."""
 
+import errno
 import os
 
+from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from popserv.errors import MaildropUnavailable, RemovalFailed
 from popserv.interfaces import ICachedMessages, IMaildropFactory, IRetrievalRecord
 from popserv.maildrops.maildir import hidden_file, hiding
 from popserv.maildrops.maildir.hiding import HidingMaildrops
-from tests.maildrops.maildir.harness import MaildirCase, failing, read_message, result, uids_of
+from tests.maildrops.maildir.harness import (
+    MaildirCase,
+    failing,
+    read_message,
+    result,
+    run_inline,
+    uids_of,
+)
+from tests.maildrops.maildir.test_store import MaildirContract
 
 
 class HidingTests(MaildirCase):
@@ -86,3 +96,17 @@ class HidingTests(MaildirCase):
         with self.session(b"nobody") as mailbox:
             self.assertEqual(len(mailbox.messages), 0)
         self.assertEqual(len(self.shown()), 3)
+
+
+class ContractTests(MaildirContract, TestCase):
+    """The contract holds if messages are kept, with unique-ids of Dovecot as well."""
+
+    options = {"run": run_inline, "uidl": "dovecot"}
+
+    def another_factory(self, factory):
+        """Return a store that keeps messages, with nothing in memory."""
+        return HidingMaildrops(super().another_factory(factory))
+
+    def failing_removal(self, _factory, _user):
+        """Leave no space for the file."""
+        return failing(os, "rename", OSError(errno.ENOSPC, "no space"))
