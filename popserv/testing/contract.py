@@ -1,101 +1,21 @@
-"""Support for the tests of servers and stores that are built on popserv.
-
-:class:`MailboxContract` has the tests that every store must pass.  :class:`MemoryClient`
-connects to a server in memory, with a clock that the test advances.
-"""
+"""The contract of stores: the tests that every store must pass."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from inspect import isawaitable
 from typing import Any, cast
 
-from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 from zope.interface.verify import verifyObject
 
 from popserv.errors import MaildropBusy, NoSuchMessage, RemovalFailed
 from popserv.interfaces import IMailbox, IMaildropFactory, IRetrievalRecord
 from popserv.messages.downgrade.downgrader import Downgrader
-from popserv.messages.framing import Chunk
 from popserv.messages.sizes import measure
-from popserv.server.factory import POP3Factory
-from popserv.server.protocol import POP3Server
-
-SAMPLE_MESSAGES = [
-    b"Subject: plain\n\nbody\n",
-    b"Subject: crlf\r\n\r\nbody\r\n",
-    b".first octet a dot\n\n.\n..\n.x\n",
-    b"Subject: no end\n\nlast line",
-    b"Subject: mixed\r\n\nlone \r here\n\r\n\r",
-    b"Subject: 8-bit \xe9\n\n\x00\xff\n",
-    b"Subject: UTF-8 \xc3\xa9\n\n\xc3\xa9\n",
-    b"header alone\n",
-    b"\n\nheaderless\n",
-    b"",
-    b"Subject: long\n\n" + b"x" * 200_000 + b"\n" + b".\n" * 70_000,
-]
-"""Messages that a store may contain; together they exercise every rule of the wire form."""
-
-
-class MemoryTransport(StringTransport):
-    """A transport in memory, which records whether the connection was aborted."""
-
-    aborted = False
-
-    def unregisterProducer(self) -> None:
-        """Unregister the producer, if there is one; StringTransport raises if there is none."""
-        self.producer = None
-
-    def abortConnection(self) -> None:
-        """Record that the connection was aborted, and close it."""
-        self.aborted = True
-        self.loseConnection()
-
-
-class MemoryClient:
-    """A client that is connected to a server in memory.
-
-    Time passes only when the test calls ``clock.advance(seconds)``.  ``peer`` is the client's
-    address; the default is an address of the loopback interface.
-    """
-
-    def __init__(self, factory: POP3Factory, peer: object = None) -> None:
-        self.clock = Clock()
-        self.transport = MemoryTransport(
-            peerAddress=cast(Any, peer or IPv4Address("TCP", "127.0.0.1", 54321))
-        )
-        self.server = cast(POP3Server, factory.buildProtocol(None))
-        cast(Any, self.server).callLater = self.clock.callLater
-        self.server.makeConnection(self.transport)
-
-    def send(self, octets: bytes) -> bytes:
-        """Send octets as one packet, and return the octets that the server has sent."""
-        self.server.dataReceived(octets)
-        # Run the calls that the server has scheduled for the next turn of the reactor.
-        self.clock.advance(0)
-        return self.received()
-
-    def received(self) -> bytes:
-        """Return the octets that the server has sent since the last call."""
-        octets: bytes = self.transport.value()
-        self.transport.clear()
-        return octets
-
-    def lose(self) -> None:
-        """Lose the connection, as if the client had disconnected."""
-        self.server.connectionLost(Failure(ConnectionDone()))
-
-    @property
-    def closed(self) -> bool:
-        """Whether the server has closed the connection."""
-        return self.transport.disconnecting
+from popserv.testing.messages import SAMPLE_MESSAGES, naive_octets, read_all
 
 
 class MailboxContract:
@@ -450,20 +370,3 @@ class MailboxContract:
 
 async def _result(outcome: object) -> object:
     return await outcome if isawaitable(outcome) else outcome
-
-
-async def read_all(body: Iterable[Chunk]) -> bytes:
-    """Return the octets of a message that a mailbox has opened, and close it."""
-    chunks = [chunk if isinstance(chunk, bytes) else await chunk for chunk in body]
-    close = getattr(body, "close", None)
-    if close is not None:
-        close()
-    return b"".join(chunks)
-
-
-def naive_octets(message: bytes) -> int:
-    """Return the octets of a message's wire form, counted in the simplest way, as an oracle."""
-    lines = message.replace(b"\r\n", b"\n").split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    return sum(len(line) + 2 for line in lines)

@@ -1,4 +1,4 @@
-"""popserv.testing: the contract of stores, run with stores that each violate one rule."""
+"""popserv.testing.contract: the contract of stores, run with stores that each violate one rule."""
 
 import contextlib
 from hashlib import md5

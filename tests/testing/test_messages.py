@@ -1,4 +1,4 @@
-"""Tests of popserv.testing."""
+"""Tests of popserv.testing.messages."""
 
 from twisted.trial.unittest import TestCase
 
