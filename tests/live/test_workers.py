@@ -507,7 +507,8 @@ class StartingTests(WorkersCase):
                 self.assert_serves(Connection(("127.0.0.1", port)))
                 self.assert_serves(Connection(str(rundir / "socket")))
             until(lambda: log.read_text().count('session of "joe" ended') == 12, "the log")
-            self.assertRegex(log.read_text(), r"\[worker 1: popserv\.session#info\]")
+            # The kernel may give all connections to one worker.
+            self.assertRegex(log.read_text(), r"\[worker [12]: popserv\.session#info\]")
         finally:
             os.kill(pid, signal.SIGTERM)
         until(lambda: not (root / "pid").exists(), "the pidfile to be removed")
