@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from popserv.commandline.server_options import add_server_options
 from popserv.commandline.uidl_sources import make_source
 from popserv.core.printable import one_line, printable
 from popserv.errors import POPError
@@ -52,23 +53,7 @@ def add_commands(uidl: argparse.ArgumentParser) -> None:
         "each Maildir, a template such as %%v.%%u if Dovecot had that pop3_uidl_format, a file of "
         "popserv uidl export, or another server: pop3s://HOST or pop3://HOST:PORT",
     )
-    source.add_argument(
-        "--users",
-        metavar="FILE",
-        help="a file with lines NAME:PASSWORD, for the logins to another server",
-    )
-    source.add_argument(
-        "--ca-file",
-        metavar="FILE",
-        help="a PEM file of CA certificates for the other server; the default is those of the "
-        "system",
-    )
-    source.add_argument(
-        "--insecure",
-        action="store_true",
-        help="do not verify the certificate of the other server, and log in without TLS if the "
-        "server does not offer it",
-    )
+    add_server_options(source)
     for name, run, parents, text, description in (
         (
             "import",

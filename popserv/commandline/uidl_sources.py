@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
-import ssl
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from popserv.auth.files import FileError, check_private
+from popserv.commandline.server_options import read_octets, read_passwords, security_of
 from popserv.core.printable import printable
 from popserv.maildrops.maildir.unique_ids.format import UniqueIdFormat
 from popserv.migration import unique_id_file
-from popserv.migration.remote_side import RemoteMaildrop, logged_in, parse_url
+from popserv.migration.pop3_urls import ServerAddress
+from popserv.migration.remote_side import RemoteMaildrop, logged_in
 from popserv.migration.unique_id_sources import (
     FileSource,
     ListSource,
@@ -20,7 +19,6 @@ from popserv.migration.unique_id_sources import (
     ServerSource,
     Source,
 )
-from popserv.runtime.permissions import describe
 
 
 def make_source(options: argparse.Namespace) -> tuple[Source, Sequence[bytes] | None]:
@@ -41,7 +39,7 @@ def make_source(options: argparse.Namespace) -> tuple[Source, Sequence[bytes] | 
         except ValueError as error:
             raise ValueError(f"--from {name}: {error}") from error
     try:
-        users = unique_id_file.decode(_read(name).splitlines())
+        users = unique_id_file.decode(read_octets(name).splitlines())
     except ValueError as error:
         raise ValueError(f"--from {name}: {error}") from error
     return FileSource(users), sorted(users)
@@ -51,53 +49,18 @@ def _server(options: argparse.Namespace) -> tuple[Source, Sequence[bytes]]:
     if not options.users:
         raise ValueError(f"--from {options.source} requires --users FILE, lines NAME:PASSWORD")
     try:
-        context = ssl.create_default_context(cafile=options.ca_file)
-    except OSError as error:
-        raise ValueError(f"--ca-file {options.ca_file}: {error.strerror or error}") from error
-    if options.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    try:
-        server = parse_url(options.source, context, allows_plaintext=options.insecure)
+        address = ServerAddress.from_url(options.source)
     except ValueError as error:
         raise ValueError(f"--from: {error}") from error
+    security = security_of(options)
     passwords = read_passwords(options.users)
 
     def connect(user: bytes) -> AbstractContextManager[RemoteSide]:
         if user not in passwords:
             raise ValueError(f"{options.users} has no password of {printable(user)}")
-        session: AbstractContextManager[RemoteMaildrop] = logged_in(server, user, passwords[user])
+        session: AbstractContextManager[RemoteMaildrop] = logged_in(
+            address, security, user, passwords[user]
+        )
         return session
 
     return ServerSource(connect), list(passwords)
-
-
-def read_passwords(path: str) -> dict[bytes, bytes]:
-    """Return the passwords in a file with lines ``name:password``, by name.
-
-    :raises ValueError: the file cannot be read, is accessible to other users, or has an invalid
-        line.
-    """
-    try:
-        check_private(path, os.stat(path).st_mode)
-    except FileError as error:
-        raise ValueError(str(error)) from error
-    except OSError as error:
-        raise ValueError(describe(error)) from error
-    passwords = {}
-    for number, line in enumerate(_read(path).splitlines(), 1):
-        name, colon, password = line.partition(b":")
-        if not line or line.startswith(b"#"):
-            continue
-        if not (name and colon):
-            raise ValueError(f"{path}, line {number}: it is not a name, a colon and a password")
-        passwords[name] = password
-    return passwords
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise ValueError(describe(error)) from error

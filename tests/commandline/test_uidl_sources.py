@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from unittest import mock
 
 from popserv.commandline import uidl_sources
-from popserv.commandline.uidl_sources import read_passwords
+from popserv.migration.pop3_urls import Security
 from tests.commandline.harness import CA
 from tests.commandline.test_uidl import UidlCase
 from tests.migration.test_matching import Messages
@@ -36,7 +36,13 @@ class SourceTests(UidlCase):
             ("require --from pop3s://HOST", "--from", "dovecot", "--users", "x"),
             ("require --from pop3s://HOST", "--from", "dovecot", "--insecure"),
             ("requires --users FILE", "--from", "pop3s://h"),
-            ("--from: imap://h is not a server", "--from", "imap://h", "--users", self.passwords()),
+            (
+                "--from: imap://h is not pop3://HOST",
+                "--from",
+                "imap://h",
+                "--users",
+                self.passwords(),
+            ),
             (
                 "--ca-file /nowhere: No such file",
                 "--from",
@@ -60,17 +66,6 @@ class SourceTests(UidlCase):
             with self.subTest(arguments=arguments):
                 self.assert_refused(message, *arguments)
 
-    def test_passwords(self):
-        """A file of passwords has lines with a colon, and is private."""
-        path = self.passwords(b"# text\n\nann:se:cret\nbob:\n")
-        self.assertEqual(read_passwords(path), {b"ann": b"se:cret", b"bob": b""})
-        os.chmod(path, 0o644)
-        self.assertIn("chmod o=", str(self.assertRaises(ValueError, read_passwords, path)))
-        for line in (b"ann", b":secret"):
-            path = self.passwords(b"bob:x\n" + line)
-            error = self.assertRaises(ValueError, read_passwords, path)
-            self.assertIn("line 2: it is not a name, a colon and a password", str(error))
-
     def test_server(self):
         """Each user of the file is logged in, and the messages are matched."""
         remote = Messages([b"Subject: x\n\nbody\n"])
@@ -78,8 +73,8 @@ class SourceTests(UidlCase):
         logins = []
 
         @contextmanager
-        def logged_in(server, user, password):
-            logins.append((server, user, password))
+        def logged_in(address, security, user, password):
+            logins.append((address, security, user, password))
             yield remote
 
         os.unlink(os.path.join(self.directory, "ann", "new", "1.a"))
@@ -95,12 +90,10 @@ class SourceTests(UidlCase):
         with mock.patch.object(uidl_sources, "logged_in", logged_in):
             done = self.uidl("import", *options)
             self.assertEqual(done, (0, "ann: 1 of 1 messages have their old unique-ids\n", ""))
-            (server, user, password), *_ = logins
-            self.assertEqual((server.host, user, password), ("pop.example.org", b"ann", b"secret"))
-            self.assertEqual(server.context.cert_store_stats()["x509_ca"], 1)
+            (address, security, user, password), *_ = logins
+            self.assertEqual((address.host, user, password), ("pop.example.org", b"ann", b"secret"))
+            self.assertEqual(security, Security(ca))
             self.assert_refused("has no password of bob", *options, "bob")
-            self.assertTrue(server.context.check_hostname)
             self.uidl("import", *options, "--insecure")
-            self.assertFalse(logins[-1][0].context.check_hostname)
-            self.assertTrue(logins[-1][0].allows_plaintext)
+            self.assertEqual(logins[-1][1], Security(ca, insecure=True))
         self.assertEqual(self.shown(), {b"2.b": b"old"})

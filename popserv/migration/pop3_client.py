@@ -1,0 +1,244 @@
+"""A POP3 client for commands, which waits for the server.
+
+Of the standard library's ``poplib`` it has the rest: lines of any length, messages that are read in
+chunks, with each octet as the server has sent it.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from types import TracebackType
+
+from popserv.core.printable import printable
+from popserv.migration.pop3_urls import Security, ServerAddress
+
+_CHUNK = 1 << 15
+_MAX_STATUS_LINE = 4096
+"""RFC 2449 section 4 allows 512 octets."""
+
+TIMEOUT = 600.0
+"""Seconds to wait for a server, which may have to read a large maildrop."""
+
+
+class POP3ClientError(OSError):
+    """The server cannot be used; the message names it, the user, and what the server has said."""
+
+
+class CommandRefused(POP3ClientError):
+    """The server has answered ``-ERR``.
+
+    ``text`` is what follows that, in octets.
+    """
+
+    def __init__(self, message: str, text: bytes) -> None:
+        super().__init__(message)
+        self.text = text
+
+
+class POP3Client:
+    """A connection to a POP3 server.
+
+    TLS starts by STLS (RFC 2595) if the server offers it.  A server without TLS is refused, unless
+    it is on this machine or ``security`` is insecure.
+
+    ``timeout`` is the seconds for which the client waits for the server each time.
+
+    All methods raise :exc:`POP3ClientError`, and :exc:`CommandRefused` if a command is refused.
+    """
+
+    def __init__(
+        self, address: ServerAddress, security: Security, timeout: float = TIMEOUT
+    ) -> None:
+        self.address = address
+        self._user: bytes | None = None
+        self._security = security
+        try:
+            self._socket = socket.create_connection((address.host, address.port), timeout)
+        except OSError as error:
+            raise self._error(_reason(error)) from error
+        self._file = self._socket.makefile("rb", _CHUNK)
+        try:
+            if address.implicit_tls:
+                self._start_tls()
+            self._status("the greeting")
+            if not address.implicit_tls:
+                self._secure()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> POP3Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, without QUIT unless :meth:`quit` was called."""
+        with suppress(OSError):
+            self._file.close()
+        self._socket.close()
+
+    def login(self, user: bytes, password: bytes) -> None:
+        """Log in by USER and PASS."""
+        self._user = user
+        self.command(b"USER", user)
+        self.command(b"PASS", password)
+
+    def capabilities(self) -> list[bytes] | None:
+        """Return the lines of CAPA (RFC 2449), or None if the server does not have it."""
+        try:
+            return list(self._listing(b"CAPA"))
+        except CommandRefused:
+            return None
+
+    def sizes(self) -> dict[int, int]:
+        """Return the octets of each message, by message-number (LIST)."""
+        return {
+            number: int(value)
+            for number, value in self._numbered(b"LIST", rb"(\d{1,18}) +(\d{1,18})(?: .*)?")
+        }
+
+    def unique_ids(self) -> dict[int, bytes]:
+        """Return the unique-id of each message, by message-number (UIDL)."""
+        return dict(self._numbered(b"UIDL", rb"(\d{1,18}) +([^ ]+) *"))
+
+    def top(self, number: int, lines: int = 0) -> bytes:
+        """Return the header of a message, the blank line, and some lines of its body (TOP)."""
+        self.command(b"TOP", b"%d %d" % (number, lines))
+        return b"".join(self._body("TOP"))
+
+    def retrieve(self, number: int) -> Iterator[bytes]:
+        """Return the octets of a message, in chunks of at most 64 KiB (RETR).
+
+        The line ends are those that the server has sent.  Read all of it before the next command;
+        if the iterator is closed before its end, so is the connection.
+        """
+        self.command(b"RETR", b"%d" % number)
+        return self._body("RETR")
+
+    def quit(self) -> None:
+        """End the session by RSET and QUIT, so that the server changes nothing.
+
+        RSET also removes what some servers, as Dovecot, would record at QUIT: that messages were
+        retrieved.
+        """
+        self.command(b"RSET")
+        self.command(b"QUIT")
+        self.close()
+
+    def command(self, keyword: bytes, argument: bytes | None = None) -> bytes:
+        """Send a command, and return the text of the status line after ``+OK``."""
+        line = keyword if argument is None else b"%b %b" % (keyword, argument)
+        if re.search(rb"[\r\n\0]", line):
+            raise self._error(f"the argument of {keyword.decode()} has a line end or NUL in it")
+        try:
+            self._socket.sendall(line + b"\r\n")
+        except OSError as error:
+            raise self._error(_reason(error)) from error
+        return self._status(keyword.decode())
+
+    def _numbered(self, keyword: bytes, form: bytes) -> Iterator[tuple[int, bytes]]:
+        for line in self._listing(keyword):
+            match = re.fullmatch(form, line)
+            if match is None:
+                raise self._error(f'{keyword.decode()} has the line "{printable(line)}"')
+            yield int(match[1]), match[2]
+
+    def _listing(self, keyword: bytes) -> Sequence[bytes]:
+        self.command(keyword)
+        return b"".join(self._body(keyword.decode())).replace(b"\r\n", b"\n").split(b"\n")[:-1]
+
+    def _body(self, keyword: str) -> Iterator[bytes]:
+        """Yield the lines of a multi-line response in chunks, dots unstuffed."""
+        chunks: list[bytes] = []
+        size = 0
+        is_complete = False
+        try:
+            at_line_start = True
+            while True:
+                piece = self._read_line(_CHUNK, keyword)
+                ends_line = piece.endswith(b"\n")
+                if at_line_start and piece.startswith(b"."):
+                    if piece in (b".\r\n", b".\n"):
+                        break
+                    piece = piece[1:]
+                at_line_start = ends_line
+                chunks.append(piece)
+                size += len(piece)
+                if size >= _CHUNK:
+                    yield b"".join(chunks)
+                    chunks, size = [], 0
+            is_complete = True
+            if chunks:
+                yield b"".join(chunks)
+        finally:
+            if not is_complete:
+                self.close()
+
+    def _status(self, what: str) -> bytes:
+        line = self._read_line(_MAX_STATUS_LINE, what).rstrip(b"\r\n")
+        status, _, text = line.partition(b" ")
+        if status.upper() == b"+OK":
+            return text
+        if status.upper() == b"-ERR":
+            message = f'{what} was refused: "{printable(text)}"'
+            raise CommandRefused(str(self._error(message)), text)
+        raise self._error(f'instead of the reply to {what} came "{printable(line)}"')
+
+    def _read_line(self, maximum: int, what: str) -> bytes:
+        """Read a line, or ``maximum`` octets of it."""
+        try:
+            line = self._file.readline(maximum)
+        except (OSError, ValueError) as error:
+            reason = _reason(error) if isinstance(error, OSError) else "the connection is closed"
+            raise self._error(f"{what}: {reason}") from error
+        if not line:
+            raise self._error(f"{what}: the server has closed the connection")
+        return line
+
+    def _secure(self) -> None:
+        """Start TLS, or check that the connection may do without."""
+        capabilities = self.capabilities() or []
+        if b"STLS" in [line.strip().upper() for line in capabilities]:
+            self.command(b"STLS")
+            self._start_tls()
+        elif not (self.address.is_loopback or self._security.insecure):
+            raise self._error(
+                "the server does not offer STLS, so that passwords and mail would be readable on "
+                "the way; use pop3s:// or, in a network that you trust, --insecure"
+            )
+
+    def _start_tls(self) -> None:
+        # What was received in cleartext must not count as received by TLS.
+        self._file.close()
+        try:
+            context = self._security.context()
+            self._socket = context.wrap_socket(self._socket, server_hostname=self.address.host)
+        except ssl.SSLCertVerificationError as error:
+            raise self._error(
+                f"the certificate cannot be verified: {error.verify_message}; name its authority "
+                "by --ca-file, or use --insecure"
+            ) from error
+        except OSError as error:
+            raise self._error(f"TLS: {_reason(error)}") from error
+        self._file = self._socket.makefile("rb", _CHUNK)
+
+    def _error(self, message: str) -> POP3ClientError:
+        user = "" if self._user is None else f', user "{printable(self._user)}"'
+        return POP3ClientError(f"{self.address}{user}: {message}")
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return error.strerror or str(error)

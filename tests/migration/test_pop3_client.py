@@ -1,0 +1,220 @@
+"""Tests of popserv.migration.pop3_client."""
+
+import re
+import socket
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.migration.pop3_client import CommandRefused, POP3Client, POP3ClientError
+from popserv.migration.pop3_urls import Security, ServerAddress
+from tests.migration.harness import CA, FakeServer, stuffed
+
+MESSAGES = [
+    (b"one", b"Subject: 1\r\n\r\n.\r\n..x\r\n\r\n"),
+    (b"two", b"Subject: 2\r\n\r\n" + b"x" * 5000 + b"\r\n." + b"y" * 100_000 + b"\r\n"),
+    (b"three", b"X: 3\r\n\r\n"),
+]
+
+
+class ClientCase(SynchronousTestCase):
+    """Tests with a fake server."""
+
+    def connect(self, server, **options):
+        """Return a client of a server, which trusts the tests' authority."""
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.write(CA.certificate_pem())
+        client = POP3Client(server.address, Security(path), **options)
+        self.addCleanup(client.close)
+        return client
+
+    def login(self, *arguments, **options):
+        """Return a server and a client that is logged in."""
+        server = FakeServer(self, *arguments, **options)
+        client = self.connect(server)
+        client.login(b"ann", b"se cret")
+        return server, client
+
+    def assert_fails(self, message, function, *arguments, error=POP3ClientError):
+        """Check that a function raises an error with this text."""
+        raised = self.assertRaises(error, function, *arguments)
+        self.assertIn(message, str(raised))
+        return raised
+
+
+class CommandTests(ClientCase):
+    """Commands and their replies."""
+
+    def test_session(self):
+        """Messages have their sizes, ids and octets; QUIT follows RSET, and marks nothing."""
+        server, client = self.login(MESSAGES)
+        self.assertEqual(client.capabilities(), [b"TOP", b"UIDL"])
+        self.assertEqual(
+            client.sizes(), {n: len(octets) for n, (_, octets) in enumerate(MESSAGES, 1)}
+        )
+        self.assertEqual(client.unique_ids(), {1: b"one", 2: b"two", 3: b"three"})
+        for number, (_, octets) in enumerate(MESSAGES, 1):
+            chunks = list(client.retrieve(number))
+            self.assertEqual(b"".join(chunks), octets)
+            self.assertLessEqual(max(map(len, chunks)), 1 << 16)
+        self.assertEqual(client.top(1), b"Subject: 1\r\n\r\n")
+        client.quit()
+        self.assertEqual(server.commands[:3], [b"CAPA", b"USER ann", b"PASS se cret"])
+        self.assertEqual(server.commands[-2:], [b"RSET", b"QUIT"])
+        self.assertEqual(server.changes, [])
+
+    def test_empty(self):
+        """An empty maildrop has empty listings."""
+        _, client = self.login()
+        self.assertEqual((client.sizes(), client.unique_ids()), ({}, {}))
+
+    def test_remarks(self):
+        """A server may add text to the lines of LIST, and blanks to those of UIDL."""
+        replies = {b"LIST": stuffed(b"1 120 octets\r\n"), b"UIDL": stuffed(b"1  <a>  \r\n")}
+        _, client = self.login(replies=replies)
+        self.assertEqual((client.sizes(), client.unique_ids()), ({1: 120}, {1: b"<a>"}))
+
+    @settings(deadline=None, max_examples=40)
+    @given(st.lists(st.sampled_from((b"", b".", b"..", b"\r", b"x" * 32766, b"x" * 32767))))
+    def test_octets(self, lines):
+        """A message of any lines arrives as it was sent, wherever chunks end."""
+        octets = b"".join(line + b"\r\n" for line in lines)
+        # One server for all examples.
+        if not hasattr(self, "example"):
+            self.example = self.login([(b"uid", b"")])
+        server, client = self.example
+        server.messages[0] = (b"uid", octets)
+        self.assertEqual(b"".join(client.retrieve(1)), octets)
+
+    def test_line_ends(self):
+        """Line ends are those that the server sends, even if they are not CRLF."""
+        reply = b"+OK\na\n..b\r\n.\n"
+        _, client = self.login(replies={b"RETR": reply})
+        self.assertEqual(b"".join(client.retrieve(1)), b"a\n.b\r\n")
+
+    def test_unfinished(self):
+        """A response of which not all was read cannot be taken for that to the next command."""
+        _, client = self.login(MESSAGES)
+        chunks = client.retrieve(2)
+        next(chunks)
+        chunks.close()
+        error = self.assertRaises(POP3ClientError, client.sizes)
+        self.assertIn('user "ann"', str(error))
+
+    def test_no_capabilities(self):
+        """A server need not have CAPA (RFC 2449)."""
+        _, client = self.login(replies={b"CAPA": b"-ERR what?\r\n"})
+        self.assertIsNone(client.capabilities())
+
+    def test_line_end_in_argument(self):
+        """A name or password cannot add commands."""
+        server = FakeServer(self)
+        client = self.connect(server)
+        for user in (b"ann\r\nDELE 1", b"ann\nx", b"a\0b"):
+            self.assert_fails("line end or NUL", client.login, user, b"x")
+        self.assertEqual(server.commands, [b"CAPA"])
+
+
+class ErrorTests(ClientCase):
+    """Errors name the server, the user, and what the server has said."""
+
+    def test_refused(self):
+        """A refused command has the server's text, escaped."""
+        server = FakeServer(self, replies={b"PASS": b"-ERR [AUTH] \x1b no\r\n"})
+        client = self.connect(server)
+        error = self.assert_fails(
+            f'localhost:{server.port}, user "ann": PASS was refused: "[AUTH] \\x1b no"',
+            *(client.login, b"ann", b"secret"),
+            error=CommandRefused,
+        )
+        self.assertEqual(error.text, b"[AUTH] \x1b no")
+        self.assertNotIn("secret", str(error))
+
+    def test_greeting(self):
+        """A server may refuse the connection, close it, or not be one of POP3."""
+        for greeting, message in {
+            b"-ERR busy\r\n": 'the greeting was refused: "busy"',
+            b"220 smtp\r\n": 'instead of the reply to the greeting came "220 smtp"',
+            b"": "the greeting: no answer in time",
+        }.items():
+            server = FakeServer(self, greeting=greeting)
+            self.assert_fails(message, lambda server=server: self.connect(server, timeout=0.2))
+
+    def test_closed(self):
+        """A connection that the server closes within a message is an error, not a short message."""
+        _, client = self.login(replies={b"RETR": b"+OK\r\nhalf", b"NOOP": None})
+        chunks = client.retrieve(1)
+        client._socket.shutdown(socket.SHUT_WR)
+        self.assert_fails("RETR: the server has closed the connection", list, chunks)
+        self.assert_fails("", client.command, b"NOOP")
+        _, client = self.login(replies={b"NOOP": None})
+        self.assert_fails("NOOP: the server has closed", client.command, b"NOOP")
+
+    def test_bad_listing(self):
+        """A line that is not one of LIST or UIDL is an error."""
+        for line in (b"1", b"x 1", b"1 x", b"9" * 5000 + b" 1"):
+            _, client = self.login(replies={b"LIST": stuffed(line + b"\r\n")})
+            self.assert_fails('LIST has the line "', client.sizes)
+        _, client = self.login(replies={b"UIDL": stuffed(b"1 \xff \xff\r\n")})
+        self.assert_fails(r'UIDL has the line "1 \xff \xff"', client.unique_ids)
+
+    def test_no_server(self):
+        """Without a server, the message has the reason."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        address = ServerAddress.from_url(f"pop3://127.0.0.1:{port}")
+        self.assert_fails(f"127.0.0.1:{port}: Connection refused", POP3Client, address, Security())
+
+    def test_context_manager(self):
+        """With ``with``, the connection is closed, without QUIT."""
+        server, client = self.login(MESSAGES)
+        with client:
+            client.sizes()
+        self.assertRaises(POP3ClientError, client.sizes)
+        self.assertNotIn(b"QUIT", server.commands)
+
+
+class SecurityTests(ClientCase):
+    """TLS, and connections without."""
+
+    def test_stls(self):
+        """TLS starts before a password is sent if the server offers STLS."""
+        server = FakeServer(self, MESSAGES, starts_tls=True)
+        client = self.connect(server)
+        client.login(b"ann", b"secret")
+        self.assertEqual(server.commands[:3], [b"CAPA", b"STLS", b"USER ann"])
+        self.assertEqual(client._socket.version(), "TLSv1.3")
+        self.assertEqual(b"".join(client.retrieve(2)), MESSAGES[1][1])
+
+    def test_implicit(self):
+        """With pop3s:// the connection starts with TLS."""
+        server = FakeServer(self, MESSAGES, implicit_tls=True)
+        client = self.connect(server)
+        self.assertEqual(client._socket.version(), "TLSv1.3")
+        self.assertEqual(server.commands, [])
+
+    def test_not_verified(self):
+        """A certificate of an unknown authority is refused, unless --insecure is given."""
+        for options in ({"starts_tls": True}, {"implicit_tls": True}):
+            server = FakeServer(self, MESSAGES, **options)
+            self.assert_fails("--ca-file", POP3Client, server.address, Security())
+            self.assertNotIn(b"USER ann", server.commands)
+            client = POP3Client(server.address, Security(insecure=True))
+            client.login(b"ann", b"secret")
+            client.close()
+
+    def test_no_tls(self):
+        """TLS with a server that has none on this port fails with the reason."""
+        server = FakeServer(self)
+        address = ServerAddress("localhost", server.port, True)
+        self.assert_fails("TLS: ", POP3Client, address, Security())
+
+    def test_cleartext(self):
+        """A server on another machine must have TLS, unless the connection may be insecure."""
+        server = FakeServer(self)
+        self.patch(ServerAddress, "is_loopback", False)
+        self.assert_fails("does not offer STLS", POP3Client, server.address, Security())
+        POP3Client(server.address, Security(insecure=True)).close()
+        self.assertTrue(re.fullmatch(rb"(CAPA)+", b"".join(server.commands)))
