@@ -1,4 +1,4 @@
-"""The ``popserv`` command: manages users, keeps unique-ids, and runs single sessions."""
+"""The ``popserv`` command: manages users, helps to change servers, runs single sessions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from popserv.commandline import users
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 on success, 1 after an error, 2 for usage.
 
-    ``popserv user check`` and ``popserv uidl`` also return 1 if they have found a problem.  Errors
-    are printed to standard error.  The default arguments are those of the process.
+    ``popserv user check`` and ``popserv uidl`` also return 1 if they have found a problem, and
+    ``popserv compare`` if it has found a difference.  Errors are printed to standard error.  The
+    default arguments are those of the process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["session"]:
@@ -36,7 +37,7 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="popserv",
         description="Manage the users of a popserv POP3 server, keep the unique-ids of another "
-        "server, or serve a single session. "
+        "server, compare two servers, or serve a single session. "
         "To run the server, see: twistd pop3 --help",
     )
     parser.add_argument(
@@ -67,6 +68,18 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
         from popserv.commandline.uidl import add_commands  # noqa: PLC0415
 
         add_commands(uidl)
+    compare = commands.add_parser(
+        "compare",
+        help="compare two POP3 servers",
+        description="Compare the mail of users on two POP3 servers: which messages clients that "
+        "leave mail on the server would fetch again, and which differ or are missing. Nothing is "
+        "changed on either server. The exit code is 0 if nothing differs, 1 if something does, "
+        "and 2 if a user could not be compared.",
+    )
+    if command in (None, "compare"):
+        from popserv.commandline.compare import add_arguments  # noqa: PLC0415
+
+        add_arguments(compare)
     return parser
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Sequence
 
 from popserv.commandline.server_options import add_server_options
 from popserv.commandline.uidl_sources import make_source
-from popserv.core.printable import one_line, printable
+from popserv.commandline.user_lines import print_lines, print_problem
+from popserv.core.printable import printable
 from popserv.errors import POPError
 from popserv.maildrops.maildir.unique_ids.pinning import pin
 from popserv.migration import unique_id_file
@@ -18,9 +18,6 @@ from popserv.migration.unique_id_sources import Source
 from popserv.runtime.permissions import describe
 
 _RunForUser = Callable[[bytes, MaildirSide, Source], bool]
-
-_MAX_LINES = 20
-"""The maximum number of lines about single messages, for each user."""
 
 
 def add_commands(uidl: argparse.ArgumentParser) -> None:
@@ -101,7 +98,7 @@ def _import_user(user: bytes, maildir: MaildirSide, source: Source) -> bool:
         + (f", {others} are new" if others else "")
     )
     refused = [f"{printable(name)}: {reason}" for name, reason in pinned.refused.items()]
-    _print_lines(user, [*found.unmatched, *refused])
+    print_lines(user, [*found.unmatched, *refused])
     return not (found.unmatched or refused)
 
 
@@ -122,7 +119,7 @@ def _diff_user(user: bytes, maildir: MaildirSide, source: Source) -> bool:
     ]
     number = "none" if not again else "all" if len(again) == len(known) else str(len(again))
     print(f"{printable(user)}: clients would fetch {number} of {len(known)} messages again")
-    _print_lines(
+    print_lines(
         user,
         [
             *found.unmatched,
@@ -146,7 +143,7 @@ def _export(options: argparse.Namespace) -> int:
                     print(line.decode("ascii"))
         except (OSError, POPError) as error:
             succeeded = False
-            _print_problem(user, error)
+            print_problem(user, error)
     return 0 if succeeded else 1
 
 
@@ -160,7 +157,7 @@ def _for_each_user(options: argparse.Namespace, run: _RunForUser) -> int:
                 succeeded = run(user, maildir, source) and succeeded
         except (OSError, POPError, ValueError) as error:
             succeeded = False
-            _print_problem(user, error)
+            print_problem(user, error)
     return 0 if succeeded else 1
 
 
@@ -176,21 +173,3 @@ def _users(
         return maildirs.users()
     except OSError as error:
         raise ValueError(f"--maildir: {describe(error)}") from error
-
-
-def _print_lines(user: bytes, lines: Sequence[str]) -> None:
-    for line in lines[:_MAX_LINES]:
-        print(f"{printable(user)}: {line}")
-    if len(lines) > _MAX_LINES:
-        print(f"{printable(user)}: and {len(lines) - _MAX_LINES} more")
-
-
-def _print_problem(user: bytes, error: Exception) -> None:
-    if isinstance(error, POPError) and error.__cause__ is not None:
-        # What it tells clients has no details.
-        text = str(error.__cause__)
-    elif isinstance(error, OSError):
-        text = describe(error) if error.filename else str(error)
-    else:
-        text = str(error)
-    print(f"popserv: {printable(user)}: {one_line(text)}", file=sys.stderr)

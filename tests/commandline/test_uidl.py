@@ -2,7 +2,7 @@
 
 import os
 
-from popserv.commandline import uidl
+from popserv.commandline.user_lines import MAX_LINES
 from popserv.maildrops.maildir.unique_ids import courier_sizelist, dovecot_uidlist
 from popserv.migration.maildir_side import Maildirs
 from tests.commandline.harness import CommandCase
@@ -110,7 +110,7 @@ class ImportTests(UidlCase):
         """Lines about messages are limited for each user."""
         lines = b"".join(b"ann\tx%d\t%d.z\n" % (n, n) for n in range(50))
         out = self.uidl("import", "--from", self.put("list", lines))[1].splitlines()
-        self.assertEqual(len(out), 2 + uidl._MAX_LINES)
+        self.assertEqual(len(out), 2 + MAX_LINES)
         self.assertEqual(out[-1], "ann: and 30 more")
 
     def test_missing_root(self):

@@ -1,0 +1,58 @@
+"""What commands for many users print about each of them, and their progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from popserv.core.printable import one_line, printable
+from popserv.errors import POPError
+from popserv.runtime.permissions import describe
+
+MAX_LINES = 20
+"""The maximum number of lines about single messages, for each user."""
+
+
+def print_lines(user: bytes, lines: Sequence[str]) -> None:
+    """Print lines about messages of a user, of which there may be too many."""
+    for line in lines[:MAX_LINES]:
+        print(f"{printable(user)}: {line}")
+    if len(lines) > MAX_LINES:
+        print(f"{printable(user)}: and {len(lines) - MAX_LINES} more")
+
+
+def print_problem(user: bytes, error: Exception) -> None:
+    """Print the reason why a user could not be processed to standard error."""
+    if isinstance(error, POPError) and error.__cause__ is not None:
+        # What it tells clients has no details.
+        text = str(error.__cause__)
+    elif isinstance(error, OSError):
+        text = describe(error) if error.filename else str(error)
+    else:
+        text = str(error)
+    print(f"popserv: {printable(user)}: {one_line(text)}", file=sys.stderr)
+
+
+class Progress:
+    """A line at the end of a terminal that says how far the command is.
+
+    If standard error is not a terminal, nothing is written.
+    """
+
+    def __init__(self, users: int) -> None:
+        self._users = users
+        self._is_terminal = sys.stderr.isatty()
+
+    def show(self, user: bytes, done: int, text: str) -> None:
+        """Show which user is processed, after how many others, and what of it."""
+        self._write(f"{done + 1} of {self._users}: {printable(user)}, {text}")
+
+    def clear(self) -> None:
+        """Remove the line, so that others can be printed."""
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        if self._is_terminal:
+            # "Erase in line", ECMA-48.
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
