@@ -1,7 +1,7 @@
 """A POP3 client for commands, which waits for the server.
 
-Of the standard library's ``poplib`` it has the rest: lines of any length, messages that are read in
-chunks, with each octet as the server has sent it.
+Unlike the standard library's ``poplib``, it reads lines of any length and messages in chunks, and
+returns each octet as the server has sent it.
 """
 
 from __future__ import annotations
