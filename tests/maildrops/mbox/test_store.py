@@ -9,11 +9,10 @@ from unittest import mock
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from popserv import testing
 from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
 from popserv.maildrops.mbox import MboxMaildrops, store
 from popserv.maildrops.mbox.locks import FileLock
-from popserv.testing import SAMPLE_MESSAGES, MailboxContract
+from popserv.testing import SAMPLE_MESSAGES, MailboxContract, contract
 from tests.maildrops.maildir.harness import SPECIAL_FILES, failing, result, run_inline
 from tests.maildrops.mbox.harness import MboxCase, mbox_of, stored, wait_not
 
@@ -25,7 +24,7 @@ class ContractTests(MailboxContract, TestCase):
         """Use samples that an mbox file can contain: each line has a line end."""
         self.deliveries = 0
         samples = [each + b"\n" if each[-1:] not in b"\n" else each for each in SAMPLE_MESSAGES]
-        self.patch(testing, "SAMPLE_MESSAGES", samples)
+        self.patch(contract, "SAMPLE_MESSAGES", samples)
 
     def make_factory(self, messages):
         """Write a file for each user."""
