@@ -79,7 +79,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin):
         """Start the session immediately, or after the TLS handshake."""
         factory = self.factory
         self.peer = self.transport.getPeer()
-        self.output = ReplyWriter(self.transport, self.callLater)
+        self.output = self.make_writer()
         self.events = SessionEvents(self.transport)
         self._timestamp = factory.make_timestamp() if factory.apop_available() else None
         self.start_session()
@@ -98,6 +98,10 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin):
         factory.connections.add(self, self.throttle.network)
         if not ISSLTransport.providedBy(self.transport):
             self._start()
+
+    def make_writer(self) -> ReplyWriter:
+        """Return the writer of the connection's output."""
+        return ReplyWriter(self.transport, self.callLater)
 
     def handshakeCompleted(self) -> None:
         """Send the greeting over TLS, unless it was sent before STLS."""

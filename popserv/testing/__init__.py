@@ -1,18 +1,28 @@
-"""Support for the tests of servers and stores that are built on popserv.
+"""Support for the tests of mail programs, and of servers and stores that are built on popserv.
 
+:func:`running_server` starts a server for a mail program, which makes mistakes on order.
 :class:`MailboxContract` has the tests that every store must pass.  :class:`MemoryClient`
 connects to a server in memory, with a clock that the test advances.
 """
 
 from popserv.testing.client import MemoryClient, MemoryTransport
 from popserv.testing.contract import MailboxContract
+from popserv.testing.faulty.faults import Faults
+from popserv.testing.faulty.transcript import Line
+from popserv.testing.host_process import ServerError
 from popserv.testing.messages import SAMPLE_MESSAGES, naive_octets, read_all
+from popserv.testing.running import RunningServer, running_server
 
 __all__ = [
     "SAMPLE_MESSAGES",
+    "Faults",
+    "Line",
     "MailboxContract",
     "MemoryClient",
     "MemoryTransport",
+    "RunningServer",
+    "ServerError",
     "naive_octets",
     "read_all",
+    "running_server",
 ]

@@ -1,0 +1,4 @@
+"""A server that keeps a transcript and makes mistakes on order, for the tests of mail programs.
+
+This package may import all that :mod:`popserv.testing` may, and nothing else of it.
+"""
