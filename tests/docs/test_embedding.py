@@ -13,6 +13,7 @@ import sys
 import time
 from base64 import b64encode
 from contextlib import closing
+from dataclasses import fields
 from hashlib import md5
 from pathlib import Path
 from types import ModuleType
@@ -20,10 +21,12 @@ from types import ModuleType
 from twisted.application.service import IServiceCollection
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
+from twisted.cred.strcred import ICheckerFactory
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import succeed
 from twisted.internet.task import deferLater
+from twisted.internet.testing import StringTransport
 from twisted.mail.maildir import MaildirDirdbmDomain
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
@@ -36,7 +39,7 @@ from popserv.maildrops import StoreSettings
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.messages.downgrade import Downgrader
 from popserv.server.factory import POP3Factory
-from popserv.testing import MailboxContract, MemoryClient
+from popserv.testing import Faults, MailboxContract, MemoryClient
 from tests.certificates import issue
 from tests.docs.harness import (
     DOCS,
@@ -47,6 +50,7 @@ from tests.docs.harness import (
     Base,
     UnixPOP3,
     blocks,
+    tables,
 )
 from tests.live.harness import deliver, read_maildir
 
@@ -80,6 +84,12 @@ load("sqlmail")
 load("memory_server")
 SQLMaildropsTests = load("test_sqlmail").SQLMaildropsTests
 ServerTests = load("test_memory_server").ServerTests
+AddressTests = load("test_address").AddressTests
+StringTransportTests = load("test_string_transport").TransportTests
+FetchTests = load("test_with_server").FetchTests
+GreetingTests = load("test_with_set_up").GreetingTests
+TLSTests = load("test_with_tls").TLSTests
+FaultTests = load("test_with_faults").FaultTests
 
 
 class EmbeddingTests(Base):
@@ -334,6 +344,84 @@ class EmbeddingTests(Base):
             b".\r\n+OK nothing done\r\n",
         )
         client.lose()
+
+    def test_own_listing(self):
+        """The example listing is one of all messages without a mark, or of one message."""
+        client = self.logged_in(load("xinitial").table)
+        replies = client.send(b"DELE 1\r\nXINITIAL\r\nXINITIAL 2\r\nXINITIAL 1\r\n")
+        self.assertIn(b"+OK initials follow\r\n2 m\r\n.\r\n+OK 2 m\r\n-ERR ", replies)
+
+    def test_without_a_command(self):
+        """A command that is left out is unknown, and a replaced one is the new one."""
+        client = self.logged_in(load("without_top").table)
+        self.assertEqual(client.send(b"TOP 1 0\r\n"), b"-ERR unknown command\r\n")
+        self.assertIn(b"\r\n+OK 1 left\r\n", client.send(b"DELE 1\r\nNOOP\r\n"))
+        capabilities = client.send(b"CAPA\r\n").split(b"\r\n")
+        self.assertIn(b"UIDL", capabilities)
+        self.assertNotIn(b"TOP", capabilities)
+
+    def logged_in(self, table):
+        """Return a client that has logged in to a server with these commands and two messages."""
+        store = MemoryMaildrops()
+        for message in (b"one\n", b"two\n"):
+            store.deliver(b"ann", message)
+        checker = InMemoryUsernamePasswordDatabaseDontUse(ann=b"secret")
+        client = MemoryClient(POP3Factory(table, Portal(MaildropRealm(store), [checker])))
+        self.addCleanup(client.lose)
+        client.send(b"USER ann\r\nPASS secret\r\n")
+        return client
+
+    def test_checker_by_name(self):
+        """Twistd finds the example checker by its name, and reports the error of its file."""
+        self.write("checkers", "checkers.py")
+        plugins = Path(self.directory, "twisted", "plugins")
+        plugins.mkdir(parents=True)
+        self.assertTrue(verifyObject(ICheckerFactory, load("checkers_plugin").one_password))
+        self.write("checkers_plugin", "twisted/plugins/checkers_plugin.py")
+        self.environment["PYTHONPATH"] = os.pathsep.join([self.directory, str(ROOT)])
+        Path(self.directory, "password").write_bytes(b"secret\n")
+        deliver(Path(self.directory, "ann"), [b"Subject: hello\n\nIt works.\n"])
+        path = os.path.join(self.directory, "socket")
+        words = ["--pidfile=", "-n", "pop3", "--maildir", ".", "--listen", f"unix:{path}", "--auth"]
+        client = self.serve(["-c", TWISTD, *words, "one-password:password"])
+        self.assertEqual(self.fetch(client), [b"Subject: hello", b"", b"It works."])
+        done = subprocess.run(
+            [sys.executable, "-c", TWISTD, *words, "one-password:nowhere"],
+            cwd=self.directory,
+            env=self.environment,
+            capture_output=True,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"--auth one-password: ", done.stdout + done.stderr)
+        self.assertIn(b"nowhere", done.stdout + done.stderr)
+
+    def test_with_pytest(self):
+        """The tests for pytest pass."""
+        self.assertTrue(callable(load("test_with_pytest").test_greeting))
+        self.write("test_with_pytest", "test_with_pytest.py")
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "popserv.pytest_plugin"],
+            cwd=self.directory,
+            env={**self.environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stdout.decode())
+
+    def test_default_peer(self):
+        """Without an address, the peer of a StringTransport is another machine."""
+        self.assertEqual(StringTransport().getPeer().host, "192.168.1.1")
+        self.assertIn("192.168.1.1", (DOCS / "howto" / "test-servers.rst").read_text())
+
+    def test_faults(self):
+        """The table of faults has each one, with a valid value, and nothing else."""
+        (table,) = tables(DOCS / "howto" / "test-mail-programs.rst")
+        shown = [row[0].strip("`") for row in table]
+        for text in shown:
+            eval(f"Faults({text})")
+        names = [text.partition("=")[0] for text in shown]
+        self.assertEqual(names, [field.name for field in fields(Faults)])
 
 
 class MailRealmTests(TestCase):
