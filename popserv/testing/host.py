@@ -80,7 +80,7 @@ class Host:
 
     def observe(self, event: LogEvent) -> None:
         """Keep the text of an event that is logged as an error; see ILogObserver."""
-        if event["log_level"] in (LogLevel.error, LogLevel.critical):
+        if event.get("log_level") in (LogLevel.error, LogLevel.critical):
             for server in self._servers.values():
                 server.add_error(eventAsText(event, includeTimestamp=False), event.get("peer"))
 

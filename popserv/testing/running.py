@@ -78,13 +78,13 @@ class RunningServer:
         return self
 
     def stop(self) -> None:
-        """Stop the server, and close all connections; do nothing if it is stopped.
+        """Stop the server, and close all connections; do nothing if it does not run.
 
         :raises ServerError: the server has logged an error.
         """
-        if self._process is None or self._last_state is not None:
+        if self._started is None or self._last_state is not None:
             return
-        # Should the request fail, nothing remains that could be stopped.
+        # If the request fails, there is no server to stop any more.
         self._last_state = ServerState([], {}, [])
         self._last_state = self._request("stop")
         if self._last_state.errors:

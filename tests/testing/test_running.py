@@ -184,6 +184,16 @@ class RunningServerTests(SynchronousTestCase):
             server.start()
         self.assertRaises(RuntimeError, server.start)
 
+    def test_failed_start(self):
+        """A server that could not be started need not be stopped."""
+        server = running_server(USERS)
+        with (
+            patch.object(HostProcess, "request", side_effect=ServerError("no room")),
+            self.assertRaises(ServerError),
+        ):
+            server.start()
+        server.stop()
+
     def test_invalid(self):
         """Invalid arguments are an error before anything is started."""
         self.assertRaises(TypeError, running_server, "ann")
