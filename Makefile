@@ -93,7 +93,7 @@ ifneq ($(PYTHON),$(shell cat $(VENV)/python 2>/dev/null))
 endif
 endif
 
-$(VENV)/python: setup.cfg pyproject.toml
+$(VENV)/python: setup.cfg setup.py pyproject.toml popserv/_speedups.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
 		"popserv requires Python 3.10 or newer, and $(PYTHON) is %d.%d: name another one, as in make PYTHON=python3.12" \
 		% sys.version_info[:2])'

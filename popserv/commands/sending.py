@@ -15,9 +15,17 @@ from popserv.core.read_ahead import MAX_OCTETS, ReadAhead
 from popserv.core.replies import Reply, ok_line
 from popserv.core.session import Session
 from popserv.core.snapshot import Message
-from popserv.errors import MessageChanged, NeedsUTF8, NoSuchMessage
+from popserv.errors import NeedsUTF8, NoSuchMessage
 from popserv.interfaces import ICachedMessages
-from popserv.messages.framing import FilteredFramer, Framer, MessageFramer, TopFramer
+from popserv.messages.framing import (
+    Filter,
+    FilteredFramer,
+    Framer,
+    MessageFramer,
+    TopFramer,
+    frame_message,
+    frame_top,
+)
 from popserv.messages.workarounds import OUTLOOK_NO_NULS, BlankLineFilter, NulFilter
 from popserv.texts import Text
 
@@ -36,15 +44,13 @@ def send_message(session: Session, n: int) -> Outcome:
     :raises popserv.errors.NoSuchMessage: the message does not exist or is marked as deleted.
     """
     message = session.maildrop[n]
-    octets = message.octets
-    text = Text("%d octets", octets)
-    if octets <= MAX_CACHED:
-        framed = _framed(session, n, message)
-        if framed is not None:
+    if message.octets <= MAX_CACHED:
+        response = _cached_response(session, n, message)
+        if response is not None:
             session.record_retrieval(message)
-            return ok_line(text, session.language) + framed
+            return response
     sent = partial(session.record_retrieval, message)
-    return _open(session, n, message, text, MessageFramer(octets), sent)
+    return _open(session, n, message, _status(message), MessageFramer(message.octets), sent)
 
 
 def send_top(session: Session, n: int, lines: int) -> Outcome:
@@ -53,18 +59,24 @@ def send_top(session: Session, n: int, lines: int) -> Outcome:
     :raises popserv.errors.NoSuchMessage: the message does not exist or is marked as deleted.
     """
     message = session.maildrop[n]
-    framed = _framed(session, n, message, lines)
-    if framed is not None:
-        return ok_line(_TOP_FOLLOWS, session.language) + framed
+    response = _cached_response(session, n, message, lines)
+    if response is not None:
+        return response
     return _open(session, n, message, _TOP_FOLLOWS, TopFramer(lines, message.octets))
 
 
-def _framed(session: Session, n: int, message: Message, lines: int | None = None) -> bytes | None:
-    """Return the body of a response if it needs no waiting, and prepare the next one."""
+def _status(message: Message) -> Text:
+    return Text("%d octets", message.octets)
+
+
+def _cached_response(
+    session: Session, n: int, message: Message, lines: int | None = None
+) -> bytes | None:
+    """Return a response if it needs no waiting, and prepare the next one."""
     session.prepare = partial(_read_ahead, session, n + 1, lines)
     ahead, session.ahead = session.ahead, None
-    if ahead is not None and ahead.number == n and ahead.lines == lines:
-        return ahead.body
+    if ahead is not None and ahead.request == (n, lines, session.language):
+        return ahead.response
     return _frame_cached(session, n, message, lines)
 
 
@@ -73,37 +85,32 @@ def _read_ahead(session: Session, n: int, lines: int | None) -> None:
     with suppress(NoSuchMessage, NeedsUTF8):
         message = session.maildrop[n]
         if lines is not None or message.octets <= MAX_OCTETS:
-            body = _frame_cached(session, n, message, lines)
-            if body is not None:
-                session.read_ahead.keep(session, ReadAhead(n, lines, body))
+            response = _frame_cached(session, n, message, lines)
+            if response is not None:
+                ahead = ReadAhead((n, lines, session.language), response)
+                session.read_ahead.keep(session, ahead)
 
 
 def _frame_cached(session: Session, n: int, message: Message, lines: int | None) -> bytes | None:
-    """Return the body of a response to RETR, or to TOP with ``lines``.
+    """Return the response to RETR, or to TOP with ``lines``.
 
     Return None if the message, or its first 4 KiB for TOP, is not cached, does not suffice, or has
-    other octets than LIST has reported.
+    other octets than LIST has reported.  Opening the message then tells why.
     """
     octets = message.octets
-    framer: Framer
-    if lines is None:
-        # One octet more shows that a message has become longer.
-        framer, maximum = MessageFramer(octets), octets + 1
-    else:
-        framer, maximum = TopFramer(lines, octets), TOP_OCTETS
+    # One octet more shows that a message has become longer.
+    maximum = octets + 1 if lines is None else TOP_OCTETS
     mailbox = session.mailbox
     text = mailbox.read_cached(message, maximum) if ICachedMessages.providedBy(mailbox) else None
     if text is None:
         return None
-    framer = _filtered(session, n, framer)
-    try:
-        framed = framer.feed(text)
-        if framer.done or len(text) < maximum:
-            return framed + framer.finish()
-    except MessageChanged:
-        # Opening the message tells why.
-        pass
-    return None
+    is_whole = len(text) < maximum
+    for each in _filters(session, n):
+        text = each.feed(text) + (each.finish() if is_whole else b"")
+    if lines is None:
+        status = ok_line(_status(message), session.language)
+        return frame_message(text, octets, status) if is_whole else None
+    return frame_top(text, lines, octets, is_whole, ok_line(_TOP_FOLLOWS, session.language))
 
 
 async def _open(
@@ -114,7 +121,8 @@ async def _open(
     framer: Framer,
     sent: Callable[[], object] | None = None,
 ) -> Reply:
-    framer = _filtered(session, n, framer)
+    for each in reversed(_filters(session, n)):
+        framer = FilteredFramer(each, framer)
     try:
         body = await session.mailbox.open(message)
     except NoSuchMessage:
@@ -122,12 +130,13 @@ async def _open(
     return Reply(text, body, framer, sent=sent)
 
 
-def _filtered(session: Session, n: int, framer: Framer) -> Framer:
-    """Return a framer behind the filters that the session needs; the one added last runs first."""
-    if session.maildrop.is_header_only(n):
-        framer = FilteredFramer(BlankLineFilter(), framer)
-    if OUTLOOK_NO_NULS in session.workarounds:
-        framer = FilteredFramer(NulFilter(), framer)
+def _filters(session: Session, n: int) -> list[Filter]:
+    """Return the filters that a message passes before it is framed, in this order."""
+    filters: list[Filter] = []
     if session.downgrader is not None and session.maildrop.is_downgraded(n):
-        framer = FilteredFramer(session.downgrader(), framer)
-    return framer
+        filters.append(session.downgrader())
+    if OUTLOOK_NO_NULS in session.workarounds:
+        filters.append(NulFilter())
+    if session.maildrop.is_header_only(n):
+        filters.append(BlankLineFilter())
+    return filters

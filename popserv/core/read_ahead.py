@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
+from popserv.texts import Language
+
 if TYPE_CHECKING:
     from popserv.core.session import Session
 
@@ -17,11 +19,14 @@ MAX_OCTETS = 1 << 14
 
 
 class ReadAhead(NamedTuple):
-    """The body of a response to RETR, or to TOP if ``lines`` is a number."""
+    """A response to RETR or TOP.
 
-    number: int
-    lines: int | None
-    body: bytes
+    ``request`` is the message-number, the argument ``lines`` of TOP or None for RETR, and the
+    language of the status line.
+    """
+
+    request: tuple[int, int | None, Language]
+    response: bytes
 
 
 class ReadAheadLimit:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from popserv.errors import MessageChanged
 from popserv.messages.octets import LineEndNormalizer
+from popserv.runtime.speedups import speedup
 
 Chunk = bytes | Awaitable[bytes]
 """A piece of a body: bytes, or an awaitable of bytes that have not been read yet."""
@@ -136,6 +137,34 @@ class TopFramer(MessageFramer):
             return 1
         blank = text.find(b"\n\n")
         return blank if blank < 0 else blank + 2
+
+
+@speedup
+def frame_message(text: bytes, octets: int, status: bytes) -> bytes | None:
+    """Return the response to RETR: the status line, and a message in one piece, framed.
+
+    Return None if the message has not the octets that LIST has reported.
+    """
+    framer = MessageFramer(octets)
+    try:
+        return b"%b%b%b" % (status, framer.feed(text), framer.finish())
+    except MessageChanged:
+        return None
+
+
+@speedup
+def frame_top(text: bytes, lines: int, octets: int, is_whole: bool, status: bytes) -> bytes | None:
+    """Return the response to TOP: the status line, and the start of a message, framed.
+
+    ``text`` is the message, or the start of it if ``is_whole`` is false.  Return None if it does
+    not suffice, or if the message has not the octets that LIST has reported; see TopFramer.
+    """
+    framer = TopFramer(lines, octets)
+    try:
+        framed = framer.feed(text)
+        return b"%b%b%b" % (status, framed, framer.finish()) if is_whole or framer.done else None
+    except MessageChanged:
+        return None
 
 
 class Filter(Protocol):

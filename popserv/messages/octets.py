@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from popserv.runtime.speedups import speedup
+
 _MIN_HEADER = 256
 """Octets that nearly every header exceeds."""
 
@@ -74,6 +76,7 @@ class OctetCounter:
             self._at_line_start = text.endswith(b"\n")
 
 
+@speedup
 def count_message(text: bytes) -> tuple[int, bool]:
     """Return the octets of a message in one piece, and whether it has a blank line.
 

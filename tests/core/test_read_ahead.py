@@ -3,6 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.core.read_ahead import ReadAhead, ReadAheadLimit
+from popserv.texts import ENGLISH
 from tests.core.harness import make_session
 
 
@@ -14,15 +15,19 @@ class ReadAheadLimitTests(SynchronousTestCase):
         self.limit = ReadAheadLimit(2)
         self.sessions = [make_session() for _ in range(3)]
 
+    def response(self, number):
+        """Return a response to RETR."""
+        return ReadAhead((number, None, ENGLISH), b"x")
+
     def keep(self, *numbers):
         """Keep a response in each of the sessions with these numbers."""
         for number in numbers:
-            self.limit.keep(self.sessions[number], ReadAhead(number, None, b"x"))
+            self.limit.keep(self.sessions[number], self.response(number))
 
     def kept(self):
         """Return the numbers of the sessions that keep a response."""
         for number, session in enumerate(self.sessions):
-            self.assertIn(session.ahead, (None, ReadAhead(number, None, b"x")))
+            self.assertIn(session.ahead, (None, self.response(number)))
         return [number for number, session in enumerate(self.sessions) if session.ahead]
 
     def test_keep(self):
@@ -43,7 +48,7 @@ class ReadAheadLimitTests(SynchronousTestCase):
     def test_end(self):
         """A session drops its response when it ends."""
         session = make_session(read_ahead=self.limit)
-        self.limit.keep(session, ReadAhead(1, None, b"x"))
+        self.limit.keep(session, self.response(1))
         self.assertRaises(StopIteration, session.end().send, None)
         self.assertIsNone(session.ahead)
         self.assertEqual(list(self.limit._sessions), [])

@@ -1,5 +1,6 @@
 """The sdist and the wheel: their contents, and the twistd plugin after each kind of install."""
 
+import os
 import shutil
 import sys
 import tarfile
@@ -12,7 +13,7 @@ from popserv import __version__
 from tests.live.harness import BIN, CHECKOUT, run, temporary_directory
 
 GENERATED = (".git", ".venv", "*.egg-info", "build", "dist", "_build", "sample", "__pycache__")
-GENERATED += ("_trial_temp*", ".coverage*", ".*_cache", ".hypothesis", "dropin.cache")
+GENERATED += ("_trial_temp*", ".coverage*", ".*_cache", ".hypothesis", "dropin.cache", "*.so")
 """Generated files in a checkout."""
 
 
@@ -61,12 +62,14 @@ class PackageTests(TestCase):
         self.assertEqual({name for name in expected - names if ".gitignore" not in name}, set())
 
     def test_wheel(self):
-        """The wheel contains the code, its type marker, the plugin and the manual pages only."""
+        """The wheel contains the code, the module in C, the plugins and the manual pages only."""
         source_files, _, wheel = build()
         with zipfile.ZipFile(wheel) as archive:
             names = set(archive.namelist())
         expected = {name for name in source_files if name.startswith(("popserv/", "twisted/"))}
         self.assertTrue({"popserv/py.typed", "twisted/plugins/popserv_plugin.py"} <= expected)
+        expected -= {"popserv/_speedups.c"}
+        expected |= {"popserv/_speedups.abi3.so"}
         expected |= {
             f"popserv-{__version__}.data/data/share/man/{section}/{page}"
             for section, page in (("man1", "popserv.1"), ("man8", "twistd-pop3.8"))
@@ -76,15 +79,21 @@ class PackageTests(TestCase):
         self.assertIn(f"{metadata}entry_points.txt", names)
 
 
+HAS_SPEEDUPS = "from popserv.runtime import speedups; print(speedups.SPEEDUPS is not None)"
+
+
 class InstallTests(TestCase):
     """Installations in an empty environment, used from another directory."""
 
-    def assert_installs(self, *arguments):
+    def assert_installs(self, *arguments, speedups=True, **options):
         """Install with pip; twistd must list the plugin, and the commands print the version."""
         home = temporary_directory(self)
         check_output(sys.executable, "-m", "venv", home / "venv")
         programs = home / "venv" / "bin"
-        check_output(programs / "python", "-m", "pip", "install", "--quiet", *arguments, cwd=home)
+        install = (programs / "python", "-m", "pip", "install", "--quiet", *arguments)
+        check_output(*install, cwd=home, **options)
+        has_speedups = check_output(programs / "python", "-c", HAS_SPEEDUPS, cwd=home)
+        self.assertEqual(has_speedups, f"{speedups}\n")
         self.assertRegex(check_output(programs / "twistd", "--help", cwd=home), r"(?m)^ +pop3 +\S")
         for command in ((programs / "twistd", "pop3"), (programs / "popserv",)):
             output = check_output(*command, "--version", cwd=home)
@@ -97,3 +106,7 @@ class InstallTests(TestCase):
     def test_editable(self):
         """Twistd finds the plugin of an editable install."""
         self.assert_installs("--editable", copy_checkout())
+
+    def test_without_compiler(self):
+        """If the module in C cannot be built, popserv is installed without it."""
+        self.assert_installs(copy_checkout(), speedups=False, env={**os.environ, "CC": "false"})

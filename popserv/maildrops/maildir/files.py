@@ -18,10 +18,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders, Scan
+from popserv.maildrops.page_cache import OPEN_FLAGS
 from popserv.maildrops.path_problems import explain_in_directory
-
-OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""The flags to open a message file: links are not followed, and a FIFO does not block."""
 
 NOT_A_FILE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)
 """The errors of opening a name that is missing, a symbolic link, or a socket."""
@@ -87,19 +85,15 @@ class MessageFiles:
         # The base names of several files; None before a scan.
         self._shared: set[bytes] | None = None
 
-    def open_cached(self, position: int) -> int:
-        """Open what is at the location of a file, and return its descriptor.
+    def locate(self, position: int) -> tuple[bytes, int] | None:
+        """Return the name of a file and the descriptor of its folder, or None if it has vanished.
 
-        This and :meth:`open` are called without a thread, although the kernel may have to read the
-        directory entry or the inode from disk.
-
-        :raises OSError: it cannot be opened, or has vanished.
+        :raises OSError: the folder cannot be opened.
         """
         location = self.locations[position]
         if location is None:
-            raise FileNotFoundError
-        folder = self.folders.descriptor(location[0])
-        return os.open(self._base_name(position) + location[1:], OPEN_FLAGS, dir_fd=folder)
+            return None
+        return self._base_name(position) + location[1:], self.folders.descriptor(location[0])
 
     def open(self, position: int) -> tuple[int, os.stat_result] | None:
         """Open a file and return its descriptor and status, or None if it is not at its location.
@@ -137,15 +131,14 @@ class MessageFiles:
 
         :raises OSError: the file cannot be removed.
         """
-        location = self.locations[position]
-        if location is None:
+        located = self.locate(position)
+        if located is None:
             return None
-        name = self._base_name(position) + location[1:]
-        folder = self.folders.descriptor(location[0])
+        name, folder = located
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if stamp_of(status) != self._stamps[position] and not (
-                self._is_sole(position) and location == self._at_login[position]
+                self._is_sole(position) and self.locations[position] == self._at_login[position]
             ):
                 return None
             (remove or os.unlink)(name, dir_fd=folder)

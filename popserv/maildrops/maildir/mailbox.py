@@ -18,8 +18,12 @@ from popserv.errors import (
     TryLater,
 )
 from popserv.interfaces import ICachedMessages, IDeliveryTimes, IRetrievalRecord, ISizeCache
-from popserv.maildrops.maildir.contents.body import read_body, read_cached
-from popserv.maildrops.maildir.contents.compressed import CannotDecompress, check_contents
+from popserv.maildrops.maildir.contents.body import read_body
+from popserv.maildrops.maildir.contents.compressed import (
+    CannotDecompress,
+    check_contents,
+    compression_of,
+)
 from popserv.maildrops.maildir.files import MessageFiles, stamp_of
 from popserv.maildrops.maildir.flags import last_seen, mark_seen
 from popserv.maildrops.maildir.folders import Folders
@@ -29,6 +33,7 @@ from popserv.maildrops.maildir.listing.cache import MaildirIndexCache
 from popserv.maildrops.maildir.listing.counting import count_file
 from popserv.maildrops.maildir.listing.index import Index
 from popserv.maildrops.maildir.removal import remove_files
+from popserv.maildrops.page_cache import read_cached_file
 from popserv.maildrops.path_problems import UnusablePath, path_of
 from popserv.maildrops.refusals import refusal
 from popserv.messages.framing import Chunk
@@ -89,13 +94,11 @@ class MaildirMailbox:
     def read_cached(self, message: Message, maximum: int) -> bytes | None:
         """See ICachedMessages."""
         try:
-            fd = self._files.open_cached(message.position)
+            located = self._files.locate(message.position)
         except OSError:
             return None
-        try:
-            return read_cached(fd, maximum)
-        finally:
-            os.close(fd)
+        text = None if located is None else read_cached_file(*located, maximum)
+        return text if text is not None and compression_of(text) is None else None
 
     async def open(self, message: Message) -> Iterable[Chunk]:
         """See IMailbox."""

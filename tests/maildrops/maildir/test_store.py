@@ -21,7 +21,7 @@ from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
 from popserv.maildrops import cached_open
 from popserv.maildrops.cached_open import NotCached, is_local_filesystem
 from popserv.maildrops.maildir import folders, store
-from popserv.maildrops.maildir.listing import index
+from popserv.maildrops.maildir.listing import counting, index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import MailboxContract, naive_octets
@@ -328,7 +328,7 @@ class RefusalTests(MaildirCase):
 
     def test_failures(self):
         """The error code decides between TryLater and MaildropUnavailable; no file stays open."""
-        self.put(b"new/1.a")
+        self.put(b"new/1.a", b"x" * counting.SMALL_MESSAGE)
         permanent = {errno.EACCES, errno.EPERM, errno.EIO}
         transient = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK, errno.ESTALE}
         steps = {

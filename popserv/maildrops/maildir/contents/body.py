@@ -11,7 +11,7 @@ from popserv.maildrops.maildir.contents.compressed import (
     DecompressedFile,
     compression_of,
 )
-from popserv.maildrops.page_cache import CHUNK, read_part, read_start
+from popserv.maildrops.page_cache import CHUNK, read_part
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import RunInThread
 
@@ -41,16 +41,6 @@ async def read_body(fd: int, octets: int, run: RunInThread) -> Iterable[Chunk]:
         return _OpenBody(fd, _stored_chunks(fd, octets, first, run))
     os.close(fd)
     return (first,)
-
-
-def read_cached(fd: int, maximum: int) -> bytes | None:
-    """Return the first ``maximum`` octets of an open file, or all if it has fewer.
-
-    Return None if the file is compressed, or cannot be read without waiting.  A file that the page
-    cache has in part may be returned in part.
-    """
-    text = read_start(fd, maximum)
-    return text if text is not None and compression_of(text) is None else None
 
 
 class _OpenBody:

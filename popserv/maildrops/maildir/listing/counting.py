@@ -11,41 +11,34 @@ from __future__ import annotations
 import os
 import stat
 from array import array
-from collections.abc import Callable, Iterable, Mapping
-from typing import NoReturn
+from collections.abc import Iterable, Mapping
 
 from twisted.logger import Logger
 
 from popserv.maildrops.cached_open import NotCached, open_cached
-from popserv.maildrops.maildir.contents.body import read_cached
 from popserv.maildrops.maildir.contents.compressed import (
+    START,
     CannotDecompress,
     compression_of,
     read_contents,
 )
 from popserv.maildrops.maildir.files import (
     NOT_A_FILE,
-    OPEN_FLAGS,
     SMALL_MESSAGE,
     stamp_of,
     stamp_of_small,
 )
 from popserv.maildrops.maildir.folders import Folders, Scan
+from popserv.maildrops.page_cache import OPEN_FLAGS, read_start
 from popserv.maildrops.path_problems import explain_in_directory
 from popserv.messages.octets import count_message
 from popserv.messages.sizes import MakeDowngrader, Sizes, measure
+from popserv.runtime.speedups import speedup
 
 _log = Logger()
 
 CHUNK = 1 << 17
 """The maximum octets of one read of a larger message."""
-
-_Calls = tuple[
-    Callable[..., int],
-    Callable[[int, int], bytes],
-    Callable[[int, MakeDowngrader | None], tuple[Sizes, int]],
-]
-"""Functions that open, read and count files."""
 
 
 class Counts:
@@ -89,17 +82,11 @@ def count_messages(
 ) -> Counts:
     """Count messages that a scan has found; see :func:`measure`.
 
-    One of less than ``SMALL_MESSAGE`` octets is read and counted in one piece.
-
     ``duplicates`` are as in :class:`~popserv.maildrops.maildir.listing.index.Index`.
 
     :raises OSError: a file cannot be read, for another reason than its permissions.
     :raises NotCached: with ``cached``, a file may have to be read from a disk, or is large.
     """
-    calls: _Calls = (os.open, os.read, count_file)
-    if cached:
-        calls = (open_cached, _read_cached, _count_no_file)
-    open_file, read, count = calls
     counts = Counts()
     add = counts.add
     files = scan.files
@@ -109,9 +96,18 @@ def count_messages(
         if location not in suffixes:
             suffixes[location] = location[1:], folders.descriptor(location[0])
         suffix, folder = suffixes[location]
+        name = duplicates.get(base_name, base_name) + suffix
+        small = count_small_file(name, folder, cached)
+        if small is not None:
+            length, octets, has_blank_line, is_ascii, start = small
+            if compression_of(start) is None and (downgrader is None or is_ascii):
+                stamp = stamp_of_small(inode, length)
+                add(base_name, location, octets, has_blank_line, stamp)
+                continue
+        if cached:
+            raise NotCached
         try:
-            name = duplicates.get(base_name, base_name) + suffix
-            fd = open_file(name, OPEN_FLAGS, dir_fd=folder)
+            fd = os.open(name, OPEN_FLAGS, dir_fd=folder)
         except PermissionError as error:
             problem = explain_in_directory(error, folder, base_name + suffix)
             _log.warn("message skipped: {problem}", problem=problem)
@@ -123,21 +119,8 @@ def count_messages(
             counts.vanished = True
             continue
         try:
-            try:
-                # Always the same length, which is fastest to allocate.
-                text = read(fd, SMALL_MESSAGE)
-            except (IsADirectoryError, BlockingIOError):
-                text = b""
-            if (
-                0 < len(text) < SMALL_MESSAGE
-                and compression_of(text) is None
-                and (downgrader is None or text.isascii())
-            ):
-                octets, has_blank_line = count_message(text)
-                stamp = stamp_of_small(inode, len(text))
-                add(base_name, location, octets, has_blank_line, stamp)
-            elif stat.S_ISREG(os.fstat(fd).st_mode):
-                sizes, stamp = count(fd, downgrader)
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                sizes, stamp = count_file(fd, downgrader)
                 if sizes.downgraded is not None:
                     counts.downgraded[len(counts.base_names)] = sizes.downgraded
                 add(base_name, location, sizes.octets, sizes.has_blank_line, stamp)
@@ -148,19 +131,31 @@ def count_messages(
     return counts
 
 
-def _read_cached(fd: int, octets: int) -> bytes:
-    """Return the first octets of an open file as ``os.read`` does.
+@speedup
+def count_small_file(
+    name: bytes, folder: int, cached: bool
+) -> tuple[int, int, bool, bool, bytes] | None:
+    """Read a message file of less than ``SMALL_MESSAGE`` octets in an open folder, and count it.
 
-    :raises NotCached: the page cache does not have all of them, or the file is compressed.
+    Return its length, the octets of its wire form, whether it has a blank line, whether it is
+    ASCII, and its first 16 octets.  Return None if it is larger or empty, or cannot be read; with
+    ``cached``, also if it may have to be read from a disk.
     """
-    text = read_cached(fd, octets)
-    if text is None or len(text) < min(octets, os.lseek(fd, 0, os.SEEK_END)):
-        raise NotCached
-    return text
-
-
-def _count_no_file(fd: int, downgrader: MakeDowngrader | None) -> NoReturn:
-    raise NotCached
+    try:
+        fd = (open_cached if cached else os.open)(name, OPEN_FLAGS, dir_fd=folder)
+    except OSError:
+        return None
+    try:
+        # Always the same length, which is fastest to allocate.
+        text = read_start(fd, SMALL_MESSAGE) if cached else os.pread(fd, SMALL_MESSAGE, 0)
+        # The page cache may have the start of it only.
+        if not text or len(text) == SMALL_MESSAGE or len(text) < os.lseek(fd, 0, os.SEEK_END):
+            return None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return len(text), *count_message(text), text.isascii(), text[:START]
 
 
 def count_file(fd: int, downgrader: MakeDowngrader | None) -> tuple[Sizes, int]:

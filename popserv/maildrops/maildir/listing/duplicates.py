@@ -19,8 +19,9 @@ from twisted.logger import Logger
 
 from popserv.core.printable import printable
 from popserv.maildrops.file_times import FILE_CLOCK, TRUSTED_AGE
-from popserv.maildrops.maildir.files import OPEN_FLAGS, stamp_of, status_of
+from popserv.maildrops.maildir.files import stamp_of, status_of
 from popserv.maildrops.maildir.folders import Folders, Scan
+from popserv.maildrops.page_cache import OPEN_FLAGS
 
 _log = Logger()
 

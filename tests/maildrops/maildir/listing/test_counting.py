@@ -86,7 +86,7 @@ class OctetsTests(MaildirCase):
             def change(fd, after=after):
                 self.put(b"new/1.a", after)
 
-            with before_each_call(os, "read", change), self.session() as mailbox:
+            with before_each_call(os, "pread", change), self.session() as mailbox:
                 self.assertEqual([*mailbox.messages.octets], [naive_octets(after)])
             self.assertEqual(self.read_in_session(), [after])
 

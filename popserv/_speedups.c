@@ -1,0 +1,244 @@
+/* The inner loops of popserv in C, which is optional.
+
+   Each function does the same as the Python function of its name, which has the description, and
+   takes its place if this module was built; popserv.runtime.speedups tells how.  Tests compare the
+   two.  Functions that return None leave the case to the caller. */
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030A0000
+#define _GNU_SOURCE
+#include <Python.h>
+
+#include <fcntl.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define CHUNK (1 << 17) /* popserv.maildrops.page_cache.CHUNK */
+#define SMALL_MESSAGE (1 << 16) /* popserv.maildrops.maildir.files.SMALL_MESSAGE */
+#define OPEN_FLAGS (O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+
+/* What the lines from start to end become in a multi-line response. */
+struct wire {
+    const char *start, *end;
+    Py_ssize_t octets, dots;
+    int has_blank_line;
+};
+
+/* A line and its end: "next" is the start of the next one.  Without an LF, has_lf is 0. */
+struct line {
+    const char *start, *end, *next;
+    int has_lf;
+};
+
+static int next_line(struct line *line, const char *end)
+{
+    const char *start = line->next;
+    if (start == end)
+        return 0;
+    const char *lf = memchr(start, '\n', end - start);
+    line->start = start;
+    line->has_lf = lf != NULL;
+    line->next = lf ? lf + 1 : end;
+    line->end = lf ? lf : end;
+    /* A CR belongs to the line end only before an LF. */
+    if (lf && lf > start && lf[-1] == '\r')
+        line->end--;
+    return 1;
+}
+
+static void measure(struct wire *wire)
+{
+    struct line line = {.next = wire->start};
+    wire->octets = wire->dots = wire->has_blank_line = 0;
+    while (next_line(&line, wire->end)) {
+        wire->octets += line.end - line.start + 2;
+        wire->dots += *line.start == '.';
+        wire->has_blank_line |= line.has_lf && line.start == line.end;
+    }
+}
+
+/* Return the status line, the lines with dot-stuffing, and the terminator. */
+static PyObject *response(const struct wire *wire, const char *status, Py_ssize_t status_length)
+{
+    Py_ssize_t length = status_length + wire->octets + wire->dots + 3;
+    PyObject *result = PyBytes_FromStringAndSize(NULL, length);
+    if (result == NULL)
+        return NULL;
+    char *out = PyBytes_AsString(result);
+    memcpy(out, status, status_length);
+    out += status_length;
+    struct line line = {.next = wire->start};
+    while (next_line(&line, wire->end)) {
+        if (*line.start == '.')
+            *out++ = '.';
+        memcpy(out, line.start, line.end - line.start);
+        out += line.end - line.start;
+        *out++ = '\r';
+        *out++ = '\n';
+    }
+    memcpy(out, ".\r\n", 3);
+    return result;
+}
+
+static PyObject *frame_message(PyObject *module, PyObject *args)
+{
+    const char *text, *status;
+    Py_ssize_t length, octets, status_length;
+    if (!PyArg_ParseTuple(args, "y#ny#", &text, &length, &octets, &status, &status_length))
+        return NULL;
+    struct wire wire = {text, text + length};
+    measure(&wire);
+    if (wire.octets != octets)
+        Py_RETURN_NONE;
+    return response(&wire, status, status_length);
+}
+
+static PyObject *frame_top(PyObject *module, PyObject *args)
+{
+    const char *text, *status;
+    Py_ssize_t length, lines, octets, status_length;
+    int is_whole, is_in_header = 1;
+    if (!PyArg_ParseTuple(args, "y#nnpy#", &text, &length, &lines, &octets, &is_whole, &status,
+                          &status_length))
+        return NULL;
+    const char *end = text + length;
+    struct line line = {.next = text};
+    struct wire wire = {text, NULL};
+    while (wire.end == NULL && next_line(&line, end) && line.has_lf) {
+        if (!is_in_header)
+            lines--;
+        else if (line.start == line.end)
+            is_in_header = 0;
+        if (!is_in_header && lines == 0)
+            wire.end = line.next;
+    }
+    int has_all = wire.end == NULL;
+    if (has_all)
+        wire.end = end;
+    measure(&wire);
+    if (has_all ? !is_whole || wire.octets != octets : wire.octets > octets)
+        Py_RETURN_NONE;
+    return response(&wire, status, status_length);
+}
+
+static PyObject *count_message(PyObject *module, PyObject *args)
+{
+    const char *text;
+    Py_ssize_t length;
+    if (!PyArg_ParseTuple(args, "y#", &text, &length))
+        return NULL;
+    struct wire wire = {text, text + length};
+    measure(&wire);
+    return Py_BuildValue("nO", wire.octets, wire.has_blank_line ? Py_True : Py_False);
+}
+
+/* Without RWF_NOWAIT nothing can be read without waiting, and the functions in Python are used. */
+#ifdef RWF_NOWAIT
+
+static PyObject *read_cached_file(PyObject *module, PyObject *args)
+{
+    /* Used with the lock of the interpreter. */
+    static char buffer[CHUNK];
+    const char *name;
+    int folder;
+    Py_ssize_t maximum;
+    if (!PyArg_ParseTuple(args, "yin", &name, &folder, &maximum))
+        return NULL;
+    int fd = openat(folder, name, OPEN_FLAGS);
+    if (fd < 0)
+        Py_RETURN_NONE;
+    struct iovec part = {buffer, maximum < CHUNK ? maximum : CHUNK};
+    ssize_t length = preadv2(fd, &part, 1, 0, RWF_NOWAIT);
+    close(fd);
+    if (length < 0)
+        Py_RETURN_NONE;
+    return PyBytes_FromStringAndSize(buffer, length);
+}
+
+/* As popserv.maildrops.cached_open. */
+static int open_cached(int folder, const char *name)
+{
+    struct {
+        uint64_t flags, mode, resolve;
+    } how = {OPEN_FLAGS, 0, 0x24};
+    return syscall(437, folder, name, &how, sizeof how);
+}
+
+/* Return the octets read of a file of less than SMALL_MESSAGE octets, or -1. */
+static ssize_t read_small_file(int folder, const char *name, int cached, char *buffer)
+{
+    int fd = cached ? open_cached(folder, name) : openat(folder, name, OPEN_FLAGS);
+    if (fd < 0)
+        return -1;
+    struct iovec part = {buffer, SMALL_MESSAGE};
+    ssize_t length = preadv2(fd, &part, 1, 0, cached ? RWF_NOWAIT : 0);
+    /* The page cache may have the start of it only. */
+    if (length == SMALL_MESSAGE || (cached && length != lseek(fd, 0, SEEK_END)))
+        length = -1;
+    close(fd);
+    return length;
+}
+
+static int is_ascii(const char *text, ssize_t length)
+{
+    uint64_t eight, all = 0;
+    ssize_t i = 0;
+    for (; i + 8 <= length; i += 8) {
+        memcpy(&eight, text + i, 8);
+        all |= eight;
+    }
+    for (; i < length; i++)
+        all |= (unsigned char)text[i];
+    return (all & UINT64_C(0x8080808080808080)) == 0;
+}
+
+static PyObject *count_small_file(PyObject *module, PyObject *args)
+{
+    const char *name;
+    int folder, cached, ascii = 0;
+    if (!PyArg_ParseTuple(args, "yip", &name, &folder, &cached))
+        return NULL;
+    char text[SMALL_MESSAGE];
+    struct wire wire = {text, text};
+    ssize_t length;
+    Py_BEGIN_ALLOW_THREADS
+    length = read_small_file(folder, name, cached, text);
+    if (length > 0) {
+        wire.end += length;
+        measure(&wire);
+        ascii = is_ascii(text, length);
+    }
+    Py_END_ALLOW_THREADS
+    if (length <= 0)
+        Py_RETURN_NONE;
+    return Py_BuildValue("nnOOy#", (Py_ssize_t)length, wire.octets,
+                         wire.has_blank_line ? Py_True : Py_False, ascii ? Py_True : Py_False,
+                         text, (Py_ssize_t)(length < 16 ? length : 16));
+}
+
+#endif
+
+static PyMethodDef methods[] = {
+    {"frame_message", frame_message, METH_VARARGS, NULL},
+    {"frame_top", frame_top, METH_VARARGS, NULL},
+    {"count_message", count_message, METH_VARARGS, NULL},
+#ifdef RWF_NOWAIT
+    {"read_cached_file", read_cached_file, METH_VARARGS, NULL},
+    {"count_small_file", count_small_file, METH_VARARGS, NULL},
+#endif
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "popserv._speedups",
+    .m_methods = methods,
+};
+
+PyMODINIT_FUNC PyInit__speedups(void)
+{
+    return PyModuleDef_Init(&module);
+}

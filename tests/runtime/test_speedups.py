@@ -1,0 +1,215 @@
+"""Tests of popserv.runtime.speedups, and of the functions in C against those in Python."""
+
+import os
+import socket
+import sys
+from unittest import mock
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from popserv.maildrops import page_cache
+from popserv.maildrops.maildir.listing.counting import SMALL_MESSAGE, count_small_file
+from popserv.maildrops.page_cache import CHUNK, read_cached_file
+from popserv.messages.framing import frame_message, frame_top
+from popserv.messages.octets import count_message
+from popserv.runtime import speedups
+from popserv.testing import naive_octets
+from tests.messages.harness import texts
+
+FUNCTIONS = (frame_message, frame_top, count_message, read_cached_file, count_small_file)
+
+statuses = st.sampled_from((b"", b"+OK\r\n", b"+OK 12 octets\r\n"))
+
+
+class ChoiceTests(SynchronousTestCase):
+    """Functions in C are used if they were built, unless Python is selected."""
+
+    def test_environment(self):
+        """PURE_PYTHON selects Python, unless it is empty or 0."""
+        module = mock.Mock()
+        with mock.patch.object(speedups, "import_module", return_value=module):
+            for value, expected in (("1", None), ("yes", None), ("0", module), ("", module)):
+                self.assertIs(speedups._load({"PURE_PYTHON": value}), expected)
+            self.assertIs(speedups._load({}), module)
+
+    def test_not_built(self):
+        """Without a compiler there is no module in C, and the functions in Python are used."""
+        with mock.patch.object(speedups, "import_module", side_effect=ImportError):
+            self.assertIsNone(speedups._load({}))
+        with mock.patch.object(speedups, "SPEEDUPS", None):
+            self.assertIs(speedups.speedup(naive_octets), naive_octets)
+
+    def test_built(self):
+        """Each function in C has the name of one in Python, and takes its place."""
+        module = mock.Mock(naive_octets=len)
+        with (
+            mock.patch.object(speedups, "SPEEDUPS", module),
+            mock.patch.dict(speedups.in_python, clear=True),
+        ):
+            self.assertIs(speedups.speedup(naive_octets), len)
+            self.assertEqual(speedups.in_python, {len: naive_octets})
+
+
+class EquivalenceCase(SynchronousTestCase):
+    """Calls functions in C and those in Python, which must return the same."""
+
+    def setUp(self):
+        """Skip the test if there is no module in C, but not in continuous integration."""
+        if speedups.SPEEDUPS is None:
+            if os.environ.get("CI"):
+                self.fail("popserv._speedups was not built")
+            raise SkipTest("popserv._speedups is not built, or PURE_PYTHON is set")
+
+    def call(self, function, *arguments):
+        """Call a function in C and the one in Python; return what both return."""
+        expected = speedups.in_python[function](*arguments)
+        self.assertEqual(function(*arguments), expected, (function.__name__, arguments))
+        return expected
+
+
+class EquivalenceTests(EquivalenceCase):
+    """The functions that read no files."""
+
+    def test_all(self):
+        """Every function of the module is one of those that are tested here."""
+        names = {name for name in vars(speedups.SPEEDUPS) if not name.startswith("__")}
+        self.assertEqual(names, {function.__name__ for function in FUNCTIONS})
+
+    @given(texts, st.integers(-2, 2), statuses)
+    def test_frame_message(self, text, error, status):
+        """A whole message is framed, if it has the octets that LIST has reported."""
+        octets = max(0, naive_octets(text) + error)
+        framed = self.call(frame_message, text, octets, status)
+        self.assertEqual(framed is None, octets != naive_octets(text))
+
+    @given(texts, st.integers(0, 4), st.integers(-2, 2), st.booleans(), statuses)
+    def test_frame_top(self, text, lines, error, is_whole, status):
+        """The start of a message is framed, if there is enough of it."""
+        octets = max(0, naive_octets(text) + error)
+        self.call(frame_top, text, lines, octets, is_whole, status)
+        self.call(frame_top, text, lines, octets + 100, is_whole, status)
+
+    @given(texts)
+    def test_count_message(self, text):
+        """The octets of a message are those of its wire form."""
+        self.assertEqual(self.call(count_message, text)[0], naive_octets(text))
+
+    def test_long(self):
+        """Nothing depends on the length of a message or of its lines."""
+        for line in (b"", b".", b"x" * 1000, b"\r" * 70_000, b"y" * 200_000):
+            for text in (line, line + b"\n", (line + b"\r\n") * 3, b"a: b\n\n" + line):
+                octets, _ = self.call(count_message, text)
+                self.call(frame_message, text, octets, b"+OK\r\n")
+                self.call(frame_top, text, 1, octets, True, b"+OK\r\n")
+
+    def test_arguments(self):
+        """Arguments of other types are errors, and so are numbers that are too large."""
+        for function in FUNCTIONS:
+            self.assertRaises(TypeError, function)
+            self.assertRaises(TypeError, function, *[None] * 5)
+        self.assertRaises(OverflowError, frame_message, b"", 1 << 64, b"")
+        # TOP has up to ten digits.
+        self.call(frame_top, b"a: b\n\nc\n", 9_999_999_999, 12, True, b"")
+
+
+class FileTests(EquivalenceCase):
+    """The functions that read files."""
+
+    def setUp(self):
+        """Make a folder."""
+        super().setUp()
+        self.path = os.path.abspath(self.mktemp())
+        os.mkdir(self.path)
+        self.folder = os.open(self.path, os.O_RDONLY)
+        self.addCleanup(os.close, self.folder)
+
+    def write(self, contents):
+        """Write a file."""
+        with open(os.path.join(self.path, "1.a"), "wb") as file:
+            file.write(contents)
+
+    def call(self, function, *arguments):
+        """Call the functions, which must leave no file open."""
+        before = os.listdir("/dev/fd")
+        returned = super().call(function, *arguments)
+        self.assertEqual(os.listdir("/dev/fd"), before)
+        return returned
+
+    def count(self):
+        """Count the file with each of the functions, from the disk or the cache."""
+        self.call(count_small_file, b"1.a", self.folder, True)
+        return self.call(count_small_file, b"1.a", self.folder, False)
+
+    @given(texts)
+    def test_count_small_file(self, text):
+        """A file is counted as the message that it contains."""
+        self.write(text)
+        counted = self.count()
+        if text:
+            self.assertEqual(counted[:2], (len(text), naive_octets(text)))
+        else:
+            self.assertIsNone(counted)
+
+    def test_sizes(self):
+        """A file of up to 64 KiB is counted, and one of up to 128 KiB is read."""
+        for size in (1, 15, 16, 17, SMALL_MESSAGE - 1, SMALL_MESSAGE, CHUNK, CHUNK + 1):
+            self.write(b"x" * size)
+            self.assertEqual(self.count() is None, size >= SMALL_MESSAGE)
+            for maximum in (0, 1, size - 1, size, size + 1, 1 << 40):
+                self.call(read_cached_file, b"1.a", self.folder, maximum)
+
+    def test_8_bit(self):
+        """An octet above 127 is found wherever it is."""
+        for position in range(40):
+            self.write(b"x" * position + b"\xe4" + b"x" * (40 - position))
+            self.assertFalse(self.count()[3])
+
+    def test_special_files(self):
+        """What is missing or no regular file, and a closed folder, is left to the caller."""
+        path = os.path.join(self.path, "1.a")
+        with socket.socket(socket.AF_UNIX) as listener:
+            makers = (
+                lambda: None,
+                lambda: os.mkdir(path),
+                lambda: os.mkfifo(path),
+                lambda: os.symlink("/etc/passwd", path),
+                lambda: listener.bind(os.path.relpath(path)),
+            )
+            for make in makers:
+                make()
+                self.assertIsNone(self.count())
+                self.assertIsNone(self.call(read_cached_file, b"1.a", self.folder, 10))
+                if os.path.isdir(path):
+                    os.rmdir(path)
+                elif os.path.lexists(path):
+                    os.unlink(path)
+        self.assertIsNone(self.call(count_small_file, b"1.a", 1 << 20, False))
+        self.assertIsNone(self.call(read_cached_file, b"1.a", 1 << 20, 10))
+
+    def test_memory(self):
+        """Calls leave no memory behind."""
+        self.write(b"a: b\n\n" + b".x\n" * 100)
+        text = read_cached_file(b"1.a", self.folder, 1000)
+        octets, _ = count_message(text)
+        calls = (
+            lambda: frame_message(text, octets, b"+OK\r\n"),
+            lambda: frame_message(text, octets + 1, b"+OK\r\n"),
+            lambda: frame_top(text, 1, octets, True, b"+OK\r\n"),
+            lambda: count_message(text),
+            lambda: read_cached_file(b"1.a", self.folder, 1000),
+            lambda: count_small_file(b"1.a", self.folder, False),
+        )
+        for call in calls:
+            call()
+            before = sys.getallocatedblocks()
+            for _ in range(100):
+                call()
+            self.assertLess(sys.getallocatedblocks() - before, 20)
+
+    def test_constants(self):
+        """The maximum of one read is that of Python."""
+        self.write(b"x" * (page_cache.CHUNK + 1))
+        read = read_cached_file(b"1.a", self.folder, page_cache.CHUNK + 1)
+        self.assertIn(read, (None, b"x" * page_cache.CHUNK))
