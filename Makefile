@@ -9,7 +9,7 @@ RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve test lint docs man bench bench-growth profile performance translations clean
+.PHONY: help serve test lint docs man bench bench-growth profile performance speedups translations clean
 
 help:
 	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench-growth   measure polls of large maildrops, and the memory of many connections"
 	@echo "make profile        show where popserv spends its time; WORKLOAD and BENCH as above"
 	@echo "make performance    run all three for the figures in docs/performance.rst"
+	@echo "make speedups       compile popserv/_speedups.c, which installing does as well"
 	@echo "make translations   compile the catalogs in popserv/core/locale"
 	@echo "make clean          remove everything that these targets create, except man"
 
@@ -80,11 +81,14 @@ build/load: benchmarks/load.c
 	@mkdir -p build
 	$(CC) -O2 -Wall -Wextra -pthread -o $@ $< -lssl -lcrypto
 
+speedups: $(VENV)/dev
+	$(BIN)/python setup.py --quiet build_ext --inplace
+
 translations: $(VENV)/dev
 	$(BIN)/pybabel compile -D popserv -d popserv/core/locale
 
 clean:
-	rm -rf $(VENV) build dist benchmarks/results docs/_build sample *.egg-info .coverage* _trial_temp*
+	rm -rf $(VENV) build dist popserv/*.so benchmarks/results docs/_build sample *.egg-info .coverage* _trial_temp*
 
 # An environment that was made with another PYTHON than the one given now is made again.
 ifneq ($(origin PYTHON),file)
@@ -93,7 +97,7 @@ ifneq ($(PYTHON),$(shell cat $(VENV)/python 2>/dev/null))
 endif
 endif
 
-$(VENV)/python: setup.cfg setup.py pyproject.toml popserv/_speedups.c
+$(VENV)/python: setup.cfg setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
 		"popserv requires Python 3.10 or newer, and $(PYTHON) is %d.%d: name another one, as in make PYTHON=python3.12" \
 		% sys.version_info[:2])'

@@ -9,6 +9,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.live.harness import CHECKOUT, require_programs, run, temporary_directory
 
+
 class SanitizerTests(TestCase):
     """The tests of the functions in C, in a process with the sanitizers."""
 
@@ -23,8 +24,9 @@ class SanitizerTests(TestCase):
         for package in ("popserv", "tests", "twisted"):
             shutil.copytree(CHECKOUT / package, copy / package, ignore=ignore)
         built = run(
-            *("gcc", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover", "-shared", "-fPIC"),
-            *(f"-I{headers}", "popserv/_speedups.c", "-o", "popserv/_speedups.abi3.so"),
+            *("gcc", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover"),
+            *("-shared", "-fPIC", f"-I{headers}"),
+            *("popserv/_speedups.c", "-o", "popserv/_speedups.abi3.so"),
             cwd=copy,
         )
         self.assertEqual((built.returncode, built.stderr), (0, b""))
