@@ -64,7 +64,7 @@ def fetch_new(server, directory):
 
 def main(arguments):
     """Fetch mail over TLS; return the exit code, or the error."""
-    if len(arguments) != 4:
+    if len(arguments) != 4 or not arguments[1].isdecimal():
         return "usage: fetch_mail.py HOST PORT USER DIRECTORY"
     host, port, user, directory = arguments
     context = ssl.create_default_context()

@@ -1,4 +1,7 @@
-"""The tests of fetch_mail.py: ``python -m unittest test_fetch_mail``, or with trial or pytest."""
+"""The tests of fetch_mail.py: ``python -m unittest test_fetch_mail``.
+
+``python -m twisted.trial test_fetch_mail`` and ``python -m pytest`` run them as well.
+"""
 
 import shutil
 import tempfile

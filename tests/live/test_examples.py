@@ -70,10 +70,11 @@ class FetchMailTests(SynchronousTestCase):
             self.assertIn(b"FAILED", done.stderr)
 
     def test_usage(self):
-        """Without its arguments the program prints its usage; an error is its only output."""
+        """Without its arguments, or with an invalid port, the program prints its usage."""
         program = EXAMPLES / "fetch_mail.py"
-        done = run(sys.executable, program)
-        self.assertEqual((done.returncode, done.stderr[:6]), (1, b"usage:"))
+        for arguments in ((), ("127.0.0.1", "pop3", "ann", "mail")):
+            done = run(sys.executable, program, *arguments)
+            self.assertEqual((done.returncode, done.stderr[:6]), (1, b"usage:"))
 
 
 class GatewayTests(SynchronousTestCase):
@@ -125,6 +126,9 @@ class GatewayTests(SynchronousTestCase):
     def test_twisted_mail_realm(self):
         """Clients of popserv and of twisted.mail see the same messages, and remove them."""
         server = self.start("twisted-mail-realm.tac", POPSERV_TWISTED_LISTEN=LOOPBACK)
+        for port in server.ports:
+            shown = run("curl", "--silent", "--user", "ann:secret", f"pop3://127.0.0.1:{port}/1")
+            self.assertEqual(shown.stdout, b"Subject: welcome\r\n\r\nWelcome, ann.\r\n.\r\n")
         popserv, twisted = (self.log_in(port, "ann") for port in server.ports)
         self.assertEqual(popserv.retr(1)[1], twisted.retr(1)[1])
         self.assertEqual(popserv.uidl()[1], twisted.uidl()[1])
