@@ -139,9 +139,10 @@ class RunningServer:
         Sessions that are open do not show it.
 
         :raises ValueError: there is no such user.
+        :raises RuntimeError: the server does not run.
         """
         octets = message_octets(message)
-        uid: bytes = self._request("deliver", self._known(user), octets)
+        uid: bytes = self._change("deliver", self._known(user), octets)
         return uid.decode("ascii")
 
     def messages(self, user: str) -> list[bytes]:
@@ -160,14 +161,17 @@ class RunningServer:
 
     @property
     def faults(self) -> Faults:
-        """What the server does wrong, from the next command on; may be set at any time."""
+        """What the server does wrong, from the next command on.
+
+        It may be set while the server runs; RuntimeError is raised at any other time.
+        """
         return self._faults
 
     @faults.setter
     def faults(self, faults: Faults | None) -> None:
         check_faults(faults)
+        self._change("set_faults", faults or Faults())
         self._faults = faults or Faults()
-        self._request("set_faults", self._faults)
 
     def transcript(self) -> list[Line]:
         """Return the lines that clients and server have sent, passwords included."""
@@ -199,6 +203,11 @@ class RunningServer:
         if value is None:
             raise ValueError("the server has no TLS; start it with tls=True")
         return value
+
+    def _change(self, name: str, *arguments: object) -> Any:
+        if self._last_state is not None:
+            raise RuntimeError("the server was stopped; start another one")
+        return self._request(name, *arguments)
 
     def _request(self, name: str, *arguments: object) -> Any:
         number = self._get_started().number

@@ -184,6 +184,19 @@ class RunningServerTests(SynchronousTestCase):
             server.start()
         self.assertRaises(RuntimeError, server.start)
 
+    def test_stopped(self):
+        """A server that was stopped can be asked, but takes no mail and no faults any more."""
+        with running_server(USERS, mail=MAIL) as server:
+            server.deliver("ann", b"three\n")
+        for change in (
+            lambda: server.deliver("ann", b"four\n"),
+            lambda: setattr(server, "faults", Faults(fail_retr=1)),
+        ):
+            with self.assertRaisesRegex(RuntimeError, "the server was stopped; start another one"):
+                change()
+        self.assertEqual(server.faults, Faults())
+        self.assertEqual(server.messages("ann"), [*MAIL["ann"], b"three\n"])
+
     def test_failed_start(self):
         """A server that could not be started need not be stopped."""
         server = running_server(USERS)
