@@ -9,6 +9,7 @@ from twisted.plugin import getPlugins
 
 from popserv.interfaces import IMaildropFactory, IStoreKind
 from popserv.maildrops.settings import StoreSettings
+from popserv.runtime.permissions import describe
 
 _OWN_KINDS = "twisted.plugins.popserv_stores"
 
@@ -42,7 +43,15 @@ def make_store(description: str, settings: StoreSettings) -> IMaildropFactory:
     if not colon:
         raise ValueError(f"the argument is missing; write {name}:{kind.argument}")
     try:
-        return kind.make_store(argument, settings)
-    except (OSError, ImportError) as error:
-        # As of a file or a library that the store needs.
+        store = kind.make_store(argument, settings)
+    except OSError as error:
+        raise ValueError(describe(error)) from error
+    except ImportError as error:
+        # A library that the store needs.
         raise ValueError(str(error)) from error
+    if not IMaildropFactory.providedBy(store):
+        raise ValueError(
+            f"the plugin {type(kind).__module__} has returned {store!r}, which does not provide "
+            "IMaildropFactory; correct the plugin"
+        )
+    return store

@@ -23,7 +23,7 @@ def reason_of(error: OSError) -> str:
     """Return the reason of an error; if permission is missing, with the user who needs it."""
     if isinstance(error, PermissionError):
         return f"{error.strerror} for user {this_user()}"
-    return str(error.strerror)
+    return error.strerror or str(error)
 
 
 def describe(error: OSError) -> str:

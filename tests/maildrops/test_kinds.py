@@ -129,9 +129,20 @@ class MakeStoreTests(KindsCase):
         for error, message in (
             (ValueError("no colon"), "no colon"),
             (ModuleNotFoundError("No module named 'x'"), "No module named 'x'"),
-            (FileNotFoundError(2, "No such file", "/x"), "[Errno 2] No such file: '/x'"),
+            (FileNotFoundError(2, "No such file", "/x"), "/x: No such file"),
+            (OSError("no server"), "no server"),
         ):
             with patch.object(popserv_stores._MaildirKind, "make_store", side_effect=error):
                 self.assertEqual(self.refusal("maildir:x"), message)
         with patch.object(popserv_stores._MaildirKind, "make_store", side_effect=KeyError("x")):
             self.assertRaises(KeyError, make_store, "maildir:x", SETTINGS)
+
+    def test_no_store(self):
+        """A plugin that returns something else than a store is an error that names the plugin."""
+        for wrong in (None, object(), MemoryMaildrops):
+            self.add_kinds(FakeKind("other", lambda *arguments, wrong=wrong: wrong))
+            self.assertEqual(
+                self.refusal("other:x"),
+                f"the plugin {__name__} has returned {wrong!r}, which does not provide "
+                "IMaildropFactory; correct the plugin",
+            )

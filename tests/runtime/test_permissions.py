@@ -25,6 +25,7 @@ class PermissionTests(SynchronousTestCase):
         denied = OSError(errno.EACCES, "Permission denied")
         self.assertEqual(reason_of(denied), f"Permission denied for user {this_user()}")
         self.assertEqual(reason_of(OSError(errno.EIO, "Input/output error")), "Input/output error")
+        self.assertEqual(reason_of(OSError("no answer")), "no answer")
 
     def test_describe(self):
         """The path is absolute; that of a link is the place of the link."""
