@@ -134,7 +134,7 @@ def _passwords(options: argparse.Namespace) -> Mapping[bytes, bytes]:
     passwords = read_passwords(options.users)
     for name in names:
         if name not in passwords:
-            raise ValueError(f"{options.users} has no password of {printable(name)}")
+            raise ValueError(f"--users: {options.users} has no password of {printable(name)}")
     return {name: passwords[name] for name in names} if names else passwords
 
 

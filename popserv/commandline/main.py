@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from popserv import __version__
 from popserv.auth.passwords.users_file import UsersFileError
@@ -26,15 +27,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options) or 0)
     except (UsersFileError, ValueError) as error:
         print(f"popserv: {error}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, UsersFileError) else 2
     except (KeyboardInterrupt, EOFError):
         print("popserv: interrupted; nothing was changed", file=sys.stderr)
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that reports an invalid command line in one line; so do its subparsers."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print a message, and exit."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parser(command: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of the whole command, or of what ``command`` needs."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="popserv",
         description="Manage the users of a popserv POP3 server, keep the unique-ids of another "
         "server, compare two servers, or serve a single session. "

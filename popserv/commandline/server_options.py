@@ -6,6 +6,7 @@ import argparse
 import os
 
 from popserv.auth.files import FileError, check_private
+from popserv.auth.passwords.schemes import is_supported, scheme_of
 from popserv.migration.pop3_urls import Security
 from popserv.runtime.permissions import describe
 
@@ -43,35 +44,35 @@ def security_of(options: argparse.Namespace) -> Security:
 
 
 def read_passwords(path: str) -> dict[bytes, bytes]:
-    """Return the passwords in a file with lines ``name:password``, by name.
+    """Return the passwords in the file of ``--users``, which has lines ``name:password``, by name.
 
-    :raises ValueError: the file cannot be read, is accessible to other users, or has an invalid
-        line.
-    """
-    try:
-        check_private(path, os.stat(path).st_mode)
-    except FileError as error:
-        raise ValueError(str(error)) from error
-    except OSError as error:
-        raise ValueError(describe(error)) from error
-    passwords = {}
-    for number, line in enumerate(read_octets(path).splitlines(), 1):
-        name, colon, password = line.partition(b":")
-        if not line or line.startswith(b"#"):
-            continue
-        if not (name and colon):
-            raise ValueError(f"{path}, line {number}: it is not a name, a colon and a password")
-        passwords[name] = password
-    return passwords
-
-
-def read_octets(path: str) -> bytes:
-    """Return the contents of a file.
-
-    :raises ValueError: it cannot be read; the message names it.
+    :raises ValueError: the file cannot be read, is accessible to other users, has an invalid line
+        or no user.
     """
     try:
         with open(path, "rb") as file:
-            return file.read()
+            check_private(path, os.fstat(file.fileno()).st_mode)
+            lines = file.read().splitlines()
+    except FileError as error:
+        raise ValueError(f"--users: {error}") from error
     except OSError as error:
-        raise ValueError(describe(error)) from error
+        raise ValueError(f"--users: {describe(error)}") from error
+    passwords = {}
+    for number, line in enumerate(lines, 1):
+        name, colon, password = line.partition(b":")
+        if not line or line.startswith(b"#"):
+            continue
+        problem = None
+        if not (name and colon):
+            problem = "it is not a name, a colon and a password"
+        elif name in passwords:
+            problem = "this user has a line already"
+        elif is_supported(password) and scheme_of(password) != b"CRYPT":
+            # A users file of popserv or Dovecot, whose secrets must not be sent.
+            problem = "it has the secret of a users file; write the password itself"
+        if problem is not None:
+            raise ValueError(f"--users: {path}, line {number}: {problem}")
+        passwords[name] = password
+    if not passwords:
+        raise ValueError(f"--users: {path} has no line NAME:PASSWORD")
+    return passwords

@@ -11,6 +11,8 @@ from popserv.commandline.uidl_sources import make_source
 from popserv.commandline.user_lines import print_lines, print_problem
 from popserv.core.printable import printable
 from popserv.errors import POPError
+from popserv.maildrops.layout import Layout
+from popserv.maildrops.maildir.unique_ids.format import UniqueIdFormat
 from popserv.maildrops.maildir.unique_ids.pinning import pin
 from popserv.migration import unique_id_file
 from popserv.migration.maildir_side import Maildirs, MaildirSide
@@ -95,7 +97,7 @@ def _import_user(user: bytes, maildir: MaildirSide, source: Source) -> bool:
     others = len(names) - pinned.messages - len(pinned.refused)
     print(
         f"{printable(user)}: {pinned.messages} of {len(names)} messages have their old unique-ids"
-        + (f", {others} are new" if others else "")
+        + (f", {others} {'is' if others == 1 else 'are'} new" if others else "")
     )
     refused = [f"{printable(name)}: {reason}" for name, reason in pinned.refused.items()]
     print_lines(user, [*found.unmatched, *refused])
@@ -133,7 +135,7 @@ def _diff_user(user: bytes, maildir: MaildirSide, source: Source) -> bool:
 
 
 def _export(options: argparse.Namespace) -> int:
-    maildirs = Maildirs(options.maildir, options.uidl)
+    maildirs = _maildirs(options)
     succeeded = True
     for user in _users(options, maildirs):
         try:
@@ -148,7 +150,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _for_each_user(options: argparse.Namespace, run: _RunForUser) -> int:
-    maildirs = Maildirs(options.maildir, options.uidl)
+    maildirs = _maildirs(options)
     source, source_users = make_source(options)
     succeeded = True
     for user in _users(options, maildirs, source_users):
@@ -161,6 +163,16 @@ def _for_each_user(options: argparse.Namespace, run: _RunForUser) -> int:
     return 0 if succeeded else 1
 
 
+def _maildirs(options: argparse.Namespace) -> Maildirs:
+    for option, check in (("maildir", Layout), ("uidl", UniqueIdFormat)):
+        value = getattr(options, option)
+        try:
+            check(value)
+        except ValueError as error:
+            raise ValueError(f"--{option} {value}: {error}") from error
+    return Maildirs(options.maildir, options.uidl)
+
+
 def _users(
     options: argparse.Namespace, maildirs: Maildirs, source_users: Sequence[bytes] | None = None
 ) -> Sequence[bytes]:
@@ -170,6 +182,9 @@ def _users(
     if source_users is not None:
         return source_users
     try:
-        return maildirs.users()
+        users = maildirs.users()
     except OSError as error:
         raise ValueError(f"--maildir: {describe(error)}") from error
+    if not users:
+        raise ValueError(f"--maildir {options.maildir}: no user has a Maildir there")
+    return users

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from popserv.commandline.server_options import read_octets, read_passwords, security_of
+from popserv.commandline.server_options import read_passwords, security_of
 from popserv.core.printable import printable
 from popserv.maildrops.maildir.unique_ids.format import UniqueIdFormat
 from popserv.migration import unique_id_file
@@ -19,6 +19,7 @@ from popserv.migration.unique_id_sources import (
     ServerSource,
     Source,
 )
+from popserv.runtime.permissions import describe
 
 
 def make_source(options: argparse.Namespace) -> tuple[Source, Sequence[bytes] | None]:
@@ -39,9 +40,18 @@ def make_source(options: argparse.Namespace) -> tuple[Source, Sequence[bytes] | 
         except ValueError as error:
             raise ValueError(f"--from {name}: {error}") from error
     try:
-        users = unique_id_file.decode(read_octets(name).splitlines())
-    except ValueError as error:
-        raise ValueError(f"--from {name}: {error}") from error
+        with open(name, "rb") as file:
+            users = unique_id_file.decode(file.read().splitlines())
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"--from {name}: {describe(error)}; give the file of popserv uidl export, dovecot, "
+            "courier, a template such as %v.%u, or pop3s://HOST"
+        ) from error
+    except (OSError, ValueError) as error:
+        text = describe(error) if isinstance(error, OSError) else str(error)
+        raise ValueError(f"--from {name}: {text}") from error
+    if not users:
+        raise ValueError(f"--from {name}: the file has no line")
     return FileSource(users), sorted(users)
 
 
@@ -57,7 +67,7 @@ def _server(options: argparse.Namespace) -> tuple[Source, Sequence[bytes]]:
 
     def connect(user: bytes) -> AbstractContextManager[RemoteSide]:
         if user not in passwords:
-            raise ValueError(f"{options.users} has no password of {printable(user)}")
+            raise ValueError(f"--users: {options.users} has no password of {printable(user)}")
         session: AbstractContextManager[RemoteMaildrop] = logged_in(
             address, security, user, passwords[user]
         )

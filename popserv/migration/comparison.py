@@ -170,8 +170,8 @@ def _capabilities(lines: Iterable[bytes]) -> list[bytes]:
     found = []
     for line in lines:
         tag, *arguments = line.upper().split() or [b""]
-        # The one is a name, the other depends on the connection.
-        if tag in (b"", b"IMPLEMENTATION", b"STLS"):
+        # A name; dependent on the connection; what Dovecot lists, although its reply is CAPA's.
+        if tag in (b"", b"IMPLEMENTATION", b"STLS", b"CAPA"):
             continue
         found += [b"%b %b" % (tag, argument) for argument in arguments] or [tag]
     return list(dict.fromkeys(found))

@@ -25,7 +25,7 @@ TIMEOUT = 600.0
 
 
 class POP3ClientError(OSError):
-    """The server cannot be used; the message names it, the user, and what the server has said."""
+    """The server cannot be used; the message names it, and what it has said."""
 
 
 class CommandRefused(POP3ClientError):
@@ -54,7 +54,6 @@ class POP3Client:
         self, address: ServerAddress, security: Security, timeout: float = TIMEOUT
     ) -> None:
         self.address = address
-        self._user: bytes | None = None
         self._security = security
         try:
             self._socket = socket.create_connection((address.host, address.port), timeout)
@@ -90,7 +89,6 @@ class POP3Client:
 
     def login(self, user: bytes, password: bytes) -> None:
         """Log in by USER and PASS."""
-        self._user = user
         self.command(b"USER", user)
         self.command(b"PASS", password)
 
@@ -230,12 +228,14 @@ class POP3Client:
                 "by --ca-file, or use --insecure"
             ) from error
         except OSError as error:
-            raise self._error(f"TLS: {_reason(error)}") from error
+            remedy = "; if TLS does not start at once on this port, use pop3://"
+            raise self._error(
+                f"TLS: {_reason(error)}{remedy if self.address.implicit_tls else ''}"
+            ) from error
         self._file = self._socket.makefile("rb", _CHUNK)
 
     def _error(self, message: str) -> POP3ClientError:
-        user = "" if self._user is None else f', user "{printable(self._user)}"'
-        return POP3ClientError(f"{self.address}{user}: {message}")
+        return POP3ClientError(f"{self.address}: {message}")
 
 
 def _reason(error: OSError) -> str:

@@ -44,7 +44,14 @@ class ListSource:
 
     def find(self, user: bytes, maildir: MaildirSide) -> Found:
         """See Source."""
-        return Found(listed_unique_ids(maildir.mailbox.maildir_fd, self._format))
+        try:
+            return Found(listed_unique_ids(maildir.mailbox.maildir_fd, self._format))
+        except FileNotFoundError as error:
+            reason = (
+                "no such file; the other server has not opened this Maildir, or keeps the file in "
+                "another directory"
+            )
+            raise FileNotFoundError(error.errno, reason, error.filename) from error
 
 
 class FileSource:

@@ -111,11 +111,11 @@ class CommandCase(SynchronousTestCase):
         stream = io.TextIOWrapper(io.BytesIO(octets), encoding="utf-8")
         return self.run_command(["user", *arguments, *(file or ["--users", self.path])], stream)
 
-    def assert_error(self, message, *arguments, **keywords):
+    def assert_error(self, message, *arguments, code=1, **keywords):
         """Check that ``popserv user`` fails with one line on standard error and no change."""
         before = UsersFile(self.path).read().by_name
-        code, out, err = self.run_user(*arguments, **keywords)
-        self.assertEqual((code, out), (1, ""))
+        done, out, err = self.run_user(*arguments, **keywords)
+        self.assertEqual((done, out), (code, ""))
         self.assertTrue(err.startswith("popserv: "), err)
         self.assertIn(message, err)
         self.assertEqual(err.count("\n"), 1)

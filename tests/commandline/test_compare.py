@@ -104,9 +104,7 @@ class CompareTests(CommandCase):
         self.assertEqual(code, 2)
         self.assertEqual(lines[0], "bob: clients would fetch none of 1 messages again")
         self.assertEqual(lines[1], "users: 1 compared, 1 failed")
-        self.assertEqual(
-            err, f'popserv: ann: localhost:{new.port}, user "ann": PASS was refused: "no"\n'
-        )
+        self.assertEqual(err, f'popserv: ann: localhost:{new.port}: PASS was refused: "no"\n')
         code, lines, err = self.compare(old, new, "--users", path, "--user", "bob")
         self.assertEqual((code, len(lines), err), (0, 3, ""))
         code, lines, _ = self.compare(old, new, "--users", path, "--user", "ann")
@@ -132,7 +130,7 @@ class CompareTests(CommandCase):
             ("x is not pop3://HOST:PORT", "x", good, *ann),
             ("imap://h is not pop3://HOST:PORT", good, "imap://h", *ann),
             ("--ca-file /nowhere: ", good, good, *ann, "--ca-file", "/nowhere"),
-            ("/nowhere: No such file", good, good, "--users", "/nowhere"),
+            ("--users: /nowhere: No such file", good, good, "--users", "/nowhere"),
         ):
             code, out, err = self.run_command(["compare", *arguments])
             self.assertEqual((code, out, err.count("\n")), (2, "", 1), arguments)

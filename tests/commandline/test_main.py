@@ -16,7 +16,7 @@ class MainTests(CommandCase):
     """The ``popserv`` command in this process."""
 
     def test_usage(self):
-        """An invalid command line prints the usage to standard error; the exit code is 2."""
+        """An invalid command line is told in one line on standard error; the exit code is 2."""
         file = ["--users", self.path]
         for arguments in (
             [],
@@ -28,10 +28,14 @@ class MainTests(CommandCase):
             # Other users of the machine could read a password among the arguments.
             ["user", "add", "ann", "password", *file],
             ["user", "add", "ann", "--password", "password", *file],
+            ["uidl"],
+            ["uidl", "import", "--from", "dovecot"],
+            ["uidl", "export", "--from", "dovecot", "--maildir", "x"],
+            ["compare", "pop3://h"],
         ):
             code, out, err = self.run_command(arguments)
-            self.assertEqual((code, out), (2, ""), arguments)
-            self.assertIn("usage: popserv", err)
+            self.assertEqual((code, out, err.count("\n")), (2, "", 1), arguments)
+            self.assertRegex(err, r"\Apopserv( \w+)*: .*; see popserv( \w+)* --help\n\Z")
         self.assertEqual(os.listdir(self.directory), [])
 
     def test_help(self):

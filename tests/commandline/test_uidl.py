@@ -48,7 +48,7 @@ class ImportTests(UidlCase):
         self.put("new/3.c")
         self.assertEqual(
             self.uidl("import", "--from", "dovecot", "ann"),
-            (0, "ann: 2 of 3 messages have their old unique-ids, 1 are new\n", ""),
+            (0, "ann: 2 of 3 messages have their old unique-ids, 1 is new\n", ""),
         )
         shown = {b"1.a": b"0000000100000100", b"2.b": b"0000000400000100", b"3.c": b"3.c"}
         self.assertEqual(self.shown(), shown)
@@ -82,7 +82,11 @@ class ImportTests(UidlCase):
         )
         os.unlink(os.path.join(self.directory, "bob", "popserv-uidl"))
         err = self.uidl("import", "--from", "dovecot", "bob")[2]
-        self.assertRegex(err, r"\Apopserv: bob: /.*/bob/dovecot-uidlist: No such file.*\n\Z")
+        self.assertRegex(
+            err,
+            r"\Apopserv: bob: /.*/bob/dovecot-uidlist: no such file; the other server has not "
+            r"opened this Maildir, or keeps the file in another directory\n\Z",
+        )
 
     def test_no_maildir(self):
         """A user without a Maildir is told, and so is a busy one."""
@@ -100,7 +104,7 @@ class ImportTests(UidlCase):
             self.uidl("import", "--from", path),
             (
                 1,
-                "ann: 1 of 2 messages have their old unique-ids, 1 are new\n"
+                "ann: 1 of 2 messages have their old unique-ids, 1 is new\n"
                 "ann: 9.z: no message in the Maildir has this base name\n",
                 "",
             ),
@@ -113,14 +117,20 @@ class ImportTests(UidlCase):
         self.assertEqual(len(out), 2 + MAX_LINES)
         self.assertEqual(out[-1], "ann: and 30 more")
 
-    def test_missing_root(self):
-        """A root that does not exist is an error."""
-        code, _, err = self.run_command(
-            ["uidl", "import", "--maildir", "/nowhere/%u", "--from", "dovecot"]
-        )
-        self.assertEqual(
-            (code, err), (1, "popserv: --maildir: /nowhere: No such file or directory\n")
-        )
+    def test_invalid_root(self):
+        """A root that does not exist or has no Maildirs, and an invalid template, are errors."""
+        empty = os.path.join(self.directory, "empty")
+        os.mkdir(empty)
+        for path, message in (
+            ("/nowhere/%u", "--maildir: /nowhere: No such file or directory"),
+            (empty, f"--maildir {empty}: no user has a Maildir there"),
+            ("/srv/%x", "--maildir /srv/%x: %x is not known: use %u, %n, %d, or %% for"),
+        ):
+            code, out, err = self.run_command(
+                ["uidl", "import", "--maildir", path, "--from", "dovecot"]
+            )
+            self.assertEqual((code, out, err.count("\n")), (2, "", 1))
+            self.assertTrue(err.startswith(f"popserv: {message}"), err)
 
 
 class ExportTests(UidlCase):
@@ -178,6 +188,8 @@ class DiffTests(UidlCase):
         self.assertEqual(done[:2], (0, "ann: clients would fetch none of 2 messages again\n"))
 
     def test_invalid_format(self):
-        """An invalid format is an error."""
-        code, _, err = self.uidl("diff", "--from", "dovecot", "--uidl", "x")
-        self.assertEqual((code, err.count("\n")), (1, 1))
+        """An invalid format is an error that names the option."""
+        for arguments in (("diff", "--from", "dovecot"), ("export",)):
+            code, out, err = self.uidl(*arguments, "--uidl", "x")
+            self.assertEqual((code, out, err.count("\n")), (2, "", 1))
+            self.assertTrue(err.startswith("popserv: --uidl x: all messages would have"), err)

@@ -14,10 +14,10 @@ from tests.migration.test_matching import Messages
 class SourceTests(UidlCase):
     """What --from and its options mean."""
 
-    def assert_refused(self, message, *arguments):
+    def assert_refused(self, message, *arguments, code=2):
         """Check that an import fails with one line, and changes nothing."""
-        code, out, err = self.uidl("import", *arguments)
-        self.assertEqual((code, out), (1, ""))
+        done, out, err = self.uidl("import", *arguments)
+        self.assertEqual((done, out), (code, ""))
         self.assertIn(message, err)
         self.assertEqual(err.count("\n"), 1)
 
@@ -31,7 +31,15 @@ class SourceTests(UidlCase):
         """An invalid source, or an option without its source, is refused."""
         for message, *arguments in (
             ("--from %x: %x is not known", "--from", "%x"),
-            ("/nowhere: No such file", "--from", "/nowhere"),
+            ("--from dovcot: /", "--from", "dovcot"),
+            (
+                "/dovcot: No such file or directory; give the file of popserv uidl export, "
+                "dovecot, courier, a template such as %v.%u, or pop3s://HOST\n",
+                "--from",
+                "dovcot",
+            ),
+            ("--from /: /: Is a directory", "--from", "/"),
+            ("the file has no line", "--from", self.put("empty", b"# none\n")),
             ("line 1: it is not a user name", "--from", self.put("list", b"x\n")),
             ("require --from pop3s://HOST", "--from", "dovecot", "--users", "x"),
             ("require --from pop3s://HOST", "--from", "dovecot", "--insecure"),
@@ -61,7 +69,7 @@ class SourceTests(UidlCase):
                 "--ca-file",
                 self.put("pem", b"x"),
             ),
-            ("/nowhere: No such file", "--from", "pop3s://h", "--users", "/nowhere"),
+            ("--users: /nowhere: No such file", "--from", "pop3s://h", "--users", "/nowhere"),
         ):
             with self.subTest(arguments=arguments):
                 self.assert_refused(message, *arguments)
@@ -93,7 +101,7 @@ class SourceTests(UidlCase):
             (address, security, user, password), *_ = logins
             self.assertEqual((address.host, user, password), ("pop.example.org", b"ann", b"secret"))
             self.assertEqual(security, Security(ca))
-            self.assert_refused("has no password of bob", *options, "bob")
+            self.assert_refused("has no password of bob", *options, "bob", code=1)
             self.uidl("import", *options, "--insecure")
             self.assertEqual(logins[-1][1], Security(ca, insecure=True))
         self.assertEqual(self.shown(), {b"2.b": b"old"})

@@ -78,7 +78,7 @@ class AddTests(CommandCase):
         """An invalid name is rejected before the password is read."""
         stdin = mock.Mock(isatty=mock.Mock(side_effect=AssertionError("password was read")))
         code, _, err = self.run_command(["user", "add", "a b", "--users", self.path], stdin)
-        self.assertEqual(code, 1)
+        self.assertEqual(code, 2)
         self.assertIn("is not a valid user name", err)
 
     def test_octets(self):
@@ -152,13 +152,13 @@ class ErrorTests(CommandCase):
     """Errors of all commands, and the options that name the users file."""
 
     def test_errors(self):
-        """An error is one line on standard error that names the reason; the exit code is 1."""
+        """An error is one line on standard error that names the reason; the exit code is not 0."""
         self.write(b"ann:{PLAIN}a\n")
         self.assert_error("is already in", "add", "ann")
         self.assert_error("is not in", "passwd", "bob")
         self.assert_error("is not in", "remove", "bob")
-        self.assert_error("is not a valid user name", "add", "an:n")
-        self.assert_error("is not a valid user name", "add", "../ann")
+        self.assert_error("is not a valid user name", "add", "an:n", code=2)
+        self.assert_error("is not a valid user name", "add", "../ann", code=2)
         os.chmod(self.path, 0o644)
         code, out, err = self.run_user("list")
         self.assertEqual((code, out), (1, ""))
@@ -180,4 +180,6 @@ class ErrorTests(CommandCase):
     def test_invalid_maildir(self):
         """An invalid template is rejected with the reason."""
         for template, message in (("/%x", "%x is not known"), ("/%d", "share one maildrop")):
-            self.assert_error(message, "list", file=["--maildir", self.directory + template])
+            self.assert_error(
+                message, "list", code=2, file=["--maildir", self.directory + template]
+            )

@@ -123,13 +123,14 @@ class CompareTests(SynchronousTestCase):
         self.assert_found(old, new, pairs=[(0, 1), (1, 2), (2, 3), (3, 4), (4, 0)], moved=1)
 
     def test_lost(self):
-        """Capabilities and their arguments are lost one by one; a name or STLS is none."""
+        """Capabilities and their arguments are lost one by one; a name, STLS or CAPA is none."""
         old = [
             b"TOP",
             b"sasl PLAIN LOGIN",
             b"EXPIRE NEVER",
             b"IMPLEMENTATION x",
             b"STLS",
+            b"CAPA",
             b"",
             b"x",
         ]

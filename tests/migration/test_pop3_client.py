@@ -100,8 +100,7 @@ class CommandTests(ClientCase):
         chunks = client.retrieve(2)
         next(chunks)
         chunks.close()
-        error = self.assertRaises(POP3ClientError, client.sizes)
-        self.assertIn('user "ann"', str(error))
+        self.assertRaises(POP3ClientError, client.sizes)
 
     def test_no_capabilities(self):
         """A server need not have CAPA (RFC 2449)."""
@@ -125,7 +124,7 @@ class ErrorTests(ClientCase):
         server = FakeServer(self, replies={b"PASS": b"-ERR [AUTH] \x1b no\r\n"})
         client = self.connect(server)
         error = self.assert_fails(
-            f'localhost:{server.port}, user "ann": PASS was refused: "[AUTH] \\x1b no"',
+            f'localhost:{server.port}: PASS was refused: "[AUTH] \\x1b no"',
             *(client.login, b"ann", b"secret"),
             error=CommandRefused,
         )
@@ -209,7 +208,12 @@ class SecurityTests(ClientCase):
         """TLS with a server that has none on this port fails with the reason."""
         server = FakeServer(self)
         address = ServerAddress("localhost", server.port, True)
-        self.assert_fails("TLS: ", POP3Client, address, Security())
+        self.assert_fails(
+            "; if TLS does not start at once on this port, use pop3://",
+            POP3Client,
+            address,
+            Security(),
+        )
 
     def test_cleartext(self):
         """A server on another machine must have TLS, unless the connection may be insecure."""

@@ -72,5 +72,7 @@ def _trash(deleted: str, directory: str) -> str:
     except ValueError as error:
         raise ValueError(f"--deleted: {error}") from error
     if not trash or trash == directory:
-        raise ValueError(f"--deleted: {folder!r} is the inbox or the folder that is served")
+        raise ValueError(
+            f"--deleted: {folder!r} is the inbox or the folder that is served; name another"
+        )
     return os.path.join("..", trash) if directory else trash

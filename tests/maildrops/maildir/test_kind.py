@@ -65,7 +65,10 @@ class MakeStoreTests(SynchronousTestCase):
             ("move:", "--deleted: '' has an empty level"),
             ("move:../x", "--deleted: '../x' contains a slash"),
             ("move:INBOX", "--deleted: 'INBOX' is the inbox"),
-            ("move:Sent", "--deleted: 'Sent' is the inbox or the folder that is served"),
+            (
+                "move:Sent",
+                "--deleted: 'Sent' is the inbox or the folder that is served; name another",
+            ),
         ):
             with self.assertRaises(ValueError) as rejected:
                 kind.make_store(root, StoreSettings(7, folder="Sent", deleted=deleted))
@@ -94,7 +97,10 @@ class MakeStoreTests(SynchronousTestCase):
             ("/nowhere", "the directory /nowhere does not exist; create it"),
             ("/nowhere/%u", "the directory /nowhere does not exist; create it"),
             (maildir, f"{os.path.abspath(maildir)} is itself a Maildir; give its parent directory"),
-            (os.path.relpath(__file__), f"{os.path.abspath(__file__)} is a file, an mbox perhaps"),
+            (
+                os.path.relpath(__file__),
+                f"{os.path.abspath(__file__)} is a file, an mbox perhaps",
+            ),
             ("/srv/%x", "%x is not known: use %u, %n, %d"),
             ("/srv/%d", "use %u or %n"),
         ):
