@@ -56,7 +56,7 @@ PARAMETERS: list[list[str | None]] = [
         None,
         "The directory that contains one Maildir for each user, or the path of a Maildir with "
         "the variables %u (the user name), %n (its part before the last @) and %d (its part "
-        "after the last @). This option or --store is required.",
+        "after the last @). One of --maildir, --mbox and --store is required.",
     ],
     [
         "mbox",
@@ -71,8 +71,8 @@ PARAMETERS: list[list[str | None]] = [
         None,
         None,
         "The store that keeps the mail: its kind, a colon and its argument, as --help-stores lists "
-        "them. --maildir PATH is the short form of --store maildir:PATH. This option or --maildir "
-        "is required.",
+        "them. --maildir PATH is the short form of --store maildir:PATH. One of --maildir, --mbox "
+        "and --store is required.",
     ],
     [
         "uidl",

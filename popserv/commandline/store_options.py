@@ -67,7 +67,7 @@ class StoreOptions(usage.Options):
         if not given:
             raise usage.UsageError(
                 "--maildir is required: give the directory that contains one Maildir for each "
-                "user, or name another store with --store"
+                "user, or another store with --mbox or --store"
             )
         if len(given) > 1:
             raise usage.UsageError(

@@ -22,7 +22,6 @@ class StoreSettings:
     """Downgrades messages, for a server with UTF8; None for any other server."""
     uidl: str = field(default="filename", metadata={"option": "--uidl"})
     """The format of unique-ids."""
-
     folder: str = field(default="INBOX", metadata={"option": "--folder"})
     """The folder of each user that is served."""
     deleted: str = field(default="remove", metadata={"option": "--deleted"})

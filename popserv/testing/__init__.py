@@ -1,6 +1,6 @@
 """Support for the tests of mail programs, and of servers and stores that are built on popserv.
 
-:func:`running_server` starts a server for a mail program, which makes mistakes on order.
+:func:`running_server` starts a server for the tests of a mail program, and can inject faults.
 :class:`MailboxContract` has the tests that every store must pass.  :class:`MemoryClient`
 connects to a server in memory, with a clock that the test advances.
 """

@@ -51,9 +51,9 @@ def running_server(
 class RunningServer:
     """A POP3 server on free ports of 127.0.0.1, which :func:`running_server` makes.
 
-    It runs from :meth:`start` to :meth:`stop`, or in a ``with`` block.  After that, what it has
-    received and what mail remains can still be asked for.  All methods may be called in any thread;
-    they wait for the server's process, not for a reactor.
+    It runs from :meth:`start` to :meth:`stop`, or in a ``with`` block.  Afterwards its transcript
+    and the mail that is left are still available.  All methods may be called in any thread; they
+    wait for the server's process, not for a reactor.
     """
 
     host = "127.0.0.1"

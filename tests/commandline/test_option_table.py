@@ -19,7 +19,7 @@ class HelpTests(SynchronousTestCase):
     def test_defaults(self):
         """Each parameter's help text states the default, and Twisted does not append it."""
         for name, _, default, text in option_table.PARAMETERS:
-            self.assertRegex(text, "The default is|This option or .* is required", name)
+            self.assertRegex(text, "The default is|One of .* is required", name)
             self.assertIn(default or "", text)
         for options in (Options(), SessionCommandOptions()):
             self.assertNotIn("[default:", options.getUsage())

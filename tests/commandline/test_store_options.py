@@ -110,7 +110,7 @@ class StoreOptionsTests(StoreCase):
         """An unknown kind, an invalid argument and two stores are rejected with the remedy."""
         for message, arguments in (
             ("--maildir is required", ()),
-            ("or name another store with --store", ("--store=",)),
+            ("or another store with --mbox or --store", ("--store=",)),
             (
                 "--store and --maildir cannot be combined, because each names a store; remove one",
                 ("--maildir", self.root, "--store", "other:7"),

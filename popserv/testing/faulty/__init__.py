@@ -1,4 +1,4 @@
-"""A server that keeps a transcript and makes mistakes on order, for the tests of mail programs.
+"""A server that keeps a transcript and injects faults, for the tests of mail programs.
 
 This package may import all that :mod:`popserv.testing` may, and nothing else of it.
 """

@@ -1,4 +1,4 @@
-"""The faults that a server for tests can be ordered to have."""
+"""The faults that a test can inject into its server."""
 
 from __future__ import annotations
 
