@@ -118,7 +118,8 @@ class IMaildropFactory(Interface):
         """Open a user's mailbox under an exclusive-access lock.
 
         ``user`` is the name that the checker returned as avatar ID.  A user without mail has an
-        empty mailbox.
+        empty mailbox.  A store that supports the setting ``folder_delimiter`` is also given a
+        :class:`popserv.core.user_folder.UserFolder`.
 
         :raises popserv.errors.MaildropBusy: another session holds the lock.
         :raises popserv.errors.MaildropUnavailable: the mailbox exists, but cannot be read.

@@ -1,4 +1,4 @@
-"""The rules for names with every checker: the default domain, case, the users file.
+"""The rules for names with every checker: the default domain, folders, case, the users file.
 
 :func:`with_client_names` wraps the checkers of a portal where that is needed.
 """
@@ -19,36 +19,62 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import maybeDeferred
 from zope.interface import Interface, implementer
 
-from popserv.auth.names import CaseInsensitiveNames, prepared_name, with_domain
+from popserv.auth.names import (
+    CaseInsensitiveNames,
+    name_octets,
+    prepared_name,
+    readings,
+    with_domain,
+    with_folder,
+)
 from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.users_file import User
+from popserv.core.printable import printable
 from popserv.core.session import client_address
-from popserv.interfaces import ICredentialsSupport, IDefaultDomain, ITokenCredentials
+from popserv.core.user_folder import UserFolder
+from popserv.interfaces import (
+    ICertificateCredentials,
+    ICredentialsSupport,
+    IDefaultDomain,
+    ITokenCredentials,
+)
 from popserv.runtime.coroutines import run_eagerly
 
 
 def with_client_names(
-    checkers: Iterable[ICredentialsChecker], domain: bytes = b""
+    checkers: Iterable[ICredentialsChecker], domain: bytes = b"", folder_delimiter: bytes = b""
 ) -> Sequence[ICredentialsChecker]:
     """Return checkers for the names that clients send.
 
     ``domain`` is added to names without ``@``, unless it is empty.  If one of the checkers has a
-    users file, the other checkers also apply the rules of the users in it.
+    users file, the other checkers also apply the rules of the users in it.  Unless
+    ``folder_delimiter`` is empty, a client can append it and a folder to a user's name; the avatar
+    ID is then a :class:`~popserv.core.user_folder.UserFolder`.
     """
     checkers = list(checkers)
     users = next((each for each in checkers if isinstance(each, PasswdFileChecker)), None)
     return [
-        checker if checker is users and not domain else _ClientNamesChecker(checker, domain, users)
+        checker
+        if checker is users and not (domain or folder_delimiter)
+        else _ClientNamesChecker(checker, domain, folder_delimiter, users)
         for checker in checkers
     ]
 
 
 @implementer(ICredentialsChecker, ICredentialsSupport)
 class _ClientNamesChecker:
-    def __init__(self, checker: Any, domain: bytes, users: PasswdFileChecker | None) -> None:
+    def __init__(
+        self,
+        checker: Any,
+        domain: bytes,
+        folder_delimiter: bytes,
+        users: PasswdFileChecker | None,
+    ) -> None:
         self.credentialInterfaces = checker.credentialInterfaces
         self._checker = checker
         self._domain = domain
+        self._delimiter = folder_delimiter
+        self._users_file = users
         self._users = None if checker is users else users
         if IDefaultDomain.providedBy(checker):
             checker.default_domain = domain
@@ -62,11 +88,60 @@ class _ClientNamesChecker:
         return run_eagerly(self._check(credentials))
 
     async def _check(self, credentials: Any) -> Any:
-        credentials.username = with_domain(credentials.username, self._domain)
-        if not ITokenCredentials.providedBy(credentials):
-            # The name that comes with a token must be exactly that of the token.
-            credentials.username = self._listed(credentials.username)
+        meant = [*readings(with_domain(credentials.username, self._domain), self._delimiter)]
+        folder = b""
+        if len(meant) > 1 and ITokenCredentials.providedBy(credentials):
+            avatar, folder = await self._check_token(credentials, meant)
+        else:
+            credentials.username, folder = self._select(credentials, meant)
+            avatar = await maybeDeferred(self._checker.requestAvatarId, credentials)
+        avatar = self._maildrop(avatar)
+        user = name_octets(avatar)
+        if not (folder and isinstance(user, bytes)):
+            return avatar
+        # For the log and the reply.
+        credentials.username = with_folder(credentials.username, self._delimiter, folder)
+        return UserFolder(user, folder)
+
+    async def _check_token(
+        self, credentials: Any, meant: Sequence[tuple[bytes, bytes]]
+    ) -> tuple[bytes, bytes]:
+        """Return the avatar ID of the user to whom a token belongs, and the folder.
+
+        Only the token tells which of the names that the client may mean is the user's.
+        """
+        credentials.username = b""
         avatar = await maybeDeferred(self._checker.requestAvatarId, credentials)
+        user = name_octets(avatar) or b""
+        folder = dict(meant).get(user)
+        if folder is None:
+            await credentials.refuse({"status": "invalid_token"})
+            raise UnauthorizedLogin(f'the token belongs to the user "{printable(user)}"')
+        return user, folder
+
+    def _select(
+        self, credentials: Any, meant: Sequence[tuple[bytes, bytes]]
+    ) -> tuple[bytes, bytes]:
+        """Return the name of the user whom a client means, as the checker knows it, and the folder.
+
+        If no user is known by any of the names, it is the shortest one: all folders of an unknown
+        user then have one decoy, like those of a user.
+        """
+        if ITokenCredentials.providedBy(credentials):
+            # The name that comes with a token must be exactly that of the token.
+            return meant[0]
+        if ICertificateCredentials.providedBy(credentials):
+            # The exchange has compared the names with the certificate.
+            return next((each for each in meant if each[0] in credentials.names), meant[0])
+        known = (each for each in meant[:-1] if self._is_known(each[0]))
+        name, folder = next(known, meant[-1])
+        return self._listed(name), folder
+
+    def _maildrop(self, avatar: Any) -> Any:
+        """Return the avatar ID after the rules of the users file.
+
+        :raises UnauthorizedLogin: they refuse the user.
+        """
         user = self._find(avatar)
         if user is None:
             return avatar
@@ -78,6 +153,12 @@ class _ClientNamesChecker:
     def _find(self, name: object) -> User | None:
         """Return the user of the users file, if that is not the file of this checker."""
         return self._users.find(name) if self._users and isinstance(name, bytes) else None
+
+    def _is_known(self, name: bytes) -> bool:
+        """Return whether a client may mean a user by a name, as far as there is a list of users."""
+        names = CaseInsensitiveNames(_names_of(self._checker))
+        is_in_file = self._users_file is not None and self._users_file.find(name) is not None
+        return is_in_file or names.find(name, prepared_name(name)) is not None
 
     def _listed(self, name: bytes) -> bytes:
         """Return the name that a client means in the list of users, if there is one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from popserv.auth.precis import MAX_OCTETS, enforce
 from popserv.core.printable import printable
@@ -82,6 +82,27 @@ class CaseInsensitiveNames:
                 return spelling
         lower = {spelling.lower() for spelling in spellings} & self._by_lower_case.keys()
         return self._by_lower_case[lower.pop()] if len(lower) == 1 else None
+
+
+def readings(name: bytes, delimiter: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the pairs of a user's name and a folder that a client may mean by a name.
+
+    The first is the name itself, and no folder.  If the part before the last ``@`` contains the
+    delimiter, what follows its last occurrence may be the folder, or what follows its first one.
+    An empty delimiter separates nothing.
+    """
+    yield name, b""
+    local_part, at, domain = name.rpartition(b"@") if b"@" in name else (name, b"", b"")
+    splits = (local_part.rpartition, local_part.partition) if delimiter else ()
+    for user, _, folder in dict.fromkeys(split(delimiter) for split in splits):
+        if user and folder:
+            yield user + at + domain, folder
+
+
+def with_folder(name: bytes, delimiter: bytes, folder: bytes) -> bytes:
+    """Return the name by which a client asks for a folder of a user."""
+    local_part, at, domain = name.rpartition(b"@") if b"@" in name else (name, b"", b"")
+    return local_part + delimiter + folder + at + domain
 
 
 def with_domain(name: bytes, domain: bytes) -> bytes:

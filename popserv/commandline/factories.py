@@ -28,7 +28,9 @@ def make_factory(options: SessionOptions, realm: IRealm, **settings: Any) -> POP
 
     ``settings`` are additional arguments of :class:`POP3Factory`.
     """
-    checkers = with_client_names(options.get("credCheckers", ()), options["default-domain"])
+    checkers = with_client_names(
+        options.get("credCheckers", ()), options["default-domain"], options["folder-delimiter"]
+    )
     portal = Portal(realm, checkers)
     for mechanism in options["sasl"] if options["sasl"] is not DEFAULT_MECHANISMS else ():
         if not PortalAuthenticator(portal).supports(mechanism.credentials):
@@ -86,9 +88,9 @@ def _common_settings(options: SessionOptions) -> Mapping[str, Any]:
 
 
 def _mechanisms(options: SessionOptions) -> Sequence[Mechanism]:
-    """Return the mechanisms of the options; EXTERNAL adds the default domain."""
-    with_domain = external(options["default-domain"])
-    return [with_domain if each.name == with_domain.name else each for each in options["sasl"]]
+    """Return the mechanisms of the options; EXTERNAL compares names itself."""
+    configured = external(options["default-domain"], options["folder-delimiter"])
+    return [configured if each.name == configured.name else each for each in options["sasl"]]
 
 
 def _commands(options: SessionOptions) -> Iterable[Command]:

@@ -32,10 +32,13 @@ TLS_PROFILES = ("modern", "intermediate", "old")
 
 LOGIN_OPTIONS = (
     *("sasl", "rhosts", "certificate", "private-key", "client-ca", "tls-profile"),
-    *("allow-plaintext", "require-tls"),
+    *("allow-plaintext", "require-tls", "folder-delimiter"),
 )
 """The options that require clients to log in; ``--auth`` is another one."""
 
+
+FOLDER_DELIMITERS = "+-_=~!#"
+"""The values of ``--folder-delimiter``."""
 
 CACHE_MESSAGES = 500_000
 """The default of ``--cache-messages``."""
@@ -89,6 +92,13 @@ PARAMETERS: list[list[str | None]] = [
         "INBOX",
         "The folder of each Maildir that is served, as in Maildir++: Archive.2026 is the directory "
         ".Archive.2026 in the Maildir. The default is INBOX, the Maildir itself.",
+    ],
+    [
+        "folder-delimiter",
+        None,
+        "",
+        "A character such as +, with which a client can ask for another folder: ann+Archive.2026 "
+        "logs in as ann, and is shown that folder. The default is that clients cannot choose.",
     ],
     [
         "deleted",

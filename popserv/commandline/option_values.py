@@ -18,7 +18,11 @@ from twisted.python import usage
 
 from popserv.auth.names import check_name
 from popserv.auth.sasl.mechanisms import MECHANISMS, Mechanism
-from popserv.commandline.option_table import OPTIONAL_COMMANDS, TLS_PROFILES
+from popserv.commandline.option_table import (
+    FOLDER_DELIMITERS,
+    OPTIONAL_COMMANDS,
+    TLS_PROFILES,
+)
 from popserv.commands.dialects import DIALECTS, Dialect
 from popserv.core.languages import Languages
 from popserv.listening.systemd import accept_unnamed_sockets, passed_sockets
@@ -141,6 +145,15 @@ def parse_domain(domain: str) -> bytes:
             f"--default-domain must be a domain such as example.org, not {domain!r}"
         ) from error
     return octets
+
+
+def parse_folder_delimiter(delimiter: str) -> bytes:
+    """Return the character of ``--folder-delimiter``, or nothing."""
+    if delimiter and delimiter not in tuple(FOLDER_DELIMITERS):
+        raise usage.UsageError(
+            f"--folder-delimiter must be one of {' '.join(FOLDER_DELIMITERS)}, not {delimiter!r}"
+        )
+    return delimiter.encode("ascii")
 
 
 def parse_language(tag: str) -> Languages:

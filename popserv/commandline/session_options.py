@@ -60,9 +60,9 @@ class SessionOptions(StoreOptions, AuthOptionMixin):
     """The options of a POP3 session on any kind of transport.
 
     After parsing, ``dialect`` is a Dialect, ``timeout`` seconds, ``expire`` days or None,
-    ``since`` seconds or None, ``hostname`` octets or None, ``default-domain`` octets, ``sasl``
-    mechanisms, ``without`` keywords, ``workarounds`` names, ``language`` Languages, and
-    ``credCheckers`` the checkers.
+    ``since`` seconds or None, ``hostname`` octets or None, ``default-domain`` and
+    ``folder-delimiter`` octets, ``sasl`` mechanisms, ``without`` keywords, ``workarounds`` names,
+    ``language`` Languages, and ``credCheckers`` the checkers.
     """
 
     supportedInterfaces = (
@@ -145,7 +145,7 @@ class SessionOptions(StoreOptions, AuthOptionMixin):
         )
         if self["expire"] is not None:
             self["expire"] = parse_number("expire", self["expire"], "days")
-        self.parse_since()
+        self.parse_store_values()
         if self["hostname"] is not None:
             self["hostname"] = parse_hostname(self["hostname"])
         self["default-domain"] = parse_domain(self["default-domain"])
@@ -220,6 +220,7 @@ class SessionOptions(StoreOptions, AuthOptionMixin):
             downgrader=self.downgrader,
             uidl=self["uidl"],
             folder=self["folder"],
+            folder_delimiter=self["folder-delimiter"].decode("ascii"),
             deleted=self["deleted"],
             since=self["since"],
         )

@@ -10,7 +10,7 @@ from twisted.python import usage
 
 from popserv.auth.passwords.users_file import default_path
 from popserv.commandline.option_table import SHORT_STORE_OPTIONS
-from popserv.commandline.option_values import parse_age
+from popserv.commandline.option_values import parse_age, parse_folder_delimiter
 from popserv.maildrops.kinds import make_store, store_kinds
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.settings import StoreSettings
@@ -44,7 +44,15 @@ class StoreOptions(usage.Options):
         except ValueError as error:
             raise usage.UsageError(f"{option}: {error}") from error
 
-    def parse_since(self) -> None:
+    def parse_store_values(self) -> None:
+        """Convert ``--folder-delimiter`` and ``--since``.
+
+        :raises UsageError: one of them is invalid.
+        """
+        self["folder-delimiter"] = parse_folder_delimiter(self["folder-delimiter"])
+        self._parse_since()
+
+    def _parse_since(self) -> None:
         """Convert ``--since``, and have CAPA announce when messages are no longer shown.
 
         :raises UsageError: it is invalid, or ``--expire`` promises more.

@@ -24,6 +24,9 @@ class StoreSettings:
     """The format of unique-ids."""
     folder: str = field(default="INBOX", metadata={"option": "--folder"})
     """The folder of each user that is served."""
+    folder_delimiter: str = field(default="", metadata={"option": "--folder-delimiter"})
+    """What separates the names of a user and a folder, so that a client can ask for the folder;
+    empty if it cannot."""
     deleted: str = field(default="remove", metadata={"option": "--deleted"})
     """What removal means: ``remove``, ``keep``, or ``move:`` and the name of a folder."""
     since: float | None = field(default=None, metadata={"option": "--since"})

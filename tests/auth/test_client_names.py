@@ -1,6 +1,8 @@
 """Tests of popserv.auth.client_names."""
 
+import hmac
 import time
+from hashlib import md5
 from pathlib import Path
 
 from twisted.cred.checkers import (
@@ -14,13 +16,18 @@ from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
 from popserv.auth.client_names import with_client_names
-from popserv.auth.credentials import RemoteUserCredentials
+from popserv.auth.credentials import (
+    APOPCredentials,
+    CramMD5Credentials,
+    RemoteUserCredentials,
+)
 from popserv.auth.oauth.checker import TokenChecker
 from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.preauth import Preauthenticated, PreauthenticatedChecker
 from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.sasl.mechanisms import external
 from popserv.core.session import client_address
+from popserv.core.user_folder import UserFolder
 from popserv.errors import TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
@@ -32,7 +39,13 @@ from tests.auth.harness import ask
 from tests.auth.oauth.harness import Credentials
 from tests.auth.oauth.test_checker import ScriptedVerifier
 from tests.auth.passwords.test_users_file import UsersFileCase
-from tests.auth.sasl.harness import FakeTLS, ScramClient, begin_scram, run_exchange
+from tests.auth.sasl.harness import (
+    FakeTLS,
+    ScramClient,
+    attributes,
+    begin_scram,
+    run_exchange,
+)
 
 DOMAIN = b"example.org"
 BY_PASSWORD = {IUsernamePassword, IUsernameHashedPassword}
@@ -62,9 +75,9 @@ class ClientNamesCase(UsersFileCase):
         """Return a checker that takes every token for one of this user."""
         return TokenChecker(ScriptedVerifier({"email": email}))
 
-    def log_in(self, credentials, *checkers, domain=b""):
+    def log_in(self, credentials, *checkers, domain=b"", delimiter=b""):
         """Return the avatar by the last of the checkers, or None if it is refused."""
-        outcome = ask(with_client_names(checkers, domain)[-1], credentials)
+        outcome = ask(with_client_names(checkers, domain, delimiter)[-1], credentials)
         outcome.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
         return self.successResultOf(outcome)
 
@@ -270,3 +283,162 @@ class UsersFileRulesTests(ClientNamesCase):
         checker = with_client_names([users, self.rhosts(b"192.0.2.7 + +\n")])[1]
         self.write(self.USERS, 0o644)
         self.failureResultOf(ask(checker, by_rpop(b"ann")), TryLater)
+
+
+class FolderTests(ClientNamesCase):
+    """Names with a folder after the delimiter."""
+
+    USERS = (
+        b"ann:{PLAIN}password\nAnn+Box:{PLAIN}password\nshut+in:{PLAIN}password::::::nologin\n"
+        b"shut:{PLAIN}password\nBob:{PLAIN}password::::::user=info\n"
+        b"cid@example.org:{PLAIN}password\n"
+    )
+
+    def check(self, credentials, outcome, *checkers, sent=None, domain=b""):
+        """Log in; ``outcome`` is the expected maildrop, folder and name for the log, or None."""
+        avatar = self.log_in(credentials, *checkers, domain=domain, delimiter=b"+")
+        if outcome is None:
+            self.assertIsNone(avatar, sent)
+            return
+        user, folder, name = outcome
+        self.assertEqual(avatar, UserFolder(user, folder) if folder else user, sent)
+        self.assertIs(type(avatar), UserFolder if folder else bytes)
+        self.assertEqual(credentials.username, name)
+
+    def test_users_file(self):
+        """The longest name that the file has is the user's, in any spelling."""
+        users = self.users(self.USERS)
+        for sent, outcome in (
+            (b"ann", (b"ann", b"", b"ann")),
+            (b"ann+Lists", (b"ann", b"Lists", b"ann+Lists")),
+            (b"ANN+Lists.a", (b"ann", b"Lists.a", b"ann+Lists.a")),
+            (b"ann+a+b", (b"ann", b"a+b", b"ann+a+b")),
+            (b"ann+box", (b"Ann+Box", b"", b"Ann+Box")),
+            (b"ann+box+a", (b"Ann+Box", b"a", b"Ann+Box+a")),
+            (b"bob+a", (b"info", b"a", b"Bob+a")),
+            (b"cid+a@example.org", (b"cid@example.org", b"a", b"cid+a@example.org")),
+            (b"cid+a", (b"cid@example.org", b"a", b"cid+a@example.org")),
+            (b"cid", (b"cid@example.org", b"", b"cid@example.org")),
+            (b"shut+in", None),
+            (b"shut+on", (b"shut", b"on", b"shut+on")),
+            (b"nobody+a", None),
+            (b"ann+", None),
+        ):
+            domain = DOMAIN if sent.startswith(b"cid") else b""
+            self.check(by_password(sent), outcome, users, sent=sent, domain=domain)
+        self.check(UsernamePassword(b"ann+Lists", b"wrong"), None, users)
+
+    def test_not_by_default(self):
+        """Without a delimiter, nobody has a folder."""
+        self.assertIsNone(self.log_in(by_password(b"ann+Lists"), self.users(self.USERS)))
+
+    def test_challenges(self):
+        """Credentials that depend on the name prove it as it was sent."""
+        users = self.users(self.USERS)
+        client = ScramClient("sha256", b"password", name=b"ann+Lists")
+        self.check(begin_scram(client), (b"ann", b"Lists", b"ann+Lists"), users)
+        digest = hmac.new(b"password", b"<1@x>", "md5").hexdigest().encode()
+        cram = CramMD5Credentials(b"ann+Lists", b"<1@x>", digest)
+        self.check(cram, (b"ann", b"Lists", b"ann+Lists"), users)
+        users = self.users(b"dan:{APOP}secret\n")
+        digest = md5(b"<1@x>secret").hexdigest().encode()
+        apop = APOPCredentials(b"dan+Lists", b"<1@x>", digest)
+        self.check(apop, (b"dan", b"Lists", b"dan+Lists"), users)
+
+    def test_decoys(self):
+        """All folders of an unknown user have the salt of the user, like those of a user."""
+        users = self.users(self.USERS)
+
+        def salt(name):
+            challenges = []
+            client = ScramClient("sha256", b"wrong", name=name)
+
+            def respond(challenge):
+                challenges.append(challenge)
+                return client(challenge)
+
+            self.assertIsNone(self.log_in(begin_scram(respond), users, delimiter=b"+"))
+            return attributes(challenges[1])[b"s"]
+
+        for user in (b"ann", b"nobody"):
+            self.assertEqual({salt(user + end) for end in (b"+a", b"+b+c")}, {salt(user)})
+        self.assertNotEqual(salt(b"nobody"), salt(b"ann"))
+
+    def test_external(self):
+        """A client certificate is for all folders of its user."""
+        users = self.users(self.USERS)
+        for identity, outcome in (
+            (b"ann+Lists", (b"ann", b"Lists", b"ann+Lists")),
+            (b"ann", (b"ann", b"", b"ann")),
+            (b"", (b"ann", b"", b"ann")),
+        ):
+            state = FakeTLS({}, (b"ann", b"bob"))
+            credentials, _ = run_exchange(external(b"", b"+"), identity, tls_state=state)
+            self.check(credentials, outcome, users, sent=identity)
+
+    def test_tokens(self):
+        """The user in the token is the one whose folder it is."""
+        for sent, email, outcome in (
+            (b"ann+Lists", "ann", (b"ann", b"Lists", b"ann+Lists")),
+            (b"ann+Lists", "ann+Lists", (b"ann+Lists", b"", b"ann+Lists")),
+            (b"ann+a+b", "ann+a", (b"ann+a", b"b", b"ann+a+b")),
+            (b"", "ann+Lists", (b"ann+Lists", b"", b"ann+Lists")),
+            (b"ann", "ann", (b"ann", b"", b"ann")),
+            (b"bob+Lists", "ann", None),
+            (b"Ann+Lists", "ann", None),
+            (b"ann", "ann+Lists", None),
+        ):
+            credentials = with_token(sent)
+            self.check(credentials, outcome, self.tokens(email), sent=sent)
+            self.assertEqual(bool(credentials.errors), outcome is None, sent)
+
+    def test_token_of_another(self):
+        """The reason for the log has the user to whom the token belongs."""
+        (checker,) = with_client_names([self.tokens("ann\n")], b"", b"+")
+        failure = self.failureResultOf(ask(checker, with_token(b"bob+a")), UnauthorizedLogin)
+        self.assertEqual(str(failure.value), 'the token belongs to the user "ann\\n"')
+
+    def test_rpop(self):
+        """An entry for a user is for all folders of the user."""
+        rhosts = self.rhosts(b"192.0.2.7 + =\n")
+        self.check(by_rpop(b"ann+Lists"), (b"ann", b"Lists", b"ann+Lists"), rhosts)
+        self.check(by_rpop(b"bob+Lists"), None, rhosts)
+        self.check(by_rpop(b"ann+Lists", b"ann+Lists"), None, rhosts)
+
+    def test_twisted(self):
+        """With the checkers of Twisted, too, the longest name that they list is the user's."""
+        memory = InMemoryUsernamePasswordDatabaseDontUse()
+        for name in (b"ann", b"Ann+Box"):
+            memory.addUser(name, b"password")
+        for sent, outcome in (
+            (b"ann+Lists", (b"ann", b"Lists", b"ann+Lists")),
+            (b"ann+box", (b"Ann+Box", b"", b"Ann+Box")),
+            (b"ann+box+a", (b"Ann+Box", b"a", b"Ann+Box+a")),
+            (b"bob+Lists", None),
+        ):
+            self.check(by_password(sent), outcome, memory, sent=sent)
+
+    def test_unlisted(self):
+        """With a checker that lists no users, the folder follows the first delimiter."""
+        checker = PreauthenticatedChecker()
+        outcome = (b"ann", b"a+b", b"ann+a+b")
+        self.check(Preauthenticated(b"ann+a+b"), outcome, checker)
+
+    def test_anonymous(self):
+        """A user without a name has no folders."""
+        checker = InMemoryUsernamePasswordDatabaseDontUse()
+        self.patch(checker, "requestAvatarId", lambda credentials: ())
+        self.assertEqual(self.log_in(by_password(b"ann+a"), checker, delimiter=b"+"), ())
+
+    def test_text(self):
+        """The avatar ID of a folder is in octets, even if the checker's is text."""
+        checker = InMemoryUsernamePasswordDatabaseDontUse()
+        self.patch(checker, "requestAvatarId", lambda credentials: "j\xfcrgen")
+        avatar = self.log_in(by_password(b"ann+a"), checker, delimiter=b"+")
+        self.assertEqual(avatar.user, "j\xfcrgen".encode())
+
+    def test_unusable_file(self):
+        """While the users file cannot be used, the client is told to try later."""
+        (checker,) = with_client_names([self.users(self.USERS)], b"", b"+")
+        self.write(self.USERS, 0o644)
+        self.failureResultOf(ask(checker, by_password(b"ann+a")), TryLater)

@@ -1,10 +1,18 @@
 """Tests of popserv.auth.names: valid names, and the examples of RFC 8265 section 3."""
 
 from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.auth import precis
-from popserv.auth.names import CaseInsensitiveNames, check_name, prepared_name, with_domain
+from popserv.auth.names import (
+    CaseInsensitiveNames,
+    check_name,
+    prepared_name,
+    readings,
+    with_domain,
+    with_folder,
+)
 from tests.auth.test_precis import NOT_UTF8, OCTETS, TEXT, LibraryCase
 
 BAD_NAMES = b"|.|..|.users|#ann|a:b|a b|a/b|/|a\tb|a\nb|a\rb|a\0b|\x7f|a\x7f| a|ann\n".split(b"|")
@@ -140,3 +148,44 @@ class DomainTests(SynchronousTestCase):
             (b"ann", b"", b"ann"),
         ):
             self.assertEqual(with_domain(name, domain), expected)
+
+
+class FolderTests(SynchronousTestCase):
+    """Names with a folder."""
+
+    def test_readings(self):
+        """The name itself is first, then it is cut at the last and at the first delimiter."""
+        for name, others in (
+            (b"ann", []),
+            (b"ann+", []),
+            (b"+Lists", []),
+            (b"+", []),
+            (b"", []),
+            (b"ann-Lists", []),
+            (b"ann+Lists", [(b"ann", b"Lists")]),
+            (b"ann+Lists@example.org", [(b"ann@example.org", b"Lists")]),
+            (b"ann@example+x.org", []),
+            (b"ann+@example.org", []),
+            (b"+Lists@example.org", []),
+            (b"ann+a@b@example.org", [(b"ann@example.org", b"a@b")]),
+            (b"ann+b+c", [(b"ann+b", b"c"), (b"ann", b"b+c")]),
+            (b"ann+b+c+d@x", [(b"ann+b+c@x", b"d"), (b"ann@x", b"b+c+d")]),
+            (b"ann++b", [(b"ann+", b"b"), (b"ann", b"+b")]),
+            (b"ann+b+", [(b"ann", b"b+")]),
+            (b"ann+" + b"x+" * 100 + b"y", [(b"ann+" + b"x+" * 99 + b"x", b"y"), None]),
+        ):
+            found = [*readings(name, b"+")]
+            self.assertEqual(found.pop(0), (name, b""))
+            self.assertEqual(found[: len(others)], [each or found[-1] for each in others])
+            self.assertEqual(len(found), len(others))
+
+    def test_no_delimiter(self):
+        """Without a delimiter, a name has no folder."""
+        self.assertEqual([*readings(b"ann+Lists@x", b"")], [(b"ann+Lists@x", b"")])
+
+    @given(st.text("a+@").map(str.encode))
+    def test_round_trip(self, name):
+        """Each reading is one of the name, and its parts are not empty."""
+        for user, folder in [*readings(name, b"+")][1:]:
+            self.assertTrue(user and folder)
+            self.assertEqual(with_folder(user, b"+", folder), name)

@@ -20,7 +20,7 @@ from popserv.commands import rfc1460, rfc1725
 from popserv.commands.dialects import DIALECTS
 from popserv.core.session import Session
 from popserv.errors import LoginFailed
-from popserv.interfaces import IRemoteUserCredentials
+from popserv.interfaces import IMailbox, IRemoteUserCredentials
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader
 from tests.commandline.harness import OptionsCase
@@ -187,6 +187,40 @@ class LoginTests(FactoriesCase):
                 session.tls_state = FakeTLSState([b"ann@example.org"])
                 with self.assertRaises(LoginFailed):
                     await auth.run(session, b"EXTERNAL", b64encode(identity))
+
+    async def test_folder_delimiter(self):
+        """With --folder-delimiter, a client that logs in can name a folder; no other can."""
+        set_secret(default_path(self.root), b"ann", b"{PLAIN}secret", new=True)
+        for name in ("joe", "ann"):
+            os.makedirs(f"{self.root}/{name}/.Sent/cur")
+        for arguments, succeeds in (((), False), (("--folder-delimiter=-",), True)):
+            factory = self.factory(*arguments)
+            credentials = UsernamePassword(b"Joe-Sent", b"secret")
+            if not succeeds:
+                with self.assertRaises(LoginFailed):
+                    await factory.throttle.authenticator.authenticate(credentials)
+                continue
+            _, release = await factory.throttle.authenticator.authenticate(credentials)
+            await release()
+            self.assertEqual(credentials.username, b"joe-Sent")
+            state = FakeTLSState([b"ann"])
+            session = Session(factory.throttle.authenticator, tls_state=state)
+            auth = factory.commands.find(session, b"AUTH")
+            await auth.run(session, b"EXTERNAL", b64encode(b"ann-Sent"))
+            self.assertEqual(session.name, b"ann-Sent")
+            await session.end()
+        options = self.parse("--preauth=unix:/x", "--listen=tcp:1", "--folder-delimiter=-")
+        opened = []
+        realm = MaildropRealm(MaildirMaildrops(options["maildir"]))
+
+        def open_maildrop(user, *_):
+            opened.append(user)
+            return IMailbox, None, None
+
+        self.patch(realm, "requestAvatar", open_maildrop)
+        preauthenticated = make_preauthenticated_factory(options, realm, None)
+        await preauthenticated.throttle.authenticator.authenticate(Preauthenticated(b"joe-Sent"))
+        self.assertEqual(opened, [b"joe-Sent"])
 
     def test_rhosts(self):
         """RPOP is available only with --rhosts."""

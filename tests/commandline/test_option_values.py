@@ -33,6 +33,13 @@ class MessagesTests(OptionsCase):
                     "--expire 31: --since hides messages after 30 days; remove --expire, or give",
                 ),
                 (["--folder=a/b"], "--folder: 'a/b' contains a slash; separate the levels by dots"),
+                *(
+                    (
+                        [f"--folder-delimiter={delimiter}"],
+                        "--folder-delimiter must be one of + - _ = ~ ! #, not ",
+                    )
+                    for delimiter in ("++", "+-", "@", "/", ".", "a", "%", " ", "ü")
+                ),
                 (
                     ["--expire", "never"],
                     "--expire must be a whole number of days from 0 to 999999, not 'never'",

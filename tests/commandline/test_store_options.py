@@ -85,6 +85,7 @@ class StoreOptionsTests(StoreCase):
             (("--workers=3", "--cache-messages=10"), StoreSettings(3, processes=3)),
             (("--utf8",), StoreSettings(500_000, downgrader=Downgrader)),
             (("--folder=Archive",), StoreSettings(500_000, folder="Archive")),
+            (("--folder-delimiter=+",), StoreSettings(500_000, folder_delimiter="+")),
             (("--deleted=move:Trash",), StoreSettings(500_000, deleted="move:Trash")),
             (("--since=2h",), StoreSettings(500_000, since=7200)),
             (("--since=30d",), StoreSettings(500_000, since=30 * 86400)),

@@ -100,7 +100,7 @@ class DovecotTests(ServerTestCase):
             message = b"Subject: x\n\n" + b"x" * (octets - 13) + b"\n"
             self.dovecot("save", "-m", "Entwürfe", input=message)
         path = self.maildir / directory_of("Entwürfe")
-        store = MaildirMaildrops(f"{self.maildir.parent}/%u/{path.name}", run=run_inline)
+        store = MaildirMaildrops(str(self.maildir.parent), folder=path.name, run=run_inline)
         mailbox = result(store.open_maildrop(os.fsencode(self.maildir.name)))
         self.assertEqual(len(mailbox.messages), 2)
         (large,) = [each for each in mailbox.messages if each.octets > 30_000]

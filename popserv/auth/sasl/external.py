@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from popserv.auth.credentials import CertificateCredentials
-from popserv.auth.names import with_domain
+from popserv.auth.names import readings, with_domain
 from popserv.core.printable import printable
 from popserv.core.session import SendChallenge, Session
 from popserv.errors import LoginFailed
@@ -13,6 +13,7 @@ from popserv.errors import LoginFailed
 
 async def external_exchange(
     default_domain: bytes,
+    folder_delimiter: bytes,
     send_challenge: SendChallenge,
     session: Session,
     offered: Container[bytes],
@@ -21,7 +22,8 @@ async def external_exchange(
 
     The response is the authorization identity.  It must be one of the names in the client
     certificate, or empty; then the checker chooses one of the names.  ``default_domain`` is added
-    to the identity and to the names, if they have no ``@``, before they are compared.
+    to the identity and to the names, if they have no ``@``, before they are compared.  After
+    ``folder_delimiter``, unless that is empty, the identity may name a folder.
     """
     session.name = identity = await send_challenge(b"")
     certified = session.tls_state.certificate_names() if session.tls_state else ()
@@ -29,12 +31,13 @@ async def external_exchange(
     if not identity:
         return CertificateCredentials(names)
     identity = with_domain(identity, default_domain)
-    if identity not in names:
+    users = [user for user, _ in readings(identity, folder_delimiter) if user in names]
+    if not users:
         shown = ", ".join(f'"{printable(name)}"' for name in names) or "no user"
         raise LoginFailed from PermissionError(
             f"the client certificate is for {shown:.500}, not for the authorization identity"
         )
-    return CertificateCredentials([identity], identity)
+    return CertificateCredentials(users[:1], identity)
 
 
 def has_certificate_names(session: Session) -> bool:

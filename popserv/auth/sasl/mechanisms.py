@@ -112,12 +112,12 @@ def _scram(name: bytes, hash_name: str, credentials: type[Interface]) -> tuple[M
     )
 
 
-def external(default_domain: bytes = b"") -> Mechanism:
-    """Return EXTERNAL, which adds a default domain to names without ``@``, unless it is empty."""
+def external(default_domain: bytes = b"", folder_delimiter: bytes = b"") -> Mechanism:
+    """Return EXTERNAL for names with a default domain and with folders; see external_exchange."""
     return Mechanism(
         b"EXTERNAL",
         ICertificateCredentials,
-        partial(external_exchange, default_domain),
+        partial(external_exchange, default_domain, folder_delimiter),
         cleartext=False,
         is_possible=has_certificate_names,
     )

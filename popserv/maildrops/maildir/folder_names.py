@@ -1,4 +1,4 @@
-"""The directories of the folders of Maildir++, which are in the Maildir of the inbox.
+"""The folders of Maildir++: their directories are in the Maildir of the inbox.
 
 A folder ``Archive.2026`` is the directory ``.Archive.2026``; the dot separates the levels.  Octets
 that are not printable ASCII are in modified UTF-7 (RFC 3501 section 5.1.3), as IMAP servers write
@@ -9,9 +9,15 @@ http://www.courier-mta.org/imap/README.maildirquota.html
 
 from __future__ import annotations
 
+import os
 import re
 from base64 import b64encode
 
+from popserv.core.user_folder import UserFolder
+from popserv.maildrops.layout import Layout
+from popserv.maildrops.path_problems import explain_in_directory
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_OCTETS = 255
 _ENCODED = re.compile(r"&|[^\x20-\x7e]+")
 
@@ -40,3 +46,53 @@ def _encode(text: re.Match[str]) -> str:
         return "&-"
     encoded = b64encode(text[0].encode("utf-16-be")).decode("ascii")
     return "&" + encoded.rstrip("=").replace("/", ",") + "-"
+
+
+class FolderLayout(Layout):
+    """The Maildirs of users, and the directories of folders in them.
+
+    ``directory`` is that of the folder which a user's name stands for, empty for the inbox; a
+    :class:`~popserv.core.user_folder.UserFolder` names another folder.
+    """
+
+    def __init__(self, template: str, directory: str = "") -> None:
+        super().__init__(template)
+        self._directory = os.fsencode(directory)
+
+    def directory(self, user: bytes) -> bytes:
+        """Return the directory of the folder that is served; empty for the inbox.
+
+        :raises ValueError: it has no valid name.
+        """
+        if not isinstance(user, UserFolder):
+            return self._directory
+        try:
+            return os.fsencode(directory_of(user.folder.decode()))
+        except UnicodeDecodeError as error:
+            raise ValueError("the name of the folder is not in UTF-8") from error
+
+    def path(self, user: bytes) -> bytes:
+        """See Layout."""
+        directory = self.directory(user)
+        maildir = super().path(owner_of(user))
+        return os.path.join(maildir, directory) if directory else maildir
+
+    def open(self, user: bytes) -> int:
+        """See Layout; a link in place of a folder is not followed, because users can make it."""
+        directory = self.directory(user)
+        maildir = super().open(owner_of(user))
+        if not directory:
+            return maildir
+        try:
+            return os.open(directory, _DIRECTORY, dir_fd=maildir)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise explain_in_directory(error, maildir, directory) from error
+        finally:
+            os.close(maildir)
+
+
+def owner_of(user: bytes) -> bytes:
+    """Return the name of the user whose maildrop or folder it is."""
+    return user.user if isinstance(user, UserFolder) else user

@@ -21,7 +21,9 @@ def make_store(argument: str, settings: StoreSettings) -> IMaildropFactory:
     :raises ValueError: the template or a setting is invalid, or the root is missing or a
         Maildir itself.
     """
-    settings.reject_unsupported("downgrader", "deleted", "folder", "since", "uidl")
+    settings.reject_unsupported(
+        *("downgrader", "deleted", "folder", "folder_delimiter", "since", "uidl")
+    )
     if not argument:
         raise ValueError("give the directory that contains one Maildir for each user")
     root = os.fsdecode(Layout(argument).root)
@@ -43,14 +45,12 @@ def make_store(argument: str, settings: StoreSettings) -> IMaildropFactory:
         directory = directory_of(settings.folder)
     except ValueError as error:
         raise ValueError(f"--folder: {error}") from error
-    if directory:
-        maildir = argument if "%" in argument else os.path.join(argument, "%u")
-        argument = os.path.join(maildir, directory.replace("%", "%%"))
     store = MaildirMaildrops(
         argument,
         cache_messages=settings.cache_messages,
         downgrader=settings.downgrader,
         uidl=settings.uidl,
+        folder=directory,
         trash=_trash(settings.deleted, directory),
     )
     shown = HidingMaildrops(store) if settings.deleted == "keep" else store
@@ -58,7 +58,7 @@ def make_store(argument: str, settings: StoreSettings) -> IMaildropFactory:
 
 
 def _trash(deleted: str, directory: str) -> str:
-    """Return the path of the folder of ``--deleted``, from the Maildir of the served directory.
+    """Return the directory of the folder of ``--deleted``; empty if there is none.
 
     :raises ValueError: the value is invalid, or the folder is the one that is served.
     """
@@ -75,4 +75,4 @@ def _trash(deleted: str, directory: str) -> str:
         raise ValueError(
             f"--deleted: {folder!r} is the inbox or the folder that is served; name another"
         )
-    return os.path.join("..", trash) if directory else trash
+    return trash

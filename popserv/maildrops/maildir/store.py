@@ -9,27 +9,31 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from popserv.core.printable import one_line, printable
-from popserv.errors import MaildropBusy
+from popserv.core.user_folder import UserFolder
+from popserv.errors import MaildropBusy, MaildropUnavailable
 from popserv.interfaces import IMailbox, IMaildropFactory
 from popserv.maildrops.cached_open import NotCached
 from popserv.maildrops.empty_mailbox import EmptyMailbox
-from popserv.maildrops.layout import Layout
+from popserv.maildrops.maildir.folder_names import FolderLayout, owner_of
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders
 from popserv.maildrops.maildir.listing.cache import MaildirIndexCache
 from popserv.maildrops.maildir.listing.index import Index, empty_index, load_index, update_index
 from popserv.maildrops.maildir.mailbox import MaildirMailbox
 from popserv.maildrops.maildir.unique_ids.format import UniqueIdFormat
 from popserv.maildrops.maildir.unique_ids.numbering import Numbering
-from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.path_problems import UnusablePath, explain_in_directory
 from popserv.maildrops.refusals import refusal
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
+from popserv.texts import Text
 
 _log = Logger()
 
 _disk_threads = BoundedThreadPool("popserv-disk", threads=4)
 
 _WAY_THROUGH_FOLDERS = b"".join(b"/%b/.." % name for name in FOLDER_NAMES)
+
+_NO_FOLDER = Text("there is no such folder")
 
 _MAX_LOGGED_USERS = 10_000
 """The maximum number of users who are remembered because they have no Maildir."""
@@ -39,7 +43,9 @@ _MAX_LOGGED_USERS = 10_000
 class MaildirMaildrops:
     """The Maildirs at the paths that a template gives.
 
-    ``template`` is as for :class:`~popserv.maildrops.layout.Layout`.
+    ``template`` is as for :class:`~popserv.maildrops.layout.Layout`.  ``folder`` is the directory,
+    in each of these Maildirs, of the folder that is served, such as ``.Sent``; without it the inbox
+    is served.  A :class:`~popserv.core.user_folder.UserFolder` as user names another folder.
 
     Up to ``cache_messages`` messages are cached in memory between sessions: those of the
     maildrops used last, at some 200 bytes each for base name, location, octets, stamp and lines
@@ -51,8 +57,8 @@ class MaildirMaildrops:
     ``uidl`` is the form of unique-ids; see
     :class:`~popserv.maildrops.maildir.unique_ids.format.UniqueIdFormat`.
 
-    ``trash`` is the path, from a Maildir, of the folder that removed messages are moved to, such as
-    ``.Trash``.  Without it they are removed.
+    ``trash`` is the directory of the folder that removed messages are moved to, such as
+    ``.Trash``.  Without it they are removed.  A client cannot name that folder.
 
     ``run`` calls a function with arguments where it may block, and returns an awaitable of its
     result; the default is a pool of four threads.
@@ -65,13 +71,14 @@ class MaildirMaildrops:
         cache_messages: int = 500_000,
         downgrader: MakeDowngrader | None = None,
         uidl: str = "filename",
+        folder: str = "",
         trash: str = "",
         run: RunInThread = _disk_threads.run,
     ) -> None:
         self.run = run
         self._downgrader = downgrader
         self._trash = trash
-        self._layout = Layout(template)
+        self._layout = FolderLayout(template, folder)
         self._numbering = Numbering(UniqueIdFormat(uidl))
         self._cache = MaildirIndexCache(cache_messages)
         self._empty: set[bytes] = set()
@@ -103,7 +110,7 @@ class MaildirMaildrops:
         _log.info(
             '"{user}" has no Maildir at {path}, and sees an empty maildrop until mail is delivered '
             "there; if the mail is elsewhere, correct --maildir",
-            user=printable(user),
+            user=printable(owner_of(user)),
             path=one_line(os.fsdecode(self._layout.path(user))),
         )
 
@@ -111,7 +118,7 @@ class MaildirMaildrops:
         """Open a maildrop without waiting; return None if that fails, or would take long."""
         try:
             folders = Folders(self._layout.open_cached(user, _WAY_THROUGH_FOLDERS))
-        except OSError:
+        except (OSError, ValueError):
             return None
         # After any error the maildrop is opened in a thread, which reports it.
         try:
@@ -133,9 +140,15 @@ class MaildirMaildrops:
 
     def _open(self, user: bytes, index: Index | None) -> MaildirMailbox | None:
         """Open a maildrop, in a thread; return None if there is no Maildir."""
+        if isinstance(user, UserFolder):
+            self._check_folder(user)
         try:
             maildir_fd = self._layout.open(user)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if isinstance(user, UserFolder) and self._layout.directory(user):
+                path = one_line(os.fsdecode(self._layout.path(user)))
+                problem = UnusablePath(error.errno, f"the folder {path} does not exist")
+                raise MaildropUnavailable(_NO_FOLDER) from problem
             return None
         except (OSError, ValueError) as error:
             raise refusal(error) from error
@@ -165,6 +178,17 @@ class MaildirMaildrops:
             folders.close()
             raise
 
+    def _check_folder(self, user: UserFolder) -> None:
+        try:
+            directory = self._layout.directory(user)
+            if directory and directory == os.fsencode(self._trash):
+                raise ValueError(f"{self._trash} is the folder that removed messages are moved to")
+        except ValueError as error:
+            raise MaildropUnavailable(_NO_FOLDER) from error
+
     def _mailbox(self, user: bytes, folders: Folders, index: Index) -> MaildirMailbox:
         folders.close_folders()
-        return MaildirMailbox(self._cache, self.run, user, folders, index, self._trash)
+        trash = self._trash
+        if trash and self._layout.directory(user):
+            trash = os.path.join("..", trash)
+        return MaildirMailbox(self._cache, self.run, user, folders, index, trash)

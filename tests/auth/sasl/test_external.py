@@ -10,11 +10,11 @@ NAMES = (b"ann@example.org", b"office", b"a\nb@example.org")
 class ExternalTests(MechanismCase):
     """EXTERNAL (RFC 4422 appendix A)."""
 
-    def credentials(self, identity, names=NAMES, domain=b""):
+    def credentials(self, identity, names=NAMES, domain=b"", delimiter=b""):
         """Return the names and the user name of the credentials, or None if the login fails."""
         try:
             credentials, client = run_exchange(
-                external(domain), identity, tls_state=FakeTLS({}, names)
+                external(domain, delimiter), identity, tls_state=FakeTLS({}, names)
             )
         except LoginFailed as error:
             self.assertIsInstance(error.__cause__, PermissionError)
@@ -54,6 +54,27 @@ class ExternalTests(MechanismCase):
         for identity in (b"bob", b"ann@", b"ann@example.net", b"Ann", b"ann@Example.org"):
             self.assertIsNone(self.credentials(identity, domain=b"example.org"), identity)
         self.assertIsNone(self.credentials(b"ann", domain=b"example.net"))
+
+    def test_folder(self):
+        """A folder after the delimiter is not part of the name in the certificate."""
+        for sent, name in (
+            (b"ann+Lists@example.org", b"ann@example.org"),
+            (b"office+a+b", b"office"),
+            (b"office", b"office"),
+        ):
+            self.assertEqual(self.credentials(sent, delimiter=b"+"), ([name], sent))
+        complete = b"office+Lists@example.org"
+        expected = ([b"office@example.org"], complete)
+        for sent in (b"office+Lists", complete):
+            outcome = self.credentials(sent, domain=b"example.org", delimiter=b"+")
+            self.assertEqual(outcome, expected)
+        both = (b"ann", b"ann+b")
+        self.assertEqual(self.credentials(b"ann+b", both, delimiter=b"+"), ([b"ann+b"], b"ann+b"))
+        outcome = self.credentials(b"ann+b+c", both, delimiter=b"+")
+        self.assertEqual(outcome, ([b"ann+b"], b"ann+b+c"))
+        for sent in (b"bob+Lists@example.org", b"ann+Lists", b"ann-Lists@example.org", b"office+"):
+            self.assertIsNone(self.credentials(sent, delimiter=b"+"), sent)
+        self.assertIsNone(self.credentials(b"office+Lists"))
 
     def test_reason(self):
         """The reason for the log has the names in the certificate, as text of one line."""

@@ -13,6 +13,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from popserv.auth.throttle.login_delay import LoginDelayRealm
+from popserv.core.user_folder import UserFolder
 from popserv.errors import LoginTooSoon, MaildropBusy
 from popserv.interfaces import IMailbox
 from popserv.runtime.bus import WorkerBus
@@ -87,8 +88,8 @@ class DelayTests(SynchronousTestCase):
         self.successResultOf(self.login())
 
     def test_by_user(self):
-        """Each user has a delay of their own; anonymous users share one."""
-        for user in (b"ann", b"bob", ()):
+        """Each user and each folder has a delay of its own; anonymous users share one."""
+        for user in (b"ann", b"bob", UserFolder(b"ann", b"\xff"), UserFolder(b"ann", b"b"), ()):
             self.successResultOf(self.login(user))
             self.assertRefused("too soon after the last login, wait 60 seconds", user)
 

@@ -1,11 +1,17 @@
 """Tests of popserv.maildrops.maildir.folder_names."""
 
+import os
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.mail.imap4 import decoder
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.maildrops.maildir.folder_names import directory_of
+from popserv.core.user_folder import UserFolder
+from popserv.maildrops.maildir.folder_names import FolderLayout, directory_of, owner_of
+from popserv.maildrops.path_problems import UnusablePath
+from popserv.runtime.permissions import user_name
+from tests.maildrops.maildir.harness import watch_descriptors
 
 
 class DirectoryTests(SynchronousTestCase):
@@ -53,3 +59,72 @@ class DirectoryTests(SynchronousTestCase):
             return
         if directory:
             self.assertEqual(decoder(directory[1:].encode("ascii"))[0], folder)
+
+
+class FolderLayoutTests(SynchronousTestCase):
+    """The Maildirs of users, and of their folders."""
+
+    def setUp(self):
+        """Make ann's Maildir with some folders, and a link to it."""
+        self.root = os.path.abspath(self.mktemp())
+        for folder in ("Lists.a", "Sent", "INBOX.a"):
+            os.makedirs(f"{self.root}/ann/.{folder}/cur")
+        os.makedirs(f"{self.root}/other")
+        watch_descriptors(self)
+
+    def assert_opens(self, layout, user, path):
+        """Check that the directory at a path is opened."""
+        expected = os.stat(self.root + path)
+        self.assertTrue(os.path.samestat(os.stat(layout.path(user)), expected))
+        fd = layout.open(user)
+        self.assertTrue(os.path.samestat(os.fstat(fd), expected))
+        os.close(fd)
+
+    def test_folders(self):
+        """A client is shown the folder that it names, or else the one of the server."""
+        for folder, served in (("", ""), (".Sent", "/.Sent")):
+            layout = FolderLayout(self.root, folder)
+            for user, path in (
+                (b"ann", served),
+                (UserFolder(b"ann", b"Lists.a"), "/.Lists.a"),
+                (UserFolder(b"ann", b"Sent"), "/.Sent"),
+                (UserFolder(b"ann", b"inbox"), ""),
+                (UserFolder(b"ann", b"INBOX.a"), "/.INBOX.a"),
+            ):
+                self.assert_opens(layout, user, f"/ann{path}")
+                self.assertEqual(owner_of(user), b"ann")
+
+    def test_links(self):
+        """A Maildir may be behind a link of its administrator, a folder may not be."""
+        os.symlink(f"{self.root}/ann", f"{self.root}/bob")
+        layout = FolderLayout(self.root)
+        self.assert_opens(layout, UserFolder(b"bob", b"Sent"), "/ann/.Sent")
+        os.symlink("../other", f"{self.root}/ann/.Link")
+        user = UserFolder(b"ann", b"Link")
+        error = self.assertRaises(UnusablePath, layout.open, user)
+        owner = user_name(os.geteuid())
+        self.assertEqual(
+            str(error), f"{self.root}/ann/.Link is a symbolic link that belongs to {owner}"
+        )
+        self.assertRaises(OSError, layout.open_cached, user)
+
+    def test_no_directory(self):
+        """A file in the place of a folder is not opened; a missing folder is told from it."""
+        layout = FolderLayout(self.root)
+        os.mknod(f"{self.root}/ann/.File")
+        error = self.assertRaises(UnusablePath, layout.open, UserFolder(b"ann", b"File"))
+        self.assertEqual(str(error), f"{self.root}/ann/.File is a file, an mbox perhaps")
+        for user in (UserFolder(b"ann", b"Nowhere"), UserFolder(b"nobody", b"Sent")):
+            self.assertRaises(FileNotFoundError, layout.open, user)
+
+    @given(st.binary(max_size=20))
+    def test_within(self, folder):
+        """Whatever a client sends, the path is that of a directory right in the Maildir."""
+        layout = FolderLayout(self.root)
+        try:
+            path = layout.path(UserFolder(b"ann", folder))
+        except ValueError:
+            return
+        maildir = os.fsencode(f"{self.root}/ann")
+        parent, name = os.path.split(os.path.normpath(path))
+        self.assertTrue(path == maildir or (parent == maildir and name.startswith(b".")))

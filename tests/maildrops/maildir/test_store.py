@@ -17,6 +17,7 @@ from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from popserv.core.user_folder import UserFolder
 from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
 from popserv.maildrops import cached_open
 from popserv.maildrops.cached_open import NotCached, is_local_filesystem
@@ -33,7 +34,9 @@ from tests.maildrops.maildir.harness import (
     can_open_cached,
     failing,
     read_message,
+    result,
     run_inline,
+    uids_of,
     wait_for_clock_tick,
 )
 from tests.maildrops.maildir.test_file_names import naive_split
@@ -130,6 +133,104 @@ class DowngradingContractTests(MaildirContract, TestCase):
     """The contract holds in a server with UTF8."""
 
     options = {"run": run_inline, "downgrader": Downgrader}
+
+
+class FolderContractTests(MaildirContract, TestCase):
+    """The contract holds for a folder."""
+
+    options = {"run": run_inline, "folder": ".Sent"}
+
+    def path_of(self, user, *names):
+        """Return the path of a user's folder, or of something in it."""
+        return super().path_of(user, b".Sent", *names)
+
+
+class FolderTests(MaildirCase):
+    """Folders that clients name."""
+
+    def setUp(self):
+        """Make two folders, and one of removed messages."""
+        super().setUp()
+        for folder in (b".Sent", b".Lists.a", b".Trash"):
+            os.makedirs(self.path_of(folder + b"/cur"))
+        self.put(b"new/1.a")
+        self.put(b".Sent/cur/2.b:2,S")
+
+    def assert_no_folder(self, cause, folder, user=b"ann"):
+        """Check that a client is told that there is no such folder, and the log why."""
+        with self.assertRaises(MaildropUnavailable) as refused:
+            result(self.maildrops.open_maildrop(UserFolder(user, folder)))
+        self.assertEqual(str(refused.exception.text), "there is no such folder")
+        self.assertIn(cause, str(refused.exception.__cause__))
+
+    def test_messages(self):
+        """Each folder has its own messages, also from memory and with a default folder."""
+        self.maildrops = MaildirMaildrops(self.root, folder=".Sent", run=run_inline)
+        wait_for_clock_tick()
+        for user, uids in (
+            (b"ann", [b"2.b"]),
+            (UserFolder(b"ann", b"INBOX"), [b"1.a"]),
+            (UserFolder(b"ann", b"Sent"), [b"2.b"]),
+            (UserFolder(b"ann", b"Lists.a"), []),
+        ) * 3:
+            with self.session(user) as mailbox:
+                self.assertEqual(uids_of(mailbox), uids)
+
+    def test_locks(self):
+        """Each folder has a lock of its own, whatever name it was opened by."""
+        with self.session(), self.session(UserFolder(b"ann", b"Sent")):
+            self.assert_refused(MaildropBusy, UserFolder(b"ann", b"Sent"))
+            self.assert_refused(MaildropBusy, UserFolder(b"ann", b"INBOX"))
+            with self.session(UserFolder(b"ann", b"Lists.a")):
+                pass
+
+    def test_missing(self):
+        """A folder that does not exist is not an empty maildrop."""
+        path = f"the folder {self.root}/ann/.Nowhere does not exist"
+        self.assert_no_folder(path, b"Nowhere")
+        path = f"the folder {self.root}/bob/.Sent does not exist"
+        self.assert_no_folder(path, b"Sent", b"bob")
+
+    def test_invalid(self):
+        """A name that no folder has is refused."""
+        for folder, cause in (
+            (b"../bob", "'../bob' contains a slash"),
+            (b"..", "'..' has an empty level"),
+            (b"a\n", "not printable"),
+            (b"\xff", "the name of the folder is not in UTF-8"),
+            (b"x" * 255, "256 octets"),
+        ):
+            self.assert_no_folder(cause, folder)
+
+    def test_trash(self):
+        """The folder that removed messages are moved to is refused: they would stay in it."""
+        self.maildrops = MaildirMaildrops(self.root, trash=".Trash", run=run_inline)
+        self.assert_no_folder(".Trash is the folder that removed messages are moved to", b"Trash")
+        with self.session(UserFolder(b"ann", b"Sent")) as mailbox:
+            self.assertEqual(len(mailbox.messages), 1)
+
+    def test_no_directory(self):
+        """Something else in the place of a folder is named in the log."""
+        os.mknod(self.path_of(b".File"))
+        cause = self.assert_refused(MaildropUnavailable, UserFolder(b"ann", b"File"))
+        self.assertEqual(str(cause), f"{self.root}/ann/.File is a file, an mbox perhaps")
+
+    def test_no_maildir(self):
+        """The inbox of a user without a Maildir is empty."""
+        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        with self.session(UserFolder(b"bob", b"INBOX")) as mailbox:
+            self.assertEqual(len(mailbox.messages), 0)
+        (event,) = log
+        self.assertIn(f'"bob" has no Maildir at {self.root}/bob, and', formatEvent(event))
+
+    def test_no_user(self):
+        """A name that looks like a folder in memory, as a token may have one, is refused."""
+        wait_for_clock_tick()
+        for _ in range(2):
+            with self.session(UserFolder(b"ann", b"Sent")):
+                pass
+        cause = self.assert_refused(MaildropUnavailable, b"ann\0Sent")
+        self.assertIn("is not a valid name for a maildrop", str(cause))
 
 
 class CachedOpenTests(IndexedCase):

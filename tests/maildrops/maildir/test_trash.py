@@ -6,6 +6,7 @@ from unittest import mock
 
 from twisted.trial.unittest import TestCase
 
+from popserv.core.user_folder import UserFolder
 from popserv.errors import RemovalFailed
 from popserv.maildrops.maildir import trash
 from popserv.maildrops.maildir.store import MaildirMaildrops
@@ -118,14 +119,17 @@ class TrashTests(MaildirCase):
 
     def test_beside(self):
         """A folder that is served has its removed messages in a folder beside it."""
-        for folder in (b".Sent/new", b".Sent/cur"):
+        for folder in (b".Sent/new", b".Sent/cur", b".Old/new", b".Old/cur"):
             os.makedirs(self.path_of(folder))
         self.put(b".Sent/new/1.a", b"1\n")
-        self.maildrops = MaildirMaildrops(
-            f"{self.root}/%u/.Sent", trash="../.Trash", run=run_inline
-        )
+        self.put(b".Old/new/2.a", b"2\n")
+        self.maildrops = MaildirMaildrops(self.root, folder=".Sent", trash=".Trash", run=run_inline)
         self.remove_all()
         self.assertEqual(self.trashed(), {b"1.a:2,": b"1\n"})
+        mailbox = result(self.maildrops.open_maildrop(UserFolder(b"ann", b"Old")))
+        result(mailbox.remove(mailbox.messages))
+        result(mailbox.release())
+        self.assertEqual(self.trashed(), {b"1.a:2,": b"1\n", b"2.a:2,": b"2\n"})
 
 
 class ContractTests(MaildirContract, TestCase):
