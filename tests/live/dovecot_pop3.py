@@ -1,4 +1,4 @@
-"""A real Dovecot that serves the Maildirs of popserv's tests by POP3."""
+"""A real Dovecot that serves the Maildirs of popserv's tests by POP3, and by IMAP."""
 
 import os
 import pwd
@@ -91,13 +91,29 @@ class DovecotPOP3:
 
     def session(self, name, commands=b"", uidl_format="%08Xu%08Xv"):
         """Run a session of Dovecot's on the Maildir of a user; return the lines of its output."""
+        setting = f"pop3_uidl_format = {uidl_format}\n"
+        return self._execute("pop3", name, commands + b"QUIT\r\n", setting)
+
+    def imap(self, name, *commands):
+        """Run a session of Dovecot's IMAP server; return the lines of its output.
+
+        A command is accepted if the output contains a line that starts with its tag and ``OK``;
+        the tags are the numbers from 1.
+        """
+        numbered = [b"%d %b\r\n" % each for each in enumerate((*commands, b"LOGOUT"), 1)]
+        lines = self._execute("imap", name, b"".join(numbered))
+        tagged = [line for line in lines if line[:1].isdigit()]
+        self._test.assertEqual(len(tagged), len(numbered), lines)
+        self._test.assertTrue(all(b" OK " in line for line in tagged), lines)
+        return lines
+
+    def _execute(self, protocol, name, text, setting=""):
+        """Run a session without a login, and return the lines of its output."""
         configuration = self._home / "session.conf"
-        configuration.write_text(
-            f"{self._configuration.read_text()}pop3_uidl_format = {uidl_format}\n"
-        )
+        configuration.write_text(self._configuration.read_text() + setting)
         done = run(
-            *("doveadm", "-c", configuration, "exec", "pop3"),
-            input=commands + b"QUIT\r\n",
+            *("doveadm", "-c", configuration, "exec", protocol),
+            input=text,
             env={**os.environ, "USER": name, "HOME": str(self.mail / name)},
             **({"user": self.owner[0], "group": self.owner[1]} if os.geteuid() == 0 else {}),
         )

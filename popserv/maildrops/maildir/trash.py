@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import ExitStack, suppress
 from pathlib import PurePath
 from secrets import token_hex
@@ -12,6 +13,7 @@ from popserv.maildrops.maildir.quota_file import FOLDER_MARK
 
 _FOLDERS = (b"tmp", b"new", b"cur")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_KEYWORDS = re.compile(rb"[a-z]")
 
 
 class Trash:
@@ -41,13 +43,16 @@ class Trash:
             self._cur = _open_or_create(_FOLDERS[2], folder)
 
     def move(self, name: bytes, *, dir_fd: int) -> None:
-        """Move a message file from an open folder; its flags stay.
+        """Move a message file from an open folder; its flags stay, but not its keywords.
+
+        Keywords are lower-case letters, whose meanings each folder defines.
 
         The file has a name at each moment, and replaces no other: it is linked, then unlinked.
 
         :raises OSError: it cannot be moved, and is where it was.
         """
         base_name, suffix = split_name(name)
+        suffix = _KEYWORDS.sub(b"", suffix) if suffix[:3] in FLAGS_INFO else suffix
         suffix = suffix or FLAGS_INFO[0]
         target = base_name + suffix
         try:

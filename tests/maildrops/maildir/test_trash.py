@@ -52,6 +52,19 @@ class TrashTests(MaildirCase):
         with open(self.path_of(b"maildirsize"), "rb") as file:
             self.assertEqual(file.read(), QUOTA)
 
+    def test_keywords(self):
+        """The letters of keywords, which mean something else in each folder, do not stay."""
+        for name, moved in (
+            (b"1.a:2,FSab", b"1.a:2,FS"),
+            (b"1.a:2,c", b"1.a:2,"),
+            (b"1.a;2,Sa", b"1.a;2,S"),
+            (b"1.a:1,ab", b"1.a:1,ab"),
+        ):
+            self.put(b"cur/" + name)
+            self.remove_all()
+            self.assertEqual(list(self.trashed()), [moved])
+            os.unlink(self.path_of(b".Trash/cur/" + moved))
+
     def test_again(self):
         """The folder is used again; another file with the same name is not replaced."""
         for number in range(3):
