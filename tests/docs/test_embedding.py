@@ -162,6 +162,33 @@ class EmbeddingTests(Base):
         )
         self.assertEqual(self.fetch(client), [b"Subject: hello", b"", b"It works."])
 
+    def test_store_tac(self):
+        """The .tac file serves stores of several kinds, and one of another project."""
+        self.write("store_tac", "store.tac")
+        self.write("sqlmail", "sqlmail.py")
+        Path(self.directory, "twisted", "plugins").mkdir(parents=True)
+        self.write("sqlmail_plugin", "twisted/plugins/sqlmail_plugin.py")
+        path = os.pathsep.join([self.directory, str(ROOT)])
+        mail = Path(self.directory, "mail")
+        mail.mkdir()
+        users = mail / "users"
+        users.write_bytes(b"ann:{PLAIN}secret\n")
+        users.chmod(0o600)
+        message = b"Subject: hello\n\nIt works.\n"
+        deliver(mail / "maildir" / "ann", [message])
+        load("sqlmail").deliver(str(mail / "db"), b"ann", message)
+        (mail / "mbox").mkdir()
+        (mail / "mbox" / "ann").write_bytes(b"From a Thu Jan  1 00:00:00 2026\n" + message)
+        for store in ("maildir:mail/maildir", "mbox:mail/mbox", "sqlite:mail/db"):
+            client = self.serve(
+                ["-c", TWISTD, "--pidfile=", "-ny", "store.tac"],
+                os.path.join(self.directory, store.partition(":")[0]),
+                MAIL_STORE=store,
+                POP3_USERS=str(users),
+                PYTHONPATH=path,
+            )
+            self.assertEqual(self.fetch(client), [b"Subject: hello", b"", b"It works."], store)
+
     def test_utf8_server(self):
         """The server has UTF8, and downgrades its message for a client that has not sent it."""
         client = MemoryClient(load("utf8_server").factory)

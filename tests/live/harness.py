@@ -149,7 +149,8 @@ class Server:
         self.root = root or temporary_directory()
         self._log = temporary_directory() / "log"
         self._names = count(1)
-        plugin = ["pop3", "--maildir", self.root, *options]
+        store = [] if "--store" in options else ["--maildir", self.root]
+        plugin = ["pop3", *store, *options]
         # What a proxy sends first, if the first port is one for proxies.
         self.header = b""
         if "--listen" not in options:

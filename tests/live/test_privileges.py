@@ -6,6 +6,7 @@ import os
 import pwd
 import socket
 import ssl
+import sys
 import time
 from base64 import b64decode, b64encode
 from stat import S_IFCHR
@@ -18,7 +19,19 @@ from popserv.auth.oauth.jwks import ALGORITHMS
 from tests.auth.oauth.tokens import CLAIMS, ISSUER, jwk_of, key_for, token_of
 from tests.auth.passwords.test_schemes import VECTORS
 from tests.certificates import issue, make_authority
-from tests.live.harness import LOOPBACK, Connection, Server, deliver, temporary_directory
+from tests.docs.harness import DOCS, blocks
+from tests.live.harness import (
+    AUDIT,
+    CHECKOUT,
+    LOOPBACK,
+    SAMPLES,
+    Connection,
+    Server,
+    deliver,
+    run,
+    temporary_directory,
+    wire_form,
+)
 
 UMLAUTS = (
     "From: J\xfcrgen <j@m\xe4chine.example>\nSubject: \u65e5\u672c\n"
@@ -51,7 +64,7 @@ class JailTests(TestCase):
         self.root.mkdir()
         self.lines = []
 
-    def start(self, *options):
+    def start(self, *options, environment=None):
         """Start the server after the files are given to its user."""
         users = self.root / ".users"
         users.write_text("".join(f"{line}\n" for line in self.lines))
@@ -65,6 +78,7 @@ class JailTests(TestCase):
             *options,
             root=self.root,
             twistd=("--chroot", self.jail, "--uid", NOBODY, "--gid", group),
+            environment=environment,
         )
         self.addCleanup(server.stop)
         # It was checked before the server entered the jail.
@@ -112,6 +126,47 @@ class JailTests(TestCase):
         connection.ask(b"DELE 2")
         self.assertRegex(connection.close(), b"^\\+OK")
         self.assertEqual(len(os.listdir(self.root / "j\xfcrgen" / "cur")), 1)
+
+    def test_stores(self):
+        """Each kind of store works, and so does one of a third party: that of the documentation."""
+        modules = temporary_directory(self)
+        (modules / "twisted" / "plugins").mkdir(parents=True)
+        page = dict(blocks(DOCS / "howto" / "write-store.rst", "python"))
+        for name, path in (("sqlmail", ""), ("sqlmail_plugin", "twisted/plugins/")):
+            (modules / f"{path}{name}.py").write_text(page[name])
+        environment = {"PYTHONPATH": os.pathsep.join(map(str, (AUDIT, CHECKOUT, modules)))}
+        database = self.root / "mail.db"
+        program = (
+            "import sqlmail, sys; sqlmail.deliver(sys.argv[1], b'ann', sys.stdin.buffer.read())"
+        )
+        (self.root / "mh" / "ann").mkdir(parents=True)
+        for number, message in enumerate(SAMPLES[:2], 1):
+            (self.root / "mh" / "ann" / str(number)).write_bytes(message)
+            command = (sys.executable, "-c", program, database)
+            done = run(*command, input=message, env={**os.environ, **environment})
+            self.assertEqual(done.returncode, 0, done.stderr)
+        (self.root / "mbox").mkdir()
+        mbox = b"".join(
+            b"From a@example.org Thu Jan  1 00:00:00 2026\n%b\n" % message
+            for message in SAMPLES[:2]
+        )
+        (self.root / "mbox" / "ann").write_bytes(mbox)
+        self.lines.append("ann:{PLAIN}secret")
+        users = f"passwd-file:{self.root}/.users"
+        octets = [len(wire_form(message)) for message in SAMPLES[:2]]
+        for store in (f"sqlite:{database}", f"mh:{self.root}/mh", f"mbox:{self.root}/mbox"):
+            server = self.start("--store", store, "--auth", users, environment=environment)
+            for expected in (octets, octets[1:]):
+                connection = server.login("ann")
+                connection.ask(b"LIST")
+                listed = [int(line.split()[1]) for line in connection.lines()]
+                self.assertEqual(listed, expected, store)
+                self.assertRegex(connection.ask(b"RETR 1"), b"^\\+OK")
+                self.assertEqual(sum(len(line) + 2 for line in connection.lines()), listed[0])
+                self.assertRegex(connection.ask(b"DELE 1"), b"^\\+OK")
+                self.assertRegex(connection.close(), b"^\\+OK", store)
+            server.stop()
+            self.assertNotIn("Traceback", server.log)
 
     def test_sasl(self):
         """SASL works over TLS with a certificate that is renewed in the jail."""
