@@ -37,14 +37,40 @@ def explain_maildrop(error: OSError, root: bytes, parts: Sequence[bytes]) -> Unu
 
 
 def explain_in_directory(error: OSError, directory: int, name: object = None) -> UnusablePath:
-    """Return the error for a name in a directory, which is given by its descriptor.
+    """Return the error for a name in a directory that cannot be read.
 
-    A ``name`` that is not of type bytes stands for the directory itself.
+    The directory is given by its descriptor.  A ``name`` that is not of type bytes stands for the
+    directory itself.  An UnusablePath is returned as it is.
     """
+    if isinstance(error, UnusablePath):
+        return error
+    return UnusablePath(error.errno, _explain_open(error, _path_in(directory, name)))
+
+
+def explain_change(error: OSError, directory: int, name: object = None) -> UnusablePath:
+    """Return the error for a name in a directory that cannot be created, changed or removed.
+
+    The arguments are as for :func:`explain_in_directory`.
+    """
+    if isinstance(error, UnusablePath):
+        return error
+    return UnusablePath(error.errno, _explain(error, _path_in(directory, name)))
+
+
+def explain_file(error: OSError, descriptor: int, name: bytes = b"") -> UnusablePath:
+    """Return the error for an open file; ``name`` is for systems that do not tell its path.
+
+    An UnusablePath is returned as it is.
+    """
+    if isinstance(error, UnusablePath):
+        return error
+    path = path_of(descriptor) or os.fsdecode(name)
+    return UnusablePath(error.errno, _explain(error, path))
+
+
+def _path_in(directory: int, name: object) -> str:
     path = path_of(directory)
-    if isinstance(name, bytes):
-        path = os.path.join(path, os.fsdecode(name))
-    return UnusablePath(error.errno, _explain_open(error, path))
+    return os.path.join(path, os.fsdecode(name)) if isinstance(name, bytes) else path
 
 
 def path_of(descriptor: int) -> str:
@@ -96,6 +122,11 @@ def _explain_open(error: OSError, path: str) -> str:
     """Return why a path cannot be opened, of which the directories can be searched."""
     if error.errno == errno.EACCES:
         return f"{path} cannot be read by user {this_user()}{_permissions(path)}"
+    return _explain(error, path)
+
+
+def _explain(error: OSError, path: str) -> str:
+    """Return why a path cannot be used, for any reason but missing permission to read it."""
     if error.errno in (errno.ENOTDIR, errno.ELOOP):
         try:
             return f"{path} {_describe(os.lstat(path))}"

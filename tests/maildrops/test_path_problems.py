@@ -10,7 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.path_problems import (
     UnusablePath,
+    explain_change,
     explain_directory,
+    explain_file,
     explain_in_directory,
     explain_maildrop,
 )
@@ -158,3 +160,33 @@ class PathProblemsTests(SynchronousTestCase):
                 str(explain_in_directory(hidden, fd, b"x")),
                 f"{self.path('x')} cannot be read by user {ME}",
             )
+
+    def test_change(self):
+        """What cannot be changed is named, with the user who lacks the permission."""
+        fd = os.open(self.root, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        os.symlink("x", self.path("link"))
+        for code, name, text in (
+            (errno.ENOSPC, b"x", f"{self.path('x')}: No space left on device"),
+            (errno.EACCES, b"x", f"{self.path('x')}: Permission denied for user {ME}"),
+            (errno.EROFS, None, f"{self.root}: Read-only file system"),
+            (
+                errno.ELOOP,
+                b"link",
+                f"{self.path('link')} is a symbolic link that belongs to {ME}",
+            ),
+        ):
+            error = explain_change(OSError(code, os.strerror(code)), fd, name)
+            self.assertEqual((error.errno, str(error)), (code, text))
+            # One that is explained stays as it is.
+            self.assertIs(explain_change(error, fd, b"y"), error)
+            self.assertIs(explain_in_directory(error, fd, b"y"), error)
+            self.assertIs(explain_file(error, fd), error)
+
+    def test_open_file(self):
+        """An open file is named; without /proc, by the name that is given."""
+        with open(self.path("x"), "wb") as file:
+            error = OSError(errno.EIO, "broken")
+            self.assertEqual(str(explain_file(error, file.fileno())), f"{self.path('x')}: broken")
+            with patch.object(os, "readlink", side_effect=FileNotFoundError):
+                self.assertEqual(str(explain_file(error, file.fileno(), b"x")), "x: broken")

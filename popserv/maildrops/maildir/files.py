@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders, Scan
 from popserv.maildrops.page_cache import OPEN_FLAGS
-from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.path_problems import explain_change, explain_file, explain_in_directory
 
 NOT_A_FILE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)
 """The errors of opening a name that is missing, a symbolic link, or a socket."""
@@ -88,12 +88,12 @@ class MessageFiles:
     def locate(self, position: int) -> tuple[bytes, int] | None:
         """Return the name of a file and the descriptor of its folder, or None if it has vanished.
 
-        :raises OSError: the folder cannot be opened.
+        :raises UnusablePath: the folder cannot be opened.
         """
         location = self.locations[position]
         if location is None:
             return None
-        return self._base_name(position) + location[1:], self.folders.descriptor(location[0])
+        return self._base_name(position) + location[1:], self._folder(location[0])
 
     def open(self, position: int) -> tuple[int, os.stat_result] | None:
         """Open a file and return its descriptor and status, or None if it is not at its location.
@@ -114,7 +114,12 @@ class MessageFiles:
                 return None
             path = os.path.join(FOLDER_NAMES[folder], name)
             raise explain_in_directory(error, self.folders.maildir_fd, path) from error
-        status = os.fstat(fd)
+        try:
+            status = os.fstat(fd)
+        except OSError as error:
+            problem = explain_file(error, fd, name)
+            os.close(fd)
+            raise problem from error
         if stat.S_ISREG(status.st_mode) and (
             stamp_of(status) == self._stamps[position] or self._is_sole(position)
         ):
@@ -129,7 +134,7 @@ class MessageFiles:
 
         ``remove`` is called instead of ``os.unlink``.
 
-        :raises OSError: the file cannot be removed.
+        :raises UnusablePath: the file cannot be removed.
         """
         located = self.locate(position)
         if located is None:
@@ -144,6 +149,8 @@ class MessageFiles:
             (remove or os.unlink)(name, dir_fd=folder)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise explain_change(error, folder, name) from error
         return name, status.st_size
 
     def move(self, position: int, location: bytes, to: bytes) -> bool:
@@ -151,31 +158,38 @@ class MessageFiles:
 
         Does nothing and returns True if the new name is the old one, or is taken.
 
-        :raises OSError: the file cannot be renamed.
+        :raises UnusablePath: the file cannot be renamed.
         """
         base_name = self._base_name(position)
-        name, folder = base_name + to[1:], self.folders.descriptor(to[0])
-        if to == location or status_of(name, folder):
-            return True
+        old, new = base_name + location[1:], base_name + to[1:]
+        old_folder, new_folder = self._folder(location[0]), self._folder(to[0])
         try:
-            os.rename(
-                base_name + location[1:],
-                name,
-                src_dir_fd=self.folders.descriptor(location[0]),
-                dst_dir_fd=folder,
-            )
+            if to == location or status_of(new, new_folder):
+                return True
+            os.rename(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise explain_change(error, old_folder, old) from error
         return True
+
+    def _folder(self, number: int) -> int:
+        try:
+            return self.folders.descriptor(number)
+        except OSError as error:
+            raise explain_change(error, self.folders.maildir_fd, FOLDER_NAMES[number]) from error
 
     def update_locations(self) -> bool:
         """Scan the folders for the files; return whether those not found have certainly vanished.
 
         Waits for the disk: call it in a thread.
 
-        :raises OSError: a folder cannot be read.
+        :raises UnusablePath: a folder cannot be read.
         """
-        scan = self.folders.scan()
+        try:
+            scan = self.folders.scan()
+        except OSError as error:
+            raise explain_in_directory(error, self.folders.maildir_fd, error.filename) from error
         shared = self._shared = {*scan.duplicates, *self._duplicates.values()}
         found = [scan.files.get(base_name, _NO_FILE)[0] for base_name in self._base_names]
         files = {base_name: self._by_stamp(base_name, scan) for base_name in shared}

@@ -13,7 +13,7 @@ from popserv.maildrops.maildir import hidden_file
 from popserv.maildrops.maildir.hidden_file import digest_of
 from popserv.maildrops.maildir.mailbox import MaildirMailbox
 from popserv.maildrops.maildir.store import MaildirMaildrops
-from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.path_problems import explain_change, explain_in_directory
 from popserv.maildrops.recent import SelectedMailbox
 from popserv.maildrops.refusals import refusal
 from popserv.runtime.threads import RunInThread
@@ -86,6 +86,6 @@ class _HidingMailbox(SelectedMailbox):
             hidden_file.save(self._maildir.maildir_fd, hidden)
         except OSError as error:
             fd = self._maildir.maildir_fd
-            problem = explain_in_directory(error, fd, hidden_file.NAME)
+            problem = explain_change(error, fd, error.filename or hidden_file.NAME)
             raise RemovalFailed(len(positions)) from problem
         self._hidden = hidden

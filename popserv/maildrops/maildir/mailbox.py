@@ -11,7 +11,6 @@ from zope.interface import implementer
 
 from popserv.core.snapshot import Message
 from popserv.errors import (
-    MaildropUnavailable,
     MessageChanged,
     NoSuchMessage,
     RemovalFailed,
@@ -34,7 +33,7 @@ from popserv.maildrops.maildir.listing.counting import count_file
 from popserv.maildrops.maildir.listing.index import Index
 from popserv.maildrops.maildir.removal import remove_files
 from popserv.maildrops.page_cache import read_cached_file
-from popserv.maildrops.path_problems import UnusablePath, path_of
+from popserv.maildrops.path_problems import explain_file
 from popserv.maildrops.refusals import refusal
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import RunInThread
@@ -121,14 +120,14 @@ class MaildirMailbox:
                 await self._run(check_contents, fd)
             return await read_body(fd, status.st_size, self._run)
         except BaseException as error:
-            path = path_of(fd) or os.fsdecode(self._view.base_names[position])
-            os.close(fd)
-            if isinstance(error, OSError):
-                raise refusal(error, _CANNOT_BE_READ) from error
             if isinstance(error, CannotDecompress):
-                problem = UnusablePath(errno.EBADMSG, f"{path}: {error}")
-                raise MaildropUnavailable(_CANNOT_BE_READ) from problem
-            raise
+                error = OSError(errno.EBADMSG, str(error))
+            if not isinstance(error, OSError):
+                os.close(fd)
+                raise
+            problem = explain_file(error, fd, self._view.base_names[position])
+            os.close(fd)
+            raise refusal(error, _CANNOT_BE_READ) from problem
 
     async def _recount(self, position: int, fd: int) -> None:
         """Count a message again whose file has changed, and refuse it if its sizes differ.

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from twisted.logger import Logger
 
 from popserv.maildrops.maildir.file_names import has_flag, octets_in_name, split_name
+from popserv.maildrops.path_problems import explain_change
 
 _log = Logger()
 
@@ -40,21 +41,20 @@ def record_removals(maildir_fd: int, removed: Sequence[tuple[bytes, int]]) -> No
     """
     if not removed:
         return
+    path = _path(maildir_fd)
     try:
-        fd = os.open(_path(maildir_fd), _FLAGS, dir_fd=maildir_fd)
+        fd = os.open(path, _FLAGS, dir_fd=maildir_fd)
+        try:
+            octets = list(_quota_octets(removed))
+            if octets:
+                _append(fd, b"%d %d\n" % (-sum(octets), -len(octets)))
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         return
     except OSError as error:
-        _log_failure(error)
-        return
-    try:
-        octets = list(_quota_octets(removed))
-        if octets:
-            _append(fd, b"%d %d\n" % (-sum(octets), -len(octets)))
-    except OSError as error:
-        _log_failure(error)
-    finally:
-        os.close(fd)
+        problem = explain_change(error, maildir_fd, path)
+        _log.warn("quota file not updated: {error}", error=problem)
 
 
 def _path(maildir_fd: int) -> bytes:
@@ -86,7 +86,3 @@ def _append(fd: int, line: bytes) -> None:
         line = b"\n" + line
     if os.write(fd, line) != len(line):
         raise OSError(errno.ENOSPC, "line written in part", NAME)
-
-
-def _log_failure(error: OSError) -> None:
-    _log.warn("quota file not updated: {error}", error=error)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from popserv.maildrops.maildir.files import MessageFiles
 from popserv.maildrops.maildir.quota_file import record_removals
 from popserv.maildrops.maildir.trash import Trash
-from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.path_problems import explain_change
 
 RETRY_DELAYS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds to wait, after each attempt, for another program to finish its renames."""
@@ -23,23 +23,22 @@ def remove_files(
     With ``trash`` they are moved there, see :class:`~popserv.maildrops.maildir.trash.Trash`.
 
     If a file is not at its location, a scan searches for it.  The file counts as removed only if a
-    scan that no rename can have disturbed does not find it.
+    scan that no rename can have disturbed does not find it.  If the removals cannot be written to
+    disk, all of them count as remaining.
 
     Waits for the disk: call it in a thread.
-
-    :raises OSError: the removals cannot be written to disk.
     """
-    if not trash:
-        return _remove(files, positions, None)
     try:
+        if not trash:
+            return _remove(files, positions, None)
         folder = Trash(files.folders.maildir_fd, trash)
+        try:
+            return _remove(files, positions, folder.move)
+        finally:
+            folder.close()
     except OSError as error:
-        name = os.fsencode(trash)
-        return len(positions), explain_in_directory(error, files.folders.maildir_fd, name)
-    try:
-        return _remove(files, positions, folder.move)
-    finally:
-        folder.close()
+        name = os.fsencode(trash) if trash else None
+        return len(positions), explain_change(error, files.folders.maildir_fd, name)
 
 
 def _remove(

@@ -5,7 +5,8 @@ from unittest import mock
 
 from popserv.maildrops.maildir import hidden_file
 from popserv.maildrops.maildir.hidden_file import NAME, digest_of, load, save
-from tests.maildrops.maildir.harness import DIRECTORY, NOBODY, MaildirCase, failing
+from popserv.maildrops.maildir.unique_ids import files
+from tests.maildrops.maildir.harness import DIRECTORY, NOBODY, SPECIAL_FILES, MaildirCase, failing
 
 DIGESTS = frozenset(map(digest_of, (b"1.a", b"2.b", b"3.c")))
 
@@ -20,13 +21,13 @@ class HiddenFileTests(MaildirCase):
         self.addCleanup(os.close, self.fd)
 
     def test_save(self):
-        """A file is replaced whole, and readable to the owner of the Maildir alone."""
+        """A file is replaced whole, and belongs to the owner of the Maildir."""
         os.chown(self.path_of(b""), NOBODY, NOBODY)
         self.assertEqual(load(self.fd), frozenset())
         self.put(b"popserv-hidden.new", b"unfinished")
         save(self.fd, DIGESTS)
         status = os.stat(self.path_of(NAME))
-        self.assertEqual((status.st_uid, status.st_mode & 0o777), (NOBODY, 0o600))
+        self.assertEqual((status.st_uid, status.st_mode & 0o777), (NOBODY, 0o640))
         self.assertEqual(load(self.fd), DIGESTS)
         with mock.patch.object(os, "fchown", side_effect=PermissionError):
             save(self.fd, [])
@@ -49,17 +50,21 @@ class HiddenFileTests(MaildirCase):
         for at in range(len(text)):
             for damaged in (text[:at], text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :]):
                 self.put(NAME, damaged)
-                self.assertEqual(load(self.fd), frozenset())
+                with mock.patch.object(hidden_file, "_log") as log:
+                    self.assertEqual(load(self.fd), frozenset())
+                (problem,) = log.warn.call_args.kwargs.values()
+                path = os.path.abspath(os.fsdecode(self.path_of(NAME)))
+                self.assertEqual(str(problem), f"{path}: the file is damaged")
 
     def test_untrusted(self):
-        """A FIFO and a file that is too long hide nothing; a link is an error."""
+        """What is not a regular file is an error, and so is a file that is too long."""
         save(self.fd, DIGESTS)
-        with mock.patch.object(hidden_file, "_MAX_OCTETS", 10):
-            self.assertEqual(load(self.fd), frozenset())
-        os.rename(self.path_of(NAME), self.path_of(b"other"))
-        os.mkfifo(self.path_of(NAME))
-        self.assertEqual(load(self.fd), frozenset())
-        os.unlink(self.path_of(NAME))
-        os.symlink(b"other", self.path_of(NAME))
-        with self.assertRaises(OSError):
+        with mock.patch.object(files, "MAX_OCTETS", 10), self.assertRaises(OSError):
             load(self.fd)
+        os.unlink(self.path_of(NAME))
+        for kind, make in SPECIAL_FILES.items():
+            make(self.path_of(NAME))
+            with self.assertRaises(OSError, msg=kind) as refused:
+                load(self.fd)
+            self.assertEqual(refused.exception.filename, NAME)
+            (os.rmdir if kind == "a directory" else os.unlink)(self.path_of(NAME))

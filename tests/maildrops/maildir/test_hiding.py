@@ -91,6 +91,12 @@ class HidingTests(MaildirCase):
         self.assertEqual(len(self.shown()), 3)
         with failing(hidden_file, "load", PermissionError(13, "no")):
             self.assertIn("/popserv-hidden", str(self.assert_refused(MaildropUnavailable)))
+        for make, unmake in ((os.mkdir, os.rmdir), (os.mkfifo, os.unlink)):
+            path = self.path_of(hidden_file.NAME)
+            make(path)
+            cause = self.assert_refused(MaildropUnavailable)
+            self.assertEqual(str(cause), f"{os.fsdecode(path)}: is not a regular file")
+            unmake(path)
         with failing(hiding, "_select", KeyError), self.assertRaises(KeyError):
             result(self.maildrops.open_maildrop(b"ann"))
         with self.session(b"nobody") as mailbox:

@@ -163,7 +163,8 @@ class QuotaFileTests(MaildirCase):
         full = OSError(errno.ENOSPC, "full")
         with failing(os, "write", full, lambda _fd, line: line == b"-10 -1\n"):
             self.lines_after_removal(0)
-        self.assertIs(self.log.warn.call_args.kwargs["error"], full)
+        error = self.log.warn.call_args.kwargs["error"]
+        self.assertEqual(str(error), f"{self.root}/ann/maildirsize: full")
         with mock.patch.object(os, "write", lambda _fd, line: len(line) - 1):
             self.lines_after_removal(0)
         self.assertEqual(self.log.warn.call_count, 2)

@@ -103,7 +103,8 @@ class RemovalTests(MaildirCase):
                 ):
                     result(mailbox.remove(mailbox.messages))
                 self.assertEqual(failed.exception.remaining, 1)
-                self.assertIs(failed.exception.__cause__, denied)
+                path = f"{self.root}/ann/cur/2.b:2,: denied"
+                self.assertIn(path, str(failed.exception.__cause__))
             self.assertEqual(self.file_names(), [b"cur/2.b:2,"])
 
     def test_scan_fails(self):
@@ -135,9 +136,11 @@ class RemovalTests(MaildirCase):
         with (
             self.session() as mailbox,
             failing(os, "fsync", OSError(errno.EIO, "broken")),
-            self.assertRaises((OSError, RemovalFailed)),
+            self.assertRaises(RemovalFailed) as failed,
         ):
             result(mailbox.remove(mailbox.messages))
+        self.assertEqual(failed.exception.remaining, 3)
+        self.assertEqual(str(failed.exception.__cause__), f"{self.root}/ann: broken")
 
     def test_folder_made_later(self):
         """A message is found in a folder that was made during the session."""

@@ -12,6 +12,7 @@ from popserv.maildrops.maildir.contents.compressed import (
     compression_of,
 )
 from popserv.maildrops.page_cache import CHUNK, read_part
+from popserv.maildrops.path_problems import explain_file
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import RunInThread
 
@@ -82,7 +83,10 @@ def _decompress(file: DecompressedFile) -> bytes:
 
 
 def _read(fd: int, octets: int, offset: int) -> bytes:
-    chunk = os.pread(fd, octets, offset)
+    try:
+        chunk = os.pread(fd, octets, offset)
+    except OSError as error:
+        raise explain_file(error, fd) from error
     if len(chunk) < octets:
         raise MessageChanged from ValueError("its file has become shorter")
     return chunk

@@ -30,7 +30,7 @@ from popserv.maildrops.maildir.files import (
 )
 from popserv.maildrops.maildir.folders import Folders, Scan
 from popserv.maildrops.page_cache import OPEN_FLAGS, read_start
-from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.path_problems import explain_file, explain_in_directory
 from popserv.messages.octets import count_message
 from popserv.messages.sizes import MakeDowngrader, Sizes, measure
 from popserv.runtime.speedups import speedup
@@ -115,7 +115,7 @@ def count_messages(
             continue
         except OSError as error:
             if error.errno not in NOT_A_FILE:
-                raise
+                raise explain_in_directory(error, folder, name) from error
             counts.vanished = True
             continue
         try:
@@ -126,6 +126,8 @@ def count_messages(
                 add(base_name, location, sizes.octets, sizes.has_blank_line, stamp)
             else:
                 counts.vanished = True
+        except OSError as error:
+            raise explain_file(error, fd, name) from error
         finally:
             os.close(fd)
     return counts

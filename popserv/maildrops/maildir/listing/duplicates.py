@@ -22,6 +22,7 @@ from popserv.maildrops.file_times import FILE_CLOCK, TRUSTED_AGE
 from popserv.maildrops.maildir.files import stamp_of, status_of
 from popserv.maildrops.maildir.folders import Folders, Scan
 from popserv.maildrops.page_cache import OPEN_FLAGS
+from popserv.maildrops.path_problems import explain_change, explain_in_directory
 
 _log = Logger()
 
@@ -175,21 +176,25 @@ class _Separator:
     def _digest(self, base_name: bytes, location: bytes) -> bytes | None:
         """Return the digest of a file's contents, or None if it cannot be opened."""
         folder = self._folders.descriptor(location[0])
+        name = base_name + location[1:]
+        digest = blake2b(digest_size=20)
         try:
-            fd = os.open(base_name + location[1:], OPEN_FLAGS, dir_fd=folder)
-        except PermissionError as error:
-            _log.warn("message skipped: {error}", error=error)
-            self._left_out = True
-            return None
+            fd = os.open(name, OPEN_FLAGS, dir_fd=folder)
+            try:
+                while chunk := os.read(fd, _CHUNK):
+                    digest.update(chunk)
+            finally:
+                os.close(fd)
         except FileNotFoundError:
             self._vanished = True
             return None
-        digest = blake2b(digest_size=20)
-        try:
-            while chunk := os.read(fd, _CHUNK):
-                digest.update(chunk)
-        finally:
-            os.close(fd)
+        except OSError as error:
+            problem = explain_in_directory(error, folder, name)
+            if not isinstance(error, PermissionError):
+                raise problem from error
+            _log.warn("message skipped: {problem}", problem=problem)
+            self._left_out = True
+            return None
         return digest.digest()
 
     def _enter(
@@ -208,5 +213,5 @@ class _Separator:
             except OSError as error:
                 self._unrenamed[name] = base_name
                 if name not in self._known:
-                    self._errors.append(error)
+                    self._errors.append(explain_change(error, folder, old))
         self._found[name] = (location, status.st_ino)

@@ -1,4 +1,4 @@
-"""The files with unique-ids: in the directory of a Maildir, written by other programs and users.
+"""The files in the directory of a Maildir: those of other servers, and popserv's own.
 
 The owner of the Maildir can replace them while the server is root: links are not followed, and
 what is not a regular file is refused.
@@ -10,12 +10,14 @@ import errno
 import os
 import stat
 import time
+from contextlib import suppress
 
 from popserv.maildrops.cached_open import open_cached
 from popserv.maildrops.file_times import FILE_CLOCK, TRUSTED_AGE
+from popserv.maildrops.maildir.listing.size_file import copy_ownership, write_all
 
 MAX_OCTETS = 1 << 26
-"""The maximum length of a file with unique-ids."""
+"""The maximum length of a file."""
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PATH = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -64,7 +66,8 @@ def read_file(name: bytes, maildir_fd: int) -> tuple[bytes | None, Version]:
 
     Waits for the disk: call it in a thread.
 
-    :raises OSError: there is something that cannot be read, or is not a regular file.
+    :raises OSError: there is something that cannot be read, or is not a regular file; the error
+        has the name.
     """
     try:
         fd = os.open(name, _FLAGS, dir_fd=maildir_fd)
@@ -84,8 +87,41 @@ def read_file(name: bytes, maildir_fd: int) -> tuple[bytes | None, Version]:
         while part := os.read(fd, 1 << 20):
             parts.append(part)
         return b"".join(parts), version_of(status)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, name) from error
     finally:
         os.close(fd)
+
+
+def replace_file(name: bytes, unfinished_name: bytes, data: bytes, maildir_fd: int) -> None:
+    """Replace a file in an open Maildir, whose lock is held, and sync it.
+
+    The data is first written to a file with the ``unfinished_name``.  The file belongs to the owner
+    of the Maildir.  Waits for the disk: call it in a thread.
+
+    :raises OSError: the file cannot be replaced, and the old one is still there; the error has the
+        name.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(unfinished_name, dir_fd=maildir_fd)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(unfinished_name, flags, 0o600, dir_fd=maildir_fd)
+        try:
+            try:
+                copy_ownership(os.fstat(maildir_fd), fd)
+                write_all(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(unfinished_name, name, src_dir_fd=maildir_fd, dst_dir_fd=maildir_fd)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(unfinished_name, dir_fd=maildir_fd)
+            raise
+        os.fsync(maildir_fd)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, error.filename or name) from error
 
 
 def unusable(name: bytes, problem: str) -> OSError:

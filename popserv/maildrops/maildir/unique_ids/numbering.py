@@ -14,7 +14,7 @@ from popserv.maildrops.maildir.listing.index import Index, View
 from popserv.maildrops.maildir.unique_ids import courier_sizelist, dovecot_uidlist, pinned_file
 from popserv.maildrops.maildir.unique_ids.files import Version, is_settled, version
 from popserv.maildrops.maildir.unique_ids.format import Source, UniqueIdFormat, is_valid
-from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.path_problems import explain_change
 
 _log = Logger()
 
@@ -90,7 +90,7 @@ class Numbering:
                 pins_version = pinned_file.save(maildir_fd, after)
             except OSError as error:
                 is_saved = False
-                problem = explain_in_directory(error, maildir_fd, pinned_file.NAME)
+                problem = explain_change(error, maildir_fd, error.filename)
                 _log.warn("unique-ids cannot be pinned: {problem}", problem=problem)
         versions = (pins_version, listed.version)[: len(self._names)]
         is_final = is_saved and not listed.hidden and all(map(is_settled, versions))
@@ -121,7 +121,7 @@ class Numbering:
             except dovecot_uidlist.ListLocked:
                 hidden = frozenset(new)
             except OSError as error:
-                problem = explain_in_directory(error, maildir_fd, error.filename)
+                problem = explain_change(error, maildir_fd, error.filename or dovecot_uidlist.NAME)
                 _log.warn("no UIDs assigned to new messages: {problem}", problem=problem)
             uids, read = dovecot_uidlist.load(maildir_fd)
             if uids is None:

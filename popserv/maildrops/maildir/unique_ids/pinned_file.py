@@ -26,11 +26,11 @@ from hashlib import blake2b
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from popserv.maildrops.maildir.listing.size_file import copy_ownership, write_all
 from popserv.maildrops.maildir.unique_ids.files import (
     MAX_OCTETS,
     Version,
     read_file,
+    replace_file,
     unusable,
     version,
 )
@@ -162,23 +162,7 @@ def save(maildir_fd: int, pins: Pins) -> Version:
     data = encode(pins)
     if len(data) > MAX_OCTETS:
         raise unusable(NAME, "it would be too large to be read again")
-    with suppress(FileNotFoundError):
-        os.unlink(UNFINISHED_NAME, dir_fd=maildir_fd)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(UNFINISHED_NAME, flags, 0o600, dir_fd=maildir_fd)
-    try:
-        try:
-            copy_ownership(os.fstat(maildir_fd), fd)
-            write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.rename(UNFINISHED_NAME, NAME, src_dir_fd=maildir_fd, dst_dir_fd=maildir_fd)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(UNFINISHED_NAME, dir_fd=maildir_fd)
-        raise
-    os.fsync(maildir_fd)
+    replace_file(NAME, UNFINISHED_NAME, data, maildir_fd)
     return version(NAME, maildir_fd)
 
 

@@ -1,11 +1,11 @@
-"""files: the files with unique-ids in a Maildir, whoever has made them."""
+"""files: the files in the directory of a Maildir, whoever has made them."""
 
 import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.maildir.unique_ids import files
-from popserv.maildrops.maildir.unique_ids.files import is_settled, read_file, version
+from popserv.maildrops.maildir.unique_ids.files import is_settled, read_file, replace_file, version
 from tests.maildrops.maildir.harness import (
     DIRECTORY,
     SPECIAL_FILES,
@@ -97,3 +97,35 @@ class FilesTests(SynchronousTestCase):
         with failing(os, "open", PermissionError(13, "denied"), lambda name, *_: name == NAME):
             error = self.assertRaises(OSError, read_file, NAME, self.fd)
         self.assertEqual(error.filename, NAME)
+
+    def test_read_error(self):
+        """So has an error of reading it, and the file is closed."""
+        self.write(b"x")
+        for call in ("fstat", "read"):
+            with failing(os, call, OSError(5, "broken")):
+                error = self.assertRaises(OSError, read_file, NAME, self.fd)
+            self.assertEqual((error.filename, error.strerror), (NAME, "broken"))
+
+    def test_replace(self):
+        """A file is replaced whole, and an unfinished one is removed."""
+        for data in (b"one", b"", b"two" * 100_000):
+            with open(self.file + b".new", "wb") as unfinished:
+                unfinished.write(b"unfinished")
+            replace_file(NAME, NAME + b".new", data, self.fd)
+            self.assertEqual(read_file(NAME, self.fd)[0], data)
+            self.assertEqual(os.listdir(self.path), [os.fsdecode(NAME)])
+
+    def test_not_replaced(self):
+        """If that fails, the old file is there, and the error has the name."""
+        self.write(b"old")
+        for call in ("open", "fstat", "write", "fsync", "rename"):
+            with failing(os, call, OSError(28, "full")):
+                error = self.assertRaises(
+                    OSError, replace_file, NAME, NAME + b".new", b"new", self.fd
+                )
+            self.assertEqual((error.filename, error.strerror), (NAME, "full"))
+            self.assertEqual(read_file(NAME, self.fd)[0], b"old")
+            self.assertEqual(os.listdir(self.path), [os.fsdecode(NAME)])
+        os.mkdir(self.file + b".new")
+        error = self.assertRaises(OSError, replace_file, NAME, NAME + b".new", b"new", self.fd)
+        self.assertEqual(error.filename, NAME + b".new")
