@@ -200,6 +200,22 @@ class MaildirCase(SynchronousTestCase):
         )
 
     @contextmanager
+    def without_privileges(self):
+        """Run as a user without privileges."""
+        if os.geteuid():
+            yield
+            return
+        # Other users cannot pass through a directory that trial makes.
+        os.chmod(os.path.dirname(self.root), 0o711)
+        os.seteuid(NOBODY)
+        try:
+            if not os.access(self.root, os.X_OK, effective_ids=True):
+                self.skipTest("another user cannot reach this directory")
+            yield
+        finally:
+            os.seteuid(0)
+
+    @contextmanager
     def session(self, user=b"ann", maildrops=None):
         """Open a maildrop, and release it in the end."""
         mailbox = result((maildrops or self.maildrops).open_maildrop(user))

@@ -12,7 +12,6 @@ from popserv.maildrops.maildir import folders, removal
 from popserv.maildrops.maildir.listing import counting, index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from tests.maildrops.maildir.harness import (
-    NOBODY,
     RENAMES,
     MaildirCase,
     before_each_call,
@@ -204,8 +203,6 @@ class RemovalTests(MaildirCase):
         for path in [*map(self.path_of, self.names), *closed]:
             self.addCleanup(os.chmod, path, 0o700)
             os.chmod(path, 0o555 if path in closed else 0o444)
-        # Other users cannot pass through a directory that trial makes.
-        os.chmod(os.path.dirname(self.root), 0o711)
         self.patch(index, "SAVE_THRESHOLD", 1)
         with self.without_privileges(), mock.patch.object(counting, "_log") as log:
             self.assertEqual(self.read_in_session(), [b"x\n"] * 4)
@@ -217,17 +214,3 @@ class RemovalTests(MaildirCase):
         self.assertEqual(failed.exception.remaining, 4)
         self.assertEqual(self.file_names(), self.names)
         self.assertEqual(sorted(os.listdir(self.path_of(b""))), [b"cur", b"new", b"tmp"])
-
-    @contextlib.contextmanager
-    def without_privileges(self):
-        """Run as a user without privileges."""
-        if os.geteuid():
-            yield
-            return
-        os.seteuid(NOBODY)
-        try:
-            if not os.access(self.root, os.X_OK, effective_ids=True):
-                self.skipTest("another user cannot reach this directory")
-            yield
-        finally:
-            os.seteuid(0)

@@ -25,9 +25,11 @@ from popserv.maildrops.maildir import folders, store
 from popserv.maildrops.maildir.listing import counting, index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.runtime.permissions import user_name
 from popserv.testing import MailboxContract, naive_octets
 from tests.maildrops.maildir.harness import (
     SLOW,
+    SPECIAL_FILES,
     IndexedCase,
     MaildirCase,
     SizeFileCase,
@@ -387,6 +389,39 @@ class RefusalTests(MaildirCase):
             self.assertRegex(str(cause), f"^{re.escape(path)} {problem}$")
             os.unlink(path)
             os.mkdir(path)
+
+    def test_unreadable(self):
+        """A directory that the server may not read is named, with its owner and its mode."""
+        owner = user_name(os.geteuid())
+        for name, mode in (("", 0o711), ("new", 0o711), ("cur", 0o000)):
+            path = os.path.join(self.root, "ann", name).rstrip("/")
+            # The owner, who is not root, may not read it either.
+            mode = mode & 0o077 if os.geteuid() else mode
+            os.chmod(path, mode)
+            with self.without_privileges():
+                cause = self.assert_refused(MaildropUnavailable)
+                user = user_name(os.geteuid())
+            os.chmod(path, 0o755)
+            self.assertEqual(
+                str(cause),
+                f"{path} cannot be read by user {user}; it belongs to {owner} and has mode "
+                f"{mode:04o}",
+            )
+
+    def test_directories_among_messages(self):
+        """Directories and other files that are no messages are left out, and stay at QUIT."""
+        for number, (kind, make) in enumerate(SPECIAL_FILES.items()):
+            for folder in ("new", "cur"):
+                with self.subTest(kind=kind):
+                    make(os.path.join(self.root, "ann", folder, f"{number}.x"))
+        os.makedirs(self.path_of(b"cur/9.dir:2,S/new"))
+        self.put(b"new/8.a")
+        before = self.file_names()
+        with self.session() as mailbox:
+            self.assertEqual(uids_of(mailbox), [b"8.a"])
+            result(mailbox.remove(mailbox.messages))
+        before.remove(b"new/8.a")
+        self.assertEqual(self.file_names(), before)
 
     def test_no_maildir(self):
         """A user without a Maildir has an empty maildrop, and is logged once, with the path."""
