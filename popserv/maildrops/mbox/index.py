@@ -180,13 +180,9 @@ def find_messages(before: Index, after: Index, wanted: Collection[int]) -> dict[
     """
     all_old, all_new = _by_digest(before), _by_digest(after)
     found = {}
-    for at in wanted:
-        digest = before.marks[at][0]
-        new = all_new[digest]
-        rank = all_old[digest].index(at)
-        if rank < len(new):
-            found[at] = new[rank]
-    return found
+    for digest in {before.marks[at][0] for at in wanted}:
+        found.update(zip(all_old[digest], all_new[digest], strict=False))
+    return {at: found[at] for at in wanted if at in found}
 
 
 def find_removable(before: Index, after: Index, wanted: Collection[int]) -> list[int]:

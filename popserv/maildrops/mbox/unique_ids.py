@@ -5,7 +5,7 @@ A message has the value of its X-UIDL, or else the digest that identifies it, in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 
 def assign_unique_ids(
@@ -18,35 +18,51 @@ def assign_unique_ids(
     Of several messages with one X-UIDL only the first has it.  Of several with one digest, those
     after the first have a number at its end.
     """
-    used = set(before)
-    uids = []
-    for digest, x_uidl in messages:
-        uid = x_uidl
-        if not uid or uid in used:
-            uid = first = digest.hex().encode("ascii")
-            number = 1
-            while uid in used:
-                uid = b"%b-%d" % (first, number)
-                number += 1
-        used.add(uid)
-        uids.append(uid)
-    return uids
+    assign = _Assignment(before)
+    return [assign.next(*message) for message in messages]
 
 
 def unique_ids_to_write(
-    messages: Sequence[tuple[bytes, bytes]], uids: Sequence[bytes]
+    messages: Iterable[tuple[bytes, bytes]], uids: Iterable[bytes]
 ) -> Mapping[int, bytes]:
     """Return the unique-ids that messages must have as X-UIDL to keep them, by position.
 
     ``messages`` are as for :func:`assign_unique_ids`, and ``uids`` the unique-ids that they have.
     They differ from what would be assigned if an equal message was removed.
     """
-    written: dict[int, bytes] = {}
-    while True:
-        assigned = assign_unique_ids(
-            (digest, written.get(at, x_uidl)) for at, (digest, x_uidl) in enumerate(messages)
-        )
-        changed = [at for at, uid in enumerate(uids) if assigned[at] != uid and at not in written]
-        if not changed:
-            return written
-        written.update((at, uids[at]) for at in changed)
+    assign = _Assignment()
+    written = {}
+    for at, ((digest, x_uidl), uid) in enumerate(zip(messages, uids, strict=True)):
+        if assign.find(digest, x_uidl) != uid:
+            written[at] = uid
+        assign.used.add(uid)
+    return written
+
+
+class _Assignment:
+    """Unique-ids, of which ``used`` are those that were given."""
+
+    def __init__(self, before: Iterable[bytes] = ()) -> None:
+        self.used = set(before)
+        # The numbers from which a free one is searched, so that each is tried once.
+        self._numbers: dict[bytes, int] = {}
+
+    def find(self, digest: bytes, x_uidl: bytes) -> bytes:
+        """Return the unique-id of the next message, which is not given yet."""
+        if x_uidl and x_uidl not in self.used:
+            return x_uidl
+        uid = first = digest.hex().encode("ascii")
+        number = self._numbers.get(digest, 0)
+        if number:
+            uid = b"%b-%d" % (first, number)
+        while uid in self.used:
+            number += 1
+            uid = b"%b-%d" % (first, number)
+        self._numbers[digest] = number
+        return uid
+
+    def next(self, digest: bytes, x_uidl: bytes) -> bytes:
+        """Give the next message its unique-id, and return it."""
+        uid = self.find(digest, x_uidl)
+        self.used.add(uid)
+        return uid

@@ -124,3 +124,13 @@ class IndexTests(MboxCase):
             self.assertEqual(find_removable(before, after, wanted), expected, wanted)
         self.assertEqual(find_removable(after, before, [1]), [0])
         self.assertEqual(find_removable(before, before, [2, 0]), [0, 2])
+
+    def test_find_many_equal(self):
+        """Equal messages are found one after the other, however many there are."""
+        self.write(stored(b"same\n") * 20_000)
+        index, _ = self.read()
+        self.assertEqual(
+            find_messages(index, index, range(20_000)), {at: at for at in range(20_000)}
+        )
+        removed = {*range(0, 20_000, 2)}
+        self.assertEqual(find_removable(index, index, removed), sorted(removed))

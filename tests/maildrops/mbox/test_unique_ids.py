@@ -29,6 +29,13 @@ class UniqueIdTests(SynchronousTestCase):
         """The unique-ids of earlier messages are not given again."""
         self.assertEqual(assign_unique_ids([(b"a", b"x")], [b"61", b"x"]), [b"61-1"])
 
+    def test_many_equal_messages(self):
+        """Each unique-id is tried once, however many equal messages there are."""
+        messages = [(b"a", b"")] * 100_000
+        uids = assign_unique_ids(messages)
+        self.assertEqual(len(set(uids)), len(messages))
+        self.assertEqual(len(unique_ids_to_write(messages[1:], uids[1:])), len(messages) - 1)
+
     @given(MESSAGES, st.data())
     def test_written(self, messages, data):
         """With what is written, those that remain keep their unique-ids, whatever is removed."""
