@@ -142,7 +142,7 @@ class SessionEvents:
                 method=session.method,
                 cause=_text_of(error.__cause__),
             )
-        elif isinstance(error, MaildropBusy | LoginTooSoon):
+        elif isinstance(error, MaildropBusy | LoginTooSoon) and error.__cause__ is None:
             _log.info(
                 '{peer}: login of "{user}" by {method} refused: {text}',
                 peer=peer,

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import alsoProvides
 
-from popserv.errors import LoginFailed, LoginTooSoon, NoSuchMessage
+from popserv.errors import LoginFailed, LoginTooSoon, MaildropBusy, NoSuchMessage
 from popserv.server.session_events import (
     EndReason,
     RenderedLogger,
@@ -244,6 +244,17 @@ class FailureTests(SessionLogCase):
         )
         ann.lose()
         other.lose()
+
+    def test_locked(self):
+        """If another program has locked the maildrop, the log names the lock."""
+        self.assertEqual(
+            self.log_failure(MaildropBusy(), OSError("another program has made /m/ann.lock")),
+            (
+                '192.0.2.1:4321: "ann" was refused with "maildrop already locked": '
+                "another program has made /m/ann.lock",
+                LogLevel.warn,
+            ),
+        )
 
     def test_too_soon(self):
         """[LOGIN-DELAY] is logged in the same way."""

@@ -17,11 +17,14 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from twisted.logger import Logger
 
 from popserv.core.printable import one_line
+from popserv.maildrops.path_problems import path_of
+from popserv.runtime.permissions import reason_of
 from popserv.runtime.threads import RunInThread
 
 _log = Logger()
@@ -47,12 +50,14 @@ _LOCKF = {
     fcntl.F_UNLCK: fcntl.LOCK_UN,
 }
 
+_SUFFIX = b".lock"
+
 _CANNOT_CREATE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """The errors with which a dotlock cannot be made, and fcntl has to be enough."""
 
 
 class FileLocked(Exception):
-    """Another program has a lock on the file."""
+    """Another program has a lock on the file; the text names that."""
 
 
 async def retry_while_locked(
@@ -82,7 +87,7 @@ class FileLock:
     def __init__(self, fd: int, parent: int, name: bytes) -> None:
         self._fd = fd
         self._parent = parent
-        self._name = name + b".lock"
+        self._name = name + _SUFFIX
         self._dotlock: tuple[int, int] | None = None
         self._touched = 0.0
 
@@ -97,7 +102,8 @@ class FileLock:
             self._set(fcntl.F_WRLCK if writable else fcntl.F_RDLCK)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise FileLocked from error
+                path = self._path(self._name.removesuffix(_SUFFIX))
+                raise FileLocked(f"another program has locked {path} with fcntl") from error
             raise
         try:
             self._create_dotlock()
@@ -106,14 +112,19 @@ class FileLock:
             raise
 
     def release(self) -> None:
-        """Release the locks."""
-        if self._dotlock is not None:
-            with suppress(FileNotFoundError):
-                status = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
-                if (status.st_dev, status.st_ino) == self._dotlock:
-                    os.unlink(self._name, dir_fd=self._parent)
+        """Release the locks.
+
+        :raises OSError: the dotlock cannot be removed.
+        """
+        try:
+            if self._dotlock is not None:
+                with suppress(FileNotFoundError):
+                    status = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
+                    if (status.st_dev, status.st_ino) == self._dotlock:
+                        os.unlink(self._name, dir_fd=self._parent)
+        finally:
             self._dotlock = None
-        self._set(fcntl.F_UNLCK)
+            self._set(fcntl.F_UNLCK)
 
     def touch(self) -> None:
         """Keep the dotlock from becoming stale; call it from time to time."""
@@ -139,10 +150,11 @@ class FileLock:
                 self._remove_stale_dotlock()
                 fd = os.open(self._name, flags, 0o644, dir_fd=self._parent)
         except FileExistsError as error:
-            raise FileLocked from error
+            raise self._dotlocked() from error
         except OSError as error:
             if error.errno not in _CANNOT_CREATE:
                 raise
+            _log_no_dotlock(path_of(self._parent), reason_of(error))
             return
         status = os.fstat(fd)
         self._dotlock = (status.st_dev, status.st_ino)
@@ -166,21 +178,38 @@ class FileLock:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise FileLocked from error
+            raise self._dotlocked() from error
         try:
             status = os.fstat(fd)
             process = os.read(fd, 20).strip(b"\0\n ")
         except OSError as error:
-            raise FileLocked from error
+            raise self._dotlocked() from error
         finally:
             os.close(fd)
         if not (time.time() - status.st_mtime > STALE_AGE or _has_ended(process)):
-            raise FileLocked
+            raise self._dotlocked()
         with suppress(FileNotFoundError):
             now = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
             if (now.st_ino, now.st_mtime_ns) == (status.st_ino, status.st_mtime_ns):
                 os.unlink(self._name, dir_fd=self._parent)
                 _log.warn("stale dotlock removed: {name}", name=one_line(os.fsdecode(self._name)))
+
+    def _dotlocked(self) -> FileLocked:
+        return FileLocked(f"another program has made {self._path(self._name)}")
+
+    def _path(self, name: bytes) -> str:
+        return os.path.join(path_of(self._parent), os.fsdecode(name))
+
+
+@lru_cache(1000)
+def _log_no_dotlock(directory: str, reason: str) -> None:
+    """Log once for each directory that the lock of fcntl has to be enough."""
+    _log.warn(
+        "cannot create dotlocks in {directory}: {reason}; only programs that use fcntl locks are "
+        "excluded; give the server permission to create files there, such as with --gid mail",
+        directory=one_line(directory),
+        reason=reason,
+    )
 
 
 def _has_ended(process: bytes) -> bool:

@@ -85,6 +85,11 @@ class Spool:
         except BlockingIOError:
             raise MaildropBusy from None
 
+    @property
+    def path(self) -> str:
+        """The path of the file, for the log."""
+        return os.path.join(path_of(self._parent), os.fsdecode(self._name))
+
     def is_writable(self) -> bool:
         """Return whether the file was opened for writing, too."""
         return fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
@@ -130,10 +135,9 @@ class Spool:
 
     def problem(self, reason: str | OSError) -> UnusablePath:
         """Return an error that names the file, for an error or a reason why it cannot be used."""
-        path = os.path.join(path_of(self._parent), os.fsdecode(self._name))
         if isinstance(reason, OSError):
-            return UnusablePath(reason.errno, f"{path}: {reason_of(reason)}")
-        return UnusablePath(errno.EINVAL, f"{path} {reason}")
+            return UnusablePath(reason.errno, f"{self.path}: {reason_of(reason)}")
+        return UnusablePath(errno.EINVAL, f"{self.path} {reason}")
 
     def close(self) -> None:
         """Close the file, and release all locks."""

@@ -8,10 +8,13 @@ import sys
 import time
 
 from twisted.internet.defer import succeed
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.mbox import locks
 from popserv.maildrops.mbox.locks import FileLock, FileLocked, retry_while_locked
+from popserv.runtime.permissions import this_user
 from tests.maildrops.maildir.harness import failing, result, watch_descriptors
 
 TRY_TO_LOCK = """
@@ -83,16 +86,18 @@ class LockTests(SynchronousTestCase):
         """If another program has the lock of fcntl, no dotlock is made."""
         with open(self.path, "rb+") as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
-            with self.assertRaises(FileLocked):
+            with self.assertRaises(FileLocked) as locked:
                 self.lock.acquire()
+            self.assertIn(f"{self.path} with fcntl", str(locked.exception))
             self.assertEqual(os.listdir(self.root), ["ann"])
 
     def test_dotlock_taken(self):
         """If there is a dotlock, the lock of fcntl is released again, and the dotlock stays."""
         for contents in (b"%d\n" % os.getpid(), b"", b"0", b"1", b"x", b"9" * 19):
             self.write_dotlock(contents)
-            with self.assertRaises(FileLocked):
+            with self.assertRaises(FileLocked) as locked:
                 self.lock.acquire()
+            self.assertIn(self.dotlock, str(locked.exception))
             self.assertTrue(self.other_can_lock())
             self.assertTrue(os.path.exists(self.dotlock))
 
@@ -151,7 +156,12 @@ class LockTests(SynchronousTestCase):
             self.lock.acquire()
 
     def test_unwritable(self):
-        """Without permission or room for a dotlock, the lock of fcntl is enough."""
+        """Without permission or room for a dotlock, the lock of fcntl is enough.
+
+        The log says so once for each directory and reason, with the remedy.
+        """
+        observer = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        locks._log_no_dotlock.cache_clear()
         for code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
             with failing(os, "open", OSError(code, "denied")):
                 self.lock.acquire()
@@ -159,6 +169,24 @@ class LockTests(SynchronousTestCase):
             self.lock.touch()
             self.lock.release()
             self.assertTrue(self.other_can_lock())
+        lines = [formatEvent(event) for event in observer]
+        user = this_user()
+        self.assertEqual(
+            [line.partition("; ")[0] for line in lines],
+            [
+                f"cannot create dotlocks in {self.root}: denied{end}"
+                for end in (f" for user {user}", "")
+            ],
+        )
+        self.assertIn("such as with --gid mail", lines[0])
+
+    def test_not_released(self):
+        """If the dotlock cannot be removed, the lock of fcntl is released all the same."""
+        self.lock.acquire()
+        error = OSError(errno.EIO, "I/O error")
+        with failing(os, "unlink", error), self.assertRaises(OSError):
+            self.lock.release()
+        self.assertTrue(self.other_can_lock())
 
     def test_full_disk(self):
         """A dotlock without a process in it is one all the same."""
