@@ -21,7 +21,7 @@ from popserv.maildrops.mbox.index import (
     read_index,
     without,
 )
-from popserv.maildrops.mbox.locks import FileLock
+from popserv.maildrops.mbox.locks import FileLock, FileLocked
 from popserv.maildrops.mbox.parser import Format, NotAnMbox, parse
 from popserv.maildrops.mbox.rewriting import Edit, rewrite
 from popserv.maildrops.mbox.spool import Spool
@@ -178,8 +178,9 @@ class MboxFile:
 
     def _current(self) -> Index:
         """Return the index of the locked file, read whole if it may have changed in any way."""
-        if self.index.is_settled and self.index.identity == self.spool.identity():
-            return self.index
+        index = self.index
+        if index.is_settled and index.is_whole and index.identity == self.spool.identity():
+            return index
         self._update(self._read(None))
         return self.index
 
@@ -212,6 +213,8 @@ class MboxFile:
     def _rewrite(self, lock: FileLock, index: Index, edits: Iterable[Edit]) -> None:
         if not self.spool.is_writable():
             raise self.spool.problem(PermissionError(errno.EACCES, "cannot be written"))
+        if self.spool.identity() != index.identity:
+            raise FileLocked(f"{self.spool.path} is being written without a lock")
         try:
             with self.spool.keeping_times():
                 size, boundaries = index.identity.size, index.offsets

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
-MAX_HEADER = 1 << 16
-"""The octets of a header that are examined; fields after them are not seen."""
+MAX_HEADER = 1 << 20
+"""The octets of a header that are examined; what follows them is read as text."""
+
+USUAL_HEADER = 1 << 14
+"""The octets that most headers do not exceed."""
 
 _VOLATILE_FIELDS = re.compile(
     rb"^(?:status|x-status|x-keywords|x-uid|x-uidl|x-imap|x-imapbase|content-length|lines)[ \t]*:"
@@ -34,16 +37,18 @@ class Header:
     The argument is the start of the message: ``MAX_HEADER`` octets, or all if it has fewer.
 
     ``text`` is the header without the blank line, and ``length`` its octets.  ``body`` is the
-    offset of what follows the blank line, or None if there is no blank line.  A header that is too
-    long is taken for an empty one, of a message without a blank line.
+    offset of what follows the blank line, or None if there is no blank line.  Of a header that is
+    too long these are the whole lines in ``MAX_HEADER`` octets, without a blank line; fields are
+    added before them, where they are seen.
     """
 
-    __slots__ = ("body", "length", "text")
+    __slots__ = ("_is_too_long", "body", "length", "text")
 
     def __init__(self, text: bytes) -> None:
         end = _END.search(text)
-        if end is None and len(text) >= MAX_HEADER:
-            text = b""
+        self._is_too_long = end is None and len(text) >= MAX_HEADER
+        if self._is_too_long:
+            text = text[: text.rfind(b"\n") + 1]
         self.length = len(text) if end is None else end.start()
         self.body = None if end is None else end.end()
         self.text = text[: self.length]
@@ -88,6 +93,8 @@ class Header:
         return self._append(b"X-UIDL: " + uid)
 
     def _append(self, field: bytes) -> tuple[int, int, bytes]:
+        if self._is_too_long:
+            return 0, 0, field + self._line_end
         # The last line of a file may have no line end.
         start = b"" if not self.length or self.text.endswith(b"\n") else self._line_end
         return self.length, self.length, start + field + self._line_end

@@ -55,6 +55,7 @@ class Index(NamedTuple):
     """The messages of an mbox file, in columns with one value for each.
 
     ``identity`` is that of the file; if not ``is_settled``, a change may not have altered it.
+    ``is_whole`` tells whether the whole file was read since its last change.
     ``offsets`` are those of the From_ lines, ``starts`` and ``ends`` those of the messages, and
     ``nexts`` those of the next From_ lines.  ``marks`` are the digests and the X-UIDLs that
     identify the messages, and ``read`` tells which of them have R in Status.
@@ -62,6 +63,7 @@ class Index(NamedTuple):
 
     identity: Identity
     is_settled: bool
+    is_whole: bool
     offsets: array[int]
     starts: array[int]
     ends: array[int]
@@ -85,6 +87,7 @@ _NO_COLUMN = array("Q")
 _NOTHING = Index(
     identity=Identity(0, 0, 0, 0, 0),
     is_settled=False,
+    is_whole=False,
     offsets=_NO_COLUMN,
     starts=_NO_COLUMN,
     ends=_NO_COLUMN,
@@ -135,6 +138,7 @@ def _append(
     return Index(
         identity,
         is_settled,
+        not kept,
         known.offsets[:kept] + array("Q", offsets),
         known.starts[:kept] + array("Q", starts),
         known.ends[:kept] + array("Q", ends),
@@ -163,6 +167,7 @@ def without(index: Index, removed: Sequence[int], identity: Identity) -> Index:
     return Index(
         identity,
         identity.is_settled(),
+        index.is_whole,
         shifted(index.offsets),
         shifted(index.starts),
         shifted(index.ends),

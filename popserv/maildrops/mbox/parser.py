@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from popserv.maildrops.mbox.from_line import MARK, MAX_LENGTH, from_line_length
-from popserv.maildrops.mbox.header import MAX_HEADER, Header
+from popserv.maildrops.mbox.header import MAX_HEADER, USUAL_HEADER, Header
 from popserv.maildrops.mbox.unquoting import Unquoter
 from popserv.maildrops.mbox.window import BLOCK, Window
 from popserv.messages.octets import count_message
@@ -88,7 +88,7 @@ def parse(
             raise NotAnMbox
         start = offset + from_length
         following = _find_from_line(window, start)
-        header = Header(window.read(start, min(MAX_HEADER, following - start)))
+        header = _read_header(window, start, following)
         end = None
         if mbox_format.believes_content_length and header.body is not None:
             content_length = header.content_length()
@@ -111,6 +111,15 @@ def parse(
                 offset, start, end, following, digest, header.x_uidl(), header.is_read(), sizes
             )
         offset = following
+
+
+def _read_header(window: Window, start: int, following: int) -> Header:
+    """Return the header of what starts and ends there."""
+    octets = following - start
+    header = Header(window.read(start, min(USUAL_HEADER, octets)))
+    if header.body is not None or octets <= USUAL_HEADER:
+        return header
+    return Header(window.read(start, min(MAX_HEADER, octets)))
 
 
 def _find_from_line(window: Window, offset: int) -> int:

@@ -9,6 +9,8 @@ Rules of this file:
  2. What is not overwritten is not copied, and is read where it is.
  3. The file is cut only when the new text is on disk.
  4. After an error everything is undone, from the copies, and the file is cut to its old length.
+ 5. The file has room for the copies before they are written, so that a program that appends without
+    a lock appends after them.  What it has appended is moved to where the file is cut.
 
 A process that is killed thus leaves duplicates, after a notice that says so, and never loses a
 message.  No more disk space is used than the new text has, and one message more.
@@ -74,7 +76,7 @@ def rewrite(
     pieces = _pieces(size, edits)
     end = start + sum(piece.end - piece.start + len(piece.text) for piece in pieces)
     if end == start:
-        os.ftruncate(fd, end)
+        _cut(fd, end, size, touch)
         os.fsync(fd)
         return
     # What is overwritten, as whole messages.
@@ -84,23 +86,30 @@ def rewrite(
     blank_lines = _blank_lines(size)
     notice = _notice(end - size - len(blank_lines))
     copies = size + len(blank_lines) + len(notice)
+    copies_end = copies + last - first
     try:
         _write(fd, blank_lines, size)
         _write(fd, notice, size + len(blank_lines))
+        os.ftruncate(fd, copies_end)
         _copy(fd, first, last, copies, touch)
         os.fdatasync(fd)
     except OSError:
-        os.ftruncate(fd, size)
+        _cut(fd, size, copies_end, touch)
         raise
     try:
         _write_pieces(fd, start, pieces, last, copies - first, touch)
         os.fdatasync(fd)
-        os.ftruncate(fd, end)
+        has_grown = os.fstat(fd).st_size > copies_end
+        if not has_grown:
+            os.ftruncate(fd, end)
     except OSError:
         _copy(fd, copies, copies + min(last, end) - first, first, touch)
         os.fdatasync(fd)
-        os.ftruncate(fd, size)
+        _cut(fd, size, copies_end, touch)
         raise
+    if has_grown:
+        # The copies are overwritten, so that this cannot be undone.
+        _cut(fd, end, copies_end, touch)
     os.fsync(fd)
 
 
@@ -148,6 +157,13 @@ def _write_pieces(
         _copy(fd, start + shift, saved + shift, offset, touch)
         _copy(fd, saved, end, offset + saved - start, touch)
         offset += end - start
+
+
+def _cut(fd: int, end: int, written: int, touch: Callable[[], None]) -> None:
+    """Cut the file, in which ``written`` octets are known; what was appended to them is moved."""
+    appended = max(0, os.fstat(fd).st_size - written)
+    _copy(fd, written, written + appended, end, touch)
+    os.ftruncate(fd, end + appended)
 
 
 def _copy(fd: int, start: int, end: int, to: int, touch: Callable[[], None]) -> None:

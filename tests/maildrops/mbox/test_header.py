@@ -66,6 +66,16 @@ class HeaderTests(SynchronousTestCase):
         ):
             self.assertEqual(edited(text, Header(text).x_uidl_edit(b"u")), after)
 
+    def test_too_long(self):
+        """A field is added to a header that is too long where it is seen, and only once."""
+        text = b"A: b\n" * (MAX_HEADER // 5 + 9) + b"\nbody\n"
+        header = Header(text[:MAX_HEADER])
+        self.assertIsNone(header.body)
+        self.assertEqual(header.length, MAX_HEADER // 5 * 5)
+        after = edited(text, header.status_edit())
+        self.assertEqual(after, b"Status: RO\n" + text)
+        self.assertTrue(Header(after[:MAX_HEADER]).is_read())
+
     @given(st.binary(max_size=60), st.sampled_from([b"", b"X-UIDL: old\n", b"Status: O\n"]))
     def test_edits(self, text, field):
         """Whatever the message, an edit can be read again and changes nothing else."""

@@ -41,7 +41,7 @@ class IndexTests(MboxCase):
 
     def assert_same(self, index, other):
         """Check that two indexes have the same messages."""
-        self.assertEqual(index[2:8], other[2:8])
+        self.assertEqual(index[3:9], other[3:9])
         self.assertEqual(list(index.messages), list(other.messages))
         self.assertEqual(list(index.messages.sizes()), list(other.messages.sizes()))
 
@@ -52,6 +52,8 @@ class IndexTests(MboxCase):
         self.append(stored(b"new\n", 2))
         index, octets = self.read(known)
         self.assertLess(octets, 1000)
+        self.assertTrue(known.is_whole)
+        self.assertFalse(index.is_whole)
         self.assert_same(index, self.read()[0])
 
     def test_half_a_message(self):

@@ -16,7 +16,9 @@ from popserv.errors import (
 )
 from popserv.interfaces import ICachedMessages, IRetrievalRecord, ISizeCache
 from popserv.maildrops.mbox import Format, body
+from popserv.maildrops.mbox import file as module
 from popserv.maildrops.mbox.file import MboxFile
+from popserv.maildrops.mbox.header import MAX_HEADER
 from popserv.testing import naive_octets, read_all
 from tests.maildrops.maildir.harness import failing, read_message, result
 from tests.maildrops.mbox.harness import OLD, MboxCase, mbox_of, stored
@@ -271,6 +273,58 @@ class RemovalTests(MailboxCase):
             result(mailbox.remove([mailbox.messages[0], mailbox.messages[2]]))
         self.assertEqual(self.read_all(), [b"new\n", MESSAGES[1]])
 
+    def test_rewritten_and_appended(self):
+        """If only what was appended has been read since another program's rewrite, all is read."""
+        first, second, last = MESSAGES
+        self.uids()
+        self.write(b"".join(map(stored, (second, first, last), (1, 0, 2))))
+        self.append(stored(b"new\n", 9))
+        os.utime(self.path, ns=(OLD, OLD))
+        with self.session() as mailbox:
+            result(mailbox.remove(mailbox.messages[:1]))
+        self.assertEqual(self.read_all(), [second, last, b"new\n"])
+
+    def test_appended_without_a_lock(self):
+        """What a program without locks appends after the file was read is kept."""
+        real = module.find_removable
+        delivered = iter([b"new\n"])
+
+        def find(*args):
+            for each in delivered:
+                self.append(stored(each, 9))
+            return real(*args)
+
+        with self.session() as mailbox, mock.patch.object(module, "find_removable", find):
+            result(mailbox.remove(mailbox.messages[:2]))
+        self.assertEqual(self.read_all(), [MESSAGES[2], b"new\n"])
+
+    def test_written_all_the_time(self):
+        """If a program without locks does not stop writing, nothing is removed."""
+        real = module.find_removable
+
+        def find(*args):
+            self.append(b"more\n")
+            return real(*args)
+
+        with (
+            self.session() as mailbox,
+            mock.patch.object(module, "find_removable", find),
+            self.assertRaises(RemovalFailed) as failed,
+        ):
+            result(mailbox.remove(mailbox.messages[:2]))
+        self.assertIn("is being written without a lock", str(failed.exception.__cause__))
+        self.assertEqual(self.read_all()[:2], MESSAGES[:2])
+
+    def test_half_a_message(self):
+        """A message of which only a part was there remains, with a new unique-id."""
+        self.append(stored(b"half", 9).rstrip(b"\n"))
+        with self.session() as mailbox:
+            uids = mailbox.messages.uids
+            self.append(b" of it\n\n")
+            result(mailbox.remove(mailbox.messages))
+        self.assertEqual(self.read_all(), [b"half of it\n"])
+        self.assertNotIn(self.uids()[0], uids)
+
     def test_removed_by_others(self):
         """If another program has removed one of equal messages, the other stays if not marked."""
         self.write(stored(b"same\n") * 2)
@@ -408,3 +462,16 @@ class RetrievalTests(MailboxCase):
         with mock.patch.object(os, "pwrite", side_effect=OSError(errno.ENOSPC, "full")):
             self.record(0)
         self.assertEqual(self.read_all(), MESSAGES)
+
+    def test_long_header(self):
+        """A message keeps its unique-id and is recorded once, however long its header is."""
+        for octets in (100_000, MAX_HEADER + 100_000):
+            self.write(mbox_of([b"To: x,\n" * (octets // 7) + b"\nbody\n"]))
+            uids = self.uids()
+            self.record(0)
+            size = os.stat(self.path).st_size
+            self.restart()
+            self.assertEqual(self.uids(), uids)
+            self.record(0)
+            self.assertEqual(self.last(), 0)
+            self.assertEqual(os.stat(self.path).st_size, size)

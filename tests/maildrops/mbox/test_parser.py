@@ -251,8 +251,13 @@ class DigestTests(Opened):
         self.assertEqual(self.digest(message), digest)
 
     def test_long_header(self):
-        """A header that is too long is read as one without fields."""
-        message = b"Status: RO\n" + b"X: y\n" * 20_000 + b"\nbody\n"
-        entry = self.entries(FROM_LINE % 0 + message)[0]
-        self.assertFalse(entry.is_read)
-        self.assertTrue(entry.sizes.has_blank_line)
+        """Of a header that is too long the start is examined, and the rest is text."""
+        for lines, is_too_long in ((20_000, False), (250_000, True)):
+            for field in (b"Status: RO\n", b"Status: RO\r\n"):
+                message = b"X: y\n" * lines + b"\nbody\n"
+                entry = self.entries(FROM_LINE % 0 + field + message)[0]
+                self.assertTrue(entry.is_read)
+                self.assertTrue(entry.sizes.has_blank_line)
+                self.assertEqual(entry.digest, self.digest(message))
+            late = self.entries(FROM_LINE % 0 + b"X: y\n" * lines + b"Status: RO\n\nbody\n")[0]
+            self.assertEqual(late.is_read, not is_too_long)

@@ -181,6 +181,39 @@ class RewritingTests(SynchronousTestCase):
                 patch.stop()
         self.assert_kept(case)
 
+    @given(cases(), st.integers(0, 4), st.integers(1, 20), st.integers(0, 12))
+    def test_appended_without_a_lock(self, case, number, size, failed):
+        """What a program without locks appends while the file is rewritten is kept."""
+        _, run, expected = self.prepare(case)
+        text = message(99, size)
+        real, ftruncate = os.pwrite, os.ftruncate
+        calls, appended = count(), []
+
+        def extend(fd, octets):
+            ftruncate(fd, octets)
+            appended[:] = appended or [False]
+
+        def pwrite(fd, *args):
+            call = next(calls) if appended else -1
+            if call == number:
+                appended[:] = [True]
+                with open(self.path, "ab") as file:
+                    file.write(mbox_of([text]))
+            if call == failed:
+                raise OSError(errno.EIO, "injected")
+            return real(fd, *args)
+
+        with mock.patch.object(os, "pwrite", pwrite), mock.patch.object(os, "ftruncate", extend):
+            try:
+                run()
+            except OSError:
+                expected = None
+        self.assert_kept(case)
+        added = [text] * (appended == [True])
+        self.assertEqual(self.read()[-1:] if added else [], added)
+        if expected is not None:
+            self.assertEqual(self.read(), expected + added)
+
     @given(cases())
     def test_short_writes(self, case):
         """A write may write less than it is given."""
