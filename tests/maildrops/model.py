@@ -40,7 +40,7 @@ class Model:
 
     def deliver(self, number):
         """Deliver a message."""
-        body = BODIES[number % len(BODIES)]
+        body = self._case.bodies[number % len(self._case.bodies)]
         result(self._case.deliver(self._factories[0], b"ann", body))
         self._stored.append([body, None])
 
@@ -129,6 +129,9 @@ class ModelMixin:
     It uses ``make_factory``, ``deliver``, ``remove_externally`` and ``another_factory`` of
     :class:`~popserv.testing.MailboxContract`.  The store must do its work without a thread.
     """
+
+    bodies = BODIES
+    """The messages that are delivered."""
 
     def disturb(self, factory, user, number):
         """Do what other programs do without changing a message: rename files, set flags.

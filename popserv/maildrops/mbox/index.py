@@ -184,7 +184,7 @@ def find_messages(before: Index, after: Index, wanted: Collection[int]) -> dict[
     Messages that are missing are left out.  Of equal messages the first ones correspond.
     """
     all_old, all_new = _by_digest(before), _by_digest(after)
-    found = {}
+    found: dict[int, int] = {}
     for digest in {before.marks[at][0] for at in wanted}:
         found.update(zip(all_old[digest], all_new[digest], strict=False))
     return {at: found[at] for at in wanted if at in found}

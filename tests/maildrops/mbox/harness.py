@@ -13,6 +13,12 @@ FROM_LINE = b"From ann@example.org Mon Jan  5 10:00:%02d 2026\n"
 OLD = 1_600_000_000 * 10**9
 """A time long ago, in nanoseconds."""
 
+INTERNAL_DATA = (
+    b"From MAILER-DAEMON Mon Jan  5 10:00:00 2026\n"
+    b"Subject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\nX-IMAP: 1 2\n\nx\n\n"
+)
+"""The message that Dovecot and the C-client library keep at the start of a file."""
+
 
 def stored(message, number=0):
     """Return a message as a delivery agent writes it: with a From_ line and line ends."""

@@ -21,7 +21,7 @@ from popserv.maildrops.mbox.file import MboxFile
 from popserv.maildrops.mbox.header import MAX_HEADER
 from popserv.testing import naive_octets, read_all
 from tests.maildrops.maildir.harness import failing, read_message, result
-from tests.maildrops.mbox.harness import OLD, MboxCase, mbox_of, stored
+from tests.maildrops.mbox.harness import INTERNAL_DATA, OLD, MboxCase, mbox_of, stored
 
 MESSAGES = [b"Subject: 1\n\none\n", b"Subject: 2\n\ntwo\n", b"Subject: 3\n\nthree\n"]
 
@@ -356,13 +356,10 @@ class RemovalTests(MailboxCase):
 
     def test_internal_data(self):
         """The data message of c-client and Dovecot stays."""
-        data = (
-            b"From MAILER-DAEMON Mon Jan  5 10:00:00 2026\n"
-            b"Subject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\nX-IMAP: 1 2\n\nx\n\n"
-        )
-        self.write(data + mbox_of(MESSAGES))
+        self.write(INTERNAL_DATA + mbox_of(MESSAGES))
         self.remove(0, 1, 2)
-        self.assertEqual(self.contents(), data)
+        self.assertEqual(self.contents(), INTERNAL_DATA)
+        self.assertEqual(self.read_all(), [])
 
     def test_owner_and_times(self):
         """The file keeps its inode, owner, group, mode and times."""

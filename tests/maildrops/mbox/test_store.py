@@ -14,15 +14,19 @@ from popserv.maildrops.mbox import MboxMaildrops, store
 from popserv.maildrops.mbox.locks import FileLock
 from popserv.testing import SAMPLE_MESSAGES, MailboxContract, contract
 from tests.maildrops.maildir.harness import SPECIAL_FILES, failing, result, run_inline
-from tests.maildrops.mbox.harness import MboxCase, mbox_of, stored, wait_not
+from tests.maildrops.mbox.harness import INTERNAL_DATA, OLD, MboxCase, mbox_of, stored, wait_not
+from tests.maildrops.model import BODIES, ModelMixin
 
 
-class ContractTests(MailboxContract, TestCase):
-    """The contract of all stores."""
+class ContractTests(ModelMixin, MailboxContract, TestCase):
+    """The contract of all stores, and their model."""
+
+    # An mbox file can contain messages whose lines have line ends.
+    bodies = tuple(each + b"\n" if each[-1:] not in b"\n" else each for each in BODIES)
 
     def setUp(self):
         """Use samples that an mbox file can contain: each line has a line end."""
-        self.deliveries = 0
+        self.deliveries = self.changes = 0
         samples = [each + b"\n" if each[-1:] not in b"\n" else each for each in SAMPLE_MESSAGES]
         self.patch(contract, "SAMPLE_MESSAGES", samples)
 
@@ -33,6 +37,7 @@ class ContractTests(MailboxContract, TestCase):
         for user, each in messages.items():
             with open(self.path(user), "wb") as file:
                 file.write(mbox_of(each))
+            self.age(user)
             self.deliveries += len(each)
         return self.another_factory(None)
 
@@ -48,6 +53,7 @@ class ContractTests(MailboxContract, TestCase):
         """Append to the file, at another time than every other delivery."""
         with open(self.path(user), "ab") as file:
             file.write(stored(message, self.deliveries))
+        self.age(user)
         self.deliveries += 1
 
     def remove_externally(self, factory, user, index):
@@ -58,7 +64,22 @@ class ContractTests(MailboxContract, TestCase):
             file.seek(0)
             file.write(b"From ann@".join(parts))
             file.truncate()
+        self.age(user)
         return True
+
+    def age(self, user):
+        """Give the file a time of modification that it never had, long ago."""
+        self.changes += 1
+        os.utime(self.path(user), ns=(OLD, OLD + self.changes))
+
+    def disturb(self, _factory, user, number):
+        """Rewrite the file in place, with or without Dovecot's data message at its start."""
+        with open(self.path(user), "rb+") as file:
+            octets = file.read().removeprefix(INTERNAL_DATA)
+            file.seek(0)
+            file.write(INTERNAL_DATA * (number % 2) + octets)
+            file.truncate()
+        self.age(user)
 
     def failing_open(self, _factory, _user):
         """Fail to read."""

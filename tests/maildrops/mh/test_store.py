@@ -13,14 +13,15 @@ from popserv.maildrops.mh import folder as folder_module
 from popserv.maildrops.mh import store as module
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import MailboxContract
-from tests.maildrops.maildir.harness import failing, read_message, result
+from tests.maildrops.maildir.harness import failing, read_message, result, run_inline
 from tests.maildrops.mh.harness import MHCase, deliver, numbers_in, pack
+from tests.maildrops.model import ModelMixin
 
 
-class ContractTests(MailboxContract, TestCase):
-    """The store fulfils the contract of all stores."""
+class MHContract(MailboxContract):
+    """The contract of all stores."""
 
-    downgrader = None
+    options = {}
 
     def make_factory(self, messages):
         """Deliver the messages."""
@@ -28,6 +29,7 @@ class ContractTests(MailboxContract, TestCase):
         os.makedirs(self.root)
         factory = self.another_factory()
         for user, delivered in messages.items():
+            os.mkdir(os.path.join(self.root, os.fsdecode(user)))
             for message in delivered:
                 self.deliver(factory, user, message)
         return factory
@@ -44,7 +46,23 @@ class ContractTests(MailboxContract, TestCase):
 
     def another_factory(self, factory=None):
         """Return a factory with a cache of its own."""
-        return MHMaildrops(self.root, downgrader=self.downgrader)
+        return MHMaildrops(self.root, **self.options)
+
+    def disturb(self, factory, user, number):
+        """Renumber all messages, or one; read or write the folder's sequences."""
+        folder = os.path.join(self.root, os.fsdecode(user))
+        numbers = numbers_in(folder)
+        if number < 3:
+            pack(folder)
+        elif number < 6 and numbers:
+            # As "refile" to the same folder, the last message gets another number.
+            last = os.path.join(folder, str(numbers[-1]))
+            os.rename(last, os.path.join(folder, str(numbers[-1] + number)))
+        elif number == 6:
+            with open(os.path.join(folder, ".mh_sequences"), "wb") as file:
+                file.write(b"cur: 1\nunseen: %b\n" % b" ".join(b"%d" % each for each in numbers))
+        elif os.path.exists(os.path.join(folder, ".popserv-index")):
+            os.unlink(os.path.join(folder, ".popserv-index"))
 
     def failing_open(self, factory, user):
         """The folder cannot be listed."""
@@ -56,10 +74,24 @@ class ContractTests(MailboxContract, TestCase):
         return failing(mailbox.os, "unlink", error, lambda name, **_: name == b"2")
 
 
-class DowngradingContractTests(ContractTests):
+class ThreadedContractTests(MHContract, TestCase):
+    """The contract holds with threads, as in a server."""
+
+
+class DowngradingContractTests(MHContract, TestCase):
     """The contract holds in a server with UTF8."""
 
-    downgrader = Downgrader
+    options = {"downgrader": Downgrader}
+
+
+class InlineContractTests(ModelMixin, MHContract, TestCase):
+    """The contract holds without threads, and the store behaves as the model does."""
+
+    options = {"run": run_inline}
+
+    def setUp(self):
+        """The model has no clock: every scan is settled."""
+        self.patch(folder_module, "CLOCK_TICK", -(10**12))
 
 
 class StoreTests(MHCase):
