@@ -118,8 +118,8 @@ def read_index(
         last = len(known.marks) - 1
         entries = parse(window, known.offsets[last], mbox_format, downgrader)
         with suppress(NotAnMbox):
-            first = next(entries)
-            if first.digest == known.marks[last][0]:
+            first = next(entries, None)
+            if first is not None and first.digest == known.marks[last][0]:
                 return _append(known, last, identity, is_settled, [first, *entries])
     entries = parse(window, 0, mbox_format, downgrader)
     return _append(_NOTHING, 0, identity, is_settled, [*entries])

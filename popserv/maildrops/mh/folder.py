@@ -6,6 +6,7 @@ writes it.  Everything here may wait for the disk: call it in a thread.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from popserv.errors import MaildropBusy
 from popserv.maildrops.file_times import CLOCK_TICK, FILE_CLOCK, TRUSTED_AGE
+from popserv.runtime.permissions import reason_of
 
 MAX_SCANS = 5
 """The maximum number of scans of a folder that keeps changing; the last result is then used."""
@@ -118,3 +120,52 @@ def open_number(folder: int, number: int) -> int | None:
         return fd
     os.close(fd)
     return None
+
+
+def unlink_if_same(folder: int, number: int, key: FileKey) -> None:
+    """Unlink the file of a message number if it has this key.
+
+    It is renamed first, so that no other program gives it another message meanwhile: nmh has no
+    lock in a folder without sequences, nor if it is told to use other locks.  A process that is
+    killed in between leaves the renamed file, which is a backup to nmh.
+
+    :raises FileNotFoundError: there is no such file.
+    :raises OSError: the file has another key, or cannot be unlinked; it has its number.
+    """
+    name, backup = b"%d" % number, b",popserv-%d" % time.time_ns()
+    _check(folder, name, key)
+    os.rename(name, backup, src_dir_fd=folder, dst_dir_fd=folder)
+    try:
+        _check(folder, backup, key)
+        os.unlink(backup, dir_fd=folder)
+    except OSError:
+        _restore(folder, backup, number)
+        raise
+
+
+def _check(folder: int, name: bytes, key: FileKey) -> None:
+    if key_of(os.stat(name, dir_fd=folder, follow_symlinks=False)) != key:
+        raise OSError(errno.EBUSY, "the message has changed")
+
+
+def _restore(folder: int, backup: bytes, number: int) -> None:
+    """Give a renamed file its number again, or the next one that is free.
+
+    :raises OSError: it cannot be renamed, and is there under the other name.
+    """
+    while True:
+        try:
+            os.link(
+                *(backup, b"%d" % number),
+                src_dir_fd=folder,
+                dst_dir_fd=folder,
+                follow_symlinks=False,
+            )
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            text = f"{reason_of(error)}; the message is now in {os.fsdecode(backup)}"
+            raise OSError(error.errno, text) from error
+        else:
+            os.unlink(backup, dir_fd=folder)
+            return

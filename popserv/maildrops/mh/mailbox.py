@@ -17,7 +17,7 @@ from popserv.interfaces import IDeliveryTimes, IRetrievalRecord, ISizeCache
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.mh import index_file
 from popserv.maildrops.mh.body import Body
-from popserv.maildrops.mh.folder import FileKey, Scan, key_of, open_number, scan
+from popserv.maildrops.mh.folder import FileKey, Scan, key_of, open_number, scan, unlink_if_same
 from popserv.maildrops.mh.index import Index, make_index, save_index
 from popserv.maildrops.mh.sequences import (
     NAME,
@@ -179,15 +179,12 @@ class MHMailbox:
     def _unlink(self, numbers: dict[int, int]) -> list[tuple[int, OSError]]:
         errors: list[tuple[int, OSError]] = []
         for position, number in numbers.items():
-            name = b"%d" % number
             try:
-                key = key_of(os.stat(name, dir_fd=self._folder, follow_symlinks=False))
-                if key != self.index.entries[position].key:
-                    raise OSError(errno.EBUSY, "the message has changed")
-                os.unlink(name, dir_fd=self._folder)
+                unlink_if_same(self._folder, number, self.index.entries[position].key)
             except FileNotFoundError:
                 pass
             except OSError as error:
+                name = b"%d" % number
                 errors.append((position, explain_in_directory(error, self._folder, name)))
         return errors
 

@@ -16,7 +16,7 @@ from popserv.maildrops.mbox.index import (
 )
 from popserv.maildrops.mbox.parser import DEFAULT_FORMAT
 from popserv.maildrops.mbox.window import Window
-from tests.maildrops.mbox.harness import MboxCase, mbox_of, stored
+from tests.maildrops.mbox.harness import INTERNAL_DATA, MboxCase, mbox_of, stored
 
 
 class IndexTests(MboxCase):
@@ -72,9 +72,14 @@ class IndexTests(MboxCase):
             mbox_of([b"x\n", b"first\n", b"second\n", b"x\n"]),
             mbox_of([b"first\n", b"SECOND\n", b"third\n"]),
             stored(b"much longer than before\n" * 10),
+            INTERNAL_DATA,
         ):
             self.write(contents)
             self.assert_same(self.read(known)[0], self.read()[0])
+        self.write(stored(b"x\n"))
+        known, _ = self.read()
+        self.write(INTERNAL_DATA)
+        self.assertEqual(len(self.read(known)[0].messages), 0)
 
     def test_first(self):
         """The first messages of an index are the start of that of the same file."""

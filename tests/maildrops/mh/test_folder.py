@@ -1,14 +1,16 @@
 """Tests of popserv.maildrops.mh.folder."""
 
 import contextlib
+import errno
 import os
+from pathlib import Path
 from unittest.mock import patch
 
 from popserv.errors import MaildropBusy
 from popserv.maildrops.mh import folder as module
-from popserv.maildrops.mh.folder import MAX_SCANS, lock, open_number
-from tests.maildrops.maildir.harness import SPECIAL_FILES, before_each_call
-from tests.maildrops.mh.harness import MHCase
+from popserv.maildrops.mh.folder import MAX_SCANS, lock, open_number, unlink_if_same
+from tests.maildrops.maildir.harness import SPECIAL_FILES, before_each_call, failing
+from tests.maildrops.mh.harness import MHCase, deliver
 
 
 class FolderTests(MHCase):
@@ -88,3 +90,100 @@ class FolderTests(MHCase):
             lock(first)
             with self.assertRaises(MaildropBusy):
                 lock(second)
+
+
+class UnlinkTests(MHCase):
+    """A message is unlinked, and no other that gets its number."""
+
+    def setUp(self):
+        """Deliver two messages."""
+        super().setUp()
+        self.deliver(b"one\n", b"two\n")
+        self.keys = self.scan().files
+
+    def unlink(self, number=1):
+        """Unlink a message."""
+        with self.folder() as fd:
+            unlink_if_same(fd, number, self.keys[number])
+
+    def racing(self, action):
+        """Do something just before the file is renamed."""
+        real = os.rename
+
+        def rename(*args, **kwargs):
+            self.patch(os, "rename", real)
+            action()
+            real(*args, **kwargs)
+
+        self.patch(os, "rename", rename)
+
+    def contents(self):
+        """Return all files by their names."""
+        return {path.name: path.read_bytes() for path in Path(self.path).iterdir()}
+
+    def test_unlink(self):
+        """The file is unlinked, and nothing else is left."""
+        self.unlink()
+        self.assertEqual(self.contents(), {"2": b"two\n"})
+        with self.assertRaises(FileNotFoundError):
+            self.unlink()
+
+    def test_changed(self):
+        """A file that has changed is not touched."""
+        deliver(self.path, b"longer\n", 1)
+        with self.assertRaises(OSError) as failed:
+            self.unlink()
+        self.assertEqual(failed.exception.errno, errno.EBUSY)
+        self.assertEqual(self.contents(), {"1": b"longer\n", "2": b"two\n"})
+
+    def test_renumbered(self):
+        """A message that gets the number at the last moment keeps it."""
+        self.racing(lambda: os.rename(self.file(2), self.file(1)))
+        with self.assertRaises(OSError):
+            self.unlink()
+        self.assertEqual(self.contents(), {"1": b"two\n"})
+
+    def test_number_taken(self):
+        """If its number is taken meanwhile, it gets the next one that is free."""
+        real = os.stat
+
+        def stat(name, **kwargs):
+            if isinstance(name, bytes) and name.startswith(b",popserv-"):
+                deliver(self.path, b"new\n", 1)
+                deliver(self.path, b"newer\n", 2)
+            return real(name, **kwargs)
+
+        self.racing(lambda: os.rename(self.file(2), self.file(1)))
+        with patch.object(os, "stat", stat), self.assertRaises(OSError):
+            self.unlink()
+        self.assertEqual(self.contents(), {"1": b"new\n", "2": b"newer\n", "3": b"two\n"})
+
+    def test_link(self):
+        """A symbolic link that takes the number at the last moment stays one."""
+
+        def link():
+            os.unlink(self.file(1))
+            os.symlink("2", self.file(1))
+
+        self.racing(link)
+        with self.assertRaises(OSError):
+            self.unlink()
+        self.assertTrue(os.path.islink(self.file(1)))
+
+    def test_not_restored(self):
+        """Without hard links the message stays under the other name, which the error tells."""
+        self.racing(lambda: os.rename(self.file(2), self.file(1)))
+        denied = PermissionError(errno.EPERM, "no links")
+        with failing(os, "link", denied), self.assertRaises(OSError) as failed:
+            self.unlink()
+        [(name, contents)] = self.contents().items()
+        self.assertIn(f"the message is now in {name}", str(failed.exception))
+        self.assertEqual(contents, b"two\n")
+
+    def test_killed(self):
+        """A process that is killed leaves the file as a backup, which is no message."""
+        killed = failing(os, "unlink", KeyboardInterrupt())
+        with killed, self.assertRaises(KeyboardInterrupt):
+            self.unlink()
+        self.assertEqual(sorted(self.contents().values()), [b"one\n", b"two\n"])
+        self.assertEqual(list(self.scan().files), [2])

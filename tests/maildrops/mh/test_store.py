@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
 
 from popserv.errors import MaildropBusy, MaildropUnavailable, NoSuchMessage
-from popserv.maildrops.mh import MHMaildrops, mailbox
+from popserv.maildrops.mh import MHMaildrops
 from popserv.maildrops.mh import folder as folder_module
 from popserv.maildrops.mh import store as module
 from popserv.messages.downgrade.downgrader import Downgrader
@@ -71,7 +71,7 @@ class MHContract(MailboxContract):
     def failing_removal(self, factory, user):
         """The second message cannot be removed."""
         error = PermissionError(13, "Permission denied")
-        return failing(mailbox.os, "unlink", error, lambda name, **_: name == b"2")
+        return failing(folder_module.os, "rename", error, lambda name, *_, **__: name == b"2")
 
 
 class ThreadedContractTests(MHContract, TestCase):
