@@ -127,15 +127,11 @@ class _Assignment:
 
     def add(self, counted: Iterable[Entry]) -> None:
         """Add entries that were counted, with the unique-ids of the same messages if known."""
-        by_content: dict[tuple[int, bytes], list[Entry]] = defaultdict(list)
-        for entries in self._by_key.values():
-            for entry in entries:
-                by_content[entry.key.inode, entry.digest].append(entry)
         new = []
         for entry in counted:
-            known = by_content[entry.key.inode, entry.digest]
-            if known:
-                self._add_known(entry, known.pop(0))
+            known = self._by_key.get(entry.key)
+            if known and known[0].digest == entry.digest:
+                self.entries.append(entry._replace(uid=known.pop(0).uid))
             else:
                 new.append(entry)
         used = {entry.uid for entry in self.entries}
@@ -147,11 +143,6 @@ class _Assignment:
                 self.has_new_random = True
             used.add(uid)
             self.entries.append(entry._replace(uid=uid))
-
-    def _add_known(self, entry: Entry, known: Entry) -> None:
-        # Its time has changed, with which a later restart would calculate another unique-id.
-        self.has_new_random |= known.key != entry.key
-        self.entries.append(entry._replace(uid=known.uid))
 
 
 def _count(folder: int, number: int, downgrader: MakeDowngrader | None) -> Entry | None:

@@ -41,12 +41,16 @@ class UniqueIdTests(MHCase):
         shutil.move(copy, self.path)
         self.assertEqual(self.both(), uids)
 
-    def test_touched(self):
-        """A message whose time was changed keeps its unique-id."""
+    def test_delivered_again(self):
+        """A message with the octets of one that was removed, and its inode, is another one."""
         self.deliver(b"1\n", b"2\n")
-        uids = self.both()
-        os.utime(self.file(1), ns=(5, 5))
-        self.assertEqual(self.both(), uids)
+        one, two = self.both()
+        # As if the file system had given the inode of a removed file to a new one.
+        os.rename(self.file(1), self.file(3))
+        os.utime(self.file(3), ns=(5, 5))
+        same, new = self.both()
+        self.assertEqual(same, two)
+        self.assertNotEqual(new, one)
 
     def test_changed(self):
         """A message with other octets has another unique-id."""

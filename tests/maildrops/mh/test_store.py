@@ -39,9 +39,10 @@ class MHContract(MailboxContract):
         deliver(os.path.join(self.root, os.fsdecode(user)), message)
 
     def remove_externally(self, factory, user, index):
-        """Unlink a message."""
+        """Rename a message to a backup, as rmm does; its inode is not used again."""
         folder = os.path.join(self.root, os.fsdecode(user))
-        os.unlink(os.path.join(folder, str(numbers_in(folder)[index])))
+        path = os.path.join(folder, str(numbers_in(folder)[index]))
+        os.rename(path, os.path.join(folder, f",{os.stat(path).st_ino}"))
         return True
 
     def another_factory(self, factory=None):
