@@ -12,6 +12,7 @@ import argparse
 import shutil
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -107,10 +108,18 @@ def delete_one(bench, peer, number):
     }
 
 
-def measure(bench, peer, workload, arguments, original):
-    """Measure a workload once; return a Run."""
-    path, messages = peer.root / USER, arguments.messages
-    shutil.copyfile(original, path)
+def count_messages(path):
+    """Return the number of messages in a file of generated mail."""
+    return path.read_bytes().count(b"\nMessage-ID: ")
+
+
+def measure(bench, peer, workload, messages, restore, count=count_messages):
+    """Measure a workload once; return a Run.
+
+    ``restore`` writes the mail at a path, and ``count`` returns the number of messages there.
+    """
+    path = peer.root / USER
+    restore(path)
     if workload == "first":
         peer.stop()
         peer.remove_own_files()
@@ -123,7 +132,7 @@ def measure(bench, peer, workload, arguments, original):
     poll(bench, peer, USER, messages)
     if workload == "quit":
         result, cpu = peer.measure_cpu(lambda: delete_one(bench, peer, messages // 2))
-        if path.read_bytes().count(b"\nMessage-ID: ") != messages - 1:
+        if count(path) != messages - 1:
             raise MeasurementError("QUIT has not removed one message")
         return summarize([result], cpu)
     options = ["--messages", messages, "--seconds", bench.seconds, "--warm", 1]
@@ -132,9 +141,9 @@ def measure(bench, peer, workload, arguments, original):
     return summarize([result], cpu)
 
 
-def parse_command_line(argv):
+def parse_command_line(argv, description=__doc__):
     """Return the arguments of a command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds [default: 5]")
     parser.add_argument(
         "--messages", type=int, default=10_000, help="messages in a file [default: 10000]"
@@ -144,6 +153,18 @@ def parse_command_line(argv):
     if arguments.tiny:
         arguments.messages, arguments.rounds = 20, 1
     return arguments
+
+
+def print_table(arguments, peers, runs):
+    """Print the medians of all runs, which are given by workload and name of the server."""
+    print(f"{environment()}, {arguments.rounds} rounds, {arguments.messages} messages\n")
+    print("| workload | server | CPU ms | wall-clock ms |\n|---|---|---|---|")
+    for workload in WORKLOADS:
+        for peer in peers:
+            each = runs[workload, peer.name]
+            cpu = 1000 * median(run.value for run in each)
+            wall = 1000 * median(1 / run.rate for run in each)
+            print(f"| {workload} | {peer.name} | {cpu:.3f} | {wall:.3f} |")
 
 
 def main(argv=None):
@@ -157,6 +178,7 @@ def main(argv=None):
         print_status("generating mail")
         original = directory / "mbox"
         write_mbox(bench, original, arguments.messages, None)
+        restore = partial(shutil.copyfile, original)
         for peer in peers:
             for user in (USER, STARTER):
                 peer.maildir(user)
@@ -172,16 +194,9 @@ def main(argv=None):
             for workload in WORKLOADS:
                 for peer in peers[number % 3 :] + peers[: number % 3]:
                     print_status(f"round {number + 1}: {workload}, {peer.name}")
-                    run = measure(bench, peer, workload, arguments, original)
+                    run = measure(bench, peer, workload, arguments.messages, restore)
                     runs.setdefault((workload, peer.name), []).append(run)
-        print(f"{environment()}, {arguments.rounds} rounds, {arguments.messages} messages\n")
-        print("| workload | server | CPU ms | wall-clock ms |\n|---|---|---|---|")
-        for workload in WORKLOADS:
-            for peer in peers:
-                each = runs[workload, peer.name]
-                cpu = 1000 * median(run.value for run in each)
-                wall = 1000 * median(1 / run.rate for run in each)
-                print(f"| {workload} | {peer.name} | {cpu:.3f} | {wall:.3f} |")
+        print_table(arguments, peers, runs)
     return 0
 
 

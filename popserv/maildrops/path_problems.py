@@ -33,7 +33,7 @@ def explain_maildrop(error: OSError, root: bytes, parts: Sequence[bytes]) -> Unu
     for number, part in enumerate(parts, 1):
         path = os.path.join(path, os.fsdecode(part))
         problem = problem or _explain_below_root(path, is_maildrop=number == len(parts))
-    return UnusablePath(error.errno, problem or _explain_open(error, path))
+    return UnusablePath(error.errno, problem or explain_open(error, path))
 
 
 def explain_in_directory(error: OSError, directory: int, name: object = None) -> UnusablePath:
@@ -44,7 +44,7 @@ def explain_in_directory(error: OSError, directory: int, name: object = None) ->
     """
     if isinstance(error, UnusablePath):
         return error
-    return UnusablePath(error.errno, _explain_open(error, _path_in(directory, name)))
+    return UnusablePath(error.errno, explain_open(error, _path_in(directory, name)))
 
 
 def explain_change(error: OSError, directory: int, name: object = None) -> UnusablePath:
@@ -118,7 +118,7 @@ def _explain_below_root(path: str, *, is_maildrop: bool) -> str | None:
     return explain_directory(path)
 
 
-def _explain_open(error: OSError, path: str) -> str:
+def explain_open(error: OSError, path: str) -> str:
     """Return why a path cannot be opened, of which the directories can be searched."""
     if error.errno == errno.EACCES:
         return f"{path} cannot be read by user {this_user()}{_permissions(path)}"

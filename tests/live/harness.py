@@ -143,14 +143,13 @@ def temporary_directory(test=None):
 
 
 class Server:
-    """A twistd process that runs popserv."""
+    """A twistd process that runs popserv; ``store`` replaces the option that names the store."""
 
-    def __init__(self, *options, root=None, tac=None, twistd=(), environment=None):
+    def __init__(self, *options, root=None, store=(), tac=None, twistd=(), environment=None):
         self.root = root or temporary_directory()
         self._log = temporary_directory() / "log"
         self._names = count(1)
-        store = [] if "--store" in options else ["--maildir", self.root]
-        plugin = ["pop3", *store, *options]
+        plugin = ["pop3", *(store or ("--maildir", self.root)), *options]
         # What a proxy sends first, if the first port is one for proxies.
         self.header = b""
         if "--listen" not in options:

@@ -445,12 +445,20 @@ class GrowthTests(TinyTestCase):
         self.assertEqual(list(results.rglob("*.png")), [])
 
 
-class MboxTests(SynchronousTestCase):
-    """The command mbox.py."""
+class StoreTests(SynchronousTestCase):
+    """The commands mbox.py and mh.py."""
 
     def test_mbox(self):
         """It measures every workload on every server."""
-        script = CHECKOUT / "benchmarks" / "mbox.py"
+        self.check("mbox.py", ("popserv", "dovecot, tuned", "dovecot"))
+
+    def test_mh(self):
+        """It measures every workload on both stores."""
+        self.check("mh.py", ("MH", "Maildir"))
+
+    def check(self, name, servers):
+        """Run a command and check its table."""
+        script = CHECKOUT / "benchmarks" / name
         directory = temporary_directory(self)
         done = subprocess.run(
             [sys.executable, script, "--tiny", "--load", program(), "--directory", directory],
@@ -462,9 +470,9 @@ class MboxTests(SynchronousTestCase):
         )
         self.assertEqual(done.returncode, 0, done.stderr)
         rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
-        self.assertEqual(len(rows), 13)
+        self.assertEqual(len(rows), 1 + 4 * len(servers))
         for _, server, cpu, wall in rows[1:]:
-            self.assertIn(server, ("popserv", "dovecot, tuned", "dovecot"))
+            self.assertIn(server, servers)
             self.assertGreater(float(wall.strip(" |")), 0)
             self.assertGreaterEqual(float(cpu), 0)
         self.assertEqual(list(directory.iterdir()), [])

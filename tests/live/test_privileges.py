@@ -155,7 +155,7 @@ class JailTests(TestCase):
         users = f"passwd-file:{self.root}/.users"
         octets = [len(wire_form(message)) for message in SAMPLES[:2]]
         for store in (f"sqlite:{database}", f"mh:{self.root}/mh", f"mbox:{self.root}/mbox"):
-            server = self.start("--store", store, "--auth", users, environment=environment)
+            server = self.start("--auth", users, store=("--store", store), environment=environment)
             for expected in (octets, octets[1:]):
                 connection = server.login("ann")
                 connection.ask(b"LIST")

@@ -13,7 +13,7 @@ from popserv.errors import MaildropBusy
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.mbox.index import Identity
 from popserv.maildrops.mbox.locks import FileLock
-from popserv.maildrops.path_problems import UnusablePath, path_of
+from popserv.maildrops.path_problems import UnusablePath, explain_open, path_of
 from popserv.runtime.permissions import reason_of
 
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
@@ -163,5 +163,5 @@ def _open(layout: Layout, user: bytes) -> tuple[int, int]:
     if isinstance(problem, IsADirectoryError):
         reason = f"{path} is a directory, a Maildir perhaps, and not an mbox file"
     else:
-        reason = f"{path}: {reason_of(problem)}"
+        reason = explain_open(problem, path)
     raise UnusablePath(problem.errno, reason) from problem

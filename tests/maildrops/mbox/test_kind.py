@@ -66,3 +66,18 @@ class KindTests(SynchronousTestCase):
             with self.assertRaises(ValueError) as refused:
                 make_store(f"mbox:{argument}", SETTINGS)
             self.assertIn(text, str(refused.exception))
+
+    def test_unsupported(self):
+        """An option that the store does not support is refused at the start, with its name."""
+        for option, setting in (
+            ("--since", {"since": 86_400.0}),
+            ("--deleted", {"deleted": "keep"}),
+            ("--deleted", {"deleted": "move:Trash"}),
+            ("--uidl", {"uidl": "dovecot"}),
+            ("--folder", {"folder": "Archive"}),
+        ):
+            for kind in ("mbox", "mboxo", "mboxrd"):
+                with self.assertRaises(ValueError) as refused:
+                    make_store(f"{kind}:{self.root}", StoreSettings(1000, **setting))
+                text = f"this store does not support {option}; remove {option}"
+                self.assertEqual(str(refused.exception), text)

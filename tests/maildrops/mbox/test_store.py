@@ -193,7 +193,9 @@ class StoreTests(MboxCase):
         self.write(mbox_of([b"x\n"]))
         denied = PermissionError(errno.EACCES, "denied")
         with failing(os, "open", denied, lambda name, *rest: name == b"ann"):
-            self.assertIn("denied for user", self.refused(MaildropUnavailable))
+            cause = self.refused(MaildropUnavailable)
+        self.assertIn(f"{self.path} cannot be read by user", cause)
+        self.assertIn("and has mode 0", cause)
 
     def test_replaced(self):
         """A file that is replaced while it is opened is opened again, but not for ever."""

@@ -25,13 +25,25 @@ class MakeStoreTests(SynchronousTestCase):
         store.assert_called_once_with(f"{root}/%u/inbox", cache_messages=7, downgrader=Downgrader)
 
     def test_since(self):
-        """An age hides older messages; folders are named by the path alone."""
+        """An age hides older messages."""
         root = self.mktemp()
         os.makedirs(root)
         self.assertIsInstance(kind.make_store(root, StoreSettings(7, since=1)), RecentMaildrops)
-        with self.assertRaises(ValueError) as rejected:
-            kind.make_store(root, StoreSettings(7, folder="Archive"))
-        self.assertIn("--folder", str(rejected.exception))
+
+    def test_unsupported(self):
+        """An option that the store does not support is refused at the start, with its name."""
+        root = self.mktemp()
+        os.makedirs(root)
+        for option, setting in (
+            ("--deleted", {"deleted": "keep"}),
+            ("--deleted", {"deleted": "move:Trash"}),
+            ("--uidl", {"uidl": "dovecot"}),
+            ("--folder", {"folder": "Archive"}),
+        ):
+            with self.assertRaises(ValueError) as rejected:
+                kind.make_store(root, StoreSettings(7, **setting))
+            text = f"this store does not support {option}; remove {option}"
+            self.assertEqual(str(rejected.exception), text)
 
     def test_invalid(self):
         """An invalid path is rejected with the remedy."""
