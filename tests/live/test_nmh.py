@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.errors import NoSuchMessage
+from popserv.errors import NoSuchMessage, RemovalFailed
 from popserv.maildrops.mh import MHMaildrops
 from tests.maildrops.maildir.harness import read_message, result, run_inline
 
@@ -108,6 +108,35 @@ class NmhTests(SynchronousTestCase):
         result(mailbox.remove(mailbox.messages[:2]))
         result(mailbox.release())
         self.assertEqual([day for day, _ in self.listing()], [1, 7])
+
+    def test_packing_at_quit(self):
+        """While "folder -pack" and "sortm" run without sequences, QUIT removes the right ones."""
+        (self.home / ".mh_profile").write_text("Path: Mail\n")
+        for number in range(4, 28):
+            self.store(number)
+        mailbox = self.open()
+        marked = mailbox.messages[::2]
+        gone = {day_of(read_message(mailbox, at)) for at in range(0, len(mailbox.messages), 2)}
+        kept = {day_of(read_message(mailbox, at)) for at in range(1, len(mailbox.messages), 2)}
+        (self.inbox / ".mh_sequences").unlink(missing_ok=True)
+        path = f"{PROGRAMS}:{os.environ['PATH']}"
+        program = shutil.which("folder", path=path)
+        packing = subprocess.Popen(
+            [program, "+inbox", "-pack"],
+            env={**os.environ, "HOME": str(self.home), "PATH": path},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        with packing:
+            try:
+                result(mailbox.remove(marked))
+            except RemovalFailed as failed:
+                # Those that it could not find remain.
+                self.assertLessEqual(failed.remaining, len(gone))
+        result(mailbox.release())
+        left = [day for day, _ in self.listing()]
+        self.assertLessEqual(kept, set(left))
+        self.assertEqual(len(set(left)), len(left))
 
     def test_sequences(self):
         """In nmh it is seen which messages were retrieved, and LAST what nmh has shown."""

@@ -157,6 +157,9 @@ def _count(folder: int, number: int, downgrader: MakeDowngrader | None) -> Entry
         digest = content.hexdigest().encode("ascii")
         uid = blake2b(b"%d %b" % (key.modified, digest), digest_size=16).hexdigest()
         return Entry(number, key, sizes, digest, uid.encode("ascii"))
+    except OSError as error:
+        error.filename = b"%d" % number
+        raise
     finally:
         os.close(fd)
 

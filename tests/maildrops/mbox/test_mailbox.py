@@ -59,6 +59,18 @@ class MailboxCase(MboxCase):
 class ReadingTests(MailboxCase):
     """RETR, whatever happens to the file."""
 
+    def test_unusual_octets(self):
+        """Lines of 10 MB, NULs and bare CRs are read as they are, and removed."""
+        messages = [
+            b"A: b\n\n" + b"x" * 10_000_000 + b"\n",
+            b"\0" * 5000 + b"\n",
+            b"A: \0\n\n\0\r\0\n",
+        ]
+        self.write(mbox_of(messages))
+        self.assertEqual(self.read_all(), messages)
+        self.remove(0)
+        self.assertEqual(self.read_all(), messages[1:])
+
     def test_interfaces(self):
         """It reads from the page cache, records retrievals, and can discard sizes."""
         with self.session() as mailbox:
