@@ -64,7 +64,7 @@ class JailTests(TestCase):
         self.root.mkdir()
         self.lines = []
 
-    def start(self, *options, environment=None):
+    def start(self, *options, store=(), environment=None):
         """Start the server after the files are given to its user."""
         users = self.root / ".users"
         users.write_text("".join(f"{line}\n" for line in self.lines))
@@ -77,6 +77,7 @@ class JailTests(TestCase):
         server = Server(
             *options,
             root=self.root,
+            store=store,
             twistd=("--chroot", self.jail, "--uid", NOBODY, "--gid", group),
             environment=environment,
         )
