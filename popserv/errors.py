@@ -122,3 +122,10 @@ class RemovalFailed(POPError):
             Counted("%d deleted message not removed", "%d deleted messages not removed", remaining)
         )
         self.remaining = remaining
+
+
+class DeliveryRefused(Exception):
+    """A store cannot keep a message as it was given, or not with its unique-id.
+
+    It is no reply: its text says why, and what to do about it.
+    """

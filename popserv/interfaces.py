@@ -5,6 +5,8 @@ message-numbers or deletion marks: they belong to the session.
 
 A method raises an exception of :mod:`popserv.errors` to choose the reply to the client.  Any
 other exception is logged, and the client gets ``-ERR [SYS/TEMP]`` without its text.
+
+The module has more than 300 lines, because it is the reference of all interfaces.
 """
 
 # Methods of an interface have no self.
@@ -18,11 +20,12 @@ from twisted.cred.credentials import ICredentials, IUsernameHashedPassword
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from popserv.auth.passwords.scram_keys import ScramKeys
     from popserv.core.snapshot import Message, Snapshot
     from popserv.maildrops.settings import StoreSettings
+    from popserv.messages.details import MessageDetails
     from popserv.messages.framing import Chunk
 
 
@@ -111,6 +114,19 @@ class IDeliveryTimes(IMailbox):
         """
 
 
+class IMessageDetails(IMailbox):
+    """A mailbox that knows when its messages were delivered and their flags, for copies of them."""
+
+    def details() -> Sequence[MessageDetails]:
+        """Return the details of each message, in their order.
+
+        It takes time for many messages, and is called in a thread.
+
+        :raises OSError: they cannot be read.
+        :raises popserv.errors.POPError: likewise.
+        """
+
+
 class IMaildropFactory(Interface):
     """A store of mailboxes."""
 
@@ -124,6 +140,75 @@ class IMaildropFactory(Interface):
         :raises popserv.errors.MaildropBusy: another session holds the lock.
         :raises popserv.errors.MaildropUnavailable: the mailbox exists, but cannot be read.
         """
+
+
+class IUserListing(IMaildropFactory):
+    """A store that can list the users who have a mailbox in it."""
+
+    def users() -> Awaitable[Sequence[bytes]]:
+        """Return the names of the users, sorted.
+
+        :raises OSError: they cannot be listed.
+        """
+
+
+class IDeliveryStore(IMaildropFactory):
+    """A store to which messages can be delivered, each with its unique-id, time and flags."""
+
+    restrictions: Sequence[str] = Attribute(
+        "What the store changes in messages, or does not keep of them, each with a remedy.  "
+        "``popserv copy`` prints it before it begins."
+    )
+
+    def open_delivery(user: bytes) -> Awaitable[IDelivery]:
+        """Open a user's mailbox for deliveries; it is created if there is none.
+
+        It is opened under the exclusive-access lock, because a store may have to keep unique-ids
+        where sessions read them.
+
+        :raises popserv.errors.MaildropBusy: another session holds the lock.
+        :raises popserv.errors.MaildropUnavailable: the mailbox cannot be opened or created.
+        """
+
+
+class IDelivery(Interface):
+    """A user's mailbox, open for deliveries.
+
+    If the process is killed at any time, the mailbox has each message whole or not at all, with its
+    unique-id; what was delivered without it must be complete after the same deliveries were
+    repeated, each message there once.
+    """
+
+    unique_ids: Collection[bytes] = Attribute(
+        "The unique-ids of the messages in the mailbox, those that were delivered included."
+    )
+
+    def deliver(
+        unique_id: bytes,
+        details: MessageDetails,
+        open_body: Callable[[], Awaitable[Iterable[Chunk]]],
+    ) -> Awaitable[bool]:
+        """Deliver a message after all others, and return True.
+
+        If the mailbox has a message with this unique-id, return False; whoever delivers a mailbox
+        again calls this for all of its messages in order.  ``open_body`` is called only for a
+        message to deliver; it returns the octets as :meth:`IMailbox.open` does, and may raise any
+        exception, which is passed on.
+
+        :raises popserv.errors.DeliveryRefused: the store cannot keep this message; others can
+            still be delivered.
+        :raises OSError: it cannot be written.
+        """
+
+    def commit() -> Awaitable[None]:
+        """Make the messages that were delivered visible to sessions, and durable.
+
+        :raises OSError: some of them are not, or may not be.
+        :raises popserv.errors.POPError: likewise.
+        """
+
+    def release() -> Awaitable[None]:
+        """Release the lock, and drop messages that were not committed.  It is called once."""
 
 
 class IStoreKind(Interface):

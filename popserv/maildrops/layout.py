@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from popserv.core.printable import printable
@@ -24,6 +24,34 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _VARIABLE = re.compile(rb"%(.?)")
 _VALUE = re.compile(rb"[^./\0][^/\0]*")
+
+
+def create_directory(name: bytes, parent: int) -> bool:
+    """Create a directory for its owner alone and sync its parent, unless the name exists.
+
+    Return whether it was created.
+
+    :raises OSError: the directory cannot be created.
+    """
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        return False
+    os.fsync(parent)
+    return True
+
+
+def create_inheriting(name: bytes, parent: int) -> None:
+    """Create a directory as :func:`create_directory`, which belongs to the owner of its parent.
+
+    So the directories that a command of root's creates are those of the server's user.
+
+    :raises OSError: the directory cannot be created.
+    """
+    if create_directory(name, parent):
+        owner = os.fstat(parent)
+        with suppress(PermissionError):
+            os.chown(name, owner.st_uid, owner.st_gid, dir_fd=parent, follow_symlinks=False)
 
 
 class Layout:
@@ -56,21 +84,23 @@ class Layout:
         self._parts = [re.sub(rb"%%|%(.)", _format, part) for part in parts[fixed:]]
         self._path = b"/".join([self.root.rstrip(b"/"), *self._parts])
 
-    def users(self) -> list[bytes]:
+    def users(self, exists: Callable[[bytes], bool] = os.path.isdir) -> list[bytes]:
         """Return the names of the users who have a directory in this layout, sorted.
+
+        ``exists`` tells whether a path is a maildrop; the default is that it is a directory.
 
         With a template that has no domain, the names have none.  Waits for the disk.
 
         :raises OSError: a directory cannot be listed.
         """
         found = set()
-        for values in _existing(self.root, self._templates, {}):
+        for values in _existing(self.root, self._templates, {}, exists):
             user = values.get(b"u") or b"@".join(
                 values[name] for name in (b"n", b"d") if name in values
             )
             with suppress(ValueError):
                 # A variable that is used twice has one value.
-                if os.path.isdir(self.path(user)):
+                if exists(self.path(user)):
                     found.add(user)
         return sorted(found)
 
@@ -142,11 +172,14 @@ class Layout:
         except OSError as error:
             raise explain_maildrop(error, self.root, parts) from error
 
-    def open_or_create(self, user: bytes) -> int:
+    def open_or_create(
+        self, user: bytes, create: Callable[[bytes, int], object] = create_directory
+    ) -> int:
         """Open the user's maildrop as :meth:`open` does, and create missing directories.
 
-        Only their owner has access to directories created here.  The maildrop is created
-        empty, without ``new``, ``cur`` and ``tmp``.  The root is not created.
+        ``create`` creates one of them, by default so that only this user has access.  The maildrop
+        is created empty, without ``new``, ``cur`` and ``tmp``.  The root
+        is not created.
 
         :raises ValueError: as :meth:`path_parts`.
         :raises OSError: a directory cannot be created or opened, or is behind a link that is
@@ -155,17 +188,31 @@ class Layout:
         with suppress(FileNotFoundError):
             return self.open(user)
         *parents, last = self.path_parts(user)
-        parent = os.open(self.root, _DIRECTORY)
+        parent = self.open_or_create_parent(parents, create)
         try:
-            for part in parents:
-                create_directory(part, parent)
-                child = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
-                os.close(parent)
-                parent = child
-            create_directory(last, parent)
+            create(last, parent)
         finally:
             os.close(parent)
         return self.open(user)
+
+    def open_or_create_parent(
+        self, parents: list[bytes], create: Callable[[bytes, int], object]
+    ) -> int:
+        """Open a directory below the root, whose path from there has these components.
+
+        :raises OSError: as :meth:`open_or_create`.
+        """
+        parent = os.open(self.root, _DIRECTORY)
+        try:
+            for part in parents:
+                create(part, parent)
+                child = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+                os.close(parent)
+                parent = child
+        except BaseException:
+            os.close(parent)
+            raise
+        return parent
 
     def open_cached(self, user: bytes, way: bytes = b"") -> int:
         """Open the user's maildrop as :meth:`open` does, without waiting for a disk.
@@ -191,7 +238,10 @@ class Layout:
 
 
 def _existing(
-    directory: bytes, templates: list[bytes], values: dict[bytes, bytes]
+    directory: bytes,
+    templates: list[bytes],
+    values: dict[bytes, bytes],
+    exists: Callable[[bytes], bool],
 ) -> Iterator[dict[bytes, bytes]]:
     """Yield the values of the variables in each path below a directory that fits templates."""
     if not templates:
@@ -206,23 +256,13 @@ def _existing(
     for entry in os.listdir(directory):
         fits = form.fullmatch(entry)
         path = os.path.join(directory, entry)
-        if fits and os.path.isdir(path):
+        if fits and (os.path.isdir if templates[1:] else exists)(path):
             found = dict(zip(names, fits.groups(), strict=True))
-            yield from _existing(path, templates[1:], {**values, **found})
+            yield from _existing(path, templates[1:], {**values, **found}, exists)
 
 
 def _format(variable: re.Match[bytes]) -> bytes:
     return b"%%(%b)b" % variable[1] if variable[1] else variable[0]
-
-
-def create_directory(name: bytes, parent: int) -> None:
-    """Create a directory for its owner alone and sync its parent, unless the name exists.
-
-    :raises OSError: the directory cannot be created.
-    """
-    with suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=parent)
-        os.fsync(parent)
 
 
 def _open_parent(root: int, parts: list[bytes]) -> int:

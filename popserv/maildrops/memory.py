@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from itertools import count
+from typing import Any, TypeVar
 
 from zope.interface import implementer
 
 from popserv.core.snapshot import Message, Snapshot
 from popserv.errors import MaildropBusy, NoSuchMessage
-from popserv.interfaces import IMaildropFactory, IRetrievalRecord
+from popserv.interfaces import (
+    IDelivery,
+    IDeliveryStore,
+    IMessageDetails,
+    IRetrievalRecord,
+    IUserListing,
+)
+from popserv.maildrops.spooling import spool
+from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
+from popserv.messages.framing import Chunk
 from popserv.messages.sizes import MakeDowngrader, measure
 
+T = TypeVar("T")
 
-@implementer(IMaildropFactory)
+
+async def _run_now(function: Callable[..., T], *args: Any) -> T:
+    return function(*args)
+
+
+@implementer(IDeliveryStore, IUserListing)
 class MemoryMaildrops:
     """The maildrops of all users, in memory; a user without deliveries has an empty one.
 
     By user, ``stored`` has the messages as delivered, by unique-id; ``locked`` the users with an
-    open session; ``retrieved`` the unique-ids of the messages recorded as retrieved.
+    open session; ``retrieved`` the unique-ids of the messages recorded as retrieved; ``details``
+    those of messages that :meth:`open_delivery` has delivered, by unique-id.
 
     ``downgrader`` is :class:`popserv.messages.downgrade.Downgrader`, for a server with UTF8.
     """
+
+    restrictions: Sequence[str] = ()
+    """See IDeliveryStore."""
 
     def __init__(self, downgrader: MakeDowngrader | None = None) -> None:
         self.downgrader = downgrader
         self.stored: dict[bytes, dict[bytes, bytes]] = {}
         self.locked: set[bytes] = set()
         self.retrieved: dict[bytes, set[bytes]] = {}
+        self.details: dict[bytes, dict[bytes, MessageDetails]] = {}
         self._serial = count(1)
 
     def deliver(self, user: bytes, message: bytes) -> bytes:
@@ -44,8 +65,61 @@ class MemoryMaildrops:
         self.locked.add(user)
         return mailbox
 
+    async def users(self) -> Sequence[bytes]:
+        """See IUserListing."""
+        return sorted(self.stored)
 
-@implementer(IRetrievalRecord)
+    async def open_delivery(self, user: bytes) -> IDelivery:
+        """See IDeliveryStore."""
+        await self.open_maildrop(user)
+        return IDelivery(MemoryDelivery(self, user))
+
+
+@implementer(IDelivery)
+class MemoryDelivery:
+    """One user's maildrop, open for deliveries."""
+
+    def __init__(self, maildrops: MemoryMaildrops, user: bytes) -> None:
+        self._maildrops = maildrops
+        self._user = user
+        self._stored = maildrops.stored[user]
+        self._retrieved = maildrops.retrieved[user]
+        self._details = maildrops.details.setdefault(user, {})
+        self._pending: dict[bytes, tuple[bytes, MessageDetails]] = {}
+
+    @property
+    def unique_ids(self) -> Collection[bytes]:
+        """See IDelivery."""
+        return self._stored.keys() | self._pending.keys()
+
+    async def deliver(
+        self,
+        unique_id: bytes,
+        details: MessageDetails,
+        open_body: Callable[[], Awaitable[Iterable[Chunk]]],
+    ) -> bool:
+        """See IDelivery."""
+        if unique_id in self.unique_ids:
+            return False
+        with await spool(await open_body(), _run_now) as file:
+            self._pending[unique_id] = file.read(), details
+        return True
+
+    async def commit(self) -> None:
+        """See IDelivery."""
+        for unique_id, (message, details) in self._pending.items():
+            self._stored[unique_id] = message
+            self._details[unique_id] = details
+            if Flags.SEEN in details.flags:
+                self._retrieved.add(unique_id)
+        self._pending.clear()
+
+    async def release(self) -> None:
+        """See IDelivery."""
+        self._maildrops.locked.remove(self._user)
+
+
+@implementer(IRetrievalRecord, IMessageDetails)
 class MemoryMailbox:
     """One user's maildrop, with the messages that it had when it was opened."""
 
@@ -76,6 +150,15 @@ class MemoryMailbox:
     async def record_retrieved(self, messages: Iterable[Message]) -> None:
         """See IRetrievalRecord."""
         self._retrieved.update(message.uid for message in messages)
+
+    def details(self) -> Sequence[MessageDetails]:
+        """See IMessageDetails."""
+        known = self._maildrops.details.get(self._user, {})
+        return [
+            MessageDetails(delivered, flags | Flags.SEEN if uid in self._retrieved else flags)
+            for uid in self.messages.uids
+            for delivered, flags in [known.get(uid, NO_DETAILS)]
+        ]
 
     async def release(self) -> None:
         """See IMailbox."""

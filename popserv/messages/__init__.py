@@ -4,6 +4,7 @@ This package may import the standard library and errors.  It does not import
 :mod:`popserv.messages.downgrade`, which only servers with UTF8 need.
 """
 
+from popserv.messages.details import Flags, MessageDetails
 from popserv.messages.framing import (
     Chunk,
     Filter,
@@ -22,10 +23,12 @@ __all__ = [
     "Chunk",
     "Filter",
     "FilteredFramer",
+    "Flags",
     "Framer",
     "ListingFramer",
     "MakeDowngrader",
     "MessageCounter",
+    "MessageDetails",
     "MessageFramer",
     "OctetCounter",
     "Sizes",

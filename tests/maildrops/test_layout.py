@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.maildrops.layout import Layout
+from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.path_problems import UnusablePath
 from popserv.runtime.permissions import user_name
 from tests.maildrops.maildir.harness import watch_descriptors
@@ -92,9 +92,44 @@ class UsersTests(SynchronousTestCase):
             with self.subTest(template=template):
                 self.assertEqual(self.users(template, *directories), users)
 
+    def test_files(self):
+        """A store of files finds those, and no directories."""
+        root = os.path.abspath(self.mktemp())
+        os.makedirs(os.path.join(root, "ann"))
+        for name in ("bob", "ann/mbox"):
+            with open(os.path.join(root, name), "wb"):
+                pass
+        for template, users in ((root, [b"bob"]), (root + "/%u/mbox", [b"ann"])):
+            self.assertEqual(Layout(template).users(os.path.isfile), users)
+
     def test_missing_root(self):
         """Without the root there is an error."""
         self.assertRaises(OSError, Layout("/nowhere/%u").users)
+
+
+class CreationTests(SynchronousTestCase):
+    """Directories are created for the first delivery."""
+
+    def test_owner(self):
+        """A directory may get the owner of its parent; one that exists stays as it is."""
+        root = os.path.abspath(self.mktemp())
+        os.makedirs(root + "/old")
+        os.chown(root, SOMEBODY, SOMEBODY)
+        layout = Layout(root + "/%d/%n")
+        for user in (b"ann@new", b"ann@old"):
+            os.close(layout.open_or_create(user, create_inheriting))
+        owners = {name: os.stat(f"{root}/{name}").st_uid for name in ("new", "new/ann", "old")}
+        self.assertEqual(owners, {"new": SOMEBODY, "new/ann": SOMEBODY, "old": 0})
+
+    def test_failure(self):
+        """A failure leaves no directory open."""
+        watch_descriptors(self)
+        root = os.path.abspath(self.mktemp())
+        os.makedirs(root)
+        with open(root + "/file", "wb"):
+            pass
+        for user in (b"ann@file", b"file@file"):
+            self.assertRaises(OSError, Layout(root + "/%d/%n").open_or_create, user)
 
 
 class PathTests(SynchronousTestCase):

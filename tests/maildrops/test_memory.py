@@ -6,8 +6,12 @@ from copy import copy
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from popserv.maildrops.memory import MemoryMaildrops
+from popserv.maildrops.spooling import MAX_IN_MEMORY
+from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
 from popserv.messages.downgrade.downgrader import Downgrader
-from popserv.testing import MailboxContract
+from popserv.testing import DeliveryContract, MailboxContract
+from popserv.testing.delivery_contract import body_of
+from tests.maildrops.maildir.harness import result
 from tests.maildrops.model import ModelMixin
 
 
@@ -50,10 +54,47 @@ class MemoryContractTests(ModelMixin, MemoryContract, TestCase):
     """MemoryMaildrops fulfils the contract, and behaves as the model does."""
 
 
+class DeliveryContractTests(DeliveryContract, TestCase):
+    """MemoryMaildrops fulfils the contract of deliveries."""
+
+    def make_delivery_store(self):
+        """Return an empty store."""
+        return MemoryMaildrops()
+
+
 class DowngradingContractTests(MemoryContract, TestCase):
     """The contract holds in a server with UTF8."""
 
     downgrader = Downgrader
+
+
+class DetailsTests(SynchronousTestCase):
+    """What is known of messages in memory."""
+
+    def test_retrieved(self):
+        """A message that was retrieved counts as read."""
+        maildrops = MemoryMaildrops()
+        maildrops.deliver(b"ann", b"x\n")
+        mailbox = result(maildrops.open_maildrop(b"ann"))
+        self.assertEqual(mailbox.details(), [NO_DETAILS])
+        result(mailbox.record_retrieved(mailbox.messages))
+        self.assertEqual(mailbox.details(), [MessageDetails(0, Flags.SEEN)])
+
+    def test_large(self):
+        """A large message is spooled to a file meanwhile."""
+        maildrops = MemoryMaildrops()
+        delivery = result(maildrops.open_delivery(b"ann"))
+        message = b"x" * (MAX_IN_MEMORY + 1)
+        result(delivery.deliver(b"id", NO_DETAILS, body_of(message)))
+        result(delivery.commit())
+        self.assertEqual(maildrops.stored[b"ann"], {b"id": message})
+
+    def test_users(self):
+        """The users are those who have a maildrop."""
+        maildrops = MemoryMaildrops()
+        for user in (b"bob", b"ann"):
+            maildrops.deliver(user, b"x\n")
+        self.assertEqual(result(maildrops.users()), [b"ann", b"bob"])
 
 
 class DeliverTests(SynchronousTestCase):

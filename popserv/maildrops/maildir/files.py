@@ -95,6 +95,17 @@ class MessageFiles:
             return None
         return self._base_name(position) + location[1:], self._folder(location[0])
 
+    def status(self, position: int) -> os.stat_result | None:
+        """Return the status of what is at the location of a file, or None if nothing is.
+
+        :raises OSError: it cannot be examined.
+        """
+        location = self.locations[position]
+        if location is None:
+            return None
+        folder = self.folders.descriptor(location[0])
+        return status_of(self._base_name(position) + location[1:], folder)
+
     def open(self, position: int) -> tuple[int, os.stat_result] | None:
         """Open a file and return its descriptor and status, or None if it is not at its location.
 

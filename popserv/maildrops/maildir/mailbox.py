@@ -16,13 +16,20 @@ from popserv.errors import (
     RemovalFailed,
     TryLater,
 )
-from popserv.interfaces import ICachedMessages, IDeliveryTimes, IRetrievalRecord, ISizeCache
+from popserv.interfaces import (
+    ICachedMessages,
+    IDeliveryTimes,
+    IMessageDetails,
+    IRetrievalRecord,
+    ISizeCache,
+)
 from popserv.maildrops.maildir.contents.body import read_body
 from popserv.maildrops.maildir.contents.compressed import (
     CannotDecompress,
     check_contents,
     compression_of,
 )
+from popserv.maildrops.maildir.details import read_details
 from popserv.maildrops.maildir.files import MessageFiles, stamp_of
 from popserv.maildrops.maildir.flags import last_seen, mark_seen
 from popserv.maildrops.maildir.folders import Folders
@@ -35,6 +42,7 @@ from popserv.maildrops.maildir.removal import remove_files
 from popserv.maildrops.page_cache import read_cached_file
 from popserv.maildrops.path_problems import explain_file
 from popserv.maildrops.refusals import refusal
+from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import RunInThread
 from popserv.texts import Text
@@ -42,7 +50,7 @@ from popserv.texts import Text
 _CANNOT_BE_READ = Text("message cannot be read, contact your administrator")
 
 
-@implementer(ICachedMessages, IRetrievalRecord, ISizeCache, IDeliveryTimes)
+@implementer(ICachedMessages, IRetrievalRecord, ISizeCache, IDeliveryTimes, IMessageDetails)
 class MaildirMailbox:
     """One Maildir, whose lock is held until :meth:`release`."""
 
@@ -173,6 +181,10 @@ class MaildirMailbox:
     def delivery_times(self) -> Sequence[float]:
         """See IDeliveryTimes: the numbers at the start of the base names."""
         return [delivery_order(base_name)[0] for base_name in self._view.base_names]
+
+    def details(self) -> Sequence[MessageDetails]:
+        """See IMessageDetails."""
+        return read_details(self._files)
 
     async def release(self) -> None:
         """See IMailbox."""

@@ -1,4 +1,4 @@
-"""The quota file ``maildirsize`` of Maildir++: removed messages are subtracted by a line in it.
+"""The quota file ``maildirsize`` of Maildir++: changes of the mail are recorded by a line in it.
 
 The first line is the quota.  Every other line has two numbers, the octets and the messages by which
 the mail in the Maildir has changed.  Programs that deliver mail make the file; they calculate it
@@ -39,15 +39,24 @@ def record_removals(maildir_fd: int, removed: Sequence[tuple[bytes, int]]) -> No
     The file may be the work of a user while the server is root, so only a regular file without
     other links is changed.  Errors are logged.
     """
-    if not removed:
+    _record(maildir_fd, removed, -1)
+
+
+def record_deliveries(maildir_fd: int, delivered: Sequence[tuple[bytes, int]]) -> None:
+    """Append a line for message files that were delivered, as :func:`record_removals`."""
+    _record(maildir_fd, delivered, 1)
+
+
+def _record(maildir_fd: int, files: Sequence[tuple[bytes, int]], sign: int) -> None:
+    if not files:
         return
     path = _path(maildir_fd)
     try:
         fd = os.open(path, _FLAGS, dir_fd=maildir_fd)
         try:
-            octets = list(_quota_octets(removed))
+            octets = list(_quota_octets(files))
             if octets:
-                _append(fd, b"%d %d\n" % (-sum(octets), -len(octets)))
+                _append(fd, b"%d %d\n" % (sign * sum(octets), sign * len(octets)))
         finally:
             os.close(fd)
     except FileNotFoundError:
@@ -66,9 +75,9 @@ def _path(maildir_fd: int) -> bytes:
     return b"../" + NAME
 
 
-def _quota_octets(removed: Iterable[tuple[bytes, int]]) -> Iterator[int]:
+def _quota_octets(files: Iterable[tuple[bytes, int]]) -> Iterator[int]:
     """Yield the octets of each file that is counted in quotas."""
-    for name, length in removed:
+    for name, length in files:
         base_name, suffix = split_name(name)
         if not has_flag(suffix, b"T"):
             octets = octets_in_name(base_name)

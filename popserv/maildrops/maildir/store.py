@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 
 from twisted.logger import Logger
@@ -10,15 +11,17 @@ from zope.interface import implementer
 
 from popserv.core.printable import one_line, printable
 from popserv.core.user_folder import UserFolder
-from popserv.errors import MaildropBusy, MaildropUnavailable
-from popserv.interfaces import IMailbox, IMaildropFactory
+from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
+from popserv.interfaces import IDelivery, IDeliveryStore, IMailbox, IUserListing
 from popserv.maildrops.cached_open import NotCached
 from popserv.maildrops.empty_mailbox import EmptyMailbox
+from popserv.maildrops.layout import create_inheriting
 from popserv.maildrops.maildir.folder_names import FolderLayout, owner_of
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders
 from popserv.maildrops.maildir.listing.cache import MaildirIndexCache
 from popserv.maildrops.maildir.listing.index import Index, empty_index, load_index, update_index
 from popserv.maildrops.maildir.mailbox import MaildirMailbox
+from popserv.maildrops.maildir.session_delivery import MaildirDelivery, create_folders
 from popserv.maildrops.maildir.unique_ids.format import UniqueIdFormat
 from popserv.maildrops.maildir.unique_ids.numbering import Numbering
 from popserv.maildrops.path_problems import UnusablePath, explain_in_directory
@@ -39,7 +42,7 @@ _MAX_LOGGED_USERS = 10_000
 """The maximum number of users who are remembered because they have no Maildir."""
 
 
-@implementer(IMaildropFactory)
+@implementer(IDeliveryStore, IUserListing)
 class MaildirMaildrops:
     """The Maildirs at the paths that a template gives.
 
@@ -63,6 +66,9 @@ class MaildirMaildrops:
     ``run`` calls a function with arguments where it may block, and returns an awaitable of its
     result; the default is a pool of four threads.
     """
+
+    restrictions: Sequence[str] = ()
+    """See IDeliveryStore."""
 
     def __init__(
         self,
@@ -100,6 +106,38 @@ class MaildirMaildrops:
         self._empty.add(user)
         self._log_missing(user)
         return EmptyMailbox(partial(self._empty.remove, user))
+
+    async def users(self) -> Sequence[bytes]:
+        """See IUserListing: those who have a directory."""
+        users: Sequence[bytes] = await self.run(self._layout.users)
+        return users
+
+    async def open_delivery(self, user: bytes) -> IDelivery:
+        """See IDeliveryStore."""
+        await self.run(self._create, user)
+        mailbox = await self.open_maildrop(user)
+        if not isinstance(mailbox, MaildirMailbox):
+            # Another program has removed the Maildir.
+            await mailbox.release()
+            raise TryLater
+        delivery = MaildirDelivery(mailbox, self.run)
+        try:
+            await self.run(delivery.find_moved)
+        except BaseException:
+            await delivery.release()
+            raise
+        return IDelivery(delivery)
+
+    def _create(self, user: bytes) -> None:
+        """Create the Maildir of a user, or what of it is missing, in a thread."""
+        try:
+            maildir_fd = self._layout.open_or_create(user, create_inheriting)
+            try:
+                create_folders(maildir_fd)
+            finally:
+                os.close(maildir_fd)
+        except (OSError, ValueError) as error:
+            raise refusal(error) from error
 
     def _log_missing(self, user: bytes) -> None:
         if user in self._logged_users:

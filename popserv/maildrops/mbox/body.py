@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from popserv.errors import MessageChanged
-from popserv.maildrops.mbox.unquoting import Unquoter
+from popserv.maildrops.mbox.quoting import Unquoter
 from popserv.maildrops.page_cache import CHUNK, read_part
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import RunInThread

@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
 from popserv.errors import MessageChanged, NoSuchMessage
+from popserv.maildrops.mbox.appending import Batch, has_journal, undo_append
+from popserv.maildrops.mbox.details import details_at
 from popserv.maildrops.mbox.header import MAX_HEADER, Header
 from popserv.maildrops.mbox.index import (
     Identity,
@@ -27,6 +29,7 @@ from popserv.maildrops.mbox.rewriting import Edit, rewrite
 from popserv.maildrops.mbox.spool import Spool
 from popserv.maildrops.mbox.unique_ids import unique_ids_to_write
 from popserv.maildrops.mbox.window import Window
+from popserv.messages.details import NO_DETAILS, MessageDetails
 from popserv.messages.sizes import MakeDowngrader
 
 
@@ -65,8 +68,19 @@ class MboxFile:
             if known.is_settled:
                 return known
             known = None
-        with self.spool.locked():
+        with self.spool.locked() as lock:
+            self._undo_append(lock)
             return self._read(known)
+
+    def _undo_append(self, lock: FileLock) -> None:
+        """Remove what an interrupted delivery has appended."""
+        spool = self.spool
+        if has_journal(spool.parent, spool.name):
+            self._require_writable()
+            try:
+                undo_append(spool.fd, spool.parent, spool.name, lock.touch)
+            except OSError as error:
+                raise spool.problem(error) from error
 
     def _read(self, known: Index | None) -> Index:
         try:
@@ -169,6 +183,41 @@ class MboxFile:
                 self._rewrite(lock, index, edits)
                 self._update(index.first(min(unread)))
 
+    def append(self, batch: Batch) -> None:
+        """Append messages.
+
+        :raises FileLocked: another program has a lock on the file.
+        :raises MaildropBusy: as :meth:`remove`.
+        :raises OSError: nothing was appended.
+        """
+        self._replace()
+        self._require_writable()
+        with self.spool.locked() as lock:
+            try:
+                batch.append(self.spool.fd, lock.touch)
+            except OSError as error:
+                raise self.spool.problem(error) from error
+
+    def details(self) -> list[MessageDetails]:
+        """Return the details of the messages; none of those that other programs have changed.
+
+        :raises FileLocked: another program has a lock on the file.
+        :raises MaildropBusy: as :meth:`remove`.
+        :raises OSError: the file cannot be read.
+        """
+        self._replace()
+        with self.spool.locked():
+            index = self._current()
+            found = find_messages(self.at_login, index, range(len(self.at_login.marks)))
+            return [
+                details_at(self.spool.fd, index, found[at]) if at in found else NO_DETAILS
+                for at in range(len(self.at_login.marks))
+            ]
+
+    def _require_writable(self) -> None:
+        if not self.spool.is_writable():
+            raise self.spool.problem(PermissionError(errno.EACCES, "cannot be written"))
+
     def _replace(self) -> None:
         """Open the file that another program has put in place of this one."""
         if not self.spool.is_at_path():
@@ -211,8 +260,7 @@ class MboxFile:
         return Edit(offset + start, offset + end, text)
 
     def _rewrite(self, lock: FileLock, index: Index, edits: Iterable[Edit]) -> None:
-        if not self.spool.is_writable():
-            raise self.spool.problem(PermissionError(errno.EACCES, "cannot be written"))
+        self._require_writable()
         if self.spool.identity() != index.identity:
             raise FileLocked(f"{self.spool.path} is being written without a lock")
         try:

@@ -9,6 +9,8 @@ delivery agents write none, and mbox(5) of qmail forbids readers to rely on it.
 from __future__ import annotations
 
 import re
+import time
+from calendar import timegm
 
 MARK = b"From "
 
@@ -23,10 +25,13 @@ _ZONES = rb"(?: +[A-Za-z0-9+()-]{1,10}){0,2}"
 _SENDER = rb'(?:"(?:[^"\\\r\n]|\\[^\r\n])*"|[^ \t\r\n"])+ +'
 
 _FROM_LINE = re.compile(
-    rb"From +(?:%b)?%b +%b +%b%b +[0-9]{4}(?:[ \r][^\n]*)?(?:\n|\Z)"
-    % (_SENDER, _WEEKDAY, _DAY, _TIME, _ZONES),
+    rb"From +(?:%b)?%b +(?P<day>%b) +(?P<time>%b)(?P<zone>%b) +(?P<year>[0-9]{4})"
+    rb"(?P<rest>[ \r][^\n]*)?(?:\n|\Z)" % (_SENDER, _WEEKDAY, _DAY, _TIME, _ZONES),
     re.IGNORECASE,
 )
+
+_MONTHS = b"jan feb mar apr may jun jul aug sep oct nov dec".split()
+_OFFSET = re.compile(rb"(?:\A| )([+-])([0-9]{2})([0-9]{2})(?: |\r|\Z)")
 
 
 def from_line_length(text: bytes) -> int:
@@ -39,3 +44,31 @@ def from_line_length(text: bytes) -> int:
     if line is None or (line.end() == MAX_LENGTH and not line[0].endswith(b"\n")):
         return 0
     return line.end()
+
+
+def make_from_line(sender: bytes, delivered: float) -> bytes:
+    """Return a From_ line, with the time in the local time zone, as delivery agents write it."""
+    return b"From %b %b\n" % (sender, time.asctime(time.localtime(delivered)).encode("ascii"))
+
+
+def delivery_time(from_line: bytes) -> float:
+    """Return the time in a From_ line in seconds since 1970, or 0 if it cannot be told.
+
+    It is in the local time zone, unless the line has the difference from UTC.
+    """
+    line = _FROM_LINE.match(from_line)
+    if line is None:
+        return 0
+    words = line["day"].lower().split()
+    month = next(_MONTHS.index(word) + 1 for word in words if word in _MONTHS)
+    day = next(int(word) for word in words if word.isdigit())
+    hour, minute, second = [*map(int, line["time"].split(b":")), 0][:3]
+    when = (int(line["year"]), month, day, hour, minute, second, 0, 0, -1)
+    offset = _OFFSET.search(line["zone"]) or _OFFSET.search(line["rest"] or b"")
+    try:
+        if offset is None:
+            return time.mktime(when)
+        seconds = 3600 * int(offset[2]) + 60 * int(offset[3])
+        return timegm(when) - (seconds if offset[1] == b"+" else -seconds)
+    except (ValueError, OverflowError):
+        return 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from popserv.maildrops.mbox.unique_ids import is_unique_id
+from popserv.messages.details import Flags
+
 MAX_HEADER = 1 << 20
 """The octets of a header that are examined; what follows them is read as text."""
 
@@ -18,6 +21,21 @@ _VOLATILE_FIELDS = re.compile(
 """The fields that mail programs add, change and remove in an mbox file."""
 
 _STATUS = re.compile(rb"^status[ \t]*:([^\n]*)\n?", re.IGNORECASE | re.MULTILINE)
+_X_STATUS = re.compile(rb"^x-status[ \t]*:([^\n]*)", re.IGNORECASE | re.MULTILINE)
+_FLAG_FIELDS = re.compile(
+    rb"^(?:x-)?status[ \t]*:[^\n]*\n?(?:[ \t][^\n]*\n?)*", re.IGNORECASE | re.MULTILINE
+)
+_LENGTH_FIELDS = re.compile(
+    rb"^content-length[ \t]*:[^\n]*\n?(?:[ \t][^\n]*\n?)*", re.IGNORECASE | re.MULTILINE
+)
+_LETTERS = {
+    Flags.ANSWERED: b"A",
+    Flags.DELETED: b"D",
+    Flags.FLAGGED: b"F",
+    Flags.DRAFT: b"T",
+}
+"""The letters of flags in X-Status, as c-client and Dovecot write them; SEEN is R in Status."""
+
 _X_UIDL = re.compile(rb"^x-uidl[ \t]*:([^\n]*)", re.IGNORECASE | re.MULTILINE)
 _CONTENT_LENGTH = re.compile(
     rb"^content-length[ \t]*:[ \t]*([0-9]{1,15})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
@@ -28,7 +46,6 @@ _INTERNAL_SUBJECT = re.compile(
 )
 _X_IMAP = re.compile(rb"^x-imap(?:base)?: [0-9]", re.IGNORECASE | re.MULTILINE)
 _END = re.compile(rb"^\r?\n", re.MULTILINE)
-_UNIQUE_ID = re.compile(rb"[\x21-\x7e]{1,70}")
 
 
 class Header:
@@ -63,11 +80,41 @@ class Header:
         field = _STATUS.search(self.text)
         return field is not None and b"R" in field[1]
 
+    def flags(self) -> Flags:
+        """Return the flags that Status and X-Status have."""
+        flags = Flags.SEEN if self.is_read() else Flags.NONE
+        field = _X_STATUS.search(self.text)
+        for flag, letter in _LETTERS.items():
+            if field is not None and letter in field[1]:
+                flags |= flag
+        return flags
+
+    def with_flags(self, flags: Flags) -> bytes:
+        """Return the header with Status and X-Status for flags; FORWARDED has no letter there."""
+        letters = b"".join(letter for flag, letter in _LETTERS.items() if flag in flags)
+        text = _FLAG_FIELDS.sub(b"", self.text)
+        if Flags.SEEN in flags:
+            text = self._with_field(text, b"Status: RO")
+        return self._with_field(text, b"X-Status: " + letters) if letters else text
+
+    def with_x_uidl(self, uid: bytes) -> bytes:
+        """Return the header with an X-UIDL after all others."""
+        return self._with_field(self.text, b"X-UIDL: " + uid)
+
+    def with_content_length(self, octets: int | None) -> bytes:
+        """Return the header with one Content-Length, or with none for None."""
+        text = _LENGTH_FIELDS.sub(b"", self.text)
+        return text if octets is None else self._with_field(text, b"Content-Length: %d" % octets)
+
+    def has_content_length(self) -> bool:
+        """Return whether there is a Content-Length, valid or not."""
+        return _LENGTH_FIELDS.search(self.text) is not None
+
     def x_uidl(self) -> bytes:
         """Return the value of the last X-UIDL if it is a valid unique-id, else nothing."""
         fields = _X_UIDL.findall(self.text)
         value = fields[-1].strip() if fields else b""
-        return value if _UNIQUE_ID.fullmatch(value) else b""
+        return value if is_unique_id(value) else b""
 
     def is_internal(self) -> bool:
         """Return whether this is the data message that c-client and Dovecot keep in a file."""
@@ -95,9 +142,13 @@ class Header:
     def _append(self, field: bytes) -> tuple[int, int, bytes]:
         if self._is_too_long:
             return 0, 0, field + self._line_end
-        # The last line of a file may have no line end.
-        start = b"" if not self.length or self.text.endswith(b"\n") else self._line_end
-        return self.length, self.length, start + field + self._line_end
+        return self.length, self.length, self._with_field(self.text, field)[self.length :]
+
+    def _with_field(self, text: bytes, field: bytes) -> bytes:
+        if text and not text.endswith(b"\n"):
+            # The last line of a message may have no line end; a CR there is data.
+            text += b"\r\n" if text.endswith(b"\r") else self._line_end
+        return text + field + self._line_end
 
     @property
     def _line_end(self) -> bytes:

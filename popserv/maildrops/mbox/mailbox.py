@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,15 +12,16 @@ from zope.interface import implementer
 
 from popserv.core.snapshot import Message
 from popserv.errors import MaildropBusy, MessageChanged, NoSuchMessage, RemovalFailed, TryLater
-from popserv.interfaces import ICachedMessages, IRetrievalRecord, ISizeCache
+from popserv.interfaces import ICachedMessages, IMessageDetails, IRetrievalRecord, ISizeCache
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.mbox.body import Body
 from popserv.maildrops.mbox.file import MboxFile
 from popserv.maildrops.mbox.index import Index
-from popserv.maildrops.mbox.locks import FileLocked, Wait, retry_while_locked
-from popserv.maildrops.mbox.unquoting import Unquoter
+from popserv.maildrops.mbox.locks import RETRY_DELAYS, FileLocked, Wait, retry_while_locked
+from popserv.maildrops.mbox.quoting import Unquoter
 from popserv.maildrops.page_cache import CHUNK, read_part
 from popserv.maildrops.refusals import refusal
+from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import RunInThread
 from popserv.texts import Text
@@ -29,7 +31,7 @@ _log = Logger()
 _CANNOT_BE_READ = Text("message cannot be read, contact your administrator")
 
 
-@implementer(ICachedMessages, IRetrievalRecord, ISizeCache)
+@implementer(ICachedMessages, IRetrievalRecord, ISizeCache, IMessageDetails)
 class MboxMailbox:
     """One mbox file, whose session lock is held until :meth:`release`."""
 
@@ -116,6 +118,15 @@ class MboxMailbox:
                 error=error,
                 count=len(positions),
             )
+
+    def details(self) -> Sequence[MessageDetails]:
+        """See IMessageDetails."""
+        for delay in RETRY_DELAYS:
+            try:
+                return self._file.details()
+            except FileLocked:
+                time.sleep(delay)
+        raise MaildropBusy
 
     async def release(self) -> None:
         """See IMailbox."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from popserv.maildrops.mbox.from_line import MARK, MAX_LENGTH, from_line_length
 from popserv.maildrops.mbox.header import MAX_HEADER, USUAL_HEADER, Header
-from popserv.maildrops.mbox.unquoting import Unquoter
+from popserv.maildrops.mbox.quoting import Unquoter
 from popserv.maildrops.mbox.window import BLOCK, Window
 from popserv.messages.octets import count_message
 from popserv.messages.sizes import MakeDowngrader, MessageCounter, Sizes

@@ -8,9 +8,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pwd import getpwnam
 
 from popserv.errors import MaildropBusy
-from popserv.maildrops.layout import Layout
+from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.mbox.index import Identity
 from popserv.maildrops.mbox.locks import FileLock
 from popserv.maildrops.path_problems import UnusablePath, explain_open, path_of
@@ -35,16 +36,16 @@ class Spool:
     of :mod:`~popserv.maildrops.mbox.locks`, which are held only while the file is read or
     rewritten.
 
-    ``fd`` is the descriptor of the file.
+    ``fd`` is the descriptor of the file, which is ``name`` in the open directory ``parent``.
 
     Use :meth:`open`.
     """
 
-    __slots__ = ("_name", "_parent", "fd")
+    __slots__ = ("fd", "name", "parent")
 
     def __init__(self, parent: int, name: bytes, fd: int) -> None:
-        self._parent = parent
-        self._name = name
+        self.parent = parent
+        self.name = name
         self.fd = fd
 
     @classmethod
@@ -88,7 +89,7 @@ class Spool:
     @property
     def path(self) -> str:
         """The path of the file, for the log."""
-        return os.path.join(path_of(self._parent), os.fsdecode(self._name))
+        return os.path.join(path_of(self.parent), os.fsdecode(self.name))
 
     def is_writable(self) -> bool:
         """Return whether the file was opened for writing, too."""
@@ -101,7 +102,7 @@ class Spool:
     def is_at_path(self) -> bool:
         """Return whether no other program has renamed the file, or another one over it."""
         try:
-            status = os.stat(self._name, dir_fd=self._parent)
+            status = os.stat(self.name, dir_fd=self.parent)
         except FileNotFoundError:
             return False
         return (status.st_dev, status.st_ino) == self.identity()[:2]
@@ -113,7 +114,7 @@ class Spool:
         :raises FileLocked: such a program has a lock.
         :raises OSError: the file cannot be locked.
         """
-        lock = FileLock(self.fd, self._parent, self._name)
+        lock = FileLock(self.fd, self.parent, self.name)
         lock.acquire()
         try:
             yield lock
@@ -145,7 +146,7 @@ class Spool:
         with suppress(OSError):
             fcntl.flock(self.fd, fcntl.LOCK_UN)
         os.close(self.fd)
-        os.close(self._parent)
+        os.close(self.parent)
 
 
 def _open(layout: Layout, user: bytes) -> tuple[int, int]:
@@ -165,3 +166,36 @@ def _open(layout: Layout, user: bytes) -> tuple[int, int]:
     else:
         reason = explain_open(problem, path)
     raise UnusablePath(problem.errno, reason) from problem
+
+
+def create_file(layout: Layout, user: bytes) -> None:
+    """Create a user's file, and directories on the way to it, unless it exists.
+
+    It belongs to the owner of its directory or, in a directory of root's such as ``/var/mail``, to
+    the system's user of this name and the directory's group.
+
+    :raises ValueError: the name of the user is not allowed.
+    :raises OSError: it cannot be created.
+    """
+    *parents, name = layout.path_parts(user)
+    parent = layout.open_or_create_parent(parents, create_inheriting)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with (
+            suppress(FileExistsError),
+            open(os.open(name, flags, 0o600, dir_fd=parent), "wb") as file,
+        ):
+            _give(file.fileno(), os.fstat(parent), user)
+            os.fsync(parent)
+    finally:
+        os.close(parent)
+
+
+def _give(fd: int, directory: os.stat_result, user: bytes) -> None:
+    owner, mode = directory.st_uid, 0o600
+    if owner == 0:
+        with suppress(KeyError):
+            owner, mode = getpwnam(os.fsdecode(user)).pw_uid, 0o660
+    with suppress(PermissionError):
+        os.fchown(fd, owner, directory.st_gid)
+        os.fchmod(fd, mode)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import os
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Any
 
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from popserv.errors import MaildropBusy
-from popserv.interfaces import IMailbox, IMaildropFactory
+from popserv.errors import MaildropBusy, TryLater
+from popserv.interfaces import IDelivery, IDeliveryStore, IMailbox, IUserListing
 from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.layout import Layout
+from popserv.maildrops.mbox.delivery import MboxDelivery
 from popserv.maildrops.mbox.file import MboxFile
 from popserv.maildrops.mbox.index import Index
 from popserv.maildrops.mbox.locks import FileLocked, Wait, retry_while_locked
 from popserv.maildrops.mbox.mailbox import MboxMailbox
 from popserv.maildrops.mbox.parser import DEFAULT_FORMAT, Format
-from popserv.maildrops.mbox.spool import Spool
+from popserv.maildrops.mbox.spool import Spool, create_file
 from popserv.maildrops.refusals import refusal
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
@@ -34,7 +36,7 @@ def _wait(seconds: float) -> Awaitable[Any]:
     return waited
 
 
-@implementer(IMaildropFactory)
+@implementer(IDeliveryStore, IUserListing)
 class MboxMaildrops:
     """The mbox files at the paths that a template gives.
 
@@ -61,16 +63,15 @@ class MboxMaildrops:
         self._format = mbox_format
         self._downgrader = downgrader
         self._layout = Layout(template)
+        self.restrictions: Sequence[str] = _restrictions(mbox_format)
+        """See IDeliveryStore."""
         self._cache: IndexCache[Index] = IndexCache(cache_messages)
         self._empty: set[bytes] = set()
 
     async def open_maildrop(self, user: bytes) -> IMailbox:
         """See IMaildropFactory."""
         known = self._cache.get(user)
-        try:
-            file = await retry_while_locked(self.run, self._wait, self._open, user, known)
-        except FileLocked as error:
-            raise MaildropBusy from error
+        file = await self._open_waiting(user, known)
         if file is not None:
             self._cache.put(user, file.index)
             return MboxMailbox(self._cache, self.run, self._wait, user, file)
@@ -78,6 +79,36 @@ class MboxMaildrops:
             raise MaildropBusy
         self._empty.add(user)
         return EmptyMailbox(partial(self._empty.remove, user))
+
+    async def users(self) -> Sequence[bytes]:
+        """See IUserListing: those who have a file."""
+        users: Sequence[bytes] = await self.run(self._layout.users, _may_be_mbox)
+        return users
+
+    async def open_delivery(self, user: bytes) -> IDelivery:
+        """See IDeliveryStore."""
+        await self.run(self._create, user)
+        file = await self._open_waiting(user, None)
+        if file is None:
+            # Another program has removed it.
+            raise TryLater
+        return IDelivery(MboxDelivery(file, self.run, self._wait))
+
+    def _create(self, user: bytes) -> None:
+        try:
+            create_file(self._layout, user)
+        except (OSError, ValueError) as error:
+            raise refusal(error) from error
+
+    async def _open_waiting(self, user: bytes, known: Index | None) -> MboxFile | None:
+        """Open a file, if necessary after some seconds; return None if there is none."""
+        try:
+            file: MboxFile | None = await retry_while_locked(
+                self.run, self._wait, self._open, user, known
+            )
+        except FileLocked as error:
+            raise MaildropBusy from error
+        return file
 
     def _open(self, user: bytes, known: Index | None) -> MboxFile | None:
         """Open a file, in a thread; return None if there is none."""
@@ -96,3 +127,20 @@ class MboxMaildrops:
         except BaseException:
             spool.close()
             raise
+
+
+def _may_be_mbox(path: bytes) -> bool:
+    return os.path.isfile(path) and not path.endswith(b".lock")
+
+
+def _restrictions(mbox_format: Format) -> list[str]:
+    told = [
+        "mbox files keep unique-ids in the field X-UIDL and flags in Status and X-Status, which "
+        "are added to the messages, and do not keep that a message was forwarded; a Maildir keeps "
+        "all, and changes nothing"
+    ]
+    if not (mbox_format.is_quoted or mbox_format.believes_content_length):
+        told.append(
+            'lines that begin with "From " get a ">", which stays; mboxrd:PATH removes it again'
+        )
+    return told

@@ -5,7 +5,15 @@ A message has the value of its X-UIDL, or else the digest that identifies it, in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+
+_UNIQUE_ID = re.compile(rb"[\x21-\x7e]{1,70}")
+
+
+def is_unique_id(text: bytes) -> bool:
+    """Return whether a text is a unique-id that X-UIDL can have."""
+    return _UNIQUE_ID.fullmatch(text) is not None
 
 
 def assign_unique_ids(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from secrets import token_bytes
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from popserv.core.snapshot import Snapshot
 from popserv.maildrops.file_times import TRUSTED_AGE
 from popserv.maildrops.mh import index_file
 from popserv.maildrops.mh.folder import FileKey, Times, key_of, open_number, scan
-from popserv.maildrops.mh.index_file import Entry
+from popserv.maildrops.mh.index_file import Entry, Version
 from popserv.maildrops.path_problems import explain_in_directory
 from popserv.messages.sizes import MakeDowngrader, measure
 
@@ -36,36 +36,45 @@ class Index(NamedTuple):
 
     ``messages`` is the snapshot for sessions.  ``times`` are those of the folder with which the
     index is valid; None means that the next session must scan the folder.  ``unsaved`` is the
-    number of messages that were counted since the index file was written.
+    number of messages that were counted since the index file was written, and ``file_version`` the
+    version of the file that has been read or written.
     """
 
     entries: tuple[Entry, ...]
     messages: Snapshot
     times: Times | None
     unsaved: int
+    file_version: Version = None
 
 
-def make_index(entries: Sequence[Entry], times: Times | None, unsaved: int) -> Index:
+def make_index(
+    entries: Sequence[Entry], times: Times | None, unsaved: int, file_version: Version
+) -> Index:
     """Return an index of these entries."""
     uids = tuple(entry.uid for entry in entries)
     messages = Snapshot.from_sizes((entry.sizes for entry in entries), uids)
-    return Index(tuple(entries), messages, times, unsaved)
+    return Index(tuple(entries), messages, times, unsaved, file_version)
 
 
 def read_index(folder: int, known: Index | None, downgrader: MakeDowngrader | None) -> Index:
     """Scan an open folder and return its index; only new and changed messages are read.
 
-    Without a ``known`` index, that in the index file is used.  Waits for the disk: call it in a
+    Without a ``known`` index, that in the index file is used.  If another process has written the
+    file since, unique-ids of new messages are taken from it.  Waits for the disk: call it in a
     thread.
 
     :raises OSError: the folder or a message cannot be read.
     """
+    file_version = index_file.version(folder)
+    others: list[Entry] = []
     if known is None:
         entries, is_counted = index_file.load(folder, index_file.kind_of_sizes(downgrader))
     else:
         entries, is_counted = list(known.entries), True
+        if file_version != known.file_version:
+            others, _ = index_file.load(folder, index_file.NOT_COUNTED)
     found = scan(folder)
-    assignment = _Assignment(entries, is_counted, found.started)
+    assignment = _Assignment(entries, is_counted, others, found.started)
     unknown = []
     for number, key in found.files.items():
         if not assignment.keep(number, key):
@@ -86,7 +95,8 @@ def read_index(folder: int, known: Index | None, downgrader: MakeDowngrader | No
             counted.append(entry)
     assignment.add(counted)
     unsaved = len(counted) + (known.unsaved if known is not None else 0)
-    index = make_index(sorted(assignment.entries), found.times if is_complete else None, unsaved)
+    times = found.times if is_complete else None
+    index = make_index(sorted(assignment.entries), times, unsaved, file_version)
     if unsaved >= SAVE_THRESHOLD or assignment.has_new_random:
         return save_index(folder, index, downgrader)
     return index
@@ -100,13 +110,19 @@ def save_index(folder: int, index: Index, downgrader: MakeDowngrader | None) -> 
         problem = explain_in_directory(error, folder, index_file.NAME)
         _log.warn("index of an MH folder not written: {problem}", problem=problem)
     # After a failure as well, so that it is not repeated before there is more to save.
-    return index._replace(unsaved=0)
+    return index._replace(unsaved=0, file_version=index_file.version(folder))
 
 
 class _Assignment:
-    """Assigns known entries, and with them unique-ids, to the files of a folder."""
+    """Assigns known entries, and with them unique-ids, to the files of a folder.
 
-    def __init__(self, known: Iterable[Entry], is_counted: bool, started: int) -> None:
+    ``others`` are entries of which only the unique-ids are known, for messages that are counted.
+    """
+
+    def __init__(
+        self, known: Iterable[Entry], is_counted: bool, others: Iterable[Entry], started: int
+    ) -> None:
+        self._others = others
         self.entries: list[Entry] = []
         self.has_new_random = False
         self._trusted_before = started - TRUSTED_AGE
@@ -126,16 +142,30 @@ class _Assignment:
         return True
 
     def add(self, counted: Iterable[Entry]) -> None:
-        """Add entries that were counted, with the unique-ids of the same messages if known."""
-        new = []
-        for entry in counted:
-            known = self._by_key.get(entry.key)
-            if known and known[0].digest == entry.digest:
-                self.entries.append(entry._replace(uid=known.pop(0).uid))
-            else:
-                new.append(entry)
+        """Add entries that were counted, with the unique-ids of the same messages if known.
+
+        A message is the same if its octets and its time are; the time is that of the file, which a
+        restored backup has, too.
+        """
         used = {entry.uid for entry in self.entries}
-        for entry in new:
+        left = [entry for entries in self._by_key.values() for entry in entries]
+        left += [entry for entry in self._others if entry.uid not in used]
+        # Of several that are the same, the file that has not moved comes first.
+        for identity in (_key_and_octets, _time_and_octets):
+            waiting: dict[Hashable, list[Entry]] = defaultdict(list)
+            for entry in reversed(left):
+                waiting[identity(entry)].append(entry)
+            new = []
+            for entry in counted:
+                known = waiting[identity(entry)]
+                if known:
+                    self.entries.append(entry._replace(uid=known.pop().uid))
+                else:
+                    new.append(entry)
+            left = [entry for entries in waiting.values() for entry in entries]
+            counted = new
+        used = {entry.uid for entry in self.entries}
+        for entry in counted:
             uid = entry.uid
             if uid in used:
                 # A copy with the same octets and time.
@@ -145,23 +175,39 @@ class _Assignment:
             self.entries.append(entry._replace(uid=uid))
 
 
+def _key_and_octets(entry: Entry) -> Hashable:
+    return entry.key, entry.digest
+
+
+def _time_and_octets(entry: Entry) -> Hashable:
+    return entry.key.modified, entry.digest
+
+
 def _count(folder: int, number: int, downgrader: MakeDowngrader | None) -> Entry | None:
     """Count a message, and calculate its unique-id; return None if there is no file."""
     fd = open_number(folder, number)
     if fd is None:
         return None
     try:
-        key = key_of(os.fstat(fd))
-        content = blake2b(digest_size=16)
-        sizes = measure(_read(fd, content.update), downgrader)
-        digest = content.hexdigest().encode("ascii")
-        uid = blake2b(b"%d %b" % (key.modified, digest), digest_size=16).hexdigest()
-        return Entry(number, key, sizes, digest, uid.encode("ascii"))
+        return count_file(fd, number, downgrader)
     except OSError as error:
         error.filename = b"%d" % number
         raise
     finally:
         os.close(fd)
+
+
+def count_file(fd: int, number: int, downgrader: MakeDowngrader | None) -> Entry:
+    """Count an open message, read from its start, and calculate its unique-id.
+
+    :raises OSError: it cannot be read.
+    """
+    key = key_of(os.fstat(fd))
+    content = blake2b(digest_size=16)
+    sizes = measure(_read(fd, content.update), downgrader)
+    digest = content.hexdigest().encode("ascii")
+    uid = blake2b(b"%d %b" % (key.modified, digest), digest_size=16).hexdigest()
+    return Entry(number, key, sizes, digest, uid.encode("ascii"))
 
 
 def _read(fd: int, update: Callable[[bytes], None]) -> Iterator[bytes]:

@@ -1,5 +1,7 @@
 """The index file of an MH folder: sizes and unique-ids that survive a restart of the server.
 
+Delivery with given unique-ids writes it before a message gets its number (``delivery``).
+
 The first line has the format and whether downgraded forms were measured, the last one a digest of
 the lines before, so that a torn or damaged file is noticed.  Each other line is a message.  A user
 can write the file while the server is root, so it is opened without following links and its
@@ -27,8 +29,12 @@ _MAX_OCTETS = 1 << 28
 _HEAD = b"popserv MH index 1 %b\n"
 _LINE = re.compile(
     rb"([0-9]{1,20}) ([0-9]{1,15}) (-?[0-9]{1,20}) ([0-9]{1,15}) (-|[0-9]{1,15}) ([01])"
-    rb" ([0-9a-f]{32}) ([\x21-\x7e]{1,70})"
+    rb" ([0-9a-f]{32}) ([\x21-\x7e]{1,255})"
 )
+_UNIQUE_ID = re.compile(rb"[\x21-\x7e]{1,255}")
+
+Version = tuple[int, ...] | None
+"""The inode, length and time of the file, by which a change is noticed; None without one."""
 
 NOT_COUNTED = b"-"
 """The kind of an index whose sizes are not to be used."""
@@ -47,6 +53,11 @@ class Entry(NamedTuple):
 def kind_of_sizes(downgrader: object) -> bytes:
     """Return the kind of an index: whether there is a downgrader, which has measured."""
     return b"0" if downgrader is None else b"1"
+
+
+def is_unique_id(text: bytes) -> bool:
+    """Return whether the file can keep a unique-id: that of another server may be long."""
+    return _UNIQUE_ID.fullmatch(text) is not None
 
 
 def encode(entries: Iterable[Entry], kind: bytes) -> bytes:
@@ -108,10 +119,19 @@ def load(folder: int, kind: bytes) -> tuple[list[Entry], bool]:
         return [], False
 
 
-def save(folder: int, entries: Iterable[Entry], kind: bytes) -> None:
+def version(folder: int) -> Version:
+    """Return the version of the file of an open folder."""
+    try:
+        status = os.stat(NAME, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def save(folder: int, entries: Iterable[Entry], kind: bytes, *, sync: bool = False) -> None:
     """Replace the file of an open folder, whose lock is held.
 
-    It is not synced: if a crash of the machine tears it, the digest is wrong.
+    Without ``sync``, a crash of the machine may tear it; the digest is then wrong.
 
     :raises OSError: the file cannot be written; the old one is there.
     """
@@ -127,6 +147,9 @@ def save(folder: int, entries: Iterable[Entry], kind: bytes) -> None:
             with suppress(PermissionError):
                 os.fchown(file.fileno(), status.st_uid, status.st_gid)
             file.write(text)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.rename(_UNFINISHED_NAME, NAME, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
         with suppress(OSError):

@@ -13,22 +13,23 @@ from zope.interface import implementer
 
 from popserv.core.snapshot import Message
 from popserv.errors import MessageChanged, NoSuchMessage, RemovalFailed
-from popserv.interfaces import IDeliveryTimes, IRetrievalRecord, ISizeCache
+from popserv.interfaces import IDeliveryTimes, IMessageDetails, IRetrievalRecord, ISizeCache
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.mh import index_file
 from popserv.maildrops.mh.body import Body
+from popserv.maildrops.mh.flags import flags_in, retrieved
 from popserv.maildrops.mh.folder import FileKey, Scan, key_of, open_number, scan, unlink_if_same
 from popserv.maildrops.mh.index import Index, make_index, save_index
 from popserv.maildrops.mh.sequences import (
     NAME,
     RETRIEVED,
     UNSEEN,
-    Sequences,
     locked_sequences,
     read_sequences,
 )
 from popserv.maildrops.path_problems import explain_in_directory
 from popserv.maildrops.refusals import refusal
+from popserv.messages.details import Flags, MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import RunInThread
@@ -42,7 +43,7 @@ RETRY_DELAYS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds to wait, after each scan, for another program to finish its renames."""
 
 
-@implementer(IRetrievalRecord, ISizeCache, IDeliveryTimes)
+@implementer(IRetrievalRecord, ISizeCache, IDeliveryTimes, IMessageDetails)
 class MHMailbox:
     """One MH folder, whose lock is held until :meth:`release`."""
 
@@ -132,7 +133,7 @@ class MHMailbox:
     async def _forget(self, positions: Collection[int]) -> None:
         """Drop messages from the index of later sessions, so that no copy of one gets its uid."""
         entries = [entry for at, entry in enumerate(self.index.entries) if at not in positions]
-        index = make_index(entries, None, self.index.unsaved)
+        index = make_index(entries, None, self.index.unsaved, self.index.file_version)
         keys = {entry.key for entry in entries}
         if any(self.index.entries[at].key in keys for at in positions):
             index = await self._run(save_index, self._folder, index, self._downgrader)
@@ -200,8 +201,8 @@ class MHMailbox:
             self._log_sequences(error)
             return None
         numbers, _ = self._locate(scan(self._folder), range(len(self.messages)))
-        retrieved = _retrieved(sequences, set(numbers.values()))
-        return max((at for at, number in numbers.items() if number in retrieved), default=None)
+        found = retrieved(sequences, set(numbers.values()))
+        return max((at for at, number in numbers.items() if number in found), default=None)
 
     async def record_retrieved(self, messages: Iterable[Message]) -> None:
         """See IRetrievalRecord."""
@@ -214,8 +215,8 @@ class MHMailbox:
                 located, _ = self._locate(found, positions)
                 new = set(located.values())
                 # nmh drops an empty sequence, after which all messages would seem unread.
-                retrieved = _retrieved(sequences, found.files.keys())
-                sequences.set(RETRIEVED, retrieved | new)
+                before = retrieved(sequences, found.files.keys())
+                sequences.set(RETRIEVED, before | new)
                 sequences.set(UNSEEN, sequences.members(UNSEEN, found.files.keys()) - new)
                 sequences.write()
         except OSError as error:
@@ -230,6 +231,16 @@ class MHMailbox:
         self._cache.evict(self._user)
         await self._run(index_file.discard_sizes, self._folder, self.index.entries)
 
+    def details(self) -> Sequence[MessageDetails]:
+        """See IMessageDetails."""
+        sequences = read_sequences(self._folder)
+        numbers, _ = self._locate(scan(self._folder), range(len(self.messages)))
+        flags = flags_in(sequences, set(numbers.values()))
+        return [
+            MessageDetails(delivered, flags.get(numbers.get(at, 0), Flags.NONE))
+            for at, delivered in enumerate(self.delivery_times())
+        ]
+
     def delivery_times(self) -> Sequence[float]:
         """See IDeliveryTimes: the times at which the files were written."""
         return [entry.key.modified / 10**9 for entry in self.index.entries]
@@ -237,11 +248,3 @@ class MHMailbox:
     async def release(self) -> None:
         """See IMailbox."""
         os.close(self._folder)
-
-
-def _retrieved(sequences: Sequences, numbers: Collection[int]) -> set[int]:
-    """Return which messages clients have retrieved or, if that is recorded, somebody has read."""
-    retrieved = sequences.members(RETRIEVED, numbers)
-    if UNSEEN in sequences:
-        retrieved |= set(numbers) - sequences.members(UNSEEN, numbers)
-    return retrieved

@@ -158,11 +158,20 @@ class LockedSequences(Sequences):
         :raises OSError: they cannot be written.
         """
         text = self.encode()
+        if len(text) > _MAX_OCTETS:
+            raise OSError(errno.EFBIG, "too large to be read again", NAME)
         if text != self._before:
             # With one call, so that no interruption leaves a part.
             if os.pwrite(self._fd, text, 0) != len(text):
                 raise OSError(errno.ENOSPC, "written in part", NAME)
             os.ftruncate(self._fd, len(text))
+
+    def sync(self) -> None:
+        """Write the file to disk.
+
+        :raises OSError: it cannot be written.
+        """
+        os.fsync(self._fd)
 
 
 def _open_locked(folder: int, flags: int, operation: int) -> int:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 
 from zope.interface import implementer
 
-from popserv.errors import MaildropBusy
-from popserv.interfaces import IMailbox, IMaildropFactory
+from popserv.errors import MaildropBusy, TryLater
+from popserv.interfaces import IDelivery, IDeliveryStore, IMailbox, IUserListing
 from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.index_cache import IndexCache
-from popserv.maildrops.layout import Layout
+from popserv.maildrops.layout import Layout, create_inheriting
+from popserv.maildrops.mh.delivery import MHDelivery
 from popserv.maildrops.mh.folder import lock, times_of
 from popserv.maildrops.mh.index import Index, read_index
 from popserv.maildrops.mh.mailbox import MHMailbox
@@ -23,7 +25,7 @@ from popserv.runtime.threads import BoundedThreadPool, RunInThread
 _disk_threads = BoundedThreadPool("popserv-mh", threads=4)
 
 
-@implementer(IMaildropFactory)
+@implementer(IDeliveryStore, IUserListing)
 class MHMaildrops:
     """The MH folders at the paths that a template gives.
 
@@ -32,6 +34,9 @@ class MHMaildrops:
     Up to ``cache_messages`` messages are cached in memory between sessions, at some 600 bytes each.
     ``downgrader`` and ``run`` are as for :class:`~popserv.maildrops.maildir.MaildirMaildrops`.
     """
+
+    restrictions: Sequence[str] = ()
+    """See IDeliveryStore."""
 
     def __init__(
         self,
@@ -58,6 +63,34 @@ class MHMaildrops:
             raise MaildropBusy
         self._empty.add(user)
         return EmptyMailbox(partial(self._empty.remove, user))
+
+    async def users(self) -> Sequence[bytes]:
+        """See IUserListing: those who have a folder."""
+        users: Sequence[bytes] = await self.run(self._layout.users)
+        return users
+
+    async def open_delivery(self, user: bytes) -> IDelivery:
+        """See IDeliveryStore."""
+        return IDelivery(await self.run(self._open_delivery, user))
+
+    def _open_delivery(self, user: bytes) -> MHDelivery:
+        try:
+            os.close(self._layout.open_or_create(user, create_inheriting))
+        except (OSError, ValueError) as error:
+            raise refusal(error) from error
+        opened = self._open(user, None)
+        if opened is None:
+            # Another program has removed the folder.
+            raise TryLater
+        folder, index = opened
+        delivery = MHDelivery(folder, index, self._downgrader, self.run)
+        try:
+            delivery.find_unfinished()
+        except OSError as error:
+            problem = explain_in_directory(error, folder, error.filename)
+            os.close(folder)
+            raise refusal(error) from problem
+        return delivery
 
     def _open(self, user: bytes, index: Index | None) -> tuple[int, Index] | None:
         """Open and lock a folder, in a thread; return None if there is none."""

@@ -49,6 +49,16 @@ class QuotaFileTests(MaildirCase):
         self.assertEqual(self.lines_after_removal(0), QUOTA + b"250 3\n-10 -1\n")
         self.assertEqual(self.lines_after_removal(0, 1), QUOTA + b"250 3\n-10 -1\n-240 -2\n")
 
+    def test_deliveries(self):
+        """Messages that are delivered are added, except for those that are trashed."""
+        self.write(QUOTA)
+        maildir = os.open(self.path_of(b"."), os.O_RDONLY)
+        self.addCleanup(os.close, maildir)
+        for files in ([], [(b"9.x", 5), (b"9.y:2,T", 6), (b"9.z,S=7:2,S", 8)]):
+            quota_file.record_deliveries(maildir, files)
+        with open(self.quota_file, "rb") as file:
+            self.assertEqual(file.read(), QUOTA + b"12 2\n")
+
     def test_folder(self):
         """A folder's removals are subtracted in the file of the Maildir that it is in."""
         self.write(QUOTA)

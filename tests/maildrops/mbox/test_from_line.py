@@ -1,10 +1,18 @@
 """popserv.maildrops.mbox.from_line: which lines are From_ lines."""
 
+import os
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.maildrops.mbox.from_line import MAX_LENGTH, from_line_length
+from popserv.maildrops.mbox.from_line import (
+    MAX_LENGTH,
+    delivery_time,
+    from_line_length,
+    make_from_line,
+)
 
 FROM_LINES = [
     b"From ann@example.org Mon Jan  5 10:00:00 2026",
@@ -73,3 +81,43 @@ class FromLineTests(SynchronousTestCase):
         """Any text has an answer, no longer than its first line."""
         line = b"From " + text
         self.assertLessEqual(from_line_length(line), line.find(b"\n") + 1 or len(line))
+
+
+class TimeTests(SynchronousTestCase):
+    """The time in a From_ line, in a time zone whose clocks never change."""
+
+    def setUp(self):
+        """Set the time zone."""
+        before = os.environ.get("TZ")
+        self.addCleanup(time.tzset)
+        self.addCleanup(
+            lambda: os.environ.pop("TZ") if before is None else os.environ.update(TZ=before)
+        )
+        os.environ["TZ"] = "XST-02"
+        time.tzset()
+
+    @given(st.integers(0, 250_000_000_000), st.sampled_from([b"ann@x", b"MAILER-DAEMON"]))
+    def test_inverse(self, delivered, sender):
+        """The line that is made has the time, in seconds."""
+        line = make_from_line(sender, delivered + 0.75)
+        self.assertEqual(from_line_length(line), len(line))
+        self.assertEqual(delivery_time(line), delivered)
+
+    def test_forms(self):
+        """The time is local, unless the line has the difference from UTC."""
+        ten = 1_767_607_200
+        for line, delivered in zip(
+            FROM_LINES,
+            [
+                *(ten - 7200, ten - 7200, -7200, ten - 3600, ten - 7200, ten - 3600, ten - 7200),
+                *(ten - 7200,) * 7,
+            ],
+            strict=True,
+        ):
+            self.assertEqual(delivery_time(line + b"\n"), delivered, line)
+        self.assertEqual(delivery_time(b"From a Mon Jan  5 10:00:00 -0530 2026\n"), ten + 19_800)
+
+    def test_unknown(self):
+        """What is no From_ line, or no time that the system knows, is unknown."""
+        for line in (b"From a", b"From a Mon Jan  5 10:00:00 +0000 0000", b"From a"):
+            self.assertEqual(delivery_time(line), 0)

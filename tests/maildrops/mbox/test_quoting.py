@@ -1,4 +1,4 @@
-"""popserv.maildrops.mbox.unquoting: the quoting of mboxrd, undone in chunks."""
+"""popserv.maildrops.mbox.quoting: lines are quoted, and the quoting undone, in chunks."""
 
 import re
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.maildrops.mbox.unquoting import Unquoter
+from popserv.maildrops.mbox.quoting import FromQuoter, Quoter, Unquoter
 
 EXAMPLES = [
     (b">From x\n", b"From x\n"),
@@ -65,3 +65,28 @@ class UnquoterTests(SynchronousTestCase):
         """It undoes the quoting of any text."""
         text = b"".join(chunks)
         self.assertEqual(unquote([quoted(text)]), text)
+
+
+def applied(quoter, chunks):
+    """Return the text of chunks after it was quoted."""
+    return b"".join([*map(quoter.feed, chunks), quoter.finish()])
+
+
+class QuoterTests(SynchronousTestCase):
+    """Lines that begin with "From " get a ``>``."""
+
+    @given(CHUNKS)
+    def test_mboxrd(self, chunks):
+        """So do lines that are quoted already, wherever the chunks end."""
+        text = b"".join(chunks)
+        self.assertEqual(applied(Quoter(), chunks), quoted(text))
+        self.assertEqual(applied(Quoter(), [bytes([octet]) for octet in text]), quoted(text))
+        self.assertEqual(unquote([applied(Quoter(), chunks)]), text)
+
+    @given(CHUNKS)
+    def test_mboxo(self, chunks):
+        """Only they do, wherever the chunks end."""
+        text = b"".join(chunks)
+        expected = re.sub(rb"(?m)^From ", b">From ", text)
+        self.assertEqual(applied(FromQuoter(), chunks), expected)
+        self.assertEqual(applied(FromQuoter(), [bytes([octet]) for octet in text]), expected)

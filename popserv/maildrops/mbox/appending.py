@@ -1,0 +1,236 @@
+"""Appends messages to an mbox file, so that after an interruption none is there in part.
+
+Rules of this file:
+ 1. What will be appended is first in a journal, a file beside the mbox file, with the length of
+    that; the journal is complete, and on disk, before the mbox file is changed.
+ 2. After the mbox file is on disk, the journal is removed.
+ 3. Whoever opens the mbox file and finds a journal removes again what was appended, under the same
+    locks.  Mail that other programs have appended since stays, even if it begins where the text was
+    broken off.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from hashlib import blake2b
+
+from popserv.maildrops.mbox.from_line import MARK, MAX_LENGTH, from_line_length
+from popserv.maildrops.mbox.rewriting import Edit, rewrite
+
+_CHUNK = 1 << 20
+_HEAD = re.compile(rb"popserv append 1 ([0-9]{20}) ((?:[0-9a-f]{2})*) *([0-9a-f]{32})\n")
+_HEAD_FORM = b"popserv append 1 %020d %-6b %b\n"
+_HEAD_LENGTH = len(_HEAD_FORM % (0, b"", b"0" * 32))
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_MAX_OVERLAP = 100
+"""The octets that a From_ line of another program may have in common with what was to follow."""
+
+
+def journal_name(name: bytes) -> bytes:
+    """Return the name of the journal of an mbox file; no user has a name that starts with a dot."""
+    return b".%b.popserv-append" % name
+
+
+class Batch:
+    """Messages that will be appended to the mbox file ``name`` in an open directory.
+
+    All methods wait for the disk: call them in a thread.
+    """
+
+    def __init__(self, parent: int, name: bytes) -> None:
+        # The session may come to have another directory open.
+        self._parent = os.dup(parent)
+        self._name = journal_name(name)
+        self._new_name = self._name + b".new"
+        self._fd: int | None = None
+        self._digest = blake2b(digest_size=16)
+        self.octets = 0
+
+    def add(self, chunks: Iterable[bytes]) -> None:
+        """Add the chunks of messages, each with its From_ line and a blank line after it.
+
+        :raises OSError: they cannot be written; the batch is what it was.
+        :raises Exception: as the chunks, likewise.
+        """
+        if self._fd is None:
+            with suppress(FileNotFoundError):
+                os.unlink(self._new_name, dir_fd=self._parent)
+            self._fd = os.open(self._new_name, _CREATE, 0o600, dir_fd=self._parent)
+        octets, digest = self.octets, self._digest.copy()
+        for chunk in chunks:
+            digest.update(chunk)
+            _write(self._fd, chunk, _HEAD_LENGTH + octets)
+            octets += len(chunk)
+        self.octets, self._digest = octets, digest
+
+    def append(self, fd: int, touch: Callable[[], None]) -> None:
+        """Append the batch to the open and locked mbox file; it is then empty.
+
+        :raises OSError: the file is what it was, unless the error persists.
+        """
+        if self._fd is None:
+            return
+        parent, size = self._parent, os.fstat(fd).st_size
+        separator = _separator(fd, size)
+        digest = self._digest.hexdigest().encode("ascii")
+        head = _HEAD_FORM % (size, separator.hex().encode("ascii"), digest)
+        # What was added last may have failed.
+        os.ftruncate(self._fd, _HEAD_LENGTH + self.octets)
+        _write(self._fd, head, 0)
+        os.fsync(self._fd)
+        os.rename(self._new_name, self._name, src_dir_fd=parent, dst_dir_fd=parent)
+        _sync(parent)
+        journal, self._fd = self._fd, None
+        try:
+            _append(fd, size, separator, journal, self.octets, touch)
+        finally:
+            os.close(journal)
+        os.unlink(self._name, dir_fd=parent)
+        _sync(parent)
+        self.octets, self._digest = 0, blake2b(digest_size=16)
+
+    def close(self) -> None:
+        """Drop what was not appended."""
+        try:
+            if self._fd is not None:
+                os.close(self._fd)
+                with suppress(OSError):
+                    os.unlink(self._new_name, dir_fd=self._parent)
+        finally:
+            os.close(self._parent)
+
+
+def _append(
+    fd: int, size: int, separator: bytes, journal: int, octets: int, touch: Callable[[], None]
+) -> None:
+    try:
+        _write(fd, separator, size)
+        for offset in range(0, octets, _CHUNK):
+            touch()
+            chunk = os.pread(journal, min(_CHUNK, octets - offset), _HEAD_LENGTH + offset)
+            _write(fd, chunk, size + len(separator) + offset)
+        os.fsync(fd)
+    except OSError:
+        os.ftruncate(fd, size)
+        os.fsync(fd)
+        raise
+
+
+def _separator(fd: int, size: int) -> bytes:
+    """Return what must be between the messages of a file and another one: an empty line."""
+    end = os.pread(fd, 3, max(0, size - 3))
+    if not end or end.endswith((b"\n\n", b"\n\r\n")):
+        return b""
+    if end.endswith(b"\n"):
+        return b"\n"
+    # A CR at the end is data, and stays so.
+    return b"\r\n\n" if end.endswith(b"\r") else b"\n\n"
+
+
+def _write(fd: int, text: bytes, offset: int) -> None:
+    rest = memoryview(text)
+    while rest:
+        written = os.pwrite(fd, rest, offset)
+        rest = rest[written:]
+        offset += written
+
+
+def _sync(parent: int) -> None:
+    """Write the names in an open directory to disk; ``parent`` may be open for searching only."""
+    # Without permission to read the directory, this cannot be done.
+    with suppress(PermissionError):
+        directory = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def has_journal(parent: int, name: bytes) -> bool:
+    """Return whether an append to an mbox file in an open directory was interrupted."""
+    try:
+        os.stat(journal_name(name), dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def undo_append(fd: int, parent: int, name: bytes, touch: Callable[[], None]) -> None:
+    """Remove what an interrupted append has left in the open and locked mbox file.
+
+    If another program has rewritten the file since, nothing is removed.
+
+    :raises OSError: the file cannot be changed, or the journal not be read or removed.
+    """
+    try:
+        journal = os.open(journal_name(name), _READ, dir_fd=parent)
+    except FileNotFoundError:
+        return
+    try:
+        found = _read_head(journal)
+        if found is not None:
+            _undo(fd, journal, *found, touch)
+    finally:
+        os.close(journal)
+    os.unlink(journal_name(name), dir_fd=parent)
+    _sync(parent)
+
+
+def _read_head(journal: int) -> tuple[int, bytes] | None:
+    """Return the old length of the mbox file and the separator; None for no valid journal.
+
+    A user can write one, but can make the server change only that user's own file.
+    """
+    status = os.fstat(journal)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        return None
+    head = _HEAD.fullmatch(os.pread(journal, _HEAD_LENGTH, 0))
+    digest = blake2b(digest_size=16)
+    for offset in range(_HEAD_LENGTH, status.st_size, _CHUNK):
+        digest.update(os.pread(journal, _CHUNK, offset))
+    if head is None or head[3] != digest.hexdigest().encode("ascii"):
+        return None
+    return int(head[1]), bytes.fromhex(head[2].decode("ascii"))
+
+
+def _undo(fd: int, journal: int, size: int, separator: bytes, touch: Callable[[], None]) -> None:
+    now = os.fstat(fd).st_size
+    common = _common_prefix(fd, size, journal, separator)
+    if size + common < now:
+        # Mail that another program has appended begins near the place where they differ.
+        start = max(0, common - _MAX_OVERLAP)
+        text = os.pread(fd, 2 * MAX_LENGTH, size + start)
+        places = (at for at in range(common - start, -1, -1) if text.startswith(MARK, at))
+        found = next((at for at in places if from_line_length(text[at : at + MAX_LENGTH])), None)
+        common = 0 if found is None else start + found
+    if common:
+        rewrite(fd, now, [Edit(size, size + common)], [size], touch)
+
+
+def _common_prefix(fd: int, size: int, journal: int, separator: bytes) -> int:
+    """Return how many octets of the file after ``size`` are those that were to be appended."""
+    written = os.pread(fd, len(separator), size)
+    common = _common_octets(written, separator)
+    if common < len(separator):
+        return common
+    offset = _HEAD_LENGTH
+    while True:
+        written = os.pread(fd, _CHUNK, size + common)
+        wanted = os.pread(journal, len(written), offset)
+        if written != wanted or not written:
+            return common + _common_octets(written, wanted)
+        common += len(written)
+        offset += len(written)
+
+
+def _common_octets(text: bytes, other: bytes) -> int:
+    """Return how many octets at the start of two texts are the same."""
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(text), len(other)))

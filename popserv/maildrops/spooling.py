@@ -1,0 +1,65 @@
+"""A message that is being delivered, in a temporary file until a store has written it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
+
+from popserv.messages.framing import Chunk
+from popserv.runtime.threads import RunInThread
+
+MAX_IN_MEMORY = 1 << 20
+"""The octets of a message that are kept in memory."""
+
+
+_CHUNK = 1 << 20
+
+
+async def spool(body: Iterable[Chunk], run: RunInThread) -> BinaryIO:
+    """Return a file with the octets of a body, at its start; the caller closes it.
+
+    Large messages are written to the directory for temporary files, by ``run``.
+
+    :raises OSError: there is no room for the message.
+    :raises Exception: as the body.
+    """
+    file = cast(BinaryIO, SpooledTemporaryFile(max_size=MAX_IN_MEMORY))  # noqa: SIM115
+    octets = 0
+    try:
+        for chunk in body:
+            text = chunk if isinstance(chunk, bytes) else await chunk
+            octets += len(text)
+            if octets <= MAX_IN_MEMORY:
+                file.write(text)
+            else:
+                await run(file.write, text)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    finally:
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+    return file
+
+
+def write_file(body: BinaryIO, fd: int, delivered: float) -> int:
+    """Write a body to an open file, which gets a time of modification, and sync it.
+
+    The time remains that of now if ``delivered`` is 0.  Return the octets.
+
+    :raises OSError: it cannot be written.
+    """
+    octets = 0
+    while chunk := body.read(_CHUNK):
+        octets += len(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    if delivered > 0:
+        os.utime(fd, (delivered, delivered))
+    os.fsync(fd)
+    return octets

@@ -1,0 +1,171 @@
+"""popserv.maildrops.maildir.session_delivery: messages with unique-ids, times and flags."""
+
+import os
+
+from twisted.trial.unittest import TestCase
+
+from popserv.errors import DeliveryRefused, MaildropUnavailable, TryLater
+from popserv.maildrops.maildir import session_delivery, store
+from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
+from popserv.testing import DeliveryContract
+from popserv.testing.delivery_contract import body_of
+from tests.maildrops.interrupted import InterruptedMixin
+from tests.maildrops.maildir.harness import MaildirCase, failing, result, run_inline
+
+
+class ContractTests(InterruptedMixin, DeliveryContract, TestCase):
+    """MaildirMaildrops fulfils the contract of deliveries."""
+
+    def make_delivery_store(self):
+        """Return an empty store."""
+        self.root = os.path.abspath(self.mktemp())
+        os.makedirs(self.root)
+        return self.restarted(None)
+
+    def restarted(self, store):
+        """Return another factory."""
+        return MaildirMaildrops(self.root, run=run_inline)
+
+    def deliver_externally(self, store):
+        """Deliver as a delivery agent does."""
+        for folder in ("new", "cur", "tmp"):
+            os.makedirs(os.path.join(self.root, "ann", folder), exist_ok=True)
+        with open(os.path.join(self.root, "ann", "new", "1900000000.M1.h"), "wb") as file:
+            file.write(b"external\n")
+
+
+class DeliveryTests(MaildirCase):
+    """Deliveries to Ann's Maildir."""
+
+    def deliver(self, *messages):
+        """Deliver messages, which are unique-ids, times and perhaps flags."""
+        delivery = result(self.maildrops.open_delivery(b"ann"))
+        try:
+            for uid, *details in messages:
+                result(delivery.deliver(uid, MessageDetails(*details), body_of(uid + b"\n")))
+            result(delivery.commit())
+        finally:
+            result(delivery.release())
+
+    def uids(self):
+        """Return the unique-ids of a session."""
+        self.restart()
+        with self.session() as mailbox:
+            return list(mailbox.messages.uids)
+
+    def test_names(self):
+        """Base names are in the order of delivery, with the time if that allows it."""
+        self.deliver(
+            (b"zz", 50.9),
+            (b"yy", 50),
+            (b"40.M1.a", 40),
+            (b"60.M1.a", 70),
+            (b"xx", 60),
+            (b"ww", 0),
+            (b"90.M1/a", 90),
+            (b"91.b;2,S", 91),
+            (b"9" * 30, 100),
+        )
+        names = [name.partition(b"/")[2].partition(b"C")[0] for name in self.file_names()]
+        self.assertEqual(
+            sorted(names, key=lambda name: (int(name.split(b".")[0]), name)),
+            [
+                *(b"50.M000000", b"50.M000001", b"50.M000002", b"60.M1.a"),
+                *(b"61.M000000", b"61.M000001", b"90.M000000", b"91.M000000", b"100.M000000"),
+            ],
+        )
+        expected = [b"zz", b"yy", b"40.M1.a", b"60.M1.a", b"xx", b"ww", b"90.M1/a", b"91.b;2,S"]
+        self.assertEqual(self.uids(), [*expected, b"9" * 30])
+
+    def test_many_in_a_second(self):
+        """After a million messages with one time, the next ones are a second later."""
+        self.patch(session_delivery, "_MAX_NUMBER", 1)
+        self.deliver(*((b"%d" % number, 5) for number in range(4)))
+        names = [name.partition(b"C")[0] for name in self.file_names()]
+        expected = [b"new/5.M000000", b"new/5.M000001", b"new/6.M000000", b"new/6.M000001"]
+        self.assertEqual(names, expected)
+
+    def test_taken_name(self):
+        """A unique-id that is the base name of another message is not used as one."""
+        self.put(b"new/7.a")
+        self.deliver((b"7.a", 7), (b"8.b", 8))
+        self.deliver((b"x", 9))
+        self.assertEqual(self.uids(), [b"7.a", b"8.b", b"x"])
+
+    def test_folders(self):
+        """Messages without flags are in new/, others in cur/ with the info that is usual there."""
+        self.put(b"cur/1.a;2,S")
+        self.deliver(
+            (b"2.b", 2), (b"3.c", 3, Flags.SEEN), (b"4.d", 4, Flags.DRAFT | Flags.ANSWERED)
+        )
+        expected = [b"cur/1.a;2,S", b"cur/3.c;2,S", b"cur/4.d;2,DR", b"new/2.b"]
+        self.assertEqual(self.file_names(), expected)
+
+    def test_invalid_unique_id(self):
+        """A message whose unique-id cannot be kept is refused, before it is opened."""
+        delivery = result(self.maildrops.open_delivery(b"ann"))
+        for uid in (b"a b", b"", b"x" * 256, b"\xe9"):
+            with self.assertRaises(DeliveryRefused):
+                result(delivery.deliver(uid, NO_DETAILS, None))
+        result(delivery.release())
+
+    def test_renamed_during_scan(self):
+        """A message that is renamed while the Maildir is opened is not delivered again."""
+        self.deliver((b"x", 5), (b"6.y", 6))
+        # As if the first scan had found nothing.
+        self.patch(store, "MaildirDelivery", _WithoutMessages)
+        self.deliver((b"x", 5), (b"6.y", 6))
+        self.assertEqual(self.uids(), [b"x", b"6.y"])
+
+    def test_never_settled(self):
+        """While programs keep renaming messages, nothing is delivered."""
+        real = session_delivery.Folders.scan
+        self.patch(
+            session_delivery.Folders,
+            "scan",
+            lambda *args, **options: real(*args, **options)._replace(is_settled=False),
+        )
+        with self.assertRaises(TryLater) as raised:
+            result(self.maildrops.open_delivery(b"ann"))
+        self.assertIn("renaming", str(raised.exception.__cause__))
+        with self.session():
+            pass
+
+    def test_removed(self):
+        """If another program removes the Maildir meanwhile, the delivery is refused for now."""
+        self.patch(self.maildrops, "_create", lambda user: None)
+        self.assertRaises(TryLater, result, self.maildrops.open_delivery(b"bob"))
+
+    def test_cannot_create(self):
+        """A Maildir that cannot be created is refused, with the reason."""
+        self.assertRaises(MaildropUnavailable, result, self.maildrops.open_delivery(b".x"))
+        with failing(os, "mkdir", PermissionError(13, "denied")):
+            self.assertRaises(MaildropUnavailable, result, self.maildrops.open_delivery(b"bob"))
+        os.rmdir(self.path_of(b"tmp"))
+        with failing(os, "mkdir", PermissionError(13, "denied")):
+            self.assertRaises(MaildropUnavailable, result, self.maildrops.open_delivery(b"ann"))
+
+    def test_missing_folder(self):
+        """A folder that vanishes during a delivery is an error, and nothing stays open."""
+        delivery = result(self.maildrops.open_delivery(b"ann"))
+        result(delivery.deliver(b"x", NO_DETAILS, body_of(b"x\n")))
+        os.rmdir(self.path_of(b"cur"))
+        with self.assertRaises(OSError) as raised:
+            result(delivery.commit())
+        self.assertIn("/ann/cur", str(raised.exception))
+        result(delivery.release())
+
+    def test_users(self):
+        """The users are those who have a Maildir."""
+        self.make_maildir(b"bob")
+        self.assertEqual(result(self.maildrops.users()), [b"ann", b"bob"])
+
+
+class _WithoutMessages(session_delivery.MaildirDelivery):
+    """A delivery whose scan at login has found nothing."""
+
+    def __init__(self, mailbox, run):
+        super().__init__(mailbox, run)
+        self._names.clear()
+        self._base_names.clear()

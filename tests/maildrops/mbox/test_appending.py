@@ -1,0 +1,212 @@
+"""popserv.maildrops.mbox.appending: an append that was interrupted is undone."""
+
+import errno
+import os
+from unittest import mock
+
+from popserv.errors import MaildropUnavailable
+from popserv.maildrops.mbox import appending
+from popserv.maildrops.mbox.appending import Batch, journal_name
+from popserv.maildrops.mbox.spool import Spool
+from tests.maildrops.maildir.harness import failing, result
+from tests.maildrops.mbox.harness import MboxCase, mbox_of, stored
+
+OLD = [b"Subject: old\n\nbody\n"]
+NEW = [b"Subject: %d\n\n" % number + b"%d.\n" % number * 60 for number in range(3)]
+WHOLE = len(mbox_of(NEW))
+FROM_LENGTH = len(stored(b"")) - 1
+
+
+class Killed(BaseException):
+    """The process was killed."""
+
+
+class AppendingTests(MboxCase):
+    """Batches of messages are appended to a file."""
+
+    def setUp(self):
+        """Write a file; copy in small pieces."""
+        super().setUp()
+        self.patch(appending, "_CHUNK", 50)
+        self.write(mbox_of(OLD))
+        self.journal = os.path.join(self.root, os.fsdecode(journal_name(b"ann")))
+
+    def append_batch(self, *chunks):
+        """Append messages, or chunks, each as one addition that may fail."""
+        parent = os.open(self.root, os.O_PATH)
+        fd = os.open(self.path, os.O_RDWR)
+        batch = Batch(parent, b"ann")
+        try:
+            for each in chunks or [[stored(each, at) for at, each in enumerate(NEW)]]:
+                try:
+                    batch.add(each)
+                except KeyError:
+                    continue
+            batch.append(fd, lambda: None)
+        finally:
+            batch.close()
+            os.close(fd)
+            os.close(parent)
+
+    def kill_while_appending(self, written):
+        """Append, and end after so many octets of the mbox file."""
+        real = os.pwrite
+        inode = os.stat(self.path).st_ino
+        left = written
+
+        def pwrite(fd, text, offset):
+            nonlocal left
+            if os.fstat(fd).st_ino != inode:
+                return real(fd, text, offset)
+            if left < len(text):
+                real(fd, bytes(text)[:left], offset)
+                raise Killed
+            left -= len(text)
+            return real(fd, text, offset)
+
+        with mock.patch.object(os, "pwrite", pwrite), self.assertRaises(Killed):
+            self.append_batch()
+        self.assertTrue(os.path.exists(self.journal))
+
+    def test_appended(self):
+        """The messages follow the others, with an empty line between, and nothing is left."""
+        end = len(mbox_of(OLD))
+        for before in (
+            b"",
+            mbox_of(OLD),
+            mbox_of(OLD)[: end - 1],
+            mbox_of(OLD)[: end - 2],
+            mbox_of(OLD)[: end - 2] + b"\r",
+            mbox_of(OLD)[: end - 2] + b"\r\n\r\n",
+        ):
+            self.write(before)
+            with self.session() as mailbox:
+                octets = [*mailbox.messages.octets]
+            self.append_batch()
+            with self.session() as mailbox:
+                self.assertEqual([*mailbox.messages.octets[: len(octets)]], octets)
+            self.assertEqual(self.read_all()[len(octets) :], NEW)
+            self.assertEqual(os.listdir(self.root), ["ann"])
+
+    def test_nothing(self):
+        """A batch without messages changes nothing."""
+        self.append_batch([])
+        parent = os.open(self.root, os.O_PATH)
+        batch = Batch(parent, b"ann")
+        batch.append(-1, lambda: None)
+        batch.close()
+        os.close(parent)
+        self.assertEqual(self.contents(), mbox_of(OLD))
+
+    def test_failed_addition(self):
+        """A message that cannot be read is no part of the batch."""
+
+        def broken():
+            yield b"x" * 999
+            raise KeyError
+
+        self.append_batch([stored(NEW[0])], broken())
+        self.assertEqual(self.read_all(), OLD + NEW[:1])
+        self.assertEqual(self.contents(), mbox_of(OLD) + stored(NEW[0]))
+
+    def test_directory_not_readable(self):
+        """A directory that can be searched but not read need not be synced."""
+        denied = PermissionError(errno.EACCES, "denied")
+        with failing(os, "open", denied, lambda name, *_: os.fsencode(name) == b"."):
+            self.append_batch()
+        self.assertEqual(self.read_all(), OLD + NEW)
+
+    def test_undone(self):
+        """The next session sees nothing of an append that was broken off anywhere."""
+        for before in (b"", mbox_of(OLD), mbox_of(OLD)[:-2]):
+            for written in (*range(60), WHOLE // 2, WHOLE - 1):
+                self.write(before)
+                self.kill_while_appending(written)
+                self.assertEqual(
+                    self.read_all(), [OLD[0][: len(before) - FROM_LENGTH]] if before else []
+                )
+                self.assertEqual(self.contents(), before)
+                self.assertEqual(os.listdir(self.root), ["ann"])
+
+    def test_delivered_since(self):
+        """Mail that was appended since stays, even if it begins in the middle of a line."""
+        for written in (*range(60), WHOLE // 2, WHOLE - 1):
+            for number in (0, 9):
+                self.write(mbox_of(OLD))
+                self.kill_while_appending(written)
+                self.append(stored(b"other\n", number))
+                self.append(stored(b"another\n", 10))
+                self.assertEqual(self.read_all(), [*OLD, b"other\n", b"another\n"])
+
+    def test_rewritten_since(self):
+        """In a file that another program has rewritten since, nothing is removed."""
+        for contents in (
+            mbox_of([b"1\n"]),
+            mbox_of([b"other\n" * 20, b"x\n"]),
+            mbox_of(OLD) + stored(b"other\n" * 20),
+        ):
+            self.write(mbox_of(OLD))
+            self.kill_while_appending(70)
+            self.write(contents)
+            self.read_all()
+            self.assertEqual(self.contents(), contents)
+            self.assertFalse(os.path.exists(self.journal))
+
+    def test_full_disk(self):
+        """If there is no room for all, the file is what it was."""
+        inode = os.stat(self.path).st_ino
+        full = OSError(errno.ENOSPC, "full")
+        for octets in (0, 50):
+
+            def fails(fd, _text, offset, octets=octets):
+                is_mbox = os.fstat(fd).st_ino == inode
+                return is_mbox and offset >= len(mbox_of(OLD)) + octets
+
+            with failing(os, "pwrite", full, fails), self.assertRaises(OSError):
+                self.append_batch()
+            self.assertEqual(self.contents(), mbox_of(OLD))
+            self.assertEqual(self.read_all(), OLD)
+
+    def test_invalid_journals(self):
+        """A damaged journal, or a link to one, changes nothing, and is removed."""
+        self.kill_while_appending(70)
+        with open(self.journal, "rb") as file:
+            valid = file.read()
+        after = mbox_of(OLD) + stored(NEW[0])
+        for journal in (b"", valid[:-1], b"x" + valid[1:], valid[:90] + b"\0" + valid[91:]):
+            self.write(after)
+            with open(self.journal, "wb") as file:
+                file.write(journal)
+            self.read_all()
+            self.assertEqual(self.contents(), after)
+            self.assertFalse(os.path.exists(self.journal))
+        with open(self.journal, "wb") as file:
+            file.write(valid)
+        os.link(self.journal, self.journal + ".other")
+        self.write(after)
+        self.read_all()
+        self.assertEqual(self.contents(), after)
+
+    def test_symbolic_link(self):
+        """A journal that is a symbolic link is not opened: the maildrop is refused."""
+        os.symlink(self.path, self.journal)
+        self.assertRaises(MaildropUnavailable, self.read_all)
+        self.assertEqual(self.contents(), mbox_of(OLD))
+
+    def test_gone(self):
+        """A journal that another process has just dealt with is no error."""
+        self.kill_while_appending(70)
+        with mock.patch.object(os, "open", side_effect=FileNotFoundError):
+            appending.undo_append(-1, -1, b"ann", lambda: None)
+        self.assertEqual(self.read_all(), OLD)
+
+    def test_read_only(self):
+        """A file that cannot be written is refused while an append to it has to be undone."""
+        self.kill_while_appending(70)
+        with (
+            mock.patch.object(Spool, "is_writable", return_value=False),
+            self.assertRaises(MaildropUnavailable) as raised,
+        ):
+            result(self.maildrops.open_maildrop(b"ann"))
+        self.assertIn("cannot be written", str(raised.exception.__cause__))
+        self.assertEqual(self.read_all(), OLD)

@@ -1,0 +1,164 @@
+"""popserv.maildrops.mh.delivery: messages with unique-ids, times and flags."""
+
+import os
+
+from twisted.trial.unittest import TestCase
+
+from popserv.errors import DeliveryRefused, MaildropUnavailable, TryLater
+from popserv.maildrops.mh import delivery as module
+from popserv.maildrops.mh import sequences
+from popserv.maildrops.mh.store import MHMaildrops
+from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
+from popserv.testing import DeliveryContract
+from popserv.testing.delivery_contract import body_of
+from tests.maildrops.interrupted import InterruptedMixin
+from tests.maildrops.maildir.harness import before_each_call, failing, result, run_inline
+from tests.maildrops.mh.harness import MHCase, deliver, numbers_in
+
+
+class ContractTests(InterruptedMixin, DeliveryContract, TestCase):
+    """MHMaildrops fulfils the contract of deliveries."""
+
+    def make_delivery_store(self):
+        """Return an empty store."""
+        self.root = os.path.abspath(self.mktemp())
+        os.makedirs(self.root)
+        return self.restarted(None)
+
+    def restarted(self, store):
+        """Return another factory."""
+        return MHMaildrops(self.root, run=run_inline)
+
+    def deliver_externally(self, store):
+        """Deliver as inc does."""
+        deliver(os.path.join(self.root, "ann"), b"external\n")
+
+
+class DeliveryTests(MHCase):
+    """Deliveries to Ann's folder."""
+
+    def open_delivery(self, user=b"ann"):
+        """Open a delivery."""
+        return result(self.maildrops.open_delivery(user))
+
+    def deliver_as(self, *messages):
+        """Deliver messages, which are unique-ids and perhaps details."""
+        delivery = self.open_delivery()
+        try:
+            for uid, *details in messages:
+                body = body_of(uid + b"\n")
+                result(delivery.deliver(uid, MessageDetails(*details), body))
+            result(delivery.commit())
+        finally:
+            result(delivery.release())
+
+    def unfinished(self):
+        """Return the files of messages that have no number, or no flags."""
+        return [name for name in os.listdir(self.path) if name.startswith(".popserv-new-")]
+
+    def test_unique_ids(self):
+        """Unique-ids of other servers, of up to 255 octets, stay; others are refused."""
+        known = b"x" * 255
+        self.deliver_as((known, 1_600_000_000))
+        self.restart()
+        self.assertEqual(self.uids(), [known])
+        delivery = self.open_delivery()
+        for uid in (b"a b", b"", b"x" * 256):
+            with self.assertRaises(DeliveryRefused):
+                result(delivery.deliver(uid, NO_DETAILS, None))
+        result(delivery.release())
+
+    def test_running_server(self):
+        """A server that has the folder in memory shows the given unique-ids, and keeps its own."""
+        server = self.maildrops
+        self.deliver(b"1\n", b"2\n")
+        own = self.uids()
+        self.restart()
+        self.deliver_as((b"a", 1_600_000_000), (b"b", 1_600_000_000))
+        self.maildrops = server
+        for _ in range(2):
+            self.assertEqual(self.uids(), [*own, b"a", b"b"])
+            self.deliver(b"3\n")
+            own_new = self.uids()[-1]
+            self.remove(4)
+            self.assertNotIn(own_new, self.uids())
+        self.restart()
+        self.assertEqual(self.uids(), [*own, b"a", b"b"])
+
+    def test_restored(self):
+        """A backup of the folder keeps given unique-ids, although its files have other inodes."""
+        self.deliver_as((b"a", 1_600_000_000), (b"b", 1_600_000_001))
+        os.rename(self.path, self.path + ".old")
+        os.makedirs(self.path)
+        for name in os.listdir(self.path + ".old"):
+            source = os.path.join(self.path + ".old", name)
+            with open(source, "rb") as old, open(self.file(name), "wb") as new:
+                new.write(old.read())
+            os.utime(self.file(name), ns=(0, os.stat(source).st_mtime_ns))
+        for _ in range(2):
+            self.restart()
+            self.assertEqual(self.uids(), [b"a", b"b"])
+
+    def test_numbers(self):
+        """A number that a program without nmh's lock takes meanwhile is left to it."""
+        taken = []
+
+        def take(_name):
+            if not taken:
+                taken.append(deliver(self.path, b"other\n"))
+
+        with before_each_call(os, "link", take):
+            self.deliver_as((b"a", 5), (b"b", 6))
+        self.assertEqual(numbers_in(self.path), [1, 2, 3])
+        self.assertEqual(self.uids()[1:], [b"a", b"b"])
+
+    def test_without_flags(self):
+        """A message whose flags could not be written gets them by the next delivery."""
+        messages = ((b"a", 5, Flags.FLAGGED), (b"b", 6))
+        with failing(module, "set_flags", OSError(28, "full")), self.assertRaises(OSError):
+            self.deliver_as(*messages)
+        self.assertEqual(numbers_in(self.path), [1, 2])
+        self.deliver_as(*messages)
+        self.assertIn(b"flagged: 1\n", self.sequences())
+        self.assertEqual(self.uids(), [b"a", b"b"])
+        self.assertEqual(self.unfinished(), [])
+
+    def test_removed_without_flags(self):
+        """A message that had no flags yet and was removed leaves nothing."""
+        with failing(module, "set_flags", OSError(28, "full")), self.assertRaises(OSError):
+            self.deliver_as((b"a", 5))
+        os.unlink(self.file(1))
+        result(self.open_delivery().release())
+        self.assertEqual(self.unfinished(), [])
+
+    def test_too_many_sequences(self):
+        """Sequences that would be too long to be read again are not written."""
+        self.patch(sequences, "_MAX_OCTETS", 10)
+        with self.assertRaises(OSError) as raised:
+            self.deliver_as((b"a", 5, Flags.FLAGGED))
+        self.assertIn("too large", str(raised.exception))
+
+    def test_cannot_open(self):
+        """A folder that cannot be created or examined is refused, and one that vanishes for now."""
+        self.assertRaises(MaildropUnavailable, self.open_delivery, b".x")
+        with open(self.file(".popserv-new-1"), "wb"):
+            pass
+        with failing(os, "unlink", PermissionError(13, "denied")):
+            self.assertRaises(MaildropUnavailable, self.open_delivery)
+        self.patch(self.maildrops, "_open", lambda user, index: None)
+        self.assertRaises(TryLater, self.open_delivery)
+
+    def test_details(self):
+        """The details are the times of the files, and flags by sequences."""
+        self.deliver(b"1\n", b"2\n")
+        self.sequences(b"flagged: 2\n")
+        mailbox = result(self.maildrops.open_maildrop(b"ann"))
+        os.unlink(self.file(1))
+        times = mailbox.delivery_times()
+        expected = [MessageDetails(times[0]), MessageDetails(times[1], Flags.FLAGGED)]
+        self.assertEqual(mailbox.details(), expected)
+        result(mailbox.release())
+
+    def test_users(self):
+        """The users are those who have a folder."""
+        self.assertEqual(result(self.maildrops.users()), [b"ann"])

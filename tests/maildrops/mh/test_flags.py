@@ -1,0 +1,32 @@
+"""popserv.maildrops.mh.flags: flags are sequences."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.mh.flags import flags_in, set_flags
+from popserv.maildrops.mh.sequences import Sequences
+from popserv.messages.details import Flags
+from tests.maildrops.maildir.test_details import FLAGS
+
+
+class FlagsTests(SynchronousTestCase):
+    """The flags of the messages of a folder."""
+
+    @given(st.lists(FLAGS.map(Flags), min_size=1, max_size=6), st.integers(0, 6))
+    def test_inverse(self, flags, split):
+        """Flags that were set, at once or one after the other, are those that are there."""
+        numbered = dict(enumerate(flags, 3))
+        sequences = Sequences(b"other: 3-4\n")
+        for numbers in ([*numbered][:split], [*numbered][split:]):
+            set_flags(sequences, {number: numbered[number] for number in numbers}, [*numbered])
+            sequences = Sequences(sequences.encode())
+        self.assertEqual(flags_in(sequences, [*numbered]), numbered)
+        self.assertEqual(sequences.members(b"other", [*numbered]), {3, 4} & {*numbered})
+
+    def test_replaced(self):
+        """What a number had before, as of a message that was removed, is replaced."""
+        sequences = Sequences(b"unseen: 5\nflagged: 5 7\nretrieved: 6\n")
+        set_flags(sequences, {5: Flags.SEEN | Flags.ANSWERED, 6: Flags.NONE}, [5, 6, 7])
+        expected = {5: Flags.SEEN | Flags.ANSWERED, 6: Flags.NONE, 7: Flags.SEEN | Flags.FLAGGED}
+        self.assertEqual(flags_in(sequences, [5, 6, 7]), expected)

@@ -1,0 +1,83 @@
+"""popserv.maildrops.spooling: messages on their way to a store."""
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops import spooling
+from popserv.maildrops.spooling import spool, write_file
+from tests.maildrops.maildir.harness import result, watch_descriptors
+
+
+class Body:
+    """The chunks of a body, which remembers that it was closed."""
+
+    closed = False
+
+    def __init__(self, *chunks):
+        self._chunks = chunks
+
+    def __iter__(self):
+        """Yield the chunks; raise those that are exceptions."""
+        for chunk in self._chunks:
+            if isinstance(chunk, Exception):
+                raise chunk
+            yield chunk
+
+    def close(self):
+        """Remember it."""
+        self.closed = True
+
+
+async def awaited(text):
+    """Return a text, as a chunk that was read in a thread."""
+    return text
+
+
+class SpoolTests(SynchronousTestCase):
+    """A body is spooled, and written to a file."""
+
+    def setUp(self):
+        """Keep few octets in memory, and record what is written otherwise."""
+        watch_descriptors(self)
+        self.patch(spooling, "MAX_IN_MEMORY", 10)
+        self.in_threads = []
+
+    async def run_in_thread(self, function, *args):
+        """Call a function, and record its arguments."""
+        self.in_threads.append(args)
+        return function(*args)
+
+    def test_spooled(self):
+        """The file has all chunks, and what is not in memory is written in a thread."""
+        body = Body(b"12345", awaited(b"67890"), b"abc", b"")
+        with result(spool(body, self.run_in_thread)) as file:
+            self.assertEqual(file.read(), b"1234567890abc")
+        self.assertEqual(self.in_threads, [(b"abc",), (b"",)])
+        self.assertTrue(body.closed)
+
+    def test_plain(self):
+        """A body need not have a method to close it."""
+        with result(spool([b"x"], self.run_in_thread)) as file:
+            self.assertEqual(file.read(), b"x")
+
+    def test_failure(self):
+        """An error of the body is passed on, and everything closed."""
+        body = Body(b"x" * 20, KeyError())
+        self.assertRaises(KeyError, result, spool(body, self.run_in_thread))
+        self.assertTrue(body.closed)
+
+    def test_written(self):
+        """A file gets the octets, whatever one write takes, and the time, if it is known."""
+        real = os.write
+        self.patch(os, "write", lambda fd, text: real(fd, text[:3]))
+        for delivered in (1_600_000_000.25, 0):
+            path = self.mktemp()
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+            with result(spool([b"1234567"], self.run_in_thread)) as body:
+                self.assertEqual(write_file(body, fd, delivered), 7)
+            os.close(fd)
+            with open(path, "rb") as file:
+                self.assertEqual(file.read(), b"1234567")
+            modified = os.stat(path).st_mtime
+            self.assertEqual(modified == delivered, bool(delivered))
