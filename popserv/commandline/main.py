@@ -15,9 +15,9 @@ from popserv.commandline import users
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 on success, 1 after an error, 2 for usage.
 
-    ``popserv user check`` and ``popserv uidl`` also return 1 if they have found a problem, and
-    ``popserv compare`` if it has found a difference.  Errors are printed to standard error.  The
-    default arguments are those of the process.
+    ``popserv user check`` and ``popserv uidl`` also return 1 if they have found a problem,
+    ``popserv compare`` if it has found a difference, and ``popserv copy`` if it has left out mail.
+    Errors are printed to standard error.  The default arguments are those of the process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["session"]:
@@ -46,7 +46,7 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="popserv",
         description="Manage the users of a popserv POP3 server, keep the unique-ids of another "
-        "server, compare two servers, or serve a single session. "
+        "server, compare two servers, copy mail, or serve a single session. "
         "To run the server, see: twistd pop3 --help",
     )
     parser.add_argument(
@@ -89,6 +89,19 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
         from popserv.commandline.compare import add_arguments  # noqa: PLC0415
 
         add_arguments(compare)
+    copy = commands.add_parser(
+        "copy",
+        help="copy mail to another store",
+        description="Copy the mail of users from a store or a POP3 server to a store, with its "
+        "order, times of delivery, flags and unique-ids. What is there already is not copied "
+        "again, so that a copy that was interrupted is continued by the same command. Nothing is "
+        "removed. The exit code is 0 if all mail was copied, 1 if a user or a message was left "
+        "out, and 2 if the command line is invalid.",
+    )
+    if command in (None, "copy"):
+        from popserv.commandline.copy import add_arguments as add_copy_arguments  # noqa: PLC0415
+
+        add_copy_arguments(copy)
     return parser
 
 

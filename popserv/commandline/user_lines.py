@@ -23,14 +23,22 @@ def print_lines(user: bytes, lines: Sequence[str]) -> None:
 
 def print_problem(user: bytes, error: Exception) -> None:
     """Print the reason why a user could not be processed to standard error."""
+    print_warning(user, reason_of(error))
+
+
+def print_warning(user: bytes, text: str) -> None:
+    """Print a line about a user to standard error."""
+    print(f"popserv: {printable(user)}: {one_line(text)}", file=sys.stderr, flush=True)
+
+
+def reason_of(error: Exception) -> str:
+    """Return the text of an error."""
     if isinstance(error, POPError) and error.__cause__ is not None:
         # What it tells clients has no details.
-        text = str(error.__cause__)
-    elif isinstance(error, OSError):
-        text = describe(error) if error.filename else str(error)
-    else:
-        text = str(error)
-    print(f"popserv: {printable(user)}: {one_line(text)}", file=sys.stderr)
+        return str(error.__cause__)
+    if isinstance(error, OSError):
+        return describe(error) if error.filename else str(error)
+    return str(error)
 
 
 class Progress:
