@@ -126,7 +126,7 @@ class StoredFormTests(SynchronousTestCase):
             (b"a b", b"\n"),
             (b"x", long + b"\n\n"),
             (b"x", long * 2),
-            (b"x", b"no blank line\n" * 10_000),
+            (b"x", b"no blank line\n" * (MAX_HEADER // 10)),
         ):
             form = stored_form(io.BytesIO(message), FORMATS["mbox"], uid, NO_DETAILS)
             self.assertRaises(DeliveryRefused, list, form)
