@@ -11,6 +11,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from popserv.core.snapshot import Message, Snapshot
 from popserv.interfaces import IDeliveryTimes, IMailbox, IMaildropFactory
+from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import RunInThread
 
@@ -99,6 +100,11 @@ class SelectedMailbox:
         """See IDeliveryTimes."""
         times = self._mailbox.delivery_times()
         return [times[at] for at in self._positions]
+
+    def details(self) -> Sequence[MessageDetails]:
+        """See IMessageDetails."""
+        details = self._mailbox.details()
+        return [details[at] for at in self._positions]
 
     async def last_retrieved(self) -> Message | None:
         """See IRetrievalRecord.

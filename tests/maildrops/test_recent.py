@@ -10,42 +10,79 @@ from popserv.interfaces import (
     ICachedMessages,
     IDeliveryTimes,
     IMaildropFactory,
+    IMessageDetails,
     IRetrievalRecord,
     ISizeCache,
 )
 from popserv.maildrops import recent
 from popserv.maildrops.recent import RecentMaildrops
-from popserv.testing import MailboxContract
 from tests.maildrops.maildir.harness import MaildirCase, failing, read_message, result, run_inline
+from tests.maildrops.mbox import test_store as mbox
 from tests.maildrops.mh import test_store as mh
 
 DAY = 86400
 
+OLD_MESSAGE = b"From old@example.org Mon Jan  5 10:00:00 1981\nold\n\n"
 
-class MHContractTests(MailboxContract, TestCase):
+
+class MHContractTests(mh.MHContract, TestCase):
     """The contract holds for what is shown of a store, here all but one message."""
-
-    make_factory = mh.ContractTests.make_factory
-    failing_open = mh.ContractTests.failing_open
-    failing_removal = mh.ContractTests.failing_removal
-    downgrader = None
 
     def deliver(self, factory, user, message):
         """Deliver before the first message an old one, which stays."""
         folder = os.path.join(self.root, os.fsdecode(user))
-        if not os.path.isdir(folder):
+        if not (os.path.isdir(folder) and mh.numbers_in(folder)):
             number = mh.deliver(folder, b"old\n", 1)
             os.utime(os.path.join(folder, str(number)), (1, 1))
-        mh.deliver(folder, message)
+        super().deliver(factory, user, message)
 
     def remove_externally(self, factory, user, index):
-        """Unlink a message; the first one is old."""
-        return mh.ContractTests.remove_externally(self, factory, user, index + 1)
+        """Remove a message; the first one is old."""
+        return super().remove_externally(factory, user, index + 1)
 
     def another_factory(self, factory=None):
         """Return a factory with a cache of its own."""
-        inner = mh.ContractTests.another_factory(self)
+        inner = super().another_factory()
         return RecentMaildrops(inner, time.time() - 10**9, inner.run)
+
+    def failing_removal(self, factory, user):
+        """The second message that is shown cannot be removed."""
+        error = PermissionError(13, "Permission denied")
+        return failing(os, "rename", error, lambda name, *_, **__: name == b"3")
+
+
+class MboxContractTests(mbox.MboxContract, TestCase):
+    """The contract holds for what is shown of mbox files, here all but the first message."""
+
+    def make_factory(self, messages):
+        """Write a file for each user."""
+        factory = super().make_factory(messages)
+        for user in messages:
+            with open(self.path(user), "rb+") as file:
+                octets = file.read()
+                file.seek(0)
+                file.write(OLD_MESSAGE + octets)
+            self.age(user)
+        return factory
+
+    def another_factory(self, factory=None):
+        """Return a factory with a cache of its own."""
+        inner = super().another_factory(None)
+        return RecentMaildrops(inner, time.time() - 10**9, inner.run)
+
+    async def test_age(self):
+        """The times are those of the From_ lines, and the old message stays."""
+        factory = self.make_factory({b"ann": [b"1\n", b"2\n"]})
+        mailbox = await factory.open_maildrop(b"ann")
+        verifyObject(IDeliveryTimes, mailbox)
+        verifyObject(IMessageDetails, mailbox)
+        times = mailbox.delivery_times()
+        self.assertEqual([each.delivered for each in mailbox.details()], [*times])
+        self.assertTrue(all(each > 10**9 for each in times))
+        await mailbox.remove(mailbox.messages)
+        await mailbox.release()
+        with open(self.path(b"ann"), "rb") as file:
+            self.assertEqual(file.read(), OLD_MESSAGE)
 
 
 class RecentTests(MaildirCase):

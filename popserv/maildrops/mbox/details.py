@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from popserv.maildrops.mbox.from_line import delivery_time
 from popserv.maildrops.mbox.header import MAX_HEADER, Header
 from popserv.maildrops.mbox.index import Index
 from popserv.messages.details import MessageDetails
@@ -17,7 +16,6 @@ def details_at(fd: int, index: Index, position: int) -> MessageDetails:
 
     :raises OSError: the file cannot be read.
     """
-    offset, start, end = index.offsets[position], index.starts[position], index.ends[position]
-    from_line = os.pread(fd, start - offset, offset)
+    start, end = index.starts[position], index.ends[position]
     header = Header(os.pread(fd, min(MAX_HEADER, end - start), start))
-    return MessageDetails(delivery_time(from_line), header.flags())
+    return MessageDetails(index.delivered[position], header.flags())

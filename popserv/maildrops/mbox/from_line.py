@@ -51,7 +51,7 @@ def make_from_line(sender: bytes, delivered: float) -> bytes:
     return b"From %b %b\n" % (sender, time.asctime(time.localtime(delivered)).encode("ascii"))
 
 
-def delivery_time(from_line: bytes) -> float:
+def delivery_time(from_line: bytes) -> int:
     """Return the time in a From_ line in seconds since 1970, or 0 if it cannot be told.
 
     It is in the local time zone, unless the line has the difference from UTC.
@@ -67,8 +67,8 @@ def delivery_time(from_line: bytes) -> float:
     offset = _OFFSET.search(line["zone"]) or _OFFSET.search(line["rest"] or b"")
     try:
         if offset is None:
-            return time.mktime(when)
+            return max(0, int(time.mktime(when)))
         seconds = 3600 * int(offset[2]) + 60 * int(offset[3])
-        return timegm(when) - (seconds if offset[1] == b"+" else -seconds)
+        return max(0, timegm(when) - (seconds if offset[1] == b"+" else -seconds))
     except (ValueError, OverflowError):
         return 0

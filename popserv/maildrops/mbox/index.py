@@ -58,7 +58,8 @@ class Index(NamedTuple):
     ``is_whole`` tells whether the whole file was read since its last change.
     ``offsets`` are those of the From_ lines, ``starts`` and ``ends`` those of the messages, and
     ``nexts`` those of the next From_ lines.  ``marks`` are the digests and the X-UIDLs that
-    identify the messages, and ``read`` tells which of them have R in Status.
+    identify the messages, ``read`` tells which of them have R in Status, and ``delivered`` the
+    times in their From_ lines, in seconds since 1970, or 0.
     """
 
     identity: Identity
@@ -70,6 +71,7 @@ class Index(NamedTuple):
     nexts: array[int]
     marks: tuple[tuple[bytes, bytes], ...]
     read: bytes
+    delivered: array[int]
     messages: Snapshot
 
     def last_read(self) -> Message | None:
@@ -94,6 +96,7 @@ _NOTHING = Index(
     nexts=_NO_COLUMN,
     marks=(),
     read=b"",
+    delivered=_NO_COLUMN,
     messages=Snapshot(),
 )
 
@@ -129,7 +132,7 @@ def _append(
     known: Index, kept: int, identity: Identity, is_settled: bool, entries: Sequence[Entry]
 ) -> Index:
     """Return an index of the first ``kept`` messages of another one, and of these messages."""
-    offsets, starts, ends, nexts, digests, x_uidls, read, sizes = (
+    offsets, starts, ends, nexts, digests, x_uidls, read, delivered, sizes = (
         zip(*entries, strict=True) if entries else [()] * len(Entry._fields)
     )
     marks = tuple(zip(digests, x_uidls, strict=True))
@@ -145,6 +148,7 @@ def _append(
         known.nexts[:kept] + array("Q", nexts),
         (*known.marks[:kept], *marks),
         known.read[:kept] + bytes(read),
+        known.delivered[:kept] + array("Q", delivered),
         known.messages.updated(sizes, tuple(uids), order),
     )
 
@@ -174,6 +178,7 @@ def without(index: Index, removed: Sequence[int], identity: Identity) -> Index:
         shifted(index.nexts),
         select(index.marks, order),
         bytes(index.read[at] for at in order),
+        select(index.delivered, order),
         index.messages.updated((), (), order),
     )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 
+from popserv.interfaces import IMaildropFactory
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.mbox.parser import Format
 from popserv.maildrops.mbox.store import MboxMaildrops
 from popserv.maildrops.path_problems import explain_directory
+from popserv.maildrops.recent import RecentMaildrops
 from popserv.maildrops.settings import StoreSettings
 
 FORMATS = {
@@ -18,20 +20,21 @@ FORMATS = {
 """How the files of each kind are read."""
 
 
-def make_store(kind: str, argument: str, settings: StoreSettings) -> MboxMaildrops:
+def make_store(kind: str, argument: str, settings: StoreSettings) -> IMaildropFactory:
     """Return the store for a template of paths, whose root directory must exist.
 
     :raises ValueError: the template is invalid, or its root is missing.
     """
-    settings.reject_unsupported("downgrader")
+    settings.reject_unsupported("downgrader", "since")
     if not argument:
         raise ValueError("give the directory that contains one mbox file for each user")
     problem = explain_directory(os.fsdecode(Layout(argument).root))
     if problem:
         raise ValueError(problem)
-    return MboxMaildrops(
+    store = MboxMaildrops(
         argument,
         FORMATS[kind],
         cache_messages=settings.cache_messages,
         downgrader=settings.downgrader,
     )
+    return store if settings.since is None else RecentMaildrops(store, settings.since, store.run)

@@ -12,7 +12,13 @@ from zope.interface import implementer
 
 from popserv.core.snapshot import Message
 from popserv.errors import MaildropBusy, MessageChanged, NoSuchMessage, RemovalFailed, TryLater
-from popserv.interfaces import ICachedMessages, IMessageDetails, IRetrievalRecord, ISizeCache
+from popserv.interfaces import (
+    ICachedMessages,
+    IDeliveryTimes,
+    IMessageDetails,
+    IRetrievalRecord,
+    ISizeCache,
+)
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.mbox.body import Body
 from popserv.maildrops.mbox.file import MboxFile
@@ -31,7 +37,7 @@ _log = Logger()
 _CANNOT_BE_READ = Text("message cannot be read, contact your administrator")
 
 
-@implementer(ICachedMessages, IRetrievalRecord, ISizeCache, IMessageDetails)
+@implementer(ICachedMessages, IRetrievalRecord, ISizeCache, IDeliveryTimes, IMessageDetails)
 class MboxMailbox:
     """One mbox file, whose session lock is held until :meth:`release`."""
 
@@ -118,6 +124,10 @@ class MboxMailbox:
                 error=error,
                 count=len(positions),
             )
+
+    def delivery_times(self) -> Sequence[float]:
+        """See IDeliveryTimes: the times in the From_ lines."""
+        return self._file.at_login.delivered
 
     def details(self) -> Sequence[MessageDetails]:
         """See IMessageDetails."""

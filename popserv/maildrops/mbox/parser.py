@@ -14,7 +14,12 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import NamedTuple
 
-from popserv.maildrops.mbox.from_line import MARK, MAX_LENGTH, from_line_length
+from popserv.maildrops.mbox.from_line import (
+    MARK,
+    MAX_LENGTH,
+    delivery_time,
+    from_line_length,
+)
 from popserv.maildrops.mbox.header import MAX_HEADER, USUAL_HEADER, Header
 from popserv.maildrops.mbox.quoting import Unquoter
 from popserv.maildrops.mbox.window import BLOCK, Window
@@ -54,6 +59,7 @@ class Entry(NamedTuple):
     that of the next From_ line or the end of the file.  ``digest`` identifies the message: it is
     that of the From_ line and the message, without the fields that programs change in an mbox
     file, and without the line ends at its end.  ``x_uidl`` is the value of X-UIDL, if it is there.
+    ``delivered`` is the time in the From_ line; see :func:`~.from_line.delivery_time`.
     """
 
     offset: int
@@ -63,6 +69,7 @@ class Entry(NamedTuple):
     digest: bytes
     x_uidl: bytes
     is_read: bool
+    delivered: int
     sizes: Sizes
 
 
@@ -108,7 +115,8 @@ def parse(
                 window, from_line[:from_length], header, start, end, mbox_format, downgrader
             )
             yield Entry(
-                offset, start, end, following, digest, header.x_uidl(), header.is_read(), sizes
+                *(offset, start, end, following, digest),
+                *(header.x_uidl(), header.is_read(), delivery_time(from_line), sizes),
             )
         offset = following
 

@@ -109,7 +109,7 @@ class TimeTests(SynchronousTestCase):
         for line, delivered in zip(
             FROM_LINES,
             [
-                *(ten - 7200, ten - 7200, -7200, ten - 3600, ten - 7200, ten - 3600, ten - 7200),
+                *(ten - 7200, ten - 7200, 0, ten - 3600, ten - 7200, ten - 3600, ten - 7200),
                 *(ten - 7200,) * 7,
             ],
             strict=True,

@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.kinds import make_store, store_kinds
 from popserv.maildrops.mbox import MboxMaildrops
+from popserv.maildrops.recent import RecentMaildrops
 from popserv.maildrops.settings import StoreSettings
 from popserv.messages.downgrade import Downgrader
 from tests.maildrops.maildir.harness import read_message, result, run_inline
@@ -55,6 +56,11 @@ class KindTests(SynchronousTestCase):
         """Messages are downgraded with --utf8."""
         self.assertEqual(len(self.read("mbox", StoreSettings(1000, downgrader=Downgrader))), 2)
 
+    def test_since(self):
+        """An age hides older messages."""
+        store = make_store(f"mbox:{self.root}", StoreSettings(1000, since=1))
+        self.assertIsInstance(store, RecentMaildrops)
+
     def test_invalid(self):
         """An argument that is not the path of files for each user is an error."""
         for argument, text in (
@@ -70,7 +76,6 @@ class KindTests(SynchronousTestCase):
     def test_unsupported(self):
         """An option that the store does not support is refused at the start, with its name."""
         for option, setting in (
-            ("--since", {"since": 86_400.0}),
             ("--deleted", {"deleted": "keep"}),
             ("--deleted", {"deleted": "move:Trash"}),
             ("--uidl", {"uidl": "dovecot"}),
