@@ -15,7 +15,7 @@ class MakefileTests(SynchronousTestCase):
         """Create the directory, with the files on which the environment depends."""
         require_programs(self, "make")
         self.directory = temporary_directory(self)
-        for name in ("Makefile", "setup.cfg", "pyproject.toml"):
+        for name in ("Makefile", "setup.cfg", "setup.py", "pyproject.toml"):
             (self.directory / name).write_bytes((CHECKOUT / name).read_bytes())
 
     def program(self, name, code):
