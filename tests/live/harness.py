@@ -177,7 +177,20 @@ class Server:
         until(lambda: self.ports or self.process.poll() is not None, "a port")
         if self.process.poll() is not None:
             raise AssertionError(f"twistd did not start:\n{self.log}")
-        self.connect().close()
+        until(self._greets, "a greeting")
+
+    def _greets(self):
+        """Return whether the server greets a client.
+
+        A supervisor resets the clients that connect before it has opened the workers' sockets.
+        """
+        try:
+            self.connect().close()
+        except ConnectionResetError:
+            if "--workers" not in self.process.args:
+                raise
+            return False
+        return True
 
     @property
     def log(self):
