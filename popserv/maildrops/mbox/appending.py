@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from hashlib import blake2b
 
@@ -75,7 +75,7 @@ class Batch:
 
         :raises OSError: the file is what it was, unless the error persists.
         """
-        if self._fd is None:
+        if self._fd is None or not self.octets:
             return
         parent, size = self._parent, os.fstat(fd).st_size
         separator = _separator(fd, size)
@@ -174,7 +174,7 @@ def undo_append(fd: int, parent: int, name: bytes, touch: Callable[[], None]) ->
     except FileNotFoundError:
         return
     try:
-        found = _read_head(journal)
+        found = _read_head(journal, {0, os.geteuid(), os.fstat(fd).st_uid})
         if found is not None:
             _undo(fd, journal, *found, touch)
     finally:
@@ -183,13 +183,14 @@ def undo_append(fd: int, parent: int, name: bytes, touch: Callable[[], None]) ->
     _sync(parent)
 
 
-def _read_head(journal: int) -> tuple[int, bytes] | None:
+def _read_head(journal: int, owners: Collection[int]) -> tuple[int, bytes] | None:
     """Return the old length of the mbox file and the separator; None for no valid journal.
 
-    A user can write one, but can make the server change only that user's own file.
+    In a directory where all users can write, such as ``/var/mail`` with the mode 1777, each could
+    make one for another user's file: it is valid if it belongs to one of ``owners``.
     """
     status = os.fstat(journal)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_uid not in owners:
         return None
     head = _HEAD.fullmatch(os.pread(journal, _HEAD_LENGTH, 0))
     digest = blake2b(digest_size=16)

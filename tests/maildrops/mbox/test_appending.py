@@ -89,8 +89,12 @@ class AppendingTests(MboxCase):
             self.assertEqual(os.listdir(self.root), ["ann"])
 
     def test_nothing(self):
-        """A batch without messages changes nothing."""
-        self.append_batch([])
+        """A batch without messages changes nothing, however the file ends."""
+        for before in (b"", mbox_of(OLD)[:-2], mbox_of(OLD)[:-1], mbox_of(OLD)):
+            self.write(before)
+            self.append_batch([])
+            self.assertEqual(self.contents(), before)
+            self.assertEqual(os.listdir(self.root), ["ann"])
         parent = os.open(self.root, os.O_PATH)
         batch = Batch(parent, b"ann")
         batch.append(-1, lambda: None)
@@ -186,6 +190,38 @@ class AppendingTests(MboxCase):
         self.write(after)
         self.read_all()
         self.assertEqual(self.contents(), after)
+
+    def test_owners(self):
+        """A journal is valid if it is from root, this process, or the owner of the mbox file."""
+        after = mbox_of(OLD) + stored(NEW[0])[:70]
+        real = os.fstat
+        for process, owner, journal, is_valid in (
+            (1000, 1001, 1000, True),
+            (1000, 1001, 1001, True),
+            (1000, 1001, 0, True),
+            (1000, 1001, 1002, False),
+            (0, 1001, 1002, False),
+        ):
+            self.write(mbox_of(OLD))
+            self.kill_while_appending(70)
+            fd = os.open(self.path, os.O_RDWR)
+            parent = os.open(self.root, os.O_RDONLY)
+            inode = os.fstat(fd).st_ino
+
+            def fstat(fd, inode=inode, owner=owner, journal=journal):
+                status = real(fd)
+                uid = owner if status.st_ino == inode else journal
+                return os.stat_result([*status[:4], uid, *status[5:]])
+
+            with (
+                mock.patch.object(os, "fstat", fstat),
+                mock.patch.object(os, "geteuid", return_value=process),
+            ):
+                appending.undo_append(fd, parent, b"ann", lambda: None)
+            os.close(fd)
+            os.close(parent)
+            self.assertEqual(self.contents(), mbox_of(OLD) if is_valid else after)
+            self.assertFalse(os.path.exists(self.journal))
 
     def test_symbolic_link(self):
         """A journal that is a symbolic link is not opened: the maildrop is refused."""
