@@ -30,6 +30,9 @@ _FROM_LINE = re.compile(
     re.IGNORECASE,
 )
 
+# A year has four digits, in every time zone.
+_LATEST = timegm((9999, 12, 30, 0, 0, 0))
+
 _MONTHS = b"jan feb mar apr may jun jul aug sep oct nov dec".split()
 _OFFSET = re.compile(rb"(?:\A| )([+-])([0-9]{2})([0-9]{2})(?: |\r|\Z)")
 
@@ -47,8 +50,12 @@ def from_line_length(text: bytes) -> int:
 
 
 def make_from_line(sender: bytes, delivered: float) -> bytes:
-    """Return a From_ line, with the time in the local time zone, as delivery agents write it."""
-    return b"From %b %b\n" % (sender, time.asctime(time.localtime(delivered)).encode("ascii"))
+    """Return a From_ line, with the time in the local time zone, as delivery agents write it.
+
+    A time after the year 9999 becomes one in it, because the line would not be a From_ line.
+    """
+    local = time.localtime(min(delivered, _LATEST))
+    return b"From %b %b\n" % (sender, time.asctime(local).encode("ascii"))
 
 
 def delivery_time(from_line: bytes) -> int:

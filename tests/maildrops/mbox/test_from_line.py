@@ -103,6 +103,13 @@ class TimeTests(SynchronousTestCase):
         self.assertEqual(from_line_length(line), len(line))
         self.assertEqual(delivery_time(line), delivered)
 
+    def test_late(self):
+        """A line for a time that no From_ line can have is one all the same."""
+        for delivered in (253_402_300_799, 253_402_300_800, 3_600_000_000_000, 10**30):
+            line = make_from_line(b"ann@x", delivered)
+            self.assertEqual(from_line_length(line), len(line))
+            self.assertTrue(line.endswith(b" 9999\n"))
+
     def test_forms(self):
         """The time is local, unless the line has the difference from UTC."""
         ten = 1_767_607_200
