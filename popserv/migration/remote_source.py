@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from email.utils import mktime_tz, parsedate_tz
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
 from popserv.core.snapshot import Message, Snapshot, valid_unique_id
+from popserv.errors import TryLater
 from popserv.maildrops.maildir.unique_ids.format import is_valid
 from popserv.maildrops.spooling import MAX_IN_MEMORY
 from popserv.messages.details import NO_DETAILS, MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.migration.copying import OpenBody
 from popserv.migration.fingerprints import header_fields
+from popserv.migration.pop3_client import CommandRefused
 from popserv.migration.remote_side import RemoteMaildrop
 from popserv.runtime.threads import RunInThread
 
@@ -22,6 +25,8 @@ _CHUNK = 1 << 16
 _CRLF = re.compile(rb"(?<!\r)\r\n")
 _RECEIVED = re.compile(rb"received[ \t]*:.*;(.*)", re.IGNORECASE | re.DOTALL)
 _DATE = re.compile(rb"date[ \t]*:(.*)", re.IGNORECASE | re.DOTALL)
+# A time zone can have any number of digits, and no file can have any time.
+_TIMES = range(1 << 32)
 
 
 class RemoteSource:
@@ -44,7 +49,11 @@ class RemoteSource:
     async def fetch(self, message: Message) -> tuple[MessageDetails, OpenBody]:
         """See Source."""
         self.close()
-        file: IO[bytes] = await self._run(self._retrieve, message.position)
+        try:
+            file: IO[bytes] = await self._run(self._retrieve, message.position)
+        except CommandRefused as error:
+            # The server may send the others.
+            raise TryLater from error
         self._file = file
 
         async def open_body() -> Iterable[Chunk]:
@@ -105,14 +114,17 @@ def distinct_unique_ids(unique_ids: Sequence[bytes]) -> list[bytes]:
 
 
 def time_of_delivery(start: bytes) -> float:
-    """Return when the last server received the message that starts so, or 0 if it does not say."""
+    """Return when the last server received the message that starts so, or 0 if it does not say.
+
+    A time before 1970, or after 2105, is none.
+    """
     fields = header_fields(start.split(b"\n"))
     for form in (_RECEIVED, _DATE):
         found = next(filter(None, map(form.fullmatch, fields)), None)
         parsed = parsedate_tz(found[1].decode("latin-1")) if found else None
         if parsed is not None:
-            try:
-                return max(0, mktime_tz(parsed))
-            except (ValueError, OverflowError):
-                continue
+            with suppress(ValueError, OverflowError):
+                delivered = mktime_tz(parsed)
+                if delivered in _TIMES:
+                    return delivered
     return 0

@@ -2,9 +2,11 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.core.snapshot import Message
+from popserv.errors import TryLater
 from popserv.messages.details import NO_DETAILS
 from popserv.migration.pop3_client import POP3ClientError
 from popserv.migration.pop3_urls import Security
@@ -49,6 +51,19 @@ class RemoteSourceTests(SynchronousTestCase):
                 self.assertEqual(details.delivered, delivered)
             source.close()
 
+    def test_refused(self):
+        """A message that the server does not send is left out, and the others are read."""
+        messages = [(b"id1", b"x\r\n"), (b"id2", b"y\r\n")]
+        server = FakeServer(self, messages, replies={b"RETR 1": b"-ERR lost\r\n"})
+        with logged_in(server.address, Security(), b"ann", b"secret") as maildrop:
+            source = RemoteSource(maildrop, run_inline)
+            first, second = source.messages
+            error = self.failureResultOf(Deferred.fromCoroutine(source.fetch(first)), TryLater)
+            self.assertIn('RETR was refused: "lost"', str(error.value.__cause__))
+            _, open_body = result(source.fetch(second))
+            self.assertEqual(result(read_all(result(open_body()))), b"y\n")
+            source.close()
+
     def test_failure(self):
         """A server that fails is an error, and nothing stays open."""
         server = FakeServer(self, [(b"id1", b"x\r\n")], replies={b"RETR": None})
@@ -91,6 +106,12 @@ class FormTests(SynchronousTestCase):
             (b"Date: Mon, 5 Jan 2026 10:00:00 -0000\n", 1_767_607_200),
             (b"Date: Thu, 1 Jan 1970 00:00:00 +0100\n", 0),
             (b"Date: Mon, 99 Jan 99999999999999999999 00:00:00 +0000\n", 0),
+            (b"Received: a; %b9999999999\nDate: %b\n" % (noon[:-4], noon), 1_767_607_200),
+            (b"Date: %b-99999999999\n" % noon[:-5], 0),
+            (b"Date: %b-%b\n" % (noon[:-5], b"9" * 400), 0),
+            (b"Date: Fri, 31 Dec 9999 23:59:59 -9900\n", 0),
+            (b"Date: Sun, 7 Feb 2106 06:28:15 +0000\n", 4_294_967_295),
+            (b"Date: Sun, 7 Feb 2106 06:28:16 +0000\n", 0),
             (b"Subject: x\n\nDate: %b\n" % noon, 0),
             (b"", 0),
         ):
