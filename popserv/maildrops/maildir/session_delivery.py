@@ -48,8 +48,9 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # 1700000000.M000003C0123456789abcdef0123.popserv: seconds, a number, a digest of the unique-id.
 _OWN_NAME = re.compile(rb"[0-9]+\.M([0-9]{6})C[0-9a-f]{20}\.popserv")
 _MAX_NUMBER = 999_999
-# A unique-id that is a base name is used as one.
-_BASE_NAME = re.compile(rb"[0-9]{1,19}\.[!-.0-9;-~]{1,200}")
+# A unique-id that is a base name is used as one.  With more digits, the next times might have more
+# than those of a base name can have.
+_BASE_NAME = re.compile(rb"[0-9]{1,10}\.[!-.0-9;-~]{1,200}")
 
 
 class _Written(NamedTuple):

@@ -78,6 +78,12 @@ class DeliveryTests(MaildirCase):
         expected = [b"zz", b"yy", b"40.M1.a", b"60.M1.a", b"xx", b"ww", b"90.M1/a", b"91.b;2,S"]
         self.assertEqual(self.uids(), [*expected, b"9" * 30])
 
+    def test_many_digits(self):
+        """A unique-id with a number near the largest of base names does not change the order."""
+        uids = [b"9" * digits + b".x" for digits in (1, 10, 11, 18, 19, 20)]
+        self.deliver(*((each, 9) for uid in uids for each in (uid, b"after-" + uid)))
+        self.assertEqual(self.uids(), [each for uid in uids for each in (uid, b"after-" + uid)])
+
     def test_many_in_a_second(self):
         """After a million messages with one time, the next ones are a second later."""
         self.patch(session_delivery, "_MAX_NUMBER", 1)
