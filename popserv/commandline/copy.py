@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from popserv.commandline.user_lines import Progress, print_lines, print_warning,
 from popserv.core.printable import printable
 from popserv.interfaces import IDeliveryStore
 from popserv.maildrops.kinds import make_store
+from popserv.maildrops.layout import Layout
 from popserv.maildrops.settings import StoreSettings
 from popserv.migration.copying import Copied, Source, copy_messages
 from popserv.runtime.threads import BoundedThreadPool
@@ -91,13 +92,14 @@ class _Command:
     def __init__(self, options: argparse.Namespace) -> None:
         self._origin = make_origin(options, _threads.run)
         self._destination = _make_destination(options.destination)
+        self._template = options.destination.partition(":")[2]
         self._names = [os.fsencode(name) for name in options.user]
         self._is_dry = bool(options.dry_run)
 
     async def copy_all(self) -> int:
         """Copy all users; return the exit code.
 
-        :raises ValueError: the users cannot be listed.
+        :raises ValueError: the users cannot be listed, or two of them have one mailbox in DST.
         """
         for told in (*self._origin.restrictions, *self._destination.restrictions):
             print(f"popserv: note: {told}", file=sys.stderr)
@@ -108,6 +110,7 @@ class _Command:
         users = self._names or known
         if users is None:
             raise ValueError("SRC cannot list its users; name them")
+        _check_distinct(self._template, users)
         progress = Progress(len(users))
         results, incomplete = [], 0
         for done, user in enumerate(users):
@@ -187,6 +190,27 @@ def _make_destination(description: str) -> Any:
     if not IDeliveryStore.providedBy(store):
         raise ValueError(f"{name}: messages cannot be delivered to this kind of store")
     return store
+
+
+def _check_distinct(template: str, users: Iterable[bytes]) -> None:
+    """Check that no users have the same path, because equal unique-ids would be one message.
+
+    :raises ValueError: two have.
+    """
+    owners: dict[bytes, bytes] = {}
+    for user in users:
+        # Such a name is refused when its turn comes; the argument may be no template, too.
+        with suppress(ValueError):
+            path = Layout(template).path(user)
+            owner = owners.setdefault(path, user)
+            if owner != user:
+                break
+    else:
+        return
+    raise ValueError(
+        f"DST: {printable(owner)} and {printable(user)} would have the same mailbox, in which "
+        "messages with equal unique-ids are one; write %u, or %d and %n, in its path"
+    )
 
 
 def _show_message(show: Callable[[str], object], position: int, count: int) -> None:

@@ -81,6 +81,24 @@ class CopyTests(CommandCase):
                 found[entry.name] = file.read(), entry.stat().st_mtime_ns
         return found
 
+    def test_shared_mailbox(self):
+        """Users who would have one mailbox in DST are not copied; one of them can be."""
+        for domain in ("x", "y"):
+            os.makedirs(os.path.join(self.directory, "domains", domain))
+            with open(os.path.join(self.directory, "domains", domain, "ann"), "wb") as file:
+                file.write(mbox_of([b"X-UIDL: 1\n\n%b\n" % domain.encode()]))
+        source = f"mbox:{self.directory}/domains/%d/%n"
+        destination = f"{self.destination}/%n"
+        code, lines, err = self.copy(source=source, destination=destination)
+        self.assertEqual((code, lines), (2, []))
+        self.assertRegex(err, "ann@[xy] and ann@[xy] would have the same mailbox")
+        self.assertEqual(os.listdir(os.path.join(self.directory, "maildir")), [])
+        twice = ["--user", "ann@x"] * 2
+        code, lines, err = self.copy(*twice, source=source, destination=destination)
+        self.assertEqual((code, err), (0, ""))
+        code, lines, err = self.copy(source=source, destination=f"{self.destination}/%u")
+        self.assertEqual((code, err, lines[0][:15]), (0, "", "ann@x: 1 messag"))
+
     def test_dry_run(self):
         """With --dry-run nothing is written, and what would be copied is told."""
         code, lines, err = self.copy("--dry-run")
