@@ -86,8 +86,9 @@ static PyObject *response(const struct wire *wire, const char *status, Py_ssize_
 static PyObject *frame_message(PyObject *module, PyObject *args)
 {
     const char *text, *status;
-    Py_ssize_t length, octets, status_length;
-    if (!PyArg_ParseTuple(args, "y#ny#", &text, &length, &octets, &status, &status_length))
+    Py_ssize_t length, status_length;
+    long long octets;
+    if (!PyArg_ParseTuple(args, "y#Ly#", &text, &length, &octets, &status, &status_length))
         return NULL;
     struct wire wire = {text, text + length};
     measure(&wire);
@@ -99,9 +100,10 @@ static PyObject *frame_message(PyObject *module, PyObject *args)
 static PyObject *frame_top(PyObject *module, PyObject *args)
 {
     const char *text, *status;
-    Py_ssize_t length, lines, octets, status_length;
+    Py_ssize_t length, status_length;
+    long long lines, octets;
     int is_whole, is_in_header = 1;
-    if (!PyArg_ParseTuple(args, "y#nnpy#", &text, &length, &lines, &octets, &is_whole, &status,
+    if (!PyArg_ParseTuple(args, "y#LLpy#", &text, &length, &lines, &octets, &is_whole, &status,
                           &status_length))
         return NULL;
     const char *end = text + length;

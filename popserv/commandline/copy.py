@@ -111,12 +111,13 @@ class _Command:
         if users is None:
             raise ValueError("SRC cannot list its users; name them")
         _check_distinct(self._template, users)
+        existing = None if known is None else frozenset(known)
         progress = Progress(len(users))
         results, incomplete = [], 0
         for done, user in enumerate(users):
             with _printed_warnings(user, progress) as warnings:
                 try:
-                    if known is not None and user not in known:
+                    if existing is not None and user not in existing:
                         raise _Failed("SRC: there is no such user")
                     result = await self._copy_user(user, partial(progress.show, user, done))
                 except _Failed as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from tempfile import SpooledTemporaryFile
+from tempfile import SpooledTemporaryFile, gettempdir
 from typing import BinaryIO, cast
 
 from popserv.messages.framing import Chunk
@@ -22,7 +22,7 @@ async def spool(body: Iterable[Chunk], run: RunInThread) -> BinaryIO:
 
     Large messages are written to the directory for temporary files, by ``run``.
 
-    :raises OSError: there is no room for the message.
+    :raises OSError: there is no room for the message; the error has the directory.
     :raises Exception: as the body.
     """
     file = cast(BinaryIO, SpooledTemporaryFile(max_size=MAX_IN_MEMORY))  # noqa: SIM115
@@ -34,7 +34,7 @@ async def spool(body: Iterable[Chunk], run: RunInThread) -> BinaryIO:
             if octets <= MAX_IN_MEMORY:
                 file.write(text)
             else:
-                await run(file.write, text)
+                await run(_write, file, text)
         file.seek(0)
     except BaseException:
         file.close()
@@ -44,6 +44,13 @@ async def spool(body: Iterable[Chunk], run: RunInThread) -> BinaryIO:
         if close is not None:
             close()
     return file
+
+
+def _write(file: BinaryIO, text: bytes) -> None:
+    try:
+        file.write(text)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, gettempdir()) from error
 
 
 def write_file(body: BinaryIO, fd: int, delivered: float) -> int:

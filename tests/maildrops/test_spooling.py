@@ -1,6 +1,9 @@
 """popserv.maildrops.spooling: messages on their way to a store."""
 
+import errno
 import os
+import tempfile
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -53,8 +56,21 @@ class SpoolTests(SynchronousTestCase):
         body = Body(b"12345", awaited(b"67890"), b"abc", b"")
         with result(spool(body, self.run_in_thread)) as file:
             self.assertEqual(file.read(), b"1234567890abc")
-        self.assertEqual(self.in_threads, [(b"abc",), (b"",)])
+        self.assertEqual([text for _, text in self.in_threads], [b"abc", b""])
         self.assertTrue(body.closed)
+
+    def test_no_room(self):
+        """If there is no room, the error names the directory."""
+        error = OSError(errno.ENOSPC, "No space left on device")
+        file = mock.Mock(write=mock.Mock(side_effect=error))
+        with (
+            mock.patch.object(spooling, "SpooledTemporaryFile", return_value=file),
+            mock.patch.object(spooling, "MAX_IN_MEMORY", 0),
+            self.assertRaises(OSError) as raised,
+        ):
+            result(spool(Body(b"x"), self.run_in_thread))
+        self.assertEqual(raised.exception.filename, tempfile.gettempdir())
+        file.close.assert_called_once_with()
 
     def test_plain(self):
         """A body need not have a method to close it."""

@@ -22,6 +22,7 @@ from typing import BinaryIO, NamedTuple
 
 from zope.interface import implementer
 
+from popserv.core.snapshot import valid_unique_id
 from popserv.errors import DeliveryRefused, TryLater
 from popserv.interfaces import IDelivery
 from popserv.maildrops.layout import create_inheriting
@@ -99,7 +100,7 @@ class MaildirDelivery:
         pins, _ = pinned_file.load(self._maildir_fd)
         for name in scan.files.keys() - self._base_names:
             self._base_names.add(name)
-            self._names.setdefault(pins.unique_ids.get(name, name), name)
+            self._names.setdefault(pins.unique_ids.get(name, valid_unique_id(name)), name)
 
     @property
     def unique_ids(self) -> Collection[bytes]:

@@ -11,6 +11,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -157,8 +158,11 @@ def has_journal(parent: int, name: bytes) -> bool:
     """Return whether an append to an mbox file in an open directory was interrupted."""
     try:
         os.stat(journal_name(name), dir_fd=parent, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
+    except OSError as error:
+        # For a file whose name is long, the name of a journal would be too long.
+        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+            return False
+        raise
     return True
 
 

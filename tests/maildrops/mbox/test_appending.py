@@ -246,3 +246,12 @@ class AppendingTests(MboxCase):
             result(self.maildrops.open_maildrop(b"ann"))
         self.assertIn("cannot be written", str(raised.exception.__cause__))
         self.assertEqual(self.read_all(), OLD)
+
+    def test_long_name(self):
+        """A file whose journal would have too long a name is read; other errors are errors."""
+        user = b"a" * 250
+        os.rename(self.path, os.path.join(self.root, user.decode()))
+        with self.session(user) as mailbox:
+            self.assertEqual(len(mailbox.messages), len(OLD))
+        with failing(os, "stat", PermissionError(errno.EACCES, "denied")):
+            self.assertRaises(PermissionError, appending.has_journal, -1, b"ann")
