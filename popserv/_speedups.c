@@ -18,6 +18,7 @@
 
 #define CHUNK (1 << 17) /* popserv.maildrops.page_cache.CHUNK */
 #define SMALL_MESSAGE (1 << 16) /* popserv.maildrops.maildir.files.SMALL_MESSAGE */
+#define START 16 /* popserv.maildrops.maildir.contents.compressed.START */
 #define OPEN_FLAGS (O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 
 /* What the lines from start to end become in a multi-line response. */
@@ -218,7 +219,7 @@ static PyObject *count_small_file(PyObject *module, PyObject *args)
         Py_RETURN_NONE;
     return Py_BuildValue("nnOOy#", (Py_ssize_t)length, wire.octets,
                          wire.has_blank_line ? Py_True : Py_False, ascii ? Py_True : Py_False,
-                         text, (Py_ssize_t)(length < 16 ? length : 16));
+                         text, (Py_ssize_t)(length < START ? length : START));
 }
 
 #endif

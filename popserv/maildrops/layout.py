@@ -178,8 +178,7 @@ class Layout:
         """Open the user's maildrop as :meth:`open` does, and create missing directories.
 
         ``create`` creates one of them, by default so that only this user has access.  The maildrop
-        is created empty, without ``new``, ``cur`` and ``tmp``.  The root
-        is not created.
+        is created empty, without ``new``, ``cur`` and ``tmp``.  The root is not created.
 
         :raises ValueError: as :meth:`path_parts`.
         :raises OSError: a directory cannot be created or opened, or is behind a link that is

@@ -1,6 +1,6 @@
 """The forms of a message: its octets on the wire, its framing, its downgraded form.
 
-This package may import the standard library and errors.  It does not import
+This package may import the standard library, errors and runtime.speedups.  It does not import
 :mod:`popserv.messages.downgrade`, which only servers with UTF8 need.
 """
 

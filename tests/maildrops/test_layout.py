@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.maildrops.layout import Layout, create_inheriting
+from popserv.maildrops.layout import Layout, create_directory, create_inheriting
 from popserv.maildrops.path_problems import UnusablePath
 from popserv.runtime.permissions import user_name
 from tests.maildrops.maildir.harness import watch_descriptors
@@ -130,6 +130,8 @@ class CreationTests(SynchronousTestCase):
             pass
         for user in (b"ann@file", b"file@file"):
             self.assertRaises(OSError, Layout(root + "/%d/%n").open_or_create, user)
+        with self.assertRaises(NotADirectoryError):
+            Layout(root + "/%u").open_or_create_parent([b"file"], create_directory)
 
 
 class PathTests(SynchronousTestCase):

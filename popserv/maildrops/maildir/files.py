@@ -100,11 +100,8 @@ class MessageFiles:
 
         :raises OSError: it cannot be examined.
         """
-        location = self.locations[position]
-        if location is None:
-            return None
-        folder = self.folders.descriptor(location[0])
-        return status_of(self._base_name(position) + location[1:], folder)
+        located = self.locate(position)
+        return None if located is None else status_of(*located)
 
     def open(self, position: int) -> tuple[int, os.stat_result] | None:
         """Open a file and return its descriptor and status, or None if it is not at its location.

@@ -20,7 +20,7 @@ from contextlib import suppress
 from hashlib import blake2b
 
 from popserv.maildrops.mbox.from_line import MARK, MAX_LENGTH, from_line_length
-from popserv.maildrops.mbox.rewriting import Edit, rewrite
+from popserv.maildrops.mbox.rewriting import Edit, rewrite, write_at
 
 _CHUNK = 1 << 20
 _HEAD = re.compile(rb"popserv append 1 ([0-9]{20}) ((?:[0-9a-f]{2})*) *([0-9a-f]{32})\n")
@@ -67,7 +67,7 @@ class Batch:
         octets, digest = self.octets, self._digest.copy()
         for chunk in chunks:
             digest.update(chunk)
-            _write(self._fd, chunk, _HEAD_LENGTH + octets)
+            write_at(self._fd, chunk, _HEAD_LENGTH + octets)
             octets += len(chunk)
         self.octets, self._digest = octets, digest
 
@@ -84,7 +84,7 @@ class Batch:
         head = _HEAD_FORM % (size, separator.hex().encode("ascii"), digest)
         # What was added last may have failed.
         os.ftruncate(self._fd, _HEAD_LENGTH + self.octets)
-        _write(self._fd, head, 0)
+        write_at(self._fd, head, 0)
         os.fsync(self._fd)
         os.rename(self._new_name, self._name, src_dir_fd=parent, dst_dir_fd=parent)
         _sync(parent)
@@ -112,11 +112,11 @@ def _append(
     fd: int, size: int, separator: bytes, journal: int, octets: int, touch: Callable[[], None]
 ) -> None:
     try:
-        _write(fd, separator, size)
+        write_at(fd, separator, size)
         for offset in range(0, octets, _CHUNK):
             touch()
             chunk = os.pread(journal, min(_CHUNK, octets - offset), _HEAD_LENGTH + offset)
-            _write(fd, chunk, size + len(separator) + offset)
+            write_at(fd, chunk, size + len(separator) + offset)
         os.fsync(fd)
     except OSError:
         os.ftruncate(fd, size)
@@ -133,14 +133,6 @@ def _separator(fd: int, size: int) -> bytes:
         return b"\n"
     # A CR at the end is data, and stays so.
     return b"\r\n\n" if end.endswith(b"\r") else b"\n\n"
-
-
-def _write(fd: int, text: bytes, offset: int) -> None:
-    rest = memoryview(text)
-    while rest:
-        written = os.pwrite(fd, rest, offset)
-        rest = rest[written:]
-        offset += written
 
 
 def _sync(parent: int) -> None:

@@ -88,8 +88,8 @@ def rewrite(
     copies = size + len(blank_lines) + len(notice)
     copies_end = copies + last - first
     try:
-        _write(fd, blank_lines, size)
-        _write(fd, notice, size + len(blank_lines))
+        write_at(fd, blank_lines, size)
+        write_at(fd, notice, size + len(blank_lines))
         os.ftruncate(fd, copies_end)
         _copy(fd, first, last, copies, touch)
         os.fdatasync(fd)
@@ -151,7 +151,7 @@ def _write_pieces(
 ) -> None:
     """Write the new text; what was before the offset ``copied`` is read ``shift`` later."""
     for start, end, text in pieces:
-        _write(fd, text, offset)
+        write_at(fd, text, offset)
         offset += len(text)
         saved = max(start, min(end, copied))
         _copy(fd, start + shift, saved + shift, offset, touch)
@@ -173,12 +173,16 @@ def _copy(fd: int, start: int, end: int, to: int, touch: Callable[[], None]) -> 
         chunk = os.pread(fd, min(CHUNK, end - start), start)
         if not chunk:
             raise OSError(errno.ESTALE, "another program has truncated it")
-        _write(fd, chunk, to)
+        write_at(fd, chunk, to)
         start += len(chunk)
         to += len(chunk)
 
 
-def _write(fd: int, text: bytes, offset: int) -> None:
+def write_at(fd: int, text: bytes, offset: int) -> None:
+    """Write all of a text at an offset of a file.
+
+    :raises OSError: it cannot be written.
+    """
     rest = memoryview(text)
     while rest:
         written = os.pwrite(fd, rest, offset)

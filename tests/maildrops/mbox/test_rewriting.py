@@ -8,7 +8,7 @@ import os
 from itertools import count
 from unittest import mock
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -182,6 +182,7 @@ class RewritingTests(SynchronousTestCase):
         self.assert_kept(case)
 
     @given(cases(), st.integers(0, 4), st.integers(1, 20), st.integers(0, 12))
+    @example(([message(0, 1), message(1, 1)], {0}, {}), 0, 3, 1000)
     def test_appended_without_a_lock(self, case, number, size, failed):
         """What a program without locks appends while the file is rewritten is kept."""
         _, run, expected = self.prepare(case)
