@@ -17,6 +17,11 @@ MAX_IN_MEMORY = 1 << 20
 _CHUNK = 1 << 20
 
 
+def spool_file() -> BinaryIO:
+    """Return an empty file, on disk only if it becomes large; the caller closes it."""
+    return cast(BinaryIO, SpooledTemporaryFile(max_size=MAX_IN_MEMORY))
+
+
 async def spool(body: Iterable[Chunk], run: RunInThread) -> BinaryIO:
     """Return a file with the octets of a body, at its start; the caller closes it.
 
@@ -25,7 +30,7 @@ async def spool(body: Iterable[Chunk], run: RunInThread) -> BinaryIO:
     :raises OSError: there is no room for the message; the error has the directory.
     :raises Exception: as the body.
     """
-    file = cast(BinaryIO, SpooledTemporaryFile(max_size=MAX_IN_MEMORY))  # noqa: SIM115
+    file = spool_file()
     octets = 0
     try:
         for chunk in body:

@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from email.utils import mktime_tz, parsedate_tz
-from tempfile import SpooledTemporaryFile
-from typing import IO
+from typing import BinaryIO
 
 from popserv.core.snapshot import Message, Snapshot, valid_unique_id
 from popserv.errors import TryLater
 from popserv.maildrops.maildir.unique_ids.format import is_valid
-from popserv.maildrops.spooling import MAX_IN_MEMORY
+from popserv.maildrops.spooling import spool_file
 from popserv.messages.details import NO_DETAILS, MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.migration.copying import OpenBody
@@ -40,7 +39,7 @@ class RemoteSource:
         self.messages = Snapshot(maildrop.sizes, distinct_unique_ids(maildrop.unique_ids))
         self._maildrop = maildrop
         self._run = run
-        self._file: IO[bytes] | None = None
+        self._file: BinaryIO | None = None
 
     def known_details(self, message: Message) -> MessageDetails:
         """See Source."""
@@ -50,7 +49,7 @@ class RemoteSource:
         """See Source."""
         self.close()
         try:
-            file: IO[bytes] = await self._run(self._retrieve, message.position)
+            file: BinaryIO = await self._run(self._retrieve, message.position)
         except CommandRefused as error:
             # The server may send the others.
             raise TryLater from error
@@ -62,8 +61,8 @@ class RemoteSource:
 
         return MessageDetails(time_of_delivery(file.read(_CHUNK))), open_body
 
-    def _retrieve(self, position: int) -> IO[bytes]:
-        file = SpooledTemporaryFile(max_size=MAX_IN_MEMORY)  # noqa: SIM115
+    def _retrieve(self, position: int) -> BinaryIO:
+        file = spool_file()
         try:
             for text in with_bare_line_ends(self._maildrop.read(position)):
                 file.write(text)

@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 from twisted.logger import Logger
 
-from popserv.maildrops.maildir.unique_ids.files import read_file, replace_file, unusable
+from popserv.maildrops.maildir.small_files import read_file, replace_file, unusable
 from popserv.maildrops.path_problems import explain_in_directory
 
 _log = Logger()

@@ -3,9 +3,8 @@
 import os
 from unittest import mock
 
-from popserv.maildrops.maildir import hidden_file
+from popserv.maildrops.maildir import hidden_file, small_files
 from popserv.maildrops.maildir.hidden_file import NAME, digest_of, load, save
-from popserv.maildrops.maildir.unique_ids import files
 from tests.maildrops.maildir.harness import DIRECTORY, NOBODY, SPECIAL_FILES, MaildirCase, failing
 
 DIGESTS = frozenset(map(digest_of, (b"1.a", b"2.b", b"3.c")))
@@ -59,7 +58,7 @@ class HiddenFileTests(MaildirCase):
     def test_untrusted(self):
         """What is not a regular file is an error, and so is a file that is too long."""
         save(self.fd, DIGESTS)
-        with mock.patch.object(files, "MAX_OCTETS", 10), self.assertRaises(OSError):
+        with mock.patch.object(small_files, "MAX_OCTETS", 10), self.assertRaises(OSError):
             load(self.fd)
         os.unlink(self.path_of(NAME))
         for kind, make in SPECIAL_FILES.items():

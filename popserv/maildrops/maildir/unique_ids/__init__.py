@@ -10,5 +10,5 @@ Rules of this package:
  5. Files are read only if they have changed since the last session.  Without ``--uidl`` and
     without pins, nothing is read at all while new/ and cur/ are unchanged.
 
-This package may import listing, and what maildrops may import.
+This package may import listing and small_files, and what maildrops may import.
 """

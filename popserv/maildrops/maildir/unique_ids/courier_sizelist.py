@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 
 from popserv.maildrops.maildir.file_names import split_name
-from popserv.maildrops.maildir.unique_ids.files import Version, read_file, unusable
+from popserv.maildrops.maildir.small_files import Version, read_file, unusable
 
 NAME = b"courierpop3dsizelist"
 

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from popserv.maildrops.maildir.file_names import split_name
 from popserv.maildrops.maildir.listing.base_names import delivery_order
-from popserv.maildrops.maildir.unique_ids.files import read_file, unusable
+from popserv.maildrops.maildir.small_files import read_file, unusable
 
 NAME = b"dovecot-uidlist"
 LOCK_NAME = b"dovecot-uidlist.lock"

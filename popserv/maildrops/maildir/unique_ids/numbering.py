@@ -11,8 +11,8 @@ from twisted.logger import Logger
 
 from popserv.core.snapshot import Snapshot, select
 from popserv.maildrops.maildir.listing.index import Index, View
+from popserv.maildrops.maildir.small_files import Version, is_settled, version
 from popserv.maildrops.maildir.unique_ids import courier_sizelist, dovecot_uidlist, pinned_file
-from popserv.maildrops.maildir.unique_ids.files import Version, is_settled, version
 from popserv.maildrops.maildir.unique_ids.format import Source, UniqueIdFormat, is_valid
 from popserv.maildrops.path_problems import explain_change
 

@@ -26,7 +26,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from popserv.maildrops.maildir.unique_ids.files import (
+from popserv.maildrops.maildir.small_files import (
     MAX_OCTETS,
     Version,
     read_file,

@@ -9,10 +9,10 @@ from unittest import mock
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from popserv.maildrops.maildir import folders
+from popserv.maildrops.maildir import folders, small_files
 from popserv.maildrops.maildir.hiding import HidingMaildrops
 from popserv.maildrops.maildir.store import MaildirMaildrops
-from popserv.maildrops.maildir.unique_ids import courier_sizelist, dovecot_uidlist, files, pinning
+from popserv.maildrops.maildir.unique_ids import courier_sizelist, dovecot_uidlist, pinning
 from popserv.maildrops.recent import RecentMaildrops
 from tests.maildrops.maildir.harness import DIRECTORY, MaildirCase, result, run_inline, uids_of
 
@@ -44,7 +44,7 @@ class ModelCase(MaildirCase):
         self.restart()
         with (
             mock.patch.object(folders, "TRUSTED_AGE", folders.CLOCK_TICK),
-            mock.patch.object(files, "TRUSTED_AGE", folders.CLOCK_TICK),
+            mock.patch.object(small_files, "TRUSTED_AGE", folders.CLOCK_TICK),
             mock.patch.object(time, "time", lambda: self.day * 86_400.0),
         ):
             yield

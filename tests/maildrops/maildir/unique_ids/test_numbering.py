@@ -7,12 +7,11 @@ from twisted.trial.unittest import TestCase
 
 from popserv.core.snapshot import Message
 from popserv.errors import MaildropUnavailable
-from popserv.maildrops.maildir import folders
+from popserv.maildrops.maildir import folders, small_files
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.maildir.unique_ids import (
     courier_sizelist,
     dovecot_uidlist,
-    files,
     numbering,
     pinned_file,
     pinning,
@@ -44,7 +43,7 @@ class NumberedCase(MaildirCase):
     def setUp(self):
         """Deliver two messages; times are trusted once they are older than a clock tick."""
         super().setUp()
-        for module in (folders, files):
+        for module in (folders, small_files):
             self.patch(module, "TRUSTED_AGE", folders.CLOCK_TICK)
         self.patch(dovecot_uidlist, "LOCK_TIMEOUT", 0.05)
         self.put(b"new/1.a")
@@ -86,7 +85,7 @@ class NumberedCase(MaildirCase):
         names = []
         with (
             before_each_call(os, "open", names.append),
-            before_each_call(files, "open_cached", names.append),
+            before_each_call(small_files, "open_cached", names.append),
             before_each_call(os, "stat", names.append),
             self.session(),
         ):
@@ -384,7 +383,7 @@ class DovecotTests(NumberedCase):
 
     def test_recounted(self):
         """A message that was copied is counted again once, whatever the order."""
-        self.patch(files, "TRUSTED_AGE", -(10**12))
+        self.patch(small_files, "TRUSTED_AGE", -(10**12))
         for data in (LIST, b"3 V256 N9 G00\n1 :2.b\n5 :1.a\n"):
             self.write_list(data)
             self.restart()

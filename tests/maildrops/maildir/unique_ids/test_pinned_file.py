@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.maildrops.maildir.small_files import version
 from popserv.maildrops.maildir.unique_ids import pinned_file
-from popserv.maildrops.maildir.unique_ids.files import version
 from popserv.maildrops.maildir.unique_ids.pinned_file import (
     KEEP_DAYS,
     NAME,

@@ -1,11 +1,11 @@
-"""files: the files in the directory of a Maildir, whoever has made them."""
+"""small_files: the small files in the directory of a Maildir, whoever has made them."""
 
 import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.maildrops.maildir.unique_ids import files
-from popserv.maildrops.maildir.unique_ids.files import is_settled, read_file, replace_file, version
+from popserv.maildrops.maildir import small_files
+from popserv.maildrops.maildir.small_files import is_settled, read_file, replace_file, version
 from tests.maildrops.maildir.harness import (
     DIRECTORY,
     SPECIAL_FILES,
@@ -72,7 +72,7 @@ class FilesTests(SynchronousTestCase):
         """A version counts as settled once no other change can have the same time."""
         self.write(b"x")
         self.assertFalse(is_settled(version(NAME, self.fd)))
-        self.patch(files, "TRUSTED_AGE", -(10**12))
+        self.patch(small_files, "TRUSTED_AGE", -(10**12))
         self.assertTrue(is_settled(version(NAME, self.fd)))
         self.assertTrue(is_settled(None))
 
@@ -87,7 +87,7 @@ class FilesTests(SynchronousTestCase):
 
     def test_too_large(self):
         """A file that is too large is refused before it is read."""
-        self.patch(files, "MAX_OCTETS", 2)
+        self.patch(small_files, "MAX_OCTETS", 2)
         self.write(b"xxx")
         error = self.assertRaises(OSError, read_file, NAME, self.fd)
         self.assertIn("more than 2 octets", str(error))

@@ -1,4 +1,4 @@
-"""The files in the directory of a Maildir: those of other servers, and popserv's own.
+"""The small files in the directory of a Maildir: those of other servers, and popserv's own.
 
 The owner of the Maildir can replace them while the server is root: links are not followed, and
 what is not a regular file is refused.
