@@ -116,7 +116,9 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
             TimerService(_DAY, certificates.warn_of_expiry).setServiceParent(listeners)
     if options.parent is None and not is_worker:
         return listeners
-    reloadables = [supervisor] if supervisor else _reloadables(options)
+    reloadables: list[IReloadable] = [supervisor] if supervisor else _reloadables(options)
+    if options.config is not None:
+        reloadables.append(options.config)
     log_file = options.open_log_file()
     reloader = Reloader(
         reloadables,

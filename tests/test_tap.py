@@ -204,6 +204,7 @@ class WorkerTests(ServiceCase):
             ((), ["PasswdFileChecker", "RhostsChecker", "Certificates"]),
             (("--auth=memory:joe:secret",), ["RhostsChecker", "Certificates"]),
             (("--workers=2",), ["Supervisor"]),
+            (("--workers=2", "--config", self.write("x", b"")), ["Supervisor", "ConfigFile"]),
         ]:
             options = self.parse(*arguments, *more)
             options.parent = usage.Options()

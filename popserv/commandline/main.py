@@ -15,9 +15,10 @@ from popserv.commandline import users
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 on success, 1 after an error, 2 for usage.
 
-    ``popserv user check`` and ``popserv uidl`` also return 1 if they have found a problem,
-    ``popserv compare`` if it has found a difference, and ``popserv copy`` if it has left out mail.
-    Errors are printed to standard error.  The default arguments are those of the process.
+    ``popserv user check``, ``popserv config check`` and ``popserv uidl`` also return 1 if they have
+    found a problem, ``popserv compare`` if it has found a difference, and ``popserv copy`` if it
+    has left out mail.  Errors are printed to standard error.  The default arguments are those of
+    the process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["session"]:
@@ -46,7 +47,8 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="popserv",
         description="Manage the users of a popserv POP3 server, keep the unique-ids of another "
-        "server, compare two servers, copy mail, or serve a single session. "
+        "server, compare two servers, copy mail, check the options of the server, or serve a "
+        "single session. "
         "To run the server, see: twistd pop3 --help",
     )
     parser.add_argument(
@@ -102,6 +104,16 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
         from popserv.commandline.copy import add_arguments as add_copy_arguments  # noqa: PLC0415
 
         add_copy_arguments(copy)
+    config = commands.add_parser(
+        "config",
+        help="show or check the options of the server",
+        description="Read the options of twistd pop3 as the server does, also those of --config, "
+        "and show or check them. The server is not started.",
+    )
+    if command in (None, "config"):
+        from popserv.commandline.config import add_arguments as add_config_arguments  # noqa: PLC0415
+
+        add_config_arguments(config)
     return parser
 
 

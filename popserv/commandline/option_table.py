@@ -36,6 +36,8 @@ LOGIN_OPTIONS = (
 )
 """The options that require clients to log in; ``--auth`` is another one."""
 
+NUMBERS = ("timeout", "expire", "max-connections", "workers", "cache-messages", "login-delay")
+"""The options whose values are numbers, which a configuration file has without quotation marks."""
 
 FOLDER_DELIMITERS = "+-_=~!#"
 """The values of ``--folder-delimiter``."""
@@ -53,6 +55,13 @@ def dialects_with(command: bytes) -> str:
 
 
 PARAMETERS: list[list[str | None]] = [
+    [
+        "config",
+        None,
+        None,
+        'A TOML file whose keys are the other options, such as maildir = "/var/mail". The command '
+        "line takes precedence. The default is to read no file.",
+    ],
     [
         "maildir",
         "m",
@@ -257,6 +266,7 @@ INHERITED_HELP = {
 
 COMPLETIONS = usage.Completions(
     optActions={
+        "config": usage.CompleteFiles("*.toml"),
         "maildir": usage.CompleteDirs(),
         "certificate": usage.CompleteFiles(),
         "private-key": usage.CompleteFiles(),

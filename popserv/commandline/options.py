@@ -79,8 +79,6 @@ class Options(SessionOptions):
     ]
     login_remedy = "add --listen or --listen-tls"
     tls_remedy = "add --listen-tls"
-    arguments: Sequence[str] = ()
-    """The parsed arguments, which the workers parse again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,14 +94,13 @@ class Options(SessionOptions):
         :raises UsageError: an option is invalid.
         :raises SystemExit: the same, under twistd, which would print the whole help text.
         """
-        self.arguments = list(sys.argv[1:] if options is None else options)
         if self.parent is None:
-            super().parseOptions(self.arguments)
+            super().parseOptions(options)
             return
         # Until the service handles them; twistd starts it after some time.
         signals.block()
         try:
-            super().parseOptions(self.arguments)
+            super().parseOptions(options)
         except usage.UsageError as error:
             sys.exit(f"twistd pop3: {one_line(str(error))}; see twistd pop3 --help")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from typing import ClassVar
 
@@ -20,6 +20,8 @@ from twisted.python import usage
 from popserv.auth.names import prepared_name, with_domain
 from popserv.commandline import session_log
 from popserv.commandline.factories import warn_about_short_timeout
+from popserv.commandline.option_kinds import Kind, option_kinds
+from popserv.commandline.option_table import LOGIN_OPTIONS
 from popserv.commandline.session_options import SessionOptions
 from popserv.commandline.single_session import SingleSession
 from popserv.core.printable import one_line
@@ -83,6 +85,18 @@ class Options(SessionOptions):
         ],
     ]
     login_remedy = "use --login instead of --user"
+
+    def config_kinds(self) -> Mapping[str, Kind]:
+        """Return the kinds of the options of the server, whose file a session can share."""
+        # Its imports take longer than those of a session.
+        from popserv.commandline.options import Options as ServerOptions  # noqa: PLC0415
+
+        return option_kinds(ServerOptions())
+
+    def uses_from_config(self, name: str, given: Collection[str]) -> bool:
+        """Return whether the session has an option, and needs it."""
+        is_for_login = name in ("auth", *LOGIN_OPTIONS)
+        return name in option_kinds(self) and ("login" in given or not is_for_login)
 
     def allows_login(self) -> bool:
         """Return whether the client logs in."""

@@ -24,6 +24,7 @@ from popserv.auth.passwords.users_file import UsersFileError
 from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.rhosts.file import RhostsFileError
 from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS
+from popserv.commandline.config_options import ConfigOptions
 from popserv.commandline.option_table import (
     CACHE_MESSAGES,
     COMPLETIONS,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from popserv.tls.certificates import Certificates
 
 
-class SessionOptions(StoreOptions, AuthOptionMixin):
+class SessionOptions(ConfigOptions, StoreOptions, AuthOptionMixin):
     """The options of a POP3 session on any kind of transport.
 
     After parsing, ``dialect`` is a Dialect, ``timeout`` seconds, ``expire`` days or None,
@@ -86,7 +87,7 @@ class SessionOptions(StoreOptions, AuthOptionMixin):
     def __init__(self) -> None:
         super().__init__()
         # The help texts name the defaults; Twisted would append them a second time.
-        self._defaults, self.defaults = self.defaults, {}
+        self.initial_values, self.defaults = self.defaults, {}
         # Docstrings, which may have several lines, are the help texts of some options.
         self.docs = {name: " ".join(text.split()) for name, text in self.docs.items()}
         self.docs.update(INHERITED_HELP)
@@ -164,7 +165,7 @@ class SessionOptions(StoreOptions, AuthOptionMixin):
     def _is_given(self, name: str) -> bool:
         """Return whether an option has another value than its default."""
         # The options that may be given more than once have no default there.
-        return bool(self[name] != self._defaults.get(name, []))
+        return bool(self[name] != self.initial_values.get(name, []))
 
     def _check_dialect(self) -> None:
         """Check that the dialect has the commands that other options require or remove."""

@@ -8,6 +8,7 @@ import sys
 EXTRAS = {
     "tls": ("Twisted[tls]>=24.7", "cryptography>=42", "pyOpenSSL>=24.3"),
     "argon2": ("argon2-cffi>=21",),
+    "config": ("tomli>=2",),
     "zstd": ("backports.zstd>=1",),
     "oauth": ("Twisted[tls]>=24.7", "cryptography>=42", "pyOpenSSL>=24.3", "PyJWT[crypto]>=2.6"),
 }
