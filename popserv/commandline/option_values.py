@@ -96,27 +96,27 @@ def split_proxy_prefix(endpoint: str) -> tuple[bool, str]:
 
 def parse_dialect(name: str) -> Dialect:
     """Return the dialect of ``--dialect``."""
-    return DIALECTS[_one_of(DIALECTS, "dialect", name)]
+    return DIALECTS[one_of(DIALECTS, "dialect", name)]
 
 
 def parse_mechanisms(names: str) -> tuple[Mechanism, ...]:
     """Return the mechanisms of ``--sasl``, each once, in the order of their names."""
     by_name = {each.name.decode("ascii"): each for each in MECHANISMS}
     requested = [name.strip() for name in names.upper().split(",")]
-    return tuple(by_name[_one_of(by_name, "sasl", name)] for name in dict.fromkeys(requested))
+    return tuple(by_name[one_of(by_name, "sasl", name)] for name in dict.fromkeys(requested))
 
 
 def parse_commands(names: str) -> list[bytes]:
     """Return the keywords of the commands of ``--without``, which must be optional."""
     return [
-        _one_of(OPTIONAL_COMMANDS, "without", name).encode("ascii")
+        one_of(OPTIONAL_COMMANDS, "without", name).encode("ascii")
         for name in names.upper().split(",")
     ]
 
 
 def parse_workarounds(names: str) -> list[str]:
     """Return the workarounds of ``--workarounds``."""
-    return [_one_of(WORKAROUNDS, "workarounds", name) for name in names.split(",") if name]
+    return [one_of(WORKAROUNDS, "workarounds", name) for name in names.split(",") if name]
 
 
 def parse_hostname(name: str) -> bytes:
@@ -130,7 +130,7 @@ def parse_hostname(name: str) -> bytes:
 
 def parse_tls_profile(name: str) -> str:
     """Return the name of the profile of ``--tls-profile``."""
-    return _one_of(TLS_PROFILES, "tls-profile", name)
+    return one_of(TLS_PROFILES, "tls-profile", name)
 
 
 def parse_domain(domain: str) -> bytes:
@@ -202,7 +202,11 @@ def parse_endpoint(option: str, endpoint: str) -> str:
     return endpoint
 
 
-def _one_of(names: Iterable[str], option: str, name: str) -> str:
+def one_of(names: Iterable[str], option: str, name: str) -> str:
+    """Return the name if it is one of ``names``.
+
+    :raises UsageError: it is not.
+    """
     if name not in names:
         raise usage.UsageError(
             f"--{option} {name or repr(name)}: must be one of {', '.join(names)}"

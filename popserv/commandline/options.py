@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from twisted.logger import ILogObserver
 from twisted.python import usage
 
+from popserv.commandline.log_options import LogOptions
 from popserv.commandline.option_table import CACHE_MESSAGES, EPILOGUE
 from popserv.commandline.option_values import (
     parse_endpoint,
@@ -21,16 +21,12 @@ from popserv.commandline.option_values import (
 from popserv.commandline.pidfile import remove_own_pidfile
 from popserv.commandline.session_options import SessionOptions
 from popserv.core.printable import one_line
-from popserv.listening.listeners import CannotStart
 from popserv.listening.reactor import has_ipv6
 from popserv.reloading import signals
-from popserv.reloading.log_file import LogFile
-from popserv.reloading.log_lines import line_observer
-from popserv.runtime.permissions import reason_of
 from popserv.transports.unix_users import HAS_PEER_UID
 
 
-class Options(SessionOptions):
+class Options(LogOptions, SessionOptions):
     """The command line of ``twistd pop3``.
 
     After parsing, ``listen``, ``listen-tls`` and ``preauth`` are server endpoint descriptions,
@@ -104,40 +100,6 @@ class Options(SessionOptions):
         except usage.UsageError as error:
             sys.exit(f"twistd pop3: {one_line(str(error))}; see twistd pop3 --help")
 
-    def open_log_file(self) -> LogFile | None:
-        """Open the file that twistd's options name for the log.
-
-        Return None if there is no such file: the log goes to standard output, to syslog or to
-        ``--logger``.
-
-        :raises CannotStart: the file cannot be opened.
-        """
-        twistd: Any = self.parent
-        name = self._log_name()
-        if name in ("", "-"):
-            return None
-        try:
-            return LogFile(name, twistd["chroot"])
-        except OSError as error:
-            raise CannotStart(
-                f"popserv: --logfile {os.path.abspath(name)} cannot be opened: {reason_of(error)}"
-            ) from None
-
-    def standard_output(self) -> ILogObserver | None:
-        """Return an observer for standard output, if twistd's options send the log there."""
-        twistd: Any = self.parent
-        # twistd itself rejects it for a daemon.
-        is_chosen = self._log_name() == "-" and twistd["nodaemon"]
-        return line_observer(sys.stdout) if is_chosen else None
-
-    def _log_name(self) -> str:
-        """Return the log file in twistd's options: ``-``, or empty if the log goes elsewhere."""
-        twistd: Any = self.parent
-        if twistd is None or twistd["logger"] or twistd["syslog"]:
-            return ""
-        in_foreground = twistd["nodaemon"] or twistd["debug"]
-        return twistd["logfile"] or ("-" if in_foreground else "twistd.log")
-
     def opt_listen(self, endpoint: str) -> None:
         """A server endpoint of Twisted on which the server accepts connections.
 
@@ -205,6 +167,7 @@ class Options(SessionOptions):
 
         :raises UsageError: an option is invalid.
         """
+        self.check_log_format()
         self._parse_limits()
         super().postOptions()
         if self.parent is not None and self.parent.get("pidfile"):

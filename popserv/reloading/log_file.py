@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
+from typing import IO, Any
 
 from twisted.logger import ILogObserver
 
-from popserv.reloading.log_lines import line_observer
+from popserv.logs.text_lines import line_observer
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -21,12 +23,18 @@ class LogFile:
     :param path: the file, which is created if it does not exist.
     :param chroot: the directory that becomes the root directory before the first
         :meth:`reopen`, if any.
+    :param make_observer: makes the observer that writes to the file.
     :raises OSError: the file cannot be opened.
     """
 
     observer: ILogObserver
 
-    def __init__(self, path: str, chroot: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        chroot: str | None = None,
+        make_observer: Callable[[IO[Any]], ILogObserver] = line_observer,
+    ) -> None:
         self.path = os.path.abspath(path)
         self._path_in_chroot: str | None = self.path
         if chroot is not None:
@@ -34,7 +42,7 @@ class LogFile:
             self._path_in_chroot = None if inside.startswith("..") else os.path.join("/", inside)
         # Without a buffer, because a signal handler may log while an event is being written.
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
-        self.observer = line_observer(self._file)
+        self.observer = make_observer(self._file)
 
     def reopen(self) -> None:
         """Continue in the file that has the path now, unless it is the same.

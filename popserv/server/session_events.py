@@ -2,7 +2,8 @@
 
 Each line begins with the client's address, and names are in quotation marks and escaped, so that no
 name can look like another field, or like another line: programs such as fail2ban read these lines.
-``docs/reference/log-messages.rst`` describes them, and the fields of their events.
+``docs/reference/log-messages.rst`` describes them, and ``docs/reference/log-fields.rst`` the fields
+of their events, whose names :data:`popserv.logs.records.FIELDS` repeats.
 """
 
 from __future__ import annotations
@@ -69,13 +70,14 @@ class SessionEvents:
     MAX_FAILURES = 100
     """The maximum number of refused commands that are logged, besides failed logins."""
 
-    __slots__ = ("_end_reason", "_failures", "_login_time", "_peer_name", "_transport")
+    __slots__ = ("_end_reason", "_failures", "_login_time", "_peer_name", "_tls", "_transport")
 
     def __init__(self, transport: ITransport) -> None:
         self._transport = transport
         self._peer_name: str | None = None
         self._end_reason = EndReason.LOST
         self._login_time = 0.0
+        self._tls = ""
         self._failures = 0
 
     @property
@@ -94,15 +96,16 @@ class SessionEvents:
         """Log that a session has begun."""
         self._login_time = monotonic()
         if session.tls_state is not None:
-            tls = session.tls_state.version()
+            self._tls = session.tls_state.version()
         else:
-            tls = "TLS at the proxy" if uses_tls(self._transport) else "no TLS"
+            self._tls = "TLS at the proxy" if uses_tls(self._transport) else "no TLS"
         _log.info(
             '{peer}: "{user}" logged in by {method}, {tls}',
             peer=self._peer,
             user=printable(session.name or b""),
             method=session.method,
-            tls=tls,
+            tls=self._tls,
+            event="login",
         )
 
     def log_end(self, session: Session) -> None:
@@ -121,6 +124,9 @@ class SessionEvents:
             octets=session.retrieved_octets,
             removed=session.removed_count,
             left=len(session.mailbox.messages) - session.removed_count,
+            event="session",
+            method=session.method,
+            tls=self._tls,
         )
 
     def log_failure(self, session: Session, failure: Failure) -> None:
@@ -133,7 +139,7 @@ class SessionEvents:
         if self._failures > self.MAX_FAILURES:
             return
         if not isinstance(error, POPError):
-            _log.failure("{peer}: unexpected error in a command", failure, peer=peer)
+            _log.failure("{peer}: unexpected error in a command", failure, peer=peer, event="error")
         elif isinstance(error, LoginFailed):
             _log.info(
                 '{peer}: login of "{user}" by {method} aborted: {cause}',
@@ -141,6 +147,7 @@ class SessionEvents:
                 user=printable(session.name or b""),
                 method=session.method,
                 cause=_text_of(error.__cause__),
+                event="login-aborted",
             )
         elif isinstance(error, MaildropBusy | LoginTooSoon) and error.__cause__ is None:
             _log.info(
@@ -149,6 +156,7 @@ class SessionEvents:
                 user=printable(session.name or b""),
                 method=session.method,
                 text=one_line(str(error.text)),
+                event="login-refused",
             )
         elif error.__cause__ is not None:
             _log.warn(
@@ -157,6 +165,7 @@ class SessionEvents:
                 user=printable(session.name or b""),
                 text=one_line(str(error.text)),
                 cause=_text_of(error.__cause__),
+                event="command-rejected",
             )
 
     def log_failed_body(self, session: Session, failure: Failure) -> None:
@@ -168,9 +177,15 @@ class SessionEvents:
                 peer=peer,
                 user=printable(session.name or b""),
                 cause=_text_of(error.__cause__),
+                event="message-changed",
             )
         else:
-            _log.failure("{peer}: reading a message failed, connection aborted", failure, peer=peer)
+            _log.failure(
+                "{peer}: reading a message failed, connection aborted",
+                failure,
+                peer=peer,
+                event="error",
+            )
 
     def log_failed_discard(self, failure: Failure) -> None:
         """Log that wrong sizes could not be discarded."""
@@ -178,11 +193,12 @@ class SessionEvents:
             "{peer}: cannot discard the sizes of messages",
             failure,
             peer=self._peer,
+            event="error",
         )
 
     def log_failed_release(self, failure: Failure) -> None:
         """Log that a mailbox could not be released."""
-        _log.failure("{peer}: cannot release a maildrop", failure, peer=self._peer)
+        _log.failure("{peer}: cannot release a maildrop", failure, peer=self._peer, event="error")
 
 
 def log_failed_login(
@@ -198,6 +214,7 @@ def log_failed_login(
         user=printable(user or b""),
         method=method,
         cause=_text_of(cause),
+        event="login-failed",
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsJSON, eventAsText
 from zope.interface import implementer
 
+from popserv.logs.records import fields_of, split_text
 from popserv.workers.link import Link
 
 _log = Logger()
@@ -91,6 +92,10 @@ def event_as_json(event: LogEvent) -> bytes:
     kept = ("log_time", "log_level", "log_namespace", "log_system")
     reduced: LogEvent = {key: event[key] for key in kept if key in event}
     text_of_event = eventAsText(event, includeTimestamp=False, includeSystem=False)
+    texts = {"log_reduced": text_of_event}
+    if "log_failure" in event:
+        reduced.update(fields_of(event))
+        texts["log_message"], texts["log_traceback"] = split_text(event)
     # JSON needs up to 12 octets for a character.
-    reduced["text"] = text_of_event[: MAX_EVENT >> 5]
-    return eventAsJSON({**reduced, "log_format": "{text}"}).encode()
+    reduced.update((name, text[: MAX_EVENT >> 6]) for name, text in texts.items())
+    return eventAsJSON({**reduced, "log_format": "{log_reduced}"}).encode()

@@ -231,7 +231,8 @@ class WorkerProcess(ProcessProtocol):
         except (ValueError, LookupError, AttributeError):
             self._log_output(text)
             return
-        globalLogPublisher({**event, "log_system": f"worker {self._number}: {system}"})
+        log_system = f"worker {self._number}: {system}"
+        globalLogPublisher({**event, "log_system": log_system, "log_worker": self._number})
 
     def _log_output(self, line: bytes) -> None:
         text = line.decode(errors="backslashreplace")

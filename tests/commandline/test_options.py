@@ -1,6 +1,5 @@
 """Tests of popserv.commandline.options."""
 
-import io
 import os
 import signal
 import sys
@@ -10,7 +9,6 @@ from twisted.python import usage
 from twisted.scripts.twistd import ServerOptions
 
 from popserv.commandline.options import Options
-from popserv.listening.listeners import CannotStart
 from popserv.runtime.extras import how_to_install
 from tests.commandline.harness import OptionsCase
 from tests.signals import blocked_signals
@@ -252,58 +250,6 @@ class TwistdTests(OptionsCase):
         self.assertEqual(blocked_signals(), set())
         self.parse_twistd()
         self.assertEqual(blocked_signals(), {signal.SIGHUP, signal.SIGUSR1})
-
-    def test_log_file(self):
-        """The log file is the one that twistd would open."""
-        log, absolute = self.mktemp(), os.path.abspath("twistd.log")
-        for twistd, path in [
-            ([], absolute),
-            (["--logfile", log], os.path.abspath(log)),
-            (["-n", "--logfile", log], os.path.abspath(log)),
-            (["-n"], None),
-            (["-n", "--logfile=-"], None),
-            (["--syslog"], None),
-            (["--logfile", log, "--syslog"], None),
-            (["--logfile", log, "--logger=twisted.logger.eventAsText"], None),
-        ]:
-            log_file = self.parse_twistd(*twistd).open_log_file()
-            self.assertEqual(log_file and log_file.path, path, twistd)
-            if log_file is not None:
-                log_file._file.close()
-        self.assertIsNone(self.parse().open_log_file())
-        # The option itself would change how this process treats failures.
-        options = self.parse_twistd()
-        options.parent["debug"] = True
-        self.assertIsNone(options.open_log_file())
-
-    def test_standard_output(self):
-        """The log goes to standard output where twistd would send it there."""
-        for twistd, expected in [
-            (["-n"], True),
-            (["-n", "--logfile=-"], True),
-            (["--logfile=-"], False),
-            ([], False),
-            (["-n", "--logfile", self.mktemp()], False),
-            (["-n", "--syslog"], False),
-            (["-n", "--logger=twisted.logger.eventAsText"], False),
-        ]:
-            output = io.StringIO()
-            with patch("sys.stdout", output):
-                observer = self.parse_twistd(*twistd).standard_output()
-            self.assertEqual(observer is not None, expected, twistd)
-            if observer is not None:
-                observer({"log_format": "a line"})
-                self.assertEqual(output.getvalue(), "- [-#-] a line\n")
-        self.assertIsNone(self.parse().standard_output())
-
-    def test_cannot_open_log_file(self):
-        """A log file that cannot be opened ends twistd with one line."""
-        path = os.path.abspath(os.path.join(self.root, "nosuch", "log"))
-        options = self.parse_twistd("--logfile", path)
-        error = self.assertRaises(CannotStart, options.open_log_file)
-        self.assertEqual(
-            str(error), f"popserv: --logfile {path} cannot be opened: No such file or directory"
-        )
 
 
 class CommandLineTests(OptionsCase):

@@ -2,8 +2,10 @@
 
 import ast
 import importlib
+import json
 import re
 
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.auth.passwords.extra_fields import EVALUATED, HARMLESS, HARMLESS_PREFIXES, REFUSING
@@ -15,6 +17,9 @@ from popserv.commands import capa, rfc1460, rfc1725
 from popserv.commands.dialects import DIALECTS
 from popserv.core.command import CommandTable
 from popserv.core.session import Session, State
+from popserv.logs.journal import entry_fields
+from popserv.logs.json_lines import json_line
+from popserv.logs.records import FIELDS, record_of
 from popserv.messages.downgrade.downgrader import Downgrader
 from tests.docs.harness import (
     DOCS,
@@ -200,22 +205,52 @@ class ListingTests(SynchronousTestCase):
             self.assertTrue(any(map(whole.fullmatch, quoted)), text)
 
     def test_log_fields(self):
-        """log-messages.rst's table has every field of the lines about sessions."""
-        source = (ROOT / "popserv/server/session_events.py").read_text("utf-8")
-        there = {
-            keyword.arg
-            for node in ast.walk(ast.parse(source))
-            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log.")
-            for keyword in node.keywords
-        }
-        shown = [row[0].strip("`") for row in tables(DOCS / "reference/log-messages.rst")[0]]
+        """log-fields.rst's table has every field of the lines about sessions, and FIELDS, too."""
+        there = {name for call in session_events() for name in call}
+        shown = [
+            row[0].strip("`") for row in tables(DOCS / "reference/log-fields.rst")[2] if row[0]
+        ]
         self.assertEqual(sorted(shown), sorted(there))
+        self.assertEqual(sorted(FIELDS), sorted(there))
+
+    def test_log_events(self):
+        """log-fields.rst's table has every event of the lines about sessions, and its fields."""
+        there = {}
+        for call in session_events():
+            event = ast.literal_eval(call["event"])
+            there.setdefault(event, set()).update(set(call) - {"event"})
+        shown, event = {}, ""
+        for name, _, fields in tables(DOCS / "reference/log-fields.rst")[1]:
+            event = name.strip("`") or event
+            shown.setdefault(event, set()).update(re.findall(r"\w+", fields))
+        self.assertEqual(shown, there)
+
+    def test_log_parts(self):
+        """log-fields.rst's table has what every line of JSON and every entry of the journal has."""
+        rows = tables(DOCS / "reference/log-fields.rst")[0]
+        event = {"log_format": "x", "log_worker": 1, "log_failure": Failure(ValueError("x"))}
+        shown = [row[0].strip("`") for row in rows if row[0]]
+        self.assertEqual(shown, list(json.loads(json_line(event))))
+        entry = b"".join(entry_fields(record_of(event))).decode()
+        for row in rows:
+            for name in re.findall("``([A-Z_]+)``", row[1]):
+                self.assertRegex(entry, rf"(?m)^{name}(=|$)")
 
     def test_response_codes(self):
         """commands.rst's table has every response code that an error carries."""
         shown = {row[0].strip("[]") for row in tables(DOCS / "reference/commands.rst")[1]}
         source = (ROOT / "popserv" / "errors.py").read_text("utf-8")
         self.assertEqual(shown, set(re.findall(r'    code = b"(.+)"', source)))
+
+
+def session_events():
+    """Return the fields of each call that logs an event of a session, by name, as source."""
+    source = (ROOT / "popserv/server/session_events.py").read_text("utf-8")
+    return [
+        {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log.")
+    ]
 
 
 def between(name, path):

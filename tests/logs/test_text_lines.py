@@ -1,4 +1,4 @@
-"""popserv.reloading.log_lines: the lines of the log are those of Twisted."""
+"""popserv.logs.text_lines: the lines of the log are those of Twisted."""
 
 import io
 
@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from popserv.reloading.log_lines import line_observer, line_of
+from popserv.logs.text_lines import line_observer, line_of
 
 
 class Unprintable:

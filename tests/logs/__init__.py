@@ -1,0 +1,1 @@
+"""Tests of popserv.logs, one file for each module."""
