@@ -5,6 +5,7 @@ This module is the top layer: it may import every package of popserv, and twistd
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -34,6 +35,7 @@ from popserv.interfaces import IReloadable
 from popserv.listening.listeners import CannotStart, Listeners
 from popserv.listening.reactor import AddressFamilyReactor
 from popserv.reloading.reloader import Reloader
+from popserv.reloading.service_manager import ServiceManager
 from popserv.runtime.clock import use_steady_clock
 from popserv.server.factory import POP3Factory
 from popserv.server.proxy import ProxyFactory
@@ -125,6 +127,8 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         log_file,
         log_file.observer if log_file is not None else options.standard_output(),
         logs_signals=not is_worker,
+        manager=None if is_worker else ServiceManager(os.environ),
+        status=f"serving, {options['workers']} workers" if supervisor else "serving",
     )
     listeners.setServiceParent(reloader)
     return reloader

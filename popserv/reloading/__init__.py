@@ -1,4 +1,4 @@
-"""SIGHUP: the signals, the log file that is reopened, and the files that are read again.
+"""Signals, the log file that is reopened, the files that are read again, the service manager.
 
-This package may import runtime, interfaces, errors and texts.
+This package may import logs, runtime, interfaces, errors and texts.
 """

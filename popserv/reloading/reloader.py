@@ -12,6 +12,7 @@ from twisted.logger import ILogObserver, Logger
 from popserv.interfaces import IReloadable
 from popserv.reloading import signals
 from popserv.reloading.log_file import LogFile
+from popserv.reloading.service_manager import ServiceManager
 from popserv.runtime.permissions import reason_of
 
 _log = Logger()
@@ -27,6 +28,8 @@ class Reloader(MultiService):
     :param log_file: the log file to reopen, if any.
     :param observer: becomes the log of twistd; None if twistd opens the log.
     :param logs_signals: whether a line is logged for each signal.
+    :param manager: is told when the process is ready, reads files again, and stops.
+    :param status: describes the process that is ready, in a few words.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class Reloader(MultiService):
         observer: ILogObserver | None = None,
         *,
         logs_signals: bool = True,
+        manager: ServiceManager | None = None,
+        status: str = "serving",
         reactor: Any = None,
     ) -> None:
         super().__init__()
@@ -43,6 +48,8 @@ class Reloader(MultiService):
         self._log_file = log_file
         self._observer = observer
         self._logs_signals = logs_signals
+        self._manager = manager
+        self._status = status
         self._reactor = reactor
         self._pending: set[str] = set()
 
@@ -63,12 +70,21 @@ class Reloader(MultiService):
         self._reactor.callWhenRunning(signals.allow_full_pipe)
         signals.unblock()
         super().startService()
+        # The last: twistd has given up its privileges, and everything has started.
+        self._reactor.callWhenRunning(self._tell_ready)
 
     def stopService(self) -> Any:
         """Hold the signals back from now on, so that they cannot end the process in disorder."""
         # SIG_IGN instead would make Python report a signal that has not been handled yet.
         signals.block()
+        if self._manager is not None:
+            self._manager.stopping()
+            self._manager = None  # A signal may still be handled.
         return super().stopService()
+
+    def _tell_ready(self) -> None:
+        if self._manager is not None:
+            self._manager.ready(self._reactor, self._status)
 
     def _signal_received(self, number: int, frame: object) -> None:
         name = signal.Signals(number).name
@@ -78,6 +94,8 @@ class Reloader(MultiService):
 
     def _reload(self, name: str) -> None:
         self._pending.discard(name)
+        if self._manager is not None:
+            self._manager.reloading()
         if self._logs_signals:
             self._reopen_log_file(name)
         for reloadable in self._reloadables:
@@ -85,6 +103,7 @@ class Reloader(MultiService):
                 reloadable.reload()
             except Exception:
                 _log.failure("unexpected error while files were read again")
+        self._tell_ready()
 
     def _reopen_log_file(self, name: str) -> None:
         if self._log_file is None:

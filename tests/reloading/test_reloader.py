@@ -2,6 +2,7 @@
 
 import os
 import signal
+from unittest.mock import Mock
 
 from twisted.application.service import Application, IService, Service
 from twisted.internet import reactor
@@ -22,9 +23,9 @@ from tests.signals import blocked_signals, preserve_signals
 class FakeReactor(Clock):
     """A reactor that runs calls from threads and signal handlers when it is advanced."""
 
-    def callWhenRunning(self, function):
-        """Record the function."""
-        self.when_running = function
+    def callWhenRunning(self, function, *arguments):
+        """Call a function later."""
+        self.callLater(0, function, *arguments)
 
     def callFromThread(self, function, *arguments):
         """Call a function later."""
@@ -102,6 +103,25 @@ class ReloaderTests(SynchronousTestCase):
         self.assertEqual(self.receive(signal.SIGHUP), [])
         self.assertEqual(self.counts(), [1, 1])
 
+    def test_service_manager(self):
+        """The service manager learns when the process is ready, reads files again, and stops."""
+        manager, calls = Mock(), []
+        manager.ready.side_effect = lambda *arguments: calls.append(("ready", *arguments))
+        manager.reloading.side_effect = lambda: calls.append(self.counts())
+        self.start(manager=manager, status="serving")
+        self.assertEqual(calls, [])
+        self.receive()
+        self.assertEqual(calls, [("ready", self.reactor, "serving")])
+        self.receive(signal.SIGHUP)
+        self.assertEqual(calls[1:], [[0, 0], ("ready", self.reactor, "serving")])
+        manager.stopping.assert_not_called()
+        signal.raise_signal(signal.SIGHUP)
+        self.successResultOf(self.service.stopService())
+        manager.stopping.assert_called_once_with()
+        self.receive()
+        self.assertEqual(self.counts(), [2, 2])
+        self.assertEqual(len(calls), 3)
+
     def test_inherited(self):
         """A signal that was ignored at the start is handled: nohup, too, protects from its end."""
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -149,7 +169,7 @@ class ReloaderTests(SynchronousTestCase):
         self.start()
         signal.raise_signal(signal.SIGHUP)
         self.assertEqual(calls[0], (signals.allow_full_pipe,))
-        self.assertEqual(calls[1][1], "SIGHUP")
+        self.assertEqual(calls[2][1], "SIGHUP")
 
     def test_log_file(self):
         """The log file is reopened, and the line is in the new file."""
