@@ -42,3 +42,14 @@ class StructureTests(SynchronousTestCase):
         self.assertGreater(len(quoted), 20)
         missing = [(page, path) for page, path in quoted if not (ROOT / path).exists()]
         self.assertEqual(missing, [])
+
+    def test_contrib(self):
+        """Each file in contrib is included by one page, and no page includes another one."""
+        included = [
+            path
+            for page in DOCS.rglob("*.rst")
+            for path in re.findall(r"literalinclude:: /\.\./(contrib/\S+)", page.read_text("utf-8"))
+        ]
+        files = [path for path in (ROOT / "contrib").rglob("*") if path.is_file()]
+        there = {str(path.relative_to(ROOT)) for path in files}
+        self.assertEqual(sorted(included), sorted(there - {"contrib/README.rst"}))

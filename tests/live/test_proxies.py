@@ -1,4 +1,4 @@
-"""HAProxy and nginx in front of the server, with the configurations that the guide shows."""
+"""HAProxy and nginx in front of the server, with the configurations in contrib."""
 
 import re
 import socket
@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 from tests.certificates import issue, make_authority
-from tests.docs.harness import DOCS, blocks
 from tests.live.harness import (
+    CHECKOUT,
     LOOPBACK,
     Connection,
     Server,
@@ -20,7 +20,6 @@ from tests.live.harness import (
     until,
 )
 
-GUIDE = DOCS / "howto/haproxy.rst"
 AUTHORITY = make_authority()
 NEEDS_TLS = b"-ERR cleartext passwords are not allowed without TLS"
 REJECTED = "no valid PROXY header"
@@ -51,9 +50,9 @@ listen without_header
 """
 
 
-def guide(language, name):
-    """Return a configuration of the guide."""
-    return dict(blocks(GUIDE, language))[name]
+def sample(name):
+    """Return a configuration in contrib."""
+    return (CHECKOUT / "contrib" / name).read_text()
 
 
 def free_ports(count):
@@ -173,10 +172,10 @@ class HAProxyTests(ProxyCase):
         texts = [
             f"global\n    stats socket {self.directory}/stats.sock\n\n",
             # Quick checks.
-            guide("text", "haproxy_relay").replace(
+            sample("haproxy/popserv.cfg").replace(
                 "mode tcp", "mode tcp\n    default-server inter 50ms"
             ),
-            guide("text", "haproxy_tls").replace("listen pop3s", "listen ends_tls"),
+            sample("haproxy/popserv-tls.cfg").replace("listen pop3s", "listen ends_tls"),
             MORE_FRONTENDS.format(directory=self.directory, **ports, without_header=ports["bare"]),
         ]
         relay, tls, *more = texts[1:]
@@ -233,7 +232,7 @@ class NginxTests(ProxyCase):
         require_programs(self, "nginx")
         name, _ = self.server.add_user([b"x\n"])
         relay, relay_tls = free_ports(2)
-        config = self.place(guide("nginx", "nginx_relay"), {110: relay, 995: relay_tls})
+        config = self.place(sample("nginx/popserv-stream.conf"), {110: relay, 995: relay_tls})
         start_nginx(self, self.directory, "stream", config)
         self.assert_serves(self.assert_needs_tls(relay), name)
         self.assert_serves(self.connect(relay_tls, tls=True), name)
@@ -279,7 +278,7 @@ class NginxMailTests(ServerTestCase):
         self.addCleanup(login_server.shutdown)
         (port,) = free_ports(1)
         directory = temporary_directory(self)
-        config = guide("nginx", "nginx_mail").replace("listen 110", f"listen 127.0.0.1:{port}")
+        config = sample("nginx/popserv-mail.conf").replace("listen 110", f"listen 127.0.0.1:{port}")
         config = config.replace(":8080", f":{login_server.server_port}")
         start_nginx(self, directory, "mail", config)
         until(partial(is_listening, ("127.0.0.1", port)), "nginx")

@@ -13,9 +13,9 @@ import threading
 from twisted.trial.unittest import TestCase
 
 from popserv.auth.passwords.users_file_editing import set_secret
-from tests.docs.harness import DOCS, blocks
 from tests.live.harness import (
     BIN,
+    CHECKOUT,
     LOOPBACK,
     TIMEOUT,
     Connection,
@@ -233,11 +233,11 @@ class LogFileTests(SignalCase):
         self.assert_serves()
 
     def rotate(self, name):
-        """Rotate the log with logrotate and a stanza of the guide, for this log file."""
+        """Rotate the log with logrotate and a stanza of contrib, for this log file."""
         require_programs(self, "logrotate")
         pid_file = self.directory / "pid"
         pid_file.write_text(str(self.process.pid))
-        text = dict(blocks(DOCS / "howto/log-files.rst", "text"))[name]
+        text = (CHECKOUT / "contrib/logrotate" / name).read_text()
         user = f"{pwd.getpwuid(os.geteuid()).pw_name} {grp.getgrgid(os.getegid()).gr_name}"
         for theirs, ours in [
             ("/var/log/popserv/popserv.log", self.path),
@@ -279,7 +279,7 @@ class LogFileTests(SignalCase):
         lines = self.start_and_count()
         sessions = 1
         for count in range(1, 4):
-            rotating = threading.Thread(target=self.rotate, args=("create",))
+            rotating = threading.Thread(target=self.rotate, args=("popserv",))
             rotating.start()
             while rotating.is_alive():
                 self.session()
@@ -298,7 +298,7 @@ class LogFileTests(SignalCase):
         """With logrotate's copytruncate, the log continues at the start of the file."""
         lines = self.start_and_count()
         for count in range(1, 4):
-            self.rotate("copytruncate")
+            self.rotate("popserv-copytruncate")
             self.assertEqual(self.log, "")
             self.session()
             until(lambda count=count: self.read_all().count("joe") == (count + 1) * lines, "lines")
