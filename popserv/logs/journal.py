@@ -48,7 +48,9 @@ class JournalObserver:
         self._is_away = False
         # Not to the journal.
         self._log = Logger("popserv.logs", observer=fallback)
-        self._socket = self._connected()
+        self._socket = _new_socket()
+        with suppress(OSError):
+            self._socket.connect(path)
 
     def __call__(self, event: LogEvent) -> None:
         """Send an event."""
@@ -73,19 +75,9 @@ class JournalObserver:
         except OSError:
             # The journal may have been restarted, with another socket.
             self._socket.close()
-            self._socket = self._connected()
+            self._socket = _new_socket()
+            self._socket.connect(self._path)
             send_entry(self._socket, entry)
-
-    def _connected(self) -> socket.socket:
-        """Return a socket, which is connected if the journal can be reached."""
-        sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        # The server must not wait for the journal.
-        sender.setblocking(False)
-        with suppress(OSError):
-            sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        with suppress(OSError):
-            sender.connect(self._path)
-        return sender
 
     def _note_away(self, error: OSError) -> None:
         if not self._is_away:
@@ -99,6 +91,15 @@ class JournalObserver:
         if self._is_away:
             self._is_away = False
             self._log.warn("the log continues in the systemd journal")
+
+
+def _new_socket() -> socket.socket:
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    # The server must not wait for the journal.
+    opened.setblocking(False)
+    with suppress(OSError):
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+    return opened
 
 
 def send_entry(sender: socket.socket, entry: bytes) -> None:

@@ -143,9 +143,15 @@ def temporary_directory(test=None):
 
 
 class Server:
-    """A twistd process that runs popserv; ``store`` replaces the option that names the store."""
+    """A twistd process that runs popserv.
 
-    def __init__(self, *options, root=None, store=(), tac=None, twistd=(), environment=None):
+    ``store`` replaces the option that names the store, and ``prefix`` is a command that starts
+    twistd.
+    """
+
+    def __init__(
+        self, *options, root=None, store=(), tac=None, twistd=(), environment=None, prefix=()
+    ):
         self.root = root or temporary_directory()
         self._log = temporary_directory() / "log"
         self._names = count(1)
@@ -158,7 +164,7 @@ class Server:
             self.header = b"PROXY UNKNOWN\r\n"
         application = ["--python", tac] if tac else plugin
         self._loads = self._log.with_name("loads")
-        command = [BIN / "twistd", "--nodaemon", "--pidfile=", *twistd, *application]
+        command = [*prefix, BIN / "twistd", "--nodaemon", "--pidfile=", *twistd, *application]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 list(map(str, command)),

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 
 from twisted.trial.unittest import TestCase
@@ -107,10 +106,8 @@ class HardeningTests(TestCase):
             calls = system_calls(value.removeprefix("~").split())
             allowed = allowed - calls if value.startswith("~") else allowed | calls
         trace = temporary_directory(self) / "trace"
-        server = Wrapped(
-            ["strace", "-D", "--follow-forks", "--output", trace, "--quiet=all", "--signal=none"],
-            *self.options(),
-        )
+        strace = ("strace", "-D", "--follow-forks", "--output", trace)
+        server = Server(*self.options(), prefix=(*strace, "--quiet=all", "--signal=none"))
         self.addCleanup(server.stop)
         self.use(server)
         server.stop()
@@ -124,7 +121,7 @@ class HardeningTests(TestCase):
         launcher = [sys.executable, "-c", DENY_WRITE_EXECUTE]
         if run(*launcher, shutil.which("true")).returncode == 77:
             self.skipTest("this kernel has no PR_SET_MDWE")
-        server = Wrapped(launcher, *self.options(tls=False), "--workers", "2")
+        server = Server(*self.options(tls=False), "--workers", "2", prefix=launcher)
         self.addCleanup(server.stop)
         self.use(server)
 
@@ -138,28 +135,14 @@ class HardeningTests(TestCase):
             f"mount --bind {root} {root} && mount -o remount,bind,ro / && ! touch /x 2>/dev/null "
             '&& exec "$@"'
         )
-        server = Wrapped(
-            ["unshare", "--mount", "sh", "-c", script, "sh"], *self.options(), root=root
+        server = Server(
+            *self.options(),
+            root=root,
+            prefix=("unshare", "--mount", "sh", "-c", script, "sh"),
+            environment={"PYTHONDONTWRITEBYTECODE": "1"},
         )
         self.addCleanup(server.stop)
         self.use(server)
-
-
-class Wrapped(Server):
-    """A server that another program starts."""
-
-    def __init__(self, wrapper, *options, **keywords):
-        real, names = subprocess.Popen, [*map(str, wrapper)]
-
-        def start(command, **popen):
-            environment = {"PYTHONDONTWRITEBYTECODE": "1", **popen.pop("env")}
-            return real([*names, *command], env=environment, **popen)
-
-        subprocess.Popen = start
-        try:
-            super().__init__(*options, **keywords)
-        finally:
-            subprocess.Popen = real
 
 
 def system_calls(names):

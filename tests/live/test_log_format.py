@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from popserv.logs.journal import JournalObserver
 from popserv.logs.records import FIELDS
-from tests.live.harness import Server, require_programs, run, until
+from tests.live.harness import Server, require_programs, run, temporary_directory, until
 
 JOURNALD = "/lib/systemd/systemd-journald"
 NAME = 'a"b\\c{user}'
@@ -132,3 +132,50 @@ class JournalTests(TestCase):
         self.assertEqual(read, [[text, text] for text in shown])
         self.assertEqual({entry["POPSERV_EVENT"] for entry in found}, {"login"})
         self.assertEqual({entry["PRIORITY"] for entry in found}, {"6"})
+
+    def server(self):
+        """Start a server with workers, for which the journal is that of the machine."""
+        private, moved = self.socket.parent, temporary_directory(self)
+        script = (
+            f"mount --bind {private} {moved} && mount -t tmpfs none /run/systemd "
+            f"&& mkdir /run/systemd/journal && mount --bind {moved} /run/systemd/journal "
+            '&& exec "$@"'
+        )
+        prefix = ("unshare", "--mount", "sh", "-c", script, "sh")
+        server = JournalServer("--log-format", "journald", "--workers", "2", prefix=prefix)
+        self.addCleanup(server.stop)
+        return server
+
+    def test_server(self):
+        """A server sends its log to the journal, and what the journal misses to standard output."""
+        if run("unshare", "--mount", "true").returncode:
+            self.skipTest("mount namespaces are required")
+        JournalServer.entries = lambda _: self.entries()
+        server = self.server()
+        name, _ = server.add_user([b"x\n"])
+        end_session(server, name)
+
+        def sessions():
+            return [each for each in self.entries() if each.get("POPSERV_EVENT") == "session"]
+
+        (session,) = until(sessions, "the session")
+        expected = {f"POPSERV_{key.upper()}": str(value) for key, value in SESSION.items()}
+        self.assertEqual({**session, **expected, "POPSERV_USER": name}, session)
+        self.assertIn(session["POPSERV_WORKER"], ("1", "2"))
+        self.assertEqual(session["_PID"], str(server.process.pid))
+        self.assertNotIn("session of", server.log)
+        self.journald.terminate()
+        self.journald.wait()
+        server.login(name).close()
+        until(lambda: "session of" in server.log, "a line of text")
+        self.assertIn("the systemd journal cannot be reached: Connection refused", server.log)
+
+
+class JournalServer(Server):
+    """A server whose log is in the journal."""
+
+    @property
+    def ports(self):
+        """The TCP ports."""
+        texts = [each["MESSAGE"] for each in self.entries()]
+        return [int(port) for port in re.findall(r"starting on (\d+)$", "\n".join(texts), re.M)]

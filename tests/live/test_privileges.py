@@ -4,6 +4,7 @@ import grp
 import json
 import os
 import pwd
+import signal
 import socket
 import ssl
 import sys
@@ -30,6 +31,7 @@ from tests.live.harness import (
     deliver,
     run,
     temporary_directory,
+    until,
     wire_form,
 )
 
@@ -90,6 +92,19 @@ class JailTests(TestCase):
         """Add a user with these messages."""
         self.lines.append(f"{name}:{field}")
         deliver(self.root / name, messages)
+
+    def test_config(self):
+        """The options can be in a file that is outside of the jail and that only root can read."""
+        self.add("ann", "{PLAIN}secret", [b"x\n"])
+        file = temporary_directory(self) / "popserv.toml"
+        file.write_text("workarounds = 'outlook-no-nuls'\ntimeout = 700\n")
+        file.chmod(0o600)
+        server = self.start("--config", file)
+        server.login("ann").close()
+        os.kill(server.process.pid, signal.SIGHUP)
+        until(lambda: "files that have changed are read again" in server.log, "the signal")
+        server.login("ann").close()
+        self.assertNotIn("popserv.toml", server.log)
 
     def test_schemes(self):
         """Passwords of every scheme are verified, and a wrong one is a wrong one."""

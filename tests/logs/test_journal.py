@@ -100,7 +100,7 @@ class ObserverTests(SynchronousTestCase):
     def setUp(self):
         """Name the socket, in a directory whose path is short enough."""
         self.path = os.path.relpath(self.mktemp())
-        self.fallen = []
+        self.fallen, self.problems = [], []
         self.journal = None
 
     def listen(self):
@@ -117,7 +117,12 @@ class ObserverTests(SynchronousTestCase):
 
     def observer(self):
         """Return an observer."""
-        observer = JournalObserver(lambda event: self.fallen.append(event["log_format"]), self.path)
+
+        def fall(event):
+            self.fallen.append(event["log_format"])
+            self.problems += [event["problem"]] if "problem" in event else []
+
+        observer = JournalObserver(fall, self.path)
         self.addCleanup(lambda: observer._socket.close())
         return observer
 
@@ -161,6 +166,16 @@ class ObserverTests(SynchronousTestCase):
         problem = "the systemd journal cannot be reached: {problem}; the log continues here"
         back = "the log continues in the systemd journal"
         self.assertEqual(self.fallen, [problem, "a", "b", back])
+        self.assertEqual(self.problems, ["No such file or directory"])
+
+    def test_stopped(self):
+        """A journal that has ended is away, although its socket is there."""
+        self.listen()
+        observer = self.observer()
+        self.journal.close()
+        observer({"log_format": "a"})
+        self.assertEqual(self.problems, ["Connection refused"])
+        os.unlink(self.path)
 
     def test_restarted(self):
         """A journal that was restarted gets all events."""
