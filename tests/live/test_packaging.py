@@ -56,7 +56,8 @@ class PackageTests(TestCase):
         source_files, sdist, _ = build()
         with tarfile.open(sdist) as archive:
             names = {name.partition("/")[2] for name in archive.getnames()}
-        folders = ("popserv/", "twisted/", "tests/", "docs/", "man/", "examples/", "newsfragments/")
+        folders = ("popserv/", "twisted/", "tests/", "docs/", "man/", "contrib/")
+        folders += ("examples/", "newsfragments/")
         expected = {name for name in source_files if name.startswith(folders)}
         expected |= {"Makefile", "LICENSE", "README.rst", "CHANGELOG.rst", "pyproject.toml"}
         self.assertEqual({name for name in expected - names if ".gitignore" not in name}, set())
@@ -77,6 +78,35 @@ class PackageTests(TestCase):
         metadata = f"popserv-{__version__}.dist-info/"
         self.assertEqual({name for name in names if not name.startswith(metadata)}, expected)
         self.assertIn(f"{metadata}entry_points.txt", names)
+
+
+class ReproducibleTests(TestCase):
+    """Two builds of one version."""
+
+    def build(self, mask):
+        """Build the sdist and the wheel in a new directory with this umask; return their octets."""
+        out = temporary_directory(self)
+        copy = out / "source" / f"{mask:o}"
+        shutil.copytree(copy_checkout(), copy)
+        for path in copy.rglob("*"):
+            path.chmod(path.stat().st_mode & ~mask)
+            os.utime(path, (mask, mask))
+        check_output(
+            *("pyproject-build", "--outdir", out / "dist", copy),
+            umask=mask,
+            env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
+        )
+        return {path.name: path.read_bytes() for path in (out / "dist").iterdir()}
+
+    def test_same(self):
+        """Both builds have the same octets, whatever directory, times and umask they have."""
+        if not (BIN / "pyproject-build").exists():
+            raise SkipTest("build is not installed")
+        one, other = self.build(0o022), self.build(0o077)
+        self.assertEqual(sorted(one), sorted(other))
+        self.assertEqual(len(one), 2)
+        for name in one:
+            self.assertTrue(one[name] == other[name], name)
 
 
 HAS_SPEEDUPS = "from popserv.runtime import speedups; print(speedups.SPEEDUPS is not None)"
