@@ -98,9 +98,9 @@ class CheckTests(ConfigCase):
         self.assertEqual(self.run_config("check", text), (0, "", ""))
 
     def test_invalid(self):
-        """An invalid option is an error of one line, with the file and the line."""
+        """An invalid option is an error of one line, with the file and the line; the code is 2."""
         code, out, err = self.run_config("check", "\n'a\\n' = 1".replace("'", '"'))
-        self.assertEqual((code, out), (1, ""))
+        self.assertEqual((code, out), (2, ""))
         self.assertTrue(err.startswith(f"popserv: {self.file}, line 2: a"), err)
         self.assertEqual(err.count("\n"), 1)
 

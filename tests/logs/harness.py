@@ -11,8 +11,6 @@ class Unprintable:
     def __str__(self):
         raise ValueError("no text")
 
-    __repr__ = __str__
-
 
 def failure(error):
     """Return the failure of an exception that was raised, with its traceback."""

@@ -12,18 +12,11 @@ from twisted.logger import (
     formatEventAsClassicLogText,
     textFileLogObserver,
 )
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from popserv.logs.text_lines import line_observer, line_of
-
-
-class Unprintable:
-    """An object without a text."""
-
-    def __str__(self):
-        raise ValueError("no text")
+from tests.logs.harness import Unprintable, failure
 
 
 class StringSubclass(str):
@@ -31,14 +24,6 @@ class StringSubclass(str):
 
     def __str__(self):
         return "another text"
-
-
-def failure(error):
-    """Return the failure of an exception that was raised, with its traceback."""
-    try:
-        raise error
-    except Exception:
-        return Failure()
 
 
 TEXTS = st.text() | st.sampled_from(
