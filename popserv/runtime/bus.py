@@ -1,14 +1,39 @@
-"""Sends updates between the worker processes of one server.
+"""Sends updates and questions between the worker processes of one server.
 
 Each topic belongs to one component, which subscribes to it in every worker.  An update is a
 small JSON value.  Each update is complete in itself, may arrive more than once, and arrives
 with a delay.  In a server of one process, updates are discarded.
+
+A question is a small JSON value, too, and so is its answer.  A process that does not answer in
+time is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+_log = Logger()
+
+QUESTION_TIMEOUT = 2.0
+"""Seconds in which every process must answer a question, unless the question says otherwise."""
+
+
+class Answers(NamedTuple):
+    """What the processes have answered to one question."""
+
+    given: Sequence[Any]
+    """The answers, in the order of the processes."""
+    missing: int = 0
+    """How many processes have not answered in time."""
+
+
+Answer = Callable[[Any], Any]
+"""Answers a question; the result may be a Deferred."""
 
 
 class Subscriber(Protocol):
@@ -24,13 +49,20 @@ class Subscriber(Protocol):
 class WorkerBus:
     """The bus as one worker sees it.
 
-    ``send`` sends a topic and an update to all other workers, without blocking.  It is None in
-    a server of one process.
+    ``send`` sends a topic and an update to all other workers, without blocking.  ``ask`` sends a
+    topic and a question to all other workers, which have some seconds to answer.  Both are None
+    in a server of one process.
     """
 
-    def __init__(self, send: Callable[[str, Any], object] | None = None) -> None:
+    def __init__(
+        self,
+        send: Callable[[str, Any], object] | None = None,
+        ask: Callable[[str, Any, float], Deferred[Answers]] | None = None,
+    ) -> None:
         self._send = send
+        self._ask = ask
         self._subscribers: dict[str, Subscriber] = {}
+        self._answers: dict[str, Answer] = {}
 
     def subscribe(self, topic: str, subscriber: Subscriber) -> None:
         """Pass the updates of a topic from other workers to its one subscriber."""
@@ -54,3 +86,28 @@ class WorkerBus:
             for update in list(subscriber.replay()):
                 self.publish(topic, update)
                 yield
+
+    # Questions
+
+    def answer(self, topic: str, answer: Answer) -> None:
+        """Have this function answer the questions of a topic in this process."""
+        self._answers[topic] = answer
+
+    def ask_others(
+        self, topic: str, question: Any, seconds: float = QUESTION_TIMEOUT
+    ) -> Deferred[Answers]:
+        """Ask all other workers, which have some seconds to answer."""
+        if self._ask is None:
+            return succeed(Answers(()))
+        return self._ask(topic, question, seconds)
+
+    def ask_here(
+        self, topic: str, question: Any, seconds: float = QUESTION_TIMEOUT
+    ) -> Deferred[Answers]:
+        """Ask this process, as a server of one process asks all of its processes."""
+        answered: Deferred[Any] = maybeDeferred(lambda: self._answers[topic](question))
+        return answered.addCallbacks(lambda answer: Answers((answer,)), self._log_failure)
+
+    def _log_failure(self, failure: Failure) -> Answers:
+        _log.failure("a question of another process cannot be answered", failure)
+        return Answers((), 1)

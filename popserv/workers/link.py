@@ -15,6 +15,12 @@ Messages of a worker:
     An event of the worker's log.
 ``publish [TOPIC, UPDATE]``
     An update for all other workers.
+``ask [NUMBER, TOPIC, QUESTION, SECONDS]``
+    A question to all other workers, which have some seconds to answer.
+``answer [NUMBER, ANSWER]``
+    The answer to a question of the supervisor; without ANSWER if there is none.
+``leaving``
+    The worker has stopped accepting connections, and exits when its sessions have ended.
 
 Messages of the supervisor:
 
@@ -22,6 +28,10 @@ Messages of the supervisor:
     An update of another worker.
 ``replay``
     Another worker has started, and this one must publish everything again.
+``ask [NUMBER, TOPIC, QUESTION, SECONDS]``
+    A question, of the supervisor or of another worker.
+``answers [NUMBER, ANSWERS, MISSING]``
+    The answers to a question of the worker, and how many workers have given none.
 
 Link is not a transport of Twisted, because those do not report how many octets are unsent,
 and send nothing once the reactor stops; a worker then still logs how its sessions ended.

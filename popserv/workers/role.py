@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,9 @@ class WorkerRole:
     """Sends updates to the other workers, and receives theirs."""
     reactor: Any = None
     """The reactor that the server's endpoints listen on; None stands for Twisted's."""
+
+    leaving: Callable[[], object] = lambda: None
+    """Tells the supervisor that this worker accepts no more connections."""
 
     def share_of(self, total: int) -> int:
         """Return this worker's share of a limit; the shares of all workers add up to the total."""

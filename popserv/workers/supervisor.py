@@ -1,24 +1,30 @@
-"""The service of ``twistd pop3 --workers``: opens the sockets, runs workers, relays updates.
+"""The service of ``twistd pop3 --workers``: opens the sockets, runs workers, relays messages.
 
 :mod:`popserv.workers.link` describes the messages between the supervisor and its workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from popserv.interfaces import IReloadable
 from popserv.listening.listeners import CannotStart, Listeners
 from popserv.listening.reactor import AddressFamilyReactor
+from popserv.runtime.bus import QUESTION_TIMEOUT, Answers
 from popserv.workers.launcher import Launcher
 from popserv.workers.link import HEARTBEAT_INTERVAL
+from popserv.workers.questions import Questions, answers_line
 from popserv.workers.sockets import SocketOpener
-from popserv.workers.worker_process import WorkerProcess
+from popserv.workers.worker_process import STOP_TIMEOUT, WorkerProcess
+
+_log = Logger()
 
 
 @implementer(IReloadable)
@@ -31,6 +37,7 @@ class Supervisor(Listeners):
     :param service_module: the name of the module whose ``Options`` and ``makeService`` make
         the service of each worker.
     :param arguments: the command line of ``twistd pop3``.
+    :ivar leaving: the workers that were replaced, or will be, and whose sessions have not ended.
     """
 
     def __init__(
@@ -40,19 +47,15 @@ class Supervisor(Listeners):
         if reactor is None:
             from twisted.internet import reactor
         self.opener = SocketOpener(AddressFamilyReactor(reactor), count)
-        launcher = Launcher(service_module, arguments, reactor)
-        self.workers = [
-            WorkerProcess(
-                number,
-                count,
-                launcher=launcher,
-                opener=self.opener,
-                reactor=reactor,
-                on_publish=self.relay,
-                on_ready=self.request_replay,
-            )
-            for number in range(1, count + 1)
-        ]
+        self._count = count
+        self._reactor = reactor
+        self._launcher = Launcher(service_module, arguments, reactor)
+        self._stop_timeout = STOP_TIMEOUT
+        self._questions = Questions(reactor)
+        self.workers = [self._new_worker(number) for number in range(1, count + 1)]
+        self.leaving: list[WorkerProcess] = []
+        self._candidate: WorkerProcess | None = None
+        self._candidate_ready: Deferred[None] | None = None
         self._heartbeat_check = LoopingCall(self._check_heartbeats)
         self._heartbeat_check.clock = reactor
 
@@ -81,36 +84,156 @@ class Supervisor(Listeners):
         self._heartbeat_check.start(HEARTBEAT_INTERVAL, now=False)
 
     def stopService(self) -> Deferred[Any]:
-        """Stop the workers, and close the sockets when all workers have exited."""
+        """Close the sockets, and stop the workers; the Deferred fires when all have exited."""
         if self._heartbeat_check.running:
             self._heartbeat_check.stop()
-        stopped: Deferred[Any] = DeferredList([worker.stop() for worker in self.workers])
-
-        def close(_: object) -> Deferred[Any]:
-            self.opener.close()
-            closed: Deferred[Any] = super(Supervisor, self).stopService()
-            return closed
-
-        return stopped.addCallback(close)
+        # Another server can use the same addresses while sessions end.
+        self.opener.close()
+        closed: Deferred[Any] = super().stopService()
+        stopped: Deferred[Any] = DeferredList([worker.stop() for worker in self._processes()])
+        return stopped.addCallback(lambda _: closed)
 
     def reload(self) -> None:
         """Pass SIGHUP on to the workers; see :class:`popserv.interfaces.IReloadable`."""
-        for worker in self.workers:
+        for worker in self._processes():
             worker.reload()
 
-    def relay(self, line: bytes, sender: WorkerProcess) -> None:
-        """Send the line of an update to all workers but its sender."""
-        for worker in self.workers:
-            if worker is not sender:
-                worker.send(line)
+    def ask(
+        self, topic: str, question: Any, seconds: float = QUESTION_TIMEOUT
+    ) -> Deferred[Answers]:
+        """Ask all workers, which have some seconds to answer; see WorkerBus."""
+        return self._ask(None, topic, question, seconds)
 
-    def request_replay(self, newcomer: WorkerProcess) -> None:
+    def wait_for_sessions(self, seconds: float) -> None:
+        """Allow workers this many seconds more to exit, in which their sessions may end."""
+        self._stop_timeout = STOP_TIMEOUT + seconds
+        for worker in self._processes():
+            worker.stop_timeout = self._stop_timeout
+
+    def overview(self) -> Sequence[Mapping[str, Any]]:
+        """Return number, pid, state and uptime of each process, in the order of the pids."""
+        processes = [
+            {
+                "number": each.number,
+                "pid": each.pid,
+                "state": "leaving"
+                if each.is_leaving
+                else "serving"
+                if each.is_ready
+                else "starting",
+                "uptime": round(each.uptime, 1),
+            }
+            for each in self._processes()
+            if each.pid is not None
+        ]
+        return sorted(processes, key=lambda each: each["pid"])
+
+    # Replacing workers
+
+    @property
+    def is_replacing(self) -> bool:
+        """Whether workers are being replaced."""
+        return self._candidate is not None
+
+    def replace_workers(self) -> Deferred[None]:
+        """Replace each worker by a new process, one after the other, so that no client is refused.
+
+        A new process accepts connections before its predecessor stops to do so.  If one cannot
+        start, that is logged, and the remaining workers stay.
+        """
+        return Deferred.fromCoroutine(self._replace_workers())
+
+    async def _replace_workers(self) -> None:
+        for at, number in enumerate(range(1, self._count + 1)):
+            candidate = self._candidate = self._new_worker(number, is_candidate=True)
+            ready: Deferred[None] = Deferred()
+            self._candidate_ready = ready
+            candidate.start()
+            await ready
+            if not self.running:
+                # The candidate is being stopped, too.
+                return
+            self._candidate = None
+            if not candidate.is_ready:
+                _log.error(
+                    "worker {number} is not replaced, and those after it neither: {reason}",
+                    number=number,
+                    reason=candidate.failure_reason or "the new process has ended",
+                )
+                return
+            candidate.promote()
+            previous, self.workers[at] = self.workers[at], candidate
+            self.leaving.append(previous)
+            previous.leave()
+
+    # WorkerEvents
+
+    def message_received(self, word: bytes, line: bytes, worker: WorkerProcess) -> None:
+        """Relay an update, or process a question or an answer."""
+        if word == b"publish":
+            for each in self._processes():
+                if each is not worker:
+                    each.send(line)
+        elif word == b"answer":
+            self._questions.receive(worker, line.partition(b" ")[2])
+        else:
+            number, topic, question, seconds = json.loads(line.partition(b" ")[2])
+            self._ask(worker, topic, question, seconds).addCallback(
+                lambda answers: worker.send(answers_line(number, answers))
+            )
+
+    def worker_ready(self, worker: WorkerProcess) -> None:
         """Ask one worker to publish everything again, for a worker that has just started."""
-        for worker in self.workers:
-            if worker.is_ready and worker is not newcomer:
-                worker.send(b"replay")
+        for each in self.workers:
+            if each.is_ready and each is not worker:
+                each.send(b"replay")
                 break
+        self._candidate_finished(worker)
+
+    def worker_leaving(self, worker: WorkerProcess) -> None:
+        """Start the successor of a worker that has stopped accepting connections."""
+        at = self.workers.index(worker)
+        self.leaving.append(worker)
+        self.workers[at] = self._new_worker(at + 1)
+        self.workers[at].start()
+
+    def worker_ended(self, worker: WorkerProcess) -> None:
+        """Forget a worker that was leaving, and expect no more answers."""
+        self._questions.forget(worker)
+        if worker in self.leaving:
+            self.leaving.remove(worker)
+        self._candidate_finished(worker)
+
+    def _candidate_finished(self, worker: WorkerProcess) -> None:
+        ready = self._candidate_ready
+        if worker is self._candidate and ready is not None:
+            self._candidate_ready = None
+            ready.callback(None)
+
+    def _new_worker(self, number: int, *, is_candidate: bool = False) -> WorkerProcess:
+        worker = WorkerProcess(
+            number,
+            self._count,
+            launcher=self._launcher,
+            opener=self.opener,
+            reactor=self._reactor,
+            events=self,
+            is_candidate=is_candidate,
+        )
+        worker.stop_timeout = self._stop_timeout
+        return worker
+
+    def _processes(self) -> Iterator[WorkerProcess]:
+        """Yield all workers: those that serve, those that are leaving, and the candidate."""
+        candidate = [] if self._candidate is None else [self._candidate]
+        yield from [*self.workers, *self.leaving, *candidate]
+
+    def _ask(
+        self, asking: WorkerProcess | None, topic: str, question: Any, seconds: float
+    ) -> Deferred[Answers]:
+        asked = [each for each in self._processes() if each.is_ready and each is not asking]
+        return self._questions.ask(asked, topic, question, seconds)
 
     def _check_heartbeats(self) -> None:
-        for worker in self.workers:
+        for worker in self._processes():
             worker.check_heartbeat()

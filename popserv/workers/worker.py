@@ -25,9 +25,10 @@ from twisted.logger import Logger, globalLogBeginner
 from twisted.python import usage
 
 from popserv.listening.listeners import CannotStart
-from popserv.runtime.bus import WorkerBus
+from popserv.runtime.bus import Answers, WorkerBus
 from popserv.workers.link import HEARTBEAT_INTERVAL, Link
 from popserv.workers.log_forwarding import LogForwarder
+from popserv.workers.questions import answer_line, question_line
 from popserv.workers.role import WorkerRole
 from popserv.workers.sockets import SocketAdopter
 
@@ -67,7 +68,10 @@ class Worker:
         self._setup = setup
         self._link = Link(reactor, link, self._message_received, self._stop)
         self._log_forwarder = LogForwarder(reactor, self._link)
-        self._bus = WorkerBus(self._publish)
+        self._bus = WorkerBus(self._publish, self._ask)
+        # The questions of this worker that wait for answers.
+        self._asked: dict[int, Deferred[Answers]] = {}
+        self._last_question = 0
         self._cooperator = Cooperator(scheduler=partial(reactor.callLater, 0))
         self._heartbeat = LoopingCall(self._link.send, b"heartbeat")
         self._heartbeat.clock = reactor
@@ -111,17 +115,21 @@ class Worker:
                 self._setup["count"],
                 self._bus,
                 SocketAdopter(self._reactor, self._setup["sockets"]),
+                partial(self._link.send, b"leaving"),
             ),
         )
         os.chdir(previous)
         return service
 
     def _shut_down(self, service: IService) -> Deferred[None]:
+        # Until then, sessions may go on for a long time.
+        return maybeDeferred(service.stopService).addBoth(lambda _: self._service_stopped())
+
+    def _service_stopped(self) -> None:
         self._heartbeat.stop()
         self._log_forwarder.stop_batching()
-        stopped: Deferred[None] = maybeDeferred(service.stopService)
         # Sessions still log how they ended.
-        return stopped.addBoth(lambda _: self._link.stop_using_reactor())
+        self._link.stop_using_reactor()
 
     def _fail(self, reason: str) -> int:
         self._link.send(b"failed " + json.dumps(reason).encode())
@@ -140,11 +148,29 @@ class Worker:
         if self._link.unsent_octets <= MAX_UNSENT:
             self._link.send(b"publish " + json.dumps([topic, update]).encode())
 
+    def _ask(self, topic: str, question: Any, seconds: float) -> Deferred[Answers]:
+        self._last_question += 1
+        number = self._last_question
+        # The supervisor always answers: it counts the workers that do not.
+        answers: Deferred[Answers] = Deferred()
+        self._asked[number] = answers
+        self._link.send(question_line(number, topic, question, seconds))
+        return answers
+
+    def _answer(self, number: int, topic: str, question: Any, seconds: float) -> None:
+        answered = self._bus.ask_here(topic, question)
+        answered.addCallback(lambda answers: self._link.send(answer_line(number, answers)))
+
     def _message_received(self, line: bytes) -> None:
         word, _, argument = line.partition(b" ")
         try:
             if word == b"publish":
                 self._bus.receive(*json.loads(argument))
+            elif word == b"ask":
+                self._answer(*json.loads(argument))
+            elif word == b"answers":
+                number, given, missing = json.loads(argument)
+                self._asked.pop(number).callback(Answers(given, missing))
             elif word == b"replay":
                 # In steps, because many updates would block clients and the link.
                 self._cooperator.cooperate(self._bus.replay_all())

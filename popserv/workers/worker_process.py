@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessExitedAlready
@@ -24,7 +23,7 @@ _log = Logger()
 START_TIMEOUT = 60.0
 """Seconds that the first worker has to become ready."""
 STOP_TIMEOUT = 30.0
-"""Seconds that a worker has to exit before it is killed."""
+"""Seconds that a worker has to exit, after its sessions have ended, before it is killed."""
 MAX_RESTART_DELAY = 60.0
 """The maximum delay before a restart, in seconds; the delays are 0, 1, 2, 4 and so on."""
 RESTART_DELAY_RESET = 60.0
@@ -38,16 +37,37 @@ MAX_UNSENT = 8 << 20
 """Octets that a worker may leave unread before it is killed."""
 
 
+class WorkerEvents(Protocol):
+    """What the supervisor does when something happens to a worker."""
+
+    def message_received(self, word: bytes, line: bytes, worker: WorkerProcess) -> None:
+        """Process a message that is not for the worker's own object; ``word`` begins the line."""
+
+    def worker_ready(self, worker: WorkerProcess) -> None:
+        """The worker accepts connections."""
+
+    def worker_leaving(self, worker: WorkerProcess) -> None:
+        """The worker has stopped accepting connections by itself, and will exit."""
+
+    def worker_ended(self, worker: WorkerProcess) -> None:
+        """The worker's process has exited; it is not restarted if it was a candidate or leaving."""
+
+
 class WorkerProcess(ProcessProtocol):
     """One worker.  When its process exits, another process takes its place.
 
+    A candidate, which is to replace another worker, is not restarted until :meth:`promote`.  A
+    worker that is leaving is not restarted either.
+
     :param number: the worker's number, from 1 to ``count``.
-    :param on_publish: called with the line of an update that the worker publishes, and this
-        object.
-    :param on_ready: called with this object when the worker accepts connections.
+    :ivar failure_reason: why the process could not start, if it has said so.
+    :ivar stop_timeout: the seconds that the process has to exit before it is killed.
     """
 
     is_ready = False
+    is_leaving = False
+    failure_reason = ""
+    stop_timeout = STOP_TIMEOUT
 
     def __init__(
         self,
@@ -57,21 +77,20 @@ class WorkerProcess(ProcessProtocol):
         launcher: Launcher,
         opener: SocketOpener,
         reactor: Any,
-        on_publish: Callable[[bytes, WorkerProcess], object],
-        on_ready: Callable[[WorkerProcess], object],
+        events: WorkerEvents,
+        is_candidate: bool = False,
     ) -> None:
-        self._number = number
+        self.number = number
         self._count = count
         self._launcher = launcher
         self._opener = opener
         self._reactor = reactor
-        self._on_publish = on_publish
-        self._on_ready = on_ready
+        self._events = events
+        self._is_candidate = is_candidate
         self._process: Any = None
         self._link: Link | None = None
         self._output: Link | None = None
         self._started_at = 0.0
-        self._failure_reason = ""
         self._missed_heartbeats = 0
         self._restart_delay = 0.0
         self._restart_call: Any = None
@@ -92,9 +111,19 @@ class WorkerProcess(ProcessProtocol):
             ) from None
         if not self._wait_until_ready(link, output):
             self._send_signal("KILL")
-            reason = self._failure_reason or "the first worker did not become ready"
+            reason = self.failure_reason or "the first worker did not become ready"
             raise CannotStart(f"popserv: {reason}")
         self._connect(link, output)
+
+    @property
+    def pid(self) -> int | None:
+        """The process ID, or None if there is no process."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def uptime(self) -> float:
+        """The seconds since the process was started."""
+        return float(self._reactor.seconds() - self._started_at)
 
     def start(self) -> None:
         """Start the process; if that fails, log why and try again later."""
@@ -102,14 +131,27 @@ class WorkerProcess(ProcessProtocol):
         try:
             link, output = self._launch()
         except OSError as error:
-            self._restart(f"cannot be started: {error}")
+            self.failure_reason = f"cannot be started: {error}"
+            self._end(self.failure_reason)
         else:
             self._connect(link, output)
 
+    def promote(self) -> None:
+        """Restart the process from now on when it exits: it is no longer a candidate."""
+        self._is_candidate = False
+
+    def leave(self) -> None:
+        """Have the process stop accepting connections, and exit when its sessions have ended."""
+        self._note_leaving()
+        if self._process is None:
+            self._cancel_restart()
+            self._events.worker_ended(self)
+        else:
+            self._send_signal("TERM")
+
     def stop(self) -> Deferred[None]:
         """Stop the process and do not restart it; the Deferred fires when it has exited."""
-        if self._restart_call is not None:
-            self._restart_call.cancel()
+        self._cancel_restart()
         if self._process is None:
             return succeed(None)
         self._stopped = Deferred()
@@ -129,7 +171,7 @@ class WorkerProcess(ProcessProtocol):
             if self._link.unsent_octets > MAX_UNSENT:
                 _log.error(
                     "worker {number} does not read from the supervisor; killed",
-                    number=self._number,
+                    number=self.number,
                 )
                 self._send_signal("KILL")
 
@@ -142,7 +184,7 @@ class WorkerProcess(ProcessProtocol):
         self._missed_heartbeats += 1
         # Also while it starts: its sockets queue connections that no process accepts.
         if self._process is not None and self._missed_heartbeats > MAX_MISSED_HEARTBEATS:
-            _log.error("worker {number} sent no heartbeat; killed", number=self._number)
+            _log.error("worker {number} sent no heartbeat; killed", number=self.number)
             self._send_signal("KILL")
 
     def processEnded(self, reason: Failure) -> None:
@@ -158,16 +200,16 @@ class WorkerProcess(ProcessProtocol):
         if self._stopped is not None:
             self._stopped.callback(None)
         else:
-            self._restart(f"exited with {_status(reason.value)}")
+            self._end(f"exited with {_status(reason.value)}")
 
     def _launch(self) -> tuple[socket.socket, socket.socket]:
         self._started_at = self._reactor.seconds()
-        self._failure_reason = ""
+        self.failure_reason = ""
         self._missed_heartbeats = 0
-        role = {"number": self._number, "count": self._count}
-        sockets = self._opener.descriptors(self._number)
+        role = {"number": self.number, "count": self._count}
+        sockets = self._opener.descriptors(self.number)
         self._process, link, output = self._launcher.launch(self, role, sockets)
-        _log.info("worker {number} started, pid {pid}", number=self._number, pid=self._process.pid)
+        _log.info("worker {number} started, pid {pid}", number=self.number, pid=self._process.pid)
         return link, output
 
     def _connect(self, link: socket.socket, output: socket.socket) -> None:
@@ -179,15 +221,31 @@ class WorkerProcess(ProcessProtocol):
         link.settimeout(START_TIMEOUT)
         output.settimeout(1.0)
         with suppress(OSError), link.makefile("rb", 0) as lines:
-            while not (self.is_ready or self._failure_reason) and (line := lines.readline()):
+            while not (self.is_ready or self.failure_reason) and (line := lines.readline()):
                 self._message_received(line.rstrip(b"\n"))
-        if not (self.is_ready or self._failure_reason):
+        if not (self.is_ready or self.failure_reason):
             # The last line is what Python printed before it exited.
             with suppress(OSError), output.makefile("rb") as lines:
                 for line in lines:
                     self._log_output(line.rstrip(b"\n"))
-                    self._failure_reason = line.decode(errors="backslashreplace").strip()
+                    self.failure_reason = line.decode(errors="backslashreplace").strip()
         return self.is_ready
+
+    def _end(self, why: str) -> None:
+        """Restart the process, unless it was a candidate or leaving."""
+        if not (self._is_candidate or self.is_leaving):
+            self._restart(why)
+        self._events.worker_ended(self)
+
+    def _note_leaving(self) -> None:
+        self.is_leaving = True
+        if self._process is not None:
+            self._schedule_kill()
+
+    def _cancel_restart(self) -> None:
+        if self._restart_call is not None:
+            self._restart_call.cancel()
+            self._restart_call = None
 
     def _restart(self, why: str) -> None:
         if self._reactor.seconds() - self._started_at >= RESTART_DELAY_RESET:
@@ -196,12 +254,12 @@ class WorkerProcess(ProcessProtocol):
         self._restart_delay = min(MAX_RESTART_DELAY, max(1.0, 2 * delay))
         _log.error(
             "worker {number} {why}; restarting {when}",
-            number=self._number,
+            number=self.number,
             why=why,
             when=f"in {delay:.0f} s" if delay else "at once",
         )
         if delay:
-            self._opener.pause(self._number)
+            self._opener.pause(self.number)
         self._restart_call = self._reactor.callLater(delay, self.start)
 
     def _message_received(self, line: bytes) -> None:
@@ -209,17 +267,20 @@ class WorkerProcess(ProcessProtocol):
         word, _, argument = line.partition(b" ")
         if word == b"log":
             self._log_event(argument)
-        elif word == b"publish":
-            self._on_publish(line, self)
+        elif word in (b"publish", b"ask", b"answer"):
+            self._events.message_received(word, line, self)
         elif word == b"ready":
             self.is_ready = True
-            self._on_ready(self)
+            self._events.worker_ready(self)
+        elif word == b"leaving" and not self.is_leaving and self._stopped is None:
+            self._note_leaving()
+            self._events.worker_leaving(self)
         elif word == b"failed":
-            self._failure_reason = str(json.loads(argument))
+            self.failure_reason = str(json.loads(argument))
             _log.error(
                 "worker {number} cannot start: {reason}",
-                number=self._number,
-                reason=self._failure_reason,
+                number=self.number,
+                reason=self.failure_reason,
             )
 
     def _log_event(self, text: bytes) -> None:
@@ -231,21 +292,21 @@ class WorkerProcess(ProcessProtocol):
         except (ValueError, LookupError, AttributeError):
             self._log_output(text)
             return
-        log_system = f"worker {self._number}: {system}"
-        globalLogPublisher({**event, "log_system": log_system, "log_worker": self._number})
+        log_system = f"worker {self.number}: {system}"
+        globalLogPublisher({**event, "log_system": log_system, "log_worker": self.number})
 
     def _log_output(self, line: bytes) -> None:
         text = line.decode(errors="backslashreplace")
-        _log.warn("worker {number} output: {text}", number=self._number, text=text)
+        _log.warn("worker {number} output: {text}", number=self.number, text=text)
 
     def _schedule_kill(self) -> None:
-        """Kill the process if it does not exit within STOP_TIMEOUT."""
+        """Kill the process if it does not exit in time."""
         if self._kill_call is None:
-            self._kill_call = self._reactor.callLater(STOP_TIMEOUT, self._kill_after_timeout)
+            self._kill_call = self._reactor.callLater(self.stop_timeout, self._kill_after_timeout)
 
     def _kill_after_timeout(self) -> None:
         self._kill_call = None
-        _log.error("worker {number} does not stop; killed", number=self._number)
+        _log.error("worker {number} does not stop; killed", number=self.number)
         self._send_signal("KILL")
 
     def _send_signal(self, name: str) -> None:

@@ -1,8 +1,9 @@
 """Tests of popserv.runtime.bus."""
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.runtime.bus import WorkerBus
+from popserv.runtime.bus import Answers, WorkerBus
 
 
 class UpdateList:
@@ -56,3 +57,40 @@ class WorkerBusTests(SynchronousTestCase):
         self.assertEqual(len(self.sent), 1)
         list(steps)
         self.assertEqual(self.sent, [("colours", "red"), ("colours", "blue"), ("tastes", "sweet")])
+
+
+class QuestionTests(SynchronousTestCase):
+    """Questions go to all other workers, and are answered by the function of their topic."""
+
+    def test_one_process(self):
+        """In a server of one process, there is no other worker to ask."""
+        self.assertEqual(
+            self.successResultOf(WorkerBus().ask_others("colours", "?")), Answers((), 0)
+        )
+
+    def test_ask_others(self):
+        """A question is passed on with its time limit, two seconds unless it has another."""
+        asked = []
+        bus = WorkerBus(ask=lambda *question: asked.append(question) or "answers")
+        self.assertEqual(bus.ask_others("colours", "?"), "answers")
+        bus.ask_others("colours", "?", 7)
+        self.assertEqual(asked, [("colours", "?", 2.0), ("colours", "?", 7)])
+
+    def test_ask_here(self):
+        """This process answers as one of the others would, now or later."""
+        bus, waiting = WorkerBus(), Deferred()
+        bus.answer("double", lambda number: 2 * number)
+        bus.answer("later", lambda question: waiting)
+        self.assertEqual(self.successResultOf(bus.ask_here("double", 4)), Answers((8,), 0))
+        later = bus.ask_here("later", None)
+        self.assertNoResult(later)
+        waiting.callback("yes")
+        self.assertEqual(self.successResultOf(later), Answers(("yes",), 0))
+
+    def test_error(self):
+        """A question that cannot be answered is logged, and its answer is missing."""
+        bus = WorkerBus()
+        bus.answer("divide", lambda number: 1 // number)
+        for topic, kind in (("divide", ZeroDivisionError), ("unknown", KeyError)):
+            self.assertEqual(self.successResultOf(bus.ask_here(topic, 0)), Answers((), 1))
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 1)

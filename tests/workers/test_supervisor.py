@@ -6,8 +6,10 @@ from zope.interface.verify import verifyObject
 
 from popserv.interfaces import IReloadable
 from popserv.listening.listeners import CannotStart
+from popserv.runtime.bus import Answers
 from popserv.workers import worker_process
 from popserv.workers.supervisor import Supervisor
+from popserv.workers.worker_process import STOP_TIMEOUT
 from tests.workers.harness import LAST_EVENT, SupervisorTestCase
 
 
@@ -110,6 +112,161 @@ class RelayTests(SupervisorTestCase):
         self.reactor.read()
         messages = [process.messages() for process in self.launcher.started[1:]]
         self.assertEqual(messages, [[b"replay"], [], []])
+
+
+class QuestionTests(SupervisorTestCase):
+    """Questions of the supervisor, and of workers to each other."""
+
+    def test_ask(self):
+        """The supervisor asks all workers that are ready."""
+        processes = self.start()
+        answers = self.supervisor.ask("colours", "?")
+        for process in processes:
+            line = process.messages()[-1]
+            self.assertEqual(line, b'ask [1, "colours", "?", 2.0]')
+            process.link.sendall(b'answer [1, "red"]\n')
+        self.reactor.read()
+        self.assertEqual(self.successResultOf(answers), Answers(["red"] * 3, 0))
+
+    def test_worker_asks(self):
+        """A worker asks all other workers, and gets their answers with the number it gave."""
+        asking, second, third = self.start()
+        for process in self.launcher.started:
+            process.messages()
+        asking.link.sendall(b'ask [17, "colours", "?", 5]\n')
+        self.reactor.read()
+        self.assertEqual(asking.messages(), [])
+        self.assertEqual(second.messages(), [b'ask [1, "colours", "?", 5]'])
+        second.link.sendall(b'answer [1, "red"]\n')
+        self.reactor.read()
+        third.exit(code=1)
+        self.assertEqual(asking.messages()[-1], b'answers [17, ["red"], 1]')
+
+    def test_not_ready(self):
+        """A worker that has not started yet is not asked."""
+        self.successResultOf(self.supervisor.ask("colours", "?"))
+
+
+class ReplacementTests(SupervisorTestCase):
+    """Workers that are replaced while the server goes on."""
+
+    def setUp(self):
+        """Start the workers."""
+        super().setUp()
+        self.processes = self.start()
+
+    def step(self):
+        """Let the newest process become ready; return it."""
+        self.reactor.read()
+        return self.launcher.started[-1]
+
+    def states(self):
+        """Return the number and the state of each process."""
+        return sorted((each["number"], each["state"]) for each in self.supervisor.overview())
+
+    def test_replace(self):
+        """Each worker is asked to leave when its successor is ready, one after the other."""
+        self.launcher.first_message = b"heartbeat\nready\n"
+        replaced = self.supervisor.replace_workers()
+        for at, process in enumerate(self.processes):
+            self.assertTrue(self.supervisor.is_replacing)
+            self.assertEqual(len(self.launcher.started), 4 + at)
+            self.assertEqual(process.signals, [])
+            self.step()
+            self.assertEqual(process.signals, ["TERM"])
+        self.successResultOf(replaced)
+        self.assertFalse(self.supervisor.is_replacing)
+        self.assertEqual(
+            self.states(),
+            [(n, state) for n in (1, 2, 3) for state in ("leaving", "serving")],
+        )
+        for process in self.processes:
+            process.exit()
+        self.assertEqual(len(self.launcher.started), 6)
+        self.assertEqual(self.states(), [(1, "serving"), (2, "serving"), (3, "serving")])
+        self.assertEqual(self.paused, [])
+
+    def test_restarted(self):
+        """A successor is restarted like any other worker."""
+        self.supervisor.replace_workers()
+        self.step()
+        self.launcher.started[3].exit(code=1)
+        self.reactor.advance(0)
+        numbers = [process.role["number"] for process in self.launcher.started]
+        self.assertEqual(numbers, [1, 2, 3, 1, 2, 1])
+        self.assertIn("worker 1 exited with code 1; restarting at once", self.log_lines())
+
+    def test_starting(self):
+        """While a successor starts, its predecessor serves."""
+        self.launcher.first_message = b"heartbeat\n"
+        self.supervisor.replace_workers()
+        self.assertEqual(self.states()[:2], [(1, "serving"), (1, "starting")])
+
+    def test_cannot_start(self):
+        """If a successor cannot start, that is logged, and no worker is stopped."""
+        for message, reason in [
+            (b'failed "no such certificate"\n', "no such certificate"),
+            (b"", "the new process has ended"),
+        ]:
+            self.launcher.first_message = message
+            replaced = self.supervisor.replace_workers()
+            self.step().exit(code=1)
+            self.successResultOf(replaced)
+            self.assertIn(
+                f"worker 1 is not replaced, and those after it neither: {reason}",
+                self.log_lines(),
+            )
+        self.assertEqual([process.signals for process in self.processes], [[], [], []])
+        self.assertEqual((self.paused, self.supervisor.is_replacing), ([], False))
+
+    def test_no_process(self):
+        """The same holds if the process of a successor cannot be started at all."""
+        self.launcher.error = PermissionError(13, "Permission denied", "python")
+        self.successResultOf(self.supervisor.replace_workers())
+        self.assertIn("cannot be started", self.log_lines()[-1])
+        self.assertEqual(self.processes[0].signals, [])
+
+    def test_predecessor_ended(self):
+        """A worker that waits for its restart is replaced as well, and not restarted then."""
+        self.supervisor.replace_workers()
+        self.processes[0].exit(code=1)
+        self.step()
+        self.assertEqual(self.states()[:2], [(1, "serving"), (2, "serving")])
+        self.reactor.advance(0)
+        self.assertEqual(len(self.launcher.started), 5)
+
+    def test_leaving(self):
+        """A worker that stops accepting connections by itself has a successor at once."""
+        self.processes[1].link.sendall(b"leaving\nleaving\n")
+        self.reactor.read()
+        self.assertEqual(len(self.launcher.started), 4)
+        self.assertEqual(self.launcher.started[-1].role["number"], 2)
+        self.processes[1].exit()
+        self.reactor.advance(100)
+        self.assertEqual(len(self.launcher.started), 4)
+
+    def test_time_to_leave(self):
+        """A worker that is leaving is killed after the seconds for sessions, and the usual ones."""
+        self.supervisor.wait_for_sessions(100)
+        self.supervisor.replace_workers()
+        self.step()
+        self.reactor.advance(STOP_TIMEOUT + 99)
+        self.assertEqual(self.processes[0].signals, ["TERM"])
+        self.reactor.advance(2)
+        self.assertEqual(self.processes[0].signals, ["TERM", "KILL"])
+
+    def test_stop(self):
+        """When the server stops, workers that are leaving or starting stop as well."""
+        self.supervisor.replace_workers()
+        self.step()
+        stopped = self.supervisor.stopService()
+        self.processes[1].link.sendall(b"leaving\n")
+        self.reactor.read()
+        self.assertEqual(len(self.launcher.started), 5)
+        for process in self.launcher.started:
+            self.assertNoResult(stopped)
+            process.exit()
+        self.successResultOf(stopped)
 
 
 class StopTests(SupervisorTestCase):

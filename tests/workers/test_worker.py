@@ -8,6 +8,7 @@ import sys
 from types import SimpleNamespace
 from unittest.mock import patch
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv import tap
 from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.listening.listeners import CannotStart
+from popserv.runtime.bus import Answers
 from popserv.workers import worker as worker_module
 from popserv.workers.link import HEARTBEAT_INTERVAL
 from popserv.workers.worker import Worker, main
@@ -156,6 +158,22 @@ class RunTests(WorkerTestCase):
         ]
         self.assertEqual(texts, ["before", "after"])
 
+    def test_waits_for_sessions(self):
+        """Until the service has stopped, heartbeats are sent and events of the log collected."""
+        service, stopped = RecordingService(), Deferred()
+        service.stopService = lambda: stopped
+        self.run_with(service)
+        self.messages()
+        ((_, _, shut_down, *arguments),) = self.reactor.triggers
+        ended = shut_down(*arguments)
+        self.reactor.advance(HEARTBEAT_INTERVAL)
+        self.assertEqual(self.messages(), [b"heartbeat"])
+        self.assertNoResult(ended)
+        stopped.callback(None)
+        self.successResultOf(ended)
+        self.reactor.advance(HEARTBEAT_INTERVAL)
+        self.assertEqual(self.messages(), [])
+
     def test_supervisor_exits(self):
         """When the supervisor has closed the link, the reactor is stopped if it still runs."""
         self.worker()
@@ -247,6 +265,29 @@ class BusTests(WorkerTestCase):
         self.assertEqual(
             self.messages(), [b'publish ["colours", "red"]', b'publish ["colours", 1]']
         )
+
+    def test_answer(self):
+        """A question is answered by the component, with the number of the question."""
+        self.bus.answer("colours", lambda question: [question, "red"])
+        self.supervisor.sendall(b'ask [3, "colours", "?", 2]\n')
+        self.reactor.read()
+        self.assertEqual(self.messages(), [b'answer [3, ["?", "red"]]'])
+
+    def test_ask(self):
+        """A component can ask the other workers through the supervisor."""
+        first, second = (self.bus.ask_others("colours", each, 5) for each in "ab")
+        self.assertEqual(
+            self.messages(), [b'ask [1, "colours", "a", 5]', b'ask [2, "colours", "b", 5]']
+        )
+        self.supervisor.sendall(b'answers [2, ["red"], 1]\n')
+        self.reactor.read()
+        self.assertNoResult(first)
+        self.assertEqual(self.successResultOf(second), Answers(["red"], 1))
+
+    def test_leaving(self):
+        """The service can tell the supervisor that it accepts no more connections."""
+        self.make_service_arguments[1].leaving()
+        self.assertEqual(self.messages(), [b"leaving"])
 
     def test_error(self):
         """An exception of a component is logged, and the worker goes on."""

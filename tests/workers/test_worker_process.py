@@ -58,7 +58,7 @@ class SupervisionTests(SupervisorTestCase):
         self.patch(worker_process, "MAX_UNSENT", 1000)
         first, *others = self.start()
         for _ in range(2000):
-            self.supervisor.relay(b"x" * 1000, self.supervisor.workers[1])
+            self.supervisor.message_received(b"publish", b"x" * 1000, self.supervisor.workers[1])
             others[1].messages()
             self.reactor.write()
             if first.signals:
