@@ -374,6 +374,13 @@ class IDefaultDomain(Interface):
     )
 
 
+class ICaching(Interface):
+    """A store or a credentials checker with caches, whose sizes ``popserv status`` shows."""
+
+    def cache_sizes() -> Mapping[str, int]:
+        """Return the number of entries by the name of what is cached, such as ``maildrops``."""
+
+
 class IReloadable(Interface):
     """An object that uses files, such as a credentials checker.
 

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from io import TextIOWrapper
 from os import getuid
 from pwd import getpwuid
@@ -32,8 +33,11 @@ from popserv.commandline.factories import (
 from popserv.commandline.option_values import split_proxy_prefix
 from popserv.commandline.options import Options
 from popserv.interfaces import IReloadable
+from popserv.listening.drain import TOPIC as DRAIN_TOPIC
+from popserv.listening.drain import Drainer
 from popserv.listening.listeners import CannotStart, Listeners
 from popserv.listening.reactor import AddressFamilyReactor
+from popserv.reloading.log_level import LevelFilter
 from popserv.reloading.reloader import Reloader
 from popserv.reloading.service_manager import ServiceManager
 from popserv.runtime.clock import use_steady_clock
@@ -45,6 +49,7 @@ from popserv.workers.role import WorkerRole
 from popserv.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from popserv.control.sessions import CountedConnections
     from popserv.tls.certificates import Certificates
 
 __all__ = ["CannotStart", "Options", "makeService"]
@@ -80,6 +85,7 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     if options["login-delay"]:
         realm = LoginDelayRealm(realm, options["login-delay"], bus=role.bus)
     warn_about_short_timeout(options)
+    connections = _counted_connections() if options["control"] else None
     factory = make_factory(
         options,
         realm,
@@ -87,6 +93,7 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         or _default_max_connections(),
         trusted_networks=options["trusted-networks"],
         bus=role.bus,
+        connections=connections,
     )
     listeners = supervisor or Listeners()
 
@@ -116,22 +123,64 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         if supervisor is None and role.number == 1:
             # One worker warns for all; the supervisor does not reload certificates.
             TimerService(_DAY, certificates.warn_of_expiry).setServiceParent(listeners)
+    drainer = None
+    if options["drain"] or options["control"]:
+        if supervisor is not None:
+            supervisor.wait_for_sessions(options["drain"])
+        drainer = Drainer(
+            listeners,
+            options["drain"],
+            factory.connections,
+            leaving=role.leaving,
+            hurry=None if is_worker else partial(_end_drain, supervisor),
+        )
+        role.bus.answer(DRAIN_TOPIC, drainer.allow)
+    service: IService = drainer or listeners
     if options.parent is None and not is_worker:
-        return listeners
+        return service
     reloadables: list[IReloadable] = [supervisor] if supervisor else _reloadables(options)
     if options.config is not None:
         reloadables.append(options.config)
     log_file = options.open_log_file()
+    observer = log_file.observer if log_file is not None else options.standard_output()
+    log_level = LevelFilter(observer) if options["control"] and observer is not None else None
     reloader = Reloader(
         reloadables,
         log_file,
-        log_file.observer if log_file is not None else options.standard_output(),
+        log_level or observer,
         logs_signals=not is_worker,
         manager=None if is_worker else ServiceManager(os.environ),
         status=f"serving, {options['workers']} workers" if supervisor else "serving",
     )
-    listeners.setServiceParent(reloader)
+    service.setServiceParent(reloader)
+    if drainer is not None and connections is not None:
+        # A server without it need not load it.
+        from popserv.commandline.control_service import (  # noqa: PLC0415
+            answer_questions,
+            make_control_service,
+        )
+
+        if supervisor is None:
+            answer_questions(options, role.bus, factory, connections)
+        if not is_worker:
+            control = make_control_service(
+                options, drainer, reloader, log_level, supervisor, role.bus
+            )
+            control.setServiceParent(drainer)
     return reloader
+
+
+def _counted_connections() -> CountedConnections:
+    # A server without --control need not load it.
+    from popserv.control.sessions import CountedConnections  # noqa: PLC0415
+
+    return CountedConnections()
+
+
+def _end_drain(supervisor: Supervisor | None) -> None:
+    """Have the workers end their sessions now."""
+    if supervisor is not None:
+        supervisor.ask(DRAIN_TOPIC, 0)
 
 
 def _reloadables(options: Options) -> list[IReloadable]:

@@ -3,13 +3,16 @@
 import io
 import os
 import socket
+import subprocess
 import sys
 from unittest.mock import patch
 
 from twisted.application.internet import TimerService
-from twisted.application.service import IService
+from twisted.application.service import IService, Service
 from twisted.cred.credentials import UsernamePassword
+from twisted.internet import reactor
 from twisted.internet.address import IPv6Address
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import usage
@@ -19,6 +22,7 @@ from popserv import tap
 from popserv.commands.dialects import DIALECTS
 from popserv.errors import LoginFailed, LoginTooSoon
 from popserv.server.preauth import PreauthenticatedFactory
+from popserv.workers.worker_process import STOP_TIMEOUT
 from tests.commandline.harness import OptionsCase
 from tests.commands.harness import Client
 
@@ -31,6 +35,15 @@ class ServiceCase(OptionsCase):
         with patch.object(tap.strports, "service") as make_service:
             service = tap.makeService(self.parse(*arguments), role)
         return service, make_service.call_args_list
+
+    def under_twistd(self, *arguments):
+        """Return options that twistd has parsed."""
+        options = self.parse(*arguments)
+        options.parent = usage.Options()
+        for name in ("logger", "logfile", "syslog", "debug", "chroot"):
+            options.parent[name] = None
+        options.parent["nodaemon"] = True
+        return options
 
     def factory(self, *arguments):
         """Return the factory of the last endpoint; record the endpoints."""
@@ -206,11 +219,7 @@ class WorkerTests(ServiceCase):
             (("--workers=2",), ["Supervisor"]),
             (("--workers=2", "--config", self.write("x", b"")), ["Supervisor", "ConfigFile"]),
         ]:
-            options = self.parse(*arguments, *more)
-            options.parent = usage.Options()
-            for name in ("logger", "logfile", "syslog", "debug", "chroot"):
-                options.parent[name] = None
-            options.parent["nodaemon"] = True
+            options = self.under_twistd(*arguments, *more)
             with patch.object(tap.strports, "service"):
                 reloader = tap.makeService(options)
             names = [type(each).__name__ for each in reloader._reloadables]
@@ -229,6 +238,98 @@ class WorkerTests(ServiceCase):
             self.assertIs(call.kwargs["reactor"], supervisor.opener)
         self.assertEqual(len(calls), 4)
         self.assertEqual(list(supervisor), [])
+
+
+class ControlTests(ServiceCase):
+    """The services of --control and --drain."""
+
+    def control(self, *arguments):
+        """Return the service of a main process, the call of its control socket, its operations."""
+        with patch.object(tap.strports, "service") as make_service:
+            make_service.side_effect = lambda *_, **__: Service()
+            reloader = tap.makeService(
+                self.under_twistd("--control=unix:ctl", "-l", "tcp:0", *arguments)
+            )
+        call = make_service.call_args
+        return reloader, call, call.args[1].responder._operations
+
+    def test_process(self):
+        """A single process answers questions about itself, and is steered."""
+        reloader, call, operations = self.control("--drain=7")
+        (drainer,) = reloader
+        self.assertEqual(call.args[0], "unix:ctl:mode=600")
+        self.assertIs(call.kwargs["reactor"], reactor)
+        self.assertEqual(len(list(drainer)), 2)
+        answers = self.successResultOf(operations.ask("control status", None))
+        self.assertEqual(answers.given[0]["caches"]["passwords"], 0)
+        self.assertEqual((operations.workers, operations.drain_seconds), (None, 7))
+        self.successResultOf(operations.allow_drain(3))
+        self.assertEqual(drainer._seconds, 3)
+        self.assertIs(operations.log_level, reloader._observer)
+        reloaded = []
+        self.patch(reloader, "reload", reloaded.append)
+        operations.reload()
+        self.assertEqual(reloaded, ["popserv reload"])
+
+    async def test_stop(self):
+        """The server stops when the answer has been sent."""
+        _, _, operations = self.control()
+        stopped = Deferred()
+        self.patch(reactor, "stop", lambda: stopped.callback(None))
+        operations.stop()
+        await stopped
+
+    def test_supervisor(self):
+        """A supervisor asks its workers, and allows them the time that sessions have."""
+        reloader, call, operations = self.control("--workers=2", "--drain=7")
+        self.assertIs(call.kwargs["reactor"], reactor)
+        supervisor = operations.workers
+        self.assertEqual(supervisor._stop_timeout, STOP_TIMEOUT + 7)
+        asked = []
+        self.patch(supervisor, "ask", lambda *question: asked.append(question) or succeed(None))
+        operations.allow_drain(3)
+        self.assertEqual(supervisor._stop_timeout, STOP_TIMEOUT + 3)
+        (drainer,) = reloader
+        drainer._hurry()
+        self.assertEqual(asked, [("drain", 3), ("drain", 0)])
+
+    def test_worker(self):
+        """A worker answers questions, opens no socket for it, and handles no second signal."""
+        role = tap.WorkerRole(2, 2, reactor=object(), leaving=lambda: None)
+        arguments = ("--control=unix:ctl", "-l", "tcp:0", "--workers=2")
+        reloader, calls = self.service_calls(*arguments, role=role)
+        self.assertEqual([call.args[0] for call in calls], ["tcp:0"])
+        (drainer,) = reloader
+        self.assertEqual((drainer._leaving, drainer._hurry), (role.leaving, None))
+        self.successResultOf(role.bus.ask_here("drain", 5))
+        self.assertEqual(drainer._seconds, 5)
+        answers = self.successResultOf(role.bus.ask_here("control status", None))
+        self.assertEqual(answers.given[0]["connections"], 0)
+
+    def test_drain_only(self):
+        """With --drain alone, there is no control socket, and one process has nobody to tell."""
+        drainer, calls = self.service_calls("--drain=7", "-l", "tcp:0")
+        self.assertEqual((len(calls), drainer._seconds), (1, 7))
+        drainer._hurry()
+        self.assertIsInstance(drainer, tap.Drainer)
+
+    def test_neither(self):
+        """Without both, nothing of it is loaded or made."""
+        service, _ = self.service_calls("-l", "tcp:0")
+        self.assertIsInstance(service, tap.Listeners)
+        code = "import sys, popserv.tap; print(*(n for n in sys.modules if 'control' in n))"
+        loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        self.assertEqual(loaded.stdout.split(), [b"popserv.control", b"popserv.control.endpoint"])
+
+    def test_log_of_twistd(self):
+        """If twistd writes the log, its level cannot be changed."""
+        options = self.under_twistd("--control=unix:ctl", "-l", "tcp:0")
+        options.parent["syslog"] = True
+        with patch.object(tap.strports, "service") as make_service:
+            make_service.side_effect = lambda *_, **__: Service()
+            tap.makeService(options)
+        operations = make_service.call_args.args[1].responder._operations
+        self.assertIsNone(operations.log_level)
 
 
 class ListenTests(OptionsCase):

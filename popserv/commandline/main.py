@@ -11,6 +11,17 @@ from popserv import __version__
 from popserv.auth.passwords.users_file import UsersFileError
 from popserv.commandline import users
 
+CONTROL_COMMANDS = {
+    "who": "list the connections of a running server",
+    "kick": "end sessions of a running server",
+    "status": "show the state of a running server",
+    "reload": "have a running server read changed files",
+    "log-level": "show or set what a running server logs",
+    "unblock": "forget the failed logins of an address",
+    "drain": "stop a running server, or replace its workers, once sessions have ended",
+}
+"""The commands of :mod:`popserv.commandline.control`, with their help texts."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 on success, 1 after an error, 2 for usage.
@@ -47,8 +58,8 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="popserv",
         description="Manage the users of a popserv POP3 server, keep the unique-ids of another "
-        "server, compare two servers, copy mail, check the options of the server, or serve a "
-        "single session. "
+        "server, compare two servers, copy mail, check the options of the server, serve a single "
+        "session, or see and steer a running server. "
         "To run the server, see: twistd pop3 --help",
     )
     parser.add_argument(
@@ -114,6 +125,14 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
         from popserv.commandline.config import add_arguments as add_config_arguments  # noqa: PLC0415
 
         add_config_arguments(config)
+    for name, help_text in CONTROL_COMMANDS.items():
+        control = commands.add_parser(
+            name, help=help_text, description=f"{help_text.capitalize()}."
+        )
+        if command in (None, name):
+            from popserv.commandline import control as control_commands  # noqa: PLC0415
+
+            control_commands.add_arguments(name, control)
     return parser
 
 

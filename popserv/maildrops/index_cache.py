@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+from zope.interface import alsoProvides
 
 from popserv.core.snapshot import Snapshot
+from popserv.interfaces import ICaching
 
 MAILDROP_COST = 10
 """The memory that a maildrop takes beside its messages, as a number of messages."""
@@ -54,8 +58,22 @@ class IndexCache(Generic[AnyIndex]):
         while self._available < 0:
             self.evict(next(iter(self._indexes)))
 
+    def sizes(self) -> Mapping[str, int]:
+        """Return the number of maildrops and of their messages; see ICaching."""
+        maildrops = len(self._indexes)
+        messages = self._max_messages - self._available - MAILDROP_COST * maildrops
+        return {"maildrops": maildrops, "messages": messages}
+
     def evict(self, user: bytes) -> None:
         """Remove a user's index from the cache, if it is there."""
         index = self._indexes.pop(user, None)
         if index is not None:
             self._available += MAILDROP_COST + len(index.messages)
+
+
+def share_caching(wrapper: Any, store: object) -> None:
+    """Have a store that wraps another one provide ICaching, if that does."""
+    caching = ICaching(store, None)
+    if caching is not None:
+        wrapper.cache_sizes = caching.cache_sizes
+        alsoProvides(wrapper, ICaching)

@@ -11,6 +11,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from popserv.core.snapshot import Message, Snapshot
 from popserv.interfaces import IDeliveryTimes, IMailbox, IMaildropFactory
+from popserv.maildrops.index_cache import share_caching
 from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import RunInThread
@@ -29,6 +30,7 @@ class RecentMaildrops:
         self._maildrops = maildrops
         self._age = age
         self._run = run
+        share_caching(self, maildrops)
 
     async def open_maildrop(self, user: bytes) -> IMailbox:
         """See IMaildropFactory."""

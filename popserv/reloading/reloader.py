@@ -90,10 +90,14 @@ class Reloader(MultiService):
         name = signal.Signals(number).name
         if name not in self._pending:
             self._pending.add(name)
-            self._reactor.callFromThread(self._reload, name)
+            self._reactor.callFromThread(self._handle, name)
 
-    def _reload(self, name: str) -> None:
+    def _handle(self, name: str) -> None:
         self._pending.discard(name)
+        self.reload(name)
+
+    def reload(self, name: str) -> None:
+        """Reopen the log file and reload everything; ``name`` is that of what has asked for it."""
         if self._manager is not None:
             self._manager.reloading()
         if self._logs_signals:

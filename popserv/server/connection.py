@@ -58,7 +58,8 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin):
 
     A subclass runs the commands: it provides the abstract methods.  ``is_disconnected`` tells
     whether the connection is lost, and ``input_is_over`` whether the client has closed its end
-    and will send no more.
+    and will send no more, ``command_pending`` whether a command is running, and ``has_greeted``
+    whether the greeting was sent.
     """
 
     log = Logger()
@@ -72,9 +73,11 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin):
     throttle: ClientThrottle
     is_disconnected = False
     input_is_over = False
+    command_pending = False
+    has_greeted = False
 
     _timestamp: bytes | None
-    _has_greeted = _has_completed_handshake = False
+    _has_completed_handshake = _has_ended = False
 
     def connectionMade(self) -> None:
         """Start the session immediately, or after the TLS handshake."""
@@ -109,7 +112,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin):
         self._has_completed_handshake = True
         if self.closing:
             return
-        if self._has_greeted:
+        if self.has_greeted:
             self._register_producer()
         else:
             self._start()
@@ -147,7 +150,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin):
         self.peer = None
 
     def _start(self) -> None:
-        self._has_greeted = True
+        self.has_greeted = True
         disable_nagle(self.transport)
         self._register_producer()
         self.greet()
@@ -267,7 +270,10 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin):
             self.end_session()
 
     def end_session(self) -> None:
-        """Release the mailbox of the session; called once, as the last act of a connection."""
+        """Release the mailbox of the session, if that has not been done yet."""
+        if self._has_ended:
+            return
+        self._has_ended = True
         # It refers to this connection.
         self.session.tls_state = None
         self.events.log_end(self.session)

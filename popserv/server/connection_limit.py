@@ -33,6 +33,11 @@ class Connections(Generic[C]):
     def __iter__(self) -> Iterator[C]:
         return iter(self._groups)
 
+    @property
+    def authenticated_count(self) -> int:
+        """The number of authenticated connections."""
+        return len(self._groups) - sum(map(len, self._unauthenticated.values()))
+
     def add(self, connection: C, network: str | None) -> None:
         """Add an unauthenticated connection; one without a network forms its own group."""
         group = network or connection

@@ -41,6 +41,14 @@ class IdleTimeoutMixin(TimeoutMixin):
         """Stop the timer, because the connection is lost."""
         self.setTimeout(None)
 
+    def idle_seconds(self) -> float:
+        """Return the seconds since the last activity; 0 if the timer does not run."""
+        timer = self._timer
+        if timer is None or self.timeOut is None:
+            return 0.0
+        expiry = self._deadline or timer.getTime()
+        return max(0.0, float(timer.seconds() - (expiry - self.timeOut)))
+
     def setTimeout(self, period: float | None) -> float | None:
         """Start the timer with another timeout in seconds, or stop it; see TimeoutMixin."""
         previous, self.timeOut = self.timeOut, period

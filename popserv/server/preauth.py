@@ -37,7 +37,7 @@ class PreauthenticatedServer(POP3Server):
 
     def greet(self) -> None:
         """Log in, then send the greeting (RFC 1725 section 4)."""
-        self._command_pending = True
+        self.command_pending = True
         LineReceiver.pauseProducing(self)
         Deferred.fromCoroutine(self._log_in()).addCallbacks(self.send_reply, self._command_failed)
 

@@ -49,7 +49,6 @@ class POP3Server(Connection):
     MAX_SLOW_ANSWERS = 3
     """Replies that are prepared in vain, one after the other, before no more are."""
 
-    _command_pending = False
     _sasl_response: Deferred[bytes] | None = None
     _delayed_error: IDelayedCall | None = None
     _has_received_line = False
@@ -116,7 +115,7 @@ class POP3Server(Connection):
         self._pause_input_if_needed()
 
     def _run_command(self, line: bytes) -> None:
-        self._command_pending = True
+        self.command_pending = True
         try:
             keyword, argument = split_line(line)
             command = self.factory.commands.find(self.session, keyword)
@@ -137,7 +136,7 @@ class POP3Server(Connection):
     def _pause_input_if_needed(self) -> None:
         """Stop reading while a command is pending, or while other sessions must be served."""
         self._lines_this_turn += 1
-        if self._command_pending and self._sasl_response is None:
+        if self.command_pending and self._sasl_response is None:
             LineReceiver.pauseProducing(self)
         elif self._lines_this_turn >= self.LINES_PER_TURN and not self.paused and not self.closing:
             if self.unprocessed_octets < self.MAX_UNPROCESSED:
@@ -173,7 +172,7 @@ class POP3Server(Connection):
     @property
     def _expects_line(self) -> bool:
         """Whether a line can be processed now, as a command or as the response to a challenge."""
-        return self._sasl_response is not None or not self._command_pending
+        return self._sasl_response is not None or not self.command_pending
 
     def resume_input(self) -> None:
         """Process the next line, if one may be processed now."""
@@ -190,7 +189,7 @@ class POP3Server(Connection):
     def abandon_command(self) -> bool:
         """Abandon a body, reply or challenge in progress; return whether no command is running."""
         if self.output.drop_body():
-            self._command_pending = False
+            self.command_pending = False
         if self._delayed_error is not None:
             # The client cannot receive the reply; the failed login keeps its slot.
             self._delayed_error.reset(0)
@@ -198,14 +197,14 @@ class POP3Server(Connection):
             response, self._sasl_response = self._sasl_response, None
             response.errback(_client_disconnected())
             return False
-        return not self._command_pending
+        return not self.command_pending
 
     # Output: replies
 
     def _send_response(self, octets: bytes) -> None:
         """Send a whole positive response."""
         self._bad_commands = 0
-        self._command_pending = False
+        self.command_pending = False
         self._lines_this_turn += len(octets) // self.OCTETS_PER_LINE
         self.output.write(octets)
 
@@ -285,7 +284,7 @@ class POP3Server(Connection):
 
     def _command_done(self, after: After) -> None:
         """Process the next line, start TLS, or close."""
-        self._command_pending = False
+        self.command_pending = False
         if self.is_disconnected:
             self.end_session()
         elif after is After.CLOSE:

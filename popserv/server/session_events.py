@@ -60,28 +60,32 @@ class EndReason(Enum):
     LOST = "lost"
     TIMEOUT = "timeout"
     SHUTDOWN = "shutdown"
+    ADMINISTRATOR = "by the administrator"
     BAD_COMMANDS = "bad commands"
     ERROR = "error"
 
 
 class SessionEvents:
-    """Logs the events of one connection."""
+    """Logs the events of one connection.
+
+    :ivar login_time: when the session has begun, by ``time.monotonic``; 0 before.
+    """
 
     MAX_FAILURES = 100
     """The maximum number of refused commands that are logged, besides failed logins."""
 
-    __slots__ = ("_end_reason", "_failures", "_login_time", "_peer_name", "_tls", "_transport")
+    __slots__ = ("_end_reason", "_failures", "_peer_name", "_tls", "_transport", "login_time")
 
     def __init__(self, transport: ITransport) -> None:
         self._transport = transport
         self._peer_name: str | None = None
         self._end_reason = EndReason.LOST
-        self._login_time = 0.0
+        self.login_time = 0.0
         self._tls = ""
         self._failures = 0
 
     @property
-    def _peer(self) -> str:
+    def peer(self) -> str:
         """The client's address and port, of which most connections need none."""
         if self._peer_name is None:
             self._peer_name = peer_name(self._transport)
@@ -94,14 +98,14 @@ class SessionEvents:
 
     def log_login(self, session: Session) -> None:
         """Log that a session has begun."""
-        self._login_time = monotonic()
+        self.login_time = monotonic()
         if session.tls_state is not None:
             self._tls = session.tls_state.version()
         else:
             self._tls = "TLS at the proxy" if uses_tls(self._transport) else "no TLS"
         _log.info(
             '{peer}: "{user}" logged in by {method}, {tls}',
-            peer=self._peer,
+            peer=self.peer,
             user=printable(session.name or b""),
             method=session.method,
             tls=self._tls,
@@ -116,10 +120,10 @@ class SessionEvents:
         _log.info(
             '{peer}: session of "{user}" ended, {reason}: {seconds:.1f} s, '
             "{retrieved} retrieved ({octets} octets), {removed} removed, {left} left",
-            peer=self._peer,
+            peer=self.peer,
             user=printable(session.name or b""),
             reason=reason.value,
-            seconds=round(monotonic() - self._login_time, 3),
+            seconds=round(monotonic() - self.login_time, 3),
             retrieved=session.retrieved_count,
             octets=session.retrieved_octets,
             removed=session.removed_count,
@@ -131,7 +135,7 @@ class SessionEvents:
 
     def log_failure(self, session: Session, failure: Failure) -> None:
         """Log what the reply to a failed command does not tell the client."""
-        error, peer = failure.value, self._peer
+        error, peer = failure.value, self.peer
         if isinstance(error, LoginFailed) and not isinstance(error.__cause__, ExchangeAborted):
             log_failed_login(peer, session.name, session.method, error.__cause__)
             return
@@ -170,7 +174,7 @@ class SessionEvents:
 
     def log_failed_body(self, session: Session, failure: Failure) -> None:
         """Log why a body was not sent to its end."""
-        error, peer = failure.value, self._peer
+        error, peer = failure.value, self.peer
         if isinstance(error, MessageChanged):
             _log.warn(
                 '{peer}: a message of "{user}" has changed, connection aborted: {cause}',
@@ -192,13 +196,13 @@ class SessionEvents:
         _log.failure(
             "{peer}: cannot discard the sizes of messages",
             failure,
-            peer=self._peer,
+            peer=self.peer,
             event="error",
         )
 
     def log_failed_release(self, failure: Failure) -> None:
         """Log that a mailbox could not be released."""
-        _log.failure("{peer}: cannot release a maildrop", failure, peer=self._peer, event="error")
+        _log.failure("{peer}: cannot release a maildrop", failure, peer=self.peer, event="error")
 
 
 def log_failed_login(

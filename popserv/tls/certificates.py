@@ -6,7 +6,7 @@ Requires the extra ``tls``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
@@ -113,6 +113,10 @@ class Certificates:
             each.warn_of_expiry()
         if self._client_cas is not None:
             self._client_cas.warn_of_expiry()
+
+    def overview(self) -> list[Mapping[str, Any]]:
+        """Return the file, the DNS names and the end of each server certificate."""
+        return [each.overview() for each in self._server_certificates]
 
     def reload(self) -> None:
         """See :class:`popserv.interfaces.IReloadable`."""

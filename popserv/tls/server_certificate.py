@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -90,6 +90,14 @@ class ServerCertificate:
     def renew_context(self) -> None:
         """Make a new context, whose key of session tickets is new."""
         self.context = self._make_context(self._client_cas)
+
+    def overview(self) -> Mapping[str, Any]:
+        """Return the file, the DNS names, and the end as in ISO 8601."""
+        return {
+            "file": self._file,
+            "names": self.names,
+            "ends": self._chain[0].not_valid_after_utc.isoformat(),
+        }
 
     def warn_of_expiry(self) -> None:
         """Log a warning if the certificate has expired or expires soon."""

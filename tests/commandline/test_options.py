@@ -175,6 +175,12 @@ class LimitTests(OptionsCase):
                     ["--login-delay", "-1"],
                     "--login-delay must be a whole number of seconds from 0 to 999999, not '-1'",
                 ),
+                (["--drain", "x"], "--drain must be a whole number of seconds from 0 to 86400"),
+                (["--control", "tcp:1"], "--control tcp:1 is no UNIX socket"),
+                (
+                    ["--control", "unix:x:mode=y"],
+                    "--control unix:x:mode=y is not a server endpoint",
+                ),
                 (["--login-delay", "1.5"], "--login-delay must be a whole number of seconds"),
                 (["--login-delay", "1234567"], "--login-delay must be"),
                 (["--login-delay", "٣"], "--login-delay must be"),
@@ -243,6 +249,12 @@ class TwistdTests(OptionsCase):
             self.assertTrue(error.code.startswith("twistd pop3: "), error.code)
             self.assertTrue(error.code.endswith("; see twistd pop3 --help"), error.code)
             self.assertEqual(len(error.code.splitlines()), 1)
+
+    def test_control(self):
+        """The control socket has the mode 0600 unless another is given; there is none without."""
+        self.assertEqual(self.parse()["control"], "")
+        self.assertEqual(self.parse("--control=unix:x")["control"], "unix:x:mode=600")
+        self.assertEqual(self.parse("--control=unix:x:mode=660")["control"], "unix:x:mode=660")
 
     def test_signals(self):
         """Signals are held back from the start under twistd, and not in other programs."""

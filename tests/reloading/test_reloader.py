@@ -90,6 +90,14 @@ class ReloaderTests(SynchronousTestCase):
             self.assertEqual(line, f"{name}: files that have changed are read again")
             self.assertEqual(self.counts(), [count, count])
 
+    def test_by_name(self):
+        """Other code can ask for the same, under another name."""
+        self.start()
+        before = len(self.events)
+        self.service.reload("popserv reload")
+        self.assertIn("popserv reload: files that have", eventAsText(self.events[before]))
+        self.assertEqual(self.counts(), [1, 1])
+
     def test_pending(self):
         """Signals that arrive before the first of them is handled are one, for each number."""
         self.start()

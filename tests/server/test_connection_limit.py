@@ -47,6 +47,7 @@ class ConnectionsTests(SynchronousTestCase):
         connections.mark_authenticated(1)
         self.assertEqual(self.evict_all(connections), [3, 2])
         self.assertEqual((len(connections), connections.evict()), (1, None))
+        self.assertEqual(connections.authenticated_count, 1)
         connections.remove(1)
         self.assertEqual(len(connections), 0)
 

@@ -48,6 +48,21 @@ class TimerTests(SynchronousTestCase):
             logs.append(log)
         self.assertEqual(*logs)
 
+    def test_idle_seconds(self):
+        """The seconds since the last activity are told while the timer runs."""
+        clock = Clock()
+        timed = IdleTimeoutMixin()
+        timed.callLater = clock.callLater
+        self.assertEqual(timed.idle_seconds(), 0)
+        timed.start_idle_timer(10)
+        clock.advance(4)
+        self.assertEqual(timed.idle_seconds(), 4)
+        timed.resetTimeout()
+        clock.pump([3, 4])
+        self.assertEqual(timed.idle_seconds(), 7)
+        timed.stop_idle_timer()
+        self.assertEqual(timed.idle_seconds(), 0)
+
     def test_activity(self):
         """Activity does not move the call, which is made again when it comes too early."""
         clock = Clock()

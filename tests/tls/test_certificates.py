@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import ssl
+from datetime import datetime, timezone
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
@@ -70,6 +71,15 @@ class SNITests(DirectoryTestCase):
             (None, "a"),
         ]:
             self.assertEqual(self.presented(certificates, name), expected, name)
+
+    def test_overview(self):
+        """File, names and end of each certificate are known."""
+        self.write_certificates(a=["a.example.org"], b=["*.Example.NET", "b.example.org"])
+        first, second = self.load(self.root).overview()
+        self.assertEqual(first["names"], ["a.example.org"])
+        self.assertEqual(second["names"], ["*.example.net", "b.example.org"])
+        self.assertTrue(second["file"].startswith(str(self.root)))
+        self.assertGreater(datetime.fromisoformat(first["ends"]), datetime.now(timezone.utc))
 
     def test_unknown_names(self):
         """Unknown names are not stored."""

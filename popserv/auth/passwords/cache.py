@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 
 
@@ -31,6 +31,10 @@ class VerifiedPasswordCache:
         self._key = os.urandom(32)
         # Sorted by expiry time, the earliest first.
         self._expiry_times: OrderedDict[bytes, float] = OrderedDict()
+
+    def sizes(self) -> Mapping[str, int]:
+        """Return the number of passwords; see ICaching."""
+        return {"passwords": len(self._expiry_times)}
 
     def add(self, field: bytes, password: bytes) -> None:
         """Record that a password was verified against a password field."""

@@ -43,6 +43,7 @@ from popserv.core.session import client_address, client_is_connected
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
+    ICaching,
     ICertificateCredentials,
     ICredentialsSupport,
     IReloadable,
@@ -61,7 +62,7 @@ def _run_in_thread(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
     return _hash_threads.run(function, *args, still_needed=client_is_connected.get())
 
 
-@implementer(ICredentialsChecker, ICredentialsSupport, IReloadable)
+@implementer(ICredentialsChecker, ICredentialsSupport, IReloadable, ICaching)
 class PasswdFileChecker:
     """Checks credentials against a users file, which is read again when it changes.
 
@@ -93,6 +94,7 @@ class PasswdFileChecker:
         self._run = run
         self._now = now
         self._cache = VerifiedPasswordCache()
+        self.cache_sizes = self._cache.sizes
         self._decoys = Decoys(machine_secret())
         self._last_reported_error = ""
 

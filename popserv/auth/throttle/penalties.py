@@ -115,6 +115,18 @@ class Penalties:
         never = -KNOWN_NAME_LIFETIME
         return self._known_names.get((network, name), never) > self._now() - KNOWN_NAME_LIFETIME
 
+    @property
+    def network_count(self) -> int:
+        """The number of networks with failures that may still be counted."""
+        return len(self._failures)
+
+    def forget(self, network: str) -> int:
+        """Forget the failures of a network in this process; return how many were counted."""
+        count = len(self._recent_failures(network))
+        self._failures.pop(network, None)
+        self._at_max_delay.discard(network)
+        return count
+
     # The subscriber of the worker bus
 
     def receive(self, update: Sequence[Any]) -> None:

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from popserv.core.printable import one_line, printable
 from popserv.core.user_folder import UserFolder
 from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
-from popserv.interfaces import IDelivery, IDeliveryStore, IMailbox, IUserListing
+from popserv.interfaces import ICaching, IDelivery, IDeliveryStore, IMailbox, IUserListing
 from popserv.maildrops.cached_open import NotCached
 from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.layout import create_inheriting
@@ -42,7 +42,7 @@ _MAX_LOGGED_USERS = 10_000
 """The maximum number of users who are remembered because they have no Maildir."""
 
 
-@implementer(IDeliveryStore, IUserListing)
+@implementer(IDeliveryStore, IUserListing, ICaching)
 class MaildirMaildrops:
     """The Maildirs at the paths that a template gives.
 
@@ -87,6 +87,7 @@ class MaildirMaildrops:
         self._layout = FolderLayout(template, folder)
         self._numbering = Numbering(UniqueIdFormat(uidl))
         self._cache = MaildirIndexCache(cache_messages)
+        self.cache_sizes = self._cache.sizes
         self._empty: set[bytes] = set()
         self._logged_users: set[bytes] = set()
 

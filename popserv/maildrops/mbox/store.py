@@ -11,7 +11,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from popserv.errors import MaildropBusy, TryLater
-from popserv.interfaces import IDelivery, IDeliveryStore, IMailbox, IUserListing
+from popserv.interfaces import ICaching, IDelivery, IDeliveryStore, IMailbox, IUserListing
 from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.layout import Layout
@@ -36,7 +36,7 @@ def _wait(seconds: float) -> Awaitable[Any]:
     return waited
 
 
-@implementer(IDeliveryStore, IUserListing)
+@implementer(IDeliveryStore, IUserListing, ICaching)
 class MboxMaildrops:
     """The mbox files at the paths that a template gives.
 
@@ -66,6 +66,7 @@ class MboxMaildrops:
         self.restrictions: Sequence[str] = _restrictions(mbox_format)
         """See IDeliveryStore."""
         self._cache: IndexCache[Index] = IndexCache(cache_messages)
+        self.cache_sizes = self._cache.sizes
         self._empty: set[bytes] = set()
 
     async def open_maildrop(self, user: bytes) -> IMailbox:

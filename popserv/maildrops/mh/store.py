@@ -9,7 +9,7 @@ from functools import partial
 from zope.interface import implementer
 
 from popserv.errors import MaildropBusy, TryLater
-from popserv.interfaces import IDelivery, IDeliveryStore, IMailbox, IUserListing
+from popserv.interfaces import ICaching, IDelivery, IDeliveryStore, IMailbox, IUserListing
 from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.layout import Layout, create_inheriting
@@ -25,7 +25,7 @@ from popserv.runtime.threads import BoundedThreadPool, RunInThread
 _disk_threads = BoundedThreadPool("popserv-mh", threads=4)
 
 
-@implementer(IDeliveryStore, IUserListing)
+@implementer(IDeliveryStore, IUserListing, ICaching)
 class MHMaildrops:
     """The MH folders at the paths that a template gives.
 
@@ -50,6 +50,7 @@ class MHMaildrops:
         self._downgrader = downgrader
         self._layout = Layout(template)
         self._cache: IndexCache[Index] = IndexCache(cache_messages)
+        self.cache_sizes = self._cache.sizes
         self._empty: set[bytes] = set()
 
     async def open_maildrop(self, user: bytes) -> IMailbox:

@@ -148,6 +148,17 @@ class DelayTests(PenaltiesCase):
             {"192.0.2.1: repeated login failures, replies are delayed"},
         )
 
+    def test_forget(self):
+        """The failures of a network can be forgotten; those of others stay."""
+        for network in ("192.0.2.1", "192.0.2.2"):
+            for secret in (b"1", b"2"):
+                self.penalties.record_failure(network, [b"ann", secret])
+        self.assertEqual(self.penalties.network_count, 2)
+        self.assertEqual([self.penalties.forget("192.0.2.1") for _ in range(2)], [2, 0])
+        self.assertEqual(self.penalties.network_count, 1)
+        self.assertEqual(self.penalties.delay_factor("192.0.2.1"), 1)
+        self.assertEqual(self.penalties.delay_factor("192.0.2.2"), 4)
+
     def test_memory(self):
         """The number of networks, and of the failures of each, is limited."""
         penalties = self.make(max_entries=5)

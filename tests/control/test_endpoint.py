@@ -1,0 +1,31 @@
+"""The address of the control socket."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.control.endpoint import DEFAULT_ENDPOINT, socket_path, with_mode
+
+
+class EndpointTests(SynchronousTestCase):
+    """Endpoints of the control socket."""
+
+    def test_path(self):
+        """The path of a UNIX endpoint is found, whatever options and escapes it has."""
+        for endpoint, path in [
+            (DEFAULT_ENDPOINT, "/run/popserv/control"),
+            ("unix:ctl:mode=660", "ctl"),
+            ("unix:address=/tmp/ctl:lockfile=0", "/tmp/ctl"),
+            (r"unix:/a\:b\\c", r"/a:b\c"),
+        ]:
+            self.assertEqual(socket_path(endpoint), path)
+
+    def test_invalid(self):
+        """Other endpoints, which have no permissions, are refused."""
+        for endpoint in ("tcp:9110", "unix", "unix:", "unixes:/x", "/run/control", ""):
+            with self.assertRaisesRegex(ValueError, "is no UNIX socket"):
+                socket_path(endpoint)
+
+    def test_mode(self):
+        """The mode is 0600 unless another one is given."""
+        self.assertEqual(with_mode("unix:/x"), "unix:/x:mode=600")
+        self.assertEqual(with_mode(r"unix:/x\:mode=1"), r"unix:/x\:mode=1:mode=600")
+        self.assertEqual(with_mode("unix:/x:mode=660"), "unix:/x:mode=660")
