@@ -25,6 +25,7 @@ from twisted.internet.interfaces import IProtocolFactory
 
 from popserv.auth.realm import MaildropRealm
 from popserv.auth.throttle.login_delay import LoginDelayRealm
+from popserv.auth.user_sessions import UserSessionsRealm
 from popserv.commandline.factories import (
     make_factory,
     make_preauthenticated_factory,
@@ -81,7 +82,9 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         sys.__stdout__.reconfigure(errors="backslashreplace")
     # With Python's default, a thread that reads a large directory blocks the reactor for 5 ms.
     sys.setswitchinterval(0.0005)
-    realm: IRealm = MaildropRealm(options.store)
+    realm: IRealm = UserSessionsRealm(
+        MaildropRealm(options.store), options["max-user-sessions"], bus=role.bus
+    )
     if options["login-delay"]:
         realm = LoginDelayRealm(realm, options["login-delay"], bus=role.bus)
     warn_about_short_timeout(options)

@@ -10,6 +10,7 @@ from typing import ClassVar
 from twisted.python import usage
 
 from popserv.commandline.log_options import LogOptions
+from popserv.commandline.operation_options import OperationOptions
 from popserv.commandline.option_table import CACHE_MESSAGES, EPILOGUE
 from popserv.commandline.option_values import (
     parse_endpoint,
@@ -19,21 +20,18 @@ from popserv.commandline.option_values import (
     split_proxy_prefix,
 )
 from popserv.commandline.pidfile import remove_own_pidfile
-from popserv.commandline.session_options import SessionOptions
-from popserv.control.endpoint import socket_path, with_mode
 from popserv.core.printable import one_line
 from popserv.listening.reactor import has_ipv6
 from popserv.reloading import signals
 from popserv.transports.unix_users import HAS_PEER_UID
 
 
-class Options(LogOptions, SessionOptions):
+class Options(LogOptions, OperationOptions):
     """The command line of ``twistd pop3``.
 
     After parsing, ``listen``, ``listen-tls`` and ``preauth`` are server endpoint descriptions,
     ``trusted-networks`` and ``proxies`` IP networks, ``max-connections`` a number or None,
-    ``workers`` and ``cache-messages`` numbers, ``login-delay`` and ``drain`` seconds, and
-    ``control`` an endpoint or empty.
+    ``workers`` and ``cache-messages`` numbers, and ``login-delay`` seconds.
     """
 
     synopsis = "[options]"
@@ -74,14 +72,6 @@ class Options(LogOptions, SessionOptions):
             "The minimum number of seconds between two logins of one user. "
             "The default is 0, which means no minimum.",
         ],
-        [
-            "drain",
-            None,
-            "0",
-            "The number of seconds that sessions have to end when the server is stopped: it then "
-            "accepts no more connections, and aborts the sessions that are left. A second SIGTERM "
-            "ends them at once. The default is 0.",
-        ],
     ]
     login_remedy = "add --listen or --listen-tls"
     tls_remedy = "add --listen-tls"
@@ -93,7 +83,6 @@ class Options(LogOptions, SessionOptions):
         self["preauth"] = []
         self["trusted-networks"] = []
         self["proxies"] = []
-        self["control"] = ""
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse the arguments; the default is those of the process.
@@ -155,19 +144,6 @@ class Options(LogOptions, SessionOptions):
                 "sockets; remove --preauth"
             )
         self["preauth"].append(parse_endpoint("preauth", endpoint))
-
-    def opt_control(self, endpoint: str) -> None:
-        """A UNIX socket on which the popserv command sees and steers the server.
-
-        Whoever can connect to it can do everything, so its mode is 0600 unless another is given.
-        The commands use unix:/run/popserv/control unless they have the same option. The default is
-        to open no such socket.
-        """
-        try:
-            socket_path(endpoint)
-        except ValueError as error:
-            raise usage.UsageError(f"--control {error}") from error
-        self["control"] = parse_endpoint("control", with_mode(endpoint))
 
     def opt_trusted_networks(self, network: str) -> None:
         """An address or a network from which many users log in, such as that of a webmail server.
@@ -239,7 +215,7 @@ class Options(LogOptions, SessionOptions):
             "cache-messages", self["cache-messages"], "messages", maximum=999_999_999
         )
         self["login-delay"] = parse_number("login-delay", self["login-delay"], "seconds")
-        self["drain"] = parse_number("drain", self["drain"], "seconds", maximum=86_400)
+        self.parse_operation()
 
     def _parse_workers(self) -> int:
         if self["workers"] == "auto":

@@ -29,11 +29,13 @@ from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from popserv.auth.throttle.login_throttle import ClientThrottle
+from popserv.core.holder import client_holder
 from popserv.core.replies import err_line, ok_line
 from popserv.core.session import Release, Session
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import IMailbox
 from popserv.runtime.coroutines import run_eagerly
+from popserv.server.hand_over import HandOverMixin
 from popserv.server.idle import IdleTimeoutMixin
 from popserv.server.line_receiver import CommandLineReceiver
 from popserv.server.reply_writer import ReplyWriter
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
-class Connection(CommandLineReceiver, IdleTimeoutMixin):
+class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
     """A connection with a session, without commands.
 
     A subclass runs the commands: it provides the abstract methods.  ``is_disconnected`` tells
@@ -187,6 +189,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin):
 
     async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
         """See Authenticator."""
+        client_holder.set(self)
         opened = await self.throttle.authenticate(self.session.name or b"", credentials)
         self.factory.connections.mark_authenticated(self)
         return opened

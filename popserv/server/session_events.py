@@ -61,6 +61,7 @@ class EndReason(Enum):
     TIMEOUT = "timeout"
     SHUTDOWN = "shutdown"
     ADMINISTRATOR = "by the administrator"
+    REPLACED = "replaced by a new login"
     BAD_COMMANDS = "bad commands"
     ERROR = "error"
 

@@ -161,7 +161,7 @@ class Supervisor(Listeners):
                     reason=candidate.failure_reason or "the new process has ended",
                 )
                 return
-            candidate.promote()
+            candidate.is_candidate = False
             previous, self.workers[at] = self.workers[at], candidate
             self.leaving.append(previous)
             previous.leave()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessExitedAlready
@@ -17,6 +17,7 @@ from popserv.listening.listeners import CannotStart
 from popserv.workers.launcher import Launcher
 from popserv.workers.link import Link
 from popserv.workers.sockets import SocketOpener
+from popserv.workers.worker_events import WorkerEvents
 
 _log = Logger()
 
@@ -37,27 +38,10 @@ MAX_UNSENT = 8 << 20
 """Octets that a worker may leave unread before it is killed."""
 
 
-class WorkerEvents(Protocol):
-    """What the supervisor does when something happens to a worker."""
-
-    def message_received(self, word: bytes, line: bytes, worker: WorkerProcess) -> None:
-        """Process a message that is not for the worker's own object; ``word`` begins the line."""
-
-    def worker_ready(self, worker: WorkerProcess) -> None:
-        """The worker accepts connections."""
-
-    def worker_leaving(self, worker: WorkerProcess) -> None:
-        """The worker has stopped accepting connections by itself, and will exit."""
-
-    def worker_ended(self, worker: WorkerProcess) -> None:
-        """The worker's process has exited; it is not restarted if it was a candidate or leaving."""
-
-
 class WorkerProcess(ProcessProtocol):
     """One worker.  When its process exits, another process takes its place.
 
-    A candidate, which is to replace another worker, is not restarted until :meth:`promote`.  A
-    worker that is leaving is not restarted either.
+    A candidate, which is to replace another one, is not restarted, nor is one that is leaving.
 
     :param number: the worker's number, from 1 to ``count``.
     :ivar failure_reason: why the process could not start, if it has said so.
@@ -86,7 +70,7 @@ class WorkerProcess(ProcessProtocol):
         self._opener = opener
         self._reactor = reactor
         self._events = events
-        self._is_candidate = is_candidate
+        self.is_candidate = is_candidate
         self._process: Any = None
         self._link: Link | None = None
         self._output: Link | None = None
@@ -135,10 +119,6 @@ class WorkerProcess(ProcessProtocol):
             self._end(self.failure_reason)
         else:
             self._connect(link, output)
-
-    def promote(self) -> None:
-        """Restart the process from now on when it exits: it is no longer a candidate."""
-        self._is_candidate = False
 
     def leave(self) -> None:
         """Have the process stop accepting connections, and exit when its sessions have ended."""
@@ -233,7 +213,7 @@ class WorkerProcess(ProcessProtocol):
 
     def _end(self, why: str) -> None:
         """Restart the process, unless it was a candidate or leaving."""
-        if not (self._is_candidate or self.is_leaving):
+        if not (self.is_candidate or self.is_leaving):
             self._restart(why)
         self._events.worker_ended(self)
 

@@ -175,6 +175,10 @@ class LimitTests(OptionsCase):
                     ["--login-delay", "-1"],
                     "--login-delay must be a whole number of seconds from 0 to 999999, not '-1'",
                 ),
+                (
+                    ["--max-user-sessions", "1"],
+                    "--max-user-sessions must be a whole number of sessions from 2 to",
+                ),
                 (["--drain", "x"], "--drain must be a whole number of seconds from 0 to 86400"),
                 (["--control", "tcp:1"], "--control tcp:1 is no UNIX socket"),
                 (

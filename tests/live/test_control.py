@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 
 from tests.live.harness import (
     BIN,
@@ -19,6 +20,7 @@ from tests.live.harness import (
     temporary_directory,
     until,
 )
+from tests.transports.test_liveness import vanish
 
 ENDED = b"-ERR [SYS/TEMP] the server has ended your session, try again later"
 ENDED_BY_SIGTERM = (0, -signal.SIGTERM)
@@ -73,7 +75,35 @@ class ProcessTests(ControlMixin, ServerTestCase):
         self.assertEqual(connection.line(), ENDED)
         self.assertEqual(connection.rest(), b"")
         connection.abandon()
-        self.assertIn(f'session of "{name}" ended, by the administrator', self.server.log)
+        ended = f'session of "{name}" ended, by the administrator'
+        until(lambda: ended in self.server.log, "the end of the session in the log")
+
+    def test_hand_over(self):
+        """A new login gets the maildrop of a client that has vanished, also in another worker."""
+        name, _ = self.server.add_user([b"one\n"])
+        session = self.server.login(name)
+        self.addCleanup(session.abandon)
+        (old,) = [each for each in self.sessions() if each["user"] == name]
+        others = [self.server.connect() for _ in range(8)]
+        for each in others:
+            self.addCleanup(each.abandon)
+        process_of = {each["address"]: each["id"].partition(".")[0] for each in self.sessions()}
+
+        def process(connection):
+            return process_of["{}:{}".format(*connection.socket.getsockname())]
+
+        # In another process than the session, if there is one.
+        new = min(others, key=lambda each: process(each) == old["id"].partition(".")[0])
+        new.ask(b"USER " + name.encode())
+        self.assertEqual(new.ask(b"PASS secret"), b"-ERR [IN-USE] maildrop already locked")
+        self.assertEqual(session.ask(b"DELE 1")[:3], b"+OK")
+        vanish(session.socket)
+        time.sleep(1.1)
+        new.ask(b"USER " + name.encode())
+        self.assertEqual(new.ask(b"PASS secret")[:3], b"+OK")
+        self.assertEqual(new.ask(b"STAT"), b"+OK 1 5")
+        ended = f'session of "{name}" ended, replaced by a new login'
+        until(lambda: ended in self.server.log, "the end of the session in the log")
 
     def test_others(self):
         """The state is told, the log level changed, files are read again."""

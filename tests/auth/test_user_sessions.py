@@ -1,0 +1,287 @@
+"""How many sessions a user has, and who gets the maildrop of a client that is gone."""
+
+from twisted.cred.portal import IRealm
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from popserv.auth.realm import MaildropRealm
+from popserv.auth.user_sessions import (
+    ANSWER_TIMEOUT,
+    MAX_SESSIONS,
+    RELEASE_TIMEOUT,
+    UserSessionsRealm,
+)
+from popserv.core.holder import client_holder
+from popserv.core.session import call_release
+from popserv.errors import MaildropBusy
+from popserv.interfaces import IMailbox
+from popserv.maildrops.memory import MemoryMaildrops
+from popserv.runtime.bus import Answers, WorkerBus
+
+
+class Connection:
+    """A connection whose client is there or gone, or of which nothing is known yet."""
+
+    def __init__(self, *, is_there=None):
+        self.found = Deferred() if is_there is None else succeed(not is_there)
+        self.logout = None
+        self.calls = []
+
+    async def is_gone(self):
+        """See Holder."""
+        self.calls.append("is_gone")
+        return await self.found
+
+    def replace(self):
+        """See Holder."""
+        self.calls.append("replace")
+        if self.logout:
+            self.release()
+
+    def release(self):
+        """Release the maildrop."""
+        Deferred.fromCoroutine(call_release(self.logout))
+
+
+class UserSessionsTestCase(SynchronousTestCase):
+    """A realm and its users."""
+
+    def setUp(self):
+        """Create the realm."""
+        self.store = MemoryMaildrops()
+        self.clock = Clock()
+        self.asked = []
+        self.answers = succeed(Answers((), 0))
+        self.bus = WorkerBus(ask=self.ask)
+        self.realm = self.make_realm()
+
+    def make_realm(self, maximum=MAX_SESSIONS):
+        """Return a realm."""
+        return UserSessionsRealm(
+            MaildropRealm(self.store), maximum, bus=self.bus, reactor=self.clock
+        )
+
+    def ask(self, *question):
+        """Stand for the other workers."""
+        self.asked.append(question)
+        return self.answers
+
+    def login(self, connection, user=b"ann"):
+        """Log in; return a Deferred of the logout function, or the exception that is raised."""
+        previous = client_holder.set(connection)
+        try:
+            outcome = self.realm.requestAvatar(user, None, IMailbox)
+        except MaildropBusy as error:
+            return error
+        finally:
+            client_holder.reset(previous)
+
+        def logged_in(avatar):
+            if connection is not None:
+                connection.logout = avatar[2]
+            return avatar[2]
+
+        if isinstance(outcome, Deferred):
+            return outcome.addCallback(logged_in)
+        return succeed(logged_in(outcome))
+
+    def assert_refused(self, outcome):
+        """Check that a login was refused, now or later."""
+        if isinstance(outcome, Deferred):
+            outcome = self.failureResultOf(outcome, MaildropBusy).value
+        self.assertIsInstance(outcome, MaildropBusy)
+        return str(outcome.text)
+
+
+class HandOverTests(UserSessionsTestCase):
+    """Maildrops that are locked by another session."""
+
+    def test_interface(self):
+        """It is a realm; by default it uses Twisted's reactor, and knows no other workers."""
+        verifyObject(IRealm, self.realm)
+        other = UserSessionsRealm(MaildropRealm(self.store))
+        self.assertIs(other._reactor, reactor)
+
+    def test_gone(self):
+        """A new login gets the maildrop of a session whose client is gone."""
+        old, new = Connection(is_there=False), Connection(is_there=True)
+        self.login(old)
+        self.successResultOf(self.login(new))
+        self.assertEqual(old.calls, ["is_gone", "replace"])
+        self.assertEqual(self.store.locked, {b"ann"})
+        new.release()
+        self.assertEqual((self.store.locked, self.realm._holders), (set(), {}))
+
+    def test_there(self):
+        """The session of a client that is there keeps it."""
+        old = Connection(is_there=True)
+        self.login(old)
+        self.assertEqual(self.assert_refused(self.login(Connection())), "maildrop already locked")
+        self.assertEqual(old.calls, ["is_gone"])
+        self.assertEqual(self.asked, [])
+
+    def test_later(self):
+        """A login waits until it is known whether the client is gone, and the lock released."""
+        old, new = Connection(), Connection()
+        self.login(old)
+        logout, old.logout = old.logout, None
+        outcome = self.login(new)
+        self.assertNoResult(outcome)
+        old.found.callback(True)
+        self.assertNoResult(outcome)
+        old.logout = logout
+        old.release()
+        self.successResultOf(outcome)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_not_released(self):
+        """A session that does not end in time, because a command of it runs, keeps it."""
+        old = Connection(is_there=False)
+        self.login(old)
+        logout, old.logout = old.logout, None
+        outcome = self.login(Connection())
+        self.clock.advance(RELEASE_TIMEOUT - 1)
+        self.assertNoResult(outcome)
+        self.clock.advance(1)
+        self.assert_refused(outcome)
+        old.logout = logout
+        old.release()
+        self.successResultOf(self.login(Connection()))
+
+    def test_ended_meanwhile(self):
+        """A session that has ended before its client is known to be gone is not ended again."""
+        old, new = Connection(), Connection()
+        self.login(old)
+        outcome = self.login(new)
+        old.release()
+        old.found.callback(True)
+        self.successResultOf(outcome)
+        self.assertEqual(old.calls, ["is_gone"])
+
+    def test_several(self):
+        """Several logins wait for one probe, and one of them gets the maildrop."""
+        old, first, second = (Connection() for _ in range(3))
+        self.login(old)
+        outcomes = [self.login(first), self.login(second)]
+        old.found.callback(True)
+        self.assertEqual(old.calls, ["is_gone", "replace"])
+        winners = [each for each in (first, second) if each.logout]
+        self.assertEqual(len(winners), 1)
+        second.found.callback(False)
+        first.found.callback(False)
+        self.assert_refused(outcomes[first is winners[0]])
+
+    def test_error(self):
+        """An error while a client is probed fails the logins that wait, and no later one."""
+        old = Connection()
+        self.login(old)
+        outcomes = [self.login(Connection()), self.login(Connection())]
+        old.found.errback(ZeroDivisionError())
+        self.failureResultOf(outcomes[0], ZeroDivisionError)
+        self.assert_refused(outcomes[1])
+        old.found = succeed(True)
+        self.successResultOf(self.login(Connection()))
+
+    def test_other_user(self):
+        """Other users are not affected."""
+        old = Connection(is_there=False)
+        self.login(old)
+        self.successResultOf(self.login(Connection(), b"bob"))
+        self.assertEqual(old.calls, [])
+
+    def test_without_connection(self):
+        """A login without a connection, or as nobody, is passed on as it is."""
+        self.successResultOf(self.login(None))
+        self.assert_refused(self.login(None))
+        self.assertEqual(self.realm._holders, {})
+
+
+class WorkersTests(UserSessionsTestCase):
+    """Maildrops that are locked in another process."""
+
+    def test_gone(self):
+        """Another worker may end the session, if its client is gone."""
+        self.store.locked.add(b"\xff")
+        self.answers = Deferred()
+        outcome = self.login(Connection(), b"\xff")
+        self.assertEqual(self.asked, [("hand-over", "\xff", ANSWER_TIMEOUT)])
+        self.assertNoResult(outcome)
+        self.store.locked.clear()
+        self.answers.callback(Answers((False, True), 0))
+        self.successResultOf(outcome)
+
+    def test_kept(self):
+        """If no other worker has ended it, or another program has the lock, it is kept."""
+        self.store.locked.add(b"ann")
+        for given in ((), (False,)):
+            self.answers = succeed(Answers(given, 1))
+            self.assert_refused(self.login(Connection()))
+
+    def test_answer(self):
+        """This process answers whether it has ended a session."""
+        self.assertEqual(self.answer(), False)
+        old = Connection(is_there=False)
+        self.login(old)
+        self.assertEqual((self.answer(), old.calls), (True, ["is_gone", "replace"]))
+        self.login(Connection(is_there=True))
+        self.assertEqual(self.answer(), False)
+
+    def answer(self):
+        """Return the answer to another worker."""
+        answers = self.successResultOf(self.bus.ask_here("hand-over", "ann"))
+        return answers.given[0]
+
+
+class LimitTests(UserSessionsTestCase):
+    """The number of sessions of one user."""
+
+    def test_pending(self):
+        """Logins that wait count; those that were refused, and sessions that ended, do not."""
+        self.realm = self.make_realm(3)
+        old = Connection()
+        self.login(old)
+        waiting = [self.login(Connection()) for _ in range(2)]
+        self.assertEqual(
+            self.assert_refused(self.login(Connection())), "you have too many sessions"
+        )
+        self.successResultOf(self.login(Connection(), b"bob"))
+        old.found.callback(False)
+        for each in waiting:
+            self.assert_refused(each)
+        old.release()
+        self.successResultOf(self.login(Connection()))
+
+    def test_stores_without_lock(self):
+        """The limit also holds where the store lets a user have several sessions."""
+
+        class Unlocked:
+            def requestAvatar(self, *_):
+                return IMailbox, None, lambda: None
+
+        self.realm = UserSessionsRealm(Unlocked(), 2, reactor=self.clock)
+        connections = [Connection(), Connection()]
+        for each in connections:
+            self.successResultOf(self.login(each))
+        self.assert_refused(self.login(Connection()))
+        connections[0].release()
+        self.successResultOf(self.login(Connection()))
+
+    def test_slow_store(self):
+        """A login counts while its maildrop is being opened."""
+        waiting = [Deferred(), Deferred()]
+        remaining = waiting[::-1]
+
+        class Slow:
+            def requestAvatar(self, *_):
+                return remaining.pop()
+
+        self.realm = UserSessionsRealm(Slow(), 2, reactor=self.clock)
+        outcomes = [self.login(Connection()), self.login(Connection())]
+        self.assert_refused(self.login(Connection()))
+        waiting[0].errback(ZeroDivisionError())
+        self.failureResultOf(outcomes[0], ZeroDivisionError)
+        waiting[1].callback((IMailbox, None, lambda: None))
+        self.successResultOf(outcomes[1])
