@@ -29,7 +29,8 @@ class SizesTests(SynchronousTestCase):
 
     def test_stores(self):
         """Every store that has a cache tells its sizes, also one around it."""
-        os.mkdir("mail")
+        root = self.mktemp()
+        os.mkdir(root)
         empty = {"maildrops": 0, "messages": 0}
         for kind in ("maildir", "mh", "mbox"):
             for settings in (
@@ -37,7 +38,7 @@ class SizesTests(SynchronousTestCase):
                 *([StoreSettings(10, since=60.0)] if kind != "mbox" else []),
                 *([StoreSettings(10, deleted="keep")] if kind == "maildir" else []),
             ):
-                store = make_store(f"{kind}:mail", settings)
+                store = make_store(f"{kind}:{root}", settings)
                 verifyObject(ICaching, store)
                 self.assertEqual(store.cache_sizes(), empty)
 
