@@ -78,24 +78,39 @@ class UserSessionsRealm:
         if holder is None or not isinstance(user, bytes):
             avatar: Avatar | Deferred[Avatar] = request()
             return avatar
-        return run_eagerly(self._open(user, holder, request))
-
-    async def _open(self, user: bytes, holder: Holder, request: Callable[[], Any]) -> Avatar:
         holders = self._holders.setdefault(user, {})
         if len(holders) >= self._max_sessions:
             raise MaildropBusy("you have too many sessions")
         holders[holder] = False
         try:
-            try:
-                interface, avatar, logout = await _result(request)
-            except MaildropBusy:
-                if not await self._take_over(user):
-                    raise
-                interface, avatar, logout = await _result(request)
+            outcome = request()
+        except MaildropBusy as error:
+            outcome = defer.fail(error)
         except BaseException:
             self._remove(user, holder)
             raise
-        holders[holder] = True
+        if isinstance(outcome, tuple):
+            return self._opened(user, holder, outcome)
+        return run_eagerly(self._wait(user, holder, request, outcome))
+
+    async def _wait(
+        self, user: bytes, holder: Holder, request: Callable[[], Any], outcome: Deferred[Avatar]
+    ) -> Avatar:
+        try:
+            try:
+                avatar = await outcome
+            except MaildropBusy:
+                if not await self._take_over(user):
+                    raise
+                avatar = await maybeDeferred(request)
+        except BaseException:
+            self._remove(user, holder)
+            raise
+        return self._opened(user, holder, avatar)
+
+    def _opened(self, user: bytes, holder: Holder, opened: Avatar) -> Avatar:
+        interface, avatar, logout = opened
+        self._holders[user][holder] = True
         return interface, avatar, partial(self._log_out, user, holder, logout)
 
     async def _log_out(self, user: bytes, holder: Holder, logout: Callable[[], Any]) -> None:
@@ -164,8 +179,3 @@ class UserSessionsRealm:
                     del self._released[holder]
                     return False
         return bool(opened)
-
-
-async def _result(request: Callable[[], Any]) -> Any:
-    avatar = request()
-    return avatar if isinstance(avatar, tuple) else await maybeDeferred(lambda: avatar)

@@ -185,6 +185,18 @@ class HandOverTests(UserSessionsTestCase):
         old.found = succeed(True)
         self.successResultOf(self.login(Connection()))
 
+    def test_error_of_realm(self):
+        """Another error of the realm fails the login, which does not count any more."""
+
+        class Broken:
+            def requestAvatar(self, *_):
+                raise ZeroDivisionError
+
+        self.realm = UserSessionsRealm(Broken(), reactor=self.clock)
+        with self.assertRaises(ZeroDivisionError):
+            self.login(Connection())
+        self.assertEqual(self.realm._holders, {})
+
     def test_other_user(self):
         """Other users are not affected."""
         old = Connection(is_there=False)
