@@ -287,11 +287,12 @@ class ControlTests(ServiceCase):
         self.assertEqual(supervisor._stop_timeout, STOP_TIMEOUT + 7)
         asked = []
         self.patch(supervisor, "ask", lambda *question: asked.append(question) or succeed(None))
-        operations.allow_drain(3)
-        self.assertEqual(supervisor._stop_timeout, STOP_TIMEOUT + 3)
+        for seconds, longest in ((30, 30), (3, 7)):
+            operations.allow_drain(seconds)
+            self.assertEqual(supervisor._stop_timeout, STOP_TIMEOUT + longest)
         (drainer,) = reloader
         drainer._hurry()
-        self.assertEqual(asked, [("drain", 3), ("drain", 0)])
+        self.assertEqual(asked, [("drain", 30), ("drain", 3), ("drain", 0)])
 
     def test_worker(self):
         """A worker answers questions, opens no socket for it, and handles no second signal."""

@@ -57,7 +57,8 @@ def make_control_service(
         drainer.allow(seconds)
         if supervisor is None:
             return succeed(None)
-        supervisor.wait_for_sessions(seconds)
+        # Workers that are started later have the time of --drain.
+        supervisor.wait_for_sessions(max(seconds, options["drain"]))
         return supervisor.ask(TOPIC, seconds)
 
     operations = Operations(
