@@ -50,7 +50,7 @@ from popserv.listening import CannotStart
 from popserv.maildrops.maildir import Delivery, Layout, MaildirMaildrops
 from popserv.runtime import BoundedThreadPool
 from popserv.server import IdleTimeoutMixin, POP3Factory, POP3Server, log_failed_login
-from popserv.transports import has_disconnected, is_private, peer_name
+from popserv.transports import has_disconnected, is_private, peer_name, uses_tls
 
 MAX_CONNECTIONS = 1000
 MAX_COMMANDS = 500  # Since the last message; replies that a client does not read stay in memory.
@@ -268,6 +268,10 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
     def address(self):
         """Return the client's IP address, or None; see the throttle's Client."""
         return getattr(self.transport.getPeer(), "host", None)
+
+    def uses_tls(self):
+        """Return whether the client uses TLS; see the throttle's Client."""
+        return uses_tls(self.transport)
 
     def do_MAIL(self, rest):
         found = MAIL_ARGUMENT.fullmatch(rest)

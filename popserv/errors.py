@@ -99,6 +99,13 @@ class MaildropUnavailable(POPError):
     text = Text("maildrop cannot be opened, contact your administrator")
 
 
+class ReadOnlyMaildrop(POPError):
+    """The user may read the maildrop, and not change it."""
+
+    code = b"SYS/PERM"
+    text = Text("maildrop is read-only")
+
+
 class TryLater(POPError):
     """A temporary failure: the same command may succeed later."""
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from popserv.auth.passwords.scram_keys import ScramKeys
     from popserv.core.snapshot import Message, Snapshot
+    from popserv.core.user_settings import UserSettings
     from popserv.maildrops.settings import StoreSettings
     from popserv.messages.details import MessageDetails
     from popserv.messages.framing import Chunk
@@ -104,6 +105,10 @@ class IRetrievalRecord(IMailbox):
         """
 
 
+class IReadOnlyMailbox(IMailbox):
+    """A mailbox that its user may not change: the session refuses DELE."""
+
+
 class IDeliveryTimes(IMailbox):
     """A mailbox that knows when its messages were delivered, for ``--since``."""
 
@@ -133,8 +138,9 @@ class IMaildropFactory(Interface):
     def open_maildrop(user: bytes) -> Awaitable[IMailbox]:
         """Open a user's mailbox under an exclusive-access lock.
 
-        ``user`` is the name that the checker returned as avatar ID.  A user without mail has an
-        empty mailbox.  A store that supports the setting ``folder_delimiter`` is also given a
+        ``user`` is the name that the checker returned as avatar ID, of a user without settings as
+        :class:`IConfigurableStore` has them.  A user without mail has an empty mailbox.  A store
+        that supports the setting ``folder_delimiter`` is also given a
         :class:`popserv.core.user_folder.UserFolder`.
 
         :raises popserv.errors.MaildropBusy: another session holds the lock.
@@ -209,6 +215,26 @@ class IDelivery(Interface):
 
     def release() -> Awaitable[None]:
         """Release the lock, and drop messages that were not committed.  It is called once."""
+
+
+class IConfigurableStore(IMaildropFactory):
+    """A store that honours settings of single users."""
+
+    def open_configured(user: bytes, settings: UserSettings) -> Awaitable[IMailbox]:
+        """Open a user's mailbox as :meth:`open_maildrop` does, with the user's settings.
+
+        If ``settings.read_only``, the mailbox provides IReadOnlyMailbox, unless it is empty.
+
+        :raises popserv.core.user_settings.UnsupportedSettings: the store cannot honour them.
+        :raises popserv.errors.POPError: as :meth:`open_maildrop`.
+        """
+
+
+class IConfigurableRealm(Interface):
+    """A realm of cred that honours :class:`popserv.core.user_settings.ConfiguredUser`.
+
+    A realm that passes avatar IDs on to another one provides it if that one does.
+    """
 
 
 class IStoreKind(Interface):

@@ -28,10 +28,11 @@ from popserv.auth.names import (
     with_folder,
 )
 from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.extra_fields import Client
 from popserv.auth.passwords.users_file import User
 from popserv.core.printable import printable
-from popserv.core.session import client_address
 from popserv.core.user_folder import UserFolder
+from popserv.core.user_settings import NO_SETTINGS, ConfiguredUser, avatar_id
 from popserv.interfaces import (
     ICertificateCredentials,
     ICredentialsSupport,
@@ -101,7 +102,8 @@ class _ClientNamesChecker:
             return avatar
         # For the log and the reply.
         credentials.username = with_folder(credentials.username, self._delimiter, folder)
-        return UserFolder(user, folder)
+        settings = avatar.settings if isinstance(avatar, ConfiguredUser) else NO_SETTINGS
+        return avatar_id(UserFolder(user, folder), settings)
 
     async def _check_token(
         self, credentials: Any, meant: Sequence[tuple[bytes, bytes]]
@@ -145,14 +147,20 @@ class _ClientNamesChecker:
         user = self._find(avatar)
         if user is None:
             return avatar
-        refusal = user.rules.refusal_of(client_address.get(), time.time())
+        refusal = user.rules.refusal_of(Client.current(), time.time())
         if refusal:
             raise UnauthorizedLogin(refusal)
-        return user.maildrop
+        settings = user.rules.settings
+        if isinstance(avatar, ConfiguredUser):
+            if settings not in (NO_SETTINGS, avatar.settings):
+                raise UnauthorizedLogin("the user has settings in two places, which differ")
+            settings = avatar.settings
+        return avatar_id(user.maildrop, settings)
 
     def _find(self, name: object) -> User | None:
         """Return the user of the users file, if that is not the file of this checker."""
-        return self._users.find(name) if self._users and isinstance(name, bytes) else None
+        octets = name.name if isinstance(name, ConfiguredUser) else name
+        return self._users.find(octets) if self._users and isinstance(octets, bytes) else None
 
     def _is_known(self, name: bytes) -> bool:
         """Return whether a client may mean a user by a name, as far as there is a list of users."""

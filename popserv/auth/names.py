@@ -7,12 +7,19 @@ from collections.abc import Iterable, Iterator
 
 from popserv.auth.precis import MAX_OCTETS, enforce
 from popserv.core.printable import printable
+from popserv.core.user_settings import ConfiguredUser
 
 _VALID_NAME = re.compile(rb"[^\x00-\x20\x7f:/#.][^\x00-\x20\x7f:/]*")
 
 
-def name_octets(avatar_id: bytes | str | tuple[()]) -> bytes | tuple[()]:
-    """Return an avatar ID of a checker as octets; some checkers return names as text."""
+AvatarId = bytes | str | tuple[()] | ConfiguredUser
+"""What a checker returns for a user: the name, or () for an anonymous user."""
+
+
+def name_octets(avatar_id: AvatarId) -> bytes | tuple[()]:
+    """Return the name in an avatar ID as octets; some checkers return names as text."""
+    if isinstance(avatar_id, ConfiguredUser):
+        return avatar_id.name
     return avatar_id.encode("utf-8", "surrogateescape") if isinstance(avatar_id, str) else avatar_id
 
 

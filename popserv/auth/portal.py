@@ -16,8 +16,9 @@ from zope.interface import Interface
 
 from popserv.auth.twisted_mail import adapt
 from popserv.core.session import Release, call_release
-from popserv.errors import LoginFailed
-from popserv.interfaces import ICredentialsSupport, IMailbox
+from popserv.core.user_settings import ConfiguredUser, UnsupportedSettings
+from popserv.errors import LoginFailed, MaildropUnavailable
+from popserv.interfaces import IConfigurableRealm, ICredentialsSupport, IMailbox
 from popserv.messages.sizes import MakeDowngrader
 
 
@@ -68,12 +69,21 @@ class PortalAuthenticator:
             for kind, checker in portal.checkers.items():
                 if kind.providedBy(credentials):
                     avatar_id = await _result(checker.requestAvatarId(credentials))
+                    self._check_realm(avatar_id)
                     return await _result(portal.realm.requestAvatar(avatar_id, None, *interfaces))
         return await portal.login(credentials, None, *interfaces)
+
+    def _check_realm(self, avatar_id: object) -> None:
+        """Refuse a user with settings that the realm does not know of."""
+        if isinstance(avatar_id, ConfiguredUser) and not IConfigurableRealm.providedBy(
+            self._portal.realm
+        ):
+            reason = "the realm does not support settings of single users"
+            raise MaildropUnavailable from UnsupportedSettings(reason)
 
 
 async def _result(outcome: Any) -> Any:
     """Return what a checker or a realm has returned, or what its Deferred fires with."""
-    if isinstance(outcome, (bytes, tuple)):
+    if isinstance(outcome, (bytes, tuple, ConfiguredUser)):
         return outcome
     return await maybeDeferred(lambda: outcome)

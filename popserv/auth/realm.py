@@ -10,14 +10,26 @@ from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
-from popserv.auth.names import name_octets
-from popserv.interfaces import IMailbox, IMaildropFactory
+from popserv.auth.names import AvatarId, name_octets
+from popserv.core.user_settings import (
+    NO_SETTINGS,
+    ConfiguredUser,
+    UnsupportedSettings,
+    UserSettings,
+)
+from popserv.errors import MaildropUnavailable
+from popserv.interfaces import (
+    IConfigurableRealm,
+    IConfigurableStore,
+    IMailbox,
+    IMaildropFactory,
+)
 from popserv.runtime.coroutines import run_eagerly
 
 Avatar = tuple[type[Interface], object, Callable[[], Any]]
 
 
-@implementer(IRealm)
+@implementer(IRealm, IConfigurableRealm)
 class MaildropRealm:
     """Opens the mailbox of a user whom a checker has authenticated.
 
@@ -28,20 +40,31 @@ class MaildropRealm:
         self._factory = factory
 
     def requestAvatar(
-        self, avatarId: bytes | str | tuple[()], mind: object, *interfaces: type[Interface]
+        self, avatarId: AvatarId, mind: object, *interfaces: type[Interface]
     ) -> Avatar | Deferred[Avatar]:
         """Open the maildrop of ``avatarId``; see IRealm.
 
         :raises NotImplementedError: IMailbox is not one of the interfaces.
         :raises UnauthorizedLogin: the user is anonymous.
+        :raises MaildropUnavailable: the store cannot honour the user's settings.
         """
         if IMailbox not in interfaces:
             raise NotImplementedError("the avatars of this realm provide IMailbox only")
         user = name_octets(avatarId)
         if not isinstance(user, bytes):
             raise UnauthorizedLogin("an anonymous user has no maildrop")
-        return run_eagerly(self._open(user))
+        settings = avatarId.settings if isinstance(avatarId, ConfiguredUser) else NO_SETTINGS
+        return run_eagerly(self._open(user, settings))
 
-    async def _open(self, user: bytes) -> Avatar:
-        mailbox = await self._factory.open_maildrop(user)
+    async def _open(self, user: bytes, settings: UserSettings) -> Avatar:
+        factory: Any = self._factory
+        if settings is NO_SETTINGS:
+            mailbox = await factory.open_maildrop(user)
+        else:
+            try:
+                if not IConfigurableStore.providedBy(factory):
+                    raise UnsupportedSettings("the store does not support settings of single users")
+                mailbox = await factory.open_configured(user, settings)
+            except UnsupportedSettings as error:
+                raise MaildropUnavailable from error
         return IMailbox, mailbox, mailbox.release

@@ -24,6 +24,7 @@ from popserv.commandline.option_table import (
     TLS_PROFILES,
 )
 from popserv.commands.dialects import DIALECTS, Dialect
+from popserv.core import user_settings
 from popserv.core.languages import Languages
 from popserv.listening.systemd import accept_unnamed_sockets, passed_sockets
 from popserv.messages.workarounds import WORKAROUNDS
@@ -31,8 +32,6 @@ from popserv.runtime.extras import how_to_install
 from popserv.runtime.permissions import describe
 
 TLS_EXTRA = f"TLS requires the extra tls; run: {how_to_install('tls')}"
-
-_SECONDS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 def parse_number(
@@ -69,12 +68,10 @@ def parse_positive(option: str, text: str, convert: Callable[[str], float], expe
 
 def parse_age(option: str, text: str) -> float:
     """Return the seconds of a number of hours, days or weeks above 0, such as 30d."""
-    found = re.fullmatch(r"([1-9][0-9]{0,5})([hdw])", text)
-    if found is None:
-        raise usage.UsageError(
-            f"--{option} must be a number above 0 and h, d or w, such as 30d, not {text!r}"
-        )
-    return int(found[1]) * _SECONDS[found[2]]
+    try:
+        return user_settings.parse_age(text)
+    except ValueError as error:
+        raise usage.UsageError(f"--{option} {error}") from None
 
 
 def parse_network(option: str, text: str) -> IPv4Network | IPv6Network:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from popserv.auth.passwords.extra_fields import utc_time
+from popserv.auth.passwords.extra_fields import PREFIX, utc_time
 from popserv.auth.passwords.login_methods import methods_of
 from popserv.auth.passwords.schemes import (
     SchemeUnavailable,
@@ -59,7 +59,8 @@ class UsersCheck:
         if self._domain and b"@" not in user.name:
             return "the name has no @, and --default-domain is added to such names"
         try:
-            self._layout.path_parts(user.maildrop)
+            if not user.rules.settings.maildrop:
+                self._layout.path_parts(user.maildrop)
         except ValueError:
             return "the name cannot be that of a maildrop"
         try:
@@ -83,6 +84,19 @@ def _conditions_of(user: User) -> Sequence[str]:
     ]
     if rules.not_before > time.time():
         conditions.append(f"not before {utc_time(rules.not_before)} (delay_until)")
+    if rules.requires_tls:
+        conditions.append(f"only with TLS ({PREFIX}require_tls)")
     if rules.maildrop:
         conditions.append(f"maildrop {printable(rules.maildrop)} (user)")
+    settings = rules.settings
+    if settings.read_only:
+        conditions.append(f"read-only ({PREFIX}read_only)")
+    if settings.maildrop:
+        conditions.append(f"maildrop {printable(settings.maildrop)} ({PREFIX}maildrop)")
+    if settings.deleted is not None:
+        shown = printable(settings.deleted.encode())
+        conditions.append(f"deleted messages: {shown} ({PREFIX}deleted)")
+    if settings.since is not None:
+        hours = settings.since / 3600
+        conditions.append(f"messages of the last {hours:g} hours ({PREFIX}since)")
     return conditions

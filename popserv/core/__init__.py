@@ -24,14 +24,17 @@ from popserv.core.session import (
     State,
     client_address,
     client_is_connected,
+    client_uses_tls,
 )
 from popserv.core.snapshot import Message, Snapshot
+from popserv.core.user_settings import ConfiguredUser, UnsupportedSettings, UserSettings
 
 __all__ = [
     "After",
     "Authenticator",
     "Command",
     "CommandTable",
+    "ConfiguredUser",
     "Languages",
     "Maildrop",
     "Message",
@@ -40,9 +43,12 @@ __all__ = [
     "Session",
     "Snapshot",
     "State",
+    "UnsupportedSettings",
+    "UserSettings",
     "arguments",
     "client_address",
     "client_is_connected",
+    "client_uses_tls",
     "command",
     "decode_base64",
     "name_and_digest",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from popserv.core.listings import Listing
 from popserv.core.snapshot import Message, Snapshot
-from popserv.errors import NeedsUTF8, NoSuchMessage
+from popserv.errors import NeedsUTF8, NoSuchMessage, ReadOnlyMaildrop
 from popserv.texts import Counted, Text
 
 _NO_MARKS: frozenset[int] = frozenset()
@@ -18,18 +18,25 @@ class Maildrop:
     ``count`` and ``octets`` are the drop listing: the number of messages without a deletion
     mark, and the sum of their octets.  With ``as_stored`` the octets are those of the messages
     as stored; otherwise, those of the downgraded form where a message has one.  With
-    ``adds_blank_lines`` they include a blank line after each header-only message.
+    ``adds_blank_lines`` they include a blank line after each header-only message.  With
+    ``is_read_only`` no message can be marked.
     """
 
     __slots__ = (
-        *("_adds_blank_lines", "_is_downgraded", "_marked", "_messages", "_scan_listing", "_sizes"),
-        *("count", "octets"),
+        *("_adds_blank_lines", "_is_downgraded", "_is_read_only", "_marked", "_messages"),
+        *("_scan_listing", "_sizes", "count", "octets"),
     )
 
     def __init__(
-        self, messages: Snapshot, *, as_stored: bool = True, adds_blank_lines: bool = False
+        self,
+        messages: Snapshot,
+        *,
+        as_stored: bool = True,
+        adds_blank_lines: bool = False,
+        is_read_only: bool = False,
     ) -> None:
         self._messages = messages
+        self._is_read_only = is_read_only
         # Most sessions mark no message, and need no set of their own.
         self._marked: set[int] | frozenset[int] = _NO_MARKS
         self._adds_blank_lines = adds_blank_lines
@@ -82,8 +89,11 @@ class Maildrop:
         """Set the deletion mark of a message.
 
         :raises NoSuchMessage: there is no such message, or it has a deletion mark.
+        :raises ReadOnlyMaildrop: the user may not remove messages.
         """
         message = self[number]
+        if self._is_read_only:
+            raise ReadOnlyMaildrop
         if not isinstance(self._marked, set):
             self._marked = set()
         self._marked.add(message.position)

@@ -21,7 +21,7 @@ from popserv.core.maildrop import Maildrop
 from popserv.core.read_ahead import ReadAhead, ReadAheadLimit
 from popserv.core.snapshot import Message
 from popserv.errors import BadCommand, RemovalFailed
-from popserv.interfaces import IMailbox, ISizeCache
+from popserv.interfaces import IMailbox, IReadOnlyMailbox, ISizeCache
 from popserv.messages.sizes import MakeDowngrader
 from popserv.messages.workarounds import OE_NS_EOH
 from popserv.texts import ENGLISH, Text
@@ -47,6 +47,12 @@ A checker reads the variable when it is called.  It may call the function later,
 
 client_address: ContextVar[str | None] = ContextVar("client_address", default=None)
 """The IP address of the client that is logging in, or None if it has none, as on a UNIX socket.
+
+A checker reads the variable when it is called.
+"""
+
+client_uses_tls: ContextVar[bool] = ContextVar("client_uses_tls", default=False)
+"""Whether the client that is logging in uses TLS, with this server or with a proxy before it.
 
 A checker reads the variable when it is called.
 """
@@ -210,6 +216,7 @@ class Session:
             self.mailbox.messages,
             as_stored=self.as_stored,
             adds_blank_lines=OE_NS_EOH in self.workarounds,
+            is_read_only=IReadOnlyMailbox.providedBy(self.mailbox),
         )
         self.state = State.TRANSACTION
         self._logged_in()

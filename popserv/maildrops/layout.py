@@ -13,6 +13,8 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import copy
+from typing import TypeVar
 
 from popserv.core.printable import printable
 from popserv.maildrops.cached_open import open_cached
@@ -54,6 +56,9 @@ def create_inheriting(name: bytes, parent: int) -> None:
             os.chown(name, owner.st_uid, owner.st_gid, dir_fd=parent, follow_symlinks=False)
 
 
+L = TypeVar("L", bound="Layout")
+
+
 class Layout:
     """The paths of all maildrops, given by a template; ``root`` is the directory above them.
 
@@ -83,6 +88,16 @@ class Layout:
         # Formats for the operator %, which has names in parentheses.
         self._parts = [re.sub(rb"%%|%(.)", _format, part) for part in parts[fixed:]]
         self._path = b"/".join([self.root.rstrip(b"/"), *self._parts])
+
+    def at(self: L, path: bytes) -> L:
+        """Return a layout with one maildrop, at an absolute path, whatever the user's name is."""
+        other = copy(self)
+        root, _, name = path.rpartition(b"/")
+        other.root = root or b"/"
+        other._used = set()
+        other._templates = other._parts = [name.replace(b"%", b"%%")]
+        other._path = path.replace(b"%", b"%%")
+        return other
 
     def users(self, exists: Callable[[bytes], bool] = os.path.isdir) -> list[bytes]:
         """Return the names of the users who have a directory in this layout, sorted.

@@ -9,14 +9,18 @@ from typing import Any, TypeVar
 from zope.interface import implementer
 
 from popserv.core.snapshot import Message, Snapshot
+from popserv.core.user_settings import UserSettings
 from popserv.errors import MaildropBusy, NoSuchMessage
 from popserv.interfaces import (
+    IConfigurableStore,
     IDelivery,
     IDeliveryStore,
+    IMailbox,
     IMessageDetails,
     IRetrievalRecord,
     IUserListing,
 )
+from popserv.maildrops.read_only import ReadOnlyMailbox
 from popserv.maildrops.spooling import spool
 from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
 from popserv.messages.framing import Chunk
@@ -29,7 +33,7 @@ async def _run_now(function: Callable[..., T], *args: Any) -> T:
     return function(*args)
 
 
-@implementer(IDeliveryStore, IUserListing)
+@implementer(IConfigurableStore, IDeliveryStore, IUserListing)
 class MemoryMaildrops:
     """The maildrops of all users, in memory; a user without deliveries has an empty one.
 
@@ -64,6 +68,12 @@ class MemoryMaildrops:
         mailbox = MemoryMailbox(self, user)
         self.locked.add(user)
         return mailbox
+
+    async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
+        """See IConfigurableStore."""
+        settings.reject_unsupported("read_only")
+        mailbox = await self.open_maildrop(user)
+        return IMailbox(ReadOnlyMailbox(mailbox) if settings.read_only else mailbox)
 
     async def users(self) -> Sequence[bytes]:
         """See IUserListing."""

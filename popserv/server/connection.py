@@ -202,6 +202,10 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         """See Client."""
         return getattr(self.peer, "host", None)
 
+    def uses_tls(self) -> bool:
+        """See Client."""
+        return uses_tls(self.transport)
+
     # For the subclass
 
     @abstractmethod

@@ -9,7 +9,15 @@ from popserv.transports.peers import (
     has_disconnected,
     is_private,
     peer_name,
+    uses_tls,
 )
 from popserv.transports.unix_users import peer_user
 
-__all__ = ["DescriptorAddress", "has_disconnected", "is_private", "peer_name", "peer_user"]
+__all__ = [
+    "DescriptorAddress",
+    "has_disconnected",
+    "is_private",
+    "peer_name",
+    "peer_user",
+    "uses_tls",
+]

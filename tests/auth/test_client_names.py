@@ -28,6 +28,7 @@ from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.sasl.mechanisms import external
 from popserv.core.session import client_address
 from popserv.core.user_folder import UserFolder
+from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
@@ -270,6 +271,35 @@ class UsersFileRulesTests(ClientNamesCase):
             (b"other", b"other"),
         ):
             self.assertEqual(self.log_in(by_rpop(sent), users, checker), avatar, sent)
+
+    def test_settings(self):
+        """The settings of the file hold for every checker; those of two places must be the same."""
+        users = self.users(
+            b"ann:{PLAIN}x::::::popserv_read_only\nbob:{PLAIN}x\ncarl:{PLAIN}x::::::nologin\n"
+        )
+        read_only = UserSettings(read_only=True)
+        ann = ConfiguredUser(b"ann", read_only)
+        for avatar, expected in (
+            (b"ann", ann),
+            (ann, ann),
+            (b"bob", b"bob"),
+            (ConfiguredUser(b"ann", UserSettings(since=1)), None),
+            (ConfiguredUser(b"bob", read_only), ConfiguredUser(b"bob", read_only)),
+            (ConfiguredUser(b"carl", read_only), None),
+            (ConfiguredUser(b"other", read_only), ConfiguredUser(b"other", read_only)),
+        ):
+            checker = InMemoryUsernamePasswordDatabaseDontUse()
+            self.patch(checker, "requestAvatarId", lambda credentials, avatar=avatar: avatar)
+            self.assertEqual(self.log_in(by_password(b"x"), users, checker), expected, avatar)
+
+    def test_settings_of_a_folder(self):
+        """A user with settings keeps them in every folder."""
+        users = self.users(b"ann:{PLAIN}password::::::popserv_read_only\n")
+        settings = UserSettings(read_only=True)
+        for sent, name in ((b"ann", b"ann"), (b"ann+Sent", UserFolder(b"ann", b"Sent"))):
+            avatar = self.log_in(by_password(sent), users, delimiter=b"+")
+            self.assertEqual(avatar, ConfiguredUser(name, settings))
+            self.assertIs(type(avatar.name), type(name))
 
     def test_anonymous(self):
         """An avatar without a name has no rules."""

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.mail.interfaces import IMailboxPOP3
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 from zope.interface.verify import verifyObject
 
 from popserv.auth.passwords.checker import PasswdFileChecker
@@ -24,8 +24,20 @@ from popserv.auth.portal import PortalAuthenticator
 from popserv.auth.realm import MaildropRealm
 from popserv.auth.throttle.login_delay import LoginDelayRealm
 from popserv.core.session import Session, call_release
-from popserv.errors import LoginFailed, LoginTooSoon, MaildropBusy, TryLater
-from popserv.interfaces import IAPOPCredentials, IMailbox, ITokenCredentials
+from popserv.core.user_settings import ConfiguredUser, UserSettings
+from popserv.errors import (
+    LoginFailed,
+    LoginTooSoon,
+    MaildropBusy,
+    MaildropUnavailable,
+    TryLater,
+)
+from popserv.interfaces import (
+    IAPOPCredentials,
+    IConfigurableRealm,
+    IMailbox,
+    ITokenCredentials,
+)
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import read_all
@@ -321,6 +333,20 @@ class LikePortalTests(SynchronousTestCase):
         self.assertNoResult(result)
         avatar.callback((IMailbox, "mailbox", len))
         self.assertEqual(self.successResultOf(result), ("mailbox", len))
+
+    def test_settings(self):
+        """A realm that does not know of settings gets no user who has some."""
+        user = ConfiguredUser(b"ann", UserSettings(read_only=True))
+        realm = ScriptedRealm((IMailbox, "avatar", len))
+        portal = Portal(realm, [Checker(lambda credentials: user, IUsernamePassword)])
+        refused = Deferred.fromCoroutine(PortalAuthenticator(portal).authenticate(ANN))
+        error = self.failureResultOf(refused, MaildropUnavailable).value
+        self.assertIn("the realm does not support settings", str(error.__cause__))
+        self.assertEqual(realm.calls, [])
+        alsoProvides(realm, IConfigurableRealm)
+        opened = Deferred.fromCoroutine(PortalAuthenticator(portal).authenticate(ANN))
+        self.assertEqual(self.successResultOf(opened), ("avatar", len))
+        self.assertEqual([call[0] for call in realm.calls], [user])
 
     def test_no_checker(self):
         """Credentials of another kind fail, and the realm is not called."""

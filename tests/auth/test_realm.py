@@ -6,11 +6,13 @@ from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.mail.interfaces import IMailboxPOP3
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from popserv.auth.realm import MaildropRealm
-from popserv.errors import MaildropBusy
-from popserv.interfaces import IMailbox
+from popserv.core.user_settings import ConfiguredUser, UserSettings
+from popserv.errors import MaildropBusy, MaildropUnavailable
+from popserv.interfaces import IConfigurableRealm, IMailbox, IMaildropFactory, IReadOnlyMailbox
 from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.memory import MemoryMaildrops
 
@@ -43,6 +45,35 @@ class MaildropRealmTests(TestCase):
         with self.assertRaises(MaildropBusy):
             await self.avatar(b"ann", IMailbox)
         await logout()
+        self.assertEqual(self.maildrops.locked, set())
+
+    async def test_settings(self):
+        """A user with settings gets what the store has for them, and is locked out as any other."""
+        verifyObject(IConfigurableRealm, self.realm)
+        user = ConfiguredUser(b"ann", UserSettings(read_only=True))
+        _, avatar, logout = await self.avatar(user, IMailbox)
+        self.assertTrue(IReadOnlyMailbox.providedBy(avatar))
+        with self.assertRaises(MaildropBusy):
+            await self.avatar(b"ann", IMailbox)
+        await logout()
+        self.assertEqual(self.maildrops.locked, set())
+
+    async def test_unsupported_settings(self):
+        """A store that cannot honour a user's settings opens nothing, and the log says why."""
+
+        @implementer(IMaildropFactory)
+        class OtherStore:
+            open_maildrop = None
+
+        for store, settings, reason in (
+            (self.maildrops, UserSettings(since=1), "does not support popserv_since"),
+            (OtherStore(), UserSettings(read_only=True), "does not support settings of single"),
+            (OtherStore(), UserSettings(), "does not support settings of single users"),
+        ):
+            self.realm = MaildropRealm(store)
+            with self.assertRaises(MaildropUnavailable) as refused:
+                await self.avatar(ConfiguredUser(b"ann", settings), IMailbox)
+            self.assertIn(reason, str(refused.exception.__cause__))
         self.assertEqual(self.maildrops.locked, set())
 
     async def test_text(self):

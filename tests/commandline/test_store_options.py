@@ -16,7 +16,7 @@ from popserv.commandline.options import Options
 from popserv.commandline.single_session import SingleSession
 from popserv.interfaces import IStoreKind
 from popserv.maildrops import kinds
-from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.maildrops.maildir.configured import ConfiguredMaildirs
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.maildrops.settings import StoreSettings
 from popserv.messages.downgrade.downgrader import Downgrader
@@ -73,7 +73,7 @@ class StoreOptionsTests(StoreCase):
         """--maildir X is the short form of --store maildir:X."""
         for arguments in (("--maildir", self.root), ("--store", f"maildir:{self.root}")):
             options = self.parse_alone(*arguments)
-            self.assertIsInstance(options.store, MaildirMaildrops)
+            self.assertIsInstance(options.store, ConfiguredMaildirs)
             self.assertEqual(options.default_users_file(), default_path(os.path.abspath(self.root)))
             self.assertEqual(len(options["credCheckers"]), 1)
 

@@ -39,6 +39,22 @@ class UsersCheckTests(CommandCase):
             ),
         )
 
+    def test_settings(self):
+        """The settings of a user are remarks."""
+        code, rows, _ = self.check(
+            b"ann:{PLAIN}a::::::popserv_require_tls popserv_read_only popserv_maildrop=/a/b "
+            b"popserv_deleted=move:Tr\xc3\xa4sh popserv_since=2d\n"
+            b"bob:{PLAIN}b::::::popserv_nologin\n"
+        )
+        self.assertEqual(code, 1)
+        self.assertEqual(
+            rows[0][2],
+            "only with TLS (popserv_require_tls); read-only (popserv_read_only); "
+            "maildrop /a/b (popserv_maildrop); deleted messages: move:Tr\xe4sh "
+            "(popserv_deleted); messages of the last 48 hours (popserv_since)",
+        )
+        self.assertEqual(rows[1][1:], ("refused", "popserv_nologin is set"))
+
     def test_methods(self):
         """SCRAM and CRAM-MD5 are shown only if they are offered, as every password suits them."""
         cram_md5 = b"{CRAM-MD5.b64}" + b64encode(hmac_md5_context(b"b"))

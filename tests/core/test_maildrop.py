@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.core.maildrop import Maildrop, message_count
 from popserv.core.snapshot import Snapshot
-from popserv.errors import NoSuchMessage
+from popserv.errors import NoSuchMessage, ReadOnlyMaildrop
 from popserv.messages.sizes import Sizes
 from tests.core.harness import make_snapshot
 
@@ -36,6 +36,14 @@ class MaildropTests(SynchronousTestCase):
         self.assertEqual((maildrop.count, maildrop.octets), (3, 400))
         self.assertEqual(maildrop[2].octets, 200)
         self.assertEqual(maildrop.marked, [])
+
+    def test_read_only(self):
+        """In a read-only maildrop no message can be marked; one that does not exist is told."""
+        maildrop = Maildrop(make_snapshot(120, 200), is_read_only=True)
+        self.assertRaises(NoSuchMessage, maildrop.mark, 3)
+        error = self.assertRaises(ReadOnlyMaildrop, maildrop.mark, 1)
+        self.assertEqual((error.code, str(error)), (b"SYS/PERM", "maildrop is read-only"))
+        self.assertEqual((maildrop.count, maildrop.octets, maildrop.marked), (2, 320, []))
 
     @given(st.lists(st.integers(0, 2**40), max_size=1200), st.data())
     def test_model(self, octets, data):

@@ -1,9 +1,13 @@
 """Tests of popserv.core.session."""
 
+from functools import partial
+from types import SimpleNamespace
+
 from twisted.trial.unittest import TestCase
 
 from popserv.core.session import Session, State
-from popserv.errors import BadCommand, LoginFailed, RemovalFailed
+from popserv.core.user_settings import UserSettings
+from popserv.errors import BadCommand, LoginFailed, ReadOnlyMaildrop, RemovalFailed
 from popserv.maildrops.memory import MemoryMaildrops
 
 
@@ -45,6 +49,17 @@ class SessionTests(TestCase):
         self.assertIs(self.session.state, State.UPDATE)
         self.assertEqual(list(self.store.stored[b"ann"].values()), [b"2\n"])
         self.assertEqual((self.released, self.session.removed_count), (1, 1))
+
+    async def test_read_only(self):
+        """A mailbox that is read-only keeps its messages in UPDATE."""
+        store, opened = self.store, self.store.open_configured
+        self.store = SimpleNamespace(
+            open_maildrop=partial(opened, settings=UserSettings(read_only=True))
+        )
+        await self.session.login(b"ann", "ann's")
+        self.assertRaises(ReadOnlyMaildrop, self.session.maildrop.mark, 1)
+        await self.session.update()
+        self.assertEqual(len(store.stored[b"ann"]), 2)
 
     async def test_logged_in(self):
         """The connection is told when a login has succeeded, with the user's name known."""

@@ -51,6 +51,13 @@ EXTRA = [
     b"user=other",
     b"nodelay  nologin",
     b"reason=gone nologin=",
+    b"popserv_read_only=yes popserv_since=30d popserv_deleted=keep",
+    b"popserv_maildrop=/srv/mail/other/Maildir",
+    b"popserv_require_tls=no",
+    b"popserv_require_tls",
+    b"popserv_nologin=no",
+    b"popserv_nologin",
+    b"popserv_nologin nologin",
     b"surprise",
     b"surprise=1",
     b"NOLOGIN",
@@ -85,6 +92,9 @@ SECRETS = [
 
 STRICTER = {
     *(b"surprise", b"surprise=1", b"NOLOGIN", b"delay_until=-1"),
+    *(b"popserv_require_tls", b"popserv_nologin"),
+    # They need a value.
+    *(b"popserv_maildrop", b"popserv_deleted", b"popserv_since"),
     # Dovecot refers the client to another server, takes another name or any password, or ignores
     # the field.
     *(

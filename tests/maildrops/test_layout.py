@@ -181,6 +181,21 @@ class PathTests(SynchronousTestCase):
         self.assertTrue(path.startswith(b"/m/"))
 
 
+class AtTests(SynchronousTestCase):
+    """A layout with one maildrop, at a path."""
+
+    def test_any_user(self):
+        """The path is the same for every user, and a percent sign in it stays."""
+        for path, root, part in (
+            (b"/srv/100%/%u", b"/srv/100%", b"%u"),
+            (b"/mail", b"/", b"mail"),
+        ):
+            layout = Layout("/mail/%u").at(path)
+            self.assertEqual(layout.root, root)
+            for user in (b"ann", b"", b"../x", b"%"):
+                self.assertEqual((layout.path(user), layout.path_parts(user)), (path, [part]))
+
+
 class OpenTests(SynchronousTestCase):
     """A user name gives an open directory."""
 

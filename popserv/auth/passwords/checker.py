@@ -26,6 +26,7 @@ from popserv.auth.credentials import ExchangeAborted
 from popserv.auth.passwords.cache import VerifiedPasswordCache
 from popserv.auth.passwords.cram_md5 import CRAM_MD5_SCHEMES, matches_cram_md5
 from popserv.auth.passwords.decoys import Decoys, machine_secret
+from popserv.auth.passwords.extra_fields import Client
 from popserv.auth.passwords.login_methods import supports
 from popserv.auth.passwords.preparation import candidate_passwords
 from popserv.auth.passwords.schemes import (
@@ -39,7 +40,8 @@ from popserv.auth.passwords.schemes import (
 from popserv.auth.passwords.scram_keys import ScramKeys
 from popserv.auth.passwords.scram_selection import select_scram_keys
 from popserv.auth.passwords.users_file import User, UsersFile, UsersFileError
-from popserv.core.session import client_address, client_is_connected
+from popserv.core.session import client_is_connected
+from popserv.core.user_settings import ConfiguredUser
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
@@ -140,7 +142,7 @@ class PasswdFileChecker:
         return supports(users, credentials)
 
     def requestAvatarId(self, credentials: ICredentials) -> Any:
-        """Return the user's name as in the file, or a Deferred of it; see ICredentialsChecker.
+        """Return the user's avatar ID, or a Deferred of it; see ICredentialsChecker.
 
         :raises UnauthorizedLogin: the credentials are wrong.
         :raises TryLater: the file cannot be used, or too many logins wait for a thread.
@@ -157,12 +159,12 @@ class PasswdFileChecker:
         except UsersFileError as error:
             raise TryLater from error
 
-    async def _check(self, credentials: Any) -> bytes | tuple[()]:
-        address = client_address.get()
+    async def _check(self, credentials: Any) -> bytes | ConfiguredUser:
+        client = Client.current()
         try:
-            user = await self._authenticated_user(credentials, address)
+            user = await self._authenticated_user(credentials, client)
             if user is None:
-                raise UnauthorizedLogin(self._reason(credentials.username, address))
+                raise UnauthorizedLogin(self._reason(credentials.username, client))
         except (UsersFileError, SchemeUnavailable) as error:
             raise TryLater from error
         except UnknownScheme as error:
@@ -172,54 +174,52 @@ class PasswdFileChecker:
             raise UnauthorizedLogin("malformed password field") from None
         # For the log and the reply: the client may have sent another spelling.
         credentials.username = user.name
-        return user.maildrop
+        return user.avatar_id
 
-    def _find(self, name: bytes, address: str | None) -> User | None:
-        """Return the user who may log in now by this name, from this address; otherwise None.
+    def _find(self, name: bytes, client: Client) -> User | None:
+        """Return the user who may log in now by this name, as this client; otherwise None.
 
         A user whom the rules refuse is treated in everything like a name that no user has, so
         that a client cannot find out whether its password is right.
         """
         user = self._users_file.read().find(name)
-        if user is None or user.rules.refusal_of(address, self._now()):
+        if user is None or user.rules.refusal_of(client, self._now()):
             return None
         return user
 
-    def _reason(self, name: bytes, address: str | None) -> str:
+    def _reason(self, name: bytes, client: Client) -> str:
         """Return the reason for the log why a user was refused."""
         user = self._users_file.read().find(name)
-        refusal = "" if user is None else user.rules.refusal_of(address, self._now())
+        refusal = "" if user is None else user.rules.refusal_of(client, self._now())
         return refusal or "unknown user or wrong password"
 
-    async def _authenticated_user(self, credentials: Any, address: str | None) -> User | None:
+    async def _authenticated_user(self, credentials: Any, client: Client) -> User | None:
         user: User | None
-        check: Callable[[Any, str | None], User | None]
+        check: Callable[[Any, Client], User | None]
         if IScramCredentials.providedBy(credentials):
-            return await self._check_scram(credentials, address)
+            return await self._check_scram(credentials, client)
         if IUsernamePassword.providedBy(credentials):
-            return await self._check_password(credentials, address)
+            return await self._check_password(credentials, client)
         if IAPOPCredentials.providedBy(credentials):
             check = self._check_apop
         elif ICertificateCredentials.providedBy(credentials):
             check = self._check_certificate
         else:
             check = self._check_cram_md5
-        user = await self._run(check, credentials, address)
+        user = await self._run(check, credentials, client)
         return user
 
-    async def _check_password(
-        self, credentials: IUsernamePassword, address: str | None
-    ) -> User | None:
-        user = self._find(credentials.username, address)
+    async def _check_password(self, credentials: IUsernamePassword, client: Client) -> User | None:
+        user = self._find(credentials.username, client)
         password = credentials.password
         if user is None or not self._cache.contains(user.password_field, password):
-            user = await self._run(self._verify_password, credentials, address)
+            user = await self._run(self._verify_password, credentials, client)
             if user is not None:
                 self._cache.add(user.password_field, password)
         return user
 
-    def _verify_password(self, credentials: IUsernamePassword, address: str | None) -> User | None:
-        user = self._find(credentials.username, address)
+    def _verify_password(self, credentials: IUsernamePassword, client: Client) -> User | None:
+        user = self._find(credentials.username, client)
         passwords = candidate_passwords(credentials.password)
         if user is None or not user.has_password():
             self._verify_against_decoy(credentials.username, passwords)
@@ -239,8 +239,8 @@ class PasswdFileChecker:
                 for password in passwords:
                     verify(decoy, password)
 
-    def _check_apop(self, credentials: IAPOPCredentials, address: str | None) -> User | None:
-        user = self._find(credentials.username, address)
+    def _check_apop(self, credentials: IAPOPCredentials, client: Client) -> User | None:
+        user = self._find(credentials.username, client)
         has_apop = user is not None and is_apop(user.password_field)
         secret = split_field(user.password_field)[1] if user is not None and has_apop else b""
         is_right = credentials.check_secret(secret) and secret != b""
@@ -248,8 +248,8 @@ class PasswdFileChecker:
             raise UnauthorizedLogin("this user must not log in by APOP")
         return user if is_right else None
 
-    def _check_cram_md5(self, credentials: Any, address: str | None) -> User | None:
-        user = self._find(credentials.username, address)
+    def _check_cram_md5(self, credentials: Any, client: Client) -> User | None:
+        user = self._find(credentials.username, client)
         if user is not None and scheme_of(user.password_field) in CRAM_MD5_SCHEMES:
             is_right = matches_cram_md5(credentials, user.password_field)
             return user if is_right else None
@@ -262,21 +262,19 @@ class PasswdFileChecker:
         return None
 
     def _check_certificate(
-        self, credentials: ICertificateCredentials, address: str | None
+        self, credentials: ICertificateCredentials, client: Client
     ) -> User | None:
         users = self._users_file.read()
         found = map(users.find, credentials.names)
         user = next((user for user in found if user is not None), None)
-        refusal = "" if user is None else user.rules.refusal_of(address, self._now())
+        refusal = "" if user is None else user.rules.refusal_of(client, self._now())
         if refusal:
             raise UnauthorizedLogin(refusal)
         return user
 
-    async def _check_scram(
-        self, credentials: IScramCredentials, address: str | None
-    ) -> User | None:
+    async def _check_scram(self, credentials: IScramCredentials, client: Client) -> User | None:
         user: User | None
-        user, keys = await self._run(self._scram_keys, credentials, address)
+        user, keys = await self._run(self._scram_keys, credentials, client)
         try:
             is_right = await credentials.check_keys(keys)
         except POPError as error:
@@ -285,15 +283,15 @@ class PasswdFileChecker:
         if not is_right or user is None:
             return None
         # The exchange may have taken minutes, and the user may have changed meanwhile.
-        return user if self._find(user.name, address) == user else None
+        return user if self._find(user.name, client) == user else None
 
     def _scram_keys(
-        self, credentials: IScramCredentials, address: str | None
+        self, credentials: IScramCredentials, client: Client
     ) -> tuple[User | None, ScramKeys]:
         users = self._users_file.read()
         if not users.passwords:
             raise UnauthorizedLogin("no user has a password")
-        user = self._find(credentials.username, address)
+        user = self._find(credentials.username, client)
         is_sha256 = IScramSHA256Credentials.providedBy(credentials)
         return select_scram_keys(
             "sha256" if is_sha256 else "sha1", credentials.username, user, users, self._decoys

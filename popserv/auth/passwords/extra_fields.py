@@ -1,24 +1,32 @@
-"""The extra fields of Dovecot's passwd-file, and what each of them means for a login here.
+"""The extra fields of a user, as in Dovecot's passwd-file, and what each of them means here.
 
-They are the eighth column and what follows it: words separated by white space, each
-``name=value`` or ``name``.  There is no quoting, and a value may contain colons.  What a field
+In a users file they are the eighth column and what follows it: words separated by white space,
+each ``name=value`` or ``name``.  There is no quoting, and a value may contain colons.  What a field
 restricts must not be ignored, so a user with a field that popserv does not know cannot log in.
+Dovecot ignores the fields of popserv, whose names start with ``popserv_``.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
 from popserv.auth.names import check_name
 from popserv.core.printable import printable
+from popserv.core.session import client_address, client_uses_tls
+from popserv.core.user_settings import NO_SETTINGS, UserSettings, check_deleted, parse_age
 
 Network = IPv4Network | IPv6Network
 
-EVALUATED = ("allow_nets", "allow_real_nets", "delay_until", "user")
-"""The fields whose value decides about a login."""
+EVALUATED = (
+    *("allow_nets", "allow_real_nets", "delay_until", "user"),
+    *("popserv_nologin", "popserv_require_tls"),
+    *("popserv_read_only", "popserv_maildrop", "popserv_deleted", "popserv_since"),
+)
+"""The fields whose value decides about a login, or about what it opens."""
 
 REFUSING = {
     "nologin": "",
@@ -51,33 +59,49 @@ HARMLESS_PREFIXES = ("userdb_", "event_", "forward_")
 """The fields that start like this are harmless, too: for delivery, for events, for a proxy."""
 
 
+class Client(NamedTuple):
+    """A client that logs in: its IP address, or None if it has none, and whether it uses TLS."""
+
+    address: str | None
+    uses_tls: bool
+
+    @classmethod
+    def current(cls) -> Client:
+        """Return the client that is logging in."""
+        return cls(client_address.get(), client_uses_tls.get())
+
+
 class Rules(NamedTuple):
-    """The rules by which a user of the users file may log in.
+    """The rules by which a user may log in, and what the login opens.
 
     ``refusal`` is the reason why nobody can, or empty.  The client's address must be in each of
     ``networks``, which are pairs of a field's name and its networks; ``local`` is a client without
-    an address.  Nobody can log in before ``not_before``, in seconds since the epoch.  ``maildrop``
-    is the user whose maildrop is opened, or empty for the user's own.  ``warnings`` are
+    an address.  Nobody can log in before ``not_before``, in seconds since the epoch, and with
+    ``requires_tls`` nobody without TLS.  ``maildrop`` is the user whose maildrop is opened, or
+    empty for the user's own, and ``settings`` are those of the session.  ``warnings`` are
     mistakes in fields that do not refuse the user.
     """
 
     refusal: str = ""
     networks: tuple[tuple[str, tuple[Network | str, ...]], ...] = ()
     not_before: int = 0
+    requires_tls: bool = False
     maildrop: bytes = b""
+    settings: UserSettings = NO_SETTINGS
     warnings: tuple[str, ...] = ()
 
-    def refusal_of(self, address: str | None, now: float) -> str:
+    def refusal_of(self, client: Client, now: float) -> str:
         """Return the reason for the log why a client is refused, or an empty string.
 
-        ``address`` is the client's IP address, or None if it has none; ``now`` is seconds since
-        the epoch.
+        ``now`` is seconds since the epoch.
         """
         if self.refusal:
             return self.refusal
         for field, networks in self.networks:
-            if not _is_in(address, networks):
+            if not _is_in(client.address, networks):
                 return f"{field} does not have the client's address"
+        if self.requires_tls and not client.uses_tls:
+            return "popserv_require_tls is set, and the client does not use TLS"
         if now < self.not_before:
             return f"delay_until is {utc_time(self.not_before)}"
         return ""
@@ -91,12 +115,19 @@ def utc_time(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
+def split_columns(columns: bytes) -> tuple[list[bytes], bytes]:
+    """Split the columns after the secret, from the third one on, into the extra fields and others.
+
+    In an older format the eighth column is empty, and the ninth is the location of the mail; it is
+    then the last of the others.
+    """
+    *others, extra = columns.split(b":", 5) if columns.count(b":") >= 5 else (columns, b"")
+    return ([*others, extra], b"") if extra.startswith(b":") else (others, extra)
+
+
 def parse_rules(columns: bytes) -> Rules:
     """Return the rules in the columns after the secret, from the third one on."""
-    *others, extra = columns.split(b":", 5) if columns.count(b":") >= 5 else (columns, b"")
-    # An older format: the eighth column is empty, and the ninth is the location of the mail.
-    if extra.startswith(b":"):
-        others, extra = [*others, extra], b""
+    others, extra = split_columns(columns)
     misplaced = _MISPLACED.search(b":".join(others))
     if misplaced is not None:
         name = misplaced[1].decode()
@@ -104,12 +135,16 @@ def parse_rules(columns: bytes) -> Rules:
     rules = NO_RULES
     # Dovecot splits at spaces alone, and regards a tab and what follows it as part of the value.
     for word in extra.split():
-        name, _, value = word.partition(b"=")
-        rules = _add_field(rules, name.removesuffix(b":protected").decode("latin-1"), value)
+        rules = add_field(rules, name_of(word), word.partition(b"=")[2])
     return rules
 
 
-def _add_field(rules: Rules, name: str, value: bytes) -> Rules:
+def name_of(word: bytes) -> str:
+    """Return the name of the field in a word ``name=value`` or ``name``."""
+    return word.partition(b"=")[0].removesuffix(b":protected").decode("latin-1")
+
+
+def add_field(rules: Rules, name: str, value: bytes) -> Rules:
     """Return the rules with those of one more field; the first reason to refuse stays."""
     if name.startswith(HARMLESS_PREFIXES) or name in HARMLESS or rules.refusal:
         return rules
@@ -128,6 +163,8 @@ def _add_field(rules: Rules, name: str, value: bytes) -> Rules:
         if name == "user":
             check_name(value)
             return rules._replace(maildrop=value)
+        if name.startswith(PREFIX):
+            return _add_own_field(rules, name.removeprefix(PREFIX), value)
     except ValueError as error:
         return rules._replace(refusal=f"{name}: {error}")
     networks, warnings = _parse_networks(name, value)
@@ -139,10 +176,49 @@ def _add_field(rules: Rules, name: str, value: bytes) -> Rules:
     )
 
 
+PREFIX = "popserv_"
+"""How the names of popserv's own fields start."""
+
+_BOOLEANS = {b"": True, b"yes": True, b"no": False}
+
+
+def _add_own_field(rules: Rules, name: str, value: bytes) -> Rules:
+    """Return the rules with those of a field of popserv, whose name is without the prefix.
+
+    :raises ValueError: the value is invalid.
+    """
+    if name in ("nologin", "require_tls", "read_only"):
+        if value not in _BOOLEANS:
+            raise ValueError("must be yes or no")
+        is_set = _BOOLEANS[value]
+        if name == "require_tls":
+            return rules._replace(requires_tls=is_set)
+        if name == "nologin":
+            return rules._replace(refusal=f"{PREFIX}nologin is set") if is_set else rules
+        settings = replace(rules.settings, read_only=is_set)
+    elif name == "maildrop":
+        _check_path(value)
+        settings = replace(rules.settings, maildrop=value)
+    elif name == "deleted":
+        text = value.decode("utf-8", "backslashreplace")
+        check_deleted(text)
+        settings = replace(rules.settings, deleted=text)
+    else:
+        age = parse_age(value.decode("utf-8", "backslashreplace"))
+        settings = replace(rules.settings, since=age)
+    return rules._replace(settings=settings)
+
+
+def _check_path(path: bytes) -> None:
+    if not re.fullmatch(rb"(?:/(?!\.\.?(?:/|$))[^/\0]+)+", path):
+        raise ValueError("must be an absolute path without //, /./ and /../, or / at its end")
+
+
 _NAME = re.compile("[a-z0-9_:]{1,40}")
 
 _MISPLACED = re.compile(
-    rb"(?:^|[\s:])(nologin|noauthenticate|fail|delay_until|allow_nets|allow_real_nets)(?=[=\s:]|$)"
+    rb"(?:^|[\s:])(nologin|noauthenticate|fail|delay_until|allow_nets|allow_real_nets|popserv_\w+)"
+    rb"(?=[=\s:]|$)"
 )
 """A field in another column, where Dovecot ignores it: nobody writes it there on purpose."""
 

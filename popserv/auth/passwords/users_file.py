@@ -22,6 +22,7 @@ from popserv.auth.names import CaseInsensitiveNames, prepared_name
 from popserv.auth.passwords.extra_fields import Rules, parse_rules
 from popserv.auth.passwords.schemes import is_apop, is_empty, is_supported, scheme_of
 from popserv.core.printable import printable
+from popserv.core.user_settings import ConfiguredUser, avatar_id
 from popserv.runtime.permissions import reason_of
 
 _log = Logger()
@@ -50,6 +51,11 @@ class User(NamedTuple):
     def maildrop(self) -> bytes:
         """The name of the user whose maildrop is opened."""
         return self.rules.maildrop or self.name
+
+    @property
+    def avatar_id(self) -> bytes | ConfiguredUser:
+        """What a checker returns for the user."""
+        return avatar_id(self.maildrop, self.rules.settings)
 
     def has_password(self) -> bool:
         """Return whether a password can match: a secret of a supported scheme but APOP."""

@@ -10,10 +10,11 @@ from typing import Any
 
 from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred, maybeDeferred
-from zope.interface import Interface, implementer
+from zope.interface import Interface, alsoProvides, implementer
 
 from popserv.auth.names import name_octets
 from popserv.errors import LoginTooSoon
+from popserv.interfaces import IConfigurableRealm
 from popserv.runtime.bus import WorkerBus
 
 _TOPIC = "logins"
@@ -39,6 +40,8 @@ class LoginDelayRealm:
         bus: WorkerBus | None = None,
     ) -> None:
         self._realm = realm
+        if IConfigurableRealm.providedBy(realm):
+            alsoProvides(self, IConfigurableRealm)
         self._seconds = seconds
         self._now = now
         # The time of each user's last login; the least recently stored first.

@@ -18,7 +18,13 @@ from twisted.internet.defer import Deferred
 
 from popserv.auth.throttle.penalties import Penalties, attempted_secrets
 from popserv.auth.throttle.slots import LoginAttempt, LoginSlots
-from popserv.core.session import Authenticator, Release, client_address, client_is_connected
+from popserv.core.session import (
+    Authenticator,
+    Release,
+    client_address,
+    client_is_connected,
+    client_uses_tls,
+)
 from popserv.interfaces import IMailbox
 from popserv.runtime.bus import WorkerBus
 
@@ -31,6 +37,9 @@ class Client(Protocol):
 
     def address(self) -> str | None:
         """Return the client's IP address, or None if it has none."""
+
+    def uses_tls(self) -> bool:
+        """Return whether the client uses TLS, with this server or with a proxy before it."""
 
     def callLater(self, seconds: float, function: Callable[[], object]) -> object:
         """Call a function after a number of seconds."""
@@ -91,6 +100,7 @@ class ClientThrottle:
                 await waiting
         client_is_connected.set(client.is_connected)
         client_address.set(client.address())
+        client_uses_tls.set(client.uses_tls())
         opened = await throttle.authenticator.authenticate(credentials)
         if network is not None:
             self.release()

@@ -20,6 +20,7 @@ from popserv.interfaces import (
     ICachedMessages,
     IDeliveryTimes,
     IMessageDetails,
+    IReadOnlyMailbox,
     IRetrievalRecord,
     ISizeCache,
 )
@@ -196,3 +197,27 @@ class MaildirMailbox:
                     await self._run(self.index.save, folders.maildir_fd)
         finally:
             folders.close()
+
+
+@implementer(IReadOnlyMailbox)
+class ReadOnlyMaildirMailbox(MaildirMailbox):
+    """A Maildir into which nothing is written but its lock."""
+
+    __slots__ = ()
+
+    async def remove(self, messages: Iterable[Message]) -> None:
+        """See IMailbox: no message is removed, and the session marks none."""
+        if messages := list(messages):
+            raise RemovalFailed(len(messages))
+
+    async def record_retrieved(self, messages: Iterable[Message]) -> None:
+        """See IRetrievalRecord: nothing is recorded."""
+
+    async def discard_sizes(self) -> None:
+        """See ISizeCache: the size file stays, and is not read in later sessions."""
+        self._is_accurate = False
+        self._cache.invalidate(self._user)
+
+    async def release(self) -> None:
+        """See IMailbox: nothing is saved."""
+        self._files.folders.close()

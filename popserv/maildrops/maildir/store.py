@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 
 from twisted.logger import Logger
@@ -20,7 +21,7 @@ from popserv.maildrops.maildir.folder_names import FolderLayout, owner_of
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders
 from popserv.maildrops.maildir.listing.cache import MaildirIndexCache
 from popserv.maildrops.maildir.listing.index import Index, empty_index, load_index, update_index
-from popserv.maildrops.maildir.mailbox import MaildirMailbox
+from popserv.maildrops.maildir.mailbox import MaildirMailbox, ReadOnlyMaildirMailbox
 from popserv.maildrops.maildir.session_delivery import MaildirDelivery, create_folders
 from popserv.maildrops.maildir.unique_ids.format import UniqueIdFormat
 from popserv.maildrops.maildir.unique_ids.numbering import Numbering
@@ -84,6 +85,8 @@ class MaildirMaildrops:
         self.run = run
         self._downgrader = downgrader
         self._trash = trash
+        self._is_read_only = False
+        self._path = b""
         self._layout = FolderLayout(template, folder)
         self._numbering = Numbering(UniqueIdFormat(uidl))
         self._cache = MaildirIndexCache(cache_messages)
@@ -91,8 +94,26 @@ class MaildirMaildrops:
         self._empty: set[bytes] = set()
         self._logged_users: set[bytes] = set()
 
+    def variant(self, *, trash: str, path: bytes, read_only: bool) -> MaildirMaildrops:
+        """Return the same store with other settings, for one user.
+
+        ``path`` is that of the Maildir, or empty for the path by the template.  With
+        ``read_only`` nothing is written into it.
+        """
+        other = copy(self)
+        other._trash = trash
+        other._is_read_only = read_only
+        other._path = path
+        if path:
+            other._layout = self._layout.at(path)
+        return other
+
     async def open_maildrop(self, user: bytes) -> IMailbox:
         """See IMaildropFactory."""
+        if self._path:
+            # Whatever user has this Maildir, what is known of it is kept by its path.
+            at_path = self._path
+            user = UserFolder(at_path, user.folder) if isinstance(user, UserFolder) else at_path
         index = self._cache.get(user)
         mailbox = None
         if index is not None and index.can_open_cached:
@@ -207,7 +228,7 @@ class MaildirMaildrops:
                 # It is from the size file, or from a file system that is not local.
                 index = index._replace(can_open_cached=folders.are_local())
             if not self._numbering.is_current(maildir_fd, index, is_unchanged=is_unchanged):
-                index = self._numbering.apply(maildir_fd, index)
+                index = self._numbering.apply(maildir_fd, index, save=not self._is_read_only)
             return self._mailbox(user, folders, index)
         except OSError as error:
             problem = explain_in_directory(error, maildir_fd, error.filename)
@@ -230,4 +251,5 @@ class MaildirMaildrops:
         trash = self._trash
         if trash and self._layout.directory(user):
             trash = os.path.join("..", trash)
-        return MaildirMailbox(self._cache, self.run, user, folders, index, trash)
+        kind = ReadOnlyMaildirMailbox if self._is_read_only else MaildirMailbox
+        return kind(self._cache, self.run, user, folders, index, trash)

@@ -10,8 +10,16 @@ from typing import Any
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from popserv.core.user_settings import UserSettings
 from popserv.errors import MaildropBusy, TryLater
-from popserv.interfaces import ICaching, IDelivery, IDeliveryStore, IMailbox, IUserListing
+from popserv.interfaces import (
+    ICaching,
+    IConfigurableStore,
+    IDelivery,
+    IDeliveryStore,
+    IMailbox,
+    IUserListing,
+)
 from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.layout import Layout
@@ -22,6 +30,7 @@ from popserv.maildrops.mbox.locks import FileLocked, Wait, retry_while_locked
 from popserv.maildrops.mbox.mailbox import MboxMailbox
 from popserv.maildrops.mbox.parser import DEFAULT_FORMAT, Format
 from popserv.maildrops.mbox.spool import Spool, create_file
+from popserv.maildrops.read_only import ReadOnlyMailbox
 from popserv.maildrops.refusals import refusal
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
@@ -36,7 +45,7 @@ def _wait(seconds: float) -> Awaitable[Any]:
     return waited
 
 
-@implementer(IDeliveryStore, IUserListing, ICaching)
+@implementer(ICaching, IConfigurableStore, IDeliveryStore, IUserListing)
 class MboxMaildrops:
     """The mbox files at the paths that a template gives.
 
@@ -80,6 +89,12 @@ class MboxMaildrops:
             raise MaildropBusy
         self._empty.add(user)
         return EmptyMailbox(partial(self._empty.remove, user))
+
+    async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
+        """See IConfigurableStore."""
+        settings.reject_unsupported("read_only")
+        mailbox = await self.open_maildrop(user)
+        return IMailbox(ReadOnlyMailbox(mailbox) if settings.read_only else mailbox)
 
     async def users(self) -> Sequence[bytes]:
         """See IUserListing: those who have a file."""

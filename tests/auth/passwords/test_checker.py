@@ -37,7 +37,8 @@ from popserv.auth.passwords.extra_fields import NO_RULES
 from popserv.auth.passwords.schemes import new_scram_sha256, split_field
 from popserv.auth.passwords.scram_keys import derive_scram_keys, parse_scram_keys
 from popserv.auth.passwords.users_file import User, UsersFileError
-from popserv.core.session import client_address, client_is_connected
+from popserv.core.session import client_address, client_is_connected, client_uses_tls
+from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
@@ -690,6 +691,25 @@ class RulesTests(CheckerCase):
         """A field that refuses holds for every kind of login."""
         for field in (b"nologin", b"nopassword", b"surprise=1"):
             self.assertEqual(self.outcomes(field), {None})
+
+    def test_settings(self):
+        """Settings of popserv are part of the avatar ID, whatever the kind of login."""
+        settings = UserSettings(read_only=True, since=3600)
+        self.assertEqual(
+            self.outcomes(b"popserv_read_only popserv_since=1h"),
+            {ConfiguredUser(b"ann", settings), ConfiguredUser(b"mrose", settings)},
+        )
+        self.assertEqual(
+            self.outcomes(b"user=info popserv_read_only popserv_since=1h"),
+            {ConfiguredUser(b"info", settings)},
+        )
+
+    def test_require_tls(self):
+        """A user who must use TLS is refused without, for every kind of login."""
+        self.assertEqual(self.outcomes(b"popserv_require_tls"), {None})
+        self.assertIn("does not use TLS", self.refusal_of(by_password(b"ann")))
+        self.addCleanup(client_uses_tls.reset, client_uses_tls.set(True))
+        self.assertEqual(self.outcomes(b"popserv_require_tls"), {b"ann", b"mrose"})
 
     def test_refused_with_a_mechanism(self):
         """The log says why, for every kind of login that names the user."""

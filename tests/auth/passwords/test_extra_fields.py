@@ -9,10 +9,17 @@ from popserv.auth.passwords.extra_fields import (
     HARMLESS,
     HARMLESS_PREFIXES,
     NO_RULES,
+    PREFIX,
     REFUSING,
+    Client,
     Rules,
     parse_rules,
 )
+from popserv.core.session import client_address, client_uses_tls
+from popserv.core.user_settings import NO_SETTINGS, UserSettings
+
+NOBODY = Client(None, False)
+"""A client without an address and without TLS."""
 
 
 def rules(extra):
@@ -136,7 +143,7 @@ class NetworksTests(SynchronousTestCase):
         }
         for field in (b"allow_nets", b"allow_real_nets"):
             parsed = rules(field + value)
-            allowed = {each for each in every if not parsed.refusal_of(each, 0)}
+            allowed = {each for each in every if not parsed.refusal_of(Client(each, False), 0)}
             self.assertEqual(allowed, set(addresses), value)
 
     def test_networks(self):
@@ -183,9 +190,9 @@ class NetworksTests(SynchronousTestCase):
     def test_several(self):
         """A client must be in the networks of every such field."""
         parsed = rules(b"allow_nets=10.0.0.0/8 allow_real_nets=10.0.0.0/16 allow_nets=10.0.0.1")
-        self.assertEqual(parsed.refusal_of("10.0.0.1", 0), "")
-        self.assertIn("allow_nets", parsed.refusal_of("10.0.0.2", 0))
-        self.assertIn("allow_real_nets", parsed.refusal_of("10.1.0.1", 0))
+        self.assertEqual(parsed.refusal_of(Client("10.0.0.1", False), 0), "")
+        self.assertIn("allow_nets", parsed.refusal_of(Client("10.0.0.2", False), 0))
+        self.assertIn("allow_real_nets", parsed.refusal_of(Client("10.1.0.1", False), 0))
 
 
 class DelayTests(SynchronousTestCase):
@@ -200,13 +207,13 @@ class DelayTests(SynchronousTestCase):
             (b"=5 delay_until=9 delay_until=7", 9),
         ):
             parsed = rules(b"delay_until" + value)
-            self.assertEqual(parsed.refusal_of(None, first), "")
+            self.assertEqual(parsed.refusal_of(NOBODY, first), "")
             if first:
-                self.assertIn("delay_until is ", parsed.refusal_of(None, first - 0.1))
+                self.assertIn("delay_until is ", parsed.refusal_of(NOBODY, first - 0.1))
 
     def test_reason(self):
         """The reason has the time in UTC."""
-        reason = rules(b"delay_until=1700000000").refusal_of(None, 0)
+        reason = rules(b"delay_until=1700000000").refusal_of(NOBODY, 0)
         self.assertEqual(reason, "delay_until is 2023-11-14T22:13:20Z")
 
     def test_invalid(self):
@@ -223,5 +230,82 @@ class DelayTests(SynchronousTestCase):
             b"=1 2",
             b"=1e9",
         ):
-            self.assertTrue(rules(b"delay_until" + value).refusal_of(None, 10**12), value)
-        self.assertTrue(rules(b"delay_until").refusal_of(None, 10**12))
+            self.assertTrue(rules(b"delay_until" + value).refusal_of(NOBODY, 10**12), value)
+        self.assertTrue(rules(b"delay_until").refusal_of(NOBODY, 10**12))
+
+
+class OwnFieldsTests(SynchronousTestCase):
+    """The fields of popserv."""
+
+    def test_settings(self):
+        """Each setting has the value of its field; the last field of a name counts."""
+        for words, settings in (
+            (b"popserv_read_only", UserSettings(read_only=True)),
+            (b"popserv_read_only=yes", UserSettings(read_only=True)),
+            (b"popserv_read_only=no", NO_SETTINGS),
+            (b"popserv_read_only popserv_read_only=no", NO_SETTINGS),
+            (b"popserv_maildrop=/srv/a:b/\xff", UserSettings(maildrop=b"/srv/a:b/\xff")),
+            (b"popserv_maildrop=/.a/..b/c..", UserSettings(maildrop=b"/.a/..b/c..")),
+            (b"popserv_deleted=keep", UserSettings(deleted="keep")),
+            (b"popserv_deleted=move:Tr\xc3\xa4sh", UserSettings(deleted="move:Tr\xe4sh")),
+            (b"popserv_since=2h", UserSettings(since=7200)),
+            (
+                b"popserv_since=1d popserv_read_only popserv_deleted=remove",
+                UserSettings(since=86400, read_only=True, deleted="remove"),
+            ),
+        ):
+            self.assertEqual(rules(words), NO_RULES._replace(settings=settings), words)
+
+    def test_invalid(self):
+        """A value that is not valid refuses, and the reason names the field."""
+        for name, values in (
+            ("read_only", (b"=1", b"=true", b"=Yes", b"=no!", b"=\xff")),
+            ("require_tls", (b"=1", b"=required")),
+            ("nologin", (b"=1", b"=off")),
+            (
+                "maildrop",
+                (
+                    *(b"", b"=", b"=mail", b"=/", b"=//a", b"=/a/", b"=/a//b", b"=/a/../b"),
+                    *(b"=/./a", b"=/a/..", b"=/.", b"=/a\0b"),
+                ),
+            ),
+            ("deleted", (b"", b"=no", b"=move:", b"=\xff")),
+            ("since", (b"", b"=30", b"=0d", b"=\xff")),
+        ):
+            for value in values:
+                refusal = rules(PREFIX.encode() + name.encode() + value).refusal
+                self.assertTrue(refusal.startswith(f"popserv_{name}: "), (name, value, refusal))
+
+    def test_unknown(self):
+        """A field with the prefix that popserv does not know refuses as any other."""
+        for word in (b"popserv_", b"popserv_readonly", b"popserv_quota=1"):
+            self.assertIn("unknown extra field popserv_", rules(word).refusal)
+
+    def test_variables(self):
+        """A path with a percent sign refuses: it could be meant as a variable."""
+        self.assertIn("variable of Dovecot", rules(b"popserv_maildrop=/srv/%n").refusal)
+
+    def test_nologin(self):
+        """popserv_nologin refuses everybody, or nobody."""
+        for value in (b"", b"=", b"=yes"):
+            self.assertEqual(rules(b"popserv_nologin" + value).refusal, "popserv_nologin is set")
+        self.assertEqual(rules(b"popserv_nologin=no"), NO_RULES)
+
+    def test_require_tls(self):
+        """popserv_require_tls refuses clients without TLS."""
+        for value, refuses in ((b"", True), (b"=yes", True), (b"=no", False)):
+            parsed = rules(b"popserv_require_tls" + value)
+            self.assertEqual(parsed.refusal_of(Client("::1", True), 0), "")
+            self.assertIs("does not use TLS" in parsed.refusal_of(Client("::1", False), 0), refuses)
+
+    def test_misplaced(self):
+        """In another column each of them refuses."""
+        for columns in (b"popserv_read_only", b"::popserv_since=1d::", b":::::::popserv_nologin"):
+            self.assertIn("must be in the eighth field", parse_rules(columns).refusal)
+
+    def test_current_client(self):
+        """The client is the one that is logging in."""
+        self.assertEqual(Client.current(), NOBODY)
+        for variable, value in ((client_address, "192.0.2.1"), (client_uses_tls, True)):
+            self.addCleanup(variable.reset, variable.set(value))
+        self.assertEqual(Client.current(), Client("192.0.2.1", True))

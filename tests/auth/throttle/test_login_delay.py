@@ -9,13 +9,14 @@ from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 from zope.interface.verify import verifyObject
 
 from popserv.auth.throttle.login_delay import LoginDelayRealm
 from popserv.core.user_folder import UserFolder
+from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import LoginTooSoon, MaildropBusy
-from popserv.interfaces import IMailbox
+from popserv.interfaces import IConfigurableRealm, IMailbox
 from popserv.runtime.bus import WorkerBus
 
 
@@ -59,6 +60,17 @@ class DelayTests(SynchronousTestCase):
         verifyObject(IRealm, self.realm)
         self.assertEqual(self.successResultOf(self.login())[1], "avatar")
         self.assertEqual(self.inner.asked, [(b"ann", None, IMailbox)])
+
+    def test_settings(self):
+        """It knows of settings if the wrapped realm does, which gets the avatar ID as it is."""
+        self.assertFalse(IConfigurableRealm.providedBy(self.realm))
+        alsoProvides(self.inner, IConfigurableRealm)
+        self.realm = LoginDelayRealm(self.inner, 60, self.clock.seconds)
+        self.assertTrue(verifyObject(IConfigurableRealm, self.realm))
+        user = ConfiguredUser(b"ann", UserSettings(read_only=True))
+        self.successResultOf(self.login(user))
+        self.assertEqual(self.inner.asked, [(user, None, IMailbox)])
+        self.failureResultOf(self.login(b"ann"), LoginTooSoon)
 
     def test_text(self):
         """An avatar ID may be text; the wrapped realm gets it as it is."""

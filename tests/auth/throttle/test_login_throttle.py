@@ -12,13 +12,15 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
+from zope.interface import alsoProvides
 
 from popserv.auth.passwords.scram_keys import derive_scram_keys
 from popserv.auth.throttle.slots import MAX_CONCURRENT
-from popserv.core.session import client_address, client_is_connected
+from popserv.core.session import client_address, client_is_connected, client_uses_tls
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import IScramSHA256Credentials
 from popserv.runtime.bus import WorkerBus
+from popserv.transports.peers import ITLSAtProxy
 from tests.auth.sasl.harness import ScramClient
 from tests.commands.harness import (
     CREDENTIALS,
@@ -370,6 +372,22 @@ class SlotTests(ThrottleCase):
         for peer in (LOCAL_PEER, REMOTE_PEER, UNIXAddress("")):
             self.try_password(b"1", peer=peer)
         self.assertEqual(asked, [LOCAL_PEER.host, REMOTE_PEER.host, None])
+
+    def test_client_uses_tls(self):
+        """A checker can find out whether the client uses TLS."""
+        asked = []
+
+        def decide(credentials):
+            asked.append(client_uses_tls.get())
+            return Deferred()
+
+        self.assertFalse(client_uses_tls.get())
+        self.serve(Checker(decide, IUsernamePassword))
+        self.try_password(b"1")
+        client = self.connect(b"USER ann")
+        alsoProvides(client.server.transport, ITLSAtProxy)
+        client.send(b"PASS 1\r\n")
+        self.assertEqual(asked, [False, True])
 
 
 class ChallengeTests(ThrottleCase):

@@ -67,8 +67,10 @@ class Numbering:
     def _versions(self, maildir_fd: int, cached: bool) -> tuple[Version, ...]:
         return tuple(version(name, maildir_fd, cached=cached) for name in self._names)
 
-    def apply(self, maildir_fd: int, index: Index) -> Index:
+    def apply(self, maildir_fd: int, index: Index, *, save: bool = True) -> Index:
         """Return an index with its view for sessions; the Maildir's lock is held.
+
+        Without ``save`` nothing is written; the format must be a plain one.
 
         Waits for the disk: call it in a thread.
 
@@ -84,8 +86,8 @@ class Numbering:
             after = pins.without_removed(set(index.base_names), int(time.time()) // _DAY)
         if new_pins:
             after = after._replace(unique_ids={**after.unique_ids, **new_pins})
-        is_saved = True
-        if after != pins:
+        is_saved = save or after == pins
+        if after != pins and save:
             try:
                 pins_version = pinned_file.save(maildir_fd, after)
             except OSError as error:
