@@ -74,7 +74,7 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
     users.add_commands(
         commands.add_parser(
             "user",
-            help="add, change, remove, list and check users",
+            help="add, change, disable, remove, list and check users",
             description="Edit, list or check a users file. A running server sees a change at the "
             "next login.",
         )

@@ -12,7 +12,14 @@ from popserv.auth.names import check_name, prepared_name
 from popserv.auth.passwords.preparation import prepared_password
 from popserv.auth.passwords.schemes import join_field, new_scram_sha256, scheme_of
 from popserv.auth.passwords.users_file import UsersFile, UsersFileError, default_path
-from popserv.auth.passwords.users_file_editing import remove_user, set_secret
+from popserv.auth.passwords.users_file_editing import (
+    disable_user,
+    effective_fields,
+    enable_user,
+    remove_user,
+    set_fields,
+    set_secret,
+)
 from popserv.commandline.users_check import UsersCheck
 from popserv.core.printable import one_line, printable
 from popserv.maildrops.layout import Layout
@@ -85,10 +92,41 @@ def add_commands(user: argparse.ArgumentParser) -> None:
         name,
     )
     add(
+        "disable",
+        _disable_user,
+        "refuse the logins of a user",
+        "Set the extra field nologin: the user cannot log in, and not to Dovecot either if it "
+        "reads the same file. A session that has begun goes on.",
+        name,
+    )
+    add(
+        "enable",
+        _enable_user,
+        "allow the logins of a user again",
+        "Remove the extra fields nologin and popserv_nologin of a user.",
+        name,
+    )
+    fields = argparse.ArgumentParser(add_help=False)
+    fields.add_argument(
+        "fields",
+        metavar="FIELD",
+        nargs="+",
+        help="FIELD=VALUE, FIELD for a field without a value, or FIELD= to remove the field",
+    )
+    add(
+        "set",
+        _set_fields,
+        "set extra fields of a user",
+        "Set or remove extra fields of a user, such as popserv_since=30d or "
+        "allow_nets=192.0.2.0/24. The others stay.",
+        name,
+        fields,
+    )
+    add(
         "list",
         _list_users,
         "list the users",
-        "Print the name and the password scheme of each user, separated by a tab.",
+        "Print the name, the password scheme and the extra fields of each user, separated by tabs.",
     )
     domain = argparse.ArgumentParser(add_help=False)
     domain.add_argument(
@@ -153,6 +191,19 @@ def _remove_user(options: argparse.Namespace) -> None:
     remove_user(_path(options), os.fsencode(options.name))
 
 
+def _disable_user(options: argparse.Namespace) -> None:
+    disable_user(_existing_path(options), os.fsencode(options.name))
+
+
+def _enable_user(options: argparse.Namespace) -> None:
+    enable_user(_existing_path(options), os.fsencode(options.name))
+
+
+def _set_fields(options: argparse.Namespace) -> None:
+    words = [os.fsencode(word) for word in options.fields]
+    set_fields(_existing_path(options), os.fsencode(options.name), words)
+
+
 def _existing_path(options: argparse.Namespace) -> str:
     path = _path(options)
     if not os.path.exists(path):
@@ -171,8 +222,14 @@ def _check_users(options: argparse.Namespace) -> int:
 
 
 def _list_users(options: argparse.Namespace) -> None:
-    for name, field in UsersFile(_existing_path(options)).read().password_fields.items():
-        print(f"{name.decode('utf-8', 'backslashreplace')}\t{scheme_of(field).decode('ascii')}")
+    path = _existing_path(options)
+    users = UsersFile(path).read()
+    fields = effective_fields(path)
+    for name, user in users.by_name.items():
+        scheme = scheme_of(user.password_field).decode("ascii")
+        columns = (name.decode("utf-8", "backslashreplace"), scheme)
+        words = [printable(word, 1000) for word in fields.get(name, ())]
+        print("\t".join([*columns, " ".join(words)]).rstrip("\t"))
 
 
 def _read_password() -> bytes:

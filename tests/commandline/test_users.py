@@ -126,6 +126,34 @@ class RemoveTests(CommandCase):
         self.assertEqual(self.content(), b"bob:{PLAIN}b\n")
 
 
+class FieldsTests(CommandCase):
+    """``popserv user disable``, ``enable`` and ``set``."""
+
+    def test_changed(self):
+        """Each command changes the line of the user, and ``list`` shows the result."""
+        self.write(b"ann:{PLAIN}a\n")
+        for arguments, shown in (
+            (("disable", "ann"), "\tnologin"),
+            (("enable", "ann"), ""),
+            (("set", "ann", "popserv_since=1d", "popserv_read_only"), None),
+            (("set", "ann", "popserv_since="), "\tpopserv_read_only"),
+        ):
+            self.assertEqual(self.run_user(*arguments), (0, "", ""))
+            if shown is not None:
+                self.assertEqual(self.run_user("list"), (0, f"ann\tPLAIN{shown}\n", ""))
+
+    def test_errors(self):
+        """An unknown user, an invalid field and a missing file are errors."""
+        self.write(b"ann:{PLAIN}a\n")
+        for command in ("disable", "enable"):
+            self.assert_error("user bob is not in", command, "bob")
+        self.assert_error("popserv_since: must be", "set", "ann", "popserv_since=1")
+        os.unlink(self.path)
+        for arguments in (("disable", "ann"), ("enable", "ann"), ("set", "ann", "nologin")):
+            self.assert_error("does not exist", *arguments)
+        self.assertFalse(os.path.exists(self.path))
+
+
 class ListTests(CommandCase):
     """``popserv user list``."""
 
