@@ -147,7 +147,7 @@ class FieldsTests(CommandCase):
         self.write(b"ann:{PLAIN}a\n")
         for command in ("disable", "enable"):
             self.assert_error("user bob is not in", command, "bob")
-        self.assert_error("popserv_since: must be", "set", "ann", "popserv_since=1")
+        self.assert_error("popserv_since: must be", "set", "ann", "popserv_since=1", code=2)
         os.unlink(self.path)
         for arguments in (("disable", "ann"), ("enable", "ann"), ("set", "ann", "nologin")):
             self.assert_error("does not exist", *arguments)
