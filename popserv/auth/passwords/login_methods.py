@@ -13,6 +13,7 @@ from zope.interface import Interface
 
 from popserv.auth.passwords.cram_md5 import CRAM_MD5_SCHEMES
 from popserv.auth.passwords.schemes import CLEARTEXT_SCHEMES, is_apop
+from popserv.auth.passwords.sources import Secrets
 from popserv.auth.passwords.users_file import User, Users
 from popserv.interfaces import (
     IAPOPCredentials,
@@ -35,16 +36,16 @@ _NAMES: dict[type[Interface], str] = {
 }
 
 
-def supports(users: Users, credentials: type[Interface]) -> bool:
+def supports(secrets: Secrets, credentials: type[Interface]) -> bool:
     """Return whether at least one of the users can log in with this kind of credentials."""
     if credentials is IUsernamePassword:
         # If all users have APOP secrets, clients must not choose PLAIN.
-        return bool(users.passwords) or not users.password_fields
+        return secrets.has_passwords or not secrets.has_users
     if credentials is IAPOPCredentials:
-        return users.has_apop
+        return secrets.has_apop
     if credentials is ICertificateCredentials:
-        return bool(users.password_fields)
-    return users.has_only_schemes(_SUITABLE_SCHEMES[credentials])
+        return secrets.has_users
+    return secrets.has_only_schemes(_SUITABLE_SCHEMES[credentials])
 
 
 def methods_of(users: Users, user: User) -> Sequence[str]:

@@ -11,16 +11,17 @@ from popserv.auth.passwords.scram_keys import (
     derive_scram_keys,
     parse_scram_keys,
 )
-from popserv.auth.passwords.users_file import User, Users
+from popserv.auth.passwords.sources import Secrets
+from popserv.auth.passwords.users_file import User
 
 
 def select_scram_keys(
-    hash_name: str, name: bytes, user: User | None, users: Users, decoys: Decoys
+    hash_name: str, name: bytes, user: User | None, secrets: Secrets, decoys: Decoys
 ) -> tuple[User | None, ScramKeys]:
     """Return the user and the keys; or None and decoy keys if the user cannot use SCRAM.
 
     ``name`` is the name that the client sent, and ``user`` the user whom it means, if there is
-    one.  At least one of ``users`` must have a password.
+    one.  ``secrets`` must have passwords.
 
     :raises ValueError: the secret is malformed.
     """
@@ -31,7 +32,7 @@ def select_scram_keys(
         and user.has_password()
         and scheme_of(user.password_field) in {scheme, *CLEARTEXT_SCHEMES}
     )
-    decoy_field = decoys.password_field(name, users.passwords)
+    decoy_field = decoys.password_field(name, secrets.passwords)
     chosen = user.password_field if user is not None and can_use_scram else decoy_field
     # Decoy keys, too, must take the time of a user's keys and have their iteration count.
     if scheme_of(chosen) == scheme:

@@ -95,6 +95,16 @@ class Users:
         self.has_apop = any(map(is_apop, self.password_fields.values()))
         self._names = CaseInsensitiveNames(self.by_name)
 
+    @property
+    def has_users(self) -> bool:
+        """Whether somebody can log in."""
+        return bool(self.password_fields)
+
+    @property
+    def has_passwords(self) -> bool:
+        """Whether somebody can log in by password."""
+        return bool(self.passwords)
+
     def has_only_schemes(self, schemes: frozenset[bytes]) -> bool:
         """Return whether there are passwords, and each has one of these schemes."""
         return bool(self.schemes) and self.schemes <= schemes
@@ -123,6 +133,17 @@ class UsersFile:
         self._monotonic = monotonic
         self._cached: tuple[tuple[int, ...], Users] = ((), Users([], []))
         self.expire()
+
+    async def find(self, name: bytes) -> User | None:
+        """See :class:`popserv.auth.passwords.sources.UserSource`.
+
+        :raises UsersFileError: as :meth:`read`.
+        """
+        return self.read().find(name)
+
+    def secrets(self) -> Users:
+        """See :class:`popserv.auth.passwords.sources.UserSource`."""
+        return self.read_recent()
 
     def read_recent(self) -> Users:
         """Return the content of the file as of the last ``MAX_AGE`` seconds; see :meth:`read`."""

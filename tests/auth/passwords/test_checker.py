@@ -33,10 +33,9 @@ from popserv.auth.hmac_md5 import hmac_md5_context
 from popserv.auth.passwords import checker as passwd
 from popserv.auth.passwords import decoys, scram_selection
 from popserv.auth.passwords.checker import PasswdFileChecker
-from popserv.auth.passwords.extra_fields import NO_RULES
 from popserv.auth.passwords.schemes import new_scram_sha256, split_field
 from popserv.auth.passwords.scram_keys import derive_scram_keys, parse_scram_keys
-from popserv.auth.passwords.users_file import User, UsersFileError
+from popserv.auth.passwords.users_file import UsersFileError
 from popserv.core.session import client_address, client_is_connected, client_uses_tls
 from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import POPError, TryLater
@@ -209,17 +208,17 @@ class CheckerTests(CheckerCase):
         self.assertEqual(self.verified, [])
 
     def test_run(self):
-        """Each login calls ``run`` once, for reading and hashing."""
+        """Each login calls ``run`` once, for hashing."""
         for credentials in (by_password(b"ann"), by_password(b"unknown"), by_apop(b"mrose")):
             self.calls.clear()
             self.accepts(credentials)
             self.assertEqual(len(self.calls), 1)
         self.verified.clear()
         pending = Deferred()
-        checker = PasswdFileChecker("/nonexistent/users", lambda *_: pending)
+        checker = PasswdFileChecker(self.path, lambda *_: pending)
         outcome = ask(checker, by_password(b"ann"))
         self.assertNoResult(outcome)
-        pending.callback(User(b"ann", b"{PLAIN}password", NO_RULES))
+        pending.callback(True)
         self.assertEqual(self.successResultOf(outcome), b"ann")
         self.assertEqual(self.verified, [])
 
@@ -627,9 +626,8 @@ class CramMD5Tests(CheckerCase):
         class Plain(UsernamePassword):
             """Credentials that are not popserv's."""
 
-        checker = self.checker
-        check = checker._check_cram_md5(Plain(b"ann", b"password"), None)
-        self.assertIsNone(check)
+        user = self.checker.find(b"ann")
+        self.assertFalse(self.checker._check_cram_md5(Plain(b"ann", b"password"), user))
 
 
 class RulesTests(CheckerCase):
