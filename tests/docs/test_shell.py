@@ -123,7 +123,7 @@ class ShellTests(Base):
                 Options().parseOptions([self.place(each) for each in arguments])
 
     def make_files(self, directory):
-        """Write the files that the command lines name: for TLS, oauth.ini and rhosts."""
+        """Write the files that the command lines name: for TLS and for checkers."""
         authority = make_authority()
         issued = issue("localhost", issuer=authority)
         (directory / "cert.pem").write_bytes(issued.certificate_pem())
@@ -138,6 +138,10 @@ class ShellTests(Base):
             "[oauth]\njwks = https://provider.example/certs\n"
             "issuer = https://provider.example\naudience = popserv\n"
         )
+        for kind in ("sql",):
+            file = directory / f"{kind}.toml"
+            file.write_text(dict(blocks(DOCS / f"howto/{kind}.rst", "toml"))[kind])
+            file.chmod(0o600)
 
     def test_popserv_lines(self):
         """Every popserv command line of a page works, in the order shown."""

@@ -32,6 +32,13 @@ request to the provider (introspection).  The file is read when the server
 starts, and on SIGHUP.  Requires the extra oauth.
 """
 
+_SQL_HELP = """
+Checks credentials against the users in an SQL database.  The file has the URL
+of the database and a query that returns a user's name, secret and extra fields,
+in TOML; see "SQL databases" in the guides.  Changes take effect at the next
+login.  Requires the extra sql, and the driver of the database.
+"""
+
 
 @implementer(ICheckerFactory, IPlugin)
 class _PasswdFileCheckerFactory:
@@ -80,3 +87,31 @@ class _TokenCheckerFactory:
 
 
 oauth = _TokenCheckerFactory()
+
+
+@implementer(ICheckerFactory, IPlugin)
+class _SQLCheckerFactory:
+    authType = "sql"
+    argStringFormat = "Path of a configuration file in TOML."
+    authHelp = _SQL_HELP
+
+    @property
+    def credentialInterfaces(self):
+        from popserv.auth.passwords.checker import SecretsChecker
+
+        return SecretsChecker.credentialInterfaces
+
+    def generateChecker(self, argString):
+        try:
+            from popserv.auth.sql.checker import SQLChecker
+        except ImportError as missing:
+            from popserv.runtime.extras import how_to_install
+
+            raise ImportError(
+                f"{missing}; --auth sql requires the extra sql; run: {how_to_install('sql')}"
+            ) from missing
+
+        return SQLChecker.from_file(argString)
+
+
+sql = _SQLCheckerFactory()

@@ -1,0 +1,48 @@
+"""Users from the records of a database or a directory: columns or attributes by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from popserv.auth.names import check_name
+from popserv.auth.passwords.extra_fields import NO_RULES, PREFIX, Rules, add_field
+from popserv.auth.passwords.users_file import User
+
+_FLAGS = ("nologin", f"{PREFIX}nologin", f"{PREFIX}require_tls", f"{PREFIX}read_only")
+"""The fields for which a database has true or 1."""
+
+
+def user_of(name: object, password_field: bytes, fields: Mapping[str, object]) -> User:
+    """Return the user of a record.
+
+    ``fields`` are extra fields by name; None, false and 0 stand for a field that is not set.
+
+    :raises ValueError: the name is not one; the message is for the log.
+    """
+    octets = octets_of(name)
+    if octets is None:
+        raise ValueError("the name is not a text")
+    check_name(octets)
+    rules = NO_RULES
+    for field, value in fields.items():
+        rules = _with_field(rules, field, value)
+    return User(octets, password_field, rules)
+
+
+def _with_field(rules: Rules, field: str, value: object) -> Rules:
+    if value is None or (isinstance(value, int) and not value):
+        return rules
+    if value is True or (isinstance(value, int) and value == 1 and field in _FLAGS):
+        value = b"yes"
+    octets = octets_of(str(value) if isinstance(value, int) else value)
+    if octets is None:
+        refusal = f"{field} is neither a text nor a number"
+        return rules if rules.refusal else rules._replace(refusal=refusal)
+    return add_field(rules, field, octets)
+
+
+def octets_of(value: object) -> bytes | None:
+    """Return a value of a database as octets, or None if it is no text."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    return bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else None

@@ -1,0 +1,204 @@
+"""The users in an SQL database: a query for each login, in threads of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.logger import Logger
+
+from popserv.auth.names import prepared_name
+from popserv.auth.passwords.extra_fields import NO_RULES
+from popserv.auth.passwords.records import octets_of, user_of
+from popserv.auth.passwords.schemes import (
+    is_empty,
+    new_scram_sha256,
+    scheme_of,
+)
+from popserv.auth.passwords.sources import SourceUnavailable
+from popserv.auth.passwords.users_file import User
+from popserv.auth.sql.config import SQLConfig
+from popserv.core.printable import one_line, printable
+from popserv.core.session import client_is_connected
+from popserv.runtime.threads import BoundedThreadPool
+
+_log = Logger()
+
+Row = Mapping[str, Any]
+
+NAME, PASSWORD = "name", "password"
+"""The columns that the query must return; all others are extra fields."""
+
+BACKLOG = 100
+"""The greatest number of look-ups that wait or run; further logins are told to try later."""
+
+_MAX_PROBLEM = 300
+
+
+class DatabaseSecrets:
+    """What is known of the secrets in a database: the schemes that its configuration names.
+
+    Decoys are like the first secret of each scheme that was looked up.
+    """
+
+    has_users = True
+
+    def __init__(self, schemes: frozenset[bytes]) -> None:
+        self.has_apop = b"APOP" in schemes
+        self._schemes = schemes - {b"APOP"}
+        self._seen: dict[bytes, bytes] = {}
+        # Until a user was looked up, decoys of SCRAM are like the secrets of popserv user.
+        is_scram = b"SCRAM-SHA-256" in schemes
+        self._initial = {b"SCRAM-SHA-256": new_scram_sha256(b"")} if is_scram else {}
+
+    @property
+    def has_passwords(self) -> bool:
+        """See Secrets."""
+        return bool(self._schemes)
+
+    @property
+    def passwords(self) -> Sequence[bytes]:
+        """See Secrets."""
+        return tuple({**self._initial, **self._seen}.values())
+
+    def has_only_schemes(self, schemes: frozenset[bytes]) -> bool:
+        """See Secrets."""
+        return bool(self._schemes) and self._schemes <= schemes
+
+    def note(self, field: bytes) -> None:
+        """Note the password field of a user."""
+        scheme = scheme_of(field)
+        if scheme in self._schemes and not is_empty(field):
+            self._seen.setdefault(scheme, field)
+
+
+class SQLUsers:
+    """The users in the database of ``config``; see :class:`popserv.auth.passwords.sources`.
+
+    ``reactor`` is a clock for the time-out, by default the reactor.  ``run`` calls a function in a
+    thread, by default in one of a pool with as many threads as there may be connections.
+    """
+
+    def __init__(
+        self,
+        config: SQLConfig,
+        reactor: Any = None,
+        run: Callable[..., Deferred[Any]] | None = None,
+    ) -> None:
+        self._config = config
+        self._reactor = reactor
+        threads = config.connections
+        self._pool = BoundedThreadPool(
+            "popserv-sql", threads=threads, backlog=BACKLOG, wait_at_shutdown=False
+        )
+        self._run = run or self._pool.run
+        self._secrets = DatabaseSecrets(config.schemes)
+        self._is_available = True
+
+    def secrets(self) -> DatabaseSecrets:
+        """See UserSource."""
+        return self._secrets
+
+    async def find(self, name: bytes) -> User | None:
+        """See UserSource."""
+        values = _values(name)
+        if values is None:
+            return None
+        rows = await self._look_up({each: values[each] for each in self._config.parameters})
+        if not rows:
+            return None
+        user = self._user_of(name, rows)
+        self._secrets.note(user.password_field)
+        return user
+
+    def close(self) -> None:
+        """Close the connections to the database that are not in use."""
+        self._config.engine.dispose()
+
+    async def _look_up(self, values: Mapping[str, str]) -> Sequence[Row]:
+        """Return the rows for the values of parameters, at most two.
+
+        :raises SourceUnavailable: the database does not answer, or not in time.
+        """
+        looked_up = self._run(self._query, values, still_needed=client_is_connected.get())
+        looked_up.addTimeout(self._config.timeout, self._clock())
+        try:
+            rows: Sequence[Row] = await looked_up
+        except (SQLAlchemyError, DeferredTimeout, CancelledError) as error:
+            self._log_failure(error)
+            raise SourceUnavailable from error
+        if not self._is_available:
+            self._is_available = True
+            _log.info("{path}: the database answers again", path=self._config.path)
+        return rows
+
+    def _query(self, values: Mapping[str, str]) -> list[Row]:
+        with self._config.engine.connect() as connection:
+            result = connection.execute(self._config.query, values)
+            return [dict(row) for row in result.mappings().fetchmany(2)]
+
+    def _clock(self) -> Any:
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        return self._reactor
+
+    def _log_failure(self, error: Exception) -> None:
+        # Once, until the database answers: every client would cause such a line.
+        if not self._is_available:
+            return
+        self._is_available = False
+        seconds = self._config.timeout
+        is_late = isinstance(error, (DeferredTimeout, CancelledError))
+        reason = str(getattr(error, "orig", None) or error)
+        _log.critical(
+            "{path}: the database cannot be asked, and logins are refused until it can: {problem}",
+            path=self._config.path,
+            problem=f"no answer within {seconds} s" if is_late else one_line(reason)[:_MAX_PROBLEM],
+        )
+
+    def _user_of(self, name: bytes, rows: Sequence[Row]) -> User:
+        """Return the user of the rows; what is wrong with them refuses the user, for the log."""
+        try:
+            if len(rows) > 1:
+                raise ValueError("the query returns several rows")
+            fields = dict(rows[0])
+            if not {NAME, PASSWORD} <= fields.keys():
+                raise ValueError(f"the query must return the columns {NAME} and {PASSWORD}")
+            return user_of(fields.pop(NAME), self._field_of(fields.pop(PASSWORD)), fields)
+        except ValueError as error:
+            reason = f"{self._config.path}: {error}"
+            return User(name, b"", NO_RULES._replace(refusal=reason))
+
+    def _field_of(self, secret: object) -> bytes:
+        """Return the password field for the value of the column.
+
+        :raises ValueError: it is no text, or has a scheme that the file does not name.
+        """
+        if secret is None:
+            return b""
+        field = octets_of(secret)
+        if field is None:
+            raise ValueError(f"the column {PASSWORD} is not a text")
+        if field and not field.startswith(b"{"):
+            field = b"{%b}%b" % (self._config.default_scheme, field)
+        if not is_empty(field) and scheme_of(field) not in self._config.schemes:
+            shown = printable(scheme_of(field), 40)
+            raise ValueError(f"a secret of the scheme {shown}, which is not in schemes")
+        return field
+
+
+def _values(name: bytes) -> dict[str, str] | None:
+    """Return the values of the parameters for a name, or None if no user can have it."""
+    try:
+        user = prepared_name(name).decode()
+    except UnicodeDecodeError:
+        return None
+    if "\0" in user:
+        return None
+    local, at, domain = user.rpartition("@")
+    return {"user": user, "local": local if at else user, "domain": domain if at else ""}
