@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Mapping
+from importlib import import_module
 from typing import Any, TypeVar
 
 from popserv.auth.files import FileError, check_private
 from popserv.runtime.permissions import reason_of
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+# Python 3.10 has none; tomli is the same.
+tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 T = TypeVar("T")
 
@@ -36,7 +35,8 @@ class TOMLFile:
         try:
             with open(self.path, "rb") as file:
                 check_private(self.path, os.fstat(file.fileno()).st_mode)
-                return tomllib.loads(file.read().decode("utf-8-sig"))
+                values: Mapping[str, Any] = tomllib.loads(file.read().decode("utf-8-sig"))
+                return values
         except OSError as error:
             raise FileError(f"cannot read {self.path}: {reason_of(error)}") from None
         except UnicodeDecodeError:

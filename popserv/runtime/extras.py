@@ -10,6 +10,7 @@ EXTRAS = {
     "argon2": ("argon2-cffi>=21",),
     "config": ("tomli>=2",),
     "zstd": ("backports.zstd>=1",),
+    "ldap": ("python-ldap>=3.4", "tomli>=2"),
     "sql": ("SQLAlchemy>=2", "tomli>=2"),
     "oauth": ("Twisted[tls]>=24.7", "cryptography>=42", "pyOpenSSL>=24.3", "PyJWT[crypto]>=2.6"),
 }

@@ -138,7 +138,7 @@ class ShellTests(Base):
             "[oauth]\njwks = https://provider.example/certs\n"
             "issuer = https://provider.example\naudience = popserv\n"
         )
-        for kind in ("sql",):
+        for kind in ("sql", "ldap"):
             file = directory / f"{kind}.toml"
             file.write_text(dict(blocks(DOCS / f"howto/{kind}.rst", "toml"))[kind])
             file.chmod(0o600)

@@ -4,6 +4,7 @@ Twisted imports this module to list all plugins, so it imports popserv only wher
 """
 
 from twisted.application.service import ServiceMaker
+from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import ICheckerFactory
 from twisted.plugin import IPlugin
 from zope.interface import implementer
@@ -37,6 +38,12 @@ Checks credentials against the users in an SQL database.  The file has the URL
 of the database and a query that returns a user's name, secret and extra fields,
 in TOML; see "SQL databases" in the guides.  Changes take effect at the next
 login.  Requires the extra sql, and the driver of the database.
+"""
+
+_LDAP_HELP = """
+Checks passwords by binding to an LDAP directory as the user.  The file has the
+URLs of the servers, and how a user is found, in TOML; see "LDAP directories" in
+the guides.  Requires the extra ldap.
 """
 
 
@@ -115,3 +122,26 @@ class _SQLCheckerFactory:
 
 
 sql = _SQLCheckerFactory()
+
+
+@implementer(ICheckerFactory, IPlugin)
+class _LDAPCheckerFactory:
+    authType = "ldap"
+    argStringFormat = "Path of a configuration file in TOML."
+    authHelp = _LDAP_HELP
+    credentialInterfaces = (IUsernamePassword,)
+
+    def generateChecker(self, argString):
+        try:
+            from popserv.auth.ldap.checker import LDAPChecker
+        except ImportError as missing:
+            from popserv.runtime.extras import how_to_install
+
+            raise ImportError(
+                f"{missing}; --auth ldap requires the extra ldap; run: {how_to_install('ldap')}"
+            ) from missing
+
+        return LDAPChecker.from_file(argString)
+
+
+ldap = _LDAPCheckerFactory()

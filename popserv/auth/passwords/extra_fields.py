@@ -59,6 +59,11 @@ HARMLESS_PREFIXES = ("userdb_", "event_", "forward_")
 """The fields that start like this are harmless, too: for delivery, for events, for a proxy."""
 
 
+def is_field(name: str) -> bool:
+    """Return whether a name is that of an extra field."""
+    return name in EVALUATED or name in REFUSING or name in HARMLESS
+
+
 class Client(NamedTuple):
     """A client that logs in: its IP address, or None if it has none, and whether it uses TLS."""
 

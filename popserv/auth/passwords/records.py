@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from popserv.auth.names import check_name
+from popserv.auth.names import check_name, prepared_name
 from popserv.auth.passwords.extra_fields import NO_RULES, PREFIX, Rules, add_field
 from popserv.auth.passwords.users_file import User
 
@@ -46,3 +46,18 @@ def octets_of(value: object) -> bytes | None:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
     return bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else None
+
+
+def name_parts(name: bytes) -> dict[str, str] | None:
+    """Return a name that a client has sent as ``user``, with its parts ``local`` and ``domain``.
+
+    It is prepared as RFC 8265 says.  Return None if no user can have it.
+    """
+    try:
+        user = prepared_name(name).decode()
+    except UnicodeDecodeError:
+        return None
+    if not user or "\0" in user:
+        return None
+    local, at, domain = user.rpartition("@")
+    return {"user": user, "local": local if at else user, "domain": domain if at else ""}

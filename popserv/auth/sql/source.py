@@ -6,36 +6,24 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred
 
-from popserv.auth.names import prepared_name
 from popserv.auth.passwords.extra_fields import NO_RULES
-from popserv.auth.passwords.records import octets_of, user_of
+from popserv.auth.passwords.look_ups import LookUpFailed, LookUps
+from popserv.auth.passwords.records import name_parts, octets_of, user_of
 from popserv.auth.passwords.schemes import (
     is_empty,
     new_scram_sha256,
     scheme_of,
 )
-from popserv.auth.passwords.sources import SourceUnavailable
 from popserv.auth.passwords.users_file import User
 from popserv.auth.sql.config import SQLConfig
-from popserv.core.printable import one_line, printable
-from popserv.core.session import client_is_connected
-from popserv.runtime.threads import BoundedThreadPool
-
-_log = Logger()
+from popserv.core.printable import printable
 
 Row = Mapping[str, Any]
 
 NAME, PASSWORD = "name", "password"
 """The columns that the query must return; all others are extra fields."""
-
-BACKLOG = 100
-"""The greatest number of look-ups that wait or run; further logins are told to try later."""
-
-_MAX_PROBLEM = 300
 
 
 class DatabaseSecrets:
@@ -78,8 +66,7 @@ class DatabaseSecrets:
 class SQLUsers:
     """The users in the database of ``config``; see :class:`popserv.auth.passwords.sources`.
 
-    ``reactor`` is a clock for the time-out, by default the reactor.  ``run`` calls a function in a
-    thread, by default in one of a pool with as many threads as there may be connections.
+    ``reactor`` and ``run`` are as for :class:`popserv.auth.passwords.look_ups.LookUps`.
     """
 
     def __init__(
@@ -89,14 +76,10 @@ class SQLUsers:
         run: Callable[..., Deferred[Any]] | None = None,
     ) -> None:
         self._config = config
-        self._reactor = reactor
-        threads = config.connections
-        self._pool = BoundedThreadPool(
-            "popserv-sql", threads=threads, backlog=BACKLOG, wait_at_shutdown=False
+        self._look_ups = LookUps(
+            config.path, "database", config.timeout, config.connections, reactor, run
         )
-        self._run = run or self._pool.run
         self._secrets = DatabaseSecrets(config.schemes)
-        self._is_available = True
 
     def secrets(self) -> DatabaseSecrets:
         """See UserSource."""
@@ -104,10 +87,11 @@ class SQLUsers:
 
     async def find(self, name: bytes) -> User | None:
         """See UserSource."""
-        values = _values(name)
+        values = name_parts(name)
         if values is None:
             return None
-        rows = await self._look_up({each: values[each] for each in self._config.parameters})
+        used = {each: values[each] for each in self._config.parameters}
+        rows = await self._look_ups.run(self._query, used)
         if not rows:
             return None
         user = self._user_of(name, rows)
@@ -118,48 +102,15 @@ class SQLUsers:
         """Close the connections to the database that are not in use."""
         self._config.engine.dispose()
 
-    async def _look_up(self, values: Mapping[str, str]) -> Sequence[Row]:
-        """Return the rows for the values of parameters, at most two.
-
-        :raises SourceUnavailable: the database does not answer, or not in time.
-        """
-        looked_up = self._run(self._query, values, still_needed=client_is_connected.get())
-        looked_up.addTimeout(self._config.timeout, self._clock())
-        try:
-            rows: Sequence[Row] = await looked_up
-        except (SQLAlchemyError, DeferredTimeout, CancelledError) as error:
-            self._log_failure(error)
-            raise SourceUnavailable from error
-        if not self._is_available:
-            self._is_available = True
-            _log.info("{path}: the database answers again", path=self._config.path)
-        return rows
-
     def _query(self, values: Mapping[str, str]) -> list[Row]:
-        with self._config.engine.connect() as connection:
-            result = connection.execute(self._config.query, values)
-            return [dict(row) for row in result.mappings().fetchmany(2)]
-
-    def _clock(self) -> Any:
-        if self._reactor is None:
-            from twisted.internet import reactor
-
-            self._reactor = reactor
-        return self._reactor
-
-    def _log_failure(self, error: Exception) -> None:
-        # Once, until the database answers: every client would cause such a line.
-        if not self._is_available:
-            return
-        self._is_available = False
-        seconds = self._config.timeout
-        is_late = isinstance(error, (DeferredTimeout, CancelledError))
-        reason = str(getattr(error, "orig", None) or error)
-        _log.critical(
-            "{path}: the database cannot be asked, and logins are refused until it can: {problem}",
-            path=self._config.path,
-            problem=f"no answer within {seconds} s" if is_late else one_line(reason)[:_MAX_PROBLEM],
-        )
+        """Return the rows for the values of parameters, at most two."""
+        try:
+            with self._config.engine.connect() as connection:
+                result = connection.execute(self._config.query, values)
+                return [dict(row) for row in result.mappings().fetchmany(2)]
+        except SQLAlchemyError as error:
+            # Without the query, which SQLAlchemy adds to it.
+            raise LookUpFailed(str(getattr(error, "orig", None) or error)) from error
 
     def _user_of(self, name: bytes, rows: Sequence[Row]) -> User:
         """Return the user of the rows; what is wrong with them refuses the user, for the log."""
@@ -190,15 +141,3 @@ class SQLUsers:
             shown = printable(scheme_of(field), 40)
             raise ValueError(f"a secret of the scheme {shown}, which is not in schemes")
         return field
-
-
-def _values(name: bytes) -> dict[str, str] | None:
-    """Return the values of the parameters for a name, or None if no user can have it."""
-    try:
-        user = prepared_name(name).decode()
-    except UnicodeDecodeError:
-        return None
-    if "\0" in user:
-        return None
-    local, at, domain = user.rpartition("@")
-    return {"user": user, "local": local if at else user, "domain": domain if at else ""}

@@ -9,7 +9,7 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from popserv.auth.passwords.schemes import new_scram_sha256
 from popserv.auth.passwords.sources import SourceUnavailable
 from popserv.auth.sql.config import SQLConfig
-from popserv.auth.sql.source import BACKLOG, DatabaseSecrets, SQLUsers
+from popserv.auth.sql.source import DatabaseSecrets, SQLUsers
 from popserv.core.session import client_is_connected
 from popserv.errors import TryLater
 from tests.auth.sql.harness import QUERY, DatabaseCase
@@ -192,7 +192,6 @@ class ThreadsTests(DatabaseCase):
         for _ in range(2):
             user = await users.find(b"ann")
             self.assertEqual(user.name, b"ann")
-        self.assertEqual(users._pool._backlog, BACKLOG)
 
     async def test_disconnected(self):
         """The database is not asked for a client that has gone."""
