@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import ldap
 from ldap.ldapobject import SimpleLDAPObject
@@ -66,6 +69,8 @@ class Directory:
 
     def _connect(self, url: str) -> Any:
         config = self._config
+        if url.startswith("ldaps:"):
+            self._check_handshake(url)
         connection = SimpleLDAPObject(url)
         connection.set_option(ldap.OPT_PROTOCOL_VERSION, ldap.VERSION3)
         connection.set_option(ldap.OPT_NETWORK_TIMEOUT, self._seconds)
@@ -80,6 +85,22 @@ class Directory:
         if config.start_tls and url.startswith("ldap:"):
             connection.start_tls_s()
         return connection
+
+    def _check_handshake(self, url: str) -> None:
+        """Check that a server answers by TLS; libldap has no time-out for that, and verifies it.
+
+        :raises ldap.SERVER_DOWN: it does not.
+        """
+        server = urlsplit(url)
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        address = (server.hostname or "", server.port or 636)
+        try:
+            with socket.create_connection(address, self._seconds) as plain:
+                context.wrap_socket(plain).close()
+        except OSError as error:
+            raise ldap.SERVER_DOWN({"desc": str(error)}) from error
 
     def _bind_and_read(
         self, connection: Any, parts: Mapping[str, str], password: bytes

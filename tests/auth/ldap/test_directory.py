@@ -149,9 +149,10 @@ class ServersTests(DirectoryTestCase):
         """After a server that accepts connections and never answers, the next one is asked."""
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
-            urls = [f"ldap://127.0.0.1:{port}", self.directory.url]
-            user = self.user(b"ann", text=f"timeout = 2\n{SEARCH}", urls=urls)
-            self.assertEqual(user.name, b"ann")
+            for scheme in ("ldap", "ldaps"):
+                urls = [f"{scheme}://127.0.0.1:{port}", self.directory.url]
+                user = self.user(b"ann", text=f"timeout = 2\n{SEARCH}", urls=urls)
+                self.assertEqual(user.name, b"ann")
 
     def test_other_errors(self):
         """An error that another server would not be spared is told."""
