@@ -268,6 +268,10 @@ class IAPOPCredentials(ICredentials):
 
     username: bytes = Attribute("The name that the client has sent.")
 
+    timestamp: bytes = Attribute("The timestamp in the greeting.")
+
+    digest: bytes = Attribute("The digest that the client has sent, in hexadecimal.")
+
     def check_secret(secret: bytes) -> bool:
         """Return whether the digest was calculated from this secret.
 
@@ -346,6 +350,30 @@ class ITokenCredentials(ICredentials):
         """
 
 
+class IRelayedCredentials(ICredentials):
+    """A SASL exchange that the checker passes on to another server (RFC 4422 section 3)."""
+
+    username: bytes = Attribute(
+        "The name that the exchange has shown, empty before.  The checker sets it with identify."
+    )
+
+    mechanism: bytes = Attribute("The name of the mechanism, in upper case.")
+
+    initial_response: bytes | None = Attribute(
+        "The initial response, or None if the client has sent none."
+    )
+
+    def identify(name: bytes) -> None:
+        """Record the user's name, for the log, as soon as it is known."""
+
+    def send_challenge(challenge: bytes) -> Awaitable[bytes]:
+        """Send the client a challenge, and return its response, both without their base64.
+
+        :raises popserv.errors.POPError: the client has cancelled the exchange, or sent an
+            invalid response.
+        """
+
+
 class IRemoteUserCredentials(ICredentials):
     """Credentials from RPOP (RFC 1225): a user of the client's host requests a maildrop.
 
@@ -386,6 +414,30 @@ class ICredentialsSupport(Interface):
         """Return whether a client can log in with this kind of credentials now.
 
         The server offers clients only the ways to log in that are supported.
+        """
+
+
+class ISASLRelay(Interface):
+    """A credentials checker that passes SASL exchanges on to another server.
+
+    It accepts :class:`IRelayedCredentials`.
+    """
+
+    def mechanisms() -> Mapping[bytes, bool]:
+        """Return the mechanisms that the other server offers now, in its order.
+
+        The value is true if an eavesdropper can read a password or a token; the mechanism then
+        requires a connection that allows cleartext.
+        """
+
+
+class IAPOPTimestamps(Interface):
+    """A credentials checker for APOP that accepts only timestamps of its own."""
+
+    def make_timestamp(host: bytes) -> bytes | None:
+        """Return a timestamp for a greeting of the server with this name (RFC 1725 section 7).
+
+        None stands for any other.
         """
 
 

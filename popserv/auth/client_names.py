@@ -17,7 +17,7 @@ from twisted.cred.checkers import (
 from twisted.cred.credentials import ICredentials
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import maybeDeferred
-from zope.interface import Interface, implementer
+from zope.interface import Interface, alsoProvides, implementer
 
 from popserv.auth.names import (
     CaseInsensitiveNames,
@@ -34,9 +34,11 @@ from popserv.core.printable import printable
 from popserv.core.user_folder import UserFolder
 from popserv.core.user_settings import NO_SETTINGS, ConfiguredUser, avatar_id
 from popserv.interfaces import (
+    IAPOPTimestamps,
     ICertificateCredentials,
     ICredentialsSupport,
     IDefaultDomain,
+    ISASLRelay,
     ITokenCredentials,
 )
 from popserv.runtime.coroutines import run_eagerly
@@ -62,6 +64,10 @@ def with_client_names(
     ]
 
 
+_OPTIONAL = (ISASLRelay, IAPOPTimestamps)
+"""The interfaces that a checker may provide besides, and that its wrapper provides then."""
+
+
 @implementer(ICredentialsChecker, ICredentialsSupport)
 class _ClientNamesChecker:
     def __init__(
@@ -79,6 +85,10 @@ class _ClientNamesChecker:
         self._users = None if checker is users else users
         if IDefaultDomain.providedBy(checker):
             checker.default_domain = domain
+        alsoProvides(self, *(each for each in _OPTIONAL if each.providedBy(checker)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._checker, name)
 
     def supports(self, credentials: type[Interface]) -> bool:
         if ICredentialsSupport.providedBy(self._checker):

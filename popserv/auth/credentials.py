@@ -27,13 +27,13 @@ class APOPCredentials:
 
     def __init__(self, username: bytes, timestamp: bytes, digest: bytes) -> None:
         self.username = username
-        self._timestamp = timestamp
-        self._digest = digest
+        self.timestamp = timestamp
+        self.digest = digest
 
     def check_secret(self, secret: bytes) -> bool:
         """Return whether the client's digest is that of the secret, in lower-case hexadecimal."""
-        expected = md5(self._timestamp + secret, usedforsecurity=False).hexdigest()
-        return compare_digest(expected.encode("ascii"), self._digest)
+        expected = md5(self.timestamp + secret, usedforsecurity=False).hexdigest()
+        return compare_digest(expected.encode("ascii"), self.digest)
 
 
 @implementer(ICramMD5Credentials)

@@ -5,6 +5,7 @@ The portal's realm returns avatars of popserv's IMailbox or of twisted.mail's IM
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from twisted.cred.credentials import ICredentials
@@ -18,7 +19,15 @@ from popserv.auth.twisted_mail import adapt
 from popserv.core.session import Release, call_release
 from popserv.core.user_settings import ConfiguredUser, UnsupportedSettings
 from popserv.errors import LoginFailed, MaildropUnavailable
-from popserv.interfaces import IConfigurableRealm, ICredentialsSupport, IMailbox
+from popserv.interfaces import (
+    IAPOPCredentials,
+    IAPOPTimestamps,
+    IConfigurableRealm,
+    ICredentialsSupport,
+    IMailbox,
+    IRelayedCredentials,
+    ISASLRelay,
+)
 from popserv.messages.sizes import MakeDowngrader
 
 
@@ -42,6 +51,16 @@ class PortalAuthenticator:
         if ICredentialsSupport.providedBy(checker):
             return bool(checker.supports(credentials))
         return checker is not None
+
+    def relayed_mechanisms(self) -> Mapping[bytes, bool]:
+        """Return the mechanisms that another server offers now; see Authenticator."""
+        checker: Any = self._portal.checkers.get(IRelayedCredentials)
+        return checker.mechanisms() if ISASLRelay.providedBy(checker) else {}
+
+    def make_timestamp(self, host: bytes) -> bytes | None:
+        """Return a timestamp of the checker for APOP, or None if it accepts any."""
+        checker: Any = self._portal.checkers.get(IAPOPCredentials)
+        return checker.make_timestamp(host) if IAPOPTimestamps.providedBy(checker) else None
 
     async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
         """Return the open mailbox, and the function that releases it.

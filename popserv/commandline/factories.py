@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import IRealm, Portal
 from twisted.logger import Logger
 
@@ -16,6 +17,7 @@ from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS, Mechanism, external
 from popserv.commandline.session_options import SessionOptions
 from popserv.commands import capa, rfc1460, sasl, utf8
 from popserv.core.command import Command, CommandTable
+from popserv.interfaces import ISASLRelay
 from popserv.server.factory import POP3Factory
 from popserv.server.idle import MIN_IDLE_TIMEOUT
 from popserv.server.preauth import Identify, PreauthenticatedFactory
@@ -32,12 +34,8 @@ def make_factory(options: SessionOptions, realm: IRealm, **settings: Any) -> POP
         options.get("credCheckers", ()), options["default-domain"], options["folder-delimiter"]
     )
     portal = Portal(realm, checkers)
-    for mechanism in options["sasl"] if options["sasl"] is not DEFAULT_MECHANISMS else ():
-        if not PortalAuthenticator(portal).supports(mechanism.credentials):
-            _log.warn(
-                "AUTH does not offer {name}: no checker supports it for all its users",
-                name=mechanism.name.decode("ascii"),
-            )
+    if options["sasl"] is not DEFAULT_MECHANISMS:
+        _warn_of_missing(options["sasl"], portal, checkers)
     return POP3Factory(
         CommandTable(_commands(options)),
         portal,
@@ -47,6 +45,22 @@ def make_factory(options: SessionOptions, realm: IRealm, **settings: Any) -> POP
         **_common_settings(options),
         **settings,
     )
+
+
+def _warn_of_missing(
+    mechanisms: Iterable[Mechanism], portal: Portal, checkers: Iterable[ICredentialsChecker]
+) -> None:
+    """Log a warning for each mechanism of ``--sasl`` that cannot be offered."""
+    if any(map(ISASLRelay.providedBy, checkers)):
+        # Another server decides, which has not been asked yet.
+        return
+    authenticator = PortalAuthenticator(portal)
+    for mechanism in mechanisms:
+        if not authenticator.supports(mechanism.credentials):
+            _log.warn(
+                "AUTH does not offer {name}: no checker supports it for all its users",
+                name=mechanism.name.decode("ascii"),
+            )
 
 
 def make_preauthenticated_factory(
@@ -101,7 +115,7 @@ def _commands(options: SessionOptions) -> Iterable[Command]:
             expire_days=options["expire"],
             login_delay=options.get("login-delay", 0),
         ),
-        *sasl.commands(_mechanisms(options)),
+        *sasl.commands(_mechanisms(options), options.relayed),
         utf8.lang_command(options["language"]),
         *([rfc1460.retr] if options["mark-seen"] else ()),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
@@ -96,11 +96,23 @@ def parse_dialect(name: str) -> Dialect:
     return DIALECTS[one_of(DIALECTS, "dialect", name)]
 
 
-def parse_mechanisms(names: str) -> tuple[Mechanism, ...]:
-    """Return the mechanisms of ``--sasl``, each once, in the order of their names."""
+def parse_mechanisms(
+    names: str, *, is_relayed: bool = False
+) -> tuple[tuple[Mechanism, ...], Sequence[bytes]]:
+    """Return the mechanisms of ``--sasl`` that popserv has, and the names of all.
+
+    Each occurs once, in the order of the option.  If ``is_relayed`` is true, a checker passes
+    mechanisms on to another server, which may have some that popserv does not have.
+    """
     by_name = {each.name.decode("ascii"): each for each in MECHANISMS}
-    requested = [name.strip() for name in names.upper().split(",")]
-    return tuple(by_name[one_of(by_name, "sasl", name)] for name in dict.fromkeys(requested))
+    requested = dict.fromkeys(name.strip() for name in names.upper().split(","))
+    for name in requested:
+        if not (is_relayed and re.fullmatch("[A-Z0-9_-]{1,20}", name)):
+            one_of(by_name, "sasl", name)
+    return (
+        tuple(by_name[name] for name in requested if name in by_name),
+        [name.encode("ascii") for name in requested],
+    )
 
 
 def parse_commands(names: str) -> list[bytes]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from twisted.cred.checkers import (
@@ -49,7 +49,12 @@ from popserv.commandline.option_values import (
     parse_workarounds,
 )
 from popserv.commandline.store_options import StoreOptions
-from popserv.interfaces import IRemoteUserCredentials, ITokenCredentials
+from popserv.interfaces import (
+    IRelayedCredentials,
+    IRemoteUserCredentials,
+    ISASLRelay,
+    ITokenCredentials,
+)
 from popserv.maildrops.settings import StoreSettings
 
 if TYPE_CHECKING:
@@ -70,6 +75,7 @@ class SessionOptions(ConfigOptions, StoreOptions, AuthOptionMixin):
         *PasswdFileChecker.credentialInterfaces,
         ITokenCredentials,
         IRemoteUserCredentials,
+        IRelayedCredentials,
     )
 
     optParameters: ClassVar[list[list[str | None]]] = PARAMETERS
@@ -79,6 +85,8 @@ class SessionOptions(ConfigOptions, StoreOptions, AuthOptionMixin):
     """The server certificates; None without ``--certificate``."""
     downgrader: MakeDowngrader | None = None
     """Downgrades messages for clients that have not sent UTF8; None without ``--utf8``."""
+    relayed: Sequence[bytes] | None = None
+    """The names of the mechanisms that may be passed on to another server; None allows all."""
     login_remedy = ""
     """How to let clients log in, as a part of an error message."""
     tls_remedy = "remove one of them"
@@ -150,9 +158,7 @@ class SessionOptions(ConfigOptions, StoreOptions, AuthOptionMixin):
         if self["hostname"] is not None:
             self["hostname"] = parse_hostname(self["hostname"])
         self["default-domain"] = parse_domain(self["default-domain"])
-        self["sasl"] = (
-            DEFAULT_MECHANISMS if self["sasl"] is None else parse_mechanisms(self["sasl"])
-        )
+        self._parse_sasl()
         self["workarounds"] = parse_workarounds(self["workarounds"])
         self["language"] = parse_language(self["language"])
         parse_tls_profile(self["tls-profile"])
@@ -161,6 +167,13 @@ class SessionOptions(ConfigOptions, StoreOptions, AuthOptionMixin):
         self._load_certificates()
         self._check_require_tls()
         self._add_file_checkers()
+
+    def _parse_sasl(self) -> None:
+        if self["sasl"] is None:
+            self["sasl"], self.relayed = DEFAULT_MECHANISMS, None
+            return
+        relays = any(map(ISASLRelay.providedBy, self.get("credCheckers") or ()))
+        self["sasl"], self.relayed = parse_mechanisms(self["sasl"], is_relayed=relays)
 
     def _is_given(self, name: str) -> bool:
         """Return whether an option has another value than its default."""

@@ -19,12 +19,14 @@ from popserv.core.maildrop import Maildrop
 from popserv.core.replies import After, Reply
 from popserv.core.session import (
     Authenticator,
+    ConnectionDetails,
     SendChallenge,
     Session,
     State,
     client_address,
     client_is_connected,
     client_uses_tls,
+    connection_details,
 )
 from popserv.core.snapshot import Message, Snapshot
 from popserv.core.user_settings import ConfiguredUser, UnsupportedSettings, UserSettings
@@ -35,6 +37,7 @@ __all__ = [
     "Command",
     "CommandTable",
     "ConfiguredUser",
+    "ConnectionDetails",
     "Languages",
     "Maildrop",
     "Message",
@@ -50,6 +53,7 @@ __all__ = [
     "client_is_connected",
     "client_uses_tls",
     "command",
+    "connection_details",
     "decode_base64",
     "name_and_digest",
     "no_arguments",

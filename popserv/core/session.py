@@ -7,11 +7,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from enum import Enum
 from inspect import isawaitable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from twisted.cred.credentials import ICredentials
 from zope.interface import Interface
@@ -58,6 +58,26 @@ A checker reads the variable when it is called.
 """
 
 
+class ConnectionDetails(NamedTuple):
+    """The ends of a connection, as IP address and port, and whether nobody can eavesdrop on it.
+
+    An end is None if it has no IP address, as on a UNIX socket.
+    """
+
+    remote: tuple[str, int] | None = None
+    local: tuple[str, int] | None = None
+    is_private: bool = False
+
+
+connection_details: ContextVar[Callable[[], ConnectionDetails]] = ContextVar(
+    "connection_details", default=ConnectionDetails
+)
+"""A function that returns the details of the connection on which a client is logging in.
+
+A checker reads the variable, and calls the function, before it waits for anything.
+"""
+
+
 class TLSConnectionState(Protocol):
     """The state of a TLS connection, for SASL mechanisms that depend on it."""
 
@@ -90,6 +110,9 @@ class Authenticator(Protocol):
 
     def supports(self, credentials: type[Interface]) -> bool:
         """Return whether a user can log in with this kind of credentials now."""
+
+    def relayed_mechanisms(self) -> Mapping[bytes, bool]:
+        """Return the mechanisms of :meth:`popserv.interfaces.ISASLRelay.mechanisms`, or none."""
 
 
 async def _reject_challenge(challenge: bytes) -> bytes:
@@ -198,6 +221,10 @@ class Session:
     def supports(self, credentials: type[Interface]) -> bool:
         """Return whether a user can log in with this kind of credentials now."""
         return self._authenticator.supports(credentials)
+
+    def relayed_mechanisms(self) -> Mapping[bytes, bool]:
+        """Return the mechanisms that another server offers now, with true for cleartext."""
+        return self._authenticator.relayed_mechanisms()
 
     def capabilities(self) -> Sequence[bytes]:
         """Return the lines of the capability list at this moment (RFC 2449 section 5)."""

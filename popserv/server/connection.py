@@ -11,6 +11,7 @@ The module has more than 300 lines, because all that can end a session is in one
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.cred.credentials import ICredentials
@@ -31,7 +32,7 @@ from zope.interface import Interface, implementer
 from popserv.auth.throttle.login_throttle import ClientThrottle
 from popserv.core.holder import client_holder
 from popserv.core.replies import err_line, ok_line
-from popserv.core.session import Release, Session
+from popserv.core.session import ConnectionDetails, Release, Session
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import IMailbox
 from popserv.runtime.coroutines import run_eagerly
@@ -43,8 +44,10 @@ from popserv.server.session_events import EndReason, SessionEvents
 from popserv.transports.output import close_now, disable_nagle
 from popserv.transports.peers import (
     has_disconnected,
+    host_and_port,
     is_behind_twisted_proxy,
     is_local,
+    is_private,
     peer_name,
     uses_tls,
 )
@@ -144,7 +147,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
 
     def _peer(self) -> tuple[str, int] | None:
         """Return the client's address and port; see Session."""
-        return (self.peer.host, self.peer.port) if hasattr(self.peer, "port") else None
+        return host_and_port(self.peer)
 
     def _logged_in(self) -> None:
         self.events.log_login(self.session)
@@ -187,6 +190,10 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         """See Authenticator."""
         return self.factory.throttle.authenticator.supports(credentials)
 
+    def relayed_mechanisms(self) -> Mapping[bytes, bool]:
+        """See Authenticator."""
+        return self.factory.throttle.authenticator.relayed_mechanisms()
+
     async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
         """See Authenticator."""
         client_holder.set(self)
@@ -205,6 +212,12 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
     def uses_tls(self) -> bool:
         """See Client."""
         return uses_tls(self.transport)
+
+    def details(self) -> ConnectionDetails:
+        """See Client."""
+        return ConnectionDetails(
+            self._peer(), host_and_port(self.transport.getHost()), is_private(self.transport)
+        )
 
     # For the subclass
 

@@ -80,6 +80,7 @@ class POP3Factory(ServerFactory):
         self.capabilities = commands.capabilities
         authenticator = PortalAuthenticator(portal, downgrader)
         self.throttle = LoginThrottle(authenticator, bus or WorkerBus())
+        self._timestamp_of_checker = authenticator.make_timestamp
         self.host = host or gethostname().encode("ascii", "replace")
         self.greeting = greeting(self.host)
         self.idle_timeout = idle_timeout
@@ -98,6 +99,8 @@ class POP3Factory(ServerFactory):
     def startFactory(self) -> None:
         """Note that the first port is open; see twisted.internet.protocol.Factory."""
         self.is_stopped = False
+        # A checker that asks another server connects to it now, and CAPA knows its mechanisms.
+        self.throttle.authenticator.relayed_mechanisms()
 
     def stopFactory(self) -> None:
         """Note that the last port is closed."""
@@ -110,8 +113,11 @@ class POP3Factory(ServerFactory):
     def make_timestamp(self) -> bytes:
         """Return a timestamp for a greeting, in the form of the example in RFC 1725 section 7.
 
-        Some clients accept no form but ``<digits.digits@host>``.
+        Some clients accept no form but ``<digits.digits@host>``; a checker may require another.
         """
+        made = self._timestamp_of_checker(self.host)
+        if made is not None:
+            return made
         return b"<%d.%d@%b>" % (secrets.randbits(64), time.time_ns() // 1000, self.host)
 
     def admit(self) -> bool:

@@ -68,6 +68,11 @@ def is_local(address: object) -> bool:
     return isinstance(address, UNIXAddress) or getattr(address, "is_local", False)
 
 
+def host_and_port(address: Any) -> tuple[str, int] | None:
+    """Return the IP address and the port of an address, or None if it has none."""
+    return (address.host, address.port) if hasattr(address, "port") else None
+
+
 @lru_cache(1000)
 def _is_loopback(host: str) -> bool:
     try:

@@ -12,6 +12,7 @@ from twisted.cred.checkers import (
 )
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.testing import MemoryReactorClock
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
@@ -21,6 +22,8 @@ from popserv.auth.credentials import (
     CramMD5Credentials,
     RemoteUserCredentials,
 )
+from popserv.auth.dovecot import DovecotChecker
+from popserv.auth.dovecot.client import AuthClient
 from popserv.auth.oauth.checker import TokenChecker
 from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.preauth import Preauthenticated, PreauthenticatedChecker
@@ -32,8 +35,10 @@ from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
+    IAPOPTimestamps,
     ICertificateCredentials,
     ICredentialsSupport,
+    ISASLRelay,
     ITokenCredentials,
 )
 from tests.auth.harness import ask
@@ -227,6 +232,23 @@ class CaseTests(ClientNamesCase):
             (b"unknown", None),
         ):
             self.assertEqual(self.log_in(by_password(sent), checker), avatar, sent)
+
+
+class OptionalInterfacesTests(ClientNamesCase):
+    """What a checker provides besides."""
+
+    def test_provided(self):
+        """The wrapped checker provides the same, and does the same."""
+        checker = DovecotChecker(AuthClient("/s", MemoryReactorClock()))
+        (wrapped,) = with_client_names([checker], DOMAIN)
+        for each in (ISASLRelay, IAPOPTimestamps):
+            verifyObject(each, wrapped)
+        self.assertEqual((wrapped.mechanisms(), wrapped.make_timestamp(b"h")), ({}, None))
+
+    def test_not_provided(self):
+        """It provides no more than that."""
+        (wrapped,) = with_client_names([self.users(b"ann:{PLAIN}x\n")], DOMAIN)
+        self.assertFalse(ISASLRelay.providedBy(wrapped) or IAPOPTimestamps.providedBy(wrapped))
 
 
 class UsersFileRulesTests(ClientNamesCase):

@@ -2,6 +2,7 @@
 
 from itertools import product
 
+from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse as Passwords
 from twisted.cred.credentials import (
     Anonymous,
@@ -16,7 +17,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.mail.interfaces import IMailboxPOP3
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import alsoProvides, implementer
+from zope.interface import alsoProvides, directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
 from popserv.auth.passwords.checker import PasswdFileChecker
@@ -34,8 +35,11 @@ from popserv.errors import (
 )
 from popserv.interfaces import (
     IAPOPCredentials,
+    IAPOPTimestamps,
     IConfigurableRealm,
     IMailbox,
+    IRelayedCredentials,
+    ISASLRelay,
     ITokenCredentials,
 )
 from popserv.maildrops.memory import MemoryMaildrops
@@ -158,6 +162,20 @@ class MaildropRealmTests(UsersFileCase, TestCase):
         login = PortalAuthenticator(Portal(self.realm, [says]))
         self.assertIs(login.supports(ITokenCredentials), True)
         self.assertIs(login.supports(IUsernamePassword), False)
+
+    def test_relayed(self):
+        """Mechanisms are relayed, and timestamps made, by a checker that does so."""
+        both = (IRelayedCredentials, IAPOPCredentials)
+        plain = Checker(lambda credentials: None, *both)
+        for checkers in ([], [plain]):
+            login = authenticator(self.realm, *checkers)
+            self.assertEqual((login.relayed_mechanisms(), login.make_timestamp(b"h")), ({}, None))
+        directlyProvides(plain, ICredentialsChecker, ISASLRelay, IAPOPTimestamps)
+        plain.mechanisms = lambda: {b"NTLM": False}
+        plain.make_timestamp = lambda host: b"<1@%b>" % host
+        login = authenticator(self.realm, plain)
+        self.assertEqual(login.relayed_mechanisms(), {b"NTLM": False})
+        self.assertEqual(login.make_timestamp(b"h"), b"<1@h>")
 
     async def test_too_soon(self):
         """A login within the login delay raises LoginTooSoon."""

@@ -136,6 +136,11 @@ class CapabilitiesTests(FactoriesCase):
         )
         self.assertFalse([line for line in lines if "PLAIN" in line])
 
+    def test_relayed_mechanism(self):
+        """Of a server that is asked later, nothing is known at the start."""
+        self.factory("--sasl", "PLAIN,OAUTHBEARER", "--auth=dovecot:/s")
+        self.assertEqual([event for event in self.log if "name" in event], [])
+
     def test_require_tls(self):
         """With --require-tls, no login is announced before STLS, on this machine either."""
         client = Client(self.factory(*self.certificate(), "--require-tls", "-l", "tcp:1"))

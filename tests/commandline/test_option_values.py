@@ -23,6 +23,13 @@ class MessagesTests(OptionsCase):
                 (["--sasl", ""], "--sasl '': must be one of SCRAM"),
                 *(
                     (
+                        ["--auth=dovecot:/s", f"--sasl={name}"],
+                        f"--sasl {shown}: must be one of SCRAM",
+                    )
+                    for name, shown in (("", "''"), ("NT LM", "NT LM"), ("x" * 21, "X" * 21))
+                ),
+                *(
+                    (
                         ["--since", age],
                         f"--since must be a number above 0 and h, d or w, such as 30d, not '{age}'",
                     )

@@ -9,6 +9,7 @@ from unittest.mock import patch
 from twisted.python import usage
 
 from popserv import __version__
+from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS
 from popserv.commandline.options import Options
 from popserv.runtime.extras import how_to_install
 from tests.certificates import issue
@@ -59,6 +60,7 @@ class CheckerTests(OptionsCase):
                 (["--auth", "nonsense"], "--help-auth"),
                 (["--auth", "anonymous"], "not supported"),
                 (["--auth", "passwd-file"], "passwd-file:PATH"),
+                (["--auth", "dovecot"], "dovecot:/run/dovecot/auth-client"),
                 (
                     ["--auth", "memory:a:b", "--auth", "memory:c:d"],
                     "--auth: 2 checkers support IUsernamePassword; give only one",
@@ -93,6 +95,14 @@ class CheckerTests(OptionsCase):
             usage.UsageError, self.parse, "--dialect=rfc1225", "--rhosts", path
         )
         self.assertRegex(str(error), "rhosts.*line 2")
+
+    def test_relayed_mechanisms(self):
+        """With a checker that relays mechanisms, --sasl accepts names that popserv has not."""
+        options = self.parse("--auth=dovecot:/s")
+        self.assertEqual((options["sasl"], options.relayed), (DEFAULT_MECHANISMS, None))
+        options = self.parse("--sasl=gssapi,PLAIN,Gssapi", "--auth=dovecot:/s")
+        self.assertEqual([each.name for each in options["sasl"]], [b"PLAIN"])
+        self.assertEqual(options.relayed, [b"GSSAPI", b"PLAIN"])
 
     def test_version(self):
         """--version prints the version of popserv."""

@@ -21,6 +21,10 @@ class NoLogins:
         """Support all credentials."""
         return True
 
+    def relayed_mechanisms(self):
+        """Relay none."""
+        return {}
+
 
 def make_session(**options):
     """Return a session in AUTHORIZATION state."""

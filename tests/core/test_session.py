@@ -26,6 +26,10 @@ class SessionTests(TestCase):
         """Support all credentials."""
         return True
 
+    def relayed_mechanisms(self):
+        """Relay none."""
+        return {}
+
     async def authenticate(self, credentials):
         """Accept ann's credentials."""
         if credentials != "ann's":

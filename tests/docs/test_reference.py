@@ -39,6 +39,10 @@ class Everybody:
         """Offer it."""
         return True
 
+    def relayed_mechanisms(self):
+        """Relay none."""
+        return {}
+
 
 class ListingTests(SynchronousTestCase):
     """What the documentation lists is what there is."""

@@ -2,6 +2,7 @@
 
 from twisted.cred.portal import Portal
 
+from popserv.auth.portal import PortalAuthenticator
 from popserv.core.command import CommandTable
 from popserv.server.factory import POP3Factory
 from popserv.testing import MemoryClient
@@ -21,6 +22,22 @@ class FactoryTests(ServerTestCase):
         self.assertEqual(len(stamps), 100)
         for stamp in stamps:
             self.assertRegex(stamp, rb"^<\d+\.\d+@dewey>$")
+
+    def test_timestamp_of_checker(self):
+        """A checker may require timestamps of its own."""
+        self.patch(PortalAuthenticator, "make_timestamp", lambda _, host: b"<1.2@%b>" % host)
+        factory = POP3Factory(CommandTable(), Portal(None), host=b"dewey")
+        self.assertEqual(factory.make_timestamp(), b"<1.2@dewey>")
+
+    def test_start(self):
+        """When the first port is open, a checker that asks another server connects to it."""
+        asked = []
+        self.patch(PortalAuthenticator, "relayed_mechanisms", lambda self: asked.append(self))
+        factory = POP3Factory(CommandTable(), Portal(None))
+        self.assertEqual(asked, [])
+        factory.doStart()
+        self.assertEqual(len(asked), 1)
+        factory.doStop()
 
     def test_host(self):
         """The default host name is the machine's."""

@@ -19,6 +19,7 @@ from popserv.transports.peers import (
     ITLSAtProxy,
     ProxiedAddress,
     has_disconnected,
+    host_and_port,
     is_behind_twisted_proxy,
     is_local,
     is_private,
@@ -57,6 +58,12 @@ class PeerTests(SynchronousTestCase):
             directlyProvides(transport, interface)
             self.assertTrue(uses_tls(transport))
             self.assertTrue(is_private(transport))
+
+    def test_host_and_port(self):
+        """Addresses of UNIX sockets and of descriptors have no port."""
+        self.assertEqual(host_and_port(REMOTE_PEER), (REMOTE_PEER.host, REMOTE_PEER.port))
+        for address in (UNIXAddress(b"/s"), DescriptorAddress("/dev/ttyS0", True), None):
+            self.assertIsNone(host_and_port(address))
 
     def test_interfaces(self):
         """The addresses provide their interface."""

@@ -46,6 +46,14 @@ URLs of the servers, and how a user is found, in TOML; see "LDAP directories" in
 the guides.  Requires the extra ldap.
 """
 
+_DOVECOT_HELP = """
+Asks Dovecot, as Postfix and Exim do, by the socket auth-client of its service
+auth.  Dovecot decides who may log in, from which networks, and which user's
+maildrop is opened.  AUTH offers the mechanisms that Dovecot offers.  Dovecot
+need not run when the server starts; while it does not, logins fail with
+[SYS/TEMP].
+"""
+
 
 @implementer(ICheckerFactory, IPlugin)
 class _PasswdFileCheckerFactory:
@@ -145,3 +153,24 @@ class _LDAPCheckerFactory:
 
 
 ldap = _LDAPCheckerFactory()
+
+
+@implementer(ICheckerFactory, IPlugin)
+class _DovecotCheckerFactory:
+    authType = "dovecot"
+    argStringFormat = "Path of Dovecot's socket auth-client."
+    authHelp = _DOVECOT_HELP
+
+    @property
+    def credentialInterfaces(self):
+        from popserv.auth.dovecot.checker import DovecotChecker
+
+        return DovecotChecker.credentialInterfaces
+
+    def generateChecker(self, argString):
+        from popserv.auth.dovecot.checker import DovecotChecker
+
+        return DovecotChecker.from_path(argString)
+
+
+dovecot = _DovecotCheckerFactory()

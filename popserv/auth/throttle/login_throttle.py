@@ -20,10 +20,12 @@ from popserv.auth.throttle.penalties import Penalties, attempted_secrets
 from popserv.auth.throttle.slots import LoginAttempt, LoginSlots
 from popserv.core.session import (
     Authenticator,
+    ConnectionDetails,
     Release,
     client_address,
     client_is_connected,
     client_uses_tls,
+    connection_details,
 )
 from popserv.interfaces import IMailbox
 from popserv.runtime.bus import WorkerBus
@@ -40,6 +42,9 @@ class Client(Protocol):
 
     def uses_tls(self) -> bool:
         """Return whether the client uses TLS, with this server or with a proxy before it."""
+
+    def details(self) -> ConnectionDetails:
+        """Return the ends of the connection; called while a login runs."""
 
     def callLater(self, seconds: float, function: Callable[[], object]) -> object:
         """Call a function after a number of seconds."""
@@ -101,6 +106,7 @@ class ClientThrottle:
         client_is_connected.set(client.is_connected)
         client_address.set(client.address())
         client_uses_tls.set(client.uses_tls())
+        connection_details.set(client.details)
         opened = await throttle.authenticator.authenticate(credentials)
         if network is not None:
             self.release()

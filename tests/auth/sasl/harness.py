@@ -83,6 +83,10 @@ class AllSupported:
         """See Authenticator."""
         return True
 
+    def relayed_mechanisms(self):
+        """See Authenticator."""
+        return {}
+
 
 def make_session(**options):
     """Return a session that supports all kinds of credentials."""

@@ -16,7 +16,13 @@ from zope.interface import alsoProvides
 
 from popserv.auth.passwords.scram_keys import derive_scram_keys
 from popserv.auth.throttle.slots import MAX_CONCURRENT
-from popserv.core.session import client_address, client_is_connected, client_uses_tls
+from popserv.core.session import (
+    ConnectionDetails,
+    client_address,
+    client_is_connected,
+    client_uses_tls,
+    connection_details,
+)
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import IScramSHA256Credentials
 from popserv.runtime.bus import WorkerBus
@@ -388,6 +394,28 @@ class SlotTests(ThrottleCase):
         alsoProvides(client.server.transport, ITLSAtProxy)
         client.send(b"PASS 1\r\n")
         self.assertEqual(asked, [False, True])
+
+    def test_details(self):
+        """A checker can find out the ends of the connection, and whether it is private."""
+        asked = []
+
+        def decide(credentials):
+            asked.append(connection_details.get()())
+            return Deferred()
+
+        self.assertEqual(connection_details.get()(), ConnectionDetails())
+        self.serve(Checker(decide, IUsernamePassword))
+        for peer in (LOCAL_PEER, REMOTE_PEER, UNIXAddress("")):
+            self.try_password(b"1", peer=peer)
+        self.assertEqual(
+            [(each.remote, each.is_private) for each in asked],
+            [
+                ((LOCAL_PEER.host, LOCAL_PEER.port), True),
+                ((REMOTE_PEER.host, REMOTE_PEER.port), False),
+                (None, True),
+            ],
+        )
+        self.assertEqual({type(each.local) for each in asked}, {tuple})
 
 
 class ChallengeTests(ThrottleCase):
