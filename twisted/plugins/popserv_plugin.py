@@ -54,6 +54,14 @@ need not run when the server starts; while it does not, logins fail with
 [SYS/TEMP].
 """
 
+_CHECKPASSWORD_HELP = """
+Runs a program with the interface of qmail's checkpassword for each login.
+The program reads the name and the password from descriptor 3, and exits with 1
+to refuse them, or with 111 if it cannot tell now; otherwise it runs the command
+that is added to its arguments.  The maildrop is that of the user in the
+variable USER.  The program may be followed by arguments, quoted as in a shell.
+"""
+
 
 @implementer(ICheckerFactory, IPlugin)
 class _PasswdFileCheckerFactory:
@@ -174,3 +182,24 @@ class _DovecotCheckerFactory:
 
 
 dovecot = _DovecotCheckerFactory()
+
+
+@implementer(ICheckerFactory, IPlugin)
+class _CheckPasswordCheckerFactory:
+    authType = "checkpassword"
+    argStringFormat = "Path of a program, and arguments for it."
+    authHelp = _CHECKPASSWORD_HELP
+
+    @property
+    def credentialInterfaces(self):
+        from popserv.auth.services.checkpassword import CheckPasswordChecker
+
+        return CheckPasswordChecker.credentialInterfaces
+
+    def generateChecker(self, argString):
+        from popserv.auth.services.checkpassword import CheckPasswordChecker
+
+        return CheckPasswordChecker.from_argument(argString)
+
+
+checkpassword = _CheckPasswordCheckerFactory()

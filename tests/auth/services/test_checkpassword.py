@@ -1,0 +1,225 @@
+"""Tests of popserv.auth.services.checkpassword."""
+
+import os
+import re
+import signal
+import time
+from contextvars import copy_context
+from pathlib import Path
+
+from twisted.cred.credentials import UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+
+from popserv.auth.services import checkpassword
+from popserv.auth.services.checkpassword import CheckPasswordChecker, ProgramFailed
+from popserv.core.session import ConnectionDetails, client_is_connected, connection_details
+from popserv.errors import TryLater
+from tests.auth.harness import ask
+from tests.docs.harness import DOCS
+
+READ = "given=$(tr '\\000' '\\n' <&3); "
+ANN = b"ann", b"secret"
+
+
+class CheckPasswordTests(TestCase):
+    """The checker, with programs in the language of the shell."""
+
+    def checker(self, program, *arguments):
+        """Return a checker for a program with this text."""
+        path = Path(self.mktemp()).absolute()
+        path.write_text(f"#!/bin/sh\n{program}\n")
+        path.chmod(0o700)
+        return CheckPasswordChecker.from_argument(" ".join([str(path), *arguments]))
+
+    def ask(self, checker, name=b"ann", password=b"secret", is_connected=lambda: True):
+        """Ask a checker, as for a connected client."""
+
+        def call():
+            details = ConnectionDetails(("192.0.2.1", 4321), ("198.51.100.2", 110))
+            connection_details.set(lambda: details)
+            client_is_connected.set(is_connected)
+            self.credentials = UsernamePassword(name, password)
+            return ask(checker, self.credentials)
+
+        return copy_context().run(call)
+
+    async def problem(self, checker, **options):
+        """Return why a program cannot tell."""
+        with self.assertRaises(TryLater) as caught:
+            await self.ask(checker, **options)
+        self.assertIsInstance(caught.exception.__cause__, ProgramFailed)
+        return str(caught.exception.__cause__).partition(" ")[2]
+
+    async def test_input(self):
+        """The program reads the name, the password and a timestamp, each ended by NUL."""
+        checker = self.checker('cat <&3 >"$0.input"; USER=ann exec "$@"')
+        self.assertEqual(await self.ask(checker), b"ann")
+        written = Path(f"{checker._command[0]}.input").read_bytes()
+        self.assertEqual(written, b"ann\0secret\0\0")
+
+    async def test_environment(self):
+        """The maildrop is that of USER; the other variables are what is said about the user."""
+        checker = self.checker(
+            'export USER=dora HOME=/home/dora userdb_quota="a b" X=\'1\n2\'; exec "$@"'
+        )
+        verified = await checker.verify(*ANN)
+        self.assertEqual(verified.user, b"dora")
+        fields = {key: value for key, value in verified.fields.items() if key not in (b"PWD", b"_")}
+        self.assertEqual(
+            {**fields, b"SHLVL": b"", b"OLDPWD": b""},
+            {
+                b"USER": b"dora",
+                b"HOME": b"/home/dora",
+                b"userdb_quota": b"a b",
+                b"X": b"1\n2",
+                b"SHLVL": b"",
+                b"OLDPWD": b"",
+            },
+        )
+        self.assertEqual(await self.ask(checker), b"dora")
+        self.assertEqual(self.credentials.username, b"dora")
+
+    async def test_clean_environment(self):
+        """The program gets the connection, and nothing of the server's environment."""
+        self.patch(os, "environ", {**os.environ, "SECRET": "x"})
+        checker = self.checker('env >"$0.environment"; USER=ann exec "$@"')
+        await self.ask(checker)
+        lines = Path(f"{checker._command[0]}.environment").read_text().splitlines()
+        names = {line.partition("=")[0] for line in lines} - {"PWD", "SHLVL", "_", "OLDPWD"}
+        expected = "PATH PROTO TCPREMOTEIP TCPREMOTEPORT TCPLOCALIP TCPLOCALPORT"
+        self.assertEqual(names, set(expected.split()))
+        self.assertIn("TCPREMOTEIP=192.0.2.1", lines)
+        self.assertIn("TCPLOCALPORT=110", lines)
+
+    async def test_no_addresses(self):
+        """On a UNIX socket there are no addresses."""
+        checker = self.checker('env >"$0.environment"; USER=ann exec "$@"')
+        await checker.verify(*ANN)
+        self.assertNotIn("TCPREMOTE", Path(f"{checker._command[0]}.environment").read_text())
+
+    async def test_arguments(self):
+        """Arguments are passed without a shell."""
+        checker = self.checker(
+            '[ "$1" = "a  b" ] && [ "$2" = "\\$HOME" ] && shift 2 && USER=ann exec "$@"',
+            "'a  b'",
+            "'$HOME'",
+        )
+        self.assertEqual(await self.ask(checker), b"ann")
+
+    async def test_refused(self):
+        """The exit code 1 refuses the login."""
+        with self.assertRaises(UnauthorizedLogin):
+            await self.ask(self.checker("exit 1"))
+
+    async def test_cannot_tell(self):
+        """With any other exit code but 0, the login fails as temporary."""
+        for program, problem in (
+            ("exit 111", "has the exit code 111, a temporary failure"),
+            ("exit 2", "has the exit code 2, it was misused"),
+            ("exit 100", "has the exit code 100, it cannot work"),
+            ("exit 7", "has the exit code 7"),
+            ("kill -9 $$", "was ended by a signal"),
+            ("exit 0", "did not run the command in its arguments"),
+            ("echo USER=root; exit 0", "did not run the command in its arguments"),
+            ("exec true", "did not run the command in its arguments"),
+            *(
+                (f'{program} "$@"', "did not set USER, or wrote to standard output")
+                for program in (
+                    "exec",
+                    "USER=",
+                    "echo a; env -i USER=ann",
+                    "echo a=b; env -i USER=ann",
+                )
+            ),
+        ):
+            self.assertEqual(await self.problem(self.checker(program)), problem, program)
+
+    async def test_not_runnable(self):
+        """A program that cannot be run later is reported, too."""
+        checker = self.checker("exit 1")
+        os.unlink(checker._command[0])
+        with self.assertRaises(TryLater):
+            await self.ask(checker)
+        reactor = type("Reactor", (), {"spawnProcess": self.fail_to_fork, "seconds": time.time})()
+        reactor.callLater = lambda *args: None
+        checker = CheckPasswordChecker(["/bin/true"], reactor)
+        self.assertIn("cannot be run: ", await self.problem(checker))
+
+    def fail_to_fork(self, *args, **options):
+        """Fail as with the greatest number of processes."""
+        raise OSError(11, "Resource temporarily unavailable")
+
+    async def test_too_long(self):
+        """A name and a password that are too long for programs are refused without asking."""
+        checker = self.checker("exit 111")
+        length = 512 - len(b"ann\0\0\0")
+        with self.assertRaises(UnauthorizedLogin):
+            await self.ask(checker, password=b"x" * (length + 1))
+        await self.problem(checker, password=b"x" * length)
+
+    async def test_flood(self):
+        """A program that writes without end is killed."""
+        self.assertEqual(await self.problem(self.checker("yes")), "has written too much")
+
+    async def test_timeout(self):
+        """A program that does not end is killed, whether its children end or not."""
+        self.patch(checkpassword, "TIMEOUT", 1.5)
+        for program in ("exec sleep 1000", "sleep 5 & exec sleep 1000"):
+            problem = await self.problem(self.checker(program))
+            self.assertEqual(problem, "did not end in 1.5 seconds")
+
+    async def test_client_gone(self):
+        """A program is killed when the client has disconnected, and not started after that."""
+        checker = self.checker('echo $$ >"$0.pid"; exec sleep 1000')
+        problem = await self.problem(checker, is_connected=iter([True, False]).__next__)
+        self.assertEqual(problem, "was killed, because the client has disconnected")
+        pid = int(Path(f"{checker._command[0]}.pid").read_text())
+        self.assertRaises(ProcessLookupError, os.kill, pid, signal.SIGCONT)
+        checker = self.checker('echo >"$0.ran"; exit 1')
+        with self.assertRaises(TryLater):
+            await self.ask(checker, is_connected=lambda: False)
+        self.assertFalse(Path(f"{checker._command[0]}.ran").exists())
+
+    def test_killed_once(self):
+        """The first reason to kill a program is the one that is reported."""
+        killed = []
+        process = checkpassword._Process(Clock(), b"", lambda: True)
+        process.transport = self
+        self.patch(checkpassword, "MAX_OUTPUT", 1)
+        self.signalProcess, self.loseConnection = killed.append, lambda: None
+        for _ in range(2):
+            process.childDataReceived(1, b"12")
+        self.assertEqual((killed, process.problem), (["KILL"], "has written too much"))
+
+    async def test_many(self):
+        """The number of programs at a time is limited, and that of logins that wait."""
+        self.patch(checkpassword, "MAX_QUEUED", 1)
+        self.patch(checkpassword, "MAX_PROCESSES", 1)
+        checker = self.checker(READ + "exit 1")
+        first, second, third = (self.ask(checker) for _ in range(3))
+        self.failureResultOf(third, TryLater)
+        for each in (first, second):
+            with self.assertRaises(UnauthorizedLogin):
+                await each
+
+    def test_argument(self):
+        """The program must exist and be executable; its path becomes absolute."""
+        for argument in ("", "  ", "/nowhere", "/etc", "/etc/passwd", "'unbalanced"):
+            with self.assertRaises(ValueError):
+                CheckPasswordChecker.from_argument(argument)
+        relative = os.path.relpath("/bin/true")
+        self.assertEqual(
+            CheckPasswordChecker.from_argument(f"{relative} -x")._command, ("/bin/true", "-x")
+        )
+
+    async def test_guide(self):
+        """The program of the guide works."""
+        text = (DOCS / "howto/checkpassword.rst").read_text("utf-8")
+        program = re.search(r"   #!/bin/sh\n((?:   .*\n)+)", text)[1]
+        checker = self.checker(program.replace("\n   ", "\n"))
+        self.assertEqual(await self.ask(checker, password=b"tanstaaf"), b"ann")
+        for password in (b"wrong", b"tanstaaf "):
+            with self.assertRaises(UnauthorizedLogin):
+                await self.ask(checker, password=password)
