@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.cred.checkers import (
     ICredentialsChecker,
@@ -60,6 +61,10 @@ from popserv.maildrops.settings import StoreSettings
 if TYPE_CHECKING:
     from popserv.messages.sizes import MakeDowngrader
     from popserv.tls.certificates import Certificates
+
+
+_UNIX_WORKS = all(map(find_spec, ("crypt", "spwd")))
+"""Whether Twisted's checker "unix" has the modules that it uses; Python 3.13 has removed them."""
 
 
 class SessionOptions(ConfigOptions, StoreOptions, AuthOptionMixin):
@@ -115,6 +120,10 @@ class SessionOptions(ConfigOptions, StoreOptions, AuthOptionMixin):
         than once, with at most one checker for each kind of credentials. The default is
         passwd-file with the file .users in the directory of --maildir; other stores have none.
         """
+        if description.partition(":")[0] == "unix" and not _UNIX_WORKS:
+            raise usage.UsageError(
+                "--auth unix: this Python has no modules crypt and spwd; use pam:SERVICE"
+            )
         try:
             super().opt_auth(description)
         except usage.UsageError as error:
@@ -125,6 +134,11 @@ class SessionOptions(ConfigOptions, StoreOptions, AuthOptionMixin):
                 problem += "; use a checker that --help-auth lists, such as passwd-file:PATH"
             name = description.partition(":")[0]
             raise usage.UsageError(f"--auth {name}: {problem}") from error
+
+    def _checkerFactoriesForOptHelpAuth(self) -> Iterator[Any]:
+        for factory in super()._checkerFactoriesForOptHelpAuth():
+            if factory.authType != "unix" or _UNIX_WORKS:
+                yield factory
 
     def addChecker(self, checker: ICredentialsChecker) -> None:
         """Add a checker of ``--auth``."""

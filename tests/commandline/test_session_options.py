@@ -10,6 +10,7 @@ from twisted.python import usage
 
 from popserv import __version__
 from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS
+from popserv.commandline import session_options
 from popserv.commandline.options import Options
 from popserv.runtime.extras import how_to_install
 from tests.certificates import issue
@@ -60,6 +61,8 @@ class CheckerTests(OptionsCase):
                 (["--auth", "nonsense"], "--help-auth"),
                 (["--auth", "anonymous"], "not supported"),
                 (["--auth", "passwd-file"], "passwd-file:PATH"),
+                (["--auth", "checkpassword"], "checkpassword:/path/to/program"),
+                (["--auth", "pam"], "use pam:pop3"),
                 (["--auth", "dovecot"], "dovecot:/run/dovecot/auth-client"),
                 (
                     ["--auth", "memory:a:b", "--auth", "memory:c:d"],
@@ -95,6 +98,24 @@ class CheckerTests(OptionsCase):
             usage.UsageError, self.parse, "--dialect=rfc1225", "--rhosts", path
         )
         self.assertRegex(str(error), "rhosts.*line 2")
+
+    def test_unix(self):
+        """Twisted's checker "unix" is offered only where it can work."""
+        for works in (True, False):
+            self.patch(session_options, "_UNIX_WORKS", works)
+            options = Options()
+            names = [each.authType for each in options._checkerFactoriesForOptHelpAuth()]
+            self.assertEqual("unix" in names, works)
+            self.assertIn("pam", names)
+            if works:
+                self.assertEqual(len(self.parse("--auth=unix")["credCheckers"]), 1)
+            else:
+                self.assert_messages([(["--auth=unix"], "--auth unix: this Python has no modules")])
+
+    def test_no_pam(self):
+        """Without the extra pam, the message names the command that installs it."""
+        with patch.dict(sys.modules, {"pamela": None, "popserv.auth.services.pam": None}):
+            self.assert_messages([(["--auth=pam:pop3"], how_to_install("pam"))])
 
     def test_relayed_mechanisms(self):
         """With a checker that relays mechanisms, --sasl accepts names that popserv has not."""

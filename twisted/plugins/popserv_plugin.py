@@ -62,6 +62,12 @@ that is added to its arguments.  The maildrop is that of the user in the
 variable USER.  The program may be followed by arguments, quoted as in a shell.
 """
 
+_PAM_HELP = """
+Asks a service of PAM, whose file is /etc/pam.d/SERVICE, whether a password is
+right and whether the account may be used now.  Most modules require that the
+server runs as root, or in the group shadow.  Requires the extra pam, and Linux.
+"""
+
 
 @implementer(ICheckerFactory, IPlugin)
 class _PasswdFileCheckerFactory:
@@ -203,3 +209,31 @@ class _CheckPasswordCheckerFactory:
 
 
 checkpassword = _CheckPasswordCheckerFactory()
+
+
+@implementer(ICheckerFactory, IPlugin)
+class _PAMCheckerFactory:
+    authType = "pam"
+    argStringFormat = "Name of a service in /etc/pam.d, such as pop3."
+    authHelp = _PAM_HELP
+
+    @property
+    def credentialInterfaces(self):
+        from popserv.auth.services.checker import PasswordService
+
+        return PasswordService.credentialInterfaces
+
+    def generateChecker(self, argString):
+        try:
+            from popserv.auth.services.pam import PAMChecker
+        except ImportError as missing:
+            from popserv.runtime.extras import how_to_install
+
+            raise ImportError(
+                f"{missing}; PAM requires the extra pam; run: {how_to_install('pam')}"
+            ) from missing
+
+        return PAMChecker.from_service(argString)
+
+
+pam = _PAMCheckerFactory()

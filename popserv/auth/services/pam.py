@@ -1,0 +1,160 @@
+"""The checker that asks PAM, the authentication modules of the operating system (Linux-PAM).
+
+Modules may block for as long as they like, and cannot be interrupted; therefore they run in threads
+of their own.  A name whose modules hang occupies at most two of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+import pamela  # type: ignore[import-untyped]
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet import defer
+
+from popserv.auth.services.checker import PasswordService, Verified
+from popserv.core.session import client_address, client_is_connected
+from popserv.errors import TryLater
+from popserv.runtime.threads import BoundedThreadPool
+
+TIMEOUT = 30.0
+"""Seconds that a login waits for the modules."""
+
+MAX_CHECKS_OF_NAME = 2
+"""The checks of one name that run at a time."""
+
+DIRECTORIES = ("/etc/pam.d", "/usr/lib/pam.d")
+"""Where the files of services are; one that has none is refused by the service "other"."""
+
+# From security/_pam_types.h of Linux-PAM.
+_FLAGS = 0x8000 | 0x0001  # PAM_SILENT, PAM_DISALLOW_NULL_AUTHTOK
+_REFUSALS = {
+    6: "permission denied",
+    7: "unknown user or wrong password",
+    8: "unknown user or wrong password",
+    10: "unknown user or wrong password",
+    11: "too many attempts",
+    12: "the password has expired",
+    13: "the account has expired",
+    16: "the password has expired",
+    27: "the password has expired",
+}
+_SYSTEM_ERROR = 4
+"""The results that refuse a user; with any other one, PAM cannot tell."""
+
+_threads = BoundedThreadPool("popserv-pam", threads=20, backlog=200, wait_at_shutdown=False)
+
+
+class PAMFailed(Exception):
+    """PAM cannot tell whether the password is right; the message says why."""
+
+
+class PAMChecker(PasswordService):
+    """Asks a service of PAM whether a password is right, and whether the account may be used.
+
+    ``run`` calls a function with arguments in a thread, and ``reactor`` has the clock.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        run: Callable[..., defer.Deferred[Any]] = _threads.run,
+        reactor: Any = None,
+    ) -> None:
+        super().__init__()
+        self._service = service
+        self._run = run
+        self._reactor = reactor
+        self._running: Counter[bytes] = Counter()
+        self._lock = Lock()
+
+    @classmethod
+    def from_service(cls, service: str) -> PAMChecker:
+        """Return a checker for a service, whose file must exist.
+
+        :raises ValueError: it does not exist.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", service):
+            raise ValueError("the name of the service is missing or invalid; use pam:pop3")
+        if not any(os.path.isfile(f"{directory}/{service}") for directory in DIRECTORIES):
+            raise ValueError(
+                f"there is no file {DIRECTORIES[0]}/{service}, so that PAM would refuse everybody; "
+                "create it"
+            )
+        return cls(service)
+
+    async def verify(self, name: bytes, password: bytes) -> Verified:
+        """See :class:`PasswordService`."""
+        if self._reactor is None:
+            # twistd chooses the reactor after everything is imported.
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        is_connected = client_is_connected.get()
+        is_waiting = True
+        checking = self._run(
+            self._check,
+            *(name, password, client_address.get()),
+            still_needed=lambda: is_waiting and is_connected(),
+        )
+        checking.addTimeout(TIMEOUT, self._reactor)
+        try:
+            user: bytes = await checking
+        except PAMFailed as error:
+            raise TryLater from error
+        except defer.TimeoutError:
+            raise TryLater from PAMFailed(f"PAM did not answer in {TIMEOUT:g} seconds")
+        finally:
+            is_waiting = False
+        return Verified(user, {})
+
+    def _check(self, name: bytes, password: bytes, address: str | None) -> bytes:
+        """Ask PAM, in a thread, unless too many threads do so for this name."""
+        with self._lock:
+            if self._running[name] >= MAX_CHECKS_OF_NAME:
+                raise PAMFailed("the modules of PAM do not answer for this name")
+            self._running[name] += 1
+        try:
+            return _authenticate(self._service, name, password, address)
+        finally:
+            with self._lock:
+                self._running[name] -= 1
+                # A Counter keeps what is zero.
+                self._running += Counter()
+
+
+def _authenticate(service: str, name: bytes, password: bytes, address: str | None) -> bytes:
+    """Return the name of the user, which a module may have changed.
+
+    :raises UnauthorizedLogin: PAM refuses the user.
+    :raises PAMFailed: PAM cannot tell.
+    """
+    # The library keeps no reference to it.
+    conversation = pamela.new_simple_password_conv((password,), "utf-8")
+    try:
+        handle = pamela.pam_start(service, name, conv_func=conversation)
+    except pamela.PAMError as error:
+        raise PAMFailed(f"PAM cannot be started: {error}") from None
+    status = 0
+    try:
+        if address is not None:
+            handle.set_item(pamela.PAM_RHOST, address)
+        status = pamela.PAM_AUTHENTICATE(handle, _FLAGS)
+        if status == _SYSTEM_ERROR:
+            # Also pam_exec's word for a refusal; guesses of passwords must be throttled.
+            raise UnauthorizedLogin("refused by PAM: a module or its program has failed")
+        if status == 0:
+            status = pamela.PAM_ACCT_MGMT(handle, _FLAGS)
+        if status in _REFUSALS:
+            raise UnauthorizedLogin(f"refused by PAM: {_REFUSALS[status]}")
+        if status != 0:
+            raise PAMFailed(f"PAM cannot tell: {pamela.pam_strerror(handle, status)}")
+        user: str = handle.get_item(pamela.PAM_USER, "latin-1")
+        return user.encode("latin-1")
+    finally:
+        pamela.PAM_END(handle, status)
