@@ -1,4 +1,4 @@
-"""The interfaces that mail stores and credentials checkers provide.
+"""The interfaces that mail stores and credentials checkers provide, all in one place.
 
 A method that returns an awaitable may return a coroutine or a Deferred.  A store never sees
 message-numbers or deletion marks: they belong to the session.
@@ -417,6 +417,20 @@ class ICredentialsSupport(Interface):
         """
 
 
+class IUserLookup(Interface):
+    """A credentials checker that can tell whether a name is one of its users.
+
+    Several checkers are asked in the order of the command line: the first that knows a name decides
+    about it.  A checker that does not provide this interface can only be the last.
+    """
+
+    def knows(name: bytes) -> bool | Awaitable[bool]:
+        """Return whether a name is one of its users', also one who may not log in now.
+
+        :raises popserv.errors.TryLater: it cannot tell now.
+        """
+
+
 class ISASLRelay(Interface):
     """A credentials checker that passes SASL exchanges on to another server.
 
@@ -457,6 +471,14 @@ class ICaching(Interface):
 
     def cache_sizes() -> Mapping[str, int]:
         """Return the number of entries by the name of what is cached, such as ``maildrops``."""
+
+
+class IPasswordCache(Interface):
+    """A credentials checker that asks another program, and remembers what it has said."""
+
+    cache_seconds: float = Attribute(
+        "The seconds for which a verified password is remembered, or 0.  The server sets it."
+    )
 
 
 class IReloadable(Interface):

@@ -40,6 +40,7 @@ from popserv.interfaces import (
     IDefaultDomain,
     ISASLRelay,
     ITokenCredentials,
+    IUserLookup,
 )
 from popserv.runtime.coroutines import run_eagerly
 
@@ -64,8 +65,16 @@ def with_client_names(
     ]
 
 
+_LISTING = (InMemoryUsernamePasswordDatabaseDontUse, FilePasswordDB)
+"""The checkers of Twisted that list their users."""
+
 _OPTIONAL = (ISASLRelay, IAPOPTimestamps)
 """The interfaces that a checker may provide besides, and that its wrapper provides then."""
+
+
+def tells_names(checker: object) -> bool:
+    """Return whether a checker can tell which names it knows."""
+    return IUserLookup.providedBy(checker) or isinstance(checker, _LISTING)
 
 
 @implementer(ICredentialsChecker, ICredentialsSupport)
@@ -86,6 +95,8 @@ class _ClientNamesChecker:
         if IDefaultDomain.providedBy(checker):
             checker.default_domain = domain
         alsoProvides(self, *(each for each in _OPTIONAL if each.providedBy(checker)))
+        if tells_names(checker):
+            alsoProvides(self, IUserLookup)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._checker, name)
@@ -97,6 +108,17 @@ class _ClientNamesChecker:
 
     def requestAvatarId(self, credentials: ICredentials) -> Any:
         return run_eagerly(self._check(credentials))
+
+    async def knows(self, name: bytes) -> bool:
+        """See :class:`popserv.interfaces.IUserLookup`."""
+        for each, _ in readings(with_domain(name, self._domain), self._delimiter):
+            if isinstance(self._checker, _LISTING):
+                is_known = self._listed(each) in _names_of(self._checker)
+            else:
+                is_known = await maybeDeferred(self._checker.knows, each)
+            if is_known:
+                return True
+        return False
 
     async def _check(self, credentials: Any) -> Any:
         meant = [*readings(with_domain(credentials.username, self._domain), self._delimiter)]

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import IRealm, Portal
 from twisted.logger import Logger
 
 from popserv import __version__
 from popserv.auth.client_names import with_client_names
+from popserv.auth.ordered import in_order
 from popserv.auth.portal import PortalAuthenticator
 from popserv.auth.preauth import PreauthenticatedChecker
 from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS, Mechanism, external
 from popserv.commandline.session_options import SessionOptions
 from popserv.commands import capa, rfc1460, sasl, utf8
 from popserv.core.command import Command, CommandTable
-from popserv.interfaces import ISASLRelay
+from popserv.interfaces import IRelayedCredentials, ISASLRelay
 from popserv.server.factory import POP3Factory
 from popserv.server.idle import MIN_IDLE_TIMEOUT
 from popserv.server.preauth import Identify, PreauthenticatedFactory
@@ -33,9 +33,9 @@ def make_factory(options: SessionOptions, realm: IRealm, **settings: Any) -> POP
     checkers = with_client_names(
         options.get("credCheckers", ()), options["default-domain"], options["folder-delimiter"]
     )
-    portal = Portal(realm, checkers)
+    portal = Portal(realm, in_order(checkers))
     if options["sasl"] is not DEFAULT_MECHANISMS:
-        _warn_of_missing(options["sasl"], portal, checkers)
+        _warn_of_missing(options["sasl"], portal)
     return POP3Factory(
         CommandTable(_commands(options)),
         portal,
@@ -47,11 +47,9 @@ def make_factory(options: SessionOptions, realm: IRealm, **settings: Any) -> POP
     )
 
 
-def _warn_of_missing(
-    mechanisms: Iterable[Mechanism], portal: Portal, checkers: Iterable[ICredentialsChecker]
-) -> None:
+def _warn_of_missing(mechanisms: Iterable[Mechanism], portal: Portal) -> None:
     """Log a warning for each mechanism of ``--sasl`` that cannot be offered."""
-    if any(map(ISASLRelay.providedBy, checkers)):
+    if ISASLRelay.providedBy(portal.checkers.get(IRelayedCredentials)):
         # Another server decides, which has not been asked yet.
         return
     authenticator = PortalAuthenticator(portal)

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from twisted.python import usage
 
+from popserv.commandline.checker_options import AUTH_CACHE
 from popserv.commandline.log_options import LogOptions
 from popserv.commandline.operation_options import OperationOptions
 from popserv.commandline.option_table import CACHE_MESSAGES, EPILOGUE
@@ -31,7 +32,7 @@ class Options(LogOptions, OperationOptions):
 
     After parsing, ``listen``, ``listen-tls`` and ``preauth`` are server endpoint descriptions,
     ``trusted-networks`` and ``proxies`` IP networks, ``max-connections`` a number or None,
-    ``workers`` and ``cache-messages`` numbers, and ``login-delay`` seconds.
+    ``workers`` and ``cache-messages`` numbers, and ``login-delay`` and ``auth-cache`` seconds.
     """
 
     synopsis = "[options]"
@@ -64,6 +65,13 @@ class Options(LogOptions, OperationOptions):
             "The number of messages that are cached between sessions, in about 200 bytes of memory "
             "each. The cache keeps the maildrops that were used last. With --workers the number "
             f"is divided among the workers. The default is {CACHE_MESSAGES}.",
+        ],
+        [
+            "auth-cache",
+            None,
+            None,
+            "The number of seconds for which a password that dovecot, pam or checkpassword has "
+            f"verified is accepted again; 0 for none. The default is {AUTH_CACHE}.",
         ],
         [
             "login-delay",
@@ -216,6 +224,7 @@ class Options(LogOptions, OperationOptions):
         )
         self["login-delay"] = parse_number("login-delay", self["login-delay"], "seconds")
         self.parse_operation()
+        self.set_auth_cache()
 
     def _parse_workers(self) -> int:
         if self["workers"] == "auto":

@@ -8,23 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
-from twisted.cred.checkers import (
-    ICredentialsChecker,
-    InMemoryUsernamePasswordDatabaseDontUse,
-)
-from twisted.cred.strcred import AuthOptionMixin
 from twisted.python import usage
 
 from popserv import __version__
-from popserv.auth.passwords.checker import PasswdFileChecker
-from popserv.auth.passwords.users_file import UsersFileError
-from popserv.auth.rhosts.checker import RhostsChecker
-from popserv.auth.rhosts.file import RhostsFileError
 from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS
+from popserv.commandline.checker_options import CheckerOptions
 from popserv.commandline.config_options import ConfigOptions
 from popserv.commandline.option_table import (
     CACHE_MESSAGES,
@@ -51,10 +42,7 @@ from popserv.commandline.option_values import (
 )
 from popserv.commandline.store_options import StoreOptions
 from popserv.interfaces import (
-    IRelayedCredentials,
-    IRemoteUserCredentials,
     ISASLRelay,
-    ITokenCredentials,
 )
 from popserv.maildrops.settings import StoreSettings
 
@@ -63,11 +51,7 @@ if TYPE_CHECKING:
     from popserv.tls.certificates import Certificates
 
 
-_UNIX_WORKS = all(map(find_spec, ("crypt", "spwd")))
-"""Whether Twisted's checker "unix" has the modules that it uses; Python 3.13 has removed them."""
-
-
-class SessionOptions(ConfigOptions, StoreOptions, AuthOptionMixin):
+class SessionOptions(ConfigOptions, StoreOptions, CheckerOptions):
     """The options of a POP3 session on any kind of transport.
 
     After parsing, ``dialect`` is a Dialect, ``timeout`` seconds, ``expire`` days or None,
@@ -75,13 +59,6 @@ class SessionOptions(ConfigOptions, StoreOptions, AuthOptionMixin):
     ``folder-delimiter`` octets, ``sasl`` mechanisms, ``without`` keywords, ``workarounds`` names,
     ``language`` Languages, and ``credCheckers`` the checkers.
     """
-
-    supportedInterfaces = (
-        *PasswdFileChecker.credentialInterfaces,
-        ITokenCredentials,
-        IRemoteUserCredentials,
-        IRelayedCredentials,
-    )
 
     optParameters: ClassVar[list[list[str | None]]] = PARAMETERS
     optFlags: ClassVar[list[list[str | None]]] = FLAGS
@@ -112,42 +89,6 @@ class SessionOptions(ConfigOptions, StoreOptions, AuthOptionMixin):
         May be given more than once. The default is to remove none.
         """
         self["without"] += parse_commands(keywords)
-
-    def opt_auth(self, description: str) -> None:
-        """A checker that authenticates users: its name, a colon and its argument.
-
-        Examples are passwd-file:PATH and oauth:PATH; --help-auth lists all. May be given more
-        than once, with at most one checker for each kind of credentials. The default is
-        passwd-file with the file .users in the directory of --maildir; other stores have none.
-        """
-        if description.partition(":")[0] == "unix" and not _UNIX_WORKS:
-            raise usage.UsageError(
-                "--auth unix: this Python has no modules crypt and spwd; use pam:SERVICE"
-            )
-        try:
-            super().opt_auth(description)
-        except usage.UsageError as error:
-            problem = str(error)
-            if problem.startswith("Unexpected error: "):
-                problem = problem.removeprefix("Unexpected error: ")
-            else:
-                problem += "; use a checker that --help-auth lists, such as passwd-file:PATH"
-            name = description.partition(":")[0]
-            raise usage.UsageError(f"--auth {name}: {problem}") from error
-
-    def _checkerFactoriesForOptHelpAuth(self) -> Iterator[Any]:
-        for factory in super()._checkerFactoriesForOptHelpAuth():
-            if factory.authType != "unix" or _UNIX_WORKS:
-                yield factory
-
-    def addChecker(self, checker: ICredentialsChecker) -> None:
-        """Add a checker of ``--auth``."""
-        if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
-            # Twisted's "memory:" stores str, but clients send bytes.
-            checker.users = {
-                os.fsencode(name): os.fsencode(password) for name, password in checker.users.items()
-            }
-        super().addChecker(checker)
 
     def opt_version(self) -> None:
         """Print the version of popserv and exit."""
@@ -180,7 +121,7 @@ class SessionOptions(ConfigOptions, StoreOptions, AuthOptionMixin):
         self.load_store(self._store_settings())
         self._load_certificates()
         self._check_require_tls()
-        self._add_file_checkers()
+        self.add_file_checkers()
 
     def _parse_sasl(self) -> None:
         if self["sasl"] is None:
@@ -310,19 +251,3 @@ class SessionOptions(ConfigOptions, StoreOptions, AuthOptionMixin):
         """
         if arguments:
             raise usage.UsageError(f"{arguments[0]!r} is not an option")
-
-    def _add_file_checkers(self) -> None:
-        """Add the checkers of the default users file and of ``--rhosts``."""
-        try:
-            if self.get("credCheckers") is None and self.allows_login():
-                self.addChecker(PasswdFileChecker.from_file(self.default_users_file()))
-            if self["rhosts"] is not None:
-                self.addChecker(RhostsChecker.from_file(self["rhosts"]))
-        except (UsersFileError, RhostsFileError) as error:
-            raise usage.UsageError(str(error)) from error
-        for interface, checkers in self.get("credInterfaces", {}).items():
-            if len(checkers) > 1:
-                raise usage.UsageError(
-                    f"--auth: {len(checkers)} checkers support {interface.__name__}; "
-                    "give only one for each kind of credentials"
-                )

@@ -5,6 +5,7 @@ This package may import messages, interfaces, errors and texts, and nothing of
 """
 
 from popserv.core.command import Command, CommandTable, command
+from popserv.core.connection_details import ConnectionDetails, connection_details
 from popserv.core.grammar import (
     arguments,
     decode_base64,
@@ -19,14 +20,12 @@ from popserv.core.maildrop import Maildrop
 from popserv.core.replies import After, Reply
 from popserv.core.session import (
     Authenticator,
-    ConnectionDetails,
     SendChallenge,
     Session,
     State,
     client_address,
     client_is_connected,
     client_uses_tls,
-    connection_details,
 )
 from popserv.core.snapshot import Message, Snapshot
 from popserv.core.user_settings import ConfiguredUser, UnsupportedSettings, UserSettings

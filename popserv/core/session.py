@@ -3,6 +3,7 @@
 :meth:`Session.login` changes the state from AUTHORIZATION to TRANSACTION, and
 :meth:`Session.update` from TRANSACTION to UPDATE; nothing else changes it.
 :meth:`Session.end` releases the exclusive-access lock, in whatever state the session ends.
+The list of the attributes makes the module long; it is in one place because commands use them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from enum import Enum
 from inspect import isawaitable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from twisted.cred.credentials import ICredentials
 from zope.interface import Interface
@@ -55,26 +56,6 @@ client_uses_tls: ContextVar[bool] = ContextVar("client_uses_tls", default=False)
 """Whether the client that is logging in uses TLS, with this server or with a proxy before it.
 
 A checker reads the variable when it is called.
-"""
-
-
-class ConnectionDetails(NamedTuple):
-    """The ends of a connection, as IP address and port, and whether nobody can eavesdrop on it.
-
-    An end is None if it has no IP address, as on a UNIX socket.
-    """
-
-    remote: tuple[str, int] | None = None
-    local: tuple[str, int] | None = None
-    is_private: bool = False
-
-
-connection_details: ContextVar[Callable[[], ConnectionDetails]] = ContextVar(
-    "connection_details", default=ConnectionDetails
-)
-"""A function that returns the details of the connection on which a client is logging in.
-
-A checker reads the variable, and calls the function, before it waits for anything.
 """
 
 

@@ -30,9 +30,10 @@ from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from popserv.auth.throttle.login_throttle import ClientThrottle
+from popserv.core.connection_details import ConnectionDetails
 from popserv.core.holder import client_holder
 from popserv.core.replies import err_line, ok_line
-from popserv.core.session import ConnectionDetails, Release, Session
+from popserv.core.session import Release, Session
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import IMailbox
 from popserv.runtime.coroutines import run_eagerly

@@ -12,6 +12,7 @@ from twisted.cred.checkers import (
 )
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
@@ -40,6 +41,7 @@ from popserv.interfaces import (
     ICredentialsSupport,
     ISASLRelay,
     ITokenCredentials,
+    IUserLookup,
 )
 from tests.auth.harness import ask
 from tests.auth.oauth.harness import Credentials
@@ -245,10 +247,35 @@ class OptionalInterfacesTests(ClientNamesCase):
             verifyObject(each, wrapped)
         self.assertEqual((wrapped.mechanisms(), wrapped.make_timestamp(b"h")), ({}, None))
 
+    async def knows(self, checker, name):
+        """Return whether a wrapped checker knows a name."""
+        (wrapped,) = with_client_names([checker], DOMAIN)
+        verifyObject(IUserLookup, wrapped)
+        return await maybeDeferred(wrapped.knows, name)
+
+    def test_names(self):
+        """A checker with a list of users can tell names, by the rules for names of clients."""
+        path = self.mktemp()
+        Path(path).write_bytes(b"ann@example.org:x\n")
+        memory = InMemoryUsernamePasswordDatabaseDontUse()
+        memory.addUser(b"ann@example.org", b"x")
+        for checker in (self.users(b"ann@example.org:{PLAIN}x\n"), memory, FilePasswordDB(path)):
+            for name, is_known in (
+                (b"ann", True),
+                (b"Ann", True),
+                (b"ann@example.org", True),
+                (b"ann@example.com", False),
+                (b"bob", False),
+            ):
+                known = Deferred.fromCoroutine(self.knows(checker, name))
+                self.assertIs(self.successResultOf(known), is_known)
+
     def test_not_provided(self):
         """It provides no more than that."""
         (wrapped,) = with_client_names([self.users(b"ann:{PLAIN}x\n")], DOMAIN)
         self.assertFalse(ISASLRelay.providedBy(wrapped) or IAPOPTimestamps.providedBy(wrapped))
+        (wrapped,) = with_client_names([DovecotChecker(AuthClient("/s"))], DOMAIN)
+        self.assertFalse(IUserLookup.providedBy(wrapped))
 
 
 class UsersFileRulesTests(ClientNamesCase):

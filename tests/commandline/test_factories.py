@@ -136,6 +136,14 @@ class CapabilitiesTests(FactoriesCase):
         )
         self.assertFalse([line for line in lines if "PLAIN" in line])
 
+    async def test_several_checkers(self):
+        """Several checkers are asked in order."""
+        factory = self.factory("--auth=memory:ann:1:bob:1", "--auth=memory:ann:2:carl:2")
+        login = factory.throttle.authenticator.authenticate
+        for name, password in ((b"ann", b"1"), (b"bob", b"1"), (b"carl", b"2")):
+            _, release = await login(UsernamePassword(name, password))
+            await release()
+
     def test_relayed_mechanism(self):
         """Of a server that is asked later, nothing is known at the start."""
         self.factory("--sasl", "PLAIN,OAUTHBEARER", "--auth=dovecot:/s")

@@ -3,15 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 from unittest.mock import patch
 
 from twisted.python import usage
 
 from popserv import __version__
 from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS
-from popserv.commandline import session_options
-from popserv.commandline.options import Options
 from popserv.runtime.extras import how_to_install
 from tests.certificates import issue
 from tests.commandline.harness import CA, SERVER, OptionsCase
@@ -50,72 +47,8 @@ for package in ("downgrade", "fields"):
 """A program that prints whether the options load the code that downgrades messages."""
 
 
-class CheckerTests(OptionsCase):
-    """``--auth``, ``--rhosts`` and the users file of ``--maildir``."""
-
-    def test_messages(self):
-        """Invalid checkers are rejected with a message that names the remedy."""
-        self.assert_messages(
-            [
-                (["--maildir", ""], "--maildir is required"),
-                (["--auth", "nonsense"], "--help-auth"),
-                (["--auth", "anonymous"], "not supported"),
-                (["--auth", "passwd-file"], "passwd-file:PATH"),
-                (["--auth", "checkpassword"], "checkpassword:/path/to/program"),
-                (["--auth", "pam"], "use pam:pop3"),
-                (["--auth", "dovecot"], "dovecot:/run/dovecot/auth-client"),
-                (
-                    ["--auth", "memory:a:b", "--auth", "memory:c:d"],
-                    "--auth: 2 checkers support IUsernamePassword; give only one",
-                ),
-            ]
-        )
-
-    def test_no_maildir(self):
-        """--maildir is required."""
-        error = self.assertRaises(usage.UsageError, Options().parseOptions, [])
-        self.assertIn("--maildir is required", str(error))
-
-    def test_public_users_file(self):
-        """A users file that all users can read is rejected; the message names the command."""
-        users = Path(self.root, ".users")
-        users.chmod(0o644)
-        error = self.assertRaises(usage.UsageError, self.parse)
-        self.assertIn(f"chmod o= {users.absolute()}", str(error))
-
-    def test_no_users_file(self):
-        """If there is no users file, the log names the command that creates it."""
-        os.unlink(os.path.join(self.root, ".users"))
-        self.parse()
-        event = next(event for event in self.log if "quoted" in event)
-        self.assertIn("popserv user add --users", event["log_format"])
-
-    def test_invalid_rhosts(self):
-        """An invalid line of the file of --rhosts is rejected."""
-        path = self.write("rhosts", b"# ours\n192.0.2.0/24 +\n")
-        os.chmod(path, 0o644)
-        error = self.assertRaises(
-            usage.UsageError, self.parse, "--dialect=rfc1225", "--rhosts", path
-        )
-        self.assertRegex(str(error), "rhosts.*line 2")
-
-    def test_unix(self):
-        """Twisted's checker "unix" is offered only where it can work."""
-        for works in (True, False):
-            self.patch(session_options, "_UNIX_WORKS", works)
-            options = Options()
-            names = [each.authType for each in options._checkerFactoriesForOptHelpAuth()]
-            self.assertEqual("unix" in names, works)
-            self.assertIn("pam", names)
-            if works:
-                self.assertEqual(len(self.parse("--auth=unix")["credCheckers"]), 1)
-            else:
-                self.assert_messages([(["--auth=unix"], "--auth unix: this Python has no modules")])
-
-    def test_no_pam(self):
-        """Without the extra pam, the message names the command that installs it."""
-        with patch.dict(sys.modules, {"pamela": None, "popserv.auth.services.pam": None}):
-            self.assert_messages([(["--auth=pam:pop3"], how_to_install("pam"))])
+class SessionOptionsTests(OptionsCase):
+    """Options of their own."""
 
     def test_relayed_mechanisms(self):
         """With a checker that relays mechanisms, --sasl accepts names that popserv has not."""

@@ -59,6 +59,7 @@ carl:secret::::::nologin
 dan:secret::::::allow_nets=192.0.2.0/24
 eve:secret::::::user=dora
 frank:secret::::::proxy host=192.0.2.9
+gina:secret::::::
 """
 
 KEY = b"0123456789abcdef0123456789abcdef"

@@ -1,7 +1,9 @@
 """``--auth dovecot:PATH`` with a real Dovecot."""
 
 import os
+import signal
 from base64 import b64encode
+from functools import partial
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -156,6 +158,62 @@ class LoginTests(DovecotAuthCase):
         self.assertTrue(self.attempt(server, "ann").startswith(b"+OK"))
         self.assertNotIn("sent us more than", dovecot.log)
         self.assertNotIn("connection to Dovecot lost", server.log)
+
+
+class CacheTests(DovecotAuthCase):
+    """``--auth-cache`` and the order of checkers."""
+
+    def change(self, dovecot, old, new):
+        """Change ann's password in Dovecot."""
+        users = dovecot.home / "users"
+        users.write_text(users.read_text().replace(f"ann:{old}", f"ann:{new}"))
+
+    def accepts(self, server, password):
+        """Return whether a password of ann's is accepted."""
+        return self.attempt(server, "ann", password).startswith(b"+OK")
+
+    def test_remembered(self):
+        """A changed password is accepted until SIGHUP, or the user logs in with the new one."""
+        dovecot = DovecotAuth(self)
+        dovecot.start()
+        server = self.serve(dovecot, "--auth-cache", "1000")
+        self.assertTrue(self.accepts(server, "secret"))
+        self.change(dovecot, "secret", "changed")
+        self.assertTrue(self.accepts(server, "secret"))
+        until(partial(self.accepts, server, "changed"), "the new password")
+        self.assertFalse(self.accepts(server, "secret"))
+        self.change(dovecot, "changed", "third")
+        self.assertTrue(self.accepts(server, "changed"))
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: not self.accepts(server, "changed"), "the end of the old password")
+
+    def test_not_remembered(self):
+        """With --auth-cache 0, Dovecot is asked each time."""
+        dovecot = DovecotAuth(self)
+        dovecot.start()
+        server = self.serve(dovecot, "--auth-cache", "0")
+        self.assertTrue(self.accepts(server, "secret"))
+        self.change(dovecot, "secret", "changed")
+        until(lambda: not self.accepts(server, "secret"), "the end of the old password")
+
+    def test_users_file_first(self):
+        """A name in a users file is decided there, and Dovecot decides about the others."""
+        dovecot = DovecotAuth(self)
+        dovecot.start()
+        path = temporary_directory(self) / "users"
+        path.write_text("eve:{PLAIN}local\nann:!\n")
+        path.chmod(0o600)
+        server = Server("--auth", f"passwd-file:{path}", "--auth", f"dovecot:{dovecot.path}")
+        self.addCleanup(server.stop)
+        self.assertEqual(self.capabilities(server)[0], ["PLAIN", "LOGIN"])
+        for name, password, accepted in (
+            ("eve", "local", b"+OK eve"),
+            ("eve", "secret", b"-ERR [AUTH]"),
+            ("ann", "secret", b"-ERR [AUTH]"),
+            ("Ann", "secret", b"-ERR [AUTH]"),
+            ("gina", "secret", b"+OK gina"),
+        ):
+            self.assertTrue(self.attempt(server, name, password).startswith(accepted), name)
 
 
 class RestartTests(DovecotAuthCase):

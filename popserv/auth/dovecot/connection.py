@@ -20,7 +20,7 @@ from popserv.auth.dovecot.lines import (
     parse_number,
     parse_reply,
 )
-from popserv.core.session import ConnectionDetails
+from popserv.core.connection_details import ConnectionDetails
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds within which Dovecot must complete its handshake."""

@@ -10,8 +10,9 @@ from popserv.auth.dovecot.client import AuthClient
 from popserv.auth.dovecot.connection import AuthConnection, ConnectionFailed, NoReply
 from popserv.auth.dovecot.lines import ProtocolError, Reply
 from popserv.auth.services.checker import Verified
+from popserv.core.connection_details import connection_details
 from popserv.core.printable import printable
-from popserv.core.session import SendChallenge, connection_details
+from popserv.core.session import SendChallenge
 from popserv.errors import BadCommand, POPError, TryLater
 
 MAX_RESPONSE = 6144

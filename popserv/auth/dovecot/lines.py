@@ -12,7 +12,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from popserv.core.session import ConnectionDetails
+from popserv.core.connection_details import ConnectionDetails
 
 _ESCAPES = {b"\0": b"\x010", b"\x01": b"\x011", b"\t": b"\x01t", b"\r": b"\x01r", b"\n": b"\x01n"}
 _UNESCAPES = {escape: octet for octet, escape in _ESCAPES.items()}

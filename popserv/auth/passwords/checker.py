@@ -54,6 +54,7 @@ from popserv.interfaces import (
     IScramCredentials,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
+    IUserLookup,
 )
 from popserv.runtime.coroutines import run_eagerly
 from popserv.runtime.threads import BoundedThreadPool
@@ -229,7 +230,7 @@ class SecretsChecker:
         )
 
 
-@implementer(IReloadable)
+@implementer(IReloadable, IUserLookup)
 class PasswdFileChecker(SecretsChecker):
     """Checks credentials against a users file, which is read again when it changes.
 
@@ -298,3 +299,7 @@ class PasswdFileChecker(SecretsChecker):
             return self._users_file.read().find(name)
         except UsersFileError as error:
             raise TryLater from error
+
+    def knows(self, name: bytes) -> bool:
+        """See :class:`popserv.interfaces.IUserLookup`."""
+        return self.find(name) is not None

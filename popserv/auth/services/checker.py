@@ -12,6 +12,10 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from popserv.auth.services.cache import RememberedPasswords
+from popserv.core.connection_details import connection_details
+from popserv.core.session import client_address
+from popserv.interfaces import IPasswordCache, IReloadable
 from popserv.runtime.coroutines import run_eagerly
 
 
@@ -26,13 +30,26 @@ class Verified(NamedTuple):
     fields: Mapping[bytes, bytes]
 
 
-@implementer(ICredentialsChecker)
+@implementer(ICredentialsChecker, IPasswordCache, IReloadable)
 class PasswordService(ABC):
-    """Checks passwords by asking another program; a subclass knows how."""
+    """Checks passwords by asking another program; a subclass knows how.
+
+    What the program has said about a password is remembered for ``cache_seconds``, for clients on
+    the same address.
+    """
+
+    cache_seconds = 0.0
 
     credentialInterfaces: tuple[Any, ...] = (IUsernamePassword,)
 
     log = Logger()
+
+    def __init__(self) -> None:
+        self._remembered: RememberedPasswords[Verified] = RememberedPasswords()
+
+    def reload(self) -> None:
+        """Forget the passwords that were verified; see :class:`popserv.interfaces.IReloadable`."""
+        self._remembered.clear()
 
     def requestAvatarId(self, credentials: ICredentials) -> Any:
         """Return the user's name, or a Deferred of it; see ICredentialsChecker.
@@ -50,7 +67,15 @@ class PasswordService(ABC):
             raise UnauthorizedLogin("the name or the password is empty")
         if b"\0" in name + password:
             raise UnauthorizedLogin("the name or the password contains NUL")
-        return self.accepted(credentials, await self.verify(name, password))
+        remembered = self._remembered
+        key = name, client_address.get(), connection_details.get()().is_private
+        verified = remembered.find(key, password, self.cache_seconds)
+        if verified is None:
+            begun = remembered.begin()
+            verified = await self.verify(name, password)
+            if self.cache_seconds:
+                remembered.add(key, password, verified, begun)
+        return self.accepted(credentials, verified)
 
     @abstractmethod
     async def verify(self, name: bytes, password: bytes) -> Verified:

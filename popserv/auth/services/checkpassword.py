@@ -21,7 +21,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from popserv.auth.services.checker import PasswordService, Verified
-from popserv.core.session import client_is_connected, connection_details
+from popserv.core.connection_details import connection_details
+from popserv.core.session import client_is_connected
 from popserv.errors import TryLater
 
 TIMEOUT = 30.0

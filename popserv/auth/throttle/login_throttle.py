@@ -18,14 +18,13 @@ from twisted.internet.defer import Deferred
 
 from popserv.auth.throttle.penalties import Penalties, attempted_secrets
 from popserv.auth.throttle.slots import LoginAttempt, LoginSlots
+from popserv.core.connection_details import ConnectionDetails, connection_details
 from popserv.core.session import (
     Authenticator,
-    ConnectionDetails,
     Release,
     client_address,
     client_is_connected,
     client_uses_tls,
-    connection_details,
 )
 from popserv.interfaces import IMailbox
 from popserv.runtime.bus import WorkerBus

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.auth.dovecot.client import AuthClient
-from popserv.core.session import ConnectionDetails, connection_details
+from popserv.core.connection_details import ConnectionDetails, connection_details
 
 HANDSHAKE = (
     b"VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nMECH\tSCRAM-SHA-256\tmutual-auth\n"

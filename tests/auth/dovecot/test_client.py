@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from popserv.auth.dovecot import client as client_module
 from popserv.auth.dovecot.client import FIRST_DELAY, MAX_DELAY, MAX_WAIT, AuthClient
 from popserv.auth.dovecot.connection import ConnectionFailed
-from popserv.core.session import ConnectionDetails
+from popserv.core.connection_details import ConnectionDetails
 from popserv.errors import TryLater
 from tests.auth.dovecot.harness import APOP_HANDSHAKE, DovecotCase
 

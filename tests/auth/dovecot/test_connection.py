@@ -9,7 +9,7 @@ from popserv.auth.dovecot.connection import (
     ConnectionFailed,
     NoReply,
 )
-from popserv.core.session import ConnectionDetails
+from popserv.core.connection_details import ConnectionDetails
 from tests.auth.dovecot.harness import HANDSHAKE, DovecotCase
 
 NOTHING = ConnectionDetails()

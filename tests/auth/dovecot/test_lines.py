@@ -14,7 +14,7 @@ from popserv.auth.dovecot.lines import (
     parse_reply,
     unescape,
 )
-from popserv.core.session import ConnectionDetails
+from popserv.core.connection_details import ConnectionDetails
 from tests.auth.dovecot.harness import DETAILS
 
 

@@ -14,7 +14,8 @@ from twisted.trial.unittest import TestCase
 
 from popserv.auth.services import checkpassword
 from popserv.auth.services.checkpassword import CheckPasswordChecker, ProgramFailed
-from popserv.core.session import ConnectionDetails, client_is_connected, connection_details
+from popserv.core.connection_details import ConnectionDetails, connection_details
+from popserv.core.session import client_is_connected
 from popserv.errors import TryLater
 from tests.auth.harness import ask
 from tests.docs.harness import DOCS

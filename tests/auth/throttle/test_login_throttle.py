@@ -16,13 +16,8 @@ from zope.interface import alsoProvides
 
 from popserv.auth.passwords.scram_keys import derive_scram_keys
 from popserv.auth.throttle.slots import MAX_CONCURRENT
-from popserv.core.session import (
-    ConnectionDetails,
-    client_address,
-    client_is_connected,
-    client_uses_tls,
-    connection_details,
-)
+from popserv.core.connection_details import ConnectionDetails, connection_details
+from popserv.core.session import client_address, client_is_connected, client_uses_tls
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import IScramSHA256Credentials
 from popserv.runtime.bus import WorkerBus

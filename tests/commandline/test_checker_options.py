@@ -1,0 +1,123 @@
+"""Tests of popserv.commandline.checker_options."""
+
+import os
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+from twisted.python import usage
+
+from popserv.commandline import checker_options
+from popserv.commandline.options import Options
+from popserv.runtime.extras import how_to_install
+from tests.commandline.harness import OptionsCase
+
+
+class CheckerTests(OptionsCase):
+    """``--auth``, ``--rhosts`` and the users file of ``--maildir``."""
+
+    def test_messages(self):
+        """Invalid checkers are rejected with a message that names the remedy."""
+        self.assert_messages(
+            [
+                (["--maildir", ""], "--maildir is required"),
+                (["--auth", "nonsense"], "--help-auth"),
+                (["--auth", "anonymous"], "not supported"),
+                (["--auth", "passwd-file"], "passwd-file:PATH"),
+                (["--auth", "checkpassword"], "checkpassword:/path/to/program"),
+                (["--auth", "pam"], "use pam:pop3"),
+                (["--auth", "dovecot"], "dovecot:/run/dovecot/auth-client"),
+            ]
+        )
+
+    def test_no_maildir(self):
+        """--maildir is required."""
+        error = self.assertRaises(usage.UsageError, Options().parseOptions, [])
+        self.assertIn("--maildir is required", str(error))
+
+    def test_public_users_file(self):
+        """A users file that all users can read is rejected; the message names the command."""
+        users = Path(self.root, ".users")
+        users.chmod(0o644)
+        error = self.assertRaises(usage.UsageError, self.parse)
+        self.assertIn(f"chmod o= {users.absolute()}", str(error))
+
+    def test_no_users_file(self):
+        """If there is no users file, the log names the command that creates it."""
+        os.unlink(os.path.join(self.root, ".users"))
+        self.parse()
+        event = next(event for event in self.log if "quoted" in event)
+        self.assertIn("popserv user add --users", event["log_format"])
+
+    def test_invalid_rhosts(self):
+        """An invalid line of the file of --rhosts is rejected."""
+        path = self.write("rhosts", b"# ours\n192.0.2.0/24 +\n")
+        os.chmod(path, 0o644)
+        error = self.assertRaises(
+            usage.UsageError, self.parse, "--dialect=rfc1225", "--rhosts", path
+        )
+        self.assertRegex(str(error), "rhosts.*line 2")
+
+    def test_unix(self):
+        """Twisted's checker "unix" is offered only where it can work."""
+        for works in (True, False):
+            self.patch(checker_options, "_UNIX_WORKS", works)
+            options = Options()
+            names = [each.authType for each in options._checkerFactoriesForOptHelpAuth()]
+            self.assertEqual("unix" in names, works)
+            self.assertIn("pam", names)
+            if works:
+                self.assertEqual(len(self.parse("--auth=unix")["credCheckers"]), 1)
+            else:
+                self.assert_messages([(["--auth=unix"], "--auth unix: this Python has no modules")])
+
+    def test_no_pam(self):
+        """Without the extra pam, the message names the command that installs it."""
+        with patch.dict(sys.modules, {"pamela": None, "popserv.auth.services.pam": None}):
+            self.assert_messages([(["--auth=pam:pop3"], how_to_install("pam"))])
+
+    def test_order(self):
+        """Several checkers are asked in order; one that cannot tell names must be the last."""
+        for arguments in (
+            ["--auth=memory:a:b", "--auth=memory:c:d", "--auth=dovecot:/s"],
+            [f"--auth=passwd-file:{self.root}/.users", "--auth=checkpassword:/bin/true"],
+            [f"--auth=passwd-file:{self.root}/.users"] * 2,
+        ):
+            checkers = self.parse(*arguments)["credCheckers"]
+            self.assertEqual(len(checkers), len(arguments))
+        self.assert_messages(
+            [
+                (
+                    ["--auth=dovecot:/s", "--auth=memory:a:b"],
+                    "--auth dovecot: this checker cannot tell which names it knows",
+                ),
+                (
+                    ["--auth=memory:a:b", "--auth=checkpassword:/bin/true", "--auth=dovecot:/s"],
+                    "--auth checkpassword: this checker cannot tell",
+                ),
+                (["--auth=dovecot:/s", "--auth=dovecot:/t"], "only one of its kind"),
+            ]
+        )
+
+    def test_auth_cache(self):
+        """--auth-cache is for the checkers that ask another program."""
+        for given, seconds in (([], 30), (["--auth-cache=0"], 0), (["--auth-cache=5"], 5)):
+            options = self.parse("--auth=memory:a:b", "--auth=dovecot:/s", *given)
+            self.assertEqual(options["auth-cache"], seconds)
+            self.assertEqual(options["credCheckers"][-1].cache_seconds, seconds)
+        self.assert_messages(
+            [
+                (["--auth-cache=5"], "--auth-cache requires --auth with dovecot"),
+                (["--auth-cache=5", "--auth=memory:a:b"], "--auth-cache requires --auth with"),
+                (["--auth-cache=x", "--auth=dovecot:/s"], "--auth-cache must be a whole number"),
+            ]
+        )
+
+    def test_tokens(self):
+        """Of the checkers for tokens, whose names come from the tokens, there can be one only."""
+        for path in ("one", "two"):
+            self.write(path, b"[oauth]\njwks = https://p.example/k\nissuer = i\naudience = a\n")
+        arguments = [f"--auth=oauth:{self.root}/{path}" for path in ("one", "two")]
+        self.assertEqual(len(self.parse(arguments[0])["credCheckers"]), 1)
+        message = "--auth: 2 checkers support ITokenCredentials; give only one"
+        self.assert_messages([(arguments, message)])
