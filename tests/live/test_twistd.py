@@ -94,7 +94,7 @@ class CommandLineTests(TestCase):
             ((*valid, "--auth", f"passwd-file:{root}/users"), "chmod o= .*/users"),
             ((*valid, "--auth", "nonesuch:x"), "nonesuch.*(passwd-file|--help-auth)"),
             ((*valid, "--auth", "passwd-file"), "passwd-file.*(path|PATH|argument|--help-auth)"),
-            ((*valid, "--auth", "memory:a:b", "--auth", "memory:c:d"), "give only one"),
+            ((*valid, "--auth", "dovecot:/s", "--auth", "memory:c:d"), "give it last"),
             *(
                 ((*valid, "--listen", wrong), "--listen .*tcp:1110")
                 for wrong in ("nonesuch:1", "tcp:x", "tcp")
