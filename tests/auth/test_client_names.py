@@ -249,7 +249,7 @@ class OptionalInterfacesTests(ClientNamesCase):
 
     async def knows(self, checker, name):
         """Return whether a wrapped checker knows a name."""
-        (wrapped,) = with_client_names([checker], DOMAIN)
+        (wrapped,) = with_client_names([checker], DOMAIN, b"+")
         verifyObject(IUserLookup, wrapped)
         return await maybeDeferred(wrapped.knows, name)
 
@@ -264,8 +264,10 @@ class OptionalInterfacesTests(ClientNamesCase):
                 (b"ann", True),
                 (b"Ann", True),
                 (b"ann@example.org", True),
+                (b"ann+Archive", True),
                 (b"ann@example.com", False),
                 (b"bob", False),
+                (b"bob+ann", False),
             ):
                 known = Deferred.fromCoroutine(self.knows(checker, name))
                 self.assertIs(self.successResultOf(known), is_known)
