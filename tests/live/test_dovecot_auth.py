@@ -16,8 +16,8 @@ class DovecotAuthCase(SynchronousTestCase):
     """Has a Dovecot, and starts servers that ask it."""
 
     def serve(self, dovecot, *options):
-        """Start a server that asks Dovecot."""
-        server = Server("--auth", f"dovecot:{dovecot.path}", *options)
+        """Start a server that asks Dovecot, each time unless the options say otherwise."""
+        server = Server("--auth", f"dovecot:{dovecot.path}", "--auth-cache", "0", *options)
         self.addCleanup(server.stop)
         return server
 

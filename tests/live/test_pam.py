@@ -19,12 +19,12 @@ class PAMTests(SynchronousTestCase):
             self.skipTest("requires root")
 
     def serve(self, service):
-        """Start a server with a service that has these lines."""
+        """Start a server with a service that has these lines, which is asked each time."""
         name = f"popserv-test-{secrets.token_hex(4)}"
         path = Path("/etc/pam.d", name)
         path.write_text(service)
         self.addCleanup(path.unlink)
-        server = Server("--auth", f"pam:{name}")
+        server = Server("--auth", f"pam:{name}", "--auth-cache", "0")
         self.addCleanup(server.stop)
         return server
 
