@@ -1,12 +1,12 @@
 """Tests of popserv.tap; tests.live runs twistd itself."""
 
-import io
 import os
 import socket
 import subprocess
 import sys
 from unittest.mock import patch
 
+from twisted.application import strports
 from twisted.application.internet import TimerService
 from twisted.application.service import IService, Service
 from twisted.cred.credentials import UsernamePassword
@@ -23,8 +23,8 @@ from popserv.commands.dialects import DIALECTS
 from popserv.errors import LoginFailed, LoginTooSoon
 from popserv.server.preauth import PreauthenticatedFactory
 from popserv.workers.worker_process import STOP_TIMEOUT
-from tests.commandline.harness import OptionsCase
 from tests.commands.harness import Client
+from tests.options.harness import OptionsCase
 
 
 class ServiceCase(OptionsCase):
@@ -32,7 +32,7 @@ class ServiceCase(OptionsCase):
 
     def service_calls(self, *arguments, role=None):
         """Make a service that does not listen; return (service, calls of strports.service)."""
-        with patch.object(tap.strports, "service") as make_service:
+        with patch.object(strports, "service") as make_service:
             service = tap.makeService(self.parse(*arguments), role)
         return service, make_service.call_args_list
 
@@ -89,16 +89,6 @@ class OptionsTests(ServiceCase):
         self.assertEqual(list(mailbox.messages.uids), [b"x1.a"])
         await release()
 
-    def test_standard_output(self):
-        """Standard output escapes what its encoding does not have; another stream is left alone."""
-        ascii_only, text = io.TextIOWrapper(io.BytesIO(), encoding="ascii"), io.StringIO()
-        for stream in (ascii_only, text):
-            self.patch(sys, "__stdout__", stream)
-            self.factory()
-            stream.write("é")
-            stream.flush()
-        self.assertEqual((ascii_only.buffer.getvalue(), text.getvalue()), (b"\\xe9", "é"))
-
     def test_trusted_networks(self):
         """An address in a network of --trusted-networks stands for no single client."""
         factory = self.factory("--trusted-networks=192.0.2.0/24", "--trusted-networks=2001:db8::7")
@@ -125,13 +115,6 @@ class OptionsTests(ServiceCase):
         self.factory("--timeout=60")
         formats = [event["log_format"] for event in self.log]
         self.assertTrue(any("RFC 1725 section 3" in each for each in formats))
-
-    def test_max_connections(self):
-        """The default connection limit depends on the limit of open files; at most 10,000."""
-        with patch.object(tap, "setrlimit"):
-            for hard, connections in [(1024, 231), (10, 1), (1 << 20, 10_000), (-1, 10_000)]:
-                with patch.object(tap, "getrlimit", return_value=(1024, hard)):
-                    self.assertEqual(self.factory().max_connections, connections)
 
 
 class EndpointTests(ServiceCase):
@@ -220,7 +203,7 @@ class WorkerTests(ServiceCase):
             (("--workers=2", "--config", self.write("x", b"")), ["Supervisor", "ConfigFile"]),
         ]:
             options = self.under_twistd(*arguments, *more)
-            with patch.object(tap.strports, "service"):
+            with patch.object(strports, "service"):
                 reloader = tap.makeService(options)
             names = [type(each).__name__ for each in reloader._reloadables]
             self.assertEqual(names, expected)
@@ -245,7 +228,7 @@ class ControlTests(ServiceCase):
 
     def control(self, *arguments):
         """Return the service of a main process, the call of its control socket, its operations."""
-        with patch.object(tap.strports, "service") as make_service:
+        with patch.object(strports, "service") as make_service:
             make_service.side_effect = lambda *_, **__: Service()
             reloader = tap.makeService(
                 self.under_twistd("--control=unix:ctl", "-l", "tcp:0", *arguments)
@@ -326,7 +309,7 @@ class ControlTests(ServiceCase):
         """If twistd writes the log, its level cannot be changed."""
         options = self.under_twistd("--control=unix:ctl", "-l", "tcp:0")
         options.parent["syslog"] = True
-        with patch.object(tap.strports, "service") as make_service:
+        with patch.object(strports, "service") as make_service:
             make_service.side_effect = lambda *_, **__: Service()
             tap.makeService(options)
         operations = make_service.call_args.args[1].responder._operations

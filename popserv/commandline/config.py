@@ -18,9 +18,9 @@ from twisted.logger import (
 from twisted.python import usage
 from zope.interface import provider
 
-from popserv.commandline.option_kinds import FLAG, NUMBER, REPEATABLE, Kind
-from popserv.commandline.options import Options
 from popserv.core.printable import one_line
+from popserv.options.kinds import FLAG, NUMBER, REPEATABLE, Kind
+from popserv.options.server import Options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,12 +19,11 @@ from twisted.python import usage
 
 from popserv.auth.names import prepared_name, with_domain
 from popserv.commandline import session_log
-from popserv.commandline.factories import warn_about_short_timeout
-from popserv.commandline.option_kinds import Kind, option_kinds
-from popserv.commandline.option_table import LOGIN_OPTIONS
-from popserv.commandline.session_options import SessionOptions
 from popserv.commandline.single_session import SingleSession
 from popserv.core.printable import one_line
+from popserv.options.kinds import Kind, option_kinds
+from popserv.options.session import SessionOptions
+from popserv.options.table import LOGIN_OPTIONS
 from popserv.runtime.clock import use_steady_clock
 from popserv.transports.stdio import (
     NoClientError,
@@ -33,6 +32,7 @@ from popserv.transports.stdio import (
     family_of,
     is_client_stream,
 )
+from popserv.wiring.factories import warn_about_short_timeout
 
 _REACTOR = "select" if sys.platform == "darwin" else "poll"
 """A reactor that supports files and terminals: epoll rejects files, and kqueue terminals."""
@@ -89,7 +89,7 @@ class Options(SessionOptions):
     def config_kinds(self) -> Mapping[str, Kind]:
         """Return the kinds of the options of the server, whose file a session can share."""
         # Its imports take longer than those of a session.
-        from popserv.commandline.options import Options as ServerOptions  # noqa: PLC0415
+        from popserv.options.server import Options as ServerOptions  # noqa: PLC0415
 
         return option_kinds(ServerOptions())
 

@@ -15,16 +15,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from popserv.auth.realm import MaildropRealm
-from popserv.commandline.factories import make_factory, make_preauthenticated_factory
-from popserv.commandline.session_options import SessionOptions
 from popserv.core.replies import After, Reply
 from popserv.core.session import State
+from popserv.options.session import SessionOptions
 from popserv.server.factory import POP3Factory
 from popserv.server.preauth import Identify, PreauthenticatedServer
 from popserv.server.protocol import POP3Server
 from popserv.server.session_events import EndReason
 from popserv.transports.output import unsent_octets
 from popserv.transports.stdio import StandardStreams
+from popserv.wiring.factories import make_factory, make_preauthenticated_factory
 
 _log = Logger()
 

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from popserv.auth.passwords.users_file_editing import set_secret
-from popserv.commandline import options
 from popserv.commandline.config import shown
-from popserv.commandline.config_file import ConfigFile
-from popserv.commandline.options import Options
+from popserv.options import server
+from popserv.options.config_file import ConfigFile
+from popserv.options.server import Options
 from tests.commandline.harness import CommandCase
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -21,7 +21,7 @@ class ConfigCase(CommandCase):
     def setUp(self):
         """Write both."""
         super().setUp()
-        self.patch(options, "has_ipv6", lambda: True)
+        self.patch(server, "has_ipv6", lambda: True)
         set_secret(self.path, b"joe", b"{PLAIN}secret", new=True)
         self.file = os.path.join(self.directory, "popserv.toml")
 

@@ -6,9 +6,9 @@ from unittest import mock
 
 from popserv.commandline import uidl_sources
 from popserv.migration.pop3_urls import Security
-from tests.commandline.harness import CA
 from tests.commandline.test_uidl import UidlCase
 from tests.migration.test_matching import Messages
+from tests.options.harness import CA
 
 
 class SourceTests(UidlCase):

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.commandline import main as command
 from popserv.commandline import session
-from popserv.commandline.options import Options
+from popserv.options.server import Options
 from tests.certificates import issue
 from tests.docs.harness import DOCS, ROOT, Base, commands
 

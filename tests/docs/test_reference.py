@@ -11,7 +11,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.auth.passwords.extra_fields import EVALUATED, HARMLESS, HARMLESS_PREFIXES, REFUSING
 from popserv.auth.passwords.schemes import SCHEMES
 from popserv.auth.sasl.mechanisms import MECHANISMS
-from popserv.commandline.options import Options
 from popserv.commandline.session import Options as SessionOptions
 from popserv.commands import capa, rfc1460, rfc1725
 from popserv.commands.dialects import DIALECTS
@@ -21,6 +20,7 @@ from popserv.logs.journal import entry_fields
 from popserv.logs.json_lines import json_line
 from popserv.logs.records import FIELDS, record_of
 from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.options.server import Options
 from tests.docs.harness import (
     DOCS,
     KEYWORDS,

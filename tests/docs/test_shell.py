@@ -22,10 +22,10 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from popserv.auth.realm import MaildropRealm
 from popserv.commandline import main as cli
-from popserv.commandline.options import Options
 from popserv.commandline.session import Options as SessionOptions
 from popserv.core.command import CommandTable
 from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.options.server import Options
 from popserv.server.factory import POP3Factory
 from popserv.testing import MemoryClient
 from tests.certificates import issue, make_authority

@@ -11,7 +11,7 @@ import sys
 from twisted.trial.unittest import TestCase
 
 from popserv.auth.passwords.users_file_editing import set_secret
-from popserv.commandline.options import Options
+from popserv.options.server import Options
 from tests.certificates import issue
 from tests.live.harness import (
     BIN,

@@ -14,7 +14,7 @@ from pathlib import Path
 from twisted.trial.unittest import TestCase
 
 from popserv import __version__
-from popserv.commandline.options import Options
+from popserv.options.server import Options
 from popserv.testing import SAMPLE_MESSAGES, naive_octets
 from tests.live.harness import (
     BIN,

@@ -4,7 +4,7 @@ import ssl
 
 from OpenSSL import SSL
 
-from popserv.commandline.option_table import TLS_PROFILES
+from popserv.options.table import TLS_PROFILES
 from popserv.tls.profiles import DEFAULT_PROFILE, PROFILES
 from tests.certificates import issue
 from tests.tls.harness import CA, CertificatesTestCase, Handshake, client_context

@@ -1,4 +1,4 @@
-"""Tests of popserv.commandline.config_file."""
+"""Tests of popserv.options.config_file."""
 
 import os
 from unittest.mock import patch
@@ -10,10 +10,10 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from popserv.commandline import config_file
-from popserv.commandline.config_file import ConfigError, ConfigFile
-from popserv.commandline.option_kinds import FLAG, NUMBER, REPEATABLE, TEXT
 from popserv.interfaces import IReloadable
+from popserv.options import config_file
+from popserv.options.config_file import ConfigError, ConfigFile
+from popserv.options.kinds import FLAG, NUMBER, REPEATABLE, TEXT
 from popserv.runtime.extras import how_to_install
 
 KINDS = {"text": TEXT, "number": NUMBER, "flag": FLAG, "many": REPEATABLE}

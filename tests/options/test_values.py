@@ -1,6 +1,6 @@
-"""Tests of popserv.commandline.option_values."""
+"""Tests of popserv.options.values."""
 
-from tests.commandline.harness import OptionsCase
+from tests.options.harness import OptionsCase
 
 
 class MessagesTests(OptionsCase):

@@ -21,13 +21,13 @@ from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.users_file import UsersFileError
 from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.rhosts.file import RhostsFileError
-from popserv.commandline.option_values import parse_number
 from popserv.interfaces import (
     IPasswordCache,
     IRelayedCredentials,
     IRemoteUserCredentials,
     ITokenCredentials,
 )
+from popserv.options.values import parse_number
 
 _UNIX_WORKS = all(map(find_spec, ("crypt", "spwd")))
 """Whether Twisted's checker "unix" has the modules that it uses; Python 3.13 has removed them."""

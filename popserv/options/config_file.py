@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from popserv.commandline.option_kinds import Kind
 from popserv.interfaces import IReloadable
+from popserv.options.kinds import Kind
 from popserv.runtime.extras import how_to_install
 from popserv.runtime.permissions import describe
 

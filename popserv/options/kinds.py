@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from popserv.commandline.option_table import INHERITED_HELP, NUMBERS
+from popserv.options.table import INHERITED_HELP, NUMBERS
 
 
 class Kind(NamedTuple):
@@ -46,7 +46,7 @@ def option_kinds(options: Any) -> dict[str, Kind]:
 
     Options that only print something, and ``--config`` itself, are left out.
 
-    :param options: an instance of :class:`popserv.commandline.session_options.SessionOptions`.
+    :param options: an instance of :class:`popserv.options.session.SessionOptions`.
     """
     kinds = {}
     for form in options.longOpt:

@@ -1,4 +1,4 @@
-"""Tests of popserv.commandline.checker_options."""
+"""Tests of popserv.options.checkers."""
 
 import os
 import sys
@@ -7,10 +7,10 @@ from unittest.mock import patch
 
 from twisted.python import usage
 
-from popserv.commandline import checker_options
-from popserv.commandline.options import Options
+from popserv.options import checkers
+from popserv.options.server import Options
 from popserv.runtime.extras import how_to_install
-from tests.commandline.harness import OptionsCase
+from tests.options.harness import OptionsCase
 
 
 class CheckerTests(OptionsCase):
@@ -61,7 +61,7 @@ class CheckerTests(OptionsCase):
     def test_unix(self):
         """Twisted's checker "unix" is offered only where it can work."""
         for works in (True, False):
-            self.patch(checker_options, "_UNIX_WORKS", works)
+            self.patch(checkers, "_UNIX_WORKS", works)
             options = Options()
             names = [each.authType for each in options._checkerFactoriesForOptHelpAuth()]
             self.assertEqual("unix" in names, works)

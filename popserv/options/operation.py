@@ -7,9 +7,9 @@ from typing import ClassVar
 from twisted.python import usage
 
 from popserv.auth.user_sessions import MAX_SESSIONS
-from popserv.commandline.option_values import parse_endpoint, parse_number
-from popserv.commandline.session_options import SessionOptions
 from popserv.control.endpoint import socket_path, with_mode
+from popserv.options.session import SessionOptions
+from popserv.options.values import parse_endpoint, parse_number
 
 MAX_DRAIN = 86_400
 """The maximum of ``--drain``, in seconds."""

@@ -1,14 +1,14 @@
-"""Tests of popserv.commandline.config_options."""
+"""Tests of popserv.options.config."""
 
 import io
 import os
 
 from twisted.python import usage
 
-from popserv.commandline.config_options import COMMAND_LINE
-from popserv.commandline.options import Options
 from popserv.commandline.session import Options as SessionCommandOptions
-from tests.commandline.harness import OptionsCase
+from popserv.options.config import COMMAND_LINE
+from popserv.options.server import Options
+from tests.options.harness import OptionsCase
 
 
 class ConfigCase(OptionsCase):

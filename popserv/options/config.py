@@ -10,9 +10,9 @@ from typing import Any
 
 from twisted.python import usage
 
-from popserv.commandline.config_file import ConfigError, ConfigFile
-from popserv.commandline.option_kinds import Kind, option_kinds
-from popserv.commandline.option_table import SHORT_STORE_OPTIONS
+from popserv.options.config_file import ConfigError, ConfigFile
+from popserv.options.kinds import Kind, option_kinds
+from popserv.options.table import SHORT_STORE_OPTIONS
 
 COMMAND_LINE = "the command line"
 

@@ -9,20 +9,20 @@ from typing import ClassVar
 
 from twisted.python import usage
 
-from popserv.commandline.checker_options import AUTH_CACHE
-from popserv.commandline.log_options import LogOptions
-from popserv.commandline.operation_options import OperationOptions
-from popserv.commandline.option_table import CACHE_MESSAGES, EPILOGUE
-from popserv.commandline.option_values import (
+from popserv.core.printable import one_line
+from popserv.listening.reactor import has_ipv6
+from popserv.options.checkers import AUTH_CACHE
+from popserv.options.log import LogOptions
+from popserv.options.operation import OperationOptions
+from popserv.options.pidfile import remove_own_pidfile
+from popserv.options.table import CACHE_MESSAGES, EPILOGUE
+from popserv.options.values import (
     parse_endpoint,
     parse_network,
     parse_number,
     parse_positive,
     split_proxy_prefix,
 )
-from popserv.commandline.pidfile import remove_own_pidfile
-from popserv.core.printable import one_line
-from popserv.listening.reactor import has_ipv6
 from popserv.reloading import signals
 from popserv.transports.unix_users import HAS_PEER_UID
 

@@ -1,10 +1,10 @@
-"""Tests of popserv.commandline.option_table."""
+"""Tests of popserv.options.table."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.commandline import option_table
-from popserv.commandline.options import Options
 from popserv.commandline.session import Options as SessionCommandOptions
+from popserv.options import table
+from popserv.options.server import Options
 
 
 class HelpTests(SynchronousTestCase):
@@ -18,7 +18,7 @@ class HelpTests(SynchronousTestCase):
 
     def test_defaults(self):
         """Each parameter's help text states the default, and Twisted does not append it."""
-        for name, _, default, text in option_table.PARAMETERS:
+        for name, _, default, text in table.PARAMETERS:
             self.assertRegex(text, "The default is|One of .* is required", name)
             self.assertIn(default or "", text)
         for options in (Options(), SessionCommandOptions()):

@@ -15,9 +15,14 @@ from twisted.python import usage
 
 from popserv import __version__
 from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS
-from popserv.commandline.checker_options import CheckerOptions
-from popserv.commandline.config_options import ConfigOptions
-from popserv.commandline.option_table import (
+from popserv.interfaces import (
+    ISASLRelay,
+)
+from popserv.maildrops.settings import StoreSettings
+from popserv.options.checkers import CheckerOptions
+from popserv.options.config import ConfigOptions
+from popserv.options.store import StoreOptions
+from popserv.options.table import (
     CACHE_MESSAGES,
     COMPLETIONS,
     FLAGS,
@@ -27,7 +32,7 @@ from popserv.commandline.option_table import (
     REQUIRED_COMMANDS,
     dialects_with,
 )
-from popserv.commandline.option_values import (
+from popserv.options.values import (
     TLS_EXTRA,
     parse_commands,
     parse_dialect,
@@ -40,11 +45,6 @@ from popserv.commandline.option_values import (
     parse_tls_profile,
     parse_workarounds,
 )
-from popserv.commandline.store_options import StoreOptions
-from popserv.interfaces import (
-    ISASLRelay,
-)
-from popserv.maildrops.settings import StoreSettings
 
 if TYPE_CHECKING:
     from popserv.messages.sizes import MakeDowngrader

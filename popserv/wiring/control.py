@@ -8,13 +8,13 @@ from twisted.application import strports
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, succeed
 
-from popserv.commandline.options import Options
 from popserv.control.operations import Operations
 from popserv.control.process import ProcessControl
 from popserv.control.responder import Responder
 from popserv.control.server import ControlFactory
 from popserv.control.sessions import CountedConnections
 from popserv.listening.drain import TOPIC, Drainer
+from popserv.options.server import Options
 from popserv.reloading.log_level import LevelFilter
 from popserv.reloading.reloader import Reloader
 from popserv.runtime.bus import WorkerBus

@@ -1,4 +1,4 @@
-"""Tests of popserv.commandline.factories."""
+"""Tests of popserv.wiring.factories."""
 
 import os
 from base64 import b64encode
@@ -11,11 +11,6 @@ from popserv.auth.passwords.users_file import default_path
 from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.auth.preauth import Preauthenticated
 from popserv.auth.realm import MaildropRealm
-from popserv.commandline.factories import (
-    make_factory,
-    make_preauthenticated_factory,
-    warn_about_short_timeout,
-)
 from popserv.commands import rfc1460, rfc1725
 from popserv.commands.dialects import DIALECTS
 from popserv.core.session import Session
@@ -23,8 +18,13 @@ from popserv.errors import LoginFailed
 from popserv.interfaces import IMailbox, IRemoteUserCredentials
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader
-from tests.commandline.harness import OptionsCase
+from popserv.wiring.factories import (
+    make_factory,
+    make_preauthenticated_factory,
+    warn_about_short_timeout,
+)
 from tests.commands.harness import Client, FakeTLSState
+from tests.options.harness import OptionsCase
 
 
 class FactoriesCase(OptionsCase):

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from twisted.logger import ILogObserver
 from twisted.python import usage
 
-from popserv.commandline.option_values import one_of
 from popserv.listening.listeners import CannotStart
 from popserv.logs.formats import FORMATS, TEXT
+from popserv.options.values import one_of
 from popserv.reloading.log_file import LogFile
 from popserv.runtime.permissions import reason_of
 

@@ -18,16 +18,16 @@ from twisted.python import usage
 
 from popserv.auth.names import check_name
 from popserv.auth.sasl.mechanisms import MECHANISMS, Mechanism
-from popserv.commandline.option_table import (
-    FOLDER_DELIMITERS,
-    OPTIONAL_COMMANDS,
-    TLS_PROFILES,
-)
 from popserv.commands.dialects import DIALECTS, Dialect
 from popserv.core import user_settings
 from popserv.core.languages import Languages
 from popserv.listening.systemd import accept_unnamed_sockets, passed_sockets
 from popserv.messages.workarounds import WORKAROUNDS
+from popserv.options.table import (
+    FOLDER_DELIMITERS,
+    OPTIONAL_COMMANDS,
+    TLS_PROFILES,
+)
 from popserv.runtime.extras import how_to_install
 from popserv.runtime.permissions import describe
 

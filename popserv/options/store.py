@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from twisted.python import usage
 
 from popserv.auth.passwords.users_file import default_path
-from popserv.commandline.option_table import SHORT_STORE_OPTIONS
-from popserv.commandline.option_values import parse_age, parse_folder_delimiter
 from popserv.maildrops.kinds import make_store, store_kinds
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.settings import StoreSettings
+from popserv.options.table import SHORT_STORE_OPTIONS
+from popserv.options.values import parse_age, parse_folder_delimiter
 
 if TYPE_CHECKING:
     from popserv.interfaces import IMaildropFactory

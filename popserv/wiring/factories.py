@@ -1,4 +1,4 @@
-"""Makes the protocol factory that the options describe."""
+"""Makes the realm and the protocol factories that the options describe."""
 
 from __future__ import annotations
 
@@ -13,16 +13,31 @@ from popserv.auth.client_names import with_client_names
 from popserv.auth.ordered import in_order
 from popserv.auth.portal import PortalAuthenticator
 from popserv.auth.preauth import PreauthenticatedChecker
+from popserv.auth.realm import MaildropRealm
 from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS, Mechanism, external
-from popserv.commandline.session_options import SessionOptions
+from popserv.auth.throttle.login_delay import LoginDelayRealm
+from popserv.auth.user_sessions import UserSessionsRealm
 from popserv.commands import capa, rfc1460, sasl, utf8
 from popserv.core.command import Command, CommandTable
 from popserv.interfaces import IRelayedCredentials, ISASLRelay
+from popserv.options.server import Options
+from popserv.options.session import SessionOptions
+from popserv.runtime.bus import WorkerBus
 from popserv.server.factory import POP3Factory
 from popserv.server.idle import MIN_IDLE_TIMEOUT
 from popserv.server.preauth import Identify, PreauthenticatedFactory
 
 _log = Logger()
+
+
+def make_realm(options: Options, bus: WorkerBus) -> IRealm:
+    """Return the realm of the store of the options, with the limits of logins."""
+    realm: IRealm = UserSessionsRealm(
+        MaildropRealm(options.store), options["max-user-sessions"], bus=bus
+    )
+    if options["login-delay"]:
+        realm = LoginDelayRealm(realm, options["login-delay"], bus=bus)
+    return realm
 
 
 def make_factory(options: SessionOptions, realm: IRealm, **settings: Any) -> POP3Factory:

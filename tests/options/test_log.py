@@ -1,4 +1,4 @@
-"""Tests of popserv.commandline.log_options."""
+"""Tests of popserv.options.log."""
 
 import io
 import json
@@ -8,7 +8,7 @@ from unittest.mock import patch
 from twisted.scripts.twistd import ServerOptions
 
 from popserv.listening.listeners import CannotStart
-from tests.commandline.harness import OptionsCase
+from tests.options.harness import OptionsCase
 
 
 class LogTests(OptionsCase):

@@ -1,12 +1,12 @@
-"""Tests of popserv.commandline.pidfile; tests.live.test_container runs twistd."""
+"""Tests of popserv.options.pidfile; tests.live.test_container runs twistd."""
 
 import os
 
 from twisted.python.usage import Options as ParentOptions
 
-from popserv.commandline.options import Options
-from popserv.commandline.pidfile import remove_own_pidfile
-from tests.commandline.harness import OptionsCase
+from popserv.options.pidfile import remove_own_pidfile
+from popserv.options.server import Options
+from tests.options.harness import OptionsCase
 
 
 class PidfileTests(OptionsCase):

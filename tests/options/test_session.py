@@ -1,4 +1,4 @@
-"""Tests of popserv.commandline.session_options."""
+"""Tests of popserv.options.session."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from popserv import __version__
 from popserv.auth.sasl.mechanisms import DEFAULT_MECHANISMS
 from popserv.runtime.extras import how_to_install
 from tests.certificates import issue
-from tests.commandline.harness import CA, SERVER, OptionsCase
+from tests.options.harness import CA, SERVER, OptionsCase
 
 
 class DowngraderTests(OptionsCase):
@@ -39,8 +39,8 @@ class DowngraderTests(OptionsCase):
 LOADED = """
 import sys
 import popserv.commandline.session, popserv.tap
-from popserv.commandline import options
-options.Options().parseOptions(sys.argv[1:])
+from popserv.options.server import Options
+Options().parseOptions(sys.argv[1:])
 for package in ("downgrade", "fields"):
     print(f"popserv.messages.{package}" in sys.modules)
 """

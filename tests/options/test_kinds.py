@@ -1,12 +1,12 @@
-"""Tests of popserv.commandline.option_kinds."""
+"""Tests of popserv.options.kinds."""
 
 import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.commandline.option_kinds import FLAG, NUMBER, REPEATABLE, TEXT, option_kinds
-from popserv.commandline.options import Options
 from popserv.commandline.session import Options as SessionCommandOptions
+from popserv.options.kinds import FLAG, NUMBER, REPEATABLE, TEXT, option_kinds
+from popserv.options.server import Options
 
 
 class KindTests(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""Tests of popserv.commandline.store_options."""
+"""Tests of popserv.options.store."""
 
 import io
 import os
@@ -12,7 +12,6 @@ from zope.interface import implementer
 from popserv import tap
 from popserv.auth.passwords.users_file import default_path
 from popserv.commandline import session
-from popserv.commandline.options import Options
 from popserv.commandline.single_session import SingleSession
 from popserv.interfaces import IStoreKind
 from popserv.maildrops import kinds
@@ -20,7 +19,9 @@ from popserv.maildrops.maildir.configured import ConfiguredMaildirs
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.maildrops.settings import StoreSettings
 from popserv.messages.downgrade.downgrader import Downgrader
-from tests.commandline.harness import OptionsCase
+from popserv.options.server import Options
+from popserv.wiring import factories
+from tests.options.harness import OptionsCase
 
 
 @implementer(IStoreKind, IPlugin)
@@ -97,7 +98,7 @@ class StoreOptionsTests(StoreCase):
     def test_used(self):
         """The server and ``popserv session`` open maildrops of the store."""
         options = self.parse_alone("--store", "other:7", *self.auth)
-        with patch.object(tap, "MaildropRealm") as realm:
+        with patch.object(factories, "MaildropRealm") as realm:
             tap.makeService(options)
         realm.assert_called_once_with(options.store)
         options = self.parse_alone("--store=other:7", "--user=ann", options=session.Options)

@@ -1,4 +1,4 @@
-"""Tests of popserv.commandline.options."""
+"""Tests of popserv.options.server."""
 
 import os
 import signal
@@ -8,9 +8,9 @@ from unittest.mock import patch
 from twisted.python import usage
 from twisted.scripts.twistd import ServerOptions
 
-from popserv.commandline.options import Options
+from popserv.options.server import Options
 from popserv.runtime.extras import how_to_install
-from tests.commandline.harness import OptionsCase
+from tests.options.harness import OptionsCase
 from tests.signals import blocked_signals
 
 
@@ -100,7 +100,7 @@ class EndpointTests(OptionsCase):
             options = self.parse(*arguments)
             self.assertEqual((options["listen"], options["listen-tls"]), (listen, listen_tls))
         self.assertEqual(self.parse("--dialect=pop-revised")["listen"], ["tcp:109", "tcp6:109"])
-        with patch("popserv.commandline.options.has_ipv6", return_value=False):
+        with patch("popserv.options.server.has_ipv6", return_value=False):
             options = self.parse(*certificate)
         self.assertEqual((options["listen"], options["listen-tls"]), (["tcp:110"], ["tcp:995"]))
         options = self.parse("--preauth", "unix:/x")
@@ -108,7 +108,7 @@ class EndpointTests(OptionsCase):
 
     def test_preauth_unavailable(self):
         """--preauth is rejected on a system that does not identify clients of UNIX sockets."""
-        with patch("popserv.commandline.options.HAS_PEER_UID", False):
+        with patch("popserv.options.server.HAS_PEER_UID", False):
             error = self.assertRaises(usage.UsageError, self.parse, "--preauth", "unix:/x")
         self.assertIn("this operating system does not identify clients", str(error))
 
@@ -125,9 +125,7 @@ class EndpointTests(OptionsCase):
 
     def test_no_tls_extra(self):
         """Without the extra tls, a TLS endpoint is rejected; the message names the package."""
-        with patch(
-            "popserv.commandline.option_values.serverFromString", side_effect=ImportError("OpenSSL")
-        ):
+        with patch("popserv.options.values.serverFromString", side_effect=ImportError("OpenSSL")):
             error = self.assertRaises(usage.UsageError, self.parse, "--listen", "ssl:995")
         self.assertIn(how_to_install("tls"), str(error))
 
@@ -197,7 +195,7 @@ class LimitTests(OptionsCase):
         self.assertEqual(self.parse("--workers=3", "--max-connections=3")["workers"], 3)
         with patch("os.sched_getaffinity", lambda _: {0, 2, 5}, create=True):
             self.assertEqual(self.parse("--workers=auto")["workers"], 3)
-        with patch("popserv.commandline.options.os", ModuleWithout(os, "sched_getaffinity")):
+        with patch("popserv.options.server.os", ModuleWithout(os, "sched_getaffinity")):
             for cores, workers in ((7, 7), (None, 1)):
                 with patch("os.cpu_count", lambda cores=cores: cores):
                     self.assertEqual(self.parse("--workers=auto")["workers"], workers)

@@ -1,0 +1,43 @@
+"""Prepares the process that serves, before it gives up its privileges."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from io import TextIOWrapper
+from os import getuid
+from pwd import getpwuid
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
+from socket import getaddrinfo
+
+_DESCRIPTORS_PER_CONNECTION = 4
+"""A socket, a Maildir, and the two folders of the Maildir once a message is read."""
+
+
+def prepare_process() -> None:
+    """Load what is needed later, and set up standard output and threads."""
+    _load_name_service()
+    if isinstance(sys.__stdout__, TextIOWrapper):
+        # If its encoding lacked a character, a line of the log would be lost.
+        sys.__stdout__.reconfigure(errors="backslashreplace")
+    # With Python's default, a thread that reads a large directory blocks the reactor for 5 ms.
+    sys.setswitchinterval(0.0005)
+
+
+def _load_name_service() -> None:
+    """Load the C library's modules for host names and users, and Python's codec for host names.
+
+    Later, the process may not be able to read their files, because of twistd's --uid or --chroot.
+    """
+    with suppress(OSError):
+        getaddrinfo("localhost", None)
+    with suppress(KeyError):
+        getpwuid(getuid())
+
+
+def default_max_connections() -> int:
+    """Raise the limit of open files; return the number of connections that it allows."""
+    _, hard = getrlimit(RLIMIT_NOFILE)
+    setrlimit(RLIMIT_NOFILE, (hard, hard))
+    files = 1 << 20 if hard == RLIM_INFINITY else hard
+    return max(1, min(10_000, (files - 100) // _DESCRIPTORS_PER_CONNECTION))

@@ -1,0 +1,1 @@
+"""Tests of popserv.options, one module for each of its modules."""

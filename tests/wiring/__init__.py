@@ -1,0 +1,1 @@
+"""Tests of popserv.wiring, one module for each of its modules."""
