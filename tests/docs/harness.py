@@ -103,7 +103,7 @@ class Base(SynchronousTestCase):
         """Return an argument with the directories that it names below our own."""
         if text == "mail":
             return self.directory
-        return re.sub(r"(?<!\w)/(?=(?:var|srv|etc)/)", f"{self.directory}/", text)
+        return re.sub(r"(?<!\w)/(?=(?:var|srv|etc|usr/local)/)", f"{self.directory}/", text)
 
 
 VERBS = (rfc1725, capa, stls, sasl, utf8)

@@ -138,6 +138,10 @@ class ShellTests(Base):
             "[oauth]\njwks = https://provider.example/certs\n"
             "issuer = https://provider.example\naudience = popserv\n"
         )
+        program = Path(self.directory, "usr/local/bin/one-user")
+        program.parent.mkdir(parents=True)
+        program.write_text(dict(blocks(DOCS / "howto/checkpassword.rst", "python"))["one-user"])
+        program.chmod(0o755)
         for kind in ("sql", "ldap"):
             file = directory / f"{kind}.toml"
             file.write_text(dict(blocks(DOCS / f"howto/{kind}.rst", "toml"))[kind])
