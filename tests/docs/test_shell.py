@@ -140,7 +140,7 @@ class ShellTests(Base):
         )
         program = Path(self.directory, "usr/local/bin/one-user")
         program.parent.mkdir(parents=True)
-        program.write_text(dict(blocks(DOCS / "howto/checkpassword.rst", "python"))["one-user"])
+        program.write_text(dict(blocks(DOCS / "howto/checkpassword.rst", "sh"))["one-user"])
         program.chmod(0o755)
         for kind in ("sql", "ldap"):
             file = directory / f"{kind}.toml"
