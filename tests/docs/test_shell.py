@@ -21,6 +21,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from popserv.auth.realm import MaildropRealm
+from popserv.auth.services import pam
 from popserv.commandline import main as cli
 from popserv.commandline.session import Options as SessionOptions
 from popserv.core.command import CommandTable
@@ -117,6 +118,10 @@ class ShellTests(Base):
         for name in ("var/mail", "srv/mail", "etc/popserv"):
             Path(self.directory, name).mkdir(parents=True)
         self.make_files(Path(self.directory, "etc/popserv"))
+        services = Path(self.directory, "etc/pam.d")
+        services.mkdir()
+        (services / "pop3").touch()
+        self.patch(pam, "DIRECTORIES", (str(services),))
         for line in lines:
             arguments = line[line.index("pop3") + 1 :]
             with self.subTest(arguments=arguments):
