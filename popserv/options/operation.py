@@ -24,6 +24,15 @@ class OperationOptions(SessionOptions):
 
     optParameters: ClassVar[list[list[str | None]]] = [
         [
+            "control",
+            None,
+            "",
+            "A UNIX socket on which the popserv command sees and steers the server. Whoever can "
+            "connect to it can do everything, so its mode is 0600 unless another is given. The "
+            "commands use unix:/run/popserv/control unless they have the same option. The default "
+            "is to open no such socket.",
+        ],
+        [
             "max-user-sessions",
             None,
             str(MAX_SESSIONS),
@@ -41,29 +50,22 @@ class OperationOptions(SessionOptions):
         ],
     ]
 
-    def __init__(self) -> None:
-        super().__init__()
-        self["control"] = ""
-
-    def opt_control(self, endpoint: str) -> None:
-        """A UNIX socket on which the popserv command sees and steers the server.
-
-        Whoever can connect to it can do everything, so its mode is 0600 unless another is given.
-        The commands use unix:/run/popserv/control unless they have the same option. The default is
-        to open no such socket.
-        """
-        try:
-            socket_path(endpoint)
-        except ValueError as error:
-            raise usage.UsageError(f"--control {error}") from error
-        self["control"] = parse_endpoint("control", with_mode(endpoint))
-
     def parse_operation(self) -> None:
         """Convert the values.
 
         :raises UsageError: one is invalid.
         """
+        if self["control"]:
+            self["control"] = _parse_control(self["control"])
         self["max-user-sessions"] = parse_number(
             "max-user-sessions", self["max-user-sessions"], "sessions", minimum=2
         )
         self["drain"] = parse_number("drain", self["drain"], "seconds", maximum=MAX_DRAIN)
+
+
+def _parse_control(endpoint: str) -> str:
+    try:
+        socket_path(endpoint)
+    except ValueError as error:
+        raise usage.UsageError(f"--control {error}") from error
+    return parse_endpoint("control", with_mode(endpoint))

@@ -36,7 +36,10 @@ LOGIN_OPTIONS = (
 )
 """The options that require clients to log in; ``--auth`` is another one."""
 
-NUMBERS = ("timeout", "expire", "max-connections", "workers", "cache-messages", "login-delay")
+NUMBERS = (
+    *("timeout", "expire", "max-connections", "max-user-sessions", "workers", "cache-messages"),
+    *("auth-cache", "login-delay", "drain"),
+)
 """The options whose values are numbers, which a configuration file has without quotation marks."""
 
 FOLDER_DELIMITERS = "+-_=~!#"
