@@ -35,7 +35,7 @@ class SizesTests(SynchronousTestCase):
         for kind in ("maildir", "mh", "mbox"):
             for settings in (
                 StoreSettings(10),
-                *([StoreSettings(10, since=60.0)] if kind != "mbox" else []),
+                StoreSettings(10, since=60.0),
                 *([StoreSettings(10, deleted="keep")] if kind == "maildir" else []),
             ):
                 store = make_store(f"{kind}:{root}", settings)

@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from popserv.interfaces import IMaildropFactory, IStoreKind
 from popserv.maildrops import StoreSettings, kinds, make_store
-from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.maildrops.maildir.configured import ConfiguredMaildirs
 from popserv.maildrops.memory import MemoryMaildrops
 from twisted.plugins import popserv_stores
 
@@ -92,7 +92,7 @@ class MakeStoreTests(KindsCase):
         """A kind of popserv is made without a search for plugins."""
         searched = self.add_kinds()
         store = make_store(f"maildir:{os.getcwd()}", SETTINGS)
-        self.assertIsInstance(store, MaildirMaildrops)
+        self.assertIsInstance(store, ConfiguredMaildirs)
         self.assertEqual(searched, [])
 
     def test_plugin(self):

@@ -8,6 +8,7 @@ from zope.interface import implementer
 
 from popserv.core.user_settings import UnsupportedSettings, UserSettings, check_deleted
 from popserv.interfaces import (
+    ICaching,
     IConfigurableStore,
     IDelivery,
     IDeliveryStore,
@@ -23,7 +24,7 @@ from popserv.maildrops.recent import RecentMaildrops
 from popserv.maildrops.settings import StoreSettings
 
 
-@implementer(IConfigurableStore, IDeliveryStore, IUserListing)
+@implementer(ICaching, IConfigurableStore, IDeliveryStore, IUserListing)
 class ConfiguredMaildirs:
     """The Maildirs at the paths that ``template`` gives, with the settings of the server.
 
@@ -54,6 +55,7 @@ class ConfiguredMaildirs:
             trash=trash,
         )
         self.restrictions = self._maildirs.restrictions
+        self.cache_sizes = self._maildirs.cache_sizes
         self._store = _with_layers(self._maildirs, settings.deleted, settings.since)
 
     def open_maildrop(self, user: bytes) -> Awaitable[IMailbox]:

@@ -9,7 +9,6 @@ from zope.interface import implementer
 from popserv.core.snapshot import Message, Snapshot
 from popserv.errors import RemovalFailed
 from popserv.interfaces import IMailbox, IMaildropFactory
-from popserv.maildrops.index_cache import share_caching
 from popserv.maildrops.maildir import hidden_file
 from popserv.maildrops.maildir.hidden_file import digest_of
 from popserv.maildrops.maildir.mailbox import MaildirMailbox
@@ -27,7 +26,6 @@ class HidingMaildrops:
     def __init__(self, maildrops: MaildirMaildrops) -> None:
         self._maildrops = maildrops
         self.run = maildrops.run
-        share_caching(self, maildrops)
 
     async def open_maildrop(self, user: bytes) -> IMailbox:
         """See IMaildropFactory."""
