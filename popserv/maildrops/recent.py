@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from zope.interface import directlyProvides, implementer, providedBy
+from zope.interface import alsoProvides, directlyProvides, implementer, providedBy
 
 from popserv.core.snapshot import Message, Snapshot
-from popserv.interfaces import IDeliveryTimes, IMailbox, IMaildropFactory
+from popserv.core.user_settings import UserSettings
+from popserv.interfaces import IConfigurableStore, IDeliveryTimes, IMailbox, IMaildropFactory
 from popserv.maildrops.index_cache import share_caching
 from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
@@ -23,7 +25,8 @@ class RecentMaildrops:
 
     A message whose time of delivery is unknown is shown.  The mailboxes of the store that provide
     IDeliveryTimes are filtered; others have no messages.  ``run`` is as for
-    :class:`~popserv.maildrops.maildir.MaildirMaildrops`.
+    :class:`~popserv.maildrops.maildir.MaildirMaildrops`.  It honours settings of single users if
+    the other store does, which then also filters the messages of these.
     """
 
     def __init__(self, maildrops: IMaildropFactory, age: float, run: RunInThread) -> None:
@@ -31,18 +34,34 @@ class RecentMaildrops:
         self._age = age
         self._run = run
         share_caching(self, maildrops)
+        if IConfigurableStore.providedBy(maildrops):
+            alsoProvides(self, IConfigurableStore)
 
     async def open_maildrop(self, user: bytes) -> IMailbox:
         """See IMaildropFactory."""
-        mailbox: Any = await self._maildrops.open_maildrop(user)
-        if not IDeliveryTimes.providedBy(mailbox):
-            return IMailbox(mailbox)
-        try:
-            selected = await self._run(_select, mailbox, time.time() - self._age)
-        except BaseException:
-            await mailbox.release()
-            raise
-        return IMailbox(mailbox if selected is None else SelectedMailbox(mailbox, *selected))
+        return await select_recent(await self._maildrops.open_maildrop(user), self._age, self._run)
+
+    async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
+        """See IConfigurableStore."""
+        if settings.since is None:
+            settings = replace(settings, since=self._age)
+        store: Any = self._maildrops
+        return IMailbox(await store.open_configured(user, settings))
+
+
+async def select_recent(mailbox: Any, age: float, run: RunInThread) -> IMailbox:
+    """Return a mailbox without its messages that were delivered more than ``age`` seconds ago.
+
+    If that fails, the mailbox is released.
+    """
+    if not IDeliveryTimes.providedBy(mailbox):
+        return IMailbox(mailbox)
+    try:
+        selected = await run(_select, mailbox, time.time() - age)
+    except BaseException:
+        await mailbox.release()
+        raise
+    return IMailbox(mailbox if selected is None else SelectedMailbox(mailbox, *selected))
 
 
 def _select(mailbox: Any, earliest: float) -> tuple[Snapshot, Sequence[int]] | None:

@@ -2,25 +2,33 @@
 
 import os
 import time
+from unittest import mock
 
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
+from popserv.core.user_settings import UnsupportedSettings, UserSettings
 from popserv.interfaces import (
     ICachedMessages,
+    IConfigurableStore,
     IDeliveryTimes,
     IMaildropFactory,
     IMessageDetails,
+    IReadOnlyMailbox,
     IRetrievalRecord,
     ISizeCache,
 )
 from popserv.maildrops import recent
+from popserv.maildrops.mh.store import MHMaildrops
 from popserv.maildrops.recent import RecentMaildrops
 from tests.maildrops.maildir.harness import MaildirCase, failing, read_message, result, run_inline
 from tests.maildrops.mbox import test_store as mbox
+from tests.maildrops.mbox.harness import MboxCase, mbox_of
 from tests.maildrops.mh import test_store as mh
 
 DAY = 86400
+DECADES = 40 * 365 * DAY
+CENTURY = 100 * 365 * DAY
 
 OLD_MESSAGE = b"From old@example.org Mon Jan  5 10:00:00 1981\nold\n\n"
 
@@ -83,6 +91,49 @@ class MboxContractTests(mbox.MboxContract, TestCase):
         await mailbox.release()
         with open(self.path(b"ann"), "rb") as file:
             self.assertEqual(file.read(), OLD_MESSAGE)
+
+
+class SettingsTests(MboxCase):
+    """The setting ``since`` of a user, with stores that filter by it themselves."""
+
+    def test_mbox(self):
+        """The user's age counts, and otherwise that of all users, with other settings as well."""
+        self.write(OLD_MESSAGE + mbox_of([b"new\n"]))
+        self.check(self.maildrops, run_inline)
+        read_only = UserSettings(read_only=True, since=DECADES)
+        mailbox = result(self.maildrops.open_configured(b"ann", read_only))
+        self.assertTrue(IReadOnlyMailbox.providedBy(mailbox))
+        self.assertEqual([read_message(mailbox, 0), len(mailbox.messages)], [b"new\n", 1])
+        result(mailbox.release())
+
+    def test_mh(self):
+        """The same holds for MH folders."""
+        root = self.mktemp()
+        os.mkdir(root)
+        for number, octets, seconds in ((1, b"old\n", 1), (2, b"new\n", time.time())):
+            folder = os.path.join(root, "ann")
+            mh.deliver(folder, octets, number)
+            os.utime(os.path.join(folder, str(number)), (seconds, seconds))
+        self.check(MHMaildrops(root, run=run_inline), run_inline)
+
+    def check(self, store, run):
+        """Check how many messages are shown, of an old one and a new one."""
+        for since, age, expected in (
+            *((None, None, 2), (DECADES, None, 1), (CENTURY, None, 2)),
+            *((None, DECADES, 1), (CENTURY, DECADES, 2), (DECADES, CENTURY, 1)),
+        ):
+            opened = store if age is None else RecentMaildrops(store, age, run)
+            self.assertTrue(verifyObject(IConfigurableStore, opened))
+            mailbox = result(opened.open_configured(b"ann", UserSettings(since=since)))
+            self.assertEqual(len(mailbox.messages), expected, (since, age))
+            result(mailbox.release())
+        unsupported = store.open_configured(b"ann", UserSettings(deleted="keep"))
+        self.assertRaises(UnsupportedSettings, result, unsupported)
+
+    def test_others(self):
+        """A store that does not honour settings does not become one that does."""
+        store = RecentMaildrops(mock.Mock(spec=[]), DAY, run_inline)
+        self.assertFalse(IConfigurableStore.providedBy(store))
 
 
 class RecentTests(MaildirCase):

@@ -31,6 +31,7 @@ from popserv.maildrops.mbox.mailbox import MboxMailbox
 from popserv.maildrops.mbox.parser import DEFAULT_FORMAT, Format
 from popserv.maildrops.mbox.spool import Spool, create_file
 from popserv.maildrops.read_only import ReadOnlyMailbox
+from popserv.maildrops.recent import select_recent
 from popserv.maildrops.refusals import refusal
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
@@ -92,8 +93,10 @@ class MboxMaildrops:
 
     async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
         """See IConfigurableStore."""
-        settings.reject_unsupported("read_only")
+        settings.reject_unsupported("read_only", "since")
         mailbox = await self.open_maildrop(user)
+        if settings.since is not None:
+            mailbox = await select_recent(mailbox, settings.since, self.run)
         return IMailbox(ReadOnlyMailbox(mailbox) if settings.read_only else mailbox)
 
     async def users(self) -> Sequence[bytes]:

@@ -8,8 +8,16 @@ from functools import partial
 
 from zope.interface import implementer
 
+from popserv.core.user_settings import UserSettings
 from popserv.errors import MaildropBusy, TryLater
-from popserv.interfaces import ICaching, IDelivery, IDeliveryStore, IMailbox, IUserListing
+from popserv.interfaces import (
+    ICaching,
+    IConfigurableStore,
+    IDelivery,
+    IDeliveryStore,
+    IMailbox,
+    IUserListing,
+)
 from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.layout import Layout, create_inheriting
@@ -18,6 +26,7 @@ from popserv.maildrops.mh.folder import lock, times_of
 from popserv.maildrops.mh.index import Index, read_index
 from popserv.maildrops.mh.mailbox import MHMailbox
 from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.recent import select_recent
 from popserv.maildrops.refusals import refusal
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
@@ -25,7 +34,7 @@ from popserv.runtime.threads import BoundedThreadPool, RunInThread
 _disk_threads = BoundedThreadPool("popserv-mh", threads=4)
 
 
-@implementer(IDeliveryStore, IUserListing, ICaching)
+@implementer(ICaching, IConfigurableStore, IDeliveryStore, IUserListing)
 class MHMaildrops:
     """The MH folders at the paths that a template gives.
 
@@ -64,6 +73,14 @@ class MHMaildrops:
             raise MaildropBusy
         self._empty.add(user)
         return EmptyMailbox(partial(self._empty.remove, user))
+
+    async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
+        """See IConfigurableStore."""
+        settings.reject_unsupported("since")
+        mailbox = await self.open_maildrop(user)
+        if settings.since is None:
+            return mailbox
+        return await select_recent(mailbox, settings.since, self.run)
 
     async def users(self) -> Sequence[bytes]:
         """See IUserListing: those who have a folder."""
