@@ -50,7 +50,7 @@ from popserv.listening import CannotStart
 from popserv.maildrops.maildir import Delivery, Layout, MaildirMaildrops
 from popserv.runtime import BoundedThreadPool
 from popserv.server import IdleTimeoutMixin, POP3Factory, POP3Server, log_failed_login
-from popserv.transports import has_disconnected, is_private, peer_name, uses_tls
+from popserv.transports import details_of, has_disconnected, is_private, peer_name
 
 MAX_CONNECTIONS = 1000
 MAX_COMMANDS = 500  # Since the last message; replies that a client does not read stay in memory.
@@ -265,13 +265,9 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         """Return whether the client is connected; see the throttle's Client."""
         return not (self.closing or has_disconnected(self.transport))
 
-    def address(self):
-        """Return the client's IP address, or None; see the throttle's Client."""
-        return getattr(self.transport.getPeer(), "host", None)
-
-    def uses_tls(self):
-        """Return whether the client uses TLS; see the throttle's Client."""
-        return uses_tls(self.transport)
+    def details(self):
+        """Return what is known of the connection; see the throttle's Client."""
+        return details_of(self.transport)
 
     def do_MAIL(self, rest):
         found = MAIL_ARGUMENT.fullmatch(rest)

@@ -1,4 +1,4 @@
-"""The rules for names with every checker: the default domain, folders, case, the users file.
+"""The rules for names with every checker: the default domain, folders, case, users' own rules.
 
 :func:`with_client_names` wraps the checkers of a portal where that is needed.
 """
@@ -19,6 +19,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import maybeDeferred
 from zope.interface import Interface, alsoProvides, implementer
 
+from popserv.auth.credentials import is_named
 from popserv.auth.names import (
     CaseInsensitiveNames,
     name_octets,
@@ -27,9 +28,8 @@ from popserv.auth.names import (
     with_domain,
     with_folder,
 )
-from popserv.auth.passwords.checker import PasswdFileChecker
-from popserv.auth.passwords.extra_fields import Client
-from popserv.auth.passwords.users_file import User
+from popserv.auth.users.user import User, UserDirectory
+from popserv.core.connection_details import connection_details
 from popserv.core.printable import printable
 from popserv.core.user_folder import UserFolder
 from popserv.core.user_settings import NO_SETTINGS, ConfiguredUser, avatar_id
@@ -50,19 +50,28 @@ def with_client_names(
 ) -> Sequence[ICredentialsChecker]:
     """Return checkers for the names that clients send.
 
-    ``domain`` is added to names without ``@``, unless it is empty.  If one of the checkers has a
-    users file, the other checkers also apply the rules of the users in it.  Unless
-    ``folder_delimiter`` is empty, a client can append it and a folder to a user's name; the avatar
-    ID is then a :class:`~popserv.core.user_folder.UserFolder`.
+    ``domain`` is added to names without ``@``, unless it is empty.  Unless ``folder_delimiter`` is
+    empty, a client can append it and a folder to a user's name; the avatar ID is then a
+    :class:`~popserv.core.user_folder.UserFolder`.
+
+    A checker of tokens or hosts also applies the rules of the first of the others that knows the
+    user.  One that cannot look users up itself applies those of the checkers before it: it may
+    return another user than the client has named.
     """
     checkers = list(checkers)
-    users = next((each for each in checkers if isinstance(each, PasswdFileChecker)), None)
-    return [
-        checker
-        if checker is users and not (domain or folder_delimiter)
-        else _ClientNamesChecker(checker, domain, folder_delimiter, users)
-        for checker in checkers
-    ]
+    directories = [each for each in checkers if isinstance(each, UserDirectory)]
+    before: list[UserDirectory] = []
+    wrapped: list[ICredentialsChecker] = []
+    for checker in checkers:
+        if not isinstance(checker, UserDirectory):
+            others = tuple(before) if is_named(checker) else directories
+            wrapped.append(_ClientNamesChecker(checker, domain, folder_delimiter, others))
+            continue
+        before.append(checker)
+        if domain or folder_delimiter:
+            checker = _ClientNamesChecker(checker, domain, folder_delimiter, ())
+        wrapped.append(checker)
+    return wrapped
 
 
 _LISTING = (InMemoryUsernamePasswordDatabaseDontUse, FilePasswordDB)
@@ -84,14 +93,14 @@ class _ClientNamesChecker:
         checker: Any,
         domain: bytes,
         folder_delimiter: bytes,
-        users: PasswdFileChecker | None,
+        directories: Sequence[UserDirectory],
     ) -> None:
         self.credentialInterfaces = checker.credentialInterfaces
         self._checker = checker
         self._domain = domain
         self._delimiter = folder_delimiter
-        self._users_file = users
-        self._users = None if checker is users else users
+        self._directories = directories
+        self._is_named = is_named(checker)
         if IDefaultDomain.providedBy(checker):
             checker.default_domain = domain
         alsoProvides(self, *(each for each in _OPTIONAL if each.providedBy(checker)))
@@ -112,23 +121,28 @@ class _ClientNamesChecker:
     async def knows(self, name: bytes) -> bool:
         """See :class:`popserv.interfaces.IUserLookup`."""
         for each, _ in readings(with_domain(name, self._domain), self._delimiter):
-            if isinstance(self._checker, _LISTING):
-                is_known = self._listed(each) in _names_of(self._checker)
-            else:
-                is_known = await maybeDeferred(self._checker.knows, each)
-            if is_known:
+            if await self._knows(each):
                 return True
         return False
 
+    async def _knows(self, name: bytes) -> bool:
+        """Return whether the checker knows a user by a name, as far as it can tell."""
+        if IUserLookup.providedBy(self._checker):
+            return bool(await maybeDeferred(self._checker.knows, name))
+        return self._listed(name) is not None
+
     async def _check(self, credentials: Any) -> Any:
         meant = [*readings(with_domain(credentials.username, self._domain), self._delimiter)]
-        folder = b""
+        name, folder = meant[0]
         if len(meant) > 1 and ITokenCredentials.providedBy(credentials):
             avatar, folder = await self._check_token(credentials, meant)
         else:
-            credentials.username, folder = self._select(credentials, meant)
+            name, folder = await self._select(credentials, meant)
+            credentials.username = name
             avatar = await maybeDeferred(self._checker.requestAvatarId, credentials)
-        avatar = self._maildrop(avatar)
+        # In the order of checkers, the others do not know the name that the client has sent.
+        if not self._is_named or name_octets(avatar) != name:
+            avatar = await self._maildrop(avatar)
         user = name_octets(avatar)
         if not (folder and isinstance(user, bytes)):
             return avatar
@@ -153,7 +167,7 @@ class _ClientNamesChecker:
             raise UnauthorizedLogin(f'the token belongs to the user "{printable(user)}"')
         return user, folder
 
-    def _select(
+    async def _select(
         self, credentials: Any, meant: Sequence[tuple[bytes, bytes]]
     ) -> tuple[bytes, bytes]:
         """Return the name of the user whom a client means, as the checker knows it, and the folder.
@@ -167,19 +181,24 @@ class _ClientNamesChecker:
         if ICertificateCredentials.providedBy(credentials):
             # The exchange has compared the names with the certificate.
             return next((each for each in meant if each[0] in credentials.names), meant[0])
-        known = (each for each in meant[:-1] if self._is_known(each[0]))
-        name, folder = next(known, meant[-1])
-        return self._listed(name), folder
+        *longer, (name, folder) = meant
+        for each in longer:
+            if await self._knows(each[0]) or await self._is_known(each[0]):
+                name, folder = each
+                break
+        user = None if self._is_named else await self._find(name)
+        name = name if user is None else user.name
+        return self._listed(name) or name, folder
 
-    def _maildrop(self, avatar: Any) -> Any:
-        """Return the avatar ID after the rules of the users file.
+    async def _maildrop(self, avatar: Any) -> Any:
+        """Return the avatar ID after the rules that others have for the user.
 
         :raises UnauthorizedLogin: they refuse the user.
         """
-        user = self._find(avatar)
+        user = await self._find(name_octets(avatar))
         if user is None:
             return avatar
-        refusal = user.rules.refusal_of(Client.current(), time.time())
+        refusal = user.rules.refusal_of(connection_details.get(), time.time())
         if refusal:
             raise UnauthorizedLogin(refusal)
         settings = user.rules.settings
@@ -189,24 +208,22 @@ class _ClientNamesChecker:
             settings = avatar.settings
         return avatar_id(user.maildrop, settings)
 
-    def _find(self, name: object) -> User | None:
-        """Return the user of the users file, if that is not the file of this checker."""
-        octets = name.name if isinstance(name, ConfiguredUser) else name
-        return self._users.find(octets) if self._users and isinstance(octets, bytes) else None
+    async def _is_known(self, name: bytes) -> bool:
+        """Return whether another checker knows a user by a name, unless it was asked before."""
+        return not self._is_named and await self._find(name) is not None
 
-    def _is_known(self, name: bytes) -> bool:
-        """Return whether a client may mean a user by a name, as far as there is a list of users."""
-        names = CaseInsensitiveNames(_names_of(self._checker))
-        is_in_file = self._users_file is not None and self._users_file.find(name) is not None
-        return is_in_file or names.find(name, prepared_name(name)) is not None
+    async def _find(self, name: bytes | tuple[()]) -> User | None:
+        """Return the user whom another checker knows by a name."""
+        if isinstance(name, bytes):
+            for directory in self._directories:
+                user = await directory.find(name)
+                if user is not None:
+                    return user
+        return None
 
-    def _listed(self, name: bytes) -> bytes:
-        """Return the name that a client means in the list of users, if there is one."""
-        user = self._find(name)
-        if user is not None:
-            name = user.name
-        names = CaseInsensitiveNames(_names_of(self._checker))
-        return names.find(name, prepared_name(name)) or name
+    def _listed(self, name: bytes) -> bytes | None:
+        """Return the name that a client means in a list of users, or None."""
+        return CaseInsensitiveNames(_names_of(self._checker)).find(name, prepared_name(name))
 
 
 def _names_of(checker: Any) -> Sequence[bytes]:

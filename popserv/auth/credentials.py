@@ -1,4 +1,4 @@
-"""Credentials for APOP, CRAM-MD5, TLS client certificates and RPOP."""
+"""Credentials for APOP, CRAM-MD5, TLS client certificates and RPOP, and their kinds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from hashlib import md5
 from hmac import HMAC, compare_digest
 
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from zope.interface import implementer
 
@@ -15,7 +17,23 @@ from popserv.interfaces import (
     ICertificateCredentials,
     ICramMD5Credentials,
     IRemoteUserCredentials,
+    IScramSHA1Credentials,
+    IScramSHA256Credentials,
 )
+
+FOR_SOME = (IUsernamePassword, IAPOPCredentials, ICertificateCredentials)
+FOR_ALL = (IScramSHA256Credentials, IScramSHA1Credentials, IUsernameHashedPassword)
+NAMED = (*FOR_SOME, *FOR_ALL)
+"""The kinds of credentials that come with the name of a user.
+
+Those for all are supported only if they can work for all users, because clients try no other
+mechanism after one that has failed.
+"""
+
+
+def is_named(checker: ICredentialsChecker) -> bool:
+    """Return whether a checker accepts a kind of credentials with a name."""
+    return any(kind in NAMED for kind in checker.credentialInterfaces)
 
 
 @implementer(IAPOPCredentials)

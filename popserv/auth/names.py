@@ -12,6 +12,9 @@ from popserv.core.user_settings import ConfiguredUser
 _VALID_NAME = re.compile(rb"[^\x00-\x20\x7f:/#.][^\x00-\x20\x7f:/]*")
 
 
+MAX_NAME = 512
+"""The maximum octets of a name that a client sends; longer ones are those of nobody."""
+
 AvatarId = bytes | str | tuple[()] | ConfiguredUser
 """What a checker returns for a user: the name, or () for an anonymous user."""
 

@@ -8,21 +8,20 @@ disabled in one cannot log in through the next.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from inspect import isawaitable
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.credentials import (
-    ICredentials,
-    IUsernameHashedPassword,
-    IUsernamePassword,
-)
+from twisted.cred.credentials import ICredentials, IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import maybeDeferred
-from twisted.internet.task import deferLater
+from twisted.internet.defer import CancelledError, DeferredList, maybeDeferred
 from zope.interface import Interface, implementer
 
+from popserv.auth.credentials import FOR_ALL, FOR_SOME, NAMED, is_named
+from popserv.auth.passwords.decoys import Decoys, machine_secret
+from popserv.auth.users.refusals import EvenRefusals
 from popserv.interfaces import (
     IAPOPCredentials,
     IAPOPTimestamps,
@@ -30,27 +29,12 @@ from popserv.interfaces import (
     ICredentialsSupport,
     IRelayedCredentials,
     IScramCredentials,
-    IScramSHA1Credentials,
-    IScramSHA256Credentials,
+    IUserLookup,
 )
 from popserv.runtime.coroutines import run_eagerly
 
-_FOR_SOME = (IUsernamePassword, IAPOPCredentials, ICertificateCredentials)
-_FOR_ALL = (IScramSHA256Credentials, IScramSHA1Credentials, IUsernameHashedPassword)
-NAMED = (*_FOR_SOME, *_FOR_ALL)
-"""The kinds of credentials that come with the name of a user; those for all only if all checkers of
-passwords support them, because clients try no other mechanism after one that has failed."""
-
-PERIOD = 600.0
-"""Seconds for which a slow refusal delays the others, at least."""
-
-MAX_DELAY = 20.0
-"""Seconds that a refusal is delayed at most, which is more than Dovecot's own delay."""
-
-
-def is_named(checker: ICredentialsChecker) -> bool:
-    """Return whether a checker accepts a kind of credentials with a name."""
-    return any(kind in NAMED for kind in checker.credentialInterfaces)
+PATIENCE = 1.0
+"""Seconds for which an exchange waits for the checkers after the one that knows the name."""
 
 
 def in_order(
@@ -76,18 +60,19 @@ class OrderedCheckers:
     def __init__(self, checkers: Sequence[Any], clock: Any = None) -> None:
         self._checkers = tuple(checkers)
         self._clock = clock
-        self._refusals = SlowestRefusal()
+        self._refusals = EvenRefusals(clock)
+        self._decoys = Decoys(machine_secret())
 
     def supports(self, credentials: type[Interface]) -> bool:
         """See :class:`popserv.interfaces.ICredentialsSupport`.
 
         No mechanism is relayed: it shows the name after a checker has been chosen.
         """
-        if credentials in _FOR_SOME:
+        if credentials in FOR_SOME:
             return any(_supports(each, credentials) for each in self._checkers)
         passwords = [each for each in self._checkers if _accepts(each, IUsernamePassword)]
         return (
-            credentials in _FOR_ALL
+            credentials in FOR_ALL
             and bool(passwords)
             and all(_supports(each, credentials) for each in passwords)
         )
@@ -108,27 +93,19 @@ class OrderedCheckers:
         return run_eagerly(self._check(credentials))
 
     async def _check(self, credentials: Any) -> Any:
-        if self._clock is None:
-            # twistd chooses the reactor after everything is imported.
-            from twisted.internet import reactor
-
-            self._clock = reactor
-        started = self._clock.seconds()
-        try:
-            checker = await self._find(credentials)
-            kinds = checker.credentialInterfaces
-            if not any(kind in NAMED and kind.providedBy(credentials) for kind in kinds):
-                raise UnauthorizedLogin("this user must log in in another way")
-            return await _result(checker.requestAvatarId(credentials))
-        except UnauthorizedLogin:
+        if IScramCredentials.providedBy(credentials):
             # An exchange takes as long as the client likes.
-            if not IScramCredentials.providedBy(credentials):
-                now = self._clock.seconds()
-                taken = now - started
-                delay = self._refusals.record(taken, now) - taken
-                if delay > 0:
-                    await deferLater(self._clock, delay)
-            raise
+            return await self._decide(credentials, await self._find_for_exchange(credentials))
+        return await self._refusals.watch(self._find_and_decide(credentials))
+
+    async def _find_and_decide(self, credentials: Any) -> Any:
+        return await self._decide(credentials, await self._find(credentials))
+
+    async def _decide(self, credentials: Any, checker: Any) -> Any:
+        kinds = checker.credentialInterfaces
+        if not any(kind in NAMED and kind.providedBy(credentials) for kind in kinds):
+            raise UnauthorizedLogin("this user must log in in another way")
+        return await _result(checker.requestAvatarId(credentials))
 
     async def _find(self, credentials: Any) -> Any:
         is_certificate = ICertificateCredentials.providedBy(credentials)
@@ -140,22 +117,45 @@ class OrderedCheckers:
                     return checker
         return last
 
+    async def _find_for_exchange(self, credentials: Any) -> Any:
+        """Return the checker that knows a name, or whose decoys stand for an unknown name.
 
-class SlowestRefusal:
-    """How long the slowest refusal of late has taken, up to ``MAX_DELAY``."""
+        All checkers are asked, and the decoys are those of any of them, so that neither the time
+        until the salt comes, nor the number of iterations, tells which names one of them knows.
+        """
+        name = credentials.username
+        kinds = [kind for kind in NAMED if kind.providedBy(credentials)]
+        able = [each for each in self._checkers if any(_supports(each, kind) for kind in kinds)]
+        tellers = [each for each in self._checkers if IUserLookup.providedBy(each)]
+        asking = DeferredList(
+            [maybeDeferred(each.knows, name) for each in tellers], consumeErrors=True
+        )
+        timeout = self._clock_now().callLater(PATIENCE, asking.cancel)
+        answers: Any = await asking
+        if timeout.active():
+            timeout.cancel()
+        for checker, (is_answer, answer) in zip(tellers, answers, strict=True):
+            if not is_answer and answer.check(CancelledError):
+                answer = await _result(checker.knows(name))
+            elif not is_answer:
+                answer.raiseException()
+            if answer:
+                return checker
+        last = self._checkers[-1]
+        return self._decoys.choose(_stem(name), able) if last in tellers and able else last
 
-    def __init__(self) -> None:
-        self._began = 0.0
-        self._present = self._previous = 0.0
+    def _clock_now(self) -> Any:
+        if self._clock is None:
+            # twistd chooses the reactor after everything is imported.
+            from twisted.internet import reactor
 
-    def record(self, seconds: float, now: float) -> float:
-        """Record how long a refusal has taken, and return how long it is to take."""
-        if now - self._began >= PERIOD:
-            is_recent = now - self._began < 2 * PERIOD
-            self._previous = self._present if is_recent else 0.0
-            self._present, self._began = 0.0, now
-        self._present = max(self._present, min(seconds, MAX_DELAY))
-        return max(self._present, self._previous)
+            self._clock = reactor
+        return self._clock
+
+
+def _stem(name: bytes) -> bytes:
+    """Return the part of a name that it has in common with those of folders and domains."""
+    return re.split(rb"[-+_=~!#@]", name, maxsplit=1)[0]
 
 
 def _accepts(checker: Any, kind: type[Interface]) -> bool:

@@ -53,12 +53,14 @@ class MaildropRealm:
         user = name_octets(avatarId)
         if not isinstance(user, bytes):
             raise UnauthorizedLogin("an anonymous user has no maildrop")
-        settings = avatarId.settings if isinstance(avatarId, ConfiguredUser) else NO_SETTINGS
+        settings = NO_SETTINGS
+        if isinstance(avatarId, ConfiguredUser):
+            settings = avatarId.settings.of_mailbox()
         return run_eagerly(self._open(user, settings))
 
     async def _open(self, user: bytes, settings: UserSettings) -> Avatar:
         factory: Any = self._factory
-        if settings is NO_SETTINGS:
+        if settings == NO_SETTINGS:
             mailbox = await factory.open_maildrop(user)
         else:
             try:

@@ -10,12 +10,14 @@ from typing import Any
 from twisted.cred.portal import IRealm
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, maybeDeferred
-from zope.interface import Interface, implementer
+from zope.interface import Interface, alsoProvides, implementer
 
 from popserv.auth.names import name_octets
 from popserv.auth.realm import Avatar
 from popserv.core.holder import Holder, client_holder
+from popserv.core.user_settings import ConfiguredUser
 from popserv.errors import MaildropBusy
+from popserv.interfaces import IConfigurableRealm
 from popserv.runtime.bus import WorkerBus
 from popserv.runtime.coroutines import run_eagerly
 
@@ -37,9 +39,9 @@ class UserSessionsRealm:
     If a maildrop is locked by a session of this server whose client is gone, that session is ended,
     and the new login gets the maildrop.  The session of a client that is there keeps it.
 
-    A user can have ``max_sessions`` sessions in this process, logins under way included.  With the
-    stores of popserv only one of them can have the maildrop; the others wait for it, or for the
-    answer of a client that may be gone.
+    A user can have ``max_sessions`` sessions in this process, or as many as the user's settings
+    say, logins under way included.  With the stores of popserv only one of them can have the
+    maildrop; the others wait for it, or for the answer of a client that may be gone.
 
     :param realm: provides the avatars; it is called after authentication, so that only the user can
         learn of another session.
@@ -56,6 +58,8 @@ class UserSessionsRealm:
         if reactor is None:
             from twisted.internet import reactor
         self._realm = realm
+        if IConfigurableRealm.providedBy(realm):
+            alsoProvides(self, IConfigurableRealm)
         self._max_sessions = max_sessions
         self._reactor = reactor
         self._bus = bus or WorkerBus()
@@ -79,7 +83,7 @@ class UserSessionsRealm:
             avatar: Avatar | Deferred[Avatar] = request()
             return avatar
         holders = self._holders.setdefault(user, {})
-        if len(holders) >= self._max_sessions:
+        if len(holders) >= self._maximum(avatarId):
             raise MaildropBusy("you have too many sessions")
         holders[holder] = False
         try:
@@ -92,6 +96,11 @@ class UserSessionsRealm:
         if isinstance(outcome, tuple):
             return self._opened(user, holder, outcome)
         return run_eagerly(self._wait(user, holder, request, outcome))
+
+    def _maximum(self, avatar_id: object) -> int:
+        if isinstance(avatar_id, ConfiguredUser) and avatar_id.settings.max_user_sessions:
+            return avatar_id.settings.max_user_sessions
+        return self._max_sessions
 
     async def _wait(
         self, user: bytes, holder: Holder, request: Callable[[], Any], outcome: Deferred[Avatar]

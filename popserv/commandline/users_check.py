@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from popserv.auth.passwords.extra_fields import PREFIX, utc_time
 from popserv.auth.passwords.login_methods import methods_of
 from popserv.auth.passwords.schemes import (
     SchemeUnavailable,
     UnknownScheme,
+    has_password,
     is_apop,
     split_field,
     verify,
 )
-from popserv.auth.passwords.users_file import User, UsersFile, problems_of
+from popserv.auth.passwords.users_file import UsersFile, problems_of
+from popserv.auth.users.extra_fields import PREFIX, utc_time
+from popserv.auth.users.user import User
 from popserv.core.printable import printable
 from popserv.maildrops.layout import Layout
 
@@ -66,7 +68,7 @@ class UsersCheck:
         try:
             if is_apop(user.password_field):
                 split_field(user.password_field)
-            elif user.has_password():
+            elif has_password(user.password_field):
                 verify(user.password_field, b"password")
         except (SchemeUnavailable, UnknownScheme) as error:
             return str(error)

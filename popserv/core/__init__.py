@@ -23,9 +23,7 @@ from popserv.core.session import (
     SendChallenge,
     Session,
     State,
-    client_address,
     client_is_connected,
-    client_uses_tls,
 )
 from popserv.core.snapshot import Message, Snapshot
 from popserv.core.user_settings import ConfiguredUser, UnsupportedSettings, UserSettings
@@ -48,9 +46,7 @@ __all__ = [
     "UnsupportedSettings",
     "UserSettings",
     "arguments",
-    "client_address",
     "client_is_connected",
-    "client_uses_tls",
     "command",
     "connection_details",
     "decode_base64",

@@ -46,18 +46,6 @@ client_is_connected: ContextVar[Callable[[], bool]] = ContextVar(
 A checker reads the variable when it is called.  It may call the function later, in any thread.
 """
 
-client_address: ContextVar[str | None] = ContextVar("client_address", default=None)
-"""The IP address of the client that is logging in, or None if it has none, as on a UNIX socket.
-
-A checker reads the variable when it is called.
-"""
-
-client_uses_tls: ContextVar[bool] = ContextVar("client_uses_tls", default=False)
-"""Whether the client that is logging in uses TLS, with this server or with a proxy before it.
-
-A checker reads the variable when it is called.
-"""
-
 
 class TLSConnectionState(Protocol):
     """The state of a TLS connection, for SASL mechanisms that depend on it."""

@@ -8,7 +8,10 @@ and cannot ignore a restriction.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+
+MIN_SESSIONS = 2
+"""The minimum of ``--max-user-sessions``, and of the setting with this name."""
 
 _SECONDS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -22,6 +25,18 @@ def parse_age(text: str) -> float:
     if found is None:
         raise ValueError(f"must be a number above 0 and h, d or w, such as 30d, not {text!r}")
     return int(found[1]) * _SECONDS[found[2]]
+
+
+def parse_sessions(text: str) -> int:
+    """Return the greatest number of sessions of a user, which is at least 2.
+
+    With one, a session whose client is gone would keep its user out.
+
+    :raises ValueError: it is no such number; the message continues the name of a setting.
+    """
+    if not re.fullmatch("[0-9]{1,6}", text) or int(text) < MIN_SESSIONS:
+        raise ValueError(f"must be a whole number from {MIN_SESSIONS} to 999999, not {text!r}")
+    return int(text)
 
 
 def check_deleted(text: str) -> None:
@@ -45,6 +60,13 @@ class UserSettings:
     """As ``--deleted``, which it replaces: ``remove``, ``keep`` or ``move:FOLDER``."""
     since: float | None = None
     """As ``--since``, which it replaces: the age in seconds above which messages are not shown."""
+
+    max_user_sessions: int | None = None
+    """As ``--max-user-sessions``, which it replaces."""
+
+    def of_mailbox(self) -> UserSettings:
+        """Return what of these settings concerns the store, which does not count sessions."""
+        return self if self.max_user_sessions is None else replace(self, max_user_sessions=None)
 
     def given(self) -> list[str]:
         """Return the names of the settings that differ from their defaults."""

@@ -16,7 +16,7 @@ from twisted.cred.strcred import AuthOptionMixin
 from twisted.python import usage
 
 from popserv.auth.client_names import tells_names
-from popserv.auth.ordered import NAMED, is_named
+from popserv.auth.credentials import NAMED, is_named
 from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.users_file import UsersFileError
 from popserv.auth.rhosts.checker import RhostsChecker
@@ -119,7 +119,7 @@ class CheckerOptions(usage.Options, AuthOptionMixin):
         given = self["auth-cache"]
         if given is not None and not checkers:
             raise usage.UsageError(
-                "--auth-cache requires --auth with dovecot, pam or checkpassword; remove it"
+                "--auth-cache requires --auth with dovecot, pam, checkpassword or ldap; remove it"
             )
         seconds = str(AUTH_CACHE) if given is None else given
         self["auth-cache"] = parse_number("auth-cache", seconds, "seconds")

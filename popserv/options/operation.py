@@ -8,6 +8,7 @@ from twisted.python import usage
 
 from popserv.auth.user_sessions import MAX_SESSIONS
 from popserv.control.endpoint import socket_path, with_mode
+from popserv.core.user_settings import MIN_SESSIONS
 from popserv.options.session import SessionOptions
 from popserv.options.values import parse_endpoint, parse_number
 
@@ -58,7 +59,7 @@ class OperationOptions(SessionOptions):
         if self["control"]:
             self["control"] = _parse_control(self["control"])
         self["max-user-sessions"] = parse_number(
-            "max-user-sessions", self["max-user-sessions"], "sessions", minimum=2
+            "max-user-sessions", self["max-user-sessions"], "sessions", minimum=MIN_SESSIONS
         )
         self["drain"] = parse_number("drain", self["drain"], "seconds", maximum=MAX_DRAIN)
 

@@ -44,11 +44,11 @@ from popserv.server.reply_writer import ReplyWriter
 from popserv.server.session_events import EndReason, SessionEvents
 from popserv.transports.output import close_now, disable_nagle
 from popserv.transports.peers import (
+    details_of,
     has_disconnected,
     host_and_port,
     is_behind_twisted_proxy,
     is_local,
-    is_private,
     peer_name,
     uses_tls,
 )
@@ -206,19 +206,9 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         """See Client."""
         return not (self.is_disconnected or has_disconnected(self.transport))
 
-    def address(self) -> str | None:
-        """See Client."""
-        return getattr(self.peer, "host", None)
-
-    def uses_tls(self) -> bool:
-        """See Client."""
-        return uses_tls(self.transport)
-
     def details(self) -> ConnectionDetails:
         """See Client."""
-        return ConnectionDetails(
-            self._peer(), host_and_port(self.transport.getHost()), is_private(self.transport)
-        )
+        return details_of(self.transport)
 
     # For the subclass
 

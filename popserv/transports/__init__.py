@@ -6,6 +6,7 @@ no POP3 command and no store.
 
 from popserv.transports.peers import (
     DescriptorAddress,
+    details_of,
     has_disconnected,
     is_private,
     peer_name,
@@ -15,6 +16,7 @@ from popserv.transports.unix_users import peer_user
 
 __all__ = [
     "DescriptorAddress",
+    "details_of",
     "has_disconnected",
     "is_private",
     "peer_name",

@@ -14,6 +14,8 @@ from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import Interface, implementer
 
+from popserv.core.connection_details import ConnectionDetails
+
 
 @implementer(IAddress)
 @dataclass(frozen=True)
@@ -71,6 +73,17 @@ def is_local(address: object) -> bool:
 def host_and_port(address: Any) -> tuple[str, int] | None:
     """Return the IP address and the port of an address, or None if it has none."""
     return (address.host, address.port) if hasattr(address, "port") else None
+
+
+def details_of(transport: Any) -> ConnectionDetails:
+    """Return what checkers may know of a connection, which may be lost."""
+    peer = transport.getPeer()
+    try:
+        local = host_and_port(transport.getHost())
+    except AttributeError:
+        # A TCP transport does not know its own end any more.
+        local = None
+    return ConnectionDetails(host_and_port(peer), local, uses_tls(transport), is_local(peer))
 
 
 @lru_cache(1000)

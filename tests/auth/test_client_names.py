@@ -30,7 +30,7 @@ from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.preauth import Preauthenticated, PreauthenticatedChecker
 from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.sasl.mechanisms import external
-from popserv.core.session import client_address
+from popserv.core.connection_details import ConnectionDetails, connection_details
 from popserv.core.user_folder import UserFolder
 from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import TryLater
@@ -292,8 +292,9 @@ class UsersFileRulesTests(ClientNamesCase):
     def test_tokens(self):
         """A user whom the file lists is held to the rules, and gets the maildrop in the file."""
         users = self.users(self.USERS)
-        token = client_address.set("192.0.2.1")
-        self.addCleanup(client_address.reset, token)
+        near, far = (ConnectionDetails((host, 1)) for host in ("192.0.2.1", "198.51.100.1"))
+        token = connection_details.set(lambda: near)
+        self.addCleanup(connection_details.reset, token)
         for email, avatar in (
             ("shut", None),
             ("Shut", None),
@@ -306,7 +307,7 @@ class UsersFileRulesTests(ClientNamesCase):
         ):
             credentials = with_token(b"")
             self.assertEqual(self.log_in(credentials, users, self.tokens(email)), avatar, email)
-        client_address.set("198.51.100.1")
+        connection_details.set(lambda: far)
         self.assertIsNone(self.log_in(credentials, users, self.tokens("near")))
 
     def test_rpop(self):

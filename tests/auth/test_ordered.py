@@ -7,14 +7,14 @@ from twisted.cred.credentials import (
     UsernamePassword,
 )
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import alsoProvides
 from zope.interface.verify import verifyObject
 
-from popserv.auth.credentials import APOPCredentials, CertificateCredentials
-from popserv.auth.ordered import MAX_DELAY, NAMED, PERIOD, SlowestRefusal, in_order
+from popserv.auth.credentials import NAMED, APOPCredentials, CertificateCredentials
+from popserv.auth.ordered import PATIENCE, in_order
 from popserv.errors import TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
@@ -233,17 +233,98 @@ class TimeTests(SynchronousTestCase):
         credentials = begin_scram(ScramClient(name=b"ann"))
         self.failureResultOf(ask(self.chain, credentials), UnauthorizedLogin)
 
-    def test_slowest(self):
-        """The slowest refusal counts for ten to twenty minutes, and up to a limit."""
-        slowest = SlowestRefusal()
-        now = 10_000.0
-        self.assertEqual(slowest.record(3, now), 3)
-        self.assertEqual(slowest.record(1, now + PERIOD - 1), 3)
-        self.assertEqual(slowest.record(1, now + PERIOD), 3)
-        self.assertEqual(slowest.record(1, now + 2 * PERIOD), 1)
-        self.assertEqual(slowest.record(5, now + 2 * PERIOD), 5)
-        self.assertEqual(slowest.record(1, now + 5 * PERIOD), 1)
-        self.assertEqual(slowest.record(100, now + 5 * PERIOD), MAX_DELAY)
+
+class ExchangeTests(SynchronousTestCase):
+    """Which checker decides about an exchange, whose first message has the name."""
+
+    def setUp(self):
+        """Create two checkers that can run exchanges, and one that asks both."""
+        self.clock = Clock()
+        self.first, self.last = (self.listed(name) for name in (b"ann", b"carl"))
+        *_, self.chain = in_order([self.first, self.last], self.clock)
+
+    def listed(self, name):
+        """Return a checker that knows a name."""
+        kinds = IUsernamePassword, IScramSHA256Credentials
+        return Listed([name], *kinds, accepts=[name])
+
+    def begin(self, name):
+        """Begin an exchange."""
+        return ask(self.chain, begin_scram(ScramClient(name=name)))
+
+    def decider(self, name):
+        """Return the checker that decides about a name."""
+        self.begin(name).addErrback(lambda _: None)
+        (decider,) = (each for each in (self.first, self.last) if each.seen)
+        decider.seen.clear()
+        return decider
+
+    def test_known(self):
+        """The first that knows the name decides."""
+        self.assertIs(self.decider(b"ann"), self.first)
+        self.assertIs(self.decider(b"carl"), self.last)
+        self.last.names.append(b"ann")
+        self.assertIs(self.decider(b"ann"), self.first)
+
+    def test_all_are_asked(self):
+        """All are asked, so that the time does not tell which of them knows the name."""
+        asked = []
+        for checker in (self.first, self.last):
+            knows = checker.knows
+            checker.knows = lambda name, knows=knows: asked.append(name) or knows(name)
+        for name in (b"ann", b"carl", b"bob"):
+            self.begin(name).addErrback(lambda _: None)
+        self.assertEqual(asked, [b"ann"] * 2 + [b"carl"] * 2 + [b"bob"] * 2)
+
+    def test_decoys(self):
+        """An unknown name has the decoys of any of them, always of the same one."""
+        names = [b"x%d" % number for number in range(64)]
+        deciders = [self.decider(name) for name in names]
+        self.assertEqual(set(deciders), {self.first, self.last})
+        self.assertEqual([self.decider(name) for name in names], deciders)
+        for name, decider in zip(names, deciders, strict=True):
+            for other in (name.upper(), name + b"+Archive", name + b"@example.org", name + b"-a+b"):
+                self.assertIs(self.decider(other), decider)
+
+    def test_unable(self):
+        """A checker that cannot run exchanges has no decoys; the last decides if it cannot tell."""
+        self.first.supported = (IUsernamePassword,)
+        names = [b"x%d" % number for number in range(16)]
+        self.assertEqual({self.decider(name) for name in names}, {self.last})
+        self.last.supported = ()
+        self.assertEqual({self.decider(name) for name in names}, {self.last})
+        last = Checker(lambda _: b"bob", IUsernamePassword, IScramSHA256Credentials)
+        *_, self.chain = in_order([self.first, last], self.clock)
+        self.assertEqual(self.successResultOf(self.begin(b"bob")), b"bob")
+
+    def test_slow(self):
+        """A checker after the one that knows the name is waited for a second at most."""
+        self.last.knows = lambda name: Deferred()
+        begun = self.begin(b"ann")
+        self.assertNoResult(begun)
+        self.clock.advance(PATIENCE)
+        self.assertEqual(self.successResultOf(begun), b"ann")
+
+    def test_slow_decider(self):
+        """A slow checker that must decide is asked again, as long as it takes."""
+        answers = [Deferred(), Deferred()]
+        remaining = answers[::-1]
+        self.first.knows = lambda name: remaining.pop()
+        begun = self.begin(b"ann")
+        self.clock.advance(PATIENCE)
+        self.assertNoResult(begun)
+        answers[1].callback(True)
+        self.assertEqual(self.successResultOf(begun), b"ann")
+
+    def test_away(self):
+        """A checker that cannot tell matters to the names that the ones before do not know."""
+
+        def fail(name):
+            raise TryLater
+
+        self.last.knows = fail
+        self.assertEqual(self.successResultOf(self.begin(b"ann")), b"ann")
+        self.failureResultOf(self.begin(b"carl"), TryLater)
 
 
 class ReactorTests(TestCase):
@@ -251,5 +332,8 @@ class ReactorTests(TestCase):
 
     async def test_reactor(self):
         """It is that of the reactor."""
-        *_, chain = in_order([Listed([]), Listed([], accepts=[b"ann"])])
-        self.assertEqual(await ask(chain, ANN), b"ann")
+        kinds = IUsernamePassword, IScramSHA256Credentials
+        last = Listed([], *kinds, accepts=[b"ann"])
+        for credentials in (ANN, begin_scram(ScramClient(name=b"ann"))):
+            *_, chain = in_order([Listed([], *kinds, supported=()), last])
+            self.assertEqual(await ask(chain, credentials), b"ann")

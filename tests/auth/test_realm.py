@@ -68,13 +68,27 @@ class MaildropRealmTests(TestCase):
         for store, settings, reason in (
             (self.maildrops, UserSettings(since=1), "does not support popserv_since"),
             (OtherStore(), UserSettings(read_only=True), "does not support settings of single"),
-            (OtherStore(), UserSettings(), "does not support settings of single users"),
         ):
             self.realm = MaildropRealm(store)
             with self.assertRaises(MaildropUnavailable) as refused:
                 await self.avatar(ConfiguredUser(b"ann", settings), IMailbox)
             self.assertIn(reason, str(refused.exception.__cause__))
         self.assertEqual(self.maildrops.locked, set())
+
+    async def test_sessions(self):
+        """The number of a user's sessions does not concern the store."""
+        maildrops = self.maildrops
+
+        @implementer(IMaildropFactory)
+        class OtherStore:
+            open_maildrop = staticmethod(maildrops.open_maildrop)
+
+        user = ConfiguredUser(b"ann", UserSettings(max_user_sessions=3))
+        for store in (maildrops, OtherStore()):
+            self.realm = MaildropRealm(store)
+            _, avatar, logout = await self.avatar(user, IMailbox)
+            self.assertEqual(len(avatar.messages), 1)
+            await logout()
 
     async def test_text(self):
         """An avatar ID may be text, as some checkers return it."""

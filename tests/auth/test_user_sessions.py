@@ -16,8 +16,9 @@ from popserv.auth.user_sessions import (
 )
 from popserv.core.holder import client_holder
 from popserv.core.session import call_release
+from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import MaildropBusy
-from popserv.interfaces import IMailbox
+from popserv.interfaces import IConfigurableRealm, IMailbox
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.runtime.bus import Answers, WorkerBus
 
@@ -102,6 +103,7 @@ class HandOverTests(UserSessionsTestCase):
     def test_interface(self):
         """It is a realm; by default it uses Twisted's reactor, and knows no other workers."""
         verifyObject(IRealm, self.realm)
+        verifyObject(IConfigurableRealm, self.realm)
         other = UserSessionsRealm(MaildropRealm(self.store))
         self.assertIs(other._reactor, reactor)
 
@@ -280,6 +282,27 @@ class LimitTests(UserSessionsTestCase):
         self.assert_refused(self.login(Connection()))
         connections[0].release()
         self.successResultOf(self.login(Connection()))
+
+    def test_of_a_user(self):
+        """A user may have another limit, which counts all sessions of the user."""
+        self.realm = self.make_realm(3)
+        few, many = (
+            ConfiguredUser(b"ann", UserSettings(max_user_sessions=number)) for number in (2, 4)
+        )
+        unlimited = ConfiguredUser(b"ann", UserSettings(read_only=True))
+        old = Connection()
+        self.login(old, few)
+        waiting = [self.login(Connection())]
+        for user, refused in (
+            *((few, True), (b"ann", False), (b"ann", True)),
+            *((unlimited, True), (many, False), (many, True)),
+        ):
+            outcome = self.login(Connection(), user)
+            self.assertEqual(isinstance(outcome, MaildropBusy), refused, user)
+            waiting += [] if refused else [outcome]
+        old.found.callback(False)
+        for each in waiting:
+            self.assert_refused(each)
 
     def test_slow_store(self):
         """A login counts while its maildrop is being opened."""

@@ -9,6 +9,7 @@ from popserv.core.user_settings import (
     avatar_id,
     check_deleted,
     parse_age,
+    parse_sessions,
 )
 
 ALL = UserSettings(read_only=True, maildrop=b"/mail", deleted="keep", since=3600.0)
@@ -22,6 +23,13 @@ class UserSettingsTests(SynchronousTestCase):
         self.assertEqual(UserSettings().given(), [])
         self.assertEqual(UserSettings(deleted="remove").given(), ["deleted"])
         self.assertEqual(ALL.given(), ["read_only", "maildrop", "deleted", "since"])
+
+    def test_of_mailbox(self):
+        """The number of sessions does not concern the store, and everything else does."""
+        self.assertEqual(UserSettings(max_user_sessions=2).of_mailbox(), UserSettings())
+        self.assertIs(ALL.of_mailbox(), ALL)
+        both = UserSettings(since=1, max_user_sessions=2)
+        self.assertEqual(both.of_mailbox(), UserSettings(since=1))
 
     def test_unsupported(self):
         """A store rejects the settings that it does not support, and names them."""
@@ -48,6 +56,14 @@ class ValuesTests(SynchronousTestCase):
             self.assertEqual(parse_age(text), seconds)
         for text in ("", "h", "0d", "01d", "1", "1m", "-1d", "1.5d", "1d ", "1234567d", "\u0661d"):
             error = self.assertRaises(ValueError, parse_age, text)
+            self.assertIn(repr(text), str(error))
+
+    def test_sessions(self):
+        """A number of sessions is at least 2, so that a dead one keeps nobody out."""
+        for text, number in (("2", 2), ("010", 10), ("999999", 999_999)):
+            self.assertEqual(parse_sessions(text), number)
+        for text in ("", "0", "1", "-2", "2.5", " 2", "1000000", "\u0662\u0662", "two"):
+            error = self.assertRaises(ValueError, parse_sessions, text)
             self.assertIn(repr(text), str(error))
 
     def test_deleted(self):

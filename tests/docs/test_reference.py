@@ -8,9 +8,9 @@ import re
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.passwords.extra_fields import EVALUATED, HARMLESS, HARMLESS_PREFIXES, REFUSING
 from popserv.auth.passwords.schemes import SCHEMES
 from popserv.auth.sasl.mechanisms import MECHANISMS
+from popserv.auth.users.extra_fields import EVALUATED, HARMLESS, HARMLESS_PREFIXES, REFUSING
 from popserv.commandline.session import Options as SessionOptions
 from popserv.commands import capa, rfc1460, rfc1725
 from popserv.commands.dialects import DIALECTS

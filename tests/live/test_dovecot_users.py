@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.auth.hmac_md5 import hmac_md5_context
 from popserv.auth.passwords.checker import PasswdFileChecker
-from popserv.auth.passwords.extra_fields import EVALUATED, HARMLESS, HARMLESS_PREFIXES, REFUSING
-from popserv.core.session import client_address
+from popserv.auth.users.extra_fields import EVALUATED, HARMLESS, HARMLESS_PREFIXES, REFUSING
+from popserv.core.connection_details import ConnectionDetails, connection_details
 from tests.auth.harness import ask
 from tests.live.harness import Connection, require_programs, temporary_directory, until
 
@@ -185,8 +185,9 @@ class PasswdFileTests(SynchronousTestCase):
             return function(*args)
 
         checker = PasswdFileChecker(str(users), run_now)
-        token = client_address.set("127.0.0.1")
-        self.addCleanup(client_address.reset, token)
+        details = ConnectionDetails(("127.0.0.1", 4321))
+        token = connection_details.set(lambda: details)
+        self.addCleanup(connection_details.reset, token)
         accepted = set()
         for name in names:
             outcome = ask(checker, UsernamePassword(name, b"password"))

@@ -5,19 +5,24 @@ import socket
 from types import SimpleNamespace
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, ISSLTransport
-from twisted.internet.protocol import Factory
-from twisted.internet.testing import StringTransport
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Server
+from twisted.internet.testing import MemoryReactor, StringTransport
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import directlyProvides
+from zope.interface import alsoProvides, directlyProvides
 from zope.interface.verify import verifyObject
 
+from popserv.core.connection_details import ConnectionDetails
 from popserv.transports.peers import (
     DescriptorAddress,
     ITLSAtProxy,
     ProxiedAddress,
+    details_of,
     has_disconnected,
     host_and_port,
     is_behind_twisted_proxy,
@@ -64,6 +69,30 @@ class PeerTests(SynchronousTestCase):
         self.assertEqual(host_and_port(REMOTE_PEER), (REMOTE_PEER.host, REMOTE_PEER.port))
         for address in (UNIXAddress(b"/s"), DescriptorAddress("/dev/ttyS0", True), None):
             self.assertIsNone(host_and_port(address))
+
+    def test_details(self):
+        """What checkers may know are both ends, and how the connection is protected."""
+        host = IPv4Address("TCP", "198.51.100.2", 110)
+        transport = StringTransport(hostAddress=host, peerAddress=REMOTE_PEER)
+        remote, local = (REMOTE_PEER.host, REMOTE_PEER.port), (host.host, host.port)
+        self.assertEqual(details_of(transport), ConnectionDetails(remote, local))
+        alsoProvides(transport, ITLSAtProxy)
+        self.assertEqual(details_of(transport), ConnectionDetails(remote, local, True))
+        transport = StringTransport(UNIXAddress(b"/s"), UNIXAddress(None))
+        self.assertEqual(details_of(transport), ConnectionDetails(is_local=True))
+
+    def test_details_of_lost(self):
+        """A TCP connection that is lost has one end only."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(listener.getsockname())
+        accepted, address = listener.accept()
+        for each in (listener, client):
+            self.addCleanup(each.close)
+        server = Server(accepted, Protocol(), address, None, 1, MemoryReactor())
+        host, port = listener.getsockname()
+        self.assertEqual(details_of(server), ConnectionDetails(address, (host, port), False, True))
+        server.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(details_of(server), ConnectionDetails(address, None, False, True))
 
     def test_interfaces(self):
         """The addresses provide their interface."""

@@ -5,6 +5,7 @@ from base64 import b64encode
 
 from twisted.cred.credentials import UsernamePassword
 from twisted.logger import formatEvent
+from zope.interface.verify import verifyObject
 
 from popserv import __version__
 from popserv.auth.passwords.users_file import default_path
@@ -15,12 +16,14 @@ from popserv.commands import rfc1460, rfc1725
 from popserv.commands.dialects import DIALECTS
 from popserv.core.session import Session
 from popserv.errors import LoginFailed
-from popserv.interfaces import IMailbox, IRemoteUserCredentials
+from popserv.interfaces import IConfigurableRealm, IMailbox, IRemoteUserCredentials
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.runtime.bus import WorkerBus
 from popserv.wiring.factories import (
     make_factory,
     make_preauthenticated_factory,
+    make_realm,
     warn_about_short_timeout,
 )
 from tests.commands.harness import Client, FakeTLSState
@@ -38,6 +41,16 @@ class FactoriesCase(OptionsCase):
     def capabilities(self, *arguments):
         """Return the capability list of a connection from this machine."""
         return Client(self.factory(*arguments)).capabilities()
+
+
+class RealmTests(OptionsCase):
+    """The realm of a server."""
+
+    def test_settings(self):
+        """Settings of users reach the store, whatever limits there are."""
+        for arguments in ([], ["--login-delay=5"]):
+            realm = make_realm(self.parse(*arguments), WorkerBus())
+            self.assertTrue(verifyObject(IConfigurableRealm, realm))
 
 
 class CommandsTests(FactoriesCase):

@@ -219,7 +219,7 @@ class _PAMCheckerFactory:
 
     @property
     def credentialInterfaces(self):
-        from popserv.auth.services.checker import PasswordService
+        from popserv.auth.users.service import PasswordService
 
         return PasswordService.credentialInterfaces
 

@@ -19,7 +19,9 @@ from popserv.auth.credentials import ExchangeAborted
 from popserv.auth.dovecot.client import AuthClient
 from popserv.auth.dovecot.connection import ConnectionFailed
 from popserv.auth.dovecot.exchange import Aborted, run_exchange
-from popserv.auth.services.checker import PasswordService, Verified
+from popserv.auth.users.service import PasswordService
+from popserv.auth.users.user import User
+from popserv.core.user_settings import ConfiguredUser
 from popserv.errors import TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
@@ -40,7 +42,7 @@ class DovecotChecker(PasswordService):
     credentialInterfaces = (IUsernamePassword, IRelayedCredentials, IAPOPCredentials)
 
     def __init__(self, client: AuthClient) -> None:
-        super().__init__()
+        super().__init__(f"Dovecot at {client.path}")
         self._client = client
 
     @classmethod
@@ -95,21 +97,21 @@ class DovecotChecker(PasswordService):
         prefix = b"%b%x" % (connection.apop_prefix, self._client.now())
         return b"%b.%b@%b>" % (prefix, token_hex(8).encode("ascii"), host)
 
-    async def check(self, credentials: Any) -> bytes | tuple[()]:
-        """Return the user's name; see :class:`PasswordService`."""
+    async def check(self, credentials: Any) -> bytes | ConfiguredUser:
+        """See :class:`PasswordService`."""
         if IRelayedCredentials.providedBy(credentials):
-            verified = await self._relay(credentials)
+            user = await self._outages.watch(self._relay(credentials))
         elif IAPOPCredentials.providedBy(credentials):
-            verified = await self._check_apop(credentials)
+            user = await self._outages.watch(self._check_apop(credentials))
         else:
             return await super().check(credentials)
-        return self.accepted(credentials, verified)
+        return self.admitted(credentials, user)
 
-    async def verify(self, name: bytes, password: bytes) -> Verified:
+    async def verify(self, name: bytes, password: bytes) -> User:
         """See :class:`PasswordService`."""
         return await run_exchange(self._client, b"PLAIN", b"\0%b\0%b" % (name, password))
 
-    async def _check_apop(self, credentials: IAPOPCredentials) -> Verified:
+    async def _check_apop(self, credentials: IAPOPCredentials) -> User:
         timestamp, connection = credentials.timestamp, self._client.current
         if connection is None or not timestamp.startswith(connection.apop_prefix):
             # A new connection to popserv gets a timestamp that Dovecot accepts.
@@ -118,7 +120,7 @@ class DovecotChecker(PasswordService):
         response = b"%b\0%b\0%b" % (timestamp, credentials.username, digest)
         return await run_exchange(self._client, b"APOP", response)
 
-    async def _relay(self, credentials: IRelayedCredentials) -> Verified:
+    async def _relay(self, credentials: IRelayedCredentials) -> User:
         try:
             return await run_exchange(
                 self._client,

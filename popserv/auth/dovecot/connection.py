@@ -169,7 +169,7 @@ class AuthConnection(LineOnlyReceiver):
         self.cancel(number)
         if self._lines == lines:
             self._give_up(f"it has sent nothing for {REPLY_TIMEOUT:g} seconds")
-        waiting.errback(NoReply(f"Dovecot did not reply in {REPLY_TIMEOUT:g} seconds"))
+        waiting.errback(NoReply(f"it did not reply in {REPLY_TIMEOUT:g} seconds"))
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Close the connection: the line is longer than any of Dovecot's."""

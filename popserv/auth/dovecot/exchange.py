@@ -9,7 +9,9 @@ from twisted.cred.error import UnauthorizedLogin
 from popserv.auth.dovecot.client import AuthClient
 from popserv.auth.dovecot.connection import AuthConnection, ConnectionFailed, NoReply
 from popserv.auth.dovecot.lines import ProtocolError, Reply
-from popserv.auth.services.checker import Verified
+from popserv.auth.users.outages import ServerUnavailable
+from popserv.auth.users.records import service_user
+from popserv.auth.users.user import User
 from popserv.core.connection_details import connection_details
 from popserv.core.printable import printable
 from popserv.core.session import SendChallenge
@@ -42,12 +44,8 @@ class Aborted(Exception):
     """The client has ended the exchange; the cause is a POPError."""
 
 
-class DovecotError(Exception):
-    """Dovecot has reported a temporary failure; the message is for the log."""
-
-
 async def _no_challenge(challenge: bytes) -> bytes:
-    raise ProtocolError("Dovecot has sent a challenge after the whole response")
+    raise ProtocolError("it has sent a challenge after the whole response")
 
 
 async def run_exchange(
@@ -56,7 +54,7 @@ async def run_exchange(
     initial: bytes | None,
     send_challenge: SendChallenge = _no_challenge,
     identify: Callable[[bytes], object] = lambda name: None,
-) -> Verified:
+) -> User:
     """Run an exchange of a mechanism; return what Dovecot says about the user.
 
     ``identify`` is called with the user's name, even if Dovecot refuses the user.
@@ -66,7 +64,8 @@ async def run_exchange(
     Dovecot has forgotten the challenge.
 
     :raises UnauthorizedLogin: Dovecot refuses the user.
-    :raises TryLater: Dovecot cannot be asked, or reports a temporary failure.
+    :raises ServerUnavailable: Dovecot does not answer, or reports a temporary failure.
+    :raises TryLater: there is no connection to Dovecot, which is logged already.
     :raises Aborted: ``send_challenge`` has raised a POPError.
     """
     _check_length(initial)
@@ -75,8 +74,11 @@ async def run_exchange(
         reply = await _converse(connection, number, reply, send_challenge)
         if reply.kind == b"OK" and reply.challenge is not None:
             await _send_last_data(reply.challenge, send_challenge)
-    except (ConnectionFailed, ProtocolError) as error:
-        raise TryLater from error
+    except (NoReply, ProtocolError) as error:
+        raise ServerUnavailable(str(error)) from error
+    except ConnectionFailed:
+        # The client has logged it, once.
+        raise TryLater from None
     return _verified(reply.fields, identify, reply.kind == b"OK")
 
 
@@ -87,7 +89,7 @@ async def _begin(
     details = connection_details.get()()
     connection = await client.connection()
     if mechanism not in connection.mechanisms:
-        raise ConnectionFailed(f"Dovecot does not offer {printable(mechanism)} any more")
+        raise ProtocolError(f"it does not offer {printable(mechanism)} any more")
     try:
         number, reply = await connection.begin(mechanism, details, initial)
     except ConnectionFailed as error:
@@ -132,7 +134,7 @@ def _check_length(response: bytes | None) -> None:
 
 def _verified(
     fields: Mapping[bytes, bytes], identify: Callable[[bytes], object], is_ok: bool
-) -> Verified:
+) -> User:
     user = fields.get(b"user", b"")
     identify(user)
     said = fields.get(b"reason", b"")
@@ -142,11 +144,11 @@ def _verified(
             if name in fields:
                 raise UnauthorizedLogin(f"refused by Dovecot: {reason}{suffix}")
         if not user:
-            raise TryLater from ProtocolError("Dovecot has sent OK without a user")
-        return Verified(user, fields)
+            raise ServerUnavailable("it has sent OK without a user")
+        return service_user(user, fields)
     code = fields.get(b"code", b"")
     if b"temp" in fields or code == b"temp_fail":
-        raise TryLater from DovecotError(f"Dovecot reports a temporary failure{suffix}")
+        raise ServerUnavailable(f"it reports a temporary failure{suffix}")
     reasons = [reason for name, reason in _REASONS.items() if name in fields or name == code]
     if code and not reasons:
         reasons = [printable(code)]

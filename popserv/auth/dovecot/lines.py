@@ -17,7 +17,7 @@ from popserv.core.connection_details import ConnectionDetails
 _ESCAPES = {b"\0": b"\x010", b"\x01": b"\x011", b"\t": b"\x01t", b"\r": b"\x01r", b"\n": b"\x01n"}
 _UNESCAPES = {escape: octet for octet, escape in _ESCAPES.items()}
 _SPECIAL = re.compile(rb"[\x00\x01\t\r\n]")
-_ESCAPE = re.compile(rb"\x01[01trn]")
+_ESCAPE = re.compile(rb"\x01(.)", re.DOTALL)
 
 VERSION = b"VERSION\t1\t1"
 
@@ -44,8 +44,8 @@ def escape(value: bytes) -> bytes:
 
 
 def unescape(value: bytes) -> bytes:
-    """Return the value that is written in a line; an invalid escape stays as it is."""
-    return _ESCAPE.sub(lambda match: _UNESCAPES[match[0]], value)
+    """Return the value that is written in a line; any other octet that is escaped is itself."""
+    return _ESCAPE.sub(lambda match: _UNESCAPES.get(match[0], match[1]), value)
 
 
 def auth_line(
@@ -57,7 +57,7 @@ def auth_line(
     """
     parameters = [b"AUTH", b"%d" % request, mechanism, b"service=pop3"]
     if details.is_private:
-        parameters.append(b"secured")
+        parameters.append(b"secured=tls" if details.uses_tls else b"secured")
     for prefix, end in ((b"r", details.remote), (b"l", details.local)):
         if end is not None:
             parameters.append(prefix + b"ip=" + escape(_address(end[0])))

@@ -1,54 +1,44 @@
-"""The checker of ``--auth ldap:FILE``."""
+"""The checkers of ``--auth ldap:FILE``."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from popserv.auth.files import FileError
 from popserv.auth.ldap.config import LDAPConfig
 from popserv.auth.ldap.directory import Directory
-from popserv.auth.passwords.extra_fields import Client
-from popserv.auth.passwords.look_ups import LookUps
 from popserv.auth.passwords.preparation import prepared_password
-from popserv.auth.passwords.records import name_parts
-from popserv.auth.passwords.sources import SourceUnavailable
-from popserv.auth.passwords.users_file import User
+from popserv.auth.users.look_ups import LookUps
+from popserv.auth.users.records import name_parts
+from popserv.auth.users.refusals import EvenRefusals
+from popserv.auth.users.service import PasswordService
+from popserv.auth.users.user import User, UserDirectory
 from popserv.core.user_settings import ConfiguredUser
-from popserv.errors import TryLater
-from popserv.interfaces import IReloadable
-from popserv.runtime.coroutines import run_eagerly
 
 _log = Logger()
 
 
-@implementer(ICredentialsChecker, IReloadable)
-class LDAPChecker:
+class LDAPChecker(PasswordService):
     """Checks passwords by binding to a directory as the user.
 
-    ``now`` is a clock in seconds since the epoch; ``reactor`` and ``run`` are as for
-    :class:`popserv.auth.passwords.look_ups.LookUps`.
+    A refusal takes as long as the slowest one of late: most directories refuse a DN that no entry
+    has sooner than a wrong password.  ``reactor`` and ``run`` are as for
+    :class:`popserv.auth.users.look_ups.LookUps`.
     """
-
-    credentialInterfaces = (IUsernamePassword,)
 
     def __init__(
         self,
         config: LDAPConfig,
-        now: Callable[[], float] = time.time,
         reactor: Any = None,
         run: Callable[..., Deferred[Any]] | None = None,
     ) -> None:
-        self._now = now
-        self._path = config.path
+        super().__init__(f"{config.path}: the directory")
+        self._refusals = EvenRefusals(reactor)
         self._reactor = reactor
         self._run = run
         self._use(config)
@@ -59,47 +49,63 @@ class LDAPChecker:
 
         :raises FileError: the file cannot be used.
         """
-        return cls(LDAPConfig(path))
+        config = LDAPConfig(path)
+        return cls(config) if config.user_dn else LDAPSearchChecker(config)
 
     def _use(self, config: LDAPConfig) -> None:
+        self._config = config
         self._directory = Directory(config)
         self._look_ups = LookUps(
-            config.path, "directory", config.timeout, config.connections, self._reactor, self._run
+            "popserv-directory",
+            config.timeout,
+            config.connections,
+            reactor=self._reactor,
+            run=self._run,
         )
 
     def reload(self) -> None:
-        """See :class:`popserv.interfaces.IReloadable`."""
+        """Read the file again, and forget passwords; see :class:`popserv.interfaces.IReloadable`.
+
+        Whether the checker searches for users cannot change: others may be asked after it.
+        """
+        super().reload()
         try:
-            self._use(LDAPConfig(self._path))
+            config = LDAPConfig(self._config.path)
+            if bool(config.user_dn) != bool(self._config.user_dn):
+                raise FileError(f"{config.path}: restart the server to begin or end using user-dn")
         except FileError as error:
             _log.critical("{error}; the old settings stay in use", error=error)
+        else:
+            self._use(config)
 
-    def requestAvatarId(self, credentials: IUsernamePassword) -> Any:
-        """Return the user's avatar ID, or a Deferred of it; see ICredentialsChecker.
+    async def check(self, credentials: Any) -> bytes | ConfiguredUser:
+        """See :class:`PasswordService`."""
+        return await self._refusals.watch(super().check(credentials))
 
-        :raises UnauthorizedLogin: the credentials are wrong.
-        :raises TryLater: the directory cannot be asked, or too many logins wait for it.
-        """
-        return run_eagerly(self._check(credentials))
-
-    async def _check(self, credentials: Any) -> bytes | ConfiguredUser:
-        user = await self._authenticate(credentials)
+    async def verify(self, name: bytes, password: bytes) -> User:
+        """See :class:`PasswordService`."""
+        parts = name_parts(name)
+        user: User | None = None
+        if parts is not None:
+            prepared = prepared_password(password)
+            user = await self._look_ups.run(self._directory.authenticate, parts, prepared)
         if user is None:
             raise UnauthorizedLogin("unknown user or wrong password")
-        # Only now, so that a client without the password learns nothing.
-        refusal = user.rules.refusal_of(Client.current(), self._now())
-        if refusal:
-            raise UnauthorizedLogin(refusal)
-        credentials.username = user.name
-        return user.avatar_id
+        if user.rules.refusal:
+            # Not remembered, so that a correction is seen at once.
+            raise UnauthorizedLogin(user.rules.refusal)
+        return user
 
-    async def _authenticate(self, credentials: Any) -> User | None:
-        parts = name_parts(credentials.username)
-        password = prepared_password(credentials.password)
-        # Servers accept an empty password from everybody, as an anonymous bind.
-        if parts is None or not password or b"\0" in password:
+
+class LDAPSearchChecker(LDAPChecker, UserDirectory):
+    """Searches for the entry of a user, and can therefore tell which names it knows."""
+
+    async def find(self, name: bytes) -> User | None:
+        """See UserDirectory."""
+        parts = name_parts(name)
+        if parts is None:
             return None
-        try:
-            return await self._look_ups.run(self._directory.authenticate, parts, password)
-        except SourceUnavailable:
-            raise TryLater from None
+        user: User | None = await self._outages.watch(
+            self._look_ups.run(self._directory.find, parts)
+        )
+        return user

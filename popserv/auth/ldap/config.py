@@ -10,8 +10,8 @@ from ldap.dn import escape_dn_chars, is_dn
 from ldap.filter import escape_filter_chars
 
 from popserv.auth.files import FileError
-from popserv.auth.passwords.extra_fields import is_field
 from popserv.auth.toml_file import TOMLFile
+from popserv.auth.users.extra_fields import is_field
 
 KEYS = (
     *("urls", "start-tls", "ca-file", "timeout", "connections"),

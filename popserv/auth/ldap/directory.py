@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,10 +12,10 @@ import ldap
 from ldap.ldapobject import SimpleLDAPObject
 
 from popserv.auth.ldap.config import LDAPConfig
-from popserv.auth.passwords.extra_fields import NO_RULES
-from popserv.auth.passwords.look_ups import LookUpFailed
-from popserv.auth.passwords.records import user_of
-from popserv.auth.passwords.users_file import User
+from popserv.auth.users.extra_fields import NO_RULES
+from popserv.auth.users.outages import ServerUnavailable
+from popserv.auth.users.records import user_of
+from popserv.auth.users.user import User
 
 Attributes = Mapping[str, Sequence[bytes]]
 
@@ -46,26 +46,34 @@ class Directory:
         ``password`` must not be empty: a server would take that for an anonymous bind, and accept
         it (RFC 4513 section 5.1.2).
 
-        :raises LookUpFailed: no server answers, or one refuses what the configuration says.
+        :raises ServerUnavailable: no server answers, or one refuses what the configuration says.
         """
+        if self._config.user_dn:
+            return self._ask(self._bind_and_read, parts, password)
+        return self._ask(self._search_and_bind, parts, password)
+
+    def find(self, parts: Mapping[str, str]) -> User | None:
+        """Return the user whose name has these parts, or None, by a search.
+
+        :raises ServerUnavailable: as :meth:`authenticate`.
+        """
+        return self._ask(lambda connection: self._search(connection, parts)[1])
+
+    def _ask(self, function: Callable[..., User | None], *args: Any) -> User | None:
+        """Call a function with a connection to the first server that answers."""
         problems = []
         for url in self._config.urls:
             try:
-                return self._authenticate_at(url, parts, password)
+                connection = self._connect(url)
+                try:
+                    return function(connection, *args)
+                finally:
+                    connection.unbind_s()
             except _AWAY as error:
                 problems.append(f"{url}: {_text_of(error)}")
             except ldap.LDAPError as error:
-                raise LookUpFailed(f"{url}: {_text_of(error)}") from error
-        raise LookUpFailed("; ".join(problems))
-
-    def _authenticate_at(self, url: str, parts: Mapping[str, str], password: bytes) -> User | None:
-        connection = self._connect(url)
-        try:
-            if self._config.user_dn:
-                return self._bind_and_read(connection, parts, password)
-            return self._search_and_bind(connection, parts, password)
-        finally:
-            connection.unbind_s()
+                raise ServerUnavailable(f"{url}: {_text_of(error)}") from error
+        raise ServerUnavailable("; ".join(problems))
 
     def _connect(self, url: str) -> Any:
         config = self._config
@@ -115,22 +123,27 @@ class Directory:
     def _search_and_bind(
         self, connection: Any, parts: Mapping[str, str], password: bytes
     ) -> User | None:
+        dn, user = self._search(connection, parts)
+        if user is None or not dn or self._bind(connection, dn, password):
+            return user
+        return None
+
+    def _search(self, connection: Any, parts: Mapping[str, str]) -> tuple[str, User | None]:
+        """Return the DN of the entry that the filter finds, and its user."""
         config = self._config
         try:
             connection.simple_bind_s(config.bind_dn, config.bind_password)
         except ldap.INVALID_CREDENTIALS as error:
-            raise LookUpFailed(f"{config.bind_dn} cannot bind: {_text_of(error)}") from error
+            raise ServerUnavailable(f"{config.bind_dn} cannot bind: {_text_of(error)}") from error
         try:
             entries = self._entries(
                 connection, config.base, ldap.SCOPE_SUBTREE, config.filter_of(parts), limit=2
             )
         except ldap.SIZELIMIT_EXCEEDED:
-            return self._refused("the filter finds several entries")
+            return "", self._refused("the filter finds several entries")
         if len(entries) > 1:
-            return self._refused("the filter finds several entries")
-        if not entries or not self._bind(connection, entries[0][0], password):
-            return None
-        return self._user_of(*entries[0])
+            return "", self._refused("the filter finds several entries")
+        return (entries[0][0], self._user_of(*entries[0])) if entries else ("", None)
 
     def _entries(
         self, connection: Any, base: str, scope: int, search: str, limit: int = 0

@@ -24,15 +24,14 @@ from zope.interface import Interface, implementer
 
 from popserv.auth.credentials import ExchangeAborted
 from popserv.auth.files import FileError
-from popserv.auth.passwords.cache import VerifiedPasswordCache
 from popserv.auth.passwords.cram_md5 import CRAM_MD5_SCHEMES, matches_cram_md5
 from popserv.auth.passwords.decoys import Decoys, machine_secret
-from popserv.auth.passwords.extra_fields import Client
 from popserv.auth.passwords.login_methods import supports
 from popserv.auth.passwords.preparation import candidate_passwords
 from popserv.auth.passwords.schemes import (
     SchemeUnavailable,
     UnknownScheme,
+    has_password,
     is_apop,
     scheme_of,
     split_field,
@@ -40,8 +39,11 @@ from popserv.auth.passwords.schemes import (
 )
 from popserv.auth.passwords.scram_keys import ScramKeys
 from popserv.auth.passwords.scram_selection import select_scram_keys
-from popserv.auth.passwords.sources import SourceUnavailable, UserSource
-from popserv.auth.passwords.users_file import User, UsersFile, UsersFileError
+from popserv.auth.passwords.sources import UserSource
+from popserv.auth.passwords.users_file import UsersFile, UsersFileError
+from popserv.auth.users.remembered import RememberedPasswords
+from popserv.auth.users.user import User, UserDirectory
+from popserv.core.connection_details import connection_details
 from popserv.core.session import client_is_connected
 from popserv.core.user_settings import ConfiguredUser
 from popserv.errors import POPError, TryLater
@@ -54,10 +56,12 @@ from popserv.interfaces import (
     IScramCredentials,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
-    IUserLookup,
 )
 from popserv.runtime.coroutines import run_eagerly
 from popserv.runtime.threads import BoundedThreadPool
+
+REMEMBERED = 3600.0
+"""Seconds for which a password is not hashed again: a client that polls causes a hash an hour."""
 
 _hash_threads = BoundedThreadPool("popserv-hash", threads=2, backlog=200)
 
@@ -68,7 +72,7 @@ def _run_in_thread(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
 
 
 @implementer(ICredentialsChecker, ICredentialsSupport, ICaching)
-class SecretsChecker:
+class SecretsChecker(UserDirectory):
     """Checks credentials against the secrets of users, who are looked up at each login.
 
     ``source`` has the users.  ``run`` calls a function with arguments in a thread and returns an
@@ -96,8 +100,8 @@ class SecretsChecker:
         self._source = source
         self._run = run
         self._now = now
-        self._cache = VerifiedPasswordCache()
-        self.cache_sizes = self._cache.sizes
+        self._remembered: RememberedPasswords[bool] = RememberedPasswords(REMEMBERED)
+        self.cache_sizes = self._remembered.sizes
         self._decoys = Decoys(machine_secret())
 
     def supports(self, credentials: type[Interface]) -> bool:
@@ -119,8 +123,6 @@ class SecretsChecker:
             # so that a client cannot find out whether its password is right.
             if not await self._is_right(credentials, user) or user is None:
                 raise UnauthorizedLogin(refusal or "unknown user or wrong password")
-        except SourceUnavailable:
-            raise TryLater from None
         except (FileError, SchemeUnavailable) as error:
             raise TryLater from error
         except UnknownScheme as error:
@@ -132,16 +134,26 @@ class SecretsChecker:
         credentials.username = user.name
         return user.avatar_id
 
+    async def find(self, name: bytes) -> User | None:
+        """See UserDirectory."""
+        try:
+            return await self._source.find(name)
+        except FileError as error:
+            raise TryLater from error
+
     async def _find(self, credentials: Any) -> tuple[User | None, str]:
         """Return the user who may log in, or None, and for the log why one may not."""
         is_certificate = ICertificateCredentials.providedBy(credentials)
         names = credentials.names if is_certificate else [credentials.username]
         for name in names:
-            user = await self._source.find(name)
+            user = await self.find(name)
             if user is not None:
-                refusal = user.rules.refusal_of(Client.current(), self._now())
+                refusal = self._refusal_of(user)
                 return (None if refusal else user), refusal
         return None, ""
+
+    def _refusal_of(self, user: User) -> str:
+        return user.rules.refusal_of(connection_details.get(), self._now())
 
     async def _is_right(self, credentials: Any, user: User | None) -> bool:
         """Return whether credentials prove that a client is the user; None is an unknown user."""
@@ -158,17 +170,21 @@ class SecretsChecker:
         return bool(await self._run(check, credentials, user))
 
     async def _check_password(self, credentials: IUsernamePassword, user: User | None) -> bool:
-        password = credentials.password
-        if user is not None and self._cache.contains(user.password_field, password):
+        remembered, password = self._remembered, credentials.password
+        # A client may send the password in another encoding than another one does.
+        field = b"" if user is None else user.password_field
+        key = b"%d:%b%b" % (len(field), field, password)
+        if user is not None and remembered.find(key, password):
             return True
+        begun = remembered.begin()
         is_right = bool(await self._run(self._verify_password, credentials, user))
-        if is_right and user is not None:
-            self._cache.add(user.password_field, password)
+        if is_right:
+            remembered.add(key, password, True, begun)
         return is_right
 
     def _verify_password(self, credentials: IUsernamePassword, user: User | None) -> bool:
         passwords = candidate_passwords(credentials.password)
-        if user is None or not user.has_password():
+        if user is None or not has_password(user.password_field):
             self._verify_against_decoy(credentials.username, passwords)
         if user is None:
             return False
@@ -180,7 +196,7 @@ class SecretsChecker:
         """Take the time that verifying a user's password takes."""
         fields = self._source.secrets().passwords
         if fields:
-            decoy = self._decoys.password_field(name, fields)
+            decoy = self._decoys.choose(name, fields)
             with suppress(ValueError):
                 for password in passwords:
                     verify(decoy, password)
@@ -199,7 +215,7 @@ class SecretsChecker:
         secrets = self._source.secrets()
         if secrets.has_only_schemes(CRAM_MD5_SCHEMES) and secrets.passwords:
             # Takes the time that the digest of a user takes.
-            decoy = self._decoys.password_field(credentials.username, secrets.passwords)
+            decoy = self._decoys.choose(credentials.username, secrets.passwords)
             with suppress(ValueError):
                 matches_cram_md5(credentials, decoy)
         return False
@@ -215,8 +231,7 @@ class SecretsChecker:
         if not is_right or known is None:
             return False
         # The exchange may have taken minutes, and the user may have changed meanwhile.
-        found = await self._source.find(known.name)
-        return found == known and not known.rules.refusal_of(Client.current(), self._now())
+        return await self.find(known.name) == known and not self._refusal_of(known)
 
     def _scram_keys(
         self, credentials: IScramCredentials, user: User | None
@@ -230,7 +245,7 @@ class SecretsChecker:
         )
 
 
-@implementer(IReloadable, IUserLookup)
+@implementer(IReloadable)
 class PasswdFileChecker(SecretsChecker):
     """Checks credentials against a users file, which is read again when it changes.
 
@@ -289,17 +304,3 @@ class PasswdFileChecker(SecretsChecker):
             return credentials is IUsernamePassword
         self._last_reported_error = ""
         return is_supported
-
-    def find(self, name: bytes) -> User | None:
-        """Return the user in the file whom a client means by a name, or None.
-
-        :raises TryLater: the file cannot be used.
-        """
-        try:
-            return self._users_file.read().find(name)
-        except UsersFileError as error:
-            raise TryLater from error
-
-    def knows(self, name: bytes) -> bool:
-        """See :class:`popserv.interfaces.IUserLookup`."""
-        return self.find(name) is not None

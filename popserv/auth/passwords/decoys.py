@@ -12,9 +12,12 @@ import os
 import re
 from collections.abc import Sequence
 from hashlib import blake2b
+from typing import TypeVar
 
 from popserv.auth.names import prepared_name
 from popserv.auth.passwords.scram_keys import ScramKeys
+
+T = TypeVar("T")
 
 _MACHINE_ID = "/etc/machine-id"
 """The file of machine-id(5): unique to the machine, and not to be disclosed on the network."""
@@ -49,10 +52,10 @@ class Decoys:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
-    def password_field(self, name: bytes, fields: Sequence[bytes]) -> bytes:
-        """Select one of the users' password fields, always the same one for a name."""
+    def choose(self, name: bytes, options: Sequence[T]) -> T:
+        """Select one of some options, such as users' secrets, always the same one for a name."""
         digest = blake2b(_same_name(name), key=self._secret, digest_size=8).digest()
-        return fields[int.from_bytes(digest, "big") % len(fields)]
+        return options[int.from_bytes(digest, "big") % len(options)]
 
     def scram_keys(self, hash_name: str, name: bytes, iterations: int) -> ScramKeys:
         """Return SCRAM keys that no password matches.

@@ -12,9 +12,10 @@ from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from zope.interface import Interface
 
 from popserv.auth.passwords.cram_md5 import CRAM_MD5_SCHEMES
-from popserv.auth.passwords.schemes import CLEARTEXT_SCHEMES, is_apop
+from popserv.auth.passwords.schemes import CLEARTEXT_SCHEMES, has_password, is_apop
 from popserv.auth.passwords.sources import Secrets
-from popserv.auth.passwords.users_file import User, Users
+from popserv.auth.passwords.users_file import Users
+from popserv.auth.users.user import User
 from popserv.interfaces import (
     IAPOPCredentials,
     ICertificateCredentials,
@@ -56,6 +57,6 @@ def methods_of(users: Users, user: User) -> Sequence[str]:
     """
     if is_apop(user.password_field):
         return ("APOP",)
-    if not user.has_password():
+    if not has_password(user.password_field):
         return ("certificate",)
     return ("password", *(name for kind, name in _NAMES.items() if supports(users, kind)))

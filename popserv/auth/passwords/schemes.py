@@ -107,6 +107,11 @@ def is_empty(field: bytes) -> bool:
     return re.fullmatch(rb"(\{[^}]*\})?", field) is not None
 
 
+def has_password(field: bytes) -> bool:
+    """Return whether a password can match a field: it has a secret of a known scheme but APOP."""
+    return is_supported(field) and not (is_apop(field) or is_empty(field))
+
+
 def join_field(scheme: bytes, secret: bytes) -> bytes:
     """Return the password field with a scheme and a secret.
 

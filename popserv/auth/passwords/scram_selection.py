@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from popserv.auth.passwords.decoys import Decoys
 from popserv.auth.passwords.preparation import prepared_password
-from popserv.auth.passwords.schemes import CLEARTEXT_SCHEMES, scheme_of, split_field
+from popserv.auth.passwords.schemes import (
+    CLEARTEXT_SCHEMES,
+    has_password,
+    scheme_of,
+    split_field,
+)
 from popserv.auth.passwords.scram_keys import (
     SCRAM_ITERATIONS,
     ScramKeys,
@@ -12,7 +17,7 @@ from popserv.auth.passwords.scram_keys import (
     parse_scram_keys,
 )
 from popserv.auth.passwords.sources import Secrets
-from popserv.auth.passwords.users_file import User
+from popserv.auth.users.user import User
 
 
 def select_scram_keys(
@@ -29,10 +34,10 @@ def select_scram_keys(
     decoy_keys = decoys.scram_keys(hash_name, name, SCRAM_ITERATIONS)
     can_use_scram = (
         user is not None
-        and user.has_password()
+        and has_password(user.password_field)
         and scheme_of(user.password_field) in {scheme, *CLEARTEXT_SCHEMES}
     )
-    decoy_field = decoys.password_field(name, secrets.passwords)
+    decoy_field = decoys.choose(name, secrets.passwords)
     chosen = user.password_field if user is not None and can_use_scram else decoy_field
     # Decoy keys, too, must take the time of a user's keys and have their iteration count.
     if scheme_of(chosen) == scheme:

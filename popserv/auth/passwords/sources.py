@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from popserv.auth.passwords.users_file import User
-
-
-class SourceUnavailable(Exception):
-    """The users cannot be looked up now; the source has logged why."""
+from popserv.auth.users.user import User
 
 
 class Secrets(Protocol):
@@ -41,7 +37,7 @@ class UserSource(Protocol):
     async def find(self, name: bytes) -> User | None:
         """Return the user whom a client means by a name, or None.
 
-        :raises SourceUnavailable: the users cannot be looked up.
+        :raises popserv.errors.TryLater: the users cannot be looked up.
         :raises popserv.auth.files.FileError: likewise, for a reason that is logged at each login.
         """
 

@@ -2,7 +2,7 @@
 
 Each line is ``name:{SCHEME}secret:uid:gid:gecos:home:shell:extra_fields``; the fields after the
 second may be missing.  Blank lines and lines that start with ``#`` are ignored.  Of the fields
-after the second, only the extra fields have an effect; :mod:`popserv.auth.passwords.extra_fields`
+after the second, only the extra fields have an effect; :mod:`popserv.auth.users.extra_fields`
 evaluates them.
 """
 
@@ -19,10 +19,10 @@ from twisted.logger import Logger
 
 from popserv.auth.files import FileError, check_private, fingerprint
 from popserv.auth.names import CaseInsensitiveNames, prepared_name
-from popserv.auth.passwords.extra_fields import Rules, parse_rules
-from popserv.auth.passwords.schemes import is_apop, is_empty, is_supported, scheme_of
+from popserv.auth.passwords.schemes import has_password, is_apop, is_supported, scheme_of
+from popserv.auth.users.extra_fields import parse_rules
+from popserv.auth.users.user import User
 from popserv.core.printable import printable
-from popserv.core.user_settings import ConfiguredUser, avatar_id
 from popserv.runtime.permissions import reason_of
 
 _log = Logger()
@@ -38,29 +38,6 @@ class UsersFileError(FileError):
 def default_path(root: str) -> str:
     """Return the default path of the users file for the maildrops below ``root``."""
     return os.path.join(root, ".users")
-
-
-class User(NamedTuple):
-    """A user: the name and the password field as in the file, and the rules for logins."""
-
-    name: bytes
-    password_field: bytes
-    rules: Rules
-
-    @property
-    def maildrop(self) -> bytes:
-        """The name of the user whose maildrop is opened."""
-        return self.rules.maildrop or self.name
-
-    @property
-    def avatar_id(self) -> bytes | ConfiguredUser:
-        """What a checker returns for the user."""
-        return avatar_id(self.maildrop, self.rules.settings)
-
-    def has_password(self) -> bool:
-        """Return whether a password can match: a secret of a supported scheme but APOP."""
-        field = self.password_field
-        return is_supported(field) and not (is_apop(field) or is_empty(field))
 
 
 class Problem(NamedTuple):
@@ -90,7 +67,7 @@ class Users:
         allowed = [user for user in users if not user.rules.refusal]
         self.password_fields = {user.name: user.password_field for user in allowed}
         # A user without a secret can log in with a client certificate.
-        self.passwords = [user.password_field for user in allowed if user.has_password()]
+        self.passwords = [*filter(has_password, self.password_fields.values())]
         self.schemes = frozenset(map(scheme_of, self.passwords))
         self.has_apop = any(map(is_apop, self.password_fields.values()))
         self._names = CaseInsensitiveNames(self.by_name)

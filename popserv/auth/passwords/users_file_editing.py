@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from popserv.auth.names import check_name
-from popserv.auth.passwords.extra_fields import (
+from popserv.auth.passwords.users_file import UsersFileError
+from popserv.auth.users.extra_fields import (
     EVALUATED,
     PREFIX,
     REFUSING,
@@ -24,7 +25,6 @@ from popserv.auth.passwords.extra_fields import (
     parse_rules,
     split_columns,
 )
-from popserv.auth.passwords.users_file import UsersFileError
 from popserv.core.printable import printable
 from popserv.runtime.permissions import reason_of
 

@@ -20,7 +20,10 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from popserv.auth.services.checker import PasswordService, Verified
+from popserv.auth.users.outages import ServerUnavailable
+from popserv.auth.users.records import service_user
+from popserv.auth.users.service import PasswordService
+from popserv.auth.users.user import User
 from popserv.core.connection_details import connection_details
 from popserv.core.session import client_is_connected
 from popserv.errors import TryLater
@@ -42,18 +45,15 @@ _MARK = b"POPSERV_CHECKPASSWORD"
 _VARIABLE = re.compile(rb"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 
 
-class ProgramFailed(Exception):
-    """The program cannot tell whether the password is right; the message says why."""
-
-
 class CheckPasswordChecker(PasswordService):
     """Runs a program for each login, without a shell; ``command`` are the program and arguments.
 
     The program has no environment but ``PATH`` and the variables of UCSPI about the connection.
+    Variables that it sets are fields of the user, if their names are those of fields of popserv.
     """
 
     def __init__(self, command: Sequence[str], reactor: Any = None) -> None:
-        super().__init__()
+        super().__init__(command[0])
         self._command = tuple(command)
         self._reactor = reactor
         self._slots = DeferredSemaphore(MAX_PROCESSES)
@@ -72,7 +72,7 @@ class CheckPasswordChecker(PasswordService):
             raise ValueError(f"{path} is not a program that this user can run")
         return cls([path, *command[1:]])
 
-    async def verify(self, name: bytes, password: bytes) -> Verified:
+    async def verify(self, name: bytes, password: bytes) -> User:
         """See :class:`PasswordService`."""
         # Programs for qmail would take the timestamp for one of APOP; it is empty.
         text = b"%b\0%b\0\0" % (name, password)
@@ -86,11 +86,9 @@ class CheckPasswordChecker(PasswordService):
             if not is_connected():
                 raise TryLater
             output = await self._run(text, environment, is_connected)
-        except ProgramFailed as error:
-            raise TryLater from error
         finally:
             self._slots.release()
-        return Verified(output[b"USER"], output)
+        return service_user(output[b"USER"], output)
 
     async def _run(self, text: bytes, environment: Any, is_connected: Any) -> dict[bytes, bytes]:
         if self._reactor is None:
@@ -110,16 +108,18 @@ class CheckPasswordChecker(PasswordService):
                 childFDs={0: "w", 1: "r", 2: 2, 3: "w"},
             )
         except OSError as error:
-            raise ProgramFailed(f"{self._command[0]} cannot be run: {error.strerror}") from error
+            raise ServerUnavailable(f"it cannot be run: {error.strerror}") from error
         status = await process.ended
         if status == 1:
             raise UnauthorizedLogin("unknown user or wrong password")
+        if not is_connected():
+            raise TryLater
         entries = bytes(process.output).split(b"\0")
         if status != 0 or mark not in entries:
             how = process.problem or (
                 "did not run the command in its arguments" if status == 0 else _described(status)
             )
-            raise ProgramFailed(f"{self._command[0]} {how}")
+            raise ServerUnavailable(f"it {how}")
         variables = {
             match[1]: match[2]
             for match in map(_VARIABLE.fullmatch, entries)
@@ -127,7 +127,7 @@ class CheckPasswordChecker(PasswordService):
         }
         # The first variable is lost if the program has written something before.
         if not variables.get(b"USER"):
-            raise ProgramFailed(f"{self._command[0]} did not set USER, or wrote to standard output")
+            raise ServerUnavailable("it did not set USER, or wrote to standard output")
         return variables
 
 
@@ -166,7 +166,7 @@ class _Process(ProcessProtocol):
     def _look(self) -> None:
         """Kill the program if nobody waits for it any more, or if it takes too long."""
         if not self._is_connected():
-            self._kill("was killed, because the client has disconnected")
+            self._kill("was killed, because its client has disconnected")
         elif self._reactor.seconds() >= self._deadline:
             self._kill(f"did not end in {TIMEOUT:g} seconds")
         else:

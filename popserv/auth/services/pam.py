@@ -15,12 +15,15 @@ from typing import Any
 
 import pamela  # type: ignore[import-untyped]
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet import defer
+from twisted.internet.defer import Deferred
 
-from popserv.auth.services.checker import PasswordService, Verified
-from popserv.core.session import client_address, client_is_connected
+from popserv.auth.users.look_ups import LookUps
+from popserv.auth.users.outages import ServerUnavailable
+from popserv.auth.users.records import service_user
+from popserv.auth.users.service import PasswordService
+from popserv.auth.users.user import User
+from popserv.core.connection_details import connection_details
 from popserv.errors import TryLater
-from popserv.runtime.threads import BoundedThreadPool
 
 TIMEOUT = 30.0
 """Seconds that a login waits for the modules."""
@@ -47,29 +50,28 @@ _REFUSALS = {
 _SYSTEM_ERROR = 4
 """The results that refuse a user; with any other one, PAM cannot tell."""
 
-_threads = BoundedThreadPool("popserv-pam", threads=20, backlog=200, wait_at_shutdown=False)
-
-
-class PAMFailed(Exception):
-    """PAM cannot tell whether the password is right; the message says why."""
+THREADS = 20
+BACKLOG = 200
+"""The threads in which modules run, and the logins that run or wait for one."""
 
 
 class PAMChecker(PasswordService):
     """Asks a service of PAM whether a password is right, and whether the account may be used.
 
-    ``run`` calls a function with arguments in a thread, and ``reactor`` has the clock.
+    ``run`` and ``reactor`` are as for :class:`popserv.auth.users.look_ups.LookUps`.
     """
 
     def __init__(
         self,
         service: str,
-        run: Callable[..., defer.Deferred[Any]] = _threads.run,
+        run: Callable[..., Deferred[Any]] | None = None,
         reactor: Any = None,
     ) -> None:
-        super().__init__()
+        super().__init__(f"the service {service} of PAM")
         self._service = service
-        self._run = run
-        self._reactor = reactor
+        self._look_ups = LookUps(
+            "popserv-pam", TIMEOUT, THREADS, backlog=BACKLOG, reactor=reactor, run=run
+        )
         self._running: Counter[bytes] = Counter()
         self._lock = Lock()
 
@@ -88,36 +90,17 @@ class PAMChecker(PasswordService):
             )
         return cls(service)
 
-    async def verify(self, name: bytes, password: bytes) -> Verified:
+    async def verify(self, name: bytes, password: bytes) -> User:
         """See :class:`PasswordService`."""
-        if self._reactor is None:
-            # twistd chooses the reactor after everything is imported.
-            from twisted.internet import reactor
-
-            self._reactor = reactor
-        is_connected = client_is_connected.get()
-        is_waiting = True
-        checking = self._run(
-            self._check,
-            *(name, password, client_address.get()),
-            still_needed=lambda: is_waiting and is_connected(),
-        )
-        checking.addTimeout(TIMEOUT, self._reactor)
-        try:
-            user: bytes = await checking
-        except PAMFailed as error:
-            raise TryLater from error
-        except defer.TimeoutError:
-            raise TryLater from PAMFailed(f"PAM did not answer in {TIMEOUT:g} seconds")
-        finally:
-            is_waiting = False
-        return Verified(user, {})
+        address = connection_details.get()().address
+        user = await self._look_ups.run(self._check, name, password, address)
+        return service_user(user, {})
 
     def _check(self, name: bytes, password: bytes, address: str | None) -> bytes:
         """Ask PAM, in a thread, unless too many threads do so for this name."""
         with self._lock:
             if self._running[name] >= MAX_CHECKS_OF_NAME:
-                raise PAMFailed("the modules of PAM do not answer for this name")
+                raise TryLater from TimeoutError("the modules of PAM do not answer for this name")
             self._running[name] += 1
         try:
             return _authenticate(self._service, name, password, address)
@@ -132,14 +115,14 @@ def _authenticate(service: str, name: bytes, password: bytes, address: str | Non
     """Return the name of the user, which a module may have changed.
 
     :raises UnauthorizedLogin: PAM refuses the user.
-    :raises PAMFailed: PAM cannot tell.
+    :raises ServerUnavailable: PAM cannot tell.
     """
     # The library keeps no reference to it.
     conversation = pamela.new_simple_password_conv((password,), "utf-8")
     try:
         handle = pamela.pam_start(service, name, conv_func=conversation)
     except pamela.PAMError as error:
-        raise PAMFailed(f"PAM cannot be started: {error}") from None
+        raise ServerUnavailable(f"PAM cannot be started: {error}") from None
     status = 0
     try:
         if address is not None:
@@ -153,7 +136,7 @@ def _authenticate(service: str, name: bytes, password: bytes, address: str | Non
         if status in _REFUSALS:
             raise UnauthorizedLogin(f"refused by PAM: {_REFUSALS[status]}")
         if status != 0:
-            raise PAMFailed(f"PAM cannot tell: {pamela.pam_strerror(handle, status)}")
+            raise ServerUnavailable(str(pamela.pam_strerror(handle, status)))
         user: str = handle.get_item(pamela.PAM_USER, "latin-1")
         return user.encode("latin-1")
     finally:

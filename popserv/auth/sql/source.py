@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from twisted.internet.defer import Deferred
 
-from popserv.auth.passwords.extra_fields import NO_RULES
-from popserv.auth.passwords.look_ups import LookUpFailed, LookUps
-from popserv.auth.passwords.records import name_parts, octets_of, user_of
 from popserv.auth.passwords.schemes import (
     is_empty,
     new_scram_sha256,
     scheme_of,
 )
-from popserv.auth.passwords.users_file import User
 from popserv.auth.sql.config import SQLConfig
+from popserv.auth.users.extra_fields import NO_RULES
+from popserv.auth.users.look_ups import LookUps
+from popserv.auth.users.outages import Outages, ServerUnavailable
+from popserv.auth.users.records import name_parts, octets_of, user_of
+from popserv.auth.users.user import User
 from popserv.core.printable import printable
 
 Row = Mapping[str, Any]
@@ -66,7 +67,7 @@ class DatabaseSecrets:
 class SQLUsers:
     """The users in the database of ``config``; see :class:`popserv.auth.passwords.sources`.
 
-    ``reactor`` and ``run`` are as for :class:`popserv.auth.passwords.look_ups.LookUps`.
+    ``reactor`` and ``run`` are as for :class:`popserv.auth.users.look_ups.LookUps`.
     """
 
     def __init__(
@@ -76,8 +77,9 @@ class SQLUsers:
         run: Callable[..., Deferred[Any]] | None = None,
     ) -> None:
         self._config = config
+        self._outages = Outages(f"{config.path}: the database")
         self._look_ups = LookUps(
-            config.path, "database", config.timeout, config.connections, reactor, run
+            "popserv-database", config.timeout, config.connections, reactor=reactor, run=run
         )
         self._secrets = DatabaseSecrets(config.schemes)
 
@@ -91,7 +93,7 @@ class SQLUsers:
         if values is None:
             return None
         used = {each: values[each] for each in self._config.parameters}
-        rows = await self._look_ups.run(self._query, used)
+        rows = await self._outages.watch(self._look_ups.run(self._query, used))
         if not rows:
             return None
         user = self._user_of(name, rows)
@@ -108,9 +110,12 @@ class SQLUsers:
             with self._config.engine.connect() as connection:
                 result = connection.execute(self._config.query, values)
                 return [dict(row) for row in result.mappings().fetchmany(2)]
+        except (DataError, UnicodeError):
+            # The database cannot have such a name, because of its encoding.
+            return []
         except SQLAlchemyError as error:
             # Without the query, which SQLAlchemy adds to it.
-            raise LookUpFailed(str(getattr(error, "orig", None) or error)) from error
+            raise ServerUnavailable(str(getattr(error, "orig", None) or error)) from error
 
     def _user_of(self, name: bytes, rows: Sequence[Row]) -> User:
         """Return the user of the rows; what is wrong with them refuses the user, for the log."""

@@ -19,13 +19,7 @@ from twisted.internet.defer import Deferred
 from popserv.auth.throttle.penalties import Penalties, attempted_secrets
 from popserv.auth.throttle.slots import LoginAttempt, LoginSlots
 from popserv.core.connection_details import ConnectionDetails, connection_details
-from popserv.core.session import (
-    Authenticator,
-    Release,
-    client_address,
-    client_is_connected,
-    client_uses_tls,
-)
+from popserv.core.session import Authenticator, Release, client_is_connected
 from popserv.interfaces import IMailbox
 from popserv.runtime.bus import WorkerBus
 
@@ -36,14 +30,8 @@ class Client(Protocol):
     def is_connected(self) -> bool:
         """Return whether the client is still connected; may be called in any thread."""
 
-    def address(self) -> str | None:
-        """Return the client's IP address, or None if it has none."""
-
-    def uses_tls(self) -> bool:
-        """Return whether the client uses TLS, with this server or with a proxy before it."""
-
     def details(self) -> ConnectionDetails:
-        """Return the ends of the connection; called while a login runs."""
+        """Return what is known of the connection; called while a login runs."""
 
     def callLater(self, seconds: float, function: Callable[[], object]) -> object:
         """Call a function after a number of seconds."""
@@ -103,8 +91,6 @@ class ClientThrottle:
             if waiting is not None:
                 await waiting
         client_is_connected.set(client.is_connected)
-        client_address.set(client.address())
-        client_uses_tls.set(client.uses_tls())
         connection_details.set(client.details)
         opened = await throttle.authenticator.authenticate(credentials)
         if network is not None:

@@ -13,6 +13,7 @@ from popserv.auth.credentials import APOPCredentials, ExchangeAborted
 from popserv.auth.dovecot import DovecotChecker
 from popserv.auth.dovecot.connection import ConnectionFailed
 from popserv.auth.sasl.relay import RelayedCredentials
+from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import BadCommand, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
@@ -110,6 +111,47 @@ class DovecotCheckerTests(DovecotCase):
         self.assertTrue(line.endswith(b64encode(response)))
         side.send(b"OK\t1\tuser=ann\n")
         self.assertEqual(self.successResultOf(asked), b"ann")
+
+    def test_fields(self):
+        """Fields of popserv in Dovecot's reply hold for every way to log in."""
+        side = self.connect()
+        kinds = (
+            UsernamePassword(b"ann", b"secret"),
+            RelayedCredentials(make_session(), b"SCRAM-SHA-256", b"x", None),
+        )
+        for number, credentials in enumerate(kinds, 1):
+            asked = self.ask(credentials)
+            side.send(b"OK\t%d\tuser=ann\tpopserv_read_only\n" % number)
+            expected = ConfiguredUser(b"ann", UserSettings(read_only=True))
+            self.assertEqual(self.successResultOf(asked), expected)
+        asked = self.ask(kinds[1])
+        side.send(b"OK\t3\tuser=ann\tpopserv_nologin\n")
+        error = self.fails_with(asked, UnauthorizedLogin)
+        self.assertEqual(str(error), "popserv_nologin is set")
+
+    def test_temporary(self):
+        """That Dovecot reports a temporary failure is logged once, until it decides again."""
+        side = self.connect()
+        kinds = (
+            UsernamePassword(b"ann", b"secret"),
+            RelayedCredentials(make_session(), b"SCRAM-SHA-256", b"x", None),
+        )
+        for number, credentials in enumerate(kinds, 1):
+            asked = self.ask(credentials)
+            side.send(b"FAIL\t%d\tuser=ann\ttemp\n" % number)
+            self.assertIsNone(self.fails_with(asked, TryLater).__cause__)
+        asked = self.ask(kinds[0])
+        side.send(b"FAIL\t3\tuser=ann\n")
+        self.fails_with(asked, UnauthorizedLogin)
+        path = self.client.path
+        self.assertEqual(
+            self.log_lines()[-2:],
+            [
+                f"Dovecot at {path} cannot be asked, and logins are refused until it can: it "
+                "reports a temporary failure",
+                f"Dovecot at {path} answers again",
+            ],
+        )
 
     def test_old_timestamp(self):
         """A timestamp of an earlier connection to Dovecot is refused for now."""

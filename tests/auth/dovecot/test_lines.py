@@ -34,8 +34,8 @@ class EscapeTests(SynchronousTestCase):
         self.assertEqual(unescape(escaped), value)
 
     def test_invalid(self):
-        """An escape that is not one stays as it is."""
-        self.assertEqual(unescape(b"a\x01x\x01"), b"a\x01x\x01")
+        """Any other octet may be escaped, too, and is then itself."""
+        self.assertEqual(unescape(b"a\x01x\x01\xff\x01"), b"ax\xff\x01")
 
 
 class RequestTests(SynchronousTestCase):
@@ -45,7 +45,7 @@ class RequestTests(SynchronousTestCase):
         """AUTH tells the ends of the connection, and the response is its last parameter."""
         self.assertEqual(
             auth_line(7, b"PLAIN", DETAILS, b"\0ann\0secret"),
-            b"AUTH\t7\tPLAIN\tservice=pop3\tsecured\trip=192.0.2.1\trport=4321\tlip=198.51.100.2\t"
+            b"AUTH\t7\tPLAIN\tservice=pop3\tsecured=tls\trip=192.0.2.1\trport=4321\tlip=198.51.100.2\t"
             b"lport=110\tnologin\tresp=AGFubgBzZWNyZXQ=",
         )
 
@@ -59,6 +59,15 @@ class RequestTests(SynchronousTestCase):
             auth_line(1, b"LOGIN", ConnectionDetails(), b""),
             b"AUTH\t1\tLOGIN\tservice=pop3\tnologin\tresp=",
         )
+
+    def test_secured(self):
+        """A connection that nobody can eavesdrop on is secured, and TLS is told."""
+        for details, sent in (
+            (ConnectionDetails(uses_tls=True), b"\tsecured=tls\t"),
+            (ConnectionDetails(uses_tls=True, is_local=True), b"\tsecured=tls\t"),
+            (ConnectionDetails(is_local=True), b"\tsecured\t"),
+        ):
+            self.assertIn(sent, auth_line(1, b"PLAIN", details, None))
 
     def test_addresses(self):
         """A mapped IPv4 address is sent as such, and a zone is not sent."""

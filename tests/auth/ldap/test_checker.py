@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 
 from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import TryLater
-from popserv.interfaces import IReloadable
+from popserv.interfaces import IReloadable, IUserLookup
 from popserv.runtime.extras import how_to_install
 from tests.auth.harness import ask
 from tests.auth.ldap.harness import SEARCH, TEMPLATE, DirectoryCase
@@ -49,22 +49,23 @@ class CheckerTests(DirectoryCase):
                 (b"reader", b"secret", (reader, b"reader")),
                 (b"two", b"secret", "allow_nets does not have the client's address"),
                 (b"two", b"wrong", "unknown user or wrong password"),
+                (b"bob", b"secret", "unknown user or wrong password"),
             ):
                 self.assertEqual(await self.outcome(checker, name, password), expected)
 
     async def test_not_asked(self):
         """The directory is not asked about empty passwords, and names that nobody can have."""
+        unknown = "unknown user or wrong password"
         checker = self.checker()
         with mock.patch.object(checker._directory, "authenticate") as authenticate:
-            for name, password in (
-                (b"ann", b""),
-                (b"ann", b"a\0b"),
-                (b"", b"secret"),
-                (b"\xff", b"secret"),
-                (b"a\0b", b"secret"),
+            for name, password, reason in (
+                (b"ann", b"", "the name or the password is empty"),
+                (b"ann", b"a\0b", "the name or the password contains NUL"),
+                (b"", b"secret", "the name or the password is empty"),
+                (b"\xff", b"secret", unknown),
+                (b"a\0b", b"secret", "the name or the password contains NUL"),
             ):
-                outcome = await self.outcome(checker, name, password)
-                self.assertEqual(outcome, "unknown user or wrong password")
+                self.assertEqual(await self.outcome(checker, name, password), reason)
         authenticate.assert_not_called()
 
     async def test_away(self):
@@ -84,6 +85,36 @@ class CheckerTests(DirectoryCase):
         self.configure(SEARCH.replace("people", "nobody"))
         checker.reload()
         self.assertIn("unknown user", await self.outcome(checker, b"ann", b"secret"))
+        other = checker._directory
+        self.configure(TEMPLATE)
+        checker.reload()
+        self.assertIs(checker._directory, other)
+
+    async def test_knows(self):
+        """A checker that searches knows names, also those of users who are refused."""
+        checker = self.checker()
+        self.assertTrue(verifyObject(IUserLookup, checker))
+        for name, is_known in (
+            *((b"Ann", True), (b"ann@example.org", True), (b"none", True)),
+            *((b"both@example.org", True), (b"bob", False), (b"*", False), (b"\xff", False)),
+        ):
+            self.assertIs(await checker.knows(name), is_known, name)
+        self.assertFalse(IUserLookup.providedBy(self.checker(TEMPLATE)))
+
+    async def test_refused_is_not_remembered(self):
+        """An entry that is corrected is seen at once; a password is remembered for some time."""
+        checker = self.checker(SEARCH + "name = 'title'\n")
+        checker.cache_seconds = 1000
+        self.assertIn("0 values of title", await self.outcome(checker, b"ann", b"secret"))
+        self.assertEqual(checker.cache_sizes(), {"passwords": 0})
+        checker = self.checker()
+        checker.cache_seconds = 1000
+        with mock.patch.object(
+            checker._directory, "authenticate", wraps=checker._directory.authenticate
+        ) as asked:
+            for _ in range(2):
+                self.assertEqual((await self.outcome(checker, b"ann", b"secret"))[0], b"ann")
+        self.assertEqual(asked.call_count, 1)
 
     def test_missing_library(self):
         """Without python-ldap, the message says how to install it."""

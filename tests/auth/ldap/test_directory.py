@@ -7,8 +7,8 @@ import ldap
 
 from popserv.auth.ldap.config import LDAPConfig
 from popserv.auth.ldap.directory import Directory, _text_of
-from popserv.auth.passwords.look_ups import LookUpFailed
-from popserv.auth.passwords.records import name_parts
+from popserv.auth.users.outages import ServerUnavailable
+from popserv.auth.users.records import name_parts
 from popserv.core.user_settings import UserSettings
 from tests.auth.ldap.harness import SEARCH, TEMPLATE, DirectoryCase
 from tests.live.slapd import ADMIN, free_port
@@ -32,7 +32,7 @@ class DirectoryTestCase(DirectoryCase):
     def problem(self, *arguments, **settings):
         """Return why the directory cannot be asked."""
         error = self.assertRaises(
-            LookUpFailed, self.user, b"ann", b"secret", *arguments, **settings
+            ServerUnavailable, self.user, b"ann", b"secret", *arguments, **settings
         )
         return str(error)
 

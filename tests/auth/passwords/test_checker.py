@@ -36,7 +36,8 @@ from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.auth.passwords.schemes import new_scram_sha256, split_field
 from popserv.auth.passwords.scram_keys import derive_scram_keys, parse_scram_keys
 from popserv.auth.passwords.users_file import UsersFileError
-from popserv.core.session import client_address, client_is_connected, client_uses_tls
+from popserv.core.connection_details import ConnectionDetails, connection_details
+from popserv.core.session import client_is_connected
 from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
@@ -124,8 +125,9 @@ class CheckerCase(UsersFileCase):
 
     def from_address(self, address):
         """From now on, logins come from this IP address, or from a client without one."""
-        token = client_address.set(address)
-        self.addCleanup(client_address.reset, token)
+        remote = None if address is None else (address, 4321)
+        token = connection_details.set(lambda: ConnectionDetails(remote))
+        self.addCleanup(connection_details.reset, token)
 
 
 class CheckerTests(CheckerCase):
@@ -626,7 +628,7 @@ class CramMD5Tests(CheckerCase):
         class Plain(UsernamePassword):
             """Credentials that are not popserv's."""
 
-        user = self.checker.find(b"ann")
+        user = self.successResultOf(Deferred.fromCoroutine(self.checker.find(b"ann")))
         self.assertFalse(self.checker._check_cram_md5(Plain(b"ann", b"password"), user))
 
 
@@ -706,7 +708,8 @@ class RulesTests(CheckerCase):
         """A user who must use TLS is refused without, for every kind of login."""
         self.assertEqual(self.outcomes(b"popserv_require_tls"), {None})
         self.assertIn("does not use TLS", self.refusal_of(by_password(b"ann")))
-        self.addCleanup(client_uses_tls.reset, client_uses_tls.set(True))
+        token = connection_details.set(lambda: ConnectionDetails(uses_tls=True))
+        self.addCleanup(connection_details.reset, token)
         self.assertEqual(self.outcomes(b"popserv_require_tls"), {b"ann", b"mrose"})
 
     def test_refused_with_a_mechanism(self):

@@ -10,12 +10,17 @@ from pathlib import Path
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.task import Clock
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from popserv.auth.services import checkpassword
-from popserv.auth.services.checkpassword import CheckPasswordChecker, ProgramFailed
+from popserv.auth.services.checkpassword import CheckPasswordChecker
+from popserv.auth.users.extra_fields import NO_RULES
+from popserv.auth.users.user import User
 from popserv.core.connection_details import ConnectionDetails, connection_details
 from popserv.core.session import client_is_connected
+from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import TryLater
 from tests.auth.harness import ask
 from tests.docs.harness import DOCS
@@ -48,10 +53,16 @@ class CheckPasswordTests(TestCase):
 
     async def problem(self, checker, **options):
         """Return why a program cannot tell."""
+        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
         with self.assertRaises(TryLater) as caught:
             await self.ask(checker, **options)
-        self.assertIsInstance(caught.exception.__cause__, ProgramFailed)
-        return str(caught.exception.__cause__).partition(" ")[2]
+        self.assertIsNone(caught.exception.__cause__)
+        (line,) = map(formatEvent, log)
+        program, _, problem = line.partition(
+            " cannot be asked, and logins are refused until it can: it "
+        )
+        self.assertEqual(program, checker._command[0])
+        return problem
 
     async def test_input(self):
         """The program reads the name, the password and a timestamp, each ended by NUL."""
@@ -61,25 +72,15 @@ class CheckPasswordTests(TestCase):
         self.assertEqual(written, b"ann\0secret\0\0")
 
     async def test_environment(self):
-        """The maildrop is that of USER; the other variables are what is said about the user."""
+        """The maildrop is that of USER; variables named as fields of popserv have an effect."""
         checker = self.checker(
-            'export USER=dora HOME=/home/dora userdb_quota="a b" X=\'1\n2\'; exec "$@"'
+            "export USER=dora HOME=/home/dora popserv_read_only=yes X='1\n2'; exec \"$@\""
         )
-        verified = await checker.verify(*ANN)
-        self.assertEqual(verified.user, b"dora")
-        fields = {key: value for key, value in verified.fields.items() if key not in (b"PWD", b"_")}
-        self.assertEqual(
-            {**fields, b"SHLVL": b"", b"OLDPWD": b""},
-            {
-                b"USER": b"dora",
-                b"HOME": b"/home/dora",
-                b"userdb_quota": b"a b",
-                b"X": b"1\n2",
-                b"SHLVL": b"",
-                b"OLDPWD": b"",
-            },
-        )
-        self.assertEqual(await self.ask(checker), b"dora")
+        user = await checker.verify(*ANN)
+        rules = NO_RULES._replace(settings=UserSettings(read_only=True))
+        self.assertEqual(user, User(b"dora", b"", rules))
+        expected = ConfiguredUser(b"dora", UserSettings(read_only=True))
+        self.assertEqual(await self.ask(checker), expected)
         self.assertEqual(self.credentials.username, b"dora")
 
     async def test_clean_environment(self):
@@ -174,8 +175,10 @@ class CheckPasswordTests(TestCase):
     async def test_client_gone(self):
         """A program is killed when the client has disconnected, and not started after that."""
         checker = self.checker('echo $$ >"$0.pid"; exec sleep 1000')
-        problem = await self.problem(checker, is_connected=iter([True, False]).__next__)
-        self.assertEqual(problem, "was killed, because the client has disconnected")
+        log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        with self.assertRaises(TryLater):
+            await self.ask(checker, is_connected=iter([True, False, False]).__next__)
+        self.assertEqual(len(log), 0)
         pid = int(Path(f"{checker._command[0]}.pid").read_text())
         self.assertRaises(ProcessLookupError, os.kill, pid, signal.SIGCONT)
         checker = self.checker('echo >"$0.ran"; exit 1')

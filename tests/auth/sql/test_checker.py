@@ -20,6 +20,7 @@ from popserv.interfaces import (
     IReloadable,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
+    IUserLookup,
 )
 from popserv.runtime.extras import how_to_install
 from tests.auth.harness import ask
@@ -63,7 +64,7 @@ class CheckerTests(DatabaseCase):
         self.add("ann", "{PLAIN}password")
         self.add("mrose", "{APOP}tanstaaf")
         checker = self.checker()
-        for interface in (ICredentialsChecker, ICredentialsSupport, IReloadable):
+        for interface in (ICredentialsChecker, ICredentialsSupport, IReloadable, IUserLookup):
             self.assertTrue(verifyObject(interface, checker))
         scram = ScramClient("sha256", b"password", name=b"ann")
         for credentials, name in (
@@ -110,6 +111,17 @@ class CheckerTests(DatabaseCase):
         with self.assertRaises(TryLater) as raised:
             await ask(checker, UsernamePassword(b"ann", b"password"))
         self.assertIsNone(raised.exception.__cause__)
+
+    async def test_knows(self):
+        """It knows the names that the database knows, also those of users who are refused."""
+        self.add("ann", "{PLAIN}x")
+        self.add("bob", "{OTP}x")
+        checker = self.checker()
+        for name, is_known in ((b"Ann", True), (b"bob", True), (b"carl", False), (b"\xff", False)):
+            self.assertIs(await checker.knows(name), is_known)
+        checker = self.checker("SELECT name, password FROM missing WHERE name = :user")
+        with self.assertRaises(TryLater):
+            await checker.knows(b"ann")
 
     def test_supports(self):
         """What is offered works with every scheme of the file."""

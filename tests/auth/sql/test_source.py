@@ -1,13 +1,14 @@
 """Tests of popserv.auth.sql.source."""
 
 import os
+from unittest import mock
 
+from sqlalchemy.exc import DataError
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from popserv.auth.passwords.schemes import new_scram_sha256
-from popserv.auth.passwords.sources import SourceUnavailable
 from popserv.auth.sql.config import SQLConfig
 from popserv.auth.sql.source import DatabaseSecrets, SQLUsers
 from popserv.core.session import client_is_connected
@@ -44,7 +45,8 @@ class UsersCase(DatabaseCase):
 
     def fail_to_find(self, users, name=b"ann"):
         """Look a user up, which must fail for the time being."""
-        self.failureResultOf(Deferred.fromCoroutine(users.find(name)), SourceUnavailable)
+        failed = self.failureResultOf(Deferred.fromCoroutine(users.find(name)), TryLater)
+        self.assertIsNone(failed.value.__cause__)
 
     def lines(self):
         """Return the levels and texts of the lines of the log, which is then empty."""
@@ -157,7 +159,7 @@ class FailureTests(UsersCase):
         self.clock.advance(2.9)
         self.assertNoResult(found)
         self.clock.advance(0.2)
-        self.failureResultOf(found, SourceUnavailable)
+        self.failureResultOf(found, TryLater)
         pending[0].callback([])
         ((_, line),) = self.lines()
         self.assertTrue(line.endswith("until it can: no answer within 3 s"), line)
@@ -170,6 +172,18 @@ class FailureTests(UsersCase):
 
         users = self.users(run=run)
         self.failureResultOf(Deferred.fromCoroutine(users.find(b"ann")), TryLater)
+        self.assertEqual(self.lines(), [])
+
+    def test_impossible_names(self):
+        """A name that the database cannot have is unknown, and no failure of the database."""
+        users = self.users()
+        for error in (
+            DataError("", {}, Exception("no such character")),
+            UnicodeEncodeError("latin-1", "\u20ac", 0, 1, "ordinal not in range"),
+        ):
+            with mock.patch.object(users._config, "engine") as engine:
+                engine.connect.side_effect = error
+                self.assertIsNone(self.find(users, b"ann"))
         self.assertEqual(self.lines(), [])
 
     def test_names_are_not_logged(self):

@@ -17,7 +17,7 @@ from zope.interface import alsoProvides
 from popserv.auth.passwords.scram_keys import derive_scram_keys
 from popserv.auth.throttle.slots import MAX_CONCURRENT
 from popserv.core.connection_details import ConnectionDetails, connection_details
-from popserv.core.session import client_address, client_is_connected, client_uses_tls
+from popserv.core.session import client_is_connected
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import IScramSHA256Credentials
 from popserv.runtime.bus import WorkerBus
@@ -360,38 +360,8 @@ class SlotTests(ThrottleCase):
         clients[1].lose()
         self.assertEqual([is_connected() for is_connected in asked], [True, False, True])
 
-    def test_client_address(self):
-        """A checker can find out the client's IP address; a client of a UNIX socket has none."""
-        asked = []
-
-        def decide(credentials):
-            asked.append(client_address.get())
-            return Deferred()
-
-        self.assertIsNone(client_address.get())
-        self.serve(Checker(decide, IUsernamePassword))
-        for peer in (LOCAL_PEER, REMOTE_PEER, UNIXAddress("")):
-            self.try_password(b"1", peer=peer)
-        self.assertEqual(asked, [LOCAL_PEER.host, REMOTE_PEER.host, None])
-
-    def test_client_uses_tls(self):
-        """A checker can find out whether the client uses TLS."""
-        asked = []
-
-        def decide(credentials):
-            asked.append(client_uses_tls.get())
-            return Deferred()
-
-        self.assertFalse(client_uses_tls.get())
-        self.serve(Checker(decide, IUsernamePassword))
-        self.try_password(b"1")
-        client = self.connect(b"USER ann")
-        alsoProvides(client.server.transport, ITLSAtProxy)
-        client.send(b"PASS 1\r\n")
-        self.assertEqual(asked, [False, True])
-
     def test_details(self):
-        """A checker can find out the ends of the connection, and whether it is private."""
+        """A checker can find out the ends of the connection, and how it is protected."""
         asked = []
 
         def decide(credentials):
@@ -411,6 +381,26 @@ class SlotTests(ThrottleCase):
             ],
         )
         self.assertEqual({type(each.local) for each in asked}, {tuple})
+        self.assertEqual([each.address for each in asked], ["127.0.0.1", REMOTE_PEER.host, None])
+        client = self.connect(b"USER ann")
+        alsoProvides(client.server.transport, ITLSAtProxy)
+        client.send(b"PASS 1\r\n")
+        self.assertEqual([each.uses_tls for each in asked], [False, False, False, True])
+        self.assertTrue(asked[-1].is_private)
+
+    def test_details_later(self):
+        """A checker can still find them out when the client has disconnected, but for one end."""
+        asked = []
+
+        def decide(credentials):
+            asked.append(connection_details.get())
+            return Deferred()
+
+        self.serve(Checker(decide, IUsernamePassword))
+        client = self.try_password(b"1", peer=REMOTE_PEER)
+        client.server.transport.getHost = lambda: client.server.transport.socket.getsockname()
+        client.lose()
+        self.assertEqual(asked[0](), ConnectionDetails((REMOTE_PEER.host, REMOTE_PEER.port)))
 
 
 class ChallengeTests(ThrottleCase):

@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
 from popserv.auth.names import check_name
+from popserv.core.connection_details import ConnectionDetails
 from popserv.core.printable import printable
-from popserv.core.session import client_address, client_uses_tls
-from popserv.core.user_settings import NO_SETTINGS, UserSettings, check_deleted, parse_age
+from popserv.core.user_settings import (
+    NO_SETTINGS,
+    UserSettings,
+    check_deleted,
+    parse_age,
+    parse_sessions,
+)
 
 Network = IPv4Network | IPv6Network
 
@@ -25,6 +32,7 @@ EVALUATED = (
     *("allow_nets", "allow_real_nets", "delay_until", "user"),
     *("popserv_nologin", "popserv_require_tls"),
     *("popserv_read_only", "popserv_maildrop", "popserv_deleted", "popserv_since"),
+    "popserv_max_user_sessions",
 )
 """The fields whose value decides about a login, or about what it opens."""
 
@@ -64,18 +72,6 @@ def is_field(name: str) -> bool:
     return name in EVALUATED or name in REFUSING or name in HARMLESS
 
 
-class Client(NamedTuple):
-    """A client that logs in: its IP address, or None if it has none, and whether it uses TLS."""
-
-    address: str | None
-    uses_tls: bool
-
-    @classmethod
-    def current(cls) -> Client:
-        """Return the client that is logging in."""
-        return cls(client_address.get(), client_uses_tls.get())
-
-
 class Rules(NamedTuple):
     """The rules by which a user may log in, and what the login opens.
 
@@ -95,17 +91,17 @@ class Rules(NamedTuple):
     settings: UserSettings = NO_SETTINGS
     warnings: tuple[str, ...] = ()
 
-    def refusal_of(self, client: Client, now: float) -> str:
+    def refusal_of(self, details: Callable[[], ConnectionDetails], now: float) -> str:
         """Return the reason for the log why a client is refused, or an empty string.
 
-        ``now`` is seconds since the epoch.
+        ``details`` returns those of its connection; ``now`` is seconds since the epoch.
         """
         if self.refusal:
             return self.refusal
         for field, networks in self.networks:
-            if not _is_in(client.address, networks):
+            if not _is_in(details().address, networks):
                 return f"{field} does not have the client's address"
-        if self.requires_tls and not client.uses_tls:
+        if self.requires_tls and not details().uses_tls:
             return "popserv_require_tls is set, and the client does not use TLS"
         if now < self.not_before:
             return f"delay_until is {utc_time(self.not_before)}"
@@ -204,14 +200,18 @@ def _add_own_field(rules: Rules, name: str, value: bytes) -> Rules:
     elif name == "maildrop":
         _check_path(value)
         settings = replace(rules.settings, maildrop=value)
-    elif name == "deleted":
-        text = value.decode("utf-8", "backslashreplace")
-        check_deleted(text)
-        settings = replace(rules.settings, deleted=text)
     else:
-        age = parse_age(value.decode("utf-8", "backslashreplace"))
-        settings = replace(rules.settings, since=age)
+        settings = _with_text(rules.settings, name, value.decode("utf-8", "backslashreplace"))
     return rules._replace(settings=settings)
+
+
+def _with_text(settings: UserSettings, name: str, text: str) -> UserSettings:
+    if name == "deleted":
+        check_deleted(text)
+        return replace(settings, deleted=text)
+    if name == "since":
+        return replace(settings, since=parse_age(text))
+    return replace(settings, max_user_sessions=parse_sessions(text))
 
 
 def _check_path(path: bytes) -> None:

@@ -1,12 +1,12 @@
-"""Users from the records of a database or a directory: columns or attributes by their names."""
+"""Users from what others say of them: columns, attributes or fields by their names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from popserv.auth.names import check_name, prepared_name
-from popserv.auth.passwords.extra_fields import NO_RULES, PREFIX, Rules, add_field
-from popserv.auth.passwords.users_file import User
+from popserv.auth.names import MAX_NAME, check_name, prepared_name
+from popserv.auth.users.extra_fields import NO_RULES, PREFIX, Rules, add_field
+from popserv.auth.users.user import User
 
 _FLAGS = ("nologin", f"{PREFIX}nologin", f"{PREFIX}require_tls", f"{PREFIX}read_only")
 """The fields for which a database has true or 1."""
@@ -27,6 +27,18 @@ def user_of(name: object, password_field: bytes, fields: Mapping[str, object]) -
     for field, value in fields.items():
         rules = _with_field(rules, field, value)
     return User(octets, password_field, rules)
+
+
+def service_user(name: bytes, fields: Mapping[bytes, bytes]) -> User:
+    """Return the user whom a service such as Dovecot names, with what it says about the user.
+
+    Only the fields of popserv have an effect; the service has evaluated the others itself.
+    """
+    rules = NO_RULES
+    for field, value in fields.items():
+        if field.startswith(PREFIX.encode()):
+            rules = add_field(rules, field.decode("latin-1"), value)
+    return User(name, b"", rules)
 
 
 def _with_field(rules: Rules, field: str, value: object) -> Rules:
@@ -53,6 +65,8 @@ def name_parts(name: bytes) -> dict[str, str] | None:
 
     It is prepared as RFC 8265 says.  Return None if no user can have it.
     """
+    if len(name) > MAX_NAME:
+        return None
     try:
         user = prepared_name(name).decode()
     except UnicodeDecodeError:

@@ -1,25 +1,30 @@
-"""Tests of popserv.auth.passwords.extra_fields."""
+"""Tests of popserv.auth.users.extra_fields."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.passwords.extra_fields import (
+from popserv.auth.users.extra_fields import (
     EVALUATED,
     HARMLESS,
     HARMLESS_PREFIXES,
     NO_RULES,
     PREFIX,
     REFUSING,
-    Client,
     Rules,
     parse_rules,
 )
-from popserv.core.session import client_address, client_uses_tls
+from popserv.core.connection_details import ConnectionDetails
 from popserv.core.user_settings import NO_SETTINGS, UserSettings
 
-NOBODY = Client(None, False)
-"""A client without an address and without TLS."""
+NOBODY = ConnectionDetails
+"""Returns the details of a client without an address and without TLS."""
+
+
+def client(address=None, uses_tls=False):
+    """Return a function that returns the details of a client."""
+    remote = None if address is None else (address, 4321)
+    return lambda: ConnectionDetails(remote, uses_tls=uses_tls)
 
 
 def rules(extra):
@@ -143,7 +148,7 @@ class NetworksTests(SynchronousTestCase):
         }
         for field in (b"allow_nets", b"allow_real_nets"):
             parsed = rules(field + value)
-            allowed = {each for each in every if not parsed.refusal_of(Client(each, False), 0)}
+            allowed = {each for each in every if not parsed.refusal_of(client(each, False), 0)}
             self.assertEqual(allowed, set(addresses), value)
 
     def test_networks(self):
@@ -190,9 +195,9 @@ class NetworksTests(SynchronousTestCase):
     def test_several(self):
         """A client must be in the networks of every such field."""
         parsed = rules(b"allow_nets=10.0.0.0/8 allow_real_nets=10.0.0.0/16 allow_nets=10.0.0.1")
-        self.assertEqual(parsed.refusal_of(Client("10.0.0.1", False), 0), "")
-        self.assertIn("allow_nets", parsed.refusal_of(Client("10.0.0.2", False), 0))
-        self.assertIn("allow_real_nets", parsed.refusal_of(Client("10.1.0.1", False), 0))
+        self.assertEqual(parsed.refusal_of(client("10.0.0.1", False), 0), "")
+        self.assertIn("allow_nets", parsed.refusal_of(client("10.0.0.2", False), 0))
+        self.assertIn("allow_real_nets", parsed.refusal_of(client("10.1.0.1", False), 0))
 
 
 class DelayTests(SynchronousTestCase):
@@ -249,6 +254,7 @@ class OwnFieldsTests(SynchronousTestCase):
             (b"popserv_deleted=keep", UserSettings(deleted="keep")),
             (b"popserv_deleted=move:Tr\xc3\xa4sh", UserSettings(deleted="move:Tr\xe4sh")),
             (b"popserv_since=2h", UserSettings(since=7200)),
+            (b"popserv_max_user_sessions=2", UserSettings(max_user_sessions=2)),
             (
                 b"popserv_since=1d popserv_read_only popserv_deleted=remove",
                 UserSettings(since=86400, read_only=True, deleted="remove"),
@@ -271,6 +277,7 @@ class OwnFieldsTests(SynchronousTestCase):
             ),
             ("deleted", (b"", b"=no", b"=move:", b"=\xff")),
             ("since", (b"", b"=30", b"=0d", b"=\xff")),
+            ("max_user_sessions", (b"", b"=1", b"=0", b"=-2", b"=two", b"=1000000", b"=\xff")),
         ):
             for value in values:
                 refusal = rules(PREFIX.encode() + name.encode() + value).refusal
@@ -295,17 +302,10 @@ class OwnFieldsTests(SynchronousTestCase):
         """popserv_require_tls refuses clients without TLS."""
         for value, refuses in ((b"", True), (b"=yes", True), (b"=no", False)):
             parsed = rules(b"popserv_require_tls" + value)
-            self.assertEqual(parsed.refusal_of(Client("::1", True), 0), "")
-            self.assertIs("does not use TLS" in parsed.refusal_of(Client("::1", False), 0), refuses)
+            self.assertEqual(parsed.refusal_of(client("::1", True), 0), "")
+            self.assertIs("does not use TLS" in parsed.refusal_of(client("::1", False), 0), refuses)
 
     def test_misplaced(self):
         """In another column each of them refuses."""
         for columns in (b"popserv_read_only", b"::popserv_since=1d::", b":::::::popserv_nologin"):
             self.assertIn("must be in the eighth field", parse_rules(columns).refusal)
-
-    def test_current_client(self):
-        """The client is the one that is logging in."""
-        self.assertEqual(Client.current(), NOBODY)
-        for variable, value in ((client_address, "192.0.2.1"), (client_uses_tls, True)):
-            self.addCleanup(variable.reset, variable.set(value))
-        self.assertEqual(Client.current(), Client("192.0.2.1", True))
