@@ -1,8 +1,8 @@
 """Authentication with twisted.cred: the realm, the use of a portal, credentials, user names.
 
 This package may import tls, core, messages, runtime, interfaces, errors and texts.  Its
-packages contain the checkers (passwords, oauth, rhosts), the SASL mechanisms (sasl) and the login
-throttle (throttle).
+packages contain what all checkers know of users (users), the checkers (passwords, sql, ldap,
+dovecot, services, oauth, rhosts), the SASL mechanisms (sasl) and the login throttle (throttle).
 """
 
 from popserv.auth.credentials import (

@@ -70,8 +70,8 @@ class Options(LogOptions, OperationOptions):
             "auth-cache",
             None,
             None,
-            "The number of seconds for which a password that dovecot, pam or checkpassword has "
-            f"verified is accepted again; 0 for none. The default is {AUTH_CACHE}.",
+            "The number of seconds for which a password that dovecot, pam, checkpassword or ldap "
+            f"has verified is accepted again; 0 for none. The default is {AUTH_CACHE}.",
         ],
         [
             "login-delay",

@@ -60,6 +60,8 @@ dan:secret::::::allow_nets=192.0.2.0/24
 eve:secret::::::user=dora
 frank:secret::::::proxy host=192.0.2.9
 gina:secret::::::
+hal:secret::::::popserv_read_only=yes
+ida:secret::::::popserv_nologin
 """
 
 KEY = b"0123456789abcdef0123456789abcdef"

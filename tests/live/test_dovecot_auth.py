@@ -1,5 +1,6 @@
 """``--auth dovecot:PATH`` with a real Dovecot."""
 
+import json
 import os
 import signal
 from base64 import b64encode
@@ -9,7 +10,14 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.live.dovecot_auth import DovecotAuth, token_of
-from tests.live.harness import Server, require_programs, run, temporary_directory, until
+from tests.live.harness import (
+    Server,
+    deliver,
+    require_programs,
+    run,
+    temporary_directory,
+    until,
+)
 
 
 class DovecotAuthCase(SynchronousTestCase):
@@ -116,6 +124,26 @@ class LoginTests(DovecotAuthCase):
             line = f'login of "{name}" by PASS failed: refused by Dovecot: {reason}\n'
             self.assertIn(line, server.log)
 
+    def test_fields(self):
+        """Fields of popserv in Dovecot's reply are settings of the user, with every mechanism."""
+        require_programs(self, "curl")
+        dovecot = DovecotAuth(self)
+        dovecot.start()
+        server = self.serve(dovecot)
+        deliver(server.root / "hal", [b"hello\n"])
+        connection = server.login("hal")
+        self.assertIn(b"-ERR [SYS/PERM] maildrop is read-only", connection.ask(b"DELE 1"))
+        connection.close()
+        self.assertEqual(self.attempt(server, "ida"), b"-ERR [AUTH] authentication failed")
+        url = f"pop3://127.0.0.1:{server.port}/"
+        for mechanism in ("SCRAM-SHA-256", "PLAIN"):
+            done = run(
+                *("curl", "--silent", "--user", "ida:secret"),
+                *("--login-options", f"AUTH={mechanism}", url),
+            )
+            self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(server.log.count("failed: popserv_nologin is set\n"), 3)
+
     def test_apop(self):
         """Where Dovecot offers APOP and no PLAIN, APOP is what clients can use."""
         require_programs(self, "curl")
@@ -186,6 +214,28 @@ class CacheTests(DovecotAuthCase):
         self.assertTrue(self.accepts(server, "changed"))
         server.process.send_signal(signal.SIGHUP)
         until(lambda: not self.accepts(server, "changed"), "the end of the old password")
+
+    def test_popserv_reload(self):
+        """Popserv reload makes all workers forget the passwords that were verified."""
+        dovecot = DovecotAuth(self)
+        dovecot.start()
+        control = f"unix:{temporary_directory(self)}/control"
+        options = ("--auth-cache", "1000", "--workers", "2", "--control", control)
+        server = self.serve(dovecot, *options)
+
+        def remembered():
+            status = json.loads(run("popserv", "status", "--json", "--control", control).stdout)
+            return status["caches"]["passwords"]
+
+        until(
+            lambda: self.accepts(server, "secret") and remembered() == 2, "a login at each worker"
+        )
+        self.change(dovecot, "secret", "changed")
+        self.assertTrue(self.accepts(server, "secret"))
+        self.assertEqual(run("popserv", "reload", "--control", control).returncode, 0)
+        until(lambda: remembered() == 0, "the end of what was remembered")
+        for _ in range(8):
+            self.assertFalse(self.accepts(server, "secret"))
 
     def test_not_remembered(self):
         """With --auth-cache 0, Dovecot is asked each time."""

@@ -94,7 +94,7 @@ STRICTER = {
     *(b"surprise", b"surprise=1", b"NOLOGIN", b"delay_until=-1"),
     *(b"popserv_require_tls", b"popserv_nologin"),
     # They need a value.
-    *(b"popserv_maildrop", b"popserv_deleted", b"popserv_since"),
+    *(b"popserv_maildrop", b"popserv_deleted", b"popserv_since", b"popserv_max_user_sessions"),
     # Dovecot refers the client to another server, takes another name or any password, or ignores
     # the field.
     *(

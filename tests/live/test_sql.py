@@ -8,6 +8,7 @@ from tests.live.harness import (
     require_programs,
     temporary_directory,
 )
+from tests.live.mariadb import SERVER, MariaDB
 from tests.live.postgresql import PostgreSQL, program
 
 QUERY = """
@@ -121,3 +122,43 @@ class SQLTests(ServerTestCase):
         line = next(each for each in self.running.log.splitlines() if "cannot be asked" in each)
         self.assertIn('relation "users" does not exist', line)
         self.assertNotIn("somebody", line)
+
+
+class MariaDBTests(ServerTestCase):
+    """``--auth sql:FILE`` with a real MariaDB, whose text has fewer characters than Unicode."""
+
+    def reply(self, name, password=b"secret"):
+        """Return the reply to a login."""
+        connection = self.running.connect()
+        self.addCleanup(connection.abandon)
+        connection.ask(b"USER " + name)
+        return connection.ask(b"PASS " + password)
+
+    def test_users(self):
+        """A user logs in; names of all kinds are values, and unknown; an outage is logged once."""
+        require_programs(self, SERVER, "mariadb-install-db", "mariadb")
+        database = MariaDB(self)
+        database.execute(
+            "CREATE TABLE users (name varchar(80), secret varchar(200), off boolean)"
+            " CHARACTER SET utf8mb3;"
+            "INSERT INTO users VALUES ('ann', '{PLAIN}secret', 0), ('bob', '{PLAIN}secret', 1)"
+        )
+        file = temporary_directory(self) / "sql.toml"
+        query = "SELECT name, secret AS password, off AS nologin FROM users WHERE name = :user"
+        file.write_text(f"url = '{database.url}'\nquery = '{query}'\nschemes = ['PLAIN']\n")
+        file.chmod(0o600)
+        self.running = Server("--auth", f"sql:{file}")
+        self.addCleanup(self.running.stop)
+        # The server of this test, for tearDown.
+        ServerTestCase._current = MariaDBTests, self.running
+        self.assertIn(b"+OK ann's maildrop", self.reply(b"ANN"))
+        for name in (b"bob", b"'OR/**/''='", b"\\'OR/**/1=1--", "\U0001f600".encode(), b"a" * 600):
+            self.assertIn(b"-ERR [AUTH]", self.reply(name), name)
+        self.assertNotIn("cannot be asked", self.running.log)
+        database.stop()
+        for _ in range(2):
+            self.assertIn(b"-ERR [SYS/TEMP]", self.reply(b"ann"))
+        database.start()
+        self.assertIn(b"[IN-USE]", self.reply(b"ann"))
+        for text in ("the database cannot be asked", "the database answers again"):
+            self.assertEqual(self.running.log.count(text), 1)

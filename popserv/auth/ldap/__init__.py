@@ -1,5 +1,5 @@
 """``--auth ldap:FILE``: users in an LDAP directory, which verifies their passwords.
 
-This package may import what :mod:`popserv.auth` may import, and the package passwords.  It requires
+This package may import the packages users and passwords, and what these may import.  It requires
 the extra ``ldap``.
 """

@@ -1,7 +1,7 @@
 """Authentication by a users file: the file, password schemes, and the credentials checker.
 
-This package may import the modules files and names of :mod:`popserv.auth`, and the packages that
-auth may import.
+This package may import the package users, the modules files and names of :mod:`popserv.auth`, and
+the packages that auth may import.
 """
 
 from popserv.auth.passwords.checker import PasswdFileChecker

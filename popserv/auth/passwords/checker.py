@@ -60,9 +60,7 @@ from popserv.interfaces import (
 from popserv.runtime.coroutines import run_eagerly
 from popserv.runtime.threads import BoundedThreadPool
 
-REMEMBERED = 3600.0
-"""Seconds for which a password is not hashed again: a client that polls causes a hash an hour."""
-
+REMEMBERED = 3600.0  # Seconds: a client that polls causes one hash an hour.
 _hash_threads = BoundedThreadPool("popserv-hash", threads=2, backlog=200)
 
 
@@ -128,7 +126,7 @@ class SecretsChecker(UserDirectory):
         except UnknownScheme as error:
             raise UnauthorizedLogin(f"password field: {error}") from None
         except ValueError:
-            # The message of the error may quote the secret.
+            # Its message may quote the secret.
             raise UnauthorizedLogin("malformed password field") from None
         # For the log and the reply: the client may have sent another spelling.
         credentials.username = user.name
@@ -157,16 +155,14 @@ class SecretsChecker(UserDirectory):
 
     async def _is_right(self, credentials: Any, user: User | None) -> bool:
         """Return whether credentials prove that a client is the user; None is an unknown user."""
-        check: Callable[[Any, User | None], bool]
         if IScramCredentials.providedBy(credentials):
             return await self._check_scram(credentials, user)
         if IUsernamePassword.providedBy(credentials):
             return await self._check_password(credentials, user)
         if ICertificateCredentials.providedBy(credentials):
             return True
-        check = self._check_apop
-        if not IAPOPCredentials.providedBy(credentials):
-            check = self._check_cram_md5
+        by_apop = IAPOPCredentials.providedBy(credentials)
+        check = self._check_apop if by_apop else self._check_cram_md5
         return bool(await self._run(check, credentials, user))
 
     async def _check_password(self, credentials: IUsernamePassword, user: User | None) -> bool:
@@ -194,8 +190,7 @@ class SecretsChecker(UserDirectory):
 
     def _verify_against_decoy(self, name: bytes, passwords: list[bytes]) -> None:
         """Take the time that verifying a user's password takes."""
-        fields = self._source.secrets().passwords
-        if fields:
+        if fields := self._source.secrets().passwords:
             decoy = self._decoys.choose(name, fields)
             with suppress(ValueError):
                 for password in passwords:
@@ -239,10 +234,8 @@ class SecretsChecker(UserDirectory):
         secrets = self._source.secrets()
         if not secrets.passwords:
             raise UnauthorizedLogin("no user has a password")
-        is_sha256 = IScramSHA256Credentials.providedBy(credentials)
-        return select_scram_keys(
-            "sha256" if is_sha256 else "sha1", credentials.username, user, secrets, self._decoys
-        )
+        kind = "sha256" if IScramSHA256Credentials.providedBy(credentials) else "sha1"
+        return select_scram_keys(kind, credentials.username, user, secrets, self._decoys)
 
 
 @implementer(IReloadable)

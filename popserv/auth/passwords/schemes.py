@@ -130,10 +130,6 @@ def new_scram_sha256(password: bytes, iterations: int = SCRAM_ITERATIONS) -> byt
     return join_field(b"SCRAM-SHA-256", secret)
 
 
-def _apop(secret: bytes, password: bytes) -> bool:
-    return False
-
-
 def _cram_md5(secret: bytes, password: bytes) -> bool:
     return hmac.compare_digest(hmac_md5_secret(secret), hmac_md5_context(password))
 
@@ -292,7 +288,7 @@ SCHEMES: dict[bytes, Verify] = {
     b"PLAIN": _cleartext,
     b"CLEARTEXT": _cleartext,
     b"CLEAR": _cleartext,
-    b"APOP": _apop,
+    b"APOP": lambda secret, password: False,
 }
 """The function of each scheme that verifies a password; the names are in upper case."""
 

@@ -21,6 +21,9 @@ from popserv.auth.users.records import name_parts, octets_of, user_of
 from popserv.auth.users.user import User
 from popserv.core.printable import printable
 
+_ENCODING_ERRORS = ((1267,), (1366,), (3988,))
+"""The errors of MariaDB and MySQL for a text that the encoding of a column does not have."""
+
 Row = Mapping[str, Any]
 
 NAME, PASSWORD = "name", "password"
@@ -109,13 +112,20 @@ class SQLUsers:
         try:
             with self._config.engine.connect() as connection:
                 result = connection.execute(self._config.query, values)
+                columns = list(result.keys())
+                if len(set(columns)) < len(columns):
+                    # SQLAlchemy keeps the last one, and a restriction might be lost.
+                    raise ServerUnavailable("the query returns two columns of one name")
                 return [dict(row) for row in result.mappings().fetchmany(2)]
         except (DataError, UnicodeError):
             # The database cannot have such a name, because of its encoding.
             return []
         except SQLAlchemyError as error:
+            original = getattr(error, "orig", None)
+            if original is not None and original.args[:1] in _ENCODING_ERRORS:
+                return []
             # Without the query, which SQLAlchemy adds to it.
-            raise ServerUnavailable(str(getattr(error, "orig", None) or error)) from error
+            raise ServerUnavailable(str(original or error)) from error
 
     def _user_of(self, name: bytes, rows: Sequence[Row]) -> User:
         """Return the user of the rows; what is wrong with them refuses the user, for the log."""

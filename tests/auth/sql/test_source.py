@@ -3,7 +3,7 @@
 import os
 from unittest import mock
 
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, OperationalError
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
@@ -174,11 +174,19 @@ class FailureTests(UsersCase):
         self.failureResultOf(Deferred.fromCoroutine(users.find(b"ann")), TryLater)
         self.assertEqual(self.lines(), [])
 
+    def test_ambiguous(self):
+        """Two columns of one name are a mistake in the query: a restriction could be lost."""
+        query = "SELECT :user AS name, '' AS password, 'yes' AS nologin, NULL AS nologin"
+        self.fail_to_find(self.users(query))
+        ((_, line),) = self.lines()
+        self.assertIn("the query returns two columns of one name", line)
+
     def test_impossible_names(self):
         """A name that the database cannot have is unknown, and no failure of the database."""
         users = self.users()
         for error in (
             DataError("", {}, Exception("no such character")),
+            OperationalError("", {}, Exception(1267, "Illegal mix of collations")),
             UnicodeEncodeError("latin-1", "\u20ac", 0, 1, "ordinal not in range"),
         ):
             with mock.patch.object(users._config, "engine") as engine:
