@@ -80,5 +80,5 @@ class MboxTests(MboxCase):
 
     def test_unsupported(self):
         """Other settings are refused."""
-        opened = self.maildrops.open_configured(b"ann", UserSettings(maildrop=b"/var/mail/x"))
+        opened = self.maildrops.open_configured(b"ann", UserSettings(deleted="keep"))
         self.assertRaises(UnsupportedSettings, result, opened)

@@ -8,6 +8,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from popserv.core.user_settings import UnsupportedSettings, UserSettings
+from popserv.errors import MaildropBusy, MaildropUnavailable
 from popserv.interfaces import (
     ICachedMessages,
     IConfigurableStore,
@@ -129,6 +130,37 @@ class SettingsTests(MboxCase):
             result(mailbox.release())
         unsupported = store.open_configured(b"ann", UserSettings(deleted="keep"))
         self.assertRaises(UnsupportedSettings, result, unsupported)
+
+    def check_path(self, store, path):
+        """Check that a maildrop at a path is opened, and that it is one for all who have it."""
+        settings = UserSettings(maildrop=os.fsencode(path))
+        mailbox = result(store.open_configured(b"bob", settings))
+        self.assertEqual(read_message(mailbox, 0), b"new\n")
+        for user, other in ((b"ann", UserSettings()), (b"carl", settings)):
+            opened = store.open_configured(user, other)
+            self.assertRaises(MaildropBusy, result, opened)
+        result(mailbox.remove(mailbox.messages))
+        result(mailbox.release())
+        mailbox = result(store.open_configured(b"carl", settings))
+        self.assertEqual(len(mailbox.messages), 0)
+        result(mailbox.release())
+        settings = UserSettings(maildrop=os.fsencode(path + "-%u"))
+        mailbox = result(store.open_configured(b"bob", settings))
+        self.assertEqual(len(mailbox.messages), 0)
+        result(mailbox.release())
+        opened = store.open_configured(b"bob", UserSettings(maildrop=b"/nonexistent/ann"))
+        self.assertRaises(MaildropUnavailable, result, opened)
+
+    def test_mbox_path(self):
+        """A user may have an mbox file at another path."""
+        self.write(mbox_of([b"new\n"]))
+        self.check_path(self.maildrops, self.path)
+
+    def test_mh_path(self):
+        """A user may have an MH folder at another path."""
+        root = os.path.abspath(self.mktemp())
+        mh.deliver(os.path.join(root, "ann"), b"new\n")
+        self.check_path(MHMaildrops(root, run=run_inline), os.path.join(root, "ann"))
 
     def test_others(self):
         """A store that does not honour settings does not become one that does."""

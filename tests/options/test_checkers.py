@@ -99,6 +99,26 @@ class CheckerTests(OptionsCase):
             ]
         )
 
+    def test_order_of_databases(self):
+        """A database can be anywhere, and so can a directory that is searched for users."""
+        urls = b"urls = ['ldaps://ldap.example.org']\n"
+        for name, text in (
+            ("sql", b"url = 'sqlite://'\nquery = 'SELECT :user'\nschemes = ['PLAIN']\n"),
+            ("search", urls + b"base = 'dc=org'\nfilter = '(uid=%u)'\n"),
+            ("template", urls + b"user-dn = 'uid=%u,dc=org'\n"),
+        ):
+            os.chmod(self.write(name, text), 0o600)
+        sql = f"--auth=sql:{self.root}/sql"
+        search, template = (f"--auth=ldap:{self.root}/{each}" for each in ("search", "template"))
+        memory = "--auth=memory:a:b"
+        for arguments in ([sql, search, memory], [search, sql, search, template]):
+            checkers = self.parse(*arguments)["credCheckers"]
+            self.assertEqual(len(checkers), len(arguments))
+        self.assert_messages([([template, memory], "--auth ldap: this checker cannot tell")])
+        cached = self.parse(sql, search, "--auth-cache=5")["credCheckers"][-1]
+        self.assertEqual(cached.cache_seconds, 5)
+        self.assert_messages([([sql, "--auth-cache=5"], "--auth-cache requires --auth with")])
+
     def test_auth_cache(self):
         """--auth-cache is for the checkers that ask another program."""
         for given, seconds in (([], 30), (["--auth-cache=0"], 0), (["--auth-cache=5"], 5)):

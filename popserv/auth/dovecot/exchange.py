@@ -9,7 +9,7 @@ from twisted.cred.error import UnauthorizedLogin
 from popserv.auth.dovecot.client import AuthClient
 from popserv.auth.dovecot.connection import AuthConnection, ConnectionFailed, NoReply
 from popserv.auth.dovecot.lines import ProtocolError, Reply
-from popserv.auth.users.outages import ServerUnavailable
+from popserv.auth.users.outages import NotAsked, ServerUnavailable
 from popserv.auth.users.records import service_user
 from popserv.auth.users.user import User
 from popserv.core.connection_details import connection_details
@@ -129,7 +129,7 @@ async def _send_last_data(data: bytes, send_challenge: SendChallenge) -> None:
 
 def _check_length(response: bytes | None) -> None:
     if response is not None and len(response) > MAX_RESPONSE:
-        raise UnauthorizedLogin(f"the response is longer than {MAX_RESPONSE} octets")
+        raise NotAsked(f"the response is longer than {MAX_RESPONSE} octets")
 
 
 def _verified(

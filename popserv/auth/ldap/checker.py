@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from popserv.auth.files import FileError
@@ -14,6 +12,7 @@ from popserv.auth.ldap.config import LDAPConfig
 from popserv.auth.ldap.directory import Directory
 from popserv.auth.passwords.preparation import prepared_password
 from popserv.auth.users.look_ups import LookUps
+from popserv.auth.users.outages import NotAsked
 from popserv.auth.users.records import name_parts
 from popserv.auth.users.refusals import EvenRefusals
 from popserv.auth.users.service import PasswordService
@@ -27,20 +26,12 @@ class LDAPChecker(PasswordService):
     """Checks passwords by binding to a directory as the user.
 
     A refusal takes as long as the slowest one of late: most directories refuse a DN that no entry
-    has sooner than a wrong password.  ``reactor`` and ``run`` are as for
-    :class:`popserv.auth.users.look_ups.LookUps`.
+    has sooner than a wrong password.
     """
 
-    def __init__(
-        self,
-        config: LDAPConfig,
-        reactor: Any = None,
-        run: Callable[..., Deferred[Any]] | None = None,
-    ) -> None:
+    def __init__(self, config: LDAPConfig) -> None:
         super().__init__(f"{config.path}: the directory")
-        self._refusals = EvenRefusals(reactor)
-        self._reactor = reactor
-        self._run = run
+        self._refusals = EvenRefusals()
         self._use(config)
 
     @classmethod
@@ -55,13 +46,7 @@ class LDAPChecker(PasswordService):
     def _use(self, config: LDAPConfig) -> None:
         self._config = config
         self._directory = Directory(config)
-        self._look_ups = LookUps(
-            "popserv-directory",
-            config.timeout,
-            config.connections,
-            reactor=self._reactor,
-            run=self._run,
-        )
+        self._look_ups = LookUps("popserv-directory", config.timeout, config.connections)
 
     def reload(self) -> None:
         """Read the file again, and forget passwords; see :class:`popserv.interfaces.IReloadable`.
@@ -85,10 +70,11 @@ class LDAPChecker(PasswordService):
     async def verify(self, name: bytes, password: bytes) -> User:
         """See :class:`PasswordService`."""
         parts = name_parts(name)
-        user: User | None = None
-        if parts is not None:
-            prepared = prepared_password(password)
-            user = await self._look_ups.run(self._directory.authenticate, parts, prepared)
+        if parts is None:
+            raise NotAsked("unknown user or wrong password")
+        user: User | None = await self._look_ups.run(
+            self._directory.authenticate, parts, prepared_password(password)
+        )
         if user is None:
             raise UnauthorizedLogin("unknown user or wrong password")
         if user.rules.refusal:

@@ -167,7 +167,7 @@ class SecretsChecker(UserDirectory):
 
     async def _check_password(self, credentials: IUsernamePassword, user: User | None) -> bool:
         remembered, password = self._remembered, credentials.password
-        # A client may send the password in another encoding than another one does.
+        # With the password, which clients send in several encodings.
         field = b"" if user is None else user.password_field
         key = b"%d:%b%b" % (len(field), field, password)
         if user is not None and remembered.find(key, password):

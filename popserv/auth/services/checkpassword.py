@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from popserv.auth.users.outages import ServerUnavailable
+from popserv.auth.users.outages import NotAsked, ServerUnavailable
 from popserv.auth.users.records import service_user
 from popserv.auth.users.service import PasswordService
 from popserv.auth.users.user import User
@@ -77,7 +77,7 @@ class CheckPasswordChecker(PasswordService):
         # Programs for qmail would take the timestamp for one of APOP; it is empty.
         text = b"%b\0%b\0\0" % (name, password)
         if len(text) > MAX_INPUT:
-            raise UnauthorizedLogin(f"the name and the password have more than {MAX_INPUT} octets")
+            raise NotAsked(f"the name and the password have more than {MAX_INPUT} octets")
         if len(self._slots.waiting) >= MAX_QUEUED:
             raise TryLater("server too busy, try again later")
         is_connected, environment = client_is_connected.get(), _environment()

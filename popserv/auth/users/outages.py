@@ -22,6 +22,10 @@ class ServerUnavailable(Exception):
     """A server or a program cannot be asked now; the message says why, for the log."""
 
 
+class NotAsked(UnauthorizedLogin):
+    """A login is refused without asking anybody; the message says why, for the log."""
+
+
 class Outages:
     """The outages of what a checker asks: one line in the log when each begins, and one after it.
 
@@ -35,7 +39,7 @@ class Outages:
     async def watch(self, asking: Awaitable[T]) -> T:
         """Return what was answered.
 
-        :raises UnauthorizedLogin: that was the answer.
+        :raises UnauthorizedLogin: that was the answer, or nobody was asked.
         :raises popserv.errors.TryLater: nobody answers.
         """
         try:
@@ -43,6 +47,8 @@ class Outages:
         except ServerUnavailable as error:
             self._begin(str(error))
             raise TryLater from None
+        except NotAsked:
+            raise
         except UnauthorizedLogin:
             self._end()
             raise

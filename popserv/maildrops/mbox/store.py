@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -93,8 +94,13 @@ class MboxMaildrops:
 
     async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
         """See IConfigurableStore."""
-        settings.reject_unsupported("read_only", "since")
-        mailbox = await self.open_maildrop(user)
+        settings.reject_unsupported("maildrop", "read_only", "since")
+        store = self
+        if settings.maildrop:
+            # Whatever user has it, what is known of it is kept by its path.
+            store, user = copy(self), settings.maildrop
+            store._layout = self._layout.at(user)
+        mailbox = await store.open_maildrop(user)
         if settings.since is not None:
             mailbox = await select_recent(mailbox, settings.since, self.run)
         return IMailbox(ReadOnlyMailbox(mailbox) if settings.read_only else mailbox)

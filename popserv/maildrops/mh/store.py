@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 
 from zope.interface import implementer
@@ -76,8 +77,13 @@ class MHMaildrops:
 
     async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
         """See IConfigurableStore."""
-        settings.reject_unsupported("since")
-        mailbox = await self.open_maildrop(user)
+        settings.reject_unsupported("maildrop", "since")
+        store = self
+        if settings.maildrop:
+            # Whatever user has it, what is known of it is kept by its path.
+            store, user = copy(self), settings.maildrop
+            store._layout = self._layout.at(user)
+        mailbox = await store.open_maildrop(user)
         if settings.since is None:
             return mailbox
         return await select_recent(mailbox, settings.since, self.run)

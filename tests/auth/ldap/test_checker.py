@@ -7,8 +7,12 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import makeChecker
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
 
+from popserv.auth.users.refusals import EvenRefusals
 from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import TryLater
 from popserv.interfaces import IReloadable, IUserLookup
@@ -67,6 +71,21 @@ class CheckerTests(DirectoryCase):
             ):
                 self.assertEqual(await self.outcome(checker, name, password), reason)
         authenticate.assert_not_called()
+
+    async def test_even_refusals(self):
+        """A refusal takes as long as the slowest one of late, also that of an unknown name."""
+        checker = self.checker()
+        clock = Clock()
+        checker._refusals = EvenRefusals(clock)
+        with mock.patch.object(checker._directory, "authenticate") as authenticate:
+            authenticate.side_effect = lambda *_: clock.advance(2)
+            await self.outcome(checker, b"ann", b"wrong")
+        refused = Deferred.fromCoroutine(self.outcome(checker, b"bob", b"wrong"))
+        while not clock.getDelayedCalls():
+            await deferLater(reactor, 0.01)
+        self.assertNoResult(refused)
+        clock.advance(2)
+        self.assertEqual(self.successResultOf(refused), "unknown user or wrong password")
 
     async def test_away(self):
         """While no server answers, clients are told to try later, without a cause."""

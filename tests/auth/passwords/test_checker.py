@@ -33,7 +33,7 @@ from popserv.auth.hmac_md5 import hmac_md5_context
 from popserv.auth.passwords import checker as passwd
 from popserv.auth.passwords import decoys, scram_selection
 from popserv.auth.passwords.checker import PasswdFileChecker
-from popserv.auth.passwords.schemes import new_scram_sha256, split_field
+from popserv.auth.passwords.schemes import SchemeUnavailable, new_scram_sha256, split_field
 from popserv.auth.passwords.scram_keys import derive_scram_keys, parse_scram_keys
 from popserv.auth.passwords.users_file import UsersFileError
 from popserv.core.connection_details import ConnectionDetails, connection_details
@@ -157,6 +157,15 @@ class CheckerTests(CheckerCase):
             self.assertFalse(self.accepts(by_password(name, password)))
         for name, digest in product((b"mrose", b"ann", b"nobody"), (b"", DIGEST.upper())):
             self.assertFalse(self.accepts(by_apop(name, digest)))
+
+    def test_missing_library(self):
+        """If the library of a scheme is missing, the client is told to try later."""
+
+        def fail(field, password):
+            raise SchemeUnavailable("no library")
+
+        self.patch(passwd, "verify", fail)
+        self.assertIn("TryLater", self.refusal_of(by_password(b"ann"), TryLater))
 
     def test_empty_apop_secret(self):
         """The digest of an empty secret is refused, for users and for unknown names."""

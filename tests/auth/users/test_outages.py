@@ -6,7 +6,7 @@ from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.users.outages import Outages, ServerUnavailable
+from popserv.auth.users.outages import NotAsked, Outages, ServerUnavailable
 from popserv.errors import TryLater
 
 
@@ -58,6 +58,13 @@ class OutagesTests(SynchronousTestCase):
         self.fail("first")
         self.failureResultOf(self.ask(UnauthorizedLogin()), UnauthorizedLogin)
         self.assertEqual(self.lines()[1:], ["/file: the database answers again"])
+
+    def test_not_asked(self):
+        """A login that is refused without asking says nothing of the server."""
+        self.fail("first")
+        self.failureResultOf(self.ask(NotAsked("no such name")), NotAsked)
+        self.fail("second")
+        self.assertEqual(len(self.lines()), 1)
 
     def test_other_errors(self):
         """An error that is not the server's is passed on, and says nothing of the server."""
