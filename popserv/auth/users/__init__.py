@@ -5,7 +5,8 @@ that auth may import.
 """
 
 from popserv.auth.users.outages import ServerUnavailable
+from popserv.auth.users.records import service_user
 from popserv.auth.users.service import PasswordService
 from popserv.auth.users.user import User
 
-__all__ = ["PasswordService", "ServerUnavailable", "User"]
+__all__ = ["PasswordService", "ServerUnavailable", "User", "service_user"]
