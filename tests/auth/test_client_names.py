@@ -344,6 +344,37 @@ class UsersFileRulesTests(ClientNamesCase):
             self.patch(checker, "requestAvatarId", lambda credentials, avatar=avatar: avatar)
             self.assertEqual(self.log_in(by_password(b"x"), users, checker), expected, avatar)
 
+    def test_first(self):
+        """The first of several places that knows the user has the rules."""
+        first = self.users(b"ann:{PLAIN}x::::::popserv_read_only\n")
+        self.path += ".2"
+        second = self.users(b"ann:{PLAIN}x::::::nologin\nbob:{PLAIN}x::::::nologin\n")
+        read_only = ConfiguredUser(b"ann", UserSettings(read_only=True))
+        for checkers, expected in (
+            ((first, second), {"ann": read_only, "bob": None, "carl": b"carl"}),
+            ((second, first), {"ann": None, "bob": None, "carl": b"carl"}),
+        ):
+            for email, avatar in expected.items():
+                outcome = self.log_in(with_token(b""), *checkers, self.tokens(email))
+                self.assertEqual(outcome, avatar)
+
+    def test_order(self):
+        """A checker of passwords has no rules of those after it, and of those before it only some.
+
+        Those before it do not know the name, but may know the user whom the checker returns.
+        """
+        users = self.users(b"ann:{PLAIN}x::::::nologin\nbob:{PLAIN}x::::::nologin\n")
+        memory = InMemoryUsernamePasswordDatabaseDontUse(ann=b"password")
+        memory.users = {b"ann": b"password"}
+        checker, _ = with_client_names([memory, users])
+        self.assertEqual(self.successResultOf(ask(checker, by_password(b"ann"))), b"ann")
+        self.patch(memory, "requestAvatarId", lambda credentials: b"bob")
+        self.assertIsNone(self.log_in(by_password(b"carl"), users, memory))
+        looked_up = []
+        self.patch(users, "find", looked_up.append)
+        self.assertEqual(self.log_in(by_password(b"bob"), users, memory), b"bob")
+        self.assertEqual(looked_up, [])
+
     def test_settings_of_a_folder(self):
         """A user with settings keeps them in every folder."""
         users = self.users(b"ann:{PLAIN}password::::::popserv_read_only\n")
