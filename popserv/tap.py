@@ -87,6 +87,7 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         logs_signals=not is_worker,
         manager=None if is_worker else ServiceManager(os.environ),
         status=f"serving, {options['workers']} workers" if supervisor else "serving",
+        time_to_stop=drainer.time_to_stop if drainer is not None else lambda: 0.0,
     )
     service.setServiceParent(reloader)
     if drainer is not None and connections is not None:

@@ -13,7 +13,7 @@ from twisted.cred.credentials import UsernamePassword
 from twisted.internet import reactor
 from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import usage
 from zope.interface.verify import verifyObject
@@ -21,8 +21,8 @@ from zope.interface.verify import verifyObject
 from popserv import tap
 from popserv.commands.dialects import DIALECTS
 from popserv.errors import LoginFailed, LoginTooSoon
+from popserv.listening.drain import STOP_TIMEOUT
 from popserv.server.preauth import PreauthenticatedFactory
-from popserv.workers.worker_process import STOP_TIMEOUT
 from tests.commands.harness import Client
 from tests.options.harness import OptionsCase
 
@@ -241,7 +241,7 @@ class ControlTests(ServiceCase):
         reloader, call, operations = self.control("--drain=7")
         (drainer,) = reloader
         self.assertEqual(call.args[0], "unix:ctl:mode=600")
-        self.assertIs(call.kwargs["reactor"], reactor)
+        self.assertIs(call.kwargs["reactor"]._reactor, reactor)
         self.assertEqual(len(list(drainer)), 2)
         answers = self.successResultOf(operations.ask("control status", None))
         self.assertEqual(answers.given[0]["caches"]["passwords"], 0)
@@ -262,10 +262,43 @@ class ControlTests(ServiceCase):
         operations.stop()
         await stopped
 
+    async def test_stopped_before(self):
+        """A server that is stopping already goes on to do so, and logs no error."""
+        _, _, operations = self.control()
+        called = Deferred()
+
+        def stop():
+            reactor.callLater(0, called.callback, None)
+            raise ReactorNotRunning
+
+        self.patch(reactor, "stop", stop)
+        operations.stop()
+        await called
+
+    def test_no_socket(self):
+        """A control socket that cannot be opened ends the server with the reason and a hint."""
+        for path, reason in [
+            ("/nowhere/ctl", "/nowhere/ctl: No such file or directory"),
+            (self.taken(), "Cannot acquire lock"),
+        ]:
+            options = self.under_twistd(f"--control=unix:{path}", "-l", "tcp:0:interface=127.0.0.1")
+            (drainer,) = tap.makeService(options)
+            _, control = drainer
+            error = self.assertRaises(tap.CannotStart, control.privilegedStartService)
+            self.assertIn(f"--control {path}: ", str(error))
+            self.assertIn(reason, str(error))
+            self.assertIn("must exist and belong to the user", str(error))
+
+    def taken(self):
+        """Return the path of a socket that another process has locked."""
+        path = self.mktemp()
+        os.symlink(str(os.getppid()), f"{path}.lock")
+        return path
+
     def test_supervisor(self):
         """A supervisor asks its workers, and allows them the time that sessions have."""
         reloader, call, operations = self.control("--workers=2", "--drain=7")
-        self.assertIs(call.kwargs["reactor"], reactor)
+        self.assertIs(call.kwargs["reactor"]._reactor, reactor)
         supervisor = operations.workers
         self.assertEqual(supervisor._stop_timeout, STOP_TIMEOUT + 7)
         asked = []

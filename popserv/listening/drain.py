@@ -17,6 +17,9 @@ _log = Logger()
 _POLL_INTERVAL = 0.1
 """Seconds between two looks whether all connections have ended."""
 
+STOP_TIMEOUT = 30.0
+"""Seconds that a process has to exit after its sessions have ended."""
+
 TOPIC = "drain"
 """The topic of the question, on the bus, that gives sessions another number of seconds."""
 
@@ -61,6 +64,10 @@ class Drainer(MultiService):
     def allow(self, seconds: float) -> None:
         """Wait this many seconds for connections, from the time at which the ports were closed."""
         self._seconds = seconds
+
+    def time_to_stop(self) -> float:
+        """Return the seconds that the process may take to stop; 0 if it does not wait."""
+        return self._seconds + STOP_TIMEOUT if self._seconds else 0.0
 
     def stopService(self) -> Deferred[Any]:
         """Close the ports, wait for the connections, and stop the other services."""

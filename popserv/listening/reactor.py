@@ -16,6 +16,9 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from zope.interface import directlyProvides, providedBy
 
+from popserv.listening.sockets import listening_sockets
+from popserv.listening.unix_locks import remove_stale_lock
+
 
 class ReactorProxy(ABC):
     """A reactor for endpoints, with its own ``listen`` methods."""
@@ -52,7 +55,8 @@ class ReactorProxy(ABC):
 class AddressFamilyReactor(ReactorProxy):
     """Opens IPv6 sockets that accept no IPv4 connections, so that both can use the same port.
 
-    A socket that was opened by systemd stays as it is.
+    A socket that was opened by systemd stays as it is.  A UNIX socket that an earlier process has
+    left is opened anew, also if that had the process ID of this one.
 
     Linux lets an IPv6 socket accept IPv4 as well, unless it has the option IPV6_V6ONLY, which
     Twisted never sets.
@@ -68,15 +72,31 @@ class AddressFamilyReactor(ReactorProxy):
         if not isIPv6Address(interface):
             listening: IListeningPort = self._reactor.listenTCP(port, factory, backlog, interface)
             return listening
-        try:
-            opened = _listen_on_ipv6(interface, port, backlog)
-        except OSError as error:
-            raise CannotListenError(interface, port, error) from error
+        (opened,) = listening_sockets(interface, port, backlog)
         with opened:
             adopted: IListeningPort = self._reactor.adoptStreamPort(
                 opened.fileno(), socket.AF_INET6, factory
             )
         return adopted
+
+    def listenUNIX(
+        self,
+        address: str,
+        factory: IProtocolFactory,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: int = 0,
+    ) -> IListeningPort:
+        """Listen on a UNIX socket; see IReactorUNIX.
+
+        :raises CannotListenError: it cannot be opened, or another process uses it.
+        """
+        if wantPID:
+            remove_stale_lock(address)
+        listening: IListeningPort = self._reactor.listenUNIX(
+            address, factory, backlog, mode, wantPID
+        )
+        return listening
 
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
@@ -89,32 +109,11 @@ class AddressFamilyReactor(ReactorProxy):
         return adopted
 
 
-def _listen_on_ipv6(interface: str, port: int, backlog: int) -> socket.socket:
-    """Return a socket that listens; it is not blocking.
-
-    :raises OSError: the address cannot be bound.
-    """
-    # An address may have a zone, such as fe80::1%eth0.
-    ((*_, address), *_) = socket.getaddrinfo(
-        interface, port, socket.AF_INET6, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST
-    )
-    opened = socket.socket(socket.AF_INET6)
-    try:
-        opened.setblocking(False)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        opened.bind(address)
-        opened.listen(backlog)
-    except OSError:
-        opened.close()
-        raise
-    return opened
-
-
 def has_ipv6() -> bool:
     """Return whether sockets of this machine can have IPv6 addresses."""
     try:
-        _listen_on_ipv6("::", 0, 1).close()
-    except OSError:
+        (opened,) = listening_sockets("::", 0, 1)
+    except CannotListenError:
         return False
+    opened.close()
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -30,6 +30,7 @@ class Reloader(MultiService):
     :param logs_signals: whether a line is logged for each signal.
     :param manager: is told when the process is ready, reads files again, and stops.
     :param status: describes the process that is ready, in a few words.
+    :param time_to_stop: returns the seconds that the process may take to stop.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Reloader(MultiService):
         logs_signals: bool = True,
         manager: ServiceManager | None = None,
         status: str = "serving",
+        time_to_stop: Callable[[], float] = lambda: 0.0,
         reactor: Any = None,
     ) -> None:
         super().__init__()
@@ -50,6 +52,7 @@ class Reloader(MultiService):
         self._logs_signals = logs_signals
         self._manager = manager
         self._status = status
+        self._time_to_stop = time_to_stop
         self._reactor = reactor
         self._pending: set[str] = set()
 
@@ -78,7 +81,7 @@ class Reloader(MultiService):
         # SIG_IGN instead would make Python report a signal that has not been handled yet.
         signals.block()
         if self._manager is not None:
-            self._manager.stopping()
+            self._manager.stopping(self._time_to_stop())
             self._manager = None  # A signal may still be handled.
         return super().stopService()
 

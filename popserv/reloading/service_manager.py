@@ -53,11 +53,15 @@ class ServiceManager:
             "STATUS=reading files again",
         )
 
-    def stopping(self) -> None:
-        """Tell that this process is about to end."""
+    def stopping(self, seconds: float) -> None:
+        """Tell that this process is about to end.
+
+        For these seconds from now, the service manager must not kill it; with 0 it decides.
+        """
         if self._watchdog.running:
             self._watchdog.stop()
-        self._notify("STOPPING=1", "STATUS=ending sessions")
+        extension = [f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}"] if seconds else []
+        self._notify("STOPPING=1", "STATUS=ending sessions", *extension)
 
     def _notify(self, *lines: str) -> None:
         if self._socket is not None:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from twisted.application import strports
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError, ReactorNotRunning
 
+from popserv.control.endpoint import socket_path
 from popserv.control.operations import Operations
 from popserv.control.process import ProcessControl
 from popserv.control.responder import Responder
 from popserv.control.server import ControlFactory
 from popserv.control.sessions import CountedConnections
 from popserv.listening.drain import TOPIC, Drainer
+from popserv.listening.listeners import CannotStart
+from popserv.listening.reactor import AddressFamilyReactor
 from popserv.options.server import Options
 from popserv.reloading.log_level import LevelFilter
 from popserv.reloading.reloader import Reloader
 from popserv.runtime.bus import WorkerBus
+from popserv.runtime.permissions import reason_of
 from popserv.server.factory import POP3Factory
 
 if TYPE_CHECKING:
@@ -52,6 +59,7 @@ def make_control_service(
     from twisted.internet import reactor
 
     running: Any = reactor
+    opener: Any = AddressFamilyReactor(reactor)
 
     def allow_drain(seconds: float) -> Deferred[Any]:
         drainer.allow(seconds)
@@ -68,9 +76,43 @@ def make_control_service(
         log_level=log_level,
         drain_seconds=options["drain"],
         allow_drain=allow_drain,
-        stop=lambda: running.callLater(STOP_DELAY, running.stop),
+        stop=lambda: running.callLater(STOP_DELAY, _stop, running.stop),
     )
-    service: IService = strports.service(
-        options["control"], ControlFactory(Responder(operations)), reactor=reactor
+    service = strports.service(
+        options["control"],
+        ControlFactory(Responder(operations)),
+        reactor=opener,
     )
-    return service
+    listener = _ControlListener(socket_path(options["control"]))
+    service.setServiceParent(listener)
+    return listener
+
+
+def _stop(stop: Callable[[], object]) -> None:
+    # A second popserv drain only changes the time that sessions have.
+    with suppress(ReactorNotRunning):
+        stop()
+
+
+class _ControlListener(MultiService):
+    """The service that listens on the control socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def privilegedStartService(self) -> None:
+        """Open the socket while the process still has its privileges.
+
+        :raises CannotStart: it cannot be opened.
+        """
+        try:
+            super().privilegedStartService()
+        except (CannotListenError, OSError) as error:
+            reason = getattr(error, "socketError", error)
+            raise CannotStart(
+                f"popserv: --control {self._path}: "
+                f"{reason_of(reason) if isinstance(reason, OSError) else reason}; its directory "
+                "must exist and belong to the user that starts the server, and no other server "
+                "may use it"
+            ) from None

@@ -10,7 +10,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from popserv.listening.drain import Drainer
+from popserv.listening.drain import STOP_TIMEOUT, Drainer
 
 
 class SlowService(Service):
@@ -107,8 +107,10 @@ class DrainerTests(SynchronousTestCase):
     def test_allow(self):
         """The seconds can be changed before the ports are closed, and after."""
         drainer = self.drainer(0)
+        self.assertEqual(drainer.time_to_stop(), 0)
         self.listeners.stopped.callback(None)
         drainer.allow(20)
+        self.assertEqual(drainer.time_to_stop(), 20 + STOP_TIMEOUT)
         stopped = drainer.stopService()
         self.reactor.advance(10)
         self.assertNoResult(stopped)

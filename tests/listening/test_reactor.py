@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from popserv.listening import reactor as listening_reactor
+from popserv.listening import sockets
 from popserv.listening.reactor import AddressFamilyReactor, has_ipv6
 from tests.workers.harness import name_factory
 
@@ -109,7 +109,7 @@ class HasIPv6Tests(TestCase):
         """A machine has no IPv6 if sockets cannot be created, or cannot be bound."""
         for code in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             failing = OSError(code, os.strerror(code))
-            with patch.object(listening_reactor.socket, "socket", side_effect=failing):
+            with patch.object(sockets.socket, "socket", side_effect=failing):
                 self.assertFalse(has_ipv6())
         with patch.object(socket.socket, "bind", side_effect=OSError(errno.EADDRNOTAVAIL, "")):
             self.assertFalse(has_ipv6())

@@ -42,7 +42,7 @@ class NotifyTests(TestCase):
         directory = temporary_directory(self)
         for address, options, status in (
             (f"{directory}/notify", (), "serving"),
-            (f"\0{directory}", ("--workers", "2"), "serving, 2 workers"),
+            (f"\0{directory}", ("--workers", "2", "--drain", "5"), "serving, 2 workers"),
         ):
             server, receive = self.start(address, *options)
             self.assertEqual(receive(), ["READY=1", f"STATUS={status}"])
@@ -59,6 +59,8 @@ class NotifyTests(TestCase):
             while (message := receive()) == ["WATCHDOG=1"]:
                 pass
             self.assertEqual(message[0], "STOPPING=1")
+            extension = ["EXTEND_TIMEOUT_USEC=35000000"] if "--drain" in options else []
+            self.assertEqual(message[2:], extension)
             server.stop()
 
     def test_no_ports(self):

@@ -116,7 +116,7 @@ class ReloaderTests(SynchronousTestCase):
         manager, calls = Mock(), []
         manager.ready.side_effect = lambda *arguments: calls.append(("ready", *arguments))
         manager.reloading.side_effect = lambda: calls.append(self.counts())
-        self.start(manager=manager, status="serving")
+        self.start(manager=manager, status="serving", time_to_stop=lambda: 90)
         self.assertEqual(calls, [])
         self.receive()
         self.assertEqual(calls, [("ready", self.reactor, "serving")])
@@ -125,7 +125,7 @@ class ReloaderTests(SynchronousTestCase):
         manager.stopping.assert_not_called()
         signal.raise_signal(signal.SIGHUP)
         self.successResultOf(self.service.stopService())
-        manager.stopping.assert_called_once_with()
+        manager.stopping.assert_called_once_with(90)
         self.receive()
         self.assertEqual(self.counts(), [2, 2])
         self.assertEqual(len(calls), 3)

@@ -57,7 +57,7 @@ class ManagerTests(SynchronousTestCase):
             manager.ready(self.reactor, "serving")
             manager.reloading()
             manager.ready(self.reactor, "serving")
-            manager.stopping()
+            manager.stopping(0)
             first, (word, when, *status), second, last = self.received()
             self.assertEqual(first, ["READY=1", "STATUS=serving"])
             self.assertEqual((word, status), ("RELOADING=1", ["STATUS=reading files again"]))
@@ -68,6 +68,15 @@ class ManagerTests(SynchronousTestCase):
             self.assertEqual(last, ["STOPPING=1", "STATUS=ending sessions"])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(list(self.log), [])
+
+    def test_time_to_stop(self):
+        """The service manager is told how long the server takes to stop, if that is known."""
+        self.listen(self.path)
+        self.manager(self.path).stopping(90.5)
+        self.assertEqual(
+            self.received(),
+            [["STOPPING=1", "STATUS=ending sessions", "EXTEND_TIMEOUT_USEC=90500000"]],
+        )
 
     def test_watchdog(self):
         """The watchdog is served twice in its interval, as long as the service runs."""
@@ -84,7 +93,7 @@ class ManagerTests(SynchronousTestCase):
                 self.assertEqual(self.received(), [])
                 self.reactor.advance(0.1)
                 self.assertEqual(self.received(), [["WATCHDOG=1"]])
-            manager.stopping()
+            manager.stopping(0)
             self.received()
             self.reactor.advance(10)
             self.assertEqual(self.received(), [])
@@ -106,7 +115,7 @@ class ManagerTests(SynchronousTestCase):
         manager = ServiceManager({"WATCHDOG_USEC": "3000000"})
         manager.ready(self.reactor, "serving")
         manager.reloading()
-        manager.stopping()
+        manager.stopping(0)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_ended(self):
@@ -116,7 +125,7 @@ class ManagerTests(SynchronousTestCase):
         for _ in range(2000):
             manager.reloading()
         self.socket.close()
-        manager.stopping()
+        manager.stopping(0)
         self.assertEqual(list(self.log), [])
 
     def test_unusable(self):

@@ -1,0 +1,82 @@
+"""Locks of UNIX sockets that an earlier process has left."""
+
+import gc
+import os
+import socket
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory
+from twisted.trial.unittest import TestCase
+
+from popserv.listening.reactor import AddressFamilyReactor
+
+
+class StaleLockTests(TestCase):
+    """A UNIX socket whose server was killed."""
+
+    def setUp(self):
+        """Choose a path, which must be short."""
+        self.path = f"/tmp/popserv-test-{os.getpid()}"
+        self.lock = Path(f"{self.path}.lock")
+        for each in (Path(self.path), self.lock):
+            self.addCleanup(each.unlink, missing_ok=True)
+        self.listening = AddressFamilyReactor(reactor)
+
+    def leave(self, process):
+        """Leave a socket and the lock of a process."""
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(self.path)
+        self.lock.symlink_to(str(process))
+
+    async def assert_listens(self, **options):
+        """Check that a server can listen on the path, and leaves nothing."""
+        port = self.listening.listenUNIX(self.path, Factory(), wantPID=1, **options)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(self.path)
+        await port.stopListening()
+        self.assertFalse(os.path.lexists(self.path) or os.path.lexists(self.lock))
+        self.flushWarnings()  # Twisted compares the path as text and as bytes
+
+    async def test_own_process_id(self):
+        """A lock with the ID of this process, which has not made it, does not count."""
+        self.leave(os.getpid())
+        await self.assert_listens()
+
+    async def test_no_socket(self):
+        """The same holds if only the lock was left."""
+        self.lock.symlink_to(str(os.getpid()))
+        await self.assert_listens()
+
+    async def test_ended_process(self):
+        """A lock of a process that has ended does not count, as with Twisted itself."""
+        self.leave(1 << 30)
+        await self.assert_listens()
+
+    async def test_other_process(self):
+        """A lock of another process that runs counts."""
+        self.leave(os.getppid())
+        self.assertRaises(
+            CannotListenError, self.listening.listenUNIX, self.path, Factory(), wantPID=1
+        )
+        self.assertTrue(self.lock.is_symlink())
+
+    async def test_used(self):
+        """So does that of a socket which this process itself has opened."""
+        port = self.listening.listenUNIX(self.path, Factory(), wantPID=1)
+        self.assertRaises(
+            CannotListenError, self.listening.listenUNIX, self.path, Factory(), wantPID=1
+        )
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(self.path)
+        await port.stopListening()
+        self.flushWarnings()
+
+    async def test_no_lock(self):
+        """Without locks, nothing is removed."""
+        self.leave(os.getpid())
+        self.assertRaises(CannotListenError, self.listening.listenUNIX, self.path, Factory())
+        self.assertTrue(self.lock.is_symlink())
+        gc.collect()
+        self.flushWarnings()  # Twisted does not close the socket that cannot listen
