@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from twisted.internet.interfaces import IProcessProtocol, IProcessTransport
@@ -52,12 +53,12 @@ class Launcher:
         self,
         protocol: IProcessProtocol,
         role: Mapping[str, int],
-        sockets: Sequence[tuple[int, int | None]],
+        sockets: Sequence[Sequence[int]],
     ) -> tuple[IProcessTransport, socket.socket, socket.socket]:
         """Start a process.
 
         :param role: the ``number`` of the worker and the ``count`` of workers.
-        :param sockets: for each endpoint the descriptor and the backlog; see
+        :param sockets: the descriptors of each endpoint; see
             :meth:`popserv.workers.sockets.SocketOpener.descriptors`.
         :returns: the process, the socket of the link, and the socket from which the standard
             output and error of the process can be read.
@@ -74,10 +75,9 @@ class Launcher:
                 inherited = dict.fromkeys((0, *range(3, first)), null.fileno())
                 inherited |= {1: worker_output.fileno(), 2: worker_output.fileno()}
                 inherited[first] = worker_link.fileno()
-                adopted = []
-                for worker_fd, (fd, backlog) in enumerate(sockets, first + 1):
-                    inherited[worker_fd] = fd
-                    adopted.append((worker_fd, backlog))
+                numbers = count(first + 1)
+                adopted = [[(next(numbers), fd) for fd in each] for each in sockets]
+                inherited.update(pair for each in adopted for pair in each)
                 process: IProcessTransport = self._reactor.spawnProcess(
                     protocol,
                     sys.executable,
@@ -90,7 +90,8 @@ class Launcher:
             output.close()
             raise
         with suppress(OSError):  # the process has ended already; its protocol is notified
-            setup = {**self._setup, **role, "sockets": adopted}
+            worker_fds = [[number for number, _ in each] for each in adopted]
+            setup = {**self._setup, **role, "sockets": worker_fds}
             link.sendall(json.dumps(setup).encode() + b"\n")
         return process, link, output
 

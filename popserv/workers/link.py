@@ -26,6 +26,8 @@ Messages of the supervisor:
 
 ``publish [TOPIC, UPDATE]``
     An update of another worker.
+``cover NUMBERS``
+    The numbers of the workers that do not run: this one must accept on their sockets as well.
 ``replay``
     Another worker has started, and this one must publish everything again.
 ``ask [NUMBER, TOPIC, QUESTION, SECONDS]``

@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
@@ -24,24 +20,8 @@ from twisted.internet.tcp import Port
 from zope.interface import implementer
 
 from popserv.listening.reactor import ReactorProxy
-from popserv.workers.unix_port import SharedUNIXPort
-
-HAS_PORT_BALANCING = sys.platform.startswith("linux") and hasattr(socket, "SO_REUSEPORT")
-"""Whether the kernel distributes connections among the sockets of one port (SO_REUSEPORT)."""
-
-
-@dataclass(frozen=True)
-class OpenEndpoint:
-    """The sockets that the supervisor keeps for one endpoint."""
-
-    sockets: list[socket.socket]
-    """One socket for each worker, or one socket for all of them."""
-    backlog: int | None
-    """The backlog with which a worker listens; None if the socket listens already."""
-
-    def socket_of(self, number: int) -> socket.socket:
-        """Return the socket of a worker; workers are numbered from 1."""
-        return self.sockets[(number - 1) % len(self.sockets)]
+from popserv.listening.sockets import HAS_PORT_BALANCING, listening_sockets
+from popserv.workers.shared_port import SharedPort, address_of
 
 
 class SocketOpener(ReactorProxy):
@@ -50,7 +30,8 @@ class SocketOpener(ReactorProxy):
     def __init__(self, reactor: Any, workers: int) -> None:
         super().__init__(reactor)
         self._workers = workers
-        self.endpoints: list[OpenEndpoint] = []
+        # For each endpoint one socket for each worker, or one for all of them.
+        self.endpoints: list[list[socket.socket]] = []
 
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
@@ -59,18 +40,14 @@ class SocketOpener(ReactorProxy):
 
         :raises CannotListenError: the port is in use, or cannot be bound for another reason.
         """
-        # Twisted's own port refuses a port that is in use, even by sockets with SO_REUSEPORT,
-        # and has the error messages that users know.
-        listening: Port = self._reactor.listenTCP(port, factory, backlog, interface)
+        count = self._workers if HAS_PORT_BALANCING else 1
+        sockets = listening_sockets(interface, port, backlog, count)
+        self.endpoints.append(sockets)
+        # A port of Twisted, because its lines in the log are those of a server of one process.
+        listening: Port = self._reactor.adoptStreamPort(
+            sockets[0].fileno(), sockets[0].family, factory
+        )
         listening.stopReading()
-        first = _duplicate(listening.fileno())
-        sockets = [first]
-        if HAS_PORT_BALANCING:
-            sockets = [_listen_beside(first, backlog) for _ in range(self._workers)]
-            # The kernel would also assign connections to this socket, on which no process accepts.
-            first.shutdown(socket.SHUT_RD)
-            first.close()
-        self.endpoints.append(OpenEndpoint(sockets, backlog))
         return listening
 
     def listenUNIX(
@@ -84,7 +61,7 @@ class SocketOpener(ReactorProxy):
         """Open one UNIX socket for all workers; see IReactorUNIX."""
         listening: Port = self._reactor.listenUNIX(address, factory, backlog, mode, wantPID)
         listening.stopReading()
-        self.endpoints.append(OpenEndpoint([_duplicate(listening.fileno())], backlog))
+        self.endpoints.append([_duplicate(listening.fileno())])
         return listening
 
     def adoptStreamPort(
@@ -92,44 +69,41 @@ class SocketOpener(ReactorProxy):
     ) -> IListeningPort:
         """Keep a socket that listens already, such as one from systemd, for all workers."""
         retained = _duplicate(fileDescriptor)
-        self.endpoints.append(OpenEndpoint([retained], None))
+        self.endpoints.append([retained])
         return _RetainedSocket(retained)
 
-    def descriptors(self, number: int) -> list[tuple[int, int | None]]:
-        """Return the descriptor and the backlog of each endpoint for a worker."""
-        return [(each.socket_of(number).fileno(), each.backlog) for each in self.endpoints]
-
-    def pause(self, number: int) -> None:
-        """Stop the kernel from assigning connections to a worker until it listens again.
-
-        Sockets that all workers share are not changed.
-        """
-        for endpoint in self.endpoints:
-            if len(endpoint.sockets) > 1:
-                # The socket stays bound, but leaves the state LISTEN; the kernel resets the
-                # connections in its queue.
-                with suppress(OSError):
-                    endpoint.socket_of(number).shutdown(socket.SHUT_RD)
+    def descriptors(self) -> list[list[int]]:
+        """Return the descriptors of each endpoint: one for each worker, or one for all."""
+        return [[each.fileno() for each in sockets] for sockets in self.endpoints]
 
     def close(self) -> None:
         """Close all sockets."""
-        for endpoint in self.endpoints:
-            for each in endpoint.sockets:
+        for sockets in self.endpoints:
+            for each in sockets:
                 each.close()
 
 
 class SocketAdopter(ReactorProxy):
     """A worker's proxy of the reactor: listens on the sockets that the supervisor has opened.
 
-    ``descriptors`` is what :meth:`SocketOpener.descriptors` returns, with the numbers that the
-    descriptors have in this process.
-
     Its methods raise CannotListenError if the supervisor has opened no socket for the call.
+
+    :param number: the worker's number, from 1.
+    :param descriptors: what :meth:`SocketOpener.descriptors` returns, with the numbers that the
+        descriptors have in this process.
     """
 
-    def __init__(self, reactor: Any, descriptors: Iterable[tuple[int, int | None]]) -> None:
+    def __init__(self, reactor: Any, number: int, descriptors: Iterable[Sequence[int]]) -> None:
         super().__init__(reactor)
-        self._descriptors = iter(descriptors)
+        self._number = number
+        self._endpoints = [list(map(_adopted, each)) for each in descriptors]
+        self._next = iter(self._endpoints)
+        self._ports: list[WorkerPort] = []
+
+    def cover(self, numbers: Collection[int]) -> None:
+        """Accept on the sockets of these workers as well, and on those of no others."""
+        for port in self._ports:
+            port.cover(numbers)
 
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
@@ -155,24 +129,75 @@ class SocketAdopter(ReactorProxy):
         return self._adopt(factory, fileDescriptor)
 
     def _adopt(self, factory: IProtocolFactory, requested: object) -> IListeningPort:
-        descriptor, backlog = next(self._descriptors, (None, None))
-        if descriptor is None:
+        sockets = next(self._next, None)
+        if sockets is None:
             raise CannotListenError(
                 "", requested, OSError("the supervisor has not opened a socket for it")
             )
-        adopted = socket.socket(fileno=descriptor)
-        adopted.setblocking(False)
-        os.set_inheritable(descriptor, False)
-        if backlog is not None:
-            # Ends a pause.
-            adopted.listen(backlog)
+        if len(sockets) > 1:
+            own = sockets[self._number - 1]
+            others = {at: each for at, each in enumerate(sockets, 1) if each is not own}
+            port = WorkerPort(self._listen(own, factory), others, factory, self._reactor)
+            self._ports.append(port)
+            return port
+        return self._listen(sockets[0], factory)
+
+    def _listen(self, adopted: socket.socket, factory: IProtocolFactory) -> IListeningPort:
         if adopted.family == socket.AF_UNIX:
-            return SharedUNIXPort(adopted, factory, self._reactor)
+            return SharedPort(adopted, factory, self._reactor)
         with adopted:
             port: IListeningPort = self._reactor.adoptStreamPort(
-                descriptor, adopted.family, factory
+                adopted.fileno(), adopted.family, factory
             )
         return port
+
+
+@implementer(IListeningPort)
+class WorkerPort:
+    """The port of a worker, which can also accept on the sockets that other workers have.
+
+    The kernel assigns each connection to the socket of one worker, whether or not that worker runs.
+    If it does not, the others accept the connection; otherwise its client would have to wait.
+
+    :param own: the port on the worker's own socket, which is open.
+    :param others: the sockets of the other workers, by their numbers.
+    """
+
+    def __init__(
+        self,
+        own: IListeningPort,
+        others: Mapping[int, socket.socket],
+        factory: IProtocolFactory,
+        reactor: Any,
+    ) -> None:
+        self._own = own
+        self._others = others
+        self._factory = factory
+        self._reactor = reactor
+        self._covered: dict[int, SharedPort] = {}
+
+    def cover(self, numbers: Collection[int]) -> None:
+        """Accept on the sockets of these workers as well, and on those of no others."""
+        for number in set(self._covered) - set(numbers):
+            self._covered.pop(number).stopListening()
+        for number in self._others.keys() & set(numbers) - set(self._covered):
+            copy = _duplicate(self._others[number].fileno())
+            self._covered[number] = SharedPort(copy, self._factory, self._reactor)
+
+    def startListening(self) -> None:
+        """Do nothing: the port is open."""
+
+    def stopListening(self) -> Deferred[None] | None:
+        """Accept no more connections, on any socket."""
+        self.cover(())
+        for each in self._others.values():
+            each.close()
+        self._others = {}
+        return self._own.stopListening()
+
+    def getHost(self) -> IAddress:
+        """Return the address to which the socket is bound."""
+        return self._own.getHost()
 
 
 @implementer(IListeningPort)
@@ -191,26 +216,15 @@ class _RetainedSocket:
 
     def getHost(self) -> IAddress:
         """Return the address to which the socket is bound."""
-        name = self._socket.getsockname()
-        if self._socket.family == socket.AF_UNIX:
-            return UNIXAddress(name)
-        is_ipv6 = self._socket.family == socket.AF_INET6
-        return (IPv6Address if is_ipv6 else IPv4Address)("TCP", *name)
+        return address_of(self._socket)
 
 
 def _duplicate(descriptor: int) -> socket.socket:
     return socket.socket(fileno=os.dup(descriptor))
 
 
-def _listen_beside(first: socket.socket, backlog: int) -> socket.socket:
-    """Return another socket that listens on the address of the first one."""
-    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    another = socket.socket(first.family)
-    if first.family == socket.AF_INET6:
-        another.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
-        another.setsockopt(socket.SOL_SOCKET, option, 1)
-    another.bind(first.getsockname())
-    another.listen(backlog)
-    another.setblocking(False)
-    return another
+def _adopted(descriptor: int) -> socket.socket:
+    adopted = socket.socket(fileno=descriptor)
+    adopted.setblocking(False)
+    adopted.set_inheritable(False)
+    return adopted

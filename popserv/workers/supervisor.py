@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from popserv.interfaces import IReloadable
+from popserv.listening.drain import STOP_TIMEOUT
 from popserv.listening.listeners import CannotStart, Listeners
 from popserv.listening.reactor import AddressFamilyReactor
 from popserv.runtime.bus import QUESTION_TIMEOUT, Answers
@@ -22,7 +23,7 @@ from popserv.workers.launcher import Launcher
 from popserv.workers.link import HEARTBEAT_INTERVAL
 from popserv.workers.questions import Questions, answers_line
 from popserv.workers.sockets import SocketOpener
-from popserv.workers.worker_process import STOP_TIMEOUT, WorkerProcess
+from popserv.workers.worker_process import WorkerProcess
 
 _log = Logger()
 
@@ -81,6 +82,7 @@ class Supervisor(Listeners):
         first.start_and_wait()
         for worker in others:
             worker.start()
+        self._cover()
         self._heartbeat_check.start(HEARTBEAT_INTERVAL, now=False)
 
     def stopService(self) -> Deferred[Any]:
@@ -163,6 +165,7 @@ class Supervisor(Listeners):
                 return
             candidate.is_candidate = False
             previous, self.workers[at] = self.workers[at], candidate
+            self._cover()
             self.leaving.append(previous)
             previous.leave()
 
@@ -188,6 +191,7 @@ class Supervisor(Listeners):
             if each.is_ready and each is not worker:
                 each.send(b"replay")
                 break
+        self._cover()
         self._candidate_finished(worker)
 
     def worker_leaving(self, worker: WorkerProcess) -> None:
@@ -196,13 +200,21 @@ class Supervisor(Listeners):
         self.leaving.append(worker)
         self.workers[at] = self._new_worker(at + 1)
         self.workers[at].start()
+        self._cover()
 
     def worker_ended(self, worker: WorkerProcess) -> None:
         """Forget a worker that was leaving, and expect no more answers."""
         self._questions.forget(worker)
         if worker in self.leaving:
             self.leaving.remove(worker)
+        self._cover()
         self._candidate_finished(worker)
+
+    def _cover(self) -> None:
+        """Have the workers accept on the sockets of those that do not accept connections."""
+        missing = [each.number for each in self.workers if not each.is_accepting]
+        for each in self.workers:
+            each.cover(missing)
 
     def _candidate_finished(self, worker: WorkerProcess) -> None:
         ready = self._candidate_ready
@@ -237,3 +249,4 @@ class Supervisor(Listeners):
     def _check_heartbeats(self) -> None:
         for worker in self._processes():
             worker.check_heartbeat()
+        self._cover()

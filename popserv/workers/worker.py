@@ -108,13 +108,14 @@ class Worker:
             os.chdir(self._setup["directory"])
         options = service_module.Options()
         options.parseOptions(self._setup["arguments"])
+        self._sockets = SocketAdopter(self._reactor, self._setup["number"], self._setup["sockets"])
         service: IService = service_module.makeService(
             options,
             WorkerRole(
                 self._setup["number"],
                 self._setup["count"],
                 self._bus,
-                SocketAdopter(self._reactor, self._setup["sockets"]),
+                self._sockets,
                 partial(self._link.send, b"leaving"),
             ),
         )
@@ -171,6 +172,8 @@ class Worker:
             elif word == b"answers":
                 number, given, missing = json.loads(argument)
                 self._asked.pop(number).callback(Answers(given, missing))
+            elif word == b"cover":
+                self._sockets.cover(json.loads(argument))
             elif word == b"replay":
                 # In steps, because many updates would block clients and the link.
                 self._cooperator.cooperate(self._bus.replay_all())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +14,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, eventFromJSON, globalLogPublisher
 from twisted.python.failure import Failure
 
+from popserv.listening.drain import STOP_TIMEOUT
 from popserv.listening.listeners import CannotStart
 from popserv.workers.launcher import Launcher
 from popserv.workers.link import Link
@@ -23,8 +25,6 @@ _log = Logger()
 
 START_TIMEOUT = 60.0
 """Seconds that the first worker has to become ready."""
-STOP_TIMEOUT = 30.0
-"""Seconds that a worker has to exit, after its sessions have ended, before it is killed."""
 MAX_RESTART_DELAY = 60.0
 """The maximum delay before a restart, in seconds; the delays are 0, 1, 2, 4 and so on."""
 RESTART_DELAY_RESET = 60.0
@@ -34,6 +34,8 @@ MAX_MISSED_HEARTBEATS = 6
 
 A worker sends none while it starts, so they must last at least as long as START_TIMEOUT.
 """
+MAX_SILENCE = 2
+"""Consecutive heartbeats that a worker may miss before others accept on its sockets as well."""
 MAX_UNSENT = 8 << 20
 """Octets that a worker may leave unread before it is killed."""
 
@@ -76,6 +78,7 @@ class WorkerProcess(ProcessProtocol):
         self._output: Link | None = None
         self._started_at = 0.0
         self._missed_heartbeats = 0
+        self._covered: Sequence[int] = []
         self._restart_delay = 0.0
         self._restart_call: Any = None
         self._kill_call: Any = None
@@ -103,6 +106,11 @@ class WorkerProcess(ProcessProtocol):
     def pid(self) -> int | None:
         """The process ID, or None if there is no process."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the worker accepts connections, as far as its heartbeats tell."""
+        return self.is_ready and self._missed_heartbeats < MAX_SILENCE
 
     @property
     def uptime(self) -> float:
@@ -143,6 +151,12 @@ class WorkerProcess(ProcessProtocol):
         """Send SIGHUP to the process, if it runs; it is handled once the process has started."""
         if self._process is not None:
             self._send_signal("HUP")
+
+    def cover(self, numbers: Sequence[int]) -> None:
+        """Have the worker accept on the sockets of these workers, too."""
+        if self.is_ready and self._link is not None and numbers != self._covered:
+            self._covered = numbers
+            self.send(b"cover " + json.dumps(numbers).encode())
 
     def send(self, line: bytes) -> None:
         """Send a line to the worker; kill it if more than MAX_UNSENT octets are unread."""
@@ -186,8 +200,9 @@ class WorkerProcess(ProcessProtocol):
         self._started_at = self._reactor.seconds()
         self.failure_reason = ""
         self._missed_heartbeats = 0
+        self._covered = []
         role = {"number": self.number, "count": self._count}
-        sockets = self._opener.descriptors(self.number)
+        sockets = self._opener.descriptors()
         self._process, link, output = self._launcher.launch(self, role, sockets)
         _log.info("worker {number} started, pid {pid}", number=self.number, pid=self._process.pid)
         return link, output
@@ -238,8 +253,6 @@ class WorkerProcess(ProcessProtocol):
             why=why,
             when=f"in {delay:.0f} s" if delay else "at once",
         )
-        if delay:
-            self._opener.pause(self.number)
         self._restart_call = self._reactor.callLater(delay, self.start)
 
     def _message_received(self, line: bytes) -> None:

@@ -15,7 +15,7 @@ from popserv.commandline.main import CONTROL_COMMANDS, main
 from popserv.control.responder import Responder
 from popserv.control.server import ControlFactory
 from popserv.runtime.bus import Answers
-from popserv.workers.unix_port import SharedUNIXPort
+from popserv.workers.shared_port import SharedPort
 from tests.control.harness import ControlMixin
 
 
@@ -55,7 +55,7 @@ class ControlCommandTests(ControlMixin, TestCase):
         self.addCleanup(os.unlink, self.path)
         listening.listen()
         listening.setblocking(False)
-        port = SharedUNIXPort(listening, factory, reactor)
+        port = SharedPort(listening, factory, reactor)
         self.addCleanup(port.stopListening)
 
     async def run_command(self, *arguments):
@@ -167,7 +167,7 @@ class ControlCommandTests(ControlMixin, TestCase):
 
     async def test_missing(self):
         """If processes have not answered, what they have is missing: the exit code is 1."""
-        self.listen(ask=lambda *_: succeed(Answers([[]], 2)))
+        self.listen(ask=lambda *_: succeed(Answers([{"pid": 9}], 2)))
         code, output = await self.run_command("who", "--json")
         self.assertEqual(
             (code, output), (1, "popserv: 2 of the processes have not answered in time\n")

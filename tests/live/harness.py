@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from itertools import count
 from pathlib import Path
@@ -183,20 +184,7 @@ class Server:
         until(lambda: self.ports or self.process.poll() is not None, "a port")
         if self.process.poll() is not None:
             raise AssertionError(f"twistd did not start:\n{self.log}")
-        until(self._greets, "a greeting")
-
-    def _greets(self):
-        """Return whether the server greets a client.
-
-        A supervisor resets the clients that connect before it has opened the workers' sockets.
-        """
-        try:
-            self.connect().close()
-        except ConnectionResetError:
-            if "--workers" not in self.process.args:
-                raise
-            return False
-        return True
+        self.connect().close()
 
     @property
     def log(self):
@@ -354,3 +342,56 @@ class ServerTestCase(TestCase):
         connection = self.server.login(name, **options)
         self.addCleanup(connection.abandon)
         return connection, maildir
+
+
+class Poller:
+    """Clients that connect to a server, each as soon as its last connection has ended.
+
+    They run in a ``with`` block; each greets the server and sends QUIT.
+
+    :ivar outcomes: for each client what has become of its connections, in order: ``served``, or the
+        name of an error.
+    """
+
+    def __init__(self, address, clients=4):
+        self.outcomes = [[] for _ in range(clients)]
+        self._address = address
+        self._is_over = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(each,)) for each in self.outcomes]
+
+    def __enter__(self):
+        """Start the clients."""
+        for each in self._threads:
+            each.start()
+        return self
+
+    def __exit__(self, *error):
+        """Wait until each client has ended its last connection."""
+        self._is_over.set()
+        for each in self._threads:
+            each.join()
+
+    def polls(self):
+        """Return how many connections have ended."""
+        return sum(map(len, self.outcomes))
+
+    def wait(self, number=50):
+        """Wait until this many more connections have ended."""
+        before = self.polls()
+        until(lambda: self.polls() >= before + number, "polls")
+
+    def _run(self, outcomes):
+        # An address that a client which connects to a port without a server cannot connect to
+        # itself from.
+        source = ("127.0.0.2", 0)
+        while not self._is_over.is_set():
+            try:
+                with socket.create_connection(self._address, TIMEOUT, source) as client:
+                    greeting = client.recv(100)
+                    client.sendall(b"QUIT\r\n")
+                    reply = client.makefile("rb").read()
+                served = greeting[:3] == reply[:3] == b"+OK"
+                outcomes.append("served" if served else repr(greeting + reply))
+            except OSError as error:
+                outcomes.append(type(error).__name__)
+            time.sleep(0.001)

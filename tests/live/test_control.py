@@ -14,6 +14,7 @@ from tests.live.harness import (
     CHECKOUT,
     TIMEOUT,
     Connection,
+    Poller,
     Server,
     ServerTestCase,
     run,
@@ -144,21 +145,29 @@ class WorkersTests(ProcessTests):
         """All workers are replaced, and a client that polls throughout is never refused."""
         name, _ = self.server.add_user([b"one\n"])
         session = self.server.login(name)
-        before = {each["pid"] for each in self.status()["workers"]}
-        self.command("drain", "--workers")
-        polls = 0
-        while before & {
-            each["pid"] for each in self.status()["workers"] if each["state"] == "serving"
-        }:
-            for _ in range(20):
-                self.server.connect().close()
-                polls += 1
-        self.assertGreater(polls, 20)
+        before = self.serving()
+        seen = [before]
+        with Poller(("127.0.0.1", self.server.port)) as poller:
+            poller.wait()
+            self.command("drain", "--workers")
+            while before & seen[-1]:
+                # In each state there are clients.
+                poller.wait()
+                if self.serving() != seen[-1]:
+                    seen.append(self.serving())
+            poller.wait()
+        # The workers were replaced one after the other.
+        self.assertEqual([len(each & before) for each in seen], [2, 1, 0])
+        self.assertEqual(set().union(*poller.outcomes), {"served"})
         self.assertEqual(session.ask(b"NOOP")[:3], b"+OK")
         (listed,) = [each for each in self.sessions() if each["user"] == name]
         self.assertIn(int(listed["id"].partition(".")[0]), before)
         session.close()
         until(lambda: len(self.status()["workers"]) == 2, "the workers that were replaced")
+
+    def serving(self):
+        """Return the process IDs of the workers that accept connections."""
+        return {each["pid"] for each in self.status()["workers"] if each["state"] == "serving"}
 
     def test_leaving(self):
         """A worker that is told to stop has a successor at once, and its sessions go on."""
@@ -166,10 +175,12 @@ class WorkersTests(ProcessTests):
         session = self.server.login(name)
         (listed,) = [each for each in self.sessions() if each["user"] == name]
         pid = int(listed["id"].partition(".")[0])
-        os.kill(pid, signal.SIGTERM)
-        until(lambda: len(self.status()["workers"]) == 3, "a successor")
-        for _ in range(20):
-            self.server.connect().close()
+        with Poller(("127.0.0.1", self.server.port)) as poller:
+            poller.wait()
+            os.kill(pid, signal.SIGTERM)
+            until(lambda: len(self.serving() - {pid}) == 2, "a successor")
+            poller.wait()
+        self.assertEqual(set().union(*poller.outcomes), {"served"})
         self.assertEqual(session.ask(b"NOOP")[:3], b"+OK")
         session.close()
         until(lambda: len(self.status()["workers"]) == 2, "the end of the worker")
@@ -207,6 +218,22 @@ class DrainTests(ServerTestCase):
             self.assertIn(server.process.wait(TIMEOUT), ENDED_BY_SIGTERM)
             self.assertIn("ended, QUIT", server.log)
             self.assertIn("sessions have 60 s to end", server.log)
+            self.assertNotIn("Traceback", server.log)
+
+    def test_drained_twice(self):
+        """Popserv drain during a drain changes the time that the sessions have."""
+        for options in ((), ("--workers", "2")):
+            path = temporary_directory(self) / "control"
+            server, session = self.start("--control", f"unix:{path}", *options)
+            drain = ("popserv", "drain", "--control", f"unix:{path}", "--seconds")
+            self.assertEqual(run(*drain, "600").returncode, 0)
+            self.assert_refused(server)
+            self.assertEqual(session.ask(b"NOOP")[:3], b"+OK")
+            self.assertEqual(run(*drain, "0").returncode, 0)
+            self.assertEqual(session.rest(), b"")
+            session.abandon()
+            self.assertIn(server.process.wait(TIMEOUT), ENDED_BY_SIGTERM)
+            self.assertIn("ended, shutdown", server.log)
             self.assertNotIn("Traceback", server.log)
 
     def test_second_signal(self):
@@ -265,23 +292,46 @@ os.execv(command[0], command)
             listening = socket.create_server(("127.0.0.1", 0))
             self.addCleanup(listening.close)
             address = listening.getsockname()
-            old, _ = self.start(first_server.root, listening, "--drain", "60", *options)
+            old, old_log = self.start(first_server.root, listening, "--drain", "60", *options)
             session = self.logged_in(address, name)
-            new, log = self.start(first_server.root, listening, *options)
-            polls = 0
-            while "starting on" not in log.read_text():
+            with Poller(address) as poller:
+                poller.wait()
+                new, new_log = self.start(first_server.root, listening, *options)
+                # Also while the new server starts, and while both serve.
+                until(lambda log=new_log: "starting on" in log.read_text(), "a port")
+                poller.wait()
+                old.send_signal(signal.SIGTERM)
+                until(lambda log=old_log: "no more connections" in log.read_text(), "the drain")
+                poller.wait()
                 self.logged_in(address, other).close()
-                polls += 1
-            old.send_signal(signal.SIGTERM)
-            for _ in range(20):
-                self.logged_in(address, other).close()
-            self.assertGreater(polls, 0)
-            self.assertEqual(session.ask(b"RETR 1"), b"+OK 5 octets")
-            self.assertEqual(session.lines(), [b"one"])
-            self.assertIsNone(old.poll())
-            session.close()
+                self.assertEqual(session.ask(b"RETR 1"), b"+OK 5 octets")
+                self.assertEqual(session.lines(), [b"one"])
+                self.assertIsNone(old.poll())
+                session.close()
+                self.assertIn(old.wait(TIMEOUT), ENDED_BY_SIGTERM)
+                poller.wait()
+            self.assertEqual(set().union(*poller.outcomes), {"served"})
+            self.assertIn(f'"{other}" logged in', new_log.read_text())
+            new.terminate()
+            self.assertIn(new.wait(TIMEOUT), ENDED_BY_SIGTERM)
+
+    def test_restart(self):
+        """Clients that connect while no server runs wait for the next one, as with systemd."""
+        server = Server()
+        self.addCleanup(server.stop)
+        for options in ((), ("--workers", "2")):
+            listening = socket.create_server(("127.0.0.1", 0))
+            self.addCleanup(listening.close)
+            address = listening.getsockname()
+            old, _ = self.start(server.root, listening, "--drain", "60", *options)
+            self.assertEqual(Connection(address).close()[:3], b"+OK")
+            old.terminate()
             self.assertIn(old.wait(TIMEOUT), ENDED_BY_SIGTERM)
-            self.logged_in(address, other).close()
+            clients = [socket.create_connection(address, TIMEOUT) for _ in range(20)]
+            new, _ = self.start(server.root, listening, *options)
+            for client in clients:
+                self.assertEqual(client.recv(3), b"+OK")
+                client.close()
             new.terminate()
             self.assertIn(new.wait(TIMEOUT), ENDED_BY_SIGTERM)
 

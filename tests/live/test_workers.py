@@ -19,6 +19,7 @@ from tests.live.harness import (
     LOOPBACK,
     TIMEOUT,
     Connection,
+    Poller,
     Server,
     deliver,
     run,
@@ -32,10 +33,15 @@ CA = make_authority()
 SERVER = issue("localhost", issuer=CA)
 
 
+def state(pid):
+    """Return the state of a process, such as R, T (stopped) or Z (zombie)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def is_running(pid):
     """Tell whether a process is running; a zombie is not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return state(pid) != "Z"
     except OSError:
         return False
 
@@ -329,6 +335,27 @@ class EndingTests(WorkersCase):
         self.assertGreater(len(alive), 5)
         self.assertIn("worker 1 exited with signal 9; restarting at once", server.log)
 
+    def test_queue(self):
+        """A client that no worker has accepted yet is served, whenever its worker ends."""
+        server = self.start()
+        for started, restart in enumerate(("at once", "in 1 s", "in 2 s"), 3):
+            pid = self.current_pids(server)[0]
+            os.kill(pid, signal.SIGSTOP)
+            until(lambda pid=pid: state(pid) == "T", "a stopped worker")
+            # The kernel assigns about half of them to this worker.
+            clients = [
+                socket.create_connection(("127.0.0.1", server.port), TIMEOUT) for _ in range(40)
+            ]
+            os.kill(pid, signal.SIGKILL)
+            for client in clients:
+                self.assertStartsWith(client.recv(100), b"+OK")
+                client.close()
+            until(lambda when=restart: f"restarting {when}\n" in server.log, "the log")
+            # During the delay, other workers accept them.
+            for _ in range(40):
+                self.assertStartsWith(server.connect().close(), b"+OK")
+            self.await_workers(server, started)
+
     def is_alive(self, connection):
         """Send QUIT; tell whether the server has replied."""
         try:
@@ -336,18 +363,6 @@ class EndingTests(WorkersCase):
         except OSError:
             connection.abandon()
             return False
-
-    def test_dying_worker(self):
-        """The delay before a restart doubles; during the delay the worker gets no connections."""
-        server = self.start()
-        for started, delay in enumerate(("at once", "in 1 s", "in 2 s"), 3):
-            os.kill(self.current_pids(server)[0], signal.SIGKILL)
-            until(lambda delay=delay: f"restarting {delay}\n" in server.log, "the log")
-            for _ in range(50):
-                self.assertStartsWith(server.connect().close(), b"+OK")
-            self.await_workers(server, started)
-        for _ in range(20):
-            self.assertStartsWith(server.connect().close(), b"+OK")
 
     def test_sigterm(self):
         """SIGTERM and SIGINT stop all processes cleanly; the log has a line for each session."""
@@ -409,6 +424,19 @@ class StartingTests(WorkersCase):
         self.assertEqual(done.returncode, 1, output)
         self.assertNotIn("Traceback", output)
         return re.sub(r"^.*\[stderr#error\] ", "", output.splitlines()[-1])
+
+    def test_first_instant(self):
+        """A client that connects while the server starts is refused or served, and never reset."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = free.getsockname()
+        with Poller(address) as poller:
+            poller.wait()
+            self.start("--listen", f"tcp:{address[1]}:interface=127.0.0.1", workers=4)
+            poller.wait()
+        for outcomes in poller.outcomes:
+            self.assertRegex(
+                " ".join(outcomes), r"^(ConnectionRefusedError )+(served ?)+$", poller.outcomes
+            )
 
     def test_port_taken(self):
         """A port in use is reported as with one process, even if it could be shared."""

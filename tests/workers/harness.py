@@ -1,5 +1,6 @@
 """A fake reactor with real sockets, a fake launcher, and base classes of the tests."""
 
+import json
 import os
 import socket
 from collections import Counter
@@ -103,7 +104,10 @@ class FakeReactor(Clock):
 
 
 class FakeProcess:
-    """A worker process that the test plays; ``link`` and ``output`` are the worker's ends."""
+    """A worker process that the test plays; ``link`` and ``output`` are the worker's ends.
+
+    ``covered`` is what the supervisor has sent of the workers that do not run.
+    """
 
     pid = 4711
 
@@ -113,6 +117,7 @@ class FakeProcess:
         self.link = link
         self.output = output
         self.signals = []
+        self.covered = []
         self.has_exited = False
 
     def signalProcess(self, name):
@@ -122,11 +127,13 @@ class FakeProcess:
         self.signals.append(name)
 
     def messages(self):
-        """Return the messages that the supervisor has sent."""
+        """Return the messages that the supervisor has sent, except those in ``covered``."""
         try:
-            return self.link.recv(1 << 20).splitlines()
+            lines = self.link.recv(1 << 20).splitlines()
         except BlockingIOError:
             return []
+        self.covered += [json.loads(line[6:]) for line in lines if line.startswith(b"cover ")]
+        return [line for line in lines if not line.startswith(b"cover ")]
 
     def exit(self, *, code=0, signal=None):
         """Exit; what the process has written can still be read."""
@@ -179,8 +186,6 @@ class SupervisorTestCase(SynchronousTestCase):
         self.launcher_arguments = []
         self.patch(supervisor, "Launcher", self.make_launcher)
         self.supervisor = Supervisor(3, "popserv.tap", ["--maildir", "mail"], self.reactor)
-        self.paused = []
-        self.patch(self.supervisor.opener, "pause", self.paused.append)
         self.log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
 
     def make_launcher(self, *arguments):
@@ -233,7 +238,8 @@ class SocketsTestCase(TestCase):
         """Return the SocketAdopter of a worker."""
         return SocketAdopter(
             reactor,
-            [(os.dup(fileno), backlog) for fileno, backlog in self.opener.descriptors(number)],
+            number,
+            [[os.dup(fileno) for fileno in each] for each in self.opener.descriptors()],
         )
 
     async def connect(self, address):

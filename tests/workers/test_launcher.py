@@ -34,7 +34,7 @@ class LauncherTests(SynchronousTestCase):
         """The first line of the link contains the role, the command line and the sockets."""
         sent = []
         self.patch(socket.socket, "sendall", lambda _, data: sent.append(data))
-        process, _ = self.launch([(40, 50), (41, None)])
+        process, _ = self.launch([[40, 41], [42]])
         (line,) = sent
         self.assertEqual(
             json.loads(line),
@@ -45,12 +45,11 @@ class LauncherTests(SynchronousTestCase):
                 "reactor": FakeReactor.__module__,
                 "number": 2,
                 "count": 3,
-                "sockets": [[4, 50], [5, None]],
+                "sockets": [[4, 5], [6]],
             },
         )
         self.assertTrue(line.endswith(b"\n"))
-        self.assertEqual(process.childFDs[4], 40)
-        self.assertEqual(process.childFDs[5], 41)
+        self.assertEqual([process.childFDs[each] for each in (4, 5, 6)], [40, 41, 42])
 
     def test_descriptors(self):
         """Standard input is /dev/null, output and error are one socket, the link is number 3."""
@@ -94,7 +93,7 @@ class LauncherTests(SynchronousTestCase):
     def test_systemd(self):
         """The worker has the variables of systemd, and an open descriptor for each socket."""
         environ = f"LISTEN_PID={os.getpid()}\0LISTEN_FDS=2\0LISTEN_FDNAMES=a:b\0HOME=/\0"
-        process, _ = self.launch([(40, None)], environ=environ.encode())
+        process, _ = self.launch([[40]], environ=environ.encode())
         self.assertEqual(sorted(process.childFDs), [0, 1, 2, 3, 4, 5, 6])
         self.assertEqual(process.childFDs[6], 40)
         self.assertEqual((process.env["LISTEN_FDS"], process.env["LISTEN_FDNAMES"]), ("2", "a:b"))

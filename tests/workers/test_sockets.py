@@ -1,7 +1,6 @@
 """Listening sockets that a supervisor opens and workers accept on, in one process."""
 
 import errno
-import gc
 import os
 import socket
 from pathlib import Path
@@ -15,7 +14,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 from zope.interface.verify import verifyObject
 
-from popserv.listening.reactor import has_ipv6
+from popserv.listening.reactor import AddressFamilyReactor, has_ipv6
 from popserv.workers import sockets
 from popserv.workers.sockets import SocketAdopter, SocketOpener
 from tests.certificates import issue
@@ -50,28 +49,49 @@ class TCPTests(SocketsTestCase):
             self.skipTest("IPv6 is required")
         port = self.close_later(self.opener.listenTCP(0, Factory(), 50, "::"))
         self.close_later(self.opener.listenTCP(port.getHost().port, Factory(), 50, ""))
-        ((ipv6, _), (ipv4, _)) = self.opener.descriptors(2)
-        for fileno, family in ((ipv6, socket.AF_INET6), (ipv4, socket.AF_INET)):
-            with socket.socket(fileno=os.dup(fileno)) as opened:
-                self.assertEqual(opened.family, family)
-                if family == socket.AF_INET6:
-                    self.assertTrue(opened.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+        for descriptors, family in zip(
+            self.opener.descriptors(), (socket.AF_INET6, socket.AF_INET), strict=True
+        ):
+            self.assertEqual(len(descriptors), 2)
+            for fileno in descriptors:
+                with socket.socket(fileno=os.dup(fileno)) as opened:
+                    self.assertEqual(opened.family, family)
 
-    async def test_pause(self):
-        """A paused worker gets no connections until it listens again."""
+    async def test_cover(self):
+        """The connections of a worker that does not run are accepted by another one."""
         address = self.open()
-        self.close_later(self.adopter(1).listenTCP(0, name_factory(b"1")))
-        self.opener.pause(2)
-        self.assertEqual(await self.count_connections(address), {b"1": 100})
-        self.opener.pause(2)
-        self.close_later(self.adopter(2).listenTCP(0, name_factory(b"2")))
-        self.assertGreater((await self.count_connections(address))[b"2"], 10)
-        # Twisted stops listening on a port that is shut down.
+        clients = [socket.create_connection(address, 30) for _ in range(20)]
         first = self.adopter(1)
-        self.opener.pause(1)
-        self.assertEqual(await self.count_connections(address), {b"2": 100})
-        self.close_later(first.listenTCP(0, name_factory(b"3")))
-        self.assertGreater((await self.count_connections(address))[b"3"], 10)
+        port = first.listenTCP(0, name_factory(b"1"))
+        verifyObject(IListeningPort, port)
+        port.startListening()
+        self.assertEqual(port.getHost(), IPv4Address("TCP", *address))
+        for _ in range(2):
+            first.cover([2])
+        for client in clients:
+            self.assertEqual(await deferToThread(client.recv, 100), b"1")
+            client.close()
+        first.cover([])
+        self.close_later(self.adopter(2).listenTCP(0, name_factory(b"2")))
+        both = await self.count_connections(address)
+        self.assertGreater(min(both[b"1"], both[b"2"]), 10)
+        await port.stopListening()
+
+    async def test_stopped(self):
+        """A worker that has stopped listening accepts on no other socket either."""
+        address = self.open()
+        first = self.adopter(1)
+        port = first.listenTCP(0, name_factory(b"1"))
+        first.cover([2])
+        await port.stopListening()
+        first.cover([2])
+        clients = [socket.create_connection(address, 30) for _ in range(20)]
+        second = self.adopter(2)
+        self.close_later(second.listenTCP(0, name_factory(b"2")))
+        second.cover([1])
+        for client in clients:
+            self.assertEqual(await deferToThread(client.recv, 100), b"2")
+            client.close()
 
     async def test_queue(self):
         """A client that connects before a worker listens is served by that worker."""
@@ -84,33 +104,23 @@ class TCPTests(SocketsTestCase):
             client.close()
 
     def test_port_in_use(self):
-        """A port in use is rejected, even if its socket has SO_REUSEPORT."""
-        for reuse_port in (0, 1):
-            with socket.socket() as taken:
-                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, reuse_port)
-                taken.bind((LOOPBACK, 0))
-                taken.listen()
-                port = taken.getsockname()[1]
-                error = self.assertRaises(
-                    CannotListenError, self.opener.listenTCP, port, Factory(), 50, LOOPBACK
-                )
-                self.assertEqual(error.socketError.errno, errno.EADDRINUSE)
+        """A port of another supervisor is refused, although both have SO_REUSEPORT."""
         _, port = self.open()
-        self.assertRaises(
-            CannotListenError, SocketOpener(reactor, 2).listenTCP, port, Factory(), 50, LOOPBACK
+        opener = SocketOpener(AddressFamilyReactor(reactor), 2)
+        error = self.assertRaises(
+            CannotListenError, opener.listenTCP, port, Factory(), 50, LOOPBACK
         )
-        gc.collect()
-        self.flushWarnings()  # older Twisteds do not close the socket that cannot listen
+        self.assertEqual(error.socketError.errno, errno.EADDRINUSE)
 
     async def test_without_balancing(self):
-        """Where the kernel does not balance, all workers share one socket, which never pauses."""
+        """Where the kernel does not balance, all workers share one socket."""
         self.patch(sockets, "HAS_PORT_BALANCING", False)
         address = self.open()
-        self.close_later(self.adopter(1).listenTCP(0, name_factory(b"1")))
-        self.opener.pause(1)
-        self.opener.pause(2)
+        first = self.adopter(1)
+        self.close_later(first.listenTCP(0, name_factory(b"1")))
+        first.cover([2])
         self.assertEqual(await self.count_connections(address, 5), {b"1": 5})
-        self.assertEqual(self.opener.descriptors(1), self.opener.descriptors(2))
+        self.assertEqual(len(*self.opener.descriptors()), 1)
 
 
 class OtherEndpointTests(SocketsTestCase):
@@ -126,14 +136,13 @@ class OtherEndpointTests(SocketsTestCase):
             )
             self.assertEqual(await self.count_connections(path, 3), {b"%d" % number: 3})
             await adopted.stopListening()
-        self.opener.pause(1)
         self.assertEqual(Path(path).stat().st_mode & 0o777, 0o600)
         await port.stopListening()
         self.assertFalse(os.path.exists(path))
         self.flushWarnings()  # Twisted compares the path as text and as bytes
 
     async def test_adopted(self):
-        """A socket that systemd has opened is shared, and its backlog is not changed."""
+        """A socket that systemd has opened is shared."""
         for family, address, kind in [
             (socket.AF_INET, (LOOPBACK, 0), IPv4Address),
             (socket.AF_INET6, ("::1", 0), IPv6Address),
@@ -153,9 +162,8 @@ class OtherEndpointTests(SocketsTestCase):
             verifyObject(IListeningPort, port)
             self.assertIsInstance(port.getHost(), kind)
             port.startListening()
-            ((fileno, backlog),) = opener.descriptors(1)
-            self.assertIsNone(backlog)
-            adopted = SocketAdopter(reactor, [(os.dup(fileno), None)]).adoptStreamPort(
+            ((fileno,),) = opener.descriptors()
+            adopted = SocketAdopter(reactor, 2, [[os.dup(fileno)]]).adoptStreamPort(
                 0, family, name_factory(b"1")
             )
             if family != socket.AF_INET6:
@@ -177,7 +185,7 @@ class OtherEndpointTests(SocketsTestCase):
 
     def test_no_socket(self):
         """A worker cannot listen if the supervisor has opened no socket for the endpoint."""
-        adopter = SocketAdopter(reactor, [])
+        adopter = SocketAdopter(reactor, 1, [])
         self.assertTrue(IReactorTCP.providedBy(adopter))
         self.assertRaises(CannotListenError, adopter.listenTCP, 110, Factory())
 

@@ -5,11 +5,12 @@ from twisted.internet import reactor
 from zope.interface.verify import verifyObject
 
 from popserv.interfaces import IReloadable
+from popserv.listening.drain import STOP_TIMEOUT
 from popserv.listening.listeners import CannotStart
 from popserv.runtime.bus import Answers
 from popserv.workers import worker_process
+from popserv.workers.link import HEARTBEAT_INTERVAL
 from popserv.workers.supervisor import Supervisor
-from popserv.workers.worker_process import STOP_TIMEOUT
 from tests.workers.harness import LAST_EVENT, SupervisorTestCase
 
 
@@ -147,6 +148,82 @@ class QuestionTests(SupervisorTestCase):
         self.successResultOf(self.supervisor.ask("colours", "?"))
 
 
+class CoverTests(SupervisorTestCase):
+    """Workers accept the connections of those that do not run."""
+
+    def setUp(self):
+        """Start the workers."""
+        super().setUp()
+        self.processes = self.start()
+
+    def covered(self):
+        """Return what each process has been told since the last call."""
+        told = []
+        for process in self.launcher.started:
+            if not process.has_exited:
+                process.messages()
+                told.append(process.covered)
+                process.covered = []
+        return told
+
+    def test_start(self):
+        """Workers that are ready accept the connections of those that are not yet."""
+        self.assertEqual(self.covered(), [[[2, 3], [3], []], [[3], []], []])
+
+    def test_ended(self):
+        """The others accept the connections of a worker that has ended, until it runs again."""
+        self.covered()
+        self.processes[1].exit(code=1)
+        self.assertEqual(self.covered(), [[[2]], [[2]]])
+        self.launcher.first_message = b"heartbeat\nready\n"
+        self.reactor.advance(0)
+        self.assertEqual(self.covered(), [[], [], []])
+        self.reactor.read()
+        self.assertEqual(self.covered(), [[[]], [[]], []])
+
+    def test_two(self):
+        """A worker that starts while another one does not run accepts its connections, too."""
+        self.covered()
+        self.processes[0].exit(code=1)
+        self.reactor.advance(0)
+        self.launcher.error = PermissionError(13, "Permission denied", "python")
+        self.processes[1].exit(code=1)
+        self.reactor.advance(0)
+        self.reactor.read()
+        self.assertEqual(self.covered(), [[[1], [1, 2], [2]], [[2]]])
+
+    def test_leaving(self):
+        """The same holds for a worker that has stopped accepting connections by itself."""
+        self.covered()
+        self.launcher.first_message = b"heartbeat\nready\n"
+        self.processes[1].link.sendall(b"leaving\n")
+        self.reactor.read()
+        self.assertEqual(self.covered(), [[[2]], [], [[2]], []])
+        self.reactor.read()
+        self.assertEqual(self.covered(), [[[]], [], [[]], []])
+
+    def test_replaced(self):
+        """A worker that replaces another one knows which do not run."""
+        self.launcher.first_message = b"heartbeat\nready\n"
+        self.supervisor.replace_workers()
+        self.processes[2].exit(code=1)
+        self.covered()
+        self.reactor.read()
+        self.assertEqual(self.covered(), [[], [], [[3]], []])
+
+    def test_silent(self):
+        """A worker that has missed two heartbeats is covered until it sends one."""
+        self.covered()
+        for beating in (2, 2, 3):
+            self.reactor.advance(HEARTBEAT_INTERVAL)
+            for process in self.processes[:beating]:
+                process.link.sendall(b"heartbeat\n")
+            self.reactor.read()
+        self.assertEqual(self.covered(), [[[3]]] * 3)
+        self.reactor.advance(HEARTBEAT_INTERVAL)
+        self.assertEqual(self.covered(), [[[]]] * 3)
+
+
 class ReplacementTests(SupervisorTestCase):
     """Workers that are replaced while the server goes on."""
 
@@ -184,7 +261,6 @@ class ReplacementTests(SupervisorTestCase):
             process.exit()
         self.assertEqual(len(self.launcher.started), 6)
         self.assertEqual(self.states(), [(1, "serving"), (2, "serving"), (3, "serving")])
-        self.assertEqual(self.paused, [])
 
     def test_restarted(self):
         """A successor is restarted like any other worker."""
@@ -217,7 +293,7 @@ class ReplacementTests(SupervisorTestCase):
                 self.log_lines(),
             )
         self.assertEqual([process.signals for process in self.processes], [[], [], []])
-        self.assertEqual((self.paused, self.supervisor.is_replacing), ([], False))
+        self.assertFalse(self.supervisor.is_replacing)
 
     def test_no_process(self):
         """The same holds if the process of a successor cannot be started at all."""

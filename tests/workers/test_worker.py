@@ -136,7 +136,7 @@ class RunTests(WorkerTestCase):
         worker = self.worker(
             *("-l", "tcp:110", "--max-connections=8"),
             reactor=AdoptingReactor(),
-            sockets=[[fileno, 50]],
+            sockets=[[fileno]],
         )
         self.assertEqual(worker.run(), 0)
         self.assertEqual(adopted, [(fileno, socket.AF_INET, 3)])
@@ -265,6 +265,14 @@ class BusTests(WorkerTestCase):
         self.assertEqual(
             self.messages(), [b'publish ["colours", "red"]', b'publish ["colours", 1]']
         )
+
+    def test_cover(self):
+        """The supervisor tells on which sockets of other workers this one accepts, too."""
+        covered = []
+        self.subject._sockets.cover = covered.append
+        self.supervisor.sendall(b"cover [1, 3]\ncover []\n")
+        self.reactor.read()
+        self.assertEqual(covered, [[1, 3], []])
 
     def test_answer(self):
         """A question is answered by the component, with the number of the question."""

@@ -34,8 +34,7 @@ def greets(host, port):
             if port == 995:
                 client = context.wrap_socket(client)
             return client.recv(100).startswith(b"+OK")
-    except (ConnectionRefusedError, ConnectionResetError):
-        # Refused before the port is open; reset while the sockets of other workers are closed.
+    except ConnectionRefusedError:
         return False
 
 

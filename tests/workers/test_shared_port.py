@@ -1,18 +1,21 @@
-"""A UNIX port that several processes share."""
+"""A port on a socket that several processes share."""
 
 import errno
+import socket
 
 from twisted.internet import reactor
-from twisted.internet.address import UNIXAddress
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from zope.interface.verify import verifyObject
 
-from tests.workers.harness import SocketsTestCase, name_factory
+from popserv.listening.sockets import listening_sockets
+from popserv.workers.shared_port import SharedPort
+from tests.workers.harness import LOOPBACK, SocketsTestCase, name_factory
 
 
-class SharedUNIXPortTests(SocketsTestCase):
-    """SharedUNIXPort."""
+class SharedPortTests(SocketsTestCase):
+    """SharedPort."""
 
     def open(self):
         """Open a UNIX socket as the supervisor; return its port and path."""
@@ -71,3 +74,23 @@ class SharedUNIXPortTests(SocketsTestCase):
         self.assertNotIn(shared, reactor.getReaders())
         await port.stopListening()
         self.flushWarnings()
+
+    async def test_client_gone(self):
+        """A client that has broken its connection before it is accepted does no harm."""
+        (listening,) = listening_sockets(LOOPBACK, 0, 5)
+        address = listening.getsockname()
+        built = []
+        factory = name_factory(b"1")
+        self.patch(factory, "buildProtocol", built.append)
+        shared = self.close_later(SharedPort(listening, factory, reactor))
+        self.assertEqual(shared.getHost(), IPv4Address("TCP", *address))
+        client = socket.create_connection(address, 30)
+        # Closed by RST.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+        client.close()
+        shared.doRead()
+        self.assertEqual(built, [])
+        self.assertRaises(BlockingIOError, listening.accept)
+        with socket.create_connection(address, 30):
+            shared.doRead()
+        self.assertEqual(len(built), 1)

@@ -1,12 +1,13 @@
-"""A listening port on a UNIX socket on which several processes accept."""
+"""A listening port on a socket on which several processes accept."""
 
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.address import UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.logger import Logger
@@ -16,11 +17,12 @@ _log = Logger()
 
 
 @implementer(IListeningPort)
-class SharedUNIXPort(FileDescriptor):
-    """A port on a UNIX socket that the supervisor has opened.
+class SharedPort(FileDescriptor):
+    """A port on a socket that the supervisor has opened.  It owns this process's copy.
 
-    Twisted's own UNIX port would change the mode of the socket, and remove it from the file
-    system when this process stops listening.
+    Twisted's own ports accept in batches, and log when they start and stop; its UNIX port would
+    also change the mode of the socket, and remove it from the file system when this process stops
+    listening.
     """
 
     ACCEPT_RETRY_DELAY = 1.0
@@ -57,8 +59,8 @@ class SharedUNIXPort(FileDescriptor):
         self.stopListening()
 
     def getHost(self) -> IAddress:
-        """Return the path of the socket."""
-        return UNIXAddress(self._socket.getsockname())
+        """Return the address of the socket."""
+        return address_of(self._socket)
 
     def doRead(self) -> None:
         """Accept one connection, and leave the next to the other workers."""
@@ -72,10 +74,23 @@ class SharedUNIXPort(FileDescriptor):
             self.stopReading()
             self._reactor.callLater(self.ACCEPT_RETRY_DELAY, self._retry)
             return
-        with accepted:
+        with accepted, suppress(OSError):
             accepted.setblocking(False)
-            self._reactor.adoptStreamConnection(accepted.fileno(), socket.AF_UNIX, self._factory)
+            # A client that has disconnected has no address; Twisted would leave its socket open.
+            accepted.getpeername()
+            self._reactor.adoptStreamConnection(
+                accepted.fileno(), self._socket.family, self._factory
+            )
 
     def _retry(self) -> None:
         if self.connected:
             self.startReading()
+
+
+def address_of(listening: socket.socket) -> IAddress:
+    """Return the address to which a socket is bound."""
+    name = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return UNIXAddress(name)
+    is_ipv6 = listening.family == socket.AF_INET6
+    return (IPv6Address if is_ipv6 else IPv4Address)("TCP", *name)
