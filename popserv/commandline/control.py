@@ -79,7 +79,8 @@ def run(command: str, options: argparse.Namespace) -> int:
 
 def _who(client: ControlClient, options: argparse.Namespace) -> None:
     rows = []
-    for session in client.listing("sessions"):
+    # The server does not wait for a pager that reads the output.
+    for session in list(client.listing("sessions")):
         if options.json:
             print(json.dumps(session))
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -48,7 +47,7 @@ class ControlClient:
         except OSError as error:
             self._socket.close()
             raise ControlError(
-                f"{path}: {os.strerror(error.errno or 0)}; start the server with "
+                f"{path}: {error.strerror or error}; start the server with "
                 f"--control unix:{path}, and run this command as the user who may use the socket"
             ) from None
 

@@ -80,7 +80,7 @@ class Responder(amp.CommandLocator):
 
     def _list(self, listing: str, after: str) -> Deferred[Result]:
         if listing == "sessions":
-            return self._ask("sessions", order_of(after)).addCallback(_sessions_part)
+            return Deferred.fromCoroutine(self._list_sessions(*order_of(after)))
         if listing == "certificates":
             # All processes have the same.
             return self._ask("certificates", int(after or -1)).addCallback(_certificates_part)
@@ -91,6 +91,19 @@ class Responder(amp.CommandLocator):
             later = [item for item in items if item["pid"] > first]
             return succeed(_part(iter(later), lambda item: str(item["pid"]), 0))
         raise Refused(f"there is no listing {listing[:100]!r}")
+
+    async def _list_sessions(self, pid: int, number: int) -> Result:
+        """Return connections of one process, and where the next part begins."""
+        answers = await self._ask("sessions", (pid, number))
+        items = [item for each in answers.given for item in each.get("sessions", ())]
+        part = dict(_part(iter(items), lambda item: str(item["id"]), answers.missing))
+        if items and not part["following"]:
+            # The process may have more connections than it has listed.
+            part["following"] = items[-1]["id"]
+        elif not items:
+            later = [each["pid"] for each in answers.given if each["pid"] > pid]
+            part["following"] = f"{min(later)}.0" if later else ""
+        return part
 
     @commands.Kick.responder
     def kick(self, whom: str) -> Deferred[Result]:
@@ -177,18 +190,6 @@ def _part(items: Iterator[Any], key: Callable[[Any], str], missing: int) -> Resu
             break
         part.append(item)
     return {"items": part, "following": following, "missing": missing}
-
-
-def _sessions_part(answers: Answers) -> Result:
-    items = sorted(
-        (item for listed in answers.given for item in listed),
-        key=lambda item: order_of(item["id"]),
-    )
-    part = dict(_part(iter(items), lambda item: str(item["id"]), answers.missing))
-    if items and not part["following"]:
-        # A process may have more connections than it has listed.
-        part["following"] = items[-1]["id"]
-    return part
 
 
 def _certificates_part(answers: Answers) -> Result:

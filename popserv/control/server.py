@@ -31,7 +31,6 @@ class ControlProtocol(amp.BinaryBoxProtocol, TimeoutMixin):
     TIMEOUT = 30
     """Seconds in which a client must send a command and accept the answer to the last one."""
 
-    log: ClassVar[Logger] = Logger()
     # ITCPTransport and IConsumer in one, for which there is no type.
     transport: Any
 
@@ -52,9 +51,9 @@ class ControlProtocol(amp.BinaryBoxProtocol, TimeoutMixin):
         """Collect a command."""
         self._received += len(data)
         if self._is_busy:
-            self._reject("it has sent a command before the answer to the last one")
+            self.disconnect("it has sent a command before the answer to the last one")
         elif self._received > self.MAX_COMMAND:
-            self._reject(f"it has sent a command of more than {self.MAX_COMMAND} octets")
+            self.disconnect(f"it has sent a command of more than {self.MAX_COMMAND} octets")
         else:
             super().dataReceived(data)
 
@@ -66,7 +65,9 @@ class ControlProtocol(amp.BinaryBoxProtocol, TimeoutMixin):
 
     def timeoutConnection(self) -> None:
         """Disconnect a client that stalls."""
-        self.transport.abortConnection()
+        self.disconnect(
+            f"it has sent no command for {self.TIMEOUT} seconds, or has not read the answer"
+        )
 
     # IBoxReceiver and IBoxSender, between the transport and the dispatcher
 
@@ -80,9 +81,9 @@ class ControlProtocol(amp.BinaryBoxProtocol, TimeoutMixin):
             # It follows another one that was rejected.
             return
         if self._is_busy:
-            self._reject("it has sent a command before the answer to the last one")
+            self.disconnect("it has sent a command before the answer to the last one")
         elif amp.COMMAND not in box or amp.ASK not in box:
-            self._reject("it has sent something else than a command")
+            self.disconnect("it has sent something else than a command")
         else:
             self._is_busy = True
             self.setTimeout(None)
@@ -99,7 +100,7 @@ class ControlProtocol(amp.BinaryBoxProtocol, TimeoutMixin):
 
     def lengthLimitExceeded(self, length: int) -> None:
         """Disconnect: this is not AMP."""
-        self._reject("it does not speak AMP")
+        self.disconnect("it does not speak AMP")
 
     def _answered(self) -> None:
         if self in self._factory.connections:
@@ -107,8 +108,9 @@ class ControlProtocol(amp.BinaryBoxProtocol, TimeoutMixin):
             self._received = 0
             self.setTimeout(self.TIMEOUT)
 
-    def _reject(self, reason: str) -> None:
-        self.log.warn("control client disconnected: {reason}", reason=reason)
+    def disconnect(self, reason: str) -> None:
+        """Disconnect the client, for a reason that is logged."""
+        self._factory.log_disconnect(reason)
         self._factory.remove(self)
         self.transport.abortConnection()
 
@@ -131,6 +133,10 @@ class ControlFactory(ServerFactory):
 
     MAX_CONNECTIONS = 20
     """The maximum number of connections."""
+    LOG_INTERVAL = 60.0
+    """Seconds in which clients that are disconnected for one reason are logged once."""
+
+    log: ClassVar[Logger] = Logger()
 
     noisy = False
 
@@ -141,6 +147,8 @@ class ControlFactory(ServerFactory):
         self.responder = responder
         # The oldest first.
         self.connections: dict[ControlProtocol, None] = {}
+        # When clients were last logged, for each reason; there are few of them.
+        self._logged: dict[str, float] = {}
 
     def buildProtocol(self, address: object) -> ControlProtocol:
         """Return the protocol of a connection."""
@@ -151,9 +159,15 @@ class ControlFactory(ServerFactory):
         self.connections[connection] = None
         if len(self.connections) > self.MAX_CONNECTIONS:
             oldest = next(iter(self.connections))
-            self.remove(oldest)
-            oldest.transport.abortConnection()
+            oldest.disconnect(f"there are more than {self.MAX_CONNECTIONS}, and it is the oldest")
 
     def remove(self, connection: ControlProtocol) -> None:
         """Remove a connection, if it has not been removed yet."""
         self.connections.pop(connection, None)
+
+    def log_disconnect(self, reason: str) -> None:
+        """Log why a client is disconnected, unless others were so just before."""
+        now = self.reactor.seconds()
+        if now - self._logged.get(reason, -self.LOG_INTERVAL) >= self.LOG_INTERVAL:
+            self._logged[reason] = now
+            self.log.warn("control client disconnected: {reason}", reason=reason)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from ipaddress import ip_network
-from itertools import count
+from itertools import islice
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from popserv.core.printable import printable
 from popserv.core.session import State
@@ -16,22 +14,32 @@ from popserv.server.connection import Connection
 from popserv.server.connection_limit import Connections
 from popserv.server.dismissal import dismiss
 from popserv.server.session_events import EndReason
-from popserv.transports.networks import is_in, parse_address
+from popserv.transports.networks import parse_address, parse_network
 from popserv.transports.peers import uses_tls
 
-MAX_ITEMS = 200
+MAX_ITEMS = 100
 """The maximum number of connections in one answer of a process."""
 
 
 class CountedConnections(Connections[Any]):
-    """The connections of a process, which also counts all that there ever were."""
+    """The connections of a process, which also numbers them, and counts the logins.
 
-    accepted = 0
-    logins = 0
+    :ivar accepted: how many connections there ever were.
+    :ivar by_number: the present ones, in the order of their numbers, which begin with 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accepted = 0
+        self.logins = 0
+        self.by_number: dict[int, Any] = {}
+        self._numbers: dict[Any, int] = {}
 
     def add(self, connection: Any, network: str | None) -> None:
         """Add an unauthenticated connection; see Connections."""
         self.accepted += 1
+        self.by_number[self.accepted] = connection
+        self._numbers[connection] = self.accepted
         super().add(connection, network)
 
     def mark_authenticated(self, connection: Any) -> None:
@@ -39,12 +47,16 @@ class CountedConnections(Connections[Any]):
         self.logins += 1
         super().mark_authenticated(connection)
 
+    def remove(self, connection: Any) -> None:
+        """Remove a connection, if it has not been removed yet; see Connections."""
+        super().remove(connection)
+        self.by_number.pop(self._numbers.pop(connection, 0), None)
+
 
 class Sessions:
     """Lists and ends the connections of one process.
 
-    The ID of a connection, such as ``4711.3``, is the process ID and a number, which the connection
-    gets when it is first listed.  No other connection gets it later.
+    The ID of a connection, such as ``4711.3``, is the process ID and the number of the connection.
     """
 
     def __init__(
@@ -55,18 +67,20 @@ class Sessions:
         self._connections = connections
         self._now = now
         self._pid = os.getpid()
-        self._last_number = count(1)
-        self._numbers: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
 
-    def listed(self, after: tuple[int, int]) -> list[Mapping[str, Any]]:
-        """Return the connections whose IDs follow ``after``, at most MAX_ITEMS, in their order."""
-        numbered = [
-            (self._number(each), each)
-            for each in self._each()
-            if (self._pid, self._number(each)) > after
-        ]
-        first = sorted(numbered, key=lambda item: item[0])[:MAX_ITEMS]
-        return [self._describe(number, connection) for number, connection in first]
+    def listed(self, after: tuple[int, int]) -> Mapping[str, Any]:
+        """Return the ``pid`` of this process and, if it is the first of ``after``, ``sessions``.
+
+        These are the connections whose numbers follow the second of ``after``, in their order, at
+        most MAX_ITEMS.  All processes are asked, and only one of them has to list.
+        """
+        pid, number = after
+        answer: dict[str, Any] = {"pid": self._pid}
+        if pid == self._pid:
+            following = (item for item in self._numbered() if item[0] > number)
+            first = islice(following, MAX_ITEMS)
+            answer["sessions"] = [self._describe(*item) for item in first]
+        return answer
 
     def kick(self, whom: str) -> int:
         """End the matching sessions and connections; return their number.
@@ -75,31 +89,26 @@ class Sessions:
         an ID.
         """
         users = {whom, printable(whom.encode("utf-8", "surrogateescape"))}
-        try:
-            networks = [ip_network(whom)]
-        except ValueError:
-            networks = []
+        network = parse_network(whom)
         kicked = 0
-        for each in list(self._each()):
+        for number, each in list(self._numbered()):
             host = parse_address(_host(each))
             if (
                 printable(each.session.name or b"") in users
-                or (host is not None and is_in(host, networks))
-                or f"{self._pid}.{self._numbers.get(each)}" == whom
+                or (network is not None and host is not None and host in network)
+                or f"{self._pid}.{number}" == whom
             ):
                 dismiss(each, EndReason.ADMINISTRATOR)
                 kicked += 1
         return kicked
 
-    def _each(self) -> Iterator[Connection]:
+    def _numbered(self) -> Iterator[tuple[int, Connection]]:
         # Others wait for the header of a proxy.
-        return (each for each in self._connections if isinstance(each, Connection))
-
-    def _number(self, connection: Connection) -> int:
-        number = self._numbers.get(connection)
-        if number is None:
-            number = self._numbers[connection] = next(self._last_number)
-        return number
+        return (
+            (number, each)
+            for number, each in self._connections.by_number.items()
+            if isinstance(each, Connection)
+        )
 
     def _describe(self, number: int, connection: Connection) -> Mapping[str, Any]:
         session, events = connection.session, connection.events
@@ -127,11 +136,11 @@ def _host(connection: Connection) -> str:
 
 
 def order_of(identifier: str) -> tuple[int, int]:
-    """Return by what listings are sorted; the order of the empty text is before all others.
+    """Return the process ID and the number of an ID; of the empty text, what precedes all others.
 
     :raises ValueError: it is no ID.
     """
     if not identifier:
-        return (-1, -1)
+        return (0, 0)
     pid, _, number = identifier.partition(".")
     return int(pid), int(number)

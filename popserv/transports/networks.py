@@ -33,6 +33,23 @@ def parse_address(host: str | None) -> IPv4Address | IPv6Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def parse_network(text: str) -> Network | None:
+    """Return the network of an address, or one such as 192.0.2.0/24; None if it is none.
+
+    Bits of an address after its prefix do not matter.
+    """
+    host, _, length = text.partition("/")
+    address = parse_address(host)
+    if address is None:
+        return None
+    kind = IPv4Network if isinstance(address, IPv4Address) else IPv6Network
+    try:
+        # Its integer value has no zone.
+        return kind((int(address), length or address.max_prefixlen), strict=False)
+    except ValueError:
+        return None
+
+
 def is_in(address: IPv4Address | IPv6Address, networks: Iterable[Network]) -> bool:
     """Return whether one of the networks contains an address."""
     return any(address in network for network in networks)

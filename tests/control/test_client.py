@@ -111,6 +111,7 @@ class WrongServerTests(ClientTestCase):
         for endpoint, text in [
             ("unix:/nowhere/x", "/nowhere/x: No such file or directory; start the server with"),
             ("tcp:1", "tcp:1 is no UNIX socket"),
+            (f"unix:/{'x' * 200}", "x: AF_UNIX path too long; start the server with"),
         ]:
             with self.assertRaisesRegex(ControlError, text):
                 ControlClient(endpoint)

@@ -58,11 +58,12 @@ class ProcessTests(ControlMixin, SynchronousTestCase):
         )
 
     def test_sessions(self):
-        """The connections are listed from an ID on."""
+        """The connections are listed from a number on."""
         self.connect()
-        ((one),) = self.ask("sessions", [-1, -1])
-        pid, _, number = one["id"].partition(".")
-        self.assertEqual(self.ask("sessions", [int(pid), int(number)]), [])
+        pid = self.ask("sessions", [0, 0])["pid"]
+        (one,) = self.ask("sessions", [pid, 0])["sessions"]
+        number = int(one["id"].partition(".")[2])
+        self.assertEqual(self.ask("sessions", [pid, number]), {"pid": pid, "sessions": []})
 
     def test_kick(self):
         """Connections are ended."""

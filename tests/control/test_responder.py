@@ -1,5 +1,7 @@
 """The responders to the commands of the control socket."""
 
+import os
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.protocols import amp
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,6 +12,7 @@ from popserv.control import commands, responder, sessions
 from popserv.control.commands import MAX_LISTING
 from popserv.control.responder import Responder
 from popserv.runtime.bus import Answers
+from popserv.workers.questions import answer_line
 from tests.control.harness import ControlMixin
 
 
@@ -208,7 +211,8 @@ class ListingTests(ResponderTestCase):
         for _ in range(25):
             self.connect()
         items, parts = self.listed("sessions")
-        self.assertEqual((len(items), parts), (25, 4))
+        # One to find the process, and one that is empty.
+        self.assertEqual((len(items), parts), (25, 5))
         self.assertEqual(len({each["id"] for each in items}), 25)
 
     def test_long_names(self):
@@ -216,18 +220,42 @@ class ListingTests(ResponderTestCase):
         for _ in range(150):
             self.connect().server.session.name = "\U0001f4ec".encode() * 200
         items, parts = self.listed("sessions")
-        self.assertEqual((len(items), parts), (150, 8))
+        self.assertEqual(len(items), 150)
+        self.assertLess(parts, 15)
+
+    def test_answer_of_a_process(self):
+        """Whatever the names of its connections, a process can answer."""
+        for _ in range(sessions.MAX_ITEMS + 1):
+            self.connect().server.session.name = "\U0001f4ec".encode() * 200
+        answers = self.successResultOf(self.bus.ask_here("control sessions", (os.getpid(), 0)))
+        line = answer_line(1, answers)
+        self.assertGreater(len(line), 200_000)
 
     def test_processes(self):
-        """The connections of several processes are listed by process."""
-        pages = {"": [["9.1", "9.4"], ["10.2"]], "10.2": [[], []]}
+        """All connections of each process are listed, however many each has."""
+        numbers = {9: range(1, 251), 10: (), 11: range(5, 7)}
 
         def ask(topic, after):
-            key = "" if after == (-1, -1) else "{}.{}".format(*after)
-            return succeed(Answers([[{"id": each} for each in page] for page in pages[key]], 1))
+            given = []
+            for pid, present in numbers.items():
+                given.append({"pid": pid})
+                if after[0] == pid:
+                    later = [number for number in present if number > after[1]]
+                    found = [{"id": f"{pid}.{number}"} for number in later[:100]]
+                    given[-1]["sessions"] = found
+            return succeed(Answers(given, 1))
 
         items, _ = self.listed("sessions", self.responder(ask=ask))
-        self.assertEqual([each["id"] for each in items], ["9.1", "9.4", "10.2"])
+        self.assertEqual(
+            [each["id"] for each in items],
+            [f"{pid}.{number}" for pid, present in numbers.items() for number in present],
+        )
+
+    def test_no_process(self):
+        """Without an answer there is nothing to list, and the missing processes are counted."""
+        nobody = self.responder(ask=lambda topic, question: succeed(Answers((), 2)))
+        part = self.call(commands.List, nobody, listing="sessions", after="")
+        self.assertEqual(part, {"items": [], "following": "", "missing": 2})
 
     def test_workers(self):
         """Workers are listed by their process IDs; one process has none."""

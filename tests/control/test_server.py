@@ -41,6 +41,11 @@ class ServerTestCase(ControlMixin, SynchronousTestCase):
         super().setUp()
         self.control = ControlFactory(self.responder(), self.clock)
 
+    def new_control(self):
+        """Start again, with an empty log."""
+        self.control = ControlFactory(self.responder(), self.clock)
+        self.log._events.clear()
+
     def open(self):
         """Return the server's end of a connection."""
         protocol = self.control.buildProtocol(None)
@@ -134,7 +139,10 @@ class WrongClientTests(ServerTestCase):
             self.clock.pump([0, protocol.TIMEOUT - 1])
             self.assertFalse(protocol.transport.aborted)
             self.clock.advance(1)
-            self.assertTrue(protocol.transport.aborted)
+            self.assert_disconnected(
+                protocol, "it has sent no command for 30 seconds, or has not read the answer"
+            )
+            self.new_control()
 
     def test_slow_command(self):
         """The time of a command that takes long does not count."""
@@ -169,7 +177,7 @@ class WrongClientTests(ServerTestCase):
             protocol.dataReceived(box.serialize() + octets_of(commands.Reload))
             self.assert_disconnected(protocol, "it has sent something else than a command")
             self.assertEqual(self.calls, [])
-            self.log._events.clear()
+            self.new_control()
 
     def test_empty(self):
         """So is an empty box."""
@@ -208,11 +216,21 @@ class WrongClientTests(ServerTestCase):
         protocol.stopProducing()
 
     def test_many(self):
-        """Of too many connections, the oldest is closed."""
-        protocols = [self.open() for _ in range(ControlFactory.MAX_CONNECTIONS + 1)]
-        self.assertEqual(
-            [each.transport.aborted for each in protocols],
-            [True] + [False] * ControlFactory.MAX_CONNECTIONS,
-        )
+        """Of too many connections, the oldest is closed, which is logged once a minute."""
+        self.patch(ControlProtocol, "TIMEOUT", 1000)
+        protocols = [self.open() for _ in range(1000)]
+        kept = ControlFactory.MAX_CONNECTIONS
+        self.assertEqual([each.transport.aborted for each in protocols[:-kept]], [True] * 980)
+        self.assertEqual(list(self.control.connections), protocols[-kept:])
         protocols[0].connectionLost()
-        self.assertEqual(len(self.control.connections), ControlFactory.MAX_CONNECTIONS)
+        self.assertEqual(len(self.control.connections), kept)
+        reason = "there are more than 20, and it is the oldest"
+        self.assert_disconnected(protocols[0], reason)
+        protocols[-1].dataReceived(b"USER ann\r\n")
+        self.clock.advance(ControlFactory.LOG_INTERVAL)
+        for _ in range(2):
+            self.open()
+        self.assertEqual(
+            [line.partition(": ")[2] for line in self.log_lines()],
+            [reason, "it does not speak AMP", reason],
+        )

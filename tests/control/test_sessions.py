@@ -12,7 +12,7 @@ from popserv.control.sessions import Sessions, order_of
 from popserv.transports.peers import ITLSAtProxy
 from tests.control.harness import ControlMixin
 
-FIRST = (-1, -1)
+FIRST = (os.getpid(), 0)
 LOCKED = b"-ERR [IN-USE] maildrop already locked\r\n"
 ENDED = b"-ERR [SYS/TEMP] the server has ended your session, try again later\r\n"
 
@@ -28,7 +28,7 @@ class SessionsTestCase(ControlMixin, SynchronousTestCase):
 
     def one(self):
         """Return the only connection that is listed."""
-        (listed,) = self.sessions.listed(FIRST)
+        (listed,) = self.sessions.listed(FIRST)["sessions"]
         return listed
 
 
@@ -88,14 +88,19 @@ class ListedTests(SessionsTestCase):
         self.assertLessEqual(len(name), 200)
 
     def test_order(self):
-        """Connections are in the order of their numbers, which are given once."""
+        """Connections are in the order in which they came; no number is given twice."""
         clients = [self.connect() for _ in range(3)]
         self.assertEqual(self.ids(), [1, 2, 3])
         clients[0].lose()
         self.logged_in()
         self.assertEqual(self.ids(), [2, 3, 4])
         self.assertEqual(self.ids((os.getpid(), 2)), [3, 4])
-        self.assertEqual(self.ids((os.getpid() + 1, 0)), [])
+
+    def test_other_process(self):
+        """If another process is asked, nothing but the process ID is told."""
+        self.connect()
+        for pid in (0, os.getpid() + 1):
+            self.assertEqual(self.sessions.listed((pid, 0)), {"pid": os.getpid()})
 
     def test_parts(self):
         """At most MAX_ITEMS connections are listed at once."""
@@ -113,7 +118,7 @@ class ListedTests(SessionsTestCase):
 
     def ids(self, after=FIRST):
         """Return the numbers of the connections that are listed."""
-        return [order_of(each["id"])[1] for each in self.sessions.listed(after)]
+        return [order_of(each["id"])[1] for each in self.sessions.listed(after)["sessions"]]
 
 
 class SimpleNamespaceWithHash:
@@ -183,6 +188,10 @@ class KickTests(SessionsTestCase):
             (IPv4Address("TCP", "192.0.2.1", 1234), "192.0.2.0/24", "192.0.3.0/24"),
             (IPv6Address("TCP", "2001:db8::1", 1234), "2001:DB8:0::1", "2001:db8::2"),
             (IPv6Address("TCP", "::ffff:192.0.2.1", 1234), "192.0.2.1", "192.0.2.2"),
+            (IPv4Address("TCP", "192.0.2.1", 1234), "::ffff:192.0.2.1", "::ffff:192.0.2.2"),
+            (IPv4Address("TCP", "192.0.2.1", 1234), "192.0.2.77/24", "192.0.3.77/24"),
+            (IPv6Address("TCP", "2001:db8::1", 1234), "2001:db8::77/64", "2001:db8:0:1::/64"),
+            (IPv6Address("TCP", "fe80::1%eth0", 1234), "fe80::1", "fe80::2"),
         ]:
             clients = [self.connect(peer=peer), self.logged_in(peer=peer)]
             self.assertEqual([self.sessions.kick(each) for each in (other, whom)], [0, 2], whom)
@@ -198,8 +207,7 @@ class KickTests(SessionsTestCase):
     def test_ids(self):
         """An ID of the listing ends that connection, and no other one."""
         first, second = self.connect(), self.connect()
-        self.assertEqual(self.sessions.kick(f"{os.getpid()}.1"), 0)
-        identifier = self.sessions.listed(FIRST)[1]["id"]
+        identifier = self.sessions.listed(FIRST)["sessions"][1]["id"]
         for whom, number in ((f"1{identifier}", 0), (identifier, 1), (identifier, 1)):
             self.assertEqual(self.sessions.kick(whom), number)
         second.lose()
@@ -221,6 +229,15 @@ class CountTests(SessionsTestCase):
             (2, 1, 3, 2),
         )
 
+    def test_removed(self):
+        """Nothing is kept of connections that have ended, or were never added."""
+        client = self.logged_in()
+        client.lose()
+        self.connections.remove(client.server)
+        self.connections.remove(SimpleNamespaceWithHash())
+        counts = self.connections
+        self.assertEqual((counts.by_number, counts._numbers, len(counts)), ({}, {}, 0))
+
 
 class OrderTests(SynchronousTestCase):
     """The order of listings."""
@@ -228,7 +245,8 @@ class OrderTests(SynchronousTestCase):
     def test_order(self):
         """IDs are ordered by process and number, and the start is before all of them."""
         self.assertEqual(
-            sorted(["10.2", "9.11", "", "9.2"], key=order_of), ["", "9.2", "9.11", "10.2"]
+            sorted(["10.2", "9.11", "", "9.2", "9.0"], key=order_of),
+            ["", "9.0", "9.2", "9.11", "10.2"],
         )
 
     def test_invalid(self):

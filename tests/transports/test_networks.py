@@ -7,13 +7,35 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.transports.networks import Networks
+from popserv.transports.networks import Networks, parse_network
 from popserv.transports.peers import ProxiedAddress
 
 
 def network_of(networks, host):
     """Return the network of a client with that address."""
     return networks.of(IPv6Address("TCP", host, 1))
+
+
+class ParseTests(SynchronousTestCase):
+    """parse_network."""
+
+    def test_networks(self):
+        """An address is a network; bits after the prefix, zones and the notation do not matter."""
+        for text, network in [
+            ("192.0.2.1", "192.0.2.1/32"),
+            ("192.0.2.1/24", "192.0.2.0/24"),
+            ("192.0.2.0/255.255.255.0", "192.0.2.0/24"),
+            ("::ffff:192.0.2.1", "192.0.2.1/32"),
+            ("2001:DB8:0::1", "2001:db8::1/128"),
+            ("::1/24", "::/24"),
+            ("fe80::1%eth0", "fe80::1/128"),
+        ]:
+            self.assertEqual(parse_network(text), ip_network(network))
+
+    def test_others(self):
+        """Anything else is no network."""
+        for text in ("", "ann", "192.0.2", "192.0.2.1/33", "::/x", "1", "/24", "192.0.2.1/24/24"):
+            self.assertIsNone(parse_network(text), text)
 
 
 class NetworksTests(SynchronousTestCase):
