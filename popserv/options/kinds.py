@@ -28,6 +28,9 @@ class Kind(NamedTuple):
             isinstance(value, bool) and self is not FLAG
         ):
             raise ValueError(f"{name} must be {self.expected}")
+        if not values:
+            # It does not mean "none": without the option, there may be a default.
+            raise ValueError(f"{name} is an empty array; write values, or remove the line")
         if self is FLAG:
             return [f"--{name}"] if value else []
         if any("\0" in str(each) for each in values):

@@ -32,7 +32,7 @@ class ServerTests(ConfigCase):
         """Options in a file have the effect that they have on the command line."""
         options = self.parse_file(
             'timeout = 700\nlisten = ["tcp:1110", "tcp:1111"]\nutf8 = true\nhide-version = false\n'
-            'without = "CAPA"\nproxies = []'
+            'without = "CAPA"'
         )
         path = os.path.join(self.root, "popserv.toml")
         self.assertEqual(options["timeout"], 700)

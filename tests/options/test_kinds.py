@@ -56,7 +56,6 @@ class ArgumentsTests(SynchronousTestCase):
             (NUMBER, "auto", ["--x=auto"]),
             (REPEATABLE, "a", ["--x=a"]),
             (REPEATABLE, ["a", "b"], ["--x=a", "--x=b"]),
-            (REPEATABLE, [], []),
         ):
             self.assertEqual(kind.arguments("x", value), arguments)
 
@@ -74,6 +73,7 @@ class ArgumentsTests(SynchronousTestCase):
             (REPEATABLE, 1, "x must be a string, or an array of strings"),
             (REPEATABLE, [1], "x must be a string, or an array of strings"),
             (REPEATABLE, ["a", True], "x must be a string, or an array of strings"),
+            (REPEATABLE, [], "x is an empty array; write values, or remove the line"),
             (TEXT, "a\0b", "x must not contain NUL"),
             (REPEATABLE, ["a", "\0"], "x must not contain NUL"),
         ):
