@@ -101,4 +101,5 @@ class ConfiguredUser:
 
 def avatar_id(name: bytes, settings: UserSettings) -> bytes | ConfiguredUser:
     """Return the avatar ID of a user."""
-    return name if settings == NO_SETTINGS else ConfiguredUser(name, settings)
+    is_default = settings is NO_SETTINGS or settings == NO_SETTINGS
+    return name if is_default else ConfiguredUser(name, settings)

@@ -82,5 +82,5 @@ def _simple(value: Any) -> str | int | float:
 
 
 def _encodable(value: Any) -> str:
-    text = value if type(value) is str else safe_str(value)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    text: str = value if type(value) is str else safe_str(value)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -56,7 +56,8 @@ class Users:
 
     ``by_name`` has all users.  ``password_fields`` maps the names of those who can log in to their
     password fields.  ``passwords`` has those of the fields that a password can match, and
-    ``schemes`` their schemes.  ``has_apop`` tells whether a user has an APOP secret.
+    ``schemes`` their schemes.  ``has_users`` tells whether somebody can log in, ``has_passwords``
+    whether by password, and ``has_apop`` whether a user has an APOP secret.
 
     All of this is computed when the file is read, because each greeting depends on it.
     """
@@ -69,18 +70,10 @@ class Users:
         # A user without a secret can log in with a client certificate.
         self.passwords = [*filter(has_password, self.password_fields.values())]
         self.schemes = frozenset(map(scheme_of, self.passwords))
+        self.has_users = bool(self.password_fields)
+        self.has_passwords = bool(self.passwords)
         self.has_apop = any(map(is_apop, self.password_fields.values()))
         self._names = CaseInsensitiveNames(self.by_name)
-
-    @property
-    def has_users(self) -> bool:
-        """Whether somebody can log in."""
-        return bool(self.password_fields)
-
-    @property
-    def has_passwords(self) -> bool:
-        """Whether somebody can log in by password."""
-        return bool(self.passwords)
 
     def has_only_schemes(self, schemes: frozenset[bytes]) -> bool:
         """Return whether there are passwords, and each has one of these schemes."""
