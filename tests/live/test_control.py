@@ -145,7 +145,7 @@ class WorkersTests(ProcessTests):
         """All workers are replaced, and a client that polls throughout is never refused."""
         name, _ = self.server.add_user([b"one\n"])
         session = self.server.login(name)
-        before = self.serving()
+        before = until(lambda: len(self.serving()) == 2 and self.serving(), "the workers")
         seen = [before]
         with Poller(("127.0.0.1", self.server.port)) as poller:
             poller.wait()

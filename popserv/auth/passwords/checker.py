@@ -155,10 +155,10 @@ class SecretsChecker(UserDirectory):
 
     async def _is_right(self, credentials: Any, user: User | None) -> bool:
         """Return whether credentials prove that a client is the user; None is an unknown user."""
-        if IScramCredentials.providedBy(credentials):
-            return await self._check_scram(credentials, user)
         if IUsernamePassword.providedBy(credentials):
             return await self._check_password(credentials, user)
+        if IScramCredentials.providedBy(credentials):
+            return await self._check_scram(credentials, user)
         if ICertificateCredentials.providedBy(credentials):
             return True
         by_apop = IAPOPCredentials.providedBy(credentials)
@@ -288,7 +288,7 @@ class PasswdFileChecker(SecretsChecker):
         refused with TryLater.
         """
         try:
-            is_supported = super().supports(credentials)
+            is_supported = supports(self._users_file.read_recent(), credentials)
         except UsersFileError as error:
             # Logged once: each greeting and each CAPA calls this method.
             if self._last_reported_error != str(error):
