@@ -473,6 +473,16 @@ class ICaching(Interface):
         """Return the number of entries by the name of what is cached, such as ``maildrops``."""
 
 
+class IScanCounts(Interface):
+    """A store that keeps maildrops in memory, and counts the others that it opens."""
+
+    def scan_counts() -> tuple[int, int]:
+        """Return how many maildrops were scanned, and how many messages these scans have counted.
+
+        Neither number ever becomes smaller.
+        """
+
+
 class IPasswordCache(Interface):
     """A credentials checker that asks another program, and remembers what it has said."""
 

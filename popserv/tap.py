@@ -23,6 +23,7 @@ from popserv.reloading.log_level import LevelFilter
 from popserv.reloading.reloader import Reloader
 from popserv.reloading.service_manager import ServiceManager
 from popserv.runtime.clock import use_steady_clock
+from popserv.server.connection_limit import CountedConnections
 from popserv.server.factory import POP3Factory
 from popserv.wiring.endpoints import add_listeners
 from popserv.wiring.factories import make_factory, make_realm, warn_about_short_timeout
@@ -31,7 +32,7 @@ from popserv.workers.role import WorkerRole
 from popserv.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from popserv.control.sessions import CountedConnections
+    from popserv.metrics.instruments import Instruments
 
 __all__ = ["CannotStart", "Options", "makeService"]
 
@@ -56,8 +57,9 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         role = WorkerRole(reactor=supervisor.opener)
     role = role or WorkerRole(reactor=AddressFamilyReactor(reactor))
     warn_about_short_timeout(options)
-    realm = make_realm(options, role.bus)
-    connections = _counted_connections() if options["control"] else None
+    instruments = _make_instruments() if options["metrics"] else None
+    realm = make_realm(options, role.bus, instruments)
+    connections = CountedConnections() if options["control"] or options["metrics"] else None
     factory = make_factory(
         options,
         realm,
@@ -66,14 +68,26 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         bus=role.bus,
         connections=connections,
     )
+    if instruments is not None:
+        instruments.measure_factory(factory)
     listeners = supervisor or Listeners()
-    add_listeners(listeners, options, factory, realm, role.reactor)
+    add_listeners(listeners, options, factory, realm, role.reactor, instruments)
     if options.certificates is not None and supervisor is None and role.number == 1:
         # One worker warns for all; the supervisor does not reload certificates.
         TimerService(_DAY, options.certificates.warn_of_expiry).setServiceParent(listeners)
     drainer = None
-    if options["drain"] or options["control"]:
+    if options["drain"] or connections is not None:
         drainer = _make_drainer(options, role, factory, supervisor, listeners, is_worker=is_worker)
+    if instruments is not None and connections is not None and drainer is not None:
+        # A server without it need not load it.
+        from popserv.wiring import metrics  # noqa: PLC0415
+
+        if supervisor is None:
+            metrics.answer_for_process(options, role, instruments, factory, connections, drainer)
+        if not is_worker:
+            metrics.make_metrics_service(options, role, drainer, supervisor).setServiceParent(
+                drainer
+            )
     service: IService = drainer or listeners
     if options.parent is None and not is_worker:
         return service
@@ -90,7 +104,7 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         time_to_stop=drainer.time_to_stop if drainer is not None else lambda: 0.0,
     )
     service.setServiceParent(reloader)
-    if drainer is not None and connections is not None:
+    if options["control"] and drainer is not None and connections is not None:
         # A server without it need not load it.
         from popserv.wiring.control import (  # noqa: PLC0415
             answer_questions,
@@ -136,11 +150,11 @@ def _end_drain(supervisor: Supervisor | None) -> None:
         supervisor.ask(DRAIN_TOPIC, 0)
 
 
-def _counted_connections() -> CountedConnections:
-    # A server without --control need not load it.
-    from popserv.control.sessions import CountedConnections  # noqa: PLC0415
+def _make_instruments() -> Instruments:
+    # A server without --metrics need not load them.
+    from popserv.metrics.instruments import Instruments  # noqa: PLC0415
 
-    return CountedConnections()
+    return Instruments()
 
 
 def _reloadables(options: Options, supervisor: Supervisor | None) -> Sequence[IReloadable]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from popserv.control.sessions import CountedConnections, Sessions
+from popserv.control.sessions import Sessions
 from popserv.interfaces import ICaching
 from popserv.runtime.bus import WorkerBus
+from popserv.server.connection_limit import CountedConnections
 from popserv.server.factory import POP3Factory
 from popserv.transports.peers import ProxiedAddress
 

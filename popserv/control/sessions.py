@@ -11,7 +11,7 @@ from typing import Any
 from popserv.core.printable import printable
 from popserv.core.session import State
 from popserv.server.connection import Connection
-from popserv.server.connection_limit import Connections
+from popserv.server.connection_limit import CountedConnections
 from popserv.server.dismissal import dismiss
 from popserv.server.session_events import EndReason
 from popserv.transports.networks import parse_address, parse_network
@@ -19,38 +19,6 @@ from popserv.transports.peers import uses_tls
 
 MAX_ITEMS = 100
 """The maximum number of connections in one answer of a process."""
-
-
-class CountedConnections(Connections[Any]):
-    """The connections of a process, which also numbers them, and counts the logins.
-
-    :ivar accepted: how many connections there ever were.
-    :ivar by_number: the present ones, in the order of their numbers, which begin with 1.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.accepted = 0
-        self.logins = 0
-        self.by_number: dict[int, Any] = {}
-        self._numbers: dict[Any, int] = {}
-
-    def add(self, connection: Any, network: str | None) -> None:
-        """Add an unauthenticated connection; see Connections."""
-        self.accepted += 1
-        self.by_number[self.accepted] = connection
-        self._numbers[connection] = self.accepted
-        super().add(connection, network)
-
-    def mark_authenticated(self, connection: Any) -> None:
-        """Record that a connection has logged in; see Connections."""
-        self.logins += 1
-        super().mark_authenticated(connection)
-
-    def remove(self, connection: Any) -> None:
-        """Remove a connection, if it has not been removed yet; see Connections."""
-        super().remove(connection)
-        self.by_number.pop(self._numbers.pop(connection, 0), None)
 
 
 class Sessions:

@@ -30,12 +30,15 @@ class Drainer(MultiService):
     It first closes the ports, and then waits until the connections have ended, at most ``seconds``.
     The services that were added to it run until then.
 
+    :ivar is_draining: whether the ports are closed.
     :param listeners: the service of the ports.  In a supervisor, its workers wait.
     :param connections: the connections of this process.
     :param leaving: called when the ports are closed and there is something to wait for.
     :param hurry: called when a second SIGTERM, or SIGINT, ends the waiting; None if this process
         does not handle them.
     """
+
+    is_draining = False
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class Drainer(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """Close the ports, wait for the connections, and stop the other services."""
+        self.is_draining = True
         self._closed_at = self._reactor.seconds()
         closed: Deferred[Any] = self.removeService(self._listeners)
         if self._seconds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError
@@ -18,7 +19,14 @@ class CannotStart(SystemExit, Exception):
 
 
 class Listeners(MultiService):
-    """The service of all listening ports."""
+    """The service of listening ports.
+
+    :param options: the options that name the ports.
+    """
+
+    def __init__(self, options: Sequence[str] = ("--listen", "--listen-tls")) -> None:
+        super().__init__()
+        self._options = options
 
     def privilegedStartService(self) -> None:
         """Bind the ports while the process still has its privileges.
@@ -28,22 +36,22 @@ class Listeners(MultiService):
         try:
             super().privilegedStartService()
         except CannotListenError as error:
-            raise CannotStart(f"popserv: {error}{_hint(error)}") from None
+            raise CannotStart(f"popserv: {error}{_hint(error, self._options[0])}") from None
         except OSError as error:
             raise CannotStart(f"popserv: cannot listen: {describe(error)}") from None
         except OverflowError:
             raise CannotStart(
-                "popserv: cannot listen: a port is a number from 0 to 65535; correct --listen or "
-                "--listen-tls"
+                "popserv: cannot listen: a port is a number from 0 to 65535; correct "
+                + " or ".join(self._options)
             ) from None
 
 
-def _hint(error: CannotListenError) -> str:
+def _hint(error: CannotListenError, option: str) -> str:
     if isinstance(error.socketError, PermissionError):
         return (
             " Ports below 1024 require root: start as root with twistd's --uid and --gid, "
-            "or use --listen tcp:1110"
+            f"or use {option} tcp:1110"
         )
     if getattr(error.socketError, "errno", None) == errno.EADDRNOTAVAIL:
         return " This machine does not have that address."
-    return " Is another server listening there? Choose another port with --listen"
+    return f" Is another server listening there? Choose another port with {option}"

@@ -9,7 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from zope.interface import alsoProvides
 
 from popserv.core.snapshot import Snapshot
-from popserv.interfaces import ICaching
+from popserv.interfaces import ICaching, IScanCounts
+from popserv.maildrops.scans import ScanCounts
 
 MAILDROP_COST = 10
 """The memory that a maildrop takes beside its messages, as a number of messages."""
@@ -31,11 +32,14 @@ class IndexCache(Generic[AnyIndex]):
 
     A maildrop counts as ``MAILDROP_COST`` messages more than it has.  The index of the maildrop
     used least recently is evicted first.
+
+    :ivar scans: counts the scans of maildrops whose index is not in the cache, or not current.
     """
 
     def __init__(self, max_messages: int) -> None:
         self._max_messages = self._available = max_messages
         self._indexes: OrderedDict[bytes, AnyIndex] = OrderedDict()
+        self.scans = ScanCounts()
 
     def get(self, user: bytes) -> AnyIndex | None:
         """Return the index of a user's maildrop, if it is in the cache."""
@@ -72,8 +76,12 @@ class IndexCache(Generic[AnyIndex]):
 
 
 def share_caching(wrapper: Any, store: object) -> None:
-    """Have a store that wraps another one provide ICaching, if that does."""
+    """Have a store that wraps another one provide ICaching and IScanCounts, if that does."""
     caching = ICaching(store, None)
     if caching is not None:
         wrapper.cache_sizes = caching.cache_sizes
         alsoProvides(wrapper, ICaching)
+    counting = IScanCounts(store, None)
+    if counting is not None:
+        wrapper.scan_counts = counting.scan_counts
+        alsoProvides(wrapper, IScanCounts)

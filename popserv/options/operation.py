@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import ClassVar
 
 from twisted.python import usage
@@ -10,7 +11,8 @@ from popserv.auth.user_sessions import MAX_SESSIONS
 from popserv.control.endpoint import socket_path, with_mode
 from popserv.core.user_settings import MIN_SESSIONS
 from popserv.options.session import SessionOptions
-from popserv.options.values import parse_endpoint, parse_number
+from popserv.options.values import parse_endpoint, parse_number, split_proxy_prefix
+from popserv.runtime.extras import how_to_install
 
 MAX_DRAIN = 86_400
 """The maximum of ``--drain``, in seconds."""
@@ -19,8 +21,8 @@ MAX_DRAIN = 86_400
 class OperationOptions(SessionOptions):
     """The options of a server that runs for a long time.
 
-    After parsing, ``control`` is a server endpoint description or empty, ``drain`` seconds, and
-    ``max-user-sessions`` a number.
+    After parsing, ``control`` and ``metrics`` are server endpoint descriptions or empty, ``drain``
+    seconds, and ``max-user-sessions`` a number.
     """
 
     optParameters: ClassVar[list[list[str | None]]] = [
@@ -49,6 +51,14 @@ class OperationOptions(SessionOptions):
             "accepts no more connections, and aborts the sessions that are left. A second SIGTERM "
             "ends them at once. The default is 0.",
         ],
+        [
+            "metrics",
+            None,
+            "",
+            "A server endpoint of Twisted where Prometheus and monitors find numbers about the "
+            "server by HTTP, such as tcp:9110:interface=127.0.0.1. Whoever can connect to it can "
+            "read them. Requires the extra metrics. The default is to open no such port.",
+        ],
     ]
 
     def parse_operation(self) -> None:
@@ -62,6 +72,8 @@ class OperationOptions(SessionOptions):
             "max-user-sessions", self["max-user-sessions"], "sessions", minimum=MIN_SESSIONS
         )
         self["drain"] = parse_number("drain", self["drain"], "seconds", maximum=MAX_DRAIN)
+        if self["metrics"]:
+            self["metrics"] = _parse_metrics(self["metrics"])
 
 
 def _parse_control(endpoint: str) -> str:
@@ -70,3 +82,15 @@ def _parse_control(endpoint: str) -> str:
     except ValueError as error:
         raise usage.UsageError(f"--control {error}") from error
     return parse_endpoint("control", with_mode(endpoint))
+
+
+def _parse_metrics(endpoint: str) -> str:
+    if split_proxy_prefix(endpoint)[0]:
+        raise usage.UsageError(
+            f"--metrics {endpoint}: HTTP has no header of the PROXY protocol; remove haproxy:"
+        )
+    if find_spec("prometheus_client") is None:
+        raise usage.UsageError(
+            f"--metrics requires the extra metrics; run: {how_to_install('metrics')}"
+        )
+    return parse_endpoint("metrics", endpoint)

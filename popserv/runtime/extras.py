@@ -13,6 +13,7 @@ EXTRAS = {
     "ldap": ("python-ldap>=3.4", "tomli>=2"),
     "sql": ("SQLAlchemy>=2", "tomli>=2"),
     "pam": ("pamela>=1.2",),
+    "metrics": ("prometheus_client>=0.20",),
     "oauth": ("Twisted[tls]>=24.7", "cryptography>=42", "pyOpenSSL>=24.3", "PyJWT[crypto]>=2.6"),
 }
 """The requirements of the extras of setup.cfg that error messages name."""

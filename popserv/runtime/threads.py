@@ -6,11 +6,12 @@ shares it.  Nor is its class, ThreadPool, which takes twice as long to pass on a
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, NoReturn, TypeVar
+from weakref import WeakSet
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -24,6 +25,17 @@ RunInThread = Callable[..., Awaitable[Any]]
 
 StillNeeded = Callable[[], bool]
 """Returns whether the result of a job is still needed; it may be called in any thread."""
+
+
+_pools: WeakSet[BoundedThreadPool] = WeakSet()
+
+
+def thread_jobs() -> Mapping[str, int]:
+    """Return the number of unfinished jobs of all pools of this process, by the pools' names."""
+    jobs: dict[str, int] = {}
+    for pool in _pools:
+        jobs[pool.name] = jobs.get(pool.name, 0) + pool.unfinished
+    return jobs
 
 
 class BoundedThreadPool:
@@ -42,7 +54,8 @@ class BoundedThreadPool:
         *,
         wait_at_shutdown: bool = True,
     ) -> None:
-        self._name = name
+        self.name = name
+        _pools.add(self)
         self._max_threads = threads
         self._threads: list[Thread] = []
         # A job is a Deferred, a function and its arguments; None ends a thread.
@@ -55,6 +68,11 @@ class BoundedThreadPool:
         # The unfinished jobs that have not started, and may be dropped.
         self._droppable: dict[object, StillNeeded] = {}
         self._lock = Lock()
+
+    @property
+    def unfinished(self) -> int:
+        """The number of jobs that run, or wait for a thread."""
+        return self._unfinished
 
     def run(
         self, function: Callable[..., T], *args: Any, still_needed: StillNeeded | None = None
@@ -109,7 +127,7 @@ class BoundedThreadPool:
             from twisted.internet import reactor
 
             self._reactor = reactor
-        name = f"{self._name}-{len(self._threads)}"
+        name = f"{self.name}-{len(self._threads)}"
         thread = Thread(target=self._work, name=name, daemon=not self._wait_at_shutdown)
         try:
             thread.start()

@@ -82,6 +82,9 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
     command_pending = False
     has_greeted = False
 
+    make_events: Any = SessionEvents
+    """Returns what logs the events of the connection, for its transport."""
+
     _timestamp: bytes | None
     _has_completed_handshake = _has_ended = False
 
@@ -90,7 +93,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         factory = self.factory
         self.peer = self.transport.getPeer()
         self.output = self.make_writer()
-        self.events = SessionEvents(self.transport)
+        self.events = self.make_events(self.transport)
         self._timestamp = factory.make_timestamp() if factory.apop_available() else None
         self.start_session()
         self.start_idle_timer(factory.idle_timeout)

@@ -87,3 +87,45 @@ class Connections(Generic[C]):
             by_size[after][group] = None
         if not by_size[-1] and len(by_size) > 1:
             by_size.pop()
+
+
+class CountedConnections(Connections[Any]):
+    """The connections of a process, which also numbers them, and counts what becomes of them.
+
+    :ivar accepted: the number of connections that were added.
+    :ivar logins: the number of those that have logged in.
+    :ivar evicted: the number of those that were evicted.
+    :ivar by_number: the present ones, in the order of their numbers, which begin with 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accepted = 0
+        self.logins = 0
+        self.evicted = 0
+        self.by_number: dict[int, Any] = {}
+        self._numbers: dict[Any, int] = {}
+
+    def add(self, connection: Any, network: str | None) -> None:
+        """Add an unauthenticated connection; see Connections."""
+        self.accepted += 1
+        self.by_number[self.accepted] = connection
+        self._numbers[connection] = self.accepted
+        super().add(connection, network)
+
+    def remove(self, connection: Any) -> None:
+        """Remove a connection, if it has not been removed yet; see Connections."""
+        super().remove(connection)
+        self.by_number.pop(self._numbers.pop(connection, 0), None)
+
+    def mark_authenticated(self, connection: Any) -> None:
+        """Record that a connection has logged in; see Connections."""
+        self.logins += 1
+        super().mark_authenticated(connection)
+
+    def evict(self) -> Any:
+        """Remove and return a connection; see Connections."""
+        evicted = super().evict()
+        if evicted is not None:
+            self.evicted += 1
+        return evicted

@@ -118,6 +118,10 @@ class Certificates:
         """Return the file, the DNS names and the end of each server certificate."""
         return [each.overview() for each in self._server_certificates]
 
+    def ends(self) -> list[tuple[str, float]]:
+        """Return the file of each server certificate, and when it ends in seconds since 1970."""
+        return [each.end() for each in self._server_certificates]
+
     def reload(self) -> None:
         """See :class:`popserv.interfaces.IReloadable`."""
         self._errors = {}

@@ -99,6 +99,10 @@ class ServerCertificate:
             "ends": self._chain[0].not_valid_after_utc.isoformat(),
         }
 
+    def end(self) -> tuple[str, float]:
+        """Return the file, and the end in seconds since 1970."""
+        return self._file, self._chain[0].not_valid_after_utc.timestamp()
+
     def warn_of_expiry(self) -> None:
         """Log a warning if the certificate has expired or expires soon."""
         warn_of_expiry(self._file, self._chain[0], self.names)

@@ -16,7 +16,6 @@ from popserv.control.operations import Operations
 from popserv.control.process import ProcessControl
 from popserv.control.responder import Responder
 from popserv.control.server import ControlFactory
-from popserv.control.sessions import CountedConnections
 from popserv.listening.drain import TOPIC, Drainer
 from popserv.listening.listeners import CannotStart
 from popserv.listening.reactor import AddressFamilyReactor
@@ -25,6 +24,7 @@ from popserv.reloading.log_level import LevelFilter
 from popserv.reloading.reloader import Reloader
 from popserv.runtime.bus import WorkerBus
 from popserv.runtime.permissions import reason_of
+from popserv.server.connection_limit import CountedConnections
 from popserv.server.factory import POP3Factory
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from popserv.transports.unix_users import peer_user
 from popserv.wiring.factories import make_preauthenticated_factory
 
 if TYPE_CHECKING:
+    from popserv.metrics.instruments import Instruments
     from popserv.tls.certificates import Certificates
 
 
@@ -28,11 +29,13 @@ def add_listeners(
     factory: POP3Factory,
     realm: IRealm,
     reactor: Any,
+    instruments: Instruments | None = None,
 ) -> None:
     """Add a service for each endpoint of ``--listen``, ``--listen-tls`` and ``--preauth``.
 
     :param factory: of the clients that log in.
     :param reactor: opens the ports.
+    :param instruments: measure the clients of ``--preauth``.
     """
 
     def listen(endpoints: Iterable[str], factory: IProtocolFactory) -> None:
@@ -51,6 +54,8 @@ def add_listeners(
             max_connections=factory.max_connections,
             connections=factory.connections,
         )
+        if instruments is not None:
+            instruments.measure_factory(preauthenticated)
         listen(options["preauth"], preauthenticated)
     if options.certificates is not None:
         listen(options["listen-tls"], _over_tls(options.certificates, factory))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.cred.portal import IRealm, Portal
 from twisted.logger import Logger
@@ -27,14 +27,18 @@ from popserv.server.factory import POP3Factory
 from popserv.server.idle import MIN_IDLE_TIMEOUT
 from popserv.server.preauth import Identify, PreauthenticatedFactory
 
+if TYPE_CHECKING:
+    from popserv.metrics.instruments import Instruments
+
 _log = Logger()
 
 
-def make_realm(options: Options, bus: WorkerBus) -> IRealm:
+def make_realm(options: Options, bus: WorkerBus, instruments: Instruments | None = None) -> IRealm:
     """Return the realm of the store of the options, with the limits of logins."""
-    realm: IRealm = UserSessionsRealm(
-        MaildropRealm(options.store), options["max-user-sessions"], bus=bus
-    )
+    realm: IRealm = MaildropRealm(options.store)
+    if instruments is not None:
+        realm = instruments.measure_realm(realm)
+    realm = UserSessionsRealm(realm, options["max-user-sessions"], bus=bus)
     if options["login-delay"]:
         realm = LoginDelayRealm(realm, options["login-delay"], bus=bus)
     return realm

@@ -12,11 +12,11 @@ from popserv.commands import rfc1725
 from popserv.control.operations import Operations
 from popserv.control.process import ProcessControl
 from popserv.control.responder import Responder
-from popserv.control.sessions import CountedConnections
 from popserv.core.command import CommandTable
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.reloading.log_level import LevelFilter
 from popserv.runtime.bus import WorkerBus
+from popserv.server.connection_limit import CountedConnections
 from popserv.server.factory import POP3Factory
 from popserv.testing import MemoryClient
 

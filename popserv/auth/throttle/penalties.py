@@ -117,7 +117,8 @@ class Penalties:
 
     @property
     def network_count(self) -> int:
-        """The number of networks with failures that may still be counted."""
+        """The number of networks with failures that are counted."""
+        self._evict_expired()
         return len(self._failures)
 
     def forget(self, network: str) -> int:
@@ -174,6 +175,10 @@ class Penalties:
         if len(failures) > MAX_FAILURES:
             del failures[min(failures, key=lambda each: (failures[each], each))]
         self._failures.move_to_end(network)
+        self._evict_expired()
+
+    def _evict_expired(self) -> None:
+        """Evict networks whose failures have expired, and the oldest of too many."""
         expired = self._now() - FAILURE_LIFETIME
         while self._failures:
             oldest, oldest_failures = next(iter(self._failures.items()))

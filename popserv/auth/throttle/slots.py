@@ -49,6 +49,11 @@ class LoginSlots:
         self._released: deque[str] = deque()
         self._is_dequeuing = False
 
+    @property
+    def waiting_count(self) -> int:
+        """The number of logins that wait for a slot."""
+        return sum(map(len, self._queues.values()))
+
     def acquire(self, attempt: LoginAttempt) -> Deferred[None] | None:
         """Assign a slot to a new login, or queue it; return the same as :meth:`reacquire`.
 

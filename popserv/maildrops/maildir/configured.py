@@ -14,6 +14,7 @@ from popserv.interfaces import (
     IDeliveryStore,
     IMailbox,
     IMaildropFactory,
+    IScanCounts,
     IUserListing,
 )
 from popserv.maildrops.maildir.folder_names import directory_of
@@ -24,7 +25,7 @@ from popserv.maildrops.recent import RecentMaildrops
 from popserv.maildrops.settings import StoreSettings
 
 
-@implementer(ICaching, IConfigurableStore, IDeliveryStore, IUserListing)
+@implementer(ICaching, IConfigurableStore, IDeliveryStore, IUserListing, IScanCounts)
 class ConfiguredMaildirs:
     """The Maildirs at the paths that ``template`` gives, with the settings of the server.
 
@@ -56,6 +57,7 @@ class ConfiguredMaildirs:
         )
         self.restrictions = self._maildirs.restrictions
         self.cache_sizes = self._maildirs.cache_sizes
+        self.scan_counts = self._maildirs.scan_counts
         self._store = _with_layers(self._maildirs, settings.deleted, settings.since)
 
     def open_maildrop(self, user: bytes) -> Awaitable[IMailbox]:

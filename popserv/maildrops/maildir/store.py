@@ -13,7 +13,14 @@ from zope.interface import implementer
 from popserv.core.printable import one_line, printable
 from popserv.core.user_folder import UserFolder
 from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
-from popserv.interfaces import ICaching, IDelivery, IDeliveryStore, IMailbox, IUserListing
+from popserv.interfaces import (
+    ICaching,
+    IDelivery,
+    IDeliveryStore,
+    IMailbox,
+    IScanCounts,
+    IUserListing,
+)
 from popserv.maildrops.cached_open import NotCached
 from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.layout import create_inheriting
@@ -43,7 +50,7 @@ _MAX_LOGGED_USERS = 10_000
 """The maximum number of users who are remembered because they have no Maildir."""
 
 
-@implementer(IDeliveryStore, IUserListing, ICaching)
+@implementer(IDeliveryStore, IUserListing, ICaching, IScanCounts)
 class MaildirMaildrops:
     """The Maildirs at the paths that a template gives.
 
@@ -91,6 +98,7 @@ class MaildirMaildrops:
         self._numbering = Numbering(UniqueIdFormat(uidl))
         self._cache = MaildirIndexCache(cache_messages)
         self.cache_sizes = self._cache.sizes
+        self.scan_counts = self._cache.scans.totals
         self._empty: set[bytes] = set()
         self._logged_users: set[bytes] = set()
 
@@ -185,7 +193,7 @@ class MaildirMaildrops:
             folders.lock()
             is_unchanged = folders.are_unchanged_since(index.times)
             if not is_unchanged:
-                index = update_index(folders, index, cached=True)
+                index = update_index(folders, index, self._cache.scans.record, cached=True)
             if not self._numbering.is_current(
                 folders.maildir_fd, index, is_unchanged=is_unchanged, cached=True
             ):
@@ -223,7 +231,7 @@ class MaildirMaildrops:
                 )
             is_unchanged = folders.are_unchanged_since(index.times)
             if not is_unchanged:
-                index = update_index(folders, index)
+                index = update_index(folders, index, self._cache.scans.record)
             elif not index.can_open_cached:
                 # It is from the size file, or from a file system that is not local.
                 index = index._replace(can_open_cached=folders.are_local())

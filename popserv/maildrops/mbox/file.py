@@ -29,6 +29,7 @@ from popserv.maildrops.mbox.rewriting import Edit, rewrite
 from popserv.maildrops.mbox.spool import Spool
 from popserv.maildrops.mbox.unique_ids import unique_ids_to_write
 from popserv.maildrops.mbox.window import Window
+from popserv.maildrops.scans import Record, record_nothing
 from popserv.messages.details import NO_DETAILS, MessageDetails
 from popserv.messages.sizes import MakeDowngrader
 
@@ -49,16 +50,17 @@ class MboxFile:
         mbox_format: Format,
         downgrader: MakeDowngrader | None,
         known: Index | None,
+        record: Record = record_nothing,
     ) -> None:
         self.spool = spool
         self.format = mbox_format
         self.downgrader = downgrader
         self._reopen = reopen
-        self.index = self.at_login = self._login(known)
+        self.index = self.at_login = self._login(known, record)
         # The positions in the index, by those at login; None if they are the same.
         self._found: dict[int, int] | None = None
 
-    def _login(self, known: Index | None) -> Index:
+    def _login(self, known: Index | None, record: Record) -> Index:
         """Return the index; the file is read only if ``known`` is not that of the same file.
 
         :raises FileLocked: another program has a lock on the file.
@@ -70,7 +72,7 @@ class MboxFile:
             known = None
         with self.spool.locked() as lock:
             self._undo_append(lock)
-            return self._read(known)
+            return self._read(known, record)
 
     def _undo_append(self, lock: FileLock) -> None:
         """Remove what an interrupted delivery has appended."""
@@ -82,9 +84,9 @@ class MboxFile:
             except OSError as error:
                 raise spool.problem(error) from error
 
-    def _read(self, known: Index | None) -> Index:
+    def _read(self, known: Index | None, record: Record = record_nothing) -> Index:
         try:
-            return read_index(self.spool.fd, self.format, self.downgrader, known)
+            return read_index(self.spool.fd, self.format, self.downgrader, known, record)
         except NotAnMbox:
             raise self.spool.problem(
                 "is not an mbox file, it does not start with a From_ line"

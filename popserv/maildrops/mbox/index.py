@@ -20,6 +20,7 @@ from popserv.maildrops.file_times import CLOCK_TICK, FILE_CLOCK, TRUSTED_AGE
 from popserv.maildrops.mbox.parser import Entry, Format, NotAnMbox, parse
 from popserv.maildrops.mbox.unique_ids import assign_unique_ids
 from popserv.maildrops.mbox.window import Window
+from popserv.maildrops.scans import Record, record_nothing
 from popserv.messages.sizes import MakeDowngrader
 
 _SECOND = 10**9
@@ -102,7 +103,11 @@ _NOTHING = Index(
 
 
 def read_index(
-    fd: int, mbox_format: Format, downgrader: MakeDowngrader | None, known: Index | None = None
+    fd: int,
+    mbox_format: Format,
+    downgrader: MakeDowngrader | None,
+    known: Index | None = None,
+    record: Record = record_nothing,
 ) -> Index:
     """Return the index of an open and locked file.
 
@@ -123,9 +128,12 @@ def read_index(
         with suppress(NotAnMbox):
             first = next(entries, None)
             if first is not None and first.digest == known.marks[last][0]:
-                return _append(known, last, identity, is_settled, [first, *entries])
-    entries = parse(window, 0, mbox_format, downgrader)
-    return _append(_NOTHING, 0, identity, is_settled, [*entries])
+                appended = [first, *entries]
+                record(len(appended))
+                return _append(known, last, identity, is_settled, appended)
+    found = [*parse(window, 0, mbox_format, downgrader)]
+    record(len(found))
+    return _append(_NOTHING, 0, identity, is_settled, found)
 
 
 def _append(

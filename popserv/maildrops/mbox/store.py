@@ -19,6 +19,7 @@ from popserv.interfaces import (
     IDelivery,
     IDeliveryStore,
     IMailbox,
+    IScanCounts,
     IUserListing,
 )
 from popserv.maildrops.empty_mailbox import EmptyMailbox
@@ -47,7 +48,7 @@ def _wait(seconds: float) -> Awaitable[Any]:
     return waited
 
 
-@implementer(ICaching, IConfigurableStore, IDeliveryStore, IUserListing)
+@implementer(ICaching, IScanCounts, IConfigurableStore, IDeliveryStore, IUserListing)
 class MboxMaildrops:
     """The mbox files at the paths that a template gives.
 
@@ -78,6 +79,7 @@ class MboxMaildrops:
         """See IDeliveryStore."""
         self._cache: IndexCache[Index] = IndexCache(cache_messages)
         self.cache_sizes = self._cache.sizes
+        self.scan_counts = self._cache.scans.totals
         self._empty: set[bytes] = set()
 
     async def open_maildrop(self, user: bytes) -> IMailbox:
@@ -145,7 +147,8 @@ class MboxMaildrops:
         except (OSError, ValueError) as error:
             raise refusal(error) from error
         try:
-            return MboxFile(spool, reopen, self._format, self._downgrader, known)
+            record = self._cache.scans.record
+            return MboxFile(spool, reopen, self._format, self._downgrader, known, record)
         except OSError as error:
             spool.close()
             raise refusal(error) from error

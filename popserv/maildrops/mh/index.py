@@ -21,6 +21,7 @@ from popserv.maildrops.mh import index_file
 from popserv.maildrops.mh.folder import FileKey, Times, key_of, open_number, scan
 from popserv.maildrops.mh.index_file import Entry, Version
 from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.scans import Record, record_nothing
 from popserv.messages.sizes import MakeDowngrader, measure
 
 _log = Logger()
@@ -56,7 +57,12 @@ def make_index(
     return Index(tuple(entries), messages, times, unsaved, file_version)
 
 
-def read_index(folder: int, known: Index | None, downgrader: MakeDowngrader | None) -> Index:
+def read_index(
+    folder: int,
+    known: Index | None,
+    downgrader: MakeDowngrader | None,
+    record: Record = record_nothing,
+) -> Index:
     """Scan an open folder and return its index; only new and changed messages are read.
 
     Without a ``known`` index, that in the index file is used.  If another process has written the
@@ -93,6 +99,7 @@ def read_index(folder: int, known: Index | None, downgrader: MakeDowngrader | No
             is_complete = False
         else:
             counted.append(entry)
+    record(len(counted))
     assignment.add(counted)
     unsaved = len(counted) + (known.unsaved if known is not None else 0)
     times = found.times if is_complete else None

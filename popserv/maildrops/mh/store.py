@@ -17,6 +17,7 @@ from popserv.interfaces import (
     IDelivery,
     IDeliveryStore,
     IMailbox,
+    IScanCounts,
     IUserListing,
 )
 from popserv.maildrops.empty_mailbox import EmptyMailbox
@@ -35,7 +36,7 @@ from popserv.runtime.threads import BoundedThreadPool, RunInThread
 _disk_threads = BoundedThreadPool("popserv-mh", threads=4)
 
 
-@implementer(ICaching, IConfigurableStore, IDeliveryStore, IUserListing)
+@implementer(ICaching, IConfigurableStore, IDeliveryStore, IScanCounts, IUserListing)
 class MHMaildrops:
     """The MH folders at the paths that a template gives.
 
@@ -61,6 +62,7 @@ class MHMaildrops:
         self._layout = Layout(template)
         self._cache: IndexCache[Index] = IndexCache(cache_messages)
         self.cache_sizes = self._cache.sizes
+        self.scan_counts = self._cache.scans.totals
         self._empty: set[bytes] = set()
 
     async def open_maildrop(self, user: bytes) -> IMailbox:
@@ -127,7 +129,7 @@ class MHMaildrops:
         try:
             lock(folder)
             if index is None or index.times != times_of(folder):
-                index = read_index(folder, index, self._downgrader)
+                index = read_index(folder, index, self._downgrader, self._cache.scans.record)
             return folder, index
         except OSError as error:
             problem = explain_in_directory(error, folder, error.filename)

@@ -17,6 +17,7 @@ from popserv.maildrops.maildir.listing import size_file
 from popserv.maildrops.maildir.listing.base_names import merge_order, sort_base_names, unique_ids
 from popserv.maildrops.maildir.listing.counting import Counts, count_messages
 from popserv.maildrops.maildir.listing.duplicates import Known, Separation, separate
+from popserv.maildrops.scans import Record, record_nothing
 from popserv.messages.sizes import MakeDowngrader
 
 SAVE_THRESHOLD = 50
@@ -158,7 +159,9 @@ def load_index(maildir_fd: int, downgrader: MakeDowngrader | None) -> Index:
     )
 
 
-def update_index(folders: Folders, index: Index, *, cached: bool = False) -> Index:
+def update_index(
+    folders: Folders, index: Index, record: Record = record_nothing, *, cached: bool = False
+) -> Index:
     """Scan the folders and return an index of the messages found; only new ones are counted.
 
     Waits for the disk unless it is called with ``cached``: call it in a thread.
@@ -169,6 +172,7 @@ def update_index(folders: Folders, index: Index, *, cached: bool = False) -> Ind
     """
     if cached and len(index.base_names) > MAX_CACHED_MESSAGES:
         raise NotCached
+    counted = 0
     for _ in range(MAX_SCANS):
         scan = folders.scan(index.times, cached=cached)
         if scan.unlisted and (
@@ -191,10 +195,12 @@ def update_index(folders: Folders, index: Index, *, cached: bool = False) -> Ind
         counts = count_messages(
             folders, new, scan, separation.unrenamed, index.downgrader, cached=cached
         )
+        counted += len(counts.base_names)
         index = _merge(index, locations, counts)
         index = index._replace(duplicates=separation.unrenamed)
         if not (counts.vanished or separation.vanished):
             break
+    record(counted)
     # A message that was skipped may become readable, or be found, although no folder changes.
     is_final = separation.is_final and not (counts.vanished or counts.unreadable)
     times = scan.times if is_final else None

@@ -1,0 +1,34 @@
+"""Has the realm, the connections and the commands of a server counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.cred.portal import IRealm
+
+from popserv.metrics.commands import MeasuredCommands
+from popserv.metrics.counters import Counters
+from popserv.metrics.protocol import MeasuredServer
+from popserv.metrics.realm import MeasuredRealm
+from popserv.server.factory import POP3Factory
+
+
+class Instruments:
+    """The instruments of one process, which all count with the same counters."""
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+
+    def measure_realm(self, realm: IRealm) -> IRealm:
+        """Return a realm that does the same as another one, and counts."""
+        return IRealm(MeasuredRealm(realm, self.counters))
+
+    def measure_factory(self, factory: POP3Factory) -> None:
+        """Have a factory count its commands, and make connections that count."""
+        factory.commands = MeasuredCommands(factory.commands, self.counters)
+        protocol: Any = factory.protocol
+        factory.protocol = type(
+            f"Measured{protocol.__name__}",
+            (MeasuredServer, protocol),
+            {"counters": self.counters},
+        )

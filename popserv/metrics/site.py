@@ -1,0 +1,138 @@
+"""The pages of the HTTP server: ``/metrics``, ``/healthz``, and a place for others."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET
+
+from popserv.metrics.channel import BoundedSite
+from popserv.metrics.exposition import encode
+from popserv.metrics.totals import ServerMetrics, Snapshot
+
+TEXT = "text/plain; charset=utf-8"
+INDEX = "popserv: /metrics is for Prometheus, /healthz for monitors.\n"
+
+
+def make_site(metrics: ServerMetrics, pages: Mapping[bytes, Page] | None = None) -> BoundedSite:
+    """Return the site.
+
+    :param pages: more pages by their names, such as ``b""`` for that at ``/``.
+    """
+    root = Root()
+    children: Mapping[bytes, Page] = {
+        b"": Index(),
+        b"metrics": Metrics(metrics),
+        b"healthz": Health(metrics),
+        **(pages or {}),
+    }
+    for name, page in children.items():
+        root.putChild(name, page)
+    return BoundedSite(IResource(root))
+
+
+def send(request: Any, body: str | bytes, content_type: str = TEXT, status: int = http.OK) -> int:
+    """Send a response, and return what ``render`` of a resource returns then."""
+    octets = body.encode() if isinstance(body, str) else body
+    request.setResponseCode(status)
+    request.setHeader(b"server", b"popserv")
+    request.setHeader(b"content-type", content_type.encode("latin-1"))
+    request.setHeader(b"content-length", b"%d" % len(octets))
+    request.write(octets)
+    request.finish()
+    return NOT_DONE_YET
+
+
+class Root(Resource):
+    """The parent of all pages."""
+
+    def getChild(self, path: bytes, request: object) -> Page:
+        """Return the page for names that have none."""
+        return NotFound()
+
+
+class Page(Resource):
+    """A page that can be read, with nothing below it."""
+
+    isLeaf = True
+
+    @abstractmethod
+    def show(self, request: Any) -> int:
+        """Send the page, now or later; return NOT_DONE_YET."""
+
+    def render(self, request: Any) -> int:
+        """Respond to a request; see IResource."""
+        if request.postpath:
+            return NotFound().show(request)
+        if request.method not in (b"GET", b"HEAD"):
+            request.setHeader(b"allow", b"GET, HEAD")
+            return send(request, "only GET and HEAD are allowed\n", status=http.NOT_ALLOWED)
+        return self.show(request)
+
+
+class NotFound(Page):
+    """What is shown where there is nothing."""
+
+    def show(self, request: Any) -> int:
+        """See Page."""
+        return send(request, "not found\n", status=http.NOT_FOUND)
+
+
+class Index(Page):
+    """What the site has."""
+
+    def show(self, request: Any) -> int:
+        """See Page."""
+        return send(request, INDEX)
+
+
+class SnapshotPage(Page):
+    """A page that is made from a snapshot of the metrics."""
+
+    def __init__(self, metrics: ServerMetrics) -> None:
+        super().__init__()
+        self._metrics = metrics
+
+    @abstractmethod
+    def show_snapshot(self, request: Any, snapshot: Snapshot) -> object:
+        """Send the page."""
+
+    def show(self, request: Any) -> int:
+        """Send the page once the processes have answered, if the client still waits."""
+        is_gone: list[Failure] = []
+        request.notifyFinish().addErrback(is_gone.append)
+
+        def respond(snapshot: Snapshot) -> None:
+            if not is_gone:
+                self.show_snapshot(request, snapshot)
+
+        self._metrics.snapshot().addCallback(respond).addErrback(request.processingFailed)
+        return NOT_DONE_YET
+
+
+class Metrics(SnapshotPage):
+    """The metrics in the format that the client prefers."""
+
+    def show_snapshot(self, request: Any, snapshot: Snapshot) -> object:
+        """See SnapshotPage."""
+        accept = (request.getHeader(b"accept") or b"").decode("latin-1")
+        return send(request, *encode(snapshot.samples, accept))
+
+
+class Health(SnapshotPage):
+    """Whether every process that should serve does so: 200 if they do, otherwise 503."""
+
+    def show_snapshot(self, request: Any, snapshot: Snapshot) -> object:
+        """See SnapshotPage."""
+        if snapshot.is_draining:
+            text = "draining\n"
+        elif snapshot.missing:
+            text = f"not serving: worker {', '.join(map(str, snapshot.missing))}\n"
+        else:
+            return send(request, "ok\n")
+        return send(request, text, status=http.SERVICE_UNAVAILABLE)
