@@ -1,8 +1,9 @@
-"""What one process answers when the control socket asks all processes of a server."""
+"""What one process answers when all processes of a server are asked about their connections."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
 from popserv.control.sessions import Sessions
@@ -45,6 +46,7 @@ class ProcessControl:
         self._connections = connections
         self._sessions = Sessions(connections)
         bus.answer(TOPIC + "status", self._status)
+        bus.answer(TOPIC + "overview", self._overview)
         bus.answer(TOPIC + "sessions", lambda after: self._sessions.listed(tuple(after)))
         bus.answer(TOPIC + "certificates", self._list_certificates)
         bus.answer(TOPIC + "kick", self._sessions.kick)
@@ -63,6 +65,23 @@ class ProcessControl:
             "logins": connections.logins,
             "networks_with_failures": self._factory.throttle.penalties.network_count,
             "caches": caches,
+        }
+
+    def _overview(self, maxima: Sequence[int]) -> Mapping[str, Any]:
+        """Return the status, the first sessions, and the certificates that end first.
+
+        ``maxima`` are the maximum numbers of sessions and of certificates.
+        """
+        sessions, certificates = maxima
+        found = [] if self._certificates is None else self._certificates.overview()
+        return {
+            "status": self._status(None),
+            "sessions": self._sessions.first(sessions),
+            "certificates": [
+                {**each, "names": each["names"][:MAX_NAMES]}
+                for each in nsmallest(certificates, found, key=lambda each: str(each["ends"]))
+            ],
+            "certificate_count": len(found),
         }
 
     def _list_certificates(self, after: int) -> Sequence[Mapping[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -12,10 +11,10 @@ from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
-from popserv import __version__
 from popserv.control import commands
 from popserv.control.commands import MAX_LISTING, Refused
 from popserv.control.operations import DEFAULT_DRAIN, Operations
+from popserv.control.overview import Overviews
 from popserv.control.process import TOPIC
 from popserv.control.sessions import order_of
 from popserv.core.printable import printable
@@ -35,7 +34,7 @@ class Responder(amp.CommandLocator):
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
-        self._started = time.monotonic()
+        self._overviews = Overviews(operations.ask, operations.workers, operations.log_level)
 
     def locateResponder(self, name: bytes) -> Callable[[Any], Any] | None:
         """Return the responder to a command; it refuses invalid arguments."""
@@ -48,27 +47,7 @@ class Responder(amp.CommandLocator):
         return self._ask("status", None).addCallback(self._status)
 
     def _status(self, answers: Answers) -> Result:
-        processes = answers.given
-        caches: dict[str, int] = {}
-        for each in processes:
-            for name, size in each["caches"].items():
-                caches[name] = caches.get(name, 0) + size
-        log_level = self._operations.log_level
-        status = {
-            "version": __version__,
-            "uptime": round(time.monotonic() - self._started, 1),
-            **{
-                name: sum(each[name] for each in processes)
-                for name in ("connections", "sessions", "accepted", "logins")
-            },
-            # Workers tell each other of failed logins.
-            "networks_with_failures": max(
-                (each["networks_with_failures"] for each in processes), default=0
-            ),
-            "caches": caches,
-            "log_level": None if log_level is None else log_level.level,
-        }
-        return {"status": status, "missing": answers.missing}
+        return {"status": self._overviews.status(answers.given), "missing": answers.missing}
 
     @commands.List.responder
     def list(self, listing: str, after: str) -> Deferred[Result]:
@@ -85,10 +64,8 @@ class Responder(amp.CommandLocator):
             # All processes have the same.
             return self._ask("certificates", int(after or -1)).addCallback(_certificates_part)
         if listing == "workers":
-            workers = self._operations.workers
             first = int(after or -1)
-            items = [] if workers is None else workers.overview()
-            later = [item for item in items if item["pid"] > first]
+            later = [item for item in self._overviews.workers() if item["pid"] > first]
             return succeed(_part(iter(later), lambda item: str(item["pid"]), 0))
         raise Refused(f"there is no listing {listing[:100]!r}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from heapq import nsmallest
 from itertools import islice
 from typing import Any
 
@@ -49,6 +50,18 @@ class Sessions:
             first = islice(following, MAX_ITEMS)
             answer["sessions"] = [self._describe(*item) for item in first]
         return answer
+
+    def first(self, maximum: int) -> list[Mapping[str, Any]]:
+        """Return the connections that are logged in, then others, at most ``maximum``.
+
+        Both are in the order of their IDs.
+        """
+        ranked = (
+            (each.session.state is State.AUTHORIZATION, number, each)
+            for number, each in self._numbered()
+        )
+        first = nsmallest(maximum, ranked, key=lambda item: item[:2])
+        return [self._describe(number, connection) for _, number, connection in first]
 
     def kick(self, whom: str) -> int:
         """End the matching sessions and connections; return their number.

@@ -25,7 +25,7 @@ class FewCertificates:
     def overview(self):
         """See Certificates."""
         names = [f"{at}.example.org" for at in range(30)]
-        return [{"file": f"{at}.pem", "names": names, "ends": "2030"} for at in range(3)]
+        return [{"file": f"{at}.pem", "names": names, "ends": f"{2032 - at}"} for at in range(3)]
 
 
 class ProcessTests(ControlMixin, SynchronousTestCase):
@@ -65,6 +65,18 @@ class ProcessTests(ControlMixin, SynchronousTestCase):
         number = int(one["id"].partition(".")[2])
         self.assertEqual(self.ask("sessions", [pid, number]), {"pid": pid, "sessions": []})
 
+    def test_overview(self):
+        """The overview has the status, the first sessions, and the certificates that end first."""
+        self.connect()
+        self.logged_in()
+        overview = self.ask("overview", [1, 2])
+        self.assertEqual(overview["status"], self.ask("status"))
+        self.assertEqual([each["user"] for each in overview["sessions"]], ["ann"])
+        ends = [(each["file"], each["ends"]) for each in overview["certificates"]]
+        self.assertEqual(ends, [("2.pem", "2030"), ("1.pem", "2031")])
+        self.assertEqual([len(each["names"]) for each in overview["certificates"]], [10, 10])
+        self.assertEqual(overview["certificate_count"], 3)
+
     def test_kick(self):
         """Connections are ended."""
         self.logged_in()
@@ -99,6 +111,8 @@ class WithoutCertificatesTests(ControlMixin, SynchronousTestCase):
         """There are no certificates, and no network of a trusted client."""
         answers = self.successResultOf(self.bus.ask_here("control certificates", -1))
         self.assertEqual(answers.given, ([],))
+        (overview,) = self.successResultOf(self.bus.ask_here("control overview", [9, 9])).given
+        self.assertEqual((overview["certificates"], overview["certificate_count"]), ([], 0))
 
     def test_trusted(self):
         """A network that is trusted has no failed logins that are counted."""

@@ -121,6 +121,34 @@ class ListedTests(SessionsTestCase):
         return [order_of(each["id"])[1] for each in self.sessions.listed(after)["sessions"]]
 
 
+class FirstTests(SessionsTestCase):
+    """The connections that are listed if not all can be."""
+
+    def users(self, maximum):
+        """Return the users of the first connections."""
+        return [each["user"] for each in self.sessions.first(maximum)]
+
+    def test_order(self):
+        """Those that are logged in come first, each in the order of the IDs."""
+        self.connect(b"USER eve", b"PASS wrong")
+        self.logged_in("ann")
+        self.connect()
+        self.logged_in("b\u00f6b")
+        for maximum, users in (
+            (0, []),
+            (1, ["ann"]),
+            (3, ["ann", "b\u00f6b", "eve"]),
+            (9, ["ann", "b\u00f6b", "eve", None]),
+        ):
+            self.assertEqual(self.users(maximum), users)
+
+    def test_same(self):
+        """They have the same IDs and the same fields as in the whole listing."""
+        for _ in range(3):
+            self.connect()
+        self.assertEqual(self.sessions.first(3), self.sessions.listed(FIRST))
+
+
 class SimpleNamespaceWithHash:
     """Something else among the connections."""
 
