@@ -10,6 +10,7 @@ from twisted.python import usage
 from popserv.auth.user_sessions import MAX_SESSIONS
 from popserv.control.endpoint import socket_path, with_mode
 from popserv.core.user_settings import MIN_SESSIONS
+from popserv.options.loopback import with_interface
 from popserv.options.session import SessionOptions
 from popserv.options.values import parse_endpoint, parse_number, split_proxy_prefix
 from popserv.runtime.extras import how_to_install
@@ -55,9 +56,11 @@ class OperationOptions(SessionOptions):
             "metrics",
             None,
             "",
-            "A server endpoint of Twisted where Prometheus and monitors find numbers about the "
-            "server by HTTP, such as tcp:9110:interface=127.0.0.1. Whoever can connect to it can "
-            "read them. Requires the extra metrics. The default is to open no such port.",
+            "A server endpoint of Twisted where people, Prometheus and monitors see by HTTP who is "
+            "logged in and what the server does, such as tcp:9110. Whoever can connect to it can "
+            "read that, so only this machine can, unless the endpoint has an interface=, and only "
+            "the owner of a UNIX socket, unless it has a mode=. Requires the extra metrics. The "
+            "default is to open no such port.",
         ],
     ]
 
@@ -93,4 +96,5 @@ def _parse_metrics(endpoint: str) -> str:
         raise usage.UsageError(
             f"--metrics requires the extra metrics; run: {how_to_install('metrics')}"
         )
-    return parse_endpoint("metrics", endpoint)
+    private = with_mode if endpoint.startswith("unix:") else with_interface
+    return parse_endpoint("metrics", private(endpoint))

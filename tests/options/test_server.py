@@ -258,6 +258,16 @@ class TwistdTests(OptionsCase):
         self.assertEqual(self.parse("--control=unix:x")["control"], "unix:x:mode=600")
         self.assertEqual(self.parse("--control=unix:x:mode=660")["control"], "unix:x:mode=660")
 
+    def test_metrics(self):
+        """Only this machine sees the metrics, and only the owner of a UNIX socket."""
+        for given, used in (
+            ("tcp:9110", "tcp:9110:interface=127.0.0.1"),
+            ("tcp:9110:interface=192.0.2.1", "tcp:9110:interface=192.0.2.1"),
+            ("unix:x", "unix:x:mode=600"),
+            ("unix:x:mode=660", "unix:x:mode=660"),
+        ):
+            self.assertEqual(self.parse(f"--metrics={given}")["metrics"], used)
+
     def test_signals(self):
         """Signals are held back from the start under twistd, and not in other programs."""
         self.parse()

@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 
 from popserv import tap
 from popserv.listening.listeners import CannotStart
+from popserv.metrics import totals
 from popserv.metrics.channel import BoundedSite
 from popserv.metrics.process import TOPIC
 from popserv.metrics.protocol import MeasuredServer
@@ -21,7 +22,7 @@ from popserv.runtime.bus import Answers
 from popserv.workers.role import WorkerRole
 from tests.options.harness import OptionsCase
 
-METRICS = ("--metrics=tcp:9110", "-l", "tcp:0")
+METRICS = ("--metrics=tcp:9110:interface=127.0.0.1", "-l", "tcp:0")
 
 
 class MetricsTests(OptionsCase):
@@ -47,12 +48,12 @@ class MetricsTests(OptionsCase):
         """A single process counts its clients, and serves its metrics."""
         service, opened = self.make("--preauth=unix:x")
         verifyObject(IService, service)
-        self.assertEqual(list(opened), ["tcp:0", "unix:x", "tcp:9110"])
+        self.assertEqual(list(opened), ["tcp:0", "unix:x", "tcp:9110:interface=127.0.0.1"])
         for endpoint in ("tcp:0", "unix:x"):
             self.assertIsInstance(opened[endpoint].buildProtocol(None), MeasuredServer)
         self.assertIs(opened["unix:x"].connections, opened["tcp:0"].connections)
-        self.assertIsInstance(opened["tcp:9110"], BoundedSite)
-        snapshot = self.snapshot(opened["tcp:9110"])
+        self.assertIsInstance(opened["tcp:9110:interface=127.0.0.1"], BoundedSite)
+        snapshot = self.snapshot(opened["tcp:9110:interface=127.0.0.1"])
         self.assertEqual((snapshot.missing, snapshot.is_draining), ([], False))
         self.assertIn(("maildrops",), snapshot.samples["popserv_cache_entries"])
         service.startService()
@@ -60,11 +61,12 @@ class MetricsTests(OptionsCase):
 
     def test_draining(self):
         """A server that drains says so."""
+        self.patch(totals, "MAX_AGE", 0)
         service, opened = self.make("--drain=60")
         service.startService()
         opened["tcp:0"].connections.add("client", None)
         stopped = service.stopService()
-        snapshot = self.snapshot(opened["tcp:9110"])
+        snapshot = self.snapshot(opened["tcp:9110:interface=127.0.0.1"])
         self.assertEqual((snapshot.missing, snapshot.is_draining), ([1], True))
         opened["tcp:0"].connections.remove("client")
         return stopped
@@ -89,7 +91,7 @@ class MetricsTests(OptionsCase):
             samples = [["popserv_connections_total", [], 3]]
             return succeed(Answers([{**answer, "samples": samples}], 1))
 
-        site = opened["tcp:9110"]
+        site = opened["tcp:9110:interface=127.0.0.1"]
         metrics = site.resource.children[b"metrics"]._metrics
         self.assertEqual(metrics._ask, supervisor.ask)
         self.patch(metrics, "_ask", ask)
@@ -103,14 +105,14 @@ class MetricsTests(OptionsCase):
     def test_own_process(self):
         """A single process knows its own ID."""
         _, opened = self.make()
-        metrics = opened["tcp:9110"].resource.children[b"metrics"]._metrics
+        metrics = opened["tcp:9110:interface=127.0.0.1"].resource.children[b"metrics"]._metrics
         self.assertEqual(metrics._pids(), {os.getpid()})
 
     def test_port_in_use(self):
         """A port that cannot be opened is a clear error, with the option."""
 
         def listen(endpoint, *_, **__):
-            return Failing() if endpoint == "tcp:9110" else Service()
+            return Failing() if endpoint == "tcp:9110:interface=127.0.0.1" else Service()
 
         with patch.object(strports, "service", listen):
             service = tap.makeService(self.parse(*METRICS))
