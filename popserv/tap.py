@@ -78,6 +78,11 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     drainer = None
     if options["drain"] or connections is not None:
         drainer = _make_drainer(options, role, factory, supervisor, listeners, is_worker=is_worker)
+    if connections is not None and supervisor is None:
+        # A server without --control and --metrics need not load it.
+        from popserv.wiring.control import answer_questions  # noqa: PLC0415
+
+        answer_questions(options, role.bus, factory, connections)
     if instruments is not None and connections is not None and drainer is not None:
         # A server without it need not load it.
         from popserv.wiring import metrics  # noqa: PLC0415
@@ -85,9 +90,8 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         if supervisor is None:
             metrics.answer_for_process(options, role, instruments, factory, connections, drainer)
         if not is_worker:
-            metrics.make_metrics_service(options, role, drainer, supervisor).setServiceParent(
-                drainer
-            )
+            site = metrics.make_metrics_service(options, role, factory, drainer, supervisor)
+            site.setServiceParent(drainer)
     service: IService = drainer or listeners
     if options.parent is None and not is_worker:
         return service
@@ -104,20 +108,11 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         time_to_stop=drainer.time_to_stop if drainer is not None else lambda: 0.0,
     )
     service.setServiceParent(reloader)
-    if options["control"] and drainer is not None and connections is not None:
-        # A server without it need not load it.
-        from popserv.wiring.control import (  # noqa: PLC0415
-            answer_questions,
-            make_control_service,
-        )
+    if options["control"] and drainer is not None and not is_worker:
+        from popserv.wiring.control import make_control_service  # noqa: PLC0415
 
-        if supervisor is None:
-            answer_questions(options, role.bus, factory, connections)
-        if not is_worker:
-            control = make_control_service(
-                options, drainer, reloader, log_level, supervisor, role.bus
-            )
-            control.setServiceParent(drainer)
+        control = make_control_service(options, drainer, reloader, log_level, supervisor, role.bus)
+        control.setServiceParent(drainer)
     return reloader
 
 

@@ -1,9 +1,8 @@
-"""The pages of the HTTP server: ``/metrics``, ``/healthz``, and a place for others."""
+"""The pages of the HTTP server for programs: ``/metrics`` and ``/healthz``."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 from twisted.python.failure import Failure
@@ -16,23 +15,17 @@ from popserv.metrics.exposition import encode
 from popserv.metrics.totals import ServerMetrics, Snapshot
 
 TEXT = "text/plain; charset=utf-8"
-INDEX = "popserv: /metrics is for Prometheus, /healthz for monitors.\n"
 
 
-def make_site(metrics: ServerMetrics, pages: Mapping[bytes, Page] | None = None) -> BoundedSite:
+def make_site(metrics: ServerMetrics, index: Page) -> BoundedSite:
     """Return the site.
 
-    :param pages: more pages by their names, such as ``b""`` for that at ``/``.
+    :param index: the page at ``/``.
     """
     root = Root()
-    children: Mapping[bytes, Page] = {
-        b"": Index(),
-        b"metrics": Metrics(metrics),
-        b"healthz": Health(metrics),
-        **(pages or {}),
-    }
-    for name, page in children.items():
-        root.putChild(name, page)
+    root.putChild(b"", index)
+    root.putChild(b"metrics", Metrics(metrics))
+    root.putChild(b"healthz", Health(metrics))
     return BoundedSite(IResource(root))
 
 
@@ -83,14 +76,6 @@ class NotFound(Page):
         return send(request, "not found\n", status=http.NOT_FOUND)
 
 
-class Index(Page):
-    """What the site has."""
-
-    def show(self, request: Any) -> int:
-        """See Page."""
-        return send(request, INDEX)
-
-
 class SnapshotPage(Page):
     """A page that is made from a snapshot of the metrics."""
 
@@ -111,7 +96,11 @@ class SnapshotPage(Page):
             if not is_gone:
                 self.show_snapshot(request, snapshot)
 
-        self._metrics.snapshot().addCallback(respond).addErrback(request.processingFailed)
+        def fail(failure: Failure) -> None:
+            # It returns the failure, which would be logged once more.
+            request.processingFailed(failure)
+
+        self._metrics.snapshot().addCallback(respond).addErrback(fail)
         return NOT_DONE_YET
 
 

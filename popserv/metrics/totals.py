@@ -26,12 +26,14 @@ class Snapshot(NamedTuple):
     :ivar missing: the numbers of the workers that do not serve, or have not answered in time.
     :ivar is_draining: whether the server waits for its sessions to end.
     :ivar taken_at: the time by ``time.monotonic``.
+    :ivar unanswered: the number of processes that were asked, and have not answered in time.
     """
 
     samples: Samples
     missing: Collection[int]
     is_draining: bool
     taken_at: float
+    unanswered: int = 0
 
 
 class ServerMetrics:
@@ -108,7 +110,7 @@ class ServerMetrics:
         }
         samples = combine([self._ended, *self._counted.values(), *gauges, own])
         missing = [number for number in self._workers if number not in serving]
-        self._last = Snapshot(samples, missing, is_draining, self._now())
+        self._last = Snapshot(samples, missing, is_draining, self._now(), answers.missing)
         return self._last
 
     def _fold_ended(self) -> None:

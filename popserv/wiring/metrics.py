@@ -44,26 +44,32 @@ def answer_for_process(
 
 
 def make_metrics_service(
-    options: Options, role: WorkerRole, drainer: Drainer, supervisor: Supervisor | None
+    options: Options,
+    role: WorkerRole,
+    factory: POP3Factory,
+    drainer: Drainer,
+    supervisor: Supervisor | None,
 ) -> IService:
     """Return the service that listens for HTTP, in the main process of a server."""
     from twisted.internet import reactor
 
     # Workers, which do not serve it, need not load it.
+    from popserv.control.overview import Overviews  # noqa: PLC0415
     from popserv.metrics.site import make_site  # noqa: PLC0415
+    from popserv.status_page.monitor import Monitor  # noqa: PLC0415
+    from popserv.status_page.resource import StatusPage  # noqa: PLC0415
 
     def pids() -> set[int]:
         if supervisor is None:
             return {os.getpid()}
         return {each["pid"] for each in supervisor.overview()}
 
-    metrics = ServerMetrics(
-        role.bus.ask_here if supervisor is None else supervisor.ask,
-        options["workers"],
-        pids,
-        lambda: drainer.is_draining,
-    )
+    ask = role.bus.ask_here if supervisor is None else supervisor.ask
+    metrics = ServerMetrics(ask, options["workers"], pids, lambda: drainer.is_draining)
+    host = factory.host.decode("ascii")
+    monitor = Monitor(metrics, Overviews(ask, supervisor), host)
+    site = make_site(metrics, StatusPage(monitor.contents, host))
     listeners = Listeners(["--metrics"])
-    service = strports.service(options["metrics"], make_site(metrics), reactor=reactor)
-    service.setServiceParent(listeners)
+    strports.service(options["metrics"], site, reactor=reactor).setServiceParent(listeners)
+    monitor.setServiceParent(listeners)
     return IService(listeners)

@@ -83,12 +83,10 @@ def start(test, directory, *command):
 
 
 def start_nginx(test, directory, module, config):
-    """Start nginx with a module of Debian's."""
+    """Start nginx with a module of Debian's, or with none."""
     file = directory / "nginx.conf"
-    file.write_text(
-        f"load_module /usr/lib/nginx/modules/ngx_{module}_module.so;\n"
-        f"daemon off;\npid {directory}/nginx.pid;\nevents {{}}\n{config}"
-    )
+    load = f"load_module /usr/lib/nginx/modules/ngx_{module}_module.so;\n" if module else ""
+    file.write_text(f"{load}daemon off;\npid {directory}/nginx.pid;\nevents {{}}\n{config}")
     options = ("-p", str(directory), "-e", str(directory / "nginx.log"))
     start(test, directory, "nginx", "-c", str(file), *options)
 

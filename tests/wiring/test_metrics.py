@@ -108,6 +108,15 @@ class MetricsTests(OptionsCase):
         metrics = opened["tcp:9110:interface=127.0.0.1"].resource.children[b"metrics"]._metrics
         self.assertEqual(metrics._pids(), {os.getpid()})
 
+    def test_page(self):
+        """The page knows who is on, and the name of the server, without a control socket."""
+        _, opened = self.make("--hostname=pop.example.org")
+        opened["tcp:0"].buildProtocol(None)
+        page = opened["tcp:9110:interface=127.0.0.1"].resource.children[b""]
+        shown = self.successResultOf(page._contents(False))
+        self.assertEqual((shown.host, shown.overview.missing), ("pop.example.org", 0))
+        self.assertEqual(shown.overview.status["sessions"], 0)
+
     def test_port_in_use(self):
         """A port that cannot be opened is a clear error, with the option."""
 
