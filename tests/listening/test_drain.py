@@ -63,7 +63,10 @@ class DrainerTests(SynchronousTestCase):
 
     def test_ends(self):
         """The ports are closed at once; the rest stops when the last connection has ended."""
-        stopped = self.drainer().stopService()
+        drainer = self.drainer()
+        self.assertFalse(drainer.is_draining)
+        stopped = drainer.stopService()
+        self.assertTrue(drainer.is_draining)
         self.assertEqual((self.listeners.running, self.other.running), (0, 1))
         self.assertEqual(self.calls, ["leaving"])
         self.listeners.stopped.callback(None)

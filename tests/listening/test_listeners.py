@@ -16,7 +16,8 @@ class ListenersTests(SynchronousTestCase):
             def privilegedStartService(self):
                 raise OverflowError("port must be 0-65535.")
 
-        listeners = Listeners()
-        InvalidPort().setServiceParent(listeners)
-        error = self.assertRaises(CannotStart, listeners.privilegedStartService)
-        self.assertRegex(str(error), "from 0 to 65535; correct --listen or --listen-tls$")
+        for options, names in [((), "--listen or --listen-tls"), ((["--sing"],), "--sing")]:
+            listeners = Listeners(*options)
+            InvalidPort().setServiceParent(listeners)
+            error = self.assertRaises(CannotStart, listeners.privilegedStartService)
+            self.assertRegex(str(error), f"from 0 to 65535; correct {names}$")

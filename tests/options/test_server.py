@@ -267,6 +267,17 @@ class TwistdTests(OptionsCase):
             ("unix:x:mode=660", "unix:x:mode=660"),
         ):
             self.assertEqual(self.parse(f"--metrics={given}")["metrics"], used)
+        self.assertEqual(self.parse()["metrics"], "")
+        self.assert_messages(
+            [
+                (["--metrics", "9110"], "--metrics 9110 is not a server endpoint"),
+                (["--metrics", "haproxy:tcp:1"], "--metrics haproxy:tcp:1: HTTP has no header"),
+            ]
+        )
+        with patch("popserv.options.operation.find_spec", lambda name: None):
+            self.assert_messages(
+                [(["--metrics", "tcp:1"], "pip install 'prometheus_client>=0.20'")]
+            )
 
     def test_signals(self):
         """Signals are held back from the start under twistd, and not in other programs."""

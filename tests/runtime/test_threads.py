@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, gatherResults
 from twisted.trial.unittest import TestCase
 
 from popserv.errors import TryLater
-from popserv.runtime.threads import BoundedThreadPool
+from popserv.runtime.threads import BoundedThreadPool, thread_jobs
 
 
 class Work:
@@ -71,6 +71,21 @@ class BoundedThreadPoolTests(TestCase):
                 self.assertEqual(
                     [trigger[:2] for trigger in self.triggers], [("during", "shutdown")]
                 )
+
+    async def test_jobs(self):
+        """The jobs of all pools are told by their names, those that wait included."""
+        pools = [self.make(), self.make(), BoundedThreadPool("popserv-idle", threads=1)]
+        before = thread_jobs().get("popserv-test", 0)
+        blocked = [self.block(pool) for pool in pools[:2]]
+        waiting = pools[0].run(int)
+        self.assertEqual([pool.unfinished for pool in pools], [2, 1, 0])
+        jobs = thread_jobs()
+        self.assertEqual((jobs["popserv-test"] - before, jobs["popserv-idle"]), (3, 0))
+        for unblock, _, done in blocked:
+            unblock.set()
+            await done
+        await waiting
+        self.assertEqual([pool.unfinished for pool in pools], [0, 0, 0])
 
     async def test_threads(self):
         """A pool starts a thread for a job that finds none free, up to ``threads``."""

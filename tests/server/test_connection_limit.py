@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.server.connection_limit import Connections
+from popserv.server.connection_limit import Connections, CountedConnections
 
 
 class ConnectionsTests(SynchronousTestCase):
@@ -100,3 +100,20 @@ class ConnectionsTests(SynchronousTestCase):
             set(self.evict_all(connections)), {c for c, group in model.items() if group is not None}
         )
         self.assertEqual((connections._unauthenticated, connections._groups_by_size), ({}, [{}]))
+
+
+class CountedConnectionsTests(SynchronousTestCase):
+    """CountedConnections."""
+
+    def test_totals(self):
+        """All that were added, have logged in and were evicted are counted, not those there are."""
+        connections = CountedConnections()
+        for each in range(3):
+            connections.add(each, None)
+        connections.mark_authenticated(0)
+        self.assertEqual([connections.evict() for _ in range(3)], [1, 2, None])
+        connections.remove(0)
+        self.assertEqual(
+            (connections.accepted, connections.logins, connections.evicted, len(connections)),
+            (3, 1, 2, 0),
+        )

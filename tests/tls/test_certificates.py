@@ -75,7 +75,11 @@ class SNITests(DirectoryTestCase):
     def test_overview(self):
         """File, names and end of each certificate are known."""
         self.write_certificates(a=["a.example.org"], b=["*.Example.NET", "b.example.org"])
-        first, second = self.load(self.root).overview()
+        certificates = self.load(self.root)
+        first, second = certificates.overview()
+        for each, (file, end) in zip((first, second), certificates.ends(), strict=True):
+            self.assertEqual(each["file"], file)
+            self.assertEqual(datetime.fromisoformat(each["ends"]).timestamp(), end)
         self.assertEqual(first["names"], ["a.example.org"])
         self.assertEqual(second["names"], ["*.example.net", "b.example.org"])
         self.assertTrue(second["file"].startswith(str(self.root)))

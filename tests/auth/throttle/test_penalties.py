@@ -156,6 +156,15 @@ class DelayTests(PenaltiesCase):
         self.assertEqual(self.penalties.network_count, 2)
         self.assertEqual([self.penalties.forget("192.0.2.1") for _ in range(2)], [2, 0])
         self.assertEqual(self.penalties.network_count, 1)
+        self.clock.advance(FAILURE_LIFETIME)
+        self.assertEqual(self.penalties.network_count, 0)
+
+    def test_forget_one(self):
+        """The other networks are delayed as before."""
+        for network in ("192.0.2.1", "192.0.2.2"):
+            for secret in (b"1", b"2"):
+                self.penalties.record_failure(network, [b"ann", secret])
+        self.penalties.forget("192.0.2.1")
         self.assertEqual(self.penalties.delay_factor("192.0.2.1"), 1)
         self.assertEqual(self.penalties.delay_factor("192.0.2.2"), 4)
 

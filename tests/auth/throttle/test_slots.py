@@ -35,6 +35,14 @@ class SlotsTests(SlotsCase):
         self.slots.release(first[0])
         self.assertIsNone(self.successResultOf(fourth[1]))
 
+    def test_waiting_count(self):
+        """The logins that wait are counted, those of all networks."""
+        self.assertEqual(self.slots.waiting_count, 0)
+        first, *_ = [self.acquire(network) for network in "aaaabbb"]
+        self.assertEqual(self.slots.waiting_count, 3)
+        self.slots.release(first[0])
+        self.assertEqual(self.slots.waiting_count, 2)
+
     def test_networks_are_independent(self):
         """Logins of one network do not wait for another's."""
         for _ in range(3):
