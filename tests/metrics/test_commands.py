@@ -3,6 +3,7 @@
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.commands import sending
 from popserv.core.command import CommandTable, command
 from popserv.core.grammar import arguments, number
 from popserv.core.replies import Reply
@@ -51,12 +52,19 @@ class RetrTests(MeasuredMixin, SynchronousTestCase):
         self.assertEqual(self.value(catalogue.RETR_SECONDS), messages)
 
     def test_cached(self):
-        """A message that need not be waited for is counted with its octets."""
+        """A message that the store has cached is counted with its octets."""
+        self.patch(sending, "_cached_response", lambda *_: b"+OK\r\none\r\n.\r\n")
         client = self.logged_in()
         self.assertIn(b"one", client.send(b"RETR 1\r\n"))
         self.assert_counted(1, 5)
         client.send(b"RETR 2\r\nRETR 1\r\n")
         self.assert_counted(3, 17)
+
+    def test_opened(self):
+        """So is one that the store opens at once."""
+        client = self.logged_in()
+        self.assertIn(b"one", client.send(b"RETR 1\r\nRETR 2\r\n"))
+        self.assert_counted(2, 12)
 
     def test_refused(self):
         """A message that is not sent is not counted, nor is TOP."""
@@ -66,23 +74,15 @@ class RetrTests(MeasuredMixin, SynchronousTestCase):
     def test_waiting(self):
         """A message that must be waited for is counted once it is sent."""
         self.patch(self.store, "slow", {"open"})
-        self.patch_uncached()
         client = self.logged_in(b"RETR 1")
         self.assert_counted(0, 0)
         self.store.waiting["open"].callback(None)
         self.assertIn(b"one", client.received())
         self.assert_counted(1, 5)
 
-    def patch_uncached(self):
-        """Have no message sent without waiting."""
-        from popserv.commands import sending
-
-        self.patch(sending, "_cached_response", lambda *_: None)
-
     def test_lost(self):
         """A message whose client is gone is not counted."""
         self.patch(self.store, "slow", {"open"})
-        self.patch_uncached()
         client = self.logged_in(b"RETR 1")
         client.lose()
         self.store.waiting["open"].callback(None)
