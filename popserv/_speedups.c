@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -138,7 +139,7 @@ static PyObject *count_message(PyObject *module, PyObject *args)
     return Py_BuildValue("nO", wire.octets, wire.has_blank_line ? Py_True : Py_False);
 }
 
-/* Without RWF_NOWAIT nothing can be read without waiting, and the functions in Python are used. */
+/* Functions for files, on Linux only: RWF_NOWAIT reads without waiting. */
 #ifdef RWF_NOWAIT
 
 static PyObject *read_cached_file(PyObject *module, PyObject *args)
@@ -222,6 +223,83 @@ static PyObject *count_small_file(PyObject *module, PyObject *args)
                          text, (Py_ssize_t)(length < START ? length : START));
 }
 
+/* A file to be removed, and its length when it was. */
+struct doomed {
+    const char *name;
+    uint64_t stamp;
+    long long length;
+};
+
+/* As popserv.maildrops.maildir.files.stamp_of. */
+static uint64_t stamp_of(const struct stat *status)
+{
+    uint64_t stamp = status->st_ino + status->st_size * UINT64_C(0x9E3779B97F4A7C15);
+    if (status->st_size >= SMALL_MESSAGE) {
+        uint64_t nanoseconds = status->st_mtim.tv_sec * UINT64_C(1000000000);
+        stamp += (nanoseconds + status->st_mtim.tv_nsec) * UINT64_C(0xC2B2AE3D27D4EB4F);
+    }
+    return stamp;
+}
+
+static Py_ssize_t unlink_all(struct doomed *files, Py_ssize_t count, int folder)
+{
+    struct stat status;
+    Py_ssize_t i;
+    for (i = 0; i < count; i++) {
+        if (fstatat(folder, files[i].name, &status, AT_SYMLINK_NOFOLLOW) != 0)
+            break;
+        if (stamp_of(&status) != files[i].stamp || unlinkat(folder, files[i].name, 0) != 0)
+            break;
+        files[i].length = status.st_size;
+    }
+    return i;
+}
+
+static PyObject *lengths_of(const struct doomed *files, Py_ssize_t count)
+{
+    PyObject *lengths = PyList_New(count);
+    for (Py_ssize_t i = 0; lengths != NULL && i < count; i++) {
+        PyObject *length = PyLong_FromLongLong(files[i].length);
+        if (length == NULL)
+            Py_CLEAR(lengths);
+        else
+            PyList_SetItem(lengths, i, length);
+    }
+    return lengths;
+}
+
+static PyObject *unlink_unchanged(PyObject *module, PyObject *args)
+{
+    PyObject *names, *stamps, *lengths = NULL;
+    int folder;
+    if (!PyArg_ParseTuple(args, "O!iO!", &PyTuple_Type, &names, &folder, &PyTuple_Type, &stamps))
+        return NULL;
+    Py_ssize_t removed, count = PyTuple_Size(names);
+    if (PyTuple_Size(stamps) != count) {
+        PyErr_SetString(PyExc_ValueError, "not one stamp for each name");
+        return NULL;
+    }
+    struct doomed *files = PyMem_Calloc(count, sizeof *files);
+    if (files == NULL)
+        return PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < count; i++) {
+        char *name;
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(names, i), &name, NULL) < 0)
+            goto done;
+        files[i].name = name;
+        files[i].stamp = PyLong_AsUnsignedLongLong(PyTuple_GetItem(stamps, i));
+        if (PyErr_Occurred())
+            goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    removed = unlink_all(files, count, folder);
+    Py_END_ALLOW_THREADS
+    lengths = lengths_of(files, removed);
+done:
+    PyMem_Free(files);
+    return lengths;
+}
+
 #endif
 
 static PyMethodDef methods[] = {
@@ -231,6 +309,7 @@ static PyMethodDef methods[] = {
 #ifdef RWF_NOWAIT
     {"read_cached_file", read_cached_file, METH_VARARGS, NULL},
     {"count_small_file", count_small_file, METH_VARARGS, NULL},
+    {"unlink_unchanged", unlink_unchanged, METH_VARARGS, NULL},
 #endif
     {NULL, NULL, 0, NULL},
 };

@@ -3,6 +3,8 @@
 import os
 import socket
 import sys
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from unittest import mock
 
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from popserv.maildrops import page_cache
+from popserv.maildrops.maildir.files import stamp_of, unlink_unchanged
 from popserv.maildrops.maildir.listing.counting import SMALL_MESSAGE, count_small_file
 from popserv.maildrops.page_cache import CHUNK, read_cached_file
 from popserv.messages.framing import frame_message, frame_top
@@ -18,7 +21,10 @@ from popserv.runtime import speedups
 from popserv.testing import naive_octets
 from tests.messages.harness import texts
 
-FUNCTIONS = (frame_message, frame_top, count_message, read_cached_file, count_small_file)
+FUNCTIONS = (
+    *(frame_message, frame_top, count_message),
+    *(read_cached_file, count_small_file, unlink_unchanged),
+)
 
 statuses = st.sampled_from((b"", b"+OK\r\n", b"+OK 12 octets\r\n"))
 
@@ -114,6 +120,38 @@ class EquivalenceTests(EquivalenceCase):
         self.call(frame_top, b"a: b\n\nc\n", 9_999_999_999, 12, True, b"")
 
 
+SIZES = {"small": 5, "empty": 0, "large": SMALL_MESSAGE, "old": SMALL_MESSAGE + 5}
+"""The octets of the files that can be removed."""
+KINDS = (*SIZES, "missing", "changed", "directory")
+
+
+def make_file(path, number, kind):
+    """Make a file of a kind in a directory; return its stamp."""
+    name = os.path.join(path, f"{number}.a")
+    with open(name, "wb") as file:
+        file.write(b"x" * SIZES.get(kind, 1))
+    if kind == "old":
+        # Before 1970.
+        os.utime(name, ns=(0, -1_234_567_890_123_456_789))
+    stamp = stamp_of(os.stat(name)) ^ (kind == "changed")
+    if kind in ("missing", "directory"):
+        os.unlink(name)
+    if kind == "directory":
+        os.mkdir(name)
+        stamp = stamp_of(os.stat(name))
+    return stamp
+
+
+@contextmanager
+def open_directory(path):
+    """Return the descriptor of a directory."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
 class FileTests(EquivalenceCase):
     """The functions that read files."""
 
@@ -188,6 +226,39 @@ class FileTests(EquivalenceCase):
         self.assertIsNone(self.call(count_small_file, b"1.a", 1 << 20, False))
         self.assertIsNone(self.call(read_cached_file, b"1.a", 1 << 20, 10))
 
+    @given(st.lists(st.sampled_from(KINDS), max_size=6))
+    def test_unlink_unchanged(self, kinds):
+        """Files are removed up to the first that is missing, has changed, or is a directory."""
+        first_bad = [kind in SIZES for kind in (*kinds, "missing")].index(False)
+        expected = [SIZES[kind] for kind in kinds[:first_bad]]
+        left = sum(kind != "missing" for kind in kinds[first_bad:])
+        for function in (unlink_unchanged, speedups.in_python[unlink_unchanged]):
+            with TemporaryDirectory() as path, open_directory(path) as folder:
+                stamps = [make_file(path, at, kind) for at, kind in enumerate(kinds)]
+                names = tuple(b"%d.a" % at for at in range(len(kinds)))
+                self.assertEqual(function(names, folder, tuple(stamps)), expected)
+                self.assertEqual(len(os.listdir(path)), left)
+
+    def test_unlink_nothing(self):
+        """Nothing is removed with arguments that do not fit, or in a folder that is closed."""
+        self.write(b"x")
+        stamp = stamp_of(os.stat(self.path + "/1.a"))
+        for arguments in (
+            ((b"1.a",), self.folder, (stamp + 1,)),
+            ((b"1.a",), 1 << 20, (stamp,)),
+            ((), self.folder, ()),
+        ):
+            self.assertEqual(self.call(unlink_unchanged, *arguments), [])
+        for error, arguments in (
+            (ValueError, ((b"1.a",), self.folder, ())),
+            (ValueError, ((b"1.a\0",), self.folder, (stamp,))),
+            (TypeError, (("1.a",), self.folder, (stamp,))),
+            (TypeError, ((b"1.a",), self.folder, (None,))),
+            (OverflowError, ((b"1.a",), self.folder, (1 << 64,))),
+        ):
+            self.assertRaises(error, unlink_unchanged, *arguments)
+        self.assertEqual(os.listdir(self.path), ["1.a"])
+
     def test_memory(self):
         """Calls leave no memory behind."""
         self.write(b"a: b\n\n" + b".x\n" * 100)
@@ -200,6 +271,7 @@ class FileTests(EquivalenceCase):
             lambda: count_message(text),
             lambda: read_cached_file(b"1.a", self.folder, 1000),
             lambda: count_small_file(b"1.a", self.folder, False),
+            lambda: unlink_unchanged((b"1.a",) * 9, self.folder, (0,) * 9),
         )
         for call in calls:
             call()

@@ -15,11 +15,13 @@ import errno
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders, Scan
 from popserv.maildrops.page_cache import OPEN_FLAGS
 from popserv.maildrops.path_problems import explain_change, explain_file, explain_in_directory
+from popserv.runtime.speedups import speedup
 
 NOT_A_FILE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)
 """The errors of opening a name that is missing, a symbolic link, or a socket."""
@@ -161,6 +163,31 @@ class MessageFiles:
             raise explain_change(error, folder, name) from error
         return name, status.st_size
 
+    def unlink_unchanged(
+        self, positions: Iterable[int], removed: list[tuple[bytes, int]]
+    ) -> list[int]:
+        """Remove files that are at their locations and unchanged, as :meth:`unlink` does.
+
+        Their names and lengths are added to ``removed``.  Return the positions of the other files:
+        those with a problem, and some that were not tried.
+        """
+        others: list[int] = []
+        by_folder: dict[int, list[int]] = defaultdict(list)
+        for position in positions:
+            location = self.locations[position]
+            (others if location is None else by_folder[location[0]]).append(position)
+        for number, members in by_folder.items():
+            with suppress(OSError):
+                names = tuple(
+                    [self._base_name(at) + (self.locations[at] or b"")[1:] for at in members]
+                )
+                stamps = tuple([self._stamps[at] for at in members])
+                lengths = unlink_unchanged(names, self.folders.descriptor(number), stamps)
+                removed += zip(names, lengths, strict=False)
+                del members[: len(lengths)]
+            others += members
+        return sorted(others)
+
     def move(self, position: int, location: bytes, to: bytes) -> bool:
         """Rename a file from one location to another; return False if it is not at the first.
 
@@ -227,6 +254,23 @@ class MessageFiles:
     def _is_sole(self, position: int) -> bool:
         """Return whether the last scan has found no other file with the base name of this one."""
         return self._shared is not None and self._base_name(position) not in self._shared
+
+
+@speedup
+def unlink_unchanged(names: tuple[bytes, ...], folder: int, stamps: tuple[int, ...]) -> list[int]:
+    """Remove files of an open folder as long as each has its stamp; return their lengths.
+
+    Stops at a file that has another stamp or cannot be removed.
+    """
+    lengths: list[int] = []
+    with suppress(OSError):
+        for name, stamp in zip(names, stamps, strict=True):
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stamp_of(status) != stamp:
+                break
+            os.unlink(name, dir_fd=folder)
+            lengths.append(status.st_size)
+    return lengths
 
 
 def status_of(name: bytes, folder: int) -> os.stat_result | None:

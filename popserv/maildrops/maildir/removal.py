@@ -47,6 +47,9 @@ def _remove(
     removed: list[tuple[bytes, int]] = []
     errors: list[OSError] = []
     scan_error: OSError | None = None
+    if move is None:
+        # Nearly always all of them, in a few calls.
+        positions = files.unlink_unchanged(positions, removed)
     for delay in RETRY_DELAYS:
         positions = [at for at in positions if not _unlink(files, at, move, removed, errors)]
         if not positions:

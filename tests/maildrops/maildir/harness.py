@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.cached_open import is_local_filesystem, open_cached
-from popserv.maildrops.maildir import folders, mailbox
+from popserv.maildrops.maildir import files, folders, mailbox
 from popserv.maildrops.maildir.listing import counting, index, size_file
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.maildir.unique_ids import pinned_file
@@ -148,7 +148,11 @@ class MaildirCase(SynchronousTestCase):
     def setUp(self):
         """Make an empty Maildir."""
         # Tests inject faults into the functions of os, which the functions in C do not call.
-        for module, name in ((counting, "count_small_file"), (mailbox, "read_cached_file")):
+        for module, name in (
+            (counting, "count_small_file"),
+            (mailbox, "read_cached_file"),
+            (files, "unlink_unchanged"),
+        ):
             function = getattr(module, name)
             self.patch(module, name, in_python.get(function, function))
         self.ticks = count(1)
