@@ -285,6 +285,10 @@ class Session:
             if release is not None:
                 await call_release(release)
 
+    def detach(self) -> None:
+        """Drop what belongs to the connection, after the end; no command may run any more."""
+        del self._authenticator, self._logged_in, self.peer, self.send_challenge
+
 
 def printable_name(name: bytes | None) -> str:
     """Return a user's name if it can be part of a reply, otherwise an empty string."""

@@ -224,6 +224,7 @@ class POP3Server(Connection):
                 status,
                 reply.body,
                 reply.framer or MessageFramer(),
+                self.callLater,
                 partial(self._body_sent, reply),
             )
 

@@ -17,23 +17,19 @@ class ReplyWriter:
 
     While ``is_batching``, octets are collected until :meth:`flush`, or until there are
     ``WRITE_SIZE`` of them: the replies to commands that arrive in one packet leave in one.
-    While ``is_paused``, no body is written.  ``call_later`` calls a function after a number
-    of seconds, as a reactor's ``callLater`` does.
+    While ``is_paused``, no body is written.
     """
 
     # One for each connection, and most connections are idle.
     __slots__ = (
-        *("_batch", "_batched", "_body", "_call_later"),
+        *("_batch", "_batched", "_body"),
         *("is_batching", "is_paused", "transport"),
     )
 
-    def __init__(
-        self, transport: Any, call_later: Callable[[float, Callable[[], None]], object]
-    ) -> None:
+    def __init__(self, transport: Any) -> None:
         self.transport = transport
         self.is_batching = False
         self.is_paused = False
-        self._call_later = call_later
         self._batch: list[bytes] | None = None
         self._batched = 0
         self._body: BodySender | None = None
@@ -67,18 +63,20 @@ class ReplyWriter:
         head: bytes,
         body: Iterable[Chunk],
         framer: Framer,
+        call_later: Callable[[float, Callable[[], None]], object],
         finished: Finished,
     ) -> None:
         """Write a status line and the body after it.
 
-        ``finished`` is not called after :meth:`stop_body`.
+        ``call_later`` calls a function after a number of seconds, as a reactor's ``callLater``
+        does.  ``finished`` is not called after :meth:`stop_body`.
         """
 
         def done(failure: Failure | None, has_written: bool) -> None:
             self._body = None
             finished(failure, has_written)
 
-        sender = BodySender(head, body, framer, self.write, self._call_later, done)
+        sender = BodySender(head, body, framer, self.write, call_later, done)
         self._body = sender
         if not self.is_paused:
             sender.resume()

@@ -1,13 +1,18 @@
 """The life of a connection: greeting, TLS, and the ways in which it ends."""
 
+import gc
+import weakref
+
 from OpenSSL import SSL
-from twisted.internet.error import ConnectionLost
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
+from popserv.server.protocol import POP3Server
 from popserv.testing import MemoryClient, MemoryTransport
 from tests.server.harness import REMOTE_PEER, ServerTestCase
 
@@ -77,6 +82,24 @@ class EndTests(ServerTestCase):
         ann.lose()
         self.store.waiting["login"].callback(None)
         self.assert_released()
+
+    def test_freed(self):
+        """Once a session and its connection have ended, Python need not look for cycles."""
+        calls = Clock()
+        self.patch(POP3Server, "callLater", lambda server, *call: calls.callLater(*call))
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for lines in ([], [b"USER ann", b"PASS pw", b"RETR 1", b"RETR 2", b"NOOP"], [b"QUIT"]):
+            server = self.factory.buildProtocol(None)
+            transport = MemoryTransport(peerAddress=IPv4Address("TCP", "127.0.0.1", 54321))
+            server.makeConnection(transport)
+            for line in lines:
+                server.dataReceived(line + b"\r\n")
+            transport.unregisterProducer()
+            server.connectionLost(Failure(ConnectionDone()))
+            reference = weakref.ref(server)
+            del server
+            self.assertIsNone(reference(), lines)
 
     def test_lost_before_error(self):
         """A client may disconnect before the reply to a failed login."""

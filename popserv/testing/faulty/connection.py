@@ -37,7 +37,8 @@ class FaultyWriter(ReplyWriter):
         record: Callable[[bytes], object],
         drop: Callable[[], object],
     ) -> None:
-        super().__init__(transport, call_later)
+        super().__init__(transport)
+        self._call_later = call_later
         self.is_dropped = False
         self._faults = faults
         self._record = record
