@@ -32,6 +32,36 @@ ANSWER_TIMEOUT = 10.0
 _TOPIC = "hand-over"
 
 
+class _Login:
+    """A login of a user, which has the maildrop open once it has the avatar.
+
+    It is the logout function of that avatar.  There is one for each client that is logged in.
+    """
+
+    __slots__ = ("_logout", "_realm", "holder", "is_open", "user")
+
+    _logout: Callable[[], Any]
+
+    def __init__(self, realm: UserSessionsRealm, user: bytes, holder: Holder) -> None:
+        self.user = user
+        self.holder = holder
+        self.is_open = False
+        self._realm = realm
+
+    def opened(self, avatar: Avatar) -> Avatar:
+        interface, mailbox, self._logout = avatar
+        self.is_open = True
+        return interface, mailbox, self
+
+    async def __call__(self) -> None:
+        try:
+            outcome = self._logout()
+            if isawaitable(outcome):
+                await outcome
+        finally:
+            self._realm._remove(self)
+
+
 @implementer(IRealm)
 class UserSessionsRealm:
     """A realm that knows which connection has which maildrop open.
@@ -63,11 +93,10 @@ class UserSessionsRealm:
         self._max_sessions = max_sessions
         self._reactor = reactor
         self._bus = bus or WorkerBus()
-        # For each user the connections, and whether each has the maildrop open.
-        self._holders: dict[bytes, dict[Holder, bool]] = {}
+        self._logins: dict[bytes, list[_Login]] = {}
         # The users for whose sessions the server finds out whether the client is gone.
         self._handing_over: dict[bytes, list[Deferred[bool]]] = {}
-        self._released: dict[Holder, Deferred[None]] = {}
+        self._released: dict[_Login, Deferred[None]] = {}
         self._bus.answer(_TOPIC, self._answer)
 
     def requestAvatar(
@@ -82,20 +111,21 @@ class UserSessionsRealm:
         if holder is None or not isinstance(user, bytes):
             avatar: Avatar | Deferred[Avatar] = request()
             return avatar
-        holders = self._holders.setdefault(user, {})
-        if len(holders) >= self._maximum(avatarId):
+        logins = self._logins.setdefault(user, [])
+        if len(logins) >= self._maximum(avatarId):
             raise MaildropBusy("you have too many sessions")
-        holders[holder] = False
+        login = _Login(self, user, holder)
+        logins.append(login)
         try:
             outcome = request()
         except MaildropBusy as error:
             outcome = defer.fail(error)
         except BaseException:
-            self._remove(user, holder)
+            self._remove(login)
             raise
         if isinstance(outcome, tuple):
-            return self._opened(user, holder, outcome)
-        return run_eagerly(self._wait(user, holder, request, outcome))
+            return login.opened(outcome)
+        return run_eagerly(self._wait(login, request, outcome))
 
     def _maximum(self, avatar_id: object) -> int:
         if isinstance(avatar_id, ConfiguredUser) and avatar_id.settings.max_user_sessions:
@@ -103,39 +133,26 @@ class UserSessionsRealm:
         return self._max_sessions
 
     async def _wait(
-        self, user: bytes, holder: Holder, request: Callable[[], Any], outcome: Deferred[Avatar]
+        self, login: _Login, request: Callable[[], Any], outcome: Deferred[Avatar]
     ) -> Avatar:
         try:
             try:
                 avatar = await outcome
             except MaildropBusy:
-                if not await self._take_over(user):
+                if not await self._take_over(login.user):
                     raise
                 avatar = await maybeDeferred(request)
         except BaseException:
-            self._remove(user, holder)
+            self._remove(login)
             raise
-        return self._opened(user, holder, avatar)
+        return login.opened(avatar)
 
-    def _opened(self, user: bytes, holder: Holder, opened: Avatar) -> Avatar:
-        interface, avatar, logout = opened
-        self._holders[user][holder] = True
-        return interface, avatar, partial(self._log_out, user, holder, logout)
-
-    async def _log_out(self, user: bytes, holder: Holder, logout: Callable[[], Any]) -> None:
-        try:
-            outcome = logout()
-            if isawaitable(outcome):
-                await outcome
-        finally:
-            self._remove(user, holder)
-
-    def _remove(self, user: bytes, holder: Holder) -> None:
-        holders = self._holders[user]
-        del holders[holder]
-        if not holders:
-            del self._holders[user]
-        released = self._released.pop(holder, None)
+    def _remove(self, login: _Login) -> None:
+        logins = self._logins[login.user]
+        logins.remove(login)
+        if not logins:
+            del self._logins[login.user]
+        released = self._released.pop(login, None)
         if released is not None:
             released.callback(None)
 
@@ -152,7 +169,7 @@ class UserSessionsRealm:
         return Deferred.fromCoroutine(self._release(name.encode("latin-1")))
 
     def _has_open(self, user: bytes) -> bool:
-        return any(self._holders.get(user, {}).values())
+        return any(login.is_open for login in self._logins.get(user, ()))
 
     async def _release(self, user: bytes) -> bool:
         """End the sessions of this process whose client is gone; return whether all are."""
@@ -173,18 +190,18 @@ class UserSessionsRealm:
         return is_released
 
     async def _release_each(self, user: bytes) -> bool:
-        opened = [each for each, is_open in self._holders.get(user, {}).items() if is_open]
-        for holder in opened:
-            if not await holder.is_gone():
+        opened = [login for login in self._logins.get(user, ()) if login.is_open]
+        for login in opened:
+            if not await login.holder.is_gone():
                 return False
-        for holder in opened:
-            if holder in self._holders.get(user, {}):
+        for login in opened:
+            if login in self._logins.get(user, ()):
                 released: Deferred[None] = Deferred()
-                self._released[holder] = released
-                holder.replace()
+                self._released[login] = released
+                login.holder.replace()
                 try:
                     await released.addTimeout(RELEASE_TIMEOUT, self._reactor)
                 except defer.TimeoutError:
-                    del self._released[holder]
+                    del self._released[login]
                     return False
         return bool(opened)

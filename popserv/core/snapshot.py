@@ -9,12 +9,17 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, overload
 
 from popserv.core.listings import Listing, ScanListing
 from popserv.messages.sizes import Sizes
 
 T = TypeVar("T")
+
+
+_NO_OCTETS: Mapping[int, int] = MappingProxyType({})
+_NO_POSITIONS: frozenset[int] = frozenset()
 
 
 class Message(NamedTuple):
@@ -48,6 +53,7 @@ class Snapshot(Sequence[Message]):
 
     __slots__ = (
         "_scan_listings",
+        "_stored",
         "downgraded",
         "header_only",
         "octets",
@@ -65,10 +71,13 @@ class Snapshot(Sequence[Message]):
     ) -> None:
         self.octets = array("Q", octets)
         self.uids = uids
-        self.downgraded = downgraded or {}
-        self.header_only = frozenset(header_only)
-        self._scan_listings = {(False, False): ScanListing(self.octets)}
-        self.total = self._scan_listings[False, False].total
+        # Most snapshots have none, and share the empty ones.
+        self.downgraded = downgraded or _NO_OCTETS
+        self.header_only = frozenset(header_only) or _NO_POSITIONS
+        self._stored = ScanListing(self.octets)
+        # Those of other forms, of which most snapshots have none.
+        self._scan_listings: dict[tuple[bool, bool], ScanListing] | None = None
+        self.total = self._stored.total
         self.unique_id_listing = Listing(uids, b"%d %b\r\n")
         if len(self.octets) != len(uids):
             raise ValueError(f"{len(self.octets)} sizes for {len(uids)} unique-ids")
@@ -107,8 +116,9 @@ class Snapshot(Sequence[Message]):
         )
         unchanged = min(_unchanged_prefix(order), len(self))
         after.unique_id_listing.copy_prefix(self.unique_id_listing, unchanged)
+        after._stored.lines.copy_prefix(self._stored.lines, unchanged)
         # A copy: sessions may add a form while this runs in a thread.
-        for form, before in list(self._scan_listings.items()):
+        for form, before in list((self._scan_listings or {}).items()):
             after.scan_listing(*form).lines.copy_prefix(before.lines, unchanged)
         return after
 
@@ -119,6 +129,10 @@ class Snapshot(Sequence[Message]):
         ``adds_blank_lines`` a blank line is added to header-only messages.
         """
         form = (downgraded and bool(self.downgraded), adds_blank_lines and bool(self.header_only))
+        if form == (False, False):
+            return self._stored
+        if self._scan_listings is None:
+            self._scan_listings = {}
         found = self._scan_listings.get(form)
         if found is None:
             found = self._scan_listings[form] = ScanListing(self._sizes_in(*form))

@@ -115,7 +115,7 @@ class HandOverTests(UserSessionsTestCase):
         self.assertEqual(old.calls, ["is_gone", "replace"])
         self.assertEqual(self.store.locked, {b"ann"})
         new.release()
-        self.assertEqual((self.store.locked, self.realm._holders), (set(), {}))
+        self.assertEqual((self.store.locked, self.realm._logins), (set(), {}))
 
     def test_there(self):
         """The session of a client that is there keeps it."""
@@ -197,7 +197,7 @@ class HandOverTests(UserSessionsTestCase):
         self.realm = UserSessionsRealm(Broken(), reactor=self.clock)
         with self.assertRaises(ZeroDivisionError):
             self.login(Connection())
-        self.assertEqual(self.realm._holders, {})
+        self.assertEqual(self.realm._logins, {})
 
     def test_other_user(self):
         """Other users are not affected."""
@@ -210,7 +210,7 @@ class HandOverTests(UserSessionsTestCase):
         """A login without a connection, or as nobody, is passed on as it is."""
         self.successResultOf(self.login(None))
         self.assert_refused(self.login(None))
-        self.assertEqual(self.realm._holders, {})
+        self.assertEqual(self.realm._logins, {})
 
 
 class WorkersTests(UserSessionsTestCase):
