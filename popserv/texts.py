@@ -63,6 +63,14 @@ class Text:
             ]
         )
 
+    def filled(self, language: Language, *numbers: int) -> bytes:
+        """Return the text, which has no arguments, with numbers in its placeholders.
+
+        Equals ``Text(english, *numbers).encoded(language)``, for the replies of which there are
+        most.
+        """
+        return _translated(language, self._english) % numbers
+
     def render(self, language: Language = ENGLISH) -> str:
         """Return the text in a language."""
         return self.encoded(language).decode("utf-8")

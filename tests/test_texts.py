@@ -23,6 +23,15 @@ class TextTests(SynchronousTestCase):
         self.assertEqual(text.render(languages["de"]), "das Postfach hat 0 Nachrichten")
         self.assertEqual(text.render(languages["fr"]), "la boîte contient 0 message")
 
+    def test_filled(self):
+        """A text that is filled with numbers is the one that has them as arguments."""
+        languages = Languages()
+        for english, numbers in (("message %d deleted", (3,)), ("%d octets", (1 << 40,))):
+            for tag in ("en", "de", "fr"):
+                language = languages[tag]
+                expected = Text(english, *numbers).encoded(language)
+                self.assertEqual(Text(english).filled(language, *numbers), expected)
+
     def test_equal(self):
         """Texts with the same English are equal."""
         self.assertEqual(Text("%d", 1), Text("1"))

@@ -99,11 +99,14 @@ def retr(session: Session, n: int) -> Outcome:
     return send_message(session, n)
 
 
+_DELETED = Text("message %d deleted")
+
+
 @command(b"DELE", State.TRANSACTION, arguments(number))
 def dele(session: Session, n: int) -> bytes:
     """Mark a message as deleted."""
     session.maildrop.mark(n)
-    return ok_line(Text("message %d deleted", n), session.language)
+    return ok_line(_DELETED.filled(session.language, n))
 
 
 _NOTHING_DONE = Text("nothing done")

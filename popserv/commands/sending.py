@@ -6,8 +6,7 @@ reported.  Every other message, and one that has other octets, is opened, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from popserv.core.command import Outcome
@@ -35,6 +34,7 @@ MAX_CACHED = 1 << 16
 TOP_OCTETS = 1 << 12
 """Octets at the start of a message that are read for TOP before the message is opened."""
 
+_OCTETS = Text("%d octets")
 _TOP_FOLLOWS = Text("top of message follows")
 
 
@@ -50,7 +50,8 @@ def send_message(session: Session, n: int) -> Outcome:
             session.record_retrieval(message)
             return response
     sent = partial(session.record_retrieval, message)
-    return _open(session, n, message, _status(message), MessageFramer(message.octets), sent)
+    status = _OCTETS.filled(session.language, message.octets)
+    return _open(session, n, message, status, MessageFramer(message.octets), sent)
 
 
 def send_top(session: Session, n: int, lines: int) -> Outcome:
@@ -63,10 +64,6 @@ def send_top(session: Session, n: int, lines: int) -> Outcome:
     if response is not None:
         return response
     return _open(session, n, message, _TOP_FOLLOWS, TopFramer(lines, message.octets))
-
-
-def _status(message: Message) -> Text:
-    return Text("%d octets", message.octets)
 
 
 def _cached_response(
@@ -82,13 +79,15 @@ def _cached_response(
 
 def _read_ahead(session: Session, n: int, lines: int | None) -> None:
     """Frame a message that will probably be requested."""
-    with suppress(NoSuchMessage, NeedsUTF8):
+    try:
         message = session.maildrop[n]
-        if lines is not None or message.octets <= MAX_OCTETS:
-            response = _frame_cached(session, n, message, lines)
-            if response is not None:
-                ahead = ReadAhead((n, lines, session.language), response)
-                session.read_ahead.keep(session, ahead)
+        if lines is None and message.octets > MAX_OCTETS:
+            return
+        response = _frame_cached(session, n, message, lines)
+    except (NoSuchMessage, NeedsUTF8):
+        return
+    if response is not None:
+        session.read_ahead.keep(session, ReadAhead((n, lines, session.language), response))
 
 
 def _frame_cached(session: Session, n: int, message: Message, lines: int | None) -> bytes | None:
@@ -108,7 +107,7 @@ def _frame_cached(session: Session, n: int, message: Message, lines: int | None)
     for each in _filters(session, n):
         text = each.feed(text) + (each.finish() if is_whole else b"")
     if lines is None:
-        status = ok_line(_status(message), session.language)
+        status = ok_line(_OCTETS.filled(session.language, octets))
         return frame_message(text, octets, status) if is_whole else None
     return frame_top(text, lines, octets, is_whole, ok_line(_TOP_FOLLOWS, session.language))
 
@@ -117,7 +116,7 @@ async def _open(
     session: Session,
     n: int,
     message: Message,
-    text: Text,
+    text: bytes | Text,
     framer: Framer,
     sent: Callable[[], object] | None = None,
 ) -> Reply:
@@ -130,8 +129,10 @@ async def _open(
     return Reply(text, body, framer, sent=sent)
 
 
-def _filters(session: Session, n: int) -> list[Filter]:
+def _filters(session: Session, n: int) -> Sequence[Filter]:
     """Return the filters that a message passes before it is framed, in this order."""
+    if session.downgrader is None and not session.workarounds:
+        return ()
     filters: list[Filter] = []
     if session.downgrader is not None and session.maildrop.is_downgraded(n):
         filters.append(session.downgrader())

@@ -55,7 +55,7 @@ class Maildrop:
 
         :raises NoSuchMessage: there is no such message, or it has a deletion mark.
         """
-        if not 0 < number <= len(self._messages):
+        if not 0 < number <= len(self._sizes):
             raise NoSuchMessage(
                 "no such message, only %s in maildrop", message_count(len(self._messages))
             )

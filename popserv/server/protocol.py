@@ -10,6 +10,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from twisted.internet.defer import Deferred
@@ -78,22 +79,28 @@ class POP3Server(Connection):
                 super().dataReceived(data)
                 output.is_batching = False
                 output.flush()
-            data = self._received_meanwhile()
+            prepare = self.session.prepare
+            if prepare is None:
+                break
+            data = self._received_meanwhile(prepare)
             if not data:
                 break
         if self._has_received_line:
             self._has_received_line = False
             self.resetTimeout()
 
-    def _received_meanwhile(self) -> bytes:
+    def _received_meanwhile(self, prepare: Callable[[], object]) -> bytes:
         """Prepare the next reply, and return what the client has sent in the meantime.
 
         It spares a turn of the reactor, but only a client on this machine is quick enough.
         """
-        prepare, self.session.prepare = self.session.prepare, None
-        if prepare is None or self.paused or self.closing:
-            return b""
-        if self._slow_answers >= self.MAX_SLOW_ANSWERS or not can_use_socket(self.transport):
+        self.session.prepare = None
+        if (
+            self.paused
+            or self.closing
+            or self._slow_answers >= self.MAX_SLOW_ANSWERS
+            or not can_use_socket(self.transport)
+        ):
             return b""
         prepare()
         data = receive_now(self.transport)
@@ -176,7 +183,7 @@ class POP3Server(Connection):
 
     def resume_input(self) -> None:
         """Process the next line, if one may be processed now."""
-        if self.paused and self._expects_line and not (self.output.is_paused or self.closing):
+        if self.paused and self._expects_line and not (self.closing or self.output.is_paused):
             # Runs the lines that are buffered, until one of them must wait.
             LineReceiver.resumeProducing(self)
             self.close_if_input_is_over()
