@@ -16,6 +16,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from zope.interface import directlyProvides, providedBy
 
+from popserv.listening.accepting import accept_faster
 from popserv.listening.sockets import listening_sockets
 from popserv.listening.unix_locks import remove_stale_lock
 
@@ -71,12 +72,14 @@ class AddressFamilyReactor(ReactorProxy):
         """
         if not isIPv6Address(interface):
             listening: IListeningPort = self._reactor.listenTCP(port, factory, backlog, interface)
+            accept_faster(listening)
             return listening
         (opened,) = listening_sockets(interface, port, backlog)
         with opened:
             adopted: IListeningPort = self._reactor.adoptStreamPort(
                 opened.fileno(), socket.AF_INET6, factory
             )
+        accept_faster(adopted)
         return adopted
 
     def listenUNIX(
@@ -106,6 +109,7 @@ class AddressFamilyReactor(ReactorProxy):
             adopted: IListeningPort = self._reactor.adoptStreamPort(
                 fileDescriptor, opened.family, factory
             )
+        accept_faster(adopted)
         return adopted
 
 

@@ -65,7 +65,7 @@ def receive_now(transport: Any) -> bytes:
 def can_use_socket(transport: Any) -> bool:
     """Return whether a transport adds nothing to its socket, and has no pending output."""
     return (
-        type(transport) in (tcp.Server, unix.Server)
+        issubclass(type(transport), (tcp.Server, unix.Server))
         and transport.connected
         and not (transport.TLS or transport.dataBuffer or transport._tempDataBuffer)
     )

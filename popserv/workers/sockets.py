@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFacto
 from twisted.internet.tcp import Port
 from zope.interface import implementer
 
+from popserv.listening.accepting import accept_faster
 from popserv.listening.reactor import ReactorProxy
 from popserv.listening.sockets import HAS_PORT_BALANCING, listening_sockets
 from popserv.workers.shared_port import SharedPort, address_of
@@ -149,6 +150,7 @@ class SocketAdopter(ReactorProxy):
             port: IListeningPort = self._reactor.adoptStreamPort(
                 adopted.fileno(), adopted.family, factory
             )
+        accept_faster(port)
         return port
 
 
