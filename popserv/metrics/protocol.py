@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import perf_counter
 
 from twisted.cred.credentials import ICredentials
@@ -45,7 +44,7 @@ class MeasuredServer(POP3Server):
 
     def make_writer(self) -> ReplyWriter:
         """Return the writer of the connection's output."""
-        return MeasuredWriter(self.transport, self.callLater, self.counters)
+        return MeasuredWriter(self.transport, self.counters)
 
     async def authenticate(self, credentials: ICredentials) -> tuple[IMailbox, Release]:
         """Log in; see Authenticator."""
@@ -97,13 +96,8 @@ class MeasuredWriter(ReplyWriter):
 
     __slots__ = ("_counters",)
 
-    def __init__(
-        self,
-        transport: object,
-        call_later: Callable[[float, Callable[[], None]], object],
-        counters: Counters,
-    ) -> None:
-        super().__init__(transport, call_later)
+    def __init__(self, transport: object, counters: Counters) -> None:
+        super().__init__(transport)
         self._counters = counters
 
     def write(self, octets: bytes) -> None:

@@ -146,7 +146,7 @@ class FirstTests(SessionsTestCase):
         """They have the same IDs and the same fields as in the whole listing."""
         for _ in range(3):
             self.connect()
-        self.assertEqual(self.sessions.first(3), self.sessions.listed(FIRST))
+        self.assertEqual(self.sessions.first(3), self.sessions.listed(FIRST)["sessions"])
 
 
 class SimpleNamespaceWithHash:
