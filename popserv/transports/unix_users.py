@@ -54,11 +54,12 @@ def _peer_uid(transport: Any) -> int:
 @lru_cache(1)
 def _overflow_uid() -> int | None:
     """Return the uid that represents all users who have none in this user namespace."""
+    # Python has the codec of UTF-8 built in, and no file must be loaded for it.
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as uid_map:
+        with open("/proc/self/uid_map", encoding="utf-8") as uid_map:
             if sum(int(line.split()[2]) for line in uid_map) >= _ALL_UIDS:
                 return None
-        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as number:
+        with open("/proc/sys/kernel/overflowuid", encoding="utf-8") as number:
             return int(number.read())
     except OSError:
         return None
