@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.application import strports
 from twisted.application.service import IService
 
 from popserv.listening.drain import Drainer
 from popserv.listening.listeners import Listeners
+from popserv.listening.reactor import AddressFamilyReactor
 from popserv.metrics.instruments import Instruments
 from popserv.metrics.process import ProcessMetrics
 from popserv.metrics.totals import ServerMetrics
@@ -70,6 +71,7 @@ def make_metrics_service(
     monitor = Monitor(metrics, Overviews(ask, supervisor), host)
     site = make_site(metrics, StatusPage(monitor.contents, host))
     listeners = Listeners(["--metrics"])
-    strports.service(options["metrics"], site, reactor=reactor).setServiceParent(listeners)
+    opener: Any = AddressFamilyReactor(reactor)
+    strports.service(options["metrics"], site, reactor=opener).setServiceParent(listeners)
     monitor.setServiceParent(listeners)
     return IService(listeners)

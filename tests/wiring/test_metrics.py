@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 
 from popserv import tap
 from popserv.listening.listeners import CannotStart
+from popserv.listening.reactor import AddressFamilyReactor
 from popserv.metrics import totals
 from popserv.metrics.channel import BoundedSite
 from popserv.metrics.process import TOPIC
@@ -32,10 +33,12 @@ class MetricsTests(OptionsCase):
         """Return the service, and the endpoints and factories on which it would listen."""
         opened = {}
 
-        def listen(endpoint, factory, **_):
+        def listen(endpoint, factory, reactor):
             opened[endpoint] = factory
+            self.reactors[endpoint] = reactor
             return Service()
 
+        self.reactors = {}
         with patch.object(strports, "service", listen):
             service = tap.makeService(self.parse(*METRICS, *arguments), role)
         return service, opened
@@ -53,6 +56,9 @@ class MetricsTests(OptionsCase):
             self.assertIsInstance(opened[endpoint].buildProtocol(None), MeasuredServer)
         self.assertIs(opened["unix:x"].connections, opened["tcp:0"].connections)
         self.assertIsInstance(opened["tcp:9110:interface=127.0.0.1"], BoundedSite)
+        # It opens a UNIX socket again that a server in a container has left.
+        for endpoint in opened:
+            self.assertIsInstance(self.reactors[endpoint], AddressFamilyReactor)
         snapshot = self.snapshot(opened["tcp:9110:interface=127.0.0.1"])
         self.assertEqual((snapshot.missing, snapshot.is_draining), ([], False))
         self.assertIn(("maildrops",), snapshot.samples["popserv_cache_entries"])
