@@ -79,6 +79,20 @@ class SiteTests(SynchronousTestCase):
         )
         self.assertTrue(body.endswith("# EOF\n"))
 
+    def test_encoded_once(self):
+        """A snapshot is encoded once for many requests, and again for another format."""
+        encoded = []
+        encode = site.encode
+        self.patch(site, "encode", lambda *args: encoded.append(args[1]) or encode(*args))
+        first = self.get(b"/metrics")
+        self.assertEqual([self.get(b"/metrics") for _ in range(9)], [first] * 9)
+        self.assertEqual(encoded, [""])
+        self.assertNotEqual(self.get(b"/metrics", b"Accept: application/openmetrics-text"), first)
+        self.assertEqual(self.get(b"/metrics"), first)
+        self.metrics.change()
+        self.assertEqual(self.get(b"/metrics"), first)
+        self.assertEqual(encoded, ["", "application/openmetrics-text", "", ""])
+
     def test_health(self):
         """/healthz tells monitors whether all processes serve."""
         text = "text/plain; charset=utf-8"
