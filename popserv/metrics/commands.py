@@ -14,6 +14,8 @@ from popserv.metrics import catalogue
 from popserv.metrics.catalogue import OTHER
 from popserv.metrics.counters import Counters
 
+_UNKNOWN = (OTHER,)
+
 
 class MeasuredCommands(CommandTable):
     """Commands that are counted when clients send them, valid or not."""
@@ -23,7 +25,7 @@ class MeasuredCommands(CommandTable):
             replace(each, run=_measured(each.run, counters)) if each.keyword == b"RETR" else each
             for each in commands
         )
-        self._counters = counters
+        self._values = counters.values(catalogue.COMMANDS)
         self._labels = {each.encode("ascii"): (each,) for each in catalogue.COMMAND_NAMES}
 
     def find(self, session: Session, keyword: bytes) -> Command:
@@ -31,20 +33,22 @@ class MeasuredCommands(CommandTable):
 
         :raises BadCommand: as there.
         """
-        self._counters.add(catalogue.COMMANDS, self._labels.get(keyword, (OTHER,)))
+        self._values[self._labels.get(keyword, _UNKNOWN)] += 1
         return super().find(session, keyword)
 
 
 def _measured(run: Handler, counters: Counters) -> Handler:
     """Return RETR with counters of messages, octets and time."""
+    messages = counters.values(catalogue.RETRIEVED_MESSAGES)
+    retrieved = counters.values(catalogue.RETRIEVED_BYTES)
 
     def retr(session: Session, n: int) -> Outcome:
         started, octets = perf_counter(), session.retrieved_octets
 
         def sent() -> None:
             counters.observe(catalogue.RETR_SECONDS, perf_counter() - started)
-            counters.add(catalogue.RETRIEVED_MESSAGES)
-            counters.add(catalogue.RETRIEVED_BYTES, (), session.retrieved_octets - octets)
+            messages[()] += 1
+            retrieved[()] += session.retrieved_octets - octets
 
         outcome = run(session, n)
         if isinstance(outcome, bytes):

@@ -21,9 +21,14 @@ class Counters:
             if each.kind is not Kind.GAUGE
         }
 
+    def values(self, metric: Metric) -> dict[Labels, float]:
+        """Return the values of a counter, for those who increase it often."""
+        values: dict[Labels, float] = self.samples[metric.name]  # type: ignore[assignment]
+        return values
+
     def add(self, metric: Metric, labels: Labels = (), amount: float = 1) -> None:
         """Increase a counter."""
-        values: dict[Labels, float] = self.samples[metric.name]  # type: ignore[assignment]
+        values = self.values(metric)
         values[labels] = values.get(labels, 0) + amount
 
     def observe(self, metric: Metric, seconds: float) -> None:

@@ -40,6 +40,12 @@ class CountersTests(SynchronousTestCase):
         self.assertEqual(samples[catalogue.SENT_BYTES.name], {(): 70})
         self.assertEqual(samples[catalogue.LOGINS.name], {("PASS", "failed"): 1})
 
+    def test_values(self):
+        """A counter can be increased in place."""
+        self.counters.values(catalogue.SENT_BYTES)[()] += 5
+        self.counters.add(catalogue.SENT_BYTES, (), 70)
+        self.assertEqual(self.counters.values(catalogue.SENT_BYTES), {(): 75})
+
     def test_observe(self):
         """An observation belongs to the first bucket whose bound is not below it."""
         metric = catalogue.RETR_SECONDS
