@@ -53,6 +53,8 @@ class MetricsMixin:
 
     def samples(self, server=None, age=0):
         """Return the values of all samples by name and labels, at most ``age`` seconds old."""
+        # This may start the server, which then takes a snapshot by itself.
+        self.metrics_port(server)
         time.sleep(MAX_AGE - age)
         status, text = self.get("/metrics", server=server)
         self.assertEqual(status, 200, text)
