@@ -19,9 +19,9 @@ Samples = dict[str, dict[Labels, Value]]
 
 
 def to_plain(samples: Mapping[str, Mapping[Labels, Value]]) -> list[Any]:
-    """Return samples as a JSON value."""
+    """Return samples as a JSON value, which does not change when the samples do."""
     return [
-        [name, list(labels), value]
+        [name, list(labels), [*value] if isinstance(value, list) else value]
         for name, values in samples.items()
         for labels, value in values.items()
     ]

@@ -53,6 +53,18 @@ class SamplesTests(SynchronousTestCase):
         self.assertEqual(combine([three, combine([two, one])]), combined)
         self.assertEqual(json.dumps([to_plain(each) for each in parts]), before)
 
+    def test_copy(self):
+        """What was told does not change when more is counted."""
+        samples = {
+            "popserv_commands_total": {("RETR",): 3},
+            "popserv_retr_duration_seconds": {(): [1] * 16},
+        }
+        before = from_plain(to_plain(samples))
+        told = from_plain(to_plain(samples))
+        samples["popserv_commands_total"]["RETR",] += 1
+        samples["popserv_retr_duration_seconds"][()][0] += 1
+        self.assertEqual(told, before)
+
     def test_combine(self):
         """Counters and histograms are added; of some gauges, one value is chosen."""
         ends = "popserv_certificate_not_after_timestamp_seconds"
