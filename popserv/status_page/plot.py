@@ -113,7 +113,8 @@ def grid_lines(highest: float) -> list[float]:
     if highest <= 0:
         return [1.0]
     magnitude = 10.0 ** math.floor(math.log10(highest / _MAX_GRID_LINES))
-    step = next(each for factor in (1, 2, 5, 10, 20) if (each := factor * magnitude) * 3 >= highest)
+    steps = (factor * magnitude for factor in (1, 2, 5, 10, 20))
+    step = next(each for each in steps if each * _MAX_GRID_LINES >= highest)
     return [step * number for number in range(1, max(1, math.ceil(highest / step)) + 1)]
 
 

@@ -83,7 +83,9 @@ class BrowserTests(PageCase):
                 self.assertEqual(
                     [roles[each] for each in ("table", "columnheader", "image")], [1, 10, 6]
                 )
-        self.assertEqual(set(browser.requested), {self.url})
+        browser.open(f"{self.url}?refresh=on")
+        self.assertEqual(browser.problems, [])
+        self.assertEqual(set(browser.requested), {self.url, f"{self.url}?refresh=on"})
         self.assertEqual(len(pictures), 6)
 
     def test_policy(self):
