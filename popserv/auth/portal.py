@@ -88,15 +88,14 @@ class PortalAuthenticator:
             for kind, checker in portal.checkers.items():
                 if kind.providedBy(credentials):
                     avatar_id = await _result(checker.requestAvatarId(credentials))
-                    self._check_realm(avatar_id)
+                    if isinstance(avatar_id, ConfiguredUser):
+                        self._check_realm()
                     return await _result(portal.realm.requestAvatar(avatar_id, None, *interfaces))
         return await portal.login(credentials, None, *interfaces)
 
-    def _check_realm(self, avatar_id: object) -> None:
-        """Refuse a user with settings that the realm does not know of."""
-        if isinstance(avatar_id, ConfiguredUser) and not IConfigurableRealm.providedBy(
-            self._portal.realm
-        ):
+    def _check_realm(self) -> None:
+        """Refuse a user with settings if the realm does not know of them."""
+        if not IConfigurableRealm.providedBy(self._portal.realm):
             reason = "the realm does not support settings of single users"
             raise MaildropUnavailable from UnsupportedSettings(reason)
 
