@@ -143,9 +143,9 @@ class ProcessTests(MetricsMixin, ServerTestCase):
 
     def test_health(self):
         """A monitor learns that all processes serve."""
-        self.assertEqual(self.get("/healthz"), (200, "ok\n"))
         for number in range(1, self.workers + 1):
             self.wait_for(1, "popserv_worker_up", worker=str(number))
+        self.assertEqual(self.get("/healthz"), (200, "ok\n"))
 
     def test_openmetrics(self):
         """Who accepts OpenMetrics gets it."""
@@ -175,7 +175,7 @@ class ProcessTests(MetricsMixin, ServerTestCase):
         self.assertEqual(session.lines(), [b"one"])
         session.close()
         self.server.login(name).close()
-        self.assertEqual(self.get("/healthz"), (200, "ok\n"))
+        until(lambda: self.get("/healthz") == (200, "ok\n"), "health")
         for client in clients:
             client.close()
         lines = re.findall("metrics client disconnected", self.server.log)
