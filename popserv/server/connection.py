@@ -304,7 +304,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
             # What refers to this connection: Python frees all of it now, and not when it next looks
             # for cycles, which takes a tenth of the time of a short session.
             self.session.detach()
-            del self.throttle
+            self.throttle.detach()
 
     def session_ended(self) -> None:
         """Do nothing more, now that the mailbox is released."""

@@ -135,3 +135,7 @@ class ClientThrottle:
         """Leave the queue, because the client disconnected."""
         if self._attempt is not None:
             self._throttle.slots.cancel(self._attempt)
+
+    def detach(self) -> None:
+        """Drop the connection, after the end; no login may run any more."""
+        del self._client
