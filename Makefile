@@ -9,7 +9,7 @@ RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve test lint docs man bench bench-growth profile performance speedups translations clean
+.PHONY: help serve test lint docs man completions bench bench-growth profile performance speedups translations clean
 
 help:
 	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint           run ruff, mypy and import-linter"
 	@echo "make docs           build docs/_build/html, and check that the pages in man are up to date"
 	@echo "make man            build the manual pages in man, which are committed"
+	@echo "make completions    write the completions for bash and zsh, which are committed"
 	@echo "make bench          compare popserv with Dovecot and twisted.mail, see benchmarks/README.rst;"
 	@echo "                    WORKLOAD=poll-500 selects a workload, BENCH=--help lists the options"
 	@echo "make bench-growth   measure polls of large maildrops, and the memory of many connections"
@@ -24,7 +25,7 @@ help:
 	@echo "make performance    run all three for the figures in docs/performance.rst"
 	@echo "make speedups       compile popserv/_speedups.c, which installing does as well"
 	@echo "make translations   compile the catalogs in popserv/core/locale"
-	@echo "make clean          remove everything that these targets create, except man"
+	@echo "make clean          remove everything that these targets create, except man and completions"
 
 serve: $(VENV)/serve
 	@$(BIN)/python examples/sample_maildrop.py sample
@@ -57,6 +58,9 @@ docs: $(VENV)/dev
 
 man: $(VENV)/dev
 	$(SPHINX) -b man docs man
+
+completions: $(VENV)/dev
+	$(BIN)/python completions/generate.py
 
 bench: $(VENV)/bench build/load
 	@$(BIN)/python benchmarks/run.py $(if $(WORKLOAD),--workload $(WORKLOAD)) $(BENCH)

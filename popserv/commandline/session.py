@@ -21,6 +21,7 @@ from popserv.auth.names import prepared_name, with_domain
 from popserv.commandline import session_log
 from popserv.commandline.single_session import SingleSession
 from popserv.core.printable import one_line
+from popserv.options import completions
 from popserv.options.kinds import Kind, option_kinds
 from popserv.options.session import SessionOptions
 from popserv.options.table import LOGIN_OPTIONS
@@ -84,6 +85,7 @@ class Options(SessionOptions):
             "errors to standard error, or to send them to syslog if the client would read them.",
         ],
     ]
+    compData = completions.SINGLE_SESSION
     login_remedy = "use --login instead of --user"
 
     def config_kinds(self) -> Mapping[str, Kind]:

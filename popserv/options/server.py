@@ -11,6 +11,7 @@ from twisted.python import usage
 
 from popserv.core.printable import one_line
 from popserv.listening.reactor import has_ipv6
+from popserv.options import completions
 from popserv.options.checkers import AUTH_CACHE
 from popserv.options.log import LogOptions
 from popserv.options.operation import OperationOptions
@@ -81,6 +82,7 @@ class Options(LogOptions, OperationOptions):
             "The default is 0, which means no minimum.",
         ],
     ]
+    compData = completions.SERVER
     login_remedy = "add --listen or --listen-tls"
     tls_remedy = "add --listen-tls"
 

@@ -19,12 +19,12 @@ from popserv.interfaces import (
     ISASLRelay,
 )
 from popserv.maildrops.settings import StoreSettings
+from popserv.options import completions
 from popserv.options.checkers import CheckerOptions
 from popserv.options.config import ConfigOptions
 from popserv.options.store import StoreOptions
 from popserv.options.table import (
     CACHE_MESSAGES,
-    COMPLETIONS,
     FLAGS,
     INHERITED_HELP,
     LOGIN_OPTIONS,
@@ -62,7 +62,7 @@ class SessionOptions(ConfigOptions, StoreOptions, CheckerOptions):
 
     optParameters: ClassVar[list[list[str | None]]] = PARAMETERS
     optFlags: ClassVar[list[list[str | None]]] = FLAGS
-    compData = COMPLETIONS
+    compData = completions.SESSION
     certificates: Certificates | None = None
     """The server certificates; None without ``--certificate``."""
     downgrader: MakeDowngrader | None = None

@@ -6,8 +6,6 @@ An entry of ``PARAMETERS`` consists of a name, a letter, a default and a help te
 
 from __future__ import annotations
 
-from twisted.python import usage
-
 from popserv.commands.dialects import DIALECTS, MODERN
 from popserv.core.languages import DEFAULT_LANGUAGE
 from popserv.messages.workarounds import WORKAROUNDS
@@ -266,17 +264,6 @@ INHERITED_HELP = {
     "help-auth-type": "Describe one checker, such as passwd-file, and exit.",
 }
 """Help texts of options that Twisted defines."""
-
-COMPLETIONS = usage.Completions(
-    optActions={
-        "config": usage.CompleteFiles("*.toml"),
-        "maildir": usage.CompleteDirs(),
-        "certificate": usage.CompleteFiles(),
-        "private-key": usage.CompleteFiles(),
-        "client-ca": usage.CompleteFiles(),
-        "rhosts": usage.CompleteFiles(),
-    }
-)
 
 EPILOGUE = """
 Examples:

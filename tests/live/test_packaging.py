@@ -56,14 +56,14 @@ class PackageTests(TestCase):
         source_files, sdist, _ = build()
         with tarfile.open(sdist) as archive:
             names = {name.partition("/")[2] for name in archive.getnames()}
-        folders = ("popserv/", "twisted/", "tests/", "docs/", "man/", "contrib/")
+        folders = ("popserv/", "twisted/", "tests/", "docs/", "man/", "contrib/", "completions/")
         folders += ("examples/", "newsfragments/")
         expected = {name for name in source_files if name.startswith(folders)}
         expected |= {"Makefile", "LICENSE", "README.rst", "CHANGELOG.rst", "pyproject.toml"}
         self.assertEqual({name for name in expected - names if ".gitignore" not in name}, set())
 
     def test_wheel(self):
-        """The wheel contains the code, the module in C, the plugins and the manual pages only."""
+        """The wheel has the code, the module in C, the plugins, manual pages and completions."""
         source_files, _, wheel = build()
         with zipfile.ZipFile(wheel) as archive:
             names = set(archive.namelist())
@@ -71,10 +71,9 @@ class PackageTests(TestCase):
         self.assertTrue({"popserv/py.typed", "twisted/plugins/popserv_plugin.py"} <= expected)
         expected -= {"popserv/_speedups.c"}
         expected |= {"popserv/_speedups.abi3.so"}
-        expected |= {
-            f"popserv-{__version__}.data/data/share/man/{section}/{page}"
-            for section, page in (("man1", "popserv.1"), ("man8", "twistd-pop3.8"))
-        }
+        shared = ("man/man1/popserv.1", "man/man8/twistd-pop3.8", "zsh/site-functions/_popserv")
+        shared += tuple(f"bash-completion/completions/{name}" for name in ("popserv", "twistd"))
+        expected |= {f"popserv-{__version__}.data/data/share/{path}" for path in shared}
         metadata = f"popserv-{__version__}.dist-info/"
         self.assertEqual({name for name in names if not name.startswith(metadata)}, expected)
         self.assertIn(f"{metadata}entry_points.txt", names)
