@@ -143,10 +143,12 @@ class ShellTests(Base):
             "[oauth]\njwks = https://provider.example/certs\n"
             "issuer = https://provider.example\naudience = popserv\n"
         )
-        program = Path(self.directory, "usr/local/bin/one-user")
-        program.parent.mkdir(parents=True)
-        program.write_text(dict(blocks(DOCS / "howto/checkpassword.rst", "sh"))["one-user"])
-        program.chmod(0o755)
+        programs = Path(self.directory, "usr/local/bin")
+        programs.mkdir(parents=True)
+        for name in ("one-user", "checkpassword"):
+            program = programs / name
+            program.write_text(dict(blocks(DOCS / "howto/checkpassword.rst", "sh"))["one-user"])
+            program.chmod(0o755)
         for kind in ("sql", "ldap"):
             file = directory / f"{kind}.toml"
             file.write_text(dict(blocks(DOCS / f"howto/{kind}.rst", "toml"))[kind])

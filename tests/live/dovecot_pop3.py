@@ -21,14 +21,14 @@ default_internal_group = {group}
 default_login_user = {user}
 first_valid_uid = 0
 first_valid_gid = 0
-mail_location = maildir:{mail}/%u
+mail_location = maildir:{mail}/{layout}
 passdb {{
   driver = static
   args = password=secret
 }}
 userdb {{
   driver = static
-  args = uid={uid} gid={gid} home={mail}/%u
+  args = uid={uid} gid={gid} home={mail}/{layout}
 }}
 service anvil {{
   chroot =
@@ -48,10 +48,12 @@ service pop3-login {{
 class DovecotPOP3:
     """A Dovecot for the Maildirs in the directory ``mail``; every password is ``secret``.
 
+    ``layout`` is the path of a Maildir in that directory.
+
     The Maildirs must belong to :attr:`owner`; :meth:`deliver` makes them so.
     """
 
-    def __init__(self, test, mail=None):
+    def __init__(self, test, mail=None, layout="%u"):
         require_programs(test, "dovecot", "doveadm")
         self._test = test
         self._home = temporary_directory(test)
@@ -69,6 +71,7 @@ class DovecotPOP3:
             CONFIGURATION.format(
                 home=self._home,
                 mail=self.mail,
+                layout=layout,
                 port=self.port,
                 uid=self.owner[0],
                 gid=self.owner[1],

@@ -14,6 +14,21 @@ UNPACKED = Path("/opt/courier")
 """Where .ci/run unpacks Debian's packages, because courier-pop conflicts with dovecot-pop3d."""
 
 
+def courier_command(test, maildir):
+    """Return the command of Courier's POP3 server after a login, and its options for Popen."""
+    places = (Path("/usr/lib/courier/courier"), UNPACKED / "usr/lib/courier/courier")
+    program = shutil.which("courierpop3d", path=os.pathsep.join(map(str, places)))
+    if program is None:
+        require_programs(test, "courierpop3d")
+    libraries = {str(file.parent) for file in (UNPACKED / "usr/lib").rglob("lib*.so*")}
+    environment = {
+        **os.environ,
+        "AUTHENTICATED": maildir.name,
+        "LD_LIBRARY_PATH": os.pathsep.join(libraries),
+    }
+    return [program, str(maildir)], {"env": environment}
+
+
 class CourierSession:
     """A session of Courier's POP3 server with the mail of a user who has logged in.
 
@@ -21,22 +36,13 @@ class CourierSession:
     """
 
     def __init__(self, test, maildir):
-        places = (Path("/usr/lib/courier/courier"), UNPACKED / "usr/lib/courier/courier")
-        path = os.pathsep.join(map(str, places))
-        program = shutil.which("courierpop3d", path=path)
-        if program is None:
-            require_programs(test, "courierpop3d")
-        libraries = {str(file.parent) for file in (UNPACKED / "usr/lib").rglob("lib*.so*")}
+        command, options = courier_command(test, maildir)
         self.process = subprocess.Popen(
-            [program, str(maildir)],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={
-                **os.environ,
-                "AUTHENTICATED": maildir.name,
-                "LD_LIBRARY_PATH": os.pathsep.join(libraries),
-            },
+            **options,
         )
         test.addCleanup(self.close)
         self._test = test
