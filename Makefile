@@ -9,7 +9,7 @@ RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve test lint docs man completions bench bench-growth profile performance speedups translations clean
+.PHONY: help serve test lint docs man completions deb bench bench-growth profile performance speedups translations clean
 
 help:
 	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
@@ -18,6 +18,7 @@ help:
 	@echo "make docs           build docs/_build/html, and check that the pages in man are up to date"
 	@echo "make man            build the manual pages in man, which are committed"
 	@echo "make completions    write the completions for bash and zsh, which are committed"
+	@echo "make deb            build the Debian package in dist, on a Debian machine"
 	@echo "make bench          compare popserv with Dovecot and twisted.mail, see benchmarks/README.rst;"
 	@echo "                    WORKLOAD=poll-500 selects a workload, BENCH=--help lists the options"
 	@echo "make bench-growth   measure polls of large maildrops, and the memory of many connections"
@@ -61,6 +62,15 @@ man: $(VENV)/dev
 
 completions: $(VENV)/dev
 	$(BIN)/python completions/generate.py
+
+# Everybody who builds a version on the same release gets the same octets.
+deb: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.rst)
+deb: $(VENV)/dev
+	@command -v dh >/dev/null || \
+		{ echo "make deb needs debhelper: apt-get build-dep . installs all that it needs" >&2; exit 1; }
+	rm -rf dist
+	$(BIN)/pyproject-build --sdist --outdir dist
+	debian/package dist
 
 bench: $(VENV)/bench build/load
 	@$(BIN)/python benchmarks/run.py $(if $(WORKLOAD),--workload $(WORKLOAD)) $(BENCH)

@@ -57,7 +57,7 @@ class PackageTests(TestCase):
         with tarfile.open(sdist) as archive:
             names = {name.partition("/")[2] for name in archive.getnames()}
         folders = ("popserv/", "twisted/", "tests/", "docs/", "man/", "contrib/", "completions/")
-        folders += ("examples/", "newsfragments/")
+        folders += ("examples/", "newsfragments/", "debian/")
         expected = {name for name in source_files if name.startswith(folders)}
         expected |= {"Makefile", "LICENSE", "README.rst", "CHANGELOG.rst", "pyproject.toml"}
         self.assertEqual({name for name in expected - names if ".gitignore" not in name}, set())
