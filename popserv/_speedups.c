@@ -9,10 +9,14 @@
 #define _GNU_SOURCE
 #include <Python.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
+#ifdef __linux__
+#include <sys/fsuid.h>
+#endif
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -302,6 +306,29 @@ done:
 
 #endif
 
+/* As in popserv.runtime.file_credentials, on the systems that it supports. */
+#if defined __linux__ && defined __LP64__
+
+static PyObject *set_file_credentials(PyObject *module, PyObject *args)
+{
+    unsigned int uid, gid;
+    const char *groups;
+    Py_ssize_t length;
+    if (!PyArg_ParseTuple(args, "IIz#", &uid, &gid, &groups, &length))
+        return NULL;
+    if (groups && syscall(SYS_setgroups, length / sizeof(gid_t), groups) != 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    setfsgid(gid);
+    setfsuid(uid);
+    if ((uid_t)setfsuid(-1) != uid || (gid_t)setfsgid(-1) != gid) {
+        errno = EPERM;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+#endif
+
 static PyMethodDef methods[] = {
     {"frame_message", frame_message, METH_VARARGS, NULL},
     {"frame_top", frame_top, METH_VARARGS, NULL},
@@ -310,6 +337,9 @@ static PyMethodDef methods[] = {
     {"read_cached_file", read_cached_file, METH_VARARGS, NULL},
     {"count_small_file", count_small_file, METH_VARARGS, NULL},
     {"unlink_unchanged", unlink_unchanged, METH_VARARGS, NULL},
+#endif
+#if defined __linux__ && defined __LP64__
+    {"set_file_credentials", set_file_credentials, METH_VARARGS, NULL},
 #endif
     {NULL, NULL, 0, NULL},
 };

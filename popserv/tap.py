@@ -27,7 +27,7 @@ from popserv.server.connection_limit import CountedConnections
 from popserv.server.factory import POP3Factory
 from popserv.wiring.endpoints import add_listeners
 from popserv.wiring.factories import make_factory, make_realm, warn_about_short_timeout
-from popserv.wiring.process import default_max_connections, prepare_process
+from popserv.wiring.process import default_max_connections, log_user, prepare_process
 from popserv.workers.role import WorkerRole
 from popserv.workers.supervisor import Supervisor
 
@@ -75,6 +75,9 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     if options.certificates is not None and supervisor is None and role.number == 1:
         # One worker warns for all; the supervisor does not reload certificates.
         TimerService(_DAY, options.certificates.warn_of_expiry).setServiceParent(listeners)
+    if supervisor is None and role.number == 1:
+        # When it runs, twistd has given up its privileges.
+        reactor.callWhenRunning(log_user, options.store)
     drainer = None
     if options["drain"] or connections is not None:
         drainer = _make_drainer(options, role, factory, supervisor, listeners, is_worker=is_worker)

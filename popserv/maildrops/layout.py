@@ -2,7 +2,7 @@
 
 A user name never leads out of the root directory: each path component made from it is checked,
 and symbolic links below the root are not followed.  The one exception is a link in place of
-the maildrop itself that an administrator has made, so that root or the server's own user owns it.
+the maildrop itself that belongs to root or to the user as whom it is accessed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TypeVar
 from popserv.core.printable import printable
 from popserv.maildrops.cached_open import open_cached
 from popserv.maildrops.path_problems import explain_maildrop
+from popserv.runtime.permissions import this_uid
 
 # To pass through a directory, search permission is enough.
 _TRAVERSE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
@@ -75,7 +76,7 @@ class Layout:
             path += b"/%u"
         parts = path.split(b"/")
         fixed = next(at for at, part in enumerate(parts) if b"%" in part)
-        self.root = b"/".join(parts[:fixed]) or b"/"
+        self.root = self._trusted = b"/".join(parts[:fixed]) or b"/"
         used = {name for part in parts[fixed:] for name in _VARIABLE.findall(part)}
         unknown = used - {b"u", b"n", b"d", b"%"}
         if unknown:
@@ -94,6 +95,7 @@ class Layout:
         other = copy(self)
         root, _, name = path.rpartition(b"/")
         other.root = root or b"/"
+        other._trusted = b"/"
         other._used = set()
         other._templates = other._parts = [name.replace(b"%", b"%%")]
         other._path = path.replace(b"%", b"%%")
@@ -144,6 +146,17 @@ class Layout:
         :raises ValueError: as :meth:`path_parts`.
         """
         return self._path % self._values(user)
+
+    def below_trusted(self, user: bytes) -> tuple[bytes, list[bytes]]:
+        """Return a directory, and the components of the path from there to the user's maildrop.
+
+        The directory is one that no user has a say in: the root, or that of the whole system for a
+        maildrop with a path of its own.
+
+        :raises ValueError: as :meth:`path_parts`.
+        """
+        path = self.path(user)[len(self._trusted) :]
+        return self._trusted, path.strip(b"/").split(b"/")
 
     def open(self, user: bytes) -> int:
         """Open the user's maildrop, a directory, and return the file descriptor.
@@ -298,7 +311,7 @@ def _open_last(name: bytes, parent: int, flags: int) -> int:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR):
             raise
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if not stat.S_ISLNK(status.st_mode) or status.st_uid not in (0, os.geteuid()):
+        if not stat.S_ISLNK(status.st_mode) or status.st_uid not in (0, this_uid()):
             raise
         try:
             return os.open(name, flags, dir_fd=parent)

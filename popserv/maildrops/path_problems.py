@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from popserv.core.printable import one_line
-from popserv.runtime.permissions import reason_of, this_user, user_name
+from popserv.runtime.permissions import can_search, reason_of, this_uid, this_user, user_name
 
 
 class UnusablePath(OSError):
@@ -91,12 +91,12 @@ def explain_directory(path: str) -> str | None:
             return f"{path} is a symbolic link to {os.path.realpath(path)}, which does not exist"
         return f"the directory {path} does not exist; create it"
     except PermissionError:
-        return _explain_search(os.path.dirname(path))
+        return _explain_search(os.path.dirname(os.path.realpath(path)))
     except OSError as error:
         return f"{path}: {reason_of(error)}"
     if not stat.S_ISDIR(status.st_mode):
         return f"{path} {_describe(status)}"
-    return None if os.access(path, os.X_OK) else _explain_search(path)
+    return None if can_search(path) else _explain_search(path)
 
 
 def _explain_below_root(path: str, *, is_maildrop: bool) -> str | None:
@@ -113,7 +113,7 @@ def _explain_below_root(path: str, *, is_maildrop: bool) -> str | None:
         return problem
     if not is_maildrop:
         return f"{problem}; links above a maildrop are not followed"
-    if status.st_uid not in (0, os.geteuid()):
+    if status.st_uid not in (0, this_uid()):
         return f"{problem}; a link must belong to root or to {this_user()} to be followed"
     return explain_directory(path)
 
@@ -138,7 +138,7 @@ def _explain(error: OSError, path: str) -> str:
 def _explain_search(path: str) -> str:
     """Return which directory cannot be searched: a path, or one on the way to it."""
     way = [*map(str, reversed(Path(path).parents)), path]
-    directory = next((each for each in way if not os.access(each, os.X_OK)), path)
+    directory = next((each for each in way if not can_search(each)), path)
     return (
         f"the directory {directory} cannot be searched by user {this_user()}"
         f"{_permissions(directory)}"

@@ -32,6 +32,10 @@ class StoreSettings:
     since: float | None = field(default=None, metadata={"option": "--since"})
     """The age in seconds above which messages are not shown; None to show all."""
 
+    as_owners: bool = False
+    """Whether each maildrop is accessed as the user whom it belongs to, if the process can do that;
+    see :class:`popserv.maildrops.owners.store.OwnersStore`."""
+
     def reject_unsupported(self, *supported: str) -> None:
         """Reject the settings of options that the store does not support.
 

@@ -192,6 +192,7 @@ class SessionOptions(ConfigOptions, StoreOptions, CheckerOptions):
             folder_delimiter=self["folder-delimiter"].decode("ascii"),
             deleted=self["deleted"],
             since=self["since"],
+            as_owners=True,
         )
 
     def _load_certificates(self) -> None:

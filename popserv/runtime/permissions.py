@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 
+from popserv.runtime.file_credentials import current
+
 
 def user_name(uid: int) -> str:
     """Return the name of a user, or the uid if it has none, as below ``--chroot``."""
@@ -14,9 +16,21 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
+def this_uid() -> int:
+    """Return the uid of the user as whom this thread accesses files."""
+    credentials = current()
+    return os.geteuid() if credentials is None else credentials.uid
+
+
 def this_user() -> str:
-    """Return the name of the user that the server runs as."""
-    return user_name(os.geteuid())
+    """Return the name of the user as whom this thread accesses files."""
+    return user_name(this_uid())
+
+
+def can_search(directory: str) -> bool:
+    """Return whether that user can search a directory."""
+    # Without it, the answer is about the user who has started the process.
+    return os.access(directory, os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def reason_of(error: OSError) -> str:

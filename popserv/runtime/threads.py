@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from popserv.errors import TryLater
+from popserv.runtime.file_credentials import FileCredentials, acting_as, current, switch
 
 T = TypeVar("T")
 
@@ -41,8 +42,9 @@ def thread_jobs() -> Mapping[str, int]:
 class BoundedThreadPool:
     """A pool of at most ``threads`` threads, with at most ``backlog`` unfinished jobs.
 
-    A thread starts when a job finds none free, hence after any fork.  At shutdown the reactor waits
-    for the unfinished jobs, unless ``wait_at_shutdown`` is false.
+    A job has the file credentials of the thread that has passed it on.  A thread starts when a job
+    finds none free, hence after any fork.  At shutdown the reactor waits for the unfinished jobs,
+    unless ``wait_at_shutdown`` is false.
     """
 
     def __init__(
@@ -98,23 +100,33 @@ class BoundedThreadPool:
             if still_needed is not None:
                 self._droppable[deferred] = still_needed
                 work = partial(self._run_if_needed, deferred)
-        self._jobs.put((deferred, work, (function, *args)))
+        self._jobs.put((deferred, work, (current(), function, *args)))
         return deferred
 
-    def _run(self, function: Callable[..., T], *args: Any) -> T:
+    def _run(
+        self, credentials: FileCredentials | None, function: Callable[..., T], *args: Any
+    ) -> T:
         try:
+            # They stay until the next job, which may be for the same user.
+            switch(credentials)
             return function(*args)
         finally:
             # Not in a callback: the Deferred may be cancelled while the function runs.
             with self._lock:
                 self._unfinished -= 1
 
-    def _run_if_needed(self, job: object, function: Callable[..., T], *args: Any) -> T:
+    def _run_if_needed(
+        self,
+        job: object,
+        credentials: FileCredentials | None,
+        function: Callable[..., T],
+        *args: Any,
+    ) -> T:
         with self._lock:
             still_needed = self._droppable.pop(job, None)
         if still_needed is None:
             raise TryLater
-        return self._run(function if still_needed() else _raise_try_later, *args)
+        return self._run(credentials, function if still_needed() else _raise_try_later, *args)
 
     def _drop_unneeded(self) -> None:
         with self._lock:
@@ -130,7 +142,9 @@ class BoundedThreadPool:
         name = f"{self.name}-{len(self._threads)}"
         thread = Thread(target=self._work, name=name, daemon=not self._wait_at_shutdown)
         try:
-            thread.start()
+            # It inherits the credentials of this one.
+            with acting_as(None):
+                thread.start()
         except RuntimeError as error:
             # The system's limit on threads is reached; the present ones can do the job.
             if not self._threads:

@@ -10,6 +10,15 @@ from pwd import getpwuid
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
 from socket import getaddrinfo
 
+from twisted.logger import Logger
+
+from popserv.interfaces import IMaildropFactory
+from popserv.maildrops.owners.store import OwnersStore
+from popserv.runtime.file_credentials import obstacle
+from popserv.runtime.permissions import this_uid, this_user
+
+_log = Logger()
+
 _DESCRIPTORS_PER_CONNECTION = 4
 """A socket, a Maildir, and the two folders of the Maildir once a message is read."""
 
@@ -33,6 +42,24 @@ def _load_name_service() -> None:
         getaddrinfo("localhost", None)
     with suppress(KeyError):
         getpwuid(getuid())
+
+
+def log_user(store: IMaildropFactory) -> None:
+    """Log as whom the server runs and accesses maildrops, once it has its final user."""
+    if not isinstance(store, OwnersStore) or (obstacle() and this_uid() != 0):
+        _log.info("running as {user}, who also accesses the maildrops", user=this_user())
+    elif not obstacle():
+        _log.info(
+            "running as {user}; each maildrop is accessed as the user whom it belongs to",
+            user=this_user(),
+        )
+    else:
+        _log.warn(
+            "running as {user}, who also accesses the maildrops, because {reason}: links and files "
+            "that users make may lead to what only {user} may read; use twistd's --uid",
+            user=this_user(),
+            reason=obstacle(),
+        )
 
 
 def default_max_connections() -> int:

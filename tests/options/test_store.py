@@ -3,6 +3,7 @@
 import io
 import os
 from contextlib import redirect_stdout
+from dataclasses import replace
 from unittest.mock import patch
 
 from twisted.plugin import IPlugin
@@ -17,6 +18,7 @@ from popserv.interfaces import IStoreKind
 from popserv.maildrops import kinds
 from popserv.maildrops.maildir.configured import ConfiguredMaildirs
 from popserv.maildrops.memory import MemoryMaildrops
+from popserv.maildrops.owners.store import OwnersStore
 from popserv.maildrops.settings import StoreSettings
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.options.server import Options
@@ -74,7 +76,8 @@ class StoreOptionsTests(StoreCase):
         """--maildir X is the short form of --store maildir:X."""
         for arguments in (("--maildir", self.root), ("--store", f"maildir:{self.root}")):
             options = self.parse_alone(*arguments)
-            self.assertIsInstance(options.store, ConfiguredMaildirs)
+            self.assertIsInstance(options.store, OwnersStore)
+            self.assertIsInstance(options.store._store, ConfiguredMaildirs)
             self.assertEqual(options.default_users_file(), default_path(os.path.abspath(self.root)))
             self.assertEqual(len(options["credCheckers"]), 1)
 
@@ -92,7 +95,7 @@ class StoreOptionsTests(StoreCase):
             (("--since=30d",), StoreSettings(500_000, since=30 * 86400)),
         ):
             self.parse_alone("--store", "other:7", *self.auth, *arguments)
-            self.assertEqual(self.other.calls.pop(), ("7", settings))
+            self.assertEqual(self.other.calls.pop(), ("7", replace(settings, as_owners=True)))
         self.assertEqual(self.other.calls, [])
 
     def test_used(self):
@@ -102,7 +105,7 @@ class StoreOptionsTests(StoreCase):
             tap.makeService(options)
         realm.assert_called_once_with(options.store)
         options = self.parse_alone("--store=other:7", "--user=ann", options=session.Options)
-        self.assertEqual(self.other.calls[-1], ("7", StoreSettings(500_000)))
+        self.assertEqual(self.other.calls[-1], ("7", StoreSettings(500_000, as_owners=True)))
         path = "popserv.commandline.single_session.MaildropRealm"
         with patch(path) as realm:
             SingleSession(options, None, None)

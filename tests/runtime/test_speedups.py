@@ -18,6 +18,7 @@ from popserv.maildrops.page_cache import CHUNK, read_cached_file
 from popserv.messages.framing import frame_message, frame_top
 from popserv.messages.octets import count_message
 from popserv.runtime import speedups
+from popserv.runtime.file_credentials import set_file_credentials
 from popserv.testing import naive_octets
 from tests.messages.harness import texts
 
@@ -81,7 +82,9 @@ class EquivalenceTests(EquivalenceCase):
     def test_all(self):
         """Every function of the module is one of those that are tested here."""
         names = {name for name in vars(speedups.SPEEDUPS) if not name.startswith("__")}
-        self.assertEqual(names, {function.__name__ for function in FUNCTIONS})
+        # tests.runtime.test_file_credentials tests the function that only root can call.
+        functions = (*FUNCTIONS, set_file_credentials)
+        self.assertEqual(names, {function.__name__ for function in functions})
 
     @given(texts, st.integers(-2, 2), statuses)
     def test_frame_message(self, text, error, status):
@@ -112,7 +115,7 @@ class EquivalenceTests(EquivalenceCase):
 
     def test_arguments(self):
         """Arguments of other types are errors, and so are numbers that are too large."""
-        for function in FUNCTIONS:
+        for function in (*FUNCTIONS, set_file_credentials):
             self.assertRaises(TypeError, function)
             self.assertRaises(TypeError, function, *[None] * 5)
         self.assertRaises(OverflowError, frame_message, b"", 1 << 64, b"")

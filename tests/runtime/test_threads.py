@@ -2,7 +2,9 @@
 
 import contextlib
 import gc
+import os
 import threading
+import time
 import weakref
 from unittest import mock
 
@@ -11,7 +13,10 @@ from twisted.internet.defer import CancelledError, gatherResults
 from twisted.trial.unittest import TestCase
 
 from popserv.errors import TryLater
+from popserv.runtime import threads
+from popserv.runtime.file_credentials import acting_as, own
 from popserv.runtime.threads import BoundedThreadPool, thread_jobs
+from tests.runtime.harness import ANN, BOB, in_kernel
 
 
 class Work:
@@ -214,3 +219,46 @@ class BoundedThreadPoolTests(TestCase):
         with self.assertRaises(TryLater):
             await jobs[0]
         self.assertEqual(await gatherResults([pool.run(int, n) for n in "456"]), [4, 5, 6])
+
+
+class CredentialsTests(TestCase):
+    """Jobs have the file credentials of those who pass them on."""
+
+    def setUp(self):
+        """Make a pool of one thread."""
+        if os.geteuid():
+            self.skipTest("only root can become other users")
+        self.pool = BoundedThreadPool("popserv-test", 1, wait_at_shutdown=False)
+        self.addCleanup(self.pool._stop)
+
+    async def test_jobs(self):
+        """Each job has those of its own user, in whatever order they come."""
+        seen = []
+        for credentials in (ANN, None, BOB, ANN, ANN, None):
+            with acting_as(credentials):
+                running = self.pool.run(in_kernel)
+            seen.append(await running == (credentials or own()))
+        self.assertEqual(seen, [True] * 6)
+
+    async def test_new_thread(self):
+        """A thread that a user's job has started does not keep the user's credentials."""
+        with acting_as(ANN):
+            await self.pool.run(int)
+            self.assertEqual(in_kernel(), ANN)
+        self.assertEqual(await self.pool.run(in_kernel), own())
+
+    async def test_still_needed(self):
+        """The same holds for jobs that may be dropped."""
+        with acting_as(ANN):
+            running = self.pool.run(in_kernel, still_needed=lambda: True)
+        self.assertEqual(await running, ANN)
+
+    async def test_refused(self):
+        """A job whose credentials cannot be had is not run, and is no longer pending."""
+        await self.pool.run(int)
+        with acting_as(ANN), mock.patch.object(threads, "switch", side_effect=OSError):
+            running = self.pool.run(self.fail)
+            while self.pool._unfinished:
+                time.sleep(0)
+        with self.assertRaises(OSError):
+            await running

@@ -4,10 +4,43 @@ import io
 import sys
 from unittest.mock import patch
 
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.maildrops.layout import Layout
+from popserv.maildrops.memory import MemoryMaildrops
+from popserv.maildrops.owners.store import OwnersStore
 from popserv.wiring import process
 from popserv.wiring.process import default_max_connections, prepare_process
+
+
+class UserTests(SynchronousTestCase):
+    """The log says as whom the server runs and accesses maildrops."""
+
+    def log(self, store, found, uid):
+        """Return the level and the text of the line."""
+        with (
+            capturedLogs() as events,
+            patch.object(process, "obstacle", return_value=found),
+            patch.object(process, "this_uid", return_value=uid),
+        ):
+            process.log_user(store)
+        (event,) = events
+        return event["log_level"].name, formatEvent(event)
+
+    def test_users(self):
+        """Root that cannot become other users is warned of; any other user is only named."""
+        store = OwnersStore(MemoryMaildrops({}), Layout("/home/%u"))
+        level, text = self.log(store, "", 0)
+        self.assertEqual(level, "info")
+        self.assertIn("accessed as the user whom it belongs to", text)
+        level, text = self.log(store, "no", 0)
+        self.assertEqual(level, "warn")
+        self.assertIn("who also accesses the maildrops, because no: links", text)
+        for other, found, uid in ((store, "no", 5), (MemoryMaildrops({}), "", 0)):
+            level, text = self.log(other, found, uid)
+            self.assertEqual(level, "info")
+            self.assertTrue(text.endswith(", who also accesses the maildrops"), text)
 
 
 class ProcessTests(SynchronousTestCase):

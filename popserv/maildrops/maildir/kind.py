@@ -7,6 +7,9 @@ import os
 from popserv.interfaces import IMaildropFactory
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.maildir.configured import ConfiguredMaildirs
+from popserv.maildrops.maildir.folder_names import FolderLayout, directory_of
+from popserv.maildrops.maildir.folders import FOLDER_NAMES
+from popserv.maildrops.owners.store import OwnersStore
 from popserv.maildrops.path_problems import explain_directory
 from popserv.maildrops.settings import StoreSettings
 
@@ -33,4 +36,8 @@ def make_store(argument: str, settings: StoreSettings) -> IMaildropFactory:
             f"the directory {root} is itself a Maildir; give its parent directory, which contains "
             "one Maildir for each user"
         )
-    return ConfiguredMaildirs(argument, settings)
+    store = ConfiguredMaildirs(argument, settings)
+    if not settings.as_owners:
+        return store
+    layout = FolderLayout(argument, directory_of(settings.folder))
+    return OwnersStore(store, layout, inside=FOLDER_NAMES)

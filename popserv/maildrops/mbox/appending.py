@@ -21,6 +21,7 @@ from hashlib import blake2b
 
 from popserv.maildrops.mbox.from_line import MARK, MAX_LENGTH, from_line_length
 from popserv.maildrops.mbox.rewriting import Edit, rewrite, write_at
+from popserv.maildrops.mbox.spool_group import in_spool_group
 
 _CHUNK = 1 << 20
 _HEAD = re.compile(rb"popserv append 1 ([0-9]{20}) ((?:[0-9a-f]{2})*) *([0-9a-f]{32})\n")
@@ -85,6 +86,10 @@ class Batch:
         # What was added last may have failed.
         os.ftruncate(self._fd, _HEAD_LENGTH + self.octets)
         write_at(self._fd, head, 0)
+        # If this is interrupted, a session of that user has to remove the journal.
+        owner = os.fstat(fd)
+        with suppress(PermissionError):
+            os.fchown(self._fd, owner.st_uid, owner.st_gid)
         os.fsync(self._fd)
         os.rename(self._new_name, self._name, src_dir_fd=parent, dst_dir_fd=parent)
         _sync(parent)
@@ -175,8 +180,9 @@ def undo_append(fd: int, parent: int, name: bytes, touch: Callable[[], None]) ->
             _undo(fd, journal, *found, touch)
     finally:
         os.close(journal)
-    os.unlink(journal_name(name), dir_fd=parent)
-    _sync(parent)
+    with in_spool_group(parent):
+        os.unlink(journal_name(name), dir_fd=parent)
+        _sync(parent)
 
 
 def _read_head(journal: int, owners: Collection[int]) -> tuple[int, bytes] | None:

@@ -8,6 +8,7 @@ from popserv.interfaces import IMaildropFactory
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.mbox.parser import Format
 from popserv.maildrops.mbox.store import MboxMaildrops
+from popserv.maildrops.owners.store import OwnersStore
 from popserv.maildrops.path_problems import explain_directory
 from popserv.maildrops.recent import RecentMaildrops
 from popserv.maildrops.settings import StoreSettings
@@ -28,7 +29,8 @@ def make_store(kind: str, argument: str, settings: StoreSettings) -> IMaildropFa
     settings.reject_unsupported("downgrader", "since")
     if not argument:
         raise ValueError("give the directory that contains one mbox file for each user")
-    problem = explain_directory(os.fsdecode(Layout(argument).root))
+    layout = Layout(argument)
+    problem = explain_directory(os.fsdecode(layout.root))
     if problem:
         raise ValueError(problem)
     store = MboxMaildrops(
@@ -37,4 +39,7 @@ def make_store(kind: str, argument: str, settings: StoreSettings) -> IMaildropFa
         cache_messages=settings.cache_messages,
         downgrader=settings.downgrader,
     )
-    return store if settings.since is None else RecentMaildrops(store, settings.since, store.run)
+    shown: IMaildropFactory = store
+    if settings.since is not None:
+        shown = RecentMaildrops(store, settings.since, store.run)
+    return OwnersStore(shown, layout) if settings.as_owners else shown

@@ -23,6 +23,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from popserv.core.printable import one_line
+from popserv.maildrops.mbox.spool_group import in_spool_group
 from popserv.maildrops.path_problems import path_of
 from popserv.runtime.permissions import reason_of
 from popserv.runtime.threads import RunInThread
@@ -106,7 +107,8 @@ class FileLock:
                 raise FileLocked(f"another program has locked {path} with fcntl") from error
             raise
         try:
-            self._create_dotlock()
+            with in_spool_group(self._parent):
+                self._create_dotlock()
         except BaseException:
             self._set(fcntl.F_UNLCK)
             raise
@@ -118,7 +120,7 @@ class FileLock:
         """
         try:
             if self._dotlock is not None:
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError), in_spool_group(self._parent):
                     status = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
                     if (status.st_dev, status.st_ino) == self._dotlock:
                         os.unlink(self._name, dir_fd=self._parent)

@@ -7,6 +7,7 @@ import os
 from popserv.interfaces import IMaildropFactory
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.mh.store import MHMaildrops
+from popserv.maildrops.owners.store import OwnersStore
 from popserv.maildrops.path_problems import explain_directory
 from popserv.maildrops.recent import RecentMaildrops
 from popserv.maildrops.settings import StoreSettings
@@ -22,10 +23,14 @@ def make_store(argument: str, settings: StoreSettings) -> IMaildropFactory:
         raise ValueError(
             "give the path of the folders with a variable, such as /home/%u/Mail/inbox"
         )
-    problem = explain_directory(os.fsdecode(Layout(argument).root))
+    layout = Layout(argument)
+    problem = explain_directory(os.fsdecode(layout.root))
     if problem:
         raise ValueError(problem)
     store = MHMaildrops(
         argument, cache_messages=settings.cache_messages, downgrader=settings.downgrader
     )
-    return store if settings.since is None else RecentMaildrops(store, settings.since, store.run)
+    shown: IMaildropFactory = store
+    if settings.since is not None:
+        shown = RecentMaildrops(store, settings.since, store.run)
+    return OwnersStore(shown, layout) if settings.as_owners else shown

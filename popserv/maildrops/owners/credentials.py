@@ -1,0 +1,92 @@
+"""The file credentials of the owners of maildrops, as they were found a short time ago."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pwd import getpwuid
+
+from popserv.maildrops.layout import Layout
+from popserv.maildrops.owners.paths import owner_of_path
+from popserv.maildrops.path_problems import UnusablePath
+from popserv.maildrops.refusals import refusal
+from popserv.runtime.file_credentials import NOBODY, FileCredentials, own
+from popserv.runtime.threads import RunInThread
+
+MAX_AGE = 60.0
+"""Seconds for which the credentials of a maildrop's owner are used again."""
+
+_MAX_KNOWN = 10_000
+"""The maximum number of maildrops whose owners are remembered."""
+
+_Maildrop = tuple[bytes, bytes]
+
+
+class Owners:
+    """Finds the credentials of the owners of maildrops.
+
+    ``inside`` are the directories of a maildrop, as for
+    :func:`~popserv.maildrops.owners.paths.owner_of_path`.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        inside: Iterable[bytes],
+        run: RunInThread,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._layout = layout
+        self._inside = tuple(inside)
+        self._run = run
+        self._clock = clock
+        self._known: dict[_Maildrop, tuple[FileCredentials, float]] = {}
+
+    async def find(self, user: bytes, path: bytes = b"") -> FileCredentials | None:
+        """Return the credentials for a user's maildrop, or None for those of the process.
+
+        ``path`` is that of the maildrop, or empty for the path by the template.  Whoever has owned
+        a maildrop within ``MAX_AGE`` is not looked up again; they reach what they may reach.  That
+        it was the process is not remembered, because then others could own it meanwhile.
+
+        :raises popserv.errors.POPError: the maildrop must not be opened.
+        """
+        known = self._known.get((user, path))
+        if known is not None and known[1] > self._clock():
+            return known[0]
+        found: FileCredentials | None = await self._run(self._find, user, path)
+        if found is not None:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[user, path] = found, self._clock() + MAX_AGE
+        return found
+
+    def forget(self, user: bytes, path: bytes = b"") -> None:
+        """Look up the owner of a maildrop at its next login."""
+        self._known.pop((user, path), None)
+
+    def _find(self, user: bytes, path: bytes) -> FileCredentials | None:
+        layout = self._layout.at(path) if path else self._layout
+        try:
+            uid = owner_of_path(*layout.below_trusted(user), self._inside)
+        except UnusablePath as error:
+            if own().uid == 0:
+                raise refusal(error) from error
+            return None
+        except ValueError as error:
+            raise refusal(error) from error
+        return None if uid in (0, own().uid) else credentials_of(uid)
+
+
+def credentials_of(uid: int) -> FileCredentials:
+    """Return the credentials of a user with a uid; one without an entry is in no group.
+
+    A directory may have given its group to a maildrop, so that group is not the owner's.
+    """
+    try:
+        entry = getpwuid(uid)
+    except KeyError:
+        return FileCredentials(uid, NOBODY.gid)
+    groups = set(os.getgrouplist(entry.pw_name, entry.pw_gid)) - {entry.pw_gid}
+    return FileCredentials(uid, entry.pw_gid, tuple(sorted(groups)))

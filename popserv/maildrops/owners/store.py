@@ -1,0 +1,69 @@
+"""A store that accesses each maildrop as the user whom it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any
+
+from zope.interface import alsoProvides, implementer
+
+from popserv.core.user_settings import UserSettings
+from popserv.interfaces import IConfigurableStore, IMailbox, IMaildropFactory
+from popserv.maildrops.index_cache import share_caching
+from popserv.maildrops.layout import Layout
+from popserv.maildrops.owners.credentials import Owners
+from popserv.maildrops.owners.mailbox import OwnedMailbox
+from popserv.runtime.file_credentials import obstacle, run_as
+from popserv.runtime.threads import BoundedThreadPool, RunInThread
+
+_threads = BoundedThreadPool("popserv-owners", threads=4)
+
+
+@implementer(IMaildropFactory)
+class OwnersStore:
+    """Another store, whose maildrops are accessed as the users who own their paths.
+
+    ``layout`` has the paths of the maildrops, and ``inside`` are the directories in each of them,
+    as for :func:`~popserv.maildrops.owners.paths.owner_of_path`.  What the store does in threads it
+    must pass on to pools of :mod:`popserv.runtime.threads`.
+
+    In a process that cannot become other users, it does what the other store does.
+    """
+
+    def __init__(
+        self,
+        store: IMaildropFactory,
+        layout: Layout,
+        inside: Iterable[bytes] = (),
+        *,
+        run: RunInThread = _threads.run,
+    ) -> None:
+        self._store: Any = store
+        self._owners = Owners(layout, inside, run)
+        share_caching(self, store)
+        if IConfigurableStore.providedBy(store):
+            alsoProvides(self, IConfigurableStore)
+
+    async def open_maildrop(self, user: bytes) -> IMailbox:
+        """See IMaildropFactory."""
+        return await self._open(user, b"", self._store.open_maildrop, user)
+
+    async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
+        """See IConfigurableStore."""
+        open_ = partial(self._store.open_configured, user, settings)
+        return await self._open(user, settings.maildrop, open_)
+
+    async def _open(
+        self, user: bytes, path: bytes, function: Callable[..., Awaitable[IMailbox]], *args: Any
+    ) -> IMailbox:
+        credentials = None if obstacle() else await self._owners.find(user, path)
+        if credentials is None:
+            return await function(*args)
+        try:
+            mailbox = await run_as(credentials, function, *args)
+        except BaseException:
+            # The owner may have changed.
+            self._owners.forget(user, path)
+            raise
+        return IMailbox(OwnedMailbox(mailbox, credentials))

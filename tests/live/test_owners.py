@@ -1,0 +1,244 @@
+"""A server that runs as root accesses each maildrop as the user whom it belongs to."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+from twisted.trial.unittest import TestCase
+
+from popserv.auth.passwords.schemes import join_field
+from popserv.auth.passwords.users_file_editing import set_secret
+from tests.live.harness import (
+    SAMPLES,
+    TIMEOUT,
+    Server,
+    deliver,
+    require_programs,
+    temporary_directory,
+    until,
+)
+
+ANN, BOB = 5000, 5001
+PASSWORD = b"secret"
+
+LARGE = b"Subject: large\n\n" + b"line\n" * 60_000
+
+
+class OwnersCase(TestCase):
+    """The homes of Ann and Bob, and servers of the mail in them."""
+
+    def setUp(self):
+        """Make the homes and a users file."""
+        if os.geteuid():
+            self.skipTest("only root can become other users")
+        self.home = temporary_directory(self).resolve()
+        self.users = str(temporary_directory(self) / "users")
+        for name, uid in (("ann", ANN), ("bob", BOB)):
+            self.add(name, uid)
+
+    def add(self, name, uid):
+        """Add a user with a home that nobody else can enter."""
+        set_secret(self.users, name.encode(), join_field(b"PLAIN", PASSWORD), new=True)
+        (self.home / name).mkdir(mode=0o700)
+        os.chown(self.home / name, uid, uid)
+
+    def deliver(self, name, messages):
+        """Deliver messages to a Maildir in a user's home; return its path."""
+        maildir = self.home / name / "Maildir"
+        deliver(maildir, messages)
+        self.give(maildir, name)
+        return maildir
+
+    def give(self, path, name):
+        """Give a file, or a directory with all that is in it, to a user."""
+        uid = (self.home / name).stat().st_uid
+        for each in (path, *path.rglob("*")):
+            os.chown(each, uid, uid, follow_symlinks=False)
+
+    def start(self, *options, store=None, **more):
+        """Return a server, which is stopped after the test."""
+        store = store or ("--maildir", f"{self.home}/%u/Maildir")
+        server = Server("--auth", f"passwd-file:{self.users}", *options, store=store, **more)
+        self.addCleanup(self.stop, server)
+        return server
+
+    def stop(self, server):
+        """Stop a server, also one that strace has started."""
+        pid = server.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        if server.process.args[0] == "strace" and children.exists():
+            for child in children.read_text().split():
+                os.kill(int(child), signal.SIGTERM)
+            server.process.wait(TIMEOUT)
+        server.stop()
+
+    def login(self, server, name="ann"):
+        """Return a connection that is logged in."""
+        connection = server.login(name)
+        self.addCleanup(connection.abandon)
+        return connection
+
+    def retrieve(self, server, name="ann"):
+        """Return all messages of a user."""
+        connection = self.login(server, name)
+        count = int(connection.ask(b"STAT").split()[1])
+        messages = []
+        for number in range(1, count + 1):
+            self.assertIn(b"+OK", connection.ask(b"RETR %d" % number))
+            messages.append(b"\n".join(connection.lines()) + b"\n")
+        connection.close()
+        return messages
+
+    def assert_owners(self, path, uid):
+        """Check that all files belong to a user."""
+        owners = {each: each.stat().st_uid for each in Path(path).rglob("*")}
+        self.assertEqual(set(owners.values()), {uid}, owners)
+
+
+class PermissionTests(OwnersCase):
+    """Nobody reaches by POP3 what their own permissions do not allow."""
+
+    def test_sessions(self):
+        """Links and files of root lead nowhere; what is written belongs to the user."""
+        server = self.start("--mark-seen")
+        self.assertIn(
+            "running as root; each maildrop is accessed as the user whom it belongs to", server.log
+        )
+        messages = [b"Subject: %d\n\n" % number for number in range(60)]
+        maildir = self.deliver("ann", messages)
+        (secret,) = self.deliver("bob", [b"Subject: secret\n\n"]).glob("new/*")
+        secret.chmod(0o600)
+        os.link(secret, maildir / "new/9000000000.linked")
+        (maildir / "new/9000000001.root").write_bytes(b"Subject: root's\n\n")
+        (maildir / "new/9000000001.root").chmod(0o600)
+        (maildir / "new/9000000002.symbolic").symlink_to(secret)
+        self.assertEqual(self.retrieve(server), messages)
+        self.assertIn("9000000001.root cannot be read by user 5000; it belongs to root", server.log)
+        (maildir / "new/9000000001.root").unlink()
+        (maildir / "new/9000000002.symbolic").unlink()
+        connection = self.login(server)
+        connection.ask(b"DELE 1")
+        self.assertIn(b"+OK", connection.close())
+        self.assertTrue((maildir / "popserv-sizes").exists())
+        os.unlink(maildir / "new/9000000000.linked")
+        self.assert_owners(maildir, ANN)
+        self.assertEqual(self.retrieve(server, "bob"), [b"Subject: secret\n\n"])
+
+    def test_link_into_another_home(self):
+        """A user who puts a link to another maildrop in the place of a directory is refused."""
+        server = self.start()
+        self.deliver("bob", SAMPLES[:1])
+        (self.home / "ann/Maildir").symlink_to(self.home / "bob/Maildir")
+        self.give(self.home / "ann/Maildir", "ann")
+        connection = server.connect()
+        self.addCleanup(connection.abandon)
+        connection.ask(b"USER ann")
+        self.assertIn(b"-ERR", connection.ask(b"PASS " + PASSWORD))
+        self.assertIn("bob cannot be searched by user 5000", server.log)
+
+    def test_workers(self):
+        """Each worker does the same."""
+        server = self.start("--workers", "2")
+        until(lambda: "[worker 1: popserv.wiring" in server.log, "the line of worker 1")
+        self.assertIn("accessed as the user whom it belongs to", server.log)
+        maildir = self.deliver("ann", [b"Subject: 1\n\n"] * 60)
+        for _ in range(8):
+            self.assertEqual(len(self.retrieve(server)), 60)
+        self.assert_owners(maildir, ANN)
+
+    def test_no_privileges(self):
+        """A server that has given up its privileges accesses everything as its user."""
+        server = self.start(twistd=("--uid", "nobody", "--gid", "nogroup"))
+        self.assertIn("running as nobody, who also accesses the maildrops", server.log)
+        self.deliver("ann", SAMPLES[:1])
+        connection = server.connect()
+        self.addCleanup(connection.abandon)
+        connection.ask(b"USER ann")
+        self.assertIn(b"-ERR", connection.ask(b"PASS " + PASSWORD))
+
+
+class SystemCallTests(OwnersCase):
+    """The system calls of a server, as strace reports them."""
+
+    CALL = re.compile(r"(\d+) +(\w+)\((.*)")
+
+    def calls(self, path):
+        """Yield the uid for files, the name and the arguments of each call with a path."""
+        users = {}
+        for line in path.read_text().splitlines():
+            found = self.CALL.match(line)
+            if found is None:
+                continue
+            thread, name, arguments = found.groups()
+            if name == "setfsuid":
+                uid = int(re.match(r"-?\d+", arguments)[0])
+                if 0 <= uid < 0xFFFF_FFFF:
+                    users[thread] = uid
+            else:
+                yield users.get(thread, 0), name, arguments
+
+    def session(self, server):
+        """Use each command that reads or writes files."""
+        for _ in range(2):
+            connection = self.login(server)
+            for command in (b"LIST", b"UIDL", b"RETR 1", b"RETR 2", b"TOP 2 1", b"RETR 3"):
+                self.assertIn(b"+OK", connection.ask(command))
+                connection.lines()
+            connection.ask(b"DELE 1")
+            self.assertIn(b"+OK", connection.close())
+
+    def assert_never_root(self, store, directory, name):
+        """Check that of what is Ann's, root examines nothing but the owner of the first name.
+
+        That is ``name`` in ``directory``.
+        """
+        require_programs(self, "strace")
+        output = temporary_directory(self) / "calls"
+        trace = ("-e", "trace=%file,setfsuid", "-e", "signal=none")
+        server = self.start(
+            "--mark-seen",
+            store=store,
+            prefix=("strace", "-f", "-y", "-qq", *trace, "-o", output),
+        )
+        self.session(server)
+        self.stop(server)
+        # The path of an open directory is in angle brackets.
+        path = re.escape(f"{directory}/{name}")
+        anns = re.compile(rf'{path}[>"/.]|<{re.escape(str(directory))}>, "\.?{name}')
+        examined = re.compile(rf'AT_FDCWD<[^>]*>, "{path}", .*AT_SYMLINK_NOFOLLOW')
+        calls = [call for call in self.calls(output) if anns.search(call[2])]
+        as_others = [call for call in calls if call[0] != ANN]
+        self.assertGreater(len(calls) - len(as_others), 20)
+        self.assertEqual({(uid, call) for uid, call, _ in as_others}, {(0, "newfstatat")})
+        for *_, arguments in as_others:
+            self.assertRegex(arguments, examined)
+
+    def test_maildir(self):
+        """Maildirs."""
+        self.deliver("ann", [b"Subject: 0\n\n", b"Subject: 1\n\n", *[LARGE] * 4, *[b"x\n"] * 60])
+        self.assert_never_root(("--maildir", f"{self.home}/%u/Maildir"), self.home, "ann")
+
+    def test_mh(self):
+        """MH folders."""
+        folder = self.home / "ann" / "Mail"
+        folder.mkdir()
+        for number in range(1, 9):
+            (folder / str(number)).write_bytes(LARGE if number > 2 else b"Subject: 0\n\n")
+        self.give(folder, "ann")
+        self.assert_never_root(("--store", f"mh:{self.home}/%u/Mail"), self.home, "ann")
+
+    def test_mbox(self):
+        """Mbox files in a spool directory, where the group makes the dotlocks."""
+        spool = self.home / "spool"
+        spool.mkdir()
+        os.chown(spool, 0, 8)
+        spool.chmod(0o2775)
+        head = b"From ann@example.org Mon Jan  5 10:00:00 2026\n"
+        messages = [b"a: b\n\n", b"c: d\n\n", *[LARGE] * 6]
+        file = spool / "ann"
+        file.write_bytes(b"".join(head + message + b"\n" for message in messages))
+        self.give(file, "ann")
+        self.assert_never_root(("--mbox", spool), spool, "ann")
+        self.assertEqual([*spool.iterdir()], [file])
+        self.assertEqual(file.stat().st_uid, ANN)
