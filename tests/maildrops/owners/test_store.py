@@ -154,7 +154,7 @@ class OwnersStoreTests(CredentialsCase):
         """It provides what the store provides."""
         for interface in (IMaildropFactory, IConfigurableStore):
             verifyObject(interface, self.store)
-        self.assertFalse(ICaching.providedBy(self.store))
+        verifyObject(ICaching, self.store)
         layout = Layout(self.template)
         for inner in (MaildirMaildrops, MHMaildrops, MboxMaildrops):
             store = OwnersStore(inner(self.template), layout)
