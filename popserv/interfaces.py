@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from popserv.auth.passwords.scram_keys import ScramKeys
+    from popserv.core.findings import Finding
     from popserv.core.snapshot import Message, Snapshot
-    from popserv.core.user_settings import UserSettings
+    from popserv.core.user_settings import ConfiguredUser, UserSettings
     from popserv.maildrops.settings import StoreSettings
     from popserv.messages.details import MessageDetails
     from popserv.messages.framing import Chunk
@@ -489,6 +490,40 @@ class IPasswordCache(Interface):
     cache_seconds: float = Attribute(
         "The seconds for which a verified password is remembered, or 0.  The server sets it."
     )
+
+
+class IDiagnosed(Interface):
+    """A store or a credentials checker that can look for faults, for ``popserv doctor``.
+
+    It is asked as the user that the server runs as.
+    """
+
+    def diagnose() -> Awaitable[Iterable[Finding]]:
+        """Return what is wrong with the files, servers and programs that it depends on.
+
+        It changes nothing, logs nothing, and gives up after some seconds.
+        """
+
+
+class IDiagnosedStore(IDiagnosed):
+    """A store that can look for faults in a maildrop."""
+
+    def diagnose_maildrop(user: bytes, settings: UserSettings) -> Iterable[Finding]:
+        """Return what is wrong with the maildrop of a user who has these settings.
+
+        It changes nothing, logs nothing, takes no lock that a session would wait for, and is called
+        in a thread.
+        """
+
+
+class IUserNames(Interface):
+    """A credentials checker that can list its users."""
+
+    def users() -> Iterable[tuple[bytes, bytes | ConfiguredUser]]:
+        """Return the name and the avatar ID of each user who can log in; it may read a file.
+
+        :raises Exception: they cannot be listed.
+        """
 
 
 class IReloadable(Interface):

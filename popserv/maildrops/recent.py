@@ -12,7 +12,14 @@ from zope.interface import alsoProvides, directlyProvides, implementer, provided
 
 from popserv.core.snapshot import Message, Snapshot
 from popserv.core.user_settings import UserSettings
-from popserv.interfaces import IConfigurableStore, IDeliveryTimes, IMailbox, IMaildropFactory
+from popserv.interfaces import (
+    IConfigurableStore,
+    IDeliveryTimes,
+    IDiagnosedStore,
+    IMailbox,
+    IMaildropFactory,
+    IUserListing,
+)
 from popserv.maildrops.index_cache import share_caching
 from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
@@ -36,6 +43,13 @@ class RecentMaildrops:
         share_caching(self, maildrops)
         if IConfigurableStore.providedBy(maildrops):
             alsoProvides(self, IConfigurableStore)
+        for interface in (IUserListing, IDiagnosedStore):
+            if interface.providedBy(maildrops):
+                # They concern all messages of the other store.
+                alsoProvides(self, interface)
+                vars(self).update(
+                    {name: getattr(maildrops, name) for name in interface.names(all=True)}
+                )
 
     async def open_maildrop(self, user: bytes) -> IMailbox:
         """See IMaildropFactory."""

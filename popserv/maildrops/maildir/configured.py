@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 
 from zope.interface import implementer
 
+from popserv.core.findings import Finding
 from popserv.core.user_settings import UnsupportedSettings, UserSettings, check_deleted
 from popserv.interfaces import (
     ICaching,
     IConfigurableStore,
     IDelivery,
     IDeliveryStore,
+    IDiagnosedStore,
     IMailbox,
     IMaildropFactory,
     IScanCounts,
@@ -25,7 +27,9 @@ from popserv.maildrops.recent import RecentMaildrops
 from popserv.maildrops.settings import StoreSettings
 
 
-@implementer(ICaching, IConfigurableStore, IDeliveryStore, IUserListing, IScanCounts)
+@implementer(
+    ICaching, IConfigurableStore, IDeliveryStore, IDiagnosedStore, IScanCounts, IUserListing
+)
 class ConfiguredMaildirs:
     """The Maildirs at the paths that ``template`` gives, with the settings of the server.
 
@@ -68,6 +72,14 @@ class ConfiguredMaildirs:
     def users(self) -> Awaitable[Sequence[bytes]]:
         """See IUserListing."""
         return self._maildirs.users()
+
+    def diagnose(self) -> Awaitable[Iterable[Finding]]:
+        """See IDiagnosed."""
+        return self._maildirs.diagnose()
+
+    def diagnose_maildrop(self, user: bytes, settings: UserSettings) -> Iterable[Finding]:
+        """See IDiagnosedStore."""
+        return self._maildirs.diagnose_maildrop(user, settings)
 
     def open_delivery(self, user: bytes) -> Awaitable[IDelivery]:
         """See IDeliveryStore."""

@@ -39,11 +39,24 @@ def load(maildir_fd: int) -> frozenset[bytes]:
     if text is None:
         return frozenset()
     body = text[:-_DIGEST]
-    if not body.startswith(_MAGIC) or digest_of(body) != text[-_DIGEST:]:
+    if not _is_whole(text):
         problem = explain_in_directory(unusable(NAME, "the file is damaged"), maildir_fd, NAME)
         _log.warn("deleted messages are shown again: {problem}", problem=problem)
         return frozenset()
     return frozenset(body[at : at + _DIGEST] for at in range(len(_MAGIC), len(body), _DIGEST))
+
+
+def is_damaged(maildir_fd: int) -> bool:
+    """Return whether an open Maildir has a file that is damaged.
+
+    :raises OSError: as :func:`load`.
+    """
+    text, _ = read_file(NAME, maildir_fd)
+    return text is not None and not _is_whole(text)
+
+
+def _is_whole(text: bytes) -> bool:
+    return text.startswith(_MAGIC) and digest_of(text[:-_DIGEST]) == text[-_DIGEST:]
 
 
 def save(maildir_fd: int, digests: Iterable[bytes]) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import partial
 
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from popserv.core.findings import Finding
 from popserv.core.printable import one_line, printable
 from popserv.core.user_folder import UserFolder
+from popserv.core.user_settings import UserSettings
 from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
 from popserv.interfaces import (
     ICaching,
     IDelivery,
     IDeliveryStore,
+    IDiagnosedStore,
     IMailbox,
     IScanCounts,
     IUserListing,
@@ -24,6 +28,7 @@ from popserv.interfaces import (
 from popserv.maildrops.cached_open import NotCached
 from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.layout import create_inheriting
+from popserv.maildrops.maildir.diagnosis.maildir import diagnose_maildir
 from popserv.maildrops.maildir.folder_names import FolderLayout, owner_of
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders
 from popserv.maildrops.maildir.listing.cache import MaildirIndexCache
@@ -34,6 +39,7 @@ from popserv.maildrops.maildir.unique_ids.format import UniqueIdFormat
 from popserv.maildrops.maildir.unique_ids.numbering import Numbering
 from popserv.maildrops.path_problems import UnusablePath, explain_in_directory
 from popserv.maildrops.refusals import refusal
+from popserv.maildrops.store_diagnosis import diagnose_root
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
 from popserv.texts import Text
@@ -50,7 +56,7 @@ _MAX_LOGGED_USERS = 10_000
 """The maximum number of users who are remembered because they have no Maildir."""
 
 
-@implementer(IDeliveryStore, IUserListing, ICaching, IScanCounts)
+@implementer(ICaching, IDeliveryStore, IDiagnosedStore, IScanCounts, IUserListing)
 class MaildirMaildrops:
     """The Maildirs at the paths that a template gives.
 
@@ -95,7 +101,9 @@ class MaildirMaildrops:
         self._is_read_only = False
         self._path = b""
         self._layout = FolderLayout(template, folder)
-        self._numbering = Numbering(UniqueIdFormat(uidl))
+        unique_id_format = UniqueIdFormat(uidl)
+        self._numbering = Numbering(unique_id_format)
+        self._unique_id_source = unique_id_format.source
         self._cache = MaildirIndexCache(cache_messages)
         self.cache_sizes = self._cache.sizes
         self.scan_counts = self._cache.scans.totals
@@ -141,6 +149,18 @@ class MaildirMaildrops:
         """See IUserListing: those who have a directory."""
         users: Sequence[bytes] = await self.run(self._layout.users)
         return users
+
+    async def diagnose(self) -> Iterable[Finding]:
+        """See IDiagnosed."""
+        found: Iterable[Finding] = await self.run(
+            diagnose_root, self._layout, os.path.isfile, "Maildirs", "files, mbox files perhaps"
+        )
+        return found
+
+    def diagnose_maildrop(self, user: bytes, settings: UserSettings) -> Iterable[Finding]:
+        """See IDiagnosedStore."""
+        layout = self._layout.at(settings.maildrop) if settings.maildrop else self._layout
+        return diagnose_maildir(layout, user, self._unique_id_source, time.time())
 
     async def open_delivery(self, user: bytes) -> IDelivery:
         """See IDeliveryStore."""

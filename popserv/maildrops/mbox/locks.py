@@ -78,6 +78,18 @@ async def retry_while_locked(
     return await run(function, *args)
 
 
+def dotlock_age(parent: int, name: bytes, now: float) -> float | None:
+    """Return the age in seconds of the dotlock of a file, or None if there is none.
+
+    The file has this name in an open directory.
+    """
+    try:
+        status = os.stat(name + _SUFFIX, dir_fd=parent, follow_symlinks=False)
+    except OSError:
+        return None
+    return now - status.st_mtime
+
+
 class FileLock:
     """Both locks on an open file, of which ``name`` is the name in the open directory ``parent``.
 

@@ -160,12 +160,15 @@ def _open(layout: Layout, user: bytes) -> tuple[int, int]:
             problem = error
             if error.errno not in _NO_PERMISSION:
                 break
-    path = os.fsdecode(layout.path(user))
-    if isinstance(problem, IsADirectoryError):
-        reason = f"{path} is a directory, a Maildir perhaps, and not an mbox file"
-    else:
-        reason = explain_open(problem, path)
+    reason = describe_failure(problem, os.fsdecode(layout.path(user)))
     raise UnusablePath(problem.errno, reason) from problem
+
+
+def describe_failure(problem: OSError, path: str) -> str:
+    """Return why the file at a path could not be opened."""
+    if isinstance(problem, IsADirectoryError):
+        return f"{path} is a directory, a Maildir perhaps, and not an mbox file"
+    return str(problem) if isinstance(problem, UnusablePath) else explain_open(problem, path)
 
 
 def create_file(layout: Layout, user: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from copy import copy
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from popserv.core.findings import Finding
 from popserv.core.user_settings import UserSettings
 from popserv.errors import MaildropBusy, TryLater
 from popserv.interfaces import (
@@ -18,6 +19,7 @@ from popserv.interfaces import (
     IConfigurableStore,
     IDelivery,
     IDeliveryStore,
+    IDiagnosedStore,
     IMailbox,
     IScanCounts,
     IUserListing,
@@ -26,6 +28,7 @@ from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.mbox.delivery import MboxDelivery
+from popserv.maildrops.mbox.diagnosis import diagnose_mbox
 from popserv.maildrops.mbox.file import MboxFile
 from popserv.maildrops.mbox.index import Index
 from popserv.maildrops.mbox.locks import FileLocked, Wait, retry_while_locked
@@ -35,6 +38,7 @@ from popserv.maildrops.mbox.spool import Spool, create_file
 from popserv.maildrops.read_only import ReadOnlyMailbox
 from popserv.maildrops.recent import select_recent
 from popserv.maildrops.refusals import refusal
+from popserv.maildrops.store_diagnosis import diagnose_root
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
 
@@ -48,7 +52,9 @@ def _wait(seconds: float) -> Awaitable[Any]:
     return waited
 
 
-@implementer(ICaching, IScanCounts, IConfigurableStore, IDeliveryStore, IUserListing)
+@implementer(
+    ICaching, IConfigurableStore, IDeliveryStore, IDiagnosedStore, IScanCounts, IUserListing
+)
 class MboxMaildrops:
     """The mbox files at the paths that a template gives.
 
@@ -111,6 +117,17 @@ class MboxMaildrops:
         """See IUserListing: those who have a file."""
         users: Sequence[bytes] = await self.run(self._layout.users, _may_be_mbox)
         return users
+
+    async def diagnose(self) -> Iterable[Finding]:
+        """See IDiagnosed."""
+        found: Iterable[Finding] = await self.run(
+            diagnose_root, self._layout, os.path.isdir, "mbox files", "directories"
+        )
+        return found
+
+    def diagnose_maildrop(self, user: bytes, settings: UserSettings) -> Iterable[Finding]:
+        """See IDiagnosedStore."""
+        return diagnose_mbox(self._layout, user, self._format)
 
     async def open_delivery(self, user: bytes) -> IDelivery:
         """See IDeliveryStore."""

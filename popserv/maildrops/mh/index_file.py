@@ -119,6 +119,12 @@ def load(folder: int, kind: bytes) -> tuple[list[Entry], bool]:
         return [], False
 
 
+def is_damaged(folder: int) -> bool:
+    """Return whether an open folder has a file that :func:`load` cannot use."""
+    kinds = (b"0", b"1", NOT_COUNTED)
+    return version(folder) is not None and all(load(folder, kind) == ([], False) for kind in kinds)
+
+
 def version(folder: int) -> Version:
     """Return the version of the file of an open folder."""
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import partial
 
 from zope.interface import implementer
 
+from popserv.core.findings import Finding
 from popserv.core.user_settings import UserSettings
 from popserv.errors import MaildropBusy, TryLater
 from popserv.interfaces import (
@@ -16,6 +17,7 @@ from popserv.interfaces import (
     IConfigurableStore,
     IDelivery,
     IDeliveryStore,
+    IDiagnosedStore,
     IMailbox,
     IScanCounts,
     IUserListing,
@@ -24,19 +26,23 @@ from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.mh.delivery import MHDelivery
+from popserv.maildrops.mh.diagnosis import diagnose_folder
 from popserv.maildrops.mh.folder import lock, times_of
 from popserv.maildrops.mh.index import Index, read_index
 from popserv.maildrops.mh.mailbox import MHMailbox
 from popserv.maildrops.path_problems import explain_in_directory
 from popserv.maildrops.recent import select_recent
 from popserv.maildrops.refusals import refusal
+from popserv.maildrops.store_diagnosis import diagnose_root
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
 
 _disk_threads = BoundedThreadPool("popserv-mh", threads=4)
 
 
-@implementer(ICaching, IConfigurableStore, IDeliveryStore, IScanCounts, IUserListing)
+@implementer(
+    ICaching, IConfigurableStore, IDeliveryStore, IDiagnosedStore, IScanCounts, IUserListing
+)
 class MHMaildrops:
     """The MH folders at the paths that a template gives.
 
@@ -94,6 +100,17 @@ class MHMaildrops:
         """See IUserListing: those who have a folder."""
         users: Sequence[bytes] = await self.run(self._layout.users)
         return users
+
+    async def diagnose(self) -> Iterable[Finding]:
+        """See IDiagnosed."""
+        found: Iterable[Finding] = await self.run(
+            diagnose_root, self._layout, os.path.isfile, "MH folders", "files"
+        )
+        return found
+
+    def diagnose_maildrop(self, user: bytes, settings: UserSettings) -> Iterable[Finding]:
+        """See IDiagnosedStore."""
+        return diagnose_folder(self._layout, user)
 
     async def open_delivery(self, user: bytes) -> IDelivery:
         """See IDeliveryStore."""

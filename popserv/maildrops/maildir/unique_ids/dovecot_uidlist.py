@@ -210,6 +210,11 @@ def _locked(maildir_fd: int) -> Iterator[None]:
             os.unlink(LOCK_NAME, dir_fd=maildir_fd)
 
 
+def has_stale_lock(maildir_fd: int) -> bool:
+    """Return whether a program has left Dovecot's lock behind."""
+    return _age_of_lock(maildir_fd) >= STALE_AGE
+
+
 def _age_of_lock(maildir_fd: int) -> float:
     try:
         status = os.stat(LOCK_NAME, dir_fd=maildir_fd, follow_symlinks=False)

@@ -1,0 +1,113 @@
+"""Tests of popserv.maildrops.mbox.diagnosis."""
+
+import os
+import time
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.layout import Layout
+from popserv.maildrops.mbox.appending import journal_name
+from popserv.maildrops.mbox.diagnosis import diagnose_mbox
+from popserv.maildrops.mbox.locks import STALE_AGE
+from popserv.maildrops.mbox.parser import DEFAULT_FORMAT
+from popserv.maildrops.mbox.window import Window
+from tests.doctor.harness import codes, open_directory, unprivileged
+
+MAIL = b"From ann@example.org Mon Jan  5 10:00:00 2026\nSubject: x\n\n\n"
+
+
+class DiagnosisTests(SynchronousTestCase):
+    """The mbox file of ann."""
+
+    def setUp(self):
+        """Write it."""
+        self.root = open_directory(self)
+        self.file = self.root / "ann"
+        self.file.write_bytes(MAIL)
+        self.file.chmod(0o600)
+
+    def findings(self, user=b"ann"):
+        """Return what is found, and check that nothing was changed."""
+        before = sorted(self.root.iterdir()), self.file.stat().st_mtime_ns
+        found = list(diagnose_mbox(Layout(str(self.root)), user, DEFAULT_FORMAT))
+        self.assertEqual((sorted(self.root.iterdir()), self.file.stat().st_mtime_ns), before)
+        return found
+
+    def codes(self, user=b"ann"):
+        """Return the codes of what is found."""
+        return codes(self.findings(user))
+
+    def test_right(self):
+        """A file with a message has nothing wrong with it, nor has an empty one."""
+        self.assertEqual(self.codes(), [])
+        self.file.write_bytes(b"")
+        self.assertEqual(self.codes(), [])
+
+    def test_missing(self):
+        """A user without a file is hinted at; a name that cannot be one is an error."""
+        self.assertEqual(self.codes(b"bob"), ["h mbox-missing"])
+        self.assertEqual(self.codes(b".ann"), ["e maildrop-name"])
+
+    def test_directory(self):
+        """A Maildir where a file is meant is an error."""
+        (self.root / "bob").mkdir()
+        (self.root / "bob" / "cur").mkdir()
+        found = list(diagnose_mbox(Layout(f"{self.root}/%u"), b"bob", DEFAULT_FORMAT))
+        self.assertIn("a directory", " ".join(each.what for each in found))
+
+    def test_unreadable(self):
+        """A file, or a directory, that cannot be read is an error."""
+        self.file.chmod(0)
+        with unprivileged():
+            [finding] = self.findings()
+        self.assertEqual(finding.code, "maildrop-unusable")
+        self.assertIn("cannot be read by user", finding.what)
+        os.symlink("loop", self.root / "loop")
+        self.assertEqual(self.codes(b"loop"), ["e maildrop-unusable"])
+
+    def test_permissions(self):
+        """Permissions of others are a warning; missing ones are an error or a hint."""
+        self.file.chmod(0o644)
+        with unprivileged():
+            expected = ["w mbox-exposed"]
+            if os.getuid() != self.file.stat().st_uid:
+                expected += ["e mbox-not-writable", "h mbox-no-dotlock"]
+            found = self.codes()
+        self.assertEqual(found, expected)
+
+    def test_links(self):
+        """A file with two names is an error."""
+        os.link(self.file, self.root / "other")
+        self.assertEqual(self.codes(), ["e maildrop-unusable"])
+
+    def test_contents(self):
+        """A file of another kind is an error."""
+        self.file.write_bytes(b"Subject: x\n\n")
+        self.assertEqual(self.codes(), ["e not-an-mbox"])
+
+    def test_damaged(self):
+        """A file that the disk does not read is an error."""
+
+        def read(window, offset, octets):
+            raise OSError(5, "Input/output error")
+
+        self.patch(Window, "read", read)
+        [finding] = self.findings()
+        self.assertEqual((finding.code, finding.what), ("maildrop-unusable", "Input/output error"))
+
+    def test_interrupted(self):
+        """A copy that was interrupted is a hint."""
+        (self.root / os.fsdecode(journal_name(b"ann"))).write_bytes(b"x")
+        self.assertEqual(self.codes(), ["h mbox-interrupted"])
+
+    def test_dotlock(self):
+        """A lock is a warning once it is stale."""
+        lock = self.root / "ann.lock"
+        lock.write_text("1")
+        now = time.time()
+        os.utime(lock, (now - STALE_AGE + 60, now - STALE_AGE + 60))
+        self.assertEqual(self.codes(), [])
+        os.utime(lock, (now - STALE_AGE - 60, now - STALE_AGE - 60))
+        [finding] = self.findings()
+        self.assertEqual(finding.code, "mbox-dotlock")
+        self.assertIn("6 minutes old", finding.what)
