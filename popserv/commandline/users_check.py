@@ -12,8 +12,8 @@ from popserv.auth.passwords.schemes import (
     has_password,
     is_apop,
     split_field,
-    verify,
 )
+from popserv.auth.passwords.secret_forms import check_form
 from popserv.auth.passwords.users_file import UsersFile, problems_of
 from popserv.auth.users.extra_fields import PREFIX, utc_time
 from popserv.auth.users.user import User
@@ -69,7 +69,7 @@ class UsersCheck:
             if is_apop(user.password_field):
                 split_field(user.password_field)
             elif has_password(user.password_field):
-                verify(user.password_field, b"password")
+                check_form(user.password_field)
         except (SchemeUnavailable, UnknownScheme) as error:
             return str(error)
         except ValueError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from secrets import token_hex
 from typing import Any
 
@@ -21,18 +21,20 @@ from popserv.auth.dovecot.connection import ConnectionFailed
 from popserv.auth.dovecot.exchange import Aborted, run_exchange
 from popserv.auth.users.service import PasswordService
 from popserv.auth.users.user import User
+from popserv.core.findings import Finding, error
 from popserv.core.user_settings import ConfiguredUser
 from popserv.errors import TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
     IAPOPTimestamps,
     ICredentialsSupport,
+    IDiagnosed,
     IRelayedCredentials,
     ISASLRelay,
 )
 
 
-@implementer(ICredentialsSupport, ISASLRelay, IAPOPTimestamps)
+@implementer(ICredentialsSupport, IDiagnosed, ISASLRelay, IAPOPTimestamps)
 class DovecotChecker(PasswordService):
     """Asks Dovecot about passwords and APOP, and passes SASL exchanges on to it.
 
@@ -96,6 +98,20 @@ class DovecotChecker(PasswordService):
             return None
         prefix = b"%b%x" % (connection.apop_prefix, self._client.now())
         return b"%b.%b@%b>" % (prefix, token_hex(8).encode("ascii"), host)
+
+    async def diagnose(self) -> Iterable[Finding]:
+        """See :class:`popserv.interfaces.IDiagnosed`."""
+        path = self._client.path
+        try:
+            mechanisms = await self._client.try_once()
+        except ConnectionFailed as problem:
+            what = f"Dovecot cannot be asked: {problem}"
+            remedy = "start Dovecot, or correct the path or the mode of its auth-client socket"
+            return [error("dovecot-auth", path, what, remedy)]
+        if b"PLAIN" not in mechanisms:
+            what = "Dovecot does not offer PLAIN, so that nobody can log in by PASS"
+            return [error("dovecot-auth", path, what, "add plain to its auth_mechanisms")]
+        return []
 
     async def check(self, credentials: Any) -> bytes | ConfiguredUser:
         """See :class:`PasswordService`."""

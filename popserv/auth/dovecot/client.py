@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from errno import EACCES
 from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -52,11 +53,7 @@ class AuthClient:
         """Connect, unless that was done before."""
         if not self._is_started:
             self._is_started = True
-            if self._clock is None:
-                # twistd chooses the reactor after everything is imported.
-                from twisted.internet import reactor
-
-                self._clock = reactor
+            self._set_clock()
             self._connect()
 
     def now(self) -> int:
@@ -88,12 +85,35 @@ class AuthClient:
         self._waiting.remove(waiting)
         waiting.errback(ConnectionFailed(f"no connection to Dovecot at {self.path}"))
 
-    def _connect(self) -> None:
+    async def try_once(self) -> Mapping[bytes, frozenset[bytes]]:
+        """Connect, disconnect, and return the mechanisms, without a line in the log.
+
+        :raises ConnectionFailed: there is no connection.
+        """
+        self._set_clock()
+        try:
+            connection = await self._open(lambda reason: None)
+        except ConnectError as error:
+            raise ConnectionFailed(_reason_of(error)) from error
+        connection.close()
+        return connection.mechanisms
+
+    def _set_clock(self) -> None:
+        if self._clock is None:
+            # twistd chooses the reactor after everything is imported.
+            from twisted.internet import reactor
+
+            self._clock = reactor
+
+    def _open(self, lost: Callable[[str], object]) -> Deferred[AuthConnection]:
         endpoint = UNIXClientEndpoint(self._clock, self.path, timeout=MAX_WAIT)
-        factory = Factory.forProtocol(partial(AuthConnection, self._clock, self._lost))
+        factory = Factory.forProtocol(partial(AuthConnection, self._clock, lost))
         factory.noisy = False
-        connecting = endpoint.connect(factory)
-        connecting.addCallback(lambda connection: connection.ready)
+        connecting: Deferred[AuthConnection] = endpoint.connect(factory)
+        return connecting.addCallback(lambda connection: connection.ready)
+
+    def _connect(self) -> None:
+        connecting = self._open(self._lost)
         connecting.addCallbacks(self._connected, self._failed)
 
     def _connected(self, connection: AuthConnection) -> None:
@@ -114,12 +134,7 @@ class AuthClient:
         self._connect_later()
 
     def _failed(self, failure: Failure) -> None:
-        error = failure.value
-        # It is an OSError, or only its number.
-        number = getattr(getattr(error, "osError", None), "errno", getattr(error, "osError", None))
-        reason = str(error) if number is None else os.strerror(number)
-        if number == EACCES:
-            reason += f" for user {this_user()}"
+        reason = _reason_of(failure.value)
         # Logged once, not at each attempt.
         if reason != self._reported:
             self._reported = reason
@@ -134,3 +149,10 @@ class AuthClient:
     def _connect_later(self) -> None:
         self._clock.callLater(self._delay, self._connect)
         self._delay = min(2 * self._delay, MAX_DELAY)
+
+
+def _reason_of(error: Any) -> str:
+    # It is an OSError, or only its number.
+    number = getattr(getattr(error, "osError", None), "errno", getattr(error, "osError", None))
+    reason = str(error) if number is None else os.strerror(number)
+    return f"{reason} for user {this_user()}" if number == EACCES else reason

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from popserv.auth.files import FileError
 from popserv.auth.ldap.config import LDAPConfig
 from popserv.auth.ldap.directory import Directory
 from popserv.auth.passwords.preparation import prepared_password
 from popserv.auth.users.look_ups import LookUps
-from popserv.auth.users.outages import NotAsked
+from popserv.auth.users.outages import NotAsked, ServerUnavailable
 from popserv.auth.users.records import name_parts
 from popserv.auth.users.refusals import EvenRefusals
 from popserv.auth.users.service import PasswordService
 from popserv.auth.users.user import User, UserDirectory
+from popserv.core.findings import Finding, error, warning
+from popserv.core.printable import one_line
 from popserv.core.user_settings import ConfiguredUser
+from popserv.interfaces import IDiagnosed
 
 _log = Logger()
 
 
+@implementer(IDiagnosed)
 class LDAPChecker(PasswordService):
     """Checks passwords by binding to a directory as the user.
 
@@ -47,6 +53,20 @@ class LDAPChecker(PasswordService):
         self._config = config
         self._directory = Directory(config)
         self._look_ups = LookUps("popserv-directory", config.timeout, config.connections)
+
+    async def diagnose(self) -> Iterable[Finding]:
+        """See :class:`popserv.interfaces.IDiagnosed`."""
+        urls = self._config.urls
+        try:
+            problems = await self._look_ups.run(self._directory.try_servers)
+        except ServerUnavailable as problem:
+            problems = [(url, str(problem)) for url in urls]
+        make = error if len(problems) == len(urls) else warning
+        remedy = "start the directory, or correct the file"
+        return [
+            make("ldap", self._config.path, f"{url} cannot be used: {one_line(text)}", remedy)
+            for url, text in problems
+        ]
 
     def reload(self) -> None:
         """Read the file again, and forget passwords; see :class:`popserv.interfaces.IReloadable`.

@@ -75,6 +75,34 @@ class Directory:
                 raise ServerUnavailable(f"{url}: {_text_of(error)}") from error
         raise ServerUnavailable("; ".join(problems))
 
+    def try_servers(self) -> list[tuple[str, str]]:
+        """Return the URL of each server that cannot be used, and the reason.
+
+        It connects as for a login and, if there is a search, binds for it and reads its base.
+        """
+        problems = []
+        for url in self._config.urls:
+            try:
+                self._try(url)
+            except ldap.LDAPError as error:
+                problems.append((url, _text_of(error)))
+        return problems
+
+    def _try(self, url: str) -> None:
+        config = self._config
+        connection = self._connect(url)
+        try:
+            if config.user_dn:
+                # Which needs no permission, but a connection.
+                connection.whoami_s()
+            else:
+                connection.simple_bind_s(config.bind_dn, config.bind_password)
+                connection.search_ext_s(
+                    config.base, ldap.SCOPE_BASE, attrlist=["1.1"], timeout=self._seconds
+                )
+        finally:
+            connection.unbind_s()
+
     def _connect(self, url: str) -> Any:
         config = self._config
         if url.startswith("ldaps:"):

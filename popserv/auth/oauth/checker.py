@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -16,12 +17,25 @@ from popserv.auth.names import with_domain
 from popserv.auth.oauth.config import OAuthFile, OAuthFileError, make_verifier
 from popserv.auth.oauth.provider import ProviderError
 from popserv.auth.oauth.verifier import InsufficientScope, InvalidToken, ITokenVerifier
-from popserv.core.printable import printable
-from popserv.errors import TryLater
-from popserv.interfaces import ICredentialsSupport, IDefaultDomain, IReloadable, ITokenCredentials
+from popserv.core.findings import Finding, error
+from popserv.core.printable import one_line, printable
+from popserv.errors import POPError, TryLater
+from popserv.interfaces import (
+    ICredentialsSupport,
+    IDefaultDomain,
+    IDiagnosed,
+    IReloadable,
+    ITokenCredentials,
+)
+
+_FALSE_TOKENS = tuple(
+    urlsafe_b64encode(b'{"alg": "%b"}' % algorithm).rstrip(b"=") + b".e30.AA"
+    for algorithm in (b"RS256", b"PS256", b"ES256", b"EdDSA")
+)
+"""Tokens without a valid signature, one for each kind of key."""
 
 
-@implementer(ICredentialsChecker, ICredentialsSupport, IDefaultDomain, IReloadable)
+@implementer(ICredentialsChecker, ICredentialsSupport, IDefaultDomain, IDiagnosed, IReloadable)
 class TokenChecker:
     """Authenticates users by bearer tokens that ``verifier`` accepts.
 
@@ -85,6 +99,20 @@ class TokenChecker:
             # Otherwise the verifier stays, whose keys and answers are cached.
             vars(self).update(vars(current))
             self.log.info("{path}: OAuth settings reloaded", path=self._file.path)
+
+    async def diagnose(self) -> Iterable[Finding]:
+        """See :class:`popserv.interfaces.IDiagnosed`: the provider is asked about a false token."""
+        where = self._file.path if self._file is not None else "oauth"
+        for token in _FALSE_TOKENS:
+            try:
+                await self._verifier.verify(token)
+            except InvalidToken:
+                # Which the provider, or its keys, may have told.
+                continue
+            except (ProviderError, POPError) as problem:
+                what = f"tokens cannot be verified: {one_line(str(problem))}"
+                return [error("oauth", where, what, "correct the file, or start the provider")]
+        return []
 
     def supports(self, credentials: type[Interface]) -> bool:
         """Return whether these are token credentials."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +26,7 @@ from popserv.auth.credentials import ExchangeAborted
 from popserv.auth.files import FileError
 from popserv.auth.passwords.cram_md5 import CRAM_MD5_SCHEMES, matches_cram_md5
 from popserv.auth.passwords.decoys import Decoys, machine_secret
+from popserv.auth.passwords.diagnosis import diagnose_users_file
 from popserv.auth.passwords.login_methods import supports
 from popserv.auth.passwords.preparation import candidate_passwords
 from popserv.auth.passwords.schemes import (
@@ -44,6 +45,7 @@ from popserv.auth.passwords.users_file import UsersFile, UsersFileError
 from popserv.auth.users.remembered import RememberedPasswords
 from popserv.auth.users.user import User, UserDirectory
 from popserv.core.connection_details import connection_details
+from popserv.core.findings import Finding
 from popserv.core.session import client_is_connected
 from popserv.core.user_settings import ConfiguredUser
 from popserv.errors import POPError, TryLater
@@ -52,10 +54,12 @@ from popserv.interfaces import (
     ICaching,
     ICertificateCredentials,
     ICredentialsSupport,
+    IDiagnosed,
     IReloadable,
     IScramCredentials,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
+    IUserNames,
 )
 from popserv.runtime.coroutines import run_eagerly
 from popserv.runtime.threads import BoundedThreadPool
@@ -238,7 +242,7 @@ class SecretsChecker(UserDirectory):
         return select_scram_keys(kind, credentials.username, user, secrets, self._decoys)
 
 
-@implementer(IReloadable)
+@implementer(IDiagnosed, IReloadable, IUserNames)
 class PasswdFileChecker(SecretsChecker):
     """Checks credentials against a users file, which is read again when it changes.
 
@@ -297,3 +301,13 @@ class PasswdFileChecker(SecretsChecker):
             return credentials is IUsernamePassword
         self._last_reported_error = ""
         return is_supported
+
+    def users(self) -> Iterable[tuple[bytes, bytes | ConfiguredUser]]:
+        """See :class:`popserv.interfaces.IUserNames`."""
+        users = self._users_file.read()
+        return [(name, users.by_name[name].avatar_id) for name in users.password_fields]
+
+    async def diagnose(self) -> Iterable[Finding]:
+        """See :class:`popserv.interfaces.IDiagnosed`."""
+        findings: Iterable[Finding] = await self._run(diagnose_users_file, self._users_file)
+        return findings

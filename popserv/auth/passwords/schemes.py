@@ -186,6 +186,11 @@ def _scram(hash_name: str, secret: bytes, password: bytes) -> bool:
     )
 
 
+def has_argon2() -> bool:
+    """Return whether the library for Argon2 is installed."""
+    return argon2 is not None
+
+
 _ARGON2_MEMORY_ALLOCATION_ERROR = -22
 """The error code of the Argon2 library for too little memory."""
 

@@ -8,6 +8,7 @@ trusted unless the administrator lists it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -21,19 +22,22 @@ from popserv.auth.credentials import IPPORT_RESERVED
 from popserv.auth.names import check_name, prepared_name
 from popserv.auth.rhosts.file import Entries, Network, RhostsFile, RhostsFileError, local_users
 from popserv.auth.rhosts.resolver import Addresses, HostResolver, parse_address
+from popserv.core.findings import Finding, error, warning
 from popserv.errors import TryLater
 from popserv.interfaces import (
     ICredentialsSupport,
     IDefaultDomain,
+    IDiagnosed,
     IReloadable,
     IRemoteUserCredentials,
 )
+from popserv.runtime.permissions import reason_of, this_user
 
 LOOKUP_TIMEOUT = 10.0
 """Seconds that a login waits for all its host names; then the others count as unresolved."""
 
 
-@implementer(ICredentialsChecker, ICredentialsSupport, IDefaultDomain, IReloadable)
+@implementer(ICredentialsChecker, ICredentialsSupport, IDefaultDomain, IDiagnosed, IReloadable)
 class RhostsChecker:
     """Authenticates users whom a trusted host has identified, according to an rhosts file.
 
@@ -72,6 +76,26 @@ class RhostsChecker:
         """See :class:`popserv.interfaces.IReloadable`."""
         self._last_reported_error = ""
         self.supports(IRemoteUserCredentials)
+
+    async def diagnose(self) -> Iterable[Finding]:
+        """See :class:`popserv.interfaces.IDiagnosed`."""
+        try:
+            # Whoever has read it may have been root.
+            with open(self._path, "rb"):
+                entries = self._file.read()
+        except (OSError, RhostsFileError) as problem:
+            what = str(problem) if isinstance(problem, RhostsFileError) else reason_of(problem)
+            return [error("rhosts", self._path, what, f"correct it, and let {this_user()} read it")]
+        found = []
+        deadline = self._resolver.now() + LOOKUP_TIMEOUT
+        for entry in entries:
+            if isinstance(entry.host, str) and not await self._resolver.resolve(
+                entry.host, deadline
+            ):
+                where = f"{self._path}, line {entry.line}"
+                what = f"the host name {entry.host} cannot be resolved"
+                found.append(warning("rhosts-name", where, what, "correct the name, or the DNS"))
+        return found
 
     def supports(self, credentials: type[Interface]) -> bool:
         """Return whether an entry allows logins by RPOP.

@@ -12,21 +12,25 @@ import re
 import secrets
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from popserv.auth.users.outages import NotAsked, ServerUnavailable
 from popserv.auth.users.records import service_user
 from popserv.auth.users.service import PasswordService
 from popserv.auth.users.user import User
 from popserv.core.connection_details import connection_details
+from popserv.core.findings import Finding, error
 from popserv.core.session import client_is_connected
 from popserv.errors import TryLater
+from popserv.interfaces import IDiagnosed
+from popserv.runtime.permissions import this_user
 
 TIMEOUT = 30.0
 """Seconds after which a program is killed."""
@@ -45,6 +49,7 @@ _MARK = b"POPSERV_CHECKPASSWORD"
 _VARIABLE = re.compile(rb"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 
 
+@implementer(IDiagnosed)
 class CheckPasswordChecker(PasswordService):
     """Runs a program for each login, without a shell; ``command`` are the program and arguments.
 
@@ -71,6 +76,14 @@ class CheckPasswordChecker(PasswordService):
         if not (os.path.isfile(path) and os.access(path, os.X_OK)):
             raise ValueError(f"{path} is not a program that this user can run")
         return cls([path, *command[1:]])
+
+    async def diagnose(self) -> Iterable[Finding]:
+        """See :class:`popserv.interfaces.IDiagnosed`: the program is not run."""
+        path = self._command[0]
+        if os.access(path, os.X_OK):
+            return []
+        what = f"{this_user()} cannot run it"
+        return [error("checkpassword", path, what, "correct its mode, or those of its directories")]
 
     async def verify(self, name: bytes, password: bytes) -> User:
         """See :class:`PasswordService`."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Any
 
 import pamela  # type: ignore[import-untyped]
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
+from zope.interface import implementer
 
 from popserv.auth.users.look_ups import LookUps
 from popserv.auth.users.outages import ServerUnavailable
@@ -23,7 +24,10 @@ from popserv.auth.users.records import service_user
 from popserv.auth.users.service import PasswordService
 from popserv.auth.users.user import User
 from popserv.core.connection_details import connection_details
+from popserv.core.findings import Finding, warning
 from popserv.errors import TryLater
+from popserv.interfaces import IDiagnosed
+from popserv.runtime.permissions import this_user
 
 TIMEOUT = 30.0
 """Seconds that a login waits for the modules."""
@@ -33,6 +37,9 @@ MAX_CHECKS_OF_NAME = 2
 
 DIRECTORIES = ("/etc/pam.d", "/usr/lib/pam.d")
 """Where the files of services are; one that has none is refused by the service "other"."""
+
+SHADOW = "/etc/shadow"
+"""Where pam_unix finds passwords."""
 
 # From security/_pam_types.h of Linux-PAM.
 _FLAGS = 0x8000 | 0x0001  # PAM_SILENT, PAM_DISALLOW_NULL_AUTHTOK
@@ -55,6 +62,7 @@ BACKLOG = 200
 """The threads in which modules run, and the logins that run or wait for one."""
 
 
+@implementer(IDiagnosed)
 class PAMChecker(PasswordService):
     """Asks a service of PAM whether a password is right, and whether the account may be used.
 
@@ -89,6 +97,14 @@ class PAMChecker(PasswordService):
                 "create it"
             )
         return cls(service)
+
+    async def diagnose(self) -> Iterable[Finding]:
+        """See :class:`popserv.interfaces.IDiagnosed`."""
+        if os.access(SHADOW, os.R_OK):
+            return []
+        what = f"{this_user()} cannot read {SHADOW}: pam_unix verifies its own password only"
+        remedy = "if users are those of the system, add it to the group shadow, or run as root"
+        return [warning("pam", f"pam:{self._service}", what, remedy)]
 
     async def verify(self, name: bytes, password: bytes) -> User:
         """See :class:`PasswordService`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.logger import Logger
@@ -11,12 +12,13 @@ from popserv.auth.files import FileError
 from popserv.auth.passwords.checker import SecretsChecker
 from popserv.auth.sql.config import SQLConfig
 from popserv.auth.sql.source import SQLUsers
-from popserv.interfaces import IReloadable
+from popserv.core.findings import Finding
+from popserv.interfaces import IDiagnosed, IReloadable
 
 _log = Logger()
 
 
-@implementer(IReloadable)
+@implementer(IDiagnosed, IReloadable)
 class SQLChecker(SecretsChecker):
     """Checks credentials against the users in an SQL database; the arguments are as there."""
 
@@ -32,6 +34,10 @@ class SQLChecker(SecretsChecker):
         :raises FileError: the file cannot be used.
         """
         return cls(SQLConfig(path))
+
+    async def diagnose(self) -> Iterable[Finding]:
+        """See :class:`popserv.interfaces.IDiagnosed`."""
+        return await self._source.diagnose()
 
     def reload(self) -> None:
         """See :class:`popserv.interfaces.IReloadable`."""

@@ -14,12 +14,13 @@ from popserv.auth.passwords.schemes import (
     scheme_of,
 )
 from popserv.auth.sql.config import SQLConfig
-from popserv.auth.users.extra_fields import NO_RULES
+from popserv.auth.users.extra_fields import NO_RULES, is_field
 from popserv.auth.users.look_ups import LookUps
 from popserv.auth.users.outages import Outages, ServerUnavailable
 from popserv.auth.users.records import name_parts, octets_of, user_of
 from popserv.auth.users.user import User
-from popserv.core.printable import printable
+from popserv.core.findings import Finding, error
+from popserv.core.printable import one_line, printable
 
 _ENCODING_ERRORS = ((1267,), (1366,), (3988,))
 """The errors of MariaDB and MySQL for a text that the encoding of a column does not have."""
@@ -28,6 +29,9 @@ Row = Mapping[str, Any]
 
 NAME, PASSWORD = "name", "password"
 """The columns that the query must return; all others are extra fields."""
+
+_NOBODY = "popserv-doctor"
+"""A name that no user has."""
 
 
 class DatabaseSecrets:
@@ -103,9 +107,40 @@ class SQLUsers:
         self._secrets.note(user.password_field)
         return user
 
+    async def diagnose(self) -> list[Finding]:
+        """Return what is wrong with the database and the query, asked for a name of nobody."""
+        values = dict.fromkeys(self._config.parameters, _NOBODY)
+        where = self._config.path
+        try:
+            columns = await self._look_ups.run(self._columns, values)
+        except ServerUnavailable as problem:
+            remedy = "start the database, or correct url or query"
+            what = f"the database cannot be asked: {one_line(str(problem))}"
+            return [error("sql", where, what, remedy)]
+        missing = [name for name in (NAME, PASSWORD) if name not in columns]
+        unknown = [name for name in columns if name not in (NAME, PASSWORD) and not is_field(name)]
+        found = []
+        if missing:
+            what = f"the query returns no column {' and no column '.join(missing)}"
+            found.append(error("sql-columns", where, what, "name the columns with AS in query"))
+        if unknown:
+            what = f"the query returns {', '.join(unknown)}, which refuses every user"
+            remedy = "return only extra fields of the users file; or name them with AS"
+            found.append(error("sql-columns", where, what, remedy))
+        return found
+
     def close(self) -> None:
         """Close the connections to the database that are not in use."""
         self._config.engine.dispose()
+
+    def _columns(self, values: Mapping[str, str]) -> list[str]:
+        """Return the names of the columns of the query."""
+        try:
+            with self._config.engine.connect() as connection:
+                return list(connection.execute(self._config.query, values).keys())
+        except SQLAlchemyError as problem:
+            # Without the query, which SQLAlchemy adds to it.
+            raise ServerUnavailable(str(getattr(problem, "orig", None) or problem)) from problem
 
     def _query(self, values: Mapping[str, str]) -> list[Row]:
         """Return the rows for the values of parameters, at most two."""
