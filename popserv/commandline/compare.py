@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from popserv.commandline.server_options import add_server_options, read_passwords, security_of
+from popserv.commandline.server_options import (
+    add_server_options,
+    read_password,
+    read_passwords,
+    security_of,
+)
 from popserv.commandline.user_lines import Progress, print_lines, print_problem
 from popserv.core.printable import printable
 from popserv.migration.comparison import Comparison, Listed, compare, read
@@ -130,18 +134,12 @@ def _passwords(options: argparse.Namespace) -> Mapping[bytes, bytes]:
     if options.users is None:
         if len(names) != 1:
             raise ValueError("give --user NAME once, or --users FILE with lines NAME:PASSWORD")
-        return {names[0]: _read_password()}
+        return {names[0]: read_password()}
     passwords = read_passwords(options.users)
     for name in names:
         if name not in passwords:
             raise ValueError(f"--users: {options.users} has no password of {printable(name)}")
     return {name: passwords[name] for name in names} if names else passwords
-
-
-def _read_password() -> bytes:
-    if sys.stdin.isatty():
-        return os.fsencode(getpass.getpass())
-    return sys.stdin.buffer.readline().rstrip(b"\r\n")
 
 
 def _print_result(user: bytes, result: _Result) -> None:

@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["session"]:
         return _run_session(arguments[1:])
+    if arguments[:1] == ["doctor"]:
+        return _run_doctor(arguments[1:])
     options = _parser(arguments[0] if arguments else "").parse_args(arguments)
     try:
         return int(options.run(options) or 0)
@@ -71,6 +73,8 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     # Only for the list of commands; main() passes its arguments to the parser of Twisted.
     commands.add_parser("session", help="serve one POP3 session on standard input and output")
+    # Likewise.
+    commands.add_parser("doctor", help="look for everything that can be wrong with a server")
     users.add_commands(
         commands.add_parser(
             "user",
@@ -134,6 +138,13 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
 
             control_commands.add_arguments(name, control)
     return parser
+
+
+def _run_doctor(arguments: Sequence[str]) -> int:
+    # Its imports take longer than the other commands need.
+    from popserv.commandline.doctor import main as doctor  # noqa: PLC0415
+
+    return doctor(arguments)
 
 
 def _run_session(arguments: Sequence[str]) -> int:

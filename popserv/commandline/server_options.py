@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
+import sys
 
 from popserv.auth.files import FileError, check_private
 from popserv.auth.passwords.schemes import is_supported, scheme_of
@@ -41,6 +43,13 @@ def security_of(options: argparse.Namespace) -> Security:
     # So that a bad file is told once, and not for each user.
     security.context()
     return security
+
+
+def read_password() -> bytes:
+    """Return a password from the terminal, or the first line of standard input if that is none."""
+    if sys.stdin.isatty():
+        return os.fsencode(getpass.getpass())
+    return sys.stdin.buffer.readline().rstrip(b"\r\n")
 
 
 def read_passwords(path: str) -> dict[bytes, bytes]:

@@ -69,6 +69,10 @@ class StoreOptions(usage.Options):
                 f"--expire, or give at most {days}"
             )
 
+    def store_option(self) -> str:
+        """Return the option that names the store, for messages."""
+        return self._named_store()[0]
+
     def _named_store(self) -> tuple[str, str]:
         """Return the option that names the store, for messages, and the store's description."""
         given = [name for name in ("store", *SHORT_STORE_OPTIONS) if self[name]]

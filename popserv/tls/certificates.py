@@ -6,7 +6,7 @@ Requires the extra ``tls``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
@@ -113,6 +113,11 @@ class Certificates:
             each.warn_of_expiry()
         if self._client_cas is not None:
             self._client_cas.warn_of_expiry()
+
+    @property
+    def server_certificates(self) -> Sequence[ServerCertificate]:
+        """The server certificates, the default first."""
+        return self._server_certificates
 
     def overview(self) -> list[Mapping[str, Any]]:
         """Return the file, the DNS names and the end of each server certificate."""

@@ -35,8 +35,9 @@ _BETTER_KEY = (
 class ServerCertificate:
     """A certificate, its chain and key, and the OpenSSL context that presents it.
 
-    ``names`` are its DNS names in lower case; ``choose`` is called with a connection when the
-    server name is known, or that the client has sent none.
+    ``names`` are its DNS names in lower case, ``chain`` is what clients are sent, and ``file`` and
+    ``key_file`` are where it was read from; ``choose`` is called with a connection when the server
+    name is known, or that the client has sent none.
 
     :raises CertificateError: a file cannot be used, or no client could connect.
     """
@@ -48,16 +49,17 @@ class ServerCertificate:
         profile: TLSProfile,
         choose: Callable[[SSL.Connection], None],
     ) -> None:
-        self._file = certificate_file
+        self.file = certificate_file
+        self.key_file = key_file
         self._profile = profile
         self._choose = choose
         pem = read_file(certificate_file)
-        self._chain = parse_certificates(certificate_file, pem)
+        self.chain = parse_certificates(certificate_file, pem)
         key_pem = pem if key_file == certificate_file else read_file(key_file)
         self._key = PrivateKey(key_file, key_pem)
-        self.names = _dns_names(certificate_file, self._chain[0])
+        self.names = _dns_names(certificate_file, self.chain[0])
         self._check_key(key_file)
-        if not is_for_servers(self._chain[0]):
+        if not is_for_servers(self.chain[0]):
             raise CertificateError(
                 f"{certificate_file}: the certificate is not for servers; request one with the "
                 "extended key usage serverAuth"
@@ -67,15 +69,15 @@ class ServerCertificate:
 
     def _check_key(self, key_file: str) -> None:
         try:
-            certified = public_octets(self._chain[0].public_key())
+            certified = public_octets(self.chain[0].public_key())
         except (UnsupportedAlgorithm, ValueError):
             raise CertificateError(
-                f"{self._file}: the certificate's key is of an unknown type; {_BETTER_KEY}"
+                f"{self.file}: the certificate's key is of an unknown type; {_BETTER_KEY}"
             ) from None
         if certified != self._key.public_octets():
             raise CertificateError(
                 f"{key_file}: the private key does not match the first certificate in "
-                f"{self._file}; the server's own certificate must come first"
+                f"{self.file}; the server's own certificate must come first"
             )
 
     def trust(self, client_cas: Sequence[x509.Certificate]) -> None:
@@ -94,18 +96,18 @@ class ServerCertificate:
     def overview(self) -> Mapping[str, Any]:
         """Return the file, the DNS names, and the end as in ISO 8601."""
         return {
-            "file": self._file,
+            "file": self.file,
             "names": self.names,
-            "ends": self._chain[0].not_valid_after_utc.isoformat(),
+            "ends": self.chain[0].not_valid_after_utc.isoformat(),
         }
 
     def end(self) -> tuple[str, float]:
         """Return the file, and the end in seconds since 1970."""
-        return self._file, self._chain[0].not_valid_after_utc.timestamp()
+        return self.file, self.chain[0].not_valid_after_utc.timestamp()
 
     def warn_of_expiry(self) -> None:
         """Log a warning if the certificate has expired or expires soon."""
-        warn_of_expiry(self._file, self._chain[0], self.names)
+        warn_of_expiry(self.file, self.chain[0], self.names)
 
     def _make_context(self, client_cas: Sequence[x509.Certificate]) -> SSL.Context:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
@@ -119,12 +121,12 @@ class ServerCertificate:
         self._set_callbacks(context)
         try:
             self._key.use_in(context)
-            context.use_certificate(self._chain[0])
-            for certificate in self._chain[1:]:
+            context.use_certificate(self.chain[0])
+            for certificate in self.chain[1:]:
                 context.add_extra_chain_cert(certificate)
         except (SSL.Error, TypeError) as error:
             raise CertificateError(
-                f"{self._file}: OpenSSL rejects it ({openssl_reason(error)}); {_BETTER_KEY}"
+                f"{self.file}: OpenSSL rejects it ({openssl_reason(error)}); {_BETTER_KEY}"
             ) from None
         if client_cas:
             store = cast(X509Store, context.get_cert_store())
@@ -141,7 +143,7 @@ class ServerCertificate:
             version, reason = failure
             remedy = "name fewer client CAs" if client_cas else _BETTER_KEY
             raise CertificateError(
-                f"{self._file}: no client could connect with {version} ({reason}); {remedy}"
+                f"{self.file}: no client could connect with {version} ({reason}); {remedy}"
             )
         return context
 
@@ -158,7 +160,7 @@ class ServerCertificate:
         except MemoryError:
             # cffi makes machine code for each callback.
             raise CertificateError(
-                f"{self._file}: TLS requires memory that is writable and executable; "
+                f"{self.file}: TLS requires memory that is writable and executable; "
                 "remove MemoryDenyWriteExecute=yes from the unit of systemd, or end TLS at a proxy"
             ) from None
 

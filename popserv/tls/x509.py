@@ -59,6 +59,15 @@ def is_for_servers(certificate: x509.Certificate) -> bool:
     return bool({*usage} & _FOR_SERVERS)
 
 
+def matches_name(host: str, name: str) -> bool:
+    """Return whether a DNS name of a certificate, in lower case, is that of a host.
+
+    ``*`` stands for the leftmost label (RFC 6125 section 6.4.3).
+    """
+    host = host.lower().removesuffix(".")
+    return name in (host, f"*.{host.partition('.')[2]}")
+
+
 def warn_of_expiry(path: str, certificate: x509.Certificate, names: Iterable[str]) -> None:
     """Log a warning if a certificate has expired or expires within EXPIRY_WARNING."""
     end = certificate.not_valid_after_utc

@@ -15,12 +15,11 @@ from twisted.logger import Logger
 from popserv.interfaces import IMaildropFactory
 from popserv.maildrops.owners.store import OwnersStore
 from popserv.runtime.file_credentials import obstacle
+from popserv.runtime.open_files import connections_for
 from popserv.runtime.permissions import this_uid, this_user
 
 _log = Logger()
 
-_DESCRIPTORS_PER_CONNECTION = 4
-"""A socket, a Maildir, and the two folders of the Maildir once a message is read."""
 
 
 def prepare_process() -> None:
@@ -66,5 +65,4 @@ def default_max_connections() -> int:
     """Raise the limit of open files; return the number of connections that it allows."""
     _, hard = getrlimit(RLIMIT_NOFILE)
     setrlimit(RLIMIT_NOFILE, (hard, hard))
-    files = 1 << 20 if hard == RLIM_INFINITY else hard
-    return max(1, min(10_000, (files - 100) // _DESCRIPTORS_PER_CONNECTION))
+    return connections_for(1 << 20 if hard == RLIM_INFINITY else hard)
