@@ -3,11 +3,20 @@
 import os
 
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
+from popserv.core.user_settings import NO_SETTINGS, UserSettings
+from popserv.interfaces import IDiagnosedStore, IUserListing
 from popserv.maildrops import store_diagnosis
+from popserv.maildrops.kinds import make_store
 from popserv.maildrops.layout import Layout
+from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.maildrops.mbox.store import MboxMaildrops
+from popserv.maildrops.mh.store import MHMaildrops
+from popserv.maildrops.settings import StoreSettings
 from popserv.maildrops.store_diagnosis import diagnose_root
 from tests.doctor.harness import codes, open_directory
+from tests.maildrops.maildir.harness import result, run_inline
 
 
 class RootTests(SynchronousTestCase):
@@ -47,3 +56,28 @@ class RootTests(SynchronousTestCase):
 
         self.patch(Layout, "users", users)
         self.assertEqual(codes(self.findings()), [])
+
+
+class StoreTests(SynchronousTestCase):
+    """The stores, also with ``--since``."""
+
+    def test_stores(self):
+        """Each store examines its root, and the maildrop of a user or at a path."""
+        self.patch(store_diagnosis, "diagnose_file_system", lambda path: [])
+        for store in (MaildirMaildrops, MboxMaildrops, MHMaildrops):
+            defaults = {**store.__init__.__kwdefaults__, "run": run_inline}
+            self.patch(store.__init__, "__kwdefaults__", defaults)
+        for since in (None, 86_400):
+            for kind, missing in (("maildir", "maildir"), ("mbox", "mbox"), ("mh", "mh")):
+                root = open_directory(self)
+                settings = StoreSettings(0, since=since)
+                store = make_store(f"{kind}:{root}/%u", settings)
+                verifyObject(IDiagnosedStore, store)
+                self.assertTrue(IUserListing.providedBy(store))
+                self.assertEqual(codes(result(store.diagnose())), [])
+                found = store.diagnose_maildrop(b"ann", NO_SETTINGS)
+                self.assertEqual(codes(found), [f"h {missing}-missing"])
+        store = make_store(f"maildir:{root}", StoreSettings(0))
+        settings = UserSettings(maildrop=bytes(root / "elsewhere"))
+        [finding] = store.diagnose_maildrop(b"ann", settings)
+        self.assertEqual(finding.where, str(root / "elsewhere"))
