@@ -21,7 +21,6 @@ from popserv.runtime.permissions import this_uid, this_user
 _log = Logger()
 
 
-
 def prepare_process() -> None:
     """Load what is needed later, and set up standard output and threads."""
     _load_name_service()
