@@ -43,13 +43,14 @@ class RecentMaildrops:
         share_caching(self, maildrops)
         if IConfigurableStore.providedBy(maildrops):
             alsoProvides(self, IConfigurableStore)
-        for interface in (IUserListing, IDiagnosedStore):
+        # They concern all messages of the other store.
+        for interface, names in (
+            (IUserListing, ("users",)),
+            (IDiagnosedStore, ("diagnose", "diagnose_maildrop")),
+        ):
             if interface.providedBy(maildrops):
-                # They concern all messages of the other store.
                 alsoProvides(self, interface)
-                vars(self).update(
-                    {name: getattr(maildrops, name) for name in interface.names(all=True)}
-                )
+                vars(self).update({name: getattr(maildrops, name) for name in names})
 
     async def open_maildrop(self, user: bytes) -> IMailbox:
         """See IMaildropFactory."""
