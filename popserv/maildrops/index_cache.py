@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Generic, Protocol, TypeVar
-
-from zope.interface import alsoProvides
+from typing import Generic, Protocol, TypeVar
 
 from popserv.core.snapshot import Snapshot
-from popserv.interfaces import ICaching, IScanCounts
 from popserv.maildrops.scans import ScanCounts
 
 MAILDROP_COST = 10
@@ -73,15 +70,3 @@ class IndexCache(Generic[AnyIndex]):
         index = self._indexes.pop(user, None)
         if index is not None:
             self._available += MAILDROP_COST + len(index.messages)
-
-
-def share_caching(wrapper: Any, store: object) -> None:
-    """Have a store that wraps another one provide ICaching and IScanCounts, if that does."""
-    caching = ICaching(store, None)
-    if caching is not None:
-        wrapper.cache_sizes = caching.cache_sizes
-        alsoProvides(wrapper, ICaching)
-    counting = IScanCounts(store, None)
-    if counting is not None:
-        wrapper.scan_counts = counting.scan_counts
-        alsoProvides(wrapper, IScanCounts)

@@ -15,12 +15,10 @@ from popserv.core.user_settings import UserSettings
 from popserv.interfaces import (
     IConfigurableStore,
     IDeliveryTimes,
-    IDiagnosedStore,
     IMailbox,
     IMaildropFactory,
-    IUserListing,
 )
-from popserv.maildrops.index_cache import share_caching
+from popserv.maildrops.wrapping import share_interfaces
 from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import RunInThread
@@ -40,17 +38,9 @@ class RecentMaildrops:
         self._maildrops = maildrops
         self._age = age
         self._run = run
-        share_caching(self, maildrops)
+        share_interfaces(self, maildrops)
         if IConfigurableStore.providedBy(maildrops):
             alsoProvides(self, IConfigurableStore)
-        # They concern all messages of the other store.
-        for interface, names in (
-            (IUserListing, ("users",)),
-            (IDiagnosedStore, ("diagnose", "diagnose_maildrop")),
-        ):
-            if interface.providedBy(maildrops):
-                alsoProvides(self, interface)
-                vars(self).update({name: getattr(maildrops, name) for name in names})
 
     async def open_maildrop(self, user: bytes) -> IMailbox:
         """See IMaildropFactory."""

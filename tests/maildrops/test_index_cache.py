@@ -8,10 +8,11 @@ from zope.interface.verify import verifyObject
 
 from popserv.auth.passwords.checker import PasswdFileChecker
 from popserv.interfaces import ICaching
-from popserv.maildrops.index_cache import IndexCache, share_caching
+from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.kinds import make_store
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.maildrops.settings import StoreSettings
+from popserv.maildrops.wrapping import share_interfaces
 
 
 class SizesTests(SynchronousTestCase):
@@ -45,7 +46,7 @@ class SizesTests(SynchronousTestCase):
     def test_no_cache(self):
         """A store around one without a cache has none either."""
         wrapper = SimpleNamespace()
-        share_caching(wrapper, MemoryMaildrops())
+        share_interfaces(wrapper, MemoryMaildrops())
         self.assertFalse(ICaching.providedBy(wrapper))
 
     def test_passwords(self):

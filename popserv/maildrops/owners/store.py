@@ -10,10 +10,10 @@ from zope.interface import alsoProvides, implementer
 
 from popserv.core.user_settings import UserSettings
 from popserv.interfaces import IConfigurableStore, IMailbox, IMaildropFactory
-from popserv.maildrops.index_cache import share_caching
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.owners.credentials import Owners
 from popserv.maildrops.owners.mailbox import OwnedMailbox
+from popserv.maildrops.wrapping import share_interfaces
 from popserv.runtime.file_credentials import obstacle, run_as
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
 
@@ -41,7 +41,7 @@ class OwnersStore:
     ) -> None:
         self._store: Any = store
         self._owners = Owners(layout, inside, run)
-        share_caching(self, store)
+        share_interfaces(self, store)
         if IConfigurableStore.providedBy(store):
             alsoProvides(self, IConfigurableStore)
 

@@ -21,11 +21,12 @@ from popserv.core.user_folder import UserFolder
 from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
 from popserv.maildrops import cached_open
 from popserv.maildrops.cached_open import NotCached, is_local_filesystem
-from popserv.maildrops.maildir import folders, store
+from popserv.maildrops.maildir import files, folders, store
 from popserv.maildrops.maildir.listing import counting, index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.runtime.permissions import user_name
+from popserv.runtime.speedups import in_python
 from popserv.testing import MailboxContract, naive_octets
 from tests.maildrops.maildir.harness import (
     SLOW,
@@ -115,10 +116,17 @@ class MaildirContract(MailboxContract):
         os.unlink(self.path_of(user, b"cur"))
         os.rename(self.path_of(user, b"away"), self.path_of(user, b"cur"))
 
+    @contextmanager
     def failing_removal(self, _factory, _user):
         """Let the system refuse to remove the first message."""
         error = PermissionError(errno.EACCES, "no")
-        return failing(os, "unlink", error, lambda name, *_: name == b"0.x")
+        # The function in C does not call that of os.
+        function = files.unlink_unchanged
+        with (
+            mock.patch.object(files, "unlink_unchanged", in_python.get(function, function)),
+            failing(os, "unlink", error, lambda name, *_: name == b"0.x"),
+        ):
+            yield
 
 
 class ThreadedContractTests(MaildirContract, TestCase):

@@ -9,7 +9,7 @@ from zope.interface.verify import verifyObject
 
 from popserv.core.user_settings import UserSettings
 from popserv.errors import MaildropUnavailable, NoSuchMessage
-from popserv.interfaces import ICaching, IConfigurableStore, IMaildropFactory
+from popserv.interfaces import ICaching, IConfigurableStore, IDiagnosedStore, IMaildropFactory
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.maildrops.maildir.configured import ConfiguredMaildirs
@@ -159,7 +159,8 @@ class OwnersStoreTests(CredentialsCase):
         for inner in (MaildirMaildrops, MHMaildrops, MboxMaildrops):
             store = OwnersStore(inner(self.template), layout)
             verifyObject(ICaching, store)
-            self.assertEqual(IConfigurableStore.providedBy(store), inner is MboxMaildrops)
+            verifyObject(IDiagnosedStore, store)
+            self.assertEqual(IConfigurableStore.providedBy(store), inner is not MaildirMaildrops)
 
     def test_owners(self):
         """Each maildrop is opened as its own user, and nothing is left behind."""

@@ -1,0 +1,21 @@
+"""What a store that wraps another one has from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zope.interface import alsoProvides
+
+from popserv.interfaces import ICaching, IDiagnosedStore, IScanCounts, IUserListing
+
+
+def share_interfaces(wrapper: Any, store: object) -> None:
+    """Have a store provide what another one does that opens no maildrop.
+
+    These are its caches, its users, and the faults that it finds.
+    """
+    for interface in (ICaching, IScanCounts, IUserListing, IDiagnosedStore):
+        if interface.providedBy(store):
+            alsoProvides(wrapper, interface)
+            for name in set(interface.names(all=True)) - {"open_maildrop"}:
+                setattr(wrapper, name, getattr(store, name))
