@@ -16,6 +16,7 @@ from twisted.python._shellcomp import ZshArgumentsGenerator
 from twisted.scripts.twistd import ServerOptions
 
 from popserv.commandline import main, session
+from popserv.commandline.doctor_options import DoctorOptions
 from popserv.options.completions import STORES, CompletePrefixed
 from popserv.options.server import Options
 
@@ -61,9 +62,11 @@ class Command(NamedTuple):
 def popserv() -> Command:
     """Return the ``popserv`` command."""
     found = _of_argparse("popserv", "", main._parser())
-    single = _of_usage("session", "", session.Options())
+    parsed = {"session": session.Options(), "doctor": DoctorOptions()}
     commands = [
-        each._replace(options=single.options) if each.name == "session" else each
+        each._replace(options=_of_usage(each.name, "", parsed[each.name]).options)
+        if each.name in parsed
+        else each
         for each in found.commands
     ]
     return found._replace(commands=commands)

@@ -14,6 +14,7 @@ from popserv.commandline.server_options import read_password, read_passwords
 from popserv.core.printable import printable
 from popserv.doctor.serving_user import CAN_CHANGE, ServingUser
 from popserv.migration.pop3_urls import Security, ServerAddress, is_url
+from popserv.options import completions
 from popserv.options.kinds import Kind, option_kinds
 from popserv.options.server import Options
 
@@ -44,6 +45,7 @@ class DoctorOptions(Options):
         "do. Nothing is changed, and no mail is marked as read. All options of twistd pop3 are "
         "accepted."
     )
+    compData = completions.DOCTOR
     optParameters: ClassVar[list[list[str | None]]] = [
         [
             "login",

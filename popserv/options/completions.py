@@ -88,3 +88,13 @@ SERVER = usage.Completions(
     multiUse=["listen", "listen-tls", "preauth", "proxies", "trusted-networks"],
 )
 """Of those that only ``twistd pop3`` has."""
+
+DOCTOR = usage.Completions(
+    optActions={
+        **dict.fromkeys(("address", "login"), usage.Completer()),
+        **dict.fromkeys(("ca-file", "users"), usage.CompleteFiles()),
+        "gid": usage.CompleteGroups(),
+        "uid": usage.CompleteUsernames(),
+    }
+)
+"""Of those that only ``popserv doctor`` has."""

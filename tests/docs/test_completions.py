@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.commandline import main as command
 from popserv.commandline import session
+from popserv.commandline.doctor_options import DoctorOptions
 from popserv.options.server import Options
 from tests.docs.harness import ROOT
 from tests.docs.test_man import options_of, parsers
@@ -26,6 +27,7 @@ def expected():
         for words, parser in parsers(command._parser(), "popserv")
     }
     found["popserv session"] = options_of(session.Options())
+    found["popserv doctor"] = options_of(DoctorOptions())
     for word in ("show", "check"):
         found[f"popserv config {word}"] = server
     found |= {"twistd": options_of(ServerOptions()), "twistd pop3": server}
