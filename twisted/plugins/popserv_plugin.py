@@ -3,8 +3,9 @@
 Twisted imports this module to list all plugins, so it imports popserv only where needed.
 """
 
+from pkgutil import resolve_name
+
 from twisted.application.service import ServiceMaker
-from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import ICheckerFactory
 from twisted.plugin import IPlugin
 from zope.interface import implementer
@@ -70,170 +71,95 @@ server runs as root, or in the group shadow.  Requires the extra pam, and Linux.
 
 
 @implementer(ICheckerFactory, IPlugin)
-class _PasswdFileCheckerFactory:
-    authType = "passwd-file"
-    argStringFormat = "Path of a users file."
-    authHelp = _USERS_FILE_HELP
+class _CheckerFactory:
+    """Makes checkers of one kind.
+
+    ``maker`` names what makes one of the argument of ``--auth``, and ``interfaces`` the interfaces
+    of its credentials, or the only one; both are loaded when they are needed.  ``extra`` is the
+    extra that ``maker`` requires, if there is one.
+    """
+
+    def __init__(self, kind, argument, help_text, maker, interfaces, extra=""):
+        self.authType = kind
+        self.argStringFormat = argument
+        self.authHelp = help_text
+        self._maker = maker
+        self._interfaces = interfaces
+        self._extra = extra
 
     @property
     def credentialInterfaces(self):
-        from popserv.auth.passwords.checker import PasswdFileChecker
-
-        return PasswdFileChecker.credentialInterfaces
-
-    def generateChecker(self, argString):
-        from popserv.auth.passwords.checker import PasswdFileChecker
-
-        return PasswdFileChecker.from_file(argString)
-
-
-passwd_file = _PasswdFileCheckerFactory()
-
-
-@implementer(ICheckerFactory, IPlugin)
-class _TokenCheckerFactory:
-    authType = "oauth"
-    argStringFormat = "Path of a configuration file with a section [oauth]."
-    authHelp = _OAUTH_HELP
-
-    @property
-    def credentialInterfaces(self):
-        from popserv.interfaces import ITokenCredentials
-
-        return (ITokenCredentials,)
+        found = resolve_name(self._interfaces)
+        return found if isinstance(found, tuple) else (found,)
 
     def generateChecker(self, argString):
         try:
-            from popserv.auth.oauth.checker import TokenChecker
+            maker = resolve_name(self._maker)
         except ImportError as missing:
+            if not self._extra:
+                raise
             from popserv.runtime.extras import how_to_install
 
             raise ImportError(
-                f"{missing}; OAuth requires the extra oauth; run: {how_to_install('oauth')}"
+                f"{missing}; --auth {self.authType} requires the extra {self._extra}; "
+                f"run: {how_to_install(self._extra)}"
             ) from missing
-
-        return TokenChecker.from_file(argString)
-
-
-oauth = _TokenCheckerFactory()
+        return maker(argString)
 
 
-@implementer(ICheckerFactory, IPlugin)
-class _SQLCheckerFactory:
-    authType = "sql"
-    argStringFormat = "Path of a configuration file in TOML."
-    authHelp = _SQL_HELP
+_SECRETS = "popserv.auth.passwords.checker:SecretsChecker.credentialInterfaces"
+_PASSWORDS = "twisted.cred.credentials:IUsernamePassword"
 
-    @property
-    def credentialInterfaces(self):
-        from popserv.auth.passwords.checker import SecretsChecker
-
-        return SecretsChecker.credentialInterfaces
-
-    def generateChecker(self, argString):
-        try:
-            from popserv.auth.sql.checker import SQLChecker
-        except ImportError as missing:
-            from popserv.runtime.extras import how_to_install
-
-            raise ImportError(
-                f"{missing}; --auth sql requires the extra sql; run: {how_to_install('sql')}"
-            ) from missing
-
-        return SQLChecker.from_file(argString)
-
-
-sql = _SQLCheckerFactory()
-
-
-@implementer(ICheckerFactory, IPlugin)
-class _LDAPCheckerFactory:
-    authType = "ldap"
-    argStringFormat = "Path of a configuration file in TOML."
-    authHelp = _LDAP_HELP
-    credentialInterfaces = (IUsernamePassword,)
-
-    def generateChecker(self, argString):
-        try:
-            from popserv.auth.ldap.checker import LDAPChecker
-        except ImportError as missing:
-            from popserv.runtime.extras import how_to_install
-
-            raise ImportError(
-                f"{missing}; --auth ldap requires the extra ldap; run: {how_to_install('ldap')}"
-            ) from missing
-
-        return LDAPChecker.from_file(argString)
-
-
-ldap = _LDAPCheckerFactory()
-
-
-@implementer(ICheckerFactory, IPlugin)
-class _DovecotCheckerFactory:
-    authType = "dovecot"
-    argStringFormat = "Path of Dovecot's socket auth-client."
-    authHelp = _DOVECOT_HELP
-
-    @property
-    def credentialInterfaces(self):
-        from popserv.auth.dovecot.checker import DovecotChecker
-
-        return DovecotChecker.credentialInterfaces
-
-    def generateChecker(self, argString):
-        from popserv.auth.dovecot.checker import DovecotChecker
-
-        return DovecotChecker.from_path(argString)
-
-
-dovecot = _DovecotCheckerFactory()
-
-
-@implementer(ICheckerFactory, IPlugin)
-class _CheckPasswordCheckerFactory:
-    authType = "checkpassword"
-    argStringFormat = "Path of a program, and arguments for it."
-    authHelp = _CHECKPASSWORD_HELP
-
-    @property
-    def credentialInterfaces(self):
-        from popserv.auth.services.checkpassword import CheckPasswordChecker
-
-        return CheckPasswordChecker.credentialInterfaces
-
-    def generateChecker(self, argString):
-        from popserv.auth.services.checkpassword import CheckPasswordChecker
-
-        return CheckPasswordChecker.from_argument(argString)
-
-
-checkpassword = _CheckPasswordCheckerFactory()
-
-
-@implementer(ICheckerFactory, IPlugin)
-class _PAMCheckerFactory:
-    authType = "pam"
-    argStringFormat = "Name of a service in /etc/pam.d, such as pop3."
-    authHelp = _PAM_HELP
-
-    @property
-    def credentialInterfaces(self):
-        from popserv.auth.users.service import PasswordService
-
-        return PasswordService.credentialInterfaces
-
-    def generateChecker(self, argString):
-        try:
-            from popserv.auth.services.pam import PAMChecker
-        except ImportError as missing:
-            from popserv.runtime.extras import how_to_install
-
-            raise ImportError(
-                f"{missing}; PAM requires the extra pam; run: {how_to_install('pam')}"
-            ) from missing
-
-        return PAMChecker.from_service(argString)
-
-
-pam = _PAMCheckerFactory()
+passwd_file = _CheckerFactory(
+    "passwd-file",
+    "Path of a users file.",
+    _USERS_FILE_HELP,
+    "popserv.auth.passwords.checker:PasswdFileChecker.from_file",
+    _SECRETS,
+)
+oauth = _CheckerFactory(
+    "oauth",
+    "Path of a configuration file with a section [oauth].",
+    _OAUTH_HELP,
+    "popserv.auth.oauth.checker:TokenChecker.from_file",
+    "popserv.interfaces:ITokenCredentials",
+    extra="oauth",
+)
+sql = _CheckerFactory(
+    "sql",
+    "Path of a configuration file in TOML.",
+    _SQL_HELP,
+    "popserv.auth.sql.checker:SQLChecker.from_file",
+    _SECRETS,
+    extra="sql",
+)
+ldap = _CheckerFactory(
+    "ldap",
+    "Path of a configuration file in TOML.",
+    _LDAP_HELP,
+    "popserv.auth.ldap.checker:LDAPChecker.from_file",
+    _PASSWORDS,
+    extra="ldap",
+)
+dovecot = _CheckerFactory(
+    "dovecot",
+    "Path of Dovecot's socket auth-client.",
+    _DOVECOT_HELP,
+    "popserv.auth.dovecot.checker:DovecotChecker.from_path",
+    "popserv.auth.dovecot.checker:DovecotChecker.credentialInterfaces",
+)
+checkpassword = _CheckerFactory(
+    "checkpassword",
+    "Path of a program, and arguments for it.",
+    _CHECKPASSWORD_HELP,
+    "popserv.auth.services.checkpassword:CheckPasswordChecker.from_argument",
+    _PASSWORDS,
+)
+pam = _CheckerFactory(
+    "pam",
+    "Name of a service in /etc/pam.d, such as pop3.",
+    _PAM_HELP,
+    "popserv.auth.services.pam:PAMChecker.from_service",
+    _PASSWORDS,
+    extra="pam",
+)
