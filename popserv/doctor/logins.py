@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from itertools import count
 
 from popserv.core.findings import Finding, error, unchecked, warning
 from popserv.doctor.client_session import TLS, ClientSession, LoginRefused, Trip
@@ -120,7 +119,9 @@ class LoginCheck:
             self._allows_cleartext,
             answer.parameter_of(b"STLS") is not None,
         )
-        for attempt in count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             conversation = self._target.connect(self._reply_timeout)
             try:
                 session = ClientSession(conversation, tls, self._user, self._password)
