@@ -113,13 +113,22 @@ def switch(credentials: FileCredentials | None) -> FileCredentials | None:
         try:
             _set(to, with_groups=to.groups != before.groups)
         except OSError:
-            try:
-                _set(before, with_groups=True)
-            except OSError:
-                os.abort()
+            _restore(before)
             raise
         _thread.current = credentials
     return previous
+
+
+def _restore(before: FileCredentials) -> None:
+    """Make sure that this thread has the credentials from before a switch that has failed."""
+    now = (_libc.setfsuid(_UNCHANGED), _libc.setfsgid(_UNCHANGED), sorted(os.getgroups()))
+    if now == (before.uid, before.gid, sorted(before.groups)):
+        # The first step may not be allowed at all, such as setgroups in a user namespace.
+        return
+    try:
+        _set(before, with_groups=True)
+    except OSError:
+        os.abort()
 
 
 def _set(to: FileCredentials, *, with_groups: bool) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from array import array
 from unittest import mock
 
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
@@ -140,14 +141,28 @@ class SwitchTests(CredentialsCase):
                     self.assertRaises(OSError, switch, BOB)
                     self.assertEqual((in_kernel(), current()), (before or own(), before))
 
+    def test_refused(self):
+        """A switch of which no step is allowed changes nothing, and needs no way back."""
+        with mock.patch.object(file_credentials, "set_file_credentials", side_effect=OSError):
+            self.assertRaises(OSError, switch, BOB)
+        self.assertEqual((in_kernel(), current()), (own(), None))
+
     def test_no_way_back(self):
         """A process ends that can have neither the new credentials nor the old ones."""
+        real = set_file_credentials
+
+        def fail_after_first(uid, gid, groups):
+            if uid == ANN.uid:
+                real(uid, gid, groups)
+            raise OSError
+
         with (
-            mock.patch.object(file_credentials, "set_file_credentials", side_effect=OSError),
+            mock.patch.object(file_credentials, "set_file_credentials", fail_after_first),
             mock.patch.object(os, "abort") as abort,
         ):
             self.assertRaises(OSError, switch, ANN)
         abort.assert_called_once_with()
+        real(own().uid, own().gid, array("I", own().groups).tobytes())
 
 
 class RunAsTests(CredentialsCase):
