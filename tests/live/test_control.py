@@ -156,8 +156,8 @@ class WorkersTests(ProcessTests):
                 if self.serving() != seen[-1]:
                     seen.append(self.serving())
             poller.wait()
-        # The workers were replaced one after the other.
-        self.assertEqual([len(each & before) for each in seen], [2, 1, 0])
+        # One after the other, which may be over before the next look.
+        self.assertIn([len(each & before) for each in seen], ([2, 1, 0], [2, 0]))
         self.assertEqual(set().union(*poller.outcomes), {"served"})
         self.assertEqual(session.ask(b"NOOP")[:3], b"+OK")
         (listed,) = [each for each in self.sessions() if each["user"] == name]
