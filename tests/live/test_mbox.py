@@ -74,6 +74,7 @@ class MboxCase(SynchronousTestCase):
         with self.file.open("ab") as file:
             quoted = message(number).replace(b"\nFrom ann", b"\n>From ann")
             file.write(b"From ann Mon Jan  5 10:00:%02d 2026\n%b\n" % (number, quoted))
+        shutil.chown(self.file, USER, "mail")
 
     def subjects(self):
         """Return the numbers of the messages in the file."""
@@ -141,6 +142,7 @@ class DeliveryTests(MboxCase):
             self.assertEqual(done.returncode, 0, repr(done))
 
         self.file.touch()
+        shutil.chown(self.file, USER, "mail")
         self.fetch_while(deliver, 25)
         self.assert_each_once(25)
         self.assertGreater(len(self.fetched), 0)
