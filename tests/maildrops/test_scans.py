@@ -10,7 +10,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from popserv.interfaces import IScanCounts
-from popserv.maildrops.index_cache import share_caching
 from popserv.maildrops.kinds import make_store
 from popserv.maildrops.maildir.folders import Folders
 from popserv.maildrops.maildir.store import MaildirMaildrops
@@ -21,6 +20,7 @@ from popserv.maildrops.mh import store as mh_store
 from popserv.maildrops.mh.store import MHMaildrops
 from popserv.maildrops.scans import ScanCounts, record_nothing
 from popserv.maildrops.settings import StoreSettings
+from popserv.maildrops.wrapping import share_interfaces
 
 
 class ScanCountsTests(SynchronousTestCase):
@@ -66,7 +66,7 @@ class StoresTests(SynchronousTestCase):
                 verifyObject(IScanCounts, store)
                 self.assertEqual(store.scan_counts(), (0, 0))
         wrapper = SimpleNamespace()
-        share_caching(wrapper, MemoryMaildrops())
+        share_interfaces(wrapper, MemoryMaildrops())
         self.assertFalse(IScanCounts.providedBy(wrapper))
 
     def open(self, store):
