@@ -281,7 +281,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
             )
         self.throttle.cancel()
         # A login that is cancelled ends the session.
-        if not self._has_ended and self.abandon_command():
+        if self.abandon_command():
             self.end_session()
 
     def end_session(self) -> None:
