@@ -41,25 +41,29 @@ class Owners:
         self._inside = tuple(inside)
         self._run = run
         self._clock = clock
-        self._known: dict[_Maildrop, tuple[FileCredentials, float]] = {}
+        self._known: dict[_Maildrop, tuple[FileCredentials | None, float]] = {}
 
     async def find(self, user: bytes, path: bytes = b"") -> FileCredentials | None:
         """Return the credentials for a user's maildrop, or None for those of the process.
 
         ``path`` is that of the maildrop, or empty for the path by the template.  Whoever has owned
-        a maildrop within ``MAX_AGE`` is not looked up again; they reach what they may reach.  That
-        it was the process is not remembered, because then others could own it meanwhile.
+        a maildrop within ``MAX_AGE`` is not looked up again; they reach what they may reach.  If it
+        was the process, it is looked up each time, because others could own it meanwhile.
 
         :raises popserv.errors.POPError: the maildrop must not be opened.
         """
         known = self._known.get((user, path))
-        if known is not None and known[1] > self._clock():
+        found: FileCredentials | None
+        if known is None or known[1] <= self._clock():
+            found = await self._run(self._find, user, path)
+        elif known[0] is not None:
             return known[0]
-        found: FileCredentials | None = await self._run(self._find, user, path)
-        if found is not None:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            self._known[user, path] = found, self._clock() + MAX_AGE
+        else:
+            # What was looked at a short time ago is in the kernel's cache.
+            found = self._find(user, path)
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        self._known[user, path] = found, self._clock() + MAX_AGE
         return found
 
     def forget(self, user: bytes, path: bytes = b"") -> None:
