@@ -6,18 +6,9 @@ import argparse
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
-from twisted.logger import (
-    FilteringLogObserver,
-    ILogObserver,
-    LogEvent,
-    LogLevel,
-    LogLevelFilterPredicate,
-    eventAsText,
-    globalLogPublisher,
-)
 from twisted.python import usage
-from zope.interface import provider
 
+from popserv.commandline.logged_warnings import logged_warnings
 from popserv.core.printable import one_line
 from popserv.options.kinds import FLAG, NUMBER, REPEATABLE, Kind
 from popserv.options.server import Options
@@ -45,22 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     :raises ValueError: an option is invalid.
     """
-    problems: list[str] = []
-
-    @provider(ILogObserver)
-    def note(event: LogEvent) -> None:
-        problems.append(eventAsText(event, includeTimestamp=False, includeSystem=False))
-
-    warnings = LogLevelFilterPredicate(LogLevel.warn)
-    observer = FilteringLogObserver(note, [warnings])
-    globalLogPublisher.addObserver(observer)
     options = Options()
-    try:
-        options.parseOptions(arguments.options)
-    except usage.UsageError as error:
-        raise ValueError(one_line(str(error))) from error
-    finally:
-        globalLogPublisher.removeObserver(observer)
+    with logged_warnings() as problems:
+        try:
+            options.parseOptions(arguments.options)
+        except usage.UsageError as error:
+            raise ValueError(one_line(str(error))) from error
     lines = problems if arguments.action == "check" else list(shown(options))
     for line in lines:
         print(line)

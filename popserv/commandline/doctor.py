@@ -14,20 +14,11 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from os import geteuid
 from typing import Any
 
-from twisted.logger import (
-    FilteringLogObserver,
-    ILogObserver,
-    LogEvent,
-    LogLevel,
-    LogLevelFilterPredicate,
-    eventAsText,
-    globalLogPublisher,
-)
 from twisted.python import usage
-from zope.interface import provider
 
 from popserv.commandline.doctor_options import DoctorOptions
 from popserv.commandline.doctor_report import Report
+from popserv.commandline.logged_warnings import logged_warnings
 from popserv.commandline.reacting import run_in_reactor
 from popserv.core.findings import Finding, Severity, error, unchecked, warning
 from popserv.core.printable import one_line, printable
@@ -51,9 +42,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the checks, print what they find, and return the exit code."""
     options = DoctorOptions()
     report = Report(as_json="--json" in arguments)
-    logged: list[str] = []
     try:
-        _parse(options, arguments, logged)
+        with logged_warnings() as logged:
+            options.parseOptions(arguments)
         doctor = _Doctor(options, report, logged)
     except usage.UsageError as problem:
         what, _, remedy = one_line(str(problem)).rpartition("; ")
@@ -68,21 +59,6 @@ def main(arguments: Sequence[str]) -> int:
         print("popserv: interrupted; nothing was changed", file=sys.stderr)
         return 1
     return report.end()
-
-
-def _parse(options: DoctorOptions, arguments: Sequence[str], logged: list[str]) -> None:
-    """Parse the arguments; append what the server would warn of when it starts."""
-
-    @provider(ILogObserver)
-    def note(event: LogEvent) -> None:
-        logged.append(one_line(eventAsText(event, includeTimestamp=False, includeSystem=False)))
-
-    observer = FilteringLogObserver(note, [LogLevelFilterPredicate(LogLevel.warn)])
-    globalLogPublisher.addObserver(observer)
-    try:
-        options.parseOptions(arguments)
-    finally:
-        globalLogPublisher.removeObserver(observer)
 
 
 class _Doctor:

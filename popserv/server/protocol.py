@@ -6,6 +6,8 @@ Rules of this file:
  2. After a status line there is no ``-ERR``: a body that fails later aborts the connection, so
     that the client does not take a part of a message for the whole.
  3. No text of an unexpected exception reaches a client.
+
+The module has more than 300 lines, because input, replies and bodies depend on what is pending.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A worker in the supervisor: starts, monitors, restarts and stops the worker's process."""
+"""A worker in the supervisor: starts, monitors, restarts and stops the worker's process.
+
+The module has more than 300 lines, because each of these depends on the state of the process.
+"""
 
 from __future__ import annotations
 
