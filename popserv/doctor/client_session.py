@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from popserv.core.printable import printable
-from popserv.doctor.conversation import Conversation, Refused, ServerFailed
+from popserv.doctor.conversation import MAX_CAPABILITIES, Conversation, Refused, ServerFailed
 
 
 class Trip(Exception):
@@ -90,7 +90,8 @@ class ClientSession:
             self._conversation.ask(line)
         except Refused:
             return []
-        return [each for each in self._conversation.lines(_keyword(line)) if each.strip()]
+        lines = self._conversation.lines(_keyword(line), MAX_CAPABILITIES)
+        return [each for each in lines if each.strip()]
 
     def try_command(self, line: bytes) -> None:
         """Send a command that the server need not have."""

@@ -23,6 +23,9 @@ MAX_LINE = 1 << 16
 MAX_OCTETS = 1 << 25
 """The maximum octets of one response: more than most messages have."""
 
+MAX_CAPABILITIES = 1 << 16
+"""The maximum octets of a list of capabilities or of SASL mechanisms."""
+
 _MAX_SHOWN = 80
 
 Address = tuple[str, int] | str
@@ -117,13 +120,16 @@ class Conversation:
             )
         return text
 
-    def lines(self, keyword: str) -> Iterator[bytes]:
-        """Yield the lines of a multi-line response without their line ends, dots unstuffed."""
-        octets = 0
+    def lines(self, keyword: str, maximum: int | None = None) -> Iterator[bytes]:
+        """Yield the lines of a multi-line response without their line ends, dots unstuffed.
+
+        The response may have ``maximum`` octets; the default is ``MAX_OCTETS``.
+        """
+        octets, maximum = 0, MAX_OCTETS if maximum is None else maximum
         while (line := self.line(keyword)) != b".":
             octets += len(line) + 2
-            if octets > MAX_OCTETS:
-                raise ServerFailed(f"the response to {keyword} has more than {MAX_OCTETS} octets")
+            if octets > maximum:
+                raise ServerFailed(f"the response to {keyword} has more than {maximum} octets")
             yield line[1:] if line.startswith(b".") else line
 
     def line(self, keyword: str) -> bytes:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from popserv.core.printable import printable
-from popserv.doctor.conversation import REPLY_TIMEOUT, Address, Conversation, Refused, ServerFailed
+from popserv.doctor.conversation import (
+    MAX_CAPABILITIES,
+    REPLY_TIMEOUT,
+    Address,
+    Conversation,
+    Refused,
+    ServerFailed,
+)
 
 PROXY_HEADER = b"PROXY UNKNOWN\r\n"
 """The header of the PROXY protocol, version 1, without an address."""
@@ -87,7 +95,8 @@ def ask(target: Target, reply_timeout: float = PROBE_TIMEOUT) -> Answer:
     try:
         try:
             conversation.ask(b"CAPA")
-            capabilities = tuple(line.upper() for line in conversation.lines("CAPA"))
+            lines = conversation.lines("CAPA", MAX_CAPABILITIES)
+            capabilities = tuple(line.upper() for line in lines)
         except Refused:
             capabilities = ()
         return Answer(conversation.greeting, capabilities)
@@ -99,8 +108,17 @@ def explain_silence(
     target: Target, problem: ServerFailed, reply_timeout: float = PROBE_TIMEOUT
 ) -> tuple[str, str]:
     """Return why a server does not greet, and the remedy, after attempts in other ways."""
-    if not target.starts_tls and not target.header:
-        for other, what, remedy in (
+    others: list[tuple[Target, str, str]] = []
+    if target.starts_tls:
+        others = [
+            (
+                target._replace(starts_tls=False),
+                "TLS does not start with the first octet on this port",
+                "use pop3:// in --address",
+            )
+        ]
+    elif not target.header:
+        others = [
             (
                 target._replace(header=PROXY_HEADER),
                 "the server waits for a header of the PROXY protocol",
@@ -111,20 +129,18 @@ def explain_silence(
                 "TLS starts with the first octet on this port",
                 "use pop3s:// in --address",
             ),
-        ):
-            try:
-                ask(other, reply_timeout)
-            except ServerFailed:
-                continue
-            return what, remedy
-    if target.starts_tls:
+        ]
+
+    def answers(other: tuple[Target, str, str]) -> bool:
         try:
-            ask(target._replace(starts_tls=False), reply_timeout)
+            ask(other[0], reply_timeout)
         except ServerFailed:
-            pass
-        else:
-            return (
-                "TLS does not start with the first octet on this port",
-                "use pop3:// in --address",
-            )
+            return False
+        return True
+
+    # At the same time, because each of them may be waited for.
+    with ThreadPoolExecutor() as threads:
+        for (_, what, remedy), is_answer in zip(others, threads.map(answers, others), strict=True):
+            if is_answer:
+                return what, remedy
     return str(problem), "start the server, or correct the address"

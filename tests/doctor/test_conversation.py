@@ -87,6 +87,7 @@ class ConversationTests(ConversationCase):
         self.patch(conversation, "MAX_OCTETS", 100_000)
         connected = self.connect(serve=endless)
         self.assert_fails("more than 100000 octets", list, connected.lines("x"))
+        self.assert_fails("more than 20000 octets", list, connected.lines("x", 20_000))
 
     def test_abandon(self):
         """A server that never stops sending is left."""
