@@ -20,7 +20,7 @@ from popserv.commandline.doctor_options import DoctorOptions
 from popserv.commandline.doctor_report import Report
 from popserv.commandline.logged_warnings import logged_warnings
 from popserv.commandline.reacting import run_in_reactor
-from popserv.core.findings import Finding, Severity, error, unchecked, warning
+from popserv.core.findings import Finding, Severity, error, hint, unchecked, warning
 from popserv.core.printable import one_line, printable
 from popserv.doctor.clients import CLIENTS
 from popserv.doctor.host import check_clock, check_files, clock_state, hard_limit
@@ -30,7 +30,8 @@ from popserv.doctor.ports import check_exposure, check_socket, target_of
 from popserv.doctor.serving_user import acting_as
 from popserv.doctor.sockets import Socket, sockets_of
 from popserv.doctor.targets import Target
-from popserv.interfaces import IDiagnosed, IUserNames
+from popserv.interfaces import IDiagnosed, IMaildropFactory, IUserNames
+from popserv.maildrops.owners.store import acts_as_owners
 from popserv.options.server import Options
 from popserv.options.values import split_proxy_prefix
 from popserv.runtime.threads import BoundedThreadPool
@@ -99,9 +100,8 @@ class _Doctor:
 
     async def _check_server(self) -> None:
         options = self._options
-        if geteuid() == 0 and self._user is None and options["uid"] is None:
-            what = "files were examined as root, who may do everything"
-            self._add(unchecked("uid", "--uid", what, "name the user that the server runs as"))
+        if geteuid() == 0 and options["uid"] is None:
+            self._add(_as_whom(options.store))
         self._sockets = list(_sockets(options))
         self._run("ports", self._ports())
         self._run("clock", check_clock(clock_state()))
@@ -221,6 +221,20 @@ class _Doctor:
         if name and not count:
             self._report.passed(name)
         return count
+
+
+def _as_whom(store: IMaildropFactory) -> Finding:
+    """Return as whom root examines files, if it is not told who the server runs as."""
+    if acts_as_owners(store):
+        return hint(
+            "uid",
+            "--uid",
+            "each maildrop is examined as the user whom it belongs to, as by a server that is "
+            "started as root",
+            "if the server runs as another user, name that user",
+        )
+    what = "files were examined as root, who may do everything"
+    return unchecked("uid", "--uid", what, "name the user that the server runs as")
 
 
 def _sockets(options: Options) -> Iterator[Socket]:

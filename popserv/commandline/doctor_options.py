@@ -75,7 +75,8 @@ class DoctorOptions(Options):
             None,
             None,
             "The user that the server runs as, as for twistd: root then examines files with the "
-            "permissions of that user. The default is the user who runs the command.",
+            "permissions of that user. Without it, root examines each maildrop as the user whom "
+            "it belongs to, as a server does that is started as root.",
         ],
         [
             "gid",

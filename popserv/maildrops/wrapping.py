@@ -12,10 +12,12 @@ from popserv.interfaces import ICaching, IDiagnosedStore, IScanCounts, IUserList
 def share_interfaces(wrapper: Any, store: object) -> None:
     """Have a store provide what another one does that opens no maildrop.
 
-    These are its caches, its users, and the faults that it finds.
+    These are its caches, its users, and the faults that it finds.  What the class of the wrapper
+    defines stays.
     """
     for interface in (ICaching, IScanCounts, IUserListing, IDiagnosedStore):
         if interface.providedBy(store):
             alsoProvides(wrapper, interface)
-            for name in set(interface.names(all=True)) - {"open_maildrop"}:
-                setattr(wrapper, name, getattr(store, name))
+            for name in interface.names(all=True):
+                if not hasattr(type(wrapper), name):
+                    setattr(wrapper, name, getattr(store, name))

@@ -27,10 +27,16 @@ def this_user() -> str:
     return user_name(this_uid())
 
 
+def can_access(path: str | bytes, mode: int, *, dir_fd: int | None = None) -> bool:
+    """Return whether that user can access a path, with a mode as of os.access."""
+    # Without it, the answer is about the user who has started the process.
+    effective_ids = os.access in os.supports_effective_ids
+    return os.access(path, mode, dir_fd=dir_fd, effective_ids=effective_ids)
+
+
 def can_search(directory: str) -> bool:
     """Return whether that user can search a directory."""
-    # Without it, the answer is about the user who has started the process.
-    return os.access(directory, os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+    return can_access(directory, os.X_OK)
 
 
 def reason_of(error: OSError) -> str:

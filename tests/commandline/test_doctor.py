@@ -70,9 +70,11 @@ class DoctorTests(CommandCase):
         )
 
     def test_root(self):
-        """Root is told to name the server's user."""
+        """Root is told as whom maildrops are examined; if as root, to name the server's user."""
         self.patch(doctor, "geteuid", lambda: 0)
-        self.assertTrue(self.doctor()[1][0].startswith("unchecked: --uid: "))
+        for answer, severity in ((False, "unchecked"), (True, "hint")):
+            self.patch(doctor, "acts_as_owners", lambda store, answer=answer: answer)
+            self.assertTrue(self.doctor()[1][0].startswith(f"{severity}: --uid: "))
 
     def test_options(self):
         """An invalid option is an error with a remedy, in JSON as well; the exit code is 2."""

@@ -1,5 +1,6 @@
 """A server that runs as root accesses each maildrop as the user whom it belongs to."""
 
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from tests.live.harness import (
     Server,
     deliver,
     require_programs,
+    run,
     temporary_directory,
     until,
 )
@@ -146,6 +148,24 @@ class PermissionTests(OwnersCase):
         for _ in range(8):
             self.assertEqual(len(self.retrieve(server)), 60)
         self.assert_owners(maildir, ANN)
+
+    def test_doctor(self):
+        """``popserv doctor`` finds what the owner of a maildrop cannot do."""
+        maildir = self.deliver("ann", SAMPLES[:2])
+        first, _ = maildir.glob("new/*")
+        os.chown(first, 0, 0)
+        first.chmod(0o600)
+        self.deliver("bob", SAMPLES[:1])
+        (self.home / "bob").chmod(0)
+        done = run(
+            *("popserv", "doctor", "--json", "--maildir", f"{self.home}/%u/Maildir"),
+            *("--auth", f"passwd-file:{self.users}"),
+        )
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        wrong = {(each["code"], each["what"]) for each in found if each["severity"] == "error"}
+        self.assertEqual({code for code, _ in wrong}, {"message-unreadable", "maildrop-unusable"})
+        self.assertIn("cannot be searched by user 5001", str(wrong))
+        self.assertIn("hint", {each["severity"] for each in found if each.get("code") == "uid"})
 
     def test_no_privileges(self):
         """A server that has given up its privileges accesses everything as its user."""

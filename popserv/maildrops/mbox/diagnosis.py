@@ -17,8 +17,9 @@ from popserv.maildrops.mbox.appending import has_journal
 from popserv.maildrops.mbox.locks import STALE_AGE, dotlock_age
 from popserv.maildrops.mbox.parser import Format, NotAnMbox, parse
 from popserv.maildrops.mbox.spool import describe_failure
+from popserv.maildrops.mbox.spool_group import in_spool_group
 from popserv.maildrops.mbox.window import Window
-from popserv.runtime.permissions import this_user
+from popserv.runtime.permissions import can_access, this_user
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -71,14 +72,16 @@ def _permissions(parent: int, fd: int, path: str) -> Iterator[Finding]:
             "it has more than one name, so that it is not opened",
             "remove the other hard links",
         )
-    if not os.access(os.path.basename(path), os.W_OK, dir_fd=parent):
+    if not can_access(os.path.basename(path), os.W_OK, dir_fd=parent):
         yield error(
             "mbox-not-writable",
             path,
             f"{this_user()} cannot write it, so that no message can be removed",
             f"let {this_user()} own it, or give its group permission to write",
         )
-    if not os.access(".", os.W_OK, dir_fd=parent):
+    with in_spool_group(parent):
+        can_lock = can_access(".", os.W_OK, dir_fd=parent)
+    if not can_lock:
         yield hint(
             "mbox-no-dotlock",
             os.path.dirname(path),

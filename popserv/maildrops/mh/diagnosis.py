@@ -15,7 +15,7 @@ from popserv.maildrops.layout import Layout
 from popserv.maildrops.mh import index_file
 from popserv.maildrops.mh.folder import open_number, scan
 from popserv.maildrops.path_problems import explain_in_directory
-from popserv.runtime.permissions import this_user
+from popserv.runtime.permissions import can_access, this_user
 
 
 def diagnose_folder(layout: Layout, user: bytes) -> Iterator[Finding]:
@@ -52,7 +52,7 @@ def _open_folder(folder: int, path: str) -> Iterator[Finding]:
             f"its mode {mode:04o} lets other users into the mail",
             f"run: chmod o= {path}",
         )
-    if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder):
+    if not can_access(".", os.W_OK | os.X_OK, dir_fd=folder):
         yield error(
             "mh-not-writable",
             path,

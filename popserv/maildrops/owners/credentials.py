@@ -71,12 +71,22 @@ class Owners:
         self._known.pop((user, path), None)
 
     def _find(self, user: bytes, path: bytes) -> FileCredentials | None:
+        try:
+            return self.look_up(user, path)
+        except UnusablePath as error:
+            raise refusal(error) from error
+
+    def look_up(self, user: bytes, path: bytes) -> FileCredentials | None:
+        """Return the same as :meth:`find`, and remember nothing; it waits for the disk.
+
+        :raises UnusablePath: the maildrop must not be opened.
+        """
         layout = self._layout.at(path) if path else self._layout
         try:
             uid = owner_of_path(*layout.below_trusted(user), self._inside)
-        except UnusablePath as error:
+        except UnusablePath:
             if own().uid == 0:
-                raise refusal(error) from error
+                raise
             return None
         except ValueError:
             # There is no such path, and the store says why.

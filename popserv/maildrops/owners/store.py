@@ -8,16 +8,24 @@ from typing import Any
 
 from zope.interface import alsoProvides, implementer
 
+from popserv.core.findings import Finding, error
+from popserv.core.printable import printable
 from popserv.core.user_settings import UserSettings
 from popserv.interfaces import IConfigurableStore, IMailbox, IMaildropFactory
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.owners.credentials import Owners
 from popserv.maildrops.owners.mailbox import OwnedMailbox
+from popserv.maildrops.path_problems import UnusablePath
 from popserv.maildrops.wrapping import share_interfaces
-from popserv.runtime.file_credentials import obstacle, run_as
+from popserv.runtime.file_credentials import acting_as, obstacle, run_as
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
 
 _threads = BoundedThreadPool("popserv-owners", threads=4)
+
+
+def acts_as_owners(store: IMaildropFactory) -> bool:
+    """Return whether a store accesses maildrops as their owners in this process."""
+    return isinstance(store, OwnersStore) and not obstacle()
 
 
 @implementer(IMaildropFactory)
@@ -53,6 +61,17 @@ class OwnersStore:
         """See IConfigurableStore."""
         open_ = partial(self._store.open_configured, user, settings)
         return await self._open(user, settings.maildrop, open_)
+
+    def diagnose_maildrop(self, user: bytes, settings: UserSettings) -> Iterable[Finding]:
+        """See IDiagnosedStore."""
+        try:
+            credentials = None if obstacle() else self._owners.look_up(user, settings.maildrop)
+        except UnusablePath as problem:
+            what, _, remedy = str(problem).partition("; ")
+            where = f'the maildrop of "{printable(user)}"'
+            return [error("maildrop-unusable", where, what, remedy or "remove the links")]
+        with acting_as(credentials):
+            return list(self._store.diagnose_maildrop(user, settings))
 
     async def _open(
         self, user: bytes, path: bytes, function: Callable[..., Awaitable[IMailbox]], *args: Any

@@ -11,7 +11,9 @@ from popserv.maildrops.mbox.diagnosis import diagnose_mbox
 from popserv.maildrops.mbox.locks import STALE_AGE
 from popserv.maildrops.mbox.parser import DEFAULT_FORMAT
 from popserv.maildrops.mbox.window import Window
+from popserv.runtime.file_credentials import acting_as
 from tests.doctor.harness import codes, open_directory, unprivileged
+from tests.runtime.harness import ANN
 
 MAIL = b"From ann@example.org Mon Jan  5 10:00:00 2026\nSubject: x\n\n\n"
 
@@ -74,6 +76,21 @@ class DiagnosisTests(SynchronousTestCase):
                 expected += ["e mbox-not-writable", "h mbox-no-dotlock"]
             found = self.codes()
         self.assertEqual(found, expected)
+
+    def test_spool_directory(self):
+        """A user can make dotlocks in a directory like /var/mail, by the rights of its group."""
+        if os.geteuid():
+            self.skipTest("only root can act as another user")
+        os.chown(self.file, *ANN[:2])
+        for group, mode, expected in (
+            (6001, 0o775, []),
+            (6001, 0o755, ["h mbox-no-dotlock"]),
+            (0, 0o775, ["h mbox-no-dotlock"]),
+        ):
+            os.chown(self.root, 0, group)
+            self.root.chmod(mode)
+            with acting_as(ANN):
+                self.assertEqual(self.codes(), expected)
 
     def test_links(self):
         """A file with two names is an error."""

@@ -18,10 +18,11 @@ from popserv.maildrops.mbox import MboxMaildrops
 from popserv.maildrops.mh import MHMaildrops
 from popserv.maildrops.owners import store as store_module
 from popserv.maildrops.owners.mailbox import OwnedMailbox
-from popserv.maildrops.owners.store import OwnersStore
+from popserv.maildrops.owners.store import OwnersStore, acts_as_owners
 from popserv.maildrops.settings import StoreSettings
 from popserv.runtime.file_credentials import acting_as, own
 from popserv.testing import read_all
+from tests.doctor.harness import codes
 from tests.live.harness import deliver, temporary_directory
 from tests.maildrops.maildir.harness import result, run_inline, uids_of
 from tests.maildrops.maildir.test_store import MaildirContract
@@ -271,8 +272,41 @@ class OwnersStoreTests(CredentialsCase):
         self.assertEqual(len(uids_of(mailbox)), 1)
         result(mailbox.release())
 
+    def diagnose(self, user, **settings):
+        """Return what is wrong with a maildrop, but that others may look into it."""
+        found = self.store.diagnose_maildrop(user, UserSettings(**settings))
+        return [finding for finding in found if finding.code != "maildir-exposed"]
+
+    def test_diagnosis(self):
+        """A maildrop is examined as its owner, who cannot do everything."""
+        self.assertEqual(codes(self.diagnose(b"ann")), [])
+        (path,) = (self.root / "ann/Maildir/new").iterdir()
+        os.chown(path, 0, 0)
+        path.chmod(0o600)
+        os.chown(self.root / "bob/Maildir/cur", 0, 0)
+        (self.root / "bob/Maildir/cur").chmod(0o755)
+        self.assertEqual(codes(self.diagnose(b"ann")), ["e message-unreadable"])
+        maildrop = os.fsencode(self.root / "bob/Maildir")
+        for found in (self.diagnose(b"bob"), self.diagnose(b"ann", maildrop=maildrop)):
+            self.assertEqual(codes(found), ["w maildir-owner", "e maildir-not-writable"])
+            self.assertIn("5001 cannot write there", found[1].what)
+
+    def test_diagnosis_of_shared(self):
+        """A maildrop that nobody may open is an error; its remedy is told."""
+        self.chown(self.root / "ann", 0)
+        (self.root / "ann").chmod(0o777)
+        (finding,) = self.diagnose(b"ann")
+        self.assertEqual(codes([finding]), ["e maildrop-unusable"])
+        self.assertIn("others can write to it", finding.what)
+        self.assertTrue(finding.remedy.startswith("give it the owner"), finding.remedy)
+
     def test_unable(self):
         """A process that cannot become other users looks nothing up."""
         with mock.patch.object(store_module, "obstacle", return_value="no"):
+            self.patch(self.store._owners, "look_up", self.fail)
+            self.assertFalse(acts_as_owners(self.store))
+            self.assertEqual(codes(self.diagnose(b"ann")), [])
             self.patch(self.store._owners, "find", self.fail)
             self.assertEqual(self.texts(b"ann"), [b"Subject: ann\n\n"])
+        self.assertTrue(acts_as_owners(self.store))
+        self.assertFalse(acts_as_owners(self.store._store))

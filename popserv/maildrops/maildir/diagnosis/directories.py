@@ -13,7 +13,7 @@ from popserv.core.printable import one_line
 from popserv.maildrops.maildir.diagnosis.messages import Messages
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders
 from popserv.maildrops.path_problems import explain_in_directory
-from popserv.runtime.permissions import this_user, user_name
+from popserv.runtime.permissions import can_access, this_user, user_name
 
 STALE_TMP = 36 * 3600
 """Seconds after which a file in tmp is no delivery any more (maildir(5))."""
@@ -90,14 +90,14 @@ class OpenMaildir:
                     f"run: chown -R {owner} {self._path}",
                 )
         for name in FOLDER_NAMES:
-            if present[name] and not os.access(name, os.W_OK | os.X_OK, dir_fd=self._fd):
+            if present[name] and not can_access(name, os.W_OK | os.X_OK, dir_fd=self._fd):
                 yield error(
                     "maildir-not-writable",
                     f"{self._path}/{name.decode()}",
                     f"{this_user()} cannot write there, so that no message can be removed",
                     f"let {this_user()} own it, or give its group permission to write",
                 )
-        if not os.access(".", os.W_OK, dir_fd=self._fd):
+        if not can_access(".", os.W_OK, dir_fd=self._fd):
             yield hint(
                 "maildir-not-writable",
                 self._path,
