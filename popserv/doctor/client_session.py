@@ -165,7 +165,7 @@ class ClientSession:
             number: int(size)
             for number, size in self._numbered("LIST", form, "client-list", _LIST_REMEDY)
         }
-        self._check_numbers("LIST", list(self._sizes), in_order, complete)
+        self._check_numbers("LIST", "client-list", list(self._sizes), in_order, complete)
         self._count = len(self._sizes)
 
     def unique_ids(
@@ -180,7 +180,8 @@ class ClientSession:
         )
         form = re.compile(rb"([0-9]+)%b([\x21-\x7e]+)" % separator)
         listed = list(self._numbered("UIDL", form, "client-uidl", _UIDL_REMEDY))
-        self._check_numbers("UIDL", [number for number, _ in listed], in_order, complete)
+        numbers = [number for number, _ in listed]
+        self._check_numbers("UIDL", "client-uidl", numbers, in_order, complete)
         if len({unique_id for _, unique_id in listed}) != len(listed):
             what = "two messages have the same unique-id, so that one of them is not fetched"
             raise Trip("client-uidl", what, "let the server give each message another unique-id")
@@ -198,9 +199,8 @@ class ClientSession:
         return numbered
 
     def _check_numbers(
-        self, keyword: str, numbers: list[int], in_order: bool, complete: bool
+        self, keyword: str, code: str, numbers: list[int], in_order: bool, complete: bool
     ) -> None:
-        code = f"client-{keyword.lower()}"
         if in_order and numbers != sorted(numbers):
             what = f"{keyword} does not list the messages in the order of their numbers"
             raise Trip(code, what, "let the server list them in order")

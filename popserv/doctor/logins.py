@@ -17,7 +17,7 @@ MAX_DELAY = 10
 MAX_ATTEMPTS = 20
 """Attempts to log in while the session before is ending, a quarter of a second apart."""
 
-_LESSER = ("client-tls", "client-nul")
+LESSER = ("client-tls", "client-nul")
 """The codes of findings that concern some users or messages only."""
 
 
@@ -102,7 +102,7 @@ class LoginCheck:
         try:
             self._run(client, answer)
         except Trip as trip:
-            make = warning if trip.code in _LESSER else error
+            make = warning if trip.code in LESSER else error
             return make(trip.code, where, f"{name}: {trip.what}", trip.remedy)
         except LoginRefused as refused:
             remedy = "correct the name or the password; the server's log has the reason"

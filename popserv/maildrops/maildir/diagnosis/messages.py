@@ -63,7 +63,7 @@ class Messages:
     def findings(self, path: str) -> Iterator[Finding]:
         """Yield a finding for each kind."""
         for code, (count, names) in self._found.items():
-            make, what, remedy = _MESSAGE_KINDS[code]
+            make, what, remedy = MESSAGE_KINDS[code]
             reason = self._reasons[code]
             shown = some_names(map(printable, names), count)
             what = f"messages: {count}, {what}{f' ({reason})' if reason else ''}: {shown}"
@@ -72,7 +72,7 @@ class Messages:
 
 _Make = Callable[[str, str, str, str], Finding]
 
-_MESSAGE_KINDS: dict[str, tuple[_Make, str, str]] = {
+MESSAGE_KINDS: dict[str, tuple[_Make, str, str]] = {
     "message-unreadable": (
         error,
         "which are not shown, because they cannot be read",

@@ -29,7 +29,7 @@ def diagnose_files(maildir_fd: int, path: str, source: Source) -> Iterator[Findi
         for module, server in ((dovecot_uidlist, "dovecot"), (courier_sizelist, "courier")):
             if _exists(module.NAME, maildir_fd):
                 yield warning(
-                    f"{server}-unique-ids",
+                    "other-unique-ids",
                     f"{path}/{module.NAME.decode()}",
                     f"{server.capitalize()} has given the messages unique-ids, and clients "
                     "that know them would fetch all mail again",

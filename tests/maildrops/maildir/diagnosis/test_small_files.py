@@ -24,8 +24,8 @@ class SmallFilesTests(DiagnosisCase):
     def test_other_servers(self):
         """Unique-ids of another server are a warning, unless they are used or pinned."""
         for name, octets, code, source in (
-            ("dovecot-uidlist", UIDLIST, "w dovecot-unique-ids", Source.DOVECOT),
-            ("courierpop3dsizelist", SIZELIST, "w courier-unique-ids", Source.COURIER),
+            ("dovecot-uidlist", UIDLIST, "w other-unique-ids", Source.DOVECOT),
+            ("courierpop3dsizelist", SIZELIST, "w other-unique-ids", Source.COURIER),
         ):
             path = self.write(name, octets)
             self.source = Source.NONE
