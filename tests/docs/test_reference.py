@@ -11,6 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.auth.passwords.schemes import SCHEMES
 from popserv.auth.sasl.mechanisms import MECHANISMS
 from popserv.auth.users.extra_fields import EVALUATED, HARMLESS, HARMLESS_PREFIXES, REFUSING
+from popserv.commandline.doctor_options import OWN_OPTIONS, DoctorOptions
+from popserv.commandline.main import _parser
 from popserv.commandline.session import Options as SessionOptions
 from popserv.commands import capa, rfc1460, rfc1725
 from popserv.commands.dialects import DIALECTS
@@ -155,6 +157,28 @@ class ListingTests(SynchronousTestCase):
         )
         self.assertEqual(with_argument, {"--user", "-u"})
 
+    def test_command_options(self):
+        """popserv-command.rst has the options of each command, and which take an argument."""
+        text = between("command", DOCS / "reference/popserv-command.rst")
+        _, *parts = re.split(r"^popserv ([a-z, -]+)\n~+$", text, flags=re.MULTILINE)
+        sections = dict(zip(parts[::2], parts[1::2], strict=True))
+        del sections["session"]
+        doctor = DoctorOptions().longOpt
+        there = {
+            **command_options(_parser()),
+            "doctor": {name: f"{name}=" in doctor for name in OWN_OPTIONS},
+        }
+        del there["session"]
+        self.assertEqual({name for names in sections for name in names.split(", ")}, set(there))
+        for names, section in sections.items():
+            shown, with_argument = option_terms(section)
+            options = {}
+            for name in names.split(", "):
+                options.update(there[name])
+            self.assertEqual(shown, {f"--{name}" for name in options}, names)
+            takes = {f"--{name}" for name, argument in options.items() if argument}
+            self.assertEqual(with_argument, takes, names)
+
     def test_schemes(self):
         """users-file.rst's table has every password scheme, and no other."""
         found = [
@@ -266,9 +290,24 @@ def between(name, path):
 def option_terms(text):
     """Return the options that are terms of a definition list, and those that take an argument."""
     form = r"``--?[a-z0-9-]+(?: [A-Z]+)?``"
-    terms = re.findall(rf"^{form}(?:, {form})?$", text, re.MULTILINE)
+    terms = re.findall(rf"^ *{form}(?:, {form})?$", text, re.MULTILINE)
     options = [option.split(" ") for term in terms for option in re.findall("``(.+?)``", term)]
     return {name for name, *_ in options}, {name for name, *argument in options if argument}
+
+
+def command_options(parser):
+    """Return the options of each command of a parser: whether they take an argument, by name."""
+    (commands,) = [each for each in parser._actions if isinstance(each.choices, dict)]
+    return {name: dict(_options(each)) for name, each in commands.choices.items()}
+
+
+def _options(parser):
+    for action in parser._actions:
+        for each in action.choices.values() if isinstance(action.choices, dict) else ():
+            yield from _options(each)
+        for option in action.option_strings:
+            if option.startswith("--") and option != "--help":
+                yield option[2:], action.nargs != 0
 
 
 def logged(path):
