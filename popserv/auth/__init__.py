@@ -11,11 +11,11 @@ from popserv.auth.credentials import (
     CramMD5Credentials,
     RemoteUserCredentials,
 )
-from popserv.auth.files import FileError
 from popserv.auth.names import check_name, prepared_name
 from popserv.auth.portal import PortalAuthenticator
 from popserv.auth.preauth import Preauthenticated, PreauthenticatedChecker
 from popserv.auth.realm import MaildropRealm
+from popserv.runtime.config_files import FileError
 
 __all__ = [
     "APOPCredentials",

@@ -7,9 +7,9 @@ import getpass
 import os
 import sys
 
-from popserv.auth.files import FileError, check_private
 from popserv.auth.passwords.schemes import is_supported, scheme_of
 from popserv.migration.pop3_urls import Security
+from popserv.runtime.config_files import FileError, check_private
 from popserv.runtime.permissions import describe
 
 

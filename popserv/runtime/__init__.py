@@ -1,4 +1,4 @@
-"""The process that popserv runs in: thread pools, coroutines, clock, bus of workers, permissions.
+"""The process that popserv runs in: threads, coroutines, clock, bus of workers, private files.
 
 This package may import interfaces, errors and texts.
 """

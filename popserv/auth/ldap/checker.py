@@ -9,7 +9,6 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from popserv.auth.files import FileError
 from popserv.auth.ldap.config import LDAPConfig
 from popserv.auth.ldap.directory import Directory
 from popserv.auth.passwords.preparation import prepared_password
@@ -23,6 +22,7 @@ from popserv.core.findings import Finding, error, warning
 from popserv.core.printable import one_line
 from popserv.core.user_settings import ConfiguredUser
 from popserv.interfaces import IDiagnosed
+from popserv.runtime.config_files import FileError
 
 _log = Logger()
 

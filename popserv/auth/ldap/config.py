@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from ldap.dn import escape_dn_chars, is_dn
 from ldap.filter import escape_filter_chars
 
-from popserv.auth.files import FileError
-from popserv.auth.toml_file import TOMLFile
 from popserv.auth.users.extra_fields import is_field
+from popserv.runtime.config_files import FileError
+from popserv.runtime.toml_file import TOMLFile
 
 KEYS = (
     *("urls", "start-tls", "ca-file", "timeout", "connections"),
@@ -44,7 +44,7 @@ class LDAPConfig:
     :ivar name: the attribute with the user's name.
     :ivar fields: attributes by the names of the extra fields that they are.
 
-    :raises popserv.auth.files.FileError: the file cannot be used.
+    :raises popserv.runtime.config_files.FileError: the file cannot be used.
     """
 
     def __init__(self, path: str) -> None:

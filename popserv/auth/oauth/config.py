@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from configparser import Error as ConfigError
 from configparser import RawConfigParser
 
-from popserv.auth.files import FileError, check_private
 from popserv.auth.oauth.introspection import IntrospectionVerifier
 from popserv.auth.oauth.jwks import ALGORITHMS, JWKSURL, JWKSFile, KeySource
 from popserv.auth.oauth.jwt_verifier import JWTVerifier
 from popserv.auth.oauth.provider import ProviderClient, ProviderError, check_url
 from popserv.auth.oauth.verifier import ITokenVerifier
+from popserv.runtime.config_files import FileError, check_private
 from popserv.runtime.permissions import reason_of
 
 _COMMON_KEYS = {"issuer", "audience", "user", "scope", "discovery"}

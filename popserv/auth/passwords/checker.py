@@ -25,7 +25,6 @@ from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
 from popserv.auth.credentials import ExchangeAborted
-from popserv.auth.files import FileError
 from popserv.auth.passwords.cram_md5 import CRAM_MD5_SCHEMES, matches_cram_md5
 from popserv.auth.passwords.decoys import Decoys, machine_secret
 from popserv.auth.passwords.diagnosis import diagnose_users_file
@@ -63,6 +62,7 @@ from popserv.interfaces import (
     IScramSHA256Credentials,
     IUserNames,
 )
+from popserv.runtime.config_files import FileError
 from popserv.runtime.coroutines import run_eagerly
 from popserv.runtime.threads import BoundedThreadPool
 

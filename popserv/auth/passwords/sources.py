@@ -38,11 +38,12 @@ class UserSource(Protocol):
         """Return the user whom a client means by a name, or None.
 
         :raises popserv.errors.TryLater: the users cannot be looked up.
-        :raises popserv.auth.files.FileError: likewise, for a reason that is logged at each login.
+        :raises popserv.runtime.config_files.FileError: likewise, for a reason that is logged at
+            each login.
         """
 
     def secrets(self) -> Secrets:
         """Return what is known of all secrets; it waits for nothing.
 
-        :raises popserv.auth.files.FileError: they cannot be known.
+        :raises popserv.runtime.config_files.FileError: they cannot be known.
         """

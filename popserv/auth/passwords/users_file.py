@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
-from popserv.auth.files import FileError, check_private, fingerprint
 from popserv.auth.names import CaseInsensitiveNames, prepared_name
 from popserv.auth.passwords.schemes import has_password, is_apop, is_supported, scheme_of
 from popserv.auth.users.extra_fields import parse_rules
 from popserv.auth.users.user import User
 from popserv.core.printable import printable
+from popserv.runtime.config_files import FileError, check_private, fingerprint
 from popserv.runtime.permissions import reason_of
 
 _log = Logger()

@@ -15,9 +15,9 @@ from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
-from popserv.auth.files import FileError, fingerprint
 from popserv.auth.names import CaseInsensitiveNames, check_name, prepared_name, with_domain
 from popserv.auth.rhosts.resolver import parse_address
+from popserv.runtime.config_files import FileError, fingerprint
 from popserv.runtime.permissions import reason_of
 
 Network = IPv4Network | IPv6Network

@@ -8,12 +8,12 @@ from typing import Any
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from popserv.auth.files import FileError
 from popserv.auth.passwords.checker import SecretsChecker
 from popserv.auth.sql.config import SQLConfig
 from popserv.auth.sql.source import SQLUsers
 from popserv.core.findings import Finding
 from popserv.interfaces import IDiagnosed, IReloadable
+from popserv.runtime.config_files import FileError
 
 _log = Logger()
 

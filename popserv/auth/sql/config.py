@@ -8,9 +8,9 @@ from sqlalchemy import Engine, QueuePool, TextClause, create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from popserv.auth.files import FileError
 from popserv.auth.passwords.schemes import SCHEMES
-from popserv.auth.toml_file import TOMLFile
+from popserv.runtime.config_files import FileError
+from popserv.runtime.toml_file import TOMLFile
 
 KEYS = ("url", "query", "schemes", "default-scheme", "connections", "timeout")
 
@@ -33,7 +33,7 @@ class SQLConfig:
     :ivar connections: the greatest number of connections to the database.
     :ivar timeout: the seconds after which a look-up is given up.
 
-    :raises popserv.auth.files.FileError: the file cannot be used.
+    :raises popserv.runtime.config_files.FileError: the file cannot be used.
     """
 
     def __init__(self, path: str) -> None:

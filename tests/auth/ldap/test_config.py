@@ -4,8 +4,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.files import FileError
 from popserv.auth.ldap.config import KEYS, LDAPConfig
+from popserv.runtime.config_files import FileError
 from tests.auth.ldap.harness import SEARCH, TEMPLATE
 from tests.docs.harness import DOCS
 

@@ -4,8 +4,8 @@ from unittest import mock
 
 from sqlalchemy.engine import make_url
 
-from popserv.auth.files import FileError
 from popserv.auth.sql.config import KEYS, SQLConfig, _connect_arguments
+from popserv.runtime.config_files import FileError
 from tests.auth.sql.harness import DatabaseCase
 from tests.docs.harness import DOCS
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Any, TypeVar
 
-from popserv.auth.files import FileError, check_private
+from popserv.runtime.config_files import FileError, check_private
 from popserv.runtime.permissions import reason_of
 
 # Python 3.10 has none; tomli is the same.

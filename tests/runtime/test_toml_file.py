@@ -1,11 +1,11 @@
-"""Tests of popserv.auth.toml_file."""
+"""Tests of popserv.runtime.toml_file."""
 
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.files import FileError
-from popserv.auth.toml_file import TOMLFile
+from popserv.runtime.config_files import FileError
+from popserv.runtime.toml_file import TOMLFile
 
 KEYS = ("text", "texts", "flag", "number", "table")
 

@@ -1,10 +1,10 @@
-"""Tests of popserv.auth.files: fingerprints and permissions of configuration files."""
+"""Tests of popserv.runtime.config_files: fingerprints and permissions of configuration files."""
 
 import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.files import FileError, check_private, fingerprint
+from popserv.runtime.config_files import FileError, check_private, fingerprint
 
 
 class FingerprintTests(SynchronousTestCase):
