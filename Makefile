@@ -34,7 +34,7 @@ serve: $(VENV)/serve
 
 # The exit code is that of the tests, or of the report if they passed.
 test: $(VENV)/dev
-	@echo "make test: all tests take about 30 minutes on 2 cores"
+	@echo "make test: all tests take about 15 minutes on 2 cores"
 	$(BIN)/python -m coverage erase
 	@status=0; \
 	$(RUN_TESTS) || status=$$?; \

@@ -1,19 +1,18 @@
 """Run the tests with trial and print a summary: ``python -m tests [NAME ...]``.
 
-Without names, all tests run: those of tests.live, which mostly wait for other programs, in a second
-process at the same time.
+Without names, all tests run, divided among several processes.
 """
 
-import re
-import subprocess
+import os
 import sys
-from pathlib import Path
-from tempfile import TemporaryFile
 
 from twisted.trial.reporter import TreeReporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
-LIVE = "tests.live"
+from tests.schedule import all_parts, print_counts, run_parts
+
+PROCESSES = 2 * (os.cpu_count() or 1)
+"""How many run at the same time: more than processors, as many tests wait for other programs."""
 
 
 class CountingReporter(TreeReporter):
@@ -30,54 +29,17 @@ class CountingReporter(TreeReporter):
         print_counts(self.counts())
 
 
-def print_counts(counts):
-    """Print the numbers of passed, failed and skipped tests."""
-    print("{} passed, {} failed, {} skipped".format(*counts), flush=True)
-
-
 def run(names):
-    """Run the named tests in this process; return whether they passed, and the numbers."""
+    """Run the named tests in this process; return whether they passed."""
     suite = TestLoader().loadByNames(names, recurse=True)
     result = TrialRunner(CountingReporter, workingDirectory="_trial_temp").run(suite)
-    return result.wasSuccessful() and result.testsRun > 0, result.counts()
-
-
-def run_all():
-    """Run all tests in two processes; print the output of the second one after that of the first.
-
-    Return whether they passed.
-    """
-    here = Path(__file__).parent
-    names = sorted(
-        f"tests.{path.stem}"
-        for path in here.iterdir()
-        if path.name.startswith("test_") or (path / "__init__.py").exists()
-    )
-    names.remove(LIVE)
-    with TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        with subprocess.Popen(
-            [*sys.orig_argv, LIVE], stdout=output, stderr=subprocess.STDOUT
-        ) as live:
-            try:
-                passed, counts = run(names)
-            except BaseException:
-                live.kill()
-                raise
-            print(f"waiting for {LIVE}", flush=True)
-        output.seek(0)
-        text = output.read()
-    sys.stdout.write(text)
-    lines = re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", text, re.MULTILINE)
-    for line in lines[-1:]:
-        counts = [a + int(b) for a, b in zip(counts, line, strict=True)]
-    print_counts(counts)
-    return passed and live.returncode == 0
+    return result.wasSuccessful() and result.testsRun > 0
 
 
 def main():
     """Run the named tests, or all; return the exit code."""
     names = sys.argv[1:]
-    passed = run(names)[0] if names else run_all()
+    passed = run(names) if names else run_parts(sys.orig_argv, all_parts(), PROCESSES)
     return 0 if passed else 1
 
 

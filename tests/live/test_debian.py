@@ -31,9 +31,10 @@ exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 chroot root sh -eu
 
 INSIDE = """\
 files() {
-    # Other tests start journald.
+    # Other tests start journald, and write services of PAM.
     find /etc /home /lib/systemd /run /usr /var \
-        \\( -path /var/lib/dpkg -o -path /var/tmp -o -path '*/journal*' \\) -prune -o \
+        \\( -path /var/lib/dpkg -o -path /var/tmp -o -path '*/journal*' -o \
+        -path '/etc/pam.d/popserv-test-*' \\) -prune -o \
         -path '*popserv*' -print | sort
 }
 
