@@ -6,9 +6,10 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pwd import getpwuid
+from typing import NamedTuple
 
 from popserv.maildrops.layout import Layout
-from popserv.maildrops.owners.paths import owner_of_path
+from popserv.maildrops.owners.paths import Seen, is_unchanged, owner_of_path
 from popserv.maildrops.path_problems import UnusablePath
 from popserv.maildrops.refusals import refusal
 from popserv.runtime.file_credentials import NOBODY, FileCredentials, own
@@ -21,6 +22,14 @@ _MAX_KNOWN = 10_000
 """The maximum number of maildrops whose owners are remembered."""
 
 _Maildrop = tuple[bytes, bytes]
+
+
+class _Known(NamedTuple):
+    """Credentials that were found, until when they count, and what they depend on."""
+
+    credentials: FileCredentials | None
+    until: float
+    seen: list[Seen]
 
 
 class Owners:
@@ -41,49 +50,58 @@ class Owners:
         self._inside = tuple(inside)
         self._run = run
         self._clock = clock
-        self._known: dict[_Maildrop, tuple[FileCredentials | None, float]] = {}
+        self._known: dict[_Maildrop, _Known] = {}
 
     async def find(self, user: bytes, path: bytes = b"") -> FileCredentials | None:
         """Return the credentials for a user's maildrop, or None for those of the process.
 
         ``path`` is that of the maildrop, or empty for the path by the template.  Whoever has owned
         a maildrop within ``MAX_AGE`` is not looked up again; they reach what they may reach.  If it
-        was the process, it is looked up each time, because others could own it meanwhile.
+        was the process, each login looks whether that has changed, because others could own it
+        meanwhile.
 
         :raises popserv.errors.POPError: the maildrop must not be opened.
         """
         known = self._known.get((user, path))
-        found: FileCredentials | None
-        if known is None or known[1] <= self._clock():
-            found = await self._run(self._find, user, path)
-        elif known[0] is not None:
-            return known[0]
+        found: FileCredentials | None = None
+        if known is None or known.until <= self._clock():
+            found, seen = await self._run(self._find, user, path)
+        elif known.credentials is not None:
+            return known.credentials
+        # What was looked at a short time ago is in the kernel's cache.
+        elif is_unchanged(known.seen):
+            seen = known.seen
         else:
-            # What was looked at a short time ago is in the kernel's cache.
-            found = self._find(user, path)
+            found, seen = self._find(user, path)
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
-        self._known[user, path] = found, self._clock() + MAX_AGE
+        # Others need not be looked at again, and a process may know many.
+        seen = [] if found else seen
+        self._known[user, path] = _Known(found, self._clock() + MAX_AGE, seen)
         return found
 
     def forget(self, user: bytes, path: bytes = b"") -> None:
         """Look up the owner of a maildrop at its next login."""
         self._known.pop((user, path), None)
 
-    def _find(self, user: bytes, path: bytes) -> FileCredentials | None:
-        try:
-            return self.look_up(user, path)
-        except UnusablePath as error:
-            raise refusal(error) from error
-
     def look_up(self, user: bytes, path: bytes) -> FileCredentials | None:
         """Return the same as :meth:`find`, and remember nothing; it waits for the disk.
 
         :raises UnusablePath: the maildrop must not be opened.
         """
+        return self._examine(user, path, [])
+
+    def _find(self, user: bytes, path: bytes) -> tuple[FileCredentials | None, list[Seen]]:
+        seen: list[Seen] = []
+        try:
+            return self._examine(user, path, seen), seen
+        except UnusablePath as error:
+            raise refusal(error) from error
+
+    def _examine(self, user: bytes, path: bytes, seen: list[Seen]) -> FileCredentials | None:
         layout = self._layout.at(path) if path else self._layout
         try:
-            uid = owner_of_path(*layout.below_trusted(user), self._inside)
+            uid = owner_of_path(*layout.below_trusted(user), self._inside, seen)
         except UnusablePath:
             if own().uid == 0:
                 raise

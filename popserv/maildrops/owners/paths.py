@@ -27,7 +27,28 @@ _ROOT = 0
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def owner_of_path(directory: bytes, parts: Iterable[bytes], inside: Iterable[bytes] = ()) -> int:
+Seen = tuple[bytes, int, int]
+"""The path of a file or directory, its mode and its owner's uid."""
+
+
+def is_unchanged(seen: Iterable[Seen]) -> bool:
+    """Return whether all that decided about an owner has the same modes and owners as then."""
+    try:
+        for path, mode, uid in seen:
+            status = os.lstat(path)
+            if status.st_uid != uid or status.st_mode != mode or stat.S_ISLNK(mode):
+                return False
+    except OSError:
+        return False
+    return True
+
+
+def owner_of_path(
+    directory: bytes,
+    parts: Iterable[bytes],
+    inside: Iterable[bytes] = (),
+    seen: list[Seen] | None = None,
+) -> int:
     """Return the uid of the owner of what is at a path, 0 if only root can change it.
 
     The path has the components ``parts`` below ``directory``.  Links that root has made are
@@ -35,21 +56,26 @@ def owner_of_path(directory: bytes, parts: Iterable[bytes], inside: Iterable[byt
     directory.  If there is nothing at the path, it is the user who can create it, and root
     if there is no such ``directory``.
 
+    If root is the owner, ``seen`` gets all that has decided it, for :func:`is_unchanged`.
+
     Waits for the disk: call it in a thread.
 
     :raises UnusablePath: it is root's, but others can change it.
     """
+    seen = [] if seen is None else seen
     pending = deque(parts)
     try:
         path, above = directory, os.stat(directory)
     except OSError:
+        seen.append((directory, 0, 0))
         return _ROOT
+    # A link has another mode.
+    seen.append((directory, above.st_mode, above.st_uid))
     links = 0
     while pending:
         entry = os.path.join(path, pending.popleft())
-        try:
-            status = os.lstat(entry)
-        except OSError:
+        status = _examine(entry, seen)
+        if status is None:
             return _creator(above)
         if status.st_uid != _ROOT:
             return status.st_uid
@@ -67,7 +93,17 @@ def owner_of_path(directory: bytes, parts: Iterable[bytes], inside: Iterable[byt
             pending.extendleft(filter(None, reversed(target.split(b"/"))))
         else:
             path, above = entry, status
-    return _owner_inside(path, above, inside)
+    return _owner_inside(path, above, inside, seen)
+
+
+def _examine(path: bytes, seen: list[Seen]) -> os.stat_result | None:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        seen.append((path, 0, 0))
+        return None
+    seen.append((path, status.st_mode, status.st_uid))
+    return status
 
 
 def _creator(directory: os.stat_result) -> int:
@@ -77,20 +113,20 @@ def _creator(directory: os.stat_result) -> int:
     return directory.st_uid
 
 
-def _owner_inside(path: bytes, status: os.stat_result, inside: Iterable[bytes]) -> int:
+def _owner_inside(
+    path: bytes, status: os.stat_result, inside: Iterable[bytes], seen: list[Seen]
+) -> int:
     """Return the owner of a file or directory, or of what is in it if only that is not root's."""
     if status.st_uid != _ROOT:
         return status.st_uid
     if stat.S_ISDIR(status.st_mode) and status.st_mode & _OTHERS_WRITE:
         raise _is_shared(path)
     for entry in (os.path.join(path, name) for name in inside):
-        try:
-            found = os.lstat(entry)
-        except OSError:
-            continue
-        owner = _owner_inside(entry, found, ())
-        if owner != _ROOT:
-            return owner
+        found = _examine(entry, seen)
+        if found is not None:
+            owner = _owner_inside(entry, found, (), seen)
+            if owner != _ROOT:
+                return owner
     return _ROOT
 
 

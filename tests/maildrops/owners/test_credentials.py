@@ -8,6 +8,7 @@ from popserv.errors import MaildropUnavailable
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.owners import credentials
 from popserv.maildrops.owners.credentials import MAX_AGE, Owners, credentials_of
+from popserv.maildrops.owners.paths import owner_of_path
 from popserv.runtime.file_credentials import NOBODY, FileCredentials
 from tests.live.harness import temporary_directory
 from tests.maildrops.maildir.harness import result, run_inline
@@ -81,7 +82,22 @@ class OwnersTests(CredentialsCase):
         self.give(5001)
         with mock.patch.object(credentials, "own", return_value=FileCredentials(5001, 1)):
             self.assertEqual(self.found(), None)
-        self.assertEqual(self.found(), 5001)
+            self.give(5002)
+            self.assertEqual(self.found(), 5002)
+
+    def test_process_again(self):
+        """A maildrop of the process is examined at each login, and looked up if it has changed."""
+        self.give(0)
+        (self.home / "cur").mkdir()
+        with mock.patch.object(credentials, "owner_of_path", wraps=owner_of_path) as look_up:
+            for _ in range(3):
+                self.assertEqual(self.found(), None)
+            self.assertEqual(look_up.call_count, 1)
+            self.home.chmod(0o700)
+            self.assertEqual(self.found(), None)
+            self.assertEqual(look_up.call_count, 2)
+            self.give(5001)
+            self.assertEqual(self.found(), 5001)
 
     def test_inside(self):
         """The directories in a maildrop are looked at."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.maildrops.owners.paths import MAX_LINKS, owner_of_path
+from popserv.maildrops.owners.paths import MAX_LINKS, is_unchanged, owner_of_path
 from popserv.maildrops.path_problems import UnusablePath
 from popserv.runtime.file_credentials import NOBODY
 from tests.live.harness import temporary_directory
@@ -161,3 +161,51 @@ class OwnerTests(SynchronousTestCase):
         self.make("shared/root")
         self.make("link", link=self.root / "shared/root")
         self.assert_shared("link", "shared")
+
+    def seen(self, path, inside=(), root=None):
+        """Return the owner of a path, and what has decided it."""
+        parts, seen = [*map(os.fsencode, Path(path).parts)], []
+        return owner_of_path(os.fsencode(root or self.root), parts, inside, seen), seen
+
+    def test_unchanged(self):
+        """What has decided about an owner is unchanged until a mode or an owner changes."""
+        self.make("domain")
+        home = self.make("domain/ann")
+        inside = self.make("domain/ann/cur")
+        for change, undo in (
+            (lambda: os.chown(inside, ANN, ANN), lambda: os.chown(inside, 0, 0)),
+            (lambda: os.chown(home, ANN, ANN), lambda: os.chown(home, 0, 0)),
+            (lambda: home.parent.chmod(0o777), lambda: home.parent.chmod(0o755)),
+            (lambda: self.root.chmod(0o1777), lambda: self.root.chmod(0o755)),
+            (inside.rmdir, inside.mkdir),
+            (
+                lambda: (inside.rmdir(), inside.symlink_to("..")),
+                lambda: (inside.unlink(), inside.mkdir()),
+            ),
+            (
+                lambda: self.root.rename(f"{self.root}-away"),
+                lambda: Path(f"{self.root}-away").rename(self.root),
+            ),
+        ):
+            owner, seen = self.seen("domain/ann", [b"cur"])
+            self.assertEqual(owner, 0)
+            (home / "new").mkdir(exist_ok=True)
+            self.assertTrue(is_unchanged(seen))
+            change()
+            self.assertFalse(is_unchanged(seen))
+            undo()
+
+    def test_never_unchanged(self):
+        """What is missing may be made by others at any time, and links may lead elsewhere."""
+        self.make("home")
+        self.make("link", link="home")
+        for path, inside, root in (
+            ("home/ann", (), None),
+            ("home", [b"cur"], None),
+            ("link", (), None),
+            ("ann", (), self.root / "missing"),
+            ("ann", (), self.root / "link"),
+        ):
+            owner, seen = self.seen(path, inside, root)
+            self.assertEqual(owner, 0)
+            self.assertFalse(is_unchanged(seen), (path, root))
