@@ -23,6 +23,7 @@ from popserv.reloading.log_level import LevelFilter
 from popserv.reloading.reloader import Reloader
 from popserv.reloading.service_manager import ServiceManager
 from popserv.runtime.clock import use_steady_clock
+from popserv.runtime.polling import poll_faster
 from popserv.server.connection_limit import CountedConnections
 from popserv.server.factory import POP3Factory
 from popserv.wiring.endpoints import add_listeners
@@ -49,6 +50,7 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     from twisted.internet import reactor
 
     use_steady_clock(reactor)
+    poll_faster(reactor)
     prepare_process()
     is_worker = role is not None
     supervisor = None

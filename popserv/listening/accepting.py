@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,10 @@ class ServerTransport(tcp.Server):
     """
 
     logstr = "POP3"
+    # No other process has the socket, so that close(2) alone ends the connection.
+    _shouldShutdown = False
+    has_no_delay = sys.platform == "linux"
+    """Whether the socket has TCP_NODELAY from the listening socket, as on Linux."""
     server: Any
 
     def __init__(
@@ -50,6 +55,7 @@ def accept_faster(port: IListeningPort) -> None:
     if type(port) is not tcp.Port:
         return
     port.transport = ServerTransport
+    port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if port.addressFamily == socket.AF_INET:
         # The reactor calls it as an attribute of the port.
         port.doRead = partial(_accept, port)  # type: ignore[method-assign]
@@ -63,7 +69,9 @@ def _accept(port: Any) -> None:
     listening, accepted = port.socket, 0
     while accepted < port.numberAccepts:
         try:
-            connected, client = listening.accept()
+            # As socket.accept, which also looks up names for the constants of the socket.
+            fd, client = listening._accept()
+            connected = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
         except BlockingIOError:
             break
         except OSError:

@@ -11,7 +11,7 @@ The module has more than 300 lines, because all that can end a session is in one
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.cred.credentials import ICredentials
@@ -111,6 +111,10 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         factory.connections.add(self, self.throttle.network)
         if not ISSLTransport.providedBy(self.transport):
             self._start()
+
+    def callLater(self, period: float, func: Callable[[], object]) -> Any:
+        """Call a function after a number of seconds; see TimeoutMixin."""
+        return self.factory.timeouts.call_later(period, func)
 
     def make_writer(self) -> ReplyWriter:
         """Return the writer of the connection's output."""

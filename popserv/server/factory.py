@@ -19,6 +19,7 @@ from popserv.core.read_ahead import ReadAheadLimit
 from popserv.interfaces import IAPOPCredentials
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.bus import WorkerBus
+from popserv.runtime.timeouts import TimeoutQueue
 from popserv.server.connection_limit import Connections, Evictable
 from popserv.server.idle import MIN_IDLE_TIMEOUT
 from popserv.server.protocol import POP3Server
@@ -84,6 +85,7 @@ class POP3Factory(ServerFactory):
         self.host = host or gethostname().encode("ascii", "replace")
         self.greeting = greeting(self.host)
         self.idle_timeout = idle_timeout
+        self.timeouts = TimeoutQueue(idle_timeout)
         self.allow_plaintext = allow_plaintext
         self.tls = tls
         self.require_tls = require_tls

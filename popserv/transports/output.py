@@ -14,11 +14,13 @@ from twisted.internet.protocol import connectionDone
 
 
 def disable_nagle(transport: Any) -> None:
-    """Set TCP_NODELAY.
+    """Set TCP_NODELAY, unless the transport says by ``has_no_delay`` that it is set.
 
     Otherwise the kernel delays a reply until the one before it is acknowledged (RFC 1122
     section 4.2.3.4), which may take 40 ms.
     """
+    if getattr(transport, "has_no_delay", False):
+        return
     # Only TCP transports have the option.
     with suppress(AttributeError, OSError):
         transport.setTcpNoDelay(True)

@@ -26,6 +26,7 @@ class Greeter(Protocol):
     def connectionMade(self):
         """Remember the transport."""
         self.factory.transports.append(self.transport)
+        self.factory.no_delays.append(self.transport.getTcpNoDelay())
         peer = self.transport.getPeer()
         self.transport.write(f"{peer.host} {peer.port}".encode())
         self.transport.loseConnection()
@@ -38,6 +39,7 @@ class GreeterFactory(Factory):
 
     def __init__(self):
         self.transports = []
+        self.no_delays = []
         self.outcomes = []
 
     def buildProtocol(self, address):
@@ -110,6 +112,7 @@ class AcceptingTests(TestCase):
         missing = vars(twisted).keys() - vars(transport).keys()
         # The connection is lost, which deletes some.
         self.assertLessEqual(missing, {"logstr", "repstr", "fileno", "protocol", "socket"})
+        self.assertEqual(self.factory.no_delays, [ServerTransport.has_no_delay])
         self.assertEqual(transport.logPrefix(), "POP3")
         self.assertEqual(repr(transport), "<connection 0 of 127.0.0.1>")
 
@@ -130,7 +133,7 @@ class AcceptingTests(TestCase):
         real = self.port.socket
         for code in (errno.ECONNABORTED, errno.ENOBUFS):
             failing = mock.Mock(wraps=real)
-            failing.accept.side_effect = OSError(code, "no")
+            failing._accept.side_effect = failing.accept.side_effect = OSError(code, "no")
             self.port.socket = failing
             self.port.doRead()
             self.port.socket = real

@@ -4,6 +4,7 @@ import os
 import socket
 from functools import partial
 from types import SimpleNamespace
+from unittest import mock
 
 from twisted.internet import reactor
 from twisted.internet.abstract import FileDescriptor
@@ -17,12 +18,29 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from popserv.transports.output import (
     can_use_socket,
     close_now,
+    disable_nagle,
     receive_now,
     unread_octets,
     unsent_octets,
     write_now,
 )
 from tests.transports.harness import LINGER_RESET
+
+
+class NagleTests(SynchronousTestCase):
+    """disable_nagle."""
+
+    def test_disabled(self):
+        """The option is set on transports that have it, unless their sockets have it already."""
+        transport = mock.Mock(has_no_delay=False)
+        disable_nagle(transport)
+        transport.setTcpNoDelay.assert_called_once_with(True)
+        transport.setTcpNoDelay.side_effect = OSError
+        disable_nagle(transport)
+        disable_nagle(StringTransport())
+        inherited = mock.Mock(has_no_delay=True)
+        disable_nagle(inherited)
+        inherited.setTcpNoDelay.assert_not_called()
 
 
 class UnreadTests(SynchronousTestCase):
