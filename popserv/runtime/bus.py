@@ -5,7 +5,7 @@ small JSON value.  Each update is complete in itself, may arrive more than once,
 with a delay.  In a server of one process, updates are discarded.
 
 A question is a small JSON value, too, and so is its answer.  A process that does not answer in
-time is left out.
+time is left out, and counted; one that ends meanwhile is not.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Questions of the supervisor and of workers, which the workers answer in bounded time.
 
-A worker that has ended, has not answered in time, or could not answer is counted as missing.
+A worker that has not answered in time, or could not answer, is counted as missing.  One that ends
+meanwhile is not: nothing of it is left to be told.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Questions:
     def forget(self, process: Answerer) -> None:
         """Wait no more for the answers of a process that has ended."""
         for number, pending in list(self._pending.items()):
-            pending.receive(process, [])
+            pending.forget(process)
             self._finish_if_complete(number)
 
     def _finish_if_complete(self, number: int) -> None:
@@ -78,15 +79,21 @@ class _Question:
         self.waiting = list(asked)
         self.finished: Deferred[Answers] = Deferred()
         self._received: list[tuple[int, Any]] = []
+        self._ended = 0
 
     def receive(self, process: Answerer, answer: list[Any]) -> None:
         if process in self.waiting:
             self.waiting.remove(process)
             self._received += [(self.asked.index(process), each) for each in answer[:1]]
 
+    def forget(self, process: Answerer) -> None:
+        if process in self.waiting:
+            self.waiting.remove(process)
+            self._ended += 1
+
     def answers(self) -> Answers:
         given = [answer for _, answer in sorted(self._received, key=lambda each: each[0])]
-        return Answers(given, len(self.asked) - len(given))
+        return Answers(given, len(self.asked) - self._ended - len(given))
 
 
 def question_line(number: int, topic: str, question: Any, seconds: float) -> bytes:

@@ -163,19 +163,11 @@ class WorkersTests(ProcessTests):
         (listed,) = [each for each in self.sessions() if each["user"] == name]
         self.assertIn(int(listed["id"].partition(".")[0]), before)
         session.close()
-        until(lambda: len(self.workers()) == 2, "the workers that were replaced")
-
-    def workers(self):
-        """Return the status of the workers, one of which may end at this moment."""
-        done = run("popserv", "status", "--control", f"unix:{self.path}", "--json")
-        # That one does not answer for its connections, which is told.
-        told = b"popserv: 1 of the processes have not answered in time\n"
-        self.assertIn((done.returncode, done.stderr), ((0, b""), (1, told)))
-        return json.loads(done.stdout)["workers"]
+        until(lambda: len(self.status()["workers"]) == 2, "the workers that were replaced")
 
     def serving(self):
         """Return the process IDs of the workers that accept connections."""
-        return {each["pid"] for each in self.workers() if each["state"] == "serving"}
+        return {each["pid"] for each in self.status()["workers"] if each["state"] == "serving"}
 
     def test_leaving(self):
         """A worker that is told to stop has a successor at once, and its sessions go on."""
@@ -191,7 +183,7 @@ class WorkersTests(ProcessTests):
         self.assertEqual(set().union(*poller.outcomes), {"served"})
         self.assertEqual(session.ask(b"NOOP")[:3], b"+OK")
         session.close()
-        until(lambda: len(self.workers()) == 2, "the end of the worker")
+        until(lambda: len(self.status()["workers"]) == 2, "the end of the worker")
 
 
 class DrainTests(ServerTestCase):

@@ -65,14 +65,21 @@ class QuestionsTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.answers), Answers(["red"], 1))
 
     def test_ended(self):
-        """A process that ends is not waited for; other questions go on."""
+        """A process that ends is neither waited for nor missing; other questions go on."""
         other = self.questions.ask([self.second], "colours", 1, 3)
         self.questions.receive(self.second, b'[1, "red"]')
         self.questions.forget(self.first)
-        self.assertEqual(self.successResultOf(self.answers), Answers(["red"], 1))
+        self.assertEqual(self.successResultOf(self.answers), Answers(["red"], 0))
         self.assertNoResult(other)
         self.questions.forget(self.second)
-        self.assertEqual(self.successResultOf(other), Answers([], 1))
+        self.assertEqual(self.successResultOf(other), Answers([], 0))
+
+    def test_ended_after_answer(self):
+        """The answer of a process that ends afterwards counts."""
+        self.questions.receive(self.first, b'[1, "red"]')
+        self.questions.forget(self.first)
+        self.questions.receive(self.second, b"[1]")
+        self.assertEqual(self.successResultOf(self.answers), Answers(["red"], 1))
 
     def test_twice(self):
         """Only the first answer of a process counts, and only that of one that was asked."""

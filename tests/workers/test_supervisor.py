@@ -141,7 +141,7 @@ class QuestionTests(SupervisorTestCase):
         second.link.sendall(b'answer [1, "red"]\n')
         self.reactor.read()
         third.exit(code=1)
-        self.assertEqual(asking.messages()[-1], b'answers [17, ["red"], 1]')
+        self.assertEqual(asking.messages()[-1], b'answers [17, ["red"], 0]')
 
     def test_not_ready(self):
         """A worker that has not started yet is not asked."""
