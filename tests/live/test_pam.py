@@ -18,13 +18,21 @@ class PAMTests(SynchronousTestCase):
         if os.geteuid():
             self.skipTest("requires root")
 
-    def serve(self, service):
+    def add_system_user(self):
+        """Return the name and the password of a new user of the system."""
+        name, password = f"popserv{secrets.token_hex(4)}", secrets.token_hex(8)
+        subprocess.check_call(["useradd", "-M", "-s", "/usr/sbin/nologin", name])
+        self.addCleanup(subprocess.check_call, ["userdel", name], stderr=subprocess.DEVNULL)
+        subprocess.run(["chpasswd"], input=f"{name}:{password}\n".encode(), check=True)
+        return name, password
+
+    def serve(self, service, **options):
         """Start a server with a service that has these lines, which is asked each time."""
         name = f"popserv-test-{secrets.token_hex(4)}"
         path = Path("/etc/pam.d", name)
         path.write_text(service)
         self.addCleanup(path.unlink)
-        server = Server("--auth", f"pam:{name}", "--auth-cache", "0")
+        server = Server("--auth", f"pam:{name}", "--auth-cache", "0", **options)
         self.addCleanup(server.stop)
         return server
 
@@ -58,10 +66,7 @@ class PAMTests(SynchronousTestCase):
     def test_system_users(self):
         """Users of the system log in with their passwords, until their accounts expire."""
         require_programs(self, "useradd", "userdel", "chpasswd", "chage")
-        name, password = f"popserv{secrets.token_hex(4)}", secrets.token_hex(8)
-        subprocess.check_call(["useradd", "-M", "-s", "/usr/sbin/nologin", name])
-        self.addCleanup(subprocess.check_call, ["userdel", name], stderr=subprocess.DEVNULL)
-        subprocess.run(["chpasswd"], input=f"{name}:{password}\n".encode(), check=True)
+        name, password = self.add_system_user()
         server = self.serve("auth required pam_unix.so\naccount required pam_unix.so\n")
         self.assertTrue(self.attempt(server, name, password).startswith(b"+OK"))
         refused = b"-ERR [AUTH] authentication failed"
@@ -74,6 +79,20 @@ class PAMTests(SynchronousTestCase):
         self.assertEqual(self.attempt(server, name, password), refused)
         self.assertIn("refused by PAM: the password has expired", server.log)
         self.assertNotIn(password, server.log)
+
+    def test_group_shadow(self):
+        """A member of the group shadow verifies passwords, also if it cannot gain privileges."""
+        require_programs(self, "useradd", "userdel", "chpasswd", "setpriv")
+        name, password = self.add_system_user()
+        service = "auth required pam_unix.so\naccount required pam_unix.so\n"
+        for group, replies in (
+            ("shadow", (b"+OK", b"-ERR [AUTH]")),
+            ("daemon", (b"-ERR [SYS",) * 2),
+        ):
+            twistd = ("--uid", "daemon", "--gid", group)
+            server = self.serve(service, twistd=twistd, prefix=("setpriv", "--no-new-privs"))
+            for given, reply in zip((password, "wrong"), replies, strict=True):
+                self.assertEqual(self.attempt(server, name, given)[: len(reply)], reply)
 
     def test_program(self):
         """A module gets the password, the name and the client's address, and stops nobody."""
