@@ -136,3 +136,11 @@ class DeliveryRefused(Exception):
 
     It is no reply: its text says why, and what to do about it.
     """
+
+
+class UnknownRecipient(DeliveryRefused):
+    """New mail cannot be delivered, because there is no such user."""
+
+
+class MaildropFull(DeliveryRefused):
+    """New mail cannot be delivered, because the user may not have so much, or no such message."""

@@ -21,6 +21,7 @@ from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from typing import BinaryIO
 
     from popserv.auth.passwords.scram_keys import ScramKeys
     from popserv.core.findings import Finding
@@ -216,6 +217,40 @@ class IDelivery(Interface):
 
     def release() -> Awaitable[None]:
         """Release the lock, and drop messages that were not committed.  It is called once."""
+
+
+class IFinalDelivery(IMaildropFactory):
+    """A store to which new mail is delivered: the final delivery of RFC 5321 section 4.4.
+
+    Mail can be delivered while a session has the mailbox open, which shows it the next time.
+    ``user`` is the name of a maildrop as for :meth:`IMaildropFactory.open_maildrop`, and
+    ``settings`` are those of the user, of which only ``maildrop`` concerns delivery.
+    """
+
+    def deliver_new(
+        user: bytes, settings: UserSettings, message: BinaryIO
+    ) -> Awaitable[bytes | None]:
+        """Deliver a message after all others; it is durable when the awaitable completes.
+
+        The mailbox is created if there is none.  If the process is killed at any time, the mailbox
+        has the message whole or not at all.  ``message`` is a file that is read from its start, and
+        whose lines end with LF or CRLF: sessions send its wire form.  Return the unique-id of the
+        message, or None if sessions assign it.
+
+        :raises popserv.errors.UnknownRecipient: there is no such user, as far as the store knows.
+        :raises popserv.errors.MaildropFull: the user may not have so much mail, or no such message.
+        :raises popserv.errors.DeliveryRefused: the store cannot keep this message.
+        :raises Exception: the same delivery may succeed later; the message was not delivered, or
+            it may have been.
+        """
+
+    def has_maildrop(user: bytes, settings: UserSettings) -> Awaitable[bool]:
+        """Return whether a user has a mailbox, or a user's folder exists.
+
+        It is asked for users whom no checker can look up, and for folders.
+
+        :raises Exception: that cannot be found out now.
+        """
 
 
 class IConfigurableStore(IMaildropFactory):

@@ -223,7 +223,12 @@ class _ClientNamesChecker:
 
     def _listed(self, name: bytes) -> bytes | None:
         """Return the name that a client means in a list of users, or None."""
-        return CaseInsensitiveNames(_names_of(self._checker)).find(name, prepared_name(name))
+        return listed_name(self._checker, name)
+
+
+def listed_name(checker: object, name: bytes) -> bytes | None:
+    """Return the name that is meant among the users whom a checker of Twisted lists, or None."""
+    return CaseInsensitiveNames(_names_of(checker)).find(name, prepared_name(name))
 
 
 def _names_of(checker: Any) -> Sequence[bytes]:

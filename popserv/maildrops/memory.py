@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from zope.interface import implementer
 
@@ -15,6 +15,7 @@ from popserv.interfaces import (
     IConfigurableStore,
     IDelivery,
     IDeliveryStore,
+    IFinalDelivery,
     IMailbox,
     IMessageDetails,
     IRetrievalRecord,
@@ -33,7 +34,7 @@ async def _run_now(function: Callable[..., T], *args: Any) -> T:
     return function(*args)
 
 
-@implementer(IConfigurableStore, IDeliveryStore, IUserListing)
+@implementer(IConfigurableStore, IDeliveryStore, IFinalDelivery, IUserListing)
 class MemoryMaildrops:
     """The maildrops of all users, in memory; a user without deliveries has an empty one.
 
@@ -83,6 +84,15 @@ class MemoryMaildrops:
         """See IDeliveryStore."""
         await self.open_maildrop(user)
         return IDelivery(MemoryDelivery(self, user))
+
+    async def deliver_new(self, user: bytes, settings: UserSettings, message: BinaryIO) -> bytes:
+        """See IFinalDelivery."""
+        message.seek(0)
+        return self.deliver(user, message.read())
+
+    async def has_maildrop(self, user: bytes, settings: UserSettings) -> bool:
+        """See IFinalDelivery: whether the user had mail, or a session."""
+        return user in self.stored
 
 
 @implementer(IDelivery)

@@ -9,43 +9,20 @@ of their events, whose names :data:`popserv.logs.records.FIELDS` repeats.
 from __future__ import annotations
 
 from enum import Enum
-from time import monotonic, time
-from typing import Any
+from time import monotonic
 
 from twisted.internet.interfaces import ITransport
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from popserv.auth.credentials import ExchangeAborted
 from popserv.core.printable import one_line, printable
 from popserv.core.session import Session, State
 from popserv.errors import LoginFailed, LoginTooSoon, MaildropBusy, MessageChanged, POPError
+from popserv.logs.rendered import RenderedLogger
 from popserv.transports.peers import peer_name, uses_tls
 
 _MAX_CAUSE = 1000
 """The maximum characters of the cause of a failure."""
-
-
-class RenderedLogger(Logger):
-    """A Logger whose events have their text as format, and the fields of the text beside it.
-
-    Twisted formats a text field by field in Python, which can take longer than the rest of an
-    event.
-    """
-
-    def emit(self, level: Any, format: str | None = None, **fields: Any) -> None:  # noqa: A002
-        """Emit an event; see Logger."""
-        text = (format or "").format(**fields)
-        # Logger.emit makes the same event, but first sorts all levels, to find this one there.
-        fields.update(
-            log_logger=self,
-            log_level=level,
-            log_namespace=self.namespace,
-            log_source=self.source,
-            log_format=text.replace("{", "{{").replace("}", "}}"),
-            log_time=time(),
-        )
-        self.observer(fields)
 
 
 # Administrators name it in the filters of other programs.

@@ -2,7 +2,8 @@
 
 :func:`running_server` starts a server for the tests of a mail program, and can inject faults.
 :class:`MailboxContract` has the tests that every store must pass, and
-:class:`DeliveryContract` those of a store that messages can be copied to.  :class:`MemoryClient`
+:class:`DeliveryContract` those of a store that messages can be copied to, and
+:class:`NewMailContract` those of one that new mail is delivered to.  :class:`MemoryClient`
 connects to a server in memory, with a clock that the test advances.
 """
 
@@ -13,6 +14,7 @@ from popserv.testing.faulty.faults import Faults
 from popserv.testing.faulty.transcript import Line
 from popserv.testing.host_process import ServerError
 from popserv.testing.messages import SAMPLE_MESSAGES, naive_octets, read_all
+from popserv.testing.new_mail_contract import NewMailContract
 from popserv.testing.running import RunningServer, running_server
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "MailboxContract",
     "MemoryClient",
     "MemoryTransport",
+    "NewMailContract",
     "RunningServer",
     "ServerError",
     "naive_octets",

@@ -9,7 +9,7 @@ from popserv.maildrops.memory import MemoryMaildrops
 from popserv.maildrops.spooling import MAX_IN_MEMORY
 from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
 from popserv.messages.downgrade.downgrader import Downgrader
-from popserv.testing import DeliveryContract, MailboxContract
+from popserv.testing import DeliveryContract, MailboxContract, NewMailContract
 from popserv.testing.delivery_contract import body_of
 from tests.maildrops.maildir.harness import result
 from tests.maildrops.model import ModelMixin
@@ -52,6 +52,12 @@ class MemoryContract(MailboxContract):
 
 class MemoryContractTests(ModelMixin, MemoryContract, TestCase):
     """MemoryMaildrops fulfils the contract, and behaves as the model does."""
+
+
+class NewMailContractTests(NewMailContract, TestCase):
+    """MemoryMaildrops fulfils the contract of new mail."""
+
+    make_new_mail_store = staticmethod(MemoryMaildrops)
 
 
 class DeliveryContractTests(DeliveryContract, TestCase):

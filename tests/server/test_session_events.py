@@ -5,16 +5,14 @@ from hypothesis import strategies as st
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionLost
-from twisted.internet.testing import EventLoggingObserver, StringTransport
-from twisted.logger import Logger, LogLevel, LogPublisher, formatEvent
+from twisted.internet.testing import StringTransport
+from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import alsoProvides
 
 from popserv.errors import LoginFailed, LoginTooSoon, MaildropBusy, NoSuchMessage
 from popserv.server.session_events import (
     EndReason,
-    RenderedLogger,
     SessionEvents,
     log_failed_login,
 )
@@ -318,34 +316,3 @@ class FailureTests(SessionLogCase):
         self.assertRegex(
             line, r'^192\.0\.2\.1:1: login of "(?:[^"\\]|\\.)*" by PASS failed: wrong$'
         )
-
-
-class RenderedLoggerTests(SynchronousTestCase):
-    """RenderedLogger."""
-
-    def test_format(self):
-        """The text has the fields, and braces in fields stay."""
-        publisher = LogPublisher()
-        observer = EventLoggingObserver()
-        publisher.addObserver(observer)
-        log = RenderedLogger("x", observer=publisher)
-        log.info("{a:.1f} {b}", a=1.25, b="{c} {", d=4)
-        log.info()
-        first, second = observer
-        self.assertEqual((formatEvent(first), first["d"]), ("1.2 {c} {", 4))
-        self.assertEqual(formatEvent(second), "")
-
-    def test_event(self):
-        """An event has what Logger's event has, apart from the format and the logger itself."""
-        events = []
-        for logger_class in (Logger, RenderedLogger):
-            log = logger_class("x", "source", events.append)
-            log.warn("a {b}", b=1)
-            log.failure("c", Failure(ValueError()), level=LogLevel.error)
-        for event in events:
-            self.assertIsInstance(event.pop("log_time"), float)
-            self.assertEqual(event.pop("log_logger").namespace, "x")
-            event.pop("log_failure", None)
-        self.assertEqual(events[0].pop("log_format").format(**events[0]), events[2]["log_format"])
-        del events[2]["log_format"]
-        self.assertEqual(events[:2], events[2:])

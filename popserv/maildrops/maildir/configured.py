@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Sequence
+from typing import BinaryIO
 
 from zope.interface import implementer
 
@@ -14,6 +15,7 @@ from popserv.interfaces import (
     IDelivery,
     IDeliveryStore,
     IDiagnosedStore,
+    IFinalDelivery,
     IMailbox,
     IMaildropFactory,
     IScanCounts,
@@ -28,7 +30,13 @@ from popserv.maildrops.settings import StoreSettings
 
 
 @implementer(
-    ICaching, IConfigurableStore, IDeliveryStore, IDiagnosedStore, IScanCounts, IUserListing
+    ICaching,
+    IConfigurableStore,
+    IDeliveryStore,
+    IDiagnosedStore,
+    IFinalDelivery,
+    IScanCounts,
+    IUserListing,
 )
 class ConfiguredMaildirs:
     """The Maildirs at the paths that ``template`` gives, with the settings of the server.
@@ -84,6 +92,16 @@ class ConfiguredMaildirs:
     def open_delivery(self, user: bytes) -> Awaitable[IDelivery]:
         """See IDeliveryStore."""
         return self._maildirs.open_delivery(user)
+
+    def deliver_new(
+        self, user: bytes, settings: UserSettings, message: BinaryIO
+    ) -> Awaitable[bytes | None]:
+        """See IFinalDelivery."""
+        return self._maildirs.deliver_new(user, settings, message)
+
+    def has_maildrop(self, user: bytes, settings: UserSettings) -> Awaitable[bool]:
+        """See IFinalDelivery."""
+        return self._maildirs.has_maildrop(user, settings)
 
     async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
         """See IConfigurableStore."""

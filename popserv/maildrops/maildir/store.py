@@ -21,6 +21,7 @@ from popserv.interfaces import (
     IDelivery,
     IDeliveryStore,
     IDiagnosedStore,
+    IFinalDelivery,
     IMailbox,
     IScanCounts,
     IUserListing,
@@ -29,6 +30,7 @@ from popserv.maildrops.cached_open import NotCached
 from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.layout import create_inheriting
 from popserv.maildrops.maildir.diagnosis.maildir import diagnose_maildir
+from popserv.maildrops.maildir.final_delivery import FinalDelivery
 from popserv.maildrops.maildir.folder_names import FolderLayout, owner_of
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders
 from popserv.maildrops.maildir.listing.cache import MaildirIndexCache
@@ -56,7 +58,7 @@ _MAX_LOGGED_USERS = 10_000
 """The maximum number of users who are remembered because they have no Maildir."""
 
 
-@implementer(ICaching, IDeliveryStore, IDiagnosedStore, IScanCounts, IUserListing)
+@implementer(ICaching, IDeliveryStore, IDiagnosedStore, IFinalDelivery, IScanCounts, IUserListing)
 class MaildirMaildrops:
     """The Maildirs at the paths that a template gives.
 
@@ -104,6 +106,9 @@ class MaildirMaildrops:
         unique_id_format = UniqueIdFormat(uidl)
         self._numbering = Numbering(unique_id_format)
         self._unique_id_source = unique_id_format.source
+        delivery = FinalDelivery(self._layout, run, is_plain=unique_id_format.is_plain)
+        self.deliver_new = delivery.deliver_new
+        self.has_maildrop = delivery.has_maildrop
         self._cache = MaildirIndexCache(cache_messages)
         self.cache_sizes = self._cache.sizes
         self.scan_counts = self._cache.scans.totals

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 from zope.interface import alsoProvides, implementer
 
 from popserv.core.findings import Finding, error
 from popserv.core.printable import printable
 from popserv.core.user_settings import UserSettings
-from popserv.interfaces import IConfigurableStore, IMailbox, IMaildropFactory
+from popserv.interfaces import (
+    IConfigurableStore,
+    IFinalDelivery,
+    IMailbox,
+    IMaildropFactory,
+)
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.owners.credentials import Owners
 from popserv.maildrops.owners.mailbox import OwnedMailbox
 from popserv.maildrops.path_problems import UnusablePath
 from popserv.maildrops.wrapping import share_interfaces
-from popserv.runtime.file_credentials import acting_as, obstacle, run_as
+from popserv.runtime.file_credentials import FileCredentials, acting_as, obstacle, run_as
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
+
+T = TypeVar("T")
 
 _threads = BoundedThreadPool("popserv-owners", threads=4)
 
@@ -52,10 +59,12 @@ class OwnersStore:
         share_interfaces(self, store)
         if IConfigurableStore.providedBy(store):
             alsoProvides(self, IConfigurableStore)
+        if IFinalDelivery.providedBy(store):
+            alsoProvides(self, IFinalDelivery)
 
     async def open_maildrop(self, user: bytes) -> IMailbox:
         """See IMaildropFactory."""
-        return await self._open(user, b"", self._store.open_maildrop, user)
+        return await self._open(user, b"", partial(self._store.open_maildrop, user))
 
     async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
         """See IConfigurableStore."""
@@ -74,15 +83,37 @@ class OwnersStore:
             return list(self._store.diagnose_maildrop(user, settings))
 
     async def _open(
-        self, user: bytes, path: bytes, function: Callable[..., Awaitable[IMailbox]], *args: Any
+        self, user: bytes, path: bytes, open_: Callable[[], Awaitable[IMailbox]]
     ) -> IMailbox:
+        mailbox, credentials = await self._run_as_owner(user, path, open_)
+        return mailbox if credentials is None else IMailbox(OwnedMailbox(mailbox, credentials))
+
+    async def deliver_new(
+        self, user: bytes, settings: UserSettings, message: BinaryIO
+    ) -> bytes | None:
+        """See IFinalDelivery."""
+        deliver = partial(self._store.deliver_new, user, settings, message)
+        unique_id: bytes | None
+        unique_id, _ = await self._run_as_owner(user, settings.maildrop, deliver)
+        return unique_id
+
+    async def has_maildrop(self, user: bytes, settings: UserSettings) -> bool:
+        """See IFinalDelivery."""
+        find = partial(self._store.has_maildrop, user, settings)
+        found: bool
+        found, _ = await self._run_as_owner(user, settings.maildrop, find)
+        return found
+
+    async def _run_as_owner(
+        self, user: bytes, path: bytes, function: Callable[[], Awaitable[T]]
+    ) -> tuple[T, FileCredentials | None]:
+        """Return the result of a function that is run as the owner, and the owner's credentials."""
         credentials = None if obstacle() else await self._owners.find(user, path)
         if credentials is None:
-            return await function(*args)
+            return await function(), None
         try:
-            mailbox = await run_as(credentials, function, *args)
+            return await run_as(credentials, function), credentials
         except BaseException:
             # The owner may have changed.
             self._owners.forget(user, path)
             raise
-        return IMailbox(OwnedMailbox(mailbox, credentials))

@@ -2,14 +2,21 @@
 
 import os
 from contextlib import contextmanager
+from io import BytesIO
 from unittest import mock
 
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from popserv.core.user_settings import UserSettings
+from popserv.core.user_settings import NO_SETTINGS, UserSettings
 from popserv.errors import MaildropUnavailable, NoSuchMessage
-from popserv.interfaces import ICaching, IConfigurableStore, IDiagnosedStore, IMaildropFactory
+from popserv.interfaces import (
+    ICaching,
+    IConfigurableStore,
+    IDiagnosedStore,
+    IFinalDelivery,
+    IMaildropFactory,
+)
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.maildir import MaildirMaildrops
 from popserv.maildrops.maildir.configured import ConfiguredMaildirs
@@ -136,6 +143,7 @@ class OwnersStoreTests(CredentialsCase):
         """Return a store with nothing in memory."""
         inner = ConfiguredMaildirs(self.template, StoreSettings(cache_messages=1000))
         self.patch(inner._maildirs, "run", run_inline)
+        self.patch(inner._maildirs.deliver_new.__self__, "_run", run_inline)
         return OwnersStore(inner, Layout(self.template), FOLDER_NAMES, run=run_inline)
 
     def texts(self, user, store=None, **settings):
@@ -153,7 +161,7 @@ class OwnersStoreTests(CredentialsCase):
 
     def test_interfaces(self):
         """It provides what the store provides."""
-        for interface in (IMaildropFactory, IConfigurableStore):
+        for interface in (IMaildropFactory, IConfigurableStore, IFinalDelivery):
             verifyObject(interface, self.store)
         verifyObject(ICaching, self.store)
         layout = Layout(self.template)
@@ -164,6 +172,7 @@ class OwnersStoreTests(CredentialsCase):
             self.assertEqual(
                 IConfigurableStore.providedBy(store), IConfigurableStore.implementedBy(inner)
             )
+            self.assertEqual(IFinalDelivery.providedBy(store), IFinalDelivery.implementedBy(inner))
 
     def test_owners(self):
         """Each maildrop is opened as its own user, and nothing is left behind."""
@@ -171,6 +180,22 @@ class OwnersStoreTests(CredentialsCase):
         self.assertEqual(self.texts(b"bob"), [b"Subject: bob\n\n"])
         self.assertEqual(self.texts(b"ann"), [b"Subject: ann\n\n"])
         self.assertEqual(self.texts(b"nobody-yet"), [])
+
+    def test_new_mail(self):
+        """New mail is delivered as the owner, to whom all that is created belongs."""
+        unique_id = result(self.store.deliver_new(b"ann", NO_SETTINGS, BytesIO(b"new\n")))
+        self.assertEqual(self.texts(b"ann"), [b"Subject: ann\n\n", b"new\n"])
+        path = self.root / "ann/Maildir/new" / os.fsdecode(unique_id)
+        self.assertEqual(path.stat().st_uid, 5000)
+        (self.root / "cid").mkdir()
+        os.chown(self.root / "cid", 5002, 5002)
+        settings = UserSettings(maildrop=os.fsencode(self.root / "cid/Mail"))
+        self.assertFalse(result(self.store.has_maildrop(b"cid", NO_SETTINGS)))
+        self.assertFalse(result(self.store.has_maildrop(b"cid", settings)))
+        result(self.store.deliver_new(b"cid", settings, BytesIO(b"new\n")))
+        self.assertTrue(result(self.store.has_maildrop(b"cid", settings)))
+        for path in (self.root / "cid").rglob("*"):
+            self.assertEqual(path.stat().st_uid, 5002, path)
 
     def test_root_only(self):
         """A message that only root may read is not shown."""
