@@ -12,9 +12,10 @@ from twisted.python.reflect import safe_str
 
 FIELDS = (
     *("event", "peer", "user", "method", "tls", "reason", "seconds", "retrieved", "octets"),
-    *("removed", "left", "text", "cause"),
+    *("removed", "left", "text", "cause", "sender", "recipients"),
 )
-"""The fields of the events of :mod:`popserv.server.session_events`, by their names."""
+"""The fields of the events of :mod:`popserv.server.session_events`, by their names, and of
+:mod:`popserv.delivery.events`."""
 
 
 class Record(NamedTuple):

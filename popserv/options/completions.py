@@ -77,15 +77,16 @@ SERVER = usage.Completions(
         **dict.fromkeys(
             (
                 *("auth-cache", "cache-messages", "control", "drain", "listen", "listen-tls"),
-                *("login-delay", "max-connections", "max-user-sessions", "metrics", "preauth"),
-                *("proxies", "trusted-networks"),
+                *("lmtp", "login-delay", "max-connections", "max-user-sessions"),
+                *("message-size-limit", "metrics", "preauth", "proxies", "trusted-networks"),
             ),
             usage.Completer(),
         ),
         "log-format": usage.CompleteList(list(FORMATS)),
+        "recipient-delimiter": usage.CompleteList(list(FOLDER_DELIMITERS)),
         "workers": usage.CompleteList(["auto"]),
     },
-    multiUse=["listen", "listen-tls", "preauth", "proxies", "trusted-networks"],
+    multiUse=["listen", "listen-tls", "lmtp", "preauth", "proxies", "trusted-networks"],
 )
 """Of those that only ``twistd pop3`` has."""
 

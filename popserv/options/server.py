@@ -13,6 +13,7 @@ from popserv.core.printable import one_line
 from popserv.listening.reactor import has_ipv6
 from popserv.options import completions
 from popserv.options.checkers import AUTH_CACHE
+from popserv.options.delivery import DeliveryOptions
 from popserv.options.log import LogOptions
 from popserv.options.operation import OperationOptions
 from popserv.options.pidfile import remove_own_pidfile
@@ -28,7 +29,7 @@ from popserv.reloading import signals
 from popserv.transports.unix_users import HAS_PEER_UID
 
 
-class Options(LogOptions, OperationOptions):
+class Options(LogOptions, DeliveryOptions, OperationOptions):
     """The command line of ``twistd pop3``.
 
     After parsing, ``listen``, ``listen-tls`` and ``preauth`` are server endpoint descriptions,
@@ -180,6 +181,7 @@ class Options(LogOptions, OperationOptions):
         self.check_log_format()
         self._parse_limits()
         super().postOptions()
+        self.check_delivery()
         if self.parent is not None and self.parent.get("pidfile"):
             remove_own_pidfile(self.parent["pidfile"])
         self._check_jail()

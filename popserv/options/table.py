@@ -36,7 +36,7 @@ LOGIN_OPTIONS = (
 
 NUMBERS = (
     *("timeout", "expire", "max-connections", "max-user-sessions", "workers", "cache-messages"),
-    *("auth-cache", "login-delay", "drain"),
+    *("auth-cache", "login-delay", "drain", "message-size-limit"),
 )
 """The options whose values are numbers, which a configuration file has without quotation marks."""
 
@@ -272,6 +272,7 @@ Examples:
   twistd -n pop3 --maildir /var/mail --certificate /etc/popserv/example.org.pem
   twistd -n pop3 --maildir ~/mail --listen tcp:1110:interface=127.0.0.1
   twistd -n pop3 --maildir /var/mail --preauth unix:/run/popserv/pop3.sock:mode=666
+  twistd -n pop3 --maildir /var/mail --lmtp unix:/var/spool/postfix/private/popserv:mode=666
 
 To add a user: popserv user add NAME --maildir PATH
 

@@ -16,6 +16,7 @@ from popserv.server.factory import POP3Factory
 from popserv.server.proxy import ProxyFactory
 from popserv.transports.networks import LOOPBACK
 from popserv.transports.unix_users import peer_user
+from popserv.wiring.delivery import make_lmtp_factory
 from popserv.wiring.factories import make_preauthenticated_factory
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def add_listeners(
     reactor: Any,
     instruments: Instruments | None = None,
 ) -> None:
-    """Add a service for each endpoint of ``--listen``, ``--listen-tls`` and ``--preauth``.
+    """Add a service for each endpoint of ``--listen``, ``--listen-tls``, ``--preauth``, ``--lmtp``.
 
     :param factory: of the clients that log in.
     :param reactor: opens the ports.
@@ -57,6 +58,8 @@ def add_listeners(
         if instruments is not None:
             instruments.measure_factory(preauthenticated)
         listen(options["preauth"], preauthenticated)
+    if options["lmtp"]:
+        listen(options["lmtp"], make_lmtp_factory(options))
     if options.certificates is not None:
         listen(options["listen-tls"], _over_tls(options.certificates, factory))
 

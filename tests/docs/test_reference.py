@@ -233,7 +233,7 @@ class ListingTests(SynchronousTestCase):
             self.assertTrue(any(map(whole.fullmatch, quoted)), text)
 
     def test_log_fields(self):
-        """log-fields.rst's table has every field of the lines about sessions, and FIELDS, too."""
+        """log-fields.rst's table has every field of the lines with events, and FIELDS, too."""
         there = {name for call in session_events() for name in call}
         shown = [
             row[0].strip("`") for row in tables(DOCS / "reference/log-fields.rst")[2] if row[0]
@@ -242,7 +242,7 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(sorted(FIELDS), sorted(there))
 
     def test_log_events(self):
-        """log-fields.rst's table has every event of the lines about sessions, and its fields."""
+        """log-fields.rst's table has every event, and its fields."""
         there = {}
         for call in session_events():
             event = ast.literal_eval(call["event"])
@@ -272,11 +272,15 @@ class ListingTests(SynchronousTestCase):
 
 
 def session_events():
-    """Return the fields of each call that logs an event of a session, by name, as source."""
-    source = (ROOT / "popserv/server/session_events.py").read_text("utf-8")
+    """Return the fields of each call that logs an event of a session or a delivery, by name.
+
+    The values are source.
+    """
+    paths = ("server/session_events.py", "delivery/events.py")
     return [
         {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-        for node in ast.walk(ast.parse(source))
+        for path in paths
+        for node in ast.walk(ast.parse((ROOT / "popserv" / path).read_text("utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log.")
     ]
 

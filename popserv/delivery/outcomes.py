@@ -1,0 +1,40 @@
+"""The replies of SMTP and LMTP, and what an exception of a delivery becomes (RFC 3463)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from popserv.errors import DeliveryRefused, MaildropFull, UnknownRecipient
+
+
+class Reply(NamedTuple):
+    """A reply of one line: its code, its enhanced status code, and its text."""
+
+    code: int
+    status: str
+    text: str
+
+    def encode(self) -> bytes:
+        """Return the line, with its end."""
+        return f"{self.code} {self.status} {self.text}\r\n".encode()
+
+
+DELIVERED = Reply(250, "2.0.0", "message delivered")
+NO_SUCH_USER = Reply(550, "5.1.1", "no such user here")
+MAILDROP_FULL = Reply(552, "5.2.2", "maildrop is full")
+TOO_LARGE = Reply(552, "5.3.4", "message is too large")
+REFUSED = Reply(554, "5.6.0", "message cannot be stored")
+BARE_LF = Reply(554, "5.6.0", "a line of the message ends with LF instead of CR LF")
+TRY_LATER = Reply(451, "4.3.0", "temporary failure, try again later")
+
+
+def reply_to(error: Exception) -> Reply:
+    """Return the reply to an exception of a delivery, which does not contain its text.
+
+    What is not known to be permanent is temporary, so that the mail stays where it comes from.
+    """
+    if isinstance(error, UnknownRecipient):
+        return NO_SUCH_USER
+    if isinstance(error, MaildropFull):
+        return MAILDROP_FULL
+    return REFUSED if isinstance(error, DeliveryRefused) else TRY_LATER

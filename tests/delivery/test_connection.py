@@ -1,0 +1,85 @@
+"""popserv.delivery.connection: time-outs, back-pressure, and closing."""
+
+from unittest import mock
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ITCPTransport
+from zope.interface import alsoProvides
+
+from popserv.delivery.connection import CLOSE_TIMEOUT
+from tests.delivery.harness import LMTPCase
+
+
+class ConnectionTests(LMTPCase):
+    """OrderedConnection, as LMTP has it."""
+
+    def test_idle(self):
+        """A silent client is told so, and disconnected; input starts the time anew."""
+        self.client.clock.advance(299)
+        self.client.ask(b"NOOP")
+        self.client.clock.advance(299)
+        self.assertEqual(self.client.received(), b"")
+        self.client.clock.advance(1)
+        self.assertEqual(self.client.received(), b"421 4.4.2 timeout, closing the connection\r\n")
+        self.assertTrue(self.client.transport.disconnecting)
+        self.client.lose()
+        self.assertEqual(self.client.clock.getDelayedCalls(), [])
+
+    def test_close(self):
+        """A client that does not read the last reply is disconnected all the same."""
+        self.client.ask(b"QUIT")
+        self.assertFalse(self.client.transport.aborted)
+        self.client.clock.advance(CLOSE_TIMEOUT)
+        self.assertTrue(self.client.transport.aborted)
+
+    def test_back_pressure(self):
+        """Who does not read replies is not read either."""
+        protocol = self.client.protocol
+        protocol.pauseProducing()
+        self.assertEqual(self.client.transport.producerState, "paused")
+        self.assertEqual(self.client.ask(b"NOOP"), [])
+        protocol.resumeProducing()
+        self.assertEqual(self.client.received(), b"250 2.0.0 ok\r\n")
+        self.assertEqual(self.client.transport.producerState, "producing")
+        protocol.stopProducing()
+
+    def test_back_pressure_while_busy(self):
+        """Input goes on only if both reasons to wait are gone."""
+        self.store.waiting = Deferred()
+        self.begin()
+        self.client.ask(b"x", b".", b"NOOP")
+        self.client.protocol.pauseProducing()
+        self.client.protocol.resumeProducing()
+        self.assertEqual(self.client.transport.producerState, "paused")
+        self.client.protocol.pauseProducing()
+        self.store.waiting.callback(None)
+        self.assertEqual(self.client.received(), b"250 2.0.0 message delivered\r\n")
+        self.client.protocol.resumeProducing()
+        self.assertEqual(self.client.received(), b"250 2.0.0 ok\r\n")
+
+    def test_fault(self):
+        """A fault of this program ends the connection, once."""
+        for is_lost in (False, True):
+            client = self.connect()
+            waiting = Deferred()
+
+            async def fail(waiting=waiting):
+                await waiting
+                raise KeyError("secret")
+
+            client.protocol.run(fail())
+            if is_lost:
+                client.lose()
+            waiting.callback(None)
+            reply = b"421 4.3.0 internal error, closing the connection\r\n"
+            self.assertEqual(client.received(), b"" if is_lost else reply)
+            self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    def test_tcp(self):
+        """Replies are not delayed."""
+        client = self.connect()
+        client.transport.setTcpNoDelay = mock.Mock()
+        alsoProvides(client.transport, ITCPTransport)
+        client.transport.unregisterProducer()
+        client.protocol.connectionMade()
+        client.transport.setTcpNoDelay.assert_called_once_with(True)

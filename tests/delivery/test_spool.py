@@ -1,0 +1,56 @@
+"""popserv.delivery.spool: messages in memory and in temporary files."""
+
+import errno
+import tempfile
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.delivery import spool as spool_module
+from popserv.delivery.spool import Spool
+from popserv.maildrops.spooling import MAX_IN_MEMORY
+from tests.maildrops.maildir.harness import result, run_inline
+
+
+class SpoolTests(SynchronousTestCase):
+    """Spool."""
+
+    def fill(self, *pieces):
+        """Return a spool with these pieces."""
+        spool = Spool(run_inline)
+        for piece in pieces:
+            if spool.add(piece):
+                result(spool.flush())
+        self.assertEqual(spool.octets, sum(map(len, pieces)))
+        return spool
+
+    def test_small(self):
+        """A message that fits is never written."""
+        spool = self.fill(b"a" * MAX_IN_MEMORY)
+        with mock.patch.object(spool_module, "TemporaryFile", side_effect=AssertionError):
+            file = result(spool.finish())
+        self.assertEqual(file.read(), b"a" * MAX_IN_MEMORY)
+        spool.close()
+
+    def test_large(self):
+        """A larger one is in a file, which close removes."""
+        for pieces in ([b"a" * MAX_IN_MEMORY, b"bc"], [b"a" * MAX_IN_MEMORY, b"b", b"c"]):
+            spool = self.fill(*pieces)
+            file = result(spool.finish())
+            file.seek(0)
+            self.assertEqual(file.read(), b"".join(pieces))
+            spool.close()
+            self.assertTrue(file.closed)
+
+    def test_full(self):
+        """An error names the directory."""
+        spool = Spool(run_inline)
+        spool.add(b"a")
+        error = OSError(errno.ENOSPC, "no room")
+        with (
+            mock.patch.object(spool_module, "TemporaryFile", side_effect=error),
+            self.assertRaises(OSError) as raised,
+        ):
+            result(spool.flush())
+        self.assertEqual(raised.exception.filename, tempfile.gettempdir())
+        spool.close()

@@ -1,0 +1,274 @@
+"""LMTP as mail transfer agents use it: Postfix's client, swaks, and a killed server."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.runtime.file_credentials import obstacle
+from tests.live.harness import (
+    CHECKOUT,
+    TIMEOUT,
+    Server,
+    deliver,
+    read_maildir,
+    require_programs,
+    run,
+    temporary_directory,
+    until,
+)
+
+MAIN_CF = """
+compatibility_level = 3.6
+queue_directory = {root}/queue
+data_directory = {root}/data
+mail_owner = postfix
+setgid_group = postdrop
+myhostname = localhost
+mydestination =
+inet_interfaces = loopback-only
+alias_maps =
+maillog_file = {root}/log
+maillog_file_prefixes = {root}
+"""
+
+MASTER_CF = """
+pickup unix n - n 1 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+lmtp unix - - n - - lmtp
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+class LMTP:
+    """A connection to an LMTP server on a UNIX socket."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(TIMEOUT)
+        self.socket.connect(str(path))
+        self.file = self.socket.makefile("rb")
+        self.reply()
+
+    def reply(self):
+        """Return the last line of the next reply."""
+        while (line := self.file.readline())[3:4] == b"-":
+            pass
+        return line.decode().removesuffix("\r\n")
+
+    def ask(self, *lines):
+        """Send lines as one packet, and return as many replies."""
+        self.socket.sendall(b"".join(line + b"\r\n" for line in lines))
+        return [self.reply() for _ in lines]
+
+    def begin(self, *recipients):
+        """Begin a message."""
+        self.ask(b"LHLO x", b"MAIL FROM:<s@example.org>")
+        self.ask(*(b"RCPT TO:<%b@example.org>" % each for each in recipients), b"DATA")
+
+    def close(self):
+        """Close the connection."""
+        self.file.close()
+        self.socket.close()
+
+
+class LMTPCase(SynchronousTestCase):
+    """A server whose users are ann and bob."""
+
+    workers = ()
+
+    def setUp(self):
+        """Start the server; its socket is where the guide has it, in another root."""
+        self.root = temporary_directory(self)
+        self.path = self.root / "lmtp"
+        self.mail = self.root / "mail"
+        self.mail.mkdir()
+        self.server = self.start()
+        self.addCleanup(lambda: self.server.stop())
+
+    def start(self, *options):
+        """Start a server."""
+        store = ("--maildir", self.mail)
+        server = Server(
+            *(f"--lmtp=unix:{self.path}:mode=666", "--recipient-local-part", *self.workers),
+            *("--auth=memory:ann:secret:bob:secret", *options),
+            store=store,
+        )
+        until(self.path.exists, "the socket")
+        return server
+
+    def connect(self):
+        """Return a connection."""
+        connection = LMTP(self.path)
+        self.addCleanup(connection.close)
+        return connection
+
+    def messages(self, user):
+        """Return the messages of a user."""
+        return read_maildir(self.mail / user)
+
+
+class PostfixTests(LMTPCase):
+    """Postfix delivers by its LMTP client."""
+
+    def setUp(self):
+        """Start Postfix with the lines of the guide."""
+        require_programs(self, "postfix")
+        super().setUp()
+        self.configuration = self.root / "postfix"
+        for each in ("postfix", "queue", "data"):
+            (self.root / each).mkdir()
+        shutil.chown(self.root / "data", "postfix")
+        lines = (CHECKOUT / "contrib/postfix/lmtp.cf").read_text()
+        self.assertIn("lmtp:unix:private/popserv", lines)
+        lines = lines.replace("private/popserv", str(self.path))
+        (self.configuration / "main.cf").write_text(MAIN_CF.format(root=self.root) + lines)
+        (self.configuration / "master.cf").write_text(MASTER_CF)
+        started = run("postfix", "-c", self.configuration, "start")
+        self.assertEqual(started.returncode, 0, repr(started))
+        self.addCleanup(run, "postfix", "-c", self.configuration, "stop")
+
+    def send(self, message, *recipients):
+        """Have Postfix send a message from ann."""
+        addresses = [f"{each}@example.org" for each in recipients]
+        command = ("sendmail", "-i", "-C", self.configuration, "-f", "ann@example.org")
+        done = run(*command, *addresses, input=message)
+        self.assertEqual(done.returncode, 0, repr(done))
+
+    def test_recipients(self):
+        """Of three recipients, two get the message, and the sender learns of the third."""
+        body = b"Subject: x\n\n.\n..dots\nFrom here\n" + b"y" * 900 + b"\n" + "é\n".encode()
+        self.send(body, "ann", "bob", "eve")
+        until(lambda: len(self.messages("ann")) == 2 and self.messages("bob"), "the messages")
+        (of_bob,) = self.messages("bob")
+        self.assertEqual(of_bob.partition(b"\n")[0], b"Return-Path: <ann@example.org>")
+        self.assertIn(b"Subject: x\n", of_bob)
+        self.assertEqual(of_bob.partition(b"\n\n")[2], body.partition(b"\n\n")[2])
+        (bounce,) = [each for each in self.messages("ann") if each.startswith(b"Return-Path: <>\n")]
+        self.assertIn(b"550 5.1.1 no such user here", bounce)
+        log = until(lambda: self.finished(b"removed", 2), "Postfix's log")
+        self.assertEqual(len(re.findall(rb"dsn=2\.0\.0, status=sent", log)), 3)
+        self.assertIn('message from "ann@example.org" delivered to "bob"', self.server.log)
+
+    def finished(self, text, count):
+        """Return Postfix's log once it has a text so often."""
+        log = (self.root / "log").read_bytes()
+        return log if log.count(text) >= count else b""
+
+    def test_refused_for_now(self):
+        """A message that cannot be stored stays in the queue, and is delivered later."""
+        (self.mail / "bob").write_bytes(b"not a Maildir")
+        self.send(b"Subject: x\n\n", "bob")
+        log = until(lambda: self.finished(b"status=deferred", 1), "Postfix's log")
+        self.assertIn(b"451 4.3.0 temporary failure, try again later", log)
+        self.assertNotIn(b"not a directory", log)
+        (self.mail / "bob").unlink()
+        run("postqueue", "-c", self.configuration, "-f")
+        until(lambda: (self.mail / "bob/new").exists() and self.messages("bob"), "the message")
+
+
+class ClientTests(LMTPCase):
+    """Other clients."""
+
+    def test_swaks(self):
+        """Swaks delivers, as in the guide."""
+        require_programs(self, "swaks")
+        command = ("swaks", "--protocol", "LMTP", "--socket", self.path)
+        done = run(*command, "--to", "ann@example.org,eve@example.org", "--from", "x@example.net")
+        self.assertEqual(done.returncode, 0, repr(done))
+        self.assertIn(b"550 5.1.1", done.stdout)
+        (message,) = self.messages("ann")
+        self.assertIn(b"This is a test mailing", message)
+        connection = self.server.login("ann")
+        connection.ask(b"RETR 1")
+        self.assertEqual(b"".join(line + b"\n" for line in connection.lines()), message)
+        connection.close()
+
+    def test_pipelined(self):
+        """Commands of two transactions may be in one packet with a message."""
+        connection = self.connect()
+        connection.ask(b"LHLO x")
+        start = (b"MAIL FROM:<s@x>", b"RCPT TO:<ann@x>", b"RCPT TO:<bob@x>")
+        self.assertEqual(
+            [each[:3] for each in connection.ask(*start, b"DATA")], ["250", "250", "250", "354"]
+        )
+        connection.socket.sendall(b"one\r\n.\r\n")
+        replies = [connection.reply(), connection.reply(), *connection.ask(*start, b"DATA")]
+        self.assertEqual([each[:3] for each in replies], ["250"] * 5 + ["354"])
+        connection.socket.sendall(b"two\r\n.\r\nQUIT\r\n")
+        self.assertEqual([connection.reply()[:3] for _ in range(3)], ["250", "250", "221"])
+        expected = [b"Return-Path: <s@x>\none\n", b"Return-Path: <s@x>\ntwo\n"]
+        self.assertEqual(self.messages("bob"), expected)
+
+    def test_killed(self):
+        """A server that is killed leaves whole messages, and each that it has answered for."""
+        text = b"Subject: x\r\n\r\n" + b"line\r\n" * 20_000
+        stored = b"Return-Path: <s@example.org>\n" + text.replace(b"\r\n", b"\n")
+        answered = 0
+        for number in range(6):
+            connection = self.connect()
+            connection.begin(b"ann")
+            connection.socket.sendall(text[: len(text) * number // 4])
+            if number > 3:
+                connection.socket.sendall(b".\r\n")
+            if number == 5:
+                self.assertEqual(connection.reply()[:3], "250")
+                answered += 1
+            self.server.stop(signal.SIGKILL)
+            for folder in ("new", "cur"):
+                for path in Path(self.mail, "ann").glob(f"{folder}/*"):
+                    self.assertEqual(path.read_bytes(), stored)
+            self.path.unlink()
+            self.server = self.start()
+        self.assertGreaterEqual(len(self.messages("ann")), answered)
+        self.connect().begin(b"ann")
+
+    def test_memory(self):
+        """A large message does not remain in memory."""
+        connection = self.connect()
+        before = self.server.memory
+        connection.begin(b"ann", b"bob")
+        for _ in range(60):
+            connection.socket.sendall(b"y" * (1 << 20) + b"\r\n")
+        self.assertLess(self.server.memory - before, 20 << 20)
+        connection.socket.sendall(b".\r\n")
+        self.assertEqual([connection.reply()[:3] for _ in range(2)], ["250", "250"])
+        self.assertEqual(len(self.messages("bob")[0]), 60 * ((1 << 20) + 1) + 29)
+
+    def test_owners(self):
+        """Mail belongs to the owner of the Maildir."""
+        if os.geteuid() or obstacle():
+            self.skipTest("only root can become other users")
+        deliver(self.mail / "ann", [b"x\n"])
+        for path in (self.mail / "ann", *(self.mail / "ann").rglob("*")):
+            shutil.chown(path, "daemon", "daemon")
+        connection = self.connect()
+        connection.begin(b"ann")
+        self.assertEqual(connection.ask(b"text\r\n."), ["250 2.0.0 message delivered"])
+        self.assertEqual(len(self.messages("ann")), 2)
+        for path in (self.mail / "ann/new").iterdir():
+            self.assertEqual((path.owner(), path.group()), ("daemon", "daemon"))
+
+
+class WorkerTests(LMTPCase):
+    """With --workers, all workers take mail."""
+
+    workers = ("--workers=2",)
+
+    def test_workers(self):
+        """Each of many connections delivers."""
+        for _ in range(10):
+            connection = self.connect()
+            connection.begin(b"ann")
+            self.assertEqual(connection.ask(b"text\r\n."), ["250 2.0.0 message delivered"])
+        self.assertEqual(len(self.messages("ann")), 10)
+        until(lambda: self.server.log.count("delivered to") == 10, "lines of the workers")
