@@ -107,6 +107,9 @@ def run_parts(command, names, processes):
                     part = Part(command, waiting.popleft(), directory)
                     running[part.process.pid] = part
                 pid, status = os.wait()
+                if pid not in running:
+                    # As process 1 of a container, this one also waits for what tests left behind.
+                    continue
                 part = running.pop(pid)
                 counts = part.end(status)
                 total = [a + b for a, b in zip(total, counts, strict=True)]

@@ -21,12 +21,16 @@ SAMPLES = {
     "gone": "test_one = lambda self: os._exit(0)\n",
     "broken": "1 +\n",
     "empty": "pass\n",
+    "leaving": "test_one = lambda self: os.system('true &')\n",
     "waiting": "test_one = lambda self: (open('../started', 'w').close(), time.sleep(1000))\n",
 }
 
 RUN = """\
-import sys
+import ctypes, sys
 from tests.schedule import run_parts
+if sys.platform == "linux":
+    # It is the parent of what its descendants leave behind (PR_SET_CHILD_SUBREAPER).
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 command = [sys.executable, "-m", "tests"]
 sys.exit(0 if run_parts(command, sys.argv[2:], int(sys.argv[1])) else 1)
 """
@@ -61,9 +65,9 @@ class ScheduleTests(SynchronousTestCase):
 
     def test_passed(self):
         """The last line has the sums, and no other line looks like it."""
-        code, lines = self.run_parts("good", "skipped")
+        code, lines = self.run_parts("good", "skipped", "leaving")
         self.assertEqual(code, 0)
-        self.assertEqual(lines[-1], "2 passed, 0 failed, 1 skipped")
+        self.assertEqual(lines[-1], "3 passed, 0 failed, 1 skipped")
         self.assertEqual([line for line in lines if line[:1].isdigit()], lines[-1:])
         self.assertRegex("\n".join(lines), "\ngood: 2 passed, 0 failed, 0 skipped, exit code 0, ")
 
