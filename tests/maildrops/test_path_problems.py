@@ -47,7 +47,7 @@ class PathProblemsTests(SynchronousTestCase):
 
             return function
 
-        def access(path, mode, *, effective_ids):
+        def access(path, mode, *, dir_fd, effective_ids):
             return path not in denied and not hidden(path) and real["access"](path, mode)
 
         return patch.multiple(os, stat=examine("stat"), lstat=examine("lstat"), access=access)
