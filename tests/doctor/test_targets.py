@@ -80,6 +80,7 @@ class SilenceTests(SynchronousTestCase):
     def test_unknown(self):
         """For any other server, the problem is told."""
         server = ScriptedServer(self, lambda connection: None)
-        for starts_tls in (False, True):
-            what, _ = self.explain(target_of(server.address, starts_tls=starts_tls))
+        plain, secure = (target_of(server.address, starts_tls=each) for each in (False, True))
+        for target in (plain, secure, plain._replace(header=PROXY_HEADER)):
+            what, _ = self.explain(target)
             self.assertEqual(what, "the problem")
