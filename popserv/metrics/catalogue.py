@@ -27,6 +27,7 @@ OUTCOMES = ("success", "failed", "aborted", "in-use", "too-soon", "unavailable",
 TLS_VERSIONS = ("none", "proxy", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 CODES = ("none", "AUTH", "IN-USE", "LOGIN-DELAY", "SYS/PERM", "SYS/TEMP", "UTF8")
 OPERATIONS = ("open", "read", "remove", "release")
+HANDSHAKE_REASONS = ("certificate", "version", "algorithms", "alpn", "client-certificate", "no-tls")
 
 
 def reason_label(reason: EndReason) -> str:
@@ -78,6 +79,13 @@ EVICTED = Metric(
     "popserv_evicted_connections_total",
     Kind.COUNTER,
     "Connections without a login that were closed because there were too many.",
+)
+FAILED_HANDSHAKES = Metric(
+    "popserv_failed_handshakes_total",
+    Kind.COUNTER,
+    "TLS handshakes that have failed, by the reason.",
+    ("reason",),
+    HANDSHAKE_REASONS,
 )
 OPEN_CONNECTIONS = Metric("popserv_open_connections", Kind.GAUGE, "Connections that are open.")
 MAX_CONNECTIONS = Metric(
@@ -203,7 +211,7 @@ START_TIME = Metric("popserv_start_time_seconds", Kind.GAUGE, "Time at which the
 BUILD_INFO = Metric("popserv_build_info", Kind.GAUGE, "The version of popserv.", ("version",))
 
 METRICS = (
-    *(CONNECTIONS, EVICTED, OPEN_CONNECTIONS, MAX_CONNECTIONS, OPEN_SESSIONS),
+    *(CONNECTIONS, EVICTED, FAILED_HANDSHAKES, OPEN_CONNECTIONS, MAX_CONNECTIONS, OPEN_SESSIONS),
     *(LOGINS, LOGIN_SECONDS, THROTTLED_NETWORKS, WAITING_LOGINS),
     *(SESSIONS, ENDED_SESSIONS, SESSION_SECONDS, COMMANDS, REFUSALS, SENT_BYTES),
     *(RETRIEVED_MESSAGES, RETRIEVED_BYTES, RETR_SECONDS, REMOVED_MESSAGES),

@@ -12,6 +12,7 @@ from popserv.errors import BadCommand, NeedsUTF8, NoSuchMessage, ReadOnlyMaildro
 from popserv.metrics import catalogue
 from popserv.metrics.catalogue import one_of, reason_label
 from popserv.metrics.counters import Counters
+from popserv.metrics.handshakes import handshake_label
 from popserv.server.session_events import EndReason, SessionEvents
 from popserv.transports.peers import uses_tls
 
@@ -24,6 +25,11 @@ class MeasuredEvents(SessionEvents):
     def __init__(self, transport: ITransport, counters: Counters) -> None:
         super().__init__(transport)
         self._counters = counters
+
+    def log_failed_handshake(self, reason: str) -> None:
+        """Log and count that a TLS handshake has failed."""
+        super().log_failed_handshake(reason)
+        self._counters.add(catalogue.FAILED_HANDSHAKES, (handshake_label(reason),))
 
     def log_login(self, session: Session) -> None:
         """Log and count that a session has begun."""

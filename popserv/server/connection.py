@@ -49,7 +49,6 @@ from popserv.transports.peers import (
     host_and_port,
     is_behind_twisted_proxy,
     is_local,
-    peer_name,
     uses_tls,
 )
 from popserv.transports.starttls import can_start_tls, short_reason, tls_state
@@ -278,11 +277,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         # A client that just closed the connection did not fail.
         failed = not (self._has_completed_handshake or isinstance(reason.value, ConnectionClosed))
         if failed and ISSLTransport.providedBy(self.transport):
-            self.log.info(
-                "{peer}: TLS handshake failed: {reason}",
-                peer=peer_name(self.transport),
-                reason=short_reason(reason.value),
-            )
+            self.events.log_failed_handshake(short_reason(reason.value))
         self.throttle.cancel()
         # A login that is cancelled ends the session.
         if self.abandon_command():

@@ -74,6 +74,15 @@ class SessionEvents:
         if self._end_reason is EndReason.LOST:
             self._end_reason = reason
 
+    def log_failed_handshake(self, reason: str) -> None:
+        """Log that a TLS handshake has failed."""
+        _log.info(
+            "{peer}: TLS handshake failed: {reason}",
+            peer=self.peer,
+            reason=reason,
+            event="handshake-failed",
+        )
+
     def log_login(self, session: Session) -> None:
         """Log that a session has begun."""
         self.login_time = monotonic()

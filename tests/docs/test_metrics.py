@@ -55,7 +55,7 @@ class ReferenceTests(SynchronousTestCase):
         """The page has all values of the labels that have fixed ones, but for commands."""
         for values in (
             *(catalogue.OUTCOMES, catalogue.TLS_VERSIONS, catalogue.REASONS),
-            *(catalogue.CODES, catalogue.OPERATIONS),
+            *(catalogue.CODES, catalogue.OPERATIONS, catalogue.HANDSHAKE_REASONS),
         ):
             for value in values:
                 self.assertIn(f"``{value}``", self.text)

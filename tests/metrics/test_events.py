@@ -2,10 +2,12 @@
 
 from types import SimpleNamespace
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import alsoProvides
+from zope.interface import alsoProvides, directlyProvides
 
 from popserv.errors import MessageChanged, NoSuchMessage, RemovalFailed
 from popserv.metrics import catalogue
@@ -34,6 +36,15 @@ class SessionTests(MeasuredMixin, SynchronousTestCase):
             client.lose()
             self.assertEqual(self.value(catalogue.SESSIONS, tls), 1)
         self.assertEqual(sum(self.nonzero(catalogue.SESSIONS).values()), 4)
+
+    def test_handshake(self):
+        """A TLS handshake that has failed is counted by the reason."""
+        for error in (SSL.Error([("SSL routines", "", "http request")]), ValueError("x")):
+            client = self.connect()
+            directlyProvides(client.transport, ISSLTransport)
+            client.server.connectionLost(Failure(error))
+        self.assertEqual(self.nonzero(catalogue.FAILED_HANDSHAKES), {("no-tls",): 1, ("other",): 1})
+        self.assertIn("TLS handshake failed: http request", self.log_lines()[0])
 
     def test_quit(self):
         """A session that QUIT ends is counted once, with what it has removed."""
