@@ -45,7 +45,7 @@ def users_of_checkers(
                     )
                 )
             if isinstance(avatar, ConfiguredUser):
-                users[avatar.name] = avatar.settings
+                users[avatar.name] = avatar.settings.of_mailbox()
             else:
                 users[avatar] = NO_SETTINGS
     return users

@@ -1,12 +1,13 @@
-"""What is wrong with the directory of a store, for ``popserv doctor``."""
+"""What is wrong with a store and the settings of its users, for ``popserv doctor``."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from popserv.core.findings import Finding, error, some_names, warning
 from popserv.core.printable import one_line, printable
+from popserv.core.user_settings import UnsupportedSettings
 from popserv.maildrops.file_system import diagnose_file_system
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.path_problems import explain_directory
@@ -42,3 +43,19 @@ def diagnose_root(
             )
         )
     return findings
+
+
+def diagnose_settings(user: bytes, check: Callable[[], object]) -> Iterator[Finding]:
+    """Yield whether a user cannot log in because of settings that a store does not support.
+
+    ``check`` raises UnsupportedSettings then.
+    """
+    try:
+        check()
+    except UnsupportedSettings as problem:
+        yield error(
+            "user-settings",
+            f'the user "{printable(user)}"',
+            f"{problem}, so that the login is refused",
+            "remove the field from the user, or use another store",
+        )

@@ -10,6 +10,7 @@ from twisted.trial.unittest import TestCase
 
 from popserv.auth.passwords.schemes import join_field
 from popserv.auth.passwords.users_file_editing import set_secret
+from popserv.runtime.permissions import user_name
 from tests.live.harness import (
     SAMPLES,
     TIMEOUT,
@@ -164,7 +165,7 @@ class PermissionTests(OwnersCase):
         found = [json.loads(line) for line in done.stdout.splitlines()]
         wrong = {(each["code"], each["what"]) for each in found if each["severity"] == "error"}
         self.assertEqual({code for code, _ in wrong}, {"message-unreadable", "maildrop-unusable"})
-        self.assertIn("cannot be searched by user 5001", str(wrong))
+        self.assertIn(f"cannot be searched by user {user_name(BOB)}", str(wrong))
         self.assertIn("hint", {each["severity"] for each in found if each.get("code") == "uid"})
 
     def test_no_privileges(self):

@@ -81,3 +81,22 @@ class StoreTests(SynchronousTestCase):
         settings = UserSettings(maildrop=bytes(root / "elsewhere"))
         [finding] = store.diagnose_maildrop(b"ann", settings)
         self.assertEqual(finding.where, str(root / "elsewhere"))
+
+    def test_settings(self):
+        """What the store does not support is an error; the maildrop of the user is examined."""
+        root = open_directory(self)
+        other = root / "other"
+        maildrop = os.fsencode(other)
+        settings = UserSettings(deleted="keep", read_only=True, maildrop=maildrop)
+        for kind, found in (
+            ("mbox", ["e user-settings", "h mbox-missing"]),
+            ("mh", ["e user-settings", "h mh-missing"]),
+            ("maildir", ["h maildir-missing"]),
+        ):
+            store = make_store(f"{kind}:{root}", StoreSettings(1))
+            findings = list(store.diagnose_maildrop(b"ann", settings))
+            self.assertEqual(codes(findings), found)
+            self.assertEqual(findings[-1].where, str(other))
+        store = make_store(f"maildir:{root}", StoreSettings(1, uidl="dovecot"))
+        found = codes(store.diagnose_maildrop(b"ann", settings))
+        self.assertEqual(found, ["e user-settings", "h maildir-missing"])

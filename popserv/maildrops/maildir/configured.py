@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import BinaryIO
 
 from zope.interface import implementer
@@ -27,6 +28,7 @@ from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.maildir.unique_ids.format import UniqueIdFormat
 from popserv.maildrops.recent import RecentMaildrops
 from popserv.maildrops.settings import StoreSettings
+from popserv.maildrops.store_diagnosis import diagnose_settings
 
 
 @implementer(
@@ -85,9 +87,10 @@ class ConfiguredMaildirs:
         """See IDiagnosed."""
         return self._maildirs.diagnose()
 
-    def diagnose_maildrop(self, user: bytes, settings: UserSettings) -> Iterable[Finding]:
+    def diagnose_maildrop(self, user: bytes, settings: UserSettings) -> Iterator[Finding]:
         """See IDiagnosedStore."""
-        return self._maildirs.diagnose_maildrop(user, settings)
+        yield from diagnose_settings(user, partial(self._check, settings))
+        yield from self._maildirs.diagnose_maildrop(user, settings)
 
     def open_delivery(self, user: bytes) -> Awaitable[IDelivery]:
         """See IDeliveryStore."""
@@ -103,18 +106,25 @@ class ConfiguredMaildirs:
         """See IFinalDelivery."""
         return self._maildirs.has_maildrop(user, settings)
 
-    async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
-        """See IConfigurableStore."""
+    def _check(self, settings: UserSettings) -> tuple[str, str]:
+        """Return what removal means for a user, and the folder for deleted messages.
+
+        :raises UnsupportedSettings: a setting of the user cannot be honoured.
+        """
         settings.reject_unsupported("read_only", "maildrop", "deleted", "since")
         if settings.read_only and not self._can_be_read_only:
             # It has the unique-ids of another server, which new messages are added to.
             raise UnsupportedSettings("popserv_read_only requires --uidl filename")
         deleted = self._deleted if settings.deleted is None else settings.deleted
-        since = self._since if settings.since is None else settings.since
         try:
-            trash = _trash(deleted, self._directory)
+            return deleted, _trash(deleted, self._directory)
         except ValueError as error:
             raise UnsupportedSettings(f"popserv_deleted: {error}") from error
+
+    async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
+        """See IConfigurableStore."""
+        deleted, trash = self._check(settings)
+        since = self._since if settings.since is None else settings.since
         maildirs = self._maildirs.variant(
             trash=trash, path=settings.maildrop, read_only=settings.read_only
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
 from typing import Any
@@ -38,9 +38,12 @@ from popserv.maildrops.mbox.spool import Spool, create_file
 from popserv.maildrops.read_only import ReadOnlyMailbox
 from popserv.maildrops.recent import select_recent
 from popserv.maildrops.refusals import refusal
-from popserv.maildrops.store_diagnosis import diagnose_root
+from popserv.maildrops.store_diagnosis import diagnose_root, diagnose_settings
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
+
+_SUPPORTED = ("maildrop", "read_only", "since")
+"""The settings of single users that are honoured."""
 
 _disk_threads = BoundedThreadPool("popserv-mbox", threads=4)
 
@@ -102,7 +105,7 @@ class MboxMaildrops:
 
     async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
         """See IConfigurableStore."""
-        settings.reject_unsupported("maildrop", "read_only", "since")
+        settings.reject_unsupported(*_SUPPORTED)
         store = self
         if settings.maildrop:
             # Whatever user has it, what is known of it is kept by its path.
@@ -125,9 +128,11 @@ class MboxMaildrops:
         )
         return found
 
-    def diagnose_maildrop(self, user: bytes, settings: UserSettings) -> Iterable[Finding]:
+    def diagnose_maildrop(self, user: bytes, settings: UserSettings) -> Iterator[Finding]:
         """See IDiagnosedStore."""
-        return diagnose_mbox(self._layout, user, self._format)
+        yield from diagnose_settings(user, partial(settings.reject_unsupported, *_SUPPORTED))
+        layout = self._layout.at(settings.maildrop) if settings.maildrop else self._layout
+        yield from diagnose_mbox(layout, user, self._format)
 
     async def open_delivery(self, user: bytes) -> IDelivery:
         """See IDeliveryStore."""

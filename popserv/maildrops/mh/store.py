@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
 
@@ -33,9 +33,12 @@ from popserv.maildrops.mh.mailbox import MHMailbox
 from popserv.maildrops.path_problems import explain_in_directory
 from popserv.maildrops.recent import select_recent
 from popserv.maildrops.refusals import refusal
-from popserv.maildrops.store_diagnosis import diagnose_root
+from popserv.maildrops.store_diagnosis import diagnose_root, diagnose_settings
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
+
+_SUPPORTED = ("maildrop", "since")
+"""The settings of single users that are honoured."""
 
 _disk_threads = BoundedThreadPool("popserv-mh", threads=4)
 
@@ -85,7 +88,7 @@ class MHMaildrops:
 
     async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
         """See IConfigurableStore."""
-        settings.reject_unsupported("maildrop", "since")
+        settings.reject_unsupported(*_SUPPORTED)
         store = self
         if settings.maildrop:
             # Whatever user has it, what is known of it is kept by its path.
@@ -108,9 +111,11 @@ class MHMaildrops:
         )
         return found
 
-    def diagnose_maildrop(self, user: bytes, settings: UserSettings) -> Iterable[Finding]:
+    def diagnose_maildrop(self, user: bytes, settings: UserSettings) -> Iterator[Finding]:
         """See IDiagnosedStore."""
-        return diagnose_folder(self._layout, user)
+        yield from diagnose_settings(user, partial(settings.reject_unsupported, *_SUPPORTED))
+        layout = self._layout.at(settings.maildrop) if settings.maildrop else self._layout
+        yield from diagnose_folder(layout, user)
 
     async def open_delivery(self, user: bytes) -> IDelivery:
         """See IDeliveryStore."""
