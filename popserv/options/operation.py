@@ -42,7 +42,8 @@ class OperationOptions(SessionOptions):
             str(MAX_SESSIONS),
             "The maximum number of sessions of one user, including logins that are being "
             "processed. Only one of them can have the maildrop open; the others wait for it. With "
-            f"--workers each worker counts its own. The default is {MAX_SESSIONS}.",
+            "--workers each worker counts the sessions of its own connections, so that a user can "
+            f"have this number in each worker. The default is {MAX_SESSIONS}.",
         ],
         [
             "drain",
