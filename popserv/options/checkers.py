@@ -17,7 +17,7 @@ from twisted.python import usage
 
 from popserv.auth.client_names import tells_names
 from popserv.auth.credentials import NAMED, is_named
-from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.passwords.users_file import UsersFileError
 from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.rhosts.file import RhostsFileError

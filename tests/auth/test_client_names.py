@@ -26,7 +26,7 @@ from popserv.auth.credentials import (
 from popserv.auth.dovecot import DovecotChecker
 from popserv.auth.dovecot.client import AuthClient
 from popserv.auth.oauth.checker import TokenChecker
-from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.preauth import Preauthenticated, PreauthenticatedChecker
 from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.sasl.mechanisms import external

@@ -16,7 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.auth.client_names import with_client_names
 from popserv.auth.credentials import APOPCredentials
 from popserv.auth.ordered import in_order
-from popserv.auth.passwords.checker import PasswdFileChecker, SecretsChecker
+from popserv.auth.passwords.checker import SecretsChecker
+from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.passwords.schemes import new_scram_sha256
 from popserv.auth.users import PasswordService
 from popserv.auth.users.records import service_user, user_of

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import alsoProvides, directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
-from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.portal import PortalAuthenticator
 from popserv.auth.realm import MaildropRealm
 from popserv.auth.throttle.login_delay import LoginDelayRealm

@@ -8,7 +8,7 @@ import time
 
 from twisted.internet.defer import maybeDeferred
 
-from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.commandline import doctor
 from popserv.doctor import certificates as certificates_module

@@ -7,7 +7,7 @@ from itertools import count, product
 
 from popserv.auth.hmac_md5 import hmac_md5_context
 from popserv.auth.passwords import scram_selection
-from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.passwords.schemes import new_scram_sha256
 from popserv.auth.sasl.mechanisms import MECHANISMS
 from popserv.core.grammar import decode_base64

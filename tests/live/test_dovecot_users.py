@@ -12,7 +12,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.auth.hmac_md5 import hmac_md5_context
-from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.users.extra_fields import EVALUATED, HARMLESS, HARMLESS_PREFIXES, REFUSING
 from popserv.core.connection_details import ConnectionDetails, connection_details
 from tests.auth.harness import ask

@@ -388,7 +388,7 @@ _TAC = """\
 from twisted.application import service, strports
 from twisted.cred.portal import Portal
 
-from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.realm import MaildropRealm
 from popserv.core.command import CommandTable
 from popserv.commands import capa, rfc1725, sasl, stls, utf8

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.interfaces import ICaching
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.kinds import make_store

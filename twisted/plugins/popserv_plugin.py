@@ -114,7 +114,7 @@ passwd_file = _CheckerFactory(
     "passwd-file",
     "Path of a users file.",
     _USERS_FILE_HELP,
-    "popserv.auth.passwords.checker:PasswdFileChecker.from_file",
+    "popserv.auth.passwords.file_checker:PasswdFileChecker.from_file",
     _SECRETS,
 )
 oauth = _CheckerFactory(

@@ -4,7 +4,7 @@ This package may import the package users, the modules files and names of :mod:`
 the packages that auth may import.
 """
 
-from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.passwords.schemes import (
     SchemeUnavailable,
     UnknownScheme,

@@ -1,19 +1,15 @@
-"""The credentials checkers for users with secrets: passwords, APOP, CRAM-MD5, SCRAM, EXTERNAL.
+"""The credentials checker for users with secrets: passwords, APOP, CRAM-MD5, SCRAM, EXTERNAL.
 
 The password field of a user determines how the user logs in: by APOP only if it has an ``{APOP}``
 secret, and never by APOP otherwise (RFC 1725 section 12).  Refusing an unknown name takes as long
 as refusing a wrong password, because the password is then verified against a decoy.  A user whom
 the rules of the extra fields refuse is treated like an unknown name.
-
-The module has more than 300 lines, because all kinds of credentials must refuse in the same way.
 """
 
 from __future__ import annotations
 
-import os
-import shlex
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -27,7 +23,6 @@ from zope.interface import Interface, implementer
 from popserv.auth.credentials import ExchangeAborted
 from popserv.auth.passwords.cram_md5 import CRAM_MD5_SCHEMES, matches_cram_md5
 from popserv.auth.passwords.decoys import Decoys, machine_secret
-from popserv.auth.passwords.diagnosis import diagnose_users_file
 from popserv.auth.passwords.login_methods import supports
 from popserv.auth.passwords.preparation import candidate_passwords
 from popserv.auth.passwords.schemes import (
@@ -42,11 +37,9 @@ from popserv.auth.passwords.schemes import (
 from popserv.auth.passwords.scram_keys import ScramKeys
 from popserv.auth.passwords.scram_selection import select_scram_keys
 from popserv.auth.passwords.sources import UserSource
-from popserv.auth.passwords.users_file import UsersFile, UsersFileError
 from popserv.auth.users.remembered import RememberedPasswords
 from popserv.auth.users.user import User, UserDirectory
 from popserv.core.connection_details import connection_details
-from popserv.core.findings import Finding
 from popserv.core.session import client_is_connected
 from popserv.core.user_settings import ConfiguredUser
 from popserv.errors import POPError, TryLater
@@ -55,12 +48,9 @@ from popserv.interfaces import (
     ICaching,
     ICertificateCredentials,
     ICredentialsSupport,
-    IDiagnosed,
-    IReloadable,
     IScramCredentials,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
-    IUserNames,
 )
 from popserv.runtime.config_files import FileError
 from popserv.runtime.coroutines import run_eagerly
@@ -70,7 +60,7 @@ REMEMBERED = 3600.0  # Seconds: a client that polls causes one hash an hour.
 _hash_threads = BoundedThreadPool("popserv-hash", threads=2, backlog=200)
 
 
-def _run_in_thread(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+def run_in_thread(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
     """Call a function in a thread, unless the client has disconnected before a thread is free."""
     return _hash_threads.run(function, *args, still_needed=client_is_connected.get())
 
@@ -98,7 +88,7 @@ class SecretsChecker(UserDirectory):
     def __init__(
         self,
         source: UserSource,
-        run: Callable[..., Awaitable[Any]] = _run_in_thread,
+        run: Callable[..., Awaitable[Any]] = run_in_thread,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._source = source
@@ -242,74 +232,3 @@ class SecretsChecker(UserDirectory):
             raise UnauthorizedLogin("no user has a password")
         kind = "sha256" if IScramSHA256Credentials.providedBy(credentials) else "sha1"
         return select_scram_keys(kind, credentials.username, user, secrets, self._decoys)
-
-
-@implementer(IDiagnosed, IReloadable, IUserNames)
-class PasswdFileChecker(SecretsChecker):
-    """Checks credentials against a users file, which is read again when it changes.
-
-    ``path`` is the path of the users file, ``monotonic`` a clock that nobody sets, and the other
-    arguments are as for :class:`SecretsChecker`.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        run: Callable[..., Awaitable[Any]] = _run_in_thread,
-        now: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._users_file = UsersFile(path, monotonic)
-        super().__init__(self._users_file, run, now)
-        self._last_reported_error = ""
-
-    @classmethod
-    def from_file(cls, path: str) -> PasswdFileChecker:
-        """Return a checker after reading the file once; log a warning if there are no users.
-
-        :raises UsersFileError: the file cannot be used.
-        """
-        if not path:
-            raise UsersFileError("the path of the users file is empty; use passwd-file:PATH")
-        path = os.path.abspath(path)
-        checker = cls(path)
-        if not checker._users_file.read().password_fields:
-            cls.log.warn(
-                "no users in {path} yet; add the first: popserv user add --users {quoted} NAME",
-                path=path,
-                quoted=shlex.quote(path),
-            )
-        return checker
-
-    def reload(self) -> None:
-        """See :class:`popserv.interfaces.IReloadable`."""
-        self._last_reported_error = ""
-        self._users_file.expire()
-        self.supports(IUsernamePassword)
-
-    def supports(self, credentials: type[Interface]) -> bool:
-        """See :class:`popserv.interfaces.ICredentialsSupport`.
-
-        While the file cannot be used, only passwords are supported, and a login by password is
-        refused with TryLater.
-        """
-        try:
-            is_supported = supports(self._users_file.read_recent(), credentials)
-        except UsersFileError as error:
-            # Logged once: each greeting and each CAPA calls this method.
-            if self._last_reported_error != str(error):
-                self._last_reported_error = str(error)
-                self.log.critical("{error}", error=error)
-            return credentials is IUsernamePassword
-        self._last_reported_error = ""
-        return is_supported
-
-    def users(self) -> Iterable[tuple[bytes, bytes | ConfiguredUser]]:
-        """See :class:`popserv.interfaces.IUserNames`."""
-        users = self._users_file.read()
-        return [(name, users.by_name[name].avatar_id) for name in users.password_fields]
-
-    async def diagnose(self) -> Iterable[Finding]:
-        """See :class:`popserv.interfaces.IDiagnosed`."""
-        findings: Iterable[Finding] = await self._run(diagnose_users_file, self._users_file)
-        return findings

@@ -1,13 +1,10 @@
 """Tests of popserv.auth.passwords.checker."""
 
-import os
-import pwd
 import threading
 from base64 import b64decode, b64encode
 from hashlib import md5
 from hmac import HMAC
 from itertools import count, product
-from unittest import mock
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import (
@@ -16,7 +13,6 @@ from twisted.cred.credentials import (
     UsernamePassword,
 )
 from twisted.cred.error import UnauthorizedLogin
-from twisted.cred.strcred import makeChecker
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
@@ -32,10 +28,9 @@ from popserv.auth.credentials import (
 from popserv.auth.hmac_md5 import hmac_md5_context
 from popserv.auth.passwords import checker as passwd
 from popserv.auth.passwords import decoys, scram_selection
-from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.passwords.schemes import SchemeUnavailable, new_scram_sha256, split_field
 from popserv.auth.passwords.scram_keys import derive_scram_keys, parse_scram_keys
-from popserv.auth.passwords.users_file import UsersFileError
 from popserv.core.connection_details import ConnectionDetails, connection_details
 from popserv.core.session import client_is_connected
 from popserv.core.user_settings import ConfiguredUser, UserSettings
@@ -44,7 +39,6 @@ from popserv.interfaces import (
     IAPOPCredentials,
     ICertificateCredentials,
     ICredentialsSupport,
-    IReloadable,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
 )
@@ -789,76 +783,6 @@ class CertificateTests(CheckerCase):
         for name in (b"ann", b"mrose", b"none", b"bad", b"alien"):
             self.assertEqual(self.avatar(CertificateCredentials([name], name)), name)
         self.assertEqual(self.verified, [])
-
-
-class ReloadTests(CheckerCase):
-    """PasswdFileChecker.reload."""
-
-    def test_reload(self):
-        """A problem is logged each time, although it was logged before; a valid file is not."""
-        self.write(b"ann:{PLAIN}a")
-        checker = PasswdFileChecker(self.path)
-        verifyObject(IReloadable, checker)
-        checker.reload()
-        self.assertEqual(self.events, [])
-        os.chmod(self.path, 0o644)
-        for _ in range(2):
-            checker.supports(IUsernamePassword)
-            self.events.clear()
-            checker.reload()
-            self.assertIn("chmod o=", self.logged())
-        self.write(b"ann:{PLAIN}a\nbob")
-        self.events.clear()
-        checker.reload()
-        self.assertIn(f"{self.path}, line 2: line ignored", self.logged())
-
-
-class FromFileTests(CheckerCase):
-    """PasswdFileChecker.from_file, and the plugin that calls it."""
-
-    def test_users(self):
-        """A file with users is accepted without a message."""
-        self.write(b"ann:{PLAIN}a")
-        self.assertIsInstance(PasswdFileChecker.from_file(self.path), PasswdFileChecker)
-        self.assertEqual(self.events, [])
-
-    def test_no_users(self):
-        """Without users, the log has the command that adds the first."""
-        self.path += " of mine"
-        for _ in range(2):
-            self.events.clear()
-            PasswdFileChecker.from_file(self.path)
-            self.assertIn(f"popserv user add --users '{self.path}' NAME", self.logged())
-            self.write(b"# nobody yet\n")
-
-    def test_whole_path(self):
-        """A message has the absolute path, and the user who has no permission."""
-        path = os.path.join(self.path, "users")
-        self.write(b"")
-        for given in (path, os.path.relpath(path)):
-            self.assertIn(
-                f"cannot read {path}: Not a dir", self.error_of(PasswdFileChecker.from_file, given)
-            )
-        denied = PermissionError(13, "Permission denied")
-        with mock.patch.object(os, "stat", side_effect=denied):
-            error = self.error_of(PasswdFileChecker.from_file, os.path.relpath(self.path))
-        user = pwd.getpwuid(os.geteuid()).pw_name
-        self.assertEqual(error, f"cannot read {self.path}: Permission denied for user {user}")
-
-    def test_unusable_file(self):
-        """A file that is accessible to other users is an error."""
-        self.write(USERS, 0o644)
-        self.assertIn("chmod o=", self.error_of(PasswdFileChecker.from_file, self.path))
-        self.assertRaises(UsersFileError, makeChecker, "passwd-file:" + self.path)
-
-    def test_no_path(self):
-        """An empty path is an error that states the syntax."""
-        self.assertIn("passwd-file:PATH", self.error_of(PasswdFileChecker.from_file, ""))
-
-    def test_plugin(self):
-        """``--auth passwd-file:FILE`` makes a PasswdFileChecker."""
-        checker = makeChecker("passwd-file:" + self.path)
-        self.assertIsInstance(checker, PasswdFileChecker)
 
 
 class ThreadsTests(UsersFileCase, TestCase):

@@ -4,7 +4,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from popserv.auth.passwords.checker import PasswdFileChecker
+from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.passwords.schemes import new_scram_sha256
 from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.interfaces import IDiagnosed, IUserNames
