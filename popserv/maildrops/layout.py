@@ -181,6 +181,17 @@ class Layout:
         except OSError as error:
             raise explain_maildrop(error, self.root, parts) from error
 
+    def has(self, user: bytes) -> bool:
+        """Return whether the user has a maildrop, a directory.
+
+        :raises UnusablePath: it cannot be opened.
+        """
+        try:
+            os.close(self.open(user))
+        except (FileNotFoundError, ValueError):
+            return False
+        return True
+
     def open_file(self, user: bytes, flags: int) -> tuple[int, int]:
         """Open the user's maildrop, a file; return the descriptors of its directory and of it.
 

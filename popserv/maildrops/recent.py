@@ -15,6 +15,7 @@ from popserv.core.user_settings import UserSettings
 from popserv.interfaces import (
     IConfigurableStore,
     IDeliveryTimes,
+    IFinalDelivery,
     IMailbox,
     IMaildropFactory,
 )
@@ -38,7 +39,7 @@ class RecentMaildrops:
         self._maildrops = maildrops
         self._age = age
         self._run = run
-        share_interfaces(self, maildrops)
+        share_interfaces(self, maildrops, IFinalDelivery)
         if IConfigurableStore.providedBy(maildrops):
             alsoProvides(self, IConfigurableStore)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import BinaryIO
 
 from popserv.core.snapshot import valid_unique_id
@@ -33,7 +32,7 @@ class FinalDelivery:
 
     async def has_maildrop(self, user: bytes, settings: UserSettings) -> bool:
         """See IFinalDelivery."""
-        exists: bool = await self._run(_exists, self._layout_for(settings), user)
+        exists: bool = await self._run(self._layout_for(settings).has, user)
         return exists
 
     def _layout_for(self, settings: UserSettings) -> FolderLayout:
@@ -48,11 +47,3 @@ def _deliver(layout: FolderLayout, user: bytes, message: BinaryIO) -> bytes:
         return delivery.names[0]
     finally:
         delivery.close()
-
-
-def _exists(layout: FolderLayout, user: bytes) -> bool:
-    try:
-        os.close(layout.open(user))
-    except (FileNotFoundError, ValueError):
-        return False
-    return True

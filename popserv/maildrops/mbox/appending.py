@@ -43,14 +43,17 @@ def journal_name(name: bytes) -> bytes:
 class Batch:
     """Messages that will be appended to the mbox file ``name`` in an open directory.
 
+    ``suffix`` is that of the file that becomes the journal: those of a batch that is made under the
+    lock of sessions, and of one that is made under the locks of deliveries, must differ.
+
     All methods wait for the disk: call them in a thread.
     """
 
-    def __init__(self, parent: int, name: bytes) -> None:
+    def __init__(self, parent: int, name: bytes, suffix: bytes = b".new") -> None:
         # The session may come to have another directory open.
         self._parent = os.dup(parent)
         self._name = journal_name(name)
-        self._new_name = self._name + b".new"
+        self._new_name = self._name + suffix
         self._fd: int | None = None
         self._digest = blake2b(digest_size=16)
         self.octets = 0

@@ -38,7 +38,7 @@ class Spool:
 
     ``fd`` is the descriptor of the file, which is ``name`` in the open directory ``parent``.
 
-    Use :meth:`open`.
+    Use :meth:`open`; :meth:`open_shared` is for deliveries, which do without that lock.
     """
 
     __slots__ = ("fd", "name", "parent")
@@ -57,12 +57,9 @@ class Spool:
         :raises OSError: it cannot be opened, or is not a regular file with one name.
         :raises MaildropBusy: another session has it.
         """
-        name = layout.path_parts(user)[-1]
         for _ in range(MAX_OPENS):
-            parent, fd = _open(layout, user)
-            spool = cls(parent, name, fd)
+            spool = cls.open_shared(layout, user)
             try:
-                spool._check()
                 spool._lock()
                 if spool.is_at_path():
                     return spool
@@ -71,6 +68,23 @@ class Spool:
                 raise
             spool.close()
         raise MaildropBusy
+
+    @classmethod
+    def open_shared(cls, layout: Layout, user: bytes) -> Spool:
+        """Open a user's file without the lock of sessions.
+
+        :raises ValueError: the name of the user is not allowed.
+        :raises FileNotFoundError: there is no such file.
+        :raises OSError: it cannot be opened, or is not a regular file with one name.
+        """
+        parent, fd = _open(layout, user)
+        spool = cls(parent, layout.path_parts(user)[-1], fd)
+        try:
+            spool._check()
+        except BaseException:
+            spool.close()
+            raise
+        return spool
 
     def _check(self) -> None:
         status = os.fstat(self.fd)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 from twisted.internet.task import deferLater
 from zope.interface import implementer
@@ -20,6 +20,7 @@ from popserv.interfaces import (
     IDelivery,
     IDeliveryStore,
     IDiagnosedStore,
+    IFinalDelivery,
     IMailbox,
     IScanCounts,
     IUserListing,
@@ -30,6 +31,7 @@ from popserv.maildrops.layout import Layout
 from popserv.maildrops.mbox.delivery import MboxDelivery
 from popserv.maildrops.mbox.diagnosis import diagnose_mbox
 from popserv.maildrops.mbox.file import MboxFile
+from popserv.maildrops.mbox.final_delivery import deliver
 from popserv.maildrops.mbox.index import Index
 from popserv.maildrops.mbox.locks import FileLocked, Wait, retry_while_locked
 from popserv.maildrops.mbox.mailbox import MboxMailbox
@@ -56,7 +58,13 @@ def _wait(seconds: float) -> Awaitable[Any]:
 
 
 @implementer(
-    ICaching, IConfigurableStore, IDeliveryStore, IDiagnosedStore, IScanCounts, IUserListing
+    ICaching,
+    IConfigurableStore,
+    IDeliveryStore,
+    IDiagnosedStore,
+    IFinalDelivery,
+    IScanCounts,
+    IUserListing,
 )
 class MboxMaildrops:
     """The mbox files at the paths that a template gives.
@@ -142,6 +150,31 @@ class MboxMaildrops:
             # Another program has removed it.
             raise TryLater
         return IDelivery(MboxDelivery(file, self.run, self._wait))
+
+    async def deliver_new(self, user: bytes, settings: UserSettings, message: BinaryIO) -> None:
+        """See IFinalDelivery; it waits for the locks of other programs."""
+        layout = self._layout_for(settings)
+        try:
+            await retry_while_locked(
+                self.run, self._wait, deliver, layout, user, self._format, message
+            )
+        except FileLocked as error:
+            raise MaildropBusy from error
+
+    async def has_maildrop(self, user: bytes, settings: UserSettings) -> bool:
+        """See IFinalDelivery."""
+        exists: bool = await self.run(self._exists, self._layout_for(settings), user)
+        return exists
+
+    def _layout_for(self, settings: UserSettings) -> Layout:
+        return self._layout.at(settings.maildrop) if settings.maildrop else self._layout
+
+    def _exists(self, layout: Layout, user: bytes) -> bool:
+        try:
+            Spool.open_shared(layout, user).close()
+        except (FileNotFoundError, ValueError):
+            return False
+        return True
 
     def _create(self, user: bytes) -> None:
         try:

@@ -51,14 +51,34 @@ def stored_form(
             "its unique-id has spaces, or more than 70 octets, so that X-UIDL cannot keep it; "
             "copy to a Maildir"
         )
-    size = message.seek(0, os.SEEK_END)
-    message.seek(0)
-    header = Header(message.read(MAX_HEADER))
+    header = _header(message)
     text = header.text
     if header.flags() != details.flags & ~Flags.FORWARDED:
         text = header.with_flags(details.flags)
     if header.x_uidl() != unique_id:
         text = Header(text).with_x_uidl(unique_id)
+    yield from _stored(message, mbox_format, header, text, details.delivered)
+
+
+def new_form(message: BinaryIO, mbox_format: Format) -> Iterator[bytes]:
+    """Yield the From_ line, a new message, and the blank line after it, as :func:`stored_form`.
+
+    :raises DeliveryRefused: a file of this format cannot keep the message.
+    """
+    header = _header(message)
+    yield from _stored(message, mbox_format, header, header.text, 0)
+
+
+def _header(message: BinaryIO) -> Header:
+    message.seek(0)
+    return Header(message.read(MAX_HEADER))
+
+
+def _stored(
+    message: BinaryIO, mbox_format: Format, header: Header, text: bytes, delivered: float
+) -> Iterator[bytes]:
+    """Yield what is stored of a message whose header is changed to ``text``."""
+    size = message.seek(0, os.SEEK_END)
     last = text if size == header.length else _last_octets(message, size)
     line_end = b"" if last.endswith(b"\n") else b"\r\n" if last.endswith(b"\r") else b"\n"
     if mbox_format.believes_content_length:
@@ -72,10 +92,10 @@ def stored_form(
     ):
         raise DeliveryRefused(
             f"its header has {MAX_HEADER} octets or more, so that no program would find X-UIDL; "
-            "copy to a Maildir"
+            "use a Maildir"
         )
     sender = _RETURN_PATH.search(text)
-    yield make_from_line(sender[1] if sender else _NO_SENDER, details.delivered or time.time())
+    yield make_from_line(sender[1] if sender else _NO_SENDER, delivered or time.time())
     quoter = Quoter() if mbox_format.is_quoted else FromQuoter()
     yield quoter.feed(text)
     if mbox_format.believes_content_length:

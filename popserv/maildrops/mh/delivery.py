@@ -14,7 +14,6 @@ import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from hashlib import blake2b
-from itertools import count
 from typing import BinaryIO, NamedTuple
 
 from zope.interface import implementer
@@ -36,7 +35,8 @@ from popserv.runtime.threads import RunInThread
 PREFIX = b".popserv-new-"
 """The start of the names of messages that have no number, or no flags, yet."""
 
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""The flags with which the file of a message is created."""
 
 
 class _Written(NamedTuple):
@@ -113,7 +113,7 @@ class MHDelivery:
         """Write a message and count it, in a thread."""
         name = _name_of(unique_id)
         try:
-            fd = os.open(name, _CREATE, 0o600, dir_fd=self._folder)
+            fd = os.open(name, CREATE, 0o600, dir_fd=self._folder)
             try:
                 owner = os.fstat(self._folder)
                 with suppress(PermissionError):
@@ -145,7 +145,9 @@ class MHDelivery:
             name = NAME
             with locked_sequences(self._folder) as sequences:
                 flags = dict(self._number())
-                set_flags(sequences, flags, [number for _, number in _numbers(self._folder)])
+                set_flags(
+                    sequences, flags, [number for _, number in numbers_by_inode(self._folder)]
+                )
                 sequences.write()
                 sequences.sync()
             for each in self._written:
@@ -157,21 +159,14 @@ class MHDelivery:
 
     def _number(self) -> Iterator[tuple[int, Flags]]:
         """Give the messages numbers, in order; yield those with their flags."""
-        numbers = dict(_numbers(self._folder))
-        following = count(max(numbers.values(), default=0) + 1)
+        numbers = dict(numbers_by_inode(self._folder))
+        following = max(numbers.values(), default=0) + 1
         for each in self._written:
             number = numbers.get(each.inode)
-            while number is None:
-                free = next(following)
-                # A program that does not use nmh's lock may have delivered a message.
-                with suppress(FileExistsError):
-                    self._link(each.name, b"%d" % free)
-                    number = free
+            if number is None:
+                number = link_next(self._folder, each.name, following)
+                following = number + 1
             yield number, each.flags
-
-    def _link(self, name: bytes, number: bytes) -> None:
-        folder = self._folder
-        os.link(name, number, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
 
     async def release(self) -> None:
         """See IDelivery."""
@@ -192,7 +187,23 @@ def _name_of(unique_id: bytes) -> bytes:
     return PREFIX + blake2b(unique_id, digest_size=16).hexdigest().encode("ascii")
 
 
-def _numbers(folder: int) -> Iterator[tuple[int, int]]:
+def link_next(folder: int, name: bytes, number: int) -> int:
+    """Give a file in a folder a number as well, this one or a higher one; return that.
+
+    :raises OSError: it cannot be given one.
+    """
+    while True:
+        target = b"%d" % number
+        try:
+            os.link(name, target, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        except FileExistsError:
+            # A program that does not use nmh's lock may have delivered a message.
+            number += 1
+        else:
+            return number
+
+
+def numbers_by_inode(folder: int) -> Iterator[tuple[int, int]]:
     """Yield the inode numbers and the numbers of all files in a folder that have one."""
     with os.scandir(folder) as entries:
         for entry in entries:

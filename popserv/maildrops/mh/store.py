@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
+from typing import BinaryIO
 
 from zope.interface import implementer
 
@@ -18,6 +19,7 @@ from popserv.interfaces import (
     IDelivery,
     IDeliveryStore,
     IDiagnosedStore,
+    IFinalDelivery,
     IMailbox,
     IScanCounts,
     IUserListing,
@@ -27,6 +29,7 @@ from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.mh.delivery import MHDelivery
 from popserv.maildrops.mh.diagnosis import diagnose_folder
+from popserv.maildrops.mh.final_delivery import deliver
 from popserv.maildrops.mh.folder import lock, times_of
 from popserv.maildrops.mh.index import Index, read_index
 from popserv.maildrops.mh.mailbox import MHMailbox
@@ -44,7 +47,13 @@ _disk_threads = BoundedThreadPool("popserv-mh", threads=4)
 
 
 @implementer(
-    ICaching, IConfigurableStore, IDeliveryStore, IDiagnosedStore, IScanCounts, IUserListing
+    ICaching,
+    IConfigurableStore,
+    IDeliveryStore,
+    IDiagnosedStore,
+    IFinalDelivery,
+    IScanCounts,
+    IUserListing,
 )
 class MHMaildrops:
     """The MH folders at the paths that a template gives.
@@ -139,6 +148,18 @@ class MHMaildrops:
             os.close(folder)
             raise refusal(error) from problem
         return delivery
+
+    async def deliver_new(self, user: bytes, settings: UserSettings, message: BinaryIO) -> None:
+        """See IFinalDelivery."""
+        await self.run(deliver, self._layout_for(settings), user, message)
+
+    async def has_maildrop(self, user: bytes, settings: UserSettings) -> bool:
+        """See IFinalDelivery."""
+        exists: bool = await self.run(self._layout_for(settings).has, user)
+        return exists
+
+    def _layout_for(self, settings: UserSettings) -> Layout:
+        return self._layout.at(settings.maildrop) if settings.maildrop else self._layout
 
     def _open(self, user: bytes, index: Index | None) -> tuple[int, Index] | None:
         """Open and lock a folder, in a thread; return None if there is none."""

@@ -1,0 +1,67 @@
+"""Delivery of new mail into an MH folder, under nmh's lock.
+
+A message is written to a file of another name and synced before it gets its number.  A session may
+have the folder open meanwhile: its lock is another one.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from secrets import token_hex
+from typing import BinaryIO
+
+from popserv.maildrops.layout import Layout, create_inheriting
+from popserv.maildrops.mh.delivery import CREATE, link_next, numbers_by_inode
+from popserv.maildrops.mh.flags import set_flags
+from popserv.maildrops.mh.sequences import locked_sequences
+from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.spooling import write_file
+from popserv.messages.details import Flags
+
+
+def deliver(layout: Layout, user: bytes, message: BinaryIO) -> None:
+    """Deliver a message into a user's folder, which is created if there is none, in a thread.
+
+    :raises ValueError: the name of the user is not allowed.
+    :raises OSError: it cannot be delivered.
+    """
+    folder = layout.open_or_create(user, create_inheriting)
+    # No session takes it for a message, and no copy for one of its own.
+    name = b".popserv-deliver-" + token_hex(8).encode("ascii")
+    try:
+        _write(folder, name, message)
+        try:
+            _number(folder, name)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+        os.fsync(folder)
+    except OSError as error:
+        raise explain_in_directory(error, folder, error.filename or name) from error
+    finally:
+        os.close(folder)
+
+
+def _write(folder: int, name: bytes, message: BinaryIO) -> None:
+    fd = os.open(name, CREATE, 0o600, dir_fd=folder)
+    try:
+        owner = os.fstat(folder)
+        with suppress(PermissionError):
+            os.fchown(fd, owner.st_uid, owner.st_gid)
+        message.seek(0)
+        write_file(message, fd, 0)
+    except OSError:
+        os.unlink(name, dir_fd=folder)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _number(folder: int, name: bytes) -> None:
+    with locked_sequences(folder) as sequences:
+        numbers = [number for _, number in numbers_by_inode(folder)]
+        number = link_next(folder, name, max(numbers, default=0) + 1)
+        set_flags(sequences, {number: Flags.NONE}, [*numbers, number])
+        sequences.write()
+        sequences.sync()

@@ -1,0 +1,93 @@
+"""popserv.maildrops.mh.final_delivery: new mail in MH folders."""
+
+import errno
+import io
+import os
+from itertools import count
+
+from twisted.trial.unittest import TestCase
+
+from popserv.core.user_settings import NO_SETTINGS, UserSettings
+from popserv.maildrops.mh import sequences
+from popserv.maildrops.mh.store import MHMaildrops
+from popserv.testing import NewMailContract
+from tests.maildrops.interrupted import Killed, interposed
+from tests.maildrops.maildir.harness import result, run_inline
+from tests.maildrops.mh.harness import MHCase
+
+MESSAGE = b"Subject: x\n\n" + b"text\n" * 5000
+
+
+class ContractTests(NewMailContract, TestCase):
+    """MHMaildrops fulfils the contract of new mail."""
+
+    def make_new_mail_store(self):
+        """Return an empty store."""
+        self.root = os.path.abspath(self.mktemp())
+        os.makedirs(self.root)
+        return self.restarted(None)
+
+    def restarted(self, store):
+        """Return another factory."""
+        return MHMaildrops(self.root, run=run_inline)
+
+
+class FinalDeliveryTests(MHCase):
+    """Deliveries to Ann's folder."""
+
+    def deliver(self, user=b"ann", settings=NO_SETTINGS):
+        """Deliver a message."""
+        result(self.maildrops.deliver_new(user, settings, io.BytesIO(MESSAGE)))
+
+    def contents(self):
+        """Return the messages, by number."""
+        found = {}
+        for name in os.listdir(self.path):
+            if name.isdigit():
+                with open(os.path.join(self.path, name), "rb") as file:
+                    found[int(name)] = file.read()
+        return found
+
+    def test_unseen(self):
+        """A message gets the next number, and is unseen."""
+        for number in (1, 2):
+            self.deliver()
+            self.assertEqual(max(self.contents()), number)
+        with open(os.path.join(self.path, ".mh_sequences")) as file:
+            self.assertEqual(file.read(), "unseen: 1-2\n")
+
+    def test_path(self):
+        """A user's mail goes to the user's own path."""
+        settings = UserSettings(maildrop=os.fsencode(self.path))
+        self.assertTrue(result(self.maildrops.has_maildrop(b"bob", settings)))
+        self.deliver(b"bob", settings)
+        self.assertEqual(self.contents(), {1: MESSAGE})
+
+    def test_locked(self):
+        """If another program has locked the sequences, nothing is left."""
+        self.patch(sequences, "LOCK_DELAYS", ())
+        self.patch(sequences, "_is_at_path", lambda folder, fd: False)
+        with self.assertRaises(OSError) as raised:
+            self.deliver()
+        self.assertIn(self.path, str(raised.exception))
+        self.assertEqual([name for name in os.listdir(self.path) if name != ".mh_sequences"], [])
+
+    def test_interrupted(self):
+        """Killed at any system call, or without room, whole messages have numbers."""
+        for error in (Killed(), OSError(errno.ENOSPC, "full")):
+            for number in count():
+
+                def before(name, at, number=number, error=error):
+                    if at >= number and (name != "unlink" or isinstance(error, Killed)):
+                        raise error
+
+                is_done = True
+                try:
+                    with interposed(before):
+                        self.deliver()
+                except (Killed, OSError):
+                    is_done = False
+                self.assertLessEqual(set(self.contents().values()), {MESSAGE})
+                if is_done:
+                    break
+            self.assertGreater(number, 5)
