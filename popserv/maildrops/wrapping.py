@@ -14,8 +14,8 @@ _SHARED: tuple[Any, ...] = (ICaching, IScanCounts, IUserListing, IDiagnosedStore
 def share_interfaces(wrapper: Any, store: object, *more: Any) -> None:
     """Have a store provide what another one does that opens no maildrop.
 
-    These are its caches, its users, and the faults that it finds, and ``more`` interfaces.  What the
-    class of the wrapper defines stays.
+    These are its caches, its users, and the faults that it finds, and ``more`` interfaces.  What
+    the class of the wrapper defines stays.
     """
     for interface in (*_SHARED, *more):
         if interface.providedBy(store):
