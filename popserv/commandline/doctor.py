@@ -241,19 +241,16 @@ def _sockets(options: Options) -> Iterator[Socket]:
     for option in ("listen", "listen-tls", "preauth"):
         for endpoint in options[option]:
             is_proxied, inner = split_proxy_prefix(endpoint)
-            yield from sockets_of(
+            like = Socket(
                 f"--{option} {endpoint}",
-                inner,
                 starts_tls=option == "listen-tls",
                 is_proxied=is_proxied,
             )
-    if options["control"]:
-        yield from sockets_of(
-            f"--control {options['control']}",
-            options["control"],
-            starts_tls=False,
-            is_proxied=False,
-        )
+            yield from sockets_of(inner, like)
+    others = [("lmtp", endpoint) for endpoint in options["lmtp"]]
+    others += [(option, options[option]) for option in ("control", "metrics") if options[option]]
+    for option, endpoint in others:
+        yield from sockets_of(endpoint, Socket(f"--{option} {endpoint}", is_pop3=False))
 
 
 def _certificates(options: Options) -> Iterator[Finding]:

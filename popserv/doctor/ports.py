@@ -54,8 +54,12 @@ def check_socket(
                 "start the server as root with --uid, or give it the capability "
                 "CAP_NET_BIND_SERVICE",
             )
-        elif problem.errno == errno.EADDRINUSE:
+        elif problem.errno == errno.EADDRINUSE and listening.is_pop3:
             yield from _check_owner(listening, question)
+        elif problem.errno == errno.EADDRINUSE:
+            what = "the port is in use, by the server itself if it runs"
+            remedy = "if it does not run, stop the other program, or use another port"
+            yield unchecked("port-in-use", listening.option, what, remedy)
         else:
             what = f"it cannot be opened: {describe(problem)}"
             remedy = "name an address of this machine"

@@ -19,7 +19,8 @@ class Socket(NamedTuple):
 
     ``option`` is the option and the endpoint that name it.  It has a ``port`` and the address of an
     ``interface``, which is empty for all of them, or a ``path``.  ``starts_tls`` tells whether TLS
-    starts with the first octet, and ``is_proxied`` whether a header of the PROXY protocol does.
+    starts with the first octet, ``is_proxied`` whether a header of the PROXY protocol does, and
+    ``is_pop3`` whether clients speak POP3.
     """
 
     option: str
@@ -28,6 +29,7 @@ class Socket(NamedTuple):
     path: str = ""
     starts_tls: bool = False
     is_proxied: bool = False
+    is_pop3: bool = True
 
     @property
     def is_local(self) -> bool:
@@ -45,11 +47,14 @@ class Socket(NamedTuple):
         return "::1" if self.interface == "::" else self.interface
 
 
-def sockets_of(option: str, endpoint: str, *, starts_tls: bool, is_proxied: bool) -> list[Socket]:
-    """Return the sockets that an endpoint would open; none if systemd has opened them."""
+def sockets_of(endpoint: str, like: Socket) -> list[Socket]:
+    """Return the sockets that an endpoint would open; none if systemd has opened them.
+
+    All else of them is as ``like`` has it.
+    """
     from twisted.internet import reactor
 
-    recorder = _Recorder(reactor, Socket(option, starts_tls=starts_tls, is_proxied=is_proxied))
+    recorder = _Recorder(reactor, like)
     serverFromString(recorder, endpoint).listen(Factory())
     return recorder.sockets
 

@@ -118,13 +118,18 @@ class DoctorTests(CommandCase):
         self.assertIn("unchecked: --auth: the checker InMemory", "\n".join(lines))
 
     def test_sockets(self):
-        """All sockets are checked, also those of --control and --preauth."""
+        """All sockets are checked, also those where clients do not speak POP3."""
+        used = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(used.close)
         code, lines = self.doctor(
             *("--control", "unix:/nowhere/control", "--preauth", "unix:/nowhere/pop3"),
+            *("--lmtp", "unix:/nowhere/lmtp"),
+            *("--metrics", f"tcp:{used.getsockname()[1]}:interface=127.0.0.1"),
             listen=f"haproxy:tcp:{self.port}:interface=127.0.0.1",
         )
         self.assertEqual(code, 2)
-        self.assertEqual(sum("[socket-path]" in line for line in lines), 2)
+        self.assertEqual(sum("[socket-path]" in line for line in lines), 3)
+        self.assertIn("unchecked: --metrics tcp", "\n".join(lines))
 
     def test_certificates(self):
         """Certificates are checked, and the name of the server."""

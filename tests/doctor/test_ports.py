@@ -50,6 +50,8 @@ class PortTests(SynchronousTestCase):
         def silent(target):
             raise ServerFailed("no answer in time")
 
+        other = self.used._replace(is_pop3=False)
+        self.assertEqual(codes(check_socket(other, self.fail)), ["u port-in-use"])
         [finding] = check_socket(self.used, silent)
         self.assertIn("which is no POP3 server (no answer in time)", finding.what)
 

@@ -18,7 +18,7 @@ class SocketsTests(SynchronousTestCase):
 
     def socket(self, endpoint, *, starts_tls=False, is_proxied=False):
         """Return the one socket of an endpoint."""
-        [found] = sockets_of("--x", endpoint, starts_tls=starts_tls, is_proxied=is_proxied)
+        [found] = sockets_of(endpoint, Socket("--x", starts_tls=starts_tls, is_proxied=is_proxied))
         return found
 
     def test_tcp(self):
@@ -52,7 +52,7 @@ class SocketsTests(SynchronousTestCase):
             return AdoptedStreamServerEndpoint(reactor, opened, socket.AF_INET)
 
         self.patch(sockets, "serverFromString", endpoint)
-        self.assertEqual(sockets_of("--x", "x", starts_tls=False, is_proxied=False), [])
+        self.assertEqual(sockets_of("x", Socket("--x")), [])
 
     def test_nothing(self):
         """Nothing is opened."""
