@@ -28,6 +28,7 @@ from popserv.server.connection_limit import CountedConnections
 from popserv.server.factory import POP3Factory
 from popserv.wiring.endpoints import add_listeners
 from popserv.wiring.factories import make_factory, make_realm, warn_about_short_timeout
+from popserv.wiring.privileges import OwnersService
 from popserv.wiring.process import default_max_connections, log_user, prepare_process
 from popserv.workers.role import WorkerRole
 from popserv.workers.supervisor import Supervisor
@@ -98,6 +99,8 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
             site = metrics.make_metrics_service(options, role, factory, drainer, supervisor)
             site.setServiceParent(drainer)
     service: IService = drainer or listeners
+    if options["as-owners"]:
+        service = OwnersService(service, has_workers=supervisor is not None)
     if options.parent is None and not is_worker:
         return service
     log_file = options.open_log_file()

@@ -108,7 +108,7 @@ class _Doctor:
         limit = hard_limit()
         workers = options["workers"]
         self._run("open files", check_files(options["max-connections"], workers, limit))
-        with acting_as(self._user):
+        with acting_as(self._user, as_owners=bool(options["as-owners"])):
             if options.certificates is not None:
                 self._run("certificates", _certificates(options))
             checkers = list(options.get("credCheckers") or ())

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pwd import getpwuid
 from typing import NamedTuple
 
+from popserv.runtime.capabilities import SWITCHING, make_effective
+from popserv.runtime.file_credentials import forget_process
+
 CAN_CHANGE = hasattr(os, "setresuid")
 """Whether this system lets a process change its users for a time."""
 
@@ -20,10 +23,12 @@ class ServingUser(NamedTuple):
 
 
 @contextmanager
-def acting_as(user: ServingUser | None) -> Iterator[None]:
+def acting_as(user: ServingUser | None, *, as_owners: bool = False) -> Iterator[None]:
     """Give the process the permissions of a user; None leaves it as it is.
 
-    The real user is changed as well, because access(2) looks at that.  Only root may do this.
+    With ``as_owners``, this thread and those that it starts can become other users, as with the
+    option of the server.  The real user is changed as well, because access(2) looks at that.  Only
+    root may do this.
     """
     if user is None:
         yield
@@ -32,9 +37,13 @@ def acting_as(user: ServingUser | None) -> Iterator[None]:
     os.initgroups(getpwuid(user.uid).pw_name, user.gid)
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, 0)
+    if as_owners:
+        make_effective(SWITCHING)
+    forget_process()
     try:
         yield
     finally:
         os.setresuid(0, 0, 0)
         os.setresgid(*gids)
         os.setgroups(groups)
+        forget_process()

@@ -64,6 +64,15 @@ class OperationOptions(SessionOptions):
             "default is to open no such port.",
         ],
     ]
+    optFlags: ClassVar[list[list[str | None]]] = [
+        [
+            "as-owners",
+            None,
+            "With twistd's --uid, keep the right to become other users, and access each maildrop "
+            "as the user whom it belongs to. The server does not start if it cannot. The default "
+            "is to do so only without --uid, as root or with CAP_SETUID and CAP_SETGID.",
+        ],
+    ]
 
     def parse_operation(self) -> None:
         """Convert the values.

@@ -11,6 +11,7 @@ from twisted.python import usage
 
 from popserv.core.printable import one_line
 from popserv.listening.reactor import has_ipv6
+from popserv.maildrops.owners.store import OwnersStore
 from popserv.options import completions
 from popserv.options.checkers import AUTH_CACHE
 from popserv.options.delivery import DeliveryOptions
@@ -185,6 +186,11 @@ class Options(LogOptions, DeliveryOptions, OperationOptions):
         if self.parent is not None and self.parent.get("pidfile"):
             remove_own_pidfile(self.parent["pidfile"])
         self._check_jail()
+        if self["as-owners"] and not isinstance(self.store, OwnersStore):
+            raise usage.UsageError(
+                "--as-owners requires a store of files: --maildir, --mbox or --store mh:PATH; "
+                "remove --as-owners"
+            )
         endpoints = (*self["listen"], *self["listen-tls"])
         if self["proxies"] and not any(split_proxy_prefix(each)[0] for each in endpoints):
             raise usage.UsageError(

@@ -28,6 +28,7 @@ from functools import cache
 from types import coroutine
 from typing import Any, NamedTuple, TypeVar
 
+from popserv.runtime.capabilities import OVERRIDING, SWITCHING, effective
 from popserv.runtime.speedups import speedup
 
 T = TypeVar("T")
@@ -45,12 +46,6 @@ NOBODY = FileCredentials(65534, 65534)
 """A user who owns nothing: Linux shows files so whose owner it does not know."""
 
 _UNCHANGED = 0xFFFF_FFFF
-
-_HEADER = array("I", [0x2008_0522, 0]).tobytes()
-_CAP_SETGID, _CAP_SETUID = 6, 7
-_SWITCHING = 1 << _CAP_SETGID | 1 << _CAP_SETUID
-# CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER and CAP_FSETID.
-_OVERRIDING = 0b11111
 
 # The system call has other numbers elsewhere, and another form on 32 bits.
 _SETGROUPS = {"x86_64": 116, "aarch64": 159, "riscv64": 159}
@@ -79,19 +74,26 @@ def set_file_credentials(uid: int, gid: int, groups: bytes | None) -> None:
     if groups is not None:
         number = _SETGROUPS[os.uname().machine]
         if _libc.syscall(ctypes.c_long(number), ctypes.c_long(len(groups) // 4), groups) != 0:
-            raise OSError(ctypes.get_errno(), "setgroups")
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
     # Neither reports an error; both return the previous value.
     _libc.setfsgid(ctypes.c_uint32(gid))
     _libc.setfsuid(ctypes.c_uint32(uid))
     now = (_libc.setfsuid(_UNCHANGED) & _UNCHANGED, _libc.setfsgid(_UNCHANGED) & _UNCHANGED)
     if now != (uid, gid):
-        raise OSError(errno.EPERM, "setfsuid or setfsgid")
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 @cache
 def own() -> FileCredentials:
     """Return the credentials of the process; the first call must be before any switch."""
     return FileCredentials(os.geteuid(), os.getegid(), tuple(os.getgroups()))
+
+
+def forget_process() -> None:
+    """Find out again what the process is and may do, because its user has changed."""
+    own.cache_clear()
+    obstacle.cache_clear()
 
 
 def current() -> FileCredentials | None:
@@ -193,27 +195,14 @@ def obstacle() -> str:
     if not IS_SUPPORTED:
         return "this system has no credentials of single threads"
     # A filter of system calls may end a process that tries without them.
-    if _effective() & _SWITCHING != _SWITCHING:
+    if effective() & SWITCHING != SWITCHING:
         return "the process has no CAP_SETUID and CAP_SETGID"
     try:
         with acting_as(NOBODY):
-            overriding = _effective() & _OVERRIDING
+            overriding = effective() & OVERRIDING
             groups = os.getgroups()
     except OSError as error:
-        return f"{error.strerror}: {os.strerror(error.errno or 0)}"
+        return f"the users for files cannot be changed: {error.strerror}"
     if overriding or groups:
         return "its capabilities to override permissions would remain in effect"
     return ""
-
-
-def _effective() -> int:
-    """Return the effective capabilities of this thread, as bits.
-
-    :raises OSError: they cannot be read.
-    """
-    # Of two sets of 32 bits each: effective, permitted and inheritable.
-    sets = array("I", bytes(24))
-    address, _ = sets.buffer_info()
-    if _libc.capget(_HEADER, ctypes.c_void_p(address)) != 0:
-        raise OSError(ctypes.get_errno(), "capget")
-    return sets[0] | sets[3] << 32

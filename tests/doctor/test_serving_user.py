@@ -6,7 +6,10 @@ from pwd import getpwnam
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from popserv.doctor.serving_user import ServingUser, acting_as
+from popserv.runtime.capabilities import SWITCHING, effective
+from popserv.runtime.file_credentials import obstacle
 from tests.doctor.harness import open_directory
+from tests.runtime.harness import in_thread
 
 
 def identity():
@@ -37,6 +40,16 @@ class ServingUserTests(SynchronousTestCase):
             """The process is itself again after an error, too."""
         self.assertEqual(identity(), before)
         self.assertEqual(path.read_text(), "x")
+
+    def test_as_owners(self):
+        """The user can become others, also in threads, and has no other right of root's."""
+        if os.geteuid() != 0 or obstacle():
+            raise SkipTest("only root on Linux can do this")
+        nobody = getpwnam("nobody")
+        with acting_as(ServingUser(nobody.pw_uid, nobody.pw_gid), as_owners=True):
+            self.assertEqual(in_thread(effective), SWITCHING)
+            self.assertEqual(in_thread(obstacle.__wrapped__), "")
+        self.assertNotEqual(effective(), SWITCHING)
 
     def test_none(self):
         """Without a user, nothing is changed."""

@@ -1,9 +1,13 @@
 """A server that runs as root accesses each maildrop as the user whom it belongs to."""
 
+import contextlib
 import json
 import os
+import pwd
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
@@ -12,6 +16,9 @@ from popserv.auth.passwords.schemes import join_field
 from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.runtime.permissions import user_name
 from tests.live.harness import (
+    BIN,
+    CHECKOUT,
+    LOOPBACK,
     SAMPLES,
     TIMEOUT,
     Server,
@@ -24,6 +31,29 @@ from tests.live.harness import (
 
 ANN, BOB = 5000, 5001
 PASSWORD = b"secret"
+
+IN_NAMESPACE = """
+import ctypes, os, sys
+from popserv.runtime.capabilities import SWITCHING, keep_only, keep_when_user_changes
+uid, pid, (read, write) = int(os.environ["POPSERV_TEST_UID"]), os.getpid(), os.pipe()
+if not (child := os.fork()):
+    os.read(read, 1)
+    for name in "uid_map", "gid_map":
+        with open(f"/proc/{pid}/{name}", "w") as file:
+            file.write("1 1 65534")
+    os._exit(0)
+CLONE_NEWUSER = 0x10000000
+assert ctypes.CDLL(None).unshare(CLONE_NEWUSER) == 0
+os.write(write, b"x")
+assert os.waitpid(child, 0)[1] == 0
+keep_when_user_changes()
+os.setgroups([])
+os.setresgid(uid, uid, uid)
+os.setresuid(uid, uid, uid)
+keep_only(SWITCHING, for_programs=True)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Starts a program in a user namespace that has all users but root, with two capabilities."""
 
 LARGE = b"Subject: large\n\n" + b"line\n" * 60_000
 
@@ -177,6 +207,135 @@ class PermissionTests(OwnersCase):
         self.addCleanup(connection.abandon)
         connection.ask(b"USER ann")
         self.assertIn(b"-ERR", connection.ask(b"PASS " + PASSWORD))
+
+
+class UnprivilegedTests(OwnersCase):
+    """A server whose processes are not root, and may only become other users."""
+
+    USER = pwd.getpwnam("daemon")
+    """The user that it runs as, who owns nothing but the users file."""
+
+    UID = USER.pw_uid
+
+    CAPABILITIES = 0xC0
+    """CAP_SETGID and CAP_SETUID."""
+
+    TWISTD = ("--uid", USER.pw_uid, "--gid", USER.pw_gid)
+
+    def setUp(self):
+        """Give the users file to the user of the server."""
+        super().setUp()
+        os.chown(self.users, self.UID, self.UID)
+
+    def assert_unprivileged(self, pid):
+        """Check the users and the capabilities of a process and of all its threads."""
+        for status in Path(f"/proc/{pid}/task").glob("*/status"):
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            # The last one is the user for files, which threads keep until they have other work.
+            self.assertEqual(fields["Uid"].split()[:3], [str(self.UID)] * 3)
+            for name in ("CapPrm", "CapEff"):
+                self.assertEqual(int(fields[name], 16), self.CAPABILITIES, (name, status))
+
+    def assert_serves(self, server):
+        """Check that users reach their own mail only, and that theirs is what is written."""
+        self.assertIn("; each maildrop is accessed as the user whom it belongs to", server.log)
+        messages = [b"Subject: %d\n\n" % number for number in range(60)]
+        maildir = self.deliver("ann", messages)
+        (maildir / "new/9000000001.root").write_bytes(b"Subject: root's\n\n")
+        (maildir / "new/9000000001.root").chmod(0o600)
+        (maildir / "new/9000000002.symbolic").symlink_to("/etc/shadow")
+        for _ in range(4):
+            self.assertEqual(self.retrieve(server), messages)
+        (maildir / "new/9000000001.root").unlink()
+        (maildir / "new/9000000002.symbolic").unlink()
+        connection = self.login(server)
+        connection.ask(b"DELE 1")
+        self.assertIn(b"+OK", connection.close())
+        self.assert_owners(maildir, ANN)
+
+    def require_python(self):
+        """Skip a test if the user of the server cannot start Python."""
+        command = [sys.executable, "-c", "import popserv.tap"]
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            subprocess.run(
+                command, user=self.UID, extra_groups=[], cwd="/", check=True, env=environment
+            )
+            return
+        self.skipTest("the user of the server cannot run this Python")
+
+    def test_as_owners(self):
+        """A server that was started as root keeps two capabilities of root's privileges."""
+        server = self.start("--as-owners", twistd=self.TWISTD)
+        self.assert_serves(server)
+        self.assert_unprivileged(server.process.pid)
+
+    def test_workers(self):
+        """So do the supervisor and its workers."""
+        self.require_python()
+        server = self.start("--as-owners", "--workers", "2", twistd=self.TWISTD)
+        until(lambda: "whom it belongs to" in server.log, "the line of worker 1")
+        self.assert_serves(server)
+        pid = server.process.pid
+        workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        self.assertEqual(len(workers), 2)
+        for each in (pid, *workers):
+            self.assert_unprivileged(each)
+
+    def test_ambient_capabilities(self):
+        """A server that was never root has them from systemd; it cannot gain others."""
+        require_programs(self, "setpriv")
+        self.require_python()
+        drop_in = (CHECKOUT / "contrib/systemd/popserv.service.d/owners.conf").read_text()
+        (names,) = re.findall("^AmbientCapabilities=(.+)$", drop_in, re.M)
+        sets = "".join(f",+{name[4:].lower()}" for name in names.split())
+        server = self.start(
+            prefix=(
+                *("setpriv", f"--reuid={self.UID}", f"--regid={self.UID}", "--clear-groups"),
+                *(f"--{name}=-all{sets}" for name in ("inh-caps", "ambient-caps", "bounding-set")),
+                "--no-new-privs",
+            )
+        )
+        self.assert_serves(server)
+        self.CAPABILITIES |= 1 << 10
+        self.assert_unprivileged(server.process.pid)
+
+    def test_doctor(self):
+        """Popserv doctor examines the maildrops with the same rights."""
+        self.deliver("ann", SAMPLES[:1])
+        (self.home / "ann/Maildir").chmod(0o700)
+        options = ("--uid", "daemon", "--listen", LOOPBACK, "--auth", f"passwd-file:{self.users}")
+        maildir = f"{self.home}/%u/Maildir"
+        for more, code in ((), "maildrop-unusable"), (("--as-owners",), "maildir-missing"):
+            done = run("popserv", "doctor", "--json", "--maildir", maildir, *options, *more)
+            codes = re.findall(rb'"code": "(maildrop-unusable|maildir-[a-z-]+)"', done.stdout)
+            self.assertEqual({*map(bytes.decode, codes)}, {code}, done)
+
+    def test_user_namespace(self):
+        """In a user namespace without root, a server serves, and cannot become root."""
+        self.require_python()
+        server = self.start(
+            "--as-owners",
+            prefix=(sys.executable, "-c", IN_NAMESPACE),
+            environment={"POPSERV_TEST_UID": str(self.UID)},
+        )
+        self.assert_serves(server)
+        self.assert_unprivileged(server.process.pid)
+        users = Path(f"/proc/{server.process.pid}/uid_map").read_text().split()
+        self.assertEqual(users, ["1", "1", "65534"])
+
+    def test_impossible(self):
+        """A server that may not become other users does not start."""
+        require_programs(self, "setpriv")
+        done = run(
+            *("setpriv", "--inh-caps=-setuid", "--bounding-set=-setuid", BIN / "twistd", "-n"),
+            *("--pidfile=", "pop3", "--as-owners", "--maildir", f"{self.home}/%u/Maildir"),
+            *("--auth", f"passwd-file:{self.users}", "--listen", LOOPBACK),
+            cwd=self.home,
+        )
+        self.assertEqual(done.returncode, 1, done)
+        expected = b"popserv: --as-owners: maildrops cannot be accessed as other users: the process"
+        self.assertIn(expected, done.stdout + done.stderr)
 
 
 class SystemCallTests(OwnersCase):

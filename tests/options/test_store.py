@@ -23,6 +23,7 @@ from popserv.maildrops.settings import StoreSettings
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.options.server import Options
 from popserv.wiring import factories
+from popserv.wiring.privileges import OwnersService
 from tests.options.harness import OptionsCase
 
 
@@ -97,6 +98,14 @@ class StoreOptionsTests(StoreCase):
             self.parse_alone("--store", "other:7", *self.auth, *arguments)
             self.assertEqual(self.other.calls.pop(), ("7", replace(settings, as_owners=True)))
         self.assertEqual(self.other.calls, [])
+
+    def test_as_owners(self):
+        """--as-owners requires a store whose maildrops have owners."""
+        message = "--as-owners requires a store of files: --maildir, --mbox or --store mh:PATH"
+        self.assert_rejected(message, "--store", "other:7", *self.auth, "--as-owners")
+        options = self.parse("--as-owners")
+        self.assertIsInstance(tap.makeService(options), OwnersService)
+        self.assertNotIsInstance(tap.makeService(self.parse()), OwnersService)
 
     def test_used(self):
         """The server and ``popserv session`` open maildrops of the store."""

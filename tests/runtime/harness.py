@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.runtime import file_credentials
+from popserv.runtime import capabilities
 from popserv.runtime.file_credentials import FileCredentials, current
 
 ANN = FileCredentials(5000, 6000)
@@ -63,9 +63,9 @@ def drop_capability(number):
     """Take a capability from this thread, which must end after the test."""
     sets = array("I", bytes(24))
     address = ctypes.c_void_p(sets.buffer_info()[0])
-    assert _libc.capget(file_credentials._HEADER, address) == 0
+    assert _libc.capget(capabilities._HEADER, address) == 0
     sets[0] &= ~(1 << number)
-    assert _libc.capset(file_credentials._HEADER, address) == 0
+    assert _libc.capset(capabilities._HEADER, address) == 0
 
 
 def keep_capabilities():
