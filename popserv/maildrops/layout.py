@@ -73,6 +73,9 @@ class Layout:
     """
 
     def __init__(self, template: str) -> None:
+        if template.startswith("~"):
+            # As in the configuration of other servers; a shell would have replaced it.
+            raise ValueError("~ is not the home of a user here: use a path such as /home/%u")
         path = os.fsencode(os.path.abspath(template))
         if b"%" not in path:
             path += b"/%u"

@@ -59,6 +59,7 @@ BAD_TEMPLATES = [
     ("/srv/%\xe9/%u", " is not known"),
     ("/srv/%d", "one maildrop"),
     ("/srv/100%%", "one maildrop"),
+    ("~/Maildir", "~ is not the home of a user here: use a path such as /home/%u"),
 ]
 
 
