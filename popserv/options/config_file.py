@@ -19,6 +19,9 @@ from popserv.runtime.permissions import describe
 
 _log = Logger()
 
+MAX_OCTETS = 1 << 18
+"""The maximum length of the file."""
+
 
 class Entry(NamedTuple):
     """A key of the file, where it is, and the arguments that it stands for."""
@@ -46,7 +49,13 @@ class ConfigFile:
         try:
             with open(self.path, "rb") as file:
                 self._stamp = _stamp(os.fstat(file.fileno()))
-                text = file.read().decode("utf-8")
+                octets = file.read(MAX_OCTETS + 1)
+            if len(octets) > MAX_OCTETS:
+                raise ConfigError(
+                    f"--config: {self.path} has more than {MAX_OCTETS} octets; name a file of "
+                    "options"
+                )
+            text = octets.decode("utf-8")
             self.entries = list(self._entries(text, kinds))
         except OSError as error:
             raise ConfigError(f"--config: {describe(error)}") from error

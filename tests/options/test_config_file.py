@@ -100,6 +100,11 @@ class EntriesTests(FileCase):
             self.assertTrue(str(error).startswith(self.path), error)
             self.assertRegex(str(error), message)
 
+    def test_endless(self):
+        """A file without end is not read for ever."""
+        error = self.assertRaises(ConfigError, ConfigFile, "/dev/zero", KINDS)
+        self.assertIn("--config: /dev/zero has more than 262144 octets", str(error))
+
     def test_missing(self):
         """A file that cannot be read is reported with its path."""
         error = self.assertRaises(ConfigError, ConfigFile, self.path, KINDS)
