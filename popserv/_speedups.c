@@ -89,6 +89,40 @@ static PyObject *response(const struct wire *wire, const char *status, Py_ssize_
     return result;
 }
 
+static PyObject *frame_lines(PyObject *module, PyObject *args)
+{
+    const char *text;
+    Py_ssize_t length;
+    int at_line_start;
+    if (!PyArg_ParseTuple(args, "y#p", &text, &length, &at_line_start))
+        return NULL;
+    const char *end = text + length, *next = text, *lf;
+    Py_ssize_t octets = length, dots = at_line_start && text < end && *text == '.';
+    while ((lf = memchr(next, '\n', end - next)) != NULL) {
+        next = lf + 1;
+        octets++;
+        dots += next < end && *next == '.';
+    }
+    PyObject *result = PyBytes_FromStringAndSize(NULL, octets + dots);
+    if (result == NULL)
+        return NULL;
+    char *out = PyBytes_AsString(result);
+    for (next = text; next < end; at_line_start = 1) {
+        const char *start = next;
+        if (at_line_start && *start == '.')
+            *out++ = '.';
+        lf = memchr(start, '\n', end - start);
+        next = lf ? lf + 1 : end;
+        memcpy(out, start, (lf ? lf : end) - start);
+        out += (lf ? lf : end) - start;
+        if (lf) {
+            *out++ = '\r';
+            *out++ = '\n';
+        }
+    }
+    return Py_BuildValue("Nn", result, octets);
+}
+
 static PyObject *frame_message(PyObject *module, PyObject *args)
 {
     const char *text, *status;
@@ -330,6 +364,7 @@ static PyObject *set_file_credentials(PyObject *module, PyObject *args)
 #endif
 
 static PyMethodDef methods[] = {
+    {"frame_lines", frame_lines, METH_VARARGS, NULL},
     {"frame_message", frame_message, METH_VARARGS, NULL},
     {"frame_top", frame_top, METH_VARARGS, NULL},
     {"count_message", count_message, METH_VARARGS, NULL},

@@ -20,7 +20,7 @@ from popserv.core.grammar import (
     word,
 )
 from popserv.core.maildrop import message_count
-from popserv.core.replies import After, Reply, ok_line
+from popserv.core.replies import After, Reply, constant_ok, ok_line
 from popserv.core.session import Session, State
 from popserv.errors import BadCommand
 from popserv.messages.framing import ListingFramer
@@ -36,7 +36,7 @@ def _password_login_available(session: Session) -> bool:
 _NEEDS_TLS = Text("cleartext passwords are not allowed without TLS")
 
 
-_SEND_PASS = Text("send PASS")
+_send_pass = constant_ok(Text("send PASS"))
 
 
 @command(
@@ -50,7 +50,7 @@ _SEND_PASS = Text("send PASS")
 def user(session: Session, name: bytes) -> bytes:
     """Record the name to log in with; the reply is the same for every name (section 12)."""
     session.claimed_name = name
-    return ok_line(_SEND_PASS, session.language)
+    return _send_pass(session.language)
 
 
 @command(
@@ -109,13 +109,13 @@ def dele(session: Session, n: int) -> bytes:
     return ok_line(_DELETED.filled(session.language, n))
 
 
-_NOTHING_DONE = Text("nothing done")
+_nothing_done = constant_ok(Text("nothing done"))
 
 
 @command(b"NOOP", State.TRANSACTION, no_arguments)
 def noop(session: Session) -> bytes:
     """Do nothing."""
-    return ok_line(_NOTHING_DONE, session.language)
+    return _nothing_done(session.language)
 
 
 @command(b"RSET", State.TRANSACTION, no_arguments)

@@ -11,7 +11,7 @@ from functools import partial
 
 from popserv.core.command import Outcome
 from popserv.core.read_ahead import MAX_OCTETS, ReadAhead
-from popserv.core.replies import Reply, ok_line
+from popserv.core.replies import Reply, constant_ok, ok_line
 from popserv.core.session import Session
 from popserv.core.snapshot import Message
 from popserv.errors import NeedsUTF8, NoSuchMessage
@@ -36,6 +36,7 @@ TOP_OCTETS = 1 << 12
 
 _OCTETS = Text("%d octets")
 _TOP_FOLLOWS = Text("top of message follows")
+_top_follows = constant_ok(_TOP_FOLLOWS)
 
 
 def send_message(session: Session, n: int) -> Outcome:
@@ -109,7 +110,7 @@ def _frame_cached(session: Session, n: int, message: Message, lines: int | None)
     if lines is None:
         status = ok_line(_OCTETS.filled(session.language, octets))
         return frame_message(text, octets, status) if is_whole else None
-    return frame_top(text, lines, octets, is_whole, ok_line(_TOP_FOLLOWS, session.language))
+    return frame_top(text, lines, octets, is_whole, _top_follows(session.language))
 
 
 async def _open(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from enum import Enum
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from popserv.errors import POPError
@@ -42,6 +43,11 @@ def ok_line(text: bytes | Text, language: Language = ENGLISH) -> bytes:
     if isinstance(text, Text):
         text = text.encoded(language)
     return b"+OK %b\r\n" % text
+
+
+def constant_ok(text: Text) -> Callable[[Language], bytes]:
+    """Return a function that returns the status line with a text in a language, made once."""
+    return lru_cache(100)(partial(ok_line, text))
 
 
 def err_line(error: POPError, language: Language = ENGLISH) -> bytes:

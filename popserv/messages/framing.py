@@ -70,14 +70,9 @@ class MessageFramer:
     def _frame(self, text: bytes) -> bytes:
         if not text:
             return b""
-        octets = len(text)
         at_line_start, self._at_line_start = self._at_line_start, text.endswith(b"\n")
-        if at_line_start and text.startswith(b"."):
-            text = b"." + text
-        text = text.replace(b"\n.", b"\n..")
-        framed = text.replace(b"\n", b"\r\n")
-        # All that the wire form has gained, except for the dots.
-        self._count(octets + len(framed) - len(text))
+        framed, octets = frame_lines(text, at_line_start)
+        self._count(octets)
         return framed
 
     def _count(self, octets: int) -> None:
@@ -137,6 +132,21 @@ class TopFramer(MessageFramer):
             return 1
         blank = text.find(b"\n\n")
         return blank if blank < 0 else blank + 2
+
+
+@speedup
+def frame_lines(text: bytes, at_line_start: bool) -> tuple[bytes, int]:
+    """Return a part of a message in wire form with dot-stuffing, and its octets without the dots.
+
+    The lines of the text end with LF.  ``at_line_start`` tells whether it begins with a new one.
+    """
+    octets = len(text)
+    if at_line_start and text.startswith(b"."):
+        text = b"." + text
+    text = text.replace(b"\n.", b"\n..")
+    framed = text.replace(b"\n", b"\r\n")
+    # All that the wire form has gained, except for the dots.
+    return framed, octets + len(framed) - len(text)
 
 
 @speedup

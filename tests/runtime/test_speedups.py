@@ -15,7 +15,7 @@ from popserv.maildrops import page_cache
 from popserv.maildrops.maildir.files import stamp_of, unlink_unchanged
 from popserv.maildrops.maildir.listing.counting import SMALL_MESSAGE, count_small_file
 from popserv.maildrops.page_cache import CHUNK, read_cached_file
-from popserv.messages.framing import frame_message, frame_top
+from popserv.messages.framing import frame_lines, frame_message, frame_top
 from popserv.messages.octets import count_message
 from popserv.runtime import speedups
 from popserv.runtime.file_credentials import set_file_credentials
@@ -23,7 +23,7 @@ from popserv.testing import naive_octets
 from tests.messages.harness import texts
 
 FUNCTIONS = (
-    *(frame_message, frame_top, count_message),
+    *(frame_lines, frame_message, frame_top, count_message),
     *(read_cached_file, count_small_file, unlink_unchanged),
 )
 
@@ -86,6 +86,13 @@ class EquivalenceTests(EquivalenceCase):
         functions = (*FUNCTIONS, set_file_credentials)
         self.assertEqual(names, {function.__name__ for function in functions})
 
+    @given(texts, st.booleans())
+    def test_frame_lines(self, text, at_line_start):
+        """A part of a message is framed, whichever octets it begins and ends with."""
+        framed, octets = self.call(frame_lines, text, at_line_start)
+        self.assertEqual(octets, len(text) + text.count(b"\n"))
+        self.assertEqual(framed.count(b"\r\n"), text.count(b"\n"))
+
     @given(texts, st.integers(-2, 2), statuses)
     def test_frame_message(self, text, error, status):
         """A whole message is framed, if it has the octets that LIST has reported."""
@@ -110,6 +117,7 @@ class EquivalenceTests(EquivalenceCase):
         for line in (b"", b".", b"x" * 1000, b"\r" * 70_000, b"y" * 200_000):
             for text in (line, line + b"\n", (line + b"\r\n") * 3, b"a: b\n\n" + line):
                 octets, _ = self.call(count_message, text)
+                self.call(frame_lines, text, False)
                 self.call(frame_message, text, octets, b"+OK\r\n")
                 self.call(frame_top, text, 1, octets, True, b"+OK\r\n")
 
@@ -268,6 +276,7 @@ class FileTests(EquivalenceCase):
         text = read_cached_file(b"1.a", self.folder, 1000)
         octets, _ = count_message(text)
         calls = (
+            lambda: frame_lines(text, True),
             lambda: frame_message(text, octets, b"+OK\r\n"),
             lambda: frame_message(text, octets + 1, b"+OK\r\n"),
             lambda: frame_top(text, 1, octets, True, b"+OK\r\n"),
