@@ -394,6 +394,8 @@ class SizeFileTests(SizeFileCase):
 
     def test_former_format(self):
         """A file of the former format, whose stamps had other rules, is replaced."""
+        # Before it, the file has no stamps.
+        wait_for_clock_tick()
         self.listing()
         with open(self.file, "rb") as file:
             data = file.read()
