@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -28,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     ``popserv user check``, ``popserv config check`` and ``popserv uidl`` also return 1 if they have
     found a problem, ``popserv compare`` if it has found a difference, and ``popserv copy`` if it
-    has left out mail.  Errors are printed to standard error.  The default arguments are those of
-    the process.
+    has left out mail; ``popserv deliver`` returns the codes of sysexits.h.  Errors are printed to
+    standard error.  The default arguments are those of the process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["session"]:
@@ -50,9 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class _Parser(argparse.ArgumentParser):
     """A parser that reports an invalid command line in one line; so do its subparsers."""
 
+    usage_exit_code = 2
+
     def error(self, message: str) -> NoReturn:
         """Print a message, and exit."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(self.usage_exit_code, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def _parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -60,8 +63,8 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="popserv",
         description="Manage the users of a popserv POP3 server, keep the unique-ids of another "
-        "server, compare two servers, copy mail, check the options of the server, serve a single "
-        "session, or see and steer a running server. "
+        "server, compare two servers, copy mail, deliver a message, check the options of the "
+        "server, serve a single session, or see and steer a running server. "
         "To run the server, see: twistd pop3 --help",
     )
     parser.add_argument(
@@ -119,6 +122,20 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
         from popserv.commandline.copy import add_arguments as add_copy_arguments  # noqa: PLC0415
 
         add_copy_arguments(copy)
+    deliver = commands.add_parser(
+        "deliver",
+        help="deliver a message from standard input",
+        description="Deliver the message on standard input to a user, for the pipes of mail "
+        "transfer agents and of programs that fetch mail. The exit codes are those of sysexits.h: "
+        "0 if the message is on disk, 75 if the same delivery may succeed later, 67 if there is no "
+        "such user, 65 if the store cannot keep the message, 69 if the maildrop is full, and 64 "
+        "if the command line is invalid.",
+    )
+    deliver.usage_exit_code = os.EX_USAGE
+    if command in (None, "deliver"):
+        from popserv.commandline.deliver import add_arguments as add_deliver_arguments  # noqa: PLC0415
+
+        add_deliver_arguments(deliver)
     config = commands.add_parser(
         "config",
         help="show or check the options of the server",

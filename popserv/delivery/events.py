@@ -45,7 +45,7 @@ def log_failed_delivery(
         sender=printable(sender),
         user=_name(user),
         text=one_line(reply.text),
-        cause=_cause(error),
+        cause=cause_of(error),
         event="delivery-failed",
     )
 
@@ -60,7 +60,7 @@ def log_refused_recipient(
         sender=printable(sender),
         user=printable(address),
         text=one_line(reply.text),
-        cause=_cause(error),
+        cause=cause_of(error),
         event="recipient-refused",
     )
 
@@ -84,7 +84,8 @@ def _name(user: bytes) -> str:
     return printable(user)
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
+    """Return why a delivery has failed, for the log."""
     # The text of a POPError is for clients, and has no details.
     reason = error.__cause__ if isinstance(error, POPError) and error.__cause__ else error
     text = str(reason)[:_MAX_CAUSE]

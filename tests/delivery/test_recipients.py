@@ -81,6 +81,7 @@ class RecipientsTests(SynchronousTestCase):
             "ann:{PLAIN}x::::::\nbob:{PLAIN}x::::::popserv_maildrop=/srv/bob\n"
         )
         self.assertEqual(self.find(b"Ann", checker), b"ann")
+        self.assertIsNone(self.find(b"eve", checker))
         recipients = Recipients(self.store, [checker])
         found = result(recipients.find(Address(b"bob", b"bob", b"")))
         self.assertEqual(found, (b"bob", UserSettings(maildrop=b"/srv/bob")))
