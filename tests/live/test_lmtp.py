@@ -95,6 +95,10 @@ class LMTPCase(SynchronousTestCase):
         self.server = self.start()
         self.addCleanup(lambda: self.server.stop())
 
+    def tearDown(self):
+        """Check that the server has loaded everything at its start, as it must with --chroot."""
+        self.assertEqual(self.server.loads, "")
+
     def start(self, *options):
         """Start a server."""
         store = ("--maildir", self.mail)
