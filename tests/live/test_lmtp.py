@@ -21,32 +21,7 @@ from tests.live.harness import (
     temporary_directory,
     until,
 )
-
-MAIN_CF = """
-compatibility_level = 3.6
-queue_directory = {root}/queue
-data_directory = {root}/data
-mail_owner = postfix
-setgid_group = postdrop
-myhostname = localhost
-mydestination =
-inet_interfaces = loopback-only
-alias_maps =
-maillog_file = {root}/log
-maillog_file_prefixes = {root}
-"""
-
-MASTER_CF = """
-pickup unix n - n 1 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-lmtp unix - - n - - lmtp
-postlog unix-dgram n - n - 1 postlogd
-"""
+from tests.live.postfix import Postfix
 
 
 class LMTP:
@@ -126,27 +101,16 @@ class PostfixTests(LMTPCase):
 
     def setUp(self):
         """Start Postfix with the lines of the guide."""
-        require_programs(self, "postfix")
         super().setUp()
-        self.configuration = self.root / "postfix"
-        for each in ("postfix", "queue", "data"):
-            (self.root / each).mkdir()
-        shutil.chown(self.root / "data", "postfix")
         lines = (CHECKOUT / "contrib/postfix/lmtp.cf").read_text()
         self.assertIn("lmtp:unix:private/popserv", lines)
         lines = lines.replace("private/popserv", str(self.path))
-        (self.configuration / "main.cf").write_text(MAIN_CF.format(root=self.root) + lines)
-        (self.configuration / "master.cf").write_text(MASTER_CF)
-        started = run("postfix", "-c", self.configuration, "start")
-        self.assertEqual(started.returncode, 0, repr(started))
-        self.addCleanup(run, "postfix", "-c", self.configuration, "stop")
+        self.postfix = Postfix(self, self.root, f"mydestination =\n{lines}")
 
     def send(self, message, *recipients):
         """Have Postfix send a message from ann."""
         addresses = [f"{each}@example.org" for each in recipients]
-        command = ("sendmail", "-i", "-C", self.configuration, "-f", "ann@example.org")
-        done = run(*command, *addresses, input=message)
-        self.assertEqual(done.returncode, 0, repr(done))
+        self.postfix.send(message, "ann@example.org", *addresses)
 
     def test_recipients(self):
         """Of three recipients, two get the message, and the sender learns of the third."""
@@ -165,7 +129,7 @@ class PostfixTests(LMTPCase):
 
     def finished(self, text, count):
         """Return Postfix's log once it has a text so often."""
-        log = (self.root / "log").read_bytes()
+        log = self.postfix.log
         return log if log.count(text) >= count else b""
 
     def test_refused_for_now(self):
@@ -176,7 +140,7 @@ class PostfixTests(LMTPCase):
         self.assertIn(b"451 4.3.0 temporary failure, try again later", log)
         self.assertNotIn(b"not a directory", log)
         (self.mail / "bob").unlink()
-        run("postqueue", "-c", self.configuration, "-f")
+        self.postfix.flush()
         until(lambda: (self.mail / "bob/new").exists() and self.messages("bob"), "the message")
 
 

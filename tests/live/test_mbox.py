@@ -13,38 +13,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.maildrops.mbox.parser import DEFAULT_FORMAT, parse
 from popserv.maildrops.mbox.window import Window
 from tests.live.harness import BIN, TIMEOUT, require_programs, run, temporary_directory, until
+from tests.live.postfix import Postfix
 from tests.live.test_dovecot_maildir import Dovecot
 
 USER = "nobody"
 """A user of the system who has mail; Postfix delivers to no other, and not to root."""
 
 MAIN_CF = """
-compatibility_level = 3.6
-queue_directory = {root}/queue
-data_directory = {root}/data
 mail_spool_directory = {spool}
-mail_owner = postfix
-setgid_group = postdrop
-myhostname = localhost
 mydestination = localhost
-inet_interfaces = loopback-only
-alias_maps =
 local_recipient_maps =
 mailbox_delivery_lock = fcntl, dotlock
-maillog_file = {root}/log
-maillog_file_prefixes = {root}
-"""
-
-MASTER_CF = """
-pickup unix n - n 1 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-local unix - n n - - local
-postlog unix-dgram n - n - 1 postlogd
 """
 
 
@@ -149,32 +128,16 @@ class DeliveryTests(MboxCase):
 
     def test_postfix(self):
         """Postfix delivers while messages are fetched and removed, and none is lost."""
-        require_programs(self, "postfix")
-        configuration = self.root / "postfix"
-        configuration.mkdir()
-        values = {"root": self.root, "spool": self.spool}
-        (configuration / "main.cf").write_text(MAIN_CF.format(**values))
-        (configuration / "master.cf").write_text(MASTER_CF)
-        (self.root / "queue").mkdir()
-        (self.root / "data").mkdir()
-        shutil.chown(self.root / "data", "postfix")
         self.file.touch()
         shutil.chown(self.file, USER, "mail")
         self.file.chmod(0o660)
-        postfix = ("postfix", "-c", configuration)
-        started = run(*postfix, "start")
-        self.assertEqual(started.returncode, 0, repr(started))
-        try:
+        postfix = Postfix(self, self.root, MAIN_CF.format(spool=self.spool))
 
-            def deliver(number):
-                command = ("sendmail", "-C", configuration, "-f", "ann@localhost")
-                done = run(*command, f"{USER}@localhost", input=message(number))
-                self.assertEqual(done.returncode, 0, repr(done))
+        def deliver(number):
+            postfix.send(message(number), "ann@localhost", f"{USER}@localhost")
 
-            self.fetch_while(deliver, 10)
-            until(lambda: len(self.fetched + self.subjects()) == 10, "deliveries")
-        finally:
-            run(*postfix, "stop")
+        self.fetch_while(deliver, 10)
+        until(lambda: len(self.fetched + self.subjects()) == 10, "deliveries")
         self.assert_each_once(10)
         status = self.file.stat()
         self.assertEqual((self.file.owner(), self.file.group()), (USER, "mail"))
