@@ -20,6 +20,7 @@ from zope.interface.verify import verifyObject
 
 from popserv import tap
 from popserv.commands.dialects import DIALECTS
+from popserv.delivery.factory import LMTPFactory
 from popserv.errors import LoginFailed, LoginTooSoon
 from popserv.listening.drain import STOP_TIMEOUT
 from popserv.server.preauth import PreauthenticatedFactory
@@ -165,6 +166,14 @@ class EndpointTests(ServiceCase):
         self.assertEqual((endpoint, preauth_endpoint), ("tcp:0", "unix:/x"))
         self.assertIsInstance(preauth_factory, PreauthenticatedFactory)
         self.assertIs(preauth_factory.connections, factory.connections)
+
+    def test_lmtp(self):
+        """Mail transfer agents have a port of their own."""
+        _, calls = self.service_calls("--listen=tcp:0", "--lmtp=unix:/x:mode=660")
+        (_, factory), (lmtp_endpoint, lmtp_factory) = [call.args for call in calls]
+        self.assertIn("unix:/x", lmtp_endpoint)
+        self.assertIsInstance(lmtp_factory, LMTPFactory)
+        self.assertIsNot(lmtp_factory, factory)
 
     async def test_expiry(self):
         """The service checks each day whether the certificate expires soon."""

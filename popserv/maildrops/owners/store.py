@@ -57,10 +57,9 @@ class OwnersStore:
         self._store: Any = store
         self._owners = Owners(layout, inside, run)
         share_interfaces(self, store)
-        if IConfigurableStore.providedBy(store):
-            alsoProvides(self, IConfigurableStore)
-        if IFinalDelivery.providedBy(store):
-            alsoProvides(self, IFinalDelivery)
+        for interface in (IConfigurableStore, IFinalDelivery):
+            if interface.providedBy(store):
+                alsoProvides(self, interface)
 
     async def open_maildrop(self, user: bytes) -> IMailbox:
         """See IMaildropFactory."""
