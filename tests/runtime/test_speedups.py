@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from unittest import mock
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
@@ -86,6 +86,7 @@ class EquivalenceTests(EquivalenceCase):
         functions = (*FUNCTIONS, set_file_credentials)
         self.assertEqual(names, {function.__name__ for function in functions})
 
+    @example(b".\n", True)
     @given(texts, st.booleans())
     def test_frame_lines(self, text, at_line_start):
         """A part of a message is framed, whichever octets it begins and ends with."""
