@@ -194,6 +194,7 @@ def select(column: Any, order: Sequence[int]) -> Any:
 
 
 _UNIQUE_ID = re.compile(rb"[\x21-\x7e]{1,70}")
+_FOREIGN_UNIQUE_ID = re.compile(rb"[\x21-\x7e]{1,255}")
 
 
 def valid_unique_id(name: bytes) -> bytes:
@@ -201,3 +202,11 @@ def valid_unique_id(name: bytes) -> bytes:
     if _UNIQUE_ID.fullmatch(name):
         return name
     return blake2b(name, digest_size=20).hexdigest().encode("ascii")
+
+
+def is_unique_id(text: bytes) -> bool:
+    """Return whether clients can be sent a unique-id of another server.
+
+    RFC 1939 permits 70 octets.  A client that knows a longer one has accepted it before.
+    """
+    return _FOREIGN_UNIQUE_ID.fullmatch(text) is not None

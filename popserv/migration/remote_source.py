@@ -8,9 +8,8 @@ from contextlib import suppress
 from email.utils import mktime_tz, parsedate_tz
 from typing import BinaryIO
 
-from popserv.core.snapshot import Message, Snapshot, valid_unique_id
+from popserv.core.snapshot import Message, Snapshot, is_unique_id, valid_unique_id
 from popserv.errors import TryLater
-from popserv.maildrops.maildir.unique_ids.format import is_valid
 from popserv.maildrops.spooling import spool_file
 from popserv.messages.details import NO_DETAILS, MessageDetails
 from popserv.messages.framing import Chunk
@@ -102,7 +101,7 @@ def distinct_unique_ids(unique_ids: Sequence[bytes]) -> list[bytes]:
     seen: set[bytes] = set()
     distinct = []
     for given in unique_ids:
-        unique_id = first = given if is_valid(given) or not given else valid_unique_id(given)
+        unique_id = first = given if is_unique_id(given) or not given else valid_unique_id(given)
         number = 1
         while given and unique_id in seen:
             unique_id = b"%b-%d" % (first, number)

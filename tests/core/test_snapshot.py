@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.core import listings as listings_module
-from popserv.core.snapshot import Message, Snapshot, valid_unique_id
+from popserv.core.snapshot import Message, Snapshot, is_unique_id, valid_unique_id
 from popserv.messages.sizes import Sizes
 from tests.core.harness import make_snapshot
 
@@ -103,3 +103,10 @@ class ValidUniqueIdTests(SynchronousTestCase):
     def test_digest(self):
         """The digest never changes, otherwise clients fetch all mail again (b2sum -l 160)."""
         self.assertEqual(valid_unique_id(b"a b"), b"407024d66cde17bdcf02effc1c376cb80387f3ec")
+
+    def test_of_other_servers(self):
+        """A unique-id of another server has 1 to 255 octets from 0x21 to 0x7E."""
+        for unique_id in (b"!", b"~", b"x" * 70, b"x" * 255):
+            self.assertTrue(is_unique_id(unique_id), unique_id)
+        for unique_id in (b"", b"x" * 256, b" ", b"a b", b"\x7f", b"\x80", b"a\n"):
+            self.assertFalse(is_unique_id(unique_id), unique_id)

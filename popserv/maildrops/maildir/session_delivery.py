@@ -22,7 +22,7 @@ from typing import BinaryIO, NamedTuple
 
 from zope.interface import implementer
 
-from popserv.core.snapshot import valid_unique_id
+from popserv.core.snapshot import is_unique_id, valid_unique_id
 from popserv.errors import DeliveryRefused, TryLater
 from popserv.interfaces import IDelivery
 from popserv.maildrops.layout import create_inheriting
@@ -36,7 +36,6 @@ from popserv.maildrops.maildir.mailbox import MaildirMailbox
 from popserv.maildrops.maildir.quota_file import record_deliveries
 from popserv.maildrops.maildir.removal import RETRY_DELAYS
 from popserv.maildrops.maildir.unique_ids import pinned_file
-from popserv.maildrops.maildir.unique_ids.format import is_valid
 from popserv.maildrops.path_problems import explain_in_directory
 from popserv.maildrops.spooling import spool, write_file
 from popserv.messages.details import MessageDetails
@@ -118,7 +117,7 @@ class MaildirDelivery:
         if name is not None:
             self._last = max(self._last, delivery_order(name))
             return False
-        if not is_valid(unique_id):
+        if not is_unique_id(unique_id):
             raise DeliveryRefused("its unique-id has spaces, or more than 255 octets")
         name = self._new_name(unique_id, details.delivered)
         with await spool(await open_body(), self._run) as body:

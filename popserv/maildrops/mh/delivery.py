@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 from zope.interface import implementer
 
+from popserv.core.snapshot import is_unique_id
 from popserv.errors import DeliveryRefused
 from popserv.interfaces import IDelivery
 from popserv.maildrops.mh import index_file
@@ -99,7 +100,7 @@ class MHDelivery:
                 self._unflagged.remove(inode)
                 self._written.append(_Written(_name_of(unique_id), inode, details.flags))
             return False
-        if not index_file.is_unique_id(unique_id):
+        if not is_unique_id(unique_id):
             raise DeliveryRefused("its unique-id has spaces, or more than 255 octets")
         with await spool(await open_body(), self._run) as body:
             entry = await self._run(self._write, unique_id, details, body)

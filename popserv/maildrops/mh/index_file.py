@@ -31,7 +31,6 @@ _LINE = re.compile(
     rb"([0-9]{1,20}) ([0-9]{1,15}) (-?[0-9]{1,20}) ([0-9]{1,15}) (-|[0-9]{1,15}) ([01])"
     rb" ([0-9a-f]{32}) ([\x21-\x7e]{1,255})"
 )
-_UNIQUE_ID = re.compile(rb"[\x21-\x7e]{1,255}")
 
 Version = tuple[int, ...] | None
 """The inode, length and time of the file, by which a change is noticed; None without one."""
@@ -53,11 +52,6 @@ class Entry(NamedTuple):
 def kind_of_sizes(downgrader: object) -> bytes:
     """Return the kind of an index: whether there is a downgrader, which has measured."""
     return b"0" if downgrader is None else b"1"
-
-
-def is_unique_id(text: bytes) -> bool:
-    """Return whether the file can keep a unique-id: that of another server may be long."""
-    return _UNIQUE_ID.fullmatch(text) is not None
 
 
 def encode(entries: Iterable[Entry], kind: bytes) -> bytes:

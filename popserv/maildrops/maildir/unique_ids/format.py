@@ -10,6 +10,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from hashlib import md5
 
+from popserv.core.snapshot import is_unique_id
 from popserv.maildrops.maildir.listing.base_names import unique_ids
 from popserv.maildrops.maildir.unique_ids.dovecot_uidlist import Record
 
@@ -27,7 +28,6 @@ _VARIABLE = re.compile(
     rb"|(?P<percent>%))"
 )
 _FILTER = re.compile(rb"\| *([a-z0-9]+) *(?:\(([0-9]*)\))? *")
-_VALID = re.compile(rb"[\x21-\x7e]{1,255}")
 
 _Convert = Callable[[bytes], bytes]
 _Part = bytes | tuple[str, tuple[_Convert, ...]]
@@ -106,7 +106,7 @@ class UniqueIdFormat:
         """Return the unique-id that Dovecot gives a message, or None if it is not valid."""
         if record.unique_id is not None:
             stored = record.unique_id or base_name
-            return stored if is_valid(stored) else None
+            return stored if is_unique_id(stored) else None
         return self._render(
             {
                 "uid": b"%d" % record.uid,
@@ -127,15 +127,7 @@ class UniqueIdFormat:
                 rendered += value
             else:
                 rendered += part
-        return rendered if is_valid(rendered) else None
-
-
-def is_valid(unique_id: bytes) -> bool:
-    """Return whether clients can be sent a unique-id of another server.
-
-    RFC 1939 permits 70 octets.  A client that knows a longer one has accepted it before.
-    """
-    return _VALID.fullmatch(unique_id) is not None
+        return rendered if is_unique_id(rendered) else None
 
 
 def _own(base_name: bytes) -> bytes:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
-from popserv.core.snapshot import Snapshot, select
+from popserv.core.snapshot import Snapshot, is_unique_id, select
 from popserv.maildrops.maildir.listing.index import Index, View
 from popserv.maildrops.maildir.small_files import Version, is_settled, version
 from popserv.maildrops.maildir.unique_ids import courier_sizelist, dovecot_uidlist, pinned_file
-from popserv.maildrops.maildir.unique_ids.format import Source, UniqueIdFormat, is_valid
+from popserv.maildrops.maildir.unique_ids.format import Source, UniqueIdFormat
 from popserv.maildrops.path_problems import explain_change
 
 _log = Logger()
@@ -150,7 +150,7 @@ class Numbering:
                 chosen[name] = pins[name]
                 continue
             listed_id = listed.unique_ids.get(name, b"")
-            if is_valid(listed_id) and listed_id not in taken:
+            if is_unique_id(listed_id) and listed_id not in taken:
                 taken.add(listed_id)
                 chosen[name] = listed_id
         is_live = self._format.source is not Source.NONE

@@ -26,6 +26,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from popserv.core.snapshot import is_unique_id
 from popserv.maildrops.maildir.small_files import (
     MAX_OCTETS,
     Version,
@@ -34,7 +35,6 @@ from popserv.maildrops.maildir.small_files import (
     unusable,
     version,
 )
-from popserv.maildrops.maildir.unique_ids.format import is_valid
 
 NAME = b"popserv-uidl"
 UNFINISHED_NAME = b"popserv-uidl.new"
@@ -99,7 +99,7 @@ def decode(data: bytes) -> Pins:
     for line in lines[:-1]:
         unique_id, _, quoted = line.partition(b" ")
         name = unquote(quoted)
-        if not is_valid(unique_id) or not is_base_name(name):
+        if not is_unique_id(unique_id) or not is_base_name(name):
             raise ValueError("it has an invalid unique-id or base name")
         unique_ids[name] = unique_id
     distinct = len(set(unique_ids.values()))

@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
+from popserv.core.snapshot import is_unique_id
 from popserv.maildrops.maildir.unique_ids import courier_sizelist, dovecot_uidlist, pinned_file
-from popserv.maildrops.maildir.unique_ids.format import Source, UniqueIdFormat, is_valid
+from popserv.maildrops.maildir.unique_ids.format import Source, UniqueIdFormat
 
 
 class Pinned(NamedTuple):
@@ -59,7 +60,7 @@ def pin(maildir_fd: int, wanted: Mapping[bytes, bytes], base_names: Collection[b
     count = 0
     for name in filter(wanted.__contains__, base_names):
         unique_id = wanted[name]
-        if not is_valid(unique_id):
+        if not is_unique_id(unique_id):
             refused[name] = "its unique-id is invalid"
         elif numbers[unique_id] > 1:
             refused[name] = "another message has the same unique-id"

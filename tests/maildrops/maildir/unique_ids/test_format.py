@@ -3,7 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.maildir.unique_ids.dovecot_uidlist import Record
-from popserv.maildrops.maildir.unique_ids.format import Source, UniqueIdFormat, is_valid
+from popserv.maildrops.maildir.unique_ids.format import Source, UniqueIdFormat
 
 NAME = b"1700000001.M1P1.host"
 VALIDITY = 0x6B0BAFFE
@@ -74,13 +74,6 @@ class FormatTests(SynchronousTestCase):
         self.assertEqual(long, b"x" * 200)
         self.assertIsNone(UniqueIdFormat("%f").of_record(Record(1), 1, b"x" * 256))
         self.assertIsNone(UniqueIdFormat("%f").of_record(Record(1), 1, b"x y"))
-
-    def test_valid(self):
-        """A unique-id has 1 to 255 octets from 0x21 to 0x7E."""
-        for unique_id in (b"!", b"~", b"x" * 70, b"x" * 255):
-            self.assertTrue(is_valid(unique_id), unique_id)
-        for unique_id in (b"", b"x" * 256, b" ", b"a b", b"\x7f", b"\x80", b"a\n"):
-            self.assertFalse(is_valid(unique_id), unique_id)
 
     def test_own(self):
         """Messages that no list has get base names, or what a template makes of them."""
