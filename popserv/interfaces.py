@@ -124,10 +124,11 @@ class IDeliveryTimes(IMailbox):
 class IMessageDetails(IMailbox):
     """A mailbox that knows when its messages were delivered and their flags, for copies of them."""
 
-    def details() -> Sequence[MessageDetails]:
-        """Return the details of each message, in their order.
+    def details() -> Sequence[MessageDetails] | Awaitable[Sequence[MessageDetails]]:
+        """Return the details of each message, in their order, or an awaitable of them.
 
-        It takes time for many messages, and is called in a thread.
+        It takes time for many messages, and is called in a thread; an awaitable is not awaited
+        there.
 
         :raises OSError: they cannot be read.
         :raises popserv.errors.POPError: likewise.

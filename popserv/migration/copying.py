@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from typing import Any, Protocol
 
 from popserv.core.printable import printable
@@ -75,7 +76,8 @@ async def read_details(mailbox: Any, run: RunInThread) -> Sequence[MessageDetail
     :raises POPError: likewise.
     """
     if IMessageDetails.providedBy(mailbox):
-        details: Sequence[MessageDetails] = await run(mailbox.details)
+        found = await run(mailbox.details)
+        details: Sequence[MessageDetails] = await found if isawaitable(found) else found
         return details
     if IDeliveryTimes.providedBy(mailbox):
         return [MessageDetails(delivered) for delivered in await run(mailbox.delivery_times)]

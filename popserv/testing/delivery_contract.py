@@ -105,8 +105,9 @@ class DeliveryContract:
                 self._case.assertEqual(naive_octets(stored), message.octets)
                 self._case.assertEqual(_lines(self.original(stored)), _lines(delivered))
             verifyObject(IMessageDetails, mailbox)
+            found = mailbox.details()
             expected = [details for _, details, _ in messages]
-            self._case.assertEqual([*mailbox.details()], expected)
+            self._case.assertEqual([*(await found if isawaitable(found) else found)], expected)
         finally:
             await mailbox.release()
 

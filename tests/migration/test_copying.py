@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from popserv.core.snapshot import Snapshot
 from popserv.errors import DeliveryRefused, NoSuchMessage, TryLater
@@ -238,6 +239,16 @@ class StoreSourceTests(SynchronousTestCase):
             ([], 0, []),
         ):
             self.assertEqual(result(read_details(Mailbox(interfaces, count), run_inline)), expected)
+
+    def test_awaited_details(self):
+        """A store may have to wait for the details."""
+
+        @implementer(copying.IMessageDetails)
+        class Mailbox:
+            async def details(self):
+                return [MessageDetails(5)]
+
+        self.assertEqual(result(read_details(Mailbox(), run_inline)), [MessageDetails(5)])
 
 
 def caused(error, cause):
