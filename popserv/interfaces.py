@@ -254,6 +254,17 @@ class IFinalDelivery(IMaildropFactory):
         """
 
 
+class IStoppingStore(IMaildropFactory):
+    """A store that has something to end when its process stops, such as locks in a database."""
+
+    def stop() -> Awaitable[None]:
+        """Release all locks, and close connections to other servers.
+
+        It is called once, when the process has served its last session, or will serve sessions no
+        longer; what their mailboxes are still asked for may fail.
+        """
+
+
 class IConfigurableStore(IMaildropFactory):
     """A store that honours settings of single users."""
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from twisted.application.internet import TimerService
 from twisted.application.service import IService
 
-from popserv.interfaces import IReloadable
+from popserv.interfaces import IReloadable, IStoppingStore
 from popserv.listening.drain import TOPIC as DRAIN_TOPIC
 from popserv.listening.drain import Drainer
 from popserv.listening.listeners import CannotStart, Listeners
 from popserv.listening.reactor import AddressFamilyReactor
+from popserv.maildrops.stopping import StoreService
 from popserv.options.server import Options
 from popserv.reloading.log_level import LevelFilter
 from popserv.reloading.reloader import Reloader
@@ -99,6 +100,8 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
             site = metrics.make_metrics_service(options, role, factory, drainer, supervisor)
             site.setServiceParent(drainer)
     service: IService = drainer or listeners
+    if IStoppingStore.providedBy(options.store) and supervisor is None:
+        service = StoreService(options.store, service)
     if options["as-owners"]:
         service = OwnersService(service, has_workers=supervisor is not None)
     if options.parent is None and not is_worker:

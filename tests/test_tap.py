@@ -16,12 +16,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import usage
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from popserv import tap
 from popserv.commands.dialects import DIALECTS
 from popserv.delivery.factory import LMTPFactory
 from popserv.errors import LoginFailed, LoginTooSoon
+from popserv.interfaces import IStoppingStore
 from popserv.listening.drain import STOP_TIMEOUT
 from popserv.server.preauth import PreauthenticatedFactory
 from tests.commands.harness import Client
@@ -187,6 +189,23 @@ class EndpointTests(ServiceCase):
         service.startService()
         await service.stopService()
         self.assertTrue(checks)
+
+    async def test_stopping_store(self):
+        """A store with something to end stops after the ports."""
+        stopped = []
+
+        @implementer(IStoppingStore)
+        class Store:
+            async def stop(self):
+                stopped.append([each.running for each in service])
+
+        options = self.parse("-l", "tcp:0:interface=127.0.0.1")
+        options.store = Store()
+        service = tap.makeService(options)
+        service.privilegedStartService()
+        service.startService()
+        await service.stopService()
+        self.assertEqual(stopped, [[0]])
 
 
 class WorkerTests(ServiceCase):

@@ -22,6 +22,7 @@ from popserv.interfaces import IDeliveryStore
 from popserv.maildrops.kinds import make_store
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.settings import StoreSettings
+from popserv.maildrops.stopping import stop_with_reactor
 from popserv.migration.copying import Copied, Source, copy_messages
 from popserv.runtime.threads import BoundedThreadPool
 
@@ -190,6 +191,7 @@ def _make_destination(description: str) -> Any:
         raise ValueError(f"{name}: {error}") from error
     if not IDeliveryStore.providedBy(store):
         raise ValueError(f"{name}: messages cannot be delivered to this kind of store")
+    stop_with_reactor(store)
     return store
 
 

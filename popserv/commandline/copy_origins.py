@@ -12,6 +12,7 @@ from popserv.commandline.server_options import read_passwords, security_of
 from popserv.interfaces import IMaildropFactory, IUserListing
 from popserv.maildrops.kinds import make_store
 from popserv.maildrops.settings import StoreSettings
+from popserv.maildrops.stopping import stop_with_reactor
 from popserv.messages.details import NO_DETAILS
 from popserv.migration.copying import Source, StoreSource, read_details
 from popserv.migration.pop3_urls import Security, ServerAddress, is_url
@@ -67,6 +68,7 @@ def make_origin(options: argparse.Namespace, run: RunInThread) -> Origin:
     except ValueError as error:
         # The argument may contain a password.
         raise ValueError(f"{options.source.partition(':')[0]}: {error}") from error
+    stop_with_reactor(store)
     return StoreOrigin(store, run)
 
 

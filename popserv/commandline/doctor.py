@@ -32,6 +32,7 @@ from popserv.doctor.sockets import Socket, sockets_of
 from popserv.doctor.targets import Target
 from popserv.interfaces import IDiagnosed, IMaildropFactory, IUserNames
 from popserv.maildrops.owners.store import acts_as_owners
+from popserv.maildrops.stopping import stop_with_reactor
 from popserv.options.server import Options
 from popserv.options.values import split_proxy_prefix
 from popserv.runtime.threads import BoundedThreadPool
@@ -100,6 +101,7 @@ class _Doctor:
 
     async def _check_server(self) -> None:
         options = self._options
+        stop_with_reactor(options.store)
         if geteuid() == 0 and options["uid"] is None:
             self._add(_as_whom(options.store))
         self._sockets = list(_sockets(options))

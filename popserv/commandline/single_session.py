@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from popserv.auth.realm import MaildropRealm
 from popserv.core.replies import After, Reply
 from popserv.core.session import State
+from popserv.maildrops.stopping import stop_with_reactor
 from popserv.options.session import SessionOptions
 from popserv.server.factory import POP3Factory
 from popserv.server.preauth import Identify, PreauthenticatedServer
@@ -60,6 +61,7 @@ class SingleSession:
         return self._exit_code
 
     def _make_factory(self, options: SessionOptions) -> POP3Factory:
+        stop_with_reactor(options.store, self._reactor)
         realm = MaildropRealm(options.store)
         if options["login"]:
             factory = make_factory(options, realm)
