@@ -80,14 +80,14 @@ class TOMLFile:
         """
         return self._get(key, default, bool, "true or false")
 
-    def number(self, key: str, default: int, maximum: int) -> int:
-        """Return a whole number from 1 to ``maximum``.
+    def number(self, key: str, default: int, maximum: int, minimum: int = 1) -> int:
+        """Return a whole number from ``minimum`` to ``maximum``.
 
         :raises FileError: it is not one.
         """
-        expected = f"a whole number from 1 to {maximum}"
+        expected = f"a whole number from {minimum} to {maximum}"
         value = self._get(key, default, int, expected)
-        if isinstance(value, bool) or not 1 <= value <= maximum:
+        if isinstance(value, bool) or not minimum <= value <= maximum:
             raise self.error(key, f"must be {expected}")
         return value
 

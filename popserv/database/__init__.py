@@ -1,0 +1,11 @@
+"""A PostgreSQL database that several hosts share; requires the extra ``sql``.
+
+This package may import core, runtime, interfaces, errors and texts.  Other packages import it only
+where a database is used, because its libraries are optional.
+"""
+
+from popserv.database.config import DatabaseConfig, read_config
+from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
+from popserv.database.pool import Database
+
+__all__ = ["Database", "DatabaseConfig", "DatabaseUnavailable", "OutcomeUnknown", "read_config"]

@@ -1,0 +1,234 @@
+"""The connections of a process to the database, and what is done when they fail."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import Error, OperationalError
+from psycopg.errors import (
+    DeadlockDetected,
+    FeatureNotSupported,
+    LockNotAvailable,
+    QueryCanceled,
+    ReadOnlySqlTransaction,
+    SerializationFailure,
+)
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from popserv.database.config import DatabaseConfig
+from popserv.database.connection import Connection, Row, connect
+from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
+from popserv.runtime.threads import BoundedThreadPool
+
+MAX_IN_LINE = 1000
+"""The number of statements that may wait for a connection."""
+
+PAUSE = 0.05
+"""The seconds before a statement is tried again; each pause is twice as long, up to MAX_PAUSE."""
+
+MAX_PAUSE = 0.5
+
+NOT_DONE = (DeadlockDetected, LockNotAvailable, ReadOnlySqlTransaction, SerializationFailure)
+"""Errors of a statement that may succeed when it is tried again."""
+
+
+class Database:
+    """A database; it connects when it is first used."""
+
+    _log = Logger()
+
+    def __init__(self, config: DatabaseConfig, reactor: Any) -> None:
+        self.config = config
+        self._reactor = reactor
+        self._threads = BoundedThreadPool("database", 1, reactor=reactor, wait_at_shutdown=False)
+        self._idle: list[Connection] = []
+        self._free = config.connections
+        self._line: deque[Deferred[None]] = deque()
+        self._unfinished = 0
+        self._closed = False
+        self._finished: Deferred[None] | None = None
+        self._away = False
+
+    async def execute(
+        self, statement: str, parameters: Sequence[Any] = (), *, repeat: bool = True
+    ) -> list[Row]:
+        """Execute one statement in a transaction of its own, and return its rows, [] if none.
+
+        Parameters are written ``$1``, ``$2`` as in PostgreSQL itself, best with a cast, as in
+        ``$1::bytea``.  They are bytes, int (sent as bigint), str, bool, uuid.UUID, None, and lists
+        of one kind of these.
+
+        A statement that the database has refused without doing anything, such as one that
+        would deadlock, is executed again until ``config.patience`` seconds have passed.  With
+        ``repeat``, this is also done when the connection breaks while it is under way: it must
+        have the same effect twice as once.
+
+        :raises DatabaseUnavailable: nothing was done: the database cannot be reached or is too
+            busy, within those seconds, or more than MAX_IN_LINE statements wait.
+        :raises OutcomeUnknown: it may have been executed, or may be later; also when the server
+            has sent a WARNING, as it does for a commit that no standby has confirmed.
+        :raises psycopg.Error: any other error, such as a violated constraint.
+        """
+        return await self._execute(statement, parameters, repeat)
+
+    async def execute_script(self, statements: str) -> None:
+        """Execute several statements, without parameters, in one transaction.
+
+        :raises: as :meth:`execute`; they are not repeated when the connection breaks.
+        """
+        await self._execute(statements, None, repeat=False)
+
+    async def close(self) -> None:
+        """Wait for the statements under way, and close the connections."""
+        self._closed = True
+        if self._unfinished:
+            self._finished = Deferred()
+            await self._finished
+        for connection in self._idle:
+            connection.shut()
+        self._idle.clear()
+
+    async def _execute(
+        self, statement: str, parameters: Sequence[Any] | None, repeat: bool
+    ) -> list[Row]:
+        if self._closed or self._unfinished >= self.config.connections + MAX_IN_LINE:
+            raise DatabaseUnavailable
+        self._unfinished += 1
+        try:
+            return await self._try(_Statement(statement, parameters, repeat))
+        finally:
+            self._unfinished -= 1
+            if self._finished is not None and not self._unfinished:
+                self._finished.callback(None)
+
+    async def _try(self, statement: _Statement) -> list[Row]:
+        """Execute a statement until it succeeds, fails for good, or patience is over."""
+        deadline = self._reactor.seconds() + self.config.patience
+        pause = PAUSE
+        while True:
+            try:
+                return await self._try_once(statement, deadline)
+            except _TryAgain as problem:
+                if self._left(deadline) <= pause or (statement.begun and not statement.repeat):
+                    raise statement.failure() from problem.__cause__
+            await deferLater(self._reactor, pause)
+            pause = min(2 * pause, MAX_PAUSE)
+
+    async def _try_once(self, statement: _Statement, deadline: float) -> list[Row]:
+        await self._take_slot(deadline)
+        try:
+            connection = await self._connection(deadline)
+            try:
+                return await self._run(connection, statement, deadline)
+            finally:
+                if not connection.closed:
+                    self._idle.append(connection)
+        finally:
+            self._leave_slot()
+
+    async def _run(
+        self, connection: Connection, statement: _Statement, deadline: float
+    ) -> list[Row]:
+        """Execute a statement on a connection, and find out what an error means."""
+        left = self._left(deadline)
+        try:
+            rows = await connection.run(
+                statement.text, statement.parameters, left, prepare=statement.prepare
+            )
+        except DeferredTimeout as error:
+            raise OutcomeUnknown from error
+        except QueryCanceled as error:
+            # It has reached statement_timeout; another try would take as long.
+            raise statement.failure() from error
+        except Error as error:
+            if connection.closed or (error.sqlstate or "").startswith("08"):
+                connection.shut()
+                self._lost(error)
+                statement.begun = True
+                raise _TryAgain from error
+            if isinstance(error, ReadOnlySqlTransaction):
+                # This host is no longer the primary one.
+                connection.shut()
+            if isinstance(error, FeatureNotSupported) and statement.prepare is None:
+                # A table has changed since the statement was prepared, on this connection.
+                connection.shut()
+                statement.prepare = False
+            elif not isinstance(error, NOT_DONE):
+                raise
+            raise _TryAgain from error
+        if connection.warning is not None:
+            raise OutcomeUnknown from Warning(connection.warning)
+        return rows
+
+    async def _connection(self, deadline: float) -> Connection:
+        """Return a connection that is idle, or a new one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                return connection
+        try:
+            connection = await connect(
+                self._reactor, dict(self.config.parameters), self._threads, self._left(deadline)
+            )
+        except OperationalError as error:
+            self._lost(error)
+            raise _TryAgain from error
+        # Prepared when it is executed for the second time.
+        connection.prepare_threshold = 1 if self.config.prepare else None
+        if self._away:
+            self._away = False
+            self._log.info("the database is available again")
+        return connection
+
+    def _left(self, deadline: float) -> float:
+        left: float = deadline - self._reactor.seconds()
+        return max(0.0, left)
+
+    def _lost(self, error: Error) -> None:
+        if not self._away:
+            self._away = True
+            self._log.warn("the database is unavailable: {reason}", reason=str(error))
+
+    async def _take_slot(self, deadline: float) -> None:
+        """Wait in line for one of the connections."""
+        if self._free:
+            self._free -= 1
+            return
+        waiting: Deferred[None] = Deferred(self._line.remove)
+        self._line.append(waiting)
+        waiting.addTimeout(self._left(deadline), self._reactor)
+        try:
+            await waiting
+        except DeferredTimeout as error:
+            raise _TryAgain from error
+
+    def _leave_slot(self) -> None:
+        if self._line:
+            self._line.popleft().callback(None)
+        else:
+            self._free += 1
+
+
+class _Statement:
+    """A statement, and what has become of it so far."""
+
+    def __init__(self, text: str, parameters: Sequence[Any] | None, repeat: bool) -> None:
+        self.text = text
+        self.parameters = parameters
+        self.repeat = repeat
+        # False: no longer; None: as the connection does.
+        self.prepare = None if parameters is not None else False
+        self.begun = False
+
+    def failure(self) -> Exception:
+        """Return the error when it is given up."""
+        return OutcomeUnknown() if self.begun else DatabaseUnavailable()
+
+
+class _TryAgain(Exception):
+    """A statement has failed for a reason that may pass."""
