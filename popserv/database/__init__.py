@@ -7,5 +7,14 @@ where a database is used, because its libraries are optional.
 from popserv.database.config import DatabaseConfig, read_config
 from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
 from popserv.database.pool import Database
+from popserv.database.schema import SchemaError, check_schema
 
-__all__ = ["Database", "DatabaseConfig", "DatabaseUnavailable", "OutcomeUnknown", "read_config"]
+__all__ = [
+    "Database",
+    "DatabaseConfig",
+    "DatabaseUnavailable",
+    "OutcomeUnknown",
+    "SchemaError",
+    "check_schema",
+    "read_config",
+]

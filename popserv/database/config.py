@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, timeout_from_conninfo
 from popserv.runtime.config_files import FileError
 from popserv.runtime.toml_file import TOMLFile
 
-KEYS = ("conninfo", "connections", "grace", "inline", "lease", "objects", "patience", "prepare")
+KEYS = ("connections", "conninfo", "grace", "inline", "lease", "objects", "patience", "prepare")
 
 DAY = 24 * 3600
 

@@ -73,6 +73,12 @@ class Connection(AsyncConnection[Row]):
                 # It broke, or nobody waits any more for what is under way.
                 self.shut()
 
+    def ended(self) -> bool:
+        """Return whether the connection has ended while nobody used it."""
+        while not self.closed and self._socket.is_readable():
+            self._read_idle()
+        return self.closed
+
     def shut(self) -> None:
         """Close the connection."""
         self._socket.close()

@@ -169,7 +169,7 @@ class Database:
         """Return a connection that is idle, or a new one."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed:
+            if not connection.ended():
                 return connection
         try:
             connection = await connect(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,8 @@ class WatchedSocket:
         self._reactor = reactor
         self._fileno = os.dup(fileno)
         self._idle = idle
+        self._poll = select.poll()
+        self._poll.register(self._fileno, select.POLLIN)
         self._waiting: Deferred[Ready] | None = None
 
     def ready(self, wanted: Wait) -> Deferred[Ready]:
@@ -40,11 +43,13 @@ class WatchedSocket:
         self._waiting = Deferred(self._cancelled)
         return self._waiting
 
+    def is_readable(self) -> bool:
+        """Return whether octets or the end have come that the reactor has not yet told of."""
+        return bool(self._poll.poll(0))
+
     def give_up(self) -> None:
         """Raise Twisted's TimeoutError where somebody waits."""
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.errback(Failure(DeferredTimeout()))
+        self._resume(Failure(DeferredTimeout()))
 
     def close(self) -> None:
         """Forget the socket."""
@@ -64,24 +69,23 @@ class WatchedSocket:
 
     def doRead(self) -> None:
         """Go on with who waits."""
-        if self._waiting is None:
-            self._idle()
-        else:
-            self._resume(self._waiting, Ready.R)
+        self._resume(Ready.R)
 
     def doWrite(self) -> None:
         """Go on with who waits."""
         self._reactor.removeWriter(self)
-        if self._waiting is not None:
-            self._resume(self._waiting, Ready.W)
+        self._resume(Ready.W)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has found the socket closed."""
-        self.close()
+        """Go on with who waits; libpq finds what is wrong with the socket, if it is still open."""
+        self._resume(Ready.R)
 
-    def _resume(self, waiting: Deferred[Ready], ready: Ready) -> None:
-        self._waiting = None
-        waiting.callback(ready)
+    def _resume(self, result: Ready | Failure) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            self._idle()
+        else:
+            waiting.callback(result)
 
     def _cancelled(self, waiting: Deferred[Ready]) -> None:
         self._waiting = None

@@ -28,7 +28,7 @@ from tests.auth.oauth.test_checker import ScriptedVerifier
 from tests.auth.oauth.tokens import jwk_of, rsa_key
 from tests.auth.sql.harness import DatabaseCase
 from tests.doctor.harness import codes, open_directory, unprivileged
-from tests.live.slapd import free_port
+from tests.live.harness import free_port
 
 
 class SQLTests(DatabaseCase):

@@ -1,47 +1,234 @@
-"""Tests of popserv.database.pool on a real PostgreSQL."""
+"""Tests of popserv.database.pool and connection on a real PostgreSQL; test_faults has the rest."""
 
+from functools import cache
 from uuid import uuid4
 
-from psycopg.errors import UniqueViolation
+from psycopg import ProgrammingError
+from psycopg.errors import CheckViolation, UniqueViolation
+from psycopg.waiting import Ready, Wait
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred, gatherResults
-from twisted.trial.unittest import TestCase
+from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
+from zope.interface.verify import verifyObject
 
-from popserv.database.config import DatabaseConfig
-from popserv.database.errors import DatabaseUnavailable
-from popserv.database.pool import Database
-from tests.live.postgresql import PostgreSQL
+from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
+from popserv.database.schema import durability_problems
+from popserv.database.waiting import WatchedSocket
+from tests.certificates import issue, make_authority
+from tests.database.harness import DatabaseCase
+from tests.live.harness import free_port, temporary_directory
+from tests.live.postgresql import AtExit, PostgreSQL, create_database, shared_server
+
+SELECT = "SELECT id FROM t WHERE id = $1::bigint"
+
+TABLE = (
+    "CREATE TABLE t (id bigint PRIMARY KEY CHECK (id >= 0));"
+    "INSERT INTO t SELECT n FROM generate_series(1, 1000) n"
+)
 
 
-class DatabaseTests(TestCase):
-    """A database."""
+class StatementTests(DatabaseCase):
+    """Statements, their parameters and their rows."""
 
-    async def test_database(self):
-        """Rows are returned, also of 899 statements at once, and after the server has restarted."""
-        server = PostgreSQL(self)
-        parameters = {"host": str(server.directory), "user": "mail", "dbname": "postgres"}
-        database = Database(DatabaseConfig(path="", parameters=parameters), reactor)
-        self.addCleanup(database.close)
-        values = (b"\0x", 1 << 40, uuid4(), None, True, [1, 70000], [b"a", b"\xff"])
-        casts = ("bytea", "bigint", "uuid", "bigint", "boolean", "bigint[]", "bytea[]")
+    async def test_values(self):
+        """Values come back as they were sent, the first time and prepared."""
+        values = (b"\0x", 1 << 40, uuid4(), None, True, "\xe9", [1, 70000], [b"a", b"\xff"], [])
+        casts = "bytea bigint uuid bigint boolean text bigint[] bytea[] uuid[]".split()
         fields = ", ".join(f"${number}::{cast}" for number, cast in enumerate(casts, 1))
         for _ in range(3):
-            self.assertEqual(await database.execute(f"SELECT {fields}", values), [values])
-        await database.execute_script(
-            "CREATE TABLE t (id bigint PRIMARY KEY);"
-            "INSERT INTO t SELECT n FROM generate_series(1, 1000) n"
+            self.assertEqual(await self.database.execute(f"SELECT {fields}", values), [values])
+
+    async def test_numbers(self):
+        """Numbers of any size are of one type, so that the statement is prepared once."""
+        single = self.connect(connections=1)
+        for number in (1, 1, 1 << 20, 1 << 40):
+            self.assertEqual(await single.execute("SELECT $1::bigint", [number]), [(number,)])
+        [(count,)] = await single.execute(
+            "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT $1::bigint'"
         )
-        with self.assertRaises(UniqueViolation):
-            await database.execute("INSERT INTO t VALUES ($1::bigint)", [7])
-        select = "SELECT id FROM t WHERE id = $1::bigint"
+        self.assertEqual(count, 1)
+
+    async def test_large_result(self):
+        """A result of 20 MB."""
+        [(octets,)] = await self.database.execute(
+            "SELECT decode(repeat('00', $1::integer), 'hex')", [20_000_000]
+        )
+        self.assertEqual(octets, bytes(20_000_000))
+
+    async def test_large_parameter(self):
+        """A parameter of 20 MB, which the socket does not take at once."""
+        octets = bytes(20_000_000)
+        [(length,)] = await self.database.execute("SELECT length($1::bytea)", [octets])
+        self.assertEqual(length, len(octets))
+
+    async def test_many(self):
+        """Statements wait in line for a connection."""
+        await self.database.execute_script(TABLE)
         rows = await gatherResults(
-            [ensureDeferred(database.execute(select, [n])) for n in range(1, 900)]
+            [ensureDeferred(self.database.execute(SELECT, [n])) for n in range(1, 900)]
         )
         self.assertEqual(rows, [[(n,)] for n in range(1, 900)])
-        self.assertEqual(await database.execute("INSERT INTO t VALUES (0)"), [])
-        server.stop()
-        server.start()
-        self.assertEqual(await database.execute(select, [7]), [(7,)])
-        await database.close()
+        [(connections,)] = await self.database.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        )
+        self.assertEqual(connections, 4)
+
+    async def test_errors(self):
+        """An error of a statement is the caller's, and a notice is none."""
+        await self.database.execute_script(TABLE)
+        for number, error in ((7, UniqueViolation), (-1, CheckViolation)):
+            with self.assertRaises(error):
+                await self.database.execute("INSERT INTO t VALUES ($1::bigint)", [number])
+        with self.assertRaises(ProgrammingError):
+            await self.database.execute(SELECT, [object()])
+        notice = "DO $$ BEGIN RAISE NOTICE 'nothing'; END $$"
+        self.assertEqual(await self.database.execute(notice), [])
+
+    async def test_warning(self):
+        """A statement with a warning may not have been done."""
+        with self.assertRaises(OutcomeUnknown):
+            await self.database.execute("DO $$ BEGIN RAISE WARNING 'something'; END $$")
+
+    async def test_lock(self):
+        """A statement that waits for a lock tries again, and then ends for good."""
+        await self.database.execute_script(TABLE)
+        blocked = self.connect(patience=1, options="-c lock_timeout=100")
+        hold = "BEGIN; LOCK TABLE t; SELECT pg_sleep(1.5); END"
+        holding = ensureDeferred(self.database.execute_script(hold))
+        locks = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND granted"
+        while await self.database.execute(locks) == [(0,)]:
+            pass
         with self.assertRaises(DatabaseUnavailable):
-            await database.execute(select, [7])
+            await blocked.execute("UPDATE t SET id = 1001 WHERE id = 1")
+        self.assertEqual(
+            await self.database.execute("UPDATE t SET id = 1002 WHERE id = 1 RETURNING id"),
+            [(1002,)],
+        )
+        await holding
+
+    async def test_changed_table(self):
+        """A prepared statement whose rows have other columns now is executed on all connections."""
+        await self.database.execute_script(TABLE)
+        every = "SELECT * FROM t WHERE id = $1::bigint"
+        for _ in range(2):
+            await gatherResults([ensureDeferred(self.database.execute(every, [1])) for _ in "1234"])
+        other = self.connect()
+        await other.execute("ALTER TABLE t ADD more text")
+        for _ in range(8):
+            self.assertEqual(await self.database.execute(every, [1]), [(1, None)])
+
+    async def test_terminated(self):
+        """A statement whose session is ended is executed again, if it may be."""
+        await self.database.execute("CREATE SEQUENCE tries")
+        once = "SELECT CASE nextval('tries') WHEN 1 THEN pg_terminate_backend(pg_backend_pid()) END"
+        self.assertEqual(await self.database.execute(once), [(None,)])
+        await self.database.execute("ALTER SEQUENCE tries RESTART")
+        with self.assertRaises(OutcomeUnknown):
+            await self.database.execute(once, repeat=False)
+
+
+@cache
+def tls_server():
+    """Return a server with TLS and a certificate for localhost, and the file of its authority."""
+    authority = make_authority()
+    trusted = temporary_directory() / "authority"
+    trusted.write_bytes(authority.certificate_pem())
+    return PostgreSQL(AtExit(), issue("localhost", issuer=authority).pem()), trusted
+
+
+class ServerTests(DatabaseCase):
+    """Servers that have TLS, restart, or are one of several."""
+
+    def setUp(self):
+        """Connect by TLS."""
+        self.server, trusted = tls_server()
+        self.parameters = {
+            "host": "localhost",
+            "port": str(self.server.port),
+            "user": "mail",
+            "dbname": create_database(self.server),
+            "sslmode": "verify-full",
+            "sslrootcert": str(trusted),
+        }
+        self.database = self.connect()
+
+    async def test_tls(self):
+        """The certificate has the name of the host, and a connection is encrypted."""
+        encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        self.assertEqual(await self.database.execute(encrypted), [(True,)])
+        octets = bytes(5_000_000)
+        self.assertEqual(await self.database.execute("SELECT $1::bytea", [octets]), [(octets,)])
+        other = self.connect(parameters={"host": "127.0.0.1"}, patience=0.2)
+        with self.assertRaises(DatabaseUnavailable) as raised:
+            await other.execute("SELECT 1")
+        self.assertIn("certificate", str(raised.exception.__cause__))
+
+    async def test_restart(self):
+        """A statement waits for a server that restarts."""
+        await self.database.execute("SELECT 1")
+        self.server.stop()
+        waiting = ensureDeferred(self.database.execute("SELECT 1", repeat=False))
+        self.server.start()
+        self.assertEqual(await waiting, [(1,)])
+
+    async def test_hosts(self):
+        """A host that does not answer, and one that only reads, are passed over."""
+        hosts = {
+            "host": f"127.0.0.1,{shared_server().directory},localhost",
+            "port": f"{free_port()},5432,{self.parameters['port']}",
+            "target_session_attrs": "read-write",
+            "sslmode": "prefer",
+        }
+        name = self.parameters["dbname"]
+        shared_server().execute(f"CREATE DATABASE {name}")
+        shared_server().execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        database = self.connect(parameters=hosts)
+        port = "SELECT current_setting('port')"
+        self.assertEqual(await database.execute(port), [(self.parameters["port"],)])
+
+    async def test_standby(self):
+        """A commit that no standby confirms may be lost, also when somebody ends its wait."""
+        await self.database.execute("CREATE TABLE t (id bigint)")
+        self.server.execute(
+            "ALTER SYSTEM SET synchronous_standby_names = 'other'; SELECT pg_reload_conf()"
+        )
+        self.addCleanup(
+            self.server.execute,
+            "SET synchronous_commit = off; ALTER SYSTEM RESET synchronous_standby_names;"
+            "SELECT pg_reload_conf()",
+        )
+        while await durability_problems(self.database):
+            pass
+        add = "INSERT INTO t VALUES (1)"
+        with self.assertRaises(OutcomeUnknown):
+            await self.connect(patience=0.2).execute(add)
+        under_way = ensureDeferred(self.database.execute(add))
+        cancel = (
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
+            "WHERE wait_event = 'SyncRep' AND datname = current_database()"
+        )
+        while not under_way.called:
+            await self.database.execute(cancel)
+        error = await self.assertFailure(under_way, OutcomeUnknown)
+        self.assertIn("canceling wait for synchronous replication", str(error.__cause__))
+
+
+class WatchedSocketTests(DatabaseCase):
+    """WatchedSocket."""
+
+    async def test_interfaces(self):
+        """It is what the reactor needs, and has another number than libpq's socket."""
+        await self.database.execute("SELECT 1")
+        [connection] = self.database._idle
+        watched = WatchedSocket(reactor, connection.fileno())
+        self.addCleanup(watched.close)
+        verifyObject(IReadDescriptor, watched)
+        verifyObject(IWriteDescriptor, watched)
+        self.assertEqual(watched.logPrefix(), "WatchedSocket")
+        self.assertNotEqual(watched.fileno(), connection.fileno())
+        reading = watched.ready(Wait.R)
+        watched.connectionLost(None)
+        self.assertEqual(self.successResultOf(reading), Ready.R)
+        connection.shut()
+        connection._socket.close()
+        self.assertEqual(connection._socket.fileno(), -1)

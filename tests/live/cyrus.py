@@ -9,7 +9,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from tests.live.harness import require_programs, temporary_directory, until
+from tests.live.harness import free_port, require_programs, temporary_directory, until
 
 UNPACKED = Path("/opt/cyrus")
 """Where .ci/run unpacks Debian's packages, because cyrus-pop3d conflicts with dovecot-pop3d."""
@@ -104,9 +104,3 @@ class Cyrus:
         with smtplib.LMTP("127.0.0.1", self._lmtp) as lmtp:
             for message in messages:
                 lmtp.sendmail("sender@example.org", [name], message)
-
-
-def free_port():
-    """Return a port that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        return unused.getsockname()[1]

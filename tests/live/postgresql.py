@@ -1,13 +1,16 @@
 """A PostgreSQL server of a test, in a temporary directory and on a socket there."""
 
+import atexit
 import os
 import pwd
 import shutil
 import signal
 import subprocess
+from functools import cache
+from itertools import count
 from pathlib import Path
 
-from tests.live.harness import TIMEOUT, temporary_directory, until
+from tests.live.harness import TIMEOUT, free_port, temporary_directory, until
 
 
 def program(name):
@@ -16,19 +19,54 @@ def program(name):
     return str(found[-1]) if found else shutil.which(name)
 
 
-class PostgreSQL:
-    """A cluster; ``url`` is the URL of its database for SQLAlchemy."""
+class AtExit:
+    """Cleans up at the end of the process, in place of a test case."""
 
-    def __init__(self, test):
+    addCleanup = staticmethod(atexit.register)
+
+
+@cache
+def shared_server():
+    """Return the server that all tests of this process share; it is for databases of their own."""
+    return PostgreSQL(AtExit())
+
+
+_numbers = count(1)
+
+
+def create_database(server=None):
+    """Create a database, in the shared server unless another is given; return its name."""
+    name = f"test{next(_numbers)}"
+    (server or shared_server()).execute(f"CREATE DATABASE {name}")
+    return name
+
+
+class PostgreSQL:
+    """A cluster; ``url`` is the URL of its database for SQLAlchemy.
+
+    With a certificate (PEM, with its key) it also listens on ``port`` of 127.0.0.1, with TLS.
+    """
+
+    def __init__(self, test, certificate=None):
         self.directory = temporary_directory(test)
+        self.port = free_port() if certificate else 5432
+        self._settings = ["--listen_addresses="]
         self._data = self.directory / "data"
         self._process = None
+        self._address = ["--host", str(self.directory), "--port", str(self.port)]
         # It does not run as root.
         self._as_user = {}
         if os.geteuid() == 0:
             user = pwd.getpwnam("postgres")
             os.chown(self.directory, user.pw_uid, user.pw_gid)
             self._as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        if certificate:
+            path = self.directory / "certificate"
+            path.touch(0o600)
+            path.write_bytes(certificate)
+            os.chown(path, self._as_user.get("user", -1), self._as_user.get("group", -1))
+            self._settings = ["--listen_addresses=127.0.0.1", "--ssl=on"]
+            self._settings += [f"--ssl_cert_file={path}", f"--ssl_key_file={path}"]
         subprocess.run(
             [
                 *(program("initdb"), "--auth=trust", "--username=mail", "--no-sync"),
@@ -50,14 +88,14 @@ class PostgreSQL:
             self._process = subprocess.Popen(
                 [
                     *(program("postgres"), "-D", str(self._data), "-k", str(self.directory)),
-                    *("-c", "listen_addresses=", "-c", "fsync=off"),
+                    *("--fsync=off", f"--port={self.port}", *self._settings),
                 ],
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
                 **self._as_user,
             )
-        ready = [program("pg_isready"), "--quiet", "--host", str(self.directory)]
+        ready = [program("pg_isready"), "--quiet", *self._address]
         until(lambda: subprocess.run(ready, check=False).returncode == 0, "PostgreSQL")
 
     def stop(self):
@@ -69,7 +107,7 @@ class PostgreSQL:
 
     def execute(self, statements):
         """Execute SQL statements."""
-        command = [program("psql"), "-q", "-v", "ON_ERROR_STOP=1", "-h", str(self.directory)]
+        command = [program("psql"), "-q", "-v", "ON_ERROR_STOP=1", *self._address]
         subprocess.run(
             [*command, "-U", "mail", "-d", "postgres"],
             input=statements.encode(),

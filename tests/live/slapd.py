@@ -1,7 +1,6 @@
 """An OpenLDAP server of a test, in a temporary directory and on ports of this machine."""
 
 import shutil
-import socket
 import subprocess
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,7 +9,7 @@ import ldap
 from cryptography import x509
 
 from tests.certificates import issue, make_authority
-from tests.live.harness import TIMEOUT, temporary_directory, until
+from tests.live.harness import TIMEOUT, free_port, temporary_directory, until
 
 SUFFIX = "dc=example,dc=org"
 ADMIN = f"cn=admin,{SUFFIX}"
@@ -41,12 +40,6 @@ access to attrs=userPassword by anonymous auth
 access to dn.subtree="ou=hidden,{suffix}" by * none
 access to * by * read
 """
-
-
-def free_port():
-    """Return a port that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        return unused.getsockname()[1]
 
 
 def program():

@@ -19,7 +19,7 @@ from popserv.interfaces import IReloadable, IUserLookup
 from popserv.runtime.extras import how_to_install
 from tests.auth.harness import ask
 from tests.auth.ldap.harness import SEARCH, TEMPLATE, DirectoryCase
-from tests.live.slapd import free_port
+from tests.live.harness import free_port
 
 FIELDS = '[fields]\npopserv_since = "mailSince"\nallow_nets = "mailNetworks"\n'
 

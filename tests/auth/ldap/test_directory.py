@@ -11,7 +11,8 @@ from popserv.auth.users.outages import ServerUnavailable
 from popserv.auth.users.records import name_parts
 from popserv.core.user_settings import UserSettings
 from tests.auth.ldap.harness import SEARCH, TEMPLATE, DirectoryCase
-from tests.live.slapd import ADMIN, free_port
+from tests.live.harness import free_port
+from tests.live.slapd import ADMIN
 
 FIELDS = """
 [fields]

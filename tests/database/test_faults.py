@@ -1,0 +1,268 @@
+"""Tests of what Database does when the server or the network fails."""
+
+from unittest import mock
+
+from psycopg import OperationalError
+from psycopg.errors import FeatureNotSupported, InternalError_
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.trial.unittest import TestCase
+
+from popserv.database import pool
+from popserv.database.config import DatabaseConfig
+from popserv.database.connection import connect
+from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
+from popserv.database.pool import Database
+from tests.database.fake_server import (
+    EXECUTE,
+    PREPARE,
+    FakeServer,
+    break_in_reply,
+    break_off,
+    fail,
+    hang,
+    succeed,
+    warn,
+)
+
+STATEMENT = "SELECT $1::bigint"
+
+
+class FaultTests(TestCase):
+    """A server with faults."""
+
+    timeout = 60
+
+    def setUp(self):
+        """Record what is logged."""
+        self.logged = []
+
+        def observe(event):
+            if isinstance(event.get("log_source"), Database):
+                self.logged.append(event["log_level"])
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+
+    def serve(self, *script, patience=10, connections=1, prepare=True, host="127.0.0.1"):
+        """Start a server with this script, and return a Database."""
+        self.server = FakeServer(*script)
+        port = reactor.listenTCP(0, self.server, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.port = port
+        parameters = {"host": host, "port": port.getHost().port, "user": "mail"}
+        config = DatabaseConfig(
+            path="/sql.toml",
+            parameters={**parameters, "sslmode": "disable", "gssencmode": "disable"},
+            patience=patience,
+            connections=connections,
+            prepare=prepare,
+        )
+        database = Database(config, reactor)
+
+        async def close():
+            await database.close()
+            for each in self.server.protocols:
+                each.transport.abortConnection()
+
+        self.addCleanup(close)
+        return database
+
+    async def succeeds(self, database, **options):
+        """Execute a statement, which returns its row."""
+        self.assertEqual(await database.execute(STATEMENT, [7], **options), [(7,)])
+
+    async def fails(self, error, database, **options):
+        """Execute a statement, which raises an error; return it."""
+        with self.assertRaises(error) as raised:
+            await database.execute(STATEMENT, [7], **options)
+        return raised.exception
+
+    async def test_prepared(self):
+        """A statement is prepared when it is executed for the second time."""
+        database = self.serve()
+        for _ in range(3):
+            await self.succeeds(database)
+        self.assertEqual(self.server.steps, ["connect", EXECUTE, PREPARE, EXECUTE, EXECUTE])
+
+    async def test_not_prepared(self):
+        """It never is behind a pooler."""
+        database = self.serve(prepare=False)
+        for _ in range(3):
+            await self.succeeds(database)
+        self.assertEqual(self.server.steps, ["connect", EXECUTE, EXECUTE, EXECUTE])
+
+    async def test_break_in_connect(self):
+        """A connection that breaks at once is tried again; that is logged once."""
+        refuse = fail(b"57P03", b"FATAL")
+        database = self.serve(break_off, refuse, break_off)
+        await self.succeeds(database, repeat=False)
+        self.assertEqual(self.server.steps, ["connect"] * 4 + [EXECUTE])
+        self.assertEqual(self.logged, [LogLevel.warn, LogLevel.info])
+
+    async def test_break_in_prepare(self):
+        """A statement whose connection breaks while it is prepared is executed again."""
+        database = self.serve(succeed, succeed, break_off)
+        await self.succeeds(database)
+        await self.succeeds(database)
+        self.assertEqual(self.server.steps, ["connect", EXECUTE, PREPARE, "connect", EXECUTE])
+
+    async def test_break_in_execute(self):
+        """A statement whose connection breaks is executed again, if it may be."""
+        for breaking in (break_off, break_in_reply, fail(b"57P01", b"FATAL"), fail(b"08P01")):
+            database = self.serve(succeed, breaking)
+            await self.succeeds(database)
+            self.assertEqual(self.server.steps, ["connect", EXECUTE, "connect", EXECUTE])
+            database = self.serve(succeed, breaking)
+            await self.fails(OutcomeUnknown, database, repeat=False)
+            await self.succeeds(database)
+
+    async def test_breaks_forever(self):
+        """At the end of patience, what was once under way may have been executed."""
+        database = self.serve(succeed, *[break_off] * 100, patience=0.4)
+        await self.fails(OutcomeUnknown, database)
+        database = self.serve(*[break_off] * 100, patience=0.4)
+        await self.fails(DatabaseUnavailable, database)
+
+    async def test_idle_break(self):
+        """A connection that ends between statements costs nothing, also one that may not repeat."""
+        database = self.serve()
+        await self.succeeds(database)
+        [protocol] = self.server.protocols
+        gone = Deferred()
+        protocol.connectionLost = lambda reason: gone.callback(None)
+        protocol.transport.loseWriteConnection()
+        await gone
+        await self.succeeds(database, repeat=False)
+        self.assertEqual(self.server.steps, ["connect", EXECUTE, "connect", EXECUTE])
+        self.assertEqual(self.logged, [])
+
+    async def test_deadline_under_way(self):
+        """A statement that takes too long is given up with its connection, and not repeated."""
+        database = self.serve(succeed, hang, patience=0.2)
+        await self.fails(OutcomeUnknown, database)
+        await self.succeeds(database)
+        self.assertEqual(self.server.steps, ["connect", EXECUTE, "connect", EXECUTE])
+
+    async def test_deadline_in_line(self):
+        """A statement that is tried again waits in line, and no longer than its patience."""
+        self.patch(pool, "PAUSE", 0.3)
+        database = self.serve(succeed, fail(b"40001"), hang, patience=0.6)
+        refused = ensureDeferred(self.fails(DatabaseUnavailable, database))
+        while self.server.steps != ["connect", EXECUTE]:
+            await pause()
+        under_way = ensureDeferred(self.fails(OutcomeUnknown, database))
+        await refused
+        self.assertNoResult(under_way)
+        await under_way
+
+    async def test_deadline_in_connect(self):
+        """Neither was one for which no host has answered."""
+        database = self.serve(hang, patience=0.2, host="127.0.0.1,127.0.0.1")
+        await self.fails(DatabaseUnavailable, database)
+        self.assertEqual(self.server.steps, ["connect"])
+
+    async def test_too_many(self):
+        """No more than so many statements wait."""
+        self.patch(pool, "MAX_IN_LINE", 1)
+        database = self.serve(succeed, hang)
+        waiting = [ensureDeferred(database.execute(STATEMENT, [7])) for _ in range(2)]
+        await self.fails(DatabaseUnavailable, database)
+        for each in reversed(waiting):
+            each.cancel()
+            await self.assertFailure(each, CancelledError)
+
+    async def test_cancelled(self):
+        """A statement that nobody waits for any more is given up with its connection."""
+        database = self.serve(succeed, hang)
+        under_way = ensureDeferred(database.execute(STATEMENT, [7]))
+        in_line = ensureDeferred(database.execute(STATEMENT, [7]))
+        while self.server.steps != ["connect", EXECUTE]:
+            await pause()
+        for each in (in_line, under_way):
+            each.cancel()
+            await self.assertFailure(each, CancelledError)
+        await self.succeeds(database)
+        self.assertEqual(self.server.steps, ["connect", EXECUTE, "connect", EXECUTE])
+
+    async def test_refused_for_now(self):
+        """What would deadlock, or waits for a lock, is executed again, whatever it is."""
+        for sqlstate in (b"40001", b"40P01", b"55P03"):
+            database = self.serve(succeed, fail(sqlstate))
+            await self.succeeds(database, repeat=False)
+            self.assertEqual(self.server.steps, ["connect", EXECUTE, EXECUTE])
+            database = self.serve(succeed, *[fail(sqlstate)] * 100, patience=0.2)
+            await self.fails(DatabaseUnavailable, database)
+        self.assertEqual(self.logged, [])
+
+    async def test_read_only(self):
+        """A host that has become a standby is left."""
+        database = self.serve(succeed, fail(b"25006"))
+        await self.succeeds(database, repeat=False)
+        self.assertEqual(self.server.steps, ["connect", EXECUTE, "connect", EXECUTE])
+
+    async def test_cached_plan(self):
+        """A prepared statement that no longer fits is executed unprepared, once."""
+        database = self.serve(succeed, fail(b"0A000"))
+        await self.succeeds(database, repeat=False)
+        self.assertEqual(self.server.steps, ["connect", EXECUTE, "connect", EXECUTE])
+        database = self.serve(succeed, fail(b"0A000"), succeed, fail(b"0A000"))
+        await self.fails(FeatureNotSupported, database)
+
+    async def test_statement_timeout(self):
+        """A statement that the server has ended was not executed, and is not tried again."""
+        database = self.serve(succeed, fail(b"57014"))
+        error = await self.fails(DatabaseUnavailable, database)
+        self.assertIsInstance(error.__cause__, OperationalError)
+        self.assertEqual(self.server.steps, ["connect", EXECUTE])
+
+    async def test_other_errors(self):
+        """Other errors are the caller's, and the connection stays."""
+        database = self.serve(succeed, fail(b"XX000"))
+        await self.fails(InternalError_, database)
+        await self.succeeds(database)
+        self.assertEqual(self.server.steps, ["connect", EXECUTE, EXECUTE])
+
+    async def test_warning(self):
+        """A commit with a warning may be on no standby, and is not repeated."""
+        database = self.serve(succeed, warn)
+        error = await self.fails(OutcomeUnknown, database)
+        self.assertEqual(str(error.__cause__), "the text")
+        await self.succeeds(database)
+        self.assertEqual(self.server.steps, ["connect", EXECUTE, PREPARE, EXECUTE])
+
+    async def test_close(self):
+        """Closing waits for statements under way, and refuses others."""
+        database = self.serve()
+        under_way = ensureDeferred(self.succeeds(database))
+        closing = ensureDeferred(database.close())
+        await self.fails(DatabaseUnavailable, database)
+        self.assertNoResult(closing)
+        await under_way
+        await closing
+
+    async def test_unknown_host(self):
+        """A host that cannot be found is a reason to wait."""
+        database = Database(
+            DatabaseConfig(path="", parameters={"host": "db.invalid"}, patience=0.2), reactor
+        )
+        error = await self.fails(DatabaseUnavailable, database)
+        self.assertIsInstance(error.__cause__, OperationalError)
+
+    def test_name_server(self):
+        """So is a name server that does not answer."""
+        clock = Clock()
+        threads = mock.Mock(run=mock.Mock(return_value=Deferred()))
+        connecting = ensureDeferred(connect(clock, {"host": "db"}, threads, 3))
+        clock.advance(3)
+        error = self.failureResultOf(connecting, OperationalError)
+        self.assertEqual(error.getErrorMessage(), "no host name was resolved in 3 seconds")
+
+
+def pause():
+    """Return a Deferred that fires in the next turn of the reactor."""
+    waiting = Deferred()
+    reactor.callLater(0, waiting.callback, None)
+    return waiting

@@ -1,0 +1,106 @@
+"""Tests of popserv.database.schema."""
+
+import os
+
+from twisted.logger import globalLogPublisher
+
+from popserv.database import schema
+from popserv.database.schema import (
+    SchemaError,
+    check_schema,
+    create_schema,
+    durability_problems,
+    schema_version,
+    upgrade_schema,
+)
+from tests.database.harness import DatabaseCase
+
+
+class SchemaTests(DatabaseCase):
+    """The schema."""
+
+    async def refused(self, awaitable):
+        """Return the message of a SchemaError."""
+        with self.assertRaises(SchemaError) as raised:
+            await awaitable
+        return str(raised.exception)
+
+    def more_steps(self, *scripts):
+        """Let later versions of popserv have added these statements."""
+        directory = self.mktemp()
+        names = [f"{directory}{number}.sql" for number, _ in enumerate(scripts)]
+        for version, (name, script) in enumerate(zip(names, scripts, strict=True), 2):
+            done = f"INSERT INTO schema_version (version) VALUES ({version});"
+            with open(name, "w", encoding="utf-8") as file:
+                file.write(script + done)
+        self.patch(schema, "STEPS", [*schema.STEPS, *map(os.path.abspath, names)])
+
+    async def test_create(self):
+        """A schema is made once, and a server needs it."""
+        self.assertEqual(
+            await self.refused(check_schema(self.database)),
+            "/sql.toml: the database has no schema; "
+            "run: popserv schema create --store sql:/sql.toml",
+        )
+        self.assertIn("has no schema", await self.refused(upgrade_schema(self.database)))
+        await create_schema(self.database)
+        await check_schema(self.database)
+        self.assertEqual(await upgrade_schema(self.database), 1)
+        self.assertEqual(
+            await self.refused(create_schema(self.database)),
+            "/sql.toml: the database has a schema, version 1; to bring it to the version of this "
+            "popserv, run: popserv schema upgrade --store sql:/sql.toml",
+        )
+
+    async def test_upgrade(self):
+        """A later popserv refuses the schema until it is upgraded, then an earlier one does."""
+        await create_schema(self.database)
+        own = schema.STEPS
+        self.more_steps("CREATE TABLE new (id bigint);", "ALTER TABLE new ADD name text;")
+        self.assertEqual(
+            await self.refused(check_schema(self.database)),
+            "/sql.toml: the schema has version 1, and this popserv needs 3; "
+            "run: popserv schema upgrade --store sql:/sql.toml",
+        )
+        self.assertEqual(await upgrade_schema(self.database), 1)
+        self.assertEqual(await schema_version(self.database), 3)
+        self.assertEqual(await self.database.execute("SELECT id, name FROM new"), [])
+        self.patch(schema, "STEPS", own)
+        for refused in (check_schema, upgrade_schema):
+            self.assertEqual(
+                await self.refused(refused(self.database)),
+                "/sql.toml: the schema has version 3, and this popserv needs 1; "
+                "upgrade popserv on this host",
+            )
+
+    async def test_failure(self):
+        """A step that fails has changed nothing."""
+        await create_schema(self.database)
+        self.more_steps("CREATE TABLE new (id bigint); SELECT 1/0;")
+        message = await self.refused(upgrade_schema(self.database))
+        self.assertEqual(
+            message,
+            "/sql.toml: cannot make version 2 of the schema, nothing was changed: division by zero",
+        )
+        self.assertEqual(await schema_version(self.database), 1)
+        [(there,)] = await self.database.execute("SELECT to_regclass('new') IS NOT NULL")
+        self.assertFalse(there)
+
+    async def test_unreadable(self):
+        """A table that popserv may not read, or has not made, is an error."""
+        await self.database.execute("CREATE TABLE schema_version (other text)")
+        message = await self.refused(check_schema(self.database))
+        self.assertIn("/sql.toml: cannot read the schema: column", message)
+
+    async def test_durability(self):
+        """What may lose mail is logged, and does not keep a server from starting."""
+        await create_schema(self.database)
+        events = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        await check_schema(self.database)
+        [problem] = [event["problem"] for event in events if "problem" in event]
+        self.assertIn("synchronous_standby_names is empty", problem)
+        commits = self.connect(options="-c synchronous_commit=off")
+        [_, problem] = await durability_problems(commits)
+        self.assertIn("synchronous_commit is off", problem)
