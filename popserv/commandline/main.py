@@ -27,9 +27,9 @@ CONTROL_COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 on success, 1 after an error, 2 for usage.
 
-    ``popserv user check``, ``popserv config check`` and ``popserv uidl`` also return 1 if they have
-    found a problem, ``popserv compare`` if it has found a difference, and ``popserv copy`` if it
-    has left out mail; ``popserv deliver`` returns the codes of sysexits.h.  Errors are printed to
+    ``popserv user check``, ``config check``, ``schema check`` and ``uidl`` also return 1 if they
+    have found a problem, ``popserv compare`` if it has found a difference, and ``popserv copy`` if
+    it has left out mail; ``popserv deliver`` returns the codes of sysexits.h.  Errors are printed to
     standard error.  The default arguments are those of the process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -146,6 +146,16 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
         from popserv.commandline.config import add_arguments as add_config_arguments  # noqa: PLC0415
 
         add_config_arguments(config)
+    schema = commands.add_parser(
+        "schema",
+        help="make, upgrade or check the tables of a database",
+        description="Make, upgrade or check the tables of the database that several servers use "
+        "as their store. The database itself must exist.",
+    )
+    if command in (None, "schema"):
+        from popserv.commandline.schema import add_arguments as add_schema_arguments  # noqa: PLC0415
+
+        add_schema_arguments(schema)
     for name, help_text in CONTROL_COMMANDS.items():
         control = commands.add_parser(
             name, help=help_text, description=f"{help_text.capitalize()}."

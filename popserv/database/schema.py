@@ -55,14 +55,22 @@ async def upgrade_schema(database: Database) -> int:
 async def check_schema(database: Database) -> None:
     """Check that the schema has the version of this popserv, and log what may lose mail.
 
+    :raises: as :func:`require_schema`.
+    """
+    await require_schema(database)
+    for problem in await durability_problems(database):
+        _log.warn("{file}: {problem}", file=database.config.path, problem=problem)
+
+
+async def require_schema(database: Database) -> None:
+    """Check that the schema has the version of this popserv.
+
     :raises SchemaError: it has not.
     :raises popserv.errors.TryLater: the database cannot be reached.
     """
     version = await schema_version(database)
     if version != len(STEPS):
         raise _unusable(database, version)
-    for problem in await durability_problems(database):
-        _log.warn("{file}: {problem}", file=database.config.path, problem=problem)
 
 
 async def schema_version(database: Database) -> int:
