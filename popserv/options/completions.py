@@ -19,7 +19,7 @@ from popserv.options.table import FOLDER_DELIMITERS, OPTIONAL_COMMANDS, TLS_PROF
 CHECKERS = ("passwd-file", "dovecot", "checkpassword", "pam", "sql", "ldap", "oauth")
 """The checkers of popserv."""
 
-STORES = ("maildir", "mbox", "mboxo", "mboxrd", "mh")
+STORES = ("maildir", "mbox", "mboxo", "mboxrd", "mh", "sql")
 """The kinds of stores of popserv."""
 
 

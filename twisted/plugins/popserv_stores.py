@@ -71,3 +71,21 @@ class _MHKind:
 
 
 mh = _MHKind()
+
+
+@implementer(IStoreKind, IPlugin)
+class _SQLKind:
+    kind = "sql"
+    argument = "FILE"
+    help = (
+        "Maildrops in a PostgreSQL database that servers on several machines share, with large "
+        "messages in an object store. FILE names the database. Requires the extra sql."
+    )
+
+    def make_store(self, argument, settings):
+        from popserv.maildrops.sql.kind import make_store
+
+        return make_store(argument, settings)
+
+
+sql = _SQLKind()

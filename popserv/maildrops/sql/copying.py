@@ -1,0 +1,101 @@
+"""Delivery of messages with their unique-ids, times and flags, for ``popserv copy``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from zope.interface import implementer
+
+from popserv.core.snapshot import is_unique_id
+from popserv.errors import DeliveryRefused, TryLater
+from popserv.interfaces import IDelivery
+from popserv.maildrops.spooling import spool
+from popserv.maildrops.sql.contents import examine
+from popserv.maildrops.sql.ids import new_id
+from popserv.maildrops.sql.leases import Execute
+from popserv.maildrops.sql.mailbox import LeaseLost, SQLMailbox
+from popserv.maildrops.sql.statements import COPY
+from popserv.messages.details import Flags, MessageDetails
+from popserv.messages.framing import Chunk
+from popserv.runtime.threads import RunInThread
+
+_BATCH_OCTETS = 1 << 20
+"""The octets of messages that are gathered for one statement, unless one has more."""
+
+
+class _Pending(NamedTuple):
+    """The columns of a message, in the order of the statement."""
+
+    id: UUID
+    uidl: bytes
+    time: int
+    seen: bool
+    octets: int
+    downgraded: int | None
+    stored: int
+    header_ends: bool
+    digest: bytes
+    body: bytes
+
+
+@implementer(IDelivery)
+class SQLDelivery:
+    """A maildrop whose lease is held, for deliveries; ``run`` calls functions in threads."""
+
+    def __init__(self, mailbox: SQLMailbox, execute: Execute, run: RunInThread) -> None:
+        self._mailbox = mailbox
+        self._execute = execute
+        self._run = run
+        self._unique_ids = set(mailbox.messages.uids)
+        self._pending: list[_Pending] = []
+
+    @property
+    def unique_ids(self) -> Collection[bytes]:
+        """See IDelivery."""
+        return self._unique_ids
+
+    async def deliver(
+        self,
+        unique_id: bytes,
+        details: MessageDetails,
+        open_body: Callable[[], Awaitable[Iterable[Chunk]]],
+    ) -> bool:
+        """See IDelivery."""
+        if unique_id in self._unique_ids:
+            return False
+        if not is_unique_id(unique_id):
+            raise DeliveryRefused("its unique-id has spaces, or more than 255 octets")
+        with await spool(await open_body(), self._run) as file:
+            body = file.read()
+        seen = Flags.SEEN in details.flags
+        contents = await examine(body, self._run)
+        time = round(details.delivered * 1_000_000)
+        self._pending.append(_Pending(new_id(), unique_id, time, seen, *contents, body))
+        self._unique_ids.add(unique_id)
+        return True
+
+    async def commit(self) -> None:
+        """See IDelivery."""
+        while self._pending:
+            count = octets = 0
+            for each in self._pending:
+                octets += each.stored
+                if count and octets > _BATCH_OCTETS:
+                    break
+                count += 1
+            await self._write(self._pending[:count])
+            del self._pending[:count]
+
+    async def _write(self, batch: list[_Pending]) -> None:
+        lease = self._mailbox.lease
+        columns: list[list[Any]] = [list(column) for column in zip(*batch, strict=True)]
+        held = await self._execute(COPY, (lease.maildrop, lease.token, *columns))
+        if not held:
+            raise TryLater from LeaseLost()
+
+    async def release(self) -> None:
+        """See IDelivery."""
+        self._pending.clear()
+        await self._mailbox.release()

@@ -1,0 +1,34 @@
+"""The store of ``--store sql:FILE``, made from the file and the settings of the options."""
+
+from __future__ import annotations
+
+from popserv.interfaces import IMaildropFactory
+from popserv.maildrops.settings import StoreSettings
+from popserv.runtime.config_files import FileError
+from popserv.runtime.extras import how_to_install
+
+
+def make_store(argument: str, settings: StoreSettings) -> IMaildropFactory:
+    """Return the store that a file describes; it connects when it is first used.
+
+    :raises ValueError: the file or a setting is invalid, or a library is missing.
+    """
+    settings.reject_unsupported("downgrader", "since")
+    try:
+        from popserv.database import Database, read_config  # noqa: PLC0415
+        from popserv.maildrops.sql.store import SQLMaildrops  # noqa: PLC0415
+    except ImportError as error:
+        raise ValueError(f"{error}; run: {how_to_install('sql')}") from error
+    # twistd has chosen the reactor when it parses the options of a server.
+    from twisted.internet import reactor
+
+    try:
+        config = read_config(argument)
+    except FileError as error:
+        raise ValueError(str(error)) from error
+    return SQLMaildrops(
+        Database(config, reactor),
+        cache_messages=settings.cache_messages,
+        downgrader=settings.downgrader,
+        since=settings.since,
+    )

@@ -1,0 +1,198 @@
+"""The statements of the SQL store; the rules are in the docstring of the package.
+
+Statements about leases do not wait until their commit is durable: a lease that a failover forgets
+makes a removal fail, and nothing worse.
+"""
+
+TAKE_LEASE = """
+UPDATE maildrop SET holder = $2::uuid, expires = now() + $3::float8 * interval '1 second'
+WHERE name = $1::bytea AND (holder IS NULL OR expires < now() OR holder = $2::uuid)
+RETURNING id, state, epoch, last, set_config('synchronous_commit', 'off', true)
+"""
+"""Parameters: name, token, seconds."""
+
+CREATE_WITH_LEASE = """
+INSERT INTO maildrop AS old (name, state, epoch, holder, expires) VALUES (
+    $1::bytea, gen_random_uuid(), gen_random_uuid(),
+    $2::uuid, now() + $3::float8 * interval '1 second'
+)
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires = excluded.expires
+WHERE old.holder IS NULL OR old.expires < now() OR old.holder = excluded.holder
+RETURNING id, state, epoch, last, set_config('synchronous_commit', 'off', true)
+"""
+"""The first login of a user.  Parameters: name, token, seconds."""
+
+RENEW_LEASES = """
+UPDATE maildrop SET expires = now() + $3::float8 * interval '1 second'
+FROM unnest($1::bigint[], $2::uuid[]) AS mine (id, token)
+WHERE maildrop.id = mine.id AND holder = token
+RETURNING token, set_config('synchronous_commit', 'off', true)
+"""
+"""Parameters: ids of maildrops, tokens, seconds.  A token that is not returned is lost."""
+
+RELEASE_LEASES = """
+UPDATE maildrop SET holder = NULL, expires = NULL
+FROM unnest($1::bigint[], $2::uuid[]) AS mine (id, token)
+WHERE maildrop.id = mine.id AND holder = token
+RETURNING set_config('synchronous_commit', 'off', true)
+"""
+"""Parameters: ids of maildrops, tokens."""
+
+RELEASE_LEASE = """
+UPDATE maildrop SET holder = NULL, expires = NULL WHERE id = $1::bigint AND holder = $2::uuid
+RETURNING set_config('synchronous_commit', 'off', true)
+"""
+"""Parameters: id of a maildrop, token."""
+
+RELEASE_BY_NAME = """
+UPDATE maildrop SET holder = NULL, expires = NULL WHERE name = $1::bytea AND holder = $2::uuid
+RETURNING set_config('synchronous_commit', 'off', true)
+"""
+"""Parameters: name, token."""
+
+LIST = """
+SELECT
+    string_agg(int8send(position) || int8send(octets) || uuid_send(id), '' ORDER BY position),
+    array_agg(position) FILTER (WHERE NOT header_ends),
+    array_agg(position) FILTER (WHERE downgraded IS NOT NULL),
+    array_agg(downgraded) FILTER (WHERE downgraded IS NOT NULL),
+    string_agg(int8send(position), '' ORDER BY position) FILTER (WHERE uidl IS NOT NULL),
+    string_agg(uidl, ' ' ORDER BY position) FILTER (WHERE uidl IS NOT NULL)
+FROM message WHERE maildrop = $1::bigint AND position BETWEEN $2::bigint AND $3::bigint
+"""
+"""Messages in columns.  Parameters: id of the maildrop, first and last position.
+
+A row for each message would take the processor five times as long, on both sides.
+"""
+
+LIST_OLD = """
+SELECT string_agg(int8send(position), '') FROM message
+WHERE maildrop = $1::bigint AND delivered > to_timestamp(0)
+    AND delivered < now() - $2::bigint * interval '1 second'
+"""
+"""The positions of messages whose delivery is known to be long ago.
+
+Parameters: id of the maildrop, age in seconds.
+"""
+
+DETAILS = """
+SELECT position, extract(epoch FROM delivered)::float8, seen FROM message
+WHERE maildrop = $1::bigint ORDER BY position
+"""
+"""Parameter: id of the maildrop."""
+
+RETRIEVE = """
+SELECT inline, form, stored, digest, body
+FROM message LEFT JOIN body USING (maildrop, position)
+WHERE maildrop = $1::bigint AND position = $2::bigint AND id = $3::uuid
+"""
+"""Parameters: id of the maildrop, position, id of the message."""
+
+LAST_SEEN = """
+SELECT max(position) FROM message
+WHERE maildrop = $1::bigint AND position <= $2::bigint AND seen
+"""
+"""Parameters: id of the maildrop, last position of the snapshot."""
+
+MARK_SEEN = """
+UPDATE message SET seen = true
+WHERE maildrop = $1::bigint AND position = ANY($2::bigint[]) AND NOT seen
+"""
+"""Parameters: id of the maildrop, positions."""
+
+REMOVE = """
+WITH held AS (
+    UPDATE maildrop SET state = gen_random_uuid(), epoch = gen_random_uuid()
+    WHERE id = $1::bigint AND holder = $2::uuid RETURNING id
+), gone AS (
+    DELETE FROM message USING held, unnest($3::bigint[], $4::uuid[]) AS marked (position, id)
+    WHERE message.maildrop = held.id AND message.position = marked.position
+        AND message.id = marked.id
+    RETURNING message.maildrop, message.position, message.id, message.inline
+), bodies AS (
+    DELETE FROM body USING gone
+    WHERE body.maildrop = gone.maildrop AND body.position = gone.position
+), unwanted AS (
+    INSERT INTO doomed (key, due)
+    SELECT id, now() + $5::float8 * interval '1 second' FROM gone WHERE NOT inline
+    ON CONFLICT (key) DO NOTHING
+)
+SELECT id FROM held
+"""
+"""Parameters: id of the maildrop, token, positions, ids of messages, seconds to keep objects.
+
+No row: the lease is lost.  It may be repeated: a second execution finds the messages gone.
+"""
+
+CREATE = """
+INSERT INTO maildrop (name, state, epoch)
+VALUES ($1::bytea, gen_random_uuid(), gen_random_uuid())
+ON CONFLICT (name) DO NOTHING
+"""
+"""Parameter: name."""
+
+DELIVER = """
+WITH changed AS (
+    UPDATE maildrop SET last = last + 1, state = gen_random_uuid() WHERE name = $1::bytea
+    RETURNING id, last
+), bodies AS (
+    INSERT INTO body (maildrop, position, body) SELECT id, last, $2::bytea FROM changed
+)
+INSERT INTO message (
+    maildrop, position, id, octets, downgraded, stored, header_ends, digest, inline
+)
+SELECT id, last, $3::uuid, $4::bigint, $5::bigint, $6::bigint, $7::boolean, $8::bytea, true
+FROM changed
+RETURNING position
+"""
+"""Parameters: name, body, id of the message, octets, downgraded, stored, header_ends, digest.
+
+No row: there is no such maildrop.
+"""
+
+IS_DELIVERED = """
+SELECT position FROM maildrop JOIN message ON message.maildrop = maildrop.id
+WHERE name = $1::bytea AND message.id = $2::uuid
+"""
+"""Parameters: name, id of the message."""
+
+COPY = """
+WITH changed AS (
+    UPDATE maildrop SET last = last + cardinality($3::uuid[]), state = gen_random_uuid()
+    WHERE id = $1::bigint AND holder = $2::uuid
+    RETURNING id, last - cardinality($3::uuid[]) AS before
+), given AS (
+    SELECT changed.id AS maildrop, before + number AS position, copied.*
+    FROM changed, unnest(
+        $3::uuid[], $4::bytea[], $5::bigint[], $6::boolean[],
+        $7::bigint[], $8::bigint[], $9::bigint[], $10::boolean[], $11::bytea[], $12::bytea[]
+    ) WITH ORDINALITY AS copied (
+        id, uidl, time, seen, octets, downgraded, stored, header_ends, digest, body, number
+    )
+), added AS (
+    INSERT INTO message (
+        maildrop, position, id, uidl, delivered, seen,
+        octets, downgraded, stored, header_ends, digest, inline
+    )
+    SELECT maildrop, position, id, uidl, 'epoch'::timestamptz + time * interval '1 us', seen,
+        octets, downgraded, stored, header_ends, digest, true
+    FROM given
+    ON CONFLICT (maildrop, uidl) WHERE uidl IS NOT NULL DO NOTHING
+    RETURNING maildrop, position
+), bodies AS (
+    INSERT INTO body (maildrop, position, body)
+    SELECT maildrop, position, body FROM added JOIN given USING (maildrop, position)
+)
+SELECT id FROM changed
+"""
+"""Messages with unique-ids from elsewhere, while the maildrop is leased.
+
+Parameters: id of the maildrop, token, and a column for each value of the messages, times in
+microseconds.  No row: the lease is lost.  It may be repeated: a unique-id that is there is not
+added again.
+"""
+
+IS_MAILDROP = "SELECT id FROM maildrop WHERE name = $1::bytea"
+"""Parameter: name."""
+
+USERS = "SELECT name FROM maildrop ORDER BY name"

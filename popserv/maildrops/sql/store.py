@@ -1,0 +1,225 @@
+"""The SQL store: maildrops in a PostgreSQL database that several processes share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO
+
+from zope.interface import implementer
+
+from popserv.core.user_settings import NO_SETTINGS, UserSettings
+from popserv.database import Database
+from popserv.database.schema import SchemaError, check_schema
+from popserv.errors import MaildropUnavailable, TryLater
+from popserv.interfaces import (
+    ICaching,
+    IConfigurableStore,
+    IDelivery,
+    IDeliveryStore,
+    IFinalDelivery,
+    IMailbox,
+    IScanCounts,
+    IStoppingStore,
+    IUserListing,
+)
+from popserv.maildrops.index_cache import IndexCache
+from popserv.maildrops.spooling import MAX_IN_MEMORY
+from popserv.maildrops.sql.copying import SQLDelivery
+from popserv.maildrops.sql.delivery import deliver
+from popserv.maildrops.sql.leases import Found, Leases
+from popserv.maildrops.sql.mailbox import ReadOnlySQLMailbox, SQLMailbox
+from popserv.maildrops.sql.snapshots import Columns, Index, decode, extend, numbers_of
+from popserv.maildrops.sql.statements import IS_MAILDROP, LIST, LIST_OLD, USERS
+from popserv.messages.sizes import MakeDowngrader
+from popserv.runtime.threads import BoundedThreadPool, RunInThread
+
+_threads = BoundedThreadPool("popserv-sql", threads=1)
+
+_MANY = 1000
+"""The messages beyond which an index is made in a thread."""
+
+
+@implementer(
+    ICaching,
+    IConfigurableStore,
+    IDeliveryStore,
+    IFinalDelivery,
+    IScanCounts,
+    IStoppingStore,
+    IUserListing,
+)
+class SQLMaildrops:
+    """The maildrops in a database, which other processes may serve as well.
+
+    Up to ``cache_messages`` messages are cached in memory between sessions, as for
+    :class:`~popserv.maildrops.maildir.MaildirMaildrops`.
+
+    ``downgrader`` is :class:`popserv.messages.downgrade.Downgrader`, for a server with UTF8.
+    ``since`` is the age in seconds above which messages are not shown.  ``run`` calls a function
+    with arguments in a thread, and returns an awaitable of its result.
+    """
+
+    restrictions: Sequence[str] = (
+        "of the flags, only whether a message was read is kept; nothing can be done about the "
+        "others",
+    )
+    """See IDeliveryStore."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        cache_messages: int = 500_000,
+        downgrader: MakeDowngrader | None = None,
+        since: float | None = None,
+        reactor: Any = None,
+        run: RunInThread = _threads.run,
+    ) -> None:
+        self._is_checked = False
+        self._downgrades = downgrader is not None
+        self._since = since
+        self._run = run
+        if reactor is None:
+            from twisted.internet import reactor
+        self._database = database
+        self._execute = database.execute
+        self._leases = Leases(self._execute, database.config.lease, reactor)
+        self._cache: IndexCache[Index] = IndexCache(cache_messages)
+        self.cache_sizes = self._cache.sizes
+        self.scan_counts = self._cache.scans.totals
+
+    async def open_maildrop(self, user: bytes) -> IMailbox:
+        """See IMaildropFactory."""
+        return IMailbox(await self._open(user, NO_SETTINGS))
+
+    async def open_configured(self, user: bytes, settings: UserSettings) -> IMailbox:
+        """See IConfigurableStore."""
+        settings.reject_unsupported("read_only", "since")
+        return IMailbox(await self._open(user, settings))
+
+    async def open_delivery(self, user: bytes) -> IDelivery:
+        """See IDeliveryStore."""
+        # All messages, whatever is shown.
+        mailbox = await self._make_mailbox(user, SQLMailbox, None)
+        return IDelivery(SQLDelivery(mailbox, self._execute, self._run))
+
+    async def deliver_new(self, user: bytes, settings: UserSettings, message: BinaryIO) -> bytes:
+        """See IFinalDelivery."""
+        UserSettings(maildrop=settings.maildrop).reject_unsupported()
+        await self._check()
+        large = message.seek(0, os.SEEK_END) > MAX_IN_MEMORY
+        body = await self._run(_read, message) if large else _read(message)
+        return await deliver(self._execute, user, body, self._run)
+
+    async def has_maildrop(self, user: bytes, settings: UserSettings) -> bool:
+        """See IFinalDelivery: whether the user has logged in, or got mail, at any time."""
+        return bool(await self._execute(IS_MAILDROP, (user,)))
+
+    async def users(self) -> Sequence[bytes]:
+        """See IUserListing."""
+        try:
+            rows = await self._execute(USERS)
+        except TryLater as error:
+            raise OSError(f"the database does not answer: {error.__cause__}") from error
+        return [name for (name,) in rows]
+
+    async def stop(self) -> None:
+        """See IStoppingStore."""
+        try:
+            await self._leases.stop()
+        finally:
+            await self._database.close()
+
+    async def _check(self) -> None:
+        """Check, once, that the database has the schema of this version.
+
+        :raises MaildropUnavailable: it has not.
+        """
+        if not self._is_checked:
+            try:
+                await check_schema(self._database)
+            except SchemaError as error:
+                raise MaildropUnavailable from error
+            self._is_checked = True
+
+    async def _open(self, user: bytes, settings: UserSettings) -> SQLMailbox:
+        kind = ReadOnlySQLMailbox if settings.read_only else SQLMailbox
+        since = self._since if settings.since is None else settings.since
+        return await self._make_mailbox(user, kind, since)
+
+    async def _make_mailbox(
+        self, user: bytes, kind: type[SQLMailbox], since: float | None
+    ) -> SQLMailbox:
+        await self._check()
+        found = await self._leases.take(user)
+        try:
+            index = await self._index(user, found)
+            if since is not None:
+                index = await self._select_recent(index, found, since)
+        except TryLater:
+            # The database does not answer, and the client has waited long.
+            self._leases.release_later(found.lease)
+            raise
+        except BaseException:
+            await self._leases.release(found.lease)
+            raise
+        grace = self._database.config.grace
+        return kind(self._execute, self._leases, found.lease, index, grace)
+
+    async def _index(self, user: bytes, found: Found) -> Index:
+        """Return the messages of a maildrop, which are listed unless its state is known."""
+        known = self._cache.get(user)
+        if known is not None and known.state == found.state:
+            index = known
+        else:
+            index = await self._list(known, found)
+            if not self._leases.is_certain(found.lease):
+                # Another session may have removed messages, and the index is of no state.
+                self._cache.evict(user)
+                return index
+        self._cache.put(user, index)
+        return index
+
+    async def _list(self, known: Index | None, found: Found) -> Index:
+        if known is not None and known.rows and known.epoch == found.epoch:
+            columns = await self._columns(found, known.last)
+            count = len(known.messages) + columns.size
+            extended: Index | None = await self._decode(
+                count, extend, known, found.state, columns, self._downgrades
+            )
+            if extended is not None:
+                return extended
+        columns = await self._columns(found, 0)
+        whole: Index = await self._decode(
+            columns.size, decode, found.state, found.epoch, columns, self._downgrades
+        )
+        return whole
+
+    async def _columns(self, found: Found, first: int) -> Columns:
+        [row] = await self._execute(LIST, (found.lease.maildrop, first, found.last))
+        columns = Columns(*row)
+        self._cache.scans.record(columns.size)
+        return columns
+
+    async def _decode(self, count: int, function: Callable[..., Any], *args: Any) -> Any:
+        return function(*args) if count <= _MANY else await self._run(function, *args)
+
+    async def _select_recent(self, index: Index, found: Found, since: float) -> Index:
+        """Return the index of the messages that were not delivered more than ``since`` s ago."""
+        [(packed,)] = await self._execute(LIST_OLD, (found.lease.maildrop, round(since)))
+        if packed is None:
+            return index
+        selected: Index = await self._run(_without, index, frozenset(numbers_of(packed)))
+        return selected
+
+
+def _read(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+def _without(index: Index, positions: frozenset[int]) -> Index:
+    return index.selected(
+        [at for at in range(len(index.messages)) if index.position(at) not in positions]
+    )

@@ -1,0 +1,1 @@
+"""Tests of popserv.maildrops.sql, on a real PostgreSQL."""

@@ -1,0 +1,106 @@
+"""A database with the tables of the store, and stores in it."""
+
+import io
+from functools import partial
+
+import psycopg
+from twisted.internet import reactor as default_reactor
+from twisted.trial.unittest import SkipTest, TestCase
+
+from popserv.core.user_settings import NO_SETTINGS
+from popserv.database import Database, DatabaseConfig
+from popserv.database.schema import create_schema
+from popserv.maildrops.sql.store import SQLMaildrops
+from tests.live.postgresql import create_database, program, shared_server
+
+_parameters = {}
+
+
+async def _database():
+    """Return the parameters of the database of these tests, which the first of them creates."""
+    if not program("initdb"):
+        raise SkipTest("requires initdb")
+    if not _parameters:
+        name = create_database()
+        host = str(shared_server().directory)
+        _parameters.update(host=host, user="mail", dbname=name)
+        database = Database(DatabaseConfig("store.toml", _parameters), default_reactor)
+        await create_schema(database)
+        await database.close()
+    return _parameters
+
+
+class SQLCase(TestCase):
+    """Tests of stores in one database, which is empty before each test."""
+
+    async def setUp(self):
+        """Connect as another program does."""
+        self._parameters = await _database()
+        self.connection = psycopg.connect(**self._parameters, autocommit=True)
+        self.addCleanup(self.connection.close)
+        self.sql("TRUNCATE maildrop, message, body, doomed")
+
+    def sql(self, statement, *parameters):
+        """Execute a statement as another program, and return its rows."""
+        cursor = self.connection.execute(statement, parameters or None)
+        return cursor.fetchall() if cursor.description else []
+
+    def config(self, **settings):
+        """Return the configuration of a store."""
+        parameters = {**self._parameters, "options": "-c lock_timeout=500"}
+        return DatabaseConfig("store.toml", parameters, **settings)
+
+    def make_store(self, reactor=None, **settings):
+        """Return a store with a FaultyDatabase, which is stopped at the end of the test."""
+        options = {
+            name: settings.pop(name)
+            for name in ("cache_messages", "downgrader", "since", "run")
+            if name in settings
+        }
+        self.database = FaultyDatabase(self.config(**settings), default_reactor)
+        store = SQLMaildrops(self.database, reactor=reactor, **options)
+        self.addCleanup(store.stop)
+        return store
+
+    async def deliver(self, factory, user, message):
+        """Deliver a message, and return its unique-id."""
+        return await factory.deliver_new(user, NO_SETTINGS, io.BytesIO(message))
+
+
+class FaultyDatabase(Database):
+    """A database that executes statements as a test says.
+
+    ``faults`` are functions for the next execution of a statement, which are given a function that
+    executes it.  ``executed`` are the statements that were given.
+    """
+
+    def __init__(self, config, reactor):
+        super().__init__(config, reactor)
+        self.faults = {}
+        self.executed = []
+
+    async def execute(self, statement, parameters=(), *, repeat=True):
+        """Execute a statement, or do what the test wants."""
+        self.executed.append(statement)
+        execute = partial(super().execute, statement, parameters, repeat=repeat)
+        fault = self.faults.pop(statement, None)
+        return await (execute() if fault is None else fault(execute))
+
+
+def raising(error):
+    """Return a fault: the statement is not executed."""
+
+    async def fault(execute):
+        raise error
+
+    return fault
+
+
+def losing(error):
+    """Return a fault: the statement is executed, and its answer is lost."""
+
+    async def fault(execute):
+        await execute()
+        raise error
+
+    return fault

@@ -1,0 +1,37 @@
+"""popserv.maildrops.sql.contents: what is recorded of a message."""
+
+from hashlib import blake2b
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.sql import contents
+from popserv.maildrops.sql.contents import digest_of, examine
+from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.messages.sizes import measure
+from popserv.testing import SAMPLE_MESSAGES
+from tests.maildrops.maildir.harness import result
+
+
+class ContentsTests(SynchronousTestCase):
+    """The sizes and the digest of messages."""
+
+    def test_samples(self):
+        """They are those of the message, whether a thread examines it or not."""
+        ran = []
+
+        async def run(function, *args):
+            ran.append(args)
+            return function(*args)
+
+        for most in (contents._CHUNK, 8):
+            self.patch(contents, "_CHUNK", most)
+            for message in SAMPLE_MESSAGES:
+                ran.clear()
+                found = result(examine(message, run))
+                sizes = measure([message], Downgrader)
+                self.assertEqual(found[:2], (sizes.octets, sizes.downgraded))
+                self.assertEqual(found.header_ends, sizes.has_blank_line)
+                self.assertEqual(found.stored, len(message))
+                digest = blake2b(message, digest_size=32).digest()
+                self.assertEqual((found.digest, digest_of(message)), (digest, digest))
+                self.assertEqual(ran, [(message,)] if len(message) > most else [])

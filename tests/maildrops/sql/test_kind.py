@@ -1,0 +1,72 @@
+"""Tests of popserv.maildrops.sql.kind."""
+
+import os
+from unittest.mock import patch
+
+from twisted.internet import reactor
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops import make_store
+from popserv.maildrops.settings import StoreSettings
+from popserv.maildrops.sql import kind, store
+from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.runtime.extras import how_to_install
+
+SETTINGS = StoreSettings(cache_messages=7, downgrader=Downgrader, since=5.0)
+
+
+class MakeStoreTests(SynchronousTestCase):
+    """The store for a file and settings."""
+
+    def setUp(self):
+        """Write a file."""
+        self.path = os.path.abspath(self.mktemp())
+        with open(self.path, "w") as file:
+            file.write('conninfo = "host=/nowhere"\nlease = 7\n')
+        os.chmod(self.path, 0o600)
+
+    def test_store(self):
+        """The store has the database of the file, and the settings; nothing is connected."""
+        with (
+            patch.object(store, "SQLMaildrops") as maildrops,
+            patch("popserv.database.Database") as database,
+        ):
+            made = kind.make_store(self.path, StoreSettings(7))
+            self.assertIs(made, maildrops.return_value)
+        (config, used), _ = database.call_args
+        self.assertEqual(config.lease, 7)
+        self.assertIs(used, reactor)
+        maildrops.assert_called_once_with(
+            database.return_value, cache_messages=7, downgrader=None, since=None
+        )
+        self.assertEqual(make_store(f"sql:{self.path}", SETTINGS).cache_sizes()["messages"], 0)
+
+    def test_unsupported(self):
+        """An option that the store does not support is refused at the start, with its name."""
+        for option, setting in (
+            ("--deleted", {"deleted": "keep"}),
+            ("--uidl", {"uidl": "dovecot"}),
+        ):
+            with self.assertRaises(ValueError) as rejected:
+                make_store(f"sql:{self.path}", StoreSettings(7, **setting))
+            text = f"this store does not support {option}; remove {option}"
+            self.assertEqual(str(rejected.exception), text)
+
+    def test_invalid(self):
+        """A file that cannot be used is refused, with its name."""
+        for argument, message in (
+            ("", "--store sql requires a file name; use --store sql:FILE"),
+            ("/nowhere", "cannot read /nowhere"),
+        ):
+            with self.assertRaises(ValueError) as rejected:
+                make_store(f"sql:{argument}", SETTINGS)
+            self.assertIn(message, str(rejected.exception))
+
+    def test_missing_library(self):
+        """Without the libraries, the message says how to install them."""
+        with (
+            patch.dict("sys.modules", {"popserv.database": None}),
+            self.assertRaises(ValueError) as rejected,
+        ):
+            make_store(f"sql:{self.path}", SETTINGS)
+        self.assertIn(how_to_install("sql"), str(rejected.exception))

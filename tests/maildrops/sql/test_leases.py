@@ -1,0 +1,240 @@
+"""popserv.maildrops.sql.leases: the locks of sessions."""
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+
+from popserv.database import DatabaseUnavailable, OutcomeUnknown
+from popserv.errors import MaildropBusy, RemovalFailed, TryLater
+from popserv.maildrops.sql import statements
+from popserv.testing import read_all
+from tests.maildrops.sql.harness import SQLCase, losing, raising
+
+
+class LeaseTests(SQLCase):
+    """A lease is taken, renewed and released; who has lost it removes nothing."""
+
+    async def setUp(self):
+        """Make two stores, the first of which has a clock of the test for its leases."""
+        await super().setUp()
+        self.clock = Clock()
+        self.other = self.make_store()
+        self.store = self.make_store(self.clock)
+        self.logged = []
+        globalLogPublisher.addObserver(self.logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.logged.append)
+
+    def warnings(self):
+        """Return the texts of the warnings of leases."""
+        return [
+            event["log_format"]
+            for event in self.logged
+            if event.get("log_namespace") == "popserv.maildrops.sql.leases"
+        ]
+
+    def expire(self):
+        """Let all leases expire by the database's clock."""
+        self.sql("UPDATE maildrop SET expires = now() - interval '1 second'")
+
+    async def renew(self, seconds=10):
+        """Let the time come when leases are renewed, and wait until they are."""
+        self.clock.advance(seconds)
+        for pending in list(self.store._leases._pending):
+            await pending
+
+    async def test_statements(self):
+        """A login into a maildrop that has not changed is one statement, and so is its end."""
+        await self.deliver(self.store, b"ann", b"x\n")
+        for expected in (
+            [statements.TAKE_LEASE, statements.LIST, statements.RELEASE_LEASE],
+            [statements.TAKE_LEASE, statements.RELEASE_LEASE],
+        ):
+            self.database.executed.clear()
+            mailbox = await self.store.open_maildrop(b"ann")
+            await mailbox.release()
+            self.assertEqual(self.database.executed, expected)
+
+    async def test_expired(self):
+        """A lease that has expired is another's; the first session reads, and removes nothing."""
+        await self.deliver(self.store, b"ann", b"x\n")
+        mailbox = await self.store.open_maildrop(b"ann")
+        self.expire()
+        others = await self.other.open_maildrop(b"ann")
+        self.assertEqual(await read_all(await mailbox.open(mailbox.messages[0])), b"x\n")
+        with self.assertRaises(RemovalFailed) as failed:
+            await mailbox.remove(mailbox.messages)
+        self.assertEqual(failed.exception.remaining, 1)
+        await mailbox.release()
+        with self.assertRaises(MaildropBusy):
+            await self.store.open_maildrop(b"ann")
+        await others.remove(others.messages)
+        await others.release()
+
+    async def test_expired_alone(self):
+        """If nobody has come, a session whose lease has expired removes its messages."""
+        await self.deliver(self.store, b"ann", b"x\n")
+        mailbox = await self.store.open_maildrop(b"ann")
+        self.expire()
+        await mailbox.remove(mailbox.messages)
+        await mailbox.release()
+        self.assertEqual(self.sql("SELECT count(*) FROM message"), [(0,)])
+
+    async def test_renewed(self):
+        """All sessions are renewed by one statement, but those that have just begun."""
+        mailbox = await self.store.open_maildrop(b"ann")
+        bobs = await self.store.open_maildrop(b"bob")
+        self.expire()
+        self.database.executed.clear()
+        await self.renew()
+        self.assertEqual(self.database.executed, [statements.RENEW_LEASES])
+        with self.assertRaises(MaildropBusy):
+            await self.other.open_maildrop(b"ann")
+        self.clock.advance(8)
+        await bobs.release()
+        bobs = await self.store.open_maildrop(b"bob")
+        self.expire()
+        await self.renew(2)
+        with self.assertRaises(MaildropBusy):
+            await self.other.open_maildrop(b"ann")
+        await (await self.other.open_maildrop(b"bob")).release()
+        await mailbox.release()
+        await bobs.release()
+        self.assertEqual(self.warnings(), [])
+
+    async def test_timer(self):
+        """Without a session there is nothing to renew, and no timer; a young one waits."""
+        await (await self.store.open_maildrop(b"ann")).release()
+        self.clock.advance(8)
+        mailbox = await self.store.open_maildrop(b"bob")
+        self.database.executed.clear()
+        await self.renew(2)
+        self.assertEqual(self.database.executed, [])
+        await mailbox.release()
+        self.clock.advance(10)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_lost(self):
+        """A renewal that finds another holder says so once."""
+        mailbox = await self.store.open_maildrop(b"ann")
+        self.expire()
+        others = await self.other.open_maildrop(b"ann")
+        await self.renew()
+        await self.renew()
+        self.assertEqual(len(self.warnings()), 1)
+        self.assertIn("has lost the lock", self.warnings()[0])
+        await mailbox.release()
+        with self.assertRaises(MaildropBusy):
+            await self.store.open_maildrop(b"ann")
+        await others.release()
+
+    async def test_released_while_renewed(self):
+        """A session that ends during a renewal has not lost its lock."""
+        mailbox = await self.store.open_maildrop(b"ann")
+
+        async def release_first(execute):
+            await mailbox.release()
+            return await execute()
+
+        self.database.faults[statements.RENEW_LEASES] = release_first
+        await self.renew()
+        self.assertEqual(self.warnings(), [])
+
+    async def test_not_renewed(self):
+        """A database that does not answer is asked again at the next time."""
+        mailbox = await self.store.open_maildrop(b"ann")
+        self.database.faults[statements.RENEW_LEASES] = raising(DatabaseUnavailable())
+        await self.renew()
+        self.assertIn("cannot be renewed now", self.warnings()[0])
+        self.expire()
+        await self.renew()
+        with self.assertRaises(MaildropBusy):
+            await self.other.open_maildrop(b"ann")
+        await mailbox.release()
+
+    async def test_failing_renewal(self):
+        """A renewal that fails for another reason is logged, and the next one comes."""
+        mailbox = await self.store.open_maildrop(b"ann")
+        self.database.faults[statements.RENEW_LEASES] = raising(KeyError(1))
+        await self.renew()
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        await mailbox.release()
+
+    async def test_unanswered_login(self):
+        """A login that may have been executed is released in the background."""
+        for fault in (raising, losing):
+            for statement, user in (
+                (statements.TAKE_LEASE, b"ann"),
+                (statements.CREATE_WITH_LEASE, b"bob%d" % id(fault)),
+            ):
+                await (await self.store.open_maildrop(b"ann")).release()
+                self.database.faults[statement] = fault(OutcomeUnknown())
+                with self.assertRaises(TryLater):
+                    await self.store.open_maildrop(user)
+                for pending in list(self.store._leases._pending):
+                    await pending
+                await (await self.other.open_maildrop(user)).release()
+
+    async def test_unavailable(self):
+        """A login that was not executed is only refused."""
+        await (await self.store.open_maildrop(b"ann")).release()
+        self.database.executed.clear()
+        self.database.faults[statements.TAKE_LEASE] = raising(DatabaseUnavailable())
+        with self.assertRaises(TryLater):
+            await self.store.open_maildrop(b"ann")
+        self.assertEqual(self.database.executed, [statements.TAKE_LEASE])
+
+    async def test_unreleased(self):
+        """A session whose end the database does not notice ends without an error."""
+        mailbox = await self.store.open_maildrop(b"ann")
+        self.database.faults[statements.RELEASE_LEASE] = raising(DatabaseUnavailable())
+        await mailbox.release()
+        self.assertIn("may stay locked", self.warnings()[0])
+
+    async def test_repeated_creation(self):
+        """A first login that is executed twice is one."""
+        self.database.faults[statements.CREATE_WITH_LEASE] = twice
+        mailbox = await self.store.open_maildrop(b"ann")
+        with self.assertRaises(MaildropBusy):
+            await self.other.open_maildrop(b"ann")
+        await mailbox.release()
+
+    async def test_stop(self):
+        """The end of the process releases the locks of its sessions by one statement."""
+        mailboxes = [await self.store.open_maildrop(name) for name in (b"ann", b"bob")]
+        self.database.executed.clear()
+        await self.store.stop()
+        self.assertEqual(self.database.executed, [statements.RELEASE_LEASES])
+        for name, mailbox in zip((b"ann", b"bob"), mailboxes, strict=True):
+            await (await self.other.open_maildrop(name)).release()
+            await mailbox.release()
+        with self.assertRaises(TryLater):
+            await self.store.open_maildrop(b"ann")
+        self.assertEqual(self.database.executed, [statements.RELEASE_LEASES])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_stop_during_login(self):
+        """A login that is under way at the end of the process leaves no lock."""
+        answered, taken = Deferred(), Deferred()
+
+        async def wait(execute):
+            rows = await execute()
+            taken.callback(None)
+            await answered
+            return rows
+
+        await (await self.store.open_maildrop(b"ann")).release()
+        self.database.faults[statements.TAKE_LEASE] = wait
+        login = Deferred.fromCoroutine(self.store.open_maildrop(b"ann"))
+        await taken
+        stopped = Deferred.fromCoroutine(self.store.stop())
+        self.assertNoResult(stopped)
+        answered.callback(None)
+        await self.assertFailure(login, TryLater)
+        await stopped
+        await (await self.other.open_maildrop(b"ann")).release()
+
+
+async def twice(execute):
+    """Execute a statement twice, as if the first answer was lost."""
+    await execute()
+    return await execute()

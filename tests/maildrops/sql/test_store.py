@@ -1,0 +1,88 @@
+"""The SQL store fulfils the contracts of all stores, also with two factories of one database."""
+
+from contextlib import contextmanager
+
+from popserv.messages.details import Flags
+from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.testing import DeliveryContract, MailboxContract, NewMailContract
+from tests.maildrops.sql.harness import SQLCase
+
+REMOVE = """
+WITH changed AS (
+    UPDATE maildrop SET state = gen_random_uuid(), epoch = gen_random_uuid() WHERE name = %s
+    RETURNING id
+), gone AS (
+    SELECT position FROM message WHERE maildrop IN (SELECT id FROM changed)
+    ORDER BY position OFFSET %s LIMIT 1
+)
+DELETE FROM message USING changed, gone
+WHERE message.maildrop = changed.id AND message.position = gone.position
+"""
+
+
+class ContractTests(SQLCase, MailboxContract):
+    """The contract, with what an administrator can do to the database."""
+
+    settings = {}
+
+    async def make_factory(self, messages):
+        """Deliver the messages."""
+        store = self.make_store(**self.settings)
+        for user, delivered in messages.items():
+            for message in delivered:
+                await self.deliver(store, user, message)
+        return store
+
+    def another_factory(self, factory):
+        """Return a store with connections, leases and caches of its own."""
+        return self.make_store(**self.settings)
+
+    def remove_externally(self, factory, user, index):
+        """Delete a row."""
+        self.sql(REMOVE, user, index)
+
+    @contextmanager
+    def failing_open(self, factory, user):
+        """Rename a table that is read after the lock was taken."""
+        self.sql("ALTER TABLE message RENAME TO other")
+        yield
+        self.sql("ALTER TABLE other RENAME TO message")
+
+    @contextmanager
+    def failing_removal(self, factory, user):
+        """Give the lock to another session."""
+        self.sql("UPDATE maildrop SET holder = gen_random_uuid() WHERE name = %s", user)
+        yield
+        self.sql("UPDATE maildrop SET holder = NULL WHERE name = %s", user)
+
+
+class DowngradingContractTests(ContractTests):
+    """The contract for a server with UTF8, and without a cache."""
+
+    settings = {"downgrader": Downgrader, "cache_messages": 0}
+
+
+class DeliveryContractTests(SQLCase, DeliveryContract):
+    """The contract of deliveries with unique-ids."""
+
+    flags = (Flags.SEEN,)
+
+    def make_delivery_store(self):
+        """Return an empty store."""
+        return self.make_store()
+
+    def restarted(self, store):
+        """Return another factory."""
+        return self.make_store()
+
+
+class NewMailContractTests(SQLCase, NewMailContract):
+    """The contract of new mail."""
+
+    def make_new_mail_store(self):
+        """Return an empty store."""
+        return self.make_store()
+
+    def restarted(self, store):
+        """Return another factory."""
+        return self.make_store()
