@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
 from popserv.core.user_settings import NO_SETTINGS, UserSettings
 from popserv.database import Database
-from popserv.database.schema import SchemaError, check_schema
+from popserv.database.schema import SchemaError, check_schema, require_schema
 from popserv.errors import MaildropUnavailable, TryLater
 from popserv.interfaces import (
     ICaching,
@@ -100,6 +100,8 @@ class SQLMaildrops:
 
     async def open_delivery(self, user: bytes) -> IDelivery:
         """See IDeliveryStore."""
+        # Without warnings, which popserv copy takes for those of a user.
+        await self._check(require_schema)
         # All messages, whatever is shown.
         mailbox = await self._make_mailbox(user, SQLMailbox, None)
         return IDelivery(SQLDelivery(mailbox, self._execute, self._run))
@@ -131,19 +133,20 @@ class SQLMaildrops:
         finally:
             await self._database.close()
 
-    async def _check(self) -> None:
+    async def _check(self, check: Callable[[Database], Awaitable[None]] = check_schema) -> None:
         """Check, once, that the database has the schema of this version.
 
         :raises MaildropUnavailable: it has not.
         """
         if not self._is_checked:
             try:
-                await check_schema(self._database)
+                await check(self._database)
             except SchemaError as error:
                 raise MaildropUnavailable from error
             self._is_checked = True
 
     async def _open(self, user: bytes, settings: UserSettings) -> SQLMailbox:
+        await self._check()
         kind = ReadOnlySQLMailbox if settings.read_only else SQLMailbox
         since = self._since if settings.since is None else settings.since
         return await self._make_mailbox(user, kind, since)
@@ -151,7 +154,6 @@ class SQLMaildrops:
     async def _make_mailbox(
         self, user: bytes, kind: type[SQLMailbox], since: float | None
     ) -> SQLMailbox:
-        await self._check()
         found = await self._leases.take(user)
         try:
             index = await self._index(user, found)

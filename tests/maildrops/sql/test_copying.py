@@ -1,5 +1,7 @@
 """popserv.maildrops.sql.copying: messages with unique-ids from elsewhere."""
 
+from twisted.logger import LogLevel, globalLogPublisher
+
 from popserv.database import DatabaseUnavailable, OutcomeUnknown
 from popserv.errors import DeliveryRefused, TryLater
 from popserv.maildrops.sql import copying, statements
@@ -34,6 +36,17 @@ class CopyingTests(SQLCase):
         await delivery.commit()
         await delivery.release()
         self.assertEqual(await self.listed(), {b"x" * 255: b"1\n"})
+
+    async def test_no_warning(self):
+        """What is wrong with the database as a whole is no problem of a user."""
+        warnings = []
+        globalLogPublisher.addObserver(warnings.append)
+        self.addCleanup(globalLogPublisher.removeObserver, warnings.append)
+        await (await self.open()).release()
+        self.assertEqual([each for each in warnings if each["log_level"] >= LogLevel.warn], [])
+        await (await self.make_store().open_maildrop(b"ann")).release()
+        problems = [each for each in warnings if each["log_level"] >= LogLevel.warn]
+        self.assertIn("synchronous_standby_names", problems[0]["problem"])
 
     async def test_batches(self):
         """Messages are written in several statements if they are large, and each once."""
