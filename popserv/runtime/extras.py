@@ -11,7 +11,7 @@ EXTRAS = {
     "config": ("tomli>=2",),
     "zstd": ("backports.zstd>=1",),
     "ldap": ("python-ldap>=3.4", "tomli>=2"),
-    "sql": ("SQLAlchemy>=2", "psycopg[binary]>=3.2", "obstore>=0.8", "tomli>=2"),
+    "sql": ("SQLAlchemy>=2", "psycopg[binary]>=3.2", "obstore>=0.12", "tomli>=2"),
     "pam": ("pamela>=1.2",),
     "metrics": ("prometheus_client>=0.20",),
     "oauth": ("Twisted[tls]>=24.7", "cryptography>=42", "pyOpenSSL>=24.3", "PyJWT[crypto]>=2.6"),

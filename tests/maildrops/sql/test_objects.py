@@ -1,0 +1,461 @@
+"""popserv.maildrops.sql.objects: messages in an object store."""
+
+import os
+import sys
+from hashlib import blake2b
+from io import BytesIO
+from pathlib import Path
+from unittest import mock
+from uuid import UUID
+
+import obstore
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from popserv.maildrops.sql import bucket, object_body
+from popserv.maildrops.sql.object_body import CHUNK, ObjectBody
+from popserv.maildrops.sql.object_errors import (
+    ObjectDamaged,
+    ObjectMissing,
+    ObjectStoreUnavailable,
+)
+from popserv.maildrops.sql.objects import MAX_WHOLE, START, ObjectStore
+from popserv.maildrops.sql.open_objects import open_objects
+from popserv.runtime.threads import BoundedThreadPool
+from tests.maildrops.sql.object_server import ObjectServer, missing, silence, status
+
+KEY = UUID("019ac0de-0000-7000-8000-0000000000ab")
+OTHER = UUID("019ac0de-0000-7000-8000-0000000000cd")
+
+run = BoundedThreadPool("tests-objects", 8).run
+
+
+def digest_of(octets):
+    """Return the digest of octets."""
+    return blake2b(octets, digest_size=32).digest()
+
+
+async def read(body):
+    """Return all octets of a body, and close it."""
+    chunks = []
+    try:
+        for chunk in body:
+            chunks.append(chunk if isinstance(chunk, bytes) else await chunk)
+    finally:
+        getattr(body, "close", lambda: None)()
+    return b"".join(chunks)
+
+
+async def wait_for(condition, what):
+    """Let the reactor run until a condition is true."""
+    for _ in range(6000):
+        if condition():
+            return
+        await deferLater(reactor, 0.01)
+    raise AssertionError(f"timed out waiting for {what}")
+
+
+class StoreTests:
+    """What every kind of store does; a subclass has ``make_store``."""
+
+    def setUp(self):
+        """Make a store."""
+        self.store = self.make_store()
+
+    async def keys(self, age=0.0):
+        """Return the keys in the store."""
+        return [key async for page in self.store.list_keys(age) for key in page]
+
+    async def test_small(self):
+        """A small object is read in one chunk, as it was stored; its digest is returned."""
+        for octets in (b"", b"a", b"Subject: x\n\nhello\n"):
+            self.assertEqual(await self.store.put(KEY, octets), digest_of(octets))
+            body = await self.store.get(KEY, len(octets), digest_of(octets))
+            self.assertEqual(await read(body), octets)
+
+    async def test_large(self):
+        """An object of any size is read in chunks of at most 64 KiB, as it was stored."""
+        for size in (MAX_WHOLE, MAX_WHOLE + 1, 3 * CHUNK + START, 10 * CHUNK + START + 1):
+            octets = os.urandom(size)
+            digest = await self.store.put(KEY, octets)
+            chunks = []
+            for chunk in await self.store.get(KEY, size, digest):
+                chunks.append(chunk if isinstance(chunk, bytes) else await chunk)
+            self.assertEqual(b"".join(chunks), octets)
+            self.assertLessEqual(max(map(len, chunks)), CHUNK)
+
+    async def test_files(self):
+        """A file is stored from its position to its end, in one part or in several."""
+        self.patch(bucket, "PART", 1 << 20)
+        for size in (0, 100, bucket.PART, bucket.PART + 1, 2 * bucket.PART + 100):
+            octets = os.urandom(size)
+            file = BytesIO(b"before" + octets)
+            file.seek(6)
+            digest = await self.store.put(KEY, file)
+            self.assertEqual(digest, digest_of(octets))
+            self.assertEqual(await read(await self.store.get(KEY, size, digest)), octets)
+
+    async def test_missing(self):
+        """A missing object is told from a store that does not answer, and logged once."""
+        for size in (10, MAX_WHOLE + 1, 10):
+            with self.assertRaises(ObjectMissing) as caught:
+                await self.store.get(KEY, size)
+        self.assertEqual(caught.exception.code, b"SYS/PERM")
+        self.assertIsNone(caught.exception.__cause__)
+
+    async def test_other_size(self):
+        """An object of another size is not returned at all."""
+        await self.store.put(KEY, b"12345")
+        for size in (0, 4, 6, MAX_WHOLE + 1):
+            with self.assertRaises(ObjectDamaged):
+                await self.store.get(KEY, size)
+
+    async def test_other_octets(self):
+        """The last octets of an object are not returned if its digest is another one."""
+        octets = bytes(MAX_WHOLE + 1)
+        await self.store.put(KEY, octets[:100])
+        with self.assertRaises(ObjectDamaged):
+            await self.store.get(KEY, 100, bytes(32))
+        await self.store.put(KEY, octets)
+        chunks = []
+        with self.assertRaises(ObjectDamaged):
+            for chunk in await self.store.get(KEY, len(octets), bytes(32)):
+                chunks.append(chunk if isinstance(chunk, bytes) else await chunk)
+        self.assertEqual(sum(map(len, chunks)), MAX_WHOLE)
+
+    async def test_shortened(self):
+        """An object that becomes shorter while it is read fails; no chunk is short."""
+        size = START + 3 * CHUNK
+        await self.store.put(KEY, bytes(size))
+        body = await self.store.get(KEY, size)
+        await self.store.put(KEY, bytes(size - CHUNK - 1))
+        chunks = []
+        with self.assertRaises(ObjectDamaged):
+            for chunk in body:
+                chunks.append(chunk if isinstance(chunk, bytes) else await chunk)
+        self.assertEqual(sum(map(len, chunks)), START + CHUNK)
+        body.close()
+
+    async def test_deleted(self):
+        """Objects are deleted; those that are missing count as deleted."""
+        await self.store.put(KEY, b"1")
+        await self.store.put(OTHER, b"2")
+        await self.store.delete([])
+        await self.store.delete([OTHER, UUID(int=1), KEY])
+        self.assertEqual(await self.keys(), [])
+
+    async def test_listed(self):
+        """The keys of objects that are old enough are listed, in pages."""
+        self.patch(bucket, "PAGE", 2)
+        stored = {UUID(int=number) for number in range(5)}
+        for key in stored:
+            await self.store.put(key, b"1")
+        self.assertEqual(set(await self.keys(-10)), stored)
+        self.assertEqual(await self.keys(3600), [])
+
+
+class MemoryTests(StoreTests, TestCase):
+    """Objects in memory, for tests."""
+
+    def make_store(self):
+        """Return an empty store."""
+        return ObjectStore("memory:///", run=run)
+
+    async def test_missing_told(self):
+        """A store that tells which objects are missing deletes the others nevertheless."""
+        delete = obstore.delete
+
+        def one_after_the_other(store, paths):
+            for path in [paths] if isinstance(paths, str) else paths:
+                obstore.head(store, path)
+                delete(store, path)
+
+        await self.store.put(KEY, b"1")
+        self.patch(obstore, "delete", one_after_the_other)
+        await self.store.delete([UUID(int=1), KEY])
+        self.assertEqual(await self.keys(), [])
+
+    async def test_fewer_octets(self):
+        """Fewer octets than the store has announced are an error, whatever the library does."""
+        result = mock.Mock(meta={"size": 5})
+        result.bytes().to_bytes.return_value = b"1234"
+        self.patch(obstore, "get", lambda store, path: result)
+        with self.assertRaises(ObjectDamaged):
+            await self.store.get(KEY, 5)
+
+
+class DirectoryTests(StoreTests, TestCase):
+    """Objects in a directory."""
+
+    def make_store(self):
+        """Return an empty store."""
+        self.directory = Path(self.mktemp()).absolute() / "with space"
+        self.directory.mkdir(parents=True)
+        return ObjectStore(f"file://{str(self.directory).replace(' ', '%20')}", run=run)
+
+    async def test_durable(self):
+        """A file and its directories are synced before the object counts as stored."""
+        synced = []
+
+        def fsync(fd):
+            synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+        self.patch(os, "fsync", fsync)
+        file = self.directory / "ab" / KEY.hex
+        await self.store.put(KEY, b"1")
+        self.assertEqual(synced, [str(file), str(file.parent), str(self.directory)])
+        synced.clear()
+        await self.store.put(KEY, b"2")
+        self.assertEqual(synced, [str(file), str(file.parent)])
+        synced.clear()
+        await self.store.delete([KEY])
+        self.assertEqual(synced, [str(file.parent)])
+
+    async def test_left(self):
+        """What a process has left that was killed while it stored an object is removed with it."""
+        await self.store.put(KEY, b"1")
+        left = self.directory / "ab" / f"{KEY.hex}#1"
+        left.write_bytes(b"half")
+        self.assertEqual(await self.keys(), [KEY])
+        await self.store.delete([KEY])
+        self.assertFalse(left.exists())
+
+    async def test_other_files(self):
+        """Files that are no objects are not listed."""
+        await self.store.put(KEY, b"1")
+        (self.directory / "ab" / OTHER.hex).write_bytes(b"1")
+        (self.directory / "README").write_bytes(b"1")
+        self.assertEqual(await self.keys(), [KEY])
+
+    async def test_no_directory(self):
+        """Nothing is stored in a directory that cannot be written to."""
+        (self.directory / "ab").write_bytes(b"")
+        with self.assertRaises(ObjectStoreUnavailable):
+            await self.store.put(KEY, b"1")
+
+
+class FaultTests(TestCase):
+    """What goes wrong between popserv and an object store."""
+
+    def setUp(self):
+        """Start a server with a large and a small object."""
+        self.server = ObjectServer(self)
+        self.store = ObjectStore("s3://bucket/mail", self.server.options, patience=2.0, run=run)
+        self.large = os.urandom(START + 10 * CHUNK + 5)
+        self.server.objects[f"/bucket/mail/ab/{KEY.hex}".encode()] = self.large
+        self.server.objects[f"/bucket/mail/cd/{OTHER.hex}".encode()] = b"hello"
+        self.log = []
+        self.patch(
+            sys.modules["popserv.maildrops.sql.objects"],
+            "_log",
+            mock.Mock(
+                critical=self.note,
+                error=self.note,
+                info=self.note,
+                spec=("critical", "error", "info"),
+            ),
+        )
+
+    def note(self, text, **fields):
+        """Record a line of the log."""
+        self.log.append(text.format(**fields))
+
+    def cut(self, octets):
+        """Return a fault: the connection is closed after a number of octets."""
+        return lambda request: self.server.send(request, self.large, octets)
+
+    async def get_large(self, digest=None):
+        """Return the large object."""
+        return await read(await self.store.get(KEY, len(self.large), digest))
+
+    async def test_put_and_delete(self):
+        """Objects are stored by one request each, and deleted by one request together."""
+        await self.store.put(UUID(int=1), b"1")
+        await self.store.delete([UUID(int=1), OTHER])
+        self.assertEqual([method for method, _ in self.server.requests], [b"PUT", b"POST"])
+        self.assertEqual(len(self.server.objects), 1)
+
+    async def test_requests(self):
+        """A large object is read by two requests, of which the second comes when it is needed."""
+        body = await self.store.get(KEY, len(self.large), digest_of(self.large))
+        chunks = iter(body)
+        octets = next(chunks) + next(chunks)
+        self.assertEqual(octets, self.large[:START])
+        ranges = [asked for _, asked in self.server.requests]
+        self.assertEqual(ranges, [b"bytes=0-%d" % (START - 1)])
+        octets += b"".join([await chunk for chunk in chunks])
+        self.assertEqual(octets, self.large)
+        ranges = [asked for _, asked in self.server.requests]
+        self.assertEqual(ranges[1:], [b"bytes=%d-%d" % (START, len(self.large) - 1)])
+        body.close()
+
+    async def test_repeated(self):
+        """Requests are repeated that the store has not served."""
+        self.server.faults.extend([status(503), status(500)])
+        self.assertEqual(await read(await self.store.get(OTHER, 5)), b"hello")
+        self.server.faults.append(status(500))
+        await self.store.put(UUID(int=1), b"1")
+        self.assertEqual(self.log, [])
+
+    async def test_outage(self):
+        """An outage is logged when it begins and when it ends; clients may try again later."""
+        self.server.faults.extend([status(503)] * 1000)
+        for _ in range(2):
+            with self.assertRaises(ObjectStoreUnavailable) as caught:
+                await self.store.get(OTHER, 5)
+        self.assertEqual(caught.exception.code, b"SYS/TEMP")
+        [line] = self.log
+        self.assertIn("object store s3://bucket/mail is not available", line)
+        self.assertNotIn("not-to-be-logged", line)
+        self.server.faults.clear()
+        await self.store.get(OTHER, 5)
+        await self.store.get(OTHER, 5)
+        self.assertEqual(self.log[1:], ["object store s3://bucket/mail is available again"])
+
+    async def test_missing_after_outage(self):
+        """A store that says that an object is missing is available; each key is named once."""
+        self.server.faults.extend([silence, silence, silence])
+        with self.assertRaises(ObjectStoreUnavailable):
+            await self.store.get(OTHER, 5)
+        self.server.faults.clear()
+        for _ in range(2):
+            with self.assertRaises(ObjectMissing):
+                await self.store.get(UUID(int=1), 5)
+        self.assertEqual(self.log[1], "object store s3://bucket/mail is available again")
+        self.assertIn(UUID(int=1).hex, self.log[2])
+        self.assertEqual(len(self.log), 3)
+
+    async def test_refused(self):
+        """A store that refuses the keys of the configuration is not available."""
+        self.server.faults.append(status(403, b"<Error><Code>InvalidAccessKeyId</Code></Error>"))
+        with self.assertRaises(ObjectStoreUnavailable):
+            await self.store.put(UUID(int=1), b"1")
+        self.assertIn("InvalidAccessKeyId", self.log[0])
+
+    async def test_listing_unavailable(self):
+        """A listing that fails says so."""
+        self.server.faults.append(status(403))
+        with self.assertRaises(ObjectStoreUnavailable):
+            [page async for page in self.store.list_keys(0)]
+
+    async def test_cut(self):
+        """A stream that breaks off is continued where it was, if anything came of it."""
+        for cut in (1, CHUNK, 5 * CHUNK + 1):
+            self.server.faults.extend([self.server.render_get, self.cut(cut), self.cut(cut)])
+            self.assertEqual(await self.get_large(digest_of(self.large)), self.large)
+
+    async def test_cut_for_good(self):
+        """A stream of which nothing more comes fails; no chunk is short."""
+        for faults in ([self.cut(CHUNK)] + [status(503)] * 1000, [self.cut(0)] * 1000):
+            body = await self.store.get(KEY, len(self.large))
+            self.server.faults.extend(faults)
+            chunks = []
+            with self.assertRaises(ObjectStoreUnavailable):
+                for chunk in body:
+                    chunks.append(chunk if isinstance(chunk, bytes) else await chunk)
+            body.close()
+            self.server.faults.clear()
+            self.assertEqual(b"".join(chunks), self.large[: CHUNK * len(chunks)])
+
+    async def test_deleted_meanwhile(self):
+        """An object that is deleted while it is read fails."""
+        body = await self.store.get(KEY, len(self.large))
+        self.server.faults.append(missing)
+        with self.assertRaises(ObjectMissing):
+            await read(body)
+
+    async def test_other_octets(self):
+        """An object that is replaced while it is read fails before its last octets."""
+        body = await self.store.get(KEY, len(self.large), digest_of(self.large))
+        changed = self.large[:-1] + bytes([self.large[-1] ^ 1])
+        self.server.objects[f"/bucket/mail/ab/{KEY.hex}".encode()] = changed
+        with self.assertRaises(ObjectDamaged):
+            await read(body)
+        self.assertIn("other octets", self.log[0])
+
+    async def test_read_in_advance(self):
+        """One chunk is read in advance, and nothing while the client reads nothing."""
+        size = 100 << 20
+        self.server.objects[f"/bucket/mail/ab/{KEY.hex}".encode()] = bytes(size)
+        body = await self.store.get(KEY, size)
+        chunks = iter(body)
+        for _ in range(START // CHUNK):
+            next(chunks)
+        await next(chunks)
+        await wait_for(lambda: self.server.is_paused, "the server to be paused")
+        self.assertLess(self.server.sent, size // 4)
+        body.close()
+
+    async def test_closed(self):
+        """A body that is closed while a chunk is read in advance ignores how that ends."""
+        body = await self.store.get(KEY, len(self.large))
+        body.close()
+        chunks = iter(body)
+        for _ in range(START // CHUNK):
+            next(chunks)
+        self.server.faults.append(self.cut(CHUNK))
+        self.server.faults.extend([status(503)] * 1000)
+        await next(chunks)
+        body.close()
+        await wait_for(lambda: self.log, "the outage")
+
+
+class BodyTests(SynchronousTestCase):
+    """The chunks of a large object."""
+
+    @given(st.integers(1, 5 * CHUNK), st.integers(1, 5 * CHUNK))
+    @settings(max_examples=50)
+    def test_chunks(self, start, rest):
+        """There are as many chunks as are read, and none is longer than 64 KiB."""
+        octets = bytes(range(256)) * ((start + rest) // 256 + 1)
+        octets = octets[: start + rest]
+        reader = mock.Mock(spec=object_body.ObjectReader)
+        reader.read.side_effect = [
+            octets[at : at + CHUNK] for at in range(start, start + rest, CHUNK)
+        ]
+        body = ObjectBody(octets[:start], start + rest, reader, maybeDeferred)
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(read(body))), octets)
+
+
+class OpenTests(SynchronousTestCase):
+    """Object stores of a configuration."""
+
+    def test_opened(self):
+        """Nothing is asked when a store is opened, and no thread starts."""
+        threads = len(os.listdir("/proc/self/task"))
+        options = {"access_key_id": "a", "secret_access_key": "secret", "timeout": "3s"}
+        store = open_objects("s3://bucket/prefix", options)
+        self.assertIsInstance(store, ObjectStore)
+        self.assertNotIn("secret", repr(vars(store)))
+        self.assertEqual(len(os.listdir("/proc/self/task")), threads)
+        open_objects("gs://bucket/prefix", {"skip_signature": "true"})
+        open_objects("az://container/prefix", {"account_name": "a", "skip_signature": "true"})
+
+    def test_invalid(self):
+        """An invalid URL or option is an error that has no secret."""
+        for url, options, problem in (
+            ("http://host/path", {}, "not a URL of an object store; use one of s3:, gs:"),
+            ("/path", {}, "not a URL of an object store"),
+            ("s3://bucket", {"nonsense": "secret"}, "nonsense"),
+            ("s3://bucket", {"timeout": "long"}, '"long"'),
+            ("gs://bucket", {"service_account_key": "secret"}, "gs://bucket: "),
+            ("file:///nowhere/at/all", {}, "/nowhere/at/all"),
+            ("memory:///", {"region": "x"}, "has no options; remove region"),
+        ):
+            with self.subTest(url=url, options=options):
+                with self.assertRaises(ValueError) as caught:
+                    open_objects(url, options)
+                self.assertIn(problem, str(caught.exception))
+                self.assertNotIn("secret", str(caught.exception))
+
+    def test_no_library(self):
+        """Without obstore, the error says how to install it."""
+        modules = {"obstore": None, "popserv.maildrops.sql.objects": None}
+        with mock.patch.dict(sys.modules, modules), self.assertRaises(ImportError) as caught:
+            open_objects("memory:///", {})
+        self.assertIn("pip install", str(caught.exception))
+        self.assertIn("obstore", str(caught.exception))
