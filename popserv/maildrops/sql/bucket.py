@@ -48,7 +48,7 @@ _MAX_PROBLEM = 300
 
 _PATH = re.compile(r"([0-9a-f]{2})/([0-9a-f]{30}\1)")
 
-_QUERY = re.compile(r"\?[^\s\"')]*")
+_QUERY = re.compile(r"(?<=\w)\?[^\s\"')]*")
 
 # The options of the HTTP client, which the library takes apart from those of a kind of store.
 _CLIENT_OPTIONS = frozenset(

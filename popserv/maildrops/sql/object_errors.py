@@ -19,6 +19,9 @@ class ObjectStoreUnavailable(TryLater):
         super().__init__()
         self.problem = problem
 
+    def __str__(self) -> str:
+        return self.problem
+
 
 class ObjectUnreadable(POPError):
     """The object ``key`` is not there as it was stored; ``problem`` is for the log."""
@@ -30,6 +33,9 @@ class ObjectUnreadable(POPError):
         super().__init__()
         self.key = key
         self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.problem}"
 
 
 class ObjectMissing(ObjectUnreadable):

@@ -195,6 +195,7 @@ class FaultTests(TestCase):
         self.assertEqual(caught.exception.code, b"SYS/TEMP")
         [line] = self.log
         self.assertIn("object store s3://bucket/mail is not available", line)
+        self.assertIn("503", str(caught.exception))
         self.assertNotIn("not-to-be-logged", line)
         self.server.faults.clear()
         await self.store.get(OTHER, 5)
@@ -258,9 +259,10 @@ class FaultTests(TestCase):
         body = await self.store.get(KEY, len(self.large), digest_of(self.large))
         changed = self.large[:-1] + bytes([self.large[-1] ^ 1])
         self.server.objects[f"/bucket/mail/ab/{KEY.hex}".encode()] = changed
-        with self.assertRaises(ObjectDamaged):
+        with self.assertRaises(ObjectDamaged) as caught:
             await read(body)
         self.assertIn("other octets", self.log[0])
+        self.assertEqual(str(caught.exception), f"{KEY}: it has other octets than were stored")
 
     async def test_read_in_advance(self):
         """One chunk is read in advance, and nothing while the client reads nothing."""

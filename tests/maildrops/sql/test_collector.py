@@ -1,0 +1,338 @@
+"""popserv.maildrops.sql.collector: objects that no message has are removed."""
+
+import atexit
+import os
+from functools import cache
+from uuid import uuid4
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from popserv.database import Database, DatabaseConfig
+from popserv.errors import TryLater
+from popserv.maildrops.sql import collector, keys
+from popserv.maildrops.sql.collector import (
+    DOOM_UNKNOWN,
+    FORGET,
+    Collector,
+    RegularCollection,
+)
+from popserv.maildrops.sql.keys import ReservedKeys
+from popserv.maildrops.sql.object_errors import ObjectStoreUnavailable
+from popserv.maildrops.sql.objects import ObjectStore
+from popserv.runtime.threads import BoundedThreadPool
+from tests.live.postgresql import PostgreSQL
+
+run = BoundedThreadPool("tests-collector", 4).run
+
+GRACE = 1000
+
+
+class Stopped(Exception):
+    """A process was killed at this point."""
+
+
+TABLES = """
+CREATE TABLE message (id uuid NOT NULL, inline boolean NOT NULL);
+CREATE TABLE doomed (
+    key uuid PRIMARY KEY, due timestamptz NOT NULL, taken boolean NOT NULL DEFAULT false
+);
+"""
+"""The columns of the tables that a collection uses."""
+
+
+class AtExit:
+    """Stands for a test that ends at the end of the process."""
+
+    addCleanup = atexit.register
+
+
+@cache
+def conninfo():
+    """Start PostgreSQL, once, make the tables, and return how to connect."""
+    server = PostgreSQL(AtExit)
+    server.execute(TABLES)
+    return f"host={server.directory} user=mail dbname=postgres"
+
+
+class CollectorCase(TestCase):
+    """Tests with a database and objects in memory."""
+
+    def setUp(self):
+        """Make a collector."""
+        self.connection = psycopg.connect(conninfo(), autocommit=True)
+        self.addCleanup(self.connection.close)
+        self.sql("TRUNCATE message, doomed")
+        config = DatabaseConfig("sql.toml", conninfo_to_dict(conninfo()))
+        self.database = Database(config, reactor)
+        self.addCleanup(self.database.close)
+        self.objects = ObjectStore("memory:///", run=run)
+        self.collector = Collector(self.database.execute, self.objects, GRACE)
+
+    def sql(self, statement, *parameters):
+        """Execute a statement as another program, and return its rows."""
+        cursor = self.connection.execute(statement, parameters or None)
+        return cursor.fetchall() if cursor.description else []
+
+    async def stored(self):
+        """Return the keys of the objects."""
+        return {key async for page in self.objects.list_keys(-10) for key in page}
+
+    async def put(self, *, due=None, message=False):
+        """Store an object, which is due in so many seconds, or belongs to a message."""
+        key = uuid4()
+        await self.objects.put(key, b"x")
+        if due is not None:
+            self.sql(
+                "INSERT INTO doomed (key, due) VALUES (%s, now() + %s * interval '1 second')",
+                *(key, due),
+            )
+        if message:
+            self.sql("INSERT INTO message (id, inline) VALUES (%s, false)", key)
+        return key
+
+    def doomed(self):
+        """Return the keys in the table, with whether they are taken."""
+        return dict(self.sql("SELECT key, taken FROM doomed"))
+
+
+class CollectTests(CollectorCase):
+    """The objects in the table are deleted when they are due."""
+
+    async def test_collected(self):
+        """Objects that are due are deleted, and their keys forgotten; the others stay."""
+        self.patch(collector, "AT_ONCE", 2)
+        for _ in range(5):
+            await self.put(due=-1)
+        later = await self.put(due=100)
+        message = await self.put(message=True)
+        shown = []
+        self.assertEqual(await self.collector.collect(shown.append), 5)
+        self.assertEqual(shown, [2, 4, 5])
+        self.assertEqual(await self.stored(), {later, message})
+        self.assertEqual(self.doomed(), {later: False})
+        self.assertEqual(await self.collector.collect(), 0)
+
+    async def test_missing(self):
+        """A key that was reserved and not used is forgotten."""
+        self.sql("INSERT INTO doomed (key, due) VALUES (%s, now() - interval '1 s')", uuid4())
+        self.assertEqual(await self.collector.collect(), 1)
+        self.assertEqual(self.doomed(), {})
+
+    async def test_message(self):
+        """The object of a message is not deleted, even if its key is in the table."""
+        key = await self.put(due=-1, message=True)
+        self.assertEqual(await self.collector.collect(), 0)
+        self.assertEqual(await self.stored(), {key})
+
+    async def test_stopped(self):
+        """What a process has left that was killed is collected by another one, some time later."""
+        key = await self.put(due=-1)
+
+        async def killed(statement, parameters):
+            if statement == FORGET:
+                raise Stopped
+            return await self.database.execute(statement, parameters)
+
+        with self.assertRaises(Stopped):
+            await Collector(killed, self.objects, GRACE).collect()
+        self.assertEqual(self.doomed(), {key: True})
+        self.assertEqual(await self.collector.collect(), 0)
+        self.sql("UPDATE doomed SET due = now() - interval '1 s'")
+        self.assertEqual(await self.collector.collect(), 1)
+        self.assertEqual(self.doomed(), {})
+
+    async def test_unavailable(self):
+        """Objects that cannot be deleted are deleted later."""
+        key = await self.put(due=-1)
+        delete = self.objects.delete
+
+        async def fail(keys):
+            raise ObjectStoreUnavailable("broken")
+
+        self.objects.delete = fail
+        with self.assertRaises(ObjectStoreUnavailable):
+            await self.collector.collect()
+        self.objects.delete = delete
+        self.assertEqual(self.doomed(), {key: True})
+        self.sql("UPDATE doomed SET due = now() - interval '1 s'")
+        self.assertEqual(await self.collector.collect(), 1)
+
+    async def test_end(self):
+        """A collection that is told to stop does so after the objects that it has taken."""
+        self.patch(collector, "AT_ONCE", 2)
+        for _ in range(5):
+            await self.put(due=-1)
+        self.assertEqual(await self.collector.collect(lambda number: self.collector.stop()), 2)
+        self.assertEqual(list(self.doomed().values()), [False] * 3)
+
+
+class UnknownTests(CollectorCase):
+    """Objects are found that the database does not know."""
+
+    def setUp(self):
+        """Compare all objects, however new."""
+        super().setUp()
+        self.patch(collector, "AGE", -10)
+
+    async def test_found(self):
+        """An object in neither table is collected later, and no other."""
+        unknown = await self.put()
+        message = await self.put(message=True)
+        doomed = await self.put(due=100)
+        shown = []
+        self.assertEqual(await self.collector.find_unknown(shown.append), 1)
+        self.assertEqual(shown, [3])
+        self.assertEqual(self.doomed(), {doomed: False, unknown: False})
+        [(seconds,)] = self.sql(
+            "SELECT extract(epoch FROM due - now()) FROM doomed WHERE key = %s", unknown
+        )
+        self.assertTrue(GRACE - 100 < seconds <= GRACE, seconds)
+        self.assertEqual(await self.collector.collect(), 0)
+        self.assertEqual(await self.stored(), {unknown, message, doomed})
+
+    async def test_new(self):
+        """An object that was stored just now may belong to a delivery, and is left alone."""
+        self.patch(collector, "AGE", 3600)
+        await self.put()
+        self.assertEqual(await self.collector.find_unknown(), 0)
+        self.assertEqual(self.doomed(), {})
+
+    async def test_delivered_meanwhile(self):
+        """An object is spared whose message is committed while the tables are compared."""
+        key = await self.put()
+
+        async def execute(statement, parameters):
+            rows = await self.database.execute(statement, parameters)
+            if statement == DOOM_UNKNOWN:
+                # It did not see the message, which was not yet committed.
+                self.sql("DELETE FROM doomed")
+                await self.put_message(key)
+                self.sql("INSERT INTO doomed (key, due) VALUES (%s, now())", key)
+            return rows
+
+        await Collector(execute, self.objects, GRACE).find_unknown()
+        self.assertEqual(self.doomed(), {})
+
+    async def put_message(self, key):
+        """Add a message with a key."""
+        other = await self.put(message=True)
+        self.sql("UPDATE message SET id = %s WHERE id = %s", key, other)
+
+
+DELIVER = """
+WITH mine AS (DELETE FROM doomed WHERE key = $1::uuid AND NOT taken RETURNING key)
+INSERT INTO message (id, inline) SELECT key, false FROM mine RETURNING id
+"""
+
+
+class RaceTests(CollectorCase):
+    """Collections at the same time as deliveries whose keys are due at once."""
+
+    async def test_race(self):
+        """No message is without its object, and each object has a message or is in the table."""
+        self.patch(keys, "RESERVED", 0)
+        self.patch(keys, "AT_ONCE", 3)
+        self.patch(collector, "TAKEN", 0)
+        is_over = []
+        delivered, refused = [], []
+
+        async def deliver(reserved):
+            for _ in range(60):
+                key = await reserved.take()
+                await self.objects.put(key, os.urandom(10))
+                rows = await self.database.execute(DELIVER, (key,), repeat=False)
+                (delivered if rows else refused).append(key)
+                if not rows:
+                    await self.objects.delete([key])
+
+        async def collect():
+            while not is_over:
+                await self.collector.collect()
+                await deferLater(reactor, 0)
+
+        collecting = [Deferred.fromCoroutine(collect()) for _ in range(2)]
+        reserved = [ReservedKeys(self.database.execute, uuid4) for _ in range(2)]
+        await gatherResults(
+            [Deferred.fromCoroutine(deliver(reserved[number % 2])) for number in range(6)]
+        )
+        is_over.append(True)
+        await gatherResults(collecting)
+        messages = {key for (key,) in self.sql("SELECT id FROM message")}
+        self.assertEqual(messages, set(delivered))
+        self.assertTrue(delivered)
+        self.assertTrue(refused)
+        stored = await self.stored()
+        self.assertEqual(messages - stored, set())
+        self.assertEqual(stored - messages - set(self.doomed()), set())
+        await self.collector.collect()
+        self.assertEqual(await self.stored(), messages)
+
+
+class FakeCollector:
+    """A collector whose collections end when a test wants it."""
+
+    def __init__(self):
+        self.running = []
+        self.is_stopped = False
+
+    async def collect(self):
+        """Wait for the test."""
+        self.running.append(Deferred())
+        await self.running[-1]
+
+    def stop(self):
+        """Remember it."""
+        self.is_stopped = True
+
+
+class RegularTests(SynchronousTestCase):
+    """A process collects about once a minute."""
+
+    def setUp(self):
+        """Start."""
+        self.clock = Clock()
+        self.collector = FakeCollector()
+        self.regular = RegularCollection(self.collector, self.clock, 60)
+        self.regular.start()
+
+    def test_intervals(self):
+        """A collection begins half an interval to one and a half after the last one has ended."""
+        for _ in range(10):
+            self.clock.advance(29.9)
+            before = len(self.collector.running)
+            self.clock.advance(60.1)
+            self.assertEqual(len(self.collector.running), before + 1)
+            self.clock.advance(1000)
+            self.regular.start()
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            self.collector.running[-1].callback(None)
+            self.regular.start()
+            self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_stopped(self):
+        """Nothing is collected after the end, which waits for what is under way."""
+        self.clock.advance(90)
+        stopping = Deferred.fromCoroutine(self.regular.stop())
+        self.assertNoResult(stopping)
+        self.assertTrue(self.collector.is_stopped)
+        self.collector.running[0].callback(None)
+        self.successResultOf(stopping)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.successResultOf(Deferred.fromCoroutine(self.regular.stop()))
+
+    def test_failures(self):
+        """Collections go on after failures, of which the first one is logged."""
+        for error in (TryLater(), ZeroDivisionError(), ZeroDivisionError()):
+            self.clock.advance(90)
+            self.collector.running[-1].errback(error)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.clock.advance(90)
+        self.collector.running[-1].callback(None)
+        self.clock.advance(90)
+        self.collector.running[-1].errback(ZeroDivisionError())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
