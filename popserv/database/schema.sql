@@ -34,6 +34,9 @@ CREATE TABLE message (
 
 CREATE UNIQUE INDEX message_uidl ON message (maildrop, uidl) WHERE uidl IS NOT NULL;
 
+-- Whether an object has a message.
+CREATE INDEX message_object ON message (id) WHERE NOT inline;
+
 CREATE TABLE body (
     maildrop bigint NOT NULL,
     position bigint NOT NULL,

@@ -1,18 +1,15 @@
 """popserv.maildrops.sql.collector: objects that no message has are removed."""
 
-import atexit
 import os
-from functools import cache
 from uuid import uuid4
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.database import Database, DatabaseConfig
+from popserv.database.schema import create_schema
 from popserv.errors import TryLater
 from popserv.maildrops.sql import collector, keys
 from popserv.maildrops.sql.collector import (
@@ -25,7 +22,7 @@ from popserv.maildrops.sql.keys import ReservedKeys
 from popserv.maildrops.sql.object_errors import ObjectStoreUnavailable
 from popserv.maildrops.sql.objects import ObjectStore
 from popserv.runtime.threads import BoundedThreadPool
-from tests.live.postgresql import PostgreSQL
+from tests.database.harness import DatabaseCase
 
 run = BoundedThreadPool("tests-collector", 4).run
 
@@ -36,40 +33,37 @@ class Stopped(Exception):
     """A process was killed at this point."""
 
 
-TABLES = """
-CREATE TABLE message (id uuid NOT NULL, inline boolean NOT NULL);
-CREATE TABLE doomed (
-    key uuid PRIMARY KEY, due timestamptz NOT NULL, taken boolean NOT NULL DEFAULT false
-);
+DELIVER = """
+WITH changed AS (UPDATE maildrop SET last = last + 1 RETURNING id, last)
+INSERT INTO message (maildrop, position, id, octets, stored, header_ends, inline)
+SELECT id, last, $1::uuid, 1, 1, true, false FROM changed
 """
-"""The columns of the tables that a collection uses."""
+
+DELIVER_RESERVED = """
+WITH changed AS (
+    UPDATE maildrop SET last = last + 1 RETURNING id, last
+), mine AS (
+    DELETE FROM doomed USING changed WHERE key = $1::uuid AND NOT taken RETURNING key, id, last
+)
+INSERT INTO message (maildrop, position, id, octets, stored, header_ends, inline)
+SELECT id, last, key, 1, 1, true, false FROM mine
+RETURNING position
+"""
 
 
-class AtExit:
-    """Stands for a test that ends at the end of the process."""
-
-    addCleanup = atexit.register
-
-
-@cache
-def conninfo():
-    """Start PostgreSQL, once, make the tables, and return how to connect."""
-    server = PostgreSQL(AtExit)
-    server.execute(TABLES)
-    return f"host={server.directory} user=mail dbname=postgres"
-
-
-class CollectorCase(TestCase):
+class CollectorCase(DatabaseCase):
     """Tests with a database and objects in memory."""
 
-    def setUp(self):
-        """Make a collector."""
-        self.connection = psycopg.connect(conninfo(), autocommit=True)
+    async def setUp(self):
+        """Make the tables, a maildrop and a collector."""
+        super().setUp()
+        await create_schema(self.database)
+        self.connection = psycopg.connect(**self.parameters, autocommit=True)
         self.addCleanup(self.connection.close)
-        self.sql("TRUNCATE message, doomed")
-        config = DatabaseConfig("sql.toml", conninfo_to_dict(conninfo()))
-        self.database = Database(config, reactor)
-        self.addCleanup(self.database.close)
+        self.sql(
+            "INSERT INTO maildrop (name, state, epoch) "
+            "VALUES ('ann', gen_random_uuid(), gen_random_uuid())"
+        )
         self.objects = ObjectStore("memory:///", run=run)
         self.collector = Collector(self.database.execute, self.objects, GRACE)
 
@@ -92,8 +86,12 @@ class CollectorCase(TestCase):
                 *(key, due),
             )
         if message:
-            self.sql("INSERT INTO message (id, inline) VALUES (%s, false)", key)
+            self.deliver(key)
         return key
+
+    def deliver(self, key):
+        """Add a message whose octets are in an object."""
+        self.sql(DELIVER.replace("$1", "%s"), key)
 
     def doomed(self):
         """Return the keys in the table, with whether they are taken."""
@@ -174,9 +172,9 @@ class CollectTests(CollectorCase):
 class UnknownTests(CollectorCase):
     """Objects are found that the database does not know."""
 
-    def setUp(self):
+    async def setUp(self):
         """Compare all objects, however new."""
-        super().setUp()
+        await super().setUp()
         self.patch(collector, "AGE", -10)
 
     async def test_found(self):
@@ -211,23 +209,12 @@ class UnknownTests(CollectorCase):
             if statement == DOOM_UNKNOWN:
                 # It did not see the message, which was not yet committed.
                 self.sql("DELETE FROM doomed")
-                await self.put_message(key)
+                self.deliver(key)
                 self.sql("INSERT INTO doomed (key, due) VALUES (%s, now())", key)
             return rows
 
         await Collector(execute, self.objects, GRACE).find_unknown()
         self.assertEqual(self.doomed(), {})
-
-    async def put_message(self, key):
-        """Add a message with a key."""
-        other = await self.put(message=True)
-        self.sql("UPDATE message SET id = %s WHERE id = %s", key, other)
-
-
-DELIVER = """
-WITH mine AS (DELETE FROM doomed WHERE key = $1::uuid AND NOT taken RETURNING key)
-INSERT INTO message (id, inline) SELECT key, false FROM mine RETURNING id
-"""
 
 
 class RaceTests(CollectorCase):
@@ -245,7 +232,7 @@ class RaceTests(CollectorCase):
             for _ in range(60):
                 key = await reserved.take()
                 await self.objects.put(key, os.urandom(10))
-                rows = await self.database.execute(DELIVER, (key,), repeat=False)
+                rows = await self.database.execute(DELIVER_RESERVED, (key,), repeat=False)
                 (delivered if rows else refused).append(key)
                 if not rows:
                     await self.objects.delete([key])
