@@ -28,6 +28,7 @@ _BY_METAVAR = {
     "PATH": usage.CompleteDirs(),
     "SRC": _STORE,
     "DST": _STORE,
+    "STORE": _STORE,
 }
 """What follows the options and arguments of argparse that these words stand for."""
 

@@ -265,6 +265,30 @@ class IStoppingStore(IMaildropFactory):
         """
 
 
+class ICollectingStore(IMaildropFactory):
+    """A store with objects outside of it, which are removed some time after their messages.
+
+    Any number of processes may do that at a time, and may be stopped at any point.
+    """
+
+    def collect(show: Callable[[int], object]) -> Awaitable[int]:
+        """Remove the objects that are due, and return their number.
+
+        ``show`` is called from time to time with the number so far.
+
+        :raises popserv.errors.TryLater: they cannot be removed now.
+        """
+
+    def find_unknown(show: Callable[[int], object]) -> Awaitable[int]:
+        """Compare all objects with the store; return the number of those that it does not know.
+
+        They are removed some time later.  ``show`` is called from time to time with the number of
+        objects so far that were compared.
+
+        :raises popserv.errors.TryLater: that cannot be done now.
+        """
+
+
 class IConfigurableStore(IMaildropFactory):
     """A store that honours settings of single users."""
 

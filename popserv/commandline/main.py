@@ -136,6 +136,17 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
         from popserv.commandline.deliver import add_arguments as add_deliver_arguments  # noqa: PLC0415
 
         add_deliver_arguments(deliver)
+    collect = commands.add_parser(
+        "collect",
+        help="remove objects of messages that are gone",
+        description="Remove the objects that no message has from the object store of an SQL store, "
+        "as servers do once a minute. The exit code is 0, 1 if that could not be done, and 2 if "
+        "the command line is invalid.",
+    )
+    if command in (None, "collect"):
+        from popserv.commandline.collect import add_arguments as add_collect_arguments  # noqa: PLC0415
+
+        add_collect_arguments(collect)
     config = commands.add_parser(
         "config",
         help="show or check the options of the server",

@@ -41,26 +41,34 @@ def reason_of(error: Exception) -> str:
     return str(error)
 
 
-class Progress:
+class ProgressLine:
     """A line at the end of a terminal that says how far the command is.
 
     If standard error is not a terminal, nothing is written.
     """
 
-    def __init__(self, users: int) -> None:
-        self._users = users
+    def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty()
 
-    def show(self, user: bytes, done: int, text: str) -> None:
-        """Show which user is processed, after how many others, and what of it."""
-        self._write(f"{done + 1} of {self._users}: {printable(user)}, {text}")
-
-    def clear(self) -> None:
-        """Remove the line, so that others can be printed."""
-        self._write("")
-
-    def _write(self, text: str) -> None:
+    def write(self, text: str) -> None:
+        """Show a text instead of the last one."""
         if self._is_terminal:
             # "Erase in line", ECMA-48.
             sys.stderr.write(f"\r\x1b[K{text}")
             sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Remove the line, so that others can be printed."""
+        self.write("")
+
+
+class Progress(ProgressLine):
+    """A line about the user who is processed."""
+
+    def __init__(self, users: int) -> None:
+        super().__init__()
+        self._users = users
+
+    def show(self, user: bytes, done: int, text: str) -> None:
+        """Show which user is processed, after how many others, and what of it."""
+        self.write(f"{done + 1} of {self._users}: {printable(user)}, {text}")

@@ -16,6 +16,7 @@ def make_store(argument: str, settings: StoreSettings) -> IMaildropFactory:
     settings.reject_unsupported("downgrader", "since")
     try:
         from popserv.database import Database, read_config  # noqa: PLC0415
+        from popserv.maildrops.sql.open_objects import open_objects  # noqa: PLC0415
         from popserv.maildrops.sql.store import SQLMaildrops  # noqa: PLC0415
     except ImportError as error:
         raise ValueError(f"{error}; run: {how_to_install('sql')}") from error
@@ -26,9 +27,15 @@ def make_store(argument: str, settings: StoreSettings) -> IMaildropFactory:
         config = read_config(argument)
     except FileError as error:
         raise ValueError(str(error)) from error
+    url = config.objects_url
+    try:
+        objects = None if url is None else open_objects(url, config.objects_options)
+    except ValueError as error:
+        raise ValueError(f"{config.path}: objects: {error}") from error
     return SQLMaildrops(
         Database(config, reactor),
         cache_messages=settings.cache_messages,
         downgrader=settings.downgrader,
         since=settings.since,
+        objects=objects,
     )

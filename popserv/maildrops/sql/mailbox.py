@@ -12,6 +12,7 @@ from popserv.errors import MaildropUnavailable, NoSuchMessage, RemovalFailed
 from popserv.interfaces import IMessageDetails, IReadOnlyMailbox, IRetrievalRecord
 from popserv.maildrops.sql.contents import digest_of
 from popserv.maildrops.sql.leases import Execute, Lease, Leases
+from popserv.maildrops.sql.objects import ObjectStore
 from popserv.maildrops.sql.snapshots import Index
 from popserv.maildrops.sql.statements import DETAILS, LAST_SEEN, MARK_SEEN, REMOVE, RETRIEVE
 from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
@@ -30,14 +31,21 @@ _CHUNK = 1 << 16
 class SQLMailbox:
     """A maildrop whose lease is held until :meth:`release`.
 
-    ``grace`` is for how many seconds the objects of removed messages are kept.
+    ``grace`` is for how many seconds the objects of removed messages are kept; ``objects`` has the
+    octets of large messages.
     """
 
     # There is one for each client that is logged in.
-    __slots__ = ("_execute", "_grace", "_lease", "_leases", "index", "messages")
+    __slots__ = ("_execute", "_grace", "_lease", "_leases", "_objects", "index", "messages")
 
     def __init__(
-        self, execute: Execute, leases: Leases, lease: Lease, index: Index, grace: int
+        self,
+        execute: Execute,
+        leases: Leases,
+        lease: Lease,
+        index: Index,
+        grace: int,
+        objects: ObjectStore | None = None,
     ) -> None:
         self.index = index
         self.messages = index.messages
@@ -45,6 +53,7 @@ class SQLMailbox:
         self._leases = leases
         self._lease = lease
         self._grace = grace
+        self._objects = objects
 
     @property
     def lease(self) -> Lease:
@@ -63,6 +72,8 @@ class SQLMailbox:
         if form != _AS_IT_IS:
             raise _unreadable(f"{key} has the form {form}, which this version does not know")
         if not inline:
+            if self._objects is not None:
+                return await self._objects.get(key, stored, digest)
             raise _unreadable(f"{key} is in an object store, and none is configured")
         if body is None or len(body) != stored or (digest and digest_of(body) != digest):
             raise _unreadable(f"{key} is damaged in the table body; restore it from a backup")

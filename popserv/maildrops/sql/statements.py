@@ -150,6 +150,25 @@ RETURNING position
 No row: there is no such maildrop.
 """
 
+DELIVER_OBJECT = """
+WITH changed AS (
+    UPDATE maildrop SET last = last + 1, state = gen_random_uuid() WHERE name = $1::bytea
+    RETURNING id, last
+), mine AS (
+    DELETE FROM doomed USING changed WHERE key = $2::uuid AND NOT taken RETURNING id, last, key
+)
+INSERT INTO message (
+    maildrop, position, id, octets, downgraded, stored, header_ends, digest, inline
+)
+SELECT id, last, key, $3::bigint, $4::bigint, $5::bigint, $6::boolean, $7::bytea, false
+FROM mine
+RETURNING position
+"""
+"""Parameters: name, key of the object, octets, downgraded, stored, header_ends, digest.
+
+No row: there is no such maildrop, or the key is no longer reserved.
+"""
+
 IS_DELIVERED = """
 SELECT position FROM maildrop JOIN message ON message.maildrop = maildrop.id
 WHERE name = $1::bytea AND message.id = $2::uuid

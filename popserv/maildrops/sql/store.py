@@ -14,6 +14,7 @@ from popserv.database.schema import SchemaError, check_schema, require_schema
 from popserv.errors import MaildropUnavailable, TryLater
 from popserv.interfaces import (
     ICaching,
+    ICollectingStore,
     IConfigurableStore,
     IDelivery,
     IDeliveryStore,
@@ -29,6 +30,8 @@ from popserv.maildrops.sql.copying import SQLDelivery
 from popserv.maildrops.sql.delivery import deliver
 from popserv.maildrops.sql.leases import Found, Leases
 from popserv.maildrops.sql.mailbox import ReadOnlySQLMailbox, SQLMailbox
+from popserv.maildrops.sql.message_objects import MessageObjects
+from popserv.maildrops.sql.objects import ObjectStore
 from popserv.maildrops.sql.snapshots import Columns, Index, decode, extend, numbers_of
 from popserv.maildrops.sql.statements import IS_MAILDROP, LIST, LIST_OLD, USERS
 from popserv.messages.sizes import MakeDowngrader
@@ -42,6 +45,7 @@ _MANY = 1000
 
 @implementer(
     ICaching,
+    ICollectingStore,
     IConfigurableStore,
     IDeliveryStore,
     IFinalDelivery,
@@ -56,6 +60,8 @@ class SQLMaildrops:
     :class:`~popserv.maildrops.maildir.MaildirMaildrops`.
 
     ``downgrader`` is :class:`popserv.messages.downgrade.Downgrader`, for a server with UTF8.
+    ``objects`` gets the octets of messages of more than ``inline`` octets of the configuration;
+    those that no message has are removed from it about once a minute.
     ``since`` is the age in seconds above which messages are not shown.  ``run`` calls a function
     with arguments in a thread, and returns an awaitable of its result.
     """
@@ -73,6 +79,7 @@ class SQLMaildrops:
         cache_messages: int = 500_000,
         downgrader: MakeDowngrader | None = None,
         since: float | None = None,
+        objects: ObjectStore | None = None,
         reactor: Any = None,
         run: RunInThread = _threads.run,
     ) -> None:
@@ -85,6 +92,12 @@ class SQLMaildrops:
         self._database = database
         self._execute = database.execute
         self._leases = Leases(self._execute, database.config.lease, reactor)
+        config = database.config
+        self._objects = (
+            None
+            if objects is None
+            else MessageObjects(self._execute, objects, config.inline, config.grace, reactor)
+        )
         self._cache: IndexCache[Index] = IndexCache(cache_messages)
         self.cache_sizes = self._cache.sizes
         self.scan_counts = self._cache.scans.totals
@@ -112,7 +125,7 @@ class SQLMaildrops:
         await self._check()
         large = message.seek(0, os.SEEK_END) > MAX_IN_MEMORY
         body = await self._run(_read, message) if large else _read(message)
-        return await deliver(self._execute, user, body, self._run)
+        return await deliver(self._execute, user, body, self._run, self._objects)
 
     async def has_maildrop(self, user: bytes, settings: UserSettings) -> bool:
         """See IFinalDelivery: whether the user has logged in, or got mail, at any time."""
@@ -126,9 +139,21 @@ class SQLMaildrops:
             raise OSError(f"the database does not answer: {error.__cause__}") from error
         return [name for (name,) in rows]
 
+    async def collect(self, show: Callable[[int], object]) -> int:
+        """See ICollectingStore."""
+        await self._check()
+        return await self._objects.collector.collect(show) if self._objects else 0
+
+    async def find_unknown(self, show: Callable[[int], object]) -> int:
+        """See ICollectingStore."""
+        await self._check()
+        return await self._objects.collector.find_unknown(show) if self._objects else 0
+
     async def stop(self) -> None:
         """See IStoppingStore."""
         try:
+            if self._objects is not None:
+                await self._objects.regular.stop()
             await self._leases.stop()
         finally:
             await self._database.close()
@@ -144,6 +169,8 @@ class SQLMaildrops:
             except SchemaError as error:
                 raise MaildropUnavailable from error
             self._is_checked = True
+            if self._objects is not None:
+                self._objects.regular.start()
 
     async def _open(self, user: bytes, settings: UserSettings) -> SQLMailbox:
         await self._check()
@@ -167,7 +194,8 @@ class SQLMaildrops:
             await self._leases.release(found.lease)
             raise
         grace = self._database.config.grace
-        return kind(self._execute, self._leases, found.lease, index, grace)
+        objects = self._objects.store if self._objects else None
+        return kind(self._execute, self._leases, found.lease, index, grace, objects)
 
     async def _index(self, user: bytes, found: Found) -> Index:
         """Return the messages of a maildrop, which are listed unless its state is known."""

@@ -54,7 +54,7 @@ class SQLCase(TestCase):
         """Return a store with a FaultyDatabase, which is stopped at the end of the test."""
         options = {
             name: settings.pop(name)
-            for name in ("cache_messages", "downgrader", "since", "run")
+            for name in ("cache_messages", "downgrader", "since", "objects", "run")
             if name in settings
         }
         self.database = FaultyDatabase(self.config(**settings), default_reactor)

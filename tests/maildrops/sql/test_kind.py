@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.maildrops import make_store
 from popserv.maildrops.settings import StoreSettings
 from popserv.maildrops.sql import kind, store
+from popserv.maildrops.sql.objects import ObjectStore
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.runtime.extras import how_to_install
 
@@ -37,9 +38,22 @@ class MakeStoreTests(SynchronousTestCase):
         self.assertEqual(config.lease, 7)
         self.assertIs(used, reactor)
         maildrops.assert_called_once_with(
-            database.return_value, cache_messages=7, downgrader=None, since=None
+            database.return_value, cache_messages=7, downgrader=None, since=None, objects=None
         )
         self.assertEqual(make_store(f"sql:{self.path}", SETTINGS).cache_sizes()["messages"], 0)
+
+    def test_objects(self):
+        """The store has the object store of the file; what is wrong with it names the file."""
+        with open(self.path, "a") as file:
+            file.write('[objects]\nurl = "memory:///"\n')
+        with patch.object(store, "SQLMaildrops") as maildrops:
+            kind.make_store(self.path, StoreSettings(7))
+        self.assertIsInstance(maildrops.call_args.kwargs["objects"], ObjectStore)
+        with open(self.path, "a") as file:
+            file.write('region = "x"\n')
+        with self.assertRaises(ValueError) as rejected:
+            kind.make_store(self.path, StoreSettings(7))
+        self.assertIn(f"{self.path}: objects: memory:/// has no options", str(rejected.exception))
 
     def test_unsupported(self):
         """An option that the store does not support is refused at the start, with its name."""
