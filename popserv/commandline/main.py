@@ -29,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     ``popserv user check``, ``config check``, ``schema check`` and ``uidl`` also return 1 if they
     have found a problem, ``popserv compare`` if it has found a difference, and ``popserv copy`` if
-    it has left out mail; ``popserv deliver`` returns the codes of sysexits.h.  Errors are printed to
-    standard error.  The default arguments are those of the process.
+    it has left out mail; ``popserv deliver`` returns the codes of sysexits.h.  Errors are printed
+    to standard error.  The default arguments are those of the process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["session"]:

@@ -139,6 +139,9 @@ class ShellTests(Base):
         (certbot / "privkey.pem").write_bytes(issued.key_pem())
         (directory / "ca.pem").write_bytes(authority.certificate_pem())
         (directory / "rhosts").write_text("192.0.2.1 ann =\n")
+        store = directory / "store.toml"
+        store.touch(mode=0o600)
+        store.write_text('conninfo = "host=db1.example.org dbname=mail"\n')
         (directory / "oauth.ini").write_text(
             "[oauth]\njwks = https://provider.example/certs\n"
             "issuer = https://provider.example\naudience = popserv\n"
