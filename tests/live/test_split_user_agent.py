@@ -75,6 +75,12 @@ def environment(root, **settings):
     return {"POPSERV_MAILDIR": str(root), **listen, **given}
 
 
+def accepts(path):
+    """Return whether a UNIX socket accepts connections; it exists a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
 class SplitServer(Server):
     """The example as a process, with the users ann, bob and carol@example.org."""
 
@@ -1325,7 +1331,7 @@ class StartTests(TestCase):
         )
         self.addCleanup(server.wait)
         self.addCleanup(server.terminate)
-        until((directory / "smtp").exists, "its sockets")
+        until(lambda: accepts(f"{directory}/smtp"), "its sockets")
         with closing(SMTPConnection(f"{directory}/smtp")) as smtp:
             smtp.ask(login("joe"))
             self.assertEqual(smtp.post(valid_message("joe"), "joe", sender="joe")[:3], b"250")
