@@ -93,7 +93,7 @@ class Cases:
     def test_commands(self):
         """Commands are completed, and their subcommands."""
         self.assertEqual(self.completed("popserv us"), ["user"])
-        self.assertEqual(self.completed("popserv c"), ["compare", "config", "copy"])
+        self.assertEqual(self.completed("popserv c"), ["collect", "compare", "config", "copy"])
         self.assertEqual(self.completed("popserv uidl "), ["diff", "export", "import"])
         self.assertEqual(self.completed("popserv x"), ["x"])
 
