@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from hashlib import blake2b
 from itertools import chain
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
@@ -59,6 +59,13 @@ _CLIENT_OPTIONS = frozenset(
         *("root_certificate", "timeout", "user_agent"),
     )
 )
+
+
+class Readable(Protocol):
+    """A file that is read from its position to its end."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next octets, at most ``size``; none at the end."""
 
 
 def open_bucket(url: str, options: Mapping[str, str], patience: float) -> Bucket:
@@ -132,7 +139,7 @@ class Bucket:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def put(self, key: UUID, data: bytes | BinaryIO) -> bytes:
+    def put(self, key: UUID, data: bytes | Readable) -> bytes:
         """Store an object: octets, or the rest of a file, whatever its length.
 
         Return its digest.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.octets import count_message
@@ -47,12 +47,35 @@ async def examine(body: bytes, run: RunInThread) -> Contents:
 
 def _examine(body: bytes) -> Contents:
     counter = MessageCounter(Downgrader)
-    digest = blake2b(digest_size=_DIGEST_OCTETS)
-    for at in range(0, len(body), _CHUNK):
-        chunk = body[at : at + _CHUNK]
-        counter.feed(chunk)
-        digest.update(chunk)
+    _feed(counter, body)
+    return _contents(counter, len(body), digest_of(body))
+
+
+class ExaminedFile:
+    """A file with a message that is examined while somebody reads it, from its start to its end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._counter = MessageCounter(Downgrader)
+        self._stored = 0
+
+    def read(self, size: int) -> bytes:
+        """Return the next octets, at most ``size``; none at the end.  It takes time for many."""
+        octets = self._file.read(size)
+        _feed(self._counter, octets)
+        self._stored += len(octets)
+        return octets
+
+    def contents(self, digest: bytes) -> Contents:
+        """Return what was found, once, with the digest of all octets that were read."""
+        return _contents(self._counter, self._stored, digest)
+
+
+def _feed(counter: MessageCounter, octets: bytes) -> None:
+    for at in range(0, len(octets), _CHUNK):
+        counter.feed(octets[at : at + _CHUNK])
+
+
+def _contents(counter: MessageCounter, stored: int, digest: bytes) -> Contents:
     sizes = counter.finish()
-    return Contents(
-        sizes.octets, sizes.downgraded, len(body), sizes.has_blank_line, digest.digest()
-    )
+    return Contents(sizes.octets, sizes.downgraded, stored, sizes.has_blank_line, digest)

@@ -12,11 +12,11 @@ from popserv.core.snapshot import is_unique_id
 from popserv.errors import DeliveryRefused, TryLater
 from popserv.interfaces import IDelivery
 from popserv.maildrops.spooling import spool
-from popserv.maildrops.sql.contents import examine
-from popserv.maildrops.sql.ids import new_id
 from popserv.maildrops.sql.leases import Execute
 from popserv.maildrops.sql.mailbox import LeaseLost, SQLMailbox
+from popserv.maildrops.sql.message_objects import MessageObjects
 from popserv.maildrops.sql.statements import COPY
+from popserv.maildrops.sql.storing import store_octets
 from popserv.messages.details import Flags, MessageDetails
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import RunInThread
@@ -37,17 +37,35 @@ class _Pending(NamedTuple):
     stored: int
     header_ends: bool
     digest: bytes
-    body: bytes
+    body: bytes | None
+
+
+class KeysForgotten(Exception):
+    """The database does not know the keys of objects: their reservation is over, or was lost."""
+
+    def __str__(self) -> str:
+        return "the database no longer knows the objects of the last messages; copy them again"
 
 
 @implementer(IDelivery)
 class SQLDelivery:
-    """A maildrop whose lease is held, for deliveries; ``run`` calls functions in threads."""
+    """A maildrop whose lease is held, for deliveries; ``run`` calls functions in threads.
 
-    def __init__(self, mailbox: SQLMailbox, execute: Execute, run: RunInThread) -> None:
+    ``objects`` has the octets of large messages.  Those of messages that are not committed are
+    collected when the reservation of their keys is over.
+    """
+
+    def __init__(
+        self,
+        mailbox: SQLMailbox,
+        execute: Execute,
+        run: RunInThread,
+        objects: MessageObjects | None,
+    ) -> None:
         self._mailbox = mailbox
         self._execute = execute
         self._run = run
+        self._objects = objects
         self._unique_ids = set(mailbox.messages.uids)
         self._pending: list[_Pending] = []
 
@@ -68,11 +86,14 @@ class SQLDelivery:
         if not is_unique_id(unique_id):
             raise DeliveryRefused("its unique-id has spaces, or more than 255 octets")
         with await spool(await open_body(), self._run) as file:
-            body = file.read()
+            try:
+                id_, contents, body = await store_octets(file, self._run, self._objects)
+            except TryLater as error:
+                # No problem of this message.
+                raise OSError(f"messages cannot be stored: {error.__cause__ or error}") from error
         seen = Flags.SEEN in details.flags
-        contents = await examine(body, self._run)
         time = round(details.delivered * 1_000_000)
-        self._pending.append(_Pending(new_id(), unique_id, time, seen, *contents, body))
+        self._pending.append(_Pending(id_, unique_id, time, seen, *contents, body))
         self._unique_ids.add(unique_id)
         return True
 
@@ -81,7 +102,7 @@ class SQLDelivery:
         while self._pending:
             count = octets = 0
             for each in self._pending:
-                octets += each.stored
+                octets += len(each.body or b"")
                 if count and octets > _BATCH_OCTETS:
                     break
                 count += 1
@@ -91,9 +112,13 @@ class SQLDelivery:
     async def _write(self, batch: list[_Pending]) -> None:
         lease = self._mailbox.lease
         columns: list[list[Any]] = [list(column) for column in zip(*batch, strict=True)]
-        held = await self._execute(COPY, (lease.maildrop, lease.token, *columns))
-        if not held:
+        rows = await self._execute(COPY, (lease.maildrop, lease.token, *columns))
+        if not rows:
             raise TryLater from LeaseLost()
+        [(is_refused,)] = rows
+        if is_refused and self._objects is not None:
+            await self._objects.drop([each.id for each in batch if each.body is None])
+            raise TryLater from KeysForgotten()
 
     async def release(self) -> None:
         """See IDelivery."""

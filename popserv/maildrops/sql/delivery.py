@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 from popserv.database.errors import OutcomeUnknown
 from popserv.errors import TryLater
-from popserv.maildrops.sql.contents import examine
-from popserv.maildrops.sql.ids import new_id, unique_id_of
+from popserv.maildrops.sql.ids import unique_id_of
 from popserv.maildrops.sql.leases import Execute
 from popserv.maildrops.sql.message_objects import MessageObjects
 from popserv.maildrops.sql.statements import CREATE, DELIVER, DELIVER_OBJECT, IS_DELIVERED
+from popserv.maildrops.sql.storing import store_octets
 from popserv.runtime.threads import RunInThread
 
 
 async def deliver(
     execute: Execute,
     name: bytes,
-    body: bytes,
+    message: BinaryIO,
     run: RunInThread,
     objects: MessageObjects | None = None,
 ) -> bytes:
@@ -27,16 +29,12 @@ async def deliver(
         or the database has not said that it is: it is delivered twice if it is delivered again
         then.
     """
-    contents = await examine(body, run)
+    id_, contents, body = await store_octets(message, run, objects)
     statement: str
     parameters: tuple[object, ...]
-    if objects is not None and len(body) <= objects.inline:
-        objects = None
-    if objects is not None:
-        id_ = await objects.put(body)
+    if body is None:
         statement, parameters = DELIVER_OBJECT, (name, id_, *contents)
     else:
-        id_ = new_id()
         statement, parameters = DELIVER, (name, body, id_, *contents)
     try:
         rows = await execute(statement, parameters, repeat=False)
@@ -49,7 +47,7 @@ async def deliver(
             raise
     if not rows:
         # Somebody has removed the maildrop, or the reservation of the key is over.
-        if objects is not None:
-            await objects.drop(id_)
+        if objects is not None and body is None:
+            await objects.drop([id_])
         raise TryLater
     return unique_id_of(id_)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-from typing import Any
+from collections.abc import Collection
+from typing import Any, BinaryIO
 from uuid import UUID
 
-from popserv.maildrops.sql.bucket import PART
 from popserv.maildrops.sql.collector import Collector, RegularCollection
+from popserv.maildrops.sql.contents import Contents, ExaminedFile
 from popserv.maildrops.sql.ids import new_id
 from popserv.maildrops.sql.keys import ReservedKeys
 from popserv.maildrops.sql.leases import Execute
@@ -29,19 +29,22 @@ class MessageObjects:
         self.regular = RegularCollection(self.collector, reactor)
         self._keys = ReservedKeys(execute, new_id)
 
-    async def put(self, body: bytes) -> UUID:
-        """Store the octets of a message before it is delivered; return the key.
+    async def put(self, message: BinaryIO) -> tuple[UUID, Contents]:
+        """Store a message, from the position of its file on, before it is delivered.
+
+        Return its key.  Two parts of a large message are in memory at a time.
 
         :raises popserv.errors.TryLater: the object store or the database does not answer.
         """
         key = await self._keys.take()
-        await self.store.put(key, BytesIO(body) if len(body) > PART else body)
-        return key
+        file = ExaminedFile(message)
+        digest = await self.store.put(key, file)
+        return key, file.contents(digest)
 
-    async def drop(self, key: UUID) -> None:
-        """Delete an object whose message was refused, and use no key that was reserved with it.
+    async def drop(self, keys: Collection[UUID]) -> None:
+        """Delete objects whose messages were refused, and use no key that was reserved with them.
 
-        :raises popserv.errors.TryLater: it is left.
+        :raises popserv.errors.TryLater: some are left.
         """
         self._keys.discard()
-        await self.store.delete([key])
+        await self.store.delete(keys)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from twisted.logger import Logger
 
-from popserv.maildrops.sql.bucket import open_bucket
+from popserv.maildrops.sql.bucket import Readable, open_bucket
 from popserv.maildrops.sql.object_body import ObjectBody, ObjectReader, read_whole, slices
 from popserv.maildrops.sql.object_errors import ObjectStoreUnavailable, ObjectUnreadable
 from popserv.messages.framing import Chunk
@@ -68,7 +68,7 @@ class ObjectStore:
         self._is_available = True
         self._named: set[UUID] = set()
 
-    async def put(self, key: UUID, data: bytes | BinaryIO) -> bytes:
+    async def put(self, key: UUID, data: bytes | Readable) -> bytes:
         """Store an object, and return the digest of its octets.
 
         ``data`` are the octets, or a file that is read from its position to its end.  A file is

@@ -188,27 +188,38 @@ WITH changed AS (
     ) WITH ORDINALITY AS copied (
         id, uidl, time, seen, octets, downgraded, stored, header_ends, digest, body, number
     )
+), reserved AS (
+    SELECT key FROM doomed JOIN given ON key = given.id WHERE body IS NULL AND NOT taken
+    FOR UPDATE OF doomed
+), refused AS (
+    SELECT given.id FROM given LEFT JOIN reserved ON key = given.id
+    WHERE body IS NULL AND key IS NULL
+        AND NOT EXISTS (SELECT FROM message WHERE message.id = given.id AND NOT inline)
 ), added AS (
     INSERT INTO message (
         maildrop, position, id, uidl, delivered, seen,
         octets, downgraded, stored, header_ends, digest, inline
     )
     SELECT maildrop, position, id, uidl, 'epoch'::timestamptz + time * interval '1 us', seen,
-        octets, downgraded, stored, header_ends, digest, true
-    FROM given
+        octets, downgraded, stored, header_ends, digest, body IS NOT NULL
+    FROM given WHERE NOT EXISTS (SELECT FROM refused)
     ON CONFLICT (maildrop, uidl) WHERE uidl IS NOT NULL DO NOTHING
-    RETURNING maildrop, position
+    RETURNING maildrop, position, id
 ), bodies AS (
     INSERT INTO body (maildrop, position, body)
     SELECT maildrop, position, body FROM added JOIN given USING (maildrop, position)
+    WHERE body IS NOT NULL
+), wanted AS (
+    DELETE FROM doomed USING added WHERE key = added.id
 )
-SELECT id FROM changed
+SELECT EXISTS (SELECT FROM refused) FROM changed
 """
 """Messages with unique-ids from elsewhere, while the maildrop is leased.
 
 Parameters: id of the maildrop, token, and a column for each value of the messages, times in
-microseconds.  No row: the lease is lost.  It may be repeated: a unique-id that is there is not
-added again.
+microseconds; one without a body is an object.  It returns whether the key of an object is no longer
+reserved: then it adds no message.  No row: the lease is lost.  It may be repeated: a unique-id that
+is there is not added again.
 """
 
 IS_MAILDROP = "SELECT id FROM maildrop WHERE name = $1::bytea"

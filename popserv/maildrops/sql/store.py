@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, BinaryIO
 
@@ -25,7 +24,6 @@ from popserv.interfaces import (
     IUserListing,
 )
 from popserv.maildrops.index_cache import IndexCache
-from popserv.maildrops.spooling import MAX_IN_MEMORY
 from popserv.maildrops.sql.copying import SQLDelivery
 from popserv.maildrops.sql.delivery import deliver
 from popserv.maildrops.sql.leases import Found, Leases
@@ -117,15 +115,13 @@ class SQLMaildrops:
         await self._check(require_schema)
         # All messages, whatever is shown.
         mailbox = await self._make_mailbox(user, SQLMailbox, None)
-        return IDelivery(SQLDelivery(mailbox, self._execute, self._run))
+        return IDelivery(SQLDelivery(mailbox, self._execute, self._run, self._objects))
 
     async def deliver_new(self, user: bytes, settings: UserSettings, message: BinaryIO) -> bytes:
         """See IFinalDelivery."""
         UserSettings(maildrop=settings.maildrop).reject_unsupported()
         await self._check()
-        large = message.seek(0, os.SEEK_END) > MAX_IN_MEMORY
-        body = await self._run(_read, message) if large else _read(message)
-        return await deliver(self._execute, user, body, self._run, self._objects)
+        return await deliver(self._execute, user, message, self._run, self._objects)
 
     async def has_maildrop(self, user: bytes, settings: UserSettings) -> bool:
         """See IFinalDelivery: whether the user has logged in, or got mail, at any time."""
@@ -242,11 +238,6 @@ class SQLMaildrops:
             return index
         selected: Index = await self._run(_without, index, frozenset(numbers_of(packed)))
         return selected
-
-
-def _read(file: BinaryIO) -> bytes:
-    file.seek(0)
-    return file.read()
 
 
 def _without(index: Index, positions: frozenset[int]) -> Index:

@@ -1,15 +1,24 @@
 """Messages of the SQL store whose octets are in an object store."""
 
-from popserv.database import OutcomeUnknown
+from uuid import UUID
+
+from popserv.database import DatabaseUnavailable, OutcomeUnknown
 from popserv.errors import TryLater
 from popserv.interfaces import ICollectingStore
-from popserv.maildrops.sql import collector, message_objects
+from popserv.maildrops.sql import bucket, collector, message_objects
+from popserv.maildrops.sql.keys import RESERVE
 from popserv.maildrops.sql.objects import ObjectStore
-from popserv.maildrops.sql.statements import DELIVER_OBJECT
+from popserv.maildrops.sql.statements import COPY, DELIVER_OBJECT
+from popserv.messages.details import NO_DETAILS
 from popserv.testing import read_all
+from popserv.testing.delivery_contract import body_of
 from tests.maildrops.sql.harness import SQLCase, losing, raising
 from tests.maildrops.sql.object_contract import run
-from tests.maildrops.sql.test_store import ContractTests
+from tests.maildrops.sql.test_store import (
+    ContractTests,
+    DeliveryContractTests,
+    NewMailContractTests,
+)
 
 MESSAGE = b"Subject: x\n\n" + b"text\n" * 100
 
@@ -21,7 +30,19 @@ class ObjectContractTests(ContractTests):
         """Make an object store."""
         objects = ObjectStore("memory:///", run=run)
         self.settings = {"objects": objects, "inline": 0}
-        return super().setUp()
+        return SQLCase.setUp(self)
+
+
+class ObjectDeliveryContractTests(DeliveryContractTests):
+    """The contract of deliveries with unique-ids, likewise."""
+
+    setUp = ObjectContractTests.setUp
+
+
+class ObjectNewMailContractTests(NewMailContractTests):
+    """The contract of new mail, likewise."""
+
+    setUp = ObjectContractTests.setUp
 
 
 class LargeMessageTests(SQLCase):
@@ -50,7 +71,7 @@ class LargeMessageTests(SQLCase):
         large = await self.deliver(self.store, b"ann", b"\n" * 101)
         self.assertEqual(await self.keys(), {large})
         self.assertEqual(await self.read(b"ann"), [b"\n" * 100, b"\n" * 101])
-        self.patch(message_objects, "PART", 1000)
+        self.patch(bucket, "PART", 500)
         await self.deliver(self.store, b"ann", b"\n" * 1001)
         self.assertEqual((await self.read(b"ann"))[2], b"\n" * 1001)
 
@@ -88,6 +109,75 @@ class LargeMessageTests(SQLCase):
         self.database.faults[DELIVER_OBJECT] = raising(OutcomeUnknown())
         with self.assertRaises(OutcomeUnknown):
             await self.deliver(self.store, b"ann", MESSAGE)
+
+    async def copy(self, *messages, release=True):
+        """Copy messages to Ann that have their texts as unique-ids; return the delivery."""
+        delivery = await self.store.open_delivery(b"ann")
+        for each in messages:
+            await delivery.deliver(b"%d" % len(each), NO_DETAILS, body_of(each))
+        await delivery.commit()
+        if release:
+            await delivery.release()
+        return delivery
+
+    def doomed(self):
+        """Return how many of the objects in the table doomed have octets."""
+        return self.sql("SELECT count(*) FROM doomed JOIN message ON key = id")[0][0]
+
+    async def test_copied(self):
+        """What is copied is an object as well if it is long; a repeated statement adds nothing."""
+        messages = [b"\n" * octets for octets in (100, 101, 5000, 3)]
+
+        async def twice(execute):
+            await execute()
+            return await execute()
+
+        self.database.faults[COPY] = twice
+        await self.copy(*messages)
+        await self.copy(*messages)
+        self.assertEqual(await self.read(b"ann"), messages)
+        self.assertEqual((len(await self.keys()), self.doomed()), (2, 0))
+        self.assertEqual(self.sql("SELECT count(*) FROM body"), [(2,)])
+
+    async def test_copy_interrupted(self):
+        """Objects of a copy that was not committed are doomed, and it can be repeated."""
+        delivery = await self.store.open_delivery(b"ann")
+        await delivery.deliver(b"1", NO_DETAILS, body_of(MESSAGE))
+        await delivery.release()
+        [left] = await self.keys()
+        await self.copy(MESSAGE)
+        self.assertEqual(await self.read(b"ann"), [MESSAGE])
+        self.sql("UPDATE doomed SET due = now() - interval '1 second'")
+        await self.store.collect(lambda number: None)
+        self.assertEqual(len(await self.keys()), 1)
+        self.assertNotIn(left, await self.keys())
+
+    async def test_copy_refused(self):
+        """Without the reservation of one key nothing is added, and the order stays."""
+        messages = [MESSAGE, b"x\n", MESSAGE + b"\n"]
+        delivery = await self.store.open_delivery(b"ann")
+        for each in messages:
+            await delivery.deliver(b"%d" % len(each), NO_DETAILS, body_of(each))
+        [key, _] = await self.keys()
+        self.sql("UPDATE doomed SET taken = true WHERE key = %s", UUID(key.decode()))
+        with self.assertRaises(TryLater) as raised:
+            await delivery.commit()
+        self.assertIn("copy them again", str(raised.exception.__cause__))
+        await delivery.release()
+        self.assertEqual((await self.read(b"ann"), await self.keys()), ([], set()))
+        await self.copy(*messages)
+        self.assertEqual(await self.read(b"ann"), messages)
+
+    async def test_copy_unavailable(self):
+        """Without the object store a copy ends, so that no message is left out."""
+        delivery = await self.store.open_delivery(b"ann")
+        self.database.faults[RESERVE] = raising(DatabaseUnavailable())
+        with self.assertRaisesRegex(OSError, "cannot be stored"):
+            await delivery.deliver(b"1", NO_DETAILS, body_of(MESSAGE))
+        await delivery.deliver(b"1", NO_DETAILS, body_of(MESSAGE))
+        await delivery.commit()
+        await delivery.release()
+        self.assertEqual(await self.read(b"ann"), [MESSAGE])
 
     async def test_without(self):
         """A store without an object store collects nothing."""

@@ -20,7 +20,7 @@ from popserv.interfaces import (
     IStoppingStore,
     IUserListing,
 )
-from popserv.maildrops.sql import snapshots, statements, store
+from popserv.maildrops.sql import snapshots, statements, store, storing
 from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import read_all
@@ -392,8 +392,8 @@ class DeliveryTests(MailboxCase):
     async def test_whole_file(self):
         """The message is what the file has from its start, however large it is."""
         await self.open()
-        for most in (store.MAX_IN_MEMORY, 1):
-            self.patch(store, "MAX_IN_MEMORY", most)
+        for most in (storing.MAX_IN_MEMORY, 1):
+            self.patch(storing, "MAX_IN_MEMORY", most)
             file = BytesIO(b"1\n2\n")
             file.read()
             await self.store.deliver_new(b"ann", NO_SETTINGS, file)

@@ -65,24 +65,27 @@ class DowngradingContractTests(ContractTests):
 class DeliveryContractTests(SQLCase, DeliveryContract):
     """The contract of deliveries with unique-ids."""
 
+    settings = {}
     flags = (Flags.SEEN,)
 
     def make_delivery_store(self):
         """Return an empty store."""
-        return self.make_store()
+        return self.make_store(**self.settings)
 
     def restarted(self, store):
         """Return another factory."""
-        return self.make_store()
+        return self.make_store(**self.settings)
 
 
 class NewMailContractTests(SQLCase, NewMailContract):
     """The contract of new mail."""
 
+    settings = {}
+
     def make_new_mail_store(self):
         """Return an empty store."""
-        return self.make_store()
+        return self.make_store(**self.settings)
 
     def restarted(self, store):
         """Return another factory."""
-        return self.make_store()
+        return self.make_store(**self.settings)

@@ -1,0 +1,93 @@
+"""``popserv copy`` from a real Dovecot to the SQL store, and ``popserv compare`` afterwards."""
+
+import os
+import signal
+import subprocess
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.live.dovecot_pop3 import DovecotPOP3
+from tests.live.harness import BIN, SAMPLES, Server, run, temporary_directory, until
+from tests.live.sql_store import sql_file
+
+LARGE = b"Subject: large\n\n" + b"a line of a large message\n" * 100_000
+
+
+class FromDovecotTests(SynchronousTestCase):
+    """A Dovecot with its defaults is replaced by popserv on several machines."""
+
+    def setUp(self):
+        """Let Dovecot serve Ann, with small and large messages."""
+        self.file = sql_file(self, "lease = 3")
+        self.objects = self.file.parent / "objects"
+        self.dovecot = DovecotPOP3(self)
+        self.dovecot.mail.chmod(0o755)
+        self.messages = [LARGE, *SAMPLES, b"Subject: last\n\n" + b"\n" * 8179]
+        old = self.dovecot.deliver("ann", self.messages)
+        self.unique_ids = self.dovecot.unique_ids("ann")
+        self.assertEqual(len(self.unique_ids), len(self.messages))
+        for at, path in enumerate(sorted((old / "cur").iterdir())):
+            os.utime(path, (1_600_000_000 + at, 1_600_000_000 + at))
+        self.source = f"maildir:{self.dovecot.mail}"
+
+    def copy(self):
+        """Copy; return the line about Ann."""
+        done = run("popserv", "copy", self.source, f"sql:{self.file}", "--uidl", "dovecot")
+        self.assertEqual(done.returncode, 0, repr(done))
+        return done.stdout.decode().splitlines()[0]
+
+    def objects_of(self, least):
+        """Return the messages of at least so many octets that are objects."""
+        paths = self.objects.glob("*/*")
+        return sorted(size for path in paths if (size := path.stat().st_size) >= least)
+
+    def test_copied(self):
+        """Clients fetch nothing again, and a second copy copies nothing."""
+        count = len(self.messages)
+        self.assertEqual(self.copy(), f"ann: {count} messages copied, 0 are there already")
+        sizes = sorted(len(each) for each in self.messages if len(each) > 8192)
+        self.assertGreater(len(sizes), 1)
+        self.assertEqual(self.objects_of(0), sizes)
+        self.assertEqual(self.copy(), f"ann: 0 messages copied, {count} are there already")
+        self.dovecot.start()
+        server = Server("--auth=memory:ann:secret", store=("--store", f"sql:{self.file}"))
+        self.addCleanup(server.stop)
+        session = server.login("ann")
+        self.addCleanup(session.abandon)
+        session.ask(b"UIDL")
+        self.assertEqual([line.split()[1] for line in session.lines()], self.unique_ids)
+        session.close()
+        users = temporary_directory(self) / "users"
+        users.write_text("ann:secret\n")
+        users.chmod(0o600)
+        urls = [f"pop3://127.0.0.1:{port}" for port in (self.dovecot.port, server.port)]
+        done = run("popserv", "compare", *urls, "--users", users)
+        lines = done.stdout.decode().splitlines()
+        self.assertEqual(lines[0], f"ann: clients would fetch none of {count} messages again")
+        self.assertIn(f"{count} on both servers, 0 of them fetched again, 0 different", lines[-1])
+
+    def test_killed(self):
+        """After kill -9 between objects and their messages, the same command completes it."""
+        large = [LARGE + b"%d\n" % number for number in range(30)]
+        self.dovecot.deliver("bob", large)
+        self.dovecot.unique_ids("bob")
+        command = [BIN / "popserv", "copy", self.source, f"sql:{self.file}", "--uidl", "dovecot"]
+        with subprocess.Popen([*command, "--user=bob"], stdout=subprocess.DEVNULL) as copying:
+            until(lambda: self.objects_of(len(LARGE)) or copying.poll() is not None, "an object")
+            copying.send_signal(signal.SIGKILL)
+        self.assertEqual(copying.returncode, -signal.SIGKILL)
+
+        def completed():
+            done = run(*command, "--user=bob")
+            # The lease of the copy that was killed has to expire.
+            return done.returncode == 0 and done
+
+        until(completed, "the copy")
+        again = run(*command, "--user=bob")
+        self.assertTrue(again.stdout.startswith(b"bob: 0 messages copied, 30 are there"), again)
+        done = run(
+            *("popserv", "session", "--user", "bob", "--store", f"sql:{self.file}"),
+            input=b"UIDL\r\nQUIT\r\n",
+        )
+        shown = [line.split()[1] for line in done.stdout.splitlines() if line[:1].isdigit()]
+        self.assertEqual(shown, self.dovecot.unique_ids("bob"))
