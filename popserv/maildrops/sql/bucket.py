@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
-from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -23,6 +22,7 @@ from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from popserv.core.printable import one_line
+from popserv.maildrops.sql.digests import new_digest
 from popserv.maildrops.sql.object_errors import (
     ObjectDamaged,
     ObjectMissing,
@@ -42,7 +42,8 @@ PART = 5 << 20
 PAGE = 1000
 """The maximum number of keys in a page of a listing, and in a request to delete."""
 
-_DIGEST_OCTETS = 32
+_PIECE = 1 << 16
+"""The octets of a piece of a stream; many small ones would take the processor twice as long."""
 
 _MAX_PROBLEM = 300
 
@@ -128,11 +129,6 @@ def path_of(key: UUID) -> str:
     return f"{key.hex[-2:]}/{key.hex}"
 
 
-def new_digest() -> blake2b:
-    """Return the hash of which the digests of objects are made; they have 32 octets."""
-    return blake2b(digest_size=_DIGEST_OCTETS)
-
-
 class Bucket:
     """The objects of a store."""
 
@@ -191,7 +187,7 @@ class Bucket:
         """
         with _translated(key):
             result = obstore.get(self._store, path_of(key), options={"range": (start, end)})
-            return result.stream(min_chunk_size=1)
+            return result.stream(min_chunk_size=_PIECE)
 
     def delete(self, keys: Collection[UUID]) -> None:
         """Delete objects; those that are missing count as deleted.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import BinaryIO, NamedTuple
 
+from popserv.maildrops.sql.digests import digest_of
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.messages.octets import count_message
 from popserv.messages.sizes import MessageCounter
 from popserv.runtime.threads import RunInThread
-
-_DIGEST_OCTETS = 32
 
 _CHUNK = 1 << 16
 """Octets that are examined without a thread, and in one step in a thread."""
@@ -24,11 +22,6 @@ class Contents(NamedTuple):
     stored: int
     header_ends: bool
     digest: bytes
-
-
-def digest_of(body: bytes) -> bytes:
-    """Return the digest of a message as stored."""
-    return blake2b(body, digest_size=_DIGEST_OCTETS).digest()
 
 
 async def examine(body: bytes, run: RunInThread) -> Contents:

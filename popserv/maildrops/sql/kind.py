@@ -29,7 +29,9 @@ def make_store(argument: str, settings: StoreSettings) -> IMaildropFactory:
         raise ValueError(str(error)) from error
     url = config.objects_url
     try:
-        objects = None if url is None else open_objects(url, config.objects_options)
+        objects = (
+            None if url is None else open_objects(url, config.objects_options, config.patience)
+        )
     except ValueError as error:
         raise ValueError(f"{config.path}: objects: {error}") from error
     return SQLMaildrops(

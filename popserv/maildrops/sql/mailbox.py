@@ -10,7 +10,7 @@ from zope.interface import implementer
 from popserv.core.snapshot import Message
 from popserv.errors import MaildropUnavailable, NoSuchMessage, RemovalFailed
 from popserv.interfaces import IMessageDetails, IReadOnlyMailbox, IRetrievalRecord
-from popserv.maildrops.sql.contents import digest_of
+from popserv.maildrops.sql.digests import digest_of
 from popserv.maildrops.sql.leases import Execute, Lease, Leases
 from popserv.maildrops.sql.objects import ObjectStore
 from popserv.maildrops.sql.snapshots import Index

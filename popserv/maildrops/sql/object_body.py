@@ -8,7 +8,8 @@ from uuid import UUID
 
 from twisted.internet.defer import Deferred
 
-from popserv.maildrops.sql.bucket import Bucket, new_digest, next_piece
+from popserv.maildrops.sql.bucket import Bucket, next_piece
+from popserv.maildrops.sql.digests import digest_of, new_digest
 from popserv.maildrops.sql.object_errors import ObjectDamaged, ObjectStoreUnavailable
 from popserv.messages.framing import Chunk
 
@@ -86,9 +87,7 @@ def read_whole(bucket: Bucket, key: UUID, size: int, digest: bytes | None) -> by
     :raises ObjectStoreUnavailable: they cannot be read.
     """
     octets = bucket.get(key, size, size)
-    found = new_digest()
-    found.update(octets)
-    _check_digest(key, found.digest(), digest)
+    _check_digest(key, digest_of(octets), digest)
     return octets
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from popserv.maildrops.sql.objects import ObjectStore
 
 
-def open_objects(url: str, options: Mapping[str, str]) -> ObjectStore:
+def open_objects(url: str, options: Mapping[str, str], patience: float) -> ObjectStore:
     """Return the object store at a URL; the arguments are those of ObjectStore.
 
     :raises ImportError: obstore is not installed; the message says how to install it.
@@ -25,5 +25,5 @@ def open_objects(url: str, options: Mapping[str, str]) -> ObjectStore:
             f"{missing}; messages in an object store require the extra sql; "
             f"run: {how_to_install('sql')}"
         ) from missing
-    store: ObjectStore = module.ObjectStore(url, options)
+    store: ObjectStore = module.ObjectStore(url, options, patience=patience)
     return store

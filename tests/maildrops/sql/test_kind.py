@@ -23,7 +23,7 @@ class MakeStoreTests(SynchronousTestCase):
         """Write a file."""
         self.path = os.path.abspath(self.mktemp())
         with open(self.path, "w") as file:
-            file.write('conninfo = "host=/nowhere"\nlease = 7\n')
+            file.write('conninfo = "host=/nowhere"\nlease = 7\npatience = 7\n')
         os.chmod(self.path, 0o600)
 
     def test_store(self):
@@ -49,6 +49,12 @@ class MakeStoreTests(SynchronousTestCase):
         with patch.object(store, "SQLMaildrops") as maildrops:
             kind.make_store(self.path, StoreSettings(7))
         self.assertIsInstance(maildrops.call_args.kwargs["objects"], ObjectStore)
+        with (
+            patch("popserv.maildrops.sql.open_objects.open_objects") as opened,
+            patch.object(store, "SQLMaildrops"),
+        ):
+            kind.make_store(self.path, StoreSettings(7))
+        opened.assert_called_once_with("memory:///", {}, 7)
         with open(self.path, "a") as file:
             file.write('region = "x"\n')
         with self.assertRaises(ValueError) as rejected:

@@ -315,12 +315,12 @@ class OpenTests(SynchronousTestCase):
         """Nothing is asked when a store is opened, and no thread starts."""
         threads = len(os.listdir("/proc/self/task"))
         options = {"access_key_id": "a", "secret_access_key": "secret", "timeout": "3s"}
-        store = open_objects("s3://bucket/prefix", options)
+        store = open_objects("s3://bucket/prefix", options, 10)
         self.assertIsInstance(store, ObjectStore)
         self.assertNotIn("secret", repr(vars(store)))
         self.assertEqual(len(os.listdir("/proc/self/task")), threads)
-        open_objects("gs://bucket/prefix", {"skip_signature": "true"})
-        open_objects("az://container/prefix", {"account_name": "a", "skip_signature": "true"})
+        open_objects("gs://bucket/prefix", {"skip_signature": "true"}, 10)
+        open_objects("az://container/prefix", {"account_name": "a", "skip_signature": "true"}, 10)
 
     def test_invalid(self):
         """An invalid URL or option is an error that has no secret."""
@@ -335,7 +335,7 @@ class OpenTests(SynchronousTestCase):
         ):
             with self.subTest(url=url, options=options):
                 with self.assertRaises(ValueError) as caught:
-                    open_objects(url, options)
+                    open_objects(url, options, 10)
                 self.assertIn(problem, str(caught.exception))
                 self.assertNotIn("secret", str(caught.exception))
 
@@ -343,6 +343,6 @@ class OpenTests(SynchronousTestCase):
         """Without obstore, the error says how to install it."""
         modules = {"obstore": None, "popserv.maildrops.sql.objects": None}
         with mock.patch.dict(sys.modules, modules), self.assertRaises(ImportError) as caught:
-            open_objects("memory:///", {})
+            open_objects("memory:///", {}, 10)
         self.assertIn("pip install", str(caught.exception))
         self.assertIn("obstore", str(caught.exception))
