@@ -1,6 +1,5 @@
 """Tests of popserv.database.pool and connection on a real PostgreSQL; test_faults has the rest."""
 
-from functools import cache
 from uuid import uuid4
 
 from psycopg import ProgrammingError
@@ -14,10 +13,9 @@ from zope.interface.verify import verifyObject
 from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
 from popserv.database.schema import durability_problems
 from popserv.database.waiting import WatchedSocket
-from tests.certificates import issue, make_authority
 from tests.database.harness import DatabaseCase
-from tests.live.harness import free_port, temporary_directory
-from tests.live.postgresql import AtExit, PostgreSQL, create_database, shared_server
+from tests.live.harness import free_port
+from tests.live.postgresql import create_database, shared_server, tls_server
 
 SELECT = "SELECT id FROM t WHERE id = $1::bigint"
 
@@ -127,29 +125,13 @@ class StatementTests(DatabaseCase):
             await self.database.execute(once, repeat=False)
 
 
-@cache
-def tls_server():
-    """Return a server with TLS and a certificate for localhost, and the file of its authority."""
-    authority = make_authority()
-    trusted = temporary_directory() / "authority"
-    trusted.write_bytes(authority.certificate_pem())
-    return PostgreSQL(AtExit(), issue("localhost", issuer=authority).pem()), trusted
-
-
 class ServerTests(DatabaseCase):
     """Servers that have TLS, restart, or are one of several."""
 
     def setUp(self):
         """Connect by TLS."""
-        self.server, trusted = tls_server()
-        self.parameters = {
-            "host": "localhost",
-            "port": str(self.server.port),
-            "user": "mail",
-            "dbname": create_database(self.server),
-            "sslmode": "verify-full",
-            "sslrootcert": str(trusted),
-        }
+        self.server, address = tls_server()
+        self.parameters = {**address, "user": "mail", "dbname": create_database(self.server)}
         self.database = self.connect()
 
     async def test_tls(self):

@@ -10,6 +10,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
+from tests.certificates import issue, make_authority
 from tests.live.harness import TIMEOUT, free_port, temporary_directory, until
 
 
@@ -29,6 +30,21 @@ class AtExit:
 def shared_server():
     """Return the server that all tests of this process share; it is for databases of their own."""
     return PostgreSQL(AtExit())
+
+
+@cache
+def tls_server():
+    """Return a server with TLS, likewise, and the connection parameters that are its address."""
+    authority = make_authority()
+    trusted = temporary_directory() / "authority"
+    trusted.write_bytes(authority.certificate_pem())
+    server = PostgreSQL(AtExit(), issue("localhost", issuer=authority).pem())
+    return server, {
+        "host": "localhost",
+        "port": str(server.port),
+        "sslmode": "verify-full",
+        "sslrootcert": str(trusted),
+    }
 
 
 _numbers = count(1)

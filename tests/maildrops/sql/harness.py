@@ -13,21 +13,20 @@ from popserv.database.schema import create_schema
 from popserv.maildrops.sql.store import SQLMaildrops
 from tests.live.postgresql import create_database, program, shared_server
 
-_parameters = {}
+_names = {}
 
 
-async def _database():
-    """Return the parameters of the database of these tests, which the first of them creates."""
-    if not program("initdb"):
-        raise SkipTest("requires initdb")
-    if not _parameters:
-        name = create_database()
-        host = str(shared_server().directory)
-        _parameters.update(host=host, user="mail", dbname=name)
-        database = Database(DatabaseConfig("store.toml", _parameters), default_reactor)
+async def _database(server, address):
+    """Return the parameters of the database of these tests in a server, which the first creates."""
+    is_new = server not in _names
+    if is_new:
+        _names[server] = create_database(server)
+    parameters = {**address, "user": "mail", "dbname": _names[server]}
+    if is_new:
+        database = Database(DatabaseConfig("store.toml", parameters), default_reactor)
         await create_schema(database)
         await database.close()
-    return _parameters
+    return parameters
 
 
 class SQLCase(TestCase):
@@ -35,10 +34,16 @@ class SQLCase(TestCase):
 
     async def setUp(self):
         """Connect as another program does."""
-        self._parameters = await _database()
+        if not program("initdb"):
+            raise SkipTest("requires initdb")
+        self._parameters = await _database(*self.server())
         self.connection = psycopg.connect(**self._parameters, autocommit=True)
         self.addCleanup(self.connection.close)
         self.sql("TRUNCATE maildrop, message, body, doomed")
+
+    def server(self):
+        """Return the server, and the connection parameters that are its address."""
+        return shared_server(), {"host": str(shared_server().directory)}
 
     def sql(self, statement, *parameters):
         """Execute a statement as another program, and return its rows."""
