@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, GenericError
 from obstore.store import from_url
 
 from popserv.core.printable import one_line
@@ -30,7 +30,7 @@ from popserv.maildrops.sql.object_errors import (
 )
 
 if TYPE_CHECKING:
-    from obstore import BytesStream
+    from obstore import GetResult
     from obstore.store import ObjectStore as Store
 
 SCHEMES = ("s3", "gs", "az", "file", "memory")
@@ -48,6 +48,9 @@ _PIECE = 1 << 16
 _MAX_PROBLEM = 300
 
 _PATH = re.compile(r"([0-9a-f]{2})/([0-9a-f]{30}\1)")
+
+# The library has no class of its own for a server that sends a whole object instead.
+_NO_RANGE = "Received non-partial response when range requested"
 
 _QUERY = re.compile(r"(?<=\w)\?[^\s\"')]*")
 
@@ -134,6 +137,7 @@ class Bucket:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._has_ranges = True
 
     def put(self, key: UUID, data: bytes | Readable) -> bytes:
         """Store an object: octets, or the rest of a file, whatever its length.
@@ -168,26 +172,44 @@ class Bucket:
         :raises ObjectStoreUnavailable: it cannot be read.
         """
         with _translated(key):
-            if octets < size:
-                result = obstore.get(self._store, path_of(key), options={"range": (0, octets)})
-            else:
-                result = obstore.get(self._store, path_of(key))
+            whole = octets == size
+            result = self._get_whole(key) if whole else self._get_range(key, 0, octets)
             found = result.meta["size"]
             if found != size:
                 raise ObjectDamaged(key, f"it has {found} octets instead of {size}")
-            data = result.bytes().to_bytes()
+            if result.range[1] > octets:
+                data = next(result.stream(min_chunk_size=octets), b"")[:octets]
+            else:
+                data = result.bytes().to_bytes()
         if len(data) != octets:
             raise ObjectDamaged(key, f"{len(data)} octets came instead of {octets}")
         return data
 
-    def open_stream(self, key: UUID, start: int, end: int) -> BytesStream:
-        """Return the octets of an object from ``start`` to ``end``, as an iterator of pieces.
+    def open_stream(self, key: UUID, start: int, end: int) -> Iterator[bytes]:
+        """Return the octets of an object from ``start`` to its ``end``, as an iterator of pieces.
 
         Read it with :func:`next_piece`; errors are as of :meth:`get`.
         """
         with _translated(key):
-            result = obstore.get(self._store, path_of(key), options={"range": (start, end)})
-            return result.stream(min_chunk_size=_PIECE)
+            result = self._get_range(key, start, end)
+            return _skip(result.stream(min_chunk_size=_PIECE), start - result.range[0])
+
+    def _get_whole(self, key: UUID) -> GetResult:
+        return obstore.get(self._store, path_of(key))
+
+    def _get_range(self, key: UUID, start: int, end: int) -> GetResult:
+        """Return a part of an object, or all of it: ``range`` of the result says which octets.
+
+        A server may ignore that a part is asked for (RFC 9110 section 14.2).
+        """
+        if self._has_ranges:
+            try:
+                return obstore.get(self._store, path_of(key), options={"range": (start, end)})
+            except GenericError as error:
+                if _NO_RANGE not in str(error):
+                    raise
+                self._has_ranges = False
+        return self._get_whole(key)
 
     def delete(self, keys: Collection[UUID]) -> None:
         """Delete objects; those that are missing count as deleted.
@@ -255,13 +277,25 @@ class Directory(Bucket):
             self._synced.add(name)
 
 
-def next_piece(key: UUID, stream: BytesStream) -> bytes:
+def next_piece(key: UUID, stream: Iterator[bytes]) -> bytes:
     """Return the next octets of a stream, of any number; none at the end of it.
 
     :raises ObjectStoreUnavailable: it is broken.
     """
     with _translated(key):
         return next(stream, b"")
+
+
+def _skip(pieces: Iterator[bytes], octets: int) -> Iterator[bytes]:
+    """Return the pieces after a number of octets."""
+    while octets:
+        piece = next(pieces, None)
+        if piece is None:
+            break
+        if len(piece) > octets:
+            return chain((piece[octets:],), pieces)
+        octets -= len(piece)
+    return pieces
 
 
 def _sync(path: str) -> None:

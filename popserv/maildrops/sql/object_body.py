@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
@@ -12,9 +12,6 @@ from popserv.maildrops.sql.bucket import Bucket, next_piece
 from popserv.maildrops.sql.digests import digest_of, new_digest
 from popserv.maildrops.sql.object_errors import ObjectDamaged, ObjectStoreUnavailable
 from popserv.messages.framing import Chunk
-
-if TYPE_CHECKING:
-    from obstore import BytesStream
 
 CHUNK = 1 << 16
 """The maximum octets of a chunk."""
@@ -38,7 +35,7 @@ class ObjectReader:
         self._hash.update(start)
         self._returned = self._received = len(start)
         self._pieces: list[bytes] = []
-        self._stream: BytesStream | None = None
+        self._stream: Iterator[bytes] | None = None
 
     def read(self) -> bytes:
         """Return the next ``CHUNK`` octets, or the last ones if they are what was stored.

@@ -98,10 +98,6 @@ class ObjectsContract:
         self.assertEqual(set(await self.keys(-10)), stored)
         self.assertEqual(await self.keys(3600), [])
 
-
-class LargeObjectsContract(ObjectsContract):
-    """What every kind of store does that can read parts of an object."""
-
     async def test_large(self):
         """An object of any size is read in chunks of at most 64 KiB, as it was stored."""
         for size in (MAX_WHOLE, MAX_WHOLE + 1, 3 * CHUNK + START, 10 * CHUNK + START + 1):

@@ -15,6 +15,7 @@ class ObjectServer(Resource):
     """Objects by path.
 
     ``faults`` are functions of a request that answer the next requests instead of the server.
+    ``has_ranges`` says whether it sends parts of objects; otherwise it sends all of them.
     """
 
     isLeaf = True
@@ -23,6 +24,7 @@ class ObjectServer(Resource):
         super().__init__()
         self.objects = {}
         self.faults = deque()
+        self.has_ranges = True
         self.requests = []
         self.sent = 0
         self.is_paused = False
@@ -78,7 +80,7 @@ class ObjectServer(Resource):
         """Send the range of an object that is asked for; with ``cut``, no more of it than that."""
         octets = found
         asked = request.getHeader(b"range")
-        if asked:
+        if asked and self.has_ranges:
             start, end = (int(each) for each in asked.partition(b"=")[2].split(b"-"))
             octets = found[start : end + 1]
             request.setResponseCode(206)

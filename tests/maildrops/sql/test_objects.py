@@ -26,12 +26,15 @@ from popserv.maildrops.sql.open_objects import open_objects
 from tests.maildrops.sql.object_contract import (
     KEY,
     OTHER,
-    LargeObjectsContract,
+    ObjectsContract,
     digest_of,
     read,
     run,
 )
 from tests.maildrops.sql.object_server import ObjectServer, missing, silence, status
+
+LARGE = f"/bucket/mail/ab/{KEY.hex}".encode()
+"""The path of the large object."""
 
 
 async def wait_for(condition, what):
@@ -43,7 +46,7 @@ async def wait_for(condition, what):
     raise AssertionError(f"timed out waiting for {what}")
 
 
-class MemoryTests(LargeObjectsContract, TestCase):
+class MemoryTests(ObjectsContract, TestCase):
     """Objects in memory, for tests."""
 
     def make_store(self):
@@ -66,14 +69,14 @@ class MemoryTests(LargeObjectsContract, TestCase):
 
     async def test_fewer_octets(self):
         """Fewer octets than the store has announced are an error, whatever the library does."""
-        result = mock.Mock(meta={"size": 5})
+        result = mock.Mock(meta={"size": 5}, range=(0, 5))
         result.bytes().to_bytes.return_value = b"1234"
         self.patch(obstore, "get", lambda store, path: result)
         with self.assertRaises(ObjectDamaged):
             await self.store.get(KEY, 5)
 
 
-class DirectoryTests(LargeObjectsContract, TestCase):
+class DirectoryTests(ObjectsContract, TestCase):
     """Objects in a directory."""
 
     def make_store(self):
@@ -131,7 +134,7 @@ class FaultTests(TestCase):
         self.server = ObjectServer(self)
         self.store = ObjectStore("s3://bucket/mail", self.server.options, patience=2.0, run=run)
         self.large = os.urandom(START + 10 * CHUNK + 5)
-        self.server.objects[f"/bucket/mail/ab/{KEY.hex}".encode()] = self.large
+        self.server.objects[LARGE] = self.large
         self.server.objects[f"/bucket/mail/cd/{OTHER.hex}".encode()] = b"hello"
         self.log = []
         self.patch(
@@ -177,6 +180,35 @@ class FaultTests(TestCase):
         ranges = [asked for _, asked in self.server.requests]
         self.assertEqual(ranges[1:], [b"bytes=%d-%d" % (START, len(self.large) - 1)])
         body.close()
+
+    async def test_no_ranges(self):
+        """Of a server that sends whole objects, no more is read than is needed.
+
+        It is asked for a part of one only once (RFC 9110 section 14.2).
+        """
+        self.server.has_ranges = False
+        for _ in range(2):
+            self.assertEqual(await self.get_large(digest_of(self.large)), self.large)
+        asked = [asked for _, asked in self.server.requests]
+        self.assertEqual(asked, [b"bytes=0-%d" % (START - 1), *[None] * 4])
+
+    async def test_no_ranges_cut(self):
+        """A whole object that breaks off is continued where it was."""
+        self.server.has_ranges = False
+        for cut in (START + 1, START + 2 * CHUNK, START + 5 * CHUNK + 1):
+            await self.get_large()
+            self.server.faults.extend([self.server.render_get, self.cut(cut), self.cut(cut + 1)])
+            self.assertEqual(await self.get_large(digest_of(self.large)), self.large)
+
+    async def test_no_ranges_shorter(self):
+        """A whole object that was replaced by a shorter one fails; no chunk is short."""
+        self.server.has_ranges = False
+        for size in (START - 1, START, START + CHUNK + 1):
+            self.server.objects[LARGE] = self.large
+            body = await self.store.get(KEY, len(self.large))
+            self.server.objects[LARGE] = self.large[:size]
+            with self.assertRaises(ObjectDamaged):
+                await read(body)
 
     async def test_repeated(self):
         """Requests are repeated that the store has not served."""
@@ -258,7 +290,7 @@ class FaultTests(TestCase):
         """An object that is replaced while it is read fails before its last octets."""
         body = await self.store.get(KEY, len(self.large), digest_of(self.large))
         changed = self.large[:-1] + bytes([self.large[-1] ^ 1])
-        self.server.objects[f"/bucket/mail/ab/{KEY.hex}".encode()] = changed
+        self.server.objects[LARGE] = changed
         with self.assertRaises(ObjectDamaged) as caught:
             await read(body)
         self.assertIn("other octets", self.log[0])
@@ -267,7 +299,7 @@ class FaultTests(TestCase):
     async def test_read_in_advance(self):
         """One chunk is read in advance, and nothing while the client reads nothing."""
         size = 100 << 20
-        self.server.objects[f"/bucket/mail/ab/{KEY.hex}".encode()] = bytes(size)
+        self.server.objects[LARGE] = bytes(size)
         body = await self.store.get(KEY, size)
         chunks = iter(body)
         for _ in range(START // CHUNK):
