@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import ldap
 from ldap.ldapobject import SimpleLDAPObject
 
 from popserv.auth.ldap.config import LDAPConfig
+from popserv.auth.ldap.sockets import connected
 from popserv.auth.users.extra_fields import NO_RULES
 from popserv.auth.users.outages import ServerUnavailable
 from popserv.auth.users.records import user_of
@@ -64,11 +65,8 @@ class Directory:
         problems = []
         for url in self._config.urls:
             try:
-                connection = self._connect(url)
-                try:
+                with self._connection(url) as connection:
                     return function(connection, *args)
-                finally:
-                    connection.unbind_s()
             except _AWAY as error:
                 problems.append(f"{url}: {_text_of(error)}")
             except ldap.LDAPError as error:
@@ -90,8 +88,7 @@ class Directory:
 
     def _try(self, url: str) -> None:
         config = self._config
-        connection = self._connect(url)
-        try:
+        with self._connection(url) as connection:
             if config.user_dn:
                 # Which needs no permission, but a connection.
                 connection.whoami_s()
@@ -100,14 +97,25 @@ class Directory:
                 connection.search_ext_s(
                     config.base, ldap.SCOPE_BASE, attrlist=["1.1"], timeout=self._seconds
                 )
-        finally:
-            connection.unbind_s()
 
-    def _connect(self, url: str) -> Any:
+    @contextmanager
+    def _connection(self, url: str) -> Iterator[Any]:
+        """Connect to a server, and disconnect at the end."""
+        with connected(url, self._seconds) as plain:
+            if url.startswith("ldaps:"):
+                # With this scheme libldap opens its own socket.
+                self._check_handshake(plain)
+                connection = SimpleLDAPObject(url)
+            else:
+                connection = SimpleLDAPObject(url, fileno=plain.detach())
+            try:
+                self._set_up(connection, url)
+                yield connection
+            finally:
+                connection.unbind_s()
+
+    def _set_up(self, connection: Any, url: str) -> None:
         config = self._config
-        if url.startswith("ldaps:"):
-            self._check_handshake(url)
-        connection = SimpleLDAPObject(url)
         connection.set_option(ldap.OPT_PROTOCOL_VERSION, ldap.VERSION3)
         connection.set_option(ldap.OPT_NETWORK_TIMEOUT, self._seconds)
         connection.set_option(ldap.OPT_TIMEOUT, self._seconds)
@@ -120,22 +128,20 @@ class Directory:
         connection.set_option(ldap.OPT_X_TLS_NEWCTX, 0)
         if config.start_tls and url.startswith("ldap:"):
             connection.start_tls_s()
-        return connection
 
-    def _check_handshake(self, url: str) -> None:
-        """Check that a server answers by TLS; libldap has no time-out for that, and verifies it.
+    @staticmethod
+    def _check_handshake(plain: socket.socket) -> None:
+        """Check that a server answers by TLS; libldap verifies it, but does not give up.
 
         :raises ldap.SERVER_DOWN: it does not.
         """
-        server = urlsplit(url)
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        address = (server.hostname or "", server.port or 636)
         try:
-            with socket.create_connection(address, self._seconds) as plain:
-                context.wrap_socket(plain).close()
+            context.wrap_socket(plain).close()
         except OSError as error:
+            plain.close()
             raise ldap.SERVER_DOWN({"desc": str(error)}) from error
 
     def _bind_and_read(

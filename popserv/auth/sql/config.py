@@ -71,7 +71,7 @@ def _parameters(file: TOMLFile, query: TextClause) -> frozenset[str]:
 def _engine(file: TOMLFile, connections: int, timeout: int) -> Engine:
     try:
         url = make_url(file.text("url"))
-        return create_engine(
+        engine = create_engine(
             url,
             poolclass=QueuePool,
             pool_size=connections,
@@ -84,6 +84,12 @@ def _engine(file: TOMLFile, connections: int, timeout: int) -> Engine:
             hide_parameters=True,
             connect_args=_connect_arguments(url, timeout),
         )
+        if url.get_driver_name() == "psycopg":
+            # With other drivers, psycopg need not be installed.
+            from popserv.auth.sql.postgresql import give_up_after  # noqa: PLC0415
+
+            give_up_after(engine, timeout)
+        return engine
     except (ArgumentError, NoSuchModuleError):
         # The message may have the URL, and with it the password.
         problem = "is not a URL of a database, such as postgresql+psycopg://NAME:PASSWORD@HOST/DB"

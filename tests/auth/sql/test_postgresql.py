@@ -1,0 +1,67 @@
+"""Tests of popserv.auth.sql.postgresql, with a real PostgreSQL behind a proxy."""
+
+import time
+from pathlib import Path
+
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.auth.sql.config import SQLConfig
+from tests.live.faulty_proxy import SILENT, FaultyProxy
+from tests.live.harness import TIMEOUT, require_programs
+from tests.live.postgresql import program, shared_server
+
+
+class SilenceTests(SynchronousTestCase):
+    """A server that does not answer."""
+
+    def setUp(self):
+        """Start the server and the proxy."""
+        if not program("initdb"):
+            require_programs(self, "initdb")
+        server = shared_server()
+        self.proxy = FaultyProxy(self, str(server.directory / f".s.PGSQL.{server.port}"))
+
+    def engine(self, seconds):
+        """Return an engine with one connection, which is given up after these seconds."""
+        file = Path(self.mktemp()).absolute()
+        file.write_text(
+            f"url = 'postgresql+psycopg://mail@127.0.0.1:{self.proxy.port}/postgres'\n"
+            f"query = 'SELECT :user'\nschemes = ['PLAIN']\ntimeout = {seconds}\nconnections = 1\n"
+        )
+        file.chmod(0o600)
+        engine = SQLConfig(str(file)).engine
+        self.addCleanup(engine.dispose)
+        return engine
+
+    def query(self, engine, statement):
+        """Return the result of a statement."""
+        with engine.connect() as connection:
+            return connection.execute(text(statement)).scalar()
+
+    def test_silence(self):
+        """A query is given up, and its connection is not used again."""
+        engine = self.engine(1)
+        with engine.connect() as connection:
+            self.proxy.fault = SILENT
+            error = self.assertRaises(OperationalError, connection.execute, text("SELECT 1"))
+        self.assertEqual(str(error.orig), "no answer within 1 s")
+        self.assertTrue(error.connection_invalidated)
+        self.proxy.fault = None
+        self.assertEqual(self.query(engine, "SELECT 2"), 2)
+
+    def test_idle(self):
+        """A connection that has become silent since its last use is replaced."""
+        engine = self.engine(1)
+        self.assertEqual(self.query(engine, "SELECT 1"), 1)
+        self.proxy.silence()
+        self.assertEqual(self.query(engine, "SELECT 2"), 2)
+
+    def test_time(self):
+        """The time is that of each statement, and not of the connection."""
+        engine = self.engine(TIMEOUT)
+        with engine.connect() as connection:
+            now = time.monotonic()
+            self.patch(time, "monotonic", lambda: now + 2 * TIMEOUT)
+            self.assertEqual(connection.execute(text("SELECT 3")).scalar(), 3)
