@@ -47,6 +47,8 @@ class AuthClient:
         self._is_started = False
         self._delay = FIRST_DELAY
         self._reported = ""
+        self._connected_at = 0.0
+        self._lost_because = ""
         self._waiting: list[Deferred[AuthConnection]] = []
 
     def start(self) -> None:
@@ -119,7 +121,7 @@ class AuthClient:
     def _connected(self, connection: AuthConnection) -> None:
         self.current = connection
         self.mechanisms = connection.mechanisms
-        self._delay = FIRST_DELAY
+        self._connected_at = self._clock.seconds()
         if self._reported:
             self._reported = ""
             self.log.info("{path}: connected to Dovecot again", path=self.path)
@@ -130,7 +132,15 @@ class AuthClient:
     def _lost(self, reason: str) -> None:
         """Connect again; a restart of Dovecot is not reported if that succeeds at once."""
         self.current = None
-        self.log.info("{path}: connection to Dovecot lost: {reason}", path=self.path, reason=reason)
+        has_lasted = self._clock.seconds() - self._connected_at >= MAX_DELAY
+        if has_lasted:
+            self._delay = FIRST_DELAY
+        # A server that accepts connections only to close them is logged once.
+        if has_lasted or reason != self._lost_because:
+            self._lost_because = reason
+            self.log.info(
+                "{path}: connection to Dovecot lost: {reason}", path=self.path, reason=reason
+            )
         self._connect_later()
 
     def _failed(self, failure: Failure) -> None:

@@ -67,9 +67,23 @@ class AuthClientTests(DovecotCase):
         for delay, expected in zip(delays, (0.1, 0.2, 0.4, 0.8, 1.6, 2, 2, 2), strict=True):
             self.assertAlmostEqual(delay, expected)
         self.assertEqual(delays[-1], MAX_DELAY)
-        self.accept().close()
+        side = self.accept()
+        self.reactor.advance(MAX_DELAY)
+        side.close()
         (call,) = self.reactor.getDelayedCalls()
         self.assertAlmostEqual(call.getTime() - self.reactor.seconds(), FIRST_DELAY)
+
+    def test_unstable(self):
+        """If Dovecot closes each connection at once, attempts become rare; it is logged once."""
+        self.client.start()
+        for _ in range(10):
+            self.accept().close()
+            self.reactor.advance(MAX_DELAY)
+        self.accept().close()
+        (call,) = self.reactor.getDelayedCalls()
+        self.assertEqual(call.getTime() - self.reactor.seconds(), MAX_DELAY)
+        lines = [line for line in self.log_lines() if "connection to Dovecot lost" in line]
+        self.assertEqual(len(lines), 1)
 
     def test_logged_once(self):
         """An outage is logged once for each reason, and its end, too."""
