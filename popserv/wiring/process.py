@@ -44,19 +44,34 @@ def _load_name_service() -> None:
 
 def log_user(store: IMaildropFactory) -> None:
     """Log as whom the server runs and accesses maildrops, once it has its final user."""
-    if not isinstance(store, OwnersStore) or (obstacle() and this_uid() != 0):
-        _log.info("running as {user}, who also accesses the maildrops", user=this_user())
-    elif not obstacle():
-        _log.info(
-            "running as {user}; each maildrop is accessed as the user whom it belongs to",
-            user=this_user(),
-        )
-    else:
+    user, reason = this_user(), obstacle()
+    is_root, has_owners = this_uid() == 0, isinstance(store, OwnersStore)
+    if has_owners and not reason:
+        if is_root:
+            _log.warn(
+                "running as {user}; each maildrop is accessed as the user whom it belongs to, but "
+                "{user} reads from the network: use twistd's --uid with --as-owners",
+                user=user,
+            )
+        else:
+            _log.info(
+                "running as {user}; each maildrop is accessed as the user whom it belongs to",
+                user=user,
+            )
+    elif not is_root:
+        _log.info("running as {user}, who also accesses the maildrops", user=user)
+    elif has_owners:
         _log.warn(
             "running as {user}, who also accesses the maildrops, because {reason}: links and files "
             "that users make may lead to what only {user} may read; use twistd's --uid",
-            user=this_user(),
-            reason=obstacle(),
+            user=user,
+            reason=reason,
+        )
+    else:
+        _log.warn(
+            "running as {user}, who also accesses the maildrops, and reads from the network: "
+            "use twistd's --uid",
+            user=user,
         )
 
 

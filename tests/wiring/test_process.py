@@ -29,18 +29,20 @@ class UserTests(SynchronousTestCase):
         return event["log_level"].name, formatEvent(event)
 
     def test_users(self):
-        """Root that cannot become other users is warned of; any other user is only named."""
-        store = OwnersStore(MemoryMaildrops({}), Layout("/home/%u"))
-        level, text = self.log(store, "", 0)
-        self.assertEqual(level, "info")
-        self.assertIn("accessed as the user whom it belongs to", text)
-        level, text = self.log(store, "no", 0)
-        self.assertEqual(level, "warn")
-        self.assertIn("who also accesses the maildrops, because no: links", text)
-        for other, found, uid in ((store, "no", 5), (MemoryMaildrops({}), "", 0)):
-            level, text = self.log(other, found, uid)
-            self.assertEqual(level, "info")
-            self.assertTrue(text.endswith(", who also accesses the maildrops"), text)
+        """Root is warned of, with the remedy; any other user is only named."""
+        owners = OwnersStore(MemoryMaildrops({}), Layout("/home/%u"))
+        memory = MemoryMaildrops({})
+        for store, found, uid, expected in (
+            (owners, "", 0, ("warn", "to, but .* reads from the network: .* with --as-owners")),
+            (owners, "no", 0, ("warn", "who also accesses the maildrops, because no: links")),
+            (memory, "", 0, ("warn", "maildrops, and reads from the network: use twistd's --uid$")),
+            (owners, "", 5, ("info", "accessed as the user whom it belongs to$")),
+            (owners, "no", 5, ("info", ", who also accesses the maildrops$")),
+            (memory, "", 5, ("info", ", who also accesses the maildrops$")),
+        ):
+            level, text = self.log(store, found, uid)
+            self.assertEqual(level, expected[0], text)
+            self.assertRegex(text, expected[1])
 
 
 class ProcessTests(SynchronousTestCase):
