@@ -30,6 +30,7 @@ LONGEST = (
     "tests.live.test_split_user_agent",
     "tests.live.test_metrics",
     "tests.live.test_doctor",
+    "tests.live.test_image",
     "tests.live.test_control",
     "tests.live.test_sql",
     "tests.live.test_mbox",
