@@ -254,6 +254,22 @@ class IFinalDelivery(IMaildropFactory):
         """
 
 
+class IJointDelivery(IFinalDelivery):
+    """A store that delivers a message to all of several users, or to none of them.
+
+    SMTP needs that: it has one reply for all recipients of a message (RFC 5321 section 4.2.5).
+    """
+
+    def deliver_to_all(
+        recipients: Sequence[tuple[bytes, UserSettings]], message: BinaryIO
+    ) -> Awaitable[None]:
+        """Deliver a message once to each user as :meth:`IFinalDelivery.deliver_new` does.
+
+        A recipient is a ``user`` and its ``settings``.  The errors are as there: the message was
+        then delivered to none of them or, if its outcome is not known, to all.
+        """
+
+
 class IStoppingStore(IMaildropFactory):
     """A store that has something to end when its process stops, such as locks in a database."""
 

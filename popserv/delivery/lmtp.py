@@ -22,7 +22,7 @@ from popserv.delivery.connection import OrderedConnection
 from popserv.delivery.delivering import deliver_to
 from popserv.delivery.events import MAX_REFUSED, log_refused_message, log_refused_recipient
 from popserv.delivery.incoming import IncomingMessage, MessageRefused, Transaction
-from popserv.delivery.outcomes import TOO_LARGE, Reply, reply_to
+from popserv.delivery.outcomes import SYNTAX, TOO_LARGE, Reply, reply_to
 
 if TYPE_CHECKING:
     from popserv.delivery.factory import LMTPFactory
@@ -39,7 +39,6 @@ MAX_BAD_COMMANDS = 20
 _OK = Reply(250, "2.0.0", "ok")
 _UNKNOWN_COMMAND = Reply(500, "5.5.1", "unknown command")
 _BAD_SEQUENCE = Reply(503, "5.5.1", "bad sequence of commands")
-_SYNTAX = Reply(501, "5.5.4", "syntax error in the arguments")
 
 
 class LMTPServer(OrderedConnection):
@@ -96,7 +95,7 @@ class LMTPServer(OrderedConnection):
 
     def _lhlo(self, argument: bytes) -> Reply | None:
         if not argument:
-            return _SYNTAX
+            return SYNTAX
         self._is_greeted = True
         self.drop()
         limit = self.factory.max_octets
@@ -122,16 +121,16 @@ class LMTPServer(OrderedConnection):
         try:
             sender, parameters = parse_argument(b"FROM", argument)
         except InvalidArgument:
-            return _SYNTAX
+            return SYNTAX
         size = parameters.get(b"SIZE", b"0")
         body = parameters.get(b"BODY", b"8BITMIME").upper()
         if not (size.isdigit() and len(size) <= 20 and body in (b"7BIT", b"8BITMIME")):
-            return _SYNTAX
+            return SYNTAX
         if parameters.keys() - {b"SIZE", b"BODY", b"SMTPUTF8"}:
             return Reply(555, "5.5.4", "parameter not recognized")
         is_utf8 = b"SMTPUTF8" in parameters
         if not _is_allowed(sender, is_utf8=is_utf8):
-            return _SYNTAX
+            return SYNTAX
         if self.factory.max_octets and int(size) > self.factory.max_octets:
             return TOO_LARGE
         self._transaction = Transaction(sender, is_utf8)
@@ -144,11 +143,11 @@ class LMTPServer(OrderedConnection):
         try:
             address, parameters = parse_argument(b"TO", argument)
         except InvalidArgument:
-            return _SYNTAX
+            return SYNTAX
         if parameters:
             return Reply(555, "5.5.4", "parameter not recognized")
         if not (address.text and _is_allowed(address, is_utf8=transaction.is_utf8)):
-            return _SYNTAX
+            return SYNTAX
         if len(transaction.recipients) >= MAX_RECIPIENTS:
             return Reply(452, "4.5.3", "too many recipients")
         self.run(self._find(transaction, address))
@@ -172,7 +171,7 @@ class LMTPServer(OrderedConnection):
         if self._transaction is None or not self._transaction.recipients:
             return _BAD_SEQUENCE
         if argument:
-            return _SYNTAX
+            return SYNTAX
         sender, factory = self._transaction.sender.text, self.factory
         self._message = IncomingMessage(sender, factory.max_octets, factory.run)
         self.transport.write(b"354 send the message, end with a line that is a single dot\r\n")

@@ -25,6 +25,7 @@ MAILDROP_FULL = Reply(552, "5.2.2", "maildrop is full")
 TOO_LARGE = Reply(552, "5.3.4", "message is too large")
 REFUSED = Reply(554, "5.6.0", "message cannot be stored")
 BARE_LF = Reply(554, "5.6.0", "a line of the message ends with LF instead of CR LF")
+SYNTAX = Reply(501, "5.5.4", "syntax error in the arguments")
 TRY_LATER = Reply(451, "4.3.0", "temporary failure, try again later")
 
 

@@ -189,6 +189,25 @@ class EmbeddingTests(Base):
             )
             self.assertEqual(self.fetch(client), [b"Subject: hello", b"", b"It works."], store)
 
+    def test_smtp_server(self):
+        """What comes by SMTP is served by POP3, and an unknown recipient is refused."""
+        server = load("smtp_server").MailFactory().buildProtocol(None)
+        server.noisy = False
+        self.addCleanup(server.setTimeout, None)
+        transport = StringTransport(peerAddress=IPv4Address("TCP", "192.0.2.1", 5))
+        server.makeConnection(transport)
+        for line in (
+            *(b"EHLO x", b"MAIL FROM:<sam@example.org>", b"RCPT TO:<eve@example.org>"),
+            *(b"RCPT TO:<ann@example.org>", b"DATA", b"Subject: by SMTP", b"", b"text", b"."),
+        ):
+            server.dataReceived(line + b"\r\n")
+        codes = [line[:4] for line in transport.value().splitlines()]
+        self.assertEqual(codes[-5:], [b"250 ", b"550 ", b"250 ", b"354 ", b"250 "])
+        client = MemoryClient(load("memory_server").factory)
+        client.send(b"USER ann\r\nPASS secret\r\n")
+        self.assertIn(b"\r\nSubject: by SMTP\r\n\r\ntext\r\n.\r\n", client.send(b"RETR 2\r\n"))
+        client.lose()
+
     def test_utf8_server(self):
         """The server has UTF8, and downgrades its message for a client that has not sent it."""
         client = MemoryClient(load("utf8_server").factory)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from collections.abc import Sequence
+from typing import Any, BinaryIO, NoReturn
+from uuid import UUID
 
 from popserv.database.errors import OutcomeUnknown
 from popserv.errors import TryLater
-from popserv.maildrops.sql.ids import unique_id_of
+from popserv.maildrops.sql.ids import new_id, unique_id_of
 from popserv.maildrops.sql.leases import Execute
 from popserv.maildrops.sql.message_objects import MessageObjects
-from popserv.maildrops.sql.statements import CREATE, DELIVER, DELIVER_OBJECT, IS_DELIVERED
+from popserv.maildrops.sql.statements import (
+    CREATE,
+    DELIVER,
+    DELIVER_OBJECT,
+    DELIVER_TO_ALL,
+    IS_DELIVERED,
+)
 from popserv.maildrops.sql.storing import store_octets
 from popserv.runtime.threads import RunInThread
 
@@ -30,24 +38,61 @@ async def deliver(
         then.
     """
     id_, contents, body = await store_octets(message, run, objects)
-    statement: str
-    parameters: tuple[object, ...]
     if body is None:
-        statement, parameters = DELIVER_OBJECT, (name, id_, *contents)
+        done = await _execute(execute, DELIVER_OBJECT, (name, id_, *contents), [name], [id_])
     else:
-        statement, parameters = DELIVER, (name, body, id_, *contents)
+        done = await _execute(execute, DELIVER, (name, body, id_, *contents), [name], [id_])
+    if not done:
+        await _refuse([id_] if body is None else [], objects)
+    return unique_id_of(id_)
+
+
+async def deliver_to_all(
+    execute: Execute,
+    names: Sequence[bytes],
+    message: BinaryIO,
+    run: RunInThread,
+    objects: MessageObjects | None = None,
+) -> None:
+    """Deliver a message to users, whose names are different, as :func:`deliver` does.
+
+    A large message becomes an object for each of them, which is removed with it.
+
+    :raises TryLater: as :func:`deliver`; nobody has the message then, or all have it.
+    """
+    id_, contents, body = await store_octets(message, run, objects)
+    ids = [id_]
+    for _ in names[1:]:
+        ids.append((await store_octets(message, run, objects)).id if body is None else new_id())
+    if not await _execute(execute, DELIVER_TO_ALL, (names, ids, body, *contents), names, ids):
+        await _refuse(ids if body is None else [], objects)
+
+
+async def _execute(
+    execute: Execute,
+    statement: str,
+    parameters: Sequence[Any],
+    names: Sequence[bytes],
+    ids: Sequence[UUID],
+) -> bool:
+    """Execute a statement that delivers; create maildrops for it.  Return whether it has done so.
+
+    :raises TryLater: as :func:`deliver`.
+    """
     try:
         rows = await execute(statement, parameters, repeat=False)
         if not rows:
-            await execute(CREATE, (name,))
+            await execute(CREATE, (names,))
             rows = await execute(statement, parameters, repeat=False)
     except OutcomeUnknown:
-        rows = await execute(IS_DELIVERED, (name, id_))
+        rows = await execute(IS_DELIVERED, (names[0], ids[0]))
         if not rows:
             raise
-    if not rows:
-        # Somebody has removed the maildrop, or the reservation of the key is over.
-        if objects is not None and body is None:
-            await objects.drop([id_])
-        raise TryLater
-    return unique_id_of(id_)
+    return bool(rows)
+
+
+async def _refuse(keys: Sequence[UUID], objects: MessageObjects | None) -> NoReturn:
+    """Refuse a message: somebody removes the maildrop, or the reservation of a key is over."""
+    if keys and objects is not None:
+        await objects.drop(keys)
+    raise TryLater

@@ -126,10 +126,11 @@ No row: the lease is lost.  It may be repeated: a second execution finds the mes
 
 CREATE = """
 INSERT INTO maildrop (name, state, epoch)
-VALUES ($1::bytea, gen_random_uuid(), gen_random_uuid())
+SELECT name, gen_random_uuid(), gen_random_uuid() FROM unnest($1::bytea[]) AS wanted (name)
+ORDER BY name
 ON CONFLICT (name) DO NOTHING
 """
-"""Parameter: name."""
+"""Parameter: names."""
 
 DELIVER = """
 WITH changed AS (
@@ -167,6 +168,44 @@ RETURNING position
 """Parameters: name, key of the object, octets, downgraded, stored, header_ends, digest.
 
 No row: there is no such maildrop, or the key is no longer reserved.
+"""
+
+DELIVER_TO_ALL = """
+WITH locked AS (
+    SELECT maildrop.id, message
+    FROM maildrop JOIN unnest($1::bytea[], $2::uuid[]) AS wanted (name, message) USING (name)
+    ORDER BY maildrop.id FOR UPDATE OF maildrop
+), reserved AS (
+    SELECT key FROM doomed JOIN locked ON key = message WHERE $3::bytea IS NULL AND NOT taken
+    FOR UPDATE OF doomed
+), complete AS (
+    SELECT true WHERE (SELECT count(*) FROM locked) = cardinality($1::bytea[])
+        AND ($3::bytea IS NOT NULL OR (SELECT count(*) FROM reserved) = cardinality($1::bytea[]))
+), changed AS (
+    UPDATE maildrop SET last = last + 1, state = gen_random_uuid() FROM locked, complete
+    WHERE maildrop.id = locked.id
+    RETURNING maildrop.id, last, message
+), bodies AS (
+    INSERT INTO body (maildrop, position, body)
+    SELECT id, last, $3::bytea FROM changed WHERE $3::bytea IS NOT NULL
+), kept AS (
+    DELETE FROM doomed USING changed WHERE key = message AND $3::bytea IS NULL
+)
+INSERT INTO message (
+    maildrop, position, id, octets, downgraded, stored, header_ends, digest, inline
+)
+SELECT id, last, message, $4::bigint, $5::bigint, $6::bigint, $7::boolean, $8::bytea,
+    $3::bytea IS NOT NULL
+FROM changed
+RETURNING position
+"""
+"""A message to several users, each once, or to none of them.
+
+Parameters: names, ids of the messages, body or NULL if the ids are keys of objects, octets,
+downgraded, stored, header_ends, digest.  The maildrops are locked in the order of their ids, so
+that no two deliveries wait for each other.
+
+No row: there is no such maildrop, or a key is no longer reserved.
 """
 
 IS_DELIVERED = """

@@ -17,7 +17,7 @@ from popserv.interfaces import (
     IConfigurableStore,
     IDelivery,
     IDeliveryStore,
-    IFinalDelivery,
+    IJointDelivery,
     IMailbox,
     IScanCounts,
     IStoppingStore,
@@ -25,7 +25,7 @@ from popserv.interfaces import (
 )
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.sql.copying import SQLDelivery
-from popserv.maildrops.sql.delivery import deliver
+from popserv.maildrops.sql.delivery import deliver, deliver_to_all
 from popserv.maildrops.sql.leases import Found, Leases
 from popserv.maildrops.sql.mailbox import ReadOnlySQLMailbox, SQLMailbox
 from popserv.maildrops.sql.message_objects import MessageObjects
@@ -46,7 +46,7 @@ _MANY = 1000
     ICollectingStore,
     IConfigurableStore,
     IDeliveryStore,
-    IFinalDelivery,
+    IJointDelivery,
     IScanCounts,
     IStoppingStore,
     IUserListing,
@@ -122,6 +122,16 @@ class SQLMaildrops:
         UserSettings(maildrop=settings.maildrop).reject_unsupported()
         await self._check()
         return await deliver(self._execute, user, message, self._run, self._objects)
+
+    async def deliver_to_all(
+        self, recipients: Sequence[tuple[bytes, UserSettings]], message: BinaryIO
+    ) -> None:
+        """See IJointDelivery."""
+        for _, settings in recipients:
+            UserSettings(maildrop=settings.maildrop).reject_unsupported()
+        await self._check()
+        names = list(dict.fromkeys(user for user, _ in recipients))
+        await deliver_to_all(self._execute, names, message, self._run, self._objects)
 
     async def has_maildrop(self, user: bytes, settings: UserSettings) -> bool:
         """See IFinalDelivery: whether the user has logged in, or got mail, at any time."""

@@ -1,7 +1,9 @@
 """Messages of the SQL store whose octets are in an object store."""
 
+from io import BytesIO
 from uuid import UUID
 
+from popserv.core.user_settings import NO_SETTINGS
 from popserv.database import DatabaseUnavailable, OutcomeUnknown
 from popserv.errors import TryLater
 from popserv.interfaces import ICollectingStore
@@ -100,6 +102,22 @@ class LargeMessageTests(SQLCase):
         self.assertEqual(await self.keys(), {kept})
         await self.deliver(self.store, b"ann", MESSAGE)
         self.assertEqual(len(await self.read(b"ann")), 2)
+
+    async def test_to_all(self):
+        """A message to several users is an object for each; without one key nobody gets it."""
+        recipients = [(user, NO_SETTINGS) for user in (b"ann", b"bob")]
+        await self.store.deliver_to_all(recipients, BytesIO(MESSAGE))
+        self.assertEqual((len(await self.keys()), self.doomed()), (2, 0))
+        for user in (b"ann", b"bob"):
+            self.assertEqual(await self.read(user), [MESSAGE])
+        key = self.store._objects._keys._keys[-1]
+        self.sql("UPDATE doomed SET taken = true WHERE key = %s", key)
+        with self.assertRaises(TryLater):
+            await self.store.deliver_to_all(recipients, BytesIO(MESSAGE))
+        self.assertEqual(len(await self.keys()), 2)
+        await self.store.deliver_to_all(recipients[1:], BytesIO(MESSAGE))
+        self.assertEqual(len(await self.read(b"ann")), 1)
+        self.assertEqual(len(await self.read(b"bob")), 2)
 
     async def test_outcome(self):
         """A delivery whose answer is lost has succeeded if the message is there."""

@@ -3,6 +3,7 @@
 from io import BytesIO
 from unittest import mock
 
+from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
@@ -13,6 +14,7 @@ from popserv.interfaces import (
     ICaching,
     IConfigurableStore,
     IFinalDelivery,
+    IJointDelivery,
     IMessageDetails,
     IReadOnlyMailbox,
     IRetrievalRecord,
@@ -399,6 +401,64 @@ class DeliveryTests(MailboxCase):
             await self.store.deliver_new(b"ann", NO_SETTINGS, file)
         self.assertEqual(await self.octets(), [6, 6])
         await self.mailbox.release()
+
+    async def to_all(self, store, message, *users):
+        """Deliver a message to users."""
+        await store.deliver_to_all([(user, NO_SETTINGS) for user in users], BytesIO(message))
+
+    async def test_to_all(self):
+        """All users get a message, each once, whether they have a maildrop or not."""
+        await self.open(b"1\n")
+        verifyObject(IJointDelivery, self.store)
+        await self.to_all(self.store, b"2\n", b"bob", b"ann", b"bob")
+        await self.mailbox.release()
+        for user, messages in ((b"ann", [b"1\n", b"2\n"]), (b"bob", [b"2\n"])):
+            mailbox = await self.store.open_maildrop(user)
+            texts = [await read_all(await mailbox.open(each)) for each in mailbox.messages]
+            await mailbox.release()
+            self.assertEqual(texts, messages)
+
+    async def test_to_all_or_none(self):
+        """Nobody has a message if one maildrop is removed, or if the outcome says so."""
+        await self.open()
+        await self.mailbox.release()
+
+        async def nothing(execute):
+            return []
+
+        self.database.faults[statements.CREATE] = nothing
+        with self.assertRaises(TryLater):
+            await self.to_all(self.store, b"1\n", b"ann", b"bob")
+        self.database.faults[statements.DELIVER_TO_ALL] = raising(OutcomeUnknown())
+        with self.assertRaises(TryLater):
+            await self.to_all(self.store, b"1\n", b"ann", b"bob")
+        self.assertEqual(self.sql("SELECT count(*) FROM message"), [(0,)])
+        await self.to_all(self.store, b"1\n", b"ann", b"bob")
+        self.database.faults[statements.DELIVER_TO_ALL] = losing(OutcomeUnknown())
+        await self.to_all(self.store, b"1\n", b"ann", b"bob")
+        self.assertEqual(self.sql("SELECT count(*) FROM message"), [(4,)])
+        with self.assertRaises(UnsupportedSettings):
+            await self.store.deliver_to_all(
+                [(b"ann", NO_SETTINGS), (b"bob", UserSettings(maildrop=b"/x"))], BytesIO()
+            )
+
+    async def test_to_all_at_a_time(self):
+        """Deliveries to the same users, in any order, wait for each other at most."""
+        await self.open()
+        await self.mailbox.release()
+        users = [b"user%d" % number for number in range(10)]
+        await self.to_all(self.store, b"0\n", *users)
+        self.database.executed.clear()
+        others = [self.make_store(connections=8) for _ in range(2)]
+        await gatherResults(
+            [
+                ensureDeferred(self.to_all(store, b"1\n", *users[at:], *users[:at]))
+                for store in others
+                for at in range(len(users))
+            ]
+        )
+        counts = self.sql("SELECT count(*), max(position) FROM message GROUP BY maildrop")
+        self.assertEqual(counts, [(21, 21)] * len(users))
 
     async def test_maildrop_of_user(self):
         """A user whose mail should be elsewhere gets none here."""
