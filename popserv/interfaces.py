@@ -22,9 +22,11 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from typing import BinaryIO
+    from uuid import UUID
 
     from popserv.auth.passwords.scram_keys import ScramKeys
     from popserv.core.findings import Finding
+    from popserv.core.host import Host
     from popserv.core.snapshot import Message, Snapshot
     from popserv.core.user_settings import ConfiguredUser, UserSettings
     from popserv.maildrops.settings import StoreSettings
@@ -303,6 +305,54 @@ class ICollectingStore(IMaildropFactory):
 
         :raises popserv.errors.TryLater: that cannot be done now.
         """
+
+
+class ISharedStore(IMaildropFactory):
+    """A store that servers on several hosts share, by which they can be found and steered."""
+
+    hosts: IHostDirectory = Attribute("The servers that use the store, as an IHostDirectory.")
+
+
+class IHostDirectory(Interface):
+    """The servers that share a store, and requests to them, which they answer.
+
+    A host is a server from its start to its end, with an ID of its own.  A server says about once a
+    second that it is there, and learns of requests then.  Texts are of those who ask and answer.
+
+    Each method raises :class:`popserv.errors.TryLater` if the store cannot be reached, and
+    :class:`popserv.errors.MaildropUnavailable` if it cannot be used.
+    """
+
+    def announce(
+        host: UUID, name: str, version: str, is_draining: bool
+    ) -> Awaitable[Sequence[tuple[UUID, str]]]:
+        """Say that a host is there; return the IDs and texts of requests of the last seconds.
+
+        A request is returned until it is forgotten.
+        """
+
+    def withdraw(host: UUID) -> Awaitable[None]:
+        """Say that a host has ended."""
+
+    def answer(request: UUID, host: UUID, part: int, text: str) -> Awaitable[None]:
+        """Give a part of a host's answer to a request; parts are numbered from 0.
+
+        Nothing happens if the request is forgotten.
+        """
+
+    def listed() -> Awaitable[Sequence[Host]]:
+        """Return the hosts that have been there of late, ordered by their names."""
+
+    def ask(request: UUID, text: str, hosts: Sequence[UUID]) -> Awaitable[None]:
+        """Ask hosts; the ID of the request is a random one."""
+
+    def answers(
+        request: UUID, parts: Mapping[UUID, int]
+    ) -> Awaitable[Sequence[tuple[UUID, int, str]]]:
+        """Return the answers so far: for each host, its parts from this number on, in order."""
+
+    def forget(request: UUID) -> Awaitable[None]:
+        """Forget a request, and the answers to it."""
 
 
 class IConfigurableStore(IMaildropFactory):

@@ -6,6 +6,7 @@ This module is the top layer: it may import every package of popserv, and twistd
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from twisted.application.internet import TimerService
 from twisted.application.service import IService
 
-from popserv.interfaces import IReloadable, IStoppingStore
+from popserv.interfaces import IReloadable, ISharedStore, IStoppingStore
 from popserv.listening.drain import TOPIC as DRAIN_TOPIC
 from popserv.listening.drain import Drainer
 from popserv.listening.listeners import CannotStart, Listeners
@@ -35,6 +36,7 @@ from popserv.workers.role import WorkerRole
 from popserv.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from popserv.control.host_service import StoreContact
     from popserv.metrics.instruments import Instruments
 
 __all__ = ["CannotStart", "Options", "makeService"]
@@ -63,7 +65,9 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     warn_about_short_timeout(options)
     instruments = _make_instruments() if options["metrics"] else None
     realm = make_realm(options, role.bus, instruments)
-    connections = CountedConnections() if options["control"] or options["metrics"] else None
+    is_shared = ISharedStore.providedBy(options.store)
+    is_steered = options["control"] or is_shared
+    connections = CountedConnections() if is_steered or options["metrics"] else None
     factory = make_factory(
         options,
         realm,
@@ -90,6 +94,9 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         from popserv.wiring.control import answer_questions  # noqa: PLC0415
 
         answer_questions(options, role.bus, factory, connections)
+    # Only what twistd starts is steered; see below.
+    is_main = options.parent is not None and not is_worker
+    contact = _make_contact() if is_shared and is_main else None
     if instruments is not None and connections is not None and drainer is not None:
         # A server without it need not load it.
         from popserv.wiring import metrics  # noqa: PLC0415
@@ -97,10 +104,17 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         if supervisor is None:
             metrics.answer_for_process(options, role, instruments, factory, connections, drainer)
         if not is_worker:
-            site = metrics.make_metrics_service(options, role, factory, drainer, supervisor)
+            site = metrics.make_metrics_service(
+                options,
+                role,
+                factory,
+                drainer,
+                supervisor,
+                None if contact is None else contact.is_reachable,
+            )
             site.setServiceParent(drainer)
     service: IService = drainer or listeners
-    if IStoppingStore.providedBy(options.store) and supervisor is None:
+    if IStoppingStore.providedBy(options.store) and (supervisor is None or is_shared):
         service = StoreService(options.store, service)
     if options["as-owners"]:
         service = OwnersService(service, has_workers=supervisor is not None)
@@ -108,7 +122,7 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         return service
     log_file = options.open_log_file()
     observer = log_file.observer if log_file is not None else options.standard_output()
-    log_level = LevelFilter(observer) if options["control"] and observer is not None else None
+    log_level = LevelFilter(observer) if is_steered and observer is not None else None
     reloader = Reloader(
         _reloadables(options, supervisor),
         log_file,
@@ -119,11 +133,17 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         time_to_stop=drainer.time_to_stop if drainer is not None else lambda: 0.0,
     )
     service.setServiceParent(reloader)
-    if options["control"] and drainer is not None and not is_worker:
-        from popserv.wiring.control import make_control_service  # noqa: PLC0415
+    if is_steered and drainer is not None and is_main:
+        from popserv.wiring import control  # noqa: PLC0415
 
-        control = make_control_service(options, drainer, reloader, log_level, supervisor, role.bus)
-        control.setServiceParent(drainer)
+        responder = control.make_responder(
+            options, drainer, reloader, log_level, supervisor, role.bus
+        )
+        if options["control"]:
+            control.make_control_service(options, responder).setServiceParent(drainer)
+        if contact is not None:
+            host = control.make_host_service(options, factory.host, responder, drainer, contact)
+            host.setServiceParent(drainer)
     return reloader
 
 
@@ -161,6 +181,13 @@ def _make_instruments() -> Instruments:
     from popserv.metrics.instruments import Instruments  # noqa: PLC0415
 
     return Instruments()
+
+
+def _make_contact() -> StoreContact:
+    # A server whose store is not shared need not load it.
+    from popserv.control.host_service import StoreContact  # noqa: PLC0415
+
+    return StoreContact(time.monotonic)
 
 
 def _reloadables(options: Options, supervisor: Supervisor | None) -> Sequence[IReloadable]:

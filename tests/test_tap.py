@@ -23,10 +23,11 @@ from popserv import tap
 from popserv.commands.dialects import DIALECTS
 from popserv.delivery.factory import LMTPFactory
 from popserv.errors import LoginFailed, LoginTooSoon
-from popserv.interfaces import IStoppingStore
+from popserv.interfaces import ISharedStore, IStoppingStore
 from popserv.listening.drain import STOP_TIMEOUT
 from popserv.server.preauth import PreauthenticatedFactory
 from tests.commands.harness import Client
+from tests.control.host_harness import MemoryHosts
 from tests.options.harness import OptionsCase
 
 
@@ -281,6 +282,47 @@ class ControlTests(ServiceCase):
         self.patch(reloader, "reload", reloaded.append)
         operations.reload()
         self.assertEqual(reloaded, ["popserv reload"])
+
+    def test_shared_store(self):
+        """A server whose store is shared is a host of it, with or without a control socket."""
+
+        @implementer(ISharedStore, IStoppingStore)
+        class Store:
+            hosts = MemoryHosts()
+
+        for arguments, services in ((), 2), (("--control=unix:ctl",), 3), (("--workers=2",), 2):
+            options = self.under_twistd("-l", "tcp:0", *arguments)
+            options.store = Store()
+            with patch.object(strports, "service") as make_service:
+                make_service.side_effect = lambda *_, **__: Service()
+                reloader = tap.makeService(options)
+            ((drainer,),) = reloader
+            self.assertEqual(len(list(drainer)), services)
+            host = list(drainer)[-1]
+            host.startService()
+            self.successResultOf(host.stopService())
+            host._is_draining()
+            self.assertEqual(Store.hosts.announced, {})
+
+    async def test_shared_health(self):
+        """The page for monitors tells whether a shared store can be reached."""
+
+        @implementer(ISharedStore)
+        class Store:
+            hosts = MemoryHosts()
+
+        options = self.under_twistd("-l", "tcp:0", "--metrics=tcp:0")
+        options.store = Store()
+        with patch.object(strports, "service") as make_service:
+            make_service.side_effect = lambda *_, **__: Service()
+            (drainer,) = tap.makeService(options)
+        site = make_service.call_args.args[1]
+        is_reachable = site.resource.getChildWithDefault(b"healthz", None)._is_store_reachable
+        self.assertFalse(is_reachable())
+        host = list(drainer)[-1]
+        host.startService()
+        self.assertTrue(is_reachable())
+        await host.stopService()
 
     async def test_stop(self):
         """The server stops when the answer has been sent."""

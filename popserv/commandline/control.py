@@ -6,17 +6,24 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
 
+from popserv.commandline.control_output import (
+    RELOADED,
+    WHO_COLUMNS,
+    cell,
+    drain_text,
+    item_text,
+    kicked_text,
+    print_answer,
+    print_items,
+    print_table,
+    unblocked_text,
+)
 from popserv.control import commands
 from popserv.control.client import ControlClient, ControlError
 from popserv.control.endpoint import DEFAULT_ENDPOINT
 from popserv.core.printable import one_line
 from popserv.reloading.log_level import LEVELS
-
-Answer = Mapping[str, Any]
-
-_COLUMNS = ("id", "user", "address", "tls", "method", "state", "age", "idle", "messages", "octets")
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
@@ -24,11 +31,22 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 
     It sets ``run``, a function of the parsed options, which returns the exit code.
     """
-    parser.add_argument(
+    server = parser.add_mutually_exclusive_group()
+    server.add_argument(
         "--control",
         metavar="ENDPOINT",
         default=DEFAULT_ENDPOINT,
         help=f"the --control of the server; the default is {DEFAULT_ENDPOINT}",
+    )
+    server.add_argument(
+        "--store",
+        metavar="STORE",
+        help="instead, all servers on all hosts with this --store: sql:FILE",
+    )
+    parser.add_argument(
+        "--host",
+        metavar="HOST",
+        help="with --store, only the host with this name or ID in popserv status",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     if command == "kick":
@@ -62,7 +80,17 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 
 
 def run(command: str, options: argparse.Namespace) -> int:
-    """Run one of these commands; return its exit code."""
+    """Run one of these commands; return its exit code.
+
+    :raises ValueError: options do not fit together.
+    """
+    if options.store is not None:
+        # Stores take longer to import than the rest.
+        from popserv.commandline.hosts import run as run_on_hosts  # noqa: PLC0415
+
+        return run_on_hosts(command, options)
+    if options.host is not None:
+        raise ValueError("--host requires --store, which names the store that the hosts share")
     try:
         with ControlClient(options.control) as client:
             _RUN[command](client, options)
@@ -78,23 +106,15 @@ def run(command: str, options: argparse.Namespace) -> int:
 
 
 def _who(client: ControlClient, options: argparse.Namespace) -> None:
-    rows = []
     # The server does not wait for a pager that reads the output.
-    for session in list(client.listing("sessions")):
-        if options.json:
-            print(json.dumps(session))
-        else:
-            rows.append([_cell(session.get(name)) for name in _COLUMNS])
-    if not options.json:
-        _print_table([[name.upper() for name in _COLUMNS], *rows])
+    print_items(options, WHO_COLUMNS, list(client.listing("sessions")))
 
 
 def _kick(client: ControlClient, options: argparse.Namespace) -> None:
-    answer = client.call(commands.Kick, whom=options.whom)
-    kicked = answer["kicked"]
+    kicked = client.call(commands.Kick, whom=options.whom)["kicked"]
     if not kicked:
         raise ControlError(f"{one_line(options.whom)} has no connection")
-    _print(options, {"kicked": kicked}, f"{kicked} connection{'' if kicked == 1 else 's'} ended")
+    print_answer(options, {"kicked": kicked}, kicked_text(kicked))
 
 
 def _status(client: ControlClient, options: argparse.Namespace) -> None:
@@ -110,38 +130,33 @@ def _status(client: ControlClient, options: argparse.Namespace) -> None:
     for name, value in status.items():
         label = name.replace("_", " ")
         if isinstance(value, dict):
-            rows += [[f"{label}, {one_line(each)}", _cell(size)] for each, size in value.items()]
+            rows += [[f"{label}, {one_line(each)}", cell(size)] for each, size in value.items()]
         elif isinstance(value, list):
-            rows += [[label.removesuffix("s"), _item(each)] for each in value]
+            rows += [[label.removesuffix("s"), item_text(each)] for each in value]
         else:
-            rows.append([label, _cell(value)])
-    _print_table(rows)
+            rows.append([label, cell(value)])
+    print_table(rows)
 
 
 def _reload(client: ControlClient, options: argparse.Namespace) -> None:
     client.call(commands.Reload)
-    _print(options, {}, "changed files are read again; problems are logged")
+    print_answer(options, {}, RELOADED)
 
 
 def _log_level(client: ControlClient, options: argparse.Namespace) -> None:
     answer = client.call(commands.SetLogLevel, level=options.level)
-    _print(options, answer, one_line(answer["level"]))
+    print_answer(options, answer, one_line(answer["level"]))
 
 
 def _unblock(client: ControlClient, options: argparse.Namespace) -> None:
-    answer = client.call(commands.Unblock, address=options.address)
-    failures = answer["failures"]
-    _print(
-        options,
-        {"failures": failures},
-        f"{failures} failed login{'' if failures == 1 else 's'} forgotten",
-    )
+    failures = client.call(commands.Unblock, address=options.address)["failures"]
+    print_answer(options, {"failures": failures}, unblocked_text(failures))
 
 
 def _drain(client: ControlClient, options: argparse.Namespace) -> None:
     answer = client.call(commands.Drain, seconds=options.seconds, workers=options.workers)
-    what = "the workers are replaced" if options.workers else "the server stops"
-    _print(options, answer, f"{what}; sessions have {answer['seconds']} seconds to end")
+    text = drain_text(answer["seconds"], workers=options.workers)
+    print_answer(options, answer, text)
 
 
 _RUN: Mapping[str, Callable[[ControlClient, argparse.Namespace], None]] = {
@@ -153,29 +168,3 @@ _RUN: Mapping[str, Callable[[ControlClient, argparse.Namespace], None]] = {
     "unblock": _unblock,
     "drain": _drain,
 }
-
-
-def _print(options: argparse.Namespace, answer: Answer, text: str) -> None:
-    print(json.dumps(dict(answer)) if options.json else text)
-
-
-def _cell(value: object) -> str:
-    return "-" if value is None else one_line(str(value))
-
-
-def _item(item: Mapping[str, Any]) -> str:
-    """Return an item of a listing in one line."""
-    parts = []
-    for name, value in item.items():
-        text = ", ".join(value) if isinstance(value, list) else str(value)
-        if name != "position":
-            parts.append(f"{name} {text}")
-    return one_line("; ".join(parts))
-
-
-def _print_table(rows: list[list[str]]) -> None:
-    """Print rows with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())

@@ -79,4 +79,34 @@ CREATE TABLE fact (
 
 CREATE INDEX fact_at ON fact (at);
 
+-- Servers that share the store, and what they are asked: popserv who, kick and so on.
+
+CREATE TABLE host (
+    id       uuid        PRIMARY KEY,          -- of a server, from its start to its end
+    name     text        NOT NULL,
+    version  text        NOT NULL,
+    draining boolean     NOT NULL,
+    started  timestamptz NOT NULL DEFAULT now(),
+    seen     timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);                      -- each row is updated once a second
+
+CREATE TABLE request (
+    id      uuid        NOT NULL,
+    host    uuid        NOT NULL REFERENCES host ON DELETE CASCADE,
+    at      timestamptz NOT NULL DEFAULT now(),
+    request text        NOT NULL,
+    PRIMARY KEY (host, id)
+);
+
+CREATE INDEX request_id ON request (id);
+
+CREATE TABLE answer (
+    request uuid    NOT NULL,
+    host    uuid    NOT NULL,
+    part    integer NOT NULL,
+    answer  text    NOT NULL,
+    PRIMARY KEY (request, host, part),
+    FOREIGN KEY (host, request) REFERENCES request ON DELETE CASCADE
+);
+
 INSERT INTO schema_version (version) VALUES (1);

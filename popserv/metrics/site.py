@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from twisted.python.failure import Failure
@@ -17,15 +18,18 @@ from popserv.metrics.totals import ServerMetrics, Snapshot
 TEXT = "text/plain; charset=utf-8"
 
 
-def make_site(metrics: ServerMetrics, index: Page) -> BoundedSite:
+def make_site(
+    metrics: ServerMetrics, index: Page, is_store_reachable: Callable[[], bool] | None = None
+) -> BoundedSite:
     """Return the site.
 
     :param index: the page at ``/``.
+    :param is_store_reachable: see :class:`Health`.
     """
     root = Root()
     root.putChild(b"", index)
     root.putChild(b"metrics", Metrics(metrics))
-    root.putChild(b"healthz", Health(metrics))
+    root.putChild(b"healthz", Health(metrics, is_store_reachable))
     return BoundedSite(IResource(root))
 
 
@@ -120,12 +124,26 @@ class Metrics(SnapshotPage):
 
 
 class Health(SnapshotPage):
-    """Whether every process that should serve does so: 200 if they do, otherwise 503."""
+    """Whether every process that should serve does so: 200 if they do, otherwise 503.
+
+    It asks no other server, so that it always responds in bounded time.
+
+    :param is_store_reachable: returns whether a store that servers share could be reached of late;
+        None for another store.
+    """
+
+    def __init__(
+        self, metrics: ServerMetrics, is_store_reachable: Callable[[], bool] | None = None
+    ) -> None:
+        super().__init__(metrics)
+        self._is_store_reachable = is_store_reachable
 
     def show_snapshot(self, request: Any, snapshot: Snapshot) -> object:
         """See SnapshotPage."""
         if snapshot.is_draining:
             text = "draining\n"
+        elif self._is_store_reachable is not None and not self._is_store_reachable():
+            text = "the store cannot be reached\n"
         elif snapshot.missing:
             text = f"not serving: worker {', '.join(map(str, snapshot.missing))}\n"
         else:

@@ -1,4 +1,4 @@
-"""Makes the services of ``--control`` and ``--drain``, in a process of any role."""
+"""Makes the services of ``--control``, ``--drain`` and hosts, in a process of any role."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 
 from popserv.control.endpoint import socket_path
+from popserv.control.host_service import HostService, StoreContact
 from popserv.control.operations import Operations
 from popserv.control.process import ProcessControl
 from popserv.control.responder import Responder
 from popserv.control.server import ControlFactory
+from popserv.interfaces import ISharedStore
 from popserv.listening.drain import TOPIC, Drainer
 from popserv.listening.listeners import CannotStart
 from popserv.listening.reactor import AddressFamilyReactor
@@ -47,19 +49,18 @@ def answer_questions(
     )
 
 
-def make_control_service(
+def make_responder(
     options: Options,
     drainer: Drainer,
     reloader: Reloader,
     log_level: LevelFilter | None,
     supervisor: Supervisor | None,
     bus: WorkerBus,
-) -> IService:
-    """Return the service that listens on the control socket, in the main process of a server."""
+) -> Responder:
+    """Return what carries out commands, in the main process of a server."""
     from twisted.internet import reactor
 
     running: Any = reactor
-    opener: Any = AddressFamilyReactor(reactor)
 
     def allow_drain(seconds: float) -> Deferred[Any]:
         drainer.allow(seconds)
@@ -78,14 +79,34 @@ def make_control_service(
         allow_drain=allow_drain,
         stop=lambda: running.callLater(STOP_DELAY, _stop, running.stop),
     )
-    service = strports.service(
-        options["control"],
-        ControlFactory(Responder(operations)),
-        reactor=opener,
-    )
+    return Responder(operations)
+
+
+def make_control_service(options: Options, responder: Responder) -> IService:
+    """Return the service that listens on the control socket, in the main process of a server."""
+    from twisted.internet import reactor
+
+    opener: Any = AddressFamilyReactor(reactor)
+    service = strports.service(options["control"], ControlFactory(responder), reactor=opener)
     listener = _ControlListener(socket_path(options["control"]))
     service.setServiceParent(listener)
     return listener
+
+
+def make_host_service(
+    options: Options, name: bytes, responder: Responder, drainer: Drainer, contact: StoreContact
+) -> IService:
+    """Return the service of a server with a shared store, in its main process."""
+    from twisted.internet import reactor
+
+    return HostService(
+        ISharedStore(options.store).hosts,
+        name.decode("ascii"),
+        responder,
+        lambda: drainer.is_draining,
+        contact,
+        reactor,
+    )
 
 
 def _stop(stop: Callable[[], object]) -> None:

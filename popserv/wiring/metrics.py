@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.application import strports
@@ -50,8 +51,12 @@ def make_metrics_service(
     factory: POP3Factory,
     drainer: Drainer,
     supervisor: Supervisor | None,
+    is_store_reachable: Callable[[], bool] | None = None,
 ) -> IService:
-    """Return the service that listens for HTTP, in the main process of a server."""
+    """Return the service that listens for HTTP, in the main process of a server.
+
+    :param is_store_reachable: of a store that servers share; None for another one.
+    """
     from twisted.internet import reactor
 
     # Workers, which do not serve it, need not load it.
@@ -69,7 +74,7 @@ def make_metrics_service(
     metrics = ServerMetrics(ask, options["workers"], pids, lambda: drainer.is_draining)
     host = factory.host.decode("ascii")
     monitor = Monitor(metrics, Overviews(ask, supervisor), host)
-    site = make_site(metrics, StatusPage(monitor.contents, host))
+    site = make_site(metrics, StatusPage(monitor.contents, host), is_store_reachable)
     listeners = Listeners(["--metrics"])
     opener: Any = AddressFamilyReactor(reactor)
     strports.service(options["metrics"], site, reactor=opener).setServiceParent(listeners)

@@ -105,6 +105,16 @@ class SiteTests(SynchronousTestCase):
             self.metrics.change(**change)
             self.assertEqual(self.get(b"/healthz"), (status, text, body))
 
+    def test_store_health(self):
+        """/healthz tells whether a shared store can be reached, unless the server drains."""
+        is_reachable = True
+        self.site = make_site(self.metrics, Index(), lambda: is_reachable)
+        self.assertEqual(self.get(b"/healthz")[0], 200)
+        is_reachable = False
+        self.assertEqual(self.get(b"/healthz"), (503, site.TEXT, "the store cannot be reached\n"))
+        self.metrics.change(is_draining=True)
+        self.assertEqual(self.get(b"/healthz"), (503, site.TEXT, "draining\n"))
+
     def test_index(self):
         """/ has the page that is given."""
         self.assertEqual(self.get(b"/"), (200, site.TEXT, "index\n"))

@@ -20,12 +20,14 @@ from popserv.interfaces import (
     IJointDelivery,
     IMailbox,
     IScanCounts,
+    ISharedStore,
     IStoppingStore,
     IUserListing,
 )
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.sql.copying import SQLDelivery
 from popserv.maildrops.sql.delivery import deliver, deliver_to_all
+from popserv.maildrops.sql.hosts import Hosts
 from popserv.maildrops.sql.leases import Found, Leases
 from popserv.maildrops.sql.mailbox import ReadOnlySQLMailbox, SQLMailbox
 from popserv.maildrops.sql.message_objects import MessageObjects
@@ -48,6 +50,7 @@ _MANY = 1000
     IDeliveryStore,
     IJointDelivery,
     IScanCounts,
+    ISharedStore,
     IStoppingStore,
     IUserListing,
 )
@@ -82,6 +85,7 @@ class SQLMaildrops:
         run: RunInThread = _threads.run,
     ) -> None:
         self._is_checked = False
+        self._is_serving = False
         self._downgrades = downgrader is not None
         self._since = since
         self._run = run
@@ -90,6 +94,8 @@ class SQLMaildrops:
         self._database = database
         self._execute = database.execute
         self._leases = Leases(self._execute, database.config.lease, reactor)
+        # Of the supervisor and of popserv who, which neither serve nor remove objects.
+        self.hosts = Hosts(self._execute, database.config.lease, self._check_schema)
         config = database.config
         self._objects = (
             None
@@ -165,18 +171,25 @@ class SQLMaildrops:
             await self._database.close()
 
     async def _check(self, check: Callable[[Database], Awaitable[None]] = check_schema) -> None:
-        """Check, once, that the database has the schema of this version.
+        """Check that the database can be used, and start to remove objects; both once.
 
-        :raises MaildropUnavailable: it has not.
+        :raises MaildropUnavailable: it has not the schema of this version.
         """
+        if not self._is_serving:
+            await self._check_schema(check)
+            self._is_serving = True
+            if self._objects is not None:
+                self._objects.regular.start()
+
+    async def _check_schema(
+        self, check: Callable[[Database], Awaitable[None]] = check_schema
+    ) -> None:
         if not self._is_checked:
             try:
                 await check(self._database)
             except SchemaError as error:
                 raise MaildropUnavailable from error
             self._is_checked = True
-            if self._objects is not None:
-                self._objects.regular.start()
 
     async def _open(self, user: bytes, settings: UserSettings) -> SQLMailbox:
         await self._check()
