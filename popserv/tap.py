@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Sized
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from popserv.reloading.service_manager import ServiceManager
 from popserv.runtime.clock import use_steady_clock
 from popserv.runtime.polling import poll_faster
 from popserv.server.connection_limit import CountedConnections
-from popserv.server.factory import POP3Factory
+from popserv.wiring.delivery import make_lmtp_factory
 from popserv.wiring.endpoints import add_listeners
 from popserv.wiring.factories import make_factory, make_realm, warn_about_short_timeout
 from popserv.wiring.privileges import OwnersService
@@ -79,7 +79,8 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     if instruments is not None:
         instruments.measure_factory(factory)
     listeners = supervisor or Listeners()
-    add_listeners(listeners, options, factory, realm, role.reactor, instruments)
+    lmtp = make_lmtp_factory(options) if options["lmtp"] else None
+    add_listeners(listeners, options, factory, realm, role.reactor, instruments, lmtp)
     if options.certificates is not None and supervisor is None and role.number == 1:
         # One worker warns for all; the supervisor does not reload certificates.
         TimerService(_DAY, options.certificates.warn_of_expiry).setServiceParent(listeners)
@@ -88,7 +89,10 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         reactor.callWhenRunning(log_user, options.store)
     drainer = None
     if options["drain"] or connections is not None:
-        drainer = _make_drainer(options, role, factory, supervisor, listeners, is_worker=is_worker)
+        served: list[Sized] = [factory.connections]
+        if lmtp is not None:
+            served.append(lmtp.connections)
+        drainer = _make_drainer(options, role, served, supervisor, listeners, is_worker=is_worker)
     if connections is not None and supervisor is None:
         # A server without --control and --metrics need not load it.
         from popserv.wiring.control import answer_questions  # noqa: PLC0415
@@ -150,7 +154,7 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
 def _make_drainer(
     options: Options,
     role: WorkerRole,
-    factory: POP3Factory,
+    connections: Iterable[Sized],
     supervisor: Supervisor | None,
     listeners: Listeners,
     *,
@@ -162,7 +166,7 @@ def _make_drainer(
     drainer = Drainer(
         listeners,
         options["drain"],
-        factory.connections,
+        connections,
         leaving=role.leaving,
         hurry=None if is_worker else partial(_end_drain, supervisor),
     )

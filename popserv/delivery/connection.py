@@ -34,6 +34,7 @@ class OrderedConnection(TimeoutMixin, Protocol):
 
     :ivar unprocessed: the input that was not processed yet.
     :ivar peer: the client's address, for the log.
+    :ivar is_closing: whether the connection is closed, or will be once the last reply is read.
     """
 
     transport: Any
@@ -43,7 +44,7 @@ class OrderedConnection(TimeoutMixin, Protocol):
     peer = ""
     _is_busy = False
     _is_full = False
-    _is_closing = False
+    is_closing = False
 
     def __init__(self) -> None:
         self.unprocessed = b""
@@ -67,14 +68,14 @@ class OrderedConnection(TimeoutMixin, Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Release what the connection has, once nothing runs any more."""
-        self._is_closing = True
+        self.is_closing = True
         self.setTimeout(None)
         if not self._is_busy:
             self.drop()
 
     def timeoutConnection(self) -> None:
         """Close, because the client has been silent, or has not closed, for too long."""
-        if self._is_closing:
+        if self.is_closing:
             self.transport.abortConnection()
         else:
             self.close(Reply(421, "4.4.2", "timeout, closing the connection"))
@@ -100,7 +101,7 @@ class OrderedConnection(TimeoutMixin, Protocol):
 
     @property
     def _is_waiting(self) -> bool:
-        return self._is_busy or self._is_full or self._is_closing
+        return self._is_busy or self._is_full or self.is_closing
 
     def _process(self) -> None:
         while self.unprocessed and not self._is_waiting and self.process_some():
@@ -126,7 +127,7 @@ class OrderedConnection(TimeoutMixin, Protocol):
 
     def _resume(self) -> None:
         self._is_busy = False
-        if self._is_closing:
+        if self.is_closing:
             self.drop()
         else:
             self.setTimeout(self.idle_timeout)
@@ -143,8 +144,8 @@ class OrderedConnection(TimeoutMixin, Protocol):
 
     def close(self, reply: Reply) -> None:
         """Close after a last reply, if it was not closed before; abort if it is not read."""
-        if not self._is_closing:
-            self._is_closing = True
+        if not self.is_closing:
+            self.is_closing = True
             self.setTimeout(CLOSE_TIMEOUT)
             self.reply(reply)
             # A transport waits for its producer before it closes.

@@ -29,6 +29,8 @@ class LMTPFactory(ServerFactory):
     :param idle_timeout: seconds after which a silent client is disconnected; RFC 5321 section
         4.5.3.2.7 requires at least 300.
     :param run: calls functions that write large messages to temporary files.
+    :ivar connections: those that there are.
+    :ivar is_draining: whether the ports are closed, and connections end after the present message.
     """
 
     protocol: Any = LMTPServer
@@ -52,15 +54,22 @@ class LMTPFactory(ServerFactory):
         self.max_connections = max_connections
         self.idle_timeout = idle_timeout
         self.run = run
-        self._connections: set[LMTPServer] = set()
+        self.connections: set[LMTPServer] = set()
+        self.is_draining = False
+
+    def stopFactory(self) -> None:
+        """Have the connections end, because the last port is closed."""
+        self.is_draining = True
+        for connection in list(self.connections):
+            connection.end_if_idle()
 
     def admit(self, connection: LMTPServer) -> bool:
         """Count a new connection; return whether it may stay."""
-        if len(self._connections) >= self.max_connections:
+        if len(self.connections) >= self.max_connections:
             return False
-        self._connections.add(connection)
+        self.connections.add(connection)
         return True
 
     def remove(self, connection: LMTPServer) -> None:
         """Count a connection no more."""
-        self._connections.discard(connection)
+        self.connections.discard(connection)

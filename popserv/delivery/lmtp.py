@@ -81,8 +81,17 @@ class LMTPServer(OrderedConnection):
             self._receive_line(line)
         return bool(end)
 
+    def end_if_idle(self) -> None:
+        """Close if the server drains, unless a message is on its way."""
+        if self.factory.is_draining and self._transaction is None:
+            self.close(Reply(421, "4.3.2", "the server is stopping, try again later"))
+
     def _receive_line(self, line: bytes) -> None:
         keyword, _, argument = line.partition(b" ")
+        if keyword.upper() != b"QUIT":
+            self.end_if_idle()
+        if self.is_closing:
+            return
         command = _COMMANDS.get(keyword.upper())
         reply = _UNKNOWN_COMMAND if command is None else command(self, argument.strip(b" "))
         if reply is None:
@@ -221,6 +230,8 @@ class LMTPServer(OrderedConnection):
                     )
                 )
         self.drop()
+        if not self.unprocessed:
+            self.end_if_idle()
 
 
 def _is_allowed(address: Address, *, is_utf8: bool) -> bool:

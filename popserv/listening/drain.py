@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterable, Sized
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,7 @@ class Drainer(MultiService):
 
     :ivar is_draining: whether the ports are closed.
     :param listeners: the service of the ports.  In a supervisor, its workers wait.
-    :param connections: the connections of this process.
+    :param connections: the connections of this process, in any number of containers.
     :param leaving: called when the ports are closed and there is something to wait for.
     :param hurry: called when a second SIGTERM, or SIGINT, ends the waiting; None if this process
         does not handle them.
@@ -44,7 +44,7 @@ class Drainer(MultiService):
         self,
         listeners: IService,
         seconds: float,
-        connections: Sized,
+        connections: Iterable[Sized],
         *,
         leaving: Callable[[], object] = lambda: None,
         hurry: Callable[[], object] | None = None,
@@ -56,7 +56,7 @@ class Drainer(MultiService):
         self._reactor: Any = reactor
         self._listeners = listeners
         self._seconds = seconds
-        self._connections = connections
+        self._connections = tuple(connections)
         self._leaving = leaving
         self._hurry = hurry
         self._closed_at = 0.0
@@ -92,7 +92,7 @@ class Drainer(MultiService):
 
     def _look(self) -> None:
         is_over = self._reactor.seconds() - self._closed_at >= self._seconds
-        if is_over or not self._connections:
+        if is_over or not any(map(len, self._connections)):
             self._check.stop()
 
     def _signal_received(self, hurry: Callable[[], object], number: int, frame: object) -> None:

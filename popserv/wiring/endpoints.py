@@ -10,13 +10,13 @@ from twisted.application.service import IServiceCollection
 from twisted.cred.portal import IRealm
 from twisted.internet.interfaces import IProtocolFactory
 
+from popserv.delivery.factory import LMTPFactory
 from popserv.options.server import Options
 from popserv.options.values import split_proxy_prefix
 from popserv.server.factory import POP3Factory
 from popserv.server.proxy import ProxyFactory
 from popserv.transports.networks import LOOPBACK
 from popserv.transports.unix_users import peer_user
-from popserv.wiring.delivery import make_lmtp_factory
 from popserv.wiring.factories import make_preauthenticated_factory
 
 if TYPE_CHECKING:
@@ -31,12 +31,14 @@ def add_listeners(
     realm: IRealm,
     reactor: Any,
     instruments: Instruments | None = None,
+    lmtp: LMTPFactory | None = None,
 ) -> None:
     """Add a service for each endpoint of ``--listen``, ``--listen-tls``, ``--preauth``, ``--lmtp``.
 
     :param factory: of the clients that log in.
     :param reactor: opens the ports.
     :param instruments: measure the clients of ``--preauth``.
+    :param lmtp: of the clients of ``--lmtp``.
     """
 
     def listen(endpoints: Iterable[str], factory: IProtocolFactory) -> None:
@@ -58,8 +60,8 @@ def add_listeners(
         if instruments is not None:
             instruments.measure_factory(preauthenticated)
         listen(options["preauth"], preauthenticated)
-    if options["lmtp"]:
-        listen(options["lmtp"], make_lmtp_factory(options))
+    if lmtp is not None:
+        listen(options["lmtp"], lmtp)
     if options.certificates is not None:
         listen(options["listen-tls"], _over_tls(options.certificates, factory))
 

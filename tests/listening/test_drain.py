@@ -44,7 +44,7 @@ class DrainerTests(SynchronousTestCase):
         drainer = Drainer(
             self.listeners,
             seconds,
-            self.connections,
+            [(), self.connections],
             leaving=lambda: self.calls.append("leaving"),
             reactor=self.reactor,
             **options,
