@@ -638,7 +638,7 @@ class IDiagnosed(Interface):
     def diagnose() -> Awaitable[Iterable[Finding]]:
         """Return what is wrong with the files, servers and programs that it depends on.
 
-        It changes nothing, logs nothing, and gives up after some seconds.
+        It leaves everything as it was, logs nothing, and gives up after some seconds.
         """
 
 

@@ -9,7 +9,13 @@ from typing import Any
 from popserv.core.findings import Finding, error, hint, some_names, unchecked
 from popserv.core.printable import one_line, printable
 from popserv.core.user_settings import NO_SETTINGS, ConfiguredUser, UserSettings
-from popserv.interfaces import IDiagnosedStore, IMaildropFactory, IUserListing, IUserNames
+from popserv.interfaces import (
+    IDiagnosed,
+    IDiagnosedStore,
+    IMaildropFactory,
+    IUserListing,
+    IUserNames,
+)
 from popserv.runtime.threads import RunInThread
 
 BATCH = 20
@@ -78,13 +84,15 @@ class MaildropCheck:
         self._knows_all = knows_all
 
     async def findings(self) -> AsyncIterator[Finding]:
-        """Yield what is wrong with the store, and with each maildrop."""
-        if not IDiagnosedStore.providedBy(self._store):
+        """Yield what is wrong with the store, and with each maildrop if it can examine them."""
+        if not IDiagnosed.providedBy(self._store):
             what = "this store has no checks of its own"
             yield unchecked("store", self._option, what, "see the documentation of the store")
             return
         for finding in await self._store.diagnose():
             yield finding
+        if not IDiagnosedStore.providedBy(self._store):
+            return
         users = dict(self._users)
         if IUserListing.providedBy(self._store):
             try:

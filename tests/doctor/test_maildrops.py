@@ -6,7 +6,7 @@ from zope.interface import implementer
 from popserv.core.findings import hint
 from popserv.core.user_settings import NO_SETTINGS, ConfiguredUser, UserSettings
 from popserv.doctor.maildrops import BATCH, MaildropCheck, users_of_checkers
-from popserv.interfaces import IDiagnosedStore, IUserListing, IUserNames
+from popserv.interfaces import IDiagnosed, IDiagnosedStore, IUserListing, IUserNames
 from popserv.maildrops.memory import MemoryMaildrops
 from tests.doctor.harness import codes
 from tests.maildrops.maildir.harness import result, run_inline
@@ -105,6 +105,15 @@ class MaildropCheckTests(SynchronousTestCase):
             return [finding async for finding in check.findings()]
 
         return codes(result(collect())), check.examined
+
+    def test_as_a_whole(self):
+        """A store that cannot examine single maildrops has checks of its own."""
+
+        @implementer(IDiagnosed)
+        class Whole:
+            diagnose = Store.diagnose
+
+        self.assertEqual(self.check(Whole(), {b"ann": NO_SETTINGS}), (["h store"], 0))
 
     def test_unknown(self):
         """A store without checks of its own is told."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from twisted.logger import Logger
 
@@ -92,6 +92,40 @@ class ObjectStore:
         start = await self._call(self._bucket.get, key, size, START)
         reader = ObjectReader(self._bucket, key, size, digest, start)
         return ObjectBody(start, size, reader, self._call)
+
+    async def look(self, key: UUID, size: int) -> None:
+        """Look whether an object has this number of octets, without a line in the log.
+
+        :raises ObjectMissing: there is no such object.
+        :raises ObjectDamaged: it has another size.
+        :raises ObjectStoreUnavailable: it cannot be read now.
+        """
+        await self._run(self._bucket.get, key, size, 1)
+
+    async def probe(self) -> str:
+        """Store an object, read and delete it; return what is wrong, or nothing.
+
+        Nothing is logged.  If this process is killed, the object may stay until a full collection.
+        """
+        return await self._run(self._probe)
+
+    def _probe(self) -> str:
+        key, octets = uuid4(), b"popserv doctor"
+        steps: list[tuple[str, Callable[[], object]]] = [
+            ("stored", lambda: self._bucket.put(key, octets)),
+            ("read", lambda: self._bucket.get(key, len(octets), len(octets))),
+            ("deleted", lambda: self._bucket.delete([key])),
+            ("listed", lambda: next(self._bucket.list_pages(), None)),
+        ]
+        problems = []
+        for step, function in steps:
+            try:
+                function()
+            except (ObjectStoreUnavailable, ObjectUnreadable) as error:
+                problems.append(f"an object cannot be {step}: {error.problem}")
+                if step == "stored":
+                    break
+        return "; ".join(problems)
 
     async def delete(self, keys: Collection[UUID]) -> None:
         """Delete objects; those that are missing count as deleted.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
 
+from popserv.core.findings import Finding
 from popserv.core.user_settings import NO_SETTINGS, UserSettings
 from popserv.database import Database
 from popserv.database.schema import SchemaError, check_schema, require_schema
@@ -17,6 +18,7 @@ from popserv.interfaces import (
     IConfigurableStore,
     IDelivery,
     IDeliveryStore,
+    IDiagnosed,
     IJointDelivery,
     IMailbox,
     IScanCounts,
@@ -27,6 +29,7 @@ from popserv.interfaces import (
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.sql.copying import SQLDelivery
 from popserv.maildrops.sql.delivery import deliver, deliver_to_all
+from popserv.maildrops.sql.diagnosis import diagnose
 from popserv.maildrops.sql.hosts import Hosts
 from popserv.maildrops.sql.leases import Found, Leases
 from popserv.maildrops.sql.mailbox import ReadOnlySQLMailbox, SQLMailbox
@@ -48,6 +51,7 @@ _MANY = 1000
     ICollectingStore,
     IConfigurableStore,
     IDeliveryStore,
+    IDiagnosed,
     IJointDelivery,
     IScanCounts,
     ISharedStore,
@@ -160,6 +164,11 @@ class SQLMaildrops:
         """See ICollectingStore."""
         await self._check()
         return await self._objects.collector.find_unknown(show) if self._objects else 0
+
+    async def diagnose(self) -> Iterable[Finding]:
+        """See IDiagnosed."""
+        objects = self._objects.store if self._objects else None
+        return [finding async for finding in diagnose(self._database, objects)]
 
     async def stop(self) -> None:
         """See IStoppingStore."""
