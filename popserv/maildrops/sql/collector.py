@@ -8,16 +8,10 @@ a message that is delivered late.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from random import SystemRandom
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-
-from popserv.errors import TryLater
 from popserv.maildrops.sql.objects import ObjectStore
-
-_log = Logger()
+from popserv.runtime.regular import RegularWork
 
 TAKE = """
 WITH chosen AS MATERIALIZED (
@@ -127,55 +121,15 @@ class Collector:
         self._is_stopped = True
 
 
-class RegularCollection:
+class RegularCollection(RegularWork):
     """Collects about every ``interval`` seconds, from :meth:`start` to :meth:`stop`."""
 
     def __init__(self, collector: Collector, reactor: Any, interval: float = 60.0) -> None:
+        problem = "objects that no message has cannot be removed"
+        super().__init__(collector.collect, interval, reactor, problem)
         self._collector = collector
-        self._reactor = reactor
-        self._interval = interval
-        self._random = SystemRandom()
-        self._call: Any = None
-        self._running: Deferred[None] | None = None
-        self._has_failed = False
-
-    def start(self) -> None:
-        """Start, unless it has started."""
-        if self._call is None and self._running is None:
-            self._wait()
 
     async def stop(self) -> None:
-        """Collect no more, and wait for what is under way."""
+        """See RegularWork; a collection that is under way ends soon."""
         self._collector.stop()
-        if self._running is not None:
-            await self._running
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _wait(self) -> None:
-        # Not all processes at a time.
-        seconds = self._interval * self._random.uniform(0.5, 1.5)
-        self._call = self._reactor.callLater(seconds, self._begin)
-
-    def _begin(self) -> None:
-        self._call = None
-        self._running = Deferred.fromCoroutine(self._collect())
-        self._running.addCallback(self._ended)
-
-    def _ended(self, result: None) -> None:
-        self._running = None
-        self._wait()
-
-    async def _collect(self) -> None:
-        try:
-            await self._collector.collect()
-        except TryLater:
-            # The database and the object store log that they are not available.
-            pass
-        except Exception:
-            if not self._has_failed:
-                self._has_failed = True
-                _log.failure("objects that no message has cannot be removed")
-        else:
-            self._has_failed = False
+        await super().stop()

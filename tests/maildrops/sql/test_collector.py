@@ -10,7 +10,6 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.database.schema import create_schema
-from popserv.errors import TryLater
 from popserv.maildrops.sql import collector, keys
 from popserv.maildrops.sql.collector import (
     DOOM_UNKNOWN,
@@ -287,20 +286,6 @@ class RegularTests(SynchronousTestCase):
         self.regular = RegularCollection(self.collector, self.clock, 60)
         self.regular.start()
 
-    def test_intervals(self):
-        """A collection begins half an interval to one and a half after the last one has ended."""
-        for _ in range(10):
-            self.clock.advance(29.9)
-            before = len(self.collector.running)
-            self.clock.advance(60.1)
-            self.assertEqual(len(self.collector.running), before + 1)
-            self.clock.advance(1000)
-            self.regular.start()
-            self.assertEqual(self.clock.getDelayedCalls(), [])
-            self.collector.running[-1].callback(None)
-            self.regular.start()
-            self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-
     def test_stopped(self):
         """Nothing is collected after the end, which waits for what is under way."""
         self.clock.advance(90)
@@ -311,15 +296,3 @@ class RegularTests(SynchronousTestCase):
         self.successResultOf(stopping)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.successResultOf(Deferred.fromCoroutine(self.regular.stop()))
-
-    def test_failures(self):
-        """Collections go on after failures, of which the first one is logged."""
-        for error in (TryLater(), ZeroDivisionError(), ZeroDivisionError()):
-            self.clock.advance(90)
-            self.collector.running[-1].errback(error)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.clock.advance(90)
-        self.collector.running[-1].callback(None)
-        self.clock.advance(90)
-        self.collector.running[-1].errback(ZeroDivisionError())
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
