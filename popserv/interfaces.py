@@ -629,6 +629,16 @@ class IPasswordCache(Interface):
     )
 
 
+class IPollingChecker(Interface):
+    """A credentials checker that looks up from time to time what it supports.
+
+    Until it has done so, what it supports is a guess.
+    """
+
+    def poll() -> None:
+        """Begin to look it up; called when the reactor runs, in a process that serves."""
+
+
 class IDiagnosed(Interface):
     """A store or a credentials checker that can look for faults, for ``popserv doctor``.
 

@@ -29,7 +29,12 @@ from popserv.runtime.polling import poll_faster
 from popserv.server.connection_limit import CountedConnections
 from popserv.wiring.delivery import make_lmtp_factory
 from popserv.wiring.endpoints import add_listeners
-from popserv.wiring.factories import make_factory, make_realm, warn_about_short_timeout
+from popserv.wiring.factories import (
+    make_factory,
+    make_realm,
+    start_polling,
+    warn_about_short_timeout,
+)
 from popserv.wiring.privileges import OwnersService
 from popserv.wiring.process import default_max_connections, log_user, prepare_process
 from popserv.workers.role import WorkerRole
@@ -84,6 +89,8 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     if options.certificates is not None and supervisor is None and role.number == 1:
         # One worker warns for all; the supervisor does not reload certificates.
         TimerService(_DAY, options.certificates.warn_of_expiry).setServiceParent(listeners)
+    if supervisor is None:
+        reactor.callWhenRunning(start_polling, options)
     if supervisor is None and role.number == 1:
         # When it runs, twistd has given up its privileges.
         reactor.callWhenRunning(log_user, options.store)

@@ -69,7 +69,7 @@ def shown(options: Options) -> Iterator[str]:
 
 def _default(options: Options, name: str, kind: Kind) -> Iterable[str]:
     if name == "auth":
-        return [f"passwd-file:{options.default_users_file()}"] if options.allows_login() else []
+        return [":".join(options.default_auth())] if options.allows_login() else []
     if kind is REPEATABLE:
         return map(str, options[name])
     value = options.initial_values[name]

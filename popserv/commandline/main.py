@@ -82,8 +82,8 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
         commands.add_parser(
             "user",
             help="add, change, disable, remove, list and check users",
-            description="Edit, list or check a users file. A running server sees a change at the "
-            "next login.",
+            description="Edit, list or check the users in a users file, or in the database of an "
+            "SQL store. A running server sees a change at the next login.",
         )
     )
     uidl = commands.add_parser(

@@ -25,7 +25,7 @@ from popserv.server.protocol import POP3Server
 from popserv.server.session_events import EndReason
 from popserv.transports.output import unsent_octets
 from popserv.transports.stdio import StandardStreams
-from popserv.wiring.factories import make_factory, make_preauthenticated_factory
+from popserv.wiring.factories import make_factory, make_preauthenticated_factory, start_polling
 
 _log = Logger()
 
@@ -41,6 +41,7 @@ class SingleSession:
         self._reactor = reactor
         self._server: POP3Server | None = None
         self._exit_code = 1
+        self._options = options
         self._factory = self._make_factory(options)
 
     def run(self) -> int:
@@ -78,6 +79,7 @@ class SingleSession:
         return self._server
 
     def _start(self) -> None:
+        start_polling(self._options)
         try:
             self._streams.connect(self._factory, self._reactor)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""``popserv user``: commands that edit, list or check a users file."""
+"""``popserv user``: commands that edit, list or check users."""
 
 from __future__ import annotations
 
@@ -11,15 +11,9 @@ from collections.abc import Callable
 from popserv.auth.names import check_name, prepared_name
 from popserv.auth.passwords.preparation import prepared_password
 from popserv.auth.passwords.schemes import join_field, new_scram_sha256, scheme_of
-from popserv.auth.passwords.users_file import UsersFile, UsersFileError, default_path
-from popserv.auth.passwords.users_file_editing import (
-    disable_user,
-    effective_fields,
-    enable_user,
-    remove_user,
-    set_fields,
-    set_secret,
-)
+from popserv.auth.passwords.user_changes import UserChanges, effective_fields
+from popserv.auth.passwords.users_file import UsersFileError, default_path
+from popserv.commandline.user_places import UserPlace, UsersFilePlace, database_place
 from popserv.commandline.users_check import UsersCheck
 from popserv.core.printable import one_line, printable
 from popserv.maildrops.layout import Layout
@@ -46,6 +40,11 @@ def add_commands(user: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the value of --maildir of twistd pop3; the users file is .users in that directory, "
         "or in the part of the path before the first variable",
+    )
+    paths.add_argument(
+        "--store",
+        metavar="STORE",
+        help="the value of --store of twistd pop3, sql:FILE; the users are in that database",
     )
     name = argparse.ArgumentParser(add_help=False)
     name.add_argument("name", metavar="NAME", help="the user name")
@@ -88,7 +87,7 @@ def add_commands(user: argparse.ArgumentParser) -> None:
         "remove",
         _remove_user,
         "remove a user",
-        "Remove a user from the users file. The mail of the user is not removed.",
+        "Remove a user. The mail of the user is not removed.",
         name,
     )
     add(
@@ -146,11 +145,16 @@ def add_commands(user: argparse.ArgumentParser) -> None:
     )
 
 
-def _path(options: argparse.Namespace) -> str:
-    """Return the path of the users file."""
+def _place(options: argparse.Namespace) -> UserPlace:
+    """Return where the users are.
+
+    :raises ValueError: the store has no users.
+    """
+    if options.store is not None:
+        return database_place(options.store)
     if options.users is not None:
-        return os.path.abspath(str(options.users))
-    return default_path(os.fsdecode(Layout(options.maildir).root))
+        return UsersFilePlace(os.path.abspath(str(options.users)))
+    return UsersFilePlace(default_path(os.fsdecode(Layout(options.maildir).root)))
 
 
 def _add_user(options: argparse.Namespace) -> None:
@@ -181,39 +185,46 @@ def _write_secret(options: argparse.Namespace, *, new: bool) -> bytes:
     name = prepared_name(os.fsencode(options.name))
     # Checked first, so that no password is typed for an invalid name.
     check_name(name)
+    place = _place(options)
     password = prepared_password(_read_password())
     field = join_field(b"APOP", password) if options.apop else new_scram_sha256(password)
-    set_secret(_path(options), name, field, new=new)
+    changes = UserChanges(name, place.where)
+    change = changes.add(field) if new else changes.set_secret(field)
+    place.change(name, change, creates=True)
     return name
 
 
 def _remove_user(options: argparse.Namespace) -> None:
-    remove_user(_path(options), os.fsencode(options.name))
+    place, changes = _user(options)
+    place.change(changes.name, changes.remove(), creates=True)
 
 
 def _disable_user(options: argparse.Namespace) -> None:
-    disable_user(_existing_path(options), os.fsencode(options.name))
+    place, changes = _user(options)
+    place.change(changes.name, changes.disable())
 
 
 def _enable_user(options: argparse.Namespace) -> None:
-    enable_user(_existing_path(options), os.fsencode(options.name))
+    place, changes = _user(options)
+    place.change(changes.name, changes.enable())
 
 
 def _set_fields(options: argparse.Namespace) -> None:
+    place, changes = _user(options)
     words = [os.fsencode(word) for word in options.fields]
-    set_fields(_existing_path(options), os.fsencode(options.name), words)
+    place.change(changes.name, changes.set_fields(words))
 
 
-def _existing_path(options: argparse.Namespace) -> str:
-    path = _path(options)
-    if not os.path.exists(path):
-        raise UsersFileError(f"{path} does not exist; popserv user add creates it")
-    return path
+def _user(options: argparse.Namespace) -> tuple[UserPlace, UserChanges]:
+    place = _place(options)
+    return place, UserChanges(os.fsencode(options.name), place.where)
 
 
 def _check_users(options: argparse.Namespace) -> int:
-    layout = Layout(options.maildir or "/")
-    check = UsersCheck(_existing_path(options), layout, os.fsencode(options.default_domain))
+    place = _place(options)
+    domain = os.fsencode(options.default_domain)
+    users, _ = place.read()
+    check = UsersCheck(place.where, users, Layout(options.maildir or "/"), domain)
     for line in check.mistakes():
         print(f"popserv: {line}", file=sys.stderr)
     for columns in check.rows():
@@ -222,13 +233,11 @@ def _check_users(options: argparse.Namespace) -> int:
 
 
 def _list_users(options: argparse.Namespace) -> None:
-    path = _existing_path(options)
-    users = UsersFile(path).read()
-    fields = effective_fields(path)
+    users, records = _place(options).read()
     for name, user in users.by_name.items():
         scheme = scheme_of(user.password_field).decode("ascii")
         columns = (name.decode("utf-8", "backslashreplace"), scheme)
-        words = [printable(word, 1000) for word in fields.get(name, ())]
+        words = [printable(word, 1000) for word in effective_fields(records.get(name, b""))]
         print("\t".join([*columns, " ".join(words)]).rstrip("\t"))
 
 

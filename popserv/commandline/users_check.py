@@ -1,4 +1,4 @@
-"""``popserv user check``: how each user of a users file can log in, or why not."""
+"""``popserv user check``: how each user can log in, or why not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from popserv.auth.passwords.schemes import (
     split_field,
 )
 from popserv.auth.passwords.secret_forms import check_form
-from popserv.auth.passwords.users_file import UsersFile, problems_of
+from popserv.auth.passwords.users_file import Users, problems_of
 from popserv.auth.users.extra_fields import PREFIX, utc_time
 from popserv.auth.users.user import User
 from popserv.core.printable import printable
@@ -22,19 +22,17 @@ from popserv.maildrops.layout import Layout
 
 
 class UsersCheck:
-    """The check of one users file.
+    """The check of the users in a file, or in the database of one, at ``path``.
 
     ``layout`` is where the maildrops are, and ``domain`` the default domain or empty.
     ``has_problems`` tells whether :meth:`mistakes` or :meth:`rows` have found a problem.
-
-    :raises popserv.auth.passwords.users_file.UsersFileError: the file cannot be used.
     """
 
-    def __init__(self, path: str, layout: Layout, domain: bytes) -> None:
+    def __init__(self, path: str, users: Users, layout: Layout, domain: bytes) -> None:
         self._path = path
         self._layout = layout
         self._domain = domain
-        self._users = UsersFile(path).read()
+        self._users = users
         self.has_problems = False
 
     def mistakes(self) -> Iterator[str]:

@@ -6,6 +6,7 @@ where a database is used, because its libraries are optional.
 
 from popserv.database.config import DatabaseConfig, read_config
 from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
+from popserv.database.opening import open_database
 from popserv.database.pool import Database
 from popserv.database.schema import SchemaError, check_schema
 
@@ -16,5 +17,6 @@ __all__ = [
     "OutcomeUnknown",
     "SchemaError",
     "check_schema",
+    "open_database",
     "read_config",
 ]

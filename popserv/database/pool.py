@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from psycopg import Error, OperationalError
@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from popserv.database.config import DatabaseConfig
 from popserv.database.connection import Connection, Row, connect
 from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
+from popserv.runtime.regular import RegularWork
 from popserv.runtime.threads import BoundedThreadPool
 
 MAX_IN_LINE = 1000
@@ -50,6 +51,7 @@ class Database:
         self._free = config.connections
         self._line: deque[Deferred[None]] = deque()
         self._unfinished = 0
+        self._regular: list[RegularWork] = []
         self._closed = False
         self._finished: Deferred[None] | None = None
         self._away = False
@@ -83,9 +85,27 @@ class Database:
         """
         await self._execute(statements, None, repeat=False)
 
+    def work_regularly(
+        self, work: Callable[[], Awaitable[object]], interval: float, problem: str
+    ) -> None:
+        """Call a function now, and about every ``interval`` seconds, until :meth:`close`.
+
+        See :class:`popserv.runtime.regular.RegularWork`.
+        """
+        regular = RegularWork(work, interval, self._reactor, problem)
+        self._regular.append(regular)
+        regular.start(now=True)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no statement is executed any more."""
+        return self._closed
+
     async def close(self) -> None:
         """Wait for the statements under way, and close the connections."""
         self._closed = True
+        for regular in self._regular:
+            await regular.stop()
         if self._unfinished:
             self._finished = Deferred()
             await self._finished

@@ -55,13 +55,24 @@ CREATE TABLE doomed (
 
 CREATE INDEX doomed_due ON doomed (due);
 
+-- Users.  The columns that are generated are those by which they are found.
 CREATE TABLE account (
-    name    bytea       PRIMARY KEY,
-    record  text        NOT NULL,            -- a line of a users file, behind the name
-    scram   boolean     NOT NULL,            -- whether the secret is for SCRAM
-    apop    boolean     NOT NULL,            -- likewise for APOP and CRAM-MD5
-    changed timestamptz NOT NULL DEFAULT now()
+    name     bytea       PRIMARY KEY,
+    record   bytea       NOT NULL,                -- a line of a users file, behind the name
+    changed  timestamptz NOT NULL DEFAULT now(),
+    any_case text        NOT NULL GENERATED ALWAYS AS (
+        lower(encode(name, 'escape') COLLATE "C")
+    ) STORED,
+    scheme   text        GENERATED ALWAYS AS (    -- of the password; NULL: cannot log in
+        CASE WHEN encode(record, 'escape') NOT LIKE '%nologin%' THEN
+            upper(coalesce(substring(encode(record, 'escape') FROM '^\{([^}]*)\}'), '') COLLATE "C")
+        END
+    ) STORED
 );
+
+CREATE INDEX account_any_case ON account (any_case);
+
+CREATE INDEX account_scheme ON account (scheme, name) WHERE scheme IS NOT NULL;
 
 -- What hosts must agree about, such as secrets.
 CREATE TABLE setting (

@@ -18,7 +18,6 @@ from twisted.python import usage
 from popserv.auth.client_names import tells_names
 from popserv.auth.credentials import NAMED, is_named
 from popserv.auth.passwords.file_checker import PasswdFileChecker
-from popserv.auth.passwords.users_file import UsersFileError
 from popserv.auth.rhosts.checker import RhostsChecker
 from popserv.auth.rhosts.file import RhostsFileError
 from popserv.interfaces import (
@@ -28,6 +27,7 @@ from popserv.interfaces import (
     ITokenCredentials,
 )
 from popserv.options.values import parse_number
+from popserv.runtime.config_files import FileError
 
 _UNIX_WORKS = all(map(find_spec, ("crypt", "spwd")))
 """Whether Twisted's checker "unix" has the modules that it uses; Python 3.13 has removed them."""
@@ -56,8 +56,8 @@ class CheckerOptions(usage.Options, AuthOptionMixin):
 
         Examples are passwd-file:PATH and oauth:PATH; --help-auth lists all. May be given more
         than once: the first checker that knows a name decides, and one that cannot tell which
-        names it knows must be the last. The default is
-        passwd-file with the file .users in the directory of --maildir; other stores have none.
+        names it knows must be the last. The default is passwd-file with the file .users in the
+        directory of --maildir, or sql-store with the file of --store sql; other stores have none.
         """
         if description.partition(":")[0] == "unix" and not _UNIX_WORKS:
             raise usage.UsageError(
@@ -94,17 +94,17 @@ class CheckerOptions(usage.Options, AuthOptionMixin):
         """Return whether clients log in; otherwise they are preauthenticated."""
 
     @abstractmethod
-    def default_users_file(self) -> str:
-        """Return the path of the users file that is used without ``--auth``."""
+    def default_auth(self) -> tuple[str, str]:
+        """Return the name and the argument of the checker that is used without ``--auth``."""
 
     def add_file_checkers(self) -> None:
-        """Add the checkers of the default users file and of ``--rhosts``."""
+        """Add the default checker, and that of ``--rhosts``."""
         try:
             if self.get("credCheckers") is None and self.allows_login():
-                self.addChecker(PasswdFileChecker.from_file(self.default_users_file()))
+                self.addChecker(_make_checker(*self.default_auth()))
             if self["rhosts"] is not None:
                 self.addChecker(RhostsChecker.from_file(self["rhosts"]))
-        except (UsersFileError, RhostsFileError) as error:
+        except (FileError, RhostsFileError) as error:
             raise usage.UsageError(str(error)) from error
         self._check_order()
 
@@ -141,3 +141,16 @@ class CheckerOptions(usage.Options, AuthOptionMixin):
                 raise usage.UsageError(
                     f"--auth: {len(checkers)} checkers support {interface.__name__}; give only one"
                 )
+
+
+def _make_checker(kind: str, argument: str) -> ICredentialsChecker:
+    """Return a default checker, without the search for plugins.
+
+    :raises FileError: the file cannot be used.
+    """
+    if kind == "passwd-file":
+        return PasswdFileChecker.from_file(argument)
+    # The store has the same extra.
+    from popserv.auth.accounts.checker import AccountsChecker  # noqa: PLC0415
+
+    return AccountsChecker.from_file(argument)

@@ -16,7 +16,7 @@ from popserv.logs.formats import FORMATS
 from popserv.messages.workarounds import WORKAROUNDS
 from popserv.options.table import FOLDER_DELIMITERS, OPTIONAL_COMMANDS, TLS_PROFILES
 
-CHECKERS = ("passwd-file", "dovecot", "checkpassword", "pam", "sql", "ldap", "oauth")
+CHECKERS = ("passwd-file", "dovecot", "checkpassword", "pam", "sql", "sql-store", "ldap", "oauth")
 """The checkers of popserv."""
 
 STORES = ("maildir", "mbox", "mboxo", "mboxrd", "mh", "sql")

@@ -92,16 +92,19 @@ class StoreOptions(usage.Options):
         # The argument may contain a password.
         return f"--store {value.partition(':')[0]}", value
 
-    def default_users_file(self) -> str:
-        """Return the path of the users file that is used without ``--auth``.
+    def default_auth(self) -> tuple[str, str]:
+        """Return the name and the argument of the checker that is used without ``--auth``.
 
-        :raises UsageError: the store has no directory that only its administrator can write to.
+        :raises UsageError: the store has no users, and no directory that only its administrator can
+            write to.
         """
         option, description = self._named_store()
         kind, _, argument = description.partition(":")
-        if kind != "maildir":
-            raise usage.UsageError(
-                f"{option} requires --auth, such as --auth passwd-file:/etc/popserv/users, because "
-                "only Maildirs have a default users file"
-            )
-        return default_path(os.fsdecode(Layout(argument).root))
+        if kind == "sql":
+            return "sql-store", argument
+        if kind == "maildir":
+            return "passwd-file", default_path(os.fsdecode(Layout(argument).root))
+        raise usage.UsageError(
+            f"{option} requires --auth, such as --auth passwd-file:/etc/popserv/users, because "
+            "only Maildirs have a default users file"
+        )

@@ -19,7 +19,7 @@ from popserv.auth.throttle.login_delay import LoginDelayRealm
 from popserv.auth.user_sessions import UserSessionsRealm
 from popserv.commands import capa, rfc1460, sasl, utf8
 from popserv.core.command import Command, CommandTable
-from popserv.interfaces import IRelayedCredentials, ISASLRelay
+from popserv.interfaces import IPollingChecker, IRelayedCredentials, ISASLRelay
 from popserv.options.server import Options
 from popserv.options.session import SessionOptions
 from popserv.runtime.bus import WorkerBus
@@ -54,7 +54,7 @@ def make_factory(options: SessionOptions, realm: IRealm, **settings: Any) -> POP
     )
     portal = Portal(realm, in_order(checkers))
     if options["sasl"] is not DEFAULT_MECHANISMS:
-        _warn_of_missing(options["sasl"], portal)
+        _warn_of_missing(options, portal)
     return POP3Factory(
         CommandTable(_commands(options)),
         portal,
@@ -66,13 +66,23 @@ def make_factory(options: SessionOptions, realm: IRealm, **settings: Any) -> POP
     )
 
 
-def _warn_of_missing(mechanisms: Iterable[Mechanism], portal: Portal) -> None:
+def start_polling(options: SessionOptions) -> None:
+    """Have the checkers of the options look up what they support."""
+    for checker in options.get("credCheckers", ()):
+        if IPollingChecker.providedBy(checker):
+            checker.poll()
+
+
+def _warn_of_missing(options: SessionOptions, portal: Portal) -> None:
     """Log a warning for each mechanism of ``--sasl`` that cannot be offered."""
     if ISASLRelay.providedBy(portal.checkers.get(IRelayedCredentials)):
         # Another server decides, which has not been asked yet.
         return
+    if any(map(IPollingChecker.providedBy, options.get("credCheckers", ()))):
+        # Likewise a database.
+        return
     authenticator = PortalAuthenticator(portal)
-    for mechanism in mechanisms:
+    for mechanism in options["sasl"]:
         if not authenticator.supports(mechanism.credentials):
             _log.warn(
                 "AUTH does not offer {name}: no checker supports it for all its users",

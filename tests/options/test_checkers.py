@@ -7,6 +7,8 @@ from unittest.mock import patch
 
 from twisted.python import usage
 
+from popserv.auth.accounts.checker import AccountsChecker
+from popserv.commandline.config import shown
 from popserv.options import checkers
 from popserv.options.server import Options
 from popserv.runtime.extras import how_to_install
@@ -98,6 +100,16 @@ class CheckerTests(OptionsCase):
                 (["--auth=dovecot:/s", "--auth=dovecot:/t"], "only one of its kind"),
             ]
         )
+
+    def test_users_of_store(self):
+        """The default with an SQL store are the users in its database."""
+        store = self.write("store.toml", b'conninfo = "host=/nowhere"\n')
+        os.chmod(store, 0o600)
+        options = Options()
+        options.parseOptions(["--store", f"sql:{store}"])
+        [checker] = options["credCheckers"]
+        self.assertIsInstance(checker, AccountsChecker)
+        self.assertIn(f'auth = ["sql-store:{store}"]  # default', list(shown(options)))
 
     def test_order_of_databases(self):
         """A database can be anywhere, and so can a directory that is searched for users."""

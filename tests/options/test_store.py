@@ -79,7 +79,10 @@ class StoreOptionsTests(StoreCase):
             options = self.parse_alone(*arguments)
             self.assertIsInstance(options.store, OwnersStore)
             self.assertIsInstance(options.store._store, ConfiguredMaildirs)
-            self.assertEqual(options.default_users_file(), default_path(os.path.abspath(self.root)))
+            self.assertEqual(
+                options.default_auth(),
+                ("passwd-file", default_path(os.path.abspath(self.root))),
+            )
             self.assertEqual(len(options["credCheckers"]), 1)
 
     def test_settings(self):

@@ -2,6 +2,8 @@
 
 import os
 from base64 import b64encode
+from pathlib import Path
+from unittest.mock import patch
 
 from twisted.cred.credentials import UsernamePassword
 from twisted.logger import formatEvent
@@ -24,6 +26,7 @@ from popserv.wiring.factories import (
     make_factory,
     make_preauthenticated_factory,
     make_realm,
+    start_polling,
     warn_about_short_timeout,
 )
 from tests.commands.harness import Client, FakeTLSState
@@ -161,6 +164,20 @@ class CapabilitiesTests(FactoriesCase):
         """Of a server that is asked later, nothing is known at the start."""
         self.factory("--sasl", "PLAIN,OAUTHBEARER", "--auth=dovecot:/s")
         self.assertEqual([event for event in self.log if "name" in event], [])
+
+    def test_database(self):
+        """Nor of a database, until the checker has been told to ask it."""
+        path = Path(self.mktemp())
+        path.write_text('conninfo = "host=/nowhere"')
+        path.chmod(0o600)
+        options = self.parse("--sasl", "PLAIN,CRAM-MD5", f"--auth=sql-store:{path}")
+        make_factory(options, make_realm(options, WorkerBus()))
+        self.assertEqual([event for event in self.log if "name" in event], [])
+        [checker] = options["credCheckers"]
+        with patch.object(checker, "poll") as poll:
+            start_polling(options)
+            start_polling(self.parse())
+        poll.assert_called_once_with()
 
     def test_require_tls(self):
         """With --require-tls, no login is announced before STLS, on this machine either."""

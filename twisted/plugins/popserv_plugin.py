@@ -41,6 +41,13 @@ in TOML; see "SQL databases" in the guides.  Changes take effect at the next
 login.  Requires the extra sql, and the driver of the database.
 """
 
+_SQL_STORE_HELP = """
+Checks credentials against the users in the database of --store sql:FILE, for
+whom the command "popserv user add" has the option --store.  They are as those
+of a users file, and the same on all hosts.  Changes take effect at the next
+login.  It is the default with that store.  Requires the extra sql.
+"""
+
 _LDAP_HELP = """
 Checks passwords by binding to an LDAP directory as the user.  The file has the
 URLs of the servers, and how a user is found, in TOML; see "LDAP directories" in
@@ -130,6 +137,14 @@ sql = _CheckerFactory(
     "Path of a configuration file in TOML.",
     _SQL_HELP,
     "popserv.auth.sql.checker:SQLChecker.from_file",
+    _SECRETS,
+    extra="sql",
+)
+sql_store = _CheckerFactory(
+    "sql-store",
+    "Path of the file of --store sql.",
+    _SQL_STORE_HELP,
+    "popserv.auth.accounts.checker:AccountsChecker.from_file",
     _SECRETS,
     extra="sql",
 )

@@ -1,4 +1,4 @@
-"""What is wrong with a users file, for ``popserv doctor``."""
+"""What is wrong with a users file, or with the users in a database, for ``popserv doctor``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from popserv.auth.passwords.schemes import (
     split_field,
 )
 from popserv.auth.passwords.secret_forms import check_form, weakness_of
-from popserv.auth.passwords.users_file import Users, UsersFile, UsersFileError
+from popserv.auth.passwords.users_file import Users, UsersFile, UsersFileError, problems_of
 from popserv.auth.users.user import User
 from popserv.core.findings import Finding, error, hint, some_names, warning
 from popserv.core.printable import printable
@@ -44,21 +44,27 @@ def diagnose_users_file(file: UsersFile) -> list[Finding]:
     except OSError as problem:
         remedy = f"let {this_user()} read it"
         return [error("users-file", file.path, reason_of(problem), remedy)]
-    return [
-        *_lines(file.path, users),
-        *_secrets(file.path, users),
-        *_login_methods(file.path, users),
+    lines = [_line(f"{file.path}, line {each.line}", each.text) for each in users.problems]
+    return [*lines, *_secrets(file.path, users), *_login_methods(file.path, users)]
+
+
+def diagnose_users(path: str, users: Users) -> list[Finding]:
+    """Return what is wrong with users who are in no file, but in the database of one."""
+    lines = [
+        _line(f"{path}, {printable(user.name)}", f"{printable(user.name)} {text}")
+        for user in users.by_name.values()
+        for text in problems_of(user)
     ]
+    return [*lines, *_secrets(path, users), *_login_methods(path, users)]
 
 
-def _lines(path: str, users: Users) -> Iterator[Finding]:
-    for problem in users.problems:
-        make = warning
-        if problem.text.endswith(_ON_PURPOSE):
-            make = hint
-        elif " cannot log in" in problem.text:
-            make = error
-        yield make("users-line", f"{path}, line {problem.line}", problem.text, _EDIT)
+def _line(where: str, problem: str) -> Finding:
+    make = warning
+    if problem.endswith(_ON_PURPOSE):
+        make = hint
+    elif " cannot log in" in problem:
+        make = error
+    return make("users-line", where, problem, _EDIT)
 
 
 def _secrets(path: str, users: Users) -> Iterator[Finding]:

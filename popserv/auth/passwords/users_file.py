@@ -174,7 +174,6 @@ def parse_users(text: bytes) -> Users:
         if not line.strip() or line.startswith(b"#"):
             continue
         name, colon, rest = line.partition(b":")
-        field, _, columns = rest.partition(b":")
         if not colon or not name:
             reason = "line ignored, it must be name:{SCHEME}secret"
             problems.append(Problem(number, reason, is_ignored=True))
@@ -182,9 +181,15 @@ def parse_users(text: bytes) -> Users:
             reason = f"line ignored, {printable(name)} is already on an earlier line"
             problems.append(Problem(number, reason, is_ignored=True))
         else:
-            users[name] = user = User(name, field, parse_rules(columns))
+            users[name] = user = parse_user(name, rest)
             problems += (Problem(number, f"{printable(name)} {each}") for each in problems_of(user))
     return Users(list(users.values()), problems)
+
+
+def parse_user(name: bytes, record: bytes) -> User:
+    """Return a user, of whom ``record`` is the line behind the name and the colon."""
+    field, _, columns = record.partition(b":")
+    return User(name, field, parse_rules(columns))
 
 
 def problems_of(user: User) -> list[str]:

@@ -1,4 +1,4 @@
-"""Functions that edit a users file: set a user's secret or extra fields, remove a user.
+"""Functions that edit a users file: change, add or remove a user.
 
 An edit replaces the file by an edited copy, so a reader sees the whole old file or the whole new
 one.  Writers in several processes exclude each other by ``flock`` on the directory.
@@ -9,23 +9,13 @@ from __future__ import annotations
 import codecs
 import fcntl
 import os
-import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from popserv.auth.names import check_name
+from popserv.auth.passwords.user_changes import Change, UserChanges
 from popserv.auth.passwords.users_file import UsersFileError
-from popserv.auth.users.extra_fields import (
-    EVALUATED,
-    PREFIX,
-    REFUSING,
-    name_of,
-    parse_rules,
-    split_columns,
-)
-from popserv.core.printable import printable
 from popserv.runtime.permissions import reason_of
 
 
@@ -38,139 +28,8 @@ def set_secret(path: str, name: bytes, field: bytes, *, new: bool) -> None:
         cannot be written.
     :raises ValueError: the name is not a valid user name.
     """
-    check_name(name)
-
-    def edit(lines: list[bytes]) -> list[bytes]:
-        index = _find(lines, name)
-        if new:
-            if index is not None:
-                raise UsersFileError(
-                    f"user {os.fsdecode(name)} is already in {path}; "
-                    "to change the password, use: popserv user passwd"
-                )
-            return [*lines, name + b":" + field]
-        if index is None:
-            raise UsersFileError(
-                f"user {os.fsdecode(name)} is not in {path}; to add the user, use: popserv user add"
-            )
-        _, _, others = lines[index].split(b":", 1)[1].partition(b":")
-        line = name + b":" + field + (b":" + others if others else b"")
-        return [*lines[:index], line, *lines[index + 1 :]]
-
-    _rewrite(path, edit)
-
-
-def set_fields(path: str, name: bytes, words: Sequence[bytes]) -> None:
-    """Set extra fields of a user, and keep the others and the rest of the line.
-
-    Each of ``words`` is ``name=value`` or ``name``, or ``name=`` to remove the field.
-
-    :raises UsersFileError: the user does not exist, the line is of an older format, or the file
-        cannot be written.
-    :raises ValueError: a field is not one, or refuses the user and does not mean to; the message
-        says why.
-    """
-    for word in words:
-        _check_field(word)
-    changed = {name_of(word) for word in words}
-    added = [word for word in words if not word.endswith(b"=")]
-
-    def change(fields: list[bytes]) -> list[bytes]:
-        return [word for word in fields if name_of(word) not in changed] + added
-
-    _change_fields(path, name, change)
-
-
-def enable_user(path: str, name: bytes) -> None:
-    """Remove the extra fields by which :func:`disable_user` and others have disabled a user.
-
-    :raises UsersFileError: as :func:`set_fields`, or another field refuses the user.
-    """
-
-    def change(fields: list[bytes]) -> list[bytes]:
-        kept = [word for word in fields if name_of(word) not in DISABLING]
-        refusal = parse_rules(b":::::" + b" ".join(kept)).refusal
-        if refusal:
-            raise UsersFileError(f"{os.fsdecode(name)} cannot log in for another reason: {refusal}")
-        return kept
-
-    _change_fields(path, name, change)
-
-
-def disable_user(path: str, name: bytes) -> None:
-    """Set ``nologin``, so that a user cannot log in, here and to Dovecot.
-
-    :raises UsersFileError: as :func:`set_fields`.
-    """
-    set_fields(path, name, [b"nologin"])
-
-
-DISABLING = ("nologin", f"{PREFIX}nologin")
-"""The fields that disable a user, and are meant to."""
-
-
-def effective_fields(path: str) -> dict[bytes, list[bytes]]:
-    """Return the extra fields of each user that have an effect, as in the file.
-
-    Of those that refuse whatever their value, only the name is returned: it may be a secret.
-
-    :raises OSError: the file cannot be read.
-    """
-    fields: dict[bytes, list[bytes]] = {}
-    with open(path, "rb") as file:
-        for line in file.read().removeprefix(codecs.BOM_UTF8).split(b"\n"):
-            name, _, _, columns = _split_line(line)
-            words = [(name_of(word), word) for word in split_columns(columns)[1].split()]
-            fields.setdefault(
-                name,
-                [
-                    word if field in EVALUATED else field.encode()
-                    for field, word in words
-                    if field in EVALUATED or field in REFUSING
-                ],
-            )
-    return fields
-
-
-def _split_line(line: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-    """Return the name, the password field, the line end and the columns after them."""
-    text = line.removesuffix(b"\r")
-    name, _, rest = text.partition(b":")
-    field, _, columns = rest.partition(b":")
-    return name, field, line[len(text) :], columns
-
-
-def _check_field(word: bytes) -> None:
-    if not re.fullmatch(rb"[^\s=]+(=[^\s]*)?", word):
-        shown = printable(word)
-        raise ValueError(f'"{shown}" must be FIELD, FIELD=VALUE or FIELD=, without spaces')
-    refusal = "" if word.endswith(b"=") else parse_rules(b":::::" + word).refusal
-    if refusal and refusal not in [f"{each} is set" for each in DISABLING]:
-        raise ValueError(f"{refusal}; nothing was changed")
-
-
-def _change_fields(path: str, name: bytes, change: Callable[[list[bytes]], list[bytes]]) -> None:
-    def edit(lines: list[bytes]) -> list[bytes]:
-        index = _find(lines, name)
-        if index is None:
-            raise UsersFileError(f"user {os.fsdecode(name)} is not in {path}")
-        _, field, end, columns = _split_line(lines[index])
-        others, extra = split_columns(columns)
-        if len(others) > 5:
-            raise UsersFileError(
-                f"the line of {os.fsdecode(name)} in {path} has a ninth field, and no eighth one; "
-                "remove it, or edit the file yourself"
-            )
-        words = change(extra.split())
-        columns = b":".join(others)
-        if words:
-            columns += b":" * (5 - columns.count(b":")) + b" ".join(words)
-        else:
-            columns = columns.rstrip(b":")
-        line = b":".join([name, field, *([columns] if columns else [])]) + end
-        return [*lines[:index], line, *lines[index + 1 :]]
-
-    _rewrite(path, edit)
+    changes = UserChanges(name, path)
+    change_user(path, name, changes.add(field) if new else changes.set_secret(field))
 
 
 def remove_user(path: str, name: bytes) -> None:
@@ -178,17 +37,45 @@ def remove_user(path: str, name: bytes) -> None:
 
     :raises UsersFileError: the user does not exist, or the file cannot be written.
     """
+    change_user(path, name, UserChanges(name, path).remove())
+
+
+def change_user(path: str, name: bytes, change: Change) -> None:
+    """Change the first line of a user, or add one; a user who is removed loses all lines.
+
+    :raises UsersFileError: the change refuses, or the file cannot be written.
+    """
 
     def edit(lines: list[bytes]) -> list[bytes]:
-        if _find(lines, name) is None:
-            raise UsersFileError(f"user {os.fsdecode(name)} is not in {path}")
-        return [line for line in lines if not line.startswith(name + b":")]
+        start = name + b":"
+        index = _find(lines, start)
+        if index is None:
+            record = change(None)
+            return lines if record is None else [*lines, start + record]
+        line = lines[index].removesuffix(b"\r")
+        end = lines[index][len(line) :]
+        record = change(line.removeprefix(start))
+        if record is None:
+            return [each for each in lines if not each.startswith(start)]
+        return [*lines[:index], start + record + end, *lines[index + 1 :]]
 
     _rewrite(path, edit)
 
 
-def _find(lines: list[bytes], name: bytes) -> int | None:
-    start = name + b":"
+def read_records(path: str) -> dict[bytes, bytes]:
+    """Return the records of the users by their names; of two lines with one name the first.
+
+    :raises OSError: the file cannot be read.
+    """
+    records: dict[bytes, bytes] = {}
+    with open(path, "rb") as file:
+        for line in file.read().removeprefix(codecs.BOM_UTF8).split(b"\n"):
+            name, _, record = line.removesuffix(b"\r").partition(b":")
+            records.setdefault(name, record)
+    return records
+
+
+def _find(lines: list[bytes], start: bytes) -> int | None:
     return next((index for index, line in enumerate(lines) if line.startswith(start)), None)
 
 

@@ -15,18 +15,16 @@ def make_store(argument: str, settings: StoreSettings) -> IMaildropFactory:
     """
     settings.reject_unsupported("downgrader", "since")
     try:
-        from popserv.database import Database, read_config  # noqa: PLC0415
+        from popserv.database import open_database  # noqa: PLC0415
         from popserv.maildrops.sql.open_objects import open_objects  # noqa: PLC0415
         from popserv.maildrops.sql.store import SQLMaildrops  # noqa: PLC0415
     except ImportError as error:
         raise ValueError(f"{error}; run: {how_to_install('sql')}") from error
-    # twistd has chosen the reactor when it parses the options of a server.
-    from twisted.internet import reactor
-
     try:
-        config = read_config(argument)
+        database = open_database(argument)
     except FileError as error:
         raise ValueError(str(error)) from error
+    config = database.config
     url = config.objects_url
     try:
         objects = (
@@ -35,7 +33,7 @@ def make_store(argument: str, settings: StoreSettings) -> IMaildropFactory:
     except ValueError as error:
         raise ValueError(f"{config.path}: objects: {error}") from error
     return SQLMaildrops(
-        Database(config, reactor),
+        database,
         cache_messages=settings.cache_messages,
         downgrader=settings.downgrader,
         since=settings.since,

@@ -3,7 +3,6 @@
 import os
 from unittest.mock import patch
 
-from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops import make_store
@@ -28,18 +27,13 @@ class MakeStoreTests(SynchronousTestCase):
 
     def test_store(self):
         """The store has the database of the file, and the settings; nothing is connected."""
-        with (
-            patch.object(store, "SQLMaildrops") as maildrops,
-            patch("popserv.database.Database") as database,
-        ):
+        with patch.object(store, "SQLMaildrops") as maildrops:
             made = kind.make_store(self.path, StoreSettings(7))
-            self.assertIs(made, maildrops.return_value)
-        (config, used), _ = database.call_args
-        self.assertEqual(config.lease, 7)
-        self.assertIs(used, reactor)
-        maildrops.assert_called_once_with(
-            database.return_value, cache_messages=7, downgrader=None, since=None, objects=None
-        )
+        self.assertIs(made, maildrops.return_value)
+        [database] = maildrops.call_args.args
+        self.assertEqual(database.config.lease, 7)
+        settings = {"cache_messages": 7, "downgrader": None, "since": None, "objects": None}
+        self.assertEqual(maildrops.call_args.kwargs, settings)
         self.assertEqual(make_store(f"sql:{self.path}", SETTINGS).cache_sizes()["messages"], 0)
 
     def test_objects(self):

@@ -1,0 +1,71 @@
+"""Where the users of ``popserv user`` are: in a users file, or in the database of a store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from popserv.auth.passwords.user_changes import Change
+from popserv.auth.passwords.users_file import Users, UsersFile, UsersFileError
+from popserv.auth.passwords.users_file_editing import change_user, read_records
+from popserv.commandline.schema import PREFIX
+from popserv.runtime.extras import how_to_install
+
+
+class Listing(NamedTuple):
+    """All users, and their records by their names."""
+
+    users: Users
+    records: Mapping[bytes, bytes]
+
+
+class UserPlace(Protocol):
+    """Where users are; each method raises UsersFileError if it cannot be used."""
+
+    @property
+    def where(self) -> str:
+        """The file of the place, for messages."""
+
+    def change(self, name: bytes, change: Change, *, creates: bool = False) -> None:
+        """Change a user; with ``creates`` the place may be new."""
+
+    def read(self) -> Listing:
+        """Return the users."""
+
+
+class UsersFilePlace:
+    """The users file at a path."""
+
+    def __init__(self, path: str) -> None:
+        self.where = path
+
+    def change(self, name: bytes, change: Change, *, creates: bool = False) -> None:
+        """See UserPlace."""
+        if not creates:
+            self._check()
+        change_user(self.where, name, change)
+
+    def read(self) -> Listing:
+        """See UserPlace."""
+        self._check()
+        return Listing(UsersFile(self.where).read(), read_records(self.where))
+
+    def _check(self) -> None:
+        if not os.path.exists(self.where):
+            raise UsersFileError(f"{self.where} does not exist; popserv user add creates it")
+
+
+def database_place(store: str) -> UserPlace:
+    """Return the database of a store, which is named as ``--store`` names it.
+
+    :raises ValueError: it is no ``sql:FILE``.
+    :raises UsersFileError: a library is missing.
+    """
+    if not store.startswith(PREFIX):
+        raise ValueError(f"--store {store}: only the store sql:FILE has users")
+    try:
+        from popserv.commandline.database_users import DatabasePlace  # noqa: PLC0415
+    except ImportError as error:
+        raise UsersFileError(f"{error}; run: {how_to_install('sql')}") from error
+    return DatabasePlace(store.removeprefix(PREFIX))

@@ -1,0 +1,94 @@
+"""Tests of popserv.auth.accounts.editing."""
+
+from popserv.auth.accounts.editing import change_account, read_accounts
+from popserv.auth.accounts.statements import RECORD
+from popserv.auth.passwords.user_changes import UserChanges
+from popserv.auth.passwords.users_file import UsersFileError
+from popserv.database.errors import OutcomeUnknown
+from tests.auth.accounts.harness import AccountsCase
+
+
+class EditingTests(AccountsCase):
+    """change_account and read_accounts."""
+
+    changes = UserChanges(b"ann", "store.toml")
+
+    async def change(self, change):
+        """Make a change; return what the table has then."""
+        await change_account(self.database, b"ann", change)
+        return dict(self.sql("SELECT name, record FROM account"))
+
+    async def setUp(self):
+        """Connect."""
+        await super().setUp()
+        self.database = self.open()
+
+    async def test_changes(self):
+        """A user is added, changed and removed; others stay."""
+        self.add(b"bob", b"{PLAIN}b")
+        bob = {b"bob": b"{PLAIN}b"}
+        for change, record in (
+            (self.changes.add(b"{X}a"), b"{X}a"),
+            (self.changes.disable(), b"{X}a::::::nologin"),
+            (self.changes.disable(), b"{X}a::::::nologin"),
+            (self.changes.set_secret(b"{X}\xff\\"), b"{X}\xff\\::::::nologin"),
+            (self.changes.enable(), b"{X}\xff\\"),
+            (self.changes.set_fields([b"user=x"]), b"{X}\xff\\::::::user=x"),
+        ):
+            self.assertEqual(await self.change(change), {b"ann": record, **bob})
+            self.assertEqual(await read_accounts(self.database), {b"ann": record, **bob})
+        self.assertEqual(await self.change(self.changes.remove()), bob)
+
+    async def test_refused(self):
+        """A change that cannot be made is an error, which names the file."""
+        for change in (self.changes.remove(), self.changes.disable(), self.changes.set_secret(b"")):
+            with self.assertRaises(UsersFileError) as raised:
+                await self.change(change)
+            self.assertIn("user ann is not in store.toml", str(raised.exception))
+        await self.change(self.changes.add(b"{X}a"))
+        with self.assertRaises(UsersFileError) as raised:
+            await self.change(self.changes.add(b"{X}a"))
+        self.assertIn("user ann is already in store.toml", str(raised.exception))
+
+    async def test_meanwhile(self):
+        """What another host does at the same time is seen, and kept."""
+        for before, meanwhile, kind, after in (
+            (None, "INSERT INTO account VALUES ('ann', '{Y}b')", "set", UsersFileError),
+            (b"{X}a", "UPDATE account SET record = '{X}a::::::user=y'", "set", b"{N}::::::user=y"),
+            (b"{X}a", "UPDATE account SET record = '{X}b'", "remove", None),
+            (b"{X}a", "DELETE FROM account", "set", UsersFileError),
+        ):
+            self.sql("TRUNCATE account")
+            if before is not None:
+                self.add(b"ann", before)
+            statements = [meanwhile]
+
+            def change(record, kind=kind, before=before, statements=statements):
+                while statements:
+                    self.sql(statements.pop())
+                if before is None:
+                    return self.changes.add(b"{N}")(record)
+                return {"set": self.changes.set_secret(b"{N}"), "remove": self.changes.remove()}[
+                    kind
+                ](record)
+
+            if after is UsersFileError:
+                with self.assertRaises(UsersFileError):
+                    await self.change(change)
+            else:
+                found = await self.change(change)
+                self.assertEqual(found, {} if after is None else {b"ann": after})
+
+    async def test_unknown(self):
+        """Whether a change was made is not guessed."""
+        execute = self.database.execute
+
+        async def lose(statement, parameters=(), **settings):
+            rows = await execute(statement, parameters, **settings)
+            if statement is not RECORD:
+                raise OutcomeUnknown
+            return rows
+
+        self.patch(self.database, "execute", lose)
+        with self.assertRaises(OutcomeUnknown):
+            await self.change(self.changes.add(b"{X}a"))
