@@ -9,8 +9,6 @@ from typing import NamedTuple, Protocol
 from popserv.auth.passwords.user_changes import Change
 from popserv.auth.passwords.users_file import Users, UsersFile, UsersFileError
 from popserv.auth.passwords.users_file_editing import change_user, read_records
-from popserv.commandline.schema import PREFIX
-from popserv.runtime.extras import how_to_install
 
 
 class Listing(NamedTuple):
@@ -54,18 +52,3 @@ class UsersFilePlace:
     def _check(self) -> None:
         if not os.path.exists(self.where):
             raise UsersFileError(f"{self.where} does not exist; popserv user add creates it")
-
-
-def database_place(store: str) -> UserPlace:
-    """Return the database of a store, which is named as ``--store`` names it.
-
-    :raises ValueError: it is no ``sql:FILE``.
-    :raises UsersFileError: a library is missing.
-    """
-    if not store.startswith(PREFIX):
-        raise ValueError(f"--store {store}: only the store sql:FILE has users")
-    try:
-        from popserv.commandline.database_users import DatabasePlace  # noqa: PLC0415
-    except ImportError as error:
-        raise UsersFileError(f"{error}; run: {how_to_install('sql')}") from error
-    return DatabasePlace(store.removeprefix(PREFIX))

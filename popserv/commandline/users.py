@@ -13,10 +13,12 @@ from popserv.auth.passwords.preparation import prepared_password
 from popserv.auth.passwords.schemes import join_field, new_scram_sha256, scheme_of
 from popserv.auth.passwords.user_changes import UserChanges, effective_fields
 from popserv.auth.passwords.users_file import UsersFileError, default_path
-from popserv.commandline.user_places import UserPlace, UsersFilePlace, database_place
+from popserv.commandline.schema import PREFIX
+from popserv.commandline.user_places import UserPlace, UsersFilePlace
 from popserv.commandline.users_check import UsersCheck
 from popserv.core.printable import one_line, printable
 from popserv.maildrops.layout import Layout
+from popserv.runtime.extras import how_to_install
 
 _INPUT_HELP = (
     "The password is read twice from the terminal, or as one line from standard input if that is "
@@ -151,10 +153,25 @@ def _place(options: argparse.Namespace) -> UserPlace:
     :raises ValueError: the store has no users.
     """
     if options.store is not None:
-        return database_place(options.store)
+        return _database_place(options.store)
     if options.users is not None:
         return UsersFilePlace(os.path.abspath(str(options.users)))
     return UsersFilePlace(default_path(os.fsdecode(Layout(options.maildir).root)))
+
+
+def _database_place(store: str) -> UserPlace:
+    """Return the database of a store, which is named as ``--store`` names it.
+
+    :raises ValueError: it is no ``sql:FILE``.
+    :raises UsersFileError: a library is missing.
+    """
+    if not store.startswith(PREFIX):
+        raise ValueError(f"--store {store}: only the store sql:FILE has users")
+    try:
+        from popserv.commandline.database_users import DatabasePlace  # noqa: PLC0415
+    except ImportError as error:
+        raise UsersFileError(f"{error}; run: {how_to_install('sql')}") from error
+    return DatabasePlace(store.removeprefix(PREFIX))
 
 
 def _add_user(options: argparse.Namespace) -> None:
