@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         metavar="SRC",
         help="the store that has the mail, as --store of twistd pop3 names it, such as "
-        "maildir:/var/mail or mbox:/var/mail; or a POP3 server, pop3s://HOST[:PORT] or "
+        "maildir:/srv/mail or mbox:/var/mail; or a POP3 server, pop3s://HOST[:PORT] or "
         "pop3://HOST[:PORT], which requires --users",
     )
     parser.add_argument(

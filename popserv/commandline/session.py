@@ -41,7 +41,7 @@ _REACTOR = "select" if sys.platform == "darwin" else "poll"
 _EPILOGUE = """
 Examples:
   popserv session --user ann --maildir /home/%u/Maildir
-  popserv session --login --maildir /var/mail --certificate /etc/popserv/cert.pem
+  popserv session --login --maildir /srv/mail --certificate /etc/popserv/cert.pem
 
 Exit codes: 0 after QUIT, or if the client closed the connection in order; 1 if the session
 could not start or was aborted; 2 if the command line is invalid.

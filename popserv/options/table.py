@@ -60,7 +60,7 @@ PARAMETERS: list[list[str | None]] = [
         "config",
         None,
         None,
-        'A TOML file whose keys are the other options, such as maildir = "/var/mail". The command '
+        'A TOML file whose keys are the other options, such as maildir = "/srv/mail". The command '
         "line takes precedence. The default is to read no file.",
     ],
     [
@@ -267,12 +267,12 @@ INHERITED_HELP = {
 
 EPILOGUE = """
 Examples:
-  twistd -n pop3 --maildir /var/mail
+  twistd -n pop3 --maildir /srv/mail
   twistd -n pop3 --maildir '/srv/mail/%d/%n' --auth passwd-file:/etc/popserv/users
-  twistd -n pop3 --maildir /var/mail --certificate /etc/popserv/example.org.pem
+  twistd -n pop3 --maildir /srv/mail --certificate /etc/popserv/example.org.pem
   twistd -n pop3 --maildir ~/mail --listen tcp:1110:interface=127.0.0.1
-  twistd -n pop3 --maildir /var/mail --preauth unix:/run/popserv/pop3.sock:mode=666
-  twistd -n pop3 --maildir /var/mail --lmtp unix:/var/spool/postfix/private/popserv:mode=666
+  twistd -n pop3 --maildir /srv/mail --preauth unix:/run/popserv/pop3.sock:mode=666
+  twistd -n pop3 --maildir /srv/mail --lmtp unix:/var/spool/postfix/private/popserv:mode=666
 
 To add a user: popserv user add NAME --maildir PATH
 

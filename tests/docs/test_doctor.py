@@ -21,7 +21,7 @@ class DoctorTests(Base):
         """The lines are those of a server with these faults."""
         import subprocess
 
-        mail = os.path.join(self.directory, "var/mail")
+        mail = os.path.join(self.directory, "srv/mail")
         for user in ("ann", "bob"):
             for name in ("new", "cur", "tmp"):
                 os.makedirs(f"{mail}/{user}/{name}")

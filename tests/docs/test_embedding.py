@@ -338,7 +338,7 @@ class EmbeddingTests(Base):
     def test_old_dialect(self):
         """The server for RFC 1460 has LAST, and takes the user from the client's process."""
         name = pwd.getpwuid(os.geteuid()).pw_name
-        new = Path(self.directory, "var", "mail", name, "new")
+        new = Path(self.directory, "srv", "mail", name, "new")
         new.mkdir(parents=True)
         (new / "1.1.host").write_bytes(b"x\n")
         path = os.path.join(self.directory, "sock")
@@ -352,7 +352,7 @@ class EmbeddingTests(Base):
 
     def test_tls_server(self):
         """The TLS server listens on both ports and has every command."""
-        for name in ("var/mail", "etc/popserv"):
+        for name in ("srv/mail", "etc/popserv"):
             Path(self.directory, name).mkdir(parents=True)
         issued = issue("localhost")
         Path(self.directory, "etc/popserv/cert.pem").write_bytes(issued.certificate_pem())

@@ -167,7 +167,7 @@ class ShellTests(Base):
 
     def run_popserv(self, lines):
         """Run the lines of one page, which starts without users; return what they print."""
-        for name in ("var/mail", "etc/popserv"):
+        for name in ("var/mail", "srv/mail", "etc/popserv"):
             shutil.rmtree(Path(self.directory, name), ignore_errors=True)
             Path(self.directory, name).mkdir(parents=True)
         printed = io.StringIO()

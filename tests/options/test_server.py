@@ -313,4 +313,4 @@ class CommandLineTests(OptionsCase):
             "without hostname workarounds cache-messages workers dialect mark-seen rhosts"
         ).split():
             self.assertIn(f"--{option}", text)
-        self.assertIn("twistd -n pop3 --maildir /var/mail", text)
+        self.assertIn("twistd -n pop3 --maildir /srv/mail", text)
