@@ -106,6 +106,7 @@ class Directory:
                 # With this scheme libldap opens its own socket.
                 self._check_handshake(plain)
                 connection = SimpleLDAPObject(url)
+                self._detect_absence(connection)
             else:
                 connection = SimpleLDAPObject(url, fileno=plain.detach())
             try:
@@ -128,6 +129,19 @@ class Directory:
         connection.set_option(ldap.OPT_X_TLS_NEWCTX, 0)
         if config.start_tls and url.startswith("ldap:"):
             connection.start_tls_s()
+
+    def _detect_absence(self, connection: Any) -> None:
+        """Let the kernel end the connection if the machine of the server is gone."""
+        values = {
+            "OPT_X_KEEPALIVE_IDLE": self._seconds,
+            "OPT_X_KEEPALIVE_INTERVAL": self._seconds,
+            "OPT_X_KEEPALIVE_PROBES": 2,
+            # For what was sent, in milliseconds.
+            "OPT_TCP_USER_TIMEOUT": 1000 * self._seconds,
+        }
+        # Libraries before 2.5 do not have all of them.
+        for name in values.keys() & vars(ldap).keys():
+            connection.set_option(getattr(ldap, name), values[name])
 
     @staticmethod
     def _check_handshake(plain: socket.socket) -> None:

@@ -1,5 +1,6 @@
 """Tests of popserv.auth.ldap.directory, with a real slapd."""
 
+import os
 import socket
 from unittest import mock
 
@@ -154,6 +155,20 @@ class ServersTests(DirectoryTestCase):
                 urls = [f"{scheme}://127.0.0.1:{port}", self.directory.url]
                 user = self.user(b"ann", text=f"timeout = 2\n{SEARCH}", urls=urls)
                 self.assertEqual(user.name, b"ann")
+
+    def test_absence(self):
+        """The kernel ends a connection by ldaps: if the machine of the server is gone."""
+        directory = Directory(LDAPConfig(self.configure(urls=[self.directory.tls_url])))
+        with directory._connection(self.directory.tls_url) as connection:
+            connection.whoami_s()
+            with socket.socket(fileno=os.dup(connection.fileno())) as plain:
+                for option, value in (
+                    (socket.TCP_KEEPIDLE, 5),
+                    (socket.TCP_KEEPINTVL, 5),
+                    (socket.TCP_KEEPCNT, 2),
+                    (socket.TCP_USER_TIMEOUT, 5000),
+                ):
+                    self.assertEqual(plain.getsockopt(socket.IPPROTO_TCP, option), value)
 
     def test_other_errors(self):
         """An error that another server would not be spared is told."""
