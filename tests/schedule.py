@@ -24,6 +24,7 @@ LONGEST = (
     "tests.live.test_benchmarks",
     "tests.live.test_dovecot_auth",
     "tests.live.test_session_command",
+    "tests.live.test_faulty_checkers",
     "tests.auth",
     "tests.live.test_packaging",
     "tests.live.test_workers",

@@ -9,7 +9,7 @@ SILENT, CUT, HALF, GARBAGE, FLOOD = FAULTS = ("silent", "cut", "half", "garbage"
 """What becomes of replies.
 
 Nothing comes; a part of one, and the end of the connection; a part, and nothing more; octets
-without a meaning; 64 MiB of zeros.
+without a meaning; a part, and 64 MiB of zeros.
 """
 
 PART = 7
@@ -17,21 +17,26 @@ PART = 7
 
 
 class FaultyProxy:
-    """Listens on ``port`` of 127.0.0.1, and passes connections on to an address.
+    """Listens on ``port`` of 127.0.0.1, or on a path, and passes connections on to an address.
 
     ``fault`` is one of FAULTS, or None, and counts for all replies of a connection but the first
     ``spared`` pieces.  A connection that has become silent stays so.
     """
 
-    def __init__(self, test, address):
+    def __init__(self, test, address, path=None):
         self.fault = None
         self.spared = 0
         self._address = address
         self._family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        if path is None:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.port = self._listener.getsockname()[1]
+        else:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(path)
+            self._listener.listen()
         self._sockets = []
         self._silenced = 0
-        self.port = self._listener.getsockname()[1]
         accepting = threading.Thread(target=self._accept, daemon=True)
         accepting.start()
         test.addCleanup(self._stop)
@@ -88,12 +93,11 @@ class FaultyProxy:
         self._close(client, server)
 
     def _spoil(self, data, client):
-        if self.fault == CUT:
-            client.sendall(data[:PART])
-        elif self.fault == GARBAGE:
+        if self.fault == GARBAGE:
             client.sendall(random.Random(1725).randbytes(1000))
-        else:
-            client.sendall(data)
+            return
+        client.sendall(data[:PART])
+        if self.fault == FLOOD:
             for _ in range(64):
                 client.sendall(bytes(1 << 20))
 

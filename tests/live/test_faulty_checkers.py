@@ -1,7 +1,10 @@
-"""Databases and directories that fall silent, break off or answer nonsense, and come back."""
+"""Databases, directories and Dovecot fall silent, break off or answer nonsense, and come back."""
+
+import os
 
 from tests.auth.ldap.harness import SEARCH, add_user
-from tests.live.faulty_proxy import FAULTS, FLOOD, FaultyProxy
+from tests.live.dovecot_auth import DovecotAuth
+from tests.live.faulty_proxy import CUT, FAULTS, FLOOD, GARBAGE, FaultyProxy
 from tests.live.harness import (
     Server,
     ServerTestCase,
@@ -32,19 +35,22 @@ class FaultyServerTests(ServerTestCase):
     """
 
     def serve(self, kind, text):
-        """Start a server with a file for ``--auth``; a session of bob's is open throughout."""
+        """Start a server with a file for ``--auth``."""
         file = temporary_directory(self) / f"{kind}.toml"
         file.write_text(f"timeout = 1\nconnections = 1\n{text}")
         file.chmod(0o600)
         # Nothing is remembered, so that each login asks; databases are asked each time anyway.
-        options = ("--auth-cache", "0") if kind == "ldap" else ()
-        self.running = Server("--auth", f"{kind}:{file}", *options)
+        self.run_server(f"{kind}:{file}", *(("--auth-cache", "0") if kind == "ldap" else ()))
+
+    def run_server(self, auth, *options, other="bob"):
+        """Start a server with this value of ``--auth``; another session is open throughout."""
+        self.running = Server("--auth", auth, *options)
         self.addCleanup(self.running.stop)
         # The server of this test, for tearDown.
         ServerTestCase._current = type(self), self.running
-        for name in ("ann", "bob"):
+        for name in ("ann", other):
             deliver(self.running.root / name, [b"hello\n"])
-        self.other = self.running.login("bob")
+        self.other = self.running.login(other)
         self.addCleanup(self.other.abandon)
 
     def begin(self, name=b"ann"):
@@ -66,8 +72,15 @@ class FaultyServerTests(ServerTestCase):
 
     def suffer(self, proxy, fault, spared=0):
         """Let the answers be spoiled; check what clients and the log are told, and go on."""
-        case = proxy.fault, proxy.spared = fault, spared
         log = len(self.running.log)
+        case = self.refuse(proxy, fault, spared)
+        lines = [line.partition(".toml: the ")[2] for line in self.running.log[log:].splitlines()]
+        outage = [line.partition(",")[0].partition(" ")[2] for line in lines if line]
+        self.assertEqual(outage, ["cannot be asked", "answers again"], case)
+
+    def refuse(self, proxy, fault, spared):
+        """Let the answers be spoiled until all logins are refused; return what was the case."""
+        case = proxy.fault, proxy.spared = fault, spared
         logins = [self.begin() for _ in range(3)]
         # Who is logged in notices nothing.
         self.assertEqual(self.other.ask(b"NOOP")[:3], b"+OK")
@@ -76,9 +89,7 @@ class FaultyServerTests(ServerTestCase):
         proxy.fault = None
         # A look-up that began before may take its time.
         until(self.succeeds, f"a login after {case}")
-        lines = [line.partition(".toml: the ")[2] for line in self.running.log[log:].splitlines()]
-        outage = [line.partition(",")[0].partition(" ")[2] for line in lines if line]
-        self.assertEqual(outage, ["cannot be asked", "answers again"], case)
+        return case
 
 
 class PostgreSQLTests(FaultyServerTests):
@@ -147,4 +158,26 @@ class LDAPTests(FaultyServerTests):
             # The first piece is the answer to StartTLS, those after it are the handshake.
             for spared in (0, 1, 3):
                 self.suffer(proxy, fault, spared)
+        self.assertLess(self.running.memory, memory + MEMORY)
+
+
+class DovecotTests(FaultyServerTests):
+    """``--auth dovecot:PATH``; the time-outs, which are longer, are tested on a clock."""
+
+    def test_faults(self):
+        """Logins fail as temporary, are logged once, and work again when the faults are over."""
+        dovecot = DovecotAuth(self)
+        dovecot.start()
+        path = str(temporary_directory(self) / "auth-client")
+        proxy = FaultyProxy(self, str(dovecot.path), path)
+        os.chmod(path, 0o666)
+        self.run_server(f"dovecot:{path}", "--auth-cache", "0", other="gina")
+        memory = self.running.memory
+        for fault in (CUT, GARBAGE, FLOOD):
+            # With and without the handshake.
+            for spared in (1, 0):
+                log = len(self.running.log)
+                case = self.refuse(proxy, fault, spared)
+                lines = self.running.log[log:].splitlines()
+                self.assertLess(sum("Dovecot" in line for line in lines), 6, (case, lines))
         self.assertLess(self.running.memory, memory + MEMORY)
