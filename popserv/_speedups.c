@@ -26,6 +26,34 @@
 #define START 16 /* popserv.maildrops.maildir.contents.compressed.START */
 #define OPEN_FLAGS (O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 
+static PyObject *split_line(PyObject *module, PyObject *line)
+{
+    char *text;
+    Py_ssize_t length;
+    if (PyBytes_AsStringAndSize(line, &text, &length) < 0)
+        return NULL;
+    const char *end = text + length;
+    if (length > 0 && end[-1] == '\r')
+        end--;
+    const char *space = memchr(text, ' ', end - text);
+    const char *keyword_end = space ? space : end;
+    PyObject *keyword = PyBytes_FromStringAndSize(NULL, keyword_end - text);
+    if (keyword == NULL)
+        return NULL;
+    for (char *out = PyBytes_AsString(keyword); text < keyword_end; text++)
+        *out++ = *text >= 'a' && *text <= 'z' ? *text - 'a' + 'A' : *text;
+    PyObject *argument, *parts = NULL;
+    if (space)
+        argument = PyBytes_FromStringAndSize(space + 1, end - space - 1);
+    else
+        argument = Py_NewRef(Py_None);
+    if (argument != NULL)
+        parts = PyTuple_Pack(2, keyword, argument);
+    Py_XDECREF(argument);
+    Py_DECREF(keyword);
+    return parts;
+}
+
 /* What the lines from start to end become in a multi-line response. */
 struct wire {
     const char *start, *end;
@@ -364,6 +392,7 @@ static PyObject *set_file_credentials(PyObject *module, PyObject *args)
 #endif
 
 static PyMethodDef methods[] = {
+    {"split_line", split_line, METH_O, NULL},
     {"frame_lines", frame_lines, METH_VARARGS, NULL},
     {"frame_message", frame_message, METH_VARARGS, NULL},
     {"frame_top", frame_top, METH_VARARGS, NULL},

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from popserv.errors import BadCommand
+from popserv.runtime.speedups import speedup
 from popserv.texts import Counted, Text
 
 ArgumentParser = Callable[["bytes | None"], "tuple[Any, ...]"]
@@ -26,9 +27,13 @@ MAX_SASL_LINE = 100_000
 """The maximum octets of a SASL response or an AUTH command; a 64 KiB token in base64 fits."""
 
 
+@speedup
 def split_line(line: bytes) -> tuple[bytes, bytes | None]:
-    """Split a command line at the first space: keyword in upper case, and the rest unchanged."""
-    keyword, space, argument = line.partition(b" ")
+    """Split a command line at the first space: keyword in upper case, and the rest unchanged.
+
+    A CR at its end is part of the line end.
+    """
+    keyword, space, argument = line.removesuffix(b"\r").partition(b" ")
     return keyword.upper(), argument if space else None
 
 

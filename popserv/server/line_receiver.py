@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from twisted.protocols.basic import LineReceiver
+
+LINES_AT_ONCE = 50
+"""The lines that are split off at once; a rest of input is copied as often."""
 
 
 class CommandLineReceiver(LineReceiver):
@@ -17,7 +22,8 @@ class CommandLineReceiver(LineReceiver):
     delimiter = b"\n"
 
     _buffer: bytes
-    _offset = 0
+    # Lines that are split off, and precede what is in the buffer.
+    _lines: Iterator[bytes] = iter(())
 
     def dataReceived(self, data: bytes) -> None:
         """Call :meth:`lineReceived` with each complete line, until ``paused``."""
@@ -27,15 +33,21 @@ class CommandLineReceiver(LineReceiver):
         self._busyReceiving = True
         try:
             while not self.paused:
-                buffer, start = self._buffer, self._offset
-                end = buffer.find(b"\n", start)
-                if (len(buffer) if end < 0 else end) - start > self.MAX_LENGTH:
-                    self.lineLengthExceeded(self.clearLineBuffer())
-                elif end < 0:
-                    break
+                *lines, self._buffer = self._buffer.split(b"\n", LINES_AT_ONCE)
+                self._lines = iter(lines)
+                for line in self._lines:
+                    if len(line) > self.MAX_LENGTH:
+                        self.lineLengthExceeded(b"\n".join((line, self.clearLineBuffer())))
+                    else:
+                        self.lineReceived(line)
+                    if self.paused:
+                        break
                 else:
-                    self._offset = end + 1
-                    self.lineReceived(buffer[start:end])
+                    if lines:
+                        continue
+                    if len(self._buffer) <= self.MAX_LENGTH:
+                        break
+                    self.lineLengthExceeded(self.clearLineBuffer())
         finally:
             self._busyReceiving = False
             self._buffer = self.clearLineBuffer()
@@ -50,12 +62,13 @@ class CommandLineReceiver(LineReceiver):
 
     def clearLineBuffer(self) -> bytes:
         """Empty the buffer, and return what has not been processed; see LineReceiver."""
-        unprocessed = self._buffer[self._offset :]
+        # The loop over the lines ends, for this takes them.
+        unprocessed = b"\n".join((*self._lines, self._buffer))
         self._buffer = b""
-        self._offset = 0
         return unprocessed
 
     @property
     def unprocessed_octets(self) -> int:
         """The octets that are buffered."""
-        return len(self._buffer) - self._offset
+        self._buffer = self.clearLineBuffer()
+        return len(self._buffer)

@@ -31,11 +31,17 @@ from popserv.server.connection import Connection
 from popserv.server.session_events import EndReason
 from popserv.transports.output import can_use_socket, receive_now
 
+_MAX_LENGTH = MAX_LINE + 1
+"""The octets of a command line with its CR."""
+
+# Members of an Enum are found slowly, which would be a twentieth of a NOOP.
+_AUTHORIZATION = State.AUTHORIZATION
+
 
 class POP3Server(Connection):
     """A POP3 connection: parses command lines, runs commands in its session, and sends replies."""
 
-    MAX_LENGTH = MAX_LINE + 1
+    MAX_LENGTH = _MAX_LENGTH
 
     MAX_FAILED_LOGINS = 3
     """Failed logins after which a connection is closed."""
@@ -54,11 +60,17 @@ class POP3Server(Connection):
 
     _sasl_response: Deferred[bytes] | None = None
     _delayed_error: IDelayedCall | None = None
-    _has_received_line = False
-    _lines_this_turn = 0
+    _lines_left = LINES_PER_TURN
     _slow_answers = 0
     _failed_logins = 0
     _bad_commands = 0
+
+    def connectionMade(self) -> None:
+        """Start the session; see Connection."""
+        # They are read for each line, and those of the class are found more slowly.
+        self.paused = self.closing = False
+        self.MAX_LENGTH = _MAX_LENGTH
+        super().connectionMade()
 
     # Input: lines to commands
 
@@ -71,7 +83,7 @@ class POP3Server(Connection):
             super().dataReceived(data)
             return
         # This is a new turn of the reactor.
-        self._lines_this_turn = 0
+        self._lines_left = self.LINES_PER_TURN
         while True:
             if self.is_one_line(data):
                 # The reply leaves at once.
@@ -87,8 +99,7 @@ class POP3Server(Connection):
             data = self._received_meanwhile(prepare)
             if not data:
                 break
-        if self._has_received_line:
-            self._has_received_line = False
+        if self._lines_left < self.LINES_PER_TURN:
             self.resetTimeout()
 
     def _received_meanwhile(self, prepare: Callable[[], object]) -> bytes:
@@ -113,24 +124,30 @@ class POP3Server(Connection):
         """Run a command, or pass on the response to a challenge."""
         if self.closing:
             return
-        self._has_received_line = True
-        self.MAX_LENGTH = MAX_LINE + 1
-        line = line.removesuffix(b"\r")
-        if self._sasl_response is not None:
+        response = None
+        if self.MAX_LENGTH > _MAX_LENGTH:
+            # For the response to a challenge, or for an AUTH command with an initial response.
+            self.MAX_LENGTH = _MAX_LENGTH
             response, self._sasl_response = self._sasl_response, None
-            response.callback(line)
-        else:
+        if response is None:
             self._run_command(line)
-        self._pause_input_if_needed()
+        else:
+            response.callback(line.removesuffix(b"\r"))
+        self._lines_left -= 1
+        if self._lines_left <= 0 or self.command_pending:
+            self._pause_input_if_needed()
 
     def _run_command(self, line: bytes) -> None:
         self.command_pending = True
+        session = self.session
         try:
             keyword, argument = split_line(line)
-            command = self.factory.commands.find(self.session, keyword)
-            if self.session.state is State.AUTHORIZATION:
-                self.session.method = command.keyword.decode("ascii")
-            run = command.run(self.session, *command.parse(argument))
+            command = self.factory.commands.find(session, keyword)
+            if session.state is _AUTHORIZATION:
+                session.method = command.keyword.decode("ascii")
+            arguments = command.parse(argument)
+            # A call with a tuple takes longer, even if that is empty.
+            run = command.run(session, *arguments) if arguments else command.run(session)
             outcome = run if isinstance(run, (bytes, Reply)) else run_eagerly(run)
         except Exception:
             self._command_failed(Failure())
@@ -144,10 +161,9 @@ class POP3Server(Connection):
 
     def _pause_input_if_needed(self) -> None:
         """Stop reading while a command is pending, or while other sessions must be served."""
-        self._lines_this_turn += 1
-        if self.command_pending and self._sasl_response is None:
+        if not self._expects_line:
             LineReceiver.pauseProducing(self)
-        elif self._lines_this_turn >= self.LINES_PER_TURN and not self.paused and not self.closing:
+        elif self._lines_left <= 0 and not self.paused and not self.closing:
             if self.unprocessed_octets < self.MAX_UNPROCESSED:
                 # The transport may read once before the call, and need not be paused.
                 self.paused = True
@@ -214,7 +230,7 @@ class POP3Server(Connection):
         """Send a whole positive response."""
         self._bad_commands = 0
         self.command_pending = False
-        self._lines_this_turn += len(octets) // self.OCTETS_PER_LINE
+        self._lines_left -= len(octets) // self.OCTETS_PER_LINE
         self.output.write(octets)
 
     def send_reply(self, reply: Reply) -> None:
@@ -228,7 +244,7 @@ class POP3Server(Connection):
             close_body(reply.body)
             self._command_done(After.CLOSE)
         else:
-            self._lines_this_turn += 9
+            self._lines_left -= 9
             self.output.send_body(
                 status,
                 reply.body,

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from popserv.core.grammar import split_line
 from popserv.maildrops import page_cache
 from popserv.maildrops.maildir.files import stamp_of, unlink_unchanged
 from popserv.maildrops.maildir.listing.counting import SMALL_MESSAGE, count_small_file
@@ -23,10 +24,12 @@ from popserv.testing import naive_octets
 from tests.messages.harness import texts
 
 FUNCTIONS = (
-    *(frame_lines, frame_message, frame_top, count_message),
+    *(split_line, frame_lines, frame_message, frame_top, count_message),
     *(read_cached_file, count_small_file, unlink_unchanged),
 )
 
+# Few different octets, so that there often are spaces, and CRs at the end.
+lines = st.binary() | st.text("az AZ\r\0\xe4").map(lambda text: text.encode("latin-1"))
 statuses = st.sampled_from((b"", b"+OK\r\n", b"+OK 12 octets\r\n"))
 
 
@@ -86,6 +89,13 @@ class EquivalenceTests(EquivalenceCase):
         functions = (*FUNCTIONS, set_file_credentials)
         self.assertEqual(names, {function.__name__ for function in functions})
 
+    @given(lines)
+    def test_split_line(self, line):
+        """A command line of any octets is split."""
+        keyword, argument = self.call(split_line, line)
+        rest = b"" if argument is None else b" " + argument
+        self.assertEqual((keyword + rest).upper(), line.removesuffix(b"\r").upper())
+
     @example(b".\n", True)
     @given(texts, st.booleans())
     def test_frame_lines(self, text, at_line_start):
@@ -127,6 +137,7 @@ class EquivalenceTests(EquivalenceCase):
         for function in (*FUNCTIONS, set_file_credentials):
             self.assertRaises(TypeError, function)
             self.assertRaises(TypeError, function, *[None] * 5)
+        self.assertRaises(TypeError, split_line, "NOOP")
         self.assertRaises(OverflowError, frame_message, b"", 1 << 64, b"")
         # TOP has up to ten digits.
         self.call(frame_top, b"a: b\n\nc\n", 9_999_999_999, 12, True, b"")
@@ -277,6 +288,8 @@ class FileTests(EquivalenceCase):
         text = read_cached_file(b"1.a", self.folder, 1000)
         octets, _ = count_message(text)
         calls = (
+            lambda: split_line(b"noop\r"),
+            lambda: split_line(b"list 12\r"),
             lambda: frame_lines(text, True),
             lambda: frame_message(text, octets, b"+OK\r\n"),
             lambda: frame_message(text, octets + 1, b"+OK\r\n"),

@@ -1,11 +1,38 @@
 """Lines that become commands, one at a time."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from popserv.server import protocol, reply_writer
 from tests.server.harness import ServerTestCase
+
+COMMAND_LINES = (
+    *(b"NOOP\r\n", b"noop\n", b"STAT \r\n", b"LIST 1\r\n", b"RETR 2\r\n", b"DELE 1\r\n"),
+    *(b"TOP 1 0\n", b"\r\n", b" NOOP\r\n", b"LIST  1\r\n", b"LIST x\r\n", b"NO\0OP\r\n"),
+    *(b"AUTH \xff\r\n", b"RETR " + b"1" * 1100 + b"\r\n", b"NOOP " * 300 + b"\n"),
+)
 
 
 class InputTests(ServerTestCase):
     """One command runs at a time, however the input arrives."""
+
+    @given(
+        st.lists(st.sampled_from(COMMAND_LINES), max_size=120),
+        st.lists(st.integers(0, 1000), max_size=8),
+    )
+    def test_cuts(self, lines, cuts):
+        """The replies are those to one line after the other, wherever the input is cut."""
+        octets = b"".join(lines)
+        ends = sorted({*cuts, len(octets)})
+        packets = [octets[start:end] for start, end in zip((0, *ends), ends, strict=False)]
+        self.assertEqual(self.converse(packets), self.converse(lines))
+
+    def converse(self, packets):
+        """Return what a client gets that sends these packets, and whether it is closed."""
+        ann = self.logged_in()
+        replies = b"".join(map(ann.send, packets))
+        ann.lose()
+        return replies, ann.closed
 
     def test_pipelining(self):
         """Commands that arrive while another one runs are run later, in order."""

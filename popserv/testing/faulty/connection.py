@@ -153,6 +153,7 @@ class FaultyServer(POP3Server):
     def _do_late(self, function: Callable[[], object]) -> None:
         self._late = None
         function()
+        self.resetTimeout()
         self.resume_input()
 
     def resume_input(self) -> None:
