@@ -55,13 +55,19 @@ class Maildrop:
 
         :raises NoSuchMessage: there is no such message, or it has a deletion mark.
         """
-        if not 0 < number <= len(self._sizes):
+        position = self._position(number)
+        return Message(self._sizes[position], self._messages.uids[position], position)
+
+    def _position(self, number: int) -> int:
+        """Return the position of the message with a number; raises as above."""
+        position = number - 1
+        if not 0 <= position < len(self._sizes):
             raise NoSuchMessage(
                 "no such message, only %s in maildrop", message_count(len(self._messages))
             )
-        if number - 1 in self._marked:
+        if position in self._marked:
             raise NoSuchMessage("message %d already deleted", number)
-        return Message(self._sizes[number - 1], self._messages.uids[number - 1], number - 1)
+        return position
 
     def is_downgraded(self, number: int) -> bool:
         """Return whether a message is sent in its downgraded form.
@@ -91,14 +97,14 @@ class Maildrop:
         :raises NoSuchMessage: there is no such message, or it has a deletion mark.
         :raises ReadOnlyMaildrop: the user may not remove messages.
         """
-        message = self[number]
+        position = self._position(number)
         if self._is_read_only:
             raise ReadOnlyMaildrop
         if not isinstance(self._marked, set):
             self._marked = set()
-        self._marked.add(message.position)
+        self._marked.add(position)
         self.count -= 1
-        self.octets -= message.octets
+        self.octets -= self._sizes[position]
 
     def unmark_all(self) -> None:
         """Remove all deletion marks; the numbers stay the same."""
