@@ -259,7 +259,7 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         """Close once all output is sent; a body that is being sent is truncated."""
         self.output.stop_body()
         self.clearLineBuffer()
-        self.output.flush()
+        self.output.flush(is_last=True)
         # close_now calls connectionLost.
         if self.closing or not close_now(self.transport):
             super().close()

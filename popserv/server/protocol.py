@@ -238,7 +238,9 @@ class POP3Server(Connection):
         self._bad_commands = 0
         status = ok_line(reply.text, self.session.language)
         if reply.body is None:
-            self.output.write(status)
+            # The last reply leaves together with the end of the connection.
+            is_last = reply.after is After.CLOSE
+            (self.output.write_later if is_last else self.output.write)(status)
             self._command_done(reply.after)
         elif self.closing:
             close_body(reply.body)

@@ -46,12 +46,19 @@ class ReplyWriter:
         if self._batched >= WRITE_SIZE:
             self.flush()
 
-    def flush(self) -> None:
-        """Write the batch."""
+    def write_later(self, octets: bytes) -> None:
+        """Write with the next :meth:`flush`, or before."""
+        was_batching, self.is_batching = self.is_batching, True
+        self.write(octets)
+        self.is_batching = was_batching
+
+    def flush(self, *, is_last: bool = False) -> None:
+        """Write the batch; with ``is_last`` the connection must be closed at once."""
         batch, self._batch = self._batch, None
         if batch:
             self._batched = 0
-            write_now(self.transport, batch[0] if len(batch) == 1 else b"".join(batch))
+            octets = batch[0] if len(batch) == 1 else b"".join(batch)
+            write_now(self.transport, octets, is_last=is_last)
 
     def discard(self) -> None:
         """Drop the batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import socket
 import sys
 import termios
 from contextlib import suppress
@@ -11,6 +12,9 @@ from typing import Any
 from twisted.internet import tcp, unix
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.protocol import connectionDone
+
+# Only Linux has it.
+_MORE = getattr(socket, "MSG_MORE", 0)
 
 
 def disable_nagle(transport: Any) -> None:
@@ -26,14 +30,18 @@ def disable_nagle(transport: Any) -> None:
         transport.setTcpNoDelay(True)
 
 
-def write_now(transport: Any, octets: bytes) -> None:
+def write_now(transport: Any, octets: bytes, *, is_last: bool = False) -> None:
     """Pass octets to the kernel immediately, if no earlier output is pending.
 
     A transport's ``write`` waits for the next turn of the reactor and registers the socket
     with epoll for it.  Octets that the kernel does not accept are written that way.
+
+    If the octets are the last ones, the connection must be closed at once: the kernel waits for
+    that, and sends them and the end of the connection in one packet.
     """
+    flags = _MORE if is_last else 0
     try:
-        sent = transport.socket.send(octets) if can_use_socket(transport) else 0
+        sent = transport.socket.send(octets, flags) if can_use_socket(transport) else 0
     except OSError:
         # The kernel's buffer is full, or the connection is broken: the reactor finds out.
         sent = 0

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from functools import partial
 from types import SimpleNamespace
 from unittest import mock
@@ -204,6 +205,28 @@ class SocketTests(TestCase):
         self.assertTrue(close_now(self.transport))
         self.assertIs(self.successResultOf(self.protocol.ended), ConnectionDone)
         self.assertEqual(await self.read_all(), b"+OK\r\n")
+
+    async def test_last(self):
+        """The last octets and the end of the connection are one packet; see tcp(7)."""
+        before = self.segments_received()
+        self.send(b"+OK\r\n", is_last=True)
+        self.assertTrue(close_now(self.transport))
+        self.assertEqual(await self.read_all(), b"+OK\r\n")
+        self.assertEqual(self.segments_received(), before + 1)
+
+    async def test_last_after_others(self):
+        """The last octets are sent later if others are, and the connection is closed after them."""
+        self.send(b"x" * (1 << 22))
+        self.send(b"end", is_last=True)
+        self.assertFalse(close_now(self.transport))
+        self.transport.loseConnection()
+        self.assertTrue((await self.read_all()).endswith(b"xend"))
+        await self.protocol.ended
+
+    def segments_received(self):
+        """Return how many segments the client has received: tcpi_segs_in of struct tcp_info."""
+        info = self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
+        return int.from_bytes(info[140:], sys.byteorder)
 
     def test_other_transports(self):
         """Other transports, and TLS, are written to and closed by their own methods."""
