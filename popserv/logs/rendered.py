@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import time
 from typing import Any
 
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 
 class RenderedLogger(Logger):
@@ -15,11 +15,18 @@ class RenderedLogger(Logger):
     event.
     """
 
+    def info(self, format: str | None = None, **fields: Any) -> None:  # noqa: A002
+        """Emit an event of the level info, as most events are; see Logger."""
+        self._emit(LogLevel.info, format, fields)
+
     def emit(self, level: Any, format: str | None = None, **fields: Any) -> None:  # noqa: A002
         """Emit an event; see Logger."""
-        text = (format or "").format(**fields)
+        self._emit(level, format, fields)
+
+    def _emit(self, level: Any, template: str | None, event: dict[str, Any]) -> None:
+        text = (template or "").format_map(event)
         # Logger.emit makes the same event, but first sorts all levels, to find this one there.
-        fields.update(
+        event.update(
             log_logger=self,
             log_level=level,
             log_namespace=self.namespace,
@@ -27,4 +34,4 @@ class RenderedLogger(Logger):
             log_format=text.replace("{", "{{").replace("}", "}}"),
             log_time=time(),
         )
-        self.observer(fields)
+        self.observer(event)

@@ -28,12 +28,13 @@ class RenderedLoggerTests(SynchronousTestCase):
         events = []
         for logger_class in (Logger, RenderedLogger):
             log = logger_class("x", "source", events.append)
+            log.info("a {b}", b=1)
             log.warn("a {b}", b=1)
             log.failure("c", Failure(ValueError()), level=LogLevel.error)
         for event in events:
             self.assertIsInstance(event.pop("log_time"), float)
             self.assertEqual(event.pop("log_logger").namespace, "x")
             event.pop("log_failure", None)
-        self.assertEqual(events[0].pop("log_format").format(**events[0]), events[2]["log_format"])
-        del events[2]["log_format"]
-        self.assertEqual(events[:2], events[2:])
+        for expected, event in zip(events[:3], events[3:], strict=True):
+            self.assertEqual(event.pop("log_format"), expected.pop("log_format").format(**expected))
+            self.assertEqual(event, expected)
