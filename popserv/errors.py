@@ -140,7 +140,3 @@ class DeliveryRefused(Exception):
 
 class UnknownRecipient(DeliveryRefused):
     """New mail cannot be delivered, because there is no such user."""
-
-
-class MaildropFull(DeliveryRefused):
-    """New mail cannot be delivered, because the user may not have so much, or no such message."""

@@ -241,7 +241,6 @@ class IFinalDelivery(IMaildropFactory):
         message, or None if sessions assign it.
 
         :raises popserv.errors.UnknownRecipient: there is no such user, as far as the store knows.
-        :raises popserv.errors.MaildropFull: the user may not have so much mail, or no such message.
         :raises popserv.errors.DeliveryRefused: the store cannot keep this message.
         :raises Exception: the same delivery may succeed later; the message was not delivered, or
             it may have been.

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from popserv.delivery.addresses import Address
 from popserv.delivery.data import DataReader
-from popserv.delivery.outcomes import BARE_LF, TOO_LARGE, TRY_LATER, Reply
+from popserv.delivery.outcomes import BARE_LF, TOO_LARGE, Reply, reply_to
 from popserv.delivery.recipients import Recipient
 from popserv.delivery.spool import Spool
 from popserv.runtime.threads import RunInThread
@@ -80,7 +80,7 @@ class IncomingMessage:
         try:
             await self._spool.flush()
         except Exception as error:
-            self._refuse(TRY_LATER, str(error))
+            self._refuse(reply_to(error), str(error))
 
     async def finish(self) -> BinaryIO:
         """Return a file with the message as it is stored, which :meth:`close` closes.
@@ -92,7 +92,7 @@ class IncomingMessage:
         try:
             return await self._spool.finish()
         except Exception as error:
-            raise MessageRefused(TRY_LATER, str(error)) from error
+            raise MessageRefused(reply_to(error), str(error)) from error
 
     def close(self) -> None:
         """Drop the text."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from typing import NamedTuple
 
-from popserv.errors import DeliveryRefused, MaildropFull, UnknownRecipient
+from popserv.errors import DeliveryRefused, UnknownRecipient
 
 
 class Reply(NamedTuple):
@@ -21,12 +22,15 @@ class Reply(NamedTuple):
 
 DELIVERED = Reply(250, "2.0.0", "message delivered")
 NO_SUCH_USER = Reply(550, "5.1.1", "no such user here")
-MAILDROP_FULL = Reply(552, "5.2.2", "maildrop is full")
 TOO_LARGE = Reply(552, "5.3.4", "message is too large")
 REFUSED = Reply(554, "5.6.0", "message cannot be stored")
 BARE_LF = Reply(554, "5.6.0", "a line of the message ends with LF instead of CR LF")
 SYNTAX = Reply(501, "5.5.4", "syntax error in the arguments")
 TRY_LATER = Reply(451, "4.3.0", "temporary failure, try again later")
+QUOTA_EXCEEDED = Reply(452, "4.2.2", "maildrop is full, try again later")
+NO_ROOM = Reply(452, "4.3.1", "no room for the message, try again later")
+
+_FULL = {errno.EDQUOT: QUOTA_EXCEEDED, errno.ENOSPC: NO_ROOM}
 
 
 def reply_to(error: Exception) -> Reply:
@@ -36,6 +40,6 @@ def reply_to(error: Exception) -> Reply:
     """
     if isinstance(error, UnknownRecipient):
         return NO_SUCH_USER
-    if isinstance(error, MaildropFull):
-        return MAILDROP_FULL
-    return REFUSED if isinstance(error, DeliveryRefused) else TRY_LATER
+    if isinstance(error, DeliveryRefused):
+        return REFUSED
+    return _FULL.get(error.errno or 0, TRY_LATER) if isinstance(error, OSError) else TRY_LATER

@@ -30,7 +30,6 @@ from popserv.delivery.outcomes import (
     NO_SUCH_USER,
     SYNTAX,
     TOO_LARGE,
-    TRY_LATER,
     Reply,
     reply_to,
 )
@@ -160,7 +159,7 @@ class _Message:
         try:
             self._file.write(text)
         except OSError as error:
-            raise self._refuse(TRY_LATER, str(error)) from error
+            raise self._refuse(reply_to(error), str(error)) from error
         self._octets += len(text)
         if 0 < self._factory.max_octets < self._octets:
             why = f"it has more than {self._factory.max_octets} octets"

@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 from popserv.commandline import deliver
-from popserv.errors import DeliveryRefused, MaildropFull
+from popserv.errors import DeliveryRefused
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.memory import MemoryMaildrops
 from popserv.runtime.file_credentials import obstacle
@@ -121,9 +121,8 @@ class DeliverTests(CommandCase):
         store.stored[b"ann"] = {}
         self.store = ("--store", "x:y")
         for error, code, text in (
-            (OSError(errno.ENOSPC, "secret"), os.EX_TEMPFAIL, "4.3.0 temporary failure"),
+            (OSError(errno.ENOSPC, "secret"), os.EX_TEMPFAIL, "4.3.1 no room for the message"),
             (KeyboardInterrupt(), os.EX_TEMPFAIL, "4.3.0 temporary failure"),
-            (MaildropFull("secret"), os.EX_UNAVAILABLE, "5.2.2 maildrop is full"),
             (DeliveryRefused("secret"), os.EX_DATAERR, "5.6.0 message cannot be stored"),
         ):
             with (

@@ -12,7 +12,7 @@ from popserv.core.user_folder import UserFolder
 from popserv.delivery import events, lmtp
 from popserv.delivery import spool as spool_module
 from popserv.delivery.recipients import Recipients
-from popserv.errors import DeliveryRefused, MaildropFull, TryLater, UnknownRecipient
+from popserv.errors import DeliveryRefused, TryLater, UnknownRecipient
 from popserv.maildrops.spooling import MAX_IN_MEMORY
 from tests.delivery.harness import Client, LMTPCase
 from tests.delivery.test_data import CUTS, LINES, retrieved, stuffed
@@ -195,7 +195,7 @@ class MessageTests(LMTPCase):
             self.store.stored[user] = {}
         self.store.errors = {
             b"ann": OSError(errno.ENOSPC, "secret", "/srv"),
-            b"bob": MaildropFull("secret"),
+            b"bob": OSError(errno.EDQUOT, "secret"),
             b"dan": DeliveryRefused("secret"),
             b"eva": UnknownRecipient("secret"),
             b"fay": TryLater(),
@@ -205,7 +205,8 @@ class MessageTests(LMTPCase):
         self.assertEqual(
             self.client.ask(b"x", b"."),
             [
-                *(later, "552 5.2.2 maildrop is full", "250 2.0.0 message delivered"),
+                "452 4.3.1 no room for the message, try again later",
+                *("452 4.2.2 maildrop is full, try again later", "250 2.0.0 message delivered"),
                 *("554 5.6.0 message cannot be stored", "550 5.1.1 no such user here", later),
             ],
         )
@@ -213,10 +214,10 @@ class MessageTests(LMTPCase):
         first, second, *_, last = self.lines()
         self.assertEqual(
             first,
-            'message from "sam@example.org" not delivered to "ann", "temporary failure, try '
-            "again later\": [Errno 28] secret: '/srv'",
+            'message from "sam@example.org" not delivered to "ann", "no room for the '
+            "message, try again later\": [Errno 28] secret: '/srv'",
         )
-        self.assertIn('"maildrop is full": MaildropFull: secret', second)
+        self.assertIn('"maildrop is full, try again later": [Errno', second)
         self.assertIn("TryLater: temporary failure, try again later", last)
 
     @given(LINES, CUTS)
@@ -333,7 +334,8 @@ class MessageTests(LMTPCase):
         error = OSError(errno.ENOSPC, "No space left on device")
         with mock.patch.object(spool_module, "TemporaryFile", side_effect=error):
             self.assertEqual(
-                self.large(self.client), b"451 4.3.0 temporary failure, try again later\r\n"
+                self.large(self.client),
+                b"452 4.3.1 no room for the message, try again later\r\n",
             )
         (line,) = self.lines()
         self.assertIn("No space left on device: '/", line)
@@ -347,7 +349,7 @@ class MessageTests(LMTPCase):
 
         self.begin()
         with mock.patch.object(spool_module.Spool, "finish", side_effect=fail):
-            self.assertEqual(self.client.ask(b"x", b".")[0][:3], "451")
+            self.assertEqual(self.client.ask(b"x", b".")[0][:3], "452")
 
     def test_flush_waits(self):
         """While a part is written to the temporary file, nothing is read."""

@@ -191,7 +191,7 @@ class DeliveryTests(SMTPCase):
             replies = [self.send(b"ann")]
             self.ask(b"MAIL FROM:<>", b"RCPT TO:<ann@example.org>")
             replies += self.ask(b"DATA")
-        self.assertEqual(replies, ["451 4.3.0 temporary failure, try again later"] * 2)
+        self.assertEqual(replies, ["452 4.3.1 no room for the message, try again later"] * 2)
         self.assertIn("No space left", self.lines()[-1])
         self.assertEqual(len(self.store.messages(b"ann")), 1)
         self.connect(max_octets=0)

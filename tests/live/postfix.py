@@ -34,10 +34,12 @@ postlog unix-dgram n - n - 1 postlogd
 class Postfix:
     """A Postfix in a directory, with these lines in its main.cf, until the test ends.
 
+    ``services`` are lines that are added to its master.cf.
+
     The test is skipped if Postfix is not installed.
     """
 
-    def __init__(self, test, root, lines):
+    def __init__(self, test, root, lines, services=""):
         require_programs(test, "postfix")
         self._test = test
         self._log = root / "log"
@@ -46,7 +48,7 @@ class Postfix:
             (root / each).mkdir()
         shutil.chown(root / "data", "postfix")
         (self._configuration / "main.cf").write_text(MAIN_CF.format(root=root) + lines)
-        (self._configuration / "master.cf").write_text(MASTER_CF)
+        (self._configuration / "master.cf").write_text(MASTER_CF + services)
         started = run("postfix", "-c", self._configuration, "start")
         test.assertEqual(started.returncode, 0, repr(started))
         test.addCleanup(run, "postfix", "-c", self._configuration, "stop")

@@ -5,12 +5,14 @@ import re
 import shutil
 import signal
 import socket
+import sys
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from popserv.runtime.file_credentials import obstacle
 from tests.live.harness import (
+    BIN,
     CHECKOUT,
     TIMEOUT,
     Server,
@@ -142,6 +144,70 @@ class PostfixTests(LMTPCase):
         (self.mail / "bob").unlink()
         self.postfix.flush()
         until(lambda: (self.mail / "bob/new").exists() and self.messages("bob"), "the message")
+
+
+def as_mail():
+    """Return the command that starts Python with popserv as any user.
+
+    Those who are not root may not be able to enter the directory of the one that runs the tests.
+    """
+    path = os.pathsep.join([str(CHECKOUT), *sys.path[1:]])
+    for python in (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"):
+        command = ("/usr/bin/env", f"PYTHONPATH={path}", python)
+        limits = ("--reuid=mail", "--regid=mail", "--clear-groups", "--inh-caps=-all")
+        if not run("setpriv", *limits, *command, "-c", "import popserv").returncode:
+            return command
+    raise SkipTest(f"the user mail cannot run {sys.executable}")
+
+
+class PipeTests(SynchronousTestCase):
+    """Postfix delivers by its pipe to ``popserv deliver``."""
+
+    def setUp(self):
+        """Start Postfix with the lines of the guide; its pipes do not run as root."""
+        self.root = temporary_directory(self)
+        self.mail = self.root / "mail"
+        for user in ("ann", "bob"):
+            deliver(self.mail / user, [])
+        for path in (self.mail, *self.mail.rglob("*")):
+            shutil.chown(path, "mail", "mail")
+        program = " ".join([*as_mail(), str(BIN / "popserv")])
+        lines = (CHECKOUT / "contrib/postfix/pipe.cf").read_text()
+        for shown, real in (("/usr/bin/popserv", program), ("/srv/mail", str(self.mail))):
+            self.assertIn(f" {shown} ", f" {lines} ".replace("=", " "))
+            lines = lines.replace(shown, real)
+        main = (
+            "mydestination =\nvirtual_mailbox_domains = example.org\n"
+            "virtual_transport = popserv\npopserv_destination_recipient_limit = 1\n"
+        )
+        self.postfix = Postfix(self, self.root, main, lines)
+
+    def messages(self, user):
+        """Return the messages of a user."""
+        return read_maildir(self.mail / user)
+
+    def test_recipients(self):
+        """Of three recipients, two get the message, and the sender learns of the third."""
+        addresses = [f"{each}@example.org" for each in ("ann", "bob", "eve")]
+        self.postfix.send(b"Subject: x\n\nFrom here\n", "ann@example.org", *addresses)
+        until(lambda: len(self.messages("ann")) == 2 and self.messages("bob"), "the messages")
+        (of_bob,) = self.messages("bob")
+        self.assertEqual(of_bob.partition(b"\n")[0], b"Return-Path: <ann@example.org>")
+        self.assertEqual(of_bob.partition(b"\n\n")[2], b"From here\n")
+        (bounce,) = [each for each in self.messages("ann") if each.startswith(b"Return-Path: <>\n")]
+        self.assertIn(b"5.1.1", bounce)
+        self.assertIn(b"no such user here", bounce)
+
+    def test_refused_for_now(self):
+        """A message that cannot be stored stays in the queue, and is delivered later."""
+        (self.mail / "bob/tmp").rmdir()
+        (self.mail / "bob/tmp").write_bytes(b"no directory")
+        self.postfix.send(b"Subject: x\n\n", "ann@example.org", "bob@example.org")
+        until(lambda: b"status=deferred" in self.postfix.log, "Postfix's log")
+        self.assertIn(b"temporary failure, try again later", self.postfix.log)
+        (self.mail / "bob/tmp").unlink()
+        self.postfix.flush()
+        until(lambda: self.messages("bob"), "the message")
 
 
 class ClientTests(LMTPCase):

@@ -204,9 +204,16 @@ def link_next(folder: int, name: bytes, number: int) -> int:
             return number
 
 
-def numbers_by_inode(folder: int) -> Iterator[tuple[int, int]]:
-    """Yield the inode numbers and the numbers of all files in a folder that have one."""
+def numbers_by_inode(
+    folder: int, other: Callable[[os.DirEntry[str]], object] = lambda entry: None
+) -> Iterator[tuple[int, int]]:
+    """Yield the inode numbers and the numbers of all files in a folder that have one.
+
+    ``other`` is called with each of the others.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.isascii() and entry.name.isdigit():
                 yield entry.inode(), int(entry.name)
+            else:
+                other(entry)

@@ -7,7 +7,9 @@ have the folder open meanwhile: its lock is another one.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
+from functools import partial
 from secrets import token_hex
 from typing import BinaryIO
 
@@ -19,6 +21,11 @@ from popserv.maildrops.path_problems import explain_in_directory
 from popserv.maildrops.spooling import write_file
 from popserv.messages.details import Flags
 
+_PREFIX = ".popserv-deliver-"
+
+_ABANDONED = 36 * 3600
+"""The seconds after which a file is nobody's that a delivery has written, as those in tmp/."""
+
 
 def deliver(layout: Layout, user: bytes, message: BinaryIO) -> None:
     """Deliver a message into a user's folder, which is created if there is none, in a thread.
@@ -28,7 +35,7 @@ def deliver(layout: Layout, user: bytes, message: BinaryIO) -> None:
     """
     folder = layout.open_or_create(user, create_inheriting)
     # No session takes it for a message, and no copy for one of its own.
-    name = b".popserv-deliver-" + token_hex(8).encode("ascii")
+    name = os.fsencode(_PREFIX + token_hex(8))
     try:
         _write(folder, name, message)
         try:
@@ -58,9 +65,19 @@ def _write(folder: int, name: bytes, message: BinaryIO) -> None:
         os.close(fd)
 
 
+def _remove_abandoned(folder: int, entry: os.DirEntry[str]) -> None:
+    """Remove a file of a delivery that was killed."""
+    if entry.name.startswith(_PREFIX):
+        with suppress(OSError):
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED:
+                os.unlink(entry.name, dir_fd=folder)
+
+
 def _number(folder: int, name: bytes) -> None:
     with locked_sequences(folder) as sequences:
-        numbers = [number for _, number in numbers_by_inode(folder)]
+        numbers = [
+            number for _, number in numbers_by_inode(folder, partial(_remove_abandoned, folder))
+        ]
         number = link_next(folder, name, max(numbers, default=0) + 1)
         set_flags(sequences, {number: Flags.NONE}, [*numbers, number])
         sequences.write()

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import time
 from itertools import count
 
 from twisted.trial.unittest import TestCase
@@ -71,6 +72,19 @@ class FinalDeliveryTests(MHCase):
             self.deliver()
         self.assertIn(self.path, str(raised.exception))
         self.assertEqual([name for name in os.listdir(self.path) if name != ".mh_sequences"], [])
+
+    def test_abandoned(self):
+        """What a delivery has left that was killed is removed by one 36 hours later."""
+        self.deliver()
+        names = [".popserv-deliver-old", ".popserv-deliver-new", ".other"]
+        for name in names:
+            path = os.path.join(self.path, name)
+            with open(path, "w"):
+                pass
+            if name != ".popserv-deliver-new":
+                os.utime(path, (time.time() - 37 * 3600,) * 2)
+        self.deliver()
+        self.assertEqual(sorted({*names} & {*os.listdir(self.path)}), sorted(names[1:]))
 
     def test_interrupted(self):
         """Killed at any system call, or without room, whole messages have numbers."""
