@@ -9,7 +9,7 @@ RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve test lint docs man completions deb bench bench-growth profile performance speedups translations clean
+.PHONY: help serve test lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
 
 help:
 	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
@@ -21,6 +21,7 @@ help:
 	@echo "make deb            build the Debian package in dist, on a Debian machine"
 	@echo "make bench          compare popserv with Dovecot and twisted.mail, see benchmarks/README.rst;"
 	@echo "                    WORKLOAD=poll-500 selects a workload, BENCH=--help lists the options"
+	@echo "make bench-sql      compare the SQL store with Maildirs;"
 	@echo "make bench-growth   measure polls of large maildrops, and the memory of many connections"
 	@echo "make profile        show where popserv spends its time; WORKLOAD and BENCH as above"
 	@echo "make performance    run all three for the figures in docs/performance.rst"
@@ -77,6 +78,9 @@ bench: $(VENV)/bench build/load
 
 bench-growth: $(VENV)/bench build/load
 	@$(BIN)/python benchmarks/growth.py $(BENCH)
+
+bench-sql: $(VENV)/dev build/load
+	@$(BIN)/python benchmarks/sql.py $(if $(WORKLOAD),--workload $(WORKLOAD)) $(BENCH)
 
 profile: $(VENV)/bench build/load
 	@$(BIN)/python benchmarks/profiles.py $(if $(WORKLOAD),--workload $(WORKLOAD)) $(BENCH)

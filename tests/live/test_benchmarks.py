@@ -445,6 +445,20 @@ class GrowthTests(TinyTestCase):
         self.assertEqual(list(results.rglob("*.png")), [])
 
 
+class SQLTests(TinyTestCase):
+    """The command sql.py."""
+
+    def test_sql(self):
+        """It measures every workload on Maildirs and on both SQL stores."""
+        results, _ = self.run_tiny("sql.py")
+        table = self.table(results / "docs" / "sql.csv")
+        self.assertEqual(len(table), 9)
+        for row in table.values():
+            self.assertEqual(len(row), 7)
+            self.assertFalse([cell for cell in row if not cell or "failed" in cell])
+        self.assertIn("meaningless", (results / "sql-about.txt").read_text())
+
+
 class StoreTests(SynchronousTestCase):
     """The commands mbox.py and mh.py."""
 
