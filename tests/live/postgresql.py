@@ -61,9 +61,10 @@ class PostgreSQL:
     """A cluster; ``url`` is the URL of its database for SQLAlchemy.
 
     With a certificate (PEM, with its key) it also listens on ``port`` of 127.0.0.1, with TLS.
+    ``copy_of`` is another cluster, of which it is a base backup.
     """
 
-    def __init__(self, test, certificate=None):
+    def __init__(self, test, certificate=None, copy_of=None):
         self.directory = temporary_directory(test)
         self.port = free_port() if certificate else 5432
         self._settings = ["--listen_addresses="]
@@ -83,11 +84,17 @@ class PostgreSQL:
             os.chown(path, self._as_user.get("user", -1), self._as_user.get("group", -1))
             self._settings = ["--listen_addresses=127.0.0.1", "--ssl=on"]
             self._settings += [f"--ssl_cert_file={path}", f"--ssl_key_file={path}"]
+        command = [
+            *(program("initdb"), "--auth=trust", "--username=mail", "--no-sync"),
+            *("--encoding=UTF8", "--locale=C", "--pgdata", str(self._data)),
+        ]
+        if copy_of is not None:
+            command = [
+                *(program("pg_basebackup"), "--checkpoint=fast", "--no-sync", "--username=mail"),
+                *("--host", str(copy_of.directory), "--pgdata", str(self._data)),
+            ]
         subprocess.run(
-            [
-                *(program("initdb"), "--auth=trust", "--username=mail", "--no-sync"),
-                *("--encoding=UTF8", "--locale=C", "--pgdata", str(self._data)),
-            ],
+            command,
             check=True,
             capture_output=True,
             cwd=self.directory,
