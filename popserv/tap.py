@@ -85,6 +85,8 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         instruments.measure_factory(factory)
     listeners = supervisor or Listeners()
     lmtp = make_lmtp_factory(options) if options["lmtp"] else None
+    if instruments is not None and lmtp is not None:
+        instruments.measure_lmtp(lmtp)
     add_listeners(listeners, options, factory, realm, role.reactor, instruments, lmtp)
     if options.certificates is not None and supervisor is None and role.number == 1:
         # One worker warns for all; the supervisor does not reload certificates.
@@ -94,11 +96,10 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
     if supervisor is None and role.number == 1:
         # When it runs, twistd has given up its privileges.
         reactor.callWhenRunning(log_user, options.store)
+    deliverers: Sized = () if lmtp is None else lmtp.connections
     drainer = None
     if options["drain"] or connections is not None:
-        served: list[Sized] = [factory.connections]
-        if lmtp is not None:
-            served.append(lmtp.connections)
+        served = [factory.connections, deliverers]
         drainer = _make_drainer(options, role, served, supervisor, listeners, is_worker=is_worker)
     if connections is not None and supervisor is None:
         # A server without --control and --metrics need not load it.
@@ -113,7 +114,9 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         from popserv.wiring import metrics  # noqa: PLC0415
 
         if supervisor is None:
-            metrics.answer_for_process(options, role, instruments, factory, connections, drainer)
+            metrics.answer_for_process(
+                options, role, instruments, factory, connections, drainer, deliverers
+            )
         if not is_worker:
             site = metrics.make_metrics_service(
                 options,

@@ -12,7 +12,7 @@ to some messages, and splits a message into lines, which costs more than their d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -23,6 +23,7 @@ from popserv.delivery.delivering import deliver_to
 from popserv.delivery.events import MAX_REFUSED, log_refused_message, log_refused_recipient
 from popserv.delivery.incoming import IncomingMessage, MessageRefused, Transaction
 from popserv.delivery.outcomes import SYNTAX, TOO_LARGE, Reply, reply_to
+from popserv.delivery.recipients import Recipient
 
 if TYPE_CHECKING:
     from popserv.delivery.factory import LMTPFactory
@@ -224,14 +225,16 @@ class LMTPServer(OrderedConnection):
             self.transport.write(refused.reply.encode() * len(recipients))
         else:
             for recipient in recipients:
-                self.reply(
-                    await deliver_to(
-                        self.factory.store, recipient, file, self.peer, sender, message.octets
-                    )
-                )
+                self.reply(await self.deliver(recipient, file, sender, message.octets))
         self.drop()
         if not self.unprocessed:
             self.end_if_idle()
+
+    async def deliver(
+        self, recipient: Recipient, message: BinaryIO, sender: bytes, octets: int
+    ) -> Reply:
+        """Deliver a message to a recipient, and return the reply; see deliver_to."""
+        return await deliver_to(self.factory.store, recipient, message, self.peer, sender, octets)
 
 
 def _is_allowed(address: Address, *, is_utf8: bool) -> bool:

@@ -26,6 +26,7 @@ METHODS = (
 OUTCOMES = ("success", "failed", "aborted", "in-use", "too-soon", "unavailable", "error")
 TLS_VERSIONS = ("none", "proxy", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 CODES = ("none", "AUTH", "IN-USE", "LOGIN-DELAY", "SYS/PERM", "SYS/TEMP", "UTF8")
+DELIVERIES = ("delivered", "unknown-user", "full", "refused", "temporary")
 OPERATIONS = ("open", "read", "remove", "release")
 HANDSHAKE_REASONS = ("certificate", "version", "algorithms", "alpn", "client-certificate", "no-tls")
 
@@ -138,6 +139,25 @@ RETRIEVED_BYTES = Metric(
 REMOVED_MESSAGES = Metric(
     "popserv_removed_messages_total", Kind.COUNTER, "Messages that QUIT has removed."
 )
+OPEN_LMTP_CONNECTIONS = Metric(
+    "popserv_open_lmtp_connections", Kind.GAUGE, "Connections of --lmtp that are open."
+)
+DELIVERED = Metric(
+    "popserv_deliveries_total",
+    Kind.COUNTER,
+    "Deliveries by LMTP, of a message to a recipient, by their outcome.",
+    ("outcome",),
+    DELIVERIES,
+)
+DELIVERED_BYTES = Metric(
+    "popserv_delivered_bytes_total", Kind.COUNTER, "Octets of the messages that were delivered."
+)
+DELIVERY_SECONDS = Metric(
+    "popserv_delivery_duration_seconds",
+    Kind.HISTOGRAM,
+    "Time of deliveries, from the end of the message, whatever their outcome.",
+    bounds=_SHORT,
+)
 LOGIN_SECONDS = Metric(
     "popserv_login_duration_seconds",
     Kind.HISTOGRAM,
@@ -215,6 +235,7 @@ METRICS = (
     *(LOGINS, LOGIN_SECONDS, THROTTLED_NETWORKS, WAITING_LOGINS),
     *(SESSIONS, ENDED_SESSIONS, SESSION_SECONDS, COMMANDS, REFUSALS, SENT_BYTES),
     *(RETRIEVED_MESSAGES, RETRIEVED_BYTES, RETR_SECONDS, REMOVED_MESSAGES),
+    *(OPEN_LMTP_CONNECTIONS, DELIVERED, DELIVERED_BYTES, DELIVERY_SECONDS),
     *(OPEN_SECONDS, SCANS, COUNTED_MESSAGES, STORE_ERRORS),
     *(CACHE_ENTRIES, THREAD_JOBS, CERTIFICATE_END),
     *(WORKER_UP, DRAINING, START_TIME, BUILD_INFO),

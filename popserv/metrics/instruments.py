@@ -1,4 +1,4 @@
-"""Has the realm, the connections and the commands of a server counted."""
+"""Has the realm, the connections, the commands and the deliveries of a server counted."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Any
 
 from twisted.cred.portal import IRealm
 
+from popserv.delivery.factory import LMTPFactory
 from popserv.metrics.commands import MeasuredCommands
 from popserv.metrics.counters import Counters
+from popserv.metrics.lmtp import MeasuredLMTPServer
 from popserv.metrics.protocol import MeasuredServer
 from popserv.metrics.realm import MeasuredRealm
 from popserv.server.factory import POP3Factory
@@ -30,5 +32,14 @@ class Instruments:
         factory.protocol = type(
             f"Measured{protocol.__name__}",
             (MeasuredServer, protocol),
+            {"counters": self.counters},
+        )
+
+    def measure_lmtp(self, factory: LMTPFactory) -> None:
+        """Have a factory make connections that count deliveries."""
+        protocol: Any = factory.protocol
+        factory.protocol = type(
+            f"Measured{protocol.__name__}",
+            (MeasuredLMTPServer, protocol),
             {"counters": self.counters},
         )

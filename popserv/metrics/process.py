@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
 from popserv.core.printable import one_line
@@ -36,6 +36,7 @@ class ProcessMetrics:
     :param factory: its ``connections`` must be CountedConnections.
     :param parts: the store and the checkers; those that have caches or scan tell of it.
     :param is_draining: returns whether the process accepts no more connections.
+    :param lmtp: the connections of ``--lmtp``.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ProcessMetrics:
         parts: Iterable[object],
         certificates: Certificates | None,
         is_draining: Callable[[], bool],
+        lmtp: Sized = (),
     ) -> None:
         self._worker = worker
         self._counters = counters
@@ -58,6 +60,7 @@ class ProcessMetrics:
         self._scanning = [each for each in parts if IScanCounts.providedBy(each)]
         self._certificates = certificates
         self._is_draining = is_draining
+        self._lmtp = lmtp
         self._started = time.time()
         bus.answer(TOPIC, self._answer)
 
@@ -80,6 +83,7 @@ class ProcessMetrics:
             catalogue.OPEN_CONNECTIONS: {(): len(connections)},
             catalogue.MAX_CONNECTIONS: {(): self._factory.max_connections},
             catalogue.OPEN_SESSIONS: {(): connections.authenticated_count},
+            catalogue.OPEN_LMTP_CONNECTIONS: {(): len(self._lmtp)},
             catalogue.THROTTLED_NETWORKS: {(): throttle.penalties.network_count},
             catalogue.WAITING_LOGINS: {(): throttle.slots.waiting_count},
             catalogue.SCANS: {(): sum(each[0] for each in scans)},

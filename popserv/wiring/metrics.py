@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING, Any
 
 from twisted.application import strports
@@ -31,8 +31,12 @@ def answer_for_process(
     factory: POP3Factory,
     connections: CountedConnections,
     drainer: Drainer,
+    lmtp: Sized,
 ) -> None:
-    """Have the process that serves answer the question for its metrics."""
+    """Have the process that serves answer the question for its metrics.
+
+    :param lmtp: the connections of ``--lmtp``.
+    """
     ProcessMetrics(
         role.bus,
         role.number,
@@ -42,6 +46,7 @@ def answer_for_process(
         [options.store, *options.get("credCheckers", ())],
         options.certificates,
         lambda: drainer.is_draining,
+        lmtp,
     )
 
 

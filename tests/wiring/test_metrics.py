@@ -17,6 +17,7 @@ from popserv.listening.listeners import CannotStart
 from popserv.listening.reactor import AddressFamilyReactor
 from popserv.metrics import totals
 from popserv.metrics.channel import BoundedSite
+from popserv.metrics.lmtp import MeasuredLMTPServer
 from popserv.metrics.process import TOPIC
 from popserv.metrics.protocol import MeasuredServer
 from popserv.runtime.bus import Answers
@@ -46,6 +47,15 @@ class MetricsTests(OptionsCase):
     def snapshot(self, site):
         """Return a snapshot of the metrics that a site serves."""
         return self.successResultOf(site.resource.children[b"metrics"]._metrics.snapshot())
+
+    def test_lmtp(self):
+        """Deliveries are counted, and so are the connections that are open."""
+        _, opened = self.make("--lmtp=tcp:24:interface=127.0.0.1")
+        *_, lmtp, site = opened.values()
+        self.assertTrue(issubclass(lmtp.protocol, MeasuredLMTPServer))
+        lmtp.connections.add(object())
+        samples = self.snapshot(site).samples
+        self.assertEqual(samples["popserv_open_lmtp_connections"], {(): 1})
 
     def test_one_process(self):
         """A single process counts its clients, and serves its metrics."""
