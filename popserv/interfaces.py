@@ -620,6 +620,33 @@ class IScanCounts(Interface):
         """
 
 
+class IMeasuredStore(IMaildropFactory):
+    """A store that uses a database, of which ``--metrics`` tells."""
+
+    def measure(observe: Callable[[str, float], object]) -> None:
+        """Have a function called after each statement, with its outcome and its seconds.
+
+        The outcome is ``done``, ``unavailable``, ``unknown`` or ``error``.
+        """
+
+    def counts() -> Mapping[str, float]:
+        """Return the numbers of this process, which it knows without asking anybody.
+
+        They are ``waiting``, the statements that wait for a connection, ``leases``, the locks of
+        sessions, and ``collected``, the objects that it has removed since it started.
+        """
+
+    def survey() -> Awaitable[Mapping[str, float]]:
+        """Return what only the database knows, by statements that cost little.
+
+        It is ``maildrops`` and ``messages``, both estimated; ``collection_delay``, the seconds
+        since the first object was due that is left; and ``standbys``, which are connected and
+        confirm commits.
+
+        :raises popserv.errors.TryLater: the database does not answer.
+        """
+
+
 class IPasswordCache(Interface):
     """A credentials checker that asks another program, and remembers what it has said."""
 

@@ -85,8 +85,10 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         instruments.measure_factory(factory)
     listeners = supervisor or Listeners()
     lmtp = make_lmtp_factory(options) if options["lmtp"] else None
-    if instruments is not None and lmtp is not None:
-        instruments.measure_lmtp(lmtp)
+    if instruments is not None:
+        instruments.measure_store(options.store)
+        if lmtp is not None:
+            instruments.measure_lmtp(lmtp)
     add_listeners(listeners, options, factory, realm, role.reactor, instruments, lmtp)
     if options.certificates is not None and supervisor is None and role.number == 1:
         # One worker warns for all; the supervisor does not reload certificates.

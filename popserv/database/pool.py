@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 from psycopg import Error, OperationalError
@@ -38,10 +39,20 @@ NOT_DONE = (DeadlockDetected, LockNotAvailable, ReadOnlySqlTransaction, Serializ
 """Errors of a statement that may succeed when it is tried again."""
 
 
+Observe = Callable[[str, float], object]
+"""Called with the outcome of a statement and its seconds; see :attr:`Database.observe`."""
+
+
 class Database:
-    """A database; it connects when it is first used."""
+    """A database; it connects when it is first used.
+
+    :ivar observe: called after each statement, with the seconds that it has taken with all that it
+        has waited for, and its outcome: ``done``, ``unavailable``, ``unknown`` or ``error``, as
+        :meth:`execute` raises; None, the default: nothing is called.
+    """
 
     _log = Logger()
+    observe: Observe | None = None
 
     def __init__(self, config: DatabaseConfig, reactor: Any) -> None:
         self.config = config
@@ -97,6 +108,11 @@ class Database:
         regular.start(now=True)
 
     @property
+    def waiting_count(self) -> int:
+        """The number of statements that wait for a connection."""
+        return len(self._line)
+
+    @property
     def is_closed(self) -> bool:
         """Whether no statement is executed any more."""
         return self._closed
@@ -116,11 +132,15 @@ class Database:
     async def _execute(
         self, statement: str, parameters: Sequence[Any] | None, repeat: bool
     ) -> list[Row]:
+        observe = self.observe
         if self._closed or self._unfinished >= self.config.connections + MAX_IN_LINE:
+            if observe is not None:
+                observe("unavailable", 0.0)
             raise DatabaseUnavailable
         self._unfinished += 1
         try:
-            return await self._try(_Statement(statement, parameters, repeat))
+            running = self._try(_Statement(statement, parameters, repeat))
+            return await (running if observe is None else _observed(running, observe))
         finally:
             self._unfinished -= 1
             if self._finished is not None and not self._unfinished:
@@ -232,6 +252,23 @@ class Database:
             self._line.popleft().callback(None)
         else:
             self._free += 1
+
+
+async def _observed(running: Awaitable[list[Row]], observe: Observe) -> list[Row]:
+    """Return what a statement does, and tell of its outcome and its time."""
+    started, outcome = perf_counter(), "error"
+    try:
+        rows = await running
+        outcome = "done"
+    except DatabaseUnavailable:
+        outcome = "unavailable"
+        raise
+    except OutcomeUnknown:
+        outcome = "unknown"
+        raise
+    finally:
+        observe(outcome, perf_counter() - started)
+    return rows
 
 
 class _Statement:

@@ -27,6 +27,7 @@ OUTCOMES = ("success", "failed", "aborted", "in-use", "too-soon", "unavailable",
 TLS_VERSIONS = ("none", "proxy", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 CODES = ("none", "AUTH", "IN-USE", "LOGIN-DELAY", "SYS/PERM", "SYS/TEMP", "UTF8")
 DELIVERIES = ("delivered", "unknown-user", "full", "refused", "temporary")
+STATEMENTS = ("done", "unavailable", "unknown", "error")
 OPERATIONS = ("open", "read", "remove", "release")
 HANDSHAKE_REASONS = ("certificate", "version", "algorithms", "alpn", "client-certificate", "no-tls")
 
@@ -199,6 +200,52 @@ STORE_ERRORS = Metric(
     ("operation",),
     OPERATIONS,
 )
+DATABASE_STATEMENTS = Metric(
+    "popserv_database_statements_total",
+    Kind.COUNTER,
+    "Statements of the SQL store, by their outcome.",
+    ("outcome",),
+    STATEMENTS,
+)
+DATABASE_SECONDS = Metric(
+    "popserv_database_statement_duration_seconds",
+    Kind.HISTOGRAM,
+    "Time of statements of the SQL store, with all that they have waited for.",
+    bounds=_SHORT,
+)
+WAITING_STATEMENTS = Metric(
+    "popserv_waiting_statements", Kind.GAUGE, "Statements that wait for a connection."
+)
+LEASES = Metric("popserv_leases", Kind.GAUGE, "Leases of maildrops that sessions hold.")
+COLLECTED = Metric(
+    "popserv_collected_objects_total",
+    Kind.COUNTER,
+    "Objects of messages that are gone that were removed from the object store.",
+)
+MAILDROPS = Metric(
+    "popserv_database_maildrops",
+    Kind.GAUGE,
+    "Maildrops in the database, as it estimates.",
+    combine="max",
+)
+MESSAGES = Metric(
+    "popserv_database_messages",
+    Kind.GAUGE,
+    "Messages in the database, as it estimates.",
+    combine="max",
+)
+COLLECTION_DELAY = Metric(
+    "popserv_collection_delay_seconds",
+    Kind.GAUGE,
+    "Time since the first object was due that is still to be removed.",
+    combine="max",
+)
+STANDBYS = Metric(
+    "popserv_database_standbys",
+    Kind.GAUGE,
+    "Standbys of the database that are connected and confirm commits.",
+    combine="max",
+)
 CACHE_ENTRIES = Metric(
     "popserv_cache_entries", Kind.GAUGE, "Entries in caches, by what is cached.", ("cache",)
 )
@@ -237,6 +284,8 @@ METRICS = (
     *(RETRIEVED_MESSAGES, RETRIEVED_BYTES, RETR_SECONDS, REMOVED_MESSAGES),
     *(OPEN_LMTP_CONNECTIONS, DELIVERED, DELIVERED_BYTES, DELIVERY_SECONDS),
     *(OPEN_SECONDS, SCANS, COUNTED_MESSAGES, STORE_ERRORS),
+    *(DATABASE_STATEMENTS, DATABASE_SECONDS, WAITING_STATEMENTS, LEASES, COLLECTED),
+    *(MAILDROPS, MESSAGES, COLLECTION_DELAY, STANDBYS),
     *(CACHE_ENTRIES, THREAD_JOBS, CERTIFICATE_END),
     *(WORKER_UP, DRAINING, START_TIME, BUILD_INFO),
 )

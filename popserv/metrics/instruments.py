@@ -7,6 +7,8 @@ from typing import Any
 from twisted.cred.portal import IRealm
 
 from popserv.delivery.factory import LMTPFactory
+from popserv.interfaces import IMaildropFactory, IMeasuredStore
+from popserv.metrics import catalogue
 from popserv.metrics.commands import MeasuredCommands
 from popserv.metrics.counters import Counters
 from popserv.metrics.lmtp import MeasuredLMTPServer
@@ -34,6 +36,15 @@ class Instruments:
             (MeasuredServer, protocol),
             {"counters": self.counters},
         )
+
+    def measure_store(self, store: IMaildropFactory) -> None:
+        """Have the statements of a store counted, if it executes any."""
+        if IMeasuredStore.providedBy(store):
+            IMeasuredStore(store).measure(self._observe)
+
+    def _observe(self, outcome: str, seconds: float) -> None:
+        self.counters.add(catalogue.DATABASE_STATEMENTS, (outcome,))
+        self.counters.observe(catalogue.DATABASE_SECONDS, seconds)
 
     def measure_lmtp(self, factory: LMTPFactory) -> None:
         """Have a factory make connections that count deliveries."""

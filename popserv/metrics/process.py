@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
 from popserv.core.printable import one_line
-from popserv.interfaces import ICaching, IScanCounts
+from popserv.interfaces import ICaching, IMeasuredStore, IScanCounts
 from popserv.metrics import catalogue
 from popserv.metrics.counters import Counters
 from popserv.metrics.samples import Samples, to_plain
@@ -27,6 +27,13 @@ MAX_CERTIFICATES = 100
 """The maximum number of certificates in the metrics; those that expire first are chosen."""
 MAX_PATH = 200
 """The maximum characters of the path of a certificate in a label; the last ones are kept."""
+
+_COUNTS = {
+    "waiting": catalogue.WAITING_STATEMENTS,
+    "leases": catalogue.LEASES,
+    "collected": catalogue.COLLECTED,
+}
+"""The metrics of what a store counts."""
 
 
 class ProcessMetrics:
@@ -57,6 +64,7 @@ class ProcessMetrics:
         self._connections = connections
         parts = list(parts)
         self._caching = [each for each in parts if ICaching.providedBy(each)]
+        self._measured = [each for each in parts if IMeasuredStore.providedBy(each)]
         self._scanning = [each for each in parts if IScanCounts.providedBy(each)]
         self._certificates = certificates
         self._is_draining = is_draining
@@ -92,6 +100,10 @@ class ProcessMetrics:
             catalogue.CACHE_ENTRIES: self._cache_entries(),
             catalogue.CERTIFICATE_END: self._certificate_ends(),
         }
+        for each in self._measured:
+            counts = each.counts()
+            for name, metric in _COUNTS.items():
+                samples[metric] = {(): counts[name]}
         return {metric.name: values for metric, values in samples.items()}
 
     def _cache_entries(self) -> Mapping[tuple[str, ...], float]:

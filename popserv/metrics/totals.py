@@ -47,6 +47,7 @@ class ServerMetrics:
     :param workers: how many processes serve.
     :param pids: returns the IDs of the processes that there are.
     :param is_draining: returns whether the server waits for its sessions to end.
+    :param surveyed: returns further samples, which no process has.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ServerMetrics:
         workers: int,
         pids: Callable[[], Collection[int]],
         is_draining: Callable[[], bool],
+        surveyed: Callable[[], Samples] = dict,
         *,
         now: Callable[[], float] = time.monotonic,
         started: float | None = None,
@@ -63,6 +65,7 @@ class ServerMetrics:
         self._workers = range(1, workers + 1)
         self._pids = pids
         self._is_draining = is_draining
+        self._surveyed = surveyed
         self._now = now
         self._started = time.time() if started is None else started
         # What each process has counted, by its ID and the time of its start.
@@ -108,7 +111,7 @@ class ServerMetrics:
             catalogue.START_TIME.name: {(): self._started},
             catalogue.BUILD_INFO.name: {(__version__,): 1},
         }
-        samples = combine([self._ended, *self._counted.values(), *gauges, own])
+        samples = combine([self._ended, *self._counted.values(), *gauges, own, self._surveyed()])
         missing = [number for number in self._workers if number not in serving]
         self._last = Snapshot(samples, missing, is_draining, self._now(), answers.missing)
         return self._last

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.application import strports
 from twisted.application.service import IService
 
+from popserv.interfaces import IMeasuredStore
 from popserv.listening.drain import Drainer
 from popserv.listening.listeners import Listeners
 from popserv.listening.reactor import AddressFamilyReactor
@@ -67,6 +68,7 @@ def make_metrics_service(
     # Workers, which do not serve it, need not load it.
     from popserv.control.overview import Overviews  # noqa: PLC0415
     from popserv.metrics.site import make_site  # noqa: PLC0415
+    from popserv.metrics.store_survey import StoreSurvey  # noqa: PLC0415
     from popserv.status_page.monitor import Monitor  # noqa: PLC0415
     from popserv.status_page.resource import StatusPage  # noqa: PLC0415
 
@@ -76,12 +78,23 @@ def make_metrics_service(
         return {each["pid"] for each in supervisor.overview()}
 
     ask = role.bus.ask_here if supervisor is None else supervisor.ask
-    metrics = ServerMetrics(ask, options["workers"], pids, lambda: drainer.is_draining)
+    survey = None
+    if IMeasuredStore.providedBy(options.store):
+        survey = StoreSurvey(options.store, reactor)
+    metrics = ServerMetrics(
+        ask,
+        options["workers"],
+        pids,
+        lambda: drainer.is_draining,
+        dict if survey is None else survey.samples,
+    )
     host = factory.host.decode("ascii")
     monitor = Monitor(metrics, Overviews(ask, supervisor), host)
     site = make_site(metrics, StatusPage(monitor.contents, host), is_store_reachable)
     listeners = Listeners(["--metrics"])
     opener: Any = AddressFamilyReactor(reactor)
     strports.service(options["metrics"], site, reactor=opener).setServiceParent(listeners)
+    if survey is not None:
+        survey.setServiceParent(listeners)
     monitor.setServiceParent(listeners)
     return IService(listeners)

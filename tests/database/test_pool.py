@@ -25,6 +25,37 @@ TABLE = (
 )
 
 
+class ObservedTests(DatabaseCase):
+    """Whoever counts is told of statements."""
+
+    async def test_observed(self):
+        """Each statement has an outcome and a time, also one that is not executed."""
+        seen = []
+        self.database.observe = lambda outcome, seconds: seen.append((outcome, seconds))
+        await self.database.execute("SELECT pg_sleep(0.05)")
+        await self.assertFailure(
+            ensureDeferred(self.database.execute("SELECT x")), ProgrammingError
+        )
+        warning = "DO $$ BEGIN RAISE WARNING 'x'; END $$"
+        await self.assertFailure(ensureDeferred(self.database.execute(warning)), OutcomeUnknown)
+        away = self.connect(parameters={"host": "/nowhere"}, patience=1)
+        away.observe = self.database.observe
+        await self.assertFailure(ensureDeferred(away.execute("SELECT 1")), DatabaseUnavailable)
+        await away.close()
+        await self.assertFailure(ensureDeferred(away.execute("SELECT 1")), DatabaseUnavailable)
+        outcomes = ["done", "error", "unknown", "unavailable", "unavailable"]
+        self.assertEqual([outcome for outcome, _ in seen], outcomes)
+        self.assertGreaterEqual(seen[0][1], 0.05)
+
+    async def test_waiting(self):
+        """The statements that wait for a connection are counted."""
+        single = self.connect(connections=1)
+        running = [ensureDeferred(single.execute("SELECT pg_sleep(0.01)")) for _ in range(3)]
+        self.assertEqual(single.waiting_count, 2)
+        await gatherResults(running)
+        self.assertEqual(single.waiting_count, 0)
+
+
 class StatementTests(DatabaseCase):
     """Statements, their parameters and their rows."""
 

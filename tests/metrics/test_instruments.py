@@ -2,9 +2,12 @@
 
 from twisted.cred.portal import IRealm
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from popserv.auth.realm import MaildropRealm
+from popserv.interfaces import IMeasuredStore
+from popserv.metrics import catalogue
 from popserv.metrics.protocol import MeasuredServer
 from popserv.server.factory import POP3Factory
 from popserv.server.preauth import PreauthenticatedFactory, PreauthenticatedServer
@@ -32,6 +35,22 @@ class InstrumentsTests(MeasuredMixin, SynchronousTestCase):
             self.assertIs(made.counters, self.instruments.counters)
             self.assertIs(made.factory, factory)
             self.assertIs(kind.protocol, protocol)
+
+    def test_store(self):
+        """The statements of a store are counted, if it executes any."""
+
+        @implementer(IMeasuredStore)
+        class Store:
+            def measure(self, observe):
+                observe("done", 0.002)
+                observe("unknown", 10.5)
+
+        self.instruments.measure_store(self.store)
+        self.instruments.measure_store(Store())
+        samples = self.instruments.counters.samples
+        statements = samples[catalogue.DATABASE_STATEMENTS.name]
+        self.assertEqual((statements["done",], statements["unknown",]), (1, 1))
+        self.assertEqual(samples[catalogue.DATABASE_SECONDS.name][()][-1], 10.502)
 
     def test_octets(self):
         """A client sees the same octets as without metrics."""

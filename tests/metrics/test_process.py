@@ -8,7 +8,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from popserv.core.printable import one_line
-from popserv.interfaces import ICaching, IScanCounts
+from popserv.interfaces import ICaching, IMeasuredStore, IScanCounts
 from popserv.metrics import catalogue, process
 from popserv.metrics.process import MAX_CERTIFICATES, MAX_PATH, TOPIC, ProcessMetrics
 from popserv.metrics.samples import from_plain
@@ -28,6 +28,15 @@ class Store:
     def scan_counts(self):
         """See IScanCounts."""
         return 5, 900
+
+
+@implementer(IMeasuredStore)
+class DatabaseStore:
+    """A store with a database."""
+
+    def counts(self):
+        """See IMeasuredStore."""
+        return {"waiting": 1, "leases": 2, "collected": 500}
 
 
 class SomeCertificates:
@@ -100,11 +109,13 @@ class ProcessTests(MeasuredMixin, SynchronousTestCase):
     def test_counted(self):
         """What was counted is in the answer, and every metric but those of the whole server."""
         self.logged_in(b"RETR 1")
-        samples = self.samples(SomeCertificates(("x", 1.0)), [Store()])
+        samples = self.samples(SomeCertificates(("x", 1.0)), [Store(), DatabaseStore()])
         self.assertEqual(samples[catalogue.COMMANDS.name]["RETR",], 1)
         of_server = (
             *(catalogue.WORKER_UP, catalogue.DRAINING),
             *(catalogue.START_TIME, catalogue.BUILD_INFO),
+            *(catalogue.MAILDROPS, catalogue.MESSAGES),
+            *(catalogue.COLLECTION_DELAY, catalogue.STANDBYS),
         )
         self.assertEqual(
             set(samples), {each.name for each in catalogue.METRICS if each not in of_server}
@@ -129,6 +140,13 @@ class ProcessTests(MeasuredMixin, SynchronousTestCase):
         )
         self.assertEqual(samples[catalogue.SCANS.name], {(): 10})
         self.assertEqual(samples[catalogue.COUNTED_MESSAGES.name], {(): 1800})
+
+    def test_database(self):
+        """What a store with a database counts is told."""
+        samples = self.samples(None, [DatabaseStore()])
+        self.assertEqual(samples[catalogue.LEASES.name], {(): 2})
+        self.assertEqual(samples[catalogue.WAITING_STATEMENTS.name], {(): 1})
+        self.assertEqual(samples[catalogue.COLLECTED.name], {(): 500})
 
     def test_pools(self):
         """The jobs of each pool of threads are told."""

@@ -10,9 +10,11 @@ from twisted.application import strports
 from twisted.application.service import IService, Service
 from twisted.internet.defer import succeed
 from twisted.internet.error import CannotListenError
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from popserv import tap
+from popserv.interfaces import IMeasuredStore
 from popserv.listening.listeners import CannotStart
 from popserv.listening.reactor import AddressFamilyReactor
 from popserv.metrics import totals
@@ -47,6 +49,33 @@ class MetricsTests(OptionsCase):
     def snapshot(self, site):
         """Return a snapshot of the metrics that a site serves."""
         return self.successResultOf(site.resource.children[b"metrics"]._metrics.snapshot())
+
+    def test_database(self):
+        """The main process asks the database of a store what only that knows."""
+
+        @implementer(IMeasuredStore)
+        class Store:
+            def measure(self, observe):
+                observe("done", 0.1)
+
+            def counts(self):
+                return {"waiting": 0, "leases": 4, "collected": 0}
+
+            async def survey(self):
+                return {"maildrops": 7}
+
+        options = self.parse(*METRICS)
+        options.store = Store()
+        opened = []
+        with patch.object(strports, "service") as make_service:
+            make_service.side_effect = lambda _, factory, **__: opened.append(factory) or Service()
+            service = tap.makeService(options)
+        service.startService()
+        samples = self.snapshot(opened[-1]).samples
+        self.assertEqual(samples["popserv_database_maildrops"], {(): 7})
+        self.assertEqual(samples["popserv_leases"], {(): 4})
+        self.assertEqual(samples["popserv_database_statements_total"]["done",], 1)
+        self.successResultOf(service.stopService())
 
     def test_lmtp(self):
         """Deliveries are counted, and so are the connections that are open."""

@@ -68,6 +68,7 @@ Show = Callable[[int], object]
 class Collector:
     """Removes unwanted objects; ``execute`` is ``Database.execute``.
 
+    ``collected`` is the number of those that it has removed.
     Objects that are in neither table are kept for ``grace`` seconds after they were found.
     """
 
@@ -78,6 +79,7 @@ class Collector:
         self._objects = objects
         self._grace = grace
         self._is_stopped = False
+        self.collected = 0
 
     async def collect(self, show: Show = lambda number: None) -> int:
         """Delete the objects that are due; return their number.
@@ -93,6 +95,7 @@ class Collector:
                 await self._objects.delete(keys)
                 await self._execute(FORGET, (keys,))
                 collected += len(keys)
+                self.collected += len(keys)
                 show(collected)
             if len(keys) < AT_ONCE:
                 break

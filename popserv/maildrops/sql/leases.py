@@ -119,6 +119,10 @@ class Leases:
             self._timer = self._reactor.callLater(self._seconds / _RENEWALS, self._renew)
         return Found(lease, state, epoch, last)
 
+    def __len__(self) -> int:
+        """Return how many are held."""
+        return len(self._held)
+
     def is_certain(self, lease: Lease) -> bool:
         """Return whether no other session can have had the maildrop since a lease was taken."""
         return bool(self._reactor.seconds() - lease.since < self._seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from zope.interface import implementer
@@ -21,6 +21,7 @@ from popserv.interfaces import (
     IDiagnosed,
     IJointDelivery,
     IMailbox,
+    IMeasuredStore,
     IScanCounts,
     ISharedStore,
     IStoppingStore,
@@ -37,6 +38,7 @@ from popserv.maildrops.sql.message_objects import MessageObjects
 from popserv.maildrops.sql.objects import ObjectStore
 from popserv.maildrops.sql.snapshots import Columns, Index, decode, extend, numbers_of
 from popserv.maildrops.sql.statements import IS_MAILDROP, LIST, LIST_OLD, USERS
+from popserv.maildrops.sql.survey import survey
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
 
@@ -53,6 +55,7 @@ _MANY = 1000
     IDeliveryStore,
     IDiagnosed,
     IJointDelivery,
+    IMeasuredStore,
     IScanCounts,
     ISharedStore,
     IStoppingStore,
@@ -169,6 +172,22 @@ class SQLMaildrops:
         """See IDiagnosed."""
         objects = self._objects.store if self._objects else None
         return [finding async for finding in diagnose(self._database, objects)]
+
+    def measure(self, observe: Callable[[str, float], object]) -> None:
+        """See IMeasuredStore."""
+        self._database.observe = observe
+
+    def counts(self) -> Mapping[str, float]:
+        """See IMeasuredStore."""
+        return {
+            "waiting": self._database.waiting_count,
+            "leases": len(self._leases),
+            "collected": self._objects.collector.collected if self._objects else 0,
+        }
+
+    async def survey(self) -> Mapping[str, float]:
+        """See IMeasuredStore."""
+        return await survey(self._execute)
 
     async def stop(self) -> None:
         """See IStoppingStore."""
