@@ -306,3 +306,30 @@ class WorkerTests(LMTPCase):
             self.assertEqual(connection.ask(b"text\r\n."), ["250 2.0.0 message delivered"])
         self.assertEqual(len(self.messages("ann")), 10)
         until(lambda: self.server.log.count("delivered to") == 10, "lines of the workers")
+
+
+class DrainTests(LMTPCase):
+    """A server that is stopped with --drain."""
+
+    def start(self, *options):
+        """Start a server whose sessions have a minute to end."""
+        return super().start("--drain", "60", *options)
+
+    def test_message(self):
+        """A message on its way is delivered once, and the server ends then."""
+        busy, idle = self.connect(), self.connect()
+        busy.begin(b"ann")
+        self.server.process.terminate()
+        self.assertEqual(idle.reply(), "421 4.3.2 the server is stopping, try again later")
+        idle.close()
+        self.assertEqual(busy.ask(b"x\r\n."), ["250 2.0.0 message delivered"])
+        self.assertEqual(busy.reply(), "421 4.3.2 the server is stopping, try again later")
+        busy.close()
+        self.server.process.wait(TIMEOUT)
+        self.assertEqual(len(self.messages("ann")), 1)
+
+
+class WorkerDrainTests(DrainTests):
+    """The same with workers."""
+
+    workers = ("--workers=2",)
