@@ -35,6 +35,11 @@ _COUNTS = {
 }
 """The metrics of what a store counts."""
 
+_OF_DATABASES = frozenset(
+    each.name
+    for each in (catalogue.DATABASE_STATEMENTS, catalogue.DATABASE_SECONDS, catalogue.COLLECTED)
+)
+
 
 class ProcessMetrics:
     """Answers the question for the metrics of one process.
@@ -78,8 +83,15 @@ class ProcessMetrics:
             "pid": os.getpid(),
             "started": self._started,
             "is_serving": not self._is_draining(),
-            "samples": to_plain({**self._counters.samples, **self._present()}),
+            "samples": to_plain({**self._counted(), **self._present()}),
         }
+
+    def _counted(self) -> Samples:
+        """Return what is counted; of databases only if there is one."""
+        samples = self._counters.samples
+        if self._measured:
+            return samples
+        return {name: values for name, values in samples.items() if name not in _OF_DATABASES}
 
     def _present(self) -> Samples:
         """Return what is not counted when it happens."""

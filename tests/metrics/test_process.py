@@ -147,6 +147,9 @@ class ProcessTests(MeasuredMixin, SynchronousTestCase):
         self.assertEqual(samples[catalogue.LEASES.name], {(): 2})
         self.assertEqual(samples[catalogue.WAITING_STATEMENTS.name], {(): 1})
         self.assertEqual(samples[catalogue.COLLECTED.name], {(): 500})
+        self.assertIn(catalogue.DATABASE_SECONDS.name, samples)
+        for metric in (catalogue.LEASES, catalogue.COLLECTED, catalogue.DATABASE_SECONDS):
+            self.assertNotIn(metric.name, self.samples(None, [Store()]))
 
     def test_pools(self):
         """The jobs of each pool of threads are told."""
