@@ -309,6 +309,10 @@ class ICollectingStore(IMaildropFactory):
 class ISharedStore(IMaildropFactory):
     """A store that servers on several hosts share, by which they can be found and steered."""
 
+    login_delay: int = Attribute(
+        "The seconds that a user must wait between two logins, or 0.  The server sets it; the "
+        "store raises :class:`popserv.errors.LoginTooSoon`."
+    )
     hosts: IHostDirectory = Attribute("The servers that use the store, as an IHostDirectory.")
 
 

@@ -12,7 +12,8 @@ CREATE TABLE maildrop (
     epoch    uuid   NOT NULL,            -- changes with every removal
     last     bigint NOT NULL DEFAULT 0,  -- the position that was given last
     holder   uuid,                       -- the session that has the lock; NULL: it is free
-    expires  timestamptz                 -- when the lock is free, unless it is renewed
+    expires  timestamptz,                -- when the lock is free, unless it is renewed
+    login    timestamptz                 -- the last one, with --login-delay
 ) WITH (fillfactor = 60);                -- a lock changes no index, and finds room in the page
 
 CREATE TABLE message (

@@ -19,7 +19,7 @@ from popserv.auth.throttle.login_delay import LoginDelayRealm
 from popserv.auth.user_sessions import UserSessionsRealm
 from popserv.commands import capa, rfc1460, sasl, utf8
 from popserv.core.command import Command, CommandTable
-from popserv.interfaces import IPollingChecker, IRelayedCredentials, ISASLRelay
+from popserv.interfaces import IPollingChecker, IRelayedCredentials, ISASLRelay, ISharedStore
 from popserv.options.server import Options
 from popserv.options.session import SessionOptions
 from popserv.runtime.bus import WorkerBus
@@ -39,7 +39,10 @@ def make_realm(options: Options, bus: WorkerBus, instruments: Instruments | None
     if instruments is not None:
         realm = instruments.measure_realm(realm)
     realm = UserSessionsRealm(realm, options["max-user-sessions"], bus=bus)
-    if options["login-delay"]:
+    if ISharedStore.providedBy(options.store):
+        # Only the store knows of logins on all hosts.
+        options.store.login_delay = options["login-delay"]
+    elif options["login-delay"]:
         realm = LoginDelayRealm(realm, options["login-delay"], bus=bus)
     return realm
 

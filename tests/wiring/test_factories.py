@@ -14,6 +14,7 @@ from popserv.auth.passwords.users_file import default_path
 from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.auth.preauth import Preauthenticated
 from popserv.auth.realm import MaildropRealm
+from popserv.auth.throttle.login_delay import LoginDelayRealm
 from popserv.commands import rfc1460, rfc1725
 from popserv.commands.dialects import DIALECTS
 from popserv.core.session import Session
@@ -54,6 +55,17 @@ class RealmTests(OptionsCase):
         for arguments in ([], ["--login-delay=5"]):
             realm = make_realm(self.parse(*arguments), WorkerBus())
             self.assertTrue(verifyObject(IConfigurableRealm, realm))
+
+    def test_login_delay(self):
+        """The delay between logins is the realm's, or that of a store that hosts share."""
+        path = Path(self.mktemp())
+        path.write_text('conninfo = "host=/nowhere"')
+        path.chmod(0o600)
+        for store in ([], ["--maildir=", f"--store=sql:{path}"]):
+            options = self.parse("--login-delay=5", *store)
+            realm = make_realm(options, WorkerBus())
+            self.assertEqual(isinstance(realm, LoginDelayRealm), not store)
+        self.assertEqual(options.store.login_delay, 5)
 
 
 class CommandsTests(FactoriesCase):

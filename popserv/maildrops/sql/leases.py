@@ -12,9 +12,10 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from popserv.database.errors import OutcomeUnknown
-from popserv.errors import MaildropBusy, TryLater
+from popserv.errors import LoginTooSoon, MaildropBusy, TryLater
 from popserv.maildrops.sql.statements import (
     CREATE_WITH_LEASE,
+    LOGIN_DELAY,
     RELEASE_BY_NAME,
     RELEASE_LEASE,
     RELEASE_LEASES,
@@ -78,9 +79,12 @@ class Leases:
         self._taking = 0
         self._all_taken: Deferred[None] | None = None
 
-    async def take(self, name: bytes) -> Found:
+    async def take(self, name: bytes, delay: int = 0) -> Found:
         """Lock the maildrop of a user, which is created if there is none.
 
+        With a ``delay`` in seconds, it is a login, before which there was none for so long.
+
+        :raises LoginTooSoon: there was one.
         :raises MaildropBusy: another session has it.
         :raises TryLater: the database does not answer, or the process stops.
         """
@@ -88,7 +92,7 @@ class Leases:
         try:
             if self._is_stopped:
                 raise TryLater
-            found = await self._take(name)
+            found = await self._take(name, delay)
             if self._is_stopped:
                 await self.release(found.lease)
                 raise TryLater
@@ -98,9 +102,9 @@ class Leases:
             if self._all_taken is not None and not self._taking:
                 self._all_taken.callback(None)
 
-    async def _take(self, name: bytes) -> Found:
+    async def _take(self, name: bytes, delay: int) -> Found:
         token = uuid4()
-        parameters = (name, token, self._seconds)
+        parameters = (name, token, self._seconds, delay)
         since = self._reactor.seconds()
         try:
             rows = await self._execute(TAKE_LEASE, parameters)
@@ -111,6 +115,8 @@ class Leases:
             self._in_background(self._end(RELEASE_BY_NAME, (name, token)))
             raise
         if not rows:
+            for (seconds,) in await self._execute(LOGIN_DELAY, (name, delay)) if delay else ():
+                raise LoginTooSoon(seconds)
             raise MaildropBusy
         maildrop, state, epoch, last, _ = rows[0]
         lease = Lease(maildrop, token, since)

@@ -5,22 +5,46 @@ makes a removal fail, and nothing worse.
 """
 
 TAKE_LEASE = """
-UPDATE maildrop SET holder = $2::uuid, expires = now() + $3::float8 * interval '1 second'
-WHERE name = $1::bytea AND (holder IS NULL OR expires < now() OR holder = $2::uuid)
+UPDATE maildrop AS old SET holder = $2::uuid, expires = now() + $3::float8 * interval '1 second',
+    login = CASE WHEN $4::float8 > 0 THEN now() ELSE login END
+WHERE name = $1::bytea AND (
+    old.holder = $2::uuid OR (old.holder IS NULL OR old.expires < now()) AND (
+        old.login IS NULL OR old.login <= now() - $4::float8 * interval '1 second'
+        OR old.login > now() + interval '1 minute'
+    )
+)
 RETURNING id, state, epoch, last, set_config('synchronous_commit', 'off', true)
 """
-"""Parameters: name, token, seconds."""
+"""Parameters: name, token, seconds, seconds since the last login.
+
+Of the last ones, 0 stands for a login that does not count.  If the last login is to come, the clock
+was set back.
+"""
 
 CREATE_WITH_LEASE = """
-INSERT INTO maildrop AS old (name, state, epoch, holder, expires) VALUES (
+INSERT INTO maildrop AS old (name, state, epoch, holder, expires, login) VALUES (
     $1::bytea, gen_random_uuid(), gen_random_uuid(),
-    $2::uuid, now() + $3::float8 * interval '1 second'
+    $2::uuid, now() + $3::float8 * interval '1 second', CASE WHEN $4::float8 > 0 THEN now() END
 )
-ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires = excluded.expires
-WHERE old.holder IS NULL OR old.expires < now() OR old.holder = excluded.holder
+ON CONFLICT (name) DO UPDATE
+SET holder = excluded.holder, expires = excluded.expires,
+    login = coalesce(excluded.login, old.login)
+WHERE (
+    old.holder = $2::uuid OR (old.holder IS NULL OR old.expires < now()) AND (
+        old.login IS NULL OR old.login <= now() - $4::float8 * interval '1 second'
+        OR old.login > now() + interval '1 minute'
+    )
+)
 RETURNING id, state, epoch, last, set_config('synchronous_commit', 'off', true)
 """
-"""The first login of a user.  Parameters: name, token, seconds."""
+"""The first login of a user.  Parameters: as those of TAKE_LEASE."""
+
+LOGIN_DELAY = """
+SELECT ceil(extract(epoch FROM login - now()) + $2::float8)::bigint FROM maildrop
+WHERE name = $1::bytea AND login > now() - $2::float8 * interval '1 second'
+    AND login <= now() + interval '1 minute'
+"""
+"""For how many seconds there can be no login.  Parameters: name, seconds since the last login."""
 
 RENEW_LEASES = """
 UPDATE maildrop SET expires = now() + $3::float8 * interval '1 second'

@@ -80,6 +80,9 @@ class SQLMaildrops:
     )
     """See IDeliveryStore."""
 
+    login_delay = 0
+    """See ISharedStore."""
+
     def __init__(
         self,
         database: Database,
@@ -223,12 +226,12 @@ class SQLMaildrops:
         await self._check()
         kind = ReadOnlySQLMailbox if settings.read_only else SQLMailbox
         since = self._since if settings.since is None else settings.since
-        return await self._make_mailbox(user, kind, since)
+        return await self._make_mailbox(user, kind, since, self.login_delay)
 
     async def _make_mailbox(
-        self, user: bytes, kind: type[SQLMailbox], since: float | None
+        self, user: bytes, kind: type[SQLMailbox], since: float | None, login_delay: int = 0
     ) -> SQLMailbox:
-        found = await self._leases.take(user)
+        found = await self._leases.take(user, login_delay)
         try:
             index = await self._index(user, found)
             if since is not None:

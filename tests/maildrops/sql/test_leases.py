@@ -5,7 +5,7 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 from popserv.database import DatabaseUnavailable, OutcomeUnknown
-from popserv.errors import MaildropBusy, RemovalFailed, TryLater
+from popserv.errors import LoginTooSoon, MaildropBusy, RemovalFailed, TryLater
 from popserv.maildrops.sql import statements
 from popserv.testing import read_all
 from tests.maildrops.sql.harness import SQLCase, losing, raising
@@ -53,6 +53,57 @@ class LeaseTests(SQLCase):
             mailbox = await self.store.open_maildrop(b"ann")
             await mailbox.release()
             self.assertEqual(self.database.executed, expected)
+
+    async def test_login_delay(self):
+        """A login on any host is refused until the delay since the last one has passed."""
+        for store in (self.store, self.other):
+            store.login_delay = 60
+        await self.deliver(self.store, b"known", b"x\n")
+        for user, expected in (
+            (b"new", [statements.TAKE_LEASE, statements.CREATE_WITH_LEASE]),
+            (b"known", [statements.TAKE_LEASE]),
+        ):
+            self.database.executed.clear()
+            await (await self.store.open_maildrop(user)).release()
+            self.assertEqual(self.database.executed[: len(expected)], expected)
+            self.assertNotIn(statements.LOGIN_DELAY, self.database.executed)
+            for seconds, text in ((0, "60 seconds"), (58.5, "2 seconds"), (59.5, "1 second")):
+                self.sql("UPDATE maildrop SET login = now() - %s * interval '1 second'", seconds)
+                with self.assertRaises(LoginTooSoon) as refused:
+                    await self.other.open_maildrop(user)
+                self.assertIn(f"wait {text}", str(refused.exception.text))
+            self.sql("UPDATE maildrop SET login = now() - interval '60 seconds'")
+            mailbox = await self.other.open_maildrop(user)
+            self.sql("UPDATE maildrop SET login = now() - interval '60 seconds'")
+            with self.assertRaises(MaildropBusy):
+                await self.store.open_maildrop(user)
+            await mailbox.release()
+
+    async def test_login_delay_clock(self):
+        """If the clock of the database was set back, nobody has to wait for it."""
+        self.store.login_delay = 60
+        await (await self.store.open_maildrop(b"ann")).release()
+        self.sql("UPDATE maildrop SET login = now() + interval '1 hour'")
+        await (await self.store.open_maildrop(b"ann")).release()
+        with self.assertRaises(LoginTooSoon):
+            await self.store.open_maildrop(b"ann")
+
+    async def test_login_delay_repeated(self):
+        """A login that is executed twice is one, and not too soon after itself."""
+        self.store.login_delay = 60
+        self.database.faults[statements.CREATE_WITH_LEASE] = twice
+        await (await self.store.open_maildrop(b"ann")).release()
+        self.sql("UPDATE maildrop SET login = NULL")
+        self.database.faults[statements.TAKE_LEASE] = twice
+        await (await self.store.open_maildrop(b"ann")).release()
+
+    async def test_no_login(self):
+        """A copy of mail is no login, and a server without a delay remembers none."""
+        await (await self.store.open_maildrop(b"ann")).release()
+        self.store.login_delay = 60
+        for _ in range(2):
+            await (await self.store.open_delivery(b"ann")).release()
+        self.assertEqual(self.sql("SELECT login FROM maildrop"), [(None,)])
 
     async def test_expired(self):
         """A lease that has expired is another's; the first session reads, and removes nothing."""
