@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from popserv.maildrops.settings import StoreSettings
     from popserv.messages.details import MessageDetails
     from popserv.messages.framing import Chunk
+    from popserv.runtime.bus import WorkerBus
 
 
 class IMailbox(Interface):
@@ -314,6 +315,14 @@ class ISharedStore(IMaildropFactory):
         "store raises :class:`popserv.errors.LoginTooSoon`."
     )
     hosts: IHostDirectory = Attribute("The servers that use the store, as an IHostDirectory.")
+
+    def share(bus: WorkerBus, use_secret: Callable[[bytes], object]) -> None:
+        """Begin to carry the updates of a bus to the servers on other hosts, and theirs to it.
+
+        It is called when the reactor runs, in each process that serves, and ends when the store is
+        stopped.  ``use_secret`` is called with 32 octets that all hosts have, before the first
+        update is carried.
+        """
 
 
 class IHostDirectory(Interface):

@@ -95,6 +95,9 @@ def makeService(options: Options, role: WorkerRole | None = None) -> IService:
         TimerService(_DAY, options.certificates.warn_of_expiry).setServiceParent(listeners)
     if supervisor is None:
         reactor.callWhenRunning(start_polling, options)
+        if is_shared:
+            use_secret = factory.throttle.penalties.use_key
+            reactor.callWhenRunning(ISharedStore(options.store).share, role.bus, use_secret)
     if supervisor is None and role.number == 1:
         # When it runs, twistd has given up its privileges.
         reactor.callWhenRunning(log_user, options.store)

@@ -290,12 +290,22 @@ class ControlTests(ServiceCase):
         class Store:
             hosts = MemoryHosts()
 
+            def share(self, *arguments):
+                shared.append(arguments)
+
+        shared = []
         for arguments, services in ((), 2), (("--control=unix:ctl",), 3), (("--workers=2",), 2):
             options = self.under_twistd("-l", "tcp:0", *arguments)
             options.store = Store()
-            with patch.object(strports, "service") as make_service:
+            with (
+                patch.object(strports, "service") as make_service,
+                patch.object(reactor, "callWhenRunning") as when_running,
+            ):
                 make_service.side_effect = lambda *_, **__: Service()
                 reloader = tap.makeService(options)
+            for call in when_running.call_args_list:
+                if call.args[0] == options.store.share:
+                    call.args[0](*call.args[1:])
             ((drainer,),) = reloader
             self.assertEqual(len(list(drainer)), services)
             host = list(drainer)[-1]
@@ -303,6 +313,8 @@ class ControlTests(ServiceCase):
             self.successResultOf(host.stopService())
             host._is_draining()
             self.assertEqual(Store.hosts.announced, {})
+        # Not by the supervisor.
+        self.assertEqual(len(shared), 2)
 
     async def test_shared_health(self):
         """The page for monitors tells whether a shared store can be reached."""
@@ -310,6 +322,9 @@ class ControlTests(ServiceCase):
         @implementer(ISharedStore)
         class Store:
             hosts = MemoryHosts()
+
+            def share(self, *arguments):
+                pass
 
         options = self.under_twistd("-l", "tcp:0", "--metrics=tcp:0")
         options.store = Store()

@@ -81,12 +81,11 @@ CREATE TABLE setting (
     value bytea NOT NULL
 );
 
--- What hosts tell each other, such as failed logins.
+-- What hosts tell each other, such as failed logins; each row is what one has told in a second.
 CREATE TABLE fact (
     id    uuid        PRIMARY KEY,
     at    timestamptz NOT NULL DEFAULT now(),
-    topic text        NOT NULL,
-    fact  text        NOT NULL
+    facts text        NOT NULL
 );
 
 CREATE INDEX fact_at ON fact (at);

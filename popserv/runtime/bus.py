@@ -2,7 +2,10 @@
 
 Each topic belongs to one component, which subscribes to it in every worker.  An update is a
 small JSON value.  Each update is complete in itself, may arrive more than once, and arrives
-with a delay.  In a server of one process, updates are discarded.
+with a delay.  In a server of one process, updates are discarded.  Times in updates are those of
+``time.monotonic``.
+
+Updates may also go to servers on other hosts, and come from there (``carry``).
 
 A question is a small JSON value, too, and so is its answer.  A process that does not answer in
 time is left out, and counted; one that ends meanwhile is not.
@@ -39,8 +42,11 @@ Answer = Callable[[Any], Any]
 class Subscriber(Protocol):
     """A component that shares state with the same component in the other workers."""
 
-    def receive(self, update: Any) -> None:
-        """Apply an update that another worker has published."""
+    def receive(self, update: Any, offset: float = 0.0) -> None:
+        """Apply an update that another worker has published.
+
+        ``offset`` is to be added to the times in it: another host has another clock.
+        """
 
     def replay(self) -> Iterable[Any]:
         """Yield the updates that bring a new worker up to date."""
@@ -59,7 +65,7 @@ class WorkerBus:
         send: Callable[[str, Any], object] | None = None,
         ask: Callable[[str, Any, float], Deferred[Answers]] | None = None,
     ) -> None:
-        self._send = send
+        self._carriers = [] if send is None else [send]
         self._ask = ask
         self._subscribers: dict[str, Subscriber] = {}
         self._answers: dict[str, Answer] = {}
@@ -70,14 +76,21 @@ class WorkerBus:
 
     def publish(self, topic: str, update: Any) -> None:
         """Send an update to all other workers."""
-        if self._send is not None:
-            self._send(topic, update)
+        for send in self._carriers:
+            send(topic, update)
 
-    def receive(self, topic: str, update: Any) -> None:
-        """Pass an update from another worker to the subscriber of its topic, if there is one."""
+    def carry(self, send: Callable[[str, Any], object]) -> None:
+        """Have updates of this process sent elsewhere as well, without blocking."""
+        self._carriers.append(send)
+
+    def receive(self, topic: str, update: Any, offset: float = 0.0) -> None:
+        """Pass an update from elsewhere to the subscriber of its topic, if there is one.
+
+        ``offset`` is what ``time.monotonic`` of this host is ahead of that in the update.
+        """
         subscriber = self._subscribers.get(topic)
         if subscriber is not None:
-            subscriber.receive(update)
+            subscriber.receive(update, offset)
 
     def replay_all(self) -> Iterator[None]:
         """Publish the updates that bring a new worker up to date, one at each step."""

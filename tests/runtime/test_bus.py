@@ -12,9 +12,10 @@ class UpdateList:
     def __init__(self, *updates):
         self.updates = list(updates)
 
-    def receive(self, update):
+    def receive(self, update, offset):
         """Keep an update."""
         self.updates.append(update)
+        self.offset = offset
 
     def replay(self):
         """Return all updates."""
@@ -34,6 +35,14 @@ class WorkerBusTests(SynchronousTestCase):
         self.bus.publish("colours", ["red", 1])
         self.assertEqual(self.sent, [("colours", ["red", 1])])
 
+    def test_carry(self):
+        """A published update is also sent wherever else they are carried."""
+        carried = []
+        self.bus.carry(lambda *update: carried.append(update))
+        self.bus.publish("colours", "red")
+        self.assertEqual(carried, [("colours", "red")])
+        self.assertEqual(self.sent, carried)
+
     def test_one_process(self):
         """In a server of one process, updates go nowhere."""
         WorkerBus().publish("colours", "red")
@@ -47,6 +56,9 @@ class WorkerBusTests(SynchronousTestCase):
         self.bus.receive("colours", "red")
         self.bus.receive("sounds", "loud")
         self.assertEqual((colours.updates, tastes.updates), (["red"], []))
+        self.assertEqual(colours.offset, 0)
+        self.bus.receive("colours", "blue", -5.5)
+        self.assertEqual((colours.updates, colours.offset), (["red", "blue"], -5.5))
 
     def test_replay_all(self):
         """The updates of all subscribers are published for a new worker, one at each step."""

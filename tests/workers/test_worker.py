@@ -248,7 +248,11 @@ class BusTests(WorkerTestCase):
         self.bus = role.bus
         self.received = []
         self.bus.subscribe(
-            "colours", SimpleNamespace(receive=self.received.append, replay=lambda: ["red", 1])
+            "colours",
+            SimpleNamespace(
+                receive=lambda update, offset: self.received.append(update),
+                replay=lambda: ["red", 1],
+            ),
         )
 
     def test_publish(self):
@@ -299,7 +303,7 @@ class BusTests(WorkerTestCase):
 
     def test_error(self):
         """An exception of a component is logged, and the worker goes on."""
-        self.bus.subscribe("colours", SimpleNamespace(receive=lambda update: 1 // 0))
+        self.bus.subscribe("colours", SimpleNamespace(receive=lambda *update: 1 // 0))
         self.supervisor.sendall(b'publish ["colours", 1]\n')
         self.reactor.read()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

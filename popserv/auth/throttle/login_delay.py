@@ -68,9 +68,10 @@ class LoginDelayRealm:
 
     # The subscriber of the worker bus
 
-    def receive(self, update: Any) -> None:
+    def receive(self, update: Any, offset: float = 0.0) -> None:
         """Store a login at another worker."""
         name, at = update
+        at += offset
         user = () if name is None else name.encode("latin-1")
         if at > self._logins.get(user, -math.inf):
             self._store(user, at)

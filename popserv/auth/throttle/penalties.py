@@ -52,7 +52,8 @@ class Penalties:
 
     A failure is stored as a digest of its credentials, made with a random key.  Workers that share
     a bus adopt the smallest of their keys, so that a repeated failure has the same digest in all
-    of them, and each worker counts the failures of all.  ``now`` is a clock in seconds that must
+    of them, and each worker counts the failures of all; with hosts that share a key, it is that
+    (:meth:`use_key`).  ``now`` is a clock in seconds that must
     be the same for all workers; CLOCK_MONOTONIC is the same for all processes of a machine.
     """
 
@@ -69,6 +70,7 @@ class Penalties:
         self._max_entries = max_entries
         self._now = now
         self._key = os.urandom(32)
+        self._is_key_shared = False
         # For each network the digests and when each occurred last; the least recent network first.
         self._failures: OrderedDict[str, dict[int, float]] = OrderedDict()
         self._at_max_delay: set[str] = set()
@@ -130,15 +132,22 @@ class Penalties:
 
     # The subscriber of the worker bus
 
-    def receive(self, update: Sequence[Any]) -> None:
+    def use_key(self, key: bytes) -> None:
+        """Use the key of all hosts for digests, from now on."""
+        # Failures whose digests have the old key are still counted, but not recognized if repeated.
+        self._key = key
+        self._is_key_shared = True
+
+    def receive(self, update: Sequence[Any], offset: float = 0.0) -> None:
         """Process an update from another worker; updates may be repeated and in any order."""
         kind, *values = update
         if kind == "failure":
-            self._store_failure(*values)
+            network, digest, at = values
+            self._store_failure(network, digest, at + offset)
         elif kind == "known-name":
             network, name, at = values
-            self._store_known_name(network, name.encode("latin-1"), at)
-        else:
+            self._store_known_name(network, name.encode("latin-1"), at + offset)
+        elif not self._is_key_shared:
             self._adopt_smaller_key(bytes.fromhex(values[0]))
 
     def replay(self) -> Iterable[Sequence[Any]]:
@@ -157,7 +166,7 @@ class Penalties:
     def _adopt_smaller_key(self, key: bytes) -> None:
         if self._key < key:
             self._publish_key()
-        # Failures whose digests have the old key are still counted, but not recognized if repeated.
+        # As in use_key.
         self._key = min(self._key, key)
 
     # Storage

@@ -10,6 +10,7 @@ from zope.interface import implementer
 from popserv.core.findings import Finding
 from popserv.core.user_settings import NO_SETTINGS, UserSettings
 from popserv.database import Database
+from popserv.database.facts import SharedFacts
 from popserv.database.schema import SchemaError, check_schema, require_schema
 from popserv.errors import MaildropUnavailable, TryLater
 from popserv.interfaces import (
@@ -40,6 +41,7 @@ from popserv.maildrops.sql.snapshots import Columns, Index, decode, extend, numb
 from popserv.maildrops.sql.statements import IS_MAILDROP, LIST, LIST_OLD, USERS
 from popserv.maildrops.sql.survey import survey
 from popserv.messages.sizes import MakeDowngrader
+from popserv.runtime.bus import WorkerBus
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
 
 _threads = BoundedThreadPool("popserv-sql", threads=1)
@@ -170,6 +172,10 @@ class SQLMaildrops:
         """See ICollectingStore."""
         await self._check()
         return await self._objects.collector.find_unknown(show) if self._objects else 0
+
+    def share(self, bus: WorkerBus, use_secret: Callable[[bytes], object]) -> None:
+        """See ISharedStore."""
+        SharedFacts(self._database, bus, use_secret).start()
 
     async def diagnose(self) -> Iterable[Finding]:
         """See IDiagnosed."""
