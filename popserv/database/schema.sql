@@ -61,10 +61,10 @@ CREATE TABLE account (
     name     bytea       PRIMARY KEY,
     record   bytea       NOT NULL,                -- a line of a users file, behind the name
     changed  timestamptz NOT NULL DEFAULT now(),
-    any_case text        NOT NULL GENERATED ALWAYS AS (
+    any_case text        COLLATE "C" NOT NULL GENERATED ALWAYS AS (
         lower(encode(name, 'escape') COLLATE "C")
     ) STORED,
-    scheme   text        GENERATED ALWAYS AS (    -- of the password; NULL: cannot log in
+    scheme   text        COLLATE "C" GENERATED ALWAYS AS (  -- NULL: cannot log in
         CASE WHEN encode(record, 'escape') NOT LIKE '%nologin%' THEN
             upper(coalesce(substring(encode(record, 'escape') FROM '^\{([^}]*)\}'), '') COLLATE "C")
         END

@@ -14,6 +14,7 @@ from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from popserv.auth.accounts.checker import AccountsChecker
+from popserv.auth.accounts.statements import FIND, SAMPLES
 from popserv.auth.credentials import CertificateCredentials
 from popserv.auth.passwords import decoys
 from popserv.auth.passwords.file_checker import PasswdFileChecker
@@ -141,6 +142,19 @@ class LoginTests(AccountsCase):
             for name in (b"ann", b"Ann", b"bob"):
                 await outcome(checker, UsernamePassword(name, b"password"))
         self.assertEqual(execute.call_count, 3)
+
+    def test_indexes(self):
+        """Neither of the statements reads all users, whatever the collation of the database is."""
+        self.sql("SET enable_seqscan = off")
+        for statement, parameters, values, index in (
+            (FIND, "bytea, bytea", "'a', 'b'", "account_any_case"),
+            (SAMPLES, "bigint", "16", "account_scheme"),
+        ):
+            self.sql(f"PREPARE asked ({parameters}) AS {statement}")
+            plan = "\n".join(line for (line,) in self.sql(f"EXPLAIN EXECUTE asked ({values})"))
+            self.assertIn(index, plan)
+            self.assertNotIn("Seq Scan", plan)
+            self.sql("DEALLOCATE asked")
 
     async def test_settings(self):
         """The extra fields become settings of the session."""
