@@ -5,19 +5,26 @@ BIN := $(VENV)/bin
 # make bench WORKLOAD=poll-500, or several separated by commas; BENCH holds further options.
 WORKLOAD ?=
 BENCH ?=
+# Options of make cluster and make chaos, such as --help.
+CLUSTER ?=
+CHAOS ?=
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve test lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
+.PHONY: help serve cluster chaos test lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
 
 help:
 	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
+	@echo "make cluster        run three servers with PostgreSQL, an object store and HAProxy on this"
+	@echo "                    machine; CLUSTER=--small is one server, and requires no HAProxy"
 	@echo "make test           run all tests and report the coverage"
 	@echo "make lint           run ruff, mypy and import-linter"
 	@echo "make docs           build docs/_build/html, and check that the pages in man are up to date"
 	@echo "make man            build the manual pages in man, which are committed"
 	@echo "make completions    write the completions for bash and zsh, which are committed"
+	@echo "make chaos          break such a cluster for minutes while clients use it;"
+	@echo "                    CHAOS='--seed 1 --seconds 60', CHAOS=--help lists the options"
 	@echo "make deb            build the Debian package in dist, on a Debian machine"
 	@echo "make bench          compare popserv with Dovecot and twisted.mail, see benchmarks/README.rst;"
 	@echo "                    WORKLOAD=poll-500 selects a workload, BENCH=--help lists the options"
@@ -32,6 +39,12 @@ help:
 serve: $(VENV)/serve
 	@$(BIN)/python examples/sample_maildrop.py sample
 	@exec $(BIN)/twistd --nodaemon --pidfile= pop3 --maildir sample --listen tcp:1110:interface=127.0.0.1
+
+cluster: $(VENV)/cluster
+	@exec $(BIN)/python -m examples.cluster $(CLUSTER)
+
+chaos: $(VENV)/dev
+	@exec $(BIN)/python -m tests.live.chaos $(CHAOS)
 
 # The exit code is that of the tests, or of the report if they passed.
 test: $(VENV)/dev
@@ -119,7 +132,7 @@ $(VENV)/python: setup.cfg setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
 		"popserv requires Python 3.10 or newer, and $(PYTHON) is %d.%d: name another one, as in make PYTHON=python3.12" \
 		% sys.version_info[:2])'
-	@rm -f $(VENV)/serve $(VENV)/dev $(VENV)/bench
+	@rm -f $(VENV)/serve $(VENV)/cluster $(VENV)/dev $(VENV)/bench
 	$(PYTHON) -m venv --clear $(VENV)
 	@echo $(PYTHON) >$@
 
@@ -128,10 +141,15 @@ $(VENV)/serve: $(VENV)/python
 	$(INSTALL) .
 	@touch $@
 
+$(VENV)/cluster: $(VENV)/python
+	@echo "installing Twisted, psycopg, obstore, PostgreSQL and rclone in $(VENV): takes a minute, once"
+	$(INSTALL) '.[cluster]'
+	@touch $@ $(VENV)/serve
+
 $(VENV)/dev: $(VENV)/python
 	@echo "installing Twisted and the tools for development in $(VENV): takes a few minutes, once"
 	$(INSTALL) '.[dev]'
-	@touch $@ $(VENV)/serve
+	@touch $@ $(VENV)/serve $(VENV)/cluster
 
 $(VENV)/bench: $(VENV)/python
 	@echo "installing Twisted, pyOpenSSL and matplotlib in $(VENV): takes a few minutes, once"

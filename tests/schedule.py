@@ -20,6 +20,7 @@ COUNTS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped\n", re.MULTILIN
 LONGEST = (
     "tests.maildrops",
     "tests.live.test_debian",
+    "tests.live.test_chaos",
     "tests.live.test_secure_clients",
     "tests.live.test_benchmarks",
     "tests.live.test_dovecot_auth",

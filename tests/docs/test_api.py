@@ -80,7 +80,7 @@ class PublicNamesTests(SynchronousTestCase):
         ]
         programs += [
             (path.name, path.read_text("utf-8"))
-            for path in sorted(Path(ROOT, "examples").iterdir())
+            for path in sorted(Path(ROOT, "examples").rglob("*"))
             if path.suffix in (".py", ".tac")
         ]
         self.assertGreater(len(programs), 10)

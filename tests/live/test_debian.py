@@ -146,7 +146,9 @@ class ExtrasTests(SynchronousTestCase):
         extras = set(setup["options.extras_require"])
         rules = (CHECKOUT / "debian/rules").read_text()
         chosen = re.search(r"^EXTRAS = (.*)$", rules, re.MULTILINE)[1].split(",")
-        self.assertEqual(set(chosen), extras - {"config", "test", "docs", "bench", "dev"})
+        self.assertEqual(
+            set(chosen), extras - {"config", "cluster", "test", "docs", "bench", "dev"}
+        )
 
 
 class DebianTests(SynchronousTestCase):
