@@ -21,6 +21,7 @@ LONGEST = (
     "tests.maildrops",
     "tests.live.test_debian",
     "tests.live.test_chaos",
+    "tests.live.test_failures",
     "tests.live.test_secure_clients",
     "tests.live.test_benchmarks",
     "tests.live.test_dovecot_auth",

@@ -1,0 +1,355 @@
+"""What clients see when a part of a cluster fails: the table in docs/howto/cluster.rst."""
+
+import atexit
+import os
+import smtplib
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import count
+from random import Random
+from uuid import UUID
+
+import obstore
+from obstore.store import from_url
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from examples.cluster.cluster import PASSWORD, SmallCluster
+from examples.cluster.cluster import USERS as EXISTING
+from examples.cluster.processes import run
+from popserv.maildrops.sql.bucket import path_of
+from tests.live.chaos.faults import ChaosCluster, Faults, suspended, with_children
+from tests.live.chaos.record import Record
+from tests.live.harness import TIMEOUT, Connection, require_programs, temporary_directory, until
+
+USERS = [f"user{number}" for number in range(40)]
+
+SMALL = b"Subject: small\r\n\r\n" + b"text\r\n" * 10
+LARGE = b"Subject: large\r\n\r\n" + b"text of a message in the object store\r\n" * 10_000
+
+RETURN_PATH = b"Return-Path: <ann@example.org>\r\n"
+
+
+class ManyUsers:
+    """A cluster with all USERS."""
+
+    def prepare(self):
+        """See Cluster."""
+        super().prepare()
+        self.databases[0].execute(
+            f"INSERT INTO account (name, record) SELECT new::bytea, record "
+            f"FROM account, unnest('{{{','.join(USERS)}}}'::text[]) AS new "
+            f"WHERE name = '{EXISTING[0]}'"
+        )
+
+
+class FailingCluster(ManyUsers, ChaosCluster):
+    """A primary, its standby, an object store, and front ends that can be cut off."""
+
+
+class FullDisk(ManyUsers, SmallCluster):
+    """A database whose disk can be full, and one front end."""
+
+
+@cache
+def shared_cluster():
+    """Return the cluster of these tests, which the first of them starts."""
+    cluster = FailingCluster(temporary_directory() / "cluster", patience=3)
+    cluster.start()
+    atexit.register(cluster.stop)
+    return cluster
+
+
+_numbers = count()
+
+
+class FailureCase(SynchronousTestCase):
+    """Tests with users and mail in a cluster, and clients that come to one of its front ends."""
+
+    def setUp(self):
+        """Choose two front ends."""
+        require_programs(self, "haproxy", "rclone", "psql")
+        self.cluster = self.make_cluster()
+        self.one, self.other, *_ = self.cluster.front_ends * 2
+
+    def make_cluster(self):
+        """Return the cluster."""
+        return shared_cluster()
+
+    def new_user(self, *messages):
+        """Return the name of a user who has got these messages."""
+        user = USERS[next(_numbers) % len(USERS)]
+        for message in messages:
+            self.assertEqual(self.deliver(self.one, user, message), 250)
+        return user
+
+    def deliver(self, front_end, user, message=SMALL):
+        """Deliver a message by LMTP; return the code of the reply."""
+        with smtplib.LMTP("127.0.0.1", front_end.lmtp_port, timeout=TIMEOUT) as lmtp:
+            try:
+                lmtp.sendmail("ann@example.org", [user], message)
+            except smtplib.SMTPRecipientsRefused as error:
+                [(code, _)] = error.recipients.values()
+                return code
+            except smtplib.SMTPResponseException as error:
+                return error.smtp_code
+        return 250
+
+    def connect(self, front_end):
+        """Return a connection."""
+        connection = Connection(("127.0.0.1", front_end.port))
+        self.addCleanup(connection.abandon)
+        return connection
+
+    def try_login(self, front_end, user):
+        """Log in; return the connection and the reply."""
+        connection = self.connect(front_end)
+        connection.ask(b"USER " + user.encode())
+        return connection, connection.ask(b"PASS " + PASSWORD.encode())
+
+    def login(self, front_end, user):
+        """Log in, and return the connection."""
+        connection, reply = self.try_login(front_end, user)
+        self.assertTrue(reply.startswith(b"+OK"), reply)
+        return connection
+
+    def login_later(self, front_end, user):
+        """Log in, again and again until that succeeds; return the connection."""
+
+        def attempt():
+            connection, reply = self.try_login(front_end, user)
+            if reply.startswith(b"+OK"):
+                return connection
+            self.assertRegex(reply, rb"-ERR \[(IN-USE|SYS/TEMP)\] ")
+            connection.abandon()
+            return None
+
+        return until(attempt, "a login")
+
+    def messages(self, connection):
+        """Return the messages, and end the session."""
+        number = int(connection.ask(b"STAT").split()[1])
+        found = []
+        for each in range(1, number + 1):
+            self.assertTrue(connection.ask(b"RETR %d" % each).startswith(b"+OK"))
+            found.append(b"".join(line + b"\r\n" for line in connection.lines()))
+        connection.close()
+        return [message.removeprefix(RETURN_PATH) for message in found]
+
+    def assert_refused(self, reply, what):
+        """A reply is that something fails now, and may succeed later."""
+        self.assertEqual(reply, b"-ERR [SYS/TEMP] " + what)
+
+
+LATER = b"temporary failure, try again later"
+NOT_REMOVED = b"1 deleted message not removed"
+
+
+class FrontEndTests(FailureCase):
+    """A front end fails."""
+
+    def test_killed(self):
+        """Its connections break; its maildrops are locked for a while, and nothing is removed."""
+        user = self.new_user(SMALL)
+        session = self.login(self.one, user)
+        session.ask(b"DELE 1")
+        self.one.kill()
+        self.assertEqual(session.rest(), b"")
+        _, reply = self.try_login(self.other, user)
+        self.assertEqual(reply, b"-ERR [IN-USE] maildrop already locked")
+        self.one.start()
+        self.assertEqual(self.messages(self.login_later(self.other, user)), [SMALL])
+
+    def test_suspended(self):
+        """A session that had slept while another one was opened reads, and removes nothing."""
+        user = self.new_user(SMALL, SMALL)
+        session = self.login(self.one, user)
+        session.ask(b"DELE 1")
+        with suspended(self.one.pid):
+            later = self.login_later(self.other, user)
+        self.assertTrue(session.ask(b"RETR 2").startswith(b"+OK"))
+        session.lines()
+        self.assert_refused(session.close(), NOT_REMOVED)
+        self.assertEqual(self.messages(later), [SMALL, SMALL])
+
+    def test_cut_off(self):
+        """A front end without a database answers so; the others serve its users after a while."""
+        user, other = self.new_user(SMALL, SMALL), self.new_user(SMALL)
+        session = self.login(self.one, user)
+        session.ask(b"DELE 1")
+        with suspended(self.one.link.pid):
+            self.assert_refused(session.ask(b"RETR 2"), LATER)
+            _, reply = self.try_login(self.one, other)
+            self.assert_refused(reply, LATER)
+            self.assertEqual(self.deliver(self.one, other), 451)
+            self.assert_refused(session.close(), NOT_REMOVED)
+            self.assertEqual(self.messages(self.login(self.other, other)), [SMALL])
+            self.login_later(self.other, user).close()
+
+
+class DatabaseTests(FailureCase):
+    """The database fails."""
+
+    def wait_for_standby(self):
+        """Wait until a standby confirms what the primary commits."""
+        primary, _ = self.cluster.databases
+        confirming = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+        until(lambda: primary.execute(confirming) == "1\n", "the standby")
+
+    def test_restarted(self):
+        """Sessions go on, and what was acknowledged is there."""
+        user = self.new_user(SMALL, LARGE)
+        session = self.login(self.one, user)
+        session.ask(b"DELE 1")
+        primary, _ = self.cluster.databases
+        primary.stop()
+        primary.start()
+        self.wait_for_standby()
+        self.assertEqual(session.close()[:3], b"+OK")
+        self.assertEqual(self.messages(self.login(self.other, user)), [LARGE])
+
+    def test_frozen(self):
+        """All that waits for it is refused in the end, also what waits for a connection."""
+        users = [self.new_user() for _ in range(8)]
+        primary, _ = self.cluster.databases
+        with suspended(*with_children(primary.pid)), ThreadPoolExecutor(len(users)) as threads:
+            tried = threads.map(lambda user: self.try_login(self.one, user), users)
+            self.assertEqual({reply for _, reply in tried}, {b"-ERR [SYS/TEMP] " + LATER})
+            self.assertEqual(self.deliver(self.one, users[0]), 451)
+        for user in users:
+            self.login_later(self.one, user).close()
+
+    def test_failed_over(self):
+        """The standby has all that was acknowledged, and sessions go on."""
+        user = self.new_user(SMALL, LARGE)
+        session = self.login(self.one, user)
+        session.ask(b"DELE 1")
+        # The standby has what was committed before this message.
+        self.assertEqual(self.deliver(self.one, user), 250)
+        Faults(self.cluster, Record(), Random(0)).fail_over()
+        self.wait_for_standby()
+        self.assertEqual(session.close()[:3], b"+OK")
+        self.assertEqual(self.messages(self.login(self.other, user)), [LARGE, SMALL])
+        self.assertEqual(self.deliver(self.other, user), 250)
+
+    def test_no_standby(self):
+        """Nothing is acknowledged that the standby does not have; mail can be read."""
+        user, reader = self.new_user(SMALL), self.new_user(SMALL)
+        session = self.login(self.one, user)
+        session.ask(b"DELE 1")
+        _, standby = self.cluster.databases
+        standby.stop()
+        try:
+            self.assertEqual(self.deliver(self.other, self.new_user()), 451)
+            self.assert_refused(session.close(), NOT_REMOVED)
+            # Its removal waits, and with it all that would change the same maildrop.
+            _, reply = self.try_login(self.other, user)
+            self.assert_refused(reply, LATER)
+            self.assertEqual(self.messages(self.login(self.one, reader)), [SMALL])
+        finally:
+            standby.start()
+        self.wait_for_standby()
+        self.assertEqual(self.deliver(self.other, user), 250)
+
+
+class ObjectTests(FailureCase):
+    """The object store fails."""
+
+    def delete_object(self, user):
+        """Delete the object of the only message of a user; return its key."""
+        session = self.login(self.one, user)
+        key = session.ask(b"UIDL 1").split()[2].decode()
+        session.close()
+        settings = dict(self.cluster.object_settings)
+        url, allowed = settings.pop("url"), settings.pop("allow_http")
+        store = from_url(url, config=settings, client_options={"allow_http": allowed})
+        obstore.delete(store, path_of(UUID(key)))
+        return key
+
+    def test_down(self):
+        """Large messages can be neither read nor delivered, others can."""
+        user = self.new_user(LARGE, SMALL)
+        self.cluster.objects.kill()
+        try:
+            session = self.login(self.one, user)
+            self.assert_refused(session.ask(b"RETR 1"), LATER)
+            self.assertEqual(self.deliver(self.one, user, LARGE), 451)
+            self.assertEqual(self.deliver(self.one, user, SMALL), 250)
+            self.assertTrue(session.ask(b"RETR 2").startswith(b"+OK"))
+            session.lines()
+        finally:
+            self.cluster.objects.start()
+        session.close()
+        self.assertEqual(self.messages(self.login(self.one, user)), [LARGE, SMALL, SMALL])
+
+    def test_frozen(self):
+        """Large messages are refused in the end."""
+        user = self.new_user(LARGE)
+        with suspended(self.cluster.objects.pid):
+            session = self.login(self.one, user)
+            self.assert_refused(session.ask(b"RETR 1"), LATER)
+            self.assertEqual(self.deliver(self.one, user, LARGE), 451)
+        session.close()
+        self.assertEqual(self.messages(self.login(self.one, user)), [LARGE])
+
+    def test_breaks_off(self):
+        """A message that cannot be read to its end does not look like a whole one."""
+        large = b"".join(b"%063d\r\n" % number for number in range(200_000))
+        user = self.new_user(large)
+        session = self.login(self.one, user)
+        self.assertTrue(session.ask(b"RETR 1").startswith(b"+OK"))
+        self.cluster.objects.kill()
+        try:
+            received = session.rest()
+        finally:
+            self.cluster.objects.start()
+        self.assertFalse(received.endswith(b"\r\n.\r\n"))
+        self.assertLess(len(received), len(large))
+        self.assertEqual(self.messages(self.login_later(self.one, user)), [large])
+
+    def test_missing(self):
+        """The message cannot be read, and can be removed; the log has the key."""
+        user = self.new_user(LARGE)
+        key = self.delete_object(user)
+        session = self.login(self.one, user)
+        unreadable = b"-ERR [SYS/PERM] message cannot be read, contact your administrator"
+        self.assertEqual(session.ask(b"RETR 1"), unreadable)
+        self.assertIn(f"object {key} cannot be read", self.one.log.read_text())
+        self.assertEqual(session.ask(b"DELE 1")[:3], b"+OK")
+        self.assertEqual(session.close()[:3], b"+OK")
+
+
+class DiskTests(FailureCase):
+    """The disk of the database is full."""
+
+    def make_cluster(self):
+        """Return a cluster with a table space that is a file system of 1 MiB."""
+        if os.geteuid() != 0:
+            raise SkipTest("only root can mount a file system")
+        settings = f"inline = {1 << 20}"
+        cluster = FullDisk(temporary_directory(self) / "cluster", settings=settings)
+        cluster.start()
+        self.addCleanup(cluster.stop)
+        [database] = cluster.databases
+        disk = temporary_directory(self)
+        run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk])
+        self.addCleanup(run, ["umount", "--lazy", disk])
+        os.chown(disk, database.account["user"], database.account["group"])
+        database.execute(f"CREATE TABLESPACE small LOCATION '{disk}'")
+        database.execute("ALTER TABLE body SET TABLESPACE small")
+        return cluster
+
+    def test_full(self):
+        """Deliveries are refused for now; what is there can be read and removed."""
+        [database] = self.cluster.databases
+        user = self.new_user(SMALL)
+        # Text that PostgreSQL cannot compress.
+        text = b"".join(b"\r\n" + os.urandom(30).hex().encode() for _ in range(3000))
+        until(lambda: self.deliver(self.one, user, text) == 451, "the disk to be full")
+        session = self.login(self.one, user)
+        self.assertTrue(session.ask(b"RETR 1").startswith(b"+OK"))
+        session.lines()
+        session.ask(b"DELE 1")
+        self.assertEqual(session.close()[:3], b"+OK")
+        database.execute("ALTER TABLE body SET TABLESPACE pg_default")
+        self.assertEqual(self.deliver(self.one, user), 250)
+        self.assertEqual(self.messages(self.login(self.one, user))[-1], SMALL)
