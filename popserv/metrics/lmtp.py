@@ -9,8 +9,9 @@ from typing import BinaryIO
 from popserv.delivery.lmtp import LMTPServer
 from popserv.delivery.outcomes import (
     DELIVERED,
-    MAILDROP_FULL,
+    NO_ROOM,
     NO_SUCH_USER,
+    QUOTA_EXCEEDED,
     REFUSED,
     TRY_LATER,
     Reply,
@@ -22,7 +23,8 @@ from popserv.metrics.counters import Counters
 _OUTCOMES: Mapping[Reply, str] = {
     DELIVERED: "delivered",
     NO_SUCH_USER: "unknown-user",
-    MAILDROP_FULL: "full",
+    QUOTA_EXCEEDED: "full",
+    NO_ROOM: "full",
     REFUSED: "refused",
     TRY_LATER: "temporary",
 }

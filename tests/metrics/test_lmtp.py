@@ -1,8 +1,10 @@
 """Connections of --lmtp that count deliveries."""
 
+import errno
+
 from popserv.delivery.lmtp import LMTPServer
 from popserv.delivery.outcomes import reply_to
-from popserv.errors import DeliveryRefused, MaildropFull, TryLater, UnknownRecipient
+from popserv.errors import DeliveryRefused, TryLater, UnknownRecipient
 from popserv.metrics import catalogue
 from popserv.metrics.instruments import Instruments
 from popserv.metrics.lmtp import _OUTCOMES
@@ -28,7 +30,8 @@ class LMTPTests(LMTPCase):
         """Each recipient of a message counts, with the outcome, and the octets if it got them."""
         for error, outcome in (
             (UnknownRecipient(), "unknown-user"),
-            (MaildropFull(), "full"),
+            (OSError(errno.EDQUOT, "quota"), "full"),
+            (OSError(errno.ENOSPC, "full"), "full"),
             (DeliveryRefused("x"), "refused"),
             (TryLater(), "temporary"),
         ):
@@ -45,5 +48,8 @@ class LMTPTests(LMTPCase):
 
     def test_all_replies(self):
         """There is an outcome for whatever a delivery raises."""
-        for error in (UnknownRecipient(), MaildropFull(), DeliveryRefused("x"), OSError()):
+        for error in (
+            *(UnknownRecipient(), DeliveryRefused("x"), OSError()),
+            *(OSError(code, "full") for code in (errno.EDQUOT, errno.ENOSPC)),
+        ):
             self.assertIn(reply_to(error), _OUTCOMES)
