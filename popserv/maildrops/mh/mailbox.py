@@ -145,8 +145,13 @@ class MHMailbox:
             with locked_sequences(self._folder) as sequences:
                 found = self._scan(positions)
                 numbers, remaining = self._locate(found, positions)
+                kept = found.files.keys() - set(numbers.values())
+                read = retrieved(sequences, kept)
                 # First, so that no other message that gets a number seems retrieved.
-                sequences.keep_only(found.files.keys() - set(numbers.values()))
+                sequences.keep_only(kept)
+                if UNSEEN not in sequences:
+                    # Without unseen messages, the others would seem unread.
+                    sequences.set(RETRIEVED, read)
                 sequences.write()
                 errors = self._unlink(numbers)
         except OSError as error:

@@ -217,6 +217,15 @@ class RetrievalTests(MailboxCase):
         deliver(self.path, b"new\n")
         self.assertEqual(self.last(), 2)
 
+    def test_unseen_removed(self):
+        """Messages that were read stay read when the last unseen ones are removed."""
+        self.sequences(b"unseen: 3-4\n")
+        self.remove(1)
+        self.assertEqual(self.sequences(), b"unseen: 4\n")
+        self.remove(1)
+        self.assertEqual(self.sequences(), b"retrieved: 2\n")
+        self.assertEqual(self.last(), 0)
+
     def test_locked(self):
         """If the sequences cannot be used, that is logged, and nothing was retrieved."""
         for name, use in (("read_sequences", self.last), ("locked_sequences", self.record)):
