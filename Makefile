@@ -5,20 +5,23 @@ BIN := $(VENV)/bin
 # make bench WORKLOAD=poll-500, or several separated by commas; BENCH holds further options.
 WORKLOAD ?=
 BENCH ?=
-# Options of make cluster and make chaos, such as --help.
+# Options of make cluster, make chaos and make soak, such as --help.
 CLUSTER ?=
 CHAOS ?=
+SOAK ?=
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve cluster chaos test lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
+.PHONY: help serve cluster chaos test soak lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
 
 help:
 	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
 	@echo "make cluster        run three servers with PostgreSQL, an object store and HAProxy on this"
 	@echo "                    machine; CLUSTER=--small is one server, and requires no HAProxy"
 	@echo "make test           run all tests and report the coverage"
+	@echo "make soak           run random sessions against real servers and compare them with a model;"
+	@echo "                    SOAK=--help lists the options"
 	@echo "make lint           run ruff, mypy and import-linter"
 	@echo "make docs           build docs/_build/html, and check that the pages in man are up to date"
 	@echo "make man            build the manual pages in man, which are committed"
@@ -55,6 +58,9 @@ test: $(VENV)/dev
 	$(BIN)/python -m coverage combine --quiet; \
 	$(BIN)/python -m coverage report || status=$$(( status ? status : $$? )); \
 	exit $$status
+
+soak: $(VENV)/dev
+	@$(BIN)/python -bb -W error -m tests.soak $(SOAK)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -1,0 +1,70 @@
+"""Carries out the steps of a run: its clients, the other programs, the operator, and accidents."""
+
+import random
+from collections import Counter
+
+from popserv.auth.passwords.users_file_editing import set_secret
+from tests.soak import plan
+from tests.soak.clients import Clients
+from tests.soak.connection import Transcript
+from tests.soak.operator import Operator
+from tests.soak.process import Process
+from tests.soak.programs import Programs
+from tests.soak.stores import STORES
+from tests.soak.user import User
+
+
+class Run(Clients, Programs, Operator):
+    """A run of one store; every public method whose name is an action carries out a step of it.
+
+    A steady run has one server, of whose workers the first one is never killed.
+
+    :raises tests.soak.model.Fault: the server does not agree with the model.
+    """
+
+    LOCK_SECONDS = 20
+
+    def __init__(self, root, store, *, users=4, polls=5, is_steady=False, broken=""):
+        self.transcript = Transcript()
+        self.counts = Counter()
+        self.latencies = []
+        self._store = STORES[store](root)
+        self._kind = store
+        self._polls = polls
+        self._servers = 0
+        self._is_steady = is_steady
+        self._is_broken = bool(broken)
+        name = f"broken:{broken}:{self._store.name}" if broken else self._store.name
+        self.process = Process(root, name)
+        self.users = [User(f"user{n}", self._store.normalize) for n in range(users)]
+        self.users[-1].has_apop = True
+        self._bodies = 0
+        for user in self.users:
+            field = b"{APOP}secret" if user.has_apop else b"{PLAIN}secret"
+            set_secret(str(self.process.users), user.name.encode(), field, new=True)
+
+    def execute(self, step):
+        """Carry out a step."""
+        if self._is_steady and self._servers and step.action in plan.ENDING:
+            return
+        self.transcript.add("step", f"{step.action} {step.user} {step.number}")
+        action, users = step.action, self.users
+        if action in plan.IN_SESSION:
+            users = [user for user in users if user.session]
+            if not users:
+                action, users = "login", self.users
+        elif action == "login":
+            users = [user for user in users if not user.session] or users
+        user = users[step.user % len(users)]
+        getattr(self, action)(user, random.Random(step.number))
+        self.counts["steps"] += 1
+
+    def finish(self):
+        """End all sessions, compare everything once more, and stop the server."""
+        for user in self.users:
+            self._end(user)
+        for user in self.users:
+            if self._login(user, random.Random(0)):
+                self._talk(user, [b"RETR %d" % n for n in range(1, len(user.session.entries) + 1)])
+                self._quit(user)
+        self._stop()

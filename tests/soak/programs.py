@@ -1,0 +1,155 @@
+"""What other programs do with the mail in a run."""
+
+import re
+
+from tests.live.test_lmtp import LMTP
+from tests.soak.model import AWAY, GONE, HERE, MAYBE, Fault
+from tests.soak.stores import Vanished
+
+PARTS = (
+    *(b".", b"..", b"", b"text", b"From here\n", b"\n.\n", b"\r", b"\r\n", b"\xff", b"\0"),
+    *(b"e" * 998, b".\r\n", b"\n\nFrom nobody", b"a\rb", b"+OK", b"\n-ERR"),
+)
+"""What messages consist of: all that a server could take for something else."""
+
+
+class Programs:
+    """Actions of other programs."""
+
+    def _body(self, choose):
+        """Return a message such as there are: most are small, some equal, some hostile."""
+        self._bodies += 1
+        subject = b"Subject: %d\n" % (0 if choose.random() < 0.2 else self._bodies)
+        kind = choose.randrange(14)
+        if kind == 0:
+            return subject
+        if kind == 1:
+            return subject + b"\n" + b"x" * choose.randrange(200_000) + b"\nend"
+        if kind == 2:
+            return subject + b"\n" + b"0123456789.\n" * choose.randrange(20_000)
+        text = b"\n".join(choose.choices(PARTS, k=choose.randrange(12)))
+        return subject + (b"" if kind == 3 else b"To: a\n") + b"\n" + text
+
+    def deliver(self, user, choose):
+        """Another program delivers a message."""
+        body = self._store.prepare(self._body(choose))
+        if not hasattr(self._store, "deliver"):
+            self._send(user, body)
+            return
+        key = self._store.deliver(user.name, body, choose)
+        self._log_program(f"delivers {key!r} to {user.name}")
+        user.maildrop.add(body, key)
+        self._settle(user, are_marks_changed=True)
+
+    def lmtp(self, user, choose):
+        """A mail transfer agent delivers a message by LMTP."""
+        self._send(user, self._store.prepare(self._body(choose)))
+
+    def _send(self, user, body):
+        # In an mbox file, From_ lines are changed.
+        lines = [line for line in body.split(b"\n") if not line.startswith((b"From ", b">From "))]
+        form = b"".join(line + b"\r\n" for line in lines)
+        client = LMTP(self.process.lmtp)
+        # A sender of its own, so that no other message has its From_ line.
+        sender = b"lmtp%d@example.org" % self.counts["deliveries"]
+        self.counts["deliveries"] += 1
+        client.ask(b"LHLO x", b"MAIL FROM:<%b>" % sender)
+        client.ask(b"RCPT TO:<%b@example.org>" % user.name.encode(), b"DATA")
+        stuffed = re.sub(rb"(?m)^\.", b"..", form)
+        self._log_program(f"sends a message to {user.name}: {stuffed[:200]!r}")
+        client.socket.sendall(stuffed + b".\r\n")
+        reply = client.reply()
+        client.close()
+        if not reply.startswith("250"):
+            raise Fault(f"a delivery was refused: {reply}")
+        user.maildrop.expected.append(b"Return-Path: <%b>\r\n" % sender + form)
+        self._settle(user, are_marks_changed=True)
+
+    def flag(self, user, choose):
+        """Another program sets the flags of a message."""
+        message = self._pick(user, choose)
+        if message:
+            try:
+                self._store.flag(user.name, message.key, choose)
+            except Vanished:
+                self._check_vanished(user, message)
+                return
+            before = message.body
+            self._settle(user, are_marks_changed=True)
+            self._log_program(f"flags {message}: {message.seen}")
+            entry = user.session and user.session.entry(message)
+            if entry and before != message.body:
+                entry.versions.append(message.body)
+                entry.is_disturbed = True
+
+    def move(self, user, choose):
+        """Another program renames or renumbers messages."""
+        if self._store.can_change:
+            self._log_program(f"moves the messages of {user.name}")
+            self._store.move(user.name, choose)
+            self._settle(user, are_marks_changed=True)
+
+    def remove(self, user, choose):
+        """Another program removes a message."""
+        self._take_away(user, choose, "remove", GONE)
+
+    def take(self, user, choose):
+        """Another program moves a message to another folder."""
+        self._take_away(user, choose, "take", AWAY)
+
+    def _take_away(self, user, choose, method, state):
+        message = self._pick(user, choose)
+        if message:
+            entry = user.session and user.session.entry(message)
+            if entry:
+                entry.is_disturbed = True
+                entry.seen.add(False)
+            try:
+                getattr(self._store, method)(user.name, message.key)
+            except Vanished:
+                self._check_vanished(user, message)
+                return
+            self._log_program(f"{method}s {message} of {user.name}")
+            message.state = state
+            self._settle(user, are_marks_changed=True)
+
+    def put_back(self, user, choose):
+        """Another program moves a message back from the other folder."""
+        away = [message for message in user.maildrop.messages if message.state == AWAY]
+        if away:
+            message = choose.choice(away)
+            message.key = self._store.put_back(user.name, message)
+            self._log_program(f"puts back {message} of {user.name}")
+            message.state = HERE
+            self._settle(user, are_marks_changed=True)
+
+    def _pick(self, user, choose):
+        if not self._store.can_change:
+            return None
+        messages = [each for each in user.maildrop.messages if each.state in (HERE, MAYBE)]
+        return choose.choice(messages) if messages else None
+
+    def _check_vanished(self, user, message):
+        if not user.is_quitting:
+            raise Fault(f"{message} was lost")
+
+    def _log_program(self, what):
+        self.transcript.add("other program", what)
+
+    def _settle(self, user, *, are_marks_changed=False):
+        """Compare the model with what is on disk."""
+        if user.is_quitting:
+            # While the server renames files, a directory cannot be read reliably.
+            if are_marks_changed:
+                for message in user.maildrop.messages:
+                    message.seen = {True, False}
+            return
+        if not self._store.is_readable:
+            user.maildrop.settle_unread()
+            return
+        user.maildrop.settle(self._store.read(user.name), are_marks_changed=are_marks_changed)
+        if user.maildrop.expected:
+            raise Fault(f"a message was accepted, and is not stored: {user.maildrop.expected}")
+        if are_marks_changed and user.session:
+            for entry in user.session.entries:
+                entry.seen |= entry.message.seen

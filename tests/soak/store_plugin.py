@@ -1,0 +1,109 @@
+"""Kinds of stores for the tests of the model: one in memory, and stores that break a promise.
+
+A server finds them as a plugin, because this file is copied to a directory of plugins.
+``broken:FAULT:STORE`` is a store that breaks a promise once it has removed or shown a few messages.
+"""
+
+from twisted.plugin import IPlugin
+from zope.interface import directlyProvides, implementer
+
+from popserv.core.snapshot import Snapshot
+from popserv.interfaces import IFinalDelivery, IMailbox, IStoreKind
+from popserv.maildrops.kinds import make_store
+from popserv.maildrops.memory import MemoryMaildrops
+
+
+@implementer(IStoreKind, IPlugin)
+class _MemoryKind:
+    kind = "memory"
+    argument = ""
+    help = "Maildrops in memory, for tests."
+
+    def make_store(self, argument, settings):
+        return MemoryMaildrops(settings.downgrader)
+
+
+memory = _MemoryKind()
+
+
+@implementer(IStoreKind, IPlugin)
+class _BrokenKind:
+    kind = "broken"
+    argument = "FAULT:STORE"
+    help = "A store that breaks a promise, for tests."
+
+    def make_store(self, argument, settings):
+        fault, _, name = argument.partition(":")
+        return _BrokenStore(fault, make_store(name, settings))
+
+
+broken = _BrokenKind()
+
+
+@implementer(IFinalDelivery)
+class _BrokenStore:
+    """Another store, with mailboxes that break a promise."""
+
+    def __init__(self, fault, store):
+        self._fault = fault
+        self._store = store
+        self.removed = {}
+        self.shown = 0
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    async def open_maildrop(self, user):
+        """Open a mailbox."""
+        return _BrokenMailbox(self._fault, self, user, await self._store.open_maildrop(user))
+
+
+class _BrokenMailbox:
+    """Another mailbox that breaks a promise."""
+
+    def __init__(self, fault, store, user, mailbox):
+        self._fault = fault
+        self._store = store
+        self._mailbox = mailbox
+        directlyProvides(self, IMailbox)
+        octets, uids = list(mailbox.messages.octets), list(mailbox.messages.uids)
+        self._removed = store.removed.setdefault(user, [])
+        store.shown += 1
+        if fault == "unique-id-reused" and self._removed and uids:
+            uids[-1] = self._removed[0]
+        if fault == "unique-id-changed" and uids and store.shown % 2:
+            uids[-1] += b"x"
+        if fault == "octets-wrong" and len(octets) > 1:
+            octets[1] += 1
+        if fault == "order-changed" and len(uids) > 2:
+            octets[0], octets[1] = octets[1], octets[0]
+            uids[0], uids[1] = uids[1], uids[0]
+        self.messages = Snapshot(octets, uids)
+        self._real = dict(zip(uids, mailbox.messages, strict=True))
+        if fault == "order-changed" and len(uids) > 2:
+            self._real[uids[0]], self._real[uids[1]] = mailbox.messages[1], mailbox.messages[0]
+
+    async def open(self, message):
+        """Open a message."""
+        chunks = b"".join(list(await self._mailbox.open(self._real[message.uid])))
+        if self._fault == "octet-changed":
+            chunks = chunks.replace(b"e", b"f", 1)
+        return [chunks]
+
+    async def remove(self, messages):
+        """Remove messages."""
+        real = [self._real[message.uid] for message in messages]
+        self._removed += [message.uid for message in real]
+        if self._fault == "removal-dropped":
+            real = real[1:]
+        if self._fault == "too-much-removed" and real:
+            real = list({*real, self._mailbox.messages[0]})
+        await self._mailbox.remove(real)
+
+    async def release(self):
+        """Release the lock."""
+        if self._fault == "lock-kept" and self._removed:
+            return
+        if self._fault == "removed-without-quit":
+            await self._mailbox.remove(self._mailbox.messages[:1])
+        await self._mailbox.release()

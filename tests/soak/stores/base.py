@@ -1,0 +1,48 @@
+"""What all stores have."""
+
+
+class Vanished(Exception):
+    """The server has removed the message."""
+
+
+class Store:
+    """What all stores have; each method is that of a program, for one user.
+
+    :ivar can_change: whether other programs can do more than deliver mail.
+    :ivar is_readable: whether they can read it.
+    :ivar is_kept: whether it survives the server.
+    """
+
+    can_change = True
+    is_readable = True
+    is_kept = True
+    removes_at_once = False
+    """Whether a removal that was interrupted has removed all messages or none."""
+
+    def __init__(self, root):
+        self.root = root / "mail"
+        self.root.mkdir()
+
+    def normalize(self, body):
+        """Return what no program changes in a message."""
+        return body
+
+    def prepare(self, body):
+        """Return a message as it is when a delivery agent of this store has stored it."""
+        return body
+
+    def repair(self, user, bodies):
+        """Do what a user does after the server was killed; the messages are given by key."""
+
+    def settle(self):
+        """Wait until nothing of a killed server is running."""
+
+    def close(self):
+        """Close what is open."""
+
+
+class Memory(Store):
+    """Maildrops in memory, which nobody else can see."""
+
+    can_change = is_readable = is_kept = False
+    name = "memory:"

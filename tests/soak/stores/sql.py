@@ -1,0 +1,60 @@
+"""Maildrops in PostgreSQL, as other programs read them."""
+
+import psycopg
+
+from tests.live.harness import run, until
+from tests.live.postgresql import create_database, shared_server
+from tests.soak.stores.base import Store
+
+
+class SQL(Store):
+    """Maildrops in PostgreSQL, as other clients of the database read them."""
+
+    can_change = False
+    removes_at_once = True
+
+    def __init__(self, root):
+        super().__init__(root)
+        server = shared_server()
+        name = create_database()
+        self._file = root / "store.toml"
+        self._file.write_text(
+            f'conninfo = "host={server.directory} user=mail dbname={name}"\nlease = 3\n'
+            f'inline = 4096\n[objects]\nurl = "file://{self.root}"\n'
+        )
+        self._file.chmod(0o600)
+        done = run("popserv", "schema", "create", "--store", f"sql:{self._file}")
+        if done.returncode:
+            raise AssertionError(done.stdout + done.stderr)
+        self._connection = psycopg.connect(
+            host=str(server.directory), user="mail", dbname=name, autocommit=True
+        )
+
+    @property
+    def name(self):
+        """The store as --store names it."""
+        return f"sql:{self._file}"
+
+    def read(self, user):
+        """Return the id, the octets or their number, and the mark of each message."""
+        rows = self._connection.execute(
+            "SELECT m.id, b.body, m.stored, m.seen FROM message m JOIN maildrop d "
+            "ON d.id = m.maildrop LEFT JOIN body b USING (maildrop, position) "
+            "WHERE d.name = %s ORDER BY position",
+            [user.encode()],
+        )
+        return [
+            (key, stored if body is None else bytes(body), seen) for key, body, stored, seen in rows
+        ]
+
+    def close(self):
+        """Close the connection."""
+        self._connection.close()
+
+    def settle(self):
+        """Wait until the database executes nothing of a killed server."""
+        query = (
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' "
+            "AND datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        until(lambda: self._connection.execute(query).fetchone() == (0,), "the database")

@@ -1,0 +1,129 @@
+"""Short runs of the model, and servers with faults, which it must find."""
+
+import os
+import random
+from itertools import islice
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.live.harness import require_programs, temporary_directory
+from tests.live.postgresql import program
+from tests.soak.driver import Run
+from tests.soak.model import Fault
+from tests.soak.plan import steps
+
+LIFE = 40
+"""Steps of each server: there are five dialects."""
+
+
+def carry_out(run, seed, number):
+    """Carry out so many steps, and compare everything at the end."""
+    for step in islice(steps(seed, LIFE), number):
+        run.execute(step)
+    run.finish()
+
+
+class RunCase(SynchronousTestCase):
+    """Tests that run servers."""
+
+    def setUp(self):
+        """Skip the tests without /proc, which tells the workers of a server."""
+        if not Path("/proc/self/task").exists():
+            self.skipTest("/proc is required")
+
+
+class SoakTests(RunCase):
+    """Random sessions of several users, in all dialects, with other programs and accidents."""
+
+    def check(self, store):
+        """Run a store: in CI from the same seed each time, elsewhere from another one."""
+        seed = 1725 if "CI" in os.environ else random.SystemRandom().getrandbits(32)
+        print(f"make soak SOAK='--store {store} --seed {seed} --users 4 --polls 5 --life {LIFE}'")
+        run = Run(temporary_directory(self), store)
+        self.addCleanup(run.close)
+        try:
+            carry_out(run, seed, 5 * (LIFE + 1))
+        except Exception:
+            print(run.transcript.last())
+            raise
+        self.assertGreater(run.counts["sessions"], 50)
+        self.assertGreater(run.counts["commands"], 50)
+
+    def test_memory(self):
+        """What is said about mail in memory agrees with the model."""
+        self.check("memory")
+
+    def test_maildir(self):
+        """What is said and what is in the Maildirs agrees with the model."""
+        self.check("maildir")
+
+    def test_mbox(self):
+        """What is said and what is in the mbox files agrees with the model."""
+        self.check("mbox")
+
+    def test_mh(self):
+        """What is said and what is in the MH folders agrees with the model."""
+        self.check("mh")
+
+    def test_sql(self):
+        """What is said and what is in PostgreSQL agrees with the model."""
+        if not program("initdb"):
+            require_programs(self, "initdb")
+        self.check("sql")
+
+
+class PlanTests(SynchronousTestCase):
+    """The steps of a run."""
+
+    def test_seed(self):
+        """A seed gives the same steps each time, and another one gives others."""
+        self.assertEqual(list(islice(steps(1, 9), 50)), list(islice(steps(1, 9), 50)))
+        self.assertNotEqual(list(islice(steps(1, 9), 50)), list(islice(steps(2, 9), 50)))
+
+
+class BrokenServerTests(RunCase):
+    """The model finds servers that break a promise."""
+
+    def find(self, fault, pattern, store="memory"):
+        """Run a server with a fault until the model finds it."""
+        run = Run(temporary_directory(self), store, broken=fault)
+        self.addCleanup(run.close)
+        found = self.assertRaises(Fault, carry_out, run, 1725, 1000)
+        self.assertRegex(str(found), pattern)
+
+    def test_unique_id_reused(self):
+        """A message has the unique-id of one that was removed."""
+        self.find("unique-id-reused", "has the unique-id .* of message")
+
+    def test_unique_id_changed(self):
+        """A message has another unique-id than before."""
+        self.find("unique-id-changed", "has the unique-id .*, and had|a poll gets")
+
+    def test_octets(self):
+        """LIST announces an octet too many."""
+        self.find("octets-wrong", "STAT")
+
+    def test_order(self):
+        """Messages are in another order."""
+        self.find("order-changed", "the reply to b'LIST'")
+
+    def test_octet_changed(self):
+        """A message is sent with another octet."""
+        self.find("octet-changed", "(?i)the reply to b'(retr|top)")
+
+    def test_removal_dropped(self):
+        """QUIT replies +OK, and one of the messages is not removed."""
+        self.find("removal-dropped", "is on disk", "maildir")
+
+    def test_too_much_removed(self):
+        """QUIT removes a message that was not marked."""
+        self.find("too-much-removed", "is not on disk", "maildir")
+
+    def test_removed_without_quit(self):
+        """The end of a session removes a message."""
+        self.find("removed-without-quit", "is not on disk", "maildir")
+
+    def test_lock_kept(self):
+        """The lock is not released."""
+        self.find("lock-kept", "cannot log in: .*IN-USE")
