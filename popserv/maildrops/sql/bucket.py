@@ -42,9 +42,6 @@ PART = 5 << 20
 PAGE = 1000
 """The maximum number of keys in a page of a listing, and in a request to delete."""
 
-_PIECE = 1 << 16
-"""The octets of a piece of a stream; many small ones would take the processor twice as long."""
-
 _MAX_PROBLEM = 300
 
 _PATH = re.compile(r"([0-9a-f]{2})/([0-9a-f]{30}\1)")
@@ -192,7 +189,7 @@ class Bucket:
         """
         with _translated(key):
             result = self._get_range(key, start, end)
-            return _skip(result.stream(min_chunk_size=_PIECE), start - result.range[0])
+            return _skip(result.stream(min_chunk_size=1), start - result.range[0])
 
     def _get_whole(self, key: UUID) -> GetResult:
         return obstore.get(self._store, path_of(key))
