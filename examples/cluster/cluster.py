@@ -60,7 +60,10 @@ class Cluster:
         """
         for port in filter(None, self._ports.values()):
             if accepts(port):
-                raise ClusterError(f"port {port} is in use: use --port and --lmtp-port")
+                raise ClusterError(
+                    f"port {port} is in use: name others, "
+                    "as in make cluster CLUSTER='--port 2110 --lmtp-port 2424'"
+                )
         self.directory.mkdir(mode=0o755)
         try:
             self.start_parts()
@@ -82,6 +85,7 @@ class Cluster:
 
     def prepare(self):
         """Write the file of the store, create the tables, and add the users."""
+        self._show("creating tables and users")
         self.write_file(self.file, [each.port for each in self.databases])
         popserv, store = PROGRAMS / "popserv", f"sql:{self.file}"
         run([popserv, "schema", "create", "--store", store])

@@ -103,6 +103,19 @@ class Reader(Client):
         session.quit(marked)
 
 
+class _POP3(poplib.POP3):
+    """A client whose connection is closed if there is no greeting."""
+
+    file = sock = None
+
+    def __init__(self, *address, **options):
+        try:
+            super().__init__(*address, **options)
+        except BaseException:
+            self.close()
+            raise
+
+
 class Session:
     """A session of a user, who is logged in; it is closed at the end of a ``with`` block.
 
@@ -110,7 +123,7 @@ class Session:
     """
 
     def __init__(self, cluster, user, record):
-        self.pop = poplib.POP3(HOST, cluster.entry.port, timeout=PATIENCE)
+        self.pop = _POP3(HOST, cluster.entry.port, timeout=PATIENCE)
         self._record, self._user = record, user
         try:
             self.pop.user(user)

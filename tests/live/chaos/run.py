@@ -124,7 +124,8 @@ class _Run:
         outside = {name for name, inline in messages.items() if inline == "f"}
         doomed = set(ask("SELECT replace(key::text, '-', '') FROM doomed").splitlines())
         directory = self._cluster.directory / "objects"
-        objects = {path.name for path in directory.rglob("*") if path.is_file()}
+        # rclone leaves files with other names when it is killed.
+        objects = {path.name for path in directory.rglob("[0-9a-f]" * 32)}
         without_body = ask(
             "SELECT id FROM message LEFT JOIN body USING (maildrop, position) "
             "WHERE inline AND body IS NULL"
