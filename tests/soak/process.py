@@ -164,11 +164,12 @@ class Process:
         return self._server.log
 
     def usage(self):
-        """Return the memory in octets, the descriptors and the threads of all processes."""
+        """Return the number of processes, and their memory in octets, descriptors and threads."""
         memory = descriptors = threads = 0
-        for pid in self.pids():
+        pids = self.pids()
+        for pid in pids:
             status = Path(f"/proc/{pid}/status").read_text()
             memory += int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) << 10
             threads += int(re.search(r"Threads:\s+(\d+)", status)[1])
             descriptors += len(os.listdir(f"/proc/{pid}/fd"))
-        return memory, descriptors, threads
+        return len(pids), memory, descriptors, threads

@@ -5,7 +5,7 @@ import time
 
 COLUMNS = (
     *("seconds", "sessions", "steps", "kills", "per second", "p50 ms", "p99 ms"),
-    *("memory MiB", "files", "threads"),
+    *("processes", "memory MiB", "files", "threads"),
 )
 HEADER = " ".join(name.rjust(10) for name in COLUMNS)
 
@@ -35,7 +35,7 @@ class Report:
     def line(self):
         """Return a line about the time since the last one."""
         run, now = self._run, time.monotonic()
-        memory, files, threads = run.process.usage()
+        processes, memory, files, threads = run.process.usage()
         sessions = run.counts["sessions"]
         rate = (sessions - self._sessions) / (now - self._last)
         self._last, self._sessions = now, sessions
@@ -45,6 +45,6 @@ class Report:
             *(f"{self.seconds:.0f}", sessions, run.counts["steps"], run.counts["kills"]),
             *(f"{rate:.0f}", f"{statistics.median(latencies) * 1000:.2f}"),
             f"{latencies[len(latencies) * 99 // 100] * 1000:.2f}",
-            *(f"{memory / (1 << 20):.1f}", files, threads),
+            *(processes, f"{memory / (1 << 20):.1f}", files, threads),
         )
         return " ".join(str(value).rjust(10) for value in values)
