@@ -2,6 +2,7 @@
 
 import re
 
+from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.docs.harness import DOCS, README, ROOT
@@ -42,6 +43,14 @@ class StructureTests(SynchronousTestCase):
         self.assertGreater(len(quoted), 20)
         missing = [(page, path) for page, path in quoted if not (ROOT / path).exists()]
         self.assertEqual(missing, [])
+
+    def test_quoted_tests(self):
+        """Each test, or module of tests, that the page on reliability names exists."""
+        page = (DOCS / "reliability.rst").read_text("utf-8")
+        names = re.findall(r"``(tests\.[\w.]+)``", page)
+        self.assertGreater(len(names), 20)
+        for name in names:
+            namedAny(name)
 
     def test_contrib(self):
         """Each file in contrib is included by one page, and no page includes another one."""
