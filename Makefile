@@ -5,15 +5,16 @@ BIN := $(VENV)/bin
 # make bench WORKLOAD=poll-500, or several separated by commas; BENCH holds further options.
 WORKLOAD ?=
 BENCH ?=
-# Options of make cluster, make chaos and make soak, such as --help.
+# Options of these targets, such as --help.
 CLUSTER ?=
 CHAOS ?=
 SOAK ?=
+VERSIONS ?=
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve cluster chaos test soak lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
+.PHONY: help serve cluster chaos test soak versions lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
 
 help:
 	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
@@ -24,6 +25,7 @@ help:
 	@echo "make test           run all tests and report the coverage"
 	@echo "make soak           run random sessions against real servers and compare them with a model;"
 	@echo "                    SOAK=--help lists the options"
+	@echo "make versions       run the tests with all installed versions of Python, and the oldest libraries"
 	@echo "make lint           run ruff, mypy and import-linter"
 	@echo "make docs           build docs/_build/html, and check that the pages in man are up to date"
 	@echo "make man            build the manual pages in man, which are committed"
@@ -61,6 +63,9 @@ test: $(VENV)/dev
 
 soak: $(VENV)/dev
 	@$(BIN)/python -bb -W error -m tests.soak $(SOAK)
+
+versions: $(VENV)/dev
+	$(BIN)/nox $(VERSIONS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -125,7 +130,7 @@ translations: $(VENV)/dev
 	$(BIN)/pybabel compile -D popserv -d popserv/core/locale
 
 clean:
-	rm -rf $(VENV) build dist popserv/*.so benchmarks/results docs/_build sample *.egg-info .coverage* _trial_temp*
+	rm -rf $(VENV) .nox build dist popserv/*.so benchmarks/results docs/_build sample *.egg-info .coverage* _trial_temp*
 
 # An environment that was made with another PYTHON than the one given now is made again.
 ifneq ($(origin PYTHON),file)

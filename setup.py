@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import sysconfig
 import tarfile
 import time
 
@@ -41,15 +42,19 @@ class ReproducibleSdist(sdist):
 # Debugging information contains the directory of the build.
 IS_REPRODUCIBLE = "SOURCE_DATE_EPOCH" in os.environ
 
+speedups = Extension(
+    "popserv._speedups",
+    ["popserv/_speedups.c"],
+    extra_compile_args=["-g0"] if IS_REPRODUCIBLE else [],
+    optional=True,
+    py_limited_api=True,
+)
+
+# A Python without the global interpreter lock has not the stable ABI of Python 3.10.
+HAS_STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
 setup(
     cmdclass={"sdist": ReproducibleSdist},
-    ext_modules=[
-        Extension(
-            "popserv._speedups",
-            ["popserv/_speedups.c"],
-            extra_compile_args=["-g0"] if IS_REPRODUCIBLE else [],
-            optional=True,
-            py_limited_api=True,
-        )
-    ],
+    ext_modules=[speedups] if HAS_STABLE_ABI else [],
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if HAS_STABLE_ABI else {},
 )

@@ -6,7 +6,9 @@
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030A0000
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <Python.h>
 
 #include <errno.h>
@@ -20,6 +22,15 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+/* With the headers of Python 3.13 and newer the plain names read the same formats, but their
+   functions fail in the older versions of Python for which this module is built as well. */
+#if PY_VERSION_HEX >= 0x030D0000
+PyAPI_FUNC(int) _PyArg_ParseTuple_SizeT(PyObject *, const char *, ...);
+PyAPI_FUNC(PyObject *) _Py_BuildValue_SizeT(const char *, ...);
+#define PyArg_ParseTuple _PyArg_ParseTuple_SizeT
+#define Py_BuildValue _Py_BuildValue_SizeT
+#endif
 
 #define CHUNK (1 << 17) /* popserv.maildrops.page_cache.CHUNK */
 #define SMALL_MESSAGE (1 << 16) /* popserv.maildrops.maildir.files.SMALL_MESSAGE */

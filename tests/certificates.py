@@ -30,6 +30,19 @@ KEYS = {
 }
 """Functions that generate a key, by the name of its kind."""
 
+SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+"""The key usage of a CA."""
+
 
 class Issued(NamedTuple):
     """A certificate, its key, and its chain up to the CA that clients trust."""
@@ -196,6 +209,13 @@ def issue(
     )
     if authority is not None:
         builder = builder.add_extension(x509.BasicConstraints(authority, None), critical=True)
+    if authority:
+        builder = builder.add_extension(SIGNS_CERTIFICATES, critical=True)
+    # Python 3.13 and newer require these extensions.
+    subject_key = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    authority_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    builder = builder.add_extension(subject_key, critical=False)
+    builder = builder.add_extension(authority_key, critical=False)
     if extension:
         builder = builder.add_extension(extension, critical=False)
     names = [x509.DNSName(host) for host in hosts]

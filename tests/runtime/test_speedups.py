@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
@@ -60,6 +61,14 @@ class ChoiceTests(SynchronousTestCase):
         ):
             self.assertIs(speedups.speedup(naive_octets), len)
             self.assertEqual(speedups.in_python, {len: naive_octets})
+
+    def test_older_pythons(self):
+        """A module that was built with the newest Python works with the oldest one."""
+        if speedups.SPEEDUPS is None:
+            raise SkipTest("popserv._speedups was not built")
+        names = Path(speedups.SPEEDUPS.__file__).read_bytes().split(b"\0")
+        self.assertIn(b"_PyArg_ParseTuple_SizeT", names)
+        self.assertNotIn(b"PyArg_ParseTuple", names)
 
 
 class EquivalenceCase(SynchronousTestCase):

@@ -1,0 +1,57 @@
+"""Run the tests with every Python that popserv supports, and the oldest libraries.
+
+``make versions`` runs all sessions.  A Python that is not installed is skipped.
+"""
+
+from configparser import ConfigParser
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">= 2024.10.9"
+nox.options.default_venv_backend = "uv"
+nox.options.error_on_missing_interpreters = False
+
+HERE = Path(__file__).parent
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
+
+
+def names_of_tests():
+    """Return the names of all tests but those of other programs, which take most of the time."""
+    packages = {path.parent.name for path in HERE.glob("tests/*/__init__.py")}
+    modules = {path.stem for path in HERE.glob("tests/test_*.py")}
+    return sorted(f"tests.{name}" for name in (packages | modules) - {"live", "docs", "soak"})
+
+
+def extras_of_operators():
+    """Return the extras that the tests need, apart from the tools of the tests themselves."""
+    metadata = ConfigParser()
+    metadata.read(HERE / "setup.cfg")
+    popserv, *_ = metadata["options.extras_require"]["test"].split()
+    return popserv.removeprefix("popserv")
+
+
+def run_tests(session):
+    """Run the tests that are named after ``--``, or all but those with other programs."""
+    command = ("python", "-bb", "-W", "error", "-m", "tests")
+    session.run(*command, *(session.posargs or names_of_tests()), env={"CI": "1"})
+
+
+@nox.session(python=PYTHONS)
+def tests(session):
+    """Run the tests with the newest libraries."""
+    session.install("--quiet", "--editable", ".[test]")
+    run_tests(session)
+
+
+@nox.session(python=PYTHONS[0])
+def oldest(session):
+    """Run the tests with the oldest Twisted and the oldest libraries that setup.cfg permits."""
+    resolution = "--resolution=lowest-direct"
+    session.install("--quiet", resolution, "--editable", f".{extras_of_operators()}")
+    # The tools of the tests must not replace what has just been installed.
+    constraints = Path(session.create_tmp(), "constraints.txt")
+    freeze = ("uv", "pip", "freeze", "--exclude-editable", "--quiet")
+    constraints.write_text(session.run(*freeze, silent=True, external=True))
+    session.install("--quiet", "--constraint", str(constraints), "--editable", ".[test]")
+    run_tests(session)
