@@ -61,10 +61,18 @@ def write_folder(bench, peer, path, messages):
         os.utime(file, ns=(number, 1_700_000_000_000_000_000 + number))
 
 
-def restore(original, path):
-    """Replace a folder with a copy of another one."""
+def restore(original, owner, path):
+    """Replace a folder with a copy of another one, for its owner."""
     shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(original, path)
+    give(path, owner)
+
+
+def give(path, owner):
+    """Give a folder and all that it contains to a user, unless the owner is None."""
+    if owner is not None:
+        for each in (path, *path.rglob("*")):
+            os.chown(each, *owner)
 
 
 def count_messages(peer, path):
@@ -82,6 +90,7 @@ def main(argv=None):
         print_status("generating mail")
         for peer in peers:
             write_folder(bench, peer, peer.maildir(STARTER), 1)
+            give(peer.maildir(STARTER), peer.owner)
             peer.maildir(USER)
             write_folder(bench, peer, directory / peer.name, arguments.messages)
         bench.wait_for_mail()
@@ -92,7 +101,7 @@ def main(argv=None):
                     print_status(f"round {number + 1}: {workload}, {peer.name}")
                     run = measure(
                         *(bench, peer, workload, arguments.messages),
-                        restore=partial(restore, Path(directory, peer.name)),
+                        restore=partial(restore, Path(directory, peer.name), peer.owner),
                         count=partial(count_messages, peer),
                     )
                     runs.setdefault((workload, peer.name), []).append(run)

@@ -31,6 +31,23 @@ per user would otherwise change the figures of one workload when another one is 
 TIMEOUT = 60
 """Seconds that a server may take to start or to stop."""
 
+
+def _unprivileged(program):
+    """Return the uid and gid of nobody if this process is root's and nobody can run a program.
+
+    Servers do not run as root, so that the figures do not depend on who runs the benchmark.
+    """
+    if os.geteuid() != 0:
+        return None
+    nobody = pwd.getpwnam("nobody")
+    owner = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    try:
+        subprocess.run([program, "--version"], check=True, capture_output=True, **owner)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return nobody.pw_uid, nobody.pw_gid
+
+
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -120,7 +137,7 @@ class Peer:
     all cores, on which only servers that use several processes are compared."""
 
     owner = None
-    """The uid and gid that must own the Maildirs; None: those of this process."""
+    """The uid and gid of the server and the Maildirs; None: those of this process."""
 
     def __init__(self, directory):
         self.directory = Path(directory, re.sub(r"\W+", "-", self.name))
@@ -180,7 +197,7 @@ class Peer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.directory,
-                **({} if self.owner is None else self._as_owner()),
+                **self._user(),
             )
         deadline = time.monotonic() + TIMEOUT
         while not self._is_ready():
@@ -190,7 +207,10 @@ class Peer:
             time.sleep(0.02)
         self.cpu_when_idle()
 
-    def _as_owner(self):
+    def _user(self):
+        """Return the arguments of Popen that start the server as the owner of the Maildirs."""
+        if self.owner is None:
+            return {}
         uid, gid = self.owner
         return {"user": uid, "group": gid, "extra_groups": []}
 
@@ -281,6 +301,7 @@ class Popserv(Peer):
         if arguments:
             self.cores = (False, True)
         self.name = " ".join(("popserv", *arguments))
+        self.owner = _unprivileged(sys.executable)
         super().__init__(directory)
 
     def command(self):
@@ -291,7 +312,16 @@ class Popserv(Peer):
         options += ["--certificate", self.certificate, *self._arguments]
         if self.connection_limit is not None:
             options += ["--max-connections", self.connection_limit]
-        return (*self.twistd, "--nodaemon", "--pidfile=", "pop3", *options)
+        if self.owner is not None:
+            uid, gid = self.owner
+            options = ["--uid", uid, "--gid", gid, "pop3", *options]
+        else:
+            options = ["pop3", *options]
+        return (*self.twistd, "--nodaemon", "--pidfile=", *options)
+
+    def _user(self):
+        """See Peer: twistd changes its user itself, once it has read popserv and listens."""
+        return {}
 
 
 class PopservWorkers(Popserv):
@@ -377,11 +407,7 @@ service pop3 {
 
 
 class Dovecot(Peer):
-    """A private instance of Dovecot with its default settings.
-
-    It always runs as an ordinary user, as nobody if the benchmark runs as root, so that
-    the figures do not depend on who runs the benchmark.
-    """
+    """A private instance of Dovecot with its default settings."""
 
     name = "dovecot"
     cores = (False, True)
@@ -389,9 +415,7 @@ class Dovecot(Peer):
     tuning = ""
 
     def __init__(self, directory):
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            self.owner = (nobody.pw_uid, nobody.pw_gid)
+        self.owner = _unprivileged(self._program("dovecot"))
         super().__init__(directory)
         self._run = self.directory / "run"
         self._run.mkdir()

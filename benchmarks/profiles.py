@@ -6,6 +6,7 @@ with sampler.py, for the distribution of that time; and under strace, for the sy
 
 import argparse
 import json
+import os
 import re
 import shlex
 import shutil
@@ -115,6 +116,9 @@ class ProfiledPopserv(Popserv):
         self.twistd = (sys.executable, HERE / "sampler.py", self._samples_file)
         self.samples = None
         self.calls = None
+        if self.owner is not None:
+            # The sampler writes there.
+            os.chown(self.directory, *self.owner)
 
     def _toggle_sampler(self):
         self.process.send_signal(signal.SIGUSR2)
