@@ -99,7 +99,7 @@ class Cases:
 
     def test_options(self):
         """Options are completed after the command that has them."""
-        users = ["--help", "--maildir", "--users"]
+        users = ["--help", "--maildir", "--store", "--users"]
         self.assertEqual(self.completed("popserv user add --"), ["--apop", *users])
         self.assertEqual(self.completed("popserv user remove --"), users)
         self.assertEqual(self.completed("popserv --"), ["--help", "--version"])
