@@ -14,6 +14,9 @@ from pathlib import Path
 from popserv.core.printable import one_line
 from popserv.runtime.permissions import can_search, reason_of, this_uid, this_user, user_name
 
+_ABOUT_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
+"""The errors that a path explains; any other, such as EIO, says itself what is wrong."""
+
 
 class UnusablePath(OSError):
     """A file or directory cannot be used; the text is the path and the reason."""
@@ -29,6 +32,9 @@ def explain_maildrop(error: OSError, root: bytes, parts: Sequence[bytes]) -> Unu
     The maildrop is below the directory ``root``, at the path with the components ``parts``.
     """
     path = os.fsdecode(root)
+    if error.errno not in _ABOUT_PATHS:
+        path = os.path.join(path, *map(os.fsdecode, parts))
+        return UnusablePath(error.errno, f"{path}: {reason_of(error)}")
     problem = explain_directory(path)
     for number, part in enumerate(parts, 1):
         path = os.path.join(path, os.fsdecode(part))

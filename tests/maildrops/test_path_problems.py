@@ -64,6 +64,14 @@ class PathProblemsTests(SynchronousTestCase):
         self.assertNotIn("\n", str(error))
         return str(error)
 
+    def test_fault(self):
+        """A fault of the disk is the reason, whatever the path is."""
+        with open(self.path("ann"), "wb"):
+            pass
+        for user in ("ann", "bob"):
+            text = self.explain(errno.EIO, user)
+            self.assertEqual(text, f"{self.path(user)}: {os.strerror(errno.EIO)}")
+
     def test_not_searchable(self):
         """The first directory that cannot be searched is named, with its owner and mode."""
         os.makedirs(self.path("a", "b", "joe"))
