@@ -133,9 +133,7 @@ class FileLock:
         try:
             if self._dotlock is not None:
                 with suppress(FileNotFoundError), in_spool_group(self._parent):
-                    status = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
-                    if (status.st_dev, status.st_ino) == self._dotlock:
-                        os.unlink(self._name, dir_fd=self._parent)
+                    self._remove_dotlock()
         finally:
             self._dotlock = None
             self._set(fcntl.F_UNLCK)
@@ -179,6 +177,22 @@ class FileLock:
                 os.write(fd, b"%d\n" % os.getpid())
         finally:
             os.close(fd)
+
+    def _has_dotlock(self) -> bool:
+        """Return whether the dotlock is that of this object, and not another program's."""
+        status = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
+        return (status.st_dev, status.st_ino) == self._dotlock
+
+    def _remove_dotlock(self) -> None:
+        try:
+            if self._has_dotlock():
+                os.unlink(self._name, dir_fd=self._parent)
+        except OSError:
+            # Otherwise all programs would wait for this process, which still exists.
+            with suppress(OSError):
+                if self._has_dotlock():
+                    os.utime(self._name, (0, 0), dir_fd=self._parent, follow_symlinks=False)
+            raise
 
     def _remove_stale_dotlock(self) -> None:
         """Remove the dotlock of a process that has ended, or that nobody has touched for long.

@@ -181,12 +181,36 @@ class LockTests(SynchronousTestCase):
         self.assertIn("such as with --gid mail", lines[0])
 
     def test_not_released(self):
-        """If the dotlock cannot be removed, the lock of fcntl is released all the same."""
-        self.lock.acquire()
+        """If the dotlock cannot be removed, it is stale, and the lock of fcntl is released."""
         error = OSError(errno.EIO, "I/O error")
-        with failing(os, "unlink", error), self.assertRaises(OSError):
+        for name in ("unlink", "stat"):
+            self.lock.acquire()
+            failures = iter([True])
+            with (
+                failing(os, name, error, lambda *_: next(failures, False)),  # noqa: B023
+                self.assertRaises(OSError),
+            ):
+                self.lock.release()
+            self.assertTrue(self.other_can_lock())
+            self.assertTrue(os.path.exists(self.dotlock))
+        self.lock.acquire()
+        self.lock.release()
+        self.assertFalse(os.path.exists(self.dotlock))
+
+    def test_not_released_of_another(self):
+        """The dotlock of another program, which cannot be looked at, stays as it is."""
+        self.lock.acquire()
+        os.rename(self.dotlock, self.path + ".old")
+        self.write_dotlock(b"1", age=1)
+        before = os.stat(self.dotlock).st_mtime_ns
+        failures = iter([True])
+        error = OSError(errno.EIO, "I/O error")
+        with (
+            failing(os, "stat", error, lambda *_: next(failures, False)),
+            self.assertRaises(OSError),
+        ):
             self.lock.release()
-        self.assertTrue(self.other_can_lock())
+        self.assertEqual(os.stat(self.dotlock).st_mtime_ns, before)
 
     def test_full_disk(self):
         """A dotlock without a process in it is one all the same."""
