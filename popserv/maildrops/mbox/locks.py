@@ -168,13 +168,16 @@ class FileLock:
                 raise
             _log_no_dotlock(path_of(self._parent), reason_of(error))
             return
-        status = os.fstat(fd)
-        self._dotlock = (status.st_dev, status.st_ino)
-        self._touched = time.monotonic()
         try:
+            status = os.fstat(fd)
+            self._dotlock = (status.st_dev, status.st_ino)
+            self._touched = time.monotonic()
             # For the programs that look whether this process still exists; without it they wait.
             with suppress(OSError):
                 os.write(fd, b"%d\n" % os.getpid())
+        except OSError:
+            os.unlink(self._name, dir_fd=self._parent)
+            raise
         finally:
             os.close(fd)
 

@@ -180,6 +180,14 @@ class LockTests(SynchronousTestCase):
         )
         self.assertIn("such as with --gid mail", lines[0])
 
+    def test_not_examined(self):
+        """If the new dotlock cannot be examined, there are no locks, and no file is open."""
+        error = OSError(errno.EIO, "I/O error")
+        with failing(os, "fstat", error), self.assertRaises(OSError):
+            self.lock.acquire()
+        self.assertTrue(self.other_can_lock())
+        self.assertFalse(os.path.exists(self.dotlock))
+
     def test_not_released(self):
         """If the dotlock cannot be removed, it is stale, and the lock of fcntl is released."""
         error = OSError(errno.EIO, "I/O error")
