@@ -20,7 +20,7 @@ from contextlib import suppress
 from hashlib import blake2b
 
 from popserv.maildrops.mbox.from_line import MARK, MAX_LENGTH, from_line_length
-from popserv.maildrops.mbox.rewriting import Edit, rewrite, write_at
+from popserv.maildrops.mbox.rewriting import Edit, read_at, rewrite, write_at
 from popserv.maildrops.mbox.spool_group import in_spool_group
 
 _CHUNK = 1 << 20
@@ -123,7 +123,7 @@ def _append(
         write_at(fd, separator, size)
         for offset in range(0, octets, _CHUNK):
             touch()
-            chunk = os.pread(journal, min(_CHUNK, octets - offset), _HEAD_LENGTH + offset)
+            chunk = read_at(journal, min(_CHUNK, octets - offset), _HEAD_LENGTH + offset)
             write_at(fd, chunk, size + len(separator) + offset)
         os.fsync(fd)
     except OSError:
@@ -134,7 +134,7 @@ def _append(
 
 def _separator(fd: int, size: int) -> bytes:
     """Return what must be between the messages of a file and another one: an empty line."""
-    end = os.pread(fd, 3, max(0, size - 3))
+    end = read_at(fd, 3, max(0, size - 3))
     if not end or end.endswith((b"\n\n", b"\n\r\n")):
         return b""
     if end.endswith(b"\n"):
@@ -197,10 +197,10 @@ def _read_head(journal: int, owners: Collection[int]) -> tuple[int, bytes] | Non
     status = os.fstat(journal)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_uid not in owners:
         return None
-    head = _HEAD.fullmatch(os.pread(journal, _HEAD_LENGTH, 0))
+    head = _HEAD.fullmatch(read_at(journal, _HEAD_LENGTH, 0))
     digest = blake2b(digest_size=16)
     for offset in range(_HEAD_LENGTH, status.st_size, _CHUNK):
-        digest.update(os.pread(journal, _CHUNK, offset))
+        digest.update(read_at(journal, _CHUNK, offset))
     if head is None or head[3] != digest.hexdigest().encode("ascii"):
         return None
     return int(head[1]), bytes.fromhex(head[2].decode("ascii"))
@@ -212,7 +212,7 @@ def _undo(fd: int, journal: int, size: int, separator: bytes, touch: Callable[[]
     if size + common < now:
         # Mail that another program has appended begins near the place where they differ.
         start = max(0, common - _MAX_OVERLAP)
-        text = os.pread(fd, 2 * MAX_LENGTH, size + start)
+        text = read_at(fd, 2 * MAX_LENGTH, size + start)
         places = (at for at in range(common - start, -1, -1) if text.startswith(MARK, at))
         found = next((at for at in places if from_line_length(text[at : at + MAX_LENGTH])), None)
         common = 0 if found is None else start + found
@@ -222,14 +222,14 @@ def _undo(fd: int, journal: int, size: int, separator: bytes, touch: Callable[[]
 
 def _common_prefix(fd: int, size: int, journal: int, separator: bytes) -> int:
     """Return how many octets of the file after ``size`` are those that were to be appended."""
-    written = os.pread(fd, len(separator), size)
+    written = read_at(fd, len(separator), size)
     common = _common_octets(written, separator)
     if common < len(separator):
         return common
     offset = _HEAD_LENGTH
     while True:
-        written = os.pread(fd, _CHUNK, size + common)
-        wanted = os.pread(journal, len(written), offset)
+        written = read_at(fd, _CHUNK, size + common)
+        wanted = read_at(journal, len(written), offset)
         if written != wanted or not written:
             return common + _common_octets(written, wanted)
         common += len(written)

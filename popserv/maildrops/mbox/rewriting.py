@@ -178,6 +178,17 @@ def _copy(fd: int, start: int, end: int, to: int, touch: Callable[[], None]) -> 
         to += len(chunk)
 
 
+def read_at(fd: int, octets: int, offset: int) -> bytes:
+    """Read so many octets at an offset of a file; less only at its end.
+
+    :raises OSError: they cannot be read.
+    """
+    text = os.pread(fd, octets, offset)
+    while len(text) < octets and (more := os.pread(fd, octets - len(text), offset + len(text))):
+        text += more
+    return text
+
+
 def write_at(fd: int, text: bytes, offset: int) -> None:
     """Write all of a text at an offset of a file.
 

@@ -6,7 +6,7 @@ from unittest import mock
 
 from popserv.errors import MaildropUnavailable
 from popserv.maildrops.mbox import appending
-from popserv.maildrops.mbox.appending import Batch, journal_name
+from popserv.maildrops.mbox.appending import Batch, journal_name, undo_append
 from popserv.maildrops.mbox.spool import Spool
 from tests.maildrops.maildir.harness import failing, result
 from tests.maildrops.mbox.harness import MboxCase, mbox_of, stored
@@ -87,6 +87,26 @@ class AppendingTests(MboxCase):
                 self.assertEqual([*mailbox.messages.octets[: len(octets)]], octets)
             self.assertEqual(self.read_all()[len(octets) :], NEW)
             self.assertEqual(os.listdir(self.root), ["ann"])
+
+    def test_short_reads(self):
+        """If the system returns less than it was asked for, the rest is read as well."""
+        real = os.pread
+
+        def pread(fd, octets, offset):
+            return real(fd, (octets + 1) // 2, offset)
+
+        with mock.patch.object(os, "pread", pread):
+            self.append_batch()
+            after = self.contents()
+            self.assertEqual(after, mbox_of(OLD) + mbox_of(NEW))
+            self.write(mbox_of(OLD))
+            self.kill_while_appending(WHOLE - 1)
+            parent = os.open(self.root, os.O_PATH)
+            fd = os.open(self.path, os.O_RDWR)
+            undo_append(fd, parent, b"ann", lambda: None)
+            os.close(fd)
+            os.close(parent)
+        self.assertEqual(self.contents(), mbox_of(OLD))
 
     def test_nothing(self):
         """A batch without messages changes nothing, however the file ends."""
