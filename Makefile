@@ -10,11 +10,12 @@ CLUSTER ?=
 CHAOS ?=
 SOAK ?=
 VERSIONS ?=
+FUZZ ?=
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve cluster chaos test soak versions lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
+.PHONY: help serve cluster chaos test soak versions fuzz lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
 
 help:
 	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
@@ -26,6 +27,8 @@ help:
 	@echo "make soak           run random sessions against real servers and compare them with a model;"
 	@echo "                    SOAK=--help lists the options"
 	@echo "make versions       run the tests with all installed versions of Python, and the oldest libraries"
+	@echo "make fuzz           run what reads the input of others with inputs that coverage guides;"
+	@echo "                    FUZZ='--target mbox --seconds 600', FUZZ=--help lists the options"
 	@echo "make lint           run ruff, mypy and import-linter"
 	@echo "make docs           build docs/_build/html, and check that the pages in man are up to date"
 	@echo "make man            build the manual pages in man, which are committed"
@@ -66,6 +69,9 @@ soak: $(VENV)/dev
 
 versions: $(VENV)/dev
 	$(BIN)/nox $(VERSIONS)
+
+fuzz: $(VENV)/dev
+	@exec $(BIN)/python -bb -m tests.fuzz $(FUZZ)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

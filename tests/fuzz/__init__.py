@@ -1,0 +1,13 @@
+"""Fuzzing: what popserv reads from others, with inputs that coverage guides: ``make fuzz``.
+
+=============  =====================================================================
+``targets``    what is fuzzed, and what must hold for each input
+``target``     what a target is
+``run``        calls a target, counts and times its inputs, keeps the one that fails
+``cost``       processor time, calls and memory of an input, and their bounds
+``libfuzzer``  inputs from atheris, in a process of its own
+``mutation``   inputs from a seed, without coverage, for the tests
+``corpus``     inputs in files: ``corpus`` beside it, and ``build/fuzz``
+``keeping``    chooses the inputs that are kept in ``corpus``
+=============  =====================================================================
+"""

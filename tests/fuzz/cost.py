@@ -1,0 +1,68 @@
+"""What an input costs: processor time, calls, and memory."""
+
+import sys
+import time
+import tracemalloc
+from typing import NamedTuple
+
+
+class Cost(NamedTuple):
+    """The cost that every input may have, or that of one."""
+
+    seconds: float
+    calls: int
+    memory: int
+
+
+BASE = Cost(0.05, 20_000, 1 << 20)
+"""What an input may cost in addition to its octets."""
+
+
+def seconds_of(target, data):
+    """Return the seconds of processor time that this thread takes for an input."""
+    start = time.thread_time()
+    target.check(data)
+    return time.thread_time() - start
+
+
+def max_seconds(target, data):
+    """Return the seconds that an input may take."""
+    return BASE.seconds + target.seconds_per_octet * len(data)
+
+
+def is_too_slow(target, data, seconds):
+    """Return whether an input took too long, and does so again.
+
+    Once, it may have been a collection of garbage, or the first use of a module.
+    """
+    limit = max_seconds(target, data)
+    return seconds > limit and min(seconds_of(target, data) for _ in range(3)) > limit
+
+
+def calls_of(target, data):
+    """Return how many functions an input calls: unlike time, each run gives the same number."""
+    number = 0
+
+    def count(_frame, event, _argument):
+        nonlocal number
+        number += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        target.check(data)
+    finally:
+        sys.setprofile(before)
+    return number
+
+
+def memory_of(target, data):
+    """Return the octets of memory at the peak of an input, beyond what was in use before."""
+    tracemalloc.start()
+    try:
+        target.check(data)
+        tracemalloc.clear_traces()
+        target.check(data)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

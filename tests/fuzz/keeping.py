@@ -1,0 +1,69 @@
+"""Chooses the inputs that are kept in the tree: those that reach most, and the slowest ones."""
+
+import sys
+
+from tests.fuzz import corpus
+from tests.fuzz.corpus import KEPT, WORK
+from tests.fuzz.cost import seconds_of
+
+MAX_INPUTS = 10
+"""The inputs of each target that are kept for what they reach."""
+
+MAX_KEPT_OCTETS = 400
+"""The octets of the longest input that is kept."""
+
+MAX_SLOW = 2
+"""The slowest inputs that are kept, each of another length in bits."""
+
+
+def reached(target, data):
+    """Return the lines of popserv that an input reaches, with the line before each."""
+    arcs = set()
+
+    def trace(frame, event, _argument):
+        if "/popserv/" not in frame.f_code.co_filename:
+            return None
+        code, last = frame.f_code, 0
+
+        def trace_lines(frame, event, _argument):
+            nonlocal last
+            arcs.add((code, last, frame.f_lineno))
+            last = frame.f_lineno
+            return trace_lines
+
+        return trace_lines
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        target.check(data)
+    finally:
+        sys.settrace(before)
+    return arcs
+
+
+def keep(target):
+    """Replace what is kept of a target; return how many inputs."""
+    found = {*corpus.read(WORK / "corpus" / target.name), *corpus.read(KEPT / target.name)}
+    candidates = sorted((each for each in found if len(each) <= MAX_KEPT_OCTETS), key=len)
+    known = set().union(*(reached(target, data) for data in target.seeds))
+    gains = {data: reached(target, data) for data in candidates}
+    chosen = []
+    while gains and len(chosen) < MAX_INPUTS:
+        best = max(gains, key=lambda data: (len(gains[data] - known), -len(data)))
+        new = gains.pop(best) - known
+        if not new:
+            break
+        known |= new
+        chosen.append(best)
+    slow = corpus.read(WORK / "slowest" / target.name)
+    slow = sorted((each for each in slow if len(each) <= MAX_KEPT_OCTETS), key=len)[-4:]
+    slow.sort(key=lambda data: -min(seconds_of(target, data) for _ in range(3)))
+    directory = KEPT / target.name
+    for path in directory.glob("*"):
+        path.unlink()
+    for data in chosen:
+        corpus.write(directory, data)
+    for data in slow[:MAX_SLOW]:
+        corpus.write(directory, data, "slow-")
+    return len(chosen) + len(slow[:MAX_SLOW])

@@ -1,0 +1,87 @@
+"""One run of one target: its inputs are counted and timed, and the first that fails is kept."""
+
+import time
+
+from tests.fuzz import corpus
+from tests.fuzz.cost import is_too_slow, max_seconds, seconds_of
+
+INTERVAL = 10
+"""Seconds between two lines of progress."""
+
+
+class Failed(Exception):
+    """An input has failed, and is in a file; the message says how to run it again."""
+
+
+class TooSlow(Exception):
+    """An input took more processor time than one of its octets may take."""
+
+
+class Run:
+    """Calls a target with inputs, for a number of seconds.
+
+    ``output`` writes a line.  ``work`` is the directory of its files.
+    """
+
+    def __init__(self, target, seconds, output=print, work=None):
+        self.target = target
+        self.inputs = 0
+        self._output = output
+        self._work = corpus.WORK if work is None else work
+        self._start = self._last = time.monotonic()
+        self._end = self._start + seconds
+        self._inputs_at_last = 0
+        # The seconds and the octets of the slowest input of each length in bits.
+        self._slowest = {}
+
+    def feed(self, data):
+        """Call the target with an input; return whether there is time for more.
+
+        :raises Failed: the input has failed.
+        """
+        self.inputs += 1
+        try:
+            seconds = seconds_of(self.target, data)
+            bits = len(data).bit_length()
+            if seconds > self._slowest.get(bits, (0,))[0]:
+                if is_too_slow(self.target, data, seconds):
+                    limit = max_seconds(self.target, data)
+                    raise TooSlow(f"{len(data)} octets may take {limit:.3f} seconds")
+                self._slowest[bits] = seconds, data
+        except Exception as error:
+            raise Failed(self.keep(data)) from error
+        now = time.monotonic()
+        if now - self._last > INTERVAL:
+            self.report(now)
+        return now < self._end
+
+    def keep(self, data):
+        """Write an input to a file; return how to run it again."""
+        path = corpus.write(self._work / "failures" / self.target.name, data)
+        return (
+            f"{self.target.name}: input {self.inputs} has failed; it is in {path}\n"
+            f"again: make fuzz FUZZ='--target {self.target.name} --input {path}'"
+        )
+
+    def report(self, now):
+        """Write a line of progress."""
+        rate = (self.inputs - self._inputs_at_last) / (now - self._last)
+        self._last, self._inputs_at_last = now, self.inputs
+        self._output(
+            f"{self.target.name:>10} {now - self._start:6.0f} s {self.inputs:>10} inputs "
+            f"{rate:>8.0f}/s"
+        )
+
+    def finish(self):
+        """Write the last line, and the slowest inputs to files."""
+        seconds = time.monotonic() - self._start
+        directory = self._work / "slowest" / self.target.name
+        for bits, (_, data) in self._slowest.items():
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / f"slow-{bits:02}").write_bytes(data)
+        slowest, data = max((each for each in self._slowest.values()), default=(0, b""))
+        self._output(
+            f"{self.target.name:>10} {seconds:6.0f} s {self.inputs:>10} inputs "
+            f"{self.inputs / max(seconds, 1e-3):>8.0f}/s  slowest {slowest * 1000:.1f} ms "
+            f"({len(data)} octets)"
+        )

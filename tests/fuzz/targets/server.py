@@ -1,0 +1,90 @@
+"""A server in memory for inputs, of which every unexpected error is a failure."""
+
+from contextlib import contextmanager
+
+from twisted.cred.portal import Portal
+from twisted.logger import globalLogPublisher
+
+from popserv.auth.realm import MaildropRealm
+from popserv.core.command import CommandTable
+from popserv.maildrops.memory import MemoryMaildrops
+from popserv.messages.downgrade import Downgrader
+from popserv.server.factory import POP3Factory
+from popserv.testing import MemoryClient
+
+MESSAGES = (b"one\n", b"Subject: \xc3\xbc\n\n.\n..\nx", b"", b"a: b\r\n\r\n" + b"line\r\n" * 9)
+"""Ann's mail."""
+
+_NEVER = 1e9
+"""Seconds: no session is idle for so long."""
+
+_QUIET = 40
+"""Seconds without a reply after which there is none: a failed login is delayed by 15."""
+
+
+@contextmanager
+def no_errors():
+    """Check that no exception is logged."""
+    failures = []
+
+    def observe(event):
+        if "log_failure" in event:
+            failures.append(event["log_failure"])
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    if failures:
+        failures[0].raiseException()
+
+
+class Server:
+    """A server on which ann has mail; ``checkers`` log her in."""
+
+    def __init__(self, commands, checkers):
+        self.store = MemoryMaildrops(Downgrader)
+        for message in MESSAGES:
+            self.store.deliver(b"ann", message)
+        self.factory = POP3Factory(
+            CommandTable(commands),
+            Portal(MaildropRealm(self.store), checkers),
+            host=b"dewey",
+            downgrader=Downgrader,
+            idle_timeout=_NEVER,
+        )
+
+    def connect(self):
+        """Return a client that has read the greeting."""
+        client = MemoryClient(self.factory)
+        greeting = client.received()
+        assert greeting.startswith(b"+OK "), greeting
+        return client
+
+    def end(self, client):
+        """Lose the connection; nothing may be locked afterwards."""
+        client.lose()
+        assert not self.store.locked, self.store.locked
+
+
+def wait(client):
+    """Return what the server sends until it has been quiet."""
+    parts = [client.received()]
+    quiet = 0
+    while quiet < _QUIET and not client.closed:
+        client.clock.advance(1)
+        parts.append(client.received())
+        quiet = 0 if parts[-1] else quiet + 1
+    return b"".join(parts)
+
+
+def reply_to(client, line):
+    """Send a line; return the reply, which may be delayed."""
+    reply = client.send(line)
+    for _ in range(_QUIET):
+        if reply or client.closed:
+            break
+        client.clock.advance(1)
+        reply = client.received()
+    return reply

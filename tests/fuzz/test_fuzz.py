@@ -1,0 +1,225 @@
+"""The corpus, a short run of each target from a seed, and targets with a fault, which is found."""
+
+import os
+import random
+from itertools import islice
+from pathlib import Path
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.auth.oauth.claims import RequiredClaims
+from popserv.auth.passwords.checker import SecretsChecker
+from popserv.auth.users import extra_fields
+from popserv.maildrops.maildir.listing import size_file
+from popserv.maildrops.maildir.unique_ids import dovecot_uidlist
+from popserv.maildrops.mbox import parser
+from popserv.maildrops.memory import MemoryMailbox
+from popserv.messages.downgrade import downgrader
+from popserv.messages.framing import TopFramer
+from popserv.transports import proxy_header
+from tests.fuzz import __main__ as command
+from tests.fuzz import corpus, keeping, run
+from tests.fuzz.cost import BASE, calls_of, is_too_slow, memory_of
+from tests.fuzz.mutation import mutations
+from tests.fuzz.run import Failed, Run
+from tests.fuzz.target import Target
+from tests.fuzz.targets import TARGETS, lines
+
+INPUTS = 200
+"""The inputs of each target that follow from a seed."""
+
+MAX_CORPUS = 64 << 10
+"""The octets of the whole corpus."""
+
+
+class CorpusTests(SynchronousTestCase):
+    """What is kept in the tree."""
+
+    def test_inputs(self):
+        """No input fails, and the calls and the memory of each are bounded by its octets."""
+        for target in TARGETS.values():
+            for data in corpus.inputs_of(target):
+                calls = calls_of(target, data)
+                limit = BASE.calls + target.calls_per_octet * len(data)
+                self.assertLess(calls, limit, (target.name, data))
+                memory = memory_of(target, data)
+                limit = BASE.memory + target.memory_per_octet * len(data)
+                self.assertLess(memory, limit, (target.name, data))
+
+    def test_directories(self):
+        """Each directory is that of a target, and all files together are small."""
+        self.assertLessEqual({each.name for each in corpus.KEPT.iterdir()}, {*TARGETS})
+        files = [path for path in corpus.KEPT.rglob("*") if path.is_file()]
+        self.assertLess(sum(path.stat().st_size for path in files), MAX_CORPUS)
+
+
+class SeedTests(SynchronousTestCase):
+    """A short run of each target."""
+
+    def test_inputs(self):
+        """No input fails: in CI the same ones each time, elsewhere others."""
+        seed = 1725 if "CI" in os.environ else random.SystemRandom().getrandbits(31)
+        print(f"make fuzz FUZZ='--mutate --seed {seed}'")
+        for target in TARGETS.values():
+            for data in islice(mutations(target, corpus.inputs_of(target), seed), INPUTS):
+                try:
+                    target.check(data)
+                except Exception:
+                    print(target.name, data)
+                    raise
+
+    def test_same(self):
+        """A seed gives the same inputs each time, and another one gives others."""
+        target = TARGETS["users"]
+        first, again, other = (
+            list(islice(mutations(target, target.seeds, seed), 200)) for seed in (1, 1, 2)
+        )
+        self.assertEqual(first, again)
+        self.assertNotEqual(first, other)
+        self.assertLessEqual(max(map(len, first)), target.max_octets)
+
+
+def broken(data):
+    """Fail with a line that has a colon after a space."""
+    if b" " in data and b":" in data[data.index(b" ") :]:
+        raise ZeroDivisionError
+
+
+def slow(data):
+    """Compare each octet with each other one."""
+    return sum(a == b for a in data * 20 for b in data * 20)
+
+
+def is_good(target, data):
+    """Return whether an input does not fail."""
+    try:
+        target.check(data)
+    except Exception:
+        return False
+    return True
+
+
+async def _open_nothing(_self, _message):
+    raise OSError("a secret of the disk's")
+
+
+async def _accept(*_arguments):
+    return True
+
+
+FAULTS = {
+    "lines": (lines, "number", int),
+    "sessions": (MemoryMailbox, "open", _open_nothing),
+    "sasl": (SecretsChecker, "_is_right", _accept),
+    "proxy": (proxy_header, "_port", int),
+    "users": (extra_fields, "_parse_time", int.from_bytes),
+    "size_file": (size_file, "are_sorted", lambda names: True),
+    "mbox": (parser, "_blank_line_before", lambda window, start, following: 0),
+    "uidlist": (dovecot_uidlist, "_MAX_UID", 1 << 40),
+    "jwt": (RequiredClaims, "check", lambda self, claims, now: None),
+    "downgrader": (downgrader, "MAX_DEPTH", 0),
+    "framing": (TopFramer, "finish", lambda self: b".\r\n"),
+}
+"""For each target something that it calls, and what takes its place."""
+
+
+class FaultTests(SynchronousTestCase):
+    """Targets with a fault."""
+
+    def setUp(self):
+        """Make a directory for the files of runs, and record the lines."""
+        self.work = Path(self.mktemp()).absolute()
+        self.lines = []
+
+    def find(self, check, seeds):
+        """Run a target until an input fails; return the message, and the input."""
+        target = Target("broken", check, seeds)
+        process = Run(target, 600, self.lines.append, self.work)
+        with self.assertRaises(Failed) as found:
+            for data in mutations(target, target.seeds, 1):
+                process.feed(data)
+        (path,) = (self.work / "failures" / "broken").iterdir()
+        self.assertIn(
+            f"again: make fuzz FUZZ='--target broken --input {path}'", str(found.exception)
+        )
+        return found.exception.__cause__, path.read_bytes()
+
+    def test_exception(self):
+        """An exception is found, and the input is written to a file."""
+        error, data = self.find(broken, (b"a:b", b"c d"))
+        self.assertIsInstance(error, ZeroDivisionError)
+        self.assertRaises(ZeroDivisionError, broken, data)
+
+    def test_slow(self):
+        """An input that takes more time than its octets may take is found."""
+        error, data = self.find(slow, (b"x" * 300,))
+        self.assertIsInstance(error, run.TooSlow)
+        self.assertTrue(is_too_slow(Target("broken", slow, ()), data, 1e9))
+
+    def test_cost(self):
+        """Calls and memory are counted."""
+        target = Target("costly", lambda data: [bytes.fromhex("00" * 10) for _ in data], ())
+        self.assertGreaterEqual(calls_of(target, b"x" * 1000), 1000)
+        self.assertGreater(memory_of(target, b"x" * 1000), 10_000)
+        self.assertLess(memory_of(target, b""), 10_000)
+
+    def test_popserv(self):
+        """A fault in what a target calls is found, for every target."""
+        self.assertEqual({*FAULTS}, {*TARGETS})
+        for name, (module, attribute, replacement) in FAULTS.items():
+            target = TARGETS[name]
+            inputs = islice(mutations(target, corpus.inputs_of(target), 1), 5000)
+            self.assertTrue(all(is_good(target, data) for data in target.seeds), name)
+            with patch.object(module, attribute, replacement):
+                self.assertFalse(all(is_good(target, data) for data in inputs), name)
+        # Sessions survive a fault of the store, which is logged.
+        self.assertTrue(self.flushLoggedErrors(OSError))
+
+    def test_end(self):
+        """A run counts its inputs, and ends after its seconds with the slowest input in a file."""
+        self.patch(run, "INTERVAL", -1)
+        process = Run(Target("ends", len, ()), -1, self.lines.append, self.work)
+        self.assertFalse(process.feed(b"abc"))
+        process.finish()
+        self.assertRegex(self.lines[0], r"\A +ends +0 s +1 inputs +[0-9]+/s\Z")
+        self.assertRegex(self.lines[1], r"1 inputs .*slowest [0-9.]+ ms \(3 octets\)\Z")
+        (path,) = (self.work / "slowest" / "ends").iterdir()
+        self.assertEqual((path.name, path.read_bytes()), ("slow-02", b"abc"))
+
+
+class KeepingTests(SynchronousTestCase):
+    """The choice of what is kept."""
+
+    def test_keep(self):
+        """Of two inputs that reach the same the shorter one is kept, and none that reaches less."""
+        work, kept = Path(self.mktemp()), Path(self.mktemp())
+        self.patch(keeping, "WORK", work)
+        self.patch(keeping, "KEPT", kept)
+        target = TARGETS["uidlist"]._replace(seeds=(b"",))
+        for data in (b"1 5 9\n1 a\n", b"1 5 9\n1 abcdef\n", b"x"):
+            corpus.write(work / "corpus" / "uidlist", data)
+        corpus.write(work / "slowest" / "uidlist", b"1 5 6\n")
+        self.assertEqual(keeping.keep(target), 2)
+        names = sorted(path.name[:5] for path in (kept / "uidlist").iterdir())
+        self.assertEqual(names[1], "slow-")
+        self.assertIn(b"1 5 9\n1 a\n", corpus.read(kept / "uidlist"))
+
+
+class CommandTests(SynchronousTestCase):
+    """``make fuzz``."""
+
+    def test_input(self):
+        """One input can be run again."""
+        path = corpus.write(Path(self.mktemp()), b"ann:x\n")
+        self.assertEqual(command.main(["--target", "users", "--input", str(path)]), 0)
+        with self.assertRaises(SystemExit):
+            command.parse(["--input", str(path)])
+
+    def test_mutate(self):
+        """A run without atheris ends after its seconds, or with the input that fails."""
+        self.patch(corpus, "WORK", Path(self.mktemp()))
+        self.patch(command, "TARGETS", {"good": Target("good", len, (b"a",))})
+        self.assertEqual(command.main(["--mutate", "--seconds", "0", "--seed", "1"]), 0)
+        self.patch(command, "TARGETS", {"bad": Target("bad", broken, (b" :",))})
+        self.assertEqual(command.main(["--mutate", "--seconds", "9"]), 1)
