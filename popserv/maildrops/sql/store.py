@@ -1,4 +1,7 @@
-"""The SQL store: maildrops in a PostgreSQL database that several processes share."""
+"""The SQL store: maildrops in a PostgreSQL database that several processes share.
+
+The module is long because the store provides many interfaces, each with a few lines.
+"""
 
 from __future__ import annotations
 
