@@ -11,11 +11,12 @@ CHAOS ?=
 SOAK ?=
 VERSIONS ?=
 FUZZ ?=
+FAULTS ?=
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve cluster chaos test soak versions fuzz lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
+.PHONY: help serve cluster chaos test soak versions fuzz faults lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
 
 help:
 	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
@@ -29,6 +30,8 @@ help:
 	@echo "make versions       run the tests with all installed versions of Python, and the oldest libraries"
 	@echo "make fuzz           run what reads the input of others with inputs that coverage guides;"
 	@echo "                    FUZZ='--target mbox --seconds 600', FUZZ=--help lists the options"
+	@echo "make faults         let each system call of real servers fail, in turn, for minutes;"
+	@echo "                    FAULTS=--help lists the options"
 	@echo "make lint           run ruff, mypy and import-linter"
 	@echo "make docs           build docs/_build/html, and check that the pages in man are up to date"
 	@echo "make man            build the manual pages in man, which are committed"
@@ -72,6 +75,9 @@ versions: $(VENV)/dev
 
 fuzz: $(VENV)/dev
 	@exec $(BIN)/python -bb -m tests.fuzz $(FUZZ)
+
+faults: $(VENV)/dev
+	@$(BIN)/python -bb -W error -m tests.faults $(FAULTS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ COUNTS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped\n", re.MULTILIN
 LONGEST = (
     "tests.maildrops",
     "tests.soak",
+    "tests.faults",
     "tests.live.test_debian",
     "tests.live.test_chaos",
     "tests.live.test_failures",

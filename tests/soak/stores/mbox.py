@@ -75,6 +75,8 @@ class Mbox(Store):
 
     def _is_stale(self, lock):
         try:
+            if time.time() - lock.stat().st_mtime > 300:
+                return True
             os.kill(int(lock.read_text()), 0)
         except ProcessLookupError:
             return True

@@ -1,0 +1,13 @@
+"""System calls of a real server that fail, return short or are its last, each of them in turn.
+
+=============  ======================================================================
+``shim.c``     the library that makes a system call fail; it is loaded into the server
+``shim``       compiles and arms it: the n-th call of a class, below one directory
+``prepared``   forks servers that have imported everything, so that each starts at once
+``bench``      a server with one store, and the programs that use its maildrops
+``scenarios``  what is done meanwhile, and what must be true afterwards
+``runs``       one scenario with one fault, and what holds for all of them
+=============  ======================================================================
+
+``make faults`` runs all faults; the tests run some of them.
+"""

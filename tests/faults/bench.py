@@ -1,0 +1,168 @@
+"""A server with one store, the maildrops of its users, and the programs that use them."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+
+from tests.live.harness import Connection, until
+from tests.live.test_lmtp import LMTP
+from tests.soak.stores import STORES
+
+USERS = 500
+"""Each run has a user of its own, so that nothing that the server keeps is from another run."""
+
+STALE_AGE = 300
+"""Seconds after which a dotlock is stale, in which a killed process has not written its ID."""
+
+
+def message(number, octets=0):
+    """Return a message, of about so many octets."""
+    line = b"%d: all that is here must be there afterwards\n" % number
+    return (
+        b"From: s@example.org\nSubject: message %d\nMessage-ID: <%d@example.org>\n\n"
+        % (number, number)
+    ) + line * max(2, octets // len(line))
+
+
+MESSAGES = (message(1), message(2, 3000), message(3, 150_000), message(4))
+"""The third is larger than what a store keeps in memory."""
+
+
+class Bench:
+    """One store, with a server that is started when it is needed.
+
+    :param root: the directory that is made for all its files.
+    :param kind: the store, as :data:`tests.soak.stores.STORES` names it.
+    :param options: more options of the server.
+    """
+
+    def __init__(self, root, shim, prepared, kind, *options):
+        self.shim = shim
+        self.prepared = prepared
+        self.kind = kind
+        self.root = root
+        self.root.mkdir()
+        self.store = STORES[kind](self.root)
+        self.mail = self.store.root
+        self.log_file = self.root / "log"
+        self._options = options
+        self._pid = None
+        self._bystander = None
+        self._serial = 0
+        self.users = self.root / "auth" / "users"
+        self.users.parent.mkdir()
+        self.users.write_text("".join(f"u{each}:{{PLAIN}}secret\n" for each in range(USERS)))
+        self.users.chmod(0o600)
+        self.choose = random.Random(0)
+        self.deliver("u0", MESSAGES[:1])
+
+    def new_user(self):
+        """Return the name of a user who has no maildrop; the server is running then."""
+        if self._serial == USERS - 1:
+            self.stop()
+            shutil.rmtree(self.mail)
+            self.mail.mkdir()
+            self.deliver("u0", MESSAGES[:1])
+            self._serial = 0
+        self.start()
+        self._serial += 1
+        return f"u{self._serial}"
+
+    def deliver(self, user, messages):
+        """Deliver messages as another program does; return what there is of each, by its key."""
+        return {self.store.deliver(user, each, self.choose): each for each in messages}
+
+    def read(self, user):
+        """Return the messages that another program sees."""
+        return [self.store.normalize(body) for _, body, _ in self.store.read(user)]
+
+    def logged(self):
+        """Return the octets that the server and the commands have logged."""
+        return self.log_file.stat().st_size if self.log_file.exists() else 0
+
+    def log(self, start=0):
+        """Return what they have logged after so many octets."""
+        with self.log_file.open("rb") as file:
+            file.seek(start)
+            return file.read().decode(errors="backslashreplace")
+
+    def start(self):
+        """Start the server unless it runs, with a session of another user."""
+        if self._pid is not None:
+            return
+        for each in ("pop3", "lmtp"):
+            (self.root / each).unlink(missing_ok=True)
+        self._pid = self.prepared.start(
+            *(self.log_file, "twistd", "--nodaemon", "--pidfile=", "pop3"),
+            *("--store", self.store.name, "--auth", f"passwd-file:{self.users}"),
+            *("--listen", f"unix:{self.root}/pop3", "--mark-seen"),
+            *("--lmtp", f"unix:{self.root}/lmtp", "--recipient-local-part", *self._options),
+        )
+
+        def is_ready():
+            try:
+                for each in ("pop3", "lmtp"):
+                    with socket.socket(socket.AF_UNIX) as client:
+                        client.connect(str(self.root / each))
+            except OSError:
+                return False
+            return True
+
+        until(is_ready, f"the server of {self.root}")
+        self._bystander = self.connect()
+        if not self.login(self._bystander, "u0").startswith(b"+OK"):
+            raise AssertionError(self.log())
+
+    def connect(self):
+        """Return a new connection."""
+        return Connection(str(self.root / "pop3"))
+
+    def login(self, connection, user):
+        """Log in; return the last reply."""
+        connection.ask(b"USER " + user.encode())
+        return connection.ask(b"PASS secret")
+
+    def post(self, user, text):
+        """Deliver a message by LMTP; return the reply to it, empty if the server is gone."""
+        lmtp = None
+        try:
+            lmtp = LMTP(self.root / "lmtp")
+            lmtp.ask(b"LHLO x", b"MAIL FROM:<s@example.org>")
+            accepted = lmtp.ask(b"RCPT TO:<%b@example.org>" % user.encode())[0]
+            if not accepted.startswith("250"):
+                return accepted
+            lmtp.ask(b"DATA")
+            lmtp.socket.sendall(text.replace(b"\n", b"\r\n") + b".\r\n")
+            return lmtp.reply()
+        except OSError:
+            return ""
+        finally:
+            if lmtp is not None:
+                lmtp.close()
+
+    def age_dotlocks(self):
+        """Let the time pass after which a dotlock without a process ID is stale."""
+        for path in self.mail.glob("*.lock"):
+            if not path.read_bytes():
+                old = path.stat().st_mtime - STALE_AGE - 1
+                os.utime(path, (old, old))
+
+    def check_bystander(self):
+        """Check that the session of another user is as it was."""
+        replies = [self._bystander.ask(b"NOOP"), self._bystander.ask(b"RETR 1")]
+        if not all(each.startswith(b"+OK") for each in replies):
+            raise AssertionError(f"another session was told {replies}")
+        self._bystander.lines()
+
+    def stop(self, number=signal.SIGTERM):
+        """Stop the server, or find that it was killed; return its exit code."""
+        if self._pid is None:
+            return None
+        self._bystander.abandon()
+        if number:
+            os.kill(self._pid, number)
+        code = self.prepared.wait(self._pid)
+        self._pid = None
+        return code

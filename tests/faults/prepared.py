@@ -1,0 +1,108 @@
+"""Processes that have popserv imported before they are needed, so that each starts in no time.
+
+The module is also the program of the process that forks them.  It reads a request on each line, in
+JSON, and replies with a line: to ``{"argv": [...], "output": PATH, "input": PATH}``, which starts
+``twistd`` or ``popserv``, with the process ID, and to ``{"wait": PID}`` with the exit code.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+from tests.live.harness import CHECKOUT
+
+
+class Prepared:
+    """A process with all modules of popserv, from which servers and commands are forked."""
+
+    def __init__(self, environment):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.prepared"],
+            cwd=CHECKOUT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **environment},
+        )
+
+    def _ask(self, **request):
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def start(self, output, *argv, stdin=os.devnull):
+        """Start a program whose output is appended to a file; return its process ID."""
+        return self._ask(argv=list(map(str, argv)), output=str(output), input=str(stdin))
+
+    def wait(self, pid):
+        """Wait until a process has ended; return its exit code, as subprocess tells it."""
+        return self._ask(wait=pid)
+
+    def run(self, output, *argv, **options):
+        """Start a program, and wait until it has ended; return its exit code."""
+        return self.wait(self.start(output, *argv, **options))
+
+    def close(self):
+        """End the process."""
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+def _become(request):
+    """Run a program in a process of its own."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    for number, path, mode in ((0, request["input"], os.O_RDONLY), (1, request["output"], flags)):
+        fd = os.open(path, mode, 0o600)
+        os.dup2(fd, number)
+        os.close(fd)
+    os.dup2(1, 2)
+    sys.argv = request["argv"]
+    if sys.argv[0] == "twistd":
+        from twisted.scripts.twistd import run
+
+        run()
+        return 0
+    from popserv.commandline.main import main
+
+    return main()
+
+
+def _serve():
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb", 0)
+    # What a program imports beside these would cost each process again.
+    for name in (
+        *("popserv.tap", "popserv.commandline.copy", "popserv.commandline.uidl"),
+        *("popserv.commandline.deliver", "popserv.wiring.factories", "twisted.scripts.twistd"),
+        *("popserv.maildrops.maildir.kind", "popserv.maildrops.mbox.kind"),
+        *("popserv.maildrops.mh.kind", "popserv.delivery"),
+    ):
+        __import__(name)
+    for line in requests:
+        request = json.loads(line)
+        if "wait" in request:
+            status = os.waitpid(request["wait"], 0)[1]
+            replies.write(b"%d\n" % os.waitstatus_to_exitcode(status))
+            continue
+        pid = os.fork()
+        if pid == 0:
+            try:
+                requests.close()
+                replies.close()
+                code = _become(request)
+            except SystemExit as ended:
+                code = ended.code if isinstance(ended.code, int) else bool(ended.code)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+                code = 1
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code or 0)
+        replies.write(b"%d\n" % pid)
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,546 @@
+/* Makes system calls on files below one directory fail, return short, or kill the process.
+
+   LD_PRELOAD loads it into the server.  The test and the server share one mapped file, struct
+   control, so that the test arms it between two sessions of a running server, or for a process
+   that it is about to fork.  It can also record what a session changes, in order, for
+   tests/faults/power.py.
+
+   A call counts if it belongs to one of the classes in the mask, and the file or a name that it
+   is given is below control->root.  The functions of libc that are replaced are those by which
+   Python and popserv/_speedups.c use the file system. */
+
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* The order is that of CLASSES in tests/faults/shim.py. */
+enum class {
+    OPEN = 1, READ = 2, WRITE = 4, SYNC = 8, RENAME = 16, LINK = 32, UNLINK = 64, STAT = 128,
+    LOCK = 256, TRUNCATE = 512, MKDIR = 1024, LISTING = 2048, ATTRIBUTES = 4096,
+};
+
+enum { SHORT = -1, KILL = -2 };
+
+/* The layout is that of CONTROL in tests/faults/shim.py. */
+struct control {
+    uint32_t mask;          /* the classes that count; 0: nothing is done */
+    uint32_t number;        /* the call that fails, from 1; 0: none */
+    uint32_t lasts;         /* whether all later ones fail as well */
+    int32_t action;         /* an errno, SHORT or KILL */
+    uint32_t records;       /* whether changes are recorded */
+    _Atomic uint32_t count; /* the calls until now */
+    _Atomic uint32_t hits;  /* the faults until now */
+    char root[500];         /* the directory, or a file */
+    char last[1024];        /* the call that failed last, for messages */
+};
+
+/* The layout is that of RECORD in tests/faults/power.py; the names and the data follow. */
+struct record {
+    uint32_t kind, first, second, data;
+    int64_t offset;
+};
+
+enum { WROTE, TRUNCATED, RENAMED, LINKED, REMOVED, MADE_DIRECTORY, SYNCED, CREATED, TIMES };
+
+static struct control *control;
+static int log_fd = -1;
+static pthread_mutex_t recording = PTHREAD_MUTEX_INITIALIZER;
+
+__attribute__((constructor)) static void map(void)
+{
+    const char *path = getenv("POPSERV_FAULTS");
+    char name[PATH_MAX];
+    int fd = path ? (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC, 0) : -1;
+
+    if (fd < 0)
+        return;
+    control = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    syscall(SYS_close, fd);
+    if (control == MAP_FAILED)
+        abort();
+    snprintf(name, sizeof name, "%s.log", path);
+    log_fd = (int)syscall(SYS_openat, AT_FDCWD, name, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+}
+
+/* Write the path of a descriptor, of a name below one, or of a name; return its length. */
+static size_t resolve(int dir, const char *name, char path[PATH_MAX])
+{
+    char link[40];
+    ssize_t length = 0;
+
+    if (name && name[0] == '/') {
+        snprintf(path, PATH_MAX, "%s", name);
+        return strlen(path);
+    }
+    if (dir == AT_FDCWD)
+        snprintf(link, sizeof link, "/proc/self/cwd");
+    else
+        snprintf(link, sizeof link, "/proc/self/fd/%d", dir);
+    length = syscall(SYS_readlinkat, AT_FDCWD, link, path, PATH_MAX - 1);
+    if (length < 0)
+        length = 0;
+    path[length] = 0;
+    if (name && name[0] && strcmp(name, ".") != 0)
+        length += snprintf(path + length, PATH_MAX - (size_t)length, "/%s", name);
+    return (size_t)length;
+}
+
+static int is_below(const char *path)
+{
+    size_t length = strlen(control->root);
+
+    return strncmp(path, control->root, length) == 0 && (!path[length] || strchr("/. ", path[length]));
+}
+
+/* Count a call; return 0, an errno or SHORT, or do not return. */
+static int fault(enum class class, const char *function, int dir, const char *name)
+{
+    char path[PATH_MAX];
+    uint32_t count;
+    int saved = errno;
+
+    if (!control || !(control->mask & class))
+        return 0;
+    resolve(dir, name, path);
+    errno = saved;
+    if (!is_below(path))
+        return 0;
+    count = atomic_fetch_add(&control->count, 1) + 1;
+    if (!control->number || count < control->number || (count > control->number && !control->lasts))
+        return 0;
+    atomic_fetch_add(&control->hits, 1);
+    snprintf(control->last, sizeof control->last, "%s %.900s", function, path);
+    if (control->action == KILL) {
+        syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
+        for (;;)
+            pause();
+    }
+    return control->action;
+}
+
+#define REAL(name) __extension__({ \
+    static __typeof__(&name) real; \
+    if (!real) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name); \
+    real; })
+
+#define FAIL_IF(class, dir, name) do { \
+    int number = fault(class, __func__, dir, name); \
+    if (number > 0) { errno = number; return -1; } } while (0)
+
+static int records(void)
+{
+    return control && control->records;
+}
+
+static void begin(void)
+{
+    if (records())
+        pthread_mutex_lock(&recording);
+}
+
+/* Record what has succeeded, if it is below the root. */
+static void end(int succeeded, uint32_t kind, const char *first, const char *second,
+                const void *data, size_t size, int64_t offset)
+{
+    int saved = errno;
+
+    if (!records())
+        return;
+    if (succeeded && (is_below(first) || is_below(second))) {
+        struct record head = {kind, (uint32_t)strlen(first), (uint32_t)strlen(second),
+                              (uint32_t)size, offset};
+        struct iovec parts[] = {{&head, sizeof head}, {(void *)first, head.first},
+                                {(void *)second, head.second}, {(void *)data, size}};
+        if (syscall(SYS_writev, log_fd, parts, 4) < 0)
+            abort();
+    }
+    pthread_mutex_unlock(&recording);
+    errno = saved;
+}
+
+/* open */
+
+static int open_at(const char *function, int dir, const char *name, int flags, mode_t mode)
+{
+    char path[PATH_MAX];
+    int number = fault(OPEN, function, dir, name), fd, existed = 1;
+
+    if (number > 0) {
+        errno = number;
+        return -1;
+    }
+    begin();
+    if (records()) {
+        resolve(dir, name, path);
+        existed = !(flags & O_CREAT) || syscall(SYS_faccessat, AT_FDCWD, path, F_OK) == 0;
+    }
+    fd = (int)syscall(SYS_openat, dir, name, flags, mode);
+    if (records()) {
+        if (!existed)
+            end(fd >= 0, CREATED, path, "", "", 0, 0);
+        else
+            end(fd >= 0 && flags & O_TRUNC, TRUNCATED, path, "", "", 0, 0);
+    }
+    return fd;
+}
+
+#define MODE(flags) __extension__({ \
+    mode_t mode = 0; \
+    if ((flags) & O_CREAT) { \
+        va_list rest; \
+        va_start(rest, flags); \
+        mode = va_arg(rest, mode_t); \
+        va_end(rest); \
+    } \
+    mode; })
+
+int open(const char *name, int flags, ...)
+{
+    return open_at(__func__, AT_FDCWD, name, flags, MODE(flags));
+}
+
+int open64(const char *name, int flags, ...)
+{
+    return open_at(__func__, AT_FDCWD, name, flags, MODE(flags));
+}
+
+int openat(int dir, const char *name, int flags, ...)
+{
+    return open_at(__func__, dir, name, flags, MODE(flags));
+}
+
+int openat64(int dir, const char *name, int flags, ...)
+{
+    return open_at(__func__, dir, name, flags, MODE(flags));
+}
+
+long syscall(long number, ...)
+{
+    static long (*real)(long, ...);
+    long a[6];
+    va_list rest;
+
+    va_start(rest, number);
+    for (int i = 0; i < 6; i++)
+        a[i] = va_arg(rest, long);
+    va_end(rest);
+    if (!real)
+        real = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+    if (number == SYS_openat2) {
+        int error = fault(OPEN, "openat2", (int)a[0], (const char *)a[1]);
+        if (error > 0) {
+            errno = error;
+            return -1;
+        }
+    }
+    return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+DIR *opendir(const char *name)
+{
+    int number = fault(OPEN, __func__, AT_FDCWD, name);
+
+    if (number > 0) {
+        errno = number;
+        return NULL;
+    }
+    return REAL(opendir)(name);
+}
+
+/* read */
+
+#define READS(real_call) do { \
+    int number = fault(READ, __func__, fd, NULL); \
+    if (number > 0) { errno = number; return -1; } \
+    if (number == SHORT && size > 1) size /= 2; \
+    return real_call; } while (0)
+
+ssize_t read(int fd, void *to, size_t size)
+{
+    READS(REAL(read)(fd, to, size));
+}
+
+ssize_t pread64(int fd, void *to, size_t size, off64_t at)
+{
+    READS(REAL(pread64)(fd, to, size, at));
+}
+
+/* For a short read, the first half of the first part. */
+#define READS_PARTS(real_call) do { \
+    struct iovec first; \
+    int number = fault(READ, __func__, fd, NULL); \
+    if (number > 0) { errno = number; return -1; } \
+    if (number == SHORT && parts > 0 && to[0].iov_len > 1) { \
+        first = (struct iovec){to[0].iov_base, to[0].iov_len / 2}; \
+        to = &first; \
+        parts = 1; \
+    } \
+    return real_call; } while (0)
+
+ssize_t readv(int fd, const struct iovec *to, int parts)
+{
+    READS_PARTS(REAL(readv)(fd, to, parts));
+}
+
+ssize_t preadv64v2(int fd, const struct iovec *to, int parts, off64_t at, int flags)
+{
+    READS_PARTS(REAL(preadv64v2)(fd, to, parts, at, flags));
+}
+
+/* write */
+
+static ssize_t write_at(const char *function, int fd, const void *from, size_t size, off64_t at)
+{
+    char path[PATH_MAX] = "";
+    int number = fault(WRITE, function, fd, NULL);
+    ssize_t written;
+
+    if (number > 0) {
+        errno = number;
+        return -1;
+    }
+    if (number == SHORT && size > 1)
+        size /= 2;
+    begin();
+    written = at < 0 ? REAL(write)(fd, from, size) : REAL(pwrite64)(fd, from, size, at);
+    if (records()) {
+        int saved = errno;
+        resolve(fd, NULL, path);
+        if (at < 0)
+            at = lseek(fd, 0, SEEK_CUR) - written;
+        errno = saved;
+    }
+    end(written > 0, WROTE, path, "", from, written > 0 ? (size_t)written : 0, at);
+    return written;
+}
+
+ssize_t write(int fd, const void *from, size_t size)
+{
+    return write_at(__func__, fd, from, size, -1);
+}
+
+ssize_t pwrite64(int fd, const void *from, size_t size, off64_t at)
+{
+    return write_at(__func__, fd, from, size, at);
+}
+
+/* popserv writes sockets with it, and no files. */
+ssize_t writev(int fd, const struct iovec *from, int parts)
+{
+    FAIL_IF(WRITE, fd, NULL);
+    return REAL(writev)(fd, from, parts);
+}
+
+/* fsync, fdatasync, ftruncate, and what changes the attributes of an open file */
+
+#define CHANGES_FILE(class, kind, offset, real_call) do { \
+    char path[PATH_MAX] = ""; \
+    int result; \
+    FAIL_IF(class, fd, NULL); \
+    begin(); \
+    if (records()) resolve(fd, NULL, path); \
+    result = real_call; \
+    end(result == 0, kind, path, "", "", 0, offset); \
+    return result; } while (0)
+
+int fsync(int fd)
+{
+    CHANGES_FILE(SYNC, SYNCED, 0, REAL(fsync)(fd));
+}
+
+int fdatasync(int fd)
+{
+    CHANGES_FILE(SYNC, SYNCED, 0, REAL(fdatasync)(fd));
+}
+
+int ftruncate64(int fd, off64_t size)
+{
+    CHANGES_FILE(TRUNCATE, TRUNCATED, size, REAL(ftruncate64)(fd, size));
+}
+
+int fchmod(int fd, mode_t mode)
+{
+    FAIL_IF(ATTRIBUTES, fd, NULL);
+    return REAL(fchmod)(fd, mode);
+}
+
+static int set_times(const char *function, int dir, const char *name, const struct timespec times[2],
+                     int flags)
+{
+    char path[PATH_MAX] = "";
+    int number = fault(ATTRIBUTES, function, dir, name), result;
+
+    if (number > 0) {
+        errno = number;
+        return -1;
+    }
+    begin();
+    if (records())
+        resolve(dir, name, path);
+    result = name ? REAL(utimensat)(dir, name, times, flags) : REAL(futimens)(dir, times);
+    end(result == 0 && times, TIMES, path, "", "", 0,
+        times ? times[1].tv_sec * 1000000000 + times[1].tv_nsec : 0);
+    return result;
+}
+
+int utimensat(int dir, const char *name, const struct timespec times[2], int flags)
+{
+    return set_times(__func__, dir, name, times, flags);
+}
+
+int futimens(int fd, const struct timespec times[2])
+{
+    return set_times(__func__, fd, NULL, times, 0);
+}
+
+/* rename, link, unlink, mkdir */
+
+static int change_name(const char *function, enum class class, uint32_t kind, int dir, const char *name,
+                       int to_dir, const char *to, int flags)
+{
+    char path[PATH_MAX] = "", to_path[PATH_MAX] = "";
+    int number = fault(class, function, dir, name), result;
+
+    if (number > 0) {
+        errno = number;
+        return -1;
+    }
+    begin();
+    if (records()) {
+        resolve(dir, name, path);
+        if (to)
+            resolve(to_dir, to, to_path);
+    }
+    if (kind == RENAMED)
+        result = REAL(renameat)(dir, name, to_dir, to);
+    else if (kind == LINKED)
+        result = REAL(linkat)(dir, name, to_dir, to, flags);
+    else if (kind == REMOVED)
+        result = REAL(unlinkat)(dir, name, flags);
+    else
+        result = REAL(mkdirat)(dir, name, (mode_t)flags);
+    end(result == 0, kind, path, to_path, "", 0, 0);
+    return result;
+}
+
+int rename(const char *name, const char *to)
+{
+    return change_name(__func__, RENAME, RENAMED, AT_FDCWD, name, AT_FDCWD, to, 0);
+}
+
+int renameat(int dir, const char *name, int to_dir, const char *to)
+{
+    return change_name(__func__, RENAME, RENAMED, dir, name, to_dir, to, 0);
+}
+
+int link(const char *name, const char *to)
+{
+    return change_name(__func__, LINK, LINKED, AT_FDCWD, name, AT_FDCWD, to, 0);
+}
+
+int linkat(int dir, const char *name, int to_dir, const char *to, int flags)
+{
+    return change_name(__func__, LINK, LINKED, dir, name, to_dir, to, flags);
+}
+
+int unlink(const char *name)
+{
+    return change_name(__func__, UNLINK, REMOVED, AT_FDCWD, name, 0, NULL, 0);
+}
+
+int unlinkat(int dir, const char *name, int flags)
+{
+    return change_name(__func__, UNLINK, REMOVED, dir, name, 0, NULL, flags);
+}
+
+int rmdir(const char *name)
+{
+    return change_name(__func__, UNLINK, REMOVED, AT_FDCWD, name, 0, NULL, AT_REMOVEDIR);
+}
+
+int mkdir(const char *name, mode_t mode)
+{
+    return change_name(__func__, MKDIR, MADE_DIRECTORY, AT_FDCWD, name, 0, NULL, (int)mode);
+}
+
+int mkdirat(int dir, const char *name, mode_t mode)
+{
+    return change_name(__func__, MKDIR, MADE_DIRECTORY, dir, name, 0, NULL, (int)mode);
+}
+
+/* stat */
+
+int stat64(const char *name, struct stat64 *to)
+{
+    FAIL_IF(STAT, AT_FDCWD, name);
+    return REAL(stat64)(name, to);
+}
+
+int lstat64(const char *name, struct stat64 *to)
+{
+    FAIL_IF(STAT, AT_FDCWD, name);
+    return REAL(lstat64)(name, to);
+}
+
+int fstat64(int fd, struct stat64 *to)
+{
+    FAIL_IF(STAT, fd, NULL);
+    return REAL(fstat64)(fd, to);
+}
+
+int fstatat64(int dir, const char *name, struct stat64 *to, int flags)
+{
+    FAIL_IF(STAT, dir, name);
+    return REAL(fstatat64)(dir, name, to, flags);
+}
+
+/* locks */
+
+int flock(int fd, int operation)
+{
+    FAIL_IF(LOCK, fd, NULL);
+    return REAL(flock)(fd, operation);
+}
+
+int fcntl64(int fd, int command, ...)
+{
+    va_list rest;
+    void *argument;
+
+    va_start(rest, command);
+    argument = va_arg(rest, void *);
+    va_end(rest);
+    if (command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK || command == F_OFD_SETLKW)
+        FAIL_IF(LOCK, fd, NULL);
+    return REAL(fcntl64)(fd, command, argument);
+}
+
+/* getdents: libc reads a part of the directory in readdir */
+
+struct dirent64 *readdir64(DIR *dir)
+{
+    int number = fault(LISTING, __func__, dirfd(dir), NULL);
+
+    if (number > 0) {
+        errno = number;
+        return NULL;
+    }
+    return REAL(readdir64)(dir);
+}
