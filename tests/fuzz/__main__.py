@@ -3,7 +3,6 @@
 import argparse
 import random
 import sys
-import traceback
 from pathlib import Path
 
 from tests.fuzz import corpus, keeping, libfuzzer
@@ -39,8 +38,7 @@ def mutate(target, seconds, seed):
             if not run.feed(data):
                 break
     except Failed as failed:
-        traceback.print_exc()
-        print(failed)
+        failed.show()
         return False
     run.finish()
     return True

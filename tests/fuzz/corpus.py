@@ -6,8 +6,8 @@ from pathlib import Path
 KEPT = Path(__file__).parent / "corpus"
 """For each target, the inputs that reach most, and the slowest ones, whose names say so."""
 
-WORK = Path(__file__).parent.parent.parent / "build" / "fuzz"
-"""What runs write: ``corpus``, ``slowest`` and ``failures``, of each target."""
+WORK = Path("build", "fuzz")
+"""What runs write, below the current directory: ``corpus``, ``slowest`` and ``failures``."""
 
 
 def read(directory):

@@ -79,12 +79,10 @@ def main(name, seconds, seed):
             run.finish()
             code = 0
         except Failed as failed:
-            sys.excepthook(*sys.exc_info())
-            print(failed)
+            failed.show()
             code = 1
         # libFuzzer has no function that ends it, and would report an exception as its own.
         sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
 
     atheris.Setup(arguments(run.target, seed), feed)

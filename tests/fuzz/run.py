@@ -1,6 +1,8 @@
 """One run of one target: its inputs are counted and timed, and the first that fails is kept."""
 
+import sys
 import time
+import traceback
 
 from tests.fuzz import corpus
 from tests.fuzz.cost import is_too_slow, max_seconds, seconds_of
@@ -11,6 +13,11 @@ INTERVAL = 10
 
 class Failed(Exception):
     """An input has failed, and is in a file; the message says how to run it again."""
+
+    def show(self):
+        """Print the exception that the input has caused, and the message."""
+        traceback.print_exception(self.__cause__, file=sys.stdout)
+        print(self, flush=True)
 
 
 class TooSlow(Exception):

@@ -2,6 +2,10 @@
 
 import os
 import random
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 from unittest.mock import patch
@@ -19,12 +23,13 @@ from popserv.messages.downgrade import downgrader
 from popserv.messages.framing import TopFramer
 from popserv.transports import proxy_header
 from tests.fuzz import __main__ as command
-from tests.fuzz import corpus, keeping, run
+from tests.fuzz import corpus, keeping, libfuzzer, run
 from tests.fuzz.cost import BASE, calls_of, is_too_slow, memory_of
 from tests.fuzz.mutation import mutations
 from tests.fuzz.run import Failed, Run
 from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS, lines
+from tests.live.harness import CHECKOUT
 
 INPUTS = 200
 """The inputs of each target that follow from a seed."""
@@ -216,10 +221,42 @@ class CommandTests(SynchronousTestCase):
         with self.assertRaises(SystemExit):
             command.parse(["--input", str(path)])
 
+    def test_guided(self):
+        """A run with atheris finds inputs that reach more than the corpus."""
+        if not libfuzzer.is_available():
+            self.skipTest("atheris is not installed")
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        before = len({*corpus.inputs_of(TARGETS["users"])})
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.fuzz", "--target", "users", "--seconds", "2"],
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": os.fspath(CHECKOUT)},
+            capture_output=True,
+            timeout=120,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, rb"\Aseed [0-9]+, coverage\n(?s:.*) users .* slowest ")
+        self.assertGreater(len(corpus.read(directory / "build/fuzz/corpus/users")), before)
+
     def test_mutate(self):
         """A run without atheris ends after its seconds, or with the input that fails."""
         self.patch(corpus, "WORK", Path(self.mktemp()))
-        self.patch(command, "TARGETS", {"good": Target("good", len, (b"a",))})
-        self.assertEqual(command.main(["--mutate", "--seconds", "0", "--seed", "1"]), 0)
-        self.patch(command, "TARGETS", {"bad": Target("bad", broken, (b" :",))})
-        self.assertEqual(command.main(["--mutate", "--seconds", "9"]), 1)
+        targets = {
+            "bad": Target("bad", broken, (b" :",)),
+            "good": Target("good", len, (b"a",)),
+        }
+        self.patch(command, "TARGETS", targets)
+        self.assertEqual(self.run_command("--target", "good")[0], 0)
+        code, output = self.run_command()
+        self.assertEqual(code, 1)
+        self.assertRegex(
+            output, r"(?s)\nZeroDivisionError\n.*\nagain: .* good .* slowest .*\nfailed: bad\n\Z"
+        )
+
+    def run_command(self, *options):
+        """Run the command for no time; return its exit code and its output."""
+        output = StringIO()
+        with redirect_stdout(output):
+            code = command.main(["--mutate", "--seconds", "0", *options])
+        return code, output.getvalue()

@@ -208,6 +208,7 @@ TARGET = Target(
             b"\0",
         ),
     ),
+    max_octets=256,
     seconds_per_octet=1e-3,
     calls_per_octet=3000,
     memory_per_octet=2000,
