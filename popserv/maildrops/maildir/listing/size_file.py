@@ -2,7 +2,8 @@
 
 Rules of this file:
  1. The owner of the Maildir can write it, so it may be missing, out of date, torn or forged.
-    Unless it is exactly what :func:`encode` writes, it is ignored.
+    Unless it has the form and the digest that :func:`encode` writes, and contents that a Maildir
+    can have, it is ignored.
  2. Its sizes are those of an earlier time.  The messages of a session are those that a scan
     finds, unless new/ and cur/ have exactly the times in this file.  Before a message is sent,
     its file is compared with the stamp.
