@@ -5,6 +5,7 @@ from functools import partial
 
 import psycopg
 from twisted.internet import reactor as default_reactor
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
 from popserv.core.user_settings import NO_SETTINGS
@@ -27,6 +28,15 @@ async def _database(server, address):
         await create_schema(database)
         await database.close()
     return parameters
+
+
+async def wait_for(condition, what):
+    """Let the reactor run until a condition is true."""
+    for _ in range(6000):
+        if condition():
+            return
+        await deferLater(default_reactor, 0.01)
+    raise AssertionError(f"timed out waiting for {what}")
 
 
 class SQLCase(TestCase):

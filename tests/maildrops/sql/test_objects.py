@@ -9,9 +9,7 @@ from uuid import UUID
 import obstore
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from popserv.maildrops.sql import object_body
@@ -23,6 +21,7 @@ from popserv.maildrops.sql.object_errors import (
 )
 from popserv.maildrops.sql.objects import START, ObjectStore
 from popserv.maildrops.sql.open_objects import open_objects
+from tests.maildrops.sql.harness import wait_for
 from tests.maildrops.sql.object_contract import (
     KEY,
     OTHER,
@@ -35,15 +34,6 @@ from tests.maildrops.sql.object_server import ObjectServer, missing, silence, st
 
 LARGE = f"/bucket/mail/ab/{KEY.hex}".encode()
 """The path of the large object."""
-
-
-async def wait_for(condition, what):
-    """Let the reactor run until a condition is true."""
-    for _ in range(6000):
-        if condition():
-            return
-        await deferLater(reactor, 0.01)
-    raise AssertionError(f"timed out waiting for {what}")
 
 
 class MemoryTests(ObjectsContract, TestCase):

@@ -1,11 +1,13 @@
 """The SQL store fulfils the contracts of all stores, also with two factories of one database."""
 
 from contextlib import contextmanager
+from unittest import mock
 
 from popserv.messages.details import Flags
 from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.runtime.bus import WorkerBus
 from popserv.testing import DeliveryContract, MailboxContract, NewMailContract
-from tests.maildrops.sql.harness import SQLCase
+from tests.maildrops.sql.harness import SQLCase, wait_for
 
 REMOVE = """
 WITH changed AS (
@@ -89,3 +91,20 @@ class NewMailContractTests(SQLCase, NewMailContract):
     def restarted(self, store):
         """Return another factory."""
         return self.make_store(**self.settings)
+
+
+class SharingTests(SQLCase):
+    """What a store shares with those of other hosts."""
+
+    async def test_share(self):
+        """What is published by a process reaches the subscribers of another one."""
+        secrets, received = [], []
+        one, two = WorkerBus(), WorkerBus()
+        two.subscribe("colours", mock.Mock(receive=lambda update, offset: received.append(update)))
+        for bus in (one, two):
+            self.make_store().share(bus, secrets.append)
+        await wait_for(lambda: len(secrets) == 2, "the secrets")
+        one.publish("colours", "red")
+        await wait_for(lambda: received, "the update")
+        self.assertEqual(received, ["red"])
+        self.assertEqual(secrets[0], secrets[1])
