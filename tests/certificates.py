@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from popserv.testing.authority import CA_USAGE
+
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER = ExtendedKeyUsageOID.SERVER_AUTH
 
@@ -29,19 +31,6 @@ KEYS = {
     "secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()),
 }
 """Functions that generate a key, by the name of its kind."""
-
-SIGNS_CERTIFICATES = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
-)
-"""The key usage of a CA."""
 
 
 class Issued(NamedTuple):
@@ -210,7 +199,7 @@ def issue(
     if authority is not None:
         builder = builder.add_extension(x509.BasicConstraints(authority, None), critical=True)
     if authority:
-        builder = builder.add_extension(SIGNS_CERTIFICATES, critical=True)
+        builder = builder.add_extension(CA_USAGE, critical=True)
     # Python 3.13 and newer require these extensions.
     subject_key = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     authority_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())

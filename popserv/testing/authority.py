@@ -85,11 +85,11 @@ def _issue(
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     else:
-        builder = builder.add_extension(_CA_USAGE, critical=True)
+        builder = builder.add_extension(CA_USAGE, critical=True)
     return builder.sign(signer, SHA256()), key
 
 
-_CA_USAGE = x509.KeyUsage(
+CA_USAGE = x509.KeyUsage(
     digital_signature=False,
     content_commitment=False,
     key_encipherment=False,
@@ -100,3 +100,4 @@ _CA_USAGE = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
+"""The key usage of a CA."""
