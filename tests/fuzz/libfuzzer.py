@@ -1,5 +1,6 @@
 """Coverage guides the inputs: atheris with libFuzzer, in a process of its own for each target."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -70,6 +71,8 @@ def main(name, seconds, seed):
         from tests.fuzz.targets import TARGETS
     from tests.fuzz.run import Failed, Run
 
+    # What is imported is never garbage, and there is much of it to look through.
+    gc.freeze()
     run = Run(TARGETS[name], seconds)
 
     def feed(data):
