@@ -26,8 +26,3 @@ def write(directory, data, prefix=""):
 def inputs_of(target):
     """Return the inputs of a target that are in the tree: the seeds, and those that are kept."""
     return [*target.seeds, *read(KEPT / target.name)]
-
-
-def slowest_of(target):
-    """Return the slowest inputs of a target that are kept in the tree."""
-    return [path.read_bytes() for path in sorted((KEPT / target.name).glob("slow-*"))]

@@ -56,14 +56,23 @@ def keep(target):
             break
         known |= new
         chosen.append(best)
-    slow = corpus.read(WORK / "slowest" / target.name)
-    slow = sorted((each for each in slow if len(each) <= MAX_KEPT_OCTETS), key=len)[-4:]
-    slow.sort(key=lambda data: -min(seconds_of(target, data) for _ in range(3)))
     directory = KEPT / target.name
+    slow = slowest(target, [*directory.glob("slow-*"), *(WORK / "slowest" / target.name).glob("*")])
     for path in directory.glob("*"):
         path.unlink()
     for data in chosen:
         corpus.write(directory, data)
-    for data in slow[:MAX_SLOW]:
+    for data in slow:
         corpus.write(directory, data, "slow-")
-    return len(chosen) + len(slow[:MAX_SLOW])
+    return len(chosen) + len(slow)
+
+
+def slowest(target, paths):
+    """Return the slowest of the inputs in files: one of each of the greatest lengths in bits."""
+    found = {}
+    for data in (path.read_bytes() for path in paths):
+        if len(data) <= MAX_KEPT_OCTETS:
+            seconds = min(seconds_of(target, data) for _ in range(3))
+            bits = len(data).bit_length()
+            found[bits] = max(found.get(bits, (0, b"")), (seconds, data))
+    return [found[bits][1] for bits in sorted(found)[-MAX_SLOW:]]

@@ -204,10 +204,11 @@ class KeepingTests(SynchronousTestCase):
         target = TARGETS["uidlist"]._replace(seeds=(b"",))
         for data in (b"1 5 9\n1 a\n", b"1 5 9\n1 abcdef\n", b"x"):
             corpus.write(work / "corpus" / "uidlist", data)
-        corpus.write(work / "slowest" / "uidlist", b"1 5 6\n")
-        self.assertEqual(keeping.keep(target), 2)
+        corpus.write(kept / "uidlist", b"1 5 6\n", "slow-")
+        corpus.write(work / "slowest" / "uidlist", b"1 5 6\n2 abc\n" * 3)
+        self.assertEqual(keeping.keep(target), 3)
         names = sorted(path.name[:5] for path in (kept / "uidlist").iterdir())
-        self.assertEqual(names[1], "slow-")
+        self.assertEqual(names[1:], ["slow-", "slow-"])
         self.assertIn(b"1 5 9\n1 a\n", corpus.read(kept / "uidlist"))
 
 
