@@ -86,15 +86,19 @@ class UserChanges:
 
     def enable(self) -> Change:
         """Return a change that removes the fields by which a user is disabled on purpose."""
+        remove = self._change_fields(
+            lambda fields: [word for word in fields if name_of(word) not in DISABLING]
+        )
 
-        def change(fields: list[bytes]) -> list[bytes]:
-            kept = [word for word in fields if name_of(word) not in DISABLING]
-            refusal = parse_rules(b":::::" + b" ".join(kept)).refusal
+        def change(record: bytes | None) -> bytes:
+            enabled = remove(record)
+            # A field in another column refuses the user as well.
+            refusal = parse_rules(enabled.partition(b":")[2]).refusal
             if refusal:
                 raise UsersFileError(f"{self._shown} cannot log in for another reason: {refusal}")
-            return kept
+            return enabled
 
-        return self._change_fields(change)
+        return change
 
     def disable(self) -> Change:
         """Return a change that sets ``nologin``: no login, here and to Dovecot."""
@@ -113,7 +117,9 @@ class UserChanges:
             raise UsersFileError(f"user {self._shown} is not in {self._where}{remedy}")
         return record
 
-    def _change_fields(self, edit: Callable[[list[bytes]], list[bytes]]) -> Change:
+    def _change_fields(
+        self, edit: Callable[[list[bytes]], list[bytes]]
+    ) -> Callable[[bytes | None], bytes]:
         def change(record: bytes | None) -> bytes:
             field, _, columns = self._existing(record).partition(b":")
             others, extra = split_columns(columns)

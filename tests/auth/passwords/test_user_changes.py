@@ -82,8 +82,12 @@ class FieldsTests(UsersFileCase):
         self.assertEqual(self.edited(b"ann:{X}a", "enable"), b"ann:{X}a")
 
     def test_cannot_enable(self):
-        """A user whom another field refuses stays as it is."""
-        for line in (b"ann:{X}a::::::nologin fail\n", b"ann:{X}a::::::surprise\n"):
+        """A user whom another field refuses, or one in another column, stays as it is."""
+        for line in (
+            b"ann:{X}a::::::nologin fail\n",
+            b"ann:{X}a::::::surprise\n",
+            b"ann:{X}a:::::nologin:nologin\n",
+        ):
             self.write(line)
             error = self.assertRaises(UsersFileError, self.edit, "enable")
             self.assertIn("ann cannot log in for another reason: ", str(error))
