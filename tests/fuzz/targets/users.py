@@ -1,6 +1,9 @@
-"""The users file."""
+"""The users file, and changes of its lines."""
 
-from popserv.auth.passwords.users_file import parse_users
+from contextlib import suppress
+
+from popserv.auth.passwords.user_changes import UserChanges
+from popserv.auth.passwords.users_file import UsersFileError, parse_user, parse_users
 from popserv.core.connection_details import ConnectionDetails
 from tests.fuzz.target import Target
 
@@ -33,6 +36,30 @@ def check(text):
         assert not user.rules.refusal or refusal == user.rules.refusal
         assert user.maildrop
     users.find(text[:100])
+    for line in lines:
+        name, colon, record = line.removesuffix(b"\r").partition(b":")
+        if colon and name:
+            check_changes(name, record)
+
+
+def check_changes(name, record):
+    """A user who is disabled cannot log in, one who is enabled can, and all else stays."""
+    before = parse_user(name, record)
+    changes = UserChanges(name, "the file")
+    disabled = changes.disable()
+    for change in (disabled, changes.enable()):
+        try:
+            record = change(record)
+        except UsersFileError:
+            return
+        user = parse_user(name, record)
+        assert user.password_field == before.password_field, record
+        assert bool(user.rules.refusal) == (change is disabled), record
+    if not before.rules.refusal:
+        assert user == before, record
+    with suppress(ValueError):
+        record = changes.set_secret(b"{PLAIN}new")(record)
+        assert parse_user(name, record) == user._replace(password_field=b"{PLAIN}new"), record
 
 
 TARGET = Target(
