@@ -11,9 +11,10 @@ Rules of this file:
  4. After an error everything is undone, from the copies, and the file is cut to its old length.
  5. The file has room for the copies before they are written, so that a program that appends without
     a lock appends after them.  What it has appended is moved to where the file is cut.
+ 6. The notice is on disk before the file has that room.
 
-A process that is killed thus leaves duplicates, after a notice that says so, and never loses a
-message.  No more disk space is used than the new text has, and one message more.
+A process that is killed, or a power loss, thus leaves duplicates, after a notice that says so, and
+no message is lost.  No more disk space is used than the new text has, and one message more.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _NOTICE = (
     b"Subject: Removing mail was interrupted\n"
     b"\n"
     b"The server was stopped while it removed messages from this mailbox.  The messages\n"
-    b"after this one are copies of earlier ones; one of the earlier ones may be damaged.\n"
+    b"after this one are copies of earlier ones; some of those may be damaged.\n"
 )
 _NOTICE_END = b"\n\n"
 
@@ -90,6 +91,9 @@ def rewrite(
     try:
         write_at(fd, blank_lines, size)
         write_at(fd, notice, size + len(blank_lines))
+        # A length may be on disk before the octets: without the notice, the last message would have
+        # the octets 0 of the room for the copies at its end.
+        os.fdatasync(fd)
         os.ftruncate(fd, copies_end)
         _copy(fd, first, last, copies, touch)
         os.fdatasync(fd)

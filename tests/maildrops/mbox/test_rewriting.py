@@ -259,6 +259,27 @@ class RewritingTests(SynchronousTestCase):
             self.assertEqual(blank_lines.strip(b"\n"), b"")
             self.assertEqual(start // 4096, (start + len(line) - 1) // 4096)
 
+    def test_notice_synced(self):
+        """The notice is on disk before the file grows: it separates the last message from that."""
+        octets, rewrite_file, _ = self.prepare(([message(at, 40) for at in range(4)], {1}, {}))
+        calls = []
+
+        def record(name):
+            real = getattr(os, name)
+
+            def function(*arguments):
+                calls.append((name, os.path.getsize(self.path)))
+                return real(*arguments)
+
+            return mock.patch.object(os, name, function)
+
+        with record("fdatasync"), record("ftruncate"):
+            rewrite_file()
+        self.assertEqual([name for name, _ in calls[:2]], ["fdatasync", "ftruncate"])
+        sizes = {size for _, size in calls[:2]}
+        self.assertEqual(len(sizes), 1)
+        self.assertGreater(sizes.pop(), len(octets))
+
     def test_truncated(self):
         """A file that is cut by a program without locks is an error."""
         messages = [message(at, 9) for at in range(3)]
