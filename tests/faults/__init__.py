@@ -6,7 +6,10 @@
 ``prepared``   forks servers that have imported everything, so that each starts at once
 ``bench``      a server with one store, and the programs that use its maildrops
 ``scenarios``  what is done meanwhile, and what must be true afterwards
-``runs``       one scenario with one fault, and what holds for all of them
+``power``      what a power loss leaves of what a session has written
+``patches``    servers that do not sync, which must be found
+``runs``       one scenario with one fault, or with power losses
+``workshop``   what all runs share
 =============  ======================================================================
 
 ``make faults`` runs all faults; the tests run some of them.

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.faults.runs import Broken, all_faults, run, summary
+from tests.faults.runs import Broken, all_faults, lose_power, run, summary
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.shim import CLASSES, ERRORS, KILL, SHORT, Fault
 from tests.faults.workshop import BENCHES, Workshop
@@ -24,6 +24,7 @@ def parse(arguments):
         "--error", choices=(*ERRORS, SHORT, KILL), action="append", help="default: all"
     )
     parser.add_argument("--fault", type=Fault.parse, help="one, such as fsync:EIO:2")
+    parser.add_argument("--power", action="store_true", help="power losses only")
     parser.add_argument("--sample", type=int, help="at most so many faults of each scenario")
     parser.add_argument("--seed", type=int, default=1725, help="which of them; default 1725")
     return parser.parse_args(arguments)
@@ -44,37 +45,63 @@ def chosen(options, bench, name):
     return faults
 
 
+class Table:
+    """The lines of a run, and how often each promise was broken."""
+
+    def __init__(self):
+        self.broken = Counter()
+
+    def faults(self, bench, key, name, faults):
+        """Run the faults of a scenario."""
+        started, hits = time.monotonic(), 0
+        for number, fault in enumerate(faults, 1):
+            if sys.stdout.isatty():
+                print(f"{key} {name}: {number} of {len(faults)}", end="\r", flush=True)
+            try:
+                hits += run(bench, name, fault).hits > 0
+            except Broken as error:
+                self._add(bench, error)
+        print(f"{key} {name}: {hits} faults in {time.monotonic() - started:.0f} s", flush=True)
+
+    def power_losses(self, bench, key, name, options):
+        """Run the power losses of a scenario."""
+        started = time.monotonic()
+        try:
+            losses = lose_power(bench, name, random.Random(options.seed), options.sample)
+        except Broken as error:
+            self._add(bench, error)
+            return
+        seconds = time.monotonic() - started
+        print(f"{key} {name}: {losses} power losses in {seconds:.0f} s", flush=True)
+
+    def _add(self, bench, error):
+        self.broken[summary(str(error))] += 1
+        print(f"\n{error}", flush=True)
+        bench.stop()
+
+
 def main(arguments=None):
     """Run the faults; print each promise that does not hold, and return the exit code."""
     options = parse(arguments)
-    broken = Counter()
+    table = Table()
     with TemporaryDirectory(prefix="popserv-faults-") as root:
         Path(root).chmod(0o755)
         workshop = Workshop(Path(root))
         try:
             for key in options.bench or BENCHES:
                 for name in options.scenario or SCENARIOS:
-                    if not SCENARIOS[name].fits(BENCHES[key][0]):
+                    scenario, bench = SCENARIOS[name], workshop.bench(key)
+                    if not scenario.fits(bench.kind):
                         continue
-                    bench = workshop.bench(key)
-                    started, faults = time.monotonic(), chosen(options, bench, name)
-                    hits = 0
-                    for number, fault in enumerate(faults, 1):
-                        if sys.stdout.isatty():
-                            print(f"\r{key} {name}: {number} of {len(faults)} ", end="", flush=True)
-                        try:
-                            hits += run(bench, name, fault).hits > 0
-                        except Broken as error:
-                            broken[summary(str(error))] += 1
-                            print(f"\n{error}", flush=True)
-                            bench.stop()
-                    seconds = time.monotonic() - started
-                    print(f"\r{key} {name}: {hits} faults in {seconds:.0f} s", flush=True)
+                    if not options.power:
+                        table.faults(bench, key, name, chosen(options, bench, name))
+                    if scenario.is_recorded and not options.fault:
+                        table.power_losses(bench, key, name, options)
         finally:
             workshop.close()
-    for text, number in broken.most_common():
+    for text, number in table.broken.most_common():
         print(f"{number:5} {text}")
-    return int(bool(broken))
+    return int(bool(table.broken))
 
 
 if __name__ == "__main__":

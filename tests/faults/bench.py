@@ -36,6 +36,7 @@ class Bench:
     :param root: the directory that is made for all its files.
     :param kind: the store, as :data:`tests.soak.stores.STORES` names it.
     :param options: more options of the server.
+    :ivar patch: one of :mod:`tests.faults.patches` for the servers that are started, or None.
     """
 
     def __init__(self, root, shim, prepared, kind, *options):
@@ -48,6 +49,7 @@ class Bench:
         self.mail = self.store.root
         self.log_file = self.root / "log"
         self._options = options
+        self.patch = None
         self._pid = None
         self._bystander = None
         self._serial = 0
@@ -99,6 +101,7 @@ class Bench:
             *("--store", self.store.name, "--auth", f"passwd-file:{self.users}"),
             *("--listen", f"unix:{self.root}/pop3", "--mark-seen"),
             *("--lmtp", f"unix:{self.root}/lmtp", "--recipient-local-part", *self._options),
+            patch=self.patch,
         )
 
         def is_ready():
@@ -142,10 +145,10 @@ class Bench:
             if lmtp is not None:
                 lmtp.close()
 
-    def age_dotlocks(self):
-        """Let the time pass after which a dotlock without a process ID is stale."""
+    def age_dotlocks(self, *, all_of_them=False):
+        """Let the time pass after which a dotlock is stale that has no process ID, or any."""
         for path in self.mail.glob("*.lock"):
-            if not path.read_bytes():
+            if all_of_them or not path.read_bytes():
                 old = path.stat().st_mtime - STALE_AGE - 1
                 os.utime(path, (old, old))
 

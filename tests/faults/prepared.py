@@ -1,14 +1,15 @@
 """Processes that have popserv imported before they are needed, so that each starts in no time.
 
 The module is also the program of the process that forks them.  It reads a request on each line, in
-JSON, and replies with a line: to ``{"argv": [...], "output": PATH, "input": PATH}``, which starts
-``twistd`` or ``popserv``, with the process ID, and to ``{"wait": PID}`` with the exit code.
+JSON, and replies with a line: to ``{"argv": [...], "output": PATH, "patch": NAME}``, which starts
+``twistd``, with the process ID, and to ``{"wait": PID}`` with the exit code.
 """
 
 import json
 import os
 import subprocess
 import sys
+import traceback
 
 from tests.live.harness import CHECKOUT
 
@@ -30,17 +31,16 @@ class Prepared:
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
-    def start(self, output, *argv, stdin=os.devnull):
-        """Start a program whose output is appended to a file; return its process ID."""
-        return self._ask(argv=list(map(str, argv)), output=str(output), input=str(stdin))
+    def start(self, output, *argv, patch=None):
+        """Start a program whose output is appended to a file; return its process ID.
+
+        ``patch`` names one of :mod:`tests.faults.patches`.
+        """
+        return self._ask(argv=list(map(str, argv)), output=str(output), patch=patch)
 
     def wait(self, pid):
         """Wait until a process has ended; return its exit code, as subprocess tells it."""
         return self._ask(wait=pid)
-
-    def run(self, output, *argv, **options):
-        """Start a program, and wait until it has ended; return its exit code."""
-        return self.wait(self.start(output, *argv, **options))
 
     def close(self):
         """End the process."""
@@ -52,20 +52,19 @@ class Prepared:
 def _become(request):
     """Run a program in a process of its own."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    for number, path, mode in ((0, request["input"], os.O_RDONLY), (1, request["output"], flags)):
+    for number, path, mode in ((0, os.devnull, os.O_RDONLY), (1, request["output"], flags)):
         fd = os.open(path, mode, 0o600)
         os.dup2(fd, number)
         os.close(fd)
     os.dup2(1, 2)
+    if request["patch"]:
+        from tests.faults.patches import PATCHES
+
+        PATCHES[request["patch"]]()
+    from twisted.scripts.twistd import run
+
     sys.argv = request["argv"]
-    if sys.argv[0] == "twistd":
-        from twisted.scripts.twistd import run
-
-        run()
-        return 0
-    from popserv.commandline.main import main
-
-    return main()
+    run()
 
 
 def _serve():
@@ -73,8 +72,7 @@ def _serve():
     replies = os.fdopen(os.dup(1), "wb", 0)
     # What a program imports beside these would cost each process again.
     for name in (
-        *("popserv.tap", "popserv.commandline.copy", "popserv.commandline.uidl"),
-        *("popserv.commandline.deliver", "popserv.wiring.factories", "twisted.scripts.twistd"),
+        *("popserv.tap", "popserv.wiring.factories", "twisted.scripts.twistd"),
         *("popserv.maildrops.maildir.kind", "popserv.maildrops.mbox.kind"),
         *("popserv.maildrops.mh.kind", "popserv.delivery"),
     ):
@@ -87,20 +85,19 @@ def _serve():
             continue
         pid = os.fork()
         if pid == 0:
+            code = 0
             try:
                 requests.close()
                 replies.close()
-                code = _become(request)
+                _become(request)
             except SystemExit as ended:
-                code = ended.code if isinstance(ended.code, int) else bool(ended.code)
+                code = int(ended.code is not None)
             except BaseException:
-                import traceback
-
                 traceback.print_exc()
                 code = 1
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(code or 0)
+            os._exit(code)
         replies.write(b"%d\n" % pid)
 
 

@@ -1,8 +1,10 @@
 """Runs a scenario with one fault, and checks what holds for all of them."""
 
+import os
 import re
 import traceback
 
+from tests.faults.power import REPLIED, Disk, read_records, restore
 from tests.faults.scenarios import SCENARIOS, TEMPORARY, Broken, require
 from tests.faults.shim import CLASSES, KILL, KILLED, Fault, faults_of
 
@@ -73,3 +75,55 @@ def all_faults(bench, name):
 def summary(text):
     """Return the first line of a failure without what differs from run to run."""
     return re.sub(r"/u\d+\b|popserv-\w+|\d{6,}\S*", "", text.partition("\n")[0])
+
+
+def lose_power(bench, name, choose, number=None):
+    """Run a scenario, and check what each power loss during it may leave; return their number.
+
+    With ``number``, only so many of them are checked.
+
+    :raises Broken: what was confirmed is not on disk, or mail is lost.
+    """
+    scenario = SCENARIOS[name](bench)
+    scenario.prepare()
+    disk = Disk(bench.mail)
+    user = scenario.user
+    with bench.shim.recording(bench.mail):
+        scenario.act()
+    records = read_records(bench.shim.records)
+    require(any(each.kind == REPLIED for each in records), "no reply is recorded")
+    told, states = b"", []
+    for record in (None, *records):
+        if record is not None:
+            disk.apply(record)
+            told += record.data if record.kind == REPLIED else b""
+        states += [(told, record, each) for each in disk.outcomes(choose)]
+    if number is not None and number < len(states):
+        # The last ones are those after the confirmation.
+        states = [*choose.sample(states[:-4], number - 4), *states[-4:]]
+    for told, record, contents in states:
+        after = scenario.as_told(told, bench.new_user())
+        restore(contents, _renaming(bench.mail, user, after.user))
+        bench.age_dotlocks(all_of_them=True)
+        try:
+            after.check(True)
+        except (AssertionError, OSError) as error:
+            when = record and (record.kind, record.path, record.to)
+            raise Broken(
+                f"{bench.kind} {name}: power loss after {when}: {error}\n"
+                f"{ {path: value and len(value[0]) for path, value in contents.items()} }"
+            ) from error
+    return len(states)
+
+
+def _renaming(mail, user, new):
+    """Return a function that gives a user's paths to another user, and leaves out the others."""
+
+    def rename(path):
+        relative = os.path.relpath(path, mail)
+        first, slash, rest = relative.partition("/")
+        if not re.search(rf"(?<!\w){user}(?!\w)", first):
+            return None
+        return os.path.join(mail, re.sub(rf"(?<!\w){user}(?!\w)", new, first) + slash + rest)
+
+    return rename

@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -57,7 +58,7 @@ struct record {
     int64_t offset;
 };
 
-enum { WROTE, TRUNCATED, RENAMED, LINKED, REMOVED, MADE_DIRECTORY, SYNCED, CREATED, TIMES };
+enum { WROTE, TRUNCATED, RENAMED, LINKED, REMOVED, MADE_DIRECTORY, SYNCED, CREATED, TIMES, REPLIED };
 
 static struct control *control;
 static int log_fd = -1;
@@ -144,14 +145,13 @@ static int fault(enum class class, const char *function, int dir, const char *na
     int number = fault(class, __func__, dir, name); \
     if (number > 0) { errno = number; return -1; } } while (0)
 
-static int records(void)
-{
-    return control && control->records;
-}
+/* Whether this call is recorded, which does not change until its end. */
+static __thread int is_recorded;
 
 static void begin(void)
 {
-    if (records())
+    is_recorded = control && control->records;
+    if (is_recorded)
         pthread_mutex_lock(&recording);
 }
 
@@ -161,9 +161,10 @@ static void end(int succeeded, uint32_t kind, const char *first, const char *sec
 {
     int saved = errno;
 
-    if (!records())
+    if (!is_recorded)
         return;
-    if (succeeded && (is_below(first) || is_below(second))) {
+    is_recorded = 0;
+    if (succeeded && (kind == REPLIED || is_below(first) || is_below(second))) {
         struct record head = {kind, (uint32_t)strlen(first), (uint32_t)strlen(second),
                               (uint32_t)size, offset};
         struct iovec parts[] = {{&head, sizeof head}, {(void *)first, head.first},
@@ -187,12 +188,12 @@ static int open_at(const char *function, int dir, const char *name, int flags, m
         return -1;
     }
     begin();
-    if (records()) {
+    if (is_recorded) {
         resolve(dir, name, path);
         existed = !(flags & O_CREAT) || syscall(SYS_faccessat, AT_FDCWD, path, F_OK) == 0;
     }
     fd = (int)syscall(SYS_openat, dir, name, flags, mode);
-    if (records()) {
+    if (is_recorded) {
         if (!existed)
             end(fd >= 0, CREATED, path, "", "", 0, 0);
         else
@@ -320,7 +321,7 @@ static ssize_t write_at(const char *function, int fd, const void *from, size_t s
         size /= 2;
     begin();
     written = at < 0 ? REAL(write)(fd, from, size) : REAL(pwrite64)(fd, from, size, at);
-    if (records()) {
+    if (is_recorded) {
         int saved = errno;
         resolve(fd, NULL, path);
         if (at < 0)
@@ -348,6 +349,17 @@ ssize_t writev(int fd, const struct iovec *from, int parts)
     return REAL(writev)(fd, from, parts);
 }
 
+/* What a client is told is recorded before it can know it, and what it causes follows. */
+ssize_t send(int fd, const void *from, size_t size, int flags)
+{
+    ssize_t sent;
+
+    begin();
+    sent = REAL(send)(fd, from, size, flags);
+    end(sent > 0, REPLIED, "", "", from, sent > 0 ? (size_t)sent : 0, 0);
+    return sent;
+}
+
 /* fsync, fdatasync, ftruncate, and what changes the attributes of an open file */
 
 #define CHANGES_FILE(class, kind, offset, real_call) do { \
@@ -355,7 +367,7 @@ ssize_t writev(int fd, const struct iovec *from, int parts)
     int result; \
     FAIL_IF(class, fd, NULL); \
     begin(); \
-    if (records()) resolve(fd, NULL, path); \
+    if (is_recorded) resolve(fd, NULL, path); \
     result = real_call; \
     end(result == 0, kind, path, "", "", 0, offset); \
     return result; } while (0)
@@ -392,7 +404,7 @@ static int set_times(const char *function, int dir, const char *name, const stru
         return -1;
     }
     begin();
-    if (records())
+    if (is_recorded)
         resolve(dir, name, path);
     result = name ? REAL(utimensat)(dir, name, times, flags) : REAL(futimens)(dir, times);
     end(result == 0 && times, TIMES, path, "", "", 0,
@@ -423,7 +435,7 @@ static int change_name(const char *function, enum class class, uint32_t kind, in
         return -1;
     }
     begin();
-    if (records()) {
+    if (is_recorded) {
         resolve(dir, name, path);
         if (to)
             resolve(to_dir, to, to_path);

@@ -1,4 +1,4 @@
-"""Some faults of each scenario, from the same seed each time in CI."""
+"""Some faults of each scenario, from the same seed each time in CI, and power losses."""
 
 import os
 import random
@@ -6,14 +6,17 @@ from itertools import groupby
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.faults.runs import Broken, all_faults, run
+from tests.faults.runs import Broken, all_faults, lose_power, run
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.shim import KILL
 from tests.faults.workshop import BENCHES, Workshop
 from tests.live.harness import require_programs, temporary_directory
 
-KILLS = 4
+KILLS = 3
 """The kills in each scenario, each of which takes the time to start a new server."""
+
+LOSSES = 12
+"""The power losses in each scenario."""
 
 
 class FaultCase(SynchronousTestCase):
@@ -72,3 +75,47 @@ class FaultTests(FaultCase):
         """Each bench has a test."""
         tests = {name.removeprefix("test_") for name in dir(self) if name.startswith("test_")}
         self.assertEqual(tests - {"benches"}, {*BENCHES})
+
+
+class PowerTests(FaultCase):
+    """What is not synced is lost at any time of a session or a delivery."""
+
+    def lose_power(self, key, name, number=None):
+        """Check power losses during a scenario, all or so many, chosen by a seed."""
+        seed = 1725 if "CI" in os.environ else random.SystemRandom().getrandbits(32)
+        return lose_power(self.workshop.bench(key), name, random.Random(seed), number)
+
+    def check(self, key):
+        """Check some power losses during each scenario of a store."""
+        names = [name for name, each in SCENARIOS.items() if each.is_recorded]
+        losses = [self.lose_power(key, name, LOSSES) for name in names]
+        self.assertGreater(min(losses), LOSSES - 1)
+
+    def test_maildir(self):
+        """What QUIT and LMTP have confirmed is on disk, and all other mail."""
+        self.check("maildir")
+
+    def test_trash(self):
+        """So it is where removed messages are moved to another folder."""
+        self.check("trash")
+
+    def test_mbox(self):
+        """So it is in an mbox file."""
+        self.check("mbox")
+
+    def test_mh(self):
+        """So it is in an MH folder."""
+        self.check("mh")
+
+    def test_patched(self):
+        """A server that does not sync is found."""
+        for patch, key, name in (
+            ("maildir_folders", "maildir", "second"),
+            ("maildir_deliveries", "maildir", "delivery"),
+            ("mbox_copies", "mbox", "second"),
+        ):
+            bench = self.workshop.bench(key)
+            bench.stop()
+            bench.patch = patch
+            error = self.assertRaises(Broken, self.lose_power, key, name)
+            self.assertIn("power loss after", str(error), patch)

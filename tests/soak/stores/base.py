@@ -31,8 +31,11 @@ class Store:
         """Return a message as it is when a delivery agent of this store has stored it."""
         return body
 
-    def repair(self, user, bodies):
-        """Do what a user does after the server was killed; the messages are given by key."""
+    def repair(self, user, bodies, damaged=1):
+        """Do what a user does after the server was killed; the messages are given by key.
+
+        At most so many may be damaged, if there are copies of them.
+        """
 
     def settle(self):
         """Wait until nothing of a killed server is running."""
