@@ -12,11 +12,12 @@ SOAK ?=
 VERSIONS ?=
 FUZZ ?=
 FAULTS ?=
+ATTACK ?=
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve cluster chaos test soak versions fuzz faults lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
+.PHONY: help serve cluster chaos test soak versions fuzz faults attack lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
 
 help:
 	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
@@ -32,6 +33,8 @@ help:
 	@echo "                    FUZZ='--target mbox --seconds 600', FUZZ=--help lists the options"
 	@echo "make faults         let each system call of real servers fail, in turn, for minutes;"
 	@echo "                    FAULTS=--help lists the options"
+	@echo "make attack         attack a server, and measure what that costs it and its other clients;"
+	@echo "                    ATTACK=--help lists the options"
 	@echo "make lint           run ruff, mypy and import-linter"
 	@echo "make docs           build docs/_build/html, and check that the pages in man are up to date"
 	@echo "make man            build the manual pages in man, which are committed"
@@ -78,6 +81,9 @@ fuzz: $(VENV)/dev
 
 faults: $(VENV)/dev
 	@$(BIN)/python -bb -W error -m tests.faults $(FAULTS)
+
+attack: $(VENV)/dev
+	@$(BIN)/python -m tests.live.hostile $(ATTACK)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Measures what hostile clients cost a server and its other clients: ``make attack``."""

@@ -1,0 +1,130 @@
+"""Passwords are guessed from many addresses while another client fetches its mail.
+
+As a program it is the attacker: ``python -m tests.live.hostile.guessing PORT NAMES ADDRESSES``.
+"""
+
+import selectors
+import socket
+import subprocess
+import sys
+import time
+
+from popserv.auth.passwords.schemes import new_scram_sha256
+from popserv.auth.passwords.users_file import default_path
+from popserv.auth.passwords.users_file_editing import set_secret
+from tests.live.harness import CHECKOUT, LOOPBACK, Connection, Server, deliver
+
+AT_ONCE = 200
+"""How many connections the attacker opens at a time."""
+
+ITERATIONS = 4096
+"""Of the attacked user's password: popserv's own number for new ones."""
+
+
+def start():
+    """Start a server behind a proxy, on which ann has a message and a password with a hash."""
+    server = Server("--listen", f"haproxy:{LOOPBACK}", "--allow-plaintext")
+    deliver(server.root / "ann", [b"x\n"])
+    field = new_scram_sha256(b"secret", ITERATIONS)
+    set_secret(default_path(str(server.root)), b"ann", field, new=True)
+    return server
+
+
+def header(number):
+    """Return the PROXY header of one of 2 ** 24 addresses."""
+    address = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    return f"PROXY TCP4 {address} 192.0.2.1 4711 110\r\n".encode()
+
+
+def guess(port, names, addresses):
+    """Guess a password of each of so many names, from so many addresses in turn.
+
+    The attacker does not wait for the reply to PASS, which is delayed.
+    """
+    with selectors.DefaultSelector() as selector:
+        begun, running = 0, 0
+        while begun < names or running:
+            while begun < names and running < AT_ONCE:
+                client = socket.create_connection(("127.0.0.1", port))
+                name = "ann" if begun % 2 else f"user{begun}"
+                client.sendall(
+                    header(begun % addresses) + f"USER {name}\r\nPASS {begun}\r\n".encode()
+                )
+                selector.register(client, selectors.EVENT_READ)
+                begun, running = begun + 1, running + 1
+            for key, _ in selector.select():
+                try:
+                    answered = b"send PASS" in key.fileobj.recv(1000, socket.MSG_PEEK)
+                    ended = not key.fileobj.recv(1000)
+                except ConnectionError:
+                    ended = answered = True
+                if answered or ended:
+                    selector.unregister(key.fileobj)
+                    key.fileobj.close()
+                    running -= 1
+
+
+def poll(server):
+    """Log in as ann from an address of her own, and end the session; return the seconds.
+
+    :raises AssertionError: she was refused.
+    """
+    start = time.perf_counter()
+    client = Connection(
+        ("127.0.0.1", server.port), header=b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 110\r\n"
+    )
+    client.ask(b"USER ann")
+    reply = client.ask(b"PASS secret")
+    if not reply.startswith(b"+OK"):
+        raise AssertionError(f"the client that behaves well was refused: {reply!r}")
+    client.close()
+    return time.perf_counter() - start
+
+
+def percentile(values, percent):
+    """Return a percentile of some values."""
+    return sorted(values)[min(len(values) - 1, len(values) * percent // 100)]
+
+
+def attack(names, addresses, polls):
+    """Attack a server; return the seconds of polls when it is idle, and meanwhile.
+
+    :param polls: how many polls there are when it is idle.
+    """
+    server = start()
+    try:
+        poll(server)
+        idle = [poll(server) for _ in range(polls)]
+        attacker = subprocess.Popen(
+            [sys.executable, "-m", __name__, *map(str, (server.port, names, addresses))],
+            cwd=CHECKOUT,
+        )
+        attacked = []
+        while attacker.poll() is None:
+            attacked.append(poll(server))
+        if attacker.returncode or "Traceback" in server.log:
+            raise AssertionError(f"exit code {attacker.returncode}, and the log:\n{server.log}")
+        # The name and the address are known, so the password is not even hashed.
+        attacked.append(poll(server))
+        return idle, attacked, server.log.count("failed:")
+    finally:
+        server.stop()
+
+
+def measure(names, addresses, show):
+    """Show how long polls take while passwords are guessed."""
+    start = time.monotonic()
+    idle, attacked, failures = attack(names, addresses, 2000)
+    seconds = time.monotonic() - start
+    show(
+        f"{names} guesses from {addresses} addresses in {seconds:.0f} s, {failures} of them checked"
+    )
+    for what, values in (("idle", idle), ("attacked", attacked)):
+        p50, p99 = (percentile(values, each) * 1000 for each in (50, 99))
+        show(f"poll, {what:8}: {len(values):6} polls, p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+    ratio = percentile(attacked, 99) / percentile(idle, 99)
+    show(f"p99 under attack is {ratio:.1f} times that of the idle server")
+
+
+if __name__ == "__main__":
+    guess(*map(int, sys.argv[1:]))
