@@ -108,7 +108,8 @@ def parse(
                     following = by_length
         if end is None:
             end = following - _blank_line_before(window, start, following)
-        is_internal = is_first and _INTERNAL_SENDER in from_line and header.is_internal()
+        is_sender = from_line.startswith(_INTERNAL_SENDER)
+        is_internal = is_first and is_sender and header.is_internal()
         is_first = False
         if not is_internal:
             digest, sizes = _measure(

@@ -163,6 +163,8 @@ class ParserTests(Opened):
         self.assertEqual(self.entries(data + message)[0].offset, len(data))
         for octets in (b"MAILER-DAEMON", b"X-IMAP", b"FOLDER"):
             self.assertEqual(len(self.texts(data.replace(octets, b"other") + message)), 2)
+        quoted = data.replace(b"MAILER-DAEMON", b"ann").replace(b"This", b"From MAILER-DAEMON This")
+        self.assertEqual(len(self.texts(quoted + message)), 2)
 
 
 class ContentLengthTests(Opened):
