@@ -66,6 +66,10 @@ class UnitTests(TestCase):
         added = {"CapabilityBoundingSet=~CAP_SET(UID|GID|PCAP)", "ProtectHome="}
         self.assertEqual(with_drop_in - without, added)
 
+    def test_no_core(self):
+        """A crash leaves no core, which would contain passwords."""
+        self.assertEqual(setting("LimitCORE"), ["0"])
+
     def test_command(self):
         """The command of the service is valid, and has the options that systemd requires."""
         (command,) = setting("ExecStart")
