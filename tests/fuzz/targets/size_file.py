@@ -41,9 +41,12 @@ def check_file(data):
 
 
 def contents_of(data):
-    """Return contents that are made of lines: two octets, the location, a tab, and the name."""
+    """Return contents that are made of lines: two octets, the location, a tab, and the name.
+
+    A file name has no NUL.
+    """
     names, locations, octets, stamps = [], [], array("Q"), array("Q")
-    for line in data.split(b"\n"):
+    for line in data.replace(b"\0", b"").split(b"\n"):
         size, stamp, rest = selected(line, 2)
         location, _, name = rest.partition(b"\t")
         names.append(name)
