@@ -5,13 +5,17 @@ JSON, and replies with a line: to ``{"argv": [...], "output": PATH, "patch": NAM
 ``twistd``, with the process ID, and to ``{"wait": PID}`` with the exit code.
 """
 
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
 
 from tests.live.harness import CHECKOUT
+
+PR_SET_PDEATHSIG = 1
 
 
 class Prepared:
@@ -51,6 +55,8 @@ class Prepared:
 
 def _become(request):
     """Run a program in a process of its own."""
+    # It ends with the process that has forked it, which ends with the test.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     for number, path, mode in ((0, os.devnull, os.O_RDONLY), (1, request["output"], flags)):
         fd = os.open(path, mode, 0o600)
