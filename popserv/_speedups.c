@@ -256,8 +256,8 @@ static ssize_t read_small_file(int folder, const char *name, int cached, char *b
         return -1;
     struct iovec part = {buffer, SMALL_MESSAGE};
     ssize_t length = preadv2(fd, &part, 1, 0, cached ? RWF_NOWAIT : 0);
-    /* The page cache may have the start of it only. */
-    if (length == SMALL_MESSAGE || (cached && length != lseek(fd, 0, SEEK_END)))
+    /* The page cache may have the start of it only, and a read may return less than there is. */
+    if (length == SMALL_MESSAGE || length < lseek(fd, 0, SEEK_END))
         length = -1;
     close(fd);
     return length;

@@ -6,9 +6,9 @@ from itertools import groupby
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.faults.runs import Broken, all_faults, lose_power, run
+from tests.faults.runs import Broken, all_faults, count_calls, lose_power, run
 from tests.faults.scenarios import SCENARIOS
-from tests.faults.shim import KILL
+from tests.faults.shim import KILL, SHORT, Fault
 from tests.faults.workshop import BENCHES, Workshop
 from tests.live.harness import require_programs, temporary_directory
 
@@ -71,10 +71,16 @@ class FaultTests(FaultCase):
         """No fault in an MH folder does."""
         self.check("mh")
 
+    def test_short_reads(self):
+        """Sizes are right whichever read returns less than there is."""
+        bench = self.workshop.bench("maildir")
+        for number in range(1, count_calls(bench, "first", "read") + 1):
+            run(bench, "first", Fault("read", SHORT, number))
+
     def test_benches(self):
         """Each bench has a test."""
         tests = {name.removeprefix("test_") for name in dir(self) if name.startswith("test_")}
-        self.assertEqual(tests - {"benches"}, {*BENCHES})
+        self.assertEqual(tests - {"benches", "short_reads"}, {*BENCHES})
 
 
 class PowerTests(FaultCase):
