@@ -8,14 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 from popserv.auth.passwords.schemes import new_scram_sha256
 from popserv.auth.passwords.users_file import default_path
 from popserv.auth.passwords.users_file_editing import set_secret
 from tests.live.harness import CHECKOUT, LOOPBACK, Connection, Server, deliver
 
-AT_ONCE = 200
-"""How many connections the attacker opens at a time."""
+AT_ONCE = 40
+"""How many connections the attacker opens at a time: no more than the queue of the port."""
 
 ITERATIONS = 4096
 """Of the attacked user's password: popserv's own number for new ones."""
@@ -39,7 +40,8 @@ def header(number):
 def guess(port, names, addresses):
     """Guess a password of each of so many names, from so many addresses in turn.
 
-    The attacker does not wait for the reply to PASS, which is delayed.
+    The attacker does not wait for the reply to PASS, which is delayed, and closes the connection
+    after the greeting: when the server sends it, it has read the commands as well.
     """
     with selectors.DefaultSelector() as selector:
         begun, running = 0, 0
@@ -53,15 +55,13 @@ def guess(port, names, addresses):
                 selector.register(client, selectors.EVENT_READ)
                 begun, running = begun + 1, running + 1
             for key, _ in selector.select():
-                try:
-                    answered = b"send PASS" in key.fileobj.recv(1000, socket.MSG_PEEK)
-                    ended = not key.fileobj.recv(1000)
-                except ConnectionError:
-                    ended = answered = True
-                if answered or ended:
-                    selector.unregister(key.fileobj)
-                    key.fileobj.close()
-                    running -= 1
+                with suppress(ConnectionError):
+                    key.fileobj.recv(1000)
+                selector.unregister(key.fileobj)
+                key.fileobj.close()
+                running -= 1
+                if (begun - running) % 10_000 == 0:
+                    print(f"{begun - running} of {names} guesses", flush=True)
 
 
 def poll(server):
