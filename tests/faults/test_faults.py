@@ -123,5 +123,13 @@ class PowerTests(FaultCase):
             bench = self.workshop.bench(key)
             bench.stop()
             bench.patch = patch
-            error = self.assertRaises(Broken, self.lose_power, key, name)
-            self.assertIn("power loss after", str(error), patch)
+            self.assertIn("power loss after", self.broken(bench, name), patch)
+
+    def broken(self, bench, name):
+        """Return the text of the promise that power losses break, whichever pages are lost."""
+        for seed in range(20):
+            try:
+                lose_power(bench, name, random.Random(seed))
+            except Broken as error:
+                return str(error)
+        return ""
