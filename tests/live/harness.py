@@ -101,9 +101,10 @@ class Fetchmail:
         agent.write_text(f"#!/bin/sh\ncd {self.home}/messages && exec cat > $(ls | wc -l)\n")
         agent.chmod(0o700)
         rc = self.home / "rc"
+        # Those of root have one file for their process ID, which allows one at a time.
         rc.write_text(
-            f"set invisible\nset idfile {self.home}/ids\npoll 127.0.0.1 {poll} "
-            f"is root here no rewrite mda {agent}\n"
+            f"set invisible\nset pidfile {self.home}/pid\nset idfile {self.home}/ids\n"
+            f"poll 127.0.0.1 {poll} is root here no rewrite mda {agent}\n"
         )
         rc.chmod(0o600)
 

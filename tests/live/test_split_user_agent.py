@@ -1268,7 +1268,8 @@ class ProgramTests(SplitTestCase):
         self.delivered(MAIL)
         home, rc = self.write_configuration(
             "rc",
-            "set invisible\nset idfile {home}/ids\npoll 127.0.0.1 service {pop} "
+            "set invisible\nset pidfile {home}/pid\nset idfile {home}/ids\n"
+            "poll 127.0.0.1 service {pop} "
             "proto pop3 auth password user bob password secret is root here "
             'sslproto "" no rewrite fetchall nokeep mda "cat > {home}/got"\n',
         )
