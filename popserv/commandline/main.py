@@ -6,11 +6,63 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from popserv import __version__
 from popserv.auth.passwords.users_file import UsersFileError
-from popserv.commandline import users
+
+COMMANDS = {
+    "user": (
+        "add, change, disable, remove, list and check users",
+        "Edit, list or check the users in a users file, or in the database of an "
+        "SQL store. A running server sees a change at the next login.",
+    ),
+    "uidl": (
+        "keep the unique-ids of another server",
+        "Keep the unique-ids by which clients recognize mail that they leave on the server.",
+    ),
+    "compare": (
+        "compare two POP3 servers",
+        "Compare the mail of users on two POP3 servers: which messages clients that "
+        "leave mail on the server would fetch again, and which differ or are missing. Nothing is "
+        "changed on either server. The exit code is 0 if nothing differs, 1 if something does, "
+        "and 2 if a user could not be compared.",
+    ),
+    "copy": (
+        "copy mail to another store",
+        "Copy the mail of users from a store or a POP3 server to a store, with its "
+        "order, times of delivery, flags and unique-ids. What is there already is not copied "
+        "again, so that a copy that was interrupted is continued by the same command. Nothing is "
+        "removed. The exit code is 0 if all mail was copied, 1 if a user or a message was left "
+        "out, and 2 if the command line is invalid.",
+    ),
+    "deliver": (
+        "deliver a message from standard input",
+        "Deliver the message on standard input to a user, for the pipes of mail "
+        "transfer agents and of programs that fetch mail. The exit codes are those of sysexits.h: "
+        "0 if the message is on disk, 75 if the same delivery may succeed later, 67 if there is no "
+        "such user, 65 if the store cannot keep the message, 69 if the maildrop is full, and 64 "
+        "if the command line is invalid.",
+    ),
+    "collect": (
+        "remove objects of messages that are gone",
+        "Remove the objects that no message has from the object store of an SQL store, "
+        "as servers do once a minute. The exit code is 0, 1 if that could not be done, and 2 if "
+        "the command line is invalid.",
+    ),
+    "config": (
+        "show or check the options of the server",
+        "Read the options of twistd pop3 as the server does, also those of --config, "
+        "and show or check them. The server is not started.",
+    ),
+    "schema": (
+        "make, upgrade or check the tables of a database",
+        "Make, upgrade or check the tables of the database that several servers use "
+        "as their store. The database itself must exist.",
+    ),
+}
+"""The help texts and the descriptions of the commands, each of which has a module of its name."""
 
 CONTROL_COMMANDS = {
     "who": "list the connections of a running server",
@@ -78,95 +130,13 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
     commands.add_parser("session", help="serve one POP3 session on standard input and output")
     # Likewise.
     commands.add_parser("doctor", help="look for everything that can be wrong with a server")
-    users.add_commands(
-        commands.add_parser(
-            "user",
-            help="add, change, disable, remove, list and check users",
-            description="Edit, list or check the users in a users file, or in the database of an "
-            "SQL store. A running server sees a change at the next login.",
-        )
-    )
-    uidl = commands.add_parser(
-        "uidl",
-        help="keep the unique-ids of another server",
-        description="Keep the unique-ids by which clients recognize mail that they leave on the "
-        "server.",
-    )
-    if command in (None, "uidl"):
-        # Its imports take longer than the other commands need.
-        from popserv.commandline.uidl import add_commands  # noqa: PLC0415
-
-        add_commands(uidl)
-    compare = commands.add_parser(
-        "compare",
-        help="compare two POP3 servers",
-        description="Compare the mail of users on two POP3 servers: which messages clients that "
-        "leave mail on the server would fetch again, and which differ or are missing. Nothing is "
-        "changed on either server. The exit code is 0 if nothing differs, 1 if something does, "
-        "and 2 if a user could not be compared.",
-    )
-    if command in (None, "compare"):
-        from popserv.commandline.compare import add_arguments  # noqa: PLC0415
-
-        add_arguments(compare)
-    copy = commands.add_parser(
-        "copy",
-        help="copy mail to another store",
-        description="Copy the mail of users from a store or a POP3 server to a store, with its "
-        "order, times of delivery, flags and unique-ids. What is there already is not copied "
-        "again, so that a copy that was interrupted is continued by the same command. Nothing is "
-        "removed. The exit code is 0 if all mail was copied, 1 if a user or a message was left "
-        "out, and 2 if the command line is invalid.",
-    )
-    if command in (None, "copy"):
-        from popserv.commandline.copy import add_arguments as add_copy_arguments  # noqa: PLC0415
-
-        add_copy_arguments(copy)
-    deliver = commands.add_parser(
-        "deliver",
-        help="deliver a message from standard input",
-        description="Deliver the message on standard input to a user, for the pipes of mail "
-        "transfer agents and of programs that fetch mail. The exit codes are those of sysexits.h: "
-        "0 if the message is on disk, 75 if the same delivery may succeed later, 67 if there is no "
-        "such user, 65 if the store cannot keep the message, 69 if the maildrop is full, and 64 "
-        "if the command line is invalid.",
-    )
-    deliver.usage_exit_code = os.EX_USAGE
-    if command in (None, "deliver"):
-        from popserv.commandline.deliver import add_arguments as add_deliver_arguments  # noqa: PLC0415
-
-        add_deliver_arguments(deliver)
-    collect = commands.add_parser(
-        "collect",
-        help="remove objects of messages that are gone",
-        description="Remove the objects that no message has from the object store of an SQL store, "
-        "as servers do once a minute. The exit code is 0, 1 if that could not be done, and 2 if "
-        "the command line is invalid.",
-    )
-    if command in (None, "collect"):
-        from popserv.commandline.collect import add_arguments as add_collect_arguments  # noqa: PLC0415
-
-        add_collect_arguments(collect)
-    config = commands.add_parser(
-        "config",
-        help="show or check the options of the server",
-        description="Read the options of twistd pop3 as the server does, also those of --config, "
-        "and show or check them. The server is not started.",
-    )
-    if command in (None, "config"):
-        from popserv.commandline.config import add_arguments as add_config_arguments  # noqa: PLC0415
-
-        add_config_arguments(config)
-    schema = commands.add_parser(
-        "schema",
-        help="make, upgrade or check the tables of a database",
-        description="Make, upgrade or check the tables of the database that several servers use "
-        "as their store. The database itself must exist.",
-    )
-    if command in (None, "schema"):
-        from popserv.commandline.schema import add_arguments as add_schema_arguments  # noqa: PLC0415
-
-        add_schema_arguments(schema)
+    for name, (help_text, description) in COMMANDS.items():
+        each = commands.add_parser(name, help=help_text, description=description)
+        if name == "deliver":
+            each.usage_exit_code = os.EX_USAGE
+        if command in (None, name):
+            # Only what the command needs: some take long to import, or require libraries.
+            import_module(f"popserv.commandline.{name}").add_arguments(each)
     for name, help_text in CONTROL_COMMANDS.items():
         control = commands.add_parser(
             name, help=help_text, description=f"{help_text.capitalize()}."

@@ -22,7 +22,7 @@ from popserv.runtime.permissions import describe
 _RunForUser = Callable[[bytes, MaildirSide, Source], bool]
 
 
-def add_commands(uidl: argparse.ArgumentParser) -> None:
+def add_arguments(uidl: argparse.ArgumentParser) -> None:
     """Add the commands to the parser of ``popserv uidl``.
 
     Each sets ``run``, a function of the parsed options, which returns the exit code.  It raises

@@ -6,7 +6,7 @@ import os
 
 from popserv.commandline.user_lines import MAX_LINES
 from tests.commandline.harness import CommandCase
-from tests.commandline.test_users import FakeTerminal
+from tests.commandline.test_user import FakeTerminal
 from tests.migration.harness import FakeServer
 from tests.migration.test_comparison import A, B, C
 

@@ -6,7 +6,7 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.commandline.user_lines import Progress
-from tests.commandline.test_users import FakeTerminal
+from tests.commandline.test_user import FakeTerminal
 
 
 class ProgressTests(SynchronousTestCase):

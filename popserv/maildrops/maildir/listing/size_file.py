@@ -293,9 +293,8 @@ def write_all(fd: int, part: bytes) -> None:
 def remove(maildir_fd: int) -> bool:
     """Remove the size file of an open Maildir; return whether there is none afterwards."""
     try:
-        os.unlink(NAME, dir_fd=maildir_fd)
-    except FileNotFoundError:
-        return True
+        with suppress(FileNotFoundError):
+            os.unlink(NAME, dir_fd=maildir_fd)
     except OSError:
         return False
     return True

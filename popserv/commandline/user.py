@@ -26,7 +26,7 @@ _INPUT_HELP = (
 )
 
 
-def add_commands(user: argparse.ArgumentParser) -> None:
+def add_arguments(user: argparse.ArgumentParser) -> None:
     """Add the commands to the parser of ``popserv user``.
 
     Each sets ``run``, a function of the parsed options.  It returns the exit code, or None for 0,

@@ -1,4 +1,4 @@
-"""Tests of popserv.commandline.users."""
+"""Tests of popserv.commandline.user."""
 
 import io
 import os
@@ -7,7 +7,7 @@ from unittest import mock
 
 from popserv.auth.passwords.schemes import split_field, verify
 from popserv.auth.passwords.scram_keys import SCRAM_ITERATIONS
-from popserv.commandline import users
+from popserv.commandline import user
 from tests.commandline.harness import CommandCase
 
 
@@ -94,7 +94,7 @@ class AddTests(CommandCase):
     def test_terminal(self):
         """On a terminal the password is read twice; passwords that do not match are rejected."""
         for passwords, expected in ((["a", "b"], 1), (["", ""], 1), (["password"] * 2, 0)):
-            with mock.patch.object(users.getpass, "getpass", side_effect=passwords) as getpass:
+            with mock.patch.object(user.getpass, "getpass", side_effect=passwords) as getpass:
                 code, out, err = self.run_command(
                     ["user", "add", "ann", "--users", self.path], FakeTerminal()
                 )
@@ -106,7 +106,7 @@ class AddTests(CommandCase):
     def test_interrupted(self):
         """^C and ^D at the password prompt end the command without a change."""
         for reason in (KeyboardInterrupt, EOFError):
-            with mock.patch.object(users.getpass, "getpass", side_effect=reason):
+            with mock.patch.object(user.getpass, "getpass", side_effect=reason):
                 code, out, err = self.run_command(
                     ["user", "add", "ann", "--users", self.path], FakeTerminal()
                 )
