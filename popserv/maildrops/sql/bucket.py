@@ -43,7 +43,7 @@ PART = 5 << 20
 PAGE = 1000
 """The maximum number of keys in a page of a listing, and in a request to delete."""
 
-_MAX_PROBLEM = 300
+_MAX_PROBLEM = 600
 
 _PATH = re.compile(r"([0-9a-f]{2})/([0-9a-f]{30}\1)")
 
