@@ -79,8 +79,11 @@ class Sender(Client):
             self.refused("LMTP", "connection lost")
 
 
-class Reader(Client):
-    """A client that retrieves messages, and removes some of them."""
+class Viewer(Client):
+    """A client that retrieves messages."""
+
+    removed_share = 0.0
+    """The part of the retrieved messages that it removes."""
 
     def act(self, user):
         """Have a session."""
@@ -96,11 +99,17 @@ class Reader(Client):
         marked = []
         for number in self.random.sample(session.numbers, min(len(session.numbers), 5)):
             token = session.retrieve(number)
-            if token and self.random.random() < 0.6:
+            if token and self.random.random() < self.removed_share:
                 session.pop.dele(number)
                 marked.append(token)
         self.stopping.wait(self.random.choice((0, 0, 0.1, 1)))
         session.quit(marked)
+
+
+class Reader(Viewer):
+    """A client that retrieves messages, and removes some of them."""
+
+    removed_share = 0.6
 
 
 class _POP3(poplib.POP3):

@@ -180,7 +180,8 @@ class Faults:
         return [int(pid) for pid in rows.split()]
 
     def _kill_while_lagging(self):
-        senders = self._senders()
+        # A standby that connected only now would receive everything.
+        senders = until(self._senders, "the standby")
         wanted = len(self.record.acknowledged) + LOST
         with suspended(*senders):
             until(lambda: len(self.record.acknowledged) >= wanted, "deliveries")

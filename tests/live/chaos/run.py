@@ -9,21 +9,20 @@ from collections import Counter
 from pathlib import Path
 
 from examples.cluster.cluster import USERS
-from tests.live.chaos.clients import Reader, Sender, Session
+from tests.live.chaos.clients import Reader, Sender, Session, Viewer
 from tests.live.chaos.faults import LEASE, ChaosCluster, Faults
 from tests.live.chaos.record import Record
 
 RECOVERY = 60
 """Seconds in which everything must work again after the last fault."""
 
-CLIENTS = [Sender] * 3 + [Reader] * 5
 
-
-def run_chaos(seconds, seed, *, is_synchronous=True, only=(), keep=False, show=print):
+def run_chaos(seconds, seed, *, is_synchronous=True, only=(), delay=1, keep=False, show=print):
     """Let faults happen to a cluster; return what was violated, as a dictionary of lists.
 
     ``only`` are the names of the faults that happen; the default is all of them, each before one
-    happens again.  With ``keep``, the files of the cluster remain.  ``show`` gets lines of text.
+    happens again.  ``delay`` is for how many seconds after the end of its lease a maildrop may be
+    locked.  With ``keep``, the files of the cluster remain.  ``show`` gets lines of text.
     The seed decides what happens, not when it does.
     """
     parent = Path(tempfile.mkdtemp(prefix="popserv-chaos-"))
@@ -31,7 +30,7 @@ def run_chaos(seconds, seed, *, is_synchronous=True, only=(), keep=False, show=p
     show(f"seed {seed}, {seconds:g} seconds, in {parent}")
     options = {"is_synchronous": is_synchronous, "show": show}
     try:
-        run = _Run(ChaosCluster(parent / "cluster", **options), seed, is_synchronous, show)
+        run = _Run(ChaosCluster(parent / "cluster", **options), seed, is_synchronous, delay, show)
         violations = run.run(seconds, only)
     finally:
         if not keep:
@@ -40,14 +39,16 @@ def run_chaos(seconds, seed, *, is_synchronous=True, only=(), keep=False, show=p
 
 
 class _Run:
-    def __init__(self, cluster, seed, is_synchronous, show):
-        self._cluster, self._show = cluster, show
+    def __init__(self, cluster, seed, is_synchronous, delay, show):
+        self._cluster, self._delay, self._show = cluster, delay, show
         self._random = random.Random(seed)
         self._record = Record()
         self._faults = Faults(cluster, self._record, self._random, is_synchronous=is_synchronous)
+        # Nobody notices the loss of a message that he has removed.
+        reader = Reader if is_synchronous else Viewer
         self._clients = [
             kind(cluster, self._record, USERS, f"{seed} {number}")
-            for number, kind in enumerate(CLIENTS)
+            for number, kind in enumerate([Sender] * 3 + [reader] * 5)
         ]
         self._locked = []
 
@@ -112,20 +113,22 @@ class _Run:
             except (OSError, poplib.error_proto) as error:
                 if began > ended + RECOVERY:
                     raise AssertionError(f"{user} cannot log in: {error!r}") from None
-                if "[IN-USE]" in repr(error) and began > ended + LEASE + 1:
+                if "[IN-USE]" in repr(error) and began > ended + LEASE + self._delay:
                     self._locked.append(f"{user}, {began - ended:.1f} s after the last session")
                 time.sleep(0.2)
 
     def _inconsistent(self):
         """Return what the database and the object store do not agree about, as texts."""
         ask = self._cluster.databases[0].execute
-        rows = ask("SELECT replace(id::text, '-', ''), inline FROM message").splitlines()
-        messages = dict(row.split("|") for row in rows)
-        outside = {name for name, inline in messages.items() if inline == "f"}
-        doomed = set(ask("SELECT replace(key::text, '-', '') FROM doomed").splitlines())
-        directory = self._cluster.directory / "objects"
-        # rclone leaves files with other names when it is killed.
-        objects = {path.name for path in directory.rglob("[0-9a-f]" * 32)}
+        # One statement, since a delivery whose client has given up may end only now.
+        before = self._objects()
+        rows = ask(
+            "SELECT replace(id::text, '-', ''), inline FROM message "
+            "UNION ALL SELECT replace(key::text, '-', ''), NULL FROM doomed"
+        )
+        after = self._objects()
+        kinds = dict(row.split("|") for row in rows.splitlines())
+        outside = {name for name, inline in kinds.items() if inline == "f"}
         without_body = ask(
             "SELECT id FROM message LEFT JOIN body USING (maildrop, position) "
             "WHERE inline AND body IS NULL"
@@ -135,11 +138,17 @@ class _Run:
             "WHERE id IS NULL"
         )
         return [
-            *(f"message {name} has no object" for name in sorted(outside - objects)),
-            *(f"object {name} has no row" for name in sorted(objects - outside - doomed)),
+            *(f"message {name} has no object" for name in sorted(outside - after)),
+            *(f"object {name} has no row" for name in sorted((before & after) - set(kinds))),
             *(f"message {name} has no body" for name in without_body.split()),
             *(f"body {name} has no message" for name in without_message.split()),
         ]
+
+    def _objects(self):
+        """Return the names of all objects."""
+        directory = self._cluster.directory / "objects"
+        # rclone leaves files with other names when it is killed.
+        return {path.name for path in directory.rglob("[0-9a-f]" * 32)}
 
     def _show_sums(self, present, happened):
         record = self._record
