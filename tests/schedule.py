@@ -14,6 +14,9 @@ from collections import deque
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+SHOWN_AGAIN = 60
+"""How many of the last lines of a failed part are printed once more at the end."""
+
 COUNTS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped\n", re.MULTILINE)
 """The summary of :mod:`tests.__main__`."""
 
@@ -84,8 +87,8 @@ class Part:
     def end(self, status):
         """Print the output of the process, which has ended with this wait status.
 
-        Return the numbers of passed, failed and skipped tests.  A process that has failed without
-        a failed test, or was killed, counts as a failed test.
+        Return the numbers of passed, failed and skipped tests, and what was printed.  A process
+        that has failed without a failed test, or was killed, counts as a failed test.
         """
         code = self.process.returncode = os.waitstatus_to_exitcode(status)
         text = self._output.read_text(errors="replace")
@@ -93,19 +96,21 @@ class Part:
         passed, failed, skipped = map(int, sums[-1] if sums else (0, 0, 0))
         if code or not sums:
             failed = max(failed, 1)
-        print(COUNTS.sub("", text).rstrip())
+        text = COUNTS.sub("", text).rstrip()
+        print(text)
         seconds = time.monotonic() - self._start
         counted = f"{passed} passed, {failed} failed, {skipped} skipped"
         print(f"{self.name}: {counted}, exit code {code}, {seconds:.0f} seconds\n", flush=True)
-        return passed, failed, skipped
+        return (passed, failed, skipped), text
 
 
 def run_parts(command, names, processes):
     """Run a command with each of the names, in so many processes at a time.
 
-    Print the output of each when it has ended, and the sums last.  Return whether all passed.
+    Print the output of each when it has ended, then the failures again, and the sums last.  Return
+    whether all passed.
     """
-    waiting, running, failures, total = deque(names), {}, [], (0, 0, 0)
+    waiting, running, failures, total = deque(names), {}, {}, (0, 0, 0)
     with TemporaryDirectory() as directory:
         try:
             while waiting or running:
@@ -117,16 +122,18 @@ def run_parts(command, names, processes):
                     # As process 1 of a container, this one also waits for what tests left behind.
                     continue
                 part = running.pop(pid)
-                counts = part.end(status)
+                counts, text = part.end(status)
                 total = [a + b for a, b in zip(total, counts, strict=True)]
                 if counts[1]:
-                    failures.append(part.name)
+                    failures[part.name] = text
         finally:
             # After Ctrl-C: they stop their servers.
             for part in running.values():
                 part.process.send_signal(signal.SIGINT)
             for part in running.values():
                 part.process.wait()
+    for name, text in failures.items():
+        print(f"{name}, the end of its output again:", *text.splitlines()[-SHOWN_AGAIN:], sep="\n")
     if failures:
         print("failed:", *failures)
     print_counts(total)
