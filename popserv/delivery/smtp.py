@@ -9,16 +9,18 @@ This module imports the reactor, as Twisted's does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
 from socket import gethostname
 from typing import Any
 
+from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred
 from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory, IMessageSMTP
 from twisted.mail.smtp import ESMTP, SMTPBadRcpt, SMTPServerError
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from popserv.delivery.addresses import InvalidArgument, parse_argument
 from popserv.delivery.delivering import deliver_to, deliver_to_all
@@ -55,7 +57,8 @@ class DeliveryESMTP(ESMTP):
 
 @implementer(IMessageDeliveryFactory)
 class SMTPDeliveryFactory:
-    """Delivers to a store what an SMTP server of Twisted receives: its ``deliveryFactory``.
+    """Delivers to a store what an SMTP server of Twisted receives: its ``deliveryFactory``, or the
+    avatar of its portal (:class:`SMTPRealm`).
 
     :param store: takes the mail.  If it provides :class:`popserv.interfaces.IJointDelivery`, all
         recipients get a message, or none; with any other, those get it again from whom a later one
@@ -74,6 +77,31 @@ class SMTPDeliveryFactory:
     def getMessageDelivery(self) -> SMTPDelivery:
         """Return what delivers the next message of a connection."""
         return SMTPDelivery(self)
+
+
+@implementer(IRealm)
+class SMTPRealm:
+    """The realm of twisted.cred for an SMTP server of Twisted: who may deliver.
+
+    The portal's checkers decide that.  ``AllowAnonymousAccess`` of :mod:`twisted.cred.checkers`
+    lets every client deliver, as a mail exchanger must; without it, MAIL is refused before AUTH.
+
+    :param deliveries: the avatar of every client.
+    """
+
+    def __init__(self, deliveries: IMessageDeliveryFactory) -> None:
+        self._deliveries = deliveries
+
+    def requestAvatar(
+        self, avatarId: object, mind: object, *interfaces: type[Interface]
+    ) -> tuple[type[Interface], IMessageDeliveryFactory, Callable[[], None]]:
+        """Return the avatar; see IRealm.
+
+        :raises NotImplementedError: IMessageDeliveryFactory is not one of the interfaces.
+        """
+        if IMessageDeliveryFactory not in interfaces:
+            raise NotImplementedError("the avatars of this realm provide IMessageDeliveryFactory")
+        return IMessageDeliveryFactory, self._deliveries, _leave
 
 
 @implementer(IMessageDelivery)
@@ -234,6 +262,10 @@ class _Part:
 
 
 _DONE = 250
+
+
+def _leave() -> None:
+    """End the session of a client, which holds nothing."""
 
 
 def _error(reply: Reply) -> SMTPServerError:

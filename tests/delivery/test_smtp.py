@@ -1,13 +1,20 @@
 """popserv.delivery.smtp: final delivery behind the SMTP server of Twisted."""
 
+from base64 import b64encode
 from io import BytesIO
 from unittest import mock
 
+from twisted.cred.checkers import (
+    AllowAnonymousAccess,
+    InMemoryUsernamePasswordDatabaseDontUse,
+)
+from twisted.cred.portal import IRealm, Portal
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import EventLoggingObserver, StringTransport
 from twisted.logger import formatEvent, globalLogPublisher
+from twisted.mail.imap4 import PLAINCredentials
 from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory, IMessageSMTP
 from twisted.mail.smtp import ESMTP, Address, SMTPFactory, User
 from twisted.python.failure import Failure
@@ -17,7 +24,7 @@ from zope.interface.verify import verifyObject
 
 from popserv.delivery import smtp
 from popserv.delivery.recipients import Recipients
-from popserv.delivery.smtp import DeliveryESMTP, SMTPDeliveryFactory
+from popserv.delivery.smtp import DeliveryESMTP, SMTPDeliveryFactory, SMTPRealm
 from popserv.errors import DeliveryRefused, TryLater
 from popserv.interfaces import IJointDelivery
 from tests.delivery.harness import Maildrops
@@ -42,6 +49,8 @@ class JointMaildrops(Maildrops):
 class SMTPCase(SynchronousTestCase):
     """A server for the users ann, bob and cid."""
 
+    checker = AllowAnonymousAccess()
+
     def setUp(self):
         """Make the store, the server and a client."""
         self.store = self.make_store()
@@ -60,12 +69,11 @@ class SMTPCase(SynchronousTestCase):
         """Connect a client that has sent EHLO."""
         recipients = Recipients(self.store, [], local_part_only=True)
         self.factory = SMTPDeliveryFactory(self.store, recipients, **settings)
-        server = SMTPFactory()
+        server = SMTPFactory(Portal(SMTPRealm(self.factory), [self.checker]))
         server.noisy = False
         server.protocol = protocol
         self.server = server.buildProtocol(None)
         self.server.noisy = False
-        self.server.deliveryFactory = self.factory
         self.transport = StringTransport(peerAddress=IPv4Address("TCP", "192.0.2.1", 5))
         self.server.makeConnection(self.transport)
         self.addCleanup(self.server.setTimeout, None)
@@ -234,3 +242,40 @@ class OneByOneTests(SMTPCase):
         self.assertTrue(self.send(b"ann", b"bob", b"cid").startswith("250 "))
         counts = [len(self.store.messages(user)) for user in (b"ann", b"bob", b"cid")]
         self.assertEqual(counts, [2, 1, 1])
+
+
+class RealmTests(SMTPCase):
+    """Clients that must log in."""
+
+    checker = InMemoryUsernamePasswordDatabaseDontUse(ann=b"secret")
+
+    def log_in(self, password):
+        """Log in by AUTH PLAIN; return the reply."""
+        response = b64encode(b"\0ann\0" + password)
+        (reply,) = self.ask(b"AUTH PLAIN " + response)
+        return reply
+
+    def connect(self, protocol=DeliveryESMTP, **settings):
+        """Connect a client to a server with AUTH PLAIN."""
+        super().connect(lambda: protocol({b"PLAIN": PLAINCredentials}), **settings)
+
+    def test_interface(self):
+        """The avatars are delivery factories."""
+        realm = SMTPRealm(self.factory)
+        verifyObject(IRealm, realm)
+        self.assertRaises(NotImplementedError, realm.requestAvatar, b"ann", None, IMessageDelivery)
+        avatar = realm.requestAvatar(b"ann", None, IMessageDelivery, IMessageDeliveryFactory)
+        self.assertEqual(avatar[:2], (IMessageDeliveryFactory, self.factory))
+        self.server.connectionLost(Failure(ConnectionDone()))
+
+    def test_login(self):
+        """A user can deliver, and nobody else."""
+        (reply,) = self.ask(b"MAIL FROM:<sam@example.org>")
+        self.assertEqual(reply[:4], "550 ")
+        self.assertEqual(self.log_in(b"wrong")[:4], "535 ")
+        (reply,) = self.ask(b"MAIL FROM:<sam@example.org>")
+        self.assertEqual(reply[:4], "550 ")
+        self.assertEqual(self.log_in(b"secret")[:4], "235 ")
+        self.assertTrue(self.send(b"bob").startswith("250 "))
+        self.assertEqual(len(self.store.messages(b"bob")), 1)
+        self.server.connectionLost(Failure(ConnectionDone()))

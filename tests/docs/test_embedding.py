@@ -191,7 +191,7 @@ class EmbeddingTests(Base):
 
     def test_smtp_server(self):
         """What comes by SMTP is served by POP3, and an unknown recipient is refused."""
-        server = load("smtp_server").MailFactory().buildProtocol(None)
+        server = load("smtp_server").mail_factory.buildProtocol(None)
         server.noisy = False
         self.addCleanup(server.setTimeout, None)
         transport = StringTransport(peerAddress=IPv4Address("TCP", "192.0.2.1", 5))
