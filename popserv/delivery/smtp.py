@@ -57,8 +57,9 @@ class DeliveryESMTP(ESMTP):
 
 @implementer(IMessageDeliveryFactory)
 class SMTPDeliveryFactory:
-    """Delivers to a store what an SMTP server of Twisted receives: its ``deliveryFactory``, or the
-    avatar of its portal (:class:`SMTPRealm`).
+    """Delivers to a store what an SMTP server of Twisted receives.
+
+    It is the server's ``deliveryFactory``, or the avatar of its portal (:class:`SMTPRealm`).
 
     :param store: takes the mail.  If it provides :class:`popserv.interfaces.IJointDelivery`, all
         recipients get a message, or none; with any other, those get it again from whom a later one
