@@ -22,9 +22,18 @@ class ClusterError(Exception):
 
 
 def free_port():
-    """Return the number of a TCP port that is free at this moment."""
-    with socket.create_server((HOST, 0)) as listener:
-        return listener.getsockname()[1]
+    """Return the number of a TCP port that nobody uses.
+
+    It is reserved until this process ends: only a server that names it gets it, again and again,
+    as servers listen with SO_REUSEADDR.
+    """
+    reserving = socket.socket()
+    reserving.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserving.bind((HOST, 0))
+    port = reserving.getsockname()[1]
+    # Its descriptor stays open.
+    reserving.detach()
+    return port
 
 
 def accepts(port):

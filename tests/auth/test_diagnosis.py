@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
+from examples.cluster.processes import free_port
 from popserv.auth.dovecot.checker import DovecotChecker
 from popserv.auth.ldap.checker import LDAPChecker
 from popserv.auth.ldap.config import LDAPConfig
@@ -28,7 +29,6 @@ from tests.auth.oauth.test_checker import ScriptedVerifier
 from tests.auth.oauth.tokens import jwk_of, rsa_key
 from tests.auth.sql.harness import DatabaseCase
 from tests.doctor.harness import codes, open_directory, unprivileged
-from tests.live.harness import free_port
 
 
 class SQLTests(DatabaseCase):

@@ -10,11 +10,11 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
 from zope.interface.verify import verifyObject
 
+from examples.cluster.processes import free_port
 from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
 from popserv.database.schema import durability_problems
 from popserv.database.waiting import WatchedSocket
 from tests.database.harness import DatabaseCase
-from tests.live.harness import free_port
 from tests.live.postgresql import create_database, shared_server, tls_server
 
 SELECT = "SELECT id FROM t WHERE id = $1::bigint"

@@ -8,7 +8,6 @@ import io
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -20,6 +19,7 @@ from twisted.cred.portal import Portal
 from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from examples.cluster.processes import free_port
 from popserv.auth.realm import MaildropRealm
 from popserv.auth.services import pam
 from popserv.commandline import main as cli
@@ -87,9 +87,7 @@ class ShellTests(Base):
         """The README's ten lines work as they stand, but for the port."""
         if shutil.which("curl") is None:
             raise SkipTest("there is no curl")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.addCleanup(self.kill_daemon)
         script = dict(blocks(README, "shell"))["tour"].replace("1110", str(port))
         done = subprocess.run(

@@ -9,7 +9,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from tests.live.harness import free_port, require_programs, temporary_directory, until
+from examples.cluster.processes import free_port
+from tests.live.harness import require_programs, temporary_directory, until
 
 UNPACKED = Path("/opt/cyrus")
 """Where .ci/run unpacks Debian's packages, because cyrus-pop3d conflicts with dovecot-pop3d."""

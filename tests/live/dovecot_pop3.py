@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 
+from examples.cluster.processes import free_port
 from tests.live.harness import deliver, require_programs, run, temporary_directory, until
 
 CONFIGURATION = """\
@@ -64,8 +65,7 @@ class DovecotPOP3:
             nobody = pwd.getpwnam("nobody")
             self.owner = nobody.pw_uid, nobody.pw_gid
         os.chown(self._home, *self.owner)
-        with socket.create_server(("127.0.0.1", 0)) as unused:
-            self.port = unused.getsockname()[1]
+        self.port = free_port()
         self._configuration = self._home / "dovecot.conf"
         self._configuration.write_text(
             CONFIGURATION.format(

@@ -136,12 +136,6 @@ def until(condition, what):
     return result
 
 
-def free_port():
-    """Return a port that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        return unused.getsockname()[1]
-
-
 def temporary_directory(test=None):
     """Create a directory that other users can enter; it is removed after the test or at exit."""
     path = Path(tempfile.mkdtemp(prefix="popserv-"))

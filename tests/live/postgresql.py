@@ -10,8 +10,9 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
+from examples.cluster.processes import free_port
 from tests.certificates import issue, make_authority
-from tests.live.harness import TIMEOUT, free_port, temporary_directory, until
+from tests.live.harness import TIMEOUT, temporary_directory, until
 
 
 def program(name):

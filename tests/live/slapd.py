@@ -8,8 +8,9 @@ from pathlib import Path
 import ldap
 from cryptography import x509
 
+from examples.cluster.processes import free_port
 from tests.certificates import issue, make_authority
-from tests.live.harness import TIMEOUT, free_port, temporary_directory, until
+from tests.live.harness import TIMEOUT, temporary_directory, until
 
 SUFFIX = "dc=example,dc=org"
 ADMIN = f"cn=admin,{SUFFIX}"

@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from examples.cluster import __main__ as program
 from examples.cluster import parts, postgresql
 from examples.cluster.cluster import Cluster, SmallCluster
-from examples.cluster.processes import ClusterError, Process
-from tests.live.harness import CHECKOUT, TIMEOUT, free_port, require_programs, temporary_directory
+from examples.cluster.processes import ClusterError, Process, free_port
+from tests.live.harness import CHECKOUT, TIMEOUT, require_programs, temporary_directory
 
 
 class RunningCluster:

@@ -11,6 +11,7 @@ from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.trial.unittest import SynchronousTestCase
 
+from examples.cluster.processes import free_port
 from popserv.auth.hmac_md5 import hmac_md5_context
 from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.users.extra_fields import EVALUATED, HARMLESS, HARMLESS_PREFIXES, REFUSING
@@ -206,8 +207,7 @@ class PasswdFileTests(SynchronousTestCase):
             (home / name).mkdir()
         for name in ("mail", "run", "users"):
             os.chown(home / name, user, group)
-        with socket.create_server(("127.0.0.1", 0)) as unused:
-            port = unused.getsockname()[1]
+        port = free_port()
         configuration = home / "dovecot.conf"
         configuration.write_text(
             CONFIGURATION.format(

@@ -8,6 +8,7 @@ from urllib.request import urlopen
 
 from twisted.trial.unittest import TestCase
 
+from examples.cluster.processes import free_port
 from tests.live.harness import (
     LOOPBACK,
     Connection,
@@ -18,7 +19,7 @@ from tests.live.harness import (
     until,
 )
 from tests.live.postgresql import PostgreSQL, program
-from tests.live.test_proxies import free_ports, is_listening, sample
+from tests.live.test_proxies import is_listening, sample
 
 FORWARDER = """
 defaults
@@ -121,7 +122,7 @@ class HostsTests(TestCase):
 
     def start_balancer(self):
         """Start HAProxy with the configuration in contrib; return its port, once both are up."""
-        plain, tls = free_ports(2)
+        plain, tls = free_port(), free_port()
         text = sample("haproxy/popserv-cluster.cfg")
         for name, address in (("mx1", "192.0.2.11"), ("mx2", "192.0.2.12")):
             pop3, metrics = self.hosts[name].ports[:2]

@@ -8,6 +8,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
+from examples.cluster.processes import free_port
 from tests.certificates import issue, make_authority
 from tests.live.harness import (
     CHECKOUT,
@@ -53,15 +54,6 @@ listen without_header
 def sample(name):
     """Return a configuration in contrib."""
     return (CHECKOUT / "contrib" / name).read_text()
-
-
-def free_ports(count):
-    """Return ports of this machine that were free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def is_listening(address):
@@ -165,7 +157,7 @@ class HAProxyTests(ProxyCase):
         require_programs(self, "haproxy")
         name, _ = self.server.add_user([b"x\n"])
         names = ["relay", "relay_tls", "tls", "version1", "every_tlv", "unix_server", "bare"]
-        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        ports = {name: free_port() for name in names}
         client_socket = f"{self.directory}/client.sock"
         texts = [
             f"global\n    stats socket {self.directory}/stats.sock\n\n",
@@ -229,7 +221,7 @@ class NginxTests(ProxyCase):
         """The headers of nginx's module stream work, before TLS as well."""
         require_programs(self, "nginx")
         name, _ = self.server.add_user([b"x\n"])
-        relay, relay_tls = free_ports(2)
+        relay, relay_tls = free_port(), free_port()
         config = self.place(sample("nginx/popserv-stream.conf"), {110: relay, 995: relay_tls})
         start_nginx(self, self.directory, "stream", config)
         self.assert_serves(self.assert_needs_tls(relay), name)
@@ -274,7 +266,7 @@ class NginxMailTests(ServerTestCase):
         self.addCleanup(login_server.server_close)
         self.addCleanup(thread.join)
         self.addCleanup(login_server.shutdown)
-        (port,) = free_ports(1)
+        port = free_port()
         directory = temporary_directory(self)
         config = sample("nginx/popserv-mail.conf").replace("listen 110", f"listen 127.0.0.1:{port}")
         config = config.replace(":8080", f":{login_server.server_port}")

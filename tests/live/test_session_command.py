@@ -18,6 +18,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
+from examples.cluster.processes import free_port
 from popserv.auth.passwords.users_file import default_path
 from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.testing import naive_octets
@@ -739,8 +740,7 @@ class InetdTests(SessionCase):
         """systemd-socket-activate starts a session for each connection."""
         program = "systemd-socket-activate"
         require_programs(self, program)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
         command = [program, "--accept", "--inetd", f"--listen=127.0.0.1:{port}"]
         with self.errors.open("wb") as errors:
             process = subprocess.Popen(

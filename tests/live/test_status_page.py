@@ -6,9 +6,10 @@ import socket
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from examples.cluster.processes import free_port
 from tests.live.browser import Browser
 from tests.live.harness import ServerTestCase, require_programs, temporary_directory, until
-from tests.live.test_proxies import free_ports, is_listening, sample, start_nginx
+from tests.live.test_proxies import is_listening, sample, start_nginx
 
 SIZES = ((1280, 800), (1000, 800), (360, 740))
 SCHEMES = ("light", "dark")
@@ -139,7 +140,7 @@ class ProxyTests(PageCase):
         """It asks for a password; the links of the page lead back through it."""
         require_programs(self, "nginx")
         directory = temporary_directory(self)
-        (port,) = free_ports(1)
+        port = free_port()
         users = directory / "users"
         users.write_text("ann:{PLAIN}secret\n")
         location = sample("nginx/metrics.conf").replace("9110", str(self.port))

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
 
+from examples.cluster.processes import free_port
 from popserv.auth.users.refusals import EvenRefusals
 from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import TryLater
@@ -19,7 +20,6 @@ from popserv.interfaces import IReloadable, IUserLookup
 from popserv.runtime.extras import how_to_install
 from tests.auth.harness import ask
 from tests.auth.ldap.harness import SEARCH, TEMPLATE, DirectoryCase
-from tests.live.harness import free_port
 
 FIELDS = '[fields]\npopserv_since = "mailSince"\nallow_nets = "mailNetworks"\n'
 

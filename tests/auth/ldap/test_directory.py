@@ -6,13 +6,13 @@ from unittest import mock
 
 import ldap
 
+from examples.cluster.processes import free_port
 from popserv.auth.ldap.config import LDAPConfig
 from popserv.auth.ldap.directory import Directory, _text_of
 from popserv.auth.users.outages import ServerUnavailable
 from popserv.auth.users.records import name_parts
 from popserv.core.user_settings import UserSettings
 from tests.auth.ldap.harness import SEARCH, TEMPLATE, DirectoryCase
-from tests.live.harness import free_port
 from tests.live.slapd import ADMIN
 
 FIELDS = """

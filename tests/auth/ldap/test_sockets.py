@@ -8,8 +8,9 @@ from urllib.parse import quote
 import ldap
 from twisted.trial.unittest import SynchronousTestCase
 
+from examples.cluster.processes import free_port
 from popserv.auth.ldap.sockets import _shut_down, connected
-from tests.live.harness import TIMEOUT, free_port
+from tests.live.harness import TIMEOUT
 
 
 class ConnectedTests(SynchronousTestCase):
