@@ -136,8 +136,9 @@ class Session:
         self._record, self._user = record, user
         try:
             self.pop.user(user)
+            asked = time.monotonic()
             self.pop.pass_(PASSWORD)
-            self._login = Login(user, time.monotonic())
+            self._login = Login(user, asked, time.monotonic())
             with record.lock:
                 record.logins.append(self._login)
             self._octets = [int(line.split()[1]) for line in self.pop.list()[1]]

@@ -8,10 +8,13 @@ from hashlib import blake2b
 
 @dataclass
 class Login:
-    """One session of a user; the times are those at which the client had sent or received."""
+    """One session of a user."""
 
     user: str
+    asked: float
+    """When PASS was sent."""
     opened: float
+    """When the reply, +OK, was received."""
     removing: float = 0.0
     """When QUIT was sent, if messages were marked."""
     removed: bool = False
@@ -72,17 +75,22 @@ class Record:
         }
 
     def _removed_without_the_lock(self):
-        """Return the sessions that removed messages after a later session had been opened."""
+        """Return the sessions that removed messages after a later session had been opened.
+
+        A server that is suspended after it has locked the maildrop, before it replies, may reply
+        when its lock has expired: so the later session is one that was asked for later.
+        """
         by_user = defaultdict(list)
         for login in self.logins:
             by_user[login.user].append(login)
         return sorted(
-            f"{earlier.user}: opened {earlier.opened:.3f}, later one {later.opened:.3f}, "
+            f"{earlier.user}: opened {earlier.opened:.3f}, later one asked for {later.asked:.3f}, "
+            f"opened {later.opened:.3f}, "
             f"QUIT {earlier.removing:.3f}"
             for logins in by_user.values()
             for earlier in logins
             for later in logins
-            if earlier.removed and earlier.opened < later.opened < earlier.removing
+            if earlier.removed and earlier.opened < later.asked and later.opened < earlier.removing
         )
 
 
