@@ -77,8 +77,8 @@ class Record:
     def _removed_without_the_lock(self):
         """Return the sessions that removed messages after a later session had been opened.
 
-        A server that is suspended after it has locked the maildrop, before it replies, may reply
-        when its lock has expired: so the later session is one that was asked for later.
+        A server that is suspended between its lock and its reply may reply when the lock has
+        expired, so the later session is one that was asked for after the reply to the earlier one.
         """
         by_user = defaultdict(list)
         for login in self.logins:
