@@ -75,7 +75,8 @@ class LMTPServer(OrderedConnection):
             self._receive_text(self._transaction, self._message)
             return True
         line, end, rest = self.unprocessed.partition(b"\r\n")
-        if len(line) > MAX_LINE:
+        # Without an end, the last octet may be the CR of it.
+        if len(line) > MAX_LINE + (not end):
             self.close(Reply(500, "5.5.2", "line too long, closing the connection"))
         elif end:
             self.unprocessed = rest

@@ -134,6 +134,13 @@ class CommandTests(LMTPCase):
         )
         self.assertTrue(self.client.transport.disconnecting)
 
+    def test_longest_line(self):
+        """The longest line is accepted wherever the input is cut."""
+        line = b"NOOP " + b"x" * (lmtp.MAX_LINE - 5)
+        self.assertEqual(self.client.send(line + b"\r"), b"")
+        self.assertEqual(self.client.send(b"\n"), b"250 2.0.0 ok\r\n")
+        self.assertEqual(self.client.send(line + b"\r\n"), b"250 2.0.0 ok\r\n")
+
     def test_bare_line_ends(self):
         """Only CRLF ends a command."""
         self.assertEqual(self.client.send(b"NOOP\nNOOP\r\n"), b"500 5.5.1 unknown command\r\n")
