@@ -39,13 +39,16 @@ _Ranges = list[tuple[int, int]]
 class Sequences:
     """The contents of a file of sequences.
 
-    Lines that are not sequences are kept as they are.
+    Lines that are not sequences are kept as they are, but for blanks at their start.
     """
 
     def __init__(self, text: bytes = b"") -> None:
         self._ranges: dict[bytes, _Ranges] = {}
         self._others: list[bytes] = []
-        for line in re.sub(rb"\n[ \t]+", b" ", text).splitlines():
+        lines = re.sub(rb"\n[ \t]+", b" ", text).removesuffix(b"\n").split(b"\n") if text else ()
+        for line in lines:
+            # Indented, it would continue the line that comes before it when it is written.
+            line = line.lstrip(b" \t")
             sequence = _LINE.fullmatch(line)
             if sequence is None:
                 self._others.append(line)

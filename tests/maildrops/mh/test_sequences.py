@@ -42,6 +42,13 @@ class SequencesTests(SynchronousTestCase):
         for line in (b"no colon", b"a b: 1", b"x: 1-", b"x: -1", b"x: one", b"1x: 1"):
             self.assertEqual(Sequences(b"a: 1\n" + line).encode(), b"a: 1\n" + line + b"\n")
 
+    def test_indented(self):
+        """A line that is indented is no part of a sequence that is written before it."""
+        for text in (b" x\na: 1\n", b"\n x\na: 1", b"a: 1\n\n\n\tx\n"):
+            contents = Sequences(Sequences(text).encode())
+            self.assertEqual(contents.members(b"a", [1]), {1}, text)
+            self.assertIn(b"\nx\n", contents.encode())
+
     def test_keep_only(self):
         """Numbers are removed from all sequences but that of the current message."""
         contents = Sequences(b"cur: 7\nunseen: 1-9\nold: 7\n")
