@@ -78,15 +78,18 @@ def _stored(
     message: BinaryIO, mbox_format: Format, header: Header, text: bytes, delivered: float
 ) -> Iterator[bytes]:
     """Yield what is stored of a message whose header is changed to ``text``."""
+    if mbox_format.believes_content_length and header.body is None:
+        text = Header(text).with_content_length(None)
     size = message.seek(0, os.SEEK_END)
     last = text if size == header.length else _last_octets(message, size)
     line_end = b"" if last.endswith(b"\n") else b"\r\n" if last.endswith(b"\r") else b"\n"
-    if mbox_format.believes_content_length:
-        if header.body is None:
-            text = Header(text).with_content_length(None)
-        elif header.has_content_length() or _has_from_line(message, header.length):
-            octets = size + len(line_end) - header.body
-            text = Header(text).with_content_length(octets)
+    if (
+        mbox_format.believes_content_length
+        and header.body is not None
+        and (header.has_content_length() or _has_from_line(message, header.length))
+    ):
+        octets = size + len(line_end) - header.body
+        text = Header(text).with_content_length(octets)
     if (header.body is None and size >= MAX_HEADER) or (
         len(text) + text.count(b"From ") + 2 > MAX_HEADER
     ):
@@ -94,8 +97,7 @@ def _stored(
             f"its header has {MAX_HEADER} octets or more, so that no program would find X-UIDL; "
             "use a Maildir"
         )
-    sender = _RETURN_PATH.search(text)
-    yield make_from_line(sender[1] if sender else _NO_SENDER, delivered or time.time())
+    yield make_from_line(_sender(text), delivered or time.time())
     quoter = Quoter() if mbox_format.is_quoted else FromQuoter()
     yield quoter.feed(text)
     if mbox_format.believes_content_length:
@@ -104,6 +106,14 @@ def _stored(
     else:
         yield from map(quoter.feed, _chunks(message, header.length))
     yield quoter.finish() + line_end + b"\n"
+
+
+def _sender(text: bytes) -> bytes:
+    """Return the sender for the From_ line of a message with this header."""
+    found = _RETURN_PATH.search(text)
+    sender = found[1] if found else _NO_SENDER
+    # Anybody can send from that name, which is that of the message with internal data.
+    return _NO_SENDER if sender.upper() == b"MAILER-DAEMON" else sender
 
 
 def _last_octets(message: BinaryIO, size: int) -> bytes:

@@ -49,6 +49,23 @@ def lines(text, *, unquoted):
 class StoredFormTests(SynchronousTestCase):
     """Messages in files of each format."""
 
+    def test_last_field(self):
+        """If the last line is a Content-Length without an end, no blank line takes its place."""
+        entries, texts = self.parsed("mbox", [(b"a: b\nContent-Length: 1\r", NO_DETAILS)])
+        self.assertEqual(texts, [b"a: b\nX-UIDL: id0\n"])
+        self.assertFalse(entries[0].sizes.has_blank_line)
+
+    def test_internal_data(self):
+        """No sender can make a message look like the data of Dovecot and c-client, unseen."""
+        text = (
+            b"Return-Path: <>\nReturn-Path: <mailer-Daemon>\n"
+            b"Subject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\nX-IMAP: 1 2\n\nx\n"
+        )
+        for message in (text, text.replace(b"mailer-Daemon", b"MAILER-DAEMON")):
+            for kind in FORMATS:
+                entries, _ = self.parsed(kind, [(message, NO_DETAILS)])
+                self.assertEqual(len(entries), 1, kind)
+
     def parsed(self, kind, messages):
         """Return the entries of a file of messages, and the octets of each."""
         path = self.mktemp()
