@@ -3,7 +3,10 @@
 =============  =====================================================================
 ``targets``    what is fuzzed, and what must hold for each input
 ``target``     what a target is
+``command``    the options, and the turns of the targets
 ``run``        calls a target, counts and times its inputs, keeps the one that fails
+``totals``     counts the inputs of all runs
+``stopping``   SIGINT and SIGTERM end a run in order
 ``cost``       processor time, calls and memory of an input, and their bounds
 ``libfuzzer``  inputs from atheris, in a process of its own
 ``mutation``   inputs from a seed, without coverage, for the tests

@@ -7,12 +7,20 @@ KEPT = Path(__file__).parent / "corpus"
 """For each target, the inputs that reach most, and the slowest ones, whose names say so."""
 
 WORK = Path("build", "fuzz")
-"""What runs write, below the current directory: ``corpus``, ``slowest`` and ``failures``."""
+"""What runs write, below the current directory.
+
+Its parts are ``corpus``, ``slowest``, ``failures`` and ``totals``.
+"""
 
 
 def read(directory):
     """Return the inputs in the files of a directory, in the order of their names."""
     return [path.read_bytes() for path in sorted(directory.glob("*")) if path.is_file()]
+
+
+def names(directory):
+    """Return the names of the files of a directory, none if there is no such one."""
+    return [path.name for path in directory.glob("*")]
 
 
 def write(directory, data, prefix=""):

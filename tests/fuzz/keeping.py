@@ -10,10 +10,7 @@ MAX_INPUTS = 10
 """The inputs of each target that are kept for what they reach."""
 
 MAX_KEPT_OCTETS = 400
-"""The octets of the longest input that is kept."""
-
-MAX_SLOW = 2
-"""The slowest inputs that are kept, each of another length in bits."""
+"""The octets of the longest input that is kept for what it reaches."""
 
 
 def reached(target, data):
@@ -68,11 +65,10 @@ def keep(target):
 
 
 def slowest(target, paths):
-    """Return the slowest of the inputs in files: one of each of the greatest lengths in bits."""
+    """Return the slowest of the inputs in files: one of each length in bits."""
     found = {}
     for data in (path.read_bytes() for path in paths):
-        if len(data) <= MAX_KEPT_OCTETS:
-            seconds = min(seconds_of(target, data) for _ in range(3))
-            bits = len(data).bit_length()
-            found[bits] = max(found.get(bits, (0, b"")), (seconds, data))
-    return [found[bits][1] for bits in sorted(found)[-MAX_SLOW:]]
+        seconds = min(seconds_of(target, data) for _ in range(3))
+        bits = len(data).bit_length()
+        found[bits] = max(found.get(bits, (0, b"")), (seconds, data))
+    return [data for _, data in found.values()]

@@ -2,19 +2,27 @@
 
 import gc
 import os
-import subprocess
+import signal
 import sys
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
+from functools import partial
 from importlib.util import find_spec
 from io import StringIO
 
-from tests.fuzz import corpus
+from twisted.logger import globalLogBeginner
 
-MAX_SECONDS = 20
-"""Seconds after which an input that does not return is a failure."""
+from tests.fuzz import corpus
+from tests.fuzz.run import Failed, Run
+from tests.fuzz.stopping import SIGNALS
+
+MAX_SECONDS = 300
+"""Seconds after which an input that does not return is a failure: the process may be suspended."""
 
 MAX_MIB = 1024
 """The memory of the process, beyond which its input is a failure."""
+
+_GARBAGE = 20_000
+"""Objects after which garbage is collected: an input leaves little."""
 
 
 def is_available():
@@ -22,14 +30,41 @@ def is_available():
     return find_spec("atheris") is not None
 
 
-def fuzz(target, seconds, seed):
+@contextmanager
+def instrumented(*, unless):
+    """Change the code of popserv that is imported, so that it reports what it reaches."""
+    if unless or not is_available():
+        yield
+        return
+    import atheris
+
+    # A line for each module would hide everything else.  The clients of tests take time, too.
+    with (
+        redirect_stderr(StringIO()),
+        atheris.instrument_imports(include=["popserv"], exclude=["popserv.testing"]),
+    ):
+        yield
+    # What is imported is never garbage, and there is much of it to look through.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)
+
+
+def fuzz(target, seconds, seed, stop):
     """Run a target in a process of its own; return whether no input has failed.
 
     An input that takes all memory or does not return is written to a file by libFuzzer itself,
     which prints its path, and ends the process.
     """
-    command = [sys.executable, "-bb", "-m", "tests.fuzz.libfuzzer", target.name]
-    code = subprocess.call([*command, f"{seconds:g}", f"{seed}"])
+    sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    process = os.fork()
+    if process == 0:
+        _run(target, seconds, seed)
+    stop.call(partial(os.kill, process, signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    stop.call(lambda: None)
     if code not in (0, 1):
         print(f"again: make fuzz FUZZ='--target {target.name} --input PATH'")
     return code == 0
@@ -58,22 +93,22 @@ def arguments(target, seed):
         ),
         *(f"-seed={seed % (1 << 32) or 1}", f"-max_len={target.max_octets}", "-verbosity=0"),
         *(f"-timeout={MAX_SECONDS}", f"-rss_limit_mb={MAX_MIB}", "-print_final_stats=0"),
+        # Signals are for the Run.
+        *("-handle_int=0", "-handle_term=0"),
     ]
 
 
-def main(name, seconds, seed):
+def _run(target, seconds, seed):
     """Run a target in this process, which ends with it."""
     import atheris
 
-    # The code of popserv is changed while it is imported, so that it reports what it reaches;
-    # a line for each module would hide everything else.
-    with redirect_stderr(StringIO()), atheris.instrument_imports(include=["popserv"]):
-        from tests.fuzz.targets import TARGETS
-    from tests.fuzz.run import Failed, Run
-
-    # What is imported is never garbage, and there is much of it to look through.
-    gc.freeze()
-    run = Run(TARGETS[name], seconds)
+    run = Run(target, seconds)
+    # A terminal sends SIGINT to all processes; the first one asks this one to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: run.stop())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    # Twisted would keep the last events, and look for critical ones.
+    globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
 
     def feed(data):
         try:
@@ -88,9 +123,5 @@ def main(name, seconds, seed):
         sys.stdout.flush()
         os._exit(code)
 
-    atheris.Setup(arguments(run.target, seed), feed)
+    atheris.Setup(arguments(target, seed), feed)
     atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))

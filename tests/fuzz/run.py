@@ -3,12 +3,16 @@
 import sys
 import time
 import traceback
+from functools import partial
 
-from tests.fuzz import corpus
+from tests.fuzz import corpus, totals
 from tests.fuzz.cost import is_too_slow, max_seconds, seconds_of
 
 INTERVAL = 10
 """Seconds between two lines of progress."""
+
+
+_print_now = partial(print, flush=True)
 
 
 class Failed(Exception):
@@ -30,14 +34,14 @@ class Run:
     ``output`` writes a line.  ``work`` is the directory of its files.
     """
 
-    def __init__(self, target, seconds, output=print, work=None):
+    def __init__(self, target, seconds, output=_print_now, work=None):
         self.target = target
-        self.inputs = 0
+        self.inputs = self._counted = 0
+        self._check = target.check
         self._output = output
         self._work = corpus.WORK if work is None else work
         self._start = self._last = time.monotonic()
         self._end = self._start + seconds
-        self._inputs_at_last = 0
         # The seconds and the octets of the slowest input of each length in bits.
         self._slowest = {}
 
@@ -47,20 +51,41 @@ class Run:
         :raises Failed: the input has failed.
         """
         self.inputs += 1
+        start = time.monotonic()
         try:
-            seconds = seconds_of(self.target, data)
-            bits = len(data).bit_length()
-            if seconds > self._slowest.get(bits, (0,))[0]:
-                if is_too_slow(self.target, data, seconds):
-                    limit = max_seconds(self.target, data)
-                    raise TooSlow(f"{len(data)} octets may take {limit:.3f} seconds")
-                self._slowest[bits] = seconds, data
+            self._check(data)
+            now = time.monotonic()
+            # The processor time is no longer, but its clock takes longer to read.
+            if now - start > self._slowest.get(len(data).bit_length(), (0,))[0]:
+                self._time(data)
         except Exception as error:
+            self._count()
             raise Failed(self.keep(data)) from error
-        now = time.monotonic()
         if now - self._last > INTERVAL:
             self.report(now)
         return now < self._end
+
+    def _time(self, data):
+        """Note the processor time of an input if none of its length has taken longer.
+
+        :raises TooSlow: it takes too long.
+        """
+        seconds = seconds_of(self.target, data)
+        bits = len(data).bit_length()
+        if seconds > self._slowest.get(bits, (0,))[0]:
+            if is_too_slow(self.target, data, seconds):
+                limit = max_seconds(self.target, data)
+                raise TooSlow(f"{len(data)} octets may take {limit:.3f} seconds")
+            self._slowest[bits] = seconds, data
+
+    def stop(self):
+        """End after the present input."""
+        self._end = 0
+
+    def _count(self):
+        """Add the inputs since the last call to the total of the target."""
+        totals.add(self._work, self.target.name, self.inputs - self._counted)
+        self._counted = self.inputs
 
     def keep(self, data):
         """Write an input to a file; return how to run it again."""
@@ -72,8 +97,9 @@ class Run:
 
     def report(self, now):
         """Write a line of progress."""
-        rate = (self.inputs - self._inputs_at_last) / (now - self._last)
-        self._last, self._inputs_at_last = now, self.inputs
+        rate = (self.inputs - self._counted) / (now - self._last)
+        self._last = now
+        self._count()
         self._output(
             f"{self.target.name:>10} {now - self._start:6.0f} s {self.inputs:>10} inputs "
             f"{rate:>8.0f}/s"
@@ -81,6 +107,7 @@ class Run:
 
     def finish(self):
         """Write the last line, and the slowest inputs to files."""
+        self._count()
         seconds = time.monotonic() - self._start
         directory = self._work / "slowest" / self.target.name
         for bits, (_, data) in self._slowest.items():

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-MAX_OCTETS = 2048
+MAX_OCTETS = 512
 """The octets of the longest input that a target gets, unless it says otherwise."""
+
+_MAX_PIECES = 24
+"""The pieces into which an input is cut: each of them takes time."""
 
 
 class Target(NamedTuple):
@@ -36,5 +39,6 @@ def selected(data, number):
 
 
 def pieces(data, size):
-    """Return octets cut into pieces of a size."""
+    """Return octets cut into pieces of a size, or of a larger one if there were too many."""
+    size = max(size, -(-len(data) // _MAX_PIECES), 1)
     return [data[at : at + size] for at in range(0, len(data), size)]

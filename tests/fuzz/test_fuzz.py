@@ -2,6 +2,8 @@
 
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -15,21 +17,26 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.auth.oauth.claims import RequiredClaims
 from popserv.auth.passwords.checker import SecretsChecker
 from popserv.auth.users import extra_fields
+from popserv.delivery.lmtp import LMTPServer
+from popserv.delivery.outcomes import DELIVERED
+from popserv.maildrops import layout
 from popserv.maildrops.maildir.listing import size_file
-from popserv.maildrops.maildir.unique_ids import dovecot_uidlist
-from popserv.maildrops.mbox import parser
+from popserv.maildrops.maildir.unique_ids import dovecot_uidlist, pinned_file
+from popserv.maildrops.mbox import parser, stored_form
 from popserv.maildrops.memory import MemoryMailbox
+from popserv.maildrops.mh import sequences
 from popserv.messages.downgrade import downgrader
 from popserv.messages.framing import TopFramer
+from popserv.migration import pop3_client
 from popserv.transports import proxy_header
-from tests.fuzz import __main__ as command
-from tests.fuzz import corpus, keeping, libfuzzer, run
+from tests.fuzz import command, corpus, keeping, libfuzzer, run, totals
 from tests.fuzz.cost import BASE, calls_of, is_too_slow, memory_of
 from tests.fuzz.mutation import mutations
 from tests.fuzz.run import Failed, Run
+from tests.fuzz.stopping import SIGNALS, Stop
 from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS, lines
-from tests.live.harness import CHECKOUT
+from tests.live.harness import CHECKOUT, until
 
 INPUTS = 200
 """The inputs of each target that follow from a seed."""
@@ -113,19 +120,34 @@ async def _accept(*_arguments):
     return True
 
 
-FAULTS = {
-    "lines": (lines, "number", int),
-    "sessions": (MemoryMailbox, "open", _open_nothing),
-    "sasl": (SecretsChecker, "_is_right", _accept),
-    "proxy": (proxy_header, "_port", int),
-    "users": (extra_fields, "_parse_time", int.from_bytes),
-    "size_file": (size_file, "are_sorted", lambda names: True),
-    "mbox": (parser, "_blank_line_before", lambda window, start, following: 0),
-    "uidlist": (dovecot_uidlist, "_MAX_UID", 1 << 40),
-    "jwt": (RequiredClaims, "check", lambda self, claims, now: None),
-    "downgrader": (downgrader, "MAX_DEPTH", 0),
-    "framing": (TopFramer, "finish", lambda self: b".\r\n"),
-}
+async def _remove_nothing(_self, _messages):
+    pass
+
+
+async def _confirm(*_arguments):
+    return DELIVERED
+
+
+FAULTS = (
+    ("lines", lines, "number", int),
+    ("sessions", MemoryMailbox, "open", _open_nothing),
+    ("sessions", MemoryMailbox, "remove", _remove_nothing),
+    ("lmtp", LMTPServer, "deliver", _confirm),
+    ("sasl", SecretsChecker, "_is_right", _accept),
+    ("names", layout, "_VALUE", re.compile(b".*")),
+    ("proxy", proxy_header, "_port", int),
+    ("users", extra_fields, "_parse_time", int.from_bytes),
+    ("size_file", size_file, "are_sorted", lambda names: True),
+    ("mbox", parser, "_blank_line_before", lambda window, start, following: 0),
+    ("delivered", stored_form, "_has_from_line", lambda message, start: False),
+    ("uidlist", dovecot_uidlist, "_MAX_UID", 1 << 40),
+    ("jwt", RequiredClaims, "check", lambda self, claims, now: None),
+    ("downgrader", downgrader, "MAX_DEPTH", 0),
+    ("framing", TopFramer, "finish", lambda self: b".\r\n"),
+    ("sequences", sequences, "_CURRENT", b""),
+    ("remote", pop3_client, "_MAX_STATUS_LINE", 1),
+    ("unique_ids", pinned_file, "is_base_name", bool),
+)
 """For each target something that it calls, and what takes its place."""
 
 
@@ -171,8 +193,8 @@ class FaultTests(SynchronousTestCase):
 
     def test_popserv(self):
         """A fault in what a target calls is found, for every target."""
-        self.assertEqual({*FAULTS}, {*TARGETS})
-        for name, (module, attribute, replacement) in FAULTS.items():
+        self.assertEqual({name for name, *_ in FAULTS}, {*TARGETS})
+        for name, module, attribute, replacement in FAULTS:
             target = TARGETS[name]
             inputs = islice(mutations(target, corpus.inputs_of(target), 1), 5000)
             self.assertTrue(all(is_good(target, data) for data in target.seeds), name)
@@ -223,22 +245,29 @@ class CommandTests(SynchronousTestCase):
             command.parse(["--input", str(path)])
 
     def test_guided(self):
-        """A run with atheris finds inputs that reach more than the corpus."""
+        """A run with atheris finds inputs that reach more than the corpus, until it is stopped."""
         if not libfuzzer.is_available():
             self.skipTest("atheris is not installed")
         directory = Path(self.mktemp())
         directory.mkdir()
         before = len({*corpus.inputs_of(TARGETS["users"])})
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.fuzz", "--target", "users", "--seconds", "2"],
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fuzz", "--target", "users", "--seconds", "600"],
             cwd=directory,
             env={**os.environ, "PYTHONPATH": os.fspath(CHECKOUT)},
-            capture_output=True,
-            timeout=120,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertRegex(done.stdout, rb"\Aseed [0-9]+, coverage\n(?s:.*) users .* slowest ")
-        self.assertGreater(len(corpus.read(directory / "build/fuzz/corpus/users")), before)
+        self.addCleanup(process.kill)
+        found = directory / "build/fuzz/corpus/users"
+        until(lambda: len(corpus.names(found)) > before, "a new input")
+        process.terminate()
+        output, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 0, errors)
+        self.assertRegex(output, rb"\Aseed [0-9]+, coverage\n(?s:.*) users .* slowest ")
+        (inputs,) = re.findall(rb"\n +all +([0-9,]+) +\1\n\Z", output)
+        self.assertGreater(int(inputs.replace(b",", b"")), before)
+        self.assertGreater(len(corpus.names(found)), before)
 
     def test_mutate(self):
         """A run without atheris ends after its seconds, or with the input that fails."""
@@ -252,8 +281,46 @@ class CommandTests(SynchronousTestCase):
         code, output = self.run_command()
         self.assertEqual(code, 1)
         self.assertRegex(
-            output, r"(?s)\nZeroDivisionError\n.*\nagain: .* good .* slowest .*\nfailed: bad\n\Z"
+            output,
+            r"(?s)\nZeroDivisionError\n.*\nagain: .* good .* slowest .*"
+            r"\n +target +inputs +of all runs\n +bad +1 +1\n +good +1 +2\n +all +2 +3\n"
+            r"failed: bad\n\Z",
         )
+
+    def test_inputs(self):
+        """With --inputs the targets take turns, longer ones if they find something new."""
+        work = Path(self.mktemp())
+        self.patch(corpus, "WORK", work)
+        turns = []
+
+        def engine(target, seconds, seed, stop):
+            turns.append((target.name, seconds, seed))
+            if target.name == "finds":
+                corpus.write(work / "corpus" / "finds", b"%d" % seed)
+            totals.add(work, target.name, 10)
+            return target.name != "fails"
+
+        targets = [Target(name, len, ()) for name in ("finds", "fails", "idle")]
+        with Stop() as stop:
+            failed = command.Turns(targets, engine, 4, 45).run(7, stop)
+        self.assertEqual(failed, ["fails"])
+        first = [("finds", 4, 7), ("fails", 4, 7), ("idle", 4, 7)]
+        self.assertEqual(turns, [*first, ("finds", 8, 8), ("idle", 4, 8)])
+
+    def test_stop(self):
+        """SIGTERM and SIGINT end a run with its counts, and no further target has a turn."""
+        self.patch(corpus, "WORK", Path(self.mktemp()))
+        for number in SIGNALS:
+            stops = Target("stops", lambda data, number=number: signal.raise_signal(number), ())
+            self.patch(command, "TARGETS", {"stops": stops, "never": Target("never", broken, ())})
+            code, output = self.run_command("--seconds", "600", "--inputs", "9")
+            self.assertEqual(code, 0)
+            self.assertRegex(output, r" stops +1 +[12]\n +never +0 +0\n")
+        with Stop() as stop:
+            signal.raise_signal(signal.SIGTERM)
+            called = []
+            stop.call(lambda: called.append(True))
+        self.assertEqual(called, [True])
 
     def run_command(self, *options):
         """Run the command for no time; return its exit code and its output."""

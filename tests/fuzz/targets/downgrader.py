@@ -31,7 +31,7 @@ def check(data):
     """The form is the same for any chunks, has the octets that were measured, and is final."""
     size, message = selected(data, 1)
     whole = downgraded([message])
-    assert downgraded(pieces(message, size or 1)) == whole
+    assert downgraded(pieces(message, size)) == whole
     text, changed, gained, needs_utf8 = whole
     assert changed or text == message
     assert count_octets([text]) == count_octets([message]) + gained

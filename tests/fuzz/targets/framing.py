@@ -25,7 +25,7 @@ def both(function, *arguments):
 def check(data):
     """A message is counted and sent as a client that reads line by line expects."""
     size, lines, message = selected(data, 2)
-    chunks = pieces(message, size or 1)
+    chunks = pieces(message, size)
     octets = naive_octets(message)
     assert both(count_message, message)[0] == octets == count_octets(chunks)
     expected = naive_response(naive_lines(message))

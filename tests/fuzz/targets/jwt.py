@@ -87,5 +87,6 @@ TARGET = Target(
         ),
         *(b"\\ud800", b'"zip"', b'"jku"', b'"jwk"', b"RS256", b"ES256", b"none", b"1" * 30),
     ),
+    max_octets=1024,
     calls_per_octet=60,
 )

@@ -11,6 +11,8 @@ from tests.fuzz.target import Target
 
 COMMANDS = [command for dialect in DIALECTS.values() for command in dialect.commands]
 BY_KEYWORD = {command.keyword: command for command in COMMANDS}
+_PARSERS = {command.parse for command in COMMANDS}
+"""Those of all commands, for lines that begin with no keyword."""
 
 
 def accepted(parse, text):
@@ -28,9 +30,9 @@ def check(line):
     keyword, argument = split
     rest = b"" if argument is None else b" " + argument
     assert (keyword + rest).upper() == line.removesuffix(b"\r").upper()
-    for command in COMMANDS if keyword not in BY_KEYWORD else [BY_KEYWORD[keyword]]:
-        parsed = accepted(command.parse, argument)
-        assert parsed is None or isinstance(parsed, tuple), (command.keyword, parsed)
+    for parse in _PARSERS if keyword not in BY_KEYWORD else [BY_KEYWORD[keyword].parse]:
+        parsed = accepted(parse, argument)
+        assert parsed is None or isinstance(parsed, tuple), (parse, parsed)
     text = argument or b""
     found = accepted(number, text)
     is_number = 0 < len(text) <= 10 and all(octet in b"0123456789" for octet in text)

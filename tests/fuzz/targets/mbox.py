@@ -15,9 +15,9 @@ from tests.fuzz.target import Target, selected
 from tests.maildrops.mbox.harness import INTERNAL_DATA, mbox_of, stored
 from tests.maildrops.mbox.test_parser import naive_texts
 
-_FILE = TemporaryFile()  # noqa: SIM115
-atexit.register(_FILE.close)
-_FORMATS = (
+FILE = TemporaryFile()  # noqa: SIM115
+atexit.register(FILE.close)
+FORMATS = (
     Format(),
     Format(believes_content_length=False),
     Format(believes_content_length=False, is_quoted=True),
@@ -27,10 +27,10 @@ _FORMATS = (
 def check(data):
     """Messages follow each other without gaps, and a parser may start at any of them."""
     selector, octets = selected(data, 1)
-    mbox_format = _FORMATS[selector % 3]
+    mbox_format = FORMATS[selector % 3]
     downgrader = Downgrader if selector & 8 else None
-    os.ftruncate(_FILE.fileno(), 0)
-    os.pwrite(_FILE.fileno(), octets, 0)
+    os.ftruncate(FILE.fileno(), 0)
+    os.pwrite(FILE.fileno(), octets, 0)
     block = 1100 + selector if selector & 16 else window.BLOCK
     with patch.object(window, "BLOCK", block), patch.object(parser, "BLOCK", block):
         check_file(octets, mbox_format, downgrader)
@@ -40,7 +40,7 @@ def check_file(octets, mbox_format, downgrader):
     """Check the messages of the file."""
 
     def entries(offset):
-        opened = Window(_FILE.fileno(), len(octets))
+        opened = Window(FILE.fileno(), len(octets))
         return list(parse(opened, offset, mbox_format, downgrader))
 
     blank = len(octets) - len(octets.lstrip(b"\r\n"))
@@ -83,6 +83,7 @@ TARGET = Target(
         *(b"From ", b"\nFrom a %b\n" % _DATE, b"\n\n", b"\r\n", b"Content-Length: 10\n", b">From "),
         *(b"Status: O\n", b"X-UIDL: ", b"From MAILER-DAEMON ", b'"', b" +0100", b"\xc3\xa9"),
     ),
+    max_octets=2048,
     calls_per_octet=80,
     memory_per_octet=2000,
 )

@@ -3,7 +3,8 @@
 from contextlib import contextmanager
 
 from twisted.cred.portal import Portal
-from twisted.logger import globalLogPublisher
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
 
 from popserv.auth.realm import MaildropRealm
 from popserv.core.command import CommandTable
@@ -21,12 +22,15 @@ _NEVER = 1e6
 
 @contextmanager
 def no_errors():
-    """Check that no exception is logged."""
+    """Check that no exception is logged, and nothing that looks like another line."""
     failures = []
 
     def observe(event):
         if "log_failure" in event:
             failures.append(event["log_failure"])
+        text = formatEvent(event)
+        if not text.isprintable():
+            failures.append(Failure(ValueError(text)))
 
     globalLogPublisher.addObserver(observe)
     try:

@@ -1,13 +1,20 @@
-"""Whole sessions in every dialect: one reply to each line, and the same in any packets."""
+"""Whole sessions in every dialect, against a model: a reply to each line, in any packets."""
+
+import re
+from copy import copy
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 
 from popserv.commands.dialects import DIALECTS
 from tests.fuzz.target import Target, pieces, selected
 from tests.fuzz.targets.server import MESSAGES, Server, no_errors, reply_to, wait
+from tests.messages.harness import naive_response
+from tests.test_model import Model
 
 _DIALECTS = tuple(DIALECTS.values())
+_MODELS = {dialect.name: Model(MESSAGES, dialect, set(), downgrades=True) for dialect in _DIALECTS}
 _MULTI_LINE = {b"RETR", b"TOP", b"LIST", b"UIDL", b"CAPA", b"AUTH", b"LANG"}
+_NOT_MODELLED = {b"CAPA", b"LANG"}
 _CHECKER = InMemoryUsernamePasswordDatabaseDontUse(ann=b"pw")
 
 
@@ -19,7 +26,7 @@ def check(data):
         stream = b"USER ann\r\nPASS pw\r\n" + stream
     with no_errors():
         replies, stored = line_by_line(dialect, stream)
-        assert in_packets(dialect, pieces(stream, size or 1)) == (replies, stored)
+        assert in_packets(dialect, pieces(stream, size)) == (replies, stored)
 
 
 def line_by_line(dialect, stream):
@@ -28,16 +35,58 @@ def line_by_line(dialect, stream):
     client = server.connect()
     *lines, rest = stream.split(b"\n")
     replies = []
+    modelled = _Modelled(dialect)
     for line in lines:
         if client.closed:
             break
         reply = reply_to(client, line + b"\n")
         check_reply(line, reply)
+        modelled.check(line, reply, is_logged_in=b"ann" in server.store.locked)
         replies.append(reply)
     if not client.closed:
         replies.append(reply_to(client, rest))
         assert len(rest) > 1000 or not replies[-1], replies[-1]
-    return b"".join(replies), end(server, client, lines)
+    stored = end(server, client)
+    assert stored == modelled.left, stored
+    return b"".join(replies), stored
+
+
+class _Modelled:
+    """What the model says of a session from the login on.
+
+    :ivar left: the messages that the session leaves.
+    """
+
+    def __init__(self, dialect):
+        self.left = MESSAGES
+        self._dialect = dialect
+        self._model = None
+        self._has_utf8 = False
+
+    def check(self, line, reply, *, is_logged_in):
+        """Check the reply to a line; ``is_logged_in`` tells whether somebody is now."""
+        keyword, space, _ = line.removesuffix(b"\r").partition(b" ")
+        keyword = keyword.upper()
+        model = self._model
+        if model is None:
+            self._has_utf8 |= keyword == b"UTF8" and reply.startswith(b"+OK")
+            if is_logged_in:
+                self._model = model = copy(_MODELS[self._dialect.name])
+                model.marked, model.retrieved = set(), set()
+                if self._has_utf8:
+                    model.messages = model.stored
+        elif keyword == b"QUIT" and (not space or reply.startswith(b"+OK")):
+            assert reply.startswith(b"+OK"), reply
+            self.left = tuple(
+                message for number, message in model.stored.items() if number not in model.marked
+            )
+        elif keyword not in _NOT_MODELLED:
+            expected, body = model.reply(line)
+            # LANG may have selected another language.
+            expected = expected.replace(b"octets", rb"[^0-9]+")
+            status, _, rest = reply.partition(b"\r\n")
+            assert re.fullmatch(expected, status), (line, status, expected)
+            assert rest == (b"" if body is None else naive_response(body)), (line, reply)
 
 
 def in_packets(dialect, packets):
@@ -50,15 +99,13 @@ def in_packets(dialect, packets):
             break
         replies.append(client.send(packet))
     replies.append(wait(client))
-    return b"".join(replies), end(server, client, packets)
+    return b"".join(replies), end(server, client)
 
 
-def end(server, client, lines):
-    """End a session; return ann's mail, of which only QUIT removes messages."""
+def end(server, client):
+    """End a session; return ann's mail."""
     server.end(client)
-    stored = tuple(server.store.stored[b"ann"].values())
-    assert stored == MESSAGES or b"Q" in b"".join(lines).upper(), stored
-    return stored
+    return tuple(server.store.stored[b"ann"].values())
 
 
 def check_reply(line, reply):
@@ -116,7 +163,6 @@ TARGET = Target(
         ),
         *(b"LANG ", b"CAPA\r\n", b"STLS\r\n", b"NOOP\r\n", b"APOP ", b"LAST\r\n", b"RPOP ", b"="),
     ),
-    max_octets=512,
     seconds_per_octet=1e-3,
     calls_per_octet=3000,
     memory_per_octet=2000,

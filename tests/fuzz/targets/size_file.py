@@ -71,4 +71,5 @@ TARGET = Target(
         b"\2ab:2,\t1.a\nad:2,ST\t1.b\nxx;2,S\t2.c\nxa!2,\t3.x",
     ),
     (b"popserv-sizes 3 little ", b" -1", b" 0", b"\0", b":2,", b";2,", b"!2,", b"\n", b"160000000"),
+    max_octets=1024,
 )

@@ -78,5 +78,6 @@ TARGET = Target(
         *(b"popserv_maildrop=/", b"popserv_since=", b"popserv_deleted=", b":protected", b"S3cr3t"),
         *(b"popserv_max_user_sessions=", b"popserv_read_only=yes", b"nologin", b"/129", b"::"),
     ),
+    max_octets=1024,
     calls_per_octet=60,
 )
