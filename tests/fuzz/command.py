@@ -105,7 +105,8 @@ def main(arguments=None):
         return 0
     if options.keep:
         for target in targets:
-            print(f"{target.name}: {keeping.keep(target)} inputs are kept")
+            kept, reached, everything = keeping.keep(target)
+            print(f"{target.name}: {kept} inputs are kept, {reached} of {everything} lines reached")
         return 0
     seed = random.SystemRandom().getrandbits(31) if options.seed is None else options.seed
     is_guided = libfuzzer.is_available() and not options.mutate

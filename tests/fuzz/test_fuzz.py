@@ -228,9 +228,12 @@ class KeepingTests(SynchronousTestCase):
             corpus.write(work / "corpus" / "uidlist", data)
         corpus.write(kept / "uidlist", b"1 5 6\n", "slow-")
         corpus.write(work / "slowest" / "uidlist", b"1 5 6\n2 abc\n" * 3)
-        self.assertEqual(keeping.keep(target), 3)
+        corpus.write(kept / "uidlist", b"y", "found-")
+        number, reached, everything = keeping.keep(target)
+        self.assertEqual(number, 1)
+        self.assertEqual(reached, everything)
         names = sorted(path.name[:5] for path in (kept / "uidlist").iterdir())
-        self.assertEqual(names[1:], ["slow-", "slow-"])
+        self.assertEqual(names[1:], ["found", "slow-", "slow-"])
         self.assertIn(b"1 5 9\n1 a\n", corpus.read(kept / "uidlist"))
 
 
