@@ -42,6 +42,7 @@ class Run:
         self._work = corpus.WORK if work is None else work
         self._start = self._last = time.monotonic()
         self._end = self._start + seconds
+        self._start_of_work = time.process_time()
         # The seconds and the octets of the slowest input of each length in bits.
         self._slowest = {}
 
@@ -106,16 +107,20 @@ class Run:
         )
 
     def finish(self):
-        """Write the last line, and the slowest inputs to files."""
+        """Write the last line, and the slowest inputs to files that have no slower ones."""
         self._count()
         seconds = time.monotonic() - self._start
+        worked = time.process_time() - self._start_of_work
+        rates = (self.inputs / max(each, 1e-3) for each in (seconds, worked))
         directory = self._work / "slowest" / self.target.name
-        for bits, (_, data) in self._slowest.items():
-            directory.mkdir(parents=True, exist_ok=True)
-            (directory / f"slow-{bits:02}").write_bytes(data)
+        directory.mkdir(parents=True, exist_ok=True)
+        for bits, (taken, data) in self._slowest.items():
+            path = directory / f"slow-{bits:02}"
+            if not path.exists() or taken > seconds_of(self.target, path.read_bytes()):
+                path.write_bytes(data)
         slowest, data = max((each for each in self._slowest.values()), default=(0, b""))
         self._output(
             f"{self.target.name:>10} {seconds:6.0f} s {self.inputs:>10} inputs "
-            f"{self.inputs / max(seconds, 1e-3):>8.0f}/s  slowest {slowest * 1000:.1f} ms "
-            f"({len(data)} octets)"
+            "{:>8.0f}/s {:>8.0f}/s of processor time".format(*rates)
+            + f"  slowest {slowest * 1000:.1f} ms ({len(data)} octets)"
         )
