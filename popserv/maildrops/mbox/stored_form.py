@@ -63,10 +63,13 @@ def stored_form(
 def new_form(message: BinaryIO, mbox_format: Format) -> Iterator[bytes]:
     """Yield the From_ line, a new message, and the blank line after it, as :func:`stored_form`.
 
+    Fields that mail programs add in an mbox file are dropped, since the sender has written them: a
+    Status would show the message as read, and an X-UIDL would use a unique-id again.
+
     :raises DeliveryRefused: a file of this format cannot keep the message.
     """
     header = _header(message)
-    yield from _stored(message, mbox_format, header, header.text, 0)
+    yield from _stored(message, mbox_format, header, header.without_volatile_fields(), 0)
 
 
 def _header(message: BinaryIO) -> Header:

@@ -12,7 +12,10 @@ from popserv.maildrops.mbox.window import Window
 from tests.fuzz.target import Target, selected
 from tests.fuzz.targets.mbox import FILE, FORMATS
 
-_LENGTHS = re.compile(rb"^content-length[ \t]*:[^\n]*\n?(?:[ \t][^\n]*\n?)*", re.I | re.M)
+_STATE = {
+    *(b"status", b"x-status", b"x-keywords", b"x-uid", b"x-uidl", b"x-imap", b"x-imapbase"),
+    *(b"content-length", b"lines"),
+}
 _HEADER_END = re.compile(rb"^\r?\n", re.M)
 _FROM = re.compile(rb"^From ", re.M)
 
@@ -33,9 +36,9 @@ def check(data):
     os.pwrite(FILE.fileno(), file, 0)
     entries = list(parse(Window(FILE.fileno(), len(file)), 0, mbox_format))
     read = [file[entry.start : entry.end] for entry in entries]
+    expected = [ended(without_state(message)) for message in delivered]
     if mbox_format.believes_content_length:
-        read, delivered = [*map(without_length, read)], [*map(without_length, delivered)]
-    expected = [ended(message) for message in delivered]
+        read, expected = [*map(without_state, read)], [*map(quoted_header, expected)]
     if mbox_format.is_quoted:
         read = [unquoted(message) for message in read]
     elif not mbox_format.believes_content_length:
@@ -56,12 +59,26 @@ def unquoted(message):
     return unquoter.feed(message) + unquoter.finish()
 
 
-def without_length(message):
-    """Return a message without Content-Length, and with the From lines of its header quoted."""
+def without_state(message):
+    """Return a message without the fields of mail programs."""
+    lines = re.findall(rb"[^\n]*\n|[^\n]+", message)
+    kept, is_dropped = [], False
+    for at, line in enumerate(lines):
+        if line in (b"\n", b"\r\n"):
+            return b"".join(kept + lines[at:])
+        if line[:1] not in (b" ", b"\t"):
+            name, colon, _ = line.partition(b":")
+            is_dropped = colon and name.rstrip(b" \t").lower() in _STATE
+        if not is_dropped:
+            kept.append(line)
+    return b"".join(kept)
+
+
+def quoted_header(message):
+    """Return a message with a > before the From lines of its header, but not of its body."""
     end = _HEADER_END.search(message)
     at = len(message) if end is None else end.start()
-    header = _LENGTHS.sub(b"", message[:at])
-    return _FROM.sub(b">From ", header) + message[at:]
+    return _FROM.sub(b">From ", message[:at]) + message[at:]
 
 
 _DATE = b"Mon Jan  5 10:00:00 2026"
@@ -80,6 +97,7 @@ TARGET = Target(
     (
         *(b"\nFrom a %b\n" % _DATE, b"From ", b">From ", b"\n\n", b"\r\n", b"Content-Length: 9\n"),
         *(b"Return-Path: <", b"MAILER-DAEMON>", b"\0", b"Content-Length:\n 1\n", b"X-IMAP: 1\n"),
+        *(b"Status: RO\n", b"X-UIDL: x\n", b" ", b"Lines:"),
     ),
     calls_per_octet=80,
     memory_per_octet=2000,

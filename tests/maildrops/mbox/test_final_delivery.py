@@ -67,6 +67,21 @@ class FinalDeliveryTests(MboxCase):
         finally:
             result(mailbox.release())
 
+    def test_fields(self):
+        """What a sender has written into fields of the file is dropped: state, and unique-ids."""
+        state = (
+            b"Status: RO\nX-Status: D\nX-UIDL: mine\nx-uidl:\n yes\nX-IMAPbase: 1 9\nLines: 5\n"
+        )
+        message = b"Return-Path: <a@b>\n%bSubject: x\n\nStatus: RO\n"
+        for kind in FORMATS.values():
+            self.format = kind
+            self.restart()
+            self.deliver(message=message % state)
+        self.assertEqual(self.messages(), [message % b""] * len(FORMATS))
+        self.assertNotIn(b"mine", self.uids())
+        with self.session() as mailbox:
+            self.assertEqual(result(mailbox.last_retrieved()), None)
+
     def test_from_line(self):
         """The From_ line has the sender."""
         self.deliver()
