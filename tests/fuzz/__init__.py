@@ -3,7 +3,9 @@
 =============  =====================================================================
 ``targets``    what is fuzzed, and what must hold for each input
 ``target``     what a target is
-``command``    the options, and the turns of the targets
+``command``    the options
+``turns``      the turns of the targets
+``native``     the functions in C, called from C with the compiler's sanitizers
 ``run``        calls a target, counts and times its inputs, keeps the one that fails
 ``totals``     counts the inputs of all runs
 ``stopping``   SIGINT and SIGTERM end a run in order

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -29,13 +30,14 @@ from popserv.messages.downgrade import downgrader
 from popserv.messages.framing import TopFramer
 from popserv.migration import pop3_client
 from popserv.transports import proxy_header
-from tests.fuzz import command, corpus, keeping, libfuzzer, run, totals
+from tests.fuzz import command, corpus, keeping, libfuzzer, native, run, totals
 from tests.fuzz.cost import BASE, calls_of, is_too_slow, memory_of
 from tests.fuzz.mutation import mutations
 from tests.fuzz.run import Failed, Run
 from tests.fuzz.stopping import SIGNALS, Stop
 from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS, lines
+from tests.fuzz.turns import Turns
 from tests.live.harness import CHECKOUT, until
 
 INPUTS = 200
@@ -237,8 +239,48 @@ class KeepingTests(SynchronousTestCase):
         self.assertIn(b"1 5 9\n1 a\n", corpus.read(kept / "uidlist"))
 
 
+class NativeTests(SynchronousTestCase):
+    """The functions in C, with the sanitizers."""
+
+    def setUp(self):
+        """Skip the test without a compiler."""
+        if not native.is_available():
+            self.skipTest("gcc and the headers of Python are not installed")
+        self.directory = Path(self.mktemp()).absolute()
+
+    def run_process(self, directory):
+        """Run the module in a directory for one slice; return the exit code, and the output."""
+        process = native.start(directory, 0, 1, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return process.wait(), *process.communicate()
+
+    def test_functions(self):
+        """No text at random makes a function fail, or use memory that is not its own."""
+        native.build(self.directory)
+        self.assertEqual(self.run_process(self.directory)[0], 0)
+
+    def test_faults(self):
+        """A wrong result is found, and a wrong access to memory."""
+        source = (CHECKOUT / "popserv" / "_speedups.c").read_text()
+        for right, wrong, output in (
+            ("'a' + 'A'", "'a' + 'B'", b"split_line fails with b'"),
+            ("wire->dots += *line.start == '.';", "", b"heap-buffer-overflow"),
+        ):
+            self.assertEqual(source.count(right), 1)
+            code = self.directory / output.decode()[:5]
+            code.mkdir(parents=True)
+            (code / "_speedups.c").write_text(source.replace(right, wrong))
+            native.build(code, code)
+            returned, *outputs = self.run_process(code)
+            self.assertNotEqual(returned, 0)
+            self.assertIn(output, b"".join(outputs))
+
+
 class CommandTests(SynchronousTestCase):
     """``make fuzz``."""
+
+    def setUp(self):
+        """Leave out the functions in C, which must be compiled."""
+        self.patch(native, "is_available", lambda: False)
 
     def test_input(self):
         """One input can be run again."""
@@ -296,16 +338,16 @@ class CommandTests(SynchronousTestCase):
         self.patch(corpus, "WORK", work)
         turns = []
 
-        def engine(target, seconds, seed, stop):
-            turns.append((target.name, seconds, seed))
-            if target.name == "finds":
+        def engine(name, seconds, seed, stop):
+            turns.append((name, seconds, seed))
+            if name == "finds":
                 corpus.write(work / "corpus" / "finds", b"%d" % seed)
-            totals.add(work, target.name, 10)
-            return target.name != "fails"
+            totals.add(work, name, 10)
+            return name != "fails"
 
-        targets = [Target(name, len, ()) for name in ("finds", "fails", "idle")]
+        engines = {name: partial(engine, name) for name in ("finds", "fails", "idle")}
         with Stop() as stop:
-            failed = command.Turns(targets, engine, 4, 45).run(7, stop)
+            failed = Turns(engines, 4, 45).run(7, stop)
         self.assertEqual(failed, ["fails"])
         first = [("finds", 4, 7), ("fails", 4, 7), ("idle", 4, 7)]
         self.assertEqual(turns, [*first, ("finds", 8, 8), ("idle", 4, 8)])

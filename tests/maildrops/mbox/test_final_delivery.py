@@ -69,9 +69,7 @@ class FinalDeliveryTests(MboxCase):
 
     def test_fields(self):
         """What a sender has written into fields of the file is dropped: state, and unique-ids."""
-        state = (
-            b"Status: RO\nX-Status: D\nX-UIDL: mine\nx-uidl:\n yes\nX-IMAPbase: 1 9\nLines: 5\n"
-        )
+        state = b"Status: RO\nX-Status: D\nX-UIDL: mine\nx-uidl:\n yes\nX-IMAPbase: 1 9\nLines: 5\n"
         message = b"Return-Path: <a@b>\n%bSubject: x\n\nStatus: RO\n"
         for kind in FORMATS.values():
             self.format = kind
