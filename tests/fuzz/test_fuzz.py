@@ -40,7 +40,7 @@ from tests.fuzz.targets import TARGETS, lines
 from tests.fuzz.turns import Turns
 from tests.live.harness import CHECKOUT, until
 
-INPUTS = 200
+INPUTS = 130
 """The inputs of each target that follow from a seed."""
 
 MAX_CORPUS = 64 << 10
