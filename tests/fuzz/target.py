@@ -6,7 +6,7 @@ from typing import NamedTuple
 MAX_OCTETS = 512
 """The octets of the longest input that a target gets, unless it says otherwise."""
 
-_MAX_PIECES = 24
+_MAX_PIECES = 16
 """The pieces into which an input is cut: each of them takes time."""
 
 

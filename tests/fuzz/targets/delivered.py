@@ -25,7 +25,7 @@ def check(data):
     selector, text = selected(data, 1)
     mbox_format = FORMATS[selector % 3]
     delivered, parts = [], []
-    for message in text.split(b"\0"):
+    for message in text.split(b"\0", 4):
         try:
             parts.append(b"".join(new_form(BytesIO(message), mbox_format)))
         except DeliveryRefused:

@@ -82,7 +82,7 @@ TARGET = Target(
             b";",
         ),
     ),
-    max_octets=1024,
+    max_octets=600,
     calls_per_octet=400,
     seconds_per_octet=4e-4,
     memory_per_octet=2000,

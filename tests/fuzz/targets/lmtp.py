@@ -246,6 +246,7 @@ TARGET = Target(
         *(b"MAIL FROM:<a@b>", b"RCPT TO:<ann>\r\n", b"RCPT TO:<bob@c>\r\n", b" SIZE=", b'"'),
         *(b" BODY=7BIT", b" SMTPUTF8", b"NOOP\r\n", b"QUIT\r\n", b"<@x:", b"\\", b"@", b"cid"),
     ),
+    max_octets=300,
     seconds_per_octet=1e-3,
     calls_per_octet=3000,
     memory_per_octet=2000,

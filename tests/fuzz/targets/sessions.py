@@ -163,6 +163,7 @@ TARGET = Target(
         ),
         *(b"LANG ", b"CAPA\r\n", b"STLS\r\n", b"NOOP\r\n", b"APOP ", b"LAST\r\n", b"RPOP ", b"="),
     ),
+    max_octets=300,
     seconds_per_octet=1e-3,
     calls_per_octet=3000,
     memory_per_octet=2000,
