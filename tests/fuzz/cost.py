@@ -30,15 +30,6 @@ def max_seconds(target, data):
     return BASE.seconds + target.seconds_per_octet * len(data)
 
 
-def is_too_slow(target, data, seconds):
-    """Return whether an input took too long, and does so again.
-
-    Once, it may have been a collection of garbage, or the first use of a module.
-    """
-    limit = max_seconds(target, data)
-    return seconds > limit and min(seconds_of(target, data) for _ in range(3)) > limit
-
-
 def calls_of(target, data):
     """Return how many functions an input calls: unlike time, each run gives the same number."""
     number = 0
