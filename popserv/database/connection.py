@@ -1,20 +1,22 @@
-"""A connection of psycopg whose waiting is done by Twisted's reactor.
+"""A connection to PostgreSQL whose waiting is done by Twisted's reactor.
 
-psycopg's connections are generators that say for what they would wait.  ``AsyncConnection`` takes
-all of them through its method ``wait``, where asyncio usually waits; only connecting does not.
+psycopg's generators know the states of libpq's protocol, and say for what they would wait;
+``psycopg.adapt.Transformer`` converts parameters and rows.  A cursor of psycopg would do the same
+between the two, in twice the time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-from psycopg import AsyncConnection, AsyncRawCursor, Error, OperationalError, generators
-from psycopg.abc import ConnDict, PQGen
+from psycopg import BaseConnection, Error, OperationalError, generators
+from psycopg.abc import ConnDict
+from psycopg.adapt import PyFormat, Transformer
 from psycopg.conninfo import conninfo_attempts, make_conninfo, timeout_from_conninfo
-from psycopg.errors import Diagnostic
-from psycopg.pq import TransactionStatus
-from psycopg.pq.abc import PGconn
+from psycopg.errors import Diagnostic, error_from_result
+from psycopg.pq import ExecStatus, Format, TransactionStatus
+from psycopg.pq.abc import PGconn, PGresult
 from psycopg.types.numeric import Int8BinaryDumper
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 
@@ -23,55 +25,112 @@ from popserv.runtime.threads import BoundedThreadPool
 
 Row = tuple[Any, ...]
 
-T = TypeVar("T")
+MAX_PREPARED = 100
+"""The statements that a connection prepares; popserv has fewer."""
+
+_SUCCESSFUL = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY)
 
 
-class Connection(AsyncConnection[Row]):
+class Connection(BaseConnection[Row]):
     """A connection that executes one statement at a time, each in its own transaction.
 
+    :ivar prepares: whether statements are prepared when they are executed for the second time.
     :ivar warning: the last WARNING that the server has sent since a statement began.
     """
 
+    prepares = True
     warning: str | None = None
 
     def watch(self, reactor: Any) -> None:
         """Let a reactor wait for this connection."""
-        self._reactor = reactor
         self._socket = WatchedSocket(reactor, self.pgconn.socket, self._read_idle)
         self.add_notice_handler(self._noticed)
         # One type for all numbers, whatever their size: one prepared statement.
         self.adapters.register_dumper(int, Int8BinaryDumper)
+        self._transformer = Transformer(self)
+        # Statements with the types of their parameters: executed once, and the names of prepared.
+        self._seen: set[tuple[str, tuple[int, ...]]] = set()
+        self._names: dict[tuple[str, tuple[int, ...]], bytes] = {}
 
     async def run(
         self,
         statement: str,
         parameters: Sequence[Any] | None,
-        seconds: float,
-        *,
-        prepare: bool | None = None,
+        deadline: float,
+        prepare: bool,
     ) -> list[Row]:
         """Execute a statement, and return its rows.
 
-        Without parameters, these may be several statements, which are one transaction.
+        Without parameters, these may be several statements, which are one transaction.  ``prepare``
+        says whether it may be prepared.
 
-        :raises twisted.internet.defer.TimeoutError: not within these seconds; the connection is
-            closed.
+        :raises twisted.internet.defer.TimeoutError: not before the deadline, a time of the
+            reactor's clock; the connection is closed.
         :raises psycopg.Error: it failed, or the connection broke, and is ``closed``.
         """
         self.warning = None
-        timer = self._reactor.callLater(seconds, self._socket.give_up)
+        self._socket.give_up_at(deadline)
         try:
-            cursor = AsyncRawCursor(self)
-            await cursor.execute(
-                statement, parameters, prepare=prepare, binary=parameters is not None
-            )
-            return [] if cursor.rownumber is None else await cursor.fetchall()
+            if parameters is None:
+                self.pgconn.send_query(statement.encode())
+                results = await self._results()
+            else:
+                results = await self._execute(statement, parameters, prepare and self.prepares)
+            return self._rows(results[0])
         finally:
-            if timer.active():
-                timer.cancel()
+            self._socket.go_on()
             if self.pgconn.transaction_status != TransactionStatus.IDLE:
                 # It broke, or nobody waits any more for what is under way.
                 self.shut()
+
+    async def _execute(
+        self, statement: str, parameters: Sequence[Any], prepare: bool
+    ) -> list[PGresult]:
+        transformer, pgconn = self._transformer, self.pgconn
+        values = transformer.dump_sequence(parameters, [PyFormat.AUTO] * len(parameters))
+        types, formats = transformer.types or (), transformer.formats
+        key = statement, types
+        name = self._names.get(key) if prepare else None
+        if name is None:
+            text = statement.encode()
+            if not (prepare and key in self._seen):
+                pgconn.send_query_params(text, values, types, formats, Format.BINARY)
+                results = await self._results()
+                if len(self._seen) < MAX_PREPARED:
+                    self._seen.add(key)
+                return results
+            name = b"p%d" % len(self._names)
+            pgconn.send_prepare(name, text, types)
+            await self._results()
+            self._names[key] = name
+        pgconn.send_query_prepared(name, values, formats, Format.BINARY)
+        return await self._results()
+
+    async def _results(self) -> list[PGresult]:
+        """Return what the server says to what was sent.
+
+        :raises psycopg.Error: it is an error, or the connection has broken.
+        """
+        generator = generators.execute(self.pgconn)
+        try:
+            wanted = next(generator)
+            while True:
+                wanted = generator.send(await self._socket.ready(wanted))
+        except StopIteration as stop:
+            results: list[PGresult] = stop.value
+        for result in results:
+            if result.status not in _SUCCESSFUL:
+                raise error_from_result(result)
+        return results
+
+    def _rows(self, result: PGresult) -> list[Row]:
+        if not result.ntuples:
+            return []
+        transformer = self._transformer
+        transformer.set_pgresult(result)
+        rows = transformer.load_rows(0, result.ntuples, tuple)
+        transformer.set_pgresult(None)
+        return rows
 
     def ended(self) -> bool:
         """Return whether the connection has ended while nobody used it."""
@@ -83,16 +142,6 @@ class Connection(AsyncConnection[Row]):
         """Close the connection."""
         self._socket.close()
         self.pgconn.finish()
-
-    async def wait(self, gen: PQGen[T], interval: float = 0, timeout: float | None = None) -> T:
-        """Run a generator of psycopg; without ``timeout``, for which it has a timer itself."""
-        try:
-            wanted = next(gen)
-            while True:
-                wanted = gen.send(await self._socket.ready(wanted))
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
 
     def _noticed(self, notice: Diagnostic) -> None:
         if notice.severity_nonlocalized == "WARNING":
@@ -108,7 +157,7 @@ class Connection(AsyncConnection[Row]):
 async def connect(
     reactor: Any, parameters: ConnDict, threads: BoundedThreadPool, seconds: float
 ) -> Connection:
-    """Connect to the first of the hosts that accepts, in autocommit mode.
+    """Connect to the first of the hosts that accepts.
 
     Names are looked up in a thread.  Each address has the seconds of ``connect_timeout``.
 
@@ -127,7 +176,6 @@ async def connect(
         else:
             connection = Connection(pgconn)
             connection.watch(reactor)
-            await connection.set_autocommit(True)
             return connection
     raise problem
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -24,6 +23,7 @@ from twisted.logger import Logger
 from popserv.database.config import DatabaseConfig
 from popserv.database.connection import Connection, Row, connect
 from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
+from popserv.runtime.deadlines import Deadline
 from popserv.runtime.regular import RegularWork
 from popserv.runtime.threads import BoundedThreadPool
 
@@ -60,16 +60,18 @@ class Database:
         self._threads = BoundedThreadPool("database", 1, reactor=reactor, wait_at_shutdown=False)
         self._idle: list[Connection] = []
         self._free = config.connections
-        self._line: deque[Deferred[None]] = deque()
+        # What waits for a connection, in order, and until when.
+        self._line: dict[Deferred[None], float] = {}
+        self._line_deadline = Deadline(reactor, self._leave_line)
         self._unfinished = 0
         self._regular: list[RegularWork] = []
         self._closed = False
         self._finished: Deferred[None] | None = None
         self._away = False
 
-    async def execute(
+    def execute(
         self, statement: str, parameters: Sequence[Any] = (), *, repeat: bool = True
-    ) -> list[Row]:
+    ) -> Coroutine[Any, Any, list[Row]]:
         """Execute one statement in a transaction of its own, and return its rows, [] if none.
 
         Parameters are written ``$1``, ``$2`` as in PostgreSQL itself, best with a cast, as in
@@ -87,7 +89,7 @@ class Database:
             has sent a WARNING, as it does for a commit that no standby has confirmed.
         :raises psycopg.Error: any other error, such as a violated constraint.
         """
-        return await self._execute(statement, parameters, repeat)
+        return self._execute(statement, parameters, repeat)
 
     async def execute_script(self, statements: str) -> None:
         """Execute several statements, without parameters, in one transaction.
@@ -128,6 +130,7 @@ class Database:
         for connection in self._idle:
             connection.shut()
         self._idle.clear()
+        self._line_deadline.stop()
 
     async def _execute(
         self, statement: str, parameters: Sequence[Any] | None, repeat: bool
@@ -139,7 +142,8 @@ class Database:
             raise DatabaseUnavailable
         self._unfinished += 1
         try:
-            running = self._try(_Statement(statement, parameters, repeat))
+            deadline = self._reactor.seconds() + self.config.patience
+            running = self._try(_Statement(statement, parameters, repeat, deadline))
             return await (running if observe is None else _observed(running, observe))
         finally:
             self._unfinished -= 1
@@ -148,37 +152,37 @@ class Database:
 
     async def _try(self, statement: _Statement) -> list[Row]:
         """Execute a statement until it succeeds, fails for good, or patience is over."""
-        deadline = self._reactor.seconds() + self.config.patience
         pause = PAUSE
         while True:
             try:
-                return await self._try_once(statement, deadline)
+                return await self._try_once(statement)
             except _TryAgain as problem:
-                if self._left(deadline) <= pause or (statement.begun and not statement.repeat):
+                left = self._left(statement.deadline)
+                if left <= pause or (statement.begun and not statement.repeat):
                     raise statement.failure() from problem.__cause__
             await deferLater(self._reactor, pause)
             pause = min(2 * pause, MAX_PAUSE)
 
-    async def _try_once(self, statement: _Statement, deadline: float) -> list[Row]:
-        await self._take_slot(deadline)
+    async def _try_once(self, statement: _Statement) -> list[Row]:
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait_in_line(statement.deadline)
         try:
-            connection = await self._connection(deadline)
+            connection = self._take_idle() or await self._connect(statement.deadline)
             try:
-                return await self._run(connection, statement, deadline)
+                return await self._run(connection, statement)
             finally:
                 if not connection.closed:
                     self._idle.append(connection)
         finally:
             self._leave_slot()
 
-    async def _run(
-        self, connection: Connection, statement: _Statement, deadline: float
-    ) -> list[Row]:
+    async def _run(self, connection: Connection, statement: _Statement) -> list[Row]:
         """Execute a statement on a connection, and find out what an error means."""
-        left = self._left(deadline)
         try:
             rows = await connection.run(
-                statement.text, statement.parameters, left, prepare=statement.prepare
+                statement.text, statement.parameters, statement.deadline, statement.prepare
             )
         except DeferredTimeout as error:
             raise OutcomeUnknown from error
@@ -194,7 +198,7 @@ class Database:
             if isinstance(error, ReadOnlySqlTransaction):
                 # This host is no longer the primary one.
                 connection.shut()
-            if isinstance(error, FeatureNotSupported) and statement.prepare is None:
+            if isinstance(error, FeatureNotSupported) and statement.prepare:
                 # A table has changed since the statement was prepared, on this connection.
                 connection.shut()
                 statement.prepare = False
@@ -205,12 +209,15 @@ class Database:
             raise OutcomeUnknown from Warning(connection.warning)
         return rows
 
-    async def _connection(self, deadline: float) -> Connection:
-        """Return a connection that is idle, or a new one."""
+    def _take_idle(self) -> Connection | None:
+        """Return a connection that is idle, if there is one."""
         while self._idle:
             connection = self._idle.pop()
             if not connection.ended():
                 return connection
+        return None
+
+    async def _connect(self, deadline: float) -> Connection:
         try:
             connection = await connect(
                 self._reactor, dict(self.config.parameters), self._threads, self._left(deadline)
@@ -218,8 +225,7 @@ class Database:
         except OperationalError as error:
             self._lost(error)
             raise _TryAgain from error
-        # Prepared when it is executed for the second time.
-        connection.prepare_threshold = 1 if self.config.prepare else None
+        connection.prepares = self.config.prepare
         if self._away:
             self._away = False
             self._log.info("the database is available again")
@@ -234,24 +240,34 @@ class Database:
             self._away = True
             self._log.warn("the database is unavailable: {reason}", reason=str(error))
 
-    async def _take_slot(self, deadline: float) -> None:
+    async def _wait_in_line(self, deadline: float) -> None:
         """Wait in line for one of the connections."""
-        if self._free:
-            self._free -= 1
-            return
-        waiting: Deferred[None] = Deferred(self._line.remove)
-        self._line.append(waiting)
-        waiting.addTimeout(self._left(deadline), self._reactor)
+        waiting: Deferred[None] = Deferred(self._line.__delitem__)
+        self._line[waiting] = deadline
+        # Those that are tried again have less time than those before them.
+        if deadline < self._line_deadline.time:
+            self._line_deadline.set(deadline)
         try:
             await waiting
         except DeferredTimeout as error:
             raise _TryAgain from error
 
-    def _leave_slot(self) -> None:
+    def _leave_line(self) -> None:
+        """Let those leave that have waited too long."""
+        now = self._reactor.seconds()
+        for waiting in [each for each, deadline in self._line.items() if deadline <= now]:
+            # One before it may have cancelled it.
+            if self._line.pop(waiting, None) is not None:
+                waiting.errback(DeferredTimeout())
         if self._line:
-            self._line.popleft().callback(None)
-        else:
-            self._free += 1
+            self._line_deadline.set(min(self._line.values()))
+
+    def _leave_slot(self) -> None:
+        for waiting in self._line:
+            del self._line[waiting]
+            waiting.callback(None)
+            return
+        self._free += 1
 
 
 async def _observed(running: Awaitable[list[Row]], observe: Observe) -> list[Row]:
@@ -274,12 +290,17 @@ async def _observed(running: Awaitable[list[Row]], observe: Observe) -> list[Row
 class _Statement:
     """A statement, and what has become of it so far."""
 
-    def __init__(self, text: str, parameters: Sequence[Any] | None, repeat: bool) -> None:
+    __slots__ = ("begun", "deadline", "parameters", "prepare", "repeat", "text")
+
+    def __init__(
+        self, text: str, parameters: Sequence[Any] | None, repeat: bool, deadline: float
+    ) -> None:
         self.text = text
         self.parameters = parameters
         self.repeat = repeat
-        # False: no longer; None: as the connection does.
-        self.prepare = None if parameters is not None else False
+        self.deadline = deadline
+        # Whether it is, if the connection does so.
+        self.prepare = parameters is not None
         self.begun = False
 
     def failure(self) -> Exception:

@@ -14,6 +14,8 @@ from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from popserv.runtime.deadlines import Deadline
+
 
 @implementer(IReadDescriptor, IWriteDescriptor)
 class WatchedSocket:
@@ -32,6 +34,7 @@ class WatchedSocket:
         self._poll = select.poll()
         self._poll.register(self._fileno, select.POLLIN)
         self._waiting: Deferred[Ready] | None = None
+        self._deadline = Deadline(reactor, self._give_up)
 
     def ready(self, wanted: Wait) -> Deferred[Ready]:
         """Wait until the socket can be read, written, or either."""
@@ -47,13 +50,18 @@ class WatchedSocket:
         """Return whether octets or the end have come that the reactor has not yet told of."""
         return bool(self._poll.poll(0))
 
-    def give_up(self) -> None:
-        """Raise Twisted's TimeoutError where somebody waits."""
-        self._resume(Failure(DeferredTimeout()))
+    def give_up_at(self, time: float) -> None:
+        """Raise Twisted's TimeoutError where somebody waits at a time of the reactor's clock."""
+        self._deadline.set(time)
+
+    def go_on(self) -> None:
+        """Do not give up."""
+        self._deadline.clear()
 
     def close(self) -> None:
         """Forget the socket."""
         if self._fileno >= 0:
+            self._deadline.stop()
             self._reactor.removeReader(self)
             self._reactor.removeWriter(self)
             os.close(self._fileno)
@@ -79,6 +87,9 @@ class WatchedSocket:
     def connectionLost(self, reason: Failure) -> None:
         """Go on with who waits; libpq finds what is wrong with the socket, if it is still open."""
         self._resume(Ready.R)
+
+    def _give_up(self) -> None:
+        self._resume(Failure(DeferredTimeout()))
 
     def _resume(self, result: Ready | Failure) -> None:
         waiting, self._waiting = self._waiting, None

@@ -158,6 +158,24 @@ class FaultTests(TestCase):
         self.assertNoResult(under_way)
         await under_way
 
+    def test_deadlines_in_line(self):
+        """Each statement in line has its own deadline; one that leaves may take another along."""
+        clock = Clock()
+        config = DatabaseConfig(path="", parameters={}, connections=0, patience=2)
+        database = Database(config, clock)
+        first, second = (ensureDeferred(database.execute("")) for _ in range(2))
+        ended = []
+        first.addErrback(lambda failure: (ended.append(failure.type), second.cancel()))
+        second.addErrback(lambda failure: ended.append(failure.type))
+        clock.advance(1)
+        third = ensureDeferred(database.execute(""))
+        clock.advance(1)
+        self.assertEqual(ended, [DatabaseUnavailable, CancelledError])
+        self.assertNoResult(third)
+        clock.advance(1)
+        self.failureResultOf(third, DatabaseUnavailable)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
     async def test_deadline_in_connect(self):
         """Neither was one for which no host has answered."""
         database = self.serve(hang, patience=0.2, host="127.0.0.1,127.0.0.1")

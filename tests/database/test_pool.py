@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
 from zope.interface.verify import verifyObject
 
 from examples.cluster.processes import free_port
+from popserv.database import connection
 from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
 from popserv.database.schema import durability_problems
 from popserv.database.waiting import WatchedSocket
@@ -76,6 +77,16 @@ class StatementTests(DatabaseCase):
             "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT $1::bigint'"
         )
         self.assertEqual(count, 1)
+
+    async def test_many_statements(self):
+        """A connection prepares no more than a number of statements."""
+        self.patch(connection, "MAX_PREPARED", 2)
+        single = self.connect(connections=1)
+        for _ in range(3):
+            for number in range(5):
+                self.assertEqual(await single.execute(f"SELECT {number}"), [(number,)])
+        [(count,)] = await single.execute("SELECT count(*) FROM pg_prepared_statements")
+        self.assertEqual(count, 2)
 
     async def test_large_result(self):
         """A result of 20 MB."""
@@ -232,16 +243,16 @@ class WatchedSocketTests(DatabaseCase):
     async def test_interfaces(self):
         """It is what the reactor needs, and has another number than libpq's socket."""
         await self.database.execute("SELECT 1")
-        [connection] = self.database._idle
-        watched = WatchedSocket(reactor, connection.fileno())
+        [idle] = self.database._idle
+        watched = WatchedSocket(reactor, idle.fileno())
         self.addCleanup(watched.close)
         verifyObject(IReadDescriptor, watched)
         verifyObject(IWriteDescriptor, watched)
         self.assertEqual(watched.logPrefix(), "WatchedSocket")
-        self.assertNotEqual(watched.fileno(), connection.fileno())
+        self.assertNotEqual(watched.fileno(), idle.fileno())
         reading = watched.ready(Wait.R)
         watched.connectionLost(None)
         self.assertEqual(self.successResultOf(reading), Ready.R)
-        connection.shut()
-        connection._socket.close()
-        self.assertEqual(connection._socket.fileno(), -1)
+        idle.shut()
+        idle._socket.close()
+        self.assertEqual(idle._socket.fileno(), -1)
