@@ -10,6 +10,7 @@ from typing import Any
 from twisted.cred.portal import IRealm
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
 from zope.interface import Interface, alsoProvides, implementer
 
 from popserv.auth.names import name_octets
@@ -19,7 +20,6 @@ from popserv.core.user_settings import ConfiguredUser
 from popserv.errors import MaildropBusy
 from popserv.interfaces import IConfigurableRealm
 from popserv.runtime.bus import WorkerBus
-from popserv.runtime.coroutines import run_eagerly
 
 MAX_SESSIONS = 10
 """The default of ``--max-user-sessions``."""
@@ -125,23 +125,29 @@ class UserSessionsRealm:
             raise
         if isinstance(outcome, tuple):
             return login.opened(outcome)
-        return run_eagerly(self._wait(login, request, outcome))
+        # A coroutine would cost another Deferred, whatever the outcome is.
+        return outcome.addCallbacks(login.opened, partial(self._failed, login, request))
 
     def _maximum(self, avatar_id: object) -> int:
         if isinstance(avatar_id, ConfiguredUser) and avatar_id.settings.max_user_sessions:
             return avatar_id.settings.max_user_sessions
         return self._max_sessions
 
-    async def _wait(
-        self, login: _Login, request: Callable[[], Any], outcome: Deferred[Avatar]
+    def _failed(
+        self, login: _Login, request: Callable[[], Any], failure: Failure
+    ) -> Failure | Deferred[Avatar]:
+        if failure.check(MaildropBusy):
+            return Deferred.fromCoroutine(self._try_again(login, request, failure))
+        self._remove(login)
+        return failure
+
+    async def _try_again(
+        self, login: _Login, request: Callable[[], Any], failure: Failure
     ) -> Avatar:
         try:
-            try:
-                avatar = await outcome
-            except MaildropBusy:
-                if not await self._take_over(login.user):
-                    raise
-                avatar = await maybeDeferred(request)
+            if not await self._take_over(login.user):
+                failure.raiseException()
+            avatar = await maybeDeferred(request)
         except BaseException:
             self._remove(login)
             raise
