@@ -78,6 +78,11 @@ class POP3Server(Connection):
         """Process input, unless closing: a TLS transport reads on until the peer's close_notify."""
         if self.closing:
             return
+        if self.paused:
+            super().dataReceived(data)
+            # The client does not wait for the reply to the command that runs.
+            LineReceiver.pauseProducing(self)
+            return
         output = self.output
         if output.is_batching:
             super().dataReceived(data)
@@ -162,7 +167,11 @@ class POP3Server(Connection):
     def _pause_input_if_needed(self) -> None:
         """Stop reading while a command is pending, or while other sessions must be served."""
         if not self._expects_line:
-            LineReceiver.pauseProducing(self)
+            if self.unprocessed_octets:
+                LineReceiver.pauseProducing(self)
+            else:
+                # The transport may read once; that it is paused would cost two system calls.
+                self.paused = True
         elif self._lines_left <= 0 and not self.paused and not self.closing:
             if self.unprocessed_octets < self.MAX_UNPROCESSED:
                 # The transport may read once before the call, and need not be paused.
