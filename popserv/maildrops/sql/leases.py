@@ -55,8 +55,8 @@ class Found(NamedTuple):
     """A maildrop as its login has found it; see the rules of the package."""
 
     lease: Lease
-    state: UUID
-    epoch: UUID
+    state: bytes
+    epoch: bytes
     last: int
 
 

@@ -23,8 +23,8 @@ class Index(NamedTuple):
     the 16 octets of its id.
     """
 
-    state: UUID
-    epoch: UUID
+    state: bytes
+    epoch: bytes
     rows: bytes
     messages: Snapshot
 
@@ -67,7 +67,7 @@ class Columns(NamedTuple):
         return len(self.rows or b"") // ROW
 
 
-def decode(state: UUID, epoch: UUID, columns: Columns, downgrades: bool) -> Index:
+def decode(state: bytes, epoch: bytes, columns: Columns, downgrades: bool) -> Index:
     """Return the index of a whole maildrop.
 
     Sizes of downgraded forms are left out unless the server ``downgrades``.  It takes time for many
@@ -78,7 +78,7 @@ def decode(state: UUID, epoch: UUID, columns: Columns, downgrades: bool) -> Inde
     return Index(state, epoch, rows, Snapshot(octets, uids, downgraded, header_only))
 
 
-def extend(known: Index, state: UUID, columns: Columns, downgrades: bool) -> Index | None:
+def extend(known: Index, state: bytes, columns: Columns, downgrades: bool) -> Index | None:
     """Return the index of a maildrop to which messages were added.
 
     ``columns`` begin with the last message that was known.  Return None if that is another message

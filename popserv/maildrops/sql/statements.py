@@ -13,7 +13,8 @@ WHERE name = $1::bytea AND (
         OR old.login > now() + interval '1 minute'
     )
 )
-RETURNING id, state, epoch, last, set_config('synchronous_commit', 'off', true)
+RETURNING id, uuid_send(state), uuid_send(epoch), last,
+    set_config('synchronous_commit', 'off', true)
 """
 """Parameters: name, token, seconds, seconds since the last login.
 
@@ -35,7 +36,8 @@ WHERE (
         OR old.login > now() + interval '1 minute'
     )
 )
-RETURNING id, state, epoch, last, set_config('synchronous_commit', 'off', true)
+RETURNING id, uuid_send(state), uuid_send(epoch), last,
+    set_config('synchronous_commit', 'off', true)
 """
 """The first login of a user.  Parameters: as those of TAKE_LEASE."""
 

@@ -140,7 +140,7 @@ class SQLMaildrops:
 
     async def deliver_new(self, user: bytes, settings: UserSettings, message: BinaryIO) -> bytes:
         """See IFinalDelivery."""
-        UserSettings(maildrop=settings.maildrop).reject_unsupported()
+        _reject_place(settings)
         await self._check()
         return await deliver(self._execute, user, message, self._run, self._objects)
 
@@ -149,7 +149,7 @@ class SQLMaildrops:
     ) -> None:
         """See IJointDelivery."""
         for _, settings in recipients:
-            UserSettings(maildrop=settings.maildrop).reject_unsupported()
+            _reject_place(settings)
         await self._check()
         names = list(dict.fromkeys(user for user, _ in recipients))
         await deliver_to_all(self._execute, names, message, self._run, self._objects)
@@ -301,6 +301,12 @@ class SQLMaildrops:
             return index
         selected: Index = await self._run(_without, index, frozenset(numbers_of(packed)))
         return selected
+
+
+def _reject_place(settings: UserSettings) -> None:
+    """Refuse new mail for a user whose maildrop is elsewhere; other settings are for sessions."""
+    if settings.maildrop:
+        UserSettings(maildrop=settings.maildrop).reject_unsupported()
 
 
 def _without(index: Index, positions: frozenset[int]) -> Index:
