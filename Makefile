@@ -42,7 +42,8 @@ help:
 	@echo "make deb            build the Debian package in dist, on a Debian machine"
 	@echo "make bench          compare popserv with Dovecot and twisted.mail, see benchmarks/README.rst;"
 	@echo "                    WORKLOAD=poll-500 selects a workload, BENCH=--help lists the options"
-	@echo "make bench-sql      compare the SQL store with Maildirs"
+	@echo "make bench-sql      compare the SQL store with Maildirs; BENCH='--part growth,servers' measures"
+	@echo "                    many maildrops, and several servers"
 	@echo "make bench-growth   measure polls of large maildrops, and the memory of many connections"
 	@echo "make profile        show where popserv spends its time; WORKLOAD and BENCH as above"
 	@echo "make performance    run all three for the figures in docs/performance.rst"
@@ -121,7 +122,7 @@ bench: $(VENV)/bench build/load
 bench-growth: $(VENV)/bench build/load
 	@$(BIN)/python benchmarks/growth.py $(BENCH)
 
-bench-sql: $(VENV)/dev build/load
+bench-sql: $(VENV)/dev $(VENV)/bench build/load
 	@$(BIN)/python benchmarks/sql.py $(if $(WORKLOAD),--workload $(WORKLOAD)) $(BENCH)
 
 profile: $(VENV)/bench build/load

@@ -212,7 +212,7 @@ def plot(path, points, labels, unit):
     picture, axes = report.figure(6.4, 4)
     for peer, pairs in curves.items():
         if pairs:
-            colour = report.COLOURS[peer]
+            colour = report.COLOURS.get(peer)
             axes.plot(*zip(*pairs, strict=True), marker="o", label=peer, color=colour)
     if any(x == 0 for pairs in curves.values() for x, _ in pairs):
         # A logarithmic axis has no 0.

@@ -69,48 +69,20 @@ class Database(Peer):
         self._run("vacuumdb", "-h", self.root, "-U", "mail", "--analyze", "-q", name)
 
 
-class SQLPopserv(Popserv):
-    """popserv with the SQL store, into which the Maildirs of its users are copied first.
+class SQLServer(Popserv):
+    """popserv with the SQL store that a file describes.
 
-    Messages of more than ``inline`` octets are objects in a directory.
+    ``front`` and ``behind`` are the CPU seconds of it and of the database that were measured.
     """
 
-    label = "sql"
-    inline = INLINE
-
-    def __init__(self, directory, database):
+    def __init__(self, directory, name, database, file):
         self._arguments = ()
-        self.name = self.label
+        self.name = name
         # That of Popserv makes a name of the arguments.
         Peer.__init__(self, directory)
         self.database = database
-        self._copied = set()
-        self.file = self.directory / "store.toml"
-        (self.directory / "objects").mkdir()
-        self.file.touch(0o600)
-        self.file.write_text(
-            f'conninfo = "{database.create(self.label)}"\ninline = {self.inline}\n'
-            f'[objects]\nurl = "file://{self.directory}/objects"\n'
-        )
-        self._popserv("schema", "create", "--store", f"sql:{self.file}")
+        self.file = file
         self.front = self.behind = 0.0
-
-    def _popserv(self, *arguments):
-        code = "from popserv.commandline.main import main; main()"
-        command = [sys.executable, "-c", code, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True)
-        if done.returncode:
-            raise MeasurementError(f"popserv {arguments[0]}: {done.stderr.decode()}")
-
-    def start(self):
-        """See Peer."""
-        new = self._users - self._copied
-        if new and self.process is None:
-            users = [f"--user={user}" for user in sorted(new)]
-            self._popserv("copy", f"maildir:{self.root}", f"sql:{self.file}", *users)
-            self._copied |= new
-            self.database.vacuum(self.label)
-        super().start()
 
     def command(self):
         """See Peer."""
@@ -129,8 +101,56 @@ class SQLPopserv(Popserv):
         return result, used
 
 
+class SQLPopserv(SQLServer):
+    """The same, with a store of its own into which the Maildirs of its users are copied first.
+
+    Messages of more than ``inline`` octets are objects in a directory.
+    """
+
+    label = "sql"
+    inline = INLINE
+
+    def __init__(self, directory, database):
+        super().__init__(directory, self.label, database, directory / f"{self.label}.toml")
+        (self.directory / "objects").mkdir()
+        make_store(self.file, database.create(self.label), self.inline, self.directory)
+        self._copied = set()
+
+    def start(self):
+        """See Peer."""
+        new = self._users - self._copied
+        if new and self.process is None:
+            users = [f"--user={user}" for user in sorted(new)]
+            popserv("copy", f"maildir:{self.root}", f"sql:{self.file}", *users)
+            self._copied |= new
+            self.database.vacuum(self.label)
+        super().start()
+
+
 class SQLObjects(SQLPopserv):
     """The same, with all messages as objects."""
 
     label = "objects"
     inline = 0
+
+
+def make_store(file, conninfo, inline=INLINE, objects=None):
+    """Write a file for the store in an empty database, and create its schema.
+
+    Large messages are in the directory ``objects`` of a directory, if there is one.
+    """
+    file.touch(0o600)
+    lines = f'conninfo = "{conninfo}"\ninline = {inline}\n'
+    if objects is not None:
+        lines += f'[objects]\nurl = "file://{objects}/objects"\n'
+    file.write_text(lines)
+    popserv("schema", "create", "--store", f"sql:{file}")
+
+
+def popserv(*arguments):
+    """Run a command of popserv."""
+    code = "from popserv.commandline.main import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True)
+    if done.returncode:
+        raise MeasurementError(f"popserv {arguments[0]}: {done.stderr.decode()}")

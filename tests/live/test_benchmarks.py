@@ -458,6 +458,20 @@ class SQLTests(TinyTestCase):
             self.assertFalse([cell for cell in row if not cell or "failed" in cell])
         self.assertIn("meaningless", (results / "sql-about.txt").read_text())
 
+    def test_parts(self):
+        """It measures operations by the number of maildrops, and sessions by several servers."""
+        results, _ = self.run_tiny("sql.py", "--part", "growth,servers")
+        growth = self.table(results / "docs" / "sql-growth.csv")
+        self.assertEqual(list(growth), ["maildrops", "8", "16"])
+        servers = self.table(results / "docs" / "sql-servers.csv")
+        self.assertEqual(list(servers), ["servers", "1", "3"])
+        for table, cells in ((growth, 6), (servers, 4)):
+            for row in table.values():
+                self.assertEqual(len(row), cells)
+                self.assertFalse([cell for cell in row if not cell or "failed" in cell])
+        self.assertFalse((results / "sql.csv").exists())
+        self.assertLess((results / "docs" / "sql-growth.png").stat().st_size, 60_000)
+
 
 class StoreTests(SynchronousTestCase):
     """The commands mbox.py and mh.py."""
