@@ -10,7 +10,7 @@ from twisted.python import usage
 from popserv.control.endpoint import with_mode
 from popserv.delivery.factory import MAX_OCTETS
 from popserv.interfaces import IFinalDelivery
-from popserv.options.loopback import with_interface
+from popserv.options.endpoints import with_interface
 from popserv.options.session import SessionOptions
 from popserv.options.table import FOLDER_DELIMITERS
 from popserv.options.values import one_of, parse_endpoint, parse_number, split_proxy_prefix

@@ -10,7 +10,7 @@ from twisted.python import usage
 from popserv.auth.user_sessions import MAX_SESSIONS
 from popserv.control.endpoint import socket_path, with_mode
 from popserv.core.user_settings import MIN_SESSIONS
-from popserv.options.loopback import with_interface
+from popserv.options.endpoints import with_interface
 from popserv.options.session import SessionOptions
 from popserv.options.values import parse_endpoint, parse_number, split_proxy_prefix
 from popserv.runtime.extras import how_to_install

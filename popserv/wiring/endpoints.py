@@ -11,6 +11,7 @@ from twisted.cred.portal import IRealm
 from twisted.internet.interfaces import IProtocolFactory
 
 from popserv.delivery.factory import LMTPFactory
+from popserv.options.endpoints import with_backlog
 from popserv.options.server import Options
 from popserv.options.values import split_proxy_prefix
 from popserv.server.factory import POP3Factory
@@ -45,7 +46,7 @@ def add_listeners(
         for endpoint in endpoints:
             is_proxied, inner = split_proxy_prefix(endpoint)
             proxied = ProxyFactory(factory, options["proxies"] or LOOPBACK) if is_proxied else None
-            service = strports.service(inner, proxied or factory, reactor=reactor)
+            service = strports.service(with_backlog(inner), proxied or factory, reactor=reactor)
             service.setServiceParent(listeners)
 
     listen(options["listen"], factory)

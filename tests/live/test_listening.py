@@ -14,6 +14,7 @@ from tests.certificates import issue
 from tests.live.harness import (
     BIN,
     CHECKOUT,
+    LOOPBACK,
     TIMEOUT,
     Connection,
     Server,
@@ -173,3 +174,19 @@ class SystemdTests(TestCase):
             log.read_text(),
             r"--listen \S+name=smtp: systemd has passed these sockets: index=0 \(name=pop3\)",
         )
+
+
+class BacklogTests(TestCase):
+    """Connections that wait to be accepted."""
+
+    def test_rush(self):
+        """A hundred clients connect at once to a server that is busy, and none has to try again."""
+        server = Server(*("--listen", LOOPBACK, "--listen", f"haproxy:{LOOPBACK}"))
+        self.addCleanup(server.stop)
+        self.addCleanup(server.process.send_signal, signal.SIGCONT)
+        server.process.send_signal(signal.SIGSTOP)
+        for port in server.ports:
+            for _ in range(100):
+                # A longer rush than the queue would wait until the server accepts.
+                client = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+                self.addCleanup(client.close)
