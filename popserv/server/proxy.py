@@ -17,6 +17,7 @@ from zope.interface import alsoProvides
 
 from popserv.server.factory import POP3Factory
 from popserv.transports.networks import LOOPBACK, Network, is_in, parse_address
+from popserv.transports.output import can_use_socket, receive_now
 from popserv.transports.peers import ITLSAtProxy, ProxiedAddress, peer_name
 from popserv.transports.proxy_header import InvalidHeader, ProxyHeader, parse_header
 
@@ -111,11 +112,20 @@ class HeaderReceiver(Protocol, TimeoutMixin):
         self._received = bytearray()
 
     def connectionMade(self) -> None:
-        """Wait for the header, counted among the connections that have not logged in."""
+        """Read the header, or wait for it, counted among the connections that have not logged in.
+
+        Most proxies send it at once.  If it was not read before the next connection is accepted, a
+        rush at the connection limit would let each connection evict the one before it.
+        """
         pop3_factory = self._factory.pop3_factory
         if not self._factory.is_proxy(self.transport.getPeer()):
             self._reject("this address is not a proxy of --proxies")
-        elif not pop3_factory.admit():
+            return
+        if can_use_socket(self.transport):
+            self._received += receive_now(self.transport)
+            if self._received and self._use_header():
+                return
+        if not pop3_factory.admit():
             self.transport.abortConnection()
         else:
             # One group for all: if it is the largest, its oldest member is one that hangs.
@@ -125,15 +135,21 @@ class HeaderReceiver(Protocol, TimeoutMixin):
     def dataReceived(self, data: bytes) -> None:
         """Collect the header; what follows it belongs to the other protocol."""
         self._received += data
+        self._use_header()
+
+    def _use_header(self) -> bool:
+        """Go on after the header; return false if more of it is to come."""
         try:
             parsed = parse_header(self._received)
         except InvalidHeader as error:
             self._reject(str(error))
-            return
-        if parsed is not None:
-            header, length = parsed
-            self._stop_waiting()
-            self._connect(header, bytes(self._received[length:]))
+            return True
+        if parsed is None:
+            return False
+        header, length = parsed
+        self._stop_waiting()
+        self._connect(header, bytes(self._received[length:]))
+        return True
 
     def timeoutConnection(self) -> None:
         """Close, because the header has not come in time."""

@@ -5,13 +5,14 @@ do not depend on the speed of the machine.
 """
 
 import re
+import signal
 import socket
 
 from popserv.auth.passwords.schemes import new_scram_sha256
 from popserv.auth.passwords.users_file import default_path
 from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.auth.throttle.slots import MAX_CONCURRENT
-from tests.live.harness import ServerTestCase, until
+from tests.live.harness import TIMEOUT, ServerTestCase, until
 
 FLOODER = "192.0.2.66"
 BEHIND_PROXY = ("--listen", "haproxy:tcp:0:interface=127.0.0.1", "--allow-plaintext")
@@ -110,3 +111,20 @@ class ConnectionLimitTests(FloodCase):
         self.assertEqual(self.log_in("198.51.100.8", name)[:15], b"-ERR [IN-USE] m")
         self.assertEqual(other.close()[:3], b"+OK")
         self.assertEqual(flood[0].rest(), b"")
+
+    def test_rush(self):
+        """At the limit, clients who connect at the same moment do not take each other's place."""
+        for n in range(20):
+            flooder = self.connect(f"198.51.100.{100 + n}", b"USER x")
+            self.assertEqual(flooder.line(), b"+OK send PASS")
+        process = self.server.process
+        self.addCleanup(process.send_signal, signal.SIGCONT)
+        process.send_signal(signal.SIGSTOP)
+        rush = []
+        for n in range(10):
+            client = socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT)
+            self.addCleanup(client.close)
+            client.sendall(b"PROXY TCP4 192.0.2.%d 203.0.113.1 4711 110\r\nQUIT\r\n" % n)
+            rush.append(client.makefile("rb"))
+        process.send_signal(signal.SIGCONT)
+        self.assertEqual([client.read().count(b"+OK") for client in rush], [2] * 10)
