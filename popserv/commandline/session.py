@@ -34,6 +34,7 @@ from popserv.transports.stdio import (
     is_client_stream,
 )
 from popserv.wiring.factories import warn_about_short_timeout
+from popserv.wiring.process import forbid_cores
 
 _REACTOR = "select" if sys.platform == "darwin" else "poll"
 """A reactor that supports files and terminals: epoll rejects files, and kqueue terminals."""
@@ -124,6 +125,7 @@ class Options(SessionOptions):
 def main(arguments: Sequence[str]) -> int:
     """Serve the session, and return the exit code of the process."""
     options = Options()
+    forbid_cores()
     try:
         # Files that are opened from here on would otherwise take the place of a closed stream.
         check_open(0, 1)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from io import TextIOWrapper
 from os import getuid
 from pwd import getpwuid
-from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
+from resource import RLIM_INFINITY, RLIMIT_CORE, RLIMIT_NOFILE, getrlimit, setrlimit
 from socket import getaddrinfo
 
 from twisted.logger import Logger
@@ -22,7 +22,8 @@ _log = Logger()
 
 
 def prepare_process() -> None:
-    """Load what is needed later, and set up standard output and threads."""
+    """Load what is needed later, forbid cores, and set up standard output and threads."""
+    forbid_cores()
     _load_name_service()
     if isinstance(sys.__stdout__, TextIOWrapper):
         # If its encoding lacked a character, a line of the log would be lost.
@@ -40,6 +41,17 @@ def _load_name_service() -> None:
         getaddrinfo("localhost", None)
     with suppress(KeyError):
         getpwuid(getuid())
+
+
+def forbid_cores() -> None:
+    """Let the kernel write no core of this process and its children, which would have passwords.
+
+    Linux ignores a limit of 0 if another program takes the cores, but not 1 (fs/coredump.c); for a
+    file both are too little.  The hard limit stays, so that an administrator can have a core:
+    ``prlimit --pid PID --core=unlimited``.
+    """
+    _, hard = getrlimit(RLIMIT_CORE)
+    setrlimit(RLIMIT_CORE, (0 if hard == 0 else 1, hard))
 
 
 def log_user(store: IMaildropFactory) -> None:

@@ -68,7 +68,7 @@ class UnitTests(TestCase):
 
     def test_no_core(self):
         """A crash leaves no core, which would contain passwords."""
-        self.assertEqual(setting("LimitCORE"), ["0"])
+        self.assertEqual(setting("LimitCORE"), ["1"])
 
     def test_command(self):
         """The command of the service is valid, and has the options that systemd requires."""

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from resource import RLIMIT_CORE
 from unittest.mock import patch
 
 from twisted.logger import capturedLogs, formatEvent
@@ -57,6 +58,16 @@ class ProcessTests(SynchronousTestCase):
             stream.write("é")
             stream.flush()
         self.assertEqual((ascii_only.buffer.getvalue(), text.getvalue()), (b"\\xe9", "é"))
+
+    def test_cores(self):
+        """The soft limit of cores is 1, which also forbids those for another program, or 0."""
+        for hard, soft in ((-1, 1), (1 << 30, 1), (1, 1), (0, 0)):
+            with (
+                patch.object(process, "getrlimit", return_value=(hard, hard)),
+                patch.object(process, "setrlimit") as limited,
+            ):
+                process.forbid_cores()
+            limited.assert_called_once_with(RLIMIT_CORE, (soft, hard))
 
     def test_max_connections(self):
         """The default connection limit depends on the limit of open files; at most 10,000."""
