@@ -16,6 +16,7 @@ from twisted.mail.interfaces import IMailboxPOP3
 from zope.interface import Interface
 
 from popserv.auth.twisted_mail import adapt
+from popserv.auth.withheld import withhold_secrets
 from popserv.core.session import Release, call_release
 from popserv.core.user_settings import ConfiguredUser, UnsupportedSettings
 from popserv.errors import LoginFailed, MaildropUnavailable
@@ -87,7 +88,13 @@ class PortalAuthenticator:
         if type(portal) is Portal:
             for kind, checker in portal.checkers.items():
                 if kind.providedBy(credentials):
-                    avatar_id = await _result(checker.requestAvatarId(credentials))
+                    try:
+                        avatar_id = await _result(checker.requestAvatarId(credentials))
+                    except CredLoginFailed:
+                        raise
+                    except Exception as error:
+                        withhold_secrets(error, credentials)
+                        raise
                     if isinstance(avatar_id, ConfiguredUser):
                         self._check_realm()
                     return await _result(portal.realm.requestAvatar(avatar_id, None, *interfaces))

@@ -86,6 +86,8 @@ class FaultyServerTests(ServerTestCase):
         self.assertEqual(self.other.ask(b"NOOP")[:3], b"+OK")
         for login in logins:
             self.assertEqual(login.line(), REFUSED, case)
+        # The password is in what was sent to the server, and may be in exceptions.
+        self.assertNotIn("secret", self.running.log, case)
         proxy.fault = None
         # A look-up that began before may take its time.
         until(self.succeeds, f"a login after {case}")

@@ -41,7 +41,9 @@ class PAMTests(SynchronousTestCase):
         connection = server.connect()
         self.addCleanup(connection.abandon)
         connection.ask(b"USER " + name.encode())
-        return connection.ask(b"PASS " + password.encode())
+        reply = connection.ask(b"PASS " + password.encode())
+        self.assertNotIn(password, server.log)
+        return reply
 
     def test_permit(self):
         """What PAM permits is permitted, and what it denies is denied, in both phases."""
