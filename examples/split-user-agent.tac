@@ -269,6 +269,10 @@ class Submission(IdleTimeoutMixin, smtp.ESMTP):
         """Return what is known of the connection; see the throttle's Client."""
         return details_of(self.transport)
 
+    def seconds(self):
+        """Return the reactor's time; see the throttle's Client."""
+        return reactor.seconds()
+
     def do_MAIL(self, rest):
         found = MAIL_ARGUMENT.fullmatch(rest)
         if self.user is None:

@@ -87,10 +87,11 @@ class CaseInsensitiveNames:
         ``spellings`` are the name that it sent and, perhaps, its prepared form.  The first of them
         that is a name counts; otherwise the only name that differs from one of them in case.
         """
+        # Found out for every name, so that the time does not tell which there are.
+        lower = {spelling.lower() for spelling in spellings} & self._by_lower_case.keys()
         for spelling in spellings:
             if spelling in self._names:
                 return spelling
-        lower = {spelling.lower() for spelling in spellings} & self._by_lower_case.keys()
         return self._by_lower_case[lower.pop()] if len(lower) == 1 else None
 
 

@@ -115,6 +115,10 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         """Call a function after a number of seconds; see TimeoutMixin."""
         return self.factory.timeouts.call_later(period, func)
 
+    def seconds(self) -> float:
+        """See Client."""
+        return self.factory.timeouts.now()
+
     def make_writer(self) -> ReplyWriter:
         """Return the writer of the connection's output."""
         return ReplyWriter(self.transport)

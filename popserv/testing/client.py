@@ -43,6 +43,7 @@ class MemoryClient:
         )
         self.server = cast(POP3Server, factory.buildProtocol(None))
         cast(Any, self.server).callLater = self.clock.callLater
+        cast(Any, self.server).seconds = self.clock.seconds
         self.server.makeConnection(self.transport)
 
     def send(self, octets: bytes) -> bytes:

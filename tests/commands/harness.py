@@ -136,6 +136,7 @@ class Client(MemoryClient):
             self.transport.startTLS(None)
         self.server = factory.buildProtocol(None)
         self.server.callLater = self.clock.callLater
+        self.server.seconds = self.clock.seconds
         self.server.makeConnection(self.transport)
         if tls:
             self.server.handshakeCompleted()

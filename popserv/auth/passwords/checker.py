@@ -9,7 +9,7 @@ the rules of the extra fields refuse is treated like an unknown name.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -37,6 +37,7 @@ from popserv.auth.passwords.schemes import (
 from popserv.auth.passwords.scram_keys import ScramKeys
 from popserv.auth.passwords.scram_selection import select_scram_keys
 from popserv.auth.passwords.sources import UserSource
+from popserv.auth.users.extra_fields import NO_RULES
 from popserv.auth.users.remembered import RememberedPasswords
 from popserv.auth.users.user import User, UserDirectory
 from popserv.core.connection_details import connection_details
@@ -55,6 +56,8 @@ from popserv.interfaces import (
 from popserv.runtime.config_files import FileError
 from popserv.runtime.coroutines import run_eagerly
 from popserv.runtime.threads import BoundedThreadPool
+
+_APOP_DECOY = b"{APOP}decoy"
 
 REMEMBERED = 3600.0  # Seconds: a client that polls causes one hash an hour.
 _hash_threads = BoundedThreadPool("popserv-hash", threads=2, backlog=200)
@@ -112,10 +115,17 @@ class SecretsChecker(UserDirectory):
 
     async def _check(self, credentials: Any) -> bytes | ConfiguredUser:
         try:
-            user, refusal = await self._find(credentials)
+            found, refusal = await self._find(credentials)
             # A user whom the rules refuse is treated in everything like a name that no user has,
             # so that a client cannot find out whether its password is right.
+            user = None if refusal else found
+            rules = NO_RULES if found is None else found.rules
+            if IScramCredentials.providedBy(credentials):
+                # The client is answered before it is refused.
+                rules.take_time(connection_details.get())
             if not await self._is_right(credentials, user) or user is None:
+                if not IScramCredentials.providedBy(credentials):
+                    rules.take_time(connection_details.get())
                 raise UnauthorizedLogin(refusal or "unknown user or wrong password")
         except (FileError, SchemeUnavailable) as error:
             raise TryLater from error
@@ -136,14 +146,13 @@ class SecretsChecker(UserDirectory):
             raise TryLater from error
 
     async def _find(self, credentials: Any) -> tuple[User | None, str]:
-        """Return the user who may log in, or None, and for the log why one may not."""
+        """Return the user whom a client names, or None, and for the log why the rules refuse."""
         is_certificate = ICertificateCredentials.providedBy(credentials)
         names = credentials.names if is_certificate else [credentials.username]
         for name in names:
             user = await self.find(name)
             if user is not None:
-                refusal = self._refusal_of(user)
-                return (None if refusal else user), refusal
+                return user, self._refusal_of(user)
         return None, ""
 
     def _refusal_of(self, user: User) -> str:
@@ -166,7 +175,8 @@ class SecretsChecker(UserDirectory):
         # With the password, which clients send in several encodings.
         field = b"" if user is None else user.password_field
         key = b"%d:%b%b" % (len(field), field, password)
-        if user is not None and remembered.find(key, password):
+        # Looked up for an unknown name, too, which takes a while.
+        if remembered.find(key, password) and user is not None:
             return True
         begun = remembered.begin()
         is_right = bool(await self._run(self._verify_password, credentials, user))
@@ -176,39 +186,45 @@ class SecretsChecker(UserDirectory):
 
     def _verify_password(self, credentials: IUsernamePassword, user: User | None) -> bool:
         passwords = candidate_passwords(credentials.password)
-        if user is None or not has_password(user.password_field):
-            self._verify_against_decoy(credentials.username, passwords)
+        decoy = self._decoy(credentials.username, self._source.secrets().passwords)
+        if user is not None and has_password(user.password_field):
+            try:
+                return _matches(user.password_field, passwords)
+            except ValueError:
+                _take_time(decoy, passwords)
+                raise
+        _take_time(decoy, passwords)
         if user is None:
             return False
         if is_apop(user.password_field):
             raise UnauthorizedLogin("this user must log in by APOP")
-        return any(verify(user.password_field, password) for password in passwords)
+        return _matches(user.password_field, passwords)
 
-    def _verify_against_decoy(self, name: bytes, passwords: list[bytes]) -> None:
-        """Take the time that verifying a user's password takes."""
-        if fields := self._source.secrets().passwords:
-            decoy = self._decoys.choose(name, fields)
-            with suppress(ValueError):
-                for password in passwords:
-                    verify(decoy, password)
+    def _decoy(self, name: bytes, fields: Sequence[bytes]) -> bytes:
+        """Return the password field that stands for that of a name, or a field without a secret.
+
+        It is chosen for each login, so that a known name takes as long as an unknown one.
+        """
+        return self._decoys.choose(name, fields or (b"",))
 
     def _check_apop(self, credentials: IAPOPCredentials, user: User | None) -> bool:
-        has_apop = user is not None and is_apop(user.password_field)
-        secret = split_field(user.password_field)[1] if user is not None and has_apop else b""
+        field = _APOP_DECOY if user is None else user.password_field
+        has_apop = is_apop(field)
+        secret = split_field(field if has_apop else _APOP_DECOY)[1]
         is_right = credentials.check_secret(secret) and secret != b""
         if user is not None and not has_apop:
             raise UnauthorizedLogin("this user must not log in by APOP")
-        return is_right
+        return is_right and user is not None
 
     def _check_cram_md5(self, credentials: Any, user: User | None) -> bool:
-        if user is not None and scheme_of(user.password_field) in CRAM_MD5_SCHEMES:
-            return matches_cram_md5(credentials, user.password_field)
         secrets = self._source.secrets()
-        if secrets.has_only_schemes(CRAM_MD5_SCHEMES) and secrets.passwords:
-            # Takes the time that the digest of a user takes.
-            decoy = self._decoys.choose(credentials.username, secrets.passwords)
-            with suppress(ValueError):
-                matches_cram_md5(credentials, decoy)
+        fields = secrets.passwords if secrets.has_only_schemes(CRAM_MD5_SCHEMES) else ()
+        decoy = self._decoy(credentials.username, fields)
+        field = decoy if user is None else user.password_field
+        if scheme_of(field) in CRAM_MD5_SCHEMES and user is not None:
+            return matches_cram_md5(credentials, field)
+        with suppress(ValueError):
+            matches_cram_md5(credentials, decoy)
         return False
 
     async def _check_scram(self, credentials: IScramCredentials, user: User | None) -> bool:
@@ -232,3 +248,14 @@ class SecretsChecker(UserDirectory):
             raise UnauthorizedLogin("no user has a password")
         kind = "sha256" if IScramSHA256Credentials.providedBy(credentials) else "sha1"
         return select_scram_keys(kind, credentials.username, user, secrets, self._decoys)
+
+
+def _matches(field: bytes, passwords: Sequence[bytes]) -> bool:
+    return any(verify(field, password) for password in passwords)
+
+
+def _take_time(decoy: bytes, passwords: Sequence[bytes]) -> None:
+    """Take the time that verifying a user's password takes; none without a secret."""
+    with suppress(ValueError):
+        for password in passwords if decoy else ():
+            verify(decoy, password)

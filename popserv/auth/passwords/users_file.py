@@ -85,11 +85,9 @@ class Users:
         It is the name in the file, or another spelling of it (RFC 8265), or the only name in the
         file that differs from these in the case of ASCII letters.
         """
-        user = self.by_name.get(name)
-        if user is None:
-            found = self._names.find(name, prepared_name(name))
-            user = None if found is None else self.by_name[found]
-        return user
+        # All spellings are looked up, so that a name in the file takes as long as another one.
+        found = self._names.find(name, prepared_name(name))
+        return None if found is None else self.by_name[found]
 
 
 class UsersFile:

@@ -36,6 +36,9 @@ class Client(Protocol):
     def callLater(self, seconds: float, function: Callable[[], object]) -> object:
         """Call a function after a number of seconds."""
 
+    def seconds(self) -> float:
+        """Return the time of the clock of ``callLater``."""
+
 
 class LoginThrottle:
     """The throttle of a server: the penalties and slots of all networks.
@@ -65,13 +68,15 @@ class ClientThrottle:
     ``network`` is the name of the client's network.  If it is None, logins are not throttled.
     """
 
-    __slots__ = ("_attempt", "_client", "_throttle", "network")
+    __slots__ = ("_attempt", "_begun", "_client", "_throttle", "network")
 
     def __init__(self, throttle: LoginThrottle, network: str | None, client: Client) -> None:
         self.network = network
         self._throttle = throttle
         self._client = client
         self._attempt: LoginAttempt | None = None
+        # When the check of the credentials has begun, or has gone on after a challenge.
+        self._begun: float | None = None
 
     async def authenticate(
         self, name: bytes, credentials: ICredentials
@@ -92,6 +97,7 @@ class ClientThrottle:
                 await waiting
         client_is_connected.set(client.is_connected)
         connection_details.set(client.details)
+        self._begun = client.seconds()
         opened = await throttle.authenticator.authenticate(credentials)
         if network is not None:
             self.release()
@@ -105,14 +111,20 @@ class ClientThrottle:
         """
         if self._attempt is not None:
             self._throttle.slots.release(self._attempt)
-            response.addCallback(self._resume, self._attempt)
+            response.addCallback(self._reacquire, self._attempt)
+        response.addCallback(self._resume)
 
-    def _resume(self, response: bytes, attempt: LoginAttempt) -> bytes | Deferred[bytes]:
+    def _reacquire(self, response: bytes, attempt: LoginAttempt) -> bytes | Deferred[bytes]:
         waiting = self._throttle.slots.reacquire(attempt)
         return response if waiting is None else waiting.addCallback(lambda _: response)
 
+    def _resume(self, response: bytes) -> bytes:
+        self._begun = self._client.seconds()
+        return response
+
     def release(self) -> None:
         """Release the slot, if the connection has one."""
+        self._begun = None
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             self._throttle.slots.release(attempt)
@@ -120,16 +132,25 @@ class ClientThrottle:
     def record_failure(self, name: bytes | None, delay: float) -> float:
         """Record a failed login; return the delay of its reply, and release its slot after that.
 
-        ``delay`` is the base delay.  Both delays are in seconds.
+        ``delay`` is the base delay.  Both delays are in seconds.  That of the reply includes the
+        time that the check has taken, which may tell something, such as whether the user exists.
         """
         attempt, self._attempt = self._attempt, None
-        if self.network is None:
-            return delay
-        attempted = attempted_secrets(name, attempt.credentials if attempt is not None else None)
-        seconds = delay * self._throttle.penalties.record_failure(self.network, attempted)
+        if self.network is not None:
+            credentials = attempt.credentials if attempt is not None else None
+            attempted = attempted_secrets(name, credentials)
+            delay *= self._throttle.penalties.record_failure(self.network, attempted)
+        seconds = self._without_check(delay)
         if attempt is not None:
             self._client.callLater(seconds, partial(self._throttle.slots.release, attempt))
         return seconds
+
+    def _without_check(self, delay: float) -> float:
+        """Return what is left of a delay that began with the check, or of the next one."""
+        begun, self._begun = self._begun, None
+        if begun is None or not delay:
+            return delay
+        return delay - (self._client.seconds() - begun) % delay
 
     def cancel(self) -> None:
         """Leave the queue, because the client disconnected."""

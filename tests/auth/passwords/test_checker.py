@@ -1,7 +1,9 @@
 """Tests of popserv.auth.passwords.checker."""
 
+import sys
 import threading
 from base64 import b64decode, b64encode
+from collections import Counter
 from hashlib import md5
 from hmac import HMAC
 from itertools import count, product
@@ -26,11 +28,14 @@ from popserv.auth.credentials import (
     ExchangeAborted,
 )
 from popserv.auth.hmac_md5 import hmac_md5_context
+from popserv.auth.names import CaseInsensitiveNames, prepared_name
 from popserv.auth.passwords import checker as passwd
 from popserv.auth.passwords import decoys, scram_selection
+from popserv.auth.passwords.decoys import Decoys
 from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.passwords.schemes import SchemeUnavailable, new_scram_sha256, split_field
 from popserv.auth.passwords.scram_keys import derive_scram_keys, parse_scram_keys
+from popserv.auth.users.extra_fields import _is_in
 from popserv.core.connection_details import ConnectionDetails, connection_details
 from popserv.core.session import client_is_connected
 from popserv.core.user_settings import ConfiguredUser, UserSettings
@@ -759,6 +764,96 @@ class RulesTests(CheckerCase):
             self.avatar(begin_scram(respond))
         self.assertNotEqual(salts[0], salts[1])
         self.assertEqual(salts[1], salts[2])
+
+
+REASONS = {
+    b"unknown": None,
+    b"wrong": b"",
+    b"disabled": b"nologin",
+    b"not-yet": b"delay_until=99999999999",
+    b"elsewhere": b"allow_nets=10.0.0.0/8",
+    b"no-tls": b"popserv_require_tls",
+}
+"""Names of users who cannot log in with a wrong password, and their extra fields."""
+
+HASHES = ("digest", "hexdigest", "hmac_digest", "pbkdf2_hmac", "compare_digest")
+
+
+class SameWorkTests(CheckerCase):
+    """A refusal costs the same work, whatever its reason is, by each mechanism."""
+
+    def work(self, credentials):
+        """Return how often credentials let the checker do what takes time."""
+        done, calls = Counter(), len(self.calls)
+
+        def details():
+            done["details"] += 1
+            return ConnectionDetails(("192.0.2.1", 4321))
+
+        def profile(frame, event, argument):
+            if event == "c_call" and argument.__name__ in HASHES:
+                done[argument.__name__] += 1
+            elif event == "call" and frame.f_code in (
+                *(prepared_name.__code__, CaseInsensitiveNames.find.__code__),
+                *(_is_in.__code__, passwd.split_field.__code__, Decoys.choose.__code__),
+            ):
+                done[frame.f_code.co_name] += 1
+
+        token = connection_details.set(details)
+        self.addCleanup(connection_details.reset, token)
+        sys.setprofile(profile)
+        try:
+            outcome = ask(self.checker, credentials)
+        finally:
+            sys.setprofile(None)
+        self.failureResultOf(outcome, UnauthorizedLogin)
+        return {**done, "threads": len(self.calls) - calls}
+
+    def assert_same_work(self, field, make_credentials):
+        """Fail unless all refusals of users with a password field cost the same."""
+        lines = [
+            b"%b:%b::::::%b\n" % (name, field, extra)
+            for name, extra in REASONS.items()
+            if extra is not None
+        ]
+        self.write(b"".join(lines) + b"other:%b\n" % field)
+        costs = {name: self.work(make_credentials(name)) for name in REASONS}
+        self.assertGreater(costs[b"wrong"]["compare_digest"], 0)
+        self.assertEqual(costs, dict.fromkeys(costs, costs[b"unknown"]))
+
+    def test_password(self):
+        """PASS, PLAIN and LOGIN."""
+        for field in (b"{PLAIN}password", new_scram_sha256(b"password", 1)):
+            self.assert_same_work(field, lambda name: by_password(name, b"wrong"))
+
+    def test_apop(self):
+        """APOP."""
+        self.assert_same_work(b"{APOP}tanstaaf", lambda name: by_apop(name, b"0" * 32))
+
+    def test_cram_md5(self):
+        """CRAM-MD5, with either kind of secret."""
+        context = hmac_md5_context(b"password").hex().encode()
+        for field in (b"{PLAIN}password", b"{CRAM-MD5}" + context):
+            self.assert_same_work(
+                field, lambda name: CramMD5Credentials(name, b"<1.2@host>", b"0" * 32)
+            )
+
+    def test_scram(self):
+        """SCRAM, up to the proof."""
+        for hash_name in ("sha256", "sha1"):
+            self.assert_same_work(
+                b"{PLAIN}password",
+                lambda name, kind=hash_name: begin_scram(ScramClient(kind, b"no", name=name), kind),
+            )
+
+    def test_other_secrets(self):
+        """A password is hashed once for secrets that cannot match, or are malformed."""
+        self.patch(self.checker._decoys, "choose", lambda name, fields: b"{PLAIN}x")
+        self.write(b"wrong:{PLAIN}x\nnone:\ndigest:{APOP}x\nbad:{SSHA}!\nalien:{X}y\n")
+        for name in (b"unknown", b"none", b"digest", b"bad", b"alien"):
+            self.verified.clear()
+            self.assertFalse(self.accepts(by_password(name)))
+            self.assertEqual(self.verified.count(b"{PLAIN}x"), 1, repr(name))
 
 
 class CertificateTests(CheckerCase):

@@ -59,6 +59,7 @@ class ThrottleCase(CommandTestCase):
         client = Client(self.factory, peer)
         client.clock = self.clock
         client.server.callLater = self.clock.callLater
+        client.server.seconds = self.clock.seconds
         self.addCleanup(client.lose)
         for line in lines:
             client.send(line + b"\r\n")
@@ -116,6 +117,24 @@ class PenaltyTests(ThrottleCase):
             self.clock.advance(0.2)
             self.assertEqual(client.received(), LOGIN_FAILED)
         self.assertTrue(client.closed)
+
+    def test_time_of_check(self):
+        """The delay includes the time that the check takes, so that this tells nothing."""
+        check = Deferred()
+        self.serve(Checker(lambda _: check, IUsernamePassword))
+        for taken, seconds in ((0, 2), (0.5, 4), (3.5, 8), (8.5, 15), (20, 30)):
+            check = Deferred()
+            begun = self.clock.seconds()
+            client = self.try_password(str(taken).encode())
+            self.clock.advance(taken)
+            check.errback(UnauthorizedLogin("wrong"))
+            slots = self.factory.throttle.slots
+            while not client.received():
+                self.assertEqual(slots._shared_in_use, {"192.0.2.1": 1})
+                self.clock.advance(0.25)
+            self.assertEqual(self.clock.seconds() - begun, seconds)
+            self.assertEqual(slots._shared_in_use, {})
+            client.lose()
 
     def test_old_password(self):
         """A repeated password has the base delay, and counts once."""
@@ -179,6 +198,7 @@ class PenaltyTests(ThrottleCase):
         """Return a client over TLS that has sent these lines."""
         client = Client(self.factory, REMOTE_PEER, tls=True)
         client.server.callLater = self.clock.callLater
+        client.server.seconds = self.clock.seconds
         client.clock = self.clock
         self.addCleanup(client.lose)
         for line in lines:
