@@ -345,11 +345,34 @@ static PyObject *lengths_of(const struct doomed *files, Py_ssize_t count)
     return lengths;
 }
 
+static int is_missing(int folder, const char *name)
+{
+    struct stat status;
+    return fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT;
+}
+
+/* As popserv.maildrops.maildir.quota_file.may_be_recorded. */
+static int may_be_recorded(int maildir_fd)
+{
+    return !is_missing(maildir_fd, "maildirfolder") || !is_missing(maildir_fd, "maildirsize");
+}
+
+/* Return 0, or the number of the error. */
+static int sync_folder(int folder)
+{
+    int error;
+    do
+        error = fsync(folder) == 0 ? 0 : errno;
+    while (error == EINTR);
+    return error;
+}
+
 static PyObject *unlink_unchanged(PyObject *module, PyObject *args)
 {
-    PyObject *names, *stamps, *lengths = NULL;
-    int folder;
-    if (!PyArg_ParseTuple(args, "O!iO!", &PyTuple_Type, &names, &folder, &PyTuple_Type, &stamps))
+    PyObject *names, *stamps, *lengths, *result = NULL;
+    int folder, maildir_fd, is_done, error = 0;
+    if (!PyArg_ParseTuple(args, "O!iO!i", &PyTuple_Type, &names, &folder, &PyTuple_Type, &stamps,
+                          &maildir_fd))
         return NULL;
     Py_ssize_t removed, count = PyTuple_Size(names);
     if (PyTuple_Size(stamps) != count) {
@@ -370,11 +393,21 @@ static PyObject *unlink_unchanged(PyObject *module, PyObject *args)
     }
     Py_BEGIN_ALLOW_THREADS
     removed = unlink_all(files, count, folder);
+    is_done = removed == count && !may_be_recorded(maildir_fd);
+    if (is_done)
+        error = sync_folder(folder);
     Py_END_ALLOW_THREADS
+    if (error) {
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        goto done;
+    }
     lengths = lengths_of(files, removed);
+    if (lengths != NULL)
+        result = Py_BuildValue("NO", lengths, is_done ? Py_True : Py_False);
 done:
     PyMem_Free(files);
-    return lengths;
+    return result;
 }
 
 #endif

@@ -2,8 +2,9 @@
 
 import os
 
-from popserv.maildrops.maildir import delivery, folders
+from popserv.maildrops.maildir import delivery, files, folders
 from popserv.maildrops.mbox import rewriting
+from popserv.runtime.speedups import in_python
 
 
 class _Lazy:
@@ -18,7 +19,8 @@ class _Lazy:
 
 def maildir_folders():
     """Removals from Maildirs are confirmed before the folders are on disk."""
-    folders.os = _Lazy("fsync")
+    folders.os = files.os = _Lazy("fsync")
+    files.unlink_unchanged = in_python.get(files.unlink_unchanged, files.unlink_unchanged)
 
 
 def maildir_deliveries():

@@ -1,5 +1,6 @@
 """Tests of popserv.runtime.speedups, and of the functions in C against those in Python."""
 
+import errno
 import os
 import socket
 import sys
@@ -268,19 +269,22 @@ class FileTests(EquivalenceCase):
             with TemporaryDirectory() as path, open_directory(path) as folder:
                 stamps = [make_file(path, at, kind) for at, kind in enumerate(kinds)]
                 names = tuple(b"%d.a" % at for at in range(len(kinds)))
-                self.assertEqual(function(names, folder, tuple(stamps)), expected)
+                with TemporaryDirectory() as maildir, open_directory(maildir) as maildir_fd:
+                    removed = function(names, folder, tuple(stamps), maildir_fd)
+                self.assertEqual(removed, (expected, len(expected) == len(kinds)))
                 self.assertEqual(len(os.listdir(path)), left)
 
     def test_unlink_nothing(self):
         """Nothing is removed with arguments that do not fit, or in a folder that is closed."""
         self.write(b"x")
         stamp = stamp_of(os.stat(self.path + "/1.a"))
-        for arguments in (
-            ((b"1.a",), self.folder, (stamp + 1,)),
-            ((b"1.a",), 1 << 20, (stamp,)),
-            ((), self.folder, ()),
+        for is_done, arguments in (
+            (False, ((b"1.a",), self.folder, (stamp + 1,))),
+            (False, ((b"1.a",), 1 << 20, (stamp,))),
+            (True, ((), self.folder, ())),
         ):
-            self.assertEqual(self.call(unlink_unchanged, *arguments), [])
+            removed = self.call(unlink_unchanged, *arguments, self.folder)
+            self.assertEqual(removed, ([], is_done))
         for error, arguments in (
             (ValueError, ((b"1.a",), self.folder, ())),
             (ValueError, ((b"1.a\0",), self.folder, (stamp,))),
@@ -288,8 +292,40 @@ class FileTests(EquivalenceCase):
             (TypeError, ((b"1.a",), self.folder, (None,))),
             (OverflowError, ((b"1.a",), self.folder, (1 << 64,))),
         ):
-            self.assertRaises(error, unlink_unchanged, *arguments)
+            self.assertRaises(error, unlink_unchanged, *arguments, self.folder)
         self.assertEqual(os.listdir(self.path), ["1.a"])
+
+    def test_quota_file(self):
+        """A folder is not synced if there may be a quota file in which removals are recorded."""
+        path = os.path.join(self.path, "1.a")
+        for name, target in (
+            *(("maildirsize", None), ("maildirfolder", None)),
+            *(("maildirsize", "nowhere"), ("maildirfolder", "nowhere"), ("other", None)),
+        ):
+            there = os.path.join(self.path, name)
+            for function in (unlink_unchanged, speedups.in_python[unlink_unchanged]):
+                self.write(b"x")
+                stamp = stamp_of(os.stat(path))
+                if target:
+                    os.symlink(target, there)
+                else:
+                    os.mkdir(there)
+                removed = function((b"1.a",), self.folder, (stamp,), self.folder)
+                self.assertEqual(removed, ([1], name == "other"))
+                (os.unlink if target else os.rmdir)(there)
+        for function in (unlink_unchanged, speedups.in_python[unlink_unchanged]):
+            self.write(b"x")
+            stamp = stamp_of(os.stat(path))
+            # Nobody knows what is in a closed directory.
+            removed = function((b"1.a",), self.folder, (stamp,), 1 << 20)
+            self.assertEqual(removed, ([1], False))
+
+    def test_not_synced(self):
+        """If the folder cannot be synced, that is an error."""
+        for function in (unlink_unchanged, speedups.in_python[unlink_unchanged]):
+            with self.assertRaises(OSError) as failed:
+                function((), 1 << 20, (), self.folder)
+            self.assertEqual(failed.exception.errno, errno.EBADF)
 
     def test_memory(self):
         """Calls leave no memory behind."""
@@ -306,7 +342,8 @@ class FileTests(EquivalenceCase):
             lambda: count_message(text),
             lambda: read_cached_file(b"1.a", self.folder, 1000),
             lambda: count_small_file(b"1.a", self.folder, False),
-            lambda: unlink_unchanged((b"1.a",) * 9, self.folder, (0,) * 9),
+            lambda: unlink_unchanged((b"1.a",) * 9, self.folder, (0,) * 9, self.folder),
+            lambda: unlink_unchanged((), self.folder, (), self.folder),
         )
         for call in calls:
             call()

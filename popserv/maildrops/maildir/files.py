@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from popserv.maildrops.maildir.folders import FOLDER_NAMES, Folders, Scan
+from popserv.maildrops.maildir.quota_file import may_be_recorded
 from popserv.maildrops.page_cache import OPEN_FLAGS
 from popserv.maildrops.path_problems import explain_change, explain_file, explain_in_directory
 from popserv.runtime.speedups import speedup
@@ -165,28 +166,34 @@ class MessageFiles:
 
     def unlink_unchanged(
         self, positions: Iterable[int], removed: list[tuple[bytes, int]]
-    ) -> list[int]:
+    ) -> tuple[list[int], bool]:
         """Remove files that are at their locations and unchanged, as :meth:`unlink` does.
 
         Their names and lengths are added to ``removed``.  Return the positions of the other files:
-        those with a problem, and some that were not tried.
+        those with a problem, and some that were not tried.  If there are none, return also whether
+        the removals are synced, and need not be recorded in a quota file.
+
+        :raises OSError: the removals cannot be synced.
         """
         others: list[int] = []
+        is_done = True
         by_folder: dict[int, list[int]] = defaultdict(list)
         for position in positions:
             location = self.locations[position]
             (others if location is None else by_folder[location[0]]).append(position)
         for number, members in by_folder.items():
-            with suppress(OSError):
-                names = tuple(
-                    [self._base_name(at) + (self.locations[at] or b"")[1:] for at in members]
-                )
-                stamps = tuple([self._stamps[at] for at in members])
-                lengths = unlink_unchanged(names, self.folders.descriptor(number), stamps)
-                removed += zip(names, lengths, strict=False)
-                del members[: len(lengths)]
-            others += members
-        return sorted(others)
+            try:
+                folder = self.folders.descriptor(number)
+            except OSError:
+                others += members
+                continue
+            names = tuple([self._base_name(at) + (self.locations[at] or b"")[1:] for at in members])
+            stamps = tuple([self._stamps[at] for at in members])
+            lengths, is_synced = unlink_unchanged(names, folder, stamps, self.folders.maildir_fd)
+            removed += zip(names, lengths, strict=False)
+            others += members[len(lengths) :]
+            is_done = is_done and is_synced
+        return sorted(others), is_done and not others
 
     def move(self, position: int, location: bytes, to: bytes) -> bool:
         """Rename a file from one location to another; return False if it is not at the first.
@@ -257,10 +264,15 @@ class MessageFiles:
 
 
 @speedup
-def unlink_unchanged(names: tuple[bytes, ...], folder: int, stamps: tuple[int, ...]) -> list[int]:
+def unlink_unchanged(
+    names: tuple[bytes, ...], folder: int, stamps: tuple[int, ...], maildir_fd: int
+) -> tuple[list[int], bool]:
     """Remove files of an open folder as long as each has its stamp; return their lengths.
 
-    Stops at a file that has another stamp or cannot be removed.
+    Stops at a file that has another stamp or cannot be removed.  If all are removed, and need not
+    be recorded in a quota file, the folder is synced; return whether that was done.
+
+    :raises OSError: the folder cannot be synced.
     """
     lengths: list[int] = []
     with suppress(OSError):
@@ -270,7 +282,10 @@ def unlink_unchanged(names: tuple[bytes, ...], folder: int, stamps: tuple[int, .
                 break
             os.unlink(name, dir_fd=folder)
             lengths.append(status.st_size)
-    return lengths
+    is_done = len(lengths) == len(names) and not may_be_recorded(maildir_fd)
+    if is_done:
+        os.fsync(folder)
+    return lengths, is_done
 
 
 def status_of(name: bytes, folder: int) -> os.stat_result | None:

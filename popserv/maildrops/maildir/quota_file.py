@@ -47,6 +47,19 @@ def record_deliveries(maildir_fd: int, delivered: Sequence[tuple[bytes, int]]) -
     _record(maildir_fd, delivered, 1)
 
 
+def may_be_recorded(maildir_fd: int) -> bool:
+    """Return whether an open Maildir may have a quota file, or be a folder of one that has it."""
+    return any(_may_exist(name, maildir_fd) for name in (FOLDER_MARK, NAME))
+
+
+def _may_exist(name: bytes, maildir_fd: int) -> bool:
+    try:
+        os.stat(name, dir_fd=maildir_fd, follow_symlinks=False)
+    except OSError as error:
+        return error.errno != errno.ENOENT
+    return True
+
+
 def _record(maildir_fd: int, files: Sequence[tuple[bytes, int]], sign: int) -> None:
     if not files:
         return

@@ -48,8 +48,11 @@ def _remove(
     errors: list[OSError] = []
     scan_error: OSError | None = None
     if move is None:
-        # Nearly always all of them, in a few calls.
-        positions = files.unlink_unchanged(positions, removed)
+        # Nearly always all of them, and in one call, so that this thread need not wait again and
+        # again until that of the reactor passes on the interpreter's lock.
+        positions, is_done = files.unlink_unchanged(positions, removed)
+        if is_done:
+            return 0, None
     for delay in RETRY_DELAYS:
         positions = [at for at in positions if not _unlink(files, at, move, removed, errors)]
         if not positions:

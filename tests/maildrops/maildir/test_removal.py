@@ -119,7 +119,7 @@ class RemovalTests(MaildirCase):
         self.assertEqual(self.file_names(), [b"cur/2.b:2,S"])
 
     def test_durable(self):
-        """Both folders are synced after all messages are removed."""
+        """Each folder is synced after its messages are removed."""
         synced = []
 
         def fsync(fd):
@@ -127,8 +127,8 @@ class RemovalTests(MaildirCase):
 
         with self.session() as mailbox, mock.patch.object(os, "fsync", fsync):
             result(mailbox.remove(mailbox.messages))
-        inodes = [os.stat(self.path_of(folder)).st_ino for folder in (b"new", b"cur")]
-        self.assertEqual(synced, [(inode, []) for inode in inodes])
+        new, cur = (os.stat(self.path_of(folder)).st_ino for folder in (b"new", b"cur"))
+        self.assertEqual(synced, [(new, [b"cur/2.b:2,"]), (cur, [])])
 
     def test_not_durable(self):
         """If the folders cannot be synced, the removal fails."""
