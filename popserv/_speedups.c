@@ -297,7 +297,7 @@ static PyObject *count_small_file(PyObject *module, PyObject *args)
         Py_RETURN_NONE;
     return Py_BuildValue("nnOOy#", (Py_ssize_t)length, wire.octets,
                          wire.has_blank_line ? Py_True : Py_False, ascii ? Py_True : Py_False,
-                         text, (Py_ssize_t)(length < START ? length : START));
+                         text, (Py_ssize_t)(cached || length < START ? length : START));
 }
 
 /* A file to be removed, and its length when it was. */

@@ -39,6 +39,7 @@ from popserv.maildrops.maildir.listing.base_names import delivery_order
 from popserv.maildrops.maildir.listing.cache import MaildirIndexCache
 from popserv.maildrops.maildir.listing.counting import count_file
 from popserv.maildrops.maildir.listing.index import Index
+from popserv.maildrops.maildir.listing.texts import NO_TEXTS
 from popserv.maildrops.maildir.removal import remove_files
 from popserv.maildrops.page_cache import read_cached_file
 from popserv.maildrops.path_problems import explain_file
@@ -66,6 +67,7 @@ class MaildirMailbox:
         "_view",
         "index",
         "messages",
+        "texts",
     )
 
     def __init__(
@@ -88,6 +90,7 @@ class MaildirMailbox:
             folders, view.base_names, view.locations, view.stamps, index.duplicates
         )
         self._is_accurate = True
+        self.texts = NO_TEXTS
 
     @property
     def maildir_fd(self) -> int:
@@ -101,6 +104,10 @@ class MaildirMailbox:
 
     def read_cached(self, message: Message, maximum: int) -> bytes | None:
         """See ICachedMessages."""
+        if self.texts:
+            text = self.texts.pop(self._view.base_names[message.position], None)
+            if text is not None:
+                return text[:maximum]
         try:
             located = self._files.locate(message.position)
         except OSError:
@@ -189,6 +196,7 @@ class MaildirMailbox:
 
     async def release(self) -> None:
         """See IMailbox."""
+        self._cache.texts.drop(self)
         folders = self._files.folders
         try:
             if self._is_accurate and self.index.is_worth_saving():
@@ -220,4 +228,5 @@ class ReadOnlyMaildirMailbox(MaildirMailbox):
 
     async def release(self) -> None:
         """See IMailbox: nothing is saved."""
+        self._cache.texts.drop(self)
         self._files.folders.close()

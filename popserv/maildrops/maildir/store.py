@@ -217,13 +217,17 @@ class MaildirMaildrops:
         try:
             folders.lock()
             is_unchanged = folders.are_unchanged_since(index.times)
+            texts: dict[bytes, bytes] = {}
             if not is_unchanged:
-                index = update_index(folders, index, self._cache.scans.record, cached=True)
+                index = update_index(folders, index, self._cache.scans.record, texts=texts)
             if not self._numbering.is_current(
                 folders.maildir_fd, index, is_unchanged=is_unchanged, cached=True
             ):
                 raise NotCached
-            return self._mailbox(user, folders, index)
+            mailbox = self._mailbox(user, folders, index)
+            if texts:
+                self._cache.texts.keep(mailbox, texts)
+            return mailbox
         except (OSError, NotCached, MaildropBusy):
             folders.close()
             return None

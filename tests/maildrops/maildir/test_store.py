@@ -19,9 +19,9 @@ from twisted.trial.unittest import TestCase
 
 from popserv.core.user_folder import UserFolder
 from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
-from popserv.maildrops import cached_open
+from popserv.maildrops import cached_open, layout
 from popserv.maildrops.cached_open import NotCached, is_local_filesystem
-from popserv.maildrops.maildir import files, folders, store
+from popserv.maildrops.maildir import files, folders, small_files, store
 from popserv.maildrops.maildir.listing import counting, index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader
@@ -328,6 +328,33 @@ class CachedUpdateTests(IndexedCase):
             self.skipTest("open_cached is not supported here")
         # Another process that renames files makes some fail.
         self.assertGreater(self.deliveries_without_thread(), 0)
+
+    def test_texts(self):
+        """A message that was counted without a thread need not be read again, but once."""
+        if not can_open_cached(self.root):
+            self.skipTest("open_cached is not supported here")
+        # The kernel may fail with EAGAIN at any time, and some file systems have no RWF_NOWAIT.
+        self.patch(counting, "read_start", lambda fd, maximum: os.pread(fd, maximum, 0))
+        for module in (counting, layout, small_files):
+            self.patch(
+                module,
+                "open_cached",
+                lambda name, flags, dir_fd, *_: os.open(name, flags, dir_fd=dir_fd),
+            )
+        kept = self.maildrops._cache.texts._kept
+        for is_read_only in (False, True):
+            self.put(b"new/3.c", b"12345\n")
+            store = self.maildrops.variant(trash="", path=b"", read_only=is_read_only)
+            with self.session(maildrops=store) as mailbox:
+                self.assertEqual(mailbox.texts, {b"3.c": b"12345\n"})
+                self.assertEqual([*kept], [mailbox])
+                os.unlink(self.path_of(b"new/3.c"))
+                *_, message = mailbox.messages
+                self.assertEqual(mailbox.read_cached(message, 4), b"1234")
+                self.assertIsNone(mailbox.read_cached(message, 7))
+            self.assertEqual([*kept], [])
+            self.scans()
+        self.assertEqual(self.runs, 0)
 
     def test_not_cached(self):
         """A thread opens the maildrop if a folder or a message may have to be read from a disk."""

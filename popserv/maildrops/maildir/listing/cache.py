@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.maildir.listing.index import Index
+from popserv.maildrops.maildir.listing.texts import CountedTexts
 
 
 class MaildirIndexCache(IndexCache[Index]):
-    """A cache that knows whose size files are not to be trusted."""
+    """A cache that knows whose size files are not to be trusted.
+
+    :ivar texts: keeps messages that were counted.
+    """
 
     def __init__(self, max_messages: int) -> None:
         super().__init__(max_messages)
         self._distrusted: set[bytes] = set()
+        self.texts = CountedTexts()
 
     def invalidate(self, user: bytes) -> None:
         """Evict a user's index, which was wrong, and distrust the size file that may have it."""

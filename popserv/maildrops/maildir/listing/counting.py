@@ -46,7 +46,8 @@ class Counts:
 
     ``downgraded`` and ``header_only`` are by position, as in
     :class:`~popserv.core.snapshot.Snapshot`.  ``vanished`` and ``unreadable`` tell whether
-    messages were skipped because there was no file, or no permission to read it.
+    messages were skipped because there was no file, or no permission to read it.  ``texts`` has, by
+    base name, those messages whose files were read without waiting.
     """
 
     def __init__(self) -> None:
@@ -56,6 +57,7 @@ class Counts:
         self.stamps = array("Q")
         self.downgraded: dict[int, int] = {}
         self.header_only: list[int] = []
+        self.texts: dict[bytes, bytes] = {}
         self.vanished = False
         self.unreadable = False
 
@@ -103,6 +105,8 @@ def count_messages(
             if compression_of(start) is None and (downgrader is None or is_ascii):
                 stamp = stamp_of_small(inode, length)
                 add(base_name, location, octets, has_blank_line, stamp)
+                if cached:
+                    counts.texts[base_name] = start
                 continue
         if cached:
             raise NotCached
@@ -140,8 +144,8 @@ def count_small_file(
     """Read a message file of less than ``SMALL_MESSAGE`` octets in an open folder, and count it.
 
     Return its length, the octets of its wire form, whether it has a blank line, whether it is
-    ASCII, and its first 16 octets.  Return None if it is larger or empty, or cannot be read; with
-    ``cached``, also if it may have to be read from a disk.
+    ASCII, and its first 16 octets; with ``cached``, all of them.  Return None if it is larger or
+    empty, or cannot be read; with ``cached``, also if it may have to be read from a disk.
     """
     try:
         fd = (open_cached if cached else os.open)(name, OPEN_FLAGS, dir_fd=folder)
@@ -157,7 +161,7 @@ def count_small_file(
         return None
     finally:
         os.close(fd)
-    return len(text), *count_message(text), text.isascii(), text[:START]
+    return len(text), *count_message(text), text.isascii(), text if cached else text[:START]
 
 
 def count_file(fd: int, downgrader: MakeDowngrader | None) -> tuple[Sizes, int]:

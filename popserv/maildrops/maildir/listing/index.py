@@ -160,16 +160,22 @@ def load_index(maildir_fd: int, downgrader: MakeDowngrader | None) -> Index:
 
 
 def update_index(
-    folders: Folders, index: Index, record: Record = record_nothing, *, cached: bool = False
+    folders: Folders,
+    index: Index,
+    record: Record = record_nothing,
+    *,
+    texts: dict[bytes, bytes] | None = None,
 ) -> Index:
     """Scan the folders and return an index of the messages found; only new ones are counted.
 
-    Waits for the disk unless it is called with ``cached``: call it in a thread.
+    Waits for the disk unless it is called with ``texts``: call it in a thread.  ``texts`` gets the
+    messages that were counted, by their base names.
 
     :raises OSError: a folder or a message cannot be read.
-    :raises NotCached: with ``cached``, a folder or a message may have to be read from a disk, or
+    :raises NotCached: with ``texts``, a folder or a message may have to be read from a disk, or
         this would take long.
     """
+    cached = texts is not None
     if cached and len(index.base_names) > MAX_CACHED_MESSAGES:
         raise NotCached
     counted = 0
@@ -196,6 +202,8 @@ def update_index(
             folders, new, scan, separation.unrenamed, index.downgrader, cached=cached
         )
         counted += len(counts.base_names)
+        if texts is not None:
+            texts.update(counts.texts)
         index = _merge(index, locations, counts)
         index = index._replace(duplicates=separation.unrenamed)
         if not (counts.vanished or separation.vanished):

@@ -142,10 +142,15 @@ class CachedUpdateTests(MaildirCase):
         finally:
             self.folders.close_folders()
 
+    @staticmethod
+    def name_at(base_name, location):
+        """Return the name of a file below the Maildir."""
+        return b"%b/%b%b" % (folders.FOLDER_NAMES[location[0]], base_name, location[1:])
+
     def assert_not_cached(self, reason):
         """Check that the index cannot be brought up to date, and can be in a thread."""
         with self.assertRaises(NotCached, msg=reason):
-            self.update(self.before, cached=True)
+            self.update(self.before, texts={})
         self.update(self.before)
 
     @SLOW
@@ -167,14 +172,19 @@ class CachedUpdateTests(MaildirCase):
                 os.rename(self.path_of(name), self.path_of(moved))
             else:
                 before = self.update(before)
+            counted = {}
             try:
-                cached = self.update(before, cached=True)
+                cached = self.update(before, texts=counted)
             except NotCached:
                 # It is for empty ones, which may be special files.
                 self.assertIn(b"", [message for _, _, message in changes])
                 continue
             waited = self.update(before)
             self.assertEqual(cached[:3], waited[:3])
+            self.assertEqual(set(counted), set(cached.base_names) - set(before.base_names))
+            for name, location in zip(cached.base_names, cached.locations, strict=True):
+                with open(self.path_of(self.name_at(name, location)), "rb") as file:
+                    self.assertIn(counted.get(name), (None, file.read()))
             self.assertEqual([*cached.messages.sizes()], [*waited.messages.sizes()])
             self.assertEqual(cached.messages.uids, waited.messages.uids)
 
@@ -185,7 +195,7 @@ class CachedUpdateTests(MaildirCase):
         with mock.patch.object(index, "MAX_CACHED_COUNTS", 4):
             self.assert_not_cached("new messages")
         with mock.patch.object(index, "MAX_CACHED_COUNTS", 5):
-            self.before = self.update(self.before, cached=True)
+            self.before = self.update(self.before, texts={})
         with mock.patch.object(index, "MAX_CACHED_MESSAGES", 4):
             self.assert_not_cached("messages")
 
@@ -196,7 +206,7 @@ class CachedUpdateTests(MaildirCase):
             os.utime(path, ns=(0, time.time_ns() - age))
             self.assert_not_cached(age)
         os.utime(path, ns=(0, time.time_ns() - folders.RECENTLY + 10**10))
-        self.update(self.before, cached=True)
+        self.update(self.before, texts={})
         with mock.patch.object(folders, "_BLOCK", -1):
             self.assert_not_cached("a folder of several blocks")
 
@@ -216,12 +226,12 @@ class CachedUpdateTests(MaildirCase):
             self.assert_not_cached(len(message))
         text = b"Subject: \xc3\xbc\n\n"
         self.put(b"new/1.a", text)
-        self.update(self.before, cached=True)
+        self.update(self.before, texts={})
         self.before = self.update(index.empty_index(Downgrader))
         self.put(b"new/2.b", text)
         self.assert_not_cached("UTF-8 in a header field")
         self.put(b"new/2.b", large[1:])
-        self.update(self.before, cached=True)
+        self.update(self.before, texts={})
 
     def test_page_cache(self):
         """A thread reads a message that the page cache does not have, or has in part."""
