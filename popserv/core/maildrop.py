@@ -118,7 +118,8 @@ class Maildrop:
     @property
     def marked(self) -> list[Message]:
         """The messages with a deletion mark, in order, their octets as stored."""
-        return [self._messages[index] for index in sorted(self._marked)]
+        octets, uids = self._messages.octets, self._messages.uids
+        return [Message(octets[at], uids[at], at) for at in sorted(self._marked)]
 
     def scan_listing(self) -> Iterable[bytes]:
         """Return lines ``number octets`` in chunks, for the messages without a deletion mark."""

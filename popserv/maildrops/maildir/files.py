@@ -177,9 +177,10 @@ class MessageFiles:
         """
         others: list[int] = []
         is_done = True
+        locations, base_names, duplicates = self.locations, self._base_names, self._duplicates
         by_folder: dict[int, list[int]] = defaultdict(list)
         for position in positions:
-            location = self.locations[position]
+            location = locations[position]
             (others if location is None else by_folder[location[0]]).append(position)
         for number, members in by_folder.items():
             try:
@@ -187,7 +188,12 @@ class MessageFiles:
             except OSError:
                 others += members
                 continue
-            names = tuple([self._base_name(at) + (self.locations[at] or b"")[1:] for at in members])
+            names = tuple(
+                [
+                    duplicates.get(base_names[at], base_names[at]) + (locations[at] or b"")[1:]
+                    for at in members
+                ]
+            )
             stamps = tuple([self._stamps[at] for at in members])
             lengths, is_synced = unlink_unchanged(names, folder, stamps, self.folders.maildir_fd)
             removed += zip(names, lengths, strict=False)
