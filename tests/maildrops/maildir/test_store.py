@@ -342,6 +342,7 @@ class CachedUpdateTests(IndexedCase):
                 lambda name, flags, dir_fd, *_: os.open(name, flags, dir_fd=dir_fd),
             )
         kept = self.maildrops._cache.texts._kept
+        self.runs = 0
         for is_read_only in (False, True):
             self.put(b"new/3.c", b"12345\n")
             store = self.maildrops.variant(trash="", path=b"", read_only=is_read_only)
