@@ -106,6 +106,19 @@ class RemovalTests(MaildirCase):
                 self.assertIn(path, str(failed.exception.__cause__))
             self.assertEqual(self.file_names(), [b"cur/2.b:2,"])
 
+    def test_folder_not_opened(self):
+        """If a folder cannot be opened, its messages remain, and the others are removed."""
+        error = OSError(errno.EMFILE, "too many")
+        with self.session() as mailbox:
+            with (
+                failing(os, "open", error, lambda name, *_: name == b"cur"),
+                self.assertRaises(RemovalFailed) as failed,
+            ):
+                result(mailbox.remove(mailbox.messages))
+            self.assertEqual(failed.exception.remaining, 1)
+            self.assertEqual(str(failed.exception.__cause__), f"{self.root}/ann/cur: too many")
+        self.assertEqual(self.file_names(), [b"cur/2.b:2,"])
+
     def test_scan_fails(self):
         """If a renamed message cannot be searched for, it counts as remaining."""
         with self.session() as mailbox:
@@ -169,6 +182,8 @@ class RemovalTests(MaildirCase):
             os.rename(self.path_of(b"cur/2.b:2,"), self.path_of(b"tmp/2.b"))
             with (
                 mock.patch.object(folders, "times_of", return_value=(0, time.time_ns())),
+                # One folder is synced before the scan, which may take any time.
+                mock.patch.object(folders, "CLOCK_TICK", 10**12),
                 mock.patch.object(removal, "RETRY_DELAYS", (0, 0)),
                 self.assertRaises(RemovalFailed) as failed,
             ):
