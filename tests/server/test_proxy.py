@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from popserv.auth.throttle.slots import MAX_CONCURRENT
+from popserv.server import proxy
 from popserv.server.proxy import ProxyFactory
 from popserv.testing import MemoryTransport
 from popserv.transports.networks import LOOPBACK
@@ -101,6 +102,22 @@ class HeaderTests(ProxyCase):
     def test_interfaces(self):
         """The factory provides its interface."""
         self.assertTrue(verifyObject(IProtocolFactory, self.proxy))
+
+    def test_sent_at_once(self):
+        """A header that has arrived with the connection is read before the next is accepted."""
+        self.patch(proxy, "can_use_socket", lambda transport: True)
+        arrived = {b"": b"", LINE[:9]: b"", LINE: GREETING, LINE + b"NOOP\r\n": GREETING}
+        for octets, sent in arrived.items():
+            self.patch(proxy, "receive_now", lambda transport, octets=octets: octets)
+            client = self.through_proxy()
+            self.assertTrue(client.received().startswith(sent), octets)
+            waits = client.server.__class__ is proxy.HeaderReceiver
+            self.assertEqual(waits, not sent)
+            if waits:
+                self.assertEqual(client.send(LINE[len(octets) :]), GREETING)
+        self.patch(proxy, "receive_now", lambda transport: b"NOOP\r\n")
+        self.assertTrue(self.through_proxy().transport.aborted)
+        self.assertEqual(len(self.rejections()), 1)
 
     def test_start(self):
         """The factory starts and stops the other one with itself."""
