@@ -252,16 +252,18 @@ class Server:
 class Connection:
     """A client connection on which a test sends and receives lines.
 
-    ``header`` is sent first, as a proxy does.
+    ``header`` is sent first, as a proxy does, and ``source`` is the client's address.
     """
 
-    def __init__(self, address, *, wrap=None, receive_buffer=None, header=b""):
+    def __init__(self, address, *, wrap=None, receive_buffer=None, header=b"", source=None):
         is_path = isinstance(address, str)
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.socket = socket.socket(socket.AF_UNIX if is_path else family)
         self.socket.settimeout(TIMEOUT)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            self.socket.bind((source, 0))
         self.socket.connect(address)
         self.socket.sendall(header)
         if wrap:

@@ -5,7 +5,6 @@
 
 import ast
 import contextlib
-import os
 import re
 import signal
 import socket
@@ -30,7 +29,6 @@ from tests.live.harness import (
     Server,
     ServerTestCase,
     deliver,
-    run,
     split_lines,
     temporary_directory,
     until,
@@ -81,6 +79,10 @@ def compared_secrets(path):
 
 class AttackCase(ServerTestCase):
     """A server with a port for STLS, a port for TLS, and one that proxies connect to."""
+
+    def setUp(self):
+        """Start the server, which makes the files."""
+        self.assertIsNone(self.server.process.poll())
 
     def new_server(self):
         """Start a server whose clients can have certificates."""
@@ -257,7 +259,9 @@ class AttackTests(AttackCase):
     def test_invalid_base64(self):
         """Malformed SASL messages fail at once, and hurt nobody else."""
         broken = (b"!", b"====", b"A", b"A===", b"\0\0\0\0", b"\xff\xff\xff\xff", b"AAAA" * 20_000)
-        messages = [b"*", b"", b"=", *broken]
+        # Those of some mechanism, without some of their parts.
+        parts = (b"a", b"a\0b", b"\0", b"\0\0", b"\0" * 4, b"n,,", b"n,,n=,r=", b"user=\1")
+        messages = [b"*", b"", b"=", *broken, *map(b64encode, parts)]
         inputs = [
             b"AUTH %b%b\r\n" % (mechanism.name, sent)
             for mechanism, message in product(MECHANISMS, messages)
@@ -447,46 +451,6 @@ class AttackTests(AttackCase):
         mode = (self.files / "control").stat().st_mode
         self.assertEqual((stat.S_ISSOCK(mode), stat.S_IMODE(mode)), (True, 0o600))
         self.assertEqual(len(self.server.ports), 3)
-
-    def test_disclosed_passwords(self):
-        """No password is in the log, in what the control socket shows, or in /proc."""
-        canary = b"Canary-7f3a9c"
-        name, _ = self.server.add_user([b"x\n"], password=canary.decode())
-        apop, _ = self.server.add_user(apop=True, password=canary.decode())
-        user = name.encode()
-        session = self.server.login(name, canary.decode())
-        self.addCleanup(session.abandon)
-        connection = self.connect()
-        timestamp = connection.greeting[connection.greeting.index(b"<") :]
-        digest = md5(timestamp + canary).hexdigest().encode()
-        self.assertEqual(connection.ask(b"APOP %b %b" % (apop.encode(), digest))[:3], b"+OK")
-        inputs = []
-        for word in (canary, canary + b"x", canary + b"\0", b"\xff" + canary):
-            inputs += [
-                b"USER %b\r\nPASS %b\r\n" % (user, word),
-                b"AUTH %b\r\n" % plain(user, word),
-                b"AUTH PLAIN\r\n%b\r\n" % plain(user, word).split()[1],
-                b"AUTH %b!\r\n" % plain(user, word),
-                b"AUTH LOGIN\r\n%b\r\n%b\r\n" % (b64encode(user), b64encode(word)),
-                b"AUTH XOAUTH2 %b\r\n" % b64encode(b"user=a\1auth=Bearer %b\1\1" % word),
-                b"APOP %b %b\r\n" % (user, word),
-                b"PASS %b\r\n%b\r\n%b x\r\n" % (word, word, word),
-            ]
-        self.exchange(*inputs)
-        shown = [self.server.log.encode()]
-        for command in (["who", "--json"], ["status", "--json"]):
-            done = run("popserv", *command, "--control", f"unix:{self.files}/control")
-            self.assertEqual(done.returncode, 0, done)
-            shown.append(done.stdout)
-        process = Path("/proc", str(self.server.process.pid))
-        if process.exists():
-            shown += [(process / file).read_bytes() for file in ("cmdline", "environ", "maps")]
-            shown += [os.readlink(file).encode() for file in (process / "fd").iterdir()]
-        self.assertIn(user, shown[0])
-        encoded = [b64encode(b"x" * before + canary)[4:-4] for before in range(3)]
-        for octets in shown:
-            for secret in (b"7f3a9c", digest, *encoded):
-                self.assertNotIn(secret, octets)
 
     def test_replay(self):
         """What one connection has sent to log in is of no use in another one."""

@@ -8,9 +8,10 @@ import socket
 import ssl
 
 from OpenSSL import SSL
+from twisted.trial.unittest import TestCase
 
-from tests.live.harness import Connection, ServerTestCase, read_maildir, until
-from tests.live.hostile import guessing, idle
+from tests.live.harness import TIMEOUT, Connection, ServerTestCase, read_maildir, until
+from tests.live.hostile import guessing, idle, timing
 from tests.live.test_attacks import MB, AttackCase
 from tests.live.test_bounds import LARGE, large_maildir
 from tests.live.test_floods import RESET
@@ -41,6 +42,30 @@ class GuessingTests(ServerTestCase):
         self.assertGreater(len(attacked), 1)
         # Each address has four logins at a time, whose replies are delayed by seconds.
         self.assertLessEqual(failures, 200)
+
+
+class TimingTests(TestCase):
+    """The measurement of the times of refusals; that of ``make attack`` has enough samples."""
+
+    def test_compare(self):
+        """The probability is that of a greater value, and small differences are by chance."""
+        for one, other, greater in (
+            ([1, 2, 3], [4, 5], 1),
+            ([4, 5], [1, 2, 3], 0),
+            ([1, 2, 3], [2], 0.5),
+            ([7, 7], [7, 7], 0.5),
+            ([1, 3], [2, 4], 0.75),
+        ):
+            self.assertEqual(timing.compare(one, other)[0], greater)
+        self.assertEqual(timing.compare([7, 7], [7, 7])[1], 1)
+        self.assertGreater(timing.compare(range(50), range(1, 51))[1], 0.5)
+        self.assertLess(timing.compare(range(50), range(25, 75))[1], timing.SIGNIFICANT)
+
+    def test_steps(self):
+        """Each way to log in is refused for each reason."""
+        lines = []
+        timing.measure(2, lines.append)
+        self.assertEqual(len(lines), 1 + len(timing.STEPS) * len(timing.REASONS))
 
 
 class SlowTests(AttackCase):
@@ -154,17 +179,65 @@ class HostileTests(AttackCase):
             sock.close()
         self.assert_alive()
 
+    def hello(self):
+        """Return the first message of a handshake."""
+        sent = ssl.MemoryBIO()
+        client = self.context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        return sent.read()
+
     def test_half_handshakes(self):
         """Handshakes that clients leave after the first message leave nothing behind."""
 
         def attack():
-            sent = ssl.MemoryBIO()
-            client = self.context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost")
-            with contextlib.suppress(ssl.SSLWantReadError):
-                client.do_handshake()
             with socket.create_connection(("127.0.0.1", self.server.ports[2])) as sock:
-                sock.sendall(sent.read())
+                sock.sendall(self.hello())
                 self.assertEqual(sock.recv(1), b"\x16")
 
         self.assert_bounded(attack, 50)
+        self.assert_alive()
+
+    def test_reset_in_handshake(self):
+        """Handshakes that are reset after any octet of the first message leave nothing behind."""
+        hello = self.hello()
+
+        def attack():
+            for length in range(len(hello)):
+                with socket.create_connection(("127.0.0.1", self.server.ports[2])) as sock:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    sock.sendall(hello[:length])
+            # When this one is served, those before it are closed.
+            self.connect_tls().abandon()
+
+        # A connection takes some 26 KiB meanwhile; freed memory is not all used again at once.
+        self.assert_bounded(attack, 1, 8 * MB)
+        self.assert_alive()
+
+    def test_floods_of_records(self):
+        """Records without end that say nothing end the connection: empty ones, alerts, and others.
+
+        Compression, by which little becomes much, is not offered.
+        """
+        head = self.hello()
+        self.assertIsNone(self.connect_tls().socket.compression())
+        floods = (
+            # Empty ones, warnings, messages ChangeCipherSpec, and data.
+            *(b"\x16\x03\x01\x00\x00", b"\x15\x03\x01\x00\x02\x01\x5a"),
+            *(b"\x14\x03\x03\x00\x01\x01", b"\x17\x03\x03\x00\x00"),
+        )
+
+        def attack():
+            for before in (b"", head):
+                for record in floods:
+                    with socket.create_connection(("127.0.0.1", self.server.ports[2])) as sock:
+                        sock.settimeout(TIMEOUT)
+                        # The server may close before it has read all of it.
+                        with contextlib.suppress(OSError):
+                            sock.sendall(before + record * 20_000)
+                        with contextlib.suppress(ConnectionError):
+                            while sock.recv(1 << 16):
+                                pass
+
+        self.assert_bounded(attack, 1)
         self.assert_alive()

@@ -4,6 +4,7 @@ import gc
 import weakref
 
 from OpenSSL import SSL
+from twisted.cred.credentials import UsernamePassword
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport
@@ -12,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
+from popserv.commands import rfc1725
 from popserv.server.protocol import POP3Server
 from popserv.testing import MemoryClient, MemoryTransport
 from tests.server.harness import REMOTE_PEER, ServerTestCase
@@ -100,6 +102,25 @@ class EndTests(ServerTestCase):
             reference = weakref.ref(server)
             del server
             self.assertIsNone(reference(), lines)
+
+    def test_credentials_freed(self):
+        """No object keeps a password after the reply to its login, whether accepted or refused."""
+        references = []
+
+        def make(*arguments):
+            credentials = UsernamePassword(*arguments)
+            references.append(weakref.ref(credentials))
+            return credentials
+
+        self.patch(rfc1725, "UsernamePassword", make)
+        for password in (b"pw", b"wrong"):
+            client = self.connect(b"USER ann")
+            client.send(b"PASS " + password + b"\r\n")
+            client.clock.advance(3)
+            # A refusal has a traceback, whose frames are in a cycle.
+            gc.collect()
+            self.assertIsNone(references.pop()(), repr(password))
+            client.lose()
 
     def test_lost_before_error(self):
         """A client may disconnect before the reply to a failed login."""

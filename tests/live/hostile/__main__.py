@@ -1,20 +1,27 @@
 """Attack a server and measure what it costs: ``python -m tests.live.hostile``.
 
-It prints the memory of idle connections, and the latency of another client during an attack.
+It prints the memory of idle connections, the latency of another client during an attack, and how
+long refusals take by their reasons; its exit code is 1 if the time tells a reason.
 """
 
 import argparse
 import sys
 
-from tests.live.hostile import guessing, idle
+from tests.live.hostile import guessing, idle, timing
 
-PARTS = ("idle", "guessing")
+PARTS = ("idle", "guessing", "timing")
 
 
 def main(arguments):
-    """Run the parts."""
+    """Run the parts; return the exit code."""
     parser = argparse.ArgumentParser(prog="make attack", description=__doc__.partition(":")[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument(
+        "--timing", action="store_const", dest="only", const=["timing"], help="--only timing"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=10_000, help="of each refusal; the default is 10000"
+    )
     parser.add_argument(
         "--connections", type=int, default=10_000, help="idle connections; the default is 10000"
     )
@@ -28,13 +35,11 @@ def main(arguments):
         print(text, flush=True)
 
     if "idle" in options.only:
-        limit = idle.raise_file_limit()
-        if limit < options.connections + 100:
-            parser.error(f"this process may only open {limit} files; raise ulimit -Hn")
         idle.measure(options.connections, show)
     if "guessing" in options.only:
         guessing.measure(options.names, options.addresses, show)
+    return int("timing" in options.only and bool(timing.measure(options.samples, show)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -101,7 +101,12 @@ def attack(names, addresses, polls):
         )
         attacked = []
         while attacker.poll() is None:
-            attacked.append(poll(server))
+            try:
+                attacked.append(poll(server))
+            except OSError as error:
+                attacker.kill()
+                code, log = server.process.poll(), server.log[-2000:]
+                raise AssertionError(f"the server has the exit code {code}:\n{log}") from error
         if attacker.returncode or "Traceback" in server.log:
             raise AssertionError(f"exit code {attacker.returncode}, and the log:\n{server.log}")
         # The name and the address are known, so the password is not even hashed.

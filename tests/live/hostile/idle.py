@@ -1,7 +1,7 @@
 """The memory of a server by its idle connections, in cleartext and over TLS, in each state."""
 
-import os
 import ssl
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +19,15 @@ STATES = {
 """What a client has sent in each state; ``%b`` is the name of a user of its own."""
 
 TRANSPORTS = ("plain", "TLS")
+
+ADDRESSES = 50
+"""The client's addresses, in turn."""
+
+FILES = {"logged in": 2}
+"""The files that a server needs for a connection in a state, if they are not 1."""
+
+RESERVE = 200
+"""The files that it needs besides."""
 
 
 def start(connections):
@@ -49,7 +58,11 @@ def connect(server, transport, state, number):
     """Return a new connection in a state."""
     is_tls = transport == "TLS"
     wrap = tls_context().wrap_socket if is_tls else None
-    connection = Connection(("127.0.0.1", server.ports[is_tls]), wrap=wrap)
+    connection = Connection(
+        ("127.0.0.1", server.ports[is_tls]),
+        wrap=wrap,
+        source=f"127.0.0.{2 + number % ADDRESSES}",
+    )
     for octets in STATES[state]:
         connection.socket.sendall(octets.replace(b"%b", b"user%d" % number))
         if octets.endswith(b"\n") and connection.line()[:1] != b"+":
@@ -72,23 +85,32 @@ def measure(number, show):
     """Show the KiB of an idle connection in each state; each has a server of its own.
 
     The second value is what as many connections take after the first have been closed: memory
-    that is used again does not grow.
+    that is used again does not grow.  There are fewer connections if the limit of open files
+    allows no more.
     """
-    show(f"{number} idle connections, KiB for each; and for as many again, after those are closed")
+    files = raise_file_limit(2 * number + RESERVE) - RESERVE
+    show("idle connections, KiB for each; and for as many again, after those are closed")
     for transport in TRANSPORTS:
         for state in STATES:
-            server = start(number)
-            first = octets_per_connection(server, transport, state, number) / 1024
-            again = octets_per_connection(server, transport, state, number) / 1024
-            show(f"{transport:5} {state:12} {first:8.1f} {again:8.1f}")
+            connections = min(number, files // FILES.get(state, 1))
+            server = start(connections)
+            grown = [
+                octets_per_connection(server, transport, state, connections) / 1024
+                for _ in range(2)
+            ]
+            show(f"{transport:5} {state:12} {connections:6} {grown[0]:8.1f} {grown[1]:8.1f}")
             server.stop()
 
 
-def raise_file_limit():
-    """Let this process open as many files as it may; return how many."""
+def raise_file_limit(needed):
+    """Let this process and its servers open so many files, or as many as they may; return that."""
     # Not on all platforms.
     import resource
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with suppress(ValueError, OSError):
+        # Only root may.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, max(hard, needed)))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return min(hard, os.sysconf("SC_OPEN_MAX"))
+    return hard
