@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from popserv.auth.passwords.user_changes import Change
 from popserv.auth.passwords.users_file import Users, UsersFile, UsersFileError
 from popserv.auth.passwords.users_file_editing import change_user, read_records
+from popserv.runtime.permissions import reason_of
 
 
 class Listing(NamedTuple):
@@ -41,14 +41,19 @@ class UsersFilePlace:
     def change(self, name: bytes, change: Change, *, creates: bool = False) -> None:
         """See UserPlace."""
         if not creates:
-            self._check()
+            self._records()
         change_user(self.where, name, change)
 
     def read(self) -> Listing:
         """See UserPlace."""
-        self._check()
-        return Listing(UsersFile(self.where).read(), read_records(self.where))
+        records = self._records()
+        return Listing(UsersFile(self.where).read(), records)
 
-    def _check(self) -> None:
-        if not os.path.exists(self.where):
-            raise UsersFileError(f"{self.where} does not exist; popserv user add creates it")
+    def _records(self) -> dict[bytes, bytes]:
+        try:
+            return read_records(self.where)
+        except FileNotFoundError:
+            problem = f"{self.where} does not exist; popserv user add creates it"
+            raise UsersFileError(problem) from None
+        except OSError as error:
+            raise UsersFileError(f"cannot read {self.where}: {reason_of(error)}") from error

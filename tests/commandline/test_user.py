@@ -1,5 +1,6 @@
 """Tests of popserv.commandline.user."""
 
+import errno
 import io
 import os
 from itertools import product
@@ -7,7 +8,7 @@ from unittest import mock
 
 from popserv.auth.passwords.schemes import split_field, verify
 from popserv.auth.passwords.scram_keys import SCRAM_ITERATIONS
-from popserv.commandline import user
+from popserv.commandline import user, user_places
 from tests.commandline.harness import CommandCase
 
 
@@ -166,6 +167,16 @@ class ListTests(CommandCase):
         code, out, err = self.run_user("list")
         self.assertEqual((code, out), (1, ""))
         self.assertIn(f"{self.path} does not exist", err)
+
+    def test_unreadable(self):
+        """A file that cannot be read is told, with the reason."""
+        self.write(b"ann:{PLAIN}a\n")
+        error = OSError(errno.EIO, "I/O error")
+        for arguments in (("list",), ("check",), ("disable", "ann")):
+            with mock.patch.object(user_places, "read_records", side_effect=error):
+                code, out, err = self.run_user(*arguments)
+            self.assertEqual((code, out), (1, ""))
+            self.assertEqual(err, f"popserv: cannot read {self.path}: I/O error\n")
 
     def test_malformed(self):
         """A malformed secret, and a name that is not UTF-8, do not hide the other users."""

@@ -1,7 +1,9 @@
 """Functions that edit a users file: change, add or remove a user.
 
 An edit replaces the file by an edited copy, so a reader sees the whole old file or the whole new
-one.  Writers in several processes exclude each other by ``flock`` on the directory.
+one.  A new file replaces none: on NFS the system may say for some seconds that a file does not
+exist which another machine has made.  Writers in several processes exclude each other by ``flock``
+on the directory.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from popserv.auth.passwords.user_changes import Change, UserChanges
 from popserv.auth.passwords.users_file import UsersFileError
@@ -83,6 +85,7 @@ def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
     """Replace the file by its edited lines, atomically."""
     path = os.path.realpath(path)
     directory = os.path.dirname(path)
+    publish: Callable[[str, str], None] = os.rename
     try:
         with _locked(directory) as directory_fd:
             try:
@@ -96,14 +99,19 @@ def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
             except FileNotFoundError:
                 # A new file belongs to the owner of the directory: the server's user.
                 owner, mark, lines, mode = os.fstat(directory_fd), b"", [], 0o600
+                publish = _link
             text = b"\n".join(edit(lines))
-            _replace(path, directory, mark + (text + b"\n" if text else b""), owner, mode)
+            text = mark + (text + b"\n" if text else b"")
+            with _written(directory, text, owner, mode) as temporary:
+                publish(temporary, path)
             os.fsync(directory_fd)
     except OSError as error:
         raise UsersFileError(f"cannot write {path}: {reason_of(error)}") from error
 
 
-def _replace(path: str, directory: str, text: bytes, owner: os.stat_result, mode: int) -> None:
+@contextmanager
+def _written(directory: str, text: bytes, owner: os.stat_result, mode: int) -> Iterator[str]:
+    """Write a temporary file, and yield its path; after an error it is removed."""
     fd, temporary = tempfile.mkstemp(prefix=".users-", dir=directory)
     try:
         with open(fd, "wb") as file:
@@ -113,10 +121,17 @@ def _replace(path: str, directory: str, text: bytes, owner: os.stat_result, mode
             if os.geteuid() == 0:
                 os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             os.fsync(file.fileno())
-        os.rename(temporary, path)
+        yield temporary
     except BaseException:
-        os.unlink(temporary)
+        with suppress(OSError):
+            os.unlink(temporary)
         raise
+
+
+def _link(temporary: str, path: str) -> None:
+    """Rename a file, unless there is one of the new name."""
+    os.link(temporary, path)
+    os.unlink(temporary)
 
 
 @contextmanager

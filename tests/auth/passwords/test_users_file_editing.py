@@ -175,6 +175,30 @@ class EditingTests(UsersFileCase):
                 self.assertEqual(self.content(), b"ann:{PLAIN}a\n")
                 self.assertEqual(os.listdir(self.directory), [".users"])
 
+    def test_not_found(self):
+        """A file that is there, although the system has said that it is not, is not replaced."""
+        self.write(b"ann:{PLAIN}a\n")
+
+        def open_new(path, mode):
+            if path == self.path:
+                raise FileNotFoundError(2, "No such file or directory")
+            return open(path, mode)
+
+        with mock.patch.object(users_file_editing, "open", open_new, create=True):
+            error = self.error_of(set_secret, self.path, b"bob", b"{PLAIN}b", new=True)
+        self.assertIn(f"cannot write {self.path}: File exists", error)
+        self.assertEqual(self.content(), b"ann:{PLAIN}a\n")
+        self.assertEqual(os.listdir(self.directory), [".users"])
+
+    def test_not_removed(self):
+        """If the temporary file cannot be removed either, the first error is told."""
+        self.write(b"ann:{PLAIN}a\n")
+        full = mock.patch.object(users_file_editing.os, "fsync", side_effect=OSError(28, "full"))
+        denied = mock.patch.object(users_file_editing.os, "unlink", side_effect=OSError(5, "bad"))
+        with full, denied:
+            self.assertIn("full", self.error_of(remove_user, self.path, b"ann"))
+        self.assertEqual(self.content(), b"ann:{PLAIN}a\n")
+
     def test_concurrent_writers(self):
         """Concurrent writers lose no user, and a reader never sees an incomplete file."""
         script = (
