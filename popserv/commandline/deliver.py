@@ -20,7 +20,7 @@ from popserv.core.user_settings import NO_SETTINGS
 from popserv.delivery.events import cause_of
 from popserv.delivery.incoming import return_path
 from popserv.delivery.outcomes import NO_SUCH_USER, REFUSED, reply_to
-from popserv.errors import UnknownRecipient
+from popserv.errors import TryLater, UnknownRecipient
 from popserv.interfaces import IFinalDelivery
 from popserv.maildrops.kinds import make_store
 from popserv.maildrops.settings import StoreSettings
@@ -62,11 +62,11 @@ def run(options: argparse.Namespace) -> int:
     """Deliver the message on standard input, and return the exit code."""
     try:
         sender = _parse_sender(options.sender)
-        store = _make_store(options)
     except ValueError as error:
         print(f"popserv: {error}", file=sys.stderr)
         return os.EX_USAGE
     try:
+        store = _make_store(options)
         with spool_file() as message:
             _read(sys.stdin.buffer, message, sender)
             user = os.fsencode(options.user)
@@ -104,7 +104,8 @@ def _parse_sender(sender: str | None) -> bytes | None:
 def _make_store(options: argparse.Namespace) -> Any:
     """Return the store of the options.
 
-    :raises ValueError: it cannot be made, or takes no new mail.
+    :raises TryLater: it cannot be made, or takes no new mail.  Mail must not be returned because
+        the file system of the store is not there, or because of a mistake in the configuration.
     """
     description = options.store
     for kind in ("maildir", "mbox"):
@@ -115,9 +116,9 @@ def _make_store(options: argparse.Namespace) -> Any:
     try:
         store = make_store(description, StoreSettings(cache_messages=0, as_owners=True))
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise TryLater from OSError(f"{name}: {error}")
     if not IFinalDelivery.providedBy(store):
-        raise ValueError(f"{name}: this kind of store takes no new mail")
+        raise TryLater from OSError(f"{name}: this kind of store takes no new mail")
     return store
 
 

@@ -103,17 +103,24 @@ class DeliverTests(CommandCase):
         for arguments in (
             ["deliver", "ann"],
             ["deliver", "--maildir=x", "--mbox=y", "ann"],
-            ["deliver", "--store=pigeon:x", "ann"],
-            ["deliver", "--mbox", "/nowhere", "ann"],
             ["deliver", "--maildir", self.directory],
         ):
             code, _, err = self.run_command(arguments)
             self.assertEqual(code, os.EX_USAGE, arguments)
             self.assertEqual(err.count("\n"), 1)
-        with mock.patch.object(deliver, "make_store", return_value=object()):
+
+    def test_no_store(self):
+        """Mail is not returned because the store is not there, or wrong: the same may succeed."""
+        for self.store, reason in (
+            (("--store=pigeon:x",), "pigeon: there is no such kind of store"),
+            (("--mbox", "/nowhere"), "mbox: the directory /nowhere does not exist"),
+        ):
             code, err = self.deliver()
-        self.assertEqual(code, os.EX_USAGE)
-        self.assertIn("this kind of store takes no new mail", err)
+            self.assertEqual((code, err[:6]), (os.EX_TEMPFAIL, "4.3.0 "))
+            self.assertIn(reason, self.logged[-1])
+        with mock.patch.object(deliver, "make_store", return_value=object()):
+            self.assertEqual(self.deliver()[0], os.EX_TEMPFAIL)
+        self.assertIn("this kind of store takes no new mail", self.logged[-1])
 
     def test_failures(self):
         """Failures have codes, and their reasons are in the system's log only, or on a terminal."""
