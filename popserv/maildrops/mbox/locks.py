@@ -101,7 +101,9 @@ class FileLock:
         self._fd = fd
         self._parent = parent
         self._name = name + _SUFFIX
-        self._dotlock: tuple[int, int] | None = None
+        # The dotlock is open: whatever is at its path, its own times can be changed.
+        self._dotlock: int | None = None
+        self._identity = (0, 0)
         self._touched = 0.0
 
     def acquire(self) -> None:
@@ -122,7 +124,7 @@ class FileLock:
             with in_spool_group(self._parent):
                 self._create_dotlock()
         except BaseException:
-            self._set(fcntl.F_UNLCK)
+            self._unlock()
             raise
 
     def release(self) -> None:
@@ -133,10 +135,16 @@ class FileLock:
         try:
             if self._dotlock is not None:
                 with suppress(FileNotFoundError), in_spool_group(self._parent):
-                    self._remove_dotlock()
+                    self._remove_dotlock(self._dotlock)
         finally:
-            self._dotlock = None
-            self._set(fcntl.F_UNLCK)
+            self._unlock()
+
+    def _unlock(self) -> None:
+        """Close the dotlock, and release the lock of fcntl."""
+        dotlock, self._dotlock = self._dotlock, None
+        if dotlock is not None:
+            os.close(dotlock)
+        self._set(fcntl.F_UNLCK)
 
     def touch(self) -> None:
         """Keep the dotlock from becoming stale; call it from time to time."""
@@ -144,7 +152,7 @@ class FileLock:
         if self._dotlock is not None and now - self._touched >= TOUCH_INTERVAL:
             self._touched = now
             with suppress(OSError):
-                os.utime(self._name, dir_fd=self._parent, follow_symlinks=False)
+                os.utime(self._dotlock)
 
     def _set(self, kind: int) -> None:
         if _SET_LOCK is None:
@@ -170,31 +178,26 @@ class FileLock:
             return
         try:
             status = os.fstat(fd)
-            self._dotlock = (status.st_dev, status.st_ino)
-            self._touched = time.monotonic()
-            # For the programs that look whether this process still exists; without it they wait.
-            with suppress(OSError):
-                os.write(fd, b"%d\n" % os.getpid())
         except OSError:
+            os.close(fd)
             os.unlink(self._name, dir_fd=self._parent)
             raise
-        finally:
-            os.close(fd)
+        self._dotlock, self._identity = fd, (status.st_dev, status.st_ino)
+        self._touched = time.monotonic()
+        # For the programs that look whether this process still exists; without it they wait.
+        with suppress(OSError):
+            os.write(fd, b"%d\n" % os.getpid())
 
-    def _has_dotlock(self) -> bool:
-        """Return whether the dotlock is that of this object, and not another program's."""
-        status = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
-        return (status.st_dev, status.st_ino) == self._dotlock
-
-    def _remove_dotlock(self) -> None:
+    def _remove_dotlock(self, dotlock: int) -> None:
+        """Remove the dotlock, which is open, unless another program has replaced it."""
         try:
-            if self._has_dotlock():
+            status = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
+            if (status.st_dev, status.st_ino) == self._identity:
                 os.unlink(self._name, dir_fd=self._parent)
         except OSError:
             # Otherwise all programs would wait for this process, which still exists.
             with suppress(OSError):
-                if self._has_dotlock():
-                    os.utime(self._name, (0, 0), dir_fd=self._parent, follow_symlinks=False)
+                os.utime(dotlock, (0, 0))
             raise
 
     def _remove_stale_dotlock(self) -> None:
