@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from popserv.errors import MessageChanged
 from popserv.maildrops.page_cache import CHUNK, read_part
+from popserv.maildrops.path_problems import explain_file
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import RunInThread
 
@@ -25,7 +26,10 @@ class Body:
             yield read_part(self._fd, size, offset) or self._run(self._read, size, offset)
 
     def _read(self, size: int, offset: int) -> bytes:
-        chunk = os.pread(self._fd, size, offset)
+        try:
+            chunk = os.pread(self._fd, size, offset)
+        except OSError as error:
+            raise explain_file(error, self._fd) from error
         if len(chunk) < size:
             raise MessageChanged from ValueError("its file has become shorter")
         return chunk

@@ -26,7 +26,7 @@ from popserv.maildrops.mh.flags import set_flags
 from popserv.maildrops.mh.index import Index, count_file
 from popserv.maildrops.mh.index_file import Entry
 from popserv.maildrops.mh.sequences import NAME, locked_sequences
-from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.path_problems import explain_change
 from popserv.maildrops.spooling import spool, write_file
 from popserv.messages.details import Flags, MessageDetails
 from popserv.messages.framing import Chunk
@@ -128,7 +128,7 @@ class MHDelivery:
             finally:
                 os.close(fd)
         except OSError as error:
-            raise explain_in_directory(error, self._folder, name) from error
+            raise explain_change(error, self._folder, name) from error
 
     async def commit(self) -> None:
         """See IDelivery."""
@@ -140,8 +140,7 @@ class MHDelivery:
         try:
             if not self._is_saved:
                 kind = index_file.kind_of_sizes(self._downgrader)
-                index_file.save(self._folder, self._entries, kind, sync=True)
-                os.fsync(self._folder)
+                index_file.save(self._folder, self._entries, kind)
                 self._is_saved = True
             name = NAME
             with locked_sequences(self._folder) as sequences:
@@ -156,7 +155,7 @@ class MHDelivery:
             self._written.clear()
             os.fsync(self._folder)
         except OSError as error:
-            raise explain_in_directory(error, self._folder, error.filename or name) from error
+            raise explain_change(error, self._folder, error.filename or name) from error
 
     def _number(self) -> Iterator[tuple[int, Flags]]:
         """Give the messages numbers, in order; yield those with their flags."""

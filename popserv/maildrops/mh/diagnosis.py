@@ -59,19 +59,20 @@ def _open_folder(folder: int, path: str) -> Iterator[Finding]:
             f"{this_user()} cannot write there, so that no message can be removed",
             f"let {this_user()} own it, or give its group permission to write",
         )
-    if index_file.is_damaged(folder):
+    try:
+        is_damaged = index_file.is_damaged(folder)
+        numbers = list(scan(folder).files)
+    except OSError as problem:
+        explained = explain_in_directory(problem, folder, problem.filename)
+        yield error("maildrop-unusable", path, str(explained), "correct its owner or its mode")
+        return
+    if is_damaged:
         yield warning(
             "mh-index",
             f"{path}/{index_file.NAME.decode()}",
             "it is damaged, so that messages lose the unique-ids that they had on other servers",
             "restore it from a backup",
         )
-    try:
-        numbers = list(scan(folder).files)
-    except OSError as problem:
-        explained = explain_in_directory(problem, folder)
-        yield error("maildrop-unusable", path, str(explained), "correct its owner or its mode")
-        return
     unreadable = [str(number) for number in numbers if not _is_readable(folder, number)]
     if unreadable:
         shown = some_names(iter(unreadable), len(unreadable))

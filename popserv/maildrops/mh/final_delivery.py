@@ -17,7 +17,7 @@ from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.mh.delivery import CREATE, link_next, numbers_by_inode
 from popserv.maildrops.mh.flags import set_flags
 from popserv.maildrops.mh.sequences import locked_sequences
-from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.path_problems import explain_change
 from popserv.maildrops.spooling import write_file
 from popserv.messages.details import Flags
 
@@ -45,7 +45,7 @@ def deliver(layout: Layout, user: bytes, message: BinaryIO) -> None:
                 os.unlink(name, dir_fd=folder)
         os.fsync(folder)
     except OSError as error:
-        raise explain_in_directory(error, folder, error.filename or name) from error
+        raise explain_change(error, folder, error.filename or name) from error
     finally:
         os.close(folder)
 

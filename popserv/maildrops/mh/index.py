@@ -109,10 +109,17 @@ def read_index(
     return index
 
 
-def save_index(folder: int, index: Index, downgrader: MakeDowngrader | None) -> Index:
-    """Write the index file of an open folder, and return the index as one that is saved."""
+def save_index(
+    folder: int, index: Index, downgrader: MakeDowngrader | None, *, is_counted: bool = True
+) -> Index:
+    """Write the index file of an open folder, and return the index as one that is saved.
+
+    Without ``is_counted``, its sizes are not used again, but for the unique-ids.  If the file
+    cannot be written, that is logged, and the old one stays.
+    """
+    kind = index_file.kind_of_sizes(downgrader) if is_counted else index_file.NOT_COUNTED
     try:
-        index_file.save(folder, index.entries, index_file.kind_of_sizes(downgrader))
+        index_file.save(folder, index.entries, kind)
     except OSError as error:
         problem = explain_in_directory(error, folder, index_file.NAME)
         _log.warn("index of an MH folder not written: {problem}", problem=problem)

@@ -1,9 +1,11 @@
 """The index file of an MH folder: sizes and unique-ids that survive a restart of the server.
 
-Delivery with given unique-ids writes it before a message gets its number (``delivery``).
+Delivery with given unique-ids writes it before a message gets its number (``delivery``).  Those
+unique-ids are nowhere else: the file is replaced whole and synced, and a folder whose file cannot
+be read is not opened.
 
 The first line has the format and whether downgraded forms were measured, the last one a digest of
-the lines before, so that a torn or damaged file is noticed.  Each other line is a message.  A user
+the lines before, so that a damaged file is noticed.  Each other line is a message.  A user
 can write the file while the server is root, so it is opened without following links and its
 contents are checked; at worst it makes that user's own listings wrong.
 """
@@ -101,7 +103,10 @@ def _digest(text: bytes) -> bytes:
 
 
 def load(folder: int, kind: bytes) -> tuple[list[Entry], bool]:
-    """Return the entries of an open folder's file as :func:`decode`; none without a valid file."""
+    """Return the entries of an open folder's file as :func:`decode`; none without a valid file.
+
+    :raises OSError: there may be one, which cannot be read; the error has the name.
+    """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         with open(os.open(NAME, flags, dir_fd=folder), "rb") as file:
@@ -109,12 +114,19 @@ def load(folder: int, kind: bytes) -> tuple[list[Entry], bool]:
             if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_OCTETS:
                 return [], False
             return decode(file.read(_MAX_OCTETS), kind)
-    except (OSError, ValueError):
+    except ValueError:
         return [], False
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return [], False
+        raise OSError(error.errno, error.strerror, NAME) from error
 
 
 def is_damaged(folder: int) -> bool:
-    """Return whether an open folder has a file that :func:`load` cannot use."""
+    """Return whether an open folder has a file that :func:`load` cannot use.
+
+    :raises OSError: it cannot be read.
+    """
     kinds = (b"0", b"1", NOT_COUNTED)
     return version(folder) is not None and all(load(folder, kind) == ([], False) for kind in kinds)
 
@@ -128,12 +140,10 @@ def version(folder: int) -> Version:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def save(folder: int, entries: Iterable[Entry], kind: bytes, *, sync: bool = False) -> None:
-    """Replace the file of an open folder, whose lock is held.
+def save(folder: int, entries: Iterable[Entry], kind: bytes) -> None:
+    """Replace the file of an open folder, whose lock is held, and sync it.
 
-    Without ``sync``, a crash of the machine may tear it; the digest is then wrong.
-
-    :raises OSError: the file cannot be written; the old one is there.
+    :raises OSError: the file cannot be written; the old one or the new one is there.
     """
     text = encode(entries, kind)
     if len(text) > _MAX_OCTETS:
@@ -147,20 +157,11 @@ def save(folder: int, entries: Iterable[Entry], kind: bytes, *, sync: bool = Fal
             with suppress(PermissionError):
                 os.fchown(file.fileno(), status.st_uid, status.st_gid)
             file.write(text)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
         os.rename(_UNFINISHED_NAME, NAME, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
         with suppress(OSError):
             os.unlink(_UNFINISHED_NAME, dir_fd=folder)
         raise
-
-
-def discard_sizes(folder: int, entries: Iterable[Entry]) -> None:
-    """Replace the file of an open folder by one with unique-ids whose messages are counted anew."""
-    try:
-        save(folder, entries, NOT_COUNTED)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(NAME, dir_fd=folder)
+    os.fsync(folder)

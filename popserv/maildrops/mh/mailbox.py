@@ -7,6 +7,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -15,7 +16,6 @@ from popserv.core.snapshot import Message
 from popserv.errors import MessageChanged, NoSuchMessage, RemovalFailed
 from popserv.interfaces import IDeliveryTimes, IMessageDetails, IRetrievalRecord, ISizeCache
 from popserv.maildrops.index_cache import IndexCache
-from popserv.maildrops.mh import index_file
 from popserv.maildrops.mh.body import Body
 from popserv.maildrops.mh.flags import flags_in, retrieved
 from popserv.maildrops.mh.folder import FileKey, Scan, key_of, open_number, scan, unlink_if_same
@@ -234,12 +234,16 @@ class MHMailbox:
     async def discard_sizes(self) -> None:
         """See ISizeCache: drop the index from the cache, and the sizes in the index file."""
         self._cache.evict(self._user)
-        await self._run(index_file.discard_sizes, self._folder, self.index.entries)
+        discard = partial(save_index, is_counted=False)
+        await self._run(discard, self._folder, self.index, self._downgrader)
 
     def details(self) -> Sequence[MessageDetails]:
         """See IMessageDetails."""
-        sequences = read_sequences(self._folder)
-        numbers, _ = self._locate(scan(self._folder), range(len(self.messages)))
+        try:
+            sequences = read_sequences(self._folder)
+            numbers, _ = self._locate(scan(self._folder), range(len(self.messages)))
+        except OSError as error:
+            raise explain_in_directory(error, self._folder, error.filename) from error
         flags = flags_in(sequences, set(numbers.values()))
         return [
             MessageDetails(delivered, flags.get(numbers.get(at, 0), Flags.NONE))

@@ -1,13 +1,17 @@
 """Tests of popserv.maildrops.mh.index: which unique-id a message has."""
 
+import errno
 import os
 import shutil
 from unittest.mock import patch
 
+from popserv.errors import MaildropUnavailable
 from popserv.maildrops.mh import index as module
 from popserv.maildrops.mh import index_file
+from popserv.messages.details import NO_DETAILS
 from popserv.messages.downgrade.downgrader import Downgrader
-from tests.maildrops.maildir.harness import before_each_call
+from popserv.testing.delivery_contract import body_of
+from tests.maildrops.maildir.harness import before_each_call, result
 from tests.maildrops.mh.harness import MHCase, deliver, pack
 
 
@@ -116,6 +120,23 @@ class CountingTests(MHCase):
             self.root, downgrader=Downgrader, run=self.maildrops.run
         )
         self.assertEqual(self.files_read(), [1, 2])
+
+    def test_file_not_read(self):
+        """Without the unique-ids that are in the index file, the folder is not opened."""
+        delivery = result(self.maildrops.open_delivery(b"ann"))
+        result(delivery.deliver(b"other", NO_DETAILS, body_of(b"1\n")))
+        result(delivery.commit())
+        result(delivery.release())
+        self.restart()
+        error = OSError(errno.EIO, "I/O error", index_file.NAME)
+        with (
+            patch.object(index_file, "load", side_effect=error),
+            self.assertRaises(MaildropUnavailable) as refused,
+        ):
+            self.uids()
+        path = self.file(".popserv-index")
+        self.assertEqual(str(refused.exception.__cause__), f"{path}: I/O error")
+        self.assertEqual(self.uids(), [b"other"])
 
     def test_unreadable(self):
         """A message without permission is left out and logged, and tried again."""

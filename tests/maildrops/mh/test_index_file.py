@@ -92,12 +92,18 @@ class IndexFileTests(MHCase):
                 self.assertEqual(index_file.load(folder, b"0"), ([], False))
                 os.unlink(self.file(".popserv-index"))
 
-    def test_discard_sizes(self):
-        """Unique-ids survive when sizes are discarded, unless the file cannot be written."""
+    def test_unreadable(self):
+        """A file that cannot be read is none that is not there."""
         with self.folder() as folder:
             index_file.save(folder, [ENTRY], b"0")
-            index_file.discard_sizes(folder, [ENTRY])
+            for name in ("open", "fstat"):
+                failing = patch.object(index_file.os, name, side_effect=OSError(5, "I/O error"))
+                with failing, self.assertRaises(OSError) as raised:
+                    index_file.load(folder, b"0")
+                self.assertEqual(raised.exception.filename, index_file.NAME)
+
+    def test_not_counted(self):
+        """Of a file whose sizes are discarded, the unique-ids are used."""
+        with self.folder() as folder:
+            index_file.save(folder, [ENTRY], index_file.NOT_COUNTED)
             self.assertEqual(index_file.load(folder, b"0"), ([ENTRY], False))
-            with patch.object(index_file.os, "rename", side_effect=OSError):
-                index_file.discard_sizes(folder, [ENTRY])
-            self.assertEqual(index_file.load(folder, b"0"), ([], False))

@@ -1,9 +1,11 @@
 """Tests of popserv.maildrops.mh.mailbox: sessions while other programs change the folder."""
 
+import errno
 import os
 from unittest.mock import patch
 
 from popserv.errors import MaildropUnavailable, MessageChanged, NoSuchMessage, RemovalFailed
+from popserv.maildrops.mh import body
 from popserv.maildrops.mh import mailbox as module
 from tests.maildrops.maildir.harness import failing, read_message, result
 from tests.maildrops.mh.harness import MHCase, deliver, numbers_in, pack
@@ -66,6 +68,20 @@ class ReadingTests(MailboxCase):
         ):
             read_message(mailbox, 0)
         self.assertIn(self.file(2), str(refused.exception.__cause__))
+
+    def test_paths(self):
+        """What cannot be read is told with its path."""
+        error = OSError(errno.EIO, "I/O error")
+        with self.session() as mailbox:
+            self.patch(body, "read_part", lambda *_: None)
+            chunks = result(mailbox.open(mailbox.messages[0]))
+            with failing(os, "pread", error):
+                raised = self.assertRaises(OSError, lambda: result(next(iter(chunks))))
+            chunks.close()
+            self.assertEqual(str(raised), f"{self.file(2)}: I/O error")
+            with failing(module, "scan", error), self.assertRaises(OSError) as raised:
+                mailbox.details()
+            self.assertEqual(str(raised.exception), f"{self.path}: I/O error")
 
     def test_discard_sizes(self):
         """Sizes that were wrong are counted again, and unique-ids stay, after a restart as well."""
