@@ -184,8 +184,9 @@ class Database:
             rows = await connection.run(
                 statement.text, statement.parameters, statement.deadline, statement.prepare
             )
-        except DeferredTimeout as error:
-            raise OutcomeUnknown from error
+        except DeferredTimeout:
+            problem = f"no answer within {self.config.patience:g} seconds"
+            raise OutcomeUnknown from OperationalError(problem)
         except QueryCanceled as error:
             # It has reached statement_timeout; another try would take as long.
             raise statement.failure() from error

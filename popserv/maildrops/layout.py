@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from popserv.core.printable import printable
 from popserv.maildrops.cached_open import open_cached
-from popserv.maildrops.path_problems import explain_maildrop
+from popserv.maildrops.path_problems import UnusablePath, explain_maildrop
 from popserv.runtime.permissions import this_uid
 
 # To pass through a directory, search permission is enough.
@@ -57,6 +57,27 @@ def create_inheriting(name: bytes, parent: int) -> None:
         owner = os.fstat(parent)
         with suppress(PermissionError):
             os.chown(name, owner.st_uid, owner.st_gid, dir_fd=parent, follow_symlinks=False)
+
+
+def mode_of(path: bytes) -> int:
+    """Return the mode of what is at a path, as ``st_mode``; 0 if there is nothing.
+
+    :raises OSError: the path cannot be examined, which does not mean that there is nothing.
+    """
+    try:
+        return os.stat(path).st_mode
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return 0
+        raise
+
+
+def is_directory(path: bytes) -> bool:
+    """Return whether there is a directory at a path.
+
+    :raises OSError: as :func:`mode_of`.
+    """
+    return stat.S_ISDIR(mode_of(path))
 
 
 L = TypeVar("L", bound="Layout")
@@ -106,7 +127,7 @@ class Layout:
         other._path = path.replace(b"%", b"%%")
         return other
 
-    def users(self, exists: Callable[[bytes], bool] = os.path.isdir) -> list[bytes]:
+    def users(self, exists: Callable[[bytes], bool] = is_directory) -> list[bytes]:
         """Return the names of the users who have a directory in this layout, sorted.
 
         ``exists`` tells whether a path is a maildrop; the default is that it is a directory.
@@ -230,13 +251,18 @@ class Layout:
         """
         with suppress(FileNotFoundError):
             return self.open(user)
-        *parents, last = self.path_parts(user)
-        parent = self.open_or_create_parent(parents, create)
+        *parents, last = parts = self.path_parts(user)
         try:
-            create(last, parent)
-        finally:
-            os.close(parent)
-        return self.open(user)
+            parent = self.open_or_create_parent(parents, create)
+            try:
+                create(last, parent)
+            finally:
+                os.close(parent)
+            return self.open(user)
+        except UnusablePath:
+            raise
+        except OSError as error:
+            raise explain_maildrop(error, self.root, parts) from error
 
     def open_or_create_parent(
         self, parents: list[bytes], create: Callable[[bytes, int], object]
@@ -299,7 +325,7 @@ def _existing(
     for entry in os.listdir(directory):
         fits = form.fullmatch(entry)
         path = os.path.join(directory, entry)
-        if fits and (os.path.isdir if templates[1:] else exists)(path):
+        if fits and (is_directory if templates[1:] else exists)(path):
             found = dict(zip(names, fits.groups(), strict=True))
             yield from _existing(path, templates[1:], {**values, **found}, exists)
 

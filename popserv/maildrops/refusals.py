@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 
 from popserv.errors import MaildropUnavailable, POPError, TryLater
+from popserv.maildrops.path_problems import UnusablePath
 from popserv.texts import Text
 
 _TRANSIENT_ERRORS = frozenset(
@@ -20,3 +22,10 @@ def refusal(error: OSError | ValueError, *text: Text) -> POPError:
     """
     is_transient = isinstance(error, OSError) and error.errno in _TRANSIENT_ERRORS
     return TryLater() if is_transient else MaildropUnavailable(*text)
+
+
+def removed_meanwhile(path: bytes) -> TryLater:
+    """Return the refusal of a delivery to a maildrop that another program has just removed."""
+    refused = TryLater()
+    refused.__cause__ = UnusablePath(errno.ENOENT, f"{os.fsdecode(path)} was removed meanwhile")
+    return refused

@@ -1,5 +1,6 @@
 """popserv.maildrops.layout: no name or link leads out of the root."""
 
+import errno
 import os
 
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.maildrops.layout import Layout, create_directory, create_inheriting
 from popserv.maildrops.path_problems import UnusablePath
 from popserv.runtime.permissions import user_name
-from tests.maildrops.maildir.harness import watch_descriptors
+from tests.maildrops.maildir.harness import failing, watch_descriptors
 
 SOMEBODY = 12345
 """A user number that is neither root's nor that of this process."""
@@ -106,6 +107,21 @@ class UsersTests(SynchronousTestCase):
     def test_missing_root(self):
         """Without the root there is an error."""
         self.assertRaises(OSError, Layout("/nowhere/%u").users)
+
+    def test_links(self):
+        """A link that leads nowhere, to itself or through a file is no user."""
+        root = os.path.abspath(self.mktemp())
+        os.makedirs(os.path.join(root, "ann"))
+        for name, target in (("bob", "nowhere"), ("cid", "cid"), ("dan", "file/x")):
+            os.symlink(target, os.path.join(root, name))
+        with open(os.path.join(root, "file"), "wb"):
+            pass
+        self.assertEqual(Layout(root).users(), [b"ann"])
+
+    def test_not_examined(self):
+        """A path that cannot be examined may be a user's, so there is an error."""
+        with failing(os, "stat", OSError(errno.EIO, "I/O error")):
+            self.assertRaises(OSError, self.users, "ROOT", b"ann")
 
 
 class CreationTests(SynchronousTestCase):

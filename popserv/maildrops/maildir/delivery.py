@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 from popserv.maildrops.layout import Layout, create_inheriting
 from popserv.maildrops.maildir.listing.size_file import copy_ownership
 from popserv.maildrops.maildir.quota_file import record_deliveries
-from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.path_problems import explain_change
 
 _FOLDERS = (b"tmp", b"new", b"cur")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -75,7 +75,7 @@ class Delivery:
             try:
                 length = self._write(message, prefix, name, maildir, tmp)
             except OSError as error:
-                raise explain_in_directory(error, tmp, name) from error
+                raise explain_change(error, tmp, name) from error
             self._written.append(_Written(name, length, maildir, tmp, new))
 
     def _write(self, message: BinaryIO, prefix: bytes, name: bytes, maildir: int, tmp: int) -> int:

@@ -36,7 +36,7 @@ from popserv.maildrops.maildir.mailbox import MaildirMailbox
 from popserv.maildrops.maildir.quota_file import record_deliveries
 from popserv.maildrops.maildir.removal import RETRY_DELAYS
 from popserv.maildrops.maildir.unique_ids import pinned_file
-from popserv.maildrops.path_problems import explain_in_directory
+from popserv.maildrops.path_problems import explain_change, explain_in_directory
 from popserv.maildrops.spooling import spool, write_file
 from popserv.messages.details import MessageDetails
 from popserv.messages.framing import Chunk
@@ -94,9 +94,11 @@ class MaildirDelivery:
                 time.sleep(delay)
             else:
                 raise TryLater from OSError(errno.EBUSY, "programs keep renaming its messages")
+            pins, _ = pinned_file.load(self._maildir_fd)
+        except OSError as error:
+            raise explain_in_directory(error, self._maildir_fd, error.filename) from error
         finally:
             folders.close_folders()
-        pins, _ = pinned_file.load(self._maildir_fd)
         for name in scan.files.keys() - self._base_names:
             self._base_names.add(name)
             self._names.setdefault(pins.unique_ids.get(name, valid_unique_id(name)), name)
@@ -151,7 +153,10 @@ class MaildirDelivery:
         self, unique_id: bytes, name: bytes, details: MessageDetails, body: BinaryIO
     ) -> _Written:
         """Write a message to tmp/, in a thread."""
-        tmp = os.open(b"tmp", _DIRECTORY, dir_fd=self._maildir_fd)
+        try:
+            tmp = os.open(b"tmp", _DIRECTORY, dir_fd=self._maildir_fd)
+        except OSError as error:
+            raise explain_in_directory(error, self._maildir_fd, b"tmp") from error
         try:
             # An interrupted delivery may have left it.
             with suppress(FileNotFoundError):
@@ -166,7 +171,7 @@ class MaildirDelivery:
             finally:
                 os.close(fd)
         except OSError as error:
-            raise explain_in_directory(error, tmp, name) from error
+            raise explain_change(error, tmp, name) from error
         finally:
             os.close(tmp)
         info = info_of(details.flags, self._info)
@@ -182,7 +187,7 @@ class MaildirDelivery:
             self._pin()
             self._publish()
         except OSError as error:
-            raise explain_in_directory(error, self._maildir_fd, error.filename) from error
+            raise explain_change(error, self._maildir_fd, error.filename) from error
 
     def _pin(self) -> None:
         pins, _ = pinned_file.load(self._maildir_fd)

@@ -15,7 +15,7 @@ from popserv.core.findings import Finding
 from popserv.core.printable import one_line, printable
 from popserv.core.user_folder import UserFolder
 from popserv.core.user_settings import UserSettings
-from popserv.errors import MaildropBusy, MaildropUnavailable, TryLater
+from popserv.errors import MaildropBusy, MaildropUnavailable
 from popserv.interfaces import (
     ICaching,
     IDelivery,
@@ -39,8 +39,12 @@ from popserv.maildrops.maildir.mailbox import MaildirMailbox, ReadOnlyMaildirMai
 from popserv.maildrops.maildir.session_delivery import MaildirDelivery, create_folders
 from popserv.maildrops.maildir.unique_ids.format import UniqueIdFormat
 from popserv.maildrops.maildir.unique_ids.numbering import Numbering
-from popserv.maildrops.path_problems import UnusablePath, explain_in_directory
-from popserv.maildrops.refusals import refusal
+from popserv.maildrops.path_problems import (
+    UnusablePath,
+    explain_change,
+    explain_in_directory,
+)
+from popserv.maildrops.refusals import refusal, removed_meanwhile
 from popserv.maildrops.store_diagnosis import diagnose_root
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
@@ -172,9 +176,8 @@ class MaildirMaildrops:
         await self.run(self._create, user)
         mailbox = await self.open_maildrop(user)
         if not isinstance(mailbox, MaildirMailbox):
-            # Another program has removed the Maildir.
             await mailbox.release()
-            raise TryLater
+            raise removed_meanwhile(self._layout.path(user))
         delivery = MaildirDelivery(mailbox, self.run)
         try:
             await self.run(delivery.find_moved)
@@ -187,12 +190,14 @@ class MaildirMaildrops:
         """Create the Maildir of a user, or what of it is missing, in a thread."""
         try:
             maildir_fd = self._layout.open_or_create(user, create_inheriting)
-            try:
-                create_folders(maildir_fd)
-            finally:
-                os.close(maildir_fd)
         except (OSError, ValueError) as error:
             raise refusal(error) from error
+        try:
+            create_folders(maildir_fd)
+        except OSError as error:
+            raise refusal(error) from explain_change(error, maildir_fd, error.filename)
+        finally:
+            os.close(maildir_fd)
 
     def _log_missing(self, user: bytes) -> None:
         if user in self._logged_users:

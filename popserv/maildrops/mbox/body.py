@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from popserv.errors import MessageChanged
 from popserv.maildrops.mbox.quoting import Unquoter
 from popserv.maildrops.page_cache import CHUNK, read_part
+from popserv.maildrops.path_problems import explain_file
 from popserv.messages.framing import Chunk
 from popserv.runtime.threads import RunInThread
 
@@ -48,7 +49,10 @@ class Body:
 
     def _read(self, offset: int) -> bytes:
         size = min(CHUNK, self._end - offset)
-        chunk = os.pread(self._fd, size, offset)
+        try:
+            chunk = os.pread(self._fd, size, offset)
+        except OSError as error:
+            raise explain_file(error, self._fd) from error
         if len(chunk) < size:
             raise MessageChanged from ValueError("its file has become shorter")
         return self._unquoted(chunk)

@@ -61,6 +61,8 @@ class MboxDelivery:
             await retry_while_locked(self._run, self._wait, self._file.append, self._batch)
         except FileLocked as error:
             raise MaildropBusy from error
+        except OSError as error:
+            raise self._file.spool.problem(error) from error
 
     async def release(self) -> None:
         """See IDelivery."""

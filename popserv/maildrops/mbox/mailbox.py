@@ -56,7 +56,10 @@ class MboxMailbox:
         self._is_accurate = True
 
     async def _retry(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await retry_while_locked(self._run, self._wait, function, *args)
+        try:
+            return await retry_while_locked(self._run, self._wait, function, *args)
+        except OSError as error:
+            raise self._file.spool.problem(error) from error
 
     def read_cached(self, message: Message, maximum: int) -> bytes | None:
         """See ICachedMessages."""
@@ -85,7 +88,7 @@ class MboxMailbox:
         except (FileLocked, MaildropBusy) as error:
             raise TryLater from error
         except OSError as error:
-            raise refusal(error, _CANNOT_BE_READ) from error
+            raise refusal(error, _CANNOT_BE_READ) from self._file.spool.problem(error)
         index = file.index
         return Body(
             file.spool.fd,
@@ -136,6 +139,8 @@ class MboxMailbox:
                 return self._file.details()
             except FileLocked:
                 time.sleep(delay)
+            except OSError as error:
+                raise self._file.spool.problem(error) from error
         raise MaildropBusy
 
     async def release(self) -> None:

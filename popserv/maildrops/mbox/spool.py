@@ -149,7 +149,12 @@ class Spool:
                 os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def problem(self, reason: str | OSError) -> UnusablePath:
-        """Return an error that names the file, for an error or a reason why it cannot be used."""
+        """Return an error that names the file, for an error or a reason why it cannot be used.
+
+        One that has a path is returned with that.
+        """
+        if isinstance(reason, UnusablePath):
+            return UnusablePath(reason.errno, reason.strerror)
         if isinstance(reason, OSError):
             return UnusablePath(reason.errno, f"{self.path}: {reason_of(reason)}")
         return UnusablePath(errno.EINVAL, f"{self.path} {reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
@@ -13,7 +14,7 @@ from zope.interface import implementer
 
 from popserv.core.findings import Finding
 from popserv.core.user_settings import UserSettings
-from popserv.errors import MaildropBusy, TryLater
+from popserv.errors import MaildropBusy
 from popserv.interfaces import (
     ICaching,
     IConfigurableStore,
@@ -27,7 +28,7 @@ from popserv.interfaces import (
 )
 from popserv.maildrops.empty_mailbox import EmptyMailbox
 from popserv.maildrops.index_cache import IndexCache
-from popserv.maildrops.layout import Layout
+from popserv.maildrops.layout import Layout, mode_of
 from popserv.maildrops.mbox.delivery import MboxDelivery
 from popserv.maildrops.mbox.diagnosis import diagnose_mbox
 from popserv.maildrops.mbox.file import MboxFile
@@ -37,11 +38,13 @@ from popserv.maildrops.mbox.locks import FileLocked, Wait, retry_while_locked
 from popserv.maildrops.mbox.mailbox import MboxMailbox
 from popserv.maildrops.mbox.parser import DEFAULT_FORMAT, Format
 from popserv.maildrops.mbox.spool import Spool, create_file
+from popserv.maildrops.path_problems import UnusablePath
 from popserv.maildrops.read_only import ReadOnlyMailbox
 from popserv.maildrops.recent import select_recent
-from popserv.maildrops.refusals import refusal
+from popserv.maildrops.refusals import refusal, removed_meanwhile
 from popserv.maildrops.store_diagnosis import diagnose_root, diagnose_settings
 from popserv.messages.sizes import MakeDowngrader
+from popserv.runtime.permissions import reason_of
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
 
 _SUPPORTED = ("maildrop", "read_only", "since")
@@ -147,8 +150,7 @@ class MboxMaildrops:
         await self.run(self._create, user)
         file = await self._open_waiting(user, None)
         if file is None:
-            # Another program has removed it.
-            raise TryLater
+            raise removed_meanwhile(self._layout.path(user))
         return IDelivery(MboxDelivery(file, self.run, self._wait))
 
     async def deliver_new(self, user: bytes, settings: UserSettings, message: BinaryIO) -> None:
@@ -180,7 +182,14 @@ class MboxMaildrops:
         try:
             create_file(self._layout, user)
         except (OSError, ValueError) as error:
-            raise refusal(error) from error
+            raise refusal(error) from self._explain(error, user)
+
+    def _explain(self, error: Exception, user: bytes) -> Exception:
+        """Return an error of a user's file with its path."""
+        if isinstance(error, OSError) and not isinstance(error, UnusablePath):
+            path = os.fsdecode(self._layout.path(user))
+            return UnusablePath(error.errno, f"{path}: {reason_of(error)}")
+        return error
 
     async def _open_waiting(self, user: bytes, known: Index | None) -> MboxFile | None:
         """Open a file, if necessary after some seconds; return None if there is none."""
@@ -200,20 +209,20 @@ class MboxMaildrops:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise refusal(error) from error
+            raise refusal(error) from self._explain(error, user)
         try:
             record = self._cache.scans.record
             return MboxFile(spool, reopen, self._format, self._downgrader, known, record)
         except OSError as error:
             spool.close()
-            raise refusal(error) from error
+            raise refusal(error) from self._explain(error, user)
         except BaseException:
             spool.close()
             raise
 
 
 def _may_be_mbox(path: bytes) -> bool:
-    return os.path.isfile(path) and not path.endswith(b".lock")
+    return not path.endswith(b".lock") and stat.S_ISREG(mode_of(path))
 
 
 def _restrictions(mbox_format: Format) -> list[str]:

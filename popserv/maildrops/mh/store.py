@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from popserv.core.findings import Finding
 from popserv.core.user_settings import UserSettings
-from popserv.errors import MaildropBusy, TryLater
+from popserv.errors import MaildropBusy
 from popserv.interfaces import (
     ICaching,
     IConfigurableStore,
@@ -35,7 +35,7 @@ from popserv.maildrops.mh.index import Index, read_index
 from popserv.maildrops.mh.mailbox import MHMailbox
 from popserv.maildrops.path_problems import explain_in_directory
 from popserv.maildrops.recent import select_recent
-from popserv.maildrops.refusals import refusal
+from popserv.maildrops.refusals import refusal, removed_meanwhile
 from popserv.maildrops.store_diagnosis import diagnose_root, diagnose_settings
 from popserv.messages.sizes import MakeDowngrader
 from popserv.runtime.threads import BoundedThreadPool, RunInThread
@@ -137,8 +137,7 @@ class MHMaildrops:
             raise refusal(error) from error
         opened = self._open(user, None)
         if opened is None:
-            # Another program has removed the folder.
-            raise TryLater
+            raise removed_meanwhile(self._layout.path(user))
         folder, index = opened
         delivery = MHDelivery(folder, index, self._downgrader, self.run)
         try:

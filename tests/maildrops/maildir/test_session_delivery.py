@@ -1,5 +1,6 @@
 """popserv.maildrops.maildir.session_delivery: messages with unique-ids, times and flags."""
 
+import errno
 import os
 
 from twisted.trial.unittest import TestCase
@@ -141,7 +142,8 @@ class DeliveryTests(MaildirCase):
     def test_removed(self):
         """If another program removes the Maildir meanwhile, the delivery is refused for now."""
         self.patch(self.maildrops, "_create", lambda user: None)
-        self.assertRaises(TryLater, result, self.maildrops.open_delivery(b"bob"))
+        refused = self.assertRaises(TryLater, result, self.maildrops.open_delivery(b"bob"))
+        self.assertIn("/bob was removed meanwhile", str(refused.__cause__))
 
     def test_cannot_create(self):
         """A Maildir that cannot be created is refused, with the reason."""
@@ -149,8 +151,29 @@ class DeliveryTests(MaildirCase):
         with failing(os, "mkdir", PermissionError(13, "denied")):
             self.assertRaises(MaildropUnavailable, result, self.maildrops.open_delivery(b"bob"))
         os.rmdir(self.path_of(b"tmp"))
-        with failing(os, "mkdir", PermissionError(13, "denied")):
-            self.assertRaises(MaildropUnavailable, result, self.maildrops.open_delivery(b"ann"))
+        with failing(os, "mkdir", OSError(errno.EIO, "I/O error", b"tmp")):
+            delivery = self.maildrops.open_delivery(b"ann")
+            refused = self.assertRaises(MaildropUnavailable, result, delivery)
+        self.assertIn("/ann/tmp: I/O error", str(refused.__cause__))
+
+    def test_paths(self):
+        """Whatever cannot be opened or examined is told with its path."""
+        error = OSError(errno.EIO, "I/O error")
+        tmp = failing(os, "open", error, lambda name, *_, **__: name == b"tmp")
+        delivery = result(self.maildrops.open_delivery(b"ann"))
+        with tmp, self.assertRaises(OSError) as raised:
+            result(delivery.deliver(b"x", NO_DETAILS, body_of(b"x\n")))
+        self.assertIn("/ann/tmp: I/O error", str(raised.exception))
+        with failing(session_delivery.Folders, "scan", error):
+            raised = self.assertRaises(OSError, delivery.find_moved)
+        self.assertIn("/ann: I/O error", str(raised))
+        result(delivery.release())
+        with (
+            failing(os, "mkdir", error),
+            self.assertRaises(MaildropUnavailable) as raised,
+        ):
+            result(self.maildrops.open_delivery(b"bob"))
+        self.assertIn("/bob: I/O error", str(raised.exception.__cause__))
 
     def test_missing_folder(self):
         """A folder that vanishes during a delivery is an error, and nothing stays open."""

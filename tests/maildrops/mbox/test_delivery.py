@@ -1,6 +1,7 @@
 """popserv.maildrops.mbox.delivery: messages with unique-ids, times and flags."""
 
 import contextlib
+import errno
 import os
 import re
 
@@ -165,6 +166,9 @@ class DetailsTests(MboxCase):
             with open(self.path + ".lock", "w") as file:
                 file.write("1")
             self.assertRaises(MaildropBusy, mailbox.details)
+            with failing(os, "fstat", OSError(errno.EIO, "I/O error")):
+                error = self.assertRaises(OSError, mailbox.details)
+            self.assertEqual(str(error), f"{self.path}: I/O error")
             os.unlink(self.path + ".lock")
             self.assertEqual(len(mailbox.details()), 2)
         self.assertGreater(sum(waits), 5)

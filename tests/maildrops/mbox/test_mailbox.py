@@ -155,6 +155,12 @@ class ReadingTests(MailboxCase):
             with self.assertRaises(MaildropUnavailable) as refused:
                 result(mailbox.open(mailbox.messages[0]))
             self.assertIn("message cannot be read", str(refused.exception))
+        self.assertEqual(str(refused.exception.__cause__), f"{self.path}: I/O error")
+        with self.session() as mailbox, failing(os, "pread", OSError(errno.EIO, "I/O error")):
+            chunks = result(mailbox.open(mailbox.messages[0]))
+            error = self.assertRaises(OSError, result, next(iter(chunks)))
+            chunks.close()
+        self.assertEqual(str(error), f"{self.path}: I/O error")
 
     def test_read_cached(self):
         """The start of a message is read at once, unless it would have to wait."""

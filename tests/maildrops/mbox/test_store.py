@@ -183,7 +183,17 @@ class StoreTests(MboxCase):
         self.write(mbox_of([b"x\n"]))
         for owner, name in ((os, "open"), (os, "pread"), (fcntl, "flock")):
             with failing(owner, name, OSError(errno.ENOMEM, "no memory")):
-                self.refused(TryLater)
+                self.assertEqual(self.refused(TryLater), f"{self.path}: no memory")
+
+    def test_not_created(self):
+        """If a file cannot be created for a delivery, the log has its path."""
+        error = OSError(errno.ENOSPC, "full")
+        with (
+            failing(os, "open", error, lambda name, *_, **__: name == b"ann"),
+            self.assertRaises(MaildropUnavailable) as refused,
+        ):
+            result(self.maildrops.open_delivery(b"ann"))
+        self.assertEqual(str(refused.exception.__cause__), f"{self.path}: full")
 
     def test_read_only(self):
         """A file that may not be written is opened for reading."""

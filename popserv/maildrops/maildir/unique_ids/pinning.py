@@ -85,5 +85,7 @@ def _change_times(maildir_fd: int) -> None:
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=maildir_fd)
             try:
                 os.utime(fd)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, folder) from error
             finally:
                 os.close(fd)

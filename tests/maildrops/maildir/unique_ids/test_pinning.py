@@ -1,11 +1,12 @@
 """pinning: unique-ids of another server become pins, unless there is a doubt."""
 
+import errno
 import os
 
 from popserv.maildrops.maildir.unique_ids import courier_sizelist, dovecot_uidlist, pinned_file
 from popserv.maildrops.maildir.unique_ids.format import UniqueIdFormat
 from popserv.maildrops.maildir.unique_ids.pinning import listed_unique_ids, pin
-from tests.maildrops.maildir.harness import DIRECTORY, MaildirCase
+from tests.maildrops.maildir.harness import DIRECTORY, MaildirCase, failing
 
 NAMES = [b"1.a", b"2.b", b"3.c"]
 
@@ -66,6 +67,12 @@ class PinningTests(MaildirCase):
         for name in (b"new", b"cur"):
             os.rmdir(self.path_of(name))
         self.assertEqual(pin(self.fd, {b"1.a": b"x"}, NAMES), (1, {}))
+
+    def test_times_not_changed(self):
+        """A folder whose times cannot be changed is named by the error."""
+        with failing(os, "utime", OSError(errno.EIO, "I/O error")):
+            error = self.assertRaises(OSError, pin, self.fd, {b"1.a": b"x"}, NAMES)
+        self.assertEqual(error.filename, b"new")
 
     def test_lists(self):
         """The lists of Dovecot and Courier give unique-ids; a missing one is an error."""
