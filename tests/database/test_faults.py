@@ -142,7 +142,8 @@ class FaultTests(TestCase):
     async def test_deadline_under_way(self):
         """A statement that takes too long is given up with its connection, and not repeated."""
         database = self.serve(succeed, hang, patience=0.2)
-        await self.fails(OutcomeUnknown, database)
+        error = await self.fails(OutcomeUnknown, database)
+        self.assertEqual(str(error.__cause__), "no answer within 0.2 seconds")
         await self.succeeds(database)
         self.assertEqual(self.server.steps, ["connect", EXECUTE, "connect", EXECUTE])
 
