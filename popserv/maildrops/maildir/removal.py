@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -65,6 +66,9 @@ def _remove(
             break
         if is_settled:
             positions = [at for at in positions if files.locations[at] is not None]
+    if positions and scan_error is None:
+        busy = OSError(errno.EBUSY, "messages are never where they were found")
+        scan_error = explain_change(busy, files.folders.maildir_fd)
     if move is None:
         record_removals(files.folders.maildir_fd, removed)
     files.folders.sync()

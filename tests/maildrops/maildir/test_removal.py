@@ -76,6 +76,7 @@ class RenameTests(MaildirCase):
             ):
                 result(mailbox.remove(mailbox.messages))
             self.assertEqual(failed.exception.remaining, 2)
+            self.assertIn("/ann: messages are never where", str(failed.exception.__cause__))
         self.assertEqual(len(self.file_names()), 2)
 
 
