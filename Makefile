@@ -31,7 +31,7 @@ help:
 	@echo "make versions       run the tests with all installed versions of Python, and the oldest libraries"
 	@echo "make fuzz           run what reads the input of others with inputs that coverage guides;"
 	@echo "                    FUZZ='--target mbox --seconds 600', FUZZ=--help lists the options"
-	@echo "make faults         let each system call of real servers fail, in turn, for minutes;"
+	@echo "make faults         let each system call of servers and commands fail, in turn, for hours;"
 	@echo "                    FAULTS=--help lists the options"
 	@echo "make attack         attack a server, and measure what that costs it and its other clients;"
 	@echo "                    ATTACK=--help lists the options"

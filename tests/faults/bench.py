@@ -6,9 +6,11 @@ import shutil
 import signal
 import socket
 
+from tests.faults.database import Database
 from tests.live.harness import Connection, until
 from tests.live.test_lmtp import LMTP
 from tests.soak.stores import STORES
+from tests.soak.stores.maildir import Maildir
 
 USERS = 500
 """Each run has a user of its own, so that nothing that the server keeps is from another run."""
@@ -30,6 +32,22 @@ MESSAGES = (message(1), message(2, 3000), message(3, 150_000), message(4))
 """The third is larger than what a store keeps in memory."""
 
 
+class _ListedMaildirs(Maildir):
+    """Maildirs whose first messages are in the list of Dovecot; the server adds the others."""
+
+    def deliver(self, user, body, choose):
+        """See Store."""
+        key = super().deliver(user, body, choose)
+        path = self.root / user / "dovecot-uidlist"
+        lines = path.read_text().splitlines() if path.exists() else ["3 V1700000000 N3 G0"]
+        if len(lines) < 3:
+            path.write_text("\n".join([*lines, f"{len(lines)} :{key}", ""]))
+        return key
+
+
+_STORES = {**STORES, "sql": Database}
+
+
 class Bench:
     """One store, with a server that is started when it is needed.
 
@@ -45,7 +63,7 @@ class Bench:
         self.kind = kind
         self.root = root
         self.root.mkdir()
-        self.store = STORES[kind](self.root)
+        self.store = (_ListedMaildirs if "--uidl" in options else _STORES[kind])(self.root)
         self.mail = self.store.root
         self.log_file = self.root / "log"
         self._options = options
@@ -57,16 +75,28 @@ class Bench:
         self.users.parent.mkdir()
         self.users.write_text("".join(f"u{each}:{{PLAIN}}secret\n" for each in range(USERS)))
         self.users.chmod(0o600)
+        self.edits = self.root / "edits"
+        self.edits.mkdir()
+        self.temporary = prepared.temporary
+        self._sources = {}
         self.choose = random.Random(0)
-        self.deliver("u0", MESSAGES[:1])
+        self.clear()
+
+    def clear(self):
+        """Begin with the mail of the bystander only, which an SQL store gets from a server."""
+        if self.kind == "sql":
+            self.store.clear()
+        else:
+            self.deliver("u0", MESSAGES[:1])
 
     def new_user(self):
         """Return the name of a user who has no maildrop; the server is running then."""
         if self._serial == USERS - 1:
             self.stop()
-            shutil.rmtree(self.mail)
-            self.mail.mkdir()
-            self.deliver("u0", MESSAGES[:1])
+            for each in (self.mail, self.edits, *(each.root for each in self._sources.values())):
+                shutil.rmtree(each)
+                each.mkdir()
+            self.clear()
             self._serial = 0
         self.start()
         self._serial += 1
@@ -74,7 +104,27 @@ class Bench:
 
     def deliver(self, user, messages):
         """Deliver messages as another program does; return what there is of each, by its key."""
-        return {self.store.deliver(user, each, self.choose): each for each in messages}
+        if self.kind != "sql":
+            return {self.store.deliver(user, each, self.choose): each for each in messages}
+        for each in messages:
+            if not (reply := self.post(user, each)).startswith("2"):
+                raise AssertionError(f"LMTP: {reply}")
+        return {}
+
+    def source(self, kind):
+        """Return another store, from which mail is copied."""
+        if kind not in self._sources:
+            root = self.root / f"from-{kind}"
+            root.mkdir()
+            self._sources[kind] = STORES[kind](root)
+        return self._sources[kind]
+
+    def command(self, *argv, text=b""):
+        """Run a command of popserv; return its exit code, and what it has printed."""
+        output = self.root / "output"
+        output.write_bytes(b"")
+        code = self.prepared.wait(self.prepared.start(output, "popserv", *argv, text=text))
+        return code, output.read_text(errors="backslashreplace")
 
     def read(self, user):
         """Return the messages that another program sees."""
@@ -114,9 +164,18 @@ class Bench:
             return True
 
         until(is_ready, f"the server of {self.root}")
-        self._bystander = self.connect()
-        if not self.login(self._bystander, "u0").startswith(b"+OK"):
-            raise AssertionError(self.log())
+        if self.kind == "sql":
+            self.deliver("u0", MESSAGES[:1])
+
+        def has_bystander():
+            self._bystander = self.connect()
+            if self.login(self._bystander, "u0").startswith(b"+OK"):
+                return True
+            # After a server was killed, a lease must expire.
+            self._bystander.abandon()
+            return False
+
+        until(has_bystander, f"the login of u0: {self.log_file}")
 
     def connect(self):
         """Return a new connection."""
@@ -147,7 +206,7 @@ class Bench:
 
     def age_dotlocks(self, *, all_of_them=False):
         """Let the time pass after which a dotlock is stale that has no process ID, or any."""
-        for path in self.mail.glob("*.lock"):
+        for path in self.root.glob("**/mail/*.lock"):
             if all_of_them or not path.read_bytes():
                 old = path.stat().st_mtime - STALE_AGE - 1
                 os.utime(path, (old, old))
@@ -158,6 +217,11 @@ class Bench:
         if not all(each.startswith(b"+OK") for each in replies):
             raise AssertionError(f"another session was told {replies}")
         self._bystander.lines()
+
+    def close(self):
+        """Stop the server, and close the store."""
+        self.stop()
+        self.store.close()
 
     def stop(self, number=signal.SIGTERM):
         """Stop the server, or find that it was killed; return its exit code."""

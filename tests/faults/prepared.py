@@ -1,8 +1,9 @@
 """Processes that have popserv imported before they are needed, so that each starts in no time.
 
 The module is also the program of the process that forks them.  It reads a request on each line, in
-JSON, and replies with a line: to ``{"argv": [...], "output": PATH, "patch": NAME}``, which starts
-``twistd``, with the process ID, and to ``{"wait": PID}`` with the exit code.
+JSON, and replies with a line: to ``{"argv": [...], "input": TEXT, "output": PATH, "patch": NAME}``,
+which starts ``twistd`` or ``popserv``, with the process ID, and to ``{"wait": PID}`` with the exit
+code.
 """
 
 import ctypes
@@ -19,15 +20,19 @@ PR_SET_PDEATHSIG = 1
 
 
 class Prepared:
-    """A process with all modules of popserv, from which servers and commands are forked."""
+    """A process with all modules of popserv, from which servers and commands are forked.
 
-    def __init__(self, environment):
+    ``temporary`` is their directory for temporary files.
+    """
+
+    def __init__(self, environment, temporary):
+        self.temporary = temporary
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.prepared"],
             cwd=CHECKOUT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **environment},
+            env={**os.environ, **environment, "TMPDIR": str(temporary)},
         )
 
     def _ask(self, **request):
@@ -35,12 +40,13 @@ class Prepared:
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
-    def start(self, output, *argv, patch=None):
+    def start(self, output, *argv, text=b"", patch=None):
         """Start a program whose output is appended to a file; return its process ID.
 
-        ``patch`` names one of :mod:`tests.faults.patches`.
+        ``text`` is its standard input, and ``patch`` names one of :mod:`tests.faults.patches`.
         """
-        return self._ask(argv=list(map(str, argv)), output=str(output), patch=patch)
+        request = {"argv": list(map(str, argv)), "input": text.decode("ascii")}
+        return self._ask(**request, output=str(output), patch=patch)
 
     def wait(self, pid):
         """Wait until a process has ended; return its exit code, as subprocess tells it."""
@@ -57,19 +63,25 @@ def _become(request):
     """Run a program in a process of its own."""
     # It ends with the process that has forked it, which ends with the test.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    for number, path, mode in ((0, os.devnull, os.O_RDONLY), (1, request["output"], flags)):
-        fd = os.open(path, mode, 0o600)
+    text = os.memfd_create("input")
+    os.write(text, request["input"].encode())
+    os.lseek(text, 0, os.SEEK_SET)
+    output = os.open(request["output"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    for fd, number in ((text, 0), (output, 1), (output, 2)):
         os.dup2(fd, number)
-        os.close(fd)
-    os.dup2(1, 2)
+    os.close(text)
+    os.close(output)
     if request["patch"]:
         from tests.faults.patches import PATCHES
 
         PATCHES[request["patch"]]()
+    sys.argv = request["argv"]
+    if sys.argv[0] == "popserv":
+        from popserv.commandline.main import main
+
+        sys.exit(main())
     from twisted.scripts.twistd import run
 
-    sys.argv = request["argv"]
     run()
 
 
@@ -80,7 +92,8 @@ def _serve():
     for name in (
         *("popserv.tap", "popserv.wiring.factories", "twisted.scripts.twistd"),
         *("popserv.maildrops.maildir.kind", "popserv.maildrops.mbox.kind"),
-        *("popserv.maildrops.mh.kind", "popserv.delivery"),
+        *("popserv.maildrops.mh.kind", "popserv.delivery", "twisted.internet.epollreactor"),
+        *(f"popserv.commandline.{name}" for name in ("main", "copy", "deliver", "uidl", "user")),
     ):
         __import__(name)
     for line in requests:
@@ -97,7 +110,7 @@ def _serve():
                 replies.close()
                 _become(request)
             except SystemExit as ended:
-                code = int(ended.code is not None)
+                code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
             except BaseException:
                 traceback.print_exc()
                 code = 1

@@ -4,9 +4,10 @@ import os
 import re
 import traceback
 
+from tests.faults.base import Broken, require
 from tests.faults.power import REPLIED, Disk, read_records, restore
-from tests.faults.scenarios import SCENARIOS, TEMPORARY, Broken, require
-from tests.faults.shim import CLASSES, KILL, KILLED, Fault, faults_of
+from tests.faults.scenarios import SCENARIOS
+from tests.faults.shim import CLASSES, KILL, faults_of
 
 
 def run(bench, name, fault):
@@ -14,7 +15,7 @@ def run(bench, name, fault):
 
     :raises Broken: a promise does not hold; the text tells the call that has failed.
     """
-    scenario = SCENARIOS[name](bench, fault.error in ("ENOENT", "EACCES"))
+    scenario = SCENARIOS[name](bench, fault)
     scenario.prepare()
     logged = bench.logged()
     with bench.shim.armed(scenario.root, fault) as outcome:
@@ -22,13 +23,11 @@ def run(bench, name, fault):
     killed = fault.error == KILL and outcome.hits > 0
     try:
         if killed:
-            require(bench.stop(0) == KILLED, "the server has ended by itself")
-            bench.age_dotlocks()
-            bench.start()
+            scenario.recover()
         scenario.check(killed)
         bench.check_bystander()
         if outcome.hits and not killed:
-            _check_replies(bench, fault, replies, bench.log(logged))
+            scenario.check_told(replies, bench.log(logged))
     except (AssertionError, OSError) as error:
         text = f"{bench.kind} {name} {fault}: {outcome.last}: {error}"
         if not isinstance(error, Broken):
@@ -37,38 +36,24 @@ def run(bench, name, fault):
     return outcome
 
 
-def _check_replies(bench, fault, replies, log):
-    """Clients are not told the reason, the log is."""
-    for reply in replies:
-        leaks = [fault.text.encode()] if fault.text else []
-        for text in (*leaks, str(bench.root).encode(), b"Errno", b"errno"):
-            require(text not in reply, f"a client is told {reply!r}")
-        require(b"[IN-USE]" not in reply or fault.calls == "lock", f"a client is told {reply!r}")
-    if any(reply.startswith((*TEMPORARY, b"4")) for reply in replies):
-        # A text of its own tells what is missing, or who may not do it.
-        text = fault.text if fault.error not in ("ENOENT", "EACCES") else ""
-        require(text in log, f"the log does not tell {text!r}")
-        require(re.search("#(warn|error|critical)]", log), "the log does not tell the reason")
-    require("Unhandled" not in log, "the log tells an unhandled error")
-
-
-def count_calls(bench, name, calls):
-    """Return how many calls of a class a scenario makes without a fault."""
+def count_calls(bench, name):
+    """Return how many calls of each class a scenario makes without a fault."""
     scenario = SCENARIOS[name](bench)
     scenario.prepare()
-    with bench.shim.armed(scenario.root, calls=calls) as outcome:
+    with bench.shim.armed(scenario.root) as outcome:
         scenario.act()
     scenario.check(False)
-    return outcome.count
+    return outcome.counts
 
 
 def all_faults(bench, name):
     """Return all faults of a scenario: every call of each class, with everything that can be."""
+    counts = count_calls(bench, name)
     return [
-        Fault(calls, error, number)
+        fault
         for calls in CLASSES
-        for number in range(1, count_calls(bench, name, calls) + 1)
-        for error in (*faults_of(calls), KILL)
+        for number in range(1, counts[calls] + 1)
+        for fault in faults_of(calls, number)
     ]
 
 
@@ -86,24 +71,25 @@ def lose_power(bench, name, choose, number=None):
     """
     scenario = SCENARIOS[name](bench)
     scenario.prepare()
-    disk = Disk(bench.mail)
+    disk = Disk(scenario.disk)
     user = scenario.user
-    with bench.shim.recording(bench.mail):
+    with bench.shim.recording(scenario.disk):
         scenario.act()
-    records = read_records(bench.shim.records)
-    require(any(each.kind == REPLIED for each in records), "no reply is recorded")
     told, states = b"", []
-    for record in (None, *records):
+    for record in (None, *read_records(bench.shim.records)):
         if record is not None:
             disk.apply(record)
             told += record.data if record.kind == REPLIED else b""
         states += [(told, record, each) for each in disk.outcomes(choose)]
+    told += scenario.confirmation
+    states += [(told, None, each) for each in disk.outcomes(choose)]
+    require(told, "nothing was told")
     if number is not None and number < len(states):
         # The last ones are those after the confirmation.
         states = [*choose.sample(states[:-4], number - 4), *states[-4:]]
     for told, record, contents in states:
         after = scenario.as_told(told, bench.new_user())
-        restore(contents, _renaming(bench.mail, user, after.user))
+        restore(contents, _renaming(scenario.disk, user, after.user))
         bench.age_dotlocks(all_of_them=True)
         try:
             after.check(True)

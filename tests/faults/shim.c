@@ -29,13 +29,17 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /* The order is that of CLASSES in tests/faults/shim.py. */
 enum class {
     OPEN = 1, READ = 2, WRITE = 4, SYNC = 8, RENAME = 16, LINK = 32, UNLINK = 64, STAT = 128,
     LOCK = 256, TRUNCATE = 512, MKDIR = 1024, LISTING = 2048, ATTRIBUTES = 4096,
+    CONNECT = 8192, SEND = 16384, RECEIVE = 32768,
 };
+
+enum { CLASSES = 16 };
 
 enum { SHORT = -1, KILL = -2 };
 
@@ -48,6 +52,7 @@ struct control {
     uint32_t records;       /* whether changes are recorded */
     _Atomic uint32_t count; /* the calls until now */
     _Atomic uint32_t hits;  /* the faults until now */
+    _Atomic uint32_t counts[CLASSES]; /* the calls of each class until now */
     char root[500];         /* the directory, or a file */
     char last[1024];        /* the call that failed last, for messages */
 };
@@ -103,6 +108,17 @@ static size_t resolve(int dir, const char *name, char path[PATH_MAX])
     return (size_t)length;
 }
 
+/* Write the path that a UNIX socket is connected to; it is empty for any other. */
+static void resolve_peer(int fd, char path[PATH_MAX])
+{
+    struct sockaddr_un peer = {0};
+    socklen_t size = sizeof peer;
+
+    path[0] = 0;
+    if (getpeername(fd, (struct sockaddr *)&peer, &size) == 0 && peer.sun_family == AF_UNIX)
+        snprintf(path, PATH_MAX, "%.*s", (int)sizeof peer.sun_path, peer.sun_path);
+}
+
 static int is_below(const char *path)
 {
     size_t length = strlen(control->root);
@@ -119,10 +135,14 @@ static int fault(enum class class, const char *function, int dir, const char *na
 
     if (!control || !(control->mask & class))
         return 0;
-    resolve(dir, name, path);
+    if (class & (SEND | RECEIVE))
+        resolve_peer(dir, path);
+    else
+        resolve(dir, name, path);
     errno = saved;
     if (!is_below(path))
         return 0;
+    atomic_fetch_add(&control->counts[__builtin_ctz(class)], 1);
     count = atomic_fetch_add(&control->count, 1) + 1;
     if (!control->number || count < control->number || (count > control->number && !control->lasts))
         return 0;
@@ -353,11 +373,42 @@ ssize_t writev(int fd, const struct iovec *from, int parts)
 ssize_t send(int fd, const void *from, size_t size, int flags)
 {
     ssize_t sent;
+    int number = fault(SEND, __func__, fd, NULL);
 
+    if (number > 0) {
+        errno = number;
+        return -1;
+    }
+    if (number == SHORT && size > 1)
+        size /= 2;
     begin();
     sent = REAL(send)(fd, from, size, flags);
     end(sent > 0, REPLIED, "", "", from, sent > 0 ? (size_t)sent : 0, 0);
     return sent;
+}
+
+/* The sockets of libpq, which are UNIX sockets here. */
+
+int connect(int fd, const struct sockaddr *address, socklen_t size)
+{
+    const struct sockaddr_un *peer = (const struct sockaddr_un *)address;
+
+    if (size > sizeof peer->sun_family && peer->sun_family == AF_UNIX)
+        FAIL_IF(CONNECT, AT_FDCWD, peer->sun_path);
+    return REAL(connect)(fd, address, size);
+}
+
+ssize_t recv(int fd, void *to, size_t size, int flags)
+{
+    int number = fault(RECEIVE, __func__, fd, NULL);
+
+    if (number > 0) {
+        errno = number;
+        return -1;
+    }
+    if (number == SHORT && size > 1)
+        size /= 2;
+    return REAL(recv)(fd, to, size, flags);
 }
 
 /* fsync, fdatasync, ftruncate, and what changes the attributes of an open file */
@@ -391,6 +442,18 @@ int fchmod(int fd, mode_t mode)
 {
     FAIL_IF(ATTRIBUTES, fd, NULL);
     return REAL(fchmod)(fd, mode);
+}
+
+int fchown(int fd, uid_t user, gid_t group)
+{
+    FAIL_IF(ATTRIBUTES, fd, NULL);
+    return REAL(fchown)(fd, user, group);
+}
+
+int fchownat(int dir, const char *name, uid_t user, gid_t group, int flags)
+{
+    FAIL_IF(ATTRIBUTES, dir, name);
+    return REAL(fchownat)(dir, name, user, group, flags);
 }
 
 static int set_times(const char *function, int dir, const char *name, const struct timespec times[2],
@@ -521,6 +584,12 @@ int fstatat64(int dir, const char *name, struct stat64 *to, int flags)
 {
     FAIL_IF(STAT, dir, name);
     return REAL(fstatat64)(dir, name, to, flags);
+}
+
+int statx(int dir, const char *restrict name, int flags, unsigned int mask, struct statx *restrict to)
+{
+    FAIL_IF(STAT, dir, name);
+    return REAL(statx)(dir, name, flags, mask, to);
 }
 
 /* locks */

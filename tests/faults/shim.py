@@ -24,17 +24,22 @@ CLASSES = (
     "mkdir",
     "getdents",
     "attributes",
+    "connect",
+    "send",
+    "receive",
 )
 """The classes of system calls, in the order of their bits in ``shim.c``."""
 
 ERRORS = ("EIO", "EACCES", "ENOENT", "ENOSPC", "EDQUOT", "EMFILE", "EINTR", "ESTALE", "EROFS")
+SOCKETS = CLASSES[-3:]
+SOCKET_ERRORS = ("ECONNREFUSED", "ECONNRESET", "EINTR", "ENOBUFS", "EPIPE", "ETIMEDOUT")
+"""The classes of calls on sockets, and their errors."""
+
 SHORT, KILL = "short", "KILL"
 _ACTIONS = {SHORT: -1, KILL: -2}
 
-CONTROL = struct.Struct("@IIIiIII500s1024s")
+CONTROL = struct.Struct(f"@IIIiI2I{len(CLASSES)}I500s1024s")
 """``struct control`` of ``shim.c``."""
-_RECORDS = 16
-_COUNT = 20
 
 
 class Fault(NamedTuple):
@@ -57,24 +62,37 @@ class Fault(NamedTuple):
     @property
     def text(self):
         """The text of the error, as the log tells it; empty if there is none."""
-        return os.strerror(getattr(errno, self.error)) if self.error in ERRORS else ""
+        number = getattr(errno, self.error, None)
+        return "" if number is None else os.strerror(number)
 
 
-def faults_of(calls):
-    """Return what can happen to the calls of a class, besides that the process is killed."""
-    return (*ERRORS, *([SHORT] if calls in ("read", "write") else []))
+def faults_of(calls, number):
+    """Return all faults of the n-th call of a class.
+
+    A call that is always interrupted is none: Python and libraries repeat such calls.
+    """
+    errors = SOCKET_ERRORS if calls in SOCKETS else ERRORS
+    if calls in ("read", "write", "send", "receive"):
+        errors = (*errors, SHORT)
+    return [
+        *(Fault(calls, each, number) for each in (*errors, KILL)),
+        *(Fault(calls, each, number, lasts=True) for each in errors if each != "EINTR"),
+    ]
 
 
 class Outcome:
     """What a run has come to.
 
-    :ivar count: the calls of the class.
-    :ivar hits: how many of them have failed.
+    :ivar counts: the calls of each class, by its name.
+    :ivar hits: how many have failed.
     :ivar last: the last one that has failed, with its path.
     """
 
-    count = hits = 0
+    hits = 0
     last = ""
+
+    def __init__(self):
+        self.counts = {}
 
 
 class Shim:
@@ -99,12 +117,12 @@ class Shim:
             self._memory = mmap.mmap(file.fileno(), 0)
 
     @contextmanager
-    def armed(self, root, fault=None, calls=None):
+    def armed(self, root, fault=None):
         """Let a fault happen below a directory; yield its :class:`Outcome`, known at the end.
 
-        Without a fault, the calls of a class are only counted.
+        Without a fault, the calls are only counted.
         """
-        mask = 1 << CLASSES.index(fault.calls if fault else calls)
+        mask = 1 << CLASSES.index(fault.calls) if fault else (1 << len(CLASSES)) - 1
         number, action, lasts = 0, 0, False
         if fault:
             number, lasts = fault.number, fault.lasts
@@ -116,7 +134,8 @@ class Shim:
         finally:
             fields = CONTROL.unpack(self._memory[:])
             self._set(0, 0, 0, 0, 0, "")
-            outcome.count, outcome.hits = fields[5:7]
+            outcome.hits = fields[6]
+            outcome.counts = dict(zip(CLASSES, fields[7:-2], strict=True))
             outcome.last = fields[-1].partition(b"\0")[0].decode(errors="backslashreplace")
 
     @contextmanager
@@ -131,8 +150,9 @@ class Shim:
 
     def _set(self, mask, number, lasts, action, records, root):
         # The mask, which arms it, is the first field, and is written last.
+        counts = [0] * (2 + len(CLASSES))
         packed = CONTROL.pack(
-            mask, number, lasts, action, records, 0, 0, os.fsencode(root) + b"\0", b""
+            mask, number, lasts, action, records, *counts, os.fsencode(root) + b"\0", b""
         )
         self._memory[:4] = bytes(4)
         self._memory[4 : CONTROL.size] = packed[4:]

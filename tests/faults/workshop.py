@@ -9,6 +9,8 @@ BENCHES = {
     "mbox": ("mbox",),
     "mh": ("mh",),
     "trash": ("maildir", "--deleted", "move:Trash"),
+    "sql": ("sql",),
+    "dovecot": ("maildir", "--uidl", "%v.%u"),
 }
 """The stores by name, with the options of their servers."""
 
@@ -19,7 +21,9 @@ class Workshop:
     def __init__(self, root):
         self._root = root
         self._shim = Shim(root)
-        self._prepared = Prepared(self._shim.environment)
+        temporary = root / "tmp"
+        temporary.mkdir()
+        self._prepared = Prepared(self._shim.environment, temporary)
         self._benches = {}
 
     def bench(self, key):
@@ -32,5 +36,5 @@ class Workshop:
     def close(self):
         """Stop everything."""
         for each in self._benches.values():
-            each.stop()
+            each.close()
         self._prepared.close()

@@ -12,6 +12,8 @@ class SQL(Store):
 
     can_change = False
     removes_at_once = True
+    settings = ""
+    """More lines of the file."""
 
     def __init__(self, root):
         super().__init__(root)
@@ -20,7 +22,7 @@ class SQL(Store):
         self._file = root / "store.toml"
         self._file.write_text(
             f'conninfo = "host={server.directory} user=mail dbname={name}"\nlease = 3\n'
-            f'inline = 4096\n[objects]\nurl = "file://{self.root}"\n'
+            f'inline = 4096\n{self.settings}[objects]\nurl = "file://{self.root}"\n'
         )
         self._file.chmod(0o600)
         done = run("popserv", "schema", "create", "--store", f"sql:{self._file}")

@@ -1,0 +1,67 @@
+"""The SQL store: system calls on the sockets of its database fail, or on its objects."""
+
+from tests.faults.base import converse, look, require
+from tests.faults.sessions import Delivery, SecondSession
+from tests.live.harness import until
+
+
+class _OnSockets:
+    """What meets with faults on the sockets of the database."""
+
+    benches = ("sql",)
+    is_recorded = False
+
+    @property
+    def root(self):
+        """The path of the sockets."""
+        return self.bench.store.socket
+
+    def check(self, killed):
+        """As everywhere, once the leases have expired that nobody could release."""
+        until(lambda: converse(self.bench, self.user).ok(b"PASS"), f"the lease of {self.user}")
+        super().check(killed)
+
+
+class _OnObjects:
+    """What meets with faults on the objects of messages."""
+
+    @property
+    def root(self):
+        """The directory of the objects."""
+        return self.bench.mail
+
+
+class DatabaseSession(_OnSockets, SecondSession):
+    """A session, which asks the database."""
+
+    def prepare(self):
+        """Deliver mail, and run a session."""
+        super().prepare()
+        # With the fields that a delivery adds.
+        self.expected = [*look(self.bench, self.user).values()]
+
+    def check_stored(self, texts):
+        """As many messages are in the database."""
+        stored = self.bench.store.read(self.user)
+        require(len(stored) == len(texts), f"the database has {stored}")
+
+
+class Reconnection(DatabaseSession):
+    """A session for which the server must connect to the database again."""
+
+    def prepare(self):
+        """Break the connections after a session."""
+        super().prepare()
+        self.bench.store.cut()
+
+
+class ObjectSession(_OnObjects, DatabaseSession):
+    """A session, which reads a large message."""
+
+
+class DatabaseDelivery(_OnSockets, Delivery):
+    """A message comes by LMTP, and the database gets its row."""
+
+
+class ObjectDelivery(_OnObjects, DatabaseDelivery):
+    """A message comes by LMTP, which is large."""
