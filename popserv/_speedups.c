@@ -34,7 +34,7 @@ PyAPI_FUNC(PyObject *) _Py_BuildValue_SizeT(const char *, ...);
 
 #define CHUNK (1 << 17) /* popserv.maildrops.page_cache.CHUNK */
 #define SMALL_MESSAGE (1 << 16) /* popserv.maildrops.maildir.files.SMALL_MESSAGE */
-#define START 16 /* popserv.maildrops.maildir.contents.compressed.START */
+#define BATCH 256 /* popserv.maildrops.maildir.listing.counting.BATCH */
 #define OPEN_FLAGS (O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 
 static PyObject *split_line(PyObject *module, PyObject *line)
@@ -249,7 +249,7 @@ static int open_cached(int folder, const char *name)
 }
 
 /* Return the octets read of a file of less than SMALL_MESSAGE octets, or -1. */
-static ssize_t read_small_file(int folder, const char *name, int cached, char *buffer)
+static ssize_t read_small(int folder, const char *name, int cached, char *buffer)
 {
     int fd = cached ? open_cached(folder, name) : openat(folder, name, OPEN_FLAGS);
     if (fd < 0)
@@ -261,6 +261,22 @@ static ssize_t read_small_file(int folder, const char *name, int cached, char *b
         length = -1;
     close(fd);
     return length;
+}
+
+static PyObject *read_small_file(PyObject *module, PyObject *args)
+{
+    const char *name;
+    int folder, cached;
+    if (!PyArg_ParseTuple(args, "yip", &name, &folder, &cached))
+        return NULL;
+    char text[SMALL_MESSAGE];
+    ssize_t length;
+    Py_BEGIN_ALLOW_THREADS
+    length = read_small(folder, name, cached, text);
+    Py_END_ALLOW_THREADS
+    if (length < 0)
+        Py_RETURN_NONE;
+    return PyBytes_FromStringAndSize(text, length);
 }
 
 static int is_ascii(const char *text, ssize_t length)
@@ -276,28 +292,81 @@ static int is_ascii(const char *text, ssize_t length)
     return (all & UINT64_C(0x8080808080808080)) == 0;
 }
 
-static PyObject *count_small_file(PyObject *module, PyObject *args)
+static int may_be_compressed(const char *text, ssize_t length)
 {
-    const char *name;
-    int folder, cached, ascii = 0;
-    if (!PyArg_ParseTuple(args, "yip", &name, &folder, &cached))
-        return NULL;
-    char text[SMALL_MESSAGE];
-    struct wire wire = {text, text};
-    ssize_t length;
-    Py_BEGIN_ALLOW_THREADS
-    length = read_small_file(folder, name, cached, text);
-    if (length > 0) {
-        wire.end += length;
-        measure(&wire);
-        ascii = is_ascii(text, length);
+    /* As popserv.maildrops.maildir.contents.compressed.STARTS. */
+    static const char *const starts[] = {"\x1f\x8b", "BZh", "\xfd" "7zXZ", "(\xb5/\xfd", "Dovecot-LZ4"};
+    for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
+        ssize_t each = strlen(starts[i]);
+        if (length >= each && memcmp(text, starts[i], each) == 0)
+            return 1;
     }
+    return 0;
+}
+
+static uint64_t stamp_of_small(uint64_t inode, uint64_t length)
+{
+    return inode + length * UINT64_C(0x9E3779B97F4A7C15);
+}
+
+/* A file to be counted, and what was counted. */
+struct counted {
+    const char *name;
+    uint64_t inode, octets, stamp;
+};
+
+/* Return how many files were counted; the next one, if there is one, is left to the caller. */
+static Py_ssize_t count_all(struct counted *files, Py_ssize_t count, int folder, int ascii_only)
+{
+    char text[SMALL_MESSAGE];
+    Py_ssize_t i;
+    for (i = 0; i < count; i++) {
+        ssize_t length = read_small(folder, files[i].name, 0, text);
+        if (length <= 0 || may_be_compressed(text, length))
+            break;
+        struct wire wire = {text, text + length};
+        measure(&wire);
+        if (!wire.has_blank_line || (ascii_only && !is_ascii(text, length)))
+            break;
+        files[i].octets = wire.octets;
+        files[i].stamp = stamp_of_small(files[i].inode, length);
+    }
+    return i;
+}
+
+static PyObject *count_small_files(PyObject *module, PyObject *args)
+{
+    struct counted files[BATCH];
+    uint64_t octets[BATCH], stamps[BATCH];
+    PyObject *names, *inodes;
+    Py_ssize_t first;
+    int folder, ascii_only;
+    if (!PyArg_ParseTuple(args, "O!O!nip", &PyTuple_Type, &names, &PyTuple_Type, &inodes, &first,
+                          &folder, &ascii_only))
+        return NULL;
+    Py_ssize_t counted, count = PyTuple_Size(names) - first;
+    if (count > BATCH)
+        count = BATCH;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *name = PyTuple_GetItem(names, first + i);
+        PyObject *inode = PyTuple_GetItem(inodes, first + i);
+        char *text;
+        if (name == NULL || inode == NULL || PyBytes_AsStringAndSize(name, &text, NULL) < 0)
+            return NULL;
+        files[i].name = text;
+        files[i].inode = PyLong_AsUnsignedLongLong(inode);
+        if (PyErr_Occurred())
+            return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    counted = count_all(files, count, folder, ascii_only);
     Py_END_ALLOW_THREADS
-    if (length <= 0)
-        Py_RETURN_NONE;
-    return Py_BuildValue("nnOOy#", (Py_ssize_t)length, wire.octets,
-                         wire.has_blank_line ? Py_True : Py_False, ascii ? Py_True : Py_False,
-                         text, (Py_ssize_t)(cached || length < START ? length : START));
+    for (Py_ssize_t i = 0; i < counted; i++) {
+        octets[i] = files[i].octets;
+        stamps[i] = files[i].stamp;
+    }
+    return Py_BuildValue("y#y#", (char *)octets, counted * (Py_ssize_t)sizeof *octets,
+                         (char *)stamps, counted * (Py_ssize_t)sizeof *stamps);
 }
 
 /* A file to be removed, and its length when it was. */
@@ -310,7 +379,7 @@ struct doomed {
 /* As popserv.maildrops.maildir.files.stamp_of. */
 static uint64_t stamp_of(const struct stat *status)
 {
-    uint64_t stamp = status->st_ino + status->st_size * UINT64_C(0x9E3779B97F4A7C15);
+    uint64_t stamp = stamp_of_small(status->st_ino, status->st_size);
     if (status->st_size >= SMALL_MESSAGE) {
         uint64_t nanoseconds = status->st_mtim.tv_sec * UINT64_C(1000000000);
         stamp += (nanoseconds + status->st_mtim.tv_nsec) * UINT64_C(0xC2B2AE3D27D4EB4F);
@@ -443,7 +512,8 @@ static PyMethodDef methods[] = {
     {"count_message", count_message, METH_VARARGS, NULL},
 #ifdef RWF_NOWAIT
     {"read_cached_file", read_cached_file, METH_VARARGS, NULL},
-    {"count_small_file", count_small_file, METH_VARARGS, NULL},
+    {"read_small_file", read_small_file, METH_VARARGS, NULL},
+    {"count_small_files", count_small_files, METH_VARARGS, NULL},
     {"unlink_unchanged", unlink_unchanged, METH_VARARGS, NULL},
 #endif
 #if defined __linux__ && defined __LP64__

@@ -149,7 +149,8 @@ class MaildirCase(SynchronousTestCase):
         """Make an empty Maildir."""
         # Tests inject faults into the functions of os, which the functions in C do not call.
         for module, name in (
-            (counting, "count_small_file"),
+            (counting, "count_small_files"),
+            (counting, "read_small_file"),
             (mailbox, "read_cached_file"),
             (files, "unlink_unchanged"),
         ):

@@ -40,6 +40,9 @@ _INPUT = 1 << 16
 START = 16
 """Octets at the start of a file from which :func:`compression_of` recognizes all formats."""
 
+STARTS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"Dovecot-LZ4")
+"""With what else a file starts is not compressed; a message may start with the second."""
+
 _MAGIC = re.compile(
     rb"(?P<gzip>\x1f\x8b)"
     # The first block, or the end of the stream if there is none.

@@ -12,16 +12,12 @@ import os
 import stat
 from array import array
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 
 from twisted.logger import Logger
 
 from popserv.maildrops.cached_open import NotCached, open_cached
-from popserv.maildrops.maildir.contents.compressed import (
-    START,
-    CannotDecompress,
-    compression_of,
-    read_contents,
-)
+from popserv.maildrops.maildir.contents.compressed import STARTS, CannotDecompress, read_contents
 from popserv.maildrops.maildir.files import (
     NOT_A_FILE,
     SMALL_MESSAGE,
@@ -39,6 +35,9 @@ _log = Logger()
 
 CHUNK = 1 << 17
 """The maximum octets of one read of a larger message."""
+
+BATCH = 256
+"""The maximum of files that are counted in one call."""
 
 
 class Counts:
@@ -61,15 +60,24 @@ class Counts:
         self.vanished = False
         self.unreadable = False
 
-    def add(
-        self, base_name: bytes, location: bytes, octets: int, has_blank_line: bool, stamp: int
+    def extend(
+        self, base_names: list[bytes], locations: list[bytes], octets: bytes, stamps: bytes
     ) -> None:
+        """Append messages that :func:`count_small_files` has counted."""
+        self.base_names += base_names
+        self.locations += locations
+        self.octets.frombytes(octets)
+        self.stamps.frombytes(stamps)
+
+    def add(self, base_name: bytes, location: bytes, sizes: Sizes, stamp: int) -> None:
         """Append a message."""
-        if not has_blank_line:
+        if not sizes.has_blank_line:
             self.header_only.append(len(self.base_names))
+        if sizes.downgraded is not None:
+            self.downgraded[len(self.base_names)] = sizes.downgraded
         self.base_names.append(base_name)
         self.locations.append(location)
-        self.octets.append(octets)
+        self.octets.append(sizes.octets)
         self.stamps.append(stamp)
 
 
@@ -90,62 +98,112 @@ def count_messages(
     :raises NotCached: with ``cached``, a file may have to be read from a disk, or is large.
     """
     counts = Counts()
-    add = counts.add
     files = scan.files
-    suffixes: dict[bytes, tuple[bytes, int]] = {}
-    for base_name in base_names:
-        location, inode = files[base_name]
-        if location not in suffixes:
-            suffixes[location] = location[1:], folders.descriptor(location[0])
-        suffix, folder = suffixes[location]
-        name = duplicates.get(base_name, base_name) + suffix
-        small = count_small_file(name, folder, cached)
-        if small is not None:
-            length, octets, has_blank_line, is_ascii, start = small
-            if compression_of(start) is None and (downgrader is None or is_ascii):
-                stamp = stamp_of_small(inode, length)
-                add(base_name, location, octets, has_blank_line, stamp)
-                if cached:
-                    counts.texts[base_name] = start
-                continue
+    for key, run in groupby(base_names, lambda base_name: files[base_name][0][0]):
+        folder = folders.descriptor(key)
+        run_names = list(run)
+        locations = [files[each][0] for each in run_names]
+        inodes = tuple([files[each][1] for each in run_names])
+        names = tuple(
+            [
+                duplicates.get(base_name, base_name) + location[1:]
+                for base_name, location in zip(run_names, locations, strict=True)
+            ]
+        )
         if cached:
-            raise NotCached
-        try:
-            fd = os.open(name, OPEN_FLAGS, dir_fd=folder)
-        except PermissionError as error:
-            problem = explain_in_directory(error, folder, base_name + suffix)
-            _log.warn("message skipped: {problem}", problem=problem)
-            counts.unreadable = True
+            for at, name in enumerate(names):
+                sizes, text = _count_cached(name, folder, downgrader)
+                stamp = stamp_of_small(inodes[at], len(text))
+                counts.add(run_names[at], locations[at], sizes, stamp)
+                counts.texts[run_names[at]] = text
             continue
-        except OSError as error:
-            if error.errno not in NOT_A_FILE:
-                raise explain_in_directory(error, folder, name) from error
-            counts.vanished = True
-            continue
-        try:
-            if stat.S_ISREG(os.fstat(fd).st_mode):
-                sizes, stamp = count_file(fd, downgrader)
-                if sizes.downgraded is not None:
-                    counts.downgraded[len(counts.base_names)] = sizes.downgraded
-                add(base_name, location, sizes.octets, sizes.has_blank_line, stamp)
+        at = 0
+        while at < len(names):
+            octets, stamps = count_small_files(names, inodes, at, folder, downgrader is not None)
+            if octets:
+                first, at = at, at + len(octets) // counts.octets.itemsize
+                counts.extend(run_names[first:at], locations[first:at], octets, stamps)
             else:
-                counts.vanished = True
-        except OSError as error:
-            raise explain_file(error, fd, name) from error
-        finally:
-            os.close(fd)
+                _count_one(counts, folder, run_names[at], locations[at], names[at], downgrader)
+                at += 1
     return counts
 
 
-@speedup
-def count_small_file(
-    name: bytes, folder: int, cached: bool
-) -> tuple[int, int, bool, bool, bytes] | None:
-    """Read a message file of less than ``SMALL_MESSAGE`` octets in an open folder, and count it.
+def _count_cached(
+    name: bytes, folder: int, downgrader: MakeDowngrader | None
+) -> tuple[Sizes, bytes]:
+    """Return the sizes of a small message, and its contents, without waiting.
 
-    Return its length, the octets of its wire form, whether it has a blank line, whether it is
-    ASCII, and its first 16 octets; with ``cached``, all of them.  Return None if it is larger or
-    empty, or cannot be read; with ``cached``, also if it may have to be read from a disk.
+    :raises NotCached: it has to be read from a disk, is not small, or has to be looked at closely.
+    """
+    text = read_small_file(name, folder, True)
+    if not text or text.startswith(STARTS) or (downgrader is not None and not text.isascii()):
+        raise NotCached
+    octets, has_blank_line = count_message(text)
+    return Sizes(octets, None, has_blank_line), text
+
+
+def _count_one(
+    counts: Counts,
+    folder: int,
+    base_name: bytes,
+    location: bytes,
+    name: bytes,
+    downgrader: MakeDowngrader | None,
+) -> None:
+    """Count a message of any kind, whose file has this name in an open folder."""
+    try:
+        fd = os.open(name, OPEN_FLAGS, dir_fd=folder)
+    except PermissionError as error:
+        problem = explain_in_directory(error, folder, base_name + location[1:])
+        _log.warn("message skipped: {problem}", problem=problem)
+        counts.unreadable = True
+        return
+    except OSError as error:
+        if error.errno not in NOT_A_FILE:
+            raise explain_in_directory(error, folder, name) from error
+        counts.vanished = True
+        return
+    try:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            counts.add(base_name, location, *count_file(fd, downgrader))
+        else:
+            counts.vanished = True
+    except OSError as error:
+        raise explain_file(error, fd, name) from error
+    finally:
+        os.close(fd)
+
+
+@speedup
+def count_small_files(
+    names: tuple[bytes, ...], inodes: tuple[int, ...], first: int, folder: int, ascii_only: bool
+) -> tuple[bytes, bytes]:
+    """Count message files in an open folder from number ``first`` on, up to ``BATCH`` of them.
+
+    Return the octets of their wire forms and their stamps, each as the octets of an array of 64
+    bits.  The first file ends the batch that is larger than ``SMALL_MESSAGE`` or empty, cannot be
+    read, may be compressed, or has no blank line; with ``ascii_only``, also one that is not ASCII.
+    """
+    octets, stamps = array("Q"), array("Q")
+    for at in range(first, min(first + BATCH, len(names))):
+        text = read_small_file(names[at], folder, False)
+        if not text or text.startswith(STARTS) or (ascii_only and not text.isascii()):
+            break
+        count, has_blank_line = count_message(text)
+        if not has_blank_line:
+            break
+        octets.append(count)
+        stamps.append(stamp_of_small(inodes[at], len(text)))
+    return octets.tobytes(), stamps.tobytes()
+
+
+@speedup
+def read_small_file(name: bytes, folder: int, cached: bool) -> bytes | None:
+    """Return the contents of a file in an open folder.
+
+    Return None if it has ``SMALL_MESSAGE`` octets or more, or cannot be read; with ``cached``, also
+    if it may have to be read from a disk.
     """
     try:
         fd = (open_cached if cached else os.open)(name, OPEN_FLAGS, dir_fd=folder)
@@ -155,13 +213,13 @@ def count_small_file(
         # Always the same length, which is fastest to allocate.
         text = read_start(fd, SMALL_MESSAGE) if cached else os.pread(fd, SMALL_MESSAGE, 0)
         # The page cache may have the start of it only.
-        if not text or len(text) == SMALL_MESSAGE or len(text) < os.lseek(fd, 0, os.SEEK_END):
+        if text is None or len(text) == SMALL_MESSAGE or len(text) < os.lseek(fd, 0, os.SEEK_END):
             return None
+        return text
     except OSError:
         return None
     finally:
         os.close(fd)
-    return len(text), *count_message(text), text.isascii(), text if cached else text[:START]
 
 
 def count_file(fd: int, downgrader: MakeDowngrader | None) -> tuple[Sizes, int]:
