@@ -13,11 +13,12 @@ VERSIONS ?=
 FUZZ ?=
 FAULTS ?=
 ATTACK ?=
+MUTATION ?=
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve cluster chaos test soak versions fuzz faults attack lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
+.PHONY: help serve cluster chaos test soak versions fuzz faults attack mutation lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
 
 help:
 	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
@@ -35,6 +36,8 @@ help:
 	@echo "                    FAULTS=--help lists the options"
 	@echo "make attack         attack a server, and measure what that costs it and its other clients;"
 	@echo "                    ATTACK=--help lists the options"
+	@echo "make mutation       change single lines of popserv, and see whether a test fails;"
+	@echo "                    MUTATION='--since main', MUTATION=--help lists the options"
 	@echo "make lint           run ruff, mypy and import-linter"
 	@echo "make docs           build docs/_build/html, and check that the pages in man are up to date"
 	@echo "make man            build the manual pages in man, which are committed"
@@ -85,6 +88,9 @@ faults: $(VENV)/dev
 
 attack: $(VENV)/dev
 	@$(BIN)/python -m tests.live.hostile $(ATTACK)
+
+mutation: $(VENV)/dev
+	@$(BIN)/python -bb -W error -m tests.mutation $(MUTATION)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ class UserFolderTests(SynchronousTestCase):
     def test_distinct(self):
         """It has both names, and differs from that of the user and of each other folder."""
         folder = UserFolder(b"ann", b"Sent")
-        self.assertEqual((folder.user, folder.folder), (b"ann", b"Sent"))
+        self.assertEqual((folder, folder.user, folder.folder), (b"ann\0Sent", b"ann", b"Sent"))
         others = {b"ann", b"annSent", UserFolder(b"ann", b"sent"), UserFolder(b"annS", b"ent")}
         self.assertEqual(len({folder, *others}), 5)
         self.assertIn(UserFolder(b"ann", b"Sent"), {folder})

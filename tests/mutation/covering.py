@@ -1,0 +1,107 @@
+"""The tests that run each line of a module, and how long each of them takes."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from coverage import Coverage, CoverageData
+from twisted.trial.reporter import Reporter
+from twisted.trial.runner import TestLoader, TrialRunner
+
+from tests.mutation.mutants import CHECKOUT
+
+ALSO = {
+    "popserv/core": ("tests.commands", "tests.server", "tests.test_model"),
+    "popserv/auth/passwords": ("tests.auth.sasl", "tests.auth.sql.test_checker"),
+}
+"""Tests beside those of a package, by the package: those of what is above it."""
+
+_IMPORT = ""
+"""The context of the lines that run before the first test."""
+
+
+def tests_of(path):
+    """Return the names of the modules of tests for a module: those in the same place."""
+    package = Path(path).parent
+    place = CHECKOUT / "tests" / package.relative_to("popserv")
+    names = [f"tests.{'.'.join(package.parts[1:])}.{each.stem}" for each in place.glob("test_*.py")]
+    return (*sorted(names), *ALSO.get(str(package), ()))
+
+
+class Covering:
+    """What a run of tests without a mutant has shown.
+
+    :ivar seconds: the duration of each test, by its name.
+    :ivar modules: the names of all modules that they import.
+    """
+
+    def __init__(self, directory):
+        data = CoverageData(str(directory / "coverage"))
+        data.read()
+        # All at once: in a forked process the object would erase its file.
+        self._contexts = {path: data.contexts_by_lineno(path) for path in data.measured_files()}
+        self.seconds, self.modules = json.loads((directory / "tests.json").read_text())
+
+    def tests(self, path, lines):
+        """Return the names of the tests that run one of these lines of a module, fastest first.
+
+        Those of the module's own file come before the others.  A line that runs when the module is
+        imported is one of all tests that run any line of it.
+        """
+        contexts = self._contexts.get(str(CHECKOUT / path), {})
+        found = {name for line in lines for name in contexts.get(line, ())}
+        if not found or _IMPORT in found:
+            found = {name for names in contexts.values() for name in names}
+        found.discard(_IMPORT)
+        own = f".test_{Path(path).stem}."
+        return sorted(found, key=lambda name: (own not in name, self.seconds[name]))
+
+
+class _Recorder(Reporter):
+    """Tells coverage which test runs, and measures how long it takes."""
+
+    def __init__(self, coverage, seconds, *arguments):
+        super().__init__(*arguments)
+        self._coverage, self._seconds = coverage, seconds
+
+    def startTest(self, test):
+        """Start a test."""
+        super().startTest(test)
+        self._coverage.switch_context(test.id())
+        self._started = time.monotonic()
+
+    def stopTest(self, test):
+        """Stop a test."""
+        super().stopTest(test)
+        self._seconds[test.id()] = time.monotonic() - self._started
+
+
+def measure(names, package, directory):
+    """Run tests, and write to a directory which of them run which line of a package.
+
+    :raises SystemExit: a test fails.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    # The other one records each line once, whichever tests run it.
+    os.environ["COVERAGE_CORE"] = "ctrace"
+    coverage = Coverage(
+        data_file=str(directory / "coverage"), config_file=False, source=[str(CHECKOUT / package)]
+    )
+    seconds = {}
+
+    def recorder(*arguments):
+        return _Recorder(coverage, seconds, *arguments)
+
+    coverage.erase()
+    coverage.start()
+    # Tests may leave the collection of garbage disabled or the directory changed.
+    result = TrialRunner(recorder, workingDirectory=str(directory / "trial")).run(
+        TestLoader().loadByNames(names, recurse=True)
+    )
+    coverage.stop()
+    coverage.save()
+    (directory / "tests.json").write_text(json.dumps([seconds, sorted(sys.modules)]))
+    if not result.wasSuccessful():
+        sys.exit("tests fail without a mutant")

@@ -1,0 +1,168 @@
+"""The command, with a module of which each mutant is found, and with too few tests for it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.mutation import mutants
+from tests.mutation.covering import tests_of
+from tests.mutation.mutants import CHECKOUT, changed_lines, mutants_of
+from tests.mutation.results import read_equivalents
+from tests.mutation.running import name_of
+
+MODULE = "popserv/core/user_folder.py"
+ALL_TESTS = "tests.core.test_user_folder"
+OTHER_TESTS = "tests.core.test_findings"
+
+
+class CommandTests(SynchronousTestCase):
+    """``make mutation``, with results in a directory of the test."""
+
+    def setUp(self):
+        """Create the directory."""
+        self.directory = os.path.abspath(self.mktemp())
+
+    def run_command(self, *arguments):
+        """Run the command; return its exit code and its output."""
+        command = (sys.executable, *"-bb -W error -m tests.mutation --module".split(), MODULE)
+        command += ("--directory", self.directory, *arguments)
+        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
+        return done.returncode, done.stdout + done.stderr
+
+    def test_found(self):
+        """Each mutant is found, and is not run again while nothing changes."""
+        for is_run in (True, False):
+            code, output = self.run_command("--tests", ALL_TESTS)
+            self.assertEqual(code, 0, output)
+            self.assertRegex(output, r"\n4 of 4 are found: 100.0 %\n\Z")
+            self.assertEqual("without a mutant" in output, is_run)
+
+    def test_survivors(self):
+        """With tests of something else each mutant survives, and is printed with its line."""
+        code, output = self.run_command("--tests", OTHER_TESTS)
+        self.assertEqual(code, 1, output)
+        self.assertIn(f"{MODULE}:22 UserFolder.__new__\n  - return self\n  + return None\n", output)
+        self.assertRegex(output, r"\n0 of 4 are found: 0.0 %\n\Z")
+        code, output = self.run_command("--tests", ALL_TESTS, "--survivors")
+        self.assertEqual(code, 0, output)
+
+
+class JudgeTests(SynchronousTestCase):
+    """What becomes of a process with a mutant."""
+
+    def judge(self, code):
+        """Return the outcome of a module whose text is replaced with code."""
+        script = (
+            "from tests.mutation import running\n"
+            "from tests.mutation.mutants import Change, Mutant\n"
+            "running.PATIENCE = 1\n"
+            f"mutant = Mutant(Change({MODULE!r}, '', '', ''), range(1, 2), {code!r})\n"
+            f"print(*running.judge(mutant, {name_of(MODULE)!r}, [{ALL_TESTS!r}], 0))\n"
+        )
+        command = (sys.executable, "-bb", "-W", "error", "-c", script)
+        return subprocess.run(command, cwd=CHECKOUT, capture_output=True, check=True).stdout
+
+    def test_same(self):
+        """The module itself survives."""
+        self.assertEqual(self.judge((CHECKOUT / MODULE).read_text("utf-8")), b"survived \n")
+
+    def test_failure(self):
+        """The first test that fails is told."""
+        test = f"{ALL_TESTS}.UserFolderTests.test_distinct"
+        self.assertEqual(self.judge("UserFolder = bytes"), f"killed {test}\n".encode())
+
+    def test_import(self):
+        """A module that cannot be imported is found."""
+        self.assertRegex(self.judge("1 / 0"), rb"\Akilled")
+
+    def test_bounds(self):
+        """A mutant that does not end is stopped, and one has no more memory than is permitted."""
+        self.assertEqual(self.judge("while True: pass"), b"timed out \n")
+        self.assertRegex(self.judge("all = bytearray(5 << 30)"), rb"\Akilled")
+
+
+class MutantTests(SynchronousTestCase):
+    """What is changed."""
+
+    def mutants(self, source):
+        """Return the mutants of a text."""
+        self.patch(mutants, "CHECKOUT", Path())
+        Path("module.py").write_text(source)
+        return [*mutants_of("module.py")]
+
+    def changes(self, source):
+        """Return the changed lines of the mutants of a text."""
+        return {(each.change.was, each.change.becomes) for each in self.mutants(source)}
+
+    def test_statements(self):
+        """Calls, raises and assignments to attributes are removed, and what is returned."""
+        statements = ("x.a = 1.5", "x.b()", "del x.c", "y += x", "raise ValueError", "await x")
+        source = "async def f(x):\n    y = x\n    " + "\n    ".join((*statements, "return y\n"))
+        changes = self.changes(source)
+        self.assertTrue(changes >= {*((each, "pass") for each in statements)}, changes)
+        self.assertIn(("return y", "return None"), changes)
+        self.assertFalse({was for was, _ in changes} & {"y = x", "async def f(x):"})
+
+    def test_octets(self):
+        """An octet is added to octets, and nothing to texts."""
+        self.assertEqual(
+            self.changes("""x = b'a', "b", rb\"\"\"c\"\"\"\n"""),
+            {
+                ("""x = b'a', "b", rb\"\"\"c\"\"\"""", f"x = {rest}")
+                for rest in ("""b'aX', "b", rb\"\"\"c\"\"\"""", """b'a', "b", rb\"\"\"cX\"\"\"""")
+            },
+        )
+
+    def test_types(self):
+        """What is for type checkers is not changed."""
+        source = (
+            "def f(x: int | None, *, y: 'int | str' = a) -> int | bytes: ...\n"
+            "z: int | None\n"
+            "if TYPE_CHECKING:\n    g()\n"
+            "@overload\ndef h() -> int: ...\n"
+        )
+        self.assertEqual(self.changes(source), set())
+
+    def test_negations(self):
+        """A negation is one mutant, however it is written."""
+        for condition, changed in (
+            ("a == b", {"a != b"}),
+            ("not a", {" a"}),
+            ("a is None", {"a is not None"}),
+            ("a in b", {"not a in b"}),
+        ):
+            changes = self.changes(f"if {condition}:\n    x = y\n")
+            self.assertEqual(changes, {(f"if {condition}:", f"if {each}:") for each in changed})
+
+    def test_places(self):
+        """A mutant is known by its function and its lines; equal ones are counted."""
+        source = "class A:\n    def f():\n        g()\n        g()\n\n\n@b\ndef h():\n    x = y\n"
+        self.assertEqual(
+            sorted((*each.change[1:], each.lines.start) for each in self.mutants(source)),
+            [("A.f", "g()", "pass", 0, 3), ("A.f", "g()", "pass", 1, 4), ("h", "@b", "", 0, 7)],
+        )
+
+    def test_changed_lines(self):
+        """The lines that have changed since a revision are those that git tells."""
+        self.mutants("a\nb\nc\nd\n")
+        git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org")
+        for command in ("init -q", "add module.py", "commit -qm a"):
+            subprocess.run((*git, *command.split()), check=True)
+        self.assertEqual(changed_lines("module.py", "HEAD"), set())
+        self.mutants("a\nB\nd\ne\nf\n")
+        self.assertEqual(changed_lines("module.py", "HEAD"), {2, 4, 5})
+
+    def test_tests(self):
+        """The tests of a module are those in its place."""
+        self.assertIn("tests.auth.passwords.test_schemes", tests_of("popserv/auth/passwords/x.py"))
+        self.assertIn("tests.commands", tests_of("popserv/core/x.py"))
+
+    def test_equivalents(self):
+        """Each line of an equivalent mutant is in its module, and each has a reason."""
+        for change, reason in read_equivalents().items():
+            lines = {*map(str.strip, (CHECKOUT / change.module).read_text("utf-8").splitlines())}
+            self.assertLessEqual({*change.was.splitlines()}, lines, change)
+            self.assertGreater(len(reason), 10)
