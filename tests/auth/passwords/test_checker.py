@@ -272,6 +272,8 @@ class CheckerTests(CheckerCase):
             (by_password(b"unknown", b"s3cret"), "unknown user or wrong password"),
             (by_password(b"bad", b"s3cret"), "malformed"),
             (by_apop(b"badapop"), "malformed"),
+            (by_apop(b"ann"), "this user must not log in by APOP"),
+            (by_password(b"mrose", b"s3cret"), "this user must log in by APOP"),
             (by_password(b"alien", b"s3cret"), "unknown password scheme DIGEST-MD5"),
         ):
             failure = self.failureResultOf(ask(self.checker, credentials))
@@ -464,6 +466,14 @@ class ScramTests(CheckerCase):
         for name in (b"x", b"ann"):
             wide = bytes(name).decode().translate({each: each + 0xFEE0 for each in name}).encode()
             self.assertEqual(self.challenge(wide), self.challenge(name))
+
+    def test_apop_only(self):
+        """A user who must log in by APOP gets the challenge of an unknown name."""
+        self.write(b"mrose:{APOP}x\nann:%b" % new_scram_sha256(b"a", 5))
+        challenge = self.challenge(b"mrose")
+        self.assertEqual(challenge[1], b"5")
+        self.write(b"ann:%b" % new_scram_sha256(b"a", 5))
+        self.assertEqual(self.challenge(b"mrose"), challenge)
 
     def test_supports_passwords(self):
         """Passwords are supported unless all users who can log in have APOP secrets."""

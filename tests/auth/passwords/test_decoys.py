@@ -1,13 +1,40 @@
 """Tests of popserv.auth.passwords.decoys."""
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.auth.passwords.decoys import Decoys
+from popserv.auth.passwords import decoys
+from popserv.auth.passwords.decoys import Decoys, machine_secret
 from popserv.auth.passwords.schemes import new_scram_sha256, split_field
 from popserv.auth.passwords.scram_keys import ScramKeys, parse_scram_keys
 from tests.auth.sasl.harness import KEYS, ScramClient, scram_outcome
+
+
+class MachineSecretTests(SynchronousTestCase):
+    """machine_secret."""
+
+    def secret(self, text):
+        """Return the secret of a machine whose file has this text."""
+        path = Path(self.mktemp())
+        path.write_bytes(text)
+        self.patch(decoys, "_MACHINE_ID", str(path))
+        return machine_secret()
+
+    def test_stable(self):
+        """It stays the same, also with another version of popserv, and has 64 octets."""
+        secret = self.secret(b"0123456789abcdef" * 2 + b"\n")
+        self.assertEqual(secret[:8].hex(), "68ee1a37b9fc3aed")
+        self.assertEqual(len(secret), 64)
+
+    def test_no_machine_id(self):
+        """Without a machine id, or with something else in its place, it is random."""
+        for text in (b"", b"uninitialized\n", b"0" * 31, b"0" * 33, b"0" * 64, b"G" * 32):
+            self.assertNotEqual(self.secret(text), self.secret(text), text)
+        self.patch(decoys, "_MACHINE_ID", "/nonexistent")
+        self.assertNotEqual(machine_secret(), machine_secret())
 
 
 class ScramKeysTests(SynchronousTestCase):
@@ -22,6 +49,12 @@ class ScramKeysTests(SynchronousTestCase):
         self.assertEqual(decoy.iterations, rounds)
         like = KEYS[hash_name]
         self.assertEqual([len(part) for part in decoy[1:]], [len(part) for part in like[1:]])
+
+    def test_stable(self):
+        """They stay the same with another version of popserv: other ones would tell the name."""
+        keys = Decoys(b"key").scram_keys("sha256", b"Ann", 1)
+        starts = [each[:4].hex() for each in keys[1:]]
+        self.assertEqual(starts, ["8d2dd843", "3c3e6161", "a3eb6438"])
 
     def test_like_new_secrets(self):
         """The salt is as long as that of a new secret."""
@@ -48,3 +81,12 @@ class ScramKeysTests(SynchronousTestCase):
             for password in (b"", b"user", b"key", b"pencil", decoy.salt, decoy.stored_key):
                 client = ScramClient(hash_name, password)
                 self.assertIs(scram_outcome(client, decoy, hash_name), False)
+
+
+class ChooseTests(SynchronousTestCase):
+    """Decoys.choose."""
+
+    def test_stable(self):
+        """The choice stays the same with another version of popserv."""
+        chosen = [Decoys(b"key").choose(b"%d" % n, "abcdefgh") for n in range(12)]
+        self.assertEqual("".join(chosen), "dfdbcdbhdbbg")

@@ -4,6 +4,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from popserv.auth.passwords.diagnosis import diagnose_users
 from popserv.auth.passwords.file_checker import PasswdFileChecker
 from popserv.auth.passwords.schemes import new_scram_sha256
 from popserv.core.user_settings import ConfiguredUser, UserSettings
@@ -99,6 +100,10 @@ class DiagnosisTests(SynchronousTestCase):
         found = self.findings(b"ann:{SCRAM-SHA-256}hidden", b"bob:{SHA512-CRYPT}$6$hidden")
         self.assertEqual(codes(found), ["e user-secret", "e user-secret"])
         self.assertNotIn("hidden", str(found))
+        after = b"ann:{ROT13}x", b"bob:$y9$hidden", b"joe:{PLAIN}correct horse"
+        self.assertEqual(
+            self.codes(*after), ["e users-line", "e user-secret", "h cleartext-secret"]
+        )
         self.assertTrue(found[0].where.endswith("users, ann"))
 
     def test_unavailable(self):
@@ -108,6 +113,8 @@ class DiagnosisTests(SynchronousTestCase):
         self.patch(schemes, "argon2", None)
         [finding] = self.findings(b"ann:{ARGON2ID}$argon2id$x")
         self.assertIn(extras.how_to_install("argon2"), finding.remedy)
+        found = self.codes(b"ann:{ARGON2ID}$argon2id$x", b"bob:{SCRAM-SHA-256}x")
+        self.assertEqual(found, ["e user-secret", "e user-secret"])
         self.patch(schemes, "_crypt_r", lambda password, setting: b"*0")
         self.patch(secret_forms, "_seen", set())
         self.assertEqual(self.codes(b"ann:$6$abc$" + b"x" * 86), ["e user-secret"])
@@ -118,11 +125,27 @@ class DiagnosisTests(SynchronousTestCase):
         """Weak schemes and passwords are warnings, and cleartext is a hint."""
         digest = b"{SHA256.hex}" + b"00" * 32
         self.assertEqual(self.codes(b"ann:" + digest, b"bob:" + digest), ["w weak-scheme"])
+        [finding] = self.findings(b"ann:" + digest, b"bob:" + digest)
+        self.assertTrue(finding.what.startswith("2 secrets of the scheme SHA256, "))
+        self.assertTrue(finding.what.endswith(": ann, bob"))
+        [finding] = self.findings(b"ann:" + digest)
+        self.assertTrue(finding.what.startswith("1 secret of the scheme SHA256, "))
         long = b"{PLAIN}correct horse"
         self.assertEqual(self.codes(b"ann:" + long), ["h cleartext-secret"])
+        self.assertEqual(self.codes(b"ann:{PLAIN}8 octets"), ["h cleartext-secret"])
+        self.assertEqual(
+            self.codes(b"ann:{PLAIN}7octets"), ["w weak-password", "h cleartext-secret"]
+        )
         for name, secret in ((b"ann", b"short"), (b"annabelle@x", b"AnnaBelle")):
             found = self.codes(name + b":{PLAIN}" + secret)
             self.assertEqual(found, ["w weak-password", "h cleartext-secret"])
+
+    def test_database(self):
+        """Users of a database have names instead of lines."""
+        checker = self.checker(b"ann:{PLAIN}correct horse::::::allow_net=1", b"bob:{SHA}x")
+        found = diagnose_users("database", checker._users_file.read())
+        self.assertEqual(codes(found), ["e users-line", "e user-secret"])
+        self.assertEqual([each.where for each in found], ["database, ann", "database, bob"])
 
     def test_apop(self):
         """APOP secrets are a hint; beside passwords they are a warning."""

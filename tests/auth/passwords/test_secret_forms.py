@@ -11,6 +11,7 @@ from popserv.auth.passwords.schemes import (
     new_scram_sha256,
 )
 from popserv.auth.passwords.secret_forms import WEAK_SCHEMES, check_form, weakness_of
+from tests.auth.passwords.test_schemes import VECTORS, YESCRYPT
 
 SHA512 = b"$6$abc$" + b"x" * 86
 RIGHT = [
@@ -34,6 +35,7 @@ WRONG = [
     b"secret",
     b"{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=4$MIIRqgvgQbgj220jfp0MPA",
     b"{SHA256-CRYPT}" + SHA512,
+    b"{MD5}$1$abc$x",
 ]
 
 
@@ -42,7 +44,7 @@ class SecretFormsTests(SynchronousTestCase):
 
     def test_forms(self):
         """A secret that is whole is accepted, and a malformed one is not."""
-        for field in RIGHT:
+        for field in (*RIGHT, *VECTORS):
             check_form(field)
         for field in WRONG:
             error = self.assertRaises(ValueError, check_form, field)
@@ -68,6 +70,13 @@ class SecretFormsTests(SynchronousTestCase):
             check_form(field)
         self.assertEqual(len(tried), 2)
 
+    def test_no_hash(self):
+        """Of secrets that are expensive to hash only the form is looked at."""
+        self.patch(secret_forms, "verify", lambda field, password: self.fail(field))
+        for field in VECTORS:
+            if field.startswith((b"{SCRAM", b"{ARGON2", b"{PBKDF2")):
+                check_form(field)
+
     def test_weak(self):
         """Weak schemes are named, also those of crypt(3)."""
         self.assertLess(WEAK_SCHEMES, SCHEMES.keys())
@@ -77,6 +86,7 @@ class SecretFormsTests(SynchronousTestCase):
             (b"$1$abc$" + b"x" * 22, "MD5-CRYPT"),
             (b"{CRYPT}" + b"x" * 13, "DES-CRYPT"),
             (b"{PLAIN}x", ""),
+            (YESCRYPT, ""),
             (new_scram_sha256(b"x", 1), ""),
         ):
             self.assertEqual(weakness_of(field), name)

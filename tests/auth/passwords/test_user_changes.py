@@ -43,6 +43,7 @@ class FieldsTests(UsersFileCase):
             (b"ann:{X}a::::::user=x user:protected=y", [b"user=z"], b"ann:{X}a::::::user=z"),
             (b"ann:{X}a::::::user=x", [b"user="], b"ann:{X}a"),
             (b"ann:{X}a:1::::/s:user=x", [b"user="], b"ann:{X}a:1::::/s"),
+            (b"ann:{X}a:1::::/X:user=x", [b"user="], b"ann:{X}a:1::::/X"),
             (b"ann:{X}a", [b"user="], b"ann:{X}a"),
             (b"ann:{X}a::::::user=x nodelay", [b"user="], b"ann:{X}a::::::nodelay"),
             (b"ann:{X}a::::::surprise", [b"surprise="], b"ann:{X}a"),
@@ -70,6 +71,11 @@ class FieldsTests(UsersFileCase):
             error = self.assertRaises(ValueError, self.edit, "set_fields", words)
             self.assertIn(reason, str(error))
             self.assertEqual(self.content(), b"ann:{X}a\n")
+
+    def test_name(self):
+        """A name that no user can have is refused, before anybody looks for it."""
+        for change in (UserChanges(b"a:b", self.path).add, UserChanges(b"", self.path).set_secret):
+            self.assertRaises(ValueError, change, b"{X}a")
 
     def test_disable(self):
         """A disabled user cannot log in until enabled, whichever field it was."""
