@@ -6,7 +6,7 @@
 ``covering``          the tests that run each line, and how long they take
 ``running``           forks a process for a mutant, and runs tests until one fails
 ``results``           what has been run, which mutants are equivalent, the table
-``equivalents.toml``  mutants that no test can find, each with the reason
+``equivalents.toml``  mutants that no test has to find, each with the reason
 ====================  ===========================================================
 
 cosmic-ray's own command starts Python for each mutant and changes the file in the checkout;

@@ -1,6 +1,7 @@
 """The mutants of a module: each is the text of the module with one change."""
 
 import ast
+import pickle
 import re
 import subprocess
 from collections import Counter
@@ -9,7 +10,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from cosmic_ray.mutating import mutate_code
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import MutationVisitor
 
 from tests.mutation.operators import OPERATORS
 
@@ -54,22 +56,29 @@ def mutants_of(path):
     source = (CHECKOUT / path).read_text("utf-8")
     functions = _functions(ast.parse(source))
     seen, numbers = {_meaning(source)}, Counter()
+    for changed in _changed(source):
+        try:
+            meaning = _meaning(changed)
+        except SyntaxError:
+            # The asterisk before keyword arguments is no operator.
+            continue
+        if meaning not in seen:
+            seen.add(meaning)
+            mutant = _mutant(str(path), source, changed, functions)
+            nth = numbers[mutant.change]
+            numbers[mutant.change] += 1
+            yield mutant._replace(change=mutant.change._replace(nth=nth))
+
+
+def _changed(source):
+    """Yield what the operators make of a text."""
+    tree = get_ast(source)
+    # A copy, because a visitor changes the tree; this is faster than to parse the text again.
+    pickled = pickle.dumps(tree)
     for operator in OPERATORS:
-        for occurrence in range(len(source)):
-            changed = mutate_code(source, operator, occurrence)
-            if changed is None:
-                break
-            try:
-                meaning = _meaning(changed)
-            except SyntaxError:
-                # The asterisk before keyword arguments is no operator.
-                continue
-            if meaning not in seen:
-                seen.add(meaning)
-                mutant = _mutant(str(path), source, changed, functions)
-                nth = numbers[mutant.change]
-                numbers[mutant.change] += 1
-                yield mutant._replace(change=mutant.change._replace(nth=nth))
+        count = sum(1 for node in ast_nodes(tree) for _ in operator.mutation_positions(node))
+        for occurrence in range(count):
+            yield MutationVisitor(occurrence, operator).walk(pickle.loads(pickled)).get_code()
 
 
 def unchanged(path):

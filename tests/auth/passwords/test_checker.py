@@ -42,6 +42,7 @@ from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
+    ICaching,
     ICertificateCredentials,
     ICredentialsSupport,
     IScramSHA1Credentials,
@@ -133,9 +134,9 @@ class CheckerTests(CheckerCase):
     """PasswdFileChecker.requestAvatarId."""
 
     def test_interfaces(self):
-        """It provides ICredentialsChecker and ICredentialsSupport."""
-        verifyObject(ICredentialsChecker, self.checker)
-        verifyObject(ICredentialsSupport, self.checker)
+        """It provides ICredentialsChecker, ICredentialsSupport and ICaching."""
+        for interface in (ICredentialsChecker, ICredentialsSupport, ICaching):
+            verifyObject(interface, self.checker)
         self.assertTrue(IUsernamePassword.providedBy(by_password(b"x")))
 
     def test_accepted(self):

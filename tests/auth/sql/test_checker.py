@@ -10,7 +10,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import makeChecker
 from zope.interface.verify import verifyObject
 
-from popserv.auth.credentials import APOPCredentials, CertificateCredentials
+from popserv.auth.credentials import APOPCredentials, CertificateCredentials, CramMD5Credentials
 from popserv.auth.passwords.schemes import new_scram_sha256
 from popserv.core.user_settings import ConfiguredUser, UserSettings
 from popserv.errors import TryLater
@@ -58,6 +58,11 @@ class CheckerTests(DatabaseCase):
             return await ask(checker, credentials)
         except UnauthorizedLogin:
             return None
+
+    async def test_nobody_yet(self):
+        """An unknown name is refused by CRAM-MD5 before any user was looked up."""
+        checker = self.checker(schemes=["PLAIN"])
+        self.assertIsNone(await self.avatar(checker, CramMD5Credentials(b"eve", TIMESTAMP, b"")))
 
     async def test_logins(self):
         """Passwords, APOP, SCRAM and certificates are checked, by the secret in the database."""
