@@ -8,6 +8,7 @@ import time
 from unittest import mock
 
 from popserv.errors import NoSuchMessage, RemovalFailed
+from popserv.maildrops.file_times import CLOCK_TICK
 from popserv.maildrops.maildir import folders, removal
 from popserv.maildrops.maildir.listing import counting, index
 from popserv.maildrops.maildir.store import MaildirMaildrops
@@ -179,17 +180,23 @@ class RemovalTests(MaildirCase):
 
     def test_within_clock_tick(self):
         """A message not found by a scan within the clock tick of a change counts as remaining."""
-        with self.session() as mailbox:
-            os.rename(self.path_of(b"cur/2.b:2,"), self.path_of(b"tmp/2.b"))
-            with (
-                mock.patch.object(folders, "times_of", return_value=(0, time.time_ns())),
-                # One folder is synced before the scan, which may take any time.
-                mock.patch.object(folders, "CLOCK_TICK", 10**12),
-                mock.patch.object(removal, "RETRY_DELAYS", (0, 0)),
-                self.assertRaises(RemovalFailed) as failed,
-            ):
-                result(mailbox.remove(mailbox.messages))
-            self.assertEqual(failed.exception.remaining, 1)
+        changed = time.time_ns()
+        for scanned, expected in ((CLOCK_TICK, [1]), (CLOCK_TICK + 1, [])):
+            for name in self.names:
+                self.put(name)
+            remaining = []
+            with self.session() as mailbox:
+                os.rename(self.path_of(b"cur/2.b:2,"), self.path_of(b"tmp/2.b"))
+                with (
+                    mock.patch.object(folders, "times_of", return_value=(0, changed)),
+                    mock.patch.object(time, "clock_gettime_ns", return_value=changed + scanned),
+                    mock.patch.object(removal, "RETRY_DELAYS", (0, 0)),
+                ):
+                    try:
+                        result(mailbox.remove(mailbox.messages))
+                    except RemovalFailed as error:
+                        remaining.append(error.remaining)
+            self.assertEqual(remaining, expected)
 
     def test_duplicates(self):
         """A file that was not shown is not removed, though it has the base name of one that was."""
