@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.auth.hmac_md5 import hmac_md5_context
 from popserv.auth.passwords import schemes, scram_keys
 from popserv.auth.passwords.schemes import (
+    CLEARTEXT_SCHEMES,
+    HMAC_MD5_SCHEMES,
     SCHEMES,
     SchemeUnavailable,
     UnknownScheme,
@@ -76,6 +79,7 @@ VECTORS = b"""
 {SHA256-CRYPT}$5$o/rJdOf6CSTy8XO9$7OYNLFhvKTq.K1kJqtsgt7B9WVgSePW8hK9Rwe/F4o3
 {MD5-CRYPT}$1$sewdrD5z$tEsNsCesKQ0QZrV.ubWpl.
 {MD5}$1$Xbvt3bCZ$byqlvkNWZZcHpuW30Z7kR.
+{MD5}$1$sewdrD5z$tEsNsCesKQ0QZrV.ubWpl.
 {DES-CRYPT}WLqwRSuqaXKD6
 {CRYPT}$2y$05$cFGUL.PxVrA02V2Pu4MaY.OdVwcAfJlVQRSdOtCc8vJQylIWOv.ve
 {PBKDF2}$1$U6Mhr6nEd4khbBcy$5000$122d60faa71280bbed25ba9561729b33cb18e29c
@@ -165,6 +169,13 @@ class VerifyTests(SynchronousTestCase):
     def test_every_scheme_has_a_vector(self):
         """There is a secret of doveadm for every scheme except APOP, which matches no password."""
         self.assertEqual({split_field(field)[0] for field in VECTORS}, set(SCHEMES) - {b"APOP"})
+
+    def test_other_mechanisms(self):
+        """The schemes with cleartext, or a context of HMAC-MD5, are those that match like one."""
+        context = hmac_md5_context(b"password").hex().encode()
+        for secret, expected in ((b"password", CLEARTEXT_SCHEMES), (context, HMAC_MD5_SCHEMES)):
+            fields = {name: b"{%b}%b" % (name, secret) for name in SCHEMES}
+            self.assertEqual({each for each in SCHEMES if outcome(fields[each]) is True}, expected)
 
     def test_doveadm(self):
         """New secrets of doveadm match, with every scheme and every encoding."""
