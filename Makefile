@@ -14,11 +14,15 @@ FUZZ ?=
 FAULTS ?=
 ATTACK ?=
 MUTATION ?=
+AUDIT ?=
+REQUIREMENTS ?=
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKED := $(INSTALL) --no-build-isolation --require-hashes --requirement
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --annotation-style line
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve cluster chaos test soak versions fuzz faults attack mutation lint docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
+.PHONY: help serve cluster chaos test soak versions fuzz faults attack mutation lint audit requirements docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
 
 help:
 	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
@@ -38,7 +42,10 @@ help:
 	@echo "                    ATTACK=--help lists the options"
 	@echo "make mutation       change single lines of popserv, and see whether a test fails;"
 	@echo "                    MUTATION='--since main', MUTATION=--help lists the options"
-	@echo "make lint           run ruff, mypy and import-linter"
+	@echo "make lint           run ruff, mypy, import-linter and shellcheck"
+	@echo "make audit          ask for known vulnerabilities of the libraries, which requires network access"
+	@echo "make requirements   add to requirements what setup.cfg needs, with hashes;"
+	@echo "                    REQUIREMENTS=--upgrade takes the newest version of everything"
 	@echo "make docs           build docs/_build/html, and check that the pages in man are up to date"
 	@echo "make man            build the manual pages in man, which are committed"
 	@echo "make completions    write the completions for bash and zsh, which are committed"
@@ -97,6 +104,25 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/shellcheck $(SHELL_FILES)
+
+# All files whose first line names a shell, and the completions, which have none.
+SHELL_FILES = $$(grep --recursive --files-with-matches --no-messages --extended-regexp \
+	'^\#!.*[/ ](ba)?sh( |$$)' .ci contrib debian) completions/template.bash completions/bash/*
+
+audit: $(VENV)/dev
+	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements/dev.txt $(AUDIT) || \
+		{ echo "make audit has failed: a library has a vulnerability, or its advisories cannot be read here;" \
+		"AUDIT='--vulnerability-service osv' asks another service" >&2; exit 1; }
+
+# What the server and a build need is a part of what the tests need, in the same versions.
+# The other tools need not be installed, which is impossible if setup.cfg needs something new.
+requirements: export UV_CUSTOM_COMPILE_COMMAND = make requirements
+requirements: $(VENV)/python
+	sed -n '/^uv==/,/^    #/p' requirements/dev.txt | $(LOCKED) /dev/stdin
+	$(COMPILE) $(REQUIREMENTS) --extra dev --output-file requirements/dev.txt setup.cfg
+	$(COMPILE) --extra all --constraint requirements/dev.txt --output-file requirements/server.txt setup.cfg
+	echo setuptools | $(COMPILE) --constraint requirements/dev.txt --output-file requirements/build.txt -
 
 # diff ignores comments, in which docutils names its version.
 docs: $(VENV)/dev
@@ -118,8 +144,8 @@ deb: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || 
 deb: $(VENV)/dev
 	@command -v dh >/dev/null || \
 		{ echo "make deb needs debhelper: apt-get build-dep . installs all that it needs" >&2; exit 1; }
-	rm -rf dist
-	$(BIN)/pyproject-build --sdist --outdir dist
+	rm -f dist/popserv-*.tar.gz dist/popserv_*.deb
+	$(BIN)/pyproject-build --no-isolation --sdist --outdir dist
 	debian/package dist
 
 bench: $(VENV)/bench build/load
@@ -174,20 +200,24 @@ $(VENV)/python: setup.cfg setup.py pyproject.toml
 
 $(VENV)/serve: $(VENV)/python
 	@echo "installing Twisted in $(VENV): takes up to a minute, once"
-	$(INSTALL) .
+	$(INSTALL) --editable .
 	@touch $@
 
 $(VENV)/cluster: $(VENV)/python
 	@echo "installing Twisted, psycopg, obstore, PostgreSQL and rclone in $(VENV): takes a minute, once"
-	$(INSTALL) '.[cluster]'
+	$(INSTALL) --editable '.[cluster]'
 	@touch $@ $(VENV)/serve
 
-$(VENV)/dev: $(VENV)/python
+# Without an index, the last step fails if the requirements lack something.
+$(VENV)/dev: $(VENV)/python requirements/dev.txt requirements/build.txt
 	@echo "installing Twisted and the tools for development in $(VENV): takes a few minutes, once"
-	$(INSTALL) '.[dev]'
+	$(LOCKED) requirements/build.txt
+	$(LOCKED) requirements/dev.txt
+	@$(INSTALL) --no-index --no-build-isolation --editable '.[dev]' || \
+		{ echo "requirements/dev.txt is not up to date with setup.cfg: run make requirements" >&2; exit 1; }
 	@touch $@ $(VENV)/serve $(VENV)/cluster
 
 $(VENV)/bench: $(VENV)/python
 	@echo "installing Twisted, pyOpenSSL and matplotlib in $(VENV): takes a few minutes, once"
-	$(INSTALL) '.[bench]'
+	$(INSTALL) --editable '.[bench]'
 	@touch $@ $(VENV)/serve

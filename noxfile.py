@@ -3,7 +3,6 @@
 ``make versions`` runs all sessions.  A Python that is not installed is skipped.
 """
 
-from configparser import ConfigParser
 from pathlib import Path
 
 import nox
@@ -13,6 +12,7 @@ nox.options.default_venv_backend = "uv"
 nox.options.error_on_missing_interpreters = False
 
 HERE = Path(__file__).parent
+LOCK = "requirements/dev.txt"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
 
 
@@ -23,14 +23,6 @@ def names_of_tests():
     return sorted(f"tests.{name}" for name in (packages | modules) - {"live", "docs", "soak"})
 
 
-def extras_of_operators():
-    """Return the extras that the tests need, apart from the tools of the tests themselves."""
-    metadata = ConfigParser()
-    metadata.read(HERE / "setup.cfg")
-    popserv, *_ = metadata["options.extras_require"]["test"].split()
-    return popserv.removeprefix("popserv")
-
-
 def run_tests(session):
     """Run the tests that are named after ``--``, or all but those with other programs."""
     command = ("python", "-bb", "-W", "error", "-m", "tests")
@@ -39,8 +31,9 @@ def run_tests(session):
 
 @nox.session(python=PYTHONS)
 def tests(session):
-    """Run the tests with the newest libraries."""
-    session.install("--quiet", "--editable", ".[test]")
+    """Run the tests with the libraries of ``requirements/dev.txt``, whose hashes uv verifies."""
+    locked = ("--constraint", LOCK, "--build-constraint", LOCK)
+    session.install("--quiet", *locked, "--editable", ".[test]")
     run_tests(session)
 
 
@@ -48,7 +41,7 @@ def tests(session):
 def oldest(session):
     """Run the tests with the oldest Twisted and the oldest libraries that setup.cfg permits."""
     resolution = "--resolution=lowest-direct"
-    session.install("--quiet", resolution, "--editable", f".{extras_of_operators()}")
+    session.install("--quiet", resolution, "--editable", ".[all,cluster]")
     # The tools of the tests must not replace what has just been installed.
     constraints = Path(session.create_tmp(), "constraints.txt")
     freeze = ("uv", "pip", "freeze", "--exclude-editable", "--quiet")

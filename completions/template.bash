@@ -1,4 +1,5 @@
 # Completion of NAME for bash; made by make completions from the options.
+# shellcheck shell=bash
 
 # Sets the commands and the options that can follow the words.
 _NAME_contents() {

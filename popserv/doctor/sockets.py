@@ -42,7 +42,7 @@ class Socket(NamedTuple):
     @property
     def host(self) -> str:
         """The address by which this machine connects."""
-        if self.interface in ("", "0.0.0.0"):  # noqa: S104
+        if self.interface in ("", "0.0.0.0"):  # noqa: S104 - it is compared
             return "127.0.0.1"
         return "::1" if self.interface == "::" else self.interface
 

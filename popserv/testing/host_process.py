@@ -31,7 +31,7 @@ class HostProcess:
         root = str(Path(__file__).parents[2])
         path = [root, *(os.path.abspath(each) for each in sys.path)]
         with other:
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(  # noqa: S603 - a fixed program
                 [sys.executable, "-c", _PROGRAM, str(other.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,

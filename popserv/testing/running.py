@@ -211,5 +211,5 @@ class RunningServer:
 
     def _request(self, name: str, *arguments: object) -> Any:
         number = self._get_started().number
-        assert self._process is not None  # noqa: S101
+        assert self._process is not None  # noqa: S101 - for mypy
         return self._process.request(name, number, *arguments)

@@ -5,12 +5,11 @@ It is installed in an overlay of this machine's file system, and uses a network 
 
 import os
 import re
-from configparser import ConfigParser
 from functools import cache
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.live.harness import BIN, CHECKOUT, require_programs, run, temporary_directory
+from tests.live.harness import BIN, require_programs, run, temporary_directory
 from tests.live.test_packaging import check_output, copy_checkout
 
 PROGRAMS = ("make", "dh", "dpkg-buildpackage", "lintian", "curl", "setpriv", "unshare", "ip")
@@ -134,21 +133,6 @@ def build_package(mask=0o022):
 
 
 first_package = cache(build_package)
-
-
-class ExtrasTests(SynchronousTestCase):
-    """What the package contains."""
-
-    def test_extras(self):
-        """The package has all extras but those for development, and tomli for Python 3.10."""
-        setup = ConfigParser()
-        setup.read(CHECKOUT / "setup.cfg")
-        extras = set(setup["options.extras_require"])
-        rules = (CHECKOUT / "debian/rules").read_text()
-        chosen = re.search(r"^EXTRAS = (.*)$", rules, re.MULTILINE)[1].split(",")
-        self.assertEqual(
-            set(chosen), extras - {"config", "cluster", "test", "docs", "bench", "fuzz", "dev"}
-        )
 
 
 class DebianTests(SynchronousTestCase):
