@@ -16,13 +16,15 @@ ATTACK ?=
 MUTATION ?=
 AUDIT ?=
 REQUIREMENTS ?=
+# The private key of ssh, or the public one of a key in ssh-agent, that signs make dist.
+KEY =
 RUN_TESTS := $(BIN)/python -bb -W error -m coverage run -m tests
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := $(INSTALL) --no-build-isolation --require-hashes --requirement
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --annotation-style line
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve cluster chaos test soak versions fuzz faults attack mutation lint audit requirements docs man completions deb bench bench-growth bench-sql profile performance speedups translations clean
+.PHONY: help serve cluster chaos test soak versions fuzz faults attack mutation lint audit requirements docs man completions dist deb bench bench-growth bench-sql profile performance speedups translations clean
 
 help:
 	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
@@ -49,6 +51,7 @@ help:
 	@echo "make docs           build docs/_build/html, and check that the pages in man are up to date"
 	@echo "make man            build the manual pages in man, which are committed"
 	@echo "make completions    write the completions for bash and zsh, which are committed"
+	@echo "make dist           build what a release consists of in dist; KEY=FILE signs it with a key of ssh"
 	@echo "make deb            build the Debian package in dist, on a Debian machine"
 	@echo "make bench          compare popserv with Dovecot and twisted.mail, see benchmarks/README.rst;"
 	@echo "                    WORKLOAD=poll-500 selects a workload, BENCH=--help lists the options"
@@ -139,8 +142,22 @@ man: $(VENV)/dev
 completions: $(VENV)/dev
 	$(BIN)/python completions/generate.py
 
-# Everybody who builds a version on the same release gets the same octets.
-deb: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.rst)
+# Everybody who builds a version with the same Python, or on the same release of Debian, gets the
+# same octets.
+dist deb: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.rst)
+
+dist: $(VENV)/dev
+	rm -rf dist
+	$(BIN)/pyproject-build --no-isolation --outdir dist
+	cp requirements/server.txt "$$(echo dist/popserv-*.tar.gz | sed s/.tar.gz$$/-requirements.txt/)"
+	$(BIN)/python release/sbom.py dist/popserv-*.whl >"$$(echo dist/popserv-*.tar.gz | sed s/.tar.gz$$/.cdx.json/)"
+	cd dist && export LC_ALL=C && sha256sum popserv-* >SHA256SUMS
+ifdef KEY
+	ssh-keygen -q -Y sign -n file -f $(KEY) dist/SHA256SUMS
+else
+	@echo "dist/SHA256SUMS is not signed: name a key of ssh, as in make dist KEY=~/.ssh/id_ed25519" >&2
+endif
+
 deb: $(VENV)/dev
 	@command -v dh >/dev/null || \
 		{ echo "make deb needs debhelper: apt-get build-dep . installs all that it needs" >&2; exit 1; }

@@ -13,14 +13,14 @@ class Guide:
     """A page of docs/howto.
 
     ``replaced`` are texts of the page, such as directories and ports, and what stands for them
-    in the test; more can be added.
+    in the test; more can be added.  ``directory`` is where the commands run.
     """
 
-    def __init__(self, test, name, replaced):
+    def __init__(self, test, name, replaced, directory=None):
         self._test = test
         self._path = DOCS / "howto" / f"{name}.rst"
         self._blocks = dict(blocks(self._path, "console"))
-        self._directory = temporary_directory(test)
+        self._directory = directory or temporary_directory(test)
         self.replaced = {key: str(value) for key, value in replaced.items()}
 
     def _place(self, text):
@@ -48,7 +48,7 @@ class Guide:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
-                    timeout=TIMEOUT,
+                    timeout=4 * TIMEOUT,
                     check=False,
                 )
                 self._test.assertEqual(done.stdout, expected, command)
