@@ -11,13 +11,13 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
+from examples.cluster.processes import free_port
 from popserv.auth.passwords.users_file import default_path
 from tests.live.harness import (
     LOOPBACK,
     TIMEOUT,
     Server,
     deliver,
-    free_port,
     run,
     temporary_directory,
     until,
