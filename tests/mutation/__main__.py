@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.mutation.covering import Covering, measure, tests_of
-from tests.mutation.mutants import CHECKOUT, changed_lines, mutants_of, unchanged
+from tests.mutation.mutants import CHECKOUT, changed_lines, changed_modules, mutants_of, unchanged
 from tests.mutation.results import EQUIVALENT, Results, read_equivalents, table
 from tests.mutation.running import SURVIVED, in_child, judge, name_of, prepare
 
@@ -47,7 +47,7 @@ def parse(arguments):
 def modules(options):
     """Return the paths of the modules that the options name, relative to the checkout."""
     found = []
-    for name in options.module or ["popserv"]:
+    for name in options.module or changed_modules(options.since):
         place = CHECKOUT / name
         files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
         found += [str(each.relative_to(CHECKOUT)) for each in files]
@@ -149,6 +149,9 @@ def main(arguments=None):
             return 1
         if module.mutants:
             counts[path] = module.report()
+    if not counts:
+        print("these lines have no mutants")
+        return 0
     print(*table(counts), sep="\n")
     return int(any(each[SURVIVED] for each in counts.values()))
 

@@ -167,11 +167,22 @@ def _meaning(source):
     return ast.dump(_Meaning().visit(ast.parse(source)))
 
 
+def changed_modules(revision):
+    """Return the paths of the modules of popserv that have changed since a revision of git."""
+    return _git_diff("--name-only", "--diff-filter=d", revision, "--", "popserv/*.py").splitlines()
+
+
 def changed_lines(path, revision):
     """Return the numbers of the lines of a module that have changed since a revision of git."""
-    command = ("git", "diff", "--unified=0", revision, "--", path)
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     found = set()
-    for first, count in re.findall(r"^@@ \S+ \+(\d+)(?:,(\d+))? @@", done.stdout, re.MULTILINE):
+    diff = _git_diff("--unified=0", revision, "--", path)
+    for first, count in re.findall(r"^@@ \S+ \+(\d+)(?:,(\d+))? @@", diff, re.MULTILINE):
         found.update(range(int(first), int(first) + int(count or 1)))
     return found
+
+
+def _git_diff(*arguments):
+    command = ("git", "diff", "--merge-base", "--relative", *arguments)
+    return subprocess.run(
+        command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections import Counter
+from functools import cache
 from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +30,7 @@ def _split(table):
     return {key: value for key, value in table.items() if key != "reason"}, table["reason"]
 
 
+@cache
 def digest_of_tree():
     """Return a digest of all code and tests."""
     state = blake2b(digest_size=16)

@@ -3,13 +3,16 @@
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.mutation import mutants
+from tests.mutation.__main__ import main
 from tests.mutation.covering import tests_of
-from tests.mutation.mutants import CHECKOUT, changed_lines, mutants_of
+from tests.mutation.mutants import CHECKOUT, changed_lines, changed_modules, mutants_of
 from tests.mutation.results import read_equivalents
 from tests.mutation.running import name_of
 
@@ -48,6 +51,12 @@ class CommandTests(SynchronousTestCase):
         self.assertRegex(output, r"\n0 of 4 are found: 0.0 %\n\Z")
         code, output = self.run_command("--tests", ALL_TESTS, "--survivors")
         self.assertEqual(code, 0, output)
+
+    def test_nothing(self):
+        """A module without code has no mutants."""
+        with redirect_stdout(StringIO()) as output:
+            code = main(["--module", "popserv/maildrops/owners/__init__.py"])
+        self.assertEqual((code, output.getvalue()), (0, "these lines have no mutants\n"))
 
 
 class JudgeTests(SynchronousTestCase):
@@ -145,15 +154,22 @@ class MutantTests(SynchronousTestCase):
             [("A.f", "g()", "pass", 0, 3), ("A.f", "g()", "pass", 1, 4), ("h", "@b", "", 0, 7)],
         )
 
-    def test_changed_lines(self):
-        """The lines that have changed since a revision are those that git tells."""
-        self.mutants("a\nb\nc\nd\n")
-        git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org")
-        for command in ("init -q", "add module.py", "commit -qm a"):
+    def test_changed(self):
+        """The modules and lines that have changed since a revision are those that git tells."""
+        self.patch(mutants, "CHECKOUT", Path(self.mktemp()))
+        paths = [mutants.CHECKOUT / f"popserv/core/{name}.py" for name in "abc"]
+        paths[0].parent.mkdir(parents=True)
+        for path in paths:
+            path.write_text("a\nb\nc\nd\n")
+        git = ("git", "-C", mutants.CHECKOUT, "-c", "user.name=a", "-c", "user.email=a@example.org")
+        for command in ("init -q", "add popserv", "commit -qm a"):
             subprocess.run((*git, *command.split()), check=True)
-        self.assertEqual(changed_lines("module.py", "HEAD"), set())
-        self.mutants("a\nB\nd\ne\nf\n")
-        self.assertEqual(changed_lines("module.py", "HEAD"), {2, 4, 5})
+        self.assertEqual(changed_modules("HEAD"), [])
+        paths[0].write_text("a\nB\nd\ne\nf\n")
+        paths[1].unlink()
+        self.assertEqual(changed_modules("HEAD"), ["popserv/core/a.py"])
+        self.assertEqual(changed_lines("popserv/core/a.py", "HEAD"), {2, 4, 5})
+        self.assertEqual(changed_lines("popserv/core/c.py", "HEAD"), set())
 
     def test_tests(self):
         """The tests of a module are those in its place."""
