@@ -117,7 +117,7 @@ class Module:
         for mutant in self.mutants:
             is_equivalent = mutant.change in self._equivalents
             outcome = EQUIVALENT if is_equivalent else results.latest(mutant).outcome
-            counts[outcome] += 1
+            counts[outcome or "not run"] += 1
             if outcome == SURVIVED:
                 print(mutant)
         print(f"{self.path}: {', '.join(f'{n} {what}' for what, n in counts.items())}", flush=True)

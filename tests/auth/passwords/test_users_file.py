@@ -90,6 +90,26 @@ class ReadTests(UsersFileCase):
         self.assertEqual(len(self.events), 3)
         self.assertNotIn("s3cret", logged)
 
+    def test_ignored(self):
+        """A problem tells whether its whole line is ignored."""
+        self.write(b"x\nann:{PLAIN}a\nann:{PLAIN}b\nbob:{X}b\n")
+        problems = UsersFile(self.path).read().problems
+        self.assertEqual(
+            [(each.line, each.is_ignored) for each in problems], [(1, True), (3, True), (4, False)]
+        )
+
+    def test_schemes(self):
+        """Users have only certain schemes if those are all, and if there are users."""
+        for text, schemes, expected in (
+            (b"ann:{PLAIN}a", {b"PLAIN"}, True),
+            (b"ann:{PLAIN}a", {b"PLAIN", b"SHA"}, True),
+            (b"ann:{PLAIN}a\nbob:{SHA}b", {b"PLAIN"}, False),
+            (b"", {b"PLAIN"}, False),
+        ):
+            self.write(text)
+            users = UsersFile(self.path).read()
+            self.assertIs(users.has_only_schemes(frozenset(schemes)), expected)
+
     def test_refused(self):
         """A user whom a field refuses cannot log in; the log names the user and the field."""
         for extra, field in (

@@ -4,7 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.maildrops.mbox.unique_ids import assign_unique_ids, unique_ids_to_write
+from popserv.maildrops.mbox.unique_ids import (
+    assign_unique_ids,
+    is_unique_id,
+    unique_ids_to_write,
+)
 
 MESSAGES = st.lists(
     st.tuples(
@@ -47,7 +51,18 @@ class UniqueIdTests(SynchronousTestCase):
         after = [(each[0], written.get(at, each[1])) for at, each in enumerate(remaining)]
         self.assertEqual(assign_unique_ids(after), wanted)
 
-    def test_nothing_to_write(self):
-        """Nothing is written for messages that differ."""
-        messages = [(b"a", b""), (b"b", b"x"), (b"c", b"")]
+    @given(MESSAGES)
+    def test_nothing_to_write(self, messages):
+        """Nothing is written while no message was removed, whichever of them are equal."""
         self.assertEqual(unique_ids_to_write(messages, assign_unique_ids(messages)), {})
+
+    def test_one_for_each(self):
+        """There must be a unique-id for each message."""
+        self.assertRaises(ValueError, unique_ids_to_write, [(b"a", b""), (b"b", b"")], [b"61"])
+
+    def test_form(self):
+        """X-UIDL can have what UIDL can: 1 to 70 printable characters (RFC 1725 section 7)."""
+        for text in (b"!", b"~" * 70):
+            self.assertTrue(is_unique_id(text))
+        for text in (b"", b"~" * 71, b"a b", b"a\n", b"\x7f", b"\xe9"):
+            self.assertFalse(is_unique_id(text))
