@@ -468,6 +468,13 @@ class ScramTests(CheckerCase):
             wide = bytes(name).decode().translate({each: each + 0xFEE0 for each in name}).encode()
             self.assertEqual(self.challenge(wide), self.challenge(name))
 
+    def test_own_keys(self):
+        """Each user has the iteration count of its own secret."""
+        fields = [new_scram_sha256(b"a", n + 1) for n in range(9)]
+        self.write(b"\n".join(b"u%d:%b" % user for user in enumerate(fields)))
+        counts = [self.challenge(b"u%d" % n)[1] for n in range(9)]
+        self.assertEqual(counts, [b"%d" % (n + 1) for n in range(9)])
+
     def test_apop_only(self):
         """A user who must log in by APOP gets the challenge of an unknown name."""
         self.write(b"mrose:{APOP}x\nann:%b" % new_scram_sha256(b"a", 5))

@@ -70,6 +70,12 @@ class SecretFormsTests(SynchronousTestCase):
             check_form(field)
         self.assertEqual(len(tried), 2)
 
+    def test_yescrypt(self):
+        """Secrets of yescrypt are whole, whether this system supports them or not."""
+        self.patch(secret_forms, "verify", lambda field, password: None)
+        check_form(YESCRYPT)
+        self.assertRaises(ValueError, check_form, YESCRYPT[:-1])
+
     def test_no_hash(self):
         """Of secrets that are expensive to hash only the form is looked at."""
         self.patch(secret_forms, "verify", lambda field, password: self.fail(field))

@@ -73,10 +73,13 @@ class RenameTests(MaildirCase):
         with self.session() as mailbox:
             with (
                 before_each_call(os, "unlink", self.change_flags),
+                mock.patch.object(time, "sleep") as sleep,
                 self.assertRaises(RemovalFailed) as failed,
             ):
                 result(mailbox.remove(mailbox.messages))
             self.assertEqual(failed.exception.remaining, 2)
+            # The client waits meanwhile.
+            self.assertLess(sum(call.args[0] for call in sleep.mock_calls), 1)
             self.assertIn("/ann: messages are never where", str(failed.exception.__cause__))
         self.assertEqual(len(self.file_names()), 2)
 
@@ -127,10 +130,13 @@ class RemovalTests(MaildirCase):
             self.move(b"cur/2.b:2,", b"cur/2.b:2,S")
             with (
                 failing(os, "scandir", OSError(errno.EMFILE, "too many")),
+                mock.patch.object(time, "sleep") as sleep,
                 self.assertRaises(RemovalFailed) as failed,
             ):
                 result(mailbox.remove(mailbox.messages))
             self.assertEqual(failed.exception.remaining, 1)
+            self.assertIn("too many", str(failed.exception.__cause__))
+            self.assertEqual(len(sleep.mock_calls), 1)
         self.assertEqual(self.file_names(), [b"cur/2.b:2,S"])
 
     def test_durable(self):
@@ -144,6 +150,26 @@ class RemovalTests(MaildirCase):
             result(mailbox.remove(mailbox.messages))
         new, cur = (os.stat(self.path_of(folder)).st_ino for folder in (b"new", b"cur"))
         self.assertEqual(synced, [(new, [b"cur/2.b:2,"]), (cur, [])])
+
+    def test_durable_renamed(self):
+        """If a message was renamed, the folders are synced and the quota changed after all."""
+        synced = []
+
+        def fsync(fd):
+            synced.append((os.fstat(fd).st_ino, self.file_names()))
+
+        self.put(b"maildirsize", b"1000S\n6 3\n")
+        with self.session() as mailbox, mock.patch.object(time, "sleep") as sleep:
+            self.move(b"cur/2.b:2,", b"cur/2.b:2,S")
+            with mock.patch.object(os, "fsync", fsync):
+                result(mailbox.remove(mailbox.messages))
+        folders = {os.stat(self.path_of(folder)).st_ino for folder in (b"new", b"cur")}
+        self.assertEqual({inode for inode, names in synced if not names}, folders)
+        with open(self.path_of(b"maildirsize"), "rb") as file:
+            lines = file.read().splitlines()[1:]
+        counts = [sum(int(line.split()[column]) for line in lines) for column in (0, 1)]
+        self.assertEqual(counts, [0, 0])
+        self.assertEqual(sleep.mock_calls, [mock.call(0.0)])
 
     def test_not_durable(self):
         """If the folders cannot be synced, the removal fails."""
