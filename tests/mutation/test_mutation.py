@@ -180,5 +180,5 @@ class MutantTests(SynchronousTestCase):
         """Each line of an equivalent mutant is in its module, and each has a reason."""
         for change, reason in read_equivalents().items():
             lines = {*map(str.strip, (CHECKOUT / change.module).read_text("utf-8").splitlines())}
-            self.assertLessEqual({*change.was.splitlines()}, lines, change)
+            self.assertTrue(lines.issuperset(change.was.splitlines()), change)
             self.assertGreater(len(reason), 10)
