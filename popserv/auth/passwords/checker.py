@@ -187,18 +187,23 @@ class SecretsChecker(UserDirectory):
     def _verify_password(self, credentials: IUsernamePassword, user: User | None) -> bool:
         passwords = candidate_passwords(credentials.password)
         decoy = self._decoy(credentials.username, self._source.secrets().passwords)
-        if user is not None and has_password(user.password_field):
+        field = decoy if user is None else user.password_field
+        if not has_password(field):
+            # Nothing can match, for a reason that is raised.
+            _take_time(decoy, passwords)
+        elif user is None:
+            _take_time(field, passwords)
+        else:
             try:
-                return _matches(user.password_field, passwords)
+                return _matches(field, passwords)
             except ValueError:
                 _take_time(decoy, passwords)
                 raise
-        _take_time(decoy, passwords)
         if user is None:
             return False
-        if is_apop(user.password_field):
+        if is_apop(field):
             raise UnauthorizedLogin("this user must log in by APOP")
-        return _matches(user.password_field, passwords)
+        return _matches(field, passwords)
 
     def _decoy(self, name: bytes, fields: Sequence[bytes]) -> bytes:
         """Return the password field that stands for that of a name, or a field without a secret.

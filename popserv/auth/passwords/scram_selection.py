@@ -32,19 +32,16 @@ def select_scram_keys(
     """
     scheme = {"sha256": b"SCRAM-SHA-256", "sha1": b"SCRAM-SHA-1"}[hash_name]
     decoy_keys = decoys.scram_keys(hash_name, name, SCRAM_ITERATIONS)
-    can_use_scram = (
-        user is not None
-        and has_password(user.password_field)
-        and scheme_of(user.password_field) in {scheme, *CLEARTEXT_SCHEMES}
-    )
     decoy_field = decoys.choose(name, secrets.passwords)
-    chosen = user.password_field if user is not None and can_use_scram else decoy_field
+    field = decoy_field if user is None else user.password_field
+    can_use_scram = has_password(field) and scheme_of(field) in {scheme, *CLEARTEXT_SCHEMES}
+    chosen = field if can_use_scram else decoy_field
     # Decoy keys, too, must take the time of a user's keys and have their iteration count.
     if scheme_of(chosen) == scheme:
         keys = parse_scram_keys(split_field(chosen)[1])
     else:
         password = prepared_password(split_field(chosen)[1])
         keys = derive_scram_keys(hash_name, password, decoy_keys.salt, SCRAM_ITERATIONS)
-    if can_use_scram:
+    if can_use_scram and user is not None:
         return user, keys
     return None, decoy_keys._replace(iterations=keys.iterations)

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
@@ -121,6 +122,8 @@ _SOME_ADDRESS = "192.0.2.1"
 _SOME_NETWORKS = (ip_network("198.51.100.0/24"),)
 
 
+# Otherwise each refusal before delay_until would take longer than others.
+@lru_cache(64)
 def utc_time(seconds: int) -> str:
     """Return a time, in seconds since the epoch, as ISO 8601 in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
