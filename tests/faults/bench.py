@@ -205,9 +205,14 @@ class Bench:
                 lmtp.close()
 
     def age_dotlocks(self, *, all_of_them=False):
-        """Let the time pass after which a dotlock is stale that has no process ID, or any."""
-        for path in self.root.glob("**/mail/*.lock"):
-            if all_of_them or not path.read_bytes():
+        """Let the time pass after which a dotlock is stale that has no process ID, or any.
+
+        That of Dovecot's list is stale after some time, whatever is in it.
+        """
+        roots = (self.mail, *(each.root for each in self._sources.values()))
+        listed = [path for root in roots for path in root.glob("*/dovecot-uidlist.lock")]
+        for path in (*listed, *(path for root in roots for path in root.glob("*.lock"))):
+            if all_of_them or path in listed or not path.read_bytes():
                 old = path.stat().st_mtime - STALE_AGE - 1
                 os.utime(path, (old, old))
 
