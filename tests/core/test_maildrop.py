@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.core.maildrop import Maildrop, message_count
 from popserv.core.snapshot import Snapshot
-from popserv.errors import NoSuchMessage, ReadOnlyMaildrop
+from popserv.errors import NeedsUTF8, NoSuchMessage, ReadOnlyMaildrop
 from popserv.messages.sizes import Sizes
 from tests.core.harness import make_snapshot
 
@@ -75,6 +75,15 @@ class MaildropTests(SynchronousTestCase):
                 one.mark(1)
                 self.assertNotEqual([*one.scan_listing()], [*other.scan_listing()])
 
+    def test_header_only(self):
+        """A blank line is added to header-only messages, if it is added to any."""
+        snapshot = make_snapshot(120, 200, 80, header_only=[1])
+        for options, header_only in (({}, []), ({"adds_blank_lines": True}, [2])):
+            maildrop = Maildrop(snapshot, **options)
+            found = [number for number in (1, 2, 3) if maildrop.is_header_only(number)]
+            self.assertEqual(found, header_only)
+            self.assertEqual(maildrop[2].octets, 200 + 2 * len(header_only))
+
     def test_message_count(self):
         """One message is "1 message" (RFC 1725 section 7), two are "2 messages" (section 9)."""
         texts = ["0 messages", "1 message", "2 messages"]
@@ -102,6 +111,14 @@ class DowngradedTests(SynchronousTestCase):
         maildrop = Maildrop(self.snapshot, as_stored=False)
         expected = ((3, 405), [b"1 120", b"2 205", b"3 80"], [120, 205, 80], [False, True, False])
         self.assertEqual(self.read(maildrop), expected)
+
+    def test_needs_utf8(self):
+        """A message that can only be sent as stored is refused until then."""
+        maildrop = Maildrop(make_snapshot(120, 200, downgraded={0: 0, 1: 1}), as_stored=False)
+        self.assertRaises(NeedsUTF8, maildrop.is_downgraded, 1)
+        self.assertTrue(maildrop.is_downgraded(2))
+        maildrop.use_stored_form()
+        self.assertFalse(maildrop.is_downgraded(1))
 
     def test_as_stored(self):
         """They have the octets as stored from the start, or after use_stored_form()."""

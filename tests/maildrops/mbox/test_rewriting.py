@@ -151,6 +151,18 @@ class RewritingTests(SynchronousTestCase):
     @settings(max_examples=400)
     def test_killed(self, case, number, written):
         """If the process is killed in any system call, every message not removed is in the file."""
+        self.kill(case, number, written)
+
+    def test_killed_while_it_grows(self):
+        """So it is if the file becomes longer than it was by more than the notice."""
+        messages = [message(number, 9) for number in range(4)]
+        longer = {0: b"X-UIDL: %b\n" % (b"0" * 900)}
+        for removed in (set(), {1}):
+            for number in range(200):
+                self.kill((messages, removed, longer), number, 0)
+
+    def kill(self, case, number, written):
+        """Kill a rewrite in one of its system calls, after so many octets are written."""
         _, run, _ = self.prepare(case)
         calls = count()
 
