@@ -34,6 +34,7 @@ class MaildropTests(SynchronousTestCase):
         self.assertEqual([message.uid for message in maildrop.marked], [b"b"])
         maildrop.unmark_all()
         self.assertEqual((maildrop.count, maildrop.octets), (3, 400))
+        self.assertEqual(str(maildrop.summary()), "3 messages (400 octets)")
         self.assertEqual(maildrop[2].octets, 200)
         self.assertEqual(maildrop.marked, [])
 

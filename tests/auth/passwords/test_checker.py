@@ -31,9 +31,10 @@ from popserv.auth.hmac_md5 import hmac_md5_context
 from popserv.auth.names import CaseInsensitiveNames, prepared_name
 from popserv.auth.passwords import checker as passwd
 from popserv.auth.passwords import decoys, scram_selection
+from popserv.auth.passwords.cram_md5 import CRAM_MD5_SCHEMES
 from popserv.auth.passwords.decoys import Decoys
 from popserv.auth.passwords.file_checker import PasswdFileChecker
-from popserv.auth.passwords.schemes import SchemeUnavailable, new_scram_sha256, split_field
+from popserv.auth.passwords.schemes import SCHEMES, SchemeUnavailable, new_scram_sha256, split_field
 from popserv.auth.passwords.scram_keys import derive_scram_keys, parse_scram_keys
 from popserv.auth.users.extra_fields import _is_in
 from popserv.core.connection_details import ConnectionDetails, connection_details
@@ -645,6 +646,15 @@ class CramMD5Tests(CheckerCase):
         self.patch(credentials, "check_context", lambda given: checked.append(given) or True)
         self.assertFalse(self.accepts(credentials))
         self.assertEqual(checked, [context])
+
+    def test_other_schemes(self):
+        """No secret of another scheme is taken for a context of HMAC-MD5."""
+        for scheme in SCHEMES.keys() - CRAM_MD5_SCHEMES:
+            for secret in (b"0" * 32, b"0" * 64):
+                self.write(b"ann:{%b}%b" % (scheme, secret))
+                credentials = CramMD5Credentials(b"ann", b"<1.2@host>", b"")
+                self.patch(credentials, "check_context", lambda context: True)
+                self.assertFalse(self.accepts(credentials), scheme)
 
     def test_other_credentials(self):
         """Credentials that check only cleartext passwords are refused for a CRAM-MD5 secret."""
