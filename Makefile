@@ -9,6 +9,7 @@ BENCH ?=
 CLUSTER ?=
 CHAOS ?=
 SOAK ?=
+ENDURANCE ?=
 VERSIONS ?=
 FUZZ ?=
 FAULTS ?=
@@ -24,7 +25,7 @@ LOCKED := $(INSTALL) --no-build-isolation --require-hashes --requirement
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --annotation-style line
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees
 
-.PHONY: help serve cluster chaos test soak versions fuzz faults attack mutation lint audit requirements docs man completions dist deb bench bench-growth bench-sql profile performance speedups translations clean
+.PHONY: help serve cluster chaos test soak endurance versions fuzz faults attack mutation lint audit requirements docs man completions dist deb bench bench-growth bench-sql profile performance speedups translations clean
 
 help:
 	@echo "make serve          serve a sample maildrop on 127.0.0.1:1110"
@@ -35,6 +36,8 @@ help:
 	@echo "make test           run all tests and report the coverage"
 	@echo "make soak           run random sessions against real servers and compare them with a model;"
 	@echo "                    SOAK=--help lists the options"
+	@echo "make endurance      use servers for a million sessions, and see whether anything grows;"
+	@echo "                    ENDURANCE=--help lists the options"
 	@echo "make versions       run the tests with all installed versions of Python, and the oldest libraries"
 	@echo "make fuzz           run what reads the input of others with inputs that coverage guides;"
 	@echo "                    FUZZ='--target mbox --seconds 600', FUZZ=--help lists the options"
@@ -86,6 +89,9 @@ test: $(VENV)/dev
 
 soak: $(VENV)/dev
 	@$(BIN)/python -bb -W error -m tests.soak $(SOAK)
+
+endurance: $(VENV)/dev $(VENV)/bench
+	@$(BIN)/python -bb -W error -m tests.endurance $(ENDURANCE)
 
 versions: $(VENV)/dev
 	$(BIN)/nox $(VERSIONS)

@@ -20,7 +20,9 @@ def names_of_tests():
     """Return the names of all tests but those of other programs, which take most of the time."""
     packages = {path.parent.name for path in HERE.glob("tests/*/__init__.py")}
     modules = {path.stem for path in HERE.glob("tests/test_*.py")}
-    return sorted(f"tests.{name}" for name in (packages | modules) - {"live", "docs", "soak"})
+    return sorted(
+        f"tests.{name}" for name in (packages | modules) - {"live", "docs", "soak", "endurance"}
+    )
 
 
 def run_tests(session):

@@ -123,12 +123,12 @@ class Fetchmail:
         return done.stdout
 
 
-def until(condition, what):
+def until(condition, what, timeout=TIMEOUT):
     """Wait until a condition returns a true value; return that value.
 
-    :raises AssertionError: it did not within TIMEOUT seconds; the message names ``what``.
+    :raises AssertionError: it did not within ``timeout`` seconds; the message names ``what``.
     """
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + timeout
     while not (result := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"timed out waiting for {what}")

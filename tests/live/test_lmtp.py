@@ -29,9 +29,9 @@ from tests.live.postfix import Postfix
 class LMTP:
     """A connection to an LMTP server on a UNIX socket."""
 
-    def __init__(self, path):
+    def __init__(self, path, timeout=TIMEOUT):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(TIMEOUT)
+        self.socket.settimeout(timeout)
         self.socket.connect(str(path))
         self.file = self.socket.makefile("rb")
         self.reply()

@@ -24,15 +24,8 @@ def parse(arguments):
     parser.add_argument("--users", type=int, default=8, help="default 8")
     parser.add_argument("--polls", type=int, default=30, help="of each user, at a step; default 30")
     parser.add_argument("--life", type=int, default=400, help="steps of each server; default 400")
-    parser.add_argument("--steady", action="store_true", help="one server, with two workers")
     parser.add_argument("--interval", type=float, default=10, help="seconds between two lines")
-    options = parser.parse_args(arguments)
-    if options.steady:
-        stores = options.store or STORES
-        options.store = [name for name in stores if name != "memory"]
-        if not options.store:
-            parser.error("--steady: mail in memory has no workers")
-    return options
+    return parser.parse_args(arguments)
 
 
 def soak(store, options, seed, root):
@@ -40,7 +33,7 @@ def soak(store, options, seed, root):
 
     :raises tests.soak.model.Fault: the server does not agree with the model.
     """
-    run = Run(root, store, users=options.users, polls=options.polls, is_steady=options.steady)
+    run = Run(root, store, users=options.users, polls=options.polls)
     report = Report(run)
     try:
         for step in steps(seed, options.life):
@@ -63,8 +56,7 @@ def again(store, options, seed):
     """Return the command that makes the same decisions."""
     return (
         f"make soak SOAK='--store {store} --seed {seed} --seconds {options.seconds:g} "
-        f"--users {options.users} --polls {options.polls} --life {options.life}"
-        f"{' --steady' * options.steady}'"
+        f"--users {options.users} --polls {options.polls} --life {options.life}'"
     )
 
 

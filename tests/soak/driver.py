@@ -17,14 +17,12 @@ from tests.soak.user import User
 class Run(Clients, Programs, Operator):
     """A run of one store; every public method whose name is an action carries out a step of it.
 
-    A steady run has one server, of whose workers the first one is never killed.
-
     :raises tests.soak.model.Fault: the server does not agree with the model.
     """
 
     LOCK_SECONDS = 20
 
-    def __init__(self, root, store, *, users=4, polls=5, is_steady=False, broken=""):
+    def __init__(self, root, store, *, users=4, polls=5, broken=""):
         self.transcript = Transcript()
         self.counts = Counter()
         self.latencies = []
@@ -32,7 +30,6 @@ class Run(Clients, Programs, Operator):
         self._kind = store
         self._polls = polls
         self._servers = 0
-        self._is_steady = is_steady
         self._is_broken = bool(broken)
         name = f"broken:{broken}:{self._store.name}" if broken else self._store.name
         self.process = Process(root, name)
@@ -45,8 +42,6 @@ class Run(Clients, Programs, Operator):
 
     def execute(self, step):
         """Carry out a step."""
-        if self._is_steady and self._servers and step.action in plan.ENDING:
-            return
         self.transcript.add("step", f"{step.action} {step.user} {step.number}")
         action, users = step.action, self.users
         if action in plan.IN_SESSION:

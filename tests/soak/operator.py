@@ -9,6 +9,17 @@ from tests.soak.process import Configuration
 from tests.soak.user import User
 
 
+def check_log(text):
+    """Look for errors in a log.
+
+    :raises Fault: there is one.
+    """
+    for sign in ("Traceback", "Unhandled", "Unexpected error"):
+        if sign in text:
+            at = text.index(sign)
+            raise Fault(f"the log has an error:\n{text[max(0, at - 1000) : at + 3000]}")
+
+
 class Operator:
     """Actions of the operator, and accidents."""
 
@@ -18,12 +29,9 @@ class Operator:
             self._stop()
         dialects = list(COMMANDS)
         # Broken stores have no record for LAST.
-        is_modern = self._is_broken or self._is_steady
-        at = -1 if is_modern else self._servers + len(self._kind)
+        at = -1 if self._is_broken else self._servers + len(self._kind)
         dialect = dialects[at % len(dialects)]
         workers = choose.choice([1, 2, 3]) if self._store.is_kept else 1
-        if self._is_steady:
-            workers = 2
         has_last = "LAST" in COMMANDS[dialect]
         marks_seen = choose.random() < 0.5 and not has_last
         self._servers += 1
@@ -50,7 +58,7 @@ class Operator:
     def _stop(self, number=signal.SIGTERM):
         self.transcript.add("operator", f"stops the server by {number!r}")
         self.process.stop(number)
-        self._read_log(self.process.log())
+        check_log(self.process.log())
         for user in self.users:
             self._lose(user, is_killed=number == signal.SIGKILL)
 
@@ -91,7 +99,7 @@ class Operator:
 
     def rotate(self, _user, _choose):
         """Rotate the log, and look for errors in the old file."""
-        self._read_log(self.process.rotate())
+        check_log(self.process.rotate(signal.SIGHUP))
 
     def renew(self, _user, _choose):
         """Replace the certificate; new connections get the new one, and others go on."""
@@ -119,9 +127,3 @@ class Operator:
             raise Fault(f"the new user {other.name} cannot log in")
         self._quit(other)
         remove_user(path, other.name.encode())
-
-    def _read_log(self, text):
-        for sign in ("Traceback", "Unhandled", "Unexpected error"):
-            if sign in text:
-                at = text.index(sign)
-                raise Fault(f"the log has an error:\n{text[max(0, at - 1000) : at + 3000]}")

@@ -44,9 +44,6 @@ IN_SESSION = {
 }
 """The actions for users who have a session; without any, the step is a login."""
 
-ENDING = {"new_server", "restart"}
-"""The actions that stop the server."""
-
 
 class Step(NamedTuple):
     """An action, the user whom it is about, and the number from which the rest is chosen."""

@@ -130,7 +130,8 @@ class Process:
         """Return the workers, the one that runs longest first."""
         pid = self._server.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return sorted(map(int, children)) if self.configuration.workers > 1 else []
+        # The kernel lists children in the order of birth; process IDs begin again at some time.
+        return list(map(int, children)) if self.configuration.workers > 1 else []
 
     def kill_worker(self):
         """Kill a worker, not the one that runs longest; without workers, kill and start again.
@@ -151,11 +152,11 @@ class Process:
         """Send a signal to the server."""
         self._server.process.send_signal(number)
 
-    def rotate(self):
-        """Rotate the log, as logrotate does; return what it has had."""
+    def rotate(self, number):
+        """Rotate the log, as logrotate does, by a signal; return what it has had."""
         old = self._logfile.with_suffix(".1")
         self._logfile.rename(old)
-        self.signal(signal.SIGHUP)
+        self.signal(number)
         until(self._logfile.exists, "the new log file")
         return old.read_text(errors="backslashreplace")
 
@@ -163,10 +164,13 @@ class Process:
         """Return the log since the last rotation."""
         return self._server.log
 
-    def usage(self):
-        """Return the number of processes, and their memory in octets, descriptors and threads."""
+    def usage(self, pids=()):
+        """Return the number of processes, and their memory in octets, descriptors and threads.
+
+        They are all processes of the server, unless ``pids`` has some of them.
+        """
         memory = descriptors = threads = 0
-        pids = self.pids()
+        pids = pids or self.pids()
         for pid in pids:
             status = Path(f"/proc/{pid}/status").read_text()
             memory += int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) << 10

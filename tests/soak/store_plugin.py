@@ -4,6 +4,9 @@ A server finds them as a plugin, because this file is copied to a directory of p
 ``broken:FAULT:STORE`` is a store that breaks a promise once it has removed or shown a few messages.
 """
 
+import os
+import threading
+
 from twisted.plugin import IPlugin
 from zope.interface import directlyProvides, implementer
 
@@ -49,13 +52,24 @@ class _BrokenStore:
         self._store = store
         self.removed = {}
         self.shown = 0
+        self._leaked = []
 
     def __getattr__(self, name):
         return getattr(self._store, name)
 
     async def open_maildrop(self, user):
         """Open a mailbox."""
+        if self._fault == "leaks":
+            self._leak()
+        if self._fault == "process-ended" and self.shown == 100:
+            os._exit(1)
         return _BrokenMailbox(self._fault, self, user, await self._store.open_maildrop(user))
+
+    def _leak(self):
+        self._leaked.append(b"x" * 20_000)
+        if self.shown % 10 == 0:
+            self._leaked.append(os.dup(0))
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 
 class _BrokenMailbox:
