@@ -27,12 +27,12 @@ class Transcript:
 
 
 class Client:
-    """A connection; ``wrap`` starts TLS on a socket."""
+    """A connection; ``wrap`` starts TLS on a socket, and ``source`` is its own address."""
 
-    def __init__(self, port, transcript, name, wrap=None):
+    def __init__(self, port, transcript, name, wrap=None, source=None):
         self.name = name
         self._transcript = transcript
-        self._socket = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+        self._socket = socket.create_connection(("127.0.0.1", port), TIMEOUT, source)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.is_private = wrap is not None
         if wrap:

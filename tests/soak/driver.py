@@ -7,15 +7,23 @@ from popserv.auth.passwords.users_file_editing import set_secret
 from tests.soak import plan
 from tests.soak.clients import Clients
 from tests.soak.connection import Transcript
+from tests.soak.endings import Endings
+from tests.soak.logins import RHOSTS, WIDE_RHOSTS, Logins, has_reserved_ports
 from tests.soak.operator import Operator
 from tests.soak.process import Process
 from tests.soak.programs import Programs
+from tests.soak.session import COMMANDS
 from tests.soak.stores import STORES
 from tests.soak.user import User
 
+ANY_PROOF, ANY_REMOTE_USER = "any-proof", "any-remote-user"
+"""Faults that are not the store's: a checker that takes any proof of SCRAM, and an rhosts file."""
 
-class Run(Clients, Programs, Operator):
+
+class Run(Logins, Clients, Endings, Programs, Operator):
     """A run of one store; every public method whose name is an action carries out a step of it.
+
+    A ``broken`` server has a fault: one of those above, or one of ``store_plugin``.
 
     :raises tests.soak.model.Fault: the server does not agree with the model.
     """
@@ -30,9 +38,20 @@ class Run(Clients, Programs, Operator):
         self._kind = store
         self._polls = polls
         self._servers = 0
-        self._is_broken = bool(broken)
-        name = f"broken:{broken}:{self._store.name}" if broken else self._store.name
-        self.process = Process(root, name)
+        self._broken = broken
+        # Broken stores have no record for LAST.
+        self._dialects = ["modern"] if broken else list(COMMANDS)
+        name, auth, rhosts = self._store.name, "passwd-file:", RHOSTS
+        if broken == ANY_PROOF:
+            auth = f"broken:{broken}:{auth}"
+        elif broken == ANY_REMOTE_USER:
+            self._dialects, rhosts = ["pop-revised"], WIDE_RHOSTS
+        elif broken:
+            name = f"broken:{broken}:{name}"
+        self.process = Process(root, name, auth)
+        self._rhosts = root / "rhosts" if has_reserved_ports() else None
+        if self._rhosts:
+            self._rhosts.write_text(rhosts)
         self.users = [User(f"user{n}", self._store.normalize) for n in range(users)]
         self.users[-1].has_apop = True
         self._bodies = 0

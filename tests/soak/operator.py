@@ -4,8 +4,9 @@ import signal
 
 from popserv.auth.passwords.users_file_editing import remove_user, set_secret
 from tests.live.harness import until
-from tests.soak.model import COMMANDS, Fault
+from tests.soak.model import Fault
 from tests.soak.process import Configuration
+from tests.soak.session import COMMANDS
 from tests.soak.user import User
 
 
@@ -27,15 +28,22 @@ class Operator:
         """Stop the server, and start one with another configuration."""
         if self._servers:
             self._stop()
-        dialects = list(COMMANDS)
-        # Broken stores have no record for LAST.
-        at = -1 if self._is_broken else self._servers + len(self._kind)
-        dialect = dialects[at % len(dialects)]
+        dialect = self._dialects[(self._servers + len(self._kind)) % len(self._dialects)]
         workers = choose.choice([1, 2, 3]) if self._store.is_kept else 1
-        has_last = "LAST" in COMMANDS[dialect]
-        marks_seen = choose.random() < 0.5 and not has_last
+        marks_seen = choose.random() < 0.5 and "LAST" not in COMMANDS[dialect]
+        utf8 = choose.random() < 0.5 and dialect == "modern"
+        deleted = choose.choice(["remove", "keep", "move:Trash"])
+        if self._kind != "maildir" or "UIDL" not in COMMANDS[dialect]:
+            deleted = "remove"
         self._servers += 1
-        configuration = Configuration(dialect, workers, marks_seen and not self._is_broken)
+        configuration = Configuration(
+            dialect,
+            workers,
+            marks_seen and not self._broken,
+            utf8 and self._broken in ("", "utf8-ignored"),
+            deleted if self._broken in ("", "deleted-ignored") else "remove",
+            self._rhosts if dialect in ("rfc1225", "pop-revised") else None,
+        )
         self.transcript.add("operator", f"starts {configuration}")
         self.process.start(configuration)
         self._forget()

@@ -13,6 +13,7 @@ WEIGHTS = {
     "commands": 30,
     "all_at_once": 5,
     "second_login": 1,
+    "wrong_login": 1,
     "quit": 12,
     "quit_meanwhile": 4,
     "half_close": 4,
@@ -30,6 +31,7 @@ WEIGHTS = {
     # The operator's, and accidents.
     "kill_worker": 2,
     "kill_at_quit": 2,
+    "kill_at_delivery": 2,
     "restart": 1,
     "reload": 2,
     "rotate": 1,

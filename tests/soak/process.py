@@ -20,7 +20,10 @@ class Configuration(NamedTuple):
 
     dialect: str
     workers: int
-    marks_seen: bool
+    marks_seen: bool = False
+    utf8: bool = False
+    deleted: str = "remove"
+    rhosts: Path | None = None
 
     @property
     def records(self):
@@ -30,8 +33,13 @@ class Configuration(NamedTuple):
     @property
     def options(self):
         """The options of the server."""
-        seen = ["--mark-seen"] if self.marks_seen else []
-        return "--dialect", self.dialect, "--workers", str(self.workers), *seen
+        options = ["--dialect", self.dialect, "--workers", str(self.workers)]
+        options += ["--mark-seen"] * self.marks_seen + ["--utf8"] * self.utf8
+        if self.deleted != "remove":
+            options += ["--deleted", self.deleted]
+        if self.rhosts:
+            options += ["--rhosts", self.rhosts]
+        return options
 
 
 class LoggingServer(Server):
@@ -49,14 +57,18 @@ class LoggingServer(Server):
 
 
 class Process:
-    """A server with one configuration at a time, in a directory that it keeps over restarts."""
+    """A server with one configuration at a time, in a directory that it keeps over restarts.
 
-    def __init__(self, root, store):
+    ``auth`` is the start of the option, to which the path of the users file is added.
+    """
+
+    def __init__(self, root, store, auth="passwd-file:"):
         self.root = root
         self.users = root / "users"
         self.certificate = root / "server.pem"
         self._logfile = root / "log"
         self._store = store
+        self._auth = auth
         self._server = None
         self.port = self.tls_port = None
         self.configuration = None
@@ -94,7 +106,7 @@ class Process:
         path = [str(AUDIT), str(self.root / "plugins"), str(CHECKOUT)]
         self._server = LoggingServer(
             self._logfile,
-            *("--auth", f"passwd-file:{self.users}", *self.configuration.options),
+            *("--auth", f"{self._auth}{self.users}", *self.configuration.options),
             *("--certificate", self.certificate, "--listen", LOOPBACK, "--listen-tls", LOOPBACK),
             *("--lmtp", f"unix:{self.lmtp}", "--recipient-local-part"),
             store=("--store", self._store),

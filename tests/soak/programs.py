@@ -1,6 +1,7 @@
 """What other programs do with the mail in a run."""
 
 import re
+import time
 
 from tests.live.test_lmtp import LMTP
 from tests.soak.model import AWAY, GONE, HERE, MAYBE, Fault
@@ -20,9 +21,11 @@ class Programs:
         """Return a message such as there are: most are small, some equal, some hostile."""
         self._bodies += 1
         subject = b"Subject: %d\n" % (0 if choose.random() < 0.2 else self._bodies)
-        kind = choose.randrange(14)
+        kind = choose.randrange(15)
         if kind == 0:
             return subject
+        if kind == 14:
+            subject = f"Subject: grün\nFrom: Jörg <j\xf6rg{self._bodies}@example.org>\n".encode()
         if kind == 1:
             return subject + b"\n" + b"x" * choose.randrange(200_000) + b"\nend"
         if kind == 2:
@@ -45,7 +48,30 @@ class Programs:
         """A mail transfer agent delivers a message by LMTP."""
         self._send(user, self._store.prepare(self._body(choose)))
 
+    def kill_at_delivery(self, user, choose):
+        """A worker is killed during a delivery, and the agent delivers another message.
+
+        The first one is stored in whole or not at all, and surely if it was accepted.
+        """
+        if not self._store.is_kept:
+            return
+        begun = self._begin_delivery(user, self._store.prepare(self._body(choose)))
+        time.sleep(choose.choice([0, 0, 0.001, 0.003, 0.01]))
+        self.process.kill_worker()
+        self._store.settle()
+        if not self._end_delivery(user, *begun):
+            user.maildrop.possible.append(begun[1])
+        # This also removes what the server has left of the first message.
+        self._send(user, self._store.prepare(self._body(choose)))
+        self._after_kill()
+
     def _send(self, user, body):
+        if not self._end_delivery(user, *self._begin_delivery(user, body)):
+            raise Fault("a delivery has no reply")
+        self._settle(user, are_marks_changed=True)
+
+    def _begin_delivery(self, user, body):
+        """Send a message; return the connection, and the form in which it must be stored."""
         # In an mbox file, From_ lines are changed.
         lines = [line for line in body.split(b"\n") if not line.startswith((b"From ", b">From "))]
         form = b"".join(line + b"\r\n" for line in lines)
@@ -58,12 +84,20 @@ class Programs:
         stuffed = re.sub(rb"(?m)^\.", b"..", form)
         self._log_program(f"sends a message to {user.name}: {stuffed[:200]!r}")
         client.socket.sendall(stuffed + b".\r\n")
-        reply = client.reply()
+        return client, b"Return-Path: <%b>\r\n" % sender + form
+
+    def _end_delivery(self, user, client, form):
+        """Read the reply to a message; return whether there is one."""
+        try:
+            reply = client.reply()
+        except ConnectionError:
+            reply = ""
         client.close()
-        if not reply.startswith("250"):
+        if reply and not reply.startswith("250"):
             raise Fault(f"a delivery was refused: {reply}")
-        user.maildrop.expected.append(b"Return-Path: <%b>\r\n" % sender + form)
-        self._settle(user, are_marks_changed=True)
+        if reply:
+            user.maildrop.expected.append(form)
+        return bool(reply)
 
     def flag(self, user, choose):
         """Another program sets the flags of a message."""
@@ -99,7 +133,9 @@ class Programs:
 
     def _take_away(self, user, choose, method, state):
         message = self._pick(user, choose)
-        if message:
+        # Whether one that comes back is hidden again is not determined.
+        is_hidden = message and (message.is_hidden or message in user.maildrop.maybe_hidden)
+        if message and not (state == AWAY and is_hidden):
             entry = user.session and user.session.entry(message)
             if entry:
                 entry.is_disturbed = True

@@ -1,12 +1,22 @@
-"""Kinds of stores for the tests of the model: one in memory, and stores that break a promise.
+"""Plugins for the tests of the model: a store in memory, and stores and a checker with faults.
 
-A server finds them as a plugin, because this file is copied to a directory of plugins.
-``broken:FAULT:STORE`` is a store that breaks a promise once it has removed or shown a few messages.
+A server finds them because this file is copied to a directory of plugins.  ``broken:FAULT:STORE``
+is a store that breaks a promise once it has removed or shown a few messages, and
+``broken:FAULT:CHECKER`` a checker that lets everybody in who uses SCRAM.
 """
 
 import os
 import threading
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
 
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.strcred import ICheckerFactory, makeChecker
+from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.task import deferLater
 from twisted.plugin import IPlugin
 from zope.interface import directlyProvides, implementer
 
@@ -37,18 +47,50 @@ class _BrokenKind:
 
     def make_store(self, argument, settings):
         fault, _, name = argument.partition(":")
-        return _BrokenStore(fault, make_store(name, settings))
+        if fault == "utf8-ignored":
+            settings = replace(settings, downgrader=None)
+        if fault == "deleted-ignored":
+            settings = replace(settings, deleted="remove")
+        return _BrokenStore(fault, name, make_store(name, settings))
 
 
 broken = _BrokenKind()
+
+
+@implementer(ICheckerFactory, IPlugin)
+class _BrokenCheckerFactory:
+    authType = "broken"
+    authHelp = "A checker that breaks a promise, for tests."
+    argStringFormat = "FAULT:CHECKER"
+    credentialInterfaces = (IUsernamePassword,)
+
+    def generateChecker(self, argument):
+        checker = makeChecker(argument.partition(":")[2])
+        check = checker.requestAvatarId
+
+        def check_or_not(credentials):
+            def let_in(failure):
+                failure.trap(UnauthorizedLogin)
+                return credentials.username
+
+            checked = maybeDeferred(check, credentials)
+            return checked.addErrback(let_in) if hasattr(credentials, "check_keys") else checked
+
+        checker.requestAvatarId = check_or_not
+        return checker
+
+
+broken_checker = _BrokenCheckerFactory()
 
 
 @implementer(IFinalDelivery)
 class _BrokenStore:
     """Another store, with mailboxes that break a promise."""
 
-    def __init__(self, fault, store):
+    def __init__(self, fault, name, store):
         self._fault = fault
+        self._name = name
+        self._serial = count()
         self._store = store
         self.removed = {}
         self.shown = 0
@@ -64,6 +106,20 @@ class _BrokenStore:
         if self._fault == "process-ended" and self.shown == 100:
             os._exit(1)
         return _BrokenMailbox(self._fault, self, user, await self._store.open_maildrop(user))
+
+    async def deliver_new(self, user, settings, message):
+        """Deliver a message."""
+        if self._fault != "delivery-in-part":
+            return await self._store.deliver_new(user, settings, message)
+        octets = message.read()
+        name = f"{int(reactor.seconds())}.M{next(self._serial):06d}P{os.getpid()}.host"
+        path = Path(self._name.partition(":")[2], os.fsdecode(user), "new", name)
+        for folder in ("tmp", "new", "cur"):
+            (path.parent.parent / folder).mkdir(parents=True, exist_ok=True)
+        path.write_bytes(octets[: len(octets) // 2])
+        await deferLater(reactor, 0.02)
+        path.write_bytes(octets)
+        return os.fsencode(name)
 
     def _leak(self):
         self._leaked.append(b"x" * 20_000)

@@ -86,6 +86,15 @@ class Maildir(Store):
         folder.mkdir(parents=True, exist_ok=True)
         self._rename(user, key, folder / f"{key}:2,")
 
+    def is_in(self, user, folder, message):
+        """Tell whether a folder has a message."""
+        files = sorted(
+            (self.root / user / f".{folder}" / "cur").glob("*"),
+            # Most have kept their names.
+            key=lambda path: not path.name.startswith(message.key),
+        )
+        return any(path.read_bytes() == message.body for path in files)
+
     def put_back(self, user, message):
         """Move a message back; return its key."""
         away = self.root / user / ".Away" / "cur" / f"{message.key}:2,"
