@@ -1,7 +1,10 @@
 """The tables and the plot of a long run."""
 
 import csv
+import os
+import platform
 
+import twisted
 from tests.endurance.trends import BOUNDS
 
 TITLES = {
@@ -63,12 +66,26 @@ def trend_rows(found):
     ]
 
 
+def about(samples):
+    """Return a line about a run."""
+    lasts = [of_server[-1] for of_server in samples.values()]
+    return (
+        f"{lasts[0].sessions:,} sessions of each server in {len(samples[next(iter(samples))])} "
+        f"rounds, {sum(last.seconds for last in lasts) / 60 / len(lasts):.0f} minutes, "
+        f"{max(last.kills for last in lasts)} workers killed, "
+        f"{max(last.broken for last in lasts)} sessions broken off by that; "
+        f"Python {platform.python_version()}, Twisted {twisted.__version__}, "
+        f"Linux {platform.release()}, {os.cpu_count()} cores."
+    )
+
+
 def write(folder, samples, found):
     """Write the tables, and the plot if matplotlib is installed.
 
     ``samples`` and ``found`` have the samples and the trends of each server by its name.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "endurance-about.txt").write_text(f"{about(samples)}\n")
     rows = [
         [name, *cells(sample._asdict().items())]
         for name, of_server in samples.items()

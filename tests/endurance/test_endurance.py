@@ -98,6 +98,10 @@ class ReportTests(SynchronousTestCase):
         samples = TrendTests().samples(memory=lambda n: n)
         folder = temporary_directory(self)
         report.write(folder, {"single": samples}, {"single": trends(samples)})
+        text = (folder / "endurance-about.txt").read_text()
+        self.assertRegex(
+            text, r"\A10 sessions of each server in 40 rounds, 0 minutes, 10 workers .*\n"
+        )
         with (folder / "endurance.csv").open(encoding="utf-8") as file:
             header, *rows = csv.reader(file)
         self.assertEqual(header, ["server", *report.TITLES.values()])
