@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
@@ -22,6 +23,9 @@ _DAY = 24 * 60 * 60
 
 _LAST = 1 << 32
 """The order of messages that have none: after all others."""
+
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of a Maildir in which nothing can be written, today or tomorrow."""
 
 _FILE_NAMES = {
     Source.NONE: (pinned_file.NAME,),
@@ -94,6 +98,13 @@ class Numbering:
                 is_saved = False
                 problem = explain_change(error, maildir_fd, error.filename)
                 _log.warn("unique-ids cannot be pinned: {problem}", problem=problem)
+                if error.errno not in _UNWRITABLE:
+                    # They would have other unique-ids when the disk is no longer full, perhaps.
+                    listed = listed._replace(hidden=listed.hidden | new_pins.keys())
+                    unique_ids = [
+                        b"" if name in new_pins else unique_id
+                        for name, unique_id in zip(index.base_names, unique_ids, strict=True)
+                    ]
         versions = (pins_version, listed.version)[: len(self._names)]
         is_final = is_saved and not listed.hidden and all(map(is_settled, versions))
         return index._replace(

@@ -323,6 +323,21 @@ class DovecotTests(NumberedCase):
         wait_for_clock_tick()
         self.assertEqual(self.uids()[2:], [b"0000000500000100"])
 
+    def test_full_disk(self):
+        """If neither file can be written, new messages wait, unless that will never change."""
+        listed = [b"0000000100000100", b"0000000400000100"]
+        self.put(b"new/3.c")
+        for code, expected in ((28, listed), (5, listed), (30, [*listed, b"3.c"])):
+            with (
+                failing(dovecot_uidlist, "assign", OSError(code, "no")),
+                failing(pinned_file, "save", OSError(code, "no")),
+                mock.patch.object(numbering, "_log") as log,
+            ):
+                for _ in range(2):
+                    self.assertEqual(self.uids(), expected)
+            self.assertEqual(log.warn.call_count, 4)
+        self.assertEqual(self.uids(), [*listed, b"0000000500000100"])
+
     def test_numbered_while_locked(self):
         """A message that Dovecot numbers meanwhile is shown."""
         self.put(b"new/3.c")
