@@ -23,10 +23,11 @@ class MessageWithheld(Exception):
 def withhold_secrets(error: Exception, credentials: Any) -> None:
     """Keep the message of an error of a checker out of the log if it has a secret in it.
 
-    So have those of libraries that quote what they were given.
+    Messages of libraries may have one, because they quote what they were given.
 
     :raises MessageWithheld: in place of the error; it names the types of the error and its causes,
-        and has its traceback.  For a POPError, whose own text is for clients, it becomes the cause.
+        and has its traceback.  A POPError, whose own text is for clients, is not replaced: this
+        becomes its cause.
     """
     secrets = [each for name in _ATTRIBUTES for each in _forms(getattr(credentials, name, None))]
     chain = list(_chain(error))

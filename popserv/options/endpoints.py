@@ -13,7 +13,7 @@ With Twisted's 50, a client whose packet finds the queue full repeats it after a
 """
 
 _LOOPBACK = {"tcp": "127.0.0.1", "ssl": "127.0.0.1", "tcp6": r"\:\:1"}
-"""The kinds of endpoints that have an interface, and its default."""
+"""The kinds of endpoints that have an interface, and the loopback address of each."""
 
 # The places of arguments that are given without their names, by the kind of the endpoint.
 _INTERFACES: Mapping[str, int] = {"tcp": 1, "tcp6": 2, "ssl": 4}

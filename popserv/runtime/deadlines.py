@@ -1,4 +1,4 @@
-"""A deadline that is set again and again, and hardly ever reached."""
+"""A deadline that is set again and again, and rarely reached."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 class Deadline:
     """Makes a call when a time has come, unless it is set to another one before, or cleared.
 
-    The reactor's call stays when the deadline is cleared or set to a later time, and finds out what
-    is left when it is made: to make and cancel one for each time would cost more.  ``clock``
-    provides IReactorTime.
+    When the deadline is cleared or set to a later time, the call of the reactor's that waits for it
+    is not cancelled; it looks at the deadline when its time has come, and waits again if need be.
+    To make and cancel a call for each deadline would cost more.  ``clock`` provides IReactorTime.
 
     :ivar time: when the call will be made; ``inf``: never.
     """

@@ -1,4 +1,4 @@
-"""A long life at speed: ``make endurance``, and a short run here.
+"""Servers that are used for a million sessions: ``make endurance``, and a short run in the tests.
 
 ============  ======================================================================
 ``run``       a server, its clients, and what happens to it meanwhile, in rounds

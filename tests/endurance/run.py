@@ -1,4 +1,4 @@
-"""A server with a long life: clients use it in rounds, and the operator does one thing in each."""
+"""A server that clients use in many rounds; the operator does one thing in each of them."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A short life, and servers with faults, which must be found."""
+"""A short run, and servers with faults, which must be found."""
 
 import csv
 from pathlib import Path

@@ -6,7 +6,7 @@ from tests.live.harness import until
 
 
 class _OnSockets:
-    """What meets with faults on the sockets of the database."""
+    """What all scenarios have whose faults are on the sockets of the database."""
 
     benches = ("sql",)
     is_recorded = False
@@ -17,7 +17,7 @@ class _OnSockets:
         return self.bench.store.socket
 
     def check(self, killed):
-        """As everywhere, once the leases have expired that nobody could release."""
+        """Check what all scenarios do, once the leases that nobody could release have expired."""
         until(lambda: converse(self.bench, self.user).ok(b"PASS"), f"the lease of {self.user}")
         super().check(killed)
 

@@ -1,4 +1,4 @@
-"""The functions in C with the compiler's sanitizers, and texts at random: ``--target native``.
+"""The functions in C with the compiler's sanitizers and random texts: ``--target native``.
 
 They are called from C, by ``native.c``, hundreds of thousands of times a second.  A text with which
 one fails is printed; a wrong access to memory ends the process, with the sanitizer's report.

@@ -1,4 +1,4 @@
-"""How many inputs each target has had: in this run, and in all runs on this machine."""
+"""How many inputs each target has had: in this run, and in all runs in this checkout."""
 
 
 def _path(work, name):

@@ -1,4 +1,4 @@
-"""A password that is a canary: no way to log in discloses it, wherever one looks."""
+"""A password that is looked for wherever a server shows something, after each way to log in."""
 
 import http.client
 import os

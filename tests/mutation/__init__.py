@@ -9,7 +9,7 @@
 ``equivalents.toml``  mutants that no test has to find, each with the reason
 ====================  ===========================================================
 
-cosmic-ray's own command starts Python for each mutant and changes the file in the checkout;
-mutmut runs pytest, and leaves out each class and function with a decorator, so that it would
-change no store and no checker.  Therefore only the operators are cosmic-ray's.
+Only the operators are cosmic-ray's: its own command starts Python for each mutant and changes the
+file in the checkout.  mutmut runs pytest, and leaves out each class and function with a decorator,
+so that it would change no store and no checker.
 """

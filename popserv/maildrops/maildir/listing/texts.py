@@ -1,4 +1,4 @@
-"""The messages that were read to count them, for clients that retrieve new messages at once."""
+"""Keeps messages that were read to count their octets, since clients retrieve new ones at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MAX_OCTETS = 1 << 23
 """The maximum octets that are kept for all sessions together."""
 
 NO_TEXTS: dict[bytes, bytes] = {}
-"""That of a mailbox for which nothing is kept."""
+"""The ``texts`` of a mailbox for which nothing is kept."""
 
 
 class Keeper(Protocol):
@@ -18,7 +18,7 @@ class Keeper(Protocol):
 
 
 class CountedTexts:
-    """Keeps messages for mailboxes; those of the mailbox opened first are dropped first."""
+    """Keeps messages for mailboxes; of too many, those that were kept first are dropped."""
 
     def __init__(self, maximum: int = MAX_OCTETS) -> None:
         self._available = maximum
