@@ -22,6 +22,8 @@ COUNTS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped\n", re.MULTILIN
 
 LONGEST = (
     "tests.maildrops",
+    "tests.live.test_packaging",
+    "tests.live.test_image",
     "tests.soak",
     "tests.faults",
     "tests.live.test_debian",
@@ -33,12 +35,10 @@ LONGEST = (
     "tests.live.test_session_command",
     "tests.live.test_faulty_checkers",
     "tests.auth",
-    "tests.live.test_packaging",
     "tests.live.test_workers",
     "tests.live.test_split_user_agent",
     "tests.live.test_metrics",
     "tests.live.test_doctor",
-    "tests.live.test_image",
     "tests.live.test_control",
     "tests.live.test_sql",
     "tests.live.test_mbox",
@@ -46,6 +46,7 @@ LONGEST = (
     "tests.live.test_tls",
     "tests.live.test_bounds",
     "tests.messages",
+    "tests.endurance",
 )
 """The parts that take the longest, which start first so that none of them runs alone at the end."""
 

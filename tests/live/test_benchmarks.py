@@ -470,7 +470,9 @@ class SQLTests(TinyTestCase):
                 self.assertEqual(len(row), cells)
                 self.assertFalse([cell for cell in row if not cell or "failed" in cell])
         self.assertFalse((results / "sql.csv").exists())
-        self.assertLess((results / "docs" / "sql-growth.png").stat().st_size, 60_000)
+        # There is one if matplotlib is installed.
+        for plot in (results / "docs").glob("*.png"):
+            self.assertLess(plot.stat().st_size, 60_000)
 
 
 class StoreTests(SynchronousTestCase):
