@@ -109,11 +109,16 @@ def load(folder: int, kind: bytes) -> tuple[list[Entry], bool]:
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        with open(os.open(NAME, flags, dir_fd=folder), "rb") as file:
-            status = os.fstat(file.fileno())
+        fd = os.open(NAME, flags, dir_fd=folder)
+        try:
+            status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_OCTETS:
                 return [], False
-            return decode(file.read(_MAX_OCTETS), kind)
+            # It closes no descriptor that it refuses, such as that of a directory.
+            with open(fd, "rb", closefd=False) as file:
+                return decode(file.read(_MAX_OCTETS), kind)
+        finally:
+            os.close(fd)
     except ValueError:
         return [], False
     except OSError as error:

@@ -81,7 +81,7 @@ class IndexFileTests(MHCase):
         self.assertEqual(os.listdir(self.path), [".popserv-index"])
 
     def test_untrusted(self):
-        """A link, a FIFO and a file that is too long are not read."""
+        """A link, a FIFO, a directory and a file that is too long are not read."""
         with self.folder() as folder:
             index_file.save(folder, [ENTRY], b"0")
             with patch.object(index_file, "_MAX_OCTETS", 10):
@@ -91,6 +91,8 @@ class IndexFileTests(MHCase):
                 make(self.file(".popserv-index"))
                 self.assertEqual(index_file.load(folder, b"0"), ([], False))
                 os.unlink(self.file(".popserv-index"))
+            os.mkdir(self.file(".popserv-index"))
+            self.assertEqual(index_file.load(folder, b"0"), ([], False))
 
     def test_unreadable(self):
         """A file that cannot be read is none that is not there."""
