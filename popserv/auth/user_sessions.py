@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from inspect import isawaitable
 from typing import Any
@@ -126,7 +127,8 @@ class UserSessionsRealm:
         if isinstance(outcome, tuple):
             return login.opened(outcome)
         # A coroutine would cost another Deferred, whatever the outcome is.
-        return outcome.addCallbacks(login.opened, partial(self._failed, login, request))
+        failed = partial(copy_context().run, self._failed, login, request)
+        return outcome.addCallbacks(login.opened, failed)
 
     def _maximum(self, avatar_id: object) -> int:
         if isinstance(avatar_id, ConfiguredUser) and avatar_id.settings.max_user_sessions:
@@ -136,6 +138,7 @@ class UserSessionsRealm:
     def _failed(
         self, login: _Login, request: Callable[[], Any], failure: Failure
     ) -> Failure | Deferred[Avatar]:
+        """Try again if that may help, in the context of the login."""
         if failure.check(MaildropBusy):
             return Deferred.fromCoroutine(self._try_again(login, request, failure))
         self._remove(login)

@@ -199,6 +199,23 @@ class HandOverTests(UserSessionsTestCase):
             self.login(Connection())
         self.assertEqual(self.realm._logins, {})
 
+    def test_context(self):
+        """The realm knows the connection of a login at the second attempt, too."""
+        first, seen = Deferred(), []
+
+        class Busy:
+            def requestAvatar(self, *_):
+                seen.append(client_holder.get())
+                return first if len(seen) == 1 else (IMailbox, None, lambda: None)
+
+        self.realm = UserSessionsRealm(Busy(), bus=self.bus, reactor=self.clock)
+        self.answers = succeed(Answers((True,), 0))
+        connection = Connection()
+        outcome = self.login(connection)
+        first.errback(MaildropBusy())
+        self.successResultOf(outcome)
+        self.assertEqual(seen, [connection] * 2)
+
     def test_other_user(self):
         """Other users are not affected."""
         old = Connection(is_there=False)
