@@ -83,22 +83,28 @@ class PortalAuthenticator:
 
     async def _login(self, credentials: ICredentials) -> Any:
         """Do what ``Portal.login`` does; a result that is there at once costs no Deferred."""
-        portal = self._portal
+        portal, checker = self._portal, self._checker_for(credentials)
         interfaces = (IMailbox, IMailboxPOP3)
-        if type(portal) is Portal:
-            for kind, checker in portal.checkers.items():
+        try:
+            if checker is None:
+                return await portal.login(credentials, None, *interfaces)
+            avatar_id = await _result(checker.requestAvatarId(credentials))
+        except CredLoginFailed:
+            raise
+        except Exception as error:
+            withhold_secrets(error, credentials)
+            raise
+        if isinstance(avatar_id, ConfiguredUser):
+            self._check_realm()
+        return await _result(portal.realm.requestAvatar(avatar_id, None, *interfaces))
+
+    def _checker_for(self, credentials: ICredentials) -> Any:
+        """Return the checker that the portal would ask, or None to have the portal do it all."""
+        if type(self._portal) is Portal:
+            for kind, checker in self._portal.checkers.items():
                 if kind.providedBy(credentials):
-                    try:
-                        avatar_id = await _result(checker.requestAvatarId(credentials))
-                    except CredLoginFailed:
-                        raise
-                    except Exception as error:
-                        withhold_secrets(error, credentials)
-                        raise
-                    if isinstance(avatar_id, ConfiguredUser):
-                        self._check_realm()
-                    return await _result(portal.realm.requestAvatar(avatar_id, None, *interfaces))
-        return await portal.login(credentials, None, *interfaces)
+                    return checker
+        return None
 
     def _check_realm(self) -> None:
         """Refuse a user with settings if the realm does not know of them."""

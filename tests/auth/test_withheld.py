@@ -4,13 +4,17 @@ from base64 import b64encode
 
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import fail
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.auth.credentials import APOPCredentials
+from popserv.auth.portal import PortalAuthenticator
+from popserv.auth.realm import MaildropRealm
 from popserv.auth.withheld import MIN_SECRET, MessageWithheld, withhold_secrets
 from popserv.errors import POPError, TryLater
 from popserv.interfaces import IAPOPCredentials, ITokenCredentials
+from popserv.maildrops.memory import MemoryMaildrops
 from tests.commands.harness import LOGIN_FAILED, TRY_LATER, Checker, CommandTestCase
 
 CANARY = b"Canary-\xc3\xa9-7f3a9c"
@@ -72,6 +76,26 @@ class WithholdTests(SynchronousTestCase):
         credentials = APOPCredentials(b"ann", b"<1@host>", b"0123456789abcdef")
         with self.assertRaises(MessageWithheld):
             withhold_secrets(ValueError("0123456789abcdef"), credentials)
+
+
+class OtherPortal(Portal):
+    """A portal of a class of its own, whose ``login`` asks the checkers."""
+
+
+class PortalTests(SynchronousTestCase):
+    """Portals."""
+
+    def test_any(self):
+        """A message is withheld whatever class the portal has."""
+
+        def quote(credentials):
+            raise RuntimeError(f"cannot bind with {credentials.password!r}")
+
+        for portal_class in (Portal, OtherPortal):
+            checkers = [Checker(quote, IUsernamePassword)]
+            portal = portal_class(MaildropRealm(MemoryMaildrops()), checkers)
+            opening = PortalAuthenticator(portal).authenticate(UsernamePassword(b"ann", CANARY))
+            self.failureResultOf(Deferred.fromCoroutine(opening), MessageWithheld)
 
 
 class SessionTests(CommandTestCase):
