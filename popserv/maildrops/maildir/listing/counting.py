@@ -120,10 +120,10 @@ def count_messages(
         at = 0
         while at < len(names):
             octets, stamps = count_small_files(names, inodes, at, folder, downgrader is not None)
-            if octets:
-                first, at = at, at + len(octets) // counts.octets.itemsize
-                counts.extend(run_names[first:at], locations[first:at], octets, stamps)
-            else:
+            first, at = at, at + len(octets) // counts.octets.itemsize
+            counts.extend(run_names[first:at], locations[first:at], octets, stamps)
+            if at < min(first + BATCH, len(names)):
+                # The one that has ended the batch.
                 _count_one(counts, folder, run_names[at], locations[at], names[at], downgrader)
                 at += 1
     return counts

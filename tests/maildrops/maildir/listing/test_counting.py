@@ -77,6 +77,16 @@ class OctetsTests(MaildirCase):
                     self.assertRaises(AssertionError, self.read_in_session)
             self.assertEqual(measure.called, self.downgrader is not None)
 
+    def test_other_messages(self):
+        """A message that has ended a batch of small ones is counted next, and the batch goes on."""
+        small, large = b"a: b\n\n", b"x" * counting.SMALL_MESSAGE
+        for n, message in enumerate((small, small, large, b"a: b\n", small)):
+            self.put(b"new/%d.x" % n, message)
+        count = counting.count_small_files
+        with mock.patch.object(counting, "count_small_files", side_effect=count) as batches:
+            self.assertEqual(len(self.read_in_session()), 5)
+        self.assertEqual([call.args[2] for call in batches.call_args_list], [0, 3, 4])
+
     def test_changing(self):
         """If a message grows or shrinks while it is counted, the octets are those it has then."""
         for after in (b"longer than before\n", b"x\n", b""):
