@@ -9,6 +9,7 @@ on the directory.
 from __future__ import annotations
 
 import codecs
+import errno
 import fcntl
 import os
 import stat
@@ -19,6 +20,9 @@ from contextlib import contextmanager, suppress
 from popserv.auth.passwords.user_changes import Change, UserChanges
 from popserv.auth.passwords.users_file import UsersFileError
 from popserv.runtime.permissions import reason_of
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP)
+"""The errors of link(2) on a file system without links, such as FAT."""
 
 
 def set_secret(path: str, name: bytes, field: bytes, *, new: bool) -> None:
@@ -129,9 +133,15 @@ def _written(directory: str, text: bytes, owner: os.stat_result, mode: int) -> I
 
 
 def _link(temporary: str, path: str) -> None:
-    """Rename a file, unless there is one of the new name."""
-    os.link(temporary, path)
-    os.unlink(temporary)
+    """Rename a file, unless there is one of the new name, as far as the file system can do that."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.rename(temporary, path)
+    else:
+        os.unlink(temporary)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Tests of popserv.auth.passwords.users_file_editing."""
 
 import codecs
+import errno
 import os
 import subprocess
 import sys
@@ -189,6 +190,15 @@ class EditingTests(UsersFileCase):
         self.assertIn(f"cannot write {self.path}: File exists", error)
         self.assertEqual(self.content(), b"ann:{PLAIN}a\n")
         self.assertEqual(os.listdir(self.directory), [".users"])
+
+    def test_without_links(self):
+        """On a file system without links, such as FAT, a new file is made all the same."""
+        for reason in (OSError(errno.EPERM, "denied"), OSError(errno.ENOTSUP, "no")):
+            with mock.patch.object(users_file_editing.os, "link", side_effect=reason):
+                set_secret(self.path, b"ann", b"{PLAIN}a", new=True)
+            self.assertEqual(self.content(), b"ann:{PLAIN}a\n")
+            self.assertEqual(os.listdir(self.directory), [".users"])
+            os.unlink(self.path)
 
     def test_not_removed(self):
         """If the temporary file cannot be removed either, the first error is told."""
