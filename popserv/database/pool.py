@@ -139,7 +139,8 @@ class Database:
         if self._closed or self._unfinished >= self.config.connections + MAX_IN_LINE:
             if observe is not None:
                 observe("unavailable", 0.0)
-            raise DatabaseUnavailable
+            problem = "it was closed" if self._closed else "too many statements wait"
+            raise DatabaseUnavailable from OperationalError(problem)
         self._unfinished += 1
         try:
             deadline = self._reactor.seconds() + self.config.patience
@@ -250,8 +251,9 @@ class Database:
             self._line_deadline.set(deadline)
         try:
             await waiting
-        except DeferredTimeout as error:
-            raise _TryAgain from error
+        except DeferredTimeout:
+            problem = f"no connection was free within {self.config.patience:g} seconds"
+            raise _TryAgain from OperationalError(problem)
 
     def _leave_line(self) -> None:
         """Let those leave that have waited too long."""

@@ -155,7 +155,9 @@ class FaultTests(TestCase):
         while self.server.steps != ["connect", EXECUTE]:
             await pause()
         under_way = ensureDeferred(self.fails(OutcomeUnknown, database))
-        await refused
+        self.assertEqual(
+            str((await refused).__cause__), "no connection was free within 0.6 seconds"
+        )
         self.assertNoResult(under_way)
         await under_way
 
@@ -188,7 +190,8 @@ class FaultTests(TestCase):
         self.patch(pool, "MAX_IN_LINE", 1)
         database = self.serve(succeed, hang)
         waiting = [ensureDeferred(database.execute(STATEMENT, [7])) for _ in range(2)]
-        await self.fails(DatabaseUnavailable, database)
+        error = await self.fails(DatabaseUnavailable, database)
+        self.assertEqual(str(error.__cause__), "too many statements wait")
         for each in reversed(waiting):
             each.cancel()
             await self.assertFailure(each, CancelledError)
