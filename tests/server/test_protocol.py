@@ -49,6 +49,18 @@ class InputTests(ServerTestCase):
         )
         self.assertTrue(ann.closed)
 
+    def test_packets(self):
+        """While a command runs, one more packet is read, and none after it until the reply."""
+        self.store.slow = {"login"}
+        ann = self.connect(b"USER ann")
+        for packet, state in ((b"PASS pw\r\n", "producing"), (b"STAT\r\nNO", "paused")):
+            self.assertEqual(ann.send(packet), b"")
+            self.assertEqual(ann.transport.producerState, state)
+        self.store.waiting["login"].callback(None)
+        self.assertEqual(ann.received().count(b"+OK"), 2)
+        self.assertEqual(ann.transport.producerState, "producing")
+        self.assertEqual(ann.send(b"OP\r\n"), b"+OK nothing done\r\n")
+
     def test_turns(self):
         """Other sessions are served after 50 pipelined commands; long replies count as more."""
         ann = self.logged_in()
