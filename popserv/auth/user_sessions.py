@@ -127,8 +127,10 @@ class UserSessionsRealm:
         if isinstance(outcome, tuple):
             return login.opened(outcome)
         # A coroutine would cost another Deferred, whatever the outcome is.
-        failed = partial(copy_context().run, self._failed, login, request)
-        return outcome.addCallbacks(login.opened, failed)
+        run = copy_context().run
+        return outcome.addCallbacks(
+            login.opened, lambda failure: run(self._failed, login, request, failure)
+        )
 
     def _maximum(self, avatar_id: object) -> int:
         if isinstance(avatar_id, ConfiguredUser) and avatar_id.settings.max_user_sessions:

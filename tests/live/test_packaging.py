@@ -19,18 +19,9 @@ from tests.live.guide import Guide
 from tests.live.harness import BIN, CHECKOUT, run, temporary_directory
 from tests.live.test_requirements import MINORS, applies, read_requirements
 
-GENERATED = (
-    ".git",
-    ".venv",
-    ".nox",
-    "*.egg-info",
-    "build",
-    "dist",
-    "_build",
-    "sample",
-    "__pycache__",
-)
+GENERATED = (".git", ".venv", "*.egg-info", "build", "dist", "_build", "sample", "__pycache__")
 GENERATED += ("_trial_temp*", ".coverage*", ".*_cache", ".hypothesis", "dropin.cache", "*.so")
+GENERATED += (".nox",)
 """Generated files in a checkout."""
 
 
