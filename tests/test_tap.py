@@ -25,7 +25,9 @@ from popserv.delivery.factory import LMTPFactory
 from popserv.errors import LoginFailed, LoginTooSoon
 from popserv.interfaces import ISharedStore, IStoppingStore
 from popserv.listening.drain import STOP_TIMEOUT
+from popserv.options.endpoints import BACKLOG, with_backlog
 from popserv.server.preauth import PreauthenticatedFactory
+from popserv.wiring import endpoints
 from tests.commands.harness import Client
 from tests.control.host_harness import MemoryHosts
 from tests.options.harness import OptionsCase
@@ -33,6 +35,11 @@ from tests.options.harness import OptionsCase
 
 class ServiceCase(OptionsCase):
     """Tests of services that options describe."""
+
+    def setUp(self):
+        """Leave endpoints as they are given."""
+        super().setUp()
+        self.patch(endpoints, "with_backlog", str)
 
     def service_calls(self, *arguments, role=None):
         """Make a service that does not listen; return (service, calls of strports.service)."""
@@ -123,6 +130,13 @@ class OptionsTests(ServiceCase):
 
 class EndpointTests(ServiceCase):
     """The factories of the endpoints."""
+
+    def test_backlog(self):
+        """As many connections wait to be accepted as the system allows, or as the endpoint says."""
+        self.patch(endpoints, "with_backlog", with_backlog)
+        _, calls = self.service_calls("--listen=tcp:0", "--listen=tcp:0:backlog=7")
+        given = [call.args[0] for call in calls]
+        self.assertEqual(given, [f"tcp:0:backlog={BACKLOG}", "tcp:0:backlog=7"])
 
     def test_tls(self):
         """A certificate adds STLS, and a port on which TLS starts with the first octet."""

@@ -72,7 +72,7 @@ class PAMTests(SynchronousTestCase):
         server = self.serve("auth required pam_unix.so\naccount required pam_unix.so\n")
         self.assertTrue(self.attempt(server, name, password).startswith(b"+OK"))
         refused = b"-ERR [AUTH] authentication failed"
-        self.assertEqual(self.attempt(server, name, "wrong"), refused)
+        self.assertEqual(self.attempt(server, name, "mistaken"), refused)
         self.assertEqual(self.attempt(server, f"{name}x", password), refused)
         subprocess.check_call(["chage", "-E", "1", name])
         self.assertEqual(self.attempt(server, name, password), refused)
@@ -93,7 +93,7 @@ class PAMTests(SynchronousTestCase):
         ):
             twistd = ("--uid", "daemon", "--gid", group)
             server = self.serve(service, twistd=twistd, prefix=("setpriv", "--no-new-privs"))
-            for given, reply in zip((password, "wrong"), replies, strict=True):
+            for given, reply in zip((password, "mistaken"), replies, strict=True):
                 self.assertEqual(self.attempt(server, name, given)[: len(reply)], reply)
 
     def test_program(self):

@@ -23,6 +23,7 @@ from popserv.metrics.lmtp import MeasuredLMTPServer
 from popserv.metrics.process import TOPIC
 from popserv.metrics.protocol import MeasuredServer
 from popserv.runtime.bus import Answers
+from popserv.wiring import endpoints
 from popserv.workers.role import WorkerRole
 from tests.options.harness import OptionsCase
 
@@ -31,6 +32,11 @@ METRICS = ("--metrics=tcp:9110:interface=127.0.0.1", "-l", "tcp:0")
 
 class MetricsTests(OptionsCase):
     """What tap makes of --metrics."""
+
+    def setUp(self):
+        """Leave endpoints as they are given."""
+        super().setUp()
+        self.patch(endpoints, "with_backlog", str)
 
     def make(self, *arguments, role=None):
         """Return the service, and the endpoints and factories on which it would listen."""

@@ -350,7 +350,10 @@ class CachedUpdateTests(IndexedCase):
                 self.assertEqual(mailbox.texts, {b"3.c": b"12345\n"})
                 self.assertEqual([*kept], [mailbox])
                 os.unlink(self.path_of(b"new/3.c"))
-                *_, message = mailbox.messages
+                first, *_, message = mailbox.messages
+                # That of an older message is not kept.
+                mailbox.read_cached(first, 4)
+                self.assertEqual([*mailbox.texts], [b"3.c"])
                 self.assertEqual(mailbox.read_cached(message, 4), b"1234")
                 self.assertIsNone(mailbox.read_cached(message, 7))
             self.assertEqual([*kept], [])
