@@ -98,8 +98,8 @@ class Numbering:
                 is_saved = False
                 problem = explain_change(error, maildir_fd, error.filename)
                 _log.warn("unique-ids cannot be pinned: {problem}", problem=problem)
-                if error.errno not in _UNWRITABLE:
-                    # They would have other unique-ids when the disk is no longer full, perhaps.
+                if listed.unique_ids and error.errno not in _UNWRITABLE:
+                    # The other server may number them before they can be pinned.
                     listed = listed._replace(hidden=listed.hidden | new_pins.keys())
                     unique_ids = [
                         b"" if name in new_pins else unique_id
