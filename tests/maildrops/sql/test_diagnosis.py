@@ -10,11 +10,16 @@ from popserv.database import Database
 from popserv.errors import TryLater
 from popserv.interfaces import IDiagnosed
 from popserv.maildrops.sql import diagnosis
-from popserv.maildrops.sql.object_errors import ObjectStoreUnavailable
+from popserv.maildrops.sql.object_errors import ObjectStoreUnavailable, ObjectUnreadable
 from popserv.maildrops.sql.objects import ObjectStore
 from tests.maildrops.sql.harness import SQLCase
 
 SMALL, LARGE = b"small\n", b"l" * 100 + b"\n"
+
+
+async def look_in_vain(key, size):
+    """Look for an object that is not there."""
+    raise ObjectUnreadable(key, "it is not there")
 
 
 class DiagnosisTests(SQLCase):
@@ -125,7 +130,11 @@ class DiagnosisTests(SQLCase):
         self.sql("DELETE FROM message WHERE inline")
         [keys] = [keys async for keys in self.objects.list_keys(0)]
         await self.objects.delete(keys)
-        await self.assert_found("message-object", f"of 1 messages, 1 have no object: {keys[0].hex}")
+        for _ in range(2):
+            what = f"of 1 messages, 1 have no object: {keys[0].hex}"
+            await self.assert_found("message-object", what)
+            # CPython 3.11 traces no line after an exception for which a coroutine has waited.
+            self.patch(self.objects, "look", look_in_vain)
 
     async def test_overdue(self):
         """Objects that are not removed for long are a warning."""
