@@ -1,4 +1,8 @@
-"""The connections of a process to the database, and what is done when they fail."""
+"""The connections of a process to the database, and what is done when they fail.
+
+The module has more than 300 lines, because what a failure means depends on the connection, the
+statement and the line of those that wait.
+"""
 
 from __future__ import annotations
 

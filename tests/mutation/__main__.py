@@ -36,7 +36,7 @@ def parse(arguments):
         help=f"of the tests of a mutant, the fastest that take so long together; default {SECONDS}",
     )
     parser.add_argument(
-        "--directory", type=Path, default=DIRECTORY, help="where verdicts are kept, build/mutation"
+        "--directory", type=Path, default=DIRECTORY, help="where results are kept, build/mutation"
     )
     options = parser.parse_args(arguments)
     if not (options.module or options.since):

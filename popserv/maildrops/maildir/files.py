@@ -7,6 +7,9 @@ Another program may also put a file under the name of a message that it has rena
 when it restores a backup.  A file with another stamp than the message's is therefore not taken for
 the message, unless it is the only one of that base name; and it is not removed, unless it is also
 under the name that the message had at login.
+
+The module has more than 300 lines, because all that opens, renames or removes a message must agree
+about where it is.
 """
 
 from __future__ import annotations
