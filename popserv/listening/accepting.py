@@ -12,6 +12,13 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IListeningPort
 from twisted.python import log
 
+MAX_ACCEPTS = 8
+"""The maximum of connections that are accepted before others are served.
+
+Twisted accepts 20 more each time that there were as many as the last time.  In a rush that lasts,
+each of them with a login that fails, the others would wait for seconds.
+"""
+
 
 class ServerTransport(tcp.Server):
     """The transport of an accepted connection.
@@ -56,9 +63,15 @@ def accept_faster(port: IListeningPort) -> None:
         return
     port.transport = ServerTransport
     port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if port.addressFamily == socket.AF_INET:
-        # The reactor calls it as an attribute of the port.
-        port.doRead = partial(_accept, port)  # type: ignore[method-assign]
+    port.numberAccepts = MAX_ACCEPTS
+    accept = _accept if port.addressFamily == socket.AF_INET else _accept_as_twisted
+    # The reactor calls it as an attribute of the port.
+    port.doRead = partial(accept, port)  # type: ignore[method-assign]
+
+
+def _accept_as_twisted(port: Any) -> None:
+    tcp.Port.doRead(port)
+    port.numberAccepts = min(port.numberAccepts, MAX_ACCEPTS)
 
 
 def _accept(port: Any) -> None:
@@ -75,7 +88,7 @@ def _accept(port: Any) -> None:
         except BlockingIOError:
             break
         except OSError:
-            tcp.Port.doRead(port)
+            _accept_as_twisted(port)
             return
         accepted += 1
         try:
@@ -83,8 +96,8 @@ def _accept(port: Any) -> None:
         except Exception:
             log.deferr()
     # There may be more clients in the queue, or fewer.
-    more = port.numberAccepts + 20
-    port.numberAccepts = more if accepted == port.numberAccepts else max(1, accepted)
+    is_full = accepted == port.numberAccepts
+    port.numberAccepts = MAX_ACCEPTS if is_full else max(1, accepted)
 
 
 def _serve(port: Any, connected: socket.socket, client: tuple[str, int]) -> None:

@@ -12,7 +12,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from popserv.listening.accepting import ServerTransport, accept_faster
+from popserv.listening.accepting import MAX_ACCEPTS, ServerTransport, accept_faster
 from popserv.listening.reactor import AddressFamilyReactor, has_ipv6
 
 
@@ -98,7 +98,23 @@ class AcceptingTests(TestCase):
         self.port.doRead()
         self.assertEqual(self.port.numberAccepts, 1)
         self.assertEqual(await self.visit(), 1)
-        self.assertEqual(self.port.numberAccepts, 21)
+        self.assertEqual(self.port.numberAccepts, MAX_ACCEPTS)
+
+    def test_rush(self):
+        """However long a rush lasts, others are served after a few connections."""
+        ports = [self.port]
+        if has_ipv6():
+            port = AddressFamilyReactor(reactor).listenTCP(0, self.factory, 200, "::1")
+            self.addCleanup(port.stopListening)
+            ports.append(port)
+        for port in ports:
+            host = port.getHost()
+            for _ in range(5 * MAX_ACCEPTS):
+                self.addCleanup(socket.create_connection((host.host, host.port), 30).close)
+            before = len(self.factory.transports)
+            for turn in range(1, 6):
+                port.doRead()
+                self.assertEqual(len(self.factory.transports) - before, turn * MAX_ACCEPTS)
 
     async def test_transport(self):
         """A transport has what those of Twisted's have, and a name for logs."""
