@@ -14,8 +14,8 @@ from collections import deque
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-SHOWN_AGAIN = 60
-"""How many of the last lines of a failed part are printed once more at the end."""
+SHOWN_AGAIN, WIDTH = 14, 240
+"""How many of the last lines of each failed test are printed once more at the end, and how wide."""
 
 COUNTS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped\n", re.MULTILINE)
 """The summary of :mod:`tests.__main__`."""
@@ -67,6 +67,18 @@ def all_parts():
     parts |= {f"tests.live.{path.stem}" for path in here.glob("live/test_*.py")}
     parts -= {"tests.live", *LONGEST}
     return [*LONGEST, *sorted(parts)]
+
+
+def failed_tests(text):
+    """Yield the last lines of what trial has printed about each failed test.
+
+    If it has printed no such summary, they are the last lines of all.
+    """
+    blocks = re.split(r"^={20,}$", text, flags=re.MULTILINE)
+    for block in blocks[1:] or blocks:
+        reason = re.split(r"^-{20,}$", block, flags=re.MULTILINE)[0] if blocks[1:] else block
+        for line in reason.strip().splitlines()[-SHOWN_AGAIN:]:
+            yield line if len(line) <= WIDTH else f"{line[:WIDTH]} ..."
 
 
 class Part:
@@ -134,7 +146,7 @@ def run_parts(command, names, processes):
             for part in running.values():
                 part.process.wait()
     for name, text in failures.items():
-        print(f"{name}, the end of its output again:", *text.splitlines()[-SHOWN_AGAIN:], sep="\n")
+        print(f"failures of {name}, again:", *failed_tests(text), sep="\n")
     if failures:
         print("failed:", *failures)
     print_counts(total)

@@ -79,7 +79,10 @@ class ScheduleTests(SynchronousTestCase):
         # Each output is in one piece.
         ends = [line.partition(":")[0] for line in lines if "exit code" in line]
         self.assertEqual(ends, ["bad", "good"])
-        self.assertTrue(any("wrong" in line for line in lines))
+        # Why it has failed is said in its output, and again just before the last lines.
+        again = lines[lines.index("failures of bad, again:") :]
+        self.assertEqual([again[1], again[-3]], ["[FAIL]", "bad.Tests.test_two"])
+        self.assertIn("twisted.trial.unittest.FailTest: wrong", again)
 
     def test_died(self):
         """A process that does not end as it should is a failure, whatever its exit code."""
