@@ -35,6 +35,9 @@ PyAPI_FUNC(PyObject *) _Py_BuildValue_SizeT(const char *, ...);
 #define CHUNK (1 << 17) /* popserv.maildrops.page_cache.CHUNK */
 #define SMALL_MESSAGE (1 << 16) /* popserv.maildrops.maildir.files.SMALL_MESSAGE */
 #define BATCH 256 /* popserv.maildrops.maildir.listing.counting.BATCH */
+#ifndef ROOM
+#define ROOM (2 * CHUNK + 1024) /* for a chunk, framed, and a status line */
+#endif
 #define OPEN_FLAGS (O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 
 static PyObject *split_line(PyObject *module, PyObject *line)
@@ -65,10 +68,10 @@ static PyObject *split_line(PyObject *module, PyObject *line)
     return parts;
 }
 
-/* What the lines from start to end become in a multi-line response. */
+/* The lines from start to end, and what they become in wire form. */
 struct wire {
     const char *start, *end;
-    Py_ssize_t octets, dots;
+    Py_ssize_t octets;
     int has_blank_line;
 };
 
@@ -97,34 +100,59 @@ static int next_line(struct line *line, const char *end)
 static void measure(struct wire *wire)
 {
     struct line line = {.next = wire->start};
-    wire->octets = wire->dots = wire->has_blank_line = 0;
+    wire->octets = wire->has_blank_line = 0;
     while (next_line(&line, wire->end)) {
         wire->octets += line.end - line.start + 2;
-        wire->dots += *line.start == '.';
         wire->has_blank_line |= line.has_lf && line.start == line.end;
     }
 }
 
-/* Return the status line, the lines with dot-stuffing, and the terminator. */
-static PyObject *response(const struct wire *wire, const char *status, Py_ssize_t status_length)
+/* Text is framed here and then copied, as to count its lines and dots before would take longer.
+   Used with the lock of the interpreter. */
+static char room[ROOM];
+
+static char *take_room(Py_ssize_t octets)
 {
-    Py_ssize_t length = status_length + wire->octets + wire->dots + 3;
-    PyObject *result = PyBytes_FromStringAndSize(NULL, length);
-    if (result == NULL)
-        return NULL;
-    char *out = PyBytes_AsString(result);
+    return octets <= (Py_ssize_t)sizeof room ? room : PyMem_Malloc(octets);
+}
+
+static void leave_room(char *taken)
+{
+    if (taken != room)
+        PyMem_Free(taken);
+}
+
+/* Return the status line, the lines with dot-stuffing, and the terminator, or None unless the lines
+   have these octets in wire form. */
+static PyObject *response(const char *start, const char *end, long long least, long long most,
+                          const char *status, Py_ssize_t status_length)
+{
+    /* Each octet becomes two at most; the last line may have no end. */
+    char *first = take_room(status_length + 2 * (end - start) + 5), *out = first;
+    if (first == NULL)
+        return PyErr_NoMemory();
     memcpy(out, status, status_length);
     out += status_length;
-    struct line line = {.next = wire->start};
-    while (next_line(&line, wire->end)) {
+    struct line line = {.next = start};
+    long long octets = 0;
+    while (next_line(&line, end)) {
+        Py_ssize_t length = line.end - line.start;
         if (*line.start == '.')
             *out++ = '.';
-        memcpy(out, line.start, line.end - line.start);
-        out += line.end - line.start;
+        memcpy(out, line.start, length);
+        out += length;
         *out++ = '\r';
         *out++ = '\n';
+        octets += length + 2;
     }
     memcpy(out, ".\r\n", 3);
+    out += 3;
+    PyObject *result;
+    if (octets < least || octets > most)
+        result = Py_NewRef(Py_None);
+    else
+        result = PyBytes_FromStringAndSize(first, out - first);
+    leave_room(first);
     return result;
 }
 
@@ -135,22 +163,18 @@ static PyObject *frame_lines(PyObject *module, PyObject *args)
     int at_line_start;
     if (!PyArg_ParseTuple(args, "y#p", &text, &length, &at_line_start))
         return NULL;
-    const char *end = text + length, *next = text, *lf;
-    Py_ssize_t octets = length, dots = at_line_start && text < end && *text == '.';
-    while ((lf = memchr(next, '\n', end - next)) != NULL) {
-        next = lf + 1;
-        octets++;
-        dots += next < end && *next == '.';
-    }
-    PyObject *result = PyBytes_FromStringAndSize(NULL, octets + dots);
-    if (result == NULL)
-        return NULL;
-    char *out = PyBytes_AsString(result);
-    for (next = text; next < end; at_line_start = 1) {
-        const char *start = next;
-        if (at_line_start && *start == '.')
+    /* Each octet becomes two at most, but for a dot at the start. */
+    char *first = take_room(2 * length + 1), *out = first;
+    if (first == NULL)
+        return PyErr_NoMemory();
+    const char *end = text + length;
+    Py_ssize_t dots = 0;
+    for (const char *next = text; next < end; at_line_start = 1) {
+        const char *start = next, *lf = memchr(start, '\n', end - start);
+        if (at_line_start && *start == '.') {
             *out++ = '.';
-        lf = memchr(start, '\n', end - start);
+            dots++;
+        }
         next = lf ? lf + 1 : end;
         memcpy(out, start, (lf ? lf : end) - start);
         out += (lf ? lf : end) - start;
@@ -159,6 +183,9 @@ static PyObject *frame_lines(PyObject *module, PyObject *args)
             *out++ = '\n';
         }
     }
+    Py_ssize_t octets = out - first - dots;
+    PyObject *result = PyBytes_FromStringAndSize(first, out - first);
+    leave_room(first);
     return Py_BuildValue("Nn", result, octets);
 }
 
@@ -169,11 +196,7 @@ static PyObject *frame_message(PyObject *module, PyObject *args)
     long long octets;
     if (!PyArg_ParseTuple(args, "y#Ly#", &text, &length, &octets, &status, &status_length))
         return NULL;
-    struct wire wire = {text, text + length};
-    measure(&wire);
-    if (wire.octets != octets)
-        Py_RETURN_NONE;
-    return response(&wire, status, status_length);
+    return response(text, text + length, octets, octets, status, status_length);
 }
 
 static PyObject *frame_top(PyObject *module, PyObject *args)
@@ -185,24 +208,21 @@ static PyObject *frame_top(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "y#LLpy#", &text, &length, &lines, &octets, &is_whole, &status,
                           &status_length))
         return NULL;
-    const char *end = text + length;
+    const char *end = text + length, *top_end = NULL;
     struct line line = {.next = text};
-    struct wire wire = {text, NULL};
-    while (wire.end == NULL && next_line(&line, end) && line.has_lf) {
+    while (top_end == NULL && next_line(&line, end) && line.has_lf) {
         if (!is_in_header)
             lines--;
         else if (line.start == line.end)
             is_in_header = 0;
         if (!is_in_header && lines == 0)
-            wire.end = line.next;
+            top_end = line.next;
     }
-    int has_all = wire.end == NULL;
-    if (has_all)
-        wire.end = end;
-    measure(&wire);
-    if (has_all ? !is_whole || wire.octets != octets : wire.octets > octets)
+    if (top_end != NULL)
+        return response(text, top_end, 0, octets, status, status_length);
+    if (!is_whole)
         Py_RETURN_NONE;
-    return response(&wire, status, status_length);
+    return response(text, end, octets, octets, status, status_length);
 }
 
 static PyObject *count_message(PyObject *module, PyObject *args)
@@ -218,6 +238,25 @@ static PyObject *count_message(PyObject *module, PyObject *args)
 
 /* Functions for files, on Linux only: RWF_NOWAIT reads without waiting. */
 #ifdef RWF_NOWAIT
+
+static PyObject *read_part(PyObject *module, PyObject *args)
+{
+    int fd;
+    Py_ssize_t octets;
+    long long offset;
+    if (!PyArg_ParseTuple(args, "inL", &fd, &octets, &offset))
+        return NULL;
+    if (octets < 0 || octets > CHUNK)
+        Py_RETURN_NONE;
+    PyObject *part = PyBytes_FromStringAndSize(NULL, octets);
+    if (part == NULL)
+        return NULL;
+    struct iovec whole = {PyBytes_AsString(part), octets};
+    if (preadv2(fd, &whole, 1, offset, RWF_NOWAIT) == octets)
+        return part;
+    Py_DECREF(part);
+    Py_RETURN_NONE;
+}
 
 static PyObject *read_cached_file(PyObject *module, PyObject *args)
 {
@@ -511,6 +550,7 @@ static PyMethodDef methods[] = {
     {"frame_top", frame_top, METH_VARARGS, NULL},
     {"count_message", count_message, METH_VARARGS, NULL},
 #ifdef RWF_NOWAIT
+    {"read_part", read_part, METH_VARARGS, NULL},
     {"read_cached_file", read_cached_file, METH_VARARGS, NULL},
     {"read_small_file", read_small_file, METH_VARARGS, NULL},
     {"count_small_files", count_small_files, METH_VARARGS, NULL},

@@ -34,8 +34,12 @@ def read_start(fd: int, maximum: int, offset: int = 0) -> bytes | None:
         return None
 
 
+@speedup
 def read_part(fd: int, octets: int, offset: int) -> bytes | None:
-    """Return a part of a file, or None if the page cache does not have all of it."""
+    """Return a part of a file, or None if the page cache does not have all of it.
+
+    It has at most CHUNK octets.
+    """
     part = read_start(fd, octets, offset)
     return part if part is not None and len(part) == octets else None
 

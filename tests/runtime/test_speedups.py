@@ -24,7 +24,7 @@ from popserv.maildrops.maildir.listing.counting import (
     count_small_files,
     read_small_file,
 )
-from popserv.maildrops.page_cache import CHUNK, read_cached_file
+from popserv.maildrops.page_cache import CHUNK, read_cached_file, read_part
 from popserv.messages.framing import frame_lines, frame_message, frame_top
 from popserv.messages.octets import count_message
 from popserv.runtime import speedups
@@ -34,7 +34,7 @@ from tests.messages.harness import texts
 
 FUNCTIONS = (
     *(split_line, frame_lines, frame_message, frame_top, count_message),
-    *(read_cached_file, read_small_file, count_small_files, unlink_unchanged),
+    *(read_part, read_cached_file, read_small_file, count_small_files, unlink_unchanged),
 )
 
 # Few different octets, so that there often are spaces, and CRs at the end.
@@ -276,6 +276,20 @@ class FileTests(EquivalenceCase):
             self.assertEqual(self.read() is None, size >= SMALL_MESSAGE)
             for maximum in (0, 1, size - 1, size, size + 1, 1 << 40):
                 self.call(read_cached_file, b"1.a", self.folder, maximum)
+
+    def test_parts(self):
+        """A part of a file is read if the file has all of it, and it has up to 128 KiB."""
+        self.write(bytes(range(256)) * 1000)
+        fd = os.open(os.path.join(self.path, "1.a"), os.O_RDONLY)
+        try:
+            for octets in (0, 1, 1000, CHUNK - 1, CHUNK, CHUNK + 1, 1 << 40):
+                for offset in (0, 1, 256_000 - 1000, 256_000, 1 << 40):
+                    is_there = octets <= min(CHUNK, 256_000 - offset) or octets == 0
+                    part = self.call(read_part, fd, octets, offset)
+                    self.assertEqual(part is not None, is_there, (octets, offset))
+        finally:
+            os.close(fd)
+        self.assertIsNone(self.call(read_part, fd, 1, 0))
 
     def test_8_bit(self):
         """An octet above 127 is found wherever it is."""

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.cached_open import is_local_filesystem, open_cached
 from popserv.maildrops.maildir import files, folders, mailbox
+from popserv.maildrops.maildir.contents import body
 from popserv.maildrops.maildir.listing import counting, index, size_file
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.maildir.unique_ids import pinned_file
@@ -140,6 +141,16 @@ def wait_for_clock_tick():
         time.sleep(0.004)
 
 
+def use_python(case, module, *names):
+    """Let a module use functions in Python during a test.
+
+    Tests inject faults into the functions of os, which the functions in C do not call.
+    """
+    for name in names:
+        function = getattr(module, name)
+        case.patch(module, name, in_python.get(function, function))
+
+
 class MaildirCase(SynchronousTestCase):
     """Ann's Maildir, and what other programs do to it; no test may leave a file open."""
 
@@ -147,15 +158,10 @@ class MaildirCase(SynchronousTestCase):
 
     def setUp(self):
         """Make an empty Maildir."""
-        # Tests inject faults into the functions of os, which the functions in C do not call.
-        for module, name in (
-            (counting, "count_small_files"),
-            (counting, "read_small_file"),
-            (mailbox, "read_cached_file"),
-            (files, "unlink_unchanged"),
-        ):
-            function = getattr(module, name)
-            self.patch(module, name, in_python.get(function, function))
+        use_python(self, counting, "count_small_files", "read_small_file")
+        use_python(self, mailbox, "read_cached_file")
+        use_python(self, body, "read_part")
+        use_python(self, files, "unlink_unchanged")
         self.ticks = count(1)
         self.root = os.path.abspath(self.mktemp())
         self.make_maildir()

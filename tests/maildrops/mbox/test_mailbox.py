@@ -17,10 +17,11 @@ from popserv.errors import (
 from popserv.interfaces import ICachedMessages, IRetrievalRecord, ISizeCache
 from popserv.maildrops.mbox import Format, body
 from popserv.maildrops.mbox import file as module
+from popserv.maildrops.mbox import mailbox as mailbox_module
 from popserv.maildrops.mbox.file import MboxFile
 from popserv.maildrops.mbox.header import MAX_HEADER
 from popserv.testing import naive_octets, read_all
-from tests.maildrops.maildir.harness import failing, read_message, result
+from tests.maildrops.maildir.harness import failing, read_message, result, use_python
 from tests.maildrops.mbox.harness import INTERNAL_DATA, OLD, MboxCase, mbox_of, stored
 
 MESSAGES = [b"Subject: 1\n\none\n", b"Subject: 2\n\ntwo\n", b"Subject: 3\n\nthree\n"]
@@ -33,6 +34,8 @@ class MailboxCase(MboxCase):
         """Write the file; not every file system supports RWF_NOWAIT."""
         super().setUp()
         self.write(mbox_of(MESSAGES))
+        use_python(self, body, "read_part")
+        use_python(self, mailbox_module, "read_part")
         real = os.preadv
         self.patch(os, "preadv", lambda fd, to, at, _flags: real(fd, to, at))
 
