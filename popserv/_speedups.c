@@ -302,22 +302,6 @@ static ssize_t read_small(int folder, const char *name, int cached, char *buffer
     return length;
 }
 
-static PyObject *read_small_file(PyObject *module, PyObject *args)
-{
-    const char *name;
-    int folder, cached;
-    if (!PyArg_ParseTuple(args, "yip", &name, &folder, &cached))
-        return NULL;
-    char text[SMALL_MESSAGE];
-    ssize_t length;
-    Py_BEGIN_ALLOW_THREADS
-    length = read_small(folder, name, cached, text);
-    Py_END_ALLOW_THREADS
-    if (length < 0)
-        Py_RETURN_NONE;
-    return PyBytes_FromStringAndSize(text, length);
-}
-
 static int is_ascii(const char *text, ssize_t length)
 {
     uint64_t eight, all = 0;
@@ -354,21 +338,44 @@ struct counted {
     uint64_t inode, octets, stamp;
 };
 
+/* Count a file that was read; return whether it is none that is left to the caller. */
+static int count_text(struct counted *file, const char *text, ssize_t length, int ascii_only)
+{
+    if (length <= 0 || may_be_compressed(text, length))
+        return 0;
+    struct wire wire = {text, text + length};
+    measure(&wire);
+    file->octets = wire.octets;
+    file->stamp = stamp_of_small(file->inode, length);
+    return wire.has_blank_line && !(ascii_only && !is_ascii(text, length));
+}
+
 /* Return how many files were counted; the next one, if there is one, is left to the caller. */
 static Py_ssize_t count_all(struct counted *files, Py_ssize_t count, int folder, int ascii_only)
 {
     char text[SMALL_MESSAGE];
     Py_ssize_t i;
+    for (i = 0; i < count; i++)
+        if (!count_text(&files[i], text, read_small(folder, files[i].name, 0, text), ascii_only))
+            break;
+    return i;
+}
+
+/* As count_all, for files that are cached, whose contents are added to a list; -1 if it fails. */
+static Py_ssize_t count_cached(struct counted *files, Py_ssize_t count, int folder, int ascii_only,
+                               PyObject *texts)
+{
+    char text[SMALL_MESSAGE];
+    Py_ssize_t i;
     for (i = 0; i < count; i++) {
-        ssize_t length = read_small(folder, files[i].name, 0, text);
-        if (length <= 0 || may_be_compressed(text, length))
+        ssize_t length = read_small(folder, files[i].name, 1, text);
+        if (!count_text(&files[i], text, length, ascii_only))
             break;
-        struct wire wire = {text, text + length};
-        measure(&wire);
-        if (!wire.has_blank_line || (ascii_only && !is_ascii(text, length)))
-            break;
-        files[i].octets = wire.octets;
-        files[i].stamp = stamp_of_small(files[i].inode, length);
+        PyObject *contents = PyBytes_FromStringAndSize(text, length);
+        int failed = contents == NULL || PyList_Append(texts, contents) < 0;
+        Py_XDECREF(contents);
+        if (failed)
+            return -1;
     }
     return i;
 }
@@ -379,9 +386,9 @@ static PyObject *count_small_files(PyObject *module, PyObject *args)
     uint64_t octets[BATCH], stamps[BATCH];
     PyObject *names, *inodes;
     Py_ssize_t first;
-    int folder, ascii_only;
-    if (!PyArg_ParseTuple(args, "O!O!nip", &PyTuple_Type, &names, &PyTuple_Type, &inodes, &first,
-                          &folder, &ascii_only))
+    int folder, ascii_only, cached;
+    if (!PyArg_ParseTuple(args, "O!O!nipp", &PyTuple_Type, &names, &PyTuple_Type, &inodes, &first,
+                          &folder, &ascii_only, &cached))
         return NULL;
     Py_ssize_t counted, count = PyTuple_Size(names) - first;
     if (count > BATCH)
@@ -397,15 +404,26 @@ static PyObject *count_small_files(PyObject *module, PyObject *args)
         if (PyErr_Occurred())
             return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS
-    counted = count_all(files, count, folder, ascii_only);
-    Py_END_ALLOW_THREADS
+    PyObject *texts = PyList_New(0);
+    if (texts == NULL)
+        return NULL;
+    if (cached) {
+        counted = count_cached(files, count, folder, ascii_only, texts);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        counted = count_all(files, count, folder, ascii_only);
+        Py_END_ALLOW_THREADS
+    }
+    if (counted < 0) {
+        Py_DECREF(texts);
+        return NULL;
+    }
     for (Py_ssize_t i = 0; i < counted; i++) {
         octets[i] = files[i].octets;
         stamps[i] = files[i].stamp;
     }
-    return Py_BuildValue("y#y#", (char *)octets, counted * (Py_ssize_t)sizeof *octets,
-                         (char *)stamps, counted * (Py_ssize_t)sizeof *stamps);
+    return Py_BuildValue("y#y#N", (char *)octets, counted * (Py_ssize_t)sizeof *octets,
+                         (char *)stamps, counted * (Py_ssize_t)sizeof *stamps, texts);
 }
 
 /* A file to be removed, and its length when it was. */
@@ -552,7 +570,6 @@ static PyMethodDef methods[] = {
 #ifdef RWF_NOWAIT
     {"read_part", read_part, METH_VARARGS, NULL},
     {"read_cached_file", read_cached_file, METH_VARARGS, NULL},
-    {"read_small_file", read_small_file, METH_VARARGS, NULL},
     {"count_small_files", count_small_files, METH_VARARGS, NULL},
     {"unlink_unchanged", unlink_unchanged, METH_VARARGS, NULL},
 #endif

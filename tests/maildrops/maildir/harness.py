@@ -158,7 +158,7 @@ class MaildirCase(SynchronousTestCase):
 
     def setUp(self):
         """Make an empty Maildir."""
-        use_python(self, counting, "count_small_files", "read_small_file")
+        use_python(self, counting, "count_small_files")
         use_python(self, mailbox, "read_cached_file")
         use_python(self, body, "read_part")
         use_python(self, files, "unlink_unchanged")

@@ -318,7 +318,7 @@ class CachedUpdateTests(IndexedCase):
         """Return how many of 20 sessions, after a delivery each, use no thread."""
         self.runs = 0
         for n in range(20):
-            self.put(b"new/3.%d" % n)
+            self.put(b"new/3.%d" % n, b"\n")
             self.assertEqual(len(self.scans()[0]), n + 3)
         return 20 - self.runs
 
@@ -344,10 +344,10 @@ class CachedUpdateTests(IndexedCase):
         kept = self.maildrops._cache.texts._kept
         self.runs = 0
         for is_read_only in (False, True):
-            self.put(b"new/3.c", b"12345\n")
+            self.put(b"new/3.c", b"1234\n\n")
             store = self.maildrops.variant(trash="", path=b"", read_only=is_read_only)
             with self.session(maildrops=store) as mailbox:
-                self.assertEqual(mailbox.texts, {b"3.c": b"12345\n"})
+                self.assertEqual(mailbox.texts, {b"3.c": b"1234\n\n"})
                 self.assertEqual([*kept], [mailbox])
                 os.unlink(self.path_of(b"new/3.c"))
                 first, *_, message = mailbox.messages
@@ -363,7 +363,7 @@ class CachedUpdateTests(IndexedCase):
     def test_not_cached(self):
         """A thread opens the maildrop if a folder or a message may have to be read from a disk."""
         with failing(store, "update_index", NotCached(), lambda *_: not self.runs):
-            self.put(b"new/3.c")
+            self.put(b"new/3.c", b"\n")
             self.scans()
             self.assertEqual(self.runs, 1)
 

@@ -110,37 +110,21 @@ def count_messages(
                 for base_name, location in zip(run_names, locations, strict=True)
             ]
         )
-        if cached:
-            for at, name in enumerate(names):
-                sizes, text = _count_cached(name, folder, downgrader)
-                stamp = stamp_of_small(inodes[at], len(text))
-                counts.add(run_names[at], locations[at], sizes, stamp)
-                counts.texts[run_names[at]] = text
-            continue
         at = 0
         while at < len(names):
-            octets, stamps = count_small_files(names, inodes, at, folder, downgrader is not None)
+            octets, stamps, texts = count_small_files(
+                names, inodes, at, folder, downgrader is not None, cached
+            )
             first, at = at, at + len(octets) // counts.octets.itemsize
             counts.extend(run_names[first:at], locations[first:at], octets, stamps)
+            counts.texts.update(zip(run_names[first:at], texts, strict=False))
             if at < min(first + BATCH, len(names)):
                 # The one that has ended the batch.
+                if cached:
+                    raise NotCached
                 _count_one(counts, folder, run_names[at], locations[at], names[at], downgrader)
                 at += 1
     return counts
-
-
-def _count_cached(
-    name: bytes, folder: int, downgrader: MakeDowngrader | None
-) -> tuple[Sizes, bytes]:
-    """Return the sizes of a small message, and its contents, without waiting.
-
-    :raises NotCached: it has to be read from a disk, is not small, or has to be looked at closely.
-    """
-    text = read_small_file(name, folder, True)
-    if not text or text.startswith(STARTS) or (downgrader is not None and not text.isascii()):
-        raise NotCached
-    octets, has_blank_line = count_message(text)
-    return Sizes(octets, None, has_blank_line), text
 
 
 def _count_one(
@@ -177,17 +161,24 @@ def _count_one(
 
 @speedup
 def count_small_files(
-    names: tuple[bytes, ...], inodes: tuple[int, ...], first: int, folder: int, ascii_only: bool
-) -> tuple[bytes, bytes]:
+    names: tuple[bytes, ...],
+    inodes: tuple[int, ...],
+    first: int,
+    folder: int,
+    ascii_only: bool,
+    cached: bool,
+) -> tuple[bytes, bytes, list[bytes]]:
     """Count message files in an open folder from number ``first`` on, up to ``BATCH`` of them.
 
     Return the octets of their wire forms and their stamps, each as the octets of an array of 64
-    bits.  The first file ends the batch that is larger than ``SMALL_MESSAGE`` or empty, cannot be
-    read, may be compressed, or has no blank line; with ``ascii_only``, also one that is not ASCII.
+    bits, and, with ``cached``, their contents.  The first file ends the batch that has
+    ``SMALL_MESSAGE`` octets or more, is empty, cannot be read, may be compressed, or has no blank
+    line; with ``ascii_only``, also one that is not ASCII, and with ``cached``, one that may have to
+    be read from a disk.
     """
-    octets, stamps = array("Q"), array("Q")
+    octets, stamps, texts = array("Q"), array("Q"), []
     for at in range(first, min(first + BATCH, len(names))):
-        text = read_small_file(names[at], folder, False)
+        text = _read_small(names[at], folder, cached)
         if not text or text.startswith(STARTS) or (ascii_only and not text.isascii()):
             break
         count, has_blank_line = count_message(text)
@@ -195,16 +186,13 @@ def count_small_files(
             break
         octets.append(count)
         stamps.append(stamp_of_small(inodes[at], len(text)))
-    return octets.tobytes(), stamps.tobytes()
+        if cached:
+            texts.append(text)
+    return octets.tobytes(), stamps.tobytes(), texts
 
 
-@speedup
-def read_small_file(name: bytes, folder: int, cached: bool) -> bytes | None:
-    """Return the contents of a file in an open folder.
-
-    Return None if it has ``SMALL_MESSAGE`` octets or more, or cannot be read; with ``cached``, also
-    if it may have to be read from a disk.
-    """
+def _read_small(name: bytes, folder: int, cached: bool) -> bytes | None:
+    """Return the contents of a file in an open folder, or None if it ends a batch."""
     try:
         fd = (open_cached if cached else os.open)(name, OPEN_FLAGS, dir_fd=folder)
     except OSError:
