@@ -217,8 +217,13 @@ class POP3Server(Connection):
 
     def close_if_input_is_over(self) -> None:
         """Close if the client will send no more and all commands are answered."""
-        if self.input_is_over and self._expects_line and not self.paused:
+        if not self.input_is_over:
+            return
+        if self._expects_line and not self.paused:
             self.close()
+        else:
+            # For a TLS transport, the end of the TCP connection would be that of the session.
+            self.transport.pauseProducing()
 
     def abandon_command(self) -> bool:
         """Abandon a body, reply or challenge in progress; return whether no command is running."""

@@ -26,6 +26,7 @@ from popserv.tls.files import (
 )
 from popserv.tls.profiles import DEFAULT_PROFILE, PROFILES
 from popserv.tls.server_certificate import ServerCertificate
+from popserv.tls.server_connection import ServerConnection
 from popserv.tls.x509 import is_ca, subject_of, warn_of_expiry
 
 if TYPE_CHECKING:
@@ -98,14 +99,17 @@ class Certificates:
             raise CertificateError(problem)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """Return the server's end of a TLS connection, before its handshake."""
+        """Return the server's end of a TLS connection, before its handshake.
+
+        ``tlsProtocol`` is told if the client closes its end only; see ServerConnection.
+        """
         now = self._clock()
         if now - self._checked >= _CHECK_INTERVAL:
             self._checked = now
             self._load_changed_files()
         if now - self._ticket_key_made >= TICKET_KEY_LIFETIME:
             self._change_ticket_key()
-        return SSL.Connection(self._server_certificates[0].context, None)
+        return ServerConnection(self._server_certificates[0].context, tlsProtocol)
 
     def warn_of_expiry(self) -> None:
         """Log a warning for each certificate or client CA that has expired or expires soon."""

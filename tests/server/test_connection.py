@@ -175,6 +175,8 @@ class EndTests(ServerTestCase):
         ann.send(b"USER ann\r\nPASS pw\r\nSTAT\r\nDELE 1\r\n")
         ann.server.readConnectionLost()
         self.assertFalse(ann.closed)
+        # Over TLS, the end of the TCP connection must not be read.
+        self.assertEqual(ann.transport.producerState, "paused")
         self.store.waiting["login"].callback(None)
         self.assertEqual(ann.received().count(b"+OK"), 3)
         self.assertTrue(ann.closed)

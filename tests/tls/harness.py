@@ -209,11 +209,11 @@ class GivenConnection:
         return self._connection
 
 
-def openssl_pair(certificates, version=SSL.TLS1_3_VERSION):
+def openssl_pair(certificates, version=SSL.TLS1_3_VERSION, transport=None):
     """Return a client and a server after a handshake, both as pyOpenSSL connections."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_max_proto_version(version)
-    client, server = SSL.Connection(context, None), certificates.serverConnectionForTLS(None)
+    client, server = SSL.Connection(context, None), certificates.serverConnectionForTLS(transport)
     client.set_connect_state()
     server.set_accept_state()
     for _ in range(4):
