@@ -3,6 +3,7 @@
 Rules of this file:
  1. While a coroutine runs, or the client does not read what was sent, no input is read.
  2. So at most one read of input is in memory.
+ 3. A client that closes its sending half gets a reply to each command that it has sent.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.policies import TimeoutMixin
@@ -28,7 +29,7 @@ CLOSE_TIMEOUT = 30.0
 _log = Logger()
 
 
-@implementer(IPushProducer)
+@implementer(IHalfCloseableProtocol, IPushProducer)
 class OrderedConnection(TimeoutMixin, Protocol):
     """A connection whose subclass processes the input.
 
@@ -44,6 +45,7 @@ class OrderedConnection(TimeoutMixin, Protocol):
     peer = ""
     _is_busy = False
     _is_full = False
+    _input_is_over = False
     is_closing = False
 
     def __init__(self) -> None:
@@ -72,6 +74,15 @@ class OrderedConnection(TimeoutMixin, Protocol):
         self.setTimeout(None)
         if not self._is_busy:
             self.drop()
+
+    def readConnectionLost(self) -> None:
+        """Note that the client will send no more; what it has sent is still answered."""
+        self._input_is_over = True
+        self._process()
+
+    def writeConnectionLost(self) -> None:
+        """Abort the connection, because the client reads no more."""
+        self.transport.abortConnection()
 
     def timeoutConnection(self) -> None:
         """Close, because the client has been silent, or has not closed, for too long."""
@@ -106,6 +117,8 @@ class OrderedConnection(TimeoutMixin, Protocol):
     def _process(self) -> None:
         while self.unprocessed and not self._is_waiting and self.process_some():
             pass
+        if self._input_is_over and not self._is_waiting:
+            self._close()
 
     def _continue(self) -> None:
         if not self._is_waiting:
@@ -145,9 +158,12 @@ class OrderedConnection(TimeoutMixin, Protocol):
     def close(self, reply: Reply) -> None:
         """Close after a last reply, if it was not closed before; abort if it is not read."""
         if not self.is_closing:
-            self.is_closing = True
-            self.setTimeout(CLOSE_TIMEOUT)
             self.reply(reply)
-            # A transport waits for its producer before it closes.
-            self.transport.unregisterProducer()
-            self.transport.loseConnection()
+            self._close()
+
+    def _close(self) -> None:
+        self.is_closing = True
+        self.setTimeout(CLOSE_TIMEOUT)
+        # A transport waits for its producer before it closes.
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()

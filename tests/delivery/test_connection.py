@@ -3,8 +3,9 @@
 from unittest import mock
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
 from zope.interface import alsoProvides
+from zope.interface.verify import verifyObject
 
 from popserv.delivery.connection import CLOSE_TIMEOUT
 from tests.delivery.harness import LMTPCase
@@ -56,6 +57,47 @@ class ConnectionTests(LMTPCase):
         self.assertEqual(self.client.received(), b"250 2.0.0 message delivered\r\n")
         self.client.protocol.resumeProducing()
         self.assertEqual(self.client.received(), b"250 2.0.0 ok\r\n")
+
+    def test_half_closed(self):
+        """A client that closes its sending half gets all replies; then the server closes."""
+        self.assertTrue(verifyObject(IHalfCloseableProtocol, self.client.protocol))
+        self.store.waiting = Deferred()
+        self.begin()
+        # The last line has no end.
+        self.client.send(b"x\r\n.\r\nNOOP\r\nRSET")
+        self.client.protocol.readConnectionLost()
+        self.assertFalse(self.client.transport.disconnecting)
+        self.store.waiting.callback(None)
+        replies = b"250 2.0.0 message delivered\r\n250 2.0.0 ok\r\n"
+        self.assertEqual(self.client.received(), replies)
+        self.assertTrue(self.client.transport.disconnecting)
+        self.client.lose()
+        self.assertEqual(len(self.store.messages(b"ann")), 1)
+        self.assertEqual(self.client.clock.getDelayedCalls(), [])
+
+    def test_half_closed_within_message(self):
+        """A message without its end is not delivered."""
+        self.begin()
+        self.client.ask(b"x")
+        self.client.protocol.readConnectionLost()
+        self.assertTrue(self.client.transport.disconnecting)
+        self.client.lose()
+        self.assertEqual(self.store.messages(b"ann"), [])
+
+    def test_half_closed_while_full(self):
+        """Input that waits for the client to read is still processed."""
+        self.client.protocol.pauseProducing()
+        self.client.ask(b"NOOP")
+        self.client.protocol.readConnectionLost()
+        self.assertFalse(self.client.transport.disconnecting)
+        self.client.protocol.resumeProducing()
+        self.assertEqual(self.client.received(), b"250 2.0.0 ok\r\n")
+        self.assertTrue(self.client.transport.disconnecting)
+
+    def test_write_side_lost(self):
+        """A connection to which nothing can be sent is aborted."""
+        self.client.protocol.writeConnectionLost()
+        self.assertTrue(self.client.transport.aborted)
 
     def test_fault(self):
         """A fault of this program ends the connection, once."""

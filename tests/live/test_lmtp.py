@@ -243,6 +243,16 @@ class ClientTests(LMTPCase):
         expected = [b"Return-Path: <s@x>\none\n", b"Return-Path: <s@x>\ntwo\n"]
         self.assertEqual(self.messages("bob"), expected)
 
+    def test_half_closed(self):
+        """A client that closes its sending half gets the replies to all that it has sent."""
+        connection = self.connect()
+        message = b"MAIL FROM:<s@x>\r\nRCPT TO:<ann@x>\r\nDATA\r\none\r\n.\r\n"
+        connection.socket.sendall(b"LHLO x\r\n" + message * 20)
+        connection.socket.shutdown(socket.SHUT_WR)
+        replies = connection.file.read().splitlines()
+        self.assertEqual(replies.count(b"250 2.0.0 message delivered"), 20)
+        self.assertEqual(len(self.messages("ann")), 20)
+
     def test_killed(self):
         """A server that is killed leaves whole messages, and each that it has answered for."""
         text = b"Subject: x\r\n\r\n" + b"line\r\n" * 20_000
