@@ -76,6 +76,8 @@ class Edit(Command):
         require(code == 0, f"the next change failed: {output}")
         expected = (found or b"") + b"eve:{APOP}secret\n"
         require(self.file.read_bytes() == expected, "the next change was another one")
+        left = {*os.listdir(self.root)} - {"users"}
+        require(not left, f"{left} are left after the next change")
 
     def _check_attributes(self):
         status = self.file.stat()

@@ -16,6 +16,7 @@ from popserv.auth.passwords.schemes import (
 )
 from popserv.auth.passwords.secret_forms import check_form, weakness_of
 from popserv.auth.passwords.users_file import Users, UsersFile, UsersFileError, problems_of
+from popserv.auth.passwords.users_file_editing import abandoned_copy
 from popserv.auth.users.user import User
 from popserv.core.findings import Finding, error, hint, some_names, warning
 from popserv.core.printable import printable
@@ -38,14 +39,30 @@ def diagnose_users_file(file: UsersFile) -> list[Finding]:
         with open(file.path, "rb"):
             users = file.read()
     except FileNotFoundError:
-        return []
+        return list(_copies(file.path))
     except UsersFileError as problem:
         return [error("users-file", file.path, str(problem), "correct it")]
     except OSError as problem:
         remedy = f"let {this_user()} read it"
         return [error("users-file", file.path, reason_of(problem), remedy)]
     lines = [_line(f"{file.path}, line {each.line}", each.text) for each in users.problems]
-    return [*lines, *_secrets(file.path, users), *_login_methods(file.path, users)]
+    return [
+        *lines,
+        *_secrets(file.path, users),
+        *_login_methods(file.path, users),
+        *_copies(file.path),
+    ]
+
+
+def _copies(path: str) -> Iterator[Finding]:
+    copy = abandoned_copy(path)
+    if copy is not None:
+        yield hint(
+            "users-file-copy",
+            copy,
+            f"a command that changed {path} was killed, and has left this copy with all secrets",
+            "remove it; the next change of a user does so as well",
+        )
 
 
 def diagnose_users(path: str, users: Users) -> list[Finding]:

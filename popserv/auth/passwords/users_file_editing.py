@@ -3,7 +3,8 @@
 An edit replaces the file by an edited copy, so a reader sees the whole old file or the whole new
 one.  A new file replaces none: on NFS the system may say for some seconds that a file does not
 exist which another machine has made.  Writers in several processes exclude each other by ``flock``
-on the directory.
+on the directory; so the copy always has the same name, and what a command has left there that was
+killed is removed by the next one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import errno
 import fcntl
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -23,6 +23,9 @@ from popserv.runtime.permissions import reason_of
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP)
 """The errors of link(2) on a file system without links, such as FAT."""
+
+_COPY = ".users-new"
+"""The name of the edited copy, in the directory of the users file."""
 
 
 def set_secret(path: str, name: bytes, field: bytes, *, new: bool) -> None:
@@ -81,6 +84,18 @@ def read_records(path: str) -> dict[bytes, bytes]:
     return records
 
 
+def abandoned_copy(path: str) -> str | None:
+    """Return the path of a copy that a command has left which was killed, or None."""
+    directory = os.path.dirname(os.path.realpath(path))
+    copy = os.path.join(directory, _COPY)
+    try:
+        with _locked(directory, fcntl.LOCK_SH | fcntl.LOCK_NB):
+            return copy if os.path.lexists(copy) else None
+    except OSError:
+        # A command is writing it, or the directory cannot be read.
+        return None
+
+
 def _find(lines: list[bytes], start: bytes) -> int | None:
     return next((index for index, line in enumerate(lines) if line.startswith(start)), None)
 
@@ -91,7 +106,7 @@ def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
     directory = os.path.dirname(path)
     publish: Callable[[str, str], None] = os.rename
     try:
-        with _locked(directory) as directory_fd:
+        with _locked(directory, fcntl.LOCK_EX) as directory_fd:
             try:
                 with open(path, "rb") as file:
                     owner = os.fstat(file.fileno())
@@ -106,8 +121,8 @@ def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
                 publish = _link
             text = b"\n".join(edit(lines))
             text = mark + (text + b"\n" if text else b"")
-            with _written(directory, text, owner, mode) as temporary:
-                publish(temporary, path)
+            with _written(directory, text, owner, mode) as copy:
+                publish(copy, path)
             os.fsync(directory_fd)
     except OSError as error:
         raise UsersFileError(f"cannot write {path}: {reason_of(error)}") from error
@@ -115,8 +130,11 @@ def _rewrite(path: str, edit: Callable[[list[bytes]], list[bytes]]) -> None:
 
 @contextmanager
 def _written(directory: str, text: bytes, owner: os.stat_result, mode: int) -> Iterator[str]:
-    """Write a temporary file, and yield its path; after an error it is removed."""
-    fd, temporary = tempfile.mkstemp(prefix=".users-", dir=directory)
+    """Write the copy, and yield its path; after an error it is removed."""
+    copy = os.path.join(directory, _COPY)
+    with suppress(FileNotFoundError):
+        os.unlink(copy)
+    fd = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(fd, "wb") as file:
             file.write(text)
@@ -125,30 +143,30 @@ def _written(directory: str, text: bytes, owner: os.stat_result, mode: int) -> I
             if os.geteuid() == 0:
                 os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             os.fsync(file.fileno())
-        yield temporary
+        yield copy
     except BaseException:
         with suppress(OSError):
-            os.unlink(temporary)
+            os.unlink(copy)
         raise
 
 
-def _link(temporary: str, path: str) -> None:
+def _link(copy: str, path: str) -> None:
     """Rename a file, unless there is one of the new name, as far as the file system can do that."""
     try:
-        os.link(temporary, path)
+        os.link(copy, path)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        os.rename(temporary, path)
+        os.rename(copy, path)
     else:
-        os.unlink(temporary)
+        os.unlink(copy)
 
 
 @contextmanager
-def _locked(directory: str) -> Iterator[int]:
+def _locked(directory: str, operation: int) -> Iterator[int]:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, operation)
         yield fd
     finally:
         os.close(fd)

@@ -1,5 +1,8 @@
 """Tests of popserv.auth.passwords.diagnosis."""
 
+import fcntl
+import os
+
 from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -94,6 +97,25 @@ class DiagnosisTests(SynchronousTestCase):
         found = []
         self.diagnose(checker, found)
         self.assertEqual(codes(found), ["e users-file"])
+
+    def test_copy(self):
+        """A copy that a command has left which was killed is told; one that is written is not."""
+        checker = self.checker(b"ann:" + SECRET)
+        copy = self.path.with_name(".users-new")
+        copy.write_bytes(b"ann:" + SECRET)
+        for _ in range(2):
+            found = []
+            self.diagnose(checker, found)
+            self.assertEqual(codes(found), ["h users-file-copy"])
+            self.assertEqual(found[0].where, str(copy))
+            # The command may have been killed before there was a users file.
+            self.path.unlink(missing_ok=True)
+        writer = os.open(self.path.parent, os.O_RDONLY)
+        self.addCleanup(os.close, writer)
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        found = []
+        self.diagnose(checker, found)
+        self.assertEqual(found, [])
 
     def test_secrets(self):
         """Secrets that match no password are errors, and never shown."""

@@ -3,6 +3,8 @@
 import codecs
 import errno
 import os
+import signal
+import stat
 import subprocess
 import sys
 from unittest import SkipTest, mock
@@ -10,7 +12,7 @@ from unittest import SkipTest, mock
 import popserv
 from popserv.auth.passwords import users_file_editing
 from popserv.auth.passwords.users_file import UsersFile, UsersFileError
-from popserv.auth.passwords.users_file_editing import remove_user, set_secret
+from popserv.auth.passwords.users_file_editing import abandoned_copy, remove_user, set_secret
 from tests.auth.passwords.test_users_file import UsersFileCase
 from tests.auth.test_names import BAD_NAMES
 
@@ -176,6 +178,34 @@ class EditingTests(UsersFileCase):
                 self.assertEqual(self.content(), b"ann:{PLAIN}a\n")
                 self.assertEqual(os.listdir(self.directory), [".users"])
 
+    def test_killed(self):
+        """If a writer is killed at any step, the next change removes the copy that it has left."""
+        script = (
+            "import os, signal, sys\n"
+            "from popserv.auth.passwords import users_file_editing as editing\n"
+            "kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "setattr(editing.os, sys.argv[2], kill)\n"
+            "editing.set_secret(sys.argv[1], b'bob', b'{PLAIN}b', new=True)"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.path.dirname(popserv.__path__[0])}
+        for step, is_new in (("fsync", False), ("rename", False), ("link", True)):
+            if is_new:
+                os.unlink(self.path)
+            else:
+                self.write(b"ann:{PLAIN}a\n")
+            done = subprocess.run(
+                [sys.executable, "-c", script, self.path, step], env=environment, check=False
+            )
+            self.assertEqual(done.returncode, -signal.SIGKILL)
+            copy = os.path.join(self.directory, ".users-new")
+            self.assertEqual(abandoned_copy(self.path), copy)
+            self.assertEqual(stat.S_IMODE(os.stat(copy).st_mode), 0o600)
+            set_secret(self.path, b"cid", b"{PLAIN}c", new=True)
+            before = b"" if is_new else b"ann:{PLAIN}a\n"
+            self.assertEqual(self.content(), before + b"cid:{PLAIN}c\n")
+            self.assertEqual(os.listdir(self.directory), [".users"])
+            self.assertIsNone(abandoned_copy(self.path))
+
     def test_not_found(self):
         """A file that is there, although the system has said that it is not, is not replaced."""
         self.write(b"ann:{PLAIN}a\n")
@@ -204,7 +234,9 @@ class EditingTests(UsersFileCase):
         """If the temporary file cannot be removed either, the first error is told."""
         self.write(b"ann:{PLAIN}a\n")
         full = mock.patch.object(users_file_editing.os, "fsync", side_effect=OSError(28, "full"))
-        denied = mock.patch.object(users_file_editing.os, "unlink", side_effect=OSError(5, "bad"))
+        # There is none before it is written.
+        removals = FileNotFoundError(), OSError(5, "bad")
+        denied = mock.patch.object(users_file_editing.os, "unlink", side_effect=removals)
         with full, denied:
             self.assertIn("full", self.error_of(remove_user, self.path, b"ann"))
         self.assertEqual(self.content(), b"ann:{PLAIN}a\n")
