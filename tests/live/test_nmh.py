@@ -1,5 +1,6 @@
 """popserv beside nmh: its programs deliver, renumber, reorder, refile and remove messages."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.core.user_settings import NO_SETTINGS
 from popserv.errors import NoSuchMessage, RemovalFailed
 from popserv.maildrops.mh import MHMaildrops
 from tests.maildrops.maildir.harness import read_message, result, run_inline
@@ -159,6 +161,36 @@ class NmhTests(SynchronousTestCase):
         mailbox = self.open()
         self.assertEqual(result(mailbox.last_retrieved()).position, 0)
         result(mailbox.release())
+
+    def deliver(self, day):
+        """Deliver a message as LMTP does."""
+        result(self.maildrops.deliver_new(b"inbox", NO_SETTINGS, io.BytesIO(message_of(day))))
+
+    def test_delivery(self):
+        """A delivery leaves the sequences that rcvstore would leave, also after all was read."""
+        self.run_program("show", "+inbox", "all", "-showproc", "cat")
+        sequences = self.inbox / ".mh_sequences"
+        self.assertNotIn(b"unseen", sequences.read_bytes())
+        before = sequences.read_bytes()
+        self.store(4)
+        after = sequences.read_bytes()
+        self.run_program("rmm", "+inbox", "4")
+        sequences.write_bytes(before)
+        self.deliver(4)
+        self.assertEqual(sequences.read_bytes(), after)
+        self.assertEqual(self.unseen(), [b"4"])
+
+    def test_delivery_without_sequence(self):
+        """Without Unseen-Sequence in the profile, nmh shows the same as without the sequence."""
+        (self.home / ".mh_profile").write_text("Path: Mail\n")
+        (self.inbox / ".mh_sequences").unlink()
+        self.deliver(4)
+        commands = (("show", "+inbox", "last", "-showproc", "cat"), ("scan", "+inbox"))
+        shown = [self.run_program(*each) for each in commands]
+        sequences = self.inbox / ".mh_sequences"
+        self.assertIn(b"unseen: 4\n", sequences.read_bytes())
+        sequences.write_bytes(sequences.read_bytes().replace(b"unseen: 4\n", b""))
+        self.assertEqual([self.run_program(*each) for each in commands], shown)
 
 
 def message_of(day):

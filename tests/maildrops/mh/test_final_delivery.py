@@ -57,6 +57,13 @@ class FinalDeliveryTests(MHCase):
         with open(os.path.join(self.path, ".mh_sequences")) as file:
             self.assertEqual(file.read(), "unseen: 1-2\n")
 
+    def test_no_unseen(self):
+        """The sequence is made if there is none; other sequences stay, and are not added to."""
+        self.deliver()
+        self.sequences(b"cur: 1\nretrieved: 1\nmine: 1\n")
+        self.deliver()
+        self.assertEqual(self.sequences(), b"cur: 1\nretrieved: 1\nmine: 1\nunseen: 2\n")
+
     def test_path(self):
         """A user's mail goes to the user's own path."""
         settings = UserSettings(maildrop=os.fsencode(self.path))
