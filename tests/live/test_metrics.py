@@ -91,10 +91,10 @@ class ProcessTests(MetricsMixin, ServerTestCase):
         self.assertEqual((checked.returncode, checked.stdout, checked.stderr), (0, b"", b""))
 
     def test_session(self):
-        """A session is counted, in whichever process it was, and its user is not named."""
+        """A session is counted, in whichever process it was; no user and no address is named."""
         name, _ = self.server.add_user([b"one\n", b"three\n"])
         before = self.samples()
-        session = self.server.login(name)
+        session = self.server.login(name, source="127.0.0.77")
         self.wait_for(1, "popserv_open_sessions")
         for command in (b"RETR 1", b"RETR 2"):
             session.ask(command)
@@ -102,7 +102,7 @@ class ProcessTests(MetricsMixin, ServerTestCase):
         session.ask(b"SING")
         session.ask(b"DELE 1")
         session.close()
-        failed = self.server.connect()
+        failed = self.server.connect(source="127.0.0.78")
         failed.ask(b"USER " + name.encode())
         failed.ask(b"PASS wrong")
         failed.close()
@@ -139,7 +139,9 @@ class ProcessTests(MetricsMixin, ServerTestCase):
         self.assertEqual({key: changes.get(key) for key in expected}, expected)
         octets = "popserv_retrieved_bytes_total"
         self.assertEqual(after[octets,] - before[octets,], 12)
-        self.assertNotIn(name, self.get("/metrics")[1])
+        shown = self.get("/metrics")[1]
+        for each in (name, "127.0.0.7"):
+            self.assertNotIn(each, shown)
 
     def test_health(self):
         """A monitor learns that all processes serve."""
