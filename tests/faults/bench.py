@@ -32,6 +32,13 @@ MESSAGES = (message(1), message(2, 3000), message(3, 150_000), message(4))
 """The third is larger than what a store keeps in memory."""
 
 
+LISTED = 2
+"""The messages in the lists of Dovecot."""
+
+VALIDITY = b"1700000000"
+"""The UIDVALIDITY in the lists of Dovecot, with which their unique-ids begin."""
+
+
 class _ListedMaildirs(Maildir):
     """Maildirs whose first messages are in the list of Dovecot; the server adds the others."""
 
@@ -39,8 +46,9 @@ class _ListedMaildirs(Maildir):
         """See Store."""
         key = super().deliver(user, body, choose)
         path = self.root / user / "dovecot-uidlist"
-        lines = path.read_text().splitlines() if path.exists() else ["3 V1700000000 N3 G0"]
-        if len(lines) < 3:
+        first = f"3 V{VALIDITY.decode()} N3 G0"
+        lines = path.read_text().splitlines() if path.exists() else [first]
+        if len(lines) <= LISTED:
             path.write_text("\n".join([*lines, f"{len(lines)} :{key}", ""]))
         return key
 
@@ -54,6 +62,7 @@ class Bench:
     :param root: the directory that is made for all its files.
     :param kind: the store, as :data:`tests.soak.stores.STORES` names it.
     :param options: more options of the server.
+    :ivar is_listed: whether the maildrops have lists of Dovecot.
     :ivar patch: one of :mod:`tests.faults.patches` for the servers that are started, or None.
     """
 
@@ -63,7 +72,8 @@ class Bench:
         self.kind = kind
         self.root = root
         self.root.mkdir()
-        self.store = (_ListedMaildirs if "--uidl" in options else _STORES[kind])(self.root)
+        self.is_listed = "--uidl" in options
+        self.store = (_ListedMaildirs if self.is_listed else _STORES[kind])(self.root)
         self.mail = self.store.root
         self.log_file = self.root / "log"
         self._options = options
