@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
@@ -89,6 +90,8 @@ class Numbering:
         if index.times is not None:
             after = pins.without_removed(set(index.base_names), int(time.time()) // _DAY)
         if new_pins:
+            if listed.version is None:
+                self._check_absent(maildir_fd)
             after = after._replace(unique_ids={**after.unique_ids, **new_pins})
         is_saved = save or after == pins
         if after != pins and save:
@@ -111,6 +114,16 @@ class Numbering:
             view=_view(index, unique_ids, listed),
             id_versions=versions if is_final else None,
         )
+
+    def _check_absent(self, maildir_fd: int) -> None:
+        """Check that there is no file of another server, before messages are pinned for that.
+
+        :raises OSError: the file is there, although the system has said that it is not.
+        """
+        there = os.listdir(maildir_fd)
+        for name in self._names[1:]:
+            if os.fsdecode(name) in there:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
 
     def _read_list(self, maildir_fd: int, index: Index, pins: Mapping[bytes, bytes]) -> _Listed:
         if self._format.source is Source.DOVECOT:

@@ -6,7 +6,7 @@ from unittest import mock
 from twisted.trial.unittest import TestCase
 
 from popserv.core.snapshot import Message
-from popserv.errors import MaildropUnavailable
+from popserv.errors import MaildropUnavailable, TryLater
 from popserv.maildrops.maildir import folders, small_files
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.maildir.unique_ids import (
@@ -370,6 +370,14 @@ class DovecotTests(NumberedCase):
 
         with mock.patch.object(dovecot_uidlist, "assign", assign):
             self.assertEqual(self.uids(), [b"1.a", b"2.b", b"3.c"])
+
+    def test_list_not_found(self):
+        """If the system says that a list is missing which is there, nothing is pinned."""
+        missing = FileNotFoundError(2, "No such file or directory")
+        with failing(os, "open", missing, lambda name, *_: name == dovecot_uidlist.NAME):
+            self.assertRaises(TryLater, self.uids)
+        self.assertEqual(self.pins(), {})
+        self.assertEqual(self.uids(), [b"0000000100000100", b"0000000400000100"])
 
     def test_without_list(self):
         """Without a list, messages have base names, which they keep when there is one."""
