@@ -1,6 +1,5 @@
 """Clients that close their end of a TLS connection, and still read."""
 
-import contextlib
 import socket
 import ssl
 
@@ -16,75 +15,41 @@ from tests.live.harness import (
     temporary_directory,
     until,
 )
+from tests.tls.client_socket import ClientSocket
 
 MESSAGES = [b"Subject: %d\n\n" % n + b"x" * 50 * n + b"\n" for n in range(5)]
 
 
-class Client:
-    """A TLS client that can close only its end, which SSLSocket cannot."""
+class Client(ClientSocket):
+    """A client that has read the greeting, and has perhaps sent STLS."""
 
     def __init__(self, port, *, stls=False, version=None):
-        self.socket = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+        connection = socket.create_connection(("127.0.0.1", port), TIMEOUT)
         if stls:
-            with self.socket.makefile("rb", buffering=0) as file:
+            with connection.makefile("rb", buffering=0) as file:
                 file.readline()
-                self.socket.sendall(b"STLS\r\n")
+                connection.sendall(b"STLS\r\n")
                 file.readline()
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         if version:
             context.maximum_version = version
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing)
-        self._until_read(self._tls.do_handshake)
+        super().__init__(connection, context)
+        self._file = self.makefile("rb")
         if not stls:
             self.read_lines(1)
 
-    def _until_read(self, function):
-        """Call a function of the TLS connection, until it has read all that it needs."""
-        while True:
-            try:
-                return function()
-            except ssl.SSLWantReadError:
-                self.send()
-                data = self.socket.recv(1 << 16)
-                if not data:
-                    raise AssertionError("the server has closed without close_notify") from None
-                self._incoming.write(data)
-
-    def send(self, octets=b""):
-        """Send octets, and what TLS has to send."""
-        if octets:
-            self._tls.write(octets)
-        if self._outgoing.pending:
-            self.socket.sendall(self._outgoing.read())
-
     def read_lines(self, number):
         """Read this number of lines."""
-        received = b""
-        while received.count(b"\n") < number:
-            received += self._until_read(lambda: self._tls.read(1 << 16))
+        for _ in range(number):
+            self._file.readline()
 
-    def half_close(self, octets, *, tcp=False):
-        """Send octets and close_notify in one packet; return all that the server sends."""
-        self._tls.write(octets)
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self._tls.unwrap()
-        self.send()
-        if tcp:
-            self.socket.shutdown(socket.SHUT_WR)
-        received = b""
-        with contextlib.suppress(ssl.SSLZeroReturnError):
-            while True:
-                received += self._until_read(lambda: self._tls.read(1 << 16))
-        self.close()
-        return received
-
-    def close(self):
-        """Read until the server closes, and close."""
-        while self.socket.recv(1 << 16):
-            pass
-        self.socket.close()
+    def rest(self):
+        """Return all that the server sends until it closes, and close."""
+        try:
+            return self._file.read()
+        finally:
+            self.close()
 
 
 class HalfCloseTests(ServerTestCase):
@@ -109,13 +74,22 @@ class HalfCloseTests(ServerTestCase):
         yield Client(tls, **options)
         yield Client(stls, stls=True, **options)
 
+    def half_close(self, client, octets, *, tcp=False):
+        """Send octets and close_notify, and perhaps half-close TCP; return the replies."""
+        client.half_close(octets)
+        if tcp:
+            client.shutdown(socket.SHUT_WR)
+        replies = client.rest()
+        self.assertTrue(client.is_closed_by_server)
+        return replies
+
     def test_replies(self):
         """With TLS 1.3 each command gets its reply (RFC 8446 section 6.1)."""
         for tcp in (False, True):
             for client in self.clients():
                 commands = [b"RETR %d" % n for n in range(1, 6)] * 200
                 _, octets = self.session(*commands, b"QUIT")
-                replies = client.half_close(octets, tcp=tcp)
+                replies = self.half_close(client, octets, tcp=tcp)
                 self.assertEqual(replies.count(b"\r\n.\r\n"), 1000)
                 self.assertIn(b"signing off", replies.splitlines()[-1])
 
@@ -124,7 +98,7 @@ class HalfCloseTests(ServerTestCase):
         for tcp in (False, True):
             for client in self.clients():
                 maildir, octets = self.session(b"DELE 2", b"QUIT")
-                replies = client.half_close(octets, tcp=tcp)
+                replies = self.half_close(client, octets, tcp=tcp)
                 self.assertIn(b"signing off", replies.splitlines()[-1])
                 self.assertEqual(len(read_maildir(maildir)), len(MESSAGES) - 1)
 
@@ -132,7 +106,7 @@ class HalfCloseTests(ServerTestCase):
         """Without QUIT the session ends once all is answered; nothing is removed or locked."""
         for client in self.clients():
             maildir, octets = self.session(b"DELE 2", b"STAT")
-            replies = client.half_close(octets)
+            replies = self.half_close(client, octets)
             self.assertTrue(replies.splitlines()[-1].startswith(b"+OK 4 "), replies)
             self.assertEqual(len(read_maildir(maildir)), len(MESSAGES))
             self.server.login(maildir.name).close()
@@ -141,18 +115,19 @@ class HalfCloseTests(ServerTestCase):
         """With TLS 1.2 the connection ends at once, and QUIT still removes (RFC 5246, 7.2.1)."""
         for client in self.clients(version=ssl.TLSVersion.TLSv1_2):
             maildir, octets = self.session(b"DELE 2")
-            client.send(octets)
+            client.sendall(octets)
             client.read_lines(3)
             client.half_close(b"QUIT\r\n")
+            client.rest()
             until(lambda found=maildir: len(read_maildir(found)) == 4, "the removal")
 
     def test_truncated(self):
         """The end of the TCP connection alone is not believed: who has sent it is unknown."""
         for client in self.clients():
             maildir, octets = self.session(b"DELE 2", b"NOOP")
-            client.send(octets)
-            client.socket.shutdown(socket.SHUT_WR)
-            client.close()
+            client.sendall(octets)
+            client.shutdown(socket.SHUT_WR)
+            client.rest()
             self.assertEqual(len(read_maildir(maildir)), len(MESSAGES))
             self.server.login(maildir.name).close()
 

@@ -97,8 +97,11 @@ class Client:
         return found
 
     def half_close(self):
-        """Close the sending half of the connection."""
-        self._socket.shutdown(socket.SHUT_WR)
+        """Close the sending half of the connection, or that of its TLS."""
+        if self.is_private:
+            self._socket.half_close()
+        else:
+            self._socket.shutdown(socket.SHUT_WR)
 
     def close(self):
         """Close the connection as the exit of a program does."""

@@ -128,7 +128,7 @@ class Endings:
 
     def half_close(self, user, choose):
         """Send commands, and QUIT or not, and close the sending half; each gets its reply."""
-        if not user.session or user.client.is_private:
+        if not user.session:
             return
         lines = self._lines(user, choose)
         user.client.send(b"".join(line + b"\r\n" for line in lines))

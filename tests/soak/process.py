@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tests.certificates import issue, make_authority
 from tests.live.harness import AUDIT, CHECKOUT, LOOPBACK, Server, until
 from tests.live.test_workers import is_running
+from tests.tls.client_socket import ClientSocket
 
 CA = make_authority()
 
@@ -83,7 +84,7 @@ class Process:
 
     def wrap(self, sock):
         """Start TLS on a socket."""
-        return self._context.wrap_socket(sock, server_hostname="localhost")
+        return ClientSocket(sock, self._context, "localhost")
 
     def renew(self):
         """Give the server another certificate; return it."""
