@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
     from uuid import UUID
 
+    from popserv.auth.passwords.decoys import Decoys
     from popserv.auth.passwords.scram_keys import ScramKeys
     from popserv.core.findings import Finding
     from popserv.core.host import Host
@@ -324,6 +325,12 @@ class ISharedStore(IMaildropFactory):
         update is carried.
         """
 
+    def decoy_secret() -> Awaitable[bytes]:
+        """Return 32 octets that all hosts have, and that stay the same; see :class:`IDecoyMaker`.
+
+        :raises popserv.errors.POPError: they cannot be read; the login then fails.
+        """
+
 
 class IHostDirectory(Interface):
     """The servers that share a store, and requests to them, which they answer.
@@ -565,6 +572,17 @@ class ICredentialsSupport(Interface):
 
         The server offers clients only the ways to log in that are supported.
         """
+
+
+class IDecoyMaker(Interface):
+    """A credentials checker that makes decoys, for names that no user has.
+
+    If hosts that share a store answered a name in different ways, a client could tell that it is
+    nobody's.  The server therefore gives each such checker decoys of the store's secret.
+    """
+
+    def use_decoys(decoys: Decoys) -> None:
+        """Make decoys with an object that other checkers use as well."""
 
 
 class IUserLookup(Interface):

@@ -307,6 +307,9 @@ class ControlTests(ServiceCase):
             def share(self, *arguments):
                 shared.append(arguments)
 
+            async def decoy_secret(self):
+                raise NotImplementedError
+
         shared = []
         for arguments, services in ((), 2), (("--control=unix:ctl",), 3), (("--workers=2",), 2):
             options = self.under_twistd("-l", "tcp:0", *arguments)
@@ -339,6 +342,9 @@ class ControlTests(ServiceCase):
 
             def share(self, *arguments):
                 pass
+
+            async def decoy_secret(self):
+                raise NotImplementedError
 
         options = self.under_twistd("-l", "tcp:0", "--metrics=tcp:0")
         options.store = Store()

@@ -27,6 +27,7 @@ from popserv.interfaces import (
     IAPOPTimestamps,
     ICertificateCredentials,
     ICredentialsSupport,
+    IDecoyMaker,
     IRelayedCredentials,
     IScramCredentials,
     IUserLookup,
@@ -47,7 +48,7 @@ def in_order(
     return checkers if len(named) < 2 else [*checkers, OrderedCheckers(named, clock)]
 
 
-@implementer(ICredentialsChecker, ICredentialsSupport, IAPOPTimestamps)
+@implementer(ICredentialsChecker, ICredentialsSupport, IAPOPTimestamps, IDecoyMaker)
 class OrderedCheckers:
     """Asks the first of several checkers that knows a name.
 
@@ -62,6 +63,10 @@ class OrderedCheckers:
         self._clock = clock
         self._refusals = EvenRefusals(clock)
         self._decoys = Decoys(machine_secret())
+
+    def use_decoys(self, decoys: Decoys) -> None:
+        """See :class:`popserv.interfaces.IDecoyMaker`."""
+        self._decoys = decoys
 
     def supports(self, credentials: type[Interface]) -> bool:
         """See :class:`popserv.interfaces.ICredentialsSupport`.
@@ -123,6 +128,7 @@ class OrderedCheckers:
         All checkers are asked, and the decoys are those of any of them, so that neither the time
         until the salt comes, nor the number of iterations, tells which names one of them knows.
         """
+        await self._decoys.prepare()
         name = credentials.username
         kinds = [kind for kind in NAMED if kind.providedBy(credentials)]
         able = [each for each in self._checkers if any(_supports(each, kind) for kind in kinds)]

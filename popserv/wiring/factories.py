@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from popserv import __version__
 from popserv.auth.client_names import with_client_names
 from popserv.auth.ordered import in_order
+from popserv.auth.passwords.decoys import Decoys
 from popserv.auth.portal import PortalAuthenticator
 from popserv.auth.preauth import PreauthenticatedChecker
 from popserv.auth.realm import MaildropRealm
@@ -19,7 +20,14 @@ from popserv.auth.throttle.login_delay import LoginDelayRealm
 from popserv.auth.user_sessions import UserSessionsRealm
 from popserv.commands import capa, rfc1460, sasl, utf8
 from popserv.core.command import Command, CommandTable
-from popserv.interfaces import IPollingChecker, IRelayedCredentials, ISASLRelay, ISharedStore
+from popserv.interfaces import (
+    IDecoyMaker,
+    IMaildropFactory,
+    IPollingChecker,
+    IRelayedCredentials,
+    ISASLRelay,
+    ISharedStore,
+)
 from popserv.options.server import Options
 from popserv.options.session import SessionOptions
 from popserv.runtime.bus import WorkerBus
@@ -52,10 +60,12 @@ def make_factory(options: SessionOptions, realm: IRealm, **settings: Any) -> POP
 
     ``settings`` are additional arguments of :class:`POP3Factory`.
     """
-    checkers = with_client_names(
-        options.get("credCheckers", ()), options["default-domain"], options["folder-delimiter"]
+    given = options.get("credCheckers", ())
+    checkers = in_order(
+        with_client_names(given, options["default-domain"], options["folder-delimiter"])
     )
-    portal = Portal(realm, in_order(checkers))
+    _share_decoys([*given, *checkers], options.store)
+    portal = Portal(realm, checkers)
     if options["sasl"] is not DEFAULT_MECHANISMS:
         _warn_of_missing(options, portal)
     return POP3Factory(
@@ -74,6 +84,15 @@ def start_polling(options: SessionOptions) -> None:
     for checker in options.get("credCheckers", ()):
         if IPollingChecker.providedBy(checker):
             checker.poll()
+
+
+def _share_decoys(checkers: Iterable[object], store: IMaildropFactory) -> None:
+    """Have the checkers make the decoys of all hosts, if the store is shared by several."""
+    if ISharedStore.providedBy(store):
+        decoys = Decoys(ISharedStore(store).decoy_secret)
+        for each in checkers:
+            if IDecoyMaker.providedBy(each):
+                IDecoyMaker(each).use_decoys(decoys)
 
 
 def _warn_of_missing(options: SessionOptions, portal: Portal) -> None:

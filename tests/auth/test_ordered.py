@@ -7,7 +7,7 @@ from twisted.cred.credentials import (
     UsernamePassword,
 )
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import alsoProvides
@@ -15,12 +15,15 @@ from zope.interface.verify import verifyObject
 
 from popserv.auth.credentials import NAMED, APOPCredentials, CertificateCredentials
 from popserv.auth.ordered import PATIENCE, in_order
+from popserv.auth.passwords import decoys
+from popserv.auth.passwords.decoys import Decoys
 from popserv.errors import TryLater
 from popserv.interfaces import (
     IAPOPCredentials,
     IAPOPTimestamps,
     ICertificateCredentials,
     ICredentialsSupport,
+    IDecoyMaker,
     IRelayedCredentials,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
@@ -75,7 +78,7 @@ class OrderTests(SynchronousTestCase):
     def test_interfaces(self):
         """It is a checker."""
         chain = self.chain(Listed(()), Listed(()))
-        for each in (ICredentialsChecker, ICredentialsSupport, IAPOPTimestamps):
+        for each in (ICredentialsChecker, ICredentialsSupport, IAPOPTimestamps, IDecoyMaker):
             verifyObject(each, chain)
 
     def test_one(self):
@@ -285,6 +288,20 @@ class ExchangeTests(SynchronousTestCase):
         for name, decider in zip(names, deciders, strict=True):
             for other in (name.upper(), name + b"+Archive", name + b"@example.org", name + b"-a+b"):
                 self.assertIs(self.decider(other), decider)
+
+    def test_shared_decoys(self):
+        """Hosts that share decoys choose the same one, and none while these are not known."""
+        names = [b"x%d" % number for number in range(16)]
+        chosen = []
+        for _ in range(2):
+            self.patch(decoys, "_MACHINE_ID", self.mktemp())
+            *_, self.chain = in_order([self.first, self.last], self.clock)
+            self.chain.use_decoys(Decoys(lambda: succeed(b"key")))
+            chosen.append([self.decider(name) for name in names])
+        self.assertEqual(*chosen)
+        self.chain.use_decoys(Decoys(lambda: fail(TryLater())))
+        for name in (b"ann", b"bob"):
+            self.failureResultOf(self.begin(name), TryLater)
 
     def test_unable(self):
         """A checker that cannot run exchanges has no decoys; the last decides if it cannot tell."""

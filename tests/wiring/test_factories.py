@@ -10,10 +10,13 @@ from twisted.logger import formatEvent
 from zope.interface.verify import verifyObject
 
 from popserv import __version__
+from popserv.auth.passwords import decoys
+from popserv.auth.passwords.schemes import new_scram_sha256
 from popserv.auth.passwords.users_file import default_path
 from popserv.auth.passwords.users_file_editing import set_secret
 from popserv.auth.preauth import Preauthenticated
 from popserv.auth.realm import MaildropRealm
+from popserv.auth.sql.checker import SQLChecker
 from popserv.auth.throttle.login_delay import LoginDelayRealm
 from popserv.commands import rfc1460, rfc1725
 from popserv.commands.dialects import DIALECTS
@@ -22,6 +25,7 @@ from popserv.errors import LoginFailed
 from popserv.interfaces import IConfigurableRealm, IMailbox, IRemoteUserCredentials
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.options.server import Options
 from popserv.runtime.bus import WorkerBus
 from popserv.wiring.factories import (
     make_factory,
@@ -30,6 +34,8 @@ from popserv.wiring.factories import (
     start_polling,
     warn_about_short_timeout,
 )
+from tests.auth.accounts.harness import AccountsCase
+from tests.auth.sasl.harness import ScramClient, attributes, begin_scram
 from tests.commands.harness import Client, FakeTLSState
 from tests.options.harness import OptionsCase
 
@@ -288,6 +294,56 @@ class LoginTests(FactoriesCase):
                 IRemoteUserCredentials
             )
         )
+
+
+class DecoysTests(AccountsCase):
+    """The decoys of hosts that share a store."""
+
+    def setUp(self):
+        """Write a users file, and a database of users of another program."""
+        self.users = Path(self.mktemp()).absolute()
+        set_secret(str(self.users), b"ann", new_scram_sha256(b"secret", 7), new=True)
+        self.others = Path(self.mktemp()).absolute()
+        self.others.write_text(
+            """url = "sqlite://"\nquery = "SELECT :user AS name, NULL AS password WHERE false"\n"""
+            """schemes = ["SCRAM-SHA-256"]\n"""
+        )
+        self.others.chmod(0o600)
+        return super().setUp()
+
+    async def challenges(self, *auth):
+        """Return what a new host, on another machine, sends to names of nobody."""
+        self.patch(decoys, "_MACHINE_ID", self.mktemp())
+        options = Options()
+        checkers = [f"--auth={each}" for each in auth]
+        options.parseOptions([f"--store=sql:{self.configure()}", *checkers])
+        self.addCleanup(options.store.stop)
+        for checker in options["credCheckers"]:
+            if isinstance(checker, SQLChecker):
+                self.addCleanup(checker._source.close)
+        factory = make_factory(options, make_realm(options, WorkerBus()))
+        sent = []
+        for number in range(9):
+            client = ScramClient("sha256", b"wrong", name=b"nobody%d" % number)
+
+            def respond(challenge, client=client):
+                sent.append(challenge and attributes(challenge)[b"s"])
+                return client(challenge)
+
+            with self.assertRaises(LoginFailed):
+                await factory.throttle.authenticator.authenticate(begin_scram(respond, "sha256"))
+        return sent
+
+    async def test_same(self):
+        """Wherever users are, a name of nobody has one salt, on each host and after a restart."""
+        file, others = f"passwd-file:{self.users}", f"sql:{self.others}"
+        seen = []
+        for auth in ((), (file,), (others,), (file, others)):
+            first = await self.challenges(*auth)
+            self.assertEqual(first, await self.challenges(*auth), auth)
+            seen.append(first)
+        self.assertEqual(len({*seen[0]} - {b""}), 9)
+        self.assertEqual(seen, [seen[0]] * 4)
 
 
 class TimeoutTests(FactoriesCase):

@@ -10,7 +10,6 @@ from zope.interface import implementer
 from popserv.auth.accounts.source import Accounts
 from popserv.auth.passwords.checker import SecretsChecker
 from popserv.auth.passwords.decoys import Decoys
-from popserv.auth.users.user import User
 from popserv.core.findings import Finding
 from popserv.database import Database, open_database
 from popserv.interfaces import IDiagnosed, IPollingChecker
@@ -23,7 +22,8 @@ class AccountsChecker(SecretsChecker):
     def __init__(self, database: Database, *args: Any, **settings: Any) -> None:
         self._source: Accounts
         super().__init__(Accounts(database), *args, **settings)
-        self._has_shared_decoys = False
+        # Those of the store are the same, if it is in this database.
+        self.use_decoys(Decoys(self._source.decoy_secret))
 
     @classmethod
     def from_file(cls, path: str) -> AccountsChecker:
@@ -36,14 +36,6 @@ class AccountsChecker(SecretsChecker):
     def poll(self) -> None:
         """See :class:`popserv.interfaces.IPollingChecker`."""
         self._source.poll()
-
-    async def find(self, name: bytes) -> User | None:
-        """See UserDirectory."""
-        if not self._has_shared_decoys:
-            # Hosts with salts of their own would show which names are nobody's.
-            self._decoys = Decoys(await self._source.decoy_secret())
-            self._has_shared_decoys = True
-        return await super().find(name)
 
     async def diagnose(self) -> Iterable[Finding]:
         """See :class:`popserv.interfaces.IDiagnosed`."""

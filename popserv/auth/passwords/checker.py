@@ -49,6 +49,7 @@ from popserv.interfaces import (
     ICaching,
     ICertificateCredentials,
     ICredentialsSupport,
+    IDecoyMaker,
     IScramCredentials,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
@@ -68,7 +69,7 @@ def run_in_thread(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
     return _hash_threads.run(function, *args, still_needed=client_is_connected.get())
 
 
-@implementer(ICredentialsChecker, ICredentialsSupport, ICaching)
+@implementer(ICredentialsChecker, ICredentialsSupport, ICaching, IDecoyMaker)
 class SecretsChecker(UserDirectory):
     """Checks credentials against the secrets of users, who are looked up at each login.
 
@@ -101,6 +102,10 @@ class SecretsChecker(UserDirectory):
         self.cache_sizes = self._remembered.sizes
         self._decoys = Decoys(machine_secret())
 
+    def use_decoys(self, decoys: Decoys) -> None:
+        """See :class:`popserv.interfaces.IDecoyMaker`."""
+        self._decoys = decoys
+
     def supports(self, credentials: type[Interface]) -> bool:
         """See :class:`popserv.interfaces.ICredentialsSupport`."""
         return supports(self._source.secrets(), credentials)
@@ -109,11 +114,14 @@ class SecretsChecker(UserDirectory):
         """Return the user's avatar ID, or a Deferred of it; see ICredentialsChecker.
 
         :raises UnauthorizedLogin: the credentials are wrong.
-        :raises TryLater: the users cannot be looked up, or too many logins wait for a thread.
+        :raises TryLater: the users, or the secret of decoys, cannot be looked up, or too many
+            logins wait for a thread.
         """
         return run_eagerly(self._check(credentials))
 
     async def _check(self, credentials: Any) -> bytes | ConfiguredUser:
+        # Before anybody is looked up, so that a failure does not tell which names are known.
+        await self._decoys.prepare()
         try:
             found, refusal = await self._find(credentials)
             # A user whom the rules refuse is treated in everything like a name that no user has,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
 from typing import TypeVar
 
@@ -45,12 +45,28 @@ def machine_secret() -> bytes:
 class Decoys:
     """Makes decoys that depend only on the user name and on ``secret``.
 
+    ``secret`` is a key of up to 64 octets, or a function that :meth:`prepare` asks for one.
+
     All spellings of a user's name have the same secret and salt, so all spellings of an unknown
     name have the same decoys.
     """
 
-    def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+    def __init__(self, secret: bytes | Callable[[], Awaitable[bytes]]) -> None:
+        self._secret = b""
+        self._ask: Callable[[], Awaitable[bytes]] | None = None
+        if isinstance(secret, bytes):
+            self._secret = secret
+        else:
+            self._ask = secret
+
+    async def prepare(self) -> None:
+        """Ask for the secret, unless it is known; to be awaited before decoys are made.
+
+        :raises Exception: as the function that is asked.
+        """
+        if self._ask is not None:
+            self._secret = await self._ask()
+            self._ask = None
 
     def choose(self, name: bytes, options: Sequence[T]) -> T:
         """Select one of some options, such as users' secrets, always the same one for a name."""

@@ -15,6 +15,7 @@ from popserv.core.user_settings import NO_SETTINGS, UserSettings
 from popserv.database import Database
 from popserv.database.facts import SharedFacts
 from popserv.database.schema import SchemaError, check_schema, require_schema
+from popserv.database.settings import shared_secret
 from popserv.errors import MaildropUnavailable, TryLater
 from popserv.interfaces import (
     ICaching,
@@ -179,6 +180,11 @@ class SQLMaildrops:
     def share(self, bus: WorkerBus, use_secret: Callable[[bytes], object]) -> None:
         """See ISharedStore."""
         SharedFacts(self._database, bus, use_secret).start()
+
+    async def decoy_secret(self) -> bytes:
+        """See ISharedStore."""
+        await self._check_schema()
+        return await shared_secret(self._database, "decoys")
 
     async def diagnose(self) -> Iterable[Finding]:
         """See IDiagnosed."""

@@ -7,6 +7,7 @@ from collections import Counter
 from hashlib import md5
 from hmac import HMAC
 from itertools import count, product
+from unittest.mock import patch
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import (
@@ -15,7 +16,7 @@ from twisted.cred.credentials import (
     UsernamePassword,
 )
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -46,6 +47,7 @@ from popserv.interfaces import (
     ICaching,
     ICertificateCredentials,
     ICredentialsSupport,
+    IDecoyMaker,
     IScramSHA1Credentials,
     IScramSHA256Credentials,
 )
@@ -135,8 +137,8 @@ class CheckerTests(CheckerCase):
     """PasswdFileChecker.requestAvatarId."""
 
     def test_interfaces(self):
-        """It provides ICredentialsChecker, ICredentialsSupport and ICaching."""
-        for interface in (ICredentialsChecker, ICredentialsSupport, ICaching):
+        """It provides ICredentialsChecker, ICredentialsSupport, ICaching and IDecoyMaker."""
+        for interface in (ICredentialsChecker, ICredentialsSupport, ICaching, IDecoyMaker):
             verifyObject(interface, self.checker)
         self.assertTrue(IUsernamePassword.providedBy(by_password(b"x")))
 
@@ -571,6 +573,27 @@ class ScramTests(CheckerCase):
                 seen.add(self.challenge(b"x"))
                 self.assertIn(self.challenge(b"x"), seen)
             self.assertEqual(len(seen), 2)
+
+    def test_shared_decoys(self):
+        """Decoys that hosts share do not depend on the machine."""
+        self.write(b"ann:{PLAIN}a")
+        seen = set()
+        for _ in range(2):
+            self.patch(decoys, "_MACHINE_ID", self.mktemp())
+            self.checker = self.new_checker()
+            self.checker.use_decoys(Decoys(lambda: succeed(b"key")))
+            seen.add((self.challenge(b"x"), self.challenge(b"ann")))
+        self.assertEqual(len(seen), 1)
+
+    def test_unknown_decoys(self):
+        """While the secret of the hosts is not known, no name is looked up."""
+        self.write(b"ann:{PLAIN}a")
+        self.checker.use_decoys(Decoys(lambda: fail(TryLater())))
+        with patch.object(self.checker, "find") as find:
+            for name in (b"ann", b"x"):
+                for credentials in (begin_scram(ScramClient(name=name)), by_password(name)):
+                    self.failureResultOf(ask(self.checker, credentials), TryLater)
+        find.assert_not_called()
 
     def test_nobody(self):
         """If no user has a password, no challenge is sent."""

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.auth.passwords import decoys
 from popserv.auth.passwords.decoys import Decoys, machine_secret
 from popserv.auth.passwords.schemes import new_scram_sha256, split_field
 from popserv.auth.passwords.scram_keys import ScramKeys, parse_scram_keys
+from popserv.errors import TryLater
 from tests.auth.sasl.harness import KEYS, ScramClient, scram_outcome
 
 
@@ -90,3 +92,25 @@ class ChooseTests(SynchronousTestCase):
         """The choice stays the same with another version of popserv."""
         chosen = [Decoys(b"key").choose(b"%d" % n, "abcdefgh") for n in range(12)]
         self.assertEqual("".join(chosen), "dfdbcdbhdbbg")
+
+
+class PrepareTests(SynchronousTestCase):
+    """Decoys.prepare."""
+
+    def test_asked(self):
+        """The secret is asked for until it is known, and then no more."""
+        answers = [fail(TryLater()), succeed(b"key")]
+        made = Decoys(lambda: answers.pop(0))
+        self.failureResultOf(Deferred.fromCoroutine(made.prepare()), TryLater)
+        for _ in range(2):
+            self.successResultOf(Deferred.fromCoroutine(made.prepare()))
+            self.assertEqual(
+                made.scram_keys("sha1", b"ann", 1), Decoys(b"key").scram_keys("sha1", b"ann", 1)
+            )
+
+    def test_given(self):
+        """A secret that was given is used as it is."""
+        made = Decoys(b"key")
+        before = made.scram_keys("sha1", b"ann", 1)
+        self.successResultOf(Deferred.fromCoroutine(made.prepare()))
+        self.assertEqual(made.scram_keys("sha1", b"ann", 1), before)

@@ -6,6 +6,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
+from popserv.auth.accounts.source import Accounts
 from popserv.database import Database, OutcomeUnknown
 from popserv.errors import MaildropUnavailable, TryLater
 from popserv.interfaces import IHostDirectory, ISharedStore
@@ -27,6 +28,24 @@ class HostsTests(SQLCase):
         """A store in a database is shared, and has a directory of hosts."""
         verifyObject(ISharedStore, self.store)
         verifyObject(IHostDirectory, self.hosts)
+
+    async def test_decoy_secret(self):
+        """All hosts have one secret of decoys, which is that of the users in the database."""
+        self.sql("TRUNCATE setting")
+        secrets = {await store.decoy_secret() for store in (self.store, self.make_store())}
+        secrets.add(await Accounts(self.database).decoy_secret())
+        self.assertEqual([len(secret) for secret in secrets], [32])
+        self.sql("TRUNCATE setting")
+        self.assertNotIn(await self.store.decoy_secret(), secrets)
+
+    async def test_no_decoy_secret(self):
+        """A database that cannot be used has none."""
+        self.sql("ALTER TABLE schema_version RENAME TO renamed")
+        try:
+            with self.assertRaises(MaildropUnavailable):
+                await self.store.decoy_secret()
+        finally:
+            self.sql("ALTER TABLE renamed RENAME TO schema_version")
 
     async def test_listed(self):
         """A host is listed while it announces itself, and is gone when it is withdrawn."""
