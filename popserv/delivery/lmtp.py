@@ -22,7 +22,14 @@ from popserv.delivery.connection import OrderedConnection
 from popserv.delivery.delivering import deliver_to
 from popserv.delivery.events import MAX_REFUSED, log_refused_message, log_refused_recipient
 from popserv.delivery.incoming import IncomingMessage, MessageRefused, Transaction
-from popserv.delivery.outcomes import SYNTAX, TOO_LARGE, Reply, reply_to
+from popserv.delivery.outcomes import (
+    SYNTAX,
+    TOO_LARGE,
+    TOO_MANY_RECIPIENTS,
+    UNKNOWN_PARAMETER,
+    Reply,
+    reply_to,
+)
 from popserv.delivery.recipients import Recipient
 
 if TYPE_CHECKING:
@@ -99,6 +106,8 @@ class LMTPServer(OrderedConnection):
         if reply is None:
             self._bad_commands = 0
             return
+        if keyword.upper() in (b"MAIL", b"RCPT") and reply not in (_OK, _BAD_SEQUENCE):
+            self.note_refusal(reply, 1)
         self.reply(reply)
         self._bad_commands = self._bad_commands + 1 if 500 <= reply.code <= 503 else 0
         if self._bad_commands >= MAX_BAD_COMMANDS:
@@ -138,7 +147,7 @@ class LMTPServer(OrderedConnection):
         if not (size.isdigit() and len(size) <= 20 and body in (b"7BIT", b"8BITMIME")):
             return SYNTAX
         if parameters.keys() - {b"SIZE", b"BODY", b"SMTPUTF8"}:
-            return Reply(555, "5.5.4", "parameter not recognized")
+            return UNKNOWN_PARAMETER
         is_utf8 = b"SMTPUTF8" in parameters
         if not _is_allowed(sender, is_utf8=is_utf8):
             return SYNTAX
@@ -156,11 +165,11 @@ class LMTPServer(OrderedConnection):
         except InvalidArgument:
             return SYNTAX
         if parameters:
-            return Reply(555, "5.5.4", "parameter not recognized")
+            return UNKNOWN_PARAMETER
         if not (address.text and _is_allowed(address, is_utf8=transaction.is_utf8)):
             return SYNTAX
         if len(transaction.recipients) >= MAX_RECIPIENTS:
-            return Reply(452, "4.5.3", "too many recipients")
+            return TOO_MANY_RECIPIENTS
         self.run(self._find(transaction, address))
         return None
 
@@ -173,6 +182,7 @@ class LMTPServer(OrderedConnection):
             if self._refused <= MAX_REFUSED:
                 sender = transaction.sender.text
                 log_refused_recipient(self.peer, sender, address.text, reply, error)
+            self.note_refusal(reply, 1)
             self.reply(reply)
         else:
             transaction.recipients.append(recipient)
@@ -223,6 +233,7 @@ class LMTPServer(OrderedConnection):
             file = await message.finish()
         except MessageRefused as refused:
             log_refused_message(self.peer, sender, len(recipients), refused.reply, str(refused))
+            self.note_refusal(refused.reply, len(recipients))
             self.transport.write(refused.reply.encode() * len(recipients))
         else:
             for recipient in recipients:
@@ -230,6 +241,12 @@ class LMTPServer(OrderedConnection):
         self.drop()
         if not self.unprocessed:
             self.end_if_idle()
+
+    def note_refusal(self, reply: Reply, recipients: int) -> None:
+        """Do nothing; called when a message is refused for recipients, before :meth:`deliver`.
+
+        It is called for one recipient if the message is refused before any is known.
+        """
 
     async def deliver(
         self, recipient: Recipient, message: BinaryIO, sender: bytes, octets: int

@@ -26,7 +26,9 @@ METHODS = (
 OUTCOMES = ("success", "failed", "aborted", "in-use", "too-soon", "unavailable", "error")
 TLS_VERSIONS = ("none", "proxy", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 CODES = ("none", "AUTH", "IN-USE", "LOGIN-DELAY", "SYS/PERM", "SYS/TEMP", "UTF8")
-DELIVERIES = ("delivered", "unknown-user", "full", "refused", "temporary")
+DELIVERIES = (
+    *("delivered", "unknown-user", "invalid", "over-limit", "full", "refused", "temporary"),
+)
 STATEMENTS = ("done", "unavailable", "unknown", "error")
 OPERATIONS = ("open", "read", "remove", "release")
 HANDSHAKE_REASONS = ("certificate", "version", "algorithms", "alpn", "client-certificate", "no-tls")

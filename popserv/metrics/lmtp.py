@@ -8,12 +8,17 @@ from typing import BinaryIO
 
 from popserv.delivery.lmtp import LMTPServer
 from popserv.delivery.outcomes import (
+    BARE_LF,
     DELIVERED,
     NO_ROOM,
     NO_SUCH_USER,
     QUOTA_EXCEEDED,
     REFUSED,
+    SYNTAX,
+    TOO_LARGE,
+    TOO_MANY_RECIPIENTS,
     TRY_LATER,
+    UNKNOWN_PARAMETER,
     Reply,
 )
 from popserv.delivery.recipients import Recipient
@@ -26,6 +31,11 @@ _OUTCOMES: Mapping[Reply, str] = {
     QUOTA_EXCEEDED: "full",
     NO_ROOM: "full",
     REFUSED: "refused",
+    SYNTAX: "invalid",
+    UNKNOWN_PARAMETER: "invalid",
+    BARE_LF: "invalid",
+    TOO_LARGE: "over-limit",
+    TOO_MANY_RECIPIENTS: "over-limit",
     TRY_LATER: "temporary",
 }
 
@@ -37,6 +47,10 @@ class MeasuredLMTPServer(LMTPServer):
     """
 
     counters: Counters
+
+    def note_refusal(self, reply: Reply, recipients: int) -> None:
+        """Count; see LMTPServer."""
+        self.counters.add(catalogue.DELIVERED, (_OUTCOMES[reply],), recipients)
 
     async def deliver(
         self, recipient: Recipient, message: BinaryIO, sender: bytes, octets: int
