@@ -1,8 +1,12 @@
 """Tests of popserv.database.pool and connection on a real PostgreSQL; test_faults has the rest."""
 
+import os
+import socket
+from pathlib import Path
 from uuid import uuid4
 
 from psycopg import OperationalError, ProgrammingError
+from psycopg.conninfo import make_conninfo
 from psycopg.errors import CheckViolation, UniqueViolation
 from psycopg.waiting import Ready, Wait
 from twisted.internet import reactor
@@ -12,12 +16,18 @@ from zope.interface.verify import verifyObject
 
 from examples.cluster.processes import free_port
 from popserv.database import connection
+from popserv.database.config import read_config
 from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
+from popserv.database.pool import Database
 from popserv.database.schema import durability_problems
 from popserv.database.waiting import WatchedSocket
 from tests.database.harness import DatabaseCase
 from tests.live.harness import TIMEOUT
 from tests.live.postgresql import create_database, shared_server, tls_server
+
+LIMITS = (
+    *(socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT),
+)
 
 SELECT = "SELECT id FROM t WHERE id = $1::bigint"
 
@@ -186,6 +196,31 @@ class ServerTests(DatabaseCase):
         other = {**self.parameters, "host": "127.0.0.1"}
         with self.assertRaisesRegex(OperationalError, "certificate"):
             await connection.connect(reactor, other, self.database._threads, TIMEOUT)
+
+    async def test_dead_peers(self):
+        """The limits after which a connection to a dead machine breaks are those of its socket."""
+        with socket.socket() as unused:
+            kernel = [unused.getsockopt(socket.IPPROTO_TCP, option) for option in LIMITS]
+        for given, limits in (
+            # The kernel has the other two.
+            ("", (10, *kernel[1:3], 3000)),
+            (
+                "keepalives_idle=20 keepalives_interval=5 keepalives_count=4 tcp_user_timeout=7000",
+                (20, 5, 4, 7000),
+            ),
+        ):
+            path = Path(self.mktemp()).absolute()
+            conninfo = make_conninfo(given, **self.parameters)
+            path.write_text(f'conninfo = "{conninfo}"\npatience = 3\n')
+            path.chmod(0o600)
+            database = Database(read_config(str(path)), reactor)
+            self.addCleanup(database.close)
+            await database.execute("SELECT 1")
+            [idle] = database._idle
+            with socket.socket(fileno=os.dup(idle.fileno())) as used:
+                self.assertEqual(used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1)
+                found = [used.getsockopt(socket.IPPROTO_TCP, option) for option in LIMITS]
+            self.assertEqual(found, list(limits))
 
     async def test_restart(self):
         """A statement waits for a server that restarts."""

@@ -1,7 +1,10 @@
 """Tests of popserv.auth.sql.postgresql, with a real PostgreSQL behind a proxy."""
 
+import os
+import socket
 import time
 from pathlib import Path
+from urllib.parse import urlencode
 
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
@@ -10,7 +13,32 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.auth.sql.config import SQLConfig
 from tests.live.faulty_proxy import SILENT, FaultyProxy
 from tests.live.harness import TIMEOUT, require_programs
-from tests.live.postgresql import program, shared_server
+from tests.live.postgresql import program, shared_server, tls_server
+
+
+class SocketTests(SynchronousTestCase):
+    """The sockets of the connections."""
+
+    def test_time(self):
+        """A connection to a machine that is gone breaks after ``timeout``."""
+        if not program("initdb"):
+            require_programs(self, "initdb")
+        _, address = tls_server()
+        file = Path(self.mktemp()).absolute()
+        more = urlencode({name: value for name, value in address.items() if name != "host"})
+        file.write_text(
+            f"url = 'postgresql+psycopg://mail@{address['host']}/postgres?{more}'\n"
+            "query = 'SELECT :user'\nschemes = ['PLAIN']\ntimeout = 7\n"
+        )
+        file.chmod(0o600)
+        engine = SQLConfig(str(file)).engine
+        self.addCleanup(engine.dispose)
+        with (
+            engine.connect() as connection,
+            socket.socket(fileno=os.dup(connection.connection.fileno())) as used,
+        ):
+            found = used.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        self.assertEqual(found, 7000)
 
 
 class SilenceTests(SynchronousTestCase):
