@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from twisted.internet.defer import Deferred, DeferredList
+
 from popserv.commandline.control_output import (
     RELOADED,
     WHO_COLUMNS,
@@ -22,6 +24,7 @@ from popserv.commandline.user_lines import reason_of
 from popserv.control import commands
 from popserv.control.client import ControlError
 from popserv.control.host_client import HostClient
+from popserv.control.host_service import MAX_SILENCE
 from popserv.core.host import Host
 from popserv.core.printable import one_line
 from popserv.errors import POPError
@@ -34,6 +37,9 @@ STATUS_COLUMNS = (
     *("host", "id", "version", "state", "uptime", "connections", "sessions", "logins", "seen"),
 )
 """The columns of ``popserv status``; ``seen`` is the seconds since the host was last seen."""
+
+_LISTINGS = ("workers", "certificates")
+"""What ``popserv status`` of one server shows besides, and ``--json`` of each host."""
 
 
 def run(command: str, options: argparse.Namespace) -> int:
@@ -88,23 +94,41 @@ async def _kick(client: HostClient, options: argparse.Namespace) -> None:
 
 async def _status(client: HostClient, options: argparse.Namespace) -> None:
     hosts = await client.hosts(options.host)
-    answers = dict(await client.call(hosts, commands.GetStatus))
+    names = _LISTINGS if options.json else ()
+    called, *listed = await _all(
+        client.call(hosts, commands.GetStatus), *(client.listing(hosts, name) for name in names)
+    )
+    answers = dict(called)
     items = []
     for host in hosts:
-        answer = answers.get(host, {})
-        items.append(
-            {
-                "host": host.name,
-                "id": host.short_id,
-                "state": "draining" if host.is_draining else "serving",
-                "seen": round(host.unseen, 1),
-                # Of a host that does not answer, only this is known.
-                "version": host.version,
-                "uptime": round(host.uptime, 1),
-                **answer.get("status", {}),
-            }
-        )
+        item = {
+            "host": host.name,
+            "id": host.short_id,
+            "state": _state_of(host),
+            "seen": round(host.unseen, 1),
+            # Of a host that does not answer, only this is known.
+            "version": host.version,
+            "uptime": round(host.uptime, 1),
+        }
+        if host in answers:
+            item.update(answers[host]["status"])
+            for name, found in zip(names, listed, strict=True):
+                item[name] = [each for of, each in found if of == host]
+        items.append(item)
     print_items(options, STATUS_COLUMNS, items)
+
+
+def _state_of(host: Host) -> str:
+    if host.unseen > MAX_SILENCE:
+        return "silent"
+    return "draining" if host.is_draining else "serving"
+
+
+async def _all(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Return the results of coroutines, which run at the same time, or raise what one raises."""
+    running = [Deferred.fromCoroutine(each) for each in coroutines]
+    outcomes = await DeferredList(running, consumeErrors=True)
+    return [result if is_done else result.raiseException() for is_done, result in outcomes]
 
 
 async def _reload(client: HostClient, options: argparse.Namespace) -> None:

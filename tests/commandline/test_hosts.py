@@ -1,6 +1,7 @@
 """popserv who, kick and so on with --store, for hosts that share a store in memory."""
 
 import json
+from unittest.mock import patch
 
 from zope.interface import implementer
 
@@ -11,6 +12,8 @@ from popserv.errors import TryLater
 from popserv.interfaces import ISharedStore
 from tests.commandline.harness import CommandCase
 from tests.control.host_harness import ANN, HostCase
+from tests.control.test_process import FewCertificates
+from tests.control.test_responder import FakeWorkers
 
 
 @implementer(ISharedStore)
@@ -23,6 +26,8 @@ class Store:
 
 class HostCommandTests(HostCase, CommandCase):
     """The output and the exit codes of the commands, for two hosts."""
+
+    certificates = FewCertificates()
 
     def setUp(self):
         """Start the hosts, which are the same server."""
@@ -98,7 +103,7 @@ class HostCommandTests(HostCase, CommandCase):
         )
         self.assertEqual([row.split()[0] for row in rows], ["mx1", "mx2", "mx9"])
         self.assertEqual(
-            rows[2].split(), ["mx9", "00000001", "1.0", "serving", "9.0", "-", "-", "-", "4.0"]
+            rows[2].split(), ["mx9", "00000001", "1.0", "silent", "9.0", "-", "-", "-", "4.0"]
         )
         self.assertEqual(
             (code, error),
@@ -108,6 +113,36 @@ class HostCommandTests(HostCase, CommandCase):
         self.clock.advance(1)
         status = json.loads(self.command("status", "--json", "--host", "mx1"))
         self.assertEqual((status["state"], status["connections"]), ("draining", 0))
+
+    def test_status_json(self):
+        """The JSON of a host has all that that of one server has; less if it does not answer."""
+        self.start("mx3", workers=FakeWorkers())
+        self.shared.found = [ANN]
+        code, output, _ = self.run_command(["status", "--store", "sql:FILE", "--json"])
+        self.assertEqual(code, 1)
+        one, _, three, silent = map(json.loads, output.splitlines())
+        self.assertEqual((one["host"], one["workers"], three["host"]), ("mx1", [], "mx3"))
+        self.assertEqual([each["pid"] for each in three["workers"]], [101, 102])
+        for host in (one, three):
+            files = [each["file"] for each in host["certificates"]]
+            self.assertEqual(files, ["0.pem", "1.pem", "2.pem"])
+            self.assertLessEqual({"logins", "caches", "log_level"}, host.keys())
+        self.assertEqual(
+            silent,
+            {
+                "host": "mx9",
+                "id": "00000001",
+                "state": "silent",
+                "seen": 4.0,
+                "version": "1.0",
+                "uptime": 9.0,
+            },
+        )
+
+    def test_status_error(self):
+        """What one of the questions raises is an error."""
+        with patch.object(HostClient, "listing", side_effect=TryLater):
+            self.assertIn("try again later", self.command("status", "--json", code=1))
 
     def test_others(self):
         """The other commands print what they have done."""
