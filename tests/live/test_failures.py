@@ -1,7 +1,9 @@
 """What clients see when a part of a cluster fails: the table in docs/howto/cluster.rst."""
 
 import atexit
+import contextlib
 import os
+import shutil
 import smtplib
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -15,7 +17,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from examples.cluster.cluster import PASSWORD, SmallCluster
 from examples.cluster.cluster import USERS as EXISTING
-from examples.cluster.processes import run
+from examples.cluster.processes import ClusterError, run
 from popserv.maildrops.sql.bucket import path_of
 from tests.live.chaos.faults import ChaosCluster, Faults, suspended, with_children
 from tests.live.chaos.record import Record
@@ -322,25 +324,34 @@ class DiskTests(FailureCase):
     """The disk of the database is full."""
 
     def make_cluster(self):
-        """Return a cluster with a table space that is a file system of 1 MiB."""
+        """Return a cluster without a standby, and mount a small disk."""
         if os.geteuid() != 0:
             raise SkipTest("only root can mount a file system")
-        settings = f"inline = {1 << 20}"
+        settings = f"inline = {1 << 20}\npatience = 3"
         cluster = FullDisk(temporary_directory(self) / "cluster", settings=settings)
         cluster.start()
         self.addCleanup(cluster.stop)
-        [database] = cluster.databases
-        disk = temporary_directory(self)
-        run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk])
-        self.addCleanup(run, ["umount", "--lazy", disk])
-        os.chown(disk, database.account["user"], database.account["group"])
-        database.execute(f"CREATE TABLESPACE small LOCATION '{disk}'")
-        database.execute("ALTER TABLE body SET TABLESPACE small")
+        [self.database] = cluster.databases
+        self.disk = temporary_directory(self)
+        run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", self.disk])
+        self.addCleanup(run, ["umount", "--lazy", self.disk])
+        self.disk.chmod(0o700)
+        os.chown(self.disk, *(self.database.account[name] for name in ("user", "group")))
         return cluster
+
+    def fill(self, left):
+        """Fill the disk but for some octets; return the file that does so."""
+        free = os.statvfs(self.disk)
+        file = self.disk / "another"
+        with file.open("xb") as filling:
+            os.posix_fallocate(filling.fileno(), 0, free.f_bavail * free.f_bsize - left)
+        return file
 
     def test_full(self):
         """Deliveries are refused for now; what is there can be read and removed."""
-        [database] = self.cluster.databases
+        self.database.execute(f"CREATE TABLESPACE small LOCATION '{self.disk}'")
+        self.database.execute("ALTER TABLE body SET TABLESPACE small")
+        self.fill(left=1 << 20)
         user = self.new_user(SMALL)
         # Text that PostgreSQL cannot compress.
         text = b"".join(b"\r\n" + os.urandom(30).hex().encode() for _ in range(3000))
@@ -350,6 +361,39 @@ class DiskTests(FailureCase):
         session.lines()
         session.ask(b"DELE 1")
         self.assertEqual(session.close()[:3], b"+OK")
-        database.execute("ALTER TABLE body SET TABLESPACE pg_default")
+        self.database.execute("ALTER TABLE body SET TABLESPACE pg_default")
         self.assertEqual(self.deliver(self.one, user), 250)
         self.assertEqual(self.messages(self.login(self.one, user))[-1], SMALL)
+
+    def test_full_log(self):
+        """PostgreSQL stops; with room, and started again, it has all that was acknowledged."""
+        log = self.database.data / "pg_wal"
+        self.database.stop()
+        shutil.copytree(log, self.disk / "log")
+        run(["chown", "-R", "--reference", self.disk, self.disk / "log"])
+        shutil.rmtree(log)
+        log.symlink_to(self.disk / "log")
+        self.database.start()
+        user = self.new_user()
+        filling = self.fill(left=0)
+        codes = []
+
+        def is_refused():
+            codes.append(self.deliver(self.one, user))
+            if codes[-1] == 250:
+                # A server that does not answer any more is what is waited for.
+                with contextlib.suppress(ClusterError):
+                    self.database.execute("SELECT pg_switch_wal()")
+            return codes[-1] == 451
+
+        until(is_refused, "the disk to be full")
+        _, reply = self.try_login(self.one, user)
+        self.assert_refused(reply, LATER)
+        until(lambda: self.database.ended, "PostgreSQL to stop")
+        filling.unlink()
+        self.database.start()
+        found = self.messages(self.login_later(self.one, user))
+        self.assertIn(250, codes)
+        self.assertEqual(set(found), {SMALL})
+        # Whether the last one was stored is not known to who sent it.
+        self.assertIn(len(found) - codes.count(250), (0, 1))
