@@ -16,7 +16,13 @@ from tests.live.harness import TIMEOUT, temporary_directory, until
 
 
 def program(name):
-    """Return the path of a program of PostgreSQL, which Debian keeps outside the PATH."""
+    """Return the path of a program of PostgreSQL, which Debian keeps outside the PATH.
+
+    One in the directory that is named by ``POSTGRESQL`` in the environment comes first.
+    """
+    chosen = os.environ.get("POSTGRESQL")
+    if chosen and Path(chosen, name).exists():
+        return str(Path(chosen, name))
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return str(found[-1]) if found else shutil.which(name)
 
