@@ -6,7 +6,6 @@ from twisted.cred.credentials import IUsernamePassword
 from twisted.internet.defer import Deferred
 
 from popserv.auth.passwords.scram_keys import derive_scram_keys
-from popserv.core.grammar import MAX_SASL_LINE
 from popserv.core.session import State
 from popserv.errors import LoginFailed
 from popserv.interfaces import IScramSHA256Credentials, ITokenCredentials
@@ -113,10 +112,17 @@ class ExchangeTests(CommandTestCase):
         client.lose()
         self.assert_released()
 
+    def test_longest_response(self):
+        """A response may have 100,000 octets."""
+        for client in self.clients_in_exchange():
+            self.assertNotEqual(client.send(b"A" * 100_000 + b"\r\n"), TOO_LONG)
+            self.assertFalse(client.closed)
+            client.lose()
+
     def test_long_response(self):
         """A response that is too long closes the connection."""
         for client in self.clients_in_exchange():
-            self.assertEqual(client.send(b"A" * (MAX_SASL_LINE + 2)), TOO_LONG)
+            self.assertEqual(client.send(b"A" * 100_001 + b"\r\n"), TOO_LONG)
             self.assertTrue(client.closed)
             client.lose()
             self.assert_ended(client)

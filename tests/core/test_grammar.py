@@ -42,6 +42,11 @@ class GrammarTests(SynchronousTestCase):
             self.assertRaises(BadCommand, grammar.number, text)
         self.assertEqual(grammar.number(b"0012"), 12)
 
+    def test_digits(self):
+        """A number has at most ten digits."""
+        self.assertEqual(grammar.number(b"9" * 10), 9_999_999_999)
+        self.assertRaises(BadCommand, grammar.number, b"9" * 11)
+
     def test_arguments(self):
         """Arguments are separated by single spaces; one trailing space is accepted."""
         parse = grammar.arguments(grammar.number, grammar.word)
@@ -57,6 +62,9 @@ class GrammarTests(SynchronousTestCase):
             self.assertEqual(parse(argument), parsed)
         for wrong in (b" ", b" 1", b"1  ", b"1 2", b"x"):
             self.assertRaises(BadCommand, parse, wrong)
+        parse = grammar.arguments(grammar.word, grammar.word, minimum=0)
+        for argument, parsed in [(None, ()), (b"a", (b"a",)), (b"a b", (b"a", b"b"))]:
+            self.assertEqual(parse(argument), parsed)
 
     def test_no_arguments(self):
         """A command without arguments accepts one trailing space."""
@@ -91,6 +99,28 @@ class GrammarTests(SynchronousTestCase):
         self.assertEqual(grammar.name_and_digest(b"a b c "), (b"a b", b"c"))
         for wrong in (None, b"", b"a", b"a ", b" a", b"a  "):
             self.assertRaises(BadCommand, grammar.name_and_digest, wrong)
+
+    def test_expected(self):
+        """The error says how many arguments are expected."""
+        one_or_two = grammar.arguments(grammar.word, grammar.word, minimum=1)
+        for parse, argument, text in (
+            (grammar.no_arguments, b"x", "no argument allowed"),
+            (grammar.arguments(grammar.word), b"a b", "1 argument expected"),
+            (grammar.arguments(grammar.word, grammar.word), b"a", "2 arguments expected"),
+            (one_or_two, b"a b c", "at most 2 arguments expected"),
+            (one_or_two, None, "at most 2 arguments expected"),
+            (grammar.rest_of_line, None, "1 argument expected"),
+            (grammar.name_and_digest, b"a", "2 arguments expected"),
+        ):
+            error = self.assertRaises(BadCommand, parse, argument)
+            self.assertEqual(str(error.text), text)
+
+    def test_base64(self):
+        """Base64 is accepted in its canonical form only (RFC 4648 sections 3.5 and 4)."""
+        self.assertEqual(grammar.decode_base64(b""), b"")
+        self.assertEqual(grammar.decode_base64(b"YWI="), b"ab")
+        for wrong in (b"YWJ=", b"YWI", b"YWI==", b"YW I=", b"YWI=\n", b"=", b"YWI=YWI=", b"YWI-"):
+            self.assertRaises(ValueError, grammar.decode_base64, wrong)
 
     def test_word(self):
         """A word may contain characters outside ASCII, but no control characters."""

@@ -13,7 +13,13 @@ from twisted.trial.runner import TestLoader, TrialRunner
 from tests.mutation.mutants import CHECKOUT
 
 ALSO = {
-    "popserv/core": ("tests.commands", "tests.server", "tests.test_model"),
+    "popserv/core": (
+        "tests.commands",
+        "tests.server",
+        "tests.test_model",
+        "tests.test_transcripts",
+    ),
+    "popserv/messages": ("tests.commands.test_sending",),
     "popserv/auth/passwords": ("tests.auth.sasl", "tests.auth.sql.test_checker"),
 }
 """Tests beside those of a package, by the package: those of what is above it."""
