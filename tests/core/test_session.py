@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from twisted.trial.unittest import TestCase
 
-from popserv.core.session import Session, State
+from popserv.core.session import Session, State, client_is_connected, printable_name
 from popserv.core.user_settings import UserSettings
 from popserv.errors import BadCommand, LoginFailed, ReadOnlyMaildrop, RemovalFailed
 from popserv.maildrops.memory import MemoryMaildrops
@@ -107,6 +107,20 @@ class SessionTests(TestCase):
         with self.assertRaises(BadCommand):
             await self.session.send_challenge(b"")
         self.assertEqual(self.session.capabilities(), ())
+        self.assertEqual(self.session.host, b"localhost")
+        self.assertTrue(self.session.allows_login and self.session.allows_cleartext)
+        self.assertFalse(self.session.can_start_tls)
+
+    def test_connected(self):
+        """A client counts as connected where nothing is known of its connection."""
+        self.assertTrue(client_is_connected.get()())
+
+    def test_printable_name(self):
+        """A name of up to 40 printable characters of ASCII can be part of a reply."""
+        for name in (b"ann", b"a b", b"x" * 40):
+            self.assertEqual(printable_name(name), name.decode())
+        for name in (None, b"", b"x" * 41, b"j\xf6rg", b"a\tb"):
+            self.assertEqual(printable_name(name), "")
 
     async def test_failed_removal(self):
         """If a removal fails, the lock is released and the error is raised."""

@@ -57,10 +57,19 @@ class UpdatedTests(SynchronousTestCase):
     """An updated snapshot keeps the lines of unchanged messages."""
 
     def listings(self, snapshot):
-        """Return all listings of a snapshot."""
+        """Return the chunks of all listings of a snapshot."""
         listings = [snapshot.unique_id_listing]
         listings += [snapshot.scan_listing(*form).lines for form in FORMS]
-        return [b"".join(listing) for listing in listings]
+        return [list(listing) for listing in listings]
+
+    def test_kept(self):
+        """The lines of unchanged messages are those that were formatted before."""
+        self.patch(listings_module, "LINES_PER_CHUNK", 2)
+        before = Snapshot.from_sizes([Sizes(120, 125, False)] * 4, (b"a", b"b", b"c", b"d"))
+        listings = self.listings(before)
+        after = self.listings(before.updated([Sizes(80, None)], (b"e",), (0, 1, 3, 4)))
+        for old, new in zip(listings, after, strict=True):
+            self.assertIs(new[0], old[0])
 
     @given(st.lists(SIZES, max_size=12), st.lists(SIZES, max_size=4), st.data())
     def test_any_update(self, old, new, data):
