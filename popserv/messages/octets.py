@@ -40,9 +40,8 @@ class LineEndNormalizer:
         return chunk.replace(b"\r\n", b"\n")
 
     def finish(self) -> bytes:
-        """Return the CR that was held back, if any."""
-        held, self._held = self._held, b""
-        return held
+        """Return the CR that was held back, if any, at the end of the text."""
+        return self._held
 
 
 class OctetCounter:

@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.errors import MessageChanged
-from popserv.messages.framing import FilteredFramer, ListingFramer, MessageFramer, TopFramer
+from popserv.messages.framing import (
+    FilteredFramer,
+    ListingFramer,
+    MessageFramer,
+    TopFramer,
+    frame_message,
+    frame_top,
+)
 from popserv.messages.workarounds import NulFilter
 from popserv.testing import SAMPLE_MESSAGES, naive_octets
 from tests.messages.harness import (
@@ -127,6 +134,7 @@ class TopFramerTests(SynchronousTestCase):
 
     @given(chunked(), st.integers(0, 12))
     @example((b"a: b\n\n1\n2\n", [b"a: b\n", b"\n1", b"\n2\n"]), 1)
+    @example((b"\n1\n2\n3\n", [b"\n1\n", b"2\n3\n"]), 2)
     def test_top(self, case, lines):
         """TOP sends the header, the blank line and the given number of lines of the body."""
         text, chunks = case
@@ -138,6 +146,36 @@ class TopFramerTests(SynchronousTestCase):
         framer = TopFramer(0)
         self.assertEqual(framer.feed(b"a: b\n\nbody\nmore"), b"a: b\r\n\r\n")
         self.assertTrue(framer.done)
+
+
+class OnePieceTests(SynchronousTestCase):
+    """A message in one piece, framed with its status line."""
+
+    @given(texts)
+    def test_message(self, text):
+        """It is as a framer sends it, and nothing if LIST has reported other octets."""
+        octets, status = naive_octets(text), b"+OK\r\n"
+        expected = status + frame(MessageFramer(), [text])
+        self.assertEqual(frame_message(text, octets, status), expected)
+        self.assertIsNone(frame_message(text, octets + 1, status))
+        if octets:
+            self.assertIsNone(frame_message(text, octets - 1, status))
+
+    @given(texts, st.integers(0, 4))
+    @example(b"a: b\n", 0)
+    @example(b"a: b\n\n1\n", 2)
+    @example(b"a: b\n\n1\n", 1)
+    def test_top(self, text, lines):
+        """So it is for TOP; the start of a message is enough if it has the lines."""
+        octets, status = naive_octets(text), b"+OK\r\n"
+        expected = status + naive_response(naive_top(text, lines))
+        self.assertEqual(frame_top(text, lines, octets, True, status), expected)
+        framer = TopFramer(lines)
+        framer.feed(text)
+        start = frame_top(text, lines, octets, False, status)
+        self.assertEqual(start, expected if framer.done else None)
+        if not framer.done:
+            self.assertIsNone(frame_top(text, lines, octets + 1, True, status))
 
 
 class FilteredFramerTests(SynchronousTestCase):

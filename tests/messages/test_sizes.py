@@ -18,6 +18,20 @@ class MeasureTests(SynchronousTestCase):
         measured = measure([b"a: b\n\nx\n", b"y"], lambda: self.fail("a downgrader is made"))
         self.assertEqual(measured, Sizes(14, None))
 
+    def test_buffered(self):
+        """A downgrader reads the message when more than 1 MiB of ASCII would be buffered."""
+        made = []
+
+        def make():
+            made.append(Downgrader())
+            return made[-1]
+
+        counter = MessageCounter(make)
+        counter.feed(b"x" * (1 << 20))
+        self.assertEqual(made, [])
+        counter.feed(b"y")
+        self.assertEqual(len(made), 1)
+
     def test_one_form(self):
         """Without a downgrader only the octets as stored are counted, and nothing is buffered."""
         counter = MessageCounter()
