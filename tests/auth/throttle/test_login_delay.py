@@ -140,42 +140,51 @@ class DelayTests(SynchronousTestCase):
         self.inner.answer = lambda: succeed("avatar")
         self.successResultOf(self.login())
         self.successResultOf(self.login(b"bob"))
+        self.successResultOf(self.login(b"carl"))
         self.clock.advance(30)
         slow.callback("avatar")
         self.successResultOf(first)
         self.clock.advance(30)
         self.successResultOf(self.login(b"bob"))
         self.assertRefused("too soon after the last login, wait 30 seconds")
+        self.assertEqual({name for name, _ in self.realm.replay()}, {"ann", "bob"})
 
     def test_memory(self):
         """No login is stored longer than the delay."""
         for n in range(100):
+            if n % 60 == 0:
+                self.successResultOf(self.login(b"ann"))
             self.successResultOf(self.login(b"u%d" % n))
-            self.realm.receive([f"v{n}", self.clock.seconds()])
             self.clock.advance(1)
-        self.assertLessEqual(len(self.realm._logins), 120)
+        self.assertLessEqual(len(list(self.realm.replay())), 61)
         for n in range(100):
             self.realm.receive([f"w{n}", self.clock.seconds()])
             self.clock.advance(1)
-        self.assertLessEqual(len(self.realm._logins), 60)
+        self.assertLessEqual(len(list(self.realm.replay())), 60)
 
     def test_other_worker(self):
         """A login at one worker counts at the others."""
         published = []
+        buses = WorkerBus(lambda *update: published.append(update)), WorkerBus()
         here, there = (
-            LoginDelayRealm(self.inner, 60, self.clock.seconds, bus=WorkerBus(send))
-            for send in (lambda *update: published.append(update), lambda *update: None)
+            LoginDelayRealm(self.inner, 60, self.clock.seconds, bus=bus) for bus in buses
         )
         for user in (b"ann", b"\xff", b"", ()):
             self.realm = here
             self.successResultOf(self.login(user))
             topic, update = published.pop()
             self.assertEqual(topic, "logins")
-            there.receive(json.loads(json.dumps(update)))
+            buses[1].receive(topic, json.loads(json.dumps(update)))
             self.realm = there
             self.assertRefused("too soon after the last login, wait 60 seconds", user)
         self.assertEqual(list(there.replay()), list(here.replay()))
         self.assertEqual(len(list(here.replay())), 4)
+
+    def test_other_host(self):
+        """A login on another host counts by the clock of this one."""
+        self.clock.advance(1000)
+        self.realm.receive(["ann", 90.0], 900.0)
+        self.assertRefused("too soon after the last login, wait 50 seconds")
 
     def test_late_update(self):
         """An update that is late or repeated neither shortens nor extends a delay."""
@@ -185,9 +194,9 @@ class DelayTests(SynchronousTestCase):
         self.realm.receive(["ann", 90.0])
         self.assertRefused("too soon after the last login, wait 60 seconds")
         self.realm.receive(["carl", 90.0])
-        self.clock.advance(55)
+        self.clock.advance(50)
         self.successResultOf(self.login(b"carl"))
-        self.assertRefused("too soon after the last login, wait 5 seconds", b"bob")
+        self.assertRefused("too soon after the last login, wait 10 seconds", b"bob")
 
     @given(
         st.integers(1, 1000),

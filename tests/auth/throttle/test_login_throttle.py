@@ -9,7 +9,7 @@ from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 from zope.interface import alsoProvides
@@ -135,6 +135,17 @@ class PenaltyTests(ThrottleCase):
             self.assertEqual(self.clock.seconds() - begun, seconds)
             self.assertEqual(slots._shared_in_use, {})
             client.lose()
+
+    def test_without_check(self):
+        """A login that is refused without a check has the whole delay, whatever was before it."""
+        self.serve(Checker(lambda _: fail(TryLater()), IUsernamePassword))
+        client = self.try_password(b"pw")
+        self.clock.advance(0.5)
+        client.send(b"AUTH PLAIN " + response_line(b"bob\0ann\0pw"))
+        self.clock.advance(1.75)
+        self.assertEqual(client.received(), b"")
+        self.clock.advance(0.25)
+        self.assertEqual(client.received(), LOGIN_FAILED)
 
     def test_old_password(self):
         """A repeated password has the base delay, and counts once."""
@@ -299,13 +310,13 @@ class SlotTests(ThrottleCase):
             each.errback(UnauthorizedLogin("wrong"))
 
     def test_limit(self):
-        """At most MAX_CONCURRENT logins of a network are checked at the same time."""
+        """At most four logins of a network are checked at the same time."""
         clients = [self.try_password(b"%d" % n) for n in range(50)]
-        self.assertEqual(len(self.pending), MAX_CONCURRENT)
+        self.assertEqual(len(self.pending), 4)
         self.assertEqual(self.connect(b"USER ann", peer=OTHER).send(b"PASS pw\r\n"), WELCOME)
         while self.pending:
             self.fail_pending()
-            self.assertLessEqual(len(self.pending), MAX_CONCURRENT)
+            self.assertLessEqual(len(self.pending), 4)
         answers = {client.received()[:15] for client in clients}
         self.assertEqual(answers, {b"-ERR [SYS/TEMP]"})
 
@@ -314,6 +325,7 @@ class SlotTests(ThrottleCase):
         clients = [self.try_password(b"%d" % n) for n in range(50)]
         for client in clients:
             client.lose()
+        self.assertEqual(self.factory.throttle.slots.waiting_count, 0)
         seen = len(self.checker.seen)
         self.assertEqual(seen, MAX_CONCURRENT)
         self.fail_pending()
@@ -455,6 +467,16 @@ class ChallengeTests(ThrottleCase):
         client, proof = self.begin(b"pw")
         self.assertEqual(client.send(proof)[:2], b"+ ")
         self.assertEqual(client.send(b"\r\n"), WELCOME)
+
+    def test_time_of_answers(self):
+        """The time that a client takes to answer a challenge is no part of the delay."""
+        client, proof = self.begin(b"no")
+        self.clock.advance(0.5)
+        client.send(proof)
+        self.clock.advance(1.75)
+        self.assertEqual(client.received(), b"")
+        self.clock.advance(0.25)
+        self.assertEqual(client.received(), LOGIN_FAILED)
 
     def test_guessing(self):
         """Wrong proofs keep their slots until they are answered; the others wait, or disconnect."""

@@ -128,6 +128,14 @@ class DelayTests(PenaltiesCase):
             self.clock.advance(100)
         self.assertEqual(factors, [7.5, 7.5, 7.5, 4, 2, 1])
 
+    def test_ten_minutes(self):
+        """A failure counts until ten minutes have passed."""
+        self.penalties.record_failure(HERE, None)
+        self.clock.advance(599.5)
+        self.assertEqual(self.penalties.delay_factor(HERE), 2)
+        self.clock.advance(0.5)
+        self.assertEqual(self.penalties.delay_factor(HERE), 1)
+
     def test_success_changes_nothing(self):
         """A successful login does not reduce the delay."""
         for _ in range(3):
@@ -168,6 +176,14 @@ class DelayTests(PenaltiesCase):
         self.assertEqual(self.penalties.delay_factor("192.0.2.1"), 1)
         self.assertEqual(self.penalties.delay_factor("192.0.2.2"), 4)
 
+    def test_forget_logged(self):
+        """Reaching the maximum delay again is logged again."""
+        for _ in range(2):
+            for _ in range(4):
+                self.penalties.record_failure(HERE, None)
+            self.penalties.forget(HERE)
+        self.assertEqual(len(self.lines()), 2)
+
     def test_memory(self):
         """The number of networks, and of the failures of each, is limited."""
         penalties = self.make(max_entries=5)
@@ -193,12 +209,11 @@ class NameTests(PenaltiesCase):
         self.penalties.record_success(HERE, b"ann")
         for network, name in ((THERE, b"ann"), (HERE, b"bob")):
             self.assertFalse(self.penalties.is_known_name(network, name))
-        self.clock.advance(KNOWN_NAME_LIFETIME - 1)
-        self.assertTrue(self.penalties.is_known_name(HERE, b"ann"))
-        self.penalties.record_success(HERE, b"ann")
-        self.clock.advance(KNOWN_NAME_LIFETIME - 1)
-        self.assertTrue(self.penalties.is_known_name(HERE, b"ann"))
-        self.clock.advance(2)
+        for _ in range(2):
+            self.penalties.record_success(HERE, b"ann")
+            self.clock.advance(86_399.5)
+            self.assertTrue(self.penalties.is_known_name(HERE, b"ann"))
+        self.clock.advance(0.5)
         self.assertFalse(self.penalties.is_known_name(HERE, b"ann"))
 
     def test_memory(self):
@@ -264,6 +279,24 @@ class WorkersTests(PenaltiesCase):
                 self.assertEqual(workers[n % 3].record_failure(HERE, [b"ann", b"old"]), 1)
             self.assertEqual([worker.delay_factor(HERE) for worker in workers], [2, 2, 2])
 
+    def test_other_hosts(self):
+        """With the key of all hosts, a failure counts on each, by the clock of each."""
+        (one, _), (other, _) = self.workers(1)[0], self.workers(1)[0]
+        for penalties in (one, other):
+            penalties.use_key(b"k" * 32)
+        other.receive(["key", "00" * 32])
+        self.published.clear()
+        one.record_failure(HERE, [b"ann", b"old"])
+        one.record_success(HERE, b"ann")
+        ahead = KNOWN_NAME_LIFETIME
+        self.clock.advance(ahead)
+        for update in self.published:
+            other.receive(update, ahead)
+        self.clock.advance(FAILURE_LIFETIME - 1)
+        self.assertTrue(other.is_known_name(HERE, b"ann"))
+        self.assertEqual(other.delay_factor(HERE), 2)
+        self.assertEqual(other.record_failure(HERE, [b"ann", b"old"]), 1)
+
     def test_new_worker(self):
         """A new worker receives all that has not expired."""
         (one, bus), (other, _) = self.workers(2)
@@ -294,7 +327,9 @@ class WorkersTests(PenaltiesCase):
 
     def test_keys_spread(self):
         """All workers adopt the smallest key; a worker that has it publishes it again."""
+        self.published.clear()
         one = self.make()
+        self.assertEqual([kind for kind, _ in self.published], ["key"])
         other = self.make([])
         one._key, other._key = b"\1" * 32, b"\2" * 32
         self.published.clear()
@@ -391,6 +426,7 @@ class AttemptedSecretsTests(SynchronousTestCase):
             (b"ann", UsernamePassword(b"ann", b"pw"), [b"ann", b"pw"]),
             (None, TokenCredentials(b"", b"token", None), [b"", b"token"]),
             (b"ann", CertificateCredentials([b"bob", b"eve"], b"ann"), [b"ann", b"bob", b"eve"]),
+            (None, CertificateCredentials([b"bob"], b"ann"), [b"", b"bob"]),
             (b"ann", RemoteUserCredentials(b"ann", b"anne", "192.0.2.7", 1), [b"ann", b"anne"]),
             (b"ann", APOPCredentials(b"ann", b"<1@h>", b"d"), None),
             (b"ann", CramMD5Credentials(b"ann", b"<1@h>", b"d"), None),
