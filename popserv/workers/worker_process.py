@@ -186,6 +186,10 @@ class WorkerProcess(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         """Restart the process, unless :meth:`stop` was called."""
+        if self._process is None:
+            # A process that has ended at once does so before spawnProcess has returned it.
+            self._reactor.callLater(0, self.processEnded, reason)
+            return
         for each in (self._link, self._output):
             if each is not None:
                 each.read_and_close()

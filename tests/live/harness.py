@@ -178,6 +178,8 @@ class Server:
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join([str(AUDIT), str(CHECKOUT)]),
                     "POPSERV_TEST_LOADS": str(self._loads),
+                    # At SIGABRT it prints the stacks of its threads.
+                    "PYTHONFAULTHANDLER": "1",
                     **(environment or {}),
                 },
             )
@@ -243,10 +245,18 @@ class Server:
         return name, maildir
 
     def stop(self, number=signal.SIGTERM):
-        """Stop the server; return its exit code."""
+        """Stop the server; return its exit code.
+
+        :raises AssertionError: it does not stop; the message ends with the stacks of its threads.
+        """
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(TIMEOUT)
+        try:
+            return self.process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(TIMEOUT)
+            raise AssertionError(f"twistd does not stop:\n{self.log[-8000:]}") from None
 
 
 class Connection:

@@ -52,9 +52,9 @@ class LoggingServer(Server):
 
     @property
     def log(self):
-        """What it has printed, and its log file."""
+        """Its log file, and what it has printed."""
         text = self.logfile.read_text(errors="backslashreplace") if self.logfile.exists() else ""
-        return self._log.read_text(errors="backslashreplace") + text
+        return text + self._log.read_text(errors="backslashreplace")
 
 
 class Process:

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from collections import Counter
+from signal import SIGKILL
 from types import SimpleNamespace
 
 from twisted.internet import reactor
@@ -147,7 +148,8 @@ class FakeProcess:
 class FakeLauncher:
     """Starts FakeProcesses, which send ``first_message`` and print ``output``.
 
-    ``error`` is an exception that :meth:`launch` raises instead.
+    ``error`` is an exception that :meth:`launch` raises instead.  With ``ends_at_once`` a process
+    has ended before :meth:`launch` returns.
     """
 
     def __init__(self, test):
@@ -156,6 +158,7 @@ class FakeLauncher:
         self.first_message = b"ready\n"
         self.output = b""
         self.error = None
+        self.ends_at_once = False
 
     def launch(self, protocol, role, sockets):
         """See Launcher."""
@@ -173,6 +176,8 @@ class FakeLauncher:
         worker_link.setblocking(False)
         process = FakeProcess(protocol, role, worker_link, worker_output)
         self.started.append(process)
+        if self.ends_at_once:
+            process.exit(signal=SIGKILL)
         return process, link, output
 
 

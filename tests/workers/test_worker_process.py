@@ -133,6 +133,19 @@ class RestartTests(SupervisorTestCase):
         self.reactor.advance(1)
         self.assertEqual(len(self.launcher.started), 4)
 
+    def test_ends_at_once(self):
+        """A process that has ended before anything is known of it is restarted as any other."""
+        processes = self.start()
+        self.launcher.ends_at_once = True
+        processes[0].exit(code=1)
+        self.reactor.advance(0)
+        self.assertIn("worker 1 exited with signal 9; restarting in 1 s", self.log_lines())
+        self.assertIsNone(self.supervisor.workers[0].pid)
+        self.launcher.ends_at_once = False
+        self.reactor.advance(1)
+        self.assertEqual(len(self.launcher.started), 5)
+        self.assertEqual(self.supervisor.workers[0].pid, self.launcher.started[-1].pid)
+
     def test_failed(self):
         """The reason why a restarted worker cannot start is logged."""
         processes = self.start()
@@ -177,6 +190,20 @@ class StopTests(SupervisorTestCase):
         self.successResultOf(self.supervisor.stopService())
         self.reactor.advance(100)
         self.assertEqual(len(self.launcher.started), 3)
+
+    def test_ended_at_once(self):
+        """A process that ends as soon as it is started does not keep the server from stopping."""
+        processes = self.start()
+        self.launcher.ends_at_once = True
+        processes[0].exit(code=1)
+        stopping = []
+        self.reactor.callLater(0, lambda: stopping.append(self.supervisor.stopService()))
+        for process in processes[1:]:
+            self.reactor.callLater(0, process.exit)
+        self.reactor.advance(0)
+        self.successResultOf(stopping[0])
+        self.reactor.advance(100)
+        self.assertEqual(len(self.launcher.started), 4)
 
     def test_link_closed_before(self):
         """A worker that has closed its link already is stopped like the others."""
