@@ -54,15 +54,17 @@ class Covering:
         """Return the names of the tests that run one of these lines of a module, fastest first.
 
         Those of the module's own file come before the others.  A line that runs when the module is
-        imported is one of all tests that run any line of it.
+        imported is one of all tests, first of those that run any line of it.
         """
         contexts = self._contexts.get(str(CHECKOUT / path), {})
         found = {name for line in lines for name in contexts.get(line, ())}
+        using = {name for names in contexts.values() for name in names}
         if not found or _IMPORT in found:
-            found = {name for names in contexts.values() for name in names}
-        found.discard(_IMPORT)
+            found = {*self.seconds}
         own = f".test_{Path(path).stem}."
-        return sorted(found, key=lambda name: (own not in name, self.seconds[name]))
+        return sorted(
+            found, key=lambda name: (own not in name, name not in using, self.seconds[name])
+        )
 
 
 class _Recorder(Reporter):

@@ -57,6 +57,7 @@ class TableTests(MechanismCase):
             # RFC 9266 section 3: tls-unique does not count, because TLS 1.3 does not have it.
             ({"tls_state": FakeTLS({b"tls-unique": b"x"})}, plus | {b"EXTERNAL"}),
             ({"tls_state": FakeTLS({}, (b"ann",))}, plus),
+            ({"tls_state": FakeTLS({}, (b"ann",)), "allows_cleartext": False}, plus | cleartext),
             ({"tls_state": FakeTLS({}, ())}, plus | {b"EXTERNAL"}),
             ({"tls_state": bound, "allows_cleartext": False}, cleartext | {b"EXTERNAL"}),
         ]:
@@ -115,6 +116,14 @@ class FieldsTests(MechanismCase):
             (b"XOAUTH2", ITokenCredentials),
         ]:
             self.assertIs(MECHANISMS_BY_NAME[name].credentials, kind)
+
+    def test_external(self):
+        """EXTERNAL of the table has neither a default domain nor folders."""
+        tls_state = FakeTLS({}, (b"ann",))
+        credentials, _ = run_exchange(b"EXTERNAL", b"ann", tls_state=tls_state)
+        self.assertEqual(list(credentials.names), [b"ann"])
+        for identity in (b"ann+a", b"ann/a", b"annXa"):
+            self.assertFails(b"EXTERNAL", identity, tls_state=tls_state)
 
     def test_server_first(self):
         """Only in CRAM-MD5 the server sends data first (RFC 2195 section 2)."""

@@ -3,8 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popserv.errors import POPError
-from tests.auth.sasl.harness import MechanismCase, run_exchange
+from popserv.auth.sasl.plain_login import plain_exchange
+from popserv.errors import LoginFailed, POPError
+from tests.auth.sasl.harness import (
+    MechanismCase,
+    ScriptedClient,
+    make_session,
+    result_of,
+    run_exchange,
+)
 
 NUL = b"\0"
 
@@ -28,6 +35,14 @@ class PlainTests(MechanismCase):
         """Another authorization identity fails, as in the example of section 4."""
         for response in (b"Ursel\0Kurt\0xipj3plmq", b"KURT\0Kurt\0pw", b"Kurt \0Kurt\0pw"):
             self.assertFails(b"PLAIN", response)
+
+    def test_name(self):
+        """The session has the name of a login that fails, for the log."""
+        session = make_session()
+        client = ScriptedClient(b"Ursel\0Kurt\0pw")
+        login = plain_exchange(client.send_challenge, session, ())
+        self.assertRaises(LoginFailed, result_of, login)
+        self.assertEqual(session.name, b"Kurt")
 
     def test_malformed(self):
         """Other responses are malformed."""

@@ -47,6 +47,8 @@ class AvailableNamesTests(SynchronousTestCase):
         expected = [b"SCRAM-SHA-256", b"XOAUTH2", b"NTLM", b"PLAIN", b"LOGIN"]
         self.assertEqual(self.names(OFFER), expected)
         self.assertEqual(self.names(OFFER, kinds=()), expected[:-1])
+        weak = {b"PLAIN": True, b"NTLM": False, b"CRAM-MD5": False}
+        self.assertEqual(self.names(weak, kinds=()), [b"CRAM-MD5", b"NTLM", b"PLAIN"])
 
     def test_selected(self):
         """--sasl selects among the relayed mechanisms, too, and orders them."""
