@@ -3,9 +3,10 @@
 Every test reads the file afterwards as a mail program would.
 """
 
+import contextlib
 import errno
 import os
-from itertools import count
+from itertools import count, groupby
 from unittest import mock
 
 from hypothesis import example, given, settings
@@ -51,7 +52,12 @@ class RewritingTests(SynchronousTestCase):
     def setUp(self):
         """Make the file; copy in small pieces."""
         self.path = self.mktemp()
+        self.touches = 0
         self.patch(rewriting, "CHUNK", 16)
+
+    def touch(self):
+        """Count the calls."""
+        self.touches += 1
 
     def read(self):
         """Return the messages that the file has."""
@@ -79,7 +85,7 @@ class RewritingTests(SynchronousTestCase):
             fd = os.open(self.path, os.O_RDWR)
             try:
                 offsets = [entry.offset for entry in entries]
-                rewrite(fd, len(octets), sorted(edits), offsets)
+                rewrite(fd, len(octets), sorted(edits), offsets, self.touch)
             finally:
                 os.close(fd)
 
@@ -271,26 +277,65 @@ class RewritingTests(SynchronousTestCase):
             self.assertEqual(blank_lines.strip(b"\n"), b"")
             self.assertEqual(start // 4096, (start + len(line) - 1) // 4096)
 
-    def test_notice_synced(self):
-        """The notice is on disk before the file grows: it separates the last message from that."""
-        octets, rewrite_file, _ = self.prepare(([message(at, 40) for at in range(4)], {1}, {}))
-        calls = []
+    def test_notice_text(self):
+        """The notice says what has happened, however much the file grows."""
+        messages = [message(number, 9) for number in range(4)]
+        self.kill((messages, set(), {0: b"X-UIDL: %b\n" % (b"0" * 900)}), 30, 0)
+        notice = next(each for each in self.read() if b"MAILER-DAEMON" in each)
+        self.assertEqual(
+            notice.rstrip(b" \n"),
+            b"From: popserv <MAILER-DAEMON>\n"
+            b"Subject: Removing mail was interrupted\n\n"
+            b"The server was stopped while it removed messages from this mailbox.  The messages\n"
+            b"after this one are copies of earlier ones; some of those may be damaged.",
+        )
+
+    def steps(self, removed, failing=None):
+        """Remove messages, and return what was done to the file.
+
+        ``failing`` is the number of the write over old octets that fails.
+        """
+        octets, run, _ = self.prepare(([message(at, 40) for at in range(4)], removed, {}))
+        steps, overwritten = [], count()
 
         def record(name):
             real = getattr(os, name)
 
-            def function(*arguments):
-                calls.append((name, os.path.getsize(self.path)))
-                return real(*arguments)
+            def function(fd, *arguments):
+                step = name
+                if name == "pwrite":
+                    step = "append" if arguments[1] >= len(octets) else "overwrite"
+                steps.append(step)
+                if step == "overwrite" and next(overwritten) == failing:
+                    raise OSError(errno.EIO, "injected")
+                return real(fd, *arguments)
 
             return mock.patch.object(os, name, function)
 
-        with record("fdatasync"), record("ftruncate"):
-            rewrite_file()
-        self.assertEqual([name for name, _ in calls[:2]], ["fdatasync", "ftruncate"])
-        sizes = {size for _, size in calls[:2]}
-        self.assertEqual(len(sizes), 1)
-        self.assertGreater(sizes.pop(), len(octets))
+        with contextlib.ExitStack() as stack:
+            for name in CALLS[1:]:
+                stack.enter_context(record(name))
+            with contextlib.suppress(OSError):
+                run()
+        return [step for step, _ in groupby(steps)]
+
+    def test_synced(self):
+        """What is written is on disk before the next step relies on it.
+
+        The notice is, before the file grows, the copies before anything is overwritten, and the new
+        text before the file is cut.
+        """
+        begin = ["append", "fdatasync", "ftruncate", "append", "fdatasync", "overwrite"]
+        end = ["fdatasync", "ftruncate"]
+        self.assertEqual(self.steps({1}), [*begin, *end, "fsync"])
+        self.assertEqual(self.steps({1}, failing=2), [*begin, *end])
+        self.assertEqual(self.steps({2, 3}), ["ftruncate", "fsync"])
+
+    def test_touched(self):
+        """The lock is touched for each piece that is copied."""
+        _, run, _ = self.prepare(([message(at, 40) for at in range(4)], {1}, {}))
+        run()
+        self.assertGreater(self.touches, len(self.contents()) // 16)
 
     def test_truncated(self):
         """A file that is cut by a program without locks is an error."""
