@@ -19,6 +19,10 @@ ALSO = {
         "tests.test_model",
         "tests.test_transcripts",
     ),
+    "popserv/maildrops/maildir": (
+        "tests.maildrops.maildir.contents",
+        "tests.maildrops.maildir.listing",
+    ),
     "popserv/messages": ("tests.commands.test_sending",),
     "popserv/auth/passwords": ("tests.auth.sasl", "tests.auth.sql.test_checker"),
 }

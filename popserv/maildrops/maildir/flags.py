@@ -21,7 +21,7 @@ def is_seen(location: bytes) -> bool:
     return has_flag(location[1:], b"S")
 
 
-def seen_location(location: bytes, new_info: bytes = FLAGS_INFO[0]) -> bytes:
+def seen_location(location: bytes, new_info: bytes) -> bytes:
     """Return the location, in cur/, that adds the flag S to this one.
 
     Returns the same location if it has the flag, or if its info suffix is not a list of flags.

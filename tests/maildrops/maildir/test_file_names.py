@@ -26,6 +26,7 @@ NAMES = {
     b"1.a,S=3,W=4;2,S": (b"1.a,S=3,W=4", b";2,S"),
     b";2,S": (b"", b";2,S"),
     b":2,S": (b"", b":2,S"),
+    b":a;2,S": (b"", b":a;2,S"),
     # The last one is the suffix, and all before it does not change with the flags.
     b"1.a;2,F;2,S": (b"1.a;2,F", b";2,S"),
     b"1.a!2,F;2,S": (b"1.a!2,F", b";2,S"),

@@ -12,6 +12,7 @@ from popserv.errors import NoSuchMessage
 from popserv.maildrops.maildir import flags
 from popserv.maildrops.maildir.file_names import FLAGS_INFO
 from popserv.maildrops.maildir.flags import is_seen, seen_location
+from popserv.maildrops.maildir.folders import Folders
 from popserv.maildrops.maildir.listing import index
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from tests.maildrops.maildir.harness import (
@@ -242,6 +243,24 @@ class RetrievedTests(MaildirCase):
                 result(mailbox.record_retrieved(mailbox.messages))
         self.assertEqual(len(log.warn.mock_calls), 1)
 
+    def test_without_scan(self):
+        """Messages at their locations are marked without a scan, whether they have the flag."""
+        self.put(b"new/1.x")
+        self.put(b"cur/2.x:2,S")
+        with self.session() as mailbox, mock.patch.object(Folders, "scan") as scan:
+            result(mailbox.record_retrieved(mailbox.messages))
+        scan.assert_not_called()
+        self.assertEqual(self.file_names(), [b"cur/1.x:2,S", b"cur/2.x:2,S"])
+
+    def test_taken(self):
+        """A message is not marked if something has its new name, even if that is a link."""
+        self.put(b"new/1.x")
+        with self.session() as mailbox:
+            os.symlink("nowhere", self.path_of(b"cur/1.x:2,S"))
+            result(mailbox.record_retrieved(mailbox.messages))
+        self.assertTrue(os.path.islink(self.path_of(b"cur/1.x:2,S")))
+        self.assertTrue(os.path.exists(self.path_of(b"new/1.x")))
+
     def test_too_long(self):
         """A name too long for another flag does not keep other messages from being marked."""
         longest = b"3." + b"x" * 252
@@ -260,9 +279,9 @@ class RetrievedTests(MaildirCase):
     def test_seen_location(self, flags, folder, info):
         """The seen location is in cur/, and adds S to the flags, in order, unless they have it."""
         location = folder + info + flags.encode("ascii")
-        seen = seen_location(location)
+        seen = seen_location(location, b":2,")
         self.assertTrue(is_seen(seen))
-        self.assertEqual(seen_location(seen), seen)
+        self.assertEqual(seen_location(seen, b":2,"), seen)
         if is_seen(location):
             self.assertEqual(seen, location)
         else:

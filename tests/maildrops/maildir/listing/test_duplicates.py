@@ -472,6 +472,16 @@ class ReadOnlyTests(DuplicateCase):
                 result(mailbox.remove([mailbox.messages[at] for at in chosen]))
             self.assertEqual(self.file_names(), [b"cur/1.a:2,S", b"new/1.a", b"new/2.b"])
 
+    def test_renamed_in_session(self):
+        """If one of the two vanishes in a session, the other is found under another name."""
+        with self.read_only():
+            uid = self.uid_of(b"newer\n")
+            with self.session() as mailbox:
+                at = uids_of(mailbox).index(uid)
+                os.unlink(self.path_of(b"cur/1.a:2,S"))
+                os.rename(self.path_of(b"new/1.a"), self.path_of(b"cur/1.a:2,F"))
+                self.assertEqual(read_message(mailbox, at), b"newer\n")
+
     def test_vanished_in_session(self):
         """If one of the two vanishes in a session, the other is not taken for it."""
         with self.read_only():
