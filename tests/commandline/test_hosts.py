@@ -117,7 +117,7 @@ class HostCommandTests(HostCase, CommandCase):
     def test_status_json(self):
         """The JSON of a host has all that that of one server has; less if it does not answer."""
         self.start("mx3", workers=FakeWorkers())
-        self.shared.found = [ANN]
+        self.shared.found = [ANN._replace(uptime=9.06, unseen=3.04)]
         code, output, _ = self.run_command(["status", "--store", "sql:FILE", "--json"])
         self.assertEqual(code, 1)
         one, _, three, silent = map(json.loads, output.splitlines())
@@ -133,11 +133,20 @@ class HostCommandTests(HostCase, CommandCase):
                 "host": "mx9",
                 "id": "00000001",
                 "state": "silent",
-                "seen": 4.0,
+                "seen": 3.0,
                 "version": "1.0",
-                "uptime": 9.0,
+                "uptime": 9.1,
             },
         )
+
+    def test_state(self):
+        """A host is silent once it was not seen for more than three seconds."""
+        for unseen, state in ((3.0, "serving"), (3.1, "silent")):
+            self.shared.found = [ANN._replace(unseen=unseen)]
+            code, output, _ = self.run_command(
+                ["status", "--store", "sql:FILE", "--json", "--host", "mx9"]
+            )
+            self.assertEqual((code, json.loads(output)["state"]), (1, state))
 
     def test_status_error(self):
         """What one of the questions raises is an error."""

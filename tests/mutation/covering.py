@@ -25,6 +25,7 @@ ALSO = {
     ),
     "popserv/messages": ("tests.commands.test_sending",),
     "popserv/auth/passwords": ("tests.auth.sasl", "tests.auth.sql.test_checker"),
+    "popserv/delivery": ("tests.metrics.test_lmtp",),
 }
 """Tests beside those of a package, by the package: those of what is above it."""
 

@@ -338,7 +338,7 @@ class DecoysTests(AccountsCase):
         """Wherever users are, a name of nobody has one salt, on each host and after a restart."""
         file, others = f"passwd-file:{self.users}", f"sql:{self.others}"
         seen = []
-        for auth in ((), (file,), (others,), (file, others)):
+        for auth in ((), (file,), (others,), (file, others, "memory:ann:x")):
             first = await self.challenges(*auth)
             self.assertEqual(first, await self.challenges(*auth), auth)
             seen.append(first)

@@ -52,7 +52,7 @@ class Decoys:
     """
 
     def __init__(self, secret: bytes | Callable[[], Awaitable[bytes]]) -> None:
-        self._secret = b""
+        self._secret: bytes
         self._ask: Callable[[], Awaitable[bytes]] | None = None
         if isinstance(secret, bytes):
             self._secret = secret

@@ -102,6 +102,8 @@ class PrepareTests(SynchronousTestCase):
         answers = [fail(TryLater()), succeed(b"key")]
         made = Decoys(lambda: answers.pop(0))
         self.failureResultOf(Deferred.fromCoroutine(made.prepare()), TryLater)
+        # Not with a key that anybody knows.
+        self.assertRaises(AttributeError, made.scram_keys, "sha1", b"ann", 1)
         for _ in range(2):
             self.successResultOf(Deferred.fromCoroutine(made.prepare()))
             self.assertEqual(
