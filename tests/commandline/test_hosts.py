@@ -117,7 +117,7 @@ class HostCommandTests(HostCase, CommandCase):
     def test_status_json(self):
         """The JSON of a host has all that that of one server has; less if it does not answer."""
         self.start("mx3", workers=FakeWorkers())
-        self.shared.found = [ANN._replace(uptime=9.06, unseen=3.04)]
+        self.shared.found = [ANN._replace(uptime=9.06, unseen=3.14)]
         code, output, _ = self.run_command(["status", "--store", "sql:FILE", "--json"])
         self.assertEqual(code, 1)
         one, _, three, silent = map(json.loads, output.splitlines())
@@ -133,7 +133,7 @@ class HostCommandTests(HostCase, CommandCase):
                 "host": "mx9",
                 "id": "00000001",
                 "state": "silent",
-                "seen": 3.0,
+                "seen": 3.1,
                 "version": "1.0",
                 "uptime": 9.1,
             },
