@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from popserv.database.errors import OutcomeUnknown
@@ -28,6 +29,15 @@ _log = Logger()
 _RENEWALS = 3
 """How often a lease is renewed before it would expire."""
 
+GATHERING = 0.01
+"""The seconds in which sessions end that are released by one statement."""
+
+PAUSE = 0.1
+"""The seconds after which a login tries again to get a maildrop that another process has locked.
+
+The session there may have ended less than GATHERING seconds ago.
+"""
+
 
 class Execute(Protocol):
     """Executes a statement; see :meth:`popserv.database.Database.execute`."""
@@ -40,11 +50,12 @@ class Execute(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """The lock of a maildrop, by the id of its row.
+    """The lock of a maildrop, by the id of its row; ``name`` is that of the user.
 
     ``since`` is the time of the clock before the statement that has taken or renewed it.
     """
 
+    name: bytes
     maildrop: int
     token: UUID
     since: float
@@ -65,6 +76,10 @@ class Leases:
 
     ``reactor`` provides IReactorTime.  Nothing but the database's clock decides when a lease has
     expired.
+
+    The leases of sessions that have ended are released together, once in GATHERING seconds.  A
+    login of the same user in this process is given the lease before, by its own statement; one in
+    another process waits, if it comes that soon.
     """
 
     def __init__(self, execute: Execute, seconds: int, reactor: Any) -> None:
@@ -73,6 +88,10 @@ class Leases:
         self._reactor = reactor
         self._held: set[Lease] = set()
         self._timer: IDelayedCall | None = None
+        # Those of sessions that have ended, by name: to be released, and being released.
+        self._ended: dict[bytes, Lease] = {}
+        self._leaving: dict[bytes, Lease] = {}
+        self._gathering: IDelayedCall | None = None
         self._pending: set[Deferred[Any]] = set()
         self._is_stopped = False
         # How many are being taken, and what waits for them.
@@ -92,9 +111,15 @@ class Leases:
         try:
             if self._is_stopped:
                 raise TryLater
-            found = await self._take(name, delay)
+            ended = self._ended.pop(name, None)
+            found = None
+            try:
+                found = await self._take(name, delay, ended or self._leaving.get(name))
+            finally:
+                if ended is not None and found is None:
+                    self._release_soon(ended)
             if self._is_stopped:
-                await self.release(found.lease)
+                self.release(found.lease)
                 raise TryLater
             return found
         finally:
@@ -102,28 +127,37 @@ class Leases:
             if self._all_taken is not None and not self._taking:
                 self._all_taken.callback(None)
 
-    async def _take(self, name: bytes, delay: int) -> Found:
+    async def _take(self, name: bytes, delay: int, ended: Lease | None) -> Found:
         token = uuid4()
         parameters = (name, token, self._seconds, delay)
+        before = token if ended is None else ended.token
         since = self._reactor.seconds()
         try:
-            rows = await self._execute(TAKE_LEASE, parameters)
+            rows = await self._execute(TAKE_LEASE, (*parameters, before))
             if not rows:
                 rows = await self._execute(CREATE_WITH_LEASE, parameters)
+            if not rows:
+                for (seconds,) in await self._execute(LOGIN_DELAY, (name, delay)) if delay else ():
+                    raise LoginTooSoon(seconds)
+                if not self._holds(name):
+                    await deferLater(self._reactor, PAUSE)
+                    since = self._reactor.seconds()
+                    rows = await self._execute(TAKE_LEASE, (*parameters, token))
         except OutcomeUnknown:
             # It may be executed late.
             self._in_background(self._end(RELEASE_BY_NAME, (name, token)))
             raise
         if not rows:
-            for (seconds,) in await self._execute(LOGIN_DELAY, (name, delay)) if delay else ():
-                raise LoginTooSoon(seconds)
             raise MaildropBusy
         maildrop, state, epoch, last, _ = rows[0]
-        lease = Lease(maildrop, token, since)
+        lease = Lease(name, maildrop, token, since)
         self._held.add(lease)
         if self._timer is None:
             self._timer = self._reactor.callLater(self._seconds / _RENEWALS, self._renew)
         return Found(lease, state, epoch, last)
+
+    def _holds(self, name: bytes) -> bool:
+        return any(lease.name == name for lease in self._held)
 
     def __len__(self) -> int:
         """Return how many are held."""
@@ -133,16 +167,43 @@ class Leases:
         """Return whether no other session can have had the maildrop since a lease was taken."""
         return bool(self._reactor.seconds() - lease.since < self._seconds)
 
-    async def release(self, lease: Lease) -> None:
-        """Release a lock; if the database does not answer, it expires."""
+    def release(self, lease: Lease) -> None:
+        """Release a lock soon, as told above; if the database does not answer, it expires."""
         # When the process stops, all are released at once.
         if lease in self._held:
             self._held.remove(lease)
-            await self._end(RELEASE_LEASE, (lease.maildrop, lease.token))
+            self._release_soon(lease)
 
-    def release_later(self, lease: Lease) -> None:
-        """Release a lock, and do not wait for it."""
-        self._in_background(self.release(lease))
+    def _release_soon(self, lease: Lease) -> None:
+        if lease.name in self._ended:
+            # One of them was lost to the other, and nobody knows which.
+            self._release_ended()
+        self._ended[lease.name] = lease
+        if self._gathering is None:
+            self._gathering = self._reactor.callLater(GATHERING, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self._release_ended()
+
+    def _release_ended(self) -> None:
+        ended, self._ended = list(self._ended.values()), {}
+        if ended:
+            self._leaving.update((lease.name, lease) for lease in ended)
+            self._in_background(self._release_all(ended))
+
+    async def _release_all(self, leases: Sequence[Lease]) -> None:
+        try:
+            rows = await self._end(RELEASE_LEASES, _columns(leases))
+            if rows is not None:
+                released = {maildrop for maildrop, _ in rows}
+                left = [lease for lease in leases if lease.maildrop not in released]
+                ends = (self._end(RELEASE_LEASE, (each.maildrop, each.token)) for each in left)
+                await gatherResults([Deferred.fromCoroutine(end) for end in ends])
+        finally:
+            for lease in leases:
+                if self._leaving.get(lease.name) is lease:
+                    del self._leaving[lease.name]
 
     async def stop(self) -> None:
         """Release all locks, also those of sessions that go on, and give no more."""
@@ -150,12 +211,14 @@ class Leases:
         if self._taking:
             self._all_taken = Deferred()
             await self._all_taken
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        held, self._held = self._held, set()
-        if held:
-            await self._end(RELEASE_LEASES, _columns(held))
+        for timer in filter(None, (self._timer, self._gathering)):
+            timer.cancel()
+        self._timer = self._gathering = None
+        locked = [*self._held, *self._ended.values()]
+        self._held.clear()
+        self._ended.clear()
+        if locked:
+            await self._release_all(locked)
         await gatherResults(list(self._pending))
 
     def _renew(self) -> None:
@@ -195,16 +258,18 @@ class Leases:
                     "time, or the database has forgotten it; its QUIT removes nothing"
                 )
 
-    async def _end(self, statement: str, parameters: Sequence[Any]) -> None:
+    async def _end(self, statement: str, parameters: Sequence[Any]) -> list[Any] | None:
+        """Execute a statement that ends leases; return None if the database does not answer."""
         try:
-            await self._execute(statement, parameters)
+            return await self._execute(statement, parameters)
         except TryLater:
             _log.warn(
                 "maildrops may stay locked for {seconds} s, because the database does not answer",
                 seconds=self._seconds,
             )
+            return None
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
         done = Deferred.fromCoroutine(work)
         done.addErrback(_log_failure)
         self._pending.add(done)
