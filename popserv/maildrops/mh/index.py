@@ -62,8 +62,12 @@ def read_index(
     known: Index | None,
     downgrader: MakeDowngrader | None,
     record: Record = record_nothing,
+    *,
+    is_whole: bool = False,
 ) -> Index:
     """Scan an open folder and return its index; only new and changed messages are read.
+
+    Messages that may not be read are left out, unless the index must be whole.
 
     Without a ``known`` index, that in the index file is used.  If another process has written the
     file since, unique-ids of new messages are taken from it.  Waits for the disk: call it in a
@@ -91,6 +95,8 @@ def read_index(
         try:
             entry = _count(folder, number, downgrader)
         except PermissionError as error:
+            if is_whole:
+                raise
             problem = explain_in_directory(error, folder, b"%d" % number)
             _log.warn("message skipped: {problem}", problem=problem)
             entry = None

@@ -135,7 +135,8 @@ class MHMaildrops:
             os.close(self._layout.open_or_create(user, create_inheriting))
         except (OSError, ValueError) as error:
             raise refusal(error) from error
-        opened = self._open(user, None)
+        # A message that is left out would be delivered again.
+        opened = self._open(user, None, is_whole=True)
         if opened is None:
             raise removed_meanwhile(self._layout.path(user))
         folder, index = opened
@@ -160,7 +161,9 @@ class MHMaildrops:
     def _layout_for(self, settings: UserSettings) -> Layout:
         return self._layout.at(settings.maildrop) if settings.maildrop else self._layout
 
-    def _open(self, user: bytes, index: Index | None) -> tuple[int, Index] | None:
+    def _open(
+        self, user: bytes, index: Index | None, *, is_whole: bool = False
+    ) -> tuple[int, Index] | None:
         """Open and lock a folder, in a thread; return None if there is none."""
         try:
             folder = self._layout.open(user)
@@ -171,7 +174,8 @@ class MHMaildrops:
         try:
             lock(folder)
             if index is None or index.times != times_of(folder):
-                index = read_index(folder, index, self._downgrader, self._cache.scans.record)
+                record = self._cache.scans.record
+                index = read_index(folder, index, self._downgrader, record, is_whole=is_whole)
             return folder, index
         except OSError as error:
             problem = explain_in_directory(error, folder, error.filename)

@@ -6,7 +6,7 @@ from twisted.trial.unittest import TestCase
 
 from popserv.errors import DeliveryRefused, MaildropUnavailable, TryLater
 from popserv.maildrops.mh import delivery as module
-from popserv.maildrops.mh import sequences
+from popserv.maildrops.mh import index, sequences
 from popserv.maildrops.mh.store import MHMaildrops
 from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
 from popserv.testing import DeliveryContract
@@ -145,8 +145,22 @@ class DeliveryTests(MHCase):
             pass
         with failing(os, "unlink", PermissionError(13, "denied")):
             self.assertRaises(MaildropUnavailable, self.open_delivery)
-        self.patch(self.maildrops, "_open", lambda user, index: None)
+        self.patch(self.maildrops, "_open", lambda *_, **__: None)
         self.assertRaises(TryLater, self.open_delivery)
+
+    def test_unreadable(self):
+        """A folder with a message that may not be read is refused: it could be one of these."""
+        self.deliver_as((b"one",))
+        denied = PermissionError(13, "Permission denied", b"1")
+        with failing(index, "count_file", denied):
+            with self.assertRaises(MaildropUnavailable) as raised:
+                self.open_delivery()
+            self.assertIn(f"{self.path}/1", str(raised.exception.__cause__))
+            with self.session() as mailbox:
+                self.assertEqual(len(mailbox.messages), 0)
+        delivery = self.open_delivery()
+        self.assertFalse(result(delivery.deliver(b"one", NO_DETAILS, body_of(b"one\n"))))
+        result(delivery.release())
 
     def test_details(self):
         """The details are the times of the files, and flags by sequences."""
