@@ -223,7 +223,6 @@ class ReadOnlyMaildirMailbox(MaildirMailbox):
 
     async def discard_sizes(self) -> None:
         """See ISizeCache: the size file stays, and is not read in later sessions."""
-        self._is_accurate = False
         self._cache.invalidate(self._user)
 
     async def release(self) -> None:

@@ -9,8 +9,15 @@ from unittest import mock
 from zope.interface.verify import verifyObject
 
 from popserv.core.snapshot import Message
-from popserv.errors import MaildropBusy, MaildropUnavailable, NoSuchMessage, TryLater
+from popserv.errors import (
+    MaildropBusy,
+    MaildropUnavailable,
+    NoSuchMessage,
+    RemovalFailed,
+    TryLater,
+)
 from popserv.interfaces import ICachedMessages, ISizeCache
+from popserv.maildrops.maildir import mailbox as module
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from tests.maildrops.maildir.harness import (
     SPECIAL_FILES,
@@ -185,6 +192,58 @@ class SizeFileTests(SizeFileCase):
         with self.session() as mailbox:
             self.assertEqual(read_message(mailbox, 0), b"new/1600000001.A\n")
         self.assert_size_file_right()
+
+    def test_counted_once(self):
+        """A message whose file was replaced in a session is counted again once."""
+        self.put(b"tmp/1", b"new/1600000001.A\n")
+        with self.session() as mailbox:
+            os.replace(self.path_of(b"tmp/1"), self.path_of(self.names[1]))
+            with mock.patch.object(module, "count_file", wraps=module.count_file) as counted:
+                for _ in range(2):
+                    self.assertEqual(read_message(mailbox, 0), b"new/1600000001.A\n")
+        self.assertEqual(counted.call_count, 1)
+
+    def test_changed_in_session(self):
+        """A session in which a message was refused writes no size file."""
+        with self.session() as mailbox:
+            self.put(self.names[1], b"replaced\n")
+            with self.assertRaises(TryLater):
+                read_message(mailbox, 0)
+        self.assertFalse(os.path.exists(self.file))
+
+    def test_trusted_again(self):
+        """After a wrong size file was removed, the next one is read."""
+        self.listing()
+        self.put(self.names[1], b"replaced\n")
+        self.maildrops = MaildirMaildrops(self.root, cache_messages=0, run=run_inline)
+        with self.session() as mailbox, self.assertRaises(TryLater):
+            read_message(mailbox, 0)
+        self.listing()
+        self.assertEqual(self.files_read_at_logins(b"ann"), [])
+
+    def test_read_only(self):
+        """In a read-only Maildir a wrong size file stays, and is not read again."""
+        self.listing()
+        self.put(self.names[1], b"replaced\n")
+        self.restart()
+        maildrops = self.maildrops.variant(trash="", path=b"", read_only=True)
+        with self.session(maildrops=maildrops) as mailbox, self.assertRaises(TryLater):
+            read_message(mailbox, 0)
+        self.assertTrue(os.path.exists(self.file))
+        with self.session(maildrops=maildrops) as mailbox:
+            self.assertEqual(read_message(mailbox, 0), b"replaced\n")
+
+    def test_removed(self):
+        """Messages that were removed are no reason to write a size file, others are."""
+        with self.session() as mailbox:
+            result(mailbox.remove(mailbox.messages[:2]))
+        self.assertFalse(os.path.exists(self.file))
+        for name in self.names:
+            self.put(name, name + b"\n")
+        self.restart()
+        with self.session() as mailbox, failing(os, "unlink", OSError(errno.EACCES, "denied")):
+            self.assertRaises(RemovalFailed, result, mailbox.remove(mailbox.messages[:2]))
+        self.assertTrue(os.path.exists(self.file))
 
     def test_busy(self):
         """If no thread is free at the end of a session, the size file is not written."""
