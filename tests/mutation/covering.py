@@ -22,6 +22,7 @@ ALSO = {
     "popserv/maildrops/maildir": (
         "tests.maildrops.maildir.contents",
         "tests.maildrops.maildir.listing",
+        "tests.maildrops.test_store_diagnosis",
     ),
     "popserv/messages": ("tests.commands.test_sending",),
     "popserv/auth/passwords": ("tests.auth.sasl", "tests.auth.sql.test_checker"),

@@ -144,6 +144,8 @@ class DeliveryTests(MaildirCase):
         self.patch(self.maildrops, "_create", lambda user: None)
         refused = self.assertRaises(TryLater, result, self.maildrops.open_delivery(b"bob"))
         self.assertIn("/bob was removed meanwhile", str(refused.__cause__))
+        with self.session(b"bob"):
+            pass
 
     def test_cannot_create(self):
         """A Maildir that cannot be created is refused, with the reason."""
