@@ -122,8 +122,13 @@ def load(folder: int, kind: bytes) -> tuple[list[Entry], bool]:
     except ValueError:
         return [], False
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):
+        if error.errno == errno.ELOOP:
             return [], False
+        if error.errno == errno.ENOENT:
+            if os.fsdecode(NAME) not in os.listdir(folder):
+                return [], False
+            # It is there, and replacing it would change unique-ids for ever.
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), NAME) from error
         raise OSError(error.errno, error.strerror, NAME) from error
 
 

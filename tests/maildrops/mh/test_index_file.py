@@ -10,6 +10,7 @@ from popserv.maildrops.mh import index_file
 from popserv.maildrops.mh.folder import FileKey
 from popserv.maildrops.mh.index_file import Entry, decode, encode
 from popserv.messages.sizes import Sizes
+from tests.maildrops.maildir.harness import failing
 from tests.maildrops.mh.harness import MHCase
 
 NUMBERS = st.integers(0, 10**12)
@@ -103,6 +104,16 @@ class IndexFileTests(MHCase):
                 with failing, self.assertRaises(OSError) as raised:
                     index_file.load(folder, b"0")
                 self.assertEqual(raised.exception.filename, index_file.NAME)
+
+    def test_not_found(self):
+        """A file that is there, although the system says that it is not, is an error."""
+        with self.folder() as folder:
+            self.assertEqual(index_file.load(folder, b"0"), ([], False))
+            index_file.save(folder, [ENTRY], b"0")
+            missing = FileNotFoundError(2, "No such file or directory")
+            with failing(os, "open", missing, lambda name, *_: name == index_file.NAME):
+                self.assertRaises(OSError, index_file.load, folder, b"0")
+            self.assertEqual(index_file.load(folder, b"0"), ([ENTRY], True))
 
     def test_not_counted(self):
         """Of a file whose sizes are discarded, the unique-ids are used."""
