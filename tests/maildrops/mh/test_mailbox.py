@@ -5,8 +5,9 @@ import os
 from unittest.mock import patch
 
 from popserv.errors import MaildropUnavailable, MessageChanged, NoSuchMessage, RemovalFailed
-from popserv.maildrops.mh import body
+from popserv.maildrops.mh import body, folder, index
 from popserv.maildrops.mh import mailbox as module
+from popserv.messages.details import Flags
 from tests.maildrops.maildir.harness import failing, read_message, result
 from tests.maildrops.mh.harness import MHCase, deliver, numbers_in, pack
 
@@ -45,6 +46,7 @@ class ReadingTests(MailboxCase):
 
     def test_changed(self):
         """A message that was changed in place is refused, and is right in the next session."""
+        self.patch(folder, "TRUSTED_AGE", -(10**20))
         with self.session() as mailbox:
             deliver(self.path, b"changed\n", 3)
             with self.assertRaises(MessageChanged):
@@ -67,7 +69,7 @@ class ReadingTests(MailboxCase):
             self.assertRaises(MaildropUnavailable) as refused,
         ):
             read_message(mailbox, 0)
-        self.assertIn(self.file(2), str(refused.exception.__cause__))
+        self.assertIn(f"{self.file(2)} cannot be read", str(refused.exception.__cause__))
 
     def test_paths(self):
         """What cannot be read is told with its path."""
@@ -83,14 +85,27 @@ class ReadingTests(MailboxCase):
                 mailbox.details()
             self.assertEqual(str(raised.exception), f"{self.path}: I/O error")
 
+    def test_details(self):
+        """A message that has vanished has no flags."""
+        deliver(self.path, b"0\n", 1)
+        self.sequences(b"flagged: 1\n")
+        with self.session() as mailbox:
+            os.unlink(self.file(2))
+            flags = [each.flags for each in mailbox.details()]
+        self.assertEqual(flags, [Flags.FLAGGED, *[Flags.NONE] * 3])
+
     def test_discard_sizes(self):
         """Sizes that were wrong are counted again, and unique-ids stay, after a restart as well."""
+        self.patch(index, "SAVE_THRESHOLD", 1)
         uids = self.uids()
-        with self.session() as mailbox:
-            result(mailbox.discard_sizes())
-        for _ in range(2):
+        for restarts in (False, True):
+            with self.session() as mailbox:
+                result(mailbox.discard_sizes())
+            if restarts:
+                self.restart()
+            before = self.maildrops.scan_counts()[1]
             self.assertEqual(self.uids(), uids)
-            self.restart()
+            self.assertEqual(self.maildrops.scan_counts()[1] - before, 3)
 
 
 class RemovalTests(MailboxCase):
@@ -125,8 +140,17 @@ class RemovalTests(MailboxCase):
             with self.assertRaises(RemovalFailed) as failed:
                 result(mailbox.remove(mailbox.messages))
         self.assertEqual(failed.exception.remaining, 1)
-        self.assertIn(self.file(3), str(failed.exception.__cause__))
+        self.assertIn(f"{self.file(3)}: ", str(failed.exception.__cause__))
         self.assertEqual(self.read_all(), [b"2\nthe rest\n"])
+
+    def test_hard_links(self):
+        """Messages that are one file are both removed, whatever their numbers are."""
+        os.link(self.file(4), self.file(5))
+        with self.session() as mailbox:
+            for number in (4, 5):
+                os.rename(self.file(number), self.file(number + 3))
+            result(mailbox.remove(mailbox.messages[2:]))
+        self.assertEqual(self.read_all(), [b"1\n", b"2\n"])
 
     def test_replaced(self):
         """A file that takes the number of a message at the last moment remains."""
@@ -151,10 +175,15 @@ class RemovalTests(MailboxCase):
 
     def test_faults(self):
         """Whatever call fails, no other message is lost, and the reply is right."""
-        for owner, name, error in (
-            (module.os, "rename", PermissionError(13, "no")),
-            (module, "locked_sequences", OSError(11, "locked", b".mh_sequences")),
-            (module, "scan", OSError(5, "I/O error")),
+        for owner, name, error, place in (
+            (module.os, "rename", PermissionError(13, "no"), "2 cannot be"),
+            (
+                module,
+                "locked_sequences",
+                OSError(11, "locked", b".mh_sequences"),
+                ".mh_sequences: ",
+            ),
+            (module, "scan", OSError(5, "I/O error"), ".mh_sequences: "),
         ):
             with (
                 self.session() as mailbox,
@@ -163,6 +192,7 @@ class RemovalTests(MailboxCase):
             ):
                 result(mailbox.remove(mailbox.messages[:2]))
             self.assertEqual(failed.exception.remaining, 2)
+            self.assertIn(self.file(place), str(failed.exception.__cause__))
             self.assertEqual(self.read_all(), [b"1\n", b"2\n", b"3\n"])
 
     def test_not_durable(self):
@@ -189,6 +219,20 @@ class RemovalTests(MailboxCase):
             ):
                 result(mailbox.remove(mailbox.messages[1:2]))
         self.assertEqual(waited, list(module.RETRY_DELAYS))
+        self.assertTrue(min(waited) >= 0 and sum(waited) < 1)
+
+    def test_found(self):
+        """Messages that a scan has found are not waited for, whatever other programs rename."""
+        real = module.scan
+        scans = []
+
+        def scan(fd):
+            scans.append(real(fd)._replace(is_settled=False))
+            return scans[-1]
+
+        with self.session() as mailbox, patch.object(module, "scan", scan):
+            result(mailbox.remove(mailbox.messages))
+        self.assertEqual(len(scans), 1)
 
 
 class RetrievalTests(MailboxCase):
@@ -245,5 +289,7 @@ class RetrievalTests(MailboxCase):
     def test_locked(self):
         """If the sequences cannot be used, that is logged, and nothing was retrieved."""
         for name, use in (("read_sequences", self.last), ("locked_sequences", self.record)):
-            with failing(module, name, OSError(11, "locked", b".mh_sequences")):
+            locked = failing(module, name, OSError(11, "locked", b".mh_sequences"))
+            with locked, patch.object(module, "_log") as log:
                 self.assertIsNone(use())
+            self.assertIn(self.file(".mh_sequences"), str(log.warn.call_args))
