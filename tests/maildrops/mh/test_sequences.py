@@ -29,17 +29,20 @@ class SequencesTests(SynchronousTestCase):
 
     def test_members(self):
         """Numbers and ranges are read, also overlapping, repeated and continued ones."""
-        contents = Sequences(b"cur: 3\nunseen: 1-4 2 9\n 11-12\nall: 1-999999999999999999\nno:\n")
+        contents = Sequences(
+            b"cur: 3\nunseen: 1-4 2 9\n 11-12\nall: 1-999999999999999999\nno:\nzero: 0\n"
+        )
         self.assertEqual(contents.members(b"unseen", range(20)), {1, 2, 3, 4, 9, 11, 12})
         self.assertEqual(contents.members(b"all", [0, 1, 10**18, 10**18 - 1]), {1, 10**18 - 1})
         self.assertEqual(contents.members(b"no", [1]), set())
+        self.assertEqual(contents.members(b"zero", [1]), set())
         self.assertEqual(contents.members(b"other", [1]), set())
         self.assertIn(b"no", contents)
         self.assertNotIn(b"other", contents)
 
     def test_others(self):
         """Lines that are not sequences are kept as they are."""
-        for line in (b"no colon", b"a b: 1", b"x: 1-", b"x: -1", b"x: one", b"1x: 1"):
+        for line in (b"no colon", b"a b: 1", b"x: 1-", b"x: -1", b"x: one", b"1x: 1", b"X"):
             self.assertEqual(Sequences(b"a: 1\n" + line).encode(), b"a: 1\n" + line + b"\n")
 
     def test_indented(self):
@@ -52,8 +55,8 @@ class SequencesTests(SynchronousTestCase):
     def test_keep_only(self):
         """Numbers are removed from all sequences but that of the current message."""
         contents = Sequences(b"cur: 7\nunseen: 1-9\nold: 7\n")
-        contents.keep_only({1, 2, 3, 5})
-        self.assertEqual(contents.encode(), b"cur: 7\nunseen: 1-3 5\n")
+        contents.keep_only({1, 2, 3, 5, 6})
+        self.assertEqual(contents.encode(), b"cur: 7\nunseen: 1-3 5-6\n")
 
     @given(NUMBERS, NUMBERS)
     def test_round_trip(self, numbers, others):
@@ -112,6 +115,7 @@ class FileTests(MHCase):
                     read_sequences(folder)
                 self.assertEqual(failed.exception.filename, NAME)
                 self.assertEqual(waited, list(LOCK_DELAYS))
+                self.assertTrue(min(waited) > 0 and sum(waited) < 3)
 
                 def stop(seconds):
                     other.communicate(b"\n")
@@ -151,9 +155,23 @@ class FileTests(MHCase):
             make()
             with self.folder() as folder:
                 for use in (read_sequences, lambda fd: locked_sequences(fd).__enter__()):
-                    with self.assertRaises(OSError):
+                    with self.assertRaises(OSError) as failed:
                         use(folder)
+                    self.assertIn(failed.exception.errno, (errno.ELOOP, errno.EINVAL))
             os.unlink(path)
+
+    def test_largest(self):
+        """A file of 1 MiB is used."""
+        self.sequences(b"x" * ((1 << 20) - 1) + b"\n")
+        with self.folder() as folder, locked_sequences(folder) as contents:
+            contents.write()
+
+    def test_sync(self):
+        """The file can be written to disk."""
+        with self.folder() as folder, locked_sequences(folder) as contents:
+            with patch.object(os, "fsync") as fsync:
+                contents.sync()
+            fsync.assert_called_once()
 
     def test_no_room(self):
         """A write that fails, or writes a part, is reported."""
@@ -172,3 +190,9 @@ class FileTests(MHCase):
         with patch.object(sequences.os, "fchown", side_effect=PermissionError):
             self.change([1])
         self.assertEqual(self.sequences(), b"a: 1\n")
+        self.change([2])
+        self.assertEqual(os.stat(self.file(".mh_sequences")).st_uid, os.getuid())
+        self.sequences(b"")
+        with self.folder() as folder:
+            read_sequences(folder)
+        self.assertEqual(os.stat(self.file(".mh_sequences")).st_uid, os.getuid())
