@@ -87,6 +87,25 @@ class DeliveryTests(MboxCase):
         result(delivery.release())
         self.assertEqual(os.listdir(self.root), ["ann"])
 
+    def test_no_room_at_commit(self):
+        """A message that cannot be appended is an error that names the file, and is not there."""
+        delivery = self.open_delivery()
+        result(delivery.deliver(b"x", NO_DETAILS, body_of(b"x\n")))
+        with failing(os, "pwrite", OSError(28, "No space")), self.assertRaises(OSError) as raised:
+            result(delivery.commit())
+        self.assertIn(self.path, str(raised.exception))
+        result(delivery.release())
+        self.assertEqual(self.read_all(), [])
+
+    def test_not_writable(self):
+        """Nothing is appended to a file that the server may only read."""
+        delivery = self.open_delivery()
+        result(delivery.deliver(b"x", NO_DETAILS, body_of(b"x\n")))
+        self.patch(spool.Spool, "is_writable", lambda _: False)
+        self.assertRaises(OSError, result, delivery.commit())
+        result(delivery.release())
+        self.assertEqual(self.contents(), b"")
+
     def test_replaced(self):
         """Messages are appended to the file that another program has put in place of this one."""
         self.write(mbox_of([b"1\n"]))

@@ -475,6 +475,14 @@ class RetrievalTests(MailboxCase):
             self.read_all(), [b"Subject: 2\nStatus: RO\n\ntwo\n", b"Subject: 3\n\nthree\n"]
         )
 
+    def test_replaced(self):
+        """Retrievals are recorded in the file that another program has put in place of this one."""
+        with self.session() as mailbox:
+            os.rename(self.path, self.path + ".old")
+            self.write(mbox_of(MESSAGES))
+            result(mailbox.record_retrieved(mailbox.messages[:1]))
+        self.assertIn(b"\nStatus: RO\n", self.contents())
+
     def test_failure(self):
         """A retrieval that cannot be recorded is no error."""
         with mock.patch.object(os, "pwrite", side_effect=OSError(errno.ENOSPC, "full")):
