@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_attempts, make_conninfo, timeout_from_conn
 from psycopg.errors import Diagnostic, error_from_result
 from psycopg.pq import ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
-from psycopg.types.numeric import Int8BinaryDumper
+from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 
 from popserv.database.waiting import WatchedSocket
@@ -45,8 +45,10 @@ class Connection(BaseConnection[Row]):
         """Let a reactor wait for this connection."""
         self._socket = WatchedSocket(reactor, self.pgconn.socket, self._read_idle)
         self.add_notice_handler(self._noticed)
-        # One type for all numbers, whatever their size: one prepared statement.
-        self.adapters.register_dumper(int, Int8BinaryDumper)
+        # One type for all numbers, whatever their size: one prepared statement.  Those in lists are
+        # text, and otherwise have the type of the first list that was sent.
+        for dumper in (Int8Dumper, Int8BinaryDumper):
+            self.adapters.register_dumper(int, dumper)
         self._transformer = Transformer(self)
         # Statements with the types of their parameters: executed once, and the names of prepared.
         self._seen: set[tuple[str, tuple[int, ...]]] = set()
