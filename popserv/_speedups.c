@@ -107,7 +107,7 @@ static void measure(struct wire *wire)
     }
 }
 
-/* Text is framed here and then copied, as to count its lines and dots before would take longer.
+/* Text is framed here and then copied, because counting its lines and dots first takes longer.
    Used with the lock of the interpreter. */
 static char room[ROOM];
 
@@ -163,7 +163,7 @@ static PyObject *frame_lines(PyObject *module, PyObject *args)
     int at_line_start;
     if (!PyArg_ParseTuple(args, "y#p", &text, &length, &at_line_start))
         return NULL;
-    /* Each octet becomes two at most, but for a dot at the start. */
+    /* Each octet becomes two at most; one more, so that an empty text does not ask for none. */
     char *first = take_room(2 * length + 1), *out = first;
     if (first == NULL)
         return PyErr_NoMemory();
@@ -338,7 +338,7 @@ struct counted {
     uint64_t inode, octets, stamp;
 };
 
-/* Count a file that was read; return whether it is none that is left to the caller. */
+/* Count a file that was read; return 0 if it is left to the caller. */
 static int count_text(struct counted *file, const char *text, ssize_t length, int ascii_only)
 {
     if (length <= 0 || may_be_compressed(text, length))

@@ -27,7 +27,10 @@ INTERVAL = 1.0
 """Seconds between two announcements."""
 
 MAX_SILENCE = 3.0
-"""Seconds without a successful announcement after which the store counts as not reachable."""
+"""Seconds without a successful announcement after which the store counts as not reachable.
+
+The host then counts as silent.
+"""
 
 
 class StoreContact:

@@ -45,8 +45,9 @@ class Connection(BaseConnection[Row]):
         """Let a reactor wait for this connection."""
         self._socket = WatchedSocket(reactor, self.pgconn.socket, self._read_idle)
         self.add_notice_handler(self._noticed)
-        # One type for all numbers, whatever their size: one prepared statement.  Those in lists are
-        # text, and otherwise have the type of the first list that was sent.
+        # One type for all numbers, so that a statement is prepared once.  Psycopg sends those in
+        # lists as text, with the type that it chose for the first list; a larger one later would
+        # not fit it.
         for dumper in (Int8Dumper, Int8BinaryDumper):
             self.adapters.register_dumper(int, dumper)
         self._transformer = Transformer(self)

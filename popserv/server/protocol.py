@@ -222,7 +222,7 @@ class POP3Server(Connection):
         if self._expects_line and not self.paused:
             self.close()
         else:
-            # For a TLS transport, the end of the TCP connection would be that of the session.
+            # A TLS transport that reads the end of the TCP connection would end the session.
             self.transport.pauseProducing()
 
     def abandon_command(self) -> bool:

@@ -101,7 +101,8 @@ class Certificates:
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Return the server's end of a TLS connection, before its handshake.
 
-        ``tlsProtocol`` is told if the client closes its end only; see ServerConnection.
+        If the client closes its end only, the protocol of ``tlsProtocol`` is told; see
+        ServerConnection.
         """
         now = self._clock()
         if now - self._checked >= _CHECK_INTERVAL:

@@ -187,7 +187,7 @@ class WorkerProcess(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """Restart the process, unless :meth:`stop` was called."""
         if self._process is None:
-            # A process that has ended at once does so before spawnProcess has returned it.
+            # If a process ends at once, Twisted calls this before spawnProcess has returned.
             self._reactor.callLater(0, self.processEnded, reason)
             return
         for each in (self._link, self._output):

@@ -90,7 +90,7 @@ class StatementTests(DatabaseCase):
         self.assertEqual(count, 1)
 
     async def test_numbers_in_lists(self):
-        """Those in lists are of one type, too, so that a large one may follow small ones."""
+        """Numbers in lists have one type, so that a large one may follow small ones."""
         single = self.connect(connections=1)
         for numbers in ([1], [1 << 20], [], [1 << 40, None], [None]):
             rows = await single.execute("SELECT $1::bigint[]", [numbers])

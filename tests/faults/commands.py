@@ -49,8 +49,8 @@ class Command(Scenario):
         require(self.code in (0, 1, 2), f"the exit code is {self.code}")
         if self.code == 0 or self.fault.error == SHORT:
             return
-        # A maildrop of which the system says that there is none is no user's, and who may not
-        # examine a directory may not search the one that it is in.
+        # With ENOENT the user counts as unknown.  If a directory cannot be examined, the message
+        # names the one above it.
         above = f"the directory {self.told.parent} cannot be searched"
         is_told = str(self.told) in self.output or above in self.output
         require(is_told or self.fault.error == "ENOENT", f"no path is told: {self.output!r}")

@@ -3,8 +3,7 @@
    It includes that file, so that it is compiled with the same sanitizers, and also calls its inner
    functions, with a text after which nothing may be read.  native.py compiles and runs this. */
 
-/* What is framed goes to memory of just the octets that it may take, after which none may be
-   written. */
+/* Each function then allocates just what it may need, and the sanitizers find a write beyond. */
 #define ROOM 1
 #include "_speedups.c"
 

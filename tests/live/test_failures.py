@@ -381,7 +381,7 @@ class DiskTests(FailureCase):
         def is_refused():
             codes.append(self.deliver(self.one, user))
             if codes[-1] == 250:
-                # A server that does not answer any more is what is waited for.
+                # An error here means that PostgreSQL has stopped, for which the test waits.
                 with contextlib.suppress(ClusterError):
                     self.database.execute("SELECT pg_switch_wal()")
             return codes[-1] == 451
@@ -395,5 +395,5 @@ class DiskTests(FailureCase):
         found = self.messages(self.login_later(self.one, user))
         self.assertIn(250, codes)
         self.assertEqual(set(found), {SMALL})
-        # Whether the last one was stored is not known to who sent it.
+        # The sender does not know whether the last message was stored.
         self.assertIn(len(found) - codes.count(250), (0, 1))

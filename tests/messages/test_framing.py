@@ -153,7 +153,7 @@ class OnePieceTests(SynchronousTestCase):
 
     @given(texts)
     def test_message(self, text):
-        """It is as a framer sends it, and nothing if LIST has reported other octets."""
+        """frame_message returns what a framer sends, or None if LIST has reported other octets."""
         octets, status = naive_octets(text), b"+OK\r\n"
         expected = status + frame(MessageFramer(), [text])
         self.assertEqual(frame_message(text, octets, status), expected)
@@ -166,7 +166,7 @@ class OnePieceTests(SynchronousTestCase):
     @example(b"a: b\n\n1\n", 2)
     @example(b"a: b\n\n1\n", 1)
     def test_top(self, text, lines):
-        """So it is for TOP; the start of a message is enough if it has the lines."""
+        """frame_top returns what a framer sends; the start is enough if it has all the lines."""
         octets, status = naive_octets(text), b"+OK\r\n"
         expected = status + naive_response(naive_top(text, lines))
         self.assertEqual(frame_top(text, lines, octets, True, status), expected)

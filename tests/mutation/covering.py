@@ -59,8 +59,8 @@ class Covering:
     def tests(self, path, lines):
         """Return the names of the tests that run one of these lines of a module, fastest first.
 
-        Those of the module's own file come before the others.  A line that runs when the module is
-        imported is one of all tests, first of those that run any line of it.
+        Those of the module's own file come before the others.  For a line that runs when the module
+        is imported, these are all tests, those that run any line of the module first.
         """
         contexts = self._contexts.get(str(CHECKOUT / path), {})
         found = {name for line in lines for name in contexts.get(line, ())}

@@ -3,8 +3,8 @@
 An edit replaces the file by an edited copy, so a reader sees the whole old file or the whole new
 one.  A new file replaces none: on NFS the system may say for some seconds that a file does not
 exist which another machine has made.  Writers in several processes exclude each other by ``flock``
-on the directory; so the copy always has the same name, and what a command has left there that was
-killed is removed by the next one.
+on the directory.  The copy therefore always has the same name, and the next command removes one
+that a killed command has left.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def read_records(path: str) -> dict[bytes, bytes]:
 
 
 def abandoned_copy(path: str) -> str | None:
-    """Return the path of a copy that a command has left which was killed, or None."""
+    """Return the path of a copy that a killed command has left, or None."""
     directory = os.path.dirname(os.path.realpath(path))
     copy = os.path.join(directory, _COPY)
     try:

@@ -78,8 +78,8 @@ class Leases:
     expired.
 
     The leases of sessions that have ended are released together, once in GATHERING seconds.  A
-    login of the same user in this process is given the lease before, by its own statement; one in
-    another process waits, if it comes that soon.
+    login of the same user in this process replaces the lease by its own statement; one in another
+    process tries again after PAUSE seconds.
     """
 
     def __init__(self, execute: Execute, seconds: int, reactor: Any) -> None:
@@ -176,7 +176,8 @@ class Leases:
 
     def _release_soon(self, lease: Lease) -> None:
         if lease.name in self._ended:
-            # One of them was lost to the other, and nobody knows which.
+            # Two sessions of the user have ended, so that one had lost its lease: both tokens are
+            # released, since it is unknown which of them is valid.
             self._release_ended()
         self._ended[lease.name] = lease
         if self._gathering is None:

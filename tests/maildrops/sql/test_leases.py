@@ -100,7 +100,7 @@ class LeaseTests(SQLCase):
         await mailbox.release()
 
     async def test_reopened_meanwhile(self):
-        """So does a login while the lock is being released."""
+        """A login while the lock is being released gets the maildrop."""
         mailbox = await self.store.open_maildrop(b"ann")
         await mailbox.release()
         answered = Deferred()

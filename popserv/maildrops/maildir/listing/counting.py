@@ -171,7 +171,7 @@ def count_small_files(
     """Count message files in an open folder from number ``first`` on, up to ``BATCH`` of them.
 
     Return the octets of their wire forms and their stamps, each as the octets of an array of 64
-    bits, and, with ``cached``, their contents.  The first file ends the batch that has
+    bits, and, with ``cached``, their contents.  The batch ends before the first file that has
     ``SMALL_MESSAGE`` octets or more, is empty, cannot be read, may be compressed, or has no blank
     line; with ``ascii_only``, also one that is not ASCII, and with ``cached``, one that may have to
     be read from a disk.

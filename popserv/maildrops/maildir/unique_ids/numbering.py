@@ -116,7 +116,7 @@ class Numbering:
         )
 
     def _check_absent(self, maildir_fd: int) -> None:
-        """Check that there is no file of another server, before messages are pinned for that.
+        """Check that there really is no file of another server, before messages are pinned.
 
         :raises OSError: the file is there, although the system has said that it is not.
         """
