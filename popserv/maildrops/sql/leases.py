@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID, uuid4
@@ -33,10 +34,13 @@ GATHERING = 0.01
 """The seconds in which sessions end that are released by one statement."""
 
 PAUSE = 0.1
-"""The seconds after which a login tries again to get a maildrop that another process has locked.
+"""The seconds after which a login tries again to get a maildrop that is locked elsewhere.
 
 The session there may have ended less than GATHERING seconds ago.
 """
+
+RELEASES_AT_ONCE = 2
+"""How many statements release leases one by one, which may wait, at the same time."""
 
 
 class Execute(Protocol):
@@ -87,6 +91,7 @@ class Leases:
         self._seconds = seconds
         self._reactor = reactor
         self._held: set[Lease] = set()
+        self._names: Counter[bytes] = Counter()
         self._timer: IDelayedCall | None = None
         # Those of sessions that have ended, by name: to be released, and being released.
         self._ended: dict[bytes, Lease] = {}
@@ -125,7 +130,8 @@ class Leases:
         finally:
             self._taking -= 1
             if self._all_taken is not None and not self._taking:
-                self._all_taken.callback(None)
+                stopping, self._all_taken = self._all_taken, None
+                stopping.callback(None)
 
     async def _take(self, name: bytes, delay: int, ended: Lease | None) -> Found:
         token = uuid4()
@@ -139,10 +145,10 @@ class Leases:
             if not rows:
                 for (seconds,) in await self._execute(LOGIN_DELAY, (name, delay)) if delay else ():
                     raise LoginTooSoon(seconds)
-                if not self._holds(name):
+                if not self._names[name]:
                     await deferLater(self._reactor, PAUSE)
                     since = self._reactor.seconds()
-                    rows = await self._execute(TAKE_LEASE, (*parameters, token))
+                    rows = await self._execute(TAKE_LEASE, (*parameters, before))
         except OutcomeUnknown:
             # It may be executed late.
             self._in_background(self._end(RELEASE_BY_NAME, (name, token)))
@@ -152,12 +158,10 @@ class Leases:
         maildrop, state, epoch, last, _ = rows[0]
         lease = Lease(name, maildrop, token, since)
         self._held.add(lease)
+        self._names[name] += 1
         if self._timer is None:
             self._timer = self._reactor.callLater(self._seconds / _RENEWALS, self._renew)
         return Found(lease, state, epoch, last)
-
-    def _holds(self, name: bytes) -> bool:
-        return any(lease.name == name for lease in self._held)
 
     def __len__(self) -> int:
         """Return how many are held."""
@@ -172,7 +176,11 @@ class Leases:
         # When the process stops, all are released at once.
         if lease in self._held:
             self._held.remove(lease)
-            self._release_soon(lease)
+            self._names[lease.name] -= 1
+            if not self._names[lease.name]:
+                del self._names[lease.name]
+            if not lease.is_lost:
+                self._release_soon(lease)
 
     def _release_soon(self, lease: Lease) -> None:
         if lease.name in self._ended:
@@ -198,13 +206,17 @@ class Leases:
             rows = await self._end(RELEASE_LEASES, _columns(leases))
             if rows is not None:
                 released = {maildrop for maildrop, _ in rows}
-                left = [lease for lease in leases if lease.maildrop not in released]
-                ends = (self._end(RELEASE_LEASE, (each.maildrop, each.token)) for each in left)
-                await gatherResults([Deferred.fromCoroutine(end) for end in ends])
+                left = iter([lease for lease in leases if lease.maildrop not in released])
+                works = [self._release_each(left) for _ in range(RELEASES_AT_ONCE)]
+                await gatherResults(map(Deferred.fromCoroutine, works), consumeErrors=True)
         finally:
             for lease in leases:
                 if self._leaving.get(lease.name) is lease:
                     del self._leaving[lease.name]
+
+    async def _release_each(self, leases: Iterator[Lease]) -> None:
+        for lease in leases:
+            await self._end(RELEASE_LEASE, (lease.maildrop, lease.token))
 
     async def stop(self) -> None:
         """Release all locks, also those of sessions that go on, and give no more."""
@@ -215,8 +227,10 @@ class Leases:
         for timer in filter(None, (self._timer, self._gathering)):
             timer.cancel()
         self._timer = self._gathering = None
-        locked = [*self._held, *self._ended.values()]
+        locked = [lease for lease in self._held if not lease.is_lost]
+        locked += self._ended.values()
         self._held.clear()
+        self._names.clear()
         self._ended.clear()
         if locked:
             await self._release_all(locked)

@@ -129,6 +129,19 @@ class LeaseTests(SQLCase):
             await self.released()
             self.assertEqual(self.sql("SELECT holder FROM maildrop"), [(None,)])
 
+    async def test_reopened_later(self):
+        """A login that has to wait still gets the maildrop of the session that has ended."""
+
+        async def refused(_execute):
+            return []
+
+        mailbox = await self.store.open_maildrop(b"ann")
+        await mailbox.release()
+        for statement in (statements.TAKE_LEASE, statements.CREATE_WITH_LEASE):
+            self.database.faults[statement] = refused
+        mailbox = await self.open(b"ann")
+        await mailbox.release()
+
     async def test_reopened_elsewhere(self):
         """A login in another process waits for the end of a session."""
         mailbox = await self.other.open_maildrop(b"ann")
@@ -293,9 +306,23 @@ class LeaseTests(SQLCase):
         await self.renew()
         self.assertEqual(len(self.warnings()), 1)
         self.assertIn("has lost the lock", self.warnings()[0])
+        self.database.executed.clear()
         await mailbox.release()
+        await self.released()
+        self.assertEqual(self.database.executed, [])
         with self.assertRaises(MaildropBusy):
             await self.open(b"ann")
+        await others.release()
+
+    async def test_lost_at_stop(self):
+        """The end of the process releases nothing that another session has."""
+        await self.store.open_maildrop(b"ann")
+        self.expire()
+        others = await self.other.open_maildrop(b"ann")
+        await self.renew()
+        self.database.executed.clear()
+        await self.store.stop()
+        self.assertEqual(self.database.executed, [])
         await others.release()
 
     async def test_released_while_renewed(self):
@@ -404,6 +431,9 @@ class LeaseTests(SQLCase):
         self.assertNoResult(stopped)
         answered.callback(None)
         await self.assertFailure(login, TryLater)
+        # A client that is still there.
+        with self.assertRaises(TryLater):
+            await self.store.open_maildrop(b"ann")
         await stopped
         await (await self.other.open_maildrop(b"ann")).release()
 
