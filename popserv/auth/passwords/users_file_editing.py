@@ -3,8 +3,8 @@
 An edit replaces the file by an edited copy, so a reader sees the whole old file or the whole new
 one.  A new file replaces none: on NFS the system may say for some seconds that a file does not
 exist which another machine has made.  Writers in several processes exclude each other by ``flock``
-on the directory.  The copy therefore always has the same name, and the next command removes one
-that a killed command has left.
+on the directory.  The copy therefore has the same name for all processes of a machine, and the next
+command removes one that a killed command has left.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from popserv.runtime.permissions import reason_of
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP)
 """The errors of link(2) on a file system without links, such as FAT."""
 
-_COPY = ".users-new"
-"""The name of the edited copy, in the directory of the users file."""
+_COPY = f".users-new-{os.uname().nodename}"
+"""The name of the edited copy, in the directory of the users file: on NFS each machine has one."""
 
 
 def set_secret(path: str, name: bytes, field: bytes, *, new: bool) -> None:

@@ -101,7 +101,7 @@ class DiagnosisTests(SynchronousTestCase):
     def test_copy(self):
         """A copy that a command has left which was killed is told; one that is written is not."""
         checker = self.checker(b"ann:" + SECRET)
-        copy = self.path.with_name(".users-new")
+        copy = self.path.with_name(f".users-new-{os.uname().nodename}")
         copy.write_bytes(b"ann:" + SECRET)
         for _ in range(2):
             found = []

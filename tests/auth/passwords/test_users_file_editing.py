@@ -197,7 +197,7 @@ class EditingTests(UsersFileCase):
                 [sys.executable, "-c", script, self.path, step], env=environment, check=False
             )
             self.assertEqual(done.returncode, -signal.SIGKILL)
-            copy = os.path.join(self.directory, ".users-new")
+            copy = os.path.join(self.directory, f".users-new-{os.uname().nodename}")
             self.assertEqual(abandoned_copy(self.path), copy)
             self.assertEqual(stat.S_IMODE(os.stat(copy).st_mode), 0o600)
             set_secret(self.path, b"cid", b"{PLAIN}c", new=True)
