@@ -111,8 +111,12 @@ static void measure(struct wire *wire)
    Used with the lock of the interpreter. */
 static char room[ROOM];
 
-static char *take_room(Py_ssize_t octets)
+/* Return room for text of which each octet becomes two at most, and for more octets, or NULL. */
+static char *take_room(Py_ssize_t length, Py_ssize_t more)
 {
+    if (length > (PY_SSIZE_T_MAX - more) / 2)
+        return NULL;
+    Py_ssize_t octets = 2 * length + more;
     return octets <= (Py_ssize_t)sizeof room ? room : PyMem_Malloc(octets);
 }
 
@@ -127,8 +131,8 @@ static void leave_room(char *taken)
 static PyObject *response(const char *start, const char *end, long long least, long long most,
                           const char *status, Py_ssize_t status_length)
 {
-    /* Each octet becomes two at most; the last line may have no end. */
-    char *first = take_room(status_length + 2 * (end - start) + 5), *out = first;
+    /* The last line may have no end. */
+    char *first = take_room(end - start, status_length + 5), *out = first;
     if (first == NULL)
         return PyErr_NoMemory();
     memcpy(out, status, status_length);
@@ -163,8 +167,8 @@ static PyObject *frame_lines(PyObject *module, PyObject *args)
     int at_line_start;
     if (!PyArg_ParseTuple(args, "y#p", &text, &length, &at_line_start))
         return NULL;
-    /* Each octet becomes two at most; one more, so that an empty text does not ask for none. */
-    char *first = take_room(2 * length + 1), *out = first;
+    /* One more, so that an empty text does not ask for none. */
+    char *first = take_room(length, 1), *out = first;
     if (first == NULL)
         return PyErr_NoMemory();
     const char *end = text + length;
