@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #ifdef __linux__
@@ -117,13 +118,13 @@ static char *take_room(Py_ssize_t length, Py_ssize_t more)
     if (length > (PY_SSIZE_T_MAX - more) / 2)
         return NULL;
     Py_ssize_t octets = 2 * length + more;
-    return octets <= (Py_ssize_t)sizeof room ? room : PyMem_Malloc(octets);
+    return octets <= (Py_ssize_t)sizeof room ? room : malloc(octets);
 }
 
 static void leave_room(char *taken)
 {
     if (taken != room)
-        PyMem_Free(taken);
+        free(taken);
 }
 
 /* Return the status line, the lines with dot-stuffing, and the terminator, or None unless the lines
@@ -536,7 +537,7 @@ static PyObject *unlink_unchanged(PyObject *module, PyObject *args)
     if (lengths != NULL)
         result = Py_BuildValue("NO", lengths, is_done ? Py_True : Py_False);
 done:
-    PyMem_Free(files);
+    free(files);
     return result;
 }
 
