@@ -248,7 +248,8 @@ class MboxFile:
         ]
         self._rewrite(lock, index, edits)
         if written:
-            self._update(index.first(min(removed[0], kept[min(written)])))
+            # Only messages after a removed one get an X-UIDL.
+            self._update(index.first(removed[0]))
         else:
             self._update(without(index, removed, self.spool.identity()))
 

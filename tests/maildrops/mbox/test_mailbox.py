@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+from itertools import count
 from unittest import mock
 
 from zope.interface.verify import verifyObject
@@ -15,14 +16,14 @@ from popserv.errors import (
     TryLater,
 )
 from popserv.interfaces import ICachedMessages, IRetrievalRecord, ISizeCache
-from popserv.maildrops.mbox import Format, body
+from popserv.maildrops.mbox import Format, body, rewriting
 from popserv.maildrops.mbox import file as module
 from popserv.maildrops.mbox import mailbox as mailbox_module
 from popserv.maildrops.mbox.file import MboxFile
 from popserv.maildrops.mbox.header import MAX_HEADER
 from popserv.testing import naive_octets, read_all
 from tests.maildrops.maildir.harness import failing, read_message, result, use_python
-from tests.maildrops.mbox.harness import INTERNAL_DATA, OLD, MboxCase, mbox_of, stored
+from tests.maildrops.mbox.harness import FROM_LINE, INTERNAL_DATA, OLD, MboxCase, mbox_of, stored
 
 MESSAGES = [b"Subject: 1\n\none\n", b"Subject: 2\n\ntwo\n", b"Subject: 3\n\nthree\n"]
 
@@ -109,6 +110,17 @@ class ReadingTests(MailboxCase):
             result(mailbox.remove(mailbox.messages))
             result(mailbox.record_retrieved(mailbox.messages))
         self.assertFalse(os.path.exists(self.path))
+
+    def test_file_moved(self):
+        """A file that the user has moved away stays as it is."""
+        elsewhere = self.path + ".old"
+        with self.session() as mailbox:
+            os.rename(self.path, elsewhere)
+            result(mailbox.remove(mailbox.messages[:1]))
+            result(mailbox.record_retrieved(mailbox.messages[1:]))
+        self.assertFalse(os.path.exists(self.path))
+        with open(elsewhere, "rb") as file:
+            self.assertEqual(file.read(), mbox_of(MESSAGES))
 
     def test_status_written(self):
         """A message to which another program has added a field has other octets: it is refused."""
@@ -213,6 +225,11 @@ class LargeMessageTests(MailboxCase):
         """A delivery while a message is sent does not disturb."""
         self.assertEqual(self.read_changing(lambda: self.append(stored(b"new\n", 9))), self.message)
 
+    def test_unchanged(self):
+        """A message of a file that has not changed is read once."""
+        with failing(module, "parse", AssertionError("read again")):
+            self.assertEqual(self.read_changing(lambda: None), self.message)
+
     def test_not_cached(self):
         """Chunks that are not cached are read in a thread."""
         with failing(os, "preadv", BlockingIOError()), self.session() as mailbox:
@@ -277,6 +294,14 @@ class RemovalTests(MailboxCase):
             self.restart()
             self.assertEqual(self.uids(), [uids[at] for at in kept])
             self.write(mbox_of(MESSAGES))
+
+    def test_not_read(self):
+        """A file that only sessions have changed is not read again."""
+        self.uids()
+        with failing(os, "pread", OSError(errno.EIO, "read again")):
+            self.remove(2)
+            self.assertEqual(len(self.uids()), 2)
+        self.assertEqual(self.read_all(), MESSAGES[:2])
 
     def test_delivery(self):
         """Mail that was delivered meanwhile is kept."""
@@ -366,6 +391,22 @@ class RemovalTests(MailboxCase):
         self.remove(0)
         self.assertEqual(self.uids(), uids[2:])
 
+    def test_x_uidl_and_delivery(self):
+        """After X-UIDLs were added the file is read again, although a later message has not moved.
+
+        Two of three equal messages get an X-UIDL, and both together are as long as a message.
+        """
+        self.write(stored(b"") * 3)
+        added = len(b"X-UIDL: %b\n" % self.uids()[1])
+        same = stored(b"x" * (2 * added - len(stored(b"\n"))))
+        for removed in ((0,), (0, 4)):
+            self.write(same * 3 + mbox_of(MESSAGES))
+            uids = self.uids()
+            self.remove(*removed)
+            self.append(stored(b"new\n" * 100, 9))
+            kept = [uid for at, uid in enumerate(uids) if at not in removed]
+            self.assertEqual(self.uids()[:-1], kept)
+
     def test_x_uidl(self):
         """A unique-id from X-UIDL stays, and so do those of later messages with the same one."""
         self.write(mbox_of([b"X-UIDL: abc\nA: %d\n\n" % at for at in range(3)]))
@@ -414,6 +455,26 @@ class RemovalTests(MailboxCase):
         self.assertEqual(
             [each.rstrip() for each in self.read_all()[:3]], [*map(bytes.rstrip, MESSAGES)]
         )
+
+    def test_damaged(self):
+        """After a failure that cannot be undone the next session reads all of the file again."""
+        size = len(mbox_of(MESSAGES))
+        writes = count()
+        self.patch(rewriting, "CHUNK", 16)
+        with (
+            self.session() as mailbox,
+            failing(
+                *(os, "pwrite", OSError(errno.EIO, "I/O error")),
+                lambda fd, text, offset: offset < size and next(writes) >= 4,
+            ),
+            self.assertRaises(RemovalFailed),
+        ):
+            result(mailbox.remove(mailbox.messages[:1]))
+        found = self.uids()
+        self.restart()
+        self.assertEqual(found, self.uids())
+        self.assertNotEqual(self.contents()[:size], mbox_of(MESSAGES))
+        self.assertLessEqual({*MESSAGES}, {text.rstrip() + b"\n" for text in self.read_all()})
 
     def test_read_only(self):
         """A file that may not be written is not changed."""
@@ -465,6 +526,21 @@ class RetrievalTests(MailboxCase):
         with failing(os, "pwrite", OSError(errno.EIO, "written")):
             self.record(0, 1)
         self.assertEqual(self.contents(), before)
+
+    def test_same_length(self):
+        """A retrieval that is recorded without moving the messages is found after a delivery."""
+        self.write(mbox_of([b"Status:  O\n\none\n", *MESSAGES]))
+        self.uids()
+        self.record(0)
+        self.append(stored(b"new\n", 9))
+        self.assertEqual(self.last(), 0)
+
+    def test_next_message(self):
+        """A message without a body gets a Status of its own, whatever the next one has."""
+        first, second = FROM_LINE % 0 + b"A: 1\n", stored(b"Status: O\n\ntwo\n", 1)
+        self.write(first + second)
+        self.record(0)
+        self.assertEqual(self.contents(), first + b"Status: RO\n" + second)
 
     def test_after_removal(self):
         """Retrievals are recorded after removals, of the messages that remain."""
