@@ -25,6 +25,10 @@ class Listing:
         self._line = line
         self._chunks: list[bytes | None] = [None] * -(-len(column) // LINES_PER_CHUNK)
 
+    def __len__(self) -> int:
+        """Return the number of chunks."""
+        return len(self._chunks)
+
     def __iter__(self) -> Iterator[bytes]:
         """Yield all lines in chunks."""
         return map(self._chunk, range(len(self._chunks)))

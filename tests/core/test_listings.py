@@ -1,11 +1,15 @@
 """Tests of popserv.core.listings."""
 
+from types import SimpleNamespace
+
 from twisted.trial.unittest import SynchronousTestCase
 
+from popserv.commands import rfc1725
 from popserv.core import listings
 from popserv.core.listings import LINES_PER_CHUNK, Listing, ScanListing
 from popserv.core.maildrop import Maildrop
 from popserv.core.snapshot import Snapshot
+from popserv.texts import ENGLISH
 
 
 class ListingTests(SynchronousTestCase):
@@ -17,6 +21,15 @@ class ListingTests(SynchronousTestCase):
         chunks = list(maildrop.scan_listing())
         self.assertGreater(len(chunks), 2)
         self.assertEqual(b"".join(chunks).count(b"\r\n"), 2000)
+
+    def test_one_chunk(self):
+        """A listing of one chunk at most is one response, and no body that is sent in pieces."""
+        for number in (0, 1, LINES_PER_CHUNK, LINES_PER_CHUNK + 1):
+            snapshot = Snapshot([1] * number, [b"u%d" % i for i in range(number)])
+            session = SimpleNamespace(maildrop=Maildrop(snapshot), language=ENGLISH)
+            for command in (rfc1725.list_, rfc1725.uidl):
+                outcome = command.run(session, None)
+                self.assertEqual(isinstance(outcome, bytes), number <= LINES_PER_CHUNK)
 
     def test_chunk_size(self):
         """A chunk of the longest lines has less than 64 KiB."""
