@@ -24,7 +24,7 @@ MAX_SCANS = 5
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-Times = tuple[int, ...]
+Times = tuple[int, int, int, int]
 """Of a folder: device, inode, st_mtime_ns and st_ctime_ns."""
 
 
@@ -84,7 +84,8 @@ def scan(folder: int) -> Scan:
         is_unchanged = times_of(folder) == before
         if is_unchanged:
             break
-    latest = max(before[-2:])
+    _, _, modified, changed = before
+    latest = max(modified, changed)
     return Scan(
         files,
         is_unchanged and latest + CLOCK_TICK < started,

@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from popserv.errors import MaildropBusy
+from popserv.maildrops.file_times import CLOCK_TICK, TRUSTED_AGE
 from popserv.maildrops.mh import folder as module
 from popserv.maildrops.mh.folder import MAX_SCANS, lock, open_number, unlink_if_same
 from tests.maildrops.maildir.harness import SPECIAL_FILES, before_each_call, failing
@@ -43,46 +44,71 @@ class FolderTests(MHCase):
             self.assertIsNone(open_number(folder, 2))
 
     def test_vanishing(self):
-        """A file that is removed while the folder is listed is left out."""
-        self.deliver(b"1\n")
+        """A file that is removed while the folder is listed is left out, and no other."""
+        self.deliver(b"1\n", b"2\n")
         real = os.scandir
 
         @contextlib.contextmanager
         def scandir(fd):
             with real(fd) as entries:
-                listed = list(entries)
-            if listed:
-                os.unlink(self.file(1))
+                listed = sorted(entries, key=lambda entry: entry.name)
+            os.unlink(self.file(1))
             yield listed
 
-        with patch.object(os, "scandir", scandir):
-            self.assertEqual(self.scan().files, {})
+        # On a file system that stores whole seconds the folder is not listed again.
+        with (
+            patch.object(os, "scandir", scandir),
+            patch.object(module, "times_of", return_value=(1, 1, 0, 0)),
+        ):
+            found = self.scan()
+        self.assertEqual(list(found.files), [2])
 
     def test_changing(self):
         """A folder that changes during a scan is listed again, a few times."""
-        changes = []
+        for changes, listed in ((0, 1), (1, 2), (99, MAX_SCANS)):
+            calls = []
 
-        def change(fd):
-            changes.append(fd)
-            os.utime(self.path, ns=(0, len(changes)))
+            def change(fd, changes=changes, calls=calls):
+                calls.append(fd)
+                if len(calls) <= changes:
+                    os.utime(self.path, ns=(0, len(calls)))
 
-        with before_each_call(os, "scandir", change):
-            found = self.scan()
-        self.assertEqual(len(changes), MAX_SCANS)
-        self.assertFalse(found.is_settled)
-        self.assertIsNone(found.times)
+            with (
+                before_each_call(os, "scandir", change),
+                patch.object(module.time, "clock_gettime_ns", return_value=1 << 62),
+            ):
+                found = self.scan()
+            self.assertEqual(len(calls), listed)
+            self.assertEqual(found.is_settled, changes < MAX_SCANS)
+            self.assertEqual(found.times is not None, changes < MAX_SCANS)
 
     def test_times(self):
-        """Times are trusted only if they are older than any change that may have the same."""
-        self.assertIsNone(self.scan().times)
+        """The times are those of the folder."""
         with (
-            patch.object(module, "TRUSTED_AGE", -(10**12)),
-            patch.object(module, "CLOCK_TICK", -(10**12)),
+            patch.object(module.time, "clock_gettime_ns", return_value=1 << 62),
+            self.folder() as fd,
         ):
-            found = self.scan()
-        self.assertTrue(found.is_settled)
-        with self.folder() as folder:
-            self.assertEqual(found.times, module.times_of(folder))
+            self.assertEqual(self.scan().times, module.times_of(fd))
+
+    def test_ages(self):
+        """Times are trusted only if they are older than any change that may have the same."""
+        now = 2 * 10**18
+        for age, is_settled, is_trusted in (
+            (CLOCK_TICK, False, False),
+            (CLOCK_TICK + 1, True, False),
+            (TRUSTED_AGE, True, False),
+            (TRUSTED_AGE + 1, True, True),
+        ):
+            for modified, changed in ((now - age, 0), (0, now - age)):
+                # The number of an inode may be greater than any time.
+                times = (1, 1 << 63, modified, changed)
+                with (
+                    patch.object(module.time, "clock_gettime_ns", return_value=now),
+                    patch.object(module, "times_of", return_value=times),
+                ):
+                    found = self.scan()
+                self.assertEqual(found.is_settled, is_settled)
+                self.assertEqual(found.times, times if is_trusted else None)
 
     def test_lock(self):
         """The lock excludes another descriptor of the folder."""
@@ -139,8 +165,9 @@ class UnlinkTests(MHCase):
     def test_renumbered(self):
         """A message that gets the number at the last moment keeps it."""
         self.racing(lambda: os.rename(self.file(2), self.file(1)))
-        with self.assertRaises(OSError):
+        with self.assertRaises(OSError) as failed:
             self.unlink()
+        self.assertEqual(failed.exception.errno, errno.EBUSY)
         self.assertEqual(self.contents(), {"1": b"two\n"})
 
     def test_number_taken(self):
@@ -149,14 +176,15 @@ class UnlinkTests(MHCase):
 
         def stat(name, **kwargs):
             if isinstance(name, bytes) and name.startswith(b",popserv-"):
-                deliver(self.path, b"new\n", 1)
-                deliver(self.path, b"newer\n", 2)
+                for number in (1, 2, 3):
+                    deliver(self.path, b"new\n", number)
             return real(name, **kwargs)
 
         self.racing(lambda: os.rename(self.file(2), self.file(1)))
         with patch.object(os, "stat", stat), self.assertRaises(OSError):
             self.unlink()
-        self.assertEqual(self.contents(), {"1": b"new\n", "2": b"newer\n", "3": b"two\n"})
+        new = dict.fromkeys("123", b"new\n")
+        self.assertEqual(self.contents(), {**new, "4": b"two\n"})
 
     def test_link(self):
         """A symbolic link that takes the number at the last moment stays one."""
@@ -169,6 +197,15 @@ class UnlinkTests(MHCase):
         with self.assertRaises(OSError):
             self.unlink()
         self.assertTrue(os.path.islink(self.file(1)))
+
+    def test_link_to_message(self):
+        """A symbolic link to the message, which was renamed, is not unlinked instead of it."""
+        os.rename(self.file(1), self.file("moved"))
+        os.symlink("moved", self.file(1))
+        with self.assertRaises(OSError) as failed:
+            self.unlink()
+        self.assertEqual(failed.exception.errno, errno.EBUSY)
+        self.assertEqual(os.readlink(self.file(1)), "moved")
 
     def test_not_restored(self):
         """Without hard links the message stays under the other name, which the error tells."""
