@@ -537,7 +537,7 @@ static PyObject *unlink_unchanged(PyObject *module, PyObject *args)
     if (lengths != NULL)
         result = Py_BuildValue("NO", lengths, is_done ? Py_True : Py_False);
 done:
-    free(files);
+    PyMem_Free(files);
     return result;
 }
 
