@@ -61,7 +61,7 @@ class IMailbox(Interface):
         """
 
     def release() -> Awaitable[None]:
-        """Release the exclusive-access lock, now or soon.  It is called once."""
+        """Release the exclusive-access lock.  It is called once."""
 
 
 class ICachedMessages(IMailbox):

@@ -250,7 +250,7 @@ class Session:
     async def update(self) -> None:
         """Change the state to UPDATE (RFC 1725 section 6).
 
-        The messages with a deletion mark are removed, then the lock is released, now or soon.
+        The messages with a deletion mark are removed, then the lock is released.
 
         :raises popserv.errors.RemovalFailed: some of these messages could not be removed.
         """

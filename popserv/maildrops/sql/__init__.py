@@ -5,8 +5,7 @@ Several processes on several machines serve one store.  Rules of this package:
  1. A call of ``Database.execute`` is one statement, and one transaction.
  2. The exclusive-access lock is a lease in the row of the maildrop: a random token in ``holder``,
     and the time when it expires by the database's clock.  The statement that removes messages
-    checks the token, so that a session which has lost its lease removes nothing.  A lease whose
-    session has ended is released soon, or replaced by the next login of its process.
+    checks the token, so that a session which has lost its lease removes nothing.
  3. ``state`` changes with every change of a maildrop, and ``epoch`` with every removal.  Both are
     random: after a failover that has lost commits, a number would be given again.
  4. A login reads ``state`` and ``last``, the position of the last message, before it reads rows,

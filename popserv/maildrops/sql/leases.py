@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID, uuid4
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from popserv.database.errors import OutcomeUnknown
@@ -30,18 +28,6 @@ _log = Logger()
 _RENEWALS = 3
 """How often a lease is renewed before it would expire."""
 
-GATHERING = 0.01
-"""The seconds in which sessions end that are released by one statement."""
-
-PAUSE = 0.1
-"""The seconds after which a login tries again to get a maildrop that is locked elsewhere.
-
-The session there may have ended less than GATHERING seconds ago.
-"""
-
-RELEASES_AT_ONCE = 2
-"""How many statements release leases one by one, which may wait, at the same time."""
-
 
 class Execute(Protocol):
     """Executes a statement; see :meth:`popserv.database.Database.execute`."""
@@ -54,12 +40,11 @@ class Execute(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """The lock of a maildrop, by the id of its row; ``name`` is that of the user.
+    """The lock of a maildrop, by the id of its row.
 
     ``since`` is the time of the clock before the statement that has taken or renewed it.
     """
 
-    name: bytes
     maildrop: int
     token: UUID
     since: float
@@ -80,10 +65,6 @@ class Leases:
 
     ``reactor`` provides IReactorTime.  Nothing but the database's clock decides when a lease has
     expired.
-
-    The leases of sessions that have ended are released together, once in GATHERING seconds.  A
-    login of the same user in this process replaces the lease by its own statement; one in another
-    process tries again after PAUSE seconds.
     """
 
     def __init__(self, execute: Execute, seconds: int, reactor: Any) -> None:
@@ -91,12 +72,7 @@ class Leases:
         self._seconds = seconds
         self._reactor = reactor
         self._held: set[Lease] = set()
-        self._names: Counter[bytes] = Counter()
         self._timer: IDelayedCall | None = None
-        # Those of sessions that have ended, by name: to be released, and being released.
-        self._ended: dict[bytes, Lease] = {}
-        self._leaving: dict[bytes, Lease] = {}
-        self._gathering: IDelayedCall | None = None
         self._pending: set[Deferred[Any]] = set()
         self._is_stopped = False
         # How many are being taken, and what waits for them.
@@ -116,15 +92,9 @@ class Leases:
         try:
             if self._is_stopped:
                 raise TryLater
-            ended = self._ended.pop(name, None)
-            found = None
-            try:
-                found = await self._take(name, delay, ended or self._leaving.get(name))
-            finally:
-                if ended is not None and found is None:
-                    self._release_soon(ended)
+            found = await self._take(name, delay)
             if self._is_stopped:
-                self.release(found.lease)
+                await self.release(found.lease)
                 raise TryLater
             return found
         finally:
@@ -133,32 +103,25 @@ class Leases:
                 stopping, self._all_taken = self._all_taken, None
                 stopping.callback(None)
 
-    async def _take(self, name: bytes, delay: int, ended: Lease | None) -> Found:
+    async def _take(self, name: bytes, delay: int) -> Found:
         token = uuid4()
         parameters = (name, token, self._seconds, delay)
-        before = token if ended is None else ended.token
         since = self._reactor.seconds()
         try:
-            rows = await self._execute(TAKE_LEASE, (*parameters, before))
+            rows = await self._execute(TAKE_LEASE, parameters)
             if not rows:
                 rows = await self._execute(CREATE_WITH_LEASE, parameters)
-            if not rows:
-                for (seconds,) in await self._execute(LOGIN_DELAY, (name, delay)) if delay else ():
-                    raise LoginTooSoon(seconds)
-                if not self._names[name]:
-                    await deferLater(self._reactor, PAUSE)
-                    since = self._reactor.seconds()
-                    rows = await self._execute(TAKE_LEASE, (*parameters, before))
         except OutcomeUnknown:
             # It may be executed late.
             self._in_background(self._end(RELEASE_BY_NAME, (name, token)))
             raise
         if not rows:
+            for (seconds,) in await self._execute(LOGIN_DELAY, (name, delay)) if delay else ():
+                raise LoginTooSoon(seconds)
             raise MaildropBusy
         maildrop, state, epoch, last, _ = rows[0]
-        lease = Lease(name, maildrop, token, since)
+        lease = Lease(maildrop, token, since)
         self._held.add(lease)
-        self._names[name] += 1
         if self._timer is None:
             self._timer = self._reactor.callLater(self._seconds / _RENEWALS, self._renew)
         return Found(lease, state, epoch, last)
@@ -171,52 +134,16 @@ class Leases:
         """Return whether no other session can have had the maildrop since a lease was taken."""
         return bool(self._reactor.seconds() - lease.since < self._seconds)
 
-    def release(self, lease: Lease) -> None:
-        """Release a lock soon, as told above; if the database does not answer, it expires."""
+    async def release(self, lease: Lease) -> None:
+        """Release a lock; if the database does not answer, it expires."""
         # When the process stops, all are released at once.
         if lease in self._held:
             self._held.remove(lease)
-            self._names[lease.name] -= 1
-            if not self._names[lease.name]:
-                del self._names[lease.name]
-            if not lease.is_lost:
-                self._release_soon(lease)
-
-    def _release_soon(self, lease: Lease) -> None:
-        if lease.name in self._ended:
-            # Two sessions of the user have ended, so that one had lost its lease: both tokens are
-            # released, since it is unknown which of them is valid.
-            self._release_ended()
-        self._ended[lease.name] = lease
-        if self._gathering is None:
-            self._gathering = self._reactor.callLater(GATHERING, self._gathered)
-
-    def _gathered(self) -> None:
-        self._gathering = None
-        self._release_ended()
-
-    def _release_ended(self) -> None:
-        ended, self._ended = list(self._ended.values()), {}
-        if ended:
-            self._leaving.update((lease.name, lease) for lease in ended)
-            self._in_background(self._release_all(ended))
-
-    async def _release_all(self, leases: Sequence[Lease]) -> None:
-        try:
-            rows = await self._end(RELEASE_LEASES, _columns(leases))
-            if rows is not None:
-                released = {maildrop for maildrop, _ in rows}
-                left = iter([lease for lease in leases if lease.maildrop not in released])
-                works = [self._release_each(left) for _ in range(RELEASES_AT_ONCE)]
-                await gatherResults(map(Deferred.fromCoroutine, works), consumeErrors=True)
-        finally:
-            for lease in leases:
-                if self._leaving.get(lease.name) is lease:
-                    del self._leaving[lease.name]
-
-    async def _release_each(self, leases: Iterator[Lease]) -> None:
-        for lease in leases:
             await self._end(RELEASE_LEASE, (lease.maildrop, lease.token))
+
+    def release_later(self, lease: Lease) -> None:
+        """Release a lock, and do not wait for it."""
+        self._in_background(self.release(lease))
 
     async def stop(self) -> None:
         """Release all locks, also those of sessions that go on, and give no more."""
@@ -224,16 +151,12 @@ class Leases:
         if self._taking:
             self._all_taken = Deferred()
             await self._all_taken
-        for timer in filter(None, (self._timer, self._gathering)):
-            timer.cancel()
-        self._timer = self._gathering = None
-        locked = [lease for lease in self._held if not lease.is_lost]
-        locked += self._ended.values()
-        self._held.clear()
-        self._names.clear()
-        self._ended.clear()
-        if locked:
-            await self._release_all(locked)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        held, self._held = self._held, set()
+        if held:
+            await self._end(RELEASE_LEASES, _columns(held))
         await gatherResults(list(self._pending))
 
     def _renew(self) -> None:
@@ -273,18 +196,16 @@ class Leases:
                     "time, or the database has forgotten it; its QUIT removes nothing"
                 )
 
-    async def _end(self, statement: str, parameters: Sequence[Any]) -> list[Any] | None:
-        """Execute a statement that ends leases; return None if the database does not answer."""
+    async def _end(self, statement: str, parameters: Sequence[Any]) -> None:
         try:
-            return await self._execute(statement, parameters)
+            await self._execute(statement, parameters)
         except TryLater:
             _log.warn(
                 "maildrops may stay locked for {seconds} s, because the database does not answer",
                 seconds=self._seconds,
             )
-            return None
 
-    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         done = Deferred.fromCoroutine(work)
         done.addErrback(_log_failure)
         self._pending.add(done)

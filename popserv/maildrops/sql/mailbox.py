@@ -123,7 +123,7 @@ class SQLMailbox:
 
     async def release(self) -> None:
         """See IMailbox."""
-        self._leases.release(self._lease)
+        await self._leases.release(self._lease)
 
 
 @implementer(IReadOnlyMailbox)

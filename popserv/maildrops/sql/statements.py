@@ -8,8 +8,7 @@ TAKE_LEASE = """
 UPDATE maildrop AS old SET holder = $2::uuid, expires = now() + $3::float8 * interval '1 second',
     login = CASE WHEN $4::float8 > 0 THEN now() ELSE login END
 WHERE name = $1::bytea AND (
-    old.holder = $2::uuid
-    OR (old.holder IS NULL OR old.holder = $5::uuid OR old.expires < now()) AND (
+    old.holder = $2::uuid OR (old.holder IS NULL OR old.expires < now()) AND (
         old.login IS NULL OR old.login <= now() - $4::float8 * interval '1 second'
         OR old.login > now() + interval '1 minute'
     )
@@ -17,10 +16,10 @@ WHERE name = $1::bytea AND (
 RETURNING id, uuid_send(state), uuid_send(epoch), last,
     set_config('synchronous_commit', 'off', true)
 """
-"""Parameters: name, token, seconds, seconds since the last login, token of a lease that is over.
+"""Parameters: name, token, seconds, seconds since the last login.
 
-Of the seconds since the last login, 0 stands for a login that does not count.  If the last login is
-to come, the clock was set back.
+Of the last ones, 0 stands for a login that does not count.  If the last login is to come, the clock
+was set back.
 """
 
 CREATE_WITH_LEASE = """
@@ -40,7 +39,7 @@ WHERE (
 RETURNING id, uuid_send(state), uuid_send(epoch), last,
     set_config('synchronous_commit', 'off', true)
 """
-"""The first login of a user.  Parameters: the first four of TAKE_LEASE."""
+"""The first login of a user.  Parameters: as those of TAKE_LEASE."""
 
 LOGIN_DELAY = """
 SELECT ceil(extract(epoch FROM login - now()) + $2::float8)::bigint FROM maildrop
@@ -58,18 +57,12 @@ RETURNING token, set_config('synchronous_commit', 'off', true)
 """Parameters: ids of maildrops, tokens, seconds.  A token that is not returned is lost."""
 
 RELEASE_LEASES = """
-WITH mine AS (
-    SELECT id FROM maildrop JOIN unnest($1::bigint[], $2::uuid[]) AS mine (id, token) USING (id)
-    WHERE holder = token FOR NO KEY UPDATE OF maildrop SKIP LOCKED
-)
-UPDATE maildrop SET holder = NULL, expires = NULL FROM mine WHERE maildrop.id = mine.id
-RETURNING maildrop.id, set_config('synchronous_commit', 'off', true)
+UPDATE maildrop SET holder = NULL, expires = NULL
+FROM unnest($1::bigint[], $2::uuid[]) AS mine (id, token)
+WHERE maildrop.id = mine.id AND holder = token
+RETURNING set_config('synchronous_commit', 'off', true)
 """
-"""Parameters: ids of maildrops, tokens.
-
-It waits for no row, because a delivery may keep one locked as long as no standby confirms its
-commit.  An id that is not returned is to be released by RELEASE_LEASE.
-"""
+"""Parameters: ids of maildrops, tokens."""
 
 RELEASE_LEASE = """
 UPDATE maildrop SET holder = NULL, expires = NULL WHERE id = $1::bigint AND holder = $2::uuid

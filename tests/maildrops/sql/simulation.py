@@ -11,14 +11,12 @@ from functools import partial
 
 from psycopg import RawCursor
 from psycopg.types.numeric import Int8BinaryDumper
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from popserv.core.user_settings import NO_SETTINGS
 from popserv.database import DatabaseConfig, DatabaseUnavailable, OutcomeUnknown
 from popserv.errors import MaildropBusy, NoSuchMessage, RemovalFailed, TryLater
 from popserv.maildrops.sql import statements
-from popserv.maildrops.sql.leases import GATHERING, PAUSE
 from popserv.maildrops.sql.store import SQLMaildrops
 from popserv.testing import read_all
 from tests.maildrops.maildir.harness import result
@@ -82,13 +80,6 @@ class FrontEnd:
         self.store = SQLMaildrops(SimulatedDatabase(simulation), reactor=self.clock)
         self.sessions = []
 
-    async def open_maildrop(self):
-        """Open the maildrop; the time passes that a login waits for another process."""
-        opening = Deferred.fromCoroutine(self.store.open_maildrop(USER))
-        if not opening.called:
-            self.clock.advance(PAUSE)
-        return await opening
-
 
 class Simulation:
     """Some front ends, and what is known of what they should show.
@@ -130,7 +121,6 @@ class Simulation:
             *(self._read,) * 3,
             *(self._quit,) * 5,
             *(self._disconnect,) * 2,
-            *(self._release,) * 2,
             *(self._renew,) * 2,
             *(self._expire,) * 2,
             *(self._execute_late,) * 3,
@@ -234,7 +224,7 @@ class Simulation:
         front_end = self.random.choice(self._front_ends)
         first = len(self._states) - 1
         try:
-            mailbox = result(front_end.open_maildrop())
+            mailbox = result(front_end.store.open_maildrop(USER))
         except MaildropBusy:
             self._count("in use")
         except TryLater:
@@ -289,9 +279,6 @@ class Simulation:
             front_end, mailbox = found
             front_end.sessions.remove(mailbox)
             result(mailbox.release())
-
-    def _release(self):
-        self.random.choice(self._front_ends).clock.advance(GATHERING)
 
     def _renew(self):
         self.random.choice(self._front_ends).clock.advance(10)

@@ -1,14 +1,12 @@
 """popserv.maildrops.sql.leases: the locks of sessions."""
 
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 from popserv.database import DatabaseUnavailable, OutcomeUnknown
 from popserv.errors import LoginTooSoon, MaildropBusy, RemovalFailed, TryLater
 from popserv.maildrops.sql import statements
-from popserv.maildrops.sql.leases import GATHERING, PAUSE
 from popserv.testing import read_all
 from tests.maildrops.sql.harness import SQLCase, losing, raising
 
@@ -44,147 +42,17 @@ class LeaseTests(SQLCase):
         for pending in list(self.store._leases._pending):
             await pending
 
-    async def released(self):
-        """Let the time come when the leases of sessions that have ended are released."""
-        await self.renew(GATHERING)
-
-    async def freed(self):
-        """Wait until no maildrop is locked."""
-        while self.sql("SELECT id FROM maildrop WHERE holder IS NOT NULL"):
-            await deferLater(reactor, 0.01)
-
-    async def open(self, user):
-        """Open a maildrop in the first store; the time passes that a login waits."""
-        opening = Deferred.fromCoroutine(self.store.open_maildrop(user))
-        while not opening.called:
-            self.clock.advance(PAUSE)
-            await deferLater(reactor, 0.01)
-        return await opening
-
     async def test_statements(self):
-        """A login into a maildrop that has not changed is one statement."""
+        """A login into a maildrop that has not changed is one statement, and so is its end."""
         await self.deliver(self.store, b"ann", b"x\n")
-        for expected in ([statements.TAKE_LEASE, statements.LIST], [statements.TAKE_LEASE]):
+        for expected in (
+            [statements.TAKE_LEASE, statements.LIST, statements.RELEASE_LEASE],
+            [statements.TAKE_LEASE, statements.RELEASE_LEASE],
+        ):
             self.database.executed.clear()
             mailbox = await self.store.open_maildrop(b"ann")
             await mailbox.release()
             self.assertEqual(self.database.executed, expected)
-
-    async def test_released(self):
-        """The sessions that end in a hundredth of a second are released by one statement."""
-        names = b"ann", b"bob", b"eve"
-        mailboxes = [await self.store.open_maildrop(name) for name in names]
-        self.database.executed.clear()
-        for mailbox in mailboxes[:2]:
-            await mailbox.release()
-        self.assertEqual(self.database.executed, [])
-        await self.released()
-        self.assertEqual(self.database.executed, [statements.RELEASE_LEASES])
-        for name in names[:2]:
-            await (await self.other.open_maildrop(name)).release()
-        with self.assertRaises(MaildropBusy):
-            await self.other.open_maildrop(b"eve")
-        await mailboxes[2].release()
-        await self.released()
-
-    async def test_reopened(self):
-        """A login after the end of a session in the same process gets the maildrop from it."""
-        mailbox = await self.store.open_maildrop(b"ann")
-        await mailbox.release()
-        self.database.executed.clear()
-        mailbox = await self.store.open_maildrop(b"ann")
-        await self.released()
-        self.assertEqual(self.database.executed, [statements.TAKE_LEASE])
-        with self.assertRaises(MaildropBusy):
-            await self.other.open_maildrop(b"ann")
-        await mailbox.release()
-
-    async def test_reopened_meanwhile(self):
-        """A login while the lock is being released gets the maildrop."""
-        mailbox = await self.store.open_maildrop(b"ann")
-        await mailbox.release()
-        answered = Deferred()
-
-        async def wait(execute):
-            await answered
-            return await execute()
-
-        self.database.faults[statements.RELEASE_LEASES] = wait
-        self.clock.advance(GATHERING)
-        mailbox = await self.store.open_maildrop(b"ann")
-        answered.callback(None)
-        await self.released()
-        with self.assertRaises(MaildropBusy):
-            await self.other.open_maildrop(b"ann")
-        await mailbox.release()
-
-    async def test_not_reopened(self):
-        """A login that fails leaves the lock of the session before it to be released."""
-        for error in (DatabaseUnavailable, OutcomeUnknown):
-            mailbox = await self.store.open_maildrop(b"ann")
-            await mailbox.release()
-            self.database.faults[statements.TAKE_LEASE] = raising(error())
-            with self.assertRaises(error):
-                await self.store.open_maildrop(b"ann")
-            await self.released()
-            self.assertEqual(self.sql("SELECT holder FROM maildrop"), [(None,)])
-
-    async def test_reopened_later(self):
-        """A login that has to wait still gets the maildrop of the session that has ended."""
-
-        async def refused(_execute):
-            return []
-
-        mailbox = await self.store.open_maildrop(b"ann")
-        await mailbox.release()
-        for statement in (statements.TAKE_LEASE, statements.CREATE_WITH_LEASE):
-            self.database.faults[statement] = refused
-        mailbox = await self.open(b"ann")
-        await mailbox.release()
-
-    async def test_reopened_elsewhere(self):
-        """A login in another process waits for the end of a session."""
-        mailbox = await self.other.open_maildrop(b"ann")
-        opening = Deferred.fromCoroutine(self.store.open_maildrop(b"ann"))
-        while not self.waits():
-            await deferLater(reactor, 0.01)
-        await mailbox.release()
-        await self.freed()
-        self.clock.advance(PAUSE)
-        mailbox = await opening
-        await mailbox.release()
-
-    def waits(self):
-        """Return whether a login waits for the end of a session."""
-        return bool(self.clock.getDelayedCalls())
-
-    async def test_both_ended(self):
-        """A session that has lost its lease to another one of its process keeps nothing locked."""
-        for is_first in (True, False):
-            lost = await self.store.open_maildrop(b"ann")
-            self.expire()
-            mailbox = await self.store.open_maildrop(b"ann")
-            for each in (lost, mailbox) if is_first else (mailbox, lost):
-                await each.release()
-            await self.released()
-            self.assertEqual(self.sql("SELECT holder FROM maildrop"), [(None,)])
-
-    async def test_locked_row(self):
-        """A row that another transaction has locked keeps no other maildrop locked."""
-        names = b"ann", b"bob"
-        mailboxes = [await self.store.open_maildrop(name) for name in names]
-        for mailbox in mailboxes:
-            await mailbox.release()
-        holders = "SELECT holder IS NULL FROM maildrop ORDER BY name"
-        with self.connection.transaction():
-            self.sql("SELECT FROM maildrop WHERE name = 'ann' FOR UPDATE")
-            self.clock.advance(GATHERING)
-            while self.sql(holders) != [(False,), (True,)]:
-                await deferLater(reactor, 0.01)
-        for pending in list(self.store._leases._pending):
-            await pending
-        self.assertEqual(self.sql(holders), [(True,), (True,)])
-        self.assertEqual(self.warnings(), [])
 
     async def test_login_delay(self):
         """A login on any host is refused until the delay since the last one has passed."""
@@ -197,7 +65,6 @@ class LeaseTests(SQLCase):
         ):
             self.database.executed.clear()
             await (await self.store.open_maildrop(user)).release()
-            await self.released()
             self.assertEqual(self.database.executed[: len(expected)], expected)
             self.assertNotIn(statements.LOGIN_DELAY, self.database.executed)
             for seconds, text in ((0, "60 seconds"), (58.5, "2 seconds"), (59.5, "1 second")):
@@ -209,7 +76,7 @@ class LeaseTests(SQLCase):
             mailbox = await self.other.open_maildrop(user)
             self.sql("UPDATE maildrop SET login = now() - interval '60 seconds'")
             with self.assertRaises(MaildropBusy):
-                await self.open(user)
+                await self.store.open_maildrop(user)
             await mailbox.release()
 
     async def test_login_delay_clock(self):
@@ -250,7 +117,7 @@ class LeaseTests(SQLCase):
         self.assertEqual(failed.exception.remaining, 1)
         await mailbox.release()
         with self.assertRaises(MaildropBusy):
-            await self.open(b"ann")
+            await self.store.open_maildrop(b"ann")
         await others.remove(others.messages)
         await others.release()
 
@@ -306,23 +173,9 @@ class LeaseTests(SQLCase):
         await self.renew()
         self.assertEqual(len(self.warnings()), 1)
         self.assertIn("has lost the lock", self.warnings()[0])
-        self.database.executed.clear()
         await mailbox.release()
-        await self.released()
-        self.assertEqual(self.database.executed, [])
         with self.assertRaises(MaildropBusy):
-            await self.open(b"ann")
-        await others.release()
-
-    async def test_lost_at_stop(self):
-        """The end of the process releases nothing that another session has."""
-        await self.store.open_maildrop(b"ann")
-        self.expire()
-        others = await self.other.open_maildrop(b"ann")
-        await self.renew()
-        self.database.executed.clear()
-        await self.store.stop()
-        self.assertEqual(self.database.executed, [])
+            await self.store.open_maildrop(b"ann")
         await others.release()
 
     async def test_released_while_renewed(self):
@@ -331,8 +184,6 @@ class LeaseTests(SQLCase):
 
         async def release_first(execute):
             await mailbox.release()
-            self.clock.advance(GATHERING)
-            await self.freed()
             return await execute()
 
         self.database.faults[statements.RENEW_LEASES] = release_first
@@ -366,13 +217,13 @@ class LeaseTests(SQLCase):
                 (statements.TAKE_LEASE, b"ann"),
                 (statements.CREATE_WITH_LEASE, b"bob%d" % id(fault)),
             ):
-                await (await self.open(b"ann")).release()
+                await (await self.store.open_maildrop(b"ann")).release()
                 self.database.faults[statement] = fault(OutcomeUnknown())
                 with self.assertRaises(TryLater):
                     await self.store.open_maildrop(user)
-                await self.released()
+                for pending in list(self.store._leases._pending):
+                    await pending
                 await (await self.other.open_maildrop(user)).release()
-                await self.freed()
 
     async def test_unavailable(self):
         """A login that was not executed is only refused."""
@@ -386,9 +237,8 @@ class LeaseTests(SQLCase):
     async def test_unreleased(self):
         """A session whose end the database does not notice ends without an error."""
         mailbox = await self.store.open_maildrop(b"ann")
-        self.database.faults[statements.RELEASE_LEASES] = raising(DatabaseUnavailable())
+        self.database.faults[statements.RELEASE_LEASE] = raising(DatabaseUnavailable())
         await mailbox.release()
-        await self.released()
         self.assertIn("may stay locked", self.warnings()[0])
 
     async def test_repeated_creation(self):

@@ -327,6 +327,8 @@ class ListingTests(MailboxCase):
             self.database.faults[statements.LIST] = raising(error())
             with self.assertRaises(error if error is KeyError else TryLater):
                 await self.store.open_maildrop(b"ann")
+            for pending in list(self.store._leases._pending):
+                await pending
             await (await self.store.open_maildrop(b"ann")).release()
 
     async def test_downgraded(self):
