@@ -15,7 +15,6 @@ from popserv.core.replies import Reply, constant_ok, ok_line
 from popserv.core.session import Session
 from popserv.core.snapshot import Message
 from popserv.errors import NeedsUTF8, NoSuchMessage
-from popserv.interfaces import ICachedMessages
 from popserv.messages.framing import (
     Filter,
     FilteredFramer,
@@ -100,8 +99,7 @@ def _frame_cached(session: Session, n: int, message: Message, lines: int | None)
     octets = message.octets
     # One octet more shows that a message has become longer.
     maximum = octets + 1 if lines is None else TOP_OCTETS
-    mailbox = session.mailbox
-    text = mailbox.read_cached(message, maximum) if ICachedMessages.providedBy(mailbox) else None
+    text = session.read_cached(message, maximum) if session.read_cached else None
     if text is None:
         return None
     is_whole = len(text) < maximum

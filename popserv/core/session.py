@@ -22,7 +22,7 @@ from popserv.core.maildrop import Maildrop
 from popserv.core.read_ahead import ReadAhead, ReadAheadLimit
 from popserv.core.snapshot import Message
 from popserv.errors import BadCommand, RemovalFailed
-from popserv.interfaces import IMailbox, IReadOnlyMailbox, ISizeCache
+from popserv.interfaces import ICachedMessages, IMailbox, IReadOnlyMailbox, ISizeCache
 from popserv.messages.sizes import MakeDowngrader
 from popserv.messages.workarounds import OE_NS_EOH
 from popserv.texts import ENGLISH, Text
@@ -122,6 +122,7 @@ class Session:
         which has set it; it is called while the client processes the present reply, or never.
     :ivar mailbox: the mailbox, since TRANSACTION.
     :ivar maildrop: the session's view of the mailbox, since TRANSACTION.
+    :ivar read_cached: that of the mailbox (ICachedMessages), or None if it has none.
     :ivar access: the messages accessed, if a command records them.
     :ivar removed_count: the number of messages that UPDATE has removed.
     :ivar retrieved_count: how many times RETR has sent a message whole.
@@ -133,8 +134,9 @@ class Session:
         *("_authenticator", "_capabilities", "_end_callback", "_logged_in", "_release"),
         *("access", "ahead", "allows_cleartext", "allows_login", "as_stored", "can_start_tls"),
         *("claimed_name", "downgrader", "host", "language", "mailbox", "maildrop", "method"),
-        *("name", "peer", "prepare", "read_ahead", "removed_count", "retrieved_count"),
-        *("retrieved_octets", "send_challenge", "state", "timestamp", "tls_state", "workarounds"),
+        *("name", "peer", "prepare", "read_ahead", "read_cached", "removed_count"),
+        *("retrieved_count", "retrieved_octets", "send_challenge", "state", "timestamp"),
+        *("tls_state", "workarounds"),
     )
 
     mailbox: IMailbox
@@ -172,6 +174,7 @@ class Session:
         self.read_ahead = read_ahead or ReadAheadLimit()
         self.ahead: ReadAhead | None = None
         self.prepare: Callable[[], object] | None = None
+        self.read_cached: Callable[[Message, int], bytes | None] | None = None
         self.state = State.AUTHORIZATION
         self.language = ENGLISH
         self.claimed_name: bytes | None = None
@@ -214,6 +217,8 @@ class Session:
             adds_blank_lines=OE_NS_EOH in self.workarounds,
             is_read_only=IReadOnlyMailbox.providedBy(self.mailbox),
         )
+        if ICachedMessages.providedBy(self.mailbox):
+            self.read_cached = self.mailbox.read_cached
         self.state = State.TRANSACTION
         self._logged_in()
 

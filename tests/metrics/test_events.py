@@ -85,7 +85,6 @@ class StoreErrorTests(MeasuredMixin, SynchronousTestCase):
             raise error
 
         setattr(self.mailbox, method, failing)
-        self.mailbox.read_cached = lambda *_: None
 
     def errors(self):
         """Return the failures that were counted."""
@@ -113,7 +112,6 @@ class StoreErrorTests(MeasuredMixin, SynchronousTestCase):
         async def opened(_):
             return [b"x" * (1 << 17), chunk]
 
-        self.mailbox.read_cached = lambda *_: None
         self.mailbox.open = opened
         self.patch_framer()
         self.client.send(b"RETR 1\r\n")

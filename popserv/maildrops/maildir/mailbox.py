@@ -26,9 +26,9 @@ from popserv.interfaces import (
 )
 from popserv.maildrops.maildir.contents.body import read_body
 from popserv.maildrops.maildir.contents.compressed import (
+    STARTS,
     CannotDecompress,
     check_contents,
-    compression_of,
 )
 from popserv.maildrops.maildir.details import read_details
 from popserv.maildrops.maildir.files import MessageFiles, stamp_of
@@ -113,7 +113,8 @@ class MaildirMailbox:
         except OSError:
             return None
         text = None if located is None else read_cached_file(*located, maximum)
-        return text if text is not None and compression_of(text) is None else None
+        # What is not compressed after all can be opened, too.
+        return None if text is None or text.startswith(STARTS) else text
 
     async def open(self, message: Message) -> Iterable[Chunk]:
         """See IMailbox."""
