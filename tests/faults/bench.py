@@ -12,9 +12,6 @@ from tests.live.test_lmtp import LMTP
 from tests.soak.stores import STORES
 from tests.soak.stores.maildir import Maildir
 
-USERS = 500
-"""Each run has a user of its own, so that nothing that the server keeps is from another run."""
-
 STALE_AGE = 300
 """Seconds after which a dotlock is stale, in which a killed process has not written its ID."""
 
@@ -66,6 +63,9 @@ class Bench:
     :ivar patch: one of :mod:`tests.faults.patches` for the servers that are started, or None.
     """
 
+    USERS = 500
+    """Each run has a user of its own, so that nothing that the server keeps is from another run."""
+
     def __init__(self, root, shim, prepared, kind, *options):
         self.shim = shim
         self.prepared = prepared
@@ -83,7 +83,7 @@ class Bench:
         self._serial = 0
         self.users = self.root / "auth" / "users"
         self.users.parent.mkdir()
-        self.users.write_text("".join(f"u{each}:{{PLAIN}}secret\n" for each in range(USERS)))
+        self.users.write_text("".join(f"u{each}:{{PLAIN}}secret\n" for each in range(self.USERS)))
         self.users.chmod(0o600)
         self.edits = self.root / "edits"
         self.edits.mkdir()
@@ -101,7 +101,7 @@ class Bench:
 
     def new_user(self):
         """Return the name of a user who has no maildrop; the server is running then."""
-        if self._serial == USERS - 1:
+        if self._serial == self.USERS - 1:
             self.stop()
             for each in (self.mail, self.edits, *(each.root for each in self._sources.values())):
                 shutil.rmtree(each)

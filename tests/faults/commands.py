@@ -1,10 +1,10 @@
 """The popserv command while a system call fails: copies, imports, deliveries."""
 
 import re
-import shutil
 
 from tests.faults.base import Scenario, look, require, subjects
 from tests.faults.bench import MESSAGES, message
+from tests.faults.power import restore
 from tests.faults.sessions import Delivery
 from tests.faults.shim import KILLED, SHORT
 
@@ -108,9 +108,8 @@ class Copy(Command):
     def as_told(self, told, user):
         """The source has mail of the other user, too."""
         new = super().as_told(told, user)
-        old_path, new_path = self.source.root / self.user, self.source.root / user
-        (shutil.copytree if old_path.is_dir() else shutil.copy2)(old_path, new_path)
-        new.untouched = new._snapshot()
+        # That of the first user is gone if the bench has begun again with its users.
+        restore(self.untouched, lambda path: self.source.root / user / path)
         return new
 
     def check(self, killed):
@@ -141,13 +140,15 @@ class Copy(Command):
         require(self._snapshot() == self.untouched, "the source was changed")
 
     def _snapshot(self):
-        """Return the messages of the source, with their names and times."""
+        """Return the messages of the source by path, with their times, and None for directories."""
         path = self.source.root / self.user
         files = [path] if path.is_file() else sorted(path.rglob("*"))
         return {
-            str(each.relative_to(path)): (each.read_bytes(), each.stat().st_mtime_ns)
+            str(each.relative_to(path)): (
+                None if each.is_dir() else (each.read_bytes(), each.stat().st_mtime_ns)
+            )
             for each in files
-            if each.is_file() and "popserv" not in each.name
+            if "popserv" not in each.name
         }
 
     def _left(self):

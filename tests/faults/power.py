@@ -57,6 +57,9 @@ class _File:
 
     def with_changes(self, changes):
         """Return the octets after some of the changes."""
+        if not changes:
+            # All outcomes have them, without a copy for each.
+            return self.octets
         octets = bytearray(self.octets)
         for offset, data in changes:
             if data is None:
@@ -73,6 +76,8 @@ class _File:
         The length that a write has made is on disk after what was written; that of a truncation may
         be there before.
         """
+        if not self.pending:
+            return self.octets
         old, new = self.octets, self.with_changes(self.pending)
         truncations = [offset for offset, data in self.pending if data is None]
         length = choose.choice((len(old), len(new), *truncations))

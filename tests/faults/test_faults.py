@@ -7,6 +7,7 @@ from itertools import groupby
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.faults.base import Broken
+from tests.faults.bench import Bench
 from tests.faults.runs import all_faults, count_calls, lose_power, run
 from tests.faults.scenarios import SCENARIOS, scenarios_of
 from tests.faults.shim import KILL, SHORT, Fault
@@ -140,6 +141,11 @@ class PowerTests(FaultCase):
     def test_mh(self):
         """So it is in an MH folder."""
         self.check("mh")
+
+    def test_few_users(self):
+        """A bench may begin again with its users between two power losses of a copy."""
+        self.patch(Bench, "USERS", 4)
+        self.assertEqual(self.lose_power("mbox", "copy", FEW), FEW)
 
     def test_patched(self):
         """A server that does not sync is found."""
