@@ -93,16 +93,22 @@ def read_file(name: bytes, maildir_fd: int) -> tuple[bytes | None, Version]:
         os.close(fd)
 
 
-def replace_file(name: bytes, unfinished_name: bytes, data: bytes, maildir_fd: int) -> None:
+def replace_file(
+    name: bytes, unfinished_name: bytes, data: bytes, maildir_fd: int, *, was_there: bool
+) -> None:
     """Replace a file in an open Maildir, whose lock is held, and sync it.
 
     The data is first written to a file with the ``unfinished_name``.  The file belongs to the owner
     of the Maildir.  Waits for the disk: call it in a thread.
 
-    :raises OSError: the file cannot be replaced, and the old one is still there; the error has the
-        name.
+    :param was_there: whether there was a file when it was read, of which ``data`` has what stays.
+    :raises OSError: the file cannot be replaced, or is there although it was not found when it was
+        read; the old one is still there.  The error has the name.
     """
     try:
+        if not was_there and os.fsdecode(name) in os.listdir(maildir_fd):
+            # Replacing it would lose what it has.
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
         with suppress(FileNotFoundError):
             os.unlink(unfinished_name, dir_fd=maildir_fd)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -121,7 +127,9 @@ def replace_file(name: bytes, unfinished_name: bytes, data: bytes, maildir_fd: i
             raise
         os.fsync(maildir_fd)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, error.filename or name) from error
+        # An error of listing the directory has its descriptor.
+        known = error.filename if isinstance(error.filename, bytes) else name
+        raise OSError(error.errno, error.strerror, known) from error
 
 
 def unusable(name: bytes, problem: str) -> OSError:

@@ -4,10 +4,12 @@ import os
 from unittest import mock
 
 from popserv.maildrops.maildir import hidden_file, small_files
-from popserv.maildrops.maildir.hidden_file import NAME, digest_of, load, save
+from popserv.maildrops.maildir.hidden_file import NAME, Hidden, digest_of, load, save
 from tests.maildrops.maildir.harness import DIRECTORY, NOBODY, SPECIAL_FILES, MaildirCase, failing
 
-DIGESTS = frozenset(map(digest_of, (b"1.a", b"2.b", b"3.c")))
+HIDDEN = Hidden(frozenset(map(digest_of, (b"1.a", b"2.b", b"3.c"))), was_there=True)
+NONE = Hidden(frozenset(), was_there=True)
+FIRST = HIDDEN._replace(was_there=False)
 
 
 class HiddenFileTests(MaildirCase):
@@ -22,42 +24,42 @@ class HiddenFileTests(MaildirCase):
     def test_save(self):
         """A file is replaced whole, and belongs to the owner of the Maildir."""
         os.chown(self.path_of(b""), NOBODY, NOBODY)
-        self.assertEqual(load(self.fd), frozenset())
+        self.assertEqual(load(self.fd), NONE._replace(was_there=False))
         self.put(b"popserv-hidden.new", b"unfinished")
-        save(self.fd, DIGESTS)
+        save(self.fd, FIRST)
         status = os.stat(self.path_of(NAME))
         self.assertEqual((status.st_uid, status.st_mode & 0o777), (NOBODY, 0o640))
-        self.assertEqual(load(self.fd), DIGESTS)
+        self.assertEqual(load(self.fd), HIDDEN)
         with mock.patch.object(os, "fchown", side_effect=PermissionError):
-            save(self.fd, [])
-        self.assertEqual(load(self.fd), frozenset())
+            save(self.fd, NONE)
+        self.assertEqual(load(self.fd), NONE)
 
     def test_not_saved(self):
         """A file that cannot be written leaves the old one, and nothing else."""
-        save(self.fd, DIGESTS)
+        save(self.fd, FIRST)
         for call in ("open", "fsync", "rename"):
             with failing(os, call, OSError(28, "full")), self.assertRaises(OSError):
-                save(self.fd, [])
-        self.assertEqual(load(self.fd), DIGESTS)
+                save(self.fd, NONE)
+        self.assertEqual(load(self.fd), HIDDEN)
         self.assertEqual(sorted(os.listdir(self.fd)), ["cur", "new", os.fsdecode(NAME), "tmp"])
 
     def test_damaged(self):
         """A torn, damaged or foreign file hides nothing, whatever octet is wrong."""
-        save(self.fd, DIGESTS)
+        save(self.fd, FIRST)
         with open(self.path_of(NAME), "rb") as file:
             text = file.read()
         for at in range(len(text)):
             for damaged in (text[:at], text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :]):
                 self.put(NAME, damaged)
                 with mock.patch.object(hidden_file, "_log") as log:
-                    self.assertEqual(load(self.fd), frozenset())
+                    self.assertEqual(load(self.fd), NONE)
                 (problem,) = log.warn.call_args.kwargs.values()
                 path = os.path.abspath(os.fsdecode(self.path_of(NAME)))
                 self.assertEqual(str(problem), f"{path}: the file is damaged")
 
     def test_untrusted(self):
         """What is not a regular file is an error, and so is a file that is too long."""
-        save(self.fd, DIGESTS)
+        save(self.fd, FIRST)
         with mock.patch.object(small_files, "MAX_OCTETS", 10), self.assertRaises(OSError):
             load(self.fd)
         os.unlink(self.path_of(NAME))

@@ -78,6 +78,24 @@ class HidingTests(MaildirCase):
         with failing(hidden_file, "save", AssertionError):
             self.remove()
 
+    def test_not_found(self):
+        """If the file is said not to exist, although it does, no message is shown for ever."""
+        self.remove(0)
+        missing = FileNotFoundError(errno.ENOENT, "No such file or directory")
+        with failing(os, "open", missing, lambda name, *_: name == hidden_file.NAME):
+            mailbox = result(self.maildrops.open_maildrop(b"ann"))
+        with self.assertRaises(RemovalFailed) as failed:
+            result(mailbox.remove([mailbox.messages[1]]))
+        self.assertIn("/popserv-hidden: Stale file handle", str(failed.exception.__cause__))
+        result(mailbox.release())
+        self.assertEqual(self.shown(), [b"2.b", b"3.c"])
+        # One that was written in this session is replaced.
+        os.unlink(self.path_of(hidden_file.NAME))
+        with self.session() as mailbox:
+            for message in mailbox.messages[:2]:
+                result(mailbox.remove([message]))
+        self.assertEqual(self.shown(), [b"3.c"])
+
     def test_faults(self):
         """If the file cannot be written, the messages remain; if it cannot be read, no session."""
         with (

@@ -1,5 +1,6 @@
 """small_files: the small files in the directory of a Maildir, whoever has made them."""
 
+import errno
 import os
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -106,12 +107,16 @@ class FilesTests(SynchronousTestCase):
                 error = self.assertRaises(OSError, read_file, NAME, self.fd)
             self.assertEqual((error.filename, error.strerror), (NAME, "broken"))
 
+    def replace(self, data, *, was_there=True):
+        """Replace the file."""
+        replace_file(NAME, NAME + b".new", data, self.fd, was_there=was_there)
+
     def test_replace(self):
         """A file is replaced whole, and an unfinished one is removed."""
         for data in (b"one", b"", b"two" * 100_000):
             with open(self.file + b".new", "wb") as unfinished:
                 unfinished.write(b"unfinished")
-            replace_file(NAME, NAME + b".new", data, self.fd)
+            self.replace(data)
             self.assertEqual(read_file(NAME, self.fd)[0], data)
             self.assertEqual(os.listdir(self.path), [os.fsdecode(NAME)])
 
@@ -120,12 +125,20 @@ class FilesTests(SynchronousTestCase):
         self.write(b"old")
         for call in ("open", "fstat", "write", "fsync", "rename"):
             with failing(os, call, OSError(28, "full")):
-                error = self.assertRaises(
-                    OSError, replace_file, NAME, NAME + b".new", b"new", self.fd
-                )
+                error = self.assertRaises(OSError, self.replace, b"new")
             self.assertEqual((error.filename, error.strerror), (NAME, "full"))
             self.assertEqual(read_file(NAME, self.fd)[0], b"old")
             self.assertEqual(os.listdir(self.path), [os.fsdecode(NAME)])
         os.mkdir(self.file + b".new")
-        error = self.assertRaises(OSError, replace_file, NAME, NAME + b".new", b"new", self.fd)
+        error = self.assertRaises(OSError, self.replace, b"new")
         self.assertEqual(error.filename, NAME + b".new")
+
+    def test_not_found(self):
+        """A file that was not found, and is there, is not replaced."""
+        self.replace(b"old", was_there=False)
+        error = self.assertRaises(OSError, self.replace, b"new", was_there=False)
+        self.assertEqual((error.errno, error.filename), (errno.ESTALE, NAME))
+        self.assertEqual(read_file(NAME, self.fd)[0], b"old")
+        with failing(os, "listdir", OSError(5, "broken", self.fd)):
+            error = self.assertRaises(OSError, self.replace, b"new", was_there=False)
+        self.assertEqual((error.errno, error.filename), (errno.EIO, NAME))

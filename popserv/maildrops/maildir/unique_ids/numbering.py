@@ -96,7 +96,7 @@ class Numbering:
         is_saved = save or after == pins
         if after != pins and save:
             try:
-                pins_version = pinned_file.save(maildir_fd, after)
+                pins_version = pinned_file.save(maildir_fd, after, pins_version)
             except OSError as error:
                 is_saved = False
                 problem = explain_change(error, maildir_fd, error.filename)

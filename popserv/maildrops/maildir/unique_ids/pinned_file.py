@@ -147,10 +147,11 @@ def load(maildir_fd: int) -> tuple[Pins, Version]:
         ) from error
 
 
-def save(maildir_fd: int, pins: Pins) -> Version:
+def save(maildir_fd: int, pins: Pins, read: Version) -> Version:
     """Replace the file of an open Maildir, whose lock is held; return its version.
 
-    Without pins the file is removed.  Waits for the disk: call it in a thread.
+    ``read`` is the version that :func:`load` has returned.  Without pins the file is removed.
+    Waits for the disk: call it in a thread.
 
     :raises OSError: the file cannot be replaced; the old one is still there.
     """
@@ -162,7 +163,7 @@ def save(maildir_fd: int, pins: Pins) -> Version:
     data = encode(pins)
     if len(data) > MAX_OCTETS:
         raise unusable(NAME, "it would be too large to be read again")
-    replace_file(NAME, UNFINISHED_NAME, data, maildir_fd)
+    replace_file(NAME, UNFINISHED_NAME, data, maildir_fd, was_there=read is not None)
     return version(NAME, maildir_fd)
 
 

@@ -75,7 +75,7 @@ class NumberedCase(MaildirCase):
         """Save pins as ``popserv uidl import`` does."""
         fd = os.open(self.path_of(b""), DIRECTORY)
         try:
-            pinned_file.save(fd, pins)
+            pinned_file.save(fd, pins, pinned_file.load(fd)[1])
             pinning._change_times(fd)
         finally:
             os.close(fd)

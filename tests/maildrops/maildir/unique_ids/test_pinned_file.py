@@ -137,7 +137,7 @@ class FileTests(SynchronousTestCase):
     def test_saved(self):
         """A file that was saved is loaded, and has the permissions of the Maildir."""
         self.assertEqual(load(self.fd), (Pins(), None))
-        written = save(self.fd, PINS)
+        written = save(self.fd, PINS, None)
         self.assertEqual(load(self.fd), (PINS, written))
         self.assertEqual(self.names(), [NAME])
         mode = os.stat(os.path.join(self.path, NAME)).st_mode
@@ -146,31 +146,31 @@ class FileTests(SynchronousTestCase):
     def test_without_pins(self):
         """Without pins there is no file."""
         for _ in range(2):
-            self.assertIsNone(save(self.fd, Pins()))
+            self.assertIsNone(save(self.fd, Pins(), None))
             self.assertEqual(self.names(), [])
-            save(self.fd, PINS)
+            save(self.fd, PINS, None)
 
     def test_left_over(self):
         """The unfinished file of a server that was killed is replaced."""
         with open(os.path.join(self.path, UNFINISHED_NAME), "wb") as file:
             file.write(b"x")
-        save(self.fd, PINS)
+        save(self.fd, PINS, None)
         self.assertEqual(self.names(), [NAME])
 
     def test_failures(self):
         """After any failure the old file is there as it was, and no other."""
-        save(self.fd, PINS)
+        written = save(self.fd, PINS, None)
         before = version(NAME, self.fd)
         for name in ("write", "fchmod", "rename"):
             with self.subTest(name=name), failing(os, name, OSError(28, "no room")):
-                self.assertRaises(OSError, save, self.fd, Pins({b"9": b"x"}))
+                self.assertRaises(OSError, save, self.fd, Pins({b"9": b"x"}), written)
             self.assertEqual(self.names(), [NAME])
             self.assertEqual(version(NAME, self.fd), before)
         with failing(os, "fsync", OSError(5, "I/O error")):
-            self.assertRaises(OSError, save, self.fd, Pins({b"9": b"x"}))
+            self.assertRaises(OSError, save, self.fd, Pins({b"9": b"x"}), written)
         self.assertEqual(load(self.fd)[0], PINS)
         self.patch(pinned_file, "MAX_OCTETS", 10)
-        self.assertRaises(OSError, save, self.fd, PINS)
+        self.assertRaises(OSError, save, self.fd, PINS, written)
 
     def test_synced(self):
         """The contents are on disk before the file has its name, and then the directory is."""
@@ -183,7 +183,7 @@ class FileTests(SynchronousTestCase):
                 return real(*args, **options)
 
             self.patch(os, name, call)
-        save(self.fd, PINS)
+        save(self.fd, PINS, None)
         self.assertEqual(calls, ["fsync", "rename", "fsync"])
 
     def test_damaged(self):

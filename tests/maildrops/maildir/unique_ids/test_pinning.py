@@ -45,6 +45,14 @@ class PinningTests(MaildirCase):
         self.assertEqual(pin(self.fd, {b"1.a": b"x", b"2.b": b"y"}, NAMES), (2, {}))
         self.assertEqual(self.pins(), {b"1.a": b"x", b"2.b": b"y"})
 
+    def test_not_found(self):
+        """If the file is said not to exist, although it does, no pin is lost."""
+        pin(self.fd, {b"1.a": b"x"}, NAMES)
+        missing = FileNotFoundError(errno.ENOENT, "No such file or directory")
+        with failing(os, "open", missing, lambda name, *_: name == pinned_file.NAME):
+            self.assertRaises(OSError, pin, self.fd, {b"2.b": b"y"}, NAMES)
+        self.assertEqual(self.pins(), {b"1.a": b"x"})
+
     def test_refused(self):
         """What is invalid, not unique, or contradicts a pin is refused, and the rest is pinned."""
         pin(self.fd, {b"1.a": b"x"}, NAMES)
