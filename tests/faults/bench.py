@@ -60,6 +60,7 @@ class Bench:
     :param kind: the store, as :data:`tests.soak.stores.STORES` names it.
     :param options: more options of the server.
     :ivar is_listed: whether the maildrops have lists of Dovecot.
+    :ivar is_kept: whether messages that sessions remove stay for other programs.
     :ivar patch: one of :mod:`tests.faults.patches` for the servers that are started, or None.
     """
 
@@ -73,6 +74,7 @@ class Bench:
         self.root = root
         self.root.mkdir()
         self.is_listed = "--uidl" in options
+        self.is_kept = "keep" in options
         self.store = (_ListedMaildirs if self.is_listed else _STORES[kind])(self.root)
         self.mail = self.store.root
         self.log_file = self.root / "log"

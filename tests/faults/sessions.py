@@ -9,7 +9,7 @@ from tests.faults.bench import LISTED, MESSAGES, VALIDITY, message
 class Session(Scenario):
     """A first session of a user, which retrieves three messages and removes one."""
 
-    benches = ("maildir", "mbox", "mh", "trash", "dovecot")
+    benches = ("maildir", "mbox", "mh", "trash", "keep", "dovecot")
     commands = (b"STAT", b"UIDL", b"LIST", b"RETR 1", b"TOP 2 0", b"RETR 3", b"DELE 2")
     removed = 1
     damaged = 1
@@ -81,8 +81,10 @@ class Session(Scenario):
         return {text for each, text in before.items() if not each.startswith(VALIDITY)}
 
     def check_stored(self, texts):
-        """Another program sees the same messages."""
+        """Another program sees the same messages, and those that were removed if they are kept."""
         stored = [each.rstrip(b"\r\n") for each in self.bench.read(self.user)]
+        if self.bench.is_kept:
+            texts = map(self.bench.store.normalize, self.bodies.values())
         shown = [each.rstrip(b"\r\n") for each in texts]
         require(
             self._sorted(stored, False) == self._sorted(shown, False),
@@ -128,6 +130,19 @@ class ChangedSession(SecondSession):
         self.bodies |= self.bench.deliver(self.user, [message(5)])
         self.expected.append(self.bench.store.normalize(message(5)))
         self.ids = None
+
+
+class AnotherRemoval(SecondSession):
+    """A session after another one, which has removed a message."""
+
+    benches = ("keep",)
+
+    def prepare(self):
+        """Remove the last message after a session."""
+        super().prepare()
+        removal = converse(self.bench, self.user, b"DELE %d" % len(self.expected))
+        require(removal.ok(b"QUIT"), f"the first session was told {removal.replies}")
+        del self.expected[-1], self.ids[-1]
 
 
 class Delivery(Scenario):

@@ -76,6 +76,10 @@ class FaultTests(FaultCase):
         """Nor where removed messages are moved to another folder."""
         self.check("trash")
 
+    def test_keep(self):
+        """Nor where they stay for other programs."""
+        self.check("keep")
+
     def test_dovecot(self):
         """Nor where Dovecot's list has the unique-ids."""
         self.check("dovecot")
@@ -129,6 +133,10 @@ class PowerTests(FaultCase):
     def test_trash(self):
         """So it is where removed messages are moved to another folder."""
         self.check("trash")
+
+    def test_keep(self):
+        """So it is where they stay for other programs."""
+        self.check("keep")
 
     def test_dovecot(self):
         """So it is where Dovecot's list has the unique-ids."""

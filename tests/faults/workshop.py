@@ -9,6 +9,7 @@ BENCHES = {
     "mbox": ("mbox",),
     "mh": ("mh",),
     "trash": ("maildir", "--deleted", "move:Trash"),
+    "keep": ("maildir", "--deleted", "keep"),
     "sql": ("sql",),
     "dovecot": ("maildir", "--uidl", "%v.%u"),
 }
