@@ -45,6 +45,9 @@ PAGE = 1000
 
 _MAX_PROBLEM = 600
 
+_UNFINISHED = "#1"
+"""The end of the name of a file that is being written, which the library does not list."""
+
 _PATH = re.compile(r"([0-9a-f]{2})/([0-9a-f]{30}\1)")
 
 # The library has no class of its own for a server that sends a whole object instead.
@@ -242,7 +245,11 @@ class Bucket:
 
 
 class Directory(Bucket):
-    """The objects in a directory, as files, which are synced: the library does not do that."""
+    """The objects in a directory, as files.
+
+    The library does not sync what it writes, and if the system says of a directory that it has made
+    that it does not exist (ENOENT), it repeats that for ever.
+    """
 
     def __init__(self, url: str, store: Store) -> None:
         super().__init__(store)
@@ -250,8 +257,19 @@ class Directory(Bucket):
         self._synced: set[str] = set()
 
     def _put(self, path: str, data: bytes | Iterator[bytes]) -> None:
-        super()._put(path, data)
-        _sync(os.path.join(self._path, path))
+        file = os.path.join(self._path, path)
+        unfinished = f"{file}{_UNFINISHED}"
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        try:
+            with open(unfinished, "wb") as target:
+                target.writelines([data] if isinstance(data, bytes) else data)
+                target.flush()
+                os.fsync(target.fileno())
+            os.rename(unfinished, file)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(unfinished)
+            raise
         self._sync_directory(path)
 
     def delete(self, keys: Collection[UUID]) -> None:
@@ -259,7 +277,7 @@ class Directory(Bucket):
         with _translated():
             for key in keys:
                 file = os.path.join(self._path, path_of(key))
-                for each in (file, f"{file}#1"):
+                for each in (file, f"{file}{_UNFINISHED}"):
                     # A process that was killed while it wrote has left the second one.
                     with suppress(FileNotFoundError):
                         os.unlink(each)

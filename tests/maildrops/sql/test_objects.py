@@ -1,5 +1,6 @@
 """popserv.maildrops.sql.objects: messages in an object store."""
 
+import builtins
 import os
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from popserv.maildrops.sql.object_errors import (
 )
 from popserv.maildrops.sql.objects import START, ObjectStore
 from popserv.maildrops.sql.open_objects import open_objects
+from tests.maildrops.maildir.harness import failing
 from tests.maildrops.sql.harness import wait_for
 from tests.maildrops.sql.object_contract import (
     KEY,
@@ -85,10 +87,11 @@ class DirectoryTests(ObjectsContract, TestCase):
         self.patch(os, "fsync", fsync)
         file = self.directory / "ab" / KEY.hex
         await self.store.put(KEY, b"1")
-        self.assertEqual(synced, [str(file), str(file.parent), str(self.directory)])
+        unfinished = f"{file}#1"
+        self.assertEqual(synced, [unfinished, str(file.parent), str(self.directory)])
         synced.clear()
         await self.store.put(KEY, b"2")
-        self.assertEqual(synced, [str(file), str(file.parent)])
+        self.assertEqual(synced, [unfinished, str(file.parent)])
         synced.clear()
         await self.store.delete([KEY])
         self.assertEqual(synced, [str(file.parent)])
@@ -101,6 +104,21 @@ class DirectoryTests(ObjectsContract, TestCase):
         self.assertEqual(await self.keys(), [KEY])
         await self.store.delete([KEY])
         self.assertFalse(left.exists())
+
+    async def test_not_found(self):
+        """A file that cannot be made in its directory is an error, and nothing is left."""
+        with (
+            failing(builtins, "open", FileNotFoundError(2, "No such file or directory")),
+            self.assertRaises(ObjectStoreUnavailable),
+        ):
+            await self.store.put(KEY, b"1")
+        with (
+            failing(os, "rename", OSError(28, "No space left on device")),
+            self.assertRaises(ObjectStoreUnavailable) as full,
+        ):
+            await self.store.put(KEY, b"1")
+        self.assertIn("No space left", str(full.exception))
+        self.assertEqual(os.listdir(self.directory / "ab"), [])
 
     async def test_other_files(self):
         """Files that are no objects are not listed."""
