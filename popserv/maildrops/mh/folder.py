@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from popserv.errors import MaildropBusy
@@ -39,12 +40,14 @@ class FileKey(NamedTuple):
 class Scan(NamedTuple):
     """The result of a scan.
 
-    ``files`` has the keys of the messages by their numbers, in the order of these.  If
-    ``is_settled``, no file was renamed unnoticed during the scan.  ``times`` are those of the
-    folder, or None if a later change need not alter them.  ``started`` is the time in ns.
+    ``files`` has the keys of the messages by their numbers, in the order of these, and ``missing``
+    the numbers of those that were listed and could not be found.  If ``is_settled``, there are
+    none, and no file was renamed unnoticed during the scan.  ``times`` are those of the folder, or
+    None if a later change need not alter them.  ``started`` is the time in ns.
     """
 
     files: dict[int, FileKey]
+    missing: list[int]
     is_settled: bool
     times: Times | None
     started: int
@@ -80,32 +83,46 @@ def scan(folder: int) -> Scan:
     for _ in range(MAX_SCANS):
         started = time.clock_gettime_ns(FILE_CLOCK)
         before = times_of(folder)
-        files = _list(folder)
+        files, missing = _list(folder)
         is_unchanged = times_of(folder) == before
         if is_unchanged:
             break
     _, _, modified, changed = before
     latest = max(modified, changed)
+    is_complete = is_unchanged and not missing
     return Scan(
         files,
-        is_unchanged and latest + CLOCK_TICK < started,
-        before if is_unchanged and latest + TRUSTED_AGE < started else None,
+        missing,
+        is_complete and latest + CLOCK_TICK < started,
+        before if is_complete and latest + TRUSTED_AGE < started else None,
         started,
     )
 
 
-def _list(folder: int) -> dict[int, FileKey]:
-    files = {}
+def _list(folder: int) -> tuple[dict[int, FileKey], list[int]]:
+    files, missing = {}, []
     with os.scandir(folder) as entries:
         for entry in entries:
             if _NUMBER.fullmatch(entry.name):
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
+                    missing.append(int(entry.name))
                     continue
                 if stat.S_ISREG(status.st_mode):
                     files[int(entry.name)] = key_of(status)
-    return dict(sorted(files.items()))
+    return dict(sorted(files.items())), missing
+
+
+def check_gone(folder: int, numbers: Iterable[int]) -> None:
+    """Check that an open folder has no files with these numbers, which could not be found.
+
+    :raises OSError: one is there, or the folder cannot be read; the error has the name.
+    """
+    names = {str(number) for number in numbers}
+    there = names.intersection(os.listdir(folder)) if names else names
+    if there:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), os.fsencode(min(there)))
 
 
 def open_number(folder: int, number: int) -> int | None:

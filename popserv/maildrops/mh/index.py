@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from popserv.core.snapshot import Snapshot
 from popserv.maildrops.file_times import TRUSTED_AGE
 from popserv.maildrops.mh import index_file
-from popserv.maildrops.mh.folder import FileKey, Times, key_of, open_number, scan
+from popserv.maildrops.mh.folder import FileKey, Times, check_gone, key_of, open_number, scan
 from popserv.maildrops.mh.index_file import Entry, Version
 from popserv.maildrops.path_problems import explain_in_directory
 from popserv.maildrops.scans import Record, record_nothing
@@ -67,7 +67,7 @@ def read_index(
 ) -> Index:
     """Scan an open folder and return its index; only new and changed messages are read.
 
-    Messages that may not be read are left out, unless the index must be whole.
+    Messages that may not be read, or cannot be found, are left out, unless the index must be whole.
 
     Without a ``known`` index, that in the index file is used.  If another process has written the
     file since, unique-ids of new messages are taken from it.  Waits for the disk: call it in a
@@ -89,7 +89,7 @@ def read_index(
     for number, key in found.files.items():
         if not assignment.keep(number, key):
             unknown.append(number)
-    is_complete = True
+    left_out = found.missing
     counted = []
     for number in unknown:
         try:
@@ -101,14 +101,16 @@ def read_index(
             _log.warn("message skipped: {problem}", problem=problem)
             entry = None
         if entry is None:
-            # It may become readable, or be found, although the folder does not change.
-            is_complete = False
+            left_out.append(number)
         else:
             counted.append(entry)
+    if is_whole:
+        check_gone(folder, left_out)
     record(len(counted))
     assignment.add(counted)
     unsaved = len(counted) + (known.unsaved if known is not None else 0)
-    times = found.times if is_complete else None
+    # They may become readable, or be found, although the folder does not change.
+    times = None if left_out else found.times
     index = make_index(sorted(assignment.entries), times, unsaved, file_version)
     if unsaved >= SAVE_THRESHOLD or assignment.has_new_random:
         return save_index(folder, index, downgrader)

@@ -162,6 +162,19 @@ class DeliveryTests(MHCase):
         self.assertFalse(result(delivery.deliver(b"one", NO_DETAILS, body_of(b"one\n"))))
         result(delivery.release())
 
+    def test_not_found(self):
+        """So is a folder with a message that is said not to exist, although it does."""
+        self.deliver_as((b"one",))
+        missing = FileNotFoundError(2, "No such file or directory")
+        with failing(os, "open", missing, lambda name, *_: name == b"1"):
+            with self.assertRaises(TryLater) as raised:
+                self.open_delivery()
+            self.assertIn(f"{self.path}/1: Stale file handle", str(raised.exception.__cause__))
+            with self.session() as mailbox:
+                self.assertEqual(len(mailbox.messages), 0)
+        with self.session() as mailbox:
+            self.assertEqual(len(mailbox.messages), 1)
+
     def test_details(self):
         """The details are the times of the files, and flags by sequences."""
         self.deliver(b"1\n", b"2\n")

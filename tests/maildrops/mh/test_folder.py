@@ -61,7 +61,13 @@ class FolderTests(MHCase):
             patch.object(module, "times_of", return_value=(1, 1, 0, 0)),
         ):
             found = self.scan()
-        self.assertEqual(list(found.files), [2])
+        self.assertEqual((list(found.files), found.missing), ([2], [1]))
+        self.assertFalse(found.is_settled)
+        self.assertIsNone(found.times)
+        with self.folder() as folder:
+            module.check_gone(folder, found.missing)
+            error = self.assertRaises(OSError, module.check_gone, folder, [1, 2])
+        self.assertEqual((error.errno, error.filename), (errno.ESTALE, b"2"))
 
     def test_changing(self):
         """A folder that changes during a scan is listed again, a few times."""
