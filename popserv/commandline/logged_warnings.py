@@ -1,4 +1,4 @@
-"""What options warn of while they are parsed."""
+"""What options warn of while they are parsed, and stores while they are used by a command."""
 
 from __future__ import annotations
 

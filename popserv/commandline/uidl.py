@@ -6,9 +6,10 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 
+from popserv.commandline.logged_warnings import logged_warnings
 from popserv.commandline.server_options import add_server_options
 from popserv.commandline.uidl_sources import make_source
-from popserv.commandline.user_lines import print_lines, print_problem
+from popserv.commandline.user_lines import print_lines, print_problem, print_warning
 from popserv.core.printable import printable
 from popserv.errors import POPError
 from popserv.maildrops.layout import Layout
@@ -60,8 +61,8 @@ def add_arguments(uidl: argparse.ArgumentParser) -> None:
             [source, maildirs],
             "pin the unique-ids of another server",
             "Pin the unique-ids that clients know, so that no client fetches a message again. "
-            "Prints a line for each user. The exit code is 1 if a user, or a message of the "
-            "source, is left out.",
+            "Prints a line for each user. The exit code is 1 if a user, a message, or a message "
+            "of the source is left out.",
         ),
         (
             "export",
@@ -136,30 +137,44 @@ def _diff_user(user: bytes, maildir: MaildirSide, source: Source) -> bool:
 
 def _export(options: argparse.Namespace) -> int:
     maildirs = _maildirs(options)
-    succeeded = True
-    for user in _users(options, maildirs):
-        try:
-            with maildirs.opened(user) as maildir:
-                for name, unique_id in maildir.unique_ids.items():
-                    line = unique_id_file.encode_line(user, unique_id, name)
-                    print(line.decode("ascii"))
-        except (OSError, POPError) as error:
-            succeeded = False
-            print_problem(user, error)
-    return 0 if succeeded else 1
+    return _run_for(_users(options, maildirs), maildirs, _export_user)
+
+
+def _export_user(user: bytes, maildir: MaildirSide) -> bool:
+    for name, unique_id in maildir.unique_ids.items():
+        print(unique_id_file.encode_line(user, unique_id, name).decode("ascii"))
+    return True
 
 
 def _for_each_user(options: argparse.Namespace, run: _RunForUser) -> int:
     maildirs = _maildirs(options)
     source, source_users = make_source(options)
+    return _run_for(
+        _users(options, maildirs, source_users),
+        maildirs,
+        lambda user, maildir: run(user, maildir, source),
+    )
+
+
+def _run_for(
+    users: Sequence[bytes], maildirs: Maildirs, run: Callable[[bytes, MaildirSide], bool]
+) -> int:
+    """Run a function, which tells whether all is well, for users; return the exit code.
+
+    What is logged as a warning, such as of a message that is skipped, is printed.
+    """
     succeeded = True
-    for user in _users(options, maildirs, source_users):
-        try:
-            with maildirs.opened(user) as maildir:
-                succeeded = run(user, maildir, source) and succeeded
-        except (OSError, POPError, ValueError) as error:
-            succeeded = False
-            print_problem(user, error)
+    for user in users:
+        with logged_warnings() as warnings:
+            try:
+                with maildirs.opened(user) as maildir:
+                    succeeded = run(user, maildir) and succeeded
+            except (OSError, POPError, ValueError) as error:
+                succeeded = False
+                print_problem(user, error)
+        for text in warnings:
+            print_warning(user, text)
+        succeeded = succeeded and not warnings
     return 0 if succeeded else 1
 
 

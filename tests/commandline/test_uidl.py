@@ -6,6 +6,7 @@ from popserv.commandline.user_lines import MAX_LINES
 from popserv.maildrops.maildir.unique_ids import courier_sizelist, dovecot_uidlist
 from popserv.migration.maildir_side import Maildirs
 from tests.commandline.harness import CommandCase
+from tests.maildrops.maildir.harness import failing
 
 LIST = b"3 V256 N5 G00\n1 :1.a\n4 :2.b\n"
 
@@ -109,6 +110,18 @@ class ImportTests(UidlCase):
                 "",
             ),
         )
+
+    def test_unreadable(self):
+        """A message that may not be read is left out, and that is told."""
+        path = self.put("new/3.c", b"Subject: x\n\n" + b"large\n" * 50_000)
+        denied = PermissionError(13, "Permission denied")
+        with failing(os, "open", denied, lambda name, *_: name == b"3.c"):
+            for command in (["import", "--from", "dovecot"], ["diff", "--from", "dovecot"]):
+                code, out, err = self.uidl(*command, "ann")
+                self.assertEqual((code, out.count("\n")), (1, 1))
+                self.assertTrue(err.startswith(f"popserv: ann: message skipped: {path} "), err)
+            code, out, err = self.uidl("export", "ann")
+        self.assertEqual((code, out.count("\n"), err.count("\n")), (1, 2, 1))
 
     def test_many_lines(self):
         """Lines about messages are limited for each user."""
