@@ -11,6 +11,7 @@ SCENARIOS = {
     "second": sessions.SecondSession,
     "changed": sessions.ChangedSession,
     "another-removal": sessions.AnotherRemoval,
+    "logging": sessions.Logging,
     "delivery": sessions.Delivery,
     "first-delivery": sessions.FirstDelivery,
     "large-delivery": sessions.LargeDelivery,

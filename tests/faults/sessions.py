@@ -145,6 +145,29 @@ class AnotherRemoval(SecondSession):
         del self.expected[-1], self.ids[-1]
 
 
+class Logging(SecondSession):
+    """A session whose lines cannot be written to the log."""
+
+    benches = ("maildir",)
+    is_recorded = False
+
+    @property
+    def root(self):
+        """The file to which the server logs."""
+        return self.bench.log_file
+
+    def check(self, killed):
+        """The session does not notice it."""
+        refused = [each for each in self.said.replies.values() if not each.startswith(b"+OK")]
+        require(killed or not refused, f"a client was told {refused}")
+        super().check(killed)
+
+    def check_told(self, replies, log):
+        """Clients are not told; the log cannot tell it."""
+        for reply in replies:
+            self.check_discreet(reply)
+
+
 class Delivery(Scenario):
     """A message comes by LMTP."""
 
