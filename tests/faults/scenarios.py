@@ -4,7 +4,7 @@ A scenario prepares something for a new user, acts with the fault armed, and che
 against what is there when the fault is over.
 """
 
-from tests.faults import commands, edits, sessions, sql
+from tests.faults import commands, copies, edits, sessions, sql
 
 SCENARIOS = {
     "first": sessions.Session,
@@ -22,13 +22,13 @@ SCENARIOS = {
     "database-delivery": sql.DatabaseDelivery,
     "object-delivery": sql.ObjectDelivery,
     "deliver": commands.CommandDelivery,
-    "copy": commands.Copy,
-    "copy-continued": commands.ContinuedCopy,
-    "copy-pinned": commands.PinnedCopy,
-    "copy-large": commands.LargeCopy,
-    "copy-from-maildir": commands.CopyFrom,
-    "copy-from-mbox": commands.CopyFromMbox,
-    "copy-from-mh": commands.CopyFromMH,
+    "copy": copies.Copy,
+    "copy-continued": copies.ContinuedCopy,
+    "copy-pinned": copies.PinnedCopy,
+    "copy-large": copies.LargeCopy,
+    "copy-from-maildir": copies.CopyFrom,
+    "copy-from-mbox": copies.CopyFromMbox,
+    "copy-from-mh": copies.CopyFromMH,
     "import": commands.Import,
     "import-continued": commands.ContinuedImport,
     "user-add": edits.Add,
