@@ -24,6 +24,17 @@ ALSO = {
         "tests.maildrops.maildir.listing",
         "tests.maildrops.test_store_diagnosis",
     ),
+    "popserv/maildrops/mbox": (
+        "tests.maildrops.test_read_only",
+        "tests.maildrops.test_recent",
+        "tests.maildrops.test_scans",
+        "tests.maildrops.test_store_diagnosis",
+    ),
+    "popserv/maildrops/mh": (
+        "tests.maildrops.test_recent",
+        "tests.maildrops.test_scans",
+        "tests.maildrops.test_store_diagnosis",
+    ),
     "popserv/messages": ("tests.commands.test_sending",),
     "popserv/auth/passwords": ("tests.auth.sasl", "tests.auth.sql.test_checker"),
     "popserv/delivery": ("tests.metrics.test_lmtp",),

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.mbox.header import MAX_HEADER, Header
+from popserv.messages.details import Flags
 
 STATUS = [
     (b"", b"Status: RO\n\nx"),
@@ -32,6 +33,32 @@ class HeaderTests(SynchronousTestCase):
             *((b"X-Status: R", False), (b"Subject: R", False), (b"Status: O\r", False)),
         ):
             self.assertEqual(Header(b"A: b\n%b\nC: d\n\nStatus: R\n" % field).is_read(), is_read)
+
+    def test_flags(self):
+        """Flags are the letters in Status and X-Status that Dovecot and c-client use."""
+        for flags, fields in (
+            (Flags.NONE, b""),
+            (Flags.SEEN, b"Status: RO\n"),
+            (Flags.ANSWERED, b"X-Status: A\n"),
+            (Flags.DELETED, b"X-Status: D\n"),
+            (Flags.FLAGGED, b"X-Status: F\n"),
+            (Flags.DRAFT, b"X-Status: T\n"),
+            (Flags.SEEN | Flags.ANSWERED | Flags.FLAGGED, b"Status: RO\nX-Status: AF\n"),
+        ):
+            for before in (b"A: b\n", b"Status: O\n folded\nA: b\nx-status: T\n", b"A: b"):
+                header = Header(before + b"\n\nx")
+                self.assertEqual(header.with_flags(flags | Flags.FORWARDED), b"A: b\n" + fields)
+            self.assertEqual(Header(b"A: b\n" + fields + b"\nX-Status: D\n").flags(), flags)
+        self.assertEqual(Header(b"X-STATUS: F\n\n").flags(), Flags.FLAGGED)
+
+    def test_content_length(self):
+        """There is one Content-Length, after the other fields, or none."""
+        for fields in (b"", b"Content-Length: 5\n", b"content-length: x\n y\nContent-Length:7\n"):
+            header = Header(b"A: b\n" + fields + b"C: d\n\nContent-Length: 9\n")
+            self.assertEqual(header.has_content_length(), bool(fields))
+            self.assertEqual(header.with_content_length(None), b"A: b\nC: d\n")
+            expected = b"A: b\nC: d\nContent-Length: 12\n"
+            self.assertEqual(header.with_content_length(12), expected)
 
     def test_x_uidl(self):
         """X-UIDL counts if it is a valid unique-id, and the last one if there are several."""

@@ -3,13 +3,15 @@
 import mailbox
 import os
 import re
+from hashlib import blake2b
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.mbox import parser, window
-from popserv.maildrops.mbox.from_line import from_line_length
+from popserv.maildrops.mbox.from_line import MAX_LENGTH, from_line_length
 from popserv.maildrops.mbox.parser import DEFAULT_FORMAT, Format, NotAnMbox, parse
 from popserv.maildrops.mbox.window import Window
 from popserv.messages.downgrade import Downgrader
@@ -146,9 +148,22 @@ class ParserTests(Opened):
 
     def test_not_an_mbox(self):
         """A file that does not start with a From_ line is none, but for blank lines before it."""
-        with self.assertRaises(NotAnMbox):
-            self.texts(b"Subject: x\n\n" + stored(b"x\n"))
+        for start in (b"Subject: x\n\n", b"X", b" \n"):
+            with self.assertRaises(NotAnMbox):
+                self.texts(start + stored(b"x\n"))
         self.assertEqual(self.texts(b"\n\r\n" + stored(b"x\n")), [b"x\n"])
+
+    def test_quoted_end(self):
+        """The octets of a message that ends like a quoted line are all counted."""
+        [entry] = self.entries(FROM_LINE % 0 + b"A: b\n\n>From x\n>From", MBOXRD)
+        self.assertEqual(entry.sizes, measure([b"A: b\n\nFrom x\n>From"]))
+
+    def test_downgraded(self):
+        """A message is measured in its downgraded form as well, if that is asked for."""
+        message = b"Subject: \xc3\xa9\n\nbody\n"
+        [entry] = self.entries(stored(message), DEFAULT_FORMAT, Downgrader)
+        self.assertEqual(entry.sizes, measure([message], Downgrader))
+        self.assertGreater(entry.sizes.downgraded, entry.sizes.octets)
 
     def test_internal_data(self):
         """The data message of c-client and Dovecot is left out, if it is the first."""
@@ -191,6 +206,13 @@ class ContentLengthTests(Opened):
             self.assertEqual(len(texts), 3, length)
         inside = b"%bContent-Length: 3\n\nabcFrom ann %b\n" % (FROM_LINE % 0, DATE)
         self.assertEqual(len(self.texts(inside)), 1)
+
+    def test_too_long_from_line(self):
+        """It is not believed if it leads to a line that is too long for a From_ line."""
+        rest = b"From ann %b %b\n\nx\n" % (DATE, b"x" * MAX_LENGTH)
+        for between in (b"", b"\n", b"\r\n"):
+            texts = self.texts(self.message(len(self.body), between) + rest)
+            self.assertEqual(texts[1:], [b"\ntwo\n" + between + rest])
 
     def test_formats(self):
         """Mboxo and mboxrd have none."""
@@ -243,6 +265,27 @@ class DigestTests(Opened):
         }
         digests.add(self.digest(b"Subject: x\n\nbody\n", 1))
         self.assertEqual(len(digests), 6)
+
+    def test_versions(self):
+        """It is the same in every version of popserv, because unique-ids are made of it."""
+        from_line = b"From ann %b remote from X" % DATE
+        message = b"Subject: x\n" + b"\nbody X" * 9
+        expected = blake2b(from_line + b"\n" + message, digest_size=16).digest()
+        for block in (window.BLOCK, 30):
+            self.patch(parser, "BLOCK", block)
+            for octets in (
+                from_line + b"\n" + message,
+                from_line + b"\r\nStatus: RO\n" + message + b"\n\r\n\n",
+            ):
+                self.assertEqual(self.entries(octets)[0].digest, expected)
+
+    @given(st.lists(st.sampled_from([b"x", b"\n", b"\n\n\n", b"\r\n", b"\r"]), max_size=60))
+    def test_blocks(self, parts):
+        """It does not depend on how much of the file is read at a time."""
+        message = b"A: b\n\n" + b"".join(parts)
+        digest = self.digest(message)
+        with mock.patch.object(parser, "BLOCK", 7):
+            self.assertEqual(self.digest(message), digest)
 
     def test_large(self):
         """A message in several blocks has the same digest as in one."""

@@ -60,6 +60,13 @@ class UnquoterTests(SynchronousTestCase):
         if expected != text:
             self.assertTrue(Unquoter.may_change(text))
 
+    def test_other_octets(self):
+        """After any octet but ">" and a line end, the line stays, also in another chunk."""
+        for octet in range(256):
+            chunks = [b"%c" % octet, b">From x\n"]
+            expected = re.sub(rb"(?m)^>(>*From )", rb"\1", b"".join(chunks))
+            self.assertEqual(unquote(chunks), expected)
+
     @given(CHUNKS)
     def test_inverse(self, chunks):
         """It undoes the quoting of any text."""
@@ -90,3 +97,12 @@ class QuoterTests(SynchronousTestCase):
         expected = re.sub(rb"(?m)^From ", b">From ", text)
         self.assertEqual(applied(FromQuoter(), chunks), expected)
         self.assertEqual(applied(FromQuoter(), [bytes([octet]) for octet in text]), expected)
+
+    def test_other_octets(self):
+        """After any octet but ">" and a line end, the line stays, also in another chunk."""
+        for octet in range(256):
+            chunks = [b"%c" % octet, b"From x\n"]
+            text = b"".join(chunks)
+            self.assertEqual(applied(Quoter(), chunks), quoted(text))
+            expected = re.sub(rb"(?m)^From ", b">From ", text)
+            self.assertEqual(applied(FromQuoter(), chunks), expected)
