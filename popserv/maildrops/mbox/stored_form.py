@@ -104,7 +104,6 @@ def _stored(
     quoter = Quoter() if mbox_format.is_quoted else FromQuoter()
     yield quoter.feed(text)
     if mbox_format.believes_content_length:
-        yield quoter.finish()
         yield from _chunks(message, header.length)
     else:
         yield from map(quoter.feed, _chunks(message, header.length))

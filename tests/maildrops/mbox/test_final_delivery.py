@@ -3,12 +3,14 @@
 import errno
 import io
 import os
+import time
 from itertools import count
 
 from twisted.trial.unittest import TestCase
 
 from popserv.core.user_settings import NO_SETTINGS, UserSettings
 from popserv.errors import DeliveryRefused, MaildropBusy
+from popserv.maildrops.mbox.from_line import delivery_time
 from popserv.maildrops.mbox.kind import FORMATS
 from popserv.maildrops.mbox.spool import Spool
 from popserv.maildrops.mbox.store import MboxMaildrops
@@ -81,10 +83,13 @@ class FinalDeliveryTests(MboxCase):
             self.assertEqual(result(mailbox.last_retrieved()), None)
 
     def test_from_line(self):
-        """The From_ line has the sender."""
+        """The From_ line has the sender, and the time of the delivery."""
+        before = time.time()
         self.deliver()
         with open(self.path, "rb") as file:
-            self.assertTrue(file.read().startswith(b"From bob@example.org "))
+            line = file.readline()
+        self.assertTrue(line.startswith(b"From bob@example.org "))
+        self.assertGreaterEqual(delivery_time(line), int(before))
 
     def test_path(self):
         """A user's mail goes to the user's own path."""

@@ -65,12 +65,13 @@ class IndexTests(MboxCase):
             self.assert_same(self.read(known)[0], self.read()[0])
 
     def test_rewritten(self):
-        """A file that is longer but was rewritten is read whole."""
+        """A file that was rewritten, and is not longer or has another end, is read whole."""
         self.write(mbox_of([b"first\n", b"second\n"]))
         known, _ = self.read()
         for contents in (
             mbox_of([b"x\n", b"first\n", b"second\n", b"x\n"]),
             mbox_of([b"first\n", b"SECOND\n", b"third\n"]),
+            mbox_of([b"FIRST\n", b"second\n"]),
             stored(b"much longer than before\n" * 10),
             INTERNAL_DATA,
         ):
@@ -81,12 +82,22 @@ class IndexTests(MboxCase):
         self.write(INTERNAL_DATA)
         self.assertEqual(len(self.read(known)[0].messages), 0)
 
+    def test_replaced(self):
+        """Another file is read whole, even if the messages that were there last are the same."""
+        self.write(mbox_of([b"first\n", b"second\n"]))
+        known, _ = self.read()
+        os.rename(self.path, self.path + ".old")
+        self.write(mbox_of([b"FIRST\n", b"second\n", b"third\n"]))
+        self.assert_same(self.read(known)[0], self.read()[0])
+
     def test_first(self):
-        """The first messages of an index are the start of that of the same file."""
+        """The first messages of an index are the start of that of the same file, if it is longer."""
         self.write(mbox_of([b"first\n", b"second\n", b"third\n"]))
         known, _ = self.read()
         for count in range(4):
             self.assert_same(self.read(known.first(count))[0], known)
+        self.write(mbox_of([b"FIRST\n", b"second\n"]))
+        self.assert_same(self.read(known.first(2))[0], self.read()[0])
 
     def test_settled(self):
         """A file that has just changed may change again with the same times."""
@@ -96,7 +107,8 @@ class IndexTests(MboxCase):
         self.assertFalse(self.read()[0].is_settled)
         coarse = Identity(0, 0, 0, index_module.time.time_ns() - 10**9, 10**9)
         self.assertFalse(coarse.is_settled())
-        self.assertTrue(coarse._replace(ctime_ns=10**9 + 1).is_settled())
+        for fraction in (1, 10**8):
+            self.assertTrue(coarse._replace(ctime_ns=10**9 + fraction).is_settled())
 
     @given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.data())
     def test_without(self, sizes, data):
@@ -131,6 +143,11 @@ class IndexTests(MboxCase):
             self.assertEqual(find_removable(before, after, wanted), expected, wanted)
         self.assertEqual(find_removable(after, before, [1]), [0])
         self.assertEqual(find_removable(before, before, [2, 0]), [0, 2])
+        self.write(same * 4)
+        before, _ = self.read()
+        self.write(same * 2)
+        after, _ = self.read()
+        self.assertEqual(find_removable(before, after, [0]), [])
 
     def test_find_many_equal(self):
         """Equal messages are found one after the other, however many there are."""

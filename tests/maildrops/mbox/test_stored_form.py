@@ -3,12 +3,14 @@
 import io
 import os
 import re
+from itertools import product
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.errors import DeliveryRefused
+from popserv.maildrops.mbox import header, parser
 from popserv.maildrops.mbox import stored_form as module
 from popserv.maildrops.mbox.header import MAX_HEADER
 from popserv.maildrops.mbox.kind import FORMATS
@@ -54,6 +56,42 @@ class StoredFormTests(SynchronousTestCase):
         entries, texts = self.parsed("mbox", [(b"a: b\nContent-Length: 1\r", NO_DETAILS)])
         self.assertEqual(texts, [b"a: b\nX-UIDL: id0\n"])
         self.assertFalse(entries[0].sizes.has_blank_line)
+
+    def test_not_believed(self):
+        """A Content-Length that is not believed stays as it is, with a body or without."""
+        for message in (
+            b"Content-Length: 1\nX-UIDL: id0\n",
+            b"Content-Length: 1\nX-UIDL: id0\n\nx\n",
+        ):
+            for kind in ("mboxrd", "mboxo"):
+                self.assertEqual(self.parsed(kind, [(message, NO_DETAILS)])[1], [message])
+
+    def test_pieces(self):
+        """A line of the body that looks like a From_ line is protected wherever a read ends."""
+        for octets in range(6):
+            message = b"X-UIDL: id0\n\n" + b"x" * octets + b"\nFrom ann Mon Jan  5 10:00:00 2026\n"
+            self.patch(module, "_CHUNK", 6)
+            _, [text] = self.parsed("mbox", [(message, NO_DETAILS)])
+            self.assertEqual(text.partition(b"\n\n")[2], message.partition(b"\n\n")[2])
+
+    def test_long_headers(self):
+        """A message whose header is about as long as can be is found again whole, or refused."""
+        for each in (module, header, parser):
+            self.patch(each, "MAX_HEADER", 200)
+        self.patch(parser, "USUAL_HEADER", 100)
+        body = b"\nFrom ann Mon Jan  5 10:00:00 2026\n\nx\n"
+        for kind, line_end, octets in product(FORMATS, (b"\n", b"\r\n"), range(100, 190)):
+            fields = (b"X-UIDL: id0", b"From x", b"From y", b"X: " + b"x" * octets)
+            message = line_end.join((*fields, b"", body))
+            try:
+                [entry], [text] = self.parsed(kind, [(message, NO_DETAILS)])
+            except DeliveryRefused:
+                self.assertGreater(octets, 110)
+            else:
+                self.assertLess(octets, 180)
+                self.assertEqual(entry.x_uidl, b"id0")
+                expected = body.replace(b"From", b">From") if kind == "mboxo" else body
+                self.assertTrue(text.endswith(line_end + expected))
 
     def test_internal_data(self):
         """No sender can make a message look like the data of Dovecot and c-client, unseen."""
@@ -117,7 +155,7 @@ class StoredFormTests(SynchronousTestCase):
 
     def test_unchanged(self):
         """A message that has its unique-id and its flags already is stored as it is."""
-        message = b"X-UIDL: id0\nStatus: RO\nX-Status: F\n\nbody\n"
+        message = b"Status: RO\nX-Status: F\nX-UIDL: id0\nSubject: x\n\nbody\n"
         details = MessageDetails(5, Flags.SEEN | Flags.FLAGGED)
         for kind in FORMATS:
             self.assertEqual(self.parsed(kind, [(message, details)])[1], [message])
@@ -143,6 +181,7 @@ class StoredFormTests(SynchronousTestCase):
             (b"a b", b"\n"),
             (b"x", long + b"\n\n"),
             (b"x", long * 2),
+            (b"x", b"x" * MAX_HEADER),
             (b"x", b"no blank line\n" * (MAX_HEADER // 10)),
         ):
             form = stored_form(io.BytesIO(message), FORMATS["mbox"], uid, NO_DETAILS)
