@@ -103,7 +103,6 @@ class FileLock:
         self._name = name + _SUFFIX
         # The dotlock is open: whatever is at its path, its own times can be changed.
         self._dotlock: int | None = None
-        self._identity = (0, 0)
         self._touched = 0.0
 
     def acquire(self) -> None:
@@ -176,13 +175,7 @@ class FileLock:
                 raise
             _log_no_dotlock(path_of(self._parent), reason_of(error))
             return
-        try:
-            status = os.fstat(fd)
-        except OSError:
-            os.close(fd)
-            os.unlink(self._name, dir_fd=self._parent)
-            raise
-        self._dotlock, self._identity = fd, (status.st_dev, status.st_ino)
+        self._dotlock = fd
         self._touched = time.monotonic()
         # For the programs that look whether this process still exists; without it they wait.
         with suppress(OSError):
@@ -192,7 +185,7 @@ class FileLock:
         """Remove the dotlock, which is open, unless another program has replaced it."""
         try:
             status = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
-            if (status.st_dev, status.st_ino) == self._identity:
+            if os.path.samestat(status, os.fstat(dotlock)):
                 os.unlink(self._name, dir_fd=self._parent)
         except OSError:
             # Otherwise all programs would wait for this process, which still exists.

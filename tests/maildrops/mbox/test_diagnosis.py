@@ -128,3 +128,8 @@ class DiagnosisTests(SynchronousTestCase):
         [finding] = self.findings()
         self.assertEqual(finding.code, "mbox-dotlock")
         self.assertIn("6 minutes old", finding.what)
+        lock.unlink()
+        lock.symlink_to("nowhere")
+        os.utime(lock, (now - 7200, now - 7200), follow_symlinks=False)
+        [finding] = self.findings()
+        self.assertIn("120 minutes old", finding.what)

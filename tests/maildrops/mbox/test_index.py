@@ -91,7 +91,7 @@ class IndexTests(MboxCase):
         self.assert_same(self.read(known)[0], self.read()[0])
 
     def test_first(self):
-        """The first messages of an index are the start of that of the same file, if it is longer."""
+        """The first messages of an index are the start of that of the same file if it is longer."""
         self.write(mbox_of([b"first\n", b"second\n", b"third\n"]))
         known, _ = self.read()
         for count in range(4):

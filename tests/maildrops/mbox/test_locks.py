@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from unittest import mock
 
 from twisted.internet.defer import succeed
 from twisted.internet.testing import EventLoggingObserver
@@ -60,6 +61,7 @@ class LockTests(SynchronousTestCase):
         self.assertFalse(self.other_can_lock())
         with open(self.dotlock, "rb") as file:
             self.assertEqual(file.read(), b"%d\n" % os.getpid())
+            self.assertEqual(os.fstat(file.fileno()).st_mode & 0o777, 0o644)
         self.lock.release()
         self.assertTrue(self.other_can_lock())
         self.assertFalse(os.path.exists(self.dotlock))
@@ -71,6 +73,20 @@ class LockTests(SynchronousTestCase):
         self.assertFalse(self.other_can_lock())
         self.lock.release()
         self.assertTrue(self.other_can_lock())
+        with open(self.path, "rb") as file:
+            lock = FileLock(file.fileno(), self.parent, b"ann")
+            lock.acquire()
+            self.assertFalse(self.other_can_lock())
+            lock.release()
+
+    def test_octets(self):
+        """Every octet of the file is locked, and those that another program could append."""
+        self.lock.acquire()
+        with open(self.path, "rb+") as file:
+            for offset in (0, 1, 1 << 40):
+                with self.assertRaises(BlockingIOError):
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+        self.lock.release()
 
     def test_other_session(self):
         """Another session of this process that closes the file does not release the lock."""
@@ -85,15 +101,20 @@ class LockTests(SynchronousTestCase):
     def test_fcntl_taken(self):
         """If another program has the lock of fcntl, no dotlock is made."""
         with open(self.path, "rb+") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX)
-            with self.assertRaises(FileLocked) as locked:
-                self.lock.acquire()
-            self.assertIn(f"{self.path} with fcntl", str(locked.exception))
-            self.assertEqual(os.listdir(self.root), ["ann"])
+            for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH):
+                fcntl.lockf(file, kind)
+                with self.assertRaises(FileLocked) as locked:
+                    self.lock.acquire()
+                self.assertIn(f"{self.path} with fcntl", str(locked.exception))
+                self.assertEqual(os.listdir(self.root), ["ann"])
 
     def test_dotlock_taken(self):
         """If there is a dotlock, the lock of fcntl is released again, and the dotlock stays."""
-        for contents in (b"%d\n" % os.getpid(), b"", b"0", b"1", b"x", b"9" * 19):
+        for contents in (
+            *(b"%d\n" % os.getpid(), b"", b"0", b"1", b"x", b"9" * 19),
+            # Numbers that no process can have, and no number.
+            *(b"%d" % (1 << 31), b"-1", b"%dX" % ((1 << 31) - 1)),
+        ):
             self.write_dotlock(contents)
             with self.assertRaises(FileLocked) as locked:
                 self.lock.acquire()
@@ -105,24 +126,38 @@ class LockTests(SynchronousTestCase):
         """A dotlock of a process that has ended, or that is old, is removed."""
         process = subprocess.Popen([sys.executable, "-c", ""])
         process.wait()
-        for contents, age in ((b"%d" % process.pid, 0), (b"", 301), (b"0", 301), (b"1", 301)):
+        for contents, age in (
+            *((b"%d\n" % process.pid, 0), (b"\0 %d" % ((1 << 31) - 1), 0)),
+            *((b"", 301), (b"0", 301), (b"1", 301)),
+        ):
             self.write_dotlock(contents, age)
+            observer = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
             self.lock.acquire()
+            self.assertEqual(os.stat(self.dotlock).st_mode & 0o777, 0o644)
             self.lock.release()
             self.assertFalse(os.path.exists(self.dotlock))
+            [event] = observer
+            self.assertEqual(formatEvent(event), "stale dotlock removed: ann.lock")
+            globalLogPublisher.removeObserver(observer)
 
     def test_stale_replaced(self):
         """A stale dotlock that another program replaces is not taken from that one."""
-        self.write_dotlock(b"", 400)
         real = os.stat
 
-        def stat(*args, **kwargs):
-            self.write_dotlock(b"", 1)
-            return real(*args, **kwargs)
+        def link():
+            os.rename(self.dotlock, self.path + ".old")
+            os.symlink("ann.old", self.dotlock)
 
-        self.patch(os, "stat", stat)
-        with self.assertRaises(FileLocked):
-            self.lock.acquire()
+        for replace in (lambda: self.write_dotlock(b"", 1), link):
+            self.write_dotlock(b"", 400)
+
+            def stat(*args, replace=replace, **kwargs):
+                replace()
+                return real(*args, **kwargs)
+
+            with mock.patch.object(os, "stat", stat), self.assertRaises(FileLocked):
+                self.lock.acquire()
+        self.assertTrue(os.path.islink(self.dotlock))
 
     def test_vanished(self):
         """A dotlock that vanishes while it is examined is no obstacle."""
@@ -139,11 +174,17 @@ class LockTests(SynchronousTestCase):
         self.lock.release()
 
     def test_no_file(self):
-        """A dotlock that cannot be read is one."""
-        os.symlink("nowhere", self.dotlock)
-        with self.assertRaises(FileLocked):
-            self.lock.acquire()
-        os.unlink(self.dotlock)
+        """A dotlock that cannot be read is one; no link is followed, and no FIFO waited for."""
+        for make in (
+            lambda: os.symlink("nowhere", self.dotlock),
+            lambda: os.symlink("ann", self.dotlock),
+            lambda: os.mkfifo(self.dotlock),
+        ):
+            make()
+            reading = failing(os, "read", AssertionError, lambda *_: os.path.islink(self.dotlock))
+            with reading, self.assertRaises(FileLocked):
+                self.lock.acquire()
+            os.unlink(self.dotlock)
         self.write_dotlock(b"1")
         with failing(os, "read", OSError(errno.EIO, "I/O")), self.assertRaises(FileLocked):
             self.lock.acquire()
@@ -180,18 +221,10 @@ class LockTests(SynchronousTestCase):
         )
         self.assertIn("such as with --gid mail", lines[0])
 
-    def test_not_examined(self):
-        """If the new dotlock cannot be examined, there are no locks, and no file is open."""
-        error = OSError(errno.EIO, "I/O error")
-        with failing(os, "fstat", error), self.assertRaises(OSError):
-            self.lock.acquire()
-        self.assertTrue(self.other_can_lock())
-        self.assertFalse(os.path.exists(self.dotlock))
-
     def test_not_released(self):
         """A dotlock that cannot be removed, or looked at, is stale; that of fcntl is released."""
         error = OSError(errno.EIO, "I/O error")
-        for name in ("unlink", "stat"):
+        for name in ("unlink", "stat", "fstat"):
             self.lock.acquire()
             with failing(os, name, error), self.assertRaises(OSError):
                 self.lock.release()
@@ -245,14 +278,16 @@ class LockTests(SynchronousTestCase):
 
     def test_touch(self):
         """The dotlock is touched from time to time, so that it does not become stale."""
+        now = 1000.0
+        self.patch(locks, "time", mock.Mock(wraps=time, monotonic=lambda: now))
         self.lock.acquire()
-        os.utime(self.dotlock, (1, 1))
-        self.lock.touch()
-        self.assertEqual(os.stat(self.dotlock).st_mtime, 1)
-        self.patch(locks, "TOUCH_INTERVAL", 0)
-        self.lock.touch()
-        self.assertNotEqual(os.stat(self.dotlock).st_mtime, 1)
+        for later, is_touched in ((59, False), (1, True), (59, False), (1, True)):
+            now += later
+            os.utime(self.dotlock, (1, 1))
+            self.lock.touch()
+            self.assertEqual(os.stat(self.dotlock).st_mtime != 1, is_touched)
         os.unlink(self.dotlock)
+        now += 60
         self.lock.touch()
         self.lock.release()
 
@@ -261,11 +296,16 @@ class LockTests(SynchronousTestCase):
         self.lock.acquire()
         os.unlink(self.dotlock)
         self.lock.release()
-        self.lock.acquire()
-        os.rename(self.dotlock, self.path + ".old")
-        self.write_dotlock(b"1")
-        self.lock.release()
-        self.assertTrue(os.path.exists(self.dotlock))
+        for replace in (
+            lambda: self.write_dotlock(b"1"),
+            lambda: os.symlink("ann.old", self.dotlock),
+        ):
+            self.lock.acquire()
+            os.rename(self.dotlock, self.path + ".old")
+            replace()
+            self.lock.release()
+            self.assertTrue(os.path.exists(self.dotlock))
+            os.unlink(self.dotlock)
 
 
 class RetryTests(SynchronousTestCase):
