@@ -81,4 +81,4 @@ def load(maildir_fd: int) -> tuple[dict[bytes, bytes] | None, Version]:
 
 
 def _escape(octet: re.Match[bytes]) -> bytes:
-    return b"+%02X" % octet[0][0]
+    return b"+%02X" % ord(octet[0])

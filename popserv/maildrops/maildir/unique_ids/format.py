@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from hashlib import md5
 
-from popserv.core.snapshot import is_unique_id
+from popserv.core.snapshot import is_unique_id, valid_unique_id
 from popserv.maildrops.maildir.listing.base_names import unique_ids
 from popserv.maildrops.maildir.unique_ids.dovecot_uidlist import Record
 
@@ -100,7 +100,9 @@ class UniqueIdFormat:
         """Return the unique-ids of messages that no file has one for."""
         if self.source is not Source.NONE or self.is_plain:
             return unique_ids(base_names)
-        return tuple(self._render({"filename": each}) or _own(each) for each in base_names)
+        return tuple(
+            self._render({"filename": each}) or valid_unique_id(each) for each in base_names
+        )
 
     def of_record(self, record: Record, validity: int, base_name: bytes) -> bytes | None:
         """Return the unique-id that Dovecot gives a message, or None if it is not valid."""
@@ -128,10 +130,6 @@ class UniqueIdFormat:
             else:
                 rendered += part
         return rendered if is_unique_id(rendered) else None
-
-
-def _own(base_name: bytes) -> bytes:
-    return unique_ids((base_name,))[0]
 
 
 def _part_of(variable: re.Match[bytes]) -> _Part:

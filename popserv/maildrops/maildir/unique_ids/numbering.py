@@ -72,7 +72,7 @@ class Numbering:
     def _versions(self, maildir_fd: int, cached: bool) -> tuple[Version, ...]:
         return tuple(version(name, maildir_fd, cached=cached) for name in self._names)
 
-    def apply(self, maildir_fd: int, index: Index, *, save: bool = True) -> Index:
+    def apply(self, maildir_fd: int, index: Index, *, save: bool) -> Index:
         """Return an index with its view for sessions; the Maildir's lock is held.
 
         Without ``save`` nothing is written; the format must be a plain one.
@@ -93,12 +93,10 @@ class Numbering:
             if listed.version is None:
                 self._check_absent(maildir_fd)
             after = after._replace(unique_ids={**after.unique_ids, **new_pins})
-        is_saved = save or after == pins
         if after != pins and save:
             try:
                 pins_version = pinned_file.save(maildir_fd, after, pins_version)
             except OSError as error:
-                is_saved = False
                 problem = explain_change(error, maildir_fd, error.filename)
                 _log.warn("unique-ids cannot be pinned: {problem}", problem=problem)
                 if listed.unique_ids and error.errno not in _UNWRITABLE:
@@ -109,7 +107,8 @@ class Numbering:
                         for name, unique_id in zip(index.base_names, unique_ids, strict=True)
                     ]
         versions = (pins_version, listed.version)[: len(self._names)]
-        is_final = is_saved and not listed.hidden and all(map(is_settled, versions))
+        # What was written just now is not settled.
+        is_final = after == pins and not listed.hidden and all(map(is_settled, versions))
         return index._replace(
             view=_view(index, unique_ids, listed),
             id_versions=versions if is_final else None,

@@ -115,7 +115,7 @@ def _may_be_delivered(base_name: bytes, unique_id: bytes) -> bool:
 
 def quote(name: bytes) -> bytes:
     """Return a base name, or another name, as a word of printable ASCII."""
-    return _SPECIAL.sub(lambda octet: b"%%%02X" % octet[0][0], name)
+    return _SPECIAL.sub(lambda octet: b"%%%02X" % ord(octet[0]), name)
 
 
 def unquote(word: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -33,15 +34,19 @@ def listed_unique_ids(maildir_fd: int, unique_id_format: UniqueIdFormat) -> dict
     if unique_id_format.source is Source.COURIER:
         by_name, _ = courier_sizelist.load(maildir_fd)
         if by_name is None:
-            raise FileNotFoundError(2, "No such file", courier_sizelist.NAME)
+            raise _missing(courier_sizelist.NAME)
         return by_name
     uids, _ = dovecot_uidlist.load(maildir_fd)
     if uids is None:
-        raise FileNotFoundError(2, "No such file", dovecot_uidlist.NAME)
+        raise _missing(dovecot_uidlist.NAME)
     return {
         name: unique_id_format.of_record(record, uids.validity, name) or b""
         for name, record in uids.records.items()
     }
+
+
+def _missing(name: bytes) -> OSError:
+    return OSError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
 def pin(maildir_fd: int, wanted: Mapping[bytes, bytes], base_names: Collection[bytes]) -> Pinned:
@@ -71,7 +76,6 @@ def pin(maildir_fd: int, wanted: Mapping[bytes, bytes], base_names: Collection[b
         else:
             count += 1
             unique_ids[name] = unique_id
-            by_unique_id[unique_id] = name
     if unique_ids != pins.unique_ids:
         pinned_file.save(maildir_fd, pins._replace(unique_ids=unique_ids), read)
         _change_times(maildir_fd)

@@ -46,6 +46,7 @@ class DecodeTests(SynchronousTestCase):
             b"": "line 1: it has no end",
             b"/4 1 2\n": "line 1: its version",
             b"/x\n": "line 1: its version",
+            b"/4 1 2\n1.a 67 2:200\n": "line 1: its version",
             b"/2 4 200\n1.a 67 2:200": "line 2: it has no end",
             b"/2 4 200\n1.a 67 2\n": "line 2: it is not",
             b"/2 4 200\n1.a 67 2:200\n\n": "line 3: it is not",
@@ -70,7 +71,7 @@ class DecodeTests(SynchronousTestCase):
         self.addCleanup(os.close, fd)
         self.assertEqual(load(fd), (None, None))
         for data, unique_ids in VERSIONS.items():
-            with open(os.path.join(os.fsencode(path), NAME), "wb") as file:
+            with open(os.path.join(path, "courierpop3dsizelist"), "wb") as file:
                 file.write(data)
             self.assertEqual(load(fd)[0], unique_ids)
         with open(os.path.join(os.fsencode(path), NAME), "ab") as file:

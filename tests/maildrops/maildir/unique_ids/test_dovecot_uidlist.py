@@ -3,6 +3,8 @@
 import contextlib
 import os
 import time
+from socket import gethostname
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,12 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.maildrops.maildir.unique_ids import dovecot_uidlist
 from popserv.maildrops.maildir.unique_ids.dovecot_uidlist import (
     LOCK_NAME,
+    LOCK_TIMEOUT,
     NAME,
     ListLocked,
     Record,
     UidList,
     assign,
     decode,
+    has_stale_lock,
     load,
 )
 from tests.maildrops.maildir.harness import DIRECTORY, failing, watch_descriptors
@@ -50,6 +54,17 @@ class DecodeTests(SynchronousTestCase):
         records = {b"1.a": Record(1), b"2.b c": Record(7)}
         self.assertEqual(decode(data), UidList(1, 100, 9, records))
 
+    def test_range(self):
+        """The lowest and the highest numbers that Dovecot assigns are accepted."""
+        highest = 2**32 - 2
+        for head, version in ((b"3 V%d N%d", 3), (b"1 %d %d and more", 1)):
+            for validity, next_uid, uid in ((1, 1, 1), (highest, highest + 1, highest)):
+                line = b"\n%d %b\n" % (uid, b":1.a" if version == 3 else b"1.a")
+                self.assertEqual(
+                    decode(head % (validity, next_uid) + line),
+                    UidList(version, validity, uid + 1, {b"1.a": Record(uid)}),
+                )
+
     def test_fields(self):
         """Fields may be missing, unknown, empty or invalid, and a name may have spaces."""
         for line, (record, name) in {
@@ -79,6 +94,9 @@ class DecodeTests(SynchronousTestCase):
             b"3 V0 N1\n": "out of range",
             b"3 V1 N0\n": "out of range",
             b"3 V9999999999 N1\n": "out of range",
+            b"3 V4294967295 N1\n": "out of range",
+            b"3 V1 N4294967296\n": "out of range",
+            HEAD + b"0 :1.a\n": "line 2: it does not start with a higher UID",
             LIST + b"x\n": "line 5: it does not start with a higher UID",
             LIST + b"4 :5.e\n": "line 5",
             LIST + b"4294967295 :5.e\n": "line 5",
@@ -144,13 +162,30 @@ class AssignTests(ListCase):
         real = dovecot_uidlist.read_file
 
         def read_file(name, fd):
-            with open(os.path.join(self.path, LOCK_NAME), "rb") as file:
-                seen.append(file.read())
+            with open(os.path.join(self.path, b"dovecot-uidlist.lock"), "rb") as file:
+                seen.append((file.read(), os.fstat(file.fileno()).st_mode & 0o777))
             return real(name, fd)
 
         self.patch(dovecot_uidlist, "read_file", read_file)
         assign(self.fd, [b"9.x"])
-        self.assertTrue(seen[0].startswith(b"%d:" % os.getpid()))
+        owner = f"{os.getpid()}:{gethostname()}"
+        self.assertEqual(seen, [(os.fsencode(owner), 0o600)])
+
+    def test_replaced_link(self):
+        """A link that is replaced by the list before that is read is not appended to."""
+        self.write(b"target", LIST)
+        os.rename(os.path.join(self.path, NAME), os.path.join(self.path, b"list"))
+        os.symlink(b"target", os.path.join(self.path, NAME))
+        real = dovecot_uidlist.read_file
+
+        def read_file(name, fd):
+            os.replace(os.path.join(self.path, b"list"), os.path.join(self.path, NAME))
+            return real(name, fd)
+
+        self.patch(dovecot_uidlist, "read_file", read_file)
+        self.assertRaises(OSError, assign, self.fd, [b"9.x"])
+        with open(os.path.join(self.path, b"target"), "rb") as file:
+            self.assertEqual(file.read(), LIST)
 
     def test_locked(self):
         """While Dovecot has the lock, nothing is changed."""
@@ -160,11 +195,26 @@ class AssignTests(ListCase):
         self.assertTrue(os.path.exists(os.path.join(self.path, LOCK_NAME)))
 
     def test_lock_freed(self):
-        """A lock that is freed in time is waited for."""
-        self.write(LOCK_NAME, b"1:host")
-        self.patch(dovecot_uidlist, "LOCK_TIMEOUT", 60)
-        self.patch(time, "sleep", lambda _: os.unlink(os.path.join(self.path, LOCK_NAME)))
-        assign(self.fd, [b"9.x"])
+        """A lock that is freed within a second is waited for, and no other one."""
+        self.patch(dovecot_uidlist, "LOCK_TIMEOUT", LOCK_TIMEOUT)
+        for freed_at in (0.5, 5):
+            clock = [0.0]
+
+            def sleep(seconds, clock=clock, freed_at=freed_at):
+                clock[0] += seconds
+                if clock[0] >= freed_at:
+                    os.unlink(os.path.join(self.path, LOCK_NAME))
+
+            self.write(LOCK_NAME, b"1:host")
+            with (
+                mock.patch.object(time, "monotonic", lambda clock=clock: clock[0]),
+                mock.patch.object(time, "sleep", sleep),
+            ):
+                if freed_at < 1:
+                    assign(self.fd, [b"9.x"])
+                else:
+                    self.assertRaises(ListLocked, assign, self.fd, [b"9.y"])
+            self.assertLess(clock[0], 1.5)
         self.assertEqual(self.read(), LIST + b"5 :9.x\n")
 
     def test_lock_freed_late(self):
@@ -179,6 +229,19 @@ class AssignTests(ListCase):
         os.utime(os.path.join(self.path, LOCK_NAME), (0, 0))
         error = self.assertRaises(OSError, assign, self.fd, [b"9.x"])
         self.assertIn("old lock", str(error))
+
+    def test_stale_age(self):
+        """A lock is old once nobody has touched it for as long as Dovecot waits: two minutes."""
+        path = os.path.join(self.path, LOCK_NAME)
+        for make in (lambda: self.write(LOCK_NAME, b""), lambda: os.symlink(b"nowhere", path)):
+            make()
+            os.utime(path, (1000, 1000), follow_symlinks=False)
+            for age, is_stale, error in ((119, False, ListLocked), (120, True, OSError)):
+                with mock.patch.object(time, "time", return_value=1000.0 + age):
+                    self.assertEqual(has_stale_lock(self.fd), is_stale)
+                    self.assertRaises(error, assign, self.fd, [b"9.x"])
+            os.unlink(path)
+        self.assertFalse(has_stale_lock(self.fd))
 
     def test_not_appended(self):
         """Nothing is appended to a list of version 1, one cut in a line, or one with two names."""

@@ -173,6 +173,17 @@ class FileNameTests(NumberedCase):
         self.assertFalse(os.path.exists(self.path_of(pinned_file.NAME)))
         self.assertEqual(self.uids(), [b"2.b"])
 
+    def test_thirty_days(self):
+        """The days are those of the clock: a pin is dropped after thirty, and not before."""
+        noticed = 20_000 * 86_400
+        self.pin(a=b"old", b=b"older")
+        os.unlink(self.path_of(b"new/1.a"))
+        for seconds, pins in ((0, 2), (30 * 86_400 - 1, 2), (30 * 86_400, 1)):
+            self.restart()
+            with mock.patch.object(numbering.time, "time", return_value=float(noticed + seconds)):
+                self.assertEqual(self.uids(), [b"older"])
+            self.assertEqual(len(self.pins()), pins, seconds)
+
     def test_folders_away(self):
         """Folders that are away for a time cost no pin."""
         self.pin(a=b"old", b=b"older")
@@ -195,9 +206,10 @@ class FileNameTests(NumberedCase):
         self.assertEqual(len(self.pins()), 2)
 
     def test_read_only(self):
-        """Pins hold if the file cannot be changed; the log says so."""
+        """Pins hold if the file cannot be changed, which each session tries; the log says so."""
         self.pin(since=1, a=b"old", b=b"older")
         os.unlink(self.path_of(b"new/1.a"))
+        wait_for_clock_tick()
         with (
             failing(pinned_file, "save", OSError(30, "read-only")),
             mock.patch.object(numbering, "_log") as log,
@@ -223,6 +235,45 @@ class FileNameTests(NumberedCase):
         self.uids()
         with before_each_call(pinned_file, "load", self.fail):
             self.assertEqual(self.files_opened(), [pinned_file.NAME])
+            self.assertEqual(self.uids(), [b"old", b"2.b"])
+
+    def test_cost_of_saving(self):
+        """A file that a session has written is not read again, and written once."""
+        self.pin(b=b"1.a")
+        for _ in range(2):
+            wait_for_clock_tick()
+            first, _ = self.uids()
+        written = os.stat(self.path_of(pinned_file.NAME))
+        with before_each_call(pinned_file, "load", self.fail):
+            self.assertEqual(self.uids(), [first, b"1.a"])
+        self.put(b"new/3.c")
+        self.uids()
+        self.assertEqual(os.stat(self.path_of(pinned_file.NAME)).st_ino, written.st_ino)
+
+    def test_read_only_user(self):
+        """For a read-only user nothing is written, and unchanged pins are not read again."""
+        read_only = self.maildrops.variant(trash="", path=b"", read_only=True)
+        self.pin(a=b"old", b=b"older")
+        wait_for_clock_tick()
+        with self.session(maildrops=read_only):
+            pass
+        with before_each_call(pinned_file, "load", self.fail), self.session(maildrops=read_only):
+            pass
+        self.pin(since=1, a=b"old", b=b"older")
+        os.unlink(self.path_of(b"new/1.a"))
+        wait_for_clock_tick()
+        for maildrops, pins in ((read_only, 2), (self.maildrops, 1)):
+            with self.session(maildrops=maildrops) as mailbox:
+                self.assertEqual(uids_of(mailbox), [b"older"])
+            self.assertEqual(len(self.pins()), pins)
+
+    def test_in_a_thread(self):
+        """In a thread the file is looked at even if the kernel has to wait for the disk."""
+        self.pin(a=b"old")
+        self.uids()
+        wait_for_clock_tick()
+        self.uids()
+        with failing(small_files, "open_cached", BlockingIOError(11, "not cached")):
             self.assertEqual(self.uids(), [b"old", b"2.b"])
 
     def test_without_a_thread(self):
@@ -253,6 +304,22 @@ class TemplateTests(NumberedCase):
         self.assertEqual(self.files_opened(), [pinned_file.NAME])
 
 
+class CaseTests(NumberedCase):
+    """A template may make the same of two base names."""
+
+    uidl = "%Uf"
+
+    def test_distinct(self):
+        """The second message gets another unique-id, and keeps it when the first is removed."""
+        self.put(b"cur/2.B:2,")
+        first, second, other = self.uids()
+        self.assertEqual((first, second), (b"1.A", b"2.B"))
+        self.assertEqual(self.pins(), {b"2.b": other})
+        os.unlink(self.path_of(b"cur/2.B:2,"))
+        self.restart()
+        self.assertEqual(self.uids(), [b"1.A", other])
+
+
 class DovecotTests(NumberedCase):
     """With --uidl dovecot, unique-ids are those of dovecot-uidlist."""
 
@@ -281,7 +348,7 @@ class DovecotTests(NumberedCase):
     def test_order(self):
         """Messages are in the order of the field O, then of UIDs, and sessions use that order."""
         self.put(b"cur/3.c", b"third\n")
-        self.write_list(b"3 V256 N9 G00\n1 :2.b\n4 O7 :3.c\n5 PX :1.a\n")
+        self.write_list(b"3 V256 N9 G00\n1 :2.b\n4 O4294967295 :3.c\n5 PX :1.a\n")
         with self.session() as mailbox:
             self.assertEqual(uids_of(mailbox), [b"0000000400000100", b"0000000100000100", b"X"])
             bodies = [read_message(mailbox, at) for at in range(3)]
@@ -303,6 +370,14 @@ class DovecotTests(NumberedCase):
         self.assertEqual(self.pins(), {})
         self.restart()
         self.assertEqual(self.uids(), shown)
+
+    def test_pinned(self):
+        """A message with a pin gets no UID, and a list that has all others is not locked."""
+        self.put(b"new/3.c")
+        self.save(Pins({b"3.c": b"old"}))
+        with failing(dovecot_uidlist, "assign", AssertionError):
+            self.assertIn(b"old", self.uids())
+        self.assertEqual(self.read_list(), LIST)
 
     def test_numbered_by_dovecot(self):
         """A list that has changed is read again, although no folder has changed."""
@@ -336,6 +411,8 @@ class DovecotTests(NumberedCase):
                 for _ in range(2):
                     self.assertEqual(self.uids(), expected)
             self.assertEqual(log.warn.call_count, 4)
+            first = str(log.warn.call_args_list[0].kwargs["problem"])
+            self.assertIn("/ann/dovecot-uidlist", first)
         self.assertEqual(self.uids(), [*listed, b"0000000500000100"])
 
     def test_numbered_while_locked(self):

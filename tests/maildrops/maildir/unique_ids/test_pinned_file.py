@@ -2,6 +2,8 @@
 
 import os
 import stat
+from hashlib import blake2b
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,9 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.maildrops.maildir.small_files import version
 from popserv.maildrops.maildir.unique_ids import pinned_file
 from popserv.maildrops.maildir.unique_ids.pinned_file import (
-    KEEP_DAYS,
     NAME,
-    UNFINISHED_NAME,
     Pins,
     decode,
     encode,
@@ -45,6 +45,13 @@ class EncodingTests(SynchronousTestCase):
     def test_round_trip(self, each):
         """A file has the pins that were written."""
         self.assertEqual(decode(encode(each)), each)
+
+    def test_format(self):
+        """The octets of a file are those that former versions of popserv read and write."""
+        text = b"popserv-uidl 1 2 20000\nold 1.a\nUID2-200 2%20b%25%E9%0A\n"
+        digest = blake2b(text, digest_size=32).hexdigest().encode("ascii")
+        each = Pins({b"2 b%\xe9\n": b"UID2-200", b"1.a": b"old"}, 20000)
+        self.assertEqual(encode(each), text + digest + b"\n")
 
     @given(st.binary())
     def test_names(self, name):
@@ -100,23 +107,21 @@ class RemovedTests(SynchronousTestCase):
         each = Pins({b"1": b"a", b"2": b"b"})
         noticed = each.without_removed({b"1"}, 7)
         self.assertEqual(noticed, each._replace(missing_since=7))
-        self.assertEqual(noticed.without_removed({b"1"}, 7 + KEEP_DAYS - 1), noticed)
-        self.assertEqual(noticed.without_removed({b"1"}, 7 + KEEP_DAYS), Pins({b"1": b"a"}))
-        self.assertEqual(noticed.without_removed(set(), 7 + KEEP_DAYS), Pins())
+        self.assertEqual(noticed.without_removed({b"1"}, 7 + 29), noticed)
+        self.assertEqual(noticed.without_removed({b"1"}, 7 + 30), Pins({b"1": b"a"}))
+        self.assertEqual(noticed.without_removed(set(), 7 + 30), Pins())
 
     def test_base_names(self):
         """A pin that may be the base name of another message is never dropped."""
         each = Pins({b"1.a": b"2.b", b"3.c": b"3.c"}, 1)
-        kept = each.without_removed(set(), 1 + KEEP_DAYS)
+        kept = each.without_removed(set(), 1 + 30)
         self.assertEqual(kept, Pins({b"1.a": b"2.b"}))
         self.assertEqual(kept.without_removed(set(), 1000), kept)
 
     def test_back(self):
         """If the messages are there again, the days are counted anew."""
         each = Pins({b"1": b"a", b"2": b"b"}, 7)
-        self.assertEqual(
-            each.without_removed({b"1", b"2"}, 7 + KEEP_DAYS), each._replace(missing_since=0)
-        )
+        self.assertEqual(each.without_removed({b"1", b"2"}, 7 + 30), each._replace(missing_since=0))
 
 
 class FileTests(SynchronousTestCase):
@@ -139,20 +144,22 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(load(self.fd), (Pins(), None))
         written = save(self.fd, PINS, None)
         self.assertEqual(load(self.fd), (PINS, written))
-        self.assertEqual(self.names(), [NAME])
+        self.assertEqual(self.names(), [b"popserv-uidl"])
         mode = os.stat(os.path.join(self.path, NAME)).st_mode
         self.assertEqual(stat.S_IMODE(mode), 0o640)
 
     def test_without_pins(self):
         """Without pins there is no file."""
         for _ in range(2):
-            self.assertIsNone(save(self.fd, Pins(), None))
+            with mock.patch.object(os, "fsync", wraps=os.fsync) as fsync:
+                self.assertIsNone(save(self.fd, Pins(), None))
+            fsync.assert_called_once_with(self.fd)
             self.assertEqual(self.names(), [])
             save(self.fd, PINS, None)
 
     def test_left_over(self):
         """The unfinished file of a server that was killed is replaced."""
-        with open(os.path.join(self.path, UNFINISHED_NAME), "wb") as file:
+        with open(os.path.join(self.path, b"popserv-uidl.new"), "wb") as file:
             file.write(b"x")
         save(self.fd, PINS, None)
         self.assertEqual(self.names(), [NAME])
@@ -169,8 +176,11 @@ class FileTests(SynchronousTestCase):
         with failing(os, "fsync", OSError(5, "I/O error")):
             self.assertRaises(OSError, save, self.fd, Pins({b"9": b"x"}), written)
         self.assertEqual(load(self.fd)[0], PINS)
-        self.patch(pinned_file, "MAX_OCTETS", 10)
+        octets = len(encode(PINS))
+        self.patch(pinned_file, "MAX_OCTETS", octets - 1)
         self.assertRaises(OSError, save, self.fd, PINS, written)
+        self.patch(pinned_file, "MAX_OCTETS", octets)
+        save(self.fd, PINS, written)
 
     def test_synced(self):
         """The contents are on disk before the file has its name, and then the directory is."""

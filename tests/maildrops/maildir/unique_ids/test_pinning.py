@@ -6,7 +6,7 @@ import os
 from popserv.maildrops.maildir.unique_ids import courier_sizelist, dovecot_uidlist, pinned_file
 from popserv.maildrops.maildir.unique_ids.format import UniqueIdFormat
 from popserv.maildrops.maildir.unique_ids.pinning import listed_unique_ids, pin
-from tests.maildrops.maildir.harness import DIRECTORY, MaildirCase, failing
+from tests.maildrops.maildir.harness import DIRECTORY, SPECIAL_FILES, MaildirCase, failing
 
 NAMES = [b"1.a", b"2.b", b"3.c"]
 
@@ -75,6 +75,19 @@ class PinningTests(MaildirCase):
         for name in (b"new", b"cur"):
             os.rmdir(self.path_of(name))
         self.assertEqual(pin(self.fd, {b"1.a": b"x"}, NAMES), (1, {}))
+
+    def test_special_files(self):
+        """What is in the place of a folder and is none is not touched, but refused."""
+        os.rmdir(self.path_of(b"cur"))
+        for what, make in SPECIAL_FILES.items():
+            if what == "a directory":
+                continue
+            make(self.path_of(b"cur"))
+            with self.subTest(what=what):
+                error = self.assertRaises(OSError, pin, self.fd, {b"1.a": b"x"}, NAMES)
+                self.assertEqual(error.filename, b"cur")
+            os.unlink(self.path_of(b"cur"))
+            os.unlink(self.path_of(pinned_file.NAME))
 
     def test_times_not_changed(self):
         """A folder whose times cannot be changed is named by the error."""
