@@ -6,6 +6,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from popserv.maildrops.maildir.files import MessageFiles
 from popserv.maildrops.maildir.quota_file import record_removals
@@ -34,6 +35,12 @@ def remove_files(
             return _remove(files, positions, None)
         folder = Trash(files.folders.maildir_fd, trash)
         try:
+            for position in positions:
+                # An error is met again when the file is moved.
+                with suppress(OSError):
+                    files.unlink(position, folder.link)
+            # Before any of them is removed, so that a power loss loses none.
+            folder.sync()
             return _remove(files, positions, folder.move)
         finally:
             folder.close()

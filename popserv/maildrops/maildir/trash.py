@@ -42,41 +42,58 @@ class Trash:
                     _copy_owner(folder, mark, 0o660)
             self._cur = _open_or_create(_FOLDERS[2], folder)
 
+    def link(self, name: bytes, *, dir_fd: int) -> None:
+        """Link a message file before :meth:`move`, so that one :meth:`sync` is enough for many.
+
+        :raises OSError: it cannot be linked, or another file has its name in the folder.
+        """
+        self._link(name, dir_fd, b"".join(_name_in_folder(name)))
+
+    def sync(self) -> None:
+        """Write the names of the files to disk.
+
+        :raises OSError: they cannot be written.
+        """
+        os.fsync(self._cur)
+
     def move(self, name: bytes, *, dir_fd: int) -> None:
         """Move a message file from an open folder; its flags stay, but not its keywords.
 
-        Keywords are lower-case letters, whose meanings each folder defines.
-
-        The file has a name at each moment, and replaces no other: it is linked, then unlinked.
+        The file has a name at each moment, on disk as well, and replaces no other: it is linked,
+        and then unlinked.
 
         :raises OSError: it cannot be moved, and is where it was.
         """
-        base_name, suffix = split_name(name)
-        suffix = _KEYWORDS.sub(b"", suffix) if suffix[:3] in FLAGS_INFO else suffix
-        suffix = suffix or FLAGS_INFO[0]
+        base_name, suffix = _name_in_folder(name)
         target = base_name + suffix
         try:
             self._link(name, dir_fd, target)
+            self.sync()
         except FileExistsError:
-            # A session that was killed may have left the link.
+            # It was linked before, perhaps by a session that was killed.
             there = os.stat(target, dir_fd=self._cur, follow_symlinks=False)
             if not os.path.samestat(os.stat(name, dir_fd=dir_fd, follow_symlinks=False), there):
                 seconds = base_name.partition(b".")[0]
                 self._link(name, dir_fd, b"%b.R%b%b" % (seconds, token_hex(10).encode(), suffix))
+                self.sync()
         os.unlink(name, dir_fd=dir_fd)
 
     def _link(self, name: bytes, dir_fd: int, target: bytes) -> None:
         os.link(name, target, src_dir_fd=dir_fd, dst_dir_fd=self._cur, follow_symlinks=False)
 
     def close(self) -> None:
-        """Write the changes to disk, and close the folder.
+        """Close the folder."""
+        os.close(self._cur)
 
-        :raises OSError: they cannot be written.
-        """
-        try:
-            os.fsync(self._cur)
-        finally:
-            os.close(self._cur)
+
+def _name_in_folder(name: bytes) -> tuple[bytes, bytes]:
+    """Return the base name and the info suffix of a message that is moved.
+
+    Keywords are lower-case letters, whose meanings each folder defines.
+    """
+    base_name, suffix = split_name(name)
+    suffix = _KEYWORDS.sub(b"", suffix) if suffix[:3] in FLAGS_INFO else suffix
+    return base_name, suffix or FLAGS_INFO[0]
 
 
 def _open_or_create(name: bytes, parent: int) -> int:

@@ -10,7 +10,15 @@ from popserv.core.user_folder import UserFolder
 from popserv.errors import RemovalFailed
 from popserv.maildrops.maildir import trash
 from popserv.maildrops.maildir.store import MaildirMaildrops
-from tests.maildrops.maildir.harness import NOBODY, MaildirCase, failing, result, run_inline
+from tests.maildrops.maildir.harness import (
+    DIRECTORY,
+    NOBODY,
+    SPECIAL_FILES,
+    MaildirCase,
+    failing,
+    result,
+    run_inline,
+)
 from tests.maildrops.maildir.test_store import MaildirContract
 
 QUOTA = b"1000S\n10 1\n"
@@ -71,7 +79,79 @@ class TrashTests(MaildirCase):
             self.put(b"new/1.a", b"%d\n" % number)
             self.remove_all()
         self.assertEqual(sorted(self.trashed().values()), [b"0\n", b"1\n", b"2\n"])
-        self.assertTrue(all(name.endswith(b":2,") for name in self.trashed()))
+        for name in self.trashed().keys() - {b"1.a:2,"}:
+            # The time of delivery stays, and a number that no other file has follows.
+            self.assertRegex(name, rb"\A1\.R[0-9a-f]{20}:2,\Z")
+
+    def test_links(self):
+        """A link in the folder is not taken for the message, and one to a file is moved as such."""
+        self.put(b"new/1.a", b"1\n")
+        os.makedirs(self.path_of(b".Trash/cur"))
+        os.symlink("../../new/1.a", self.path_of(b".Trash/cur/1.a:2,"))
+        self.remove_all()
+        os.unlink(self.path_of(b".Trash/cur/1.a:2,"))
+        self.assertEqual([*self.trashed().values()], [b"1\n"])
+        self.put(b"other", b"other\n")
+        self.put(b".Trash/cur/3.c:2,", b"3\n")
+        os.symlink("../other", self.path_of(b"new/2.b"))
+        os.symlink("../.Trash/cur/3.c:2,", self.path_of(b"new/3.c"))
+        maildir, new = (os.open(self.path_of(name), DIRECTORY) for name in (b"", b"new"))
+        folder = trash.Trash(maildir, ".Trash")
+        for name in (b"2.b", b"3.c"):
+            folder.move(name, dir_fd=new)
+        folder.close()
+        for fd in (maildir, new):
+            os.close(fd)
+        names = os.listdir(self.path_of(b".Trash/cur"))
+        are_links = [os.path.islink(self.path_of(b".Trash/cur/" + name)) for name in names]
+        self.assertEqual((self.file_names(), sum(are_links), len(names)), ([], 2, 4))
+        self.assertEqual(os.stat(self.path_of(b"other")).st_nlink, 1)
+
+    def test_special_files(self):
+        """What is in the place of a directory and is none is refused."""
+        self.put(b"new/1.a", b"1\n")
+        for name in (b".Trash", b".Trash/tmp", b".Trash/new", b".Trash/cur"):
+            for kind, make in SPECIAL_FILES.items():
+                if kind == "a directory":
+                    continue
+                make(self.path_of(name))
+                with self.session() as mailbox, self.assertRaises(RemovalFailed, msg=kind):
+                    result(mailbox.remove(mailbox.messages))
+                os.unlink(self.path_of(name))
+            os.mkdir(self.path_of(name))
+        self.assertEqual(self.file_names(), [b"new/1.a"])
+
+    def test_synced(self):
+        """New directories and all links are on disk before a message is removed, then that is."""
+        done = []
+        unlink = os.unlink
+
+        def path_at(fd):
+            return os.path.relpath(os.readlink(b"/proc/self/fd/%d" % fd), os.fsencode(self.root))
+
+        def record_unlink(name, *, dir_fd):
+            done.append(name)
+            unlink(name, dir_fd=dir_fd)
+
+        folder = b"ann/.Trash/cur"
+        for names, synced in (
+            ((b"1.a", b"2.b"), {b"ann", b"ann/.Trash", folder}),
+            # The folder has another file with this name.
+            ((b"2.b",), {folder}),
+        ):
+            for name in names:
+                self.put(b"new/" + name, name)
+            with (
+                mock.patch.object(os, "fsync", lambda fd: done.append(path_at(fd))),
+                mock.patch.object(os, "unlink", record_unlink),
+            ):
+                self.remove_all()
+            at = done.index(names[0])
+            self.assertEqual((set(done[:at]), done[at - 1]), (synced, folder))
+            self.assertEqual(done[at : at + len(names)], [*names])
+            self.assertIn(b"ann/new", done[at + len(names) :])
+            done.clear()
+        self.assertEqual(len(self.trashed()), 3)
 
     def test_killed(self):
         """If the server is killed between any two calls, the next QUIT completes the move."""
@@ -109,7 +189,18 @@ class TrashTests(MaildirCase):
             with mock.patch.object(trash.os, "fchown", side_effect=error) as fchown:
                 self.remove_all()
             self.assertEqual(fchown.call_count, 5)
+            if error:
+                for name in (b"", b"/cur"):
+                    mode = os.stat(self.path_of(b".Trash" + name)).st_mode
+                    self.assertEqual(mode & 0o777, 0o700)
             os.rename(self.path_of(b".Trash"), self.path_of(b"other%d" % owner))
+        self.put(b"new/1.a", b"1\n")
+        os.chmod(self.path_of(b""), 0o777)
+        self.remove_all()
+        self.assertEqual(os.stat(self.path_of(b".Trash/cur")).st_mode & 0o777, 0o777)
+        self.assertEqual(os.stat(self.path_of(b".Trash/maildirfolder")).st_mode & 0o777, 0o660)
+        shutil.rmtree(self.path_of(b".Trash"))
+        os.chmod(self.path_of(b""), 0o750)
         self.put(b"new/1.a", b"1\n")
         self.remove_all()
         for name in (b"", b"/cur", b"/maildirfolder"):
