@@ -73,7 +73,7 @@ def _record(maildir_fd: int, files: Sequence[tuple[bytes, int]], sign: int) -> N
         finally:
             os.close(fd)
     except FileNotFoundError:
-        return
+        pass
     except OSError as error:
         problem = explain_change(error, maildir_fd, path)
         _log.warn("quota file not updated: {error}", error=problem)

@@ -126,7 +126,6 @@ class MaildirDelivery:
             written = await self._run(self._write, unique_id, name, details, body)
         self._written.append(written)
         self._names[unique_id] = name
-        self._base_names.add(name)
         self._last = delivery_order(name)
         return True
 

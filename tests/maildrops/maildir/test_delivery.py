@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+from functools import partial
 from itertools import count
 from pathlib import Path
 from unittest.mock import patch
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from popserv.maildrops.layout import Layout
 from popserv.maildrops.maildir import delivery as delivery_module
 from popserv.maildrops.maildir.delivery import Delivery
-from tests.maildrops.maildir.harness import MaildirCase, failing, read_message
+from tests.maildrops.maildir.harness import SPECIAL_FILES, MaildirCase, failing, read_message
 
 MESSAGE = b"Subject: hello\n\nHello.\n"
 FAILURE = OSError(5, "a failure")
@@ -126,6 +127,33 @@ class DeliveryTests(MaildirCase):
         for name in names:
             self.assertRegex(name, rb"\A[0-9]+\.M[0-9]{6}P[0-9]+R[0-9a-f]{16}\.a\\057b\\072c\Z")
 
+    def test_time(self):
+        """A name begins with the time of delivery, which gives the order of messages."""
+        at = 1_700_000_000_012_345_678
+        with patch.object(delivery_module.time, "time_ns", return_value=at):
+            name = delivery_module._unique_name()
+        self.assertTrue(name.startswith(b"1700000000.M012345P%dR" % os.getpid()), name)
+
+    def test_taken_name(self):
+        """A file that has the name already is not overwritten, nor what a link leads to."""
+        path = self.path_of(b"tmp/1.a")
+        with patch.object(delivery_module, "_unique_name", return_value=b"1.a"):
+            for make in (os.mknod, partial(os.symlink, "nowhere")):
+                make(path)
+                self.assertRaises(OSError, self.deliver, users=[b"ann"])
+                self.assertTrue(os.path.lexists(path))
+                os.unlink(path)
+        self.assertEqual(self.files("*/*", "ann"), [])
+
+    def test_private(self):
+        """If a file cannot be given to the owner of the Maildir, only the server may read it."""
+        umask = os.umask(0)
+        self.addCleanup(os.umask, umask)
+        with patch.object(delivery_module, "copy_ownership"):
+            self.deliver(users=[b"ann"])
+        (file,) = Path(self.root, "ann", "new").iterdir()
+        self.assertEqual(file.stat().st_mode & 0o777, 0o600)
+
     def test_name_not_allowed(self):
         """A user name that the layout does not allow raises ValueError."""
         self.assertRaises(ValueError, self.deliver, users=[b"../ann"])
@@ -136,6 +164,17 @@ class DeliveryTests(MaildirCase):
         os.symlink("cur", self.path_of(b"new"))
         self.assertRaises(OSError, self.deliver)
         self.assertEqual(self.files("cur/*", "ann") + self.files("tmp/*", "ann"), [])
+
+    def test_special_files(self):
+        """What is in the place of tmp/ or new/ and is no directory is refused."""
+        for folder in (b"tmp", b"new"):
+            os.rmdir(self.path_of(folder))
+            for what, make in SPECIAL_FILES.items():
+                if what != "a directory":
+                    make(self.path_of(folder))
+                    self.assertRaises(OSError, self.deliver)
+                    os.unlink(self.path_of(folder))
+            os.mkdir(self.path_of(folder))
 
     def test_read(self):
         """The store shows delivered messages in the order of delivery."""

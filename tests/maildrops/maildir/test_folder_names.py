@@ -27,6 +27,7 @@ class DirectoryTests(SynchronousTestCase):
             ("台北.日本語", ".&U,BTFw-.&ZeVnLIqe-"),
             ("INBOX", ""),
             ("Inbox", ""),
+            ("x" * 254, "." + "x" * 254),
         ):
             self.assertEqual(directory_of(folder), directory)
 
@@ -114,6 +115,8 @@ class FolderLayoutTests(SynchronousTestCase):
         os.mknod(f"{self.root}/ann/.File")
         error = self.assertRaises(UnusablePath, layout.open, UserFolder(b"ann", b"File"))
         self.assertEqual(str(error), f"{self.root}/ann/.File is a file, an mbox perhaps")
+        os.mkfifo(f"{self.root}/ann/.FIFO")
+        self.assertRaises(UnusablePath, layout.open, UserFolder(b"ann", b"FIFO"))
         for user in (UserFolder(b"ann", b"Nowhere"), UserFolder(b"nobody", b"Sent")):
             self.assertRaises(FileNotFoundError, layout.open, user)
 

@@ -1,6 +1,7 @@
 """Tests of popserv.maildrops.maildir.hidden_file."""
 
 import os
+from hashlib import blake2b
 from unittest import mock
 
 from popserv.maildrops.maildir import hidden_file, small_files
@@ -33,6 +34,25 @@ class HiddenFileTests(MaildirCase):
         with mock.patch.object(os, "fchown", side_effect=PermissionError):
             save(self.fd, NONE)
         self.assertEqual(load(self.fd), NONE)
+
+    def test_octets(self):
+        """The octets are those that former versions of popserv read and write."""
+        text = b"popserv hidden 1\n" + b"".join(sorted(DIGESTS))
+        digest = blake2b(text, digest_size=16).digest()
+        self.put(b"popserv-hidden.new", b"unfinished")
+        save(self.fd, DIGESTS)
+        with open(self.path_of(b"popserv-hidden"), "rb") as file:
+            self.assertEqual(file.read(), text + digest)
+        self.assertFalse(os.path.exists(self.path_of(b"popserv-hidden.new")))
+        self.assertEqual(digest_of(b"1.a"), blake2b(b"1.a", digest_size=16).digest())
+
+    def test_is_damaged(self):
+        """Whether a file is damaged is told without a log line; no file is not damaged."""
+        self.assertFalse(hidden_file.is_damaged(self.fd))
+        save(self.fd, DIGESTS)
+        self.assertFalse(hidden_file.is_damaged(self.fd))
+        self.put(NAME, b"popserv hidden 1\n")
+        self.assertTrue(hidden_file.is_damaged(self.fd))
 
     def test_not_saved(self):
         """A file that cannot be written leaves the old one, and nothing else."""

@@ -65,9 +65,14 @@ class QuotaFileTests(MaildirCase):
         for folder in (b".Sent/new", b".Sent/cur"):
             os.makedirs(self.path_of(folder))
         maildrops = MaildirMaildrops(f"{self.root}/%u/.Sent", run=run_inline)
-        for mark, line in ((False, b""), (True, b"-3 -1\n")):
-            if mark:
-                self.put(b".Sent/maildirfolder", b"")
+        mark = self.path_of(b".Sent/maildirfolder")
+        for make, line in (
+            (lambda: None, b""),
+            (lambda: os.mknod(mark), b"-3 -1\n"),
+            (lambda: os.replace(mark, mark + b".old"), b"-3 -1\n"),
+            (lambda: os.symlink("nowhere", mark), b"-3 -1\n-3 -1\n"),
+        ):
+            make()
             self.put(b".Sent/new/9.x", b"1\n\n")
             with self.session(maildrops=maildrops) as mailbox:
                 result(mailbox.remove(mailbox.messages))
@@ -145,6 +150,20 @@ class QuotaFileTests(MaildirCase):
         """An empty file has no quota in its first line, and stays empty."""
         self.write(b"")
         self.assertEqual(self.lines_after_removal(0), b"")
+        self.assertEqual(self.log.warn.mock_calls, [])
+
+    def test_may_be_recorded(self):
+        """What cannot be ruled out may be a quota file, or mark a folder of one that has it."""
+        maildir = os.open(self.path_of(b"."), os.O_RDONLY)
+        self.addCleanup(os.close, maildir)
+        self.assertFalse(quota_file.may_be_recorded(maildir))
+        for name in (b"maildirsize", b"maildirfolder"):
+            for kind, make in {**SPECIAL_FILES, "a file": os.mknod}.items():
+                make(self.path_of(name))
+                self.assertTrue(quota_file.may_be_recorded(maildir), kind)
+                (os.rmdir if kind == "a directory" else os.unlink)(self.path_of(name))
+            with failing(os, "stat", PermissionError(13, "no"), lambda at, name=name: at == name):
+                self.assertTrue(quota_file.may_be_recorded(maildir))
 
     def test_special_files(self):
         """Only a regular file with one name is changed; if it is not, the log says so."""
@@ -161,6 +180,9 @@ class QuotaFileTests(MaildirCase):
             self.put(b"new/9.x")
             with self.session() as mailbox:
                 result(mailbox.remove(mailbox.messages[-1:]))
+            self.assertEqual(self.log.warn.call_count, number, kind)
+            with self.session() as mailbox:
+                quota_file.record_removals(mailbox.maildir_fd, [])
             self.assertEqual(self.log.warn.call_count, number, kind)
             self.assertNotIn(b"new/9.x", self.file_names())
             (os.rmdir if kind == "a directory" else os.unlink)(self.quota_file)

@@ -2,17 +2,26 @@
 
 import errno
 import os
+from unittest import mock
 
 from twisted.trial.unittest import TestCase
 
 from popserv.errors import DeliveryRefused, MaildropUnavailable, TryLater
 from popserv.maildrops.maildir import session_delivery, store
 from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.maildrops.maildir.unique_ids import pinned_file
 from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
 from popserv.testing import DeliveryContract
 from popserv.testing.delivery_contract import body_of
 from tests.maildrops.interrupted import InterruptedMixin
-from tests.maildrops.maildir.harness import MaildirCase, failing, result, run_inline
+from tests.maildrops.maildir.harness import (
+    DIRECTORY,
+    SPECIAL_FILES,
+    MaildirCase,
+    failing,
+    result,
+    run_inline,
+)
 
 
 class ContractTests(InterruptedMixin, DeliveryContract, TestCase):
@@ -93,12 +102,163 @@ class DeliveryTests(MaildirCase):
         expected = [b"new/5.M000000", b"new/5.M000001", b"new/6.M000000", b"new/6.M000001"]
         self.assertEqual(names, expected)
 
+    def test_last_number(self):
+        """A name may have any number of six digits; the one after it is a second later."""
+        digest = b"C0123456789abcdef0123.popserv"
+        self.deliver((b"5.M999998" + digest, 5), (b"x", 5), (b"y", 5))
+        names = [name.partition(b"C")[0] for name in self.file_names()]
+        self.assertEqual(names, [b"new/5.M999998", b"new/5.M999999", b"new/6.M000000"])
+
+    def test_first_times(self):
+        """Times may be as early as 1970, and count as 1970 if they are earlier."""
+        for messages, names in (
+            ([(b"0.a", 0)], [b"new/0.a"]),
+            ([(b"x", 0)], [b"new/0.M000000"]),
+            ([(b"y", -5)], [b"new/0.M000000"]),
+        ):
+            self.deliver(*messages)
+            self.assertEqual([name.partition(b"C")[0] for name in self.file_names()], names)
+            self.make_empty()
+
     def test_taken_name(self):
         """A unique-id that is the base name of another message is not used as one."""
         self.put(b"new/7.a")
         self.deliver((b"7.a", 7), (b"8.b", 8))
         self.deliver((b"x", 9))
         self.assertEqual(self.uids(), [b"7.a", b"8.b", b"x"])
+
+    def test_taken_during_scan(self):
+        """Nor is one of a message that was not found at first, which would be overwritten."""
+        self.put(b"new/9.z", b"pinned\n")
+        self.pin({b"9.z": b"p"})
+        self.patch(store, "MaildirDelivery", _WithoutMessages)
+        self.deliver((b"9.z", 9))
+        self.assertEqual(set(self.uids()), {b"p", b"9.z"})
+
+    def pin(self, unique_ids):
+        """Pin unique-ids, by base name."""
+        maildir = os.open(self.path_of(b""), DIRECTORY)
+        pinned_file.save(maildir, pinned_file.Pins(unique_ids))
+        os.close(maildir)
+
+    def test_interrupted(self):
+        """What an interrupted delivery has left, a pin and a file in tmp/, does not disturb."""
+        self.pin({b"1.gone": b"6.y"})
+        self.put(b"tmp/6.y", b"unfinished")
+        self.deliver((b"6.y", 6))
+        self.assertEqual(self.uids(), [b"6.y"])
+        self.assertEqual(os.listdir(self.path_of(b"tmp")), [])
+
+    def test_again(self):
+        """Of a message that is there already, it is told that it was not delivered."""
+        self.deliver((b"x", 5))
+        delivery = result(self.maildrops.open_delivery(b"ann"))
+        self.assertFalse(result(delivery.deliver(b"x", NO_DETAILS, body_of(b"x\n"))))
+        self.assertTrue(result(delivery.deliver(b"y", NO_DETAILS, body_of(b"y\n"))))
+        # What is not committed is not left in tmp/ either.
+        self.assertEqual(len(os.listdir(self.path_of(b"tmp"))), 1)
+        result(delivery.release())
+        self.assertEqual(os.listdir(self.path_of(b"tmp")), [])
+
+    def test_failing_write(self):
+        """A message that cannot be written whole is not left in tmp/."""
+        delivery = result(self.maildrops.open_delivery(b"ann"))
+        with failing(os, "fsync", OSError(errno.EIO, "I/O error")), self.assertRaises(OSError):
+            result(delivery.deliver(b"x", NO_DETAILS, body_of(b"x\n")))
+        self.assertEqual(os.listdir(self.path_of(b"tmp")), [])
+        result(delivery.release())
+
+    def test_permissions(self):
+        """The group of the Maildir has its access; what cannot be given away is private."""
+        self.addCleanup(os.umask, os.umask(0))
+        os.chmod(self.path_of(b""), 0o770)
+        self.deliver((b"1.a", 1))
+        self.patch(session_delivery, "copy_ownership", lambda maildir, fd: None)
+        self.deliver((b"2.b", 2))
+        modes = [os.stat(self.path_of(b"new/" + name)).st_mode & 0o777 for name in (b"1.a", b"2.b")]
+        self.assertEqual(modes, [0o660, 0o600])
+
+    def test_quota(self):
+        """What was delivered is added in the quota file, even if the rest cannot be."""
+        self.put(b"maildirsize", b"1000S\n")
+        real = os.rename
+        messages = [
+            (b"1.a,S=500", 1, Flags.SEEN),
+            (b"2.b", 2, Flags.DELETED),
+            (b"3.c", 3),
+            (b"4.d", 4),
+        ]
+        with (
+            failing(os, "rename", OSError(errno.EIO, "I/O error"), lambda old, _: old == b"4.d"),
+            self.assertRaises(OSError),
+        ):
+            self.deliver(*messages)
+        self.assertEqual(self.quota(), b"1000S\n504 2\n")
+        self.deliver(*messages)
+        self.assertEqual(self.quota(), b"1000S\n504 2\n4 1\n")
+        self.assertIs(os.rename, real)
+        self.assertEqual(len(self.file_names()), 4)
+
+    def quota(self):
+        """Return the quota file."""
+        with open(self.path_of(b"maildirsize"), "rb") as file:
+            return file.read()
+
+    def test_synced(self):
+        """Both folders are on disk when a delivery is committed."""
+        done = []
+
+        def path_at(fd):
+            return os.path.relpath(os.readlink(b"/proc/self/fd/%d" % fd), os.fsencode(self.root))
+
+        real = os.rename
+
+        def rename(old, new, **options):
+            real(old, new, **options)
+            done.append(new)
+
+        with (
+            mock.patch.object(os, "fsync", lambda fd: done.append(path_at(fd))),
+            mock.patch.object(os, "rename", rename),
+        ):
+            self.deliver((b"1.a", 1), (b"2.b", 2, Flags.SEEN))
+        self.assertEqual(done[-4:], [b"1.a", b"2.b:2,S", b"ann/new", b"ann/cur"])
+
+    def test_special_files(self):
+        """What has come in the place of a folder and is no directory is refused."""
+        for name in (b"tmp", b"new", b"cur"):
+            for kind, make in SPECIAL_FILES.items():
+                if kind == "a directory":
+                    continue
+                delivery = result(self.maildrops.open_delivery(b"ann"))
+                if name != b"tmp":
+                    result(delivery.deliver(b"x", NO_DETAILS, body_of(b"x\n")))
+                os.rename(self.path_of(name), self.path_of(b"old"))
+                make(self.path_of(name))
+                with self.assertRaises(OSError, msg=(name, kind)):
+                    result(delivery.deliver(b"y", NO_DETAILS, body_of(b"y\n")))
+                    result(delivery.commit())
+                result(delivery.release())
+                os.unlink(self.path_of(name))
+                os.rename(self.path_of(b"old"), self.path_of(name))
+        self.assertEqual(self.file_names(), [])
+
+    def test_link_in_tmp(self):
+        """A link that another program makes in tmp/ meanwhile is not written through."""
+        self.put(b"victim", b"precious")
+        real = os.unlink
+
+        def unlink(name, **options):
+            try:
+                real(name, **options)
+            finally:
+                if name == b"6.y" and not os.path.lexists(self.path_of(b"tmp/6.y")):
+                    os.symlink("../victim", self.path_of(b"tmp/6.y"))
+
+        with mock.patch.object(os, "unlink", unlink), self.assertRaises(OSError):
+            self.deliver((b"6.y", 6))
+        with open(self.path_of(b"victim"), "rb") as file:
+            self.assertEqual(file.read(), b"precious")
 
     def test_folders(self):
         """Messages without flags are in new/, others in cur/ with the info that is usual there."""
@@ -120,6 +280,8 @@ class DeliveryTests(MaildirCase):
     def test_renamed_during_scan(self):
         """A message that is renamed while the Maildir is opened is not delivered again."""
         self.deliver((b"x", 5), (b"6.y", 6))
+        for name in self.file_names():
+            self.move(name, b"cur/" + name[4:] + b":2,S")
         # As if the first scan had found nothing.
         self.patch(store, "MaildirDelivery", _WithoutMessages)
         self.deliver((b"x", 5), (b"6.y", 6))

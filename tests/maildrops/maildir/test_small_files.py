@@ -2,6 +2,8 @@
 
 import errno
 import os
+import time
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -54,6 +56,14 @@ class FilesTests(SynchronousTestCase):
             expected = version(NAME, self.fd)
             self.assertEqual(version(NAME, self.fd, cached=True), expected)
             self.write(b"x")
+        for what, make in SPECIAL_FILES.items():
+            os.unlink(self.file)
+            make(self.file)
+            expected = version(NAME, self.fd)
+            self.assertEqual(version(NAME, self.fd, cached=True), expected, what)
+            if what == "a directory":
+                os.rmdir(self.file)
+                self.write(b"x")
 
     def test_changes(self):
         """A file that was replaced, appended to or changed has another version."""
@@ -77,6 +87,12 @@ class FilesTests(SynchronousTestCase):
         self.assertTrue(is_settled(version(NAME, self.fd)))
         self.assertTrue(is_settled(None))
 
+    def test_settled_times(self):
+        """Both times must be in the past: copying programs set one of them."""
+        later = time.time_ns() + 10**12
+        for times, settled in (((0, 0), True), ((0, later), False), ((later, 0), False)):
+            self.assertIs(is_settled((1, 2, 3, *times)), settled)
+
     def test_special_files(self):
         """What is not a regular file is refused, with its name."""
         for what, make in SPECIAL_FILES.items():
@@ -84,6 +100,8 @@ class FilesTests(SynchronousTestCase):
                 make(self.file)
                 error = self.assertRaises(OSError, read_file, NAME, self.fd)
                 self.assertEqual(error.filename, NAME)
+                is_link = what.startswith(("a link", "a dangling link"))
+                self.assertEqual("symbolic link" in str(error), is_link)
                 (os.rmdir if what == "a directory" else os.unlink)(self.file)
 
     def test_too_large(self):
@@ -92,6 +110,8 @@ class FilesTests(SynchronousTestCase):
         self.write(b"xxx")
         error = self.assertRaises(OSError, read_file, NAME, self.fd)
         self.assertIn("more than 2 octets", str(error))
+        self.write(b"xx")
+        self.assertEqual(read_file(NAME, self.fd)[0], b"xx")
 
     def test_permission(self):
         """An error of opening the file has its name."""
@@ -119,6 +139,48 @@ class FilesTests(SynchronousTestCase):
             self.replace(data)
             self.assertEqual(read_file(NAME, self.fd)[0], data)
             self.assertEqual(os.listdir(self.path), [os.fsdecode(NAME)])
+
+    def test_synced(self):
+        """The contents are on disk before the file has its name, and then the directory is."""
+        done = []
+        real = os.rename
+
+        def rename(*names, **options):
+            real(*names, **options)
+            done.append("rename")
+
+        with (
+            mock.patch.object(os, "fsync", lambda fd: done.append(fd == self.fd)),
+            mock.patch.object(os, "rename", rename),
+        ):
+            replace_file(NAME, NAME + b".new", b"x", self.fd)
+        self.assertEqual(done, [False, "rename", True])
+
+    def test_private(self):
+        """A file that cannot be given away is for the server alone."""
+        self.addCleanup(os.umask, os.umask(0))
+        with mock.patch.object(small_files, "copy_ownership"):
+            replace_file(NAME, NAME + b".new", b"x", self.fd)
+        self.assertEqual(os.stat(self.file).st_mode & 0o777, 0o600)
+
+    def test_link_made_meanwhile(self):
+        """A link that another program makes while a file is replaced is not written through."""
+        victim = os.path.join(self.path, "victim")
+        with open(victim, "wb") as file:
+            file.write(b"precious")
+        real = os.unlink
+
+        def unlink(name, **options):
+            try:
+                real(name, **options)
+            finally:
+                if not os.path.lexists(self.file + b".new"):
+                    os.symlink(b"victim", self.file + b".new")
+
+        with mock.patch.object(os, "unlink", unlink), self.assertRaises(OSError):
+            replace_file(NAME, NAME + b".new", b"new", self.fd)
+        with open(victim, "rb") as file:
+            self.assertEqual(file.read(), b"precious")
 
     def test_not_replaced(self):
         """If that fails, the old file is there, and the error has the name."""

@@ -139,7 +139,7 @@ def _count_one(
     try:
         fd = os.open(name, OPEN_FLAGS, dir_fd=folder)
     except PermissionError as error:
-        problem = explain_in_directory(error, folder, base_name + location[1:])
+        problem = explain_in_directory(error, folder, name)
         _log.warn("message skipped: {problem}", problem=problem)
         counts.unreadable = True
         return

@@ -102,15 +102,17 @@ class OctetsTests(MaildirCase):
 
     def test_unreadable(self):
         """A message that the server may not read is left out, with a warning in the log."""
-        self.put(b"new/1.a")
+        self.put(b"cur/1.a:2,S")
         self.put(b"new/2.b", b"b\n")
         denied = PermissionError(errno.EACCES, "denied")
         with (
-            failing(os, "open", denied, lambda name, *_: name == b"1.a"),
+            failing(os, "open", denied, lambda name, *_: name == b"1.a:2,S"),
             mock.patch.object(counting, "_log") as log,
         ):
             self.assertEqual(self.read_in_session(), [b"b\n"])
         log.warn.assert_called_once()
+        problem = str(log.warn.call_args.kwargs["problem"])
+        self.assertTrue(problem.startswith(f"{self.root}/ann/cur/1.a:2,S cannot be read"), problem)
         self.assertEqual(len(self.read_in_session()), 2)
 
     def test_special_files(self):

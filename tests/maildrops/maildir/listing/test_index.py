@@ -14,6 +14,7 @@ from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.core import listings
 from popserv.core.maildrop import Maildrop
@@ -258,6 +259,46 @@ class CachedUpdateTests(MaildirCase):
         error = BlockingIOError(errno.EAGAIN, "not in the dentry cache")
         with failing(counting, "open_cached", error):
             self.assert_not_cached("not in the dentry cache")
+
+
+class SavingTests(SynchronousTestCase):
+    """When the size file is written: if it spares more than writing it costs."""
+
+    def is_worth_saving(self, messages, saved, unsaved=0, has_times=True, times=None):
+        """Return whether a maildrop is, given the messages in its file and those to be added."""
+        state = index.SizeFileState(saved, has_times)
+        state.unsaved = unsaved
+        each = index.empty_index(None, state)
+        return each._replace(base_names=(b"1.a",) * messages, times=times).is_worth_saving()
+
+    def test_new(self):
+        """Fifty new messages are worth it, in a large maildrop one in a hundred."""
+        for messages, unsaved, is_worth in (
+            *((0, 0, False), (60, 49, False), (60, 50, True), (5000, 50, True)),
+            *((5099, 50, True), (5100, 50, False), (6000, 59, False), (6000, 60, True)),
+        ):
+            self.assertIs(self.is_worth_saving(messages, 0, unsaved), is_worth, messages)
+
+    def test_removed(self):
+        """So is a file with twice as many messages as there are, if these are fifty."""
+        for messages, saved, is_worth in (
+            *((0, 49, False), (0, 50, True), (25, 50, True), (26, 50, False)),
+            *((100, 199, False), (100, 200, True)),
+        ):
+            self.assertIs(self.is_worth_saving(messages, saved), is_worth, (messages, saved))
+
+    def test_times(self):
+        """So is a file without times, once each folder has them."""
+        new, cur = (0, 1, 2, 3, 4), (1, 1, 5, 3, 4)
+        for saved, has_times, times, is_worth in (
+            (1, False, [new, cur], True),
+            (1, False, [new, (1,)], False),
+            (1, False, None, False),
+            (1, True, [new, cur], False),
+            (0, False, [new, cur], False),
+        ):
+            found = self.is_worth_saving(1, saved, 0, has_times, times)
+            self.assertIs(found, is_worth, (saved, has_times, times))
 
 
 class UniqueIdTests(MaildirCase):

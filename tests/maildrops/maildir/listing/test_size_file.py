@@ -113,6 +113,30 @@ class FormatTests(SynchronousTestCase):
         """Any contents of a Maildir are decoded as they were encoded."""
         self.assertEqual(comparable(decode(encoded(contents))), comparable(contents))
 
+    def test_octets(self):
+        """The octets are those that other servers of this version write and read."""
+        contents = some_contents()
+        columns = (contents.octets, contents.stamps)
+        times = b"2 0 1 2 -3 4 1 5 6 9223372036854775808 0"
+        numbers = ("Q", [1, 2]), ("Q", [0, 999]), ("Q", [0]), ("I", [0, 1, 2])
+        for changes, head, others in (
+            ({}, b"3 12 38 2 1 " + times, numbers),
+            ({"downgraded": None}, b"3 12 38 -1 1 " + times, numbers[2:]),
+            ({"times": None}, b"3 12 38 2 1 -1", numbers),
+        ):
+            text = b"popserv-sizes 3 %b %b\n" % (sys.byteorder.encode("ascii"), head)
+            text += b"".join(each.tobytes() for each in columns)
+            text += b"".join(array(*each).tobytes() for each in others)
+            text += b"0\x001:2,S\x001:2,1000000000.x\x001000000001.x\x001000000002.x"
+            self.assertEqual(encoded(contents._replace(**changes)), with_digest(text))
+
+    def test_long_names(self):
+        """A base name may have the octets that file systems allow, 255 characters of UTF-8."""
+        for octets in (765, 1024):
+            name = b"1000000000.".ljust(octets, b"x")
+            contents = some_contents(1, base_names=[name])
+            self.assertEqual(decode(encoded(contents)).base_names, (name,))
+
     def test_large(self):
         """Base names of more than one batch are decoded, too."""
         contents = some_contents(100)
@@ -209,8 +233,9 @@ class FormatTests(SynchronousTestCase):
                 decode(encoded(some_contents(**wrong)))
         data = encoded(some_contents())[:-32]
         kinds = data.index(b"0\x00" + b"1:2,S")
-        with self.assertRaises(ValueError):
-            decode(with_digest(data[: kinds - 1] + b"\xff" + data[kinds:]))
+        for number in (b"\3", b"\xff"):
+            with self.assertRaises(ValueError):
+                decode(with_digest(data[: kinds - 4] + number.ljust(4, b"\0") + data[kinds:]))
 
     def test_long_heads(self):
         """A long first line that does not match is rejected in linear time."""
@@ -439,6 +464,17 @@ class FileTests(SynchronousTestCase):
         self.patch(size_file, "_MAX_LOCATION_OCTETS", 3)
         self.assertFalse(save(self.fd, some_contents(3)))
         self.assertEqual(self.names(), [])
+
+    def test_maximum(self):
+        """A file with exactly the maximum of messages and octets is written and read."""
+        octets = len(encoded(some_contents(3)))
+        for messages, maximum, is_saved in ((3, octets - 1, False), (3, octets, True)):
+            self.patch(size_file, "MAX_MESSAGES", messages)
+            self.patch(size_file, "MAX_OCTETS", maximum)
+            self.assertEqual(save(self.fd, some_contents(3)), is_saved)
+        self.assert_holds(some_contents(3))
+        self.patch(size_file, "MAX_MESSAGES", 2)
+        self.assertIsNone(load(self.fd))
 
     def test_killed(self):
         """A server that is killed at any step leaves the old file, the new one, or none."""
