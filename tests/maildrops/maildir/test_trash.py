@@ -153,6 +153,24 @@ class TrashTests(MaildirCase):
             done.clear()
         self.assertEqual(len(self.trashed()), 3)
 
+    def test_synced_alone(self):
+        """So is the link of a file that was not linked before, or has a name that is taken."""
+        maildir, new = (os.open(self.path_of(name), DIRECTORY) for name in (b"", b"new"))
+        folder = trash.Trash(maildir, ".Trash")
+        for content in (b"1\n", b"2\n"):
+            self.put(b"new/1.a", content)
+            calls = mock.Mock(wraps=os)
+            with (
+                mock.patch.object(os, "fsync", calls.fsync),
+                mock.patch.object(os, "unlink", calls.unlink),
+            ):
+                folder.move(b"1.a", dir_fd=new)
+            self.assertEqual([name for name, _, _ in calls.mock_calls], ["fsync", "unlink"])
+        for fd in (maildir, new):
+            os.close(fd)
+        folder.close()
+        self.assertEqual(sorted(self.trashed().values()), [b"1\n", b"2\n"])
+
     def test_killed(self):
         """If the server is killed between any two calls, the next QUIT completes the move."""
         for call in ("link", "unlink", "mkdir", "fsync", "fchown"):

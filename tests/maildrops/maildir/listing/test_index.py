@@ -417,6 +417,16 @@ class SizeFileTests(SizeFileCase):
             self.assertEqual(self.listing(), first)
         self.assertEqual(self.read_in_session(), self.bodies)
 
+    def test_not_local(self):
+        """On a file system that is not local, each session is opened in a thread."""
+        wait_for_clock_tick()
+        self.listing()
+        self.restart()
+        self.maildrops._open_cached = self.fail
+        with mock.patch.object(folders, "is_local_filesystem", return_value=False):
+            for _ in range(3):
+                self.listing()
+
     def test_columns(self):
         """Downgraded forms and header-only messages survive a restart, too."""
         self.downgrader = Downgrader

@@ -130,6 +130,19 @@ class FormatTests(SynchronousTestCase):
             text += b"0\x001:2,S\x001:2,1000000000.x\x001000000001.x\x001000000002.x"
             self.assertEqual(encoded(contents._replace(**changes)), with_digest(text))
 
+    def test_largest(self):
+        """A message may have 2**50 octets, and as many in its downgraded form."""
+        contents = some_contents(1, octets=array("Q", [2**50]), downgraded={0: 2**50})
+        self.assertEqual(comparable(decode(encoded(contents))), comparable(contents))
+
+    def test_empty_name(self):
+        """An empty base name after the last one is rejected, wherever batches end."""
+        names = [*some_contents().base_names, b""]
+        for batch in (1, 13, 500):
+            self.patch(size_file, "_BATCH", batch)
+            with self.assertRaises(ValueError):
+                decode(encoded(some_contents(base_names=names)))
+
     def test_long_names(self):
         """A base name may have the octets that file systems allow, 255 characters of UTF-8."""
         for octets in (765, 1024):
@@ -250,7 +263,11 @@ class FormatTests(SynchronousTestCase):
         contents = some_contents(300, locations=locations)
         with self.assertRaises(ValueError):
             encoded(contents)
-        self.patch(size_file, "_MAX_LOCATION_OCTETS", 1 << 20)
+        octets = sum(map(len, locations)) + 299
+        self.patch(size_file, "_MAX_LOCATION_OCTETS", octets - 1)
+        with self.assertRaises(ValueError):
+            encoded(contents)
+        self.patch(size_file, "_MAX_LOCATION_OCTETS", octets)
         data = encoded(contents)
         self.assertEqual(comparable(decode(data)), comparable(contents))
         self.patch(size_file, "_MAX_LOCATION_OCTETS", 1 << 16)
@@ -386,6 +403,25 @@ class FileTests(SynchronousTestCase):
             with open(victim, "rb") as file:
                 self.assertEqual(file.read(), b"precious")
             self.assertEqual(self.names(), [NAME, b"victim"])
+
+    def test_link_made_meanwhile(self):
+        """A link that another program makes while a file is written is not written through."""
+        victim = self.path_of(b"victim")
+        with open(victim, "wb") as file:
+            file.write(b"precious")
+        real = os.unlink
+
+        def unlink(name, **options):
+            try:
+                real(name, **options)
+            finally:
+                if name == UNFINISHED and not os.path.lexists(self.path_of(name)):
+                    os.symlink(b"victim", self.path_of(name))
+
+        with mock.patch.object(os, "unlink", unlink):
+            self.assertFalse(save(self.fd, some_contents()))
+        with open(victim, "rb") as file:
+            self.assertEqual(file.read(), b"precious")
 
     def test_too_large(self):
         """A file longer than the maximum is not read."""
