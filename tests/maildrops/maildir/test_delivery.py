@@ -47,8 +47,11 @@ class DeliveryTests(MaildirCase):
         delivery.write(io.BytesIO(MESSAGE), [b"ann", b"bob"])
         self.assertEqual(self.files("tmp/*", "ann", "bob"), [MESSAGE] * 2)
         self.assertEqual(self.files("new/*", "ann", "bob"), [])
+        names = [os.fsdecode(name) for name in delivery.names]
         delivery.commit()
         delivery.close()
+        for user, name in zip(("ann", "bob"), names, strict=True):
+            self.assertEqual(Path(self.root, user, "new", name).read_bytes(), MESSAGE)
         self.assertEqual(self.files("tmp/*", "ann", "bob"), [])
         for user in ("ann", "bob"):
             self.assertEqual(self.files("new/*", user), [MESSAGE])
@@ -72,12 +75,13 @@ class DeliveryTests(MaildirCase):
         self.assertEqual(stored, [prefix + message])
 
     def test_order(self):
-        """The file is synced before it is renamed, and new/ before commit returns."""
-        done = []
+        """The whole file is synced before it is renamed, and new/ before commit returns."""
+        done, sizes = [], []
         fsync, rename = os.fsync, os.rename
 
         def record_fsync(fd):
             done.append(("fsync", os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
+            sizes.append(os.fstat(fd).st_size)
             fsync(fd)
 
         def record_rename(name, *args, **more):
@@ -88,6 +92,7 @@ class DeliveryTests(MaildirCase):
             self.deliver(users=[b"ann"])
         name = done[0][1]
         self.assertEqual(done, [("fsync", name), ("rename", name), ("fsync", "new")])
+        self.assertEqual(sizes[0], len(MESSAGE))
 
     def test_failures(self):
         """If any call fails before commit, no user has the message and no file stays open."""
@@ -145,10 +150,23 @@ class DeliveryTests(MaildirCase):
                 os.unlink(path)
         self.assertEqual(self.files("*/*", "ann"), [])
 
+    def test_permissions(self):
+        """The group of the Maildir has its access to the message."""
+        os.chmod(self.path_of(b""), 0o770)
+        self.deliver(users=[b"ann"])
+        (file,) = Path(self.root, "ann", "new").iterdir()
+        self.assertEqual(file.stat().st_mode & 0o777, 0o660)
+
+    def test_quota(self):
+        """The octets of the message and its prefix are added in the quota file."""
+        self.put(b"maildirsize", b"1000S\n")
+        self.deliver(users=[b"ann"], prefix=b"a: b\n")
+        quota = Path(os.fsdecode(self.path_of(b"maildirsize")))
+        self.assertEqual(quota.read_bytes(), b"1000S\n%d 1\n" % (len(MESSAGE) + 5))
+
     def test_private(self):
         """If a file cannot be given to the owner of the Maildir, only the server may read it."""
-        umask = os.umask(0)
-        self.addCleanup(os.umask, umask)
+        self.addCleanup(os.umask, os.umask(0))
         with patch.object(delivery_module, "copy_ownership"):
             self.deliver(users=[b"ann"])
         (file,) = Path(self.root, "ann", "new").iterdir()

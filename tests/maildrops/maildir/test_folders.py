@@ -5,10 +5,14 @@ import shutil
 import time
 from functools import partial
 from itertools import chain, count
+from unittest import mock
 
 from popserv.errors import MaildropUnavailable
+from popserv.maildrops.cached_open import NotCached
+from popserv.maildrops.maildir import folders
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from tests.maildrops.maildir.harness import (
+    DIRECTORY,
     RENAMES,
     SPECIAL_FILES,
     IndexedCase,
@@ -113,6 +117,17 @@ class UnchangedTests(IndexedCase):
         self.put(b"new/1.a")
         self.assertEqual(len(self.scans()[0]), 2)
 
+    def test_missing_folder(self):
+        """While a folder does not exist, the other one is not listed again either."""
+        for name, message in ((b"new", b"new/1.a"), (b"cur", b"cur/2.b:2,")):
+            os.unlink(self.path_of(message))
+            os.rmdir(self.path_of(name))
+            wait_for_clock_tick()
+            self.scans()
+            self.assertEqual(self.scans()[1], 0)
+            os.mkdir(self.path_of(name))
+            self.put(message)
+
     def test_own_removal(self):
         """Removed messages are not shown again, to any user of the same Maildir."""
         os.symlink("ann", self.path_of(b"", b"bob").rstrip(b"/"))
@@ -165,6 +180,71 @@ class ClockTickTests(MaildirCase):
             self.check(n / 50_000 for n in range(300, 500))
 
 
+class TimesTests(MaildirCase):
+    """Which times of folders are trusted, to the nanosecond."""
+
+    def setUp(self):
+        """Open the Maildir, whose folders have times in the past."""
+        super().setUp()
+        self.folders = folders.Folders(os.open(self.path_of(b""), DIRECTORY))
+        self.addCleanup(self.folders.close)
+        # Nothing can set the other time, that of the change.
+        for name in (b"new", b"cur"):
+            os.utime(self.path_of(name), ns=(0, 0))
+        self.changed = max(os.stat(self.path_of(name)).st_ctime_ns for name in (b"new", b"cur"))
+
+    def scan_at(self, now):
+        """Return a scan that is made at a time."""
+        with mock.patch.object(folders.time, "clock_gettime_ns", return_value=now):
+            return self.folders.scan()
+
+    def test_settled(self):
+        """A scan is settled if the folders have changed more than a clock tick before."""
+        for age, is_settled in (
+            (0, False),
+            (folders.CLOCK_TICK, False),
+            (folders.CLOCK_TICK + 1, True),
+        ):
+            self.assertIs(self.scan_at(self.changed + age).is_settled, is_settled)
+        os.utime(self.path_of(b"cur"), ns=(0, self.changed + 10**12))
+        self.assertFalse(self.scan_at(self.changed + 10**11).is_settled)
+
+    def test_trusted(self):
+        """Times are trusted if they are older than what any file system may round to."""
+        numbers = [(0,), (1,)]
+        self.assertEqual(self.scan_at(self.changed).times, numbers)
+        changed = [os.stat(self.path_of(name)).st_ctime_ns for name in (b"new", b"cur")]
+        self.assertEqual(self.scan_at(min(changed) + folders.TRUSTED_AGE).times, numbers)
+        trusted = self.scan_at(self.changed + folders.TRUSTED_AGE + 1).times
+        self.assertEqual(trusted, self.folders.times())
+        self.assertEqual([len(each) for each in trusted], [5, 5])
+        os.utime(self.path_of(b"cur"), ns=(0, self.changed + 10**12))
+        self.assertEqual(self.scan_at(self.changed + 10**11).times[1], (1,))
+
+    def test_cached(self):
+        """A folder is in memory for sure if it is small, and was changed in the last 30 seconds."""
+        at = 10**18
+        for name in (b"new", b"cur"):
+            os.utime(self.path_of(name), ns=(0, at))
+        for age, is_cached in (
+            (-1, False),
+            (0, True),
+            (folders.RECENTLY - 1, True),
+            (folders.RECENTLY, False),
+        ):
+            with mock.patch.object(folders.time, "time_ns", return_value=at + age):
+                if is_cached:
+                    self.folders.scan(cached=True)
+                else:
+                    self.assertRaises(NotCached, self.folders.scan, cached=True)
+        size = os.stat(self.path_of(b"new")).st_size
+        with mock.patch.object(folders.time, "time_ns", return_value=at):
+            with mock.patch.object(folders, "_BLOCK", size):
+                self.folders.scan(cached=True)
+            with mock.patch.object(folders, "_BLOCK", size - 1):
+                self.assertRaises(NotCached, self.folders.scan, cached=True)
+
+
 class ScanTests(MaildirCase):
     """A scan finds all messages, while other programs rename them."""
 
@@ -175,8 +255,12 @@ class ScanTests(MaildirCase):
             self.put(folder + b"/1." + folder)
             for n, make in enumerate(SPECIAL_FILES.values()):
                 make(self.path_of(b"%b/%d.x" % (folder, n)))
-        with self.session() as mailbox:
-            self.assertEqual(uids_of(mailbox), [b"1.cur", b"1.new"])
+        for batch in (1024, 1):
+            # Some batches have no message.
+            self.patch(folders, "_BATCH", batch)
+            self.restart()
+            with self.session() as mailbox:
+                self.assertEqual(uids_of(mailbox), [b"1.cur", b"1.new"])
 
     def test_new_before_cur(self):
         """new/ is listed before cur/, in the order in which messages move."""
@@ -188,8 +272,8 @@ class ScanTests(MaildirCase):
             self.move(b"new/1.a", b"cur/1.a:2,S")
             with before_each_call(os, "scandir", lambda fd: listed.append(os.fstat(fd).st_ino)):
                 self.assertEqual(read_message(mailbox, 0), b"x\n")
-        folders = [os.stat(self.path_of(name)).st_ino for name in (b"new", b"cur")]
-        self.assertEqual(listed[:2], folders)
+        inodes = [os.stat(self.path_of(name)).st_ino for name in (b"new", b"cur")]
+        self.assertEqual(listed[:2], inodes)
 
     def test_renamed(self):
         """A message renamed while folders are listed is listed once, and found."""

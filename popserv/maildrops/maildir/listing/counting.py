@@ -88,7 +88,7 @@ def count_messages(
     duplicates: Mapping[bytes, bytes],
     downgrader: MakeDowngrader | None,
     *,
-    cached: bool = False,
+    cached: bool,
 ) -> Counts:
     """Count messages that a scan has found; see :func:`measure`.
 

@@ -1,6 +1,7 @@
 """counting: octets are counted from the bytes (RFC 1725 section 10)."""
 
 import errno
+import gzip
 import os
 import shutil
 from unittest import mock
@@ -8,6 +9,7 @@ from unittest import mock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from popserv.errors import MaildropUnavailable
 from popserv.maildrops.maildir import folders
 from popserv.maildrops.maildir.listing import counting
 from popserv.messages.downgrade.downgrader import Downgrader
@@ -114,6 +116,25 @@ class OctetsTests(MaildirCase):
         problem = str(log.warn.call_args.kwargs["problem"])
         self.assertTrue(problem.startswith(f"{self.root}/ann/cur/1.a:2,S cannot be read"), problem)
         self.assertEqual(len(self.read_in_session()), 2)
+
+    def test_errors(self):
+        """If a message cannot be opened or read for another reason, the maildrop is refused."""
+        self.put(b"cur/1.a:2,S", b"x" * counting.SMALL_MESSAGE)
+        broken = OSError(errno.EIO, "broken")
+        for call, when in (
+            ("open", lambda name, *_: name == b"1.a:2,S"),
+            ("read", lambda *_: True),
+        ):
+            with failing(os, call, broken, when):
+                cause = self.assert_refused(MaildropUnavailable)
+            self.assertEqual(str(cause), f"{self.root}/ann/cur/1.a:2,S: broken")
+        self.assertEqual(len(self.read_in_session()), 1)
+
+    def test_damaged(self):
+        """A compressed message that cannot be decompressed has 0 octets."""
+        self.put(b"new/1.a", gzip.compress(b"x")[:-1])
+        with self.session() as mailbox:
+            self.assertEqual([*mailbox.messages.octets], [0])
 
     def test_special_files(self):
         """A file that becomes a special file before it is counted is left out."""

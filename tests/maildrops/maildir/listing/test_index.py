@@ -203,6 +203,18 @@ class CachedUpdateTests(MaildirCase):
             self.before = self.update(self.before, texts={})
         with mock.patch.object(index, "MAX_CACHED_MESSAGES", 4):
             self.assert_not_cached("messages")
+        with mock.patch.object(index, "MAX_CACHED_MESSAGES", 5):
+            self.update(self.before, texts={})
+
+    def test_recorded(self):
+        """Each update records how many messages it has counted."""
+        recorded = []
+        for n in range(3):
+            self.put(b"new/1%d.x" % n, b"\n")
+            self.put(b"cur/2%d.x" % n, b"\n")
+            self.before = self.update(self.before, record=recorded.append)
+        self.update(self.before, record=recorded.append, texts={})
+        self.assertEqual(recorded, [2, 2, 2, 0])
 
     def test_folders(self):
         """A folder must have been changed recently, and be small, to be in memory for sure."""
@@ -241,14 +253,14 @@ class CachedUpdateTests(MaildirCase):
 
     def test_page_cache(self):
         """A thread reads a message that the page cache does not have, or has in part."""
-        self.put(b"new/1.a", b"a: b\n\n")
+        self.put(b"new/1.a", b"a: b\n\nx\n")
         error = BlockingIOError(errno.EAGAIN, "not in the page cache")
         with failing(os, "preadv", error):
             self.assert_not_cached("not in the page cache")
         real = os.preadv
 
         def preadv(fd, buffers, offset, flags):
-            return real(fd, [buffers[0][:4]], offset)
+            return real(fd, [buffers[0][:7]], offset)
 
         with mock.patch.object(os, "preadv", preadv):
             self.assert_not_cached("in part")
@@ -299,6 +311,21 @@ class SavingTests(SynchronousTestCase):
         ):
             found = self.is_worth_saving(1, saved, 0, has_times, times)
             self.assertIs(found, is_worth, (saved, has_times, times))
+
+    def test_saved(self):
+        """A file that was written, or could not be, is not written again for the same messages."""
+        each = index.empty_index(None)
+        state = each.size_file_state
+        for messages, times, has_times in (
+            (3, [(0, 1, 2, 3, 4)], True),
+            (2, None, False),
+            (0, [], True),
+        ):
+            state.unsaved = 9
+            with mock.patch.object(size_file, "save"), mock.patch.object(size_file, "remove"):
+                each._replace(base_names=(b"1.a",) * messages, times=times).save(-1)
+            found = (state.messages, state.has_times, state.unsaved)
+            self.assertEqual(found, (messages, has_times, 0))
 
 
 class UniqueIdTests(MaildirCase):
