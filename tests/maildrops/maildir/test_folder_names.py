@@ -120,6 +120,12 @@ class FolderLayoutTests(SynchronousTestCase):
         for user in (UserFolder(b"ann", b"Nowhere"), UserFolder(b"nobody", b"Sent")):
             self.assertRaises(FileNotFoundError, layout.open, user)
 
+    def test_not_utf_8(self):
+        """A name that is not in UTF-8 is that of no folder, and not that of the inbox."""
+        layout = FolderLayout(self.root)
+        for call in (layout.path, layout.open):
+            self.assertRaises(ValueError, call, UserFolder(b"ann", b"\xff"))
+
     @given(st.binary(max_size=20))
     def test_within(self, folder):
         """Whatever a client sends, the path is that of a directory right in the Maildir."""
