@@ -5,6 +5,7 @@ import time
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import providedBy
 from zope.interface.verify import verifyObject
 
 from popserv.core.user_folder import UserFolder
@@ -137,8 +138,9 @@ class UserSettingsTests(MaildirCase):
         }
 
     def test_interface(self):
-        """The store provides IConfigurableStore."""
-        self.assertTrue(verifyObject(IConfigurableStore, self.maildrops))
+        """The store provides what Maildirs do, and IConfigurableStore."""
+        for interface in (*providedBy(self.maildrops._maildirs), IConfigurableStore):
+            self.assertTrue(verifyObject(interface, self.maildrops))
 
     def test_one_lock(self):
         """Sessions with and without settings exclude each other, also of a missing Maildir."""

@@ -15,7 +15,7 @@ from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.settings import StoreSettings
 from popserv.testing import NewMailContract
 from tests.maildrops.interrupted import Killed, interposed
-from tests.maildrops.maildir.harness import MaildirCase, result, run_inline
+from tests.maildrops.maildir.harness import MaildirCase, result, run_inline, uids_of
 
 MESSAGE = b"Subject: x\n\n" + b"text\n" * 5000
 
@@ -53,6 +53,12 @@ class FinalDeliveryTests(MaildirCase):
     def files(self, folder="*"):
         """Return the contents of the files below the root in these folders."""
         return [each.read_bytes() for each in Path(self.root).rglob(f"{folder}/*.*")]
+
+    def test_unique_id(self):
+        """The unique-id is the one that sessions show."""
+        uid = self.deliver()
+        with self.session() as mailbox:
+            self.assertEqual(uids_of(mailbox), [uid])
 
     def test_other_unique_ids(self):
         """If another server's unique-ids are used, that of new mail is not known yet."""

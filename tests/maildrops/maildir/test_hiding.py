@@ -68,6 +68,13 @@ class HidingTests(MaildirCase):
         self.put(b"new/4.d")
         self.assertEqual(self.shown(), [b"4.d"])
 
+    def test_removed_twice(self):
+        """What a session removes in several steps is hidden altogether."""
+        with self.session() as mailbox:
+            for message in mailbox.messages[:2]:
+                result(mailbox.remove([message]))
+        self.assertEqual(self.shown(), [b"3.c"])
+
     def test_bounded(self):
         """What no longer exists is dropped from the file; without removals it is not written."""
         self.remove(0, 1)

@@ -38,11 +38,15 @@ class BodyTests(MaildirCase):
         return failing(os, "preadv", BlockingIOError(errno.EAGAIN, "not there yet"))
 
     def test_cached(self):
-        """Chunks that the page cache has are bytes."""
+        """Chunks that the page cache has are bytes, and no thread reads any."""
         real = os.preadv
+        with self.session():
+            # Counts the message.
+            pass
         # Not every file system supports RWF_NOWAIT.
         with (
             mock.patch.object(os, "preadv", lambda fd, to, at, _flags: real(fd, to, at)),
+            failing(os, "pread", AssertionError),
             self.body() as body,
         ):
             self.assert_whole(list(body))

@@ -54,6 +54,18 @@ class CacheTests(MaildirCase):
             self.assertEqual(len(self.files_read_at_logins(b"ann")), len(SAMPLE_MESSAGES))
             self.assertEqual(self.read_in_session(), SAMPLE_MESSAGES)
 
+    def test_distrusted(self):
+        """An index that was wrong is evicted, and its size file not read until it is removed."""
+        cache = MaildirIndexCache(100)
+        for user in (b"ann", b"bob"):
+            cache.put(user, empty_index(None))
+        cache.invalidate(b"ann")
+        self.assertEqual([cache.get(user) is None for user in (b"ann", b"bob")], [True, False])
+        trusted = [cache.is_size_file_trusted(user) for user in (b"ann", b"bob")]
+        self.assertEqual(trusted, [False, True])
+        cache.trust_size_file(b"ann")
+        self.assertTrue(cache.is_size_file_trusted(b"ann"))
+
     def test_without_messages(self):
         """A maildrop without messages counts as ten messages."""
         cache = MaildirIndexCache(25)

@@ -45,10 +45,17 @@ class CountedTextsTests(SynchronousTestCase):
         self.keep(self.mailboxes[2], 4, 4, 2)
         self.assertEqual(self.has(), [0, 0, 3])
 
+    def test_default(self):
+        """A megabyte of messages is kept."""
+        texts = CountedTexts()
+        kept = {b"%d.a" % at: bytes(1 << 16) for at in range(16)}
+        texts.keep(self.mailboxes[2], kept)
+        self.assertIs(self.mailboxes[2].texts, kept)
+
     def test_drop(self):
         """What was dropped, once or twice, makes room for others."""
         self.mailboxes[0].texts.clear()
-        for _ in range(2):
+        for _ in range(20):
             self.texts.drop(self.mailboxes[0])
         self.keep(self.mailboxes[2], 5)
         self.assertEqual(self.has(), [0, 2, 1])
