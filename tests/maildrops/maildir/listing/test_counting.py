@@ -13,6 +13,7 @@ from popserv.errors import MaildropUnavailable
 from popserv.maildrops.maildir import folders
 from popserv.maildrops.maildir.listing import counting
 from popserv.messages.downgrade.downgrader import Downgrader
+from popserv.messages.sizes import measure
 from popserv.testing import SAMPLE_MESSAGES, naive_octets
 from tests.maildrops.maildir.harness import (
     SLOW,
@@ -64,6 +65,18 @@ class OctetsTests(MaildirCase):
             self.assertEqual(
                 [each.octets for each in counted[0][0]], [*map(naive_octets, messages)]
             )
+
+    def test_columns(self):
+        """Which messages have no blank line, and which have another size without UTF-8."""
+        self.downgrader = Downgrader
+        self.restart()
+        utf8 = "Subject: \u00fc\n\nx\n".encode()
+        for n, message in enumerate((b"a: b\n\n", b"a: b\n", utf8, b"a: c\n")):
+            self.put(b"new/%d.x" % n, message)
+        with self.session() as mailbox:
+            self.assertEqual({*mailbox.messages.header_only}, {1, 3})
+            octets = measure([utf8], Downgrader).downgraded
+            self.assertEqual(dict(mailbox.messages.downgraded), {2: octets})
 
     def test_one_piece(self):
         """A small message is counted in one piece; one with 8-bit text, only without UTF8."""
