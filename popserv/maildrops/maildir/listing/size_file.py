@@ -156,7 +156,7 @@ def decode(data: bytes) -> Contents:
         stamps,
         dict(zip(downgraded_at, downgraded_octets, strict=True)) if downgraded >= 0 else None,
         header_only_at,
-        [tuple(times[at : at + 5]) for at in range(0, 5 * folders, 5)] if folders >= 0 else None,
+        [tuple(times[at : at + 5]) for at in range(0, len(times), 5)] if folders >= 0 else None,
     )
     _check(contents)
     return contents

@@ -269,10 +269,26 @@ class OtherProgramTests(DuplicateCase):
         with failing(os, "open", AssertionError, is_moved):
             self.assertEqual(sorted(self.shown().values()), [b"newer\n", b"old\n"])
 
+    def test_moved_before_examined(self):
+        """So is one that another program moves just before it is looked at."""
+        self.put_at(1, b"cur/1.a:2,S", b"old\n")
+        self.put_at(2, b"new/1.a", b"newer\n")
+        moves = [(b"new/1.a", b"cur/1.a:2,")]
+
+        def status_of(name, folder):
+            if moves:
+                os.rename(*map(self.path_of, moves.pop()))
+            return files.status_of(name, folder)
+
+        self.patch(duplicates, "status_of", status_of)
+        self.assertEqual(sorted(self.shown().values()), [b"newer\n", b"old\n"])
+
     def test_link_and_unlink(self):
         """A file with two names is one message while a program may be moving it, then two."""
+        self.patch(folders, "TRUSTED_AGE", folders.CLOCK_TICK)
         self.put(b"new/1.a", b"x\n")
         os.link(self.path_of(b"new/1.a"), self.path_of(b"cur/1.a:2,S"))
+        wait_for_clock_tick()
         self.assertEqual(self.shown(), {b"1.a": b"x\n"})
         self.assertEqual(self.file_names(), [b"cur/1.a:2,S", b"new/1.a"])
         self.patch(duplicates, "TRUSTED_AGE", -(10**12))
@@ -298,8 +314,10 @@ class OtherProgramTests(DuplicateCase):
 
     def test_unreadable(self):
         """A file without read permission is left out, and shown once it can be read."""
+        self.patch(folders, "TRUSTED_AGE", folders.CLOCK_TICK)
         self.put_at(1, b"cur/1.a:2,S", b"old\n")
         self.put_at(2, b"new/1.a", b"newer\n")
+        wait_for_clock_tick()
         denied = PermissionError(errno.EACCES, "denied")
         with failing(os, "open", denied, lambda name, *_: name == b"1.a"):
             self.assertEqual([*self.shown().values()], [b"old\n"])

@@ -149,6 +149,15 @@ class FormatTests(SynchronousTestCase):
             name = b"1000000000.".ljust(octets, b"x")
             contents = some_contents(1, base_names=[name])
             self.assertEqual(decode(encoded(contents)).base_names, (name,))
+        contents = some_contents(1, base_names=[name + b"x"])
+        self.assertFalse(is_accepted(encoded(contents)))
+
+    def test_negative_number(self):
+        """Of negative numbers only -1 means that there is none."""
+        data = encoded(some_contents(downgraded=None, times=None))[:-32]
+        self.assertEqual(data.partition(b"\n")[0].count(b" -1"), 2)
+        self.assertTrue(is_accepted(with_digest(data)))
+        self.assertFalse(is_accepted(with_digest(data.replace(b" -1 ", b" -2 ", 1))))
 
     def test_large(self):
         """Base names of more than one batch are decoded, too."""
