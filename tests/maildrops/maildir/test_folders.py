@@ -221,6 +221,29 @@ class TimesTests(MaildirCase):
         os.utime(self.path_of(b"cur"), ns=(0, self.changed + 10**12))
         self.assertEqual(self.scan_at(self.changed + 10**11).times[1], (1,))
 
+    def test_unchanged(self):
+        """Folders are unchanged if all that exist have their times, and no other exists."""
+        before = self.folders.times()
+        self.assertIs(self.folders.are_unchanged_since(before), True)
+        os.rmdir(self.path_of(b"new"))
+        self.assertEqual([each[0] for each in self.folders.times()], [1])
+        self.assertIs(self.folders.are_unchanged_since(before), False)
+
+    def test_local(self):
+        """The Maildir and both folders must be on local file systems."""
+        paths = []
+
+        def is_local(fd):
+            paths.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+            return paths[-1] != "cur"
+
+        with mock.patch.object(folders, "is_local_filesystem", is_local):
+            self.assertIs(self.folders.are_local(), False)
+            self.assertEqual(paths, ["ann", "new", "cur"])
+            self.folders.close_folders()
+            os.rmdir(self.path_of(b"cur"))
+            self.assertIs(self.folders.are_local(), True)
+
     def test_cached(self):
         """A folder is in memory for sure if it is small, and was changed in the last 30 seconds."""
         at = 10**18

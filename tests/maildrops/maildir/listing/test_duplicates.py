@@ -10,7 +10,7 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from popserv.errors import NoSuchMessage, RemovalFailed
+from popserv.errors import MaildropUnavailable, NoSuchMessage, RemovalFailed
 from popserv.maildrops.maildir import files, folders
 from popserv.maildrops.maildir.file_names import split_name
 from popserv.maildrops.maildir.listing import duplicates, index, size_file
@@ -99,6 +99,23 @@ class SeparationTests(DuplicateCase):
         )
         self.log.warn.assert_called_once()
         self.assertEqual(self.log.warn.call_args.kwargs["count"], 1)
+        self.put_at(1, b"new/1.a", b"old\n")
+        self.put_at(2, b"cur/1.a:2,S", b"new\n")
+        self.shown_twice()
+        name = duplicates.duplicate_name(b"1.a", blake2b(b"new\n", digest_size=20).digest(), 0)
+        self.assertIn(b"cur/%b:2,S" % name, self.file_names())
+
+    def test_forms(self):
+        """The time, the host and the fields of a base name stay, whichever of them it has."""
+        for base_name, form in (
+            (b"1.a", b"1.R%b"),
+            (b"1.a.b.c,S=2", b"1.R%b.b.c,S=2"),
+            (b"1,S=2", b"1.R%b,S=2"),
+            (b"", b"0.R%b"),
+        ):
+            text = b"7\0%b\0digest" % base_name
+            token = blake2b(text, digest_size=10).hexdigest().encode("ascii")
+            self.assertEqual(duplicates.duplicate_name(base_name, b"digest", 7), form % token)
 
     def test_names(self):
         """A base name of any form gets another one; too long a name stays."""
@@ -118,7 +135,11 @@ class SeparationTests(DuplicateCase):
         names = [b"new/1.a", b"cur/1.a:2,", b"cur/1.a:2,S", b"cur/1.a;2,S", b"cur/1.a:2,F"]
         for name in names:
             self.put_at(1, name, b"same\n")
-        self.assertEqual([*self.shown_twice().values()], [b"same\n"] * 5)
+        shown = self.shown_twice()
+        self.assertEqual([*shown.values()], [b"same\n"] * 5)
+        digest = blake2b(b"same\n", digest_size=20).digest()
+        others = {duplicates.duplicate_name(b"1.a", digest, number) for number in range(4)}
+        self.assertEqual(shown.keys(), {b"1.a", *others})
         before = self.file_names()
         self.put_at(1, b"new/1.a" if b"new/1.a" not in before else b"cur/1.a", b"same\n")
         self.assertEqual([*self.shown_twice().values()], [b"same\n"] * 6)
@@ -159,6 +180,19 @@ class SeparationTests(DuplicateCase):
             for name in self.file_names():
                 os.unlink(self.path_of(name))
             self.shown()
+
+    def test_known_link(self):
+        """Of two links to a file, the one that sessions have shown keeps its name."""
+        self.patch(duplicates, "TRUSTED_AGE", -(10**12))
+        for names in ((b"new/1.a", b"cur/1.a:2,S"), (b"cur/1.a:2,S", b"new/1.a")):
+            self.put(names[0], b"x\n")
+            self.shown()
+            os.link(*map(self.path_of, names))
+            self.assertEqual(len(self.shown()), 2)
+            self.assertIn(names[0], self.file_names())
+            self.assertNotIn(names[1], self.file_names())
+            self.make_empty()
+            self.restart()
 
     def test_base_name_of_another(self):
         """If no file is the one that sessions have shown, none gets its unique-id."""
@@ -323,6 +357,15 @@ class OtherProgramTests(DuplicateCase):
             self.assertEqual([*self.shown().values()], [b"old\n"])
         self.log.warn.assert_called_once()
         self.assertEqual(sorted(self.shown().values()), [b"newer\n", b"old\n"])
+
+    def test_broken(self):
+        """If a duplicate cannot be read for another reason, the maildrop is refused."""
+        self.put_at(1, b"cur/1.a:2,S", b"old\n")
+        self.put_at(2, b"new/1.a", b"newer\n")
+        broken = OSError(errno.EIO, "broken")
+        with failing(os, "open", broken, lambda name, *_: name == b"1.a"):
+            cause = self.assert_refused(MaildropUnavailable)
+        self.assertEqual(str(cause), f"{self.root}/ann/new/1.a: broken")
 
     def test_restored_in_session(self):
         """A file put under the name of a message, which is moved, is neither sent nor removed."""
