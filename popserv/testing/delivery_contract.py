@@ -135,15 +135,16 @@ class DeliveryContract:
         await self._deliver(store, messages[:4])
         delivery = await store.open_delivery(_USER)
         self._case.assertEqual({*delivery.unique_ids}, {uid for uid, _, _ in messages[:4]})
-        opened = []
+        opened, done = [], []
         for uid, details, message in (*messages, *messages[3:6]):
 
             async def open_body(uid: bytes = uid, message: bytes = message) -> Iterable[Chunk]:
                 opened.append(uid)
                 return [message]
 
-            await delivery.deliver(uid, details, open_body)
+            done.append(await delivery.deliver(uid, details, open_body))
         self._case.assertEqual(opened, [uid for uid, _, _ in messages[4:]])
+        self._case.assertEqual(done, [False] * 4 + [True] * (len(messages) - 4) + [False] * 3)
         await delivery.commit()
         await delivery.commit()
         await delivery.release()

@@ -102,7 +102,8 @@ class SQLDelivery:
         while self._pending:
             count = octets = 0
             for each in self._pending:
-                octets += len(each.body or b"")
+                if each.body is not None:
+                    octets += len(each.body)
                 if count and octets > _BATCH_OCTETS:
                     break
                 count += 1
@@ -122,5 +123,4 @@ class SQLDelivery:
 
     async def release(self) -> None:
         """See IDelivery."""
-        self._pending.clear()
         await self._mailbox.release()

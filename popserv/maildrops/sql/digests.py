@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 def new_digest() -> _Hash:
     """Return the hash of which digests are made; they have 32 octets."""
-    return sha256(usedforsecurity=False)
+    return sha256()
 
 
 def digest_of(octets: bytes) -> bytes:
     """Return the digest of octets."""
-    return sha256(octets, usedforsecurity=False).digest()
+    return sha256(octets).digest()

@@ -9,7 +9,7 @@ from uuid import UUID
 _VERSION = 7 << 76
 _VARIANT = 2 << 62
 _RANDOM_OCTETS = 10
-_RANDOM_BITS = (1 << 80) - 1 & ~(15 << 76) & ~(3 << 62)
+_RANDOM_BITS = ~(15 << 76 | 3 << 62)
 
 
 def new_id() -> UUID:

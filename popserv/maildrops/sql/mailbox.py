@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from zope.interface import implementer
 
@@ -77,7 +76,7 @@ class SQLMailbox:
             raise _unreadable(f"{key} is in an object store, and none is configured")
         if body is None or len(body) != stored or (digest and digest_of(body) != digest):
             raise _unreadable(f"{key} is damaged in the table body; restore it from a backup")
-        return [body] if stored <= _CHUNK else _chunks(body)
+        return [body[at : at + _CHUNK] for at in range(0, len(body), _CHUNK)]
 
     async def remove(self, messages: Iterable[Message]) -> None:
         """See IMailbox: all of the messages are removed, or none."""
@@ -143,10 +142,6 @@ class ReadOnlySQLMailbox(SQLMailbox):
 
 class LeaseLost(Exception):
     """The lease of a session was given to another one, or forgotten by the database."""
-
-
-def _chunks(body: Any) -> Iterable[bytes]:
-    return [body[at : at + _CHUNK] for at in range(0, len(body), _CHUNK)]
 
 
 def _unreadable(problem: str) -> MaildropUnavailable:

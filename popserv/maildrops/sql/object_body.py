@@ -138,7 +138,6 @@ class ObjectBody:
         if self._ahead is not None:
             # Nobody will learn how it has ended.
             self._ahead.addErrback(lambda failure: None)
-            self._ahead = None
 
 
 def slices(octets: bytes) -> Iterator[bytes]:

@@ -54,7 +54,7 @@ class Index(NamedTuple):
 class Columns(NamedTuple):
     """A row that the statement LIST has returned."""
 
-    rows: bytes | None
+    packed: bytes | None
     header_only: Sequence[int] | None
     has_downgraded: Sequence[int] | None
     downgraded: Sequence[int] | None
@@ -62,9 +62,14 @@ class Columns(NamedTuple):
     uidls: bytes | None
 
     @property
+    def rows(self) -> bytes:
+        """``ROW`` octets for each message, as in :class:`Index`."""
+        return self.packed or b""
+
+    @property
     def size(self) -> int:
         """The number of messages."""
-        return len(self.rows or b"") // ROW
+        return len(self.rows) // ROW
 
 
 def decode(state: bytes, epoch: bytes, columns: Columns, downgrades: bool) -> Index:
@@ -73,9 +78,8 @@ def decode(state: bytes, epoch: bytes, columns: Columns, downgrades: bool) -> In
     Sizes of downgraded forms are left out unless the server ``downgrades``.  It takes time for many
     messages: call it in a thread.
     """
-    rows = columns.rows or b""
     octets, uids, downgraded, header_only = _decode(columns, downgrades)
-    return Index(state, epoch, rows, Snapshot(octets, uids, downgraded, header_only))
+    return Index(state, epoch, columns.rows, Snapshot(octets, uids, downgraded, header_only))
 
 
 def extend(known: Index, state: bytes, columns: Columns, downgrades: bool) -> Index | None:
@@ -84,7 +88,7 @@ def extend(known: Index, state: bytes, columns: Columns, downgrades: bool) -> In
     ``columns`` begin with the last message that was known.  Return None if that is another message
     now: a failover has lost what was known.  It takes time for many messages.
     """
-    rows = columns.rows or b""
+    rows = columns.rows
     if rows[:ROW] != known.rows[-ROW:]:
         return None
     octets, uids, downgraded, header_only = _decode(columns, downgrades)
@@ -108,7 +112,7 @@ def _decode(
     columns: Columns, downgrades: bool
 ) -> tuple[array[int], tuple[bytes, ...], dict[int, int], frozenset[int]]:
     """Return octets, unique-ids, octets of downgraded forms and what is header-only, by index."""
-    rows = columns.rows or b""
+    rows = columns.rows
     numbers = numbers_of(rows)
     positions = numbers[:: ROW // 8]
 

@@ -74,6 +74,16 @@ class ObjectsContract:
         self.assertEqual(caught.exception.code, b"SYS/PERM")
         self.assertIsNone(caught.exception.__cause__)
 
+    async def test_looked_for(self):
+        """An object is there if it has its size, however small it is."""
+        for octets in (b"1", b"12345"):
+            await self.store.put(KEY, octets)
+            await self.store.look(KEY, len(octets))
+            with self.assertRaises(ObjectDamaged):
+                await self.store.look(KEY, len(octets) + 1)
+        with self.assertRaises(ObjectMissing):
+            await self.store.look(OTHER, 1)
+
     async def test_other_size(self):
         """An object of another size is not returned at all."""
         await self.store.put(KEY, b"12345")

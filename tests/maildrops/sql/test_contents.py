@@ -25,7 +25,7 @@ class ContentsTests(SynchronousTestCase):
 
         for most in (contents._CHUNK, 8):
             self.patch(contents, "_CHUNK", most)
-            for message in SAMPLE_MESSAGES:
+            for message in (*SAMPLE_MESSAGES, b"1234567\n"):
                 ran.clear()
                 found = result(examine(message, run))
                 sizes = measure([message], Downgrader)

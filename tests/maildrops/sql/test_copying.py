@@ -61,6 +61,17 @@ class CopyingTests(SQLCase):
         self.assertEqual(self.database.executed.count(statements.COPY), 5)
         self.assertEqual(list((await self.listed()).items()), list(messages.items()))
 
+    async def test_together(self):
+        """Small messages are written by one statement."""
+        delivery = await self.open()
+        for number in range(100):
+            await delivery.deliver(b"%d" % number, NO_DETAILS, body_of(b"%d\n" % number))
+        self.database.executed.clear()
+        await delivery.commit()
+        await delivery.release()
+        self.assertEqual(self.database.executed.count(statements.COPY), 1)
+        self.assertEqual(len(await self.listed()), 100)
+
     async def test_repeated(self):
         """A statement that is executed twice adds the messages once."""
 

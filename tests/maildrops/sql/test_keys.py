@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.maildrops.sql.keys import AT_ONCE, RESERVE, RESERVED, USED, ReservedKeys
+from popserv.maildrops.sql.keys import AT_ONCE, RESERVE, RESERVED, ReservedKeys
 
 
 class KeysTests(SynchronousTestCase):
@@ -56,12 +56,14 @@ class KeysTests(SynchronousTestCase):
         self.assertIn(self.successResultOf(taking), self.statements[1][0])
 
     def test_old(self):
-        """A key is not handed out shortly before its reservation is over."""
+        """A key is reserved for a day, and not handed out in the second half of it."""
         taking = self.take()
+        [(_, seconds)] = self.statements
+        self.assertEqual(seconds, 86_400)
         self.clock.advance(10)
         self.answers[0].callback([])
         self.successResultOf(taking)
-        self.clock.advance(USED - 10)
+        self.clock.advance(seconds / 2 - 10)
         self.successResultOf(self.take())
         self.clock.advance(1)
         self.assertNoResult(gatherResults([self.take()]))

@@ -10,7 +10,7 @@ from popserv.interfaces import ICollectingStore
 from popserv.maildrops.sql import bucket, collector, message_objects
 from popserv.maildrops.sql.keys import RESERVE
 from popserv.maildrops.sql.objects import ObjectStore
-from popserv.maildrops.sql.statements import COPY, DELIVER_OBJECT
+from popserv.maildrops.sql.statements import COPY, CREATE, DELIVER_OBJECT
 from popserv.messages.details import NO_DETAILS
 from popserv.testing import read_all
 from popserv.testing.delivery_contract import body_of
@@ -102,6 +102,19 @@ class LargeMessageTests(SQLCase):
         self.assertEqual(await self.keys(), {kept})
         await self.deliver(self.store, b"ann", MESSAGE)
         self.assertEqual(len(await self.read(b"ann")), 2)
+
+    async def test_refused_inline(self):
+        """The refusal of a message in the database asks nothing of the object store."""
+
+        async def nothing(execute):
+            return []
+
+        deleted = []
+        self.patch(self.objects, "delete", deleted.append)
+        self.database.faults[CREATE] = nothing
+        with self.assertRaises(TryLater):
+            await self.deliver(self.store, b"bob", b"1\n")
+        self.assertEqual(deleted, [])
 
     async def test_to_all(self):
         """A message to several users is an object for each; without one key nobody gets it."""

@@ -109,6 +109,15 @@ class MailboxTests(MailboxCase):
         self.assertLessEqual(max(map(len, chunks)), 100_000)
         await mailbox.release()
 
+    async def test_nothing_marked(self):
+        """A session that marks nothing needs neither the database nor its lock at QUIT."""
+        mailbox = await self.open(b"1\n")
+        self.sql("UPDATE maildrop SET holder = gen_random_uuid()")
+        self.database.executed.clear()
+        await mailbox.remove([])
+        self.assertEqual(self.database.executed, [])
+        await mailbox.release()
+
     async def test_removal_repeated(self):
         """A removal that is executed twice is one; what became of it later does not matter."""
         mailbox = await self.open(b"1\n", b"2\n")

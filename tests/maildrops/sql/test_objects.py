@@ -20,7 +20,7 @@ from popserv.maildrops.sql.object_errors import (
     ObjectMissing,
     ObjectStoreUnavailable,
 )
-from popserv.maildrops.sql.objects import START, ObjectStore
+from popserv.maildrops.sql.objects import MAX_WHOLE, START, ObjectStore
 from popserv.maildrops.sql.open_objects import open_objects
 from tests.maildrops.maildir.harness import failing
 from tests.maildrops.sql.harness import wait_for
@@ -255,6 +255,24 @@ class FaultTests(TestCase):
         self.assertIn(UUID(int=1).hex, self.log[2])
         self.assertEqual(len(self.log), 3)
 
+    async def test_named(self):
+        """A number of objects are named in the log, however many are missing."""
+        self.patch(sys.modules["popserv.maildrops.sql.objects"], "_MAX_NAMED", 2)
+        for number in (1, 2, 2, 3):
+            with self.assertRaises(ObjectMissing):
+                await self.store.get(UUID(int=number), 5)
+        self.assertEqual(len(self.log), 2)
+        for number, line in enumerate(self.log, 1):
+            self.assertIn(UUID(int=number).hex, line)
+
+    async def test_one_request(self):
+        """An object of at most 256 KiB is read by one request."""
+        for size, requests in ((MAX_WHOLE, 1), (MAX_WHOLE + 1, 2)):
+            self.server.objects[LARGE] = bytes(size)
+            self.server.requests.clear()
+            self.assertEqual(await read(await self.store.get(KEY, size)), bytes(size))
+            self.assertEqual(len(self.server.requests), requests)
+
     async def test_refused(self):
         """A store that refuses the keys of the configuration is not available."""
         self.server.faults.append(status(403, b"<Error><Code>InvalidAccessKeyId</Code></Error>"))
@@ -331,6 +349,41 @@ class FaultTests(TestCase):
         await wait_for(lambda: self.log, "the outage")
 
 
+class ProbeTests(TestCase):
+    """What is wrong with an object store, for ``popserv doctor``."""
+
+    async def probe(self, *methods):
+        """Return what is found if methods of the bucket are refused."""
+        store = ObjectStore("memory:///", run=run)
+
+        def refuse(*arguments):
+            raise ObjectStoreUnavailable("denied")
+
+        for method in methods:
+            self.patch(store._bucket, method, refuse)
+        return await store.probe()
+
+    async def test_good(self):
+        """Nothing is wrong with one that works, and nothing is left in it."""
+        store = ObjectStore("memory:///", run=run)
+        self.assertEqual(await store.probe(), "")
+        self.assertEqual([page async for page in store.list_keys(-10) if page], [])
+
+    async def test_refused(self):
+        """All that is refused is told, but nothing of an object that could not be stored."""
+        for methods, problem in (
+            (("put", "get", "delete"), "an object cannot be stored: denied"),
+            (("get",), "an object cannot be read: denied"),
+            (("delete",), "an object cannot be deleted: denied"),
+            (("list_pages",), "an object cannot be listed: denied"),
+            (
+                ("get", "delete"),
+                "an object cannot be read: denied; an object cannot be deleted: denied",
+            ),
+        ):
+            self.assertEqual(await self.probe(*methods), problem)
+
+
 class BodyTests(SynchronousTestCase):
     """The chunks of a large object."""
 
@@ -346,6 +399,17 @@ class BodyTests(SynchronousTestCase):
         ]
         body = ObjectBody(octets[:start], start + rest, reader, maybeDeferred)
         self.assertEqual(self.successResultOf(Deferred.fromCoroutine(read(body))), octets)
+        self.assertEqual(reader.read.call_count, -(-rest // CHUNK))
+
+    def test_advance(self):
+        """One chunk is read in advance, once the first of those is wanted that must be read."""
+        reader = mock.Mock(spec=object_body.ObjectReader)
+        reader.read.return_value = bytes(CHUNK)
+        _, *chunks = ObjectBody(bytes(CHUNK), 4 * CHUNK, reader, maybeDeferred)
+        self.assertEqual(reader.read.call_count, 0)
+        for chunk, count in zip(chunks, (2, 3, 3), strict=True):
+            self.successResultOf(Deferred.fromCoroutine(chunk))
+            self.assertEqual(reader.read.call_count, count)
 
 
 class OpenTests(SynchronousTestCase):

@@ -94,6 +94,15 @@ class SnapshotsTests(SynchronousTestCase):
         for messages in ([], [other], [other, second]):
             self.assertIsNone(extend(known, STATE, columns_of(messages), False))
 
+    def test_misfit(self):
+        """Columns that do not fit together are an error; no message gets a value of another."""
+        message = (1, 3, UUID(int=1), 5, True, b"a b")
+        with self.assertRaises(ValueError):
+            decode(STATE, EPOCH, columns_of([message]), False)
+        columns = columns_of([(*message[:5], None)])._replace(downgraded=[5, 6])
+        with self.assertRaises(ValueError):
+            decode(STATE, EPOCH, columns, True)
+
     def test_selected(self):
         """An index of some messages keeps their positions and ids."""
         messages = [(at * 10, at, UUID(int=at), None, True, None) for at in range(1, 6)]
