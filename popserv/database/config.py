@@ -61,8 +61,9 @@ def read_config(path: str) -> DatabaseConfig:
     if not path:
         raise FileError("--store sql requires a file name; use --store sql:FILE")
     file = TOMLFile(path, KEYS)
-    patience = file.number("patience", 10, MAX_PATIENCE, minimum=2)
-    prepare = file.flag("prepare", True)
+    default = DatabaseConfig
+    patience = file.number("patience", default.patience, MAX_PATIENCE, minimum=2)
+    prepare = file.flag("prepare", default.prepare)
     objects = dict(file.table("objects"))
     url = objects.pop("url", None)
     if url is None and "objects" in file:
@@ -71,13 +72,13 @@ def read_config(path: str) -> DatabaseConfig:
         path=file.path,
         parameters=_parameters(file, patience, prepare),
         prepare=prepare,
-        connections=file.number("connections", 4, MAX_CONNECTIONS),
+        connections=file.number("connections", default.connections, MAX_CONNECTIONS),
         patience=patience,
         objects_url=url,
         objects_options=objects,
-        inline=file.number("inline", 8192, MAX_INLINE, minimum=0),
-        grace=file.number("grace", 7 * DAY, MAX_GRACE),
-        lease=file.number("lease", 30, MAX_LEASE, minimum=3),
+        inline=file.number("inline", default.inline, MAX_INLINE, minimum=0),
+        grace=file.number("grace", default.grace, MAX_GRACE),
+        lease=file.number("lease", default.lease, MAX_LEASE, minimum=3),
     )
 
 

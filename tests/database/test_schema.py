@@ -86,6 +86,11 @@ class SchemaTests(DatabaseCase):
         [(there,)] = await self.database.execute("SELECT to_regclass('new') IS NOT NULL")
         self.assertFalse(there)
 
+    async def test_empty(self):
+        """A table of versions without a version is no schema."""
+        await self.database.execute("CREATE TABLE schema_version (version integer)")
+        self.assertEqual(await schema_version(self.database), 0)
+
     async def test_unreadable(self):
         """A table that popserv may not read, or has not made, is an error."""
         await self.database.execute("CREATE TABLE schema_version (other text)")
