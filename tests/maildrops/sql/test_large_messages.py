@@ -202,9 +202,12 @@ class LargeMessageTests(SQLCase):
     async def test_copy_unavailable(self):
         """Without the object store a copy ends, so that no message is left out."""
         delivery = await self.store.open_delivery(b"ann")
-        self.database.faults[RESERVE] = raising(DatabaseUnavailable())
-        with self.assertRaisesRegex(OSError, "cannot be stored"):
-            await delivery.deliver(b"1", NO_DETAILS, body_of(MESSAGE))
+        caused = DatabaseUnavailable()
+        caused.__cause__ = OSError("no route")
+        for error, reason in ((caused, "no route"), (DatabaseUnavailable(), "try again later")):
+            self.database.faults[RESERVE] = raising(error)
+            with self.assertRaisesRegex(OSError, f"^messages cannot be stored: .*{reason}"):
+                await delivery.deliver(b"1", NO_DETAILS, body_of(MESSAGE))
         await delivery.deliver(b"1", NO_DETAILS, body_of(MESSAGE))
         await delivery.commit()
         await delivery.release()

@@ -389,6 +389,26 @@ class DeliveryTests(MailboxCase):
         self.assertEqual(list(mailbox.messages.uids), [uid])
         await mailbox.release()
 
+    async def test_once(self):
+        """A delivery is not repeated after a break: the message would be there twice."""
+        await self.open()
+
+        async def breaking(execute):
+            if execute.keywords["repeat"]:
+                await execute()
+            return await execute()
+
+        async def without_maildrop(execute):
+            self.database.faults[statements.DELIVER] = breaking
+            return await execute()
+
+        for user, fault in ((b"ann", breaking), (b"bob", without_maildrop)):
+            self.database.faults[statements.DELIVER] = fault
+            await self.deliver(self.store, user, b"1\n")
+        self.assertEqual(self.database.faults, {})
+        self.assertEqual(self.sql("SELECT count(*) FROM message"), [(2,)])
+        await self.mailbox.release()
+
     async def test_removed_maildrop(self):
         """A maildrop that somebody removes at the same time is tried again by the sender."""
         await (await self.open()).release()

@@ -1,0 +1,63 @@
+"""popserv.maildrops.sql.bucket: what the library is asked for; test_objects has what it does."""
+
+from datetime import timedelta
+from io import BytesIO
+from unittest import mock
+from uuid import UUID
+
+import obstore
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.maildrops.sql import bucket
+from popserv.maildrops.sql.bucket import open_bucket
+
+MIB = 1 << 20
+
+
+class PatienceTests(SynchronousTestCase):
+    """How long the library tries."""
+
+    def limits(self, **options):
+        """Return the limits of a store with these options, for a patience of ten seconds."""
+        with mock.patch.object(bucket, "from_url") as opened:
+            open_bucket("s3://bucket", options, 10.0)
+        client, retry = (
+            opened.call_args.kwargs[name] for name in ("client_options", "retry_config")
+        )
+        return {**client, **retry, **retry["backoff"]}
+
+    def test_patience(self):
+        """No call takes longer than the patience: the last try ends in time, however it goes."""
+        limits = self.limits()
+        last_start = limits["retry_timeout"] + limits["max_backoff"]
+        self.assertLessEqual(last_start + limits["timeout"], timedelta(seconds=10))
+        self.assertLessEqual(limits["connect_timeout"], limits["timeout"])
+        self.assertLessEqual(limits["init_backoff"], limits["max_backoff"])
+        for name in ("connect_timeout", "timeout", "retry_timeout", "init_backoff"):
+            self.assertGreater(limits[name], timedelta(0), name)
+
+    def test_options(self):
+        """Options go before these limits."""
+        limits = self.limits(timeout="3s", region="x")
+        self.assertEqual(limits["timeout"], "3s")
+        self.assertNotIn("region", limits)
+
+
+class PartsTests(SynchronousTestCase):
+    """How much of a file is in memory."""
+
+    def test_parts(self):
+        """A file is stored in parts of 5 MiB, the least that S3 permits, one after the other."""
+        stored = []
+
+        def put(store, path, data, **options):
+            sizes = [len(data)] if isinstance(data, bytes) else [len(part) for part in data]
+            stored.append((sizes, options))
+
+        self.patch(obstore, "put", put)
+        opened = open_bucket("memory:///", {}, 10.0)
+        for size in (3, 5 * MIB, 11 * MIB):
+            opened.put(UUID(int=1), BytesIO(bytes(size)))
+        self.assertEqual([sizes for sizes, _ in stored], [[3], [5 * MIB], [5 * MIB, 5 * MIB, MIB]])
+        for _, options in stored:
+            self.assertEqual(options, {"chunk_size": 5 * MIB, "max_concurrency": 1})
