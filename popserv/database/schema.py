@@ -80,13 +80,12 @@ async def schema_version(database: Database) -> int:
     :raises popserv.errors.TryLater: the database cannot be reached.
     """
     try:
-        rows = await database.execute("SELECT max(version) FROM schema_version")
+        [(version,)] = await database.execute("SELECT max(version) FROM schema_version")
     except UndefinedTable:
         return 0
     except Error as error:
         raise SchemaError(f"{database.config.path}: cannot read the schema: {error}") from error
-    version: int = rows[0][0] or 0
-    return version
+    return int(version or 0)
 
 
 async def durability_problems(database: Database) -> list[str]:

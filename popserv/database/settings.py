@@ -22,5 +22,6 @@ async def shared_secret(database: Database, name: str) -> bytes:
     if not rows:
         await database.execute(_ADD, (name, os.urandom(32)))
         rows = await database.execute(_FIND, (name,))
-    secret: bytes = rows[0][0]
+    secret: bytes
+    [(secret,)] = rows
     return secret

@@ -1,5 +1,7 @@
 """Tests of popserv.database.facts: two hosts with one database, and clocks of their own."""
 
+from unittest import mock
+
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
@@ -222,6 +224,12 @@ class FactsTests(DatabaseCase):
         await self.exchange()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.assertEqual(self.two.received, ["red"])
+
+    def test_interval(self):
+        """It is done once a second."""
+        with mock.patch.object(self.one.database, "work_regularly") as regularly:
+            self.one.facts.start()
+        self.assertEqual(regularly.call_args.args[:2], (self.one.facts.exchange, 1))
 
     async def test_regular(self):
         """It is done regularly until the database is closed."""

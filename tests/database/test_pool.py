@@ -8,11 +8,8 @@ from uuid import uuid4
 from psycopg import OperationalError, ProgrammingError
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import CheckViolation, UniqueViolation
-from psycopg.waiting import Ready, Wait
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred, gatherResults
-from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
-from zope.interface.verify import verifyObject
 
 from examples.cluster.processes import free_port
 from popserv.database import connection
@@ -20,7 +17,6 @@ from popserv.database.config import read_config
 from popserv.database.errors import DatabaseUnavailable, OutcomeUnknown
 from popserv.database.pool import Database
 from popserv.database.schema import durability_problems
-from popserv.database.waiting import WatchedSocket
 from tests.database.harness import DatabaseCase
 from tests.live.harness import TIMEOUT
 from tests.live.postgresql import create_database, shared_server, tls_server
@@ -277,24 +273,3 @@ class ServerTests(DatabaseCase):
             await self.database.execute(cancel)
         error = await self.assertFailure(under_way, OutcomeUnknown)
         self.assertIn("canceling wait for synchronous replication", str(error.__cause__))
-
-
-class WatchedSocketTests(DatabaseCase):
-    """WatchedSocket."""
-
-    async def test_interfaces(self):
-        """It is what the reactor needs, and has another number than libpq's socket."""
-        await self.database.execute("SELECT 1")
-        [idle] = self.database._idle
-        watched = WatchedSocket(reactor, idle.fileno())
-        self.addCleanup(watched.close)
-        verifyObject(IReadDescriptor, watched)
-        verifyObject(IWriteDescriptor, watched)
-        self.assertEqual(watched.logPrefix(), "WatchedSocket")
-        self.assertNotEqual(watched.fileno(), idle.fileno())
-        reading = watched.ready(Wait.R)
-        watched.connectionLost(None)
-        self.assertEqual(self.successResultOf(reading), Ready.R)
-        idle.shut()
-        idle._socket.close()
-        self.assertEqual(idle._socket.fileno(), -1)

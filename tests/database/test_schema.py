@@ -42,6 +42,7 @@ class SchemaTests(DatabaseCase):
             "/sql.toml: the database has no schema; "
             "run: popserv schema create --store sql:/sql.toml",
         )
+        self.assertEqual(await schema_version(self.database), 0)
         self.assertIn("has no schema", await self.refused(upgrade_schema(self.database)))
         await create_schema(self.database)
         await check_schema(self.database)
@@ -72,6 +73,12 @@ class SchemaTests(DatabaseCase):
                 "/sql.toml: the schema has version 3, and this popserv needs 1; "
                 "upgrade popserv on this host",
             )
+
+    async def test_create_later(self):
+        """A later popserv makes its schema by all of the steps."""
+        self.more_steps("CREATE TABLE new (id bigint);")
+        await create_schema(self.database)
+        self.assertEqual(await schema_version(self.database), 2)
 
     async def test_failure(self):
         """A step that fails has changed nothing."""

@@ -7,8 +7,10 @@ from unittest import mock
 from psycopg.waiting import Ready, Wait
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from popserv.database.waiting import WatchedSocket
 
@@ -55,6 +57,18 @@ class WaitingTests(SynchronousTestCase):
                 self.assertEqual(self.successResultOf(waiting), Ready.W)
                 self.assertEqual(self.watching(watched), (False, False))
         self.idle.assert_not_called()
+
+    def test_interfaces(self):
+        """It is what the reactor needs."""
+        verifyObject(IReadDescriptor, self.watched)
+        verifyObject(IWriteDescriptor, self.watched)
+        self.assertEqual(self.watched.logPrefix(), "WatchedSocket")
+
+    def test_lost(self):
+        """Who waits goes on when the reactor finds the socket broken; libpq says what is wrong."""
+        waiting = self.watched.ready(Wait.R)
+        self.watched.connectionLost(None)
+        self.assertEqual(self.successResultOf(waiting), Ready.R)
 
     def test_idle(self):
         """What comes while nobody waits is told, also after one who has given up waiting."""
