@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from popserv.database.schema import create_schema
 from popserv.maildrops.sql import collector, keys
 from popserv.maildrops.sql.collector import (
+    AGE,
     DOOM_UNKNOWN,
     FORGET,
     Collector,
@@ -108,8 +109,10 @@ class CollectTests(CollectorCase):
         later = await self.put(due=100)
         message = await self.put(message=True)
         shown = []
+        self.assertEqual(self.collector.collected, 0)
         self.assertEqual(await self.collector.collect(shown.append), 5)
         self.assertEqual(shown, [2, 4, 5])
+        self.assertEqual(self.collector.collected, 5)
         self.assertEqual(await self.stored(), {later, message})
         self.assertEqual(self.doomed(), {later: False})
         self.assertEqual(await self.collector.collect(), 0)
@@ -193,8 +196,9 @@ class UnknownTests(CollectorCase):
         self.assertEqual(await self.stored(), {unknown, message, doomed})
 
     async def test_new(self):
-        """An object that was stored just now may belong to a delivery, and is left alone."""
-        self.patch(collector, "AGE", 3600)
+        """An object may belong to a delivery, and is left alone, while its key can be reserved."""
+        self.assertGreaterEqual(AGE, keys.RESERVED)
+        self.patch(collector, "AGE", AGE)
         await self.put()
         self.assertEqual(await self.collector.find_unknown(), 0)
         self.assertEqual(self.doomed(), {})

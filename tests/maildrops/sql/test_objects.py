@@ -365,7 +365,7 @@ class ProbeTests(TestCase):
 
     async def test_good(self):
         """Nothing is wrong with one that works, and nothing is left in it."""
-        store = ObjectStore("memory:///", run=run)
+        store = ObjectStore("memory:///")
         self.assertEqual(await store.probe(), "")
         self.assertEqual([page async for page in store.list_keys(-10) if page], [])
 
