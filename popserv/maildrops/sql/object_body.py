@@ -119,9 +119,7 @@ class ObjectBody:
             yield self._next(is_last=end >= self._size)
 
     async def _next(self, *, is_last: bool) -> bytes:
-        ahead = self._ahead or self._read()
-        self._ahead = None
-        chunk = await ahead
+        chunk = await (self._ahead or self._read())
         if not is_last:
             self._ahead = self._read()
         return chunk

@@ -1,6 +1,7 @@
 """popserv.maildrops.sql.objects: messages in an object store."""
 
 import builtins
+import gc
 import os
 import sys
 from pathlib import Path
@@ -400,6 +401,18 @@ class BodyTests(SynchronousTestCase):
         body = ObjectBody(octets[:start], start + rest, reader, maybeDeferred)
         self.assertEqual(self.successResultOf(Deferred.fromCoroutine(read(body))), octets)
         self.assertEqual(reader.read.call_count, -(-rest // CHUNK))
+
+    def test_closed(self):
+        """An error of a chunk that nobody wants any more is not logged."""
+        reader = mock.Mock(spec=object_body.ObjectReader)
+        reader.read.side_effect = [bytes(CHUNK), ZeroDivisionError()]
+        body = ObjectBody(b"", 2 * CHUNK, reader, maybeDeferred)
+        self.successResultOf(Deferred.fromCoroutine(next(iter(body))))
+        self.assertEqual(reader.read.call_count, 2)
+        body.close()
+        del body
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_advance(self):
         """One chunk is read in advance, once the first of those is wanted that must be read."""
