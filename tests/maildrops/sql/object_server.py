@@ -116,7 +116,7 @@ class _Sender:
         if not self._octets:
             self._request.unregisterProducer()
             if self._is_cut:
-                self._request.transport.loseConnection()
+                self._request.channel.loseConnection()
             else:
                 self._request.finish()
 
