@@ -119,9 +119,14 @@ class DiagnosisTests(SQLCase):
 
     async def test_clock(self):
         """A clock that differs is a hint."""
-        now = time.time
-        self.patch(diagnosis.time, "time", lambda: now() - 3600)
-        await self.assert_found("database-clock", "differ by 3600 s", severity=Severity.HINT)
+        now = time.time()
+        for offset, difference in ((-3600, "36.. s"), (-60.5, "6. s"), (3600, "3[56].. s")):
+            self.patch(diagnosis.time, "time", lambda offset=offset: now + offset)
+            [(code, severity, text)] = await self.found()
+            self.assertEqual((code, severity), ("database-clock", Severity.HINT))
+            self.assertRegex(text, f"differ by {difference}")
+        self.patch(diagnosis.time, "time", lambda: now + 59.5)
+        self.assertEqual(await self.found(), [])
 
     async def test_lost_octets(self):
         """Messages whose octets are gone are told of, from either place."""
@@ -137,9 +142,14 @@ class DiagnosisTests(SQLCase):
             self.patch(self.objects, "look", look_in_vain)
 
     async def test_overdue(self):
-        """Objects that are not removed for long are a warning."""
-        self.sql("INSERT INTO doomed (key, due) VALUES (gen_random_uuid(), now() - interval '2 d')")
-        await self.assert_found("objects-overdue", "for 48 hours", severity=Severity.WARNING)
+        """Objects that are not removed for a day are a warning."""
+        overdue = "INSERT INTO doomed (key, due) VALUES (gen_random_uuid(), now() - %s::interval)"
+        self.sql(overdue, "23:59:50")
+        self.assertEqual(await self.found(), [])
+        for age, hours in (("24:00:10", "24"), ("1000 d", "24000")):
+            self.sql(overdue, age)
+            what = f"for {hours} hours"
+            await self.assert_found("objects-overdue", what, severity=Severity.WARNING)
 
     async def test_object_store(self):
         """What cannot be done with the object store is told of once."""

@@ -157,5 +157,9 @@ class HostsTests(SQLCase):
         """Without the tables, the directory cannot be used."""
         self.sql("ALTER TABLE schema_version RENAME TO other")
         self.addCleanup(self.sql, "ALTER TABLE other RENAME TO schema_version")
-        failing = self.hosts.announce(uuid4(), "mx", "1.0", False)
-        await self.assertFailure(Deferred.fromCoroutine(failing), MaildropUnavailable)
+        for failing in (
+            self.hosts.announce(uuid4(), "mx", "1.0", False),
+            self.hosts.withdraw(uuid4()),
+            self.hosts.listed(),
+        ):
+            await self.assertFailure(Deferred.fromCoroutine(failing), MaildropUnavailable)
