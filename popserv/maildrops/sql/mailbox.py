@@ -67,7 +67,7 @@ class SQLMailbox:
         rows = await self._execute(RETRIEVE, parameters)
         if not rows:
             raise NoSuchMessage
-        inline, form, stored, digest, body = rows[0]
+        [(inline, form, stored, digest, body)] = rows
         if form != _AS_IT_IS:
             raise _unreadable(f"{key} has the form {form}, which this version does not know")
         if not inline:

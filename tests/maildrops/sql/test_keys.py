@@ -15,6 +15,7 @@ class KeysTests(SynchronousTestCase):
     def setUp(self):
         """Make keys over a database that answers when a test wants it to."""
         self.clock = Clock()
+        self.clock.advance(1e6)
         self.statements = []
         self.answers = []
         self.keys = ReservedKeys(self.execute, uuid4, self.clock.seconds)
