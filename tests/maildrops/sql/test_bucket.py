@@ -61,3 +61,17 @@ class PartsTests(SynchronousTestCase):
         self.assertEqual([sizes for sizes, _ in stored], [[3], [5 * MIB], [5 * MIB, 5 * MIB, MIB]])
         for _, options in stored:
             self.assertEqual(options, {"chunk_size": 5 * MIB, "max_concurrency": 1})
+
+
+class StreamTests(SynchronousTestCase):
+    """A server that sends a whole object instead of a part of it (RFC 9110 section 14.2)."""
+
+    def test_skipped(self):
+        """What comes before the part is left out, wherever pieces end, and no piece is empty."""
+        for pieces in ([b"abcdef"], [b"ab", b"cdef"], [b"abc", b"def"], [b"a", b"b", b"cd", b"ef"]):
+            result = mock.Mock(range=(0, 6))
+            result.stream.return_value = iter(pieces)
+            self.patch(obstore, "get", mock.Mock(return_value=result))
+            found = list(open_bucket("memory:///", {}, 10.0).open_stream(UUID(int=1), 3, 6))
+            self.assertEqual(b"".join(found), b"def")
+            self.assertNotIn(b"", found)
