@@ -37,10 +37,10 @@ class HiddenFileTests(MaildirCase):
 
     def test_octets(self):
         """The octets are those that former versions of popserv read and write."""
-        text = b"popserv hidden 1\n" + b"".join(sorted(DIGESTS))
+        text = b"popserv hidden 1\n" + b"".join(sorted(HIDDEN.digests))
         digest = blake2b(text, digest_size=16).digest()
         self.put(b"popserv-hidden.new", b"unfinished")
-        save(self.fd, DIGESTS)
+        save(self.fd, FIRST)
         with open(self.path_of(b"popserv-hidden"), "rb") as file:
             self.assertEqual(file.read(), text + digest)
         self.assertFalse(os.path.exists(self.path_of(b"popserv-hidden.new")))
@@ -49,7 +49,7 @@ class HiddenFileTests(MaildirCase):
     def test_is_damaged(self):
         """Whether a file is damaged is told without a log line; no file is not damaged."""
         self.assertFalse(hidden_file.is_damaged(self.fd))
-        save(self.fd, DIGESTS)
+        save(self.fd, FIRST)
         self.assertFalse(hidden_file.is_damaged(self.fd))
         self.put(NAME, b"popserv hidden 1\n")
         self.assertTrue(hidden_file.is_damaged(self.fd))

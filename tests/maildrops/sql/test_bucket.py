@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops.sql import bucket
 from popserv.maildrops.sql.bucket import open_bucket
+from popserv.maildrops.sql.object_errors import ObjectDamaged
 
 MIB = 1 << 20
 
@@ -75,3 +76,11 @@ class StreamTests(SynchronousTestCase):
             found = list(open_bucket("memory:///", {}, 10.0).open_stream(UUID(int=1), 3, 6))
             self.assertEqual(b"".join(found), b"def")
             self.assertNotIn(b"", found)
+
+    def test_nothing(self):
+        """Nothing in place of the first octet is an error."""
+        result = mock.Mock(meta={"size": 5}, range=(0, 5))
+        result.stream.return_value = iter(())
+        self.patch(obstore, "get", mock.Mock(return_value=result))
+        with self.assertRaises(ObjectDamaged):
+            open_bucket("memory:///", {}, 10.0).get(UUID(int=1), 5, 1)

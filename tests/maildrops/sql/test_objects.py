@@ -1,6 +1,7 @@
 """popserv.maildrops.sql.objects: messages in an object store."""
 
 import builtins
+import contextlib
 import gc
 import os
 import sys
@@ -37,6 +38,15 @@ from tests.maildrops.sql.object_server import ObjectServer, missing, silence, st
 
 LARGE = f"/bucket/mail/ab/{KEY.hex}".encode()
 """The path of the large object."""
+
+
+def open_files():
+    """Return the paths of the files that the process has open."""
+    paths = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            paths.append(os.readlink(f"/proc/self/fd/{name}"))
+    return paths
 
 
 class MemoryTests(ObjectsContract, TestCase):
@@ -96,6 +106,9 @@ class DirectoryTests(ObjectsContract, TestCase):
         synced.clear()
         await self.store.delete([KEY])
         self.assertEqual(synced, [str(file.parent)])
+        self.assertEqual(
+            [path for path in open_files() if path.startswith(str(self.directory))], []
+        )
 
     async def test_left(self):
         """What a process has left that was killed while it stored an object is removed with it."""
@@ -252,6 +265,16 @@ class FaultTests(TestCase):
         with self.assertRaises(ObjectStoreUnavailable):
             await store.get(OTHER, 5)
         self.assertIn("object store s3://bucket/mail is not available", self.log[0])
+
+    async def test_parts_after_outage(self):
+        """After an outage, the store is asked for parts of large objects as before."""
+        self.server.faults.extend([status(503)] * 1000)
+        with self.assertRaises(ObjectStoreUnavailable):
+            await self.get_large()
+        self.server.faults.clear()
+        self.server.requests.clear()
+        self.assertEqual(await self.get_large(), self.large)
+        self.assertNotIn(None, [asked for _, asked in self.server.requests])
 
     async def test_missing_after_outage(self):
         """A store that says that an object is missing is available; each key is named once."""
