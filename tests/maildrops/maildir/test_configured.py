@@ -142,6 +142,23 @@ class UserSettingsTests(MaildirCase):
         for interface in (*providedBy(self.maildrops._maildirs), IConfigurableStore):
             self.assertTrue(verifyObject(interface, self.maildrops))
 
+    def test_unsupported(self):
+        """A setting that is not one of Maildirs is refused."""
+        opened = self.maildrops.open_configured(b"ann", UserSettings(max_user_sessions=2))
+        error = self.assertRaises(UnsupportedSettings, result, opened)
+        self.assertIn("popserv_max_user_sessions", str(error))
+
+    def test_diagnosis(self):
+        """What is wrong with the directory, the settings and the Maildir of a user is found."""
+        settings = UserSettings(deleted="move:INBOX")
+        os.rmdir(self.path_of(b"cur"))
+        os.symlink("nowhere", self.path_of(b"cur"))
+        codes = [each.code for each in self.maildrops.diagnose_maildrop(b"ann", settings)]
+        self.assertEqual(codes[0], "user-settings")
+        self.assertIn("maildrop-unusable", codes)
+        os.mknod(os.path.join(self.root, "bob"))
+        self.assertIn("maildrop-kind", [each.code for each in result(self.maildrops.diagnose())])
+
     def test_one_lock(self):
         """Sessions with and without settings exclude each other, also of a missing Maildir."""
         for user in (b"ann", b"nobody"):
