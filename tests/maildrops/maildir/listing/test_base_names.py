@@ -11,6 +11,7 @@ from popserv.maildrops.maildir.listing import base_names
 from popserv.maildrops.maildir.listing.base_names import (
     are_sorted,
     delivery_order,
+    have_info,
     merge_order,
     sort_base_names,
     unique_ids,
@@ -49,6 +50,30 @@ class BaseNamesTests(SynchronousTestCase):
     def test_unique_ids(self, names):
         """Each base name has the unique-id that it has alone."""
         self.assertEqual(unique_ids(tuple(names)), tuple(map(valid_unique_id, names)))
+
+    def test_delivery_time(self):
+        """The time is a number of at most 19 digits before the first dot."""
+        for name, seconds in (
+            *((b"1.a", 1), (b"12.3.4", 12), (b"7", 7), (b"", 0), (b".5", 0), (b"x.5", 0)),
+            *((b"9" * 19 + b".a", 10**19 - 1), (b"9" * 20 + b".a", 0), (b"+1.a", 0)),
+        ):
+            self.assertEqual(delivery_order(name), (seconds, name))
+
+    def test_swapped(self):
+        """Two neighbours in the wrong order are found, wherever batches end."""
+        for names in ([b"%d.x" % (10**9 + n) for n in range(12)], [b"%d" % n for n in range(12)]):
+            self.assertTrue(are_sorted(names))
+            for at in range(11):
+                swapped = [*names[:at], names[at + 1], names[at], *names[at + 2 :]]
+                self.assertFalse(are_sorted(swapped))
+
+    def test_have_info(self):
+        """A base name ends with info only if none follows it."""
+        for name, location, has_info in (
+            *((b"1.a;2,S", b"\1", True), (b"1.a;2,S", b"\1:2,", False), (b"1.a", b"\1", False)),
+            (b"1.a", b"\1:2,S", False),
+        ):
+            self.assertIs(have_info([b"0.x", name], [b"\0", location]), has_info)
 
     def test_same_tuple(self):
         """If all base names are valid unique-ids, the unique-ids are the same tuple."""

@@ -206,6 +206,13 @@ class CachedUpdateTests(MaildirCase):
         with mock.patch.object(index, "MAX_CACHED_MESSAGES", 5):
             self.update(self.before, texts={})
 
+    def test_local(self):
+        """The next session may open the folders without a thread if they are on this machine."""
+        for is_local in (True, False):
+            with mock.patch.object(folders, "is_local_filesystem", return_value=is_local):
+                updated = self.update(index.empty_index(None))
+            self.assertIs(updated.can_open_cached, is_local)
+
     def test_recorded(self):
         """Each update records how many messages it has counted."""
         recorded = []
@@ -230,7 +237,7 @@ class CachedUpdateTests(MaildirCase):
     def test_duplicates(self):
         """A thread renames duplicates."""
         for name in (b"new/1.a", b"cur/1.a:2,S"):
-            self.put(name, name)
+            self.put(name, name + b"\n\n")
         self.assert_not_cached("duplicates")
         self.before = self.before._replace(duplicates={b"2.b": b"1.a"})
         self.assert_not_cached("a duplicate that could not be renamed")
