@@ -25,12 +25,14 @@ ALSO = {
         "tests.maildrops.test_store_diagnosis",
     ),
     "popserv/maildrops/mbox": (
+        "tests.maildrops.test_index_cache",
         "tests.maildrops.test_read_only",
         "tests.maildrops.test_recent",
         "tests.maildrops.test_scans",
         "tests.maildrops.test_store_diagnosis",
     ),
     "popserv/maildrops/mh": (
+        "tests.maildrops.test_index_cache",
         "tests.maildrops.test_recent",
         "tests.maildrops.test_scans",
         "tests.maildrops.test_store_diagnosis",

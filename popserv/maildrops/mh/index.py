@@ -63,7 +63,7 @@ def read_index(
     downgrader: MakeDowngrader | None,
     record: Record = record_nothing,
     *,
-    is_whole: bool = False,
+    is_whole: bool,
 ) -> Index:
     """Scan an open folder and return its index; only new and changed messages are read.
 

@@ -128,3 +128,16 @@ class TimeTests(SynchronousTestCase):
         """What is no From_ line, or no time that the system knows, is unknown."""
         for line in (b"From a", b"From a Mon Jan  5 10:00:00 +0000 0000", b"From a"):
             self.assertEqual(delivery_time(line), 0)
+
+    def test_early(self):
+        """A time before 1970 is none."""
+        for year in (b"1970 +0300", b"1969", b"1960 -0500"):
+            self.assertEqual(delivery_time(b"From a Thu Jan  1 00:00:00 " + year), 0)
+
+    def test_summer(self):
+        """Local time is that of summer or winter, by the date."""
+        os.environ["TZ"] = "CET-1CEST,M3.5.0,M10.5.0/3"
+        time.tzset()
+        for date, zone in ((b"Jan  5", b"+0100"), (b"Jul  5", b"+0200")):
+            line = b"From a Mon %b 10:00:00 2026" % date
+            self.assertEqual(delivery_time(line), delivery_time(b"%b %b" % (line, zone)))

@@ -38,6 +38,25 @@ class WindowTests(SynchronousTestCase):
             self.assertEqual(file.read(offset, octets), text[offset : offset + octets])
             self.assertEqual(file.find(wanted, offset), text.find(wanted, offset))
 
+    def test_found(self):
+        """A text is found wherever a block ends."""
+        for block in range(3, 9):
+            self.patch(window, "BLOCK", block)
+            for at in range(30):
+                text = b"a" * at + b"bcd" + b"a" * (30 - at)
+                self.assertEqual(self.open(text)[1].find(b"bcd", 0), at)
+
+    def test_read_once(self):
+        """If the offsets increase, each octet is read from the file once."""
+        self.patch(window, "BLOCK", 10)
+        _, file = self.open(b"x" * 98)
+        self.assertEqual(file.octets_read, 0)
+        for offset in range(0, 98, 5):
+            for _ in range(2):
+                self.assertEqual(len(file.read(offset, 5)), min(5, 98 - offset))
+                self.assertEqual(file.find(b"x", offset), offset)
+        self.assertEqual(file.octets_read, 98)
+
     def test_truncated(self):
         """A file that becomes shorter is an error, not the end."""
         fd, file = self.open(b"x" * 10)

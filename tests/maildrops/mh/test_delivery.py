@@ -123,6 +123,54 @@ class DeliveryTests(MHCase):
         self.assertEqual(self.uids(), [b"a", b"b"])
         self.assertEqual(self.unfinished(), [])
 
+    def test_not_committed(self):
+        """A message that was not committed leaves no file."""
+        delivery = self.open_delivery()
+        result(delivery.deliver(b"a", NO_DETAILS, body_of(b"a\n")))
+        [name] = self.unfinished()
+        self.assertEqual(os.stat(self.file(name)).st_mode & 0o777, 0o600)
+        result(delivery.release())
+        self.assertEqual(self.unfinished(), [])
+        self.assertEqual(self.read_all(), [])
+
+    def test_unfinished_links(self):
+        """What an interrupted delivery has left is removed, even if it has other names."""
+        with open(self.file(".popserv-new-1"), "wb"):
+            pass
+        os.link(self.file(".popserv-new-1"), os.path.join(self.root, "backup"))
+        os.symlink("nowhere", self.file(".popserv-new-2"))
+        result(self.open_delivery().release())
+        self.assertEqual(self.unfinished(), [])
+
+    def test_links(self):
+        """Nothing is written through a link, and nothing that a link leads to gets a number."""
+        other = os.path.join(self.root, "other")
+        delivery = self.open_delivery()
+        os.symlink(other, self.file(os.fsdecode(module._name_of(b"a"))))
+        with self.assertRaises(OSError):
+            result(delivery.deliver(b"a", NO_DETAILS, body_of(b"a\n")))
+        self.assertFalse(os.path.exists(other))
+        result(delivery.release())
+        with open(other, "wb"):
+            pass
+        os.symlink(other, self.file("link"))
+        with self.folder() as fd:
+            module.link_next(fd, b"link", 1)
+        self.assertTrue(os.path.islink(self.file(1)))
+
+    def test_fault_at_commit(self):
+        """If a message cannot get a number, the error names the file that cannot be written."""
+        for owner, name, path in (
+            (module.index_file, "save", ".popserv-index"),
+            (module, "set_flags", ".mh_sequences"),
+        ):
+            for error in (OSError(28, "full"), OSError(28, "full", b"file")):
+                failed = failing(owner, name, error)
+                with failed, self.assertRaises(OSError) as raised:
+                    self.deliver_as((b"a",))
+                path = path if error.filename is None else "file"
+                self.assertIn(f"{self.file(path)}", str(raised.exception))
+
     def test_removed_without_flags(self):
         """A message that had no flags yet and was removed leaves nothing."""
         with failing(module, "set_flags", OSError(28, "full")), self.assertRaises(OSError):
@@ -141,6 +189,8 @@ class DeliveryTests(MHCase):
     def test_cannot_open(self):
         """A folder that cannot be created or examined is refused, and one that vanishes for now."""
         self.assertRaises(MaildropUnavailable, self.open_delivery, b".x")
+        with failing(os, "mkdir", PermissionError(13, "denied")):
+            self.assertRaises(MaildropUnavailable, self.open_delivery, b"bob")
         with open(self.file(".popserv-new-1"), "wb"):
             pass
         with failing(os, "unlink", PermissionError(13, "denied")):

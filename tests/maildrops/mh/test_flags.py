@@ -30,3 +30,16 @@ class FlagsTests(SynchronousTestCase):
         set_flags(sequences, {5: Flags.SEEN | Flags.ANSWERED, 6: Flags.NONE}, [5, 6, 7])
         expected = {5: Flags.SEEN | Flags.ANSWERED, 6: Flags.NONE, 7: Flags.SEEN | Flags.FLAGGED}
         self.assertEqual(flags_in(sequences, [5, 6, 7]), expected)
+
+    def test_names(self):
+        """The sequences have the names that nmh and Python's mailbox give them, if they do."""
+        for flag, text in (
+            (Flags.ANSWERED, b"replied: 1\n"),
+            (Flags.FLAGGED, b"flagged: 1\n"),
+            (Flags.DELETED, b"deleted: 1\n"),
+            (Flags.DRAFT, b"draft: 1\n"),
+            (Flags.FORWARDED, b"forwarded: 1\n"),
+        ):
+            self.assertEqual(flags_in(Sequences(text), [1, 2]), {1: flag, 2: Flags.NONE})
+        self.assertEqual(flags_in(Sequences(b"unseen: 2\n"), [1, 2])[1], Flags.SEEN)
+        self.assertEqual(flags_in(Sequences(b"retrieved: 1\n"), [1, 2])[1], Flags.SEEN)

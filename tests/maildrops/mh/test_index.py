@@ -3,11 +3,15 @@
 import errno
 import os
 import shutil
+from hashlib import blake2b
 from unittest.mock import patch
 
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import formatEvent, globalLogPublisher
+
 from popserv.errors import MaildropUnavailable
+from popserv.maildrops.mh import folder, index_file
 from popserv.maildrops.mh import index as module
-from popserv.maildrops.mh import index_file
 from popserv.messages.details import NO_DETAILS
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing.delivery_contract import body_of
@@ -24,6 +28,14 @@ class UniqueIdTests(MHCase):
         self.restart()
         self.assertEqual(self.uids(), uids)
         return uids
+
+    def test_versions(self):
+        """It is the same in every version of popserv: made of the time and the octets."""
+        deliver(self.path, b"1\n", 1)
+        modified = os.stat(self.file(1)).st_mtime_ns
+        octets = blake2b(b"1\n", digest_size=16).hexdigest()
+        expected = blake2b(f"{modified} {octets}".encode(), digest_size=16).hexdigest()
+        self.assertEqual(self.uids(), [expected.encode()])
 
     def test_renumbered(self):
         """Renumbering and reordering change no unique-id, with the index in memory or without."""
@@ -148,16 +160,26 @@ class CountingTests(MHCase):
                 raise PermissionError(13, "Permission denied")
             return None if number == 2 else real(folder, number)
 
+        self.patch(folder, "TRUSTED_AGE", -(10**12))
+        observer = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
         with patch.object(module, "open_number", open_number), self.session() as mailbox:
             self.assertEqual(len(mailbox.messages), 0)
             self.assertIsNone(mailbox.index.times)
+        [event] = observer
+        self.assertIn(f"message skipped: {self.file(1)} cannot be read", formatEvent(event))
+        with self.session() as mailbox:
+            self.assertIsNotNone(mailbox.index.times)
         self.assertEqual(self.read_all(), [b"1\n", b"2\n"])
 
     def test_not_saved(self):
         """An index file that cannot be written is logged, and not written at each login."""
         self.patch(module, "SAVE_THRESHOLD", 1)
         self.deliver(b"1\n")
+        observer = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
         with patch.object(index_file, "save", side_effect=OSError(28, "full")) as save:
             self.uids()
             self.uids()
         save.assert_called_once()
+        [event] = observer
+        path = self.file(".popserv-index")
+        self.assertEqual(formatEvent(event), f"index of an MH folder not written: {path}: full")

@@ -1,6 +1,8 @@
 """Tests of popserv.maildrops.mh.index_file."""
 
+import errno
 import os
+from hashlib import blake2b
 from unittest.mock import patch
 
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from popserv.maildrops.mh import index_file
 from popserv.maildrops.mh.folder import FileKey
 from popserv.maildrops.mh.index_file import Entry, decode, encode
+from popserv.messages.downgrade import Downgrader
 from popserv.messages.sizes import Sizes
 from tests.maildrops.maildir.harness import failing
 from tests.maildrops.mh.harness import MHCase
@@ -37,6 +40,56 @@ class IndexFileTests(MHCase):
         text = encode(entries, kind)
         self.assertEqual(decode(text, kind), (entries, True))
         self.assertEqual(decode(text, b"0" if kind == b"1" else b"1"), (entries, False))
+
+    def test_form(self):
+        """A file of one version can be read by each, also the kinds of its sizes."""
+        for downgrader, kind in ((None, b"0"), (Downgrader, b"1")):
+            self.assertEqual(index_file.kind_of_sizes(downgrader), kind)
+        self.assertEqual(index_file.NOT_COUNTED, b"-")
+        text = b"popserv MH index 1 -\n1 2 3 3 - 1 " + b"a" * 32 + b" uid\n"
+        digest = blake2b(text, digest_size=16).hexdigest().encode()
+        self.assertEqual(encode([ENTRY], index_file.NOT_COUNTED), text + digest)
+
+    def test_is_damaged(self):
+        """A file of any kind is whole, even without entries; a link in its place is not."""
+        with self.folder() as folder:
+            self.assertFalse(index_file.is_damaged(folder))
+            for kind in (b"0", b"1", b"-"):
+                index_file.save(folder, [], kind)
+                self.assertFalse(index_file.is_damaged(folder))
+            os.unlink(self.file(".popserv-index"))
+            os.symlink("nowhere", self.file(".popserv-index"))
+            self.assertTrue(index_file.is_damaged(folder))
+
+    def test_synced(self):
+        """All of the file is on disk before it takes the place of the old one, whose name is."""
+        steps = []
+
+        def fsync(fd):
+            names = sorted(os.listdir(self.path))
+            steps.append((os.fstat(fd).st_size if len(steps) == 0 else None, names))
+
+        with self.folder() as folder, patch.object(index_file.os, "fsync", fsync):
+            index_file.save(folder, [ENTRY], b"0")
+        size = len(encode([ENTRY], b"0"))
+        self.assertEqual(steps, [(size, [".popserv-index.tmp"]), (None, [".popserv-index"])])
+
+    def test_link_in_place(self):
+        """Nothing is written to a file that another user puts in the place of the new one."""
+        real = os.unlink
+
+        def unlink(name, **kwargs):
+            os.symlink("other", self.file(name.decode()))
+
+        with (
+            open(self.file("other"), "wb"),
+            self.folder() as folder,
+            patch.object(index_file.os, "unlink", unlink),
+            self.assertRaises(FileExistsError),
+        ):
+            index_file.save(folder, [ENTRY], b"0")
+        real(self.file(".popserv-index.tmp"))
+        self.assertEqual(os.path.getsize(self.file("other")), 0)
 
     def test_damaged(self):
         """A torn, damaged or foreign file is noticed, whatever octet is wrong."""
@@ -112,7 +165,8 @@ class IndexFileTests(MHCase):
             index_file.save(folder, [ENTRY], b"0")
             missing = FileNotFoundError(2, "No such file or directory")
             with failing(os, "open", missing, lambda name, *_: name == index_file.NAME):
-                self.assertRaises(OSError, index_file.load, folder, b"0")
+                error = self.assertRaises(OSError, index_file.load, folder, b"0")
+                self.assertEqual(error.errno, errno.ESTALE)
             self.assertEqual(index_file.load(folder, b"0"), ([ENTRY], True))
 
     def test_not_counted(self):
