@@ -39,6 +39,7 @@ class ControlClient:
         except ValueError as error:
             raise ControlError(str(error)) from None
         self.missing = 0
+        self._path = path
         self._timeout = timeout
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout)
@@ -79,9 +80,10 @@ class ControlClient:
             response: Mapping[str, Any] = command.parseResponse(answer, None)
         except OSError as error:
             # A timeout is one, too.
-            raise ControlError(f"the server does not answer: {error}") from None
+            reason = error.strerror or error
+            raise ControlError(f"{self._path}: the server does not answer: {reason}") from None
         except (KeyError, ValueError):
-            raise ControlError("the server has sent an invalid answer") from None
+            raise ControlError(f"{self._path}: the server has sent an invalid answer") from None
         self.missing = max(self.missing, response.get("missing", 0))
         return response
 

@@ -120,11 +120,11 @@ class WrongServerTests(ClientTestCase):
 
     def test_stalls(self):
         """A server that does not answer in time, or closes the connection, is an error."""
-        self.assert_error("does not answer: timed out", None, timeout=0.01)
+        self.assert_error(r"^/\S+: the server does not answer: timed out$", None, timeout=0.01)
 
     def test_closes(self):
         """A server that closes the connection is an error."""
-        self.assert_error("it has closed the connection", b"\x00")
+        self.assert_error(r"^/\S+: .* answer: it has closed the connection$", b"\x00")
 
     def test_invalid(self):
         """An answer that is not AMP, lacks a value, or does not end is an error."""
@@ -135,4 +135,4 @@ class WrongServerTests(ClientTestCase):
             amp.AmpBox({amp.ANSWER: b"1", b"kicked": b"x", b"missing": b"0"}).serialize(),
             endless,
         ):
-            self.assert_error("has sent an invalid answer", octets)
+            self.assert_error(r"^/\S+: the server has sent an invalid answer$", octets)

@@ -78,6 +78,7 @@ class Bench:
         self.store = (_ListedMaildirs if self.is_listed else _STORES[kind])(self.root)
         self.mail = self.store.root
         self.log_file = self.root / "log"
+        self.control = self.root / "control"
         self._options = options
         self.patch = None
         self._pid = None
@@ -162,6 +163,7 @@ class Bench:
             *(self.log_file, "twistd", "--nodaemon", "--pidfile=", "pop3"),
             *("--store", self.store.name, "--auth", f"passwd-file:{self.users}"),
             *("--listen", f"unix:{self.root}/pop3", "--mark-seen"),
+            *("--control", f"unix:{self.control}"),
             *("--lmtp", f"unix:{self.root}/lmtp", "--recipient-local-part", *self._options),
             patch=self.patch,
         )

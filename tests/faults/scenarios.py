@@ -4,7 +4,7 @@ A scenario prepares something for a new user, acts with the fault armed, and che
 against what is there when the fault is over.
 """
 
-from tests.faults import commands, copies, edits, sessions, sql
+from tests.faults import commands, copies, edits, sessions, sql, steering
 
 SCENARIOS = {
     "first": sessions.Session,
@@ -31,6 +31,7 @@ SCENARIOS = {
     "copy-from-mh": copies.CopyFromMH,
     "import": commands.Import,
     "import-continued": commands.ContinuedImport,
+    "status": steering.Status,
     "user-add": edits.Add,
     "user-add-first": edits.AddFirst,
     "user-passwd": edits.SetPassword,
