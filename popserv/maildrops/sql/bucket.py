@@ -259,7 +259,8 @@ class Directory(Bucket):
     def _put(self, path: str, data: bytes | Iterator[bytes]) -> None:
         file = os.path.join(self._path, path)
         unfinished = f"{file}{_UNFINISHED}"
-        os.makedirs(os.path.dirname(file), exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(os.path.dirname(file))
         try:
             with open(unfinished, "wb") as target:
                 target.writelines([data] if isinstance(data, bytes) else data)
