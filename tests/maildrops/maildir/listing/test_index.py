@@ -114,12 +114,13 @@ class FolderTests(IndexedCase):
 
     def test_duplicate_of_unlisted(self):
         """A file with the base name of a message in the other folder gets one of its own."""
-        for name in (b"new/2.b", b"cur/1.a"):
+        for name, messages in ((b"new/2.b", 3), (b"cur/1.a", 4)):
             wait_for_clock_tick()
             self.scans()
             self.put(name, b"another\n")
             with self.session() as mailbox:
-                self.assertEqual(len(set(uids_of(mailbox))), len(mailbox.messages))
+                self.assertEqual(len(set(uids_of(mailbox))), messages)
+                self.assertEqual(len(mailbox.messages), messages)
         messages = self.read_in_session()
         self.assertEqual(sorted(messages), [b"another\n"] * 2 + [b"first\n", b"second\n"])
 
@@ -318,6 +319,8 @@ class SavingTests(SynchronousTestCase):
         ):
             found = self.is_worth_saving(1, saved, 0, has_times, times)
             self.assertIs(found, is_worth, (saved, has_times, times))
+        without_file = index.empty_index(None)._replace(base_names=(b"1.a",), times=[new, cur])
+        self.assertFalse(without_file.is_worth_saving())
 
     def test_saved(self):
         """A file that was written, or could not be, is not written again for the same messages."""
