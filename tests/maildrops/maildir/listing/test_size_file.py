@@ -335,7 +335,7 @@ class FileTests(SynchronousTestCase):
         for messages in (3, 500, 1):
             self.assertTrue(save(self.fd, some_contents(messages)))
             self.assert_holds(some_contents(messages))
-            self.assertEqual(self.names(), [NAME])
+            self.assertEqual(self.names(), [b"popserv-sizes"])
         self.assertEqual([remove(self.fd), remove(self.fd)], [True, True])
         self.assertEqual(self.names(), [])
 
@@ -406,7 +406,7 @@ class FileTests(SynchronousTestCase):
             lambda path: open(path, "wb").close(),
             os.mkfifo,
         ):
-            make(self.path_of(UNFINISHED))
+            make(self.path_of(b"popserv-sizes.new"))
             self.assertTrue(save(self.fd, some_contents()))
             self.assert_holds(some_contents())
             with open(victim, "rb") as file:
