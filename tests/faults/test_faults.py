@@ -36,7 +36,7 @@ def some_faults(choose, key, name, every):
     kills = [fault for fault in every if fault.error == KILL]
     return [
         *(choose.choice([*group]) for _, group in groupby(faults, key=lambda fault: fault.calls)),
-        *choose.sample(kills, KILLS),
+        *choose.sample(kills, min(KILLS, len(kills))),
     ]
 
 
