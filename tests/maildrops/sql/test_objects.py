@@ -89,16 +89,18 @@ class DirectoryTests(ObjectsContract, TestCase):
         return ObjectStore(f"file://{str(self.directory).replace(' ', '%20')}", run=run)
 
     async def test_durable(self):
-        """A file and its directories are synced before the object counts as stored."""
+        """A whole file and its directories are synced before the object counts as stored."""
         synced = []
 
         def fsync(fd):
             synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+            if synced[-1] == unfinished:
+                self.assertEqual(os.fstat(fd).st_size, 1)
 
         self.patch(os, "fsync", fsync)
         file = self.directory / "ab" / KEY.hex
-        await self.store.put(KEY, b"1")
         unfinished = f"{file}#1"
+        await self.store.put(KEY, b"1")
         self.assertEqual(synced, [unfinished, str(file.parent), str(self.directory)])
         synced.clear()
         await self.store.put(KEY, b"2")
