@@ -1,5 +1,6 @@
 """The tests that run each line of a module, and how long each of them takes."""
 
+import atexit
 import json
 import os
 import sys
@@ -130,5 +131,7 @@ def measure(names, package, directory):
     coverage.stop()
     coverage.save()
     (directory / "tests.json").write_text(json.dumps([seconds, sorted(sys.modules)]))
+    # Servers that tests share are stopped at the end of a process, which this one leaves otherwise.
+    atexit._run_exitfuncs()
     if not result.wasSuccessful():
         sys.exit("tests fail without a mutant")

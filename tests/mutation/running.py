@@ -139,6 +139,9 @@ class _Reporter(Reporter):
 def _run(mutant, name, tests, output, directory):
     """Run tests with a mutant, and end the process."""
     os.setsid()
+    # Servers of other users have their directories there.
+    os.chmod(directory, 0o755)
+    tempfile.tempdir = directory
     sys.meta_path.insert(0, _Finder(name, mutant.source))
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):

@@ -59,6 +59,33 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual((code, output.getvalue()), (0, "these lines have no mutants\n"))
 
 
+class CoveringTests(SynchronousTestCase):
+    """The run of tests without a mutant."""
+
+    def test_exit(self):
+        """What tests start for the time of their process is stopped at its end."""
+        script = (
+            "import atexit, sys\n"
+            "from pathlib import Path\n"
+            "from tests.mutation.covering import measure\n"
+            "from tests.mutation.running import in_child\n"
+            "atexit.register(print, 'stopped', flush=True)\n"
+            f"in_child(measure, [{ALL_TESTS!r}], 'popserv/core', Path(sys.argv[1]))\n"
+            "print('ended')"
+        )
+        command = (
+            sys.executable,
+            "-bb",
+            "-W",
+            "error",
+            "-c",
+            script,
+            os.path.abspath(self.mktemp()),
+        )
+        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+        self.assertEqual(done.stdout.split()[-3:], ["stopped", "ended", "stopped"])
+
+
 class JudgeTests(SynchronousTestCase):
     """What becomes of a process with a mutant."""
 
@@ -86,6 +113,14 @@ class JudgeTests(SynchronousTestCase):
     def test_import(self):
         """A module that cannot be imported is found."""
         self.assertRegex(self.judge("1 / 0"), rb"\Akilled")
+
+    def test_temporary(self):
+        """What the tests of a mutant leave in the directory for temporary files is removed."""
+        path = os.path.abspath(self.mktemp())
+        code = f"import os, tempfile\nos.symlink(tempfile.mkdtemp(), {path!r})\n1 / 0"
+        self.assertRegex(self.judge(code), rb"\Akilled")
+        self.assertTrue(os.path.islink(path))
+        self.assertFalse(os.path.exists(path))
 
     def test_bounds(self):
         """A mutant that does not end is stopped, and one has no more memory than is permitted."""
