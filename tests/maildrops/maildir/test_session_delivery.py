@@ -138,7 +138,7 @@ class DeliveryTests(MaildirCase):
     def pin(self, unique_ids):
         """Pin unique-ids, by base name."""
         maildir = os.open(self.path_of(b""), DIRECTORY)
-        pinned_file.save(maildir, pinned_file.Pins(unique_ids))
+        pinned_file.save(maildir, pinned_file.Pins(unique_ids), None)
         os.close(maildir)
 
     def test_interrupted(self):
