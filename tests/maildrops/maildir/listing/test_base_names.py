@@ -72,6 +72,7 @@ class BaseNamesTests(SynchronousTestCase):
         for name, location, has_info in (
             *((b"1.a;2,S", b"\1", True), (b"1.a;2,S", b"\1:2,", False), (b"1.a", b"\1", False)),
             (b"1.a", b"\1:2,S", False),
+            (b"1.a;2,S", b"\1:", False),
         ):
             self.assertIs(have_info([b"0.x", name], [b"\0", location]), has_info)
 

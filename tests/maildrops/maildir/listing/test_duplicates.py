@@ -469,6 +469,16 @@ class ReadOnlyTests(DuplicateCase):
             self.assertEqual(self.shown(), {**shown, b"3.c": b"3\n"})
         self.log.warn.assert_called_once()
 
+    def test_other_folder(self):
+        """Those of a folder that is not listed stay, whatever comes into the other one."""
+        self.patch(folders, "TRUSTED_AGE", folders.CLOCK_TICK)
+        os.rename(self.path_of(b"new/1.a"), self.path_of(b"cur/1.a:2,F"))
+        with self.read_only():
+            wait_for_clock_tick()
+            shown = self.shown()
+            self.put(b"new/3.c", b"3\n")
+            self.assertEqual(self.shown(), {**shown, b"3.c": b"3\n"})
+
     def test_no_size_file(self):
         """The size file does not have them."""
         self.patch(index, "SAVE_THRESHOLD", 2)

@@ -227,6 +227,7 @@ class FormatTests(SynchronousTestCase):
             {"base_names": [b".", *names[1:]]},
             {"base_names": [b"..", *names[1:]]},
             {"base_names": [names[0], b".x", names[2]]},
+            {"base_names": [b"", b".x", names[2]]},
             {"base_names": [b"1:x", *names[1:]]},
             {"base_names": [b"1000000000.w;2,", *names[1:]]},
             {"base_names": [b"1000000000.w!2,FS", *names[1:]]},
