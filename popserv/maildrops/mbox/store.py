@@ -107,7 +107,6 @@ class MboxMaildrops:
         known = self._cache.get(user)
         file = await self._open_waiting(user, known)
         if file is not None:
-            self._cache.put(user, file.index)
             return MboxMailbox(self._cache, self.run, self._wait, user, file)
         if user in self._empty:
             raise MaildropBusy

@@ -2,6 +2,9 @@
 
 import errno
 import os
+import stat
+from contextlib import ExitStack
+from itertools import groupby
 from unittest import mock
 
 from popserv.errors import MaildropUnavailable
@@ -30,6 +33,7 @@ class AppendingTests(MboxCase):
         self.patch(appending, "_CHUNK", 50)
         self.write(mbox_of(OLD))
         self.journal = os.path.join(self.root, os.fsdecode(journal_name(b"ann")))
+        self.touches = 0
 
     def append_batch(self, *chunks):
         """Append messages, or chunks, each as one addition that may fail."""
@@ -42,11 +46,15 @@ class AppendingTests(MboxCase):
                     batch.add(each)
                 except KeyError:
                     continue
-            batch.append(fd, lambda: None)
+            batch.append(fd, self.touch)
         finally:
             batch.close()
             os.close(fd)
             os.close(parent)
+
+    def touch(self):
+        """Count the calls."""
+        self.touches += 1
 
     def kill_while_appending(self, written):
         """Append, and end after so many octets of the mbox file."""
@@ -87,6 +95,138 @@ class AppendingTests(MboxCase):
                 self.assertEqual([*mailbox.messages.octets[: len(octets)]], octets)
             self.assertEqual(self.read_all()[len(octets) :], NEW)
             self.assertEqual(os.listdir(self.root), ["ann"])
+
+    def steps(self, function):
+        """Return the changes and syncs that a function makes, each with what is changed."""
+        steps = []
+        inode = os.stat(self.path).st_ino
+
+        def wrap(name):
+            real = getattr(os, name)
+
+            def call(first, *args, **kwargs):
+                place = first
+                if isinstance(first, int):
+                    status = os.fstat(first)
+                    place = "directory" if stat.S_ISDIR(status.st_mode) else "journal"
+                    place = "mbox" if status.st_ino == inode else place
+                steps.append((name, place))
+                return real(first, *args, **kwargs)
+
+            return mock.patch.object(os, name, call)
+
+        with ExitStack() as stack:
+            for name in ("pwrite", "ftruncate", "fsync", "fdatasync", "rename", "unlink"):
+                stack.enter_context(wrap(name))
+            function()
+        return [step for step, _ in groupby(steps)]
+
+    def test_synced(self):
+        """Each step is on disk before the next one relies on it.
+
+        The journal is, with its name, before the mbox file is changed, and that is before the
+        journal is removed.
+        """
+        journal = journal_name(b"ann")
+        begin = [
+            *(("unlink", journal + b".new"), ("pwrite", "journal"), ("ftruncate", "journal")),
+            *(("pwrite", "journal"), ("fsync", "journal"), ("rename", journal + b".new")),
+            *(("fsync", "directory"), ("pwrite", "mbox")),
+        ]
+        end = [("fsync", "mbox"), ("unlink", journal), ("fsync", "directory")]
+        self.assertEqual(self.steps(self.append_batch), begin + end)
+        self.write(mbox_of(OLD))
+        self.kill_while_appending(70)
+        undone = [("ftruncate", "mbox"), *end, ("unlink", b"ann.lock")]
+        self.assertEqual(self.steps(self.read_all), undone)
+
+    def test_failure_synced(self):
+        """If the messages cannot be appended, their removal is on disk."""
+        full = OSError(errno.ENOSPC, "full")
+        inode = os.stat(self.path).st_ino
+
+        def append():
+            with (
+                failing(os, "pwrite", full, lambda fd, *_: os.fstat(fd).st_ino == inode),
+                self.assertRaises(OSError),
+            ):
+                self.append_batch()
+
+        self.assertEqual(self.steps(append)[-2:], [("ftruncate", "mbox"), ("fsync", "mbox")])
+
+    def test_separator(self):
+        """There is one empty line before the messages, and none at the start of a file."""
+        old = mbox_of(OLD)
+        for before, separator in (
+            *((b"", b""), (b"\n\n", b""), (b"\r\n\r\n", b""), (old, b"")),
+            *((old[:-1], b"\n"), (old[:-2], b"\n\n"), (old[:-2] + b"\r", b"\r\n\n")),
+            (old[:-2] + b"\r\n\r\n", b""),
+        ):
+            self.write(before)
+            self.append_batch()
+            self.assertEqual(self.contents(), before + separator + mbox_of(NEW))
+
+    def test_touched(self):
+        """The lock is touched for each piece that is appended."""
+        self.append_batch()
+        self.assertEqual(self.touches, -(-WHOLE // 50))
+
+    def test_name(self):
+        """The journal has the same name in each version, so that another one finds it."""
+        self.assertEqual(journal_name(b"ann"), b".ann.popserv-append")
+
+    def test_again(self):
+        """A batch can be used again, and is undone if that is interrupted."""
+        message = [stored(NEW[0])]
+        parent = os.open(self.root, os.O_PATH)
+        fd = os.open(self.path, os.O_RDWR)
+        batch = Batch(parent, b"ann")
+        batch.add(message)
+        batch.append(fd, lambda: None)
+        before = self.contents()
+        batch.add(message)
+        with mock.patch.object(os, "unlink", side_effect=Killed), self.assertRaises(Killed):
+            batch.append(fd, lambda: None)
+        self.assertEqual(self.contents(), before + message[0])
+        os.close(fd)
+        batch.close()
+        os.close(parent)
+        self.assertEqual(self.read_all(), [*OLD, NEW[0]])
+        self.assertEqual(self.contents(), before)
+
+    def test_owner(self):
+        """The journal is for the owner of the mbox file alone, whose session removes it."""
+        os.chown(self.path, 12345, 8)
+        self.kill_while_appending(70)
+        status = os.stat(self.journal)
+        self.assertEqual((status.st_uid, status.st_gid), (12345, 8))
+        self.assertEqual(status.st_mode & 0o777, 0o600)
+
+    def test_link_in_place(self):
+        """Nothing is written to a file that another user has put in the place of the journal."""
+        real = os.unlink
+
+        def unlink(name, **kwargs):
+            os.symlink("other", self.journal + ".new")
+
+        with open(os.path.join(self.root, "other"), "wb"):
+            pass
+        with mock.patch.object(os, "unlink", unlink), self.assertRaises(FileExistsError):
+            self.append_batch()
+        real(self.journal + ".new")
+        self.assertEqual(os.path.getsize(os.path.join(self.root, "other")), 0)
+
+    def test_dropped(self):
+        """A batch that is not appended leaves no file, nor does one before it that was killed."""
+        with open(self.journal + ".new", "wb") as file:
+            file.write(b"x" * 9999)
+        parent = os.open(self.root, os.O_PATH)
+        batch = Batch(parent, b"ann")
+        batch.add([stored(NEW[0])])
+        self.assertLess(os.path.getsize(self.journal + ".new"), 999)
+        batch.close()
+        os.close(parent)
+        self.assertEqual(os.listdir(self.root), ["ann"])
 
     def test_short_reads(self):
         """If the system returns less than it was asked for, the rest is read as well."""
@@ -154,13 +294,17 @@ class AppendingTests(MboxCase):
 
     def test_delivered_since(self):
         """Mail that was appended since stays, even if it begins in the middle of a line."""
-        for written in (*range(60), WHOLE // 2, WHOLE - 1):
+        for written in (*range(60), len(stored(NEW[0])), WHOLE // 2, WHOLE - 1):
             for number in (0, 9):
                 self.write(mbox_of(OLD))
                 self.kill_while_appending(written)
                 self.append(stored(b"other\n", number))
                 self.append(stored(b"another\n", 10))
                 self.assertEqual(self.read_all(), [*OLD, b"other\n", b"another\n"])
+        self.write(mbox_of(OLD))
+        self.kill_while_appending(150)
+        self.append(stored(b"other\n").replace(b"ann@", b"x" * 940 + b"@"))
+        self.assertEqual(self.read_all(), [*OLD, b"other\n"])
 
     def test_rewritten_since(self):
         """In a file that another program has rewritten since, nothing is removed."""
@@ -210,6 +354,11 @@ class AppendingTests(MboxCase):
         self.write(after)
         self.read_all()
         self.assertEqual(self.contents(), after)
+        os.mkfifo(self.journal)
+        self.restart()
+        self.read_all()
+        self.assertEqual(self.contents(), after)
+        self.assertFalse(os.path.exists(self.journal))
 
     def test_owners(self):
         """A journal is valid if it is from root, this process, or the owner of the mbox file."""
@@ -245,9 +394,12 @@ class AppendingTests(MboxCase):
 
     def test_symbolic_link(self):
         """A journal that is a symbolic link is not opened: the maildrop is refused."""
-        os.symlink(self.path, self.journal)
-        self.assertRaises(MaildropUnavailable, self.read_all)
-        self.assertEqual(self.contents(), mbox_of(OLD))
+        for target in (self.path, "nowhere"):
+            os.symlink(target, self.journal)
+            self.restart()
+            self.assertRaises(MaildropUnavailable, self.read_all)
+            self.assertEqual(self.contents(), mbox_of(OLD))
+            os.unlink(self.journal)
 
     def test_gone(self):
         """A journal that another process has just dealt with is no error."""

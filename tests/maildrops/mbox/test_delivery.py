@@ -17,7 +17,7 @@ from popserv.testing import DeliveryContract
 from popserv.testing.delivery_contract import body_of
 from tests.maildrops.interrupted import InterruptedMixin
 from tests.maildrops.maildir.harness import failing, result, run_inline
-from tests.maildrops.mbox.harness import MboxCase, mbox_of, stored, wait_not
+from tests.maildrops.mbox.harness import FROM_LINE, MboxCase, mbox_of, stored, wait_not
 
 FIELDS = re.compile(rb"^(?:status|x-status|x-uidl|content-length): .*\r?\n", re.I | re.M)
 
@@ -86,6 +86,17 @@ class DeliveryTests(MboxCase):
         self.assertIn(self.path, str(raised.exception))
         result(delivery.release())
         self.assertEqual(os.listdir(self.root), ["ann"])
+
+    def test_known(self):
+        """A message whose unique-id is there, or is about to be, is not delivered again."""
+        for expected in (True, False):
+            delivery = self.open_delivery()
+            for is_delivered in (expected, False):
+                delivered = result(delivery.deliver(b"x", NO_DETAILS, body_of(b"x\n")))
+                self.assertIs(delivered, is_delivered)
+            result(delivery.commit())
+            result(delivery.release())
+        self.assertEqual(self.uids(), [b"x"])
 
     def test_no_room_at_commit(self):
         """A message that cannot be appended is an error that names the file, and is not there."""
@@ -158,6 +169,7 @@ class DeliveryTests(MboxCase):
         self.assertEqual(told["mbox"], told["mboxrd"])
         self.assertIn("Maildir", told["mbox"])
         self.assertIn("mboxrd", told["mboxo"])
+        self.assertNotIn("mboxrd", told["mbox"])
 
 
 class DetailsTests(MboxCase):
@@ -176,6 +188,13 @@ class DetailsTests(MboxCase):
             self.assertEqual(second, MessageDetails(first.delivered + 1))
             self.write(self.contents()[self.contents().rindex(b"From ") :])
             self.assertEqual(mailbox.details(), [NO_DETAILS, second])
+
+    def test_next_message(self):
+        """The flags of a message without a blank line are its own, and not those of the next."""
+        self.write(FROM_LINE % 0 + b"A: b\n" + stored(b"Status: RO\n\n2\n", 1))
+        with self.session() as mailbox:
+            flags = [each.flags for each in mailbox.details()]
+        self.assertEqual(flags, [Flags.NONE, Flags.SEEN])
 
     def test_locked(self):
         """While another program has a lock, they wait, and then fail."""

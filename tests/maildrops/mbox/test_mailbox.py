@@ -3,9 +3,12 @@
 import errno
 import fcntl
 import os
+from contextlib import closing
 from itertools import count
 from unittest import mock
 
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from popserv.errors import (
@@ -123,12 +126,18 @@ class ReadingTests(MailboxCase):
             self.assertEqual(file.read(), mbox_of(MESSAGES))
 
     def test_status_written(self):
-        """A message to which another program has added a field has other octets: it is refused."""
+        """A message to which another program has added a field has other octets.
+
+        It is refused, and the next session reads the file again.
+        """
         with self.session() as mailbox:
             self.rewrite(mbox_of([MESSAGES[0].replace(b"\n\n", b"\nStatus: RO\n\n")]))
+            os.utime(self.path, ns=(OLD, OLD))
             with self.assertRaises(MessageChanged):
                 read_message(mailbox, 0)
+        scans, _ = self.maildrops.scan_counts()
         self.assertEqual(len(self.read_all()), 1)
+        self.assertEqual(self.maildrops.scan_counts(), (scans + 1, 3 + 1))
 
     def test_unusable(self):
         """What is no mbox file any more is refused, and stays as it is."""
@@ -234,6 +243,22 @@ class LargeMessageTests(MailboxCase):
         """Chunks that are not cached are read in a thread."""
         with failing(os, "preadv", BlockingIOError()), self.session() as mailbox:
             self.assertEqual(read_message(mailbox, 1), self.message)
+
+    def test_short_read(self):
+        """If the system returns less than it was asked for, the message is not sent to its end."""
+        real = os.pread
+
+        def pread(fd, octets, offset):
+            return real(fd, octets - 1, offset)
+
+        with (
+            self.session() as mailbox,
+            closing(result(mailbox.open(mailbox.messages[1]))) as opened,
+            failing(os, "preadv", BlockingIOError()),
+            mock.patch.object(os, "pread", pread),
+            self.assertRaises(MessageChanged),
+        ):
+            result(next(iter(opened)))
 
     def test_changed(self):
         """If the file is rewritten while a message is sent, it is not sent to its end."""
@@ -560,9 +585,15 @@ class RetrievalTests(MailboxCase):
         self.assertIn(b"\nStatus: RO\n", self.contents())
 
     def test_failure(self):
-        """A retrieval that cannot be recorded is no error."""
+        """A retrieval that cannot be recorded is logged, and no error."""
+        observer = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
         with mock.patch.object(os, "pwrite", side_effect=OSError(errno.ENOSPC, "full")):
             self.record(0)
+        [event] = observer
+        self.assertEqual(
+            formatEvent(event),
+            f"cannot mark retrieved messages as read: {self.path}: full; messages: 1",
+        )
         self.assertEqual(self.read_all(), MESSAGES)
 
     def test_long_header(self):

@@ -39,12 +39,16 @@ class WindowTests(SynchronousTestCase):
             self.assertEqual(file.find(wanted, offset), text.find(wanted, offset))
 
     def test_found(self):
-        """A text is found wherever a block ends."""
+        """A text is found wherever a block ends, also before what was read last."""
         for block in range(3, 9):
             self.patch(window, "BLOCK", block)
             for at in range(30):
                 text = b"a" * at + b"bcd" + b"a" * (30 - at)
-                self.assertEqual(self.open(text)[1].find(b"bcd", 0), at)
+                _, file = self.open(text)
+                self.assertEqual(file.read(0, 1), text[:1])
+                self.assertEqual(file.find(b"bcd", 0), at)
+                file.read(len(text) - 1, 1)
+                self.assertEqual(file.find(b"bcd", 0), at)
 
     def test_read_once(self):
         """If the offsets increase, each octet is read from the file once."""

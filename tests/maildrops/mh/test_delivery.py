@@ -118,7 +118,7 @@ class DeliveryTests(MHCase):
         with failing(module, "set_flags", OSError(28, "full")), self.assertRaises(OSError):
             self.deliver_as(*messages)
         self.assertEqual(numbers_in(self.path), [1, 2])
-        self.deliver_as(*messages)
+        self.deliver_as(*messages, *messages)
         self.assertIn(b"flagged: 1\n", self.sequences())
         self.assertEqual(self.uids(), [b"a", b"b"])
         self.assertEqual(self.unfinished(), [])
@@ -132,6 +132,49 @@ class DeliveryTests(MHCase):
         result(delivery.release())
         self.assertEqual(self.unfinished(), [])
         self.assertEqual(self.read_all(), [])
+
+    def test_not_written(self):
+        """A message for which there is no room leaves no file."""
+        delivery = self.open_delivery()
+        with failing(os, "write", OSError(28, "full")), self.assertRaises(OSError):
+            result(delivery.deliver(b"a", NO_DETAILS, body_of(b"a\n")))
+        self.assertEqual(self.unfinished(), [])
+        result(delivery.release())
+
+    def test_owner(self):
+        """A message belongs to the owner of the folder."""
+        os.chown(self.path, 12345, 8)
+        self.deliver_as((b"a",))
+        status = os.stat(self.file(1))
+        self.assertEqual((status.st_uid, status.st_gid), (12345, 8))
+
+    def test_synced(self):
+        """Each step is on disk before the next one relies on it.
+
+        The message is, and the index file with its unique-id, before it gets its number, and its
+        flags are before its other name is removed.
+        """
+        delivery = self.open_delivery()
+        steps = []
+
+        def record(name):
+            real = getattr(os, name)
+
+            def call(first, *args, **kwargs):
+                path = os.readlink(f"/dev/fd/{first}") if isinstance(first, int) else None
+                steps.append(name if path is None else os.path.basename(path))
+                return real(first, *args, **kwargs)
+
+            self.patch(os, name, call)
+
+        for name in ("fsync", "rename", "link", "unlink"):
+            record(name)
+        result(delivery.deliver(b"a", MessageDetails(0, Flags.FLAGGED), body_of(b"a\n")))
+        result(delivery.commit())
+        message = os.fsdecode(module._name_of(b"a"))
+        index = ["unlink", ".popserv-index.tmp", "rename", "ann"]
+        self.assertEqual(steps, [message, *index, "link", ".mh_sequences", "unlink", "ann"])
+        result(delivery.release())
 
     def test_unfinished_links(self):
         """What an interrupted delivery has left is removed, even if it has other names."""
