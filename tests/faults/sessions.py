@@ -4,6 +4,7 @@ from copy import copy
 
 from tests.faults.base import TEMPORARY, Scenario, converse, look, require, subjects, unique_ids
 from tests.faults.bench import LISTED, MESSAGES, VALIDITY, message
+from tests.live.harness import until
 
 
 class Session(Scenario):
@@ -155,6 +156,12 @@ class Logging(SecondSession):
     def root(self):
         """The file to which the server logs."""
         return self.bench.log_file
+
+    def prepare(self):
+        """Run the sessions of :func:`look`, until their last lines are in the log."""
+        start, line = self.bench.logged(), f'session of "{self.user}" ended'
+        super().prepare()
+        until(lambda: self.bench.log(start).count(line) == 2, line)
 
     def check(self, killed):
         """The session does not notice it."""
