@@ -160,14 +160,14 @@ class FilesTests(SynchronousTestCase):
             mock.patch.object(os, "fsync", lambda fd: done.append(fd == self.fd)),
             mock.patch.object(os, "rename", rename),
         ):
-            replace_file(NAME, NAME + b".new", b"x", self.fd, was_there=False)
+            self.replace(b"x")
         self.assertEqual(done, [False, "rename", True])
 
     def test_private(self):
         """A file that cannot be given away is for the server alone."""
         self.addCleanup(os.umask, os.umask(0))
         with mock.patch.object(small_files, "copy_ownership"):
-            replace_file(NAME, NAME + b".new", b"x", self.fd, was_there=False)
+            self.replace(b"x")
         self.assertEqual(os.stat(self.file).st_mode & 0o777, 0o600)
 
     def test_link_made_meanwhile(self):
@@ -185,7 +185,7 @@ class FilesTests(SynchronousTestCase):
                     os.symlink(b"victim", self.file + b".new")
 
         with mock.patch.object(os, "unlink", unlink), self.assertRaises(OSError):
-            replace_file(NAME, NAME + b".new", b"new", self.fd, was_there=False)
+            self.replace(b"new")
         with open(victim, "rb") as file:
             self.assertEqual(file.read(), b"precious")
 
