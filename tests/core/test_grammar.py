@@ -100,6 +100,11 @@ class GrammarTests(SynchronousTestCase):
         for wrong in (None, b"", b"a", b"a ", b" a", b"a  "):
             self.assertRaises(BadCommand, grammar.name_and_digest, wrong)
 
+    def test_one_of_two(self):
+        """An argument is parsed as the first one if the second one is missing."""
+        parse = grammar.arguments(grammar.word, grammar.number, minimum=1)
+        self.assertEqual([parse(b"x"), parse(b"x 2")], [(b"x",), (b"x", 2)])
+
     def test_expected(self):
         """The error says how many arguments are expected."""
         one_or_two = grammar.arguments(grammar.word, grammar.word, minimum=1)
