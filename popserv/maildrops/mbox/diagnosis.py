@@ -48,9 +48,17 @@ def diagnose_mbox(layout: Layout, user: bytes, mbox_format: Format) -> Iterator[
         yield error("maildrop-unusable", path, one_line(what), remedy)
     else:
         try:
-            yield from _permissions(parent, fd, path)
-            name = layout.path_parts(user)[-1]
-            yield from _contents(parent, name, fd, path, mbox_format)
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISREG(mode):
+                yield from _permissions(parent, fd, path)
+                name = layout.path_parts(user)[-1]
+                yield from _contents(parent, name, fd, path, mbox_format)
+            else:
+                is_directory = stat.S_ISDIR(mode)
+                what = "a directory, a Maildir perhaps" if is_directory else "not a regular file"
+                yield error(
+                    "maildrop-unusable", path, f"it is {what}", "correct the path, or --mbox"
+                )
         finally:
             os.close(fd)
             os.close(parent)

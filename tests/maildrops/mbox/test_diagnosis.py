@@ -13,6 +13,7 @@ from popserv.maildrops.mbox.parser import DEFAULT_FORMAT
 from popserv.maildrops.mbox.window import Window
 from popserv.runtime.file_credentials import acting_as
 from tests.doctor.harness import codes, open_directory, unprivileged
+from tests.maildrops.maildir.harness import watch_descriptors
 from tests.runtime.harness import ANN
 
 MAIL = b"From ann@example.org Mon Jan  5 10:00:00 2026\nSubject: x\n\n\n"
@@ -22,7 +23,8 @@ class DiagnosisTests(SynchronousTestCase):
     """The mbox file of ann."""
 
     def setUp(self):
-        """Write it."""
+        """Write it; no test may leave a file open."""
+        watch_descriptors(self)
         self.root = open_directory(self)
         self.file = self.root / "ann"
         self.file.write_bytes(MAIL)
@@ -54,8 +56,9 @@ class DiagnosisTests(SynchronousTestCase):
         """A Maildir where a file is meant is an error."""
         (self.root / "bob").mkdir()
         (self.root / "bob" / "cur").mkdir()
-        found = list(diagnose_mbox(Layout(f"{self.root}/%u"), b"bob", DEFAULT_FORMAT))
-        self.assertIn("a directory", " ".join(each.what for each in found))
+        [finding] = self.findings(b"bob")
+        self.assertEqual(finding.code, "maildrop-unusable")
+        self.assertEqual(finding.what, "it is a directory, a Maildir perhaps")
 
     def test_unreadable(self):
         """A file, or a directory, that cannot be read is an error."""
@@ -92,6 +95,13 @@ class DiagnosisTests(SynchronousTestCase):
             with acting_as(ANN):
                 self.assertEqual(self.codes(), expected)
 
+    def test_special_file(self):
+        """What is not a regular file is an error, and is not waited for."""
+        os.mkfifo(self.root / "fifo", 0o600)
+        [finding] = self.findings(b"fifo")
+        self.assertEqual(finding.code, "maildrop-unusable")
+        self.assertEqual(finding.what, "it is not a regular file")
+
     def test_links(self):
         """A file with two names is an error."""
         os.link(self.file, self.root / "other")
@@ -113,9 +123,16 @@ class DiagnosisTests(SynchronousTestCase):
         self.assertEqual((finding.code, finding.what), ("maildrop-unusable", "Input/output error"))
 
     def test_interrupted(self):
-        """A copy that was interrupted is a hint."""
+        """A copy that was interrupted is a hint, whatever the name of the file is."""
         (self.root / os.fsdecode(journal_name(b"ann"))).write_bytes(b"x")
         self.assertEqual(self.codes(), ["h mbox-interrupted"])
+        home = self.root / "bob"
+        home.mkdir()
+        (home / "mbox").write_bytes(MAIL)
+        (home / "mbox").chmod(0o600)
+        (home / os.fsdecode(journal_name(b"mbox"))).write_bytes(b"x")
+        found = diagnose_mbox(Layout(f"{self.root}/%u/mbox"), b"bob", DEFAULT_FORMAT)
+        self.assertEqual(codes(found), ["h mbox-interrupted"])
 
     def test_dotlock(self):
         """A lock is a warning once it is stale."""

@@ -85,6 +85,27 @@ class MHCase(SynchronousTestCase):
         finally:
             os.close(fd)
 
+    def steps(self):
+        """Return a list that has each sync, rename, link and removal from now on.
+
+        A sync is the name of what is synced, and any other of them that of the function.
+        """
+        steps = []
+
+        def record(name):
+            real = getattr(os, name)
+
+            def call(first, *args, **kwargs):
+                is_sync = isinstance(first, int)
+                steps.append(os.path.basename(os.readlink(f"/dev/fd/{first}")) if is_sync else name)
+                return real(first, *args, **kwargs)
+
+            self.patch(os, name, call)
+
+        for name in ("fsync", "rename", "link", "unlink"):
+            record(name)
+        return steps
+
     def scan(self):
         """Scan the folder."""
         with self.folder() as fd:

@@ -155,20 +155,7 @@ class DeliveryTests(MHCase):
         flags are before its other name is removed.
         """
         delivery = self.open_delivery()
-        steps = []
-
-        def record(name):
-            real = getattr(os, name)
-
-            def call(first, *args, **kwargs):
-                path = os.readlink(f"/dev/fd/{first}") if isinstance(first, int) else None
-                steps.append(name if path is None else os.path.basename(path))
-                return real(first, *args, **kwargs)
-
-            self.patch(os, name, call)
-
-        for name in ("fsync", "rename", "link", "unlink"):
-            record(name)
+        steps = self.steps()
         result(delivery.deliver(b"a", MessageDetails(0, Flags.FLAGGED), body_of(b"a\n")))
         result(delivery.commit())
         message = os.fsdecode(module._name_of(b"a"))

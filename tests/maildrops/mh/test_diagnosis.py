@@ -9,14 +9,15 @@ from popserv.maildrops.layout import Layout
 from popserv.maildrops.mh import diagnosis, index_file
 from popserv.maildrops.mh.diagnosis import diagnose_folder
 from tests.doctor.harness import codes, open_directory, unprivileged
-from tests.maildrops.maildir.harness import failing
+from tests.maildrops.maildir.harness import failing, watch_descriptors
 
 
 class DiagnosisTests(SynchronousTestCase):
     """The MH folder of ann."""
 
     def setUp(self):
-        """Create it, with a message."""
+        """Create it, with a message; no test may leave a file open."""
+        watch_descriptors(self)
         self.root = open_directory(self)
         self.folder = self.root / "ann"
         self.folder.mkdir(mode=0o700)

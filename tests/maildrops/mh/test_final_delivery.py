@@ -13,7 +13,7 @@ from popserv.maildrops.mh import sequences
 from popserv.maildrops.mh.store import MHMaildrops
 from popserv.testing import NewMailContract
 from tests.maildrops.interrupted import Killed, interposed
-from tests.maildrops.maildir.harness import result, run_inline
+from tests.maildrops.maildir.harness import failing, result, run_inline
 from tests.maildrops.mh.harness import MHCase
 
 MESSAGE = b"Subject: x\n\n" + b"text\n" * 5000
@@ -71,6 +71,33 @@ class FinalDeliveryTests(MHCase):
         self.deliver(b"bob", settings)
         self.assertEqual(self.contents(), {1: MESSAGE})
 
+    def test_owner(self):
+        """A message is for the owner of the folder alone."""
+        os.chown(self.path, 12345, 8)
+        self.deliver()
+        status = os.stat(self.file(1))
+        self.assertEqual((status.st_uid, status.st_gid), (12345, 8))
+        self.assertEqual(status.st_mode & 0o777, 0o600)
+
+    def test_synced(self):
+        """The message is on disk before it gets its number, and all of it in the end."""
+        steps = self.steps()
+        self.deliver()
+        name, *others = steps
+        self.assertTrue(name.startswith(".popserv-deliver-"), name)
+        self.assertEqual(others, ["link", ".mh_sequences", "unlink", "ann"])
+
+    def test_no_room(self):
+        """A message for which there is no room leaves nothing, and the error names its file."""
+        with (
+            failing(os, "write", OSError(errno.ENOSPC, "full")),
+            self.assertRaises(OSError) as raised,
+        ):
+            self.deliver()
+        self.assertEqual(raised.exception.errno, errno.ENOSPC)
+        self.assertIn(self.file(".popserv-deliver-"), str(raised.exception))
+        self.assertEqual(os.listdir(self.path), [])
+
     def test_locked(self):
         """If another program has locked the sequences, nothing is left."""
         self.patch(sequences, "LOCK_DELAYS", ())
@@ -90,8 +117,12 @@ class FinalDeliveryTests(MHCase):
                 pass
             if name != ".popserv-deliver-new":
                 os.utime(path, (time.time() - 37 * 3600,) * 2)
+        link = self.file(".popserv-deliver-link")
+        os.symlink("nowhere", link)
+        os.utime(link, (time.time() - 37 * 3600,) * 2, follow_symlinks=False)
         self.deliver()
         self.assertEqual(sorted({*names} & {*os.listdir(self.path)}), sorted(names[1:]))
+        self.assertFalse(os.path.islink(link))
 
     def test_interrupted(self):
         """Killed at any system call, or without room, whole messages have numbers."""
