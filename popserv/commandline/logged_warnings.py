@@ -1,4 +1,4 @@
-"""What options warn of while they are parsed, and stores while they are used by a command."""
+"""Collects the warnings that options log while they are parsed, and stores while a command uses them."""
 
 from __future__ import annotations
 

@@ -61,8 +61,8 @@ def add_arguments(uidl: argparse.ArgumentParser) -> None:
             [source, maildirs],
             "pin the unique-ids of another server",
             "Pin the unique-ids that clients know, so that no client fetches a message again. "
-            "Prints a line for each user. The exit code is 1 if a user, a message, or a message "
-            "of the source is left out.",
+            "Prints a line for each user. The exit code is 1 if a user, a message of the "
+            "Maildir, or a message of the source is left out, or anything else is warned of.",
         ),
         (
             "export",

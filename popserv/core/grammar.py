@@ -70,7 +70,11 @@ def arguments(*parsers: Callable[[bytes], Any], minimum: int | None = None) -> A
     Each of ``parsers`` parses one argument, as :func:`word` and :func:`number` do.  ``minimum``
     is the number of arguments that are required; the default is all.  One trailing space is
     accepted, for old versions of Outlook.
+
+    :raises ValueError: there are more than two parsers.
     """
+    if len(parsers) > 2:
+        raise ValueError("a command has two arguments at most")
     max_count = len(parsers)
     min_count = max_count if minimum is None else minimum
 
@@ -80,7 +84,7 @@ def arguments(*parsers: Callable[[bytes], Any], minimum: int | None = None) -> A
             raise BadCommand("separate arguments with single spaces")
         if not min_count <= len(texts) <= max_count:
             raise BadCommand(_count_expected(min_count, max_count))
-        # For each command with arguments; a loop takes twice as long.
+        # This runs for every command with arguments; a loop would take twice as long.
         if len(texts) == 2:
             return parsers[0](texts[0]), parsers[1](texts[1])
         return (parsers[0](texts[0]),) if texts else ()

@@ -122,7 +122,7 @@ class Session:
         which has set it; it is called while the client processes the present reply, or never.
     :ivar mailbox: the mailbox, since TRANSACTION.
     :ivar maildrop: the session's view of the mailbox, since TRANSACTION.
-    :ivar read_cached: that of the mailbox (ICachedMessages), or None if it has none.
+    :ivar read_cached: the method of the mailbox, or None if it does not provide ICachedMessages.
     :ivar access: the messages accessed, if a command records them.
     :ivar removed_count: the number of messages that UPDATE has removed.
     :ivar retrieved_count: how many times RETR has sent a message whole.

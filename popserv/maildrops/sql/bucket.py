@@ -247,8 +247,8 @@ class Bucket:
 class Directory(Bucket):
     """The objects in a directory, as files.
 
-    The library does not sync what it writes, and if the system says of a directory that it has made
-    that it does not exist (ENOENT), it repeats that for ever.
+    The library does not sync what it writes, and tries again without end if a directory that it has
+    created is reported missing (ENOENT).  Therefore this class writes the files itself.
     """
 
     def __init__(self, url: str, store: Store) -> None:
