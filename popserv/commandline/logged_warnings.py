@@ -1,4 +1,4 @@
-"""Collects the warnings that options log while they are parsed, and stores while a command uses them."""
+"""Collects the warnings of options that are parsed, and of stores that a command uses."""
 
 from __future__ import annotations
 

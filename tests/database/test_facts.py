@@ -226,13 +226,13 @@ class FactsTests(DatabaseCase):
         self.assertEqual(self.two.received, ["red"])
 
     def test_interval(self):
-        """It is done once a second."""
+        """Facts are exchanged once a second."""
         with mock.patch.object(self.one.database, "work_regularly") as regularly:
             self.one.facts.start()
         self.assertEqual(regularly.call_args.args[:2], (self.one.facts.exchange, 1))
 
     async def test_regular(self):
-        """It is done regularly until the database is closed."""
+        """Facts are exchanged regularly until the database is closed."""
         self.patch(facts, "INTERVAL", 0.02)
         self.one.facts.start()
         self.two.facts.start()

@@ -94,7 +94,7 @@ class SchemaTests(DatabaseCase):
         self.assertFalse(there)
 
     async def test_empty(self):
-        """A table of versions without a version is no schema."""
+        """An empty table schema_version counts as version 0."""
         await self.database.execute("CREATE TABLE schema_version (version integer)")
         self.assertEqual(await schema_version(self.database), 0)
 

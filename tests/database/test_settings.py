@@ -8,7 +8,7 @@ from tests.database.harness import DatabaseCase
 
 
 class SecretTests(DatabaseCase):
-    """A secret has a name."""
+    """shared_secret."""
 
     async def test_shared(self):
         """All hosts have the same 32 octets, even if they ask at once; another name has others."""

@@ -8,7 +8,7 @@ from tests.faults.sessions import Delivery
 from tests.faults.shim import KILLED, SHORT
 
 LEFT_OUT = re.compile("is not copied|message skipped")
-"""What is told of a message that the copy, or the store, leaves out."""
+"""Matches what the output says of a message that the copy or the store leaves out."""
 
 
 class Command(Scenario):
@@ -46,7 +46,7 @@ class Command(Scenario):
         if self.code == 0 or self.fault.error == SHORT:
             return
         if self.fault.calls == "lock" and "maildrop already locked" in self.output:
-            # By EACCES a system may tell that another program has the lock (fcntl(2)).
+            # fcntl(2) may report a lock of another program as EACCES.
             return
         # With ENOENT the user counts as unknown.  If a directory cannot be examined, the message
         # names the one above it.
@@ -108,7 +108,7 @@ class Import(Command):
         return [self.output.encode()]
 
     def check(self, killed):
-        """All messages have those of Dovecot, or no more than before; the next import succeeds."""
+        """All or as many as before have Dovecot's unique-ids; the next import succeeds."""
         own = [*self.wanted[: self.before], *map(str.encode, [*self.bodies][self.before :])]
         shown = look(self.bench, self.user)
         require([*shown.values()] == [*self.bodies.values()], "mail is gone")

@@ -58,7 +58,7 @@ class _File:
     def with_changes(self, changes):
         """Return the octets after some of the changes."""
         if not changes:
-            # All outcomes have them, without a copy for each.
+            # All states share these octets, so that they are not copied.
             return self.octets
         octets = bytearray(self.octets)
         for offset, data in changes:

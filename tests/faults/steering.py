@@ -30,7 +30,7 @@ class Status(Command):
         require(code == 0 and self._is_whole(output), f"exit code {code}: {output!r}")
 
     def check_told(self, replies, log):
-        """Python waits for a connection that was interrupted, which there is none of here."""
+        """After EINTR Python waits for a connection, and this one has no error."""
         if (self.fault.calls, self.fault.error) != ("connect", "EINTR"):
             super().check_told(replies, log)
 

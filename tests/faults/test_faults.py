@@ -73,11 +73,11 @@ class FaultTests(FaultCase):
         self.check("maildir")
 
     def test_trash(self):
-        """Nor where removed messages are moved to another folder."""
+        """No fault does harm where removed messages are moved to another folder."""
         self.check("trash")
 
     def test_keep(self):
-        """Nor where they stay for other programs."""
+        """No fault does harm where removed messages stay for other programs."""
         self.check("keep")
 
     def test_dovecot(self):
@@ -131,11 +131,11 @@ class PowerTests(FaultCase):
         self.check("maildir")
 
     def test_trash(self):
-        """So it is where removed messages are moved to another folder."""
+        """A power loss does no harm where removed messages are moved to another folder."""
         self.check("trash")
 
     def test_keep(self):
-        """So it is where they stay for other programs."""
+        """A power loss does no harm where removed messages stay for other programs."""
         self.check("keep")
 
     def test_dovecot(self):

@@ -47,7 +47,7 @@ class HiddenFileTests(MaildirCase):
         self.assertEqual(digest_of(b"1.a"), blake2b(b"1.a", digest_size=16).digest())
 
     def test_is_damaged(self):
-        """Whether a file is damaged is told without a log line; no file is not damaged."""
+        """Whether a file is damaged is told without a log line; a missing file is not damaged."""
         self.assertFalse(hidden_file.is_damaged(self.fd))
         save(self.fd, FIRST)
         self.assertFalse(hidden_file.is_damaged(self.fd))

@@ -153,7 +153,7 @@ class QuotaFileTests(MaildirCase):
         self.assertEqual(self.log.warn.mock_calls, [])
 
     def test_may_be_recorded(self):
-        """What cannot be ruled out may be a quota file, or mark a folder of one that has it."""
+        """If a name cannot be examined, there may be a quota file or a folder mark."""
         maildir = os.open(self.path_of(b"."), os.O_RDONLY)
         self.addCleanup(os.close, maildir)
         self.assertFalse(quota_file.may_be_recorded(maildir))

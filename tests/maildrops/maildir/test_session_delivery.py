@@ -244,7 +244,7 @@ class DeliveryTests(MaildirCase):
         self.assertEqual(self.file_names(), [])
 
     def test_link_in_tmp(self):
-        """A link that another program makes in tmp/ meanwhile is not written through."""
+        """A link that another program creates in tmp/ meanwhile is not followed."""
         self.put(b"victim", b"precious")
         real = os.unlink
 

@@ -171,7 +171,7 @@ class FilesTests(SynchronousTestCase):
         self.assertEqual(os.stat(self.file).st_mode & 0o777, 0o600)
 
     def test_link_made_meanwhile(self):
-        """A link that another program makes while a file is replaced is not written through."""
+        """A link that another program creates while a file is replaced is not followed."""
         victim = os.path.join(self.path, "victim")
         with open(victim, "wb") as file:
             file.write(b"precious")

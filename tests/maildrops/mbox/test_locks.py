@@ -112,7 +112,7 @@ class LockTests(SynchronousTestCase):
         """If there is a dotlock, the lock of fcntl is released again, and the dotlock stays."""
         for contents in (
             *(b"%d\n" % os.getpid(), b"", b"0", b"1", b"x", b"9" * 19),
-            # Numbers that no process can have, and no number.
+            # Invalid process numbers, and text that is no number.
             *(b"%d" % (1 << 31), b"-1", b"%dX" % ((1 << 31) - 1)),
         ):
             self.write_dotlock(contents)
@@ -174,7 +174,7 @@ class LockTests(SynchronousTestCase):
         self.lock.release()
 
     def test_no_file(self):
-        """A dotlock that cannot be read is one; no link is followed, and no FIFO waited for."""
+        """A dotlock counts even if unreadable; no link is followed, and no FIFO waited for."""
         for make in (
             lambda: os.symlink("nowhere", self.dotlock),
             lambda: os.symlink("ann", self.dotlock),

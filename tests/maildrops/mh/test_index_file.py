@@ -62,7 +62,7 @@ class IndexFileTests(MHCase):
             self.assertTrue(index_file.is_damaged(folder))
 
     def test_synced(self):
-        """All of the file is on disk before it takes the place of the old one, whose name is."""
+        """All of the file is on disk before it replaces the old one, and the renaming is synced."""
         steps = []
 
         def fsync(fd):

@@ -156,7 +156,7 @@ class FaultTests(TestCase):
     def setUp(self):
         """Start a server with a large and a small object."""
         self.server = ObjectServer(self)
-        # An outage is short, and a machine that is busy is none.
+        # Short enough for a test, and long enough that a busy machine is not taken for an outage.
         options = {**self.server.options, "timeout": "60s", "connect_timeout": "60s"}
         self.store = ObjectStore("s3://bucket/mail", options, patience=2.0, run=run)
         self.large = os.urandom(START + 10 * CHUNK + 5)
@@ -292,7 +292,7 @@ class FaultTests(TestCase):
         self.assertEqual(len(self.log), 3)
 
     async def test_named(self):
-        """A number of objects are named in the log, however many are missing."""
+        """At most 1,000 objects are named in the log, however many are missing."""
         self.patch(sys.modules["popserv.maildrops.sql.objects"], "_MAX_NAMED", 2)
         for number in (1, 2, 2, 3):
             with self.assertRaises(ObjectMissing):

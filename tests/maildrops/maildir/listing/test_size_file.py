@@ -415,7 +415,7 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(self.names(), [NAME, b"victim"])
 
     def test_link_made_meanwhile(self):
-        """A link that another program makes while a file is written is not written through."""
+        """A link that another program creates while a file is written is not followed."""
         victim = self.path_of(b"victim")
         with open(victim, "wb") as file:
             file.write(b"precious")
