@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,18 +83,6 @@ def _process_tree(pid):
     return tree
 
 
-def _threads_cpu_nanoseconds(pid):
-    """Return the CPU time of a process's threads, or 0 if the kernel does not report it."""
-    total = 0
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
-                total += int(file.read().split()[0])
-    except (OSError, IndexError):
-        return 0
-    return total
-
-
 def _make_certificate(path):
     """Create a P-256 key and a self-signed certificate in one PEM file, unless it exists."""
     if path.exists():
@@ -149,6 +138,8 @@ class Peer:
         self.port = self.tls_port = None
         self._log = self.directory / "log"
         self._users = set()
+        # Nanoseconds of CPU time by process and thread, also of threads that have ended.
+        self._threads = {}
 
     @classmethod
     def check(cls):
@@ -252,10 +243,21 @@ class Peer:
         total = 0.0
         for pid, fields in _process_tree(self.process.pid).items():
             user, system, ended_user, ended_system = map(int, fields[11:15])
-            # Ticks are rounded down; the nanoseconds do not include threads that have ended.
-            total += max((user + system) / _TICKS_PER_SECOND, _threads_cpu_nanoseconds(pid) / 1e9)
+            # Ticks are rounded down; the nanoseconds do not include what a thread has used between
+            # the last call and its end.
+            total += max((user + system) / _TICKS_PER_SECOND, self._nanoseconds(pid) / 1e9)
             total += (ended_user + ended_system) / _TICKS_PER_SECOND
         return total
+
+    def _nanoseconds(self, pid):
+        """Return the CPU time of a process's threads, or 0 if the kernel does not report it."""
+        threads = self._threads.setdefault(pid, {})
+        # A process or a thread may end meanwhile.
+        with suppress(OSError):
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with suppress(OSError), open(f"/proc/{pid}/task/{thread}/schedstat") as file:
+                    threads[thread] = int(file.read().split()[0])
+        return sum(threads.values())
 
     def measure_cpu(self, work):
         """Return the result of ``work()``, and the CPU seconds that the server used for it."""

@@ -85,10 +85,12 @@ def _is_measured(runs):
 def _median_and_spread(values):
     """Return the median, and half the difference of maximum and minimum relative to it.
 
-    The spread is None if there is one value.
+    The spread is None if there is one value, or the median is 0.
     """
     middle = median(values)
-    return middle, (max(values) - min(values)) / 2 / middle if len(values) > 1 else None
+    if len(values) == 1 or not middle:
+        return middle, None
+    return middle, (max(values) - min(values)) / 2 / middle
 
 
 def _with_spread(text, spread):

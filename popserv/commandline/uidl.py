@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from popserv.commandline.logged_warnings import logged_warnings
 from popserv.commandline.server_options import add_server_options
 from popserv.commandline.uidl_sources import make_source
-from popserv.commandline.user_lines import print_lines, print_problem, print_warning
+from popserv.commandline.user_lines import print_lines, print_problem, print_warnings
 from popserv.core.printable import printable
 from popserv.errors import POPError
 from popserv.maildrops.layout import Layout
@@ -172,8 +172,7 @@ def _run_for(
             except (OSError, POPError, ValueError) as error:
                 succeeded = False
                 print_problem(user, error)
-        for text in warnings:
-            print_warning(user, text)
+        print_warnings(user, warnings)
         succeeded = succeeded and not warnings
     return 0 if succeeded else 1
 

@@ -31,6 +31,14 @@ def print_warning(user: bytes, text: str) -> None:
     print(f"popserv: {printable(user)}: {one_line(text)}", file=sys.stderr, flush=True)
 
 
+def print_warnings(user: bytes, texts: Sequence[str]) -> None:
+    """Print warnings about messages of a user, of which there may be too many, as print_lines."""
+    for text in texts[:MAX_LINES]:
+        print_warning(user, text)
+    if len(texts) > MAX_LINES:
+        print_warning(user, f"and {len(texts) - MAX_LINES} more warnings")
+
+
 def reason_of(error: Exception) -> str:
     """Return the text of an error."""
     if isinstance(error, POPError) and error.__cause__ is not None:

@@ -123,6 +123,17 @@ class ImportTests(UidlCase):
             code, out, err = self.uidl("export", "ann")
         self.assertEqual((code, out.count("\n"), err.count("\n")), (1, 2, 1))
 
+    def test_many_warnings(self):
+        """Warnings about messages are limited for each user."""
+        for number in range(MAX_LINES + 5):
+            self.put(f"new/{number}.large", b"Subject: x\n\n" + b"large\n" * 20_000)
+        denied = PermissionError(13, "Permission denied")
+        with failing(os, "open", denied, lambda name, *_: os.fsencode(name).endswith(b".large")):
+            code, _, err = self.uidl("export", "ann")
+        lines = err.splitlines()
+        self.assertEqual((code, len(lines)), (1, MAX_LINES + 1))
+        self.assertEqual(lines[-1], "popserv: ann: and 5 more warnings")
+
     def test_many_lines(self):
         """Lines about messages are limited for each user."""
         lines = b"".join(b"ann\tx%d\t%d.z\n" % (n, n) for n in range(50))

@@ -253,7 +253,8 @@ class Directory(Bucket):
 
     def __init__(self, url: str, store: Store) -> None:
         super().__init__(store)
-        self._path = unquote(urlsplit(url).path)
+        # The library follows links once, too, and reads what is written here.
+        self._path = os.path.realpath(unquote(urlsplit(url).path))
         self._synced: set[str] = set()
 
     def _put(self, path: str, data: bytes | Iterator[bytes]) -> None:

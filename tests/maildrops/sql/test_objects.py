@@ -112,6 +112,18 @@ class DirectoryTests(ObjectsContract, TestCase):
             [path for path in open_files() if path.startswith(str(self.directory))], []
         )
 
+    async def test_link(self):
+        """A link to the directory is followed once, for what is written and what is read."""
+        link = self.directory.parent / "link"
+        link.symlink_to(self.directory)
+        store = ObjectStore(f"file://{link}", run=run)
+        link.unlink()
+        link.symlink_to(self.mktemp())
+        await store.put(KEY, b"12345")
+        self.assertEqual(await read(await store.get(KEY, 5)), b"12345")
+        await store.delete([KEY])
+        self.assertEqual(os.listdir(self.directory / "ab"), [])
+
     async def test_left(self):
         """What a process has left that was killed while it stored an object is removed with it."""
         await self.store.put(KEY, b"1")
