@@ -5,8 +5,8 @@ It has the digests of their base names, and a digest of all that, so that a dama
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from hashlib import blake2b
-from typing import NamedTuple
 
 from twisted.logger import Logger
 
@@ -27,31 +27,24 @@ def digest_of(base_name: bytes) -> bytes:
     return blake2b(base_name, digest_size=_DIGEST).digest()
 
 
-class Hidden(NamedTuple):
-    """The digests in the file, and whether there is one, damaged or not."""
-
-    digests: frozenset[bytes]
-    was_there: bool
-
-
-def load(maildir_fd: int) -> Hidden:
-    """Return what is in the file of an open Maildir.
+def load(maildir_fd: int) -> frozenset[bytes]:
+    """Return the digests in the file of an open Maildir.
 
     A damaged file has none, which is logged: a message that is shown twice is better than one that
     is lost.
 
-    :raises OSError: the file cannot be read, or is not a regular file.
+    :raises OSError: the file cannot be read, or is not a regular file, or cannot be found although
+        the directory lists it.
     """
     text, _ = read_file(NAME, maildir_fd)
     if text is None:
-        return Hidden(frozenset(), was_there=False)
+        return frozenset()
     body = text[:-_DIGEST]
     if not _is_whole(text):
         problem = explain_in_directory(unusable(NAME, "the file is damaged"), maildir_fd, NAME)
         _log.warn("deleted messages are shown again: {problem}", problem=problem)
-        return Hidden(frozenset(), was_there=True)
-    digests = (body[at : at + _DIGEST] for at in range(len(_MAGIC), len(body), _DIGEST))
-    return Hidden(frozenset(digests), was_there=True)
+        return frozenset()
+    return frozenset(body[at : at + _DIGEST] for at in range(len(_MAGIC), len(body), _DIGEST))
 
 
 def is_damaged(maildir_fd: int) -> bool:
@@ -67,13 +60,11 @@ def _is_whole(text: bytes) -> bool:
     return text.startswith(_MAGIC) and digest_of(text[:-_DIGEST]) == text[-_DIGEST:]
 
 
-def save(maildir_fd: int, hidden: Hidden) -> None:
+def save(maildir_fd: int, digests: Collection[bytes]) -> None:
     """Replace the file of an open Maildir, whose lock is held, and sync it.
 
-    ``hidden`` has the new digests, and ``was_there`` of :func:`load`.
-
-    :raises OSError: the file cannot be written; the old one is there.
+    :raises OSError: the file cannot be replaced, or not be synced: the old one or the new one is
+        there.
     """
-    body = _MAGIC + b"".join(sorted(hidden.digests))
-    data = body + digest_of(body)
-    replace_file(NAME, _UNFINISHED_NAME, data, maildir_fd, was_there=hidden.was_there)
+    body = _MAGIC + b"".join(sorted(digests))
+    replace_file(NAME, _UNFINISHED_NAME, body + digest_of(body), maildir_fd)

@@ -10,7 +10,7 @@ from popserv.core.snapshot import Message, Snapshot
 from popserv.errors import RemovalFailed
 from popserv.interfaces import IMailbox, IMaildropFactory
 from popserv.maildrops.maildir import hidden_file
-from popserv.maildrops.maildir.hidden_file import Hidden, digest_of
+from popserv.maildrops.maildir.hidden_file import digest_of
 from popserv.maildrops.maildir.mailbox import MaildirMailbox
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from popserv.maildrops.path_problems import explain_change, explain_in_directory
@@ -47,13 +47,13 @@ class HidingMaildrops:
         return IMailbox(_HidingMailbox(mailbox, messages, positions, hidden, self.run))
 
 
-def _select(mailbox: MaildirMailbox) -> tuple[Hidden, Snapshot, Sequence[int]]:
-    """Return what is hidden, and the other messages with their positions."""
+def _select(mailbox: MaildirMailbox) -> tuple[frozenset[bytes], Snapshot, Sequence[int]]:
+    """Return the digests of what is hidden, and the other messages with their positions."""
     hidden = hidden_file.load(mailbox.maildir_fd)
     base_names = mailbox.base_names
-    if not hidden.digests:
+    if not hidden:
         return hidden, mailbox.messages, range(len(base_names))
-    positions = [at for at, name in enumerate(base_names) if digest_of(name) not in hidden.digests]
+    positions = [at for at, name in enumerate(base_names) if digest_of(name) not in hidden]
     return hidden, mailbox.messages.updated((), (), positions), positions
 
 
@@ -63,7 +63,7 @@ class _HidingMailbox(SelectedMailbox):
         mailbox: MaildirMailbox,
         messages: Snapshot,
         positions: Sequence[int],
-        hidden: Hidden,
+        hidden: frozenset[bytes],
         run: RunInThread,
     ) -> None:
         super().__init__(mailbox, messages, positions)
@@ -80,15 +80,13 @@ class _HidingMailbox(SelectedMailbox):
     def _hide(self, positions: list[int]) -> None:
         base_names = self._maildir.base_names
         # Those of messages that no longer exist are dropped, so that the file is small.
-        old = self._hidden.digests
+        old = self._hidden
         kept = old & {digest_of(name) for name in base_names} if old else old
-        hidden = self._hidden._replace(
-            digests=kept | {digest_of(base_names[at]) for at in positions}
-        )
+        hidden = kept | {digest_of(base_names[at]) for at in positions}
         try:
             hidden_file.save(self._maildir.maildir_fd, hidden)
         except OSError as error:
             fd = self._maildir.maildir_fd
             problem = explain_change(error, fd, error.filename or hidden_file.NAME)
             raise RemovalFailed(len(positions)) from problem
-        self._hidden = hidden._replace(was_there=True)
+        self._hidden = hidden

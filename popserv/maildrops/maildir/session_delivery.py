@@ -189,7 +189,7 @@ class MaildirDelivery:
             raise explain_change(error, self._maildir_fd, error.filename) from error
 
     def _pin(self) -> None:
-        pins, read = pinned_file.load(self._maildir_fd)
+        pins, _ = pinned_file.load(self._maildir_fd)
         unique_ids = dict(pins.unique_ids)
         names = {unique_id: name for name, unique_id in unique_ids.items()}
         for each in self._written:
@@ -197,7 +197,7 @@ class MaildirDelivery:
             if stale is not None:
                 del unique_ids[stale]
             unique_ids[each.name] = each.unique_id
-        pinned_file.save(self._maildir_fd, pins._replace(unique_ids=unique_ids), read)
+        pinned_file.save(self._maildir_fd, pins._replace(unique_ids=unique_ids))
 
     def _publish(self) -> None:
         """Rename the messages into their folders, in order."""

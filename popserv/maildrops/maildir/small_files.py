@@ -66,12 +66,13 @@ def read_file(name: bytes, maildir_fd: int) -> tuple[bytes | None, Version]:
 
     Waits for the disk: call it in a thread.
 
-    :raises OSError: there is something that cannot be read, or is not a regular file; the error
-        has the name.
+    :raises OSError: there is something that cannot be read, or is not a regular file, or the file
+        cannot be found although the directory lists it (ESTALE); the error has the name.
     """
     try:
         fd = os.open(name, _FLAGS, dir_fd=maildir_fd)
     except FileNotFoundError:
+        _check_absent(name, maildir_fd)
         return None, None
     except OSError as error:
         if error.errno == errno.ELOOP:
@@ -93,22 +94,32 @@ def read_file(name: bytes, maildir_fd: int) -> tuple[bytes | None, Version]:
         os.close(fd)
 
 
-def replace_file(
-    name: bytes, unfinished_name: bytes, data: bytes, maildir_fd: int, *, was_there: bool
-) -> None:
+def _check_absent(name: bytes, maildir_fd: int) -> None:
+    """Check that there really is no file where the system has found none.
+
+    Without what it has, messages would get other unique-ids or be shown again, and whoever
+    replaced it would lose that for ever.
+
+    :raises OSError: the directory lists the file, or cannot be listed; the error has the name.
+    """
+    try:
+        is_listed = os.fsdecode(name) in os.listdir(maildir_fd)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, name) from error
+    if is_listed:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
+
+
+def replace_file(name: bytes, unfinished_name: bytes, data: bytes, maildir_fd: int) -> None:
     """Replace a file in an open Maildir, whose lock is held, and sync it.
 
     The data is first written to a file with the ``unfinished_name``.  The file belongs to the owner
     of the Maildir.  Waits for the disk: call it in a thread.
 
-    :param was_there: whether there was a file when it was read, of which ``data`` has what stays.
-    :raises OSError: the file cannot be replaced, or is there although it was not found when it was
-        read; the old one is still there.  The error has the name.
+    :raises OSError: the file cannot be replaced, or not be synced: the old one or the new one is
+        there.  The error has the name.
     """
     try:
-        if not was_there and os.fsdecode(name) in os.listdir(maildir_fd):
-            # Replacing it would lose what it has.
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
         with suppress(FileNotFoundError):
             os.unlink(unfinished_name, dir_fd=maildir_fd)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -127,9 +138,7 @@ def replace_file(
             raise
         os.fsync(maildir_fd)
     except OSError as error:
-        # An error of listing the directory has its descriptor.
-        known = error.filename if isinstance(error.filename, bytes) else name
-        raise OSError(error.errno, error.strerror, known) from error
+        raise OSError(error.errno, error.strerror, error.filename or name) from error
 
 
 def unusable(name: bytes, problem: str) -> OSError:

@@ -215,7 +215,7 @@ class UserSettingsTests(MaildirCase):
         self.put(b"cur/2.x")
         maildir = os.open(self.path_of(b""), os.O_RDONLY)
         # Most of them are missing, which any other session would note.
-        pinned_file.save(maildir, Pins({b"1.x": b"P1", b"8.x": b"P8", b"9.x": b"P9"}), None)
+        pinned_file.save(maildir, Pins({b"1.x": b"P1", b"8.x": b"P8", b"9.x": b"P9"}))
         os.close(maildir)
         before = self.tree()
         for _ in range(2):

@@ -5,12 +5,11 @@ from hashlib import blake2b
 from unittest import mock
 
 from popserv.maildrops.maildir import hidden_file, small_files
-from popserv.maildrops.maildir.hidden_file import NAME, Hidden, digest_of, load, save
+from popserv.maildrops.maildir.hidden_file import NAME, digest_of, load, save
 from tests.maildrops.maildir.harness import DIRECTORY, NOBODY, SPECIAL_FILES, MaildirCase, failing
 
-HIDDEN = Hidden(frozenset(map(digest_of, (b"1.a", b"2.b", b"3.c"))), was_there=True)
-NONE = Hidden(frozenset(), was_there=True)
-FIRST = HIDDEN._replace(was_there=False)
+HIDDEN = frozenset(map(digest_of, (b"1.a", b"2.b", b"3.c")))
+NONE = frozenset()
 
 
 class HiddenFileTests(MaildirCase):
@@ -25,9 +24,9 @@ class HiddenFileTests(MaildirCase):
     def test_save(self):
         """A file is replaced whole, and belongs to the owner of the Maildir."""
         os.chown(self.path_of(b""), NOBODY, NOBODY)
-        self.assertEqual(load(self.fd), NONE._replace(was_there=False))
+        self.assertEqual(load(self.fd), NONE)
         self.put(b"popserv-hidden.new", b"unfinished")
-        save(self.fd, FIRST)
+        save(self.fd, HIDDEN)
         status = os.stat(self.path_of(NAME))
         self.assertEqual((status.st_uid, status.st_mode & 0o777), (NOBODY, 0o640))
         self.assertEqual(load(self.fd), HIDDEN)
@@ -37,10 +36,10 @@ class HiddenFileTests(MaildirCase):
 
     def test_octets(self):
         """The octets are those that former versions of popserv read and write."""
-        text = b"popserv hidden 1\n" + b"".join(sorted(HIDDEN.digests))
+        text = b"popserv hidden 1\n" + b"".join(sorted(HIDDEN))
         digest = blake2b(text, digest_size=16).digest()
         self.put(b"popserv-hidden.new", b"unfinished")
-        save(self.fd, FIRST)
+        save(self.fd, HIDDEN)
         with open(self.path_of(b"popserv-hidden"), "rb") as file:
             self.assertEqual(file.read(), text + digest)
         self.assertFalse(os.path.exists(self.path_of(b"popserv-hidden.new")))
@@ -49,14 +48,14 @@ class HiddenFileTests(MaildirCase):
     def test_is_damaged(self):
         """Whether a file is damaged is told without a log line; a missing file is not damaged."""
         self.assertFalse(hidden_file.is_damaged(self.fd))
-        save(self.fd, FIRST)
+        save(self.fd, HIDDEN)
         self.assertFalse(hidden_file.is_damaged(self.fd))
         self.put(NAME, b"popserv hidden 1\n")
         self.assertTrue(hidden_file.is_damaged(self.fd))
 
     def test_not_saved(self):
         """A file that cannot be written leaves the old one, and nothing else."""
-        save(self.fd, FIRST)
+        save(self.fd, HIDDEN)
         for call in ("open", "fsync", "rename"):
             with failing(os, call, OSError(28, "full")), self.assertRaises(OSError):
                 save(self.fd, NONE)
@@ -65,7 +64,7 @@ class HiddenFileTests(MaildirCase):
 
     def test_damaged(self):
         """A torn, damaged or foreign file hides nothing, whatever octet is wrong."""
-        save(self.fd, FIRST)
+        save(self.fd, HIDDEN)
         with open(self.path_of(NAME), "rb") as file:
             text = file.read()
         for at in range(len(text)):
@@ -79,7 +78,7 @@ class HiddenFileTests(MaildirCase):
 
     def test_untrusted(self):
         """What is not a regular file is an error, and so is a file that is too long."""
-        save(self.fd, FIRST)
+        save(self.fd, HIDDEN)
         with mock.patch.object(small_files, "MAX_OCTETS", 10), self.assertRaises(OSError):
             load(self.fd)
         os.unlink(self.path_of(NAME))

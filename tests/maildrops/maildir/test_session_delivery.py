@@ -138,8 +138,31 @@ class DeliveryTests(MaildirCase):
     def pin(self, unique_ids):
         """Pin unique-ids, by base name."""
         maildir = os.open(self.path_of(b""), DIRECTORY)
-        pinned_file.save(maildir, pinned_file.Pins(unique_ids), None)
+        pinned_file.save(maildir, pinned_file.Pins(unique_ids))
         os.close(maildir)
+
+    def test_pins_not_found(self):
+        """If the pins are said not to exist, although they do, no message is delivered twice."""
+        self.put(b"new/5.a", b"pinned\n")
+        self.pin({b"5.a": b"p"})
+        missing = FileNotFoundError(errno.ENOENT, "No such file or directory")
+        reads = []
+
+        def is_missing(name, *_):
+            reads.extend([name] * (name == pinned_file.NAME))
+            return name == pinned_file.NAME and len(reads) == number
+
+        # It is read when the session is opened, when all messages are looked for, and to pin.
+        for number, error in ((1, TryLater), (2, OSError), (3, OSError)):
+            self.restart()
+            with failing(os, "open", missing, is_missing), self.assertRaises(error):
+                self.deliver((b"p", 5), (b"q", 6))
+            self.assertEqual(len(reads), number)
+            reads.clear()
+            self.assertEqual(self.uids(), [b"p"])
+        self.restart()
+        self.deliver((b"p", 5), (b"q", 6))
+        self.assertEqual(self.uids(), [b"p", b"q"])
 
     def test_interrupted(self):
         """What an interrupted delivery has left, a pin and a file in tmp/, does not disturb."""

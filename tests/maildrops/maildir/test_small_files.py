@@ -134,9 +134,9 @@ class FilesTests(SynchronousTestCase):
                 error = self.assertRaises(OSError, read_file, NAME, self.fd)
             self.assertEqual((error.filename, error.strerror), (NAME, "broken"))
 
-    def replace(self, data, *, was_there=True):
+    def replace(self, data):
         """Replace the file."""
-        replace_file(NAME, NAME + b".new", data, self.fd, was_there=was_there)
+        replace_file(NAME, NAME + b".new", data, self.fd)
 
     def test_replace(self):
         """A file is replaced whole, and an unfinished one is removed."""
@@ -202,12 +202,25 @@ class FilesTests(SynchronousTestCase):
         error = self.assertRaises(OSError, self.replace, b"new")
         self.assertEqual(error.filename, NAME + b".new")
 
+    def test_not_synced(self):
+        """If only the directory cannot be synced, the new file is there, and the error names it."""
+        self.write(b"old")
+        with failing(os, "fsync", OSError(5, "broken"), lambda fd: fd == self.fd):
+            error = self.assertRaises(OSError, self.replace, b"new")
+        self.assertEqual((error.filename, error.strerror), (NAME, "broken"))
+        self.assertEqual(read_file(NAME, self.fd)[0], b"new")
+        self.assertEqual(os.listdir(self.path), [os.fsdecode(NAME)])
+
     def test_not_found(self):
-        """A file that was not found, and is there, is not replaced."""
-        self.replace(b"old", was_there=False)
-        error = self.assertRaises(OSError, self.replace, b"new", was_there=False)
-        self.assertEqual((error.errno, error.filename), (errno.ESTALE, NAME))
-        self.assertEqual(read_file(NAME, self.fd)[0], b"old")
-        with failing(os, "listdir", OSError(5, "broken", self.fd)):
-            error = self.assertRaises(OSError, self.replace, b"new", was_there=False)
+        """A file that cannot be found although the directory lists it is not taken for none."""
+        missing = FileNotFoundError(errno.ENOENT, "No such file or directory")
+        with failing(os, "open", missing):
+            self.assertEqual(read_file(NAME, self.fd), (None, None))
+            self.write(b"x")
+            error = self.assertRaises(OSError, read_file, NAME, self.fd)
+            self.assertEqual((error.errno, error.filename), (errno.ESTALE, NAME))
+            self.assertEqual(error.strerror, os.strerror(errno.ESTALE))
+            with failing(os, "listdir", OSError(5, "broken", self.fd)):
+                error = self.assertRaises(OSError, read_file, NAME, self.fd)
         self.assertEqual((error.errno, error.filename), (errno.EIO, NAME))
+        self.assertEqual(error.strerror, "broken")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
@@ -90,12 +89,10 @@ class Numbering:
         if index.times is not None:
             after = pins.without_removed(set(index.base_names), int(time.time()) // _DAY)
         if new_pins:
-            if listed.version is None:
-                self._check_absent(maildir_fd)
             after = after._replace(unique_ids={**after.unique_ids, **new_pins})
         if after != pins and save:
             try:
-                pins_version = pinned_file.save(maildir_fd, after, pins_version)
+                pins_version = pinned_file.save(maildir_fd, after)
             except OSError as error:
                 problem = explain_change(error, maildir_fd, error.filename)
                 _log.warn("unique-ids cannot be pinned: {problem}", problem=problem)
@@ -113,16 +110,6 @@ class Numbering:
             view=_view(index, unique_ids, listed),
             id_versions=versions if is_final else None,
         )
-
-    def _check_absent(self, maildir_fd: int) -> None:
-        """Check that there really is no file of another server, before messages are pinned.
-
-        :raises OSError: the file is there, although the system has said that it is not.
-        """
-        there = os.listdir(maildir_fd)
-        for name in self._names[1:]:
-            if os.fsdecode(name) in there:
-                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
 
     def _read_list(self, maildir_fd: int, index: Index, pins: Mapping[bytes, bytes]) -> _Listed:
         if self._format.source is Source.DOVECOT:

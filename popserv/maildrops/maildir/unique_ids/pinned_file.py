@@ -133,7 +133,8 @@ def load(maildir_fd: int) -> tuple[Pins, Version]:
 
     Waits for the disk: call it in a thread.
 
-    :raises OSError: the file cannot be read, or is damaged.
+    :raises OSError: the file cannot be read, or is damaged, or cannot be found although the
+        directory lists it.
     """
     data, read = read_file(NAME, maildir_fd)
     if data is None:
@@ -147,13 +148,13 @@ def load(maildir_fd: int) -> tuple[Pins, Version]:
         ) from error
 
 
-def save(maildir_fd: int, pins: Pins, read: Version) -> Version:
+def save(maildir_fd: int, pins: Pins) -> Version:
     """Replace the file of an open Maildir, whose lock is held; return its version.
 
-    ``read`` is the version that :func:`load` has returned.  Without pins the file is removed.
-    Waits for the disk: call it in a thread.
+    Without pins the file is removed.  Waits for the disk: call it in a thread.
 
-    :raises OSError: the file cannot be replaced; the old one is still there.
+    :raises OSError: the file cannot be replaced, or not be synced: the old one or the new one is
+        there.
     """
     if not pins.unique_ids:
         with suppress(FileNotFoundError):
@@ -163,7 +164,7 @@ def save(maildir_fd: int, pins: Pins, read: Version) -> Version:
     data = encode(pins)
     if len(data) > MAX_OCTETS:
         raise unusable(NAME, "it would be too large to be read again")
-    replace_file(NAME, UNFINISHED_NAME, data, maildir_fd, was_there=read is not None)
+    replace_file(NAME, UNFINISHED_NAME, data, maildir_fd)
     return version(NAME, maildir_fd)
 
 

@@ -57,7 +57,7 @@ def pin(maildir_fd: int, wanted: Mapping[bytes, bytes], base_names: Collection[b
 
     :raises OSError: the file with pins cannot be read or written, or is damaged.
     """
-    pins, read = pinned_file.load(maildir_fd)
+    pins, _ = pinned_file.load(maildir_fd)
     unique_ids = dict(pins.unique_ids)
     by_unique_id = {unique_id: name for name, unique_id in unique_ids.items()}
     numbers = Counter(wanted.values())
@@ -77,7 +77,7 @@ def pin(maildir_fd: int, wanted: Mapping[bytes, bytes], base_names: Collection[b
             count += 1
             unique_ids[name] = unique_id
     if unique_ids != pins.unique_ids:
-        pinned_file.save(maildir_fd, pins._replace(unique_ids=unique_ids), read)
+        pinned_file.save(maildir_fd, pins._replace(unique_ids=unique_ids))
         _change_times(maildir_fd)
     return Pinned(count, refused)
 

@@ -3,7 +3,6 @@
 import os
 
 from popserv.maildrops.maildir import hidden_file
-from popserv.maildrops.maildir.hidden_file import Hidden
 from popserv.maildrops.maildir.unique_ids import pinned_file
 from popserv.maildrops.maildir.unique_ids.dovecot_uidlist import STALE_AGE
 from popserv.maildrops.maildir.unique_ids.format import Source
@@ -84,7 +83,7 @@ class SmallFilesTests(DiagnosisCase):
         """A damaged file of hidden messages is a warning; a whole one is not."""
         fd = os.open(self.maildir, os.O_RDONLY)
         self.addCleanup(os.close, fd)
-        hidden_file.save(fd, Hidden(frozenset([hidden_file.digest_of(b"x")]), was_there=False))
+        hidden_file.save(fd, [hidden_file.digest_of(b"x")])
         self.assertEqual(self.codes(), [])
         self.write("popserv-hidden", b"x")
         self.assertEqual(self.codes(), ["w hidden-file"])

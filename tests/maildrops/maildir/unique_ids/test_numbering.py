@@ -75,7 +75,7 @@ class NumberedCase(MaildirCase):
         """Save pins as ``popserv uidl import`` does."""
         fd = os.open(self.path_of(b""), DIRECTORY)
         try:
-            pinned_file.save(fd, pins, pinned_file.load(fd)[1])
+            pinned_file.save(fd, pins)
             pinning._change_times(fd)
         finally:
             os.close(fd)
@@ -104,6 +104,15 @@ class FileNameTests(NumberedCase):
         self.assertEqual(self.uids(), [b"old", b"2.b"])
         self.put(b"new/3.c")
         self.assertEqual(self.uids(), [b"old", b"2.b", b"3.c"])
+
+    def test_pins_not_found(self):
+        """If the system says that there are no pins, and there are, nothing else is shown."""
+        self.pin(a=b"old")
+        missing = FileNotFoundError(2, "No such file or directory")
+        with failing(os, "open", missing, lambda name, *_: name == pinned_file.NAME):
+            cause = self.assert_refused(TryLater)
+        self.assertIn("/ann/popserv-uidl: Stale file handle", str(cause))
+        self.assertEqual(self.uids(), [b"old", b"2.b"])
 
     def test_running_server(self):
         """A server that has the maildrop in memory sees pins from the next session on."""
@@ -448,12 +457,15 @@ class DovecotTests(NumberedCase):
         with mock.patch.object(dovecot_uidlist, "assign", assign):
             self.assertEqual(self.uids(), [b"1.a", b"2.b", b"3.c"])
 
-    def test_list_not_found(self):
-        """If the system says that a list is missing which is there, nothing is pinned."""
+    def test_not_found(self):
+        """If the system says that a file is missing which is there, nothing is pinned."""
+        self.pin(a=b"old")
         missing = FileNotFoundError(2, "No such file or directory")
-        with failing(os, "open", missing, lambda name, *_: name == dovecot_uidlist.NAME):
-            self.assertRaises(TryLater, self.uids)
-        self.assertEqual(self.pins(), {})
+        for name in (dovecot_uidlist.NAME, pinned_file.NAME):
+            with failing(os, "open", missing, lambda opened, *_, name=name: opened == name):
+                self.assertRaises(TryLater, self.uids)
+            self.assertEqual(self.pins(), {b"1.a": b"old"})
+        os.unlink(self.path_of(pinned_file.NAME))
         self.assertEqual(self.uids(), [b"0000000100000100", b"0000000400000100"])
 
     def test_without_list(self):

@@ -142,7 +142,7 @@ class FileTests(SynchronousTestCase):
     def test_saved(self):
         """A file that was saved is loaded, and has the permissions of the Maildir."""
         self.assertEqual(load(self.fd), (Pins(), None))
-        written = save(self.fd, PINS, None)
+        written = save(self.fd, PINS)
         self.assertEqual(load(self.fd), (PINS, written))
         self.assertEqual(self.names(), [b"popserv-uidl"])
         mode = os.stat(os.path.join(self.path, NAME)).st_mode
@@ -152,35 +152,35 @@ class FileTests(SynchronousTestCase):
         """Without pins there is no file."""
         for _ in range(2):
             with mock.patch.object(os, "fsync", wraps=os.fsync) as fsync:
-                self.assertIsNone(save(self.fd, Pins(), None))
+                self.assertIsNone(save(self.fd, Pins()))
             fsync.assert_called_once_with(self.fd)
             self.assertEqual(self.names(), [])
-            save(self.fd, PINS, None)
+            save(self.fd, PINS)
 
     def test_left_over(self):
         """The unfinished file of a server that was killed is replaced."""
         with open(os.path.join(self.path, b"popserv-uidl.new"), "wb") as file:
             file.write(b"x")
-        save(self.fd, PINS, None)
+        save(self.fd, PINS)
         self.assertEqual(self.names(), [NAME])
 
     def test_failures(self):
         """After any failure the old file is there as it was, and no other."""
-        written = save(self.fd, PINS, None)
+        save(self.fd, PINS)
         before = version(NAME, self.fd)
         for name in ("write", "fchmod", "rename"):
             with self.subTest(name=name), failing(os, name, OSError(28, "no room")):
-                self.assertRaises(OSError, save, self.fd, Pins({b"9": b"x"}), written)
+                self.assertRaises(OSError, save, self.fd, Pins({b"9": b"x"}))
             self.assertEqual(self.names(), [NAME])
             self.assertEqual(version(NAME, self.fd), before)
         with failing(os, "fsync", OSError(5, "I/O error")):
-            self.assertRaises(OSError, save, self.fd, Pins({b"9": b"x"}), written)
+            self.assertRaises(OSError, save, self.fd, Pins({b"9": b"x"}))
         self.assertEqual(load(self.fd)[0], PINS)
         octets = len(encode(PINS))
         self.patch(pinned_file, "MAX_OCTETS", octets - 1)
-        self.assertRaises(OSError, save, self.fd, PINS, written)
+        self.assertRaises(OSError, save, self.fd, PINS)
         self.patch(pinned_file, "MAX_OCTETS", octets)
-        save(self.fd, PINS, written)
+        save(self.fd, PINS)
 
     def test_synced(self):
         """The contents are on disk before the file has its name, and then the directory is."""
@@ -193,7 +193,7 @@ class FileTests(SynchronousTestCase):
                 return real(*args, **options)
 
             self.patch(os, name, call)
-        save(self.fd, PINS, None)
+        save(self.fd, PINS)
         self.assertEqual(calls, ["fsync", "rename", "fsync"])
 
     def test_damaged(self):
