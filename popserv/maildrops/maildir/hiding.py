@@ -10,6 +10,7 @@ from popserv.core.snapshot import Message, Snapshot
 from popserv.errors import RemovalFailed
 from popserv.interfaces import IMailbox, IMaildropFactory
 from popserv.maildrops.maildir import hidden_file
+from popserv.maildrops.maildir.folders import FOLDER_NAMES
 from popserv.maildrops.maildir.hidden_file import digest_of
 from popserv.maildrops.maildir.mailbox import MaildirMailbox
 from popserv.maildrops.maildir.store import MaildirMaildrops
@@ -79,10 +80,7 @@ class _HidingMailbox(SelectedMailbox):
 
     def _hide(self, positions: list[int]) -> None:
         base_names = self._maildir.base_names
-        # Those of messages that no longer exist are dropped, so that the file is small.
-        old = self._hidden
-        kept = old & {digest_of(name) for name in base_names} if old else old
-        hidden = kept | {digest_of(base_names[at]) for at in positions}
+        hidden = self._still_hidden() | {digest_of(base_names[at]) for at in positions}
         try:
             hidden_file.save(self._maildir.maildir_fd, hidden)
         except OSError as error:
@@ -90,3 +88,16 @@ class _HidingMailbox(SelectedMailbox):
             problem = explain_change(error, fd, error.filename or hidden_file.NAME)
             raise RemovalFailed(len(positions)) from problem
         self._hidden = hidden
+
+    def _still_hidden(self) -> frozenset[bytes]:
+        """Return the digests without those of messages that are gone, so that the file is small.
+
+        A message that was skipped, was perhaps being renamed, or is in a folder that is away may
+        come back: without its digest it would be shown again.
+        """
+        index = self._maildir.index
+        times = index.all_times
+        if not self._hidden or times is None or len(times) < len(FOLDER_NAMES):
+            return self._hidden
+        # Those of the index: sessions do not see a message that has no unique-id yet.
+        return self._hidden & {digest_of(name) for name in index.base_names}

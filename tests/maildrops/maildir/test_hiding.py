@@ -8,15 +8,21 @@ from zope.interface.verify import verifyObject
 
 from popserv.errors import MaildropUnavailable, RemovalFailed, TryLater
 from popserv.interfaces import ICachedMessages, IMaildropFactory, IRetrievalRecord
-from popserv.maildrops.maildir import hidden_file, hiding
+from popserv.maildrops.maildir import folders, hidden_file, hiding
+from popserv.maildrops.maildir.hidden_file import digest_of
 from popserv.maildrops.maildir.hiding import HidingMaildrops
+from popserv.maildrops.maildir.store import MaildirMaildrops
+from popserv.maildrops.maildir.unique_ids import dovecot_uidlist
 from tests.maildrops.maildir.harness import (
+    DIRECTORY,
+    NOBODY,
     MaildirCase,
     failing,
     read_message,
     result,
     run_inline,
     uids_of,
+    wait_for_clock_tick,
 )
 from tests.maildrops.maildir.test_store import MaildirContract
 
@@ -27,6 +33,8 @@ class HidingTests(MaildirCase):
     def setUp(self):
         """Deliver three messages."""
         super().setUp()
+        # Times are trusted once they are older than a clock tick.
+        self.patch(folders, "TRUSTED_AGE", folders.CLOCK_TICK)
         self.names = [b"cur/2.b:2,S", b"new/1.a", b"new/3.c"]
         for name in self.names:
             self.put(name, name)
@@ -79,11 +87,71 @@ class HidingTests(MaildirCase):
         """What no longer exists is dropped from the file; without removals it is not written."""
         self.remove(0, 1)
         os.unlink(self.path_of(b"new/1.a"))
+        wait_for_clock_tick()
         self.remove(0)
-        with open(self.path_of(hidden_file.NAME), "rb") as file:
-            self.assertEqual(len(file.read()), len(b"popserv hidden 1\n") + 3 * 16)
+        self.assertEqual(self.hidden(), {b"2.b", b"3.c"})
         with failing(hidden_file, "save", AssertionError):
             self.remove()
+
+    def hidden(self):
+        """Return the base names of hidden messages."""
+        fd = os.open(self.path_of(b""), DIRECTORY)
+        try:
+            digests = hidden_file.load(fd)
+        finally:
+            os.close(fd)
+        known = {digest_of(name): name for name in (b"1.a", b"2.b", b"3.c")}
+        return {known[digest] for digest in digests}
+
+    def test_folder_away(self):
+        """Messages in a folder that is away for some time stay hidden."""
+        self.remove(1)
+        os.rename(self.path_of(b"cur"), self.path_of(b"cur.away"))
+        wait_for_clock_tick()
+        self.remove(0)
+        os.rename(self.path_of(b"cur.away"), self.path_of(b"cur"))
+        self.assertEqual(self.shown(), [b"3.c"])
+
+    def test_renamed_during_scan(self):
+        """So does one that may have been missed because a program was renaming it."""
+        self.remove(0)
+        self.restart()
+        self.move(b"new/1.a", b".1.a")
+        # The folder has changed just now.
+        self.patch(folders, "TRUSTED_AGE", 10**12)
+        self.remove(0)
+        self.move(b".1.a", b"cur/1.a:2,S")
+        self.assertEqual(self.shown(), [b"3.c"])
+
+    def test_unreadable(self):
+        """So does one that is skipped, because it may not be read for some time."""
+        for name in (b"", b"new", b"cur"):
+            os.chown(self.path_of(name), NOBODY, NOBODY)
+        self.remove(0)
+        self.restart()
+        os.chmod(self.path_of(b"new/1.a"), 0)
+        wait_for_clock_tick()
+        with self.without_privileges():
+            self.remove(0)
+        os.chmod(self.path_of(b"new/1.a"), 0o644)
+        self.restart()
+        self.assertEqual(self.shown(), [b"3.c"])
+
+    def test_without_unique_id(self):
+        """So does one that sessions do not see until Dovecot has given it a unique-id."""
+        self.patch(dovecot_uidlist, "LOCK_TIMEOUT", 0)
+        self.maildrops = HidingMaildrops(
+            MaildirMaildrops(self.root, uidl="dovecot", run=run_inline)
+        )
+        lines = [b"3 V256 N9 G00\n", b"1 :1.a\n", b"2 :2.b\n", b"3 :3.c\n"]
+        self.put(dovecot_uidlist.NAME, b"".join(lines))
+        self.remove(0)
+        del lines[1]
+        self.put(dovecot_uidlist.NAME, b"".join(lines))
+        self.put(dovecot_uidlist.LOCK_NAME)
+        wait_for_clock_tick()
+        self.remove(0)
+        self.assertEqual(self.hidden(), {b"1.a", b"2.b"})
 
     def test_not_found(self):
         """If the file is said not to exist, although it does, no hidden message is shown."""
