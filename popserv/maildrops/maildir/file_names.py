@@ -40,6 +40,18 @@ def has_flag(suffix: bytes, flag: bytes) -> bool:
     return suffix[:3] in FLAGS_INFO and flag in suffix[3:]
 
 
+def other_base_name(base_name: bytes, token: bytes) -> bytes:
+    """Return another base name, which no other file has if none has the token.
+
+    The delivery time, the host and the fields such as ``,S=`` remain.
+    """
+    unique, comma, fields = base_name.partition(b",")
+    seconds, _, rest = unique.partition(b".")
+    _, dot, host = rest.partition(b".")
+    # Names that start with a dot are not messages.
+    return b"%b.R%b" % (seconds or b"0", token) + dot + host + comma + fields
+
+
 def octets_in_name(base_name: bytes) -> int | None:
     """Return the octets of the file that its name gives for quotas (Maildir++), if it does."""
     found = _OCTETS.search(base_name)

@@ -141,12 +141,10 @@ class MessageFiles:
         os.close(fd)
         return None
 
-    def unlink(
-        self, position: int, remove: Callable[..., None] | None = None
-    ) -> tuple[bytes, int] | None:
+    def remove(self, position: int, remove: Callable[..., None]) -> tuple[bytes, int] | None:
         """Remove a file and return its name and length, or None if it is not at its location.
 
-        ``remove`` is called instead of ``os.unlink``.
+        ``remove`` is ``os.unlink``, or a function with its parameters.
 
         :raises UnusablePath: the file cannot be removed.
         """
@@ -160,7 +158,7 @@ class MessageFiles:
                 self._is_sole(position) and self.locations[position] == self._at_login[position]
             ):
                 return None
-            (remove or os.unlink)(name, dir_fd=folder)
+            remove(name, dir_fd=folder)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -170,7 +168,7 @@ class MessageFiles:
     def unlink_unchanged(
         self, positions: Iterable[int], removed: list[tuple[bytes, int]]
     ) -> tuple[list[int], bool]:
-        """Remove files that are at their locations and unchanged, as :meth:`unlink` does.
+        """Remove files that are at their locations and unchanged, as :meth:`remove` does.
 
         Their names and lengths are added to ``removed``.  Return the positions of the other files:
         those with a problem, and some that were not tried.  If there are none, return also whether

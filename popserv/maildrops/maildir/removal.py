@@ -6,7 +6,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing
 
 from popserv.maildrops.maildir.files import MessageFiles
 from popserv.maildrops.maildir.quota_file import record_removals
@@ -33,36 +33,28 @@ def remove_files(
     try:
         if not trash:
             return _remove(files, positions, None)
-        folder = Trash(files.folders.maildir_fd, trash)
-        try:
-            for position in positions:
-                # An error is met again when the file is moved.
-                with suppress(OSError):
-                    files.unlink(position, folder.link)
-            # Before any of them is removed, so that a power loss loses none.
-            folder.sync()
-            return _remove(files, positions, folder.move)
-        finally:
-            folder.close()
+        with closing(Trash(files.folders.maildir_fd, trash)) as folder:
+            return _remove(files, positions, folder)
     except OSError as error:
         name = os.fsencode(trash) if trash else None
         return len(positions), explain_change(error, files.folders.maildir_fd, name)
 
 
 def _remove(
-    files: MessageFiles, positions: list[int], move: Callable[..., None] | None
+    files: MessageFiles, positions: list[int], folder: Trash | None
 ) -> tuple[int, OSError | None]:
     removed: list[tuple[bytes, int]] = []
     errors: list[OSError] = []
     scan_error: OSError | None = None
-    if move is None:
+    if folder is None:
         # Nearly always all of them, and in one call, so that this thread need not wait again and
         # again until that of the reactor passes on the interpreter's lock.
         positions, is_done = files.unlink_unchanged(positions, removed)
         if is_done:
             return 0, None
+    remove = folder.move if folder else os.unlink
     for delay in RETRY_DELAYS:
-        positions = [at for at in positions if not _unlink(files, at, move, removed, errors)]
+        positions = [at for at in positions if not _remove_one(files, at, remove, removed, errors)]
         if not positions:
             break
         time.sleep(delay)
@@ -76,22 +68,25 @@ def _remove(
     if positions and scan_error is None:
         busy = OSError(errno.EBUSY, "messages are never where they were found")
         scan_error = explain_change(busy, files.folders.maildir_fd)
-    if move is None:
+    if folder is None:
         record_removals(files.folders.maildir_fd, removed)
+    else:
+        # First: without a journal, a message could be gone where it was, and not be here yet.
+        folder.sync()
     files.folders.sync()
     return len(errors) + len(positions), [*errors, scan_error][0]
 
 
-def _unlink(
+def _remove_one(
     files: MessageFiles,
     position: int,
-    move: Callable[..., None] | None,
+    remove: Callable[..., None],
     removed: list[tuple[bytes, int]],
     errors: list[OSError],
 ) -> bool:
     """Remove one file, or add the error; return False if the file is not at its location."""
     try:
-        file = files.unlink(position, move)
+        file = files.remove(position, remove)
     except OSError as error:
         errors.append(error)
         return True

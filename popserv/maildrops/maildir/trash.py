@@ -1,4 +1,12 @@
-"""Moving messages into another folder instead of removing them: ``--deleted move:FOLDER``."""
+"""Moving messages into another folder instead of removing them: ``--deleted move:FOLDER``.
+
+Each is moved by one rename(2), so that it always has one name: never none, and never two of which
+one would have to be found and undone after an error, or after another program has renamed or
+expunged the message meanwhile.  File systems with a journal keep that up through a power loss.
+
+A rename replaces a file that has the new name.  The new base name therefore has a random token, as
+that of a message which is delivered.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import PurePath
 from secrets import token_hex
 
-from popserv.maildrops.maildir.file_names import FLAGS_INFO, split_name
+from popserv.maildrops.maildir.file_names import FLAGS_INFO, other_base_name, split_name
 from popserv.maildrops.maildir.quota_file import FOLDER_MARK
 
 _FOLDERS = (b"tmp", b"new", b"cur")
@@ -42,58 +50,27 @@ class Trash:
                     _copy_owner(folder, mark, 0o660)
             self._cur = _open_or_create(_FOLDERS[2], folder)
 
-    def link(self, name: bytes, *, dir_fd: int) -> None:
-        """Link a message file before :meth:`move`, so that one :meth:`sync` is enough for many.
-
-        :raises OSError: it cannot be linked, or another file has its name in the folder.
-        """
-        self._link(name, dir_fd, b"".join(_name_in_folder(name)))
-
-    def sync(self) -> None:
-        """Write the names of the files to disk.
-
-        :raises OSError: they cannot be written.
-        """
-        os.fsync(self._cur)
-
     def move(self, name: bytes, *, dir_fd: int) -> None:
         """Move a message file from an open folder; its flags stay, but not its keywords.
 
-        The file has a name at each moment, on disk as well, and replaces no other: it is linked,
-        and then unlinked.
-
         :raises OSError: it cannot be moved, and is where it was.
         """
-        base_name, suffix = _name_in_folder(name)
-        target = base_name + suffix
-        try:
-            self._link(name, dir_fd, target)
-            self.sync()
-        except FileExistsError:
-            # It was linked before, perhaps by a session that was killed.
-            there = os.stat(target, dir_fd=self._cur, follow_symlinks=False)
-            if not os.path.samestat(os.stat(name, dir_fd=dir_fd, follow_symlinks=False), there):
-                seconds = base_name.partition(b".")[0]
-                self._link(name, dir_fd, b"%b.R%b%b" % (seconds, token_hex(10).encode(), suffix))
-                self.sync()
-        os.unlink(name, dir_fd=dir_fd)
+        base_name, suffix = split_name(name)
+        # Keywords are lower-case letters, whose meanings each folder defines.
+        flags = _KEYWORDS.sub(b"", suffix) if suffix[:3] in FLAGS_INFO else suffix
+        target = other_base_name(base_name, token_hex(10).encode("ascii"))
+        os.rename(name, target + (flags or FLAGS_INFO[0]), src_dir_fd=dir_fd, dst_dir_fd=self._cur)
 
-    def _link(self, name: bytes, dir_fd: int, target: bytes) -> None:
-        os.link(name, target, src_dir_fd=dir_fd, dst_dir_fd=self._cur, follow_symlinks=False)
+    def sync(self) -> None:
+        """Write the messages that were moved here to disk.
+
+        :raises OSError: that failed, and they may be here or where they were.
+        """
+        os.fsync(self._cur)
 
     def close(self) -> None:
         """Close the folder."""
         os.close(self._cur)
-
-
-def _name_in_folder(name: bytes) -> tuple[bytes, bytes]:
-    """Return the base name and the info suffix of a message that is moved.
-
-    Keywords are lower-case letters, whose meanings each folder defines.
-    """
-    base_name, suffix = split_name(name)
-    suffix = _KEYWORDS.sub(b"", suffix) if suffix[:3] in FLAGS_INFO else suffix
-    return base_name, suffix or FLAGS_INFO[0]
 
 
 def _open_or_create(name: bytes, parent: int) -> int:

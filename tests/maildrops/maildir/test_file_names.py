@@ -10,6 +10,7 @@ from popserv.maildrops.maildir.file_names import (
     has_flag,
     may_have_other_info,
     octets_in_name,
+    other_base_name,
     split_name,
 )
 
@@ -98,3 +99,16 @@ class SplitTests(SynchronousTestCase):
             b"1.a,S=" + b"9" * 19: None,
         }.items():
             self.assertEqual(octets_in_name(name), octets, name)
+
+    def test_other_base_name(self):
+        """Another base name keeps the time, the host and the fields, and starts with no dot."""
+        for name, other in {
+            b"1.a": b"1.Rx",
+            b"1.a.host": b"1.Rx.host",
+            b"1.a.host.org,S=2,W=3": b"1.Rx.host.org,S=2,W=3",
+            b"1.a,S=2.5": b"1.Rx,S=2.5",
+            b"1": b"1.Rx",
+            b".a": b"0.Rx",
+            b",S=2": b"0.Rx,S=2",
+        }.items():
+            self.assertEqual(other_base_name(name, b"x"), other, name)

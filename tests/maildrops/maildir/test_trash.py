@@ -1,14 +1,20 @@
 """Tests of popserv.maildrops.maildir.trash."""
 
+import contextlib
+import errno
 import os
+import re
 import shutil
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
 from unittest import mock
 
 from twisted.trial.unittest import TestCase
 
 from popserv.core.user_folder import UserFolder
 from popserv.errors import RemovalFailed
-from popserv.maildrops.maildir import trash
+from popserv.maildrops.maildir import folders, trash
 from popserv.maildrops.maildir.store import MaildirMaildrops
 from tests.maildrops.maildir.harness import (
     DIRECTORY,
@@ -22,6 +28,12 @@ from tests.maildrops.maildir.harness import (
 from tests.maildrops.maildir.test_store import MaildirContract
 
 QUOTA = b"1000S\n10 1\n"
+
+TOKEN = re.compile(rb"\.R[0-9a-f]{20}(?=[.,:;!])")
+"""What no other file's name has."""
+
+CALLS = ("open", "mkdir", "fchown", "stat", "link", "rename", "unlink", "fsync")
+"""The system calls that may be made while messages are moved."""
 
 
 class TrashTests(MaildirCase):
@@ -37,23 +49,53 @@ class TrashTests(MaildirCase):
             result(mailbox.remove(mailbox.messages))
 
     def trashed(self):
-        """Return the contents of the folder by name."""
-        found = {}
+        """Return the names in the folder but for their tokens, and the contents, in order."""
+        found = []
         for name in os.listdir(self.path_of(b".Trash/cur")):
+            shortened, number = TOKEN.subn(b"", name)
+            self.assertEqual(number, 1, name)
             with open(self.path_of(b".Trash/cur/" + name), "rb") as file:
-                found[name] = file.read()
-        return found
+                found.append((shortened, file.read()))
+        return sorted(found)
+
+    def bodies(self, *folders):
+        """Return the contents of all files of some folders, in order."""
+        return sorted(
+            path.read_bytes()
+            for folder in folders
+            for path in Path(self.root, "ann", folder).glob("*")
+        )
+
+    @contextmanager
+    def at_call(self, number, action):
+        """Let something happen at the system call with this number; yield a list of its name."""
+        numbers, calls = count(), []
+
+        def wrap(name, real):
+            def function(*args, **kwargs):
+                if next(numbers) == number:
+                    calls.append(name)
+                    action()
+                return real(*args, **kwargs)
+
+            return function
+
+        with ExitStack() as stack:
+            for name in CALLS:
+                stack.enter_context(mock.patch.object(os, name, wrap(name, getattr(os, name))))
+            yield calls
 
     def test_move(self):
-        """A message keeps its name, flags and inode; a new one is in cur as well."""
+        """A message keeps its flags, inode, time and fields; a new one is in cur as well."""
         self.put(b"new/1.a", b"1\n")
-        self.put(b"cur/2.b,S=2:2,FS", b"2\n")
+        self.put(b"cur/2.b.host,S=2,W=3:2,FS", b"2\n")
         self.put(b"maildirsize", QUOTA)
         inode = os.stat(self.path_of(b"new/1.a")).st_ino
         self.remove_all()
         self.assertEqual(self.file_names(), [])
-        self.assertEqual(self.trashed(), {b"1.a:2,": b"1\n", b"2.b,S=2:2,FS": b"2\n"})
-        self.assertEqual(os.stat(self.path_of(b".Trash/cur/1.a:2,")).st_ino, inode)
+        self.assertEqual(self.trashed(), [(b"1:2,", b"1\n"), (b"2.host,S=2,W=3:2,FS", b"2\n")])
+        with os.scandir(self.path_of(b".Trash/cur")) as entries:
+            self.assertIn(inode, [entry.inode() for entry in entries])
         self.assertEqual(
             sorted(os.listdir(self.path_of(b".Trash"))), [b"cur", b"maildirfolder", b"new", b"tmp"]
         )
@@ -63,49 +105,36 @@ class TrashTests(MaildirCase):
     def test_keywords(self):
         """The letters of keywords, which mean something else in each folder, do not stay."""
         for name, moved in (
-            (b"1.a:2,FSab", b"1.a:2,FS"),
-            (b"1.a:2,c", b"1.a:2,"),
-            (b"1.a;2,Sa", b"1.a;2,S"),
-            (b"1.a:1,ab", b"1.a:1,ab"),
+            (b"1.a:2,FSab", b"1:2,FS"),
+            (b"1.a:2,c", b"1:2,"),
+            (b"1.a;2,Sa", b"1;2,S"),
+            (b"1.a:1,ab", b"1:1,ab"),
         ):
             self.put(b"cur/" + name)
             self.remove_all()
-            self.assertEqual(list(self.trashed()), [moved])
-            os.unlink(self.path_of(b".Trash/cur/" + moved))
+            self.assertEqual(self.trashed(), [(moved, b"x\n")])
+            shutil.rmtree(self.path_of(b".Trash"))
 
     def test_again(self):
-        """The folder is used again; another file with the same name is not replaced."""
+        """The folder is used again; a message that has had the same name is not replaced."""
         for number in range(3):
             self.put(b"new/1.a", b"%d\n" % number)
             self.remove_all()
-        self.assertEqual(sorted(self.trashed().values()), [b"0\n", b"1\n", b"2\n"])
-        for name in self.trashed().keys() - {b"1.a:2,"}:
-            # The time of delivery stays, and a number that no other file has follows.
-            self.assertRegex(name, rb"\A1\.R[0-9a-f]{20}:2,\Z")
+        self.assertEqual(self.trashed(), [(b"1:2,", b"%d\n" % number) for number in range(3)])
 
     def test_links(self):
-        """A link in the folder is not taken for the message, and one to a file is moved as such."""
-        self.put(b"new/1.a", b"1\n")
-        os.makedirs(self.path_of(b".Trash/cur"))
-        os.symlink("../../new/1.a", self.path_of(b".Trash/cur/1.a:2,"))
-        self.remove_all()
-        os.unlink(self.path_of(b".Trash/cur/1.a:2,"))
-        self.assertEqual([*self.trashed().values()], [b"1\n"])
+        """A symbolic link is moved as such."""
         self.put(b"other", b"other\n")
-        self.put(b".Trash/cur/3.c:2,", b"3\n")
-        os.symlink("../other", self.path_of(b"new/2.b"))
-        os.symlink("../.Trash/cur/3.c:2,", self.path_of(b"new/3.c"))
+        os.symlink("../other", self.path_of(b"new/1.a"))
         maildir, new = (os.open(self.path_of(name), DIRECTORY) for name in (b"", b"new"))
         folder = trash.Trash(maildir, ".Trash")
-        for name in (b"2.b", b"3.c"):
-            folder.move(name, dir_fd=new)
+        folder.move(b"1.a", dir_fd=new)
         folder.close()
         for fd in (maildir, new):
             os.close(fd)
-        names = os.listdir(self.path_of(b".Trash/cur"))
-        are_links = [os.path.islink(self.path_of(b".Trash/cur/" + name)) for name in names]
-        self.assertEqual((self.file_names(), sum(are_links), len(names)), ([], 2, 4))
-        self.assertEqual(os.stat(self.path_of(b"other")).st_nlink, 1)
+        (name,) = os.listdir(self.path_of(b".Trash/cur"))
+        self.assertTrue(os.path.islink(self.path_of(b".Trash/cur/" + name)))
+        self.assertEqual(self.file_names(), [])
 
     def test_special_files(self):
         """What is in the place of a directory and is none is refused."""
@@ -122,71 +151,114 @@ class TrashTests(MaildirCase):
         self.assertEqual(self.file_names(), [b"new/1.a"])
 
     def test_synced(self):
-        """New directories and all links are on disk before a message is removed, then that is."""
+        """New directories are synced, and the folder once for all messages, before the others."""
         done = []
-        unlink = os.unlink
+        rename = os.rename
 
         def path_at(fd):
             return os.path.relpath(os.readlink(b"/proc/self/fd/%d" % fd), os.fsencode(self.root))
 
-        def record_unlink(name, *, dir_fd):
+        def record_rename(name, *args, **kwargs):
             done.append(name)
-            unlink(name, dir_fd=dir_fd)
+            rename(name, *args, **kwargs)
 
         folder = b"ann/.Trash/cur"
-        for names, synced in (
-            ((b"1.a", b"2.b"), {b"ann", b"ann/.Trash", folder}),
-            # The folder has another file with this name.
-            ((b"2.b",), {folder}),
-        ):
-            for name in names:
-                self.put(b"new/" + name, name)
+        for directories in ({b"ann", b"ann/.Trash"}, set()):
+            for name in (b"1.a", b"2.b"):
+                self.put(b"new/" + name)
             with (
                 mock.patch.object(os, "fsync", lambda fd: done.append(path_at(fd))),
-                mock.patch.object(os, "unlink", record_unlink),
+                mock.patch.object(os, "rename", record_rename),
             ):
                 self.remove_all()
-            at = done.index(names[0])
-            self.assertEqual((set(done[:at]), done[at - 1]), (synced, folder))
-            self.assertEqual(done[at : at + len(names)], [*names])
-            self.assertIn(b"ann/new", done[at + len(names) :])
+            at = done.index(b"1.a")
+            self.assertEqual({*done[:at]}, directories)
+            self.assertEqual(done[at : at + 3], [b"1.a", b"2.b", folder])
+            self.assertIn(b"ann/new", done[at + 3 :])
             done.clear()
-        self.assertEqual(len(self.trashed()), 3)
 
-    def test_synced_alone(self):
-        """So is the link of a file that was not linked before, or has a name that is taken."""
-        maildir, new = (os.open(self.path_of(name), DIRECTORY) for name in (b"", b"new"))
-        folder = trash.Trash(maildir, ".Trash")
-        for content in (b"1\n", b"2\n"):
-            self.put(b"new/1.a", content)
-            calls = mock.Mock(wraps=os)
-            with (
-                mock.patch.object(os, "fsync", calls.fsync),
-                mock.patch.object(os, "unlink", calls.unlink),
-            ):
-                folder.move(b"1.a", dir_fd=new)
-            self.assertEqual([name for name, _, _ in calls.mock_calls], ["fsync", "unlink"])
-        for fd in (maildir, new):
-            os.close(fd)
-        folder.close()
-        self.assertEqual(sorted(self.trashed().values()), [b"1\n", b"2\n"])
+    def test_not_synced(self):
+        """If the folder cannot be synced, the messages do not count as removed."""
+        self.put(b"new/1.a")
+        self.put(b"new/2.b")
+        self.remove_all()
+        self.put(b"new/3.c")
+        fault = failing(os, "fsync", OSError(errno.EIO, "broken"))
+        with self.session() as mailbox, fault, self.assertRaises(RemovalFailed) as failed:
+            result(mailbox.remove(mailbox.messages))
+        self.assertEqual(failed.exception.remaining, 1)
+        self.assertEqual(str(failed.exception.__cause__), f"{self.root}/ann/.Trash: broken")
 
-    def test_killed(self):
-        """If the server is killed between any two calls, the next QUIT completes the move."""
-        for call in ("link", "unlink", "mkdir", "fsync", "fchown"):
-            self.put(b"new/1.a", b"1\n")
-            killed = failing(os, call, KeyboardInterrupt)
-            with self.session() as mailbox, killed, self.assertRaises(KeyboardInterrupt):
-                result(mailbox.remove(mailbox.messages))
-            self.remove_all()
-            self.assertEqual(self.file_names(), [])
-            self.assertEqual(self.trashed(), {b"1.a:2,": b"1\n"})
-            shutil.rmtree(self.path_of(b".Trash"))
+    def test_one_name(self):
+        """Whichever call fails, or is the server's last, each message is in one place."""
+        contents = [b"1\n", b"2\n"]
+        for error in (OSError(errno.EIO, "broken"), KeyboardInterrupt()):
+            for number in count():
+                self.restart()
+                self.put(b"new/1.a", b"1\n")
+                self.put(b"cur/2.b:2,S", b"2\n")
+                with self.session() as mailbox:
+                    fault = mock.Mock(side_effect=error)
+                    with (
+                        self.at_call(number, fault) as calls,
+                        contextlib.suppress(RemovalFailed, KeyboardInterrupt),
+                    ):
+                        result(mailbox.remove(mailbox.messages))
+                self.assertEqual(self.bodies("new", "cur", ".Trash/cur"), contents, calls)
+                self.remove_all()
+                self.assertEqual(self.bodies(".Trash/cur"), contents, calls)
+                shutil.rmtree(self.path_of(b".Trash"))
+                if not calls:
+                    break
+            self.assertGreater(number, 10)
+
+    def test_meanwhile(self):
+        """Whenever another program takes a message, nothing of it is in the folder."""
+        self.patch(folders, "CLOCK_TICK", -1)
+        os.makedirs(self.path_of(b".Away/cur"))
+        for is_found, take, *to in (
+            (False, os.rename, b".Away/cur/2.b:2,"),
+            (False, os.unlink),
+            (True, os.rename, b"cur/2.b:2,S"),
+        ):
+            outcomes = set()
+            for number in count():
+                is_taken, is_called = self.remove_while(number, take, *to)
+                expected = [b"1\n", b"2\n", b"3\n"]
+                if is_taken and not is_found:
+                    expected.remove(b"2\n")
+                self.assertEqual(self.bodies(".Trash/cur"), expected, number)
+                self.assertEqual(self.file_names(), [])
+                shutil.rmtree(self.path_of(b".Trash"))
+                if not is_called:
+                    break
+                outcomes.add(is_taken)
+            self.assertEqual(outcomes, {True, False})
+
+    def remove_while(self, number, take, *to):
+        """Remove messages, of which another program takes one at a system call.
+
+        Return whether it has, and whether there was such a call.
+        """
+        self.restart()
+        for name, body in ((b"new/1.a", b"1\n"), (b"cur/2.b:2,", b"2\n"), (b"new/3.c", b"3\n")):
+            self.put(name, body)
+        taken = []
+
+        def action():
+            # It may have been moved before.
+            with contextlib.suppress(FileNotFoundError):
+                take(*map(self.path_of, (b"cur/2.b:2,", *to)))
+                taken.append(to)
+
+        with self.session() as mailbox, self.at_call(number, action) as calls:
+            result(mailbox.remove(mailbox.messages))
+        return bool(taken), bool(calls)
 
     def test_faults(self):
         """If the folder cannot be made or used, the messages remain, and the log has the path."""
         self.put(b"new/1.a", b"1\n")
-        for call in ("mkdir", "link"):
+        for call in ("mkdir", "rename"):
             fault = failing(os, call, PermissionError(13, "Permission denied"))
             with self.session() as mailbox, fault, self.assertRaises(RemovalFailed) as failed:
                 result(mailbox.remove(mailbox.messages))
@@ -237,7 +309,7 @@ class TrashTests(MaildirCase):
 
         with mock.patch.object(os, "mkdir", mkdir):
             self.remove_all()
-        self.assertEqual(self.trashed(), {b"1.a:2,": b"1\n"})
+        self.assertEqual(self.trashed(), [(b"1:2,", b"1\n")])
 
     def test_beside(self):
         """A folder that is served has its removed messages in a folder beside it."""
@@ -247,14 +319,19 @@ class TrashTests(MaildirCase):
         self.put(b".Old/new/2.a", b"2\n")
         self.maildrops = MaildirMaildrops(self.root, folder=".Sent", trash=".Trash", run=run_inline)
         self.remove_all()
-        self.assertEqual(self.trashed(), {b"1.a:2,": b"1\n"})
+        self.assertEqual(self.trashed(), [(b"1:2,", b"1\n")])
         mailbox = result(self.maildrops.open_maildrop(UserFolder(b"ann", b"Old")))
         result(mailbox.remove(mailbox.messages))
         result(mailbox.release())
-        self.assertEqual(self.trashed(), {b"1.a:2,": b"1\n", b"2.a:2,": b"2\n"})
+        self.assertEqual(self.trashed(), [(b"1:2,", b"1\n"), (b"2:2,", b"2\n")])
 
 
 class ContractTests(MaildirContract, TestCase):
     """The contract holds if messages are moved."""
 
     options = {"run": run_inline, "trash": ".Trash"}
+
+    def failing_removal(self, _factory, _user):
+        """Let the system refuse to move the first message."""
+        error = PermissionError(errno.EACCES, "no")
+        return failing(os, "rename", error, lambda name, *_: name == b"0.x")

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from popserv.core.printable import printable
 from popserv.maildrops.file_times import FILE_CLOCK, TRUSTED_AGE
+from popserv.maildrops.maildir.file_names import other_base_name
 from popserv.maildrops.maildir.files import stamp_of, status_of
 from popserv.maildrops.maildir.folders import Folders, Scan
 from popserv.maildrops.page_cache import OPEN_FLAGS
@@ -74,15 +75,10 @@ def separate(
 def duplicate_name(base_name: bytes, digest: bytes, number: int) -> bytes:
     """Return another base name for a file.
 
-    ``digest`` is that of its contents, and ``number`` distinguishes files that are equal.  The
-    delivery time, the host and the fields such as ``,S=`` remain.
+    ``digest`` is that of its contents, and ``number`` distinguishes files that are equal.
     """
-    unique, comma, fields = base_name.partition(b",")
-    seconds, _, rest = unique.partition(b".")
-    _, dot, host = rest.partition(b".")
     token = blake2b(b"%d\0%b\0%b" % (number, base_name, digest), digest_size=10).hexdigest()
-    # Names that start with a dot are not messages.
-    return b"%b.R%b" % (seconds or b"0", token.encode("ascii")) + dot + host + comma + fields
+    return other_base_name(base_name, token.encode("ascii"))
 
 
 class _Separator:
