@@ -52,6 +52,11 @@ class Scan(NamedTuple):
     times: Times | None
     started: int
 
+    @property
+    def numbers(self) -> set[int]:
+        """The numbers of all messages that were listed."""
+        return self.files.keys() | set(self.missing)
+
 
 def lock(folder: int) -> None:
     """Take the exclusive-access lock, flock(2) on the folder.

@@ -145,7 +145,7 @@ class MHMailbox:
             with locked_sequences(self._folder) as sequences:
                 found = self._scan(positions)
                 numbers, remaining = self._locate(found, positions)
-                kept = found.files.keys() - set(numbers.values())
+                kept = found.numbers - set(numbers.values())
                 read = retrieved(sequences, kept)
                 # First, so that no other message that gets a number seems retrieved.
                 sequences.keep_only(kept)
@@ -220,9 +220,9 @@ class MHMailbox:
                 located, _ = self._locate(found, positions)
                 new = set(located.values())
                 # nmh drops an empty sequence, after which all messages would seem unread.
-                before = retrieved(sequences, found.files.keys())
+                before = retrieved(sequences, found.numbers)
                 sequences.set(RETRIEVED, before | new)
-                sequences.set(UNSEEN, sequences.members(UNSEEN, found.files.keys()) - new)
+                sequences.set(UNSEEN, sequences.members(UNSEEN, found.numbers) - new)
                 sequences.write()
         except OSError as error:
             self._log_sequences(error)

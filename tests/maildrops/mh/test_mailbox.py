@@ -108,6 +108,40 @@ class ReadingTests(MailboxCase):
             self.assertEqual(self.maildrops.scan_counts()[1] - before, 3)
 
 
+class NotFoundTests(MailboxCase):
+    """A message that is there, although a scan has not found it."""
+
+    def missing(self, number):
+        """Let scans not find a message, though it is listed."""
+        real = module.scan
+
+        def scan(fd):
+            found = real(fd)
+            files = {each: key for each, key in found.files.items() if each != number}
+            return found._replace(files=files, missing=[number], is_settled=False)
+
+        self.patch(module.time, "sleep", lambda seconds: None)
+        return patch.object(module, "scan", scan)
+
+    def test_remove(self):
+        """It keeps its flags when others are removed."""
+        self.sequences(b"unseen: 2-3\nflagged: 2-4\n")
+        with self.missing(4):
+            self.remove(0)
+        self.assertEqual(self.sequences(), b"unseen: 3\nflagged: 3-4\n")
+
+    def test_record(self):
+        """It stays unseen, or read, when others are retrieved."""
+        for text, expected in (
+            (b"unseen: 2-4\n", b"unseen: 3-4\nretrieved: 2\n"),
+            (b"unseen: 2-3\n", b"unseen: 3\nretrieved: 2 4\n"),
+        ):
+            self.sequences(text)
+            with self.missing(4), self.session() as mailbox:
+                result(mailbox.record_retrieved([mailbox.messages[0]]))
+            self.assertEqual(self.sequences(), expected)
+
+
 class RemovalTests(MailboxCase):
     """Messages are removed, and no others."""
 
