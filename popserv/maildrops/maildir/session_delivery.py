@@ -135,6 +135,7 @@ class MaildirDelivery:
             _BASE_NAME.fullmatch(unique_id)
             and not split_name(unique_id)[1]
             and unique_id not in self._base_names
+            # An equal one is the name of the message before, which may have it in tmp/ still.
             and delivery_order(unique_id) > self._last
         ):
             return unique_id

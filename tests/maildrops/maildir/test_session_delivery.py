@@ -2,6 +2,7 @@
 
 import errno
 import os
+from hashlib import blake2b
 from unittest import mock
 
 from twisted.trial.unittest import TestCase
@@ -134,6 +135,15 @@ class DeliveryTests(MaildirCase):
         self.patch(store, "MaildirDelivery", _WithoutMessages)
         self.deliver((b"9.z", 9))
         self.assertEqual(set(self.uids()), {b"p", b"9.z"})
+
+    def test_name_of_the_one_before(self):
+        """Nor is one that the message before it has just got, which would be overwritten."""
+        digest = blake2b(b"x", digest_size=10).hexdigest().encode("ascii")
+        name = b"5.M000000C%b.popserv" % digest
+        self.deliver((b"x", 5), (name, 5))
+        self.assertEqual(self.file_names()[0], b"new/" + name)
+        self.assertEqual(self.uids(), [b"x", name])
+        self.assertEqual(self.read_in_session(), [b"x\n", name + b"\n"])
 
     def pin(self, unique_ids):
         """Pin unique-ids, by base name."""
