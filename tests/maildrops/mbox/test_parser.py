@@ -141,6 +141,15 @@ class ParserTests(Opened):
         self.assertEqual(self.texts(FROM_LINE % 0 + FROM_LINE % 1), [b"", b""])
         self.assertEqual(self.texts(b"From ann " + DATE), [b""])
 
+    def test_no_body(self):
+        """A message without a blank line does not have the fields of the next one."""
+        message = FROM_LINE % 0 + b"Subject: x\n"
+        fields = b"Status: RO\nX-UIDL: abc\nContent-Length: 5\n"
+        first, second = self.entries(message + FROM_LINE % 1 + fields + b"\nbody\n")
+        self.assertEqual([first], self.entries(message))
+        self.assertEqual((first.x_uidl, first.is_read), (b"", False))
+        self.assertEqual((second.x_uidl, second.is_read), (b"abc", True))
+
     def test_line_ends(self):
         """A file may have CRLF."""
         octets = mbox_of([b"a\n\nb\n", b"c\n"]).replace(b"\n", b"\r\n")
