@@ -1,6 +1,7 @@
 """popserv.maildrops.mh.delivery: messages with unique-ids, times and flags."""
 
 import os
+from hashlib import blake2b
 
 from twisted.trial.unittest import TestCase
 
@@ -122,6 +123,14 @@ class DeliveryTests(MHCase):
         self.assertIn(b"flagged: 1\n", self.sequences())
         self.assertEqual(self.uids(), [b"a", b"b"])
         self.assertEqual(self.unfinished(), [])
+
+    def test_name(self):
+        """A message without flags has the same name in each version, so that others remove it."""
+        digest = blake2b(b"a", digest_size=16).hexdigest()
+        delivery = self.open_delivery()
+        result(delivery.deliver(b"a", NO_DETAILS, body_of(b"a\n")))
+        self.assertEqual(self.unfinished(), [f".popserv-new-{digest}"])
+        result(delivery.release())
 
     def test_not_committed(self):
         """A message that was not committed leaves no file."""

@@ -1,6 +1,7 @@
 """numbering: which unique-ids sessions see, in which order, and what that costs."""
 
 import os
+from hashlib import blake2b
 from unittest import mock
 
 from twisted.trial.unittest import TestCase
@@ -157,7 +158,9 @@ class FileNameTests(NumberedCase):
         """A base name that is the unique-id of another message is not used, and that is pinned."""
         self.pin(b=b"1.a")
         first, second = self.uids()
-        self.assertEqual((len(first), second), (40, b"1.a"))
+        # No later version may make another one: not every Maildir can be written.
+        self.assertEqual(first, blake2b(b"1.a\0", digest_size=20).hexdigest().encode("ascii"))
+        self.assertEqual(second, b"1.a")
         self.assertEqual(self.pins(), {b"1.a": first, b"2.b": b"1.a"})
         os.unlink(self.path_of(b"cur/2.b:2,S"))
         self.restart()
@@ -169,7 +172,8 @@ class FileNameTests(NumberedCase):
         first = self.uids()[0]
         self.save(Pins({b"2.b": b"1.a", b"9.z": first}))
         again = self.uids()[0]
-        self.assertEqual(len({again, first, b"1.a"}), 3)
+        self.assertNotEqual(again, first)
+        self.assertEqual(again, blake2b(b"1.a\0" * 2, digest_size=20).hexdigest().encode("ascii"))
 
     def test_dropped(self):
         """Pins of removed messages are dropped when they have been missing for thirty days."""
