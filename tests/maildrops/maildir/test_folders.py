@@ -221,6 +221,19 @@ class TimesTests(MaildirCase):
         os.utime(self.path_of(b"cur"), ns=(0, self.changed + 10**12))
         self.assertEqual(self.scan_at(self.changed + 10**11).times[1], (1,))
 
+    def test_large_inode(self):
+        """An inode number, which may be greater than any time, is not taken for one."""
+        times_of = folders.times_of
+
+        def with_large_inode(number, status):
+            _, device, _, *times = times_of(number, status)
+            return number, device, (1 << 64) - 1, *times
+
+        self.patch(folders, "times_of", with_large_inode)
+        scan = self.scan_at(self.changed + folders.TRUSTED_AGE + 1)
+        self.assertTrue(scan.is_settled)
+        self.assertEqual(scan.times, self.folders.times())
+
     def test_unchanged(self):
         """Folders are unchanged if all that exist have their times, and no other exists."""
         before = self.folders.times()

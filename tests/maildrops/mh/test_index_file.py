@@ -134,6 +134,13 @@ class IndexFileTests(MHCase):
             self.assertEqual(index_file.load(folder, b"0"), ([ENTRY], True))
         self.assertEqual(os.listdir(self.path), [".popserv-index"])
 
+    def test_longest(self):
+        """A file of the greatest length can be written, and read again."""
+        longest = patch.object(index_file, "_MAX_OCTETS", len(encode([ENTRY], b"0")))
+        with self.folder() as folder, longest:
+            index_file.save(folder, [ENTRY], b"0")
+            self.assertEqual(index_file.load(folder, b"0"), ([ENTRY], True))
+
     def test_untrusted(self):
         """A link, a FIFO, a directory and a file that is too long are not read."""
         with self.folder() as folder:

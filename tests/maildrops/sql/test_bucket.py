@@ -77,6 +77,16 @@ class StreamTests(SynchronousTestCase):
             self.assertEqual(b"".join(found), b"def")
             self.assertNotIn(b"", found)
 
+    def test_empty_pieces(self):
+        """A piece without octets, as HTTP/2 may have, is left out: it is the end of a stream."""
+        result = mock.Mock(range=(0, 4))
+        result.stream = lambda min_chunk_size: iter(
+            [piece for piece in (b"ab", b"", b"cd") if len(piece) >= min_chunk_size]
+        )
+        self.patch(obstore, "get", lambda *_, **__: result)
+        stream = open_bucket("memory:///", {}, 10.0).open_stream(UUID(int=1), 0, 4)
+        self.assertEqual([*stream], [b"ab", b"cd"])
+
     def test_nothing(self):
         """Nothing in place of the first octet is an error."""
         result = mock.Mock(meta={"size": 5}, range=(0, 5))
