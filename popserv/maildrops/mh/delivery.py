@@ -22,8 +22,9 @@ from popserv.core.snapshot import is_unique_id
 from popserv.errors import DeliveryRefused
 from popserv.interfaces import IDelivery
 from popserv.maildrops.mh import index_file
+from popserv.maildrops.mh.counting import count_file
 from popserv.maildrops.mh.flags import set_flags
-from popserv.maildrops.mh.index import Index, count_file
+from popserv.maildrops.mh.index import Index
 from popserv.maildrops.mh.index_file import Entry
 from popserv.maildrops.mh.sequences import NAME, locked_sequences
 from popserv.maildrops.path_problems import explain_change

@@ -22,6 +22,9 @@ from popserv.runtime.permissions import reason_of
 MAX_SCANS = 5
 """The maximum number of scans of a folder that keeps changing; the last result is then used."""
 
+RETRY_DELAYS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""Seconds to wait, after each scan, for another program to finish its renames."""
+
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -128,6 +131,11 @@ def check_gone(folder: int, numbers: Iterable[int]) -> None:
     there = names.intersection(os.listdir(folder)) if names else names
     if there:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), os.fsencode(min(there)))
+
+
+def still_changing() -> OSError:
+    """Return the error for messages that may have other numbers than those just listed."""
+    return OSError(errno.ESTALE, "other programs keep renaming its messages")
 
 
 def open_number(folder: int, number: int) -> int | None:

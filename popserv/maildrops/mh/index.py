@@ -6,9 +6,9 @@ before has the file of.
 
 from __future__ import annotations
 
-import os
+import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from hashlib import blake2b
 from secrets import token_bytes
 from typing import NamedTuple
@@ -18,15 +18,21 @@ from twisted.logger import Logger
 from popserv.core.snapshot import Snapshot
 from popserv.maildrops.file_times import TRUSTED_AGE
 from popserv.maildrops.mh import index_file
-from popserv.maildrops.mh.folder import FileKey, Times, check_gone, key_of, open_number, scan
+from popserv.maildrops.mh.counting import Counting
+from popserv.maildrops.mh.folder import (
+    RETRY_DELAYS,
+    FileKey,
+    Times,
+    check_gone,
+    scan,
+    still_changing,
+)
 from popserv.maildrops.mh.index_file import Entry, Version
 from popserv.maildrops.path_problems import explain_in_directory
 from popserv.maildrops.scans import Record, record_nothing
-from popserv.messages.sizes import MakeDowngrader, measure
+from popserv.messages.sizes import MakeDowngrader
 
 _log = Logger()
-
-_CHUNK = 1 << 17
 
 SAVE_THRESHOLD = 50
 """The number of messages that are worth writing the index file for, to not count them again."""
@@ -38,7 +44,8 @@ class Index(NamedTuple):
     ``messages`` is the snapshot for sessions.  ``times`` are those of the folder with which the
     index is valid; None means that the next session must scan the folder.  ``unsaved`` is the
     number of messages that were counted since the index file was written, and ``file_version`` the
-    version of the file that has been read or written.
+    version of the file that has been read or written.  ``absent`` are entries of messages that were
+    not found, or may not be read, and may be there again: of these, only the unique-ids are used.
     """
 
     entries: tuple[Entry, ...]
@@ -46,15 +53,20 @@ class Index(NamedTuple):
     times: Times | None
     unsaved: int
     file_version: Version = None
+    absent: tuple[Entry, ...] = ()
 
 
 def make_index(
-    entries: Sequence[Entry], times: Times | None, unsaved: int, file_version: Version
+    entries: Sequence[Entry],
+    times: Times | None,
+    unsaved: int,
+    file_version: Version,
+    absent: Iterable[Entry],
 ) -> Index:
     """Return an index of these entries."""
     uids = tuple(entry.uid for entry in entries)
     messages = Snapshot.from_sizes((entry.sizes for entry in entries), uids)
-    return Index(tuple(entries), messages, times, unsaved, file_version)
+    return Index(tuple(entries), messages, times, unsaved, file_version, tuple(absent))
 
 
 def read_index(
@@ -67,54 +79,65 @@ def read_index(
 ) -> Index:
     """Scan an open folder and return its index; only new and changed messages are read.
 
-    Messages that may not be read, or cannot be found, are left out, unless the index must be whole.
+    Messages that may not be read are left out, which is logged, unless the index must be whole.  If
+    messages vanish, the folder is scanned again, for they may have got other numbers.  Without a
+    ``known`` index, it is also scanned again until no rename can have gone unnoticed: a copy, which
+    has none, must miss no message.
 
     Without a ``known`` index, that in the index file is used.  If another process has written the
     file since, unique-ids of new messages are taken from it.  Waits for the disk: call it in a
     thread.
 
-    :raises OSError: the folder or a message cannot be read.
+    :raises OSError: the folder or a message cannot be read, or a message is listed and not found.
     """
     file_version = index_file.version(folder)
+    entries: Iterable[Entry]
     others: list[Entry] = []
     if known is None:
         entries, is_counted = index_file.load(folder, index_file.kind_of_sizes(downgrader))
     else:
-        entries, is_counted = list(known.entries), True
+        entries, is_counted = known.entries, True
+        others += known.absent
         if file_version != known.file_version:
-            others, _ = index_file.load(folder, index_file.NOT_COUNTED)
-    found = scan(folder)
-    assignment = _Assignment(entries, is_counted, others, found.started)
-    unknown = []
-    for number, key in found.files.items():
-        if not assignment.keep(number, key):
-            unknown.append(number)
-    left_out = found.missing
-    counted = []
-    for number in unknown:
-        try:
-            entry = _count(folder, number, downgrader)
-        except PermissionError as error:
-            if is_whole:
-                raise
-            problem = explain_in_directory(error, folder, b"%d" % number)
-            _log.warn("message skipped: {problem}", problem=problem)
-            entry = None
-        if entry is None:
-            left_out.append(number)
-        else:
-            counted.append(entry)
-    if is_whole:
-        check_gone(folder, left_out)
-    record(len(counted))
-    assignment.add(counted)
-    unsaved = len(counted) + (known.unsaved if known is not None else 0)
+            others += index_file.load(folder, index_file.NOT_COUNTED)[0]
+    counting = Counting(folder, downgrader)
+    for delay in RETRY_DELAYS:
+        found = scan(folder)
+        assignment = _Assignment(entries, is_counted, others, found.started)
+        counting.count(
+            {number: key for number, key in found.files.items() if not assignment.keep(number, key)}
+        )
+        vanished = [*found.missing, *counting.vanished]
+        if not vanished and (found.is_settled or known is not None):
+            break
+        time.sleep(delay)
+    else:
+        check_gone(folder, vanished)
+        _skip(folder, None, still_changing(), is_whole)
+    for number, error in counting.unreadable.items():
+        _skip(folder, b"%d" % number, error, is_whole)
+    record(counting.total)
+    unreadable = {found.files[number] for number in counting.unreadable}
+    absent = assignment.add(counting.entries, unreadable)
+    if found.is_settled and not vanished:
+        # All others were removed.  A restored backup has other inodes.
+        unread = {key[1:] for key in unreadable}
+        absent = [entry for entry in absent if entry.key[1:] in unread]
+    unsaved = len(counting.entries) + (known.unsaved if known is not None else 0)
     # They may become readable, or be found, although the folder does not change.
-    times = None if left_out else found.times
-    index = make_index(sorted(assignment.entries), times, unsaved, file_version)
+    times = None if counting.unreadable or vanished else found.times
+    index = make_index(sorted(assignment.entries), times, unsaved, file_version, absent)
     if unsaved >= SAVE_THRESHOLD or assignment.has_new_random:
         return save_index(folder, index, downgrader)
     return index
+
+
+def _skip(folder: int, name: bytes | None, error: OSError, is_whole: bool) -> None:
+    """Log why a message is left out, or some of the folder may be; raise it if none must be."""
+    if is_whole:
+        raise error
+    problem = explain_in_directory(error, folder, name)
+    _log.warn("message skipped: {problem}", problem=problem)
 
 
 def save_index(
@@ -126,8 +149,10 @@ def save_index(
     cannot be written, that is logged, and the old one stays.
     """
     kind = index_file.kind_of_sizes(downgrader) if is_counted else index_file.NOT_COUNTED
+    # No file has this inode, so that what is absent is counted when it is found.
+    absent = [entry._replace(key=entry.key._replace(inode=0)) for entry in index.absent]
     try:
-        index_file.save(folder, index.entries, kind)
+        index_file.save(folder, (*index.entries, *absent), kind)
     except OSError as error:
         problem = explain_in_directory(error, folder, index_file.NAME)
         _log.warn("index of an MH folder not written: {problem}", problem=problem)
@@ -163,19 +188,23 @@ class _Assignment:
         self.entries.append(entries.pop(0)._replace(number=number))
         return True
 
-    def add(self, counted: Iterable[Entry]) -> None:
+    def add(self, counted: Iterable[Entry], unreadable: Collection[FileKey]) -> list[Entry]:
         """Add entries that were counted, with the unique-ids of the same messages if known.
 
         A message is the same if its octets and its time are; the time is that of the file, which a
-        restored backup has, too.
+        restored backup has, too.  Entries of ``unreadable`` files are those of no other ones.  The
+        known entries of which no file was counted are returned.
         """
         used = {entry.uid for entry in self.entries}
-        left = [entry for entries in self._by_key.values() for entry in entries]
-        left += [entry for entry in self._others if entry.uid not in used]
+        unused = [entry for entries in self._by_key.values() for entry in entries]
+        unused += self._others
+        left = [*{entry.uid: entry for entry in reversed(unused) if entry.uid not in used}.values()]
+        reserved = [entry for entry in left if entry.key in unreadable]
+        left = [entry for entry in left if entry.key not in unreadable]
         # Of several that are the same, the file that has not moved comes first.
         for identity in (_key_and_octets, _time_and_octets):
             waiting: dict[Hashable, list[Entry]] = defaultdict(list)
-            for entry in reversed(left):
+            for entry in left:
                 waiting[identity(entry)].append(entry)
             new = []
             for entry in counted:
@@ -186,7 +215,8 @@ class _Assignment:
                     new.append(entry)
             left = [entry for entries in waiting.values() for entry in entries]
             counted = new
-        used = {entry.uid for entry in self.entries}
+        left += reserved
+        used = {entry.uid for entry in (*self.entries, *left)}
         for entry in counted:
             uid = entry.uid
             if uid in used:
@@ -195,6 +225,7 @@ class _Assignment:
                 self.has_new_random = True
             used.add(uid)
             self.entries.append(entry._replace(uid=uid))
+        return left[::-1]
 
 
 def _key_and_octets(entry: Entry) -> Hashable:
@@ -203,36 +234,3 @@ def _key_and_octets(entry: Entry) -> Hashable:
 
 def _time_and_octets(entry: Entry) -> Hashable:
     return entry.key.modified, entry.digest
-
-
-def _count(folder: int, number: int, downgrader: MakeDowngrader | None) -> Entry | None:
-    """Count a message, and calculate its unique-id; return None if there is no file."""
-    fd = open_number(folder, number)
-    if fd is None:
-        return None
-    try:
-        return count_file(fd, number, downgrader)
-    except OSError as error:
-        error.filename = b"%d" % number
-        raise
-    finally:
-        os.close(fd)
-
-
-def count_file(fd: int, number: int, downgrader: MakeDowngrader | None) -> Entry:
-    """Count an open message, read from its start, and calculate its unique-id.
-
-    :raises OSError: it cannot be read.
-    """
-    key = key_of(os.fstat(fd))
-    content = blake2b(digest_size=16)
-    sizes = measure(_read(fd, content.update), downgrader)
-    digest = content.hexdigest().encode("ascii")
-    uid = blake2b(b"%d %b" % (key.modified, digest), digest_size=16).hexdigest()
-    return Entry(number, key, sizes, digest, uid.encode("ascii"))
-
-
-def _read(fd: int, update: Callable[[bytes], None]) -> Iterator[bytes]:
-    while chunk := os.read(fd, _CHUNK):
-        update(chunk)
-        yield chunk

@@ -18,7 +18,16 @@ from popserv.interfaces import IDeliveryTimes, IMessageDetails, IRetrievalRecord
 from popserv.maildrops.index_cache import IndexCache
 from popserv.maildrops.mh.body import Body
 from popserv.maildrops.mh.flags import flags_in, retrieved
-from popserv.maildrops.mh.folder import FileKey, Scan, key_of, open_number, scan, unlink_if_same
+from popserv.maildrops.mh.folder import (
+    RETRY_DELAYS,
+    FileKey,
+    Scan,
+    key_of,
+    open_number,
+    scan,
+    still_changing,
+    unlink_if_same,
+)
 from popserv.maildrops.mh.index import Index, make_index, save_index
 from popserv.maildrops.mh.sequences import (
     NAME,
@@ -38,9 +47,6 @@ from popserv.texts import Text
 _log = Logger()
 
 _CANNOT_BE_READ = Text("message cannot be read, contact your administrator")
-
-RETRY_DELAYS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
-"""Seconds to wait, after each scan, for another program to finish its renames."""
 
 
 @implementer(IRetrievalRecord, ISizeCache, IDeliveryTimes, IMessageDetails)
@@ -85,6 +91,7 @@ class MHMailbox:
 
         :raises NoSuchMessage: it has vanished.
         :raises MessageChanged: it has changed.
+        :raises OSError: it is not found, and may be there.
         """
         wanted = self.index.entries[position].key
         found = self._scan([position])
@@ -95,6 +102,8 @@ class MHMailbox:
                     return fd
         if any(key.inode == wanted.inode for key in found.files.values()):
             raise MessageChanged
+        if not found.is_settled:
+            raise explain_in_directory(still_changing(), self._folder)
         raise NoSuchMessage
 
     def _open_if_same(self, number: int, key: FileKey) -> int | None:
@@ -133,7 +142,9 @@ class MHMailbox:
     async def _forget(self, positions: Collection[int]) -> None:
         """Drop messages from the index of later sessions, so that no copy of one gets its uid."""
         entries = [entry for at, entry in enumerate(self.index.entries) if at not in positions]
-        index = make_index(entries, None, self.index.unsaved, self.index.file_version)
+        index = make_index(
+            entries, None, self.index.unsaved, self.index.file_version, self.index.absent
+        )
         keys = {entry.key for entry in entries}
         if any(self.index.entries[at].key in keys for at in positions):
             index = await self._run(save_index, self._folder, index, self._downgrader)
@@ -241,7 +252,11 @@ class MHMailbox:
         """See IMessageDetails."""
         try:
             sequences = read_sequences(self._folder)
-            numbers, _ = self._locate(scan(self._folder), range(len(self.messages)))
+            positions = range(len(self.messages))
+            found = self._scan(positions)
+            numbers, remaining = self._locate(found, positions)
+            if remaining and not found.is_settled:
+                raise still_changing()
         except OSError as error:
             raise explain_in_directory(error, self._folder, error.filename) from error
         flags = flags_in(sequences, set(numbers.values()))

@@ -6,8 +6,8 @@ from hashlib import blake2b
 from twisted.trial.unittest import TestCase
 
 from popserv.errors import DeliveryRefused, MaildropUnavailable, TryLater
+from popserv.maildrops.mh import counting, sequences
 from popserv.maildrops.mh import delivery as module
-from popserv.maildrops.mh import index, sequences
 from popserv.maildrops.mh.store import MHMaildrops
 from popserv.messages.details import NO_DETAILS, Flags, MessageDetails
 from popserv.testing import DeliveryContract
@@ -241,7 +241,7 @@ class DeliveryTests(MHCase):
         """A folder with a message that may not be read is refused: it could be one of these."""
         self.deliver_as((b"one",))
         denied = PermissionError(13, "Permission denied", b"1")
-        with failing(index, "count_file", denied):
+        with failing(counting, "count_file", denied):
             with self.assertRaises(MaildropUnavailable) as raised:
                 self.open_delivery()
             self.assertIn(f"{self.path}/1", str(raised.exception.__cause__))
@@ -259,8 +259,6 @@ class DeliveryTests(MHCase):
             with self.assertRaises(TryLater) as raised:
                 self.open_delivery()
             self.assertIn(f"{self.path}/1: Stale file handle", str(raised.exception.__cause__))
-            with self.session() as mailbox:
-                self.assertEqual(len(mailbox.messages), 0)
         with self.session() as mailbox:
             self.assertEqual(len(mailbox.messages), 1)
 

@@ -4,7 +4,13 @@ import errno
 import os
 from unittest.mock import patch
 
-from popserv.errors import MaildropUnavailable, MessageChanged, NoSuchMessage, RemovalFailed
+from popserv.errors import (
+    MaildropUnavailable,
+    MessageChanged,
+    NoSuchMessage,
+    RemovalFailed,
+    TryLater,
+)
 from popserv.maildrops.mh import body, folder, index
 from popserv.maildrops.mh import mailbox as module
 from popserv.messages.details import Flags
@@ -140,6 +146,32 @@ class NotFoundTests(MailboxCase):
             with self.missing(4), self.session() as mailbox:
                 result(mailbox.record_retrieved([mailbox.messages[0]]))
             self.assertEqual(self.sequences(), expected)
+
+    def test_details(self):
+        """Its flags are looked for again, and are an error if it is not found."""
+        self.sequences(b"flagged: 4\n")
+        real = module.scan
+        with self.session() as mailbox:
+            with self.missing(4) as missing, self.assertRaises(OSError) as raised:
+                mailbox.details()
+            problem = f"{self.path}: other programs keep renaming its messages"
+            self.assertEqual(str(raised.exception), problem)
+            scans = iter((missing,))
+            with patch.object(module, "scan", lambda fd: next(scans, real)(fd)):
+                flags = [each.flags for each in mailbox.details()]
+        self.assertEqual(flags, [Flags.NONE, Flags.NONE, Flags.FLAGGED])
+
+    def test_open(self):
+        """It cannot be read for now, and has not vanished."""
+        with (
+            self.session() as mailbox,
+            self.missing(4),
+            patch.object(module, "open_number", return_value=None),
+            self.assertRaises(TryLater) as refused,
+        ):
+            read_message(mailbox, 2)
+        problem = f"{self.path}: other programs keep renaming its messages"
+        self.assertEqual(str(refused.exception.__cause__), problem)
 
 
 class RemovalTests(MailboxCase):

@@ -10,7 +10,6 @@ from twisted.trial.unittest import TestCase
 from popserv.errors import MaildropBusy, MaildropUnavailable, NoSuchMessage
 from popserv.maildrops.mh import MHMaildrops
 from popserv.maildrops.mh import folder as folder_module
-from popserv.maildrops.mh import index as index_module
 from popserv.maildrops.mh import store as module
 from popserv.messages.downgrade.downgrader import Downgrader
 from popserv.testing import MailboxContract
@@ -124,7 +123,7 @@ class StoreTests(MHCase):
     def test_unreadable_message(self):
         """If the disk cannot read a message, the log names its file."""
         self.deliver(b"1\n", b"2\n")
-        reading = failing(index_module.os, "read", OSError(5, "I/O error"))
+        reading = failing(os, "read", OSError(5, "I/O error"))
         with reading, self.assertRaises(MaildropUnavailable) as refused:
             result(self.maildrops.open_maildrop(b"ann"))
         self.assertEqual(str(refused.exception.__cause__), f"{self.file(1)}: I/O error")
