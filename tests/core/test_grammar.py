@@ -105,6 +105,10 @@ class GrammarTests(SynchronousTestCase):
         parse = grammar.arguments(grammar.word, grammar.number, minimum=1)
         self.assertEqual([parse(b"x"), parse(b"x 2")], [(b"x",), (b"x", 2)])
 
+    def test_three_arguments(self):
+        """No command has more than two arguments."""
+        self.assertRaises(ValueError, grammar.arguments, *[grammar.word] * 3)
+
     def test_expected(self):
         """The error says how many arguments are expected."""
         one_or_two = grammar.arguments(grammar.word, grammar.word, minimum=1)

@@ -42,6 +42,18 @@ class IPv6OnlyTests(TestCase):
         self.addCleanup(port.stopListening)
         return port
 
+    async def listen_twice(self, first, second):
+        """Listen on a port that is free in both address families; return its number."""
+        for _ in range(20):
+            number = (await self.listen(first, b"1")).getHost().port
+            try:
+                await self.listen(second.format(number), b"2")
+            except CannotListenError:
+                # Another program has it in the other family.
+                continue
+            return number
+        raise self.failureException("no port is free in both address families")
+
     def test_reactor(self):
         """The proxy has the interfaces and the other methods of its reactor."""
         verifyObject(IReactorTCP, self.proxy)
@@ -54,8 +66,7 @@ class IPv6OnlyTests(TestCase):
             ("tcp:0", "tcp6:{}", (b"1", b"2")),
             ("tcp6:0", "tcp:{}", (b"2", b"1")),
         ]:
-            number = (await self.listen(first, b"1")).getHost().port
-            await self.listen(second.format(number), b"2")
+            number = await self.listen_twice(first, second)
             received = [await deferToThread(receive, host, number) for host in ("127.0.0.1", "::1")]
             self.assertEqual(tuple(received), names)
 
