@@ -100,6 +100,28 @@ def before_each_call(owner, name, action):
         yield
 
 
+@contextmanager
+def link_made_meanwhile(case, path):
+    """Have another program make a link at a path when it is free; what it leads to must stay."""
+    victim = os.path.join(os.path.dirname(path), b"victim")
+    with open(victim, "wb") as file:
+        file.write(b"precious")
+    real = os.unlink
+
+    def unlink(name, **options):
+        try:
+            real(name, **options)
+        finally:
+            if name == os.path.basename(path) and not os.path.lexists(path):
+                os.symlink(b"victim", path)
+
+    with mock.patch.object(os, "unlink", unlink):
+        yield
+    case.assertTrue(os.path.islink(path) or not os.path.exists(path))
+    with open(victim, "rb") as file:
+        case.assertEqual(file.read(), b"precious")
+
+
 def watch_descriptors(case):
     """Fail the test if it leaves a file open that was not open before."""
     before = os.listdir("/dev/fd")

@@ -14,6 +14,7 @@ from tests.maildrops.maildir.harness import (
     SPECIAL_FILES,
     can_open_cached,
     failing,
+    link_made_meanwhile,
     watch_descriptors,
 )
 
@@ -172,22 +173,8 @@ class FilesTests(SynchronousTestCase):
 
     def test_link_made_meanwhile(self):
         """A link that another program creates while a file is replaced is not followed."""
-        victim = os.path.join(self.path, "victim")
-        with open(victim, "wb") as file:
-            file.write(b"precious")
-        real = os.unlink
-
-        def unlink(name, **options):
-            try:
-                real(name, **options)
-            finally:
-                if not os.path.lexists(self.file + b".new"):
-                    os.symlink(b"victim", self.file + b".new")
-
-        with mock.patch.object(os, "unlink", unlink), self.assertRaises(OSError):
+        with link_made_meanwhile(self, self.file + b".new"), self.assertRaises(OSError):
             self.replace(b"new")
-        with open(victim, "rb") as file:
-            self.assertEqual(file.read(), b"precious")
 
     def test_not_replaced(self):
         """If that fails, the old file is there, and the error has the name."""

@@ -30,7 +30,7 @@ from popserv.maildrops.maildir.listing.size_file import (
     remove,
     save,
 )
-from tests.maildrops.maildir.harness import NOBODY, watch_descriptors
+from tests.maildrops.maildir.harness import NOBODY, link_made_meanwhile, watch_descriptors
 
 UNFINISHED = size_file.UNFINISHED_NAME
 TIMES = [(0, 1, 2, -3, 4), (1, 5, 6, 2**63, 0)]
@@ -416,22 +416,8 @@ class FileTests(SynchronousTestCase):
 
     def test_link_made_meanwhile(self):
         """A link that another program creates while a file is written is not followed."""
-        victim = self.path_of(b"victim")
-        with open(victim, "wb") as file:
-            file.write(b"precious")
-        real = os.unlink
-
-        def unlink(name, **options):
-            try:
-                real(name, **options)
-            finally:
-                if name == UNFINISHED and not os.path.lexists(self.path_of(name)):
-                    os.symlink(b"victim", self.path_of(name))
-
-        with mock.patch.object(os, "unlink", unlink):
+        with link_made_meanwhile(self, self.path_of(UNFINISHED)):
             self.assertFalse(save(self.fd, some_contents()))
-        with open(victim, "rb") as file:
-            self.assertEqual(file.read(), b"precious")
 
     def test_too_large(self):
         """A file longer than the maximum is not read."""
