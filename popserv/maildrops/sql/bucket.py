@@ -2,7 +2,8 @@
 
 The library repeats requests that fail.  No call takes longer than ``patience``, unless options
 have other time-outs; a file of several parts takes at most that long for each of them.
-The module is long because all calls of the library are in it.
+The module is long because all calls of the library are in it, and what replaces some of them for
+objects in a directory.
 """
 
 from __future__ import annotations
