@@ -260,6 +260,9 @@ THROTTLED_NETWORKS = Metric(
 WAITING_LOGINS = Metric(
     "popserv_waiting_logins", Kind.GAUGE, "Logins that wait for another one of their network."
 )
+WAITING_CONNECTIONS = Metric(
+    "popserv_waiting_connections", Kind.GAUGE, "Connections that wait for their greeting."
+)
 THREAD_JOBS = Metric(
     "popserv_thread_jobs", Kind.GAUGE, "Jobs that run in threads or wait for one.", ("pool",)
 )
@@ -281,7 +284,7 @@ BUILD_INFO = Metric("popserv_build_info", Kind.GAUGE, "The version of popserv.",
 
 METRICS = (
     *(CONNECTIONS, EVICTED, FAILED_HANDSHAKES, OPEN_CONNECTIONS, MAX_CONNECTIONS, OPEN_SESSIONS),
-    *(LOGINS, LOGIN_SECONDS, THROTTLED_NETWORKS, WAITING_LOGINS),
+    *(LOGINS, LOGIN_SECONDS, THROTTLED_NETWORKS, WAITING_LOGINS, WAITING_CONNECTIONS),
     *(SESSIONS, ENDED_SESSIONS, SESSION_SECONDS, COMMANDS, REFUSALS, SENT_BYTES),
     *(RETRIEVED_MESSAGES, RETRIEVED_BYTES, RETR_SECONDS, REMOVED_MESSAGES),
     *(OPEN_LMTP_CONNECTIONS, DELIVERED, DELIVERED_BYTES, DELIVERY_SECONDS),

@@ -106,6 +106,7 @@ class ProcessMetrics:
             catalogue.OPEN_LMTP_CONNECTIONS: {(): len(self._lmtp)},
             catalogue.THROTTLED_NETWORKS: {(): throttle.penalties.network_count},
             catalogue.WAITING_LOGINS: {(): throttle.slots.waiting_count},
+            catalogue.WAITING_CONNECTIONS: {(): len(throttle.starts)},
             catalogue.SCANS: {(): sum(each[0] for each in scans)},
             catalogue.COUNTED_MESSAGES: {(): sum(each[1] for each in scans)},
             catalogue.THREAD_JOBS: {(pool,): jobs for pool, jobs in thread_jobs().items()},

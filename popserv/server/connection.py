@@ -91,6 +91,8 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         """Start the session immediately, or after the TLS handshake."""
         factory = self.factory
         self.peer = self.transport.getPeer()
+        # It also counts what was before STLS.
+        self.throttle = ClientThrottle(factory.throttle, factory.networks.of(self.peer), self)
         self.output = self.make_writer()
         self.events = self.make_events(self.transport)
         self._timestamp = factory.make_timestamp() if factory.apop_available() else None
@@ -108,7 +110,9 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
             self.close()
             return
         factory.connections.add(self, self.throttle.network)
-        if not ISSLTransport.providedBy(self.transport):
+        if not self.throttle.may_start(self._start_later):
+            LineReceiver.pauseProducing(self)
+        elif not ISSLTransport.providedBy(self.transport):
             self._start()
 
     def callLater(self, period: float, func: Callable[[], object]) -> Any:
@@ -138,7 +142,6 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         factory, transport = self.factory, self.transport
         has_tls = ISSLTransport.providedBy(transport)
         is_over_tls = has_tls or uses_tls(transport)
-        self.throttle = ClientThrottle(factory.throttle, factory.networks.of(self.peer), self)
         self.session = Session(
             self,
             host=factory.host,
@@ -170,6 +173,13 @@ class Connection(CommandLineReceiver, IdleTimeoutMixin, HandOverMixin):
         disable_nagle(self.transport)
         self._register_producer()
         self.greet()
+
+    def _start_later(self) -> None:
+        """Start the session, or the TLS handshake, after others; see StartQueue."""
+        if not self.closing:
+            if not ISSLTransport.providedBy(self.transport):
+                self._start()
+            self.resume_input()
 
     def greet(self) -> None:
         """Send the greeting (RFC 1725 section 4)."""

@@ -129,8 +129,8 @@ class RecordingTransport(MemoryTransport):
 class Client(MemoryClient):
     """A client that has read the greeting; with ``tls``, over TLS from the first octet."""
 
-    def __init__(self, factory, peer=LOCAL_PEER, *, tls=False):
-        self.clock = Clock()
+    def __init__(self, factory, peer=LOCAL_PEER, *, tls=False, handshake=True, clock=None):
+        self.clock = clock or Clock()
         self.transport = RecordingTransport(peerAddress=peer)
         if tls:
             self.transport.startTLS(None)
@@ -138,7 +138,7 @@ class Client(MemoryClient):
         self.server.callLater = self.clock.callLater
         self.server.seconds = self.clock.seconds
         self.server.makeConnection(self.transport)
-        if tls:
+        if tls and handshake:
             self.server.handshakeCompleted()
         self.greeting = self.received()
 

@@ -3,10 +3,12 @@
 import json
 import os
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from popserv.auth.throttle.starts import BURST
 from popserv.core.printable import one_line
 from popserv.interfaces import ICaching, IMeasuredStore, IScanCounts
 from popserv.metrics import catalogue, process
@@ -122,13 +124,17 @@ class ProcessTests(MeasuredMixin, SynchronousTestCase):
         )
 
     def test_throttle(self):
-        """Networks with failed logins are told while they are throttled, and logins that wait."""
+        """Networks with failed logins are told, and the logins and connections that wait."""
         throttle = self.factory.throttle
         throttle.penalties.record_failure("192.0.2.1", None)
         self.patch(throttle.slots, "_queues", {"a": {1: 2, 3: 4}, "b": {5: 6}})
+        clock = Clock()
+        for _ in range(BURST + 2):
+            throttle.starts.may_start(clock, lambda: None)
         samples = self.samples()
         self.assertEqual(samples[catalogue.THROTTLED_NETWORKS.name], {(): 1})
         self.assertEqual(samples[catalogue.WAITING_LOGINS.name], {(): 3})
+        self.assertEqual(samples[catalogue.WAITING_CONNECTIONS.name], {(): 2})
 
     def test_parts(self):
         """Caches of one name are added up, and scans of all stores."""

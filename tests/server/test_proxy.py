@@ -78,6 +78,7 @@ class ProxyCase(ThrottleCase):
         def build_on_clock(address):
             server = build(address)
             server.callLater = self.clock.callLater
+            server.seconds = self.clock.seconds
             return server
 
         self.factory.buildProtocol = build_on_clock

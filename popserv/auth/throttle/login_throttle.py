@@ -1,8 +1,9 @@
 """The login throttle, which slows down password guessing.
 
-It limits the concurrent logins of a network (:mod:`popserv.auth.throttle.slots`), and delays the
-replies to failed logins (:mod:`popserv.auth.throttle.penalties`).  A network is one IPv4 address
-or one IPv6 /64.  A server has one :class:`LoginThrottle`, and each connection a
+It limits the concurrent logins of a network (:mod:`popserv.auth.throttle.slots`) and the rate at
+which connections of unknown networks are started (:mod:`popserv.auth.throttle.starts`), and delays
+the replies to failed logins (:mod:`popserv.auth.throttle.penalties`).  A network is one IPv4
+address or one IPv6 /64.  A server has one :class:`LoginThrottle`, and each connection a
 :class:`ClientThrottle`.
 """
 
@@ -18,6 +19,7 @@ from twisted.internet.defer import Deferred
 
 from popserv.auth.throttle.penalties import Penalties, attempted_secrets
 from popserv.auth.throttle.slots import LoginAttempt, LoginSlots
+from popserv.auth.throttle.starts import StartQueue
 from popserv.core.connection_details import ConnectionDetails, connection_details
 from popserv.core.session import Authenticator, Release, client_is_connected
 from popserv.interfaces import IMailbox
@@ -41,19 +43,20 @@ class Client(Protocol):
 
 
 class LoginThrottle:
-    """The throttle of a server: the penalties and slots of all networks.
+    """The throttle of a server: the penalties and slots of all networks, and what waits to start.
 
     ``authenticator`` checks the credentials.  ``bus`` connects the server's workers, which
-    share the penalties.  Each worker has slots of its own.
+    share the penalties.  Each worker has slots and a queue of starts of its own.
     """
 
     def __init__(self, authenticator: Authenticator, bus: WorkerBus) -> None:
         self.authenticator = authenticator
         self.penalties = Penalties(bus)
         self.slots = LoginSlots(self.penalties.is_known_name)
+        self.starts = StartQueue()
 
     def with_authenticator(self, authenticator: Authenticator) -> LoginThrottle:
-        """Return a throttle with the same penalties and slots for another service, such as SMTP.
+        """Return a throttle for another service, such as SMTP, which has all but this in common.
 
         A failed login at one of the services then delays the replies of both.
         """
@@ -68,7 +71,7 @@ class ClientThrottle:
     ``network`` is the name of the client's network.  If it is None, logins are not throttled.
     """
 
-    __slots__ = ("_attempt", "_begun", "_client", "_throttle", "network")
+    __slots__ = ("_attempt", "_begun", "_client", "_is_counted", "_throttle", "network")
 
     def __init__(self, throttle: LoginThrottle, network: str | None, client: Client) -> None:
         self.network = network
@@ -77,6 +80,16 @@ class ClientThrottle:
         self._attempt: LoginAttempt | None = None
         # When the check of the credentials has begun, or has gone on after a challenge.
         self._begun: float | None = None
+        # Whether the start of the connection is limited.
+        self._is_counted = False
+
+    def may_start(self, start: Callable[[], object]) -> bool:
+        """Return whether the connection may be started now; otherwise ``start`` is called later."""
+        throttle = self._throttle
+        if self.network is None or throttle.penalties.is_known_network(self.network):
+            return True
+        self._is_counted = True
+        return throttle.starts.may_start(self._client, start)
 
     async def authenticate(
         self, name: bytes, credentials: ICredentials
@@ -102,6 +115,8 @@ class ClientThrottle:
         if network is not None:
             self.release()
             throttle.penalties.record_success(network, name)
+            if self._is_counted:
+                throttle.starts.discount()
         return opened
 
     def suspend(self, response: Deferred[bytes]) -> None:
@@ -137,6 +152,8 @@ class ClientThrottle:
         """
         attempt, self._attempt = self._attempt, None
         if self.network is not None:
+            if self._is_counted:
+                self._throttle.starts.count(self._client)
             credentials = attempt.credentials if attempt is not None else None
             attempted = attempted_secrets(name, credentials)
             delay *= self._throttle.penalties.record_failure(self.network, attempted)

@@ -11,7 +11,8 @@ nothing from repeating a guess.
 
 A successful login does not reduce the delays.  Otherwise an attacker with an account could reset
 them between two guesses.  Instead the user name is known in the network for a day, which gives it
-a reserved slot (:mod:`popserv.auth.throttle.slots`).
+a reserved slot (:mod:`popserv.auth.throttle.slots`), and so is the network, whose connections are
+started before others (:mod:`popserv.auth.throttle.starts`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.cred.credentials import ICredentials
 from twisted.logger import Logger
@@ -44,9 +45,11 @@ MAX_FAILURES = 10
 
 _TOPIC = "penalties"
 
+K = TypeVar("K")
+
 
 class Penalties:
-    """Recent failures of at most ``max_entries`` networks, and at most as many known names.
+    """Recent failures of at most ``max_entries`` networks, and as many known names and networks.
 
     If there are more, the least recent is evicted.
 
@@ -76,6 +79,8 @@ class Penalties:
         self._at_max_delay: set[str] = set()
         # When each name logged in last from a network; the least recent first.
         self._known_names: OrderedDict[tuple[str, bytes], float] = OrderedDict()
+        # When somebody logged in last from each network; the least recent first.
+        self._known_networks: OrderedDict[str, float] = OrderedDict()
         self._bus.subscribe(_TOPIC, self)
         self._publish_key()
 
@@ -114,8 +119,14 @@ class Penalties:
 
     def is_known_name(self, network: str, name: bytes) -> bool:
         """Return whether a name has logged in from a network within a day."""
-        never = -KNOWN_NAME_LIFETIME
-        return self._known_names.get((network, name), never) > self._now() - KNOWN_NAME_LIFETIME
+        return self._is_recent(self._known_names.get((network, name)))
+
+    def is_known_network(self, network: str) -> bool:
+        """Return whether somebody has logged in from a network within a day."""
+        return self._is_recent(self._known_networks.get(network))
+
+    def _is_recent(self, login: float | None) -> bool:
+        return login is not None and self._now() - login < KNOWN_NAME_LIFETIME
 
     @property
     def network_count(self) -> int:
@@ -197,11 +208,14 @@ class Penalties:
             self._at_max_delay.discard(oldest)
 
     def _store_known_name(self, network: str, name: bytes, at: float) -> None:
-        key = network, name
-        self._known_names[key] = max(at, self._known_names.get(key, at))
-        self._known_names.move_to_end(key)
-        if len(self._known_names) > self._max_entries:
-            self._known_names.popitem(last=False)
+        self._store_login(self._known_names, (network, name), at)
+        self._store_login(self._known_networks, network, at)
+
+    def _store_login(self, logins: OrderedDict[K, float], key: K, at: float) -> None:
+        logins[key] = max(at, logins.get(key, at))
+        logins.move_to_end(key)
+        if len(logins) > self._max_entries:
+            logins.popitem(last=False)
 
     def _digest(self, attempted: Sequence[bytes]) -> int:
         # Each part is preceded by its length, so that different parts cannot have the same text.

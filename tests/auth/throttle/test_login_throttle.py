@@ -56,10 +56,7 @@ class ThrottleCase(CommandTestCase):
 
     def connect(self, *lines, peer=REMOTE_PEER):
         """Return a client that has sent these lines and read the replies."""
-        client = Client(self.factory, peer)
-        client.clock = self.clock
-        client.server.callLater = self.clock.callLater
-        client.server.seconds = self.clock.seconds
+        client = Client(self.factory, peer, clock=self.clock)
         self.addCleanup(client.lose)
         for line in lines:
             client.send(line + b"\r\n")
@@ -207,10 +204,7 @@ class PenaltyTests(ThrottleCase):
 
     def over_tls(self, *lines):
         """Return a client over TLS that has sent these lines."""
-        client = Client(self.factory, REMOTE_PEER, tls=True)
-        client.server.callLater = self.clock.callLater
-        client.server.seconds = self.clock.seconds
-        client.clock = self.clock
+        client = Client(self.factory, REMOTE_PEER, tls=True, clock=self.clock)
         self.addCleanup(client.lose)
         for line in lines:
             client.send(line + b"\r\n")

@@ -216,6 +216,24 @@ class NameTests(PenaltiesCase):
         self.clock.advance(0.5)
         self.assertFalse(self.penalties.is_known_name(HERE, b"ann"))
 
+    def test_networks(self):
+        """A network is known as long as one of its names is; the number of them is limited."""
+        penalties = self.make(max_entries=2)
+        self.assertFalse(penalties.is_known_network(HERE))
+        for _ in range(2):
+            penalties.record_success(HERE, b"ann")
+            self.clock.advance(1)
+            penalties.record_success(HERE, b"bob")
+            self.assertFalse(penalties.is_known_network(THERE))
+            self.clock.advance(86_399.5)
+            self.assertTrue(penalties.is_known_network(HERE))
+        self.clock.advance(0.5)
+        self.assertFalse(penalties.is_known_network(HERE))
+        for network in (HERE, THERE, HERE, "192.0.2.99"):
+            penalties.record_success(network, b"ann")
+        self.assertTrue(penalties.is_known_network(HERE))
+        self.assertFalse(penalties.is_known_network(THERE))
+
     def test_memory(self):
         """The number of names is limited; the least recent is evicted."""
         penalties = self.make(max_entries=2)

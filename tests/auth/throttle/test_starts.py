@@ -1,0 +1,215 @@
+"""The rate limit for starting connections of networks that nobody has logged in from."""
+
+from functools import partial
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from popserv.auth.throttle.starts import BURST, INTERVAL, MAX_DELAY, StartQueue
+from popserv.transports.networks import parse_network
+from tests.auth.throttle.test_login_throttle import ThrottleCase
+from tests.commands.harness import REMOTE_PEER, Client
+
+
+class StrictClock(Clock):
+    """Refuses a time in the past, as the reactor does."""
+
+    def callLater(self, seconds, *call):
+        """Schedule a call."""
+        assert seconds >= 0
+        return super().callLater(seconds, *call)
+
+
+class StartQueueTests(SynchronousTestCase):
+    """StartQueue."""
+
+    def setUp(self):
+        """Make the queue, on a clock that is also the client of all connections."""
+        self.clock = StrictClock()
+        self.clock.advance(1000)
+        self.queue = StartQueue()
+        self.started = []
+
+    def arrive(self, *names):
+        """Start connections, or let them wait."""
+        for name in names:
+            if self.queue.may_start(self.clock, partial(self.started.append, name)):
+                self.started.append(name)
+
+    def test_burst(self):
+        """A number of connections is started at once, and the others in order, each in its time."""
+        names = [*range(BURST + 2)]
+        self.arrive(*names)
+        self.assertEqual((self.started, len(self.queue)), (names[:BURST], 2))
+        for count in (1, 2):
+            self.clock.advance(INTERVAL / 2)
+            self.assertEqual(len(self.started), BURST + count - 1)
+            self.clock.advance(INTERVAL / 2)
+            self.assertEqual(len(self.started), BURST + count)
+        self.assertEqual((self.started, len(self.queue)), (names, 0))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_numbers(self):
+        """The numbers are those of the reference."""
+        self.assertEqual((BURST, 1 / INTERVAL, MAX_DELAY), (256, 256, 0.125))
+
+    def test_next_burst(self):
+        """After a while without connections, as many are started at once again, and no more."""
+        self.arrive(*range(BURST))
+        for seconds in (BURST * INTERVAL, 1000):
+            self.clock.advance(seconds)
+            self.started.clear()
+            self.arrive(*range(BURST + 1))
+            self.assertEqual((len(self.started), len(self.queue)), (BURST, 1))
+            self.clock.advance(INTERVAL)
+
+    def test_successes(self):
+        """Logins that succeed are not counted, so that any number of users can log in."""
+        for _ in range(3 * BURST):
+            self.arrive("user")
+            self.queue.discount()
+        self.arrive(*range(BURST + 1))
+        self.assertEqual(len(self.queue), 1)
+
+    def test_success_while_others_wait(self):
+        """After each success one more of those that wait is started."""
+        self.arrive(*range(BURST + 5))
+        for _ in range(3):
+            self.queue.discount()
+        self.clock.advance(INTERVAL)
+        self.assertEqual(len(self.queue), 1)
+        self.clock.advance(INTERVAL)
+        self.assertEqual(len(self.queue), 0)
+
+    def test_failures(self):
+        """Failed logins delay the next start, by a limited time however many there are."""
+        self.arrive(0)
+        for _ in range(BURST):
+            self.queue.count(self.clock)
+        self.arrive(1)
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.started, [0])
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.started, [0, 1])
+        for _ in range(100 * BURST):
+            self.queue.count(self.clock)
+        self.arrive(2)
+        self.clock.advance(MAX_DELAY - INTERVAL)
+        self.assertEqual(self.started, [0, 1])
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.started, [0, 1, 2])
+
+    @given(st.lists(st.sampled_from([0, 0, 0, INTERVAL / 2, INTERVAL, 99 * INTERVAL]), max_size=99))
+    def test_rate(self, pauses):
+        """In any time, no more connections are started than the rate allows, and all in order."""
+        self.setUp()
+        starts = []
+        arrivals = [pause for pause in pauses for _ in range(9)]
+        for number, pause in enumerate(arrivals):
+            self.clock.advance(pause)
+            name = (number, self.clock.seconds())
+            if self.queue.may_start(
+                self.clock, lambda name=name: starts.append((*name, self.clock.seconds()))
+            ):
+                starts.append((*name, self.clock.seconds()))
+        while len(self.queue):
+            self.clock.advance(INTERVAL / 4)
+        self.assertEqual([number for number, _, _ in starts], [*range(len(arrivals))])
+        for first, (_, _, since) in enumerate(starts):
+            for last in range(first, len(starts)):
+                seconds = starts[last][2] - since
+                allowed = BURST + seconds / INTERVAL
+                self.assertLessEqual(last - first + 1, allowed)
+        # None waits longer than if all had come at the same time as the first.
+        for number, arrived, at in starts:
+            self.assertLessEqual(at - arrived, max(0, number + 1 - BURST) * INTERVAL)
+
+
+class ConnectionTests(ThrottleCase):
+    """Connections of a server that wait to be started."""
+
+    def occupy(self):
+        """Let other clients connect, so that the next one must wait."""
+        for number in range(BURST):
+            self.connect(peer=IPv4Address("TCP", f"10.0.{number // 250}.{number % 250 + 1}", 4711))
+        self.assertEqual(len(self.factory.throttle.starts), 0)
+
+    def test_waits(self):
+        """A connection that waits is not greeted, and its commands are answered afterwards."""
+        self.occupy()
+        client = self.connect(b"NOOP", b"USER ann")
+        self.assertEqual(client.greeting, b"")
+        self.assertEqual(client.transport.producerState, "paused")
+        self.assertEqual(client.received(), b"")
+        self.clock.advance(INTERVAL)
+        self.assertEqual(
+            client.received(), b"+OK POP3 server ready\r\n-ERR log in first\r\n+OK send PASS\r\n"
+        )
+        self.assertEqual(client.transport.producerState, "producing")
+        self.assertIn(b"+OK ann's maildrop", client.send(b"PASS pw\r\n"))
+
+    def test_known_networks(self):
+        """A network from which somebody has logged in need not wait, nor need trusted ones."""
+        self.connect(b"USER ann", b"PASS pw").send(b"QUIT\r\n")
+        self.factory.networks = type(self.factory.networks)([parse_network("203.0.113.0/24")])
+        self.occupy()
+        self.assertIn(b"+OK", self.connect().greeting)
+        self.assertIn(b"+OK", self.connect(peer=IPv4Address("TCP", "203.0.113.9", 4711)).greeting)
+        self.assertEqual(self.connect(peer=IPv4Address("TCP", "203.0.114.9", 4711)).greeting, b"")
+        self.clock.advance(24 * 60 * 60)
+        self.clock.advance(1)
+        self.occupy()
+        self.assertEqual(self.connect().greeting, b"")
+
+    def test_login(self):
+        """The first login from a network is not counted once it has succeeded, nor are later ones.
+
+        One that fails is counted, as a connection without a login is.
+        """
+        starts = self.factory.throttle.starts
+        before = starts._clear_at
+        for _ in range(2):
+            client = self.connect(b"USER ann", b"PASS pw")
+            client.send(b"QUIT\r\n")
+            client.lose()
+        self.assertEqual(max(starts._clear_at, before), before)
+        before = starts._clear_at = self.clock.seconds()
+        peer = IPv4Address("TCP", "198.51.100.7", 4711)
+        client = self.connect(b"USER ann", b"PASS wrong", peer=peer)
+        self.assertAlmostEqual(starts._clear_at - before, 2 * INTERVAL)
+        self.clock.advance(2)
+        self.connect(b"USER ann", b"PASS wrong")
+        self.assertLess(starts._clear_at, self.clock.seconds())
+
+    def test_login_after_stls(self):
+        """A login is the same connection's that was counted before STLS."""
+        self.serve(tls="context")
+        starts = self.factory.throttle.starts
+        before = starts._clear_at = self.clock.seconds()
+        client = self.connect()
+        client.start_tls()
+        self.assertEqual(starts._clear_at - before, INTERVAL)
+        client.send(b"USER ann\r\nPASS pw\r\n")
+        self.assertEqual(starts._clear_at, before)
+
+    def test_disconnected(self):
+        """A connection that was lost meanwhile is not started, and the others are."""
+        self.occupy()
+        first, second = self.connect(), self.connect()
+        first.lose()
+        self.clock.advance(2 * INTERVAL)
+        self.assertEqual((first.received(), second.received()[:3]), (b"", b"+OK"))
+
+    def test_over_tls(self):
+        """A TLS handshake is not read before the connection is started."""
+        self.occupy()
+        client = Client(self.factory, REMOTE_PEER, tls=True, handshake=False, clock=self.clock)
+        self.addCleanup(client.lose)
+        self.assertEqual((client.transport.producerState, client.received()), ("paused", b""))
+        self.clock.advance(INTERVAL)
+        self.assertEqual((client.transport.producerState, client.received()), ("producing", b""))
+        client.server.handshakeCompleted()
+        self.assertEqual(client.received(), b"+OK POP3 server ready\r\n")
