@@ -62,8 +62,6 @@ class Languages:
         while subtags:
             if subtags in tags:
                 return tags[subtags]
+            # No tag ends with a single letter or digit, which introduces the subtag after it.
             subtags = subtags.rpartition("-")[0]
-            if subtags[-2:-1] == "-":
-                # A single letter or digit introduces the subtag after it, and is removed with it.
-                subtags = subtags[:-2]
         return None

@@ -59,7 +59,8 @@ class MatchTests(SynchronousTestCase):
 
     def test_preferred(self):
         """The range * selects the preferred language."""
-        self.assertEqual(Languages(preferred="fr").match(b"*"), "fr")
+        for preferred, tag in (("fr", "fr"), ("FR-ca", "fr"), ("*", DEFAULT_LANGUAGE)):
+            self.assertEqual(Languages(preferred=preferred).match(b"*"), tag)
         error = self.assertRaises(ValueError, Languages, preferred="tlh")
         self.assertEqual(str(error), "unknown language tlh; use one of i-default, en, de, fr")
 

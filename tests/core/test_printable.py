@@ -27,6 +27,8 @@ class PrintableTests(SynchronousTestCase):
             (b'"quoted"', r"\"quoted\""),
             (b'\\"', r"\\\""),
             (b"\x85\xc2\x85", r"\x85\u0085"),
+            (b"~\x7f\xc2\x80", r"~\x7f\u0080"),
+            ("\uffff\U00010000\U0010ffff".encode(), "\\uffff\U00010000\\U0010ffff"),
             ("\u00ad\u200b\u2066\ufeff\U000e0001".encode(), r"\u00ad\u200b\u2066\ufeff\U000e0001"),
             (b"\xed\xa0\x80", r"\xed\xa0\x80"),
             ("\N{NO-BREAK SPACE}\N{PARAGRAPH SEPARATOR}".encode(), r"\u00a0\u2029"),
@@ -38,7 +40,8 @@ class PrintableTests(SynchronousTestCase):
         self.assertEqual(printable(b"a" * 199 + b'""'), "a" * 199)
         self.assertEqual(printable(b"a" * 198 + b'""'), "a" * 198 + r"\"")
         self.assertEqual(printable(b"a" * 300), "a" * 200)
-        self.assertEqual(printable("ü".encode() * 300), "ü" * 200)
+        for character in "ü水𝄞":
+            self.assertEqual(printable(character.encode() * 300), character * 200)
         self.assertEqual(len(printable(b"\n" * 300)), 200)
 
     @given(st.binary())
@@ -55,7 +58,7 @@ class PrintableTests(SynchronousTestCase):
             ("plain é", "plain é"),
             ("a\r\nb\u2028\x85", r"a\r\nb\u2028\u0085"),
             ('\\ "', '\\ "'),
-            ("\udcff", r"\xff"),
+            ("\udc7f\udc80\udcff\udd00", r"\udc7f\x80\xff\udd00"),
         ):
             self.assertEqual(one_line(text), expected)
 

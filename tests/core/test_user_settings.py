@@ -21,6 +21,7 @@ class UserSettingsTests(SynchronousTestCase):
     def test_given(self):
         """The settings that differ from the defaults are given."""
         self.assertEqual(UserSettings().given(), [])
+        self.assertEqual(UserSettings(), UserSettings(False, b"", None, None, None))
         self.assertEqual(UserSettings(deleted="remove").given(), ["deleted"])
         self.assertEqual(ALL.given(), ["read_only", "maildrop", "deleted", "since"])
 
@@ -39,10 +40,11 @@ class UserSettingsTests(SynchronousTestCase):
         self.assertIn("support popserv_read_only, popserv_maildrop", str(error))
 
     def test_avatar_id(self):
-        """A user without settings is a name; one with settings is nothing like bytes."""
+        """A user without settings is a name; one with settings is a key, but nothing like bytes."""
         self.assertEqual(avatar_id(b"ann", UserSettings()), b"ann")
         configured = avatar_id(b"ann", ALL)
         self.assertEqual(configured, ConfiguredUser(b"ann", ALL))
+        self.assertIn(configured, {ConfiguredUser(b"ann", ALL): None})
         self.assertNotIsInstance(configured, (bytes, str))
         self.assertNotEqual(configured, ConfiguredUser(b"ann", UserSettings()))
 
