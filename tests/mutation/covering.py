@@ -5,6 +5,8 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 from coverage import Coverage, CoverageData
@@ -12,6 +14,7 @@ from twisted.trial.reporter import Reporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
 from tests.mutation.mutants import CHECKOUT
+from tests.mutation.running import name_of
 
 ALSO = {
     "popserv/core": (
@@ -124,6 +127,10 @@ def measure(names, package, directory):
 
     coverage.erase()
     coverage.start()
+    # What a test imports would seem to be run by that test only.
+    for path in sorted((CHECKOUT / package).glob("*.py")):
+        with suppress(ImportError):
+            import_module(name_of(str(path.relative_to(CHECKOUT))))
     # Tests may leave the collection of garbage disabled or the directory changed.
     result = TrialRunner(recorder, workingDirectory=str(directory / "trial")).run(
         TestLoader().loadByNames(names, recurse=True)

@@ -65,25 +65,40 @@ class CoveringTests(SynchronousTestCase):
     def test_exit(self):
         """What tests start for the time of their process is stopped at its end."""
         script = (
-            "import atexit, sys\n"
-            "from pathlib import Path\n"
-            "from tests.mutation.covering import measure\n"
+            "import atexit\n"
             "from tests.mutation.running import in_child\n"
             "atexit.register(print, 'stopped', flush=True)\n"
-            f"in_child(measure, [{ALL_TESTS!r}], 'popserv/core', Path(sys.argv[1]))\n"
+            f"in_child(measure, [{ALL_TESTS!r}], 'popserv/core', directory)\n"
             "print('ended')"
         )
-        command = (
-            sys.executable,
-            "-bb",
-            "-W",
-            "error",
-            "-c",
-            script,
-            os.path.abspath(self.mktemp()),
+        self.assertEqual(self.run_script(script)[-3:], ["stopped", "ended", "stopped"])
+
+    def test_late_import(self):
+        """A line that runs when a test imports its module is tried with all tests."""
+        script = (
+            "from tests.mutation.covering import CHECKOUT, Covering\n"
+            "path = 'popserv/maildrops/mbox/kind.py'\n"
+            "head, _, _ = (CHECKOUT / path).read_text().partition('Format()')\n"
+            "line = head.count('\\n') + 1\n"
+            "measure(['tests.maildrops.mbox.test_kind'], 'popserv/maildrops/mbox', directory)\n"
+            "covering = Covering(directory)\n"
+            "print(len(covering.tests(path, [line])), len(covering.seconds))\n"
         )
+        tried, tests = self.run_script(script)[-2:]
+        self.assertEqual(tried, tests)
+
+    def run_script(self, script):
+        """Run a script with a directory, and return the words of its output."""
+        head = (
+            "import sys\n"
+            "from pathlib import Path\n"
+            "from tests.mutation.covering import measure\n"
+            "directory = Path(sys.argv[1])\n"
+        )
+        command = (sys.executable, "-bb", "-W", "error", "-c", head + script)
+        command += (os.path.abspath(self.mktemp()),)
         done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
-        self.assertEqual(done.stdout.split()[-3:], ["stopped", "ended", "stopped"])
+        return done.stdout.split()
 
 
 class JudgeTests(SynchronousTestCase):
