@@ -1,6 +1,7 @@
 """Tests of popserv.maildrops.maildir.kind."""
 
 import os
+from dataclasses import dataclass, field
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,6 +11,13 @@ from popserv.maildrops.settings import StoreSettings
 from popserv.messages.downgrade.downgrader import Downgrader
 
 SETTINGS = StoreSettings(cache_messages=7, downgrader=Downgrader, uidl="%f")
+
+
+@dataclass(frozen=True)
+class OtherSettings(StoreSettings):
+    """Settings with one that no store knows."""
+
+    other: bool = field(default=False, metadata={"option": "--other"})
 
 
 class MakeStoreTests(SynchronousTestCase):
@@ -23,6 +31,15 @@ class MakeStoreTests(SynchronousTestCase):
             with patch.object(kind, "ConfiguredMaildirs") as store:
                 self.assertIs(kind.make_store(template, SETTINGS), store.return_value)
             store.assert_called_once_with(template, SETTINGS)
+
+    def test_unsupported(self):
+        """All options are supported; one that the store does not know would be refused."""
+        root = self.mktemp()
+        os.makedirs(root)
+        with self.assertRaises(ValueError) as rejected:
+            kind.make_store(root, OtherSettings(7, other=True))
+        text = "this store does not support --other; remove --other"
+        self.assertEqual(str(rejected.exception), text)
 
     def test_invalid(self):
         """An invalid path is rejected with the remedy."""

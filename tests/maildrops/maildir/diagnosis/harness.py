@@ -9,6 +9,7 @@ from popserv.maildrops.maildir.diagnosis.maildir import diagnose_maildir
 from popserv.maildrops.maildir.folder_names import FolderLayout
 from popserv.maildrops.maildir.unique_ids.format import Source
 from tests.doctor.harness import codes, open_directory
+from tests.maildrops.maildir.harness import watch_descriptors
 
 NOW = 1_700_000_000
 
@@ -20,6 +21,7 @@ class DiagnosisCase(SynchronousTestCase):
 
     def setUp(self):
         """Create it."""
+        watch_descriptors(self)
         self.root = open_directory(self)
         self.maildir = self.root / "ann"
         for name in ("new", "cur", "tmp"):

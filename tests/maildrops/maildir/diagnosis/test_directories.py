@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from unittest import SkipTest
 
 from popserv.maildrops.maildir.diagnosis.maildir import diagnose_maildir
@@ -10,7 +9,7 @@ from popserv.maildrops.maildir.folder_names import FolderLayout
 from popserv.maildrops.maildir.folders import Folders
 from popserv.maildrops.maildir.unique_ids.format import Source
 from tests.doctor.harness import codes, unprivileged
-from tests.maildrops.maildir.diagnosis.harness import NOW, DiagnosisCase, age
+from tests.maildrops.maildir.diagnosis.harness import NOW, DiagnosisCase
 from tests.maildrops.maildir.harness import NOBODY
 
 
@@ -85,10 +84,14 @@ class DirectoriesTests(DiagnosisCase):
             self.assertIn("e maildrop-unusable", self.codes())
 
     def test_link(self):
-        """A link in place of a folder is an error."""
+        """A link in place of a folder is an error, wherever it leads."""
         shutil.rmtree(self.maildir / "cur")
-        os.symlink("/tmp", self.maildir / "cur")
-        self.assertIn("e maildrop-unusable", self.codes())
+        for target in ("/tmp", "nowhere"):
+            os.symlink(target, self.maildir / "cur")
+            found = self.codes()
+            self.assertIn("e maildrop-unusable", found)
+            self.assertNotIn("w maildir-incomplete", found)
+            (self.maildir / "cur").unlink()
 
     def test_outside(self):
         """Messages beside the folders are a warning, other files are not."""
@@ -96,25 +99,42 @@ class DirectoriesTests(DiagnosisCase):
         (self.maildir / "2.txt").write_text("x")
         self.assertEqual(self.codes(), [])
         (self.maildir / "1600000000.x").write_text("x")
-        self.assertEqual(self.codes(), ["w maildir-outside"])
+        [finding] = self.findings()
+        self.assertEqual(finding.code, "maildir-outside")
+        self.assertTrue(finding.what.endswith(": 1600000000.x"), finding)
 
     def test_tmp(self):
-        """Files that are in tmp for more than 36 hours are a hint."""
-        path = self.maildir / "tmp" / "1600000000.x"
-        path.write_text("x")
-        age(path, 35 * 3600)
-        self.assertEqual(self.codes(now=time.time()), [])
-        age(path, 37 * 3600)
-        self.assertEqual(self.codes(now=time.time()), ["h maildir-tmp"])
+        """Files that are in tmp for more than 36 hours are a hint, and so are links."""
+        tmp = self.maildir / "tmp"
+        (tmp / "1600000000.x").write_text("x")
+        os.symlink("nowhere", tmp / "link")
+        for age, found in ((36 * 3600, []), (36 * 3600 + 1, ["maildir-tmp"])):
+            for path in tmp.iterdir():
+                os.utime(path, (NOW - age, NOW - age), follow_symlinks=False)
+            findings = self.findings()
+            self.assertEqual([finding.code for finding in findings], found)
+        self.assertIn("2 deliveries were interrupted: ", findings[0].what)
+
+    def test_no_directory(self):
+        """What is in the place of tmp is not opened if it is a link or a FIFO."""
+        tmp, other = self.maildir / "tmp", self.root / "other"
+        tmp.rename(other)
+        (other / "1600000000.x").write_text("x")
+        os.utime(other / "1600000000.x", (0, 0))
+        for make in (os.mkfifo, lambda path: os.symlink(other, path)):
+            make(tmp)
+            self.assertEqual(self.codes(), [])
+            tmp.unlink()
 
     def test_ignored(self):
         """What is no message is a hint."""
         (self.maildir / "new" / ".hidden").write_text("x")
         (self.maildir / "new" / "directory").mkdir()
-        os.symlink("x", self.maildir / "cur" / "link")
+        os.symlink("../new/1600000000.M1P1.host", self.maildir / "cur" / "link")
         found = self.findings()
         self.assertEqual([finding.code for finding in found], ["maildir-ignored"] * 2)
         self.assertIn("2 entries", found[0].what)
+        self.assertTrue(found[1].what.endswith(": link"), found[1])
 
     def test_vanished(self):
         """A folder that is removed meanwhile is empty."""

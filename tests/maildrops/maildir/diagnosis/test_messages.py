@@ -5,7 +5,6 @@ import os
 
 from popserv.core.findings import MAX_NAMES
 from popserv.maildrops.maildir.diagnosis import messages
-from popserv.maildrops.maildir.diagnosis.messages import FUTURE
 from tests.doctor.harness import unprivileged
 from tests.maildrops.maildir.diagnosis.harness import NOW, DiagnosisCase
 from tests.maildrops.maildir.harness import failing
@@ -42,9 +41,12 @@ class MessagesTests(DiagnosisCase):
             self.assertEqual(self.codes(), [])
 
     def test_empty(self):
-        """An empty file is a warning."""
+        """An empty file is a warning, in new or, with flags, in cur."""
         self.deliver("1600000001.x", b"")
         self.assertEqual(self.codes(), ["w message-empty"])
+        self.deliver("1600000002.x:2,S", b"", folder="cur")
+        [finding] = self.findings()
+        self.assertTrue(finding.what.endswith(": 1600000001.x, 1600000002.x"), finding)
 
     def test_compressed(self):
         """A message in a format that cannot be decompressed is an error; gzip can."""
@@ -57,12 +59,13 @@ class MessagesTests(DiagnosisCase):
 
     def test_future(self):
         """A time more than a day ahead is a warning, in the name or of the file."""
-        self.deliver(f"{NOW + FUTURE}.x")
+        day = 24 * 60 * 60
+        self.deliver(f"{NOW + day}.x")
         path = self.deliver("1600000001.x")
-        os.utime(path, (NOW + FUTURE, NOW + FUTURE))
+        os.utime(path, (NOW + day, NOW + day))
         self.assertEqual(self.codes(), [])
-        os.utime(path, (NOW + FUTURE + 1, NOW + FUTURE + 1))
-        self.deliver(f"{NOW + FUTURE + 1}.x")
+        os.utime(path, (NOW + day + 1, NOW + day + 1))
+        self.deliver(f"{NOW + day + 1}.x")
         [finding] = self.findings()
         self.assertEqual(finding.code, "message-future")
         self.assertIn("messages: 2, ", finding.what)
