@@ -10,7 +10,6 @@ import ctypes
 import os
 import struct
 import sys
-from functools import cache
 
 _SYSCALL = ctypes.CDLL(None, use_errno=True).syscall
 _SYSCALL.argtypes = (
@@ -74,7 +73,6 @@ def open_cached(name: bytes, flags: int, dir_fd: int, follow_symlinks: bool = Fa
     return fd
 
 
-@cache
 def _open_how(flags: int, follow_symlinks: bool) -> bytes:
     resolve = _RESOLVE_CACHED | (0 if follow_symlinks else _RESOLVE_NO_SYMLINKS)
     return struct.pack("=QQQ", flags, 0, resolve)

@@ -48,9 +48,6 @@ class IndexCache(Generic[AnyIndex]):
         One larger than the cache is not cached: it would evict all others, and itself before its
         next session.
         """
-        if self._indexes.get(user) is index:
-            self._indexes.move_to_end(user)
-            return
         self.evict(user)
         cost = MAILDROP_COST + len(index.messages)
         if cost <= self._max_messages:

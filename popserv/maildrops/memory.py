@@ -57,7 +57,7 @@ class MemoryMaildrops:
         self._serial = count(1)
 
     def deliver(self, user: bytes, message: bytes) -> bytes:
-        """Append a message to the user's maildrop and return its unique-id."""
+        """Append a message to the user's maildrop and return its unique-id: m1, m2 and so on."""
         uid = b"m%d" % next(self._serial)
         self.stored.setdefault(user, {})[uid] = message
         return uid

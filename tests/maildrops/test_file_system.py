@@ -5,7 +5,7 @@ import os
 from twisted.trial.unittest import SynchronousTestCase
 
 from popserv.maildrops import file_system
-from popserv.maildrops.file_system import LOW_FILES, LOW_OCTETS, diagnose_file_system
+from popserv.maildrops.file_system import diagnose_file_system
 from tests.doctor.harness import codes, open_directory
 
 
@@ -14,9 +14,9 @@ class Status:
 
     f_flag = 0
     f_frsize = 4096
-    f_bavail = LOW_OCTETS // 4096
+    f_bavail = (100 << 20) // 4096
     f_files = 10**6
-    f_favail = LOW_FILES
+    f_favail = 10_000
 
     def __init__(self, **values):
         vars(self).update(values)
@@ -40,9 +40,16 @@ class FileSystemTests(SynchronousTestCase):
         self.assertEqual(self.codes(f_bavail=Status.f_bavail - 1), ["w disk-full"])
         self.assertEqual(self.codes(f_bavail=0), ["e disk-full"])
 
+    def test_text(self):
+        """The text tells how much room there is."""
+        self.patch(file_system.os, "statvfs", lambda path: Status(f_bavail=1000, f_favail=7))
+        disk, inodes = diagnose_file_system(b"/mail")
+        self.assertTrue(disk.what.startswith("3 MiB are free: "), disk)
+        self.assertTrue(inodes.what.startswith("7 inodes are free: "), inodes)
+
     def test_inodes(self):
         """So are few inodes, and none."""
-        self.assertEqual(self.codes(f_favail=LOW_FILES - 1), ["w inodes"])
+        self.assertEqual(self.codes(f_favail=9_999), ["w inodes"])
         self.assertEqual(self.codes(f_favail=0), ["e inodes"])
 
     def test_read_only(self):

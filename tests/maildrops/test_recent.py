@@ -2,11 +2,13 @@
 
 import os
 import time
+from types import SimpleNamespace
 from unittest import mock
 
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
+from popserv.core.snapshot import Snapshot
 from popserv.core.user_settings import UnsupportedSettings, UserSettings
 from popserv.errors import MaildropBusy, MaildropUnavailable
 from popserv.interfaces import (
@@ -21,7 +23,8 @@ from popserv.interfaces import (
 )
 from popserv.maildrops import recent
 from popserv.maildrops.mh.store import MHMaildrops
-from popserv.maildrops.recent import RecentMaildrops
+from popserv.maildrops.recent import RecentMaildrops, SelectedMailbox
+from popserv.messages.sizes import Sizes
 from tests.maildrops.maildir.harness import MaildirCase, failing, read_message, result, run_inline
 from tests.maildrops.mbox import test_store as mbox
 from tests.maildrops.mbox.harness import MboxCase, mbox_of
@@ -166,6 +169,19 @@ class SettingsTests(MboxCase):
         """A store that does not honour settings does not become one that does."""
         store = RecentMaildrops(mock.Mock(spec=[]), DAY, run_inline)
         self.assertFalse(IConfigurableStore.providedBy(store))
+        self.assertTrue(verifyObject(IMaildropFactory, store))
+
+
+class SelectedTests(SynchronousTestCase):
+    """Messages at some positions of a mailbox."""
+
+    def test_cached(self):
+        """What is read from the page cache is the message that is shown."""
+        messages = Snapshot.from_sizes([Sizes(2, None)] * 2, [b"old", b"new"])
+        inner = SimpleNamespace(messages=messages, read_cached=lambda *given: given)
+        selected = SelectedMailbox(inner, messages.updated((), (), [1]), [1])
+        read = selected.read_cached(selected.messages[0], 9)
+        self.assertEqual(read, (messages[1], 9))
 
 
 class RecentTests(MaildirCase):

@@ -20,3 +20,7 @@ class StoreSettingsTests(SynchronousTestCase):
         """A supported setting, one with its default, and one without an option are accepted."""
         self.assertIsNone(StoreSettings(0, downgrader=Downgrader).reject_unsupported("downgrader"))
         self.assertIsNone(StoreSettings(1, processes=2).reject_unsupported())
+
+    def test_processes(self):
+        """A store is served by one process, unless it is told of others."""
+        self.assertEqual(StoreSettings(1).processes, 1)

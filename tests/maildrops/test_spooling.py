@@ -84,10 +84,11 @@ class SpoolTests(SynchronousTestCase):
         self.assertTrue(body.closed)
 
     def test_written(self):
-        """A file gets the octets, whatever one write takes, and the time, if it is known."""
-        real = os.write
+        """A file gets the octets, whatever one write takes, and the time; then it is synced."""
+        real, synced = os.write, []
         self.patch(os, "write", lambda fd, text: real(fd, text[:3]))
-        for delivered in (1_600_000_000.25, 0):
+        self.patch(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
+        for delivered in (1_600_000_000.25, 0.5, 0):
             path = self.mktemp()
             fd = os.open(path, os.O_WRONLY | os.O_CREAT)
             with result(spool([b"1234567"], self.run_in_thread)) as body:
@@ -97,3 +98,21 @@ class SpoolTests(SynchronousTestCase):
                 self.assertEqual(file.read(), b"1234567")
             modified = os.stat(path).st_mtime
             self.assertEqual(modified == delivered, bool(delivered))
+        self.assertEqual(synced, [7, 7, 7])
+
+
+class MemoryTests(SynchronousTestCase):
+    """What is in memory."""
+
+    def test_usual(self):
+        """A message of usual size needs neither a thread nor a file; a large one needs both."""
+        for octets, is_large in ((100_000, False), (5 << 20, True)):
+            in_threads = []
+
+            async def run(function, *args, in_threads=in_threads):
+                in_threads.append(function)
+                return function(*args)
+
+            with result(spool([b"x" * octets], run)) as file:
+                self.assertEqual(bool(in_threads), is_large)
+                self.assertEqual(file.name is not None, is_large)
