@@ -1,7 +1,7 @@
 """Faults in single lines of popserv, each of which a test must find: ``make mutation``.
 
 ====================  ===========================================================
-``operators``         what is changed: operators of cosmic-ray, and two of our own
+``operators``         what is changed: operators of cosmic-ray, and three of our own
 ``mutants``           the mutants of a module, and what of it changed since a revision
 ``covering``          the tests that run each line, and how long they take
 ``running``           forks a process for a mutant, and runs tests until one fails

@@ -1,5 +1,6 @@
-"""What is changed in a module: operators of cosmic-ray that fit this code, and two of our own."""
+"""What is changed in a module: operators of cosmic-ray that fit this code, and three of our own."""
 
+from cosmic_ray.operators.exception_replacer import ExceptionReplacer
 from cosmic_ray.operators.operator import Operator
 from cosmic_ray.operators.provider import OperatorProvider
 from parso.python.tree import Keyword
@@ -15,8 +16,20 @@ _SWAPPED = {
 _OTHERS = (
     *("AddNot", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceAndWithOr"),
     *("ReplaceOrWithAnd", "ReplaceBreakWithContinue", "ReplaceContinueWithBreak"),
-    *("ExceptionReplacer", "NumberReplacer", "RemoveDecorator", "ZeroIterationForLoop"),
+    *("NumberReplacer", "RemoveDecorator", "ZeroIterationForLoop"),
 )
+
+
+class ReplaceException(ExceptionReplacer):
+    """Replaces an exception that is caught; cosmic-ray's own fails if its name has a dot."""
+
+    @staticmethod
+    def _name_nodes(node):
+        caught = node.children[1]
+        if caught.type == "atom":
+            caught = caught.children[1]
+        several = caught.children[::2] if caught.type == "testlist_comp" else [caught]
+        return [each.get_last_leaf() for each in several]
 
 
 class RemoveStatement(Operator):
@@ -88,6 +101,7 @@ OPERATORS = (
         for swapped in all_swapped.split()
     ),
     *(_PROVIDER[name]() for name in _OTHERS),
+    ReplaceException(),
     RemoveStatement(),
     ChangeBytes(),
 )

@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+from cosmic_ray.exceptions import CosmicRayTestingException
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.mutation import mutants
@@ -184,6 +185,21 @@ class MutantTests(SynchronousTestCase):
             "@overload\ndef h() -> int: ...\n"
         )
         self.assertEqual(self.changes(source), set())
+
+    def test_exceptions(self):
+        """Each exception that is caught is replaced, also one whose name has a dot."""
+        clauses = "except a.B as c:", "except (D, e.F):", "except (g.H):"
+        source = "try:\n    x = y\n" + "".join(f"{each}\n    x = z\n" for each in clauses)
+        other = CosmicRayTestingException.__name__
+        self.assertTrue(
+            self.changes(source)
+            >= {
+                (clauses[0], f"except a.{other} as c:"),
+                (clauses[1], f"except ({other}, e.F):"),
+                (clauses[1], f"except (D, e.{other}):"),
+                (clauses[2], f"except (g.{other}):"),
+            }
+        )
 
     def test_negations(self):
         """A negation is one mutant, however it is written."""
