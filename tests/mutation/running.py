@@ -139,8 +139,8 @@ class _Reporter(Reporter):
 def _run(mutant, name, tests, output, directory):
     """Run tests with a mutant, and end the process."""
     os.setsid()
-    # Servers of other users have their directories there.
-    os.chmod(directory, 0o755)
+    # As for all temporary files: tests act as other users, too.
+    os.chmod(directory, 0o1777)
     tempfile.tempdir = directory
     sys.meta_path.insert(0, _Finder(name, mutant.source))
     null = os.open(os.devnull, os.O_RDWR)
