@@ -350,8 +350,6 @@ def _open_last(name: bytes, parent: int, flags: int) -> int:
     try:
         return os.open(name, flags | os.O_NOFOLLOW, dir_fd=parent)
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
-            raise
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if not stat.S_ISLNK(status.st_mode) or status.st_uid not in (0, this_uid()):
             raise

@@ -63,7 +63,7 @@ def explain_change(error: OSError, directory: int, name: object = None) -> Unusa
     return UnusablePath(error.errno, _explain(error, _path_in(directory, name)))
 
 
-def explain_file(error: OSError, descriptor: int, name: bytes = b"") -> UnusablePath:
+def explain_file(error: OSError, descriptor: int, name: bytes = b"an open file") -> UnusablePath:
     """Return the error for an open file; ``name`` is for systems that do not tell its path.
 
     An UnusablePath is returned as it is.

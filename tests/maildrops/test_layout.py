@@ -1,5 +1,6 @@
 """popserv.maildrops.layout: no name or link leads out of the root."""
 
+import contextlib
 import errno
 import os
 
@@ -7,10 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from popserv.maildrops.layout import Layout, create_directory, create_inheriting
+from popserv.maildrops import layout as layout_module
+from popserv.maildrops.layout import Layout, create_directory, create_inheriting, mode_of
 from popserv.maildrops.path_problems import UnusablePath
+from popserv.runtime.file_credentials import FileCredentials, acting_as
 from popserv.runtime.permissions import user_name
-from tests.maildrops.maildir.harness import failing, watch_descriptors
+from tests.live.harness import temporary_directory
+from tests.maildrops.maildir.harness import (
+    before_each_call,
+    can_open_cached,
+    failing,
+    watch_descriptors,
+)
 
 SOMEBODY = 12345
 """A user number that is neither root's nor that of this process."""
@@ -28,6 +37,7 @@ PATHS = [
     ("/srv/100%%/%n-%d", b"a@b", b"/srv/100%/a-b"),
     ("/srv/%%u%%%u", b"a", b"/srv/%u%a"),
     ("/%u", b"ann", b"/ann"),
+    ("/srv/MBOX/%u", b"ann", b"/srv/MBOX/ann"),
     ("/srv/mail", b"an n", b"/srv/mail/an n"),
     ("/srv/mail", b"\xe9\xff%u\n", b"/srv/mail/\xe9\xff%u\n"),
     ("/srv/mail", b"ann..", b"/srv/mail/ann.."),
@@ -117,6 +127,8 @@ class UsersTests(SynchronousTestCase):
         with open(os.path.join(root, "file"), "wb"):
             pass
         self.assertEqual(Layout(root).users(), [b"ann"])
+        for name in ("bob", "cid", "dan", "eve"):
+            self.assertEqual(mode_of(os.fsencode(f"{root}/{name}")), 0)
 
     def test_not_examined(self):
         """A path that cannot be examined may be a user's, so there is an error."""
@@ -137,6 +149,56 @@ class CreationTests(SynchronousTestCase):
             os.close(layout.open_or_create(user, create_inheriting))
         owners = {name: os.stat(f"{root}/{name}").st_uid for name in ("new", "new/ann", "old")}
         self.assertEqual(owners, {"new": SOMEBODY, "new/ann": SOMEBODY, "old": 0})
+
+    def test_link_made_meanwhile(self):
+        """What another program's link in the place of a new directory leads to keeps its owner."""
+        root, victim = (os.path.abspath(self.mktemp()) for _ in range(2))
+        for path in (root, victim):
+            os.makedirs(path)
+        os.chown(root, SOMEBODY, SOMEBODY)
+
+        def replace(_fd):
+            os.rmdir(f"{root}/new")
+            os.symlink(victim, f"{root}/new")
+
+        with before_each_call(os, "fsync", replace):
+            self.assertRaises(UnusablePath, Layout(root).open_or_create, b"new", create_inheriting)
+        self.assertEqual(os.lstat(f"{root}/new").st_uid, SOMEBODY)
+        self.assertEqual(os.stat(victim).st_uid, 0)
+
+    def test_synced(self):
+        """A directory is synced after another was created in it."""
+        root = os.path.abspath(self.mktemp())
+        os.makedirs(root)
+        synced = []
+        with before_each_call(
+            os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        ):
+            for user in (b"ann@here.org", b"bob@here.org", b"ann@here.org"):
+                os.close(Layout(root + "/%d/%n").open_or_create(user))
+        self.assertEqual(synced, [root, f"{root}/here.org", f"{root}/here.org"])
+
+    def test_errors(self):
+        """The error names the path, whatever fails and whenever."""
+        root = os.path.abspath(self.mktemp())
+        os.makedirs(root)
+        layout, broken = Layout(root), []
+
+        def create(name, parent):
+            create_directory(name, parent)
+            broken.append(name)
+
+        def refuse(_name, _parent):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with failing(os, "open", OSError(errno.EIO, "I/O error"), lambda *_: broken):
+            for user, function, problem in (
+                (b"ann", lambda *_: None, f"{root}/ann: No such file or directory"),
+                (b"ann", refuse, f"{root}/ann: No space left on device"),
+                (b"ann", create, f"{root}/ann: I/O error"),
+            ):
+                error = self.assertRaises(UnusablePath, layout.open_or_create, user, function)
+                self.assertEqual(str(error), problem)
 
     def test_failure(self):
         """A failure leaves no directory open."""
@@ -160,6 +222,16 @@ class PathTests(SynchronousTestCase):
             layout = Layout(template)
             path_given = os.path.join(layout.root, *layout.path_parts(user))
             self.assertEqual(path_given, path, (template, user))
+            self.assertEqual(layout.path(user), path)
+
+    def test_below_trusted(self):
+        """A path begins below the root, or below that of the system if it is a path of its own."""
+        for layout, trusted, parts in (
+            (Layout("/srv/%d/%n"), b"/srv", [b"X.org", b"annX"]),
+            (Layout("/%u"), b"/", [b"annX@X.org"]),
+            (Layout("/srv/%u").at(b"/XXX/mail/MBOX"), b"/", [b"XXX", b"mail", b"MBOX"]),
+        ):
+            self.assertEqual(layout.below_trusted(b"annX@X.org"), (trusted, parts))
 
     def test_bad_names(self):
         """A part that is empty, starts with a dot, or contains a slash or NUL is rejected."""
@@ -258,6 +330,68 @@ class OpenTests(SynchronousTestCase):
         """A maildrop is a directory, and child processes do not inherit it."""
         self.assert_opens(b"ann@here.org", self.path_of("here.org/ann"))
 
+    def test_has(self):
+        """A user has a maildrop if there is a directory; an error tells nothing."""
+        for user, is_there in ((b"ann@here.org", True), (b"bob@here.org", False), (b"ann", False)):
+            self.assertIs(self.layout.has(user), is_there)
+        os.mknod(self.path_of("here.org/bob"))
+        self.assertRaises(UnusablePath, self.layout.has, b"bob@here.org")
+
+    def test_file(self):
+        """A maildrop may be a file, which is opened with its directory."""
+        self.layout = Layout(self.root + "/%d/%n/mbox")
+        self.assertRaises(FileNotFoundError, self.layout.open_file, b"ann@here.org", os.O_RDONLY)
+        os.mknod(self.path_of("here.org/ann/mbox"))
+        opened = self.layout.open_file(b"ann@here.org", os.O_RDONLY)
+        for fd, path in zip(opened, ("here.org/ann", "here.org/ann/mbox"), strict=True):
+            self.assertTrue(os.path.samestat(os.fstat(fd), os.stat(self.path_of(path))))
+            os.close(fd)
+
+    def test_search_permission(self):
+        """To pass through the directories above a maildrop, search permission is enough."""
+        if os.geteuid():
+            self.skipTest("only root can become other users")
+        root = temporary_directory(self)
+        (root / "here.org/ann").mkdir(parents=True)
+        os.chown(root / "here.org/ann", SOMEBODY, SOMEBODY)
+        for path in (root, root / "here.org"):
+            path.chmod(0o711)
+        with acting_as(FileCredentials(SOMEBODY, SOMEBODY)):
+            os.close(Layout(f"{root}/%d/%n").open(b"ann@here.org"))
+
+    def test_cached(self):
+        """What the kernel has cached is opened without waiting, and inherited by no process."""
+        if not can_open_cached(self.root):
+            self.skipTest("open_cached is not supported here")
+        os.makedirs(self.path_of("X.org/ann/new"))
+        os.symlink(self.root, self.path_of("link"))
+        os.symlink("X.org", self.path_of("link.org"))
+        real = layout_module.open_cached
+
+        def open_cached(*args, **options):
+            fd = real(*args, **options)
+            self.assertFalse(os.get_inheritable(fd))
+            return fd
+
+        self.patch(layout_module, "open_cached", open_cached)
+        for root in (self.root, self.path_of("link")):
+            layout = Layout(root + "/%d/%n")
+            for way in (b"", b"/new/.."):
+                fd = self.opened_cached(layout, b"ann@X.org", way)
+                self.assertTrue(os.path.samestat(os.fstat(fd), os.stat(self.path_of("X.org/ann"))))
+                os.close(fd)
+            self.assertRaises(OSError, layout.open_cached, b"ann@X.org", b"/cur/..")
+            self.assertRaises(OSError, layout.open_cached, b"ann@link.org")
+
+    @staticmethod
+    def opened_cached(layout, user, way=b""):
+        """Return a descriptor, in one of many attempts: the kernel can fail at any time."""
+        for _ in range(100):
+            with contextlib.suppress(BlockingIOError):
+                return layout.open_cached(user, way) if way else layout.open_cached(user)
+            os.stat(layout.path(user) + way)
+        raise AssertionError("never cached")
+
     def test_missing(self):
         """The error of a missing maildrop differs from that of a missing root."""
         for user in (b"bob@here.org", b"ann@there.org"):
@@ -334,11 +468,14 @@ class OpenTests(SynchronousTestCase):
 
     def test_dangling_link(self):
         """A dangling link is an error, and not a maildrop without mail."""
+        os.symlink("nowhere", self.path_of("here.org/cid"))
         self.run_as(self.link("here.org/bob", "nowhere"))
-        self.assert_refuses(
-            b"bob@here.org",
-            "{}/here.org/bob is a symbolic link to {}/here.org/nowhere, which does not exist",
-        )
+        for name in ("bob", "cid"):
+            self.assert_refuses(
+                f"{name}@here.org".encode(),
+                f"{{}}/here.org/{name} is a symbolic link to {{}}/here.org/nowhere, "
+                "which does not exist",
+            )
 
     def test_link_above(self):
         """A link above a maildrop is not followed, whoever owns it."""

@@ -192,9 +192,10 @@ class PathProblemsTests(SynchronousTestCase):
             self.assertIs(explain_file(error, fd), error)
 
     def test_open_file(self):
-        """An open file is named; without /proc, by the name that is given."""
+        """An open file is named; without /proc, by the name that is given, if there is one."""
         with open(self.path("x"), "wb") as file:
             error = OSError(errno.EIO, "broken")
             self.assertEqual(str(explain_file(error, file.fileno())), f"{self.path('x')}: broken")
             with patch.object(os, "readlink", side_effect=FileNotFoundError):
                 self.assertEqual(str(explain_file(error, file.fileno(), b"x")), "x: broken")
+                self.assertEqual(str(explain_file(error, file.fileno())), "an open file: broken")
