@@ -15,8 +15,9 @@ from urllib.parse import urlencode, urlsplit
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import optionsForClientTLS
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, FileBodyProducer, ResponseDone
 from twisted.web.http import PotentialDataLoss
@@ -104,7 +105,10 @@ class ProviderClient:
         """
         parts = urlsplit(url)
         if parts.scheme == "https":
-            self._tls_creator(str(parts.hostname))
+            creator = self._tls_creator(str(parts.hostname))
+            # Twisted loads them for the first connection.
+            factory = TLSMemoryBIOFactory(creator, True, Factory.forProtocol(Protocol))
+            creator.clientConnectionForTLS(factory.buildProtocol(None))
 
     async def request(
         self,

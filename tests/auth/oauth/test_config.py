@@ -8,8 +8,9 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from unittest.mock import Mock, patch
+from unittest.mock import Mock, call, patch
 
+from OpenSSL import SSL
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import AuthOptionMixin, makeChecker
 from twisted.internet.defer import Deferred
@@ -185,21 +186,21 @@ class FileTests(FileCase):
         self.start(("jwks", "https://provider.example/keys"))
         self.start(("jwks", "http://127.0.0.1:8080/keys"))
         self.start(base=INTROSPECTION)
-        self.start(("issuer", "x"), ("audience", "a b"), ("cache", "60"), base=INTROSPECTION)
+        self.start(("issuer", "x"), ("audience", "a b"), ("cache", "3600"), base=INTROSPECTION)
 
     def test_prepared(self):
         """The CAs that verify the provider are loaded with the file, unless it is http."""
-        creators = []
-        self.patch(provider, "optionsForClientTLS", creators.append)
+        creators = Mock(wraps=provider.optionsForClientTLS)
+        self.patch(provider, "optionsForClientTLS", creators)
         self.start(("jwks", "http://127.0.0.1:8080/keys"))
-        self.assertEqual(creators, [])
+        creators.assert_not_called()
         self.start(("jwks", "https://keys.example/keys"))
         self.start(base=INTROSPECTION)
-        self.assertEqual(creators, ["keys.example", "provider.example"])
+        self.assertEqual(creators.call_args_list, [call("keys.example"), call("provider.example")])
 
     def test_no_executable_memory(self):
         """MemoryDenyWriteExecute=yes, with which pyOpenSSL cannot work, is named."""
-        self.patch(provider, "optionsForClientTLS", Mock(side_effect=MemoryError))
+        self.patch(SSL.Context, "set_verify", Mock(side_effect=MemoryError))
         self.assertIn("jwks: an https URL requires", self.error(("jwks", "https://k.example/k")))
 
     def test_byte_order_mark(self):
@@ -296,7 +297,7 @@ class FileTests(FileCase):
         """A file that is not an INI file is an error with the line number, without the line."""
         for text, why in (
             ("client-secret = s3cret\n", "FILE, line 1: must be"),
-            ("[oauth]\ns3cret\n", "FILE, line 2: must be"),
+            ("[oauth]\ns3cret\ns3cret\n", "FILE, line 2: must be"),
             ("[oauth]\nuser = a\n\nuser = s3cret\n", "FILE, line 4: must be"),
             ("[oauth]\n[oauth]\n", "FILE, line 2: must be"),
             ("[oauth]\n = s3cret\n", "FILE, line 2: must be"),

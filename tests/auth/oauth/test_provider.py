@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.cred.error import UnauthorizedLogin
 from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory, Protocol
@@ -20,13 +21,20 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import NOT_DONE_YET, Site
 
 from popserv.auth.oauth import provider
+from popserv.auth.oauth.checker import TokenChecker
 from popserv.auth.oauth.provider import (
     MAX_RESPONSE_OCTETS,
     ProviderClient,
     check_url,
     parse_json_object,
 )
-from tests.auth.oauth.harness import ProviderCase, RecordingResource, json_answer, no_answer
+from tests.auth.oauth.harness import (
+    Credentials,
+    ProviderCase,
+    RecordingResource,
+    json_answer,
+    no_answer,
+)
 
 
 class EndlessServer(Protocol):
@@ -193,6 +201,18 @@ class TLSTests(ProviderCase):
             client = ProviderClient()
             for _ in range(2):
                 self.assertEqual(await client.request(url), {"a": 1})
+
+    async def test_prepared(self):
+        """The CAs are loaded with the file: later the process may not be able to read them."""
+        url, root = await self.serve_tls("127.0.0.1")
+        with open(path := self.mktemp(), "w") as file:
+            print("[oauth]", f"introspection={url}", "client-id=x", sep="\n", file=file)
+            print("client-secret=x", file=file)
+        os.chmod(path, 0o600)
+        with patch.dict(os.environ, SSL_CERT_FILE=root):
+            checker = TokenChecker.from_file(path)
+        with self.assertRaisesRegex(UnauthorizedLogin, "is not active"):
+            await checker.requestAvatarId(Credentials())
 
     async def test_unknown_root(self):
         """A certificate of an unknown CA is an error."""
