@@ -42,6 +42,8 @@ ALSO = {
         "tests.maildrops.test_store_diagnosis",
     ),
     "popserv/messages": ("tests.commands.test_sending",),
+    "popserv/auth/ldap": ("tests.auth.test_diagnosis.LDAPTests",),
+    "popserv/auth/oauth": ("tests.auth.test_diagnosis.OAuthTests",),
     "popserv/auth/passwords": ("tests.auth.sasl", "tests.auth.sql.test_checker"),
     "popserv/delivery": ("tests.metrics.test_lmtp",),
 }

@@ -127,7 +127,8 @@ def _check_url(file: TOMLFile, url: str) -> None:
         is_server = bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_server = False
-    if not (is_server and parts.scheme in ("ldap", "ldaps", "ldapi") and parts.path in ("", "/")):
+    is_whole = is_server and parts.path in ("", "/") and not parts.query
+    if not (is_whole and parts.scheme in ("ldap", "ldaps", "ldapi")):
         problem = "is not the URL of a server, such as ldaps://ldap.example.org"
         raise file.error("urls", f"{url!r} {problem}")
 

@@ -117,7 +117,6 @@ class Directory:
 
     def _set_up(self, connection: Any, url: str) -> None:
         config = self._config
-        connection.set_option(ldap.OPT_PROTOCOL_VERSION, ldap.VERSION3)
         connection.set_option(ldap.OPT_NETWORK_TIMEOUT, self._seconds)
         connection.set_option(ldap.OPT_TIMEOUT, self._seconds)
         # Following a referral would send the password to a server that is not configured.
@@ -153,9 +152,9 @@ class Directory:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         try:
+            # It closes the socket if the handshake fails.
             context.wrap_socket(plain).close()
         except OSError as error:
-            plain.close()
             raise ldap.SERVER_DOWN({"desc": str(error)}) from error
 
     def _bind_and_read(
@@ -185,7 +184,7 @@ class Directory:
             raise ServerUnavailable(f"{config.bind_dn} cannot bind: {_text_of(error)}") from error
         try:
             entries = self._entries(
-                connection, config.base, ldap.SCOPE_SUBTREE, config.filter_of(parts), limit=2
+                connection, config.base, ldap.SCOPE_SUBTREE, config.filter_of(parts)
             )
         except ldap.SIZELIMIT_EXCEEDED:
             return "", self._refused("the filter finds several entries")
@@ -194,13 +193,16 @@ class Directory:
         return (entries[0][0], self._user_of(*entries[0])) if entries else ("", None)
 
     def _entries(
-        self, connection: Any, base: str, scope: int, search: str, limit: int = 0
+        self, connection: Any, base: str, scope: int, search: str
     ) -> list[tuple[str, Attributes]]:
-        """Return the DN and the attributes of each entry that is found, by lower-case names."""
+        """Return the DN and the attributes of each entry that is found, by lower-case names.
+
+        :raises ldap.SIZELIMIT_EXCEEDED: there are more than two.
+        """
         wanted = [self._config.name, *self._config.fields.values()]
         try:
             found = connection.search_ext_s(
-                base, scope, search, wanted, timeout=self._seconds, sizelimit=limit
+                base, scope, search, wanted, timeout=self._seconds, sizelimit=2
             )
         except ldap.NO_SUCH_OBJECT:
             return []
@@ -251,7 +253,8 @@ def _value_of(field: str, values: Sequence[bytes]) -> object:
         return None
     if len(values) > 1 and field not in _LISTS:
         raise ValueError(f"{field} has several values")
-    return _BOOLEANS.get(values[0], b",".join(values))
+    joined = b",".join(values)
+    return _BOOLEANS.get(joined, joined)
 
 
 def _text_of(error: ldap.LDAPError) -> str:

@@ -18,11 +18,11 @@ TEMPLATE = 'user-dn = "uid=%n,ou=people,dc=example,dc=org"\n'
 _directories = []
 
 
-def add_user(directory, uid, password, **attributes):
-    """Add a user below ou=people."""
+def add_user(directory, uid, password, unit="people", **attributes):
+    """Add a user below a unit."""
     secret = {"userPassword": [password]} if password else {}
     directory.add(
-        f"uid={uid},ou=people",
+        f"uid={uid},ou={unit}",
         **{
             "objectClass": ["inetOrgPerson", "mailUser"],
             "sn": ["x"],

@@ -10,6 +10,8 @@ from twisted.cred.strcred import makeChecker
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from examples.cluster.processes import free_port
@@ -97,7 +99,9 @@ class CheckerTests(DirectoryCase):
 
     async def test_reload(self):
         """SIGHUP reads the file again; one that cannot be used leaves the old settings."""
+        events = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
         checker = self.checker()
+        checker.cache_seconds = 1000
         self.configure("nonsense = 1\n" + SEARCH)
         checker.reload()
         self.assertEqual((await self.outcome(checker, b"ann", b"secret"))[0], b"ann")
@@ -108,6 +112,15 @@ class CheckerTests(DirectoryCase):
         self.configure(TEMPLATE)
         checker.reload()
         self.assertIs(checker._directory, other)
+        unknown, restart = [
+            formatEvent(each) for each in events if each["log_level"].name == "critical"
+        ]
+        self.assertIn(f"{self.file}: nonsense: unknown key", unknown)
+        self.assertEqual(
+            restart,
+            f"{self.file}: restart the server to begin or end using user-dn; "
+            "the old settings stay in use",
+        )
 
     async def test_knows(self):
         """A checker that searches knows names, also those of users who are refused."""

@@ -39,6 +39,14 @@ class ConfigTests(SynchronousTestCase):
         self.assertEqual((config.name, config.ca_file), ("mail", "/dev/null"))
         self.assertEqual(config.fields, {"popserv_since": "x"})
 
+    def test_limits(self):
+        """The greatest numbers are those of the guide, and a server may have any port."""
+        config = self.read(
+            "urls = ['ldap://x:1', 'ldaps://x:65535']\n" + SEARCH
+            + "timeout = 300\nconnections = 100\n"
+        )  # fmt: skip
+        self.assertEqual((config.timeout, config.connections), (300, 100))
+
     def test_variables(self):
         """The variables are replaced by escaped parts of the name."""
         parts = {"user": "a*,b@c", "local": "a*,b", "domain": "c"}
@@ -56,6 +64,13 @@ class ConfigTests(SynchronousTestCase):
             ("urls = ['http://x']\n" + SEARCH, "urls: 'http://x' is not the URL"),
             ("urls = ['ldap://x:y']\n" + SEARCH, "urls: 'ldap://x:y' is not the URL"),
             ("urls = ['ldap://x/dc=y']\n" + SEARCH, "urls: 'ldap://x/dc=y' is not the URL"),
+            ("urls = ['ldap://x/?uid']\n" + SEARCH, "urls: 'ldap://x/?uid' is not the URL"),
+            ("urls = ['ldap://x:0']\n" + SEARCH, "urls: 'ldap://x:0' is not the URL"),
+            (URLS + SEARCH + "timeout = 301\n", "timeout: must be a whole number from 1 to 300"),
+            (
+                URLS + SEARCH + "connections = 101\n",
+                "connections: must be a whole number from 1 to",
+            ),
             (URLS, "base: is missing"),
             (URLS + "base = 'x'\nfilter = '(a=%u)'\n", "base: is not a DN"),
             (URLS + "base = 'dc=x'\n", "filter: is missing"),

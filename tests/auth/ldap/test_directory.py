@@ -9,10 +9,11 @@ import ldap
 from examples.cluster.processes import free_port
 from popserv.auth.ldap.config import LDAPConfig
 from popserv.auth.ldap.directory import Directory, _text_of
+from popserv.auth.users.extra_fields import NO_RULES
 from popserv.auth.users.outages import ServerUnavailable
 from popserv.auth.users.records import name_parts
 from popserv.core.user_settings import UserSettings
-from tests.auth.ldap.harness import SEARCH, TEMPLATE, DirectoryCase
+from tests.auth.ldap.harness import SEARCH, TEMPLATE, DirectoryCase, add_user
 from tests.live.slapd import ADMIN
 
 FIELDS = """
@@ -71,15 +72,17 @@ class LoginTests(DirectoryTestCase):
             self.assertEqual(self.user(b"a,b", text=text).name, b"a,b")
 
     def refusal(self, name, text=SEARCH):
-        """Return why a user who has the right password is refused, or an empty string."""
-        return self.user(name, text=text).rules.refusal
+        """Return why a user who has the right password is refused; no other user is meant."""
+        user = self.user(name, text=text)
+        self.assertEqual(user.name, b"")
+        return user.rules.refusal
 
     def test_fields(self):
         """Attributes become extra fields; TRUE and FALSE are values of the syntax Boolean."""
         for text in (SEARCH, TEMPLATE):
             reader = self.user(b"reader", text=text + FIELDS).rules
             self.assertEqual(reader.settings, UserSettings(read_only=True, since=2 * 86400))
-            self.assertFalse(self.user(b"writer", text=text + FIELDS).rules.settings.read_only)
+            self.assertEqual(self.user(b"writer", text=text + FIELDS).rules, NO_RULES)
             networks = dict(self.user(b"two", text=text + FIELDS).rules.networks)["allow_nets"]
             self.assertEqual(set(map(str, networks)), {"10.0.0.0/8", "192.0.2.1/32"})
 
@@ -136,6 +139,12 @@ class ServersTests(DirectoryTestCase):
             self.assertIn(url, self.problem(urls=[url], tls=False))
             other = url.replace("127.0.0.1", "localhost")
             self.assertIn(other, self.problem(urls=[other]))
+        # What the system configures for libldap turns nothing off.
+        require = ldap.get_option(ldap.OPT_X_TLS_REQUIRE_CERT)
+        self.addCleanup(ldap.set_option, ldap.OPT_X_TLS_REQUIRE_CERT, require)
+        ldap.set_option(ldap.OPT_X_TLS_REQUIRE_CERT, ldap.OPT_X_TLS_NEVER)
+        for url in (plain, secure):
+            self.assertIn(url, self.problem(urls=[url], tls=False))
         text = f"start-tls = false\n{SEARCH}"
         self.assertEqual(self.user(b"ann", text=text, urls=[plain], tls=False).name, b"ann")
 
@@ -157,18 +166,47 @@ class ServersTests(DirectoryTestCase):
                 self.assertEqual(user.name, b"ann")
 
     def test_absence(self):
-        """The kernel ends a connection by ldaps: if the machine of the server is gone."""
-        directory = Directory(LDAPConfig(self.configure(urls=[self.directory.tls_url])))
-        with directory._connection(self.directory.tls_url) as connection:
-            connection.whoami_s()
-            with socket.socket(fileno=os.dup(connection.fileno())) as plain:
-                for option, value in (
-                    (socket.TCP_KEEPIDLE, 5),
-                    (socket.TCP_KEEPINTVL, 5),
-                    (socket.TCP_KEEPCNT, 2),
-                    (socket.TCP_USER_TIMEOUT, 5000),
-                ):
-                    self.assertEqual(plain.getsockopt(socket.IPPROTO_TCP, option), value)
+        """The kernel ends a connection by ldaps: if the machine of the server is gone.
+
+        Each of the servers has its part of the time, but at least a second.
+        """
+        url = self.directory.tls_url
+        for timeout, servers, seconds in ((5, 1, 5), (5, 2, 2), (1, 2, 1)):
+            text = f"timeout = {timeout}\n{SEARCH}"
+            directory = Directory(LDAPConfig(self.configure(text, urls=[url] * servers)))
+            with directory._connection(url) as connection:
+                connection.whoami_s()
+                for option in (ldap.OPT_NETWORK_TIMEOUT, ldap.OPT_TIMEOUT):
+                    self.assertEqual(connection.get_option(option), seconds)
+                number = connection.fileno()
+                with socket.socket(fileno=os.dup(number)) as plain:
+                    for option, value in (
+                        (socket.TCP_KEEPIDLE, seconds),
+                        (socket.TCP_KEEPINTVL, seconds),
+                        (socket.TCP_KEEPCNT, 2),
+                        (socket.TCP_USER_TIMEOUT, 1000 * seconds),
+                    ):
+                        self.assertEqual(plain.getsockopt(socket.IPPROTO_TCP, option), value)
+            # It is closed at once, and not when nothing refers to it.
+            self.assertRaises(OSError, os.fstat, number)
+
+    def test_referral(self):
+        """A referral is not followed: nothing is sent to a server that is not configured."""
+        base = "ou=elsewhere,dc=example,dc=org"
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            url = f"ldap://127.0.0.1:{other.getsockname()[1]}"
+            self.directory.add("ou=elsewhere", objectClass=["organizationalUnit"])
+            add_user(self.directory, "far", "secret", unit="elsewhere")
+            self.directory.add(
+                "ou=more,ou=elsewhere",
+                objectClass=["referral", "extensibleObject"],
+                ou=["more"],
+                ref=[f"{url}/{base}"],
+            )
+            text = SEARCH.replace("ou=people,dc=example,dc=org", base)
+            self.assertEqual(self.user(b"far", text=text).name, b"far")
+            other.setblocking(False)
+            self.assertRaises(BlockingIOError, other.accept)
 
     def test_other_errors(self):
         """An error that another server would not be spared is told."""
